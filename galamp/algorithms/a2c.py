@@ -1,0 +1,181 @@
+"""Advantage actor-critic (Mnih et al. 2016), synchronous, as GALA runs it (Assran et al. 2019).
+
+Runs in learners. `act` is called at every agent step, `update` once per rollout:
+
+    observations [B, ...] -> act -> actions [B] -> simulators -> Rollout [T, B] -> update -> metrics
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from galamp.algorithms.base import Algorithm, Rollout, trainable
+from galamp.algorithms.returns import n_step_returns
+from galamp.algorithms.rmsprop import FlatRMSprop, clip_
+from galamp.config import AlgorithmConfig
+from galamp.models import ActorCritic
+from galamp.parameters import FlatParameters
+
+SMALLEST_VARIANCE = 1e-8
+"""Variance of the returns below which the share that the values explain means nothing."""
+
+
+class Losses(NamedTuple):
+    """Means over the valid transitions of a rollout, each []; `total` is what is minimised."""
+
+    total: Tensor
+    policy_loss: Tensor
+    value_loss: Tensor
+    entropy: Tensor
+
+
+def a2c_losses(
+    logits: Tensor,
+    values: Tensor,
+    returns: Tensor,
+    actions: Tensor,
+    weights: Tensor,
+    *,
+    vf_coef: float,
+    ent_coef: float,
+) -> Losses:
+    """Return the losses of A2C: total = policy + vf_coef value - ent_coef entropy.
+
+    With advantages R - V that pass no gradient and are not normalised:
+
+        policy = -mean((R - V) log pi(a)),   value = mean((R - V)^2),   entropy = mean(H(pi))
+
+    Args:
+        logits: [T, B, A] float32, with gradient.
+        values: [T, B] float32, with gradient.
+        returns: [T, B] float32.
+        actions: [T, B] int64.
+        weights: [T, B] float32, each transition's weight in the means: 1/n, or 0 where invalid.
+        vf_coef: weight of the value loss.
+        ent_coef: weight of the entropy.
+    """
+    assert logits.dim() == 3
+    assert logits.shape[:2] == values.shape == returns.shape
+    log_policy = logits.log_softmax(-1)
+    log_taken = log_policy.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+    errors = returns - values
+    policy_loss = -(weights * errors.detach() * log_taken).sum()
+    value_loss = (weights * errors.square()).sum()
+    entropy = -(weights.unsqueeze(-1) * log_policy.exp() * log_policy).sum()
+    total = policy_loss + vf_coef * value_loss - ent_coef * entropy
+    return Losses(total, policy_loss, value_loss, entropy)
+
+
+def explained_variance(returns: Tensor, values: Tensor, weights: Tensor) -> Tensor:
+    """Return 1 - Var(R - V) / Var(R), weighted, as []; 0 where the returns do not vary."""
+    variance = _variance(returns, weights)
+    unexplained = _variance(returns - values, weights)
+    explained = 1.0 - unexplained / variance.clamp(min=SMALLEST_VARIANCE)
+    return explained.masked_fill(variance <= SMALLEST_VARIANCE, 0.0)
+
+
+def _variance(x: Tensor, weights: Tensor) -> Tensor:
+    return (weights * (x - (weights * x).sum()).square()).sum()
+
+
+class A2C(Algorithm):
+    """A2C with RMSprop on flat vectors."""
+
+    def __init__(
+        self,
+        config: AlgorithmConfig,
+        model: ActorCritic,
+        *,
+        device: torch.device | str,
+        seed: int,
+    ) -> None:
+        """Move `model` to `device`; see `make_algorithm`."""
+        assert config.learning_rate is not None
+        self._config = config
+        self._model = model
+        self.parameters = FlatParameters(model, device)
+        self._optimiser = FlatRMSprop(
+            self.parameters,
+            learning_rate=config.learning_rate,
+            alpha=config.rmsprop_alpha,
+            eps=config.rmsprop_eps,
+        )
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.version = 0
+
+    def act(self, observations: Tensor) -> Tensor:
+        """Return sampled actions [B] int64 for observations [B, ...]."""
+        with torch.inference_mode():
+            logits, _ = self._model(observations)
+            return sample(logits, self.generator)
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        """Take one optimiser step; see `Algorithm.update`."""
+        rollout = trainable(rollout)
+        steps, lanes = rollout.actions.shape
+        with torch.no_grad():
+            _, bootstrap = self._model(rollout.observations[-1])
+        logits, values = self._model(rollout.observations[:-1].flatten(0, 1))
+        return self._learn(
+            rollout, logits.view(steps, lanes, -1), values.view(steps, lanes), bootstrap
+        )
+
+    def _learn(
+        self, rollout: Rollout, logits: Tensor, values: Tensor, bootstrap: Tensor
+    ) -> dict[str, float]:
+        """Step on the losses of logits [T, B, A] and values [T, B]; `bootstrap` [B] is V_T."""
+        config = self._config
+        known = values.detach()
+        returns = n_step_returns(
+            rollout.rewards,
+            rollout.terminated,
+            rollout.truncated,
+            torch.cat((known, bootstrap.unsqueeze(0))),
+            config.gamma,
+        )
+        count = rollout.valid.sum()
+        weights = rollout.valid / count.clamp(min=1)
+        losses = a2c_losses(
+            logits,
+            values,
+            returns,
+            rollout.actions,
+            weights,
+            vf_coef=config.vf_coef,
+            ent_coef=config.ent_coef,
+        )
+        self.parameters.zero_grad()
+        torch.autograd.backward(losses.total)
+        norm = clip_(self.parameters.grad, config.max_grad_norm)
+        self._optimiser.step(count > 0)
+        metrics = {
+            "policy_loss": losses.policy_loss,
+            "value_loss": losses.value_loss,
+            "entropy": losses.entropy,
+            "grad_norm": norm,
+            "explained_variance": explained_variance(returns, known, weights),
+        }
+        # The only wait for the device.
+        *numbers, transitions = torch.stack([*metrics.values(), count]).detach().tolist()
+        self.version += transitions > 0
+        return dict(zip(metrics, numbers, strict=True))
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the parameters [P] and RMSprop's square averages [P], live."""
+        return {
+            "parameters": self.parameters.data,
+            "square_average": self._optimiser.square_average,
+        }
+
+
+def sample(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Return actions [B] int64 drawn from the softmax of logits [B, A].
+
+    The exponential race: the least of E_a / p_a with independent E_a ~ Exp(1) falls on a with
+    probability p_a; in logarithms this needs no softmax.
+    """
+    arrivals = torch.empty_like(logits).exponential_(generator=generator)
+    return (logits - arrivals.log_()).argmax(-1)

@@ -1,0 +1,102 @@
+"""What a learner asks of a learning algorithm: act, update, and show its whole learned state.
+
+Runs in learners. Observations come in and actions go out at every agent step; once per rollout
+the transitions come back and one optimiser step is taken.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from galamp.parameters import FlatParameters
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """T agent steps of B simulators, on the learner's device.
+
+    Attributes:
+        observations: [T+1, B, ...] uint8 or float32; `observations[t + 1]` is what the transition
+            at t led to, also where an episode ended there.
+        actions: [T, B] int64.
+        rewards: [T, B] float32, as trained on.
+        terminated: [T, B] bool; the return ends, there is nothing to bootstrap.
+        truncated: [T, B] bool; the episode was cut, the return goes on in the value of
+            `observations[t + 1]`.
+        valid: [T, B] bool; False on a reset step and in a lane lost with a dead simulator. Such a
+            transition is never trained on.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    rewards: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    valid: Tensor
+
+
+class Algorithm(ABC):
+    """A learning algorithm with its network, optimiser and sampling randomness.
+
+    Attributes:
+        parameters: the network's parameters and gradients as flat vectors.
+        generator: randomness of action sampling, on the learner's device.
+        version: optimiser steps taken so far.
+    """
+
+    parameters: FlatParameters
+    generator: torch.Generator
+    version: int
+
+    @abstractmethod
+    def act(self, observations: Tensor) -> Tensor:
+        """Return sampled actions [B] int64 for observations [B, ...]."""
+
+    @abstractmethod
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        """Take one optimiser step on the valid transitions and return its metrics.
+
+        A rollout without a valid transition changes nothing and is not counted in `version`.
+
+        Returns:
+            policy_loss, value_loss, entropy (nats), grad_norm (before clipping) and
+            explained_variance (of returns by values; 0 where returns do not vary).
+        """
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """Return the live tensors that are the whole learned state; writing them restores it."""
+
+
+def trainable(rollout: Rollout) -> Rollout:
+    """Return `rollout` with nothing left that an invalid transition could pass on.
+
+    Rewards, actions and flags of invalid transitions become neutral, so that not even a NaN in lost
+    memory gets past the mask of the loss. A return that would run into an invalid transition is cut
+    there, as by truncation: the observation before it is the last one known to be true.
+    """
+    valid = rollout.valid
+    cut = rollout.truncated.clone()
+    cut[:-1] |= ~valid[1:]
+    return replace(
+        rollout,
+        observations=_without_unseen(rollout.observations, valid),
+        actions=rollout.actions.masked_fill(~valid, 0),
+        rewards=rollout.rewards.masked_fill(~valid, 0.0),
+        terminated=rollout.terminated & valid,
+        truncated=cut,
+    )
+
+
+def _without_unseen(observations: Tensor, valid: Tensor) -> Tensor:
+    """Zero float observations that no valid transition touches; bytes are never NaN."""
+    if not observations.is_floating_point():
+        return observations
+    none = torch.zeros_like(valid[:1])
+    seen = torch.cat((valid, none)) | torch.cat((none, valid))
+    unseen = ~seen.view(*seen.shape, *[1] * (observations.dim() - seen.dim()))
+    return observations.masked_fill(unseen, 0.0)

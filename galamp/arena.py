@@ -1,0 +1,187 @@
+"""What a run is made of before anyone is spawned: all shared memory, and every child's task.
+
+    Plan --lay_out--> Arena: SharedArrays, wake-ups, a (WorkerSpec, task) per child
+
+Runs in the supervisor, which owns all of it; children get what they need by inheritance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from galamp.algorithms import make_algorithm
+from galamp.algorithms.base import Algorithm
+from galamp.checkpoint import Identity
+from galamp.control import ControlBlock
+from galamp.environments.base import EnvironmentSpec
+from galamp.gossip.mixing import gossip_specs
+from galamp.gossip.topologies import make_topology
+from galamp.gossip.topologies.base import Topology
+from galamp.learner import LearnerTask
+from galamp.metrics import MetricsBoard
+from galamp.models import build_model, resolve_network
+from galamp.parameters import Span
+from galamp.plan import LearnerPlan, Plan, seed_for
+from galamp.rollouts import RingWake, RolloutRing, RolloutShape
+from galamp.shm import SharedArrays, Wakeup
+from galamp.simulator import SimulatorTask
+from galamp.state import StateSlots
+from galamp.worker import WorkerSpec
+
+
+@dataclass(frozen=True)
+class ModelSketch:
+    """What the supervisor needs to know of the network: no process keeps one for it."""
+
+    network: str
+    layout: tuple[Span, ...]
+    state_sizes: dict[str, int]
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters P."""
+        return self.state_sizes["parameters"]
+
+
+def sketch_model(plan: Plan, environment: EnvironmentSpec) -> ModelSketch:
+    """Build the algorithm once, look at it, and let it go.
+
+    Raises:
+        UserError: the network does not fit the observations.
+    """
+    network = resolve_network(plan.config.model.network, environment.observation_shape)
+    algorithm = build_algorithm(plan, environment, network)
+    sizes = {name: tensor.numel() for name, tensor in algorithm.state().items()}
+    return ModelSketch(network, tuple(algorithm.parameters.layout()), sizes)
+
+
+def build_algorithm(plan: Plan, environment: EnvironmentSpec, network: str) -> Algorithm:
+    """Return a fresh algorithm on the CPU, as every learner starts with."""
+    model = build_model(
+        network,
+        environment.observation_shape,
+        environment.observation_dtype,
+        environment.num_actions,
+        seed=plan.config.seed,
+    )
+    return make_algorithm(plan.config.algorithm, model, device="cpu", seed=plan.config.seed)
+
+
+def identity_of(plan: Plan, environment: EnvironmentSpec, sketch: ModelSketch) -> Identity:
+    """Return what a checkpoint of this run must match."""
+    return Identity(
+        env_id=environment.env_id,
+        protocol=environment.protocol,
+        observation_shape=environment.observation_shape,
+        num_actions=environment.num_actions,
+        algorithm=plan.config.algorithm.algorithm,
+        network=sketch.network,
+        layout=tuple((span.name, span.shape) for span in sketch.layout),
+    )
+
+
+class Arena:
+    """The shared memory of a run and the tasks that work on it."""
+
+    def __init__(
+        self, plan: Plan, environment: EnvironmentSpec, sketch: ModelSketch, logs: Path, start: int
+    ) -> None:
+        self.plan, self.environment, self.sketch = plan, environment, sketch
+        self.count = len(plan.learners)
+        self.topology: Topology = make_topology(plan.config.gossip.topology, self.count)
+        self.shape = self._shape()
+        self._logs, self._start = logs, start
+        self.arrays = SharedArrays.create(self._specs())
+        self._wakes = [RingWake.create(self.shape.workers) for _ in plan.learners]
+        self._gossip_wakeups = tuple(Wakeup() for _ in plan.learners)
+        self.control = ControlBlock(self.arrays)
+        self.control.prepare()
+        self.board = MetricsBoard(self.arrays, self.count)
+        self.states = [
+            StateSlots(self.arrays, rank, sketch.state_sizes) for rank in range(self.count)
+        ]
+
+    def children(self) -> Iterator[tuple[WorkerSpec, Any]]:
+        """Yield every child's spec and task, learners first: they take longest to start."""
+        for learner in self.plan.learners:
+            spec = self._spec("learner", learner, 0, learner.rank)
+            yield spec, self._learner_task(learner)
+        for learner in self.plan.learners:
+            for worker in range(self.shape.workers):
+                index = learner.rank * self.shape.workers + worker
+                spec = self._spec("simulator", learner, worker, self.count + index)
+                yield spec, self._simulator_task(learner, worker, index)
+
+    def _shape(self) -> RolloutShape:
+        config = self.plan.config
+        return RolloutShape(
+            num_steps=config.algorithm.num_steps,
+            num_envs=config.environment.num_envs,
+            workers=config.resources.simulator_workers,
+            observation_shape=self.environment.observation_shape,
+            observation_dtype=self.environment.observation_dtype,
+        )
+
+    def _specs(self) -> list[Any]:
+        specs = ControlBlock.specs(self.count)
+        specs += MetricsBoard.specs(self.count, self.plan.simulators)
+        specs += gossip_specs(self.topology, self.sketch.parameters)
+        for rank in range(self.count):
+            specs += RolloutRing.specs(rank, self.shape)
+            specs += StateSlots.specs(rank, self.sketch.state_sizes)
+        return specs
+
+    def _spec(self, role: str, learner: LearnerPlan, worker: int, row: int) -> WorkerSpec:
+        suffix = f".{worker}" if role == "simulator" else ""
+        return WorkerSpec(
+            role=role,
+            rank=learner.rank,
+            worker=worker,
+            row=row,
+            target=f"galamp.{role}:main",
+            cores=learner.cores if self.plan.config.resources.pin else (),
+            log=str(self._logs / f"{role}-{learner.rank}{suffix}.log"),
+        )
+
+    def _learner_task(self, learner: LearnerPlan) -> LearnerTask:
+        config = self.plan.config
+        return LearnerTask(
+            arrays=self.arrays,
+            rank=learner.rank,
+            learners=self.count,
+            device=learner.device,
+            threads=config.resources.threads,
+            batches=config.resources.batches,
+            shape=self.shape,
+            wake=self._wakes[learner.rank],
+            gossip_wakeups=self._gossip_wakeups,
+            environment=self.environment,
+            algorithm=config.algorithm,
+            network=self.sketch.network,
+            gossip=config.gossip,
+            model_seed=config.seed,
+            sampling_seed=seed_for(config.seed, learner.rank, self._start),
+            state_sizes=self.sketch.state_sizes,
+            total_steps=config.total_steps,
+        )
+
+    def _simulator_task(self, learner: LearnerPlan, worker: int, index: int) -> SimulatorTask:
+        config, lanes = self.plan.config, self.shape.lanes(worker)
+        return SimulatorTask(
+            arrays=self.arrays,
+            rank=learner.rank,
+            worker=worker,
+            index=index,
+            learners=self.count,
+            shape=self.shape,
+            wake=self._wakes[learner.rank],
+            environment=config.environment,
+            seeds=tuple(
+                seed_for(config.seed, learner.rank, self._start, 1 + lane)
+                for lane in range(lanes.start, lanes.stop)
+            ),
+            threads=1,
+        )

@@ -1,0 +1,192 @@
+"""The command line: words to a RunConfig, an outcome to an exit code.
+
+Only `config` and `errors` are imported at the top: every spawned child imports this module once
+more, and `--help` must not wait for torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import galamp
+from galamp.config import RunConfig, Setting, allowed, check, from_dict, from_settings, settings
+from galamp.errors import EXIT_USAGE, GalampError, UserError, did_you_mean
+
+SECTION_TITLES = {
+    "": "run",
+    "environment": "environment (frames: emulator frames; one agent step is --frame-skip frames)",
+    "algorithm": "algorithm",
+    "model": "network",
+    "gossip": "gossip",
+    "resources": "processes and devices",
+    "report": "what is shown and kept",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line, with the nearest option named."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line and leave with code 2."""
+        word = message.rpartition(" ")[2]
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        hint = did_you_mean(word, flags) if "unrecognized" in message else ""
+        self.exit(EXIT_USAGE, f"galamp: {message}{hint}; see {self.prog} --help\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    options = build_parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except GalampError as error:
+        sys.stderr.write(f"galamp: {error}\n")
+        return error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has left; keep Python from complaining when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = Parser(prog="galamp", description=galamp.__doc__)
+    parser.add_argument("--version", action="version", version=f"galamp {galamp.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    _add_run(commands)
+    _add_games(commands)
+    return parser
+
+
+def _add_run(commands: Any) -> None:
+    parser = commands.add_parser("run", help="train", description="Train, or go on with a run.")
+    parser.set_defaults(command=run_command)
+    groups = {section: parser.add_argument_group(title) for section, title in SECTION_TITLES.items()}
+    groups[""].add_argument(
+        "--resume", metavar="RUN", type=Path, help="go on with the run in this folder"
+    )
+    groups["environment"].add_argument(
+        "--game", metavar="NAME", help="Atari game, such as Breakout (short for --env-id ALE/...)"
+    )
+    for setting in settings(RunConfig):
+        _add_setting(groups[setting.section], setting)
+
+
+def _add_setting(group: Any, setting: Setting) -> None:
+    known = setting.option
+    text = known.help
+    if setting.default not in (None, "") and setting.kind is not bool:
+        shown = "auto" if known.auto and setting.default == 0 else setting.default
+        text += f" (default: {shown}{' ' + known.unit if known.unit else ''})"
+    keywords: dict[str, Any] = {"dest": f"{setting.section}.{setting.name}", "help": text}
+    if setting.kind is bool:
+        keywords["action"] = argparse.BooleanOptionalAction
+    else:
+        keywords["metavar"] = _metavar(setting)
+    group.add_argument(setting.flag, default=argparse.SUPPRESS, **keywords)
+
+
+def _metavar(setting: Setting) -> str:
+    if setting.option.choices:
+        return "{" + ",".join(setting.option.choices) + "}"
+    return {int: "N", float: "X", str: "TEXT"}[setting.kind]
+
+
+def config_from(options: argparse.Namespace) -> RunConfig:
+    """Return the config that the options make: over the stored one when a run is resumed.
+
+    Raises:
+        UserError: every wrong value, one line each.
+    """
+    known = {(setting.section, setting.name): setting for setting in settings()}
+    values: dict[tuple[str, str], Any] = {}
+    problems: list[str] = []
+    for dest, given in vars(options).items():
+        section, dot, name = dest.partition(".")
+        if not dot:
+            continue
+        try:
+            values[section, name] = check(known[section, name], given)
+        except UserError as error:
+            problems.append(str(error))
+    if options.game is not None:
+        if ("environment", "env_id") in values:
+            problems.append("--game and --env-id: both name the environment; give one of them")
+        values["environment", "env_id"] = options.game
+    if problems:
+        raise UserError("\ngalamp: ".join(problems))
+    if options.resume is not None:
+        values = _stored_values(options.resume) | values
+    return from_settings(values)
+
+
+def _stored_values(folder: Path) -> dict[tuple[str, str], Any]:
+    """Return all settings of the run in `folder`, with every choice made as it was."""
+    from galamp.runfolder import CONFIG, read_json
+
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"--resume {folder}: no run folder (it has no {CONFIG})")
+    stored = read_json(folder / CONFIG)
+    stored.pop("resolved", None)
+    config = from_dict(stored)
+    return {
+        (s.section, s.name): getattr(getattr(config, s.section) if s.section else config, s.name)
+        for s in settings()
+    }
+
+
+def run_command(options: argparse.Namespace) -> int:
+    """`galamp run`."""
+    config = config_from(options)
+    from galamp.training import train
+
+    outcome = train(config, resume=options.resume)
+    failure = outcome.result.failure
+    if failure is not None:
+        sys.stderr.write(f"galamp: {failure}\n{failure.details}")
+    if config.report.json:
+        print(json.dumps(outcome.summary))
+    elif not config.report.quiet:
+        sys.stderr.write(closing_line(outcome.summary))
+    return outcome.result.exit_code
+
+
+def closing_line(summary: dict[str, Any]) -> str:
+    """Return what a person wants to know at the end: how it ended, and what to do next."""
+    score = summary["mean_return_100"]
+    words = f"{summary['status']}: {summary['agent_steps']:,} agent steps"
+    if score is not None:
+        words += f", mean score of the last 100 episodes {score:.2f}"
+    after = "evaluate it: galamp eval"
+    if summary["status"] != "finished":
+        after = "go on: galamp run --resume"
+    return f"{words}\n{after} {summary['run_dir']}\n"
+
+
+def _add_eval(commands: Any) -> None:
+    from galamp.evaluate import add_options
+
+    parser = commands.add_parser("eval", help="play and score a trained agent")
+    add_options(parser)
+
+
+def _add_games(commands: Any) -> None:
+    parser = commands.add_parser("games", help="list the Atari games that can be played")
+    parser.set_defaults(command=games_command)
+
+
+def games_command(options: argparse.Namespace) -> int:
+    """`galamp games`."""
+    from galamp.environments import list_games
+
+    print("\n".join(list_games()))
+    return 0
+
+
+__all__ = ["allowed", "build_parser", "closing_line", "config_from", "main"]

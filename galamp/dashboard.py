@@ -1,0 +1,256 @@
+"""Where a run is shown: a live screen on a terminal, lines elsewhere, or nothing.
+
+Runs in the supervisor's process; snapshots go in, text comes out on the stream that the caller
+names. A display never disturbs a run: once its terminal or pipe is gone it says nothing more, and
+a live screen leaves out frames that the terminal would not take at once.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Callable
+from types import TracebackType
+from typing import IO, Protocol, Self, TextIO, cast
+
+from rich.console import Console
+from rich.live import Live
+
+from galamp.render import render
+from galamp.snapshot import Event, Snapshot
+from galamp.text import clean, count, duration, percent, score
+
+__all__ = ["Dashboard", "Display", "PlainLines", "Silent", "make_display", "render"]
+
+
+class Display(Protocol):
+    """Shows snapshots for as long as it is entered; raises nothing that concerns its stream."""
+
+    def __enter__(self) -> Self:
+        """Take the stream over."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the stream as it was found, the last thing shown still there."""
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show a snapshot; later ones replace or follow it."""
+
+
+def make_display(quiet: bool, stream: TextIO) -> Display:
+    """Return what suits `stream`: a live screen for a terminal that can draw it, else lines."""
+    if quiet:
+        return Silent()
+    safe = SafeStream(stream)
+    draws = os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
+    if safe.isatty() and draws and safe.encoding.lower().replace("-", "") == "utf8":
+        return Dashboard(Console(file=cast(TextIO, safe), force_terminal=True))
+    return PlainLines(stream)
+
+
+class SafeStream:
+    """A text stream whose loss is not an error: from the first failure on, writes do nothing."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        """Wrap `stream`; whether it is a terminal is asked once, since a lost one denies it."""
+        self.lost = False
+        self.encoding: str = getattr(stream, "encoding", None) or "utf-8"
+        self._stream = stream
+        try:
+            self._tty = stream.isatty()
+        except (OSError, ValueError):
+            self._tty = False
+
+    def isatty(self) -> bool:
+        """Return whether the stream was a terminal to begin with."""
+        return self._tty
+
+    def fileno(self) -> int:
+        """Return the file descriptor.
+
+        Raises:
+            OSError: the stream has none.
+        """
+        return self._stream.fileno()
+
+    def ready(self) -> bool:
+        """Return whether a write would be taken without waiting: no when output is held (^S)."""
+        if self.lost:
+            return False
+        try:
+            return bool(select.select([], [self.fileno()], [], 0)[1])
+        except (OSError, ValueError):
+            return True
+
+    def write(self, text: str) -> int:
+        """Write what the stream's encoding can express; the rest becomes `?`."""
+        sayable = text.encode(self.encoding, "replace").decode(self.encoding)
+        self._attempt(lambda: self._stream.write(sayable))
+        return len(text)
+
+    def flush(self) -> None:
+        """Send what is buffered."""
+        self._attempt(self._stream.flush)
+
+    def _attempt(self, action: Callable[[], object]) -> None:
+        if self.lost:
+            return
+        try:
+            action()
+        except BlockingIOError:
+            pass  # what a non-blocking terminal did not take stays buffered for the next flush
+        except ValueError:
+            self.lost = True
+        except OSError:
+            self.lost = True
+            self._drain()
+
+    def _drain(self) -> None:
+        """Point the lost descriptor at nothing: what is still buffered must not fail at exit."""
+        try:
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, self.fileno())
+            os.close(nothing)
+        except (OSError, ValueError):
+            pass
+
+
+class Dashboard:
+    """The live screen: redraws the whole terminal in place at every `show`.
+
+    The alternate screen is not used, so the last frame stays above the prompt.
+    """
+
+    def __init__(self, console: Console) -> None:
+        """Take over `console`, and guard the stream that it writes to."""
+        file = console.file
+        self._stream = file if isinstance(file, SafeStream) else SafeStream(file)
+        console.file = cast(TextIO, self._stream)
+        self._console = console
+        self._live = Live(
+            console=console,
+            auto_refresh=False,
+            redirect_stdout=False,
+            vertical_overflow="crop",
+        )
+        self._size = console.size
+
+    def __enter__(self) -> Self:
+        """Enter; the screen is first touched by `show`."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the last frame and give the cursor back."""
+        # A run must be able to end under a held terminal (^S), even if its cursor stays hidden.
+        self._stream.lost = not self._stream.ready()
+        self._live.stop()
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Draw `snapshot` over the last one, at the terminal's present size."""
+        if not self._stream.ready():
+            return
+        size = self._console.size
+        if size != self._size:
+            # The terminal has wrapped the old frame anew: going up by its lines would miss.
+            self._console.clear()
+            self._size = size
+        self._live.start()
+        frame = render(snapshot, width=size.width, height=size.height)
+        self._live.update(frame, refresh=True)
+
+
+class PlainLines:
+    """One line of progress now and then, and one per event: for logs and pipes."""
+
+    def __init__(self, stream: TextIO, every_s: float = 10.0) -> None:
+        """Write to `stream`, progress at most every `every_s` seconds of the run's own time."""
+        self._stream = SafeStream(stream)
+        self._every_s = every_s
+        self._due_s: float | None = None
+        self._told: tuple[Event, ...] = ()
+        self._waiting: Snapshot | None = None
+
+    def __enter__(self) -> Self:
+        """Enter; nothing is written before the first snapshot."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Write how far the run came, if that was not yet due."""
+        if self._waiting is not None:
+            self._print(progress_line(self._waiting))
+            self._waiting = None
+        self._stream.flush()
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Write the events that are new in `snapshot`, and its progress when that is due."""
+        if self._due_s is None:
+            names = (snapshot.env_id, snapshot.protocol, snapshot.run_dir)
+            self._print("   ".join(["galamp", *(clean(name) for name in names)]))
+            self._due_s = snapshot.elapsed_s
+        for event in snapshot.events:
+            if event not in self._told:
+                self._print(f"{event.elapsed_s:8.1f} s  {clean(event.text)}")
+        self._told = snapshot.events
+        self._waiting = snapshot
+        if snapshot.elapsed_s >= self._due_s:
+            self._print(progress_line(snapshot))
+            self._due_s = snapshot.elapsed_s + self._every_s
+            self._waiting = None
+        self._stream.flush()
+
+    def _print(self, line: str) -> None:
+        self._stream.write(line + "\n")
+
+
+class Silent:
+    """Shows nothing."""
+
+    def __enter__(self) -> Self:
+        """Do nothing."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Do nothing."""
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Do nothing."""
+
+
+def progress_line(snapshot: Snapshot) -> str:
+    """Return the run's time, progress, speed, score and time left on one line."""
+    done, rate = snapshot.agent_steps, snapshot.agent_steps_per_s
+    speed = f"{count(rate)}/s"
+    if snapshot.frames_per_step > 1:
+        speed += f" ({count(rate * snapshot.frames_per_step)} frames/s)"
+    facts = [
+        f"{snapshot.elapsed_s:8.1f} s  {done:>11,} agent steps"
+        f" ({percent(done, snapshot.total_steps)})",
+        speed,
+    ]
+    if snapshot.mean_return is not None:
+        best = f" (best {score(snapshot.best_mean_return)})"
+        facts.append(f"score {score(snapshot.mean_return)}{best}")
+    if snapshot.status in ("starting", "running", "checkpointing"):
+        facts.append(f"left {duration(snapshot.remaining_s)}")
+    else:
+        facts.append(clean(snapshot.status))
+    return "  ".join(facts)

@@ -1,0 +1,114 @@
+"""Atari games, emulated by ale-py's C++ vector environment.
+
+Runs in simulator processes and in the probe. The emulator gives a batch of preprocessed frames;
+this module turns its reports into `Transition`s and hides its traps, each named where it is met.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ale_py.vector_env import AtariVectorEnv
+from numpy.typing import NDArray
+
+from galamp.config import EnvironmentConfig
+from galamp.environments import rom_name
+from galamp.environments.base import Environment, EnvironmentSpec, Transition, check_actions
+from galamp.environments.protocols import AtariProtocol, resolve
+from galamp.errors import UserError
+
+SCREEN = 84
+"""Height and width of a preprocessed frame, in pixels (Mnih et al. 2015)."""
+
+
+class AtariEnvironment(Environment):
+    """B lanes of one Atari game under an `AtariProtocol`."""
+
+    def __init__(
+        self, env_id: str, config: EnvironmentConfig, seeds: Sequence[int], threads: int
+    ) -> None:
+        """Load the game B times.
+
+        A ROM that the emulator cannot play ends the whole process from C++, with exit code 1.
+
+        Raises:
+            UserError: the ROM's file is missing or damaged, or there is no such protocol.
+        """
+        protocol = resolve(config)
+        self.num_envs = len(seeds)
+        self._seeds = np.asarray(seeds, np.int64)
+        self._vector: AtariVectorEnv | None = _load(env_id, protocol, self.num_envs, threads)
+        actions = self._vector.ale.get_action_set()
+        self.spec = EnvironmentSpec(
+            env_id=env_id,
+            observation_shape=(protocol.frame_stack, SCREEN, SCREEN),
+            observation_dtype="uint8",
+            num_actions=len(actions),
+            action_meanings=tuple(action.name for action in actions),
+            frames_per_step=protocol.frame_skip,
+            clip_rewards=protocol.clip_rewards,
+            protocol=protocol.describe(),
+        )
+        self._episode_start: NDArray[np.int32] = np.zeros(self.num_envs, np.int32)
+
+    def reset(self) -> NDArray[Any]:
+        """Begin every lane afresh; see `Environment.reset`."""
+        observations: NDArray[Any]
+        observations, info = self._open().reset(seed=self._seeds)
+        self._episode_start = _episode_start(info)
+        return observations
+
+    def step(self, actions: NDArray[np.int64]) -> Transition:
+        """Advance by `frames_per_step` emulator frames; see `Environment.step`."""
+        check_actions(actions, self.num_envs, self.spec.num_actions)
+        observations, rewards, terminated, truncated, info = self._open().step(actions)
+        start = _episode_start(info)
+        reset = start != self._episode_start
+        self._episode_start = start
+        return Transition(observations, rewards.astype(np.float32), terminated, truncated, reset)
+
+    def close(self) -> None:
+        """Stop the emulator's threads and free its lanes; see `Environment.close`."""
+        self._vector = None
+
+    def _open(self) -> AtariVectorEnv:
+        if self._vector is None:
+            raise RuntimeError(f"{self.spec.env_id}: the environment is closed")
+        return self._vector
+
+
+def _episode_start(info: dict[str, NDArray[np.int32]]) -> NDArray[np.int32]:
+    """Return `[B]` the frame of each emulator at which its present episode began.
+
+    It changes at a reset and never else: lives tell nothing in games that have none, and the
+    episode's own frame number can even rise over a reset, when a short episode is followed by one
+    with many no-ops.
+    """
+    return info["frame_number"] - info["episode_frame_number"]
+
+
+def _load(env_id: str, protocol: AtariProtocol, lanes: int, threads: int) -> AtariVectorEnv:
+    try:
+        return AtariVectorEnv(
+            rom_name(env_id),
+            lanes,
+            num_threads=threads,
+            autoreset_mode="NextStep",
+            reward_clipping=False,  # the default hides the true score
+            episodic_life=False,  # it would restart the game at every lost life
+            life_loss_info=protocol.life_loss_ends,
+            use_fire_reset=True,
+            repeat_action_probability=protocol.sticky_actions,
+            noop_max=protocol.noop_max,
+            frameskip=protocol.frame_skip,
+            stack_num=protocol.frame_stack,
+            max_num_frames_per_episode=protocol.max_frames,
+            full_action_space=protocol.full_action_space,
+            img_height=SCREEN,
+            img_width=SCREEN,
+        )
+    except OSError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{env_id}: the ROM cannot be read ({reason}): reinstall ale-py") from error

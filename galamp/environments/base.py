@@ -1,0 +1,160 @@
+"""What every environment offers its simulator: a spec, and B lanes that are stepped together.
+
+Runs in simulator processes, in evaluation, and in the throw-away probe. Actions flow in; one
+`Transition` of B lanes flows out per agent step. Nothing here imports torch or an emulator.
+
+Every environment resets itself one step late, the same way. Let step t end an episode. Its
+observation is that episode's true last one, so a truncated step can be bootstrapped from it. Step
+t + 1 then ignores its action and only begins the next episode:
+
+    step          t - 1     t           t + 1       t + 2
+    observation   ...       the last    the first   the second
+    truncated     False     True        False       False
+    reset         False     False       True        False
+    reward        r         r           0           r
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class EnvironmentSpec:
+    """What the network, the learner and a reader of the results must know of an environment.
+
+    Attributes:
+        env_id: canonical name: `ALE/Breakout-v5`, `CartPole-v1` or `package.module:factory`.
+        observation_shape: shape of one lane's observation; images have their channels first.
+        observation_dtype: numpy name, `uint8` or `float32`.
+        num_actions: actions are the whole numbers from 0 to `num_actions - 1`.
+        action_meanings: one word per action; its number where nothing better is known.
+        frames_per_step: emulator frames per agent step; 1 outside Atari.
+        clip_rewards: whether the learner trains on rewards clipped to [-1, 1].
+        protocol: the evaluation protocol in one printable line.
+    """
+
+    env_id: str
+    observation_shape: tuple[int, ...]
+    observation_dtype: str
+    num_actions: int
+    action_meanings: tuple[str, ...]
+    frames_per_step: int
+    clip_rewards: bool
+    protocol: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        values = dataclasses.asdict(self)
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> EnvironmentSpec:
+        """Build a spec from its JSON form."""
+        fields: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in values.items()
+        }
+        return cls(**fields)
+
+
+@dataclass(frozen=True, eq=False)
+class Transition:
+    """One agent step of B lanes.
+
+    Attributes:
+        observations: `[B, *observation_shape]`, owned by the receiver: later steps leave it alone.
+        rewards: `[B]` float32, the true rewards, never clipped.
+        terminated: `[B]` bool, ends the return for training: the game is over, or a life was lost
+            where the protocol says so. No reset follows a lost life.
+        truncated: `[B]` bool, the episode was cut short: bootstrap through it.
+        reset: `[B]` bool, the step ignored its action and only began a new episode: its reward is 0
+            and it must not be trained on.
+    """
+
+    observations: NDArray[Any]
+    rewards: NDArray[np.float32]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    reset: NDArray[np.bool_]
+
+
+class Environment(ABC):
+    """B lanes of one game, each with its own seed; what a lane does depends on nothing else."""
+
+    spec: EnvironmentSpec
+    num_envs: int
+
+    @abstractmethod
+    def reset(self) -> NDArray[Any]:
+        """Begin every lane afresh from its seed and return the observations `[B, *shape]`."""
+
+    @abstractmethod
+    def step(self, actions: NDArray[np.int64]) -> Transition:
+        """Advance every lane by one agent step.
+
+        Args:
+            actions: `[B]` int64, each from 0 to `spec.num_actions - 1`.
+
+        Raises:
+            ValueError: `actions` has the wrong shape, type or range; no lane was advanced.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the lanes; closing twice is allowed, stepping a closed environment is not."""
+
+
+def check_actions(actions: NDArray[np.int64], num_envs: int, num_actions: int) -> None:
+    """Raise ValueError unless `actions` is `[num_envs]` int64 within `[0, num_actions)`.
+
+    Emulators are not trusted with this: one wrong action makes ale-py's vector environment wait
+    for ever.
+    """
+    if actions.shape != (num_envs,) or actions.dtype != np.int64:
+        raise ValueError(
+            f"actions: expected int64 of shape ({num_envs},), got {actions.dtype} {actions.shape}"
+        )
+    if actions.min() < 0 or actions.max() >= num_actions:
+        raise ValueError(f"actions: expected 0 to {num_actions - 1}, got {actions.tolist()}")
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A finished game: its lane, its true return, and its length in agent steps."""
+
+    lane: int
+    ret: float
+    length: int
+
+
+class EpisodeCounter:
+    """Adds up true returns and lengths of B lanes.
+
+    An episode is complete when its game really ended, not when a life was lost. That is known for
+    sure only from the reset step which follows, so episodes come out there; the reset step itself
+    counts for neither episode.
+    """
+
+    def __init__(self, num_envs: int) -> None:
+        """Start counting `num_envs` lanes, all at the start of an episode."""
+        self._returns = np.zeros(num_envs, np.float64)
+        self._lengths = np.zeros(num_envs, np.int64)
+
+    def update(self, transition: Transition) -> list[Episode]:
+        """Count one agent step of all lanes; return the episodes that it completed, by lane."""
+        finished = []
+        if transition.reset.any():
+            for lane in np.flatnonzero(transition.reset).tolist():
+                finished.append(Episode(lane, float(self._returns[lane]), int(self._lengths[lane])))
+            self._returns[transition.reset] = 0.0
+            self._lengths[transition.reset] = 0
+        self._returns += np.where(transition.reset, 0.0, transition.rewards)
+        self._lengths += ~transition.reset
+        return finished

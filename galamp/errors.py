@@ -1,0 +1,47 @@
+"""One tree of exceptions, and the exit code that each ends the command with.
+
+Used by every process. The command line turns a `GalampError` into one line on standard error and
+its exit code; anything else is a defect in galamp and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+EXIT_OK = 0
+EXIT_USAGE = 2
+EXIT_FAILURE = 70
+EXIT_SIGINT = 130
+EXIT_SIGTERM = 143
+
+
+class GalampError(Exception):
+    """Base of everything that galamp raises on purpose."""
+
+    exit_code = EXIT_FAILURE
+
+
+class UserError(GalampError):
+    """A mistake that the user can correct: one line saying what was wrong, expected, and to do."""
+
+    exit_code = EXIT_USAGE
+
+
+class CheckpointError(UserError):
+    """A checkpoint that is damaged, unreadable, or belongs to another game or network."""
+
+
+class RunFailed(GalampError):
+    """A run that cannot go on: a process died or hung, or its parameters diverged."""
+
+
+class StopRun(Exception):  # noqa: N818 - an order, not an error
+    """Raised inside a child's waits once the run is over: leave, in good order."""
+
+
+def did_you_mean(word: str, known: Iterable[str], *, most: int = 3) -> str:
+    """Return ` (did you mean a, b?)` for the names nearest to `word`, or an empty string."""
+    by_folded = {name.lower().replace("_", ""): name for name in known}
+    near = difflib.get_close_matches(word.lower().replace("_", ""), by_folded, n=most, cutoff=0.5)
+    return f" (did you mean {', '.join(by_folded[name] for name in near)}?)" if near else ""

@@ -1,0 +1,92 @@
+"""Versioned slots: one writer publishes whole vectors, any number of readers copy them, no lock.
+
+    writer (a learner)                        readers (its out-peers, the supervisor)
+    sequence odd -> copy in -> sequence even  sequence even? copy out, sequence the same? accept
+    publications alternate between 2 slots    else try again, or go on without
+
+A writer killed in the middle leaves an odd sequence: readers skip that slot. An odd sequence is
+only ever made even by writing the slot anew. Used for the parameters that learners gossip, and
+for the state that the supervisor saves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from galamp.shm import WORDS_PER_LINE, ArraySpec, SharedArrays, memory_fence
+
+SLOTS = 2
+_HEADER_WORDS = WORDS_PER_LINE * (SLOTS + 1)
+_SEQUENCE, _NUMBER, _INCARNATION, _ROUND, _VERSION = range(5)
+
+
+class Header(NamedTuple):
+    """What is known of one publication; numbers count from 1 over all lives of the writer."""
+
+    number: int
+    incarnation: int
+    round: int
+    version: int
+
+
+def header_spec(name: str) -> ArraySpec:
+    """Return the array of words that governs a pair of slots."""
+    return ArraySpec(name, (_HEADER_WORDS,), "int64")
+
+
+class VersionedSlots:
+    """The words that govern one writer's pair of slots; the payload is the caller's to copy."""
+
+    def __init__(self, arrays: SharedArrays, name: str) -> None:
+        self._words = arrays.words(name)
+
+    @property
+    def published(self) -> int:
+        """Number of the newest publication; 0 before the first."""
+        return int(self._words[0])
+
+    def write(
+        self, fill: Callable[[int], None], *, incarnation: int, round_: int, version: int
+    ) -> Header:
+        """Publish: `fill(slot)` copies the payload into slot 0 or 1. One process only."""
+        number = self.published + 1
+        slot = number % SLOTS
+        at = WORDS_PER_LINE * (slot + 1)
+        words = self._words
+        sequence = words[at + _SEQUENCE]
+        # After a kill in the middle the sequence is odd already: step past it, never repeat it.
+        words[at + _SEQUENCE] = sequence + (2 if sequence & 1 else 1)
+        memory_fence()
+        fill(slot)
+        words[at + _NUMBER] = number
+        words[at + _INCARNATION] = incarnation
+        words[at + _ROUND] = round_
+        words[at + _VERSION] = version
+        memory_fence()
+        words[at + _SEQUENCE] += 1
+        memory_fence()
+        words[0] = number
+        return Header(number, incarnation, round_, version)
+
+    def read(self, copy: Callable[[int], None], number: int | None = None) -> Header | None:
+        """Copy publication `number`, or the newest; `copy(slot)` takes the payload out.
+
+        Returns None, and what was copied must be thrown away, if there is no such publication or
+        the writer was at it meanwhile.
+        """
+        number = self.published if number is None else number
+        if number == 0:
+            return None
+        at = WORDS_PER_LINE * (number % SLOTS + 1)
+        words = self._words
+        sequence = words[at + _SEQUENCE]
+        if sequence & 1:
+            return None
+        memory_fence()
+        header = Header(*words[at + _NUMBER : at + _VERSION + 1])
+        if header.number != number:
+            return None
+        copy(number % SLOTS)
+        memory_fence()
+        return header if words[at + _SEQUENCE] == sequence else None

@@ -1,0 +1,17 @@
+"""No edges: learners that train side by side and never exchange anything."""
+
+from __future__ import annotations
+
+from galamp.gossip.topologies.base import Topology
+
+
+class Independent(Topology):
+    """The empty graph."""
+
+    def out_peers(self, rank: int, round_: int) -> tuple[int, ...]:
+        """Return nobody."""
+        return ()
+
+    def in_peers(self, rank: int, round_: int) -> tuple[int, ...]:
+        """Return nobody."""
+        return ()

@@ -1,0 +1,243 @@
+"""A learner process: collect a rollout, learn from it, gossip, report; over and over.
+
+    simulators --observations--> collect: act --actions--> simulators
+                                    | a full rollout
+                                 update: one optimiser step
+                                    | flat parameters
+                                 gossip: publish to out-peers, mix with in-peers
+
+It never waits for another learner, but in lock-step or at the staleness bound.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from galamp.algorithms import make_algorithm
+from galamp.algorithms.base import Algorithm, Rollout
+from galamp.config import AlgorithmConfig, GossipConfig
+from galamp.control import NEVER, ControlBlock
+from galamp.environments.base import EnvironmentSpec
+from galamp.errors import StopRun
+from galamp.gossip.mixing import Gossiper
+from galamp.gossip.topologies import make_topology
+from galamp.metrics import MetricsBoard, Phase
+from galamp.models import build_model
+from galamp.rollouts import SLOTS, LearnerPort, RingWake, RolloutShape
+from galamp.shm import SharedArrays, Wakeup, page_lock
+from galamp.state import FINAL, STATE_COUNTERS, State, StateSlots
+
+
+@dataclass(frozen=True)
+class LearnerTask:
+    """All that learner `rank` needs."""
+
+    arrays: SharedArrays
+    rank: int
+    learners: int
+    device: str
+    threads: int
+    batches: int
+    shape: RolloutShape
+    wake: RingWake
+    gossip_wakeups: tuple[Wakeup, ...]
+    environment: EnvironmentSpec
+    algorithm: AlgorithmConfig
+    network: str
+    gossip: GossipConfig
+    model_seed: int
+    sampling_seed: int
+    state_sizes: dict[str, int]
+    total_steps: int
+
+
+def main(task: LearnerTask) -> None:
+    """Learn until the run is over; the last state is left in shared memory."""
+    torch.set_num_threads(task.threads)
+    learner = Learner(task)
+    try:
+        learner.run()
+    except StopRun:
+        pass
+    learner.save(FINAL)
+    learner.metrics["done"] = 1
+
+
+class Learner:
+    """The state of the loop."""
+
+    def __init__(self, task: LearnerTask) -> None:
+        self.task = task
+        self.control = ControlBlock(task.arrays)
+        self.board = MetricsBoard(task.arrays, task.learners)
+        self.metrics = self.board.learner(task.rank)
+        self.metrics.reset()
+        self.algorithm = make_algorithm_for(task)
+        self.collector = Collector(task, self.algorithm, self)
+        self.gossiper = Gossiper(
+            task.arrays,
+            task.rank,
+            make_topology(task.gossip.topology, task.learners),
+            self.algorithm.parameters.data,
+            wakeups=task.gossip_wakeups,
+            row=self.metrics,
+            idle=self.idle,
+            sync=task.gossip.sync,
+            max_staleness=task.gossip.max_staleness,
+        )
+        self._states = StateSlots(task.arrays, task.rank, task.state_sizes)
+        self._saved_id = 0
+        self._restore()
+
+    def run(self) -> None:
+        """Turn until the total is reached or the supervisor says stop."""
+        number = 0
+        while not self._finished():
+            rollout = self.collector.collect(number)
+            self.metrics.enter(Phase.UPDATE)
+            gauges = self.algorithm.update(rollout)
+            self.collector.release(number)
+            self.metrics.enter(Phase.GOSSIP)
+            self.gossiper.publish(self.algorithm.version)
+            self.gossiper.mix()
+            self.metrics.enter(Phase.OTHER)
+            self.metrics.report(gauges)
+            self.metrics["updates"] = self.algorithm.version
+            self.metrics["agent_steps"] += self.task.shape.num_steps * self.task.shape.num_envs
+            self._serve()
+            number += 1
+
+    def idle(self) -> None:
+        """Show life during a wait, and end it once the run is over."""
+        self.metrics.beat()
+        if self.control.quit:
+            raise StopRun
+
+    def save(self, save_id: int) -> None:
+        """Leave the whole learned state where the supervisor finds it."""
+        tensors = {name: t.detach().cpu().numpy() for name, t in self.algorithm.state().items()}
+        counters = {name: self.metrics[name] for name in STATE_COUNTERS}
+        generator = self.algorithm.generator.get_state().numpy()
+        self._states.save(
+            State(tensors, counters, generator),
+            save_id=save_id,
+            incarnation=self.control.incarnation(self.task.rank),
+        )
+
+    def _finished(self) -> bool:
+        self.idle()
+        rounds = self.gossiper.round
+        if rounds >= self.control.stop_round:
+            return True
+        if self.task.gossip.sync:
+            by_all = self.task.shape.num_steps * self.task.shape.num_envs * self.task.learners
+            return rounds * by_all >= self.task.total_steps
+        return self.board.agent_steps() >= self.task.total_steps
+
+    def _serve(self) -> None:
+        save_id, at_round = self.control.save_request
+        if save_id != self._saved_id and at_round != NEVER and self.gossiper.round >= at_round:
+            self.save(save_id)
+            self._saved_id = save_id
+
+    def _restore(self) -> None:
+        """Take over the state that a former life or a checkpoint left, if there is one."""
+        found = self._states.restore()
+        if found is None:
+            self.save(0)
+            return
+        state, _ = found
+        for name, tensor in self.algorithm.state().items():
+            tensor.copy_(torch.from_numpy(state.tensors[name]).view_as(tensor))
+        self.algorithm.generator.set_state(torch.from_numpy(state.generator))
+        self.algorithm.version = state.counters["updates"]
+        self.gossiper.round = state.counters["rounds"]
+        for name, value in state.counters.items():
+            self.metrics[name] = value
+
+
+def make_algorithm_for(task: LearnerTask) -> Algorithm:
+    """Build the network and its algorithm; all learners start from the same parameters."""
+    environment = task.environment
+    model = build_model(
+        task.network,
+        environment.observation_shape,
+        environment.observation_dtype,
+        environment.num_actions,
+        seed=task.model_seed,
+    )
+    return make_algorithm(task.algorithm, model, device=task.device, seed=task.sampling_seed)
+
+
+class Collector:
+    """Fills rollouts: acts for one batch of simulators while the others simulate.
+
+    On a GPU each observation crosses the bus once: it is copied when it is acted on, and kept
+    for the update.
+    """
+
+    def __init__(self, task: LearnerTask, algorithm: Algorithm, learner: Learner) -> None:
+        self._port = LearnerPort(task.arrays, task.rank, task.shape, task.wake)
+        self._algorithm, self._learner = algorithm, learner
+        self._metrics = learner.metrics
+        self._steps, self._clip = task.shape.num_steps, task.environment.clip_rewards
+        self._device = torch.device(task.device)
+        self._batches = _batches(task.shape, task.batches)
+        self._shared = [
+            [torch.from_numpy(getattr(slot, name)) for name in slot._fields]
+            for slot in self._port.slots
+        ]
+        if self._device.type == "cuda":
+            for slot in self._port.slots:
+                page_lock(slot.observations)
+            self._own = [s[0].to(self._device) for s in self._shared]
+        else:
+            self._own = [s[0] for s in self._shared]
+
+    def collect(self, number: int) -> Rollout:
+        """Collect rollout `number` with the present policy; `[T+1, B, ...]` on the device."""
+        slot = number % SLOTS
+        first = number * self._steps
+        for step in range(self._steps):
+            for workers, lanes in self._batches:
+                observations = self._observe(slot, first, step, workers, lanes)
+                self._metrics.enter(Phase.INFER)
+                actions = self._algorithm.act(observations)
+                self._port.send(first + step, workers, actions.cpu().numpy())
+        for workers, lanes in self._batches:
+            self._observe(slot, first, self._steps, workers, lanes)
+        return self._rollout(slot)
+
+    def release(self, number: int) -> None:
+        """Give rollout `number`'s slot back to the simulators."""
+        self._port.release(number)
+
+    def _observe(
+        self, slot: int, first: int, step: int, workers: range, lanes: slice
+    ) -> Tensor:
+        """Wait for one batch's observations `[b, ...]` and bring them to the device."""
+        self._metrics.enter(Phase.COLLECT)
+        self._port.take(first + step, workers, self._learner.idle)
+        own = self._own[slot][step, lanes]
+        if self._device.type == "cuda":
+            own.copy_(self._shared[slot][0][step, lanes], non_blocking=True)
+        return own
+
+    def _rollout(self, slot: int) -> Rollout:
+        _, actions, rewards, *flags = self._shared[slot]
+        trained_on = rewards.clamp(-1.0, 1.0) if self._clip else rewards
+        moved = [t.to(self._device) for t in (actions, trained_on, *flags)]
+        return Rollout(self._own[slot], *moved)
+
+
+def _batches(shape: RolloutShape, batches: int) -> list[tuple[range, slice]]:
+    """Split the simulators into `batches` contiguous parts: their numbers and their lanes."""
+    edges = [shape.workers * part // batches for part in range(batches + 1)]
+    parts = [range(low, high) for low, high in zip(edges, edges[1:], strict=False)]
+    return [
+        (part, slice(shape.lanes(part[0]).start, shape.lanes(part[-1]).stop)) for part in parts
+    ]

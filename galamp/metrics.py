@@ -1,0 +1,181 @@
+"""The metrics board: one row of shared memory per process, and a ring of finished episodes.
+
+    learner, simulator --write own row--> MetricsBoard --read--> supervisor
+
+A row is written by its process's own work loop, never by a helper thread: a row that stops moving
+is a process that hangs. Single words are whole; a row as a whole may be a few microseconds uneven.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from galamp.shm import ArraySpec, SharedArrays, memory_fence
+
+EPISODE_CAPACITY = 4096
+"""Finished episodes that a simulator's ring holds until the supervisor has read them."""
+
+
+class Phase(IntEnum):
+    """What a process does now; the time spent in each phase is counted."""
+
+    BOOT = 0
+    COLLECT = 1
+    INFER = 2
+    UPDATE = 3
+    GOSSIP = 4
+    OTHER = 5
+    STEP = 6
+    WAIT = 7
+
+
+COUNTERS = (
+    "beat",
+    "pid",
+    "done",
+    "agent_steps",
+    "updates",
+    "rounds",
+    "mixes",
+    "sent",
+    "received",
+    "dropped",
+    "retried",
+    "staleness",
+    "most_staleness",
+)
+"""Whole numbers of a row, in order."""
+
+GAUGES = ("policy_loss", "value_loss", "entropy", "grad_norm", "explained_variance")
+"""Latest measurements of a row, in order."""
+
+
+class MetricsRow:
+    """One process's row: `row["sent"] += 1`, `row.enter(Phase.UPDATE)`."""
+
+    def __init__(self, arrays: SharedArrays, index: int) -> None:
+        width = len(COUNTERS)
+        self._counters = arrays.words("metrics.counters")[index * width : (index + 1) * width]
+        self._phase = arrays.words("metrics.phase")[index : index + 1]
+        self._gauges = arrays["metrics.gauges"][index]
+        self._phase_ns = arrays["metrics.phase_ns"][index]
+        self._since_ns = time.monotonic_ns()
+
+    def __getitem__(self, name: str) -> int:
+        return int(self._counters[_COUNTER[name]])
+
+    def __setitem__(self, name: str, value: int) -> None:
+        self._counters[_COUNTER[name]] = value
+
+    def beat(self) -> None:
+        """Show progress: called from every turn of every loop, waiting ones included."""
+        self._counters[0] += 1
+
+    def enter(self, phase: Phase) -> None:
+        """Begin a phase: charges the time since the last call to the phase before."""
+        now_ns = time.monotonic_ns()
+        self._phase_ns[self._phase[0]] += now_ns - self._since_ns
+        self._phase[0] = phase
+        self._since_ns = now_ns
+        self._counters[0] += 1
+
+    @property
+    def phase(self) -> Phase:
+        """What the process does now."""
+        return Phase(self._phase[0])
+
+    def phase_s(self) -> npt.NDArray[np.float64]:
+        """Return the time spent so far per `Phase`, in seconds."""
+        return np.asarray(self._phase_ns, dtype=np.float64) / 1e9
+
+    def report(self, gauges: dict[str, float]) -> None:
+        """Store the latest measurements."""
+        for name, value in gauges.items():
+            self._gauges[_GAUGE[name]] = value
+
+    def gauges(self) -> dict[str, float]:
+        """Return the latest measurements; those never reported are missing."""
+        values = zip(GAUGES, self._gauges.tolist(), strict=True)
+        return {name: value for name, value in values if value == value}
+
+    def reset(self) -> None:
+        """Start the row of a new process: everything but its running counts."""
+        self["pid"] = os.getpid()
+        self["done"] = 0
+        self._phase[0] = Phase.BOOT
+        self._since_ns = time.monotonic_ns()
+
+
+_COUNTER = {name: index for index, name in enumerate(COUNTERS)}
+_GAUGE = {name: index for index, name in enumerate(GAUGES)}
+
+
+class EpisodeRing:
+    """Finished episodes of one simulator: it appends, the supervisor drains.
+
+    An entry is (true score, length in agent steps, lane, time.time() at its end).
+    """
+
+    def __init__(self, arrays: SharedArrays, index: int) -> None:
+        self._entries = arrays["metrics.episodes"][index]
+        self._head = arrays.words("metrics.episodes.head")[index : index + 1]
+
+    def append(self, score: float, length: int, lane: int) -> None:
+        """Add a finished episode; the oldest unread one is overwritten when the ring is full."""
+        entry = self._entries[self._head[0] % EPISODE_CAPACITY]
+        entry[:] = (score, length, lane, time.time())
+        memory_fence()
+        self._head[0] += 1
+
+    def drain(self, tail: int) -> tuple[npt.NDArray[np.float64], int]:
+        """Return the entries `[n, 4]` since `tail`, and the new tail."""
+        head = int(self._head[0])
+        memory_fence()
+        first = max(tail, head - EPISODE_CAPACITY + 1)
+        at = np.arange(first, head) % EPISODE_CAPACITY
+        return self._entries[at], head
+
+
+class MetricsBoard:
+    """All rows and rings; `first_simulator` rows are learners, the rest simulators."""
+
+    def __init__(self, arrays: SharedArrays, learners: int) -> None:
+        self._arrays = arrays
+        self._learners = learners
+        self._processes = arrays["metrics.gauges"].shape[0]
+
+    @staticmethod
+    def specs(learners: int, simulators: int) -> list[ArraySpec]:
+        """Return the arrays that hold the board."""
+        rows = learners + simulators
+        return [
+            ArraySpec("metrics.counters", (rows, len(COUNTERS)), "int64"),
+            ArraySpec("metrics.phase", (rows,), "int64"),
+            ArraySpec("metrics.phase_ns", (rows, len(Phase)), "float64"),
+            ArraySpec("metrics.gauges", (rows, len(GAUGES)), "float64", fill=float("nan")),
+            ArraySpec("metrics.episodes", (simulators, EPISODE_CAPACITY, 4), "float64"),
+            ArraySpec("metrics.episodes.head", (simulators,), "int64"),
+        ]
+
+    def learner(self, rank: int) -> MetricsRow:
+        """Return a learner's row."""
+        return MetricsRow(self._arrays, rank)
+
+    def simulator(self, index: int) -> MetricsRow:
+        """Return a simulator's row; `index` counts over all learners."""
+        return MetricsRow(self._arrays, self._learners + index)
+
+    def learners(self) -> Iterator[MetricsRow]:
+        """Yield every learner's row."""
+        return (self.learner(rank) for rank in range(self._learners))
+
+    def agent_steps(self) -> int:
+        """Return the agent steps of all learners so far."""
+        at = _COUNTER["agent_steps"]
+        return int(self._arrays["metrics.counters"][: self._learners, at].sum())

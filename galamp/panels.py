@@ -1,0 +1,222 @@
+"""The parts of the dashboard: each turns a snapshot into lines of coloured text.
+
+Runs in the supervisor's process. A `Snapshot` goes in, lists of `rich` text at most `width` cells
+wide come out, pure functions; `render` arranges them on a screen. Text from outside (names, paths,
+events) passes through `clean` and is never read as markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.text import Text
+
+from galamp import text as words
+from galamp.snapshot import LEARNER_PHASES, LearnerSnapshot, Snapshot, WorkerState
+from galamp.text import clean, clip, count, fit, measure, score
+
+LABEL_WIDTH = 9
+
+STATUS_STYLES = {"running": "green", "finished": "bold green", "failed": "bold red"}
+PHASES = {
+    "collect": ("█", "blue"),
+    "infer": ("▓", "cyan"),
+    "update": ("▒", "green"),
+    "gossip": ("░", "magenta"),
+    "other": ("·", "bright_black"),
+}
+"""Character and colour of each phase: the bars can be read without colours too."""
+
+HINTS = {
+    "collect": "simulators are the limit: more --simulator-workers or cores",
+    "infer": "acting is the limit: --device cuda, or more --threads",
+    "update": "learning is the limit: --device cuda, or more --threads",
+    "gossip": "waiting for slower peers: more --max-staleness, no --sync",
+    "other": "neither simulators nor network: too many --learners?",
+}
+"""What to turn when a phase takes the most time."""
+HINTS_CUDA = {
+    "infer": "acting is the limit: more --num-envs, or GPUs in --device",
+    "update": "learning is the limit: more --num-envs, or GPUs in --device",
+}
+"""The same where learners are on GPUs and the advice differs."""
+
+
+def labelled(label: str, lines: Sequence[str]) -> list[Text]:
+    """Put a dim label before the first of `lines` and indent the rest."""
+    labels = [label, *[""] * (len(lines) - 1)]
+    return [
+        Text(name.ljust(LABEL_WIDTH), "dim").append(line, "default")
+        for name, line in zip(labels, lines, strict=True)
+    ]
+
+
+def titled(title: str, width: int) -> list[Text]:
+    """Return a title on a thin rule, as one line."""
+    return [Text(f"{title} ", "bold").append("─" * (width - len(title) - 1), "bright_black")]
+
+
+def headline(snapshot: Snapshot, width: int) -> Text:
+    """Name the game and its protocol at the left, the status and the time at the right."""
+    right = f"{clean(snapshot.status)}   {words.duration(snapshot.elapsed_s)}"
+    line = Text("galamp".ljust(LABEL_WIDTH), "bold")
+    line.append(clip(clean(snapshot.env_id), width - LABEL_WIDTH - len(right) - 3), "bold cyan")
+    room = width - line.cell_len - len(right) - 6
+    if room >= 8:
+        line.append(f"   {clip(clean(snapshot.protocol), room)}", "dim")
+    line.append(" " * max(1, width - line.cell_len - len(right)))
+    return line.append(right, STATUS_STYLES.get(snapshot.status, "yellow"))
+
+
+def run_dir(snapshot: Snapshot, width: int) -> list[Text]:
+    """Name the run folder."""
+    return labelled("run", [words.clip_path(clean(snapshot.run_dir), width - LABEL_WIDTH)])
+
+
+def progress(snapshot: Snapshot, width: int) -> Text:
+    """Draw how much of the run is done and say how long the rest takes."""
+    done, total = snapshot.agent_steps, snapshot.total_steps
+    facts = [f"{words.percent(done, total):>6}", f"{count(done)} of {count(total)} agent steps"]
+    if snapshot.status in ("starting", "running", "checkpointing"):
+        facts.append(f"left {words.duration(snapshot.remaining_s)}")
+    said = fit(facts, max(1, width - 12)).ljust(52 if width >= 80 else 0)  # a bar that stays put
+    room = max(0, width - len(said) - 2)
+    full = min(room, room * done // total) if total > 0 else 0
+    line = Text("━" * full, "cyan").append("─" * (room - full), "bright_black")
+    return line.append(f"  {said}", "default")
+
+
+def speed(snapshot: Snapshot) -> list[str]:
+    """Say how fast the run is, in agent steps and, where there are any, in emulator frames."""
+    facts = [f"{count(snapshot.agent_steps_per_s)} agent steps/s"]
+    if snapshot.frames_per_step > 1:
+        frames = snapshot.agent_steps_per_s * snapshot.frames_per_step
+        facts.append(f"{count(frames)} emulator frames/s")
+    if snapshot.restarts:
+        facts.append(f"{snapshot.restarts} restart{'s' if snapshot.restarts > 1 else ''}")
+    return facts
+
+
+def scores(snapshot: Snapshot) -> list[str]:
+    """Say how well the run scores; the last item is the first to go where room is short."""
+    if not snapshot.episodes:
+        return ["no episode finished yet"]
+    return [
+        f"of {count(snapshot.episodes)} episode{'s' if snapshot.episodes > 1 else ''}",
+        f"score {score(snapshot.mean_return)}",
+        f"best {score(snapshot.best_mean_return)}",
+        f"length {_length(snapshot)}",
+    ]
+
+
+def losses(snapshot: Snapshot) -> list[str]:
+    """Name every loss in a word or two, with its value."""
+    short = {"grad_norm": "grad", "explained_variance": "explained"}
+    return [
+        f"{clean(short.get(name, name.removesuffix('_loss')))} {measure(value, 2)}"
+        for name, value in snapshot.losses.items()
+    ] or ["no update yet"]
+
+
+def numbers(snapshot: Snapshot, width: int, rows: int) -> list[Text]:
+    """List speed, score and losses one per line, values at the right; at most `rows` lines."""
+    rate = snapshot.agent_steps_per_s
+    pairs = [
+        ("agent steps/s", count(rate)),
+        ("emulator frames/s", count(rate * snapshot.frames_per_step)),
+        ("mean score", score(snapshot.mean_return)),
+        ("best mean score", score(snapshot.best_mean_return)),
+        ("mean length", _length(snapshot)),
+        ("episodes", count(snapshot.episodes)),
+        ("restarts", count(snapshot.restarts)),
+    ]
+    if snapshot.frames_per_step <= 1:
+        del pairs[1]
+    found = [
+        (clean(name.replace("_", " ")), measure(value)) for name, value in snapshot.losses.items()
+    ]
+    blank = [("", "")] if found and len(pairs) + len(found) < rows else []
+    return [_pair(*pair, width) for pair in (pairs + blank + found)[:rows]]
+
+
+def _pair(name: str, value: str, width: int) -> Text:
+    return Text(name, "dim").append(value.rjust(width - len(name)), "default")
+
+
+def _length(snapshot: Snapshot) -> str:
+    if snapshot.mean_length is None:
+        return words.UNKNOWN
+    return f"{count(snapshot.mean_length)} agent steps"
+
+
+def gossip(snapshot: Snapshot, width: int) -> list[str]:
+    """Name the topology, draw its graph, and say how far the learners are apart: three parts."""
+    graph = words.gossip_graph({one.rank: one.out_peers for one in snapshot.learners}, width)
+    apart = f"distance {measure(snapshot.consensus_distance)}"
+    return [clean(snapshot.topology), graph, apart]
+
+
+def gossip_line(snapshot: Snapshot, width: int) -> str:
+    """Put the parts of `gossip` on one line; the graph gives way."""
+    topology, _, apart = gossip(snapshot, width)
+    _, graph, _ = gossip(snapshot, width - len(topology) - len(apart) - 6)
+    return f"{topology}   {graph}   {apart}"
+
+
+def hint(snapshot: Snapshot, width: int) -> str:
+    """Name the phase that takes most of the learners' time and the flag to turn."""
+    shares = mean_shares(snapshot.learners)
+    if not shares:
+        return "not known yet"
+    phase = max(shares, key=lambda name: shares[name])
+    cuda = any(one.device.startswith("cuda") for one in snapshot.learners)
+    advice = HINTS_CUDA.get(phase, HINTS[phase]) if cuda else HINTS[phase]
+    return clip(f"{phase}: {advice}", width)
+
+
+def mean_shares(learners: Iterable[LearnerSnapshot]) -> dict[str, float]:
+    """Return the mean share of each phase over the learners that run; empty while unknown."""
+    known = [
+        one.phase_shares
+        for one in learners
+        if one.state == WorkerState.RUNNING and sum(one.phase_shares.values()) > 0
+    ]
+    return {
+        phase: sum(share.get(phase, 0.0) for share in known) / len(known)
+        for phase in (LEARNER_PHASES if known else ())
+    }
+
+
+def events(snapshot: Snapshot, width: int, rows: int) -> list[str]:
+    """Tell the newest `rows` events, oldest of them first, one line each."""
+    newest = snapshot.events[-rows:] if rows > 0 else ()
+    return [
+        f"{words.duration(event.elapsed_s):>9}  {clip(clean(event.text), width - 11)}"
+        for event in newest
+    ] or ["none"]
+
+
+def chart(snapshot: Snapshot, width: int, height: int) -> list[Text]:
+    """Draw the mean score over agent steps, with its extremes, on `height` lines.
+
+    There are none where that would be illegible.
+    """
+    if height < 2 or width < 40:
+        return []
+    curve = snapshot.curve
+    if not curve:
+        middle = [Text()] * (height // 2) + [Text("no score yet".center(width), "dim")]
+        return middle + [Text()] * (height - len(middle))
+    top, low = score(max(y for _, y in curve)), score(min(y for _, y in curve))
+    gutter = max(len(top), len(low), LABEL_WIDTH - 2)
+    names = [""] * (height - 1)
+    names[-1], names[0] = low, top
+    drawn = words.line_chart(curve, width - gutter - 2, height - 1)
+    lines = [
+        Text(f"{name:>{gutter}} ", "dim").append("│", "bright_black").append(line, "cyan")
+        for name, line in zip(names, drawn, strict=True)
+    ]
+    first, last = count(curve[0][0]), f"{count(curve[-1][0])} agent steps"
+    rule = "─" * max(0, width - gutter - 5 - len(first) - len(last))
+    axis = Text(" " * (gutter + 1)).append("└ ", "bright_black").append(f"{first} ", "dim")
+    return [*lines, axis.append(rule, "bright_black").append(f" {last}", "dim")]

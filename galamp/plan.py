@@ -1,0 +1,185 @@
+"""From what the user asked for and what the machine has to who runs where: no choice is left open.
+
+    RunConfig + Machine --make_plan--> Plan: resolved RunConfig, a LearnerPlan per learner
+
+Pure but for `inspect_machine`. Runs in the supervisor before any process starts, so this is where
+a setting that does not fit the machine is refused.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from galamp.config import AUTO, ResourceConfig, RunConfig
+from galamp.errors import UserError
+
+BASE_LEARNING_RATE = 7e-4
+"""Step size of a single learner; n learners take it times sqrt(n) (published GALA code)."""
+
+LEARNERS_PER_CORE = 8
+LEARNERS_PER_GPU = 4
+DESCRIPTORS_PER_CHILD = 4
+DESCRIPTORS_OF_SUPERVISOR = 64
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What this process may use."""
+
+    cores: tuple[int, ...]
+    gpus: int
+    descriptors: int
+
+
+@dataclass(frozen=True)
+class LearnerPlan:
+    """Where one learner and its simulators run."""
+
+    rank: int
+    device: str
+    cores: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run with every choice made."""
+
+    config: RunConfig
+    learners: tuple[LearnerPlan, ...]
+
+    @property
+    def simulators(self) -> int:
+        """Simulator processes over all learners."""
+        return len(self.learners) * self.config.resources.simulator_workers
+
+    @property
+    def agent_steps_per_update(self) -> int:
+        """Agent steps of one rollout of one learner."""
+        return self.config.algorithm.num_steps * self.config.environment.num_envs
+
+
+def inspect_machine(device: str) -> Machine:
+    """Look at cores, GPUs (unless `device` is `cpu`), and the limit on open files."""
+    gpus = 0
+    if device != "cpu":
+        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+        import torch.cuda  # only counted: the supervisor never makes a CUDA context
+
+        gpus = torch.cuda.device_count()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    descriptors = 2**20 if hard == resource.RLIM_INFINITY else hard
+    return Machine(tuple(sorted(os.sched_getaffinity(0))), gpus, descriptors)
+
+
+def make_plan(config: RunConfig, machine: Machine) -> Plan:
+    """Make every open choice.
+
+    Raises:
+        UserError: the machine has not the devices, cores or file handles that were asked for.
+    """
+    devices = _devices(config.resources.device, machine)
+    count = config.resources.learners or _learners(devices, machine)
+    most = LEARNERS_PER_CORE * len(machine.cores)
+    if count > most:
+        raise UserError(
+            f"--learners {count}: {len(machine.cores)} usable cores carry at most {most} "
+            f"({LEARNERS_PER_CORE} per core); use fewer learners"
+        )
+    learners = tuple(
+        LearnerPlan(rank, devices[rank % len(devices)], _share(machine.cores, rank, count))
+        for rank in range(count)
+    )
+    resources = _resources(config, learners)
+    algorithm = config.algorithm
+    if algorithm.learning_rate is None:
+        algorithm = replace(algorithm, learning_rate=BASE_LEARNING_RATE * math.sqrt(count))
+    plan = Plan(replace(config, algorithm=algorithm, resources=resources), learners)
+    _check_descriptors(plan, machine)
+    return plan
+
+
+def _devices(wanted: str, machine: Machine) -> list[str]:
+    if wanted == "auto":
+        wanted = "cuda" if machine.gpus else "cpu"
+    if wanted == "cpu":
+        return ["cpu"]
+    if wanted == "cuda":
+        wanted = ",".join(f"cuda:{index}" for index in range(max(1, machine.gpus)))
+    devices = wanted.split(",")
+    for device in devices:
+        kind, _, index = device.partition(":")
+        if kind != "cuda" or not index.isdigit():
+            raise UserError(
+                f"--device {wanted}: expected auto, cpu, cuda, or a list such as cuda:0,cuda:1"
+            )
+        if int(index) >= machine.gpus:
+            raise UserError(
+                f"--device {device}: this machine shows {machine.gpus} GPUs to torch; "
+                "use --device cpu, or a torch build and driver that see the GPU"
+            )
+    return devices
+
+
+def _learners(devices: list[str], machine: Machine) -> int:
+    """One learner per core on CPUs; on GPUs several each, with at least two cores apiece."""
+    if devices == ["cpu"]:
+        return min(LEARNERS_PER_CORE, len(machine.cores))
+    return max(1, min(LEARNERS_PER_GPU * len(devices), len(machine.cores) // 2))
+
+
+def _share(cores: tuple[int, ...], rank: int, count: int) -> tuple[int, ...]:
+    if count > len(cores):
+        return (cores[rank % len(cores)],)
+    return cores[len(cores) * rank // count : len(cores) * (rank + 1) // count]
+
+
+def _resources(config: RunConfig, learners: tuple[LearnerPlan, ...]) -> ResourceConfig:
+    asked, lanes = config.resources, config.environment.num_envs
+    share = min(len(learner.cores) for learner in learners)
+    workers = asked.simulator_workers or min(lanes, share)
+    if workers > lanes:
+        raise UserError(
+            f"--simulator-workers {workers}: more than the {lanes} simulators of --num-envs; "
+            "use at most one worker per simulator"
+        )
+    batches = asked.batches or min(2, workers)
+    if batches > workers:
+        raise UserError(
+            f"--batches {batches}: more than the {workers} of --simulator-workers; "
+            "each batch needs a worker of its own"
+        )
+    on_cpu = learners[0].device == "cpu"
+    return replace(
+        asked,
+        learners=len(learners),
+        device=",".join(sorted({learner.device for learner in learners})),
+        simulator_workers=workers,
+        batches=batches,
+        threads=asked.threads or (share if on_cpu else 1),
+    )
+
+
+def _check_descriptors(plan: Plan, machine: Machine) -> None:
+    children = len(plan.learners) + plan.simulators
+    needed = DESCRIPTORS_OF_SUPERVISOR + DESCRIPTORS_PER_CHILD * children
+    if needed > machine.descriptors:
+        raise UserError(
+            f"{children} processes need {needed} open files, the limit is {machine.descriptors}: "
+            "raise it (ulimit -Hn), or use fewer --learners or --simulator-workers"
+        )
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def seed_for(*entropy: int) -> int:
+    """Mix whole numbers, such as (seed, rank, lane, start), into one seed below 2**31."""
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
+
+
+assert AUTO == 0, "`or` above takes AUTO for unset"

@@ -1,0 +1,283 @@
+"""From the metrics board to what people read: snapshots, metrics.jsonl, monitor files, summary.
+
+    MetricsBoard, EpisodeRings, parameter slots --Recorder--> Snapshot --> dashboard
+                                                         \\--> metrics.jsonl, monitor/*.csv
+
+Runs in the supervisor; it only reads what the children write.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+from galamp.arena import Arena
+from galamp.gossip.mixing import ParameterSlots
+from galamp.metrics import EpisodeRing, MetricsRow, Phase
+from galamp.runfolder import MetricsLog, MonitorLog, RunFolder
+from galamp.snapshot import Event, LearnerSnapshot, Snapshot, WorkerState
+
+RATE_WINDOW_S = 10.0
+EPISODES_IN_MEAN = 100
+MOST_CURVE_POINTS = 400
+MOST_EVENTS = 50
+_LEARNER_PHASES = {
+    "collect": (Phase.COLLECT,),
+    "infer": (Phase.INFER,),
+    "update": (Phase.UPDATE,),
+    "gossip": (Phase.GOSSIP,),
+    "other": (Phase.OTHER,),
+}
+
+
+class LearnerReading:
+    """What the recorder remembers of one learner between two readings."""
+
+    def __init__(self, row: MetricsRow) -> None:
+        self.row = row
+        self.scores: deque[float] = deque(maxlen=EPISODES_IN_MEAN)
+        self.episodes = 0
+        self.distance: float | None = None
+        self.state = WorkerState.STARTING
+        self._window: deque[tuple[float, int, Any]] = deque()
+
+    def sample(self, now_s: float) -> None:
+        """Remember counts and phase times for the rates over the last `RATE_WINDOW_S`."""
+        self._window.append((now_s, self.row["agent_steps"], self.row.phase_s()))
+        while now_s - self._window[0][0] > RATE_WINDOW_S and len(self._window) > 2:
+            self._window.popleft()
+
+    def rate(self) -> float:
+        """Return agent steps per second over the window."""
+        (first_s, first, _), (last_s, last, _) = self._window[0], self._window[-1]
+        return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
+
+    def phase_shares(self) -> dict[str, float]:
+        """Return the share of each phase over the window."""
+        spent = self._window[-1][2] - self._window[0][2]
+        named = {name: sum(spent[p] for p in of) for name, of in _LEARNER_PHASES.items()}
+        total = sum(named.values())
+        return {name: float(s / total) for name, s in named.items()} if total > 0 else {}
+
+
+class Recorder:
+    """Reads the board and turns it into snapshots, rows and files."""
+
+    def __init__(self, arena: Arena, folder: RunFolder, metrics: MetricsLog) -> None:
+        self._arena, self._folder, self._metrics = arena, folder, metrics
+        self._began_s = time.monotonic()
+        self._former_s = 0.0
+        self._trained_from: tuple[float, int] | None = None
+        self._trained_to: tuple[float, int] | None = None
+        self.status = "starting"
+        self.learners = [LearnerReading(row) for row in arena.board.learners()]
+        workers = arena.shape.workers
+        self._rings = [EpisodeRing(arena.arrays, i) for i in range(arena.count * workers)]
+        self._tails = [0] * len(self._rings)
+        self._scores: deque[float] = deque(maxlen=EPISODES_IN_MEAN)
+        self._lengths: deque[int] = deque(maxlen=EPISODES_IN_MEAN)
+        self.episodes = 0
+        self.best: float | None = None
+        self._curve: list[tuple[int, float]] = []
+        self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
+        self._slots = [ParameterSlots(arena.arrays, rank) for rank in range(arena.count)]
+        env_id, now = arena.environment.env_id, time.time()
+        self._monitors = [
+            MonitorLog(folder.monitor_path(rank), env_id, now, self.tell)
+            for rank in range(arena.count)
+        ]
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since this start of the run."""
+        return time.monotonic() - self._began_s
+
+    @property
+    def mean_return(self) -> float | None:
+        """Mean true score of the last 100 training episodes, None before the first."""
+        return float(np.mean(self._scores)) if self._scores else None
+
+    def mark_running(self) -> None:
+        """Note that all learners run: the overall rate is measured from here."""
+        self.status = "running"
+        self.tell(f"all learners run after {self.elapsed_s:.1f} s")
+        self._trained_from = (time.monotonic(), self._arena.board.agent_steps())
+
+    def mark_ended(self) -> None:
+        """Note that the learners have ended: the overall rate is measured to here."""
+        self._trained_to = (time.monotonic(), self._arena.board.agent_steps())
+
+    def overall_rate(self) -> float:
+        """Return agent steps per second while all learners ran; 0 if they never did."""
+        if self._trained_from is None or self._trained_to is None:
+            return 0.0
+        (from_s, first), (to_s, last) = self._trained_from, self._trained_to
+        return (last - first) / max(to_s - from_s, 1e-9)
+
+    def tell(self, text: str) -> None:
+        """Note something worth telling."""
+        self._events.append(Event(self.elapsed_s, text))
+
+    def progress(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps besides the learners' states."""
+        return {
+            "agent_steps": self._arena.board.agent_steps(),
+            "episodes": self.episodes,
+            "wall_s": self._former_s + self.elapsed_s,
+            "mean_return_100": self.mean_return,
+            "best_mean_return_100": self.best,
+            "last_returns": list(self._scores),
+            "last_lengths": list(self._lengths),
+        }
+
+    def go_on(self, progress: dict[str, Any], curve: list[tuple[int, float]]) -> None:
+        """Take over what a former start had reached."""
+        self.episodes = int(progress["episodes"])
+        self._former_s = float(progress["wall_s"])
+        self.best = progress["best_mean_return_100"]
+        self._scores.extend(progress["last_returns"])
+        self._lengths.extend(progress["last_lengths"])
+        self._curve = curve
+
+    def read(self) -> None:
+        """Take in what has happened since the last call."""
+        now_s = time.monotonic()
+        for learner in self.learners:
+            learner.sample(now_s)
+        workers = self._arena.shape.workers
+        for index, ring in enumerate(self._rings):
+            entries, self._tails[index] = ring.drain(self._tails[index])
+            rank = index // workers
+            for score, length, lane, ended in entries.tolist():
+                self._episode(rank, score, int(length), int(lane), ended)
+
+    def measure_distances(self) -> None:
+        """Measure each learner's distance to the mean, from whole published vectors only."""
+        vectors = []
+        for slots in self._slots:
+            copies: list[Any] = []
+            header = slots.read(lambda s, c=copies, p=slots.payload: c.append(p[s].numpy().copy()))
+            if header is None:
+                return
+            vectors.append(copies[-1])
+        mean = np.mean(vectors, axis=0)
+        for learner, vector in zip(self.learners, vectors, strict=True):
+            learner.distance = float(np.linalg.norm(vector - mean))
+
+    def log(self) -> None:
+        """Append one row to metrics.jsonl and flush the monitor files."""
+        snapshot = self.snapshot()
+        if snapshot.mean_return is not None:
+            self._curve.append((snapshot.agent_steps, snapshot.mean_return))
+        self._metrics.append(metrics_row(snapshot, self._former_s))
+        for monitor in self._monitors:
+            monitor.flush()
+
+    def snapshot(self) -> Snapshot:
+        """Return the run as it is now."""
+        learners = tuple(self._learner(r, reading) for r, reading in enumerate(self.learners))
+        config = self._arena.plan.config
+        distances = [learner.distance for learner in learners if learner.distance is not None]
+        return Snapshot(
+            env_id=self._arena.environment.env_id,
+            protocol=self._arena.environment.protocol,
+            run_dir=str(self._folder.path),
+            status=self.status,
+            elapsed_s=self.elapsed_s,
+            agent_steps=sum(learner.agent_steps for learner in learners),
+            total_steps=config.total_steps,
+            frames_per_step=self._arena.environment.frames_per_step,
+            agent_steps_per_s=sum(learner.agent_steps_per_s for learner in learners),
+            learners=learners,
+            topology=config.gossip.topology,
+            episodes=self.episodes,
+            mean_return=self.mean_return,
+            best_mean_return=self.best,
+            mean_length=float(np.mean(self._lengths)) if self._lengths else None,
+            curve=thinned(self._curve),
+            losses=mean_of([reading.row.gauges() for reading in self.learners]),
+            consensus_distance=float(np.sqrt(np.mean(np.square(distances)))) if distances else None,
+            events=tuple(self._events),
+        )
+
+    def _episode(self, rank: int, score: float, length: int, lane: int, ended: float) -> None:
+        self.learners[rank].scores.append(score)
+        self.learners[rank].episodes += 1
+        self._scores.append(score)
+        self._lengths.append(length)
+        self.episodes += 1
+        self._monitors[rank].append(score, length, ended)
+        mean = self.mean_return
+        full = len(self._scores) == EPISODES_IN_MEAN
+        if full and mean is not None and (self.best is None or mean > self.best):
+            self.best = mean
+
+    def _learner(self, rank: int, reading: LearnerReading) -> LearnerSnapshot:
+        row = reading.row
+        return LearnerSnapshot(
+            rank=rank,
+            state=reading.state,
+            device=self._arena.plan.learners[rank].device,
+            incarnation=self._arena.control.incarnation(rank),
+            agent_steps=row["agent_steps"],
+            agent_steps_per_s=reading.rate(),
+            updates=row["updates"],
+            rounds=row["rounds"],
+            phase_shares=reading.phase_shares(),
+            mean_return=float(np.mean(reading.scores)) if reading.scores else None,
+            episodes=reading.episodes,
+            staleness=row["staleness"],
+            sent=row["sent"],
+            received=row["received"],
+            dropped=row["dropped"],
+            distance=reading.distance,
+            out_peers=self._arena.topology.out_peers(rank, row["rounds"]),
+        )
+
+
+def thinned(curve: list[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
+    """Return at most `MOST_CURVE_POINTS` points of a curve, the last one always."""
+    step = -(-len(curve) // MOST_CURVE_POINTS) or 1
+    return tuple(curve[(len(curve) - 1) % step :: step]) if curve else ()
+
+
+def mean_of(gauges: list[dict[str, float]]) -> dict[str, float]:
+    """Return the mean of each gauge over the learners that have it."""
+    names = dict.fromkeys(name for each in gauges for name in each)
+    return {name: float(np.mean([g[name] for g in gauges if name in g])) for name in names}
+
+
+def metrics_row(snapshot: Snapshot, former_s: float) -> dict[str, Any]:
+    """Return a snapshot under the metric names that users know, x axis `global_step`."""
+    learners = snapshot.learners
+    row: dict[str, Any] = {
+        "global_step": snapshot.agent_steps,
+        "emulator_frames": snapshot.agent_steps * snapshot.frames_per_step,
+        "wall_s": former_s + snapshot.elapsed_s,
+        "charts/episodic_return": snapshot.mean_return,
+        "charts/episodic_length": snapshot.mean_length,
+        "charts/episodes": snapshot.episodes,
+        "charts/SPS": snapshot.agent_steps_per_s,
+        "gossip/consensus_distance": snapshot.consensus_distance,
+        "gossip/staleness": max((each.staleness for each in learners), default=0),
+        "gossip/sent": sum(each.sent for each in learners),
+        "gossip/received": sum(each.received for each in learners),
+        "gossip/dropped": sum(each.dropped for each in learners),
+    }
+    row |= {f"losses/{name}": value for name, value in snapshot.losses.items()}
+    shares = mean_of([each.phase_shares for each in learners])
+    row |= {f"perf/{name}_share": value for name, value in shares.items()}
+    for each in learners:
+        name = f"learner{each.rank}/"
+        row |= {
+            name + "agent_steps": each.agent_steps,
+            name + "updates": each.updates,
+            name + "SPS": each.agent_steps_per_s,
+            name + "episodic_return": each.mean_return,
+            name + "staleness": each.staleness,
+            name + "distance": each.distance,
+        }
+    return row

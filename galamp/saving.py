@@ -1,0 +1,163 @@
+"""Checkpoints of a running training: asked for, gathered from shared memory, written aside.
+
+    Saver.request --control block--> learners --StateSlots--> Saver.poll --> writer thread --> disk
+
+Runs in the supervisor. The learners only copy into memory; the disk is waited for by a thread, so
+a slow one stops nobody.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from galamp import checkpoint as checkpoints
+from galamp.arena import Arena
+from galamp.checkpoint import Checkpoint, Identity, LearnerState
+from galamp.config import to_dict
+from galamp.errors import GalampError
+from galamp.parameters import Span
+from galamp.state import State
+
+
+class Saver:
+    """Asks, gathers and writes; one checkpoint at a time."""
+
+    def __init__(
+        self, arena: Arena, identity: Identity, folder: Path, tell: Callable[[str], None]
+    ) -> None:
+        self._arena, self._identity, self._folder, self._tell = arena, identity, folder, tell
+        self._config = to_dict(arena.plan.config)
+        self._keep = arena.plan.config.report.keep_checkpoints
+        self._wanted: int | None = None
+        self._writer: threading.Thread | None = None
+        self._best_path: Path | None = None
+        self._best_return = float("-inf")
+        self.written = 0
+
+    def start_from(self, best_return: float | None) -> None:
+        """Go on from a former start: only a better score moves `best`."""
+        best = self._folder / "best"
+        if best_return is not None and best.exists():
+            self._best_return, self._best_path = best_return, best.resolve()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a checkpoint is being gathered or written."""
+        return self._wanted is not None or (
+            self._writer is not None and self._writer.is_alive()
+        )
+
+    def request(self) -> None:
+        """Ask every learner for its state at the end of its present round."""
+        if self.busy:
+            return
+        at_round = 0
+        if self._arena.plan.config.gossip.sync:
+            at_round = common_round(self._arena)
+        self._wanted = self._arena.control.request_save(at_round)
+
+    def poll(self, progress: Callable[[], dict[str, Any]]) -> None:
+        """Once every learner has answered, gather their states and start to write."""
+        if self._wanted is None:
+            return
+        found = [states.restore() for states in self._arena.states]
+        if any(f is None or f[1].version < self._wanted for f in found):
+            return
+        self._wanted = None
+        checkpoint = self._gather([f[0] for f in found if f is not None], progress())
+        self._writer = threading.Thread(target=self._write, args=(checkpoint,), daemon=True)
+        self._writer.start()
+
+    def finish(
+        self, progress: dict[str, Any], deadline_s: float, give_up: Callable[[], bool]
+    ) -> None:
+        """Write every learner's newest state now, whichever it is; at most `deadline_s`."""
+        self._wanted = None
+        until_s = time.monotonic() + deadline_s
+        self._wait(until_s, give_up)
+        found = [states.restore() for states in self._arena.states]
+        states = [f[0] for f in found if f is not None]
+        if len(states) < len(found):
+            self._tell("no checkpoint: a learner never got as far as its first state")
+            return
+        checkpoint = self._gather(states, progress)
+        self._writer = threading.Thread(target=self._write, args=(checkpoint,), daemon=True)
+        self._writer.start()
+        self._wait(until_s, give_up)
+        if self._writer.is_alive():
+            self._tell("the last checkpoint was not written in time; an earlier one is whole")
+
+    def _wait(self, until_s: float, give_up: Callable[[], bool]) -> None:
+        """Wait for the writer thread until the deadline, or until the user will not."""
+        while self._writer is not None and self._writer.is_alive():
+            if time.monotonic() > until_s or give_up():
+                return
+            self._writer.join(0.05)
+
+    def _gather(self, states: list[State], progress: dict[str, Any]) -> Checkpoint:
+        layout = self._arena.sketch.layout
+        learners = tuple(
+            learner_state(rank, state, layout) for rank, state in enumerate(states)
+        )
+        progress["agent_steps"] = sum(state.counters["agent_steps"] for state in states)
+        return Checkpoint(self._identity, self._config, progress, learners)
+
+    def _write(self, checkpoint: Checkpoint) -> None:
+        """Write and point `latest` and `best` at it; in the writer thread."""
+        try:
+            path = checkpoints.save(self._folder, checkpoint)
+            checkpoints.point(self._folder, "latest", path)
+            score = checkpoint.progress.get("mean_return_100")
+            if score is not None and score > self._best_return:
+                self._best_return, self._best_path = score, path
+                checkpoints.point(self._folder, "best", path)
+            protect = {path} | ({self._best_path} if self._best_path else set())
+            checkpoints.prune(self._folder, self._keep, protect)
+            self.written += 1
+        except (GalampError, OSError) as error:
+            self._tell(f"checkpoint not written, training goes on: {error}")
+
+
+def common_round(arena: Arena) -> int:
+    """Return a round that no learner has reached yet, for all to act in the same one."""
+    most = max(row["rounds"] for row in arena.board.learners())
+    return most + arena.count + 2
+
+
+def learner_state(rank: int, state: State, layout: tuple[Span, ...]) -> LearnerState:
+    """Take a saved state apart: parameters by name in PyTorch's own layout, the rest as it is."""
+    tensors = dict(state.tensors)
+    flat = tensors.pop("parameters")
+    parameters = {span.name: _standard(flat, span) for span in layout}
+    return LearnerState(rank, parameters, tensors, state.counters, state.generator)
+
+
+def saved_state(learner: LearnerState, layout: tuple[Span, ...]) -> State:
+    """Put a checkpoint's state back together: the inverse of `learner_state`."""
+    flat = np.concatenate([_stored(learner.parameters[span.name]) for span in layout])
+    tensors = {"parameters": flat, **learner.optimizer}
+    return State(tensors, dict(learner.counters), learner.generator)
+
+
+def _standard(flat: npt.NDArray[np.float32], span: Span) -> npt.NDArray[np.float32]:
+    """Return one parameter of the flat vector; convolutions are stored OHWI, shown OIHW."""
+    part = flat[span.offset : span.offset + int(np.prod(span.shape))]
+    if len(span.shape) != 4:
+        return part.reshape(span.shape)
+    outputs, inputs, height, width = span.shape
+    stored = part.reshape(outputs, height, width, inputs)
+    return np.ascontiguousarray(stored.transpose(0, 3, 1, 2))
+
+
+def _stored(parameter: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return one parameter as it lies in the flat vector."""
+    if parameter.ndim == 4:
+        parameter = parameter.transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(parameter).reshape(-1)

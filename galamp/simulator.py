@@ -1,0 +1,79 @@
+"""A simulator process: steps environments with the learner's actions, and nothing else.
+
+    actions of row n --> Environment.step --> outcome of row n, observations of row n + 1
+
+It imports numpy and the emulator, never torch: that would cost a second and 200 MB each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from galamp.config import EnvironmentConfig
+from galamp.control import ControlBlock
+from galamp.environments import make_environment
+from galamp.environments.base import EpisodeCounter
+from galamp.errors import StopRun
+from galamp.metrics import EpisodeRing, MetricsBoard, Phase
+from galamp.rollouts import RingWake, RolloutShape, SimulatorPort
+from galamp.shm import SharedArrays
+
+
+@dataclass(frozen=True)
+class SimulatorTask:
+    """All that simulator `worker` of learner `rank` needs; `index` counts over all learners."""
+
+    arrays: SharedArrays
+    rank: int
+    worker: int
+    index: int
+    learners: int
+    shape: RolloutShape
+    wake: RingWake
+    environment: EnvironmentConfig
+    seeds: tuple[int, ...]
+    threads: int
+
+
+def main(task: SimulatorTask) -> None:
+    """Simulate until the run is over."""
+    control = ControlBlock(task.arrays)
+    metrics = MetricsBoard(task.arrays, task.learners).simulator(task.index)
+    metrics.reset()
+    port = SimulatorPort(task.arrays, task.rank, task.shape, task.wake, task.worker)
+
+    def idle() -> None:
+        metrics.beat()
+        if control.quit:
+            raise StopRun
+
+    environment = make_environment(task.environment, task.seeds, threads=task.threads)
+    episodes = EpisodeRing(task.arrays, task.index)
+    counter = EpisodeCounter(environment.num_envs)
+    port.write_observations(0, environment.reset())
+    port.commit(0)
+    row = 0
+    try:
+        while True:
+            metrics.enter(Phase.WAIT)
+            actions = port.actions(row, idle)
+            metrics.enter(Phase.STEP)
+            step = environment.step(actions)
+            port.claim(row + 1, idle)
+            port.write_outcome(
+                row,
+                rewards=step.rewards,
+                terminated=step.terminated,
+                truncated=step.truncated,
+                valid=np.logical_not(step.reset),
+            )
+            port.write_observations(row + 1, step.observations)
+            port.commit(row + 1)
+            for episode in counter.update(step):
+                episodes.append(episode.ret, episode.length, episode.lane + port.lanes.start)
+            metrics["agent_steps"] += environment.num_envs
+            row += 1
+    finally:
+        environment.close()

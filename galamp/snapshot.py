@@ -1,0 +1,101 @@
+"""What a run looks like at one moment: plain values, made by the supervisor, read by whoever shows them.
+
+The supervisor's `metrics.MetricsBoard` readings go in; the dashboard, `metrics.jsonl` and the
+summary come out. No clock, no process and no shared memory here, so rendering is a pure function.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+
+class WorkerState(IntEnum):
+    """Life of a child process, as the supervisor sees it."""
+
+    STARTING = 0
+    RUNNING = 1
+    DONE = 2
+    FAILED = 3
+
+
+LEARNER_PHASES = ("collect", "infer", "update", "gossip", "other")
+"""What a learner's time goes to: waiting for simulators, acting, learning, gossip, the rest."""
+
+
+@dataclass(frozen=True)
+class LearnerSnapshot:
+    """One learner."""
+
+    rank: int
+    state: WorkerState
+    device: str
+    incarnation: int = 0
+    agent_steps: int = 0
+    agent_steps_per_s: float = 0.0
+    updates: int = 0
+    rounds: int = 0
+    phase_shares: dict[str, float] = field(default_factory=dict)
+    """Share of recent time per phase of `LEARNER_PHASES`, in 0..1, summing to about 1."""
+    mean_return: float | None = None
+    """Mean true score of the learner's last 100 training episodes; None before the first."""
+    episodes: int = 0
+    staleness: int = 0
+    """Rounds since the learner last mixed."""
+    sent: int = 0
+    received: int = 0
+    dropped: int = 0
+    """Messages overwritten by newer ones before they were read."""
+    distance: float | None = None
+    """L2 distance of the learner's parameters to the mean over learners; None when unknown."""
+    out_peers: tuple[int, ...] = ()
+    """To whom it sends now."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something worth telling, at `elapsed_s` seconds into this start of the run."""
+
+    elapsed_s: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A whole run."""
+
+    env_id: str
+    protocol: str
+    run_dir: str
+    status: str
+    """One word: starting, running, stopping, checkpointing, finished, failed."""
+    elapsed_s: float
+    agent_steps: int
+    total_steps: int
+    frames_per_step: int
+    """Emulator frames per agent step (1 where there are no frames)."""
+    agent_steps_per_s: float
+    learners: tuple[LearnerSnapshot, ...] = ()
+    topology: str = "ring"
+    episodes: int = 0
+    mean_return: float | None = None
+    """Mean true score of the last 100 training episodes over all learners."""
+    best_mean_return: float | None = None
+    mean_length: float | None = None
+    """Mean length of the same episodes, in agent steps."""
+    curve: tuple[tuple[int, float], ...] = ()
+    """(agent steps, mean return) since the beginning, thinned to a few hundred points."""
+    losses: dict[str, float] = field(default_factory=dict)
+    """policy_loss, value_loss, entropy, grad_norm, explained_variance: means over learners."""
+    consensus_distance: float | None = None
+    """Root mean square over learners of the distance to the mean parameters."""
+    events: tuple[Event, ...] = ()
+    """Oldest first."""
+    restarts: int = 0
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Time left at the present rate, or None while that is unknown."""
+        if self.agent_steps_per_s <= 0:
+            return None
+        return max(0, self.total_steps - self.agent_steps) / self.agent_steps_per_s

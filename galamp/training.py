@@ -1,0 +1,225 @@
+"""One training from settings to summary: look at the environment and the machine, plan, run, conclude.
+
+    RunConfig --> probe, plan --> RunFolder, Arena --> Supervisor.run --> summary.json
+
+Runs in the parent. All that a user can have got wrong is found here, before any worker starts.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.metadata
+import os
+import platform
+import shlex
+import sys
+import time
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+
+import galamp
+from galamp import checkpoint as checkpoints
+from galamp.arena import Arena, identity_of, sketch_model
+from galamp.checkpoint import Checkpoint
+from galamp.config import RunConfig, to_dict
+from galamp.dashboard import make_display
+from galamp.environments import canonical_env_id, finish_probe, start_probe
+from galamp.errors import UserError
+from galamp.plan import Plan, inspect_machine, make_plan
+from galamp.recorder import Recorder
+from galamp.runfolder import MetricsLog, RunFolder, curve
+from galamp.saving import Saver, saved_state
+from galamp.state import STATE_COUNTERS
+from galamp.supervisor import RunResult, Supervisor
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A training that has ended: how, and its summary as written to summary.json."""
+
+    result: RunResult
+    summary: dict[str, Any]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Former:
+    """What an earlier start of the run left."""
+
+    folder: Path
+    checkpoint: Checkpoint
+    skipped: tuple[str, ...]
+
+
+def train(config: RunConfig, *, resume: Path | None = None, screen: TextIO | None = None) -> Outcome:
+    """Train as `config` says; with `resume`, go on with the run in that folder.
+
+    Raises:
+        UserError: something about the settings, the machine or the folder has to be changed first.
+    """
+    began_s, began = time.monotonic(), datetime.now()
+    config = _with_canonical_environment(config)
+    probe = start_probe(config.environment)
+    try:
+        machine = inspect_machine(config.resources.device)
+        plan = make_plan(config, machine)
+    except BaseException:
+        probe.kill()
+        probe.communicate()
+        raise
+    environment = finish_probe(probe)
+    sketch = sketch_model(plan, environment)
+    identity = identity_of(plan, environment, sketch)
+    former = load_former(resume, identity, len(plan.learners)) if resume is not None else None
+    _limit_threads(plan)
+    folder = _open_folder(plan, former, began)
+    try:
+        metrics = MetricsLog(
+            folder.metrics, former.checkpoint.progress["agent_steps"] if former else 0, _complain
+        )
+        arena = Arena(plan, environment, sketch, folder.logs, metrics.start)
+        recorder = Recorder(arena, folder, metrics)
+        saver = Saver(arena, identity, folder.checkpoints, recorder.tell)
+        if former is not None:
+            _take_over(former, arena, recorder, saver, folder)
+        folder.write_config(_stored_config(plan, arena))
+        _tell_choices(plan, recorder)
+        gc.freeze()
+        with make_display(plan.config.report.quiet, screen or sys.stderr) as display:
+            result = Supervisor(arena, recorder, saver, display).run()
+        summary = summarise(result, arena, recorder, metrics.start, time.monotonic() - began_s)
+        folder.write_summary(summary)
+        return Outcome(result, summary, folder.path)
+    finally:
+        folder.close()
+
+
+def load_former(folder: Path, identity: checkpoints.Identity, learners: int) -> Former:
+    """Read what is needed to go on with the run in `folder`.
+
+    Raises:
+        UserError: there is no whole checkpoint, or it is of another game, network or size.
+    """
+    found = checkpoints.find(folder)
+    checkpoint = checkpoints.load(found.path, expected=identity)
+    saved = len(checkpoint.learners)
+    if saved != learners:
+        raise UserError(f"--learners {learners}: the run in {folder} has {saved}; resume with it")
+    return Former(folder, checkpoint, found.skipped)
+
+
+def _with_canonical_environment(config: RunConfig) -> RunConfig:
+    env_id = canonical_env_id(config.environment.env_id)
+    return replace(config, environment=replace(config.environment, env_id=env_id))
+
+
+def _limit_threads(plan: Plan) -> None:
+    """Set what children's libraries read when they load: left alone, each would take all cores."""
+    for name in THREAD_VARIABLES:
+        os.environ[name] = str(plan.config.resources.threads)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    torch.set_num_threads(1)
+
+
+def _open_folder(plan: Plan, former: Former | None, began: datetime) -> RunFolder:
+    if former is not None:
+        return RunFolder.open(former.folder, started=began)
+    report, config = plan.config.report, plan.config
+    name = report.name or f"{config.gossip.topology}{len(plan.learners)}"
+    return RunFolder.create(
+        None, report.run_dir, config.environment.env_id, name, config.seed, began
+    )
+
+
+def _take_over(
+    former: Former, arena: Arena, recorder: Recorder, saver: Saver, folder: RunFolder
+) -> None:
+    """Lay the checkpoint's states where the learners look for them when they start."""
+    for learner in former.checkpoint.learners:
+        state = saved_state(learner, arena.sketch.layout)
+        arena.states[learner.rank].save(state, save_id=0, incarnation=0)
+        row = arena.board.learner(learner.rank)
+        for name in STATE_COUNTERS:
+            row[name] = state.counters[name]
+    progress = former.checkpoint.progress
+    recorder.go_on(progress, curve(folder.metrics))
+    saver.start_from(progress["best_mean_return_100"])
+    recorder.tell(f"goes on from {progress['agent_steps']:,} agent steps")
+    for skipped in former.skipped:
+        recorder.tell(f"damaged checkpoint passed over: {skipped}")
+
+
+def _tell_choices(plan: Plan, recorder: Recorder) -> None:
+    config = plan.config
+    recorder.tell(
+        f"{len(plan.learners)} learners of {config.environment.num_envs} simulators on "
+        f"{config.resources.device}, learning rate {config.algorithm.learning_rate:.3g}"
+    )
+
+
+def _stored_config(plan: Plan, arena: Arena) -> dict[str, Any]:
+    """Return config.json: the settings with every choice made, and what they led to."""
+    return to_dict(plan.config) | {
+        "resolved": {
+            "protocol": arena.environment.protocol,
+            "network": arena.sketch.network,
+            "parameters": arena.sketch.parameters,
+            "learners": [
+                {"rank": each.rank, "device": each.device, "cores": list(each.cores)}
+                for each in plan.learners
+            ],
+            "versions": versions(),
+        }
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that results depend on."""
+    packages = ("torch", "numpy", "gymnasium", "ale-py")
+    return {
+        "galamp": galamp.__version__,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def summarise(
+    result: RunResult, arena: Arena, recorder: Recorder, start: int, wall_s: float
+) -> dict[str, Any]:
+    """Return the summary of a run: what `--json` prints and summary.json holds."""
+    snapshot = recorder.snapshot()
+    progress = recorder.progress()
+    return {
+        "status": result.status,
+        "failure": str(result.failure) if result.failure else None,
+        "run_dir": snapshot.run_dir,
+        "env_id": snapshot.env_id,
+        "protocol": snapshot.protocol,
+        "agent_steps": snapshot.agent_steps,
+        "emulator_frames": snapshot.agent_steps * snapshot.frames_per_step,
+        "wall_s": round(progress["wall_s"], 3),
+        "start": start,
+        "start_wall_s": round(wall_s, 3),
+        "agent_steps_per_s": round(recorder.overall_rate(), 1),
+        "updates_per_learner": [learner.updates for learner in snapshot.learners],
+        "mixes_per_learner": [row["mixes"] for row in arena.board.learners()],
+        "most_staleness": max(row["most_staleness"] for row in arena.board.learners()),
+        "consensus_distance": snapshot.consensus_distance,
+        "episodes": snapshot.episodes,
+        "mean_return_100": snapshot.mean_return,
+        "best_mean_return_100": snapshot.best_mean_return,
+        "restarts": snapshot.restarts,
+        "seed": arena.plan.config.seed,
+        "command": shlex.join(sys.argv),
+        "versions": versions(),
+    }
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write(f"galamp: warning: {text}\n")

@@ -1,0 +1,236 @@
+"""Child processes: what the parent knows of one, and the first lines that run in every one.
+
+    supervisor: Worker.start --spawn--> worker_main(spec, task) --> galamp.learner or .simulator
+    supervisor: Worker.failure() <-- exit code, signal, the child's own crash report and log
+
+A child dies with its parent (however that one dies), leaves signals to the supervisor, writes
+only to its own log, and shows its role and rank in its title (`ps`, `top`, `py-spy`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import importlib
+import json
+import multiprocessing.process
+import multiprocessing.resource_tracker
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Any, Protocol
+
+from setproctitle import setproctitle
+
+from galamp.errors import EXIT_FAILURE, EXIT_OK, GalampError, StopRun
+
+SUPERVISED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+"""Signals that only the supervisor answers, even when the terminal sends them to all."""
+
+STACK_SIGNAL = signal.SIGUSR1
+"""Asks a child for the stacks of all its threads, in its log."""
+
+KILL_WAIT_S = 5.0
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """Who a child is and where it runs."""
+
+    role: str
+    rank: int
+    worker: int
+    row: int
+    target: str
+    cores: tuple[int, ...]
+    log: str
+
+    @property
+    def title(self) -> str:
+        """Role and rank in words: `learner 0`, `simulator 0.1`."""
+        return f"{self.role} {self.rank}" + (f".{self.worker}" if self.role == "simulator" else "")
+
+    @property
+    def report(self) -> Path:
+        """The file that the child's traceback goes to."""
+        return Path(self.log).with_suffix(".crash.json")
+
+
+@dataclass(frozen=True)
+class WorkerFailure:
+    """Why a child ended: one line, and its own traceback or stacks where it left any."""
+
+    title: str
+    cause: str
+    details: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.title} {self.cause}"
+
+
+class _Context(Protocol):
+    def Process(  # noqa: N802
+        self, *, target: Any, args: tuple[Any, ...], name: str
+    ) -> multiprocessing.process.BaseProcess: ...
+
+
+class Worker:
+    """The parent's view of one child."""
+
+    def __init__(self, spec: WorkerSpec, context: _Context, task: Any) -> None:
+        self.spec = spec
+        self._process = context.Process(
+            target=worker_main, args=(spec, os.getpid(), Parcel(task)), name=f"galamp: {spec.title}"
+        )
+        self._stuck: str | None = None
+
+    def start(self) -> None:
+        """Spawn the child; signals sent meanwhile arrive afterwards."""
+        # The tracker lifts the mask on SIGINT and SIGTERM when it starts: let it do so first.
+        multiprocessing.resource_tracker.ensure_running()
+        with blocked_signals():
+            self._process.start()
+
+    @property
+    def pid(self) -> int:
+        """The child's process id."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def sentinel(self) -> int:
+        """A descriptor that is ready once the child has ended."""
+        return self._process.sentinel
+
+    @property
+    def running(self) -> bool:
+        """Whether the child still runs."""
+        return self._process.is_alive()
+
+    def declare_stuck(self, cause: str) -> None:
+        """Have a hung child leave its stacks in its log, then end it."""
+        self._stuck = cause
+        os.kill(self.pid, STACK_SIGNAL)
+        self._process.join(0.3)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the child now."""
+        self._process.kill()
+
+    def join(self, timeout_s: float = KILL_WAIT_S) -> bool:
+        """Wait for the child's end, at most `timeout_s`; returns whether it has ended."""
+        self._process.join(timeout_s)
+        return not self.running
+
+    def failure(self) -> WorkerFailure | None:
+        """Say why the child ended; None while it runs or if it ended well."""
+        code = self._process.exitcode
+        title = self.spec.title
+        if self._stuck is not None:
+            return WorkerFailure(title, self._stuck, _tail(self.spec.log))
+        if code is None or code == EXIT_OK:
+            return None
+        if self.spec.report.exists():
+            report = json.loads(self.spec.report.read_text())
+            return WorkerFailure(title, report["cause"], report["details"])
+        if code < 0:
+            name = signal.Signals(-code).name
+            return WorkerFailure(title, f"was ended by {name}", _tail(self.spec.log))
+        return WorkerFailure(title, f"called exit({code}) from native code", _tail(self.spec.log))
+
+
+def _tail(log: str, most_bytes: int = 8192) -> str:
+    try:
+        return Path(log).read_bytes()[-most_bytes:].decode(errors="replace")
+    except OSError:
+        return ""
+
+
+@contextmanager
+def blocked_signals() -> Iterator[None]:
+    """Hold back the supervised signals, in this process and in what it spawns."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SUPERVISED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class Parcel:
+    """A child's task, still packed when it arrives.
+
+    Unpacking a learner's task imports torch, which takes a second: the child must be able to die
+    with its parent before that.
+    """
+
+    def __init__(self, task: Any) -> None:
+        self._task = task
+        self._packed = b""
+
+    def open(self) -> Any:
+        """Return the task."""
+        return ForkingPickler.loads(self._packed)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_packed": bytes(ForkingPickler.dumps(self._task))}
+
+
+def worker_main(spec: WorkerSpec, parent: int, parcel: Parcel) -> None:
+    """Run `spec.target` in the child; the first and the last lines of its life."""
+    die_with_parent(parent)
+    for number in SUPERVISED:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SUPERVISED)
+    _own_log(spec.log)
+    _settle(spec)
+    module, _, name = spec.target.partition(":")
+    try:
+        getattr(importlib.import_module(module), name)(parcel.open())
+    except StopRun:
+        pass
+    except Exception as error:
+        _write_report(spec, error)
+        sys.exit(EXIT_FAILURE)
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel to kill this process when its parent ends; leave if that has happened."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(EXIT_FAILURE)
+
+
+def _own_log(path: str) -> None:
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    faulthandler.enable()
+    faulthandler.register(STACK_SIGNAL, all_threads=True)
+
+
+def _settle(spec: WorkerSpec) -> None:
+    setproctitle(f"galamp: {spec.title}")
+    if spec.cores:
+        os.sched_setaffinity(0, spec.cores)
+
+
+def _write_report(spec: WorkerSpec, error: Exception) -> None:
+    known = isinstance(error, GalampError)
+    cause = f"failed: {error}" if known else f"raised {type(error).__name__}: {error}"
+    details = "".join(traceback.format_exception(error))
+    sys.stderr.write(details)
+    report = {"cause": cause, "details": details, "time": time.time()}
+    draft = spec.report.with_suffix(".tmp")
+    draft.write_text(json.dumps(report))
+    draft.replace(spec.report)

@@ -1,0 +1,162 @@
+"""What every learning algorithm must keep; inherit `AlgorithmContract` and say how to make one."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from galamp.algorithms.base import Algorithm, Rollout
+
+STEPS, LANES, INPUTS, ACTIONS = 5, 8, 3, 3
+METRICS = {"policy_loss", "value_loss", "entropy", "grad_norm", "explained_variance"}
+
+
+def random_rollout(
+    seed: int, *, steps: int = STEPS, lanes: int = LANES, valid: float = 0.8
+) -> Rollout:
+    """A rollout of random vectors [INPUTS] with every kind of flag in it."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def chance(probability: float) -> Tensor:
+        return torch.rand(steps, lanes, generator=generator) < probability
+
+    return Rollout(
+        observations=torch.randn(steps + 1, lanes, INPUTS, generator=generator),
+        actions=torch.randint(0, ACTIONS, (steps, lanes), generator=generator),
+        rewards=torch.randn(steps, lanes, generator=generator),
+        terminated=chance(0.2),
+        truncated=chance(0.2),
+        valid=chance(valid),
+    )
+
+
+def spoiled(rollout: Rollout, seed: int) -> Rollout:
+    """`rollout` with everything that belongs to invalid transitions alone replaced."""
+    other = random_rollout(seed)
+    lost = ~rollout.valid
+    touched = torch.zeros(rollout.observations.shape[:2], dtype=torch.bool)
+    touched[:-1] |= rollout.valid
+    touched[1:] |= rollout.valid
+    return replace(
+        rollout,
+        observations=rollout.observations.masked_fill(~touched.unsqueeze(-1), math.nan),
+        actions=torch.where(lost, 10**6, rollout.actions),
+        rewards=torch.where(lost, math.nan, rollout.rewards),
+        terminated=torch.where(lost, other.terminated, rollout.terminated),
+        truncated=torch.where(lost, other.truncated, rollout.truncated),
+    )
+
+
+def copied(algorithm: Algorithm) -> dict[str, Tensor]:
+    """The learned state at this moment."""
+    return {name: tensor.clone() for name, tensor in algorithm.state().items()}
+
+
+def assert_same_state(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
+    """Bit by bit."""
+    assert left.keys() == right.keys()
+    for name in left:
+        assert torch.equal(left[name], right[name]), name
+
+
+class AlgorithmContract(ABC):
+    """Inherit and name the class `Test...`."""
+
+    @abstractmethod
+    def make(self, seed: int) -> Algorithm:
+        """A fresh algorithm on the CPU for float32 vectors [INPUTS] and ACTIONS actions."""
+
+    def test_act_gives_one_known_action_per_lane(self) -> None:
+        actions = self.make(1).act(torch.randn(200, INPUTS))
+        assert actions.shape == (200,)
+        assert actions.dtype is torch.int64
+        assert set(actions.tolist()) == set(range(ACTIONS))
+
+    def test_act_draws_from_its_own_generator_alone(self) -> None:
+        first, second = self.make(1), self.make(1)
+        observations = torch.zeros(64, INPUTS)
+        before = torch.get_rng_state()
+        actions = [first.act(observations) for _ in range(3)]
+        assert torch.equal(torch.get_rng_state(), before)
+        torch.manual_seed(99)
+        assert all(torch.equal(second.act(observations), drawn) for drawn in actions)
+        assert not torch.equal(actions[0], actions[1])
+
+    def test_update_steps_counts_and_reports_finite_numbers(self) -> None:
+        algorithm = self.make(1)
+        for version in range(1, 4):
+            before = copied(algorithm)
+            metrics = algorithm.update(random_rollout(version))
+            assert metrics.keys() == METRICS
+            assert all(math.isfinite(number) for number in metrics.values())
+            assert algorithm.version == version
+            assert not torch.equal(before["parameters"], algorithm.parameters.data)
+
+    def test_same_seed_and_rollouts_give_the_same_bits(self) -> None:
+        first, second = self.make(1), self.make(1)
+        for seed in range(5):
+            assert first.update(random_rollout(seed)) == second.update(random_rollout(seed))
+        assert_same_state(first.state(), second.state())
+
+    def test_state_is_live_and_complete(self) -> None:
+        trained, fresh = self.make(1), self.make(2)
+        for seed in range(5):
+            trained.update(random_rollout(seed))
+        for name, tensor in trained.state().items():
+            fresh.state()[name].copy_(tensor)
+        fresh.generator.set_state(trained.generator.get_state())
+        observations = torch.zeros(64, INPUTS)
+        for seed in range(5, 10):
+            assert torch.equal(trained.act(observations), fresh.act(observations))
+            assert trained.update(random_rollout(seed)) == fresh.update(random_rollout(seed))
+        assert_same_state(trained.state(), fresh.state())
+
+    def test_invalid_transitions_have_no_influence(self) -> None:
+        clean, dirty = self.make(1), self.make(1)
+        for seed in range(20):
+            rollout = random_rollout(seed, valid=0.5)
+            assert clean.update(rollout) == dirty.update(spoiled(rollout, seed + 100))
+        assert_same_state(clean.state(), dirty.state())
+
+    def test_valid_transitions_all_have_influence(self) -> None:
+        rollout = random_rollout(1, valid=1.0)
+        states = []
+        for lane in range(-1, LANES):
+            valid = rollout.valid.clone()
+            if lane >= 0:
+                valid[2, lane] = False
+            algorithm = self.make(1)
+            algorithm.update(replace(rollout, valid=valid))
+            states.append(algorithm.parameters.data)
+        for lane in range(1, LANES + 1):
+            assert not torch.equal(states[0], states[lane])
+
+    def test_rollout_without_valid_transition_changes_nothing(self) -> None:
+        algorithm = self.make(1)
+        algorithm.update(random_rollout(0))
+        before = copied(algorithm)
+        lost = replace(random_rollout(1), valid=torch.zeros(STEPS, LANES, dtype=torch.bool))
+        metrics = algorithm.update(spoiled(lost, 2))
+        assert_same_state(before, copied(algorithm))
+        assert algorithm.version == 1
+        assert all(math.isfinite(number) for number in metrics.values())
+
+    def test_learns_which_action_pays(self) -> None:
+        """A bandit whose context names the action that pays."""
+        algorithm = self.make(1)
+        contexts = torch.arange(LANES * ACTIONS) % ACTIONS
+        seen = torch.eye(ACTIONS)[contexts]
+        always = torch.ones(1, len(contexts), dtype=torch.bool)
+        for _ in range(300):
+            actions = algorithm.act(seen)
+            rewards = (actions == contexts).to(torch.float32).unsqueeze(0)
+            observations = seen.expand(2, -1, -1)
+            algorithm.update(
+                Rollout(observations, actions.unsqueeze(0), rewards, always, ~always, always)
+            )
+        paid = [(algorithm.act(seen) == contexts).to(torch.float32).mean() for _ in range(20)]
+        assert torch.stack(paid).mean() > 0.9

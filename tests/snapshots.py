@@ -1,0 +1,60 @@
+"""Snapshots of runs for the tests of what shows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from galamp.snapshot import LEARNER_PHASES, Event, LearnerSnapshot, Snapshot, WorkerState
+
+
+def learner(rank: int, of: int, **known: Any) -> LearnerSnapshot:
+    """Return a busy learner whose every number can be told from the others'."""
+    values: dict[str, Any] = {
+        "state": WorkerState.RUNNING,
+        "device": f"cuda:{rank % 2}",
+        "agent_steps_per_s": 1111.0 + rank,
+        "phase_shares": dict(zip(LEARNER_PHASES, (0.41, 0.14, 0.31, 0.04, 0.1), strict=True)),
+        "mean_return": 20.5 + rank,
+        "staleness": rank % 8,
+        "sent": 2000 + rank,
+        "received": 3000 + rank,
+        "dropped": 40 + rank,
+        "distance": 0.501 + rank / 100,
+        "out_peers": ((rank + 1) % of,) if of > 1 else (),
+    }
+    return LearnerSnapshot(rank=rank, **(values | known))
+
+
+def busy(number: int, /, **known: Any) -> Snapshot:
+    """Return a run in full swing."""
+    values: dict[str, Any] = {
+        "env_id": "ALE/Breakout-v5",
+        "protocol": "classic: no sticky actions, 30 no-ops, life loss ends, clipped rewards",
+        "run_dir": "runs/ALE-Breakout-v5__ring__s1__20250101-120000",
+        "status": "running",
+        "elapsed_s": 4000.0,
+        "agent_steps": 1_240_000,
+        "total_steps": 10_000_000,
+        "frames_per_step": 4,
+        "agent_steps_per_s": 2310.0,
+        "learners": tuple(learner(rank, number) for rank in range(number)),
+        "episodes": 1234,
+        "mean_return": 34.2,
+        "best_mean_return": 36.1,
+        "mean_length": 812.4,
+        "curve": tuple((1000 * i, 1.5 + i * 0.3) for i in range(100)),
+        "losses": {
+            "policy_loss": -0.0123,
+            "value_loss": 0.345,
+            "entropy": 1.213,
+            "grad_norm": 0.482,
+            "explained_variance": 0.553,
+        },
+        "consensus_distance": 0.42,
+        "events": (Event(60.0, "checkpoint 1 saved"), Event(90.0, "checkpoint 2 saved")),
+        "restarts": 2,
+    }
+    return Snapshot(**(values | known))
+
+
+EMPTY = Snapshot("CartPole-v1", "", "runs/x", "starting", 0.0, 0, 1000, 1, 0.0)

@@ -1,0 +1,345 @@
+"""Returns, RMSprop and A2C against slow literal forms, and A2C against the algorithm contract."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from galamp.algorithms import make_algorithm
+from galamp.algorithms.a2c import A2C, explained_variance, sample
+from galamp.algorithms.base import Algorithm, Rollout
+from galamp.algorithms.returns import n_step_returns
+from galamp.algorithms.rmsprop import FlatRMSprop, clip_
+from galamp.config import AlgorithmConfig
+from galamp.errors import UserError
+from galamp.models import build_model
+from galamp.parameters import FlatParameters
+from tests.contracts.algorithm import ACTIONS, INPUTS, AlgorithmContract, random_rollout
+
+CONFIG = AlgorithmConfig(learning_rate=7e-4)
+
+
+def make_a2c(seed: int, device: str = "cpu") -> A2C:
+    model = build_model("mlp", (INPUTS,), "float32", ACTIONS, seed=seed)
+    algorithm = make_algorithm(CONFIG, model, device=device, seed=seed)
+    assert isinstance(algorithm, A2C)
+    return algorithm
+
+
+class TestA2C(AlgorithmContract):
+    def make(self, seed: int) -> Algorithm:
+        return make_a2c(seed)
+
+
+# Returns
+
+
+def literal_return(
+    t: int,
+    gamma: float,
+    rewards: list[float],
+    terminated: list[bool],
+    truncated: list[bool],
+    values: list[float],
+) -> float:
+    """One lane: add discounted rewards from t on until something ends the sum."""
+    total, discount = 0.0, 1.0
+    for s in range(t, len(rewards)):
+        total += discount * rewards[s]
+        discount *= gamma
+        if terminated[s]:
+            return total
+        if truncated[s]:
+            return total + discount * values[s + 1]
+    return total + discount * values[len(rewards)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(1, 9),
+    st.integers(1, 4),
+    st.sampled_from([0.0, 0.5, 0.99, 1.0]),
+    st.randoms(use_true_random=False),
+)
+def test_returns_equal_a_literal_sum(steps: int, lanes: int, gamma: float, random: Any) -> None:
+    def grid(rows: int, draw: Any) -> list[list[Any]]:
+        return [[draw() for _ in range(lanes)] for _ in range(rows)]
+
+    rewards = grid(steps, lambda: random.uniform(-1, 1))
+    values = grid(steps + 1, lambda: random.uniform(-9, 9))
+    terminated, truncated = (grid(steps, lambda: random.random() < 0.3) for _ in range(2))
+    returns = n_step_returns(
+        torch.tensor(rewards),
+        torch.tensor(terminated),
+        torch.tensor(truncated),
+        torch.tensor(values),
+        gamma,
+    )
+    for lane in range(lanes):
+        own = [[row[lane] for row in rows] for rows in (rewards, terminated, truncated, values)]
+        expected = [literal_return(t, gamma, *own) for t in range(steps)]
+        torch.testing.assert_close(returns[:, lane], torch.tensor(expected), atol=1e-5, rtol=1e-5)
+
+
+# Clipping and RMSprop
+
+
+@pytest.mark.parametrize("max_norm", [0.1, 1e6])
+def test_clipping_equals_pytorch(max_norm: float) -> None:
+    parameter = nn.Parameter(torch.zeros(1000))
+    parameter.grad = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    mine = parameter.grad.clone()
+    norm = clip_(mine, max_norm)
+    expected = nn.utils.clip_grad_norm_([parameter], max_norm)
+    torch.testing.assert_close(norm, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(mine, parameter.grad, rtol=1e-6, atol=0)
+
+
+def test_rmsprop_equals_pytorch() -> None:
+    model = build_model("mlp", (INPUTS,), "float32", ACTIONS, seed=1)
+    other = copy.deepcopy(model)
+    flat = FlatParameters(model, "cpu")
+    mine = FlatRMSprop(flat, learning_rate=0.01, alpha=0.9, eps=1e-3)
+    theirs = torch.optim.RMSprop(other.parameters(), lr=0.01, alpha=0.9, eps=1e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        for parameter, twin in zip(model.parameters(), other.parameters(), strict=True):
+            assert parameter.grad is not None
+            parameter.grad.copy_(torch.randn(parameter.shape, generator=generator))
+            twin.grad = parameter.grad.clone()
+        nn.utils.clip_grad_norm_(other.parameters(), 0.5)
+        clip_(flat.grad, 0.5)
+        mine.step(torch.tensor(True))
+        theirs.step()
+    for parameter, twin in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(parameter, twin, rtol=1e-6, atol=1e-7)
+
+
+# Acting
+
+
+def test_sampling_follows_the_softmax() -> None:
+    probabilities = torch.tensor([0.5, 0.3, 0.15, 0.04, 0.01])
+    draws = 100_000
+    logits = (probabilities.log() + 3.0).expand(draws, -1)
+    actions = sample(logits, torch.Generator().manual_seed(0))
+    counts = torch.bincount(actions, minlength=5)
+    expected = probabilities * draws
+    # Chi-squared with four degrees of freedom: 18.5 is passed with a chance of 0.001.
+    assert ((counts - expected).square() / expected).sum() < 18.5
+
+
+def test_act_samples_from_the_policy_of_the_network() -> None:
+    algorithm = make_a2c(1)
+    algorithm.parameters.data.mul_(3.0)
+    observations = torch.randn(1, INPUTS, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = algorithm._model(observations)[0].softmax(-1)[0] * 50_000
+    counts = torch.bincount(algorithm.act(observations.expand(50_000, -1)), minlength=ACTIONS)
+    assert expected.min() > 1000
+    # Chi-squared with two degrees of freedom: 13.8 is passed with a chance of 0.001.
+    assert ((counts - expected).square() / expected).sum() < 13.8
+
+
+# Updating
+
+
+def literal_update(model: nn.Module, optimiser: torch.optim.Optimizer, rollout: Rollout) -> None:
+    """One A2C step, transition by transition, skipping those that are not valid."""
+    steps, lanes = rollout.actions.shape
+    outputs = [model(observations) for observations in rollout.observations]
+    logits = [pair[0] for pair in outputs]
+    values = [pair[1] for pair in outputs]
+    known = [row.detach().tolist() for row in values]
+    terms = []
+    for t in range(steps):
+        for b in range(lanes):
+            if not rollout.valid[t, b]:
+                continue
+            target, discount = 0.0, 1.0
+            for s in range(t, steps):
+                target += discount * float(rollout.rewards[s, b])
+                discount *= CONFIG.gamma
+                if rollout.terminated[s, b]:
+                    break
+                last = s + 1 == steps or not rollout.valid[s + 1, b]
+                if rollout.truncated[s, b] or last:
+                    target += discount * known[s + 1][b]
+                    break
+            policy = logits[t][b].softmax(0)
+            error = target - values[t][b]
+            terms.append(
+                -error.detach() * policy[rollout.actions[t, b]].log()
+                + CONFIG.vf_coef * error**2
+                + CONFIG.ent_coef * (policy * policy.log()).sum()
+            )
+    optimiser.zero_grad()
+    torch.stack(terms).mean().backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(model.parameters(), CONFIG.max_grad_norm)
+    optimiser.step()
+
+
+def test_update_equals_a_literal_one() -> None:
+    algorithm = make_a2c(1)
+    twin = build_model("mlp", (INPUTS,), "float32", ACTIONS, seed=1)
+    optimiser = torch.optim.RMSprop(twin.parameters(), lr=7e-4, alpha=0.99, eps=1e-5)
+    for seed in range(4):
+        rollout = random_rollout(seed)
+        algorithm.update(rollout)
+        literal_update(twin, optimiser, rollout)
+        for name, parameter in twin.named_parameters():
+            mine = algorithm.parameters.named()[name]
+            torch.testing.assert_close(mine, parameter.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_metrics_are_means_over_valid_transitions() -> None:
+    algorithm = make_a2c(1)
+    rollout = replace(random_rollout(1), terminated=torch.ones(5, 8, dtype=torch.bool))
+    with torch.no_grad():
+        logits, values = algorithm._model(rollout.observations[:-1])
+    errors = (rollout.rewards - values)[rollout.valid]
+    policy = logits.softmax(-1)[rollout.valid]
+    taken = policy[torch.arange(len(policy)), rollout.actions[rollout.valid]].log()
+    entropy = -(policy * policy.log()).sum(-1).mean()
+    metrics = algorithm.update(rollout)
+    assert metrics["value_loss"] == pytest.approx(float(errors.square().mean()), rel=1e-4)
+    assert metrics["policy_loss"] == pytest.approx(-float((errors * taken).mean()), rel=1e-4)
+    assert metrics["entropy"] == pytest.approx(float(entropy), rel=1e-4)
+    rewards = rollout.rewards[rollout.valid]
+    explained = 1 - float(errors.var(correction=0) / rewards.var(correction=0))
+    assert metrics["explained_variance"] == pytest.approx(explained, abs=1e-4)
+
+
+def test_gradient_norm_is_reported_before_clipping() -> None:
+    rollout = random_rollout(1)
+    large = replace(rollout, rewards=rollout.rewards * 100)
+    algorithm = make_a2c(1)
+    assert algorithm.update(large)["grad_norm"] > 10 * CONFIG.max_grad_norm
+    assert float(algorithm.parameters.grad.norm()) == pytest.approx(CONFIG.max_grad_norm, rel=1e-3)
+
+
+def test_explained_variance_ends() -> None:
+    returns = torch.tensor([[1.0, 2.0, 5.0]])
+    weights = torch.full((1, 3), 1 / 3)
+    assert float(explained_variance(returns, returns, weights)) == pytest.approx(1.0)
+    assert float(explained_variance(returns, 0 * returns, weights)) == pytest.approx(0.0)
+    assert float(explained_variance(0 * returns, returns, weights)) == 0.0
+
+
+def image_rollout(seed: int) -> Rollout:
+    rollout = random_rollout(seed)
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (6, 8, 4, 36, 36), dtype=torch.uint8, generator=generator)
+    return replace(rollout, observations=images)
+
+
+def test_lost_images_have_no_influence() -> None:
+    algorithms = [
+        make_algorithm(
+            CONFIG, build_model("gala", (4, 36, 36), "uint8", ACTIONS, seed=1), device="cpu", seed=1
+        )
+        for _ in range(2)
+    ]
+    rollout = image_rollout(1)
+    rollout.valid[2:, 3] = False
+    images = rollout.observations.clone()
+    images[3:, 3] = 77
+    first = algorithms[0].update(rollout)
+    assert first == algorithms[1].update(replace(rollout, observations=images))
+    assert torch.equal(algorithms[0].parameters.data, algorithms[1].parameters.data)
+    assert algorithms[0].parameters.grad.count_nonzero() > 1000
+
+
+class WaitsForDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts operations that make the host wait for a device, by what they are on any device."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "unique")
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        if func.__name__.split(".")[0] in self.NAMES:
+            self.seen.append(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_update_reads_no_number_back_before_its_metrics() -> None:
+    algorithm = make_a2c(1)
+    with WaitsForDevice() as waits:
+        algorithm.act(torch.zeros(4, INPUTS))
+        algorithm.update(random_rollout(1))
+        assert waits.seen == []
+        assert bool(torch.ones(()) > 0)
+    assert waits.seen == ["_local_scalar_dense.default"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_update_on_a_gpu_waits_once_and_agrees_with_the_cpu() -> None:
+    def moved(rollout: Rollout) -> Rollout:
+        return Rollout(**{name: value.cuda() for name, value in vars(rollout).items()})
+
+    host, device = make_a2c(1), make_a2c(1, "cuda")
+    for seed in range(3):
+        expected = host.update(random_rollout(seed))
+        rollout = moved(random_rollout(seed))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            metrics = device.update(rollout)
+            device.act(rollout.observations[0])
+            torch.cuda.set_sync_debug_mode("default")
+        waits = [w for w in caught if "called a synchronizing" in str(w.message)]
+        assert seed == 0 or len(waits) == 1
+        assert metrics == pytest.approx(expected, rel=1e-2, abs=1e-3)
+    torch.testing.assert_close(
+        device.parameters.data.cpu(), host.parameters.data, rtol=1e-3, atol=1e-4
+    )
+
+
+# Making
+
+
+def test_unresolved_learning_rate_is_refused() -> None:
+    model = build_model("mlp", (INPUTS,), "float32", ACTIONS, seed=1)
+    with pytest.raises(ValueError, match="learning_rate"):
+        make_algorithm(AlgorithmConfig(), model, device="cpu", seed=1)
+
+
+def test_unknown_algorithm_is_refused() -> None:
+    model = build_model("mlp", (INPUTS,), "float32", ACTIONS, seed=1)
+    config = AlgorithmConfig(algorithm="a3c", learning_rate=1e-3)
+    with pytest.raises(UserError, match=r"a3c.*did you mean a2c"):
+        make_algorithm(config, model, device="cpu", seed=1)
+
+
+def test_saved_gradients_are_not_needed_between_updates() -> None:
+    """A stale or poisoned gradient vector must not reach the next update."""
+    clean, dirty = make_a2c(1), make_a2c(1)
+    dirty.parameters.grad.fill_(math.nan)
+    assert clean.update(random_rollout(1)) == dirty.update(random_rollout(1))
+
+
+def tensors(algorithm: Algorithm) -> list[Tensor]:
+    return list(algorithm.state().values())
+
+
+def test_state_tensors_keep_their_memory() -> None:
+    algorithm = make_a2c(1)
+    before = [tensor.data_ptr() for tensor in tensors(algorithm)]
+    algorithm.update(random_rollout(1))
+    assert [tensor.data_ptr() for tensor in tensors(algorithm)] == before

@@ -1,0 +1,309 @@
+"""Networks and flat parameters: initial bits, literal forward passes, views, saving."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from galamp.errors import CheckpointError, UserError
+from galamp.models import ActorCritic, ConvActorCritic, MlpActorCritic, build_model, resolve_network
+from galamp.parameters import FlatParameters
+
+
+def images(count: int, *shape: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator)
+
+
+def conv_model(network: str = "gala", *shape: int, dtype: str = "uint8") -> ConvActorCritic:
+    model = build_model(network, shape or (4, 84, 84), dtype, 6, seed=1)
+    assert isinstance(model, ConvActorCritic)
+    return model
+
+
+def literal_forward(model: ConvActorCritic, scaled: Tensor) -> tuple[Tensor, Tensor]:
+    """Plain NCHW layers on images [B, C, H, W] already scaled."""
+    x = F.relu(F.conv2d(scaled, model.conv1.weight.contiguous(), model.conv1.bias, 4))
+    x = F.relu(F.conv2d(x.contiguous(), model.conv2.weight.contiguous(), model.conv2.bias, 2))
+    x = F.relu(F.conv2d(x.contiguous(), model.conv3.weight.contiguous(), model.conv3.bias, 1))
+    x = F.relu(
+        F.linear(x.movedim(1, 3).reshape(len(x), -1), model.hidden.weight, model.hidden.bias)
+    )
+    policy = F.linear(x, model.heads.weight[:-1], model.heads.bias[:-1])
+    value = F.linear(x, model.heads.weight[-1:], model.heads.bias[-1:])
+    return policy, value[:, 0]
+
+
+# Building
+
+
+@pytest.mark.parametrize(
+    ("network", "filters", "features"), [("gala", 32, 1568), ("nature", 64, 3136)]
+)
+def test_convolutional_networks_have_the_published_sizes(
+    network: str, filters: int, features: int
+) -> None:
+    model = conv_model(network)
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    assert shapes == {
+        "conv1.weight": (32, 4, 8, 8),
+        "conv1.bias": (32,),
+        "conv2.weight": (64, 32, 4, 4),
+        "conv2.bias": (64,),
+        "conv3.weight": (filters, 64, 3, 3),
+        "conv3.bias": (filters,),
+        "hidden.weight": (512, features),
+        "hidden.bias": (512,),
+        "heads.weight": (7, 512),
+        "heads.bias": (7,),
+    }
+
+
+def assert_orthogonal(weight: Tensor, gain: float) -> None:
+    matrix = weight.detach().flatten(1).to(torch.float64)
+    if len(matrix) > matrix.shape[1]:
+        matrix = matrix.T
+    expected = gain**2 * torch.eye(len(matrix), dtype=torch.float64)
+    torch.testing.assert_close(matrix @ matrix.T, expected, atol=1e-5 * gain**2, rtol=0)
+
+
+def test_convolutional_network_starts_orthogonal() -> None:
+    model = conv_model()
+    for layer in (model.conv1, model.conv2, model.conv3, model.hidden):
+        assert_orthogonal(layer.weight, math.sqrt(2))
+    assert_orthogonal(model.heads.weight[:-1], 0.01)
+    assert_orthogonal(model.heads.weight[-1:], 1.0)
+    assert all(not p.any() for name, p in model.named_parameters() if name.endswith("bias"))
+
+
+def test_perceptron_starts_orthogonal_with_separate_trunks() -> None:
+    model = build_model("mlp", (4,), "float32", 2, seed=1)
+    assert isinstance(model, MlpActorCritic)
+    gains = [math.sqrt(2), math.sqrt(2)]
+    for trunk, head in ((model.policy, 0.01), (model.value, 1.0)):
+        layers = [layer for layer in trunk if isinstance(layer, nn.Linear)]
+        for layer, gain in zip(layers, [*gains, head], strict=True):
+            assert_orthogonal(layer.weight, gain)
+            assert not layer.bias.any()
+    weights = dict(model.named_parameters())
+    assert not torch.equal(weights["policy.2.weight"], weights["value.2.weight"])
+
+
+@pytest.mark.parametrize(("network", "shape"), [("gala", (4, 36, 36)), ("mlp", (5,))])
+def test_same_seed_gives_the_same_bits_whatever_the_threads(
+    network: str, shape: tuple[int, ...]
+) -> None:
+    def parameters(seed: int) -> Tensor:
+        model = build_model(network, shape, "uint8", 6, seed=seed)
+        return nn.utils.parameters_to_vector(model.parameters())
+
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        first = parameters(1)
+        torch.set_num_threads(2)
+        second = parameters(1)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(first, second)
+    assert not torch.equal(first, parameters(2))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "expected"),
+    [
+        ("auto", (4, 84, 84), "gala"),
+        ("auto", (84, 84, 3), "gala"),
+        ("auto", (16, 36, 36), "gala"),
+        ("auto", (8,), "mlp"),
+        ("nature", (4, 84, 84), "nature"),
+        ("mlp", (8,), "mlp"),
+    ],
+)
+def test_network_is_resolved(network: str, shape: tuple[int, ...], expected: str) -> None:
+    assert resolve_network(network, shape) == expected
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "message"),
+    [
+        ("gala", (8,), "use mlp"),
+        ("mlp", (4, 84, 84), "use gala or nature"),
+        ("auto", (4, 4), r"shape \[4, 4\] are not supported"),
+        ("auto", (), r"shape \[\] are not supported"),
+        ("auto", (17, 84, 84), "C up to 16"),
+        ("auto", (84, 84, 2), "C of 1, 3 or 4"),
+        ("auto", (4, 35, 84), "at least 36 x 36"),
+        ("nature", (84, 35, 3), "at least 36 x 36"),
+        ("galla", (4, 84, 84), "did you mean gala"),
+    ],
+)
+def test_mismatch_is_the_users_error(network: str, shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        resolve_network(network, shape)
+
+
+def test_unsupported_dtype_is_the_users_error() -> None:
+    with pytest.raises(UserError, match="float64"):
+        build_model("mlp", (4,), "float64", 2, seed=1)
+
+
+# Forward
+
+
+@pytest.mark.parametrize("shape", [(4, 84, 84), (1, 36, 36), (3, 41, 60)])
+@pytest.mark.parametrize("flat", [False, True])
+def test_forward_and_backward_equal_plain_layers(shape: tuple[int, ...], flat: bool) -> None:
+    model = conv_model("gala", *shape)
+    if flat:
+        FlatParameters(model, "cpu")
+    batch = images(3, *shape)
+    weights = torch.randn(3, 7, generator=torch.Generator().manual_seed(1))
+
+    def gradients(outputs: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        loss = (torch.cat((outputs[0], outputs[1].unsqueeze(1)), 1) * weights).sum()
+        return torch.autograd.grad(loss, list(model.parameters()))
+
+    outputs = model(batch)
+    expected = literal_forward(model, batch.to(torch.float32) / 255)
+    assert outputs[0].shape == (3, 6)
+    assert outputs[1].shape == (3,)
+    for mine, theirs in zip(outputs, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+    for mine, theirs in zip(gradients(outputs), gradients(expected), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_both_image_layouts_give_the_same() -> None:
+    first, last = conv_model("gala", 3, 40, 50), conv_model("gala", 40, 50, 3)
+    batch = images(2, 3, 40, 50)
+    for left, right in zip(first(batch), last(batch.permute(0, 2, 3, 1)), strict=True):
+        torch.testing.assert_close(left, right)
+
+
+def test_float_observations_are_not_scaled() -> None:
+    bytes_model, float_model = conv_model(), conv_model(dtype="float32")
+    batch = images(2, 4, 84, 84)
+    scaled = batch.to(torch.float32) / 255
+    for left, right in zip(bytes_model(batch), float_model(scaled), strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5)
+
+
+def test_perceptron_scales_bytes() -> None:
+    bytes_model = build_model("mlp", (9,), "uint8", 3, seed=1)
+    float_model = build_model("mlp", (9,), "float32", 3, seed=1)
+    batch = images(4, 9)
+    logits, values = bytes_model(batch)
+    assert logits.shape == (4, 3)
+    assert values.shape == (4,)
+    torch.testing.assert_close(values, float_model(batch / 255)[1])
+
+
+# Flat parameters
+
+
+@pytest.fixture
+def model() -> ActorCritic:
+    return conv_model("gala", 4, 40, 40)
+
+
+def test_flat_vector_keeps_values_and_has_no_holes(model: ActorCritic) -> None:
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    flat = FlatParameters(model, "cpu")
+    end = 0
+    for (name, shape, offset), (known, parameter) in zip(
+        flat.layout(), model.named_parameters(), strict=True
+    ):
+        assert (name, shape, offset) == (known, tuple(parameter.shape), end)
+        assert torch.equal(parameter, before[name])
+        stored = before[name].movedim(1, 3) if len(shape) == 4 else before[name]
+        end += parameter.numel()
+        assert torch.equal(flat.data[offset:end], stored.flatten())
+    assert flat.data.shape == flat.grad.shape == (end,)
+
+
+def test_convolution_weights_are_channels_last_views(model: ActorCritic) -> None:
+    flat = FlatParameters(model, "cpu")
+    start, stop = flat.data.data_ptr(), flat.data.data_ptr() + flat.data.nbytes
+    for parameter in model.parameters():
+        assert start <= parameter.data_ptr() < stop
+        if parameter.dim() == 4:
+            assert parameter.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_writing_the_vector_changes_the_network(model: ActorCritic) -> None:
+    flat = FlatParameters(model, "cpu")
+    batch = images(2, 4, 40, 40)
+    assert model(batch)[1].any()
+    flat.data.zero_()
+    assert not model(batch)[1].any()
+
+
+def test_backward_adds_into_the_given_gradients(model: ActorCritic) -> None:
+    def loss() -> Tensor:
+        logits, values = model(images(3, 4, 40, 40))
+        total: Tensor = logits.square().sum() + values.sum()
+        return total
+
+    expected = torch.autograd.grad(loss(), list(model.parameters()))
+    flat = FlatParameters(model, "cpu")
+    kept = [parameter.grad for parameter in model.parameters()]
+    for passes in (1, 2):
+        torch.autograd.backward(loss())
+        for (name, _, offset), parameter, grad, view in zip(
+            flat.layout(), model.parameters(), expected, kept, strict=True
+        ):
+            assert view is not None
+            assert parameter.grad is view, name
+            assert view.stride() == parameter.stride()
+            assert view.data_ptr() == flat.grad[offset:].data_ptr()
+            torch.testing.assert_close(parameter.grad, passes * grad)
+    assert flat.grad.any()
+    flat.zero_grad()
+    assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
+
+
+def test_named_parameters_are_copies_that_load_again(model: ActorCritic) -> None:
+    flat = FlatParameters(model, "cpu")
+    saved = flat.named()
+    for name, parameter in model.named_parameters():
+        assert torch.equal(saved[name], parameter)
+        assert saved[name].is_contiguous()
+    before = flat.data.clone()
+    flat.data.add_(1.0)
+    assert all(not torch.equal(saved[n], p) for n, p in model.named_parameters())
+    flat.load_named(saved)
+    assert torch.equal(flat.data, before)
+
+
+def test_parameters_that_do_not_fit_are_refused_whole(model: ActorCritic) -> None:
+    flat = FlatParameters(model, "cpu")
+    before = flat.data.clone()
+    values = {name: torch.zeros_like(value) for name, value in flat.named().items()}
+    del values["conv1.bias"]
+    values["extra"] = torch.zeros(1)
+    values["heads.weight"] = torch.zeros(5, 512)
+    values["heads.bias"] = values["heads.bias"].double()
+    with pytest.raises(CheckpointError) as caught:
+        flat.load_named(values)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in (
+        "conv1.bias is missing",
+        "extra is unknown",
+        "heads.weight: expected float32 [7, 512], got float32 [5, 512]",
+        "heads.bias: expected float32 [7], got float64 [7]",
+    ):
+        assert part in message
+    assert torch.equal(flat.data, before)
+
+
+def test_buffers_are_refused() -> None:
+    with pytest.raises(AssertionError, match="buffers"):
+        FlatParameters(nn.BatchNorm1d(3), "cpu")
