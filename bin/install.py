@@ -27,7 +27,6 @@ from pathlib import Path
 import stamp
 
 EXIT_FAILURE = 70
-EXIT_SIGINT = 130
 LOCK_WAIT_S = 1800.0
 POLL_S = 0.2
 END_GRACE_S = 5.0
@@ -62,8 +61,24 @@ for leftover in site.glob("~*"):
 """
 
 
+# Signals are noted and asked for at safe moments: raised as they come, one could fall between the
+# start of pip and the block that ends it.
+PARENT = os.getppid()
+signals: list[int] = []
+
+
 class SetupError(Exception):
     """A set-up that cannot go on; its text is for the user."""
+
+
+class Stopped(Exception):
+    """A signal came, or the command that wanted the set-up is gone."""
+
+
+def check_stopped() -> None:
+    """Raise `Stopped` if nobody wants this set-up any more."""
+    if signals or os.getppid() != PARENT:
+        raise Stopped
 
 
 def say(text: str, end: str = "\n") -> None:
@@ -87,7 +102,9 @@ def run(name: str, *command: str | Path, lock: int) -> None:
 
     Raises:
         SetupError: the command failed; the text holds the end of the log.
+        Stopped: a signal came, or the parent is gone; the step was ended.
     """
+    check_stopped()
     line, start_s = f"galamp: set-up: {name} ...", time.monotonic()
     say(line, end="")
     with LOG.open("a", encoding="utf-8") as log:
@@ -114,16 +131,14 @@ def run(name: str, *command: str | Path, lock: int) -> None:
 
 
 def _watch(process: subprocess.Popen[bytes], line: str, start_s: float) -> int:
-    """Return the exit code of a step, counting seconds on a terminal; leave if our parent does."""
-    parent = os.getppid()
+    """Return the exit code of a step, counting seconds on a terminal."""
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = process.wait(POLL_S)
             if sys.stderr.isatty():
                 say(f"\r{line}", end="")
             return code
-        if os.getppid() != parent:
-            raise KeyboardInterrupt
+        check_stopped()
         if sys.stderr.isatty():
             say(f"\r{line} {time.monotonic() - start_s:.0f} s", end="")
 
@@ -159,6 +174,7 @@ def take_lock(deadline_s: float = LOCK_WAIT_S) -> int:
             break
         except BlockingIOError:
             other = os.pread(lock, 32, 0).decode(errors="replace").strip() or "(unknown)"
+        check_stopped()
         if time.monotonic() > give_up_s:
             os.close(lock)
             raise SetupError(f"process {other} still sets up {VENV} after {deadline_s:.0f} s")
@@ -180,6 +196,7 @@ def healthy() -> str:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
+    check_stopped()  # Ctrl-C ends the probe as well, and says nothing about its Python.
     return "" if done.returncode else done.stdout
 
 
@@ -227,13 +244,13 @@ def install(extra: str, python: str) -> None:
 
 def main(extra: str, python: str) -> int:
     """Set up; return the exit code."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: signals.append(number))
     try:
         install(extra, python)
-    except KeyboardInterrupt:
+    except Stopped:
         say("galamp: set-up interrupted; the next start picks it up")
-        return EXIT_SIGINT
+        return 128 + (signals or [signal.SIGTERM])[0]
     except (SetupError, OSError) as error:
         say(f"galamp: set-up: {error}")
         return EXIT_FAILURE

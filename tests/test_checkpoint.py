@@ -55,7 +55,7 @@ def same(a: Checkpoint, b: Checkpoint) -> bool:
     def plain(c: Checkpoint) -> Any:
         states = []
         for state in c.learners:
-            arrays = {f"p.{n}": v for n, v in state.parameters.items()}
+            arrays: dict[str, Any] = {f"p.{n}": v for n, v in state.parameters.items()}
             arrays |= {f"o.{n}": v for n, v in state.optimizer.items()} | {"g": state.generator}
             values = {n: (v.dtype.name, v.tolist()) for n, v in arrays.items()}
             states.append([state.rank, state.counters, values])
@@ -143,7 +143,7 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
     path = ck.save(tmp_path, made())
     for file in sorted(path.iterdir()):
         whole = file.read_bytes()
-        for at in range(0, len(whole), max(1, len(whole) // 120)):
+        for at in range(0, len(whole), max(1, len(whole) // 60)):
             for bit in (0, 5):
                 damaged = bytearray(whole)
                 damaged[at] ^= 1 << bit
@@ -263,11 +263,11 @@ def test_a_sparse_giant_is_refused_by_its_size(tmp_path: Path) -> None:
         ck.load(path)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.binary(max_size=400), st.sampled_from(["state.json", "MANIFEST.json"]), st.booleans())
 def test_junk_is_refused(shared: Path, junk: bytes, name: str, sealed: bool) -> None:
     path = shared
-    whole = {p: p.read_bytes() for p in path.iterdir()}
+    whole = {path / n: (path / n).read_bytes() for n in ("state.json", "MANIFEST.json")}
     (path / name).write_bytes(junk)
     if sealed and name == "state.json":
         reseal(path)
@@ -289,13 +289,13 @@ JSON = st.recursive(
 PLACES = [("identity",), ("learners",), ("identity", "layout"), ("learners", 0), ("progress",)]
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(JSON, st.sampled_from(PLACES))
 def test_well_formed_junk_is_refused(
     shared: Path, junk: object, keys: tuple[str | int, ...]
 ) -> None:
     path = shared
-    whole = {p: p.read_bytes() for p in path.iterdir()}
+    whole = {path / n: (path / n).read_bytes() for n in ("state.json", "MANIFEST.json")}
     change_state(path, *keys, value=junk)
     try:
         with pytest.raises(CheckpointError):
@@ -395,15 +395,15 @@ def test_stale_temporaries_of_the_dead_only_are_removed(tmp_path: Path) -> None:
     assert set(os.listdir(tmp_path)) == kept | {path.name}
 
 
+WRONG: Any = {"square_average": np.zeros(10, np.float64)}
+DOUBLE = dataclasses.replace(learner(0, 1), optimizer=WRONG)
 BAD: dict[str, Checkpoint] = {
     "nan": dataclasses.replace(made(), progress={"agent_steps": 1, "x": float("nan")}),
     "object": dataclasses.replace(made(), config={"x": object()}),
     "steps": dataclasses.replace(made(), progress={}),
     "empty": dataclasses.replace(made(), learners=()),
     "twice": dataclasses.replace(made(), learners=(learner(0, 1), learner(0, 1))),
-    "float64": dataclasses.replace(
-        made(), learners=(dataclasses.replace(learner(0, 1), optimizer={"a": np.zeros(10)}),)
-    ),  # type: ignore[dict-item]
+    "float64": dataclasses.replace(made(), learners=(DOUBLE,)),
     "large": dataclasses.replace(made(), config={"x": "y" * 1_000_000}),
 }
 
@@ -523,6 +523,7 @@ for kill_at in map(int, sys.argv[4:]):
     steps = ck.load(newest.path).progress["agent_steps"]
     assert steps - int(announced.read_text()) in (0, 1) and not newest.skipped, (kill_at, newest)
     announced.write_text(str(steps))
+    ck.prune(folder, 2)
     print("killed at", kill_at, flush=True)
 if not sys.argv[4:]:
     save_on(0)

@@ -77,10 +77,18 @@ def test_learners_beyond_the_screen_are_counted_with_their_range_of_speeds() -> 
     assert len([line for line in screen(busy(32), 200, 50) if "running  cuda" in line]) == 32
 
 
+def test_a_narrow_table_leaves_out_whole_columns() -> None:
+    lines = screen(busy(2), 60, 24)
+    head = next(i for i, line in enumerate(lines) if line.startswith(" # state"))
+    assert lines[head].split()[-4:] == ["time", "score", "stale", "sent"]
+    assert lines[head + 1].split()[-3:] == ["20.5", "0", "2,000"]
+    assert "…" not in lines[head + 1]
+
+
 @pytest.mark.parametrize("learners", [0, 1, 3, 40])
 def test_any_size_is_survived(learners: int) -> None:
-    for width in (1, 5, 20, 43, 79, 80, 109, 110, 159, 160, 300):
-        for height in (1, 2, 5, 10, 23, 24, 31, 32, 33, 70):
+    for width in (1, 5, 43, 79, 110, 160, 300):
+        for height in (1, 2, 5, 10, 23, 31, 32, 70):
             screen(busy(learners), width, height)
             screen(EMPTY, width, height)
 
