@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import galamp
-from galamp.config import RunConfig, Setting, allowed, check, from_dict, from_settings, settings
+from galamp.config import RunConfig, Setting, check, from_dict, from_settings, settings
 from galamp.errors import EXIT_USAGE, GalampError, UserError, did_you_mean
 
 SECTION_TITLES = {
@@ -67,7 +67,9 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_run(commands: Any) -> None:
     parser = commands.add_parser("run", help="train", description="Train, or go on with a run.")
     parser.set_defaults(command=run_command)
-    groups = {section: parser.add_argument_group(title) for section, title in SECTION_TITLES.items()}
+    groups = {
+        section: parser.add_argument_group(title) for section, title in SECTION_TITLES.items()
+    }
     groups[""].add_argument(
         "--resume", metavar="RUN", type=Path, help="go on with the run in this folder"
     )
@@ -187,6 +189,3 @@ def games_command(options: argparse.Namespace) -> int:
 
     print("\n".join(list_games()))
     return 0
-
-
-__all__ = ["allowed", "build_parser", "closing_line", "config_from", "main"]

@@ -8,6 +8,7 @@ other galamp module but `errors` is imported here, so every process can afford i
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import math
 import types
 import typing
@@ -18,7 +19,7 @@ from typing import Any
 from galamp.errors import UserError, did_you_mean
 
 AUTO = 0
-"""The integer that stands for "choose for me" where a count is expected (`auto` on the command line)."""
+"""Stands for "choose for me" where a count is expected (`auto` on the command line)."""
 
 
 @dataclass(frozen=True)
@@ -29,28 +30,36 @@ class Option:
     unit: str = ""
     low: float | None = None
     high: float | None = None
-    choices: tuple[str, ...] = ()
+    registry: str = ""
+    names: tuple[str, ...] = ()
     auto: bool = False
-    flag: str = ""
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The names that are allowed; empty where any value in range is."""
+        if not self.registry:
+            return self.names
+        module, _, table = self.registry.partition(":")
+        return (*self.names, *getattr(importlib.import_module(module), table))
 
 
 def option(
     default: Any,
-    help: str,  # noqa: A002
+    help: str,
     *,
     unit: str = "",
     low: float | None = None,
     high: float | None = None,
-    choices: tuple[str, ...] = (),
+    registry: str = "",
+    names: tuple[str, ...] = (),
     auto: bool = False,
-    flag: str = "",
 ) -> Any:
     """Declare a setting: a dataclass field that carries its `Option`.
 
-    `low` and `high` are inclusive; `auto` allows the word `auto` (stored as `AUTO`); `flag` is the
-    name on the command line where it differs from the field's.
+    `low` and `high` are inclusive; `names` and the keys of `registry` (`module:TABLE`, looked up
+    when asked for) are the choices; `auto` allows the word `auto` (stored as `AUTO`).
     """
-    known = Option(help, unit, low, high, choices, auto, flag)
+    known = Option(help, unit, low, high, registry, names, auto)
     return field(default=default, metadata={"option": known})
 
 
@@ -66,13 +75,13 @@ class EnvironmentConfig:
     protocol: str = option(
         "classic",
         "Atari protocol that the settings below start from",
-        choices=("classic", "machado"),
+        registry="galamp.environments.protocols:PROTOCOLS",
     )
     sticky_actions: float | None = option(
         None, "probability that the emulator repeats the last action", low=0.0, high=0.99
     )
     noop_max: int | None = option(
-        None, "most no-op actions at the start of an episode", unit="agent steps", low=0, high=1000
+        None, "most no-op frames at the start of an episode", unit="frames", low=0, high=1000
     )
     frame_skip: int | None = option(
         None, "emulator frames per agent step", unit="frames", low=1, high=60
@@ -94,7 +103,7 @@ class EnvironmentConfig:
 class AlgorithmConfig:
     """A2C as the GALA paper runs it (Assran et al. 2019, appendix)."""
 
-    algorithm: str = option("a2c", "learning algorithm", choices=("a2c",))
+    algorithm: str = option("a2c", "learning algorithm", registry="galamp.algorithms:ALGORITHMS")
     num_steps: int = option(
         5, "rollout length T between two updates", unit="agent steps", low=1, high=4096
     )
@@ -117,7 +126,7 @@ class ModelConfig:
         "auto",
         "network: the paper's (gala), Nature's (nature) or a perceptron (mlp); "
         "auto takes gala for images, mlp for vectors",
-        choices=("auto", "gala", "nature", "mlp"),
+        names=("auto", "gala", "nature", "mlp"),
     )
 
 
@@ -125,7 +134,7 @@ class ModelConfig:
 class GossipConfig:
     """Who exchanges parameters with whom, and how far apart learners may run."""
 
-    topology: str = option("ring", "gossip graph", choices=("ring", "none"))
+    topology: str = option("ring", "gossip graph", registry="galamp.gossip.topologies:TOPOLOGIES")
     sync: bool = option(False, "lock-step rounds: repeatable, but everyone waits for the slowest")
     max_staleness: int = option(
         8, "a learner waits once it has gone so many rounds without mixing", unit="rounds", low=1
@@ -200,7 +209,7 @@ class Setting:
     @property
     def flag(self) -> str:
         """The long option on the command line."""
-        return "--" + (self.option.flag or self.name).replace("_", "-")
+        return "--" + self.name.replace("_", "-")
 
 
 def settings(config: type = RunConfig, section: str = "") -> Iterator[Setting]:

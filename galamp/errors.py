@@ -36,7 +36,7 @@ class RunFailed(GalampError):
     """A run that cannot go on: a process died or hung, or its parameters diverged."""
 
 
-class StopRun(Exception):  # noqa: N818 - an order, not an error
+class StopRun(Exception):
     """Raised inside a child's waits once the run is over: leave, in good order."""
 
 

@@ -11,9 +11,10 @@ It never waits for another learner, but in lock-step or at the staleness bound.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,10 +60,8 @@ def main(task: LearnerTask) -> None:
     """Learn until the run is over; the last state is left in shared memory."""
     torch.set_num_threads(task.threads)
     learner = Learner(task)
-    try:
+    with contextlib.suppress(StopRun):
         learner.run()
-    except StopRun:
-        pass
     learner.save(FINAL)
     learner.metrics["done"] = 1
 
@@ -216,9 +215,7 @@ class Collector:
         """Give rollout `number`'s slot back to the simulators."""
         self._port.release(number)
 
-    def _observe(
-        self, slot: int, first: int, step: int, workers: range, lanes: slice
-    ) -> Tensor:
+    def _observe(self, slot: int, first: int, step: int, workers: range, lanes: slice) -> Tensor:
         """Wait for one batch's observations `[b, ...]` and bring them to the device."""
         self._metrics.enter(Phase.COLLECT)
         self._port.take(first + step, workers, self._learner.idle)
@@ -237,7 +234,5 @@ class Collector:
 def _batches(shape: RolloutShape, batches: int) -> list[tuple[range, slice]]:
     """Split the simulators into `batches` contiguous parts: their numbers and their lanes."""
     edges = [shape.workers * part // batches for part in range(batches + 1)]
-    parts = [range(low, high) for low, high in zip(edges, edges[1:], strict=False)]
-    return [
-        (part, slice(shape.lanes(part[0]).start, shape.lanes(part[-1]).stop)) for part in parts
-    ]
+    parts = [range(low, high) for low, high in itertools.pairwise(edges)]
+    return [(part, slice(shape.lanes(part[0]).start, shape.lanes(part[-1]).stop)) for part in parts]

@@ -1,7 +1,7 @@
-"""From the metrics board to what people read: snapshots, metrics.jsonl, monitor files, summary.
+r"""From the metrics board to what people read: snapshots, metrics.jsonl, monitor files, summary.
 
     MetricsBoard, EpisodeRings, parameter slots --Recorder--> Snapshot --> dashboard
-                                                         \\--> metrics.jsonl, monitor/*.csv
+                                                         \--> metrics.jsonl, monitor/*.csv
 
 Runs in the supervisor; it only reads what the children write.
 """
@@ -158,11 +158,10 @@ class Recorder:
         """Measure each learner's distance to the mean, from whole published vectors only."""
         vectors = []
         for slots in self._slots:
-            copies: list[Any] = []
-            header = slots.read(lambda s, c=copies, p=slots.payload: c.append(p[s].numpy().copy()))
-            if header is None:
+            newest = slots.newest()
+            if newest is None:
                 return
-            vectors.append(copies[-1])
+            vectors.append(newest.numpy())
         mean = np.mean(vectors, axis=0)
         for learner, vector in zip(self.learners, vectors, strict=True):
             learner.distance = float(np.linalg.norm(vector - mean))

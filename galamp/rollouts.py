@@ -52,7 +52,7 @@ class RolloutShape:
 
 
 class Slot(NamedTuple):
-    """One rollout as shared arrays; lane columns belong to the simulators, actions to the learner."""
+    """One rollout as shared arrays: the learner writes actions, the simulators the rest."""
 
     observations: npt.NDArray[Any]  # [T+1, B, ...]
     actions: npt.NDArray[np.int64]  # [T, B]
@@ -65,7 +65,9 @@ class Slot(NamedTuple):
 class RolloutRing:
     """The shared arrays and wake-ups of one learner's ring; both sides' views are made from it."""
 
-    def __init__(self, arrays: SharedArrays, rank: int, shape: RolloutShape, wake: RingWake) -> None:
+    def __init__(
+        self, arrays: SharedArrays, rank: int, shape: RolloutShape, wake: RingWake
+    ) -> None:
         name = f"rollout{rank}."
         self.shape = shape
         self.wake = wake

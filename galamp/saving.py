@@ -50,9 +50,7 @@ class Saver:
     @property
     def busy(self) -> bool:
         """Whether a checkpoint is being gathered or written."""
-        return self._wanted is not None or (
-            self._writer is not None and self._writer.is_alive()
-        )
+        return self._wanted is not None or (self._writer is not None and self._writer.is_alive())
 
     def request(self) -> None:
         """Ask every learner for its state at the end of its present round."""
@@ -103,9 +101,7 @@ class Saver:
 
     def _gather(self, states: list[State], progress: dict[str, Any]) -> Checkpoint:
         layout = self._arena.sketch.layout
-        learners = tuple(
-            learner_state(rank, state, layout) for rank, state in enumerate(states)
-        )
+        learners = tuple(learner_state(rank, state, layout) for rank, state in enumerate(states))
         progress["agent_steps"] = sum(state.counters["agent_steps"] for state in states)
         return Checkpoint(self._identity, self._config, progress, learners)
 

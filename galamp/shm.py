@@ -11,6 +11,7 @@ Nothing here locks. Each word has one writer; counters tell the state; a `Wakeup
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import math
@@ -35,7 +36,7 @@ WORDS_PER_LINE = CACHE_LINE_BYTES // 8
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """Name, shape and dtype of one shared array; `fill` is what it holds before its first writer."""
+    """Name, shape and dtype of one shared array, and what it holds before its first writer."""
 
     name: str
     shape: tuple[int, ...]
@@ -139,16 +140,14 @@ class Wakeup:
         os.eventfd_write(self._fd, 1)
 
     def wait(self, timeout_s: float) -> None:
-        """Sleep until the next `signal`, at most `timeout_s`. It is a hint: look at the counters."""
+        """Sleep until the next `signal`, at most `timeout_s`. Only a hint: look at the counters."""
         if self._poll.poll(timeout_s * 1e3):
             self.clear()
 
     def clear(self) -> None:
         """Forget the signals so far."""
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._fd)
-        except BlockingIOError:
-            pass
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _attach_wakeup, (reduction.DupFd(self._fd),)
@@ -182,6 +181,7 @@ def page_lock(array: npt.NDArray[Any]) -> None:
     """
     import torch  # only learners bound to a GPU come here
 
-    status = torch.cuda.cudart().cudaHostRegister(array.ctypes.data, array.nbytes, 0)
+    runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+    status = runtime.cudaHostRegister(array.ctypes.data, array.nbytes, 0)
     if int(status) != 0:
         raise RuntimeError(f"cudaHostRegister of {array.nbytes} bytes failed with code {status}")

@@ -1,4 +1,4 @@
-"""What a run looks like at one moment: plain values, made by the supervisor, read by whoever shows them.
+"""What a run looks like at one moment: plain values, made by the supervisor for all who show them.
 
 The supervisor's `metrics.MetricsBoard` readings go in; the dashboard, `metrics.jsonl` and the
 summary come out. No clock, no process and no shared memory here, so rendering is a pure function.

@@ -253,5 +253,5 @@ class Supervisor:
         try:
             yield
         finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+            for handled, handler in handlers.items():
+                signal.signal(handled, handler)

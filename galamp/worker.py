@@ -77,7 +77,7 @@ class WorkerFailure:
 
 
 class _Context(Protocol):
-    def Process(  # noqa: N802
+    def Process(
         self, *, target: Any, args: tuple[Any, ...], name: str
     ) -> multiprocessing.process.BaseProcess: ...
 

@@ -1,1 +1,1 @@
-"""Gossip: who exchanges parameters with whom (topologies), through what (slots, mailboxes), and how."""
+"""Gossip: with whom (topologies), through what (slots, mailboxes), and how (mixing)."""

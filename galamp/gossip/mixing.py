@@ -44,6 +44,12 @@ class ParameterSlots(VersionedSlots):
         super().__init__(arrays, f"parameters{rank}.header")
         self.payload = torch.from_numpy(arrays[f"parameters{rank}"])  # [SLOTS, P]
 
+    def newest(self) -> Tensor | None:
+        """Return a copy `[P]` of the newest publication; None if none is whole just now."""
+        copy = torch.empty_like(self.payload[0])
+        header = self.read(lambda slot: copy.copy_(self.payload[slot]))
+        return None if header is None else copy
+
 
 class Gossiper:
     """Publishes and mixes the live flat parameters `vector` `[P]` of learner `rank`."""
@@ -122,9 +128,7 @@ class Gossiper:
         taken = self._copy_all(peers)
         if not taken:
             self._row["staleness"] += 1
-            self._row["most_staleness"] = max(
-                self._row["most_staleness"], self._row["staleness"]
-            )
+            self._row["most_staleness"] = max(self._row["most_staleness"], self._row["staleness"])
             return False
         self.vector.add_(self._sum).mul_(1.0 / (1 + len(taken)))
         for peer, index in taken.items():

@@ -69,7 +69,7 @@ class VersionedSlots:
         words[0] = number
         return Header(number, incarnation, round_, version)
 
-    def read(self, copy: Callable[[int], None], number: int | None = None) -> Header | None:
+    def read(self, copy: Callable[[int], object], number: int | None = None) -> Header | None:
         """Copy publication `number`, or the newest; `copy(slot)` takes the payload out.
 
         Returns None, and what was copied must be thrown away, if there is no such publication or

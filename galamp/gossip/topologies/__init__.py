@@ -1,4 +1,4 @@
-"""Gossip graphs by name. A new one is a file here, a line in `TOPOLOGIES`, and the contract test."""
+"""Gossip graphs by name. A new one: a file here, a line in `TOPOLOGIES`, the contract test."""
 
 from __future__ import annotations
 
