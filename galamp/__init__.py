@@ -2,4 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from galamp.agent import Agent, load
+
 __version__ = "0.1.0"
+__all__ = ["Agent", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch when it is asked for: every process imports this package."""
+    if name not in ("Agent", "load"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from galamp import agent
+
+    return getattr(agent, name)

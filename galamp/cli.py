@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import galamp
-from galamp.config import RunConfig, Setting, check, from_dict, from_settings, settings
-from galamp.errors import EXIT_USAGE, GalampError, UserError, did_you_mean
+from galamp.config import AUTO, RunConfig, Setting, check, from_dict, from_settings, settings
+from galamp.errors import EXIT_SIGINT, EXIT_USAGE, GalampError, UserError, did_you_mean
 
 SECTION_TITLES = {
     "": "run",
@@ -34,10 +34,19 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line and leave with code 2."""
-        word = message.rpartition(" ")[2]
-        flags = [flag for action in self._actions for flag in action.option_strings]
-        hint = did_you_mean(word, flags) if "unrecognized" in message else ""
-        self.exit(EXIT_USAGE, f"galamp: {message}{hint}; see {self.prog} --help\n")
+        self.exit(EXIT_USAGE, f"galamp: {message}; see {self.prog} --help\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse what is unknown here: the parser above does not know this command's flags."""
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            # What follows an unknown flag is most likely its value.
+            word = next((word for word in unknown if word.startswith("-")), unknown[0])
+            flag = word.partition("=")[0]
+            flags = [name for action in self._actions for name in action.option_strings]
+            kind = "option" if flag.startswith("-") else "argument"
+            self.error(f"unknown {kind} {flag}{did_you_mean(flag, flags)}")
+        return options, unknown
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,6 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GalampError as error:
         sys.stderr.write(f"galamp: {error}\n")
         return error.exit_code
+    except KeyboardInterrupt:
+        # Before the supervisor takes signals, or after it has handed them back.
+        sys.stderr.write("galamp: interrupted\n")
+        return EXIT_SIGINT
     except BrokenPipeError:
         # Whoever read our output has left; keep Python from complaining when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -60,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"galamp {galamp.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     _add_run(commands)
+    _add_eval(commands)
     _add_games(commands)
     return parser
 
@@ -83,15 +97,25 @@ def _add_run(commands: Any) -> None:
 def _add_setting(group: Any, setting: Setting) -> None:
     known = setting.option
     text = known.help
-    if setting.default not in (None, "") and setting.kind is not bool:
-        shown = "auto" if known.auto and setting.default == 0 else setting.default
-        text += f" (default: {shown}{' ' + known.unit if known.unit else ''})"
+    if "default" not in text:
+        text += f" (default: {_default(setting)})"
     keywords: dict[str, Any] = {"dest": f"{setting.section}.{setting.name}", "help": text}
     if setting.kind is bool:
         keywords["action"] = argparse.BooleanOptionalAction
     else:
         keywords["metavar"] = _metavar(setting)
     group.add_argument(setting.flag, default=argparse.SUPPRESS, **keywords)
+
+
+def _default(setting: Setting) -> str:
+    known = setting.option
+    if setting.default is None:
+        return "the protocol's"
+    if setting.kind is bool:
+        return "yes" if setting.default else "no"
+    if known.auto and setting.default == AUTO:
+        return "auto"
+    return f"{setting.default} {known.unit}".strip()
 
 
 def _metavar(setting: Setting) -> str:
@@ -121,11 +145,28 @@ def config_from(options: argparse.Namespace) -> RunConfig:
         if ("environment", "env_id") in values:
             problems.append("--game and --env-id: both name the environment; give one of them")
         values["environment", "env_id"] = options.game
+    problems += _environment_problems(values, options.game is not None)
     if problems:
         raise UserError("\ngalamp: ".join(problems))
     if options.resume is not None:
         values = _stored_values(options.resume) | values
     return from_settings(values)
+
+
+def _environment_problems(values: dict[tuple[str, str], Any], game: bool) -> list[str]:
+    """Look the environment up before torch is imported: a typing error is told at once."""
+    if ("environment", "env_id") not in values:
+        return []
+    from galamp.environments import ATARI, canonical_env_id
+
+    name = values["environment", "env_id"]
+    try:
+        known = canonical_env_id(name)
+    except UserError as error:
+        return [f"{'--game' if game else '--env-id'}: {error}"]
+    if game and not known.startswith(ATARI):
+        return [f"--game {name}: expected an Atari game; other environments go by --env-id"]
+    return []
 
 
 def _stored_values(folder: Path) -> dict[tuple[str, str], Any]:

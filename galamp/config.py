@@ -18,6 +18,8 @@ from typing import Any
 
 from galamp.errors import UserError, did_you_mean
 
+MOST_CHARACTERS_SHOWN = 60
+
 AUTO = 0
 """Stands for "choose for me" where a count is expected (`auto` on the command line)."""
 
@@ -237,22 +239,22 @@ def check(setting: Setting, value: Any) -> Any:
     known = setting.option
     if value is None and setting.optional:
         return None
-    if known.auto and value in ("auto", AUTO):
+    if known.auto and (value == "auto" or (type(value) is int and value == AUTO)):
         return AUTO
     value = _convert(setting, value)
     if known.choices and value not in known.choices:
         raise UserError(
-            f"{setting.flag} {value}: expected one of {', '.join(known.choices)}"
+            f"{setting.flag} {_shown(value)}: expected one of {', '.join(known.choices)}"
             f"{did_you_mean(str(value), known.choices)}"
         )
     low, high = known.low, known.high
     if (low is not None and value < low) or (high is not None and value > high):
-        raise UserError(f"{setting.flag} {value}: expected {allowed(setting)}")
+        raise UserError(f"{setting.flag} {_shown(value)}: expected {allowed(setting)}")
     return value
 
 
 def _convert(setting: Setting, value: Any) -> Any:
-    wrong = UserError(f"{setting.flag} {value!r}: expected {allowed(setting)}")
+    wrong = UserError(f"{setting.flag} {_shown(value)}: expected {allowed(setting)}")
     if setting.kind is bool or isinstance(value, bool):
         if setting.kind is bool and isinstance(value, bool):
             return value
@@ -262,12 +264,38 @@ def _convert(setting: Setting, value: Any) -> Any:
             return value
         raise wrong
     try:
-        number = setting.kind(str(value).replace("_", ""))
+        return _whole(str(value)) if setting.kind is int else _finite(str(value))
     except ValueError:
         raise wrong from None
+
+
+def _whole(text: str) -> int:
+    """Return a whole number; `1e6` and `2.0` are such."""
+    try:
+        return int(text)
+    except ValueError:
+        number = _finite(text)
+        if not number.is_integer():
+            raise
+        return int(number)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
     if not math.isfinite(number):
-        raise wrong
+        raise ValueError(text)
     return number
+
+
+def _shown(value: Any) -> str:
+    """Return what came in a form that fits into one line."""
+    try:
+        text = str(value)
+    except ValueError:  # a whole number of thousands of digits
+        return "a huge number"
+    if len(text) > MOST_CHARACTERS_SHOWN:
+        text = text[:MOST_CHARACTERS_SHOWN] + "..."
+    return text if text.isprintable() and text.strip() else repr(text)
 
 
 def allowed(setting: Setting) -> str:
@@ -278,12 +306,16 @@ def allowed(setting: Setting) -> str:
     ]
     low, high = known.low, known.high
     if low is not None and high is not None:
-        words += f" from {low:g} to {high:g}"
+        words += f" from {_exact(low)} to {_exact(high)}"
     elif low is not None:
-        words += f" of at least {low:g}"
+        words += f" of at least {_exact(low)}"
     if known.unit:
         words += f" ({known.unit})"
     return words + (" or auto" if known.auto else "")
+
+
+def _exact(limit: float) -> str:
+    return str(limit) if isinstance(limit, int) else f"{limit:g}"
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:

@@ -2,14 +2,16 @@
 
     RunConfig + Machine --make_plan--> Plan: resolved RunConfig, a LearnerPlan per learner
 
-Pure but for `inspect_machine`. Runs in the supervisor before any process starts, so this is where
-a setting that does not fit the machine is refused.
+Pure but for `inspect_machine`, and for the soft limit on open files, which `make_plan` raises to
+what the plan needs. Runs in the supervisor before any process starts, so this is where a setting
+that does not fit the machine is refused.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import re
 import resource
 from dataclasses import dataclass, replace
 
@@ -112,12 +114,12 @@ def _devices(wanted: str, machine: Machine) -> list[str]:
         wanted = ",".join(f"cuda:{index}" for index in range(max(1, machine.gpus)))
     devices = wanted.split(",")
     for device in devices:
-        kind, _, index = device.partition(":")
-        if kind != "cuda" or not index.isdigit():
+        # No leading zeros: torch takes none.
+        if not re.fullmatch("cuda:(0|[1-9][0-9]{0,3})", device):
             raise UserError(
                 f"--device {wanted}: expected auto, cpu, cuda, or a list such as cuda:0,cuda:1"
             )
-        if int(index) >= machine.gpus:
+        if int(device.removeprefix("cuda:")) >= machine.gpus:
             raise UserError(
                 f"--device {device}: this machine shows {machine.gpus} GPUs to torch; "
                 "use --device cpu, or a torch build and driver that see the GPU"
@@ -157,7 +159,8 @@ def _resources(config: RunConfig, learners: tuple[LearnerPlan, ...]) -> Resource
     return replace(
         asked,
         learners=len(learners),
-        device=",".join(sorted({learner.device for learner in learners})),
+        # In order of rank, so that a resumed run deals them out alike.
+        device=",".join(dict.fromkeys(learner.device for learner in learners)),
         simulator_workers=workers,
         batches=batches,
         threads=asked.threads or (share if on_cpu else 1),

@@ -17,7 +17,8 @@ import numpy as np
 from galamp.arena import Arena
 from galamp.gossip.mixing import ParameterSlots
 from galamp.metrics import EpisodeRing, MetricsRow, Phase
-from galamp.runfolder import MetricsLog, MonitorLog, RunFolder
+from galamp.runfolder import RunFolder
+from galamp.runlogs import MetricsLog, MonitorLog
 from galamp.snapshot import Event, LearnerSnapshot, Snapshot, WorkerState
 
 RATE_WINDOW_S = 10.0

@@ -22,6 +22,7 @@ import select
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import reduction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,15 +68,15 @@ class SharedArrays:
             UserError: the machine has not enough memory for it.
         """
         size_bytes = _layout(specs)[1]
+        # Asked for first: the kernel would end other programs before it refused to reserve.
+        if size_bytes > available_bytes():
+            raise _refusal(size_bytes, f"{available_bytes() / 2**20:,.0f} MiB are free")
         fd = os.memfd_create("galamp", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.posix_fallocate(fd, 0, size_bytes)
         except OSError as error:
             os.close(fd)
-            raise UserError(
-                f"shared memory of {size_bytes / 2**20:.0f} MiB could not be reserved "
-                f"({error.strerror}): free memory, or use fewer --learners or --num-envs"
-            ) from None
+            raise _refusal(size_bytes, str(error.strerror)) from None
         seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
         block = cls(specs, fd)
@@ -108,6 +109,25 @@ class SharedArrays:
 
 def _attach(specs: tuple[ArraySpec, ...], fd: Any) -> SharedArrays:
     return SharedArrays(specs, fd.detach())
+
+
+def _refusal(size_bytes: int, why: str) -> UserError:
+    return UserError(
+        f"shared memory of {size_bytes / 2**20:,.0f} MiB cannot be reserved ({why}): "
+        "free memory, or use fewer --learners, --num-envs or --num-steps"
+    )
+
+
+def available_bytes() -> int:
+    """Return the memory that can still be taken: of the machine, within this control group."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    free = [int(fields["MemAvailable"].split()[0]) * 1024]
+    with contextlib.suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text())
+        free.append(limit - int((group / "memory.current").read_text()))
+    return max(0, min(free))
 
 
 def _layout(specs: Sequence[ArraySpec]) -> tuple[dict[str, int], int]:

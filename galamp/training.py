@@ -31,7 +31,8 @@ from galamp.environments import canonical_env_id, finish_probe, start_probe
 from galamp.errors import UserError
 from galamp.plan import Plan, inspect_machine, make_plan
 from galamp.recorder import Recorder
-from galamp.runfolder import MetricsLog, RunFolder, curve
+from galamp.runfolder import RunFolder
+from galamp.runlogs import MetricsLog, curve
 from galamp.saving import Saver, saved_state
 from galamp.state import STATE_COUNTERS
 from galamp.supervisor import RunResult, Supervisor

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from galamp.errors import GalampError, UserError
-from galamp.runfolder import (
+from galamp.runfolder import RunFolder
+from galamp.runlogs import (
     AppendOnly,
     MetricsLog,
     MonitorLog,
-    RunFolder,
     current_rows,
     curve,
     read_metrics,

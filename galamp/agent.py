@@ -1,0 +1,192 @@
+"""A trained agent as an object: observations in, actions out, both numpy.
+
+    galamp.load(path) --> Agent.act(observations [B, ...]) --> actions [B]
+
+Runs in users' programs and in evaluation, in one process; nothing is started and nothing written.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from galamp.algorithms.a2c import sample
+from galamp.checkpoint import Identity
+from galamp.environments import ATARI, EnvironmentSpec, finish_probe, start_probe
+from galamp.errors import CheckpointError, UserError
+from galamp.models import ActorCritic, build_model
+from galamp.parameters import FlatParameters
+from galamp.trained import MEAN, Learner, Trained, locate, read
+
+
+class Agent:
+    """One policy of a training: that of a learner, or of the mean of all learners.
+
+    Attributes:
+        learner: the learner's rank, or `mean`.
+        path: the checkpoint's folder.
+        device: where the network computes.
+    """
+
+    def __init__(
+        self, trained: Trained, learner: Learner, device: torch.device, *, seed: int = 0
+    ) -> None:
+        """Build the network and fill it.
+
+        Raises:
+            CheckpointError: the parameters make no network for these observations.
+        """
+        self.learner, self.path, self.device = learner, trained.path, device
+        self._trained = trained
+        self._parameters = trained.parameters(learner)
+        self._models: dict[str, ActorCritic] = {}
+        # Frames are bytes, vectors are floats; should it be otherwise, `act` sees it.
+        self._model("uint8" if len(self.identity.observation_shape) == 3 else "float32")
+        self.seed(seed)
+
+    @property
+    def identity(self) -> Identity:
+        """Game, protocol, shapes and network of the training."""
+        return self._trained.checkpoint.identity
+
+    @property
+    def agent_steps(self) -> int:
+        """Agent steps of the training, over all learners."""
+        return self._trained.agent_steps
+
+    @cached_property
+    def spec(self) -> EnvironmentSpec:
+        """The environment of the training, as a short-lived process of its own describes it.
+
+        Raises:
+            UserError: the environment cannot be built here.
+            CheckpointError: the one installed here is not the one of the training.
+        """
+        spec = finish_probe(start_probe(self._trained.environment))
+        self._trained.check_fits(spec)
+        return spec
+
+    def seed(self, seed: int) -> None:
+        """Begin the random choices of `act` anew."""
+        self._generator = torch.Generator(self.device).manual_seed(seed)
+
+    def act(self, observations: Any, *, greedy: bool = False) -> npt.NDArray[np.int64] | int:
+        """Return actions for observations as the environment gives them, pixels unscaled.
+
+        Args:
+            observations: `[B, *observation_shape]`, or one of `observation_shape`; uint8 for Atari.
+            greedy: take the most probable action instead of drawing from the policy.
+
+        Returns:
+            `[B]` int64 for a batch, an int for one observation.
+
+        Raises:
+            UserError: the observations have another shape or type.
+        """
+        batch = np.asarray(observations)
+        shape = self.identity.observation_shape
+        single = batch.shape == shape
+        batch = batch[np.newaxis] if single else batch
+        if batch.shape[1:] != shape or batch.ndim != 1 + len(shape):
+            raise UserError(
+                f"observations of shape {list(np.shape(observations))}: expected "
+                f"{list(shape)} for one, or [B, {', '.join(map(str, shape))}] for a batch"
+            )
+        actions = self._choose(batch, self._dtype(batch), greedy)
+        return int(actions[0]) if single else actions
+
+    def _dtype(self, batch: npt.NDArray[Any]) -> str:
+        """Return which of the network's two types the environment's observations came as.
+
+        This is the rule by which the training converted them.
+        """
+        if batch.dtype == np.uint8:
+            return "uint8"
+        if self.identity.env_id.startswith(ATARI) or batch.dtype.kind not in "biuf":
+            expected = "uint8" if self.identity.env_id.startswith(ATARI) else "numbers"
+            raise UserError(f"observations of {batch.dtype}: expected {expected}")
+        return "float32"
+
+    def _choose(self, batch: npt.NDArray[Any], dtype: str, greedy: bool) -> npt.NDArray[np.int64]:
+        if not len(batch):
+            return np.zeros(0, np.int64)
+        # torch takes only arrays that it could write to.
+        inputs = torch.from_numpy(np.require(batch, np.dtype(dtype), ["C", "W"]))
+        with torch.inference_mode():
+            logits, _ = self._model(dtype)(inputs.to(self.device))
+            actions = logits.argmax(-1) if greedy else sample(logits, self._generator)
+        chosen: npt.NDArray[np.int64] = actions.cpu().numpy()
+        return chosen
+
+    def _model(self, dtype: str) -> ActorCritic:
+        """Return the network for observations of `dtype`: only the scale of its inputs differs."""
+        if dtype not in self._models:
+            identity = self.identity
+            try:
+                model = build_model(
+                    identity.network,
+                    identity.observation_shape,
+                    dtype,
+                    identity.num_actions,
+                    seed=0,
+                )
+                values = {name: torch.from_numpy(v) for name, v in self._parameters.items()}
+                FlatParameters(model, self.device).load_named(values)
+            except UserError as error:
+                raise CheckpointError(f"checkpoint {self.path}: {error}") from None
+            self._models[dtype] = model
+        return self._models[dtype]
+
+
+def load(
+    path: str | Path,
+    *,
+    learner: Learner = MEAN,
+    device: str | torch.device = "cpu",
+    which: str | None = None,
+    seed: int = 0,
+) -> Agent:
+    """Load a trained agent.
+
+    Args:
+        path: a run folder, its `checkpoints`, one checkpoint, or the link `best` or `latest`.
+        learner: a learner's rank, or `mean` for the mean of all learners' parameters.
+        device: `cpu`, `cuda`, `cuda:0`, ..., or `auto`: a GPU where there is one.
+        which: `best` or `latest`; by default the best if there is one, else the latest.
+        seed: seed of the actions that `act` draws.
+
+    Raises:
+        CheckpointError: there is no such checkpoint or learner, or it is damaged.
+        UserError: the device cannot be used, or an argument has no meaning.
+    """
+    if which not in (None, "best", "latest"):
+        raise UserError(f"which {which!r}: expected best or latest")
+    trained = read(locate(path, which).path, learner)
+    return Agent(trained, learner, usable_device(device), seed=seed)
+
+
+def usable_device(name: str | torch.device) -> torch.device:
+    """Return the device of that name; `auto` takes a GPU where there is one.
+
+    Raises:
+        UserError: no such device is usable here.
+    """
+    gpus = 0 if str(name) == "cpu" else torch.cuda.device_count()
+    if name == "auto":
+        name = "cuda" if gpus else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device {name}: expected auto, cpu, cuda, or one such as cuda:0")
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise UserError(
+            f"--device {name}: this machine shows {gpus} GPUs to torch; use --device cpu"
+        )
+    return device

@@ -1,0 +1,203 @@
+"""The command line of bin/bench: words to systems, measurements to a table.
+
+bin/bench run      galamp alone, repeated
+bin/bench peers    galamp and its peers, taking turns
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+
+from galamp.bench import peers, tables
+from galamp.bench.runs import (
+    GALAMP,
+    Measurement,
+    System,
+    Workload,
+    alternation,
+    galamp_system,
+    measure,
+)
+from galamp.cli import Parser
+from galamp.environments import ATARI, canonical_env_id, rom_name
+from galamp.errors import EXIT_OK, EXIT_SIGINT, GalampError, UserError
+
+NETWORKS = ("nature", "gala")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = build_parser().parse_args(words)
+    options.words = words
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
+    try:
+        options.command(options)
+    except GalampError as error:
+        say(f"galamp: bench: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        say("\ngalamp: bench: interrupted\n")
+        return EXIT_SIGINT
+    return EXIT_OK
+
+
+def _leave(number: int, frame: object) -> NoReturn:
+    """End by way of every block that has something to put away."""
+    raise SystemExit(128 + number)
+
+
+def say(text: str) -> None:
+    """Write progress to standard error."""
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = Parser(prog="bin/bench", description="Measure speed on the CPU.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    for name, (text, add_options, command) in COMMANDS.items():
+        one = commands.add_parser(
+            name, help=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        one.set_defaults(command=command)
+        add_options(one)
+    return parser
+
+
+def add_measuring(parser: argparse.ArgumentParser) -> None:
+    """Add the options of every command that measures training."""
+    add = parser.add_argument
+    add("--game", metavar="NAME", default="Breakout", help="Atari game")
+    add("--learners", metavar="N", type=_count, default=2, help="galamp's actor-learners")
+    add(
+        *("--num-envs",),
+        **{"metavar": "N", "type": _count, "default": 8},
+        help="simulators per learner; a peer gets those of all learners together",
+    )
+    add("--network", choices=NETWORKS, default="nature", help="network that is trained")
+    add("--seconds", metavar="S", type=_duration, default=30.0, help="measured per repetition")
+    add("--warm-up", metavar="S", type=_duration, default=8.0, help="left out before that")
+    add("--repeats", metavar="N", type=_count, default=3, help="repetitions")
+    add("--json", metavar="FILE", type=Path, help="append one JSON row per measurement")
+
+
+def add_peers(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `peers`."""
+    add_measuring(parser)
+    parser.add_argument(
+        *("--peer",),
+        **{"metavar": "NAME", "action": "append", "default": []},
+        help=f"compare with this one: {', '.join(peers.PEERS)} (may be repeated; none means all)",
+    )
+
+
+def _count(text: str) -> int:
+    with contextlib.suppress(ValueError):
+        if int(text) >= 1:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of at least 1")
+
+
+def _duration(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if math.isfinite(float(text)) and float(text) > 0:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r}: expected seconds, more than 0")
+
+
+def run_command(options: argparse.Namespace) -> None:
+    """`bin/bench run`."""
+    workload = workload_from(options)
+    compare([galamp_system(workload)], workload, options)
+
+
+def peers_command(options: argparse.Namespace) -> None:
+    """`bin/bench peers`."""
+    workload = workload_from(options)
+    others = peers.chosen(options.peer, workload.network)
+    systems = [galamp_system(workload)]
+    for peer in others:
+        python = peers.prepare(peer, lambda text: say(_headed(text)))
+        systems.append(peers.peer_system(peer, workload, python))
+    compare(systems, workload, options)
+
+
+def _headed(text: str) -> str:
+    """Return a piece of progress, named if a line begins with it."""
+    return text if text.startswith(" ") else f"galamp: bench: {text}"
+
+
+def workload_from(options: argparse.Namespace) -> Workload:
+    """Return what is trained on.
+
+    Raises:
+        UserError: no such Atari game.
+    """
+    try:
+        env_id = canonical_env_id(options.game)
+    except UserError as error:
+        raise UserError(f"--game: {error}") from None
+    if not env_id.startswith(ATARI):
+        raise UserError(f"--game {options.game}: expected an Atari game, such as Breakout")
+    return Workload(env_id, rom_name(env_id), options.learners, options.num_envs, options.network)
+
+
+def compare(systems: list[System], workload: Workload, options: argparse.Namespace) -> None:
+    """Measure the systems in turns, write every measurement down, and show the table."""
+    what = (
+        f"{workload.env_id}, network {workload.network}, {workload.simulators} simulators in all "
+        f"(galamp: {workload.learners} learners with {workload.num_envs} each), "
+        f"{options.repeats} x {options.seconds:g} s"
+    )
+    origin = tables.Origin.here(shlex.join(["bin/bench", *options.words]))
+    done: list[Measurement] = []
+    with _rows_file(options.json) as rows:
+        for number, system in alternation(systems, options.repeats):
+            say(f"galamp: bench: round {number} of {options.repeats}: {system.name} ...")
+            try:
+                one = measure(system, number, seconds=options.seconds, warm_up_s=options.warm_up)
+            except GalampError:
+                say("\n")
+                raise
+            say(f" {one.agent_steps_per_s:,.0f} agent steps/s\n")
+            done.append(one)
+            if rows is not None:
+                rows.write(json.dumps(tables.json_row(one, origin, what)) + "\n")
+                rows.flush()
+    tables.show(done, GALAMP, what, origin, sys.stdout)
+
+
+@contextlib.contextmanager
+def _rows_file(path: Path | None) -> Iterator[TextIO | None]:
+    if path is None:
+        yield None
+        return
+    try:
+        file = path.open("a", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--json {path}: cannot be written ({error.strerror})") from None
+    with file:
+        yield file
+
+
+Command = tuple[
+    str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], None]
+]
+
+COMMANDS: dict[str, Command] = {
+    "run": ("galamp alone, repeated", add_measuring, run_command),
+    "peers": ("galamp and its peers, taking turns", add_peers, peers_command),
+}
+"""Name -> one line of help, what adds its options, and what runs it."""

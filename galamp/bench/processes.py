@@ -1,0 +1,193 @@
+"""A measured program's processes: started together, weighed together, and ended for good.
+
+Runs in the bench. A program leads a session of its own, so all that it ever starts can be found
+again, orphans too, and a Ctrl-C in the terminal reaches the bench alone, which ends the program.
+If the bench dies by whatever cause, the kernel sends the program SIGTERM.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from galamp.errors import EXIT_SIGTERM, RunFailed
+
+STOP_GRACE_S = 60.0
+"""A program may save its work for so long after SIGTERM."""
+
+ABORT_GRACE_S = 5.0
+"""The same where nobody wants its work any more."""
+
+KILL_WAIT_S = 10.0
+POLL_S = 0.05
+BYTES_PER_MB = 1e6
+THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""Taken out of a program's environment: how many threads it uses is its own choice."""
+
+_PR_SET_PDEATHSIG = 1
+_PROC_STATE, _PROC_SESSION, _PROC_TIMES = 0, 3, slice(11, 15)
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_LIBC = ctypes.CDLL(None)
+
+
+class Program:
+    """A command in a session of its own; whatever is left of it at the block's end is killed."""
+
+    def __init__(self, command: Sequence[str | Path], folder: Path, log: Path) -> None:
+        """Keep what is to be run in `folder`, with all output appended to `log`."""
+        self._command, self._folder, self._log = [str(word) for word in command], folder, log
+
+    def __enter__(self) -> Program:
+        """Start it."""
+        with self._log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={k: v for k, v in os.environ.items() if k not in THREAD_COUNTS},
+                start_new_session=True,
+                preexec_fn=_end_with(os.getpid()),
+            )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Leave no process behind."""
+        try:
+            if self.exit_code is None:
+                self._process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(ABORT_GRACE_S)
+        finally:
+            self._kill()
+
+    @property
+    def session(self) -> int:
+        """The id of the session that all its processes are in."""
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended, or None while it runs."""
+        return self._process.poll()
+
+    def wait(self, deadline_s: float) -> int:
+        """Return the exit code once it has ended.
+
+        Raises:
+            RunFailed: it still runs after `deadline_s`.
+        """
+        try:
+            return self._process.wait(deadline_s)
+        except subprocess.TimeoutExpired:
+            raise RunFailed(f"did not end within {deadline_s:.0f} s") from None
+
+    def stop(self) -> None:
+        """Ask it to end, and see that it and all its processes do.
+
+        Raises:
+            RunFailed: it had to be killed, ended otherwise than asked, or left processes behind.
+        """
+        self._process.terminate()
+        code = self.wait(STOP_GRACE_S)
+        if code not in (EXIT_SIGTERM, -signal.SIGTERM):
+            raise RunFailed(f"asked to end, it ended with code {code}: {self.last_words()}")
+        until_s = time.monotonic() + KILL_WAIT_S
+        while left := members(self.session):
+            if time.monotonic() > until_s:
+                raise RunFailed(f"left {len(left)} processes behind, {left} among them")
+            time.sleep(POLL_S)
+
+    def last_words(self) -> str:
+        """Return the last line that it wrote."""
+        lines = self._log.read_text(encoding="utf-8", errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it wrote nothing")
+
+    def _kill(self) -> None:
+        until_s = time.monotonic() + KILL_WAIT_S
+        while (left := members(self.session)) and time.monotonic() < until_s:
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self._process.poll()
+            time.sleep(POLL_S)
+        self._process.wait(KILL_WAIT_S)
+
+
+def _end_with(parent: int) -> Callable[[], None]:
+    """Return what a new process does first: ask the kernel for SIGTERM once `parent` dies."""
+
+    def ask() -> None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != parent:  # it died before the kernel knew
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return ask
+
+
+def members(session: int) -> list[int]:
+    """Return the ids of the living processes of a session."""
+    return [pid for pid, fields in _processes(session) if fields[_PROC_STATE] not in "ZX"]
+
+
+def _processes(session: int) -> list[tuple[int, list[str]]]:
+    """Return id and status fields (from the state on) of every process of a session."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError):
+                text = Path("/proc", entry, "stat").read_text(errors="replace")
+                fields = text.rpartition(")")[2].split()  # the name before may hold anything
+                if int(fields[_PROC_SESSION]) == session:
+                    found.append((int(entry), fields))
+    return found
+
+
+def pss_mb(pids: Sequence[int]) -> float:
+    """Return the memory of processes in MB: shared pages count in equal parts for their users."""
+    total_bytes = 0
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+            for line in Path("/proc", str(pid), "smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total_bytes += int(line.split()[1]) * 1024
+    return total_bytes / BYTES_PER_MB
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Processor time spent until one moment, in seconds: by a session, and by all others."""
+
+    at_s: float
+    session_s: float
+    others_s: float
+
+    @classmethod
+    def of(cls, session: int) -> Usage:
+        """Read it now; what other machines on the same host took from this one is others'."""
+        ticks = sum(int(t) for _, fields in _processes(session) for t in fields[_PROC_TIMES])
+        user, nice, system, _, _, irq, softirq, steal = (
+            int(t) for t in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+        )
+        busy = user + nice + system + irq + softirq + steal
+        return cls(time.monotonic(), ticks / _TICKS_PER_S, (busy - ticks) / _TICKS_PER_S)
+
+    def shares_since(self, before: Usage, cores: int) -> tuple[float, float]:
+        """Return the shares of all `cores` that the session and the others had since `before`."""
+        available_s = (self.at_s - before.at_s) * cores
+        others_s = max(0.0, self.others_s - before.others_s)
+        return (self.session_s - before.session_s) / available_s, others_s / available_s

@@ -1,0 +1,262 @@
+"""The format of a checkpoint's files; what is read is checked before memory is taken for it.
+
+    Checkpoint --format_files, format_manifest--> name, bytes of each file
+    open folder --read_manifest, read_state--> Checkpoint without learners, what their files hold
+                --read_file, parse_learner---> LearnerState
+
+    learner-<rank>.safetensors   parameters.<name> float32, optimizer.<name> float32 [P],
+                                 generator uint8, where P counts the parameters
+    state.json                   identity, config, progress, and what each learner's file must hold
+    MANIFEST.json                written last: size and SHA-256 of each file, its own digest, and
+                                 the sequence: which save of the folder this is
+
+Runs in the supervisor and in evaluation. What is wrong raises a `CheckpointError` without a path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load as parse_tensors
+from safetensors.numpy import save as format_tensors
+
+from galamp.disk import open_unfollowed
+from galamp.errors import CheckpointError
+from galamp.identity import Identity, is_tensor_name
+from galamp.strict_json import (
+    COUNT_LIMIT,
+    JSON_LIMIT_BYTES,
+    decode,
+    encode,
+    need,
+    need_count,
+    need_mapping,
+)
+
+MANIFEST = "MANIFEST.json"
+STATE = "state.json"
+FORMAT = "galamp checkpoint"
+VERSION = 1
+
+# Memory is taken only within these, whatever a file claims.
+HEADER_LIMIT_BYTES = 1_000_000
+LEARNER_LIMIT_BYTES = 2**31
+GENERATOR_LIMIT_BYTES = 2**16
+LEARNER_LIMIT = 1024
+
+Files = dict[str, tuple[int, str]]
+"""Size in bytes and SHA-256 by name."""
+
+TensorSpecs = dict[str, tuple[str, tuple[int, ...]]]
+"""Data type and shape by name."""
+
+
+@dataclass(frozen=True)
+class LearnerState:
+    """All that one learner needs to go on."""
+
+    rank: int
+    parameters: dict[str, npt.NDArray[np.float32]]
+    """By name, in standard PyTorch layout."""
+    optimizer: dict[str, npt.NDArray[np.float32]]
+    """By name, each `[P]`, such as RMSprop's `square_average`."""
+    counters: dict[str, int]
+    generator: npt.NDArray[np.uint8]
+    """`[G]`: state of the generator that samples actions."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One moment of a run."""
+
+    identity: Identity
+    config: dict[str, Any]
+    progress: dict[str, Any]
+    """JSON values; `agent_steps` must be among them and names the folder."""
+    learners: tuple[LearnerState, ...]
+
+
+# --- writing ---
+
+
+def format_files(checkpoint: Checkpoint) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of each file but the manifest.
+
+    Raises:
+        CheckpointError: the content breaks the format.
+    """
+    entries = []
+    for learner in checkpoint.learners:
+        entry = {
+            "rank": learner.rank,
+            "counters": learner.counters,
+            "optimizer": sorted(learner.optimizer),
+            "generator_bytes": learner.generator.size,
+        }
+        yield learner_file(learner.rank), _format_learner(learner, checkpoint.identity, entry)
+        entries.append(entry)
+    state = {
+        "identity": checkpoint.identity.to_dict(),
+        "config": checkpoint.config,
+        "progress": checkpoint.progress,
+        "learners": entries,
+    }
+    yield STATE, encode(state)
+
+
+def format_manifest(sequence: int, files: Files) -> bytes:
+    """Return the manifest's content."""
+    body = {"format": FORMAT, "version": VERSION, "sequence": sequence, "files": files}
+    digest = hashlib.sha256(encode(body)).hexdigest()
+    return encode(body | {"digest": digest})
+
+
+def _format_learner(learner: LearnerState, identity: Identity, entry: dict[str, Any]) -> bytes:
+    tensors: dict[str, npt.NDArray[Any]] = {"generator": learner.generator}
+    tensors |= {f"parameters.{name}": value for name, value in learner.parameters.items()}
+    tensors |= {f"optimizer.{name}": value for name, value in learner.optimizer.items()}
+    _check_tensors(tensors, f"learner {learner.rank}", _tensor_specs(identity, entry))
+    return format_tensors({name: np.ascontiguousarray(value) for name, value in tensors.items()})
+
+
+# --- reading ---
+
+
+def read_manifest(folder: int) -> tuple[int, Files]:
+    """Return the sequence, and the size and SHA-256 of each other file."""
+    with _file(folder, MANIFEST) as (file, size):
+        need(size <= JSON_LIMIT_BYTES, f"{MANIFEST} is larger than {JSON_LIMIT_BYTES} bytes")
+        document = decode(MANIFEST, file.read(size))
+    digest = document.pop("digest", None)
+    good = digest == hashlib.sha256(encode(document)).hexdigest()
+    need(good, f"{MANIFEST} is damaged: its digest differs")
+    need(document.get("format") == FORMAT, f"{MANIFEST} is not of a galamp checkpoint")
+    need(document.get("version") == VERSION, f"only format version {VERSION} can be read")
+    need_mapping(document, MANIFEST, ("format", "version", "sequence", "files"))
+    files = {}
+    for name, entry in need_mapping(document["files"], f"{MANIFEST}: files").items():
+        good = re.fullmatch(r"[a-z0-9._-]{1,100}", name) is not None
+        good = good and isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str)
+        need(good, f"{MANIFEST}: unexpected entry of a file")
+        files[name] = (need_count(entry[0], f"{MANIFEST}: size of {name}"), entry[1])
+    return need_count(document["sequence"], f"{MANIFEST}: sequence"), files
+
+
+def read_state(folder: int, files: Files) -> tuple[Checkpoint, dict[int, dict[str, Any]]]:
+    """Return the checkpoint without its learners, and what each learner's file must hold."""
+    size, digest = files.get(STATE, (0, ""))
+    need(size <= JSON_LIMIT_BYTES, f"{STATE} is larger than {JSON_LIMIT_BYTES} bytes")
+    state = decode(STATE, read_file(folder, STATE, size, digest))
+    need_mapping(state, STATE, ("identity", "config", "progress", "learners"))
+    identity = Identity.from_dict(state["identity"])
+    config = need_mapping(state["config"], "config")
+    progress = need_mapping(state["progress"], "progress")
+    need_count(progress.get("agent_steps"), "progress: agent_steps")
+    listed = state["learners"]
+    good = isinstance(listed, list) and 1 <= len(listed) <= LEARNER_LIMIT
+    need(good, f"{STATE}: expected 1 to {LEARNER_LIMIT} learners")
+    entries = {entry["rank"]: entry for entry in map(_entry, listed)}
+    expected = {STATE, *map(learner_file, entries)}
+    good = len(entries) == len(listed) and set(files) == expected
+    need(good, f"{MANIFEST} and {STATE} name different files")
+    for rank, entry in entries.items():
+        _check_size(files[learner_file(rank)][0], rank, _tensor_specs(identity, entry))
+    return Checkpoint(identity, config, progress, ()), entries
+
+
+def _entry(value: object) -> dict[str, Any]:
+    """Check what the state says of one learner."""
+    entry = need_mapping(value, "learner", ("rank", "counters", "optimizer", "generator_bytes"))
+    need(need_count(entry["rank"], "rank") < LEARNER_LIMIT, "rank is too large")
+    for count in need_mapping(entry["counters"], "counters").values():
+        need(type(count) is int and abs(count) < COUNT_LIMIT, "a counter is no whole number")
+    names = entry["optimizer"]
+    good = isinstance(names, list) and all(map(is_tensor_name, names))
+    need(good and len(set(names)) == len(names) <= 8, "unexpected optimizer state")
+    size = need_count(entry["generator_bytes"], "generator_bytes")
+    need(1 <= size <= GENERATOR_LIMIT_BYTES, "generator_bytes is out of range")
+    return entry
+
+
+def _check_size(size: int, rank: int, specs: TensorSpecs) -> None:
+    """Compare a file's size with its tensors, before memory is taken for it."""
+    least = 8 + sum(np.dtype(kind).itemsize * math.prod(shape) for kind, shape in specs.values())
+    good = least < size <= min(least + HEADER_LIMIT_BYTES, LEARNER_LIMIT_BYTES)
+    need(good, f"{learner_file(rank)} has {size} bytes, its tensors need {least}")
+
+
+def read_file(folder: int, name: str, size: int, digest: str) -> bytes:
+    """Return the content of a file, which the manifest says is of this size and SHA-256."""
+    with _file(folder, name) as (file, found):
+        need(found == size, f"{name} has {found} bytes, expected {size}")
+        content = file.read(size)
+    need(hashlib.sha256(content).hexdigest() == digest, f"{name} is damaged: its digest differs")
+    return content
+
+
+@contextlib.contextmanager
+def _file(folder: int, name: str) -> Iterator[tuple[BinaryIO, int]]:
+    """Open a plain file of a folder, links not followed; yields it and its size in bytes."""
+    try:
+        opened = open_unfollowed(folder, name)
+    except FileNotFoundError:
+        raise CheckpointError(f"{name} is missing") from None
+    except OSError as error:
+        raise CheckpointError(f"{name} cannot be opened: {error.strerror}") from None
+    with open(opened, "rb") as file:
+        status = os.fstat(opened)
+        need(stat.S_ISREG(status.st_mode), f"{name} is not a plain file")
+        yield file, status.st_size
+
+
+def parse_learner(
+    content: bytes, file: str, identity: Identity, entry: dict[str, Any]
+) -> LearnerState:
+    """Return the state of the learner that `entry` of the state describes."""
+    header_bytes = int.from_bytes(content[:8], "little")
+    need(header_bytes <= HEADER_LIMIT_BYTES, f"{file}: its header is too large")
+    try:
+        tensors = parse_tensors(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{file}: {str(error)[:200]!r}") from None
+    specs = _tensor_specs(identity, entry)
+    _check_tensors(tensors, file, specs)
+    # Copied, since the parser's arrays are read-only.
+    parameters = {name: tensors[f"parameters.{name}"].copy() for name, _ in identity.layout}
+    optimizer = {name: tensors[f"optimizer.{name}"].copy() for name in entry["optimizer"]}
+    generator = tensors["generator"].copy()
+    return LearnerState(entry["rank"], parameters, optimizer, entry["counters"], generator)
+
+
+# --- both ---
+
+
+def _tensor_specs(identity: Identity, entry: dict[str, Any]) -> TensorSpecs:
+    flat = (identity.num_parameters,)
+    specs: TensorSpecs = {"generator": ("uint8", (entry["generator_bytes"],))}
+    specs |= {f"parameters.{name}": ("float32", shape) for name, shape in identity.layout}
+    specs |= {f"optimizer.{name}": ("float32", flat) for name in entry["optimizer"]}
+    return specs
+
+
+def _check_tensors(tensors: dict[str, npt.NDArray[Any]], file: str, specs: TensorSpecs) -> None:
+    for name in sorted({*specs, *tensors}):
+        found = (tensors[name].dtype.name, tensors[name].shape) if name in tensors else "nothing"
+        expected = specs.get(name, "nothing")
+        need(found == expected, f"{file}: {name[:200]!r} is {found}, expected {expected}")
+
+
+def learner_file(rank: int) -> str:
+    """Return the name of a learner's file."""
+    return f"learner-{rank}.safetensors"

@@ -1,0 +1,128 @@
+"""Writing that outlives a crash, and opening that is not led astray.
+
+Runs in every process that writes a file to keep: the supervisor, and evaluation for its report.
+A name that readers look at never stands for half of what belongs to it.
+
+    content ------> write_new: fsync ----------------------------------> new file
+    values -------> replace_json: write_new, rename, sync_folder ------> JSON file, new or old
+    target -------> replace_link: temporary_name, rename, sync_folder -> link, new or old
+    open folder --> open_unfollowed -----------------------------------> file to read
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_TEMPORARY = re.compile(r"\.tmp-(\d{1,9})-[0-9a-f]{8}")
+_ours: set[str] = set()
+"""Temporary names that this process uses now; others under its number are a dead namesake's."""
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Create a file that must not exist, and wait until the disk has it."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        left = memoryview(content)
+        while left:
+            left = left[os.write(file, left) :]
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has the folder's entries."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def replace_link(link: Path, target: str) -> None:
+    """Make `link` a symbolic link to `target` in one atomic step."""
+    with temporary_name(link.parent) as temporary:
+        temporary.symlink_to(target)
+        temporary.replace(link)
+    sync_folder(link.parent)
+
+
+def replace_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a JSON file whole or not at all; what is not finite becomes null."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        # The folder is ours alone: what has this name was left by a former start that was killed.
+        temporary.unlink(missing_ok=True)
+        write_new(temporary, json.dumps(finite(values), allow_nan=False, indent=2).encode())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def finite(value: Any) -> Any:
+    """Return `value` with null for every number that JSON cannot say."""
+    if isinstance(value, dict):
+        return {key: finite(leaf) for key, leaf in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(leaf) for leaf in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextlib.contextmanager
+def temporary_name(folder: Path) -> Iterator[Path]:
+    """Yield a name in `folder` that no reader looks at; whatever is there at the end is removed."""
+    path = folder / f".tmp-{os.getpid()}-{os.urandom(4).hex()}"
+    _ours.add(path.name)
+    try:
+        yield path
+    finally:
+        _remove(path)
+        _ours.discard(path.name)
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove what processes that are no more left under temporary names."""
+    for name in os.listdir(folder):
+        match = _TEMPORARY.fullmatch(name)
+        if match and name not in _ours and not _lives_elsewhere(int(match[1])):
+            _remove(folder / name)
+
+
+def open_unfollowed(folder: int, name: str) -> int:
+    """Open for reading what has this name in an open folder, unless it is a link."""
+    # Without O_NONBLOCK a named pipe in a file's place would hold the reader for ever.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return os.open(name, flags, dir_fd=folder)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _lives_elsewhere(pid: int) -> bool:
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

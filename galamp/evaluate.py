@@ -1,0 +1,137 @@
+"""`galamp eval`: play whole games with a trained agent, and say what they came to.
+
+    words --> EvaluationConfig --evaluation.evaluate--> report --> table or JSON, and a file
+
+Only light modules are imported at the top, for the command line imports this one before it knows
+whether it is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from galamp.config import Setting, check, option, settings
+from galamp.errors import EXIT_OK, EXIT_SIGINT
+
+EACH: Literal["each"] = "each"
+"""The word for every learner, and the mean of all."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How to evaluate."""
+
+    episodes: int = option(30, "whole games to play per agent", low=1, high=1_000_000)
+    learner: str = option(
+        "mean",
+        "whose parameters: a learner's rank, the mean of all, or each (every learner and the mean)",
+    )
+    which: str | None = option(
+        None,
+        "checkpoint of a run folder (default: the best if there is one, else the latest)",
+        names=("best", "latest"),
+    )
+    greedy: bool = option(
+        False, "take the most probable action instead of drawing one (can stall: see --max-frames)"
+    )
+    noop_max: int | None = option(
+        None,
+        "Atari: most random no-ops at the start of a game (default: 30)",
+        low=0,
+        high=1000,
+    )
+    max_frames: int | None = option(
+        None, "Atari: a game is cut after so many emulator frames (default: 108000)", low=1
+    )
+    sticky_actions: float | None = option(
+        None,
+        "Atari: probability that the emulator repeats the last action (default: as trained)",
+        low=0.0,
+        high=0.99,
+    )
+    seed: int = option(1, "seed of everything random", low=0, high=2**31 - 1)
+    num_envs: int | None = option(
+        None,
+        "simulators that play at once (default: 16, or fewer for fewer games)",
+        low=1,
+        high=4096,
+    )
+    device: str = option("auto", "where the network computes: auto, cpu, cuda, or cuda:0, ...")
+    json: bool = option(False, "print the result as JSON on standard output, not as a table")
+    output: str = option(
+        "", "new file for the JSON (default: RUN/eval-<checkpoint>-<learner>-<time>.json)"
+    )
+    quiet: bool = option(False, "show no progress")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the options of `galamp eval`, and the command."""
+    parser.set_defaults(command=eval_command)
+    parser.add_argument(
+        "path", metavar="RUN_OR_CHECKPOINT", type=Path, help="run folder, or one of its checkpoints"
+    )
+    for setting in settings(EvaluationConfig):
+        _add_option(parser, setting)
+
+
+def _add_option(parser: argparse.ArgumentParser, setting: Setting) -> None:
+    text = setting.option.help
+    if setting.kind is bool:
+        parser.add_argument(
+            setting.flag, action=argparse.BooleanOptionalAction, default=setting.default, help=text
+        )
+        return
+    if setting.default not in (None, ""):
+        text += f" (default: {setting.default})"
+    metavar = {int: "N", float: "X", str: "TEXT"}[setting.kind]
+    if setting.option.choices:
+        metavar = "{" + ",".join(setting.option.choices) + "}"
+    parser.add_argument(setting.flag, metavar=metavar, default=setting.default, help=text)
+
+
+def config_from(options: argparse.Namespace) -> EvaluationConfig:
+    """Return the checked settings.
+
+    Raises:
+        UserError: a wrong value.
+    """
+    values = {s.name: check(s, getattr(options, s.name)) for s in settings(EvaluationConfig)}
+    return EvaluationConfig(**values)
+
+
+def eval_command(options: argparse.Namespace) -> int:
+    """`galamp eval`."""
+    config = config_from(options)
+    # Read when torch loads: its waiting threads would spin on the cores that the emulator needs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    done = [0]
+    try:
+        return _evaluate(options.path, config, done)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"galamp: interrupted after {done[0]} games; nothing written\n")
+        return EXIT_SIGINT
+
+
+def _evaluate(path: Path, config: EvaluationConfig, done: list[int]) -> int:
+    """Evaluate, write, show; `done[0]` counts the games on the way."""
+    from galamp.evaluation import evaluate, write
+    from galamp.scoreboard import Progress, show
+
+    report, target = evaluate(path, config, Progress(config.quiet, done))
+    try:
+        written = write(target, report)
+    finally:
+        # What took minutes to find out is shown even if the disk refuses it.
+        if config.json:
+            print(json.dumps(report))
+        else:
+            show(report, sys.stdout)
+    if not config.quiet:
+        sys.stderr.write(f"written: {written}\n")
+    return EXIT_OK

@@ -1,0 +1,233 @@
+"""An evaluation from path to report.
+
+    path --locate, read--> Trained --> Agent x rows --play--> games x rows --> report, JSON file
+
+Runs in one process, with the emulator's and torch's own threads; a short-lived probe looks at the
+environment first, since a bad ROM ends its process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import shlex
+import sys
+import time
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from galamp.config import EnvironmentConfig
+from galamp.disk import write_new
+from galamp.environments import (
+    ATARI,
+    EnvironmentSpec,
+    finish_probe,
+    make_environment,
+    start_probe,
+)
+from galamp.errors import GalampError, UserError
+from galamp.evaluate import EACH, EvaluationConfig
+from galamp.plan import seed_for
+from galamp.playing import Act, Game, play, score
+from galamp.scoreboard import Progress
+from galamp.scores import SOURCE, reference_for
+from galamp.trained import MEAN, Learner, Trained, locate, read
+
+if TYPE_CHECKING:
+    from galamp.agent import Agent
+
+ATARI_DEFAULTS: dict[str, int] = {"noop_max": 30, "max_frames": 108_000}
+"""What evaluation sets in Atari games where nothing else is asked for (Mnih et al. 2015)."""
+MOST_ENVS = 16
+MOST_TORCH_THREADS = 4
+"""Batches of a few observations gain nothing from more."""
+
+
+def evaluate(
+    path: Path, config: EvaluationConfig, progress: Progress
+) -> tuple[dict[str, Any], Path]:
+    """Evaluate the checkpoint that `path` means; return the report and where `write` shall put it.
+
+    Raises:
+        UserError: the checkpoint, the environment, the device or the output cannot be used.
+    """
+    began_s = time.monotonic()
+    found = locate(path, config.which)
+    for line in found.skipped:
+        sys.stderr.write(f"galamp: warning: damaged checkpoint passed over: {line}\n")
+    wanted = _wanted(config.learner)
+    trained = read(found.path, MEAN if wanted == EACH else wanted)
+    target = _target(config.output, trained.path, config.learner)
+    environment = evaluation_environment(trained.environment, config)
+    agents, spec = _prepare(trained, wanted, environment, config.device)
+    games = _play_all(agents, environment, config, progress)
+    report = {
+        "env_id": spec.env_id,
+        "protocol": spec.protocol,
+        "checkpoint": str(trained.path),
+        "agent_steps": trained.agent_steps,
+        "num_envs": environment.num_envs,
+        "max_frames": environment.max_frames,
+        "greedy": config.greedy,
+        "seed": config.seed,
+        "device": str(agents[0].device),
+        **_scores(spec, agents, games),
+    }
+    return report | _circumstances(began_s), target
+
+
+def _prepare(
+    trained: Trained,
+    wanted: Learner | Literal["each"],
+    environment: EnvironmentConfig,
+    device: str,
+) -> tuple[list[Agent], EnvironmentSpec]:
+    """Return the agents, and what a probe says of the environment while torch is imported."""
+    probe = start_probe(environment)
+    try:
+        agents = _agents(trained, wanted, device)
+    except BaseException:
+        probe.kill()
+        probe.communicate()
+        raise
+    spec = finish_probe(probe)
+    trained.check_fits(spec)
+    return agents, spec
+
+
+def write(target: Path, report: dict[str, Any]) -> Path:
+    """Write a report to a new file and return its path.
+
+    A name that was taken in the meantime gets the suffix `-2`, `-3`, ...
+
+    Raises:
+        GalampError: the disk refuses; nothing is left of the file.
+    """
+    content = json.dumps(report, allow_nan=False, indent=1).encode() + b"\n"
+    for number in itertools.count(1):
+        path = target if number == 1 else target.with_stem(f"{target.stem}-{number}")
+        try:
+            write_new(path, content)
+            return path
+        except FileExistsError:
+            continue
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            if isinstance(error, OSError):
+                raise GalampError(f"{path} not written: {error.strerror}") from None
+            raise
+    raise AssertionError("unreachable")
+
+
+def evaluation_environment(
+    trained: EnvironmentConfig, config: EvaluationConfig
+) -> EnvironmentConfig:
+    """Return the training's environment, changed to score whole games by their true rewards."""
+    asked: dict[str, Any] = {
+        "noop_max": config.noop_max,
+        "max_frames": config.max_frames,
+        "sticky_actions": config.sticky_actions,
+    }
+    given = {name: value for name, value in asked.items() if value is not None}
+    defaults = ATARI_DEFAULTS if trained.env_id.startswith(ATARI) else {}
+    lanes = min(config.episodes, config.num_envs or MOST_ENVS)
+    whole: dict[str, Any] = {"life_loss_ends": False, "clip_rewards": False, "num_envs": lanes}
+    return replace(trained, **(defaults | given | whole))
+
+
+def _wanted(text: str) -> int | Literal["mean", "each"]:
+    if text == MEAN:
+        return MEAN
+    if text == EACH:
+        return EACH
+    if text.isascii() and text.isdigit() and len(text) <= 9:
+        return int(text)
+    raise UserError(f"--learner {text}: expected mean, each, or a learner's rank such as 0")
+
+
+def _target(output: str, checkpoint: Path, learner: str) -> Path:
+    """Return the file to write, found out before minutes are spent on what goes into it."""
+    if output:
+        path = Path(output).expanduser()
+        if os.path.lexists(path):
+            raise UserError(f"--output {path}: exists already; name a new file")
+    else:
+        run = checkpoint.parent
+        run = run.parent if run.name == "checkpoints" else run
+        now = datetime.now().strftime("%Y%m%d-%H%M%S")
+        path = run / f"eval-{checkpoint.name}-{learner}-{now}.json"
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UserError(f"{path.parent}: no folder that can be written to; use another --output")
+    return path
+
+
+def _agents(trained: Trained, wanted: Learner | Literal["each"], device_name: str) -> list[Agent]:
+    import torch
+
+    from galamp.agent import Agent, usable_device
+
+    device = usable_device(device_name)
+    threads = min(torch.get_num_threads(), len(os.sched_getaffinity(0)), MOST_TORCH_THREADS)
+    torch.set_num_threads(threads if device.type == "cpu" else 1)
+    learners: list[Learner] = [*trained.ranks, MEAN] if wanted == EACH else [wanted]
+    return [Agent(trained, learner, device) for learner in learners]
+
+
+def _play_all(
+    agents: list[Agent], environment: EnvironmentConfig, how: EvaluationConfig, progress: Progress
+) -> list[list[Game]]:
+    """Let every agent play, all from the same seeds of the lanes and of the action sampling."""
+    seeds = [seed_for(how.seed, 1 + lane) for lane in range(environment.num_envs)]
+    threads = min(len(seeds), len(os.sched_getaffinity(0)))
+    games = []
+    with contextlib.closing(make_environment(environment, seeds, threads=threads)) as lanes:
+        for agent in agents:
+            agent.seed(seed_for(how.seed, 0))
+            with progress.of(agent.learner, how.episodes) as tell:
+                games.append(play(lanes, _policy(agent, how.greedy), how.episodes, tell))
+    return games
+
+
+def _policy(agent: Agent, greedy: bool) -> Act:
+    def act(observations: NDArray[Any]) -> NDArray[np.int64]:
+        actions = agent.act(observations, greedy=greedy)
+        assert isinstance(actions, np.ndarray)
+        return actions
+
+    return act
+
+
+def _scores(spec: EnvironmentSpec, agents: list[Agent], games: list[list[Game]]) -> dict[str, Any]:
+    """Return a result per agent, and the published scores that they are compared with."""
+    reference = reference_for(spec.env_id)
+    results = [
+        {
+            "learner": agent.learner,
+            **score(played, reference).to_dict(),
+            "returns": [game.ret for game in played],
+            "lengths": [game.length for game in played],
+        }
+        for agent, played in zip(agents, games, strict=True)
+    ]
+    published = {**reference._asdict(), "source": SOURCE} if reference else None
+    return {"results": results, "reference": published}
+
+
+def _circumstances(began_s: float) -> dict[str, Any]:
+    """Return when, how and with what the evaluation was made."""
+    from galamp.training import versions
+
+    return {
+        "wall_s": round(time.monotonic() - began_s, 3),
+        "time": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+        "versions": versions(),
+    }

@@ -1,0 +1,107 @@
+"""Identity: which game and network a run trains, and so which checkpoints it can go on from.
+
+    run --arena.identity_of--> Identity --to_dict--> state.json --from_dict--> Identity
+    Identity of a checkpoint --difference--> one line for the user, where another's is expected
+
+Runs in the supervisor and in evaluation. What comes from a file is checked here, field by field.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from galamp.strict_json import need, need_count, need_mapping
+
+_TENSOR = re.compile(r"[A-Za-z0-9._-]{1,200}")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a checkpoint belongs to; compared before any tensor is read."""
+
+    env_id: str
+    protocol: str
+    observation_shape: tuple[int, ...]
+    num_actions: int
+    algorithm: str
+    network: str
+    layout: tuple[tuple[str, tuple[int, ...]], ...]
+    """Names and shapes of the parameters, in standard PyTorch layout and order."""
+
+    @property
+    def num_parameters(self) -> int:
+        """P, the length of the flat parameter vector."""
+        return sum(math.prod(shape) for _, shape in self.layout)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: object) -> Identity:
+        """Build an identity from its JSON form.
+
+        Raises:
+            CheckpointError: a field is missing, unknown, of the wrong type, or beyond its limit.
+        """
+        names = [leaf.name for leaf in dataclasses.fields(cls)]
+        found = need_mapping(values, "identity", names)
+        for name in ("env_id", "protocol", "algorithm", "network"):
+            text = found[name]
+            # What is shown to users must not be able to steer their terminal.
+            good = isinstance(text, str) and text.isprintable() and len(text) <= 200
+            need(good, f"identity: {name} is not a short line of text")
+        found["observation_shape"] = _shape(found["observation_shape"], "observation_shape")
+        need_count(found["num_actions"], "num_actions")
+        found["layout"] = _layout(found["layout"])
+        return cls(**found)
+
+    def difference(self, other: Identity) -> str | None:
+        """Say in one line how this checkpoint's identity differs from a run's, or return None."""
+        sentences = {
+            "env_id": "is of game {}, this run plays {}",
+            "protocol": "is of protocol {}, this run uses {}",
+            "observation_shape": "sees observations of shape {}, this run's have {}",
+            "num_actions": "chooses among {} actions, this run among {}",
+            "algorithm": "is of algorithm {}, this run uses {}",
+            "network": "is of network {}, this run uses {}",
+        }
+        for name, sentence in sentences.items():
+            mine, others = getattr(self, name), getattr(other, name)
+            if mine != others:
+                return sentence.format(mine, others)
+        for mine, others in itertools.zip_longest(self.layout, other.layout):
+            if mine != others:
+                has, wants = (f"{p[0]} {list(p[1])}" if p else "none" for p in (mine, others))
+                return f"has the parameter {has} where this run has {wants}"
+        return None
+
+
+def is_tensor_name(value: object) -> bool:
+    """Return whether `value` is fit to name a tensor: no folder, no control character."""
+    return isinstance(value, str) and _TENSOR.fullmatch(value) is not None
+
+
+def _layout(value: object) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Check the names and shapes of all parameters."""
+    need(isinstance(value, list | tuple), "layout: expected a list")
+    assert isinstance(value, list | tuple)
+    good = all(isinstance(item, list | tuple) and len(item) == 2 for item in value)
+    need(good and 1 <= len(value) <= 10_000, "layout: expected names and shapes")
+    need(all(is_tensor_name(name) for name, _ in value), "layout: unexpected name")
+    names = [name for name, _ in value]
+    need(len(set(names)) == len(names), "layout: a name stands twice")
+    return tuple((name, _shape(shape, f"layout: {name}")) for name, shape in value)
+
+
+def _shape(value: object, what: str) -> tuple[int, ...]:
+    good = isinstance(value, list | tuple) and len(value) <= 8
+    need(good, f"{what} is not a shape")
+    assert isinstance(value, list | tuple)
+    need(all(need_count(size, what) > 0 for size in value), f"{what} is not a shape")
+    return tuple(value)

@@ -1,0 +1,198 @@
+"""The files that grow during a run: one row of metrics per interval, one line per finished game.
+
+Runs in the supervisor, the one writer; resumed runs, plots and evaluation read them.
+
+    row --MetricsLog--> metrics.jsonl --current_rows, curve--> learning curve
+    episode --MonitorLog--> monitor/<i>.monitor.csv
+
+A killed process leaves at most one unfinished line, which readers pass over and the next writer
+cuts off. A disk that refuses costs rows, never the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from galamp.disk import finite
+
+RETURN = "charts/episodic_return"
+TAIL_BYTES = 1_000_000
+"""A line that a dead process left unfinished is looked for in so much of a file's end."""
+
+Complain = Callable[[str], None]
+"""Takes one line about a disk error; called once per file."""
+
+
+class AppendOnly:
+    """A file of lines to which whole pieces are added, each by one write; errors never leave it."""
+
+    def __init__(self, path: Path, complain: Complain) -> None:
+        self.path = path
+        self.failed = 0
+        """Pieces that the disk refused."""
+        self._complain = complain
+
+    def append(self, piece: bytes) -> bool:
+        """Add `piece`, which ends with a newline; return whether it is all there."""
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            file = os.open(self.path, flags, 0o600)
+            try:
+                self._add(file, piece)
+            finally:
+                os.close(file)
+        except OSError as error:
+            self.failed += 1
+            if self.failed == 1:
+                self._complain(f"{self.path}: {error.strerror}; what was to be added is lost")
+            return False
+        return True
+
+    @staticmethod
+    def _add(file: int, piece: bytes) -> None:
+        size = _trim(file)
+        written = os.write(file, piece)
+        if written != len(piece):
+            os.ftruncate(file, size)
+            raise OSError(0, f"only {written} of {len(piece)} bytes could be written")
+
+
+class MetricsLog:
+    """metrics.jsonl: one row per `append`, each carrying which start of the run wrote it."""
+
+    def __init__(self, path: Path, from_step: int, complain: Complain) -> None:
+        """Open the log of a run that goes on from `from_step` agent steps (0: a new one).
+
+        The first row says so; later rows of former starts are superseded by it.
+        """
+        self._file = AppendOnly(path, complain)
+        starts = [0]
+        with contextlib.suppress(OSError):
+            starts += [row["start"] for row in read_metrics(path) if type(row.get("start")) is int]
+        self.start = 1 + max(starts)
+        """How many times the run was started, this one included."""
+        self.append({"global_step": from_step, "resumed_from": from_step})
+
+    @property
+    def failed(self) -> int:
+        """Rows that the disk refused."""
+        return self._file.failed
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add a row; what is not finite becomes null."""
+        text = json.dumps(finite(row | {"start": self.start}), allow_nan=False)
+        self._file.append(text.encode() + b"\n")
+
+
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of metrics.jsonl as written; lines that are no whole row are passed over."""
+    if not path.exists():
+        return
+    with open(path, "rb") as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(row, dict) and line.endswith(b"\n"):
+                yield row
+
+
+def current_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows that count, in order of `global_step`.
+
+    A start that goes on from an older checkpoint supersedes what former ones wrote beyond it.
+    """
+    rows: list[dict[str, Any]] = []
+    for row in read_metrics(path):
+        if type(row.get("global_step")) is not int:
+            continue
+        # The first row of a start may have been lost to a full disk; any other will do.
+        begins = "resumed_from" in row or (rows and row.get("start") != rows[-1].get("start"))
+        while begins and rows and rows[-1]["global_step"] > row["global_step"]:
+            rows.pop()
+        rows.append(row)
+    return rows
+
+
+def curve(path: Path) -> list[tuple[int, float]]:
+    """Return the learning curve: (agent steps, mean true score), superseded rows left out."""
+    return [
+        (row["global_step"], float(row[RETURN]))
+        for row in current_rows(path)
+        if isinstance(row.get(RETURN), int | float)
+    ]
+
+
+class MonitorLog:
+    """Finished episodes of one simulator, in the form of Stable-Baselines3's Monitor.
+
+    The first line is `#{"t_start": ..., "env_id": ...}`, then follow columns r (true score), l
+    (length in agent steps), t (seconds since t_start).
+    """
+
+    def __init__(self, path: Path, env_id: str, t_start: float, complain: Complain) -> None:
+        """Prepare the file; one that exists is added to, and keeps its own `t_start`.
+
+        Args:
+            path: `monitor/<i>.monitor.csv`.
+            env_id: environment.
+            t_start: time.time() at the start of the run.
+            complain: told once of a disk error.
+        """
+        self._file = AppendOnly(path, complain)
+        self._rows: list[str] = []
+        header = json.dumps({"t_start": t_start, "env_id": env_id})
+        self._header = f"#{header}\nr,l,t\n"
+        self._t_start = t_start
+        if (former := _monitor_start(path)) is not None:
+            self._t_start, self._header = former, ""
+        elif path.exists():
+            with contextlib.suppress(OSError):
+                path.replace(path.with_name(path.name + ".damaged"))
+
+    @property
+    def failed(self) -> int:
+        """Flushes that the disk refused."""
+        return self._file.failed
+
+    def append(self, score: float, length: int, ended: float) -> None:
+        """Note an episode that ended at time.time() `ended`; `flush` writes it."""
+        self._rows.append(f"{float(score):.10g},{length},{round(ended - self._t_start, 6)}\n")
+
+    def flush(self) -> None:
+        """Write what was noted since the last time; if the disk refuses, it is lost."""
+        content = self._header + "".join(self._rows)
+        self._rows.clear()
+        if content and self._file.append(content.encode()):
+            self._header = ""
+
+
+def _trim(file: int) -> int:
+    """Cut off a last line without its end, which a killed process left; return the size then."""
+    size = os.fstat(file).st_size
+    if size == 0 or os.pread(file, 1, size - 1) == b"\n":
+        return size
+    first = max(0, size - TAIL_BYTES)
+    kept = first + os.pread(file, TAIL_BYTES, first).rfind(b"\n") + 1
+    os.ftruncate(file, kept)
+    return kept
+
+
+def _monitor_start(path: Path) -> float | None:
+    """Return `t_start` of an existing monitor file, or None where there is no sound header."""
+    try:
+        with open(path, "rb") as file:
+            first, columns = file.readline(10_000), file.readline(10_000)
+        start = json.loads(first.removeprefix(b"#"))["t_start"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    good = columns == b"r,l,t\n" and type(start) in (int, float) and math.isfinite(start)
+    return float(start) if good else None

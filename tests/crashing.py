@@ -1,0 +1,67 @@
+"""Environments that fail in every way that a simulator can fail; `--env-id tests.crashing:NAME`."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+HEALTHY_STEPS = 300
+
+
+class Failing(gymnasium.Env[Any, Any]):
+    """A trivial environment that calls `fail` after `HEALTHY_STEPS` steps."""
+
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, fail: Callable[[], None]) -> None:
+        self._fail, self._steps = fail, 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self._steps += 1
+        if self._steps == HEALTHY_STEPS:
+            self._fail()
+        return np.zeros(2, np.float32), float(action), self._steps % 50 == 0, False, {}
+
+
+def _raise() -> None:
+    raise ZeroDivisionError("the game divided by zero")
+
+
+def raising() -> Failing:
+    return Failing(_raise)
+
+
+def exiting() -> Failing:
+    return Failing(lambda: ctypes.CDLL(None).exit(1))
+
+
+def crashing() -> Failing:
+    return Failing(lambda: os.kill(os.getpid(), signal.SIGSEGV))
+
+
+def hanging() -> Failing:
+    return Failing(lambda: time.sleep(3600))
+
+
+def healthy() -> Failing:
+    return Failing(lambda: None)
+
+
+def unmakeable() -> Failing:
+    """Succeeds in the preflight, which makes one, and fails in the simulators."""
+    with open("/proc/self/cmdline", "rb") as file:
+        if file.read().startswith(b"galamp: simulator"):
+            raise OSError("no such file: level.dat")
+    return healthy()

@@ -1,0 +1,110 @@
+"""Real runs of the command line for tests: start, watch, look for what is left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+DEADLINE_S = 60.0
+
+
+def command(*arguments: object) -> list[str]:
+    """Return the command line `galamp run` with `arguments`."""
+    return [sys.executable, "-m", "galamp", "run", *map(str, arguments)]
+
+
+@contextlib.contextmanager
+def started(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """Start a run; whatever is left of it is killed at the end."""
+    process = subprocess.Popen(
+        command(*arguments),
+        cwd=ROOT,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        for pid in [*family(process.pid), process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.communicate(timeout=DEADLINE_S)
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run to the end."""
+    return subprocess.run(
+        command(*arguments), cwd=ROOT, text=True, capture_output=True, timeout=2 * DEADLINE_S
+    )
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """Return a run's summary.json."""
+    values: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return values
+
+
+def wait_for(ready: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
+    """Return the first true value of `ready`, or fail."""
+    until_s = time.monotonic() + deadline_s
+    while time.monotonic() < until_s:
+        value = ready()
+        if value:
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"{what} did not happen within {deadline_s:.0f} s")
+
+
+def family(pid: int) -> list[int]:
+    """Return the process ids of all descendants of `pid`."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                parents.setdefault(int(fields[1]), []).append(int(entry.name))
+    found, queue = [], [pid]
+    while queue:
+        below = parents.get(queue.pop(), [])
+        found += below
+        queue += below
+    return found
+
+
+def running(pid: int) -> bool:
+    """Whether `pid` still runs (a zombie does not)."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def titled(pid: int, title: str) -> list[int]:
+    """Return the descendants of `pid` whose title is `galamp: <title>...`."""
+    found = []
+    for child in family(pid):
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{child}/cmdline").read_bytes().decode(errors="replace")
+            if words.startswith(f"galamp: {title}"):
+                found.append(child)
+    return found
+
+
+def training(folder: Path) -> bool:
+    """Whether the run in `folder` has learned something already, as its metrics tell."""
+    with contextlib.suppress(OSError, ValueError):
+        last = (folder / "metrics.jsonl").read_text().splitlines()[-1]
+        return json.loads(last).get("losses/entropy") is not None
+    return False

@@ -1,0 +1,635 @@
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import random
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import galamp
+from galamp import checkpoint as checkpoints
+from galamp import evaluation
+from galamp.agent import Agent, usable_device
+from galamp.checkpoint import Checkpoint, Identity, LearnerState
+from galamp.cli import main
+from galamp.config import EnvironmentConfig, RunConfig, to_dict
+from galamp.environments import Environment, EnvironmentSpec, Transition, describe, list_games
+from galamp.environments import rom_name as rom
+from galamp.errors import CheckpointError, GalampError, UserError
+from galamp.evaluate import EvaluationConfig
+from galamp.models import ActorCritic, build_model
+from galamp.playing import Game, play, quotas, score
+from galamp.scoreboard import show
+from galamp.scores import REFERENCES, Reference, reference_for
+from galamp.trained import MEAN, locate, read
+
+CARTPOLE = Identity("CartPole-v1", "gymnasium: ...", (4,), 2, "a2c", "mlp", ())
+BREAKOUT = Identity("ALE/Breakout-v5", "classic: ...", (4, 84, 84), 4, "a2c", "gala", ())
+OBSERVATIONS = np.random.default_rng(5).normal(size=(64, 4)).astype(np.float32)
+
+
+def model_of(identity: Identity, seed: int) -> ActorCritic:
+    """A network whose choices differ: the initial policies are all but uniform."""
+    dtype = "uint8" if len(identity.observation_shape) == 3 else "float32"
+    shape, actions = identity.observation_shape, identity.num_actions
+    model = build_model(identity.network, shape, dtype, actions, seed=seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in ("policy.4.weight", "heads.weight"):
+                parameter.mul_(100.0)
+    return model
+
+
+def state_of(model: ActorCritic, rank: int) -> LearnerState:
+    parameters = {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
+    return LearnerState(rank, parameters, {}, {"updates": 1}, np.zeros(16, np.uint8))
+
+
+def saved(
+    folder: Path, identity: Identity, learners: int, *, seed: int = 0, steps: int = 0
+) -> Path:
+    """Save fresh networks as the checkpoint of a training, in the run folder `folder`."""
+    models = [model_of(identity, seed + rank) for rank in range(learners)]
+    layout = tuple((name, tuple(p.shape)) for name, p in models[0].named_parameters())
+    config = RunConfig(environment=EnvironmentConfig(env_id=identity.env_id))
+    states = tuple(state_of(model, rank) for rank, model in enumerate(models))
+    identity = dataclasses.replace(identity, layout=layout)
+    content = Checkpoint(identity, to_dict(config), {"agent_steps": steps}, states)
+    path = checkpoints.save(folder / "checkpoints", content)
+    checkpoints.point(path.parent, "latest", path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def cartpole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three learners."""
+    folder = tmp_path_factory.mktemp("cartpole")
+    saved(folder, CARTPOLE, 3, steps=700)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def breakout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two learners."""
+    folder = tmp_path_factory.mktemp("breakout")
+    saved(folder, BREAKOUT, 2, steps=12_345)
+    return folder
+
+
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Describe environments in this process; the probe itself is tested with the environments."""
+    monkeypatch.setattr(evaluation, "start_probe", lambda config: config)
+    monkeypatch.setattr(evaluation, "finish_probe", describe)
+
+
+def answer(capsys: pytest.CaptureFixture[str], *words: str | Path) -> dict[str, Any]:
+    """Run `galamp eval --json`."""
+    assert main(["eval", *map(str, words), "--json", "--quiet"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    report: dict[str, Any] = json.loads(captured.out)
+    return report
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+    """Run `galamp eval`, which must fail with one line and exit code 2; return the line."""
+    try:
+        code: object = main(["eval", *map(str, words)])
+    except SystemExit as error:
+        code = error.code
+    captured = capsys.readouterr()
+    assert code == 2
+    assert captured.out == ""
+    assert captured.err.startswith("galamp: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+# --- agents ---
+
+
+def test_mean_of_learners_is_the_average(cartpole: Path) -> None:
+    trained = read(locate(cartpole).path)
+    models = [dict(model_of(CARTPOLE, rank).named_parameters()) for rank in range(3)]
+    mean = trained.parameters(MEAN)
+    assert list(mean) == list(models[0])
+    for name, value in mean.items():
+        flat = [model[name].detach().numpy().ravel().tolist() for model in models]
+        expected = [sum(numbers) / 3 for numbers in zip(*flat, strict=True)]
+        np.testing.assert_array_equal(value.ravel(), np.array(expected, np.float32))
+        assert value.dtype == np.float32
+
+
+@pytest.mark.parametrize("learner", [MEAN, 0, 2])
+def test_greedy_takes_the_largest_logit_of_the_asked_for_network(
+    cartpole: Path, learner: Any
+) -> None:
+    model = model_of(CARTPOLE, 0)
+    with torch.no_grad():
+        wanted = read(locate(cartpole).path).parameters(learner)
+        if learner != MEAN:
+            wanted = {
+                n: p.detach().numpy() for n, p in model_of(CARTPOLE, learner).named_parameters()
+            }
+        for name, parameter in model.named_parameters():
+            parameter.copy_(torch.from_numpy(wanted[name]))
+        logits, _ = model(torch.from_numpy(OBSERVATIONS))
+    actions = galamp.load(cartpole, learner=learner).act(OBSERVATIONS, greedy=True)
+    assert isinstance(actions, np.ndarray)
+    assert actions.tolist() == logits.argmax(-1).tolist()
+    assert 0 < sum(actions.tolist()) < 64
+
+
+@pytest.mark.parametrize("run", ["cartpole", "breakout"])
+def test_one_observation_gets_the_action_that_it_gets_in_a_batch(
+    run: str, request: pytest.FixtureRequest
+) -> None:
+    agent = galamp.load(request.getfixturevalue(run), learner=0)
+    batch: NDArray[Any] = OBSERVATIONS
+    if run == "breakout":
+        batch = np.random.default_rng(1).integers(0, 256, (6, 4, 84, 84)).astype(np.uint8)
+    together = agent.act(batch, greedy=True)
+    assert isinstance(together, np.ndarray)
+    assert together.dtype == np.int64
+    assert together.shape == (len(batch),)
+    alone = [agent.act(one, greedy=True) for one in batch]
+    assert all(type(action) is int for action in alone)
+    assert alone == together.tolist()
+    agent.seed(9)
+    drawn = agent.act(batch[0])
+    agent.seed(9)
+    assert np.asarray(agent.act(batch[:1])).tolist() == [drawn]
+
+
+def test_drawn_actions_follow_the_policy_and_the_seed(cartpole: Path) -> None:
+    with torch.no_grad():
+        logits, _ = model_of(CARTPOLE, 1)(torch.from_numpy(OBSERVATIONS[:1]))
+    same = np.repeat(OBSERVATIONS[:1], 20_000, axis=0)
+    agent = galamp.load(cartpole, learner=1, seed=4)
+    first = np.asarray(agent.act(same))
+    # Five standard deviations of a share of 20,000.
+    assert abs(first.mean() - float(logits.softmax(-1)[0, 1])) < 5 * 0.5 / 20_000**0.5
+    assert not np.array_equal(first, np.asarray(agent.act(same)))
+    again = galamp.load(cartpole, learner=1, seed=4)
+    assert np.array_equal(first, np.asarray(again.act(same)))
+    other = galamp.load(cartpole, learner=1, seed=5)
+    assert not np.array_equal(first, np.asarray(other.act(same)))
+
+
+def test_observations_are_taken_as_environments_give_them(cartpole: Path) -> None:
+    agent = galamp.load(cartpole)
+    expected = np.asarray(agent.act(OBSERVATIONS, greedy=True)).tolist()
+    frozen = OBSERVATIONS.copy()
+    frozen.setflags(write=False)
+    given: tuple[Any, ...] = (OBSERVATIONS.astype(np.float64), OBSERVATIONS.tolist(), frozen)
+    for observations in given:
+        assert np.asarray(agent.act(observations, greedy=True)).tolist() == expected
+    assert np.asarray(agent.act(np.zeros((0, 4), np.float32))).shape == (0,)
+
+
+def test_float_images_are_not_scaled_and_bytes_are(breakout: Path) -> None:
+    trained = read(locate(breakout).path)
+    identity = dataclasses.replace(trained.checkpoint.identity, env_id="my.module:make")
+    content = dataclasses.replace(trained.checkpoint, identity=identity)
+    own = Agent(dataclasses.replace(trained, checkpoint=content), 0, torch.device("cpu"))
+    frames = np.random.default_rng(2).integers(0, 256, (8, 4, 84, 84)).astype(np.uint8)
+    frames = np.repeat(frames, 12, axis=0)
+    scaled = frames.astype(np.float32) / 255
+
+    # Not greedy: without biases, the scale of the inputs changes no order of the logits.
+    def drawn(observations: NDArray[Any]) -> list[int]:
+        own.seed(1)
+        return np.asarray(own.act(observations)).tolist()  # type: ignore[no-any-return]
+
+    assert drawn(frames) == drawn(scaled)
+    assert drawn(frames) != drawn(scaled / 255)
+
+
+def test_wrong_observations_are_refused(cartpole: Path, breakout: Path) -> None:
+    agent = galamp.load(cartpole)
+    shapes: tuple[tuple[int, ...], ...] = ((), (3,), (2, 5), (1, 2, 4))
+    for shape in shapes:
+        with pytest.raises(UserError, match=r"expected \[4\] for one, or \[B, 4\] for a batch"):
+            agent.act(np.zeros(shape, np.float32))
+    with pytest.raises(UserError, match="expected numbers"):
+        agent.act(np.array(["a", "b", "c", "d"]))
+    with pytest.raises(UserError, match="expected uint8"):
+        galamp.load(breakout).act(np.zeros((4, 84, 84), np.float32))
+
+
+def test_agent_knows_what_it_is(cartpole: Path) -> None:
+    agent = galamp.load(str(cartpole))
+    assert (agent.learner, agent.agent_steps, agent.identity.env_id) == (MEAN, 700, "CartPole-v1")
+    assert agent.path.name == "ckpt-000000000700"
+    assert (agent.spec.env_id, agent.spec.num_actions) == ("CartPole-v1", 2)
+
+
+def test_bad_requests_name_what_is_possible(cartpole: Path, tmp_path: Path) -> None:
+    requests: list[tuple[str, type[GalampError], Callable[[], object]]] = [
+        ("no learner", CheckpointError, lambda: galamp.load(cartpole, learner=3)),
+        ("expected mean or", UserError, lambda: galamp.load(cartpole, learner="0")),  # type: ignore[arg-type]
+        ("expected mean or", UserError, lambda: galamp.load(cartpole, learner=-1)),
+        ("best or latest", UserError, lambda: galamp.load(cartpole, which="newest")),
+        ("no such path", CheckpointError, lambda: galamp.load(tmp_path / "none")),
+        ("holds no checkpoint", CheckpointError, lambda: galamp.load(tmp_path)),
+        ("expected auto, cpu", UserError, lambda: usable_device("tpu")),
+        ("expected auto, cpu", UserError, lambda: usable_device("")),
+        ("shows", UserError, lambda: usable_device("cuda:99")),
+    ]
+    for words, kind, request in requests:
+        with pytest.raises(kind, match=words) as caught:
+            request()
+        assert "\n" not in str(caught.value)
+
+
+def test_parameters_that_are_not_finite_are_refused(cartpole: Path) -> None:
+    trained = read(locate(cartpole).path)
+    trained.checkpoint.learners[1].parameters["policy.0.bias"][3] = np.nan
+    trained.parameters(0)
+    for learner in (1, MEAN):
+        with pytest.raises(CheckpointError, match="learner 1 has parameters that are not finite"):
+            trained.parameters(learner)
+
+
+# --- which checkpoint ---
+
+
+def test_every_way_to_name_a_checkpoint(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    older = saved(run, CARTPOLE, 1, steps=100)
+    newer = saved(run, CARTPOLE, 1, seed=7, steps=200)
+    inner = run / "checkpoints"
+    assert locate(run).path == newer
+    with pytest.raises(CheckpointError, match="no best checkpoint"):
+        locate(run, "best")
+    checkpoints.point(inner, "best", older)
+    (tmp_path / "link").symlink_to(run)
+    for path in (run, inner, inner / "best", older, tmp_path / "link"):
+        assert locate(path).path == older, path
+    for path in (run, inner, tmp_path / "link"):
+        assert locate(path, "latest").path == newer, path
+        assert locate(path, "best").path == older, path
+    assert locate(inner / "latest").path == newer
+    with pytest.raises(UserError, match="is one checkpoint"):
+        locate(older, "latest")
+
+
+def test_damaged_checkpoints_are_passed_over_aloud(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at_once(monkeypatch)
+    saved(tmp_path, CARTPOLE, 1, steps=100)
+    newer = saved(tmp_path, CARTPOLE, 1, steps=200)
+    (newer / "state.json").write_text("{}")
+    assert main(["eval", str(tmp_path), "--episodes", "1", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["agent_steps"] == 100
+    assert "warning: damaged checkpoint passed over" in captured.err
+
+
+def test_a_checkpoint_whose_settings_name_another_game_is_refused(cartpole: Path) -> None:
+    path = locate(cartpole).path
+    content = checkpoints.load(path)
+    content.config["environment"]["env_id"] = "os:abort"
+    other = checkpoints.save(cartpole.parent / "other", content)
+    with pytest.raises(CheckpointError, match="but its settings name os:abort"):
+        galamp.load(other)
+
+
+def test_another_version_of_the_environment_is_refused(cartpole: Path) -> None:
+    trained = read(locate(cartpole).path)
+    spec = describe(trained.environment)
+    trained.check_fits(spec)
+    with pytest.raises(CheckpointError, match=r"2 actions, but CartPole-v1 has .* 3 here"):
+        trained.check_fits(dataclasses.replace(spec, num_actions=3))
+
+
+# --- playing ---
+
+Course = list[Game]
+
+
+class Scripted(Environment):
+    """Lanes whose games are written down: the reward of a game comes with its last step."""
+
+    def __init__(self, courses: list[Course]) -> None:
+        self.num_envs = len(courses)
+        self.spec = EnvironmentSpec("scripted", (1,), "float32", 2, ("0", "1"), 1, False, "-")
+        self._courses = courses
+
+    def reset(self) -> NDArray[Any]:
+        self._games = [iter(course) for course in self._courses]
+        self._game = [next(games) for games in self._games]
+        self._at = [0] * self.num_envs
+        return np.zeros((self.num_envs, 1), np.float32)
+
+    def step(self, actions: NDArray[np.int64]) -> Transition:
+        rewards = np.zeros(self.num_envs, np.float32)
+        terminated, truncated, reset = (np.zeros(self.num_envs, np.bool_) for _ in range(3))
+        for lane, game in enumerate(self._game):
+            if self._at[lane] == game.length:
+                self._game[lane], self._at[lane] = next(self._games[lane]), 0
+                reset[lane] = True
+                continue
+            self._at[lane] += 1
+            if self._at[lane] == game.length:
+                rewards[lane] = game.ret
+                (truncated if game.truncated else terminated)[lane] = True
+        observations = np.arange(self.num_envs, dtype=np.float32)[:, np.newaxis]
+        return Transition(observations, rewards, terminated, truncated, reset)
+
+    def close(self) -> None:
+        pass
+
+
+def scripts(lanes: int, games: int) -> list[Course]:
+    """Half of the games are short and poor, half are long and good."""
+    draw = random.Random(3)
+    kinds = (Game(0.0, 1, False), Game(5.0, 40, False), Game(5.0, 40, True), Game(0.0, 2, False))
+    return [[draw.choice(kinds) for _ in range(games)] for _ in range(lanes)]
+
+
+@pytest.mark.parametrize("episodes", [1, 4, 10, 43])
+def test_each_lane_plays_its_share_whatever_the_lengths(episodes: int) -> None:
+    courses = scripts(lanes=min(4, episodes), games=500)
+    seen: list[int] = []
+
+    def act(observations: NDArray[Any]) -> NDArray[np.int64]:
+        seen.append(len(observations))
+        return np.zeros(len(observations), np.int64)
+
+    told: list[Game] = []
+    games = play(Scripted(courses), act, episodes, told.append)
+    share, rest = divmod(episodes, len(courses))
+    expected = [course[: share + (lane < rest)] for lane, course in enumerate(courses)]
+    assert games == [game for course in expected for game in course]
+    assert len(told) == episodes
+    assert sorted(map(str, told)) == sorted(map(str, games))
+    # Lanes that are done are not acted for.
+    assert seen[0] == len(courses)
+    assert sum(seen) == sum(game.length + 1 for game in games)
+
+
+def test_quotas_differ_by_one_at_most() -> None:
+    for episodes, lanes in ((1, 1), (30, 16), (5, 5), (17, 4)):
+        shares = quotas(episodes, lanes).tolist()
+        assert sum(shares) == episodes
+        assert max(shares) - min(shares) <= 1
+
+
+def test_score_is_the_textbook_statistics() -> None:
+    returns = [3.0, 1.0, 4.0, 1.0, 5.0, 9.0]
+    games = [Game(ret, 10 * index, index == 2) for index, ret in enumerate(returns)]
+    found = score(games, Reference(1.0, 3.0))
+    assert found.mean == pytest.approx(statistics.mean(returns))
+    assert found.median == statistics.median(returns)
+    assert found.std == pytest.approx(statistics.stdev(returns))
+    assert found.standard_error == pytest.approx(statistics.stdev(returns) / 6**0.5)
+    assert (found.min, found.max, found.mean_length) == (1.0, 9.0, 25.0)
+    assert (found.episodes, found.truncated) == (6, 1)
+    assert found.human_normalised_percent == pytest.approx((23 / 6 - 1) / 2 * 100)
+    single = score([Game(2.0, 7, False)], None)
+    assert (single.mean, single.std, single.standard_error) == (2.0, None, None)
+    assert single.human_normalised_percent is None
+
+
+def test_published_scores() -> None:
+    six = {
+        "BeamRider": (363.9, 16926.5),
+        "Breakout": (1.7, 30.5),
+        "Pong": (-20.7, 14.6),
+        "Qbert": (163.9, 13455.0),
+        "Seaquest": (68.4, 42054.7),
+        "SpaceInvaders": (148.0, 1668.7),
+    }
+    for game, scores in six.items():
+        assert reference_for(f"ALE/{game}-v5") == scores
+    assert reference_for("CartPole-v1") is None
+    assert reference_for("ALE/VideoPinball-v5") is None
+    assert len(REFERENCES) == 56
+    assert set(REFERENCES) <= {rom(f"ALE/{game}-v5") for game in list_games()}
+    assert all(reference.random < reference.human for reference in REFERENCES.values())
+
+
+# --- the command ---
+
+
+def test_evaluation_scores_whole_games_by_true_rewards() -> None:
+    trained = EnvironmentConfig("ALE/Pong-v5", 4, "machado", sticky_actions=0.1, frame_skip=3)
+    plain = evaluation.evaluation_environment(trained, EvaluationConfig())
+    assert plain == dataclasses.replace(
+        trained,
+        num_envs=16,
+        noop_max=30,
+        max_frames=108_000,
+        life_loss_ends=False,
+        clip_rewards=False,
+    )
+    asked = EvaluationConfig(noop_max=0, max_frames=50, sticky_actions=0.25, episodes=3)
+    changed = evaluation.evaluation_environment(trained, asked)
+    assert (changed.noop_max, changed.max_frames, changed.sticky_actions) == (0, 50, 0.25)
+    assert changed.num_envs == 3
+    gym = evaluation.evaluation_environment(EnvironmentConfig("CartPole-v1"), EvaluationConfig())
+    assert (gym.noop_max, gym.max_frames, gym.sticky_actions) == (None, None, None)
+
+
+def test_cartpole_from_the_command_line(
+    cartpole: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once(monkeypatch)
+    seeds: list[int] = []
+    seed_agent = Agent.seed
+
+    def noted(self: Agent, seed: int) -> None:
+        seeds.append(seed)
+        seed_agent(self, seed)
+
+    monkeypatch.setattr(Agent, "seed", noted)
+    words = (cartpole, "--episodes", "7", "--num-envs", "3", "--learner", "each")
+    report = answer(capsys, *words, "--seed", "3")
+    rows = report["results"]
+    assert [row["learner"] for row in rows] == [0, 1, 2, "mean"]
+    for row in rows:
+        # In CartPole every step is worth 1.
+        assert row["returns"] == row["lengths"]
+        assert row["episodes"] == len(row["returns"]) == 7
+        assert row["mean"] == pytest.approx(statistics.mean(row["returns"]))
+        assert (row["min"], row["max"]) == (min(row["returns"]), max(row["returns"]))
+        assert row["human_normalised_percent"] is None
+    assert (report["env_id"], report["agent_steps"], report["num_envs"]) == ("CartPole-v1", 700, 3)
+    assert (report["seed"], report["greedy"], report["reference"]) == (3, False, None)
+    assert report["checkpoint"] == str(cartpole.resolve() / "checkpoints" / "ckpt-000000000700")
+    assert report["versions"]["galamp"] == galamp.__version__
+    assert "command" in report
+    files = list(cartpole.glob("eval-ckpt-000000000700-each-*.json"))
+    assert [json.loads(file.read_text()) for file in files] == [report]
+    # The agents play from the same seed of the sampling, which comes from --seed.
+    first = seeds[-4:]
+    assert len(set(first)) == 1
+    again = answer(capsys, *words, "--seed", "3")
+    assert again["results"] == rows
+    assert len(list(cartpole.glob("eval-*-each-*.json"))) == 2
+    other = answer(capsys, *words, "--seed", "4")
+    assert other["results"] != rows
+    assert seeds[-4:] != first
+    # Greedy agents draw nothing: what is left to differ are the games.
+    greedy = [
+        answer(capsys, cartpole, "--episodes", "5", "--greedy", "--seed", seed)["results"]
+        for seed in ("3", "3", "4")
+    ]
+    assert greedy[0] == greedy[1] != greedy[2]
+
+
+def test_breakout_from_the_command_line(
+    breakout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "result.json"
+    words = ["--episodes", "2", "--max-frames", "200", "--greedy", "--output", str(file)]
+    assert main(["eval", str(breakout), "--sticky-actions", "0.25", *words]) == 0
+    captured = capsys.readouterr()
+    report = json.loads(file.read_text())
+    (row,) = report["results"]
+    assert (row["learner"], row["truncated"], row["lengths"]) == ("mean", 2, [50, 50])
+    assert row["human_normalised_percent"] == pytest.approx((row["mean"] - 1.7) / 28.8 * 100)
+    for words_ in ("sticky 0.25", "no-ops 30", "life loss ignored", "rewards not clipped"):
+        assert words_ in report["protocol"]
+    table = captured.out
+    assert "after 12,345 agent steps" in table
+    assert "2 episodes each, actions most probable, seed 1" in table
+    assert "Cut: 2 episodes were ended by 200 emulator frames; a greedy agent can stall" in table
+    assert "(Wang et al. 2016" in table
+    assert f"{row['human_normalised_percent']:.1f}%" in table
+    assert captured.err == f"written: {file}\n"
+
+
+def test_user_errors_are_one_line(
+    cartpole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = tmp_path / "there.json"
+    there.write_text("mine")
+    mistakes: list[tuple[str, tuple[str | Path, ...]]] = [
+        ("no such path", (tmp_path / "none",)),
+        ("--episodes 0: expected a whole number from 1", (cartpole, "--episodes", "0")),
+        ("--sticky-actions 1.5: expected a number", (cartpole, "--sticky-actions", "1.5")),
+        ("--which newest: expected one of best, latest", (cartpole, "--which", "newest")),
+        ("--learner last: expected mean, each", (cartpole, "--learner", "last")),
+        ("no learner [8]", (cartpole, "--learner", "8")),
+        ("exists already", (cartpole, "--output", there)),
+        ("no folder that can be written to", (cartpole, "--output", tmp_path / "no" / "x.json")),
+        ("--device tpu", (cartpole, "--device", "tpu")),
+        ("only for Atari games", (cartpole, "--noop-max", "3")),
+        ("--gredy", (cartpole, "--gredy")),
+    ]
+    for words, arguments in mistakes:
+        assert words in complaint(capsys, *arguments)
+    assert there.read_text() == "mine"
+
+
+def test_a_report_never_takes_the_place_of_a_file(tmp_path: Path) -> None:
+    target = tmp_path / "eval.json"
+    target.write_text("mine")
+    assert evaluation.write(target, {"a": 1}) == tmp_path / "eval-2.json"
+    assert evaluation.write(target, {"a": 2}) == tmp_path / "eval-3.json"
+    assert target.read_text() == "mine"
+    assert json.loads((tmp_path / "eval-2.json").read_text()) == {"a": 1}
+
+
+def test_a_full_disk_does_not_lose_the_result(
+    cartpole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(path: Path, content: bytes) -> None:
+        path.write_bytes(content[:10])
+        raise OSError(28, "No space left on device")
+
+    at_once(monkeypatch)
+    monkeypatch.setattr(evaluation, "write_new", refuse)
+    file = tmp_path / "result.json"
+    assert main(["eval", str(cartpole), "--episodes", "1", "--output", str(file)]) == 70
+    captured = capsys.readouterr()
+    assert "1 episodes each" in captured.out
+    assert captured.err == f"galamp: {file} not written: No space left on device\n"
+    assert not file.exists()
+
+
+def test_interrupted_games_leave_nothing(
+    cartpole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    at_once(monkeypatch)
+    act = Agent.act
+    calls = []
+
+    def interrupted(self: Agent, observations: Any, *, greedy: bool = False) -> Any:
+        calls.append(1)
+        if len(calls) == 400:
+            raise KeyboardInterrupt
+        return act(self, observations, greedy=greedy)
+
+    monkeypatch.setattr(Agent, "act", interrupted)
+    words = ["--episodes", "100", "--num-envs", "1", "--output", str(tmp_path / "result.json")]
+    assert main(["eval", str(cartpole), *words]) == 130
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    line = captured.err
+    assert line.startswith("galamp: interrupted after ")
+    assert line.endswith(" games; nothing written\n")
+    assert int(line.split()[3]) > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_table_fits_a_narrow_terminal() -> None:
+    games = [Game(12_345.0, 9_876, False), Game(100.0, 20, True), Game(33_333.0, 77, False)]
+    rows = [{"learner": n, **score(games, Reference(1.0, 9e4)).to_dict()} for n in (0, 10, "mean")]
+    report = {
+        "env_id": "ALE/Qbert-v5",
+        "agent_steps": 50_000_000,
+        "protocol": "classic",
+        "checkpoint": "runs/a",
+        "greedy": False,
+        "seed": 1,
+        "max_frames": 108_000,
+        "results": rows,
+        "reference": {"random": 1.0, "human": 9e4, "source": "a table"},
+    }
+    for width in (80, 120):
+        file = io.StringIO()
+        show(report, file, width)
+        lines = file.getvalue().splitlines()
+        assert max(map(len, lines)) <= width
+        by_first = {line.split()[0]: line.split() for line in lines if line.split()}
+        headings = "learner mean std err median std min max length cut human"
+        assert " ".join(by_first["learner"]) == headings
+        std = statistics.stdev(game.ret for game in games)
+        assert by_first["mean"] == [
+            *("mean", "15,259.3", f"{std / 3**0.5:,.1f}", "12,345.0", f"{std:,.1f}"),
+            *("100.00", "33,333.0", "3,324.3", "1", "17.0%"),
+        ]
+        assert not any("…" in line for line in lines)
+
+
+def test_the_package_and_the_options_stay_light() -> None:
+    heavy = ("torch", "numpy", "gymnasium", "ale_py", "rich")
+    code = (
+        "import argparse, sys, galamp, galamp.evaluate;"
+        "galamp.evaluate.add_options(argparse.ArgumentParser());"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    with pytest.raises(AttributeError, match="no attribute 'lod'"):
+        _ = galamp.lod

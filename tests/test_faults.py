@@ -1,0 +1,154 @@
+"""Real processes, real signals: what ends a run, how fast, and what is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from galamp import checkpoint
+from tests.engine import family, run, running, started, summary, titled, training, wait_for
+
+ENDLESS = ["--total-steps", 10**9, "--learners", 2, "--num-envs", 4, "--quiet"]
+ENDLESS += ["--log-every-s", 0.1, "--env-id", "tests.crashing:healthy"]
+
+
+def gone(children: list[int], deadline_s: float = 2.0) -> None:
+    """Wait for the end of `children`, the last of which is Python's own resource tracker."""
+    wait_for(lambda: not any(map(running, children)), "the end of all children", deadline_s)
+
+
+def shared_names() -> set[str]:
+    return set(os.listdir("/dev/shm"))
+
+
+def test_killed_supervisor_leaves_nothing(tmp_path: Path) -> None:
+    before = shared_names()
+    with started(*ENDLESS, "--run-dir", tmp_path / "run") as process:
+        wait_for(lambda: training(tmp_path / "run"), "training")
+        children = family(process.pid)
+        assert len(children) >= 4
+        process.kill()
+        gone(children)
+    assert shared_names() == before
+
+
+def test_supervisor_killed_while_children_start(tmp_path: Path) -> None:
+    with started(*ENDLESS, "--run-dir", tmp_path / "run") as process:
+        wait_for(lambda: len(family(process.pid)) >= 3, "the first children")
+        children = family(process.pid)
+        process.kill()
+        gone(children)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_saves_and_stops(tmp_path: Path, number: int, code: int) -> None:
+    folder = tmp_path / "run"
+    with started(*ENDLESS, "--run-dir", folder) as process:
+        wait_for(lambda: training(folder), "training")
+        children = family(process.pid)
+        began = time.monotonic()
+        process.send_signal(number)
+        assert process.wait(timeout=20) == code
+        assert time.monotonic() - began < 5.0
+        gone(children)
+    told = summary(folder)
+    assert told["status"] == "stopped"
+    saved = checkpoint.load(checkpoint.find(folder).path)
+    assert saved.progress["agent_steps"] == told["agent_steps"] > 0
+
+
+def test_second_signal_ends_at_once(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with started(*ENDLESS, "--run-dir", folder) as process:
+        wait_for(lambda: training(folder), "training")
+        children = family(process.pid)
+        for child in titled(process.pid, "learner"):
+            os.kill(child, signal.SIGSTOP)  # the first signal alone would now take seconds
+        process.send_signal(signal.SIGINT)
+        wait_for(lambda: handled(process.pid, signal.SIGINT), "the first signal", 2.0)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130
+        assert time.monotonic() - began < 2.0
+        gone(children)
+
+
+def handled(pid: int, number: int) -> bool:
+    """Whether a signal that was sent to `pid` is no longer pending."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    pending = next(line for line in status.splitlines() if line.startswith("ShdPnd"))
+    return not int(pending.split()[1], 16) & (1 << (number - 1))
+
+
+@pytest.mark.parametrize("role", ["learner 1", "simulator 0.0"])
+def test_killed_child_ends_the_run(tmp_path: Path, role: str) -> None:
+    folder = tmp_path / "run"
+    with started(*ENDLESS, "--run-dir", folder) as process:
+        wait_for(lambda: training(folder), "training")
+        [victim] = titled(process.pid, role)
+        children = family(process.pid)
+        began = time.monotonic()
+        os.kill(victim, signal.SIGKILL)
+        _, complaint = process.communicate(timeout=20)
+        assert time.monotonic() - began < 5.0
+        assert process.returncode == 70
+        gone(children)
+    assert complaint.startswith(f"galamp: {role} was ended by SIGKILL")
+    assert summary(folder)["failure"] == f"{role} was ended by SIGKILL"
+    assert checkpoint.load(checkpoint.find(folder).path).progress["agent_steps"] > 0
+
+
+def test_stopped_simulator_is_noticed(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with started(*ENDLESS, "--run-dir", folder, "--hang-after-s", 1.5) as process:
+        wait_for(lambda: training(folder), "training")
+        os.kill(titled(process.pid, "simulator 1.0")[0], signal.SIGSTOP)
+        _, complaint = process.communicate(timeout=20)
+        assert process.returncode == 70
+    assert complaint.startswith("galamp: simulator 1.0 hung: no progress for 2 s in phase")
+
+
+FAILURES = [
+    ("raising", "raised ZeroDivisionError: the game divided by zero", "in _raise"),
+    ("exiting", "called exit(1) from native code", ""),
+    ("crashing", "was ended by SIGSEGV", "Segmentation fault"),
+    ("hanging", "hung: no progress", "in <lambda>"),
+    ("unmakeable", "no such file: level.dat", "in unmakeable"),
+]
+
+
+@pytest.mark.parametrize(("name", "cause", "details"), FAILURES)
+def test_failing_environment(tmp_path: Path, name: str, cause: str, details: str) -> None:
+    folder = tmp_path / "run"
+    endless = ["--env-id", f"tests.crashing:{name}", "--total-steps", 10**9, "--learners", 1]
+    ended = run(*endless, "--num-envs", 2, "--hang-after-s", 1.5, "--quiet", "--run-dir", folder)
+    assert ended.returncode == 70
+    first, *rest = ended.stderr.splitlines()
+    assert first.startswith("galamp: simulator 0.0 ")
+    assert cause in first
+    assert details in "\n".join(rest)
+    assert (folder / "checkpoints" / "latest").exists()
+
+
+def test_paused_tree_goes_on(tmp_path: Path) -> None:
+    """A pause of everyone, as by Ctrl-Z or a sleeping laptop, is nobody's hang."""
+    folder = tmp_path / "run"
+    with started(*ENDLESS, "--run-dir", folder, "--hang-after-s", 1.0) as process:
+        wait_for(lambda: training(folder), "training")
+        everyone = [process.pid, *family(process.pid)]
+        for pid in everyone:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(3.0)
+        for pid in reversed(everyone):
+            os.kill(pid, signal.SIGCONT)
+        rows = len((folder / "metrics.jsonl").read_text().splitlines())
+        wait_for(
+            lambda: len((folder / "metrics.jsonl").read_text().splitlines()) > rows + 5,
+            "more training",
+            20.0,
+        )
+        assert process.poll() is None

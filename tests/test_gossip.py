@@ -1,0 +1,318 @@
+"""Slots, mailboxes and mixing: nothing torn, nothing read twice, nothing waited for in vain."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from galamp.control import ControlBlock
+from galamp.errors import RunFailed, StopRun
+from galamp.gossip.mailbox import CAPACITY, Mailbox, Token
+from galamp.gossip.mixing import Gossiper, ParameterSlots, gossip_specs
+from galamp.gossip.slots import VersionedSlots, header_spec
+from galamp.gossip.topologies.base import Topology
+from galamp.gossip.topologies.ring import DirectedRing
+from galamp.metrics import MetricsBoard
+from galamp.shm import ArraySpec, SharedArrays, Wakeup
+
+
+class Killed(Exception):
+    """Stands for a SIGKILL in the middle of a write."""
+
+
+class Complete(Topology):
+    """Everyone sends to everyone."""
+
+    def out_peers(self, rank: int, round_: int) -> tuple[int, ...]:
+        return tuple(peer for peer in range(self.size) if peer != rank)
+
+    in_peers = out_peers
+
+
+def world(topology: Topology, parameters: int) -> tuple[SharedArrays, tuple[Wakeup, ...]]:
+    specs = ControlBlock.specs(topology.size) + MetricsBoard.specs(topology.size, 1)
+    arrays = SharedArrays.create(specs + gossip_specs(topology, parameters))
+    control = ControlBlock(arrays)
+    control.prepare()
+    for rank in range(topology.size):
+        control.set_alive(rank, True)
+    return arrays, tuple(Wakeup() for _ in range(topology.size))
+
+
+def gossiper(
+    arrays: SharedArrays,
+    wakeups: tuple[Wakeup, ...],
+    topology: Topology,
+    rank: int,
+    vector: torch.Tensor,
+    *,
+    sync: bool = False,
+    max_staleness: int = 100,
+    idle: Any = lambda: None,
+) -> Gossiper:
+    row = MetricsBoard(arrays, topology.size).learner(rank)
+    return Gossiper(
+        arrays,
+        rank,
+        topology,
+        vector,
+        wakeups=wakeups,
+        row=row,
+        idle=idle,
+        sync=sync,
+        max_staleness=max_staleness,
+    )
+
+
+def row(arrays: SharedArrays, learners: int, rank: int) -> Any:
+    return MetricsBoard(arrays, learners).learner(rank)
+
+
+class TestSlots:
+    @staticmethod
+    def pair() -> tuple[VersionedSlots, np.ndarray[Any, Any], SharedArrays]:
+        arrays = SharedArrays.create([header_spec("h"), ArraySpec("p", (2, 8), "float32")])
+        return VersionedSlots(arrays, "h"), arrays["p"], arrays
+
+    @staticmethod
+    def publish(slots: VersionedSlots, payload: Any, value: float) -> None:
+        slots.write(
+            lambda slot: payload[slot].__setitem__(slice(None), value),
+            incarnation=0,
+            round_=int(value),
+            version=int(value),
+        )
+
+    @staticmethod
+    def read(slots: VersionedSlots, payload: Any, number: int | None = None) -> Any:
+        copies: list[Any] = []
+        header = slots.read(lambda slot: copies.append(payload[slot].copy()), number)
+        return None if header is None else (header.version, copies[-1])
+
+    def test_newest_and_the_one_before(self) -> None:
+        slots, payload, _ = self.pair()
+        assert self.read(slots, payload) is None
+        for value in (1, 2, 3):
+            self.publish(slots, payload, value)
+        version, copy = self.read(slots, payload)
+        assert version == 3
+        assert (copy == 3).all()
+        assert self.read(slots, payload, 2)[0] == 2
+        assert self.read(slots, payload, 1) is None, "overwritten by 3"
+
+    def test_killed_writer_is_never_read(self) -> None:
+        slots, payload, arrays = self.pair()
+        self.publish(slots, payload, 1)
+        self.publish(slots, payload, 2)
+
+        def half(slot: int) -> None:
+            payload[slot][:4] = 3
+            raise Killed
+
+        for life in range(3):
+            with pytest.raises(Killed):
+                slots.write(half, incarnation=life, round_=3, version=3)
+            assert self.read(slots, payload)[0] == 2, "the whole one is still there"
+            assert self.read(slots, payload, 1) is None, "half of it is overwritten"
+            assert self.read(slots, payload, 3) is None
+            slots = VersionedSlots(arrays, "h")
+        self.publish(slots, payload, 3)
+        version, copy = self.read(slots, payload)
+        assert version == 3
+        assert (copy == 3).all()
+
+    def test_overwritten_while_copied(self) -> None:
+        slots, payload, _ = self.pair()
+        self.publish(slots, payload, 1)
+
+        def slow_copy(slot: int) -> None:
+            for value in (2, 3):
+                self.publish(slots, payload, value)
+
+        assert slots.read(slow_copy) is None
+
+
+class TestMailbox:
+    def box(self) -> Mailbox:
+        return Mailbox(SharedArrays.create([Mailbox.spec(0, 1)]), 0, 1)
+
+    def test_order_and_newest(self) -> None:
+        box = self.box()
+        assert box.newest() is None
+        assert box.oldest() is None
+        for number in (1, 2, 3):
+            box.put(Token(number, number, 0))
+        assert box.unread == 3
+        assert box.oldest() == (Token(1, 1, 0), 0)
+        token, index = box.newest() or pytest.fail("nothing")
+        assert token.number == 3
+        assert box.accept(index) == 2, "two were passed over"
+        assert box.unread == 0
+        assert box.newest() is None, "a message is read once"
+
+    def test_overrun(self) -> None:
+        box = self.box()
+        for number in range(3 * CAPACITY):
+            box.put(Token(number, number, 0))
+        assert box.oldest() is None, "overwritten"
+        token, index = box.newest() or pytest.fail("nothing")
+        assert token.number == 3 * CAPACITY - 1
+        assert box.accept(index) == 3 * CAPACITY - 1
+
+
+class TestMixing:
+    def test_waits_for_no_one(self) -> None:
+        ring = DirectedRing(2)
+        arrays, wakeups = world(ring, 4)
+        x = torch.ones(4)
+        one = gossiper(arrays, wakeups, ring, 0, x)
+        for _ in range(3):
+            one.publish(1)
+            assert not one.mix()
+        assert row(arrays, 2, 0)["staleness"] == 3
+        assert (x == 1).all()
+
+    def test_takes_the_newest_once(self) -> None:
+        ring = DirectedRing(2)
+        arrays, wakeups = world(ring, 4)
+        x, y = torch.zeros(4), torch.zeros(4)
+        receiver = gossiper(arrays, wakeups, ring, 0, x)
+        sender = gossiper(arrays, wakeups, ring, 1, y)
+        for value in (2.0, 4.0, 8.0):
+            y.fill_(value)
+            sender.publish(int(value))
+        assert receiver.mix()
+        assert (x == 4.0).all()
+        assert not receiver.mix()
+        assert (x == 4.0).all()
+        mine = row(arrays, 2, 0)
+        assert (mine["received"], mine["dropped"], mine["staleness"]) == (1, 2, 1)
+
+    def test_only_with_news_from_every_peer(self) -> None:
+        graph = Complete(3)
+        arrays, wakeups = world(graph, 2)
+        vectors = [torch.full((2,), float(v)) for v in (0, 3, 6)]
+        all_ = [gossiper(arrays, wakeups, graph, r, v) for r, v in enumerate(vectors)]
+        all_[1].publish(1)
+        assert not all_[0].mix()
+        all_[2].publish(1)
+        assert all_[0].mix()
+        assert (vectors[0] == 3).all()
+
+    def test_dead_peer_is_left_out(self) -> None:
+        graph = Complete(3)
+        arrays, wakeups = world(graph, 2)
+        vectors = [torch.full((2,), float(v)) for v in (0, 4, 100)]
+        all_ = [gossiper(arrays, wakeups, graph, r, v) for r, v in enumerate(vectors)]
+        ControlBlock(arrays).set_alive(2, False)
+        all_[1].publish(1)
+        assert all_[0].mix()
+        assert (vectors[0] == 2).all(), "the weights are shared by those who are left"
+
+    def test_former_life_is_ignored(self) -> None:
+        ring = DirectedRing(2)
+        arrays, wakeups = world(ring, 2)
+        x, y = torch.zeros(2), torch.ones(2)
+        receiver = gossiper(arrays, wakeups, ring, 0, x)
+        sender = gossiper(arrays, wakeups, ring, 1, y)
+        sender.publish(1)
+        ControlBlock(arrays).set_incarnation(1, 1)
+        assert not receiver.mix()
+        sender.publish(2)
+        assert receiver.mix()
+
+    def test_staleness_bound_waits_for_the_living(self) -> None:
+        ring = DirectedRing(2)
+        arrays, wakeups = world(ring, 2)
+        turns = []
+
+        def idle() -> None:
+            turns.append(1)
+            if len(turns) == 2:
+                ControlBlock(arrays).set_alive(1, False)
+
+        one = gossiper(arrays, wakeups, ring, 0, torch.zeros(2), max_staleness=3, idle=idle)
+        assert not one.mix()
+        assert not one.mix()
+        assert not turns
+        assert not one.mix()
+        assert len(turns) == 2, "waited until the peer was declared dead"
+
+    def test_lock_step_sender_waits_for_room(self) -> None:
+        ring = DirectedRing(2)
+        arrays, wakeups = world(ring, 2)
+
+        def over() -> None:
+            raise StopRun
+
+        sender = gossiper(arrays, wakeups, ring, 0, torch.zeros(2), sync=True, idle=over)
+        sender.publish(1)
+        sender.publish(2)
+        with pytest.raises(StopRun):
+            sender.publish(3)
+
+    def test_nothing_that_is_not_finite(self) -> None:
+        ring = DirectedRing(2)
+        arrays, wakeups = world(ring, 2)
+        y = torch.tensor([1.0, float("nan")])
+        with pytest.raises(RunFailed, match="learner 1 diverged"):
+            gossiper(arrays, wakeups, ring, 1, y).publish(7)
+        assert ParameterSlots(arrays, 1).published == 0
+        # Whoever publishes it all the same is not listened to.
+        x = torch.zeros(2)
+        receiver = gossiper(arrays, wakeups, ring, 0, x)
+        sender = gossiper(arrays, wakeups, ring, 1, torch.ones(2))
+        sender.publish(1)
+        ParameterSlots(arrays, 1).payload[1, 0] = float("inf")
+        assert not receiver.mix()
+        assert (x == 0).all()
+
+
+PARAMETERS = 400_000
+FLAT_OUT_S = 3.0
+
+
+def publish_flat_out(arrays: SharedArrays, wakeups: tuple[Wakeup, ...]) -> None:
+    """Child: publish constant vectors 1, 2, 3, ... as fast as it can, until killed."""
+    torch.set_num_threads(1)
+    y = torch.zeros(PARAMETERS)
+    sender = gossiper(arrays, wakeups, DirectedRing(2), 1, y)
+    while os.getppid() != 1:
+        y += 1
+        sender.publish(int(y[0]))
+
+
+def test_flat_out_nothing_torn_nothing_twice() -> None:
+    ring = DirectedRing(2)
+    arrays, wakeups = world(ring, PARAMETERS)
+    x = torch.zeros(PARAMETERS)
+    receiver = gossiper(arrays, wakeups, ring, 0, x)
+    context = multiprocessing.get_context("spawn")
+    child = context.Process(target=publish_flat_out, args=(arrays, wakeups), daemon=True)
+    child.start()
+    try:
+        last, mixes, until_s = 0.0, 0, None
+        boot_until_s = time.monotonic() + 60
+        while until_s is None or time.monotonic() < until_s:
+            x.zero_()
+            if receiver.mix():
+                until_s = until_s or time.monotonic() + FLAT_OUT_S
+                message = 2 * float(x[0])
+                assert (x == x[0]).all(), "a mixture of two vectors"
+                assert message > last, "read twice, or older than the one before"
+                last, mixes = message, mixes + 1
+            assert until_s or time.monotonic() < boot_until_s, "the sender never started"
+    finally:
+        os.kill(child.pid or 0, signal.SIGKILL)
+        child.join(10)
+    assert mixes > 20
+    retried = row(arrays, 2, 0)["retried"]
+    assert last > mixes, "the sender was not faster than the receiver: nothing was overwritten"
+    print(f"{mixes} mixes, {int(last)} publications, {retried} torn copies thrown away")

@@ -1,0 +1,240 @@
+"""Shared memory: where arrays lie, who sees them, what is refused; and wake-ups."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import mmap
+import multiprocessing
+import os
+import resource
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from galamp import shm
+from galamp.errors import UserError
+from galamp.shm import ArraySpec, SharedArrays, Wakeup
+from tests import children
+
+LINE_BYTES = 64
+SPECS = (
+    ArraySpec("bytes", (3, 5), "uint8", fill=7),
+    ArraySpec("words", (4, 3), "int64"),
+    ArraySpec("vector", (1000,), "float32", fill=math.nan),
+    ArraySpec("pages", (mmap.PAGESIZE + 1,), "uint8", fill=9),
+    ArraySpec("empty", (0, 4), "float32"),
+    ArraySpec("flags", (2,), "bool", fill=True),
+)
+
+
+def span(arrays: SharedArrays, name: str) -> tuple[int, int]:
+    """First and one past last address of an array."""
+    view = arrays[name]
+    address = view.__array_interface__["data"][0]
+    return address, address + view.nbytes
+
+
+def assert_well_placed(arrays: SharedArrays) -> None:
+    """Every array is where its writer alone touches its cache lines."""
+    ends = []
+    for spec in arrays.specs:
+        start, end = span(arrays, spec.name)
+        assert start % (mmap.PAGESIZE if end - start >= mmap.PAGESIZE else LINE_BYTES) == 0
+        ends.append((start, end))
+    used = [-(-end // LINE_BYTES) for _, end in sorted(e for e in ends if e[0] < e[1])]
+    starts = [start // LINE_BYTES for start, _ in sorted(e for e in ends if e[0] < e[1])]
+    assert all(used[i] <= starts[i + 1] for i in range(len(used) - 1)), "arrays overlap"
+
+
+# Layout
+
+
+def test_arrays_have_the_shape_type_and_fill_of_their_spec() -> None:
+    arrays = SharedArrays.create(SPECS)
+    for spec in SPECS:
+        view = arrays[spec.name]
+        assert view.shape == spec.shape
+        assert view.dtype == np.dtype(spec.dtype)
+        assert view.nbytes == spec.size_bytes
+        assert view.flags.writeable
+    assert (arrays["bytes"] == 7).all()
+    assert (arrays["words"] == 0).all()
+    assert np.isnan(arrays["vector"]).all()
+    assert (arrays["pages"] == 9).all()
+    assert arrays["flags"].all()
+
+
+def test_arrays_lie_on_their_own_cache_lines_and_pages() -> None:
+    assert_well_placed(SharedArrays.create(SPECS))
+
+
+SHAPES = st.lists(st.integers(0, 80), min_size=1, max_size=3).map(tuple)
+DTYPES = st.sampled_from(["uint8", "int64", "float32", "bool"])
+
+
+@given(st.lists(st.tuples(SHAPES, DTYPES), min_size=1, max_size=8))
+def test_any_arrays_are_well_placed_and_independent(kinds: list[tuple[Any, str]]) -> None:
+    specs = [ArraySpec(str(i), shape, dtype) for i, (shape, dtype) in enumerate(kinds)]
+    arrays = SharedArrays.create(specs)
+    assert_well_placed(arrays)
+    for i, spec in enumerate(specs):
+        arrays[spec.name].fill(i % 2 if spec.dtype == "bool" else i + 1)
+    for i, spec in enumerate(specs):
+        assert (arrays[spec.name] == (i % 2 if spec.dtype == "bool" else i + 1)).all()
+
+
+def test_a_name_is_taken_once() -> None:
+    with pytest.raises(AssertionError, match="two shared arrays are named a"):
+        SharedArrays.create([ArraySpec("a", (1,), "uint8"), ArraySpec("a", (2,), "uint8")])
+
+
+def test_words_are_the_same_memory() -> None:
+    arrays = SharedArrays.create(SPECS)
+    words = arrays.words("words")
+    assert len(words) == 12
+    words[7] = -5
+    assert arrays["words"][2, 1] == -5
+    arrays["words"][3, 2] = 2**62
+    assert words[11] == 2**62
+
+
+def test_only_whole_numbers_of_eight_bytes_are_words() -> None:
+    with pytest.raises(AssertionError, match="vector is float32"):
+        SharedArrays.create(SPECS).words("vector")
+
+
+# The block
+
+
+def test_a_spawned_child_sees_the_same_memory_both_ways() -> None:
+    arrays = SharedArrays.create(
+        [
+            ArraySpec("question", (100,), "float32"),
+            ArraySpec("answer", (100,), "float32", fill=math.nan),
+            ArraySpec("report", (8,), "int64", fill=-1),
+        ]
+    )
+    question, reply = Wakeup(), Wakeup()
+    context = multiprocessing.get_context("spawn")
+    child = context.Process(target=children.answer, args=(arrays, question, reply))
+    child.start()
+    try:
+        # Written after the child was started: it sees more than a copy.
+        arrays["question"][:] = np.arange(100)
+        question.signal()
+        reply.wait(children.DEADLINE_S)
+        words = arrays.words("report")
+        assert words[children.PID] == child.pid
+        assert (arrays["answer"] == 2 * np.arange(100)).all()
+        assert words[children.TRUNCATED] == 0
+        assert words[children.NAMED] == 0
+        child.join(children.DEADLINE_S)
+        assert child.exitcode == 0
+    finally:
+        child.kill()
+        child.join()
+        child.close()
+
+
+def test_the_memory_has_no_name() -> None:
+    arrays = SharedArrays.create(SPECS)
+    assert os.readlink(f"/proc/self/fd/{arrays._fd}").startswith("/memfd:galamp")
+    assert children.shared_names() == []
+
+
+def test_the_memory_cannot_be_taken_away_and_is_all_there() -> None:
+    arrays = SharedArrays.create(SPECS)
+    assert children.truncation_refused(arrays)
+    with pytest.raises(PermissionError):
+        os.ftruncate(arrays._fd, 2 * arrays.size_bytes)
+    assert os.fstat(arrays._fd).st_blocks * 512 >= arrays.size_bytes, "pages are not reserved"
+
+
+def test_the_descriptor_is_not_inherited_by_other_programs() -> None:
+    assert not os.get_inheritable(SharedArrays.create(SPECS)._fd)
+    assert not os.get_inheritable(Wakeup().fileno())
+
+
+@contextlib.contextmanager
+def largest_file(size_bytes: int) -> Iterator[None]:
+    """A limit of the kernel that refuses memory without filling the machine's."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_memory_that_is_refused_is_the_users_to_solve() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with (
+        largest_file(2**20),
+        pytest.raises(UserError, match=r"3 MiB .* fewer --learners, --num-envs") as caught,
+    ):
+        SharedArrays.create([ArraySpec("big", (3 * 2**20,), "uint8")])
+    assert "\n" not in str(caught.value)
+    assert len(os.listdir("/proc/self/fd")) == before, "a descriptor is left open"
+
+
+def test_more_than_the_machine_has_is_refused_before_any_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def reserve(*_: int) -> None:
+        raise AssertionError("asked the kernel for a pebibyte: it would fill the machine")
+
+    # Without this stand-in a failure of the test would end other processes of the machine.
+    monkeypatch.setattr(shm.os, "posix_fallocate", reserve)
+    with pytest.raises(UserError, match="MiB are free.* fewer --learners, --num-envs"):
+        SharedArrays.create([ArraySpec("huge", (2**50,), "uint8")])
+
+
+# Wake-ups
+
+
+def waited(wakeup: Wakeup, timeout_s: float) -> float:
+    """Seconds that a wait took."""
+    began_s = time.monotonic()
+    wakeup.wait(timeout_s)
+    return time.monotonic() - began_s
+
+
+def is_set(wakeup: Wakeup) -> bool:
+    """Whether a wait would end at once; leaves it as it is."""
+    return bool(wakeup._poll.poll(0))
+
+
+def test_a_signal_before_the_wait_is_not_lost() -> None:
+    wakeup = Wakeup()
+    wakeup.signal()
+    assert waited(wakeup, 60.0) < 30.0
+    assert not is_set(wakeup), "one signal, one wake-up"
+
+
+def test_many_signals_are_one_wake_up() -> None:
+    wakeup = Wakeup()
+    for _ in range(100):
+        wakeup.signal()
+    wakeup.wait(60.0)
+    assert not is_set(wakeup)
+
+
+@pytest.mark.parametrize("timeout_s", [0.0, 0.0004, 0.03])
+def test_a_wait_ends_after_its_timeout_and_not_before(timeout_s: float) -> None:
+    passed_s = waited(Wakeup(), timeout_s)
+    assert timeout_s <= passed_s < timeout_s + 30.0
+
+
+def test_cleared_signals_are_forgotten_and_clearing_never_blocks() -> None:
+    wakeup = Wakeup()
+    wakeup.clear()
+    wakeup.signal()
+    assert is_set(wakeup)
+    wakeup.clear()
+    assert not is_set(wakeup)
