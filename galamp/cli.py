@@ -53,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     options = build_parser().parse_args(arguments)
     try:
-        return int(options.command(options))
+        code = int(options.command(options))
+        sys.stdout.flush()  # so that a reader who has left is noticed here, not at exit
+        return code
     except GalampError as error:
         sys.stderr.write(f"galamp: {error}\n")
         return error.exit_code

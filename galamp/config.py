@@ -118,6 +118,13 @@ class AlgorithmConfig:
     max_grad_norm: float = option(0.5, "gradients are clipped to this L2 norm", low=0.0)
     rmsprop_alpha: float = option(0.99, "RMSprop smoothing constant", low=0.0, high=1.0)
     rmsprop_eps: float = option(1e-5, "RMSprop term in the denominator", low=0.0, high=1.0)
+    rmsprop_initial: float = option(
+        1.0,
+        "mean square that RMSprop starts from; from 0, PyTorch's, the first steps are ten times "
+        "as large and can leave the network dead",
+        low=0.0,
+        high=1e6,
+    )
 
 
 @dataclass(frozen=True)
@@ -340,7 +347,7 @@ def from_dict(values: dict[str, Any]) -> RunConfig:
         if (section, name) not in known:
             full = f"{section}.{name}" if section else name
             names = (f"{s}.{n}" if s else n for s, n in known)
-            raise UserError(f"unknown setting {full}{did_you_mean(full, names)}")
+            raise UserError(f"unknown setting {_shown(full)}{did_you_mean(full, names)}")
     return from_settings({key: check(known[key], value) for key, value in flat.items()})
 
 

@@ -12,14 +12,13 @@ It never waits for another learner, but in lock-step or at the staleness bound.
 from __future__ import annotations
 
 import contextlib
-import itertools
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from galamp.algorithms import make_algorithm
-from galamp.algorithms.base import Algorithm, Rollout
+from galamp.algorithms.base import Algorithm
+from galamp.collector import Collector
 from galamp.config import AlgorithmConfig, GossipConfig
 from galamp.control import NEVER, ControlBlock
 from galamp.environments.base import EnvironmentSpec
@@ -28,8 +27,8 @@ from galamp.gossip.mixing import Gossiper
 from galamp.gossip.topologies import make_topology
 from galamp.metrics import MetricsBoard, Phase
 from galamp.models import build_model
-from galamp.rollouts import SLOTS, LearnerPort, RingWake, RolloutShape
-from galamp.shm import SharedArrays, Wakeup, page_lock
+from galamp.rollouts import LearnerPort, RingWake, RolloutShape
+from galamp.shm import SharedArrays, Wakeup
 from galamp.state import FINAL, STATE_COUNTERS, State, StateSlots
 
 
@@ -59,6 +58,8 @@ class LearnerTask:
 def main(task: LearnerTask) -> None:
     """Learn until the run is over; the last state is left in shared memory."""
     torch.set_num_threads(task.threads)
+    if task.device != "cpu":
+        torch.cuda.set_device(task.device)
     learner = Learner(task)
     with contextlib.suppress(StopRun):
         learner.run()
@@ -76,7 +77,15 @@ class Learner:
         self.metrics = self.board.learner(task.rank)
         self.metrics.reset()
         self.algorithm = make_algorithm_for(task)
-        self.collector = Collector(task, self.algorithm, self)
+        self.collector = Collector(
+            LearnerPort(task.arrays, task.rank, task.shape, task.wake),
+            self.algorithm,
+            self.metrics,
+            self.idle,
+            device=torch.device(task.device),
+            batches=task.batches,
+            clip_rewards=task.environment.clip_rewards,
+        )
         self.gossiper = Gossiper(
             task.arrays,
             task.rank,
@@ -170,69 +179,3 @@ def make_algorithm_for(task: LearnerTask) -> Algorithm:
         seed=task.model_seed,
     )
     return make_algorithm(task.algorithm, model, device=task.device, seed=task.sampling_seed)
-
-
-class Collector:
-    """Fills rollouts: acts for one batch of simulators while the others simulate.
-
-    On a GPU each observation crosses the bus once: it is copied when it is acted on, and kept
-    for the update.
-    """
-
-    def __init__(self, task: LearnerTask, algorithm: Algorithm, learner: Learner) -> None:
-        self._port = LearnerPort(task.arrays, task.rank, task.shape, task.wake)
-        self._algorithm, self._learner = algorithm, learner
-        self._metrics = learner.metrics
-        self._steps, self._clip = task.shape.num_steps, task.environment.clip_rewards
-        self._device = torch.device(task.device)
-        self._batches = _batches(task.shape, task.batches)
-        self._shared = [
-            [torch.from_numpy(getattr(slot, name)) for name in slot._fields]
-            for slot in self._port.slots
-        ]
-        if self._device.type == "cuda":
-            for slot in self._port.slots:
-                page_lock(slot.observations)
-            self._own = [s[0].to(self._device) for s in self._shared]
-        else:
-            self._own = [s[0] for s in self._shared]
-
-    def collect(self, number: int) -> Rollout:
-        """Collect rollout `number` with the present policy; `[T+1, B, ...]` on the device."""
-        slot = number % SLOTS
-        first = number * self._steps
-        for step in range(self._steps):
-            for workers, lanes in self._batches:
-                observations = self._observe(slot, first, step, workers, lanes)
-                self._metrics.enter(Phase.INFER)
-                actions = self._algorithm.act(observations)
-                self._port.send(first + step, workers, actions.cpu().numpy())
-        for workers, lanes in self._batches:
-            self._observe(slot, first, self._steps, workers, lanes)
-        return self._rollout(slot)
-
-    def release(self, number: int) -> None:
-        """Give rollout `number`'s slot back to the simulators."""
-        self._port.release(number)
-
-    def _observe(self, slot: int, first: int, step: int, workers: range, lanes: slice) -> Tensor:
-        """Wait for one batch's observations `[b, ...]` and bring them to the device."""
-        self._metrics.enter(Phase.COLLECT)
-        self._port.take(first + step, workers, self._learner.idle)
-        own = self._own[slot][step, lanes]
-        if self._device.type == "cuda":
-            own.copy_(self._shared[slot][0][step, lanes], non_blocking=True)
-        return own
-
-    def _rollout(self, slot: int) -> Rollout:
-        _, actions, rewards, *flags = self._shared[slot]
-        trained_on = rewards.clamp(-1.0, 1.0) if self._clip else rewards
-        moved = [t.to(self._device) for t in (actions, trained_on, *flags)]
-        return Rollout(self._own[slot], *moved)
-
-
-def _batches(shape: RolloutShape, batches: int) -> list[tuple[range, slice]]:
-    """Split the simulators into `batches` contiguous parts: their numbers and their lanes."""
-    edges = [shape.workers * part // batches for part in range(batches + 1)]
-    parts = [range(low, high) for low, high in itertools.pairwise(edges)]
-    return [(part, slice(shape.lanes(part[0]).start, shape.lanes(part[-1]).stop)) for part in parts]

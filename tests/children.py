@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
 from galamp.shm import SharedArrays, Wakeup
 
 DEADLINE_S = 60.0
-PID, TRUNCATED, NAMED = 0, 1, 2
+PID, SEALS, NAMED = 0, 1, 2
 
 
 def shared_names() -> list[str]:
@@ -16,21 +17,12 @@ def shared_names() -> list[str]:
     return [line for line in Path("/proc/self/maps").read_text().splitlines() if "/dev/shm" in line]
 
 
-def truncation_refused(arrays: SharedArrays) -> bool:
-    """Try to take the memory away from under everyone."""
-    try:
-        os.ftruncate(arrays._fd, 0)
-    except PermissionError:
-        return True
-    return False
-
-
 def answer(arrays: SharedArrays, question: Wakeup, reply: Wakeup) -> None:
     """Wait for the question, double what was asked, and report how the memory looks from here."""
     question.wait(DEADLINE_S)
     arrays["answer"][:] = 2 * arrays["question"]
     words = arrays.words("report")
-    words[TRUNCATED] = not truncation_refused(arrays)
+    words[SEALS] = fcntl.fcntl(arrays._fd, fcntl.F_GET_SEALS)
     words[NAMED] = len(shared_names())
     words[PID] = os.getpid()
     reply.signal()

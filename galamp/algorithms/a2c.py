@@ -102,6 +102,7 @@ class A2C(Algorithm):
             learning_rate=config.learning_rate,
             alpha=config.rmsprop_alpha,
             eps=config.rmsprop_eps,
+            initial=config.rmsprop_initial,
         )
         self.generator = torch.Generator(device).manual_seed(seed)
         self.version = 0

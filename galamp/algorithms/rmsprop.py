@@ -24,17 +24,27 @@ def clip_(grad: Tensor, max_norm: float) -> Tensor:
 class FlatRMSprop:
     """RMSprop (Tieleman and Hinton 2012) in PyTorch's form: eps is added after the square root.
 
-    s = alpha s + (1 - alpha) g^2;  x = x - learning_rate g / (sqrt(s) + eps);  s starts at zero.
+    s = alpha s + (1 - alpha) g^2;  x = x - learning_rate g / (sqrt(s) + eps).
+
+    Where s starts (`initial`) decides how large the first steps are. From zero, as in PyTorch, the first step moves every weight by learning_rate / sqrt(1 - alpha),
+    ten times the step size, which leaves most of the first layer's rectifiers dead for good; from
+    one, as in OpenAI Baselines, the first few hundred steps are small instead.
 
     Attributes:
         square_average: [P] float32, s.
     """
 
     def __init__(
-        self, parameters: FlatParameters, *, learning_rate: float, alpha: float, eps: float
+        self,
+        parameters: FlatParameters,
+        *,
+        learning_rate: float,
+        alpha: float,
+        eps: float,
+        initial: float = 0.0,
     ) -> None:
         """Optimise `parameters.data` along `parameters.grad`."""
-        self.square_average = torch.zeros_like(parameters.data)
+        self.square_average = torch.full_like(parameters.data, initial)
         self._parameters = parameters
         self._learning_rate = learning_rate
         self._alpha = alpha

@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import NoReturn, TextIO
 
 from galamp.bench import peers, tables
 from galamp.bench.runs import (
@@ -81,11 +81,8 @@ def add_measuring(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--game", metavar="NAME", default="Breakout", help="Atari game")
     add("--learners", metavar="N", type=_count, default=2, help="galamp's actor-learners")
-    add(
-        *("--num-envs",),
-        **{"metavar": "N", "type": _count, "default": 8},
-        help="simulators per learner; a peer gets those of all learners together",
-    )
+    text = "simulators per learner; a peer gets those of all learners together"
+    add("--num-envs", metavar="N", type=_count, default=8, help=text)
     add("--network", choices=NETWORKS, default="nature", help="network that is trained")
     add("--seconds", metavar="S", type=_duration, default=30.0, help="measured per repetition")
     add("--warm-up", metavar="S", type=_duration, default=8.0, help="left out before that")
@@ -96,11 +93,8 @@ def add_measuring(parser: argparse.ArgumentParser) -> None:
 def add_peers(parser: argparse.ArgumentParser) -> None:
     """Add the options of `peers`."""
     add_measuring(parser)
-    parser.add_argument(
-        *("--peer",),
-        **{"metavar": "NAME", "action": "append", "default": []},
-        help=f"compare with this one: {', '.join(peers.PEERS)} (may be repeated; none means all)",
-    )
+    text = f"compare with {' or '.join(peers.PEERS)} (may be repeated; none means all)"
+    parser.add_argument("--peer", metavar="NAME", action="append", default=[], help=text)
 
 
 def _count(text: str) -> int:
@@ -120,23 +114,19 @@ def _duration(text: str) -> float:
 def run_command(options: argparse.Namespace) -> None:
     """`bin/bench run`."""
     workload = workload_from(options)
-    compare([galamp_system(workload)], workload, options)
+    with rows_file(options.json) as rows:
+        compare([galamp_system(workload)], workload, options, rows)
 
 
 def peers_command(options: argparse.Namespace) -> None:
     """`bin/bench peers`."""
     workload = workload_from(options)
     others = peers.chosen(options.peer, workload.network)
-    systems = [galamp_system(workload)]
-    for peer in others:
-        python = peers.prepare(peer, lambda text: say(_headed(text)))
-        systems.append(peers.peer_system(peer, workload, python))
-    compare(systems, workload, options)
-
-
-def _headed(text: str) -> str:
-    """Return a piece of progress, named if a line begins with it."""
-    return text if text.startswith(" ") else f"galamp: bench: {text}"
+    with rows_file(options.json) as rows:
+        systems = [galamp_system(workload)]
+        for peer in others:
+            systems.append(peers.peer_system(peer, workload, peers.prepare(peer, say)))
+        compare(systems, workload, options, rows)
 
 
 def workload_from(options: argparse.Namespace) -> Workload:
@@ -154,7 +144,9 @@ def workload_from(options: argparse.Namespace) -> Workload:
     return Workload(env_id, rom_name(env_id), options.learners, options.num_envs, options.network)
 
 
-def compare(systems: list[System], workload: Workload, options: argparse.Namespace) -> None:
+def compare(
+    systems: list[System], workload: Workload, options: argparse.Namespace, rows: TextIO | None
+) -> None:
     """Measure the systems in turns, write every measurement down, and show the table."""
     what = (
         f"{workload.env_id}, network {workload.network}, {workload.simulators} simulators in all "
@@ -163,24 +155,28 @@ def compare(systems: list[System], workload: Workload, options: argparse.Namespa
     )
     origin = tables.Origin.here(shlex.join(["bin/bench", *options.words]))
     done: list[Measurement] = []
-    with _rows_file(options.json) as rows:
-        for number, system in alternation(systems, options.repeats):
-            say(f"galamp: bench: round {number} of {options.repeats}: {system.name} ...")
-            try:
-                one = measure(system, number, seconds=options.seconds, warm_up_s=options.warm_up)
-            except GalampError:
-                say("\n")
-                raise
-            say(f" {one.agent_steps_per_s:,.0f} agent steps/s\n")
-            done.append(one)
-            if rows is not None:
-                rows.write(json.dumps(tables.json_row(one, origin, what)) + "\n")
-                rows.flush()
+    for number, system in alternation(systems, options.repeats):
+        say(f"galamp: bench: round {number} of {options.repeats}: {system.name} ...")
+        try:
+            one = measure(system, number, seconds=options.seconds, warm_up_s=options.warm_up)
+        except GalampError:
+            say("\n")
+            raise
+        say(f" {one.agent_steps_per_s:,.0f} agent steps/s\n")
+        done.append(one)
+        if rows is not None:
+            rows.write(json.dumps(tables.json_row(one, origin, what)) + "\n")
+            rows.flush()
     tables.show(done, GALAMP, what, origin, sys.stdout)
 
 
 @contextlib.contextmanager
-def _rows_file(path: Path | None) -> Iterator[TextIO | None]:
+def rows_file(path: Path | None) -> Iterator[TextIO | None]:
+    """Open the file that measurements are appended to, if there is to be one.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     if path is None:
         yield None
         return

@@ -17,7 +17,7 @@ import hashlib
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,7 @@ SCRIPTS = Path(__file__).parent / "peer_scripts"
 STEP_DEADLINE_S = 1800.0
 
 Say = Callable[[str], None]
-"""Takes a piece of progress; a line may come in two pieces."""
+"""Takes a piece of progress; a line comes in two pieces, before and after the work."""
 
 
 @dataclass(frozen=True)
@@ -149,9 +149,9 @@ def _locked(name: str) -> Iterator[None]:
         yield
 
 
-def _step(peer: Peer, what: str, command: list[str | Path], say: Say) -> None:
+def _step(peer: Peer, what: str, command: Sequence[object], say: Say) -> None:
     """Run one step of a set-up, with one line of progress."""
-    say(f"{peer.name}: {what} ...")
+    say(f"galamp: bench: {peer.name}: {what} ...")
     start_s = time.monotonic()
     failure = ""
     with Program(command, ROOT, _log(peer)) as program:

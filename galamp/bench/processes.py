@@ -41,7 +41,7 @@ _LIBC = ctypes.CDLL(None)
 class Program:
     """A command in a session of its own; whatever is left of it at the block's end is killed."""
 
-    def __init__(self, command: Sequence[str | Path], folder: Path, log: Path) -> None:
+    def __init__(self, command: Sequence[object], folder: Path, log: Path) -> None:
         """Keep what is to be run in `folder`, with all output appended to `log`."""
         self._command, self._folder, self._log = [str(word) for word in command], folder, log
 
@@ -109,7 +109,7 @@ class Program:
         until_s = time.monotonic() + KILL_WAIT_S
         while left := members(self.session):
             if time.monotonic() > until_s:
-                raise RunFailed(f"left {len(left)} processes behind, {left} among them")
+                raise RunFailed(f"left {len(left)} processes behind")
             time.sleep(POLL_S)
 
     def last_words(self) -> str:
@@ -125,7 +125,7 @@ class Program:
                     os.kill(pid, signal.SIGKILL)
             self._process.poll()
             time.sleep(POLL_S)
-        self._process.wait(KILL_WAIT_S)
+        self.wait(KILL_WAIT_S)
 
 
 def _end_with(parent: int) -> Callable[[], None]:

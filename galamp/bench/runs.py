@@ -6,7 +6,6 @@ Runs in the bench. Start-up is left out: the clock is the system's own `wall_s`,
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 
 from galamp.bench.processes import Program, Usage, members, pss_mb
 from galamp.errors import RunFailed
+from galamp.runlogs import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds bin/, galamp/ and the environments."""
@@ -134,12 +134,8 @@ def rate(first: Row, last: Row) -> Rate:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return the complete rows of a file that is still written to, or does not exist yet."""
-    try:
-        *lines, _ = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in lines]
+    """Return the timed rows of a file that is still written to, or does not exist yet."""
+    return [row for row in read_metrics(path) if "wall_s" in row]
 
 
 def alternation(systems: Sequence[System], repeats: int) -> Iterator[tuple[int, System]]:

@@ -74,7 +74,7 @@ def _cpu_model() -> str:
 def _commit() -> str:
     """Return the checkout's commit, marked where files differ from it, or `unknown`."""
     # Without the optional locks git leaves the checkout exactly as it is.
-    describe = ["git", "--no-optional-locks", "-C", ROOT, "describe", "--always", "--dirty"]
+    describe = ("git", "--no-optional-locks", "-C", str(ROOT), "describe", "--always", "--dirty")
     try:
         done = subprocess.run(
             [*describe, "--exclude=*", "--abbrev=10"],

@@ -21,7 +21,7 @@ from galamp.gossip.mailbox import Mailbox, Token
 from galamp.gossip.slots import SLOTS, VersionedSlots, header_spec
 from galamp.gossip.topologies.base import Topology
 from galamp.metrics import MetricsRow
-from galamp.shm import ArraySpec, SharedArrays, Wakeup
+from galamp.shm import ArraySpec, SharedArrays, Wakeup, page_lock
 
 POLL_S = 0.05
 READ_TRIES = 5
@@ -80,6 +80,9 @@ class Gossiper:
                 self._inboxes[sender] = Mailbox(arrays, sender, receiver)
             if sender == rank:
                 self._outboxes[receiver] = Mailbox(arrays, sender, receiver)
+        if vector.is_cuda:
+            for peer in self._slots:
+                page_lock(arrays[f"parameters{peer}"])
         self._wakeups, self._row, self._idle = wakeups, row, idle
         self._message = torch.empty_like(vector)
         self._sum = torch.empty_like(vector)

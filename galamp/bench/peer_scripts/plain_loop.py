@@ -12,6 +12,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,6 +45,7 @@ class Network(nn.Module):
         for name, layer in self.named_modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.orthogonal_(layer.weight, GAINS.get(name, HIDDEN_GAIN))
+                assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,7 +93,8 @@ class Loop:
             life_loss_info=True,
             autoreset_mode="NextStep",
         )
-        self.network = Network(self.environment.single_action_space.n, THIRD_LAYER_FILTERS[network])
+        num_actions = len(self.environment.ale.get_action_set())
+        self.network = Network(num_actions, THIRD_LAYER_FILTERS[network])
         self.optimiser = torch.optim.RMSprop(
             self.network.parameters(), lr=LEARNING_RATE, alpha=ALPHA, eps=EPS
         )
@@ -121,7 +124,7 @@ class Loop:
         acted, told = [], []
         for _ in range(NUM_STEPS):
             logits, values = self.network(self.observations)
-            policy = Categorical(logits=logits)
+            policy: Any = Categorical(logits=logits)  # its methods have no types
             actions = policy.sample()
             acted.append((policy.log_prob(actions), values, policy.entropy()))
             told.append(self.step(actions))

@@ -1,4 +1,4 @@
-"""Stable-Baselines3's A2C as its documentation runs it on Atari; run by its own environment's Python.
+"""Stable-Baselines3's A2C, run by the Python of its own environment until it is ended.
 
 Its defaults throughout: the preprocessing of `AtariWrapper` (up to 30 no-ops, frame skip 4, 84 x 84
 pixels, a lost life ends the episode, clipped rewards), 4 stacked frames, the Nature network,

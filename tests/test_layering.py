@@ -1,0 +1,254 @@
+"""Who may import whom, and what nobody may use; read from the sources, not from a run."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "galamp"
+
+# From the bottom up: a module imports only from lines above its own. A package's name alone is
+# its __init__.
+LAYERS = """
+    errors
+    config snapshot text disk strict_json
+    shm identity parameters models plan worker
+    control metrics rollouts runfolder runlogs checkpoint_format
+    environments.base environments.protocols gossip gossip.mailbox gossip.slots
+    gossip.topologies.base algorithms.returns algorithms.rmsprop algorithms.base
+    checkpoint environments algorithms gossip.topologies
+    environments.atari environments.gymnasium environments.probe
+    algorithms.a2c gossip.topologies.ring gossip.topologies.independent gossip.mixing state
+    collector scores trained
+    simulator learner playing
+    panels
+    render
+    dashboard scoreboard
+    agent arena
+    recorder saving
+    supervisor
+    training
+    evaluate
+    evaluation
+    cli
+    __main__
+    bench bench.processes bench.peer_scripts bench.peer_scripts.plain_loop
+    bench.peer_scripts.sb3_a2c
+    bench.runs
+    bench.peers bench.tables
+    bench.cli
+    bench.__main__
+"""
+RANKS = {name: rank for rank, line in enumerate(LAYERS.splitlines()) for name in line.split()}
+
+# `galamp eval`: the settings are light and come first, what they need is imported when asked for.
+UPWARD_WHEN_ASKED_FOR = {("evaluate", "evaluation"), ("", "agent")}
+
+WITHOUT_PROCESSES = (
+    "algorithms", "gossip.topologies", "models", "parameters", "render", "panels", "text",
+    "snapshot", "dashboard", "config", "errors", "plan",
+)  # fmt: skip
+WITHOUT_TORCH = (
+    "gossip.topologies", "environments", "simulator", "rollouts", "metrics", "control", "shm",
+    "config", "errors", "cli", "worker", "evaluate", "render", "panels", "text", "snapshot",
+)  # fmt: skip
+
+LOCKS = {
+    "Lock", "RLock", "Queue", "SimpleQueue", "JoinableQueue", "Event", "Semaphore",
+    "BoundedSemaphore", "Barrier", "Manager", "SyncManager", "BaseManager", "Condition", "Pool",
+    "Value", "Array", "SharedMemory", "ShareableList",
+}  # fmt: skip
+
+# Wall-clock time is for people to read; it jumps, so nothing is measured or waited for by it.
+WALL_CLOCK = {"metrics", "recorder", "worker"}
+
+
+class Import(NamedTuple):
+    """One import: the full name, and whether it happens when the module is imported."""
+
+    name: str
+    at_once: bool
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its name inside it."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(part for part in parts if part != "__init__")] = path
+    return found
+
+
+MODULES = modules()
+
+
+@cache
+def tree(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text())
+
+
+def imports(node: ast.AST, at_once: bool = True) -> Iterator[Import]:
+    """Yield what runs; what only a type checker sees is no import."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(child, ast.Import):
+            yield from (Import(alias.name, at_once) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, "imports are absolute"
+            for alias in child.names:
+                yield Import(f"{child.module}.{alias.name}", at_once)
+        else:
+            later = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            yield from imports(child, at_once and not later)
+
+
+def own(name: str) -> str | None:
+    """The module of galamp that importing `name` brings; None for others' and the root."""
+    if name != "galamp" and not name.startswith("galamp."):
+        return None
+    inner = name.removeprefix("galamp").removeprefix(".")
+    return inner if inner in MODULES else inner.rpartition(".")[0]
+
+
+def belongs(module: str, names: tuple[str, ...]) -> bool:
+    return any(module == name or module.startswith(name + ".") for name in names)
+
+
+def direct(module: str) -> Iterator[tuple[str, bool]]:
+    for name, at_once in imports(tree(module)):
+        target = own(name)
+        if target:
+            yield target, at_once
+
+
+def test_every_module_has_its_layer() -> None:
+    assert set(MODULES) - {""} == set(RANKS)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_point_one_way(module: str) -> None:
+    rank = RANKS[module] if module else -1
+    for target, at_once in direct(module):
+        allowed = not at_once and (module, target) in UPWARD_WHEN_ASKED_FOR
+        assert allowed or RANKS[target] < rank, f"{module} imports {target}"
+
+
+def test_every_exception_is_needed() -> None:
+    found = {(m, target) for m in MODULES for target, at_once in direct(m) if not at_once}
+    assert found >= UPWARD_WHEN_ASKED_FOR
+
+
+def uses(module: str, library: str) -> bool:
+    """Whether a module imports `multiprocessing` or `torch.multiprocessing`, say."""
+    return any(f".{library}." in f".{name}." for name, _ in imports(tree(module)))
+
+
+@pytest.mark.parametrize("module", [m for m in sorted(MODULES) if belongs(m, WITHOUT_PROCESSES)])
+def test_what_is_pure_imports_no_multiprocessing(module: str) -> None:
+    assert not uses(module, "multiprocessing")
+
+
+def test_the_search_finds_multiprocessing_where_it_is() -> None:
+    assert uses("supervisor", "multiprocessing")
+    assert uses("shm", "multiprocessing")
+    assert uses("learner", "torch")
+
+
+# Torch
+
+
+@cache
+def closure(module: str) -> frozenset[str]:
+    """All modules of galamp that importing `module` imports at once, itself included."""
+    found, queue = {module}, [module]
+    while queue:
+        for target, at_once in direct(queue.pop()):
+            if at_once and target not in found:
+                found.add(target)
+                queue.append(target)
+    return frozenset(found)
+
+
+@pytest.mark.parametrize("module", [m for m in sorted(MODULES) if belongs(m, WITHOUT_TORCH)])
+def test_torch_is_not_among_what_is_imported_at_once(module: str) -> None:
+    for each in closure(module):
+        heavy = [name for name, at_once in imports(tree(each)) if at_once]
+        assert not any(name.partition(".")[0] == "torch" for name in heavy), each
+
+
+def test_simulators_and_topologies_leave_torch_alone_when_really_imported() -> None:
+    names = [
+        "galamp.simulator",
+        "galamp.environments.atari",
+        "galamp.environments.gymnasium",
+        *(f"galamp.{module}" for module in MODULES if belongs(module, ("gossip.topologies",))),
+    ]
+    code = f"import sys, {', '.join(names)}; print('torch' in sys.modules)"
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        text=True,
+        capture_output=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert ended.stdout == "False\n", ended.stderr
+
+
+# Locks and clocks
+
+
+def locks(source: ast.AST) -> Iterator[str]:
+    """Yield every use of what two processes could lock, or what has a name in /dev/shm."""
+    for node in ast.walk(source):
+        if isinstance(node, ast.Attribute) and node.attr in LOCKS:
+            yield ast.unparse(node)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] != "galamp":
+            yield from (f"{node.module}.{a.name}" for a in node.names if a.name in LOCKS)
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names]
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            hidden = ("queues", "synchronize", "managers", "shared_memory", "pool")
+            yield from (n for n in names if "multiprocessing" in n and n.endswith(hidden))
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_nothing_that_two_processes_can_lock(module: str) -> None:
+    assert list(locks(tree(module))) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import multiprocessing as mp\nmp.Queue()",
+        "context.Event()",
+        "from multiprocessing import Lock",
+        "from torch.multiprocessing import SimpleQueue",
+        "from multiprocessing.shared_memory import SharedMemory",
+        "import multiprocessing.managers",
+    ],
+)
+def test_the_search_finds_locks(source: str) -> None:
+    assert list(locks(ast.parse(source)))
+
+
+def tells_wall_clock(source: ast.AST) -> bool:
+    for node in ast.walk(source):
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("time.time", "time.time_ns"):
+            return True
+        if isinstance(node, ast.ImportFrom) and node.module == "time":
+            return True
+    return False
+
+
+def test_wall_clock_time_is_only_noted_for_people() -> None:
+    assert {module for module in MODULES if tells_wall_clock(tree(module))} == WALL_CLOCK

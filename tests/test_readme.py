@@ -1,0 +1,44 @@
+"""What the README says: its commands parse, and its metrics are the ones that are written."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from galamp.cli import build_parser
+from galamp.recorder import metrics_row
+from tests.snapshots import busy
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+COMMANDS = [
+    line.split(" #")[0].strip()
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+]
+
+
+@pytest.mark.parametrize("line", [c for c in COMMANDS if c.startswith("bin/galamp ")])
+def test_command_parses(line: str) -> None:
+    options = build_parser().parse_args(shlex.split(line)[1:])
+    assert callable(options.command)
+
+
+def test_commands_exist() -> None:
+    for line in COMMANDS:
+        assert (ROOT / shlex.split(line)[0]).exists(), line
+
+
+def test_every_metric_is_explained() -> None:
+    table = README[README.index("Rows of `metrics.jsonl`") : README.index("## When something")]
+    explained = set(re.findall(r"`([a-z_<>A-Z/]+)`", table)) - {"metrics.jsonl"}
+    row = metrics_row(busy(2), 0.0)
+    written = {re.sub(r"^learner\d+", "learner<r>", name) for name in row} | {"start"}
+    assert explained == written
+
+
+def test_first_screen() -> None:
+    assert "@" not in README.replace("@", "", 0) or not re.search(r"@[A-Z]+@", README)
