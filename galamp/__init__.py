@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from galamp.agent import Agent, load
+    from galamp.evaluation.agent import Agent, load
 
 __version__ = "0.1.0"
 __all__ = ["Agent", "__version__", "load"]
@@ -15,6 +15,6 @@ def __getattr__(name: str) -> Any:
     """Import what needs torch when it is asked for: every process imports this package."""
     if name not in ("Agent", "load"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from galamp import agent
+    from galamp.evaluation import agent
 
     return getattr(agent, name)

@@ -14,7 +14,6 @@ from typing import Any
 
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm
-from galamp.checkpoint import Identity
 from galamp.control import ControlBlock
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.mixing import gossip_specs
@@ -29,6 +28,7 @@ from galamp.rollouts import RingWake, RolloutRing, RolloutShape
 from galamp.shm import SharedArrays, Wakeup
 from galamp.simulator import SimulatorTask
 from galamp.state import StateSlots
+from galamp.storage.checkpoint import Identity
 from galamp.worker import WorkerSpec
 
 

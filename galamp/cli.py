@@ -173,7 +173,7 @@ def _environment_problems(values: dict[tuple[str, str], Any], game: bool) -> lis
 
 def _stored_values(folder: Path) -> dict[tuple[str, str], Any]:
     """Return all settings of the run in `folder`, with every choice made as it was."""
-    from galamp.runfolder import CONFIG, read_json
+    from galamp.storage.runfolder import CONFIG, read_json
 
     if not (folder / CONFIG).is_file():
         raise UserError(f"--resume {folder}: no run folder (it has no {CONFIG})")
@@ -215,7 +215,7 @@ def closing_line(summary: dict[str, Any]) -> str:
 
 
 def _add_eval(commands: Any) -> None:
-    from galamp.evaluate import add_options
+    from galamp.evaluation.command import add_options
 
     parser = commands.add_parser("eval", help="play and score a trained agent")
     add_options(parser)

@@ -17,9 +17,9 @@ import numpy as np
 from galamp.arena import Arena
 from galamp.gossip.mixing import ParameterSlots
 from galamp.metrics import EpisodeRing, MetricsRow, Phase
-from galamp.runfolder import RunFolder
-from galamp.runlogs import MetricsLog, MonitorLog
 from galamp.snapshot import Event, LearnerSnapshot, Snapshot, WorkerState
+from galamp.storage.runfolder import RunFolder
+from galamp.storage.runlogs import MetricsLog, MonitorLog
 
 RATE_WINDOW_S = 10.0
 EPISODES_IN_MEAN = 100
@@ -44,6 +44,7 @@ class LearnerReading:
         self.distance: float | None = None
         self.state = WorkerState.STARTING
         self._window: deque[tuple[float, int, Any]] = deque()
+        self.sample(time.monotonic())
 
     def sample(self, now_s: float) -> None:
         """Remember counts and phase times for the rates over the last `RATE_WINDOW_S`."""

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from galamp import checkpoint as checkpoints
 from galamp.arena import Arena
-from galamp.checkpoint import Checkpoint, Identity, LearnerState
 from galamp.config import to_dict
 from galamp.errors import GalampError
 from galamp.parameters import Span
 from galamp.state import State
+from galamp.storage import checkpoint as checkpoints
+from galamp.storage.checkpoint import Checkpoint, Identity, LearnerState
 
 
 class Saver:

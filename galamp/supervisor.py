@@ -21,7 +21,7 @@ from types import FrameType
 import torch.multiprocessing
 
 from galamp.arena import Arena
-from galamp.dashboard import Display
+from galamp.display.dashboard import Display
 from galamp.errors import EXIT_FAILURE, EXIT_OK
 from galamp.metrics import MetricsRow, Phase
 from galamp.recorder import Recorder

@@ -22,19 +22,19 @@ from typing import Any, TextIO
 import torch
 
 import galamp
-from galamp import checkpoint as checkpoints
 from galamp.arena import Arena, identity_of, sketch_model
-from galamp.checkpoint import Checkpoint
 from galamp.config import RunConfig, to_dict
-from galamp.dashboard import make_display
+from galamp.display.dashboard import make_display
 from galamp.environments import canonical_env_id, finish_probe, start_probe
 from galamp.errors import UserError
 from galamp.plan import Plan, inspect_machine, make_plan
 from galamp.recorder import Recorder
-from galamp.runfolder import RunFolder
-from galamp.runlogs import MetricsLog, curve
 from galamp.saving import Saver, saved_state
 from galamp.state import STATE_COUNTERS
+from galamp.storage import checkpoint as checkpoints
+from galamp.storage.checkpoint import Checkpoint
+from galamp.storage.runfolder import RunFolder
+from galamp.storage.runlogs import MetricsLog, curve
 from galamp.supervisor import RunResult, Supervisor
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from galamp.checkpoint import Checkpoint, Identity, LearnerState
+from galamp.storage.checkpoint import Checkpoint, Identity, LearnerState
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYOUT = (("body.0.weight", (3, 2)), ("body.0.bias", (3,)), ("head.bias", (1,)))

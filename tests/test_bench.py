@@ -27,6 +27,7 @@ from galamp.bench.processes import Program, Usage, members, pss_mb
 from galamp.bench.runs import Measurement, System, alternation, measure, rate, window
 from galamp.errors import RunFailed, UserError
 from tests.engine import ROOT, wait_for
+from tests.test_bin import Checkout
 
 # Trains nothing: its clock runs from 0 to 60 at once, at 100 agent steps per second from 5 on.
 # It has a child, writes down both process ids, and does on SIGTERM what it is told to.
@@ -386,6 +387,13 @@ def test_run_and_rows(
     assert rows[0]["machine"]["cores"] == runs.cores()
     assert rows[0]["what"].startswith("ALE/Pong-v5, network nature, 16 simulators in all")
     assert re.fullmatch("unknown|[0-9a-f]{10,}(-dirty)?", rows[0]["commit"])
+
+
+def test_bin_bench_sets_itself_up(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path)
+    ended = checkout.start("run", "--seconds", "5", command="bench")
+    assert ended.returncode == 0, ended.stderr
+    assert checkout.calls_file.read_text().splitlines()[-1] == "-m galamp.bench run --seconds 5"
 
 
 def test_commands_of_systems() -> None:

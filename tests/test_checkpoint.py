@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from galamp import checkpoint as ck
-from galamp.checkpoint import Checkpoint, CheckpointNotWritten, Identity
 from galamp.errors import CheckpointError
+from galamp.storage import checkpoint as ck
+from galamp.storage.checkpoint import Checkpoint, CheckpointNotWritten, Identity
 from tests.checkpoints import (
     LAYOUT,
     PONG,
@@ -266,7 +266,7 @@ def test_what_the_disk_garbles_is_not_announced(
 SAVER = """
 import dataclasses, os, signal, sys
 from pathlib import Path
-from galamp import checkpoint as ck
+from galamp.storage import checkpoint as ck
 template = ck.load(Path(sys.argv[1]))
 folder, announced = Path(sys.argv[2]), Path(sys.argv[3])
 

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from galamp import checkpoint as ck
 from galamp.errors import CheckpointError
-from galamp.strict_json import encode
+from galamp.storage import checkpoint as ck
+from galamp.storage.strict_json import encode
 from tests.checkpoints import (
     ROOT,
     made,
@@ -220,7 +220,8 @@ def test_json_bombs_are_refused(tmp_path: Path, bomb: bytes) -> None:
 HARMLESS = """
 import sys
 from pathlib import Path
-from galamp import checkpoint, errors, runfolder
+from galamp import errors
+from galamp.storage import checkpoint, runfolder
 assert "torch" not in sys.modules
 seen = []
 sys.addaudithook(lambda event, args: seen.append(event))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from galamp import checkpoint
-from galamp.runlogs import current_rows
+from galamp.storage import checkpoint
+from galamp.storage.runlogs import current_rows
 from tests.engine import run, summary
 
 SMALL = ["--learners", 2, "--num-envs", 4, "--log-every-s", 0.2]
@@ -33,7 +33,8 @@ def test_train_then_resume(tmp_path: Path) -> None:
     assert later["start"] == 2
     assert 6000 <= later["agent_steps"] <= 6000 + 2 * 4 * 5
     assert later["episodes"] > told["episodes"]
-    assert all(b > a for a, b in zip(*(t["updates_per_learner"] for t in (told, later))))
+    updates = zip(told["updates_per_learner"], later["updates_per_learner"], strict=True)
+    assert all(after > before for before, after in updates)
     steps = [row["global_step"] for row in current_rows(folder / "metrics.jsonl")]
     assert steps == sorted(steps)
     assert steps[-1] == later["agent_steps"]

@@ -17,21 +17,21 @@ import torch
 from numpy.typing import NDArray
 
 import galamp
-from galamp import checkpoint as checkpoints
-from galamp import evaluation
-from galamp.agent import Agent, usable_device
-from galamp.checkpoint import Checkpoint, Identity, LearnerState
 from galamp.cli import main
 from galamp.config import EnvironmentConfig, RunConfig, to_dict
 from galamp.environments import Environment, EnvironmentSpec, Transition, describe, list_games
 from galamp.environments import rom_name as rom
 from galamp.errors import CheckpointError, GalampError, UserError
-from galamp.evaluate import EvaluationConfig
+from galamp.evaluation import report as evaluation
+from galamp.evaluation.agent import Agent, usable_device
+from galamp.evaluation.command import EvaluationConfig
+from galamp.evaluation.playing import Game, play, quotas, score
+from galamp.evaluation.scoreboard import show
+from galamp.evaluation.scores import REFERENCES, Reference, reference_for
+from galamp.evaluation.trained import MEAN, locate, read
 from galamp.models import ActorCritic, build_model
-from galamp.playing import Game, play, quotas, score
-from galamp.scoreboard import show
-from galamp.scores import REFERENCES, Reference, reference_for
-from galamp.trained import MEAN, locate, read
+from galamp.storage import checkpoint as checkpoints
+from galamp.storage.checkpoint import Checkpoint, Identity, LearnerState
 
 CARTPOLE = Identity("CartPole-v1", "gymnasium: ...", (4,), 2, "a2c", "mlp", ())
 BREAKOUT = Identity("ALE/Breakout-v5", "classic: ...", (4, 84, 84), 4, "a2c", "gala", ())
@@ -625,8 +625,8 @@ def test_table_fits_a_narrow_terminal() -> None:
 def test_the_package_and_the_options_stay_light() -> None:
     heavy = ("torch", "numpy", "gymnasium", "ale_py", "rich")
     code = (
-        "import argparse, sys, galamp, galamp.evaluate;"
-        "galamp.evaluate.add_options(argparse.ArgumentParser());"
+        "import argparse, sys, galamp, galamp.evaluation.command;"
+        "galamp.evaluation.command.add_options(argparse.ArgumentParser());"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

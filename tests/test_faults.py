@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from galamp import checkpoint
+from galamp.storage import checkpoint
 from tests.engine import family, run, running, started, summary, titled, training, wait_for
 
 ENDLESS = ["--total-steps", 10**9, "--learners", 2, "--num-envs", 4, "--quiet"]

@@ -20,25 +20,25 @@ PACKAGE = ROOT / "galamp"
 # its __init__.
 LAYERS = """
     errors
-    config snapshot text disk strict_json
-    shm identity parameters models plan worker
-    control metrics rollouts runfolder runlogs checkpoint_format
+    config snapshot display storage evaluation display.text storage.disk storage.strict_json
+    shm storage.identity parameters models plan worker
+    control metrics rollouts storage.runfolder storage.runlogs storage.checkpoint_format
     environments.base environments.protocols gossip gossip.mailbox gossip.slots
     gossip.topologies.base algorithms.returns algorithms.rmsprop algorithms.base
-    checkpoint environments algorithms gossip.topologies
+    storage.checkpoint environments algorithms gossip.topologies
     environments.atari environments.gymnasium environments.probe
     algorithms.a2c gossip.topologies.ring gossip.topologies.independent gossip.mixing state
-    collector scores trained
-    simulator learner playing
-    panels
-    render
-    dashboard scoreboard
-    agent arena
+    collector evaluation.scores evaluation.trained
+    simulator learner evaluation.playing
+    display.panels
+    display.render
+    display.dashboard evaluation.scoreboard
+    evaluation.agent arena
     recorder saving
     supervisor
     training
-    evaluate
-    evaluation
+    evaluation.command
+    evaluation.report
     cli
     __main__
     bench bench.processes bench.peer_scripts bench.peer_scripts.plain_loop
@@ -51,15 +51,16 @@ LAYERS = """
 RANKS = {name: rank for rank, line in enumerate(LAYERS.splitlines()) for name in line.split()}
 
 # `galamp eval`: the settings are light and come first, what they need is imported when asked for.
-UPWARD_WHEN_ASKED_FOR = {("evaluate", "evaluation"), ("", "agent")}
+UPWARD_WHEN_ASKED_FOR = {("evaluation.command", "evaluation.report"), ("", "evaluation.agent")}
 
 WITHOUT_PROCESSES = (
-    "algorithms", "gossip.topologies", "models", "parameters", "render", "panels", "text",
-    "snapshot", "dashboard", "config", "errors", "plan",
+    "algorithms", "gossip.topologies", "models", "parameters", "display.dashboard",
+    "display.render", "display.panels", "display.text", "snapshot", "config", "errors", "plan",
 )  # fmt: skip
 WITHOUT_TORCH = (
     "gossip.topologies", "environments", "simulator", "rollouts", "metrics", "control", "shm",
-    "config", "errors", "cli", "worker", "evaluate", "render", "panels", "text", "snapshot",
+    "config", "errors", "cli", "worker", "evaluation.command", "display.render", "display.panels",
+    "display.text", "snapshot",
 )  # fmt: skip
 
 LOCKS = {

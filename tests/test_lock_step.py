@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from galamp import checkpoint
 from galamp.config import AlgorithmConfig, EnvironmentConfig, RunConfig
+from galamp.storage import checkpoint
 from tests.engine import run
 from tests.reference import ring_weights, train_in_lock_step
 

@@ -34,10 +34,10 @@ from galamp.recorder import (
     metrics_row,
     thinned,
 )
-from galamp.runfolder import RunFolder
-from galamp.runlogs import MetricsLog, read_metrics
 from galamp.shm import SharedArrays
 from galamp.snapshot import LEARNER_PHASES, WorkerState
+from galamp.storage.runfolder import RunFolder
+from galamp.storage.runlogs import MetricsLog, read_metrics
 from tests.snapshots import EMPTY, busy
 
 WALL_S = 1_700_000_000.0

@@ -10,10 +10,10 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from galamp import panels
 from galamp.config import settings
-from galamp.dashboard import PlainLines
-from galamp.render import render
+from galamp.display import panels
+from galamp.display.dashboard import PlainLines
+from galamp.display.render import render
 from galamp.snapshot import LEARNER_PHASES, Event, LearnerSnapshot, Snapshot, WorkerState
 from tests.snapshots import EMPTY, busy, learner
 

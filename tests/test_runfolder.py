@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from galamp.errors import GalampError, UserError
-from galamp.runfolder import RunFolder
-from galamp.runlogs import (
+from galamp.storage.runfolder import RunFolder
+from galamp.storage.runlogs import (
     AppendOnly,
     MetricsLog,
     MonitorLog,
@@ -133,7 +133,7 @@ import sys
 from datetime import datetime
 from pathlib import Path
 from galamp.errors import UserError
-from galamp.runfolder import RunFolder
+from galamp.storage.runfolder import RunFolder
 assert "torch" not in sys.modules
 print("ready", flush=True)
 sys.stdin.readline()

@@ -26,9 +26,10 @@ class FlatRMSprop:
 
     s = alpha s + (1 - alpha) g^2;  x = x - learning_rate g / (sqrt(s) + eps).
 
-    Where s starts (`initial`) decides how large the first steps are. From zero, as in PyTorch, the first step moves every weight by learning_rate / sqrt(1 - alpha),
-    ten times the step size, which leaves most of the first layer's rectifiers dead for good; from
-    one, as in OpenAI Baselines, the first few hundred steps are small instead.
+    Where s starts (`initial`) decides how large the first steps are. From zero, as in PyTorch, the
+    first one moves every weight by learning_rate / sqrt(1 - alpha), ten times the step size, which
+    leaves most of the first layer's rectifiers dead for good; from one, as in OpenAI Baselines,
+    the first few hundred steps are small instead.
 
     Attributes:
         square_average: [P] float32, s.

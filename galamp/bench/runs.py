@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from galamp.bench.processes import Program, Usage, members, pss_mb
 from galamp.errors import RunFailed
-from galamp.runlogs import read_metrics
+from galamp.storage.runlogs import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds bin/, galamp/ and the environments."""

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from galamp.bench.runs import ROOT, Measurement, cores
-from galamp.text import UNKNOWN
+from galamp.display.text import UNKNOWN
 
 WIDTH = 120
 """Columns of the table where it goes into a file or a pipe."""

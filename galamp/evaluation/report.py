@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galamp.config import EnvironmentConfig
-from galamp.disk import write_new
 from galamp.environments import (
     ATARI,
     EnvironmentSpec,
@@ -33,15 +32,16 @@ from galamp.environments import (
     start_probe,
 )
 from galamp.errors import GalampError, UserError
-from galamp.evaluate import EACH, EvaluationConfig
+from galamp.evaluation.command import EACH, EvaluationConfig
+from galamp.evaluation.playing import Act, Game, play, score
+from galamp.evaluation.scoreboard import Progress
+from galamp.evaluation.scores import SOURCE, reference_for
+from galamp.evaluation.trained import MEAN, Learner, Trained, locate, read
 from galamp.plan import seed_for
-from galamp.playing import Act, Game, play, score
-from galamp.scoreboard import Progress
-from galamp.scores import SOURCE, reference_for
-from galamp.trained import MEAN, Learner, Trained, locate, read
+from galamp.storage.disk import write_new
 
 if TYPE_CHECKING:
-    from galamp.agent import Agent
+    from galamp.evaluation.agent import Agent
 
 ATARI_DEFAULTS: dict[str, int] = {"noop_max": 30, "max_frames": 108_000}
 """What evaluation sets in Atari games where nothing else is asked for (Mnih et al. 2015)."""
@@ -172,7 +172,7 @@ def _target(output: str, checkpoint: Path, learner: str) -> Path:
 def _agents(trained: Trained, wanted: Learner | Literal["each"], device_name: str) -> list[Agent]:
     import torch
 
-    from galamp.agent import Agent, usable_device
+    from galamp.evaluation.agent import Agent, usable_device
 
     device = usable_device(device_name)
     threads = min(torch.get_num_threads(), len(os.sched_getaffinity(0)), MOST_TORCH_THREADS)

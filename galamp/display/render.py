@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from rich.console import RenderableType
 from rich.text import Text
 
-from galamp import panels
-from galamp import text as words
-from galamp.panels import LABEL_WIDTH, PHASES, labelled, titled
+from galamp.display import panels
+from galamp.display import text as words
+from galamp.display.panels import LABEL_WIDTH, PHASES, labelled, titled
+from galamp.display.text import count, fit, measure, score
 from galamp.snapshot import LearnerSnapshot, Snapshot, WorkerState
-from galamp.text import count, fit, measure, score
 
 WIDE, VERY_WIDE, TALL = 110, 160, 32
 """Columns from which some, then all sections stand side by side, and the rows that this needs."""

@@ -15,8 +15,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from galamp.playing import Game
-from galamp.text import UNKNOWN, clean
+from galamp.display.text import UNKNOWN, clean
+from galamp.evaluation.playing import Game
 
 WIDTH = 120
 """Columns of the table where it goes into a file or a pipe."""

@@ -22,8 +22,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from galamp.disk import replace_json, replace_link, sync_folder
 from galamp.errors import GalampError, UserError
+from galamp.storage.disk import replace_json, replace_link, sync_folder
 
 CONFIG = "config.json"
 SUMMARY = "summary.json"

@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from galamp.strict_json import need, need_count, need_mapping
+from galamp.storage.strict_json import need, need_count, need_mapping
 
 _TENSOR = re.compile(r"[A-Za-z0-9._-]{1,200}")
 

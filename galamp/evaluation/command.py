@@ -120,8 +120,8 @@ def eval_command(options: argparse.Namespace) -> int:
 
 def _evaluate(path: Path, config: EvaluationConfig, done: list[int]) -> int:
     """Evaluate, write, show; `done[0]` counts the games on the way."""
-    from galamp.evaluation import evaluate, write
-    from galamp.scoreboard import Progress, show
+    from galamp.evaluation.report import evaluate, write
+    from galamp.evaluation.scoreboard import Progress, show
 
     report, target = evaluate(path, config, Progress(config.quiet, done))
     try:

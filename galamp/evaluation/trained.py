@@ -16,11 +16,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from galamp import checkpoint as checkpoints
-from galamp.checkpoint import MANIFEST, Checkpoint, Found
 from galamp.config import EnvironmentConfig, from_dict
 from galamp.environments.base import EnvironmentSpec
 from galamp.errors import CheckpointError, UserError
+from galamp.storage import checkpoint as checkpoints
+from galamp.storage.checkpoint import MANIFEST, Checkpoint, Found
 
 MEAN: Literal["mean"] = "mean"
 Learner = int | Literal["mean"]

@@ -16,9 +16,9 @@ from typing import IO, Protocol, Self, TextIO, cast
 from rich.console import Console
 from rich.live import Live
 
-from galamp.render import render
+from galamp.display.render import render
+from galamp.display.text import clean, count, duration, percent, score
 from galamp.snapshot import Event, Snapshot
-from galamp.text import clean, count, duration, percent, score
 
 __all__ = ["Dashboard", "Display", "PlainLines", "Silent", "make_display", "render"]
 

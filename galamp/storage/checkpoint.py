@@ -22,7 +22,8 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from galamp.checkpoint_format import (
+from galamp.errors import CheckpointError, GalampError
+from galamp.storage.checkpoint_format import (
     MANIFEST,
     Checkpoint,
     Files,
@@ -35,10 +36,9 @@ from galamp.checkpoint_format import (
     read_manifest,
     read_state,
 )
-from galamp.disk import remove_stale, replace_link, sync_folder, temporary_name, write_new
-from galamp.errors import CheckpointError, GalampError
-from galamp.identity import Identity
-from galamp.strict_json import need, need_count
+from galamp.storage.disk import remove_stale, replace_link, sync_folder, temporary_name, write_new
+from galamp.storage.identity import Identity
+from galamp.storage.strict_json import need, need_count
 
 __all__ = [
     "MANIFEST",

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 
 from rich.text import Text
 
-from galamp import text as words
+from galamp.display import text as words
+from galamp.display.text import clean, clip, count, fit, measure, score
 from galamp.snapshot import LEARNER_PHASES, LearnerSnapshot, Snapshot, WorkerState
-from galamp.text import clean, clip, count, fit, measure, score
 
 LABEL_WIDTH = 9
 

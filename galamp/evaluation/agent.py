@@ -16,12 +16,12 @@ import numpy.typing as npt
 import torch
 
 from galamp.algorithms.a2c import sample
-from galamp.checkpoint import Identity
 from galamp.environments import ATARI, EnvironmentSpec, finish_probe, start_probe
 from galamp.errors import CheckpointError, UserError
+from galamp.evaluation.trained import MEAN, Learner, Trained, locate, read
 from galamp.models import ActorCritic, build_model
 from galamp.parameters import FlatParameters
-from galamp.trained import MEAN, Learner, Trained, locate, read
+from galamp.storage.checkpoint import Identity
 
 
 class Agent:

@@ -31,10 +31,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as parse_tensors
 from safetensors.numpy import save as format_tensors
 
-from galamp.disk import open_unfollowed
 from galamp.errors import CheckpointError
-from galamp.identity import Identity, is_tensor_name
-from galamp.strict_json import (
+from galamp.storage.disk import open_unfollowed
+from galamp.storage.identity import Identity, is_tensor_name
+from galamp.storage.strict_json import (
     COUNT_LIMIT,
     JSON_LIMIT_BYTES,
     decode,

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from galamp.disk import finite
+from galamp.storage.disk import finite
 
 RETURN = "charts/episodic_return"
 TAIL_BYTES = 1_000_000

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galamp.environments.base import Environment, EpisodeCounter
-from galamp.scores import Reference
+from galamp.evaluation.scores import Reference
 
 Act = Callable[[NDArray[Any]], NDArray[np.int64]]
 """Observations `[b, ...]` to actions `[b]`."""
