@@ -12,6 +12,7 @@ It never waits for another learner, but in lock-step or at the staleness bound.
 from __future__ import annotations
 
 import contextlib
+import time
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +31,9 @@ from galamp.models import build_model
 from galamp.rollouts import LearnerPort, RingWake, RolloutShape
 from galamp.shm import SharedArrays, Wakeup
 from galamp.state import FINAL, STATE_COUNTERS, State, StateSlots
+
+SAVE_EVERY_S = 1.0
+"""So much training is lost at most when a learner is killed; saving takes about 3 ms."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,7 @@ class Learner:
         )
         self._states = StateSlots(task.arrays, task.rank, task.state_sizes)
         self._saved_id = 0
+        self._saved_s = time.monotonic()
         self._restore()
 
     def run(self) -> None:
@@ -147,10 +152,14 @@ class Learner:
         return self.board.agent_steps() >= self.task.total_steps
 
     def _serve(self) -> None:
+        """Leave the state behind when asked to, and now and then in case of a sudden end."""
         save_id, at_round = self.control.save_request
-        if save_id != self._saved_id and at_round != NEVER and self.gossiper.round >= at_round:
-            self.save(save_id)
-            self._saved_id = save_id
+        asked = save_id != self._saved_id and at_round != NEVER and self.gossiper.round >= at_round
+        now_s = time.monotonic()
+        if asked or now_s - self._saved_s > SAVE_EVERY_S:
+            self._saved_id = save_id if asked else self._saved_id
+            self._saved_s = now_s
+            self.save(self._saved_id)
 
     def _restore(self) -> None:
         """Take over the state that a former life or a checkpoint left, if there is one."""

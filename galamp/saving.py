@@ -69,6 +69,10 @@ class Saver:
         if any(f is None or f[1].version < self._wanted for f in found):
             return
         self._wanted = None
+        rounds = {f[1].round for f in found if f is not None}
+        if self._arena.plan.config.gossip.sync and len(rounds) > 1:
+            self.request()  # one has saved anew meanwhile: in lock-step all are saved in one round
+            return
         checkpoint = self._gather([f[0] for f in found if f is not None], progress())
         self._writer = threading.Thread(target=self._write, args=(checkpoint,), daemon=True)
         self._writer.start()

@@ -103,8 +103,9 @@ def titled(pid: int, title: str) -> list[int]:
 
 
 def training(folder: Path) -> bool:
-    """Whether the run in `folder` has learned something already, as its metrics tell."""
+    """Whether every learner of the run in `folder` has taken a step, as its metrics tell."""
     with contextlib.suppress(OSError, ValueError):
         last = (folder / "metrics.jsonl").read_text().splitlines()[-1]
-        return json.loads(last).get("losses/entropy") is not None
+        updates = [v for k, v in json.loads(last).items() if k.endswith("/updates")]
+        return bool(updates) and min(updates) > 0
     return False
