@@ -17,12 +17,11 @@ import numpy as np
 from galamp.arena import Arena
 from galamp.gossip.mixing import ParameterSlots
 from galamp.metrics import EpisodeRing, MetricsRow, Phase
-from galamp.snapshot import Event, LearnerSnapshot, Snapshot, WorkerState
+from galamp.snapshot import EPISODES_IN_MEAN, Event, LearnerSnapshot, Snapshot, WorkerState
 from galamp.storage.runfolder import RunFolder
 from galamp.storage.runlogs import MetricsLog, MonitorLog
 
 RATE_WINDOW_S = 10.0
-EPISODES_IN_MEAN = 100
 MOST_CURVE_POINTS = 400
 MOST_EVENTS = 50
 _LEARNER_PHASES = {

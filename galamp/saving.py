@@ -8,6 +8,7 @@ a slow one stops nobody.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -19,8 +20,9 @@ import numpy.typing as npt
 
 from galamp.arena import Arena
 from galamp.config import to_dict
-from galamp.errors import GalampError
+from galamp.errors import CheckpointError, GalampError
 from galamp.parameters import Span
+from galamp.snapshot import EPISODES_IN_MEAN
 from galamp.state import State
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, Identity, LearnerState
@@ -41,11 +43,13 @@ class Saver:
         self._best_return = float("-inf")
         self.written = 0
 
-    def start_from(self, best_return: float | None) -> None:
-        """Go on from a former start: only a better score moves `best`."""
+    def go_on(self) -> None:
+        """Go on from a former start: only a better score than that of `best` moves it."""
         best = self._folder / "best"
-        if best_return is not None and best.exists():
-            self._best_return, self._best_path = best_return, best.resolve()
+        with contextlib.suppress(CheckpointError):
+            score = full_score(checkpoints.load(best, learners=()))
+            if score is not None:
+                self._best_return, self._best_path = score, best.resolve()
 
     @property
     def busy(self) -> bool:
@@ -114,7 +118,7 @@ class Saver:
         try:
             path = checkpoints.save(self._folder, checkpoint)
             checkpoints.point(self._folder, "latest", path)
-            score = checkpoint.progress.get("mean_return_100")
+            score = full_score(checkpoint)
             if score is not None and score > self._best_return:
                 self._best_return, self._best_path = score, path
                 checkpoints.point(self._folder, "best", path)
@@ -123,6 +127,13 @@ class Saver:
             self.written += 1
         except (GalampError, OSError) as error:
             self._tell(f"checkpoint not written, training goes on: {error}")
+
+
+def full_score(checkpoint: Checkpoint) -> float | None:
+    """Return the mean score that `best` goes by; None before 100 episodes, too few to tell."""
+    progress = checkpoint.progress
+    full = len(progress["last_returns"]) >= EPISODES_IN_MEAN
+    return float(progress["mean_return_100"]) if full else None
 
 
 def common_round(arena: Arena) -> int:

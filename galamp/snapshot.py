@@ -19,6 +19,9 @@ class WorkerState(IntEnum):
     FAILED = 3
 
 
+EPISODES_IN_MEAN = 100
+"""Every mean score is over the last so many training episodes."""
+
 LEARNER_PHASES = ("collect", "infer", "update", "gossip", "other")
 """What a learner's time goes to: waiting for simulators, acting, learning, gossip, the rest."""
 

@@ -157,7 +157,7 @@ def _take_over(
             row[name] = state.counters[name]
     progress = former.checkpoint.progress
     recorder.go_on(progress, curve(folder.metrics))
-    saver.start_from(progress["best_mean_return_100"])
+    saver.go_on()
     recorder.tell(f"goes on from {progress['agent_steps']:,} agent steps")
     for skipped in former.skipped:
         recorder.tell(f"damaged checkpoint passed over: {skipped}")
