@@ -43,6 +43,11 @@ class LearnerReading:
         self.distance: float | None = None
         self.state = WorkerState.STARTING
         self._window: deque[tuple[float, int, Any]] = deque()
+        self.start_afresh()
+
+    def start_afresh(self) -> None:
+        """Measure rates from now on: what the row counts already was done in a former start."""
+        self._window.clear()
         self.sample(time.monotonic())
 
     def sample(self, now_s: float) -> None:
@@ -142,6 +147,8 @@ class Recorder:
         self._scores.extend(progress["last_returns"])
         self._lengths.extend(progress["last_lengths"])
         self._curve = curve
+        for learner in self.learners:
+            learner.start_afresh()
 
     def read(self) -> None:
         """Take in what has happened since the last call."""

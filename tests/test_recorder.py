@@ -472,10 +472,12 @@ def test_a_resumed_run_goes_on_from_its_progress(run: Run, tmp_path: Path, clock
     folder = RunFolder.create(tmp_path, "", "Pong", "again", 1, datetime(2026, 1, 1))
     try:
         again = Run(folder)
+        again.arena.board.learner(0)["agent_steps"] = 100
         again.recorder.go_on(progress, [(100, 2.0)])
         clock.now_s += 1.0
         again.recorder.read()
-        assert again.recorder.progress() == progress | {"wall_s": 31.0}
+        assert again.recorder.snapshot().agent_steps_per_s == 0, "those were another start's"
+        assert again.recorder.progress() == progress | {"wall_s": 31.0, "agent_steps": 100}
         again.arena.board.learner(0)["agent_steps"] = 200
         again.recorder.log()
         assert again.recorder.snapshot().curve == ((100, 2.0), (200, 2.02))
