@@ -26,14 +26,17 @@ SETTINGS = {setting.name: setting for setting in settings()}
 DEADLINE_S = 60.0
 
 
-def python(*arguments: str, **known: Any) -> subprocess.CompletedProcess[str]:
-    """Run Python with this working tree on its path."""
+def python(
+    *arguments: str, measured: bool = True, **known: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run Python with this working tree on its path; `measured`: coverage may come along."""
+    inherited = {k: v for k, v in os.environ.items() if measured or "COVERAGE" not in k}
     return subprocess.run(
         [sys.executable, *arguments],
         text=True,
         capture_output=True,
         timeout=DEADLINE_S,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**inherited, "PYTHONPATH": str(ROOT)},
         **known,
     )
 
@@ -168,7 +171,8 @@ assert main(["run", "--game", "ALE/Breakot", "--learners", "0"]) == 2
 seen.append(sorted(sys.modules))
 print(json.dumps(seen))
 """
-    ended = python("-c", code, cwd=tmp_path)
+    # A measurement of coverage would import modules of its own.
+    ended = python("-c", code, cwd=tmp_path, measured=False)
     assert ended.returncode == 0, ended.stderr
     imported, built, refused = (set(names) for names in json.loads(ended.stdout))
     assert not imported & (HEAVY | {"numpy"})

@@ -125,6 +125,7 @@ FAILURES = [
 def test_failing_environment(tmp_path: Path, name: str, cause: str, details: str) -> None:
     folder = tmp_path / "run"
     endless = ["--env-id", f"tests.crashing:{name}", "--total-steps", 10**9, "--learners", 1]
+    endless += ["--simulator-workers", 1]
     ended = run(*endless, "--num-envs", 2, "--hang-after-s", 1.5, "--quiet", "--run-dir", folder)
     assert ended.returncode == 70
     first, *rest = ended.stderr.splitlines()
