@@ -33,7 +33,7 @@ from galamp.shm import SharedArrays, Wakeup
 from galamp.state import FINAL, STATE_COUNTERS, State, StateSlots
 
 SAVE_EVERY_S = 1.0
-"""So much training is lost at most when a learner is killed; saving takes about 3 ms."""
+"""About so much training is lost when a learner is killed."""
 
 
 @dataclass(frozen=True)

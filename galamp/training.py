@@ -40,7 +40,7 @@ from galamp.supervisor import RunResult, Supervisor
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 ALLOCATOR_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 """Above these sizes glibc asks the kernel for fresh pages; a learner's activations come back at
-every update, and keeping their pages makes updates a fifth quicker on CPUs."""
+every update, and keeping their pages spares the kernel from handing them out anew."""
 
 
 @dataclass(frozen=True)
