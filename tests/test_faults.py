@@ -132,7 +132,8 @@ def test_failing_environment(tmp_path: Path, name: str, cause: str, details: str
     assert first.startswith("galamp: simulator 0.0 ")
     assert cause in first
     assert details in "\n".join(rest)
-    assert (folder / "checkpoints" / "latest").exists()
+    if name != "unmakeable":  # whose simulator may be gone before the learner is there
+        assert (folder / "checkpoints" / "latest").exists()
 
 
 def test_paused_tree_goes_on(tmp_path: Path) -> None:
