@@ -16,8 +16,7 @@ from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm
 from galamp.control import ControlBlock
 from galamp.environments.base import EnvironmentSpec
-from galamp.gossip.mixing import gossip_specs
-from galamp.gossip.topologies import make_topology
+from galamp.gossip.exchange import exchange_specs
 from galamp.gossip.topologies.base import Topology
 from galamp.learner import LearnerTask
 from galamp.metrics import MetricsBoard
@@ -87,11 +86,17 @@ class Arena:
     """The shared memory of a run and the tasks that work on it."""
 
     def __init__(
-        self, plan: Plan, environment: EnvironmentSpec, sketch: ModelSketch, logs: Path, start: int
+        self,
+        plan: Plan,
+        topology: Topology,
+        environment: EnvironmentSpec,
+        sketch: ModelSketch,
+        logs: Path,
+        start: int,
     ) -> None:
-        self.plan, self.environment, self.sketch = plan, environment, sketch
+        self.plan, self.topology = plan, topology
+        self.environment, self.sketch = environment, sketch
         self.count = len(plan.learners)
-        self.topology: Topology = make_topology(plan.config.gossip.topology, self.count)
         self.shape = self._shape()
         self._logs, self._start = logs, start
         self.arrays = SharedArrays.create(self._specs())
@@ -128,7 +133,7 @@ class Arena:
     def _specs(self) -> list[Any]:
         specs = ControlBlock.specs(self.count)
         specs += MetricsBoard.specs(self.count, self.plan.simulators)
-        specs += gossip_specs(self.topology, self.sketch.parameters)
+        specs += exchange_specs(self.plan.config.gossip, self.topology, self.sketch.state_sizes)
         for rank in range(self.count):
             specs += RolloutRing.specs(rank, self.shape)
             specs += StateSlots.specs(rank, self.sketch.state_sizes)
@@ -162,8 +167,10 @@ class Arena:
             algorithm=config.algorithm,
             network=self.sketch.network,
             gossip=config.gossip,
+            topology=self.topology,
             model_seed=config.seed,
             sampling_seed=seed_for(config.seed, learner.rank, self._start),
+            gossip_seed=config.seed,
             state_sizes=self.sketch.state_sizes,
             total_steps=config.total_steps,
         )

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import galamp
-from galamp.config import AUTO, RunConfig, Setting, check, from_dict, from_settings, settings
+from galamp.config import RunConfig, from_dict, from_settings
 from galamp.errors import EXIT_SIGINT, EXIT_USAGE, GalampError, UserError, did_you_mean
+from galamp.options import AUTO, Setting, check, settings
 
 SECTION_TITLES = {
     "": "run",
@@ -122,7 +123,8 @@ def _default(setting: Setting) -> str:
 
 def _metavar(setting: Setting) -> str:
     if setting.option.choices:
-        return "{" + ",".join(setting.option.choices) + "}"
+        more = (setting.option.prefix + "PATH",) if setting.option.prefix else ()
+        return "{" + ",".join((*setting.option.choices, *more)) + "}"
     return {int: "N", float: "X", str: "TEXT"}[setting.kind]
 
 
@@ -132,7 +134,7 @@ def config_from(options: argparse.Namespace) -> RunConfig:
     Raises:
         UserError: every wrong value, one line each.
     """
-    known = {(setting.section, setting.name): setting for setting in settings()}
+    known = {(setting.section, setting.name): setting for setting in settings(RunConfig)}
     values: dict[tuple[str, str], Any] = {}
     problems: list[str] = []
     for dest, given in vars(options).items():
@@ -182,7 +184,7 @@ def _stored_values(folder: Path) -> dict[tuple[str, str], Any]:
     config = from_dict(stored)
     return {
         (s.section, s.name): getattr(getattr(config, s.section) if s.section else config, s.name)
-        for s in settings()
+        for s in settings(RunConfig)
     }
 
 

@@ -1,68 +1,18 @@
 """Every setting of a run, written once: default, unit, range, and one line of meaning.
 
 Frozen dataclasses, one per component; a component receives only its own section. The command line
-(`cli.py`) is generated from the fields, and `config.json` in a run folder is their JSON form. No
-other galamp module but `errors` is imported here, so every process can afford it.
+(`cli.py`) is generated from the fields, and `config.json` in a run folder is their JSON form.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import math
-import types
 import typing
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from galamp.errors import UserError, did_you_mean
-
-MOST_CHARACTERS_SHOWN = 60
-
-AUTO = 0
-"""Stands for "choose for me" where a count is expected (`auto` on the command line)."""
-
-
-@dataclass(frozen=True)
-class Option:
-    """What is known of one setting besides its type and default."""
-
-    help: str
-    unit: str = ""
-    low: float | None = None
-    high: float | None = None
-    registry: str = ""
-    names: tuple[str, ...] = ()
-    auto: bool = False
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """The names that are allowed; empty where any value in range is."""
-        if not self.registry:
-            return self.names
-        module, _, table = self.registry.partition(":")
-        return (*self.names, *getattr(importlib.import_module(module), table))
-
-
-def option(
-    default: Any,
-    help: str,
-    *,
-    unit: str = "",
-    low: float | None = None,
-    high: float | None = None,
-    registry: str = "",
-    names: tuple[str, ...] = (),
-    auto: bool = False,
-) -> Any:
-    """Declare a setting: a dataclass field that carries its `Option`.
-
-    `low` and `high` are inclusive; `names` and the keys of `registry` (`module:TABLE`, looked up
-    when asked for) are the choices; `auto` allows the word `auto` (stored as `AUTO`).
-    """
-    known = Option(help, unit, low, high, registry, names, auto)
-    return field(default=default, metadata={"option": known})
+from galamp.options import AUTO, check, option, settings, shown
 
 
 @dataclass(frozen=True)
@@ -141,13 +91,57 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class GossipConfig:
-    """Who exchanges parameters with whom, and how far apart learners may run."""
+    """Who exchanges parameters with whom and when, and how far apart learners may run."""
 
-    topology: str = option("ring", "gossip graph", registry="galamp.gossip.topologies:TOPOLOGIES")
-    sync: bool = option(False, "lock-step rounds: repeatable, but everyone waits for the slowest")
-    max_staleness: int = option(
-        8, "a learner waits once it has gone so many rounds without mixing", unit="rounds", low=1
+    method: str = option(
+        "gala",
+        "how learners work together: gossip (gala), one learner with everyone's simulators (a2c), "
+        "the mean of all gradients at every step (data-parallel), or not at all (independent)",
+        names=("gala", "a2c", "data-parallel", "independent"),
     )
+    topology: str = option(
+        "ring",
+        "gossip graph, or file:PATH with a matrix of weights or links",
+        registry="galamp.gossip.topologies:TOPOLOGIES",
+        prefix="file:",
+    )
+    gossip_weights: str = option(
+        "auto",
+        "weights of the peers in an average: the same for all (uniform), by the peers' degrees "
+        "(metropolis), or what suits the graph (auto)",
+        names=("auto", "uniform", "metropolis"),
+    )
+    gossip_every: int = option(1, "gossip after every so many updates", low=1, high=10**6)
+    gossip_probability: float = option(
+        1.0, "probability that a round of gossip takes place", low=0.0, high=1.0
+    )
+    target_ball: float | None = option(
+        None,
+        "gossip only while a learner is farther than this from the mean (default: always)",
+        unit="L2 norm",
+        low=0.0,
+    )
+    gossip_optimizer: bool = option(False, "average the optimiser's state, too")
+    sync: bool = option(False, "lock-step rounds: repeatable, but everyone waits for the slowest")
+    max_staleness: int | None = option(
+        8,
+        "a learner waits once it has gone so many rounds without mixing; 0 is lock-step, inf never "
+        "waits",
+        unit="rounds",
+        low=0,
+        none="inf",
+    )
+    certificate: bool = option(
+        True, "record the gossip, and prove how far apart the learners can be"
+    )
+    gradient_correlation: bool = option(
+        False, "measure how alike the learners' gradients are (mean cosine)"
+    )
+
+    @property
+    def lock_step(self) -> bool:
+        """Whether all learners go from round to round together."""
+        return self.sync or self.max_staleness == 0 or self.method == "data-parallel"
 
 
 @dataclass(frozen=True)
@@ -204,127 +198,6 @@ class RunConfig:
     report: ReportConfig = field(default_factory=ReportConfig)
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One leaf of a config: where it lives, its type, and its `Option`."""
-
-    section: str
-    name: str
-    kind: type
-    optional: bool
-    default: Any
-    option: Option
-
-    @property
-    def flag(self) -> str:
-        """The long option on the command line."""
-        return "--" + self.name.replace("_", "-")
-
-
-def settings(config: type = RunConfig, section: str = "") -> Iterator[Setting]:
-    """Yield every leaf setting of `config`, sections in order of declaration."""
-    hints = typing.get_type_hints(config)
-    for leaf in dataclasses.fields(config):
-        hint = hints[leaf.name]
-        if dataclasses.is_dataclass(hint):
-            assert isinstance(hint, type)
-            yield from settings(hint, leaf.name)
-            continue
-        optional = isinstance(hint, types.UnionType)
-        kind = (
-            next(k for k in typing.get_args(hint) if k is not types.NoneType) if optional else hint
-        )
-        yield Setting(section, leaf.name, kind, optional, leaf.default, leaf.metadata["option"])
-
-
-def check(setting: Setting, value: Any) -> Any:
-    """Return `value` in the setting's type.
-
-    Raises:
-        UserError: the value has the wrong type or lies outside the range or choices.
-    """
-    known = setting.option
-    if value is None and setting.optional:
-        return None
-    if known.auto and (value == "auto" or (type(value) is int and value == AUTO)):
-        return AUTO
-    value = _convert(setting, value)
-    if known.choices and value not in known.choices:
-        raise UserError(
-            f"{setting.flag} {_shown(value)}: expected one of {', '.join(known.choices)}"
-            f"{did_you_mean(str(value), known.choices)}"
-        )
-    low, high = known.low, known.high
-    if (low is not None and value < low) or (high is not None and value > high):
-        raise UserError(f"{setting.flag} {_shown(value)}: expected {allowed(setting)}")
-    return value
-
-
-def _convert(setting: Setting, value: Any) -> Any:
-    wrong = UserError(f"{setting.flag} {_shown(value)}: expected {allowed(setting)}")
-    if setting.kind is bool or isinstance(value, bool):
-        if setting.kind is bool and isinstance(value, bool):
-            return value
-        raise wrong
-    if setting.kind is str:
-        if isinstance(value, str):
-            return value
-        raise wrong
-    try:
-        return _whole(str(value)) if setting.kind is int else _finite(str(value))
-    except ValueError:
-        raise wrong from None
-
-
-def _whole(text: str) -> int:
-    """Return a whole number; `1e6` and `2.0` are such."""
-    try:
-        return int(text)
-    except ValueError:
-        number = _finite(text)
-        if not number.is_integer():
-            raise
-        return int(number)
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(text)
-    return number
-
-
-def _shown(value: Any) -> str:
-    """Return what came in a form that fits into one line."""
-    try:
-        text = str(value)
-    except ValueError:  # a whole number of thousands of digits
-        return "a huge number"
-    if len(text) > MOST_CHARACTERS_SHOWN:
-        text = text[:MOST_CHARACTERS_SHOWN] + "..."
-    return text if text.isprintable() and text.strip() else repr(text)
-
-
-def allowed(setting: Setting) -> str:
-    """Say in words what a setting accepts, such as `a whole number from 1 to 4096`."""
-    known = setting.option
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[
-        setting.kind
-    ]
-    low, high = known.low, known.high
-    if low is not None and high is not None:
-        words += f" from {_exact(low)} to {_exact(high)}"
-    elif low is not None:
-        words += f" of at least {_exact(low)}"
-    if known.unit:
-        words += f" ({known.unit})"
-    return words + (" or auto" if known.auto else "")
-
-
-def _exact(limit: float) -> str:
-    return str(limit) if isinstance(limit, int) else f"{limit:g}"
-
-
 def to_dict(config: RunConfig) -> dict[str, Any]:
     """Return the JSON form of a config: nested plain dictionaries."""
     return dataclasses.asdict(config)
@@ -336,7 +209,7 @@ def from_dict(values: dict[str, Any]) -> RunConfig:
     Raises:
         UserError: an unknown section or setting, or a value out of range.
     """
-    known = {(setting.section, setting.name): setting for setting in settings()}
+    known = {(setting.section, setting.name): setting for setting in settings(RunConfig)}
     flat: dict[tuple[str, str], Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
@@ -347,7 +220,7 @@ def from_dict(values: dict[str, Any]) -> RunConfig:
         if (section, name) not in known:
             full = f"{section}.{name}" if section else name
             names = (f"{s}.{n}" if s else n for s, n in known)
-            raise UserError(f"unknown setting {_shown(full)}{did_you_mean(full, names)}")
+            raise UserError(f"unknown setting {shown(full)}{did_you_mean(full, names)}")
     return from_settings({key: check(known[key], value) for key, value in flat.items()})
 
 

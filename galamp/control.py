@@ -10,9 +10,9 @@ from __future__ import annotations
 from galamp.shm import WORDS_PER_LINE, ArraySpec, SharedArrays
 
 NEVER = 2**62
-"""A round that no run reaches."""
+"""A turn that no run reaches."""
 
-_STOP_ROUND, _QUIT, _SAVE_ID, _SAVE_ROUND = range(4)
+_STOP_TURN, _QUIT, _SAVE_ID, _SAVE_TURN, _NO_GOSSIP = range(5)
 
 
 class ControlBlock:
@@ -34,17 +34,17 @@ class ControlBlock:
 
     def prepare(self) -> None:
         """Set the values before the first child starts: run on, save nothing."""
-        self._words[_STOP_ROUND] = NEVER
-        self._words[_SAVE_ROUND] = NEVER
+        self._words[_STOP_TURN] = NEVER
+        self._words[_SAVE_TURN] = NEVER
 
     @property
-    def stop_round(self) -> int:
-        """Learners leave, state saved, at the end of the first round that is not below this one."""
-        return int(self._words[_STOP_ROUND])
+    def stop_turn(self) -> int:
+        """Learners leave, state saved, at the end of the first turn that is not below this one."""
+        return int(self._words[_STOP_TURN])
 
-    @stop_round.setter
-    def stop_round(self, value: int) -> None:
-        self._words[_STOP_ROUND] = value
+    @stop_turn.setter
+    def stop_turn(self, value: int) -> None:
+        self._words[_STOP_TURN] = value
 
     @property
     def quit(self) -> bool:
@@ -57,15 +57,24 @@ class ControlBlock:
 
     @property
     def save_request(self) -> tuple[int, int]:
-        """(id, round): save under this id at the end of the first round not below that one."""
-        return int(self._words[_SAVE_ID]), int(self._words[_SAVE_ROUND])
+        """(id, turn): save under this id at the end of the first turn not below that one."""
+        return int(self._words[_SAVE_ID]), int(self._words[_SAVE_TURN])
 
-    def request_save(self, at_round: int) -> int:
-        """Ask every learner for its state at `at_round`; returns the id it will carry."""
+    def request_save(self, at_turn: int) -> int:
+        """Ask every learner for its state at `at_turn`; returns the id it will carry."""
         number = self._words[_SAVE_ID] + 1
-        self._words[_SAVE_ROUND] = at_round
+        self._words[_SAVE_TURN] = at_turn
         self._words[_SAVE_ID] = number
         return int(number)
+
+    @property
+    def gossip_wanted(self) -> bool:
+        """Whether learners gossip for now; if not, they publish without sending."""
+        return not self._words[_NO_GOSSIP]
+
+    @gossip_wanted.setter
+    def gossip_wanted(self, value: bool) -> None:
+        self._words[_NO_GOSSIP] = not value
 
     def alive(self, rank: int) -> bool:
         """Whether learner `rank` takes part: waiting for one that does not is pointless."""

@@ -24,8 +24,8 @@ from galamp.config import AlgorithmConfig, GossipConfig
 from galamp.control import NEVER, ControlBlock
 from galamp.environments.base import EnvironmentSpec
 from galamp.errors import StopRun
-from galamp.gossip.mixing import Gossiper
-from galamp.gossip.topologies import make_topology
+from galamp.gossip.exchange import Exchange
+from galamp.gossip.topologies.base import Topology
 from galamp.metrics import MetricsBoard, Phase
 from galamp.models import build_model
 from galamp.rollouts import LearnerPort, RingWake, RolloutShape
@@ -53,8 +53,10 @@ class LearnerTask:
     algorithm: AlgorithmConfig
     network: str
     gossip: GossipConfig
+    topology: Topology
     model_seed: int
     sampling_seed: int
+    gossip_seed: int
     state_sizes: dict[str, int]
     total_steps: int
 
@@ -90,16 +92,17 @@ class Learner:
             batches=task.batches,
             clip_rewards=task.environment.clip_rewards,
         )
-        self.gossiper = Gossiper(
+        self.exchange = Exchange(
             task.arrays,
             task.rank,
-            make_topology(task.gossip.topology, task.learners),
-            self.algorithm.parameters.data,
+            task.topology,
+            task.gossip,
+            state=self.algorithm.state(),
+            gradient=self.algorithm.parameters.grad,
+            seed=task.gossip_seed,
             wakeups=task.gossip_wakeups,
             row=self.metrics,
             idle=self.idle,
-            sync=task.gossip.sync,
-            max_staleness=task.gossip.max_staleness,
         )
         self._states = StateSlots(task.arrays, task.rank, task.state_sizes)
         self._saved_id = 0
@@ -112,17 +115,24 @@ class Learner:
         while not self._finished():
             rollout = self.collector.collect(number)
             self.metrics.enter(Phase.UPDATE)
-            gauges = self.algorithm.update(rollout)
+            gauges = self.algorithm.update(rollout, self._reduce)
             self.collector.release(number)
             self.metrics.enter(Phase.GOSSIP)
-            self.gossiper.publish(self.algorithm.version)
-            self.gossiper.mix()
+            self.exchange.turn(self.algorithm.version)
             self.metrics.enter(Phase.OTHER)
             self.metrics.report(gauges)
             self.metrics["updates"] = self.algorithm.version
+            self.metrics["turns"] += 1
             self.metrics["agent_steps"] += self.task.shape.num_steps * self.task.shape.num_envs
             self._serve()
             number += 1
+
+    def _reduce(self) -> bool:
+        """Hand the gradient to the exchange; returns whether it is everyone's now."""
+        self.metrics.enter(Phase.GOSSIP)
+        self.exchange.reduce()
+        self.metrics.enter(Phase.UPDATE)
+        return self.exchange.reduces
 
     def idle(self) -> None:
         """Show life during a wait, and end it once the run is over."""
@@ -143,18 +153,19 @@ class Learner:
 
     def _finished(self) -> bool:
         self.idle()
-        rounds = self.gossiper.round
-        if rounds >= self.control.stop_round:
+        turns = self.metrics["turns"]
+        if turns >= self.control.stop_turn:
             return True
-        if self.task.gossip.sync:
+        if self.task.gossip.lock_step:
             by_all = self.task.shape.num_steps * self.task.shape.num_envs * self.task.learners
-            return rounds * by_all >= self.task.total_steps
+            return turns * by_all >= self.task.total_steps
         return self.board.agent_steps() >= self.task.total_steps
 
     def _serve(self) -> None:
         """Leave the state behind when asked to, and now and then in case of a sudden end."""
-        save_id, at_round = self.control.save_request
-        asked = save_id != self._saved_id and at_round != NEVER and self.gossiper.round >= at_round
+        save_id, at_turn = self.control.save_request
+        turns = self.metrics["turns"]
+        asked = save_id != self._saved_id and at_turn != NEVER and turns >= at_turn
         now_s = time.monotonic()
         if asked or now_s - self._saved_s > SAVE_EVERY_S:
             self._saved_id = save_id if asked else self._saved_id
@@ -165,6 +176,7 @@ class Learner:
         """Take over the state that a former life or a checkpoint left, if there is one."""
         found = self._states.restore()
         if found is None:
+            self.exchange.begin(0, 0)
             self.save(0)
             return
         state, _ = found
@@ -172,9 +184,9 @@ class Learner:
             tensor.copy_(torch.from_numpy(state.tensors[name]).view_as(tensor))
         self.algorithm.generator.set_state(torch.from_numpy(state.generator))
         self.algorithm.version = state.counters["updates"]
-        self.gossiper.round = state.counters["rounds"]
         for name, value in state.counters.items():
             self.metrics[name] = value
+        self.exchange.begin(self.metrics["turns"], self.metrics["rounds"])
 
 
 def make_algorithm_for(task: LearnerTask) -> Algorithm:

@@ -17,11 +17,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from galamp.config import AUTO, ResourceConfig, RunConfig
+from galamp.config import ResourceConfig, RunConfig
 from galamp.errors import UserError
+from galamp.options import AUTO
 
 BASE_LEARNING_RATE = 7e-4
 """Step size of a single learner; n learners take it times sqrt(n) (published GALA code)."""
+
+RING, NO_GRAPH = "ring", "none"
 
 LEARNERS_PER_CORE = 8
 LEARNERS_PER_GPU = 4
@@ -86,6 +89,7 @@ def make_plan(config: RunConfig, machine: Machine) -> Plan:
     """
     devices = _devices(config.resources.device, machine)
     count = config.resources.learners or _learners(devices, machine)
+    config, count = _with_method(config, count)
     most = LEARNERS_PER_CORE * len(machine.cores)
     if count > most:
         raise UserError(
@@ -97,10 +101,7 @@ def make_plan(config: RunConfig, machine: Machine) -> Plan:
         for rank in range(count)
     )
     resources = _resources(config, learners)
-    algorithm = config.algorithm
-    if algorithm.learning_rate is None:
-        algorithm = replace(algorithm, learning_rate=BASE_LEARNING_RATE * math.sqrt(count))
-    plan = Plan(replace(config, algorithm=algorithm, resources=resources), learners)
+    plan = Plan(replace(config, resources=resources), learners)
     _check_descriptors(plan, machine)
     return plan
 
@@ -125,6 +126,38 @@ def _devices(wanted: str, machine: Machine) -> list[str]:
                 "use --device cpu, or a torch build and driver that see the GPU"
             )
     return devices
+
+
+def _with_method(config: RunConfig, count: int) -> tuple[RunConfig, int]:
+    """Apply `--method`: the same simulators, learning rate and all else, other ways to cooperate.
+
+    Returns the config and the number of learners.
+
+    Raises:
+        UserError: settings that contradict one another.
+    """
+    gossip, algorithm = config.gossip, config.algorithm
+    if gossip.target_ball is not None and gossip.lock_step:
+        raise UserError(
+            "--target-ball: in lock-step all gossip or nobody does, which a measured distance "
+            "cannot decide in time; leave out --sync, or use --gossip-every"
+        )
+    if gossip.method != "gala":
+        if gossip.topology not in (RING, NO_GRAPH):
+            raise UserError(
+                f"--method {gossip.method}: learners do not gossip, so --topology "
+                f"{gossip.topology} has no meaning; leave one of the two out"
+            )
+        certificate = gossip.certificate and gossip.method == "independent"
+        gossip = replace(gossip, topology=NO_GRAPH, certificate=certificate)
+    if algorithm.learning_rate is None:
+        algorithm = replace(algorithm, learning_rate=BASE_LEARNING_RATE * math.sqrt(count))
+    environment = config.environment
+    if gossip.method == "a2c":
+        environment = replace(environment, num_envs=environment.num_envs * count)
+        count = 1
+    config = replace(config, gossip=gossip, algorithm=algorithm, environment=environment)
+    return config, count
 
 
 def _learners(devices: list[str], machine: Machine) -> int:

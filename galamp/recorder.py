@@ -1,7 +1,7 @@
 r"""From the metrics board to what people read: snapshots, metrics.jsonl, monitor files, summary.
 
-    MetricsBoard, EpisodeRings, parameter slots --Recorder--> Snapshot --> dashboard
-                                                         \--> metrics.jsonl, monitor/*.csv
+    MetricsBoard, EpisodeRings, ConsensusMonitor --Recorder--> Snapshot --> dashboard
+                                                          \--> metrics.jsonl, monitor/*.csv
 
 Runs in the supervisor; it only reads what the children write.
 """
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from galamp.arena import Arena
-from galamp.gossip.mixing import ParameterSlots
+from galamp.consensus import ConsensusMonitor
 from galamp.metrics import EpisodeRing, MetricsRow, Phase
 from galamp.snapshot import EPISODES_IN_MEAN, Event, LearnerSnapshot, Snapshot, WorkerState
 from galamp.storage.runfolder import RunFolder
@@ -40,7 +40,6 @@ class LearnerReading:
         self.row = row
         self.scores: deque[float] = deque(maxlen=EPISODES_IN_MEAN)
         self.episodes = 0
-        self.distance: float | None = None
         self.state = WorkerState.STARTING
         self._window: deque[tuple[float, int, Any]] = deque()
         self.start_afresh()
@@ -72,8 +71,11 @@ class LearnerReading:
 class Recorder:
     """Reads the board and turns it into snapshots, rows and files."""
 
-    def __init__(self, arena: Arena, folder: RunFolder, metrics: MetricsLog) -> None:
+    def __init__(
+        self, arena: Arena, folder: RunFolder, metrics: MetricsLog, consensus: ConsensusMonitor
+    ) -> None:
         self._arena, self._folder, self._metrics = arena, folder, metrics
+        self._consensus = consensus
         self._began_s = time.monotonic()
         self._former_s = 0.0
         self._trained_from: tuple[float, int] | None = None
@@ -89,7 +91,6 @@ class Recorder:
         self.best: float | None = None
         self._curve: list[tuple[int, float]] = []
         self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
-        self._slots = [ParameterSlots(arena.arrays, rank) for rank in range(arena.count)]
         env_id, now = arena.environment.env_id, time.time()
         self._monitors = [
             MonitorLog(folder.monitor_path(rank), env_id, now, self.tell)
@@ -161,21 +162,12 @@ class Recorder:
             rank = index // workers
             for score, length, lane, ended in entries.tolist():
                 self._episode(rank, score, int(length), int(lane), ended)
-
-    def measure_distances(self) -> None:
-        """Measure each learner's distance to the mean, from whole published vectors only."""
-        vectors = []
-        for slots in self._slots:
-            newest = slots.newest()
-            if newest is None:
-                return
-            vectors.append(newest.numpy())
-        mean = np.mean(vectors, axis=0)
-        for learner, vector in zip(self.learners, vectors, strict=True):
-            learner.distance = float(np.linalg.norm(vector - mean))
+        self._consensus.follow()
 
     def log(self) -> None:
-        """Append one row to metrics.jsonl and flush the monitor files."""
+        """Measure distances, append one row to metrics.jsonl and flush the monitor files."""
+        agent_steps = self._arena.board.agent_steps()
+        self._consensus.measure(self._former_s + self.elapsed_s, agent_steps)
         snapshot = self.snapshot()
         if snapshot.mean_return is not None:
             self._curve.append((snapshot.agent_steps, snapshot.mean_return))
@@ -187,7 +179,6 @@ class Recorder:
         """Return the run as it is now."""
         learners = tuple(self._learner(r, reading) for r, reading in enumerate(self.learners))
         config = self._arena.plan.config
-        distances = [learner.distance for learner in learners if learner.distance is not None]
         return Snapshot(
             env_id=self._arena.environment.env_id,
             protocol=self._arena.environment.protocol,
@@ -206,7 +197,7 @@ class Recorder:
             mean_length=float(np.mean(self._lengths)) if self._lengths else None,
             curve=thinned(self._curve),
             losses=mean_of([reading.row.gauges() for reading in self.learners]),
-            consensus_distance=float(np.sqrt(np.mean(np.square(distances)))) if distances else None,
+            consensus=self._consensus.reading,
             events=tuple(self._events),
         )
 
@@ -240,7 +231,7 @@ class Recorder:
             sent=row["sent"],
             received=row["received"],
             dropped=row["dropped"],
-            distance=reading.distance,
+            distance=dict(enumerate(self._consensus.reading.distances)).get(rank),
             out_peers=self._arena.topology.out_peers(rank, row["rounds"]),
         )
 
@@ -268,7 +259,12 @@ def metrics_row(snapshot: Snapshot, former_s: float) -> dict[str, Any]:
         "charts/episodic_length": snapshot.mean_length,
         "charts/episodes": snapshot.episodes,
         "charts/SPS": snapshot.agent_steps_per_s,
-        "gossip/consensus_distance": snapshot.consensus_distance,
+        "gossip/consensus_distance": snapshot.consensus.rms,
+        "gossip/pairwise_distance": snapshot.consensus.pairwise,
+        "gossip/certificate": snapshot.consensus.certificate,
+        "gossip/certificate_ratio": snapshot.consensus.ratio,
+        "gossip/radius": snapshot.consensus.radius,
+        "gossip/gradient_correlation": snapshot.consensus.gradient_correlation,
         "gossip/staleness": max((each.staleness for each in learners), default=0),
         "gossip/sent": sum(each.sent for each in learners),
         "gossip/received": sum(each.received for each in learners),

@@ -57,13 +57,13 @@ class Saver:
         return self._wanted is not None or (self._writer is not None and self._writer.is_alive())
 
     def request(self) -> None:
-        """Ask every learner for its state at the end of its present round."""
+        """Ask every learner for its state at the end of its present turn."""
         if self.busy:
             return
-        at_round = 0
-        if self._arena.plan.config.gossip.sync:
-            at_round = common_round(self._arena)
-        self._wanted = self._arena.control.request_save(at_round)
+        at_turn = 0
+        if self._arena.plan.config.gossip.lock_step:
+            at_turn = common_turn(self._arena)
+        self._wanted = self._arena.control.request_save(at_turn)
 
     def poll(self, progress: Callable[[], dict[str, Any]]) -> None:
         """Once every learner has answered, gather their states and start to write."""
@@ -73,9 +73,9 @@ class Saver:
         if any(f is None or f[1].version < self._wanted for f in found):
             return
         self._wanted = None
-        rounds = {f[1].round for f in found if f is not None}
-        if self._arena.plan.config.gossip.sync and len(rounds) > 1:
-            self.request()  # one has saved anew meanwhile: in lock-step all are saved in one round
+        turns = {f[1].round for f in found if f is not None}
+        if self._arena.plan.config.gossip.lock_step and len(turns) > 1:
+            self.request()  # one has saved anew meanwhile: in lock-step all are saved in one turn
             return
         checkpoint = self._gather([f[0] for f in found if f is not None], progress())
         self._writer = threading.Thread(target=self._write, args=(checkpoint,), daemon=True)
@@ -136,9 +136,9 @@ def full_score(checkpoint: Checkpoint) -> float | None:
     return float(progress["mean_return_100"]) if full else None
 
 
-def common_round(arena: Arena) -> int:
-    """Return a round that no learner has reached yet, for all to act in the same one."""
-    most = max(row["rounds"] for row in arena.board.learners())
+def common_turn(arena: Arena) -> int:
+    """Return a turn that no learner has reached yet, for all to act in the same one."""
+    most = max(row["turns"] for row in arena.board.learners())
     return most + arena.count + 2
 
 
@@ -154,7 +154,9 @@ def saved_state(learner: LearnerState, layout: tuple[Span, ...]) -> State:
     """Put a checkpoint's state back together: the inverse of `learner_state`."""
     flat = np.concatenate([_stored(learner.parameters[span.name]) for span in layout])
     tensors = {"parameters": flat, **learner.optimizer}
-    return State(tensors, dict(learner.counters), learner.generator)
+    # Once a turn was always a round, and only rounds were counted.
+    counters = {"turns": learner.counters.get("rounds", 0)} | dict(learner.counters)
+    return State(tensors, counters, learner.generator)
 
 
 def _standard(flat: npt.NDArray[np.float32], span: Span) -> npt.NDArray[np.float32]:

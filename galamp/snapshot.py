@@ -56,6 +56,26 @@ class LearnerSnapshot:
 
 
 @dataclass(frozen=True)
+class ConsensusReading:
+    """How far apart the learners' parameters were when last measured; L2 norms, None if unknown."""
+
+    distances: tuple[float, ...] = ()
+    """Of each learner to the mean over learners; empty before the first measurement."""
+    rms: float | None = None
+    """Root mean square of these."""
+    pairwise: float | None = None
+    """The greatest distance between two learners."""
+    certificate: float | None = None
+    """What the greatest distance could be at most, by what was mixed and the updates' lengths."""
+    ratio: float | None = None
+    """Greatest distance divided by its certificate, in 0..1."""
+    radius: float | None = None
+    """Radius of the epsilon-ball in theory, in lock-step on a doubly stochastic graph."""
+    gradient_correlation: float | None = None
+    """Mean cosine between different learners' gradients, in -1..1."""
+
+
+@dataclass(frozen=True)
 class Event:
     """Something worth telling, at `elapsed_s` seconds into this start of the run."""
 
@@ -90,8 +110,7 @@ class Snapshot:
     """(agent steps, mean return) since the beginning, thinned to a few hundred points."""
     losses: dict[str, float] = field(default_factory=dict)
     """policy_loss, value_loss, entropy, grad_norm, explained_variance: means over learners."""
-    consensus_distance: float | None = None
-    """Root mean square over learners of the distance to the mean parameters."""
+    consensus: ConsensusReading = field(default_factory=ConsensusReading)
     events: tuple[Event, ...] = ()
     """Oldest first."""
     restarts: int = 0

@@ -19,7 +19,9 @@ import numpy.typing as npt
 from galamp.gossip.slots import SLOTS, Header, VersionedSlots, header_spec
 from galamp.shm import ArraySpec, SharedArrays
 
-STATE_COUNTERS = ("agent_steps", "updates", "rounds", "mixes", "sent", "received", "dropped")
+STATE_COUNTERS = (
+    "agent_steps", "updates", "turns", "rounds", "mixes", "sent", "received", "dropped",
+)  # fmt: skip
 """The counters of a metrics row that go on after a restart or a resume."""
 
 GENERATOR_BYTES = 8192
@@ -69,7 +71,7 @@ class StateSlots(VersionedSlots):
         return self.write(
             lambda slot: self._put(slot, state),
             incarnation=incarnation,
-            round_=state.counters["rounds"],
+            round_=state.counters["turns"],
             version=save_id,
         )
 

@@ -25,7 +25,7 @@ from galamp.display.dashboard import Display
 from galamp.errors import EXIT_FAILURE, EXIT_OK
 from galamp.metrics import MetricsRow, Phase
 from galamp.recorder import Recorder
-from galamp.saving import Saver, common_round
+from galamp.saving import Saver, common_turn
 from galamp.snapshot import WorkerState
 from galamp.worker import SUPERVISED, Worker, WorkerFailure
 
@@ -33,7 +33,7 @@ TICK_S = 0.05
 SHOW_EVERY_S = 0.25
 BOOT_LIMIT_S = 120.0
 LEAVE_AFTER_S = 2.0
-"""After a stop, learners may finish their round for so long; then they leave in the middle."""
+"""After a stop, learners may finish their turn for so long; then they leave in the middle."""
 KILL_AFTER_S = 3.0
 """Whoever has not left so long after a stop is killed."""
 LAST_SAVE_S = 10.0
@@ -168,12 +168,12 @@ class Supervisor:
             self.arena.control.quit = True
 
     def _stop(self) -> None:
-        """Ask the learners to end: after their round, in lock-step all after the same one."""
+        """Ask the learners to end: after their turn, in lock-step all after the same one."""
         if self._stopping_since_s is None:
             self._stopping_since_s = time.monotonic()
             self.recorder.status = "stopping"
-            sync = self.arena.plan.config.gossip.sync
-            self.arena.control.stop_round = common_round(self.arena) if sync else 0
+            lock_step = self.arena.plan.config.gossip.lock_step
+            self.arena.control.stop_turn = common_turn(self.arena) if lock_step else 0
 
     def _hurry(self) -> None:
         """Be less patient the longer a stop takes."""
@@ -204,7 +204,6 @@ class Supervisor:
             self.recorder.mark_running()
         if now_s >= self._next_log_s:
             self._next_log_s = now_s + self._report.log_every_s
-            self.recorder.measure_distances()
             self.recorder.log()
         self.display.show(self.recorder.snapshot())
 

@@ -19,21 +19,28 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 import torch
 
 import galamp
 from galamp.arena import Arena, identity_of, sketch_model
 from galamp.config import RunConfig, to_dict
+from galamp.consensus import ConsensusMonitor, History
 from galamp.display.dashboard import make_display
 from galamp.environments import canonical_env_id, finish_probe, start_probe
 from galamp.errors import UserError
+from galamp.gossip.measuring import distances_between
+from galamp.gossip.topologies import FILE, make_topology
+from galamp.gossip.topologies.base import Topology
 from galamp.plan import Plan, inspect_machine, make_plan
 from galamp.recorder import Recorder
 from galamp.saving import Saver, saved_state
+from galamp.snapshot import Snapshot
 from galamp.state import STATE_COUNTERS
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint
-from galamp.storage.runfolder import RunFolder
+from galamp.storage.gossiplog import GOSSIP, GossipLog, Start
+from galamp.storage.runfolder import CONFIG, GRAPH, RunFolder, read_json
 from galamp.storage.runlogs import MetricsLog, curve
 from galamp.supervisor import RunResult, Supervisor
 
@@ -75,6 +82,8 @@ def train(
     try:
         machine = inspect_machine(config.resources.device)
         plan = make_plan(config, machine)
+        graph = graph_file(plan, resume)
+        topology = _topology(plan, graph)
     except BaseException:
         probe.kill()
         probe.communicate()
@@ -89,11 +98,20 @@ def train(
         metrics = MetricsLog(
             folder.metrics, former.checkpoint.progress["agent_steps"] if former else 0, _complain
         )
-        arena = Arena(plan, environment, sketch, folder.logs, metrics.start)
-        recorder = Recorder(arena, folder, metrics)
+        arena = Arena(plan, topology, environment, sketch, folder.logs, metrics.start)
+        history = None
+        if plan.config.gossip.certificate and arena.count > 1:
+            log = GossipLog(folder.path / GOSSIP, _complain)
+            lock_step = plan.config.gossip.lock_step
+            history = History(arena.arrays, topology, log, lock_step=lock_step)
+        recorder = Recorder(arena, folder, metrics, ConsensusMonitor(arena, history))
         saver = Saver(arena, identity, folder.checkpoints, recorder.tell)
         if former is not None:
             _take_over(former, arena, recorder, saver, folder)
+        if history is not None:
+            history.begin(_start(arena, former, metrics.start))
+        if graph is not None:
+            folder.keep_graph(graph)
         folder.write_config(_stored_config(plan, arena))
         _tell_choices(plan, recorder)
         gc.freeze()
@@ -104,6 +122,41 @@ def train(
         return Outcome(result, summary, folder.path)
     finally:
         folder.close()
+
+
+def graph_file(plan: Plan, resume: Path | None) -> Path | None:
+    """Return the file that holds the gossip graph, if one does.
+
+    A run that is resumed with the graph that it had takes its own copy.
+    """
+    name = plan.config.gossip.topology
+    if not name.startswith(FILE):
+        return None
+    if resume is not None and (resume / GRAPH).is_file():
+        stored = read_json(resume / CONFIG).get("gossip")
+        if isinstance(stored, dict) and stored.get("topology") == name:
+            return resume / GRAPH
+    return Path(name.removeprefix(FILE))
+
+
+def _topology(plan: Plan, file: Path | None) -> Topology:
+    config = plan.config
+    name = config.gossip.topology if file is None else f"{FILE}{file}"
+    return make_topology(name, len(plan.learners), config.gossip.gossip_weights, config.seed)
+
+
+def _start(arena: Arena, former: Former | None, number: int) -> Start:
+    """Return the first line of this start's gossip log: how far apart the learners begin."""
+    distances = np.zeros((arena.count, arena.count))
+    wall_s = 0.0
+    if former is not None:
+        layout = arena.sketch.layout
+        states = [saved_state(learner, layout) for learner in former.checkpoint.learners]
+        distances = distances_between([state.tensors["parameters"] for state in states])
+        wall_s = float(former.checkpoint.progress["wall_s"])
+    gossip = arena.plan.config.gossip
+    rows = tuple(map(tuple, distances.tolist()))
+    return Start(number, arena.count, gossip.topology, gossip.lock_step, wall_s, rows)
 
 
 def load_former(folder: Path, identity: checkpoints.Identity, learners: int) -> Former:
@@ -139,10 +192,18 @@ def _open_folder(plan: Plan, former: Former | None, began: datetime) -> RunFolde
     if former is not None:
         return RunFolder.open(former.folder)
     report, config = plan.config.report, plan.config
-    name = report.name or f"{config.gossip.topology}{len(plan.learners)}"
+    name = report.name or f"{_label(config)}{len(plan.learners)}"
     return RunFolder.create(
         None, report.run_dir, config.environment.env_id, name, config.seed, began
     )
+
+
+def _label(config: RunConfig) -> str:
+    """Return how a run is called: by its method, or for GALA by its graph."""
+    gossip = config.gossip
+    if gossip.method != "gala":
+        return gossip.method
+    return Path(gossip.topology).stem if gossip.topology.startswith(FILE) else gossip.topology
 
 
 def _take_over(
@@ -218,7 +279,7 @@ def summarise(
         "updates_per_learner": [learner.updates for learner in snapshot.learners],
         "mixes_per_learner": [row["mixes"] for row in arena.board.learners()],
         "most_staleness": max(row["most_staleness"] for row in arena.board.learners()),
-        "consensus_distance": snapshot.consensus_distance,
+        "gossip": gossip_summary(snapshot, arena),
         "episodes": snapshot.episodes,
         "mean_return_100": snapshot.mean_return,
         "best_mean_return_100": snapshot.best_mean_return,
@@ -226,6 +287,22 @@ def summarise(
         "seed": arena.plan.config.seed,
         "command": shlex.join(sys.argv),
         "versions": versions(),
+    }
+
+
+def gossip_summary(snapshot: Snapshot, arena: Arena) -> dict[str, Any]:
+    """Return how the learners worked together, and how far apart they were at the end."""
+    gossip, seen = arena.plan.config.gossip, snapshot.consensus
+    return {
+        "method": gossip.method,
+        "topology": gossip.topology,
+        "lock_step": gossip.lock_step,
+        "consensus_distance": seen.rms,
+        "pairwise_distance": seen.pairwise,
+        "certificate": seen.certificate,
+        "certificate_ratio": seen.ratio,
+        "radius": seen.radius,
+        "gradient_correlation": seen.gradient_correlation,
     }
 
 

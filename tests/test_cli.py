@@ -17,12 +17,13 @@ import pytest
 import galamp
 from galamp import cli
 from galamp.cli import build_parser, closing_line, config_from, main
-from galamp.config import RunConfig, Setting, allowed, from_dict, settings, to_dict
+from galamp.config import RunConfig, from_dict, to_dict
 from galamp.errors import CheckpointError, RunFailed
+from galamp.options import Setting, allowed, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "ale_py", "gymnasium", "cv2", "rich", "multiprocessing", "subprocess"}
-SETTINGS = {setting.name: setting for setting in settings()}
+SETTINGS = {setting.name: setting for setting in settings(RunConfig)}
 DEADLINE_S = 60.0
 
 
@@ -99,7 +100,7 @@ def test_a_wrong_value_is_one_line_and_exit_code_2(
     assert complaint(capsys, "run", *arguments) == [told]
 
 
-NUMBERS = [setting for setting in settings() if setting.kind in (int, float)]
+NUMBERS = [setting for setting in settings(RunConfig) if setting.kind in (int, float)]
 
 
 @pytest.mark.parametrize("setting", NUMBERS, ids=lambda setting: setting.name)
@@ -326,7 +327,7 @@ def test_help_mentions_each_setting_with_its_meaning_and_default(
     run_help: dict[str, str],
 ) -> None:
     texts = {re.split("[ ,]", words)[0]: text for words, text in run_help.items()}
-    for setting in settings():
+    for setting in settings(RunConfig):
         text = texts[setting.flag]
         assert text.startswith(setting.option.help)
         assert text.count("(default: ") == 1

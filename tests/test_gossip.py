@@ -12,12 +12,16 @@ import numpy as np
 import pytest
 import torch
 
+from galamp.config import GossipConfig
 from galamp.control import ControlBlock
 from galamp.errors import RunFailed, StopRun
 from galamp.gossip.mailbox import CAPACITY, Mailbox, Token
-from galamp.gossip.mixing import Gossiper, ParameterSlots, gossip_specs
+from galamp.gossip.journal import Journal, Source
+from galamp.gossip.mixing import Gossiper, VectorSlots, gossip_specs
 from galamp.gossip.slots import VersionedSlots, header_spec
+from galamp.gossip.topologies import make_topology
 from galamp.gossip.topologies.base import Topology
+from galamp.gossip.topologies.complete import Complete
 from galamp.gossip.topologies.ring import DirectedRing
 from galamp.metrics import MetricsBoard
 from galamp.shm import ArraySpec, SharedArrays, Wakeup
@@ -27,18 +31,10 @@ class Killed(Exception):
     """Stands for a SIGKILL in the middle of a write."""
 
 
-class Complete(Topology):
-    """Everyone sends to everyone."""
-
-    def out_peers(self, rank: int, round_: int) -> tuple[int, ...]:
-        return tuple(peer for peer in range(self.size) if peer != rank)
-
-    in_peers = out_peers
-
-
 def world(topology: Topology, parameters: int) -> tuple[SharedArrays, tuple[Wakeup, ...]]:
     specs = ControlBlock.specs(topology.size) + MetricsBoard.specs(topology.size, 1)
-    arrays = SharedArrays.create(specs + gossip_specs(topology, parameters))
+    specs += gossip_specs(topology, parameters) + Journal.specs(topology)
+    arrays = SharedArrays.create(specs)
     control = ControlBlock(arrays)
     control.prepare()
     for rank in range(topology.size):
@@ -54,20 +50,19 @@ def gossiper(
     vector: torch.Tensor,
     *,
     sync: bool = False,
-    max_staleness: int = 100,
+    max_staleness: int | None = 100,
     idle: Any = lambda: None,
 ) -> Gossiper:
-    row = MetricsBoard(arrays, topology.size).learner(rank)
     return Gossiper(
         arrays,
         rank,
         topology,
-        vector,
+        [vector],
+        GossipConfig(sync=sync, max_staleness=max_staleness),
         wakeups=wakeups,
-        row=row,
+        row=row(arrays, topology.size, rank),
         idle=idle,
-        sync=sync,
-        max_staleness=max_staleness,
+        journal=Journal(arrays, rank),
     )
 
 
@@ -141,7 +136,7 @@ class TestSlots:
 
 class TestMailbox:
     def box(self) -> Mailbox:
-        return Mailbox(SharedArrays.create([Mailbox.spec(0, 1)]), 0, 1)
+        return Mailbox(SharedArrays.create([Mailbox.spec(0, 1, "x")]), 0, 1, "x")
 
     def test_order_and_newest(self) -> None:
         box = self.box()
@@ -264,13 +259,13 @@ class TestMixing:
         y = torch.tensor([1.0, float("nan")])
         with pytest.raises(RunFailed, match="learner 1 diverged"):
             gossiper(arrays, wakeups, ring, 1, y).publish(7)
-        assert ParameterSlots(arrays, 1).published == 0
+        assert VectorSlots(arrays, 1).published == 0
         # Whoever publishes it all the same is not listened to.
         x = torch.zeros(2)
         receiver = gossiper(arrays, wakeups, ring, 0, x)
         sender = gossiper(arrays, wakeups, ring, 1, torch.ones(2))
         sender.publish(1)
-        ParameterSlots(arrays, 1).payload[1, 0] = float("inf")
+        VectorSlots(arrays, 1).payload[1, 0] = float("inf")
         assert not receiver.mix()
         assert (x == 0).all()
 

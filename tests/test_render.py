@@ -10,10 +10,11 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from galamp.config import settings
+from galamp.config import RunConfig
 from galamp.display import panels
 from galamp.display.dashboard import PlainLines
 from galamp.display.render import render
+from galamp.options import settings
 from galamp.snapshot import LEARNER_PHASES, Event, LearnerSnapshot, Snapshot, WorkerState
 from tests.snapshots import EMPTY, busy, learner
 
@@ -145,7 +146,7 @@ def test_hostile_text_is_shown_not_obeyed(width: int, height: int) -> None:
 
 
 def test_hints_name_only_flags_that_exist_and_fit_80_columns() -> None:
-    flags = {setting.flag for setting in settings()}
+    flags = {setting.flag for setting in settings(RunConfig)}
     assert set(panels.HINTS) == set(LEARNER_PHASES) == set(panels.PHASES)
     for phase, hint in [*panels.HINTS.items(), *panels.HINTS_CUDA.items()]:
         assert set(re.findall(r"--[a-z-]+", hint)) <= flags

@@ -7,6 +7,7 @@ Runs in learners. `act` is called at every agent step, `update` once per rollout
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -113,19 +114,25 @@ class A2C(Algorithm):
             logits, _ = self._model(observations)
             return sample(logits, self.generator)
 
-    def update(self, rollout: Rollout) -> dict[str, float]:
+    def update(
+        self, rollout: Rollout, reduce: Callable[[], bool] = lambda: False
+    ) -> dict[str, float]:
         """Take one optimiser step; see `Algorithm.update`."""
         rollout = trainable(rollout)
         steps, lanes = rollout.actions.shape
         with torch.no_grad():
             _, bootstrap = self._model(rollout.observations[-1])
         logits, values = self._model(rollout.observations[:-1].flatten(0, 1))
-        return self._learn(
-            rollout, logits.view(steps, lanes, -1), values.view(steps, lanes), bootstrap
-        )
+        logits, values = logits.view(steps, lanes, -1), values.view(steps, lanes)
+        return self._learn(rollout, logits, values, bootstrap, reduce)
 
     def _learn(
-        self, rollout: Rollout, logits: Tensor, values: Tensor, bootstrap: Tensor
+        self,
+        rollout: Rollout,
+        logits: Tensor,
+        values: Tensor,
+        bootstrap: Tensor,
+        reduce: Callable[[], bool],
     ) -> dict[str, float]:
         """Step on the losses of logits [T, B, A] and values [T, B]; `bootstrap` [B] is V_T."""
         config = self._config
@@ -150,8 +157,9 @@ class A2C(Algorithm):
         )
         self.parameters.zero_grad()
         torch.autograd.backward(losses.total)
+        from_all = reduce()
         norm = clip_(self.parameters.grad, config.max_grad_norm)
-        self._optimiser.step(count > 0)
+        self._optimiser.step((count > 0) | from_all)
         metrics = {
             "policy_loss": losses.policy_loss,
             "value_loss": losses.value_loss,
@@ -161,7 +169,7 @@ class A2C(Algorithm):
         }
         # The only wait for the device.
         *numbers, transitions = torch.stack([*metrics.values(), count]).detach().tolist()
-        self.version += transitions > 0
+        self.version += transitions > 0 or from_all
         return dict(zip(metrics, numbers, strict=True))
 
     def state(self) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ the transitions come back and one optimiser step is taken.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -57,10 +58,14 @@ class Algorithm(ABC):
         """Return sampled actions [B] int64 for observations [B, ...]."""
 
     @abstractmethod
-    def update(self, rollout: Rollout) -> dict[str, float]:
+    def update(
+        self, rollout: Rollout, reduce: Callable[[], bool] = lambda: False
+    ) -> dict[str, float]:
         """Take one optimiser step on the valid transitions and return its metrics.
 
-        A rollout without a valid transition changes nothing and is not counted in `version`.
+        Once the gradient is there, before it is clipped and applied, `reduce` may change it; it
+        returns whether the gradient is that of all learners now. A rollout without a valid
+        transition, unless others have some, changes nothing and is not counted in `version`.
 
         Returns:
             policy_loss, value_loss, entropy (nats), grad_norm (before clipping) and

@@ -13,7 +13,13 @@ from rich.text import Text
 
 from galamp.display import text as words
 from galamp.display.text import clean, clip, count, fit, measure, score
-from galamp.snapshot import LEARNER_PHASES, LearnerSnapshot, Snapshot, WorkerState
+from galamp.snapshot import (
+    LEARNER_PHASES,
+    ConsensusReading,
+    LearnerSnapshot,
+    Snapshot,
+    WorkerState,
+)
 
 LABEL_WIDTH = 9
 
@@ -150,10 +156,16 @@ def _length(snapshot: Snapshot) -> str:
 
 
 def gossip(snapshot: Snapshot, width: int) -> list[str]:
-    """Name the topology, draw its graph, and say how far the learners are apart: three parts."""
+    """Name the graph, draw it, and say how far the learners are apart: three parts."""
     graph = words.gossip_graph({one.rank: one.out_peers for one in snapshot.learners}, width)
-    apart = f"distance {measure(snapshot.consensus_distance)}"
-    return [clean(snapshot.topology), graph, apart]
+    return [clean(snapshot.topology), graph, distance(snapshot.consensus)]
+
+
+def distance(seen: ConsensusReading) -> str:
+    """Say how far the two farthest learners are apart, and how far they can be at most."""
+    if seen.certificate is None:
+        return f"distance {measure(seen.pairwise)}"
+    return f"distance {measure(seen.pairwise)} of at most {measure(seen.certificate)}"
 
 
 def gossip_line(snapshot: Snapshot, width: int) -> str:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from galamp.config import Setting, check, option, settings
 from galamp.errors import EXIT_OK, EXIT_SIGINT
+from galamp.options import Setting, check, option, settings
 
 EACH: Literal["each"] = "each"
 """The word for every learner, and the mean of all."""

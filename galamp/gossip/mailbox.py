@@ -27,15 +27,15 @@ class Token(NamedTuple):
 
 
 class Mailbox:
-    """One directed edge."""
+    """One directed edge along which vectors called `name` are exchanged."""
 
-    def __init__(self, arrays: SharedArrays, sender: int, receiver: int) -> None:
-        self._words = arrays.words(f"mailbox{sender}-{receiver}")
+    def __init__(self, arrays: SharedArrays, sender: int, receiver: int, name: str) -> None:
+        self._words = arrays.words(f"{name}.mailbox{sender}-{receiver}")
 
     @staticmethod
-    def spec(sender: int, receiver: int) -> ArraySpec:
-        """Return the array that holds the edge's mailbox."""
-        return ArraySpec(f"mailbox{sender}-{receiver}", (_WORDS,), "int64")
+    def spec(sender: int, receiver: int, name: str) -> ArraySpec:
+        """Return the array that holds the edge's mailbox, for what goes by `name`."""
+        return ArraySpec(f"{name}.mailbox{sender}-{receiver}", (_WORDS,), "int64")
 
     @property
     def unread(self) -> int:

@@ -1,115 +1,136 @@
 """One learner's gossip: publish its parameters, and mix in those of its in-peers.
 
-    Gossiper.publish: vector -> own slots, a token into each out-peer's mailbox
-    Gossiper.mix:     a token from every in-peer -> copies of their vectors -> vector = their mean
+    publish: vector -> own slots; what was done since last time -> journal; tokens -> out-peers
+    mix:     a token from every in-peer -> vector = weighted mean of its own and of theirs
 
-Runs in a learner. Learner i's round is x_i = (y_i + sum of m_j) / (1 + in-peers), y_i being its
-parameters after a local update and m_j the newest unread vector of in-peer j; without a message
-from each of them it keeps y_i and grows staler by a round (Assran et al. 2019, algorithm 1).
+Runs in a learner. Learner i's round is x_i = w_ii y_i + sum of w_ij m_j, y_i being its parameters
+after its local updates and m_j the newest unread vector of in-peer j; without a message from each
+of them it keeps y_i and grows staler by a round (Assran et al. 2019, algorithm 1, where all weights
+are the same). Sums run in order of rank, so that equal mixtures are equal bit for bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from galamp.config import GossipConfig
 from galamp.control import ControlBlock
 from galamp.errors import RunFailed
+from galamp.gossip.journal import Journal, Publication, Source
 from galamp.gossip.mailbox import Mailbox, Token
-from galamp.gossip.slots import SLOTS, VersionedSlots, header_spec
+from galamp.gossip.slots import SLOTS, Look, VersionedSlots, header_spec
 from galamp.gossip.topologies.base import Topology
 from galamp.metrics import MetricsRow
 from galamp.shm import ArraySpec, SharedArrays, Wakeup, page_lock
 
 POLL_S = 0.05
 READ_TRIES = 5
+PATIENCE_S = 10.0
+"""At the staleness bound a learner waits for so long; then it goes on with whoever has news."""
+LENGTH_SLACK = 1.0 + 1e-5
+"""Recorded lengths are rounded up by this: more than the error of a float32 norm."""
 
 
-def gossip_specs(topology: Topology, parameters: int) -> list[ArraySpec]:
-    """Return the shared arrays of all learners' parameter slots and mailboxes."""
-    specs = [Mailbox.spec(*edge) for edge in topology.edges()]
+def gossip_specs(topology: Topology, size: int, name: str = "parameters") -> list[ArraySpec]:
+    """Return the shared arrays of all learners' slots, `size` numbers each, and of mailboxes."""
+    specs = [Mailbox.spec(*edge, name) for edge in topology.edges()]
     for rank in range(topology.size):
-        specs.append(header_spec(f"parameters{rank}.header"))
-        shape = (SLOTS, parameters)
-        specs.append(ArraySpec(f"parameters{rank}", shape, "float32", fill=float("nan")))
+        specs.append(header_spec(f"{name}{rank}.header"))
+        specs.append(ArraySpec(f"{name}{rank}", (SLOTS, size), "float32", fill=math.nan))
     return specs
 
 
-class ParameterSlots(VersionedSlots):
-    """A learner's published parameter vectors, `[P]` float32 each."""
+class VectorSlots(VersionedSlots):
+    """A learner's published vectors: `payload` [SLOTS, size] float32, parameters first."""
 
-    def __init__(self, arrays: SharedArrays, rank: int) -> None:
-        super().__init__(arrays, f"parameters{rank}.header")
-        self.payload = torch.from_numpy(arrays[f"parameters{rank}"])  # [SLOTS, P]
-
-    def newest(self) -> Tensor | None:
-        """Return a copy `[P]` of the newest publication; None if none is whole just now."""
-        copy = torch.empty_like(self.payload[0])
-        header = self.read(lambda slot: copy.copy_(self.payload[slot]))
-        return None if header is None else copy
+    def __init__(self, arrays: SharedArrays, rank: int, name: str = "parameters") -> None:
+        super().__init__(arrays, f"{name}{rank}.header")
+        self.payload = torch.from_numpy(arrays[f"{name}{rank}"])
 
 
 class Gossiper:
-    """Publishes and mixes the live flat parameters `vector` `[P]` of learner `rank`."""
+    """Publishes and mixes the live flat `vectors` of learner `rank`, [P_0], [P_1], ...
+
+    The first are the parameters, which the journal tells of.
+    """
 
     def __init__(
         self,
         arrays: SharedArrays,
         rank: int,
         topology: Topology,
-        vector: Tensor,
+        vectors: Sequence[Tensor],
+        config: GossipConfig,
         *,
         wakeups: Sequence[Wakeup],
         row: MetricsRow,
         idle: Callable[[], None],
-        sync: bool,
-        max_staleness: int,
+        journal: Journal | None = None,
+        name: str = "parameters",
     ) -> None:
-        self.rank, self.topology, self.vector = rank, topology, vector
-        self.sync, self.max_staleness = sync, max_staleness
+        self.rank, self.topology, self.vectors = rank, topology, vectors
+        self._lock_step, self._max_staleness = config.lock_step, config.max_staleness
         self.round = 0
         self._control = ControlBlock(arrays)
-        self._slots = {rank: ParameterSlots(arrays, rank)}
+        self._slots = {rank: VectorSlots(arrays, rank, name)}
         self._inboxes: dict[int, Mailbox] = {}
         self._outboxes: dict[int, Mailbox] = {}
         for sender, receiver in topology.edges():
             if receiver == rank:
-                self._slots[sender] = ParameterSlots(arrays, sender)
-                self._inboxes[sender] = Mailbox(arrays, sender, receiver)
+                self._slots[sender] = VectorSlots(arrays, sender, name)
+                self._inboxes[sender] = Mailbox(arrays, sender, receiver, name)
             if sender == rank:
-                self._outboxes[receiver] = Mailbox(arrays, sender, receiver)
-        if vector.is_cuda:
+                self._outboxes[receiver] = Mailbox(arrays, sender, receiver, name)
+        if vectors[0].is_cuda:
             for peer in self._slots:
-                page_lock(arrays[f"parameters{peer}"])
-        self._wakeups, self._row, self._idle = wakeups, row, idle
-        self._message = torch.empty_like(vector)
-        self._sum = torch.empty_like(vector)
+                page_lock(arrays[f"{name}{peer}"])
+        self._wakeups, self._row, self._idle, self._journal = wakeups, row, idle, journal
+        # What the last round left: the updates since then are what the vectors differ from it by.
+        self._results = [vector.clone() for vector in vectors]
+        self._own, self._mixed = 1.0, tuple[Source, ...]()
 
-    def publish(self, version: int) -> None:
-        """Copy the vector into a slot and tell this round's out-peers; in lock-step wait for room.
+    def begin(self, round_: int) -> None:
+        """Start from the vectors as they are now, at round `round_`."""
+        self.round = round_
+        self._keep()
+
+    def publish(self, version: int, *, tell: bool = True) -> None:
+        """Copy the vectors into a slot and, to `tell`, send this round's out-peers a token.
+
+        In lock-step it waits until they have room.
 
         Raises:
-            RunFailed: the vector holds a number that is not finite; nobody gets to see it.
+            RunFailed: the parameters are not finite; nobody gets to see them.
         """
-        peers = self.topology.out_peers(self.rank, self.round)
-        if not peers:
-            return
-        if not bool(torch.isfinite(self.vector.sum())):
+        torch.sub(self.vectors[0], self._results[0], out=self._results[0])
+        length = float(torch.linalg.vector_norm(self._results[0]))
+        if not math.isfinite(length):
             raise RunFailed(
                 f"learner {self.rank} diverged: its parameters are not finite after "
                 f"{version} updates; try a smaller --learning-rate or --max-grad-norm"
             )
-        if self.sync:
-            self._wait(lambda: all(self._has_room(peer) for peer in self._outboxes))
+        if self._lock_step:
+            self._wait(lambda: all(map(self._has_room, self._outboxes)), math.inf)
+        incarnation = self._control.incarnation(self.rank)
         header = self._slots[self.rank].write(
-            self._fill, incarnation=self._incarnation(), round_=self.round, version=version
+            self._fill, incarnation=incarnation, round_=self.round, version=version
         )
-        for peer in peers:
-            self._outboxes[peer].put(Token(header.number, self.round, header.incarnation))
+        if self._journal is not None:
+            upper = length * LENGTH_SLACK
+            fixed = (self.rank, header.number, self.round, version, incarnation, upper)
+            self._journal.append(Publication(*fixed, self._own, self._mixed))
+        self._row["published"] += 1
+        for peer in self.topology.out_peers(self.rank, self.round) if tell else ():
+            self._outboxes[peer].put(Token(header.number, self.round, incarnation))
             self._wakeups[peer].signal()
-        self._row["sent"] += len(peers)
+            self._row["sent"] += 1
+        if not tell:
+            self._keep()
 
     def mix(self) -> bool:
         """End the round: average with the in-peers if each has news; returns whether it did.
@@ -117,77 +138,125 @@ class Gossiper:
         At the staleness bound, and always in lock-step, it waits for peers that are alive.
         """
         mixed = self._mix()
+        if not mixed:
+            self._keep()
         self.round += 1
         self._row["rounds"] = self.round
         return mixed
 
+    def _keep(self) -> None:
+        """Leave the vectors as they are, and remember them for the length of the next update."""
+        self._results[0].copy_(self.vectors[0])
+        self._own, self._mixed = 1.0, ()
+
     def _mix(self) -> bool:
-        peers = [p for p in self.topology.in_peers(self.rank, self.round) if self._alive(p)]
-        if not peers:
-            return False
-        if self.sync or self._row["staleness"] + 1 >= self.max_staleness:
-            self._wait(lambda: all(self._inboxes[p].unread or not self._alive(p) for p in peers))
-        peers = [p for p in peers if self._inboxes[p].unread or self._alive(p)]
-        taken = self._copy_all(peers)
+        own, *others = self.topology.weights(self.rank, self.round)
+        peers = self.topology.in_peers(self.rank, self.round)
+        weights = dict(zip(peers, others, strict=True))
+        self._wait_for_news(peers)
+        # Whoever is dead and has left no message, or has kept us waiting too long, is left out.
+        has_news = {p: w for p, w in weights.items() if self._inboxes[p].unread}
+        waited = self._at_bound()
+        late = [p for p in peers if p not in has_news and self._control.alive(p)]
+        taken = self._blend(own, has_news) if has_news and (waited or not late) else ()
         if not taken:
             self._row["staleness"] += 1
             self._row["most_staleness"] = max(self._row["most_staleness"], self._row["staleness"])
             return False
-        self.vector.add_(self._sum).mul_(1.0 / (1 + len(taken)))
-        for peer, index in taken.items():
-            self._row["dropped"] += self._inboxes[peer].accept(index)
-            self._wakeups[peer].signal()
+        for vector, result in zip(self.vectors, self._results, strict=True):
+            vector.copy_(result)
+        self._row["left_out"] += len(late)
         self._row["received"] += len(taken)
         self._row["mixes"] += 1
         self._row["staleness"] = 0
         return True
 
-    def _copy_all(self, peers: Sequence[int]) -> dict[int, int]:
-        """Sum the messages of all `peers` into `_sum`; empty unless every one could be read."""
-        taken: dict[int, int] = {}
-        for peer in peers:
-            index = self._copy(peer)
-            if index is None:
-                return {}
-            self._sum.copy_(self._message) if not taken else self._sum.add_(self._message)
-            taken[peer] = index
-        return taken
+    def _at_bound(self) -> bool:
+        bound = self._max_staleness
+        return self._lock_step or (bound is not None and self._row["staleness"] + 1 >= bound)
 
-    def _copy(self, peer: int) -> int | None:
-        """Copy the message of `peer` into `_message`; returns its index in the mailbox."""
-        box, slots = self._inboxes[peer], self._slots[peer]
+    def _wait_for_news(self, peers: Sequence[int]) -> None:
+        """At the bound, wait until all living peers have sent something."""
+        if self._at_bound():
+            alive, boxes = self._control.alive, self._inboxes
+            patience_s = math.inf if self._lock_step else PATIENCE_S
+            self._wait(lambda: all(boxes[p].unread or not alive(p) for p in peers), patience_s)
+
+    def _blend(self, own: float, weights: Mapping[int, float]) -> tuple[Source, ...]:
+        """Put the mean into `_results`; returns what went into it, nothing if it was not to be had.
+
+        `weights` are those of the peers that have news; with `own` they are scaled to sum to 1.
+        """
+        total = own + sum(weights.values())
+        shares = {peer: weight / total for peer, weight in weights.items()} | {
+            self.rank: own / total
+        }
         for _ in range(READ_TRIES):
-            found = box.oldest() if self.sync else box.newest()
-            if found is None:
-                return None
-            token, index = found
-            if token.incarnation != self._control.incarnation(peer):
-                box.accept(index)
-                continue
-            header = slots.read(lambda slot: self._take(slots.payload[slot]), token.number)
-            if header is not None and bool(torch.isfinite(self._message.sum())):
-                return index
+            found = {peer: self._find(peer) for peer in weights}
+            looks = {peer: one[1] for peer, one in found.items() if one is not None}
+            if len(looks) == len(weights):
+                self._average(shares, looks)
+                if all(self._slots[peer].unchanged(look) for peer, look in looks.items()):
+                    break
             self._row["retried"] += 1
+        else:
+            return ()
+        if not bool(torch.isfinite(self._results[0].sum())):
+            return ()
+        for peer, one in found.items():
+            assert one is not None
+            self._row["dropped"] += self._inboxes[peer].accept(one[0])
+            self._wakeups[peer].signal()
+        self._own = shares[self.rank]
+        self._mixed = tuple(
+            Source(peer, look.header.number, shares[peer]) for peer, look in looks.items()
+        )
+        return self._mixed
+
+    def _find(self, peer: int) -> tuple[int, Look] | None:
+        """Return the message of `peer` to read: its index in the mailbox, and where it lies."""
+        box = self._inboxes[peer]
+        while (found := box.oldest() if self._lock_step else box.newest()) is not None:
+            token, index = found
+            if token.incarnation == self._control.incarnation(peer):
+                look = self._slots[peer].look(token.number)
+                return None if look is None else (index, look)
+            box.accept(index)
         return None
 
-    def _fill(self, slot: int) -> None:
-        self._slots[self.rank].payload[slot].copy_(self.vector)
+    def _average(self, shares: Mapping[int, float], looks: Mapping[int, Look]) -> None:
+        """Sum the vectors by their shares, in order of rank; what was read may yet be torn."""
+        for at, (vector, result) in enumerate(zip(self.vectors, self._results, strict=True)):
+            first = True
+            for rank in sorted(shares):
+                source = vector
+                if rank != self.rank:
+                    part = self._part(self._slots[rank].payload[looks[rank].slot], at)
+                    source = part if not vector.is_cuda else part.to(vector.device)
+                if first:
+                    torch.mul(source, shares[rank], out=result)
+                else:
+                    result.add_(source, alpha=shares[rank])
+                first = False
 
-    def _take(self, payload: Tensor) -> None:
-        self._message.copy_(payload)
+    def _part(self, payload: Tensor, at: int) -> Tensor:
+        """Return the place of vector number `at` in a slot's payload."""
+        begin = sum(vector.numel() for vector in self.vectors[:at])
+        return payload[begin : begin + self.vectors[at].numel()]
+
+    def _fill(self, slot: int) -> None:
+        for at, vector in enumerate(self.vectors):
+            self._part(self._slots[self.rank].payload[slot], at).copy_(vector)
 
     def _has_room(self, peer: int) -> bool:
         """Whether the slot written next holds nothing that `peer` has yet to read."""
-        return self._outboxes[peer].unread < SLOTS or not self._alive(peer)
+        oldest = self._outboxes[peer].oldest()
+        overwritten = self._slots[self.rank].published + 1 - SLOTS
+        return oldest is None or oldest[0].number > overwritten or not self._control.alive(peer)
 
-    def _alive(self, peer: int) -> bool:
-        return self._control.alive(peer)
-
-    def _incarnation(self) -> int:
-        return self._control.incarnation(self.rank)
-
-    def _wait(self, ready: Callable[[], bool]) -> None:
-        """Wait until `ready`; `idle` raises when the run is over, the supervisor ends the rest."""
-        while not ready():
+    def _wait(self, ready: Callable[[], bool], patience_s: float) -> None:
+        """Wait until `ready`, or for `patience_s`; `idle` raises when the run is over."""
+        until_s = time.monotonic() + patience_s
+        while not ready() and time.monotonic() < until_s:
             self._idle()
             self._wakeups[self.rank].wait(POLL_S)

@@ -30,6 +30,14 @@ class Header(NamedTuple):
     version: int
 
 
+class Look(NamedTuple):
+    """Where a publication was found whole, and the sequence it was found under."""
+
+    slot: int
+    header: Header
+    sequence: int
+
+
 def header_spec(name: str) -> ArraySpec:
     """Return the array of words that governs a pair of slots."""
     return ArraySpec(name, (_HEADER_WORDS,), "int64")
@@ -47,7 +55,7 @@ class VersionedSlots:
         return int(self._words[0])
 
     def write(
-        self, fill: Callable[[int], None], *, incarnation: int, round_: int, version: int
+        self, fill: Callable[[int], object], *, incarnation: int, round_: int, version: int
     ) -> Header:
         """Publish: `fill(slot)` copies the payload into slot 0 or 1. One process only."""
         number = self.published + 1
@@ -69,11 +77,10 @@ class VersionedSlots:
         words[0] = number
         return Header(number, incarnation, round_, version)
 
-    def read(self, copy: Callable[[int], object], number: int | None = None) -> Header | None:
-        """Copy publication `number`, or the newest; `copy(slot)` takes the payload out.
+    def look(self, number: int | None = None) -> Look | None:
+        """Find publication `number`, or the newest; None if it is not there, or not whole.
 
-        Returns None, and what was copied must be thrown away, if there is no such publication or
-        the writer was at it meanwhile.
+        What is then copied out of its slot counts only if `unchanged` says so afterwards.
         """
         number = self.published if number is None else number
         if number == 0:
@@ -85,8 +92,22 @@ class VersionedSlots:
             return None
         memory_fence()
         header = Header(*words[at + _NUMBER : at + _VERSION + 1])
-        if header.number != number:
-            return None
-        copy(number % SLOTS)
+        return Look(number % SLOTS, header, sequence) if header.number == number else None
+
+    def unchanged(self, look: Look) -> bool:
+        """Whether the writer has left the slot alone since `look`."""
         memory_fence()
-        return header if words[at + _SEQUENCE] == sequence else None
+        at = WORDS_PER_LINE * (look.slot + 1)
+        return bool(self._words[at + _SEQUENCE] == look.sequence)
+
+    def read(self, copy: Callable[[int], object], number: int | None = None) -> Header | None:
+        """Copy publication `number`, or the newest; `copy(slot)` takes the payload out.
+
+        Returns None, and what was copied must be thrown away, if there is no such publication or
+        the writer was at it meanwhile.
+        """
+        look = self.look(number)
+        if look is None:
+            return None
+        copy(look.slot)
+        return look.header if self.unchanged(look) else None

@@ -59,11 +59,16 @@ def replace_link(link: Path, target: str) -> None:
 
 def replace_json(path: Path, values: dict[str, Any]) -> None:
     """Write a JSON file whole or not at all; what is not finite becomes null."""
+    replace_file(path, json.dumps(finite(values), allow_nan=False, indent=2).encode())
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         # The folder is ours alone: what has this name was left by a former start that was killed.
         temporary.unlink(missing_ok=True)
-        write_new(temporary, json.dumps(finite(values), allow_nan=False, indent=2).encode())
+        write_new(temporary, content)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from galamp.errors import GalampError, UserError
-from galamp.storage.disk import replace_json, replace_link, sync_folder
+from galamp.storage.disk import replace_file, replace_json, replace_link, sync_folder
 
 CONFIG = "config.json"
 SUMMARY = "summary.json"
 LOCK = "lock"
 METRICS = "metrics.jsonl"
+GRAPH = "topology.txt"
 OWNER_WAIT_S = 1.0
 """Longest wait for the name of a lock's owner that has only just taken it."""
 
@@ -141,6 +142,15 @@ class RunFolder:
             UserError: they are missing or damaged.
         """
         return read_json(self.path / CONFIG)
+
+    def keep_graph(self, source: Path) -> None:
+        """Keep a copy of the file that holds the run's gossip graph.
+
+        Raises:
+            UserError: the disk refuses.
+        """
+        with _told(f"copy {source} to {self.path / GRAPH}"):
+            replace_file(self.path / GRAPH, source.read_bytes())
 
     def write_summary(self, values: dict[str, Any]) -> None:
         """Store the run's outcome, whole or not at all.

@@ -8,6 +8,8 @@ from galamp.gossip.topologies.base import Topology
 class Independent(Topology):
     """The empty graph."""
 
+    symmetric = True
+
     def out_peers(self, rank: int, round_: int) -> tuple[int, ...]:
         """Return nobody."""
         return ()

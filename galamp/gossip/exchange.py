@@ -1,0 +1,158 @@
+"""All that one learner exchanges with others, turn by turn: parameters, and gradients where asked.
+
+    backward --gradients--> Exchange.reduce --mean of all, or as they are--> optimiser step
+    optimiser step --parameters--> Exchange.turn --published, mixed--> the next rollout
+
+Runs in a learner; which of it happens, and when, is the run's `GossipConfig`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import Tensor
+
+from galamp.config import GossipConfig
+from galamp.control import ControlBlock
+from galamp.gossip.journal import Journal
+from galamp.gossip.mixing import Gossiper, VectorSlots, gossip_specs
+from galamp.gossip.schedule import Schedule
+from galamp.gossip.topologies.base import Topology
+from galamp.gossip.topologies.complete import Complete
+from galamp.gossip.topologies.independent import Independent
+from galamp.metrics import MetricsRow
+from galamp.shm import ArraySpec, SharedArrays, Wakeup
+
+WATCH_EVERY_S = 0.25
+"""Parameters that no peer is sent are published so often, for the supervisor to measure."""
+WATCH_EVERY_TURNS = 8
+"""The same in lock-step, where all publish after the same turns."""
+SAMPLE_EVERY = 8
+"""Updates between two gradients that are left for the supervisor to compare."""
+GRADIENTS = "gradients"
+
+
+def averages_gradients(config: GossipConfig) -> bool:
+    """Whether learners average gradients rather than parameters."""
+    return config.method == "data-parallel"
+
+
+def exchange_specs(
+    config: GossipConfig, topology: Topology, sizes: Mapping[str, int]
+) -> list[ArraySpec]:
+    """Return the shared arrays of all learners' exchange; `sizes` are those of their state."""
+    parameters = sizes["parameters"]
+    size = sum(sizes.values()) if config.gossip_optimizer else parameters
+    specs = gossip_specs(topology, size)
+    if averages_gradients(config):
+        specs += gossip_specs(Complete(topology.size), parameters, GRADIENTS)
+    elif config.gradient_correlation:
+        specs += gossip_specs(Independent(topology.size), parameters, GRADIENTS)
+    return specs + (Journal.specs(topology) if config.certificate else [])
+
+
+class Exchange:
+    """The exchange of learner `rank`: `reduce` between two halves of an update, `turn` after it."""
+
+    def __init__(
+        self,
+        arrays: SharedArrays,
+        rank: int,
+        topology: Topology,
+        config: GossipConfig,
+        *,
+        state: Mapping[str, Tensor],
+        gradient: Tensor,
+        seed: int,
+        wakeups: Sequence[Wakeup],
+        row: MetricsRow,
+        idle: Callable[[], None],
+    ) -> None:
+        """Exchange the live `state` of an algorithm: `parameters` [P], then the optimiser's."""
+        self._config, self._rank, self._gradient = config, rank, gradient
+        self._control = ControlBlock(arrays)
+        self._schedule = Schedule(config, seed, rank)
+        self._alone = not topology.edges()
+        self._published_s = 0.0
+        self._turn = 0
+        vectors = [state["parameters"]]
+        if config.gossip_optimizer:
+            vectors += [tensor for name, tensor in state.items() if name != "parameters"]
+        self._parameters = Gossiper(
+            arrays,
+            rank,
+            topology,
+            vectors,
+            config,
+            wakeups=wakeups,
+            row=row,
+            idle=idle,
+            journal=Journal(arrays, rank) if config.certificate else None,
+        )
+        self._gradients: Gossiper | None = None
+        self._samples: VectorSlots | None = None
+        if averages_gradients(config):
+            self._gradients = Gossiper(
+                arrays,
+                rank,
+                Complete(topology.size),
+                [gradient],
+                config,
+                wakeups=wakeups,
+                row=row,
+                idle=idle,
+                name=GRADIENTS,
+            )
+        elif config.gradient_correlation:
+            self._samples = VectorSlots(arrays, rank, GRADIENTS)
+
+    def begin(self, turn: int, rounds: int) -> None:
+        """Go on from the live state as it is, after so many turns and rounds of gossip."""
+        self._turn = turn
+        self._parameters.begin(rounds)
+        if self._gradients is not None:
+            self._gradients.round = turn
+
+    @property
+    def reduces(self) -> bool:
+        """Whether `reduce` makes all learners' gradients one."""
+        return self._gradients is not None
+
+    def reduce(self) -> None:
+        """Take the gradient of this update, before it is clipped and applied."""
+        if self._gradients is not None:
+            self._gradients.publish(self._turn)
+            self._gradients.mix()
+        elif self._samples is not None and self._turn % SAMPLE_EVERY == 0:
+            payload = self._samples.payload
+            self._samples.write(
+                lambda slot: payload[slot].copy_(self._gradient),
+                incarnation=self._control.incarnation(self._rank),
+                round_=self._turn,
+                version=self._turn,
+            )
+
+    def turn(self, version: int) -> None:
+        """End a turn after an update: a round of gossip, if one is due.
+
+        Raises:
+            RunFailed: the parameters are not finite.
+        """
+        self._turn += 1
+        due = self._schedule.due(self._turn) and self._control.gossip_wanted
+        if due and not self._alone:
+            self._parameters.publish(version)
+            self._parameters.mix()
+        elif self._to_be_watched():
+            self._parameters.publish(version, tell=False)
+
+    def _to_be_watched(self) -> bool:
+        """Whether parameters that nobody is sent should be published for measuring."""
+        if self._config.lock_step:
+            return self._turn % WATCH_EVERY_TURNS == 0
+        now_s = time.monotonic()
+        if now_s - self._published_s < WATCH_EVERY_S:
+            return False
+        self._published_s = now_s
+        return True

@@ -1,0 +1,106 @@
+"""Journals: what each learner published and what it had mixed before, for whoever checks it.
+
+    learner --append, before anyone is told--> Journal --drain--> supervisor: certificate
+
+One ring of entries per learner, one writer, one reader, no lock. An entry is written after the
+vector is whole and before its token is sent, so whoever reads of a mix finds what was mixed. The
+writer never waits: what the reader is too slow for is overwritten, and it counts as lost.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from galamp.gossip.topologies.base import Topology
+from galamp.shm import ArraySpec, SharedArrays, memory_fence
+
+_FIXED, _PER_PEER = 7, 3
+_BYTES, _LEAST, _MOST = 2**18, 64, 1024
+
+
+class Source(NamedTuple):
+    """Publication `number` of `peer`, and its weight in an average."""
+
+    peer: int
+    number: int
+    weight: float
+
+
+class Publication(NamedTuple):
+    """Vector `number` of `learner`: own times its vector before, plus the mixed, plus an update.
+
+        x(learner, number) = own x(learner, number - 1) + sum of weight x(peer, number) + u
+
+    with the L2 norm of u at most `length`, over all updates since then; own and the weights sum to
+    1. Number 0 is the vector that a learner starts from.
+    """
+
+    learner: int
+    number: int
+    round: int
+    version: int
+    incarnation: int
+    length: float
+    own: float
+    mixed: tuple[Source, ...]
+
+
+class Journal:
+    """The entries of learner `rank`."""
+
+    def __init__(self, arrays: SharedArrays, rank: int) -> None:
+        self.rank = rank
+        self._entries = arrays[f"journal{rank}"]
+        self._head = arrays.words(f"journal{rank}.head")
+        self._capacity = len(self._entries)
+        self._tail = 0
+
+    @staticmethod
+    def specs(topology: Topology) -> list[ArraySpec]:
+        """Return the arrays of all learners' journals."""
+        most = max(
+            len(topology.in_peers(rank, round_))
+            for rank in range(topology.size)
+            for round_ in range(topology.horizon())
+        )
+        width = _FIXED + _PER_PEER * most
+        entries = max(_LEAST, min(_MOST, _BYTES // (8 * width)))
+        specs = []
+        for rank in range(topology.size):
+            specs.append(ArraySpec(f"journal{rank}", (entries, width), "float64"))
+            specs.append(ArraySpec(f"journal{rank}.head", (1,), "int64"))
+        return specs
+
+    def append(self, publication: Publication) -> None:
+        """Add an entry (the learner only)."""
+        *fixed, mixed = publication[1:]
+        entry = self._entries[self._head[0] % self._capacity]
+        values = [*fixed, len(mixed), *(value for source in mixed for value in source)]
+        entry[: len(values)] = values
+        memory_fence()
+        self._head[0] += 1
+
+    def drain(self) -> tuple[list[Publication], int]:
+        """Return the entries since the last call, and how many before them were lost."""
+        head = self._head[0]
+        memory_fence()
+        first = max(self._tail, head - self._capacity + 1)
+        rows = self._entries[np.arange(first, head) % self._capacity]
+        memory_fence()
+        # Meanwhile the writer may have come round, and be in the middle of the next entry.
+        whole = max(first, self._head[0] - self._capacity + 1)
+        lost, self._tail = min(whole, head) - self._tail, head
+        return [self._publication(row) for row in rows[whole - first :].tolist()], lost
+
+    def _publication(self, row: list[float]) -> Publication:
+        number, round_, version, incarnation, length, own, count = row[:_FIXED]
+        end = _FIXED + _PER_PEER * int(count)
+        mixed = tuple(
+            Source(int(row[at]), int(row[at + 1]), row[at + 2])
+            for at in range(_FIXED, end, _PER_PEER)
+        )
+        return Publication(
+            self.rank, int(number), int(round_), int(version), int(incarnation), length, own, mixed
+        )

@@ -1,0 +1,55 @@
+"""The epsilon-ball in theory: its radius in lock-step, per unit of update.
+
+For X_{k+1} = P_k (X_k + U_k) with doubly stochastic P_k and D_k = X_k minus its mean,
+
+    ||D_k||_F  <=  L (b_1 + b_2 + ...),   ||U_k centred||_F <= L,
+
+b_j being the greatest norm, on what is not consensus, of j averaging rounds in a row. A graph that
+does not change has b_j <= beta^j with beta the second largest singular value of P, and the ball has
+the radius beta L / (1 - beta).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from galamp.gossip.topologies.base import Topology
+
+MOST_LEARNERS = 256
+MOST_PERIOD = 16
+MOST_ROUNDS = 1000
+NEGLIGIBLE = 1e-12
+
+
+def mixing_matrix(topology: Topology, round_: int) -> npt.NDArray[np.float64]:
+    """Return P [n, n] of a round: row i holds the weights of learner i's average."""
+    matrix = np.zeros((topology.size, topology.size))
+    for rank in range(topology.size):
+        members = [rank, *topology.in_peers(rank, round_)]
+        matrix[rank, members] = topology.weights(rank, round_)
+    return matrix
+
+
+def radius_per_update(topology: Topology) -> float | None:
+    """Return the ball's radius for L = 1; None where theory gives none.
+
+    That is: the graph is not doubly stochastic, never repeats, never brings all together, or has
+    too many learners to be looked at here.
+    """
+    period = topology.period()
+    small = topology.size <= MOST_LEARNERS and period is not None and period <= MOST_PERIOD
+    if period is None or not small or not topology.doubly_stochastic:
+        return None
+    apart = [mixing_matrix(topology, k) - 1.0 / topology.size for k in range(period)]
+    if period == 1:
+        beta = float(np.linalg.norm(apart[0], 2))
+        return beta / (1.0 - beta) if beta < 1.0 - NEGLIGIBLE else None
+    total, products = 0.0, [np.eye(topology.size)] * period
+    for j in range(MOST_ROUNDS):
+        products = [apart[(k + j) % period] @ products[k] for k in range(period)]
+        greatest = max(float(np.linalg.norm(product, 2)) for product in products)
+        total += greatest
+        if greatest < NEGLIGIBLE:
+            return total
+    return None

@@ -1,0 +1,62 @@
+"""Metropolis weights: make averaging over an irregular graph keep the mean over learners."""
+
+from __future__ import annotations
+
+import math
+
+from galamp.gossip.topologies.base import Topology
+
+
+class Metropolis(Topology):
+    """The edges of `graph`, weighed 1 / (1 + max(deg_i, deg_j)), the rest to oneself.
+
+    Both ends of an edge give it the same weight, so that the mixing matrix is symmetric and with
+    that doubly stochastic, whatever the degrees (Xiao, Boyd and Lall 2005).
+    """
+
+    symmetric = True
+
+    def __init__(self, graph: Topology) -> None:
+        """Wrap `graph`, in which whoever sends to a peer also receives from it."""
+        if not graph.symmetric:
+            raise ValueError("Metropolis weights need a symmetric graph")
+        super().__init__(graph.size, graph.seed)
+        self.graph = graph
+        # Asked for once: a peer's degree costs as much as listing its peers.
+        self._degrees = (
+            tuple(len(graph.in_peers(rank, 0)) for rank in range(graph.size))
+            if graph.period() == 1
+            else None
+        )
+
+    def out_peers(self, rank: int, round_: int) -> tuple[int, ...]:
+        """Return those of the graph."""
+        return self.graph.out_peers(rank, round_)
+
+    def in_peers(self, rank: int, round_: int) -> tuple[int, ...]:
+        """Return those of the graph."""
+        return self.graph.in_peers(rank, round_)
+
+    def weights(self, rank: int, round_: int) -> tuple[float, ...]:
+        """Return the weight of `rank` itself, then those of its in-peers, in their order."""
+        peers = self.in_peers(rank, round_)
+        own = self._degree(rank, round_)
+        shares = [1.0 / (1 + max(own, self._degree(peer, round_))) for peer in peers]
+        return (1.0 - math.fsum(shares), *shares)
+
+    def _degree(self, rank: int, round_: int) -> int:
+        if self._degrees is None:
+            return len(self.graph.in_peers(rank, round_))
+        return self._degrees[rank]
+
+    def period(self) -> int | None:
+        """Return that of the graph."""
+        return self.graph.period()
+
+    def horizon(self) -> int:
+        """Return that of the graph."""
+        return self.graph.horizon()
+
+    def edges(self) -> tuple[tuple[int, int], ...]:
+        """Return those of the graph."""
+        return self.graph.edges()

@@ -1,0 +1,195 @@
+"""What a setting is: a dataclass field with default, unit, range, choices and one line of meaning.
+
+    option(...) in a dataclass --settings--> Setting --check--> a value in range, or a UserError
+
+Both the command line and stored configs pass through `check`. No other galamp module but `errors`
+is imported here, so every process can afford it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import math
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from galamp.errors import UserError, did_you_mean
+
+MOST_CHARACTERS_SHOWN = 60
+
+AUTO = 0
+"""Stands for "choose for me" where a count is expected (`auto` on the command line)."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """What is known of one setting besides its type and default."""
+
+    help: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    registry: str = ""
+    names: tuple[str, ...] = ()
+    auto: bool = False
+    none: str = ""
+    prefix: str = ""
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The names that are allowed; empty where any value in range is."""
+        if not self.registry:
+            return self.names
+        module, _, table = self.registry.partition(":")
+        return (*self.names, *getattr(importlib.import_module(module), table))
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    unit: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    registry: str = "",
+    names: tuple[str, ...] = (),
+    auto: bool = False,
+    none: str = "",
+    prefix: str = "",
+) -> Any:
+    """Declare a setting: a dataclass field that carries its `Option`.
+
+    `low` and `high` are inclusive; `names` and the keys of `registry` (`module:TABLE`, looked up
+    when asked for) are the choices, besides any text that begins with `prefix`; `auto` allows the
+    word `auto` (stored as `AUTO`), `none` is the word for None.
+    """
+    known = Option(help, unit, low, high, registry, names, auto, none, prefix)
+    return field(default=default, metadata={"option": known})
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One leaf of a config: where it lives, its type, and its `Option`."""
+
+    section: str
+    name: str
+    kind: type
+    optional: bool
+    default: Any
+    option: Option
+
+    @property
+    def flag(self) -> str:
+        """The long option on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+
+def settings(config: type, section: str = "") -> Iterator[Setting]:
+    """Yield every leaf setting of `config`, sections in order of declaration."""
+    hints = typing.get_type_hints(config)
+    for leaf in dataclasses.fields(config):
+        hint = hints[leaf.name]
+        if dataclasses.is_dataclass(hint):
+            assert isinstance(hint, type)
+            yield from settings(hint, leaf.name)
+            continue
+        optional = isinstance(hint, types.UnionType)
+        kind = (
+            next(k for k in typing.get_args(hint) if k is not types.NoneType) if optional else hint
+        )
+        yield Setting(section, leaf.name, kind, optional, leaf.default, leaf.metadata["option"])
+
+
+def check(setting: Setting, value: Any) -> Any:
+    """Return `value` in the setting's type.
+
+    Raises:
+        UserError: the value has the wrong type or lies outside the range or choices.
+    """
+    known = setting.option
+    if setting.optional and (value is None or (known.none and value == known.none)):
+        return None
+    if known.auto and (value == "auto" or (type(value) is int and value == AUTO)):
+        return AUTO
+    value = _convert(setting, value)
+    if known.prefix and isinstance(value, str) and value.startswith(known.prefix):
+        return value
+    if known.choices and value not in known.choices:
+        more = f", or {known.prefix}..." if known.prefix else ""
+        raise UserError(
+            f"{setting.flag} {shown(value)}: expected one of {', '.join(known.choices)}{more}"
+            f"{did_you_mean(str(value), known.choices)}"
+        )
+    low, high = known.low, known.high
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise UserError(f"{setting.flag} {shown(value)}: expected {allowed(setting)}")
+    return value
+
+
+def _convert(setting: Setting, value: Any) -> Any:
+    wrong = UserError(f"{setting.flag} {shown(value)}: expected {allowed(setting)}")
+    if setting.kind is bool or isinstance(value, bool):
+        if setting.kind is bool and isinstance(value, bool):
+            return value
+        raise wrong
+    if setting.kind is str:
+        if isinstance(value, str):
+            return value
+        raise wrong
+    try:
+        return _whole(str(value)) if setting.kind is int else _finite(str(value))
+    except ValueError:
+        raise wrong from None
+
+
+def _whole(text: str) -> int:
+    """Return a whole number; `1e6` and `2.0` are such."""
+    try:
+        return int(text)
+    except ValueError:
+        number = _finite(text)
+        if not number.is_integer():
+            raise
+        return int(number)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+def shown(value: Any) -> str:
+    """Return what came in a form that fits into one line."""
+    try:
+        text = str(value)
+    except ValueError:  # a whole number of thousands of digits
+        return "a huge number"
+    if len(text) > MOST_CHARACTERS_SHOWN:
+        text = text[:MOST_CHARACTERS_SHOWN] + "..."
+    return text if text.isprintable() and text.strip() else repr(text)
+
+
+def allowed(setting: Setting) -> str:
+    """Say in words what a setting accepts, such as `a whole number from 1 to 4096`."""
+    known = setting.option
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[
+        setting.kind
+    ]
+    low, high = known.low, known.high
+    if low is not None and high is not None:
+        words += f" from {_exact(low)} to {_exact(high)}"
+    elif low is not None:
+        words += f" of at least {_exact(low)}"
+    if known.unit:
+        words += f" ({known.unit})"
+    return words + (" or auto" if known.auto else "") + (f" or {known.none}" if known.none else "")
+
+
+def _exact(limit: float) -> str:
+    return str(limit) if isinstance(limit, int) else f"{limit:g}"

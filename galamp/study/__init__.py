@@ -1,0 +1,1 @@
+"""Planning a gossip graph before a run: `galamp topology`."""
