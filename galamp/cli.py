@@ -78,6 +78,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_eval(commands)
     _add_games(commands)
+    _add_topology(commands)
+    _add_audit(commands)
     return parser
 
 
@@ -226,6 +228,20 @@ def _add_eval(commands: Any) -> None:
 def _add_games(commands: Any) -> None:
     parser = commands.add_parser("games", help="list the Atari games that can be played")
     parser.set_defaults(command=games_command)
+
+
+def _add_topology(commands: Any) -> None:
+    from galamp.study.topology_command import add_options
+
+    parser = commands.add_parser("topology", help="look at a gossip graph, and plan with it")
+    add_options(parser)
+
+
+def _add_audit(commands: Any) -> None:
+    from galamp.study.audit_command import add_options
+
+    parser = commands.add_parser("audit", help="check that learners stayed as close as they must")
+    add_options(parser)
 
 
 def games_command(options: argparse.Namespace) -> int:

@@ -18,9 +18,10 @@ import numpy as np
 from galamp.arena import Arena
 from galamp.gossip.certificate import Bounds, Certificate
 from galamp.gossip.exchange import GRADIENTS, averages_gradients
-from galamp.gossip.journal import Journal, Publication
+from galamp.gossip.journal import Journal
 from galamp.gossip.measuring import Measured, mean_cosine, measure_distances
 from galamp.gossip.mixing import VectorSlots
+from galamp.gossip.publication import Publication
 from galamp.gossip.radius import radius_per_update
 from galamp.gossip.topologies.base import Topology
 from galamp.shm import SharedArrays
@@ -166,7 +167,7 @@ class History:
         whole = keeps(rank, number - 1) and all(keeps(s.peer, s.number) for s in publication.mixed)
         if whole and publication.incarnation == self._lives[rank]:
             self._certificate.publish(publication)
-            self._lines.append({"kind": "publication"} | publication._asdict())
+            self._lines.append(publication.as_dict())
             if self._ball is not None:
                 self._ball.take(publication)
         else:

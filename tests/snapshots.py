@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from galamp.snapshot import LEARNER_PHASES, Event, LearnerSnapshot, Snapshot, WorkerState
+from galamp.snapshot import (
+    LEARNER_PHASES,
+    ConsensusReading,
+    Event,
+    LearnerSnapshot,
+    Snapshot,
+    WorkerState,
+)
 
 
 def learner(rank: int, of: int, **known: Any) -> LearnerSnapshot:
@@ -50,7 +57,15 @@ def busy(number: int, /, **known: Any) -> Snapshot:
             "grad_norm": 0.482,
             "explained_variance": 0.553,
         },
-        "consensus_distance": 0.42,
+        "consensus": ConsensusReading(
+            distances=tuple(0.501 + rank / 100 for rank in range(number)),
+            rms=0.42,
+            pairwise=0.81,
+            certificate=2.7,
+            ratio=0.3,
+            radius=4.5,
+            gradient_correlation=0.07,
+        ),
         "events": (Event(60.0, "checkpoint 1 saved"), Event(90.0, "checkpoint 2 saved")),
         "restarts": 2,
     }

@@ -18,13 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from galamp.errors import UserError
+from galamp.gossip.publication import Publication
 from galamp.storage.gossiplog import (
     GOSSIP,
     Entry,
     GossipLog,
     Lost,
     Measurement,
-    Publication,
     Rebase,
     Start,
 )

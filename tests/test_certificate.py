@@ -18,9 +18,10 @@ from galamp.consensus import History
 from galamp.control import ControlBlock
 from galamp.gossip.certificate import LEAVING, Certificate
 from galamp.gossip.exchange import Exchange, exchange_specs
-from galamp.gossip.journal import Journal, Publication, Source
+from galamp.gossip.journal import Journal
 from galamp.gossip.measuring import measure_distances
 from galamp.gossip.mixing import VectorSlots
+from galamp.gossip.publication import Publication, Source
 from galamp.gossip.radius import mixing_matrix, radius_per_update
 from galamp.gossip.topologies import TOPOLOGIES, make_topology
 from galamp.gossip.topologies.base import Topology
@@ -182,7 +183,7 @@ def test_a_window_with_a_rest_is_no_less_than_the_whole_history(name: str, windo
     certificate = Certificate(4, window=window)
     certificate.start(np.zeros((4, 4)))
     history: list[Publication] = []
-    for publication in publications(7, graph, 150):
+    for publication in publications(7, graph, 70):
         history.append(publication)
         certificate.publish(publication)
     newest = [certificate.newest(learner) for learner in range(4)]

@@ -19,6 +19,7 @@ from galamp import cli
 from galamp.cli import build_parser, closing_line, config_from, main
 from galamp.config import RunConfig, from_dict, to_dict
 from galamp.errors import CheckpointError, RunFailed
+from galamp.gossip.topologies import TOPOLOGIES
 from galamp.options import Setting, allowed, settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,7 +85,8 @@ def parsed(*arguments: str) -> RunConfig:
         (("--learning-rate", "nan"), "--learning-rate nan: expected a number from 0 to 10"),
         (("--seed", "-1"), "--seed -1: expected a whole number from 0 to 2147483647"),
         (("--topology", "rnig"),
-         "--topology rnig: expected one of ring, none (did you mean ring?)"),
+         f"--topology rnig: expected one of {', '.join(TOPOLOGIES)}, or file:... "
+         "(did you mean ring?)"),
         (("--protocol", "clasic"),
          "--protocol clasic: expected one of classic, machado (did you mean classic?)"),
         (("--game", "CartPole-v1"),
@@ -315,7 +317,10 @@ def run_help(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
         ("--clip-rewards, --no-clip-rewards", "(default: the protocol's)"),
         ("--sync, --no-sync", "everyone waits for the slowest (default: no)"),
         ("--pin, --no-pin", "(default: yes)"),
-        ("--topology {ring,none}", "gossip graph (default: ring)"),
+        (
+            f"--topology {{{','.join(TOPOLOGIES)},file:PATH}}",
+            "gossip graph, or file:PATH with a matrix of weights or links (default: ring)",
+        ),
         ("--learning-rate X", "(default: 7e-4 times the square root of --learners)"),
     ],
 )

@@ -24,7 +24,7 @@ def test_train_then_resume(tmp_path: Path) -> None:
     assert sum(told["updates_per_learner"]) == told["agent_steps"] // 20
     assert min(told["mixes_per_learner"]) > 0
     assert told["episodes"] > 0
-    assert 0 < told["consensus_distance"] < 10
+    assert 0 < told["gossip"]["consensus_distance"] < 10
     _check_files(folder, told)
 
     second = run("--resume", folder, "--total-steps", 6000, "--json")

@@ -15,11 +15,10 @@ import torch
 from galamp.config import GossipConfig
 from galamp.control import ControlBlock
 from galamp.errors import RunFailed, StopRun
+from galamp.gossip.journal import Journal
 from galamp.gossip.mailbox import CAPACITY, Mailbox, Token
-from galamp.gossip.journal import Journal, Source
 from galamp.gossip.mixing import Gossiper, VectorSlots, gossip_specs
 from galamp.gossip.slots import VersionedSlots, header_spec
-from galamp.gossip.topologies import make_topology
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.topologies.complete import Complete
 from galamp.gossip.topologies.ring import DirectedRing

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from galamp.gossip.publication import Publication
 from galamp.storage import gossiplog
 from galamp.storage.gossiplog import (
     Damaged,
@@ -21,7 +22,6 @@ from galamp.storage.gossiplog import (
     GossipLog,
     Lost,
     Measurement,
-    Publication,
     Rebase,
     Start,
     parse,

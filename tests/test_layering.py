@@ -20,25 +20,41 @@ PACKAGE = ROOT / "galamp"
 # its __init__.
 LAYERS = """
     errors
+    options
     config snapshot display storage evaluation display.text storage.disk storage.strict_json
     shm storage.identity parameters models plan worker
     control metrics rollouts storage.runfolder storage.runlogs storage.checkpoint_format
     environments.base environments.protocols gossip gossip.mailbox gossip.slots
     gossip.topologies.base algorithms.returns algorithms.rmsprop algorithms.base
-    storage.checkpoint environments algorithms gossip.topologies
+    gossip.publication
+    gossip.topologies.circulant gossip.topologies.metropolis gossip.topologies.from_file
+    storage.gossiplog
+    storage.checkpoint environments algorithms gossip.topologies gossip.journal gossip.schedule
     environments.atari environments.gymnasium environments.probe
-    algorithms.a2c gossip.topologies.ring gossip.topologies.independent gossip.mixing state
+    gossip.topologies.ring gossip.topologies.bidirectional_ring gossip.topologies.exponential
+    gossip.topologies.one_peer_exponential gossip.topologies.bipartite_exponential
+    gossip.topologies.complete gossip.topologies.torus gossip.topologies.random_pairs
+    gossip.topologies.star gossip.topologies.independent
+    algorithms.a2c gossip.mixing gossip.certificate gossip.radius state
+    gossip.exchange gossip.measuring
     collector evaluation.scores evaluation.trained
     simulator learner evaluation.playing
     display.panels
     display.render
     display.dashboard evaluation.scoreboard
     evaluation.agent arena
+    consensus
     recorder saving
     supervisor
     training
     evaluation.command
     evaluation.report
+    study study.columns study.rounds study.krylov
+    study.replay study.spectrum
+    study.audit study.forecast
+    study.audit_report study.plots study.drawing study.plan_of_graph
+    study.wording study.png
+    study.audit_command study.topology_command
     cli
     __main__
     bench bench.processes bench.peer_scripts bench.peer_scripts.plain_loop

@@ -20,8 +20,12 @@ from hypothesis import strategies as st
 from galamp import metrics, recorder
 from galamp.arena import Arena, ModelSketch
 from galamp.config import from_dict
+from galamp.consensus import ConsensusMonitor, History
 from galamp.environments.base import EnvironmentSpec
-from galamp.gossip.mixing import ParameterSlots
+from galamp.gossip.journal import Journal
+from galamp.gossip.mixing import VectorSlots
+from galamp.gossip.publication import Publication
+from galamp.gossip.topologies import make_topology
 from galamp.metrics import EPISODE_CAPACITY, EpisodeRing, MetricsBoard, Phase
 from galamp.plan import Machine, make_plan
 from galamp.recorder import (
@@ -36,6 +40,7 @@ from galamp.recorder import (
 )
 from galamp.shm import SharedArrays
 from galamp.snapshot import LEARNER_PHASES, WorkerState
+from galamp.storage.gossiplog import GOSSIP, GossipLog, Start
 from galamp.storage.runfolder import RunFolder
 from galamp.storage.runlogs import MetricsLog, read_metrics
 from tests.snapshots import EMPTY, busy
@@ -271,7 +276,9 @@ def test_the_names_that_users_know() -> None:
         "emulator_frames",
         "wall_s",
         *(f"charts/{name}" for name in ("episodic_return", "episodic_length", "episodes", "SPS")),
-        *(f"gossip/{name}" for name in ("consensus_distance", "staleness")),
+        *(f"gossip/{name}" for name in ("consensus_distance", "pairwise_distance", "staleness")),
+        *(f"gossip/{name}" for name in ("certificate", "certificate_ratio", "radius")),
+        "gossip/gradient_correlation",
         *(f"gossip/{name}" for name in ("sent", "received", "dropped")),
         *(f"losses/{name}" for name in metrics.GAUGES),
         *(f"perf/{name}_share" for name in ("collect", "infer", "update", "gossip", "other")),
@@ -290,6 +297,11 @@ def test_a_row_holds_what_the_snapshot_holds() -> None:
     assert row["charts/episodic_length"] == 812.4
     assert row["charts/SPS"] == 2310.0
     assert row["gossip/consensus_distance"] == 0.42
+    assert row["gossip/pairwise_distance"] == 0.81
+    assert row["gossip/certificate"] == 2.7
+    assert row["gossip/certificate_ratio"] == 0.3
+    assert row["gossip/radius"] == 4.5
+    assert row["gossip/gradient_correlation"] == 0.07
     assert row["gossip/staleness"] == 2
     assert row["gossip/sent"] == 2000 + 2001 + 2002
     assert row["gossip/received"] == 3000 + 3001 + 3002
@@ -324,9 +336,15 @@ class Run:
         )
         plan = make_plan(config, Machine((0, 1, 2, 3), 0, 2**20))
         sketch = ModelSketch("mlp", (), {"parameters": 3})
-        self.arena = Arena(plan, ENVIRONMENT, sketch, folder.logs, 1)
+        ring = make_topology("ring", LEARNERS)
+        self.arena = Arena(plan, ring, ENVIRONMENT, sketch, folder.logs, 1)
         self.folder = folder
-        self.recorder = Recorder(self.arena, folder, MetricsLog(folder.metrics, 0, print))
+        log = GossipLog(folder.path / GOSSIP, print)
+        history = History(self.arena.arrays, ring, log, lock_step=False)
+        history.begin(Start(1, LEARNERS, "ring", False, 0.0, ((0.0, 7.0), (7.0, 0.0))))
+        metrics_log = MetricsLog(folder.metrics, 0, print)
+        consensus = ConsensusMonitor(self.arena, history)
+        self.recorder = Recorder(self.arena, folder, metrics_log, consensus)
 
     def finish(self, rank: int, worker: int, *scores: float) -> None:
         ring = EpisodeRing(self.arena.arrays, rank * WORKERS + worker)
@@ -334,13 +352,13 @@ class Run:
             ring.append(score, 50, 0)
 
     def publish(self, rank: int, *values: float) -> None:
-        slots = ParameterSlots(self.arena.arrays, rank)
-        vector = torch.tensor(values)
-
-        def fill(slot: int) -> None:
-            slots.payload[slot].copy_(vector)
-
-        slots.write(fill, incarnation=0, round_=0, version=0)
+        slots, vector = VectorSlots(self.arena.arrays, rank), torch.tensor(values)
+        header = slots.write(
+            lambda slot: slots.payload[slot].copy_(vector), incarnation=0, round_=0, version=0
+        )
+        length = float(vector.norm())
+        publication = Publication(rank, header.number, 0, 0, 0, length, 1.0, ())
+        Journal(self.arena.arrays, rank).append(publication)
 
     def monitor(self, rank: int) -> list[list[str]]:
         with open(self.folder.monitor_path(rank)) as file:
@@ -425,13 +443,15 @@ def test_distances_are_measured_from_whole_vectors_of_all(run: Run) -> None:
     recorder = run.recorder
     recorder.read()
     run.publish(0, 0.0, 0.0, 0.0)
-    recorder.measure_distances()
-    assert recorder.snapshot().consensus_distance is None, "the other has published nothing"
+    recorder.log()
+    assert recorder.snapshot().consensus.rms is None, "the other has published nothing"
     run.publish(1, 6.0, 0.0, 8.0)
-    recorder.measure_distances()
+    recorder.log()
     seen = recorder.snapshot()
     assert [learner.distance for learner in seen.learners] == [5.0, 5.0]
-    assert seen.consensus_distance == 5.0
+    assert (seen.consensus.rms, seen.consensus.pairwise) == (5.0, 10.0)
+    assert seen.consensus.certificate == pytest.approx(7.0 + 10.0), "their start, and an update"
+    assert seen.consensus.ratio == pytest.approx(10 / 17)
 
 
 def test_rows_of_metrics_follow_the_learning_curve(run: Run, clock: Clock) -> None:

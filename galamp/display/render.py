@@ -100,8 +100,7 @@ def _learners(snapshot: Snapshot, width: int, rows: int) -> list[Text]:
 
 
 def _gossip(snapshot: Snapshot, width: int) -> list[Text]:
-    topology, graph, apart = panels.gossip(snapshot, width)
-    return [*titled("gossip", width), Text(fit([topology, apart], width)), Text(graph)]
+    return titled("gossip", width) + panels.gossip(snapshot, width)
 
 
 def _told(snapshot: Snapshot, width: int, rows: int) -> list[Text]:

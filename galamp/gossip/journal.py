@@ -9,42 +9,14 @@ writer never waits: what the reader is too slow for is overwritten, and it count
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
+from galamp.gossip.publication import Publication, Source
 from galamp.gossip.topologies.base import Topology
 from galamp.shm import ArraySpec, SharedArrays, memory_fence
 
 _FIXED, _PER_PEER = 7, 3
 _BYTES, _LEAST, _MOST = 2**18, 64, 1024
-
-
-class Source(NamedTuple):
-    """Publication `number` of `peer`, and its weight in an average."""
-
-    peer: int
-    number: int
-    weight: float
-
-
-class Publication(NamedTuple):
-    """Vector `number` of `learner`: own times its vector before, plus the mixed, plus an update.
-
-        x(learner, number) = own x(learner, number - 1) + sum of weight x(peer, number) + u
-
-    with the L2 norm of u at most `length`, over all updates since then; own and the weights sum to
-    1. Number 0 is the vector that a learner starts from.
-    """
-
-    learner: int
-    number: int
-    round: int
-    version: int
-    incarnation: int
-    length: float
-    own: float
-    mixed: tuple[Source, ...]
 
 
 class Journal:

@@ -21,8 +21,9 @@ from torch import Tensor
 from galamp.config import GossipConfig
 from galamp.control import ControlBlock
 from galamp.errors import RunFailed
-from galamp.gossip.journal import Journal, Publication, Source
+from galamp.gossip.journal import Journal
 from galamp.gossip.mailbox import Mailbox, Token
+from galamp.gossip.publication import Publication, Source
 from galamp.gossip.slots import SLOTS, Look, VersionedSlots, header_spec
 from galamp.gossip.topologies.base import Topology
 from galamp.metrics import MetricsRow

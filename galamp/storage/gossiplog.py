@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from galamp.gossip.publication import Publication, Source
 from galamp.storage.disk import finite
 from galamp.storage.runlogs import AppendOnly, Complain
 
@@ -44,27 +45,6 @@ class Start(NamedTuple):
     def as_dict(self) -> dict[str, Any]:
         """Return the line's object."""
         return {"kind": "start"} | self._asdict()
-
-
-class Publication(NamedTuple):
-    """Vector (learner, number) = own * the one before + sum of weight * (peer, number) + u.
-
-    `mixed` holds (peer, number, weight); `length` bounds the L2 norm of u; own and the weights sum
-    to 1.
-    """
-
-    learner: int
-    number: int
-    round: int
-    version: int
-    incarnation: int
-    length: float
-    own: float
-    mixed: tuple[tuple[int, int, float], ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the line's object."""
-        return {"kind": "publication"} | self._asdict()
 
 
 class Lost(NamedTuple):
@@ -225,11 +205,12 @@ def _publication(values: dict[str, Any]) -> Publication:
     )
 
 
-def _message(value: object) -> tuple[int, int, float]:
+def _message(value: object) -> Source:
     match value:
         case [peer, number, weight]:
             message = {"peer": peer, "number": number, "weight": weight}
-            return _count(message, "peer"), _count(message, "number"), _amount(message, "weight")
+            parts = _count(message, "peer"), _count(message, "number"), _amount(message, "weight")
+            return Source(*parts)
     raise _WrongError("mixed: expected lists of peer, number, weight")
 
 

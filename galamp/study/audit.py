@@ -30,13 +30,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galamp.errors import UserError
+from galamp.gossip.publication import Publication
 from galamp.storage.gossiplog import (
     GOSSIP,
     Damaged,
     Entry,
     Lost,
     Measurement,
-    Publication,
     Rebase,
     Start,
     read_gossip,

@@ -11,7 +11,8 @@ follows for the distance between any two is in `columns`.
 
 from __future__ import annotations
 
-from galamp.storage.gossiplog import Lost, Publication, Rebase, Start
+from galamp.gossip.publication import Publication
+from galamp.storage.gossiplog import Lost, Rebase, Start
 from galamp.study.columns import LIMIT_BYTES, Bounds, Columns
 
 KEPT = 64
@@ -41,6 +42,7 @@ class Replay:
     def start(self, entry: Start) -> None:
         """Forget everything; number 0 of each learner is where it starts from."""
         self._forced_before = self.forced
+        self._entry = entry
         self.learners = entry.learners
         rows = entry.learners * self._kept
         self._columns = Columns(rows, entry, self._limit_bytes)
@@ -83,16 +85,28 @@ class Replay:
     def rebase(self, entry: Rebase) -> None:
         """Know a vector again: it is the anchor and an update as long as the distance.
 
+        A vector that is its own anchor is where all begins anew; no other is known any more.
+
         Raises:
             BadRecordError: a vector is not recorded, or the anchor is itself unknown.
         """
         row = self._find(entry.learner, entry.number)
         anchor = self._find(*entry.anchor)
+        if anchor == row:
+            self._begin_from(row, entry.learner)
+            return
         if not self._columns.known[anchor]:
             raise BadRecordError("rebased on vector ({}, {}), unknown itself".format(*entry.anchor))
         # What was known stays so: both descriptions hold, and the former needs no measurement.
         if not self._columns.known[row]:
             self._columns.write(row, [(anchor, 1.0)], entry.distance)
+
+    def _begin_from(self, row: int, learner: int) -> None:
+        self._forced_before = self.forced
+        nowhere = ((0.0,) * self.learners,) * self.learners
+        entry = self._entry._replace(distances=nowhere)
+        self._columns = Columns(len(self._number), entry, self._limit_bytes)
+        self._columns.begin(row, learner)
 
     def bounds(self, numbers: tuple[int, ...]) -> Bounds | None:
         """Return the bounds for vectors (r, numbers[r]); None where one of them is unknown.
