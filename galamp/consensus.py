@@ -96,7 +96,7 @@ class History:
         self._log = log
         ranks = range(topology.size)
         self._journals = [Journal(arrays, rank) for rank in ranks]
-        self._pending = [deque[Publication]() for _ in ranks]
+        self._pending = [deque[tuple[float, Publication]]() for _ in ranks]
         self._lives = [0] * topology.size
         self._certificate = Certificate(topology.size)
         self._ball = Ball(topology) if lock_step else None
@@ -113,12 +113,11 @@ class History:
         return None if self._ball is None else self._ball.radius
 
     def follow(self) -> None:
-        """Take in all journals."""
+        """Take in all journals, in order of time: so little has to be kept of the past."""
         for rank in range(len(self._journals)):
             self._drain(rank)
-        for rank, pending in enumerate(self._pending):
-            while pending:
-                self._take(rank)
+        while heads := [(of[0][0], rank) for rank, of in enumerate(self._pending) if of]:
+            self._take(min(heads)[1])
         self._flush()
 
     def measured(self, measured: Measured, wall_s: float, agent_steps: int) -> Bounds | None:
@@ -126,8 +125,9 @@ class History:
         for rank, number in enumerate(measured.numbers):
             self._take_until(rank, number)
         bounds = self._certificate.bounds(measured.numbers)
-        known = bounds is not None and bool(np.isfinite(bounds.pairwise).all())
-        certified = bounds if known else None
+        if bounds is None:  # a vector is there before its entry, and stays if its learner dies
+            return None
+        certified = bounds if np.isfinite(bounds.pairwise).all() else None
         self._lines.append(
             Measurement(
                 wall_s,
@@ -160,7 +160,7 @@ class History:
 
     def _take(self, rank: int) -> None:
         """Take in a learner's next publication, after all that it mixed."""
-        publication = self._pending[rank].popleft()
+        _, publication = self._pending[rank].popleft()
         for source in publication.mixed:
             self._take_until(source.peer, source.number)
         keeps, number = self._certificate.keeps, publication.number
@@ -179,11 +179,10 @@ class History:
     def _know_anew(self, measured: Measured) -> None:
         """Place unknown vectors by their measured distance to a known one."""
         knows, vectors = self._certificate.knows, list(enumerate(measured.numbers))
-        kept = [v for v in vectors if self._certificate.keeps(*v)]
-        unknown = [v for v in kept if not knows(*v)]
+        unknown = [vector for vector in vectors if not knows(*vector)]
         if not unknown:
             return
-        anchor = next((v for v in kept if knows(*v)), kept[0])
+        anchor = next((vector for vector in vectors if knows(*vector)), vectors[0])
         if anchor in unknown:
             self._certificate.restart(*anchor)
             self._lines.append(Rebase(*anchor, anchor, 0.0).as_dict())

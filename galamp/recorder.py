@@ -13,6 +13,7 @@ from collections import deque
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from galamp.arena import Arena
 from galamp.consensus import ConsensusMonitor
@@ -62,10 +63,14 @@ class LearnerReading:
 
     def phase_shares(self) -> dict[str, float]:
         """Return the share of each phase over the window."""
-        spent = self._window[-1][2] - self._window[0][2]
-        named = {name: sum(spent[p] for p in of) for name, of in _LEARNER_PHASES.items()}
-        total = sum(named.values())
-        return {name: float(s / total) for name, s in named.items()} if total > 0 else {}
+        return shares_of(self._window[-1][2] - self._window[0][2])
+
+
+def shares_of(spent: npt.NDArray[np.float64]) -> dict[str, float]:
+    """Return the share of each of a learner's phases in the seconds spent per `Phase`."""
+    named = {name: sum(spent[p] for p in of) for name, of in _LEARNER_PHASES.items()}
+    total = sum(named.values())
+    return {name: float(s / total) for name, s in named.items()} if total > 0 else {}
 
 
 class Recorder:
@@ -123,6 +128,10 @@ class Recorder:
             return 0.0
         (from_s, first), (to_s, last) = self._trained_from, self._trained_to
         return (last - first) / max(to_s - from_s, 1e-9)
+
+    def overall_shares(self) -> dict[str, float]:
+        """Return the share of each phase in all learners' time since this start of the run."""
+        return shares_of(np.sum([row.phase_s() for row in self._arena.board.learners()], axis=0))
 
     def tell(self, text: str) -> None:
         """Note something worth telling."""

@@ -280,6 +280,7 @@ def summarise(
         "mixes_per_learner": [row["mixes"] for row in arena.board.learners()],
         "most_staleness": max(row["most_staleness"] for row in arena.board.learners()),
         "gossip": gossip_summary(snapshot, arena),
+        "time_shares": recorder.overall_shares(),
         "episodes": snapshot.episodes,
         "mean_return_100": snapshot.mean_return,
         "best_mean_return_100": snapshot.best_mean_return,

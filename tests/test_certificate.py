@@ -312,7 +312,8 @@ def test_a_journal_that_is_too_slowly_read_says_what_is_lost(tmp_path: Path) -> 
     journal = Journal(world.arrays, 0)
     for _ in range(5000):
         world.act("turn", 0, 0, 1.0)
-    publications_, lost = journal.drain()
+    entries, lost = journal.drain()
+    publications_ = [publication for _, publication in entries]
     assert lost + len(publications_) == 5000
     assert lost > 0
     assert [p.number for p in publications_] == list(range(lost + 1, 5001))

@@ -33,10 +33,10 @@ Matrix = npt.NDArray[np.float64]
 
 WINDOW = 128
 """Updates of each learner whose coefficients are kept."""
-KEPT = 16
+KEPT, LEAST_KEPT = 64, 8
 """Newest publications of each learner that can still be mixed; an older one is not known any more.
 
-A learner that has slept while its peer published so many is lost until it is measured again.
+A learner that publishes once while its peer does so many times is lost until it is measured again.
 """
 COLUMNS = 4096
 """Most coefficients of a vector, all learners together: beyond 32 learners windows are shorter."""
@@ -44,6 +44,8 @@ VECTORS = 256
 """Most vectors kept, all learners together."""
 LEAVING = 16
 """So many updates leave the window at once."""
+NEGLIGIBLE = 1e-12
+"""Share of all lengths in the window below which an update's term is the same for every pair."""
 
 
 class Bounds(NamedTuple):
@@ -61,7 +63,7 @@ class Certificate:
     ) -> None:
         self._learners = learners
         window = window or max(2 * LEAVING, min(WINDOW, COLUMNS // learners))
-        self._kept = kept or max(4, min(KEPT, VECTORS // learners))
+        self._kept = kept or max(LEAST_KEPT, min(KEPT, VECTORS // learners))
         self._window = window
         rows = learners * self._kept
         self._coefficients = np.zeros((rows, learners, window))
@@ -182,8 +184,17 @@ class Certificate:
         self._coefficients[row, learner, column] = 1.0
 
     def _leave(self, learner: int, columns: slice) -> None:
-        """Move the terms of some updates from the window into the rest."""
-        terms = self._coefficients[:, learner, columns] * self._lengths[learner, columns]
-        self._rest += np.abs(terms[:, None, :] - terms[None, :, :]).sum(-1)
+        """Move the terms of some updates from the window into the rest of what is known."""
+        at = np.flatnonzero(self._known)
+        lengths = self._lengths[learner, columns]
+        terms = self._coefficients[at, learner, columns] * lengths
+        spans = np.ptp(terms, axis=0) if len(at) else np.zeros_like(lengths)
+        small = spans <= NEGLIGIBLE * self._lengths.sum()
+        more = np.full((len(at), len(at)), spans[small].sum())
+        for term in terms.T[~small]:
+            apart = np.subtract.outer(term, term)
+            more += np.abs(apart, out=apart)
+        np.fill_diagonal(more, 0.0)
+        self._rest[np.ix_(at, at)] += more
         self._coefficients[:, learner, columns] = 0.0
         self._lengths[learner, columns] = 0.0

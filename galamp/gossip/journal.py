@@ -9,13 +9,15 @@ writer never waits: what the reader is too slow for is overwritten, and it count
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 
 from galamp.gossip.publication import Publication, Source
 from galamp.gossip.topologies.base import Topology
 from galamp.shm import ArraySpec, SharedArrays, memory_fence
 
-_FIXED, _PER_PEER = 7, 3
+_FIXED, _PER_PEER = 8, 3
 _BYTES, _LEAST, _MOST = 2**18, 64, 1024
 
 
@@ -49,13 +51,17 @@ class Journal:
         """Add an entry (the learner only)."""
         *fixed, mixed = publication[1:]
         entry = self._entries[self._head[0] % self._capacity]
-        values = [*fixed, len(mixed), *(value for source in mixed for value in source)]
+        values = [time.monotonic(), *fixed, len(mixed)]
+        values += [value for source in mixed for value in source]
         entry[: len(values)] = values
         memory_fence()
         self._head[0] += 1
 
-    def drain(self) -> tuple[list[Publication], int]:
-        """Return the entries since the last call, and how many before them were lost."""
+    def drain(self) -> tuple[list[tuple[float, Publication]], int]:
+        """Return the entries since the last call, with their times, and how many were lost.
+
+        The time is `time.monotonic()` when the entry was written.
+        """
         head = self._head[0]
         memory_fence()
         first = max(self._tail, head - self._capacity + 1)
@@ -66,13 +72,12 @@ class Journal:
         lost, self._tail = min(whole, head) - self._tail, head
         return [self._publication(row) for row in rows[whole - first :].tolist()], lost
 
-    def _publication(self, row: list[float]) -> Publication:
-        number, round_, version, incarnation, length, own, count = row[:_FIXED]
+    def _publication(self, row: list[float]) -> tuple[float, Publication]:
+        time_s, number, round_, version, incarnation, length, own, count = row[:_FIXED]
         end = _FIXED + _PER_PEER * int(count)
         mixed = tuple(
             Source(int(row[at]), int(row[at + 1]), row[at + 2])
             for at in range(_FIXED, end, _PER_PEER)
         )
-        return Publication(
-            self.rank, int(number), int(round_), int(version), int(incarnation), length, own, mixed
-        )
+        whole = int(number), int(round_), int(version), int(incarnation)
+        return time_s, Publication(self.rank, *whole, length, own, mixed)

@@ -45,11 +45,12 @@ def measure_distances(slots: Sequence[VectorSlots], size: int) -> Measured | Non
         inner, norm = _inner_products(slots, whole, size)
         if all(one.unchanged(look) for one, look in zip(slots, whole, strict=True)):
             squares = np.diag(inner)
-            between = squares[:, None] + squares[None, :] - 2 * inner
+            between = (squares[:, None] + squares[None, :] - 2 * inner).clip(0.0)
             np.fill_diagonal(between, 0.0)
+            to_mean = (between.mean(1) - between.mean() / 2).clip(0.0)
             numbers = tuple(look.header.number for look in whole)
             versions = tuple(look.header.version for look in whole)
-            return Measured(numbers, versions, np.sqrt(squares), np.sqrt(between.clip(0)), norm)
+            return Measured(numbers, versions, np.sqrt(to_mean), np.sqrt(between), norm)
     return None
 
 
@@ -59,7 +60,7 @@ def mean_cosine(slots: Sequence[VectorSlots], size: int) -> float | None:
     whole = [look for look in looks if look is not None]
     if len(whole) < max(2, len(slots)):
         return None
-    inner, _ = _inner_products(slots, whole, size, centred=False)
+    inner, _ = _inner_products(slots, whole, size, apart=False)
     if not all(one.unchanged(look) for one, look in zip(slots, whole, strict=True)):
         return None
     norms = np.sqrt(np.diag(inner))
@@ -75,11 +76,12 @@ def distances_between(vectors: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray
 
 
 def _inner_products(
-    slots: Sequence[VectorSlots], looks: Sequence[Look], size: int, *, centred: bool = True
+    slots: Sequence[VectorSlots], looks: Sequence[Look], size: int, *, apart: bool = True
 ) -> tuple[npt.NDArray[np.float64], float]:
-    """Return the inner products [n, n] of the vectors, or of their differences to the mean.
+    """Return the inner products [n, n] of the vectors' differences to the first, and a norm.
 
-    Differences come first: the vectors are far longer than they are apart.
+    Differences come first: the vectors are far longer than they are apart. If not `apart`, of the
+    vectors themselves. The norm is that of the mean.
     """
     payloads = [one.payload[look.slot].numpy() for one, look in zip(slots, looks, strict=True)]
     inner, square = np.zeros((len(slots), len(slots))), 0.0
@@ -87,7 +89,7 @@ def _inner_products(
         part = np.stack([payload[at : min(at + CHUNK, size)] for payload in payloads])
         mean = part.mean(0)
         square += float(mean @ mean)
-        if centred:
-            part -= mean
+        if apart:
+            part -= part[0].copy()
         inner += part @ part.T
     return inner, square**0.5
