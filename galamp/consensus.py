@@ -10,16 +10,19 @@ is wanted, where the run has a target for the distance.
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from galamp.arena import Arena
 from galamp.gossip.certificate import Bounds, Certificate
 from galamp.gossip.exchange import GRADIENTS, averages_gradients
 from galamp.gossip.journal import Journal
-from galamp.gossip.measuring import Measured, mean_cosine, measure_distances
+from galamp.gossip.measuring import Measured, Meter
 from galamp.gossip.mixing import VectorSlots
 from galamp.gossip.publication import Publication
 from galamp.gossip.radius import radius_per_update
@@ -28,6 +31,13 @@ from galamp.shm import SharedArrays
 from galamp.snapshot import ConsensusReading
 from galamp.storage.gossiplog import GossipLog, Lost, Measurement, Rebase, Start
 
+FOLLOW_S, CATCH_UP_S = 0.1, 0.3
+"""Longest time that certifying may keep the supervisor from its other duties at once."""
+MOST_PENDING = 4096
+"""Entries of a learner that wait for being taken in; then its journal has to hold them."""
+MOST_LINES = 20_000
+"""Lines that are kept for a disk that refuses them."""
+
 
 class ConsensusMonitor:
     """Measures distances now and then; with a `History`, says what they can be at most."""
@@ -35,14 +45,18 @@ class ConsensusMonitor:
     def __init__(self, arena: Arena, history: History | None) -> None:
         config = arena.plan.config.gossip
         self._control, self._history = arena.control, history
-        self._size, self._target = arena.sketch.parameters, config.target_ball
-        ranks = range(arena.count)
-        self._slots = [VectorSlots(arena.arrays, rank) for rank in ranks]
-        self._gradients = []
+        self._target = config.target_ball
+        self._meter = self._make_meter(arena, "parameters")
+        self._gradients = None
         if config.gradient_correlation:
-            self._gradients = [VectorSlots(arena.arrays, rank, GRADIENTS) for rank in ranks]
+            self._gradients = self._make_meter(arena, GRADIENTS)
         self._identical = averages_gradients(config)
         self.reading = ConsensusReading()
+
+    @staticmethod
+    def _make_meter(arena: Arena, name: str) -> Meter:
+        slots = [VectorSlots(arena.arrays, rank, name) for rank in range(arena.count)]
+        return Meter(slots, arena.sketch.parameters)
 
     def follow(self) -> None:
         """Take in what was published since the last call."""
@@ -51,7 +65,7 @@ class ConsensusMonitor:
 
     def measure(self, wall_s: float, agent_steps: int) -> None:
         """Measure, certify, and say whether gossip is wanted."""
-        measured = measure_distances(self._slots, self._size)
+        measured = self._meter.distances()
         # Learners that are one at every step are compared at the same step.
         if measured is None or (self._identical and len(set(measured.versions)) > 1):
             return
@@ -59,7 +73,7 @@ class ConsensusMonitor:
         if self._history is not None:
             bounds = self._history.measured(measured, wall_s, agent_steps)
             radius = self._history.radius
-        cosine = mean_cosine(self._gradients, self._size) if self._gradients else None
+        cosine = self._gradients.mean_cosine() if self._gradients else None
         self.reading = reading_of(measured, bounds, radius, cosine)
         if self._target is not None:
             self._control.gossip_wanted = bool(measured.to_mean.max() > self._target)
@@ -88,12 +102,23 @@ def finite_or_none(value: float) -> float | None:
 
 
 class History:
-    """Who mixed what, from the learners' journals: into the certificate and into gossip.jsonl."""
+    """Who mixed what, from the learners' journals: into the certificate and into gossip.jsonl.
+
+    Where learners are quicker than all this can be followed, or the disk refuses, it has gaps: what
+    comes after one is unknown until it is measured.
+    """
 
     def __init__(
-        self, arrays: SharedArrays, topology: Topology, log: GossipLog, *, lock_step: bool
+        self,
+        arrays: SharedArrays,
+        topology: Topology,
+        log: GossipLog,
+        tell: Callable[[str], None],
+        *,
+        lock_step: bool,
     ) -> None:
-        self._log = log
+        self._log, self._tell = log, tell
+        self._told = False
         ranks = range(topology.size)
         self._journals = [Journal(arrays, rank) for rank in ranks]
         self._pending = [deque[tuple[float, Publication]]() for _ in ranks]
@@ -113,17 +138,21 @@ class History:
         return None if self._ball is None else self._ball.radius
 
     def follow(self) -> None:
-        """Take in all journals, in order of time: so little has to be kept of the past."""
+        """Take in the journals, in order of time: so little has to be kept of the past."""
+        until_s = time.monotonic() + FOLLOW_S
         for rank in range(len(self._journals)):
             self._drain(rank)
         while heads := [(of[0][0], rank) for rank, of in enumerate(self._pending) if of]:
             self._take(min(heads)[1])
+            if time.monotonic() > until_s:
+                break
         self._flush()
 
     def measured(self, measured: Measured, wall_s: float, agent_steps: int) -> Bounds | None:
         """Note a measurement; returns the bounds for just those vectors, None if unknown."""
+        until_s = time.monotonic() + CATCH_UP_S
         for rank, number in enumerate(measured.numbers):
-            self._take_until(rank, number)
+            self._take_until(rank, number, until_s)
         bounds = self._certificate.bounds(measured.numbers)
         if bounds is None:  # a vector is there before its entry, and stays if its learner dies
             return None
@@ -146,12 +175,21 @@ class History:
         return certified
 
     def _drain(self, rank: int) -> None:
-        publications, _ = self._journals[rank].drain()
+        """Fetch a learner's entries, unless there are enough to do already."""
+        if len(self._pending[rank]) > MOST_PENDING:
+            return
+        publications, lost = self._journals[rank].drain()
         self._pending[rank].extend(publications)
+        if lost and not self._told:
+            self._told = True
+            self._tell(
+                "learners gossip faster than it can be certified: there are gaps "
+                "(--no-certificate saves the work, --gossip-every lessens it)"
+            )
 
-    def _take_until(self, rank: int, number: int) -> None:
+    def _take_until(self, rank: int, number: int, until_s: float) -> None:
         """Take in publications of a learner up to a number that is known to be in its journal."""
-        while self._certificate.newest(rank) < number:
+        while self._certificate.newest(rank) < number and time.monotonic() < until_s:
             if not self._pending[rank]:
                 self._drain(rank)
             if not self._pending[rank]:
@@ -162,7 +200,7 @@ class History:
         """Take in a learner's next publication, after all that it mixed."""
         _, publication = self._pending[rank].popleft()
         for source in publication.mixed:
-            self._take_until(source.peer, source.number)
+            self._take_until(source.peer, source.number, math.inf)
         keeps, number = self._certificate.keeps, publication.number
         whole = keeps(rank, number - 1) and all(keeps(s.peer, s.number) for s in publication.mixed)
         if whole and publication.incarnation == self._lives[rank]:
@@ -193,17 +231,25 @@ class History:
             self._lines.append(Rebase(*vector, anchor, distance).as_dict())
 
     def _flush(self) -> None:
-        self._log.append(self._lines)
-        self._lines = []
+        """Write, or keep for the next time what the disk refused; too much of it makes a gap."""
+        if self._log.append(self._lines):
+            self._lines = []
+        elif len(self._lines) > MOST_LINES:
+            self._lines = [line for line in self._lines if line["kind"] == "start"]
+            self._certificate.forget()
 
 
 class Ball:
-    """The theoretical radius for the greatest update of all learners together so far."""
+    """The theoretical radius for the greatest update, all learners together, so far.
+
+    As root mean square over learners, of vectors as they are published.
+    """
 
     def __init__(self, topology: Topology) -> None:
         self._learners = topology.size
         self._per_update = radius_per_update(topology)
-        self._rounds: dict[int, list[float]] = {}
+        self._rounds: dict[int, npt.NDArray[np.float64]] = {}
+        self._latest = [0] * topology.size
         self._greatest = 0.0
 
     @property
@@ -211,12 +257,14 @@ class Ball:
         """Radius for the updates seen; None where theory gives none, or before a whole round."""
         if self._per_update is None or not self._greatest:
             return None
-        return self._per_update * self._greatest
+        return (self._per_update + 1.0) * self._greatest
 
     def take(self, publication: Publication) -> None:
-        """Take in an update; a round counts once it is whole."""
-        lengths = self._rounds.setdefault(publication.round, [])
-        lengths.append(publication.length)
-        if len(lengths) == self._learners:
-            self._greatest = max(self._greatest, math.hypot(*lengths))
-            del self._rounds[publication.round]
+        """Take in an update; a round counts once all learners have gone past it."""
+        learner, round_ = publication.learner, publication.round
+        lengths = self._rounds.setdefault(round_, np.zeros(self._learners))
+        lengths[learner] += publication.length
+        self._latest[learner] = round_
+        for past in [each for each in self._rounds if each < min(self._latest)]:
+            rms = float(np.sqrt(np.mean(self._rounds.pop(past) ** 2)))
+            self._greatest = max(self._greatest, rms)

@@ -103,7 +103,7 @@ def train(
         if plan.config.gossip.certificate and arena.count > 1:
             log = GossipLog(folder.path / GOSSIP, _complain)
             lock_step = plan.config.gossip.lock_step
-            history = History(arena.arrays, topology, log, lock_step=lock_step)
+            history = History(arena.arrays, topology, log, _complain, lock_step=lock_step)
         recorder = Recorder(arena, folder, metrics, ConsensusMonitor(arena, history))
         saver = Saver(arena, identity, folder.checkpoints, recorder.tell)
         if former is not None:
@@ -152,7 +152,8 @@ def _start(arena: Arena, former: Former | None, number: int) -> Start:
     if former is not None:
         layout = arena.sketch.layout
         states = [saved_state(learner, layout) for learner in former.checkpoint.learners]
-        distances = distances_between([state.tensors["parameters"] for state in states])
+        vectors = np.stack([state.tensors["parameters"] for state in states])
+        distances, _ = distances_between(vectors)
         wall_s = float(former.checkpoint.progress["wall_s"])
     gossip = arena.plan.config.gossip
     rows = tuple(map(tuple, distances.tolist()))

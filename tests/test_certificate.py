@@ -19,8 +19,8 @@ from galamp.control import ControlBlock
 from galamp.gossip.certificate import LEAVING, Certificate
 from galamp.gossip.exchange import Exchange, exchange_specs
 from galamp.gossip.journal import Journal
-from galamp.gossip.measuring import measure_distances
-from galamp.gossip.mixing import VectorSlots
+from galamp.gossip.measuring import Meter, distances_between
+from galamp.gossip.mixing import VectorSlots, norm_of
 from galamp.gossip.publication import Publication, Source
 from galamp.gossip.radius import mixing_matrix, radius_per_update
 from galamp.gossip.topologies import TOPOLOGIES, make_topology
@@ -55,10 +55,11 @@ class World:
         self.learners = [self.born(rank) for rank in range(n)]
         folder.mkdir(exist_ok=True)
         log = GossipLog(folder / "gossip.jsonl", pytest.fail)
-        self.history = History(self.arrays, topology, log, lock_step=config.lock_step)
+        self.history = History(self.arrays, topology, log, pytest.fail, lock_step=config.lock_step)
         zeros = ((0.0,) * n,) * n
         self.history.begin(Start(1, n, "any", config.lock_step, 0.0, zeros))
         self.slots = [VectorSlots(self.arrays, rank) for rank in range(n)]
+        self.meter = Meter(self.slots, SIZE)
 
     def born(self, rank: int) -> Exchange:
         self.control.set_alive(rank, True)
@@ -95,7 +96,7 @@ class World:
 
     def check(self) -> bool:
         """Measure; fails where a distance exceeds its bound; returns whether there was a bound."""
-        measured = measure_distances(self.slots, SIZE)
+        measured = self.meter.distances()
         if measured is None:
             return False
         bounds = self.history.measured(measured, 0.0, 0)
@@ -152,7 +153,7 @@ def test_a_lone_update_reaches_its_bound(tmp_path: Path) -> None:
     for rank in range(3):
         world.act("turn", rank, 0, 0.0)
     world.act("turn", 1, 0, 1.0)
-    measured = measure_distances(world.slots, SIZE)
+    measured = world.meter.distances()
     assert measured is not None
     bounds = world.history.measured(measured, 0.0, 0)
     assert bounds is not None
@@ -283,15 +284,35 @@ def test_lock_step_stays_in_the_ball_of_theory(tmp_path: Path, name: str) -> Non
     factor = radius_per_update(graph)
     assert factor is not None
     greatest, former = 0.0, np.zeros((6, SIZE))
+    closed = []
     for _, before, after in lock_step_rounds(world, 40, seed=1):
         updates = before - former
+        closed.append(float(np.sqrt(np.mean(np.square(updates).sum(1)))))
         greatest = max(greatest, float(np.linalg.norm(updates - updates.mean(0))))
         apart = float(np.linalg.norm(after - after.mean(0)))
         assert apart <= factor * greatest + 1e-5
         former = after
     assert world.check()
     assert world.history.radius is not None
-    assert world.history.radius >= factor * greatest, "made of norms that are not centred"
+    assert world.history.radius == pytest.approx((factor + 1) * max(closed[:-1]), rel=1e-4)
+
+
+@pytest.mark.parametrize("size", [3, 1024, 2**21 + 5])
+@pytest.mark.parametrize("kind", ["constant", "normal", "heavy"])
+def test_norms_are_those_of_float64(size: int, kind: str) -> None:
+    """A certificate made of norms that are too small would be none."""
+    random = np.random.default_rng(1)
+    values = {
+        "constant": np.full(size, 0.006),
+        "normal": random.normal(size=size),
+        "heavy": random.standard_cauchy(size=size).clip(-1e4, 1e4),
+    }[kind].astype(np.float32)
+    exact = float(np.linalg.norm(values.astype(np.float64)))
+    assert norm_of(torch.from_numpy(values)) == pytest.approx(exact, rel=3e-6)
+    far = np.stack([values, np.zeros_like(values), -values])
+    pairwise, norm = distances_between(far)
+    assert pairwise[0] == pytest.approx([0.0, exact, 2 * exact], rel=1e-9)
+    assert norm == pytest.approx(0.0, abs=1e-6)
 
 
 def test_radius_where_it_is_known() -> None:

@@ -340,7 +340,7 @@ class Run:
         self.arena = Arena(plan, ring, ENVIRONMENT, sketch, folder.logs, 1)
         self.folder = folder
         log = GossipLog(folder.path / GOSSIP, print)
-        history = History(self.arena.arrays, ring, log, lock_step=False)
+        history = History(self.arena.arrays, ring, log, print, lock_step=False)
         history.begin(Start(1, LEARNERS, "ring", False, 0.0, ((0.0, 7.0), (7.0, 0.0))))
         metrics_log = MetricsLog(folder.metrics, 0, print)
         consensus = ConsensusMonitor(self.arena, history)

@@ -44,7 +44,7 @@ VECTORS = 256
 """Most vectors kept, all learners together."""
 LEAVING = 16
 """So many updates leave the window at once."""
-NEGLIGIBLE = 1e-12
+NEGLIGIBLE = 1e-9
 """Share of all lengths in the window below which an update's term is the same for every pair."""
 
 
@@ -119,6 +119,11 @@ class Certificate:
         """Take in a vector of which nothing is known: of a new life, or after a gap."""
         self._known[self._place(learner, number, None)] = False
 
+    def forget(self) -> None:
+        """Know nothing any more: whatever comes next mixed something that is not kept."""
+        self._numbers.fill(-1)
+        self._known.fill(False)
+
     def rebase(self, learner: int, number: int, peer: int, earlier: int, distance: float) -> None:
         """Know a vector anew: it was measured to lie so far from one that is known.
 
@@ -184,17 +189,16 @@ class Certificate:
         self._coefficients[row, learner, column] = 1.0
 
     def _leave(self, learner: int, columns: slice) -> None:
-        """Move the terms of some updates from the window into the rest of what is known."""
-        at = np.flatnonzero(self._known)
+        """Move the terms of some updates from the window into the rest."""
         lengths = self._lengths[learner, columns]
-        terms = self._coefficients[at, learner, columns] * lengths
-        spans = np.ptp(terms, axis=0) if len(at) else np.zeros_like(lengths)
+        terms = self._coefficients[:, learner, columns] * lengths
+        # What is unknown has an infinite rest, whatever is added to it.
+        spans = np.ptp(terms[self._known], axis=0) if self._known.any() else np.zeros_like(lengths)
         small = spans <= NEGLIGIBLE * self._lengths.sum()
-        more = np.full((len(at), len(at)), spans[small].sum())
+        self._rest += spans[small].sum()
         for term in terms.T[~small]:
             apart = np.subtract.outer(term, term)
-            more += np.abs(apart, out=apart)
-        np.fill_diagonal(more, 0.0)
-        self._rest[np.ix_(at, at)] += more
+            self._rest += np.abs(apart, out=apart)
+        np.fill_diagonal(self._rest, 0.0)
         self._coefficients[:, learner, columns] = 0.0
         self._lengths[learner, columns] = 0.0

@@ -1,25 +1,25 @@
-"""How far apart published vectors are, measured on whole vectors only, in passing.
+"""How far apart published vectors are, measured on whole vectors only.
 
-    every learner's newest publication --look, chunk by chunk, unchanged?--> Gram matrix, distances
+    every learner's newest publication --copied whole--> differences --chunk by chunk--> distances
 
-Runs in the supervisor. Nothing is copied as a whole: pieces of all vectors are read where they lie,
-and the sum counts only if no writer came by meanwhile.
+Runs in the supervisor. The copies need not be of one moment: what is known of a vector is known by
+its number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from galamp.gossip.mixing import VectorSlots
-from galamp.gossip.slots import Look
+from galamp.gossip.slots import Header
 
 CHUNK = 2**15
 """Numbers of each vector that are looked at together: they fit into the cache."""
-TRIES = 3
+TRIES = 5
 
 
 class Measured(NamedTuple):
@@ -35,61 +35,79 @@ class Measured(NamedTuple):
     norm: float
 
 
-def measure_distances(slots: Sequence[VectorSlots], size: int) -> Measured | None:
-    """Measure the first `size` numbers of everyone's newest vector; None if there is no peace."""
-    for _ in range(TRIES):
-        looks = [one.look() for one in slots]
-        whole = [look for look in looks if look is not None]
-        if len(whole) < len(slots):
-            continue
-        inner, norm = _inner_products(slots, whole, size)
-        if all(one.unchanged(look) for one, look in zip(slots, whole, strict=True)):
-            squares = np.diag(inner)
-            between = (squares[:, None] + squares[None, :] - 2 * inner).clip(0.0)
-            np.fill_diagonal(between, 0.0)
-            to_mean = (between.mean(1) - between.mean() / 2).clip(0.0)
-            numbers = tuple(look.header.number for look in whole)
-            versions = tuple(look.header.version for look in whole)
-            return Measured(numbers, versions, np.sqrt(to_mean), np.sqrt(between), norm)
-    return None
+class Meter:
+    """Copies and compares the first `size` numbers of everyone's newest vector."""
 
+    def __init__(self, slots: Sequence[VectorSlots], size: int) -> None:
+        self._slots, self._size = slots, size
+        self._copies: npt.NDArray[np.float32] | None = None
 
-def mean_cosine(slots: Sequence[VectorSlots], size: int) -> float | None:
-    """Return the mean cosine between different learners' newest vectors; None if unknown."""
-    looks = [one.look() for one in slots]
-    whole = [look for look in looks if look is not None]
-    if len(whole) < max(2, len(slots)):
+    def distances(self) -> Measured | None:
+        """Measure; None if someone has published nothing yet, or is too quick to be copied."""
+        headers = self._copy_all()
+        if headers is None:
+            return None
+        assert self._copies is not None
+        pairwise, norm = distances_between(self._copies)
+        squares = pairwise**2
+        to_mean = np.sqrt((squares.mean(1) - squares.mean() / 2).clip(0.0))
+        numbers = tuple(header.number for header in headers)
+        return Measured(numbers, tuple(h.version for h in headers), to_mean, pairwise, norm)
+
+    def mean_cosine(self) -> float | None:
+        """Return the mean cosine between different learners' vectors; None if unknown."""
+        if len(self._slots) < 2 or self._copy_all() is None:
+            return None
+        assert self._copies is not None
+        inner = sum(part @ part.T for part in _chunks(self._copies))
+        norms = np.sqrt(np.diag(inner))
+        if not norms.all():
+            return None
+        cosines = inner / np.outer(norms, norms)
+        return float(cosines[~np.eye(len(self._slots), dtype=bool)].mean())
+
+    def _copy_all(self) -> list[Header] | None:
+        if self._copies is None:
+            self._copies = np.empty((len(self._slots), self._size), np.float32)
+        headers = []
+        for copy, slots in zip(self._copies, self._slots, strict=True):
+            header = self._copy(copy, slots)
+            if header is None:
+                return None
+            headers.append(header)
+        return headers
+
+    def _copy(self, copy: npt.NDArray[np.float32], slots: VectorSlots) -> Header | None:
+        for _ in range(TRIES):
+            look = slots.look()
+            if look is not None:
+                np.copyto(copy, slots.payload[look.slot, : self._size].numpy())
+                if slots.unchanged(look):
+                    return look.header
         return None
-    inner, _ = _inner_products(slots, whole, size, apart=False)
-    if not all(one.unchanged(look) for one, look in zip(slots, whole, strict=True)):
-        return None
-    norms = np.sqrt(np.diag(inner))
-    if not norms.all():
-        return None
-    cosines = inner / np.outer(norms, norms)
-    return float(cosines[~np.eye(len(slots), dtype=bool)].mean())
 
 
-def distances_between(vectors: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float64]:
-    """Return the pairwise distances [n, n] of vectors that nobody writes to."""
-    return np.array([[np.linalg.norm(a.astype(float) - b) for b in vectors] for a in vectors])
-
-
-def _inner_products(
-    slots: Sequence[VectorSlots], looks: Sequence[Look], size: int, *, apart: bool = True
+def distances_between(
+    vectors: npt.NDArray[np.float32],
 ) -> tuple[npt.NDArray[np.float64], float]:
-    """Return the inner products [n, n] of the vectors' differences to the first, and a norm.
+    """Return the pairwise L2 distances [n, n] of `vectors` [n, size], and the norm of their mean.
 
-    Differences come first: the vectors are far longer than they are apart. If not `apart`, of the
-    vectors themselves. The norm is that of the mean.
+    Differences come first, in float64: the vectors are far longer than they are apart.
     """
-    payloads = [one.payload[look.slot].numpy() for one, look in zip(slots, looks, strict=True)]
-    inner, square = np.zeros((len(slots), len(slots))), 0.0
-    for at in range(0, size, CHUNK):
-        part = np.stack([payload[at : min(at + CHUNK, size)] for payload in payloads])
+    count = len(vectors)
+    inner, square = np.zeros((count, count)), 0.0
+    for part in _chunks(vectors):
         mean = part.mean(0)
         square += float(mean @ mean)
-        if apart:
-            part -= part[0].copy()
+        part -= part[0].copy()
         inner += part @ part.T
-    return inner, square**0.5
+    diagonal = np.diag(inner)
+    squares = (diagonal[:, None] + diagonal[None, :] - 2 * inner).clip(0.0)
+    np.fill_diagonal(squares, 0.0)
+    return np.sqrt(squares), square**0.5
+
+
+def _chunks(vectors: npt.NDArray[np.float32]) -> Iterator[npt.NDArray[np.float64]]:
+    """Yield copies [n, up to CHUNK] of all of `vectors`."""
+    for at in range(0, vectors.shape[1], CHUNK):
+        yield vectors[:, at : at + CHUNK].astype(np.float64)

@@ -33,8 +33,9 @@ POLL_S = 0.05
 READ_TRIES = 5
 PATIENCE_S = 10.0
 """At the staleness bound a learner waits for so long; then it goes on with whoever has news."""
+NORM_BLOCK = 1024
 LENGTH_SLACK = 1.0 + 1e-5
-"""Recorded lengths are rounded up by this: more than the error of a float32 norm."""
+"""Recorded lengths are rounded up by this: more than the error of `norm_of`."""
 
 
 def gossip_specs(topology: Topology, size: int, name: str = "parameters") -> list[ArraySpec]:
@@ -44,6 +45,17 @@ def gossip_specs(topology: Topology, size: int, name: str = "parameters") -> lis
         specs.append(header_spec(f"{name}{rank}.header"))
         specs.append(ArraySpec(f"{name}{rank}", (SLOTS, size), "float32", fill=math.nan))
     return specs
+
+
+def norm_of(vector: Tensor) -> float:
+    """Return the L2 norm of a flat float32 vector to about 1e-6 of it.
+
+    In blocks: a norm that is summed up in float32 as a whole is off by a thousandth for a network.
+    """
+    whole = vector.numel() // NORM_BLOCK * NORM_BLOCK
+    blocks = torch.linalg.vector_norm(vector[:whole].view(-1, NORM_BLOCK), dim=1)
+    rest = torch.linalg.vector_norm(vector[whole:])
+    return float(torch.linalg.vector_norm(torch.cat((blocks, rest.view(1))).double()))
 
 
 class VectorSlots(VersionedSlots):
@@ -78,6 +90,8 @@ class Gossiper:
         self._lock_step, self._max_staleness = config.lock_step, config.max_staleness
         self.round = 0
         self._control = ControlBlock(arrays)
+        self._changes = topology.period() != 1
+        self._rows = [MetricsRow(arrays, peer) for peer in range(topology.size)]
         self._slots = {rank: VectorSlots(arrays, rank, name)}
         self._inboxes: dict[int, Mailbox] = {}
         self._outboxes: dict[int, Mailbox] = {}
@@ -94,6 +108,7 @@ class Gossiper:
         # What the last round left: the updates since then are what the vectors differ from it by.
         self._results = [vector.clone() for vector in vectors]
         self._own, self._mixed = 1.0, tuple[Source, ...]()
+        self._heard = dict.fromkeys(self._inboxes, 0)
 
     def begin(self, round_: int) -> None:
         """Start from the vectors as they are now, at round `round_`."""
@@ -109,7 +124,7 @@ class Gossiper:
             RunFailed: the parameters are not finite; nobody gets to see them.
         """
         torch.sub(self.vectors[0], self._results[0], out=self._results[0])
-        length = float(torch.linalg.vector_norm(self._results[0]))
+        length = norm_of(self._results[0])
         if not math.isfinite(length):
             raise RunFailed(
                 f"learner {self.rank} diverged: its parameters are not finite after "
@@ -156,7 +171,7 @@ class Gossiper:
         weights = dict(zip(peers, others, strict=True))
         self._wait_for_news(peers)
         # Whoever is dead and has left no message, or has kept us waiting too long, is left out.
-        has_news = {p: w for p, w in weights.items() if self._inboxes[p].unread}
+        has_news = {p: w for p, w in weights.items() if self._has_news(p)}
         waited = self._at_bound()
         late = [p for p in peers if p not in has_news and self._control.alive(p)]
         taken = self._blend(own, has_news) if has_news and (waited or not late) else ()
@@ -177,11 +192,35 @@ class Gossiper:
         return self._lock_step or (bound is not None and self._row["staleness"] + 1 >= bound)
 
     def _wait_for_news(self, peers: Sequence[int]) -> None:
-        """At the bound, wait until all living peers have sent something."""
+        """At the bound, wait until whoever can be expected to send has done so."""
         if self._at_bound():
-            alive, boxes = self._control.alive, self._inboxes
             patience_s = math.inf if self._lock_step else PATIENCE_S
-            self._wait(lambda: all(boxes[p].unread or not alive(p) for p in peers), patience_s)
+            self._wait(lambda: not any(map(self._is_awaited, peers)), patience_s)
+
+    def _is_awaited(self, peer: int) -> bool:
+        """Whether a message of `peer` is due: it lives, gossips, and has not gone past this round.
+
+        Where the graph changes, one that is ahead has sent this round's message to others; two such
+        learners would wait for each other in vain.
+        """
+        if self._has_news(peer) or not self._control.alive(peer):
+            return False
+        if self._lock_step:
+            return True
+        behind = self._rows[peer]["rounds"] <= self.round
+        return self._control.gossip_wanted and (behind or not self._changes)
+
+    def _has_news(self, peer: int) -> bool:
+        """Whether `peer` has sent word, in its present life, of something not heard yet."""
+        box, slots = self._inboxes[peer], self._slots[peer]
+        while (found := self._token(box)) is not None:
+            if found[0].incarnation == self._control.incarnation(peer):
+                return self._lock_step or slots.published > self._heard[peer]
+            box.accept(found[1])
+        return False
+
+    def _token(self, box: Mailbox) -> tuple[Token, int] | None:
+        return box.oldest() if self._lock_step else box.newest()
 
     def _blend(self, own: float, weights: Mapping[int, float]) -> tuple[Source, ...]:
         """Put the mean into `_results`; returns what went into it, nothing if it was not to be had.
@@ -207,6 +246,7 @@ class Gossiper:
         for peer, one in found.items():
             assert one is not None
             self._row["dropped"] += self._inboxes[peer].accept(one[0])
+            self._heard[peer] = one[1].header.number
             self._wakeups[peer].signal()
         self._own = shares[self.rank]
         self._mixed = tuple(
@@ -215,15 +255,23 @@ class Gossiper:
         return self._mixed
 
     def _find(self, peer: int) -> tuple[int, Look] | None:
-        """Return the message of `peer` to read: its index in the mailbox, and where it lies."""
-        box = self._inboxes[peer]
-        while (found := box.oldest() if self._lock_step else box.newest()) is not None:
-            token, index = found
-            if token.incarnation == self._control.incarnation(peer):
-                look = self._slots[peer].look(token.number)
-                return None if look is None else (index, look)
-            box.accept(index)
-        return None
+        """Return the message of `peer` to read: its index in the mailbox, and where it lies.
+
+        In lock-step that is what was sent in this round. Otherwise a message only says that there
+        is something new, and the newest is taken.
+
+        Raises:
+            RunFailed: in lock-step, the peer is in another round.
+        """
+        found = self._token(self._inboxes[peer])
+        if found is None:
+            return None
+        token, index = found
+        if self._lock_step and token.round != self.round:
+            raise RunFailed(f"learner {peer} sent round {token.round} in round {self.round}")
+        look = self._slots[peer].look(token.number if self._lock_step else None)
+        fresh = look is not None and look.header.incarnation == token.incarnation
+        return (index, look) if look is not None and fresh else None
 
     def _average(self, shares: Mapping[int, float], looks: Mapping[int, Look]) -> None:
         """Sum the vectors by their shares, in order of rank; what was read may yet be torn."""

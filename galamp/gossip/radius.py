@@ -6,7 +6,8 @@ For X_{k+1} = P_k (X_k + U_k) with doubly stochastic P_k and D_k = X_k minus its
 
 b_j being the greatest norm, on what is not consensus, of j averaging rounds in a row. A graph that
 does not change has b_j <= beta^j with beta the second largest singular value of P, and the ball has
-the radius beta L / (1 - beta).
+the radius beta L / (1 - beta) just after an averaging round; before it, when vectors are published
+and measured, the last updates add their L. It holds for root mean squares over learners, too.
 """
 
 from __future__ import annotations
