@@ -96,7 +96,8 @@ class GossipConfig:
     method: str = option(
         "gala",
         "how learners work together: gossip (gala), one learner with everyone's simulators (a2c), "
-        "the mean of all gradients at every step (data-parallel), or not at all (independent)",
+        "the mean of all gradients at every step (data-parallel), or not at all (independent); the "
+        "settings below are for gossip",
         names=("gala", "a2c", "data-parallel", "independent"),
     )
     topology: str = option(

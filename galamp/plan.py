@@ -139,14 +139,17 @@ def _with_method(config: RunConfig, count: int) -> tuple[RunConfig, int]:
     gossip, algorithm = config.gossip, config.algorithm
     if gossip.target_ball is not None and gossip.lock_step:
         raise UserError(
-            "--target-ball: in lock-step all gossip or nobody does, which a measured distance "
-            "cannot decide in time; leave out --sync, or use --gossip-every"
+            "--target-ball: in lock-step (--sync, --max-staleness 0, data-parallel) all gossip or "
+            "nobody does, which a measured distance cannot decide in time; use --gossip-every"
         )
     if gossip.method != "gala":
+        useless = "--target-ball" if gossip.target_ball is not None else ""
         if gossip.topology not in (RING, NO_GRAPH):
+            useless = f"--topology {gossip.topology}"
+        if useless:
             raise UserError(
-                f"--method {gossip.method}: learners do not gossip, so --topology "
-                f"{gossip.topology} has no meaning; leave one of the two out"
+                f"--method {gossip.method}: learners do not gossip, so {useless} has no "
+                "meaning; leave one of the two out"
             )
         certificate = gossip.certificate and gossip.method == "independent"
         gossip = replace(gossip, topology=NO_GRAPH, certificate=certificate)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from galamp.arena import Arena
 from galamp.config import to_dict
 from galamp.errors import CheckpointError, GalampError
+from galamp.gossip.slots import Header
 from galamp.parameters import Span
 from galamp.snapshot import EPISODES_IN_MEAN
 from galamp.state import State
@@ -73,8 +74,7 @@ class Saver:
         if any(f is None or f[1].version < self._wanted for f in found):
             return
         self._wanted = None
-        turns = {f[1].round for f in found if f is not None}
-        if self._arena.plan.config.gossip.lock_step and len(turns) > 1:
+        if self._torn(found):
             self.request()  # one has saved anew meanwhile: in lock-step all are saved in one turn
             return
         checkpoint = self._gather([f[0] for f in found if f is not None], progress())
@@ -93,12 +93,20 @@ class Saver:
         if len(states) < len(found):
             self._tell("no checkpoint: a learner never got as far as its first state")
             return
+        if self._torn(found):
+            self._tell("no last checkpoint: in lock-step it has to be of one turn of all learners")
+            return
         checkpoint = self._gather(states, progress)
         self._writer = threading.Thread(target=self._write, args=(checkpoint,), daemon=True)
         self._writer.start()
         self._wait(until_s, give_up)
         if self._writer.is_alive():
             self._tell("the last checkpoint was not written in time; an earlier one is whole")
+
+    def _torn(self, found: list[tuple[State, Header] | None]) -> bool:
+        """Whether the learners, who go in lock-step, were saved in different turns."""
+        turns = {f[1].round for f in found if f is not None}
+        return self._arena.plan.config.gossip.lock_step and len(turns) > 1
 
     def _wait(self, until_s: float, give_up: Callable[[], bool]) -> None:
         """Wait for the writer thread until the deadline, or until the user will not."""

@@ -29,6 +29,7 @@ from galamp.consensus import ConsensusMonitor, History
 from galamp.display.dashboard import make_display
 from galamp.environments import canonical_env_id, finish_probe, start_probe
 from galamp.errors import UserError
+from galamp.gossip.exchange import averages_gradients
 from galamp.gossip.measuring import distances_between
 from galamp.gossip.topologies import FILE, make_topology
 from galamp.gossip.topologies.base import Topology
@@ -36,7 +37,7 @@ from galamp.plan import Plan, inspect_machine, make_plan
 from galamp.recorder import Recorder
 from galamp.saving import Saver, saved_state
 from galamp.snapshot import Snapshot
-from galamp.state import STATE_COUNTERS
+from galamp.state import STATE_COUNTERS, State
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint
 from galamp.storage.gossiplog import GOSSIP, GossipLog, Start
@@ -211,8 +212,11 @@ def _take_over(
     former: Former, arena: Arena, recorder: Recorder, saver: Saver, folder: RunFolder
 ) -> None:
     """Lay the checkpoint's states where the learners look for them when they start."""
-    for learner in former.checkpoint.learners:
-        state = saved_state(learner, arena.sketch.layout)
+    states = [saved_state(learner, arena.sketch.layout) for learner in former.checkpoint.learners]
+    gossip = arena.plan.config.gossip
+    if gossip.lock_step:
+        _align(states, identical=averages_gradients(gossip))
+    for learner, state in zip(former.checkpoint.learners, states, strict=True):
         arena.states[learner.rank].save(state, save_id=0, incarnation=0)
         row = arena.board.learner(learner.rank)
         for name in STATE_COUNTERS:
@@ -223,6 +227,24 @@ def _take_over(
     recorder.tell(f"goes on from {progress['agent_steps']:,} agent steps")
     for skipped in former.skipped:
         recorder.tell(f"damaged checkpoint passed over: {skipped}")
+
+
+def _align(states: list[State], *, identical: bool) -> None:
+    """Put learners who will go in lock-step into the same turn, should they come from elsewhere.
+
+    Raises:
+        UserError: their parameters have to be identical, and are not.
+    """
+    for name in ("turns", "rounds"):
+        most = max(state.counters[name] for state in states)
+        for state in states:
+            state.counters[name] = most
+    first = states[0].tensors["parameters"]
+    if identical and not all(np.array_equal(s.tensors["parameters"], first) for s in states):
+        raise UserError(
+            "--method data-parallel: the learners in the checkpoint differ, expected to be one; "
+            "resume with the method that it was made with"
+        )
 
 
 def _tell_choices(plan: Plan, recorder: Recorder) -> None:

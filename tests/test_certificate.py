@@ -54,8 +54,11 @@ class World:
         self.wakeups = [Wakeup() for _ in range(n)]
         self.learners = [self.born(rank) for rank in range(n)]
         folder.mkdir(exist_ok=True)
+        self.told: list[str] = []
         log = GossipLog(folder / "gossip.jsonl", pytest.fail)
-        self.history = History(self.arrays, topology, log, pytest.fail, lock_step=config.lock_step)
+        self.history = History(
+            self.arrays, topology, log, self.told.append, lock_step=config.lock_step
+        )
         zeros = ((0.0,) * n,) * n
         self.history.begin(Start(1, n, "any", config.lock_step, 0.0, zeros))
         self.slots = [VectorSlots(self.arrays, rank) for rank in range(n)]
@@ -340,5 +343,9 @@ def test_a_journal_that_is_too_slowly_read_says_what_is_lost(tmp_path: Path) -> 
     assert [p.number for p in publications_] == list(range(lost + 1, 5001))
     assert all(p.length == pytest.approx(1.0, rel=1e-4) for p in publications_)
     world.act("turn", 1, 0, 1.0)
+    for _ in range(5000):
+        world.act("turn", 0, 0, 1.0)
     assert not world.check(), "learner 0 is somewhere"
+    assert "faster than it can be certified" in world.told[0]
+    assert len(world.told) == 1
     assert world.check(), "and now measured"

@@ -64,8 +64,8 @@ class Algorithm(ABC):
         """Take one optimiser step on the valid transitions and return its metrics.
 
         Once the gradient is there, before it is clipped and applied, `reduce` may change it; it
-        returns whether the gradient is that of all learners now. A rollout without a valid
-        transition, unless others have some, changes nothing and is not counted in `version`.
+        returns whether the gradient is that of all learners now. If it is not, a rollout without
+        a valid transition changes nothing and is not counted in `version`.
 
         Returns:
             policy_loss, value_loss, entropy (nats), grad_norm (before clipping) and

@@ -168,6 +168,8 @@ class Gossiper:
     def _mix(self) -> bool:
         own, *others = self.topology.weights(self.rank, self.round)
         peers = self.topology.in_peers(self.rank, self.round)
+        if not peers:
+            return False
         weights = dict(zip(peers, others, strict=True))
         self._wait_for_news(peers)
         # Whoever is dead and has left no message, or has kept us waiting too long, is left out.

@@ -11,8 +11,9 @@ A measured distance m violates a certificate c when
 
 The allowance is for float32: parameters are rounded to a relative 6e-8 at every mix and update, and
 mixing shrinks old rounding errors along with old disagreement, so that a few roundings of the
-parameters' norm remain; norms themselves are sums with a relative error below 1e-5. "Ratio" is m
-over the right-hand side: above 1 exactly where there is a violation.
+parameters' norm remain, for averages of up to a hundred vectors; norms themselves are sums with a
+relative error below 1e-5. "Ratio" is m over the right-hand side: above 1 exactly where there is a
+violation.
 
 Both certificates are held against what was measured: the one recomputed here from the record alone,
 and the one that the run itself had recorded.
