@@ -61,10 +61,16 @@ CASES = {
         3, 20, ("--method", "data-parallel"), {"method": "data-parallel"}, identical=True
     ),
 }
+SLOW = {
+    "max-staleness-0", "bidirectional-ring", "star", "probability", "optimizer", "data-parallel-2",
+}  # fmt: skip
+"""What these add to the others is tested in one process, too: the gate leaves them out."""
 SEED = 11
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in CASES]
+)
 def test_equals_one_process(tmp_path: Path, name: str) -> None:
     case = CASES[name]
     config = RunConfig(

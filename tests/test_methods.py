@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from galamp.cli import main
 from galamp.storage import checkpoint
 from galamp.storage.runfolder import GRAPH
 from galamp.storage.runlogs import current_rows
@@ -53,7 +54,15 @@ def kinds(folder: Path) -> list[str]:
     return [json.loads(line)["kind"] for line in (folder / "gossip.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("method", ["gala", "a2c", "data-parallel", "independent"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param("gala", marks=pytest.mark.slow),
+        pytest.param("a2c", marks=pytest.mark.slow),
+        "data-parallel",
+        "independent",
+    ],
+)
 def test_every_method_with_the_same_flags(tmp_path: Path, method: str) -> None:
     folder = tmp_path / "run"
     found = trained(folder, "--method", method, steps=A_WHILE)
@@ -114,7 +123,7 @@ GRAPHS = {
 }
 
 
-@pytest.mark.parametrize("kind", GRAPHS)
+@pytest.mark.parametrize("kind", ["weights", pytest.param("adjacency", marks=pytest.mark.slow)])
 def test_a_graph_of_ones_own(tmp_path: Path, kind: str) -> None:
     folder, file = tmp_path / "run", tmp_path / "mine.txt"
     file.write_text(GRAPHS[kind])
@@ -147,6 +156,7 @@ def weights_of(folder: Path) -> set[float]:
     return found
 
 
+@pytest.mark.slow
 def test_a_tiny_target_keeps_gossip_going(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     found = trained(folder, "--target-ball", 1e-9, "--log-every-s", 0.05, steps=A_WHILE)
@@ -159,7 +169,8 @@ def test_a_huge_target_ends_gossip(tmp_path: Path) -> None:
     seen = [row for row in rows(folder) if row["gossip/consensus_distance"] is not None]
     assert len(seen) > 3
     # The first measurement ends it; a learner may be in the middle of a round then.
-    assert seen[-1]["gossip/sent"] <= seen[1]["gossip/sent"] < sum(found["updates_per_learner"])
+    half = seen[len(seen) // 2]["gossip/sent"]
+    assert seen[-1]["gossip/sent"] <= half < sum(found["updates_per_learner"])
     assert seen[-1]["gossip/consensus_distance"] > 0, "they are measured all the same"
     assert len({row["gossip/consensus_distance"] for row in seen}) > 1
     assert audit(folder).returncode == 0
@@ -203,6 +214,7 @@ def shortened(line: str) -> str:
     return json.dumps(entry)
 
 
+@pytest.mark.slow
 def test_a_missing_line_is_noticed(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     trained(folder, steps=A_WHILE)
@@ -228,12 +240,15 @@ def test_a_missing_line_is_noticed(tmp_path: Path) -> None:
         (["--gossip-every", 0], "--gossip-every"),
     ],
 )
-def test_refused_in_one_line(tmp_path: Path, flags: list[object], told: str) -> None:
+def test_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[object], told: str
+) -> None:
     graph, folder = tmp_path / "graph.txt", tmp_path / "run"
     graph.write_text("0.5 0.5\n0.6 0.5\n")
     words = [str(flag).replace("GRAPH", str(graph)) for flag in flags]
-    ended = run(*COMMON, "--total-steps", STEPS, "--run-dir", folder, *words)
-    assert ended.returncode == 2, ended.stderr
-    assert ended.stderr.count("\n") == 1
-    assert told in ended.stderr
+    common = [*COMMON, "--total-steps", STEPS, "--run-dir", folder]
+    assert main(["run", *map(str, common), *words]) == 2
+    complaint = capsys.readouterr().err
+    assert complaint.count("\n") == 1
+    assert told in complaint
     assert not folder.exists(), "nothing was begun"
