@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,8 @@ class ConsensusMonitor:
         if self._history is not None:
             bounds = self._history.measured(measured, wall_s, agent_steps)
             radius = self._history.radius
+            if bounds is None:
+                self._history.know_anew(*self._meter.recent())
         cosine = self._gradients.mean_cosine() if self._gradients else None
         self.reading = reading_of(measured, bounds, radius, cosine)
         if self._target is not None:
@@ -170,9 +172,33 @@ class History:
                 self.radius,
             ).as_dict()
         )
-        self._know_anew(measured)
         self.follow()
         return certified
+
+    def know_anew(
+        self, vectors: Sequence[tuple[int, int]], pairwise: npt.NDArray[np.float64]
+    ) -> None:
+        """Place vectors (learner, number) that are unknown by their distance to a known one.
+
+        Where none is known, all begins anew from the first.
+        """
+        until_s = time.monotonic() + CATCH_UP_S
+        for vector in vectors:
+            self._take_until(*vector, until_s)
+        kept = [at for at, vector in enumerate(vectors) if self._certificate.keeps(*vector)]
+        known = [at for at in kept if self._certificate.knows(*vectors[at])]
+        if not kept or len(known) == len(kept):
+            return
+        if not known:
+            known = kept[:1]
+            self._certificate.restart(*vectors[known[0]])
+            self._lines.append(Rebase(*vectors[known[0]], vectors[known[0]], 0.0).as_dict())
+        anchor = vectors[known[0]]
+        for at in kept:
+            if at not in known:
+                distance = float(pairwise[at, known[0]]) * (1 + 1e-5)
+                self._certificate.rebase(*vectors[at], *anchor, distance)
+                self._lines.append(Rebase(*vectors[at], anchor, distance).as_dict())
 
     def _drain(self, rank: int) -> None:
         """Fetch a learner's entries, unless there are enough to do already."""
@@ -213,22 +239,6 @@ class History:
             self._lives[rank] = publication.incarnation
             self._certificate.lose(rank, number)
             self._lines.append(Lost(rank, number).as_dict())
-
-    def _know_anew(self, measured: Measured) -> None:
-        """Place unknown vectors by their measured distance to a known one."""
-        knows, vectors = self._certificate.knows, list(enumerate(measured.numbers))
-        unknown = [vector for vector in vectors if not knows(*vector)]
-        if not unknown:
-            return
-        anchor = next((vector for vector in vectors if knows(*vector)), vectors[0])
-        if anchor in unknown:
-            self._certificate.restart(*anchor)
-            self._lines.append(Rebase(*anchor, anchor, 0.0).as_dict())
-            unknown.remove(anchor)
-        for vector in unknown:
-            distance = float(measured.pairwise[vector[0], anchor[0]]) * (1 + 1e-5)
-            self._certificate.rebase(*vector, *anchor, distance)
-            self._lines.append(Rebase(*vector, anchor, distance).as_dict())
 
     def _flush(self) -> None:
         """Write, or keep for the next time what the disk refused; too much of it makes a gap."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from galamp import consensus
 from galamp.config import GossipConfig
 from galamp.consensus import History
 from galamp.control import ControlBlock
@@ -27,7 +29,8 @@ from galamp.gossip.topologies import TOPOLOGIES, make_topology
 from galamp.gossip.topologies.base import Topology
 from galamp.metrics import MetricsBoard
 from galamp.shm import SharedArrays, Wakeup
-from galamp.storage.gossiplog import GossipLog, Start
+from galamp.storage.gossiplog import GOSSIP, GossipLog, Start
+from galamp.study.audit import audit
 from tests.literal import literal_bounds
 
 SIZE = 5
@@ -54,8 +57,9 @@ class World:
         self.wakeups = [Wakeup() for _ in range(n)]
         self.learners = [self.born(rank) for rank in range(n)]
         folder.mkdir(exist_ok=True)
+        self.folder = folder
         self.told: list[str] = []
-        log = GossipLog(folder / "gossip.jsonl", pytest.fail)
+        log = GossipLog(folder / "gossip.jsonl", self.told.append)
         self.history = History(
             self.arrays, topology, log, self.told.append, lock_step=config.lock_step
         )
@@ -104,6 +108,7 @@ class World:
             return False
         bounds = self.history.measured(measured, 0.0, 0)
         if bounds is None:
+            self.history.know_anew(*self.meter.recent())
             return False
         assert (measured.pairwise <= bounds.pairwise + ROUNDING).all()
         assert (measured.to_mean <= bounds.to_mean + ROUNDING).all()
@@ -148,6 +153,64 @@ def test_never_exceeded(
     world.check()
     published = all(one.published for one in world.slots)
     assert world.check() == published, "after two measurements every place is known again"
+    world.history.follow()
+    found = audit(world.folder)
+    assert found.passed, "the record proves it, too"
+    assert not world.told
+
+
+def test_when_nothing_is_known_all_begins_anew(tmp_path: Path) -> None:
+    world = World(make_topology("ring", 2), tmp_path, GossipConfig())
+    for _ in range(3):
+        world.act("turn", 0, 0, 1.0)
+        world.act("turn", 1, 1, 1.0)
+    assert world.check()
+    for rank in (0, 1):
+        world.act("die", rank, 0, 0.0)
+        world.act("come back", rank, rank, 0.0)
+        world.act("turn", rank, 2, 1.0)
+    assert not world.check(), "two vectors from nowhere"
+    known = []
+    for _ in range(5):
+        world.act("turn", 0, 0, 1.0)
+        world.act("turn", 1, 1, 1.0)
+        known.append(world.check())
+    assert all(known), "what is being mixed is measured, too"
+    kinds = [json.loads(line)["kind"] for line in (tmp_path / GOSSIP).read_text().splitlines()]
+    assert kinds.count("lost") == 2
+    assert kinds.count("rebase") >= 2
+    found = audit(tmp_path)
+    assert found.passed
+    assert found.certified == 1 + sum(known)
+
+
+@pytest.mark.parametrize("most", [consensus.MOST_LINES, 10])
+def test_a_disk_that_refuses_leaves_at_most_a_gap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(consensus, "MOST_LINES", most)
+    world = World(make_topology("ring", 2), tmp_path, GossipConfig())
+
+    def go_on() -> None:
+        for _ in range(20):
+            world.act("turn", 0, 0, 1.0)
+            world.act("turn", 1, 1, 1.0)
+            world.history.follow()
+
+    go_on()
+    assert world.check()
+    with monkeypatch.context() as full:
+        full.setattr(GossipLog, "append", lambda self, entries: False)
+        go_on()
+    go_on()
+    world.check()
+    go_on()
+    assert world.check()
+    text = (tmp_path / GOSSIP).read_text()
+    assert ('"lost"' in text) == (most == 10), "what fits into memory is written later"
+    found = audit(tmp_path)
+    assert found.passed
+    assert found.certified >= 2
 
 
 def test_a_lone_update_reaches_its_bound(tmp_path: Path) -> None:

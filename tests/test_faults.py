@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from galamp.storage import checkpoint
@@ -100,6 +101,21 @@ def test_killed_child_ends_the_run(tmp_path: Path, role: str) -> None:
     assert complaint.startswith(f"galamp: {role} was ended by SIGKILL")
     assert summary(folder)["failure"] == f"{role} was ended by SIGKILL"
     assert checkpoint.load(checkpoint.find(folder).path).progress["agent_steps"] > 0
+
+
+def test_killed_in_lock_step_leaves_checkpoints_of_one_turn(tmp_path: Path) -> None:
+    """One that mixed turns would make learners differ for good, or wait for each other."""
+    folder = tmp_path / "run"
+    flags = ["--method", "data-parallel", "--checkpoint-every-s", 0.5]
+    with started(*ENDLESS, *flags, "--run-dir", folder) as process:
+        wait_for(lambda: (folder / "checkpoints" / "latest").exists(), "a checkpoint")
+        [victim] = titled(process.pid, "learner 0")
+        os.kill(victim, signal.SIGKILL)
+        process.communicate(timeout=20)
+        assert process.returncode == 70
+    one, other = checkpoint.load(checkpoint.find(folder).path).learners
+    assert one.counters["turns"] == other.counters["turns"] > 0
+    assert all(np.array_equal(one.parameters[n], other.parameters[n]) for n in one.parameters)
 
 
 def test_stopped_simulator_is_noticed(tmp_path: Path) -> None:

@@ -252,3 +252,19 @@ def test_refused_in_one_line(
     assert complaint.count("\n") == 1
     assert told in complaint
     assert not folder.exists(), "nothing was begun"
+
+
+def test_from_any_checkpoint_into_lock_step(tmp_path: Path) -> None:
+    """Learners that never waited are in different turns; in lock-step they begin in the same."""
+    folder = tmp_path / "run"
+    trained(folder, "--topology", "random-pairs", "--learners", 3, steps=A_WHILE // 2)
+    ended = run("--resume", folder, "--sync", "--total-steps", A_WHILE)
+    assert ended.returncode == 0, ended.stderr
+    learners = checkpoint.load(folder / "checkpoints" / "latest").learners
+    assert len({learner.counters["turns"] for learner in learners}) == 1
+    assert len({learner.counters["rounds"] for learner in learners}) == 1
+
+    refused = run("--resume", folder, "--method", "data-parallel", "--topology", "none")
+    assert refused.returncode == 2
+    assert "the learners in the checkpoint differ" in refused.stderr
+    assert refused.stderr.count("\n") == 1

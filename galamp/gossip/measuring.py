@@ -54,6 +54,20 @@ class Meter:
         numbers = tuple(header.number for header in headers)
         return Measured(numbers, tuple(h.version for h in headers), to_mean, pairwise, norm)
 
+    def recent(self) -> tuple[list[tuple[int, int]], npt.NDArray[np.float64]]:
+        """Measure everyone's last two publications: (learner, number) of each, and their distances.
+
+        What is mixed just now is one of these, but for a learner much slower than its peers.
+        """
+        vectors: list[tuple[int, int]] = []
+        copies = np.empty((2 * len(self._slots), self._size), np.float32)
+        for rank, slots in enumerate(self._slots):
+            for number in (slots.published, slots.published - 1):
+                header = self._copy(copies[len(vectors)], slots, number) if number > 0 else None
+                if header is not None:
+                    vectors.append((rank, header.number))
+        return vectors, distances_between(copies[: len(vectors)])[0]
+
     def mean_cosine(self) -> float | None:
         """Return the mean cosine between different learners' vectors; None if unknown."""
         if len(self._slots) < 2 or self._copy_all() is None:
@@ -77,9 +91,11 @@ class Meter:
             headers.append(header)
         return headers
 
-    def _copy(self, copy: npt.NDArray[np.float32], slots: VectorSlots) -> Header | None:
+    def _copy(
+        self, copy: npt.NDArray[np.float32], slots: VectorSlots, number: int | None = None
+    ) -> Header | None:
         for _ in range(TRIES):
-            look = slots.look()
+            look = slots.look(number)
             if look is not None:
                 np.copyto(copy, slots.payload[look.slot, : self._size].numpy())
                 if slots.unchanged(look):
