@@ -126,8 +126,8 @@ class GossipConfig:
     sync: bool = option(False, "lock-step rounds: repeatable, but everyone waits for the slowest")
     max_staleness: int | None = option(
         8,
-        "a learner waits once it has gone so many rounds without mixing; 0 is lock-step, inf never "
-        "waits",
+        "a learner waits, at most 10 s, once it has gone so many rounds without mixing; 0 is "
+        "lock-step, inf never waits",
         unit="rounds",
         low=0,
         none="inf",
@@ -172,7 +172,7 @@ class ResourceConfig:
 class ReportConfig:
     """What is written down, and how often."""
 
-    name: str = option("", "label in the run folder's name (default: the topology)")
+    name: str = option("", "label in the run folder's name (default: graph or method, learners)")
     run_dir: str = option("", "run folder (default: runs/<env>__<name>__s<seed>__<time>)")
     log_every_s: float = option(2.0, "interval between rows of metrics.jsonl", unit="s", low=0.05)
     checkpoint_every_s: float = option(60.0, "interval between checkpoints", unit="s", low=0.5)

@@ -23,10 +23,10 @@ from galamp.gossip.certificate import Bounds, Certificate
 from galamp.gossip.exchange import GRADIENTS, averages_gradients
 from galamp.gossip.journal import Journal
 from galamp.gossip.measuring import Measured, Meter
-from galamp.gossip.mixing import VectorSlots
 from galamp.gossip.publication import Publication
 from galamp.gossip.radius import radius_per_update
 from galamp.gossip.topologies.base import Topology
+from galamp.gossip.vectors import VectorSlots
 from galamp.shm import SharedArrays
 from galamp.snapshot import ConsensusReading
 from galamp.storage.gossiplog import GossipLog, Lost, Measurement, Rebase, Start
@@ -126,7 +126,7 @@ class History:
         self._pending = [deque[tuple[float, Publication]]() for _ in ranks]
         self._lives = [0] * topology.size
         self._certificate = Certificate(topology.size)
-        self._ball = Ball(topology) if lock_step else None
+        self._theory = TheoreticalRadius(topology) if lock_step else None
         self._lines: list[dict[str, Any]] = []
 
     def begin(self, start: Start) -> None:
@@ -137,7 +137,7 @@ class History:
     @property
     def radius(self) -> float | None:
         """The ball's radius in theory; None where there is no theory, or not yet."""
-        return None if self._ball is None else self._ball.radius
+        return None if self._theory is None else self._theory.radius
 
     def follow(self) -> None:
         """Take in the journals, in order of time: so little has to be kept of the past."""
@@ -232,8 +232,8 @@ class History:
         if whole and publication.incarnation == self._lives[rank]:
             self._certificate.publish(publication)
             self._lines.append(publication.as_dict())
-            if self._ball is not None:
-                self._ball.take(publication)
+            if self._theory is not None:
+                self._theory.take(publication)
         else:
             # A new life begins with a vector of its own, and what was lost may have been mixed.
             self._lives[rank] = publication.incarnation
@@ -249,7 +249,7 @@ class History:
             self._certificate.forget()
 
 
-class Ball:
+class TheoreticalRadius:
     """The theoretical radius for the greatest update, all learners together, so far.
 
     As root mean square over learners, of vectors as they are published.

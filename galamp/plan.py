@@ -17,14 +17,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from galamp.config import ResourceConfig, RunConfig
+from galamp.config import GossipConfig, ResourceConfig, RunConfig
 from galamp.errors import UserError
 from galamp.options import AUTO
 
 BASE_LEARNING_RATE = 7e-4
 """Step size of a single learner; n learners take it times sqrt(n) (published GALA code)."""
 
-RING, NO_GRAPH = "ring", "none"
+NO_GRAPH = "none"
+ONLY_FOR_GOSSIP = (
+    "topology", "gossip_weights", "gossip_every", "gossip_probability", "target_ball",
+    "gossip_optimizer",
+)  # fmt: skip
 
 LEARNERS_PER_CORE = 8
 LEARNERS_PER_GPU = 4
@@ -143,14 +147,7 @@ def _with_method(config: RunConfig, count: int) -> tuple[RunConfig, int]:
             "nobody does, which a measured distance cannot decide in time; use --gossip-every"
         )
     if gossip.method != "gala":
-        useless = "--target-ball" if gossip.target_ball is not None else ""
-        if gossip.topology not in (RING, NO_GRAPH):
-            useless = f"--topology {gossip.topology}"
-        if useless:
-            raise UserError(
-                f"--method {gossip.method}: learners do not gossip, so {useless} has no "
-                "meaning; leave one of the two out"
-            )
+        _refuse_gossip(gossip)
         certificate = gossip.certificate and gossip.method == "independent"
         gossip = replace(gossip, topology=NO_GRAPH, certificate=certificate)
     if algorithm.learning_rate is None:
@@ -161,6 +158,21 @@ def _with_method(config: RunConfig, count: int) -> tuple[RunConfig, int]:
         count = 1
     config = replace(config, gossip=gossip, algorithm=algorithm, environment=environment)
     return config, count
+
+
+def _refuse_gossip(gossip: GossipConfig) -> None:
+    """Refuse settings of gossip where learners do not gossip."""
+    usual = GossipConfig()
+    given = {name: getattr(gossip, name) for name in ONLY_FOR_GOSSIP}
+    if gossip.topology == NO_GRAPH:  # as a resumed run has it
+        del given["topology"]
+    for name, value in given.items():
+        if value != getattr(usual, name):
+            flag = "--" + name.replace("_", "-")
+            raise UserError(
+                f"--method {gossip.method}: learners do not gossip, so {flag} {value} has no "
+                "meaning; leave one of the two out"
+            )
 
 
 def _learners(devices: list[str], machine: Machine) -> int:

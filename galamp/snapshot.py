@@ -70,7 +70,7 @@ class ConsensusReading:
     ratio: float | None = None
     """Greatest distance divided by its certificate, in 0..1."""
     radius: float | None = None
-    """Radius of the epsilon-ball in theory, in lock-step on a doubly stochastic graph."""
+    """Bound of `rms` in theory, in lock-step on a doubly stochastic graph from an equal start."""
     gradient_correlation: float | None = None
     """Mean cosine between different learners' gradients, in -1..1."""
 

@@ -22,11 +22,11 @@ from galamp.gossip.certificate import LEAVING, Certificate
 from galamp.gossip.exchange import Exchange, exchange_specs
 from galamp.gossip.journal import Journal
 from galamp.gossip.measuring import Meter, distances_between
-from galamp.gossip.mixing import VectorSlots, norm_of
 from galamp.gossip.publication import Publication, Source
 from galamp.gossip.radius import mixing_matrix, radius_per_update
 from galamp.gossip.topologies import TOPOLOGIES, make_topology
 from galamp.gossip.topologies.base import Topology
+from galamp.gossip.vectors import VectorSlots, norm_of
 from galamp.metrics import MetricsBoard
 from galamp.shm import SharedArrays, Wakeup
 from galamp.storage.gossiplog import GOSSIP, GossipLog, Start

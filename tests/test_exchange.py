@@ -18,7 +18,7 @@ from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Rollout
 from galamp.arena import Arena, ModelSketch
 from galamp.config import AlgorithmConfig, GossipConfig, from_dict
-from galamp.consensus import Ball, ConsensusMonitor
+from galamp.consensus import ConsensusMonitor, TheoreticalRadius
 from galamp.control import ControlBlock
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip import exchange as exchange_module
@@ -33,13 +33,13 @@ from galamp.gossip.exchange import (
 )
 from galamp.gossip.journal import Journal
 from galamp.gossip.measuring import CHUNK, TRIES, Measured, Meter
-from galamp.gossip.mixing import VectorSlots, gossip_specs
 from galamp.gossip.publication import Publication
 from galamp.gossip.radius import radius_per_update
 from galamp.gossip.schedule import Schedule
 from galamp.gossip.topologies import make_topology
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.topologies.independent import Independent
+from galamp.gossip.vectors import VectorSlots, gossip_specs
 from galamp.metrics import MetricsBoard, MetricsRow
 from galamp.models import build_model
 from galamp.plan import Machine, make_plan
@@ -357,7 +357,7 @@ def test_the_ball_is_that_of_whole_rounds() -> None:
         one._parameters.mix()
     for one in world.exchanges:
         one._parameters.publish(1, tell=False)
-    ball = Ball(world.topology)
+    ball = TheoreticalRadius(world.topology)
     for rank in range(3):
         for publication in world.journal(rank):
             ball.take(publication)

@@ -17,11 +17,12 @@ from galamp.control import ControlBlock
 from galamp.errors import RunFailed, StopRun
 from galamp.gossip.journal import Journal
 from galamp.gossip.mailbox import CAPACITY, Mailbox, Token
-from galamp.gossip.mixing import Gossiper, VectorSlots, gossip_specs
+from galamp.gossip.mixing import Gossiper
 from galamp.gossip.slots import VersionedSlots, header_spec
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.topologies.complete import Complete
 from galamp.gossip.topologies.ring import DirectedRing
+from galamp.gossip.vectors import VectorSlots, gossip_specs
 from galamp.metrics import MetricsBoard
 from galamp.shm import ArraySpec, SharedArrays, Wakeup
 

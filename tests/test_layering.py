@@ -35,8 +35,9 @@ LAYERS = """
     gossip.topologies.one_peer_exponential gossip.topologies.bipartite_exponential
     gossip.topologies.complete gossip.topologies.torus gossip.topologies.random_pairs
     gossip.topologies.star gossip.topologies.independent
-    algorithms.a2c gossip.mixing gossip.certificate gossip.radius state
-    gossip.exchange gossip.measuring
+    algorithms.a2c gossip.vectors gossip.certificate gossip.radius state
+    gossip.mixing gossip.measuring
+    gossip.exchange
     collector evaluation.scores evaluation.trained
     simulator learner evaluation.playing
     display.panels
@@ -46,6 +47,7 @@ LAYERS = """
     consensus
     recorder saving
     supervisor
+    resuming summary
     training
     evaluation.command
     evaluation.report

@@ -23,9 +23,9 @@ from galamp.config import from_dict
 from galamp.consensus import ConsensusMonitor, History
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.journal import Journal
-from galamp.gossip.mixing import VectorSlots
 from galamp.gossip.publication import Publication
 from galamp.gossip.topologies import make_topology
+from galamp.gossip.vectors import VectorSlots
 from galamp.metrics import EPISODE_CAPACITY, EpisodeRing, MetricsBoard, Phase
 from galamp.plan import Machine, make_plan
 from galamp.recorder import (

@@ -223,7 +223,7 @@ def _scores(spec: EnvironmentSpec, agents: list[Agent], games: list[list[Game]])
 
 def _circumstances(began_s: float) -> dict[str, Any]:
     """Return when, how and with what the evaluation was made."""
-    from galamp.training import versions
+    from galamp.summary import versions
 
     return {
         "wall_s": round(time.monotonic() - began_s, 3),

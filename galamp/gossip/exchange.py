@@ -16,11 +16,12 @@ from torch import Tensor
 from galamp.config import GossipConfig
 from galamp.control import ControlBlock
 from galamp.gossip.journal import Journal
-from galamp.gossip.mixing import Gossiper, VectorSlots, gossip_specs
+from galamp.gossip.mixing import Gossiper
 from galamp.gossip.schedule import Schedule
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.topologies.complete import Complete
 from galamp.gossip.topologies.independent import Independent
+from galamp.gossip.vectors import VectorSlots, gossip_specs
 from galamp.metrics import MetricsRow
 from galamp.shm import ArraySpec, SharedArrays, Wakeup
 
@@ -120,7 +121,11 @@ class Exchange:
         return self._gradients is not None
 
     def reduce(self) -> None:
-        """Take the gradient of this update, before it is clipped and applied."""
+        """Take the gradient of this update, before it is clipped and applied.
+
+        Raises:
+            RunFailed: it is not finite, and was to be shared.
+        """
         if self._gradients is not None:
             self._gradients.publish(self._turn)
             self._gradients.mix()

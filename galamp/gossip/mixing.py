@@ -24,52 +24,24 @@ from galamp.errors import RunFailed
 from galamp.gossip.journal import Journal
 from galamp.gossip.mailbox import Mailbox, Token
 from galamp.gossip.publication import Publication, Source
-from galamp.gossip.slots import SLOTS, Look, VersionedSlots, header_spec
+from galamp.gossip.slots import SLOTS, Look
 from galamp.gossip.topologies.base import Topology
+from galamp.gossip.vectors import VectorSlots, norm_of
 from galamp.metrics import MetricsRow
-from galamp.shm import ArraySpec, SharedArrays, Wakeup, page_lock
+from galamp.shm import SharedArrays, Wakeup, page_lock
 
 POLL_S = 0.05
 READ_TRIES = 5
 PATIENCE_S = 10.0
 """At the staleness bound a learner waits for so long; then it goes on with whoever has news."""
-NORM_BLOCK = 1024
 LENGTH_SLACK = 1.0 + 1e-5
 """Recorded lengths are rounded up by this: more than the error of `norm_of`."""
-
-
-def gossip_specs(topology: Topology, size: int, name: str = "parameters") -> list[ArraySpec]:
-    """Return the shared arrays of all learners' slots, `size` numbers each, and of mailboxes."""
-    specs = [Mailbox.spec(*edge, name) for edge in topology.edges()]
-    for rank in range(topology.size):
-        specs.append(header_spec(f"{name}{rank}.header"))
-        specs.append(ArraySpec(f"{name}{rank}", (SLOTS, size), "float32", fill=math.nan))
-    return specs
-
-
-def norm_of(vector: Tensor) -> float:
-    """Return the L2 norm of a flat float32 vector to about 1e-6 of it.
-
-    In blocks: a norm that is summed up in float32 as a whole is off by a thousandth for a network.
-    """
-    whole = vector.numel() // NORM_BLOCK * NORM_BLOCK
-    blocks = torch.linalg.vector_norm(vector[:whole].view(-1, NORM_BLOCK), dim=1)
-    rest = torch.linalg.vector_norm(vector[whole:])
-    return float(torch.linalg.vector_norm(torch.cat((blocks, rest.view(1))).double()))
-
-
-class VectorSlots(VersionedSlots):
-    """A learner's published vectors: `payload` [SLOTS, size] float32, parameters first."""
-
-    def __init__(self, arrays: SharedArrays, rank: int, name: str = "parameters") -> None:
-        super().__init__(arrays, f"{name}{rank}.header")
-        self.payload = torch.from_numpy(arrays[f"{name}{rank}"])
 
 
 class Gossiper:
     """Publishes and mixes the live flat `vectors` of learner `rank`, [P_0], [P_1], ...
 
-    The first are the parameters, which the journal tells of.
+    Where these are the parameters and more, the parameters come first: the journal tells of them.
     """
 
     def __init__(
@@ -86,7 +58,7 @@ class Gossiper:
         journal: Journal | None = None,
         name: str = "parameters",
     ) -> None:
-        self.rank, self.topology, self.vectors = rank, topology, vectors
+        self.rank, self.topology, self.vectors, self._name = rank, topology, vectors, name
         self._lock_step, self._max_staleness = config.lock_step, config.max_staleness
         self.round = 0
         self._control = ControlBlock(arrays)
@@ -127,7 +99,7 @@ class Gossiper:
         length = norm_of(self._results[0])
         if not math.isfinite(length):
             raise RunFailed(
-                f"learner {self.rank} diverged: its parameters are not finite after "
+                f"learner {self.rank} diverged: its {self._name} are not finite after "
                 f"{version} updates; try a smaller --learning-rate or --max-grad-norm"
             )
         if self._lock_step:

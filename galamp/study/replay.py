@@ -1,7 +1,7 @@
 """Gossip replayed from its record: how far apart the learners' parameters can be at most.
 
-Runs in the audit's process. It shares nothing with what certified the run while it trained, so that
-a mistake in either shows.
+Runs in the audit's process. It shares the record's format with what certified the run while it
+trained, and none of the arithmetic, so that a mistake in either shows.
 
     Start, Publication, Lost, Rebase --Replay--> Columns --> Bounds
 

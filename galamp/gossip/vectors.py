@@ -1,0 +1,46 @@
+"""Published vectors in shared memory: where they lie, and how long they are.
+
+learner --write--> VectorSlots r --look, copy, unchanged?--> peers, supervisor
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from galamp.gossip.mailbox import Mailbox
+from galamp.gossip.slots import SLOTS, VersionedSlots, header_spec
+from galamp.gossip.topologies.base import Topology
+from galamp.shm import ArraySpec, SharedArrays
+
+NORM_BLOCK = 1024
+
+
+def gossip_specs(topology: Topology, size: int, name: str = "parameters") -> list[ArraySpec]:
+    """Return the shared arrays of all learners' slots, `size` numbers each, and of mailboxes."""
+    specs = [Mailbox.spec(*edge, name) for edge in topology.edges()]
+    for rank in range(topology.size):
+        specs.append(header_spec(f"{name}{rank}.header"))
+        specs.append(ArraySpec(f"{name}{rank}", (SLOTS, size), "float32", fill=math.nan))
+    return specs
+
+
+def norm_of(vector: Tensor) -> float:
+    """Return the L2 norm of a flat float32 vector to about 1e-6 of it.
+
+    In blocks: a norm that is summed up in float32 as a whole is off by a thousandth for a network.
+    """
+    whole = vector.numel() // NORM_BLOCK * NORM_BLOCK
+    blocks = torch.linalg.vector_norm(vector[:whole].view(-1, NORM_BLOCK), dim=1)
+    rest = torch.linalg.vector_norm(vector[whole:])
+    return float(torch.linalg.vector_norm(torch.cat((blocks, rest.view(1))).double()))
+
+
+class VectorSlots(VersionedSlots):
+    """A learner's published vectors: `payload` [SLOTS, size] float32, parameters first."""
+
+    def __init__(self, arrays: SharedArrays, rank: int, name: str = "parameters") -> None:
+        super().__init__(arrays, f"{name}{rank}.header")
+        self.payload = torch.from_numpy(arrays[f"{name}{rank}"])

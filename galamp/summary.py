@@ -1,0 +1,78 @@
+"""The summary of a run: what `--json` prints, and what summary.json holds.
+
+Runs in the supervisor, once, at the end.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shlex
+import sys
+from typing import Any
+
+import galamp
+from galamp.arena import Arena
+from galamp.recorder import Recorder
+from galamp.snapshot import Snapshot
+from galamp.supervisor import RunResult
+
+
+def summarise(
+    result: RunResult, arena: Arena, recorder: Recorder, start: int, wall_s: float
+) -> dict[str, Any]:
+    """Return the summary of a run: what `--json` prints and summary.json holds."""
+    snapshot = recorder.snapshot()
+    progress = recorder.progress()
+    return {
+        "status": result.status,
+        "failure": str(result.failure) if result.failure else None,
+        "run_dir": snapshot.run_dir,
+        "env_id": snapshot.env_id,
+        "protocol": snapshot.protocol,
+        "agent_steps": snapshot.agent_steps,
+        "emulator_frames": snapshot.agent_steps * snapshot.frames_per_step,
+        "wall_s": round(progress["wall_s"], 3),
+        "start": start,
+        "start_wall_s": round(wall_s, 3),
+        "agent_steps_per_s": round(recorder.overall_rate(), 1),
+        "updates_per_learner": [learner.updates for learner in snapshot.learners],
+        "mixes_per_learner": [row["mixes"] for row in arena.board.learners()],
+        "most_staleness": max(row["most_staleness"] for row in arena.board.learners()),
+        "gossip": gossip_summary(snapshot, arena),
+        "time_shares": recorder.overall_shares(),
+        "episodes": snapshot.episodes,
+        "mean_return_100": snapshot.mean_return,
+        "best_mean_return_100": snapshot.best_mean_return,
+        "restarts": snapshot.restarts,
+        "seed": arena.plan.config.seed,
+        "command": shlex.join(sys.argv),
+        "versions": versions(),
+    }
+
+
+def gossip_summary(snapshot: Snapshot, arena: Arena) -> dict[str, Any]:
+    """Return how the learners worked together, and how far apart they were at the end."""
+    gossip, seen = arena.plan.config.gossip, snapshot.consensus
+    return {
+        "method": gossip.method,
+        "topology": gossip.topology,
+        "left_out": sum(row["left_out"] for row in arena.board.learners()),
+        "lock_step": gossip.lock_step,
+        "consensus_distance": seen.rms,
+        "pairwise_distance": seen.pairwise,
+        "certificate": seen.certificate,
+        "certificate_ratio": seen.ratio,
+        "radius": seen.radius,
+        "gradient_correlation": seen.gradient_correlation,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that results depend on."""
+    packages = ("torch", "numpy", "gymnasium", "ale-py")
+    return {
+        "galamp": galamp.__version__,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+    }
