@@ -172,6 +172,7 @@ def _watch(
     weight: tuple[float, int] | None = None
     give_up_s = time.monotonic() + START_DEADLINE_S + warm_up_s + seconds
     while True:
+        late = time.monotonic() > give_up_s  # before the look: weighing may take long
         first, middle, last = window(read_rows(run / "metrics.jsonl"), warm_up_s, seconds)
         if first and before is None:
             before = Usage.of(program.session)
@@ -182,7 +183,7 @@ def _watch(
             break
         if program.exit_code is not None:
             raise RunFailed(f"ended with code {program.exit_code}: {program.last_words()}")
-        if time.monotonic() > give_up_s:
+        if late:
             raise RunFailed(f"was not measured in time; its last words: {program.last_words()}")
         time.sleep(POLL_S)
     shares = Usage.of(program.session).shares_since(before, cores())
