@@ -19,6 +19,7 @@ import mmap
 import os
 import platform
 import select
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import reduction
@@ -150,6 +151,7 @@ class Wakeup:
         self._fd = os.eventfd(0, flags) if fd is None else fd
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLIN)
+        weakref.finalize(self, os.close, self._fd).atexit = False
 
     def fileno(self) -> int:
         """Return the descriptor, for a poll over several."""

@@ -81,8 +81,10 @@ class SafeStream:
         """Return whether a write would be taken without waiting: no when output is held (^S)."""
         if self.lost:
             return False
+        poll = select.poll()  # takes any descriptor; select() refuses those from 1024 on
         try:
-            return bool(select.select([], [self.fileno()], [], 0)[1])
+            poll.register(self.fileno(), select.POLLOUT)
+            return bool(poll.poll(0))
         except (OSError, ValueError):
             return True
 
