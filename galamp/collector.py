@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from galamp.algorithms.base import Algorithm, Rollout
+from galamp.algorithms.tape import Place
 from galamp.metrics import MetricsRow, Phase
 from galamp.rollouts import SLOTS, Idle, LearnerPort, RolloutShape, Slot
 from galamp.shm import page_lock
@@ -73,6 +74,7 @@ class Collector:
         self._port, self._algorithm, self._metrics, self._idle = port, algorithm, metrics, idle
         self._device, self._clip = device, clip_rewards
         self._steps = port.shape.num_steps
+        algorithm.expect(port.shape.num_steps, port.shape.num_envs)
         self._batches = split(port.shape, batches)
         on_gpu = device.type == "cuda"
         slots = port.slots
@@ -87,7 +89,7 @@ class Collector:
             for workers, lanes in self._batches:
                 self._take(first + step, workers)
                 observations = self._observations.bring(slot, step, lanes)
-                actions = self._algorithm.act(observations)
+                actions = self._algorithm.act(observations, Place(step, lanes))
                 self._port.send(first + step, workers, actions.cpu().numpy())
         for workers, lanes in self._batches:
             self._take(first + self._steps, workers)

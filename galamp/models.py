@@ -73,6 +73,7 @@ class ConvActorCritic(ActorCritic):
         """Allocate the layers; `build_model` fills them."""
         super().__init__(num_actions, observation_dtype)
         self.channels_first = layout.channels_first
+        self.image_size = layout.height, layout.width
         (first, kernel1, stride1), (second, kernel2, stride2) = CONVOLUTIONS
         self.conv1 = nn.Conv2d(layout.channels, first, kernel1, stride1)
         self.conv2 = nn.Conv2d(first, second, kernel2, stride2)
@@ -84,9 +85,7 @@ class ConvActorCritic(ActorCritic):
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits [B, A] and values [B] of images [B, C, H, W] or [B, H, W, C]."""
         x = self._channels_last(observations)
-        # Scaling the few weights of the first layer is cheaper than scaling every pixel.
-        weight = self.conv1.weight if self.scale == 1.0 else self.conv1.weight * self.scale
-        x = F.conv2d(x, weight, self.conv1.bias, self.conv1.stride).relu_()
+        x = F.conv2d(x, self.scaled_weight(), self.conv1.bias, self.conv1.stride).relu_()
         x = self.conv2(x).relu_()
         x = self.conv3(x).relu_()
         x = self.hidden(x.permute(0, 2, 3, 1).flatten(1)).relu_()
@@ -108,12 +107,26 @@ class ConvActorCritic(ActorCritic):
             return observations.permute(0, 3, 1, 2).to(torch.float32)
         if observations.device.type != "cpu":
             return observations.to(torch.float32, memory_format=torch.channels_last)
-        # PyTorch's own conversion to channels-last takes two to four times as long on a CPU.
         count, channels, height, width = observations.shape
         images = torch.empty(count, height, width, channels, dtype=torch.float32)
-        for channel in range(channels):
-            images[..., channel].copy_(observations[:, channel])
+        self.channels_last_into(observations, images)
         return images.permute(0, 3, 1, 2)
+
+    def channels_last_into(self, observations: Tensor, images: Tensor) -> None:
+        """Write observations [B, ...] into `images` [B, H, W, C] float32, on a CPU."""
+        if not self.channels_first:
+            images.copy_(observations)
+            return
+        # PyTorch's own conversion to channels-last takes two to four times as long.
+        for channel in range(images.shape[-1]):
+            images[..., channel].copy_(observations[:, channel])
+
+    def scaled_weight(self) -> Tensor:
+        """Return the first layer's weight for pixels as they come.
+
+        Scaling the few weights is cheaper than scaling every pixel.
+        """
+        return self.conv1.weight if self.scale == 1.0 else self.conv1.weight * self.scale
 
 
 class MlpActorCritic(ActorCritic):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm, Rollout
+from galamp.algorithms.tape import Place
 from galamp.config import GossipConfig, RunConfig
 from galamp.environments import make_environment
 from galamp.environments.base import Environment
@@ -46,13 +47,15 @@ class ReferenceLearner:
         self.algorithm: Algorithm = make_algorithm(
             config.algorithm, model, device="cpu", seed=seed_for(config.seed, rank, FIRST_START)
         )
+        self.algorithm.expect(config.algorithm.num_steps, len(lanes))
         self.observations = self.environment.reset()
 
     def collect(self) -> Rollout:
         """Collect one rollout."""
         observations, actions, steps = [self.observations], [], []
-        for _ in range(self.config.algorithm.num_steps):
-            actions.append(self.algorithm.act(torch.from_numpy(observations[-1])))
+        for step in range(self.config.algorithm.num_steps):
+            place = Place(step, slice(None))
+            actions.append(self.algorithm.act(torch.from_numpy(observations[-1]), place))
             steps.append(self.environment.step(actions[-1].numpy()))
             observations.append(steps[-1].observations)
         self.observations = observations[-1]

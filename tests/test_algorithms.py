@@ -20,7 +20,7 @@ from galamp.algorithms import make_algorithm
 from galamp.algorithms.a2c import A2C, explained_variance, sample
 from galamp.algorithms.base import Algorithm, Rollout
 from galamp.algorithms.returns import n_step_returns
-from galamp.algorithms.rmsprop import FlatRMSprop, clip_
+from galamp.algorithms.rmsprop import FlatRMSprop
 from galamp.config import AlgorithmConfig
 from galamp.errors import UserError
 from galamp.models import build_model
@@ -99,13 +99,25 @@ def test_returns_equal_a_literal_sum(steps: int, lanes: int, gamma: float, rando
 
 @pytest.mark.parametrize("max_norm", [0.1, 1e6])
 def test_clipping_equals_pytorch(max_norm: float) -> None:
+    flat = FlatParameters(nn.Linear(999, 1), "cpu")
+    flat.grad.copy_(torch.randn(1000, generator=torch.Generator().manual_seed(0)))
     parameter = nn.Parameter(torch.zeros(1000))
-    parameter.grad = torch.randn(1000, generator=torch.Generator().manual_seed(0))
-    mine = parameter.grad.clone()
-    norm = clip_(mine, max_norm)
+    parameter.grad = flat.grad.clone()
+    optimiser = FlatRMSprop(flat, learning_rate=0.01, alpha=0.99, eps=1e-5)
+    norm = optimiser.step(torch.tensor(True), max_norm)
     expected = nn.utils.clip_grad_norm_([parameter], max_norm)
     torch.testing.assert_close(norm, expected, rtol=1e-6, atol=0)
-    torch.testing.assert_close(mine, parameter.grad, rtol=1e-6, atol=0)
+    torch.testing.assert_close(flat.grad, parameter.grad, rtol=1e-6, atol=0)
+
+
+def test_an_inactive_step_changes_nothing() -> None:
+    flat = FlatParameters(nn.Linear(3, 2), "cpu")
+    optimiser = FlatRMSprop(flat, learning_rate=0.01, alpha=0.99, eps=1e-5, initial=1.0)
+    before = flat.data.clone()
+    flat.grad.fill_(1.0)
+    optimiser.step(torch.tensor(False), 0.5)
+    assert torch.equal(flat.data, before)
+    assert torch.equal(optimiser.square_average, torch.ones(8))
 
 
 @pytest.mark.parametrize("initial", [0.0, 1.0])
@@ -114,7 +126,7 @@ def test_first_rmsprop_step(initial: float) -> None:
     before = flat.data.clone()
     optimiser = FlatRMSprop(flat, learning_rate=0.01, alpha=0.99, eps=1e-5, initial=initial)
     flat.grad.fill_(0.02)
-    optimiser.step(torch.tensor(True))
+    optimiser.step(torch.tensor(True), 1e6)
     step = 0.01 * 0.02 / (math.sqrt(0.99 * initial + 0.01 * 0.02**2) + 1e-5)
     assert torch.allclose(before - flat.data, torch.tensor(step), rtol=1e-3)
 
@@ -132,8 +144,7 @@ def test_rmsprop_equals_pytorch() -> None:
             parameter.grad.copy_(torch.randn(parameter.shape, generator=generator))
             twin.grad = parameter.grad.clone()
         nn.utils.clip_grad_norm_(other.parameters(), 0.5)
-        clip_(flat.grad, 0.5)
-        mine.step(torch.tensor(True))
+        mine.step(torch.tensor(True), 0.5)
         theirs.step()
     for parameter, twin in zip(model.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(parameter, twin, rtol=1e-6, atol=1e-7)

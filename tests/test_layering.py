@@ -25,7 +25,8 @@ LAYERS = """
     shm storage.identity parameters models plan worker
     control metrics rollouts storage.runfolder storage.runlogs storage.checkpoint_format
     environments.base environments.protocols gossip gossip.mailbox gossip.slots
-    gossip.topologies.base algorithms.returns algorithms.rmsprop algorithms.base
+    gossip.topologies.base algorithms.returns algorithms.rmsprop algorithms.tape
+    algorithms.base algorithms.conv_tape
     gossip.publication
     gossip.topologies.circulant gossip.topologies.metropolis gossip.topologies.from_file
     storage.gossiplog

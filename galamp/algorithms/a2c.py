@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from galamp.algorithms.base import Algorithm, Rollout, trainable
+from galamp.algorithms.conv_tape import ConvTape
 from galamp.algorithms.returns import n_step_returns
-from galamp.algorithms.rmsprop import FlatRMSprop, clip_
+from galamp.algorithms.rmsprop import FlatRMSprop
+from galamp.algorithms.tape import Place, ReplayTape, Tape
 from galamp.config import AlgorithmConfig
-from galamp.models import ActorCritic
+from galamp.models import ActorCritic, ConvActorCritic
 from galamp.parameters import FlatParameters
 
 SMALLEST_VARIANCE = 1e-8
@@ -105,72 +107,70 @@ class A2C(Algorithm):
             eps=config.rmsprop_eps,
             initial=config.rmsprop_initial,
         )
+        self._tape: Tape = ReplayTape(model, self.parameters)
         self.generator = torch.Generator(device).manual_seed(seed)
         self.version = 0
 
-    def act(self, observations: Tensor) -> Tensor:
-        """Return sampled actions [B] int64 for observations [B, ...]."""
+    def expect(self, steps: int, lanes: int) -> None:
+        """Keep what acting computes of rollouts [steps, lanes], where that can be kept."""
+        on_cpu = self.parameters.data.device.type == "cpu"
+        if on_cpu and isinstance(self._model, ConvActorCritic) and self._model.scale != 1.0:
+            self._tape = ConvTape(self._model, steps, lanes)
+
+    def act(self, observations: Tensor, place: Place | None = None) -> Tensor:
+        """Return sampled actions [B] int64; see `Algorithm.act`."""
         with torch.inference_mode():
-            logits, _ = self._model(observations)
-            return sample(logits, self.generator)
+            return sample(self._tape.act(observations, place), self.generator)
 
     def update(
         self, rollout: Rollout, reduce: Callable[[], bool] = lambda: False
     ) -> dict[str, float]:
         """Take one optimiser step; see `Algorithm.update`."""
         rollout = trainable(rollout)
-        steps, lanes = rollout.actions.shape
-        with torch.no_grad():
-            _, bootstrap = self._model(rollout.observations[-1])
-        logits, values = self._model(rollout.observations[:-1].flatten(0, 1))
-        logits, values = logits.view(steps, lanes, -1), values.view(steps, lanes)
-        return self._learn(rollout, logits, values, bootstrap, reduce)
-
-    def _learn(
-        self,
-        rollout: Rollout,
-        logits: Tensor,
-        values: Tensor,
-        bootstrap: Tensor,
-        reduce: Callable[[], bool],
-    ) -> dict[str, float]:
-        """Step on the losses of logits [T, B, A] and values [T, B]; `bootstrap` [B] is V_T."""
-        config = self._config
-        known = values.detach()
-        returns = n_step_returns(
-            rollout.rewards,
-            rollout.terminated,
-            rollout.truncated,
-            torch.cat((known, bootstrap.unsqueeze(0))),
-            config.gamma,
-        )
+        bootstrap = self._tape.values(rollout.observations[-1])
+        logits, values = self._tape.outputs(rollout.observations[:-1])
         count = rollout.valid.sum()
         weights = rollout.valid / count.clamp(min=1)
-        losses = a2c_losses(
-            logits,
-            values,
-            returns,
-            rollout.actions,
-            weights,
-            vf_coef=config.vf_coef,
-            ent_coef=config.ent_coef,
-        )
-        self.parameters.zero_grad()
-        torch.autograd.backward(losses.total)
+        returns = self._returns(rollout, values.detach(), bootstrap)
+        losses = self._losses(rollout, logits, values, returns, weights)
+        self._tape.backward(losses.total)
         from_all = reduce()
-        norm = clip_(self.parameters.grad, config.max_grad_norm)
-        self._optimiser.step((count > 0) | from_all)
+        norm = self._optimiser.step((count > 0) | from_all, self._config.max_grad_norm)
+        self._tape.forget()
         metrics = {
             "policy_loss": losses.policy_loss,
             "value_loss": losses.value_loss,
             "entropy": losses.entropy,
             "grad_norm": norm,
-            "explained_variance": explained_variance(returns, known, weights),
+            "explained_variance": explained_variance(returns, values.detach(), weights),
         }
         # The only wait for the device.
         *numbers, transitions = torch.stack([*metrics.values(), count]).detach().tolist()
         self.version += transitions > 0 or from_all
         return dict(zip(metrics, numbers, strict=True))
+
+    def _returns(self, rollout: Rollout, known: Tensor, bootstrap: Tensor) -> Tensor:
+        """Return the targets [T, B] by values `known` [T, B] and `bootstrap` [B], V_T."""
+        return n_step_returns(
+            rollout.rewards,
+            rollout.terminated,
+            rollout.truncated,
+            torch.cat((known, bootstrap.unsqueeze(0))),
+            self._config.gamma,
+        )
+
+    def _losses(
+        self, rollout: Rollout, logits: Tensor, values: Tensor, returns: Tensor, weights: Tensor
+    ) -> Losses:
+        return a2c_losses(
+            logits,
+            values,
+            returns,
+            rollout.actions,
+            weights,
+            vf_coef=self._config.vf_coef,
+            ent_coef=self._config.ent_coef,
+        )
 
     def state(self) -> dict[str, Tensor]:
         """Return the parameters [P] and RMSprop's square averages [P], live."""

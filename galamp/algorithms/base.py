@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from galamp.algorithms.tape import Place
 from galamp.parameters import FlatParameters
 
 
@@ -54,8 +55,15 @@ class Algorithm(ABC):
     version: int
 
     @abstractmethod
-    def act(self, observations: Tensor) -> Tensor:
-        """Return sampled actions [B] int64 for observations [B, ...]."""
+    def expect(self, steps: int, lanes: int) -> None:
+        """Make ready for rollouts [steps, lanes], so that acting may keep what updates need."""
+
+    @abstractmethod
+    def act(self, observations: Tensor, place: Place | None = None) -> Tensor:
+        """Return sampled actions [B] int64 for observations [B, ...].
+
+        `place` says which part of the next rollout they are; nothing is kept of others.
+        """
 
     @abstractmethod
     def update(

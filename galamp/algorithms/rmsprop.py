@@ -1,4 +1,4 @@
-"""RMSprop and gradient clipping on flat vectors: a few fused passes, no host synchronisation.
+"""RMSprop and gradient clipping on flat vectors: two passes over memory, no host synchronisation.
 
 Runs in learners, once per update, over the vectors of `FlatParameters`.
 """
@@ -13,12 +13,8 @@ from galamp.parameters import FlatParameters
 CLIP_EPS = 1e-6
 """What PyTorch adds to the norm before it divides by it."""
 
-
-def clip_(grad: Tensor, max_norm: float) -> Tensor:
-    """Scale `grad` [P] in place to an L2 norm of at most `max_norm`; return the norm before, []."""
-    norm: Tensor = torch.linalg.vector_norm(grad)
-    grad.mul_((max_norm / (norm + CLIP_EPS)).clamp(max=1.0))
-    return norm
+LATE = 1e9
+"""A number of steps after which Adam corrects no bias any more: 1 - alpha ** LATE is 1."""
 
 
 class FlatRMSprop:
@@ -50,17 +46,32 @@ class FlatRMSprop:
         self._learning_rate = learning_rate
         self._alpha = alpha
         self._eps = eps
-        # Kept, because a fresh allocation of this size costs as much as the pass that fills it.
-        self._scratch = torch.empty_like(parameters.data)
+        self._steps = parameters.data.new_full((), LATE)
 
-    def step(self, active: Tensor) -> None:
-        """Take one step where `active` ([] bool, on the device) holds.
+    def step(self, active: Tensor, max_norm: float) -> Tensor:
+        """Clip the gradient to an L2 norm of at most `max_norm`, and take one step along it.
 
-        Where it does not, nothing changes provided that the gradient is zero: an answer of the
+        Where `active` ([] bool, on the device) does not hold, nothing changes: an answer of the
         device decides, so the host need not wait for it.
+
+        It is PyTorch's one-pass Adam without momentum and without bias correction. The gradient
+        stands in for the first moment, which it equals.
+
+        Returns:
+            the gradient's norm before clipping, [].
         """
-        decay = self.square_average.new_full((), self._alpha).masked_fill(~active, 1.0)
-        grad, average = self._parameters.grad, self.square_average
-        average.mul_(decay).addcmul_(grad, grad, value=1.0 - self._alpha)
-        root = torch.sqrt(average, out=self._scratch).add_(self._eps)
-        self._parameters.data.addcdiv_(grad, root, value=-self._learning_rate)
+        data, grad, average = self._parameters.data, self._parameters.grad, self.square_average
+        norm: Tensor = torch.linalg.vector_norm(grad)
+        torch._fused_adam_(
+            *([data], [grad], [grad], [average], [], [self._steps]),
+            lr=self._learning_rate,
+            beta1=0.0,
+            beta2=self._alpha,
+            weight_decay=0.0,
+            eps=self._eps,
+            amsgrad=False,
+            maximize=False,
+            grad_scale=((norm + CLIP_EPS) / max_norm).clamp(min=1.0),
+            found_inf=(~active).to(torch.float32),
+        )
+        return norm

@@ -1,0 +1,92 @@
+"""What the network computed while a rollout was collected: an update goes back through it.
+
+    act: observations [b, ...] --> logits [b, A]                  at every agent step
+    outputs --> logits [T, B, A], values [T, B] --> losses        once per rollout
+    backward: losses --> the flat gradient
+
+Runs in learners. Parameters do not change while a rollout is collected, so what was computed for
+acting is what the update would compute again: a tape that keeps it saves the update's forward pass.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from galamp.models import ActorCritic
+from galamp.parameters import FlatParameters
+
+
+class Place(NamedTuple):
+    """Where in a rollout [T, B] some observations belong."""
+
+    step: int
+    lanes: slice
+
+
+class Outputs(NamedTuple):
+    """What the network says of a rollout: logits [T, B, A] and values [T, B], with gradient."""
+
+    logits: Tensor
+    values: Tensor
+
+
+class Tape(ABC):
+    """One rollout's way through the network, and back."""
+
+    @abstractmethod
+    def act(self, observations: Tensor, place: Place | None) -> Tensor:
+        """Return logits [b, A] of observations [b, ...]; what is kept is kept at `place`."""
+
+    @abstractmethod
+    def values(self, observations: Tensor) -> Tensor:
+        """Return values [B] of observations [B, ...], without gradient."""
+
+    @abstractmethod
+    def outputs(self, observations: Tensor) -> Outputs:
+        """Return what the network says of all observations [T, B, ...] of the rollout.
+
+        The parameters must be those that `act` saw.
+        """
+
+    @abstractmethod
+    def backward(self, loss: Tensor) -> None:
+        """Set the flat gradient to that of `loss` [], a function of the last `outputs`."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """The parameters have changed: nothing that was kept is true any more."""
+
+
+class ReplayTape(Tape):
+    """Keeps nothing: the update computes the forward pass again, as one batch. For any network."""
+
+    def __init__(self, model: ActorCritic, parameters: FlatParameters) -> None:
+        self._model, self._parameters = model, parameters
+
+    def act(self, observations: Tensor, place: Place | None) -> Tensor:
+        """Return the logits; see `Tape.act`."""
+        with torch.inference_mode():
+            return self._model(observations)[0]  # type: ignore[no-any-return]
+
+    def values(self, observations: Tensor) -> Tensor:
+        """Return the values; see `Tape.values`."""
+        with torch.no_grad():
+            return self._model(observations)[1]  # type: ignore[no-any-return]
+
+    def outputs(self, observations: Tensor) -> Outputs:
+        """Compute everything again, with gradient; see `Tape.outputs`."""
+        steps, lanes = observations.shape[:2]
+        logits, values = self._model(observations.flatten(0, 1))
+        return Outputs(logits.view(steps, lanes, -1), values.view(steps, lanes))
+
+    def backward(self, loss: Tensor) -> None:
+        """Go back by autograd; see `Tape.backward`."""
+        self._parameters.zero_grad()
+        torch.autograd.backward(loss)
+
+    def forget(self) -> None:
+        """Nothing was kept."""

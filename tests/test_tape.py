@@ -1,0 +1,118 @@
+"""The kept activations against a second forward pass, and against autograd."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from galamp.algorithms import make_algorithm
+from galamp.algorithms.a2c import A2C
+from galamp.algorithms.base import Rollout
+from galamp.algorithms.conv_tape import ConvTape
+from galamp.algorithms.tape import Place, ReplayTape
+from galamp.config import AlgorithmConfig
+from galamp.models import build_model
+from tests.contracts.algorithm import ACTIONS, random_rollout
+
+STEPS, LANES = 5, 8
+SHAPES = [(4, 36, 36), (44, 52, 3), (4, 84, 84)]
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-6}
+"""Float32 sums taken in another order; measured here: relative errors of 1e-5 and less."""
+
+
+def make(shape: tuple[int, ...], network: str = "gala", *, keeps: bool) -> A2C:
+    model = build_model(network, shape, "uint8", ACTIONS, seed=1)
+    config = AlgorithmConfig(learning_rate=7e-4, rmsprop_initial=0.0)
+    algorithm = make_algorithm(config, model, device="cpu", seed=1)
+    assert isinstance(algorithm, A2C)
+    if keeps:
+        algorithm.expect(STEPS, LANES)
+    return algorithm
+
+
+def rollout_of(shape: tuple[int, ...], seed: int) -> Rollout:
+    generator = torch.Generator().manual_seed(seed)
+    size = (STEPS + 1, LANES, *shape)
+    images = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
+    return dataclasses.replace(random_rollout(seed), observations=images)
+
+
+def act_on(algorithm: A2C, rollout: Rollout, parts: list[slice]) -> Tensor:
+    """Act on the whole rollout in parts, as a learner does; returns the actions [T, B]."""
+    rows = []
+    for step in range(STEPS):
+        seen = rollout.observations[step]
+        rows.append(torch.cat([algorithm.act(seen[part], Place(step, part)) for part in parts]))
+    return torch.stack(rows)
+
+
+HALVES = [slice(0, 3), slice(3, LANES)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("parts", [[slice(None)], HALVES])
+@pytest.mark.parametrize("network", ["gala", "nature"])
+def test_learns_as_by_autograd(shape: tuple[int, ...], parts: list[slice], network: str) -> None:
+    kept, plain = make(shape, network, keeps=True), make(shape, network, keeps=False)
+    assert isinstance(kept._tape, ConvTape)
+    assert isinstance(plain._tape, ReplayTape)
+    for seed in range(3):
+        rollout = rollout_of(shape, seed)
+        actions = act_on(kept, rollout, parts)
+        assert torch.equal(actions, act_on(plain, rollout, parts))
+        rollout = dataclasses.replace(rollout, actions=actions)
+        first, second = kept.update(rollout), plain.update(rollout)
+        assert first == pytest.approx(second, rel=1e-4, abs=1e-6)
+        torch.testing.assert_close(kept.parameters.grad, plain.parameters.grad, **TOLERANCE)
+        plain.parameters.data.copy_(kept.parameters.data)
+        plain.state()["square_average"].copy_(kept.state()["square_average"])
+
+
+def test_what_acting_did_not_see_is_computed() -> None:
+    shape = SHAPES[0]
+    whole, half = make(shape, keeps=True), make(shape, keeps=True)
+    rollout = rollout_of(shape, 1)
+    act_on(whole, rollout, [slice(None)])
+    for step in (0, 3):
+        half.act(rollout.observations[step], Place(step, slice(None)))
+    half.act(rollout.observations[1, :2], Place(1, slice(0, 2)))
+    assert half.update(rollout) == pytest.approx(whole.update(rollout), rel=1e-5)
+    torch.testing.assert_close(half.parameters.grad, whole.parameters.grad, **TOLERANCE)
+
+
+def test_nothing_is_kept_over_an_update_or_of_another_place() -> None:
+    shape = SHAPES[0]
+    used, fresh = make(shape, keeps=True), make(shape, keeps=True)
+    act_on(used, rollout_of(shape, 1), [slice(None)])
+    used.update(rollout_of(shape, 1))
+    fresh.update(rollout_of(shape, 1))
+    used.act(rollout_of(shape, 3).observations[0])
+    assert used.update(rollout_of(shape, 2)) == pytest.approx(fresh.update(rollout_of(shape, 2)))
+
+
+def test_an_update_that_is_left_can_be_taken_again() -> None:
+    class LeaveError(Exception):
+        pass
+
+    def leave() -> bool:
+        raise LeaveError
+
+    algorithm, twin = make(SHAPES[0], keeps=True), make(SHAPES[0], keeps=True)
+    rollout = rollout_of(SHAPES[0], 1)
+    for one in (algorithm, twin):
+        act_on(one, rollout, [slice(None)])
+    with pytest.raises(LeaveError):
+        algorithm.update(rollout, leave)
+    assert algorithm.update(rollout) == twin.update(rollout)
+    assert torch.equal(algorithm.parameters.data, twin.parameters.data)
+
+
+def test_floats_that_may_be_lost_are_left_to_autograd() -> None:
+    model = build_model("gala", (4, 36, 36), "float32", ACTIONS, seed=1)
+    algorithm = make_algorithm(AlgorithmConfig(learning_rate=1e-3), model, device="cpu", seed=1)
+    assert isinstance(algorithm, A2C)
+    algorithm.expect(STEPS, LANES)
+    assert isinstance(algorithm._tape, ReplayTape)
