@@ -193,6 +193,9 @@ def _stored_values(folder: Path) -> dict[tuple[str, str], Any]:
 def run_command(options: argparse.Namespace) -> int:
     """`galamp run`."""
     config = config_from(options)
+    from galamp.forking import start_server
+
+    start_server()  # it loads while this process does
     from galamp.training import train
 
     outcome = train(config, resume=options.resume)

@@ -19,6 +19,7 @@ import numpy as np
 
 from galamp.config import GossipConfig, ResourceConfig, RunConfig
 from galamp.errors import UserError
+from galamp.forking import MOST_DESCRIPTORS
 from galamp.options import AUTO
 
 BASE_LEARNING_RATE = 7e-4
@@ -222,6 +223,12 @@ def _check_descriptors(plan: Plan, machine: Machine) -> None:
         raise UserError(
             f"{children} processes need {needed} open files, the limit is {machine.descriptors}: "
             "raise it (ulimit -Hn), or use fewer --learners or --simulator-workers"
+        )
+    learners, workers = len(plan.learners), plan.config.resources.simulator_workers
+    if learners + workers > MOST_DESCRIPTORS:
+        raise UserError(
+            f"--learners {learners} with --simulator-workers {workers}: expected at most "
+            f"{MOST_DESCRIPTORS} together, the files that one learner may hold open; use fewer"
         )
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:

@@ -23,6 +23,7 @@ import torch.multiprocessing
 from galamp.arena import Arena
 from galamp.display.dashboard import Display
 from galamp.errors import EXIT_FAILURE, EXIT_OK
+from galamp.forking import METHOD
 from galamp.metrics import MetricsRow, Phase
 from galamp.recorder import Recorder
 from galamp.saving import Saver, common_turn
@@ -73,7 +74,7 @@ class Supervisor:
         self.arena, self.recorder, self.saver, self.display = arena, recorder, saver, display
         config = arena.plan.config
         self._report, self._hang_after_s = config.report, config.resources.hang_after_s
-        context = torch.multiprocessing.get_context("spawn")
+        context = torch.multiprocessing.get_context(METHOD)
         self._workers = [Worker(spec, context, task) for spec, task in arena.children()]
         self._running: dict[Worker, Watch] = {}
         self._failure: WorkerFailure | None = None

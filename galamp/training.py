@@ -8,7 +8,6 @@ Runs in the parent. All that a user can have got wrong is found here, before any
 from __future__ import annotations
 
 import gc
-import os
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from galamp.config import RunConfig, to_dict
 from galamp.consensus import ConsensusMonitor, History
 from galamp.display.dashboard import make_display
 from galamp.environments import canonical_env_id, finish_probe, start_probe
+from galamp.forking import start_server
 from galamp.gossip.topologies import FILE, make_topology
 from galamp.gossip.topologies.base import Topology
 from galamp.plan import Plan, inspect_machine, make_plan
@@ -34,11 +34,6 @@ from galamp.storage.runfolder import RunFolder
 from galamp.storage.runlogs import MetricsLog
 from galamp.summary import summarise, versions
 from galamp.supervisor import RunResult, Supervisor
-
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-ALLOCATOR_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
-"""Above these sizes glibc asks the kernel for fresh pages; a learner's activations come back at
-every update, and keeping their pages spares the kernel from handing them out anew."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +55,8 @@ def train(
     """
     began_s, began = time.monotonic(), datetime.now()
     config = _with_canonical_environment(config)
+    start_server()
+    torch.set_num_threads(1)
     probe = start_probe(config.environment)
     try:
         machine = inspect_machine(config.resources.device)
@@ -74,7 +71,6 @@ def train(
     sketch = sketch_model(plan, environment)
     identity = identity_of(plan, environment, sketch)
     former = load_former(resume, identity, len(plan.learners)) if resume is not None else None
-    _prepare_children(plan)
     folder = _open_folder(plan, former, began)
     try:
         metrics = MetricsLog(
@@ -109,16 +105,6 @@ def _topology(plan: Plan, file: Path | None) -> Topology:
 def _with_canonical_environment(config: RunConfig) -> RunConfig:
     env_id = canonical_env_id(config.environment.env_id)
     return replace(config, environment=replace(config.environment, env_id=env_id))
-
-
-def _prepare_children(plan: Plan) -> None:
-    """Set what children's libraries read when they load: left alone, each would take all cores."""
-    for name in THREAD_VARIABLES:
-        os.environ[name] = str(plan.config.resources.threads)
-    for name in ALLOCATOR_VARIABLES:
-        os.environ.setdefault(name, str(2**30))
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    torch.set_num_threads(1)
 
 
 def _open_folder(plan: Plan, former: Former | None, began: datetime) -> RunFolder:

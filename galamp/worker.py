@@ -1,6 +1,6 @@
 """Child processes: what the parent knows of one, and the first lines that run in every one.
 
-    supervisor: Worker.start --spawn--> worker_main(spec, task) --> galamp.learner or .simulator
+    supervisor: Worker.start --fork--> worker_main(spec, task) --> galamp.learner or .simulator
     supervisor: Worker.failure() <-- exit code, signal, the child's own crash report and log
 
 A child dies with its parent (however that one dies), leaves signals to the supervisor, writes
@@ -30,6 +30,7 @@ from typing import Any, Protocol
 from setproctitle import setproctitle
 
 from galamp.errors import EXIT_FAILURE, EXIT_OK, GalampError, StopRun
+from galamp.forking import SERVER
 
 SUPERVISED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """Signals that only the supervisor answers, even when the terminal sends them to all."""
@@ -76,19 +77,22 @@ class WorkerFailure:
         return f"{self.title} {self.cause}"
 
 
-class _Context(Protocol):
+class Context(Protocol):
+    """What is needed of a `multiprocessing` context."""
+
     def Process(
         self, *, target: Any, args: tuple[Any, ...], name: str
-    ) -> multiprocessing.process.BaseProcess: ...
+    ) -> multiprocessing.process.BaseProcess:
+        """Make a process that is not started yet."""
 
 
 class Worker:
     """The parent's view of one child."""
 
-    def __init__(self, spec: WorkerSpec, context: _Context, task: Any) -> None:
+    def __init__(self, spec: WorkerSpec, context: Context, task: Any) -> None:
         self.spec = spec
         self._process = context.Process(
-            target=worker_main, args=(spec, os.getpid(), Parcel(task)), name=f"galamp: {spec.title}"
+            target=worker_main, args=(spec, Parcel(task)), name=f"galamp: {spec.title}"
         )
         self._stuck: str | None = None
 
@@ -168,8 +172,7 @@ def blocked_signals() -> Iterator[None]:
 class Parcel:
     """A child's task, still packed when it arrives.
 
-    Unpacking a learner's task imports torch, which takes a second: the child must be able to die
-    with its parent before that.
+    What unpacking finds wrong is then told as everything else is that goes wrong in the child.
     """
 
     def __init__(self, task: Any) -> None:
@@ -184,9 +187,10 @@ class Parcel:
         return {"_packed": bytes(ForkingPickler.dumps(self._task))}
 
 
-def worker_main(spec: WorkerSpec, parent: int, parcel: Parcel) -> None:
+def worker_main(spec: WorkerSpec, parcel: Parcel) -> None:
     """Run `spec.target` in the child; the first and the last lines of its life."""
-    die_with_parent(parent)
+    die_with_parent(int(os.environ[SERVER]), signal.SIGKILL)
+    signal.signal(signal.SIGUSR2, signal.SIG_DFL)
     for number in SUPERVISED:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SUPERVISED)
@@ -202,10 +206,10 @@ def worker_main(spec: WorkerSpec, parent: int, parcel: Parcel) -> None:
         sys.exit(EXIT_FAILURE)
 
 
-def die_with_parent(parent: int) -> None:
-    """Ask the kernel to kill this process when its parent ends; leave if that has happened."""
+def die_with_parent(parent: int, by: signal.Signals) -> None:
+    """Ask the kernel for signal `by` when the parent ends; leave if that has happened."""
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    libc.prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(EXIT_FAILURE)
 

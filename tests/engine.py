@@ -104,7 +104,7 @@ def titled(pid: int, title: str) -> list[int]:
 
 def training(folder: Path) -> bool:
     """Whether every learner of the run in `folder` has taken a step, as its metrics tell."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, IndexError):
         last = (folder / "metrics.jsonl").read_text().splitlines()[-1]
         updates = [v for k, v in json.loads(last).items() if k.endswith("/updates")]
         return bool(updates) and min(updates) > 0

@@ -22,7 +22,8 @@ LAYERS = """
     errors
     options
     config snapshot display storage evaluation display.text storage.disk storage.strict_json
-    shm storage.identity parameters models plan worker
+    shm storage.identity parameters models forking
+    plan worker
     control metrics rollouts storage.runfolder storage.runlogs storage.checkpoint_format
     environments.base environments.protocols gossip gossip.mailbox gossip.slots
     gossip.topologies.base algorithms.returns algorithms.rmsprop algorithms.tape
@@ -41,6 +42,7 @@ LAYERS = """
     gossip.exchange
     collector evaluation.scores evaluation.trained
     simulator learner evaluation.playing
+    preload
     display.panels
     display.render
     display.dashboard evaluation.scoreboard

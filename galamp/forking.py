@@ -1,0 +1,47 @@
+"""The server that every child of a run is forked from: it has loaded torch and the emulator once.
+
+    supervisor: start_server() --exec--> server: imports galamp.preload, then waits
+    supervisor: Worker.start() --task--> server --fork--> learner or simulator
+
+Loading torch takes a second of one core and 100 MB of private memory: so every learner starts at
+once, after a crash too, and all share those pages. Imported before torch is: the server loads
+while the supervisor does.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.forkserver
+import multiprocessing.util
+import os
+from typing import Final
+
+METHOD: Final = "forkserver"
+PRELOAD = "galamp.preload"
+MOST_DESCRIPTORS = 240
+"""A task may hold no more open files than these: the standard library's server takes 256."""
+
+SUPERVISOR, SERVER, FOLDER = "GALAMP_SUPERVISOR", "GALAMP_SERVER", "GALAMP_SERVER_FOLDER"
+"""Environment variables: who must live for the server to live, and who for its children; and where
+the server's socket is."""
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""Read when libraries load: left alone, each process would take all cores. A learner asks torch
+for its own number of threads later."""
+
+ALLOCATOR_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+"""Above these sizes glibc asks the kernel for fresh pages; a learner's activations come back at
+every update, and keeping their pages spares the kernel from handing them out anew."""
+
+
+def start_server() -> None:
+    """Start the server, unless it runs; it ends with this process, however this one ends."""
+    for name in THREAD_VARIABLES:
+        os.environ[name] = "1"
+    for name in ALLOCATOR_VARIABLES:
+        os.environ.setdefault(name, str(2**30))
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ[SUPERVISOR] = str(os.getpid())
+    os.environ[FOLDER] = multiprocessing.util.get_temp_dir()
+    multiprocessing.get_context(METHOD).set_forkserver_preload([PRELOAD])
+    multiprocessing.forkserver.ensure_running()
