@@ -256,7 +256,8 @@ def test_memory_counts_shared_pages_once() -> None:
             os.close(ready)
             os.close(tell)
     assert alone - before < 0.6 * size / 1e6
-    assert both - before == pytest.approx(size / 1e6, rel=0.2)
+    # Counted twice it would be 2; a child of a large process also writes to pages of its own.
+    assert 0.8 < (both - before) / (size / 1e6) < 1.7
 
 
 def busy_s() -> float:

@@ -62,10 +62,10 @@ LAYERS = """
     study.audit_command study.topology_command
     cli
     __main__
-    bench bench.processes bench.peer_scripts bench.peer_scripts.plain_loop
-    bench.peer_scripts.sb3_a2c
+    bench bench.processes bench.parts bench.exchanges
+    bench.peer_scripts bench.peer_scripts.plain_loop bench.peer_scripts.sb3_a2c
     bench.runs
-    bench.peers bench.tables
+    bench.peers bench.tables bench.limit
     bench.cli
     bench.__main__
 """

@@ -21,7 +21,7 @@ LEARNERS, LANES = 2, 3
 COMMON = ["--env-id", "CartPole-v1", "--learners", LEARNERS, "--num-envs", LANES, "--quiet"]
 COMMON += ["--simulator-workers", 1, "--batches", 1, "--threads", 1, "--seed", 5]
 STEPS = 600
-A_WHILE = 12_000
+A_WHILE = 6_000
 """Agent steps that last long enough for all learners to take part: they start one by one."""
 
 

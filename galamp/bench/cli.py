@@ -1,6 +1,9 @@
 """The command line of bin/bench: words to systems, measurements to a table.
 
 bin/bench run      galamp alone, repeated
+bin/bench limit    galamp and the bare parts of training, taking turns
+bin/bench scale    galamp with more and more learners and simulators
+bin/bench gossip   publishing and mixing, per topology
 bin/bench peers    galamp and its peers, taking turns
 """
 
@@ -17,21 +20,26 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn, TextIO
 
+import torch
+
 from galamp.bench import peers, tables
+from galamp.bench.exchanges import costs, costs_table
+from galamp.bench.limit import Limit, parts_table
 from galamp.bench.runs import (
     GALAMP,
+    Measurable,
     Measurement,
-    System,
     Workload,
     alternation,
     galamp_system,
-    measure,
 )
 from galamp.cli import Parser
 from galamp.environments import ATARI, canonical_env_id, rom_name
 from galamp.errors import EXIT_OK, EXIT_SIGINT, GalampError, UserError
 
 NETWORKS = ("nature", "gala")
+NATURE_PARAMETERS = 1_686_693
+"""Of the Nature network with Breakout's four actions."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,17 +85,39 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def add_measuring(parser: argparse.ArgumentParser) -> None:
-    """Add the options of every command that measures training."""
+    """Add the options of the commands that measure one workload."""
+    add_timing(parser)
     add = parser.add_argument
-    add("--game", metavar="NAME", default="Breakout", help="Atari game")
     add("--learners", metavar="N", type=_count, default=2, help="galamp's actor-learners")
     text = "simulators per learner; a peer gets those of all learners together"
-    add("--num-envs", metavar="N", type=_count, default=8, help=text)
+    add("--num-envs", metavar="N", type=_count, default=16, help=text)
+
+
+def add_timing(parser: argparse.ArgumentParser) -> None:
+    """Add what is trained, for how long and how often."""
+    add = parser.add_argument
+    add("--game", metavar="NAME", default="Breakout", help="Atari game")
     add("--network", choices=NETWORKS, default="nature", help="network that is trained")
     add("--seconds", metavar="S", type=_duration, default=30.0, help="measured per repetition")
     add("--warm-up", metavar="S", type=_duration, default=8.0, help="left out before that")
     add("--repeats", metavar="N", type=_count, default=3, help="repetitions")
     add("--json", metavar="FILE", type=Path, help="append one JSON row per measurement")
+
+
+def add_scale(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `scale`."""
+    add_timing(parser)
+    add = parser.add_argument
+    add("--learners", metavar="N,N,...", type=_counts, default=(1, 2, 4, 8), help="learners")
+    text = "simulators per learner"
+    add("--num-envs", metavar="N,N,...", type=_counts, default=(8, 16, 64), help=text)
+
+
+def add_gossip(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gossip`."""
+    add = parser.add_argument
+    add("--learners", metavar="N", type=_count, default=8, help="learners")
+    add("--parameters", metavar="P", type=_count, default=NATURE_PARAMETERS, help="per vector")
 
 
 def add_peers(parser: argparse.ArgumentParser) -> None:
@@ -104,6 +134,10 @@ def _count(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of at least 1")
 
 
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(_count(part) for part in text.split(","))
+
+
 def _duration(text: str) -> float:
     with contextlib.suppress(ValueError):
         if math.isfinite(float(text)) and float(text) > 0:
@@ -113,23 +147,56 @@ def _duration(text: str) -> float:
 
 def run_command(options: argparse.Namespace) -> None:
     """`bin/bench run`."""
-    workload = workload_from(options)
+    workload = workload_from(options, options.learners, options.num_envs)
     with rows_file(options.json) as rows:
-        compare([galamp_system(workload)], workload, options, rows)
+        compare([galamp_system(workload)], described(workload), options, rows)
+
+
+def limit_command(options: argparse.Namespace) -> None:
+    """`bin/bench limit`."""
+    workload = workload_from(options, options.learners, options.num_envs)
+    limit = Limit(workload)
+    with rows_file(options.json) as rows:
+        compare([galamp_system(workload), limit], described(workload), options, rows)
+    tables.console(sys.stdout).print(parts_table(limit.rounds))
+
+
+def scale_command(options: argparse.Namespace) -> None:
+    """`bin/bench scale`."""
+    shapes = [(n, b) for n in options.learners for b in options.num_envs]
+    systems = [
+        galamp_system(workload_from(options, n, b), f"{n} learners x {b}") for n, b in shapes
+    ]
+    what = f"{options.game}, network {options.network}, learners x simulators of each"
+    with rows_file(options.json) as rows:
+        compare(systems, what, options, rows, subject=systems[0].name)
+
+
+def gossip_command(options: argparse.Namespace) -> None:
+    """`bin/bench gossip`."""
+    torch.set_num_threads(1)
+    origin = tables.Origin.here(shlex.join(["bin/bench", *options.words]))
+    console = tables.console(sys.stdout)
+    console.print(
+        f"{options.learners} learners, {options.parameters:,} numbers per vector, one core"
+    )
+    console.print(costs_table(list(costs(options.learners, options.parameters))))
+    for line in origin.lines:
+        console.print(line, soft_wrap=True)
 
 
 def peers_command(options: argparse.Namespace) -> None:
     """`bin/bench peers`."""
-    workload = workload_from(options)
+    workload = workload_from(options, options.learners, options.num_envs)
     others = peers.chosen(options.peer, workload.network)
     with rows_file(options.json) as rows:
-        systems = [galamp_system(workload)]
+        systems: list[Measurable] = [galamp_system(workload)]
         for peer in others:
             systems.append(peers.peer_system(peer, workload, peers.prepare(peer, say)))
-        compare(systems, workload, options, rows)
+        compare(systems, described(workload), options, rows)
 
 
-def workload_from(options: argparse.Namespace) -> Workload:
+def workload_from(options: argparse.Namespace, learners: int, num_envs: int) -> Workload:
     """Return what is trained on.
 
     Raises:
@@ -141,24 +208,32 @@ def workload_from(options: argparse.Namespace) -> Workload:
         raise UserError(f"--game: {error}") from None
     if not env_id.startswith(ATARI):
         raise UserError(f"--game {options.game}: expected an Atari game, such as Breakout")
-    return Workload(env_id, rom_name(env_id), options.learners, options.num_envs, options.network)
+    return Workload(env_id, rom_name(env_id), learners, num_envs, options.network)
+
+
+def described(workload: Workload) -> str:
+    """Return what is trained, in words."""
+    return (
+        f"{workload.env_id}, network {workload.network}, {workload.simulators} simulators in all "
+        f"(galamp: {workload.learners} learners with {workload.num_envs} each)"
+    )
 
 
 def compare(
-    systems: list[System], workload: Workload, options: argparse.Namespace, rows: TextIO | None
+    systems: Sequence[Measurable],
+    what: str,
+    options: argparse.Namespace,
+    rows: TextIO | None,
+    subject: str = GALAMP,
 ) -> None:
     """Measure the systems in turns, write every measurement down, and show the table."""
-    what = (
-        f"{workload.env_id}, network {workload.network}, {workload.simulators} simulators in all "
-        f"(galamp: {workload.learners} learners with {workload.num_envs} each), "
-        f"{options.repeats} x {options.seconds:g} s"
-    )
+    what = f"{what}, {options.repeats} x {options.seconds:g} s"
     origin = tables.Origin.here(shlex.join(["bin/bench", *options.words]))
     done: list[Measurement] = []
     for number, system in alternation(systems, options.repeats):
         say(f"galamp: bench: round {number} of {options.repeats}: {system.name} ...")
         try:
-            one = measure(system, number, seconds=options.seconds, warm_up_s=options.warm_up)
+            one = system.measure(number, seconds=options.seconds, warm_up_s=options.warm_up)
         except GalampError:
             say("\n")
             raise
@@ -167,7 +242,7 @@ def compare(
         if rows is not None:
             rows.write(json.dumps(tables.json_row(one, origin, what)) + "\n")
             rows.flush()
-    tables.show(done, GALAMP, what, origin, sys.stdout)
+    tables.show(done, subject, what, origin, sys.stdout)
 
 
 @contextlib.contextmanager
@@ -194,6 +269,9 @@ Command = tuple[
 
 COMMANDS: dict[str, Command] = {
     "run": ("galamp alone, repeated", add_measuring, run_command),
+    "limit": ("galamp and the bare parts of training, in turns", add_measuring, limit_command),
+    "scale": ("more and more learners and simulators", add_scale, scale_command),
+    "gossip": ("publishing and mixing, per topology", add_gossip, gossip_command),
     "peers": ("galamp and its peers, taking turns", add_peers, peers_command),
 }
 """Name -> one line of help, what adds its options, and what runs it."""

@@ -65,6 +65,20 @@ PEERS = {
                 "stable-baselines3==2.9.2 gymnasium[atari] ale-py opencv-python",
             ),
         ),
+        Peer(
+            name="sample-factory",
+            script="sample_factory_appo.py",
+            networks=("nature",),
+            # Its metadata wants gymnasium below 1.0 and numpy below 2.0, and would bring an older
+            # emulator with them. It runs with the tested ones, so it is installed without what it
+            # asks for, and what it really imports is named here.
+            requirements=(
+                "torch",
+                "sample-factory==2.1.1 --no-deps",
+                "gymnasium[atari] ale-py opencv-python signal-slot-mp==1.0.5 faster-fifo==1.5.2 "
+                "psutil==7.2.2 colorlog==6.12.0 tensorboardX==2.6.5 protobuf==7.36.2",
+            ),
+        ),
         Peer(name="plain-loop", script="plain_loop.py", networks=("nature", "gala")),
     )
 }

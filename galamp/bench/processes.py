@@ -96,6 +96,12 @@ class Program:
         except subprocess.TimeoutExpired:
             raise RunFailed(f"did not end within {deadline_s:.0f} s") from None
 
+    def ends_within(self, seconds: float) -> bool:
+        """Return whether it has ended, after waiting for that for at most so long."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return self.exit_code is not None
+
     def stop(self) -> None:
         """Ask it to end, and see that it and all its processes do.
 

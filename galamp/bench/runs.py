@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from galamp.bench.processes import Program, Usage, members, pss_mb
 from galamp.errors import RunFailed
@@ -40,6 +40,21 @@ class System:
 
     name: str
     command: tuple[str, ...]
+
+    def measure(self, number: int, *, seconds: float, warm_up_s: float) -> Measurement:
+        """Run it for as long as it takes; see the function `measure`."""
+        return measure(self, number, seconds=seconds, warm_up_s=warm_up_s)
+
+
+class Measurable(Protocol):
+    """What the bench can measure in turns."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables."""
+
+    def measure(self, number: int, *, seconds: float, warm_up_s: float) -> Measurement:
+        """Return what round `number` gave."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +100,7 @@ class Workload:
         return self.learners * self.num_envs
 
 
-def galamp_system(workload: Workload) -> System:
+def galamp_system(workload: Workload, name: str = GALAMP) -> System:
     """Return galamp as its users run it, on the CPU."""
     command: tuple[object, ...] = (
         *(sys.executable, "-m", "galamp", "run", "--env-id", workload.env_id),
@@ -93,7 +108,7 @@ def galamp_system(workload: Workload) -> System:
         *("--network", workload.network, "--device", "cpu"),
         *("--total-steps", ENDLESS, "--json"),
     )
-    return System(GALAMP, tuple(map(str, command)))
+    return System(name, tuple(map(str, command)))
 
 
 class Window(NamedTuple):
@@ -138,7 +153,7 @@ def read_rows(path: Path) -> list[Row]:
     return [row for row in read_metrics(path) if "wall_s" in row]
 
 
-def alternation(systems: Sequence[System], repeats: int) -> Iterator[tuple[int, System]]:
+def alternation(systems: Sequence[Measurable], repeats: int) -> Iterator[tuple[int, Measurable]]:
     """Yield (round, system) as A B C A B C ...: what drifts with time then touches all alike."""
     for number in range(1, repeats + 1):
         for system in systems:

@@ -62,6 +62,15 @@ class Origin:
             f"Python {known['python']}, torch {known['torch']}"
         )
 
+    @property
+    def lines(self) -> list[str]:
+        """All of it, for people."""
+        return [
+            f"commit   {self.commit}",
+            f"machine  {self.machine_line}",
+            f"command  {self.command}",
+        ]
+
 
 def _cpu_model() -> str:
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -101,16 +110,21 @@ def json_row(measurement: Measurement, origin: Origin, what: str) -> dict[str, A
     }
 
 
+def console(file: TextIO) -> Console:
+    """Return what writes tables to `file`."""
+    width = None if file.isatty() else WIDTH
+    return Console(file=file, width=width, markup=False, highlight=False, emoji=False)
+
+
 def show(
     measurements: Sequence[Measurement], subject: str, what: str, origin: Origin, file: TextIO
 ) -> None:
     """Write the table of all measurements, with what is needed to repeat them beneath."""
-    width = None if file.isatty() else WIDTH
-    console = Console(file=file, width=width, markup=False, highlight=False, emoji=False)
-    console.print(what)
-    console.print(table(measurements, subject))
+    out = console(file)
+    out.print(what)
+    out.print(table(measurements, subject))
     for line in _remarks(measurements, subject, origin):
-        console.print(line, soft_wrap=True)
+        out.print(line, soft_wrap=True)
 
 
 def table(measurements: Sequence[Measurement], subject: str) -> Table:
@@ -154,11 +168,7 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _remarks(measurements: Sequence[Measurement], subject: str, origin: Origin) -> list[str]:
-    lines = [
-        f"commit   {origin.commit}",
-        f"machine  {origin.machine_line}",
-        f"command  {origin.command}",
-    ]
+    lines = list(origin.lines)
     if any(m.system != subject for m in measurements):
         lines.append("Ratios: the median of the rounds' ratios, and the least and the greatest.")
     lines.append("Memory: all processes, shared pages counted once. CPU: share of all cores.")

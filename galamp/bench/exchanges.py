@@ -1,0 +1,119 @@
+"""What gossip costs a learner per turn, for every topology: publishing and mixing, nothing else.
+
+    n learners' vectors of P numbers, in one process --> Exchange.turn of each in turn --> ms, MB
+
+Runs in the bench, on one core. In a run the vectors of several learners share the caches less well.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from rich import box
+from rich.table import Table
+
+from galamp.config import GossipConfig
+from galamp.control import ControlBlock
+from galamp.gossip.exchange import Exchange, exchange_specs
+from galamp.gossip.topologies import TOPOLOGIES, make_topology
+from galamp.gossip.topologies.base import Topology
+from galamp.metrics import MetricsBoard
+from galamp.shm import SharedArrays, Wakeup
+
+TURNS = 40
+WARM_UP_TURNS = 5
+BYTES_PER_NUMBER = 4
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one learner's turn costs under a topology.
+
+    Attributes:
+        topology: its name.
+        peers: vectors of others that are mixed per turn, the mean over learners and turns.
+        turn_ms: milliseconds of one turn, the median over turns and learners.
+        quick_ms: the least of the same.
+        slow_ms: the greatest.
+        read_mb: read from others per turn, in MB.
+    """
+
+    topology: str
+    peers: float
+    turn_ms: float
+    quick_ms: float
+    slow_ms: float
+    read_mb: float
+
+
+def costs(learners: int, size: int) -> Iterator[Cost]:
+    """Yield what each topology costs with so many learners and numbers per vector."""
+    for name in TOPOLOGIES:
+        topology = make_topology(name, learners, GossipConfig().gossip_weights, SEED)
+        if topology.edges():
+            yield _cost(name, topology, size)
+
+
+def _cost(name: str, topology: Topology, size: int) -> Cost:
+    exchanges = _exchanges(topology, size)
+    spent_ms = []
+    for turn in range(WARM_UP_TURNS + TURNS):
+        for exchange in exchanges:
+            start_s = time.perf_counter()
+            exchange.turn(turn + 1)
+            if turn >= WARM_UP_TURNS:
+                spent_ms.append((time.perf_counter() - start_s) * 1e3)
+    ranks, turns = range(topology.size), range(TURNS)
+    heard = sum(len(topology.in_peers(rank, turn)) for rank in ranks for turn in turns)
+    peers = heard / (len(ranks) * len(turns))
+    read_mb = peers * size * BYTES_PER_NUMBER / 1e6
+    return Cost(name, peers, median(spent_ms), min(spent_ms), max(spent_ms), read_mb)
+
+
+def _exchanges(topology: Topology, size: int) -> list[Exchange]:
+    """Make every learner's side of the exchange, all in this process."""
+    count, config = topology.size, GossipConfig()
+    specs = ControlBlock.specs(count) + MetricsBoard.specs(count, 1)
+    arrays = SharedArrays.create(specs + exchange_specs(config, topology, {"parameters": size}))
+    ControlBlock(arrays).prepare()
+    board, wakeups = MetricsBoard(arrays, count), [Wakeup() for _ in range(count)]
+    exchanges = []
+    for rank in range(count):
+        ControlBlock(arrays).set_alive(rank, True)
+        exchange = Exchange(
+            arrays,
+            rank,
+            topology,
+            config,
+            state={"parameters": torch.randn(size)},
+            gradient=torch.zeros(size),
+            seed=SEED,
+            wakeups=wakeups,
+            row=board.learner(rank),
+            idle=lambda: None,
+        )
+        exchange.begin(0, 0)
+        exchanges.append(exchange)
+    return exchanges
+
+
+def costs_table(found: list[Cost]) -> Table:
+    """Return a line per topology."""
+    result = Table(box=box.SIMPLE, padding=(0, 1))
+    result.add_column("topology")
+    for heading in ("peers mixed", "ms per turn", "min - max", "MB read per turn"):
+        result.add_column(heading, justify="right")
+    for one in found:
+        result.add_row(
+            one.topology,
+            f"{one.peers:.1f}",
+            f"{one.turn_ms:.2f}",
+            f"{one.quick_ms:.2f} - {one.slow_ms:.2f}",
+            f"{one.read_mb:.1f}",
+        )
+    return result

@@ -1,0 +1,81 @@
+"""The ceiling of this machine: what its cores would train if the bare parts were all there is.
+
+    galamp.bench.parts --> milliseconds per agent step of every part on every core
+    ceiling = sum over cores of 1 / (emulate + act + learn)
+
+Gossip, the way between processes, the supervisor and every wait are what galamp adds to that.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean, median
+
+from rich import box
+from rich.table import Table
+
+from galamp.bench.processes import Program, Usage, members, pss_mb
+from galamp.bench.runs import ROOT, START_DEADLINE_S, Measurement, Workload, cores
+from galamp.errors import RunFailed
+
+LIMIT = "limit"
+FRAMES_PER_STEP = 4
+
+
+@dataclass
+class Limit:
+    """The bare parts, measured as a system is.
+
+    Attributes:
+        rounds: milliseconds per agent step of every part, the mean over cores; one per round.
+    """
+
+    workload: Workload
+    name: str = LIMIT
+    rounds: list[dict[str, float]] = field(default_factory=list)
+
+    def measure(self, number: int, *, seconds: float, warm_up_s: float) -> Measurement:
+        """Run the parts on all cores; see `galamp.bench.runs.measure`.
+
+        Raises:
+            RunFailed: they could not be measured.
+        """
+        work = self.workload
+        command = [
+            *(sys.executable, "-m", "galamp.bench.parts", "--env-id", work.env_id),
+            *("--num-envs", work.num_envs, "--network", work.network, "--seconds", seconds),
+        ]
+        with (
+            tempfile.TemporaryDirectory(prefix="galamp-bench-") as folder,
+            Program(command, ROOT, Path(folder, "output.log")) as program,
+        ):
+            if program.ends_within(warm_up_s + seconds / 2):
+                raise RunFailed(f"{self.name}: {program.last_words()}")
+            before, pids = Usage.of(program.session), members(program.session)
+            weight = pss_mb(pids)
+            program.ends_within(seconds / 2)
+            shares = Usage.of(program.session).shares_since(before, cores())
+            if program.wait(START_DEADLINE_S + seconds) != 0:
+                raise RunFailed(f"{self.name}: {program.last_words()}")
+            each = json.loads(program.last_words())
+        self.rounds.append({part: mean(one[part] for one in each) for part in each[0]})
+        rate = sum(1e3 / sum(one.values()) for one in each)
+        frames = rate * FRAMES_PER_STEP
+        return Measurement(self.name, number, rate, frames, seconds, weight, len(pids), *shares)
+
+
+def parts_table(rounds: Sequence[dict[str, float]]) -> Table:
+    """Return what every part costs: the median over the rounds, and the spread."""
+    result = Table(box=box.SIMPLE, padding=(0, 1))
+    result.add_column("bare part, per core")
+    result.add_column("ms per agent step", justify="right")
+    result.add_column("min - max", justify="right")
+    for part in rounds[0]:
+        costs = [each[part] for each in rounds]
+        result.add_row(part, f"{median(costs):.3f}", f"{min(costs):.3f} - {max(costs):.3f}")
+    return result
