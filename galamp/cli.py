@@ -1,7 +1,7 @@
 """The command line: words to a RunConfig, an outcome to an exit code.
 
-Only `config` and `errors` are imported at the top: every spawned child imports this module once
-more, and `--help` must not wait for torch.
+Only what is light is imported at the top: every child imports this module once more, and `--help`
+must not wait for torch.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import galamp
 from galamp.config import RunConfig, from_dict, from_settings
 from galamp.errors import EXIT_SIGINT, EXIT_USAGE, GalampError, UserError, did_you_mean
+from galamp.forking import settle_libraries, start_server
 from galamp.options import AUTO, Setting, check, settings
 
 SECTION_TITLES = {
@@ -52,7 +53,10 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    options = build_parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words[:1] == ["run"]:
+        settle_libraries()  # the parser loads numpy
+    options = build_parser().parse_args(words)
     try:
         code = int(options.command(options))
         sys.stdout.flush()  # so that a reader who has left is noticed here, not at exit
@@ -193,8 +197,6 @@ def _stored_values(folder: Path) -> dict[tuple[str, str], Any]:
 def run_command(options: argparse.Namespace) -> int:
     """`galamp run`."""
     config = config_from(options)
-    from galamp.forking import start_server
-
     start_server()  # it loads while this process does
     from galamp.training import train
 

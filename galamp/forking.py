@@ -10,9 +10,6 @@ while the supervisor does.
 
 from __future__ import annotations
 
-import multiprocessing
-import multiprocessing.forkserver
-import multiprocessing.util
 import os
 from typing import Final
 
@@ -34,13 +31,24 @@ ALLOCATOR_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 every update, and keeping their pages spares the kernel from handing them out anew."""
 
 
-def start_server() -> None:
-    """Start the server, unless it runs; it ends with this process, however this one ends."""
+def settle_libraries() -> None:
+    """Have libraries that load from now on, here and in children, leave the cores to learners.
+
+    To be called before numpy loads: its threads would wait for one another on cores that are busy.
+    """
     for name in THREAD_VARIABLES:
         os.environ[name] = "1"
     for name in ALLOCATOR_VARIABLES:
         os.environ.setdefault(name, str(2**30))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def start_server() -> None:
+    """Start the server, unless it runs; it ends with this process, however this one ends."""
+    import multiprocessing.forkserver  # for a run only, not for every command
+    import multiprocessing.util
+
+    settle_libraries()
     os.environ[SUPERVISOR] = str(os.getpid())
     os.environ[FOLDER] = multiprocessing.util.get_temp_dir()
     multiprocessing.get_context(METHOD).set_forkserver_preload([PRELOAD])
