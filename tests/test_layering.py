@@ -21,7 +21,7 @@ PACKAGE = ROOT / "galamp"
 LAYERS = """
     errors
     options
-    config snapshot display storage evaluation display.text storage.disk storage.strict_json
+    flags config snapshot display storage evaluation display.text storage.disk storage.strict_json
     shm storage.identity parameters models forking
     plan worker
     control metrics rollouts storage.runfolder storage.runlogs storage.checkpoint_format
@@ -64,6 +64,7 @@ LAYERS = """
     __main__
     bench bench.processes bench.parts bench.exchanges
     bench.peer_scripts bench.peer_scripts.plain_loop bench.peer_scripts.sb3_a2c
+    bench.peer_scripts.sample_factory_appo
     bench.runs
     bench.peers bench.tables bench.limit
     bench.cli

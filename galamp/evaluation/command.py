@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from galamp.errors import EXIT_OK, EXIT_SIGINT
-from galamp.options import Setting, check, option, settings
+from galamp.flags import add_flags, settings_from
+from galamp.options import option
 
 EACH: Literal["each"] = "each"
 """The word for every learner, and the mean of all."""
@@ -76,38 +77,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "path", metavar="RUN_OR_CHECKPOINT", type=Path, help="run folder, or one of its checkpoints"
     )
-    for setting in settings(EvaluationConfig):
-        _add_option(parser, setting)
-
-
-def _add_option(parser: argparse.ArgumentParser, setting: Setting) -> None:
-    text = setting.option.help
-    if setting.kind is bool:
-        parser.add_argument(
-            setting.flag, action=argparse.BooleanOptionalAction, default=setting.default, help=text
-        )
-        return
-    if setting.default not in (None, ""):
-        text += f" (default: {setting.default})"
-    metavar = {int: "N", float: "X", str: "TEXT"}[setting.kind]
-    if setting.option.choices:
-        metavar = "{" + ",".join(setting.option.choices) + "}"
-    parser.add_argument(setting.flag, metavar=metavar, default=setting.default, help=text)
-
-
-def config_from(options: argparse.Namespace) -> EvaluationConfig:
-    """Return the checked settings.
-
-    Raises:
-        UserError: a wrong value.
-    """
-    values = {s.name: check(s, getattr(options, s.name)) for s in settings(EvaluationConfig)}
-    return EvaluationConfig(**values)
+    add_flags(parser, EvaluationConfig)
 
 
 def eval_command(options: argparse.Namespace) -> int:
     """`galamp eval`."""
-    config = config_from(options)
+    config = settings_from(options, EvaluationConfig)
     # Read when torch loads: its waiting threads would spin on the cores that the emulator needs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     done = [0]

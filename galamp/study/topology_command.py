@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from galamp.errors import EXIT_OK, UserError, did_you_mean
-from galamp.options import MOST_CHARACTERS_SHOWN, Setting, check, option, settings
+from galamp.flags import add_flags, settings_from
+from galamp.options import MOST_CHARACTERS_SHOWN, option
 
 if TYPE_CHECKING:
     from galamp.study.plan_of_graph import Plan
@@ -59,38 +60,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name", metavar="NAME", help="a gossip graph, such as ring or exponential, or file:PATH"
     )
-    for setting in settings(TopologyConfig):
-        _add_option(parser, setting)
-
-
-def _add_option(parser: argparse.ArgumentParser, setting: Setting) -> None:
-    text = setting.option.help
-    if setting.kind is bool:
-        parser.add_argument(
-            setting.flag, action=argparse.BooleanOptionalAction, default=setting.default, help=text
-        )
-        return
-    if setting.default != "":
-        text += f" (default: {setting.default})"
-    metavar = {int: "N", float: "X", str: "TEXT"}[setting.kind]
-    if setting.option.choices:
-        metavar = "{" + ",".join(setting.option.choices) + "}"
-    parser.add_argument(setting.flag, metavar=metavar, default=setting.default, help=text)
-
-
-def config_from(options: argparse.Namespace) -> TopologyConfig:
-    """Return the checked settings.
-
-    Raises:
-        UserError: a wrong value.
-    """
-    values = {s.name: check(s, getattr(options, s.name)) for s in settings(TopologyConfig)}
-    return TopologyConfig(**values)
+    add_flags(parser, TopologyConfig)
 
 
 def topology_command(options: argparse.Namespace) -> int:
     """`galamp topology`."""
-    config = config_from(options)
+    config = settings_from(options, TopologyConfig)
     picture = _new_file(config)
     # Read when numpy loads: on a busy machine its waiting threads take ten times as long as one.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
