@@ -75,6 +75,12 @@ class AlgorithmConfig:
         low=0.0,
         high=1e6,
     )
+    precision: str = option(
+        "float32",
+        "numbers that the network computes with; weights, gradients and gossip stay float32. bf16 "
+        "is for GPUs, and for CPUs that have it (avx512_bf16): on others it is slower",
+        names=("float32", "bf16"),
+    )
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import os
 import re
 import resource
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -84,6 +85,13 @@ def inspect_machine(device: str) -> Machine:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     descriptors = 2**20 if hard == resource.RLIM_INFINITY else hard
     return Machine(tuple(sorted(os.sched_getaffinity(0))), gpus, descriptors)
+
+
+def lacks_bf16() -> bool:
+    """Whether this machine's processor computes bf16 slower than float32: it has no such units."""
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    flags = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "")
+    return not any(name in flags.split() for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def make_plan(config: RunConfig, machine: Machine) -> Plan:

@@ -25,7 +25,7 @@ from galamp.environments import canonical_env_id, finish_probe, start_probe
 from galamp.forking import start_server
 from galamp.gossip.topologies import FILE, make_topology
 from galamp.gossip.topologies.base import Topology
-from galamp.plan import Plan, inspect_machine, make_plan
+from galamp.plan import Plan, inspect_machine, lacks_bf16, make_plan
 from galamp.recorder import Recorder
 from galamp.resuming import Former, first_entry, graph_file, load_former, take_over
 from galamp.saving import Saver
@@ -143,6 +143,8 @@ def _tell_choices(plan: Plan, recorder: Recorder) -> None:
         f"{len(plan.learners)} learners of {config.environment.num_envs} simulators on "
         f"{config.resources.device}, learning rate {config.algorithm.learning_rate:.3g}"
     )
+    if config.algorithm.precision == "bf16" and config.resources.device == "cpu" and lacks_bf16():
+        recorder.tell("--precision bf16: this processor has no units for it; float32 is faster")
 
 
 def _stored_config(plan: Plan, arena: Arena) -> dict[str, Any]:

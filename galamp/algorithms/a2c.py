@@ -22,6 +22,7 @@ from galamp.config import AlgorithmConfig
 from galamp.models import ActorCritic, ConvActorCritic
 from galamp.parameters import FlatParameters
 
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 SMALLEST_VARIANCE = 1e-8
 """Variance of the returns below which the share that the values explain means nothing."""
 
@@ -107,7 +108,7 @@ class A2C(Algorithm):
             eps=config.rmsprop_eps,
             initial=config.rmsprop_initial,
         )
-        self._tape: Tape = ReplayTape(model, self.parameters)
+        self._tape: Tape = ReplayTape(model, self.parameters, PRECISIONS[config.precision])
         self.generator = torch.Generator(device).manual_seed(seed)
         self.version = 0
 
@@ -115,7 +116,7 @@ class A2C(Algorithm):
         """Keep what acting computes of rollouts [steps, lanes], where that can be kept."""
         on_cpu = self.parameters.data.device.type == "cpu"
         if on_cpu and isinstance(self._model, ConvActorCritic) and self._model.scale != 1.0:
-            self._tape = ConvTape(self._model, steps, lanes)
+            self._tape = ConvTape(self._model, steps, lanes, PRECISIONS[self._config.precision])
 
     def act(self, observations: Tensor, place: Place | None = None) -> Tensor:
         """Return sampled actions [B] int64; see `Algorithm.act`."""

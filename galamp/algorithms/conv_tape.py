@@ -4,8 +4,9 @@ For CPUs. The same layers as `ConvActorCritic.forward`, each result put where th
 
     images --conv1--> first --conv2--> second --conv3--> third --hidden--> hidden --heads--> outputs
 
-all [T+1, B, ...] in channels-last order. The backward pass takes the whole rollout as one batch
-and writes every gradient once, straight into the flat vector, which need not be zeroed before.
+all [T+1, B, ...] in channels-last order; in bfloat16 where that is asked for, but for the heads,
+whose outputs are float32, as the parameters are. The backward pass takes the whole rollout as one
+batch and writes every gradient once, straight into the flat vector, which need not be zeroed.
 """
 
 from __future__ import annotations
@@ -39,21 +40,41 @@ class Layers(NamedTuple):
         return Layers(*(layer[:steps].flatten(0, 1) for layer in self))
 
 
+class Pair(NamedTuple):
+    """A layer's weight and bias."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+class Weights(NamedTuple):
+    """Weight and bias of the four layers below the heads, as the network computes with them."""
+
+    conv1: Pair
+    conv2: Pair
+    conv3: Pair
+    hidden: Pair
+
+
 class ConvTape(Tape):
     """Keeps the activations of one rollout of bytes, [T+1, B]; the last row is what follows it."""
 
-    def __init__(self, model: ConvActorCritic, steps: int, lanes: int) -> None:
-        """Make room for rollouts of `steps` x `lanes`."""
+    def __init__(
+        self, model: ConvActorCritic, steps: int, lanes: int, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Make room for rollouts of `steps` x `lanes`, computed in `dtype`."""
         assert model.scale != 1.0, "lost floats may be NaN, which no mask stops; bytes are never"
-        self._model, self._steps, self._lanes = model, steps, lanes
-        self._layers = _room(model, steps + 1, lanes)
+        self._model, self._steps, self._dtype = model, steps, dtype
+        self._layers = _room(model, steps + 1, lanes, dtype)
         self._kept = torch.zeros(steps, lanes, dtype=torch.bool)
         self._leaf = self._layers.outputs[:steps]
+        self._weights: Weights | None = None
 
     def act(self, observations: Tensor, place: Place | None) -> Tensor:
         """Return the logits and keep everything; see `Tape.act`."""
         if place is None:
-            return self._pass(observations, _room(self._model, 1, len(observations)).before(1))[0]
+            room = _room(self._model, 1, len(observations), self._dtype)
+            return self._pass(observations, room.before(1))[0]
         logits, _ = self._pass(observations, self._layers.at(*place))
         self._kept[place] = True
         return logits
@@ -74,56 +95,73 @@ class ConvTape(Tape):
         """Go back through every layer; see `Tape.backward`."""
         (gradient,) = torch.autograd.grad(loss, (self._leaf,))
         with torch.inference_mode():
-            self._back(gradient.flatten(0, 1), self._layers.before(self._steps))
+            self._back(gradient.flatten(0, 1), self._layers.before(self._steps), self._present())
 
     def forget(self) -> None:
         """Keep nothing; see `Tape.forget`."""
         self._kept.fill_(False)
+        self._weights = None
+
+    def _present(self) -> Weights:
+        """Return the weights in the type that is computed with, made anew after every update."""
+        if self._weights is None:
+            model, dtype = self._model, self._dtype
+            layers = (model.conv1, model.conv2, model.conv3, model.hidden)
+            weights = (model.scaled_weight(), *(layer.weight for layer in layers[1:]))
+            pairs = zip(weights, (layer.bias for layer in layers), strict=True)
+            self._weights = Weights(*(Pair(w.to(dtype), _known(b).to(dtype)) for w, b in pairs))
+        return self._weights
 
     def _pass(self, observations: Tensor, to: Layers) -> tuple[Tensor, Tensor]:
         """Compute logits [b, A] and values [b] of bytes [b, ...], every layer into its place."""
         model = self._model
         with torch.inference_mode():
+            with_ = self._present()
             model.channels_last_into(observations, to.images)
-            x = _convolve(to.images, model.conv1, model.scaled_weight(), to.first)
-            x = _convolve(x, model.conv2, model.conv2.weight, to.second)
-            x = _convolve(x, model.conv3, model.conv3.weight, to.third)
-            weight, bias = model.hidden.weight, model.hidden.bias
+            x = _convolve(to.images, with_.conv1, model.conv1.stride, to.first)
+            x = _convolve(x, with_.conv2, model.conv2.stride, to.second)
+            x = _convolve(x, with_.conv3, model.conv3.stride, to.third)
+            weight, bias = with_.hidden
             torch.addmm(bias, x.flatten(1), weight.t(), out=to.hidden).relu_()
-            torch.addmm(model.heads.bias, to.hidden, model.heads.weight.t(), out=to.outputs)
+            hidden = to.hidden.to(torch.float32)
+            torch.addmm(model.heads.bias, hidden, model.heads.weight.t(), out=to.outputs)
             return to.outputs[:, :-1], to.outputs[:, -1]
 
-    def _back(self, gradient: Tensor, layers: Layers) -> None:
+    def _back(self, gradient: Tensor, layers: Layers, weights: Weights) -> None:
         """Fill all gradients from that of the outputs, [N, A + 1]."""
         model = self._model
-        gradient = _back_linear(gradient, layers.hidden, model.heads)
-        gradient = _rectified(gradient, layers.hidden)
-        gradient = _back_linear(gradient, layers.third.flatten(1), model.hidden)
-        gradient = _rectified(gradient.view_as(layers.third), layers.third)
-        gradient = _back_convolution(gradient, layers.second, model.conv3, model.conv3.weight)
+        hidden, third = layers.hidden, layers.third
+        gradient = _back_linear(
+            gradient, hidden.to(torch.float32), model.heads, model.heads.weight
+        ).to(self._dtype)
+        gradient = _rectified(gradient, hidden)
+        gradient = _back_linear(gradient, third.flatten(1), model.hidden, weights.hidden.weight)
+        gradient = _rectified(gradient.view_as(third), third)
+        gradient = _back_convolution(gradient, layers.second, model.conv3, weights.conv3.weight)
         gradient = _rectified(gradient, layers.second)
-        gradient = _back_convolution(gradient, layers.first, model.conv2, model.conv2.weight)
+        gradient = _back_convolution(gradient, layers.first, model.conv2, weights.conv2.weight)
         gradient = _rectified(gradient, layers.first)
-        weight = model.scaled_weight()
+        weight = weights.conv1.weight
         _back_convolution(gradient, layers.images, model.conv1, weight, to_input=False)
         _grad(model.conv1.weight).mul_(model.scale)
 
 
-def _room(model: ConvActorCritic, steps: int, lanes: int) -> Layers:
-    """Allocate every layer's results, [steps, lanes, ...] float32."""
+def _room(model: ConvActorCritic, steps: int, lanes: int, dtype: torch.dtype) -> Layers:
+    """Allocate every layer's results, [steps, lanes, ...]."""
     height, width = model.image_size
-    sizes = [(height, width, model.conv1.in_channels)]
+    room = [torch.zeros(steps, lanes, height, width, model.conv1.in_channels, dtype=dtype)]
     for layer in (model.conv1, model.conv2, model.conv3):
         kernel, stride = layer.kernel_size[0], layer.stride[0]
         height, width = ((side - kernel) // stride + 1 for side in (height, width))
-        sizes.append((height, width, layer.out_channels))
-    vectors = [(model.hidden.out_features,), (model.heads.out_features,)]
-    return Layers(*(torch.zeros(steps, lanes, *size) for size in (*sizes, *vectors)))
+        room.append(torch.zeros(steps, lanes, height, width, layer.out_channels, dtype=dtype))
+    room.append(torch.zeros(steps, lanes, model.hidden.out_features, dtype=dtype))
+    room.append(torch.zeros(steps, lanes, model.heads.out_features))
+    return Layers(*room)
 
 
-def _convolve(x: Tensor, layer: nn.Conv2d, weight: Tensor, to: Tensor) -> Tensor:
+def _convolve(x: Tensor, by: Pair, stride: tuple[int, ...], to: Tensor) -> Tensor:
     """Convolve [b, H, W, C] and rectify into `to`, which is returned."""
-    result = F.conv2d(_channels_first(x), weight, layer.bias, layer.stride)
+    result = F.conv2d(_channels_first(x), by.weight, by.bias, stride)
     torch.clamp_min(result, 0.0, out=_channels_first(to))
     return to
 
@@ -134,11 +172,14 @@ def _rectified(gradient: Tensor, result: Tensor) -> Tensor:
     return back
 
 
-def _back_linear(gradient: Tensor, x: Tensor, layer: nn.Linear) -> Tensor:
+def _back_linear(gradient: Tensor, x: Tensor, layer: nn.Linear, weight: Tensor) -> Tensor:
     """Fill the layer's gradients; return that of its input `x` [N, I]."""
-    torch.mm(gradient.t(), x, out=_grad(layer.weight))
-    torch.sum(gradient, 0, out=_grad(layer.bias))
-    return gradient @ layer.weight
+    if gradient.dtype is torch.float32:
+        torch.mm(gradient.t(), x, out=_grad(layer.weight))
+    else:
+        _grad(layer.weight).copy_(gradient.t() @ x)
+    torch.sum(gradient, 0, dtype=torch.float32, out=_grad(layer.bias))
+    return gradient @ weight
 
 
 def _back_convolution(
@@ -161,6 +202,9 @@ def _channels_first(x: Tensor) -> Tensor:
 
 
 def _grad(parameter: Tensor | None) -> Tensor:
-    assert parameter is not None
-    assert parameter.grad is not None
-    return parameter.grad
+    return _known(_known(parameter).grad)
+
+
+def _known(tensor: Tensor | None) -> Tensor:
+    assert tensor is not None
+    return tensor

@@ -62,25 +62,34 @@ class Tape(ABC):
 
 
 class ReplayTape(Tape):
-    """Keeps nothing: the update computes the forward pass again, as one batch. For any network."""
+    """Keeps nothing: the update computes the forward pass again, as one batch. For any network.
 
-    def __init__(self, model: ActorCritic, parameters: FlatParameters) -> None:
-        self._model, self._parameters = model, parameters
+    Where another type than float32 is asked for, PyTorch's autocast chooses what is computed in it.
+    """
+
+    def __init__(
+        self,
+        model: ActorCritic,
+        parameters: FlatParameters,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """Go through `model`, whose gradients are those of `parameters`, in `dtype`."""
+        self._model, self._parameters, self._dtype = model, parameters, dtype
 
     def act(self, observations: Tensor, place: Place | None) -> Tensor:
         """Return the logits; see `Tape.act`."""
         with torch.inference_mode():
-            return self._model(observations)[0]  # type: ignore[no-any-return]
+            return self._pass(observations)[0]
 
     def values(self, observations: Tensor) -> Tensor:
         """Return the values; see `Tape.values`."""
         with torch.no_grad():
-            return self._model(observations)[1]  # type: ignore[no-any-return]
+            return self._pass(observations)[1]
 
     def outputs(self, observations: Tensor) -> Outputs:
         """Compute everything again, with gradient; see `Tape.outputs`."""
         steps, lanes = observations.shape[:2]
-        logits, values = self._model(observations.flatten(0, 1))
+        logits, values = self._pass(observations.flatten(0, 1))
         return Outputs(logits.view(steps, lanes, -1), values.view(steps, lanes))
 
     def backward(self, loss: Tensor) -> None:
@@ -90,3 +99,11 @@ class ReplayTape(Tape):
 
     def forget(self) -> None:
         """Nothing was kept."""
+
+    def _pass(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits [B, A] and values [B], float32."""
+        if self._dtype is torch.float32:
+            return self._model(observations)  # type: ignore[no-any-return]
+        with torch.autocast(observations.device.type, self._dtype):
+            logits, values = self._model(observations)
+        return logits.float(), values.float()
