@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from rich import box
 from rich.table import Table
 
 from galamp.bench.processes import Program, Usage, members, pss_mb
-from galamp.bench.runs import ROOT, START_DEADLINE_S, Measurement, Workload, cores
+from galamp.bench.runs import POLL_S, ROOT, START_DEADLINE_S, Measurement, Workload, cores
 from galamp.errors import RunFailed
 
 LIMIT = "limit"
@@ -48,18 +49,18 @@ class Limit:
         work = self.workload
         command = [
             *(sys.executable, "-m", "galamp.bench.parts", "--env-id", work.env_id),
-            *("--num-envs", work.num_envs, "--network", work.network, "--seconds", seconds),
+            *("--num-envs", work.num_envs, "--network", work.network),
+            *("--seconds", warm_up_s + seconds),
         ]
         with (
             tempfile.TemporaryDirectory(prefix="galamp-bench-") as folder,
             Program(command, ROOT, Path(folder, "output.log")) as program,
         ):
-            if program.ends_within(warm_up_s + seconds / 2):
-                raise RunFailed(f"{self.name}: {program.last_words()}")
-            before, pids = Usage.of(program.session), members(program.session)
-            weight = pss_mb(pids)
-            program.ends_within(seconds / 2)
-            shares = Usage.of(program.session).shares_since(before, cores())
+            pids = self._started(program)
+            program.ends_within(warm_up_s)
+            before = Usage.of(program.session)
+            program.ends_within(seconds)
+            weight, shares = pss_mb(pids), Usage.of(program.session).shares_since(before, cores())
             if program.wait(START_DEADLINE_S + seconds) != 0:
                 raise RunFailed(f"{self.name}: {program.last_words()}")
             each = json.loads(program.last_words())
@@ -67,6 +68,14 @@ class Limit:
         rate = sum(1e3 / sum(one.values()) for one in each)
         frames = rate * FRAMES_PER_STEP
         return Measurement(self.name, number, rate, frames, seconds, weight, len(pids), *shares)
+
+    def _started(self, program: Program) -> list[int]:
+        """Return all its processes, once there is one for every core."""
+        until_s = time.monotonic() + START_DEADLINE_S
+        while len(pids := members(program.session)) <= cores():
+            if program.ends_within(POLL_S) or time.monotonic() > until_s:
+                raise RunFailed(f"{self.name}: {program.last_words()}")
+        return pids
 
 
 def parts_table(rounds: Sequence[dict[str, float]]) -> Table:
