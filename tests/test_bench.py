@@ -353,6 +353,7 @@ def test_table_of_one_system() -> None:
         ("run --json /no/such/folder/rows", "cannot be written"),
         ("peers --peer stable-baseline", "did you mean stable-baselines3"),
         ("peers --network gala", "stable-baselines3 trains nature only"),
+        ("peers --peer sample-factory --network gala", "sample-factory trains nature only"),
     ],
 )
 def test_wrong_options(words: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -387,7 +388,7 @@ def test_run_and_rows(
     assert [r["round"] for r in rows] == [1, 2]
     assert rows[0]["agent_steps_per_s"] == 100
     assert rows[0]["machine"]["cores"] == runs.cores()
-    assert rows[0]["what"].startswith("ALE/Pong-v5, network nature, 16 simulators in all")
+    assert rows[0]["what"].startswith("ALE/Pong-v5, network nature, 32 simulators in all")
     assert re.fullmatch("unknown|[0-9a-f]{10,}(-dirty)?", rows[0]["commit"])
 
 
@@ -440,6 +441,28 @@ def test_environment_is_made_once(steps: list[str], tmp_path: Path) -> None:
     assert steps == [*whole, "create environment", "install torch", "install needy==2"]
     assert peers.prepare(peers.PEERS["plain-loop"], cli.say) == Path(sys.executable)
     assert len(steps) == 6
+
+
+def test_exceptions_are_installed_last_and_unconstrained(
+    steps: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[list[str]] = []
+    stand_in = peers._step
+
+    def step(peer: peers.Peer, what: str, command: list[object], say: peers.Say) -> None:
+        taken.append([str(word) for word in command])
+        stand_in(peer, what, command, say)
+
+    monkeypatch.setattr(peers, "_step", step)
+    stubborn = replace(NEEDY, exceptions=("numpy==0",))
+    peers.prepare(stubborn, cli.say)
+    assert steps[2:] == ["install needy==1", "install numpy==0"]
+    assert taken[-2][-4:] == ["-c", str(peers.CONSTRAINTS), "needy==1", "more"]
+    assert taken[-1][-2:] == ["install", "numpy==0"]
+    peers.prepare(stubborn, cli.say)
+    assert len(taken) == 4
+    peers.prepare(NEEDY, cli.say)  # without the exception it is another environment
+    assert len(taken) == 7
 
 
 def test_environment_heals(steps: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from galamp.bench import cli
+from galamp.bench import cli, nvml, tables
 from galamp.bench.exchanges import costs, costs_table
 from galamp.bench.limit import Limit, parts_table
+from galamp.bench.nvml import Gauge, GpuUse
 from galamp.bench.parts import PARTS, Parts, block
-from galamp.bench.runs import Workload
+from galamp.bench.runs import Measurement, Workload
 from galamp.errors import RunFailed
 
 CARTPOLE = Workload("CartPole-v1", "", learners=1, num_envs=4, network="mlp")
@@ -76,3 +82,77 @@ def test_wrong_lists_are_refused(words: str, capsys: pytest.CaptureFixture[str])
 def test_gossip_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["gossip", "--learners", "4", "--parameters", "100"]) == 0
     assert "random-pairs" in capsys.readouterr().out
+
+
+class FakeNvml:
+    """One GPU that draws 200 W and works half of the time."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, gpus: int) -> None:
+        self.gpus, self.clock_s = gpus, 100.0
+
+    def nvmlInit(self) -> None:
+        if self.gpus < 0:
+            raise self.NVMLError("Driver Not Loaded")
+
+    def nvmlDeviceGetCount(self) -> int:
+        return self.gpus
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def nvmlDeviceGetName(self, device: int) -> bytes:
+        return b"GPU %d" % device
+
+    def nvmlDeviceGetUtilizationRates(self, device: int) -> SimpleNamespace:
+        return SimpleNamespace(gpu=40 + 20 * device)
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, device: int) -> int:
+        return int(self.clock_s * 200 * 1000)
+
+
+def test_power_is_the_energy_over_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeNvml(2)
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    monkeypatch.setattr(nvml.time, "monotonic", lambda: fake.clock_s)
+    gauge = Gauge()
+    assert gauge.names == "GPU 0, GPU 1"
+    gauge.start()
+    gauge.look()
+    fake.clock_s += 10.0
+    assert gauge.used(frames_per_s=8000.0) == GpuUse(
+        utilisation=pytest.approx(0.5), watts=pytest.approx(400), frames_per_joule=pytest.approx(20)
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "says"),
+    [(FakeNvml(-1), "Driver Not Loaded"), (FakeNvml(0), "NVML finds none"), (None, "pip install")],
+)
+def test_without_a_gpu_the_bench_says_so(
+    module: FakeNvml | None,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", module)
+    assert cli.main(["gpu"]) == 2
+    told = capsys.readouterr().err
+    assert says in told
+    assert told.count("\n") == 1
+
+
+def test_uneven_simulators_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["gpu", "--learners", "3", "--simulators", "16"]) == 2
+    assert "multiple of --learners 3" in capsys.readouterr().err
+
+
+def test_gpu_columns_are_shown_where_measured() -> None:
+    plain = Measurement("limit", 1, 100.0, 400.0, 1.0, 1.0, 1, 0.5, 0.0)
+    used = replace(plain, system="1 learners", gpu=GpuUse(0.5, 300.0, 12.34))
+    shown = io.StringIO()
+    tables.console(shown).print(tables.table([used, plain], "1 learners"))
+    assert re.search(r"1 learners .* 50 % +300 +12\.3", shown.getvalue())
+    assert "watts" not in str([c.header for c in tables.table([plain], "limit").columns])

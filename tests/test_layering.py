@@ -62,7 +62,7 @@ LAYERS = """
     study.audit_command study.topology_command
     cli
     __main__
-    bench bench.processes bench.parts bench.exchanges
+    bench bench.processes bench.parts bench.exchanges bench.nvml
     bench.peer_scripts bench.peer_scripts.plain_loop bench.peer_scripts.sb3_a2c
     bench.peer_scripts.sample_factory_appo
     bench.runs

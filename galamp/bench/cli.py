@@ -4,6 +4,7 @@ bin/bench run      galamp alone, repeated
 bin/bench limit    galamp and the bare parts of training, taking turns
 bin/bench scale    galamp with more and more learners and simulators
 bin/bench gossip   publishing and mixing, per topology
+bin/bench gpu      one learner on a GPU against several, with the power they draw
 bin/bench peers    galamp and its peers, taking turns
 """
 
@@ -17,6 +18,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn, TextIO
 
@@ -25,12 +27,14 @@ import torch
 from galamp.bench import peers, tables
 from galamp.bench.exchanges import costs, costs_table
 from galamp.bench.limit import Limit, parts_table
+from galamp.bench.nvml import Gauge
 from galamp.bench.runs import (
     GALAMP,
     Measurable,
     Measurement,
     Workload,
     alternation,
+    cores,
     galamp_system,
 )
 from galamp.cli import Parser
@@ -38,6 +42,7 @@ from galamp.environments import ATARI, canonical_env_id, rom_name
 from galamp.errors import EXIT_OK, EXIT_SIGINT, GalampError, UserError
 
 NETWORKS = ("nature", "gala")
+PRECISIONS = ("float32", "bf16")
 NATURE_PARAMETERS = 1_686_693
 """Of the Nature network with Breakout's four actions."""
 
@@ -73,7 +78,7 @@ def say(text: str) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = Parser(prog="bin/bench", description="Measure speed on the CPU.")
+    parser = Parser(prog="bin/bench", description="Measure speed.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     for name, (text, add_options, command) in COMMANDS.items():
         one = commands.add_parser(
@@ -93,14 +98,14 @@ def add_measuring(parser: argparse.ArgumentParser) -> None:
     add("--num-envs", metavar="N", type=_count, default=16, help=text)
 
 
-def add_timing(parser: argparse.ArgumentParser) -> None:
+def add_timing(parser: argparse.ArgumentParser, *, seconds: float = 30.0, repeats: int = 3) -> None:
     """Add what is trained, for how long and how often."""
     add = parser.add_argument
     add("--game", metavar="NAME", default="Breakout", help="Atari game")
     add("--network", choices=NETWORKS, default="nature", help="network that is trained")
-    add("--seconds", metavar="S", type=_duration, default=30.0, help="measured per repetition")
+    add("--seconds", metavar="S", type=_duration, default=seconds, help="measured per repetition")
     add("--warm-up", metavar="S", type=_duration, default=8.0, help="left out before that")
-    add("--repeats", metavar="N", type=_count, default=3, help="repetitions")
+    add("--repeats", metavar="N", type=_count, default=repeats, help="repetitions")
     add("--json", metavar="FILE", type=Path, help="append one JSON row per measurement")
 
 
@@ -118,6 +123,15 @@ def add_gossip(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--learners", metavar="N", type=_count, default=8, help="learners")
     add("--parameters", metavar="P", type=_count, default=NATURE_PARAMETERS, help="per vector")
+
+
+def add_gpu(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gpu`: as they are, all of it takes less than 9 minutes."""
+    add_timing(parser, seconds=20.0, repeats=1)
+    add = parser.add_argument
+    add("--learners", metavar="N,N,...", type=_counts, default=(1, 2, 4, 8), help="learners")
+    text = "simulators of all learners together"
+    add("--simulators", metavar="N", type=_count, default=128, help=text)
 
 
 def add_peers(parser: argparse.ArgumentParser) -> None:
@@ -170,6 +184,31 @@ def scale_command(options: argparse.Namespace) -> None:
     what = f"{options.game}, network {options.network}, learners x simulators of each"
     with rows_file(options.json) as rows:
         compare(systems, what, options, rows, subject=systems[0].name)
+
+
+def gpu_command(options: argparse.Namespace) -> None:
+    """`bin/bench gpu`."""
+    uneven = [n for n in options.learners if options.simulators % n]
+    if uneven:
+        raise UserError(
+            f"--simulators {options.simulators}: expected a multiple of --learners {uneven[0]}"
+        )
+    gauge = Gauge()
+    systems: list[Measurable] = []
+    for precision in PRECISIONS:
+        for n in options.learners:
+            workload = workload_from(options, n, options.simulators // n)
+            more = ("--device", "cuda", "--precision", precision)
+            system = galamp_system(workload, f"{n} learners, {precision}", more=more)
+            systems.append(replace(system, gauge=gauge))
+    limit = Limit(workload_from(options, 1, options.simulators // cores() or 1))
+    what = f"{options.game}, network {options.network}, {options.simulators} simulators in all"
+    with rows_file(options.json) as rows:
+        what = f"{what}, {gauge.names}"
+        compare([*systems, limit], what, options, rows, subject=systems[0].name)
+    console = tables.console(sys.stdout)
+    console.print("limit: all parts on the CPU. Emulation alone is what a GPU could leave of it:")
+    console.print(parts_table(limit.rounds))
 
 
 def gossip_command(options: argparse.Namespace) -> None:
@@ -272,6 +311,7 @@ COMMANDS: dict[str, Command] = {
     "limit": ("galamp and the bare parts of training, in turns", add_measuring, limit_command),
     "scale": ("more and more learners and simulators", add_scale, scale_command),
     "gossip": ("publishing and mixing, per topology", add_gossip, gossip_command),
+    "gpu": ("one learner on a GPU against several", add_gpu, gpu_command),
     "peers": ("galamp and its peers, taking turns", add_peers, peers_command),
 }
 """Name -> one line of help, what adds its options, and what runs it."""

@@ -44,12 +44,14 @@ class Peer:
         networks: which of galamp's networks it can train.
         requirements: what pip installs for it, in this order; nothing where galamp's own
             environment will do.
+        exceptions: what it installs after that against galamp's tested versions.
     """
 
     name: str
     script: str
     networks: tuple[str, ...]
     requirements: tuple[str, ...] = ()
+    exceptions: tuple[str, ...] = ()
 
 
 PEERS = {
@@ -70,14 +72,16 @@ PEERS = {
             script="sample_factory_appo.py",
             networks=("nature",),
             # Its metadata wants gymnasium below 1.0 and numpy below 2.0, and would bring an older
-            # emulator with them. It runs with the tested ones, so it is installed without what it
-            # asks for, and what it really imports is named here.
+            # emulator with them. It runs with the tested emulator, so it is installed without what
+            # it asks for, and what it really imports is named here.
             requirements=(
                 "torch",
                 "sample-factory==2.1.1 --no-deps",
                 "gymnasium[atari] ale-py opencv-python signal-slot-mp==1.0.5 faster-fifo==1.5.2 "
                 "psutil==7.2.2 colorlog==6.12.0 tensorboardX==2.6.5 protobuf==7.36.2",
             ),
+            # It stores arrays of one element as scalars, which numpy 2.4 no longer allows.
+            exceptions=("numpy==2.3.5",),
         ),
         Peer(name="plain-loop", script="plain_loop.py", networks=("nature", "gala")),
     )
@@ -131,17 +135,20 @@ def prepare(peer: Peer, say: Say) -> Path:
         if not (done.is_file() and done.read_text(encoding="utf-8") == made_from):
             shutil.rmtree(folder, ignore_errors=True)
             _log(peer).write_text("", encoding="utf-8")
-            pip = [python, "-I", "-m", "pip", "install", "-c", CONSTRAINTS]
+            pip = [python, "-I", "-m", "pip", "install"]
             create = [sys.executable, "-I", "-m", "venv", "--prompt", peer.name, folder]
             _step(peer, "create environment", create, say)
-            for names in peer.requirements:
-                _step(peer, f"install {names.partition(' ')[0]}", [*pip, *names.split()], say)
+            tested = [(names, ["-c", CONSTRAINTS]) for names in peer.requirements]
+            for names, limits in (*tested, *((names, []) for names in peer.exceptions)):
+                install = [*pip, *limits, *names.split()]
+                _step(peer, f"install {names.partition(' ')[0]}", install, say)
             done.write_text(made_from, encoding="utf-8")
     return python
 
 
 def _fingerprint(peer: Peer, folder: Path) -> str:
-    parts = (*peer.requirements, sys.version, str(folder), CONSTRAINTS.read_text(encoding="utf-8"))
+    wanted = (*peer.requirements, *peer.exceptions)
+    parts = (*wanted, sys.version, str(folder), CONSTRAINTS.read_text(encoding="utf-8"))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from galamp.bench.nvml import Gauge, GpuUse
 from galamp.bench.processes import Program, Usage, members, pss_mb
 from galamp.errors import RunFailed
 from galamp.storage.runlogs import read_metrics
@@ -36,10 +37,14 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class System:
-    """What is measured: a name, and the command that takes `--seed` and `--run-dir` besides."""
+    """What is measured: a name, and the command that takes `--seed` and `--run-dir` besides.
+
+    `gauge` reads what the GPUs do meanwhile.
+    """
 
     name: str
     command: tuple[str, ...]
+    gauge: Gauge | None = None
 
     def measure(self, number: int, *, seconds: float, warm_up_s: float) -> Measurement:
         """Run it for as long as it takes; see the function `measure`."""
@@ -71,6 +76,7 @@ class Measurement:
         processes: how many they were.
         cpu_share: share of all cores that the system used.
         other_cpu_share: share that anything else used; more than a little spoils the measurement.
+        gpu: what the GPUs did, where that was measured.
     """
 
     system: str
@@ -82,6 +88,7 @@ class Measurement:
     processes: int
     cpu_share: float
     other_cpu_share: float
+    gpu: GpuUse | None = None
 
 
 @dataclass(frozen=True)
@@ -100,12 +107,14 @@ class Workload:
         return self.learners * self.num_envs
 
 
-def galamp_system(workload: Workload, name: str = GALAMP) -> System:
-    """Return galamp as its users run it, on the CPU."""
+def galamp_system(
+    workload: Workload, name: str = GALAMP, *, more: Sequence[str] = ("--device", "cpu")
+) -> System:
+    """Return galamp as its users run it; `more` are flags that say where and how."""
     command: tuple[object, ...] = (
         *(sys.executable, "-m", "galamp", "run", "--env-id", workload.env_id),
         *("--learners", workload.learners, "--num-envs", workload.num_envs),
-        *("--network", workload.network, "--device", "cpu"),
+        *("--network", workload.network, *more),
         *("--total-steps", ENDLESS, "--json"),
     )
     return System(name, tuple(map(str, command)))
@@ -191,6 +200,10 @@ def _watch(
         first, middle, last = window(read_rows(run / "metrics.jsonl"), warm_up_s, seconds)
         if first and before is None:
             before = Usage.of(program.session)
+            if system.gauge is not None:
+                system.gauge.start()
+        if system.gauge is not None:
+            system.gauge.look()
         if middle and weight is None:
             pids = members(program.session)
             weight = pss_mb(pids), len(pids)
@@ -205,7 +218,8 @@ def _watch(
     speed = rate(first, last)
     if speed.agent_steps_per_s <= 0:
         raise RunFailed(f"made no agent step in {speed.seconds:.0f} s")
-    return Measurement(system.name, number, *speed, *weight, *shares)
+    gpu = system.gauge.used(speed.emulator_frames_per_s) if system.gauge is not None else None
+    return Measurement(system.name, number, *speed, *weight, *shares, gpu)
 
 
 def cores() -> int:

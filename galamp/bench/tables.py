@@ -22,6 +22,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from galamp.bench.nvml import GpuUse
 from galamp.bench.runs import ROOT, Measurement, cores
 from galamp.display.text import UNKNOWN
 
@@ -134,7 +135,8 @@ def table(measurements: Sequence[Measurement], subject: str) -> Table:
     result = Table(box=box.SIMPLE, padding=(0, 1))
     result.add_column("system")
     ratio = [f"{subject} / system"] if compared else []
-    for heading in ("agent steps/s", "min - max", *ratio, "memory MB", "CPU"):
+    on_gpu = ("GPU", "watts", "frames/J") if any(m.gpu for m in measurements) else ()
+    for heading in ("agent steps/s", "min - max", *ratio, "memory MB", "CPU", *on_gpu):
         result.add_column(heading, justify="right")
     for system in systems:
         own = [m for m in measurements if m.system == system]
@@ -144,8 +146,20 @@ def table(measurements: Sequence[Measurement], subject: str) -> Table:
             cells.append(_spread(ratios(measurements, subject, system)))
         cells.append(f"{median(m.pss_mb for m in own):,.0f}")
         cells.append(f"{100 * median(m.cpu_share for m in own):.0f} %")
+        if on_gpu:
+            cells += _gpu_cells([m.gpu for m in own if m.gpu is not None])
         result.add_row(*cells)
     return result
+
+
+def _gpu_cells(used: Sequence[GpuUse]) -> list[str]:
+    if not used:
+        return [UNKNOWN] * 3
+    return [
+        f"{100 * median(gpu.utilisation for gpu in used):.0f} %",
+        f"{median(gpu.watts for gpu in used):.0f}",
+        f"{median(gpu.frames_per_joule for gpu in used):,.1f}",
+    ]
 
 
 def ratios(measurements: Sequence[Measurement], subject: str, system: str) -> list[float]:
