@@ -38,6 +38,9 @@ SUPERVISED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 STACK_SIGNAL = signal.SIGUSR1
 """Asks a child for the stacks of all its threads, in its log."""
 
+UNKNOWN_TO_SERVER = 255
+"""The exit code that the standard library makes up for a child whose server is no more."""
+
 KILL_WAIT_S = 5.0
 _PR_SET_PDEATHSIG = 1
 
@@ -146,6 +149,8 @@ class Worker:
         if self.spec.report.exists():
             report = json.loads(self.spec.report.read_text())
             return WorkerFailure(title, report["cause"], report["details"])
+        if code == UNKNOWN_TO_SERVER:
+            return WorkerFailure(title, "ended with the server that it was forked from")
         if code < 0:
             name = signal.Signals(-code).name
             return WorkerFailure(title, f"was ended by {name}", _tail(self.spec.log))

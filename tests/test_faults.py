@@ -26,23 +26,43 @@ def shared_names() -> set[str]:
     return set(os.listdir("/dev/shm"))
 
 
-def test_killed_supervisor_leaves_nothing(tmp_path: Path) -> None:
+def test_killed_supervisor_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = shared_names()
+    sockets = tmp_path / "sockets"
+    sockets.mkdir()
+    monkeypatch.setenv("TMPDIR", str(sockets))
     with started(*ENDLESS, "--run-dir", tmp_path / "run") as process:
         wait_for(lambda: training(tmp_path / "run"), "training")
         children = family(process.pid)
-        assert len(children) >= 4
+        assert len(children) >= 5
+        assert list(sockets.iterdir()) != []
         process.kill()
         gone(children)
     assert shared_names() == before
+    wait_for(lambda: list(sockets.iterdir()) == [], "the end of the server's socket", 2.0)
 
 
-def test_supervisor_killed_while_children_start(tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["server", "learner"])
+def test_supervisor_killed_while_others_start(tmp_path: Path, when: str) -> None:
     with started(*ENDLESS, "--run-dir", tmp_path / "run") as process:
-        wait_for(lambda: len(family(process.pid)) >= 3, "the first children")
+        wait_for(lambda: titled(process.pid, when), f"the first {when}")
         children = family(process.pid)
         process.kill()
         gone(children)
+
+
+def test_killed_server_ends_the_run(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with started(*ENDLESS, "--run-dir", folder) as process:
+        wait_for(lambda: training(folder), "training")
+        children = family(process.pid)
+        (server,) = titled(process.pid, "server")
+        os.kill(server, signal.SIGKILL)
+        _, told = process.communicate(timeout=20)
+        gone(children)
+    assert process.returncode == 70
+    assert "ended with the server that it was forked from" in told.splitlines()[0]
+    assert len(checkpoint.load(checkpoint.find(folder).path).learners) == 2
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
