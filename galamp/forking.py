@@ -11,12 +11,16 @@ while the supervisor does.
 from __future__ import annotations
 
 import os
+import tempfile
 from typing import Final
 
 METHOD: Final = "forkserver"
 PRELOAD = "galamp.preload"
 MOST_DESCRIPTORS = 240
 """A task may hold no more open files than these: the standard library's server takes 256."""
+
+LONGEST_FOLDER = 60
+"""Characters: a socket's whole path may have 107, of which the standard library takes up to 32."""
 
 SUPERVISOR, SERVER, FOLDER = "GALAMP_SUPERVISOR", "GALAMP_SERVER", "GALAMP_SERVER_FOLDER"
 """Environment variables: who must live for the server to live, and who for its children; and where
@@ -50,6 +54,8 @@ def start_server() -> None:
 
     settle_libraries()
     os.environ[SUPERVISOR] = str(os.getpid())
+    if len(tempfile.gettempdir()) > LONGEST_FOLDER:
+        tempfile.tempdir = "/tmp"
     os.environ[FOLDER] = multiprocessing.util.get_temp_dir()
     multiprocessing.get_context(METHOD).set_forkserver_preload([PRELOAD])
     multiprocessing.forkserver.ensure_running()

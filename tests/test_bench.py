@@ -275,7 +275,7 @@ def test_usage_counts_a_session(tmp_path: Path) -> None:
         after = Usage.of(program.session)
         assert members(program.session) == [program.session]
     spent_s = after.session_s - before.session_s
-    assert 0.4 < spent_s < 1.5
+    assert 0.1 < spent_s < 1.5, "some of it may be spent before the first look"
     low_s = busy_s()
     now = Usage.of(os.getsid(0))
     rounding_s = 1e-6

@@ -41,6 +41,7 @@ def test_a_block_times_every_part_of_real_training() -> None:
     assert not torch.equal(parts.algorithm.parameters.data, before)
 
 
+@pytest.mark.slow
 def test_the_ceiling_is_what_the_cores_parts_allow() -> None:
     limit = Limit(CARTPOLE)
     found = limit.measure(1, seconds=1.0, warm_up_s=1.0)
@@ -53,6 +54,7 @@ def test_the_ceiling_is_what_the_cores_parts_allow() -> None:
     assert parts_table(limit.rounds).row_count == len(PARTS)
 
 
+@pytest.mark.slow
 def test_parts_that_fail_are_told() -> None:
     missing = Workload("NoSuchGame-v0", "", learners=1, num_envs=4, network="mlp")
     with pytest.raises(RunFailed, match="limit: a core's parts could not be measured"):

@@ -60,7 +60,7 @@ def kinds(folder: Path) -> list[str]:
         pytest.param("gala", marks=pytest.mark.slow),
         pytest.param("a2c", marks=pytest.mark.slow),
         "data-parallel",
-        "independent",
+        pytest.param("independent", marks=pytest.mark.slow),
     ],
 )
 def test_every_method_with_the_same_flags(tmp_path: Path, method: str) -> None:
@@ -104,6 +104,7 @@ def test_every_method_with_the_same_flags(tmp_path: Path, method: str) -> None:
         assert not (folder / "gossip.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_a2c_run_keeps_its_simulators(tmp_path: Path) -> None:
     """All simulators are one learner's, once, however often the run is gone on with."""
     folder = tmp_path / "run"
@@ -123,7 +124,8 @@ GRAPHS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["weights", pytest.param("adjacency", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", sorted(GRAPHS))
 def test_a_graph_of_ones_own(tmp_path: Path, kind: str) -> None:
     folder, file = tmp_path / "run", tmp_path / "mine.txt"
     file.write_text(GRAPHS[kind])
@@ -163,6 +165,7 @@ def test_a_tiny_target_keeps_gossip_going(tmp_path: Path) -> None:
     assert rows(folder)[-1]["gossip/sent"] == sum(found["updates_per_learner"])
 
 
+@pytest.mark.slow
 def test_a_huge_target_ends_gossip(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     found = trained(folder, "--target-ball", 1e9, "--log-every-s", 0.05, steps=A_WHILE)
@@ -254,6 +257,7 @@ def test_refused_in_one_line(
     assert not folder.exists(), "nothing was begun"
 
 
+@pytest.mark.slow
 def test_from_any_checkpoint_into_lock_step(tmp_path: Path) -> None:
     """Learners that never waited are in different turns; in lock-step they begin in the same."""
     folder = tmp_path / "run"

@@ -309,7 +309,7 @@ def test_the_worst_radius_is_that_of_the_paper_and_holds() -> None:
     assert float(np.sqrt((np.abs(total) ** 2).mean())) == pytest.approx(found, rel=1e-6)
 
 
-@pytest.mark.parametrize("size", [6, 16, 24])
+@pytest.mark.parametrize("size", [6, 16, pytest.param(24, marks=pytest.mark.slow)])
 def test_the_worst_radius_of_a_period_sums_what_past_rounds_leave(size: int) -> None:
     rounds = rounds_of("one-peer-exponential", size)
     period = rounds.period or 1
