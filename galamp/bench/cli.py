@@ -179,11 +179,15 @@ def scale_command(options: argparse.Namespace) -> None:
     """`bin/bench scale`."""
     shapes = [(n, b) for n in options.learners for b in options.num_envs]
     systems = [
-        galamp_system(workload_from(options, n, b), f"{n} learners x {b}") for n, b in shapes
+        galamp_system(workload_from(options, n, b), f"{_learners(n)} x {b}") for n, b in shapes
     ]
     what = f"{options.game}, network {options.network}, learners x simulators of each"
     with rows_file(options.json) as rows:
         compare(systems, what, options, rows, subject=systems[0].name)
+
+
+def _learners(count: int) -> str:
+    return "1 learner" if count == 1 else f"{count} learners"
 
 
 def gpu_command(options: argparse.Namespace) -> None:
@@ -199,7 +203,7 @@ def gpu_command(options: argparse.Namespace) -> None:
         for n in options.learners:
             workload = workload_from(options, n, options.simulators // n)
             more = ("--device", "cuda", "--precision", precision)
-            system = galamp_system(workload, f"{n} learners, {precision}", more=more)
+            system = galamp_system(workload, f"{_learners(n)}, {precision}", more=more)
             systems.append(replace(system, gauge=gauge))
     limit = Limit(workload_from(options, 1, options.simulators // cores() or 1))
     what = f"{options.game}, network {options.network}, {options.simulators} simulators in all"
