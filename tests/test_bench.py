@@ -584,4 +584,6 @@ def test_real_measurement(tmp_path: Path) -> None:
     assert found[0]["processes"] >= 3
     assert found[1]["processes"] == 1
     assert "galamp / system" in ended.stdout
-    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+    left = {path.name for path in tmp_path.iterdir()}
+    # The plain loop's optimiser, torch's own, makes a folder for a compiler that it does not use.
+    assert {name for name in left if not name.startswith("torchinductor_")} == {"rows.jsonl"}
