@@ -54,8 +54,11 @@ def start_server() -> None:
 
     settle_libraries()
     os.environ[SUPERVISOR] = str(os.getpid())
-    if len(tempfile.gettempdir()) > LONGEST_FOLDER:
-        tempfile.tempdir = "/tmp"
-    os.environ[FOLDER] = multiprocessing.util.get_temp_dir()
+    usual = tempfile.gettempdir()
+    tempfile.tempdir = usual if len(usual) <= LONGEST_FOLDER else "/tmp"
+    try:
+        os.environ[FOLDER] = multiprocessing.util.get_temp_dir()  # made once, then remembered
+    finally:
+        tempfile.tempdir = usual
     multiprocessing.get_context(METHOD).set_forkserver_preload([PRELOAD])
     multiprocessing.forkserver.ensure_running()

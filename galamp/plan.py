@@ -2,9 +2,9 @@
 
     RunConfig + Machine --make_plan--> Plan: resolved RunConfig, a LearnerPlan per learner
 
-Pure but for `inspect_machine`, and for the soft limit on open files, which `make_plan` raises to
-what the plan needs. Runs in the supervisor before any process starts, so this is where a setting
-that does not fit the machine is refused.
+Pure but for `inspect_machine` and `lacks_bf16`, which look, and for the soft limit on open files,
+which `make_plan` raises to what the plan needs. Runs in the supervisor before any process starts,
+so this is where a setting that does not fit the machine is refused.
 """
 
 from __future__ import annotations

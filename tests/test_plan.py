@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import resource
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from galamp.config import RunConfig, from_dict
 from galamp.errors import UserError
-from galamp.plan import Machine, Plan, inspect_machine, make_plan, seed_for
+from galamp.plan import Machine, Plan, inspect_machine, lacks_bf16, make_plan, seed_for
 
 PLENTY = 2**20
 
@@ -114,6 +115,26 @@ def test_a_missing_gpu_is_refused(device: str, named: str) -> None:
 def test_the_gpu_beyond_the_last_is_refused() -> None:
     make_plan(config(device="cuda:1"), machine(4, gpus=2))
     assert "--device cuda:2" in refused(machine(4, gpus=2), config(device="cuda:2"))
+
+
+def test_more_wake_ups_than_one_task_may_hold_are_refused() -> None:
+    told = refused(machine(64), config(num_envs=64, learners=200, simulator_workers=50))
+    assert "--learners 200 with --simulator-workers 50: expected at most 240 together" in told
+    make_plan(config(num_envs=64, learners=200, simulator_workers=40), machine(64))
+
+
+@pytest.mark.parametrize(
+    ("flags", "lacks"),
+    [
+        ("flags\t\t: fpu avx2 avx512f\n", True),
+        ("flags\t\t: fpu avx512_bf16 avx2\n", False),
+        ("Features\t: fp asimd bf16\n", False),
+        ("", True),
+    ],
+)
+def test_units_for_bf16_are_seen(flags: str, lacks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "model name\t: any\n" + flags)
+    assert lacks_bf16() is lacks
 
 
 def test_more_learners_than_the_cores_carry_are_refused() -> None:

@@ -82,7 +82,10 @@ class Algorithm(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
-        """Return the live tensors that are the whole learned state; writing them restores it."""
+        """Return the live tensors that are the whole learned state; writing them restores it.
+
+        To be written before the first step of a rollout only: what acting kept would be stale.
+        """
 
 
 def trainable(rollout: Rollout) -> Rollout:

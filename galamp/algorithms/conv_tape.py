@@ -85,6 +85,7 @@ class ConvTape(Tape):
 
     def outputs(self, observations: Tensor) -> Outputs:
         """Return what was kept, after computing what was not; see `Tape.outputs`."""
+        assert observations.shape[:2] == self._kept.shape, "another shape than was expected"
         for step in (~self._kept.all(1)).nonzero().flatten().tolist():
             self._pass(observations[step], self._layers.at(step, slice(None)))
         self._kept.fill_(True)
