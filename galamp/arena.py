@@ -7,7 +7,6 @@ Runs in the supervisor, which owns all of it; children get what they need by inh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,16 +108,28 @@ class Arena:
             StateSlots(self.arrays, rank, sketch.state_sizes) for rank in range(self.count)
         ]
 
-    def children(self) -> Iterator[tuple[WorkerSpec, Any]]:
-        """Yield every child's spec and task, learners first: they take longest to start."""
-        for learner in self.plan.learners:
-            spec = self._spec("learner", learner, 0, learner.rank)
-            yield spec, self._learner_task(learner)
-        for learner in self.plan.learners:
-            for worker in range(self.shape.workers):
-                index = learner.rank * self.shape.workers + worker
-                spec = self._spec("simulator", learner, worker, self.count + index)
-                yield spec, self._simulator_task(learner, worker, index)
+    def learner(self, rank: int, incarnation: int) -> tuple[WorkerSpec, LearnerTask]:
+        """Return the spec and the task of learner `rank` in a life of it (counted from 0)."""
+        learner = self.plan.learners[rank]
+        spec = self._spec("learner", learner, 0, rank)
+        return spec, self._learner_task(learner, incarnation)
+
+    def simulator(
+        self, rank: int, worker: int, incarnation: int
+    ) -> tuple[WorkerSpec, SimulatorTask]:
+        """Return the spec and the task of simulator `worker` of learner `rank` in one life."""
+        learner = self.plan.learners[rank]
+        index = self.simulator_index(rank, worker)
+        spec = self._spec("simulator", learner, worker, self.count + index)
+        return spec, self._simulator_task(learner, worker, index, incarnation)
+
+    def simulator_index(self, rank: int, worker: int) -> int:
+        """Return a simulator's number over all learners."""
+        return rank * self.shape.workers + worker
+
+    def wake_learner(self, rank: int) -> None:
+        """Have learner `rank` look at the world anew, should it wait for its simulators."""
+        self._wakes[rank].learner.signal()
 
     def _shape(self) -> RolloutShape:
         config = self.plan.config
@@ -131,7 +142,7 @@ class Arena:
         )
 
     def _specs(self) -> list[Any]:
-        specs = ControlBlock.specs(self.count)
+        specs = ControlBlock.specs(self.count, self.plan.simulators)
         specs += MetricsBoard.specs(self.count, self.plan.simulators)
         specs += exchange_specs(self.plan.config.gossip, self.topology, self.sketch.state_sizes)
         for rank in range(self.count):
@@ -151,7 +162,7 @@ class Arena:
             log=str(self._logs / f"{role}-{learner.rank}{suffix}.log"),
         )
 
-    def _learner_task(self, learner: LearnerPlan) -> LearnerTask:
+    def _learner_task(self, learner: LearnerPlan, incarnation: int) -> LearnerTask:
         config = self.plan.config
         return LearnerTask(
             arrays=self.arrays,
@@ -169,13 +180,15 @@ class Arena:
             gossip=config.gossip,
             topology=self.topology,
             model_seed=config.seed,
-            sampling_seed=seed_for(config.seed, learner.rank, self._start),
+            sampling_seed=self._seed(learner.rank, incarnation),
             gossip_seed=config.seed,
             state_sizes=self.sketch.state_sizes,
             total_steps=config.total_steps,
         )
 
-    def _simulator_task(self, learner: LearnerPlan, worker: int, index: int) -> SimulatorTask:
+    def _simulator_task(
+        self, learner: LearnerPlan, worker: int, index: int, incarnation: int
+    ) -> SimulatorTask:
         config, lanes = self.plan.config, self.shape.lanes(worker)
         return SimulatorTask(
             arrays=self.arrays,
@@ -187,8 +200,21 @@ class Arena:
             wake=self._wakes[learner.rank],
             environment=config.environment,
             seeds=tuple(
-                seed_for(config.seed, learner.rank, self._start, 1 + lane)
+                self._seed(learner.rank, incarnation, 1 + lane)
                 for lane in range(lanes.start, lanes.stop)
             ),
             threads=1,
+            incarnation=incarnation,
         )
+
+    def _seed(self, rank: int, incarnation: int, place: int = 0) -> int:
+        """Return the seed of learner `rank` (place 0) or of one of its lanes (1 + lane).
+
+        No life repeats what a former one went through.
+        """
+        entropy = [self.plan.config.seed, rank, self._start]
+        if incarnation:
+            entropy += [place, incarnation]
+        elif place:
+            entropy += [place]
+        return seed_for(*entropy)

@@ -5,6 +5,8 @@
 Runs in the learner. The simulators are split into batches that take turns: while the policy acts
 for one, the others simulate. Where the policy lives on a GPU, each observation crosses the bus
 once: it is copied when it is acted on, on a stream of its own, and kept there for the update.
+
+The lanes of a simulator that has died or is late are acted on, and learned from by nobody.
 """
 
 from __future__ import annotations
@@ -83,8 +85,10 @@ class Collector:
         self._outcomes = [[torch.from_numpy(getattr(s, name)) for name in names] for s in slots]
 
     def collect(self, number: int) -> Rollout:
-        """Collect rollout `number`; it is valid until `release(number)`."""
+        """Collect rollout `number`; it is valid until the next one is begun."""
         slot, first = number % SLOTS, number * self._steps
+        self._metrics.enter(Phase.COLLECT)
+        self._port.begin(number, self._idle)
         for step in range(self._steps):
             for workers, lanes in self._batches:
                 self._take(first + step, workers)
@@ -96,9 +100,10 @@ class Collector:
             self._observations.bring(slot, self._steps, lanes)
         return self._rollout(slot)
 
-    def release(self, number: int) -> None:
-        """Give rollout `number`'s slot back to the simulators."""
-        self._port.release(number)
+    @property
+    def agent_steps(self) -> int:
+        """Agent steps of the last rollout: those of simulators that took part."""
+        return int(self._port.trusted.sum())
 
     def _take(self, row: int, workers: range) -> None:
         """Wait for the simulators; the time after that is the policy's."""
@@ -107,9 +112,10 @@ class Collector:
         self._metrics.enter(Phase.INFER)
 
     def _rollout(self, slot: int) -> Rollout:
-        actions, rewards, *flags = self._outcomes[slot]
+        actions, rewards, *flags, valid = self._outcomes[slot]
         trained_on = rewards.clamp(-1.0, 1.0) if self._clip else rewards
-        moved = [tensor.to(self._device) for tensor in (actions, trained_on, *flags)]
+        valid = valid & torch.from_numpy(self._port.trusted)
+        moved = [tensor.to(self._device) for tensor in (actions, trained_on, *flags, valid)]
         return Rollout(self._observations.tensors[slot], *moved)
 
 

@@ -170,7 +170,17 @@ class ResourceConfig:
     threads: int = option(AUTO, "compute threads per learner", low=1, high=256, auto=True)
     pin: bool = option(True, "bind each learner and its simulators to their own CPU cores")
     hang_after_s: float = option(
-        30.0, "a process without progress for so long is taken to hang", unit="s", low=1.0
+        10.0,
+        "a process without progress for so long is taken to hang: it is ended and started anew",
+        unit="s",
+        low=1.0,
+    )
+    max_restarts: int = option(
+        10,
+        "restarts of one process within ten minutes before it is given up; 0 ends the run at the "
+        "first failure",
+        low=0,
+        high=10**6,
     )
 
 

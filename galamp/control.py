@@ -1,6 +1,6 @@
 """The control block: what the supervisor tells everyone. One writer, the supervisor.
 
-    supervisor --stop, checkpoint request, alive, incarnation--> learners, simulators
+    supervisor --stop, checkpoint request, who lives in which life--> learners, simulators
 
 Children look at it between two pieces of work and while they wait; nothing here blocks.
 """
@@ -22,14 +22,16 @@ class ControlBlock:
         self._words = arrays.words("control")
         self._alive = arrays.words("control.alive")
         self._incarnation = arrays.words("control.incarnation")
+        self._simulators = arrays.words("control.simulators")
 
     @staticmethod
-    def specs(learners: int) -> list[ArraySpec]:
+    def specs(learners: int, simulators: int = 1) -> list[ArraySpec]:
         """Return the arrays that hold the block."""
         return [
             ArraySpec("control", (WORDS_PER_LINE,), "int64"),
             ArraySpec("control.alive", (learners,), "int64"),
             ArraySpec("control.incarnation", (learners,), "int64"),
+            ArraySpec("control.simulators", (simulators,), "int64"),
         ]
 
     def prepare(self) -> None:
@@ -91,3 +93,12 @@ class ControlBlock:
     def set_incarnation(self, rank: int, value: int) -> None:
         """Open a new life of learner `rank`: messages of former ones are ignored."""
         self._incarnation[rank] = value
+
+    def simulator_life(self, index: int) -> int | None:
+        """Return which life simulator `index`, over all learners, is in; None if it has none."""
+        life = int(self._simulators[index])
+        return life - 1 if life > 0 else None
+
+    def set_simulator_life(self, index: int, life: int | None) -> None:
+        """Open a new life of a simulator, or end its last: its learner goes on without it."""
+        self._simulators[index] = 0 if life is None else life + 1

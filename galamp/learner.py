@@ -6,7 +6,9 @@
                                     | flat parameters
                                  gossip: publish to out-peers, mix with in-peers
 
-It never waits for another learner, but in lock-step or at the staleness bound.
+It never waits for another learner, but in lock-step or at the staleness bound. One that is started
+in the place of a dead one takes its peers' parameters, its own optimiser's state as it was a second
+before, and its counters, which stand in shared memory; then it goes on as if nothing had been.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ import contextlib
 import time
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm
@@ -23,9 +27,10 @@ from galamp.collector import Collector
 from galamp.config import AlgorithmConfig, GossipConfig
 from galamp.control import NEVER, ControlBlock
 from galamp.environments.base import EnvironmentSpec
-from galamp.errors import StopRun
+from galamp.errors import RunFailed, StopRun
 from galamp.gossip.exchange import Exchange
 from galamp.gossip.topologies.base import Topology
+from galamp.gossip.vectors import VectorSlots
 from galamp.metrics import MetricsBoard, Phase
 from galamp.models import build_model
 from galamp.rollouts import LearnerPort, RingWake, RolloutShape
@@ -80,11 +85,20 @@ class Learner:
         self.task = task
         self.control = ControlBlock(task.arrays)
         self.board = MetricsBoard(task.arrays, task.learners)
+        self._life = self.control.incarnation(task.rank)
         self.metrics = self.board.learner(task.rank)
         self.metrics.reset()
         self.algorithm = make_algorithm_for(task)
+        self.port = LearnerPort(
+            task.arrays,
+            task.rank,
+            task.shape,
+            task.wake,
+            self._life_of,
+            patient=task.gossip.lock_step,
+        )
         self.collector = Collector(
-            LearnerPort(task.arrays, task.rank, task.shape, task.wake),
+            self.port,
             self.algorithm,
             self.metrics,
             self.idle,
@@ -111,19 +125,19 @@ class Learner:
 
     def run(self) -> None:
         """Turn until the total is reached or the supervisor says stop."""
-        number = 0
+        number = self.port.first_rollout()
         while not self._finished():
             rollout = self.collector.collect(number)
             self.metrics.enter(Phase.UPDATE)
             gauges = self.algorithm.update(rollout, self._reduce)
-            self.collector.release(number)
             self.metrics.enter(Phase.GOSSIP)
             self.exchange.turn(self.algorithm.version)
             self.metrics.enter(Phase.OTHER)
             self.metrics.report(gauges)
             self.metrics["updates"] = self.algorithm.version
             self.metrics["turns"] += 1
-            self.metrics["agent_steps"] += self.task.shape.num_steps * self.task.shape.num_envs
+            self.metrics["agent_steps"] += self.collector.agent_steps
+            self.metrics["lanes"] = self.port.lanes
             self._serve()
             number += 1
 
@@ -140,9 +154,19 @@ class Learner:
         if self.control.quit:
             raise StopRun
 
+    def _life_of(self, worker: int) -> int | None:
+        """Return which life simulator `worker` of this learner is in; None if it has none."""
+        return self.control.simulator_life(self.task.rank * self.task.shape.workers + worker)
+
     def save(self, save_id: int) -> None:
-        """Leave the whole learned state where the supervisor finds it."""
+        """Leave the whole learned state where the supervisor, or the next life, finds it.
+
+        Raises:
+            RunFailed: it is not finite; the last one stays.
+        """
         tensors = {name: t.detach().cpu().numpy() for name, t in self.algorithm.state().items()}
+        if not all(np.isfinite(tensor.sum()) for tensor in tensors.values()):
+            raise RunFailed(f"learner {self.task.rank} diverged: its state is not finite")
         counters = {name: self.metrics[name] for name in STATE_COUNTERS}
         generator = self.algorithm.generator.get_state().numpy()
         self._states.save(
@@ -182,11 +206,39 @@ class Learner:
         state, _ = found
         for name, tensor in self.algorithm.state().items():
             tensor.copy_(torch.from_numpy(state.tensors[name]).view_as(tensor))
-        self.algorithm.generator.set_state(torch.from_numpy(state.generator))
-        self.algorithm.version = state.counters["updates"]
-        for name, value in state.counters.items():
-            self.metrics[name] = value
+        if self._life == 0:
+            self.algorithm.generator.set_state(torch.from_numpy(state.generator))
+            for name, value in state.counters.items():
+                self.metrics[name] = value
+        else:
+            self._rejoin()
+        self.algorithm.version = self.metrics["updates"]
         self.exchange.begin(self.metrics["turns"], self.metrics["rounds"])
+
+    def _rejoin(self) -> None:
+        """Take over the parameters of those who went on meanwhile, and owe nobody anything.
+
+        The counters stand in shared memory as the former life left them; saved ones are older.
+        """
+        self.metrics["staleness"] = 0
+        mean = mean_of_peers(self.task, self.control)
+        if mean is not None:
+            self.algorithm.state()["parameters"].copy_(mean)
+
+
+def mean_of_peers(task: LearnerTask, control: ControlBlock) -> Tensor | None:
+    """Return the mean of what the in-peers that live have published last, [P].
+
+    None where there is none that is whole and finite.
+    """
+    in_peers = {sender for sender, receiver in task.topology.edges() if receiver == task.rank}
+    vectors = []
+    for peer in sorted(in_peers):
+        slots = VectorSlots(task.arrays, peer)
+        vector = slots.copy(task.state_sizes["parameters"]) if control.alive(peer) else None
+        if vector is not None and bool(torch.isfinite(vector.sum())):
+            vectors.append(vector)
+    return torch.stack(vectors).mean(0) if vectors else None
 
 
 def make_algorithm_for(task: LearnerTask) -> Algorithm:

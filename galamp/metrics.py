@@ -39,6 +39,7 @@ COUNTERS = (
     "beat",
     "pid",
     "done",
+    "lanes",
     "agent_steps",
     "updates",
     "turns",
@@ -109,10 +110,15 @@ class MetricsRow:
 
     def reset(self) -> None:
         """Start the row of a new process: everything but its running counts."""
-        self["pid"] = os.getpid()
         self["done"] = 0
         self._phase[0] = Phase.BOOT
         self._since_ns = time.monotonic_ns()
+        self["pid"] = os.getpid()
+
+    def vacate(self) -> None:
+        """Leave the row of a process that is no more to its successor (supervisor only)."""
+        self["pid"] = self["lanes"] = 0
+        self._phase[0] = Phase.BOOT
 
 
 _COUNTER = {name: index for index, name in enumerate(COUNTERS)}

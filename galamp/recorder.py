@@ -94,6 +94,9 @@ class Recorder:
         self._lengths: deque[int] = deque(maxlen=EPISODES_IN_MEAN)
         self.episodes = 0
         self.best: float | None = None
+        self.restarts = 0
+        self.given_up: list[str] = []
+        """Processes that will not be started any more."""
         self._curve: list[tuple[int, float]] = []
         self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
         env_id, now = arena.environment.env_id, time.time()
@@ -208,6 +211,7 @@ class Recorder:
             losses=mean_of([reading.row.gauges() for reading in self.learners]),
             consensus=self._consensus.reading,
             events=tuple(self._events),
+            restarts=self.restarts,
         )
 
     def _episode(self, rank: int, score: float, length: int, lane: int, ended: float) -> None:

@@ -71,7 +71,7 @@ class Saver:
         if self._wanted is None:
             return
         found = [states.restore() for states in self._arena.states]
-        if any(f is None or f[1].version < self._wanted for f in found):
+        if any(self._is_awaited(rank, f) for rank, f in enumerate(found)):
             return
         self._wanted = None
         if self._torn(found):
@@ -80,6 +80,15 @@ class Saver:
         checkpoint = self._gather([f[0] for f in found if f is not None], progress())
         self._writer = threading.Thread(target=self._write, args=(checkpoint,), daemon=True)
         self._writer.start()
+
+    def _is_awaited(self, rank: int, found: tuple[State, Header] | None) -> bool:
+        """Whether learner `rank` has still to answer; of one that is dead the last state is taken.
+
+        It has one: without its first state a run does not go on.
+        """
+        assert self._wanted is not None
+        answered = found is not None and found[1].version >= self._wanted
+        return not answered and (found is None or self._arena.control.alive(rank))
 
     def finish(
         self, progress: dict[str, Any], deadline_s: float, give_up: Callable[[], bool]

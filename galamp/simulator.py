@@ -2,6 +2,8 @@
 
     actions of row n --> Environment.step --> outcome of row n, observations of row n + 1
 
+Which row is next, its learner says; it outlives its learner, and answers the next one.
+
 It imports numpy and the emulator, never torch: that would cost a second and 200 MB each.
 """
 
@@ -35,6 +37,7 @@ class SimulatorTask:
     environment: EnvironmentConfig
     seeds: tuple[int, ...]
     threads: int
+    incarnation: int = 0
 
 
 def main(task: SimulatorTask) -> None:
@@ -42,7 +45,9 @@ def main(task: SimulatorTask) -> None:
     control = ControlBlock(task.arrays)
     metrics = MetricsBoard(task.arrays, task.learners).simulator(task.index)
     metrics.reset()
-    port = SimulatorPort(task.arrays, task.rank, task.shape, task.wake, task.worker)
+    port = SimulatorPort(
+        task.arrays, task.rank, task.shape, task.wake, task.worker, task.incarnation
+    )
 
     def idle() -> None:
         metrics.beat()
@@ -52,28 +57,24 @@ def main(task: SimulatorTask) -> None:
     environment = make_environment(task.environment, task.seeds, threads=task.threads)
     episodes = EpisodeRing(task.arrays, task.index)
     counter = EpisodeCounter(environment.num_envs)
-    port.write_observations(0, environment.reset())
-    port.commit(0)
-    row = 0
+    observations = environment.reset()
+    port.arrive()
     try:
         while True:
             metrics.enter(Phase.WAIT)
-            actions = port.actions(row, idle)
+            actions = port.actions(observations, idle)
             metrics.enter(Phase.STEP)
             step = environment.step(actions)
-            port.claim(row + 1, idle)
-            port.write_outcome(
-                row,
+            observations = step.observations
+            port.write(
+                observations,
                 rewards=step.rewards,
                 terminated=step.terminated,
                 truncated=step.truncated,
                 valid=np.logical_not(step.reset),
             )
-            port.write_observations(row + 1, step.observations)
-            port.commit(row + 1)
             for episode in counter.update(step):
                 episodes.append(episode.ret, episode.length, episode.lane + port.lanes.start)
             metrics["agent_steps"] += environment.num_envs
-            row += 1
     finally:
         environment.close()

@@ -1,15 +1,16 @@
-"""The supervisor: spawns every process of a run, watches them, saves, shows, and ends them all.
+"""The supervisor: starts every process of a run, watches them, saves, shows, and ends them all.
 
-    Supervisor.run:  spawn; until no learner is left:
-                         wait -> take signals -> reap -> check heartbeats -> hurry -> save -> show
+    Supervisor.run:  start; until no learner is left:
+                         wait -> take signals -> reap -> restart -> check -> hurry -> save -> show
                      end everyone, write the last checkpoint
 
-It makes no CUDA context, steps no environment, and holds nothing that a child could wait for.
+It makes no CUDA context, steps no environment, and holds nothing that a child could wait for. A
+child that dies or hangs is started anew while the others go on; what cannot be cured by that ends
+the run: a failure before any work was done, and the loss of the last learner.
 """
 
 from __future__ import annotations
 
-import multiprocessing.connection
 import os
 import signal
 import time
@@ -18,25 +19,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-import torch.multiprocessing
-
 from galamp.arena import Arena
+from galamp.crew import Crew, Post
 from galamp.display.dashboard import Display
 from galamp.errors import EXIT_FAILURE, EXIT_OK
-from galamp.forking import METHOD
-from galamp.metrics import MetricsRow, Phase
+from galamp.metrics import Phase
 from galamp.recorder import Recorder
 from galamp.saving import Saver, common_turn
 from galamp.snapshot import WorkerState
-from galamp.worker import SUPERVISED, Worker, WorkerFailure
+from galamp.worker import SUPERVISED, WorkerFailure
 
-TICK_S = 0.05
 SHOW_EVERY_S = 0.25
-BOOT_LIMIT_S = 120.0
 LEAVE_AFTER_S = 2.0
 """After a stop, learners may finish their turn for so long; then they leave in the middle."""
 KILL_AFTER_S = 3.0
 """Whoever has not left so long after a stop is killed."""
+LEAVE_S = 1.0
+"""At the end, everyone has so long to leave by themselves."""
 LAST_SAVE_S = 10.0
 
 
@@ -49,34 +48,13 @@ class RunResult:
     failure: WorkerFailure | None = None
 
 
-class Watch:
-    """How long a child has shown no progress, in time that the supervisor itself was awake."""
-
-    def __init__(self, row: MetricsRow) -> None:
-        self.row = row
-        self._beat, self._still_s = -1, 0.0
-
-    def still_s(self, passed_s: float) -> float:
-        """Take note of `passed_s` more seconds; returns the seconds without a beat.
-
-        A gap in the supervisor's own time (a paused machine) counts for a few ticks only.
-        """
-        beat = self.row["beat"]
-        self._still_s = 0.0 if beat != self._beat else self._still_s + min(passed_s, 4 * TICK_S)
-        self._beat = beat
-        return self._still_s
-
-
 class Supervisor:
-    """One run, from the first spawn to the last checkpoint."""
+    """One run, from the first start to the last checkpoint."""
 
     def __init__(self, arena: Arena, recorder: Recorder, saver: Saver, display: Display) -> None:
         self.arena, self.recorder, self.saver, self.display = arena, recorder, saver, display
-        config = arena.plan.config
-        self._report, self._hang_after_s = config.report, config.resources.hang_after_s
-        context = torch.multiprocessing.get_context(METHOD)
-        self._workers = [Worker(spec, context, task) for spec, task in arena.children()]
-        self._running: dict[Worker, Watch] = {}
+        self.crew = Crew(arena)
+        self._report = arena.plan.config.report
         self._failure: WorkerFailure | None = None
         self._signals: list[int] = []
         self._stopped_by: int | None = None
@@ -86,42 +64,29 @@ class Supervisor:
         self._next_save_s = self._tick_s + self._report.checkpoint_every_s
 
     def run(self) -> RunResult:
-        """Train until the total is reached, a signal asks to stop, or a process fails."""
+        """Train until the total is reached, a signal asks to stop, or nobody can go on."""
         with self._handled_signals():
             try:
-                self._spawn()
-                while not self._at_once and self._learning():
-                    self._wait()
+                self._start()
+                while not self._at_once and self.crew.learning:
+                    self.crew.wait()
                     self._take_signals()
                     self._reap()
-                    self._check_heartbeats()
+                    self._restart()
+                    self._check()
                     self._hurry()
                     self._save()
                     self._show()
             finally:
                 self.recorder.mark_ended()
-                self._end_everyone()
+                self.arena.control.quit = True
+                self.crew.end(0.0 if self._at_once else LEAVE_S)
             return self._conclude()
 
-    def _spawn(self) -> None:
-        for rank in range(self.arena.count):
-            self.arena.control.set_alive(rank, True)
-        for worker in self._workers:
-            if self._signals:
-                break
-            worker.start()
-            row = self._row(worker)
-            self._running[worker] = Watch(row)
-
-    def _row(self, worker: Worker) -> MetricsRow:
-        return MetricsRow(self.arena.arrays, worker.spec.row)
-
-    def _learning(self) -> bool:
-        return any(worker.spec.role == "learner" for worker in self._running)
-
-    def _wait(self) -> None:
-        sentinels = [worker.sentinel for worker in self._running]
-        multiprocessing.connection.wait(sentinels, TICK_S)
+    def _start(self) -> None:
+        """Begin everyone's first life."""
+        self.crew.call_up()
+        self._restart()
 
     def _take_signals(self) -> None:
         while self._signals:
@@ -134,31 +99,68 @@ class Supervisor:
             self._stop()
 
     def _reap(self) -> None:
-        for worker in [w for w in self._running if not w.running]:
-            del self._running[worker]
-            failure = worker.failure()
-            if failure is None and self._stopping_since_s is None and not self._row(worker)["done"]:
-                failure = WorkerFailure(worker.spec.title, "left before the run was over")
-            if worker.spec.role == "learner":
-                # Its peers must not wait for it; in a run without faults it is done.
-                self.arena.control.set_alive(worker.spec.rank, False)
-                state = WorkerState.FAILED if failure else WorkerState.DONE
-                self.recorder.learners[worker.spec.rank].state = state
-            if failure is not None:
-                self._fail(failure)
+        for post, failure in self.crew.reap():
+            if failure is None or self._stopping_since_s is not None:
+                self._mark(post, WorkerState.FAILED if failure else WorkerState.DONE)
+            else:
+                self._lose(post, failure)
 
-    def _check_heartbeats(self) -> None:
+    def _restart(self) -> None:
+        """Begin the lives that are due."""
+        for post, failure in self.crew.start_due(time.monotonic()):
+            assert failure is not None
+            self._lose(post, failure)
+
+    def _lose(self, post: Post, failure: WorkerFailure) -> None:
+        """Have a place filled again, or go on without it, or end the run."""
+        self._mark(post, WorkerState.FAILED)
+        if post.given_up:
+            return
+        if self._is_fatal(post):
+            self._fail(failure)
+            return
+        delay_s = post.delay_s(failure)
+        if delay_s is None:
+            self._give_up(post, failure)
+            return
+        post.due_s = time.monotonic() + delay_s
+        self._mark(post, WorkerState.STARTING)
+        self.recorder.restarts += 1
+        when = f" in {delay_s:.2g} s" if delay_s else ""
+        self.recorder.tell(f"{failure}: started anew{when}")
+
+    def _is_fatal(self, post: Post) -> bool:
+        """Whether starting anew is no cure: nothing was ever done there, or all have to be there.
+
+        In lock-step a learner cannot come back into a round that the others are in already.
+        """
+        config = self.arena.plan.config
+        in_step = post.role == "learner" and config.gossip.lock_step
+        return not post.has_worked or in_step or not config.resources.max_restarts
+
+    def _give_up(self, post: Post, failure: WorkerFailure) -> None:
+        """Go on without it; a learner without simulators leaves, and without learners all do."""
+        post.given_up = True
+        self.recorder.given_up.append(post.title)
+        self.recorder.tell(f"{failure}: given up, too often or always at the same place")
+        learner = self.crew.learners[post.rank]
+        if not any(each.staffed for each in self.crew.simulators_of(post.rank)):
+            learner.give_up()
+        if not any(each.staffed for each in self.crew.learners):
+            self._fail(failure)
+
+    def _mark(self, post: Post, state: WorkerState) -> None:
+        if post.role == "learner":
+            self.recorder.learners[post.rank].state = state
+
+    def _check(self) -> None:
         now_s = time.monotonic()
         passed_s, self._tick_s = now_s - self._tick_s, now_s
-        for worker, watch in self._running.items():
-            still_s, phase = watch.still_s(passed_s), watch.row.phase
-            if worker.spec.role == "learner" and phase is not Phase.BOOT:
-                self.recorder.learners[worker.spec.rank].state = WorkerState.RUNNING
-            limit_s = BOOT_LIMIT_S if phase is Phase.BOOT else self._hang_after_s
-            if still_s > limit_s and self._stopping_since_s is None:
-                worker.declare_stuck(
-                    f"hung: no progress for {still_s:.0f} s in phase {phase.name.lower()}"
-                )
+        if self._stopping_since_s is None:
+            self.crew.check(passed_s)
+        for post, _ in self.crew.manned():
+            if post.row.phase is not Phase.BOOT:
+                self._mark(post, WorkerState.RUNNING)
 
     def _fail(self, failure: WorkerFailure) -> None:
         """End the run for the first failure; later ones are its consequences."""
@@ -173,6 +175,7 @@ class Supervisor:
         if self._stopping_since_s is None:
             self._stopping_since_s = time.monotonic()
             self.recorder.status = "stopping"
+            self.crew.call_off()
             lock_step = self.arena.plan.config.gossip.lock_step
             self.arena.control.stop_turn = common_turn(self.arena) if lock_step else 0
 
@@ -184,8 +187,7 @@ class Supervisor:
         if passed_s > LEAVE_AFTER_S:
             self.arena.control.quit = True
         if passed_s > KILL_AFTER_S:
-            for worker in self._running:
-                worker.kill()
+            self.crew.kill()
 
     def _save(self) -> None:
         self.saver.poll(self.recorder.progress)
@@ -207,18 +209,6 @@ class Supervisor:
             self._next_log_s = now_s + self._report.log_every_s
             self.recorder.log()
         self.display.show(self.recorder.snapshot())
-
-    def _end_everyone(self) -> None:
-        """Leave no child behind: ask, wait a moment, kill, reap."""
-        self.arena.control.quit = True
-        started = [worker for worker in self._workers if worker in self._running]
-        deadline_s = time.monotonic() + (0.0 if self._at_once else 1.0)
-        for worker in started:
-            worker.join(max(0.0, deadline_s - time.monotonic()))
-        for worker in started:
-            worker.kill()
-        for worker in started:
-            worker.join()
 
     def _conclude(self) -> RunResult:
         """Write the last checkpoint, show the last picture, say how it went."""
@@ -242,8 +232,7 @@ class Supervisor:
         def note(number: int, frame: FrameType | None) -> None:
             self._signals.append(number)
             if self._at_once:
-                for worker in self._running:
-                    worker.kill()
+                self.crew.kill()
                 os._exit(128 + number)
 
         handlers: dict[int, Callable[..., object] | int | None] = {}

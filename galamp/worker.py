@@ -9,6 +9,7 @@ only to its own log, and shows its role and rank in its title (`ps`, `top`, `py-
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import importlib
@@ -41,6 +42,9 @@ STACK_SIGNAL = signal.SIGUSR1
 UNKNOWN_TO_SERVER = 255
 """The exit code that the standard library makes up for a child whose server is no more."""
 
+OUT_OF_MEMORY_SCORES = {"simulator": 500, "learner": 300}
+"""Whom the kernel ends first where memory runs out: who is missed least, never the supervisor."""
+
 KILL_WAIT_S = 5.0
 _PR_SET_PDEATHSIG = 1
 
@@ -62,10 +66,9 @@ class WorkerSpec:
         """Role and rank in words: `learner 0`, `simulator 0.1`."""
         return f"{self.role} {self.rank}" + (f".{self.worker}" if self.role == "simulator" else "")
 
-    @property
-    def report(self) -> Path:
-        """The file that the child's traceback goes to."""
-        return Path(self.log).with_suffix(".crash.json")
+    def report(self, pid: int) -> Path:
+        """Return the file that the traceback of this child's life as process `pid` goes to."""
+        return Path(self.log).with_suffix(f".crash-{pid}.json")
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ class WorkerFailure:
     title: str
     cause: str
     details: str = ""
+    deliberate: bool = False
+    """Whether the child itself found that it could not go on."""
 
     def __str__(self) -> str:
         return f"{self.title} {self.cause}"
@@ -92,7 +97,7 @@ class Context(Protocol):
 class Worker:
     """The parent's view of one child."""
 
-    def __init__(self, spec: WorkerSpec, context: Context, task: Any) -> None:
+    def __init__(self, spec: WorkerSpec, task: Any, context: Context) -> None:
         self.spec = spec
         self._process = context.Process(
             target=worker_main, args=(spec, Parcel(task)), name=f"galamp: {spec.title}"
@@ -119,8 +124,16 @@ class Worker:
 
     @property
     def running(self) -> bool:
-        """Whether the child still runs."""
-        return self._process.is_alive()
+        """Whether the child still runs; until it does not, nobody may take its place."""
+        if self._process.is_alive():
+            return True
+        # Its server is no more and cannot tell; the kernel ends the child, but not at once.
+        return self._process.exitcode == UNKNOWN_TO_SERVER and _exists(self.pid)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the child was ended because it hung."""
+        return self._stuck is not None
 
     def declare_stuck(self, cause: str) -> None:
         """Have a hung child leave its stacks in its log, then end it."""
@@ -138,6 +151,10 @@ class Worker:
         self._process.join(timeout_s)
         return not self.running
 
+    def close(self) -> None:
+        """Give back what is held for a child that has ended."""
+        self._process.close()
+
     def failure(self) -> WorkerFailure | None:
         """Say why the child ended; None while it runs or if it ended well."""
         code = self._process.exitcode
@@ -146,15 +163,35 @@ class Worker:
             return WorkerFailure(title, self._stuck, _tail(self.spec.log))
         if code is None or code == EXIT_OK:
             return None
-        if self.spec.report.exists():
-            report = json.loads(self.spec.report.read_text())
-            return WorkerFailure(title, report["cause"], report["details"])
+        report = self.spec.report(self.pid)
+        if report.exists():
+            told = json.loads(report.read_text())
+            return WorkerFailure(title, told["cause"], told["details"], told["deliberate"])
         if code == UNKNOWN_TO_SERVER:
             return WorkerFailure(title, "ended with the server that it was forked from")
         if code < 0:
             name = signal.Signals(-code).name
             return WorkerFailure(title, f"was ended by {name}", _tail(self.spec.log))
         return WorkerFailure(title, f"called exit({code}) from native code", _tail(self.spec.log))
+
+
+def _exists(pid: int) -> bool:
+    """Whether a process is there that is no zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+def out_of_memory_kills() -> int:
+    """Return how many processes of this control group the kernel has ended for want of memory."""
+    with contextlib.suppress(OSError, ValueError, KeyError, StopIteration):
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        group = next(line for line in lines if line.startswith("0::")).removeprefix("0::/")
+        events = (Path("/sys/fs/cgroup") / group / "memory.events").read_text()
+        return int(dict(line.split() for line in events.splitlines())["oom_kill"])
+    return 0  # a kernel that does not tell
 
 
 def _tail(log: str, most_bytes: int = 8192) -> str:
@@ -208,7 +245,8 @@ def worker_main(spec: WorkerSpec, parcel: Parcel) -> None:
         pass
     except Exception as error:
         _write_report(spec, error)
-        sys.exit(EXIT_FAILURE)
+        # Not by way of Python's own end: after a GPU's error that may hang.
+        os._exit(EXIT_FAILURE)
 
 
 def die_with_parent(parent: int, by: signal.Signals) -> None:
@@ -230,6 +268,8 @@ def _own_log(path: str) -> None:
 
 def _settle(spec: WorkerSpec) -> None:
     setproctitle(f"galamp: {spec.title}")
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(OUT_OF_MEMORY_SCORES[spec.role]))
     if spec.cores:
         os.sched_setaffinity(0, spec.cores)
 
@@ -239,7 +279,9 @@ def _write_report(spec: WorkerSpec, error: Exception) -> None:
     cause = f"failed: {error}" if known else f"raised {type(error).__name__}: {error}"
     details = "".join(traceback.format_exception(error))
     sys.stderr.write(details)
-    report = {"cause": cause, "details": details, "time": time.time()}
-    draft = spec.report.with_suffix(".tmp")
+    sys.stderr.flush()
+    report = {"cause": cause, "details": details, "deliberate": known, "time": time.time()}
+    path = spec.report(os.getpid())
+    draft = path.with_suffix(".tmp")
     draft.write_text(json.dumps(report))
-    draft.replace(spec.report)
+    draft.replace(path)

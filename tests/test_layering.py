@@ -22,6 +22,7 @@ LAYERS = """
     errors
     options
     flags config snapshot display storage evaluation display.text storage.disk storage.strict_json
+    budget
     shm storage.identity parameters models forking
     plan worker
     control metrics rollouts storage.runfolder storage.runlogs storage.checkpoint_format
@@ -48,7 +49,7 @@ LAYERS = """
     display.dashboard evaluation.scoreboard
     evaluation.agent arena
     consensus
-    recorder saving
+    recorder saving crew
     supervisor
     resuming summary
     training

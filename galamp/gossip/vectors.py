@@ -16,6 +16,7 @@ from galamp.gossip.topologies.base import Topology
 from galamp.shm import ArraySpec, SharedArrays
 
 NORM_BLOCK = 1024
+COPY_TRIES = 5
 
 
 def gossip_specs(topology: Topology, size: int, name: str = "parameters") -> list[ArraySpec]:
@@ -44,3 +45,11 @@ class VectorSlots(VersionedSlots):
     def __init__(self, arrays: SharedArrays, rank: int, name: str = "parameters") -> None:
         super().__init__(arrays, f"{name}{rank}.header")
         self.payload = torch.from_numpy(arrays[f"{name}{rank}"])
+
+    def copy(self, size: int) -> Tensor | None:
+        """Return the first `size` numbers of the newest vector; None if none is whole."""
+        copy = torch.empty(size)
+        for _ in range(COPY_TRIES):
+            if self.read(lambda slot: copy.copy_(self.payload[slot, :size])) is not None:
+                return copy
+        return None
