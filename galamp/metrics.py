@@ -51,6 +51,7 @@ COUNTERS = (
     "dropped",
     "left_out",
     "retried",
+    "torn",
     "staleness",
     "most_staleness",
 )
