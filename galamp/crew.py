@@ -139,6 +139,10 @@ class Post:
         if self.worker is not None:
             self.worker.kill()
 
+    def excuse(self) -> None:
+        """Do not take the next end of a life for a defect: somebody is about to bring it about."""
+        self._budget.excuse()
+
     def delay_s(self, failure: WorkerFailure) -> float | None:
         """Return how long to wait before the next life after this failure; None for never."""
         loss = Loss(failure.cause, self.work - self._at_birth, failure.deliberate)

@@ -14,10 +14,11 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import Protocol
 
 from galamp.arena import Arena
 from galamp.crew import Crew, Post
@@ -48,10 +49,25 @@ class RunResult:
     failure: WorkerFailure | None = None
 
 
+class Companion(Protocol):
+    """Who goes along with a run."""
+
+    def tick(self, supervisor: Supervisor) -> None:
+        """Do a little; called in every turn of the supervisor's loop."""
+
+
 class Supervisor:
     """One run, from the first start to the last checkpoint."""
 
-    def __init__(self, arena: Arena, recorder: Recorder, saver: Saver, display: Display) -> None:
+    def __init__(
+        self,
+        arena: Arena,
+        recorder: Recorder,
+        saver: Saver,
+        display: Display,
+        companions: Sequence[Companion] = (),
+    ) -> None:
+        self._companions = companions
         self.arena, self.recorder, self.saver, self.display = arena, recorder, saver, display
         self.crew = Crew(arena)
         self._report = arena.plan.config.report
@@ -77,11 +93,17 @@ class Supervisor:
                     self._hurry()
                     self._save()
                     self._show()
+                    for companion in self._companions:
+                        companion.tick(self)
             finally:
                 self.recorder.mark_ended()
                 self.arena.control.quit = True
                 self.crew.end(0.0 if self._at_once else LEAVE_S)
             return self._conclude()
+
+    def finish(self) -> None:
+        """Have the run end now as it does when its total is reached."""
+        self._stop()
 
     def _start(self) -> None:
         """Begin everyone's first life."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -33,7 +34,7 @@ from galamp.storage.gossiplog import GOSSIP, GossipLog
 from galamp.storage.runfolder import RunFolder
 from galamp.storage.runlogs import MetricsLog
 from galamp.summary import summarise, versions
-from galamp.supervisor import RunResult, Supervisor
+from galamp.supervisor import Companion, RunResult, Supervisor
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,11 @@ class Outcome:
 
 
 def train(
-    config: RunConfig, *, resume: Path | None = None, screen: TextIO | None = None
+    config: RunConfig,
+    *,
+    resume: Path | None = None,
+    screen: TextIO | None = None,
+    companions: Sequence[Companion] = (),
 ) -> Outcome:
     """Train as `config` says; with `resume`, go on with the run in that folder.
 
@@ -88,7 +93,7 @@ def train(
         _tell_choices(plan, recorder)
         gc.freeze()
         with make_display(plan.config.report.quiet, screen or sys.stderr) as display:
-            result = Supervisor(arena, recorder, saver, display).run()
+            result = Supervisor(arena, recorder, saver, display, companions).run()
         summary = summarise(result, arena, recorder, metrics.start, time.monotonic() - began_s)
         folder.write_summary(summary)
         return Outcome(result, summary, folder.path)
