@@ -94,6 +94,7 @@ class Watchman:
 
     def __init__(self, supervisor: Supervisor, injector: Injector, folder: Path) -> None:
         """Begin to watch a run in which every learner works, and that has not been disturbed."""
+        machine.keep_nothing_spare()
         arena = supervisor.arena
         gossip, resources = arena.plan.config.gossip, arena.plan.config.resources
         self._arena, self._crew, self._saver = arena, supervisor.crew, supervisor.saver
