@@ -154,7 +154,9 @@ class Post:
         control = self._arena.control
         if self.number is None:
             control.set_incarnation(self.rank, self.life)
-            control.set_alive(self.rank, self.life == 0)
+            # In lock-step all begin anew together, and wait for one another from the start.
+            in_step = self._arena.plan.config.gossip.lock_step
+            control.set_alive(self.rank, in_step or self.life == 0)
         else:
             index = self._arena.simulator_index(self.rank, self.number)
             control.set_simulator_life(index, self.life)

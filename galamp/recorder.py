@@ -237,6 +237,7 @@ class Recorder:
             agent_steps_per_s=reading.rate(),
             updates=row["updates"],
             rounds=row["rounds"],
+            lanes=row["lanes"],
             phase_shares=reading.phase_shares(),
             mean_return=float(np.mean(reading.scores)) if reading.scores else None,
             episodes=reading.episodes,
@@ -272,6 +273,7 @@ def metrics_row(snapshot: Snapshot, former_s: float) -> dict[str, Any]:
         "charts/episodic_length": snapshot.mean_length,
         "charts/episodes": snapshot.episodes,
         "charts/SPS": snapshot.agent_steps_per_s,
+        "charts/restarts": snapshot.restarts,
         "gossip/consensus_distance": snapshot.consensus.rms,
         "gossip/pairwise_distance": snapshot.consensus.pairwise,
         "gossip/certificate": snapshot.consensus.certificate,
@@ -294,6 +296,8 @@ def metrics_row(snapshot: Snapshot, former_s: float) -> dict[str, Any]:
             name + "SPS": each.agent_steps_per_s,
             name + "episodic_return": each.mean_return,
             name + "staleness": each.staleness,
+            name + "lanes": each.lanes,
+            name + "incarnation": each.incarnation,
             name + "distance": each.distance,
         }
     return row

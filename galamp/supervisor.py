@@ -25,6 +25,7 @@ from galamp.display.dashboard import Display
 from galamp.errors import EXIT_FAILURE, EXIT_OK
 from galamp.metrics import Phase
 from galamp.recorder import Recorder
+from galamp.regroup import Regroup
 from galamp.saving import Saver, common_turn
 from galamp.snapshot import WorkerState
 from galamp.worker import SUPERVISED, WorkerFailure
@@ -54,6 +55,7 @@ class Supervisor:
     def __init__(self, arena: Arena, recorder: Recorder, saver: Saver, display: Display) -> None:
         self.arena, self.recorder, self.saver, self.display = arena, recorder, saver, display
         self.crew = Crew(arena)
+        self._regroup = Regroup(self.crew, arena.states)
         self._report = arena.plan.config.report
         self._failure: WorkerFailure | None = None
         self._signals: list[int] = []
@@ -102,8 +104,12 @@ class Supervisor:
         for post, failure in self.crew.reap():
             if failure is None or self._stopping_since_s is not None:
                 self._mark(post, WorkerState.FAILED if failure else WorkerState.DONE)
+            elif self._regroup.takes(post):
+                self._mark(post, WorkerState.STARTING)
             else:
                 self._lose(post, failure)
+        if self._regroup.ready and self._stopping_since_s is None:
+            self._step_back()
 
     def _restart(self) -> None:
         """Begin the lives that are due."""
@@ -123,20 +129,27 @@ class Supervisor:
         if delay_s is None:
             self._give_up(post, failure)
             return
-        post.due_s = time.monotonic() + delay_s
         self._mark(post, WorkerState.STARTING)
         self.recorder.restarts += 1
+        if post.role == "learner" and self.arena.plan.config.gossip.lock_step:
+            self._regroup.begin(failure, delay_s)
+            return
+        post.due_s = time.monotonic() + delay_s
         when = f" in {delay_s:.2g} s" if delay_s else ""
         self.recorder.tell(f"{failure}: started anew{when}")
 
-    def _is_fatal(self, post: Post) -> bool:
-        """Whether starting anew is no cure: nothing was ever done there, or all have to be there.
+    def _step_back(self) -> None:
+        """In lock-step, once all learners are gone: start them anew from one turn."""
+        turn = self._regroup.finish()
+        assert self._regroup.cause is not None
+        if turn is None:
+            self._fail(self._regroup.cause)
+        else:
+            self.recorder.tell(f"{self._regroup.cause}: all learners go back to turn {turn:,}")
 
-        In lock-step a learner cannot come back into a round that the others are in already.
-        """
-        config = self.arena.plan.config
-        in_step = post.role == "learner" and config.gossip.lock_step
-        return not post.has_worked or in_step or not config.resources.max_restarts
+    def _is_fatal(self, post: Post) -> bool:
+        """Whether starting anew is no cure, as nothing was ever done there, or is not wanted."""
+        return not post.has_worked or not self.arena.plan.config.resources.max_restarts
 
     def _give_up(self, post: Post, failure: WorkerFailure) -> None:
         """Go on without it; a learner without simulators leaves, and without learners all do."""
@@ -146,7 +159,8 @@ class Supervisor:
         learner = self.crew.learners[post.rank]
         if not any(each.staffed for each in self.crew.simulators_of(post.rank)):
             learner.give_up()
-        if not any(each.staffed for each in self.crew.learners):
+        lock_step = self.arena.plan.config.gossip.lock_step and learner.given_up
+        if lock_step or not any(each.staffed for each in self.crew.learners):
             self._fail(failure)
 
     def _mark(self, post: Post, state: WorkerState) -> None:

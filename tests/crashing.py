@@ -55,6 +55,19 @@ def hanging() -> Failing:
     return Failing(lambda: time.sleep(3600))
 
 
+def once() -> Failing:
+    """Fails in one life only: the file that TEST_FAILED_ONCE names remembers it."""
+
+    def fail() -> None:
+        try:
+            os.close(os.open(os.environ["TEST_FAILED_ONCE"], os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return
+        _raise()
+
+    return Failing(fail)
+
+
 def healthy() -> Failing:
     return Failing(lambda: None)
 

@@ -50,6 +50,7 @@ LAYERS = """
     evaluation.agent arena
     consensus
     recorder saving crew
+    regroup
     supervisor
     resuming summary
     training
@@ -183,7 +184,7 @@ def test_what_is_pure_imports_no_multiprocessing(module: str) -> None:
 
 
 def test_the_search_finds_multiprocessing_where_it_is() -> None:
-    assert uses("supervisor", "multiprocessing")
+    assert uses("crew", "multiprocessing")
     assert uses("shm", "multiprocessing")
     assert uses("learner", "torch")
 
