@@ -24,6 +24,8 @@ from galamp.metrics import MetricsRow, Phase
 from galamp.worker import Context, Worker, WorkerFailure, WorkerSpec, out_of_memory_kills
 
 TICK_S = 0.05
+KILL_WAIT_S = 5.0
+"""Whom the kernel has not ended so long after a kill, it will not: it waits for a disk, say."""
 BOOT_LIMIT_S = 120.0
 HANG_GAPS = 20.0
 """Who shows no progress for the limit, and for so many times its usual gap, is taken to hang."""
@@ -273,12 +275,15 @@ class Crew:
 
     def end(self, patience_s: float) -> None:
         """Leave no child behind: wait a moment, kill, reap."""
+        self._join(patience_s)
+        self.kill()
+        self._join(KILL_WAIT_S)
+
+    def _join(self, patience_s: float) -> None:
+        """Wait for everyone's end, all together for so long at most."""
         deadline_s = time.monotonic() + patience_s
         for _, worker in self.manned():
             worker.join(max(0.0, deadline_s - time.monotonic()))
-        self.kill()
-        for _, worker in self.manned():
-            worker.join()
 
     def _named(self, failure: WorkerFailure | None) -> WorkerFailure | None:
         """Say so if the kernel has ended a child for want of memory."""

@@ -8,6 +8,7 @@ Runs in the supervisor; it only reads what the children write.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from typing import Any
@@ -215,6 +216,11 @@ class Recorder:
         )
 
     def _episode(self, rank: int, score: float, length: int, lane: int, ended: float) -> None:
+        if not math.isfinite(score):
+            self.tell(
+                f"learner {rank}, lane {lane}: a game's score is {score}: left out of all means"
+            )
+            return
         self.learners[rank].scores.append(score)
         self.learners[rank].episodes += 1
         self._scores.append(score)

@@ -28,7 +28,7 @@ from galamp.recorder import Recorder
 from galamp.regroup import Regroup
 from galamp.saving import Saver, common_turn
 from galamp.snapshot import WorkerState
-from galamp.worker import SUPERVISED, WorkerFailure
+from galamp.worker import SUPERVISED, WorkerFailure, adopt_orphans
 
 SHOW_EVERY_S = 0.25
 LEAVE_AFTER_S = 2.0
@@ -87,6 +87,7 @@ class Supervisor:
 
     def _start(self) -> None:
         """Begin everyone's first life."""
+        adopt_orphans()
         self.crew.call_up()
         self._restart()
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,18 @@ import pytest
 
 from galamp.storage import checkpoint
 from galamp.storage.runlogs import read_metrics
-from tests.engine import family, run, running, started, summary, titled, training, wait_for
+from tests.engine import (
+    ROOT,
+    command,
+    family,
+    run,
+    running,
+    started,
+    summary,
+    titled,
+    training,
+    wait_for,
+)
 
 ENDLESS = ["--total-steps", 10**9, "--learners", 2, "--num-envs", 4, "--quiet"]
 ENDLESS += ["--log-every-s", 0.1, "--env-id", "tests.crashing:healthy"]
@@ -139,8 +152,7 @@ def test_killed_server_brings_everyone_back(tmp_path: Path) -> None:
 
 def titled_any(pid: int) -> bool:
     """Whether a process is a learner or a simulator."""
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-    return words.startswith(("galamp: learner", "galamp: simulator"))
+    return words_of(pid).startswith(("galamp: learner", "galamp: simulator"))
 
 
 @pytest.mark.parametrize("role", ["learner 0", "simulator 1.0"])
@@ -295,20 +307,132 @@ def test_environment_that_always_fails_ends_the_run(
         assert summary(folder)["given_up"] == ["simulator 0.0"]
 
 
-def test_environment_that_fails_once_costs_an_episode(tmp_path: Path) -> None:
+def test_lanes_that_always_fail_are_retired_and_the_others_go_on(tmp_path: Path) -> None:
     folder = tmp_path / "run"
+    flags = ["--env-id", "tests.crashing:picky", "--simulator-workers", 2]
+    with started(*ENDLESS, *flags, "--run-dir", folder) as process:
+        wait_for(lambda: training(folder), "training")
+        wait_for(lambda: not titled(process.pid, "simulator 0.0"), "the last of simulator 0.0")
+        wait_for(lambda: rows(folder)[-1]["learner0/lanes"] == 2, "two lanes less")
+        works_on(folder, "learner0/updates", "learner1/updates")
+        told = stopped(process, folder)
+    assert (told["given_up"], told["restarts"]) == (["simulator 0.0"], 1)
+
+
+@pytest.fixture
+def remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where environments that fail once remember that they did."""
     marker = tmp_path / "failed"
+    monkeypatch.setenv("TEST_FAILED_ONCE", str(marker))
+    return marker
+
+
+def test_environment_that_fails_once_costs_an_episode(tmp_path: Path, remembered: Path) -> None:
+    folder = tmp_path / "run"
     endless = ["--total-steps", 20_000, "--learners", 1, "--num-envs", 4, "--quiet"]
-    os.environ["TEST_FAILED_ONCE"] = str(marker)
-    try:
-        ended = run("--env-id", "tests.crashing:once", *endless, "--run-dir", folder)
-    finally:
-        del os.environ["TEST_FAILED_ONCE"]
+    ended = run("--env-id", "tests.crashing:once", *endless, "--run-dir", folder)
     assert ended.returncode == 0, ended.stderr
-    assert marker.exists()
+    assert remembered.exists()
     told = summary(folder)
     assert (told["restarts"], told["given_up"]) == (1, [])
     assert told["agent_steps"] >= 20_000
+
+
+def test_what_is_no_number_stays_where_it_arose(tmp_path: Path, remembered: Path) -> None:
+    """One learner diverges; it comes back with its peer's parameters, and nobody else noticed."""
+    folder = tmp_path / "run"
+    with started(*ENDLESS, "--env-id", "tests.crashing:poisoned", "--run-dir", folder) as process:
+        wait_for(remembered.exists, "the poison")
+        wait_for(lambda: rows(folder) and rows(folder)[-1]["charts/restarts"] == 1, "a restart")
+        works_on(folder, "learner0/updates", "learner1/updates")
+        told = stopped(process, folder)
+    assert told["restarts"] == 1
+    [report] = (folder / "logs").glob("learner-*.crash-*.json")
+    assert "diverged" in report.read_text()
+
+
+@pytest.mark.slow
+def test_who_is_out_of_memory_is_named_and_replaced(tmp_path: Path, remembered: Path) -> None:
+    folder = tmp_path / "run"
+    flags = ["--env-id", "tests.crashing:glutton", "--run-dir", folder]
+    with memory_group(1500 * 2**20) as within, started(*ENDLESS, *flags) as process:
+        within(process.pid)
+        wait_for(remembered.exists, "the hunger")
+        wait_for(lambda: rows(folder) and rows(folder)[-1]["charts/restarts"] == 1, "a restart")
+        works_on(folder, "learner0/updates", "learner1/updates")
+        told = stopped(process, folder)
+    assert told["restarts"] == 1
+
+
+@contextlib.contextmanager
+def memory_group(limit_bytes: int) -> Iterator[Callable[[int], None]]:
+    """Make a control group of so much memory; gives what puts a process into it."""
+    second = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+    parent = Path("/sys/fs/cgroup") if second else Path("/sys/fs/cgroup/memory")
+    group = parent / f"galamp-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        limit = group / ("memory.max" if second else "memory.limit_in_bytes")
+        limit.write_text(str(limit_bytes))
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error}")
+    try:
+        yield lambda pid: (group / "cgroup.procs").write_text(str(pid)) and None
+    finally:
+        wait_for(lambda: not (group / "cgroup.procs").read_text(), "an empty control group", 10.0)
+        group.rmdir()
+
+
+@pytest.mark.slow
+def test_on_one_core_nobody_is_taken_to_hang(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    flags = ["--env-id", "ALE/Breakout-v5", "--num-envs", 8, "--hang-after-s", 2]
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        with started(*ENDLESS, *flags, "--learners", 4, "--run-dir", folder) as process:
+            wait_for(lambda: training(folder), "training")
+            time.sleep(20)
+            assert rows(folder)[-1]["charts/restarts"] == 0
+            [victim] = titled(process.pid, "learner 3")
+            os.kill(victim, signal.SIGKILL)
+            successor(process.pid, "learner 3", victim)
+            works_on(folder, *(f"learner{rank}/updates" for rank in range(4)))
+            assert stopped(process, folder)["restarts"] == 1
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@pytest.mark.slow
+def test_as_first_process_of_a_container(tmp_path: Path) -> None:
+    """As PID 1 it takes signals, and leaves no zombie, not even of orphans."""
+    if subprocess.run(["unshare", "-pfm", "true"], capture_output=True).returncode:
+        pytest.skip("no process namespace can be made here")
+    folder = tmp_path / "run"
+    words = ["unshare", "-pfm", "--mount-proc", *command(*ENDLESS, "--run-dir", folder)]
+    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            wait_for(lambda: training(folder), "training")
+            [first] = [pid for pid in family(process.pid) if "galamp" in words_of(pid)][:1]
+            [server] = titled(process.pid, "server")
+            os.kill(server, signal.SIGKILL)
+            successor(process.pid, "server", server, 10.0)
+            works_on(folder, "learner0/updates", "learner1/updates")
+            states = [Path(f"/proc/{pid}/stat").read_text() for pid in family(first)]
+            assert not [state for state in states if state.rpartition(")")[2].split()[0] == "Z"]
+            began = time.monotonic()
+            os.kill(first, signal.SIGTERM)
+            assert process.wait(timeout=20) == 143
+            assert time.monotonic() - began < 10.0
+        finally:
+            for pid in [*family(process.pid), process.pid]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def words_of(pid: int) -> str:
+    """The command line of a process."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
 
 
 def test_paused_tree_goes_on(tmp_path: Path) -> None:
