@@ -11,7 +11,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from galamp.crew import Crew, Post
+from galamp.crew import Crew
+from galamp.post import Post
 from galamp.state import StateSlots
 from galamp.worker import WorkerFailure
 

@@ -42,6 +42,7 @@ class Saver:
         self._writer: threading.Thread | None = None
         self._best_path: Path | None = None
         self._best_return = float("-inf")
+        self._left: set[int] = set()
         self.written = 0
 
     def go_on(self) -> None:
@@ -56,6 +57,13 @@ class Saver:
     def busy(self) -> bool:
         """Whether a checkpoint is being gathered or written."""
         return self._wanted is not None or (self._writer is not None and self._writer.is_alive())
+
+    def leave_out(self, rank: int) -> None:
+        """Save the mean of the others in the place of a learner that will not go on.
+
+        What it last was grows old, and would spoil the mean of all that is played with.
+        """
+        self._left.add(rank)
 
     def request(self) -> None:
         """Ask every learner for its state at the end of its present turn."""
@@ -126,6 +134,9 @@ class Saver:
 
     def _gather(self, states: list[State], progress: dict[str, Any]) -> Checkpoint:
         layout = self._arena.sketch.layout
+        others = [s.tensors["parameters"] for r, s in enumerate(states) if r not in self._left]
+        for rank in self._left if others else ():
+            states[rank].tensors["parameters"] = np.mean(others, axis=0)
         learners = tuple(learner_state(rank, state, layout) for rank, state in enumerate(states))
         progress["agent_steps"] = sum(state.counters["agent_steps"] for state in states)
         return Checkpoint(self._identity, self._config, progress, learners)

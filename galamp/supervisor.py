@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from types import FrameType
 
 from galamp.arena import Arena
-from galamp.crew import Crew, Post
+from galamp.crew import Crew
 from galamp.display.dashboard import Display
 from galamp.errors import EXIT_FAILURE, EXIT_OK
 from galamp.metrics import Phase
+from galamp.post import Post
 from galamp.recorder import Recorder
 from galamp.regroup import Regroup
 from galamp.saving import Saver, common_turn
@@ -160,6 +161,8 @@ class Supervisor:
         learner = self.crew.learners[post.rank]
         if not any(each.staffed for each in self.crew.simulators_of(post.rank)):
             learner.give_up()
+        if learner.given_up:
+            self.saver.leave_out(post.rank)
         lock_step = self.arena.plan.config.gossip.lock_step and learner.given_up
         if lock_step or not any(each.staffed for each in self.crew.learners):
             self._fail(failure)

@@ -49,7 +49,8 @@ LAYERS = """
     display.dashboard evaluation.scoreboard
     evaluation.agent arena
     consensus
-    recorder saving crew
+    recorder saving post
+    crew
     regroup
     supervisor
     resuming summary
