@@ -276,6 +276,7 @@ def test_the_names_that_users_know() -> None:
         "emulator_frames",
         "wall_s",
         *(f"charts/{name}" for name in ("episodic_return", "episodic_length", "episodes", "SPS")),
+        "charts/restarts",
         *(f"gossip/{name}" for name in ("consensus_distance", "pairwise_distance", "staleness")),
         *(f"gossip/{name}" for name in ("certificate", "certificate_ratio", "radius")),
         "gossip/gradient_correlation",
@@ -283,7 +284,8 @@ def test_the_names_that_users_know() -> None:
         *(f"losses/{name}" for name in metrics.GAUGES),
         *(f"perf/{name}_share" for name in ("collect", "infer", "update", "gossip", "other")),
     }  # fmt: skip
-    names = ("agent_steps", "updates", "SPS", "episodic_return", "staleness", "distance")
+    names = ("agent_steps", "updates", "SPS", "episodic_return", "staleness", "distance", "lanes")
+    names += ("incarnation",)
     assert set(row) - shared == {f"learner{rank}/{name}" for rank in range(3) for name in names}
 
 
