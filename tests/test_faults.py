@@ -253,6 +253,44 @@ def test_second_signal_ends_at_once(tmp_path: Path) -> None:
         gone(children)
 
 
+@pytest.mark.parametrize("state", ["learner", "simulator", "restarting"])
+def test_signal_in_any_state_ends_the_run(tmp_path: Path, state: str) -> None:
+    folder = tmp_path / "run"
+    with started(*ENDLESS, "--run-dir", folder) as process:
+        if state == "restarting":
+            wait_for(lambda: training(folder), "training")
+            for child in titled(process.pid, "learner"):
+                os.kill(child, signal.SIGKILL)
+        else:
+            wait_for(lambda: titled(process.pid, state), f"the first {state}")
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        children = family(process.pid)
+        assert process.wait(timeout=20) == 143
+        assert time.monotonic() - began < 10.0
+        gone(children)
+    assert summary(folder)["status"] == "stopped"
+    if state == "restarting":
+        assert len(checkpoint.load(checkpoint.find(folder).path).learners) == 2
+
+
+def test_third_signal_ends_everything_on_the_spot(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with started(*ENDLESS, "--run-dir", folder) as process:
+        wait_for(lambda: training(folder), "training")
+        children = family(process.pid)
+        for child in titled(process.pid, "learner"):
+            os.kill(child, signal.SIGSTOP)
+        began = time.monotonic()
+        for _ in range(3):
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(AssertionError):
+                wait_for(lambda: handled(process.pid, signal.SIGINT), "the signal", 0.3)
+        assert process.wait(timeout=20) == 130
+        assert time.monotonic() - began < 2.0
+        gone(children)
+
+
 def handled(pid: int, number: int) -> bool:
     """Whether a signal that was sent to `pid` is no longer pending."""
     status = Path(f"/proc/{pid}/status").read_text()
