@@ -1,7 +1,8 @@
 """The supervisor: spawns every process of a run, watches them, saves, shows, and ends them all.
 
     Supervisor.run:  spawn; until no learner is left:
-                         wait -> take signals -> reap -> check heartbeats -> hurry -> save -> show
+                         wait -> take signals -> answer -> reap -> check heartbeats -> hurry
+                              -> save -> show
                      end everyone, write the last checkpoint
 
 It makes no CUDA context, steps no environment, and holds nothing that a child could wait for.
@@ -10,13 +11,9 @@ It makes no CUDA context, steps no environment, and holds nothing that a child c
 from __future__ import annotations
 
 import multiprocessing.connection
-import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 
 import torch.multiprocessing
 
@@ -26,9 +23,11 @@ from galamp.errors import EXIT_FAILURE, EXIT_OK
 from galamp.forking import METHOD
 from galamp.metrics import MetricsRow, Phase
 from galamp.recorder import Recorder
+from galamp.remote.door import Door
 from galamp.saving import Saver, common_turn
+from galamp.signals import Signals
 from galamp.snapshot import WorkerState
-from galamp.worker import SUPERVISED, Worker, WorkerFailure
+from galamp.worker import Worker, WorkerFailure
 
 TICK_S = 0.05
 SHOW_EVERY_S = 0.25
@@ -42,11 +41,15 @@ LAST_SAVE_S = 10.0
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended: finished, stopped (by a signal) or failed."""
+    """How a start ended: finished, stopped (by a signal), failed, or rescaled.
+
+    Rescaled: someone asked for another number of learners, `scale_to`, and all is ready for them.
+    """
 
     status: str
     exit_code: int
     failure: WorkerFailure | None = None
+    scale_to: int | None = None
 
 
 class Watch:
@@ -68,46 +71,56 @@ class Watch:
 
 
 class Supervisor:
-    """One run, from the first spawn to the last checkpoint."""
+    """One start of a run, from the first spawn to the last checkpoint."""
 
-    def __init__(self, arena: Arena, recorder: Recorder, saver: Saver, display: Display) -> None:
+    def __init__(
+        self,
+        arena: Arena,
+        recorder: Recorder,
+        saver: Saver,
+        display: Display,
+        door: Door,
+        signals: Signals,
+    ) -> None:
         self.arena, self.recorder, self.saver, self.display = arena, recorder, saver, display
+        self.door, self._signals = door, signals
         config = arena.plan.config
         self._report, self._hang_after_s = config.report, config.resources.hang_after_s
         context = torch.multiprocessing.get_context(METHOD)
         self._workers = [Worker(spec, context, task) for spec, task in arena.children()]
         self._running: dict[Worker, Watch] = {}
         self._failure: WorkerFailure | None = None
-        self._signals: list[int] = []
         self._stopped_by: int | None = None
+        self._scale_to: int | None = None
         self._stopping_since_s: float | None = None
         self._at_once = False
         self._tick_s = self._next_show_s = self._next_log_s = time.monotonic()
         self._next_save_s = self._tick_s + self._report.checkpoint_every_s
 
     def run(self) -> RunResult:
-        """Train until the total is reached, a signal asks to stop, or a process fails."""
-        with self._handled_signals():
-            try:
-                self._spawn()
-                while not self._at_once and self._learning():
-                    self._wait()
-                    self._take_signals()
-                    self._reap()
-                    self._check_heartbeats()
-                    self._hurry()
-                    self._save()
-                    self._show()
-            finally:
-                self.recorder.mark_ended()
-                self._end_everyone()
-            return self._conclude()
+        """Train until the total is reached, someone asks to stop, or a process fails."""
+        try:
+            self._spawn()
+            self._take_signals()
+            while not self._at_once and self._learning():
+                self._wait()
+                self._take_signals()
+                self._answer()
+                self._reap()
+                self._check_heartbeats()
+                self._hurry()
+                self._save()
+                self._show()
+        finally:
+            self.recorder.mark_ended()
+            self._end_everyone()
+        return self._conclude()
 
     def _spawn(self) -> None:
         for rank in range(self.arena.count):
             self.arena.control.set_alive(rank, True)
         for worker in self._workers:
-            if self._signals:
+            if self._signals.pending:
                 break
             worker.start()
             row = self._row(worker)
@@ -124,14 +137,29 @@ class Supervisor:
         multiprocessing.connection.wait(sentinels, TICK_S)
 
     def _take_signals(self) -> None:
-        while self._signals:
-            number = self._signals.pop(0)
+        if self._signals.take_hang_up():
+            self.recorder.tell("the terminal was closed: training goes on, galamp attach shows it")
+        while (number := self._signals.take()) is not None:
             if self._stopped_by is not None:
                 self._at_once = True
+                self._signals.last_warning(self._kill_everyone)
                 return
             self._stopped_by = number
             self.recorder.tell(f"{signal.Signals(number).name}: saving and stopping")
             self._stop()
+
+    def _answer(self) -> None:
+        """Hear who is at the door; end this start if another number of learners is wanted."""
+        self.door.poll()
+        # Not before all have begun: there must be something to go on from.
+        if self.recorder.status == "running" and self.door.wanted is not None:
+            self._scale_to = self.door.wanted
+            self.recorder.tell(f"the number of learners becomes {self._scale_to}: saving")
+            self._stop()
+
+    def _kill_everyone(self) -> None:
+        for worker in self._running:
+            worker.kill()
 
     def _reap(self) -> None:
         for worker in [w for w in self._running if not w.running]:
@@ -162,7 +190,7 @@ class Supervisor:
 
     def _fail(self, failure: WorkerFailure) -> None:
         """End the run for the first failure; later ones are its consequences."""
-        if self._failure is None and self._stopped_by is None:
+        if self._failure is None and self._stopped_by is None and self._scale_to is None:
             self._failure = failure
             self.recorder.tell(str(failure))
             self._stop()
@@ -184,8 +212,7 @@ class Supervisor:
         if passed_s > LEAVE_AFTER_S:
             self.arena.control.quit = True
         if passed_s > KILL_AFTER_S:
-            for worker in self._running:
-                worker.kill()
+            self._kill_everyone()
 
     def _save(self) -> None:
         self.saver.poll(self.recorder.progress)
@@ -206,7 +233,12 @@ class Supervisor:
         if now_s >= self._next_log_s:
             self._next_log_s = now_s + self._report.log_every_s
             self.recorder.log()
-        self.display.show(self.recorder.snapshot())
+        self._show_to_all()
+
+    def _show_to_all(self) -> None:
+        snapshot = self.recorder.snapshot()
+        self.display.show(snapshot)
+        self.door.show(snapshot)
 
     def _end_everyone(self) -> None:
         """Leave no child behind: ask, wait a moment, kill, reap."""
@@ -225,33 +257,16 @@ class Supervisor:
         recorder = self.recorder
         recorder.read()
         if not self._at_once:
-            self.saver.finish(recorder.progress(), LAST_SAVE_S, give_up=lambda: bool(self._signals))
-        recorder.status, code = "finished", EXIT_OK
+            self.saver.finish(
+                recorder.progress(), LAST_SAVE_S, give_up=lambda: self._signals.pending
+            )
+        recorder.status, code, scale_to = "finished", EXIT_OK, None
         if self._failure is not None:
             recorder.status, code = "failed", EXIT_FAILURE
         elif self._stopped_by is not None:
             recorder.status, code = "stopped", 128 + self._stopped_by
+        elif self._scale_to is not None:
+            recorder.status, scale_to = "rescaled", self._scale_to
         recorder.log()
-        self.display.show(recorder.snapshot())
-        return RunResult(recorder.status, code, self._failure)
-
-    @contextmanager
-    def _handled_signals(self) -> Iterator[None]:
-        """Only note signals; the loop acts on them. A third one ends everything on the spot."""
-
-        def note(number: int, frame: FrameType | None) -> None:
-            self._signals.append(number)
-            if self._at_once:
-                for worker in self._running:
-                    worker.kill()
-                os._exit(128 + number)
-
-        handlers: dict[int, Callable[..., object] | int | None] = {}
-        for number in SUPERVISED:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                handlers[number] = signal.signal(number, note)
-        try:
-            yield
-        finally:
-            for handled, handler in handlers.items():
-                signal.signal(handled, handler)
+        self._show_to_all()
+        return RunResult(recorder.status, code, self._failure, scale_to)
