@@ -31,6 +31,7 @@ from galamp.recorder import Recorder
 from galamp.remote.door import Door
 from galamp.resuming import Former, first_entry, graph_file, load_former, states_for, take_over
 from galamp.saving import Saver
+from galamp.shm import available_bytes
 from galamp.signals import Signals
 from galamp.state import State
 from galamp.storage.gossiplog import GOSSIP, GossipLog
@@ -39,6 +40,8 @@ from galamp.storage.runfolder import RunFolder
 from galamp.storage.runlogs import MetricsLog
 from galamp.summary import summarise, versions
 from galamp.supervisor import RunResult, Supervisor
+
+BEGIN_WITHIN_S, RETRY_EVERY_S = 60.0, 3.0
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,8 @@ class Session:
             saver.go_on()
         folder.write_config(_stored_config(plan, arena))
         _tell_choices(plan, recorder)
-        self._door.begin(arena.count, lambda count: self._course_for(plan.config, count))
+        share_bytes = arena.arrays.size_bytes // arena.count
+        self._door.begin(arena.count, lambda count: self._allow(plan, share_bytes, count))
         gc.freeze()
         return Started(number, began_s, course, arena, recorder, saver)
 
@@ -165,7 +169,36 @@ class Session:
             return self._begin(self._course_for(course.plan.config, learners), former)
         except UserError as error:
             self._door.decline(str(error))
-            return self._begin(course, former)
+        return self._begin_patiently(course, former)
+
+    def _begin_patiently(self, course: Course, former: Former) -> Started:
+        """Begin again what ran a moment ago: should others have taken its memory, wait for it.
+
+        Raises:
+            UserError: it has not come back in time, or someone wants the run to end.
+        """
+        until_s = time.monotonic() + BEGIN_WITHIN_S
+        while True:
+            try:
+                return self._begin(course, former)
+            except UserError:
+                if self._signals.pending or time.monotonic() > until_s:
+                    raise
+            time.sleep(RETRY_EVERY_S)
+
+    def _allow(self, plan: Plan, share_bytes: int, learners: int) -> None:
+        """Check that the run, with its share of memory per learner, could have so many.
+
+        Raises:
+            UserError: it could not.
+        """
+        self._course_for(plan.config, learners)
+        more_bytes = share_bytes * (learners - len(plan.learners))
+        if more_bytes > available_bytes():
+            raise UserError(
+                f"--learners {learners}: {more_bytes / 2**20:,.0f} MiB more are needed, "
+                f"{available_bytes() / 2**20:,.0f} MiB are free: free memory, or take fewer"
+            )
 
     def _course_for(self, config: RunConfig, learners: int) -> Course:
         """Plan for another number of learners.
