@@ -134,6 +134,7 @@ class Door:
         self._visitors: dict[int, Visitor] = {}
         self._wish: Wish | None = None
         self._learners = 0
+        self._began_at: int | None = None
         self._allow: Callable[[int], object] = lambda learners: None
         self._poll = select.poll()
         self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -176,7 +177,7 @@ class Door:
             learners: their number.
             allow: raises a `UserError` for a number that the run could not have.
         """
-        self._learners, self._allow = learners, allow
+        self._learners, self._allow, self._began_at = learners, allow, None
 
     def poll(self) -> None:
         """Let visitors in, hear what they want, send what they had not taken; never waits."""
@@ -196,10 +197,9 @@ class Door:
         for visitor in watchers:
             with self._leaving(visitor):
                 visitor.show(line)
-        wish = self._wish
-        if wish and snapshot.status == "running" and len(snapshot.learners) == wish.learners:
-            took_s = time.monotonic() - wish.since_s
-            found = {"learners": wish.learners, "former": wish.former, "took_s": took_s}
+        if self._wish and self._has_come_true(self._wish, snapshot):
+            took_s = time.monotonic() - self._wish.since_s
+            found = {"learners": self._learners, "former": self._wish.former, "took_s": took_s}
             self._answer({"scaled": found})
 
     def decline(self, why: str) -> None:
@@ -257,6 +257,13 @@ class Door:
             return
         self._allow(learners)
         self._wish = Wish(learners, self._learners, visitor, time.monotonic())
+
+    def _has_come_true(self, wish: Wish, snapshot: Snapshot) -> bool:
+        """Whether so many learners all run, and have made steps since."""
+        if self._began_at is None:
+            self._began_at = snapshot.agent_steps
+        running = snapshot.status == "running" and wish.learners == self._learners
+        return running and snapshot.agent_steps > self._began_at
 
     def _answer(self, message: dict[str, Any]) -> None:
         """Tell who wished for something what came of it; the wish is over."""
