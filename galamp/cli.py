@@ -80,6 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"galamp {galamp.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     _add_run(commands)
+    _add_remote(commands)
     _add_eval(commands)
     _add_games(commands)
     _add_topology(commands)
@@ -159,7 +160,8 @@ def config_from(options: argparse.Namespace) -> RunConfig:
     if problems:
         raise UserError("\ngalamp: ".join(problems))
     if options.resume is not None:
-        values = _stored_values(options.resume) | values
+        learners = values.get(("resources", "learners"))
+        values = _stored_values(options.resume, learners) | values
     return from_settings(values)
 
 
@@ -179,8 +181,11 @@ def _environment_problems(values: dict[tuple[str, str], Any], game: bool) -> lis
     return []
 
 
-def _stored_values(folder: Path) -> dict[tuple[str, str], Any]:
-    """Return all settings of the run in `folder`, with every choice made as it was."""
+def _stored_values(folder: Path, learners: int | None) -> dict[tuple[str, str], Any]:
+    """Return all settings of the run in `folder`, with every choice made as it was.
+
+    Where another number of `learners` is asked for, what follows from it is chosen anew.
+    """
     from galamp.storage.runfolder import CONFIG, read_json
 
     if not (folder / CONFIG).is_file():
@@ -188,6 +193,10 @@ def _stored_values(folder: Path) -> dict[tuple[str, str], Any]:
     stored = read_json(folder / CONFIG)
     stored.pop("resolved", None)
     config = from_dict(stored)
+    if learners not in (None, config.resources.learners):
+        from galamp.plan import inspect_machine, with_learners
+
+        config = with_learners(config, learners, inspect_machine(config.resources.device))
     return {
         (s.section, s.name): getattr(getattr(config, s.section) if s.section else config, s.name)
         for s in settings(RunConfig)
@@ -198,29 +207,27 @@ def run_command(options: argparse.Namespace) -> int:
     """`galamp run`."""
     config = config_from(options)
     start_server()  # it loads while this process does
+    from galamp.display.closing import closing_line, tell
     from galamp.training import train
 
     outcome = train(config, resume=options.resume)
     failure = outcome.result.failure
     if failure is not None:
-        sys.stderr.write(f"galamp: {failure}\n{failure.details}")
+        tell(f"galamp: {failure}\n{failure.details}", sys.stderr)
     if config.report.json:
-        print(json.dumps(outcome.summary))
+        tell(json.dumps(outcome.summary) + "\n", sys.stdout)
     elif not config.report.quiet:
-        sys.stderr.write(closing_line(outcome.summary))
+        tell(closing_line(outcome.summary), sys.stderr)
     return outcome.result.exit_code
 
 
-def closing_line(summary: dict[str, Any]) -> str:
-    """Return what a person wants to know at the end: how it ended, and what to do next."""
-    score = summary["mean_return_100"]
-    words = f"{summary['status']}: {summary['agent_steps']:,} agent steps"
-    if score is not None:
-        words += f", mean score of the last 100 episodes {score:.2f}"
-    after = "evaluate it: galamp eval"
-    if summary["status"] != "finished":
-        after = "go on: galamp run --resume"
-    return f"{words}\n{after} {summary['run_dir']}\n"
+def _add_remote(commands: Any) -> None:
+    from galamp.remote import attach_command, scale_command
+
+    attach = commands.add_parser("attach", help="show a running run; Ctrl-C leaves it running")
+    attach_command.add_options(attach)
+    scale = commands.add_parser("scale", help="give a running run more or fewer learners")
+    scale_command.add_options(scale)
 
 
 def _add_eval(commands: Any) -> None:

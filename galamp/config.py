@@ -194,6 +194,12 @@ class ReportConfig:
     checkpoint_every_s: float = option(60.0, "interval between checkpoints", unit="s", low=0.5)
     quiet: bool = option(False, "show nothing while running")
     json: bool = option(False, "print the summary as JSON on standard output at the end")
+    on_hangup: str = option(
+        "detach",
+        "when the terminal is closed: train on, for galamp attach to show (detach), or save and "
+        "stop (stop); under nohup nothing changes either way",
+        names=("detach", "stop"),
+    )
     keep_checkpoints: int = option(
         3, "newest checkpoints to keep besides the best", low=2, high=1000
     )

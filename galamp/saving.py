@@ -44,6 +44,8 @@ class Saver:
         self._best_return = float("-inf")
         self._left: set[int] = set()
         self.written = 0
+        self.last: Checkpoint | None = None
+        """What `finish` has gathered, whether or not the disk took it."""
 
     def go_on(self) -> None:
         """Go on from a former start: only a better score than that of `best` moves it."""
@@ -113,8 +115,8 @@ class Saver:
         if self._torn(found):
             self._tell("no last checkpoint: in lock-step it has to be of one turn of all learners")
             return
-        checkpoint = self._gather(states, progress)
-        self._writer = threading.Thread(target=self._write, args=(checkpoint,), daemon=True)
+        self.last = self._gather(states, progress)
+        self._writer = threading.Thread(target=self._write, args=(self.last,), daemon=True)
         self._writer.start()
         self._wait(until_s, give_up)
         if self._writer.is_alive():

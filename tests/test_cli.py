@@ -16,8 +16,9 @@ import pytest
 
 import galamp
 from galamp import cli
-from galamp.cli import build_parser, closing_line, config_from, main
+from galamp.cli import build_parser, config_from, main
 from galamp.config import RunConfig, from_dict, to_dict
+from galamp.display.closing import closing_line
 from galamp.errors import CheckpointError, RunFailed
 from galamp.gossip.topologies import TOPOLOGIES
 from galamp.options import Setting, allowed, settings

@@ -4,6 +4,7 @@ Runs in the supervisor, the one writer; plots and evaluation only read.
 
     RUN/config.json  metrics.jsonl  summary.json  monitor/<i>.monitor.csv  checkpoints/  logs/
     RUN/lock         held by flock while the run lives, so that it cannot go stale
+    RUN/control      a socket while the run lives; a stale one is for the lock's owner to replace
     runs/latest      link to the run that was started last
 
 Of the process environment nothing is ever written: it holds secrets.

@@ -105,6 +105,22 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
                 yield row
 
 
+def last_row(path: Path) -> dict[str, Any]:
+    """Return the last whole row of metrics.jsonl, from its end; nothing where there is none."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            lines = file.read(TAIL_BYTES).splitlines(keepends=True)
+    except OSError:
+        return {}
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError, RecursionError):
+            row = json.loads(line)
+            if isinstance(row, dict) and line.endswith(b"\n"):
+                return row
+    return {}
+
+
 def current_rows(path: Path) -> list[dict[str, Any]]:
     """Return the rows that count, in order of `global_step`.
 
