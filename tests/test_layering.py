@@ -20,7 +20,7 @@ PACKAGE = ROOT / "galamp"
 # its __init__.
 LAYERS = """
     errors
-    options
+    crashpoints options
     flags config snapshot display storage evaluation display.text storage.disk storage.strict_json
     shm storage.identity parameters models forking
     plan worker
@@ -81,8 +81,8 @@ WITHOUT_PROCESSES = (
 )  # fmt: skip
 WITHOUT_TORCH = (
     "gossip.topologies", "environments", "simulator", "rollouts", "metrics", "control", "shm",
-    "config", "errors", "cli", "worker", "evaluation.command", "display.render", "display.panels",
-    "display.text", "snapshot",
+    "config", "errors", "crashpoints", "cli", "worker", "evaluation.command",
+    "display.render", "display.panels", "display.text", "snapshot",
 )  # fmt: skip
 
 LOCKS = {
