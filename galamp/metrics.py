@@ -140,12 +140,15 @@ class EpisodeRing:
         reach("episodes.counted")
 
     def drain(self, tail: int) -> tuple[npt.NDArray[np.float64], int]:
-        """Return the entries `[n, 4]` since `tail`, and the new tail."""
+        """Return the entries `[n, 4]` since `tail` that were not overwritten, and the new tail."""
         head = int(self._head[0])
         memory_fence()
         first = max(tail, head - EPISODE_CAPACITY + 1)
-        at = np.arange(first, head) % EPISODE_CAPACITY
-        return self._entries[at], head
+        entries = self._entries[np.arange(first, head) % EPISODE_CAPACITY]
+        memory_fence()
+        # Meanwhile the simulator may have come round, and be in the middle of the next entry.
+        whole = max(first, self._head[0] - EPISODE_CAPACITY + 1)
+        return entries[whole - first :], head
 
 
 class MetricsBoard:

@@ -1,0 +1,317 @@
+"""The real writers, killed at every single opcode: what is then read is whole, and life goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from galamp.gossip import mailbox
+from galamp.gossip.mailbox import Mailbox, Token
+from galamp.gossip.slots import SLOTS, Header, Look, VersionedSlots, header_spec
+from galamp.shm import WORDS_PER_LINE, ArraySpec, SharedArrays
+from galamp.state import GENERATOR_BYTES, STATE_COUNTERS, State, StateSlots
+from tests.protocols.stepping import put_back, state_of, step_through
+
+# Versioned slots
+
+
+class Subject(NamedTuple):
+    """Some kind of versioned slots in memory of their own.
+
+    A publication is made of one number, its `value`, which is also its version.
+    """
+
+    arrays: SharedArrays
+    begin: Callable[[], Any]
+    """Begin a life of the writer."""
+    publish: Callable[[Any, int, int], Header]
+    payload: Callable[[int], bytes]
+    """What a slot must hold once a value is published."""
+
+    @property
+    def header(self) -> str:
+        return self.arrays.specs[0].name
+
+    def held(self, slot: int) -> tuple[bytes, bytes]:
+        """What a slot holds: its header without the sequence, its payload."""
+        words = self.arrays[self.header].reshape(SLOTS + 1, WORDS_PER_LINE)[slot + 1, 1:]
+        parts = (self.arrays[spec.name][slot].tobytes() for spec in self.arrays.specs[1:])
+        return words.tobytes(), b"".join(parts)
+
+
+def numbers(slots_class: type[VersionedSlots] = VersionedSlots) -> Subject:
+    """Slots for three numbers, written one by one."""
+    arrays = SharedArrays.create([header_spec("h"), ArraySpec("p", (SLOTS, 3), "int64")])
+
+    def publish(slots: VersionedSlots, value: int, life: int) -> Header:
+        def fill(slot: int) -> None:
+            for element in range(3):
+                arrays["p"][slot, element] = value
+
+        return slots.write(fill, incarnation=life, round_=value, version=value)
+
+    def payload(value: int) -> bytes:
+        return np.full(3, value, np.int64).tobytes()
+
+    return Subject(arrays, lambda: slots_class(arrays, "h"), publish, payload)
+
+
+def learned_states() -> Subject:
+    sizes = {"parameters": 2, "square_average": 2}
+    arrays = SharedArrays.create(StateSlots.specs(0, sizes))
+
+    def publish(slots: StateSlots, value: int, life: int) -> Header:
+        tensors = {name: np.full(size, value, np.float32) for name, size in sizes.items()}
+        generator = np.full(GENERATOR_BYTES, value, np.uint8)
+        state = State(tensors, dict.fromkeys(STATE_COUNTERS, value), generator)
+        return slots.save(state, save_id=value, incarnation=life)
+
+    def payload(value: int) -> bytes:
+        counters = np.array([value] * len(STATE_COUNTERS) + [GENERATOR_BYTES])
+        return (
+            np.full(4, value, np.float32).tobytes()
+            + counters.tobytes()
+            + value.to_bytes() * GENERATOR_BYTES
+        )
+
+    return Subject(arrays, lambda: StateSlots(arrays, 0, sizes), publish, payload)
+
+
+class Reader:
+    """One in the middle of a read: what it looked at, and what that slot held then."""
+
+    def __init__(self, subject: Subject, look: Look) -> None:
+        self.look, self._held = look, subject.held(look.slot)
+        self.torn = self._held[1] != subject.payload(look.header.version)
+
+    def copy(self, subject: Subject) -> None:
+        """Copy anything of the slot, as it is now."""
+        self.torn = self.torn or subject.held(self.look.slot) != self._held
+
+
+class Examination(NamedTuple):
+    """What readers made of a series of states."""
+
+    accepted: int
+    thrown_away: int
+    torn: int
+    newest: int
+
+
+def examine(
+    subject: Subject, states: Sequence[bytes], slots_class: type[VersionedSlots] = VersionedSlots
+) -> Examination:
+    """Let readers look in every state, copy in any later ones, and check in any after those.
+
+    What they accept must be just what was published, whichever states they copied it in.
+    """
+    slots = slots_class(subject.arrays, subject.header)
+    readers: list[Reader] = []
+    accepted = thrown_away = torn = 0
+    for state in states:
+        put_back(subject.arrays, state)
+        newest = slots.published
+        looks = map(slots.look, range(max(1, newest - 1), newest + 2))
+        readers += [Reader(subject, look) for look in looks if look is not None]
+        for reader in readers:
+            reader.copy(subject)
+            accepts = slots.unchanged(reader.look)
+            accepted += accepts
+            thrown_away += not accepts
+            torn += accepts and reader.torn
+    header = slots.read(lambda slot: None)
+    return Examination(accepted, thrown_away, torn, header.version if header else 0)
+
+
+def states_of_life(subject: Subject, life: int, before: bytes) -> list[bytes]:
+    """The states that memory goes through while a life begins and publishes once."""
+    put_back(subject.arrays, before)
+    return step_through(subject.arrays, lambda: subject.publish(subject.begin(), life, life)).states
+
+
+def killed_anywhere(
+    subject: Subject, states: list[bytes], lives: Sequence[int]
+) -> Iterator[list[bytes]]:
+    """Go on from `states`; yield what follows if all `lives` but the last are killed anywhere."""
+    life, *others = lives
+    further = states_of_life(subject, life, states[-1])
+    if not others:
+        yield states + further
+    for end in range(len(further)) if others else ():
+        yield from killed_anywhere(subject, states + further[: end + 1], others)
+
+
+def all_series(subject: Subject, killed: int) -> list[list[bytes]]:
+    """Both slots are written; then so many lives are killed, and the next one publishes."""
+    states = [state_of(subject.arrays)]
+    for life in (1, 2):
+        states += states_of_life(subject, life, states[-1])
+    return list(killed_anywhere(subject, states, range(3, 4 + killed)))
+
+
+@pytest.mark.parametrize(
+    ("subject", "killed"), [(numbers(), 2), (learned_states(), 1)], ids=["numbers", "states"]
+)
+def test_slots_are_sound_wherever_their_writer_is_killed(subject: Subject, killed: int) -> None:
+    series = all_series(subject, killed)
+    found = [examine(subject, states) for states in series]
+    assert {one.torn for one in found} == {0}
+    assert {one.newest for one in found} == {3 + killed}, "the last life is read"
+    assert all(one.accepted and one.thrown_away for one in found)
+    assert len(series) >= 10**killed
+
+
+class Repairing(VersionedSlots):
+    """A writer whose next life makes odd sequences even without writing the slot anew."""
+
+    def __init__(self, arrays: SharedArrays, name: str) -> None:
+        super().__init__(arrays, name)
+        for at in (WORDS_PER_LINE, 2 * WORDS_PER_LINE):
+            self._words[at] += self._words[at] % 2
+
+
+class Trusting(VersionedSlots):
+    """A reader that does not look again."""
+
+    def unchanged(self, look: Look) -> bool:
+        return True
+
+
+def test_the_examination_finds_what_is_torn() -> None:
+    repairing, sound = numbers(Repairing), numbers()
+    assert any(examine(repairing, states).torn for states in all_series(repairing, 1))
+    assert any(examine(sound, states, Trusting).torn for states in all_series(sound, 1))
+
+
+def test_a_write_goes_through_many_states() -> None:
+    subject = numbers()
+    steps = step_through(subject.arrays, lambda: subject.publish(subject.begin(), 7, 0))
+    # As found; odd; three elements; number, round and version (the life is 0); even; published.
+    assert len(steps.states) == 10
+    assert steps.opcodes > 100
+
+
+# Mailboxes
+
+SHORT = 2
+"""Capacity of a mailbox here: so it is overrun soon."""
+
+
+class Moving:
+    """A mailbox's words to a receiver that is slow: from access to access they may go on.
+
+    After the accesses that `schedule` has a state for, they stay as they are.
+    """
+
+    def __init__(self, states: Sequence[Sequence[int]], schedule: Sequence[int]) -> None:
+        self._states, self._schedule = states, schedule
+        self.at: list[int] = []
+        """The state that each access saw."""
+
+    def __getitem__(self, word: int) -> int:
+        number = len(self.at)
+        self.at.append(self._schedule[number] if number < len(self._schedule) else self.at[-1])
+        return self._states[self.at[-1]][word]
+
+
+Found = tuple[Token, int] | None
+
+
+def ways_to_read(
+    read: Callable[[Moving], Found], states: Sequence[Sequence[int]]
+) -> Iterator[Found]:
+    """Yield what a receiver finds, for every way in which the sender goes on between accesses."""
+    schedules = [[first] for first in range(len(states))]
+    while schedules:
+        schedule = schedules.pop()
+        words = Moving(states, schedule)
+        yield read(words)
+        for access in range(len(schedule), len(words.at)):
+            later = range(words.at[access] + 1, len(states))
+            schedules += [[*words.at[:access], state] for state in later]
+
+
+def receiver(words: Moving, mailbox_class: type[Mailbox]) -> Mailbox:
+    box = mailbox_class.__new__(mailbox_class)
+    box._words = words  # type: ignore[assignment]
+    return box
+
+
+def token(number: int, life: int) -> Token:
+    return Token(number, 100 + number, life)
+
+
+def overrun_after_a_kill(sender_class: type[Mailbox]) -> Iterator[list[list[int]]]:
+    """A full mailbox; a life killed anywhere in its next put; a new life that puts twice."""
+    arrays = SharedArrays.create([Mailbox.spec(0, 1, "x")])
+
+    def put(before: bytes, *tokens: Token) -> list[bytes]:
+        put_back(arrays, before)
+        box = sender_class(arrays, 0, 1, "x")
+
+        def put_all() -> None:
+            for each in tokens:
+                box.put(each)
+
+        return step_through(arrays, put_all).states
+
+    full = put(state_of(arrays), token(1, 0), token(2, 0))[-1]
+    third = put(full, token(3, 0))
+    for end in range(len(third)):
+        states = third[: end + 1] + put(third[end], token(4, 1), token(5, 1))
+        put_back(arrays, states[-1])
+        yield [np.frombuffer(state, np.int64).tolist() for state in states]
+
+
+def outcomes(
+    sender_class: type[Mailbox] = Mailbox, receiver_class: type[Mailbox] = Mailbox
+) -> tuple[int, int]:
+    """Return how many reads, whole and not, receivers trusted in all."""
+    whole = {token(n, 0) for n in (1, 2, 3)} | {token(n, 1) for n in (4, 5)}
+    found: list[Found] = []
+    for states in overrun_after_a_kill(sender_class):
+        found += ways_to_read(lambda words: receiver(words, receiver_class).newest(), states)
+        found += ways_to_read(lambda words: receiver(words, receiver_class).oldest(), states)
+    tokens = [each[0] for each in found if each is not None]
+    return sum(each in whole for each in tokens), sum(each not in whole for each in tokens)
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mailbox, "CAPACITY", SHORT)
+
+
+@pytest.mark.usefixtures("short")
+def test_tokens_are_whole_however_the_sender_goes_on_meanwhile() -> None:
+    whole, torn = outcomes()
+    assert torn == 0
+    assert whole > 1000
+
+
+class CountingFirst(Mailbox):
+    """A sender that counts a token before it is there."""
+
+    def put(self, token: Token) -> None:
+        self._words[mailbox._HEAD] += 1
+        at = mailbox._TOKENS + ((self._words[mailbox._HEAD] - 1) % SHORT) * 4
+        self._words[at], self._words[at + 1], self._words[at + 2] = token
+
+
+class Hasty(Mailbox):
+    """A receiver that does not look again."""
+
+    def _at(self, index: int) -> Found:
+        words = self._words
+        if not words[mailbox._TAIL] <= index < words[mailbox._HEAD]:
+            return None
+        at = mailbox._TOKENS + (index % SHORT) * 4
+        return Token(words[at], words[at + 1], words[at + 2]), index
+
+
+@pytest.mark.usefixtures("short")
+def test_the_search_finds_torn_tokens() -> None:
+    assert outcomes(sender_class=CountingFirst)[1] > 0
+    assert outcomes(receiver_class=Hasty)[1] > 0
