@@ -83,9 +83,10 @@ def learned_states() -> Subject:
 class Reader:
     """One in the middle of a read: what it looked at, and what that slot held then."""
 
-    def __init__(self, subject: Subject, look: Look) -> None:
+    def __init__(self, subject: Subject, number: int, look: Look) -> None:
         self.look, self._held = look, subject.held(look.slot)
-        self.torn = self._held[1] != subject.payload(look.header.version)
+        whole = self._held[1] == subject.payload(look.header.version)
+        self.torn = not whole or look.header.number != number
 
     def copy(self, subject: Subject) -> None:
         """Copy anything of the slot, as it is now."""
@@ -114,8 +115,8 @@ def examine(
     for state in states:
         put_back(subject.arrays, state)
         newest = slots.published
-        looks = map(slots.look, range(max(1, newest - 1), newest + 2))
-        readers += [Reader(subject, look) for look in looks if look is not None]
+        looks = {number: slots.look(number) for number in range(max(1, newest - 1), newest + 2)}
+        readers += [Reader(subject, number, look) for number, look in looks.items() if look]
         for reader in readers:
             reader.copy(subject)
             accepts = slots.unchanged(reader.look)
