@@ -20,6 +20,9 @@ from galamp.metrics import EpisodeRing, MetricsBoard
 from galamp.shm import ArraySpec, SharedArrays
 
 ROLE = "learner 0"
+REPORTS = ("reader 0", "reader 1")
+READS, TORN, FELL = range(3)
+"""What a reader counts in its report: copies accepted, and what must not be among them."""
 
 
 def specs(size: int) -> list[ArraySpec]:
@@ -27,6 +30,7 @@ def specs(size: int) -> list[ArraySpec]:
         header_spec("h"),
         ArraySpec("p", (SLOTS, size), "float32"),
         ArraySpec("stop", (1,), "int64"),
+        *(ArraySpec(report, (3,), "int64") for report in REPORTS),
         Mailbox.spec(0, 1, "x"),
         *Journal.specs(DirectedRing(2)),
         *MetricsBoard.specs(1, 1),
@@ -80,9 +84,6 @@ def publish_flat_out(arrays: SharedArrays, life: int) -> None:
     one = Life(arrays, life)
     while os.getppid() != 1:
         one.write()
-
-
-READS, TORN, FELL = range(3)
 
 
 def read_flat_out(arrays: SharedArrays, report: str) -> None:
