@@ -53,6 +53,8 @@ class Learner(NamedTuple):
     """Of the simulator that it deals with, as far as it knows."""
     wrote: int | None = None
     """No part of the protocol: the life that wrote what has been used so far."""
+    end: int = 0
+    """The rollout that it does not play any more."""
 
 
 class Simulator(NamedTuple):
@@ -94,17 +96,22 @@ class Rules:
     """The simulator commits a row before it is whole."""
     reaped_first: bool = True
     """A new life starts when the former has ended, not when it is given up."""
+    learner_resumes: Literal["never", "beyond", "at zero", "at zero, nothing sent"] = "never"
+    """Whether the learner crashes, too, and from which row its next life goes on: beyond all rows
+    that anyone has come to, or row 0, with or without resetting what was sent."""
 
 
 def model(rules: Rules) -> Model:
     where = cells_of(rules)
     second = Simulator(DONE if rules.reaped_first else "unborn", life=1)
-    processes = (Learner(), Simulator(), Supervisor(), second)
+    processes = (Learner(end=rules.rollouts), Simulator(), Supervisor(), second)
     start = World(Memory((UNWRITTEN,) * len(where)), processes, rules.crashes)
     simulator = simulator_program(rules, where)
     programs = [learner_program(rules, where), simulator, supervisor_program(rules), simulator]
     is_final = lambda world: world.processes[LEARNER].at == DONE  # noqa: E731
-    return Model(start, programs, frozenset((SIMULATOR, SECOND_SIMULATOR)), is_final)
+    crashable = {SIMULATOR, SECOND_SIMULATOR}
+    crashable |= {LEARNER} if rules.learner_resumes != "never" else set()
+    return Model(start, programs, frozenset(crashable), is_final)
 
 
 def cells_of(rules: Rules) -> Cells:
@@ -153,8 +160,9 @@ def learner_program(rules: Rules, where: Cells) -> Program:
     def begin_rollout(world: World, me: int) -> Iterator[World]:
         """Go on with a simulator that is present; look whether an absent one has joined."""
         former = world.processes[me]
-        learner = Learner("await", former.rollout + 1, present=former.present, life=former.life)
-        if learner.rollout == rules.rollouts:
+        learner = Learner("await", former.rollout + 1, life=former.life, end=former.end)
+        learner = learner._replace(present=former.present)
+        if learner.rollout == former.end:
             yield from move(world, Learner(DONE))
             return
         if learner.present:
@@ -224,7 +232,20 @@ def learner_program(rules: Rules, where: Cells) -> Program:
             raise Violated("two lives")
         return learner._replace(wrote=life)
 
+    def resume(world: World, me: int) -> Iterator[World]:
+        """A new life knows what is in memory, and counts nobody present."""
+        memory = world.memory
+        if rules.learner_resumes != "beyond":
+            sent = 0 if "nothing sent" in rules.learner_resumes else memory.sent
+            yield from move(world, invite(Learner(end=rules.rollouts)), sent=sent)
+            return
+        farthest = max(memory.sent, memory.committed, memory.ticket_row)
+        rollout = farthest // rules.steps + 1
+        fresh = Learner(rollout=rollout - 1, end=rollout + rules.rollouts - 1)
+        yield from move(world, invite(fresh))
+
     return {
+        DEAD: resume,
         "write ticket row": write_ticket_row,
         "write ticket": write_ticket,
         "see life": see_life,
