@@ -100,7 +100,9 @@ def live_and_die(arrays: SharedArrays, life: int, for_s: float) -> bool:
     return bool((sequences % 2).any())
 
 
-@pytest.mark.parametrize("kills", [15, pytest.param(250, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kills", [15, pytest.param(250, marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
+)
 def test_nothing_torn_is_accepted_and_numbers_never_fall(kills: int) -> None:
     outcome = kill_at_random(kills, seed=1)
     print(outcome)

@@ -68,7 +68,7 @@ def model(rules: Rules) -> Model:
     memory = Memory((EMPTY,) * rules.capacity)
     return Model(
         World(memory, (Sender(), Receiver()), rules.crashes),
-        [sender_program(rules), receiver_program(rules)],
+        [SenderSteps(rules).program(), ReceiverSteps(rules).program()],
         frozenset((SENDER, RECEIVER)),
         lambda world: all(process.at == DONE for process in world.processes),
     )
@@ -81,19 +81,33 @@ def with_word(token: Token, source: Token, which: int) -> Token:
     return (words[0], words[1], words[2])
 
 
-def sender_program(rules: Rules) -> Program:
-    def publish(world: World, me: int) -> Iterator[World]:
+class SenderSteps:
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+
+    def program(self) -> Program:
+        last = "publish" if self._rules.counts_first else "count"
+        return {
+            "publish": self.publish,
+            **self.word(0, "word 1"),
+            **self.word(1, "word 2"),
+            **self.word(2, last),
+            "count": self.count,
+            DEAD: self.new_life,
+        }
+
+    def publish(self, world: World, me: int) -> Iterator[World]:
         sender, number = world.processes[me], world.memory.number + 1
-        if number > rules.tokens:
+        if number > self._rules.tokens:
             yield world.after(me, sender._replace(at=DONE))
             return
-        at = "count" if rules.counts_first else "word 0"
+        at = "count" if self._rules.counts_first else "word 0"
         yield world.after(me, sender._replace(at=at, number=number), number=number)
 
-    def word(which: int, following: str) -> Program:
+    def word(self, which: int, following: str) -> Program:
         def write(world: World, me: int) -> Iterator[World]:
             memory, sender = world.memory, world.processes[me]
-            at = (memory.head - rules.counts_first) % rules.capacity
+            at = (memory.head - self._rules.counts_first) % self._rules.capacity
             whole = (sender.number, sender.number, (sender.number, sender.life))
             token = with_word(memory.tokens[at], whole, which)
             tokens = (*memory.tokens[:at], token, *memory.tokens[at + 1 :])
@@ -101,113 +115,107 @@ def sender_program(rules: Rules) -> Program:
 
         return {f"word {which}": write}
 
-    def count(world: World, me: int) -> Iterator[World]:
-        at = "word 0" if rules.counts_first else "publish"
+    def count(self, world: World, me: int) -> Iterator[World]:
+        at = "word 0" if self._rules.counts_first else "publish"
         sender = world.processes[me]._replace(at=at)
         yield world.after(me, sender, head=world.memory.head + 1)
 
-    def new_life(world: World, me: int) -> Iterator[World]:
+    def new_life(self, world: World, me: int) -> Iterator[World]:
         life = world.memory.life + 1
         yield world.after(me, Sender(life=life), life=life)
 
-    last = "publish" if rules.counts_first else "count"
-    return {
-        "publish": publish,
-        **word(0, "word 1"),
-        **word(1, "word 2"),
-        **word(2, last),
-        "count": count,
-        DEAD: new_life,
-    }
 
+class ReceiverSteps:
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
 
-def receiver_program(rules: Rules) -> Program:
-    def tail_of(world: World, me: int) -> int:
-        return int(world.memory.tail if rules.tail_shared else world.processes[me].tail)
+    def program(self) -> Program:
+        return {
+            "begin": self.begin,
+            "compare tail": self.compare_tail,
+            "compare head": self.compare_head,
+            **self.word(0, "word 1"),
+            **self.word(1, "word 2"),
+            **self.word(2, "check"),
+            "check": self.check,
+            "judge": self.judge,
+            "accept": self.accept,
+            "pass over": self.pass_over,
+            DEAD: self.start_anew,
+        }
 
-    def give_up(world: World, me: int) -> World:
+    def tail_of(self, world: World, me: int) -> int:
+        return int(world.memory.tail if self._rules.tail_shared else world.processes[me].tail)
+
+    def give_up(self, world: World, me: int) -> World:
         return world.after(me, Receiver(tail=world.processes[me].tail))
 
-    def begin(world: World, me: int) -> Iterator[World]:
+    def begin(self, world: World, me: int) -> Iterator[World]:
         """Look for a token, or have enough."""
         yield world.after(me, Receiver(DONE))
-        entry = tail_of(world, me) if rules.takes_oldest else world.memory.head - 1
+        entry = self.tail_of(world, me) if self._rules.takes_oldest else world.memory.head - 1
         yield world.after(me, world.processes[me]._replace(at="compare tail", entry=entry))
 
-    def compare_tail(world: World, me: int) -> Iterator[World]:
+    def compare_tail(self, world: World, me: int) -> Iterator[World]:
         receiver = world.processes[me]
-        if tail_of(world, me) <= receiver.entry:
+        if self.tail_of(world, me) <= receiver.entry:
             yield world.after(me, receiver._replace(at="compare head"))
         else:
-            yield give_up(world, me)
+            yield self.give_up(world, me)
 
-    def compare_head(world: World, me: int) -> Iterator[World]:
+    def compare_head(self, world: World, me: int) -> Iterator[World]:
         receiver = world.processes[me]
         if receiver.entry < world.memory.head:
             yield world.after(me, receiver._replace(at="word 0"))
         else:
-            yield give_up(world, me)
+            yield self.give_up(world, me)
 
-    def word(which: int, following: str) -> Program:
+    def word(self, which: int, following: str) -> Program:
         def read(world: World, me: int) -> Iterator[World]:
             receiver = world.processes[me]
-            there = world.memory.tokens[receiver.entry % rules.capacity]
+            there = world.memory.tokens[receiver.entry % self._rules.capacity]
             token = with_word(receiver.token, there, which)
             yield world.after(me, receiver._replace(at=following, token=token))
 
         return {f"word {which}": read}
 
-    def check(world: World, me: int) -> Iterator[World]:
+    def check(self, world: World, me: int) -> Iterator[World]:
         receiver = world.processes[me]
-        overrun = world.memory.head - receiver.entry >= rules.capacity + rules.slack
-        if rules.checks_again and overrun:
-            yield give_up(world, me)
+        overrun = world.memory.head - receiver.entry >= self._rules.capacity + self._rules.slack
+        if self._rules.checks_again and overrun:
+            yield self.give_up(world, me)
             return
         number, round_, (of_number, _) = receiver.token
         if not number == round_ == of_number:
             raise Violated("torn")
         yield world.after(me, receiver._replace(at="judge"))
 
-    def judge(world: World, me: int) -> Iterator[World]:
+    def judge(self, world: World, me: int) -> Iterator[World]:
         """Take the token as news if it is of the sender's present life."""
         receiver = world.processes[me]
         if receiver.token[2][1] == world.memory.life:
             at = "accept"
-        elif rules.knows_lives:
+        elif self._rules.knows_lives:
             at = "pass over"
         else:
             raise Violated("former life")
         yield world.after(me, receiver._replace(at=at))
 
-    def accept(world: World, me: int) -> Iterator[World]:
+    def accept(self, world: World, me: int) -> Iterator[World]:
         number = world.processes[me].token[0]
         if number <= world.memory.accepted:
             raise Violated("twice")
-        yield from mark(world, me, accepted=number)
+        yield from self.mark(world, me, accepted=number)
 
-    def pass_over(world: World, me: int) -> Iterator[World]:
-        yield from mark(world, me)
+    def pass_over(self, world: World, me: int) -> Iterator[World]:
+        yield from self.mark(world, me)
 
-    def mark(world: World, me: int, **words: int) -> Iterator[World]:
+    def mark(self, world: World, me: int, **words: int) -> Iterator[World]:
         tail = world.processes[me].entry + 1
-        if rules.tail_shared:
+        if self._rules.tail_shared:
             yield world.after(me, Receiver(), tail=tail, **words)
         else:
             yield world.after(me, Receiver(tail=tail), **words)
 
-    def start_anew(world: World, me: int) -> Iterator[World]:
+    def start_anew(self, world: World, me: int) -> Iterator[World]:
         yield world.after(me, Receiver())
-
-    return {
-        "begin": begin,
-        "compare tail": compare_tail,
-        "compare head": compare_head,
-        **word(0, "word 1"),
-        **word(1, "word 2"),
-        **word(2, "check"),
-        "check": check,
-        "judge": judge,
-        "accept": accept,
-        "pass over": pass_over,
-        DEAD: start_anew,
-    }

@@ -74,37 +74,52 @@ class Rules:
 
 def model(rules: Rules) -> Model:
     writers = range(rules.writers)
-    writer, reader = writer_program(rules), reader_program(rules)
     privates = [Writer(life=life) for life in writers]
-
     return Model(
         World(Memory(), (*privates, Reader()), rules.crashes),
-        [*(writer for _ in writers), reader],
+        [*[WriterSteps(rules).program()] * rules.writers, ReaderSteps(rules).program()],
         frozenset(writers),
         lambda world: all(process.at == DONE for process in world.processes),
     )
 
 
-def writer_program(rules: Rules) -> Program:
-    def begin(world: World, me: int) -> Iterator[World]:
+class WriterSteps:
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+
+    def program(self) -> Program:
+        return {
+            "begin": self.begin,
+            "odd": self.odd,
+            **self.put("left", "right", stamp=True),
+            **self.put("right", "number", stamp=True),
+            **self.put("number", "life", stamp=False),
+            **self.put("life", "even", stamp=False),
+            "even": self.even,
+            "publish": self.publish,
+            "repair": self.repair,
+            DEAD: self.start_anew,
+        }
+
+    def begin(self, world: World, me: int) -> Iterator[World]:
         writer, number = world.processes[me], world.memory.published + 1
-        at = DONE if number > rules.publications else "odd"
+        at = DONE if number > self._rules.publications else "odd"
         yield world.after(me, writer._replace(at=at, number=number))
 
-    def odd(world: World, me: int) -> Iterator[World]:
+    def odd(self, world: World, me: int) -> Iterator[World]:
         memory, writer = world.memory, world.processes[me]
         sequence = memory.slot(writer.number).sequence
         left_odd = sequence % 2 == 1
-        if rules.takes_back and left_odd:
+        if self._rules.takes_back and left_odd:
             moved = writer._replace(at="odd")
             slots = memory.with_slot(writer.number, sequence=sequence - 1)
             yield world.after(me, moved, slots=slots)
             return
-        step = (0 if rules.repeats_odd else 2) if left_odd else 1
-        slots = memory.with_slot(writer.number, sequence=sequence + step * rules.marks_odd)
+        step = (0 if self._rules.repeats_odd else 2) if left_odd else 1
+        slots = memory.with_slot(writer.number, sequence=sequence + step * self._rules.marks_odd)
         yield world.after(me, writer._replace(at="left"), slots=slots)
 
-    def put(name: str, following: str, *, stamp: bool) -> Program:
+    def put(self, name: str, following: str, *, stamp: bool) -> Program:
         def write(world: World, me: int) -> Iterator[World]:
             writer = world.processes[me]
             whole = (writer.number, writer.life)
@@ -114,99 +129,91 @@ def writer_program(rules: Rules) -> Program:
 
         return {name: write}
 
-    def even(world: World, me: int) -> Iterator[World]:
+    def even(self, world: World, me: int) -> Iterator[World]:
         memory, writer = world.memory, world.processes[me]
-        sequence = memory.slot(writer.number).sequence + rules.marks_odd
+        sequence = memory.slot(writer.number).sequence + self._rules.marks_odd
         slots = memory.with_slot(writer.number, sequence=sequence)
         yield world.after(me, writer._replace(at="publish"), slots=slots)
 
-    def publish(world: World, me: int) -> Iterator[World]:
+    def publish(self, world: World, me: int) -> Iterator[World]:
         writer = world.processes[me]
         yield world.after(me, writer._replace(at="begin"), published=writer.number)
 
-    def start_anew(world: World, me: int) -> Iterator[World]:
-        writer = Writer("repair" if rules.repairs else "begin", world.processes[me].life + 1)
+    def start_anew(self, world: World, me: int) -> Iterator[World]:
+        writer = Writer("repair" if self._rules.repairs else "begin", world.processes[me].life + 1)
         yield world.after(me, writer)
 
-    def repair(world: World, me: int) -> Iterator[World]:
+    def repair(self, world: World, me: int) -> Iterator[World]:
         number = world.memory.published + 1
         sequence = world.memory.slot(number).sequence
         slots = world.memory.with_slot(number, sequence=sequence + sequence % 2)
         yield world.after(me, world.processes[me]._replace(at="begin"), slots=slots)
 
-    return {
-        "begin": begin,
-        "odd": odd,
-        **put("left", "right", stamp=True),
-        **put("right", "number", stamp=True),
-        **put("number", "life", stamp=False),
-        **put("life", "even", stamp=False),
-        "even": even,
-        "publish": publish,
-        "repair": repair,
-        DEAD: start_anew,
-    }
 
+class ReaderSteps:
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
 
-def reader_program(rules: Rules) -> Program:
-    def choose(world: World, me: int) -> Iterator[World]:
+    def program(self) -> Program:
+        return {
+            "choose": self.choose,
+            "look": self.look,
+            "see number": self.see_number,
+            "see life": self.see_life,
+            "copy left": self.copy_left,
+            "copy right": self.copy_right,
+            "check": self.check,
+        }
+
+    def choose(self, world: World, me: int) -> Iterator[World]:
         """Want the newest, or the one before it, or no more."""
         yield world.after(me, Reader(DONE))
         newest = world.memory.published
         for wanted in {newest, max(newest - 1, 0)} - {0}:
             yield world.after(me, world.processes[me]._replace(at="look", wanted=wanted))
 
-    def give_up(world: World, me: int) -> World:
+    def give_up(self, world: World, me: int) -> World:
         return world.after(me, Reader())
 
-    def look(world: World, me: int) -> Iterator[World]:
+    def look(self, world: World, me: int) -> Iterator[World]:
         reader = world.processes[me]
         sequence = world.memory.slot(reader.wanted).sequence
         if sequence % 2:
-            yield give_up(world, me)
+            yield self.give_up(world, me)
         else:
             yield world.after(me, reader._replace(at="see number", sequence=sequence))
 
-    def see_number(world: World, me: int) -> Iterator[World]:
+    def see_number(self, world: World, me: int) -> Iterator[World]:
         reader = world.processes[me]
         number = world.memory.slot(reader.wanted).number
         if number != reader.wanted:
-            yield give_up(world, me)
+            yield self.give_up(world, me)
         else:
             yield world.after(me, reader._replace(at="see life", header=(number, 0)))
 
-    def see_life(world: World, me: int) -> Iterator[World]:
+    def see_life(self, world: World, me: int) -> Iterator[World]:
         reader = world.processes[me]
         header = (reader.wanted, world.memory.slot(reader.wanted).life)
         yield world.after(me, reader._replace(at="copy left", header=header))
 
-    def copy_left(world: World, me: int) -> Iterator[World]:
+    def copy_left(self, world: World, me: int) -> Iterator[World]:
         reader = world.processes[me]
         left = world.memory.slot(reader.wanted).left
         yield world.after(me, reader._replace(at="copy right", left=left))
 
-    def copy_right(world: World, me: int) -> Iterator[World]:
+    def copy_right(self, world: World, me: int) -> Iterator[World]:
         reader = world.processes[me]
         right = world.memory.slot(reader.wanted).right
         yield world.after(me, reader._replace(at="check", right=right))
 
-    def check(world: World, me: int) -> Iterator[World]:
+    def check(self, world: World, me: int) -> Iterator[World]:
         reader = world.processes[me]
-        if rules.checks_again and world.memory.slot(reader.wanted).sequence != reader.sequence:
-            yield give_up(world, me)
+        changed = world.memory.slot(reader.wanted).sequence != reader.sequence
+        if changed and self._rules.checks_again:
+            yield self.give_up(world, me)
             return
         if reader.left != reader.right:
             raise Violated("torn")
         if reader.left != reader.header:
             raise Violated("misnumbered")
         yield world.after(me, Reader())
-
-    return {
-        "choose": choose,
-        "look": look,
-        "see number": see_number,
-        "see life": see_life,
-        "copy left": copy_left,
-        "copy right": copy_right,
-        "check": check,
-    }

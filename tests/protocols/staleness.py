@@ -59,7 +59,7 @@ def model(rules: Rules) -> Model:
     count = rules.learners
     memory = Memory(unread=(0,) * count, alive=(1,) * count)
     start = World(memory, (*[Learner(first_step(rules))] * count, Supervisor()), rules.crashes)
-    programs = [*[learner_program(rules)] * count, supervisor_program(rules)]
+    programs = [*[LearnerSteps(rules).program()] * count, SupervisorSteps(rules).program()]
     crashable = frozenset(range(count + rules.supervisor_crashes))
     return Model(start, programs, crashable, all_ended)
 
@@ -76,96 +76,106 @@ def put(values: tuple[int, ...], at: int, value: int) -> tuple[int, ...]:
     return (*values[:at], value, *values[at + 1 :])
 
 
-def learner_program(rules: Rules) -> Program:
-    def publish(world: World, me: int) -> Iterator[World]:
+class LearnerSteps:
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+
+    def program(self) -> Program:
+        return {"publish": self.publish, "mix": self.mix, "wait": self.wait}
+
+    def publish(self, world: World, me: int) -> Iterator[World]:
         learner = world.processes[me]
-        moved = learner._replace(at="mix") if rules.publishes_first else ended_round(learner)
+        first = self._rules.publishes_first
+        moved = learner._replace(at="mix") if first else self.ended_round(learner)
         yield world.after(me, moved, unread=put(world.memory.unread, me, 1))
 
-    def mix(world: World, me: int) -> Iterator[World]:
+    def mix(self, world: World, me: int) -> Iterator[World]:
         """Take the neighbour's newest message, or do without, or wait."""
-        unread, learner, neighbour = world.memory.unread, world.processes[me], neighbour_of(me)
+        unread, learner, neighbour = world.memory.unread, world.processes[me], self.neighbour_of(me)
         if unread[neighbour]:
-            moved = after_mix(learner._replace(staleness=0))
+            moved = self.after_mix(learner._replace(staleness=0))
             yield world.after(me, moved, unread=put(unread, neighbour, 0))
-        elif learner.staleness + 1 < rules.bound:
-            yield world.after(me, without_news(learner))
+        elif learner.staleness + 1 < self._rules.bound:
+            yield world.after(me, self.without_news(learner))
         else:
             yield world.after(me, learner._replace(at="wait"))
 
-    def wait(world: World, me: int) -> Iterator[World]:
+    def wait(self, world: World, me: int) -> Iterator[World]:
         learner = world.processes[me]
-        waits = world.memory.alive[neighbour_of(me)] or not rules.looks_at_alive
-        yield world.after(me, learner._replace(at="mix") if waits else without_news(learner))
+        waits = world.memory.alive[self.neighbour_of(me)] or not self._rules.looks_at_alive
+        yield world.after(me, learner._replace(at="mix") if waits else self.without_news(learner))
 
-    def neighbour_of(me: int) -> int:
-        return (me - 1) % rules.learners
+    def neighbour_of(self, me: int) -> int:
+        return (me - 1) % self._rules.learners
 
-    def without_news(learner: Learner) -> Learner:
-        staleness = min(learner.staleness + 1, rules.bound)
-        return after_mix(learner._replace(staleness=staleness))
+    def without_news(self, learner: Learner) -> Learner:
+        staleness = min(learner.staleness + 1, self._rules.bound)
+        return self.after_mix(learner._replace(staleness=staleness))
 
-    def after_mix(learner: Learner) -> Learner:
-        return ended_round(learner) if rules.publishes_first else learner._replace(at="publish")
+    def after_mix(self, learner: Learner) -> Learner:
+        first = self._rules.publishes_first
+        return self.ended_round(learner) if first else learner._replace(at="publish")
 
-    def ended_round(learner: Learner) -> Learner:
-        at = DONE if learner.round + 1 >= rules.rounds else first_step(rules)
+    def ended_round(self, learner: Learner) -> Learner:
+        at = DONE if learner.round + 1 >= self._rules.rounds else first_step(self._rules)
         return learner._replace(at=at, round=learner.round + 1)
 
-    return {"publish": publish, "mix": mix, "wait": wait}
 
+class SupervisorSteps:
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
 
-def supervisor_program(rules: Rules) -> Program:
-    def watch(world: World, me: int) -> Iterator[World]:
+    def program(self) -> Program:
+        program = {
+            "watch": self.watch,
+            "judge": self.judge,
+            "open life": self.open_life,
+            "count in": self.count_in,
+            "start": self.start,
+        }
+        return program | ({DEAD: self.end_all} if self._rules.die_with_supervisor else {})
+
+    def watch(self, world: World, me: int) -> Iterator[World]:
         """Count out a learner that has ended; those that are all done end the run."""
         supervisor, alive = world.processes[me], world.memory.alive
-        for rank in set(range(rules.learners)) - set(supervisor.ended):
+        for rank in set(range(self._rules.learners)) - set(supervisor.ended):
             at, counted_out = world.processes[rank].at, put(alive, rank, 0)
             if at == DEAD:
                 found = supervisor._replace(at="judge", learner=rank)
                 yield world.after(me, found, alive=counted_out)
             elif at == DONE:
                 yield world.after(me, without(supervisor, rank), alive=counted_out)
-        if len(supervisor.ended) == rules.learners:
+        if len(supervisor.ended) == self._rules.learners:
             yield world.after(me, supervisor._replace(at=DONE))
 
-    def judge(world: World, me: int) -> Iterator[World]:
+    def judge(self, world: World, me: int) -> Iterator[World]:
         """Start it anew, or let it be: it may have died too often."""
         supervisor = world.processes[me]
         yield world.after(me, supervisor._replace(at="open life"))
         yield world.after(me, without(supervisor, supervisor.learner))
 
-    def open_life(world: World, me: int) -> Iterator[World]:
+    def open_life(self, world: World, me: int) -> Iterator[World]:
         supervisor = world.processes[me]
         unread = put(world.memory.unread, supervisor.learner, 0)
         yield world.after(me, supervisor._replace(at="count in"), unread=unread)
 
-    def count_in(world: World, me: int) -> Iterator[World]:
+    def count_in(self, world: World, me: int) -> Iterator[World]:
         supervisor = world.processes[me]
         alive = put(world.memory.alive, supervisor.learner, 1)
         yield world.after(me, supervisor._replace(at="start"), alive=alive)
 
-    def start(world: World, me: int) -> Iterator[World]:
+    def start(self, world: World, me: int) -> Iterator[World]:
         supervisor = world.processes[me]
         learner = world.processes[supervisor.learner]
-        fresh = Learner(first_step(rules), round=learner.round)
+        fresh = Learner(first_step(self._rules), round=learner.round)
         started = world.after(supervisor.learner, fresh)
         yield started.after(me, Supervisor(ended=supervisor.ended))
 
-    def end_all(world: World, me: int) -> Iterator[World]:
+    def end_all(self, world: World, me: int) -> Iterator[World]:
         """What the kernel does when the supervisor is dead."""
-        for rank in range(rules.learners):
+        for rank in range(self._rules.learners):
             world = world.after(rank, Learner(DEAD))
         yield world
-
-    program = {
-        "watch": watch,
-        "judge": judge,
-        "open life": open_life,
-        "count in": count_in,
-        "start": start,
-    }
-    return program | ({DEAD: end_all} if rules.die_with_supervisor else {})
 
 
 def without(supervisor: Supervisor, rank: int) -> Supervisor:
