@@ -20,7 +20,7 @@ PACKAGE = ROOT / "galamp"
 # its __init__.
 LAYERS = """
     errors
-    options remote.wire remote
+    crashpoints options remote.wire remote
     flags config snapshot display storage evaluation display.text storage.disk storage.strict_json
     budget
     shm storage.identity parameters models forking
@@ -88,8 +88,8 @@ WITHOUT_PROCESSES = (
 )  # fmt: skip
 WITHOUT_TORCH = (
     "gossip.topologies", "environments", "simulator", "rollouts", "metrics", "control", "shm",
-    "config", "errors", "cli", "worker", "evaluation.command", "display.render", "display.panels",
-    "display.text", "snapshot", "remote",
+    "config", "errors", "crashpoints", "cli", "worker", "evaluation.command", "display.render",
+    "display.panels", "display.text", "snapshot", "remote",
 )  # fmt: skip
 
 LOCKS = {

@@ -22,6 +22,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from galamp.crashpoints import reach
 from galamp.errors import CheckpointError, GalampError
 from galamp.storage.checkpoint_format import (
     MANIFEST,
@@ -85,9 +86,12 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
         with temporary_name(folder) as temporary:
             files = _write(temporary, checkpoint, 1 + _last_sequence(folder))
             load(temporary, learners=())
+            reach("checkpoint.verified")
             target = _settle(temporary, folder / f"ckpt-{steps:012d}", files)
+        reach("checkpoint.renamed")
         sync_folder(folder)
         sync_folder(folder.parent)
+        reach("checkpoint.saved")
     except (OSError, CheckpointError, ValueError, TypeError, RecursionError) as error:
         why = (isinstance(error, OSError) and error.strerror) or error
         raise CheckpointNotWritten(f"no checkpoint written in {folder}: {why}") from error
@@ -192,6 +196,7 @@ def point(folder: Path, name: Literal["latest", "best"], target: Path) -> None:
     """
     try:
         replace_link(folder / name, target.name)
+        reach("checkpoint.pointed")
     except OSError as error:
         raise CheckpointNotWritten(f"{folder / name} not moved: {error.strerror}") from error
 
@@ -203,7 +208,10 @@ def _write(folder: Path, checkpoint: Checkpoint, sequence: int) -> Files:
     for name, content in format_files(checkpoint):
         write_new(folder / name, content)
         files[name] = (len(content), hashlib.sha256(content).hexdigest())
+        reach("checkpoint.file")
+    reach("checkpoint.files")
     write_new(folder / MANIFEST, format_manifest(sequence, files))
+    reach("checkpoint.manifest")
     sync_folder(folder)
     return files
 
