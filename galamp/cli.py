@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import galamp
+from galamp import crashpoints
 from galamp.config import RunConfig, from_dict, from_settings
 from galamp.errors import EXIT_SIGINT, EXIT_USAGE, GalampError, UserError, did_you_mean
 from galamp.forking import settle_libraries, start_server
@@ -206,6 +207,7 @@ def _stored_values(folder: Path, learners: int | None) -> dict[tuple[str, str], 
 def run_command(options: argparse.Namespace) -> int:
     """`galamp run`."""
     config = config_from(options)
+    crashpoints.as_role("supervisor")
     start_server()  # it loads while this process does
     from galamp.display.closing import closing_line, tell
     from galamp.training import train

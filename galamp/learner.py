@@ -26,6 +26,7 @@ from galamp.algorithms.base import Algorithm
 from galamp.collector import Collector
 from galamp.config import AlgorithmConfig, GossipConfig
 from galamp.control import NEVER, ControlBlock
+from galamp.crashpoints import reach
 from galamp.environments.base import EnvironmentSpec
 from galamp.errors import RunFailed, StopRun
 from galamp.gossip.exchange import Exchange
@@ -132,14 +133,17 @@ class Learner:
             rollout = self.collector.collect(number)
             self.metrics.enter(Phase.UPDATE)
             gauges = self.algorithm.update(rollout, self._reduce)
+            reach("learner.updated")
             self.metrics.enter(Phase.GOSSIP)
             self.exchange.turn(self.algorithm.version)
+            reach("learner.mixed")
             self.metrics.enter(Phase.OTHER)
             self.metrics.report(gauges)
             self.metrics["updates"] = self.algorithm.version
             self.metrics["turns"] += 1
             self.metrics["agent_steps"] += self.collector.agent_steps
             self.metrics["lanes"] = self.port.lanes
+            reach("learner.counted")
             self._serve()
             number += 1
 

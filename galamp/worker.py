@@ -30,6 +30,7 @@ from typing import Any, Protocol
 
 from setproctitle import setproctitle
 
+from galamp import crashpoints
 from galamp.errors import EXIT_FAILURE, EXIT_OK, GalampError, StopRun
 from galamp.forking import SERVER
 
@@ -60,6 +61,7 @@ class WorkerSpec:
     target: str
     cores: tuple[int, ...]
     log: str
+    incarnation: int = 0
 
     @property
     def title(self) -> str:
@@ -278,6 +280,8 @@ def _own_log(path: str) -> None:
 
 def _settle(spec: WorkerSpec) -> None:
     setproctitle(f"galamp: {spec.title}")
+    if not spec.incarnation:
+        crashpoints.as_role(spec.title)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OUT_OF_MEMORY_SCORES[spec.role]))
     if spec.cores:
