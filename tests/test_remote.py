@@ -157,8 +157,13 @@ def test_resumed_with_more_and_fewer(tmp_path: Path) -> None:
     flags = ["--learners", 2, "--run-dir", folder, "--checkpoint-every-s", 0.5, "--quiet"]
     with started(*ENDLESS, *flags) as process:
         wait_for(lambda: (folder / "checkpoints" / "latest").exists(), "a checkpoint")
-        process.kill()
-        process.wait()
+        with attached(folder) as looker:
+            first_lines(looker, 1)
+            process.kill()
+            process.wait()
+            _, said = looker.communicate(timeout=20)
+        assert looker.returncode == 0
+        assert "not running, it ended without a word" in said
     assert (folder / CONTROL).is_socket()
     over = galamp("attach", folder)
     assert over.returncode == 2

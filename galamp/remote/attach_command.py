@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 60.0
 """Longest silence of a run that lives: when it is stopped, or between two starts."""
+CALL_AGAIN_S = 0.3
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -46,11 +48,18 @@ def attach_command(options: argparse.Namespace) -> int:
 def _look_on(run: Path) -> str:
     """Show the run until it ends; returns the last words on it."""
     from galamp.display.dashboard import SafeStream, make_display
+    from galamp.remote.ending import NotRunningError
 
-    screen = SafeStream(sys.stderr)
+    screen, seen = SafeStream(sys.stderr), False
     with make_display(False, cast("TextIO", screen)) as display:
-        while not _watch(run, display, screen):
-            pass
+        try:
+            while not _watch(run, display, screen):
+                seen = True
+                time.sleep(CALL_AGAIN_S)
+        except NotRunningError as error:
+            if not seen:
+                raise
+            return f"galamp: {error}\n"
     return _last_words(run)
 
 

@@ -17,11 +17,16 @@ from galamp.storage.runlogs import last_row
 UNKNOWN = "it ended without a word: killed, or the machine went down"
 
 
+class NotRunningError(UserError):
+    """Nobody is there to be talked to."""
+
+
 def not_running(run: Path) -> UserError:
     """Return the error of who wants to talk to a run that is over."""
     if not (run / CONFIG).is_file():
         return UserError(f"{run}: not a run folder (it has no {CONFIG})")
-    return UserError(f"{run}: not running, {how_it_ended(run)}; go on: galamp run --resume {run}")
+    how = how_it_ended(run)
+    return NotRunningError(f"{run}: not running, {how}; go on: galamp run --resume {run}")
 
 
 def how_it_ended(run: Path) -> str:
