@@ -168,7 +168,7 @@ START, PUBLICATION, LOST, REBASE, MEASUREMENT, _ = ENTRIES
         (line_of(PUBLICATION, mixed=[[1, 2, -0.1]]), "weight: expected a finite number"),
         (line_of(REBASE, anchor=[1]), "anchor: expected a list of 2"),
         (line_of(REBASE, anchor=[1, "2"]), "its number: expected a whole number"),
-        (line_of(START, learners=0, distances=[]), "learners: expected at least 1"),
+        (line_of(START, learners=0, distances=[]), "learners: expected 1 to 1024"),
         (line_of(START, learners=3), "distances: expected a list of 3"),
         (line_of(START, distances=[[0, 1], [1]]), "distances: expected a list of 2"),
         (line_of(START, distances=[[0, 1], [-1, 0]]), "distances: expected a finite number"),

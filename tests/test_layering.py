@@ -20,7 +20,7 @@ PACKAGE = ROOT / "galamp"
 # its __init__.
 LAYERS = """
     errors
-    options
+    options plain
     flags config snapshot display storage evaluation display.text storage.disk storage.strict_json
     shm storage.identity parameters models forking
     plan worker

@@ -23,13 +23,21 @@ from pathlib import Path
 from typing import Any
 
 from galamp.errors import GalampError, UserError
-from galamp.storage.disk import replace_file, replace_json, replace_link, sync_folder
+from galamp.storage.disk import (
+    read_limited,
+    replace_file,
+    replace_json,
+    replace_link,
+    sync_folder,
+)
 
 CONFIG = "config.json"
 SUMMARY = "summary.json"
 LOCK = "lock"
 METRICS = "metrics.jsonl"
 GRAPH = "topology.txt"
+JSON_LIMIT_BYTES = 4_000_000
+"""No config and no summary is larger, were there a thousand learners."""
 OWNER_WAIT_S = 1.0
 """Longest wait for the name of a lock's owner that has only just taken it."""
 
@@ -71,7 +79,7 @@ class RunFolder:
         root = root or Path("runs")
         with _told("make the run folder"):
             if run_dir:
-                path = Path(run_dir).expanduser()
+                path = Path(os.path.expanduser(run_dir))
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
             else:
                 label = f"{_part(env_id)}__{_part(name)}__s{seed}__{started:%Y%m%d-%H%M%S}"
@@ -89,7 +97,7 @@ class RunFolder:
         Raises:
             UserError: it is no run folder, or in use.
         """
-        if not (path / CONFIG).is_file():
+        if not os.path.isfile(path / CONFIG):
             raise UserError(f"{path}: not a run folder (it has no {CONFIG})")
         with _told(f"open the run folder {path}"):
             path = Path(os.path.realpath(path))
@@ -180,7 +188,7 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: the file is missing, damaged, or no object.
     """
     with _told(f"read {path}"):
-        content = path.read_bytes()
+        content = read_limited(path, JSON_LIMIT_BYTES)
     try:
         values = json.loads(content)
     except (ValueError, RecursionError):
