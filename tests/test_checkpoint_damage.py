@@ -20,6 +20,7 @@ from galamp.storage.strict_json import encode
 from tests.checkpoints import (
     ROOT,
     made,
+    reseal,
     same,
     without_waiting_for_the_disk,  # noqa: F401
 )
@@ -29,17 +30,6 @@ from tests.checkpoints import (
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint for tests that put back what they change."""
     return ck.save(tmp_path_factory.mktemp("shared"), made())
-
-
-def reseal(path: Path) -> None:
-    """Make sizes and digests right again after a change, as an attacker would."""
-    manifest = json.loads((path / "MANIFEST.json").read_bytes())
-    del manifest["digest"]
-    for name in manifest["files"]:
-        data = (path / name).read_bytes()
-        manifest["files"][name] = [len(data), hashlib.sha256(data).hexdigest()]
-    manifest["digest"] = hashlib.sha256(encode(manifest)).hexdigest()
-    (path / "MANIFEST.json").write_bytes(encode(manifest))
 
 
 def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:

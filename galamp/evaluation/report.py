@@ -38,7 +38,7 @@ from galamp.evaluation.scoreboard import Progress
 from galamp.evaluation.scores import SOURCE, reference_for
 from galamp.evaluation.trained import MEAN, Learner, Trained, locate, read
 from galamp.plan import seed_for
-from galamp.storage.disk import write_new
+from galamp.storage.disk import in_home, write_new
 
 if TYPE_CHECKING:
     from galamp.evaluation.agent import Agent
@@ -156,7 +156,7 @@ def _wanted(text: str) -> int | Literal["mean", "each"]:
 def _target(output: str, checkpoint: Path, learner: str) -> Path:
     """Return the file to write, found out before minutes are spent on what goes into it."""
     if output:
-        path = Path(os.path.expanduser(output))
+        path = in_home(output)
         if os.path.lexists(path):
             raise UserError(f"--output {path}: exists already; name a new file")
     else:

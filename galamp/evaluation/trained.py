@@ -21,6 +21,7 @@ from galamp.environments.base import EnvironmentSpec
 from galamp.errors import CheckpointError, UserError
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import MANIFEST, Checkpoint, Found
+from galamp.storage.disk import in_home
 
 MEAN: Literal["mean"] = "mean"
 Learner = int | Literal["mean"]
@@ -101,7 +102,7 @@ def locate(path: str | Path, which: str | None = None) -> Found:
         CheckpointError: there is no whole checkpoint.
         UserError: `which` is given, but `path` is one checkpoint.
     """
-    path = Path(os.path.expanduser(path))
+    path = in_home(path)
     place = Path(os.path.realpath(path))
     if os.path.lexists(place / MANIFEST):
         if which is not None:

@@ -26,6 +26,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from galamp.errors import UserError
+
 _TEMPORARY = re.compile(r"\.tmp-(\d{1,9})-[0-9a-f]{8}")
 _ours: set[str] = set()
 """Temporary names that this process uses now; others under its number are a dead namesake's."""
@@ -114,6 +116,18 @@ def open_unfollowed(folder: int, name: str) -> int:
     # Without O_NONBLOCK a named pipe in a file's place would hold the reader for ever.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     return os.open(name, flags, dir_fd=folder)
+
+
+def in_home(path: str | Path) -> Path:
+    """Return a path whose first part may be `~` or `~user`, for that user's home.
+
+    Raises:
+        UserError: there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"{path}: there is no user of that name; check the path") from None
 
 
 def read_limited(path: Path, most_bytes: int) -> bytes:

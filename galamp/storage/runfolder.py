@@ -24,6 +24,7 @@ from typing import Any
 
 from galamp.errors import GalampError, UserError
 from galamp.storage.disk import (
+    in_home,
     read_limited,
     replace_file,
     replace_json,
@@ -79,7 +80,7 @@ class RunFolder:
         root = root or Path("runs")
         with _told("make the run folder"):
             if run_dir:
-                path = Path(os.path.expanduser(run_dir))
+                path = in_home(run_dir)
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
             else:
                 label = f"{_part(env_id)}__{_part(name)}__s{seed}__{started:%Y%m%d-%H%M%S}"
