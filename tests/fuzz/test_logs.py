@@ -92,8 +92,8 @@ def test_monitor_files(thorough: Any, tmp_path: Path) -> None:
 
     @thorough
     @given(EDITS)
-    @example([("replace", 11 / len(MONITOR), 6, b"9" * 400)])
-    @example([("replace", 11 / len(MONITOR), 6, b"NaN")])
+    @example([("replace", 13.5 / len(MONITOR), 6, b"9" * 400)])
+    @example([("replace", 13.5 / len(MONITOR), 6, b"NaN")])
     def bent(edits: list[tuple[str, float, int, bytes]]) -> None:
         path.write_bytes(edited(MONITOR, edits))
         told: list[str] = []
