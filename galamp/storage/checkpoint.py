@@ -182,6 +182,7 @@ def prune(folder: Path, keep: int, protect: Collection[Path] = ()) -> None:
                 # A folder half removed when the power fails must not look like a checkpoint.
                 with temporary_name(folder) as grave:
                     path.rename(grave)
+                    sync_folder(folder)
 
 
 def point(folder: Path, name: Literal["latest", "best"], target: Path) -> None:
