@@ -7,6 +7,7 @@ must not wait for torch.
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -74,6 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has left; keep Python from complaining when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        sys.stderr.write(f"galamp: {error.strerror}: raise the limit (ulimit -n)\n")
+        return EXIT_USAGE
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -21,8 +21,11 @@ from galamp.storage.disk import finite
 from galamp.storage.runlogs import AppendOnly, Complain
 
 GOSSIP = "gossip.jsonl"
-LINE_LIMIT_BYTES = 64 * 2**20
-"""No line is longer: the distances between 1,024 learners take a third of it."""
+LINE_LIMIT_BYTES = 32 * 2**20
+"""No line is longer: the distances between 1,024 learners take two thirds of it."""
+
+BRACKET_LIMIT = 4096
+"""No line has more lists and objects; each takes ten times more memory than disk, and time."""
 
 LARGEST = 1e100
 """No sound number is larger: float32 vectors of any length lie closer together than that."""
@@ -159,6 +162,8 @@ def read_gossip(path: Path) -> Iterator[Entry | Damaged]:
 
 def parse(line: bytes) -> Entry | Damaged:
     """Return what a line says, or what is wrong with it."""
+    if line.count(b"[") + line.count(b"{") > BRACKET_LIMIT:
+        return Damaged(f"more than {BRACKET_LIMIT} lists and objects in a line")
     try:
         values = json.loads(line)
     except (ValueError, RecursionError):

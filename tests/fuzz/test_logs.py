@@ -6,6 +6,8 @@ import contextlib
 import io
 import json
 import math
+import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from galamp.cli import main
 from galamp.gossip.publication import Publication, Source
-from galamp.storage.gossiplog import Entry, Lost, Measurement, Rebase, Start
+from galamp.storage.gossiplog import Damaged, Entry, Lost, Measurement, Rebase, Start, parse
 from galamp.storage.runlogs import RETURN, MetricsLog, MonitorLog, current_rows, curve, read_metrics
 from tests.fuzz.bending import EDITS, bent_json, edited, examples
 
@@ -167,6 +169,16 @@ def test_a_record_of_more_learners_than_there_can_be_takes_no_memory(tmp_path: P
     rows = [[0] * learners] * learners
     start = RECORDED[0] | {"learners": learners, "distances": rows}
     audit_answers(tmp_path, lines_of([start]), code=1)
+
+
+def test_a_line_of_millions_of_lists_costs_neither_time_nor_memory() -> None:
+    line = b'{"kind":"start","distances":[' + b"[]," * 10**7 + b"[]]}\n"
+    tracemalloc.start()
+    began_s = time.process_time()
+    assert parse(line) == Damaged("more than 4096 lists and objects in a line")
+    assert time.process_time() - began_s < 1.0
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
 
 
 ORDERS = st.permutations(RECORDED) | st.lists(st.sampled_from(RECORDED), max_size=20)
