@@ -202,7 +202,7 @@ def finish_probe(process: subprocess.Popen[str], deadline_s: float = 30.0) -> En
             raise UserError(f"{env_id}: did not start within {deadline_s:g} s") from None
         raise
     last = (complaint.strip().splitlines() or ["it printed nothing"])[-1]
-    if process.returncode == 0:
+    if process.returncode == 0 and output:
         return EnvironmentSpec.from_dict(json.loads(output))
     if process.returncode == EXIT_USAGE:
         raise UserError(last)
