@@ -15,7 +15,7 @@ from galamp.errors import UserError
 from galamp.storage import checkpoint as ck
 from galamp.storage.runlogs import current_rows
 from tests.engine import ROOT, command, run, summary, wait_for
-from tests.namespaces import needs_mounts, within
+from tests.namespaces import within
 
 CARTPOLE = ("--env-id", "CartPole-v1", "--num-envs", 2, "--quiet")
 REFUSED = 2
@@ -30,7 +30,6 @@ def one_line(told: str) -> str:
 # Shared memory
 
 
-@needs_mounts
 @pytest.mark.slow
 @pytest.mark.parametrize("options", ["nr_inodes=1", "size=4k", "ro"])
 def test_dev_shm_is_not_used(tmp_path: Path, options: str) -> None:
@@ -114,7 +113,6 @@ def test_too_little_memory_is_refused_and_leaves_nothing(tmp_path: Path) -> None
 # Disk
 
 
-@needs_mounts
 @pytest.mark.slow
 def test_a_full_disk_does_not_end_a_run(tmp_path: Path) -> None:
     """Three checkpoints of 7 MB fit, and a fourth never."""
@@ -138,7 +136,6 @@ def test_a_full_disk_does_not_end_a_run(tmp_path: Path) -> None:
     assert not list((out / "checkpoints").glob(".tmp-*"))
 
 
-@needs_mounts
 @pytest.mark.slow
 @pytest.mark.parametrize("pages", range(1, 12))
 def test_a_disk_of_a_few_pages_refuses_in_one_line_or_runs(tmp_path: Path, pages: int) -> None:
