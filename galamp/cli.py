@@ -7,6 +7,7 @@ must not wait for torch.
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -19,7 +20,8 @@ from galamp import crashpoints
 from galamp.config import RunConfig, from_dict, from_settings
 from galamp.errors import EXIT_SIGINT, EXIT_USAGE, GalampError, UserError, did_you_mean
 from galamp.forking import settle_libraries, start_server
-from galamp.options import AUTO, Setting, check, settings
+from galamp.options import AUTO, Setting, check, settings, shown
+from galamp.plain import one_line
 
 SECTION_TITLES = {
     "": "run",
@@ -37,7 +39,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line and leave with code 2."""
-        self.exit(EXIT_USAGE, f"galamp: {message}; see {self.prog} --help\n")
+        self.exit(EXIT_USAGE, f"galamp: {one_line(message)}; see {self.prog} --help\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuse what is unknown here: the parser above does not know this command's flags."""
@@ -48,7 +50,7 @@ class Parser(argparse.ArgumentParser):
             flag = word.partition("=")[0]
             flags = [name for action in self._actions for name in action.option_strings]
             kind = "option" if flag.startswith("-") else "argument"
-            self.error(f"unknown {kind} {flag}{did_you_mean(flag, flags)}")
+            self.error(f"unknown {kind} {shown(flag)}{did_you_mean(flag, flags)}")
         return options, unknown
 
 
@@ -63,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # so that a reader who has left is noticed here, not at exit
         return code
     except GalampError as error:
-        sys.stderr.write(f"galamp: {error}\n")
+        for problem in error.problems:
+            sys.stderr.write(f"galamp: {one_line(problem)}\n")
         return error.exit_code
     except KeyboardInterrupt:
         # Before the supervisor takes signals, or after it has handed them back.
@@ -73,6 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has left; keep Python from complaining when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        sys.stderr.write(f"galamp: {error.strerror}: raise the limit (ulimit -n)\n")
+        return EXIT_USAGE
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -159,7 +167,7 @@ def config_from(options: argparse.Namespace) -> RunConfig:
         values["environment", "env_id"] = options.game
     problems += _environment_problems(values, options.game is not None)
     if problems:
-        raise UserError("\ngalamp: ".join(problems))
+        raise UserError(*problems)
     if options.resume is not None:
         learners = values.get(("resources", "learners"))
         values = _stored_values(options.resume, learners) | values
@@ -178,7 +186,7 @@ def _environment_problems(values: dict[tuple[str, str], Any], game: bool) -> lis
     except UserError as error:
         return [f"{'--game' if game else '--env-id'}: {error}"]
     if game and not known.startswith(ATARI):
-        return [f"--game {name}: expected an Atari game; other environments go by --env-id"]
+        return [f"--game {shown(name)}: expected an Atari game; other environments go by --env-id"]
     return []
 
 
@@ -189,7 +197,7 @@ def _stored_values(folder: Path, learners: int | None) -> dict[tuple[str, str], 
     """
     from galamp.storage.runfolder import CONFIG, read_json
 
-    if not (folder / CONFIG).is_file():
+    if not os.path.isfile(folder / CONFIG):
         raise UserError(f"--resume {folder}: no run folder (it has no {CONFIG})")
     stored = read_json(folder / CONFIG)
     stored.pop("resolved", None)

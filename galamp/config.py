@@ -42,7 +42,7 @@ class EnvironmentConfig:
         None, "observations that the agent sees at once", unit="frames", low=1, high=16
     )
     max_frames: int | None = option(
-        None, "an episode is cut after so many emulator frames", unit="frames", low=1
+        None, "an episode is cut after so many emulator frames", unit="frames", low=1, high=10**9
     )
     full_action_space: bool | None = option(None, "offer all 18 actions in every game")
     life_loss_ends: bool | None = option(None, "a lost life ends the return for training")
@@ -136,6 +136,7 @@ class GossipConfig:
         "lock-step, inf never waits",
         unit="rounds",
         low=0,
+        high=10**9,
         none="inf",
     )
     certificate: bool = option(
@@ -211,7 +212,7 @@ class RunConfig:
 
     seed: int = option(1, "seed of everything random", low=0, high=2**31 - 1)
     total_steps: int = option(
-        10_000_000, "length of the run over all learners", unit="agent steps", low=1
+        10_000_000, "length of the run over all learners", unit="agent steps", low=1, high=10**15
     )
     environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import re
@@ -377,6 +378,16 @@ def test_endings_are_exit_codes(
     monkeypatch.setattr(cli, "games_command", end)
     assert main(["games"]) == code
     assert capsys.readouterr().err == told
+
+
+def test_too_few_descriptors_are_no_defect(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(options: argparse.Namespace) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(cli, "games_command", end)
+    assert complaint(capsys, "games") == ["Too many open files: raise the limit (ulimit -n)"]
 
 
 def test_a_defect_of_galamp_shows_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

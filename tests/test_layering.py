@@ -20,7 +20,7 @@ PACKAGE = ROOT / "galamp"
 # its __init__.
 LAYERS = """
     errors
-    crashpoints options remote.wire remote
+    crashpoints options plain remote.wire remote
     flags config snapshot display storage evaluation display.text storage.disk storage.strict_json
     budget
     shm storage.identity parameters models forking

@@ -148,8 +148,8 @@ def find(path: Path) -> Found:
     """
     place = Path(os.path.realpath(path))
     wanted = "expected a run folder or a checkpoint"
-    if not place.is_dir():
-        what = "a file" if place.exists() else "no such path"
+    if not os.path.isdir(place):
+        what = "a file" if os.path.exists(place) else "no such path"
         raise CheckpointError(f"{path}: {what}; {wanted}")
     if _FOLDER.fullmatch(place.name) or os.path.lexists(place / MANIFEST):
         load(place, learners=())
@@ -157,7 +157,7 @@ def find(path: Path) -> Found:
     inner = place / "checkpoints"
     skipped = []
     try:
-        candidates = _listed(inner if inner.is_dir() else place)
+        candidates = _listed(inner if os.path.isdir(inner) else place)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be listed: {error.strerror}") from None
     for _, candidate in reversed(candidates):
@@ -186,6 +186,7 @@ def prune(folder: Path, keep: int, protect: Collection[Path] = ()) -> None:
                 # A folder half removed when the power fails must not look like a checkpoint.
                 with temporary_name(folder) as grave:
                     path.rename(grave)
+                    sync_folder(folder)
 
 
 def point(folder: Path, name: Literal["latest", "best"], target: Path) -> None:
