@@ -111,7 +111,7 @@ class Arena:
     def learner(self, rank: int, incarnation: int) -> tuple[WorkerSpec, LearnerTask]:
         """Return the spec and the task of learner `rank` in a life of it (counted from 0)."""
         learner = self.plan.learners[rank]
-        spec = self._spec("learner", learner, 0, rank)
+        spec = self._spec("learner", learner, 0, rank, incarnation)
         return spec, self._learner_task(learner, incarnation)
 
     def simulator(
@@ -120,7 +120,7 @@ class Arena:
         """Return the spec and the task of simulator `worker` of learner `rank` in one life."""
         learner = self.plan.learners[rank]
         index = self.simulator_index(rank, worker)
-        spec = self._spec("simulator", learner, worker, self.count + index)
+        spec = self._spec("simulator", learner, worker, self.count + index, incarnation)
         return spec, self._simulator_task(learner, worker, index, incarnation)
 
     def simulator_index(self, rank: int, worker: int) -> int:
@@ -150,7 +150,9 @@ class Arena:
             specs += StateSlots.specs(rank, self.sketch.state_sizes)
         return specs
 
-    def _spec(self, role: str, learner: LearnerPlan, worker: int, row: int) -> WorkerSpec:
+    def _spec(
+        self, role: str, learner: LearnerPlan, worker: int, row: int, incarnation: int
+    ) -> WorkerSpec:
         suffix = f".{worker}" if role == "simulator" else ""
         return WorkerSpec(
             role=role,
@@ -159,6 +161,7 @@ class Arena:
             row=row,
             target=f"galamp.{role}:main",
             cores=learner.cores if self.plan.config.resources.pin else (),
+            incarnation=incarnation,
             log=str(self._logs / f"{role}-{learner.rank}{suffix}.log"),
         )
 

@@ -7,6 +7,7 @@ must not wait for torch.
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -15,10 +16,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import galamp
+from galamp import crashpoints
 from galamp.config import RunConfig, from_dict, from_settings
 from galamp.errors import EXIT_SIGINT, EXIT_USAGE, GalampError, UserError, did_you_mean
 from galamp.forking import settle_libraries, start_server
-from galamp.options import AUTO, Setting, check, settings
+from galamp.options import AUTO, Setting, check, settings, shown
+from galamp.plain import one_line
 
 SECTION_TITLES = {
     "": "run",
@@ -36,7 +39,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line and leave with code 2."""
-        self.exit(EXIT_USAGE, f"galamp: {message}; see {self.prog} --help\n")
+        self.exit(EXIT_USAGE, f"galamp: {one_line(message)}; see {self.prog} --help\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuse what is unknown here: the parser above does not know this command's flags."""
@@ -47,7 +50,7 @@ class Parser(argparse.ArgumentParser):
             flag = word.partition("=")[0]
             flags = [name for action in self._actions for name in action.option_strings]
             kind = "option" if flag.startswith("-") else "argument"
-            self.error(f"unknown {kind} {flag}{did_you_mean(flag, flags)}")
+            self.error(f"unknown {kind} {shown(flag)}{did_you_mean(flag, flags)}")
         return options, unknown
 
 
@@ -62,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # so that a reader who has left is noticed here, not at exit
         return code
     except GalampError as error:
-        sys.stderr.write(f"galamp: {error}\n")
+        for problem in error.problems:
+            sys.stderr.write(f"galamp: {one_line(problem)}\n")
         return error.exit_code
     except KeyboardInterrupt:
         # Before the supervisor takes signals, or after it has handed them back.
@@ -72,6 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has left; keep Python from complaining when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        sys.stderr.write(f"galamp: {error.strerror}: raise the limit (ulimit -n)\n")
+        return EXIT_USAGE
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -80,6 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"galamp {galamp.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     _add_run(commands)
+    _add_remote(commands)
     _add_eval(commands)
     _add_games(commands)
     _add_topology(commands)
@@ -162,9 +172,10 @@ def config_from(options: argparse.Namespace) -> RunConfig:
         values["environment", "env_id"] = options.game
     problems += _environment_problems(values, options.game is not None)
     if problems:
-        raise UserError("\ngalamp: ".join(problems))
+        raise UserError(*problems)
     if options.resume is not None:
-        values = _stored_values(options.resume) | values
+        learners = values.get(("resources", "learners"))
+        values = _stored_values(options.resume, learners) | values
     return from_settings(values)
 
 
@@ -180,19 +191,26 @@ def _environment_problems(values: dict[tuple[str, str], Any], game: bool) -> lis
     except UserError as error:
         return [f"{'--game' if game else '--env-id'}: {error}"]
     if game and not known.startswith(ATARI):
-        return [f"--game {name}: expected an Atari game; other environments go by --env-id"]
+        return [f"--game {shown(name)}: expected an Atari game; other environments go by --env-id"]
     return []
 
 
-def _stored_values(folder: Path) -> dict[tuple[str, str], Any]:
-    """Return all settings of the run in `folder`, with every choice made as it was."""
+def _stored_values(folder: Path, learners: int | None) -> dict[tuple[str, str], Any]:
+    """Return all settings of the run in `folder`, with every choice made as it was.
+
+    Where another number of `learners` is asked for, what follows from it is chosen anew.
+    """
     from galamp.storage.runfolder import CONFIG, read_json
 
-    if not (folder / CONFIG).is_file():
+    if not os.path.isfile(folder / CONFIG):
         raise UserError(f"--resume {folder}: no run folder (it has no {CONFIG})")
     stored = read_json(folder / CONFIG)
     stored.pop("resolved", None)
     config = from_dict(stored)
+    if learners not in (None, config.resources.learners):
+        from galamp.plan import inspect_machine, with_learners
+
+        config = with_learners(config, learners, inspect_machine(config.resources.device))
     return {
         (s.section, s.name): getattr(getattr(config, s.section) if s.section else config, s.name)
         for s in settings(RunConfig)
@@ -202,30 +220,29 @@ def _stored_values(folder: Path) -> dict[tuple[str, str], Any]:
 def run_command(options: argparse.Namespace) -> int:
     """`galamp run`."""
     config = config_from(options)
+    crashpoints.as_role("supervisor")
     start_server()  # it loads while this process does
+    from galamp.display.closing import closing_line, tell
     from galamp.training import train
 
     outcome = train(config, resume=options.resume)
     failure = outcome.result.failure
     if failure is not None:
-        sys.stderr.write(f"galamp: {failure}\n{failure.details}")
+        tell(f"galamp: {failure}\n{failure.details}", sys.stderr)
     if config.report.json:
-        print(json.dumps(outcome.summary))
+        tell(json.dumps(outcome.summary) + "\n", sys.stdout)
     elif not config.report.quiet:
-        sys.stderr.write(closing_line(outcome.summary))
+        tell(closing_line(outcome.summary), sys.stderr)
     return outcome.result.exit_code
 
 
-def closing_line(summary: dict[str, Any]) -> str:
-    """Return what a person wants to know at the end: how it ended, and what to do next."""
-    score = summary["mean_return_100"]
-    words = f"{summary['status']}: {summary['agent_steps']:,} agent steps"
-    if score is not None:
-        words += f", mean score of the last 100 episodes {score:.2f}"
-    after = "evaluate it: galamp eval"
-    if summary["status"] != "finished":
-        after = "go on: galamp run --resume"
-    return f"{words}\n{after} {summary['run_dir']}\n"
+def _add_remote(commands: Any) -> None:
+    from galamp.remote import attach_command, scale_command
+
+    attach = commands.add_parser("attach", help="show a running run; Ctrl-C leaves it running")
+    attach_command.add_options(attach)
+    scale = commands.add_parser("scale", help="give a running run more or fewer learners")
+    scale_command.add_options(scale)
 
 
 def _add_eval(commands: Any) -> None:

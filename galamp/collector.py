@@ -19,6 +19,7 @@ from torch import Tensor
 
 from galamp.algorithms.base import Algorithm, Rollout
 from galamp.algorithms.tape import Place
+from galamp.crashpoints import reach
 from galamp.metrics import MetricsRow, Phase
 from galamp.rollouts import SLOTS, Idle, LearnerPort, RolloutShape, Slot
 from galamp.shm import page_lock
@@ -90,6 +91,8 @@ class Collector:
         self._metrics.enter(Phase.COLLECT)
         self._port.begin(number, self._idle)
         for step in range(self._steps):
+            if step == self._steps // 2:
+                reach("collector.half")
             for workers, lanes in self._batches:
                 self._take(first + step, workers)
                 observations = self._observations.bring(slot, step, lanes)

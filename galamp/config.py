@@ -42,7 +42,7 @@ class EnvironmentConfig:
         None, "observations that the agent sees at once", unit="frames", low=1, high=16
     )
     max_frames: int | None = option(
-        None, "an episode is cut after so many emulator frames", unit="frames", low=1
+        None, "an episode is cut after so many emulator frames", unit="frames", low=1, high=10**9
     )
     full_action_space: bool | None = option(None, "offer all 18 actions in every game")
     life_loss_ends: bool | None = option(None, "a lost life ends the return for training")
@@ -136,6 +136,7 @@ class GossipConfig:
         "lock-step, inf never waits",
         unit="rounds",
         low=0,
+        high=10**9,
         none="inf",
     )
     certificate: bool = option(
@@ -197,6 +198,12 @@ class ReportConfig:
     checkpoint_every_s: float = option(60.0, "interval between checkpoints", unit="s", low=0.5)
     quiet: bool = option(False, "show nothing while running")
     json: bool = option(False, "print the summary as JSON on standard output at the end")
+    on_hangup: str = option(
+        "detach",
+        "when the terminal is closed: train on, for galamp attach to show (detach), or save and "
+        "stop (stop); under nohup nothing changes either way",
+        names=("detach", "stop"),
+    )
     keep_checkpoints: int = option(
         3, "newest checkpoints to keep besides the best", low=2, high=1000
     )
@@ -208,7 +215,7 @@ class RunConfig:
 
     seed: int = option(1, "seed of everything random", low=0, high=2**31 - 1)
     total_steps: int = option(
-        10_000_000, "length of the run over all learners", unit="agent steps", low=1
+        10_000_000, "length of the run over all learners", unit="agent steps", low=1, high=10**15
     )
     environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)

@@ -7,7 +7,7 @@ Children look at it between two pieces of work and while they wait; nothing here
 
 from __future__ import annotations
 
-from galamp.shm import WORDS_PER_LINE, ArraySpec, SharedArrays
+from galamp.shm import WORDS_PER_LINE, ArraySpec, SharedArrays, memory_fence
 
 NEVER = 2**62
 """A turn that no run reaches."""
@@ -66,6 +66,7 @@ class ControlBlock:
         """Ask every learner for its state at `at_turn`; returns the id it will carry."""
         number = self._words[_SAVE_ID] + 1
         self._words[_SAVE_TURN] = at_turn
+        memory_fence()
         self._words[_SAVE_ID] = number
         return int(number)
 

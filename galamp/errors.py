@@ -21,9 +21,17 @@ class GalampError(Exception):
 
     exit_code = EXIT_FAILURE
 
+    def __str__(self) -> str:
+        return "\n".join(self.problems)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong, a line each; what came from outside may stand in it as it came."""
+        return tuple(map(str, self.args))
+
 
 class UserError(GalampError):
-    """A mistake that the user can correct: one line saying what was wrong, expected, and to do."""
+    """Mistakes that the user can correct: one line each on what was wrong, expected, and to do."""
 
     exit_code = EXIT_USAGE
 

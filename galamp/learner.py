@@ -26,6 +26,7 @@ from galamp.algorithms.base import Algorithm
 from galamp.collector import Collector
 from galamp.config import AlgorithmConfig, GossipConfig
 from galamp.control import NEVER, ControlBlock
+from galamp.crashpoints import reach
 from galamp.environments.base import EnvironmentSpec
 from galamp.errors import RunFailed, StopRun
 from galamp.gossip.exchange import Exchange
@@ -38,7 +39,9 @@ from galamp.shm import SharedArrays, Wakeup
 from galamp.state import FINAL, STATE_COUNTERS, State, StateSlots
 
 SAVE_EVERY_S = 1.0
-"""About so much training is lost when a learner is killed."""
+"""So old at most is the optimiser's state that the successor of a killed learner starts with."""
+SAVE_EVERY_TURNS = 32
+"""The same in lock-step, where all step back to a turn that everyone has saved."""
 
 
 @dataclass(frozen=True)
@@ -130,14 +133,17 @@ class Learner:
             rollout = self.collector.collect(number)
             self.metrics.enter(Phase.UPDATE)
             gauges = self.algorithm.update(rollout, self._reduce)
+            reach("learner.updated")
             self.metrics.enter(Phase.GOSSIP)
             self.exchange.turn(self.algorithm.version)
+            reach("learner.mixed")
             self.metrics.enter(Phase.OTHER)
             self.metrics.report(gauges)
             self.metrics["updates"] = self.algorithm.version
             self.metrics["turns"] += 1
             self.metrics["agent_steps"] += self.collector.agent_steps
             self.metrics["lanes"] = self.port.lanes
+            reach("learner.counted")
             self._serve()
             number += 1
 
@@ -191,7 +197,10 @@ class Learner:
         turns = self.metrics["turns"]
         asked = save_id != self._saved_id and at_turn != NEVER and turns >= at_turn
         now_s = time.monotonic()
-        if asked or now_s - self._saved_s > SAVE_EVERY_S:
+        due = now_s - self._saved_s > SAVE_EVERY_S
+        if self.task.gossip.lock_step:
+            due = turns % SAVE_EVERY_TURNS == 0
+        if asked or due:
             self._saved_id = save_id if asked else self._saved_id
             self._saved_s = now_s
             self.save(self._saved_id)
@@ -203,7 +212,7 @@ class Learner:
             self.exchange.begin(0, 0)
             self.save(0)
             return
-        state, _ = found
+        state, header = found
         for name, tensor in self.algorithm.state().items():
             tensor.copy_(torch.from_numpy(state.tensors[name]).view_as(tensor))
         if self._life == 0:
@@ -211,16 +220,22 @@ class Learner:
             for name, value in state.counters.items():
                 self.metrics[name] = value
         else:
-            self._rejoin()
+            self._saved_id = header.version
+            self._rejoin(state)
         self.algorithm.version = self.metrics["updates"]
         self.exchange.begin(self.metrics["turns"], self.metrics["rounds"])
 
-    def _rejoin(self) -> None:
+    def _rejoin(self, state: State) -> None:
         """Take over the parameters of those who went on meanwhile, and owe nobody anything.
 
-        The counters stand in shared memory as the former life left them; saved ones are older.
+        What was done is counted in shared memory, where the former life left it. In lock-step
+        everyone goes back to the turn of the saved state, to do again what came after it.
         """
         self.metrics["staleness"] = 0
+        if self.task.gossip.lock_step:
+            for name in ("turns", "rounds", "updates"):
+                self.metrics[name] = state.counters[name]
+            return
         mean = mean_of_peers(self.task, self.control)
         if mean is not None:
             self.algorithm.state()["parameters"].copy_(mean)

@@ -16,6 +16,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
+from galamp.crashpoints import reach
 from galamp.shm import ArraySpec, SharedArrays, memory_fence
 
 EPISODE_CAPACITY = 4096
@@ -140,16 +141,21 @@ class EpisodeRing:
         """Add a finished episode; the oldest unread one is overwritten when the ring is full."""
         entry = self._entries[self._head[0] % EPISODE_CAPACITY]
         entry[:] = (score, length, lane, time.time())
+        reach("episodes.written")
         memory_fence()
         self._head[0] += 1
+        reach("episodes.counted")
 
     def drain(self, tail: int) -> tuple[npt.NDArray[np.float64], int]:
-        """Return the entries `[n, 4]` since `tail`, and the new tail."""
+        """Return the entries `[n, 4]` since `tail` that were not overwritten, and the new tail."""
         head = int(self._head[0])
         memory_fence()
         first = max(tail, head - EPISODE_CAPACITY + 1)
-        at = np.arange(first, head) % EPISODE_CAPACITY
-        return self._entries[at], head
+        entries = self._entries[np.arange(first, head) % EPISODE_CAPACITY]
+        memory_fence()
+        # Meanwhile the simulator may have come round, and be in the middle of the next entry.
+        whole = max(first, self._head[0] - EPISODE_CAPACITY + 1)
+        return entries[whole - first :], head
 
 
 class MetricsBoard:

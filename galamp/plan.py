@@ -15,6 +15,7 @@ import re
 import resource
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -109,14 +110,48 @@ def make_plan(config: RunConfig, machine: Machine) -> Plan:
             f"--learners {count}: {len(machine.cores)} usable cores carry at most {most} "
             f"({LEARNERS_PER_CORE} per core); use fewer learners"
         )
-    learners = tuple(
-        LearnerPlan(rank, devices[rank % len(devices)], _share(machine.cores, rank, count))
-        for rank in range(count)
-    )
+    learners = _layout(devices, machine, count)
     resources = _resources(config, learners)
     plan = Plan(replace(config, resources=resources), learners)
     _check_descriptors(plan, machine)
     return plan
+
+
+def with_learners(config: RunConfig, learners: int, machine: Machine) -> RunConfig:
+    """Return a config with every choice made, opened for another number of learners.
+
+    What the rules would have chosen for its own number is left open for them to choose anew; what
+    they would not was somebody's wish, and stays.
+    """
+    count, resources = config.resources.learners, config.resources
+    devices = resources.device.split(",")
+    open_ = replace(resources, simulator_workers=AUTO, batches=AUTO, threads=AUTO)
+    usual = _resources(replace(config, resources=open_), _layout(devices, machine, count))
+    fixed: dict[str, Any] = {
+        name: getattr(resources, name)
+        for name in ("simulator_workers", "batches", "threads")
+        if getattr(resources, name) != getattr(usual, name)
+    }
+    if resources.device != "cpu":
+        used = [each.device for each in _layout(_devices("auto", machine), machine, count)]
+        if devices == list(dict.fromkeys(used)):
+            fixed["device"] = "auto"
+    algorithm = config.algorithm
+    if algorithm.learning_rate == _learning_rate(count):
+        algorithm = replace(algorithm, learning_rate=None)
+    resources = replace(open_, learners=learners, **fixed)
+    return replace(config, algorithm=algorithm, resources=resources)
+
+
+def _layout(devices: list[str], machine: Machine, count: int) -> tuple[LearnerPlan, ...]:
+    return tuple(
+        LearnerPlan(rank, devices[rank % len(devices)], _share(machine.cores, rank, count))
+        for rank in range(count)
+    )
+
+
+def _learning_rate(count: int) -> float:
+    return BASE_LEARNING_RATE * math.sqrt(count)
 
 
 def _devices(wanted: str, machine: Machine) -> list[str]:
@@ -160,7 +195,7 @@ def _with_method(config: RunConfig, count: int) -> tuple[RunConfig, int]:
         certificate = gossip.certificate and gossip.method == "independent"
         gossip = replace(gossip, topology=NO_GRAPH, certificate=certificate)
     if algorithm.learning_rate is None:
-        algorithm = replace(algorithm, learning_rate=BASE_LEARNING_RATE * math.sqrt(count))
+        algorithm = replace(algorithm, learning_rate=_learning_rate(count))
     environment = config.environment
     if gossip.method == "a2c":
         environment = replace(environment, num_envs=environment.num_envs * count)

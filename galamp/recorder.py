@@ -8,6 +8,7 @@ Runs in the supervisor; it only reads what the children write.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from typing import Any
@@ -215,6 +216,11 @@ class Recorder:
         )
 
     def _episode(self, rank: int, score: float, length: int, lane: int, ended: float) -> None:
+        if not math.isfinite(score):
+            self.tell(
+                f"learner {rank}, lane {lane}: a game's score is {score}: left out of all means"
+            )
+            return
         self.learners[rank].scores.append(score)
         self.learners[rank].episodes += 1
         self._scores.append(score)
@@ -237,6 +243,7 @@ class Recorder:
             agent_steps_per_s=reading.rate(),
             updates=row["updates"],
             rounds=row["rounds"],
+            lanes=row["lanes"],
             phase_shares=reading.phase_shares(),
             mean_return=float(np.mean(reading.scores)) if reading.scores else None,
             episodes=reading.episodes,
@@ -272,6 +279,7 @@ def metrics_row(snapshot: Snapshot, former_s: float) -> dict[str, Any]:
         "charts/episodic_length": snapshot.mean_length,
         "charts/episodes": snapshot.episodes,
         "charts/SPS": snapshot.agent_steps_per_s,
+        "charts/restarts": snapshot.restarts,
         "gossip/consensus_distance": snapshot.consensus.rms,
         "gossip/pairwise_distance": snapshot.consensus.pairwise,
         "gossip/certificate": snapshot.consensus.certificate,
@@ -294,6 +302,8 @@ def metrics_row(snapshot: Snapshot, former_s: float) -> dict[str, Any]:
             name + "SPS": each.agent_steps_per_s,
             name + "episodic_return": each.mean_return,
             name + "staleness": each.staleness,
+            name + "lanes": each.lanes,
+            name + "incarnation": each.incarnation,
             name + "distance": each.distance,
         }
     return row

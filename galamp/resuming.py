@@ -1,8 +1,8 @@
 """Going on with a run: what an earlier start left, laid where this one looks for it.
 
-    checkpoint, config.json, topology.txt --> Former --take_over--> StateSlots, counters, curves
+    checkpoint, config.json, topology.txt --> Former --states_for, take_over--> StateSlots, curves
 
-Runs in the supervisor before any learner starts.
+Runs in the supervisor before any learner starts. The run may go on with more or fewer learners.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from galamp.arena import Arena
+from galamp.config import GossipConfig
 from galamp.errors import UserError
 from galamp.gossip.exchange import averages_gradients
 from galamp.gossip.measuring import distances_between
 from galamp.gossip.topologies import FILE
 from galamp.parameters import Span
-from galamp.plan import Plan
+from galamp.plan import Plan, seed_for
 from galamp.recorder import Recorder
-from galamp.saving import Saver, saved_state
+from galamp.resizing import resized
+from galamp.saving import saved_state
 from galamp.state import STATE_COUNTERS, State
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint
@@ -43,18 +45,14 @@ class Former:
         return [saved_state(learner, tuple(layout)) for learner in self.checkpoint.learners]
 
 
-def load_former(folder: Path, identity: checkpoints.Identity, learners: int) -> Former:
+def load_former(folder: Path, identity: checkpoints.Identity) -> Former:
     """Read what is needed to go on with the run in `folder`.
 
     Raises:
-        UserError: there is no whole checkpoint, or it is of another game, network or size.
+        UserError: there is no whole checkpoint, or it is of another game or network.
     """
     found = checkpoints.find(folder)
-    checkpoint = checkpoints.load(found.path, expected=identity)
-    saved = len(checkpoint.learners)
-    if saved != learners:
-        raise UserError(f"--learners {learners}: the run in {folder} has {saved}; resume with it")
-    return Former(folder, checkpoint, found.skipped)
+    return Former(folder, checkpoints.load(found.path, expected=identity), found.skipped)
 
 
 def graph_file(plan: Plan, resume: Path | None) -> Path | None:
@@ -72,34 +70,62 @@ def graph_file(plan: Plan, resume: Path | None) -> Path | None:
     return Path(name.removeprefix(FILE))
 
 
+def states_for(arena: Arena, former: Former, start: int) -> list[State]:
+    """Return the state that each learner of `arena` goes on from, in start number `start`.
+
+    Raises:
+        UserError: the learners' parameters have to be identical, and are not.
+    """
+    config = arena.plan.config
+    seeds = [seed_for(config.seed, rank, start) for rank in range(arena.count)]
+    states = resized(former.states(arena.sketch.layout), seeds)
+    if config.gossip.lock_step:
+        _align(states, arena.plan.agent_steps_per_update, config.gossip)
+    return states
+
+
 def take_over(
-    former: Former, arena: Arena, recorder: Recorder, saver: Saver, folder: RunFolder
+    states: Sequence[State], former: Former, arena: Arena, recorder: Recorder, folder: RunFolder
 ) -> None:
-    """Lay the checkpoint's states where the learners look for them when they start."""
-    states = former.states(arena.sketch.layout)
-    gossip = arena.plan.config.gossip
-    if gossip.lock_step:
-        _align(states, identical=averages_gradients(gossip))
-    for learner, state in zip(former.checkpoint.learners, states, strict=True):
-        arena.states[learner.rank].save(state, save_id=0, incarnation=0)
-        row = arena.board.learner(learner.rank)
+    """Lay the states where the learners look for them when they start, and go on counting."""
+    for rank, state in enumerate(states):
+        arena.states[rank].save(state, save_id=0, incarnation=0)
+        row = arena.board.learner(rank)
         for name in STATE_COUNTERS:
             row[name] = state.counters[name]
     progress = former.checkpoint.progress
     recorder.go_on(progress, curve(folder.metrics))
-    saver.go_on()
     recorder.tell(f"goes on from {progress['agent_steps']:,} agent steps")
+    if len(states) != len(former.checkpoint.learners):
+        recorder.tell(_change(former.checkpoint, arena.plan))
     for skipped in former.skipped:
         recorder.tell(f"damaged checkpoint passed over: {skipped}")
 
 
-def _align(states: list[State], *, identical: bool) -> None:
+def _change(checkpoint: Checkpoint, plan: Plan) -> str:
+    """Say what another number of learners has changed."""
+    said = f"learners: from {len(checkpoint.learners)} to {len(plan.learners)}"
+    rate = plan.config.algorithm.learning_rate
+    former = checkpoint.config.get("algorithm", {}).get("learning_rate")
+    if isinstance(former, float) and former != rate:
+        said += f"; learning rate: from {former:.3g} to {rate:.3g}"
+    return said
+
+
+def _align(states: list[State], agent_steps_per_update: int, gossip: GossipConfig) -> None:
     """Put learners who will go in lock-step into the same turn, should they come from elsewhere.
+
+    It is the turn in which as many of them would have made the run's agent steps, since the turn
+    is what they end by.
 
     Raises:
         UserError: their parameters have to be identical, and are not.
     """
-    for name in ("turns", "rounds"):
+    done = sum(state.counters["agent_steps"] for state in states)
+    identical = averages_gradients(gossip)
+    for state in states:
+        state.counters["turns"] = done // (agent_steps_per_update * len(states))
+    for name in ("rounds", "updates") if identical else ("rounds",):
         most = max(state.counters[name] for state in states)
         for state in states:
             state.counters[name] = most
@@ -111,15 +137,18 @@ def _align(states: list[State], *, identical: bool) -> None:
         )
 
 
-def first_entry(arena: Arena, former: Former | None, number: int) -> Start:
-    """Return the first line of this start's gossip log: how far apart the learners begin."""
+def first_entry(arena: Arena, states: Sequence[State], wall_s: float, number: int) -> Start:
+    """Return the first line of this start's gossip log: how far apart the learners begin.
+
+    Args:
+        arena: of this start.
+        states: what they go on from; none in a new run, where all begin alike.
+        wall_s: training time of the former starts.
+        number: how often the run was started.
+    """
     distances = np.zeros((arena.count, arena.count))
-    wall_s = 0.0
-    if former is not None:
-        states = former.states(arena.sketch.layout)
-        vectors = np.stack([state.tensors["parameters"] for state in states])
-        distances, _ = distances_between(vectors)
-        wall_s = float(former.checkpoint.progress["wall_s"])
+    if states:
+        distances, _ = distances_between(np.stack([s.tensors["parameters"] for s in states]))
     gossip = arena.plan.config.gossip
     rows = tuple(map(tuple, distances.tolist()))
     return Start(number, arena.count, gossip.topology, gossip.lock_step, wall_s, rows)

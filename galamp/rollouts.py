@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from galamp.crashpoints import reach
 from galamp.shm import WORDS_PER_LINE, ArraySpec, SharedArrays, Wakeup, memory_fence
 
 SLOTS = 2
@@ -204,6 +205,7 @@ class SimulatorPort(RolloutRing):
         slot, step = divmod(self._row, self.shape.num_steps)
         for name, values in outcome.items():
             getattr(self.slots[slot % SLOTS], name)[step, self.lanes] = values
+        reach("rollouts.outcome")
         self._row += 1
         self._commit(observations)
 
@@ -221,12 +223,15 @@ class SimulatorPort(RolloutRing):
             last = self.slots[(slot - 1) % SLOTS]
             last.observations[self.shape.num_steps, self.lanes] = observations
         memory_fence()
+        reach("rollouts.written")
         self._simulators[self.worker * WORDS_PER_LINE + _COMMITTED] = self._row + 1
+        reach("rollouts.committed")
         self.wake.learner.signal()
 
     def _join(self, ticket: int) -> None:
         memory_fence()
         self._simulators[self.worker * WORDS_PER_LINE + _JOINED] = (self._life + 1) * _LIFE + ticket
+        reach("rollouts.joined")
         self.wake.learner.signal()
 
 
@@ -299,9 +304,11 @@ class LearnerPort(RolloutRing):
         first, last = self.shape.lanes(workers[0]), self.shape.lanes(workers[-1])
         self.slots[slot % SLOTS].actions[step, first.start : last.stop] = actions
         memory_fence()
+        reach("rollouts.acted")
         for worker in workers:
             if worker in self._present:
                 self._learner[worker * WORDS_PER_LINE + _SENT] = row + 1
+                reach("rollouts.sent")
                 self.wake.simulators[worker].signal()
 
     def _absent(self) -> Iterator[tuple[int, int]]:
@@ -326,6 +333,7 @@ class LearnerPort(RolloutRing):
                 at = worker * WORDS_PER_LINE
                 self._learner[at + _CALLED_TO] = row
                 memory_fence()
+                reach("rollouts.called")
                 self._learner[at + _TICKET] += 1
                 self.wake.simulators[worker].signal()
 

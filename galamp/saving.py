@@ -42,7 +42,10 @@ class Saver:
         self._writer: threading.Thread | None = None
         self._best_path: Path | None = None
         self._best_return = float("-inf")
+        self._left: set[int] = set()
         self.written = 0
+        self.last: Checkpoint | None = None
+        """What `finish` has gathered, whether or not the disk took it."""
 
     def go_on(self) -> None:
         """Go on from a former start: only a better score than that of `best` moves it."""
@@ -56,6 +59,13 @@ class Saver:
     def busy(self) -> bool:
         """Whether a checkpoint is being gathered or written."""
         return self._wanted is not None or (self._writer is not None and self._writer.is_alive())
+
+    def leave_out(self, rank: int) -> None:
+        """Save the mean of the others in the place of a learner that will not go on.
+
+        What it last was grows old, and would spoil the mean of all that is played with.
+        """
+        self._left.add(rank)
 
     def request(self) -> None:
         """Ask every learner for its state at the end of its present turn."""
@@ -105,8 +115,8 @@ class Saver:
         if self._torn(found):
             self._tell("no last checkpoint: in lock-step it has to be of one turn of all learners")
             return
-        checkpoint = self._gather(states, progress)
-        self._writer = threading.Thread(target=self._write, args=(checkpoint,), daemon=True)
+        self.last = self._gather(states, progress)
+        self._writer = threading.Thread(target=self._write, args=(self.last,), daemon=True)
         self._writer.start()
         self._wait(until_s, give_up)
         if self._writer.is_alive():
@@ -126,6 +136,9 @@ class Saver:
 
     def _gather(self, states: list[State], progress: dict[str, Any]) -> Checkpoint:
         layout = self._arena.sketch.layout
+        others = [s.tensors["parameters"] for r, s in enumerate(states) if r not in self._left]
+        for rank in self._left if others else ():
+            states[rank].tensors["parameters"] = np.mean(others, axis=0)
         learners = tuple(learner_state(rank, state, layout) for rank, state in enumerate(states))
         progress["agent_steps"] = sum(state.counters["agent_steps"] for state in states)
         return Checkpoint(self._identity, self._config, progress, learners)

@@ -58,6 +58,8 @@ class SharedArrays:
         self.specs = tuple(specs)
         self._offsets, self.size_bytes = _layout(self.specs)
         self._fd = fd
+        # A run may be started several times: what a former start had must not stay.
+        weakref.finalize(self, os.close, fd).atexit = False
         self._memory = mmap.mmap(fd, self.size_bytes)
         self._views = {spec.name: self._view(spec) for spec in self.specs}
 

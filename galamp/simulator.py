@@ -15,6 +15,7 @@ import numpy as np
 
 from galamp.config import EnvironmentConfig
 from galamp.control import ControlBlock
+from galamp.crashpoints import reach
 from galamp.environments import make_environment
 from galamp.environments.base import EpisodeCounter
 from galamp.errors import StopRun
@@ -65,6 +66,7 @@ def main(task: SimulatorTask) -> None:
             actions = port.actions(observations, idle)
             metrics.enter(Phase.STEP)
             step = environment.step(actions)
+            reach("simulator.stepped")
             observations = step.observations
             port.write(
                 observations,

@@ -38,6 +38,8 @@ class LearnerSnapshot:
     agent_steps_per_s: float = 0.0
     updates: int = 0
     rounds: int = 0
+    lanes: int = 0
+    """Simulated environments that take part: fewer than all while a simulator is away."""
     phase_shares: dict[str, float] = field(default_factory=dict)
     """Share of recent time per phase of `LEARNER_PHASES`, in 0..1, summing to about 1."""
     mean_return: float | None = None

@@ -88,6 +88,19 @@ class StateSlots(VersionedSlots):
                 return parts[-1], header
         return None
 
+    def kept(self) -> dict[int, int]:
+        """Return the states that are whole: turn of the learner -> publication number."""
+        numbers = range(max(1, self.published - SLOTS + 1), self.published + 1)
+        looks = [look for number in numbers if (look := self.look(number)) is not None]
+        return {look.header.round: look.header.number for look in looks}
+
+    def step_back(self, turn: int) -> None:
+        """Make the state of `turn`, one of those kept, the newest; while its writer is dead."""
+        parts: list[State] = []
+        header = self.read(lambda slot: parts.append(self._get(slot)), self.kept()[turn])
+        assert header is not None, "somebody writes while the learner is dead"
+        self.save(parts[-1], save_id=header.version, incarnation=header.incarnation)
+
     def _put(self, slot: int, state: State) -> None:
         at = 0
         for name, size in self._sizes.items():

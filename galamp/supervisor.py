@@ -1,7 +1,8 @@
 """The supervisor: starts every process of a run, watches them, saves, shows, and ends them all.
 
     Supervisor.run:  start; until no learner is left:
-                         wait -> take signals -> reap -> restart -> check -> hurry -> save -> show
+                         wait -> take signals -> answer -> reap -> restart -> check -> hurry
+                              -> save -> show
                      end everyone, write the last checkpoint
 
 It makes no CUDA context, steps no environment, and holds nothing that a child could wait for. A
@@ -11,24 +12,25 @@ the run: a failure before any work was done, and the loss of the last learner.
 
 from __future__ import annotations
 
-import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import FrameType
 from typing import Protocol
 
 from galamp.arena import Arena
-from galamp.crew import Crew, Post
+from galamp.crew import Crew
 from galamp.display.dashboard import Display
 from galamp.errors import EXIT_FAILURE, EXIT_OK
 from galamp.metrics import Phase
+from galamp.post import Post
 from galamp.recorder import Recorder
+from galamp.regroup import Regroup
+from galamp.remote.door import Door
 from galamp.saving import Saver, common_turn
+from galamp.signals import Signals
 from galamp.snapshot import WorkerState
-from galamp.worker import SUPERVISED, WorkerFailure
+from galamp.worker import WorkerFailure, adopt_orphans
 
 SHOW_EVERY_S = 0.25
 LEAVE_AFTER_S = 2.0
@@ -42,11 +44,15 @@ LAST_SAVE_S = 10.0
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended: finished, stopped (by a signal) or failed."""
+    """How a start ended: finished, stopped (by a signal), failed, or rescaled.
+
+    Rescaled: someone asked for another number of learners, `scale_to`, and all is ready for them.
+    """
 
     status: str
     exit_code: int
     failure: WorkerFailure | None = None
+    scale_to: int | None = None
 
 
 class Companion(Protocol):
@@ -57,7 +63,7 @@ class Companion(Protocol):
 
 
 class Supervisor:
-    """One run, from the first start to the last checkpoint."""
+    """One start of a run, from the first process to the last checkpoint."""
 
     def __init__(
         self,
@@ -65,41 +71,46 @@ class Supervisor:
         recorder: Recorder,
         saver: Saver,
         display: Display,
+        door: Door,
+        signals: Signals,
         companions: Sequence[Companion] = (),
     ) -> None:
         self._companions = companions
         self.arena, self.recorder, self.saver, self.display = arena, recorder, saver, display
+        self.door, self._signals = door, signals
         self.crew = Crew(arena)
+        self._regroup = Regroup(self.crew, arena.states)
         self._report = arena.plan.config.report
         self._failure: WorkerFailure | None = None
-        self._signals: list[int] = []
         self._stopped_by: int | None = None
+        self._scale_to: int | None = None
         self._stopping_since_s: float | None = None
         self._at_once = False
         self._tick_s = self._next_show_s = self._next_log_s = time.monotonic()
         self._next_save_s = self._tick_s + self._report.checkpoint_every_s
 
     def run(self) -> RunResult:
-        """Train until the total is reached, a signal asks to stop, or nobody can go on."""
-        with self._handled_signals():
-            try:
-                self._start()
-                while not self._at_once and self.crew.learning:
-                    self.crew.wait()
-                    self._take_signals()
-                    self._reap()
-                    self._restart()
-                    self._check()
-                    self._hurry()
-                    self._save()
-                    self._show()
-                    for companion in self._companions:
-                        companion.tick(self)
-            finally:
-                self.recorder.mark_ended()
-                self.arena.control.quit = True
-                self.crew.end(0.0 if self._at_once else LEAVE_S)
-            return self._conclude()
+        """Train until the total is reached, someone asks to stop, or nobody can go on."""
+        try:
+            self._start()
+            self._take_signals()
+            while not self._at_once and self.crew.learning:
+                self.crew.wait()
+                self._take_signals()
+                self._answer()
+                self._reap()
+                self._restart()
+                self._check()
+                self._hurry()
+                self._save()
+                self._show()
+                for companion in self._companions:
+                    companion.tick(self)
+        finally:
+            self.recorder.mark_ended()
+            self.arena.control.quit = True
+            self.crew.end(0.0 if self._at_once else LEAVE_S)
+        return self._conclude()
 
     def finish(self) -> None:
         """Have the run end now as it does when its total is reached."""
@@ -107,25 +118,41 @@ class Supervisor:
 
     def _start(self) -> None:
         """Begin everyone's first life."""
+        adopt_orphans()
         self.crew.call_up()
         self._restart()
 
     def _take_signals(self) -> None:
-        while self._signals:
-            number = self._signals.pop(0)
+        if self._signals.take_hang_up():
+            self.recorder.tell("the terminal was closed: training goes on, galamp attach shows it")
+        while (number := self._signals.take()) is not None:
             if self._stopped_by is not None:
                 self._at_once = True
+                self._signals.last_warning(self.crew.kill)
                 return
             self._stopped_by = number
             self.recorder.tell(f"{signal.Signals(number).name}: saving and stopping")
+            self._stop()
+
+    def _answer(self) -> None:
+        """Hear who is at the door; end this start if another number of learners is wanted."""
+        self.door.poll()
+        # Not before all have begun: there must be something to go on from.
+        if self.recorder.status == "running" and self.door.wanted is not None:
+            self._scale_to = self.door.wanted
+            self.recorder.tell(f"the number of learners becomes {self._scale_to}: saving")
             self._stop()
 
     def _reap(self) -> None:
         for post, failure in self.crew.reap():
             if failure is None or self._stopping_since_s is not None:
                 self._mark(post, WorkerState.FAILED if failure else WorkerState.DONE)
+            elif self._regroup.takes(post):
+                self._mark(post, WorkerState.STARTING)
             else:
                 self._lose(post, failure)
+        if self._regroup.ready and self._stopping_since_s is None:
+            self._step_back()
 
     def _restart(self) -> None:
         """Begin the lives that are due."""
@@ -145,20 +172,27 @@ class Supervisor:
         if delay_s is None:
             self._give_up(post, failure)
             return
-        post.due_s = time.monotonic() + delay_s
         self._mark(post, WorkerState.STARTING)
         self.recorder.restarts += 1
+        if post.role == "learner" and self.arena.plan.config.gossip.lock_step:
+            self._regroup.begin(failure, delay_s)
+            return
+        post.due_s = time.monotonic() + delay_s
         when = f" in {delay_s:.2g} s" if delay_s else ""
         self.recorder.tell(f"{failure}: started anew{when}")
 
-    def _is_fatal(self, post: Post) -> bool:
-        """Whether starting anew is no cure: nothing was ever done there, or all have to be there.
+    def _step_back(self) -> None:
+        """In lock-step, once all learners are gone: start them anew from one turn."""
+        turn = self._regroup.finish()
+        assert self._regroup.cause is not None
+        if turn is None:
+            self._fail(self._regroup.cause)
+        else:
+            self.recorder.tell(f"{self._regroup.cause}: all learners go back to turn {turn:,}")
 
-        In lock-step a learner cannot come back into a round that the others are in already.
-        """
-        config = self.arena.plan.config
-        in_step = post.role == "learner" and config.gossip.lock_step
-        return not post.has_worked or in_step or not config.resources.max_restarts
+    def _is_fatal(self, post: Post) -> bool:
+        """Whether starting anew is no cure, as nothing was ever done there, or is not wanted."""
+        return not post.has_worked or not self.arena.plan.config.resources.max_restarts
 
     def _give_up(self, post: Post, failure: WorkerFailure) -> None:
         """Go on without it; a learner without simulators leaves, and without learners all do."""
@@ -168,7 +202,10 @@ class Supervisor:
         learner = self.crew.learners[post.rank]
         if not any(each.staffed for each in self.crew.simulators_of(post.rank)):
             learner.give_up()
-        if not any(each.staffed for each in self.crew.learners):
+        if learner.given_up:
+            self.saver.leave_out(post.rank)
+        lock_step = self.arena.plan.config.gossip.lock_step and learner.given_up
+        if lock_step or not any(each.staffed for each in self.crew.learners):
             self._fail(failure)
 
     def _mark(self, post: Post, state: WorkerState) -> None:
@@ -186,7 +223,7 @@ class Supervisor:
 
     def _fail(self, failure: WorkerFailure) -> None:
         """End the run for the first failure; later ones are its consequences."""
-        if self._failure is None and self._stopped_by is None:
+        if self._failure is None and self._stopped_by is None and self._scale_to is None:
             self._failure = failure
             self.recorder.tell(str(failure))
             self._stop()
@@ -230,39 +267,28 @@ class Supervisor:
         if now_s >= self._next_log_s:
             self._next_log_s = now_s + self._report.log_every_s
             self.recorder.log()
-        self.display.show(self.recorder.snapshot())
+        self._show_to_all()
+
+    def _show_to_all(self) -> None:
+        snapshot = self.recorder.snapshot()
+        self.display.show(snapshot)
+        self.door.show(snapshot)
 
     def _conclude(self) -> RunResult:
         """Write the last checkpoint, show the last picture, say how it went."""
         recorder = self.recorder
         recorder.read()
         if not self._at_once:
-            self.saver.finish(recorder.progress(), LAST_SAVE_S, give_up=lambda: bool(self._signals))
-        recorder.status, code = "finished", EXIT_OK
+            self.saver.finish(
+                recorder.progress(), LAST_SAVE_S, give_up=lambda: self._signals.pending
+            )
+        recorder.status, code, scale_to = "finished", EXIT_OK, None
         if self._failure is not None:
             recorder.status, code = "failed", EXIT_FAILURE
         elif self._stopped_by is not None:
             recorder.status, code = "stopped", 128 + self._stopped_by
+        elif self._scale_to is not None:
+            recorder.status, scale_to = "rescaled", self._scale_to
         recorder.log()
-        self.display.show(recorder.snapshot())
-        return RunResult(recorder.status, code, self._failure)
-
-    @contextmanager
-    def _handled_signals(self) -> Iterator[None]:
-        """Only note signals; the loop acts on them. A third one ends everything on the spot."""
-
-        def note(number: int, frame: FrameType | None) -> None:
-            self._signals.append(number)
-            if self._at_once:
-                self.crew.kill()
-                os._exit(128 + number)
-
-        handlers: dict[int, Callable[..., object] | int | None] = {}
-        for number in SUPERVISED:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                handlers[number] = signal.signal(number, note)
-        try:
-            yield
-        finally:
-            for handled, handler in handlers.items():
-                signal.signal(handled, handler)
+        self._show_to_all()
+        return RunResult(recorder.status, code, self._failure, scale_to)

@@ -30,6 +30,7 @@ from typing import Any, Protocol
 
 from setproctitle import setproctitle
 
+from galamp import crashpoints
 from galamp.errors import EXIT_FAILURE, EXIT_OK, GalampError, StopRun
 from galamp.forking import SERVER
 
@@ -42,11 +43,11 @@ STACK_SIGNAL = signal.SIGUSR1
 UNKNOWN_TO_SERVER = 255
 """The exit code that the standard library makes up for a child whose server is no more."""
 
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
 OUT_OF_MEMORY_SCORES = {"simulator": 500, "learner": 300}
 """Whom the kernel ends first where memory runs out: who is missed least, never the supervisor."""
 
-KILL_WAIT_S = 5.0
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class WorkerSpec:
     target: str
     cores: tuple[int, ...]
     log: str
+    incarnation: int = 0
 
     @property
     def title(self) -> str:
@@ -128,7 +130,7 @@ class Worker:
         if self._process.is_alive():
             return True
         # Its server is no more and cannot tell; the kernel ends the child, but not at once.
-        return self._process.exitcode == UNKNOWN_TO_SERVER and _exists(self.pid)
+        return self._process.exitcode == UNKNOWN_TO_SERVER and not _is_over(self.pid)
 
     @property
     def stuck(self) -> bool:
@@ -146,7 +148,7 @@ class Worker:
         """End the child now."""
         self._process.kill()
 
-    def join(self, timeout_s: float = KILL_WAIT_S) -> bool:
+    def join(self, timeout_s: float) -> bool:
         """Wait for the child's end, at most `timeout_s`; returns whether it has ended."""
         self._process.join(timeout_s)
         return not self.running
@@ -175,22 +177,32 @@ class Worker:
         return WorkerFailure(title, f"called exit({code}) from native code", _tail(self.spec.log))
 
 
-def _exists(pid: int) -> bool:
-    """Whether a process is there that is no zombie."""
+def _is_over(pid: int) -> bool:
+    """Whether a process that has lost its parent has ended; takes leave of it if it is ours now."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        over = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except OSError:
-        return False
-    return state not in "ZX"
+        return True
+    with contextlib.suppress(ChildProcessError):
+        over = os.waitpid(pid, os.WNOHANG) != (0, 0) or over
+    return over
+
+
+def adopt_orphans() -> None:
+    """Become the parent of children whose server has ended, so that none is left unreaped."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def out_of_memory_kills() -> int:
     """Return how many processes of this control group the kernel has ended for want of memory."""
-    with contextlib.suppress(OSError, ValueError, KeyError, StopIteration):
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-        group = next(line for line in lines if line.startswith("0::")).removeprefix("0::/")
-        events = (Path("/sys/fs/cgroup") / group / "memory.events").read_text()
-        return int(dict(line.split() for line in events.splitlines())["oom_kill"])
+    groups = Path("/proc/self/cgroup").read_text().splitlines()
+    for _, controllers, path in (line.split(":", 2) for line in groups):
+        if controllers not in ("", "memory"):
+            continue
+        file = "memory/{}/memory.oom_control" if controllers else "{}/memory.events"
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            lines = (CONTROL_GROUPS / file.format(path.strip("/"))).read_text().splitlines()
+            return int(dict(line.split() for line in lines)["oom_kill"])
     return 0  # a kernel that does not tell
 
 
@@ -268,6 +280,8 @@ def _own_log(path: str) -> None:
 
 def _settle(spec: WorkerSpec) -> None:
     setproctitle(f"galamp: {spec.title}")
+    if not spec.incarnation:
+        crashpoints.as_role(spec.title)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OUT_OF_MEMORY_SCORES[spec.role]))
     if spec.cores:

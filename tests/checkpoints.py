@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from galamp.storage.checkpoint import Checkpoint, Identity, LearnerState
+from galamp.storage.strict_json import encode
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYOUT = (("body.0.weight", (3, 2)), ("body.0.bias", (3,)), ("head.bias", (1,)))
@@ -47,3 +49,14 @@ def same(a: Checkpoint, b: Checkpoint) -> bool:
         return json.dumps([c.identity.to_dict(), c.config, c.progress, states], sort_keys=True)
 
     return bool(plain(a) == plain(b))
+
+
+def reseal(path: Path) -> None:
+    """Make sizes and digests right again after a change, as an attacker would."""
+    manifest = json.loads((path / "MANIFEST.json").read_bytes())
+    del manifest["digest"]
+    for name in manifest["files"]:
+        data = (path / name).read_bytes()
+        manifest["files"][name] = [len(data), hashlib.sha256(data).hexdigest()]
+    manifest["digest"] = hashlib.sha256(encode(manifest)).hexdigest()
+    (path / "MANIFEST.json").write_bytes(encode(manifest))

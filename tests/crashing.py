@@ -55,6 +55,64 @@ def hanging() -> Failing:
     return Failing(lambda: time.sleep(3600))
 
 
+def _only_once(fail: Callable[[], None]) -> Callable[[], None]:
+    """Do it in one life only: the file that TEST_FAILED_ONCE names remembers it."""
+
+    def attempt() -> None:
+        try:
+            os.close(os.open(os.environ["TEST_FAILED_ONCE"], os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return
+        fail()
+
+    return attempt
+
+
+def once() -> Failing:
+    return Failing(_only_once(_raise))
+
+
+def glutton() -> Failing:
+    """Takes more memory than there is."""
+    return Failing(_only_once(lambda: hoard.append(np.ones(2**40, np.uint8))))
+
+
+hoard: list[Any] = []
+
+
+class Poisoned(Failing):
+    """Gives a reward that is no number, once."""
+
+    def __init__(self) -> None:
+        super().__init__(_only_once(self._poison))
+        self._reward = 1.0
+
+    def _poison(self) -> None:
+        self._reward = float("nan")
+
+    def step(self, action: Any) -> Any:
+        observation, _, *rest = super().step(action)
+        reward, self._reward = self._reward, 1.0
+        return observation, reward, *rest
+
+
+def poisoned() -> Failing:
+    return Poisoned()
+
+
+class Picky(Failing):
+    """Cannot stand to be in the first simulator of learner 0."""
+
+    def __init__(self) -> None:
+        with open("/proc/self/cmdline", "rb") as file:
+            first = file.read().startswith(b"galamp: simulator 0.0")
+        super().__init__(_raise if first else lambda: None)
+
+
+def picky() -> Failing:
+    return Picky()
+
+
 def healthy() -> Failing:
     return Failing(lambda: None)
 

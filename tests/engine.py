@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parent.parent
 DEADLINE_S = 60.0
@@ -109,3 +112,62 @@ def training(folder: Path) -> bool:
         updates = [v for k, v in json.loads(last).items() if k.endswith("/updates")]
         return bool(updates) and min(updates) > 0
     return False
+
+
+def galamp(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run another command than `run` to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "galamp", *map(str, arguments)],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=DEADLINE_S,
+    )
+
+
+class OnTerminal:
+    """A command whose terminal is a pseudo-terminal of its own; it is killed at the end."""
+
+    def __init__(self, *arguments: object, columns: int = 100, lines: int = 30) -> None:
+        self.master, slave = pty.openpty()
+        termios.tcsetwinsize(slave, (lines, columns))
+        os.set_blocking(self.master, False)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "galamp", *map(str, arguments)],
+            cwd=ROOT,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=os.environ | {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"},
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(slave)
+        self.seen = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for pid in [*family(self.process.pid), self.process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait(DEADLINE_S)
+        self.close()
+
+    def read(self) -> str:
+        """Return all that was ever written to the terminal."""
+        with contextlib.suppress(OSError):  # EIO: the last process on it has left
+            while chunk := os.read(self.master, 65_536):
+                self.seen += chunk.decode(errors="replace")
+        return self.seen
+
+    def press(self, keys: bytes) -> None:
+        """Type."""
+        os.write(self.master, keys)
+
+    def close(self) -> None:
+        """Close the terminal, as closing its window would."""
+        if self.master >= 0:
+            os.close(self.master)
+            self.master = -1

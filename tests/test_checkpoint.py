@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import os
@@ -192,9 +193,12 @@ def test_content_that_breaks_the_format_is_not_written(tmp_path: Path, name: str
 
 
 CALLS = ("open", "write", "fsync", "rename")
+MORE_CALLS = (*CALLS, "mkdir", "symlink", "replace", "unlink", "rmdir")
 
 
-def count_calls(monkeypatch: pytest.MonkeyPatch, fail_at: int) -> list[str]:
+def count_calls(
+    monkeypatch: pytest.MonkeyPatch, fail_at: int, calls: tuple[str, ...] = CALLS
+) -> list[str]:
     """Let the `fail_at`-th writing call fail as on a full disk; returns the calls seen."""
     seen: list[str] = []
 
@@ -211,7 +215,7 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, fail_at: int) -> list[str]:
 
         return call
 
-    for name in CALLS:
+    for name in calls:
         monkeypatch.setattr(os, name, watched(name, getattr(os, name)))
     return seen
 
@@ -237,6 +241,29 @@ def test_a_full_disk_at_every_call(tmp_path: Path) -> None:
     }  # fmt: skip
     assert fail_at == len(seen) + 1
     assert ck.find(tmp_path).path == last
+
+
+def test_a_full_disk_at_every_call_of_a_whole_round(tmp_path: Path) -> None:
+    """Save, point, prune, as a run does: two whole ones stay, and both links lead to whole ones."""
+    folder = tmp_path / "checkpoints"
+    for steps in (1, 2):
+        ck.point(folder, "latest", ck.save(folder, made(steps)))
+    steps, fail_at, seen = 2, 0, ["some"]
+    while fail_at <= len(seen):
+        fail_at += 1
+        steps += 1
+        with pytest.MonkeyPatch.context() as patch, contextlib.suppress(CheckpointNotWritten):
+            seen = count_calls(patch, fail_at, MORE_CALLS)
+            ck.point(folder, "latest", ck.save(folder, made(steps)))
+            ck.prune(folder, 2)
+        whole = [path for path in folder.iterdir() if path.name.startswith("ckpt-")]
+        assert len(whole) >= 2
+        for path in (*whole, folder / "latest"):
+            loaded = ck.load(path)
+            assert same(loaded, made(loaded.progress["agent_steps"]))
+    assert {"mkdir", "symlink", "replace", "unlink", "rmdir"} <= set(seen)
+    ck.save(folder, made(10**6))
+    assert leftovers(folder) == []
 
 
 def test_files_are_on_the_disk_before_they_are_named(

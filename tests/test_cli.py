@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import re
@@ -16,8 +17,9 @@ import pytest
 
 import galamp
 from galamp import cli
-from galamp.cli import build_parser, closing_line, config_from, main
+from galamp.cli import build_parser, config_from, main
 from galamp.config import RunConfig, from_dict, to_dict
+from galamp.display.closing import closing_line
 from galamp.errors import CheckpointError, RunFailed
 from galamp.gossip.topologies import TOPOLOGIES
 from galamp.options import Setting, allowed, settings
@@ -376,6 +378,16 @@ def test_endings_are_exit_codes(
     monkeypatch.setattr(cli, "games_command", end)
     assert main(["games"]) == code
     assert capsys.readouterr().err == told
+
+
+def test_too_few_descriptors_are_no_defect(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(options: argparse.Namespace) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(cli, "games_command", end)
+    assert complaint(capsys, "games") == ["Too many open files: raise the limit (ulimit -n)"]
 
 
 def test_a_defect_of_galamp_shows_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

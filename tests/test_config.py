@@ -179,7 +179,7 @@ def test_a_refusal_says_what_came_and_what_was_expected() -> None:
     assert refused("num_envs", "0") == "--num-envs 0: expected a whole number from 1 to 4096"
     assert refused("seed", -1) == "--seed -1: expected a whole number from 0 to 2147483647"
     assert refused("total_steps", "x") == (
-        "--total-steps x: expected a whole number of at least 1 (agent steps)"
+        "--total-steps x: expected a whole number from 1 to 1000000000000000 (agent steps)"
     )
     assert refused("gamma", "nan") == "--gamma nan: expected a number from 0 to 1"
     assert (

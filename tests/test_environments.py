@@ -72,6 +72,11 @@ def exiting() -> None:
     os._exit(1)
 
 
+def leaving() -> None:
+    """End the process as if all were well."""
+    sys.exit()
+
+
 def printing() -> gymnasium.Env[Any, Any]:
     """Write to standard output, past Python, before and after the environment is described."""
     os.write(1, b"noise\n")
@@ -414,6 +419,7 @@ def test_probe_finds_the_spec_in_another_process() -> None:
     [
         ("Brekout", r"^unknown environment 'Brekout' \(did you mean Breakout"),
         (f"{__name__}:exiting", r":exiting: did not start \(exit code 1\): the ROM is bad$"),
+        (f"{__name__}:leaving", r":leaving: did not start \(exit code 0\): it printed nothing$"),
     ],
 )
 def test_probe_relays_how_it_failed(env_id: str, complaint: str) -> None:

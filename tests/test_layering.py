@@ -20,11 +20,12 @@ PACKAGE = ROOT / "galamp"
 # its __init__.
 LAYERS = """
     errors
-    options
+    crashpoints options plain remote.wire remote
     flags config snapshot display storage evaluation display.text storage.disk storage.strict_json
     budget
     shm storage.identity parameters models forking
-    plan worker
+    plan worker remote.picture
+    signals
     control metrics rollouts storage.runfolder storage.runlogs storage.checkpoint_format
     environments.base environments.protocols gossip gossip.mailbox gossip.slots
     gossip.topologies.base algorithms.returns algorithms.rmsprop algorithms.tape
@@ -46,12 +47,17 @@ LAYERS = """
     preload
     display.panels
     display.render
-    display.dashboard evaluation.scoreboard
+    display.dashboard evaluation.scoreboard remote.ending remote.door
+    display.closing remote.call
+    remote.attach_command remote.scale_command
     evaluation.agent arena
     consensus
-    recorder saving crew
+    recorder saving resizing post
+    crew
+    regroup
     supervisor
     resuming summary
+    session
     training
     evaluation.command
     evaluation.report
@@ -88,8 +94,8 @@ WITHOUT_PROCESSES = (
 )  # fmt: skip
 WITHOUT_TORCH = (
     "gossip.topologies", "environments", "simulator", "rollouts", "metrics", "control", "shm",
-    "config", "errors", "cli", "worker", "evaluation.command", "display.render", "display.panels",
-    "display.text", "snapshot",
+    "config", "errors", "crashpoints", "cli", "worker", "evaluation.command", "display.render",
+    "display.panels", "display.text", "snapshot", "remote",
 )  # fmt: skip
 
 LOCKS = {
@@ -189,7 +195,7 @@ def test_what_is_pure_imports_no_multiprocessing(module: str) -> None:
 
 
 def test_the_search_finds_multiprocessing_where_it_is() -> None:
-    assert uses("supervisor", "multiprocessing")
+    assert uses("crew", "multiprocessing")
     assert uses("shm", "multiprocessing")
     assert uses("learner", "torch")
 

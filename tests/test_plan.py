@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 
 from galamp.config import RunConfig, from_dict
 from galamp.errors import UserError
-from galamp.plan import Machine, Plan, inspect_machine, lacks_bf16, make_plan, seed_for
+from galamp.plan import (
+    Machine,
+    Plan,
+    inspect_machine,
+    lacks_bf16,
+    make_plan,
+    seed_for,
+    with_learners,
+)
 
 PLENTY = 2**20
 
@@ -353,3 +361,36 @@ def test_a_target_needs_learners_on_their_own_time(settings: dict[str, Any]) -> 
         "--target-ball: in lock-step"
     )
     make_plan(working("gala", target_ball=1.0), machine(4))
+
+
+# Another number of learners
+
+
+def rescaled(before: RunConfig, learners: int, on: Machine) -> RunConfig:
+    """Return what becomes of a run that was planned, once so many `learners` are asked for."""
+    return make_plan(with_learners(make_plan(before, on).config, learners, on), on).config
+
+
+def test_what_was_chosen_is_chosen_anew() -> None:
+    for before, after in ((2, 4), (4, 1), (1, 0)):
+        asked = config(learners=before, device="cpu")
+        new = make_plan(config(learners=after, device="cpu"), machine(8)).config
+        assert rescaled(asked, after, machine(8)) == new
+
+
+def test_what_was_asked_for_stays() -> None:
+    wishes = {"threads": 3, "simulator_workers": 5, "batches": 4}
+    found = rescaled(config(learning_rate=0.5, learners=2, **wishes), 4, machine(4))
+    assert found.algorithm.learning_rate == 0.5
+    assert {name: getattr(found.resources, name) for name in wishes} == wishes
+
+
+def test_more_learners_find_the_other_gpus() -> None:
+    box = machine(16, gpus=4)
+    for asked, devices in (
+        ("auto", "cuda:0,cuda:1,cuda:2,cuda:3"),
+        ("cuda:1,cuda:3", "cuda:1,cuda:3"),
+        ("cpu", "cpu"),
+    ):
+        before = config(learners=2, device=asked)
+        assert rescaled(before, 4, box).resources.device == devices

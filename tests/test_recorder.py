@@ -203,6 +203,26 @@ def test_a_ring_that_is_overrun_keeps_the_newest_whole_ones(arrays: SharedArrays
     assert ring.drain(tail)[0].shape == (0, 4)
 
 
+def test_what_is_overwritten_while_it_is_drained_is_left_out(
+    arrays: SharedArrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring = EpisodeRing(arrays, 0)
+    filled(ring, 0, EPISODE_CAPACITY)
+    late = iter([10, 0])
+
+    def meanwhile() -> None:
+        """The simulator appends ten episodes after the head was read, before the copy."""
+        number = next(late, 0)
+        filled(ring, EPISODE_CAPACITY, number)
+
+    monkeypatch.setattr("galamp.metrics.memory_fence", meanwhile)
+    entries, tail = ring.drain(0)
+    assert entries[:, 0].tolist() == list(range(11, EPISODE_CAPACITY))
+    assert ring.drain(tail)[0][:, 0].tolist() == list(
+        range(EPISODE_CAPACITY, EPISODE_CAPACITY + 10)
+    )
+
+
 # Rates
 
 
@@ -276,6 +296,7 @@ def test_the_names_that_users_know() -> None:
         "emulator_frames",
         "wall_s",
         *(f"charts/{name}" for name in ("episodic_return", "episodic_length", "episodes", "SPS")),
+        "charts/restarts",
         *(f"gossip/{name}" for name in ("consensus_distance", "pairwise_distance", "staleness")),
         *(f"gossip/{name}" for name in ("certificate", "certificate_ratio", "radius")),
         "gossip/gradient_correlation",
@@ -283,7 +304,8 @@ def test_the_names_that_users_know() -> None:
         *(f"losses/{name}" for name in metrics.GAUGES),
         *(f"perf/{name}_share" for name in ("collect", "infer", "update", "gossip", "other")),
     }  # fmt: skip
-    names = ("agent_steps", "updates", "SPS", "episodic_return", "staleness", "distance")
+    names = ("agent_steps", "updates", "SPS", "episodic_return", "staleness", "distance", "lanes")
+    names += ("incarnation",)
     assert set(row) - shared == {f"learner{rank}/{name}" for rank in range(3) for name in names}
 
 

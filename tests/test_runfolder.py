@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -44,7 +45,9 @@ def test_default_name_and_link(tmp_path: Path) -> None:
     first, second = create(runs), create(runs)
     assert first.path == runs / "Breakout-v5__ring__s3__20260102-120005"
     assert second.path.name == first.path.name + "-2"
-    assert os.readlink(runs / "latest") == second.path.name
+    for run in (first, second):
+        run.write_config({})
+        assert os.readlink(runs / "latest") == run.path.name
     assert first.path.stat().st_mode & 0o777 == 0o700
     first.close()
     second.close()
@@ -72,25 +75,26 @@ def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
     target = tmp_path / "mine"
     target.mkdir()
     (target / "notes").write_text("x")
-    with pytest.raises(UserError, match=r"mine: not empty; .*--resume .*another --run-dir"):
+    with pytest.raises(UserError, match=r"mine: not empty; choose another --run-dir"):
         create(tmp_path, target)
     assert os.listdir(target) == ["notes"]
     (target / "notes").unlink()
     run = create(tmp_path, target)
     run.write_config({"seed": 1})
     run.close()
-    with pytest.raises(UserError, match="not empty"):
+    with pytest.raises(UserError, match=r"mine: not empty; .*--resume .*another --run-dir"):
         create(tmp_path, target)
     with pytest.raises(UserError, match="cannot make the run folder: "):
         create(tmp_path, target / "config.json")
 
 
 def test_a_folder_elsewhere_leaves_latest_alone(tmp_path: Path) -> None:
-    create(tmp_path / "runs", tmp_path / "elsewhere").close()
-    assert not (tmp_path / "runs").exists()
-    assert not (tmp_path / "latest").is_symlink()
     (tmp_path / "runs" / "latest").mkdir(parents=True)
-    create(tmp_path / "runs").close()
+    for run_dir in (tmp_path / "elsewhere", ""):
+        run = create(tmp_path / "runs", run_dir)
+        run.write_config({})
+        run.close()
+    assert not (tmp_path / "latest").is_symlink()
     assert (tmp_path / "runs" / "latest").is_dir()
 
 
@@ -103,8 +107,9 @@ def test_resume_needs_a_run_folder_and_reads_its_config(tmp_path: Path) -> None:
     run.close()
     other = create(tmp_path)
     again = RunFolder.open(run.path, tmp_path)
-    assert os.readlink(tmp_path / "latest") == run.path.name
     assert again.read_config() == {"seed": 4, "x": None, "y": 0.5, "z": [1, 2]}
+    again.write_config({})
+    assert os.readlink(tmp_path / "latest") == run.path.name
     for damage in (b"", b"{", b"[]", b"\xff"):
         (again.path / "config.json").write_bytes(damage)
         with pytest.raises(UserError, match=r"config\.json: damaged"):
@@ -113,6 +118,46 @@ def test_resume_needs_a_run_folder_and_reads_its_config(tmp_path: Path) -> None:
         other.read_config()
     again.close()
     other.close()
+
+
+@pytest.mark.parametrize("existed", [True, False])
+def test_what_never_began_leaves_nothing(tmp_path: Path, told: list[str], *, existed: bool) -> None:
+    before = create(tmp_path)
+    before.write_config({})
+    before.close()
+    target = tmp_path / "mine"
+    if existed:
+        target.mkdir()
+    for run_dir in (target, ""):
+        run = create(tmp_path, run_dir)
+        MetricsLog(run.metrics, 0, told.append)
+        run.close()
+    assert os.readlink(tmp_path / "latest") == before.path.name
+    left = {before.path, tmp_path / "latest"} | ({target} if existed else set())
+    assert set(tmp_path.iterdir()) == left
+    assert not existed or list(target.iterdir()) == []
+    create(tmp_path, target).close()
+
+
+def test_a_home_that_nobody_has_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="~nosuchuser/x: there is no user of that name"):
+        create(tmp_path, "~nosuchuser/x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_was_taken_back_is_none(tmp_path: Path) -> None:
+    """Opened just before its owner, who never began, removed it."""
+    flock = fcntl.flock
+
+    def late(lock: int, how: int) -> None:
+        (tmp_path / "mine" / "lock").unlink()
+        flock(lock, how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fcntl, "flock", late)
+        with pytest.raises(UserError, match="another start was just refused; try again"):
+            create(tmp_path, tmp_path / "mine")
+    create(tmp_path, tmp_path / "mine").close()
 
 
 def test_a_second_user_is_refused_with_the_first_ones_pid(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from galamp.supervisor import Supervisor
 SAMPLE_EVERY_S, WEIGH_EVERY_S = 0.1, 5.0
 LATE_S = 15.0
 """What could not be injected so long after the last was due is left out."""
+OVER = object()
 CALM_S = 2 * WINDOW_S
 """After the last fault is over, throughput is watched for so long."""
 LONGEST_CALM_S = 60.0
@@ -52,7 +53,8 @@ class Chaos:
         self._course = self._course or self._run(supervisor)
         if ends(supervisor):
             self._course.close()
-        next(self._course, None)
+        elif next(self._course, OVER) is OVER:
+            supervisor.finish()  # here, too, where the run goes on with other learners
 
     @property
     def strikes(self) -> list[Strike]:
@@ -76,7 +78,6 @@ class Chaos:
         finally:
             injector.release()
             watchman.close()
-        supervisor.finish()
 
     def _begin(self, supervisor: Supervisor) -> tuple[Injector, Watchman]:
         arena = supervisor.arena

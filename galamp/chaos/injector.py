@@ -17,8 +17,9 @@ from typing import Any
 from galamp.chaos.machine import server_of
 from galamp.chaos.recovery import Span
 from galamp.chaos.schedule import LEARNER, SERVER, Fault, Kind
-from galamp.crew import Crew, Post
+from galamp.crew import Crew
 from galamp.metrics import Phase
+from galamp.post import Post
 
 SIGNALS = {
     Kind.KILL: signal.SIGKILL,

@@ -33,9 +33,10 @@ from galamp.chaos.invariants import (
     Turning,
     Whole,
 )
-from galamp.crew import TICK_S, Post
+from galamp.crew import TICK_S
 from galamp.errors import CheckpointError
 from galamp.gossip.vectors import VectorSlots
+from galamp.post import Post
 from galamp.storage import checkpoint
 from galamp.supervisor import Supervisor
 

@@ -177,7 +177,7 @@ class PlainLines:
         """Write to `stream`, progress at most every `every_s` seconds of the run's own time."""
         self._stream = SafeStream(stream)
         self._every_s = every_s
-        self._due_s: float | None = None
+        self._due_s, self._last_s, self._named = 0.0, 0.0, False
         self._told: tuple[Event, ...] = ()
         self._waiting: Snapshot | None = None
 
@@ -199,10 +199,13 @@ class PlainLines:
 
     def show(self, snapshot: Snapshot) -> None:
         """Write the events that are new in `snapshot`, and its progress when that is due."""
-        if self._due_s is None:
+        if snapshot.elapsed_s < self._last_s:
+            self._due_s = snapshot.elapsed_s  # the run was started anew, its time with it
+        self._last_s = snapshot.elapsed_s
+        if not self._named:
+            self._named = True
             names = (snapshot.env_id, snapshot.protocol, snapshot.run_dir)
             self._print("   ".join(["galamp", *(clean(name) for name in names)]))
-            self._due_s = snapshot.elapsed_s
         for event in snapshot.events:
             if event not in self._told:
                 self._print(f"{event.elapsed_s:8.1f} s  {clean(event.text)}")

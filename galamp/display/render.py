@@ -175,6 +175,7 @@ def _columns(
     before = [
         _Column("#", [str(one.rank) for one in learners], 2),
         _Column("state", [one.state.name.lower() for one in learners], 7, left=True),
+        *_exceptional(learners),
         _Column("device", [words.clean(one.device) for one in learners], 6, left=True),
         _Column("agent steps/s", [count(one.agent_steps_per_s) for one in learners]),
     ]
@@ -189,6 +190,16 @@ def _columns(
     while after and width - sum(column.width + gap for column in before + after) < 5:
         after.pop()
     return before, after
+
+
+def _exceptional(learners: Sequence[LearnerSnapshot]) -> list[_Column]:
+    """Return columns that are shown only where there is something to tell."""
+    columns = []
+    if any(one.incarnation for one in learners):
+        columns.append(_Column("life", [count(1 + one.incarnation) for one in learners]))
+    if len({one.lanes for one in learners}) > 1:
+        columns.append(_Column("lanes", [count(one.lanes) for one in learners]))
+    return columns
 
 
 def _bar(one: LearnerSnapshot, width: int) -> Text:

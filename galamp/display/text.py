@@ -11,23 +11,13 @@ from collections.abc import Mapping, Sequence
 
 from rich.cells import cell_len, set_cell_size
 
+from galamp.plain import clean as clean
+
 UNKNOWN = "-"
 """Shown where there is no value yet."""
 
 _BRAILLE_DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
 """Bit of each dot in a braille character, as [column 0..1][row 0..3 from the top]."""
-
-
-def clean(text: str) -> str:
-    r"""Return `text` with everything that a terminal could act on shown as an escape.
-
-    Control and format characters (escape sequences, line ends, direction marks) and lone
-    surrogates become `\x1b`, `\n` and so on.
-    """
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
-        for char in text
-    )
 
 
 def clip(text: str, width: int) -> str:

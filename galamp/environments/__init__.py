@@ -119,7 +119,7 @@ def canonical_env_id(text: str) -> str:
         return f"{ATARI}{_game_name(rom)}-v5"
     if match and match["ale"]:
         near = did_you_mean(match["game"], list_games())
-        raise UserError(f"unknown Atari game {text!r}{near}: expected a name such as Breakout")
+        raise UserError(f"unknown Atari game {text!r:.80}{near}: expected a name such as Breakout")
     if ":" in text or any(text.startswith(p) for p in ENVIRONMENTS if p not in ("", ATARI)):
         return text
     import gymnasium  # 0.17 s that an Atari run need not pay
@@ -128,7 +128,7 @@ def canonical_env_id(text: str) -> str:
         return text
     near = did_you_mean(match["game"] if match else text, [*list_games(), *gymnasium.registry])
     raise UserError(
-        f"unknown environment {text!r}{near}: "
+        f"unknown environment {text!r:.80}{near}: "
         "expected an Atari game, a Gymnasium id or package.module:factory"
     )
 
@@ -202,7 +202,7 @@ def finish_probe(process: subprocess.Popen[str], deadline_s: float = 30.0) -> En
             raise UserError(f"{env_id}: did not start within {deadline_s:g} s") from None
         raise
     last = (complaint.strip().splitlines() or ["it printed nothing"])[-1]
-    if process.returncode == 0:
+    if process.returncode == 0 and output:
         return EnvironmentSpec.from_dict(json.loads(output))
     if process.returncode == EXIT_USAGE:
         raise UserError(last)

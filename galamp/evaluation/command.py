@@ -48,7 +48,10 @@ class EvaluationConfig:
         high=1000,
     )
     max_frames: int | None = option(
-        None, "Atari: a game is cut after so many emulator frames (default: 108000)", low=1
+        None,
+        "Atari: a game is cut after so many emulator frames (default: 108000)",
+        low=1,
+        high=10**9,
     )
     sticky_actions: float | None = option(
         None,

@@ -38,7 +38,7 @@ from galamp.evaluation.scoreboard import Progress
 from galamp.evaluation.scores import SOURCE, reference_for
 from galamp.evaluation.trained import MEAN, Learner, Trained, locate, read
 from galamp.plan import seed_for
-from galamp.storage.disk import write_new
+from galamp.storage.disk import in_home, write_new
 
 if TYPE_CHECKING:
     from galamp.evaluation.agent import Agent
@@ -156,7 +156,7 @@ def _wanted(text: str) -> int | Literal["mean", "each"]:
 def _target(output: str, checkpoint: Path, learner: str) -> Path:
     """Return the file to write, found out before minutes are spent on what goes into it."""
     if output:
-        path = Path(output).expanduser()
+        path = in_home(output)
         if os.path.lexists(path):
             raise UserError(f"--output {path}: exists already; name a new file")
     else:
@@ -164,7 +164,7 @@ def _target(output: str, checkpoint: Path, learner: str) -> Path:
         run = run.parent if run.name == "checkpoints" else run
         now = datetime.now().strftime("%Y%m%d-%H%M%S")
         path = run / f"eval-{checkpoint.name}-{learner}-{now}.json"
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+    if not os.path.isdir(path.parent) or not os.access(path.parent, os.W_OK | os.X_OK):
         raise UserError(f"{path.parent}: no folder that can be written to; use another --output")
     return path
 

@@ -21,6 +21,7 @@ from galamp.environments.base import EnvironmentSpec
 from galamp.errors import CheckpointError, UserError
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import MANIFEST, Checkpoint, Found
+from galamp.storage.disk import in_home
 
 MEAN: Literal["mean"] = "mean"
 Learner = int | Literal["mean"]
@@ -101,15 +102,15 @@ def locate(path: str | Path, which: str | None = None) -> Found:
         CheckpointError: there is no whole checkpoint.
         UserError: `which` is given, but `path` is one checkpoint.
     """
-    path = Path(path).expanduser()
+    path = in_home(path)
     place = Path(os.path.realpath(path))
     if os.path.lexists(place / MANIFEST):
         if which is not None:
             raise UserError(f"{path} is one checkpoint: leave out --which, or name its run folder")
         return Found(place, ())
     inner = place / "checkpoints"
-    best = (inner if inner.is_dir() else place) / "best"
-    if which != "latest" and best.is_dir():
+    best = (inner if os.path.isdir(inner) else place) / "best"
+    if which != "latest" and os.path.isdir(best):
         return Found(Path(os.path.realpath(best)), ())
     if which == "best":
         raise CheckpointError(f"{path}: has no best checkpoint; ask for the latest")

@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 
+from galamp.crashpoints import reach
 from galamp.gossip.publication import Publication, Source
 from galamp.gossip.topologies.base import Topology
 from galamp.shm import ArraySpec, SharedArrays, memory_fence
@@ -54,8 +55,10 @@ class Journal:
         values = [time.monotonic(), *fixed, len(mixed)]
         values += [value for source in mixed for value in source]
         entry[: len(values)] = values
+        reach("journal.written")
         memory_fence()
         self._head[0] += 1
+        reach("journal.counted")
 
     def drain(self) -> tuple[list[tuple[float, Publication]], int]:
         """Return the entries since the last call, with their times, and how many were lost.

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from galamp.crashpoints import reach
 from galamp.shm import WORDS_PER_LINE, ArraySpec, SharedArrays, memory_fence
 
 SLOTS = 2
@@ -73,17 +74,22 @@ class VersionedSlots:
         sequence = words[at + _SEQUENCE]
         # After a kill in the middle the sequence is odd already: step past it, never repeat it.
         words[at + _SEQUENCE] = sequence + (2 if sequence & 1 else 1)
+        reach("slots.odd")
         memory_fence()
         fill(slot)
+        reach("slots.filled")
         words[at + _NUMBER] = number
         words[at + _INCARNATION] = incarnation
         words[at + _ROUND] = round_
         words[at + _VERSION] = version
         words[at + _CHECKSUM] = checksum
+        reach("slots.headed")
         memory_fence()
         words[at + _SEQUENCE] += 1
+        reach("slots.even")
         memory_fence()
         words[0] = number
+        reach("slots.published")
         return Header(number, incarnation, round_, version, checksum)
 
     def look(self, number: int | None = None) -> Look | None:

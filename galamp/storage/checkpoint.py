@@ -22,6 +22,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from galamp.crashpoints import reach
 from galamp.errors import CheckpointError, GalampError
 from galamp.storage.checkpoint_format import (
     MANIFEST,
@@ -85,9 +86,12 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
         with temporary_name(folder) as temporary:
             files = _write(temporary, checkpoint, 1 + _last_sequence(folder))
             load(temporary, learners=())
+            reach("checkpoint.verified")
             target = _settle(temporary, folder / f"ckpt-{steps:012d}", files)
+        reach("checkpoint.renamed")
         sync_folder(folder)
         sync_folder(folder.parent)
+        reach("checkpoint.saved")
     except (OSError, CheckpointError, ValueError, TypeError, RecursionError) as error:
         why = (isinstance(error, OSError) and error.strerror) or error
         raise CheckpointNotWritten(f"no checkpoint written in {folder}: {why}") from error
@@ -144,8 +148,8 @@ def find(path: Path) -> Found:
     """
     place = Path(os.path.realpath(path))
     wanted = "expected a run folder or a checkpoint"
-    if not place.is_dir():
-        what = "a file" if place.exists() else "no such path"
+    if not os.path.isdir(place):
+        what = "a file" if os.path.exists(place) else "no such path"
         raise CheckpointError(f"{path}: {what}; {wanted}")
     if _FOLDER.fullmatch(place.name) or os.path.lexists(place / MANIFEST):
         load(place, learners=())
@@ -153,7 +157,7 @@ def find(path: Path) -> Found:
     inner = place / "checkpoints"
     skipped = []
     try:
-        candidates = _listed(inner if inner.is_dir() else place)
+        candidates = _listed(inner if os.path.isdir(inner) else place)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be listed: {error.strerror}") from None
     for _, candidate in reversed(candidates):
@@ -182,6 +186,7 @@ def prune(folder: Path, keep: int, protect: Collection[Path] = ()) -> None:
                 # A folder half removed when the power fails must not look like a checkpoint.
                 with temporary_name(folder) as grave:
                     path.rename(grave)
+                    sync_folder(folder)
 
 
 def point(folder: Path, name: Literal["latest", "best"], target: Path) -> None:
@@ -192,6 +197,7 @@ def point(folder: Path, name: Literal["latest", "best"], target: Path) -> None:
     """
     try:
         replace_link(folder / name, target.name)
+        reach("checkpoint.pointed")
     except OSError as error:
         raise CheckpointNotWritten(f"{folder / name} not moved: {error.strerror}") from error
 
@@ -203,7 +209,10 @@ def _write(folder: Path, checkpoint: Checkpoint, sequence: int) -> Files:
     for name, content in format_files(checkpoint):
         write_new(folder / name, content)
         files[name] = (len(content), hashlib.sha256(content).hexdigest())
+        reach("checkpoint.file")
+    reach("checkpoint.files")
     write_new(folder / MANIFEST, format_manifest(sequence, files))
+    reach("checkpoint.manifest")
     sync_folder(folder)
     return files
 

@@ -7,21 +7,26 @@ A name that readers look at never stands for half of what belongs to it.
     values -------> replace_json: write_new, rename, sync_folder ------> JSON file, new or old
     target -------> replace_link: temporary_name, rename, sync_folder -> link, new or old
     open folder --> open_unfollowed -----------------------------------> file to read
+    path ---------> open_plain, read_limited --------------------------> file to read, content
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
+
+from galamp.errors import UserError
 
 _TEMPORARY = re.compile(r"\.tmp-(\d{1,9})-[0-9a-f]{8}")
 _ours: set[str] = set()
@@ -111,6 +116,46 @@ def open_unfollowed(folder: int, name: str) -> int:
     # Without O_NONBLOCK a named pipe in a file's place would hold the reader for ever.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     return os.open(name, flags, dir_fd=folder)
+
+
+def in_home(path: str | Path) -> Path:
+    """Return a path whose first part may be `~` or `~user`, for that user's home.
+
+    Raises:
+        UserError: there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"{path}: there is no user of that name; check the path") from None
+
+
+def read_limited(path: Path, most_bytes: int) -> bytes:
+    """Return the content of a plain file, which nobody but galamp should have made large.
+
+    Raises:
+        OSError: it cannot be read, is no plain file, or is too large.
+    """
+    with open_plain(path) as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise OSError(errno.EFBIG, f"more than {most_bytes} bytes", str(path))
+    return content
+
+
+@contextlib.contextmanager
+def open_plain(path: Path) -> Iterator[BinaryIO]:
+    """Open for reading what has this name, unless it is a pipe or a device, which may never end.
+
+    Raises:
+        OSError: it cannot be opened, or is no plain file.
+    """
+    opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
+        raise OSError(errno.EINVAL, "not a plain file", str(path))
+    with open(opened, "rb") as file:
+        yield file
 
 
 def _remove(path: Path) -> None:

@@ -21,13 +21,19 @@ from galamp.storage.disk import finite
 from galamp.storage.runlogs import AppendOnly, Complain
 
 GOSSIP = "gossip.jsonl"
-LINE_LIMIT_BYTES = 64 * 2**20
-"""No line is longer: the distances between 1,024 learners take a third of it."""
+LINE_LIMIT_BYTES = 32 * 2**20
+"""No line is longer: the distances between 1,024 learners take two thirds of it."""
+
+BRACKET_LIMIT = 4096
+"""No line has more lists and objects; each takes ten times more memory than disk, and time."""
 
 LARGEST = 1e100
 """No sound number is larger: float32 vectors of any length lie closer together than that."""
 
 COUNT_LIMIT = 2**63
+
+MOST_LEARNERS = 1024
+"""So many a run has at most; the audit takes memory for their square."""
 
 Matrix: TypeAlias = tuple[tuple[float, ...], ...]
 
@@ -156,6 +162,8 @@ def read_gossip(path: Path) -> Iterator[Entry | Damaged]:
 
 def parse(line: bytes) -> Entry | Damaged:
     """Return what a line says, or what is wrong with it."""
+    if line.count(b"[") + line.count(b"{") > BRACKET_LIMIT:
+        return Damaged(f"more than {BRACKET_LIMIT} lists and objects in a line")
     try:
         values = json.loads(line)
     except (ValueError, RecursionError):
@@ -178,8 +186,8 @@ class _WrongError(Exception):
 
 def _start(values: dict[str, Any]) -> Start:
     learners = _count(values, "learners")
-    if learners < 1:
-        raise _WrongError("learners: expected at least 1")
+    if not 1 <= learners <= MOST_LEARNERS:
+        raise _WrongError(f"learners: expected 1 to {MOST_LEARNERS}")
     rows = _list(values, "distances", learners)
     distances = tuple(_amounts({"distances": row}, "distances", learners) for row in rows)
     topology, sync = values.get("topology"), values.get("sync")

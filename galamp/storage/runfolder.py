@@ -4,7 +4,10 @@ Runs in the supervisor, the one writer; plots and evaluation only read.
 
     RUN/config.json  metrics.jsonl  summary.json  monitor/<i>.monitor.csv  checkpoints/  logs/
     RUN/lock         held by flock while the run lives, so that it cannot go stale
-    runs/latest      link to the run that was started last
+    RUN/control      a socket while the run lives; a stale one is for the lock's owner to replace
+    runs/latest      link to the run that began last
+
+A run begins when its config is written. What is refused before that leaves nothing behind.
 
 Of the process environment nothing is ever written: it holds secrets.
 """
@@ -12,6 +15,7 @@ Of the process environment nothing is ever written: it holds secrets.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -23,13 +27,22 @@ from pathlib import Path
 from typing import Any
 
 from galamp.errors import GalampError, UserError
-from galamp.storage.disk import replace_file, replace_json, replace_link, sync_folder
+from galamp.storage.disk import (
+    in_home,
+    read_limited,
+    replace_file,
+    replace_json,
+    replace_link,
+    sync_folder,
+)
 
 CONFIG = "config.json"
 SUMMARY = "summary.json"
 LOCK = "lock"
 METRICS = "metrics.jsonl"
 GRAPH = "topology.txt"
+JSON_LIMIT_BYTES = 4_000_000
+"""No config and no summary is larger, were there a thousand learners."""
 OWNER_WAIT_S = 1.0
 """Longest wait for the name of a lock's owner that has only just taken it."""
 
@@ -37,9 +50,11 @@ OWNER_WAIT_S = 1.0
 class RunFolder:
     """One run's folder, locked for as long as this object is open."""
 
-    def __init__(self, path: Path, lock: int) -> None:
+    def __init__(self, path: Path, root: Path, lock: int) -> None:
         self.path = path
-        self._lock = lock
+        self._root, self._lock = root, lock
+        self._take_back: tuple[Path, ...] = ()
+        """What goes with a new run that never begins, in this order."""
         self.checkpoints = path / "checkpoints"
         self.logs = path / "logs"
         self.metrics = path / METRICS
@@ -70,8 +85,10 @@ class RunFolder:
         """
         root = root or Path("runs")
         with _told("make the run folder"):
+            made = True
             if run_dir:
-                path = Path(run_dir).expanduser()
+                path = in_home(run_dir)
+                made = not os.path.lexists(path)
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
             else:
                 label = f"{_part(env_id)}__{_part(name)}__s{seed}__{started:%Y%m%d-%H%M%S}"
@@ -80,7 +97,11 @@ class RunFolder:
             entries = set(os.listdir(path))
             if LOCK not in entries:
                 _require_empty(path, entries)
-            return cls._taken(path, root, started, new=True)
+            folder = cls._taken(path, root, started, new=True)
+            folder._take_back = (
+                folder.logs, folder.metrics, path / GRAPH, path / LOCK, *([path] if made else [])
+            )  # fmt: skip
+            return folder
 
     @classmethod
     def open(cls, path: Path, root: Path | None = None) -> RunFolder:
@@ -89,7 +110,7 @@ class RunFolder:
         Raises:
             UserError: it is no run folder, or in use.
         """
-        if not (path / CONFIG).is_file():
+        if not os.path.isfile(path / CONFIG):
             raise UserError(f"{path}: not a run folder (it has no {CONFIG})")
         with _told(f"open the run folder {path}"):
             path = Path(os.path.realpath(path))
@@ -97,24 +118,23 @@ class RunFolder:
 
     @classmethod
     def _taken(cls, path: Path, root: Path, started: datetime, *, new: bool) -> RunFolder:
-        folder = cls(path, _take_lock(path, started))
+        folder = cls(path, root, _take_lock(path, started))
         try:
             if new:
                 _require_empty(path, set(os.listdir(path)))
             folder.logs.mkdir(mode=0o700, exist_ok=True)
             sync_folder(path.parent)
-            if os.path.realpath(path.parent) == os.path.realpath(root):
-                # A convenience: a folder of that name, or a full disk, must not stop the run.
-                with contextlib.suppress(OSError):
-                    replace_link(root / "latest", path.name)
         except BaseException:
             folder.close()
             raise
         return folder
 
     def close(self) -> None:
-        """Let others use the folder."""
+        """Let others use the folder; of a new run that never began, nothing is left."""
         if self._lock >= 0:
+            with contextlib.suppress(OSError):
+                for path in self._take_back:
+                    path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
             os.close(self._lock)
             self._lock = -1
 
@@ -127,13 +147,18 @@ class RunFolder:
         return self.path / "monitor" / f"{index}.monitor.csv"
 
     def write_config(self, values: dict[str, Any]) -> None:
-        """Store the run's settings.
+        """Store the run's settings; with that it has begun, and is the latest.
 
         Raises:
             UserError: the disk refuses.
         """
         with _told(f"write {self.path / CONFIG}"):
             replace_json(self.path / CONFIG, values)
+        self._take_back = ()
+        if os.path.realpath(self.path.parent) == os.path.realpath(self._root):
+            # A convenience: a folder of that name, or a full disk, must not stop the run.
+            with contextlib.suppress(OSError):
+                replace_link(self._root / "latest", self.path.name)
 
     def read_config(self) -> dict[str, Any]:
         """Return the run's settings.
@@ -180,7 +205,7 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: the file is missing, damaged, or no object.
     """
     with _told(f"read {path}"):
-        content = path.read_bytes()
+        content = read_limited(path, JSON_LIMIT_BYTES)
     try:
         values = json.loads(content)
     except (ValueError, RecursionError):
@@ -221,10 +246,8 @@ def _make_new(root: Path, label: str) -> Path:
 
 def _require_empty(path: Path, entries: set[str]) -> None:
     if entries - {LOCK}:
-        raise UserError(
-            f"--run-dir {path}: not empty; go on with the run in it by --resume {path}, "
-            "or choose another --run-dir"
-        )
+        go_on = f"go on with the run in it by --resume {path}, or " if CONFIG in entries else ""
+        raise UserError(f"--run-dir {path}: not empty; {go_on}choose another --run-dir")
 
 
 def _take_lock(path: Path, started: datetime) -> int:
@@ -232,6 +255,9 @@ def _take_lock(path: Path, started: datetime) -> int:
     lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.fstat(lock).st_nlink:
+            # Its former owner never began, and took it back after we had opened it.
+            raise OSError(errno.ESTALE, "another start was just refused; try again")
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"process {os.getpid()} since {started:%Y-%m-%d %H:%M:%S}\n".encode(), 0)
     except BlockingIOError:

@@ -13,17 +13,24 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from galamp.storage.disk import finite
+from galamp.storage.disk import finite, open_plain
 
 RETURN = "charts/episodic_return"
 TAIL_BYTES = 1_000_000
 """A line that a dead process left unfinished is looked for in so much of a file's end."""
+
+LINE_LIMIT_BYTES = 4_000_000
+"""No row is longer: that of a thousand learners takes a tenth of it."""
+
+MOST_STARTS = 2**31
+COUNT_LIMIT = 2**53
+AMOUNT_LIMIT = 1e300
+"""Counts and amounts beyond these were never written by a run."""
 
 Complain = Callable[[str], None]
 """Takes one line about a disk error; called once per file."""
@@ -73,10 +80,10 @@ class MetricsLog:
         The first row says so; later rows of former starts are superseded by it.
         """
         self._file = AppendOnly(path, complain)
-        starts = [0]
-        with contextlib.suppress(OSError):
-            starts += [row["start"] for row in read_metrics(path) if type(row.get("start")) is int]
-        self.start = 1 + max(starts)
+        starts = (row.get("start") for row in read_metrics(path))
+        self.start = 1 + max(
+            (start for start in starts if _is_count(start, MOST_STARTS)), default=0
+        )
         """How many times the run was started, this one included."""
         self.append({"global_step": from_step, "resumed_from": from_step})
 
@@ -92,17 +99,46 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of metrics.jsonl as written; lines that are no whole row are passed over."""
-    if not path.exists():
-        return
-    with open(path, "rb") as file:
-        for line in file:
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(row, dict) and line.endswith(b"\n"):
+    """Yield the rows of metrics.jsonl as written; lines that are no whole row are passed over.
+
+    What cannot be read has no rows.
+    """
+    with contextlib.suppress(OSError), open_plain(path) as file:
+        whole = True
+        while line := file.readline(LINE_LIMIT_BYTES):
+            begins, whole = whole, line.endswith(b"\n")
+            if begins and whole and (row := _row(line)) is not None:
                 yield row
+
+
+def last_row(path: Path) -> dict[str, Any]:
+    """Return the last whole row of metrics.jsonl, from its end; nothing where there is none."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            lines = file.read(TAIL_BYTES).splitlines(keepends=True)
+    except OSError:
+        return {}
+    rows = (_row(line) for line in reversed(lines) if line.endswith(b"\n"))
+    return next((row for row in rows if row is not None), {})
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _is_count(value: object, limit: int = COUNT_LIMIT) -> TypeGuard[int]:
+    """Whether a number is one that a run counts to, whatever a damaged file says."""
+    return type(value) is int and 0 <= value < limit
+
+
+def _is_amount(value: object) -> TypeGuard[float]:
+    # A huge int is compared before it becomes a float, and what is not a number fails.
+    return (type(value) is int or type(value) is float) and -AMOUNT_LIMIT < value < AMOUNT_LIMIT
 
 
 def current_rows(path: Path) -> list[dict[str, Any]]:
@@ -112,7 +148,7 @@ def current_rows(path: Path) -> list[dict[str, Any]]:
     """
     rows: list[dict[str, Any]] = []
     for row in read_metrics(path):
-        if type(row.get("global_step")) is not int:
+        if not _is_count(row.get("global_step")):
             continue
         # The first row of a start may have been lost to a full disk; any other will do.
         begins = "resumed_from" in row or (rows and row.get("start") != rows[-1].get("start"))
@@ -127,7 +163,7 @@ def curve(path: Path) -> list[tuple[int, float]]:
     return [
         (row["global_step"], float(row[RETURN]))
         for row in current_rows(path)
-        if isinstance(row.get(RETURN), int | float)
+        if _is_amount(row.get(RETURN))
     ]
 
 
@@ -189,10 +225,9 @@ def _trim(file: int) -> int:
 def _monitor_start(path: Path) -> float | None:
     """Return `t_start` of an existing monitor file, or None where there is no sound header."""
     try:
-        with open(path, "rb") as file:
+        with open_plain(path) as file:
             first, columns = file.readline(10_000), file.readline(10_000)
         start = json.loads(first.removeprefix(b"#"))["t_start"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    good = columns == b"r,l,t\n" and type(start) in (int, float) and math.isfinite(start)
-    return float(start) if good else None
+    return float(start) if columns == b"r,l,t\n" and _is_amount(start) else None

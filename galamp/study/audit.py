@@ -22,6 +22,7 @@ and the one that the run itself had recorded.
 from __future__ import annotations
 
 import math
+import os
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -211,9 +212,9 @@ def audit(run: Path, tell: Callable[[int, int], None] | None = None) -> Audit:
         UserError: the folder has no record.
     """
     path = run / GOSSIP
-    if not run.is_dir():
+    if not os.path.isdir(run):
         raise UserError(f"{run}: no such run folder")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(
             f"{run}: has no {GOSSIP}, which runs with more than one learner record (and not with "
             "--no-certificate); audit such a run"

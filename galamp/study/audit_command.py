@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -70,11 +71,11 @@ def _check_target(path: Path, overwrite: bool) -> None:
     """Complain before the audit, which takes longer."""
     if path.suffix.lower() != ".png":
         raise UserError(f"--plot {path}: expected a name that ends in .png")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise UserError(f"--plot {path}: there is no folder {path.parent}; make it first")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UserError(f"--plot {path}: is a folder; choose another name")
-    if not overwrite and (path.exists() or path.is_symlink()):
+    if not overwrite and os.path.lexists(path):
         raise UserError(f"--plot {path}: exists; choose another name, or give --overwrite")
 
 

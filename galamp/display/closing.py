@@ -1,0 +1,29 @@
+"""The last words on a run, for who has watched it.
+
+summary --closing_line--> text --tell--> a stream, if it is still there
+"""
+
+from __future__ import annotations
+
+from typing import Any, TextIO
+
+from galamp.display.dashboard import SafeStream
+
+
+def closing_line(summary: dict[str, Any]) -> str:
+    """Return what a person wants to know at the end: how it ended, and what to do next."""
+    score = summary["mean_return_100"]
+    words = f"{summary['status']}: {summary['agent_steps']:,} agent steps"
+    if score is not None:
+        words += f", mean score of the last 100 episodes {score:.2f}"
+    after = "evaluate it: galamp eval"
+    if summary["status"] != "finished":
+        after = "go on: galamp run --resume"
+    return f"{words}\n{after} {summary['run_dir']}\n"
+
+
+def tell(text: str, stream: TextIO) -> None:
+    """Write to `stream`; that nobody is there to read is no error."""
+    safe = SafeStream(stream)
+    safe.write(text)
+    safe.flush()

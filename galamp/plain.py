@@ -1,0 +1,31 @@
+"""Foreign text made fit to be shown: nothing in it steers a terminal, and a line stays a line.
+
+Used by every process that tells people something. Pure functions from text to text.
+"""
+
+from __future__ import annotations
+
+MOST_CHARACTERS = 1000
+"""Room for every choice of a setting, or for a path of usual length."""
+
+END_CHARACTERS = 300
+"""So many of them are kept for the end, which says what to do."""
+
+
+def clean(text: str) -> str:
+    r"""Return `text` with everything that a terminal could act on shown as an escape.
+
+    Control and format characters (escape sequences, line ends, direction marks) and lone
+    surrogates become `\x1b`, `\n` and so on.
+    """
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )
+
+
+def one_line(text: str) -> str:
+    """Return `text` as one clean line of bearable length, the middle cut out if need be."""
+    if len(text) > MOST_CHARACTERS:
+        text = f"{text[: MOST_CHARACTERS - END_CHARACTERS]} ... {text[-END_CHARACTERS:]}"
+    return clean(text)

@@ -1,0 +1,162 @@
+"""The place of one child, and how long it has shown no progress.
+
+    Post.fill: announce, start --> Worker --ends--> mark_dead, empty: the next life may begin
+
+Runs in the supervisor.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from galamp.arena import Arena
+from galamp.budget import Budget, Loss
+from galamp.metrics import MetricsRow, Phase
+from galamp.worker import Context, Worker, WorkerFailure, WorkerSpec
+
+LONGEST_STEP_S = 0.2
+"""A gap in the supervisor's own time counts for so much at most."""
+FORGETTING = 0.99
+"""How much of the longest gap is remembered from one count to the next."""
+
+
+class Watch:
+    """How long a count has stood still, in time that the supervisor itself was awake."""
+
+    def __init__(self, count: Callable[[], int]) -> None:
+        self.still_s = 0.0
+        self._count, self._last = count, count()
+        self._usual_s = 0.0
+
+    def look(self, passed_s: float) -> None:
+        """Take note of `passed_s` more seconds.
+
+        A gap in the supervisor's own time, as where the machine is paused, counts for little.
+        """
+        count = self._count()
+        if count == self._last:
+            self.still_s += min(passed_s, LONGEST_STEP_S)
+        else:
+            self._usual_s = max(self.still_s, FORGETTING * self._usual_s)
+            self.still_s = 0.0
+        self._last = count
+
+    def exceeds(self, least_s: float, gaps: float) -> bool:
+        """Whether it has stood still for `least_s` and for so many times its usual gap."""
+        return self.still_s > max(least_s, gaps * self._usual_s)
+
+
+class Post:
+    """The place of one child, and who fills it now."""
+
+    def __init__(self, arena: Arena, rank: int, worker: int | None, most_restarts: int) -> None:
+        """Make the place of learner `rank`, or of one of its simulators; nobody fills it yet."""
+        self.rank, self.number = rank, worker
+        self.role = "learner" if worker is None else "simulator"
+        self.life = 0
+        self.worker: Worker | None = None
+        self.due_s: float | None = None
+        """When the next life begins; None: none is wanted."""
+        index = rank if worker is None else arena.count + arena.simulator_index(rank, worker)
+        self.row = MetricsRow(arena.arrays, index)
+        self.beats = self.turns = Watch(lambda: 0)
+        self.given_up = False
+        self.boot_s = 0.0
+        """How long its first life took to come up."""
+        self._arena, self._budget = arena, Budget(most_restarts)
+        self._at_first = self._at_birth = self.work
+
+    @property
+    def title(self) -> str:
+        """Role and rank in words: `learner 0`, `simulator 0.1`."""
+        return f"{self.role} {self.rank}" + ("" if self.number is None else f".{self.number}")
+
+    @property
+    def work(self) -> int:
+        """What its lives have done together: turns of a learner, agent steps of a simulator."""
+        return self.row["turns" if self.role == "learner" else "agent_steps"]
+
+    @property
+    def has_worked(self) -> bool:
+        """Whether any of its lives since this start of the run has done any work."""
+        return self.work > self._at_first
+
+    @property
+    def staffed(self) -> bool:
+        """Whether somebody is here, or is to come."""
+        return not self.given_up and (self.worker is not None or self.due_s is not None)
+
+    def fill(self, context: Context) -> None:
+        """Begin the present life.
+
+        Raises:
+            OSError: the machine has no room for another process.
+        """
+        self.due_s = None
+        self.row.vacate()
+        self._announce()
+        self._at_birth = self.work
+        self.beats = Watch(lambda: self.row["beat"])
+        self.turns = Watch(lambda: self.row["turns"])
+        self.worker = Worker(*self._spec_and_task(), context)
+        try:
+            self.worker.start()
+        except BaseException:
+            self.worker = None
+            self.mark_dead()
+            raise
+
+    def note_boot(self, passed_s: float) -> None:
+        """Take note of `passed_s` more seconds, should the first life still come up."""
+        if self.life == 0 and self.row.phase is Phase.BOOT:
+            self.boot_s += passed_s
+
+    def mark_dead(self) -> None:
+        """Tell the others that nobody is here: they do not wait."""
+        control = self._arena.control
+        if self.number is None:
+            control.set_alive(self.rank, False)
+        else:
+            control.set_simulator_life(self._arena.simulator_index(self.rank, self.number), None)
+            self._arena.wake_learner(self.rank)
+
+    def empty(self) -> None:
+        """Leave the place of a child that has ended to its next life."""
+        if self.worker is not None:
+            self.worker.close()
+        self.worker = None
+        self.life += 1
+
+    def give_up(self) -> None:
+        """Want nobody here any more."""
+        self.given_up, self.due_s = True, None
+        if self.worker is not None:
+            self.worker.kill()
+
+    def excuse(self) -> None:
+        """Do not take the next end of a life for a defect: somebody is about to bring it about."""
+        self._budget.excuse()
+
+    def delay_s(self, failure: WorkerFailure) -> float | None:
+        """Return how long to wait before the next life after this failure; None for never."""
+        loss = Loss(failure.cause, self.work - self._at_birth, failure.deliberate)
+        return self._budget.delay_s(loss, time.monotonic())
+
+    def _spec_and_task(self) -> tuple[WorkerSpec, Any]:
+        if self.number is None:
+            return self._arena.learner(self.rank, self.life)
+        return self._arena.simulator(self.rank, self.number, self.life)
+
+    def _announce(self) -> None:
+        """Tell the others who is about to live here; a learner counts once it has come up."""
+        control = self._arena.control
+        if self.number is None:
+            control.set_incarnation(self.rank, self.life)
+            # In lock-step all begin anew together, and wait for one another from the start.
+            in_step = self._arena.plan.config.gossip.lock_step
+            control.set_alive(self.rank, in_step or self.life == 0)
+        else:
+            index = self._arena.simulator_index(self.rank, self.number)
+            control.set_simulator_life(index, self.life)

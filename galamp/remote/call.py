@@ -1,0 +1,120 @@
+"""A visitor's end of RUN/control: ask a running run for something, and hear what it says.
+
+    Call(run) --ask--> Door.poll;   Door.show, .decline, .end --messages--> attach, scale
+
+Runs in `galamp attach` and `galamp scale`. Every wait has a deadline, and what comes is foreign.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from galamp.display.text import clean
+from galamp.errors import GalampError, UserError
+from galamp.remote.ending import not_running
+from galamp.remote.wire import MOST_LINE_BYTES, BadMessageError, Lines, address, line_of
+
+CONNECT_S = 5.0
+CHUNK_BYTES = 2**16
+
+
+class NoAnswerError(GalampError):
+    """The run is there and does not answer: its supervisor is stopped, or hangs."""
+
+
+class Call:
+    """A connection to a running run, open for as long as it is entered."""
+
+    def __init__(self, run: Path) -> None:
+        """Call the run in a folder.
+
+        Raises:
+            UserError: it is no run folder, or the run is not running.
+            NoAnswerError: nobody picks up.
+        """
+        self._run = run
+        self._lines = Lines(MOST_LINE_BYTES)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(CONNECT_S)
+        try:
+            self._connect()
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Hang up."""
+        self._socket.close()
+
+    def ask(self, request: dict[str, Any]) -> None:
+        """Send a request; if nobody is there any more, `messages` ends at once."""
+        try:
+            self._socket.sendall(line_of(request))
+        except TimeoutError:
+            raise self._no_answer(CONNECT_S) from None
+        except OSError:
+            pass
+
+    def messages(self, patience_s: float) -> Iterator[dict[str, Any]]:
+        """Yield what the run says until it hangs up.
+
+        Raises:
+            UserError: what it says is a refusal.
+            NoAnswerError: it says nothing for `patience_s`.
+            BadMessageError: it says what no run says.
+        """
+        self._socket.settimeout(patience_s)
+        while data := self._receive(patience_s):
+            try:
+                yield from map(_unless_refused, self._lines.feed(data))
+            except BadMessageError as error:
+                raise BadMessageError(f"{self._run}: what answers is no run: {error}") from None
+
+    def _connect(self) -> None:
+        """Connect through the open folder, since its own path may be too long for a socket's."""
+        try:
+            folder = os.open(self._run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise UserError(f"{self._run}: {error.strerror}; expected a run folder") from None
+        try:
+            self._socket.connect(address(folder))
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise not_running(self._run) from None
+        except (TimeoutError, BlockingIOError):
+            raise self._no_answer(CONNECT_S) from None
+        except OSError as error:
+            raise UserError(f"{self._run}: cannot be reached: {error.strerror}") from None
+        finally:
+            os.close(folder)
+
+    def _receive(self, patience_s: float) -> bytes:
+        try:
+            return self._socket.recv(CHUNK_BYTES)
+        except TimeoutError:
+            raise self._no_answer(patience_s) from None
+        except ConnectionError:
+            return b""
+
+    def _no_answer(self, waited_s: float) -> NoAnswerError:
+        return NoAnswerError(
+            f"{self._run}: no answer for {waited_s:.0f} s; is it stopped (Ctrl-Z), or very busy?"
+        )
+
+
+def _unless_refused(message: dict[str, Any]) -> dict[str, Any]:
+    if "refused" in message:
+        raise UserError(clean(str(message["refused"])))
+    return message

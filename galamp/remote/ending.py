@@ -1,0 +1,49 @@
+"""How a run ended, from what it has left in its folder.
+
+Used by who finds it not running; nothing here touches the run or its lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from galamp.display.text import clean
+from galamp.errors import UserError
+from galamp.storage.runfolder import CONFIG, SUMMARY, read_json
+from galamp.storage.runlogs import last_row
+
+UNKNOWN = "it ended without a word: killed, or the machine went down"
+
+
+class NotRunningError(UserError):
+    """Nobody is there to be talked to."""
+
+
+def not_running(run: Path) -> UserError:
+    """Return the error of who wants to talk to a run that is over."""
+    if not (run / CONFIG).is_file():
+        return UserError(f"{run}: not a run folder (it has no {CONFIG})")
+    how = how_it_ended(run)
+    return NotRunningError(f"{run}: not running, {how}; go on: galamp run --resume {run}")
+
+
+def how_it_ended(run: Path) -> str:
+    """Return a few words: how, and after how many agent steps."""
+    summary = summary_of(run)
+    if summary is None:
+        return UNKNOWN
+    failure = summary.get("failure")
+    why = f" ({clean(str(failure))})" if failure else ""
+    return f"it {clean(str(summary['status']))}{why} after {summary['agent_steps']:,} agent steps"
+
+
+def summary_of(run: Path) -> dict[str, Any] | None:
+    """Return the summary of the run's last start; None where that has left none."""
+    with contextlib.suppress(UserError):
+        summary = read_json(run / SUMMARY)
+        whole = type(summary.get("agent_steps")) is int and isinstance(summary.get("status"), str)
+        if whole and summary.get("start") == last_row(run / "metrics.jsonl").get("start"):
+            return summary
+    return None

@@ -1,0 +1,278 @@
+"""A run from its first start to its last: another number of learners is a start of its own.
+
+    Former --_begin--> Started: Arena, Recorder, Saver --Supervisor.run--> RunResult
+       ^                                                                    |
+       |                                            rescaled: the learners' last states
+       `-----------------------------------------------------------------'
+                                                otherwise: summary.json, the end
+
+Runs in the supervisor. Folder, display, door and signals last over all starts.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from galamp.arena import Arena, ModelSketch
+from galamp.config import RunConfig, to_dict
+from galamp.consensus import ConsensusMonitor, History
+from galamp.display.dashboard import Display, SafeStream
+from galamp.environments.base import EnvironmentSpec
+from galamp.errors import UserError
+from galamp.gossip.topologies import FILE, make_topology
+from galamp.gossip.topologies.base import Topology
+from galamp.plan import Machine, Plan, lacks_bf16, make_plan, with_learners
+from galamp.recorder import Recorder
+from galamp.remote.door import Door
+from galamp.resuming import Former, first_entry, graph_file, load_former, states_for, take_over
+from galamp.saving import Saver
+from galamp.shm import available_bytes
+from galamp.signals import Signals
+from galamp.state import State
+from galamp.storage.gossiplog import GOSSIP, GossipLog
+from galamp.storage.identity import Identity
+from galamp.storage.runfolder import RunFolder
+from galamp.storage.runlogs import MetricsLog
+from galamp.summary import summarise, versions
+from galamp.supervisor import Companion, RunResult, Supervisor
+
+BEGIN_WITHIN_S, RETRY_EVERY_S = 60.0, 3.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A training that has ended: how, and its summary as written to summary.json."""
+
+    result: RunResult
+    summary: dict[str, Any]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Course:
+    """A plan, and the graph that its learners gossip in."""
+
+    plan: Plan
+    topology: Topology
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What is the same in every start of a run."""
+
+    machine: Machine
+    environment: EnvironmentSpec
+    sketch: ModelSketch
+    identity: Identity
+
+
+@dataclass(frozen=True)
+class Started:
+    """One start, ready to be supervised."""
+
+    number: int
+    began_s: float
+    course: Course
+    arena: Arena
+    recorder: Recorder
+    saver: Saver
+
+
+def chart_course(config: RunConfig, machine: Machine, run: Path | None) -> Course:
+    """Make every choice that `config` leaves open.
+
+    Args:
+        config: the settings.
+        machine: what there is to choose from.
+        run: folder of the run that goes on, if one does.
+
+    Raises:
+        UserError: the settings do not fit the machine, or one another.
+    """
+    plan = make_plan(config, machine)
+    graph, gossip = graph_file(plan, run), plan.config.gossip
+    name = gossip.topology if graph is None else f"{FILE}{graph}"
+    topology = make_topology(name, len(plan.learners), gossip.gossip_weights, plan.config.seed)
+    return Course(plan, topology)
+
+
+class Session:
+    """The loop over a run's starts."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        folder: RunFolder,
+        display: Display,
+        door: Door,
+        signals: Signals,
+        companions: Sequence[Companion] = (),
+    ) -> None:
+        self._companions = companions
+        self._ground, self._folder = ground, folder
+        self._display, self._door, self._signals = display, door, signals
+
+    def run(self, course: Course, former: Former | None) -> Outcome:
+        """Train until the run ends.
+
+        Raises:
+            UserError: it cannot even begin.
+        """
+        started = self._begin(course, former)
+        while (result := self._supervise(started)).scale_to is not None:
+            course, former = started.course, self._left(started)
+            del started
+            started = self._begin_anew(course, former, result.scale_to)
+        return self._conclude(started, result)
+
+    def _begin(self, course: Course, former: Former | None) -> Started:
+        """Lay everything out for one start, and where it goes on from."""
+        began_s, ground, folder = time.monotonic(), self._ground, self._folder
+        new: dict[str, Any] = {"agent_steps": 0, "wall_s": 0.0}
+        done = former.checkpoint.progress if former else new
+        metrics = MetricsLog(folder.metrics, done["agent_steps"], complain)
+        number, plan = metrics.start, course.plan
+        arena = Arena(plan, course.topology, ground.environment, ground.sketch, folder.logs, number)
+        states = states_for(arena, former, number) if former else []
+        history = _history(arena, folder, states, done["wall_s"], number)
+        recorder = Recorder(arena, folder, metrics, ConsensusMonitor(arena, history))
+        saver = Saver(arena, ground.identity, folder.checkpoints, recorder.tell)
+        if former is not None:
+            take_over(states, former, arena, recorder, folder)
+            saver.go_on()
+        folder.write_config(_stored_config(plan, arena))
+        _tell_choices(plan, recorder)
+        share_bytes = arena.arrays.size_bytes // arena.count
+        self._door.begin(arena.count, lambda count: self._allow(plan, share_bytes, count))
+        gc.freeze()
+        return Started(number, began_s, course, arena, recorder, saver)
+
+    def _supervise(self, started: Started) -> RunResult:
+        return Supervisor(
+            started.arena,
+            started.recorder,
+            started.saver,
+            self._display,
+            self._door,
+            self._signals,
+            self._companions,
+        ).run()
+
+    def _left(self, started: Started) -> Former:
+        """Return what a start has left; on the disk, should its learners not have come that far."""
+        if started.saver.last is not None:
+            return Former(self._folder.path, started.saver.last, ())
+        return load_former(self._folder.path, self._ground.identity)
+
+    def _begin_anew(self, course: Course, former: Former, learners: int) -> Started:
+        """Begin with so many learners, or, where there is no room for them, as before."""
+        gc.unfreeze()
+        gc.collect()  # the former start's memory
+        try:
+            return self._begin(self._course_for(course.plan.config, learners), former)
+        except UserError as error:
+            self._door.decline(str(error))
+        return self._begin_patiently(course, former)
+
+    def _begin_patiently(self, course: Course, former: Former) -> Started:
+        """Begin again what ran a moment ago: should others have taken its memory, wait for it.
+
+        Raises:
+            UserError: it has not come back in time, or someone wants the run to end.
+        """
+        until_s = time.monotonic() + BEGIN_WITHIN_S
+        while True:
+            try:
+                return self._begin(course, former)
+            except UserError:
+                if self._signals.pending or time.monotonic() > until_s:
+                    raise
+            time.sleep(RETRY_EVERY_S)
+
+    def _allow(self, plan: Plan, share_bytes: int, learners: int) -> None:
+        """Check that the run, with its share of memory per learner, could have so many.
+
+        Raises:
+            UserError: it could not.
+        """
+        self._course_for(plan.config, learners)
+        more_bytes = share_bytes * (learners - len(plan.learners))
+        if more_bytes > available_bytes():
+            raise UserError(
+                f"--learners {learners}: {more_bytes / 2**20:,.0f} MiB more are needed, "
+                f"{available_bytes() / 2**20:,.0f} MiB are free: free memory, or take fewer"
+            )
+
+    def _course_for(self, config: RunConfig, learners: int) -> Course:
+        """Plan for another number of learners.
+
+        Raises:
+            UserError: the run cannot have so many.
+        """
+        if config.gossip.method == "a2c":
+            raise UserError(
+                "--method a2c: one learner has everyone's simulators, others would have none; "
+                "--learners is for methods with several"
+            )
+        machine = self._ground.machine
+        return chart_course(with_learners(config, learners, machine), machine, self._folder.path)
+
+    def _conclude(self, started: Started, result: RunResult) -> Outcome:
+        wall_s = time.monotonic() - started.began_s
+        summary = summarise(result, started.arena, started.recorder, started.number, wall_s)
+        self._folder.write_summary(summary)
+        self._door.end(result.status)
+        return Outcome(result, summary, self._folder.path)
+
+
+def complain(text: str) -> None:
+    """Warn of something that does not end the run; if nobody hears it, that does not either."""
+    stream = SafeStream(sys.stderr)
+    stream.write(f"galamp: warning: {text}\n")
+    stream.flush()
+
+
+def _history(
+    arena: Arena, folder: RunFolder, states: list[State], wall_s: float, number: int
+) -> History | None:
+    """Return what certifies the run; nothing where one learner is all, or nobody wants it."""
+    gossip = arena.plan.config.gossip
+    if arena.count == 1 or not gossip.certificate:
+        return None
+    log = GossipLog(folder.path / GOSSIP, complain)
+    history = History(arena.arrays, arena.topology, log, complain, lock_step=gossip.lock_step)
+    history.begin(first_entry(arena, states, float(wall_s), number))
+    return history
+
+
+def _tell_choices(plan: Plan, recorder: Recorder) -> None:
+    config = plan.config
+    some = "learner" if len(plan.learners) == 1 else "learners"
+    recorder.tell(
+        f"{len(plan.learners)} {some} of {config.environment.num_envs} simulators on "
+        f"{config.resources.device}, learning rate {config.algorithm.learning_rate:.3g}"
+    )
+    if config.algorithm.precision == "bf16" and config.resources.device == "cpu" and lacks_bf16():
+        recorder.tell("--precision bf16: this processor has no units for it; float32 is faster")
+
+
+def _stored_config(plan: Plan, arena: Arena) -> dict[str, Any]:
+    """Return config.json: the settings with every choice made, and what they led to."""
+    return to_dict(plan.config) | {
+        "resolved": {
+            "protocol": arena.environment.protocol,
+            "network": arena.sketch.network,
+            "parameters": arena.sketch.parameters,
+            "learners": [
+                {"rank": each.rank, "device": each.device, "cores": list(each.cores)}
+                for each in plan.learners
+            ],
+            "versions": versions(),
+        }
+    }

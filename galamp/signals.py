@@ -1,0 +1,71 @@
+"""Signals, noted when they come and acted on when there is time.
+
+    kernel --> Signals --take--> Supervisor: the first one ends the run well, the second at once
+                                             a third ends everything on the spot
+
+Runs in the supervisor, over all starts of a run, so that none is lost between two.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Self
+
+from galamp.worker import SUPERVISED
+
+
+class Signals:
+    """Takes the supervised signals over for as long as it is entered; ignored ones stay so."""
+
+    def __init__(self, *, detach: bool) -> None:
+        """With `detach`, a hang-up is only told of: the run goes on without its terminal."""
+        self._detach = detach
+        self._noted: list[int] = []
+        self._hung_up = False
+        self._abandon: Callable[[], object] | None = None
+        self._former: dict[int, Callable[..., object] | int | None] = {}
+
+    def __enter__(self) -> Self:
+        for number in SUPERVISED:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._former[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    @property
+    def pending(self) -> bool:
+        """Whether a signal waits to be taken."""
+        return bool(self._noted)
+
+    def take(self) -> int | None:
+        """Return the oldest signal that was not taken yet."""
+        return self._noted.pop(0) if self._noted else None
+
+    def take_hang_up(self) -> bool:
+        """Whether the terminal was closed since the last call, where that ends nothing."""
+        hung_up, self._hung_up = self._hung_up, False
+        return hung_up
+
+    def last_warning(self, abandon: Callable[[], object]) -> None:
+        """Let the next signal end this process on the spot, after `abandon`."""
+        self._abandon = abandon
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP and self._detach:
+            self._hung_up = True
+            return
+        self._noted.append(number)
+        if self._abandon is not None:
+            self._abandon()
+            os._exit(128 + number)

@@ -1,0 +1,1 @@
+"""Models of the shared-memory protocols, checked over all interleavings with crashes anywhere."""

@@ -1,0 +1,107 @@
+"""What runs in children that are killed: lives of a learner that only publishes.
+
+All that is published is a function of its number, so that whoever reads can tell what is whole.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+
+from galamp import crashpoints
+from galamp.gossip.journal import Journal
+from galamp.gossip.mailbox import Mailbox, Token
+from galamp.gossip.publication import Publication, Source
+from galamp.gossip.slots import SLOTS, Header, VersionedSlots, header_spec
+from galamp.gossip.topologies.ring import DirectedRing
+from galamp.metrics import EpisodeRing, MetricsBoard
+from galamp.shm import ArraySpec, SharedArrays
+
+ROLE = "learner 0"
+REPORTS = ("reader 0", "reader 1")
+READS, TORN, FELL = range(3)
+"""What a reader counts in its report: copies accepted, and what must not be among them."""
+
+
+def specs(size: int) -> list[ArraySpec]:
+    return [
+        header_spec("h"),
+        ArraySpec("p", (SLOTS, size), "float32"),
+        ArraySpec("stop", (1,), "int64"),
+        *(ArraySpec(report, (3,), "int64") for report in REPORTS),
+        Mailbox.spec(0, 1, "x"),
+        *Journal.specs(DirectedRing(2)),
+        *MetricsBoard.specs(1, 1),
+    ]
+
+
+class Life:
+    """One life of the learner: `publish` leaves a number everywhere, in the order of real ones."""
+
+    def __init__(self, arrays: SharedArrays, life: int) -> None:
+        self._life = life
+        self._payload = arrays["p"]
+        self._slots = VersionedSlots(arrays, "h")
+        self._mailbox = Mailbox(arrays, 0, 1, "x")
+        self._journal = Journal(arrays, 0)
+        self._episodes = EpisodeRing(arrays, 0)
+
+    def publish(self) -> int:
+        header = self.write()
+        number = header.number
+        self._journal.append(publication(number, self._life))
+        self._mailbox.put(Token(number, number, self._life))
+        self._episodes.append(float(number), number, self._life)
+        return number
+
+    def write(self) -> Header:
+        number = self._slots.published + 1
+        return self._slots.write(
+            lambda slot: self._payload[slot].fill(number),
+            incarnation=self._life,
+            round_=number,
+            version=number,
+        )
+
+
+def publication(number: int, life: int) -> Publication:
+    mixed = (Source(1, number, 0.5),)
+    return Publication(0, number, number, number, life, float(number), 0.5, mixed)
+
+
+def publish_until_it_dies(arrays: SharedArrays) -> None:
+    """Child: the first life, which takes its order from the environment."""
+    crashpoints.as_role(ROLE)
+    life = Life(arrays, 0)
+    while os.getppid() != 1:
+        life.publish()
+
+
+def publish_flat_out(arrays: SharedArrays, life: int) -> None:
+    """Child: write vectors and nothing else, until it is killed."""
+    one = Life(arrays, life)
+    while os.getppid() != 1:
+        one.write()
+
+
+def read_flat_out(arrays: SharedArrays, report: str) -> None:
+    """Child: copy the newest vector again and again, and report on what was accepted."""
+    words = arrays.words(report)
+    slots = VersionedSlots(arrays, "h")
+    copy = np.empty_like(arrays["p"][0])
+    newest = 0
+    while not arrays["stop"][0] and os.getppid() != 1:
+        header = slots.read(lambda slot: np.copyto(copy, arrays["p"][slot]))
+        if header is not None:
+            words[READS] += 1
+            words[TORN] += not bool((copy == header.number).all())
+            words[FELL] += header.number < newest
+            newest = header.number
+
+
+def orders() -> Iterator[str]:
+    """Every point that a life comes to."""
+    rooms = ("slots.", "journal.", "mailbox.", "episodes.")
+    yield from (point for point in crashpoints.POINTS if point.startswith(rooms))

@@ -1,0 +1,219 @@
+"""Model of `VersionedSlots`: a writer that crashes and is started anew, and a reader.
+
+The payload is two cells, so that half of it can be written. Both hold what was published, (number,
+life), so that a reader can tell what it got from what the header promised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tests.protocols.explorer import DEAD, DONE, Model, Program, Violated, World
+
+SLOTS = 2
+Stamp = tuple[int, int]
+NOTHING: Stamp = (0, 0)
+
+
+class Slot(NamedTuple):
+    sequence: int = 0
+    number: int = 0
+    life: int = 0
+    left: Stamp = NOTHING
+    right: Stamp = NOTHING
+
+
+class Memory(NamedTuple):
+    published: int = 0
+    slots: tuple[Slot, Slot] = (Slot(), Slot())
+
+    def slot(self, number: int) -> Slot:
+        return self.slots[number % SLOTS]
+
+    def with_slot(self, number: int, /, **words: object) -> tuple[Slot, ...]:
+        at = number % SLOTS
+        changed = self.slots[at]._replace(**words)  # type: ignore[arg-type]
+        return (*self.slots[:at], changed, *self.slots[at + 1 :])
+
+
+class Writer(NamedTuple):
+    at: str = "begin"
+    life: int = 0
+    number: int = 0
+
+
+class Reader(NamedTuple):
+    at: str = "choose"
+    wanted: int = 0
+    sequence: int = 0
+    header: Stamp = NOTHING
+    left: Stamp = NOTHING
+    right: Stamp = NOTHING
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How the protocol is played; every default is as in `galamp.gossip.slots`."""
+
+    publications: int = 3
+    crashes: int = 2
+    checks_again: bool = True
+    """The reader looks at the sequence once more after it has copied."""
+    marks_odd: bool = True
+    """The writer makes the sequence odd before it writes."""
+    repairs: bool = False
+    """A new life makes an odd sequence even without writing the slot anew."""
+    takes_back: bool = False
+    """A new life takes the odd sequence back to the even one before it, and begins from there."""
+    repeats_odd: bool = False
+    """A new life goes on under the odd sequence that it finds, instead of stepping past it."""
+    writers: int = 1
+
+
+def model(rules: Rules) -> Model:
+    writers = range(rules.writers)
+    privates = [Writer(life=life) for life in writers]
+    return Model(
+        World(Memory(), (*privates, Reader()), rules.crashes),
+        [*[WriterSteps(rules).program()] * rules.writers, ReaderSteps(rules).program()],
+        frozenset(writers),
+        lambda world: all(process.at == DONE for process in world.processes),
+    )
+
+
+class WriterSteps:
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+
+    def program(self) -> Program:
+        return {
+            "begin": self.begin,
+            "odd": self.odd,
+            **self.put("left", "right", stamp=True),
+            **self.put("right", "number", stamp=True),
+            **self.put("number", "life", stamp=False),
+            **self.put("life", "even", stamp=False),
+            "even": self.even,
+            "publish": self.publish,
+            "repair": self.repair,
+            DEAD: self.start_anew,
+        }
+
+    def begin(self, world: World, me: int) -> Iterator[World]:
+        writer, number = world.processes[me], world.memory.published + 1
+        at = DONE if number > self._rules.publications else "odd"
+        yield world.after(me, writer._replace(at=at, number=number))
+
+    def odd(self, world: World, me: int) -> Iterator[World]:
+        memory, writer = world.memory, world.processes[me]
+        sequence = memory.slot(writer.number).sequence
+        left_odd = sequence % 2 == 1
+        if self._rules.takes_back and left_odd:
+            moved = writer._replace(at="odd")
+            slots = memory.with_slot(writer.number, sequence=sequence - 1)
+            yield world.after(me, moved, slots=slots)
+            return
+        step = (0 if self._rules.repeats_odd else 2) if left_odd else 1
+        slots = memory.with_slot(writer.number, sequence=sequence + step * self._rules.marks_odd)
+        yield world.after(me, writer._replace(at="left"), slots=slots)
+
+    def put(self, name: str, following: str, *, stamp: bool) -> Program:
+        def write(world: World, me: int) -> Iterator[World]:
+            writer = world.processes[me]
+            whole = (writer.number, writer.life)
+            value = whole if stamp else getattr(writer, name)
+            slots = world.memory.with_slot(writer.number, **{name: value})
+            yield world.after(me, writer._replace(at=following), slots=slots)
+
+        return {name: write}
+
+    def even(self, world: World, me: int) -> Iterator[World]:
+        memory, writer = world.memory, world.processes[me]
+        sequence = memory.slot(writer.number).sequence + self._rules.marks_odd
+        slots = memory.with_slot(writer.number, sequence=sequence)
+        yield world.after(me, writer._replace(at="publish"), slots=slots)
+
+    def publish(self, world: World, me: int) -> Iterator[World]:
+        writer = world.processes[me]
+        yield world.after(me, writer._replace(at="begin"), published=writer.number)
+
+    def start_anew(self, world: World, me: int) -> Iterator[World]:
+        writer = Writer("repair" if self._rules.repairs else "begin", world.processes[me].life + 1)
+        yield world.after(me, writer)
+
+    def repair(self, world: World, me: int) -> Iterator[World]:
+        number = world.memory.published + 1
+        sequence = world.memory.slot(number).sequence
+        slots = world.memory.with_slot(number, sequence=sequence + sequence % 2)
+        yield world.after(me, world.processes[me]._replace(at="begin"), slots=slots)
+
+
+class ReaderSteps:
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+
+    def program(self) -> Program:
+        return {
+            "choose": self.choose,
+            "look": self.look,
+            "see number": self.see_number,
+            "see life": self.see_life,
+            "copy left": self.copy_left,
+            "copy right": self.copy_right,
+            "check": self.check,
+        }
+
+    def choose(self, world: World, me: int) -> Iterator[World]:
+        """Want the newest, or the one before it, or no more."""
+        yield world.after(me, Reader(DONE))
+        newest = world.memory.published
+        for wanted in {newest, max(newest - 1, 0)} - {0}:
+            yield world.after(me, world.processes[me]._replace(at="look", wanted=wanted))
+
+    def give_up(self, world: World, me: int) -> World:
+        return world.after(me, Reader())
+
+    def look(self, world: World, me: int) -> Iterator[World]:
+        reader = world.processes[me]
+        sequence = world.memory.slot(reader.wanted).sequence
+        if sequence % 2:
+            yield self.give_up(world, me)
+        else:
+            yield world.after(me, reader._replace(at="see number", sequence=sequence))
+
+    def see_number(self, world: World, me: int) -> Iterator[World]:
+        reader = world.processes[me]
+        number = world.memory.slot(reader.wanted).number
+        if number != reader.wanted:
+            yield self.give_up(world, me)
+        else:
+            yield world.after(me, reader._replace(at="see life", header=(number, 0)))
+
+    def see_life(self, world: World, me: int) -> Iterator[World]:
+        reader = world.processes[me]
+        header = (reader.wanted, world.memory.slot(reader.wanted).life)
+        yield world.after(me, reader._replace(at="copy left", header=header))
+
+    def copy_left(self, world: World, me: int) -> Iterator[World]:
+        reader = world.processes[me]
+        left = world.memory.slot(reader.wanted).left
+        yield world.after(me, reader._replace(at="copy right", left=left))
+
+    def copy_right(self, world: World, me: int) -> Iterator[World]:
+        reader = world.processes[me]
+        right = world.memory.slot(reader.wanted).right
+        yield world.after(me, reader._replace(at="check", right=right))
+
+    def check(self, world: World, me: int) -> Iterator[World]:
+        reader = world.processes[me]
+        changed = world.memory.slot(reader.wanted).sequence != reader.sequence
+        if changed and self._rules.checks_again:
+            yield self.give_up(world, me)
+            return
+        if reader.left != reader.right:
+            raise Violated("torn")
+        if reader.left != reader.header:
+            raise Violated("misnumbered")
+        yield world.after(me, Reader())

@@ -1,0 +1,85 @@
+"""Of many games, networks and protocols, each one's checkpoints are refused by all others."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import pytest
+
+from galamp.config import EnvironmentConfig
+from galamp.environments import canonical_env_id, list_games
+from galamp.environments.protocols import SETTINGS, resolve
+from galamp.errors import CheckpointError
+from galamp.storage import checkpoint as ck
+from galamp.storage.checkpoint import Identity
+from tests.checkpoints import (
+    PONG,
+    made,
+    without_waiting_for_the_disk,  # noqa: F401
+)
+
+GAMES = [canonical_env_id(name) for name in list_games()[::10][:10]]
+PREPROCESSING = [
+    EnvironmentConfig(protocol="machado"),  # all 18 actions: every game has the same shapes
+    EnvironmentConfig(protocol="machado", sticky_actions=0.0),
+    EnvironmentConfig(protocol="classic", full_action_space=True),
+]
+CHANGES = {
+    "sticky_actions": 0.5, "noop_max": 7, "frame_skip": 3, "frame_stack": 2, "max_frames": 1000,
+    "full_action_space": True, "life_loss_ends": False, "clip_rewards": False,
+}  # fmt: skip
+
+
+def identities() -> list[Identity]:
+    """All of the same shapes: what differs is what the numbers mean."""
+    return [
+        dataclasses.replace(
+            PONG,
+            env_id=game,
+            protocol=resolve(environment).describe(),
+            num_actions=18,
+            network=network,
+        )
+        for game in GAMES
+        for network in ("gala", "nature")
+        for environment in PREPROCESSING
+    ]
+
+
+def test_no_two_are_taken_for_one_another() -> None:
+    known = identities()
+    assert len(known) == 10 * 2 * len(PREPROCESSING)
+    for mine, other in itertools.product(known, known):
+        told = mine.difference(other)
+        assert (told is None) == (mine is other)
+        assert told is None or (told.isprintable() and len(told) < 500)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_every_step_of_preprocessing_is_part_of_the_identity(setting: str) -> None:
+    usual = EnvironmentConfig()
+    changed = dataclasses.replace(usual, **{setting: CHANGES[setting]})
+    assert resolve(usual).describe() != resolve(changed).describe()
+
+
+def test_refused_before_tensors_with_both_sides_named(tmp_path: Path) -> None:
+    known = identities()[:: len(PREPROCESSING)]
+    paths = {}
+    for mine in known:
+        saved = ck.save(tmp_path / str(len(paths)), dataclasses.replace(made(), identity=mine))
+        paths[mine] = saved
+        assert ck.load(saved, expected=mine).identity == mine
+        for file in saved.glob("learner-*"):
+            file.unlink()
+    for (mine, path), other in itertools.product(paths.items(), known):
+        if mine == other:
+            continue
+        with pytest.raises(CheckpointError) as refused:
+            ck.load(path, expected=other)
+        told = str(refused.value)
+        name = "env_id" if mine.env_id != other.env_id else "network"
+        assert getattr(mine, name) in told
+        assert getattr(other, name) in told
+        assert told.isprintable()

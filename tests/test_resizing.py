@@ -1,0 +1,79 @@
+"""Learned states for more and fewer learners."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from galamp.resizing import resized
+from galamp.state import STATE_COUNTERS, State
+
+SEEDS = [11, 12, 13, 14, 15, 16]
+
+
+def state(rank: int, generator_bytes: int = 5056) -> State:
+    """Return a state of which every part can be told from the other learners'."""
+    counters = {name: 100 * rank + at for at, name in enumerate(STATE_COUNTERS)}
+    tensors = {
+        "parameters": np.array([0.1, 1 + rank, -3.5 * rank], np.float32),
+        "square_average": np.array([rank, 2 * rank, 1e-30], np.float32),
+    }
+    return State(tensors, counters, np.full(generator_bytes, rank, np.uint8))
+
+
+def steps(states: list[State]) -> int:
+    return sum(each.counters["agent_steps"] for each in states)
+
+
+def same(one: State, other: State) -> bool:
+    return (
+        all(np.array_equal(one.tensors[name], other.tensors[name]) for name in one.tensors)
+        and one.counters == other.counters
+        and np.array_equal(one.generator, other.generator)
+    )
+
+
+def test_as_many_stay_as_they_are() -> None:
+    states = [state(rank) for rank in range(3)]
+    assert all(map(same, resized(states, SEEDS[:3]), states))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_fewer_have_done_what_all_had_done(count: int) -> None:
+    states = [state(rank) for rank in range(5)]
+    before = steps(states)
+    stay = resized(states, SEEDS[:count])
+    assert len(stay) == count
+    assert steps(stay) == before == steps(states)
+    assert stay[0].counters["agent_steps"] == sum(100 * rank for rank in range(0, 5, count))
+    for rank, each in enumerate(stay):
+        assert each.counters["updates"] == states[rank].counters["updates"]
+        assert each.tensors is states[rank].tensors
+
+
+def test_those_that_come_begin_with_the_mean() -> None:
+    states = [state(rank) for rank in range(3)]
+    *stay, fourth, fifth = resized(states, SEEDS[:5])
+    assert all(map(same, stay, states))
+    for each in (fourth, fifth):
+        assert np.array_equal(each.tensors["parameters"], np.array([0.1, 2, -3.5], np.float32))
+        assert np.array_equal(each.tensors["square_average"], np.array([1, 2, 1e-30], np.float32))
+        where = {name: states[2].counters[name] for name in ("turns", "rounds")}
+        assert each.counters == dict.fromkeys(STATE_COUNTERS, 0) | where
+
+
+def test_those_that_come_draw_on_their_own() -> None:
+    *_, one, other = resized([state(0)], SEEDS[:3])
+    drawn = []
+    for each in (one, other):
+        generator = torch.Generator()
+        generator.set_state(torch.from_numpy(each.generator))
+        drawn.append(torch.rand(4, generator=generator).tolist())
+    assert drawn[0] == torch.rand(4, generator=torch.Generator().manual_seed(12)).tolist()
+    assert drawn[1] == torch.rand(4, generator=torch.Generator().manual_seed(13)).tolist()
+
+
+def test_a_generator_of_a_gpu_is_seed_and_offset() -> None:
+    _, other = resized([state(0, generator_bytes=16)], SEEDS[:2])
+    assert other.generator.view(np.int64).tolist() == [12, 0]

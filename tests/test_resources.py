@@ -1,0 +1,214 @@
+"""Real runs on machines that lack something: /dev/shm, descriptors, memory, disk, a whole ROM."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from galamp.environments import canonical_env_id
+from galamp.errors import UserError
+from galamp.storage import checkpoint as ck
+from galamp.storage.runlogs import current_rows
+from tests.engine import ROOT, command, run, summary, wait_for
+from tests.namespaces import within
+
+CARTPOLE = ("--env-id", "CartPole-v1", "--num-envs", 2, "--quiet")
+REFUSED = 2
+
+
+def one_line(told: str) -> str:
+    (line,) = told.splitlines()
+    assert line.startswith("galamp: ")
+    return line
+
+
+# Shared memory
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", ["nr_inodes=1", "size=4k", "ro"])
+def test_dev_shm_is_not_used(tmp_path: Path, options: str) -> None:
+    """Too small to hold anything, not even a name, or not to be written to."""
+    words = command(
+        *CARTPOLE, "--learners", 2, "--total-steps", 1000, "--run-dir", tmp_path / "run"
+    )
+    listed = f"ls -A /dev/shm > {shlex.quote(str(tmp_path / 'left'))}"
+    ended = within(Path("/dev/shm"), options, words, listed)
+    assert ended.returncode == 0, ended.stderr
+    assert summary(tmp_path / "run")["agent_steps"] >= 1000
+    assert (tmp_path / "left").read_text() == ""
+
+
+# Descriptors
+
+
+def limited(descriptors: int, folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    words = shlex.join(command(*CARTPOLE, "--run-dir", folder, *arguments))
+    return subprocess.run(
+        ["sh", "-c", f"ulimit -n {descriptors} && exec {words}"],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=100,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "descriptors", [32, *(pytest.param(n, marks=pytest.mark.slow) for n in (16, 24, 64, 79))]
+)
+def test_too_few_descriptors_are_refused(tmp_path: Path, descriptors: int) -> None:
+    ended = limited(descriptors, tmp_path / "run", "--learners", 2, "--total-steps", 400)
+    assert ended.returncode == REFUSED, ended.stderr
+    assert f"the limit is {descriptors}" in one_line(ended.stderr)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("descriptors", [8, 9, 10, 11, 12, 13, 14])
+def test_fewer_than_a_start_takes_are_told_too(tmp_path: Path, descriptors: int) -> None:
+    ended = limited(descriptors, tmp_path / "run", "--learners", 2, "--total-steps", 400)
+    assert ended.returncode == REFUSED, ended.stderr
+    assert "ulimit" in one_line(ended.stderr)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("descriptors", [80, 81, 96, 128, 256, 1024, 4096])
+def test_enough_descriptors_are_enough(tmp_path: Path, descriptors: int) -> None:
+    ended = limited(descriptors, tmp_path / "run", "--learners", 2, "--total-steps", 400)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("learners", "workers", "needed"), [(4, 4, 144), (8, 2, 160)])
+def test_the_least_that_is_not_refused_is_enough(
+    tmp_path: Path, learners: int, workers: int, needed: int
+) -> None:
+    arguments = ("--learners", learners, "--simulator-workers", workers, "--num-envs", workers)
+    arguments = (*arguments, "--total-steps", 2000)
+    ended = limited(needed - 1, tmp_path / "less", *arguments)
+    assert f"need {needed} open files" in one_line(ended.stderr)
+    ended = limited(needed, tmp_path / "enough", *arguments)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+# Memory
+
+
+def test_too_little_memory_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    huge = ("--learners", 16, "--num-envs", 4096, "--num-steps", 4096)
+    # 14 TB: what might fit would be taken.
+    ended = run("--game", "Pong", *huge, "--run-dir", folder)
+    assert ended.returncode == REFUSED, ended.stderr
+    assert "use fewer --learners, --num-envs or --num-steps" in one_line(ended.stderr)
+    assert not folder.exists()
+
+
+# Disk
+
+
+@pytest.mark.slow
+def test_a_full_disk_does_not_end_a_run(tmp_path: Path) -> None:
+    """Three checkpoints of 7 MB fit, and a fourth never."""
+    disk, out = tmp_path / "disk", tmp_path / "out"
+    disk.mkdir()
+    words = ("--game", "Pong", "--learners", 1, "--num-envs", 4, "--total-steps", 4000)
+    often = ("--checkpoint-every-s", 0.5, "--log-every-s", 0.2, "--run-dir", disk / "run")
+    copy = f"cp -r {shlex.quote(str(disk / 'run'))} {shlex.quote(str(out))}"
+    ended = within(disk, "size=24m", command(*words, *often), copy)
+    assert ended.returncode == 0, ended.stderr
+    assert "checkpoint not written, training goes on: " in ended.stderr
+    assert "No space left on device" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert summary(out)["status"] == "finished"
+    assert current_rows(out / "metrics.jsonl")[-1]["global_step"] >= 4000
+    checkpoints = sorted((out / "checkpoints").glob("ckpt-*"))
+    assert len(checkpoints) >= 2
+    for path in checkpoints:
+        ck.load(path)
+    assert ck.find(out).skipped == ()
+    assert not list((out / "checkpoints").glob(".tmp-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pages", range(1, 12))
+def test_a_disk_of_a_few_pages_refuses_in_one_line_or_runs(tmp_path: Path, pages: int) -> None:
+    """Full at the first file, or at the second, or somewhere later."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    words = command(*CARTPOLE, "--learners", 1, "--total-steps", 200, "--run-dir", disk / "run")
+    ended = within(disk, f"size={4 * pages}k", words)
+    assert ended.returncode in (0, 2, 70), ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert all(line.startswith("galamp: ") for line in ended.stderr.splitlines()), ended.stderr
+
+
+# Two runs in one folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_of_twenty_starts_at_once_one_wins_and_its_death_frees_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    words = command(*CARTPOLE, "--learners", 1, "--checkpoint-every-s", 0.5, "--run-dir", folder)
+    starts = [
+        subprocess.Popen(words, cwd=ROOT, text=True, stderr=subprocess.PIPE) for _ in range(20)
+    ]
+    try:
+        wait_for(lambda: sum(start.poll() is None for start in starts) <= 1, "refusals", 200)
+        wait_for(lambda: (folder / "checkpoints" / "latest").exists(), "a first checkpoint", 200)
+        (winner,) = [start for start in starts if start.poll() is None]
+        owner = f"in use by process {winner.pid} since"
+        for start in starts:
+            if start is not winner:
+                assert start.stderr is not None
+                told = one_line(start.stderr.read())
+                assert start.returncode == REFUSED
+                assert owner in told or "not empty; go on" in told
+        resumed = run("--resume", folder)
+        assert owner in one_line(resumed.stderr)
+        winner.send_signal(signal.SIGKILL)
+        winner.wait()
+        resumed = run("--resume", folder, "--total-steps", 1, "--quiet")
+        assert (resumed.returncode, resumed.stderr) == (0, "")
+        told = summary(folder)
+        assert (told["status"], told["start"]) == ("finished", 2)
+    finally:
+        for start in starts:
+            start.kill()
+            start.communicate()
+
+
+# Games
+
+BAD_NAMES = [
+    "Breakot", "pongg", "space invader", "Sonic", "Doom-v0", "ALE/", "ALE/Nosuch-v5", "ALE/Pong-v9",
+    "PongNoFrameskip-v6", "Pong-v6", "Breakout_v5", "combat", "joust", "maze_craze", "Warlords", "",
+    " ", "\t", "\n", "\x1b[31m", "ü", "🎮", "../../etc/passwd", "/dev/null", "~", "*", "?", "%s",
+    "{}", "$(reboot)", "`id`", "'", '"', "\\", "None", "nan", "0", "-1", "1e9", "True", "auto",
+    "Pong;Breakout", "Pong,Breakout", "Pong/Breakout", "pong.bin", "P o n g !", "CartPole",
+    "cart-pole", "CartPole-v9", "x" * 10_000,
+]  # fmt: skip
+
+
+def test_bad_names_of_games_are_told_at_once() -> None:
+    assert len(BAD_NAMES) == len(set(BAD_NAMES)) == 50
+    began_s = time.process_time()
+    for name in BAD_NAMES:
+        with pytest.raises(UserError, match=r"^unknown (environment|Atari game) ") as refused:
+            canonical_env_id(name)
+        assert str(refused.value).isprintable()
+        assert len(str(refused.value)) < 400
+    assert time.process_time() - began_s < 5
+
+
+def test_near_names_are_offered() -> None:
+    for wrong, right in [("Breakot", "Breakout"), ("pongg", "Pong"), ("CartPole", "CartPole-v1")]:
+        with pytest.raises(UserError, match=f"did you mean .*{right}"):
+            canonical_env_id(wrong)

@@ -1,0 +1,321 @@
+"""The ring between a learner and its simulators: who takes part, and whose lanes count."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+import galamp.rollouts as rollouts
+from galamp.rollouts import SLOTS, LearnerPort, RingWake, RolloutRing, RolloutShape, SimulatorPort
+from galamp.shm import SharedArrays
+
+T = 3
+
+
+class Blocked(Exception):
+    """Whoever runs would have to wait."""
+
+
+def blocked() -> None:
+    raise Blocked
+
+
+class Simulator:
+    """A simulator whose observations are serial numbers of its own, told apart by its life."""
+
+    def __init__(self, ring: Ring, worker: int, life: int) -> None:
+        self.port = SimulatorPort(ring.arrays, 0, ring.shape, ring.wake, worker, life)
+        self.serial = 1000 * (1 + life) + 100_000 * worker
+        self.acted: dict[int, int] = {}
+        self.port.arrive()
+
+    def advance(self) -> bool:
+        """Do one step if there are actions for it; returns whether there were."""
+        lanes = self.port.lanes.stop - self.port.lanes.start
+        try:
+            actions = self.port.actions(np.full((lanes, 1), self.serial, np.float32), blocked)
+        except Blocked:
+            return False
+        self.acted[self.serial] = int(actions[0])
+        self.serial += 1
+        self.port.write(
+            np.full((lanes, 1), self.serial, np.float32),
+            rewards=np.full(lanes, self.serial, np.float32),
+            terminated=np.zeros(lanes, np.bool_),
+            truncated=np.zeros(lanes, np.bool_),
+            valid=np.ones(lanes, np.bool_),
+        )
+        return True
+
+
+class Ring:
+    """One learner and the simulators of its lanes, two lanes each, all in this process."""
+
+    def __init__(self, workers: int, *, patient: bool = False) -> None:
+        self.shape = RolloutShape(T, 2 * workers, workers, (1,), "float32")
+        self.arrays = SharedArrays.create(RolloutRing.specs(0, self.shape))
+        self.wake = RingWake.create(workers)
+        self.lives: dict[int, int | None] = dict.fromkeys(range(workers), None)
+        self.simulators: dict[int, Simulator] = {}
+        self.former: list[Simulator] = []
+        self.patient = patient
+        self.in_vain = 0
+        self.learner = self.new_learner()
+
+    def new_learner(self) -> LearnerPort:
+        return LearnerPort(
+            self.arrays, 0, self.shape, self.wake, self.lives.__getitem__, patient=self.patient
+        )
+
+    def start(self, worker: int, life: int) -> Simulator:
+        self.lives[worker] = life
+        self.simulators[worker] = Simulator(self, worker, life)
+        return self.simulators[worker]
+
+    def kill(self, worker: int) -> None:
+        self.former.append(self.simulators.pop(worker))
+        self.lives[worker] = None
+
+    def work(self) -> None:
+        """What a learner calls while it waits: whoever can go on does."""
+        moved = [simulator.advance() for simulator in self.simulators.values()]
+        self.in_vain = 0 if any(moved) else self.in_vain + 1
+        if self.in_vain > 20:
+            raise Blocked
+
+    def rollout(self, number: int) -> None:
+        """Collect a rollout; actions are numbers of their own."""
+        self.learner.begin(number, self.work)
+        everyone = range(self.shape.workers)
+        for step in range(T):
+            row = number * T + step
+            self.learner.take(row, everyone, self.work)
+            self.learner.send(row, everyone, np.full(self.shape.num_envs, 7 * row))
+        self.learner.take(number * T + T, everyone, self.work)
+        self.check(number)
+
+    def check(self, number: int) -> None:
+        """Whatever is trusted is what one life did with just these actions."""
+        slot = self.learner.slots[number % SLOTS]
+        by_serial = {
+            serial: action
+            for simulator in [*self.simulators.values(), *self.former]
+            for serial, action in simulator.acted.items()
+        }
+        for step, lane in np.argwhere(self.learner.trusted):
+            before, after = slot.observations[step : step + 2, lane, 0]
+            assert after == before + 1
+            assert slot.rewards[step, lane] == after
+            assert by_serial[int(before)] == slot.actions[step, lane] == 7 * (number * T + step)
+
+
+@pytest.fixture(autouse=True)
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollouts, "POLL_S", 0.001)
+
+
+def test_all_take_part_from_the_first_row() -> None:
+    ring = Ring(2)
+    for worker in range(2):
+        ring.start(worker, 0)
+    for number in range(4):
+        ring.rollout(number)
+        assert ring.learner.trusted.all()
+        assert ring.learner.lanes == 4
+
+
+def test_the_lanes_of_a_dead_simulator_do_not_count_from_its_death_on() -> None:
+    ring = Ring(2)
+    for worker in range(2):
+        ring.start(worker, 0)
+    ring.rollout(0)
+    ring.learner.begin(1, ring.work)
+    for step in range(T):
+        if step == 2:
+            ring.kill(1)
+        ring.learner.take(T + step, range(2), ring.work)
+        ring.learner.send(T + step, range(2), np.full(4, 7 * (T + step)))
+        ring.simulators[0].advance()
+        if step == 0:
+            ring.simulators[1].advance()
+    ring.learner.take(2 * T, range(2), ring.work)
+    ring.check(1)
+    # It had answered step 0; what followed is not there.
+    half = [True, True, False, False]
+    assert ring.learner.trusted.tolist() == [[True] * 4, half, half]
+    ring.rollout(2)
+    assert ring.learner.lanes == 2
+
+
+def test_a_successor_takes_part_from_the_first_row_of_a_later_rollout() -> None:
+    ring = Ring(2)
+    for worker in range(2):
+        ring.start(worker, 0)
+    ring.rollout(0)
+    ring.kill(1)
+    ring.rollout(1)
+    ring.start(1, 1)
+    ring.rollout(2)  # calls it
+    assert not ring.learner.trusted[:, 2:].any()
+    ring.rollout(3)
+    assert ring.learner.trusted.all()
+
+
+def test_a_new_life_does_not_answer_a_call_to_a_former_one() -> None:
+    ring = Ring(1)
+    simulator = ring.start(0, 0)
+    with pytest.raises(Blocked):
+        ring.learner.begin(0, blocked)
+    assert ring.learner.call(0) == (1, 0)
+    ring.kill(0)
+    simulator = ring.start(0, 1)
+    assert not simulator.advance()
+    assert ring.learner.joined(0) == (1, 0)
+    ring.rollout(0)
+    assert ring.learner.joined(0) == (1, 2)
+
+
+def test_who_is_late_is_left_out_and_called_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollouts, "LEAST_PATIENCE_S", 0.01)
+    ring = Ring(2)
+    for worker in range(2):
+        ring.start(worker, 0)
+    ring.rollout(0)
+    sleeper = ring.simulators.pop(1)
+    for number in (1, 2):
+        ring.learner.begin(number, lambda: None)
+        for step in range(T):
+            row = number * T + step
+            ring.learner.take(row, range(2), lambda: ring.simulators[0].advance())
+            ring.learner.send(row, range(2), np.full(4, 7 * row))
+            ring.simulators[0].advance()
+        ring.learner.take(number * T + T, range(2), lambda: None)
+        ring.check(number)
+        assert ring.learner.lanes == 2
+    ring.simulators[1] = sleeper
+    while sleeper.advance():
+        pass  # late, it still writes what nobody trusts any more
+    ring.rollout(3)
+    ring.rollout(4)
+    assert ring.learner.trusted.all()
+
+
+@pytest.mark.parametrize(("workers", "patient"), [(1, False), (2, True)])
+def test_the_last_one_and_lock_step_are_waited_for(
+    workers: int, patient: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollouts, "LEAST_PATIENCE_S", 0.0)
+    ring = Ring(workers, patient=patient)
+    for worker in range(workers):
+        ring.start(worker, 0)
+    ring.rollout(0)
+    ring.learner.begin(1, ring.work)
+    ring.learner.take(T, range(workers), ring.work)
+    ring.learner.send(T, range(workers), np.zeros(2 * workers, np.int64))
+    turns = []
+
+    def idle() -> None:
+        turns.append(1)
+        if len(turns) == 50:
+            ring.work()
+
+    ring.learner.take(T + 1, range(workers), idle)
+    assert len(turns) >= 50
+    assert ring.learner.trusted.all()
+
+
+def test_a_new_learner_begins_beyond_what_the_former_one_has_used() -> None:
+    ring = Ring(2)
+    for worker in range(2):
+        ring.start(worker, 0)
+    assert ring.learner.first_rollout() == 0
+    for number in range(3):
+        ring.rollout(number)
+    ring.simulators[0].advance()
+    ring.learner = ring.new_learner()
+    first = ring.learner.first_rollout()
+    assert first * T > max(ring.learner.committed(worker) for worker in range(2))
+    for number in range(first, first + 3):
+        ring.rollout(number)
+        assert ring.learner.trusted.all()
+
+
+def test_nobody_is_there_until_somebody_comes() -> None:
+    ring = Ring(2)
+    turns = []
+
+    def idle() -> None:
+        turns.append(1)
+        if len(turns) == 20:
+            ring.start(0, 0)
+        elif turns:
+            for simulator in ring.simulators.values():
+                simulator.advance()
+
+    ring.learner.begin(0, idle)
+    assert len(turns) > 20
+    assert ring.learner.lanes == 2
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_whatever_happens_what_is_trusted_is_true(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deaths, restarts, sleep and new learners at random: `check` looks at every rollout."""
+    monkeypatch.setattr(rollouts, "LEAST_PATIENCE_S", 0.0)
+    monkeypatch.setattr(rollouts, "USUAL_WAITS", 0.0)
+    rng = random.Random(seed)
+    ring = Ring(3)
+    lives = dict.fromkeys(range(3), -1)
+    asleep: set[int] = set()
+
+    def fate() -> None:
+        worker = rng.randrange(3)
+        chance = rng.random()
+        if worker not in ring.simulators:
+            lives[worker] += 1
+            ring.start(worker, lives[worker])
+            asleep.discard(worker)
+        elif chance < 0.04:
+            ring.kill(worker)
+        elif chance < 0.08:
+            asleep.symmetric_difference_update({worker})
+        for each, simulator in list(ring.simulators.items()):
+            if each not in asleep and rng.random() < 0.7:
+                simulator.advance()
+
+    trusted = rounds = 0
+    number = 0
+    monkeypatch.setattr(ring, "work", fate)
+    for _ in range(40):
+        ring.rollout(number)
+        trusted += int(ring.learner.trusted.sum())
+        rounds += 1
+        number += 1
+        if rng.random() < 0.05:
+            ring.learner = ring.new_learner()
+            number = ring.learner.first_rollout()
+    assert trusted > 0.1 * rounds * T * ring.shape.num_envs
+
+
+def test_the_search_for_a_mixture_finds_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A simulator that answers calls to its former life puts its observation among the other's."""
+
+    def answers_everything(port: Any) -> None:
+        port._ticket = 0
+        port._join(0)
+
+    ring = Ring(1)
+    ring.start(0, 0)
+    ring.learner.begin(0, ring.work)
+    ring.learner.take(0, [0], ring.work)
+    ring.learner.send(0, [0], np.zeros(2, np.int64))
+    ring.simulators[0].advance()
+    monkeypatch.setattr(SimulatorPort, "arrive", answers_everything)
+    ring.former.append(ring.simulators.pop(0))
+    Simulator(ring, 0, 1).advance()  # the learner has not heard of the death yet
+    with pytest.raises((AssertionError, KeyError)):
+        ring.check(0)
