@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,9 @@ from galamp.flags import add_flags, settings_from
 from galamp.options import option
 
 if TYPE_CHECKING:
+    from galamp.chaos.companion import Chaos
     from galamp.training import Outcome
+    from galamp.worker import WorkerFailure
 
 EXIT_BROKEN = 1
 """An invariant was broken."""
@@ -86,20 +89,25 @@ def run_chaos(chaos: ChaosConfig, config: RunConfig, resume: Path | None) -> int
     companion = Chaos(chaos.seconds, chaos.warm_up_s, chaos.chaos_seed, chaos.faults_every_s)
     outcome = train(config, resume=resume, companions=[companion])
     found = _conclude(companion, outcome)
-    if config.report.json:
-        print(json.dumps(found))
-    else:
-        from galamp.chaos.report import lines
-
-        print("\n".join(lines(found)))
+    _tell(found, config.report.json, outcome.result.failure)
     return EXIT_BROKEN if not found["held"] else outcome.result.exit_code
+
+
+def _tell(found: dict[str, Any], as_json: bool, failure: WorkerFailure | None) -> None:
+    from galamp.chaos.report import lines
+    from galamp.display.closing import tell
+
+    if failure is not None:
+        tell(f"galamp: {failure}\n{failure.details}", sys.stderr)
+    tell(json.dumps(found) if as_json else "\n".join(lines(found)), sys.stdout)
+    tell("\n", sys.stdout)
 
 
 def _check(config: RunConfig) -> None:
     if config.gossip.lock_step:
         raise UserError(
-            "--sync, --max-staleness 0, data-parallel: in lock-step the loss of a learner ends the "
-            "run, as it should; expected asynchronous learners, leave the flag out"
+            "--sync, --max-staleness 0, data-parallel: in lock-step all learners go back a few "
+            "turns when one is lost, and here others have to go on meanwhile: leave it out"
         )
     if not config.resources.max_restarts:
         raise UserError(
@@ -107,7 +115,7 @@ def _check(config: RunConfig) -> None:
         )
 
 
-def _conclude(companion: Any, outcome: Outcome) -> dict[str, Any]:
+def _conclude(companion: Chaos, outcome: Outcome) -> dict[str, Any]:
     """Look at what was left behind, and keep the record."""
     from galamp.chaos.record import conclude, record
     from galamp.storage.disk import finite, replace_json

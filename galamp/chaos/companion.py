@@ -40,6 +40,8 @@ class Chaos:
         self.faults: tuple[Fault, ...] = ()
         self.began_s: float | None = None
         """When the warm-up was over; None before."""
+        self.complete = False
+        """Whether all faults came, and the calm after them."""
         self.breach: Breach | None = None
         self.broken_s = 0.0
         self.throughput = Throughput()
@@ -75,6 +77,7 @@ class Chaos:
             yield from self._warm_up(supervisor, watchman)
             yield from self._disturb(supervisor, injector, watchman)
             yield from self._calm(supervisor, injector, watchman)
+            self.complete = self.breach is None
         finally:
             injector.release()
             watchman.close()

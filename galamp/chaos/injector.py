@@ -101,6 +101,11 @@ class Strike:
         return Span(self.at_s, self.back_s if self.back_s is not None else float("inf"))
 
     @property
+    def ranks(self) -> set[int]:
+        """Whose groups it hit: a learner and its simulators wait for one another."""
+        return {hit.post.rank for hit in self.hits}
+
+    @property
     def posts(self) -> list[Post]:
         """The places that it hit."""
         return [hit.post for hit in self.hits]

@@ -5,7 +5,8 @@ Chaos, outcome of the run --conclude--> audit, last checkpoint --record--> one J
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from galamp.chaos.companion import Chaos
 from galamp.chaos.injector import Strike
 from galamp.chaos.invariants import Certified, Invariant, Saved
 from galamp.chaos.recovery import ENOUGH, WINDOW_S, Span, Throughput, statistics
-from galamp.chaos.schedule import Kind
+from galamp.chaos.schedule import LEARNER, SERVER, SIMULATOR, Kind
 from galamp.errors import CheckpointError
 from galamp.storage import checkpoint
 from galamp.storage.gossiplog import GOSSIP
@@ -74,6 +75,7 @@ def record(chaos: Chaos, final: Sequence[Invariant], summary: dict[str, Any]) ->
         "faults_every_s": chaos.every_s,
         "warm_up_s": chaos.warm_up_s,
         "held": broken is None,
+        "complete": chaos.complete,
         "broken": broken,
         "schedule": [fault.as_dict() for fault in chaos.faults],
         "faults": [strike.as_dict(began_s) for strike in chaos.strikes],
@@ -85,17 +87,31 @@ def record(chaos: Chaos, final: Sequence[Invariant], summary: dict[str, Any]) ->
     }
 
 
-def _by_kind(strikes: Sequence[Strike]) -> list[dict[str, Any]]:
-    """Return a line per kind and role, and one of all."""
-    pairs = dict.fromkeys((s.fault.kind, s.fault.role) for s in strikes)
-    order = sorted(
-        pairs, key=lambda pair: (pair[1] == "server", list(Kind).index(pair[0]), pair[1])
-    )
-    groups = [
-        (kind, role, [s for s in strikes if (s.fault.kind, s.fault.role) == (kind, role)])
-        for kind, role in order
-    ]
-    return [_line(*group) for group in (*groups, ("all", "", strikes))]
+def overlapping(strikes: Sequence[Strike]) -> list[Strike]:
+    """Return those that were not over in their group when it was hit again, or before."""
+    pairs = itertools.combinations(strikes, 2)
+    found = [pair for pair in pairs if pair[0].ranks & pair[1].ranks and _meet(*pair)]
+    return [strike for strike in strikes if any(strike in pair for pair in found)]
+
+
+def _meet(one: Strike, other: Strike) -> bool:
+    return one.at_s <= other.span.end_s and other.at_s <= one.span.end_s
+
+
+def _by_kind(strikes: Sequence[Strike]) -> Iterator[dict[str, Any]]:
+    """Yield a line per kind and role of those that came alone, one of all these, one of the others.
+
+    How long a process takes that waits for another one, which was hit too, says little of it.
+    """
+    others = overlapping(strikes)
+    alone = [strike for strike in strikes if strike not in others]
+    for kind, role in itertools.product(Kind, (LEARNER, SIMULATOR, SERVER)):
+        group = [s for s in alone if (s.fault.kind, s.fault.role) == (kind, role)]
+        if group:
+            yield _line(kind, role, group)
+    yield _line("all", "", alone)
+    if others:
+        yield _line("overlapping", "", others)
 
 
 def _line(kind: str, role: str, strikes: Sequence[Strike]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from galamp.display.text import UNKNOWN, clean
 
-LABELS = {"all": "all", "STOP": "STOP, CONT", "HANG": "STOP, never CONT"}
+LABELS = {"overlapping": "several at once", "STOP": "STOP, CONT", "HANG": "STOP, never CONT"}
 
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
@@ -34,8 +34,7 @@ def _faults(found: dict[str, Any]) -> Iterator[str]:
     )
     for each in found["kinds"]:
         yield _line(each)
-    hangs = [each["works_after_signal_s"] for each in found["kinds"] if each["kind"] == "HANG"]
-    yield from _notes(found, [hang["max"] for hang in hangs if hang["max"] is not None])
+    yield from _notes(found)
 
 
 def _line(each: dict[str, Any]) -> str:
@@ -51,12 +50,16 @@ def _line(each: dict[str, Any]) -> str:
     )
 
 
-def _notes(found: dict[str, Any], hangs: list[float]) -> Iterator[str]:
-    if hangs:
+def _notes(found: dict[str, Any]) -> Iterator[str]:
+    hangs = [each["works_after_signal_s"] for each in found["kinds"] if each["kind"] == "HANG"]
+    if any(hang["count"] for hang in hangs):
+        longest_s = max(hang["max"] for hang in hangs if hang["count"])
         yield (
             "Who is never told to go on is timed from when the limit has ended it; "
-            f"from the signal: at most {max(hangs):.1f} s."
+            f"from the signal: at most {longest_s:.1f} s."
         )
+    if any(each["kind"] == "overlapping" for each in found["kinds"]):
+        yield "Several at once: of a learner and its simulators, hit again before all of them worked."
     if found["not_injected"]:
         yield f"Not injected, for their targets were not there: {len(found['not_injected'])}"
     promise = found["throughput"]
@@ -80,8 +83,11 @@ def _verdict(found: dict[str, Any]) -> Iterator[str]:
     summary, broken = found["summary"], found["broken"]
     count, seed = len(found["faults"]), found["seed"]
     if broken is None:
+        held = (
+            "everything held" if found["complete"] else "the run ended early; until then all held"
+        )
         yield (
-            f"everything held: {count} faults, {summary['restarts']} restarts, "
+            f"{held}: {count} faults, {summary['restarts']} restarts, "
             f"{summary['agent_steps']:,} agent steps; seed {seed}"
         )
     else:
