@@ -21,6 +21,7 @@ class Process(NamedTuple):
     """One process: its parent, and whether it has ended and nobody has asked how."""
 
     pid: int
+    name: str
     parent: int
     zombie: bool
 
@@ -28,8 +29,10 @@ class Process(NamedTuple):
 def process(pid: int) -> Process | None:
     """Return what is known of a process; None if it is gone."""
     with contextlib.suppress(OSError):
-        state, parent = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[:2]
-        return Process(pid, int(parent), state in "ZX")
+        text = (_PROC / str(pid) / "stat").read_text(errors="replace")
+        head, _, rest = text.rpartition(")")
+        state, parent = rest.split()[:2]
+        return Process(pid, head.partition("(")[2], int(parent), state in "ZX")
     return None
 
 

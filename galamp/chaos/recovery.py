@@ -58,7 +58,9 @@ class Throughput:
         begins_s = np.arange(before_s - WINDOW_S, self._times[0], -GRID_S)
         for span in disturbed:
             begins_s = begins_s[(begins_s + WINDOW_S <= span.begin_s) | (begins_s >= span.end_s)]
-        return float(np.median(self.rates(begins_s[:RECENT]))) if begins_s.size else None
+        rates = self.rates(begins_s)
+        known = rates[~np.isnan(rates)][:RECENT]
+        return float(np.median(known)) if known.size else None
 
     def back_s(self, from_s: float, usual: float) -> float | None:
         """Return the seconds from then until throughput is back; None if it never was."""

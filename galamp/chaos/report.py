@@ -12,6 +12,7 @@ from typing import Any
 
 from galamp.display.text import UNKNOWN, clean
 
+KEYS, WIDTHS = ("p50", "p99", "max"), (10, 10, 7, 7, 10, 7, 7)
 LABELS = {"overlapping": "several at once", "STOP": "STOP, CONT", "HANG": "STOP, never CONT"}
 
 
@@ -26,11 +27,11 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
 
 def _faults(found: dict[str, Any]) -> Iterator[str]:
     """Yield the table of what was survived, and how fast."""
-    share = f"{found['throughput']['share']:.0%}"
-    yield f"{'':41}noticed          works again       throughput at {share}"
+    share = f"throughput at {found['throughput']['share']:.0%}"
+    yield f"{'':32}{'noticed':>10}{'works again':>20}{share:>29}"
     yield (
-        f"{'fault':18}{'role':11}{'n':>4}{'median':>10} s"
-        f"{'median':>10}{'p99':>7}{'max':>7} s{'median':>8}{'p99':>7}{'max':>7} s"
+        f"{'fault':17}{'role':11}{'n':>4}{'median':>10}"
+        f"{'median':>10}{'p99':>7}{'max':>7}{'median':>10}{'p99':>7}{'max':>7}{'not':>5}"
     )
     for each in found["kinds"]:
         yield _line(each)
@@ -39,27 +40,29 @@ def _faults(found: dict[str, Any]) -> Iterator[str]:
 
 def _line(each: dict[str, Any]) -> str:
     works, steps = each["works_s"], each["throughput_s"]
+    times = [each["noticed_s"]["p50"], *(works[key] for key in KEYS), *(steps[key] for key in KEYS)]
     label = LABELS.get(each["kind"], each["kind"])
-    lost = works["unknown"] + steps["unknown"]
     return (
-        f"{label:18}{each['role']:11}{each['injected']:>4}{_s(each['noticed_s']['p50']):>10}  "
-        + "".join(f"{_s(works[key]):>{w}}" for key, w in (("p50", 10), ("p99", 7), ("max", 7)))
-        + "  "
-        + "".join(f"{_s(steps[key]):>{w}}" for key, w in (("p50", 8), ("p99", 7), ("max", 7)))
-        + (f"  {lost} unknown" if lost else "")
-    )
+        f"{label:17}{each['role']:11}{each['injected']:>4}"
+        + "".join(f"{_s(time):>{w}}" for time, w in zip(times, WIDTHS, strict=True))
+        + f"{steps['unknown'] or '':>5}"
+    ).rstrip()
 
 
 def _notes(found: dict[str, Any]) -> Iterator[str]:
+    yield "Seconds; not: throughput was not back before the end, or never known."
+    missing = sum(fault["works_after_s"] is None for fault in found["faults"])
+    if missing:
+        yield f"Whom {missing} of the faults hit did not work again before the end."
     hangs = [each["works_after_signal_s"] for each in found["kinds"] if each["kind"] == "HANG"]
     if any(hang["count"] for hang in hangs):
         longest_s = max(hang["max"] for hang in hangs if hang["count"])
         yield (
-            "Who is never told to go on is timed from when the limit has ended it; "
+            "Who is never told to go on is timed from its end by the limit; "
             f"from the signal: at most {longest_s:.1f} s."
         )
     if any(each["kind"] == "overlapping" for each in found["kinds"]):
-        yield "Several at once: of a learner and its simulators, hit again before all of them worked."
+        yield "Several at once: of a learner and its simulators, hit again before all worked again."
     if found["not_injected"]:
         yield f"Not injected, for their targets were not there: {len(found['not_injected'])}"
     promise = found["throughput"]

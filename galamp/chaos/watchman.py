@@ -214,9 +214,9 @@ class Watchman:
         servers = {server for server in map(machine.server_of, meant) if server is not None}
         for child in machine.children({os.getpid(), *servers}):
             if child.zombie:
-                yield f"process {child.pid} is a zombie"
+                yield f"process {child.pid} ({child.name}) is a zombie"
             elif child.parent != os.getpid() and child.pid not in meant:
-                yield f"process {child.pid} lives, and fills no place"
+                yield f"process {child.pid} ({child.name}) lives, and fills no place"
         yield from (f"{post.title} was given up" for post in self._crew.posts if post.given_up)
 
     def _pids(self) -> list[int]:
