@@ -131,7 +131,7 @@ class Crew:
                 )
             if post.role == "learner" and post.row.phase is not Phase.BOOT and not self._lock_step:
                 absent = post.turns.exceeds(ABSENT_AFTER_S, ABSENT_GAPS)
-                self._arena.control.set_alive(post.rank, not absent)
+                self._arena.control.set_alive(post.rank, post.has_begun and not absent)
 
     def _hangs(self, post: Post) -> bool:
         # The first turn may load libraries and choose kernels.

@@ -88,6 +88,11 @@ class Post:
         return self.work > self._at_first
 
     @property
+    def has_begun(self) -> bool:
+        """Whether the present life has done any work; of a first life it is taken for granted."""
+        return self.life == 0 or self.work > self._at_birth
+
+    @property
     def staffed(self) -> bool:
         """Whether somebody is here, or is to come."""
         return not self.given_up and (self.worker is not None or self.due_s is not None)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from galamp.crew import Crew
 from galamp.post import LONGEST_STEP_S, Post, Watch
+from galamp.worker import _is_over
+from tests.engine import wait_for
 
 
 class Count:
@@ -94,6 +99,38 @@ def test_an_outlier_is_forgotten() -> None:
     for _ in range(30):
         watch.look(0.05)
     assert watch.exceeds(1.0, 20.0)
+
+
+def test_a_new_life_counts_once_it_has_worked() -> None:
+    post = object.__new__(Post)
+    post.role, post.row = "learner", cast(Any, {"turns": 5})
+    post.life, post._at_birth = 0, 5
+    assert post.has_begun, "nobody goes on without those who are yet to begin"
+    post.life = 1
+    assert not post.has_begun
+    post.row["turns"] = 6
+    assert post.has_begun
+
+
+HEADLESS = """
+import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(60,)).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_process_lives_as_long_as_any_thread_of_it() -> None:
+    child = subprocess.Popen([sys.executable, "-c", HEADLESS])
+    stat = Path(f"/proc/{child.pid}/stat")
+    try:
+        wait_for(lambda: ") Z " in stat.read_text(), "the end of the first thread")
+        assert not _is_over(child.pid)
+        child.kill()
+        wait_for(lambda: _is_over(child.pid), "the end of the process")
+        assert not stat.exists()
+    finally:
+        child.kill()
+        child.wait()
 
 
 class Immortal:
