@@ -14,13 +14,14 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from galamp.crew import ABSENT_AFTER_S
 from galamp.gossip.mixing import PATIENCE_S
 
 GRACE_S = 1.0
 """A death may be unnoticed, and a zombie be left, for so long."""
-LEAST_GAP_S, USUAL_GAPS = 4.0, 10.0
-"""A learner whose own processes were left alone makes a turn within so long, and within so many
-times its usual turn."""
+LEAST_GAP_S, USUAL_GAPS = 2 * ABSENT_AFTER_S + 1.0, 10.0
+"""A learner whose own processes were left alone makes a turn within so long, or so many times its
+usual turn: it may have waited for one peer until that counted as absent, then for another."""
 GROWTH, GROWTH_BYTES = 0.05, 20 * 2**20
 """The supervisor's memory may grow by this share, and by this much."""
 

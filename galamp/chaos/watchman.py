@@ -155,8 +155,8 @@ class Watchman:
         self.flat.look_at_children(sum(map(machine.pss_bytes, self._pids())))
 
     def close(self) -> None:
-        """End the thread."""
-        self._thread.shutdown()
+        """End the thread, once it has done what it is at."""
+        self._thread.shutdown(wait=False)
 
     @property
     def quiet(self) -> bool:
