@@ -124,6 +124,8 @@ class History:
         ranks = range(topology.size)
         self._journals = [Journal(arrays, rank) for rank in ranks]
         self._pending = [deque[tuple[float, Publication]]() for _ in ranks]
+        self._reached = [0] * topology.size
+        """Numbers of the publications that were taken in last, or are just being."""
         self._lives = [0] * topology.size
         self._certificate = Certificate(topology.size)
         self._theory = TheoreticalRadius(topology) if lock_step else None
@@ -215,7 +217,7 @@ class History:
 
     def _take_until(self, rank: int, number: int, until_s: float) -> None:
         """Take in publications of a learner up to a number that is known to be in its journal."""
-        while self._certificate.newest(rank) < number and time.monotonic() < until_s:
+        while self._reached[rank] < number and time.monotonic() < until_s:
             if not self._pending[rank]:
                 self._drain(rank)
             if not self._pending[rank]:
@@ -223,8 +225,12 @@ class History:
             self._take(rank)
 
     def _take(self, rank: int) -> None:
-        """Take in a learner's next publication, after all that it mixed."""
+        """Take in a learner's next publication, after all that it mixed.
+
+        What lies in a gap before it will not come any more: nobody may wait for that meanwhile.
+        """
         _, publication = self._pending[rank].popleft()
+        self._reached[rank] = publication.number
         for source in publication.mixed:
             self._take_until(source.peer, source.number, math.inf)
         keeps, number = self._certificate.keeps, publication.number
