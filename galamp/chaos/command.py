@@ -31,13 +31,14 @@ EXIT_BROKEN = 1
 RECORD = "chaos.json"
 
 LEFT_OPEN = {
+    ".total_steps": 10**12,
     "resources.hang_after_s": 3.0,
     "resources.max_restarts": 10**6,
     "gossip.verify_gossip": True,
     "report.checkpoint_every_s": 5.0,
 }
-"""Settings of the run that are others under chaos, unless the user gives them: faults come far more
-often than on any real machine, and more is looked at."""
+"""Settings of the run that are others under chaos, unless the user gives them: `--seconds` is its
+length, faults come far more often than on any real machine, and more is looked at."""
 
 
 @dataclass(frozen=True)

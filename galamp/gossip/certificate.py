@@ -84,10 +84,6 @@ class Certificate:
         np.fill_diagonal(self._rest, 0.0)
         self._known[rows] = True
 
-    def newest(self, learner: int) -> int:
-        """Return the number of the newest vector of `learner` that was taken in."""
-        return int(self._numbers[learner * self._kept : (learner + 1) * self._kept].max())
-
     def keeps(self, learner: int, number: int) -> bool:
         """Whether a vector is there to be mixed."""
         return self._row(learner, number) is not None
