@@ -389,7 +389,7 @@ def test_run_and_rows(
     assert [r["round"] for r in rows] == [1, 2]
     assert rows[0]["agent_steps_per_s"] == 100
     assert rows[0]["machine"]["cores"] == runs.cores()
-    assert rows[0]["what"].startswith("ALE/Pong-v5, network nature, 32 simulators in all")
+    assert rows[0]["what"].startswith("ALE/Pong-v5, network nature, float32, 32 simulators in all")
     assert re.fullmatch("unknown|[0-9a-f]{10,}(-dirty)?", rows[0]["commit"])
 
 

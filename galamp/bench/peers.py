@@ -42,18 +42,18 @@ class Peer:
         name: how it is called.
         script: its program in `peer_scripts/`.
         networks: which of galamp's networks it can train.
-        precisions: which of galamp's it can compute in, if it has a choice.
         requirements: what pip installs for it, in this order; nothing where galamp's own
             environment will do.
         exceptions: what it installs after that against galamp's tested versions.
+        precisions: which of galamp's it can compute in, if it has a choice.
     """
 
     name: str
     script: str
     networks: tuple[str, ...]
-    precisions: tuple[str, ...] = ()
     requirements: tuple[str, ...] = ()
     exceptions: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ()
 
 
 PEERS = {
