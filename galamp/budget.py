@@ -36,6 +36,10 @@ class Budget:
         self._last: Loss | None = None
         self._deliberate = 0
 
+    def excuse(self) -> None:
+        """Take the next loss, whatever it is, for no repetition: it will come from outside."""
+        self._last = None
+
     def delay_s(self, loss: Loss, now_s: float) -> float | None:
         """Take note of a loss; returns how long to wait before the next life, None for never.
 

@@ -57,7 +57,7 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    if words[:1] == ["run"]:
+    if words[:1] in (["run"], ["chaos"]):
         settle_libraries()  # the parser loads numpy
     options = build_parser().parse_args(words)
     try:
@@ -94,12 +94,17 @@ def build_parser() -> argparse.ArgumentParser:
     _add_games(commands)
     _add_topology(commands)
     _add_audit(commands)
+    _add_chaos(commands)
     return parser
 
 
 def _add_run(commands: Any) -> None:
     parser = commands.add_parser("run", help="train", description="Train, or go on with a run.")
     parser.set_defaults(command=run_command)
+    _add_run_options(parser)
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
     groups = {
         section: parser.add_argument_group(title) for section, title in SECTION_TITLES.items()
     }
@@ -264,6 +269,24 @@ def _add_audit(commands: Any) -> None:
 
     parser = commands.add_parser("audit", help="check that learners stayed as close as they must")
     add_options(parser)
+
+
+def _add_chaos(commands: Any) -> None:
+    from galamp.chaos.command import add_options
+
+    parser = commands.add_parser("chaos", help="train under faults, and see that all holds")
+    parser.set_defaults(command=chaos_command)
+    add_options(parser)
+    _add_run_options(parser)
+
+
+def chaos_command(options: argparse.Namespace) -> int:
+    """`galamp chaos`."""
+    from galamp.chaos.command import chaos_from, run_chaos
+
+    chaos = chaos_from(options)
+    config = config_from(options)
+    return run_chaos(chaos, config, options.resume)
 
 
 def games_command(options: argparse.Namespace) -> int:

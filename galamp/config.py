@@ -142,6 +142,9 @@ class GossipConfig:
     certificate: bool = option(
         True, "record the gossip, and prove how far apart the learners can be"
     )
+    verify_gossip: bool = option(
+        False, "put a checksum on what is published, and mix nothing that does not match it"
+    )
     gradient_correlation: bool = option(
         False, "measure how alike the learners' gradients are (mean cosine)"
     )

@@ -120,8 +120,9 @@ class Crew:
     def check(self, passed_s: float) -> None:
         """Look for progress: who shows none for long is ended; nobody waits for who is absent."""
         for post, worker in self.manned():
-            post.beats.look(passed_s)
-            post.turns.look(passed_s)
+            first = not post.has_worked and post.row.phase is not Phase.BOOT
+            post.beats.look(passed_s, first=first)
+            post.turns.look(passed_s, first=first)
             post.note_boot(passed_s)
             if self._hangs(post) and not worker.stuck:
                 worker.declare_stuck(

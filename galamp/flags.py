@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound="DataclassInstance")
 
 
-def add_flags(parser: argparse.ArgumentParser, config: type[Any]) -> None:
+def add_flags(parser: argparse._ActionsContainer, config: type[Any]) -> None:
     """Give `parser` a flag for every option of the dataclass `config`."""
     for setting in settings(config):
         _add_flag(parser, setting)
@@ -31,7 +31,7 @@ def settings_from(options: argparse.Namespace, config: type[C]) -> C:
     return config(**{s.name: check(s, getattr(options, s.name)) for s in settings(config)})
 
 
-def _add_flag(parser: argparse.ArgumentParser, setting: Setting) -> None:
+def _add_flag(parser: argparse._ActionsContainer, setting: Setting) -> None:
     text = setting.option.help
     if setting.kind is bool:
         parser.add_argument(

@@ -52,6 +52,7 @@ COUNTERS = (
     "dropped",
     "left_out",
     "retried",
+    "torn",
     "staleness",
     "most_staleness",
 )

@@ -18,6 +18,7 @@ from galamp.worker import Context, Worker, WorkerFailure, WorkerSpec
 
 LONGEST_STEP_S = 0.2
 """A gap in the supervisor's own time counts for so much at most."""
+LEAST_HABIT_S = 0.05
 FORGETTING = 0.99
 """How much of the longest gap is remembered from one count to the next."""
 
@@ -25,27 +26,30 @@ FORGETTING = 0.99
 class Watch:
     """How long a count has stood still, in time that the supervisor itself was awake."""
 
-    def __init__(self, count: Callable[[], int]) -> None:
-        self.still_s = 0.0
+    def __init__(self, count: Callable[[], int], usual_s: float = 0.0) -> None:
+        """Watch `count`, of which a former life has shown what gap is usual."""
+        self.still_s, self.usual_s = 0.0, usual_s
         self._count, self._last = count, count()
-        self._usual_s = 0.0
 
-    def look(self, passed_s: float) -> None:
+    def look(self, passed_s: float, *, first: bool = False) -> None:
         """Take note of `passed_s` more seconds.
 
-        A gap in the supervisor's own time, as where the machine is paused, counts for little.
+        A gap in the supervisor's own time, as where the machine is paused, counts for little. What
+        is usual grows by doubling: one long gap is no habit, and a hang soon after it would have
+        all the more time. Only the gaps of the `first` work are taken as they are.
         """
         count = self._count()
         if count == self._last:
             self.still_s += min(passed_s, LONGEST_STEP_S)
         else:
-            self._usual_s = max(self.still_s, FORGETTING * self._usual_s)
+            habit_s = self.still_s if first else min(self.still_s, 2 * self.usual_s + LEAST_HABIT_S)
+            self.usual_s = max(habit_s, FORGETTING * self.usual_s)
             self.still_s = 0.0
         self._last = count
 
     def exceeds(self, least_s: float, gaps: float) -> bool:
         """Whether it has stood still for `least_s` and for so many times its usual gap."""
-        return self.still_s > max(least_s, gaps * self._usual_s)
+        return self.still_s > max(least_s, gaps * self.usual_s)
 
 
 class Post:
@@ -98,8 +102,8 @@ class Post:
         self.row.vacate()
         self._announce()
         self._at_birth = self.work
-        self.beats = Watch(lambda: self.row["beat"])
-        self.turns = Watch(lambda: self.row["turns"])
+        self.beats = Watch(lambda: self.row["beat"], self.beats.usual_s)
+        self.turns = Watch(lambda: self.row["turns"], self.turns.usual_s)
         self.worker = Worker(*self._spec_and_task(), context)
         try:
             self.worker.start()
@@ -134,6 +138,10 @@ class Post:
         self.given_up, self.due_s = True, None
         if self.worker is not None:
             self.worker.kill()
+
+    def excuse(self) -> None:
+        """Do not take the next end of a life for a defect: somebody is about to bring it about."""
+        self._budget.excuse()
 
     def delay_s(self, failure: WorkerFailure) -> float | None:
         """Return how long to wait before the next life after this failure; None for never."""

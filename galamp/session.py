@@ -14,6 +14,7 @@ from __future__ import annotations
 import gc
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ from galamp.storage.identity import Identity
 from galamp.storage.runfolder import RunFolder
 from galamp.storage.runlogs import MetricsLog
 from galamp.summary import summarise, versions
-from galamp.supervisor import RunResult, Supervisor
+from galamp.supervisor import Companion, RunResult, Supervisor
 
 BEGIN_WITHIN_S, RETRY_EVERY_S = 60.0, 3.0
 
@@ -106,8 +107,15 @@ class Session:
     """The loop over a run's starts."""
 
     def __init__(
-        self, ground: Ground, folder: RunFolder, display: Display, door: Door, signals: Signals
+        self,
+        ground: Ground,
+        folder: RunFolder,
+        display: Display,
+        door: Door,
+        signals: Signals,
+        companions: Sequence[Companion] = (),
     ) -> None:
+        self._companions = companions
         self._ground, self._folder = ground, folder
         self._display, self._door, self._signals = display, door, signals
 
@@ -154,6 +162,7 @@ class Session:
             self._display,
             self._door,
             self._signals,
+            self._companions,
         ).run()
 
     def _left(self, started: Started) -> Former:

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from galamp.arena import Arena
 from galamp.crew import Crew
@@ -53,6 +55,13 @@ class RunResult:
     scale_to: int | None = None
 
 
+class Companion(Protocol):
+    """Who goes along with a run."""
+
+    def tick(self, supervisor: Supervisor) -> None:
+        """Do a little; called in every turn of the supervisor's loop."""
+
+
 class Supervisor:
     """One start of a run, from the first process to the last checkpoint."""
 
@@ -64,7 +73,9 @@ class Supervisor:
         display: Display,
         door: Door,
         signals: Signals,
+        companions: Sequence[Companion] = (),
     ) -> None:
+        self._companions = companions
         self.arena, self.recorder, self.saver, self.display = arena, recorder, saver, display
         self.door, self._signals = door, signals
         self.crew = Crew(arena)
@@ -93,11 +104,17 @@ class Supervisor:
                 self._hurry()
                 self._save()
                 self._show()
+                for companion in self._companions:
+                    companion.tick(self)
         finally:
             self.recorder.mark_ended()
             self.arena.control.quit = True
             self.crew.end(0.0 if self._at_once else LEAVE_S)
         return self._conclude()
+
+    def finish(self) -> None:
+        """Have the run end now as it does when its total is reached."""
+        self._stop()
 
     def _start(self) -> None:
         """Begin everyone's first life."""

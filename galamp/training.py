@@ -8,6 +8,7 @@ Runs in the parent. All that a user can have got wrong is found here, before any
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -28,12 +29,17 @@ from galamp.resuming import graph_file
 from galamp.session import Course, Ground, Outcome, Session, chart_course, complain
 from galamp.signals import Signals
 from galamp.storage.runfolder import RunFolder
+from galamp.supervisor import Companion
 
 __all__ = ["Outcome", "train"]
 
 
 def train(
-    config: RunConfig, *, resume: Path | None = None, screen: TextIO | None = None
+    config: RunConfig,
+    *,
+    resume: Path | None = None,
+    screen: TextIO | None = None,
+    companions: Sequence[Companion] = (),
 ) -> Outcome:
     """Train as `config` says; with `resume`, go on with the run in that folder.
 
@@ -59,7 +65,8 @@ def train(
             Door(folder.path, complain) as door,
             Signals(detach=report.on_hangup == "detach") as signals,
         ):
-            return Session(ground, folder, display, door, signals).run(course, former)
+            session = Session(ground, folder, display, door, signals, companions)
+            return session.run(course, former)
     finally:
         folder.close()
 

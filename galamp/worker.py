@@ -184,7 +184,8 @@ def _is_over(pid: int) -> bool:
     except OSError:
         return True
     with contextlib.suppress(ChildProcessError):
-        over = os.waitpid(pid, os.WNOHANG) != (0, 0) or over
+        # A process whose first thread has ended looks over, and is not while it has others.
+        return os.waitpid(pid, os.WNOHANG) != (0, 0)
     return over
 
 

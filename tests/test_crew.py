@@ -38,14 +38,45 @@ def test_a_pause_of_the_whole_machine_counts_for_little() -> None:
     assert watch.exceeds(5.0, 20.0)
 
 
+def gap(watch: Watch, count: Count, seconds: float, *, first: bool = False) -> None:
+    """Let the count stand still for so long, and move."""
+    for _ in range(round(seconds / 0.05)):
+        watch.look(0.05, first=first)
+    count.value += 1
+    watch.look(0.05, first=first)
+
+
+def test_one_long_gap_is_no_habit() -> None:
+    count = Count()
+    watch = Watch(count)
+    for _ in range(20):
+        gap(watch, count, 0.1)
+    gap(watch, count, 2.5)  # a process that was stopped, and told to go on
+    for _ in range(60):
+        gap(watch, count, 0.1)
+    for _ in range(65):
+        watch.look(0.05)
+    assert watch.exceeds(3.0, 20.0), "a hang after a pause is seen as soon as any other"
+
+
+def test_the_first_work_shows_what_is_usual_and_so_does_a_former_life() -> None:
+    count = Count()
+    watch = Watch(count)
+    gap(watch, count, 12.0, first=True)
+    heir = Watch(count, watch.usual_s)
+    for _ in range(400):
+        watch.look(0.05)
+        heir.look(0.05)
+    for each in (watch, heir):
+        assert not each.exceeds(10.0, 20.0)
+        assert each.exceeds(10.0, 1.0)
+
+
 def test_who_is_slow_is_given_more_time() -> None:
     count = Count()
     watch = Watch(count)
-    for _ in range(3):  # moves once in two seconds
-        for _ in range(40):
-            watch.look(0.05)
-        count.value += 1
-    watch.look(0.05)
+    for _ in range(8):
+        gap(watch, count, 2.0)
     for _ in range(60):
         watch.look(0.05)
     assert watch.exceeds(1.0, 1.0)

@@ -51,14 +51,16 @@ def gossiper(
     *,
     sync: bool = False,
     max_staleness: int | None = 100,
+    verify: bool = False,
     idle: Any = lambda: None,
+    more: tuple[torch.Tensor, ...] = (),
 ) -> Gossiper:
     return Gossiper(
         arrays,
         rank,
         topology,
-        [vector],
-        GossipConfig(sync=sync, max_staleness=max_staleness),
+        [vector, *more],
+        GossipConfig(sync=sync, max_staleness=max_staleness, verify_gossip=verify),
         wakeups=wakeups,
         row=row(arrays, topology.size, rank),
         idle=idle,
@@ -268,6 +270,24 @@ class TestMixing:
         VectorSlots(arrays, 1).payload[1, 0] = float("inf")
         assert not receiver.mix()
         assert (x == 0).all()
+
+    def test_what_differs_from_its_checksum_is_not_mixed(self) -> None:
+        ring = DirectedRing(2)
+        arrays, wakeups = world(ring, 5)
+        more = torch.full((2,), 7.0)  # an odd number of each: no part fills whole words
+        x, y = torch.zeros(3), torch.full((3,), 4.0)
+        receiver = gossiper(arrays, wakeups, ring, 0, x, verify=True, more=(more.clone(),))
+        sender = gossiper(arrays, wakeups, ring, 1, y, verify=True, more=(more,))
+        sender.publish(1)
+        # As two writers would leave it: the sequence says whole, and it is not.
+        VectorSlots(arrays, 1).payload[1, 4] = 7.0001
+        assert not receiver.mix()
+        assert (x == 0).all()
+        assert row(arrays, 2, 0)["torn"] == 1
+        sender.publish(2)
+        assert receiver.mix()
+        assert (x == 2).all()
+        assert row(arrays, 2, 0)["torn"] == 1
 
 
 PARAMETERS = 400_000

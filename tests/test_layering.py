@@ -67,6 +67,12 @@ LAYERS = """
     study.audit_report study.plots study.drawing study.plan_of_graph
     study.wording study.png
     study.audit_command study.topology_command
+    chaos chaos.schedule chaos.recovery chaos.machine chaos.invariants chaos.report
+    chaos.injector
+    chaos.watchman
+    chaos.companion
+    chaos.record
+    chaos.command
     cli
     __main__
     bench bench.processes bench.parts bench.exchanges bench.nvml

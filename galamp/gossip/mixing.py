@@ -26,7 +26,7 @@ from galamp.gossip.mailbox import Mailbox, Token
 from galamp.gossip.publication import Publication, Source
 from galamp.gossip.slots import SLOTS, Look
 from galamp.gossip.topologies.base import Topology
-from galamp.gossip.vectors import VectorSlots, norm_of
+from galamp.gossip.vectors import VectorSlots, checksum_of, norm_of
 from galamp.metrics import MetricsRow
 from galamp.shm import SharedArrays, Wakeup, page_lock
 
@@ -60,6 +60,7 @@ class Gossiper:
     ) -> None:
         self.rank, self.topology, self.vectors, self._name = rank, topology, vectors, name
         self._lock_step, self._max_staleness = config.lock_step, config.max_staleness
+        self._verifies, self._read = config.verify_gossip, dict[int, Tensor]()
         self.round = 0
         self._control = ControlBlock(arrays)
         self._changes = topology.period() != 1
@@ -105,8 +106,9 @@ class Gossiper:
         if self._lock_step:
             self._wait(lambda: all(map(self._has_room, self._outboxes)), math.inf)
         incarnation = self._control.incarnation(self.rank)
+        total = checksum_of(self.vectors) if self._verifies else 0
         header = self._slots[self.rank].write(
-            self._fill, incarnation=incarnation, round_=self.round, version=version
+            self._fill, incarnation=incarnation, round_=self.round, version=version, checksum=total
         )
         if self._journal is not None:
             upper = length * LENGTH_SLACK
@@ -215,7 +217,7 @@ class Gossiper:
             self._row["retried"] += 1
         else:
             return ()
-        if not bool(torch.isfinite(self._results[0].sum())):
+        if not (self._matches(looks) and bool(torch.isfinite(self._results[0].sum()))):
             return ()
         for peer, one in found.items():
             assert one is not None
@@ -249,18 +251,30 @@ class Gossiper:
 
     def _average(self, shares: Mapping[int, float], looks: Mapping[int, Look]) -> None:
         """Sum the vectors by their shares, in order of rank; what was read may yet be torn."""
+        self._read = {peer: self._payload(peer, look) for peer, look in looks.items()}
         for at, (vector, result) in enumerate(zip(self.vectors, self._results, strict=True)):
             first = True
             for rank in sorted(shares):
                 source = vector
                 if rank != self.rank:
-                    part = self._part(self._slots[rank].payload[looks[rank].slot], at)
-                    source = part if not vector.is_cuda else part.to(vector.device)
+                    source = self._part(self._read[rank], at).to(vector.device)
                 if first:
                     torch.mul(source, shares[rank], out=result)
                 else:
                     result.add_(source, alpha=shares[rank])
                 first = False
+
+    def _payload(self, peer: int, look: Look) -> Tensor:
+        """Return what `peer` published: where it lies, or a copy if its checksum will be taken."""
+        payload = self._slots[peer].payload[look.slot]
+        return payload.clone() if self._verifies else payload
+
+    def _matches(self, looks: Mapping[int, Look]) -> bool:
+        """Whether what was read is what was published, as far as that is to be verified."""
+        checked = looks.items() if self._verifies else ()
+        torn = sum(checksum_of([self._read[p]]) != look.header.checksum for p, look in checked)
+        self._row["torn"] += torn
+        return not torn
 
     def _part(self, payload: Tensor, at: int) -> Tensor:
         """Return the place of vector number `at` in a slot's payload."""

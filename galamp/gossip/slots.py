@@ -19,7 +19,7 @@ from galamp.shm import WORDS_PER_LINE, ArraySpec, SharedArrays, memory_fence
 
 SLOTS = 2
 _HEADER_WORDS = WORDS_PER_LINE * (SLOTS + 1)
-_SEQUENCE, _NUMBER, _INCARNATION, _ROUND, _VERSION = range(5)
+_SEQUENCE, _NUMBER, _INCARNATION, _ROUND, _VERSION, _CHECKSUM = range(6)
 
 
 class Header(NamedTuple):
@@ -29,6 +29,8 @@ class Header(NamedTuple):
     incarnation: int
     round: int
     version: int
+    checksum: int = 0
+    """Of the payload, where its writer was asked for one; to readers a number like any other."""
 
 
 class Look(NamedTuple):
@@ -56,7 +58,13 @@ class VersionedSlots:
         return int(self._words[0])
 
     def write(
-        self, fill: Callable[[int], object], *, incarnation: int, round_: int, version: int
+        self,
+        fill: Callable[[int], object],
+        *,
+        incarnation: int,
+        round_: int,
+        version: int,
+        checksum: int = 0,
     ) -> Header:
         """Publish: `fill(slot)` copies the payload into slot 0 or 1. One process only."""
         number = self.published + 1
@@ -74,6 +82,7 @@ class VersionedSlots:
         words[at + _INCARNATION] = incarnation
         words[at + _ROUND] = round_
         words[at + _VERSION] = version
+        words[at + _CHECKSUM] = checksum
         reach("slots.headed")
         memory_fence()
         words[at + _SEQUENCE] += 1
@@ -81,7 +90,7 @@ class VersionedSlots:
         memory_fence()
         words[0] = number
         reach("slots.published")
-        return Header(number, incarnation, round_, version)
+        return Header(number, incarnation, round_, version, checksum)
 
     def look(self, number: int | None = None) -> Look | None:
         """Find publication `number`, or the newest; None if it is not there, or not whole.
@@ -97,7 +106,7 @@ class VersionedSlots:
         if sequence & 1:
             return None
         memory_fence()
-        header = Header(*words[at + _NUMBER : at + _VERSION + 1])
+        header = Header(*words[at + _NUMBER : at + _CHECKSUM + 1])
         return Look(number % SLOTS, header, sequence) if header.number == number else None
 
     def unchanged(self, look: Look) -> bool:

@@ -6,6 +6,7 @@ learner --write--> VectorSlots r --look, copy, unchanged?--> peers, supervisor
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -37,6 +38,11 @@ def norm_of(vector: Tensor) -> float:
     blocks = torch.linalg.vector_norm(vector[:whole].view(-1, NORM_BLOCK), dim=1)
     rest = torch.linalg.vector_norm(vector[whole:])
     return float(torch.linalg.vector_norm(torch.cat((blocks, rest.view(1))).double()))
+
+
+def checksum_of(vectors: Iterable[Tensor]) -> int:
+    """Return the 64-bit sum of the bits of flat float32 vectors, however they are split up."""
+    return sum(int(vector.view(torch.int32).sum(dtype=torch.int64)) for vector in vectors)
 
 
 class VectorSlots(VersionedSlots):

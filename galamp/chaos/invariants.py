@@ -1,0 +1,277 @@
+"""What has to hold however a run is disturbed: one class per invariant, fed with plain values.
+
+    what is seen of a run --look--> Invariant: checks counted, the first breach kept
+
+Nothing here reads a clock, a process or the run itself. `passed_s` is time since the last look in
+which the supervisor was awake: a pause of the whole machine is nobody's fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from galamp.gossip.mixing import PATIENCE_S
+
+GRACE_S = 1.0
+"""A death may be unnoticed, and a zombie be left, for so long."""
+LEAST_GAP_S, USUAL_GAPS = 4.0, 10.0
+"""A learner whose own processes were left alone makes a turn within so long, and within so many
+times its usual turn."""
+GROWTH, GROWTH_BYTES = 0.05, 20 * 2**20
+"""The supervisor's memory may grow by this share, and by this much."""
+
+
+@dataclass(frozen=True)
+class Breach:
+    """How an invariant was broken."""
+
+    name: str
+    expected: str
+    found: str
+
+
+class Invariant:
+    """Something that has to hold, how often it was looked at, and its first breach."""
+
+    name: ClassVar[str] = ""
+
+    def __init__(self) -> None:
+        self.checks = 0
+        self.breach: Breach | None = None
+
+    def hold(self, holds: bool, expected: str, found: str) -> None:
+        """Count a check, and keep its breach if it is the first."""
+        self.checks += 1
+        if not holds and self.breach is None:
+            self.breach = Breach(self.name, expected, found)
+
+    @property
+    def remark(self) -> str:
+        """What else is worth telling of it."""
+        return ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        broken = vars(self.breach) if self.breach else None
+        return {"name": self.name, "checks": self.checks, "broken": broken, "remark": self.remark}
+
+
+class Whole(Invariant):
+    """No copy that was accepted differs from what was published."""
+
+    name = "I1 no torn copy is mixed"
+
+    def look(self, torn: int, verified: int) -> None:
+        """See how many copies were found torn under an intact sequence, of how many."""
+        self.hold(torn == 0, "0 torn copies", f"{torn} torn of {verified} verified")
+        self.checks = verified
+
+
+class Rising(Invariant):
+    """Counters go on where a former life has left them."""
+
+    name = "I2 counters never fall"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[str, int] = {}
+
+    def look(self, counters: Mapping[str, int]) -> None:
+        """See all counters, by name."""
+        for name, value in counters.items():
+            before = self._last.get(name, value)
+            self.hold(value >= before, f"{name} at least {before:,}", f"{value:,}")
+        self._last = dict(counters)
+
+
+@dataclass(frozen=True)
+class LearnerSeen:
+    """What is seen of a learner's group, itself and its simulators."""
+
+    turns: int
+    staffed: bool = True
+    """Whether learner and simulators are all there, not waiting to be started anew."""
+    hit: bool = False
+    """Whether one of them has been hit by a fault that is not yet over."""
+    others_hit: bool = False
+
+
+class Turning(Invariant):
+    """Every living learner makes turns, and those that were left alone do so soon."""
+
+    name = "I3 learners make turns"
+
+    def __init__(self, learners: int, limit_s: float, bound_s: float) -> None:
+        """Take `limit_s` for learners in trouble, and `bound_s` for those left alone."""
+        super().__init__()
+        self.limit_s, self.bound_s = limit_s, bound_s
+        self.longest_s = 0.0
+        """Longest gap of a learner that was left alone, while others were hit."""
+        self._still_s, self._turns = [0.0] * learners, [-1] * learners
+        self._hit = [False] * learners
+
+    def look(self, passed_s: float, seen: Sequence[LearnerSeen]) -> None:
+        """See every learner, in order of rank."""
+        for rank, each in enumerate(seen):
+            # A new fault, and its end, start the clock anew.
+            moved = each.turns != self._turns[rank] or each.hit != self._hit[rank]
+            self._still_s[rank] = 0.0 if moved else self._still_s[rank] + passed_s * each.staffed
+            self._turns[rank], self._hit[rank] = each.turns, each.hit
+            alone = each.staffed and not each.hit
+            if alone and each.others_hit:
+                self.longest_s = max(self.longest_s, self._still_s[rank])
+            limit_s, found = self.bound_s if alone else self.limit_s, self._still_s[rank]
+            expected = f"a turn of learner {rank} within {limit_s:.1f} s"
+            self.hold(found <= limit_s, expected, f"none for {found:.1f} s")
+
+    @property
+    def remark(self) -> str:
+        """How long learners stood still for others' sake."""
+        return f"longest gap of those left alone {self.longest_s:.2f} s, bound {self.bound_s:.1f} s"
+
+
+class Finite(Invariant):
+    """What is published is a number, all of it."""
+
+    name = "I4 all that is published is finite"
+
+    def look(self, rank: int, vector: Tensor) -> None:
+        """See a whole copy of what learner `rank` has published."""
+        bad = int((~vector.isfinite()).sum())
+        expected = f"finite numbers in what learner {rank} published"
+        self.hold(not bad, expected, f"{bad:,} of {vector.numel():,} are not")
+
+
+class Manned(Invariant):
+    """Those live who are meant to, and nobody else."""
+
+    name = "I5 living children are the intended ones"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._odd_s: dict[str, float] = {}
+
+    def look(self, passed_s: float, odd: Collection[str]) -> None:
+        """See what is not as intended: missing, foreign and unreaped processes, in words."""
+        self._odd_s = {what: self._odd_s.get(what, -passed_s) + passed_s for what in odd}
+        worst = max(self._odd_s, key=lambda what: self._odd_s[what], default="")
+        lasted_s = self._odd_s.get(worst, 0.0)
+        self.hold(lasted_s <= GRACE_S, "every place filled by one live process", worst)
+
+    def end_of(self, title: str, hit: bool) -> None:
+        """See a life end: something must have hit it."""
+        self.hold(hit, f"{title} lives on, for no fault hit it", "it ended")
+
+
+class Flat(Invariant):
+    """The supervisor holds no more at the end than at the start, and nothing that has a name."""
+
+    name = "I6 nothing leaks"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.descriptors, self.own_bytes = (-1, -1), (-1, -1)
+        """At the beginning, and now."""
+        self.children_bytes = (-1, -1)
+
+    def look_at_descriptors(self, count: int) -> None:
+        """See how many files are open while every place is filled."""
+        first = self.descriptors[0] if self.descriptors[0] >= 0 else count
+        self.descriptors = first, count
+        self.hold(count == first, f"{first} open files, as after the warm-up", str(count))
+
+    def look_at_memory(self, own: int) -> None:
+        """See how many bytes the supervisor has for itself."""
+        first = self.own_bytes[0] if self.own_bytes[0] >= 0 else own
+        self.own_bytes = first, own
+        limit = (1 + GROWTH) * first + GROWTH_BYTES
+        expected = f"at most {limit / 2**20:.0f} MiB, {first / 2**20:.0f} MiB after the warm-up"
+        self.hold(own <= limit, expected, f"{own / 2**20:.0f} MiB")
+
+    def look_at_children(self, pss: int) -> None:
+        """See how many bytes all children take: only told, for it depends on what they play."""
+        first = self.children_bytes[0] if self.children_bytes[0] >= 0 else pss
+        self.children_bytes = first, pss
+
+    def look_at_names(self, names: Collection[str]) -> None:
+        """See which named shared memory the run's processes hold."""
+        self.hold(not names, "no name under /dev/shm", ", ".join(sorted(names)))
+
+    @property
+    def remark(self) -> str:
+        """What was held first and last."""
+        own, children = (
+            [f"{b / 2**20:.0f}" for b in p] for p in (self.own_bytes, self.children_bytes)
+        )
+        return (
+            f"open files {self.descriptors[0]} to {self.descriptors[1]}; MiB: "
+            f"supervisor {own[0]} to {own[1]}, children {children[0]} to {children[1]}"
+        )
+
+
+class Saved(Invariant):
+    """The newest checkpoints are whole, every byte of them."""
+
+    name = "I7 the newest two checkpoints verify"
+
+    def look(self, verified: int, damaged: Sequence[str]) -> None:
+        """See how many were read, and what was wrong with any."""
+        for _ in range(verified):
+            self.hold(True, "", "")
+        for wrong in damaged:
+            self.hold(False, "a whole checkpoint", wrong)
+
+
+class Fresh(Invariant):
+    """A learner goes past its staleness bound only for want of peers, or of their news.
+
+    At the bound it waits until every in-peer that is alive has news, for at most `PATIENCE_S`. So
+    while all of them are alive it goes on without at most once in `PATIENCE_S`; and once more, for
+    the round that was under way when the last of them came.
+    """
+
+    name = "I8 staleness stays within its bound"
+
+    def __init__(self, learners: int, bound: int) -> None:
+        super().__init__()
+        self._bound, self.most = bound, 0
+        self._alive_s: list[float | None] = [None] * learners
+        self._excess = [0] * learners
+
+    def look(self, passed_s: float, staleness: Sequence[int], peers: Sequence[bool]) -> None:
+        """See each learner's staleness, and whether all who send to it are alive."""
+        for rank, (stale, alive) in enumerate(zip(staleness, peers, strict=True)):
+            self.most = max(self.most, stale)
+            excess, alive_s = max(0, stale - self._bound), self._alive_s[rank]
+            if not alive:
+                self._alive_s[rank] = None
+                continue
+            if alive_s is None:
+                self._alive_s[rank], self._excess[rank] = 0.0, excess
+                continue
+            self._alive_s[rank] = alive_s + passed_s
+            self._excess[rank] = min(self._excess[rank], excess)
+            most = self._bound + self._excess[rank] + 1 + int((alive_s + passed_s) / PATIENCE_S)
+            expected = f"staleness of learner {rank} at most {most}, its peers being alive"
+            self.hold(stale <= most, expected, str(stale))
+
+    @property
+    def remark(self) -> str:
+        """How far it went."""
+        return f"most {self.most}, bound {self._bound}"
+
+
+class Certified(Invariant):
+    """No two learners were ever farther apart than the record of their gossip allows."""
+
+    name = "certificate, audited afterwards"
+
+    def look(self, measurements: int, wrong: Sequence[str]) -> None:
+        """See the audit of the whole run."""
+        self.checks += measurements
+        for each in wrong:
+            self.hold(False, "no distance above its certificate, and a whole record", each)

@@ -1,0 +1,95 @@
+"""What the kernel says of processes: whose children they are, and what they hold.
+
+Runs in the supervisor; it only reads /proc. A process that is gone meanwhile has nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+NAMED = "/dev/shm/"
+BIG_BLOCK_BYTES = 128 * 1024
+_M_MMAP_THRESHOLD = -3
+_PROC = Path("/proc")
+
+
+class Process(NamedTuple):
+    """One process: its parent, and whether it has ended and nobody has asked how."""
+
+    pid: int
+    name: str
+    parent: int
+    zombie: bool
+
+
+def process(pid: int) -> Process | None:
+    """Return what is known of a process; None if it is gone."""
+    with contextlib.suppress(OSError):
+        text = (_PROC / str(pid) / "stat").read_text(errors="replace")
+        head, _, rest = text.rpartition(")")
+        state, parent = rest.split()[:2]
+        return Process(pid, head.partition("(")[2], int(parent), state in "ZX")
+    return None
+
+
+def server_of(pid: int) -> int | None:
+    """Return the server that a child was forked from: its parent, if that is a child of ours."""
+    child = process(pid)
+    parent = process(child.parent) if child is not None else None
+    return parent.pid if parent is not None and parent.parent == os.getpid() else None
+
+
+def children(parents: set[int]) -> list[Process]:
+    """Return the children of these processes."""
+    everyone = (process(int(name)) for name in os.listdir(_PROC) if name.isdigit())
+    return [each for each in everyone if each is not None and each.parent in parents]
+
+
+def descriptors() -> int:
+    """Return how many files this process holds open, the one to count them left out."""
+    return len(os.listdir(_PROC / "self" / "fd")) - 1
+
+
+def keep_nothing_spare() -> None:
+    """Have the allocator give big blocks back at once, so that memory held is memory in use.
+
+    Verifying a checkpoint takes tens of megabytes for a moment. By default glibc would keep them
+    for the next time, in as many places as there are threads.
+    """
+    with contextlib.suppress(AttributeError):  # another library's allocator
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, BIG_BLOCK_BYTES)
+
+
+def own_bytes() -> int:
+    """Return the memory that this process has for itself: shared memory does not count."""
+    return _kilobytes("self/status", "RssAnon:") * 1024
+
+
+def pss_bytes(pid: int) -> int:
+    """Return a process's memory, what it shares with others counted in part."""
+    return _kilobytes(f"{pid}/smaps_rollup", "Pss:") * 1024
+
+
+def named_memory(pid: int) -> set[str]:
+    """Return the names of shared memory that a process has mapped or holds open."""
+    names: set[str] = set()
+    with contextlib.suppress(OSError):
+        lines = (_PROC / str(pid) / "maps").read_text(errors="replace").splitlines()
+        names |= {NAMED + line.partition(NAMED)[2] for line in lines if NAMED in line}
+    with contextlib.suppress(OSError):
+        for file in (_PROC / str(pid) / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                names.add(os.readlink(file))
+    return {name for name in names if name.startswith(NAMED)}
+
+
+def _kilobytes(file: str, field: str) -> int:
+    with contextlib.suppress(OSError):
+        for line in (_PROC / file).read_text().splitlines():
+            if line.startswith(field):
+                return int(line.split()[1])
+    return 0

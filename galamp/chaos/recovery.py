@@ -1,0 +1,86 @@
+"""How fast a run was itself again after a fault: arithmetic on what was sampled.
+
+    (time, agent steps), ... --Throughput--> rates before --back_s--> seconds until they are back
+
+Pure: no clock, no process. Throughput is back at the first instant after a fault from which on the
+next `WINDOW_S` seconds bring `ENOUGH` of what undisturbed windows before it brought (their median).
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+WINDOW_S = 2.0
+ENOUGH = 0.9
+GRID_S = 0.25
+"""Windows begin at multiples of this after what they are compared with."""
+RECENT = 40
+"""So many undisturbed windows make the throughput before a fault: a machine's speed drifts."""
+HORIZON_S = 120.0
+"""A throughput that is not back after so long is taken not to be."""
+
+
+class Span(NamedTuple):
+    """A stretch of time in which a fault was felt; `end_s` is infinite while it is."""
+
+    begin_s: float
+    end_s: float
+
+
+class Throughput:
+    """Agent steps of all learners together over time."""
+
+    def __init__(self) -> None:
+        self._times, self._steps = array("d"), array("d")
+
+    def add(self, now_s: float, agent_steps: int) -> None:
+        """Take a sample; later than the last one."""
+        self._times.append(now_s)
+        self._steps.append(agent_steps)
+
+    def rates(self, begins_s: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return agent steps per second of the windows that begin then; NaN for those cut off."""
+        times, steps = np.asarray(self._times), np.asarray(self._steps)
+        ends_s = begins_s + WINDOW_S
+        gained = np.interp(ends_s, times, steps) - np.interp(begins_s, times, steps)
+        whole = (begins_s >= times[0]) & (ends_s <= times[-1])
+        return np.where(whole, gained / WINDOW_S, np.nan)
+
+    def usual(self, before_s: float, disturbed: Sequence[Span]) -> float | None:
+        """Return the median rate of the last undisturbed windows before then; None without any."""
+        if not self._times:
+            return None
+        begins_s = np.arange(before_s - WINDOW_S, self._times[0], -GRID_S)
+        for span in disturbed:
+            begins_s = begins_s[(begins_s + WINDOW_S <= span.begin_s) | (begins_s >= span.end_s)]
+        rates = self.rates(begins_s)
+        known = rates[~np.isnan(rates)][:RECENT]
+        return float(np.median(known)) if known.size else None
+
+    def back_s(self, from_s: float, usual: float) -> float | None:
+        """Return the seconds from then until throughput is back; None if it never was."""
+        begins_s = np.arange(from_s, min(from_s + HORIZON_S, self._times[-1]), GRID_S)
+        enough = np.nonzero(self.rates(begins_s) >= ENOUGH * usual)[0]
+        return float(begins_s[enough[0]] - from_s) if enough.size else None
+
+
+def statistics(values: Sequence[float | None]) -> dict[str, Any]:
+    """Return median, p99 and maximum in seconds of those that are known, and how many are not.
+
+    Of few values the p99 is the greatest: between two of them nothing was measured.
+    """
+    known = np.array([value for value in values if value is not None])
+    if not known.size:
+        return {"count": 0, "unknown": len(values), "p50": None, "p99": None, "max": None}
+    return {
+        "count": int(known.size),
+        "unknown": len(values) - int(known.size),
+        "p50": float(np.median(known)),
+        "p99": float(np.percentile(known, 99, method="higher")),
+        "max": float(known.max()),
+    }

@@ -1,0 +1,121 @@
+"""Which faults hit whom and when, drawn from a seed before anything happens.
+
+    seed, learners, workers, seconds --draw--> Fault, Fault, ...
+
+Pure: no clock, no process. The same seed gives the same faults whatever the run does, and a longer
+schedule begins like a shorter one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+LEARNER, SIMULATOR, SERVER = "learner", "simulator", "server"
+SHORTEST_STOP_S, LONGEST_STOP_S = 0.1, 3.0
+GAPS = (0.5, 1.5)
+"""Least and greatest time between two faults, in multiples of the usual one."""
+
+
+class Kind(StrEnum):
+    """What is done to a process."""
+
+    KILL = "KILL"
+    STOP = "STOP"
+    """Stopped, and told to go on a while later."""
+    HANG = "HANG"
+    """Stopped for good: only the limit for hanging ends it."""
+    SEGV = "SEGV"
+    ABRT = "ABRT"
+    TERM = "TERM"
+    """Children ignore it: what a terminal or a service manager sends to all is the supervisor's."""
+
+    @property
+    def deadly(self) -> bool:
+        """Whether the process it hits is to be replaced."""
+        return self not in (Kind.STOP, Kind.TERM)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault, `at_s` seconds after the first could have come."""
+
+    number: int
+    at_s: float
+    kind: Kind
+    role: str
+    rank: int = 0
+    worker: int = 0
+    stop_s: float = 0.0
+    """How long a `STOP` lasts."""
+
+    @property
+    def target(self) -> str:
+        """Whom it hits, in words: `learner 0`, `simulator 0.1`, `server`."""
+        if self.role == SERVER:
+            return SERVER
+        return f"{self.role} {self.rank}" + (f".{self.worker}" if self.role == SIMULATOR else "")
+
+    @property
+    def words(self) -> str:
+        """What it does to whom, in words."""
+        if self.kind is Kind.STOP:
+            return f"SIGSTOP for {self.stop_s:.1f} s to {self.target}"
+        what = "SIGSTOP for good" if self.kind is Kind.HANG else f"SIG{self.kind}"
+        return f"{what} to {self.target}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+
+def draw(
+    seed: int,
+    *,
+    learners: int,
+    workers: int,
+    seconds: float,
+    every_s: float,
+    longest_stop_s: float = LONGEST_STOP_S,
+) -> tuple[Fault, ...]:
+    """Return the faults of `seconds`, one in about `every_s`, for learners of `workers` simulators.
+
+    Every kind hits every role once before any does so again; the server is killed once in two
+    such rounds, for everyone falls with it.
+    """
+    dice = random.Random(seed)
+    faults: list[Fault] = []
+    at_s = every_s * dice.uniform(*GAPS)
+    for number, (kind, role) in enumerate(_deals(dice), 1):
+        if at_s > seconds:
+            break
+        rank, worker = dice.randrange(learners), dice.randrange(workers)
+        stop_s = dice.uniform(SHORTEST_STOP_S, min(LONGEST_STOP_S, longest_stop_s))
+        faults.append(
+            Fault(
+                number,
+                round(at_s, 3),
+                kind,
+                role,
+                rank=0 if role == SERVER else rank,
+                worker=worker if role == SIMULATOR else 0,
+                stop_s=round(stop_s, 3) if kind is Kind.STOP else 0.0,
+            )
+        )
+        at_s += every_s * dice.uniform(*GAPS)
+    return tuple(faults)
+
+
+def _deals(dice: random.Random) -> Iterator[tuple[Kind, str]]:
+    """Yield pairs of kind and role for ever, in rounds of all there are."""
+    with_server = True
+    while True:
+        deal = [(kind, role) for kind in Kind for role in (LEARNER, SIMULATOR)]
+        dice.shuffle(deal)
+        if with_server:
+            deal.insert(dice.randrange(len(deal) + 1), (Kind.KILL, SERVER))
+        yield from deal
+        with_server = not with_server
