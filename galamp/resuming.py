@@ -8,7 +8,6 @@ Runs in the supervisor before any learner starts. The run may go on with more or
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,43 +15,18 @@ import numpy as np
 from galamp.arena import Arena
 from galamp.config import GossipConfig
 from galamp.errors import UserError
+from galamp.former import Former
 from galamp.gossip.exchange import averages_gradients
 from galamp.gossip.measuring import distances_between
 from galamp.gossip.topologies import FILE
-from galamp.parameters import Span
 from galamp.plan import Plan, seed_for
 from galamp.recorder import Recorder
 from galamp.resizing import resized
-from galamp.saving import saved_state
 from galamp.state import STATE_COUNTERS, State
-from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint
 from galamp.storage.gossiplog import Start
 from galamp.storage.runfolder import CONFIG, GRAPH, RunFolder, read_json
 from galamp.storage.runlogs import curve
-
-
-@dataclass(frozen=True)
-class Former:
-    """What an earlier start of the run left."""
-
-    folder: Path
-    checkpoint: Checkpoint
-    skipped: tuple[str, ...]
-
-    def states(self, layout: Sequence[Span]) -> list[State]:
-        """Return every learner's state, for a network of this layout."""
-        return [saved_state(learner, tuple(layout)) for learner in self.checkpoint.learners]
-
-
-def load_former(folder: Path, identity: checkpoints.Identity) -> Former:
-    """Read what is needed to go on with the run in `folder`.
-
-    Raises:
-        UserError: there is no whole checkpoint, or it is of another game or network.
-    """
-    found = checkpoints.find(folder)
-    return Former(folder, checkpoints.load(found.path, expected=identity), found.skipped)
 
 
 def graph_file(plan: Plan, resume: Path | None) -> Path | None:

@@ -26,7 +26,10 @@ from galamp.parameters import Span
 from galamp.snapshot import EPISODES_IN_MEAN
 from galamp.state import State
 from galamp.storage import checkpoint as checkpoints
-from galamp.storage.checkpoint import Checkpoint, Identity, LearnerState
+from galamp.storage.checkpoint import Checkpoint, CheckpointNotWritten, Identity, LearnerState
+
+LEAST_KEPT = 2
+"""So many checkpoints stay, even if there is no room for another one then."""
 
 
 class Saver:
@@ -146,7 +149,7 @@ class Saver:
     def _write(self, checkpoint: Checkpoint) -> None:
         """Write and point `latest` and `best` at it; in the writer thread."""
         try:
-            path = checkpoints.save(self._folder, checkpoint)
+            path = self._save(checkpoint)
             checkpoints.point(self._folder, "latest", path)
             score = full_score(checkpoint)
             if score is not None and score > self._best_return:
@@ -158,12 +161,25 @@ class Saver:
         except (GalampError, OSError) as error:
             self._tell(f"checkpoint not written, training goes on: {error}")
 
+    def _save(self, checkpoint: Checkpoint) -> Path:
+        """Write; where the disk has no room for one more, in the place of older ones.
+
+        Two whole ones stay in any case.
+        """
+        try:
+            return checkpoints.save(self._folder, checkpoint)
+        except CheckpointNotWritten:
+            protect = {self._best_path} if self._best_path else set()
+            checkpoints.prune(self._folder, LEAST_KEPT, protect)
+            return checkpoints.save(self._folder, checkpoint)
+
 
 def full_score(checkpoint: Checkpoint) -> float | None:
     """Return the mean score that `best` goes by; None before 100 episodes, too few to tell."""
     progress = checkpoint.progress
-    full = len(progress["last_returns"]) >= EPISODES_IN_MEAN
-    return float(progress["mean_return_100"]) if full else None
+    full = len(progress.get("last_returns") or ()) >= EPISODES_IN_MEAN
+    score = progress.get("mean_return_100")
+    return float(score) if full and isinstance(score, int | float) else None
 
 
 def common_turn(arena: Arena) -> int:

@@ -24,13 +24,14 @@ from galamp.config import RunConfig, to_dict
 from galamp.consensus import ConsensusMonitor, History
 from galamp.display.dashboard import Display, SafeStream
 from galamp.environments.base import EnvironmentSpec
-from galamp.errors import UserError
+from galamp.errors import GalampError, UserError
+from galamp.former import Former, load_former
 from galamp.gossip.topologies import FILE, make_topology
 from galamp.gossip.topologies.base import Topology
 from galamp.plan import Machine, Plan, lacks_bf16, make_plan, with_learners
 from galamp.recorder import Recorder
 from galamp.remote.door import Door
-from galamp.resuming import Former, first_entry, graph_file, load_former, states_for, take_over
+from galamp.resuming import first_entry, graph_file, states_for, take_over
 from galamp.saving import Saver
 from galamp.shm import available_bytes
 from galamp.signals import Signals
@@ -168,7 +169,8 @@ class Session:
         """Return what a start has left; on the disk, should its learners not have come that far."""
         if started.saver.last is not None:
             return Former(self._folder.path, started.saver.last, ())
-        return load_former(self._folder.path, self._ground.identity)
+        ground = self._ground
+        return load_former(self._folder.path, ground.identity, ground.sketch.state_sizes)
 
     def _begin_anew(self, course: Course, former: Former, learners: int) -> Started:
         """Begin with so many learners, or, where there is no room for them, as before."""
@@ -226,7 +228,10 @@ class Session:
     def _conclude(self, started: Started, result: RunResult) -> Outcome:
         wall_s = time.monotonic() - started.began_s
         summary = summarise(result, started.arena, started.recorder, started.number, wall_s)
-        self._folder.write_summary(summary)
+        try:
+            self._folder.write_summary(summary)
+        except GalampError as error:  # of a full disk: it takes nothing from what was trained
+            complain(str(error))
         self._door.end(result.status)
         return Outcome(result, summary, self._folder.path)
 

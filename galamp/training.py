@@ -21,10 +21,11 @@ from galamp.config import RunConfig
 from galamp.display.dashboard import make_display
 from galamp.environments import canonical_env_id, finish_probe, start_probe
 from galamp.forking import start_server
+from galamp.former import Former, load_former
 from galamp.gossip.topologies import FILE
 from galamp.plan import Plan, inspect_machine
 from galamp.remote.door import Door
-from galamp.resuming import Former, graph_file, load_former
+from galamp.resuming import graph_file
 from galamp.session import Course, Ground, Outcome, Session, chart_course, complain
 from galamp.signals import Signals
 from galamp.storage.runfolder import RunFolder
@@ -50,7 +51,9 @@ def train(
     start_server()
     torch.set_num_threads(1)
     ground, course = _survey(config, resume)
-    former = load_former(resume, ground.identity) if resume is not None else None
+    former = None
+    if resume is not None:
+        former = load_former(resume, ground.identity, ground.sketch.state_sizes)
     folder = _open_folder(course.plan, former, began)
     report = course.plan.config.report
     try:

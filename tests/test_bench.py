@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import mmap
@@ -388,7 +389,7 @@ def test_run_and_rows(
     assert [r["round"] for r in rows] == [1, 2]
     assert rows[0]["agent_steps_per_s"] == 100
     assert rows[0]["machine"]["cores"] == runs.cores()
-    assert rows[0]["what"].startswith("ALE/Pong-v5, network nature, 32 simulators in all")
+    assert rows[0]["what"].startswith("ALE/Pong-v5, network nature, float32, 32 simulators in all")
     assert re.fullmatch("unknown|[0-9a-f]{10,}(-dirty)?", rows[0]["commit"])
 
 
@@ -405,7 +406,13 @@ def test_commands_of_systems() -> None:
     assert "--env-id ALE/SpaceInvaders-v5 --learners 3 --num-envs 4 --network gala" in ours
     peer = peers.PEERS["plain-loop"]
     theirs = " ".join(peers.peer_system(peer, workload, Path("python")).command)
-    assert theirs.endswith("plain_loop.py --game space_invaders --num-envs 12 --network gala")
+    what = "--game space_invaders --num-envs 12 --network gala"
+    assert theirs.endswith(f"plain_loop.py {what} --precision float32")
+    bf16 = dataclasses.replace(workload, precision="bf16")
+    assert "--precision bf16" in " ".join(runs.galamp_system(bf16).command)
+    assert peers.peer_system(peer, bf16, Path("python")).command[-2:] == ("--precision", "bf16")
+    other = peers.PEERS["stable-baselines3"]
+    assert "--precision" not in peers.peer_system(other, bf16, Path("python")).command
 
 
 # Peers' environments

@@ -306,6 +306,21 @@ def test_a_checkpoint_whose_settings_name_another_game_is_refused(cartpole: Path
         galamp.load(other)
 
 
+def test_a_checkpoint_alone_runs_no_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever made it may have named any function of any module that lies around."""
+    at_once(monkeypatch)
+    own = dataclasses.replace(CARTPOLE, env_id="tests.crashing:healthy", observation_shape=(2,))
+    saved(tmp_path, own, 1)
+    told = complaint(capsys, tmp_path)
+    assert "wants to run your code tests.crashing:healthy" in told
+    assert "--env-id tests.crashing:healthy" in told
+    assert "is of tests.crashing:healthy" in complaint(capsys, tmp_path, "--env-id", "os:abort")
+    words = ("--env-id", "tests.crashing:healthy", "--episodes", "1")
+    assert answer(capsys, tmp_path, *words)["env_id"] == "tests.crashing:healthy"
+
+
 def test_another_version_of_the_environment_is_refused(cartpole: Path) -> None:
     trained = read(locate(cartpole).path)
     spec = describe(trained.environment)

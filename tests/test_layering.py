@@ -54,7 +54,7 @@ LAYERS = """
     consensus
     recorder saving resizing post
     crew
-    regroup
+    regroup former
     supervisor
     resuming summary
     session

@@ -98,6 +98,8 @@ def add_measuring(parser: argparse.ArgumentParser) -> None:
     add("--learners", metavar="N", type=_count, default=2, help="galamp's actor-learners")
     text = "simulators per learner; a peer gets those of all learners together"
     add("--num-envs", metavar="N", type=_count, default=16, help=text)
+    text = "what the network computes in; a peer that has no choice computes in float32"
+    add("--precision", choices=PRECISIONS, default="float32", help=text)
 
 
 def add_timing(parser: argparse.ArgumentParser, *, seconds: float = 30.0, repeats: int = 3) -> None:
@@ -254,13 +256,15 @@ def workload_from(options: argparse.Namespace, learners: int, num_envs: int) -> 
         raise UserError(f"--game: {error}") from None
     if not env_id.startswith(ATARI):
         raise UserError(f"--game {options.game}: expected an Atari game, such as Breakout")
-    return Workload(env_id, rom_name(env_id), learners, num_envs, options.network)
+    precision = getattr(options, "precision", "float32")
+    return Workload(env_id, rom_name(env_id), learners, num_envs, options.network, precision)
 
 
 def described(workload: Workload) -> str:
     """Return what is trained, in words."""
     return (
-        f"{workload.env_id}, network {workload.network}, {workload.simulators} simulators in all "
+        f"{workload.env_id}, network {workload.network}, {workload.precision}, "
+        f"{workload.simulators} simulators in all "
         f"(galamp: {workload.learners} learners with {workload.num_envs} each)"
     )
 

@@ -50,6 +50,7 @@ class Limit:
         command = [
             *(sys.executable, "-m", "galamp.bench.parts", "--env-id", work.env_id),
             *("--num-envs", work.num_envs, "--network", work.network),
+            *("--precision", work.precision),
             *("--seconds", warm_up_s + seconds),
         ]
         with (

@@ -38,8 +38,10 @@ T = TypeVar("T")
 class Parts:
     """One learner of B simulators taken apart."""
 
-    def __init__(self, env_id: str, num_envs: int, network: str) -> None:
-        config = AlgorithmConfig(learning_rate=7e-4)
+    def __init__(
+        self, env_id: str, num_envs: int, network: str, precision: str = "float32"
+    ) -> None:
+        config = AlgorithmConfig(learning_rate=7e-4, precision=precision)
         self.lanes, self.steps = num_envs, config.num_steps
         seeds = list(range(num_envs))
         self.environment = make_environment(EnvironmentConfig(env_id=env_id), seeds, threads=1)
@@ -104,7 +106,7 @@ def on_one_core(options: argparse.Namespace) -> dict[str, float]:
     """Measure on core `options.core`."""
     os.sched_setaffinity(0, [options.core])
     torch.set_num_threads(1)
-    parts = Parts(options.env_id, options.num_envs, options.network)
+    parts = Parts(options.env_id, options.num_envs, options.network, options.precision)
     block(parts)
     end_s = time.perf_counter() + options.seconds
     blocks: list[dict[str, float]] = []
@@ -132,6 +134,7 @@ def main() -> None:
     parser.add_argument("--env-id", required=True)
     parser.add_argument("--num-envs", type=int, required=True)
     parser.add_argument("--network", required=True)
+    parser.add_argument("--precision", default="float32")
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--core", type=int)
     options = parser.parse_args()

@@ -45,6 +45,7 @@ class Peer:
         requirements: what pip installs for it, in this order; nothing where galamp's own
             environment will do.
         exceptions: what it installs after that against galamp's tested versions.
+        precisions: which of galamp's it can compute in, if it has a choice.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Peer:
     networks: tuple[str, ...]
     requirements: tuple[str, ...] = ()
     exceptions: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ()
 
 
 PEERS = {
@@ -83,7 +85,12 @@ PEERS = {
             # It stores arrays of one element as scalars, which numpy 2.4 no longer allows.
             exceptions=("numpy==2.3.5",),
         ),
-        Peer(name="plain-loop", script="plain_loop.py", networks=("nature", "gala")),
+        Peer(
+            name="plain-loop",
+            script="plain_loop.py",
+            networks=("nature", "gala"),
+            precisions=("float32", "bf16"),
+        ),
     )
 }
 
@@ -115,6 +122,7 @@ def peer_system(peer: Peer, workload: Workload, python: Path) -> System:
     command: tuple[object, ...] = (
         *(python, "-E", "-s", SCRIPTS / peer.script, "--game", workload.rom),
         *("--num-envs", workload.simulators, "--network", workload.network),
+        *(("--precision", workload.precision) if workload.precision in peer.precisions else ()),
     )
     return System(peer.name, tuple(map(str, command)))
 

@@ -100,6 +100,7 @@ class Workload:
     learners: int
     num_envs: int
     network: str
+    precision: str = "float32"
 
     @property
     def simulators(self) -> int:
@@ -114,7 +115,7 @@ def galamp_system(
     command: tuple[object, ...] = (
         *(sys.executable, "-m", "galamp", "run", "--env-id", workload.env_id),
         *("--learners", workload.learners, "--num-envs", workload.num_envs),
-        *("--network", workload.network, *more),
+        *("--network", workload.network, "--precision", workload.precision, *more),
         *("--total-steps", ENDLESS, "--json"),
     )
     return System(name, tuple(map(str, command)))

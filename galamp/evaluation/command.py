@@ -41,6 +41,11 @@ class EvaluationConfig:
     greedy: bool = option(
         False, "take the most probable action instead of drawing one (can stall: see --max-frames)"
     )
+    env_id: str = option(
+        "",
+        "package.module:factory that the checkpoint names, given once more: a checkpoint alone "
+        "does not decide what code is run",
+    )
     noop_max: int | None = option(
         None,
         "Atari: most random no-ops at the start of a game (default: 30)",

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galamp.config import EnvironmentConfig
+from galamp.display.text import clean
 from galamp.environments import (
     ATARI,
     EnvironmentSpec,
@@ -64,6 +65,7 @@ def evaluate(
         sys.stderr.write(f"galamp: warning: damaged checkpoint passed over: {line}\n")
     wanted = _wanted(config.learner)
     trained = read(found.path, MEAN if wanted == EACH else wanted)
+    _check_code(trained.environment.env_id, config.env_id)
     target = _target(config.output, trained.path, config.learner)
     environment = evaluation_environment(trained.environment, config)
     agents, spec = _prepare(trained, wanted, environment, config.device)
@@ -141,6 +143,21 @@ def evaluation_environment(
     lanes = min(config.episodes, config.num_envs or MOST_ENVS)
     whole: dict[str, Any] = {"life_loss_ends": False, "clip_rewards": False, "num_envs": lanes}
     return replace(trained, **(defaults | given | whole))
+
+
+def _check_code(trained_in: str, asked: str) -> None:
+    """Refuse to import what a checkpoint names, which anyone may have made, unasked.
+
+    Raises:
+        UserError: nobody but the checkpoint asks for it, or for something else.
+    """
+    if asked and asked != trained_in:
+        raise UserError(f"--env-id {asked}: the checkpoint is of {clean(trained_in)}; name that")
+    if ":" in trained_in and not asked:
+        raise UserError(
+            f"the checkpoint wants to run your code {clean(trained_in)}: "
+            f"if that is what you want, add --env-id {clean(trained_in)}"
+        )
 
 
 def _wanted(text: str) -> int | Literal["mean", "each"]:

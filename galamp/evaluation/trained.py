@@ -19,6 +19,7 @@ import numpy.typing as npt
 from galamp.config import EnvironmentConfig, from_dict
 from galamp.environments.base import EnvironmentSpec
 from galamp.errors import CheckpointError, UserError
+from galamp.options import shown
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import MANIFEST, Checkpoint, Found
 from galamp.storage.disk import in_home
@@ -136,7 +137,7 @@ def read(path: Path, learner: Learner | None = MEAN) -> Trained:
     if environment.env_id != checkpoint.identity.env_id:
         raise CheckpointError(
             f"checkpoint {path}: is of game {checkpoint.identity.env_id}, "
-            f"but its settings name {environment.env_id}"
+            f"but its settings name {shown(environment.env_id)}"
         )
     return Trained(path, checkpoint, environment)
 

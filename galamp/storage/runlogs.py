@@ -227,7 +227,8 @@ def _monitor_start(path: Path) -> float | None:
     try:
         with open_plain(path) as file:
             first, columns = file.readline(10_000), file.readline(10_000)
-        start = json.loads(first.removeprefix(b"#"))["t_start"]
+        start = json.loads(first[1:])["t_start"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return float(start) if columns == b"r,l,t\n" and _is_amount(start) else None
+    sound = first.startswith(b"#") and columns == b"r,l,t\n" and _is_amount(start)
+    return float(start) if sound else None

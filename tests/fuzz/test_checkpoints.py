@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from galamp.errors import CheckpointError
@@ -146,6 +146,8 @@ STATE = json.loads(
 def test_states_with_right_digests(thorough: Any, folder: Path) -> None:
     @thorough
     @given(bent_json(STATE))
+    @example(STATE | {"config": {"environment": {"env_id": "\x1b[2J"}}})
+    @example(STATE | {"config": {"environment": {"env_id": "9" * 5000}}})
     def bent(state: Any) -> None:
         path = restored(folder)
         try:

@@ -96,6 +96,7 @@ def test_monitor_files(thorough: Any, tmp_path: Path) -> None:
     @given(EDITS)
     @example([("replace", 13.5 / len(MONITOR), 6, b"9" * 400)])
     @example([("replace", 13.5 / len(MONITOR), 6, b"NaN")])
+    @example([("delete", 0, 1, b"")])
     def bent(edits: list[tuple[str, float, int, bytes]]) -> None:
         path.write_bytes(edited(MONITOR, edits))
         told: list[str] = []

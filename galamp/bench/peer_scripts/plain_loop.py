@@ -80,7 +80,10 @@ def loss_of(
 class Loop:
     """The simulators, the network and its optimiser."""
 
-    def __init__(self, game: str, num_envs: int, network: str, seed: int, threads: int) -> None:
+    def __init__(
+        self, game: str, num_envs: int, network: str, seed: int, threads: int, bf16: bool = False
+    ) -> None:
+        self.bf16 = bf16
         torch.manual_seed(seed)
         torch.set_num_threads(threads)
         # A lost life ends the return but not the game; scores are clipped below.
@@ -119,11 +122,17 @@ class Loop:
         )
         return rewards_, terminated_, truncated_, valid_
 
+    def outputs(self) -> tuple[Tensor, Tensor]:
+        """Return logits [B, A] and values [B] of the present observations, in float32."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            logits, values = self.network(self.observations)
+        return logits.float(), values.float()
+
     def update(self) -> float:
         """Play `NUM_STEPS` agent steps and learn from them; returns the loss."""
         acted, told = [], []
         for _ in range(NUM_STEPS):
-            logits, values = self.network(self.observations)
+            logits, values = self.outputs()
             policy: Any = Categorical(logits=logits)  # its methods have no types
             actions = policy.sample()
             acted.append((policy.log_prob(actions), values, policy.entropy()))
@@ -133,7 +142,7 @@ class Loop:
             torch.stack(each) for each in zip(*told, strict=True)
         )
         with torch.no_grad():
-            _, bootstrap = self.network(self.observations)
+            _, bootstrap = self.outputs()
         returns = returns_of(rewards, terminated, truncated, values.detach(), bootstrap)
         loss = loss_of(log_probs, values, entropies, returns, valid)
         self.optimiser.zero_grad()
@@ -149,12 +158,14 @@ def main() -> None:
     parser.add_argument("--game", required=True)
     parser.add_argument("--num-envs", type=int, required=True)
     parser.add_argument("--network", choices=list(THIRD_LAYER_FILTERS), required=True)
+    parser.add_argument("--precision", choices=["float32", "bf16"], default="float32")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--run-dir", type=Path, required=True)
     options = parser.parse_args()
 
     threads = len(os.sched_getaffinity(0))
-    loop = Loop(options.game, options.num_envs, options.network, options.seed, threads)
+    bf16 = options.precision == "bf16"
+    loop = Loop(options.game, options.num_envs, options.network, options.seed, threads, bf16)
     steps, last_s = 0, time.monotonic()
     with (options.run_dir / "metrics.jsonl").open("a", encoding="utf-8") as rows:
         while True:

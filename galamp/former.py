@@ -1,0 +1,106 @@
+"""What an earlier start of a run left, looked at before anything is built on it.
+
+    checkpoint --load_former: whole? of this game? all there? --> Former --states--> resuming
+
+Runs in the supervisor. A checkpoint whose digests are right may still be from somewhere else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from galamp.errors import CheckpointError
+from galamp.parameters import Span
+from galamp.saving import saved_state
+from galamp.snapshot import EPISODES_IN_MEAN
+from galamp.state import GENERATOR_BYTES, STATE_COUNTERS, Sizes, State
+from galamp.storage import checkpoint as checkpoints
+from galamp.storage.checkpoint import Checkpoint, LearnerState
+
+LARGEST = 1e100
+"""No sound number is larger."""
+
+
+@dataclass(frozen=True)
+class Former:
+    """What an earlier start of the run left."""
+
+    folder: Path
+    checkpoint: Checkpoint
+    skipped: tuple[str, ...]
+
+    def states(self, layout: Sequence[Span]) -> list[State]:
+        """Return every learner's state, for a network of this layout."""
+        return [saved_state(learner, tuple(layout)) for learner in self.checkpoint.learners]
+
+
+def load_former(folder: Path, identity: checkpoints.Identity, sizes: Sizes) -> Former:
+    """Read what is needed to go on with the run in `folder`, with states of these sizes.
+
+    Raises:
+        UserError: there is no whole checkpoint, or it is of another game or network, or has not
+            what galamp saves.
+    """
+    found = checkpoints.find(folder)
+    checkpoint = checkpoints.load(found.path, expected=identity)
+    lacks = lacking(checkpoint, sizes)
+    if lacks is not None:
+        raise CheckpointError(f"checkpoint {found.path}: nobody can go on from it: {lacks}")
+    return Former(folder, checkpoint, found.skipped)
+
+
+def lacking(checkpoint: Checkpoint, sizes: Sizes) -> str | None:
+    """Say what a checkpoint lacks of what a run saves; None if it is all there."""
+    wrong = [name for name, fits in _PROGRESS.items() if not fits(checkpoint.progress, name)]
+    if wrong:
+        return f"its progress has no sound {wrong[0]}"
+    for learner in checkpoint.learners:
+        lacks = _lacking(learner, sizes)
+        if lacks is not None:
+            return f"learner {learner.rank} has {lacks}"
+    return None
+
+
+def _lacking(learner: LearnerState, sizes: Sizes) -> str | None:
+    missing = set(STATE_COUNTERS) - {"turns"} - set(learner.counters)
+    if missing or min(learner.counters.values()) < 0:
+        return f"no sound counters ({', '.join(sorted(missing)) or 'one is negative'})"
+    found = {name: values.size for name, values in learner.optimizer.items()}
+    if found != {name: size for name, size in sizes.items() if name != "parameters"}:
+        return f"another optimiser's state ({', '.join(sorted(found)) or 'none'})"
+    if learner.generator.size > GENERATOR_BYTES:
+        return f"a generator of {learner.generator.size} bytes"
+    return None
+
+
+def _is_amount(value: object) -> bool:
+    number = type(value) is int or (type(value) is float and math.isfinite(value))
+    return number and abs(value) < LARGEST  # type: ignore[arg-type]
+
+
+def _amount(progress: Mapping[str, Any], name: str) -> bool:
+    return _is_amount(progress.get(name))
+
+
+def _amount_or_none(progress: Mapping[str, Any], name: str) -> bool:
+    return name in progress and (progress[name] is None or _amount(progress, name))
+
+
+def _amounts(progress: Mapping[str, Any], name: str) -> bool:
+    values = progress.get(name)
+    whole = isinstance(values, list) and len(values) <= EPISODES_IN_MEAN
+    return whole and all(map(_is_amount, values or []))
+
+
+_PROGRESS = {
+    "episodes": _amount,
+    "wall_s": _amount,
+    "mean_return_100": _amount_or_none,
+    "best_mean_return_100": _amount_or_none,
+    "last_returns": _amounts,
+    "last_lengths": _amounts,
+}

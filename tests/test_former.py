@@ -1,0 +1,96 @@
+"""What a checkpoint must have for a run to go on from it, though every digest be right."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from galamp.errors import CheckpointError
+from galamp.former import lacking, load_former
+from galamp.state import GENERATOR_BYTES, STATE_COUNTERS
+from galamp.storage import checkpoint as checkpoints
+from galamp.storage.checkpoint import Checkpoint, LearnerState
+from tests.checkpoints import PONG, made, without_waiting_for_the_disk
+
+__all__ = ["without_waiting_for_the_disk"]
+
+SIZES = {"parameters": 10, "square_average": 10}
+
+
+def whole() -> Checkpoint:
+    """As a run saves it, before its first episode has ended."""
+    progress = {
+        "agent_steps": 100,
+        "episodes": 0,
+        "wall_s": 3.5,
+        "mean_return_100": None,
+        "best_mean_return_100": None,
+        "last_returns": [],
+        "last_lengths": [],
+    }
+    counters = dict.fromkeys(STATE_COUNTERS, 7)
+    learners = tuple(dataclasses.replace(each, counters=counters) for each in made().learners)
+    return dataclasses.replace(made(), progress=progress, learners=learners)
+
+
+def with_progress(**changes: Any) -> Callable[[Checkpoint], Checkpoint]:
+    return lambda content: dataclasses.replace(content, progress=content.progress | changes)
+
+
+def without(name: str) -> Callable[[Checkpoint], Checkpoint]:
+    return lambda content: dataclasses.replace(
+        content, progress={key: value for key, value in content.progress.items() if key != name}
+    )
+
+
+def with_learner(**changes: Any) -> Callable[[Checkpoint], Checkpoint]:
+    def change(content: Checkpoint) -> Checkpoint:
+        first, *others = content.learners
+        changed: LearnerState = dataclasses.replace(first, **changes)
+        return dataclasses.replace(content, learners=(changed, *others))
+
+    return change
+
+
+WRONG: dict[str, tuple[Callable[[Checkpoint], Checkpoint], str]] = {
+    "no episodes": (without("episodes"), "no sound episodes"),
+    "no best": (without("best_mean_return_100"), "no sound best_mean_return_100"),
+    "time as text": (with_progress(wall_s="3"), "no sound wall_s"),
+    "huge time": (with_progress(wall_s=10**300), "no sound wall_s"),
+    "returns of text": (with_progress(last_returns=["a"]), "no sound last_returns"),
+    "too many returns": (with_progress(last_returns=[1.0] * 101), "no sound last_returns"),
+    "lengths missing": (with_progress(last_lengths=None), "no sound last_lengths"),
+    "no counters": (with_learner(counters={"updates": 1}), "learner 0 has no sound counters"),
+    "a negative counter": (
+        with_learner(counters=dict.fromkeys(STATE_COUNTERS, -1)),
+        "no sound counters",
+    ),
+    "no optimiser": (with_learner(optimizer={}), "another optimiser's state"),
+    "another optimiser": (
+        with_learner(optimizer={"momentum": np.zeros(10, np.float32)}),
+        r"another optimiser's state \(momentum\)",
+    ),
+    "a huge generator": (
+        with_learner(generator=np.zeros(GENERATOR_BYTES + 1, np.uint8)),
+        "a generator of 8193 bytes",
+    ),
+}
+
+
+def test_what_a_run_saves_is_enough(tmp_path: Path) -> None:
+    assert lacking(whole(), SIZES) is None
+    checkpoints.save(tmp_path / "checkpoints", whole())
+    assert len(load_former(tmp_path, PONG, SIZES).checkpoint.learners) == 2
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_missing_is_named(case: str, tmp_path: Path) -> None:
+    change, complaint = WRONG[case]
+    checkpoints.save(tmp_path / "checkpoints", change(whole()))
+    with pytest.raises(CheckpointError, match=f"nobody can go on from it: .*{complaint}"):
+        load_former(tmp_path, PONG, SIZES)
