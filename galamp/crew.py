@@ -12,20 +12,18 @@ from __future__ import annotations
 
 import multiprocessing.connection
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch.multiprocessing
 
 from galamp.arena import Arena
-from galamp.forking import METHOD
+from galamp.forking import METHOD, wake_server
 from galamp.metrics import Phase
-from galamp.post import Post
+from galamp.post import KILL_WAIT_S, Post
 from galamp.worker import Worker, WorkerFailure, out_of_memory_kills
 
 TICK_S = 0.05
-KILL_WAIT_S = 5.0
-"""Whom the kernel has not ended so long after a kill, it will not: it waits for a disk, say."""
 BOOT_LIMIT_S, BOOT_TIMES = 120.0, 10.0
 """The first life may take so long to come up; later ones so many times as long as it took."""
 HANG_GAPS = 20.0
@@ -47,7 +45,7 @@ class Crew:
     def __init__(self, arena: Arena) -> None:
         resources = arena.plan.config.resources
         self._arena, self._hang_after_s = arena, resources.hang_after_s
-        self._lock_step = arena.plan.config.gossip.lock_step
+        self._coupled = arena.plan.config.gossip.coupled
         self._context = torch.multiprocessing.get_context(METHOD)
         self._out_of_memory = out_of_memory_kills()
         ranks, workers = range(arena.count), range(arena.shape.workers)
@@ -66,8 +64,8 @@ class Crew:
 
     @property
     def learning(self) -> bool:
-        """Whether any learner lives, or is to be started anew."""
-        return any(post.worker is not None or post.due_s is not None for post in self.learners)
+        """Whether a learner lives or is to be started anew; who cannot be ended does not count."""
+        return any(post.staffed and not post.beyond_reach for post in self.learners)
 
     def simulators_of(self, rank: int) -> list[Post]:
         """Return the places of learner `rank`'s simulators."""
@@ -104,10 +102,15 @@ class Crew:
                 ended.append(Ended(post, failure))
         return ended
 
-    def start_due(self, now_s: float) -> list[Ended]:
-        """Begin the lives that are due; returns the places where that could not be done."""
+    def start_due(self, now_s: float, hurried: Callable[[], bool]) -> list[Ended]:
+        """Begin the lives that are due; returns the places where that could not be done.
+
+        With `hurried` it leaves off: something else is to be looked at first.
+        """
         failed = []
         for post in self.posts:
+            if hurried():
+                break
             if post.due_s is not None and now_s >= post.due_s:
                 try:
                     post.fill(self._context)
@@ -124,12 +127,15 @@ class Crew:
             post.beats.look(passed_s, first=first)
             post.turns.look(passed_s, first=first)
             post.note_boot(passed_s)
-            if self._hangs(post) and not worker.stuck:
+            if worker.stuck:
+                worker.end_stuck()
+            elif self._hangs(post):
+                wake_server()  # should it be the one that was stopped, nobody's end is heard of
                 worker.declare_stuck(
                     f"hung: no progress for {post.beats.still_s:.0f} s "
                     f"in phase {post.row.phase.name.lower()}"
                 )
-            if post.role == "learner" and post.row.phase is not Phase.BOOT and not self._lock_step:
+            if post.role == "learner" and post.row.phase is not Phase.BOOT and not self._coupled:
                 absent = post.turns.exceeds(ABSENT_AFTER_S, ABSENT_GAPS)
                 self._arena.control.set_alive(post.rank, post.has_begun and not absent)
 

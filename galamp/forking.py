@@ -10,7 +10,9 @@ while the supervisor does.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import tempfile
 from typing import Final
 
@@ -45,6 +47,16 @@ def settle_libraries() -> None:
     for name in ALLOCATOR_VARIABLES:
         os.environ.setdefault(name, str(2**30))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def wake_server() -> None:
+    """Have the server go on, should somebody have stopped it: who asks it would wait for ever."""
+    import multiprocessing.forkserver
+
+    pid = multiprocessing.forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 def start_server() -> None:

@@ -13,7 +13,6 @@ before, and its counters, which stand in shared memory; then it goes on as if no
 
 from __future__ import annotations
 
-import contextlib
 import time
 from dataclasses import dataclass
 
@@ -36,12 +35,10 @@ from galamp.metrics import MetricsBoard, Phase
 from galamp.models import build_model
 from galamp.rollouts import LearnerPort, RingWake, RolloutShape
 from galamp.shm import SharedArrays, Wakeup
-from galamp.state import FINAL, STATE_COUNTERS, State, StateSlots
+from galamp.state import FINAL, SAVE_EVERY_TURNS, STATE_COUNTERS, State, StateSlots
 
 SAVE_EVERY_S = 1.0
 """So old at most is the optimiser's state that the successor of a killed learner starts with."""
-SAVE_EVERY_TURNS = 32
-"""The same in lock-step, where all step back to a turn that everyone has saved."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +72,14 @@ def main(task: LearnerTask) -> None:
     if task.device != "cpu":
         torch.cuda.set_device(task.device)
     learner = Learner(task)
-    with contextlib.suppress(StopRun):
+    whole = True
+    try:
         learner.run()
-    learner.save(FINAL)
+    except StopRun:
+        # In the middle of a turn; in lock-step what was saved after whole turns is worth more.
+        whole = not task.gossip.coupled
+    if whole:
+        learner.save(FINAL)
     learner.metrics["done"] = 1
 
 
@@ -198,7 +200,7 @@ class Learner:
         asked = save_id != self._saved_id and at_turn != NEVER and turns >= at_turn
         now_s = time.monotonic()
         due = now_s - self._saved_s > SAVE_EVERY_S
-        if self.task.gossip.lock_step:
+        if self.task.gossip.coupled:
             due = turns % SAVE_EVERY_TURNS == 0
         if asked or due:
             self._saved_id = save_id if asked else self._saved_id
@@ -232,7 +234,7 @@ class Learner:
         everyone goes back to the turn of the saved state, to do again what came after it.
         """
         self.metrics["staleness"] = 0
-        if self.task.gossip.lock_step:
+        if self.task.gossip.coupled:
             for name in ("turns", "rounds", "updates"):
                 self.metrics[name] = state.counters[name]
             return

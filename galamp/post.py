@@ -16,6 +16,8 @@ from galamp.budget import Budget, Loss
 from galamp.metrics import MetricsRow, Phase
 from galamp.worker import Context, Worker, WorkerFailure, WorkerSpec
 
+KILL_WAIT_S = 5.0
+"""Whom the kernel has not ended so long after a kill, it will not: it waits for a disk, say."""
 LONGEST_STEP_S = 0.2
 """A gap in the supervisor's own time counts for so much at most."""
 LEAST_HABIT_S = 0.05
@@ -79,8 +81,8 @@ class Post:
 
     @property
     def work(self) -> int:
-        """What its lives have done together: turns of a learner, agent steps of a simulator."""
-        return self.row["turns" if self.role == "learner" else "agent_steps"]
+        """What its lives have done together, in agent steps: a number that never falls."""
+        return self.row["agent_steps"]
 
     @property
     def has_worked(self) -> bool:
@@ -97,6 +99,11 @@ class Post:
         """Whether somebody is here, or is to come."""
         return not self.given_up and (self.worker is not None or self.due_s is not None)
 
+    @property
+    def beyond_reach(self) -> bool:
+        """Whether somebody is here whom not even the kernel can end, as while a disk hangs."""
+        return self.worker is not None and self.worker.stuck_s > KILL_WAIT_S
+
     def fill(self, context: Context) -> None:
         """Begin the present life.
 
@@ -105,7 +112,7 @@ class Post:
         """
         self.due_s = None
         self.row.vacate()
-        self._announce()
+        self.announce()
         self._at_birth = self.work
         self.beats = Watch(lambda: self.row["beat"], self.beats.usual_s)
         self.turns = Watch(lambda: self.row["turns"], self.turns.usual_s)
@@ -158,14 +165,14 @@ class Post:
             return self._arena.learner(self.rank, self.life)
         return self._arena.simulator(self.rank, self.number, self.life)
 
-    def _announce(self) -> None:
+    def announce(self) -> None:
         """Tell the others who is about to live here; a learner counts once it has come up."""
         control = self._arena.control
         if self.number is None:
             control.set_incarnation(self.rank, self.life)
             # In lock-step all begin anew together, and wait for one another from the start.
-            in_step = self._arena.plan.config.gossip.lock_step
-            control.set_alive(self.rank, in_step or self.life == 0)
+            together = self._arena.plan.config.gossip.coupled
+            control.set_alive(self.rank, together or self.life == 0)
         else:
             index = self._arena.simulator_index(self.rank, self.number)
             control.set_simulator_life(index, self.life)

@@ -12,8 +12,8 @@ import time
 from collections.abc import Sequence
 
 from galamp.crew import Crew
-from galamp.post import Post
-from galamp.state import StateSlots
+from galamp.post import KILL_WAIT_S, Post
+from galamp.state import StateSlots, common_state
 from galamp.worker import WorkerFailure
 
 
@@ -24,12 +24,14 @@ class Regroup:
         self.cause: WorkerFailure | None = None
         """Why they are being called back, or were the last time."""
         self._crew, self._states = crew, states
-        self._under_way, self._delay_s = False, 0.0
+        self._under_way, self._delay_s, self._since_s = False, 0.0, 0.0
 
     def begin(self, cause: WorkerFailure, delay_s: float) -> None:
         """End all learners, to start them anew so long after."""
         self.cause, self._under_way, self._delay_s = cause, True, delay_s
+        self._since_s = time.monotonic()
         for post in self._crew.learners:
+            post.due_s = None
             if post.worker is not None:
                 post.worker.kill()
 
@@ -42,18 +44,20 @@ class Regroup:
         """Whether all learners are gone."""
         return self._under_way and all(post.worker is None for post in self._crew.learners)
 
+    @property
+    def overdue(self) -> bool:
+        """Whether somebody cannot be ended, so that there is no going back."""
+        return self._under_way and time.monotonic() - self._since_s > KILL_WAIT_S
+
     def finish(self) -> int | None:
         """Go back to the newest turn that all have saved; returns it, or None if there is none."""
         self._under_way = False
         turn = common_state(self._states)
         if turn is not None:
-            for states, post in zip(self._states, self._crew.learners, strict=True):
+            for states in self._states:
                 states.step_back(turn)
-                post.due_s = time.monotonic() + self._delay_s
+            due_s = time.monotonic() + self._delay_s
+            for post in self._crew.learners:  # all are known to all before the first one begins
+                post.announce()
+                post.due_s = due_s
         return turn
-
-
-def common_state(states: Sequence[StateSlots]) -> int | None:
-    """Return the newest turn of which everyone has a whole state; None if there is none."""
-    turns = [set(each.kept()) for each in states]
-    return max(set.intersection(*turns), default=None)

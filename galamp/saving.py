@@ -9,6 +9,7 @@ a slow one stops nobody.
 from __future__ import annotations
 
 import contextlib
+import errno
 import threading
 import time
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from galamp.errors import CheckpointError, GalampError
 from galamp.gossip.slots import Header
 from galamp.parameters import Span
 from galamp.snapshot import EPISODES_IN_MEAN
-from galamp.state import State
+from galamp.state import SAVE_EVERY_TURNS, STATE_COUNTERS, State, common_state
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, CheckpointNotWritten, Identity, LearnerState
 
@@ -75,17 +76,18 @@ class Saver:
         if self.busy:
             return
         at_turn = 0
-        if self._arena.plan.config.gossip.lock_step:
-            at_turn = common_turn(self._arena)
+        if self._arena.plan.config.gossip.coupled:
+            # After a turn in which all save anyway: so what they keep is always of the same turns.
+            at_turn = -(-common_turn(self._arena) // SAVE_EVERY_TURNS) * SAVE_EVERY_TURNS
         self._wanted = self._arena.control.request_save(at_turn)
 
     def poll(self, progress: Callable[[], dict[str, Any]]) -> None:
         """Once every learner has answered, gather their states and start to write."""
         if self._wanted is None:
             return
-        found = [states.restore() for states in self._arena.states]
-        if any(self._is_awaited(rank, f) for rank, f in enumerate(found)):
+        if any(map(self._is_awaited, range(self._arena.count))):
             return
+        found = [states.restore() for states in self._arena.states]
         self._wanted = None
         if self._torn(found):
             self.request()  # one has saved anew meanwhile: in lock-step all are saved in one turn
@@ -94,14 +96,16 @@ class Saver:
         self._writer = threading.Thread(target=self._write, args=(checkpoint,), daemon=True)
         self._writer.start()
 
-    def _is_awaited(self, rank: int, found: tuple[State, Header] | None) -> bool:
+    def _is_awaited(self, rank: int) -> bool:
         """Whether learner `rank` has still to answer; of one that is dead the last state is taken.
 
         It has one: without its first state a run does not go on.
         """
         assert self._wanted is not None
-        answered = found is not None and found[1].version >= self._wanted
-        return not answered and (found is None or self._arena.control.alive(rank))
+        found = self._arena.states[rank].look()
+        if found is not None and found.header.version >= self._wanted:
+            return False
+        return found is None or self._arena.control.alive(rank)
 
     def finish(
         self, progress: dict[str, Any], deadline_s: float, give_up: Callable[[], bool]
@@ -110,7 +114,13 @@ class Saver:
         self._wanted = None
         until_s = time.monotonic() + deadline_s
         self._wait(until_s, give_up)
+        if self._writer is not None and self._writer.is_alive():
+            self._tell("no last checkpoint: the disk has not taken the one before it yet")
+            return
         found = [states.restore() for states in self._arena.states]
+        if self._torn(found) and (turn := common_state(self._arena.states)) is not None:
+            self._tell(f"the last checkpoint is of turn {turn:,}, the last that all have saved")
+            found = [states.restore(turn) for states in self._arena.states]
         states = [f[0] for f in found if f is not None]
         if len(states) < len(found):
             self._tell("no checkpoint: a learner never got as far as its first state")
@@ -118,6 +128,9 @@ class Saver:
         if self._torn(found):
             self._tell("no last checkpoint: in lock-step it has to be of one turn of all learners")
             return
+        if not self._arena.plan.config.gossip.coupled:
+            # One that died just now has saved less than it did.
+            states = [state._replace(counters=self._counted(r)) for r, state in enumerate(states)]
         self.last = self._gather(states, progress)
         self._writer = threading.Thread(target=self._write, args=(self.last,), daemon=True)
         self._writer.start()
@@ -125,10 +138,15 @@ class Saver:
         if self._writer.is_alive():
             self._tell("the last checkpoint was not written in time; an earlier one is whole")
 
+    def _counted(self, rank: int) -> dict[str, int]:
+        """Return the counters of learner `rank` as they stand in its row."""
+        row = self._arena.board.learner(rank)
+        return {name: row[name] for name in STATE_COUNTERS}
+
     def _torn(self, found: list[tuple[State, Header] | None]) -> bool:
         """Whether the learners, who go in lock-step, were saved in different turns."""
         turns = {f[1].round for f in found if f is not None}
-        return self._arena.plan.config.gossip.lock_step and len(turns) > 1
+        return self._arena.plan.config.gossip.coupled and len(turns) > 1
 
     def _wait(self, until_s: float, give_up: Callable[[], bool]) -> None:
         """Wait for the writer thread until the deadline, or until the user will not."""
@@ -168,7 +186,9 @@ class Saver:
         """
         try:
             return checkpoints.save(self._folder, checkpoint)
-        except CheckpointNotWritten:
+        except CheckpointNotWritten as error:
+            if getattr(error.__cause__, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
+                raise
             protect = {self._best_path} if self._best_path else set()
             checkpoints.prune(self._folder, LEAST_KEPT, protect)
             return checkpoints.save(self._folder, checkpoint)
@@ -185,7 +205,7 @@ def full_score(checkpoint: Checkpoint) -> float | None:
 def common_turn(arena: Arena) -> int:
     """Return a turn that no learner has reached yet, for all to act in the same one."""
     most = max(row["turns"] for row in arena.board.learners())
-    return most + arena.count + 2
+    return most + 2
 
 
 def learner_state(rank: int, state: State, layout: tuple[Span, ...]) -> LearnerState:

@@ -48,6 +48,11 @@ class Signals:
         """Whether a signal waits to be taken."""
         return bool(self._noted)
 
+    @property
+    def waiting(self) -> int:
+        """How many signals wait to be taken."""
+        return len(self._noted)
+
     def take(self) -> int | None:
         """Return the oldest signal that was not taken yet."""
         return self._noted.pop(0) if self._noted else None

@@ -10,7 +10,7 @@ A pair of versioned slots per learner: its flat tensors one behind the other (th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +31,9 @@ FINAL = 2**40
 """The save id under which a learner leaves its last state."""
 
 READ_TRIES = 5
+
+SAVE_EVERY_TURNS = 32
+"""In lock-step everyone saves after the same turns, so that all can go back to one of them."""
 
 Sizes = Mapping[str, int]
 """Numbers of elements of the algorithm's state tensors, in order."""
@@ -75,18 +78,21 @@ class StateSlots(VersionedSlots):
             version=save_id,
         )
 
-    def restore(self) -> tuple[State, Header] | None:
-        """Return the newest whole state; None if there is none."""
-        parts: list[State] = []
+    def restore(self, turn: int | None = None) -> tuple[State, Header] | None:
+        """Return the newest whole state, or that of `turn`; None if there is none."""
         for _ in range(READ_TRIES):
-            parts.clear()
-            header = self.read(lambda slot: parts.append(self._get(slot)))
-            header = header or self.read(
-                lambda slot: parts.append(self._get(slot)), self.published - 1
-            )
-            if header is not None:
-                return parts[-1], header
+            newest = self.published
+            numbers = (newest, newest - 1) if turn is None else (self.kept().get(turn, 0),)
+            for number in numbers:
+                found = self._copy(number)
+                if found is not None:
+                    return found
         return None
+
+    def _copy(self, number: int) -> tuple[State, Header] | None:
+        parts: list[State] = []
+        header = self.read(lambda slot: parts.append(self._get(slot)), number)
+        return None if header is None else (parts[-1], header)
 
     def kept(self) -> dict[int, int]:
         """Return the states that are whole: turn of the learner -> publication number."""
@@ -96,10 +102,10 @@ class StateSlots(VersionedSlots):
 
     def step_back(self, turn: int) -> None:
         """Make the state of `turn`, one of those kept, the newest; while its writer is dead."""
-        parts: list[State] = []
-        header = self.read(lambda slot: parts.append(self._get(slot)), self.kept()[turn])
-        assert header is not None, "somebody writes while the learner is dead"
-        self.save(parts[-1], save_id=header.version, incarnation=header.incarnation)
+        found = self.restore(turn)
+        assert found is not None, "somebody writes while the learner is dead"
+        state, header = found
+        self.save(state, save_id=header.version, incarnation=header.incarnation)
 
     def _put(self, slot: int, state: State) -> None:
         at = 0
@@ -120,3 +126,9 @@ class StateSlots(VersionedSlots):
         *counters, length = self._counters[slot].tolist()
         values = dict(zip(STATE_COUNTERS, counters, strict=True))
         return State(tensors, values, self._generator[slot, :length].copy())
+
+
+def common_state(states: Sequence[StateSlots]) -> int | None:
+    """Return the newest turn of which everyone has a whole state; None if there is none."""
+    turns = [set(each.kept()) for each in states]
+    return max(set.intersection(*turns), default=None)

@@ -80,6 +80,7 @@ class Supervisor:
         self.door, self._signals = door, signals
         self.crew = Crew(arena)
         self._regroup = Regroup(self.crew, arena.states)
+        self._coupled = arena.plan.config.gossip.coupled
         self._report = arena.plan.config.report
         self._failure: WorkerFailure | None = None
         self._stopped_by: int | None = None
@@ -94,7 +95,7 @@ class Supervisor:
         try:
             self._start()
             self._take_signals()
-            while not self._at_once and self.crew.learning:
+            while not self._at_once and self.crew.learning and not self._overdue:
                 self.crew.wait()
                 self._take_signals()
                 self._answer()
@@ -151,12 +152,12 @@ class Supervisor:
                 self._mark(post, WorkerState.STARTING)
             else:
                 self._lose(post, failure)
-        if self._regroup.ready and self._stopping_since_s is None:
+        if self._stopping_since_s is None:
             self._step_back()
 
     def _restart(self) -> None:
         """Begin the lives that are due."""
-        for post, failure in self.crew.start_due(time.monotonic()):
+        for post, failure in self.crew.start_due(time.monotonic(), lambda: self._signals.pending):
             assert failure is not None
             self._lose(post, failure)
 
@@ -174,7 +175,7 @@ class Supervisor:
             return
         self._mark(post, WorkerState.STARTING)
         self.recorder.restarts += 1
-        if post.role == "learner" and self.arena.plan.config.gossip.lock_step:
+        if post.role == "learner" and self._coupled:
             self._regroup.begin(failure, delay_s)
             return
         post.due_s = time.monotonic() + delay_s
@@ -183,12 +184,14 @@ class Supervisor:
 
     def _step_back(self) -> None:
         """In lock-step, once all learners are gone: start them anew from one turn."""
-        turn = self._regroup.finish()
-        assert self._regroup.cause is not None
+        cause = self._regroup.cause
+        if cause is None or not (self._regroup.ready or self._regroup.overdue):
+            return
+        turn = self._regroup.finish() if self._regroup.ready else None
         if turn is None:
-            self._fail(self._regroup.cause)
+            self._fail(cause)
         else:
-            self.recorder.tell(f"{self._regroup.cause}: all learners go back to turn {turn:,}")
+            self.recorder.tell(f"{cause}: all learners go back to turn {turn:,}")
 
     def _is_fatal(self, post: Post) -> bool:
         """Whether starting anew is no cure, as nothing was ever done there, or is not wanted."""
@@ -204,8 +207,8 @@ class Supervisor:
             learner.give_up()
         if learner.given_up:
             self.saver.leave_out(post.rank)
-        lock_step = self.arena.plan.config.gossip.lock_step and learner.given_up
-        if lock_step or not any(each.staffed for each in self.crew.learners):
+        left = any(each.staffed for each in self.crew.learners)
+        if not left or (self._coupled and learner.given_up):
             self._fail(failure)
 
     def _mark(self, post: Post, state: WorkerState) -> None:
@@ -235,8 +238,13 @@ class Supervisor:
             self._stopping_since_s = time.monotonic()
             self.recorder.status = "stopping"
             self.crew.call_off()
-            lock_step = self.arena.plan.config.gossip.lock_step
-            self.arena.control.stop_turn = common_turn(self.arena) if lock_step else 0
+            self.arena.control.stop_turn = common_turn(self.arena) if self._coupled else 0
+
+    @property
+    def _overdue(self) -> bool:
+        """Whether a stop has taken too long: somebody cannot be ended, and is not waited for."""
+        since_s = self._stopping_since_s
+        return since_s is not None and time.monotonic() - since_s > KILL_AFTER_S + LEAVE_S
 
     def _hurry(self) -> None:
         """Be less patient the longer a stop takes."""
@@ -279,8 +287,10 @@ class Supervisor:
         recorder = self.recorder
         recorder.read()
         if not self._at_once:
+            # Of a run that has ended by itself, the first signal asks for no more than this.
+            patient = self._stopped_by is None
             self.saver.finish(
-                recorder.progress(), LAST_SAVE_S, give_up=lambda: self._signals.pending
+                recorder.progress(), LAST_SAVE_S, lambda: self._signals.waiting > patient
             )
         recorder.status, code, scale_to = "finished", EXIT_OK, None
         if self._failure is not None:

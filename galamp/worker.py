@@ -32,7 +32,7 @@ from setproctitle import setproctitle
 
 from galamp import crashpoints
 from galamp.errors import EXIT_FAILURE, EXIT_OK, GalampError, StopRun
-from galamp.forking import SERVER
+from galamp.forking import SERVER, wake_server
 
 SUPERVISED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """Signals that only the supervisor answers, even when the terminal sends them to all."""
@@ -43,6 +43,8 @@ STACK_SIGNAL = signal.SIGUSR1
 UNKNOWN_TO_SERVER = 255
 """The exit code that the standard library makes up for a child whose server is no more."""
 
+STACKS_S = 0.3
+"""A hung child has so long to write down its stacks."""
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 OUT_OF_MEMORY_SCORES = {"simulator": 500, "learner": 300}
 """Whom the kernel ends first where memory runs out: who is missed least, never the supervisor."""
@@ -105,11 +107,13 @@ class Worker:
             target=worker_main, args=(spec, Parcel(task)), name=f"galamp: {spec.title}"
         )
         self._stuck: str | None = None
+        self._stuck_since_s = 0.0
 
     def start(self) -> None:
         """Spawn the child; signals sent meanwhile arrive afterwards."""
         # The tracker lifts the mask on SIGINT and SIGTERM when it starts: let it do so first.
         multiprocessing.resource_tracker.ensure_running()
+        wake_server()
         with blocked_signals():
             self._process.start()
 
@@ -134,15 +138,24 @@ class Worker:
 
     @property
     def stuck(self) -> bool:
-        """Whether the child was ended because it hung."""
+        """Whether the child hung, and was or is to be ended for it."""
         return self._stuck is not None
 
+    @property
+    def stuck_s(self) -> float:
+        """How long it has been known to hang."""
+        return time.monotonic() - self._stuck_since_s if self.stuck else 0.0
+
     def declare_stuck(self, cause: str) -> None:
-        """Have a hung child leave its stacks in its log, then end it."""
-        self._stuck = cause
-        os.kill(self.pid, STACK_SIGNAL)
-        self._process.join(0.3)
-        self.kill()
+        """Have a hung child leave its stacks in its log; `end_stuck` then ends it."""
+        self._stuck, self._stuck_since_s = cause, time.monotonic()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, STACK_SIGNAL)
+
+    def end_stuck(self) -> None:
+        """End a hung child, once it has had time to leave its stacks."""
+        if self.stuck_s > STACKS_S:
+            self.kill()
 
     def kill(self) -> None:
         """End the child now."""
@@ -293,9 +306,14 @@ def _write_report(spec: WorkerSpec, error: Exception) -> None:
     known = isinstance(error, GalampError)
     cause = f"failed: {error}" if known else f"raised {type(error).__name__}: {error}"
     details = "".join(traceback.format_exception(error))
-    sys.stderr.write(details)
+    with contextlib.suppress(OSError):  # a full disk must not change how the child ends
+        told = {"cause": cause, "details": details, "deliberate": known, "time": time.time()}
+        _leave_report(spec, told)
+
+
+def _leave_report(spec: WorkerSpec, report: dict[str, Any]) -> None:
+    sys.stderr.write(str(report["details"]))
     sys.stderr.flush()
-    report = {"cause": cause, "details": details, "deliberate": known, "time": time.time()}
     path = spec.report(os.getpid())
     draft = path.with_suffix(".tmp")
     draft.write_text(json.dumps(report))

@@ -11,8 +11,10 @@ from typing import Any, cast
 import pytest
 
 from galamp.crew import Crew
-from galamp.post import LONGEST_STEP_S, Post, Watch
-from galamp.worker import _is_over
+from galamp.post import KILL_WAIT_S, LONGEST_STEP_S, Post, Watch
+from galamp.regroup import Regroup
+from galamp.supervisor import KILL_AFTER_S, LEAVE_S, Supervisor
+from galamp.worker import WorkerFailure, _is_over
 from tests.engine import wait_for
 
 
@@ -103,12 +105,12 @@ def test_an_outlier_is_forgotten() -> None:
 
 def test_a_new_life_counts_once_it_has_worked() -> None:
     post = object.__new__(Post)
-    post.role, post.row = "learner", cast(Any, {"turns": 5})
+    post.role, post.row = "learner", cast(Any, {"agent_steps": 5})
     post.life, post._at_birth = 0, 5
     assert post.has_begun, "nobody goes on without those who are yet to begin"
     post.life = 1
     assert not post.has_begun
-    post.row["turns"] = 6
+    post.row["agent_steps"] = 6
     assert post.has_begun
 
 
@@ -136,7 +138,7 @@ def test_a_process_lives_as_long_as_any_thread_of_it() -> None:
 class Immortal:
     """Stands for a process that the kernel cannot end: it waits for a disk for ever."""
 
-    running, stuck, killed = True, True, 0
+    running, stuck, stuck_s, killed = True, True, 0.0, 0
 
     def kill(self) -> None:
         self.killed += 1
@@ -153,7 +155,7 @@ def crew(monkeypatch: pytest.MonkeyPatch) -> Crew:
     crew = object.__new__(Crew)
     posts: list[Any] = [object.__new__(Post), object.__new__(Post)]
     for post in posts:
-        post.worker, post.due_s = Immortal(), None
+        post.worker, post.due_s, post.given_up = Immortal(), None, False
     crew.learners, crew.simulators = cast(list[Post], posts[:1]), cast(list[Post], posts[1:])
     return crew
 
@@ -169,3 +171,28 @@ def test_the_end_does_not_wait_for_who_cannot_be_ended(crew: Crew) -> None:
     crew.end(0.1)
     assert time.monotonic() - began_s < 2.0
     assert [cast(Any, post.worker).killed for post in crew.posts] == [1, 1]
+
+
+def test_a_run_does_not_wait_for_its_last_learner_if_that_cannot_be_ended(crew: Crew) -> None:
+    assert crew.learning
+    cast(Any, crew.learners[0].worker).stuck_s = KILL_WAIT_S + 0.1
+    assert not crew.learning
+
+
+def test_a_stop_does_not_wait_for_who_cannot_be_ended() -> None:
+    supervisor = object.__new__(Supervisor)
+    supervisor._stopping_since_s = None
+    assert not supervisor._overdue
+    supervisor._stopping_since_s = time.monotonic() - KILL_AFTER_S
+    assert not supervisor._overdue
+    supervisor._stopping_since_s -= LEAVE_S + 0.1
+    assert supervisor._overdue
+
+
+def test_in_lock_step_nobody_waits_for_ever_for_all_to_come_back(crew: Crew) -> None:
+    regroup = Regroup(crew, [])
+    regroup.begin(WorkerFailure("learner 0", "was ended by SIGKILL"), 0.0)
+    assert not regroup.ready
+    assert not regroup.overdue
+    regroup._since_s -= KILL_WAIT_S
+    assert regroup.overdue

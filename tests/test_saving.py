@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -31,7 +33,8 @@ def test_a_disk_with_room_for_a_few_always_has_the_newest(
 
     def on_a_small_disk(folder: Path, content: Checkpoint) -> Path:
         if folder.exists() and len(whole(folder)) >= room:
-            raise CheckpointNotWritten("no space left on device")
+            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise CheckpointNotWritten("no space left on device") from full
         return save(folder, content)
 
     monkeypatch.setattr(checkpoints, "save", on_a_small_disk)
