@@ -118,6 +118,7 @@ class Session:
         self._companions = companions
         self._ground, self._folder = ground, folder
         self._display, self._door, self._signals = display, door, signals
+        self._has_begun = False
 
     def run(self, course: Course, former: Former | None) -> Outcome:
         """Train until the run ends.
@@ -147,12 +148,26 @@ class Session:
         if former is not None:
             take_over(states, former, arena, recorder, folder)
             saver.go_on()
-        folder.write_config(_stored_config(plan, arena))
+        self._store_config(plan, arena)
         _tell_choices(plan, recorder)
         share_bytes = arena.arrays.size_bytes // arena.count
         self._door.begin(arena.count, lambda count: self._allow(plan, share_bytes, count))
         gc.freeze()
         return Started(number, began_s, course, arena, recorder, saver)
+
+    def _store_config(self, plan: Plan, arena: Arena) -> None:
+        """Write config.json: without it no run begins, but one that has begun goes on.
+
+        Raises:
+            UserError: the disk refuses, at the first start.
+        """
+        try:
+            self._folder.write_config(_stored_config(plan, arena))
+        except UserError as error:
+            if not self._has_begun:
+                raise
+            complain(f"{error}; it still tells of the former start")
+        self._has_begun = True
 
     def _supervise(self, started: Started) -> RunResult:
         return Supervisor(
