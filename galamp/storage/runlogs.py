@@ -114,7 +114,7 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
 def last_row(path: Path) -> dict[str, Any]:
     """Return the last whole row of metrics.jsonl, from its end; nothing where there is none."""
     try:
-        with open(path, "rb") as file:
+        with open_plain(path) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
             lines = file.read(TAIL_BYTES).splitlines(keepends=True)
     except OSError:
