@@ -29,7 +29,7 @@ from galamp.former import Former, load_former
 from galamp.gossip.topologies import FILE, make_topology
 from galamp.gossip.topologies.base import Topology
 from galamp.plan import Machine, Plan, lacks_bf16, make_plan, with_learners
-from galamp.recorder import Recorder
+from galamp.recorder import Losses, Recorder
 from galamp.remote.door import Door
 from galamp.resuming import first_entry, graph_file, states_for, take_over
 from galamp.saving import Saver
@@ -119,6 +119,7 @@ class Session:
         self._ground, self._folder = ground, folder
         self._display, self._door, self._signals = display, door, signals
         self._has_begun = False
+        self._losses = Losses()
 
     def run(self, course: Course, former: Former | None) -> Outcome:
         """Train until the run ends.
@@ -144,6 +145,7 @@ class Session:
         states = states_for(arena, former, number) if former else []
         history = _history(arena, folder, states, done["wall_s"], number)
         recorder = Recorder(arena, folder, metrics, ConsensusMonitor(arena, history))
+        recorder.losses = self._losses
         saver = Saver(arena, ground.identity, folder.checkpoints, recorder.tell)
         if former is not None:
             take_over(states, former, arena, recorder, folder)
