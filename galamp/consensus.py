@@ -245,6 +245,8 @@ class History:
             self._lives[rank] = publication.incarnation
             self._certificate.lose(rank, number)
             self._lines.append(Lost(rank, number).as_dict())
+            if self._theory is not None:
+                self._theory.lose(publication)
 
     def _flush(self) -> None:
         """Write, or keep for the next time what the disk refused; too much of it makes a gap."""
@@ -277,10 +279,27 @@ class TheoreticalRadius:
 
     def take(self, publication: Publication) -> None:
         """Take in an update; a round counts once all learners have gone past it."""
-        learner, round_ = publication.learner, publication.round
-        lengths = self._rounds.setdefault(round_, np.zeros(self._learners))
-        lengths[learner] += publication.length
-        self._latest[learner] = round_
+        self._lengths(publication)[publication.learner] += publication.length
+        self._advance(publication)
+
+    def lose(self, publication: Publication) -> None:
+        """Note an update of which not all is known, as it follows a gap or begins a new life.
+
+        Its round does not count. A life may begin in a round that a former life was past already,
+        as in lock-step all go back together: what is done anew must not be added to that.
+        """
+        for round_, lengths in self._rounds.items():
+            if round_ > publication.round:
+                lengths[publication.learner] = 0.0
+        self._lengths(publication)[publication.learner] = np.nan
+        self._advance(publication)
+
+    def _lengths(self, publication: Publication) -> npt.NDArray[np.float64]:
+        return self._rounds.setdefault(publication.round, np.zeros(self._learners))
+
+    def _advance(self, publication: Publication) -> None:
+        self._latest[publication.learner] = publication.round
         for past in [each for each in self._rounds if each < min(self._latest)]:
             rms = float(np.sqrt(np.mean(self._rounds.pop(past) ** 2)))
-            self._greatest = max(self._greatest, rms)
+            if math.isfinite(rms):
+                self._greatest = max(self._greatest, rms)

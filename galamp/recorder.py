@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,19 @@ def shares_of(spent: npt.NDArray[np.float64]) -> dict[str, float]:
     return {name: float(s / total) for name, s in named.items()} if total > 0 else {}
 
 
+@dataclass
+class Losses:
+    """What became of processes that were lost, over all starts of a session.
+
+    Attributes:
+        restarts: times that one was started anew.
+        given_up: those that were not, in the start in which they were lost.
+    """
+
+    restarts: int = 0
+    given_up: list[str] = field(default_factory=list)
+
+
 class Recorder:
     """Reads the board and turns it into snapshots, rows and files."""
 
@@ -95,9 +109,7 @@ class Recorder:
         self._lengths: deque[int] = deque(maxlen=EPISODES_IN_MEAN)
         self.episodes = 0
         self.best: float | None = None
-        self.restarts = 0
-        self.given_up: list[str] = []
-        """Processes that will not be started any more."""
+        self.losses = Losses()
         self._curve: list[tuple[int, float]] = []
         self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
         env_id, now = arena.environment.env_id, time.time()
@@ -212,7 +224,7 @@ class Recorder:
             losses=mean_of([reading.row.gauges() for reading in self.learners]),
             consensus=self._consensus.reading,
             events=tuple(self._events),
-            restarts=self.restarts,
+            restarts=self.losses.restarts,
         )
 
     def _episode(self, rank: int, score: float, length: int, lane: int, ended: float) -> None:

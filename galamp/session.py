@@ -29,7 +29,7 @@ from galamp.former import Former, load_former
 from galamp.gossip.topologies import FILE, make_topology
 from galamp.gossip.topologies.base import Topology
 from galamp.plan import Machine, Plan, lacks_bf16, make_plan, with_learners
-from galamp.recorder import Recorder
+from galamp.recorder import Losses, Recorder
 from galamp.remote.door import Door
 from galamp.resuming import first_entry, graph_file, states_for, take_over
 from galamp.saving import Saver
@@ -118,6 +118,8 @@ class Session:
         self._companions = companions
         self._ground, self._folder = ground, folder
         self._display, self._door, self._signals = display, door, signals
+        self._has_begun = False
+        self._losses = Losses()
 
     def run(self, course: Course, former: Former | None) -> Outcome:
         """Train until the run ends.
@@ -143,16 +145,31 @@ class Session:
         states = states_for(arena, former, number) if former else []
         history = _history(arena, folder, states, done["wall_s"], number)
         recorder = Recorder(arena, folder, metrics, ConsensusMonitor(arena, history))
+        recorder.losses = self._losses
         saver = Saver(arena, ground.identity, folder.checkpoints, recorder.tell)
         if former is not None:
             take_over(states, former, arena, recorder, folder)
             saver.go_on()
-        folder.write_config(_stored_config(plan, arena))
+        self._store_config(plan, arena)
         _tell_choices(plan, recorder)
         share_bytes = arena.arrays.size_bytes // arena.count
         self._door.begin(arena.count, lambda count: self._allow(plan, share_bytes, count))
         gc.freeze()
         return Started(number, began_s, course, arena, recorder, saver)
+
+    def _store_config(self, plan: Plan, arena: Arena) -> None:
+        """Write config.json: without it no run begins, but one that has begun goes on.
+
+        Raises:
+            UserError: the disk refuses, at the first start.
+        """
+        try:
+            self._folder.write_config(_stored_config(plan, arena))
+        except UserError as error:
+            if not self._has_begun:
+                raise
+            complain(f"{error}; it still tells of the former start")
+        self._has_begun = True
 
     def _supervise(self, started: Started) -> RunResult:
         return Supervisor(

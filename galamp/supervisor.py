@@ -174,7 +174,7 @@ class Supervisor:
             self._give_up(post, failure)
             return
         self._mark(post, WorkerState.STARTING)
-        self.recorder.restarts += 1
+        self.recorder.losses.restarts += 1
         if post.role == "learner" and self._coupled:
             self._regroup.begin(failure, delay_s)
             return
@@ -200,7 +200,7 @@ class Supervisor:
     def _give_up(self, post: Post, failure: WorkerFailure) -> None:
         """Go on without it; a learner without simulators leaves, and without learners all do."""
         post.given_up = True
-        self.recorder.given_up.append(post.title)
+        self.recorder.losses.given_up.append(post.title)
         self.recorder.tell(f"{failure}: given up, too often or always at the same place")
         learner = self.crew.learners[post.rank]
         if not any(each.staffed for each in self.crew.simulators_of(post.rank)):

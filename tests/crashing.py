@@ -100,17 +100,26 @@ def poisoned() -> Failing:
     return Poisoned()
 
 
-class Picky(Failing):
-    """Cannot stand to be in the first simulator of learner 0."""
-
-    def __init__(self) -> None:
-        with open("/proc/self/cmdline", "rb") as file:
-            first = file.read().startswith(b"galamp: simulator 0.0")
-        super().__init__(_raise if first else lambda: None)
+def _is_in(title: str) -> bool:
+    """Whether this process has a title that begins so."""
+    with open("/proc/self/cmdline", "rb") as file:
+        return file.read().startswith(f"galamp: {title}".encode())
 
 
 def picky() -> Failing:
-    return Picky()
+    """Cannot stand to be in the first simulator of learner 0."""
+    return Failing(_raise if _is_in("simulator 0.0") else lambda: None)
+
+
+def stumbling() -> Failing:
+    """Fails once, in the first simulator of learner 1."""
+    return Failing(_only_once(_raise) if _is_in("simulator 1.0") else lambda: None)
+
+
+def dozing() -> Failing:
+    """Is late once, in the first simulator of learner 1, for longer than that has patience."""
+    late = _only_once(lambda: time.sleep(2.0))
+    return Failing(late if _is_in("simulator 1.0") else lambda: None)
 
 
 def healthy() -> Failing:
@@ -119,7 +128,6 @@ def healthy() -> Failing:
 
 def unmakeable() -> Failing:
     """Succeeds in the preflight, which makes one, and fails in the simulators."""
-    with open("/proc/self/cmdline", "rb") as file:
-        if file.read().startswith(b"galamp: simulator"):
-            raise OSError("no such file: level.dat")
+    if _is_in("simulator"):
+        raise OSError("no such file: level.dat")
     return healthy()

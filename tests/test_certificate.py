@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from galamp import consensus
 from galamp.config import GossipConfig
-from galamp.consensus import History
+from galamp.consensus import History, TheoreticalRadius
 from galamp.control import ControlBlock
 from galamp.gossip.certificate import LEAVING, Certificate
 from galamp.gossip.exchange import Exchange, exchange_specs
@@ -361,6 +362,23 @@ def test_lock_step_stays_in_the_ball_of_theory(tmp_path: Path, name: str) -> Non
     assert world.check()
     assert world.history.radius is not None
     assert world.history.radius == pytest.approx((factor + 1) * max(closed[:-1]), rel=1e-4)
+
+
+def test_rounds_done_anew_in_lock_step_are_not_added_to() -> None:
+    theory = TheoreticalRadius(make_topology("ring", 2))
+
+    def update(learner: int, round_: int, life: int) -> Publication:
+        return Publication(learner, 2 * round_ + life, round_, 0, life, 1.0, 1.0, ())
+
+    for round_, learner in itertools.product(range(6), range(2)):
+        theory.take(update(learner, round_, 0))
+    theory.take(update(0, 6, 0))
+    before = theory.radius
+    for learner in range(2):
+        theory.lose(update(learner, 4, 1))
+    for round_, learner in itertools.product(range(5, 10), range(2)):
+        theory.take(update(learner, round_, 1))
+    assert theory.radius == before is not None
 
 
 @pytest.mark.parametrize("size", [3, 1024, 2**21 + 5])

@@ -159,6 +159,19 @@ def test_a_wish_outlives_who_had_it(door: Door, tmp_path: Path) -> None:
     later.close()
 
 
+def test_an_answer_to_who_has_left_does_not_throw_out_the_next(door: Door, tmp_path: Path) -> None:
+    asker = visit(tmp_path, scale(3))
+    settle(door)
+    asker.close()
+    settle(door)
+    with visit(tmp_path, watch()) as watcher:  # both ends get the numbers that the asker's had
+        settle(door)
+        door.decline("no memory")
+        door.show(running(2))
+        watcher.settimeout(5.0)
+        assert b"snapshot" in watcher.recv(2**20)
+
+
 def test_who_does_not_read_is_left_out_then_dropped(door: Door, tmp_path: Path) -> None:
     deaf, attentive = visit(tmp_path, watch()), visit(tmp_path, watch())
     settle(door)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import math
 import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ from galamp.storage.gossiplog import (
     parse,
     read_gossip,
 )
+from galamp.storage.runlogs import last_row, read_metrics
 
 counts = st.integers(0, 2**63 - 1)
 amounts = st.floats(0, 1e100)
@@ -55,6 +59,23 @@ def test_all_kinds_come_back_as_written(tmp_path: Path) -> None:
     assert log.append([])
     assert log.append([entry.as_dict() for entry in ENTRIES[2:]])
     assert list(read_gossip(tmp_path / "gossip.jsonl")) == ENTRIES
+
+
+@pytest.mark.parametrize(
+    "read", [lambda path: list(read_gossip(path)), last_row, lambda path: list(read_metrics(path))]
+)
+def test_a_pipe_of_that_name_holds_no_reader(
+    tmp_path: Path, read: Callable[[Path], object]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    former = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits for the pipe"))
+    signal.alarm(2)
+    try:
+        with contextlib.suppress(OSError):
+            assert not read(tmp_path / "pipe")
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, former)
 
 
 @given(st.builds(Publication, *[counts] * 5, amounts, amounts, messages))

@@ -125,6 +125,35 @@ def test_looking_on_and_scaling(tmp_path: Path) -> None:
     _check_what_it_left(folder)
 
 
+def test_scaling_goes_on_where_the_disk_takes_no_config(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with started(*ENDLESS, "--learners", 1, "--run-dir", folder) as process:
+        wait_for(lambda: training(folder), "training")
+        (folder / ".config.json.tmp").mkdir()  # in the way of whoever writes config.json
+        up = galamp("scale", folder, "--learners", 2)
+        assert up.stdout.startswith("learners: from 1 to 2 in "), up.stderr
+        grows(folder)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "galamp: warning: cannot write" in said
+    assert len(summary(folder)["updates_per_learner"]) == 2
+
+
+def test_restarts_are_counted_over_a_change_of_learners(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with started(*ENDLESS, "--learners", 1, "--run-dir", folder) as process:
+        wait_for(lambda: training(folder), "training")
+        os.kill(titled(process.pid, "simulator")[0], signal.SIGKILL)
+        wait_for(lambda: rows(folder)[-1].get("charts/restarts") == 1, "a restart")
+        assert galamp("scale", folder, "--learners", 2).returncode == 0
+        grows(folder)
+        assert rows(folder)[-1]["charts/restarts"] == 1
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+    assert summary(folder)["restarts"] == 1
+
+
 def _check_refusals(folder: Path) -> None:
     for number, why in ((300, "cores carry at most"), (0, "from 1 to 1024"), ("two", "from 1")):
         ended = galamp("scale", folder, "--learners", number)

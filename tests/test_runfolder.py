@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from galamp.errors import GalampError, UserError
+from galamp.storage import runlogs
 from galamp.storage.runfolder import RunFolder
 from galamp.storage.runlogs import (
     AppendOnly,
@@ -388,6 +390,38 @@ def test_a_monitor_file_without_header_is_put_aside(
     log.flush()
     assert read_monitor(path)[1] == [{"r": "1", "l": "2", "t": "2.0"}]
     assert (tmp_path / "0.monitor.csv.damaged").read_bytes() == damage
+
+
+def test_a_monitor_file_that_cannot_be_read_now_stays(
+    tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "0.monitor.csv"
+    log = MonitorLog(path, "E", 1.0, told.append)
+    log.flush()
+    with monkeypatch.context() as patch:
+        patch.setattr(runlogs, "open_plain", refuse)
+        again = MonitorLog(path, "E", 9.0, told.append)
+        again.append(1.0, 2, 3.0)
+        again.flush()
+    assert (again.failed, len(told)) == (1, 1)
+    again.append(4.0, 5, 6.0)
+    again.flush()
+    assert read_monitor(path)[1] == [{"r": "4", "l": "5", "t": "5.0"}]
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def refuse(path: Path) -> None:
+    raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_monitor_file_at_all_is_put_aside(
+    tmp_path: Path, told: list[str], make: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "0.monitor.csv"
+    make(path)
+    MonitorLog(path, "E", 1.0, told.append).flush()
+    assert (read_monitor(path)[1], told) == ([], [])
 
 
 def test_monitor_partial_rows_and_full_disk(

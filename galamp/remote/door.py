@@ -288,7 +288,9 @@ class Door:
         self._drop(visitor)
 
     def _drop(self, visitor: Visitor) -> None:
-        if self._visitors.pop(visitor.fd, None) is not None:
+        # One who left long ago, as an asker may, had a number that is another visitor's by now.
+        if self._visitors.get(visitor.fd) is visitor:
+            del self._visitors[visitor.fd]
             self._poll.unregister(visitor.fd)
             visitor.close()
 

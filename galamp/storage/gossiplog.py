@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from galamp.gossip.publication import Publication, Source
-from galamp.storage.disk import finite
+from galamp.storage.disk import finite, open_plain
 from galamp.storage.runlogs import AppendOnly, Complain
 
 GOSSIP = "gossip.jsonl"
@@ -148,9 +148,9 @@ def read_gossip(path: Path) -> Iterator[Entry | Damaged]:
     A last line without its end is passed over. Of a file of any size only a line is held.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, or is no plain file.
     """
-    with open(path, "rb") as file:
+    with open_plain(path) as file:
         while line := file.readline(LINE_LIMIT_BYTES):
             if line.endswith(b"\n"):
                 yield parse(line)

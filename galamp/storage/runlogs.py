@@ -12,6 +12,7 @@ cuts off. A disk that refuses costs rows, never the run.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -31,6 +32,9 @@ MOST_STARTS = 2**31
 COUNT_LIMIT = 2**53
 AMOUNT_LIMIT = 1e300
 """Counts and amounts beyond these were never written by a run."""
+
+_OF_NO_FILE = (errno.EINVAL, errno.ENXIO)
+"""How opening fails for what is there and is no plain file: a pipe, a folder; a socket."""
 
 Complain = Callable[[str], None]
 """Takes one line about a disk error; called once per file."""
@@ -56,11 +60,15 @@ class AppendOnly:
             finally:
                 os.close(file)
         except OSError as error:
-            self.failed += 1
-            if self.failed == 1:
-                self._complain(f"{self.path}: {error.strerror}; what was to be added is lost")
+            self.give_up(error)
             return False
         return True
+
+    def give_up(self, error: OSError) -> None:
+        """Count a piece that is lost."""
+        self.failed += 1
+        if self.failed == 1:
+            self._complain(f"{self.path}: {error.strerror}; what was to be added is lost")
 
     @staticmethod
     def _add(file: int, piece: bytes) -> None:
@@ -114,7 +122,7 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
 def last_row(path: Path) -> dict[str, Any]:
     """Return the last whole row of metrics.jsonl, from its end; nothing where there is none."""
     try:
-        with open(path, "rb") as file:
+        with open_plain(path) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
             lines = file.read(TAIL_BYTES).splitlines(keepends=True)
     except OSError:
@@ -184,15 +192,13 @@ class MonitorLog:
             complain: told once of a disk error.
         """
         self._file = AppendOnly(path, complain)
-        self._rows: list[str] = []
+        self._rows: list[tuple[float, int, float]] = []
         header = json.dumps({"t_start": t_start, "env_id": env_id})
         self._header = f"#{header}\nr,l,t\n"
         self._t_start = t_start
-        if (former := _monitor_start(path)) is not None:
-            self._t_start, self._header = former, ""
-        elif path.exists():
-            with contextlib.suppress(OSError):
-                path.replace(path.with_name(path.name + ".damaged"))
+        self._is_known = False
+        with contextlib.suppress(OSError):
+            self._know()
 
     @property
     def failed(self) -> int:
@@ -201,14 +207,43 @@ class MonitorLog:
 
     def append(self, score: float, length: int, ended: float) -> None:
         """Note an episode that ended at time.time() `ended`; `flush` writes it."""
-        self._rows.append(f"{float(score):.10g},{length},{round(ended - self._t_start, 6)}\n")
+        self._rows.append((float(score), length, ended))
 
     def flush(self) -> None:
         """Write what was noted since the last time; if the disk refuses, it is lost."""
-        content = self._header + "".join(self._rows)
-        self._rows.clear()
+        rows, self._rows = self._rows, []
+        try:
+            self._know()
+        except OSError as error:
+            self._file.give_up(error)
+            return
+        content = self._header + "".join(map(self._line, rows))
         if content and self._file.append(content.encode()):
             self._header = ""
+
+    def _line(self, row: tuple[float, int, float]) -> str:
+        score, length, ended = row
+        return f"{score:.10g},{length},{round(ended - self._t_start, 6)}\n"
+
+    def _know(self) -> None:
+        """Find out, once, what is there: a file to go on with, or something to be put aside.
+
+        Raises:
+            OSError: it cannot be told now.
+        """
+        if self._is_known:
+            return
+        path = self._file.path
+        try:
+            former = _monitor_start(path)
+        except FileNotFoundError:
+            pass
+        else:
+            if former is None:
+                path.replace(path.with_name(path.name + ".damaged"))
+            else:
+                self._t_start, self._header = former, ""
+        self._is_known = True
 
 
 def _trim(file: int) -> int:
@@ -223,12 +258,21 @@ def _trim(file: int) -> int:
 
 
 def _monitor_start(path: Path) -> float | None:
-    """Return `t_start` of an existing monitor file, or None where there is no sound header."""
+    """Return `t_start` of what has this name; None where that has no sound header.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     try:
         with open_plain(path) as file:
             first, columns = file.readline(10_000), file.readline(10_000)
+    except OSError as error:
+        if error.errno in _OF_NO_FILE:
+            return None
+        raise
+    try:
         start = json.loads(first[1:])["t_start"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     sound = first.startswith(b"#") and columns == b"r,l,t\n" and _is_amount(start)
     return float(start) if sound else None
