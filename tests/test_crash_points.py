@@ -125,7 +125,7 @@ def reached() -> list[str]:
     found = []
     for path in (ROOT / "galamp").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("reach"):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "reach":
                 found.append(ast.literal_eval(node.args[0]))
     return found
 

@@ -379,7 +379,8 @@ def test_lanes_that_always_fail_are_retired_and_the_others_go_on(tmp_path: Path)
     flags = ["--env-id", "tests.crashing:picky", "--simulator-workers", 2]
     with started(*ENDLESS, *flags, "--run-dir", folder) as process:
         wait_for(lambda: training(folder), "training")
-        wait_for(lambda: not titled(process.pid, "simulator 0.0"), "the last of simulator 0.0")
+        reports = (folder / "logs").glob
+        wait_for(lambda: len(list(reports("simulator-0.0.crash-*.json"))) == 2, "two failures")
         wait_for(lambda: rows(folder)[-1]["learner0/lanes"] == 2, "two lanes less")
         works_on(folder, "learner0/updates", "learner1/updates")
         told = stopped(process, folder)
