@@ -40,6 +40,28 @@ def test_every_metric_is_explained() -> None:
     assert explained == written
 
 
+def promises() -> list[str]:
+    """The cells that name the tests, of the table of faults and promises."""
+    start = README.index("### What is promised")
+    rows = README[start : README.index("## Evidence")].splitlines()
+    return [row.split("|")[-2] for row in rows if re.match(r"\| \d", row)]
+
+
+def test_every_promise_has_its_tests() -> None:
+    """A cell names files, each followed by parts of the names of tests in it."""
+    cells = promises()
+    assert len(cells) > 25
+    for cell in cells:
+        source = ""
+        for name in re.findall(r"`([^`]+)`", cell):
+            if name.endswith((".py", "/")):
+                path = ROOT / "tests" / name
+                assert path.exists(), name
+                source = path.read_text() if path.is_file() else ""
+            else:
+                assert re.search(rf"^ *def test_\w*{name}", source, re.MULTILINE), (name, cell)
+
+
 def test_first_screen() -> None:
     assert README.index("bin/galamp run") < README.index("\n## "), "the first command comes first"
     assert not re.search(r"@[A-Z]+@", README), "a place left to fill in"
