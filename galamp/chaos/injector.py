@@ -8,6 +8,7 @@ not yet got over its last one, is put off until it has.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -150,7 +151,7 @@ class Injector:
                 self.strikes.append(Strike(fault, now_s, hits))
                 for hit in hits:
                     hit.post.excuse()
-                os.kill(pid, SIGNALS[fault.kind])
+                _send(pid, SIGNALS[fault.kind])
                 yield self.strikes[-1]
 
     @property
@@ -193,11 +194,17 @@ def _pid(fault: Fault, hits: list[Hit]) -> int | None:
     return server_of(hits[0].pid) if fault.role == SERVER else hits[0].pid
 
 
+def _send(pid: int, number: signal.Signals) -> None:
+    """Send a signal, unless its target has ended by itself this very moment."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
 def _let_go(strike: Strike) -> None:
     """Tell a stopped process to go on, once, if it is still that one."""
     [hit] = strike.hits
     worker = hit.post.worker
     if not strike.going_on and worker is not None and worker.pid == hit.pid and worker.running:
         hit.work = hit.post.work
-        os.kill(hit.pid, signal.SIGCONT)
+        _send(hit.pid, signal.SIGCONT)
     strike.going_on = True

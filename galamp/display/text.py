@@ -54,17 +54,17 @@ def fit(items: Sequence[str], width: int) -> str:
 
 
 def count(value: float) -> str:
-    """Return a readable size: `812`, `9,240`, `57.6k`, `1.24M`, `3.10G`."""
+    """Return a readable size: `812`, `9,240`, `57.6k`, `1.24M`, `3.10G`, `1.00T`."""
     if not math.isfinite(value):
         return str(value)
     if abs(value) < 9_999.5:
         return f"{value:,.0f}"
-    for suffix in ("k", "M", "G"):
+    for suffix in ("k", "M", "G", "T"):
         value /= 1000
         for limit, digits in ((9.995, 2), (99.95, 1), (999.5, 0)):
             if abs(value) < limit:
                 return f"{value:.{digits}f}{suffix}"
-    return f"{value:.2g}G"
+    return f"{value:.2g}T"
 
 
 def score(value: float | None) -> str:
