@@ -21,7 +21,8 @@ from galamp.algorithms.base import Algorithm, Rollout
 from galamp.algorithms.tape import Place
 from galamp.crashpoints import reach
 from galamp.metrics import MetricsRow, Phase
-from galamp.rollouts import SLOTS, Idle, LearnerPort, RolloutShape, Slot
+from galamp.ports import Idle, LearnerPort
+from galamp.rollouts import SLOTS, RolloutShape, Slot
 from galamp.shm import page_lock
 
 

@@ -33,7 +33,8 @@ from galamp.gossip.topologies.base import Topology
 from galamp.gossip.vectors import VectorSlots
 from galamp.metrics import MetricsBoard, Phase
 from galamp.models import build_model
-from galamp.rollouts import LearnerPort, RingWake, RolloutShape
+from galamp.ports import LearnerPort
+from galamp.rollouts import RingWake, RolloutShape
 from galamp.shm import SharedArrays, Wakeup
 from galamp.state import FINAL, SAVE_EVERY_TURNS, STATE_COUNTERS, State, StateSlots
 

@@ -20,7 +20,8 @@ from galamp.environments import make_environment
 from galamp.environments.base import EpisodeCounter
 from galamp.errors import StopRun
 from galamp.metrics import EpisodeRing, MetricsBoard, Phase
-from galamp.rollouts import RingWake, RolloutShape, SimulatorPort
+from galamp.ports import SimulatorPort
+from galamp.rollouts import RingWake, RolloutShape
 from galamp.shm import SharedArrays
 
 

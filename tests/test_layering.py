@@ -42,6 +42,7 @@ LAYERS = """
     algorithms.a2c gossip.vectors gossip.certificate gossip.radius state
     gossip.mixing gossip.measuring
     gossip.exchange
+    ports
     collector evaluation.scores evaluation.trained
     simulator learner evaluation.playing
     preload
@@ -94,8 +95,8 @@ WITHOUT_PROCESSES = (
 )  # fmt: skip
 WITHOUT_TORCH = (
     "gossip.topologies", "environments", "simulator", "rollouts", "metrics", "control", "shm",
-    "config", "errors", "crashpoints", "cli", "worker", "evaluation.command", "display.render",
-    "display.panels", "display.text", "snapshot", "remote",
+    "ports", "config", "errors", "crashpoints", "cli", "worker", "evaluation.command",
+    "display.render", "display.panels", "display.text", "snapshot", "remote",
 )  # fmt: skip
 
 LOCKS = {
