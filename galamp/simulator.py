@@ -9,6 +9,8 @@ It imports numpy and the emulator, never torch: that would cost a second and 200
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +25,9 @@ from galamp.metrics import EpisodeRing, MetricsBoard, Phase
 from galamp.ports import SimulatorPort
 from galamp.rollouts import RingWake, RolloutShape
 from galamp.shm import SharedArrays
+
+ACTIONS_TOLD = 32
+"""So many of the last actions are told with what a game raises."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +65,19 @@ def main(task: SimulatorTask) -> None:
     episodes = EpisodeRing(task.arrays, task.index)
     counter = EpisodeCounter(environment.num_envs)
     observations = environment.reset()
+    past: deque[list[int]] = deque(maxlen=ACTIONS_TOLD)
     port.arrive()
     try:
         while True:
             metrics.enter(Phase.WAIT)
             actions = port.actions(observations, idle)
             metrics.enter(Phase.STEP)
-            step = environment.step(actions)
+            past.append(actions.tolist())
+            try:
+                step = environment.step(actions)
+            except Exception as error:
+                error.add_note(circumstances(task, past))
+                raise
             reach("simulator.stepped")
             observations = step.observations
             port.write(
@@ -81,3 +92,12 @@ def main(task: SimulatorTask) -> None:
             metrics["agent_steps"] += environment.num_envs
     finally:
         environment.close()
+
+
+def circumstances(task: SimulatorTask, past: Iterable[list[int]]) -> str:
+    """Return what is needed to bring about again what a game has raised."""
+    return (
+        f"in {task.environment.env_id}, life {task.incarnation} of simulator "
+        f"{task.rank}.{task.worker}, lanes of seeds {list(task.seeds)}; last actions [lanes], "
+        f"oldest first: {list(past)}"
+    )
