@@ -263,7 +263,7 @@ class Fresh(Invariant):
     @property
     def remark(self) -> str:
         """How far it went."""
-        return f"most {self.most}, bound {self._bound}"
+        return f"bound {self._bound}; most, while an in-peer was away, {self.most}"
 
 
 class Certified(Invariant):
