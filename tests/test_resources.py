@@ -114,17 +114,18 @@ def test_too_little_memory_is_refused_and_leaves_nothing(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_full_disk_does_not_end_a_run(tmp_path: Path) -> None:
-    """Three checkpoints of 7 MB fit, and a fourth never."""
+@pytest.mark.parametrize(("size", "refused"), [("24m", False), ("18m", True)])
+def test_a_full_disk_does_not_end_a_run(tmp_path: Path, size: str, refused: bool) -> None:
+    """Three checkpoints of 7 MB fit, so older ones go; or two, which stay."""
     disk, out = tmp_path / "disk", tmp_path / "out"
     disk.mkdir()
     words = ("--game", "Pong", "--learners", 1, "--num-envs", 4, "--total-steps", 4000)
     often = ("--checkpoint-every-s", 0.5, "--log-every-s", 0.2, "--run-dir", disk / "run")
     copy = f"cp -r {shlex.quote(str(disk / 'run'))} {shlex.quote(str(out))}"
-    ended = within(disk, "size=24m", command(*words, *often), copy)
+    ended = within(disk, f"size={size}", command(*words, *often), copy)
     assert ended.returncode == 0, ended.stderr
-    assert "checkpoint not written, training goes on: " in ended.stderr
-    assert "No space left on device" in ended.stderr
+    assert ("checkpoint not written, training goes on: " in ended.stderr) == refused
+    assert ("No space left on device" in ended.stderr) == refused
     assert "Traceback" not in ended.stderr
     assert summary(out)["status"] == "finished"
     assert current_rows(out / "metrics.jsonl")[-1]["global_step"] >= 4000
@@ -133,6 +134,8 @@ def test_a_full_disk_does_not_end_a_run(tmp_path: Path) -> None:
     for path in checkpoints:
         ck.load(path)
     assert ck.find(out).skipped == ()
+    newest = ck.load(ck.find(out).path).progress["agent_steps"]
+    assert (newest < summary(out)["agent_steps"]) == refused
     assert not list((out / "checkpoints").glob(".tmp-*"))
 
 
