@@ -35,6 +35,8 @@ class Budget:
         self._times: deque[float] = deque()
         self._last: Loss | None = None
         self._deliberate = 0
+        self.repeats = False
+        """Whether the last loss was of the same kind, at the same place, as the one before it."""
 
     def excuse(self) -> None:
         """Take the next loss, whatever it is, for no repetition: it will come from outside."""
@@ -46,7 +48,7 @@ class Budget:
         A child is given up when it has used up its restarts, or fails in the same way at the same
         place twice in a row: it would do so again.
         """
-        again = loss == self._last and loss.progress > 0
+        self.repeats = again = loss == self._last and loss.progress > 0
         self._last = loss
         self._deliberate += loss.deliberate
         self._times.append(now_s)

@@ -155,6 +155,11 @@ class Post:
         """Do not take the next end of a life for a defect: somebody is about to bring it about."""
         self._budget.excuse()
 
+    @property
+    def repeats(self) -> bool:
+        """Whether its last two lives have ended in the same way at the same place."""
+        return self._budget.repeats
+
     def delay_s(self, failure: WorkerFailure) -> float | None:
         """Return how long to wait before the next life after this failure; None for never."""
         loss = Loss(failure.cause, self.work - self._at_birth, failure.deliberate)

@@ -7,7 +7,8 @@
 
 It makes no CUDA context, steps no environment, and holds nothing that a child could wait for. A
 child that dies or hangs is started anew while the others go on; what cannot be cured by that ends
-the run: a failure before any work was done, and the loss of the last learner.
+the run: a failure before any work was done, a learner that fails twice at the same place, and the
+loss of the last learner.
 """
 
 from __future__ import annotations
@@ -170,6 +171,9 @@ class Supervisor:
             self._fail(failure)
             return
         delay_s = post.delay_s(failure)
+        if post.role == "learner" and post.repeats:
+            self._fail(failure)  # the others run the same code
+            return
         if delay_s is None:
             self._give_up(post, failure)
             return

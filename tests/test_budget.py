@@ -36,7 +36,9 @@ def test_too_many_within_the_time_are_too_many() -> None:
 def test_the_same_failure_at_the_same_place_is_not_tried_a_third_time() -> None:
     budget = Budget(100)
     assert budget.delay_s(loss(300, "raised ValueError: x"), 0.0) is not None
+    assert not budget.repeats
     assert budget.delay_s(loss(300, "raised ValueError: x"), 100.0) is None
+    assert budget.repeats
 
 
 def test_another_cause_or_place_is_another_failure() -> None:

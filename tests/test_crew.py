@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -196,3 +197,16 @@ def test_in_lock_step_nobody_waits_for_ever_for_all_to_come_back(crew: Crew) -> 
     assert not regroup.overdue
     regroup._since_s -= KILL_WAIT_S
     assert regroup.overdue
+
+
+@pytest.mark.parametrize(("role", "ends"), [("learner", True), ("simulator", False)])
+def test_a_learner_that_fails_twice_at_the_same_place_ends_the_run(role: str, ends: bool) -> None:
+    """The others run the same code; a simulator's game is a matter of its own."""
+    supervisor = object.__new__(Supervisor)
+    done: list[str] = []
+    for name in ("_mark", "_fail", "_give_up"):
+        setattr(supervisor, name, lambda *_, name=name: done.append(name))
+    setattr(supervisor, "_is_fatal", lambda post: False)  # noqa: B010
+    post = SimpleNamespace(role=role, given_up=False, repeats=True, delay_s=lambda failure: None)
+    supervisor._lose(cast(Post, post), WorkerFailure(f"{role} 0", "raised ValueError: x"))
+    assert done == ["_mark", "_fail" if ends else "_give_up"]
