@@ -1,8 +1,8 @@
 """The crew: every child of a run, each place filled by one life after another.
 
-    Crew.start --> Post: Worker, Watch --reap--> Ended --> supervisor: restart, or give up
-                    ^                                                     |
-                    +---------- restart_due: a new life <-----------------+
+    call_up, start_due --> Post: Worker, Watch --reap--> Ended --> supervisor: again, or give up
+                 ^                                                      |
+                 +----------------- a new life, when it is due <--------+
 
 Runs in the supervisor. The order at a death is what the shared memory relies on: the dead process
 is reaped, it is marked dead, and only then a new life begins: no two ever write to one place.

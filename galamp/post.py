@@ -21,6 +21,7 @@ KILL_WAIT_S = 5.0
 LONGEST_STEP_S = 0.2
 """A gap in the supervisor's own time counts for so much at most."""
 LEAST_HABIT_S = 0.05
+"""A usual gap of nothing may grow to so much at once."""
 FORGETTING = 0.99
 """How much of the longest gap is remembered from one count to the next."""
 

@@ -153,14 +153,15 @@ class Supervisor:
                 self._mark(post, WorkerState.STARTING)
             else:
                 self._lose(post, failure)
-        if self._stopping_since_s is None:
-            self._step_back()
 
     def _restart(self) -> None:
         """Begin the lives that are due."""
         for post, failure in self.crew.start_due(time.monotonic(), lambda: self._signals.pending):
             assert failure is not None
             self._lose(post, failure)
+        # After both ways to lose somebody: in lock-step all may be gone now, and nobody be due yet.
+        if self._stopping_since_s is None:
+            self._step_back()
 
     def _lose(self, post: Post, failure: WorkerFailure) -> None:
         """Have a place filled again, or go on without it, or end the run."""

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from galamp.crew import Crew
+from galamp.crew import Crew, Ended
 from galamp.post import KILL_WAIT_S, LONGEST_STEP_S, Post, Watch
 from galamp.regroup import Regroup
 from galamp.supervisor import KILL_AFTER_S, LEAVE_S, Supervisor
@@ -210,3 +210,16 @@ def test_a_learner_that_fails_twice_at_the_same_place_ends_the_run(role: str, en
     post = SimpleNamespace(role=role, given_up=False, repeats=True, delay_s=lambda failure: None)
     supervisor._lose(cast(Post, post), WorkerFailure(f"{role} 0", "raised ValueError: x"))
     assert done == ["_mark", "_fail" if ends else "_give_up"]
+
+
+def test_who_cannot_be_started_is_lost_before_all_are_called_back() -> None:
+    """In lock-step nobody may be left then: without going back at once, the run would be over."""
+    supervisor = object.__new__(Supervisor)
+    done: list[str] = []
+    for name in ("_lose", "_step_back"):
+        setattr(supervisor, name, lambda *_, name=name: done.append(name))
+    lost = Ended(cast(Post, None), WorkerFailure("learner 0", "could not be started"))
+    supervisor.crew = cast(Crew, SimpleNamespace(start_due=lambda now_s, hurried: [lost]))
+    supervisor._stopping_since_s = None
+    supervisor._restart()
+    assert done == ["_lose", "_step_back"]
