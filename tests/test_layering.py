@@ -29,6 +29,7 @@ LAYERS = """
     control metrics rollouts storage.runfolder storage.runlogs storage.checkpoint_format
     environments.base environments.protocols gossip gossip.mailbox gossip.slots
     gossip.topologies.base algorithms.returns algorithms.rmsprop algorithms.tape
+    algorithms.products
     algorithms.base algorithms.conv_tape
     gossip.publication
     gossip.topologies.circulant gossip.topologies.metropolis gossip.topologies.from_file

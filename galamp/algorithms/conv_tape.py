@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from galamp.algorithms.products import product, rectified_linear
 from galamp.algorithms.tape import Outputs, Place, Tape
 from galamp.models import ConvActorCritic
 
@@ -123,7 +124,7 @@ class ConvTape(Tape):
             x = _convolve(x, with_.conv2, model.conv2.stride, to.second)
             x = _convolve(x, with_.conv3, model.conv3.stride, to.third)
             weight, bias = with_.hidden
-            torch.addmm(bias, x.flatten(1), weight.t(), out=to.hidden).relu_()
+            rectified_linear(x.flatten(1), weight, bias, to.hidden)
             hidden = to.hidden.to(torch.float32)
             torch.addmm(model.heads.bias, hidden, model.heads.weight.t(), out=to.outputs)
             return to.outputs[:, :-1], to.outputs[:, -1]
@@ -175,12 +176,9 @@ def _rectified(gradient: Tensor, result: Tensor) -> Tensor:
 
 def _back_linear(gradient: Tensor, x: Tensor, layer: nn.Linear, weight: Tensor) -> Tensor:
     """Fill the layer's gradients; return that of its input `x` [N, I]."""
-    if gradient.dtype is torch.float32:
-        torch.mm(gradient.t(), x, out=_grad(layer.weight))
-    else:
-        _grad(layer.weight).copy_(gradient.t() @ x)
+    _grad(layer.weight).copy_(product(gradient.t(), x))
     torch.sum(gradient, 0, dtype=torch.float32, out=_grad(layer.bias))
-    return gradient @ weight
+    return product(gradient, weight)
 
 
 def _back_convolution(
