@@ -225,7 +225,7 @@ def run_command(options: argparse.Namespace) -> int:
     from galamp.display.closing import closing_line, tell
     from galamp.training import train
 
-    outcome = train(config, resume=options.resume)
+    outcome = train(_calibrated(options, config), resume=options.resume)
     failure = outcome.result.failure
     if failure is not None:
         tell(f"galamp: {failure}\n{failure.details}", sys.stderr)
@@ -234,6 +234,20 @@ def run_command(options: argparse.Namespace) -> int:
     elif not config.report.quiet:
         tell(closing_line(outcome.summary), sys.stderr)
     return outcome.result.exit_code
+
+
+def _calibrated(options: argparse.Namespace, config: RunConfig) -> RunConfig:
+    """Return `config` with the quickest number of learners, where that was asked for by `auto`."""
+    if getattr(options, "resources.learners", None) != "auto":
+        return config
+    from galamp.calibration import with_quickest
+    from galamp.display.closing import tell
+
+    def show(line: str) -> None:
+        if not config.report.quiet:
+            tell(f"galamp: {line}\n", sys.stderr)
+
+    return with_quickest(config, show)
 
 
 def _add_remote(commands: Any) -> None:
@@ -285,7 +299,7 @@ def chaos_command(options: argparse.Namespace) -> int:
     from galamp.chaos.command import chaos_from, run_chaos
 
     chaos = chaos_from(options)
-    config = config_from(options)
+    config = _calibrated(options, config_from(options))
     return run_chaos(chaos, config, options.resume)
 
 

@@ -164,7 +164,14 @@ class GossipConfig:
 class ResourceConfig:
     """Processes, cores and devices."""
 
-    learners: int = option(AUTO, "actor-learners", low=1, high=1024, auto=True)
+    learners: int = option(
+        AUTO,
+        "actor-learners; auto tries which number is quickest here, once (default: one per core, on "
+        "GPUs up to four each)",
+        low=1,
+        high=1024,
+        auto=True,
+    )
     device: str = option("auto", "where learners compute: auto, cpu, cuda, or a list cuda:0,cuda:1")
     simulator_workers: int = option(
         AUTO, "simulator processes per learner", low=1, high=256, auto=True

@@ -44,6 +44,14 @@ class RunFailed(GalampError):
     """A run that cannot go on: a process died or hung, or its parameters diverged."""
 
 
+class StoppedBySignal(GalampError):
+    """A signal has ended what comes before a run; the exit code is 128 + its number."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("stopped; no run was begun")
+        self.exit_code = exit_code
+
+
 class StopRun(Exception):
     """Raised inside a child's waits once the run is over: leave, in good order."""
 

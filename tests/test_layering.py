@@ -22,6 +22,7 @@ LAYERS = """
     errors
     crashpoints options plain remote.wire remote
     flags config snapshot display storage evaluation display.text storage.disk storage.strict_json
+    storage.rates
     budget
     shm storage.identity parameters models forking
     plan worker remote.picture
@@ -61,6 +62,7 @@ LAYERS = """
     resuming summary
     session
     training
+    calibration
     evaluation.command
     evaluation.report
     study study.columns study.rounds study.krylov

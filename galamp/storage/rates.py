@@ -1,0 +1,87 @@
+"""What was measured on this machine before: agent steps/s by number of learners, per workload.
+
+    ~/.cache/galamp/learners.json: {key: {"measured": day, "rates": {learners: agent steps/s}}}
+
+Runs in the parent. It is a cache: one that is missing, damaged or of another form is an empty one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from galamp.storage.disk import read_limited, replace_json
+
+MOST_BYTES = 1_000_000
+MOST_ENTRIES = 200
+"""The oldest go first."""
+
+
+class Rates(NamedTuple):
+    """Agent steps/s by number of learners, and the day of the measurement."""
+
+    by_learners: dict[int, float]
+    measured: str
+
+
+class RateCache:
+    """The file, and what is in it."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        """Use `path` (default: `galamp/learners.json` in the user's folder of caches)."""
+        self.path = path or cache_folder() / "learners.json"
+
+    def find(self, key: Mapping[str, Any]) -> Rates | None:
+        """Return what was measured for `key`, the machine and the workload in plain values."""
+        return _rates(self._read().get(_digest(key)))
+
+    def keep(self, key: Mapping[str, Any], by_learners: Mapping[int, float]) -> None:
+        """Remember a measurement.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        entries = self._read()
+        entries.pop(_digest(key), None)
+        entries[_digest(key)] = {
+            "key": dict(key),
+            "measured": f"{date.today():%Y-%m-%d}",
+            "rates": {str(count): rate for count, rate in by_learners.items()},
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        replace_json(self.path, dict(list(entries.items())[-MOST_ENTRIES:]))
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            found = json.loads(read_limited(self.path, MOST_BYTES))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+def cache_folder() -> Path:
+    """Return galamp's folder for what can be found out again."""
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    root = Path(given) if os.path.isabs(given) else Path(os.path.expanduser("~"), ".cache")
+    return root / "galamp"
+
+
+def _digest(key: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _rates(entry: Any) -> Rates | None:
+    """Return what an entry says; None if it is not one of ours."""
+    try:
+        by_learners = {int(count): float(rate) for count, rate in entry["rates"].items()}
+        day = date.fromisoformat(entry["measured"])
+    except (TypeError, ValueError, KeyError, AttributeError):
+        return None
+    sound = all(count > 0 and 0 < rate < math.inf for count, rate in by_learners.items())
+    return Rates(by_learners, str(day)) if by_learners and sound else None
