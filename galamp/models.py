@@ -118,8 +118,8 @@ class ConvActorCritic(ActorCritic):
             images.copy_(observations)
             return
         # PyTorch's own conversion to channels-last takes two to four times as long.
-        for channel in range(images.shape[-1]):
-            images[..., channel].copy_(observations[:, channel])
+        for to, channel in zip(images.unbind(-1), observations.unbind(1), strict=True):
+            to.copy_(channel)
 
     def scaled_weight(self) -> Tensor:
         """Return the first layer's weight for pixels as they come.

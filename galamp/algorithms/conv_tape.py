@@ -32,13 +32,48 @@ class Layers(NamedTuple):
     hidden: Tensor
     outputs: Tensor
 
-    def at(self, step: int, lanes: slice) -> Layers:
-        """Return the part of some lanes at one step, as views [b, ...]."""
-        return Layers(*(layer[step, lanes] for layer in self))
+    def at(self, step: int, lanes: slice) -> Pass:
+        """Return where the results of some lanes at one step go, as views [b, ...]."""
+        return Pass.into(Layers(*(layer[step, lanes] for layer in self)))
 
     def before(self, steps: int) -> Layers:
         """Return the part of the first steps, as views [steps * B, ...]."""
         return Layers(*(layer[:steps].flatten(0, 1) for layer in self))
+
+
+class Pass(NamedTuple):
+    """Where one pass through the network puts its results: views [b, ...] as PyTorch takes them.
+
+    Making them takes longer than a small layer, so they are made once for every place.
+    """
+
+    images: Tensor
+    pixels: Tensor
+    first: Tensor
+    second: Tensor
+    third: Tensor
+    features: Tensor
+    hidden: Tensor
+    outputs: Tensor
+    logits: Tensor
+    values: Tensor
+
+    @staticmethod
+    def into(layers: Layers) -> Pass:
+        """Return the views of layers of one step."""
+        outputs = layers.outputs
+        return Pass(
+            images=layers.images,
+            pixels=_channels_first(layers.images),
+            first=_channels_first(layers.first),
+            second=_channels_first(layers.second),
+            third=_channels_first(layers.third),
+            features=layers.third.flatten(1),
+            hidden=layers.hidden,
+            outputs=outputs,
+            logits=outputs[:, :-1],
+            values=outputs[:, -1],
+        )
 
 
 class Pair(NamedTuple):
@@ -70,25 +105,25 @@ class ConvTape(Tape):
         self._kept = torch.zeros(steps, lanes, dtype=torch.bool)
         self._leaf = self._layers.outputs[:steps]
         self._weights: Weights | None = None
+        self._passes: dict[tuple[int, int, int], Pass] = {}
 
     def act(self, observations: Tensor, place: Place | None) -> Tensor:
         """Return the logits and keep everything; see `Tape.act`."""
         if place is None:
             room = _room(self._model, 1, len(observations), self._dtype)
-            return self._pass(observations, room.before(1))[0]
-        logits, _ = self._pass(observations, self._layers.at(*place))
+            return self._pass(observations, room.at(0, slice(None))).logits
         self._kept[place] = True
-        return logits
+        return self._pass(observations, self._at(*place)).logits
 
     def values(self, observations: Tensor) -> Tensor:
         """Return the values; see `Tape.values`."""
-        return self._pass(observations, self._layers.at(self._steps, slice(None)))[1]
+        return self._pass(observations, self._at(self._steps, slice(None))).values
 
     def outputs(self, observations: Tensor) -> Outputs:
         """Return what was kept, after computing what was not; see `Tape.outputs`."""
         assert observations.shape[:2] == self._kept.shape, "another shape than was expected"
         for step in (~self._kept.all(1)).nonzero().flatten().tolist():
-            self._pass(observations[step], self._layers.at(step, slice(None)))
+            self._pass(observations[step], self._at(step, slice(None)))
         self._kept.fill_(True)
         self._leaf = self._layers.outputs[: self._steps].detach().requires_grad_()
         return Outputs(self._leaf[..., :-1], self._leaf[..., -1])
@@ -114,20 +149,26 @@ class ConvTape(Tape):
             self._weights = Weights(*(Pair(w.to(dtype), _known(b).to(dtype)) for w, b in pairs))
         return self._weights
 
-    def _pass(self, observations: Tensor, to: Layers) -> tuple[Tensor, Tensor]:
-        """Compute logits [b, A] and values [b] of bytes [b, ...], every layer into its place."""
+    def _at(self, step: int, lanes: slice) -> Pass:
+        """Return where the results of `lanes` at `step` go."""
+        low, high, _ = lanes.indices(self._kept.shape[1])
+        if (step, low, high) not in self._passes:
+            self._passes[step, low, high] = self._layers.at(step, lanes)
+        return self._passes[step, low, high]
+
+    def _pass(self, observations: Tensor, to: Pass) -> Pass:
+        """Compute the network on bytes [b, ...], every layer into its place; returns the places."""
         model = self._model
         with torch.inference_mode():
             with_ = self._present()
             model.channels_last_into(observations, to.images)
-            x = _convolve(to.images, with_.conv1, model.conv1.stride, to.first)
-            x = _convolve(x, with_.conv2, model.conv2.stride, to.second)
-            x = _convolve(x, with_.conv3, model.conv3.stride, to.third)
-            weight, bias = with_.hidden
-            rectified_linear(x.flatten(1), weight, bias, to.hidden)
-            hidden = to.hidden.to(torch.float32)
-            torch.addmm(model.heads.bias, hidden, model.heads.weight.t(), out=to.outputs)
-            return to.outputs[:, :-1], to.outputs[:, -1]
+            _convolve(to.pixels, with_.conv1, model.conv1.stride, to.first)
+            _convolve(to.first, with_.conv2, model.conv2.stride, to.second)
+            _convolve(to.second, with_.conv3, model.conv3.stride, to.third)
+            rectified_linear(to.features, *with_.hidden, to.hidden)
+            heads, hidden = model.heads, to.hidden.to(torch.float32)
+            torch.addmm(heads.bias, hidden, heads.weight.t(), out=to.outputs)
+            return to
 
     def _back(self, gradient: Tensor, layers: Layers, weights: Weights) -> None:
         """Fill all gradients from that of the outputs, [N, A + 1]."""
@@ -161,11 +202,9 @@ def _room(model: ConvActorCritic, steps: int, lanes: int, dtype: torch.dtype) ->
     return Layers(*room)
 
 
-def _convolve(x: Tensor, by: Pair, stride: tuple[int, ...], to: Tensor) -> Tensor:
-    """Convolve [b, H, W, C] and rectify into `to`, which is returned."""
-    result = F.conv2d(_channels_first(x), by.weight, by.bias, stride)
-    torch.clamp_min(result, 0.0, out=_channels_first(to))
-    return to
+def _convolve(x: Tensor, by: Pair, stride: tuple[int, ...], to: Tensor) -> None:
+    """Convolve [b, C, H, W] and rectify into `to`."""
+    torch.clamp_min(F.conv2d(x, by.weight, by.bias, stride), 0.0, out=to)
 
 
 def _rectified(gradient: Tensor, result: Tensor) -> Tensor:

@@ -121,7 +121,8 @@ def check_actions(actions: NDArray[np.int64], num_envs: int, num_actions: int) -
         raise ValueError(
             f"actions: expected int64 of shape ({num_envs},), got {actions.dtype} {actions.shape}"
         )
-    if actions.min() < 0 or actions.max() >= num_actions:
+    # As unsigned numbers, negative ones are huge.
+    if actions.view(np.uint64).max() >= num_actions:
         raise ValueError(f"actions: expected 0 to {num_actions - 1}, got {actions.tolist()}")
 
 
@@ -145,16 +146,18 @@ class EpisodeCounter:
     def __init__(self, num_envs: int) -> None:
         """Start counting `num_envs` lanes, all at the start of an episode."""
         self._returns = np.zeros(num_envs, np.float64)
-        self._lengths = np.zeros(num_envs, np.int64)
+        self._steps = 0
+        self._begun: NDArray[np.int64] = np.zeros(num_envs, np.int64)
 
     def update(self, transition: Transition) -> list[Episode]:
         """Count one agent step of all lanes; return the episodes that it completed, by lane."""
         finished = []
         if transition.reset.any():
             for lane in np.flatnonzero(transition.reset).tolist():
-                finished.append(Episode(lane, float(self._returns[lane]), int(self._lengths[lane])))
+                length = self._steps - int(self._begun[lane])
+                finished.append(Episode(lane, float(self._returns[lane]), length))
             self._returns[transition.reset] = 0.0
-            self._lengths[transition.reset] = 0
-        self._returns += np.where(transition.reset, 0.0, transition.rewards)
-        self._lengths += ~transition.reset
+            self._begun[transition.reset] = self._steps + 1
+        self._returns += transition.rewards  # 0 where a lane was reset
+        self._steps += 1
         return finished
