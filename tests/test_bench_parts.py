@@ -19,6 +19,7 @@ from galamp.bench.limit import Limit, parts_table
 from galamp.bench.nvml import Gauge, GpuUse
 from galamp.bench.parts import PARTS, Parts, block
 from galamp.bench.runs import Measurement, Workload
+from galamp.bench.starts import first_step_s
 from galamp.errors import RunFailed
 
 CARTPOLE = Workload("CartPole-v1", "", learners=1, num_envs=4, network="mlp")
@@ -84,6 +85,19 @@ def test_wrong_lists_are_refused(words: str, capsys: pytest.CaptureFixture[str])
 def test_gossip_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["gossip", "--learners", "4", "--parameters", "100"]) == 0
     assert "random-pairs" in capsys.readouterr().out
+
+
+def test_start_times_a_real_start(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["start", "--learners", "1", "--num-envs", "2", "--network", "gala", "--repeats", "1"]
+    assert cli.main(words) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "1 learner" in line)
+    assert 0.5 < float(line.split()[2]) < 60.0
+
+
+def test_a_start_that_fails_is_told() -> None:
+    nothing = Workload("ALE/Nothing-v5", "nothing", 1, 2, "gala")
+    with pytest.raises(RunFailed, match=r"ended at its start: galamp: .*Nothing"):
+        first_step_s(nothing)
 
 
 class FakeNvml:

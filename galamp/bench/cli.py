@@ -3,6 +3,7 @@
 bin/bench run      galamp alone, repeated
 bin/bench limit    galamp and the bare parts of training, taking turns
 bin/bench scale    galamp with more and more learners and simulators
+bin/bench start    from the command to the first agent steps
 bin/bench gossip   publishing and mixing, per topology
 bin/bench gpu      one learner on a GPU against several, with the power they draw
 bin/bench peers    galamp and its peers, taking turns
@@ -39,6 +40,7 @@ from galamp.bench.runs import (
     cores,
     galamp_system,
 )
+from galamp.bench.starts import first_step_s, starts_table
 from galamp.cli import Parser
 from galamp.environments import ATARI, canonical_env_id, rom_name
 from galamp.errors import EXIT_OK, EXIT_SIGINT, GalampError, UserError
@@ -120,6 +122,16 @@ def add_scale(parser: argparse.ArgumentParser) -> None:
     add("--learners", metavar="N,N,...", type=_counts, default=(1, 2, 4, 8), help="learners")
     text = "simulators per learner"
     add("--num-envs", metavar="N,N,...", type=_counts, default=(8, 16, 64), help=text)
+
+
+def add_start(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `start`."""
+    add = parser.add_argument
+    add("--game", metavar="NAME", default="Breakout", help="Atari game")
+    add("--network", choices=NETWORKS, default="nature", help="network that is trained")
+    add("--learners", metavar="N,N,...", type=_counts, default=(1, 2, 4), help="learners")
+    add("--num-envs", metavar="N", type=_count, default=16, help="simulators per learner")
+    add("--repeats", metavar="N", type=_count, default=5, help="repetitions")
 
 
 def add_gossip(parser: argparse.ArgumentParser) -> None:
@@ -218,6 +230,23 @@ def gpu_command(options: argparse.Namespace) -> None:
     console = tables.console(sys.stdout)
     console.print(f"Emulation alone: {alone:,.0f} agent steps/s on all cores. The parts of limit:")
     console.print(parts_table(limit.rounds))
+
+
+def start_command(options: argparse.Namespace) -> None:
+    """`bin/bench start`."""
+    origin = tables.Origin.here(shlex.join(["bin/bench", *options.words]))
+    found: dict[int, list[float]] = {learners: [] for learners in options.learners}
+    for number in range(1, options.repeats + 1):
+        for learners in options.learners:
+            passed_s = first_step_s(workload_from(options, learners, options.num_envs))
+            found[learners].append(passed_s)
+            say(f"galamp: bench: start {number} of {options.repeats}: {_learners(learners)}: ")
+            say(f"first step after {passed_s:.2f} s\n")
+    console = tables.console(sys.stdout)
+    console.print(f"{options.game}, network {options.network}, {options.num_envs} simulators each")
+    console.print(starts_table([(_learners(n), seconds) for n, seconds in found.items()]))
+    for line in origin.lines:
+        console.print(line, soft_wrap=True)
 
 
 def gossip_command(options: argparse.Namespace) -> None:
@@ -321,6 +350,7 @@ COMMANDS: dict[str, Command] = {
     "run": ("galamp alone, repeated", add_measuring, run_command),
     "limit": ("galamp and the bare parts of training, in turns", add_measuring, limit_command),
     "scale": ("more and more learners and simulators", add_scale, scale_command),
+    "start": ("from the command to the first agent steps", add_start, start_command),
     "gossip": ("publishing and mixing, per topology", add_gossip, gossip_command),
     "gpu": ("one learner on a GPU against several", add_gpu, gpu_command),
     "peers": ("galamp and its peers, taking turns", add_peers, peers_command),
