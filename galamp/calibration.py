@@ -8,12 +8,14 @@ one workload: all that says what an agent step costs, and nothing that says what
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,15 @@ import torch
 import galamp
 from galamp.config import ReportConfig, RunConfig
 from galamp.environments import canonical_env_id
-from galamp.errors import RunFailed, StoppedBySignal, UserError
-from galamp.plan import LEARNERS_PER_CORE, LEARNERS_PER_GPU, Machine, inspect_machine
-from galamp.session import Outcome, complain
+from galamp.errors import GalampError, RunFailed, StoppedBySignal, UserError
+from galamp.gossip.topologies import FILE
+from galamp.options import AUTO
+from galamp.plan import LEARNERS_PER_CORE, LEARNERS_PER_GPU, Machine, inspect_machine, make_plan
+from galamp.session import complain
+from galamp.signals import Signals
 from galamp.storage.rates import RateCache
-from galamp.supervisor import Supervisor
+from galamp.storage.runfolder import RunFolder
+from galamp.supervisor import RunResult, Supervisor
 from galamp.training import train
 
 WARM_UP_S, MEASURE_S = 2.0, 4.0
@@ -36,33 +42,38 @@ AS_GOOD = 0.97
 """Fewer learners that reach this share of the greatest rate are preferred: they take less memory,
 and that much is noise."""
 
+LEAST_CHANGES = 20
+"""A learner counts its steps once per rollout: of long ones, a few seconds see too few."""
+LONGEST_S = 15.0
+
 Tell = Callable[[str], object]
 
 
-def with_quickest(config: RunConfig, tell: Tell, cache: RateCache | None = None) -> RunConfig:
+def with_quickest(
+    config: RunConfig, tell: Tell, cache: RateCache | None = None, *, new: bool = True
+) -> RunConfig:
     """Return `config` with the number of learners that is quickest on this machine.
 
     Args:
         config: the settings of the run, whose number of learners is open.
         tell: takes lines for the user.
         cache: where rates are kept (default: the user's).
+        new: whether the run is a new one, which needs a folder of its own.
 
     Raises:
         UserError: the settings do not fit the machine, or one another.
         RunFailed: no number of learners could be run.
         StoppedBySignal: the user wants no more of it.
     """
-    if config.gossip.method == "a2c":
-        tell("--learners auto: --method a2c has one learner, and nothing to choose")
-        return config
-    cache = cache or RateCache()
     machine = inspect_machine(config.resources.device)
+    check(config, machine, new=new)
+    cache = cache or RateCache()
     key = workload(config, machine)
     found = cache.find(key)
     if found is not None:
-        rates, when = found.by_learners, f"as measured on {found.measured}"
+        rates, when = found.by_learners, f"as measured on {found.measured}, see {cache.path}"
     else:
-        rates, when = _measured(config, candidates(config, machine), tell), "measured now"
+        rates, when = measured(config, candidates(config, machine), tell), "measured now"
         try:
             cache.keep(key, rates)
         except OSError as error:
@@ -71,6 +82,29 @@ def with_quickest(config: RunConfig, tell: Tell, cache: RateCache | None = None)
     listed = ", ".join(f"{count}: {rate:,.0f}" for count, rate in sorted(rates.items()))
     tell(f"--learners auto: {best} (agent steps/s by learners, {when}: {listed})")
     return replace(config, resources=replace(config.resources, learners=best))
+
+
+def check(config: RunConfig, machine: Machine, *, new: bool) -> None:
+    """Find mistakes that would otherwise be told only after all the measuring.
+
+    Raises:
+        UserError: there is one.
+    """
+    if config.gossip.method == "a2c":
+        raise UserError(
+            "--learners auto: --method a2c is one learner with everyone's simulators, whose number "
+            "is not to be guessed; expected a whole number"
+        )
+    if config.gossip.topology.startswith(FILE):
+        raise UserError(
+            f"--learners auto: the graph of --topology {config.gossip.topology} is for one number "
+            "of learners; give that number"
+        )
+    make_plan(replace(config, resources=replace(config.resources, learners=AUTO)), machine)
+    report = config.report
+    if new and report.run_dir:
+        env_id, now = config.environment.env_id, datetime.now()
+        RunFolder.create(None, report.run_dir, env_id, report.name, config.seed, now).close()
 
 
 def candidates(config: RunConfig, machine: Machine) -> list[int]:
@@ -128,54 +162,72 @@ def processor() -> str:
 class Stopwatch:
     """A run's companion: it lets the run warm up, measures it, and ends it.
 
-    `rate` is in agent steps/s, over all learners; 0 until it was measured.
+    It measures from one change of the learners' count of steps to another. `rate` is in agent
+    steps/s, over all learners; 0 until it was measured.
     """
 
     warm_up_s: float = WARM_UP_S
     measure_s: float = MEASURE_S
     rate: float = 0.0
-    _since_s: float | None = None
+    _warm_s: float | None = None
+    _steps: int = -1
     _first: tuple[float, int] | None = None
+    _changes: int = 0
 
     def tick(self, supervisor: Supervisor) -> None:
         """Look at the clock; see `galamp.supervisor.Companion`."""
-        now_s = time.monotonic()
         if self.rate or not all(post.has_worked for post in supervisor.crew.learners):
             return
-        self._since_s = self._since_s or now_s
-        if now_s - self._since_s < self.warm_up_s:
-            return
-        steps = supervisor.arena.board.agent_steps()
-        if self._first is None:
-            self._first = now_s, steps
-        elif now_s - self._first[0] >= self.measure_s:
-            self.rate = (steps - self._first[1]) / (now_s - self._first[0])
+        now_s, steps = time.monotonic(), supervisor.arena.board.agent_steps()
+        self._warm_s = self._warm_s or now_s + self.warm_up_s
+        if now_s >= self._warm_s and self._changed(steps) and self._passed(now_s, steps):
             supervisor.finish()
 
+    def _changed(self, steps: int) -> bool:
+        before, self._steps = self._steps, steps
+        return before not in (-1, steps)
 
-def _measured(config: RunConfig, numbers: Sequence[int], tell: Tell) -> dict[int, float]:
-    """Try all `numbers` of learners; those that this machine or the graph cannot have are left out.
+    def _passed(self, now_s: float, steps: int) -> bool:
+        """Whether enough has been seen, now that the count has changed."""
+        if self._first is None:
+            self._first = now_s, steps
+            return False
+        self._changes += 1
+        passed_s = now_s - self._first[0]
+        enough = self._changes >= LEAST_CHANGES or passed_s >= LONGEST_S
+        if passed_s >= self.measure_s and enough:
+            self.rate = (steps - self._first[1]) / passed_s
+        return self.rate > 0
+
+
+def measured(config: RunConfig, numbers: Sequence[int], tell: Tell) -> dict[int, float]:
+    """Return the rates of those of `numbers` that this machine and the graph can have.
 
     Raises:
-        UserError: none of them fits.
+        UserError, RunFailed: none of them.
+        StoppedBySignal: the user wants no more of it.
     """
     seconds = len(numbers) * (START_S + WARM_UP_S + MEASURE_S)
     tell(
         f"--learners auto: trying {', '.join(map(str, numbers))}, about {seconds:.0f} s, once for "
         "this machine and these settings"
     )
-    rates, refused = dict[int, float](), list[UserError]()
-    for number in numbers:
-        try:
-            rates[number] = rate_of(config, number, Stopwatch())
-        except UserError as error:
-            refused.append(error)
+    rates, failures = dict[int, float](), list[GalampError]()
+    with Signals(detach=config.report.on_hangup == "detach") as signals:
+        for number in numbers:
+            try:
+                rates[number] = rate_of(config, number, Stopwatch(), signals)
+            except (UserError, RunFailed) as error:
+                if failures and str(error) == str(failures[-1]):
+                    raise  # it is not the number that is wrong
+                failures.append(error)
+                tell(f"--learners auto: {number} is left out: {error}")
     if not rates:
-        raise refused[0]
+        raise failures[0]
     return rates
 
 
-def rate_of(config: RunConfig, learners: int, stopwatch: Stopwatch) -> float:
+def rate_of(config: RunConfig, learners: int, stopwatch: Stopwatch, signals: Signals) -> float:
     """Run `config` with so many learners for as long as `stopwatch` does; returns agent steps/s.
 
     Raises:
@@ -193,14 +245,26 @@ def rate_of(config: RunConfig, learners: int, stopwatch: Stopwatch) -> float:
             resources=replace(config.resources, learners=learners),
             report=report,
         )
-        outcome = train(short, companions=[stopwatch])
-    _check(outcome, learners)
+        try:
+            result = train(short, companions=[stopwatch], signals=signals).result
+        finally:
+            gc.unfreeze()
+            gc.collect()  # the short run's memory
+    check_result(result, signals)
     return stopwatch.rate
 
 
-def _check(outcome: Outcome, learners: int) -> None:
-    result = outcome.result
+def check_result(result: RunResult, signals: Signals) -> None:
+    """See how a short run has ended.
+
+    Raises:
+        RunFailed: not by its stopwatch.
+        StoppedBySignal: by a signal, or one came while it ended.
+    """
     if result.status == "stopped":
         raise StoppedBySignal(result.exit_code)
+    number = signals.take()
+    if number is not None:
+        raise StoppedBySignal(128 + number)
     if result.failure is not None:
-        raise RunFailed(f"--learners auto, trying {learners}: {result.failure}")
+        raise RunFailed(str(result.failure))

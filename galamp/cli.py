@@ -247,7 +247,7 @@ def _calibrated(options: argparse.Namespace, config: RunConfig) -> RunConfig:
         if not config.report.quiet:
             tell(f"galamp: {line}\n", sys.stderr)
 
-    return with_quickest(config, show)
+    return with_quickest(config, show, new=options.resume is None)
 
 
 def _add_remote(commands: Any) -> None:
@@ -296,11 +296,12 @@ def _add_chaos(commands: Any) -> None:
 
 def chaos_command(options: argparse.Namespace) -> int:
     """`galamp chaos`."""
-    from galamp.chaos.command import chaos_from, run_chaos
+    from galamp.chaos.command import chaos_from, check_survives, run_chaos
 
     chaos = chaos_from(options)
-    config = _calibrated(options, config_from(options))
-    return run_chaos(chaos, config, options.resume)
+    config = config_from(options)
+    check_survives(config)
+    return run_chaos(chaos, _calibrated(options, config), options.resume)
 
 
 def games_command(options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -40,8 +41,16 @@ def train(
     resume: Path | None = None,
     screen: TextIO | None = None,
     companions: Sequence[Companion] = (),
+    signals: Signals | None = None,
 ) -> Outcome:
-    """Train as `config` says; with `resume`, go on with the run in that folder.
+    """Train as `config` says.
+
+    Args:
+        config: the settings.
+        resume: the folder of a run to go on with.
+        screen: where the dashboard is drawn (default: standard error).
+        companions: who goes along.
+        signals: who has taken the signals over already (default: nobody has).
 
     Raises:
         UserError: something about the settings, the machine or the folder has to be changed first.
@@ -63,12 +72,17 @@ def train(
         with (
             make_display(report.quiet, screen or sys.stderr) as display,
             Door(folder.path, complain) as door,
-            Signals(detach=report.on_hangup == "detach") as signals,
+            _taken(signals, report.on_hangup) as taken,
         ):
-            session = Session(ground, folder, display, door, signals, companions)
+            session = Session(ground, folder, display, door, taken, companions)
             return session.run(course, former)
     finally:
         folder.close()
+
+
+def _taken(signals: Signals | None, on_hangup: str) -> AbstractContextManager[Signals]:
+    """Return what takes the signals over for the run, unless someone has."""
+    return nullcontext(signals) if signals else Signals(detach=on_hangup == "detach")
 
 
 def _survey(config: RunConfig, resume: Path | None) -> tuple[Ground, Course]:

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from galamp import calibration
-from galamp.calibration import Stopwatch, candidates, quickest, with_quickest, workload
+from galamp import calibration, cli
+from galamp.calibration import (
+    Stopwatch,
+    candidates,
+    check_result,
+    quickest,
+    with_quickest,
+    workload,
+)
 from galamp.config import RunConfig, from_dict
-from galamp.errors import StoppedBySignal, UserError
+from galamp.errors import GalampError, RunFailed, StoppedBySignal, UserError
 from galamp.plan import Machine
+from galamp.signals import Signals
 from galamp.storage import rates
 from galamp.storage.rates import RateCache, cache_folder
+from galamp.supervisor import RunResult
+from galamp.worker import WorkerFailure
 
 from . import engine
 
@@ -46,7 +59,7 @@ def measuring(
     """Have measurements answered; returns what is asked for, and what is told, as they come."""
     asked: list[int] = []
 
-    def rate_of(config: RunConfig, learners: int, stopwatch: Stopwatch) -> float:
+    def rate_of(config: RunConfig, learners: int, stopwatch: Stopwatch, signals: Signals) -> float:
         asked.append(learners)
         return answer(learners)
 
@@ -122,19 +135,21 @@ def test_what_changes_the_cost_of_a_step_is_measured_anew() -> None:
     assert workload(config(), Machine((0, 1, 2), 0, 1024)) != usual
 
 
-def test_numbers_that_do_not_fit_are_left_out(
-    cache: RateCache, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", [UserError, RunFailed])
+def test_numbers_that_cannot_be_run_are_left_out(
+    cache: RateCache, monkeypatch: pytest.MonkeyPatch, kind: type[GalampError]
 ) -> None:
     def only_four(learners: int) -> float:
         if learners != 4:
-            raise UserError(f"--topology torus: {learners} learners make no torus")
+            raise kind(f"{learners} learners make no torus")
         return 10.0
 
     _, told = measuring(monkeypatch, only_four)
     assert with_quickest(config(), told.append, cache).resources.learners == 4
+    assert "--learners auto: 2 is left out: 2 learners make no torus" in told
 
 
-def test_if_none_fits_the_first_reason_is_told(
+def test_if_none_can_be_run_the_first_reason_is_told(
     cache: RateCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none(learners: int) -> float:
@@ -146,14 +161,88 @@ def test_if_none_fits_the_first_reason_is_told(
     assert not cache.path.exists()
 
 
-def test_the_method_with_one_learner_leaves_nothing_to_measure(
+def test_what_is_wrong_with_any_number_is_told_at_once(
     cache: RateCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, told = measuring(monkeypatch, lambda learners: 1.0)
-    alone = config(gossip={"method": "a2c"})
-    assert with_quickest(alone, told.append, cache) == alone
+    def wrong(learners: int) -> float:
+        raise UserError("no such environment")
+
+    asked, told = measuring(monkeypatch, wrong)
+    with pytest.raises(UserError, match="no such environment"):
+        with_quickest(config(), told.append, cache)
+    assert asked == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [
+        ({"gossip": {"method": "a2c"}}, "--method a2c is one learner with everyone's simulators"),
+        ({"gossip": {"topology": "file:links.txt"}}, "the graph of --topology file:links.txt is"),
+        ({"resources": {"device": "cuda"}}, "this machine shows 0 GPUs"),
+        ({"report": {"run_dir": "FULL"}}, "not empty; choose another --run-dir"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_measured(
+    sections: dict[str, Any],
+    told: str,
+    cache: RateCache,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, _ = measuring(monkeypatch, lambda learners: 1.0)
+    (tmp_path / "FULL").mkdir()
+    (tmp_path / "FULL" / "something").write_text("")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=re.escape(told)):
+        with_quickest(config(**sections), [].append, cache)
     assert asked == []
-    assert told == ["--learners auto: --method a2c has one learner, and nothing to choose"]
+
+
+def test_looking_at_the_run_folder_leaves_nothing(
+    cache: RateCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, told = measuring(monkeypatch, float)
+    with_quickest(config(report={"run_dir": str(tmp_path / "run")}), told.append, cache)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("result", "pending", "kind"),
+    [
+        (RunResult("stopped", 143), (), StoppedBySignal),
+        (RunResult("finished", 0), (signal.SIGTERM,), StoppedBySignal),
+        (RunResult("failed", 70, WorkerFailure("learner 1", "was killed")), (), RunFailed),
+    ],
+)
+def test_a_short_run_that_ended_otherwise_counts_for_nothing(
+    result: RunResult, pending: tuple[int, ...], kind: type[GalampError]
+) -> None:
+    signals = Signals(detach=True)
+    for number in pending:
+        signals._note(number, None)
+    with pytest.raises(kind) as raised:
+        check_result(result, signals)
+    if kind is StoppedBySignal:
+        assert raised.value.exit_code == 143
+
+
+def test_long_rollouts_are_timed_from_one_change_to_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s, finished = [0.0], list[bool]()
+    monkeypatch.setattr(calibration.time, "monotonic", lambda: now_s[0])
+    board = SimpleNamespace(agent_steps=lambda: int(now_s[0] / 0.8) * 800)
+    supervisor = SimpleNamespace(
+        crew=SimpleNamespace(learners=[SimpleNamespace(has_worked=True)]),
+        arena=SimpleNamespace(board=board),
+        finish=lambda: finished.append(True),
+    )
+    stopwatch = Stopwatch(warm_up_s=2.0, measure_s=4.0)
+    while not finished and now_s[0] < 60.0:
+        now_s[0] += 0.05
+        stopwatch.tick(cast(Any, supervisor))
+    assert stopwatch.rate == pytest.approx(1000.0, rel=0.01)
+    assert 15.0 <= now_s[0] < 20.0
 
 
 def test_a_cache_that_cannot_be_written_is_only_told_of(
@@ -218,10 +307,22 @@ def test_the_cache_lies_where_the_user_keeps_caches(monkeypatch: pytest.MonkeyPa
 
 
 TRIAL = """
+import gc, os
 from galamp.calibration import Stopwatch, rate_of
 from galamp.config import from_dict
+from galamp.signals import Signals
+
+def held():
+    mapped = open("/proc/self/maps").read().count("memfd:")
+    return mapped, len(os.listdir("/proc/self/fd"))
+
 config = from_dict({"environment": {"env_id": "CartPole-v1", "num_envs": 2}})
-print([rate_of(config, learners, Stopwatch(0.2, 0.5)) > 0 for learners in (1, 2)])
+with Signals(detach=True) as signals:
+    found = []
+    for learners in (1, 2, 1):
+        assert rate_of(config, learners, Stopwatch(0.1, 0.2), signals) > 0
+        found.append(held())
+print(found[0] == found[1] == found[2], found)
 """
 
 
@@ -234,18 +335,21 @@ def test_short_runs_are_timed_and_leave_nothing(tmp_path: Path) -> None:
         text=True,
         timeout=engine.DEADLINE_S,
     )
-    assert done.stdout == "[True, True]\n", done.stderr
+    assert done.stdout.startswith("True "), done.stdout + done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_stopped_trial_ends_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stopped(learners: int) -> float:
-        raise StoppedBySignal(143)
+@pytest.mark.parametrize(("words", "number"), [(["--learners", "auto"], 7), ([], 0)])
+def test_only_the_word_auto_has_something_measured(
+    words: list[str], number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seven(config: RunConfig, tell: Callable[[str], object], *, new: bool) -> RunConfig:
+        assert new
+        return replace(config, resources=replace(config.resources, learners=7))
 
-    _, told = measuring(monkeypatch, stopped)
-    with pytest.raises(StoppedBySignal) as stop:
-        with_quickest(config(), told.append, RateCache(Path("/nowhere/learners.json")))
-    assert stop.value.exit_code == 143
+    monkeypatch.setattr(calibration, "with_quickest", seven)
+    options = cli.build_parser().parse_args(["run", *words])
+    assert cli._calibrated(options, cli.config_from(options)).resources.learners == number
 
 
 @pytest.mark.slow

@@ -44,3 +44,13 @@ def test_a_linear_layer_is_rectified_into_its_place(dtype: torch.dtype, toleranc
     exact = (x.double() @ weight.double().t() + bias.double()).clamp(min=0.0)
     torch.testing.assert_close(room[1].double(), exact, rtol=tolerance, atol=tolerance * 4)
     assert bool((room[[0, 2]] == -1.0).all())
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize("broken", ["x", "weight", "bias"])
+def test_what_is_no_number_is_not_rectified_away(broken: str) -> None:
+    tensors = {"x": random(16, 64), "weight": random(32, 64), "bias": random(32)}
+    tensors[broken].fill_(torch.nan)
+    room = torch.zeros(16, 32)
+    rectified_linear(**tensors, to=room)
+    assert bool(room.isnan().all())

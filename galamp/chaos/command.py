@@ -78,12 +78,7 @@ def chaos_from(options: argparse.Namespace) -> ChaosConfig:
 
 
 def run_chaos(chaos: ChaosConfig, config: RunConfig, resume: Path | None) -> int:
-    """Run, and say what was survived; returns the exit code.
-
-    Raises:
-        UserError: settings under which a run is meant to end at a fault.
-    """
-    _check(config)
+    """Run, and say what was survived; returns the exit code. The settings are checked before."""
     from galamp.chaos.companion import Chaos
     from galamp.training import train
 
@@ -104,7 +99,12 @@ def _tell(found: dict[str, Any], as_json: bool, failure: WorkerFailure | None) -
     tell("\n", sys.stdout)
 
 
-def _check(config: RunConfig) -> None:
+def check_survives(config: RunConfig) -> None:
+    """Refuse settings under which a run is meant to end at a fault.
+
+    Raises:
+        UserError: there are such.
+    """
     if config.gossip.lock_step:
         raise UserError(
             "--sync, --max-staleness 0, data-parallel: in lock-step all learners go back a few "

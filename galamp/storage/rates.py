@@ -68,8 +68,9 @@ class RateCache:
 def cache_folder() -> Path:
     """Return galamp's folder for what can be found out again."""
     given = os.environ.get("XDG_CACHE_HOME", "")
-    root = Path(given) if os.path.isabs(given) else Path(os.path.expanduser("~"), ".cache")
-    return root / "galamp"
+    home = os.path.expanduser("~")  # unchanged where nobody knows one
+    usual = Path(home if os.path.isabs(home) else os.sep, ".cache")
+    return (Path(given) if os.path.isabs(given) else usual) / "galamp"
 
 
 def _digest(key: Mapping[str, Any]) -> str:
