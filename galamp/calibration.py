@@ -14,9 +14,8 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,7 +26,14 @@ from galamp.environments import canonical_env_id
 from galamp.errors import GalampError, RunFailed, StoppedBySignal, UserError
 from galamp.gossip.topologies import FILE
 from galamp.options import AUTO
-from galamp.plan import LEARNERS_PER_CORE, LEARNERS_PER_GPU, Machine, inspect_machine, make_plan
+from galamp.plan import (
+    LEARNERS_PER_CORE,
+    LEARNERS_PER_GPU,
+    Machine,
+    inspect_machine,
+    make_plan,
+    processor_name,
+)
 from galamp.session import complain
 from galamp.signals import Signals
 from galamp.storage.rates import RateCache
@@ -138,7 +144,7 @@ def workload(config: RunConfig, machine: Machine) -> dict[str, Any]:
         del resources[name]
     environment = config.environment
     return {
-        "machine": [platform.node(), processor(), len(machine.cores), machine.gpus],
+        "machine": [platform.node(), processor_name(), len(machine.cores), machine.gpus],
         "versions": [galamp.__version__, torch.__version__],
         "environment": asdict(environment) | {"env_id": canonical_env_id(environment.env_id)},
         "algorithm": [config.algorithm.num_steps, config.algorithm.precision],
@@ -148,17 +154,6 @@ def workload(config: RunConfig, machine: Machine) -> dict[str, Any]:
     }
 
 
-def processor() -> str:
-    """Return the name of the processor, as far as the kernel tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.machine()
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.machine())
-
-
-@dataclass
 class Stopwatch:
     """A run's companion: it lets the run warm up, measures it, and ends it.
 
@@ -166,13 +161,12 @@ class Stopwatch:
     steps/s, over all learners; 0 until it was measured.
     """
 
-    warm_up_s: float = WARM_UP_S
-    measure_s: float = MEASURE_S
-    rate: float = 0.0
-    _warm_s: float | None = None
-    _steps: int = -1
-    _first: tuple[float, int] | None = None
-    _changes: int = 0
+    def __init__(self, warm_up_s: float = WARM_UP_S, measure_s: float = MEASURE_S) -> None:
+        self.warm_up_s, self.measure_s, self.rate = warm_up_s, measure_s, 0.0
+        self._warm_s: float | None = None
+        self._steps: int | None = None
+        self._first: tuple[float, int] | None = None
+        self._changes = 0
 
     def tick(self, supervisor: Supervisor) -> None:
         """Look at the clock; see `galamp.supervisor.Companion`."""
@@ -185,7 +179,7 @@ class Stopwatch:
 
     def _changed(self, steps: int) -> bool:
         before, self._steps = self._steps, steps
-        return before not in (-1, steps)
+        return before not in (None, steps)
 
     def _passed(self, now_s: float, steps: int) -> bool:
         """Whether enough has been seen, now that the count has changed."""
@@ -218,7 +212,7 @@ def measured(config: RunConfig, numbers: Sequence[int], tell: Tell) -> dict[int,
             try:
                 rates[number] = rate_of(config, number, Stopwatch(), signals)
             except (UserError, RunFailed) as error:
-                if failures and str(error) == str(failures[-1]):
+                if not rates and failures and str(error) == str(failures[-1]):
                     raise  # it is not the number that is wrong
                 failures.append(error)
                 tell(f"--learners auto: {number} is left out: {error}")

@@ -2,15 +2,16 @@
 
     RunConfig + Machine --make_plan--> Plan: resolved RunConfig, a LearnerPlan per learner
 
-Pure but for `inspect_machine` and `lacks_bf16`, which look, and for the soft limit on open files,
-which `make_plan` raises to what the plan needs. Runs in the supervisor before any process starts,
-so this is where a setting that does not fit the machine is refused.
+Pure but for `inspect_machine`, `lacks_bf16` and `processor_name`, which look, and the soft limit
+on open files, which `make_plan` raises to what the plan needs. Runs in the supervisor before any
+process starts, so this is where a setting that does not fit the machine is refused.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import platform
 import re
 import resource
 from dataclasses import dataclass, replace
@@ -90,9 +91,20 @@ def inspect_machine(device: str) -> Machine:
 
 def lacks_bf16() -> bool:
     """Whether this machine's processor computes bf16 slower than float32: it has no such units."""
+    flags = _of_processor("flags", "Features").split()
+    return not any(name in flags for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def processor_name() -> str:
+    """Return the name of this machine's processor, as far as the kernel tells it."""
+    return _of_processor("model name") or platform.machine()
+
+
+def _of_processor(*names: str) -> str:
+    """Return what the kernel says of the first processor under one of `names`; "" if nothing."""
     text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    flags = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "")
-    return not any(name in flags.split() for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    fields = (line.partition(":") for line in text.splitlines())
+    return next((value.strip() for name, _, value in fields if name.strip() in names), "")
 
 
 def make_plan(config: RunConfig, machine: Machine) -> Plan:

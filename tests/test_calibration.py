@@ -149,6 +149,19 @@ def test_numbers_that_cannot_be_run_are_left_out(
     assert "--learners auto: 2 is left out: 2 learners make no torus" in told
 
 
+def test_what_was_measured_outlives_failures_that_are_alike(
+    cache: RateCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def only_one(learners: int) -> float:
+        if learners > 1:
+            raise RunFailed("learner 1 was killed: out of memory")
+        return 10.0
+
+    asked, told = measuring(monkeypatch, only_one)
+    assert with_quickest(config(), told.append, cache).resources.learners == 1
+    assert asked == [1, 2, 4]
+
+
 def test_if_none_can_be_run_the_first_reason_is_told(
     cache: RateCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,6 +84,7 @@ LAYERS = """
     bench.peer_scripts.sample_factory_appo
     bench.runs
     bench.peers bench.tables bench.limit bench.starts
+    bench.options
     bench.cli
     bench.__main__
 """

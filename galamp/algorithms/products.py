@@ -32,7 +32,7 @@ def product(left: Tensor, right: Tensor) -> Tensor:
     """Return left @ right, [N, I] x [I, M], in the type that both have.
 
     Both must be whole matrices or transposes of such: for parts of larger ones oneDNN has nothing
-    but its reference implementation, a thousand times slower.
+    but its reference implementation, which is slower beyond use.
     """
     if ONEDNN and left.dtype is torch.float32:
         return _linear(left, right.t(), None)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import math
 import shlex
 import signal
 import sys
@@ -30,6 +29,15 @@ from galamp.bench import peers, tables
 from galamp.bench.exchanges import costs, costs_table
 from galamp.bench.limit import Limit, parts_table
 from galamp.bench.nvml import Gauge
+from galamp.bench.options import (
+    PRECISIONS,
+    add_gossip,
+    add_gpu,
+    add_measuring,
+    add_peers,
+    add_scale,
+    add_start,
+)
 from galamp.bench.parts import EMULATE
 from galamp.bench.runs import (
     GALAMP,
@@ -44,11 +52,6 @@ from galamp.bench.starts import first_step_s, starts_table
 from galamp.cli import Parser
 from galamp.environments import ATARI, canonical_env_id, rom_name
 from galamp.errors import EXIT_OK, EXIT_SIGINT, GalampError, UserError
-
-NETWORKS = ("nature", "gala")
-PRECISIONS = ("float32", "bf16")
-NATURE_PARAMETERS = 1_686_693
-"""Of the Nature network with Breakout's four actions."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,88 +94,6 @@ def build_parser() -> argparse.ArgumentParser:
         one.set_defaults(command=command)
         add_options(one)
     return parser
-
-
-def add_measuring(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the commands that measure one workload."""
-    add_timing(parser)
-    add = parser.add_argument
-    add("--learners", metavar="N", type=_count, default=2, help="galamp's actor-learners")
-    text = "simulators per learner; a peer gets those of all learners together"
-    add("--num-envs", metavar="N", type=_count, default=16, help=text)
-    text = "what the network computes in; a peer that has no choice computes in float32"
-    add("--precision", choices=PRECISIONS, default="float32", help=text)
-
-
-def add_timing(parser: argparse.ArgumentParser, *, seconds: float = 30.0, repeats: int = 3) -> None:
-    """Add what is trained, for how long and how often."""
-    add = parser.add_argument
-    add("--game", metavar="NAME", default="Breakout", help="Atari game")
-    add("--network", choices=NETWORKS, default="nature", help="network that is trained")
-    add("--seconds", metavar="S", type=_duration, default=seconds, help="measured per repetition")
-    add("--warm-up", metavar="S", type=_duration, default=8.0, help="left out before that")
-    add("--repeats", metavar="N", type=_count, default=repeats, help="repetitions")
-    add("--json", metavar="FILE", type=Path, help="append one JSON row per measurement")
-
-
-def add_scale(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `scale`."""
-    add_timing(parser)
-    add = parser.add_argument
-    add("--learners", metavar="N,N,...", type=_counts, default=(1, 2, 4, 8), help="learners")
-    text = "simulators per learner"
-    add("--num-envs", metavar="N,N,...", type=_counts, default=(8, 16, 64), help=text)
-
-
-def add_start(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `start`."""
-    add = parser.add_argument
-    add("--game", metavar="NAME", default="Breakout", help="Atari game")
-    add("--network", choices=NETWORKS, default="nature", help="network that is trained")
-    add("--learners", metavar="N,N,...", type=_counts, default=(1, 2, 4), help="learners")
-    add("--num-envs", metavar="N", type=_count, default=16, help="simulators per learner")
-    add("--repeats", metavar="N", type=_count, default=5, help="repetitions")
-
-
-def add_gossip(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `gossip`."""
-    add = parser.add_argument
-    add("--learners", metavar="N", type=_count, default=8, help="learners")
-    add("--parameters", metavar="P", type=_count, default=NATURE_PARAMETERS, help="per vector")
-
-
-def add_gpu(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `gpu`; the defaults measure for 4 minutes in all, starts come on top."""
-    add_timing(parser, seconds=20.0, repeats=1)
-    add = parser.add_argument
-    add("--learners", metavar="N,N,...", type=_counts, default=(1, 2, 4, 8), help="learners")
-    text = "simulators of all learners together"
-    add("--simulators", metavar="N", type=_count, default=128, help=text)
-
-
-def add_peers(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `peers`."""
-    add_measuring(parser)
-    text = f"compare with {' or '.join(peers.PEERS)} (may be repeated; none means all)"
-    parser.add_argument("--peer", metavar="NAME", action="append", default=[], help=text)
-
-
-def _count(text: str) -> int:
-    with contextlib.suppress(ValueError):
-        if int(text) >= 1:
-            return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of at least 1")
-
-
-def _counts(text: str) -> tuple[int, ...]:
-    return tuple(_count(part) for part in text.split(","))
-
-
-def _duration(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if math.isfinite(float(text)) and float(text) > 0:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r}: expected seconds, more than 0")
 
 
 def run_command(options: argparse.Namespace) -> None:
@@ -242,24 +163,18 @@ def start_command(options: argparse.Namespace) -> None:
             found[learners].append(passed_s)
             say(f"galamp: bench: start {number} of {options.repeats}: {_learners(learners)}: ")
             say(f"first step after {passed_s:.2f} s\n")
-    console = tables.console(sys.stdout)
-    console.print(f"{options.game}, network {options.network}, {options.num_envs} simulators each")
-    console.print(starts_table([(_learners(n), seconds) for n, seconds in found.items()]))
-    for line in origin.lines:
-        console.print(line, soft_wrap=True)
+    what = f"{options.game}, network {options.network}, {options.num_envs} simulators each"
+    table = starts_table([(_learners(n), seconds) for n, seconds in found.items()])
+    tables.show_table(table, what, origin.lines, sys.stdout)
 
 
 def gossip_command(options: argparse.Namespace) -> None:
     """`bin/bench gossip`."""
     torch.set_num_threads(1)
     origin = tables.Origin.here(shlex.join(["bin/bench", *options.words]))
-    console = tables.console(sys.stdout)
-    console.print(
-        f"{options.learners} learners, {options.parameters:,} numbers per vector, one core"
-    )
-    console.print(costs_table(list(costs(options.learners, options.parameters))))
-    for line in origin.lines:
-        console.print(line, soft_wrap=True)
+    what = f"{options.learners} learners, {options.parameters:,} numbers per vector, one core"
+    table = costs_table(list(costs(options.learners, options.parameters)))
+    tables.show_table(table, what, origin.lines, sys.stdout)
 
 
 def peers_command(options: argparse.Namespace) -> None:

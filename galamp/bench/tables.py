@@ -10,11 +10,10 @@ import dataclasses
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from statistics import median
 from typing import Any, TextIO
 
@@ -25,6 +24,7 @@ from rich.table import Table
 from galamp.bench.nvml import GpuUse
 from galamp.bench.runs import ROOT, Measurement, cores
 from galamp.display.text import UNKNOWN
+from galamp.plan import processor_name
 
 WIDTH = 120
 """Columns of the table where it goes into a file or a pipe."""
@@ -47,7 +47,7 @@ class Origin:
     def here(cls, command: str) -> Origin:
         """Describe this checkout on this machine."""
         machine = {
-            "cpu": _cpu_model(),
+            "cpu": processor_name(),
             "cores": cores(),
             "python": platform.python_version(),
             "torch": version("torch"),
@@ -71,14 +71,6 @@ class Origin:
             f"machine  {self.machine_line}",
             f"command  {self.command}",
         ]
-
-
-def _cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            return value.strip()
-    return platform.machine()
 
 
 def _commit() -> str:
@@ -121,10 +113,15 @@ def show(
     measurements: Sequence[Measurement], subject: str, what: str, origin: Origin, file: TextIO
 ) -> None:
     """Write the table of all measurements, with what is needed to repeat them beneath."""
+    show_table(table(measurements, subject), what, _remarks(measurements, subject, origin), file)
+
+
+def show_table(found: Table, what: str, remarks: Iterable[str], file: TextIO) -> None:
+    """Write what was measured, the table, and the remarks beneath."""
     out = console(file)
     out.print(what)
-    out.print(table(measurements, subject))
-    for line in _remarks(measurements, subject, origin):
+    out.print(found)
+    for line in remarks:
         out.print(line, soft_wrap=True)
 
 
