@@ -21,13 +21,17 @@ from galamp.learner import LearnerTask
 from galamp.metrics import MetricsBoard
 from galamp.models import build_model, resolve_network
 from galamp.parameters import Span
-from galamp.plan import LearnerPlan, Plan, seed_for
+from galamp.plan import LearnerPlan, Plan
 from galamp.rollouts import RingWake, RolloutRing, RolloutShape
+from galamp.seeding import seed_for
 from galamp.shm import SharedArrays, Wakeup
 from galamp.simulator import SimulatorTask
 from galamp.state import StateSlots
 from galamp.storage.checkpoint import Identity
 from galamp.worker import WorkerSpec
+
+PROCESS_PLACE = 2**20
+"""Places of the seeds of processes, beyond those of all lanes: the learner, then its simulators."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +188,7 @@ class Arena:
             topology=self.topology,
             model_seed=config.seed,
             sampling_seed=self._seed(learner.rank, incarnation),
+            process_seed=self._seed(learner.rank, incarnation, PROCESS_PLACE),
             gossip_seed=config.seed,
             state_sizes=self.sketch.state_sizes,
             total_steps=config.total_steps,
@@ -206,12 +211,13 @@ class Arena:
                 self._seed(learner.rank, incarnation, 1 + lane)
                 for lane in range(lanes.start, lanes.stop)
             ),
+            process_seed=self._seed(learner.rank, incarnation, PROCESS_PLACE + 1 + worker),
             threads=1,
             incarnation=incarnation,
         )
 
     def _seed(self, rank: int, incarnation: int, place: int = 0) -> int:
-        """Return the seed of learner `rank` (place 0) or of one of its lanes (1 + lane).
+        """Return the seed of a learner (place 0), of one of its lanes (1 + lane), or of a process.
 
         No life repeats what a former one went through.
         """

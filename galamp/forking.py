@@ -36,6 +36,10 @@ ALLOCATOR_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 """Above these sizes glibc asks the kernel for fresh pages; a learner's activations come back at
 every update, and keeping their pages spares the kernel from handing them out anew."""
 
+HASH_SEED_VARIABLE = "PYTHONHASHSEED"
+"""Python reads it at its start, so it holds for the server and its children: a set of strings has
+the same order in every run."""
+
 
 def settle_libraries() -> None:
     """Have libraries that load from now on, here and in children, leave the cores to learners.
@@ -47,6 +51,7 @@ def settle_libraries() -> None:
     for name in ALLOCATOR_VARIABLES:
         os.environ.setdefault(name, str(2**30))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault(HASH_SEED_VARIABLE, "0")
 
 
 def wake_server() -> None:

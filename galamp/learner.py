@@ -35,6 +35,7 @@ from galamp.metrics import MetricsBoard, Phase
 from galamp.models import build_model
 from galamp.ports import LearnerPort
 from galamp.rollouts import RingWake, RolloutShape
+from galamp.seeding import seed_generators
 from galamp.shm import SharedArrays, Wakeup
 from galamp.state import FINAL, SAVE_EVERY_TURNS, STATE_COUNTERS, State, StateSlots
 
@@ -62,6 +63,7 @@ class LearnerTask:
     topology: Topology
     model_seed: int
     sampling_seed: int
+    process_seed: int
     gossip_seed: int
     state_sizes: dict[str, int]
     total_steps: int
@@ -70,6 +72,7 @@ class LearnerTask:
 def main(task: LearnerTask) -> None:
     """Learn until the run is over; the last state is left in shared memory."""
     torch.set_num_threads(task.threads)
+    seed_generators(task.process_seed)
     if task.device != "cpu":
         torch.cuda.set_device(task.device)
     learner = Learner(task)

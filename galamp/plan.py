@@ -18,8 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from galamp.config import GossipConfig, ResourceConfig, RunConfig
 from galamp.errors import UserError
 from galamp.forking import MOST_DESCRIPTORS
@@ -288,11 +286,6 @@ def _check_descriptors(plan: Plan, machine: Machine) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-
-
-def seed_for(*entropy: int) -> int:
-    """Mix whole numbers, such as (seed, rank, lane, start), into one seed below 2**31."""
-    return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
 
 
 assert AUTO == 0, "`or` above takes AUTO for unset"

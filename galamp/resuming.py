@@ -19,9 +19,10 @@ from galamp.former import Former
 from galamp.gossip.exchange import averages_gradients
 from galamp.gossip.measuring import distances_between
 from galamp.gossip.topologies import FILE
-from galamp.plan import Plan, seed_for
+from galamp.plan import Plan
 from galamp.recorder import Recorder
 from galamp.resizing import resized
+from galamp.seeding import seed_for
 from galamp.state import STATE_COUNTERS, State
 from galamp.storage.checkpoint import Checkpoint
 from galamp.storage.gossiplog import Start

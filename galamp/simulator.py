@@ -24,6 +24,7 @@ from galamp.errors import StopRun
 from galamp.metrics import EpisodeRing, MetricsBoard, Phase
 from galamp.ports import SimulatorPort
 from galamp.rollouts import RingWake, RolloutShape
+from galamp.seeding import seed_generators
 from galamp.shm import SharedArrays
 
 ACTIONS_TOLD = 32
@@ -43,6 +44,7 @@ class SimulatorTask:
     wake: RingWake
     environment: EnvironmentConfig
     seeds: tuple[int, ...]
+    process_seed: int
     threads: int
     incarnation: int = 0
 
@@ -61,7 +63,9 @@ def main(task: SimulatorTask) -> None:
         if control.quit:
             raise StopRun
 
+    seeded = seed_generators(task.process_seed)
     environment = make_environment(task.environment, task.seeds, threads=task.threads)
+    seed_generators(task.process_seed, seeded)
     episodes = EpisodeRing(task.arrays, task.index)
     counter = EpisodeCounter(environment.num_envs)
     observations = environment.reset()

@@ -22,7 +22,7 @@ from galamp.environments import make_environment
 from galamp.environments.base import Environment
 from galamp.gossip.topologies.base import Topology
 from galamp.models import build_model
-from galamp.plan import seed_for
+from galamp.seeding import seed_for
 
 FIRST_START = 1
 

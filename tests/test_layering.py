@@ -24,7 +24,7 @@ LAYERS = """
     flags config snapshot display storage evaluation display.text storage.disk storage.strict_json
     storage.rates
     budget
-    shm storage.identity parameters models forking
+    shm storage.identity parameters models forking seeding
     plan worker remote.picture
     signals
     control metrics rollouts storage.runfolder storage.runlogs storage.checkpoint_format
@@ -99,7 +99,7 @@ WITHOUT_PROCESSES = (
 )  # fmt: skip
 WITHOUT_TORCH = (
     "gossip.topologies", "environments", "simulator", "rollouts", "metrics", "control", "shm",
-    "ports", "config", "errors", "crashpoints", "cli", "worker", "evaluation.command",
+    "ports", "config", "errors", "crashpoints", "seeding", "cli", "worker", "evaluation.command",
     "display.render", "display.panels", "display.text", "snapshot", "remote",
 )  # fmt: skip
 

@@ -20,7 +20,6 @@ from galamp.plan import (
     inspect_machine,
     lacks_bf16,
     make_plan,
-    seed_for,
     with_learners,
 )
 
@@ -265,29 +264,6 @@ def test_this_machine_has_cores_and_files(monkeypatch: pytest.MonkeyPatch) -> No
     assert found.cores
     assert found.gpus == 0
     assert found.descriptors >= 64
-
-
-# Seeds
-
-
-def test_seeds_stay_what_they_are() -> None:
-    # A change of these numbers changes every run that is repeated with its seed.
-    assert seed_for(1) == 917752063
-    assert seed_for(1, 0, 1) == 750514629
-    assert seed_for(1, 0, 1, 1) == 488039721
-    assert seed_for(2**31 - 1, 63, 2, 16) == 1117400780
-
-
-def test_seeds_of_learners_lanes_and_starts_are_distinct() -> None:
-    found = [
-        seed_for(seed, rank, start, *lane)
-        for seed in (0, 1, 2, 2**31 - 1)
-        for rank in range(8)
-        for start in (1, 2)
-        for lane in [(), *((1 + lane,) for lane in range(16))]
-    ]
-    assert len(set(found)) == len(found)
-    assert all(0 <= seed < 2**31 for seed in found)
 
 
 def test_a_plan_does_not_change_the_config_it_came_from() -> None:

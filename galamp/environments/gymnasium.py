@@ -54,6 +54,10 @@ class GymnasiumEnvironment(Environment):
         except UserError:
             self.close()
             raise
+        for lane, seed in zip(self._vector.envs, self._seeds, strict=True):
+            # Environments draw from their spaces, too, and Gymnasium seeds these from the clock.
+            lane.action_space.seed(seed)
+            lane.observation_space.seed(seed)
         shape = self._vector.single_observation_space.shape
         self._channels_last = shape is not None and _channels_last(shape)
         self._ended = np.zeros(self.num_envs, np.bool_)

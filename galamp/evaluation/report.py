@@ -38,7 +38,7 @@ from galamp.evaluation.playing import Act, Game, play, score
 from galamp.evaluation.scoreboard import Progress
 from galamp.evaluation.scores import SOURCE, reference_for
 from galamp.evaluation.trained import MEAN, Learner, Trained, locate, read
-from galamp.plan import seed_for
+from galamp.seeding import seed_for
 from galamp.storage.disk import in_home, write_new
 
 if TYPE_CHECKING:

@@ -1,0 +1,123 @@
+"""Seeds: distinct ones for all that is random, and none inherited by a fork."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from galamp.seeding import seed_for, seed_generators
+from galamp.storage import checkpoint
+from tests.engine import run
+from tests.randomness import SOURCES
+
+SIMULATORS = 4
+"""Two learners with two simulators each, one environment in every simulator."""
+FLAGS = ["--learners", 2, "--num-envs", 2, "--simulator-workers", 2, "--quiet", "--seed", 1]
+
+
+def test_seeds_stay_what_they_are() -> None:
+    # A change of these numbers changes every run that is repeated with its seed.
+    assert seed_for(1) == 917752063
+    assert seed_for(1, 0, 1) == 750514629
+    assert seed_for(1, 0, 1, 1) == 488039721
+    assert seed_for(2**31 - 1, 63, 2, 16) == 1117400780
+
+
+def test_seeds_of_learners_lanes_and_starts_are_distinct() -> None:
+    found = [
+        seed_for(seed, rank, start, *lane)
+        for seed in (0, 1, 2, 2**31 - 1)
+        for rank in range(8)
+        for start in (1, 2)
+        for lane in [(), *((1 + lane,) for lane in range(16))]
+    ]
+    assert len(set(found)) == len(found)
+    assert all(0 <= seed < 2**31 for seed in found)
+
+
+def draw_all() -> dict[str, float]:
+    return {name: draw() for name, draw in SOURCES.items()}
+
+
+def test_seeded_generators_repeat_themselves() -> None:
+    seed_generators(7)
+    first = draw_all()
+    seed_generators(8)
+    other = draw_all()
+    seed_generators(7)
+    assert draw_all() == first
+    assert all(first[name] != other[name] for name in SOURCES)
+
+
+def test_a_second_call_seeds_only_what_was_loaded_since() -> None:
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    seeded = seed_generators(7, frozenset({"random", "numpy", "torch"}))
+    assert seeded == {"random", "numpy", "torch", "cv2"}
+    assert random.getstate() == states[0]
+    assert np.random.get_state()[1].tolist() == states[1]
+    assert torch.get_rng_state().tolist() == states[2]
+    cv2.setRNGSeed(7)
+
+
+@pytest.fixture(scope="module")
+def repeated(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[list[Any], Any]]:
+    """The first draws and the last checkpoint of two lock-step runs with the same seed."""
+    results = []
+    for number in range(2):
+        folder = tmp_path_factory.mktemp(f"run{number}")
+        draws = folder / "draws"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TEST_DRAWS", str(draws))
+            patch.delenv("PYTHONHASHSEED", raising=False)
+            env_id = "tests.randomness:drawing"
+            ended = run("--env-id", env_id, *FLAGS, "--sync", "--total-steps", 400,
+                        "--run-dir", folder / "run")  # fmt: skip
+        assert ended.returncode == 0, ended.stderr
+        saved = checkpoint.load(checkpoint.find(folder / "run").path)
+        results.append((first_draws(draws), saved))
+    return results
+
+
+def first_draws(file: Path) -> list[dict[str, float]]:
+    """What the first environments of the simulators drew; the first line is the probe's."""
+    return [json.loads(line) for line in file.read_text().splitlines()[1:]]
+
+
+@pytest.mark.parametrize("source", [*SOURCES, "space"])
+def test_no_two_simulators_draw_the_same(repeated: Any, source: str) -> None:
+    for draws, _ in repeated:
+        assert len(draws) == SIMULATORS
+        assert len({each[source] for each in draws}) == SIMULATORS
+
+
+@pytest.mark.parametrize("source", [*SOURCES, "space", "hash"])
+def test_the_same_seed_draws_the_same_again(repeated: Any, source: str) -> None:
+    (first, _), (second, _) = repeated
+    assert sorted(each[source] for each in first) == sorted(each[source] for each in second)
+
+
+def test_lock_step_repeats_the_same_bits_whatever_an_environment_draws_from(repeated: Any) -> None:
+    (_, first), (_, second) = repeated
+    for one, other in zip(first.learners, second.learners, strict=True):
+        for name, value in one.parameters.items():
+            assert np.array_equal(value, other.parameters[name]), name
+
+
+def test_a_later_life_draws_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = tmp_path / "draws"
+    monkeypatch.setenv("TEST_DRAWS", str(draws))
+    monkeypatch.setenv("TEST_FAILED_ONCE", str(tmp_path / "failed"))
+    ended = run("--env-id", "tests.randomness:stumbling", *FLAGS, "--total-steps", 20_000,
+                "--run-dir", tmp_path / "run")  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    found = first_draws(draws)
+    assert len(found) == SIMULATORS + 1
+    for source in [*SOURCES, "space"]:
+        assert len({each[source] for each in found}) == SIMULATORS + 1, source
