@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import galamp
 from galamp import crashpoints
 from galamp.config import RunConfig, from_dict, from_settings
+from galamp.display.streams import announce, tell
 from galamp.errors import EXIT_SIGINT, EXIT_USAGE, GalampError, UserError, did_you_mean
 from galamp.forking import settle_libraries, start_server
 from galamp.options import AUTO, Setting, check, settings, shown
@@ -32,6 +33,10 @@ SECTION_TITLES = {
     "resources": "processes and devices",
     "report": "what is shown and kept",
 }
+
+
+STARTING = "galamp: starting: loading PyTorch, trying the environment\n"
+"""Said at once: what comes next takes seconds."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -214,15 +219,18 @@ def _stored_values(folder: Path, learners: int | None) -> dict[tuple[str, str], 
     return {
         (s.section, s.name): getattr(getattr(config, s.section) if s.section else config, s.name)
         for s in settings(RunConfig)
+        if s.option.stored
     }
 
 
 def run_command(options: argparse.Namespace) -> int:
     """`galamp run`."""
     config = config_from(options)
+    if not config.report.quiet:
+        announce(STARTING, sys.stderr)
     crashpoints.as_role("supervisor")
     start_server()  # it loads while this process does
-    from galamp.display.closing import closing_line, tell
+    from galamp.display.closing import closing_line
     from galamp.training import train
 
     outcome = train(_calibrated(options, config), resume=options.resume)
@@ -241,7 +249,6 @@ def _calibrated(options: argparse.Namespace, config: RunConfig) -> RunConfig:
     if getattr(options, "resources.learners", None) != "auto":
         return config
     from galamp.calibration import with_quickest
-    from galamp.display.closing import tell
 
     def show(line: str) -> None:
         if not config.report.quiet:
@@ -301,6 +308,8 @@ def chaos_command(options: argparse.Namespace) -> int:
     chaos = chaos_from(options)
     config = config_from(options)
     check_survives(config)
+    if not config.report.quiet:
+        announce(STARTING, sys.stderr)
     return run_chaos(chaos, _calibrated(options, config), options.resume)
 
 

@@ -208,8 +208,10 @@ class ReportConfig:
     run_dir: str = option("", "run folder (default: runs/<env>__<name>__s<seed>__<time>)")
     log_every_s: float = option(2.0, "interval between rows of metrics.jsonl", unit="s", low=0.05)
     checkpoint_every_s: float = option(60.0, "interval between checkpoints", unit="s", low=0.5)
-    quiet: bool = option(False, "show nothing while running")
-    json: bool = option(False, "print the summary as JSON on standard output at the end")
+    quiet: bool = option(False, "show nothing while running", stored=False)
+    json: bool = option(
+        False, "print the summary as JSON on standard output at the end", stored=False
+    )
     on_hangup: str = option(
         "detach",
         "when the terminal is closed: train on, for galamp attach to show (detach), or save and "
@@ -238,8 +240,12 @@ class RunConfig:
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
-    """Return the JSON form of a config: nested plain dictionaries."""
-    return dataclasses.asdict(config)
+    """Return the JSON form of a config, without what is the caller's: nested dictionaries."""
+    values = dataclasses.asdict(config)
+    for setting in settings(RunConfig):
+        if not setting.option.stored:
+            del values[setting.section][setting.name]
+    return values
 
 
 def from_dict(values: dict[str, Any]) -> RunConfig:

@@ -13,6 +13,7 @@ before, and its counters, which stand in shared memory; then it goes on as if no
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -145,6 +146,7 @@ class Learner:
             reach("learner.mixed")
             self.metrics.enter(Phase.OTHER)
             self.metrics.report(gauges)
+            self.metrics["overflows"] += not math.isfinite(gauges["grad_norm"])
             self.metrics["updates"] = self.algorithm.version
             self.metrics["turns"] += 1
             self.metrics["agent_steps"] += self.collector.agent_steps

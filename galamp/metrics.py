@@ -55,6 +55,7 @@ COUNTERS = (
     "torn",
     "staleness",
     "most_staleness",
+    "overflows",
 )
 """Whole numbers of a row, in order."""
 

@@ -38,6 +38,8 @@ class Option:
     auto: bool = False
     none: str = ""
     prefix: str = ""
+    stored: bool = True
+    """Whether it belongs to the run, and not only to the command that shows it."""
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -60,14 +62,16 @@ def option(
     auto: bool = False,
     none: str = "",
     prefix: str = "",
+    stored: bool = True,
 ) -> Any:
     """Declare a setting: a dataclass field that carries its `Option`.
 
     `low` and `high` are inclusive; `names` and the keys of `registry` (`module:TABLE`, looked up
     when asked for) are the choices, besides any text that begins with `prefix`; `auto` allows the
-    word `auto` (stored as `AUTO`), `none` is the word for None.
+    word `auto` (stored as `AUTO`), `none` is the word for None; what is not `stored` is the
+    caller's.
     """
-    known = Option(help, unit, low, high, registry, names, auto, none, prefix)
+    known = Option(help, unit, low, high, registry, names, auto, none, prefix, stored)
     return field(default=default, metadata={"option": known})
 
 

@@ -2,6 +2,7 @@ r"""From the metrics board to what people read: snapshots, metrics.jsonl, monito
 
     MetricsBoard, EpisodeRings, ConsensusMonitor --Recorder--> Snapshot --> dashboard
                                                           \--> metrics.jsonl, monitor/*.csv
+    what happens --Recorder.tell--> the screen and events.jsonl
 
 Runs in the supervisor; it only reads what the children write.
 """
@@ -22,7 +23,7 @@ from galamp.consensus import ConsensusMonitor
 from galamp.metrics import EpisodeRing, MetricsRow, Phase
 from galamp.snapshot import EPISODES_IN_MEAN, Event, LearnerSnapshot, Snapshot, WorkerState
 from galamp.storage.runfolder import RunFolder
-from galamp.storage.runlogs import MetricsLog, MonitorLog
+from galamp.storage.runlogs import EventLog, MetricsLog, MonitorLog
 
 RATE_WINDOW_S = 10.0
 MOST_CURVE_POINTS = 400
@@ -110,8 +111,10 @@ class Recorder:
         self.episodes = 0
         self.best: float | None = None
         self.losses = Losses()
+        self._overflow_told = False
         self._curve: list[tuple[int, float]] = []
         self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
+        self._event_log = EventLog(folder.events, metrics.start, self.tell)
         env_id, now = arena.environment.env_id, time.time()
         self._monitors = [
             MonitorLog(folder.monitor_path(rank), env_id, now, self.tell)
@@ -150,8 +153,10 @@ class Recorder:
         return shares_of(np.sum([row.phase_s() for row in self._arena.board.learners()], axis=0))
 
     def tell(self, text: str) -> None:
-        """Note something worth telling."""
-        self._events.append(Event(self.elapsed_s, text))
+        """Show an event, and keep it in events.jsonl."""
+        event = Event(self.elapsed_s, text)
+        self._events.append(event)
+        self._event_log.append(time.time(), event.elapsed_s, text)
 
     def progress(self) -> dict[str, Any]:
         """Return what a checkpoint keeps besides the learners' states."""
@@ -181,13 +186,32 @@ class Recorder:
         now_s = time.monotonic()
         for learner in self.learners:
             learner.sample(now_s)
-        workers = self._arena.shape.workers
+        for rank, score, length, lane, ended in self._finished():
+            self._episode(rank, score, int(length), int(lane), ended)
+        self._note_overflows()
+        self._consensus.follow()
+
+    def _finished(self) -> list[tuple[int, float, float, float, float]]:
+        """Return the episodes that ended since the last call, of all learners, by time.
+
+        Each is (learner, true score, length in agent steps, lane, time.time() at its end).
+        """
+        found = []
         for index, ring in enumerate(self._rings):
             entries, self._tails[index] = ring.drain(self._tails[index])
-            rank = index // workers
-            for score, length, lane, ended in entries.tolist():
-                self._episode(rank, score, int(length), int(lane), ended)
-        self._consensus.follow()
+            rank = index // self._arena.shape.workers
+            found += [(rank, *entry) for entry in entries.tolist()]
+        return sorted(found, key=lambda episode: episode[-1])
+
+    def _note_overflows(self) -> None:
+        """Say once that updates change nothing, because float32 cannot hold their gradient."""
+        ranks = [r for r, each in enumerate(self.learners) if each.row["overflows"]]
+        if ranks and not self._overflow_told:
+            self._overflow_told = True
+            self.tell(
+                f"learner {ranks[0]}: the gradient is too large for float32, such updates change "
+                "nothing: scale the rewards, or train with --clip-rewards"
+            )
 
     def log(self) -> None:
         """Measure distances, append one row to metrics.jsonl and flush the monitor files."""

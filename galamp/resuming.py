@@ -9,22 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from galamp.arena import Arena
-from galamp.config import GossipConfig
+from galamp.config import GossipConfig, RunConfig, to_dict
 from galamp.errors import UserError
 from galamp.former import Former
 from galamp.gossip.exchange import averages_gradients
 from galamp.gossip.measuring import distances_between
 from galamp.gossip.topologies import FILE
+from galamp.options import AUTO, Setting, settings, shown
 from galamp.plan import Plan
 from galamp.recorder import Recorder
 from galamp.resizing import resized
 from galamp.seeding import seed_for
 from galamp.state import STATE_COUNTERS, State
-from galamp.storage.checkpoint import Checkpoint
 from galamp.storage.gossiplog import Start
 from galamp.storage.runfolder import CONFIG, GRAPH, RunFolder, read_json
 from galamp.storage.runlogs import curve
@@ -71,20 +72,40 @@ def take_over(
     progress = former.checkpoint.progress
     recorder.go_on(progress, curve(folder.metrics))
     recorder.tell(f"goes on from {progress['agent_steps']:,} agent steps")
-    if len(states) != len(former.checkpoint.learners):
-        recorder.tell(_change(former.checkpoint, arena.plan))
+    for line in changes(former.checkpoint.config, arena.plan.config):
+        recorder.tell(line)
     for skipped in former.skipped:
         recorder.tell(f"damaged checkpoint passed over: {skipped}")
 
 
-def _change(checkpoint: Checkpoint, plan: Plan) -> str:
-    """Say what another number of learners has changed."""
-    said = f"learners: from {len(checkpoint.learners)} to {len(plan.learners)}"
-    rate = plan.config.algorithm.learning_rate
-    former = checkpoint.config.get("algorithm", {}).get("learning_rate")
-    if isinstance(former, float) and former != rate:
-        said += f"; learning rate: from {former:.3g} to {rate:.3g}"
-    return said
+def changes(former: dict[str, Any], config: RunConfig) -> list[str]:
+    """Return one line for each setting of a run that is not what it was in its checkpoint.
+
+    Args:
+        former: the settings in the checkpoint; what an older galamp did not know is missing.
+        config: the settings now.
+    """
+    now = to_dict(config)
+    lines = []
+    for setting in settings(RunConfig):
+        before = former.get(setting.section, {}) if setting.section else former
+        after = now[setting.section] if setting.section else now
+        if not (isinstance(before, dict) and setting.name in before and setting.option.stored):
+            continue
+        old, new = before[setting.name], after[setting.name]
+        if old != new:
+            name = setting.name.replace("_", " ")
+            lines.append(f"{name}: from {_said(setting, old)} to {_said(setting, new)}")
+    return lines
+
+
+def _said(setting: Setting, value: Any) -> str:
+    """Return a setting's value as it would be given on the command line."""
+    if value is None:
+        return setting.option.none or "the default"
+    if setting.option.auto and value == AUTO:
+        return "auto"
+    return f"{value:g}" if type(value) is float else shown(value)
 
 
 def _align(states: list[State], agent_steps_per_update: int, gossip: GossipConfig) -> None:

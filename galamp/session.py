@@ -22,7 +22,8 @@ from typing import Any
 from galamp.arena import Arena, ModelSketch
 from galamp.config import RunConfig, to_dict
 from galamp.consensus import ConsensusMonitor, History
-from galamp.display.dashboard import Display, SafeStream
+from galamp.display.dashboard import Display
+from galamp.display.streams import SafeStream
 from galamp.environments.base import EnvironmentSpec
 from galamp.errors import GalampError, UserError
 from galamp.former import Former, load_former

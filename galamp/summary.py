@@ -44,6 +44,7 @@ def summarise(
         "episodes": snapshot.episodes,
         "mean_return_100": snapshot.mean_return,
         "best_mean_return_100": snapshot.best_mean_return,
+        "overflowed_updates": sum(row["overflows"] for row in arena.board.learners()),
         "restarts": recorder.losses.restarts,
         "given_up": recorder.losses.given_up,
         "seed": arena.plan.config.seed,

@@ -17,7 +17,7 @@ import pytest
 
 import galamp
 from galamp import cli
-from galamp.cli import build_parser, config_from, main
+from galamp.cli import STARTING, build_parser, config_from, main
 from galamp.config import RunConfig, from_dict, to_dict
 from galamp.display.closing import closing_line
 from galamp.errors import CheckpointError, RunFailed
@@ -250,6 +250,28 @@ def test_flags_override_what_is_stored(stored: RunConfig, tmp_path: Path) -> Non
     values["resources"]["threads"] = 0
     values["report"]["quiet"] = True
     assert config == from_dict(values)
+
+
+@pytest.mark.parametrize("name", ["quiet", "json"])
+def test_how_a_run_was_shown_is_not_taken_from_it(
+    stored: RunConfig, tmp_path: Path, name: str
+) -> None:
+    """Nor from the config of an older version, which has it."""
+    values = to_dict(stored)
+    values["report"][name] = True
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert getattr(parsed("--resume", str(tmp_path)).report, name) is False
+    assert getattr(parsed("--resume", str(tmp_path), f"--{name}").report, name) is True
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"), [(["--learners", "1"], STARTING), (["--quiet"], ""), (["--json"], STARTING)]
+)
+def test_something_is_said_before_torch_loads(flags: list[str], told: str) -> None:
+    leave = "lambda: sys.exit('torch' in sys.modules)"
+    code = f"import sys, galamp.cli as cli; cli.start_server = {leave}; cli.main({['run', *flags]})"
+    ended = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", told)
 
 
 @pytest.mark.parametrize(

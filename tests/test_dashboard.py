@@ -18,11 +18,11 @@ from galamp.display.dashboard import (
     Dashboard,
     Display,
     PlainLines,
-    SafeStream,
     Silent,
     make_display,
     progress_line,
 )
+from galamp.display.streams import SafeStream
 from galamp.snapshot import Event
 from tests.snapshots import EMPTY, busy
 

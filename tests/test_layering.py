@@ -20,7 +20,7 @@ PACKAGE = ROOT / "galamp"
 # its __init__.
 LAYERS = """
     errors
-    crashpoints options plain remote.wire remote
+    crashpoints options display.streams plain remote.wire remote
     flags config snapshot display storage evaluation display.text storage.disk storage.strict_json
     storage.rates
     budget
@@ -100,7 +100,7 @@ WITHOUT_PROCESSES = (
 WITHOUT_TORCH = (
     "gossip.topologies", "environments", "simulator", "rollouts", "metrics", "control", "shm",
     "ports", "config", "errors", "crashpoints", "seeding", "cli", "worker", "evaluation.command",
-    "display.render", "display.panels", "display.text", "snapshot", "remote",
+    "display.render", "display.panels", "display.text", "display.streams", "snapshot", "remote",
 )  # fmt: skip
 
 LOCKS = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import itertools
+import json
 import math
 import os
 from collections.abc import Iterator
@@ -539,6 +540,51 @@ def test_events_are_told_with_their_time_and_the_oldest_are_forgotten(
     assert events[-1].text == f"event {recorder.MOST_EVENTS + 4}"
     assert events[-1].elapsed_s == recorder.MOST_EVENTS + 5
     assert events[0].text == "event 5"
+
+
+def test_events_are_kept_in_the_run_folder(run: Run, clock: Clock) -> None:
+    clock.now_s += 1.5
+    run.recorder.tell("one")
+    run.recorder.tell("two\nlines")
+    rows = [json.loads(line) for line in run.folder.events.read_text().splitlines()]
+    assert [(row["start"], row["elapsed_s"], row["text"]) for row in rows] == [
+        (1, 1.5, "one"),
+        (1, 1.5, "two\nlines"),
+    ]
+    assert datetime.fromisoformat(rows[0]["time"]).tzinfo is not None
+
+
+def test_a_disk_that_refuses_events_is_told_of_once(run: Run) -> None:
+    run.folder.events.mkdir()
+    run.recorder.tell("one")
+    run.recorder.tell("two")
+    told = [event.text for event in run.recorder.snapshot().events]
+    assert (told[0], told[2]) == ("one", "two")
+    assert "events.jsonl" in told[1]
+    assert len(told) == 3
+
+
+def test_episodes_are_counted_in_the_order_of_time(
+    run: Run, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Simulators that end games in turns: the last 100 are the newest, whichever ring is read."""
+    now = {"s": 0.0}
+    monkeypatch.setattr("galamp.metrics.time.time", lambda: now["s"])
+    for number in range(150):
+        now["s"] += 1.0
+        run.finish(number % LEARNERS, number // LEARNERS % WORKERS, float(number))
+    run.recorder.read()
+    assert list(run.recorder.progress()["last_returns"]) == [float(n) for n in range(50, 150)]
+
+
+def test_overflowed_updates_are_told_of_once(run: Run) -> None:
+    run.recorder.read()
+    run.arena.board.learner(1)["overflows"] = 3
+    run.recorder.read()
+    run.arena.board.learner(0)["overflows"] = 1
+    run.recorder.read()
+    (told,) = [event.text for event in run.recorder.snapshot().events]
+    assert told.startswith("learner 1: the gradient is too large for float32")
 
 
 def test_a_snapshot_is_made_of_plain_values(run: Run) -> None:

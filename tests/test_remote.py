@@ -214,7 +214,7 @@ def test_resumed_with_more_and_fewer(tmp_path: Path) -> None:
     assert fewer.returncode == 0, fewer.stderr
     assert more + 2000 <= summary(folder)["agent_steps"] < more + 2000 + 4 * 5
     assert len(checkpoint.load(folder / "checkpoints" / "latest").learners) == 1
-    assert "learning rate: from 0.00121 to 0.0007" in fewer.stderr
+    assert "learning rate: from 0.00121244 to 0.0007" in fewer.stderr
 
 
 def cpu_s(pid: int) -> float:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from galamp.cli import STARTING
 from galamp.environments import canonical_env_id
 from galamp.errors import UserError
 from galamp.storage import checkpoint as ck
@@ -22,7 +23,7 @@ REFUSED = 2
 
 
 def one_line(told: str) -> str:
-    (line,) = told.splitlines()
+    (line,) = told.removeprefix(STARTING).splitlines()
     assert line.startswith("galamp: ")
     return line
 

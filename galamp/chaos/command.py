@@ -91,7 +91,7 @@ def run_chaos(chaos: ChaosConfig, config: RunConfig, resume: Path | None) -> int
 
 def _tell(found: dict[str, Any], as_json: bool, failure: WorkerFailure | None) -> None:
     from galamp.chaos.report import lines
-    from galamp.display.closing import tell
+    from galamp.display.streams import tell
 
     if failure is not None:
         tell(f"galamp: {failure}\n{failure.details}", sys.stderr)

@@ -1,13 +1,11 @@
 """The last words on a run, for who has watched it.
 
-summary --closing_line--> text --tell--> a stream, if it is still there
+summary --closing_line--> text
 """
 
 from __future__ import annotations
 
-from typing import Any, TextIO
-
-from galamp.display.dashboard import SafeStream
+from typing import Any
 
 
 def closing_line(summary: dict[str, Any]) -> str:
@@ -20,10 +18,3 @@ def closing_line(summary: dict[str, Any]) -> str:
     if summary["status"] != "finished":
         after = "go on: galamp run --resume"
     return f"{words}\n{after} {summary['run_dir']}\n"
-
-
-def tell(text: str, stream: TextIO) -> None:
-    """Write to `stream`; that nobody is there to read is no error."""
-    safe = SafeStream(stream)
-    safe.write(text)
-    safe.flush()

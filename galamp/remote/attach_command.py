@@ -19,7 +19,8 @@ from galamp.errors import EXIT_OK
 if TYPE_CHECKING:
     from typing import TextIO
 
-    from galamp.display.dashboard import Display, SafeStream
+    from galamp.display.dashboard import Display
+    from galamp.display.streams import SafeStream
 
 PATIENCE_S = 60.0
 """Longest silence of a run that lives: when it is stopped, or between two starts."""
@@ -34,7 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def attach_command(options: argparse.Namespace) -> int:
     """`galamp attach`."""
-    from galamp.display.closing import tell
+    from galamp.display.streams import tell
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so the cursor comes back
     try:
@@ -47,7 +48,8 @@ def attach_command(options: argparse.Namespace) -> int:
 
 def _look_on(run: Path) -> str:
     """Show the run until it ends; returns the last words on it."""
-    from galamp.display.dashboard import SafeStream, make_display
+    from galamp.display.dashboard import make_display
+    from galamp.display.streams import SafeStream
     from galamp.remote.ending import NotRunningError
 
     screen, seen = SafeStream(sys.stderr), False

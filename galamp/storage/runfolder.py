@@ -2,7 +2,8 @@
 
 Runs in the supervisor, the one writer; plots and evaluation only read.
 
-    RUN/config.json  metrics.jsonl  summary.json  monitor/<i>.monitor.csv  checkpoints/  logs/
+    RUN/config.json  metrics.jsonl  events.jsonl  summary.json
+    RUN/monitor/<i>.monitor.csv  checkpoints/  logs/
     RUN/lock         held by flock while the run lives, so that it cannot go stale
     RUN/control      a socket while the run lives; a stale one is for the lock's owner to replace
     runs/latest      link to the run that began last
@@ -40,6 +41,7 @@ CONFIG = "config.json"
 SUMMARY = "summary.json"
 LOCK = "lock"
 METRICS = "metrics.jsonl"
+EVENTS = "events.jsonl"
 GRAPH = "topology.txt"
 JSON_LIMIT_BYTES = 4_000_000
 """No config and no summary is larger, were there a thousand learners."""
@@ -58,6 +60,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.logs = path / "logs"
         self.metrics = path / METRICS
+        self.events = path / EVENTS
 
     @classmethod
     def create(
@@ -99,7 +102,8 @@ class RunFolder:
                 _require_empty(path, entries)
             folder = cls._taken(path, root, started, new=True)
             folder._take_back = (
-                folder.logs, folder.metrics, path / GRAPH, path / LOCK, *([path] if made else [])
+                folder.logs, folder.metrics, folder.events, path / GRAPH, path / LOCK,
+                *([path] if made else []),
             )  # fmt: skip
             return folder
 

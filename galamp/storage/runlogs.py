@@ -1,8 +1,9 @@
-"""The files that grow during a run: one row of metrics per interval, one line per finished game.
+"""The files that grow during a run: rows of metrics, events, and a line per finished game.
 
 Runs in the supervisor, the one writer; resumed runs, plots and evaluation read them.
 
     row --MetricsLog--> metrics.jsonl --current_rows, curve--> learning curve
+    event --EventLog--> events.jsonl
     episode --MonitorLog--> monitor/<i>.monitor.csv
 
 A killed process leaves at most one unfinished line, which readers pass over and the next writer
@@ -16,6 +17,7 @@ import errno
 import json
 import os
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -173,6 +175,20 @@ def curve(path: Path) -> list[tuple[int, float]]:
         for row in current_rows(path)
         if _is_amount(row.get(RETURN))
     ]
+
+
+class EventLog:
+    """events.jsonl: one line per event, of all starts of a run, written when it happens."""
+
+    def __init__(self, path: Path, start: int, complain: Complain) -> None:
+        """Add to the file in start number `start` of the run."""
+        self._file, self._start = AppendOnly(path, complain), start
+
+    def append(self, time_s: float, elapsed_s: float, text: str) -> None:
+        """Add an event that happened at time.time() `time_s`, `elapsed_s` after the start."""
+        time = datetime.fromtimestamp(time_s).astimezone().isoformat(timespec="milliseconds")
+        row = {"time": time, "start": self._start, "elapsed_s": round(elapsed_s, 3), "text": text}
+        self._file.append(json.dumps(row).encode() + b"\n")
 
 
 class MonitorLog:
