@@ -16,6 +16,7 @@ import torch
 from galamp.bench import cli, nvml, tables
 from galamp.bench.exchanges import costs, costs_table
 from galamp.bench.limit import Limit, parts_table
+from galamp.bench.neighbour import Neighbour, beside, merged
 from galamp.bench.nvml import Gauge, GpuUse
 from galamp.bench.parts import PARTS, Parts, block
 from galamp.bench.runs import Measurement, Workload
@@ -98,6 +99,29 @@ def test_a_start_that_fails_is_told() -> None:
     nothing = Workload("ALE/Nothing-v5", "nothing", 1, 2, "gala")
     with pytest.raises(RunFailed, match=r"ended at its start: galamp: .*Nothing"):
         first_step_s(nothing)
+
+
+def test_a_small_program_is_measured_beside_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--learners", "1", "--num-envs", "2", "--network", "gala"]
+    assert cli.main(["neighbour", *words, "--seconds", "0.1", "--repeats", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in ("nothing", "a run", "a run with --no-pin"):
+        found = next(line for line in lines if re.match(rf"  {name}  ", line)).split()
+        late_ms, _, _, takes, most, *rate = (float(word) for word in found[len(name.split()) :])
+        assert late_ms > 0
+        assert most >= takes >= 0.99, "less time than the processor needs"
+        assert bool(rate) == (name != "nothing")
+
+
+def test_what_neighbours_met_in_several_rounds_is_taken_together() -> None:
+    rounds = [Neighbour((1.0, 2.0), (3.0,), 10.0), Neighbour((4.0,), (5.0, 6.0), 30.0)]
+    assert merged(rounds) == Neighbour((1.0, 2.0, 4.0), (3.0, 5.0, 6.0), 20.0)
+
+
+def test_a_neighbour_that_cannot_start_is_told() -> None:
+    nothing = Workload("ALE/Nothing-v5", "nothing", 1, 2, "gala")
+    with pytest.raises(RunFailed, match=r"ended at its start: galamp: .*Nothing"):
+        beside(nothing, (), 0.1)
 
 
 class FakeNvml:

@@ -83,7 +83,7 @@ LAYERS = """
     bench.peer_scripts bench.peer_scripts.plain_loop bench.peer_scripts.sb3_a2c
     bench.peer_scripts.sample_factory_appo
     bench.runs
-    bench.peers bench.tables bench.limit bench.starts
+    bench.peers bench.tables bench.limit bench.starts bench.neighbour
     bench.options
     bench.cli
     bench.__main__

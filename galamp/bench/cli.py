@@ -1,12 +1,13 @@
 """The command line of bin/bench: words to systems, measurements to a table.
 
-bin/bench run      galamp alone, repeated
-bin/bench limit    galamp and the bare parts of training, taking turns
-bin/bench scale    galamp with more and more learners and simulators
-bin/bench start    from the command to the first agent steps
-bin/bench gossip   publishing and mixing, per topology
-bin/bench gpu      one learner on a GPU against several, with the power they draw
-bin/bench peers    galamp and its peers, taking turns
+bin/bench run        galamp alone, repeated
+bin/bench limit      galamp and the bare parts of training, taking turns
+bin/bench scale      galamp with more and more learners and simulators
+bin/bench start      from the command to the first agent steps
+bin/bench neighbour  another program on the same machine, beside a run and without
+bin/bench gossip     publishing and mixing, per topology
+bin/bench gpu        one learner on a GPU against several, with the power they draw
+bin/bench peers      galamp and its peers, taking turns
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ import torch
 from galamp.bench import peers, tables
 from galamp.bench.exchanges import costs, costs_table
 from galamp.bench.limit import Limit, parts_table
+from galamp.bench.neighbour import Neighbour, beside, merged, neighbours_table
 from galamp.bench.nvml import Gauge
 from galamp.bench.options import (
     PRECISIONS,
     add_gossip,
     add_gpu,
     add_measuring,
+    add_neighbour,
     add_peers,
     add_scale,
     add_start,
@@ -168,6 +171,22 @@ def start_command(options: argparse.Namespace) -> None:
     tables.show_table(table, what, origin.lines, sys.stdout)
 
 
+def neighbour_command(options: argparse.Namespace) -> None:
+    """`bin/bench neighbour`."""
+    origin = tables.Origin.here(shlex.join(["bin/bench", *options.words]))
+    workload = workload_from(options, options.learners, options.num_envs)
+    others = {"nothing": None, "a run": (), "a run with --no-pin": ("--no-pin",)}
+    found: dict[str, list[Neighbour]] = {name: [] for name in others}
+    for number in range(1, options.repeats + 1):
+        for name, flags in others.items():
+            say(f"galamp: bench: round {number} of {options.repeats}: beside {name}\n")
+            runs = None if flags is None else workload
+            found[name].append(beside(runs, flags or (), options.seconds))
+    table = neighbours_table([(name, merged(rounds)) for name, rounds in found.items()])
+    what = f"a small program beside {described(workload)}"
+    tables.show_table(table, what, origin.lines, sys.stdout)
+
+
 def gossip_command(options: argparse.Namespace) -> None:
     """`bin/bench gossip`."""
     torch.set_num_threads(1)
@@ -266,6 +285,7 @@ COMMANDS: dict[str, Command] = {
     "limit": ("galamp and the bare parts of training, in turns", add_measuring, limit_command),
     "scale": ("more and more learners and simulators", add_scale, scale_command),
     "start": ("from the command to the first agent steps", add_start, start_command),
+    "neighbour": ("another program beside a run", add_neighbour, neighbour_command),
     "gossip": ("publishing and mixing, per topology", add_gossip, gossip_command),
     "gpu": ("one learner on a GPU against several", add_gpu, gpu_command),
     "peers": ("galamp and its peers, taking turns", add_peers, peers_command),

@@ -56,6 +56,17 @@ def add_start(parser: argparse.ArgumentParser) -> None:
     add("--repeats", metavar="N", type=_count, default=5, help="repetitions")
 
 
+def add_neighbour(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `neighbour`."""
+    add = parser.add_argument
+    add("--game", metavar="NAME", default="Breakout", help="Atari game")
+    add("--network", choices=NETWORKS, default="nature", help="network that is trained")
+    add("--learners", metavar="N", type=_count, default=2, help="learners")
+    add("--num-envs", metavar="N", type=_count, default=16, help="simulators per learner")
+    add("--seconds", metavar="S", type=_duration, default=15.0, help="measured per repetition")
+    add("--repeats", metavar="N", type=_count, default=2, help="repetitions")
+
+
 def add_gossip(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gossip`."""
     add = parser.add_argument
