@@ -150,7 +150,8 @@ def _maker(env_id: str) -> Maker:
     if name in gymnasium.registry:
         return _maker_by_id(env_id, name)
     if all(map(str.isidentifier, name.split("."))):
-        near = did_you_mean(name, [known for known in dir(module) if known[0] != "_"])
+        callables = [k for k, v in vars(module).items() if callable(v) and k[0] != "_"]
+        near = did_you_mean(name, callables, cutoff=0.7)
         raise UserError(
             f"{env_id}: {module_name} has no function {name!r}{near}, nor has importing it "
             "registered an environment of that name"

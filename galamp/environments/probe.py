@@ -61,7 +61,7 @@ def look(environment: config.EnvironmentConfig) -> dict[str, Any]:
     except InvalidDataError as error:
         return {"problems": [str(error)], "details": ""}
     except (Exception, SystemExit) as error:
-        text = f"raised {type(error).__name__}: {' '.join(str(error).split())}"
+        text = " ".join(f"raised {type(error).__name__}: {error}".split()).removesuffix(":")
         line = f"{environment.env_id}: {text} ({_place(error)})"
         return {"problems": [line], "details": _traceback(error)}
 
