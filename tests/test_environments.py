@@ -150,7 +150,7 @@ class TestCartPole(EnvironmentContract):
                     observation, reward, over, cut, _ = env.step(action)  # type: ignore[assignment]
                 ended = over or cut
                 np.testing.assert_array_equal(step.observations[lane], self.convert(observation))
-                assert (step.rewards[lane], step.terminated[lane]) == (np.float32(reward), over)
+                assert (step.rewards[lane], step.terminated[lane]) == (reward, over)
                 assert (step.truncated[lane], step.reset[lane]) == (cut, reset)
 
 
@@ -242,7 +242,7 @@ def transition(rewards: list[float], ended: str, reset: str) -> Transition:
 
     return Transition(
         np.zeros((len(rewards), 1), np.float32),
-        np.array(rewards, np.float32),
+        np.array(rewards, np.float64),
         flags(ended, "t"),
         flags(ended, "c"),
         flags(reset, "r"),
