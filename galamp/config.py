@@ -191,7 +191,7 @@ class ResourceConfig:
     pin: bool = option(True, "bind each learner and its simulators to their own CPU cores")
     start_timeout_s: float = option(
         120.0,
-        "an environment may take so long to be made, to be reset or to take its first step",
+        "an environment may take so long to start: to be made, reset and stepped once",
         unit="s",
         low=1.0,
     )

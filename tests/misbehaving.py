@@ -103,6 +103,17 @@ class Spaceless(gymnasium.Env[Any, Any]):
     action_space = Discrete(2)
 
 
+class OldBox:
+    """Stands in for a space of `gym.spaces`."""
+
+
+OldBox.__module__ = "gym.spaces.box"
+
+
+class OldSpace(gymnasium.Env[Any, Any]):
+    observation_space, action_space = OldBox(), Discrete(2)  # type: ignore[assignment]
+
+
 class ManyChannels(Scripted):
     def __init__(self) -> None:
         super().__init__(space=Box(0, 255, (84, 80, 20), np.uint8))
@@ -173,6 +184,23 @@ endless_step = _at("step", lambda: time.sleep(600))
 slow_make = _at("make", lambda: time.sleep(0.3))
 
 with_thread = _at("make", lambda: threading.Thread(target=time.sleep, args=(600,)).start())
+
+
+class LeavingOnce(Scripted):
+    """Has a thread that is no daemon, and ends its process once, well into the training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        threading.Thread(target=time.sleep, args=(600,)).start()
+        self._all_steps = 0
+
+    def step(self, action: Any) -> Any:
+        self._all_steps += 1
+        marker = os.environ["TEST_FAILED_ONCE"]
+        if self._all_steps == 100 and not os.path.exists(marker):
+            open(marker, "x").close()
+            sys.exit()
+        return super().step(action)
 
 
 def _leave_helper() -> None:

@@ -440,6 +440,7 @@ def test_evaluation_settings_and_clipping_are_allowed_everywhere() -> None:
         ("tests.misbehaving:Nothing", "no function 'Nothing', nor has importing it registered"),
         ("tests.misbehaving:Careless-v7", "registered no .* Careless-v7 .did you mean Careless-v"),
         ("tests.misbehaving:ManyChannels", r"images of shape \[84, 80, 20\] .* C up to 16"),
+        ("tests.misbehaving:OldSpace", "is a gym.spaces.box.OldBox: expected one of gymnasium.sp"),
         ("tests.misbehaving:Spaceless", "no observation_space: set it in its __init__"),
     ],
 )

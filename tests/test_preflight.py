@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import MagicMock
 
 import pytest
 
+from galamp import simulator
 from galamp.config import EnvironmentConfig, ResourceConfig, RunConfig
 from galamp.crew import BOOT_LIMIT_S, Crew
 from galamp.environments import finish_probe, make_environment, start_probe
@@ -164,13 +166,19 @@ def test_the_limit_can_be_set() -> None:
         _survey(settings, None)
 
 
-def test_a_thread_that_is_no_daemon_does_not_hold_the_end_of_a_run_up(tmp_path: Path) -> None:
-    flags = ["--total-steps", 400, "--learners", 1, "--num-envs", 2, "--quiet"]
+def test_who_leaves_with_a_thread_that_is_no_daemon_leaves_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither what a simulator raises, `SystemExit` included, nor the end of a run waits for it."""
+    monkeypatch.setenv("TEST_FAILED_ONCE", str(tmp_path / "failed"))
+    flags = ["--total-steps", 2000, "--learners", 1, "--num-envs", 2, "--quiet"]
     folder = tmp_path / "run"
-    ended = run("--env-id", "tests.misbehaving:with_thread", *flags, "--run-dir", folder)
+    ended = run("--env-id", "tests.misbehaving:LeavingOnce", *flags, "--run-dir", folder)
     assert ended.returncode == 0, ended.stderr
     told = summary(folder)
-    assert (told["status"], told["restarts"]) == ("finished", 0)
+    assert (told["status"], told["restarts"]) == ("finished", 1)
+    [report] = (folder / "logs").glob("simulator-*.crash-*.json")
+    assert '"cause": "raised SystemExit: "' in report.read_text()
 
 
 def test_every_lane_that_is_made_or_reset_shows_progress() -> None:
@@ -207,6 +215,23 @@ def test_a_learner_has_its_time_to_load_whatever_an_environment_has() -> None:
     row = SimpleNamespace(phase=Phase.BOOT)
     learner: Any = SimpleNamespace(role="learner", has_worked=False, row=row)
     assert crew(ResourceConfig(start_timeout_s=1.0))._limit(learner).least_s == BOOT_LIMIT_S
+
+
+@pytest.mark.parametrize("moment", ["make", "reset"])
+def test_what_a_simulator_raises_at_its_start_is_told_with_its_seeds(
+    monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    for name in ("ControlBlock", "MetricsBoard", "SimulatorPort"):
+        monkeypatch.setattr(simulator, name, MagicMock())
+    environment = config(f"raising_in_{moment}")
+    task: Any = SimpleNamespace(
+        arrays=None, rank=0, worker=1, index=1, learners=1, shape=None, wake=None,
+        environment=environment, seeds=(7, 8), threads=1, incarnation=2,
+    )  # fmt: skip
+    with pytest.raises(LookupError) as caught:
+        simulator.main(task)
+    [note] = caught.value.__notes__
+    assert "life 2 of simulator 0.1, lanes of seeds [7, 8]" in note
 
 
 def crew(resources: ResourceConfig) -> Crew:

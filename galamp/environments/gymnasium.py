@@ -204,9 +204,13 @@ def _looked_at(env_id: str, make: Maker) -> gymnasium.Env[Any, Any]:
             f"{env_id}: expected a function that returns a gymnasium.Env, "
             f"it returned {type(env).__name__}"
         )
-    for space in ("observation_space", "action_space"):
-        if not hasattr(env, space):
-            raise UserError(f"{env_id}: the environment has no {space}: set it in its __init__")
+    for name in ("observation_space", "action_space"):
+        space = getattr(env, name, None)
+        if space is None:
+            raise UserError(f"{env_id}: the environment has no {name}: set it in its __init__")
+        if not isinstance(space, gymnasium.Space):
+            kind = f"{type(space).__module__}.{type(space).__name__}"
+            raise UserError(f"{env_id}: {name} is a {kind}: expected one of gymnasium.spaces")
     return env
 
 

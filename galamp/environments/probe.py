@@ -30,6 +30,8 @@ from galamp.worker import die_with_parent
 MARGIN_S = 30
 """The probe ends itself so long after its time is up, should nobody else have."""
 
+LONGEST_ALARM_S = 2**31 - 1
+
 MOST_DETAILS = 20_000
 """Characters of a traceback; one of endless recursion is longer."""
 
@@ -38,7 +40,7 @@ def main(request: str) -> NoReturn:
     """Try out the environment of one request, answer, and leave at once, whatever still runs."""
     asked = json.loads(request)
     die_with_parent(asked["parent"], signal.SIGKILL)
-    signal.alarm(int(asked["timeout_s"]) + MARGIN_S)
+    signal.alarm(min(int(asked["timeout_s"]) + MARGIN_S, LONGEST_ALARM_S))
     # Only the answer may stand on standard output: what games and modules print goes to stderr.
     answer = os.dup(1)
     os.dup2(2, 1)
