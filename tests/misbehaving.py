@@ -174,6 +174,13 @@ def _raise() -> None:
 raising_in_make = _at("make", _raise)
 raising_in_reset = _at("reset", _raise)
 raising_in_step = _at("step", lambda: np.linalg.inv(np.zeros((2, 2))))
+
+
+class RaisingInClose(Scripted):
+    def close(self) -> None:
+        raise OSError("the window is closed already")
+
+
 leaving_in_step = _at("step", lambda: sys.exit(3))
 crashing_in_reset = _at("reset", lambda: ctypes.string_at(0))
 aborting_in_make = _at("make", lambda: (print("first\nsecond", file=sys.stderr), os._exit(7)))

@@ -193,6 +193,19 @@ def test_a_missing_observation_is_told() -> None:
         describe(EnvironmentConfig("tests.misbehaving:NoneAsObservation"))
 
 
+@pytest.mark.parametrize("name", ["raising_in_reset", "raising_in_step"])
+def test_the_lane_that_raises_is_named(name: str) -> None:
+    environment = make_environment(EnvironmentConfig(f"tests.misbehaving:{name}"), SEEDS)
+
+    def play() -> None:
+        environment.reset()
+        environment.step(np.zeros(2, np.int64))
+
+    with pytest.raises((LookupError, np.linalg.LinAlgError)) as caught:
+        play()
+    assert caught.value.__notes__ == ["lane 0 has seed 70"]
+
+
 def test_it_is_an_environment_that_raises_and_the_same_every_time(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

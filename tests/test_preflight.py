@@ -52,6 +52,10 @@ def test_what_an_environment_raises_is_told_with_its_place(
     assert f"{path}" in answer["details"]
 
 
+def test_what_an_environment_raises_when_it_is_closed_ends_nothing() -> None:
+    assert look(config("RaisingInClose"))["spec"]["num_actions"] == 2
+
+
 def test_what_the_import_of_a_users_module_raises_is_told_with_its_place(tmp_path: Path) -> None:
     answer = look(EnvironmentConfig("tests.broken_module:factory"))
     path = Path(__file__).with_name("broken_module.py")
@@ -153,7 +157,7 @@ def test_the_terminal_gets_one_line_and_the_traceback(tmp_path: Path) -> None:
     first, second, *_, last = ended.stderr.splitlines()
     assert first.startswith("galamp: tests.misbehaving:raising_in_reset: raised LookupError: no ")
     assert second == "Traceback (most recent call last):"
-    assert last == "of that name"
+    assert last == "lane 0 has seed 0"
     assert ended.stdout == ""
     assert not folder.exists()
 
@@ -230,8 +234,29 @@ def test_what_a_simulator_raises_at_its_start_is_told_with_its_seeds(
     )  # fmt: skip
     with pytest.raises(LookupError) as caught:
         simulator.main(task)
-    [note] = caught.value.__notes__
+    note = caught.value.__notes__[-1]
     assert "life 2 of simulator 0.1, lanes of seeds [7, 8]" in note
+
+
+def test_who_hangs_is_told_with_the_limit_that_can_be_set() -> None:
+    causes: list[str] = []
+    beats = SimpleNamespace(still_s=301.0, look=MagicMock(), exceeds=lambda least, gaps: True)
+    post = SimpleNamespace(
+        role="simulator", has_worked=False, row=SimpleNamespace(phase=Phase.BOOT), beats=beats,
+        turns=MagicMock(), note_boot=MagicMock(),
+    )  # fmt: skip
+    worker = SimpleNamespace(stuck=False, declare_stuck=causes.append)
+    watching: Any = crew(ResourceConfig(start_timeout_s=300.0))
+    watching.manned = lambda: [(post, worker)]
+    watching.check(0.05)
+    assert causes == ["hung: no progress for 301 s in phase boot (more time: --start-timeout-s)"]
+
+
+def test_what_an_environment_raises_when_it_is_closed_goes_to_the_log(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    simulator._close(make_environment(config("RaisingInClose"), [1]))
+    assert "OSError: the window is closed already" in capsys.readouterr().err
 
 
 def crew(resources: ResourceConfig) -> Crew:

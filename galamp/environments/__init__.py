@@ -221,7 +221,11 @@ def describe(config: EnvironmentConfig) -> EnvironmentSpec:
         UserError: as for `make_environment`.
         InvalidDataError: the environment has returned what cannot be used.
     """
-    with contextlib.closing(make_environment(config, [0])) as environment:
+    environment = make_environment(config, [0])
+    try:
         environment.reset()
         environment.step(np.zeros(1, np.int64))
         return environment.spec
+    finally:
+        with contextlib.suppress(Exception):  # it ends no simulator either
+            environment.close()

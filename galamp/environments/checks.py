@@ -67,8 +67,10 @@ class CheckedLane(gymnasium.Wrapper[Any, Any, Any, Any]):
         """
         try:
             returned = self.env.reset(seed=seed, options=options)
-        except TypeError as error:
-            self._refuse_signature(error)
+        except Exception as error:
+            if isinstance(error, TypeError):
+                self._refuse_signature(error)
+            error.add_note(f"lane {self._lane} has seed {self._seed}")
             raise
         pair = isinstance(returned, tuple | list) and len(returned) == 2
         if not pair or not (returned[1] is None or isinstance(returned[1], Mapping)):
@@ -80,9 +82,10 @@ class CheckedLane(gymnasium.Wrapper[Any, Any, Any, Any]):
         """Take one step; see `reset`."""
         try:
             returned = self.env.step(action)
-        except ValueError as error:
+        except Exception as error:
             if _unpacks_old(error):
                 self._refuse_old("step() returned 4 values", error)
+            error.add_note(f"lane {self._lane} has seed {self._seed}")
             raise
         if not isinstance(returned, tuple | list) or len(returned) != 5:
             self._refuse_step(returned)
@@ -230,10 +233,10 @@ def is_old_gym(env: object) -> bool:
     return any(each.__module__.partition(".")[0] == "gym" for each in type(env).__mro__)
 
 
-def _unpacks_old(error: ValueError) -> bool:
+def _unpacks_old(error: Exception) -> bool:
     """Whether a wrapper has stumbled over the four values of an old `step()`."""
     last = traceback.extract_tb(error.__traceback__)[-1]
-    return last.name == "step" and UNPACKED_OLD in str(error)
+    return isinstance(error, ValueError) and last.name == "step" and UNPACKED_OLD in str(error)
 
 
 def _array(value: Any) -> NDArray[Any] | None:
