@@ -140,7 +140,7 @@ def quickest(rates: Mapping[int, float]) -> int:
 def workload(config: RunConfig, machine: Machine) -> dict[str, Any]:
     """Return what the rates depend on: this machine, these versions, and the cost of a step."""
     resources = asdict(config.resources)
-    for name in ("learners", "hang_after_s", "max_restarts"):
+    for name in ("learners", "start_timeout_s", "hang_after_s", "max_restarts"):
         del resources[name]
     environment = config.environment
     return {

@@ -72,6 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GalampError as error:
         for problem in error.problems:
             sys.stderr.write(f"galamp: {one_line(problem)}\n")
+        for line in error.details.splitlines():
+            sys.stderr.write(f"{one_line(line)}\n")
         return error.exit_code
     except KeyboardInterrupt:
         # Before the supervisor takes signals, or after it has handed them back.

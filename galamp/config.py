@@ -14,6 +14,9 @@ from typing import Any
 from galamp.errors import UserError, did_you_mean
 from galamp.options import AUTO, check, option, settings, shown
 
+MOST_CHANNELS = 16
+"""Channels of an image that a network takes, and so frames that can be stacked."""
+
 
 @dataclass(frozen=True)
 class EnvironmentConfig:
@@ -21,7 +24,8 @@ class EnvironmentConfig:
 
     env_id: str = option(
         "ALE/Breakout-v5",
-        "environment: an Atari game, a Gymnasium id, or package.module:factory",
+        "environment: an Atari game, a Gymnasium id, package:EnvId-v0 for an id that this package "
+        "registers, or package.module:factory",
     )
     num_envs: int = option(16, "simulators per learner", low=1, high=4096)
     protocol: str = option(
@@ -39,7 +43,7 @@ class EnvironmentConfig:
         None, "emulator frames per agent step", unit="frames", low=1, high=60
     )
     frame_stack: int | None = option(
-        None, "observations that the agent sees at once", unit="frames", low=1, high=16
+        None, "observations that the agent sees at once", unit="frames", low=1, high=MOST_CHANNELS
     )
     max_frames: int | None = option(
         None, "an episode is cut after so many emulator frames", unit="frames", low=1, high=10**9
@@ -185,6 +189,12 @@ class ResourceConfig:
     )
     threads: int = option(AUTO, "compute threads per learner", low=1, high=256, auto=True)
     pin: bool = option(True, "bind each learner and its simulators to their own CPU cores")
+    start_timeout_s: float = option(
+        120.0,
+        "an environment may take so long to start: to be made, reset and stepped once",
+        unit="s",
+        low=1.0,
+    )
     hang_after_s: float = option(
         10.0,
         "a process without progress for so long is taken to hang: it is ended and started anew",

@@ -25,7 +25,8 @@ from galamp.worker import Worker, WorkerFailure, out_of_memory_kills
 
 TICK_S = 0.05
 BOOT_LIMIT_S, BOOT_TIMES = 120.0, 10.0
-"""The first life may take so long to come up; later ones so many times as long as it took."""
+"""A learner's first life may take so long to come up at least; later lives so many times as long as
+the first took."""
 HANG_GAPS = 20.0
 """Who shows no progress for the limit, and for so many times its usual gap, is taken to hang."""
 ABSENT_AFTER_S, ABSENT_GAPS = 2.0, 5.0
@@ -39,12 +40,21 @@ class Ended(NamedTuple):
     failure: WorkerFailure | None
 
 
+class Limit(NamedTuple):
+    """So long, and for so many usual gaps, may somebody show no progress; the flag that says so."""
+
+    least_s: float
+    gaps: float
+    flag: str
+
+
 class Crew:
     """All places of a run."""
 
     def __init__(self, arena: Arena) -> None:
         resources = arena.plan.config.resources
         self._arena, self._hang_after_s = arena, resources.hang_after_s
+        self._start_timeout_s = resources.start_timeout_s
         self._coupled = arena.plan.config.gossip.coupled
         self._context = torch.multiprocessing.get_context(METHOD)
         self._out_of_memory = out_of_memory_kills()
@@ -129,23 +139,25 @@ class Crew:
             post.note_boot(passed_s)
             if worker.stuck:
                 worker.end_stuck()
-            elif self._hangs(post):
+            elif post.beats.exceeds((limit := self._limit(post)).least_s, limit.gaps):
                 wake_server()  # should it be the one that was stopped, nobody's end is heard of
                 worker.declare_stuck(
                     f"hung: no progress for {post.beats.still_s:.0f} s "
-                    f"in phase {post.row.phase.name.lower()}"
+                    f"in phase {post.row.phase.name.lower()} (more time: {limit.flag})"
                 )
             if post.role == "learner" and post.row.phase is not Phase.BOOT and not self._coupled:
                 absent = post.turns.exceeds(ABSENT_AFTER_S, ABSENT_GAPS)
                 self._arena.control.set_alive(post.rank, post.has_begun and not absent)
 
-    def _hangs(self, post: Post) -> bool:
+    def _limit(self, post: Post) -> Limit:
+        """Return how long somebody may show no progress."""
         # The first turn may load libraries and choose kernels.
         if not post.has_worked:
-            return post.beats.exceeds(BOOT_LIMIT_S, 0.0)
+            least_s = BOOT_LIMIT_S if post.role == "learner" else 0.0
+            return Limit(max(least_s, self._start_timeout_s), 0.0, "--start-timeout-s")
         if post.row.phase is Phase.BOOT:
-            return post.beats.exceeds(max(self._hang_after_s, BOOT_TIMES * post.boot_s), 0.0)
-        return post.beats.exceeds(self._hang_after_s, HANG_GAPS)
+            return Limit(max(self._hang_after_s, BOOT_TIMES * post.boot_s), 0.0, "--hang-after-s")
+        return Limit(self._hang_after_s, HANG_GAPS, "--hang-after-s")
 
     def kill(self) -> None:
         """End everyone now."""

@@ -20,6 +20,8 @@ class GalampError(Exception):
     """Base of everything that galamp raises on purpose."""
 
     exit_code = EXIT_FAILURE
+    details = ""
+    """Lines that say more, such as the traceback of what others' code has raised."""
 
     def __str__(self) -> str:
         return "\n".join(self.problems)
@@ -56,8 +58,13 @@ class StopRun(Exception):
     """Raised inside a child's waits once the run is over: leave, in good order."""
 
 
-def did_you_mean(word: str, known: Iterable[str], *, most: int = 3) -> str:
-    """Return ` (did you mean a, b?)` for the names nearest to `word`, or an empty string."""
+def did_you_mean(word: str, known: Iterable[str], *, most: int = 3, cutoff: float = 0.5) -> str:
+    """Return ` (did you mean a, b?)` for the names nearest to `word`, or an empty string.
+
+    `cutoff` is the least likeness of a name, from 0 to 1.
+    """
     by_folded = {name.lower().replace("_", ""): name for name in known}
-    near = difflib.get_close_matches(word.lower().replace("_", ""), by_folded, n=most, cutoff=0.5)
+    near = difflib.get_close_matches(
+        word.lower().replace("_", ""), by_folded, n=most, cutoff=cutoff
+    )
     return f" (did you mean {', '.join(by_folded[name] for name in near)}?)" if near else ""

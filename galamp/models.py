@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from galamp.config import MOST_CHANNELS
 from galamp.errors import UserError, did_you_mean
 
 THIRD_LAYER_FILTERS = {"gala": 32, "nature": 64}
@@ -27,7 +28,6 @@ THIRD_KERNEL = 3
 HIDDEN_UNITS = 512
 MLP_UNITS = 64
 HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN = math.sqrt(2.0), 0.01, 1.0
-MAX_CHANNELS_FIRST = 16
 CHANNELS_LAST = (1, 3, 4)
 SMALLEST_IMAGE = 36
 """Pixels a side below which the third convolution has nothing to see: ((3 - 1) 2 + 4 - 1) 4 + 8."""
@@ -244,19 +244,20 @@ def resolve_network(network: str, observation_shape: tuple[int, ...]) -> str:
 
 def _image_layout(shape: tuple[int, ...]) -> ImageLayout:
     """Read a shape of three dimensions; no shape fits both forms, for C is below the least H."""
-    if shape[0] <= MAX_CHANNELS_FIRST:
+    if shape[0] <= MOST_CHANNELS:
         layout = ImageLayout(shape[0], shape[1], shape[2], channels_first=True)
     elif shape[2] in CHANNELS_LAST:
         layout = ImageLayout(shape[2], shape[0], shape[1], channels_first=False)
     else:
         raise UserError(
             f"images of shape {list(shape)} are not supported: expected [C, H, W] with C up to "
-            f"{MAX_CHANNELS_FIRST}, or [H, W, C] with C of 1, 3 or 4"
+            f"{MOST_CHANNELS}, or [H, W, C] with C of 1, 3 or 4"
         )
     if min(layout.height, layout.width) < SMALLEST_IMAGE:
         raise UserError(
-            f"images of shape {list(shape)} are too small for the convolutions: expected at least "
-            f"{SMALLEST_IMAGE} x {SMALLEST_IMAGE} pixels; enlarge them or flatten them for mlp"
+            f"images of {layout.height} x {layout.width} pixels are too small for convolutions: "
+            f"expected at least {SMALLEST_IMAGE} x {SMALLEST_IMAGE}; enlarge them, or flatten them "
+            "for mlp"
         )
     return layout
 

@@ -53,7 +53,7 @@ class Slot(NamedTuple):
 
     observations: npt.NDArray[Any]  # [T+1, B, ...]
     actions: npt.NDArray[np.int64]  # [T, B]
-    rewards: npt.NDArray[np.float32]  # [T, B] true rewards, never clipped
+    rewards: npt.NDArray[np.float32]  # [T, B] true rewards, rounded, never clipped
     terminated: npt.NDArray[np.bool_]  # [T, B]
     truncated: npt.NDArray[np.bool_]  # [T, B]
     valid: npt.NDArray[np.bool_]  # [T, B] False where nothing can be learned from

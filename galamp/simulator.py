@@ -9,8 +9,10 @@ It imports numpy and the emulator, never torch: that would cost a second and 200
 
 from __future__ import annotations
 
+import traceback
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +21,7 @@ from galamp.config import EnvironmentConfig
 from galamp.control import ControlBlock
 from galamp.crashpoints import reach
 from galamp.environments import make_environment
-from galamp.environments.base import EpisodeCounter
+from galamp.environments.base import Environment, EpisodeCounter
 from galamp.errors import StopRun
 from galamp.metrics import EpisodeRing, MetricsBoard, Phase
 from galamp.ports import SimulatorPort
@@ -64,12 +66,15 @@ def main(task: SimulatorTask) -> None:
             raise StopRun
 
     seeded = seed_generators(task.process_seed)
-    environment = make_environment(task.environment, task.seeds, threads=task.threads)
-    seed_generators(task.process_seed, seeded)
+    past: deque[list[int]] = deque(maxlen=ACTIONS_TOLD)
+    with circumstances_told(task, past):
+        environment = make_environment(
+            task.environment, task.seeds, threads=task.threads, progress=metrics.beat
+        )
+        seed_generators(task.process_seed, seeded)
+        observations = environment.reset()
     episodes = EpisodeRing(task.arrays, task.index)
     counter = EpisodeCounter(environment.num_envs)
-    observations = environment.reset()
-    past: deque[list[int]] = deque(maxlen=ACTIONS_TOLD)
     port.arrive()
     try:
         while True:
@@ -77,11 +82,8 @@ def main(task: SimulatorTask) -> None:
             actions = port.actions(observations, idle)
             metrics.enter(Phase.STEP)
             past.append(actions.tolist())
-            try:
+            with circumstances_told(task, past):
                 step = environment.step(actions)
-            except Exception as error:
-                error.add_note(circumstances(task, past))
-                raise
             reach("simulator.stepped")
             observations = step.observations
             port.write(
@@ -95,7 +97,25 @@ def main(task: SimulatorTask) -> None:
                 episodes.append(episode.ret, episode.length, episode.lane + port.lanes.start)
             metrics["agent_steps"] += environment.num_envs
     finally:
+        _close(environment)
+
+
+def _close(environment: Environment) -> None:
+    """Close it; what it raises at that goes to the log, and ends nothing."""
+    try:
         environment.close()
+    except Exception:
+        traceback.print_exc()
+
+
+@contextmanager
+def circumstances_told(task: SimulatorTask, past: Iterable[list[int]]) -> Iterator[None]:
+    """Add to what a game raises within what is needed to bring it about again."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        error.add_note(circumstances(task, past))
+        raise
 
 
 def circumstances(task: SimulatorTask, past: Iterable[list[int]]) -> str:

@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from setproctitle import setproctitle
 
@@ -255,7 +255,7 @@ class Parcel:
         return {"_packed": bytes(ForkingPickler.dumps(self._task))}
 
 
-def worker_main(spec: WorkerSpec, parcel: Parcel) -> None:
+def worker_main(spec: WorkerSpec, parcel: Parcel) -> NoReturn:
     """Run `spec.target` in the child; the first and the last lines of its life."""
     die_with_parent(int(os.environ[SERVER]), signal.SIGKILL)
     signal.signal(signal.SIGUSR2, signal.SIG_DFL)
@@ -267,12 +267,18 @@ def worker_main(spec: WorkerSpec, parcel: Parcel) -> None:
     module, _, name = spec.target.partition(":")
     try:
         getattr(importlib.import_module(module), name)(parcel.open())
+        code = EXIT_OK
     except StopRun:
-        pass
-    except Exception as error:
+        code = EXIT_OK
+    except (Exception, SystemExit) as error:
         _write_report(spec, error)
-        # Not by way of Python's own end: after a GPU's error that may hang.
-        os._exit(EXIT_FAILURE)
+        code = EXIT_FAILURE
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    # Not by way of Python's own end, which waits for threads of an environment that are no daemons,
+    # and may hang after a GPU's error.
+    os._exit(code)
 
 
 def die_with_parent(parent: int, by: signal.Signals) -> None:
@@ -302,7 +308,7 @@ def _settle(spec: WorkerSpec) -> None:
         os.sched_setaffinity(0, spec.cores)
 
 
-def _write_report(spec: WorkerSpec, error: Exception) -> None:
+def _write_report(spec: WorkerSpec, error: BaseException) -> None:
     known = isinstance(error, GalampError)
     cause = f"failed: {error}" if known else f"raised {type(error).__name__}: {error}"
     details = "".join(traceback.format_exception(error))

@@ -100,6 +100,17 @@ def poisoned() -> Failing:
     return Poisoned()
 
 
+class Overwhelming(Poisoned):
+    """Gives a reward that a learner can hold, once, and whose square it cannot."""
+
+    def _poison(self) -> None:
+        self._reward = 3e38
+
+
+def overwhelming() -> Failing:
+    return Overwhelming()
+
+
 def _is_in(title: str) -> bool:
     """Whether this process has a title that begins so."""
     with open("/proc/self/cmdline", "rb") as file:

@@ -63,7 +63,7 @@ class ReferenceLearner:
         def column(name: str) -> Tensor:
             return torch.from_numpy(np.stack([getattr(step, name) for step in steps]))
 
-        rewards = column("rewards")
+        rewards = column("rewards").to(torch.float32)
         return Rollout(
             observations=torch.from_numpy(np.stack(observations)),
             actions=torch.stack(actions),

@@ -28,11 +28,11 @@ LAYERS = """
     plan worker remote.picture
     signals
     control metrics rollouts storage.runfolder storage.runlogs storage.checkpoint_format
-    environments.base environments.protocols gossip gossip.mailbox gossip.slots
+    environments.base environments.protocols environments.checks gossip gossip.mailbox gossip.slots
     gossip.topologies.base algorithms.returns algorithms.rmsprop algorithms.tape
     algorithms.products
     algorithms.base algorithms.conv_tape
-    gossip.publication
+    gossip.publication environments.preflight
     gossip.topologies.circulant gossip.topologies.metropolis gossip.topologies.from_file
     storage.gossiplog
     storage.checkpoint environments algorithms gossip.topologies gossip.journal gossip.schedule

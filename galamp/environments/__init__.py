@@ -4,26 +4,22 @@ Used by the parent (names, and the probe that finds the shapes) and by simulator
 lanes). Emulators are imported only when a lane is built, torch never.
 
     parent                                   throw-away process
-    start_probe(config)  ----- JSON ---->    probe: describe(config) builds one lane
+    start_probe(config)  ----- JSON ---->    probe: describe(config) tries one lane
     ... its own start-up ...
-    finish_probe(...)    <---- JSON -----    EnvironmentSpec, or one line of complaint
+    finish_probe(...)    <---- JSON -----    EnvironmentSpec, or what is wrong
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import importlib
 import importlib.util
-import json
-import os
 import re
-import signal
-import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from galamp.config import EnvironmentConfig
 from galamp.environments.base import (
@@ -33,13 +29,15 @@ from galamp.environments.base import (
     EpisodeCounter,
     Transition,
 )
-from galamp.errors import EXIT_USAGE, UserError, did_you_mean
+from galamp.environments.preflight import Probe, finish_probe, start_probe
+from galamp.errors import UserError, did_you_mean
 
 __all__ = [
     "Environment",
     "EnvironmentSpec",
     "Episode",
     "EpisodeCounter",
+    "Probe",
     "Transition",
     "canonical_env_id",
     "describe",
@@ -57,11 +55,21 @@ ENVIRONMENTS = {
 }
 """How a canonical id begins, and the class that builds such environments; the first match wins.
 
-A class takes `(env_id, config, seeds, threads)` and is an `Environment`.
+A class takes `(env_id, config, seeds, threads)`, and `progress` too if it `shows_progress`, and is
+an `Environment`.
 """
 
 SEED_LIMIT = 2**31
 """Seeds of lanes lie below this: emulators keep them in 32 bits with a sign."""
+
+TOO_FAR = 0.8
+"""A guess at what an unknown name meant is at least so like it, or none is made."""
+
+_ALE = "ale_py"
+
+_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+_IN_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*|([\w-]+/)?[\w.-]+")
+"""A factory's name, with dots, or what Gymnasium takes for an id, with namespace and version."""
 
 # The emulator refuses these by ending the process: they have no single-player game.
 _TWO_PLAYER_ROMS = {"combat", "joust", "maze_craze", "warlords"}
@@ -106,35 +114,78 @@ def canonical_env_id(text: str) -> str:
     """Return the one name under which an environment is stored and compared.
 
     Atari games in any of their usual spellings (`breakout`, `space_invaders`,
-    `SpaceInvadersNoFrameskip-v4`) become `ALE/SpaceInvaders-v5`; which protocol is played is the
-    config's to say, not the name's. Gymnasium ids and `package.module:factory` stay as they are.
+    `SpaceInvadersNoFrameskip-v4`, `ale_py:ALE/SpaceInvaders-v5`) become `ALE/SpaceInvaders-v5`;
+    which protocol is played is the config's to say, not the name's. Gymnasium ids,
+    `package:EnvId-v0` and `package.module:factory` stay as they are; nothing is imported for them.
 
     Raises:
         UserError: nothing is known by that name; the message offers the nearest.
     """
     text = text.strip()
-    match = _ATARI_NAME.fullmatch(text)
+    module, colon, name = text.partition(":")
+    if colon and module != _ALE:
+        _check_form(text, module, name)
+        return text
+    match = _ATARI_NAME.fullmatch(name if colon else text)
     rom = _roms().get(_folded(match["game"])) if match else None
     if rom is not None:
         return f"{ATARI}{_game_name(rom)}-v5"
-    if match and match["ale"]:
-        near = did_you_mean(match["game"], list_games())
-        raise UserError(f"unknown Atari game {text!r:.80}{near}: expected a name such as Breakout")
-    if ":" in text or any(text.startswith(p) for p in ENVIRONMENTS if p not in ("", ATARI)):
+    if colon or (match and match["ale"]):
+        raise _unknown_game(text, match["game"] if match else name)
+    if any(text.startswith(p) for p in ENVIRONMENTS if p not in ("", ATARI)):
         return text
     import gymnasium  # 0.17 s that an Atari run need not pay
 
     if text in gymnasium.registry:
         return text
-    near = did_you_mean(match["game"] if match else text, [*list_games(), *gymnasium.registry])
-    raise UserError(
-        f"unknown environment {text!r:.80}{near}: "
-        "expected an Atari game, a Gymnasium id or package.module:factory"
+    raise _unknown(text, match["game"] if match else text, gymnasium.registry)
+
+
+def _check_form(text: str, module: str, name: str) -> None:
+    """Raise UserError unless `text` has the form `module:factory` or `module:id`."""
+    if not _MODULE.fullmatch(module) or not _IN_MODULE.fullmatch(name):
+        raise UserError(
+            f"environment {text!r:.80}: expected package.module:factory, or package:EnvId-v0 for "
+            "an id that this package registers"
+        )
+
+
+def _unknown_game(text: str, game: str) -> UserError:
+    if _is_for_two(game):
+        return _for_two(text)
+    near = did_you_mean(game, list_games())
+    return UserError(f"unknown Atari game {text!r:.80}{near}: expected a name such as Breakout")
+
+
+def _unknown(text: str, game: str, registered: Iterable[str]) -> UserError:
+    """Return what to tell of a plain name that is unknown; only what is really like it is named."""
+    if _is_for_two(game):
+        return _for_two(text)
+    near = did_you_mean(game, list_games(), cutoff=TOO_FAR)
+    near = near or did_you_mean(text, registered, cutoff=TOO_FAR)
+    return UserError(
+        f"unknown environment {text!r:.80}{near}: expected an Atari game, an id of Gymnasium's "
+        "own, package:EnvId-v0 for an id that another package registers, or package.module:factory"
+    )
+
+
+def _is_for_two(game: str) -> bool:
+    return _folded(game) in map(_folded, _TWO_PLAYER_ROMS)
+
+
+def _for_two(text: str) -> UserError:
+    return UserError(
+        f"{text!r:.80} is a game for two players, and left out for that: expected a game for one, "
+        "see galamp games"
     )
 
 
 def make_environment(
-    config: EnvironmentConfig, seeds: Sequence[int], *, threads: int = 1
+    config: EnvironmentConfig,
+    seeds: Sequence[int],
+    *,
+    threads: int = 1,
+    progress: Callable[[], object] = lambda: None,
 ) -> Environment:
     """Build an environment with one lane per seed.
 
@@ -145,6 +196,7 @@ def make_environment(
         config: names the environment and the protocol; `num_envs` is not read here.
         seeds: one per lane, from 0 to `SEED_LIMIT - 1`.
         threads: threads that the emulator may use.
+        progress: called whenever a lane was made or reset, where that is done one by one.
 
     Raises:
         UserError: no such environment, or one that cannot be used as `config` says.
@@ -155,61 +207,25 @@ def make_environment(
     path = next(path for start, path in ENVIRONMENTS.items() if env_id.startswith(start))
     module, _, name = path.partition(":")
     build = getattr(importlib.import_module(module), name)
-    environment: Environment = build(env_id, config, seeds, threads)
+    more = {"progress": progress} if build.shows_progress else {}
+    environment: Environment = build(env_id, config, seeds, threads, **more)
     return environment
 
 
 def describe(config: EnvironmentConfig) -> EnvironmentSpec:
-    """Build and reset one lane, and return what it is.
+    """Build one lane, reset it, take a step, and return what it is.
 
     A bad ROM ends the process that calls this: the parent asks a probe instead.
 
     Raises:
         UserError: as for `make_environment`.
+        InvalidDataError: the environment has returned what cannot be used.
     """
-    with contextlib.closing(make_environment(config, [0])) as environment:
-        environment.reset()
-        return environment.spec
-
-
-def start_probe(config: EnvironmentConfig) -> subprocess.Popen[str]:
-    """Start a process that describes the environment, to be awaited by `finish_probe`."""
-    command = [sys.executable, "-m", "galamp.environments.probe"]
-    return subprocess.Popen(
-        [*command, json.dumps(dataclasses.asdict(config))],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-
-
-def finish_probe(process: subprocess.Popen[str], deadline_s: float = 30.0) -> EnvironmentSpec:
-    """Wait for a probe and return the spec that it found; the process is gone afterwards.
-
-    Raises:
-        UserError: the probe's own complaint, or how it ended where it could not complain.
-    """
-    assert isinstance(process.args, list)
-    env_id = json.loads(process.args[-1])["env_id"]
+    environment = make_environment(config, [0])
     try:
-        output, complaint = process.communicate(timeout=deadline_s)
-    except BaseException as error:
-        process.kill()
-        process.communicate()
-        if isinstance(error, subprocess.TimeoutExpired):
-            raise UserError(f"{env_id}: did not start within {deadline_s:g} s") from None
-        raise
-    last = (complaint.strip().splitlines() or ["it printed nothing"])[-1]
-    if process.returncode == 0 and output:
-        return EnvironmentSpec.from_dict(json.loads(output))
-    if process.returncode == EXIT_USAGE:
-        raise UserError(last)
-    raise UserError(f"{env_id}: did not start ({_ending(process.returncode)}): {last}")
-
-
-def _ending(returncode: int) -> str:
-    if returncode < 0:
-        return f"killed by {signal.Signals(-returncode).name}"
-    return f"exit code {returncode}"
+        environment.reset()
+        environment.step(np.zeros(1, np.int64))
+        return environment.spec
+    finally:
+        with contextlib.suppress(Exception):  # it ends no simulator either
+            environment.close()

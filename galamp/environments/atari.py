@@ -67,7 +67,7 @@ class AtariEnvironment(Environment):
         start = _episode_start(info)
         reset = start != self._episode_start
         self._episode_start = start
-        return Transition(observations, rewards.astype(np.float32), terminated, truncated, reset)
+        return Transition(observations, rewards.astype(np.float64), terminated, truncated, reset)
 
     def close(self) -> None:
         """Stop the emulator's threads and free its lanes; see `Environment.close`."""

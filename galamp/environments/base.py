@@ -20,7 +20,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,8 @@ class EnvironmentSpec:
     """What the network, the learner and a reader of the results must know of an environment.
 
     Attributes:
-        env_id: canonical name: `ALE/Breakout-v5`, `CartPole-v1` or `package.module:factory`.
+        env_id: canonical name: `ALE/Breakout-v5`, `CartPole-v1`, `package:EnvId-v0` or
+            `package.module:factory`.
         observation_shape: shape of one lane's observation; images have their channels first.
         observation_dtype: numpy name, `uint8` or `float32`.
         num_actions: actions are the whole numbers from 0 to `num_actions - 1`.
@@ -70,7 +71,8 @@ class Transition:
 
     Attributes:
         observations: `[B, *observation_shape]`, owned by the receiver: later steps leave it alone.
-        rewards: `[B]` float32, the true rewards, never clipped.
+        rewards: `[B]` float64, the true rewards as the environment gave them, never clipped; each
+            is finite and fits float32, in which it is learned from.
         terminated: `[B]` bool, ends the return for training: the game is over, or a life was lost
             where the protocol says so. No reset follows a lost life.
         truncated: `[B]` bool, the episode was cut short: bootstrap through it.
@@ -79,7 +81,7 @@ class Transition:
     """
 
     observations: NDArray[Any]
-    rewards: NDArray[np.float32]
+    rewards: NDArray[np.float64]
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
     reset: NDArray[np.bool_]
@@ -90,6 +92,8 @@ class Environment(ABC):
 
     spec: EnvironmentSpec
     num_envs: int
+    shows_progress: ClassVar[bool] = False
+    """Whether it takes `progress`, and calls that once for every lane made or reset."""
 
     @abstractmethod
     def reset(self) -> NDArray[Any]:

@@ -6,11 +6,13 @@ Spaces that the learner cannot use are refused when the lanes are built.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from types import ModuleType
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -18,10 +20,20 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
-from galamp.config import EnvironmentConfig
+from galamp.config import MOST_CHANNELS, EnvironmentConfig
 from galamp.environments.base import Environment, EnvironmentSpec, Transition, check_actions
+from galamp.environments.checks import (
+    PORTED,
+    CheckedLane,
+    check_observations,
+    check_rewards,
+    is_old_gym,
+)
 from galamp.environments.protocols import SETTINGS
 from galamp.errors import UserError, did_you_mean
+
+Maker = Callable[[], Any]
+"""Builds one lane; what comes out of a user's is yet to be looked at."""
 
 
 class GymnasiumEnvironment(Environment):
@@ -30,8 +42,15 @@ class GymnasiumEnvironment(Environment):
     Observations that are not uint8 become float32; images with channels last get them first.
     """
 
+    shows_progress: ClassVar[bool] = True
+
     def __init__(
-        self, env_id: str, config: EnvironmentConfig, seeds: Sequence[int], threads: int
+        self,
+        env_id: str,
+        config: EnvironmentConfig,
+        seeds: Sequence[int],
+        threads: int,
+        progress: Callable[[], object] = lambda: None,
     ) -> None:
         """Build B environments; `threads` is not used, Python steps one lane at a time.
 
@@ -43,12 +62,16 @@ class GymnasiumEnvironment(Environment):
         make = _maker(env_id)
         self.num_envs = len(seeds)
         self._seeds = [int(seed) for seed in seeds]
-        try:
-            self._vector = SyncVectorEnv(
-                [make] * self.num_envs, autoreset_mode=AutoresetMode.NEXT_STEP
-            )
-        except gymnasium.error.Error as error:
-            raise UserError(f"{env_id}: {' '.join(str(error).split())}") from error
+
+        def lane(number: int) -> CheckedLane:
+            env = _looked_at(env_id, make)
+            progress()
+            return CheckedLane(env, env_id, number, self._seeds[number], progress)
+
+        self._vector = SyncVectorEnv(
+            [functools.partial(lane, number) for number in range(self.num_envs)],
+            autoreset_mode=AutoresetMode.NEXT_STEP,
+        )
         try:
             self.spec = _spec(env_id, config, self._vector)
         except UserError:
@@ -66,26 +89,31 @@ class GymnasiumEnvironment(Environment):
         """Begin every lane afresh; see `Environment.reset`."""
         observations, _ = self._vector.reset(seed=list(self._seeds))
         self._ended = np.zeros(self.num_envs, np.bool_)
-        return self._converted(observations)
+        return self._converted(observations, np.ones(self.num_envs, np.bool_))
 
     def step(self, actions: NDArray[np.int64]) -> Transition:
         """Step the lanes one after another; see `Environment.step`."""
         check_actions(actions, self.num_envs, self.spec.num_actions)
         observations, rewards, terminated, truncated, _ = self._vector.step(actions)
+        check_rewards(self.spec.env_id, rewards, self._seeds)
         reset, self._ended = self._ended, terminated | truncated
-        return Transition(
-            self._converted(observations), rewards.astype(np.float32), terminated, truncated, reset
-        )
+        batch = self._converted(observations, reset)
+        return Transition(batch, rewards, terminated, truncated, reset)
 
     def close(self) -> None:
         """Close every lane; see `Environment.close`."""
         self._vector.close()
 
-    def _converted(self, observations: Any) -> NDArray[Any]:
-        batch: NDArray[Any] = observations
+    def _converted(self, observations: Any, reset: NDArray[np.bool_]) -> NDArray[Any]:
+        """Return what the learner gets; of the lanes in `reset` it comes from their reset."""
+        given: NDArray[Any] = observations
         if self._channels_last:
-            batch = np.moveaxis(batch, -1, 1)
-        return np.ascontiguousarray(batch, dtype=self.spec.observation_dtype)
+            given = np.moveaxis(given, -1, 1)
+        with np.errstate(over="ignore"):  # it becomes infinite, which is told below
+            batch = np.ascontiguousarray(given, dtype=self.spec.observation_dtype)
+        if batch.dtype == np.float32:
+            check_observations(self.spec.env_id, batch, given, self._seeds, reset)
+        return batch
 
 
 def _channels_last(shape: tuple[int, ...]) -> bool:
@@ -108,43 +136,90 @@ def _refuse_atari_settings(env_id: str, config: EnvironmentConfig) -> None:
         raise UserError(f"{flags}: only for Atari games, and {env_id} is none: leave it out")
 
 
-def _maker(env_id: str) -> Callable[[], gymnasium.Env[Any, Any]]:
-    """Return a function without arguments that builds one lane."""
-    if ":" not in env_id:
-        return lambda: gymnasium.make(env_id, disable_env_checker=True)
-    factory = _imported(env_id)
+def _maker(env_id: str) -> Maker:
+    """Return a function without arguments that builds one lane.
 
-    def make() -> gymnasium.Env[Any, Any]:
-        env = factory()
-        if not isinstance(env, gymnasium.Env):
-            raise UserError(
-                f"{env_id}: expected a function that returns a gymnasium.Env, "
-                f"it returned {type(env).__name__}"
-            )
-        return env
+    `module:name` is a factory of that module if it has one, else an id that importing the module
+    has registered, as in Gymnasium.
+    """
+    module_name, colon, name = env_id.partition(":")
+    if not colon:
+        return _maker_by_id(env_id, env_id)
+    module = _imported(env_id, module_name)
+    factory: Any = module
+    for part in name.split("."):
+        factory = getattr(factory, part, None)
+    if callable(factory):
+        return factory  # type: ignore[no-any-return]
+    if name in gymnasium.registry:
+        return _maker_by_id(env_id, name)
+    if all(map(str.isidentifier, name.split("."))):
+        callables = [k for k, v in vars(module).items() if callable(v) and k[0] != "_"]
+        near = did_you_mean(name, callables, cutoff=0.7)
+        raise UserError(
+            f"{env_id}: {module_name} has no function {name!r}{near}, nor has importing it "
+            "registered an environment of that name"
+        )
+    near = did_you_mean(name, gymnasium.registry, cutoff=0.7)
+    raise UserError(f"{env_id}: importing {module_name} has registered no environment {name}{near}")
+
+
+def _maker_by_id(env_id: str, name: str) -> Maker:
+    """Return what makes the environment that is registered as `name`."""
+
+    def make() -> Any:
+        try:
+            return gymnasium.make(name, disable_env_checker=True)
+        except gymnasium.error.Error as error:
+            raise UserError(f"{env_id}: {' '.join(str(error).split())}") from error
+        except TypeError as error:
+            if str(error).startswith("Gym is incompatible with Gymnasium"):
+                raise UserError(_old_gym(env_id)) from error
+            raise
 
     return make
 
 
-def _imported(env_id: str) -> Callable[[], Any]:
-    """Import the factory that `package.module:factory` names.
+def _imported(env_id: str, name: str) -> ModuleType:
+    """Import a module of the user's; what is raised from inside it is not this function's.
 
     The working directory is searched too, as for a script that lies there.
     """
-    module_name, _, name = env_id.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if not f"{name}.".startswith(f"{error.name}."):
+            raise
         raise UserError(
-            f"{env_id}: cannot import {module_name} ({error}): expected package.module:factory"
-        ) from error
-    factory = getattr(module, name, None)
-    if not callable(factory):
-        near = did_you_mean(name, [known for known in dir(module) if known[0] != "_"])
-        raise UserError(f"{env_id}: {module_name} has no function {name!r}{near}")
-    return factory  # type: ignore[no-any-return]
+            f"{env_id}: cannot import {name} ({error}): expected package.module:factory or "
+            "package:EnvId-v0; is it installed, or in this folder?"
+        ) from None
+
+
+def _looked_at(env_id: str, make: Maker) -> gymnasium.Env[Any, Any]:
+    """Build one lane, and see that it is a Gymnasium environment."""
+    env = make()
+    if not isinstance(env, gymnasium.Env):
+        if is_old_gym(env):
+            raise UserError(_old_gym(env_id))
+        raise UserError(
+            f"{env_id}: expected a function that returns a gymnasium.Env, "
+            f"it returned {type(env).__name__}"
+        )
+    for name in ("observation_space", "action_space"):
+        space = getattr(env, name, None)
+        if space is None:
+            raise UserError(f"{env_id}: the environment has no {name}: set it in its __init__")
+        if not isinstance(space, gymnasium.Space):
+            kind = f"{type(space).__module__}.{type(space).__name__}"
+            raise UserError(f"{env_id}: {name} is a {kind}: expected one of gymnasium.spaces")
+    return env
+
+
+def _old_gym(env_id: str) -> str:
+    return f"{env_id}: the environment is one of the old Gym API (package gym): {PORTED}"
 
 
 def _spec(
@@ -156,6 +231,11 @@ def _spec(
     if not isinstance(actions, Discrete) or actions.start != 0:
         raise UserError(f"{env_id}: expected actions Discrete(n) from 0, got {actions}")
     shape = observations.shape
+    if _channels_last(shape) and shape[2] > MOST_CHANNELS:
+        raise UserError(
+            f"{env_id}: images of shape {list(shape)} are not supported: expected [H, W, C] or "
+            f"[C, H, W] with C up to {MOST_CHANNELS}"
+        )
     count = int(actions.n)
     clip = config.clip_rewards is True
     return EnvironmentSpec(

@@ -1,41 +1,94 @@
-"""A throw-away process that builds one lane and prints the environment's spec.
+"""A throw-away process that tries an environment out, and tells its spec or what is wrong with it.
 
-Started by `start_probe`, as `python -m galamp.environments.probe CONFIG`, with the environment
-section of the config as JSON. It answers on standard output with the `EnvironmentSpec` as one line
-of JSON, or with a line on standard error and exit code 2 where the user made a mistake. It exists
-because ale-py ends its whole process from C++ over a bad ROM, which no `except` can catch.
+Started by `preflight.Probe`, as `python -m galamp.environments.probe REQUEST`. It answers on
+standard output with one line of JSON: `spec`, or `problems` (a line each) and `details` (such as a
+traceback). It exists because ale-py ends its whole process from C++ over a bad ROM, which no
+`except` can catch, and because what a user's environment starts or leaves behind ends with it.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
 import sys
+import sysconfig
+import traceback
+from pathlib import Path
+from typing import Any, NoReturn
 
+import gymnasium
+
+import galamp
 from galamp import config
 from galamp.environments import describe
-from galamp.errors import UserError
+from galamp.environments.checks import InvalidDataError
+from galamp.errors import EXIT_OK, EXIT_USAGE, UserError
+from galamp.worker import die_with_parent
 
-LIFETIME_S = 120
-"""The probe ends itself after so long, should the process that waits for it be gone."""
+MARGIN_S = 30
+"""The probe ends itself so long after its time is up, should nobody else have."""
+
+LONGEST_ALARM_S = 2**31 - 1
+
+MOST_DETAILS = 20_000
+"""Characters of a traceback; one of endless recursion is longer."""
 
 
-def main(section: str) -> int:
-    """Describe the environment of one config section; return the exit code."""
-    signal.alarm(LIFETIME_S)
-    # Only the spec may stand on standard output: whatever games and modules print goes to stderr.
-    answer = os.fdopen(os.dup(1), "w")
+def main(request: str) -> NoReturn:
+    """Try out the environment of one request, answer, and leave at once, whatever still runs."""
+    asked = json.loads(request)
+    die_with_parent(asked["parent"], signal.SIGKILL)
+    signal.alarm(min(int(asked["timeout_s"]) + MARGIN_S, LONGEST_ALARM_S))
+    # Only the answer may stand on standard output: what games and modules print goes to stderr.
+    answer = os.dup(1)
     os.dup2(2, 1)
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    told = look(config.from_dict({"environment": asked["environment"]}).environment)
+    os.write(answer, json.dumps(told).encode() + b"\n")
+    # A thread of the environment's that is no daemon, or what runs at exit, is not waited for.
+    os._exit(EXIT_OK if "spec" in told else EXIT_USAGE)
+
+
+def look(environment: config.EnvironmentConfig) -> dict[str, Any]:
+    """Return the answer for one environment."""
     try:
-        spec = describe(config.from_dict({"environment": json.loads(section)}).environment)
+        return {"spec": describe(environment).to_dict()}
     except UserError as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
-        return error.exit_code
-    with answer:
-        print(json.dumps(spec.to_dict()), file=answer)
-    return 0
+        cause = error.__cause__
+        lines = [" ".join(problem.split()) for problem in error.problems]
+        return {"problems": lines, "details": "" if cause is None else _traceback(cause)}
+    except InvalidDataError as error:
+        return {"problems": [str(error)], "details": ""}
+    except (Exception, SystemExit) as error:
+        text = " ".join(f"raised {type(error).__name__}: {error}".split()).removesuffix(":")
+        line = f"{environment.env_id}: {text} ({_place(error)})"
+        return {"problems": [line], "details": _traceback(error)}
+
+
+def _traceback(error: BaseException) -> str:
+    text = "".join(traceback.format_exception(error))
+    return text if len(text) <= MOST_DETAILS else f"...{text[-MOST_DETAILS:]}"
+
+
+def _place(error: BaseException) -> str:
+    """Return file, line and function of the user's code from which an error came.
+
+    That is the innermost frame which is nobody else's; where there is none, which is not galamp's.
+    """
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    installed = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
+    ours = [f"{Path(str(module.__file__)).parent}/" for module in (galamp, gymnasium)]
+    for others in ((*ours, *installed, "<frozen"), (*ours, "<frozen"), ours[:1]):
+        for frame in reversed(frames):
+            if not frame.filename.startswith(tuple(others)):
+                return f"{frame.filename}:{frame.lineno} in {frame.name}"
+    return f"{frames[-1].filename}:{frames[-1].lineno}"
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    main(sys.argv[1])

@@ -84,7 +84,7 @@ class EnvironmentContract:
             assert observation.flags.c_contiguous
         for step in recording.steps:
             assert step.rewards.shape == (lanes,)
-            assert step.rewards.dtype == np.float32
+            assert step.rewards.dtype == np.float64
             for flags in (step.terminated, step.truncated, step.reset):
                 assert flags.shape == (lanes,)
                 assert flags.dtype == np.bool_

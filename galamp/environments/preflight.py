@@ -1,0 +1,150 @@
+"""The parent's side of the probe: start it, wait for its answer, leave nothing of it behind.
+
+    Probe(config) --request as JSON--> galamp.environments.probe, in a session of its own
+    Probe.spec    <--answer as JSON--  in memory that both have open, and what it wrote to stderr
+
+Nobody reads from a pipe here: a process that the environment has started and left behind may hold
+one open for ever. The probe's end is waited for, and then whatever is left of its session is ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import weakref
+from typing import Any
+
+from galamp.config import EnvironmentConfig, ResourceConfig
+from galamp.environments.base import EnvironmentSpec
+from galamp.errors import UserError
+
+START_TIMEOUT_S: float = ResourceConfig.start_timeout_s
+
+POLL_S = 0.005
+STACKS_S = 1.0
+"""A probe that hangs has so long to write down its stacks."""
+KILL_WAIT_S = 5.0
+"""Whom the kernel has not ended so long after a kill is not waited for."""
+TAIL_BYTES = 8192
+"""So much of what a probe has written last is told."""
+
+_FATAL = re.compile(r"^Fatal Python error: .*$", re.MULTILINE)
+
+
+class Probe(subprocess.Popen[bytes]):
+    """A process that tries an environment out."""
+
+    def __init__(self, config: EnvironmentConfig, *, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Start it; it has `timeout_s` for its answer."""
+        self.env_id, self.timeout_s = config.env_id, timeout_s
+        self._until_s = time.monotonic() + timeout_s
+        self._answer, self._errors = map(os.memfd_create, ("galamp-answer", "galamp-errors"))
+        self._close = weakref.finalize(self, _close, self._answer, self._errors)
+        request = {
+            "environment": dataclasses.asdict(config),
+            "timeout_s": timeout_s,
+            "parent": os.getpid(),
+        }
+        super().__init__(
+            [sys.executable, "-m", "galamp.environments.probe", json.dumps(request)],
+            stdin=subprocess.DEVNULL,
+            stdout=self._answer,
+            stderr=self._errors,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            start_new_session=True,
+        )
+
+    def spec(self) -> EnvironmentSpec:
+        """Wait for the answer; the process and its helpers are gone afterwards.
+
+        Raises:
+            UserError: the probe's own complaint, or how it ended where it could not complain. Its
+                `details` are the traceback, or what was written to standard error.
+        """
+        try:
+            in_time = self._ended(self._until_s)
+            if not in_time:
+                os.kill(self.pid, signal.SIGUSR1)  # it writes down where it is
+                self._ended(time.monotonic() + STACKS_S)
+        finally:
+            self._stop()
+        answer, errors = _read(self._answer), _read(self._errors)[-TAIL_BYTES:]
+        self._close()
+        return self._spec(answer, errors.strip(), in_time)
+
+    def kill(self) -> None:
+        """End it and every process of its session's first group."""
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def _ended(self, until_s: float) -> bool:
+        """Wait for its end; it is not reaped, so that its id, and its group's, stay its own."""
+        look = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        while os.waitid(os.P_PID, self.pid, look) is None:
+            if time.monotonic() > until_s:
+                return False
+            time.sleep(POLL_S)
+        return True
+
+    def _stop(self) -> None:
+        self.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(KILL_WAIT_S)
+
+    def _spec(self, answer: str, errors: str, in_time: bool) -> EnvironmentSpec:
+        told: dict[str, Any] = {}
+        with contextlib.suppress(ValueError):
+            told = json.loads(answer)
+        if "spec" in told:
+            return EnvironmentSpec.from_dict(told["spec"])
+        if "problems" in told:
+            raise _error(told["problems"], told["details"])
+        if not in_time:
+            late = f"{self.env_id}: did not start within {self.timeout_s:g} s"
+            raise _error([f"{late}: if it needs longer, allow more with --start-timeout-s"], errors)
+        fatal = _FATAL.search(errors)
+        last = fatal[0] if fatal else (errors.splitlines() or ["it printed nothing"])[-1]
+        more = errors if "\n" in errors else ""
+        raise _error([f"{self.env_id}: did not start ({self._ending()}): {last}"], more)
+
+    def _ending(self) -> str:
+        if self.returncode is not None and self.returncode < 0:
+            return f"killed by {signal.Signals(-self.returncode).name}"
+        return f"exit code {self.returncode}"
+
+
+def start_probe(config: EnvironmentConfig, *, timeout_s: float = START_TIMEOUT_S) -> Probe:
+    """Start a process that tries the environment out, to be awaited by `finish_probe`."""
+    return Probe(config, timeout_s=timeout_s)
+
+
+def finish_probe(probe: Probe) -> EnvironmentSpec:
+    """Wait for a probe and return the spec that it found; see `Probe.spec`.
+
+    Raises:
+        UserError: the environment cannot be used.
+    """
+    return probe.spec()
+
+
+def _read(file: int) -> str:
+    return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
+
+
+def _close(*files: int) -> None:
+    for file in files:
+        os.close(file)
+
+
+def _error(problems: list[str], details: str) -> UserError:
+    error = UserError(*problems)
+    error.details = details
+    return error
