@@ -28,7 +28,7 @@ PREPROCESSING = [
 ]
 CHANGES = {
     "sticky_actions": 0.5, "noop_max": 7, "frame_skip": 3, "frame_stack": 2, "max_frames": 1000,
-    "full_action_space": True, "life_loss_ends": False, "clip_rewards": False,
+    "full_action_space": True, "life_loss_ends": False, "clip_rewards": False, "fire_reset": False,
 }  # fmt: skip
 
 
@@ -83,3 +83,43 @@ def test_refused_before_tensors_with_both_sides_named(tmp_path: Path) -> None:
         assert getattr(mine, name) in told
         assert getattr(other, name) in told
         assert told.isprintable()
+
+
+OF_BEFORE = [
+    (
+        EnvironmentConfig(fire_reset=True),
+        "classic: sticky 0, no-ops 30, frame skip 4, stack 4, life loss ends, rewards clipped, "
+        "108000 frames, minimal actions",
+    ),
+    (
+        EnvironmentConfig(protocol="machado", fire_reset=True),
+        "machado: sticky 0.25, no-ops 0, frame skip 4, stack 4, life loss ignored, rewards "
+        "clipped, 108000 frames, all 18 actions",
+    ),
+    (
+        EnvironmentConfig(protocol="machado", fire_reset=True, noop_max=7),
+        "machado (changed: noop_max): sticky 0.25, no-ops 7, frame skip 4, stack 4, life loss "
+        "ignored, rewards clipped, 108000 frames, all 18 actions",
+    ),
+    (
+        EnvironmentConfig(protocol="machado", fire_reset=True, frame_skip=2, clip_rewards=False),
+        "machado (changed: frame_skip, clip_rewards): sticky 0.25, no-ops 0, frame skip 2, stack "
+        "4, life loss ignored, rewards not clipped, 108000 frames, all 18 actions",
+    ),
+    (
+        EnvironmentConfig(protocol="machado", fire_reset=True, noop_max=5, sticky_actions=0.0),
+        "machado (changed: sticky_actions, noop_max): sticky 0, no-ops 5, frame skip 4, stack 4, "
+        "life loss ignored, rewards clipped, 108000 frames, all 18 actions",
+    ),
+]
+"""Lines of protocol as they were written when FIRE was pressed in all and none said so."""
+
+
+def test_a_checkpoint_of_before_the_fire_setting_is_of_the_protocol_with_fire() -> None:
+    for (mine, line), (_, other) in itertools.product(OF_BEFORE, OF_BEFORE):
+        run = dataclasses.replace(PONG, protocol=resolve(mine).describe())
+        without = dataclasses.replace(mine, fire_reset=False)
+        unlike = dataclasses.replace(PONG, protocol=resolve(without).describe())
+        stored = dataclasses.replace(PONG, protocol=other)
+        assert (stored.difference(run) is None) == (line == other)
+        assert stored.difference(unlike) is not None

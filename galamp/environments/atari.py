@@ -99,7 +99,7 @@ def _load(env_id: str, protocol: AtariProtocol, lanes: int, threads: int) -> Ata
             reward_clipping=False,  # the default hides the true score
             episodic_life=False,  # it would restart the game at every lost life
             life_loss_info=protocol.life_loss_ends,
-            use_fire_reset=True,
+            use_fire_reset=protocol.fire_reset,
             repeat_action_probability=protocol.sticky_actions,
             noop_max=protocol.noop_max,
             frameskip=protocol.frame_skip,

@@ -12,6 +12,11 @@ t + 1 then ignores its action and only begins the next episode:
     truncated     False     True        False       False
     reset         False     False       True        False
     reward        r         r           0           r
+
+An episode that ends by itself on the very step on which it would be cut is not cut: it counts as
+terminated. The same holds in Atari for a life that is lost on that step, where a lost life ends the
+return: step t is terminated and not truncated, the return ends there, and step t + 1 is a reset all
+the same. Gymnasium's environments may set both flags on such a step: terminated wins.
 """
 
 from __future__ import annotations

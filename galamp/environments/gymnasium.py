@@ -40,7 +40,7 @@ class GymnasiumEnvironment(Environment):
                 settings that only Atari knows.
         """
         _refuse_atari_settings(env_id, config)
-        make = _maker(env_id)
+        make = _maker(env_id, config.max_episode_steps)
         self.num_envs = len(seeds)
         self._seeds = [int(seed) for seed in seeds]
         try:
@@ -104,8 +104,19 @@ def _refuse_atari_settings(env_id: str, config: EnvironmentConfig) -> None:
         raise UserError(f"{flags}: only for Atari games, and {env_id} is none: leave it out")
 
 
-def _maker(env_id: str) -> Callable[[], gymnasium.Env[Any, Any]]:
-    """Return a function without arguments that builds one lane."""
+def _maker(env_id: str, max_steps: int | None) -> Callable[[], gymnasium.Env[Any, Any]]:
+    """Return a function without arguments that builds one lane, cut after `max_steps` steps.
+
+    A limit of the environment's own holds as well.
+    """
+    build = _builder(env_id)
+    if max_steps is None:
+        return build
+    return lambda: gymnasium.wrappers.TimeLimit(build(), max_steps)
+
+
+def _builder(env_id: str) -> Callable[[], gymnasium.Env[Any, Any]]:
+    """Return a function without arguments that builds one lane as it is."""
     if ":" not in env_id:
         return lambda: gymnasium.make(env_id, disable_env_checker=True)
     factory = _imported(env_id)
@@ -162,5 +173,10 @@ def _spec(
         action_meanings=tuple(str(action) for action in range(count)),
         frames_per_step=1,
         clip_rewards=clip,
-        protocol=f"gymnasium: rewards {'clipped' if clip else 'not clipped'}",
+        protocol=_protocol(clip, config.max_episode_steps),
     )
+
+
+def _protocol(clip: bool, max_steps: int | None) -> str:
+    cut = "" if max_steps is None else f", cut after {max_steps} agent steps"
+    return f"gymnasium: rewards {'clipped' if clip else 'not clipped'}{cut}"
