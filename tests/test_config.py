@@ -95,7 +95,7 @@ def test_what_is_missing_takes_its_default() -> None:
 def test_a_config_of_before_the_fire_setting_presses_it_in_atari(
     env_id: str, protocol: str
 ) -> None:
-    """It was pressed under both protocols; elsewhere there is no such thing, and none is allowed."""
+    """It was pressed under both protocols; elsewhere there is no such thing."""
     config = RunConfig(environment=EnvironmentConfig(env_id, protocol=protocol))
     stored = to_dict(config)
     assert from_dict(stored).environment.fire_reset is None

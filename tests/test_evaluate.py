@@ -3,11 +3,14 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 import random
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ from galamp.environments import Environment, EnvironmentSpec, Transition, descri
 from galamp.environments import rom_name as rom
 from galamp.errors import CheckpointError, GalampError, UserError
 from galamp.evaluation import report as evaluation
-from galamp.evaluation.agent import Agent, usable_device
+from galamp.evaluation.agent import SMALL_BATCH, Agent, usable_device
 from galamp.evaluation.command import EvaluationConfig
 from galamp.evaluation.playing import Game, play, quotas, score
 from galamp.evaluation.scoreboard import show
@@ -225,6 +228,132 @@ def test_wrong_observations_are_refused(cartpole: Path, breakout: Path) -> None:
         agent.act(np.array(["a", "b", "c", "d"]))
     with pytest.raises(UserError, match="expected uint8"):
         galamp.load(breakout).act(np.zeros((4, 84, 84), np.float32))
+
+
+# A picture of each kind of shape: three channels, one, and one that looks alike from both sides.
+PICTURES = [(3, 36, 40), (1, 36, 36), (4, 40, 36)]
+
+
+def of_pictures(trained: Any, shape: tuple[int, ...], env_id: str = "my.own:make") -> Agent:
+    """An agent of a network for pictures `[C, H, W]`."""
+    identity = dataclasses.replace(BREAKOUT, env_id=env_id, observation_shape=shape)
+    model = model_of(identity, 3)
+    layout = tuple((name, tuple(p.shape)) for name, p in model.named_parameters())
+    content = dataclasses.replace(
+        trained.checkpoint,
+        identity=dataclasses.replace(identity, layout=layout),
+        learners=(state_of(model, 0),),
+    )
+    return Agent(dataclasses.replace(trained, checkpoint=content), 0, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("shape", PICTURES)
+def test_pictures_are_taken_with_their_channels_first_or_last(
+    breakout: Path, shape: tuple[int, ...]
+) -> None:
+    agent = of_pictures(read(locate(breakout).path), shape)
+    random = np.random.default_rng(2)
+    first = random.integers(0, 256, (40, *shape)) * (random.random((40, *shape)) < 0.05)
+    first = first.astype(np.uint8)
+    last = np.ascontiguousarray(np.moveaxis(first, 1, -1))
+    expected = np.asarray(agent.act(first, greedy=True)).tolist()
+    assert len(set(expected)) > 1
+    assert np.asarray(agent.act(last, greedy=True)).tolist() == expected
+    assert [agent.act(one, greedy=True) for one in last] == expected
+    with pytest.raises(UserError, match=r"or \[\d+, \d+, \d\] with channels last"):
+        agent.act(np.moveaxis(first, 1, 2))
+
+
+def test_training_s_own_shape_comes_first_and_atari_has_no_other(breakout: Path) -> None:
+    trained = read(locate(breakout).path)
+    for shape in ((40, 36, 3), (36, 36, 1), (36, 40, 4)):  # training itself had channels last
+        agent = of_pictures(trained, shape)
+        assert agent._channels_last() is None
+        assert type(agent.act(np.zeros(shape, np.uint8))) is int
+    with pytest.raises(UserError, match=r"expected \[4, 84, 84\] for one") as caught:
+        galamp.load(breakout).act(np.zeros((84, 84, 4), np.uint8))
+    assert "channels last" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf, 1e300])
+@pytest.mark.parametrize("row", [0, 3, 63])
+def test_numbers_that_are_none_are_refused_by_row(cartpole: Path, wrong: float, row: int) -> None:
+    agent = galamp.load(cartpole)
+    observations = OBSERVATIONS.astype(np.float64)
+    observations[row:, 1] = wrong
+    with pytest.raises(UserError, match=f"^observations: row {row} holds NaN, infinity"):
+        agent.act(observations)
+    with pytest.raises(UserError, match=r"^the observation holds NaN, infinity"):
+        agent.act(observations[row])
+    assert len(np.asarray(agent.act(OBSERVATIONS))) == 64
+
+
+@pytest.mark.parametrize(
+    "objects", [None, [None] * 4, [{}] * 4, [[0.0], [0.0, 1.0]], "abcd", [1j] * 4]
+)
+def test_what_holds_no_numbers_is_refused_in_one_line(cartpole: Path, objects: Any) -> None:
+    with pytest.raises(UserError, match="expected") as caught:
+        galamp.load(cartpole).act(objects)
+    assert "numbers" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """torch has three threads; yields with how many each network has computed."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    seen: list[int] = []
+    forward = ActorCritic.__call__
+
+    def noted(self: ActorCritic, *args: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return forward(self, *args)
+
+    monkeypatch.setattr(ActorCritic, "__call__", noted)
+    yield seen
+    torch.set_num_threads(before)
+
+
+def test_few_observations_are_computed_by_one_thread(cartpole: Path, threads: list[int]) -> None:
+    agent = galamp.load(cartpole)
+    for batch in (OBSERVATIONS[0], OBSERVATIONS[:1], OBSERVATIONS[:SMALL_BATCH], OBSERVATIONS):
+        agent.act(batch)
+        assert torch.get_num_threads() == 3
+    assert threads == [1, 1, 1, 3]
+
+
+def test_the_number_of_threads_is_given_back_after_an_error(
+    cartpole: Path, monkeypatch: pytest.MonkeyPatch, threads: list[int]
+) -> None:
+    def fail(*args: Any) -> None:
+        assert torch.get_num_threads() == 1
+        raise RuntimeError("no memory")
+
+    agent = galamp.load(cartpole)
+    monkeypatch.setattr("galamp.evaluation.agent.sample", fail)
+    with pytest.raises(RuntimeError, match="no memory"):
+        agent.act(OBSERVATIONS[0])
+    assert torch.get_num_threads() == 3
+
+
+def test_threads_that_act_at_the_same_time_keep_their_numbers(
+    cartpole: Path, threads: list[int]
+) -> None:
+    """Also those that have never met torch before: they get the number that was set last."""
+    agents = [galamp.load(cartpole) for _ in range(8)]
+    begin = threading.Barrier(len(agents))
+
+    def act(agent: Agent) -> int:
+        begin.wait(60)
+        for _ in range(50):
+            agent.act(OBSERVATIONS[0])
+        return torch.get_num_threads()
+
+    with ThreadPoolExecutor(len(agents)) as pool:
+        assert list(pool.map(act, agents)) == [3] * len(agents)
+    assert set(threads) == {1}
+    assert torch.get_num_threads() == 3
 
 
 def test_agent_knows_what_it_is(cartpole: Path) -> None:
@@ -443,17 +572,15 @@ def test_evaluation_scores_whole_games_by_true_rewards() -> None:
     trained = EnvironmentConfig("ALE/Pong-v5", 4, "machado", sticky_actions=0.1, frame_skip=3)
     plain = evaluation.evaluation_environment(trained, EvaluationConfig())
     assert plain == dataclasses.replace(
-        trained,
-        num_envs=16,
-        noop_max=30,
-        max_frames=108_000,
-        life_loss_ends=False,
-        clip_rewards=False,
+        trained, num_envs=16, life_loss_ends=False, clip_rewards=False
     )
     asked = EvaluationConfig(noop_max=0, max_frames=50, sticky_actions=0.25, episodes=3)
     changed = evaluation.evaluation_environment(trained, asked)
     assert (changed.noop_max, changed.max_frames, changed.sticky_actions) == (0, 50, 0.25)
-    assert changed.num_envs == 3
+    assert (changed.num_envs, changed.fire_reset, changed.max_episode_steps) == (3, None, None)
+    asked = EvaluationConfig(fire_reset=True, max_episode_steps=9)
+    changed = evaluation.evaluation_environment(trained, asked)
+    assert (changed.fire_reset, changed.max_episode_steps, changed.noop_max) == (True, 9, None)
     gym = evaluation.evaluation_environment(EnvironmentConfig("CartPole-v1"), EvaluationConfig())
     assert (gym.noop_max, gym.max_frames, gym.sticky_actions) == (None, None, None)
 
@@ -515,15 +642,19 @@ def test_breakout_from_the_command_line(
     report = json.loads(file.read_text())
     (row,) = report["results"]
     assert (row["learner"], row["truncated"], row["lengths"]) == ("mean", 2, [50, 50])
-    assert row["human_normalised_percent"] == pytest.approx((row["mean"] - 1.7) / 28.8 * 100)
-    for words_ in ("sticky 0.25", "no-ops 30", "life loss ignored", "rewards not clipped"):
+    assert row["human_normalised_percent"] is report["reference"] is None
+    told = ("sticky 0.25", "fewer than 30 no-ops, FIRE at reset", "life loss ignored")
+    for words_ in (*told, "rewards not clipped"):
         assert words_ in report["protocol"]
     table = captured.out
     assert "after 12,345 agent steps" in table
     assert "2 episodes each, actions most probable, seed 1" in table
     assert "Cut: 2 episodes were ended by 200 emulator frames; a greedy agent can stall" in table
-    assert "(Wang et al. 2016" in table
-    assert f"{row['human_normalised_percent']:.1f}%" in table
+    unlike = "sticky actions 0.25 (theirs 0), max frames 200 (theirs 108000)"
+    assert report["reference_misfit"] == unlike
+    assert "Human: no percentage" in table
+    assert unlike in " ".join(table.split())
+    assert "%" not in table
     assert captured.err == f"written: {file}\n"
 
 
@@ -618,7 +749,9 @@ def test_table_fits_a_narrow_terminal() -> None:
         "greedy": False,
         "seed": 1,
         "max_frames": 108_000,
+        "max_episode_steps": None,
         "results": rows,
+        "reference_misfit": None,
         "reference": {"random": 1.0, "human": 9e4, "source": "a table"},
     }
     for width in (80, 120):

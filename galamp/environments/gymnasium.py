@@ -6,6 +6,7 @@ Spaces that the learner cannot use are refused when the lanes are built.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -113,6 +114,17 @@ def _maker(env_id: str, max_steps: int | None) -> Callable[[], gymnasium.Env[Any
     if max_steps is None:
         return build
     return lambda: gymnasium.wrappers.TimeLimit(build(), max_steps)
+
+
+def own_step_limit(env_id: str) -> int | None:
+    """Return after how many agent steps an environment cuts an episode of itself, if it says so.
+
+    A factory's environment is built to be asked.
+    """
+    if ":" not in env_id:
+        return gymnasium.spec(env_id).max_episode_steps
+    with contextlib.closing(_builder(env_id)()) as env:
+        return env.spec.max_episode_steps if env.spec else None
 
 
 def _builder(env_id: str) -> Callable[[], gymnasium.Env[Any, Any]]:

@@ -67,7 +67,11 @@ def quotas(episodes: int, num_envs: int) -> NDArray[np.int64]:
 
 
 def play(
-    environment: Environment, act: Act, episodes: int, tell: Callable[[Game], None]
+    environment: Environment,
+    act: Act,
+    episodes: int,
+    tell: Callable[[Game], None],
+    stepped: Callable[[int], None] = lambda lanes: None,
 ) -> list[Game]:
     """Play `episodes` whole games and return them, lane after lane.
 
@@ -80,6 +84,7 @@ def play(
         act: chooses the actions of the lanes that still play.
         episodes: number of games over all lanes.
         tell: called with each game when it is over.
+        stepped: called after each agent step with the number of lanes that play.
     """
     left = quotas(episodes, environment.num_envs)
     games: list[list[Game]] = [[] for _ in left]
@@ -99,6 +104,7 @@ def play(
         # An episode comes out of the counter one step after the one that says how it ended.
         cut = step.truncated & ~step.terminated
         observations = step.observations
+        stepped(int(playing.sum()))
     return [game for lane in games for game in lane]
 
 
