@@ -14,23 +14,27 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
 import galamp
 from galamp.cli import main
 from galamp.config import EnvironmentConfig, RunConfig, to_dict
+from galamp.display.text import UNKNOWN
 from galamp.environments import Environment, EnvironmentSpec, Transition, describe, list_games
 from galamp.environments import rom_name as rom
+from galamp.environments.protocols import resolve
 from galamp.errors import CheckpointError, GalampError, UserError
 from galamp.evaluation import report as evaluation
 from galamp.evaluation.agent import SMALL_BATCH, Agent, usable_device
-from galamp.evaluation.command import EvaluationConfig
+from galamp.evaluation.command import STEP_LIMIT, EvaluationConfig
 from galamp.evaluation.playing import Game, play, quotas, score
-from galamp.evaluation.scoreboard import show
-from galamp.evaluation.scores import REFERENCES, Reference, reference_for
+from galamp.evaluation.scoreboard import Progress, show
+from galamp.evaluation.scores import REFERENCES, Reference, misfit, reference_for
 from galamp.evaluation.trained import MEAN, locate, read
 from galamp.models import ActorCritic, build_model
 from galamp.storage import checkpoint as checkpoints
@@ -583,6 +587,231 @@ def test_evaluation_scores_whole_games_by_true_rewards() -> None:
     assert (changed.fire_reset, changed.max_episode_steps, changed.noop_max) == (True, 9, None)
     gym = evaluation.evaluation_environment(EnvironmentConfig("CartPole-v1"), EvaluationConfig())
     assert (gym.noop_max, gym.max_frames, gym.sticky_actions) == (None, None, None)
+
+
+PROTOCOLS = [
+    (EnvironmentConfig("ALE/Breakout-v5"), "fewer than 30 no-ops, FIRE at reset", None),
+    (
+        EnvironmentConfig("ALE/Breakout-v5", protocol="machado"),
+        "sticky 0.25, no no-ops, no FIRE at reset",
+        "sticky actions 0.25 (theirs 0), noop max 0 (theirs 30)",
+    ),
+    (
+        EnvironmentConfig("ALE/Breakout-v5", frame_skip=2, fire_reset=False),
+        "fewer than 30 no-ops, no FIRE at reset, frame skip 2",
+        "frame skip 2 (theirs 4)",
+    ),
+    (
+        EnvironmentConfig("ALE/Breakout-v5", max_episode_steps=50),
+        "200 frames",
+        "max frames 200 (theirs 108000)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("trained", "protocol", "unlike"), PROTOCOLS)
+def test_evaluation_follows_the_training_and_compares_where_that_is_fair(
+    trained: EnvironmentConfig, protocol: str, unlike: str | None
+) -> None:
+    environment = evaluation.evaluation_environment(trained, EvaluationConfig())
+    played = resolve(evaluation.with_step_limit(environment))
+    assert protocol in played.describe()
+    assert misfit(played) == unlike
+    assert dataclasses.replace(
+        played, life_loss_ends=resolve(trained).life_loss_ends, clip_rewards=True
+    ) == resolve(trained)
+
+
+def test_a_percentage_is_given_where_the_reference_fits(breakout: Path) -> None:
+    agent = galamp.load(breakout)
+    spec = EnvironmentSpec("ALE/Breakout-v5", (4, 84, 84), "uint8", 4, ("",) * 4, 4, False, "-")
+    games = [[Game(30.5, 10, False), Game(1.7, 10, False)]]
+    for config, percent in (("classic", 50.0), ("machado", None)):
+        atari = resolve(EnvironmentConfig("ALE/Breakout-v5", protocol=config))
+        scores = evaluation._scores(spec, atari, [agent], games)
+        found = scores["results"][0]["human_normalised_percent"]
+        assert found == (None if percent is None else pytest.approx(percent))
+        assert (scores["reference"] is None) == (percent is None)
+        assert (scores["reference_misfit"] is None) == (percent is not None)
+
+
+@pytest.mark.parametrize("protocol", ["classic", "machado"])
+@pytest.mark.parametrize("env_id", ["ALE/Breakout-v5", "ALE/Pong-v5", "ALE/Seaquest-v5"])
+def test_a_checkpoint_of_before_the_fire_setting_is_played_with_fire(
+    tmp_path: Path, env_id: str, protocol: str
+) -> None:
+    identity = dataclasses.replace(BREAKOUT, env_id=env_id)
+    path = saved(tmp_path, identity, 1)
+    content = checkpoints.load(path)
+    content.config["environment"]["protocol"] = protocol
+    del content.config["environment"]["fire_reset"]
+    old = read(checkpoints.save(tmp_path / "old", content))
+    played = evaluation.evaluation_environment(old.environment, EvaluationConfig())
+    assert resolve(played).fire_reset is True
+    asked = evaluation.evaluation_environment(old.environment, EvaluationConfig(fire_reset=False))
+    assert resolve(asked).fire_reset is False
+
+
+class Endless(gymnasium.Env[Any, Any]):
+    """Nothing ever ends it."""
+
+    observation_space = Box(-1, 1, (4,), np.float32)
+    action_space = Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, Any]:
+        super().reset(seed=seed)
+        return np.zeros(4, np.float32), {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, Any]:
+        return np.zeros(4, np.float32), 1.0, False, False, {}
+
+
+def with_own_limit() -> gymnasium.Env[Any, Any]:
+    """Make one that ends episodes of itself, after 12 steps, and says so."""
+    return gymnasium.make("galamp/Endless-v0", max_episode_steps=12)
+
+
+gymnasium.register("galamp/Endless-v0", entry_point=Endless)
+gymnasium.register("galamp/Limited-v0", entry_point=Endless, max_episode_steps=12)
+DEFAULT = 40
+
+ENDLESS: list[tuple[str, list[str], int, str]] = [
+    # without a limit of its own: eval's
+    (f"{__name__}:Endless", [], DEFAULT, "40 agent steps (--max-episode-steps)"),
+    ("galamp/Endless-v0", [], DEFAULT, "40 agent steps (--max-episode-steps)"),
+    # with one
+    (f"{__name__}:with_own_limit", [], 12, "the environment's own limit"),
+    ("galamp/Limited-v0", [], 12, "the environment's own limit"),
+    # asked for
+    (f"{__name__}:Endless", ["--max-episode-steps", "7"], 7, "7 agent steps"),
+    ("galamp/Limited-v0", ["--max-episode-steps", "7"], 7, "7 agent steps"),
+]
+
+
+@pytest.mark.parametrize(("env_id", "flags", "length", "by"), ENDLESS)
+def test_games_that_would_never_end_are_cut(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    env_id: str,
+    flags: list[str],
+    length: int,
+    by: str,
+) -> None:
+    at_once(monkeypatch)
+    monkeypatch.setattr(evaluation, "STEP_LIMIT", DEFAULT)
+    saved(tmp_path, dataclasses.replace(CARTPOLE, env_id=env_id), 1)
+    file = tmp_path / "result.json"
+    words = ["--episodes", "3", "--num-envs", "2", "--output", str(file), *flags]
+    own = ["--env-id", env_id] if ":" in env_id else []
+    assert main(["eval", str(tmp_path), *words, *own]) == 0
+    report = json.loads(file.read_text())
+    (row,) = report["results"]
+    assert (row["lengths"], row["truncated"]) == ([length] * 3, 3)
+    limited = flags or length == DEFAULT
+    assert report["max_episode_steps"] == (length if limited else None)
+    assert (f", cut after {length} agent steps" in report["protocol"]) == bool(limited)
+    table = " ".join(capsys.readouterr().out.split())
+    assert f"Cut: 3 episodes were ended by {by}" in table
+
+
+def test_atari_games_are_cut_by_the_lower_of_both_limits(
+    breakout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "result.json"
+    words = ["--episodes", "1", "--max-episode-steps", "9", "--greedy", "--output", str(file)]
+    assert main(["eval", str(breakout), *words]) == 0
+    report = json.loads(file.read_text())
+    assert (report["results"][0]["lengths"], report["max_frames"]) == ([9], 36)
+    assert "36 frames" in report["protocol"]
+    assert "Cut: 1 episodes were ended by 36 emulator frames; a greedy" in capsys.readouterr().out
+    unlimited = dataclasses.replace(read(locate(breakout).path).environment)
+    assert evaluation.with_step_limit(unlimited) == unlimited
+
+
+def test_the_default_limit_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["eval", "--help"])
+    assert str(STEP_LIMIT) in " ".join(capsys.readouterr().out.split())
+    assert STEP_LIMIT == 100_000
+
+
+# --- progress without a terminal ---
+
+
+class Clock:
+    """Seconds that pass only when told."""
+
+    def __init__(self) -> None:
+        self.now_s = 500.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err.splitlines()
+
+
+def test_a_line_at_most_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    clock, done = Clock(), [0]
+    progress = Progress(False, done, clock=clock)
+    with progress.of("mean", 30) as tally:
+        for _ in range(100):  # 9.9 s
+            tally.stepped(2)
+            clock.now_s += 0.099
+        assert told(capsys) == []
+        clock.now_s += 0.2
+        tally.stepped(2)
+        # No game has ended yet, and it is said all the same.
+        start = "mean of learners: 0 of 30 games, mean score so far"
+        assert told(capsys) == [f"{start} {UNKNOWN}, 202 agent steps played"]
+        for ret in (4.0, 5.0):
+            tally.game(Game(ret, 3, False))
+        tally.stepped(2)
+        assert told(capsys) == []
+        clock.now_s += 10.0
+        tally.stepped(1)
+        tally.stepped(1)
+        line = "mean of learners: 2 of 30 games, mean score so far 4.50, 205 agent steps played"
+        assert told(capsys) == [line]
+    clock.now_s += 7.0
+    with progress.of(3, 30) as tally:  # of the next agent, too
+        tally.stepped(1)
+        assert told(capsys) == []
+        clock.now_s += 7.0
+        tally.stepped(1)
+        line = f"learner 3: 0 of 30 games, mean score so far {UNKNOWN}, 2 agent steps played"
+        assert told(capsys) == [line]
+    assert done == [2]
+
+
+def test_quiet_progress_says_nothing_and_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    clock, done = Clock(), [0]
+    with Progress(True, done, clock=clock).of("mean", 30) as tally:
+        clock.now_s += 1000.0
+        tally.stepped(2)
+        tally.game(Game(1.0, 3, False))
+    assert told(capsys) == []
+    assert done == [1]
+
+
+def test_lines_come_while_games_are_played(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    courses = [[Game(0.0, 50, False)] * 3] * 2
+
+    def act(observations: NDArray[Any]) -> NDArray[np.int64]:
+        clock.now_s += 4.0
+        return np.zeros(len(observations), np.int64)
+
+    with Progress(False, [0], clock=clock).of(0, 4) as tally:
+        play(Scripted(courses), act, 4, tally.game, tally.stepped)
+    lines = told(capsys)
+    assert len(lines) == 102 * 4 // 12, "every third step: the first at which ten seconds are over"
+    assert lines[0].startswith("learner 0: 0 of 4 games")
+    assert lines[-1] == "learner 0: 4 of 4 games, mean score so far 0.00, 204 agent steps played"
 
 
 def test_cartpole_from_the_command_line(
