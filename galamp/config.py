@@ -95,7 +95,7 @@ class AlgorithmConfig:
         "torch",
         "RMSprop divides by sqrt(s) + eps (torch: PyTorch, the published GALA code) or by "
         "sqrt(s + eps) (tf: TensorFlow, OpenAI Baselines, Stable-Baselines3's RMSpropTFLike); "
-        "alpha 0.99 and eps 1e-5 are the defaults of A2C in all of them",
+        "for A2C all of them take alpha 0.99 and eps 1e-5",
         names=("torch", "tf"),
     )
     rmsprop_initial: float = option(
@@ -160,7 +160,11 @@ class GossipConfig:
         low=0.0,
     )
     gossip_optimizer: bool = option(False, "average the optimiser's state, too")
-    sync: bool = option(False, "lock-step rounds: repeatable, but everyone waits for the slowest")
+    sync: bool = option(
+        False,
+        "lock-step rounds: repeatable (on a CPU to the last bit, with the same --threads and "
+        "--batches), but everyone waits for the slowest",
+    )
     max_staleness: int | None = option(
         8,
         "a learner waits, at most 10 s, once it has gone so many rounds without mixing; 0 is "
@@ -214,7 +218,13 @@ class ResourceConfig:
         high=16,
         auto=True,
     )
-    threads: int = option(AUTO, "compute threads per learner", low=1, high=256, auto=True)
+    threads: int = option(
+        AUTO,
+        "compute threads per learner; with another number, sums differ in their last bits",
+        low=1,
+        high=256,
+        auto=True,
+    )
     pin: bool = option(True, "bind each learner and its simulators to their own CPU cores")
     hang_after_s: float = option(
         10.0,

@@ -64,6 +64,18 @@ def test_every_step_of_preprocessing_is_part_of_the_identity(setting: str) -> No
     assert resolve(usual).describe() != resolve(changed).describe()
 
 
+@pytest.mark.parametrize("protocol", ["classic", "machado"])
+def test_a_checkpoint_with_every_setting_changed_can_be_read(tmp_path: Path, protocol: str) -> None:
+    changes = CHANGES | {"fire_reset": protocol == "machado", "clip_rewards": False}
+    changes |= {"full_action_space": protocol == "classic"}
+    changes |= {"life_loss_ends": protocol == "machado"}
+    line = resolve(EnvironmentConfig(protocol=protocol, **changes)).describe()  # type: ignore[arg-type]
+    assert all(setting in line for setting in SETTINGS)
+    identity = dataclasses.replace(PONG, protocol=line)
+    saved = ck.save(tmp_path, dataclasses.replace(made(), identity=identity))
+    assert ck.load(saved, expected=identity).identity == identity
+
+
 def test_refused_before_tensors_with_both_sides_named(tmp_path: Path) -> None:
     known = identities()[:: len(PREPROCESSING)]
     paths = {}

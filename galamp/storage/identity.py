@@ -17,6 +17,8 @@ from typing import Any
 
 from galamp.storage.strict_json import need, need_count, need_mapping
 
+LONGEST_LINE = 1000
+"""Characters of a name or a line of protocol: Atari's, with all settings changed, has about 300."""
 _TENSOR = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
 
@@ -54,7 +56,7 @@ class Identity:
         for name in ("env_id", "protocol", "algorithm", "network"):
             text = found[name]
             # What is shown to users must not be able to steer their terminal.
-            good = isinstance(text, str) and text.isprintable() and len(text) <= 200
+            good = isinstance(text, str) and text.isprintable() and len(text) <= LONGEST_LINE
             need(good, f"identity: {name} is not a short line of text")
         found["observation_shape"] = _shape(found["observation_shape"], "observation_shape")
         need_count(found["num_actions"], "num_actions")
