@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import galamp
 from galamp import crashpoints
 from galamp.config import RunConfig, from_dict, from_settings
-from galamp.display.streams import announce, tell
+from galamp.display.streams import STARTING, announce, tell
 from galamp.errors import EXIT_SIGINT, EXIT_USAGE, GalampError, UserError, did_you_mean
 from galamp.forking import settle_libraries, start_server
 from galamp.options import AUTO, Setting, check, settings, shown
@@ -33,10 +33,6 @@ SECTION_TITLES = {
     "resources": "processes and devices",
     "report": "what is shown and kept",
 }
-
-
-STARTING = "galamp: starting: loading PyTorch, trying the environment\n"
-"""Said at once: what comes next takes seconds."""
 
 
 class Parser(argparse.ArgumentParser):

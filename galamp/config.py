@@ -37,7 +37,17 @@ class EnvironmentConfig:
         None, "probability that the emulator repeats the last action", low=0.0, high=0.99
     )
     noop_max: int | None = option(
-        None, "most no-op frames at the start of an episode", unit="frames", low=0, high=1000
+        None,
+        "an episode begins with fewer no-op frames than this, how many is drawn (0: with none); "
+        "they are not counted in its length",
+        unit="frames",
+        low=0,
+        high=1000,
+    )
+    fire_reset: bool | None = option(
+        None,
+        "press FIRE for one frame at the start of an episode, in games that have it, in the place "
+        "of one no-op; without, many games begin when the agent presses it",
     )
     frame_skip: int | None = option(
         None, "emulator frames per agent step", unit="frames", low=1, high=60
@@ -47,6 +57,14 @@ class EnvironmentConfig:
     )
     max_frames: int | None = option(
         None, "an episode is cut after so many emulator frames", unit="frames", low=1, high=10**9
+    )
+    max_episode_steps: int | None = option(
+        None,
+        "an episode is cut after so many agent steps, in any environment (default: the "
+        "environment's own limit, if it has one)",
+        unit="agent steps",
+        low=1,
+        high=10**9,
     )
     full_action_space: bool | None = option(None, "offer all 18 actions in every game")
     life_loss_ends: bool | None = option(None, "a lost life ends the return for training")
@@ -71,11 +89,24 @@ class AlgorithmConfig:
     vf_coef: float = option(0.5, "weight of the value loss", low=0.0, high=100.0)
     max_grad_norm: float = option(0.5, "gradients are clipped to this L2 norm", low=0.0)
     rmsprop_alpha: float = option(0.99, "RMSprop smoothing constant", low=0.0, high=1.0)
-    rmsprop_eps: float = option(1e-5, "RMSprop term in the denominator", low=0.0, high=1.0)
+    rmsprop_eps: float = option(
+        1e-5,
+        "RMSprop term in the denominator; where it stands, see --rmsprop-form",
+        low=0.0,
+        high=1.0,
+    )
+    rmsprop_form: str = option(
+        "torch",
+        "RMSprop divides by sqrt(s) + eps (torch: PyTorch, the published GALA code) or by "
+        "sqrt(s + eps) (tf: TensorFlow, OpenAI Baselines, Stable-Baselines3's RMSpropTFLike); "
+        "for A2C all of them take alpha 0.99 and eps 1e-5",
+        names=("torch", "tf"),
+    )
     rmsprop_initial: float = option(
         1.0,
-        "mean square that RMSprop starts from; from 0, PyTorch's, the first steps are ten times "
-        "as large and can leave the network dead",
+        "mean square s that RMSprop starts from, in both forms: 1 is TensorFlow's; from 0, "
+        "PyTorch's and GALA's, the first steps are ten times as large and can leave the network "
+        "dead",
         low=0.0,
         high=1e6,
     )
@@ -133,7 +164,11 @@ class GossipConfig:
         low=0.0,
     )
     gossip_optimizer: bool = option(False, "average the optimiser's state, too")
-    sync: bool = option(False, "lock-step rounds: repeatable, but everyone waits for the slowest")
+    sync: bool = option(
+        False,
+        "lock-step rounds: repeatable (on a CPU to the last bit, with the same --threads and "
+        "--batches), but everyone waits for the slowest",
+    )
     max_staleness: int | None = option(
         8,
         "a learner waits, at most 10 s, once it has gone so many rounds without mixing; 0 is "
@@ -187,7 +222,13 @@ class ResourceConfig:
         high=16,
         auto=True,
     )
-    threads: int = option(AUTO, "compute threads per learner", low=1, high=256, auto=True)
+    threads: int = option(
+        AUTO,
+        "compute threads per learner; with another number, sums differ in their last bits",
+        low=1,
+        high=256,
+        auto=True,
+    )
     pin: bool = option(True, "bind each learner and its simulators to their own CPU cores")
     start_timeout_s: float = option(
         120.0,
@@ -258,8 +299,28 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     return values
 
 
+FORMERLY: dict[tuple[str, str], tuple[str, Any]] = {("environment", "fire_reset"): ("ALE/", True)}
+"""What was done before there was a setting: (section, name) -> (environments' ids begin so, value).
+
+A stored section always names all of its settings; one that lacks such a setting is older than it.
+"""
+
+
+def _as_it_was(values: dict[str, Any]) -> dict[tuple[str, str], Any]:
+    """Return the settings that a stored config is older than, as they were when it was written."""
+    sections = {name: section for name, section in values.items() if isinstance(section, dict)}
+    env_id = sections.get("environment", {}).get("env_id")
+    return {
+        (section, name): value
+        for (section, name), (start, value) in FORMERLY.items()
+        if isinstance(env_id, str) and env_id.startswith(start) and section in sections
+    }
+
+
 def from_dict(values: dict[str, Any]) -> RunConfig:
     """Build a config from its JSON form; what is missing takes its default.
+
+    Of what was written before a setting existed, see `FORMERLY`.
 
     Raises:
         UserError: an unknown section or setting, or a value out of range.
@@ -271,6 +332,7 @@ def from_dict(values: dict[str, Any]) -> RunConfig:
             flat.update({(key, name): leaf for name, leaf in value.items()})
         else:
             flat[("", key)] = value
+    flat = _as_it_was(values) | flat
     for section, name in flat:
         if (section, name) not in known:
             full = f"{section}.{name}" if section else name

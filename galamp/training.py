@@ -88,7 +88,7 @@ def _taken(signals: Signals | None, on_hangup: str) -> AbstractContextManager[Si
 def _survey(config: RunConfig, resume: Path | None) -> tuple[Ground, Course]:
     """Look at what there is, and choose; the environment is tried out meanwhile."""
     timeout_s = config.resources.start_timeout_s
-    probe = start_probe(config.environment, timeout_s=timeout_s)
+    probe = start_probe(config.environment, timeout_s=timeout_s, seed=config.seed)
     try:
         machine = inspect_machine(config.resources.device)
         course = chart_course(config, machine, resume)

@@ -30,7 +30,7 @@ from tests.contracts.algorithm import ACTIONS, INPUTS, AlgorithmContract, random
 CONFIG = AlgorithmConfig(learning_rate=7e-4)
 
 
-def make_a2c(seed: int, device: str = "cpu", **settings: float) -> A2C:
+def make_a2c(seed: int, device: str = "cpu", **settings: Any) -> A2C:
     model = build_model("mlp", (INPUTS,), "float32", ACTIONS, seed=seed)
     config = dataclasses.replace(CONFIG, **settings)
     algorithm = make_algorithm(config, model, device=device, seed=seed)
@@ -42,6 +42,11 @@ class TestA2C(AlgorithmContract):
     def make(self, seed: int) -> Algorithm:
         # From zero RMSprop takes large steps at once: a few hundred have to do here.
         return make_a2c(seed, rmsprop_initial=0.0)
+
+
+class TestA2CWithTheOtherForm(AlgorithmContract):
+    def make(self, seed: int) -> Algorithm:
+        return make_a2c(seed, rmsprop_initial=0.0, rmsprop_form="tf", rmsprop_eps=1e-8)
 
 
 # Returns
@@ -97,27 +102,35 @@ def test_returns_equal_a_literal_sum(steps: int, lanes: int, gamma: float, rando
 # Clipping and RMSprop
 
 
+@pytest.mark.parametrize("form", ["torch", "tf"])
 @pytest.mark.parametrize("max_norm", [0.1, 1e6])
-def test_clipping_equals_pytorch(max_norm: float) -> None:
+def test_clipping_equals_pytorch(max_norm: float, form: str) -> None:
     flat = FlatParameters(nn.Linear(999, 1), "cpu")
     flat.grad.copy_(torch.randn(1000, generator=torch.Generator().manual_seed(0)))
     parameter = nn.Parameter(torch.zeros(1000))
     parameter.grad = flat.grad.clone()
-    optimiser = FlatRMSprop(flat, learning_rate=0.01, alpha=0.99, eps=1e-5)
+    optimiser = FlatRMSprop(flat, learning_rate=0.01, alpha=0.99, eps=1e-5, form=form)
     norm = optimiser.step(torch.tensor(True), max_norm)
     expected = nn.utils.clip_grad_norm_([parameter], max_norm)
     torch.testing.assert_close(norm, expected, rtol=1e-6, atol=0)
     torch.testing.assert_close(flat.grad, parameter.grad, rtol=1e-6, atol=0)
 
 
-def test_an_inactive_step_changes_nothing() -> None:
+@pytest.mark.parametrize("form", ["torch", "tf"])
+@pytest.mark.parametrize("gradient", [1.0, 1e30, math.inf, math.nan])
+@pytest.mark.parametrize(("initial", "eps"), [(1.0, 1e-5), (0.0, 1e-5), (0.0, 0.0)])
+def test_an_inactive_step_changes_nothing(
+    form: str, gradient: float, initial: float, eps: float
+) -> None:
     flat = FlatParameters(nn.Linear(3, 2), "cpu")
-    optimiser = FlatRMSprop(flat, learning_rate=0.01, alpha=0.99, eps=1e-5, initial=1.0)
+    optimiser = FlatRMSprop(
+        flat, learning_rate=0.01, alpha=0.99, eps=eps, initial=initial, form=form
+    )
     before = flat.data.clone()
-    flat.grad.fill_(1.0)
+    flat.grad.fill_(gradient)
     optimiser.step(torch.tensor(False), 0.5)
     assert torch.equal(flat.data, before)
-    assert torch.equal(optimiser.square_average, torch.ones(8))
+    assert torch.equal(optimiser.square_average, torch.full((8,), initial))
 
 
 @pytest.mark.parametrize("initial", [0.0, 1.0])
@@ -148,6 +161,87 @@ def test_rmsprop_equals_pytorch() -> None:
         theirs.step()
     for parameter, twin in zip(model.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(parameter, twin, rtol=1e-6, atol=1e-7)
+
+
+GRADIENT = [0.001, -0.02, 0.3, -4.0, 0.0]
+"""At turns 0, 3, 6, ... it is -1/2 of this."""
+WEIGHTS = [0.5, -0.25, 0.125, 0.0, 1.0]
+GOLDEN = [0.498786747, -0.225969285, -0.0662364215, 0.306529939, 1.0]
+GOLDEN_SQUARES = [0.00515451655, 0.00545253744, 0.0723769367, 11.9559374, 0.00515376823]
+"""The weights and their mean squares after 50 steps of `RMSpropTFLike` of Stable-Baselines3 2.9.2
+(torch 2.13, float32) with lr 0.01, alpha 0.9, eps 1e-3."""
+
+
+def gradient_of(turn: int) -> list[float]:
+    return [value * (1.0 if turn % 3 else -0.5) for value in GRADIENT]
+
+
+class Weights(nn.Module):
+    """WEIGHTS, as a network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.tensor(WEIGHTS))
+
+
+def tensorflow_form() -> tuple[FlatParameters, FlatRMSprop]:
+    """Take 50 steps from WEIGHTS."""
+    flat = FlatParameters(Weights(), "cpu")
+    mine = FlatRMSprop(flat, learning_rate=0.01, alpha=0.9, eps=1e-3, initial=1.0, form="tf")
+    for turn in range(50):
+        flat.grad.copy_(torch.tensor(gradient_of(turn)))
+        mine.step(torch.tensor(True), 1e6)
+    return flat, mine
+
+
+def test_the_tensorflow_form_equals_a_literal_loop() -> None:
+    """s starts from 1, and eps is within the root."""
+    weights, squares = list(WEIGHTS), [1.0] * len(WEIGHTS)
+    for turn in range(50):
+        for at, g in enumerate(gradient_of(turn)):
+            squares[at] = 0.9 * squares[at] + (1.0 - 0.9) * g * g
+            weights[at] -= 0.01 * g / math.sqrt(squares[at] + 1e-3)
+    flat, mine = tensorflow_form()
+    assert flat.data.tolist() == pytest.approx(weights, rel=1e-6)
+    assert mine.square_average.tolist() == pytest.approx(squares, rel=1e-5)
+
+
+def test_the_tensorflow_form_equals_published_numbers() -> None:
+    flat, mine = tensorflow_form()
+    assert flat.data.tolist() == pytest.approx(GOLDEN, rel=1e-6)
+    assert mine.square_average.tolist() == pytest.approx(GOLDEN_SQUARES, rel=1e-6)
+
+
+@pytest.mark.parametrize("max_norm", [0.5, 1e6])
+def test_the_tensorflow_form_equals_stable_baselines3(max_norm: float) -> None:
+    theirs = pytest.importorskip("stable_baselines3.common.sb2_compat.rmsprop_tf_like")
+    flat = FlatParameters(nn.Linear(999, 1), "cpu")
+    parameter = nn.Parameter(flat.data.clone())
+    mine = FlatRMSprop(flat, learning_rate=7e-4, alpha=0.99, eps=1e-5, initial=1.0, form="tf")
+    other = theirs.RMSpropTFLike([parameter], lr=7e-4, alpha=0.99, eps=1e-5)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        flat.grad.copy_(torch.randn(1000, generator=generator) * 0.01)
+        parameter.grad = flat.grad.clone()
+        nn.utils.clip_grad_norm_([parameter], max_norm)
+        mine.step(torch.tensor(True), max_norm)
+        other.step()
+    torch.testing.assert_close(flat.data, parameter.detach(), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("size", [1e-4, 1e-2, 1.0])
+def test_the_forms_differ_where_gradients_are_small(size: float) -> None:
+    steps = {}
+    for form in ("torch", "tf"):
+        flat = FlatParameters(nn.Linear(1, 1), "cpu")
+        mine = FlatRMSprop(flat, learning_rate=1.0, alpha=0.5, eps=1e-5, form=form)
+        before = flat.data.clone()
+        flat.grad.fill_(size)
+        mine.step(torch.tensor(True), 1e6)
+        steps[form] = float((before - flat.data)[0])
+    s = 0.5 * size**2
+    expected = (math.sqrt(s) + 1e-5) / math.sqrt(s + 1e-5)
+    assert steps["tf"] / steps["torch"] == pytest.approx(expected, rel=1e-3)
 
 
 # Acting
@@ -302,8 +396,9 @@ class WaitsForDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
-def test_update_reads_no_number_back_before_its_metrics() -> None:
-    algorithm = make_a2c(1)
+@pytest.mark.parametrize("form", ["torch", "tf"])
+def test_update_reads_no_number_back_before_its_metrics(form: str) -> None:
+    algorithm = make_a2c(1, rmsprop_form=form)
     with WaitsForDevice() as waits:
         algorithm.act(torch.zeros(4, INPUTS))
         algorithm.update(random_rollout(1))

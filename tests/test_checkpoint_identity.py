@@ -28,7 +28,7 @@ PREPROCESSING = [
 ]
 CHANGES = {
     "sticky_actions": 0.5, "noop_max": 7, "frame_skip": 3, "frame_stack": 2, "max_frames": 1000,
-    "full_action_space": True, "life_loss_ends": False, "clip_rewards": False,
+    "full_action_space": True, "life_loss_ends": False, "clip_rewards": False, "fire_reset": False,
 }  # fmt: skip
 
 
@@ -64,6 +64,18 @@ def test_every_step_of_preprocessing_is_part_of_the_identity(setting: str) -> No
     assert resolve(usual).describe() != resolve(changed).describe()
 
 
+@pytest.mark.parametrize("protocol", ["classic", "machado"])
+def test_a_checkpoint_with_every_setting_changed_can_be_read(tmp_path: Path, protocol: str) -> None:
+    changes = CHANGES | {"fire_reset": protocol == "machado", "clip_rewards": False}
+    changes |= {"full_action_space": protocol == "classic"}
+    changes |= {"life_loss_ends": protocol == "machado"}
+    line = resolve(EnvironmentConfig(protocol=protocol, **changes)).describe()  # type: ignore[arg-type]
+    assert all(setting in line for setting in SETTINGS)
+    identity = dataclasses.replace(PONG, protocol=line)
+    saved = ck.save(tmp_path, dataclasses.replace(made(), identity=identity))
+    assert ck.load(saved, expected=identity).identity == identity
+
+
 def test_refused_before_tensors_with_both_sides_named(tmp_path: Path) -> None:
     known = identities()[:: len(PREPROCESSING)]
     paths = {}
@@ -83,3 +95,43 @@ def test_refused_before_tensors_with_both_sides_named(tmp_path: Path) -> None:
         assert getattr(mine, name) in told
         assert getattr(other, name) in told
         assert told.isprintable()
+
+
+OF_BEFORE = [
+    (
+        EnvironmentConfig(fire_reset=True),
+        "classic: sticky 0, no-ops 30, frame skip 4, stack 4, life loss ends, rewards clipped, "
+        "108000 frames, minimal actions",
+    ),
+    (
+        EnvironmentConfig(protocol="machado", fire_reset=True),
+        "machado: sticky 0.25, no-ops 0, frame skip 4, stack 4, life loss ignored, rewards "
+        "clipped, 108000 frames, all 18 actions",
+    ),
+    (
+        EnvironmentConfig(protocol="machado", fire_reset=True, noop_max=7),
+        "machado (changed: noop_max): sticky 0.25, no-ops 7, frame skip 4, stack 4, life loss "
+        "ignored, rewards clipped, 108000 frames, all 18 actions",
+    ),
+    (
+        EnvironmentConfig(protocol="machado", fire_reset=True, frame_skip=2, clip_rewards=False),
+        "machado (changed: frame_skip, clip_rewards): sticky 0.25, no-ops 0, frame skip 2, stack "
+        "4, life loss ignored, rewards not clipped, 108000 frames, all 18 actions",
+    ),
+    (
+        EnvironmentConfig(protocol="machado", fire_reset=True, noop_max=5, sticky_actions=0.0),
+        "machado (changed: sticky_actions, noop_max): sticky 0, no-ops 5, frame skip 4, stack 4, "
+        "life loss ignored, rewards clipped, 108000 frames, all 18 actions",
+    ),
+]
+"""Lines of protocol as they were written when FIRE was pressed in all and none said so."""
+
+
+def test_a_checkpoint_of_before_the_fire_setting_is_of_the_protocol_with_fire() -> None:
+    for (mine, line), (_, other) in itertools.product(OF_BEFORE, OF_BEFORE):
+        run = dataclasses.replace(PONG, protocol=resolve(mine).describe())
+        without = dataclasses.replace(mine, fire_reset=False)
+        unlike = dataclasses.replace(PONG, protocol=resolve(without).describe())
+        stored = dataclasses.replace(PONG, protocol=other)
+        assert (stored.difference(run) is None) == (line == other)
+        assert stored.difference(unlike) is not None

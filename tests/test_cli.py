@@ -17,9 +17,10 @@ import pytest
 
 import galamp
 from galamp import cli
-from galamp.cli import STARTING, build_parser, config_from, main
+from galamp.cli import build_parser, config_from, main
 from galamp.config import RunConfig, from_dict, to_dict
 from galamp.display.closing import closing_line
+from galamp.display.streams import STARTING
 from galamp.errors import CheckpointError, RunFailed
 from galamp.gossip.topologies import TOPOLOGIES
 from galamp.options import Setting, allowed, settings

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from galamp.config import RunConfig, from_dict, to_dict
+from galamp.config import EnvironmentConfig, RunConfig, from_dict, to_dict
 from galamp.errors import UserError
 from galamp.gossip.topologies import TOPOLOGIES
 from galamp.options import AUTO, Setting, allowed, check, settings
@@ -88,6 +88,25 @@ def test_what_is_missing_takes_its_default() -> None:
     assert from_dict({}) == RunConfig()
     assert from_dict({"gossip": {}}) == RunConfig()
     assert from_dict({"gossip": {"sync": True}}).gossip.topology == "ring"
+
+
+@pytest.mark.parametrize("protocol", ["classic", "machado"])
+@pytest.mark.parametrize("env_id", ["ALE/Breakout-v5", "ALE/Pong-v5", "CartPole-v1", "my.own:game"])
+def test_a_config_of_before_the_fire_setting_presses_it_in_atari(
+    env_id: str, protocol: str
+) -> None:
+    """It was pressed under both protocols; elsewhere there is no such thing."""
+    config = RunConfig(environment=EnvironmentConfig(env_id, protocol=protocol))
+    stored = to_dict(config)
+    assert from_dict(stored).environment.fire_reset is None
+    del stored["environment"]["fire_reset"], stored["environment"]["max_episode_steps"]
+    del stored["algorithm"]["rmsprop_form"]
+    found = from_dict(stored)
+    assert found.environment.fire_reset is (True if env_id.startswith("ALE/") else None)
+    assert found.environment.max_episode_steps is None
+    assert found.algorithm.rmsprop_form == "torch"
+    environment = dataclasses.replace(found.environment, fire_reset=None)
+    assert dataclasses.replace(found, environment=environment) == config
 
 
 def test_configs_are_frozen() -> None:

@@ -29,6 +29,7 @@ from galamp.environments import (
     make_environment,
     start_probe,
 )
+from galamp.environments.atari import AtariEnvironment
 from galamp.environments.protocols import PROTOCOLS, SETTINGS, resolve
 from galamp.errors import UserError
 from tests.contracts.environment import SEEDS, EnvironmentContract, Recording, play
@@ -377,8 +378,12 @@ def test_protocol_overrides_are_applied_and_named() -> None:
     assert classic is not machado
     assert classic == PROTOCOLS["classic"]
     assert classic.describe() == (
-        "classic: sticky 0, no-ops 30, frame skip 4, stack 4, life loss ends, rewards clipped, "
-        "108000 frames, minimal actions"
+        "classic: sticky 0, fewer than 30 no-ops, FIRE at reset, frame skip 4, stack 4, "
+        "life loss ends, rewards clipped, 108000 frames, minimal actions"
+    )
+    assert machado.describe() == (
+        "machado: sticky 0.25, no no-ops, no FIRE at reset, frame skip 4, stack 4, "
+        "life loss ignored, rewards clipped, 108000 frames, all 18 actions"
     )
     config = EnvironmentConfig(protocol="machado", noop_max=0, frame_skip=2, life_loss_ends=True)
     assert resolve(config).describe().startswith("machado (changed: frame_skip, life_loss_ends): ")
@@ -410,6 +415,91 @@ def test_every_setting_is_passed_on_and_a_damaged_rom_is_told(
     assert (seen["rom"], seen["lanes"], seen["num_threads"]) == ("space_invaders", 2, 3)
     assert (seen["repeat_action_probability"], seen["noop_max"]) == (0.5, 3)
     assert (seen["max_num_frames_per_episode"], seen["full_action_space"]) == (77, True)
+
+
+@pytest.mark.parametrize("protocol", ["classic", "machado"])
+@pytest.mark.parametrize("asked", [None, True, False])
+def test_fire_is_pressed_where_the_protocol_says_so(
+    monkeypatch: pytest.MonkeyPatch, protocol: str, asked: bool | None
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def noted(rom: str, lanes: int, **settings: Any) -> None:
+        seen.update(settings)
+        raise OSError("enough")
+
+    monkeypatch.setattr("galamp.environments.atari.AtariVectorEnv", noted)
+    config = EnvironmentConfig("Pong", protocol=protocol, fire_reset=asked)
+    with pytest.raises(UserError):
+        make_environment(config, [1])
+    pressed = protocol == "classic" if asked is None else asked
+    assert seen["use_fire_reset"] is pressed
+    assert ("no FIRE at reset" in resolve(config).describe()) is not pressed
+    changed = pressed is not (protocol == "classic")
+    assert ("(changed: fire_reset)" in resolve(config).describe()) is changed
+
+
+def test_without_fire_breakout_waits_for_the_agent() -> None:
+    """There is no ball, and nothing moves, until it presses FIRE itself."""
+    noop, fire = np.zeros((12, 1), np.int64), np.ones((12, 1), np.int64)
+
+    def stands_still(fire_reset: bool, actions: NDArray[np.int64]) -> bool:
+        config = EnvironmentConfig("Breakout", noop_max=0, fire_reset=fire_reset)
+        seen = play(config, (5,), actions, 12).column("observations")
+        return bool((seen[4:] == seen[4]).all())
+
+    assert stands_still(False, noop)
+    assert not stands_still(False, fire)
+    assert not stands_still(True, noop)
+
+
+@pytest.mark.parametrize("noop_max", [0, 1, 2, 5])
+@pytest.mark.parametrize("fire_reset", [True, False])
+def test_fewer_no_ops_than_the_limit_are_played(noop_max: int, fire_reset: bool) -> None:
+    """Against the emulator's own count of frames: ale-py draws 0 to `noop_max - 1` of them."""
+    # Every other step is a reset, for episodes are cut after one frame.
+    config = EnvironmentConfig("Breakout", noop_max=noop_max, fire_reset=fire_reset, max_frames=1)
+    environment = make_environment(config, [3, 4])
+    assert isinstance(environment, AtariEnvironment)
+    environment.reset()
+    played = set()
+    for _ in range(120):
+        environment.step(np.zeros(2, np.int64))
+        _, _, _, _, info = environment._open().step(np.zeros(2, np.int64))
+        played |= set(info["episode_frame_number"].tolist())
+    environment.close()
+    most = max(noop_max - 1, 0)
+    assert played == (set(range(1, max(most, 1) + 1)) if fire_reset else set(range(most + 1)))
+
+
+STEP_LIMITS = [
+    (EnvironmentConfig("Pong"), 7),
+    (EnvironmentConfig("Pong", frame_skip=3, max_frames=30, noop_max=0), 7),
+    (EnvironmentConfig("CartPole-v1"), 5),
+    (EnvironmentConfig("tests.test_environments:Walk"), 2),
+]
+
+
+@pytest.mark.parametrize(("config", "limit"), STEP_LIMITS)
+def test_a_step_limit_truncates_in_every_environment(config: EnvironmentConfig, limit: int) -> None:
+    config = dataclasses.replace(config, max_episode_steps=limit)
+    recording = play(config, (5,), np.zeros((3 * limit + 3, 1), np.int64), 3 * limit + 3)
+    truncated = recording.column("truncated")[:, 0]
+    assert np.flatnonzero(truncated).tolist() == [limit - 1, 2 * limit, 3 * limit + 1]
+    assert not recording.column("terminated").any()
+    frames = limit * recording.spec.frames_per_step
+    said = f"{frames} frames" if config.env_id == "Pong" else f", cut after {limit} agent steps"
+    assert said in recording.spec.protocol
+
+
+def test_the_lower_of_two_limits_holds() -> None:
+    """The emulator's, in frames, and Gymnasium's own of 500 steps."""
+    frames = EnvironmentConfig("Pong", max_frames=20, max_episode_steps=7)
+    assert resolve(frames).max_frames == 20
+    assert resolve(dataclasses.replace(frames, max_episode_steps=4)).max_frames == 16
+    config = EnvironmentConfig("Acrobot-v1", max_episode_steps=900)
+    cut = play(config, (5,), np.ones((510, 1), np.int64), 510).column("truncated")[:, 0]
+    assert np.flatnonzero(cut).tolist() == [499]
 
 
 def test_atari_settings_are_refused_elsewhere() -> None:

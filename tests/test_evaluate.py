@@ -3,31 +3,39 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 import random
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
 import galamp
 from galamp.cli import main
 from galamp.config import EnvironmentConfig, RunConfig, to_dict
+from galamp.display.streams import STARTING
+from galamp.display.text import UNKNOWN
 from galamp.environments import Environment, EnvironmentSpec, Transition, describe, list_games
 from galamp.environments import rom_name as rom
+from galamp.environments.protocols import resolve
 from galamp.errors import CheckpointError, GalampError, UserError
 from galamp.evaluation import report as evaluation
-from galamp.evaluation.agent import Agent, usable_device
-from galamp.evaluation.command import EvaluationConfig
+from galamp.evaluation.agent import SMALL_BATCH, Agent, usable_device
+from galamp.evaluation.command import STEP_LIMIT, EvaluationConfig
 from galamp.evaluation.playing import Game, play, quotas, score
-from galamp.evaluation.scoreboard import show
-from galamp.evaluation.scores import REFERENCES, Reference, reference_for
+from galamp.evaluation.scoreboard import Progress, show
+from galamp.evaluation.scores import REFERENCES, Reference, misfit, reference_for
 from galamp.evaluation.trained import MEAN, locate, read
 from galamp.models import ActorCritic, build_model
 from galamp.storage import checkpoint as checkpoints
@@ -88,7 +96,7 @@ def breakout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Describe environments in this process; the probe itself is tested with the environments."""
-    monkeypatch.setattr(evaluation, "start_probe", lambda config: config)
+    monkeypatch.setattr(evaluation, "start_probe", lambda config, **_: config)
     monkeypatch.setattr(evaluation, "finish_probe", describe)
 
 
@@ -110,9 +118,10 @@ def complaint(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
     captured = capsys.readouterr()
     assert code == 2
     assert captured.out == ""
-    assert captured.err.startswith("galamp: ")
-    assert captured.err.count("\n") == 1
-    return captured.err
+    told = captured.err.removeprefix(STARTING)
+    assert told.startswith("galamp: ")
+    assert told.count("\n") == 1
+    return told
 
 
 # --- agents ---
@@ -225,6 +234,132 @@ def test_wrong_observations_are_refused(cartpole: Path, breakout: Path) -> None:
         agent.act(np.array(["a", "b", "c", "d"]))
     with pytest.raises(UserError, match="expected uint8"):
         galamp.load(breakout).act(np.zeros((4, 84, 84), np.float32))
+
+
+# A picture of each kind of shape: three channels, one, and one that looks alike from both sides.
+PICTURES = [(3, 36, 40), (1, 36, 36), (4, 40, 36)]
+
+
+def of_pictures(trained: Any, shape: tuple[int, ...], env_id: str = "my.own:make") -> Agent:
+    """An agent of a network for pictures `[C, H, W]`."""
+    identity = dataclasses.replace(BREAKOUT, env_id=env_id, observation_shape=shape)
+    model = model_of(identity, 3)
+    layout = tuple((name, tuple(p.shape)) for name, p in model.named_parameters())
+    content = dataclasses.replace(
+        trained.checkpoint,
+        identity=dataclasses.replace(identity, layout=layout),
+        learners=(state_of(model, 0),),
+    )
+    return Agent(dataclasses.replace(trained, checkpoint=content), 0, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("shape", PICTURES)
+def test_pictures_are_taken_with_their_channels_first_or_last(
+    breakout: Path, shape: tuple[int, ...]
+) -> None:
+    agent = of_pictures(read(locate(breakout).path), shape)
+    random = np.random.default_rng(2)
+    first = random.integers(0, 256, (40, *shape)) * (random.random((40, *shape)) < 0.05)
+    first = first.astype(np.uint8)
+    last = np.ascontiguousarray(np.moveaxis(first, 1, -1))
+    expected = np.asarray(agent.act(first, greedy=True)).tolist()
+    assert len(set(expected)) > 1
+    assert np.asarray(agent.act(last, greedy=True)).tolist() == expected
+    assert [agent.act(one, greedy=True) for one in last] == expected
+    with pytest.raises(UserError, match=r"or \[\d+, \d+, \d\] with channels last"):
+        agent.act(np.moveaxis(first, 1, 2))
+
+
+def test_training_s_own_shape_comes_first_and_atari_has_no_other(breakout: Path) -> None:
+    trained = read(locate(breakout).path)
+    for shape in ((40, 36, 3), (36, 36, 1), (36, 40, 4)):  # training itself had channels last
+        agent = of_pictures(trained, shape)
+        assert agent._channels_last() is None
+        assert type(agent.act(np.zeros(shape, np.uint8))) is int
+    with pytest.raises(UserError, match=r"expected \[4, 84, 84\] for one") as caught:
+        galamp.load(breakout).act(np.zeros((84, 84, 4), np.uint8))
+    assert "channels last" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf, 1e300])
+@pytest.mark.parametrize("row", [0, 3, 63])
+def test_numbers_that_are_none_are_refused_by_row(cartpole: Path, wrong: float, row: int) -> None:
+    agent = galamp.load(cartpole)
+    observations = OBSERVATIONS.astype(np.float64)
+    observations[row:, 1] = wrong
+    with pytest.raises(UserError, match=f"^observations: row {row} holds NaN, infinity"):
+        agent.act(observations)
+    with pytest.raises(UserError, match=r"^the observation holds NaN, infinity"):
+        agent.act(observations[row])
+    assert len(np.asarray(agent.act(OBSERVATIONS))) == 64
+
+
+@pytest.mark.parametrize(
+    "objects", [None, [None] * 4, [{}] * 4, [[0.0], [0.0, 1.0]], "abcd", [1j] * 4]
+)
+def test_what_holds_no_numbers_is_refused_in_one_line(cartpole: Path, objects: Any) -> None:
+    with pytest.raises(UserError, match="expected") as caught:
+        galamp.load(cartpole).act(objects)
+    assert "numbers" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """torch has three threads; yields with how many each network has computed."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    seen: list[int] = []
+    forward = ActorCritic.__call__
+
+    def noted(self: ActorCritic, *args: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return forward(self, *args)
+
+    monkeypatch.setattr(ActorCritic, "__call__", noted)
+    yield seen
+    torch.set_num_threads(before)
+
+
+def test_few_observations_are_computed_by_one_thread(cartpole: Path, threads: list[int]) -> None:
+    agent = galamp.load(cartpole)
+    for batch in (OBSERVATIONS[0], OBSERVATIONS[:1], OBSERVATIONS[:SMALL_BATCH], OBSERVATIONS):
+        agent.act(batch)
+        assert torch.get_num_threads() == 3
+    assert threads == [1, 1, 1, 3]
+
+
+def test_the_number_of_threads_is_given_back_after_an_error(
+    cartpole: Path, monkeypatch: pytest.MonkeyPatch, threads: list[int]
+) -> None:
+    def fail(*args: Any) -> None:
+        assert torch.get_num_threads() == 1
+        raise RuntimeError("no memory")
+
+    agent = galamp.load(cartpole)
+    monkeypatch.setattr("galamp.evaluation.agent.sample", fail)
+    with pytest.raises(RuntimeError, match="no memory"):
+        agent.act(OBSERVATIONS[0])
+    assert torch.get_num_threads() == 3
+
+
+def test_threads_that_act_at_the_same_time_keep_their_numbers(
+    cartpole: Path, threads: list[int]
+) -> None:
+    """Also those that have never met torch before: they get the number that was set last."""
+    agents = [galamp.load(cartpole) for _ in range(8)]
+    begin = threading.Barrier(len(agents))
+
+    def act(agent: Agent) -> int:
+        begin.wait(60)
+        for _ in range(50):
+            agent.act(OBSERVATIONS[0])
+        return torch.get_num_threads()
+
+    with ThreadPoolExecutor(len(agents)) as pool:
+        assert list(pool.map(act, agents)) == [3] * len(agents)
+    assert set(threads) == {1}
+    assert torch.get_num_threads() == 3
 
 
 def test_agent_knows_what_it_is(cartpole: Path) -> None:
@@ -443,19 +578,293 @@ def test_evaluation_scores_whole_games_by_true_rewards() -> None:
     trained = EnvironmentConfig("ALE/Pong-v5", 4, "machado", sticky_actions=0.1, frame_skip=3)
     plain = evaluation.evaluation_environment(trained, EvaluationConfig())
     assert plain == dataclasses.replace(
-        trained,
-        num_envs=16,
-        noop_max=30,
-        max_frames=108_000,
-        life_loss_ends=False,
-        clip_rewards=False,
+        trained, num_envs=16, life_loss_ends=False, clip_rewards=False
     )
     asked = EvaluationConfig(noop_max=0, max_frames=50, sticky_actions=0.25, episodes=3)
     changed = evaluation.evaluation_environment(trained, asked)
     assert (changed.noop_max, changed.max_frames, changed.sticky_actions) == (0, 50, 0.25)
-    assert changed.num_envs == 3
+    assert (changed.num_envs, changed.fire_reset, changed.max_episode_steps) == (3, None, None)
+    asked = EvaluationConfig(fire_reset=True, max_episode_steps=9)
+    changed = evaluation.evaluation_environment(trained, asked)
+    assert (changed.fire_reset, changed.max_episode_steps, changed.noop_max) == (True, 9, None)
     gym = evaluation.evaluation_environment(EnvironmentConfig("CartPole-v1"), EvaluationConfig())
     assert (gym.noop_max, gym.max_frames, gym.sticky_actions) == (None, None, None)
+
+
+PROTOCOLS = [
+    (EnvironmentConfig("ALE/Breakout-v5"), "fewer than 30 no-ops, FIRE at reset", None),
+    (
+        EnvironmentConfig("ALE/Breakout-v5", protocol="machado"),
+        "sticky 0.25, no no-ops, no FIRE at reset",
+        "sticky actions 0.25 (theirs 0), noop max 0 (theirs 30)",
+    ),
+    (
+        EnvironmentConfig("ALE/Breakout-v5", frame_skip=2, fire_reset=False),
+        "fewer than 30 no-ops, no FIRE at reset, frame skip 2",
+        "frame skip 2 (theirs 4)",
+    ),
+    (
+        EnvironmentConfig("ALE/Breakout-v5", max_episode_steps=50),
+        "200 frames",
+        "max frames 200 (theirs 108000)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("trained", "protocol", "unlike"), PROTOCOLS)
+def test_evaluation_follows_the_training_and_compares_where_that_is_fair(
+    trained: EnvironmentConfig, protocol: str, unlike: str | None
+) -> None:
+    environment = evaluation.evaluation_environment(trained, EvaluationConfig())
+    played = resolve(environment)
+    assert protocol in played.describe()
+    assert misfit(played) == unlike
+    assert dataclasses.replace(
+        played, life_loss_ends=resolve(trained).life_loss_ends, clip_rewards=True
+    ) == resolve(trained)
+
+
+def test_a_percentage_is_given_where_the_reference_fits(breakout: Path) -> None:
+    agent = galamp.load(breakout)
+    spec = EnvironmentSpec("ALE/Breakout-v5", (4, 84, 84), "uint8", 4, ("",) * 4, 4, False, "-")
+    games = [[Game(30.5, 10, False), Game(1.7, 10, False)]]
+    for config, percent in (("classic", 50.0), ("machado", None)):
+        atari = resolve(EnvironmentConfig("ALE/Breakout-v5", protocol=config))
+        scores = evaluation._scores(spec, atari, [agent], games)
+        found = scores["results"][0]["human_normalised_percent"]
+        assert found == (None if percent is None else pytest.approx(percent))
+        assert (scores["reference"] is None) == (percent is None)
+        assert (scores["reference_misfit"] is None) == (percent is not None)
+
+
+@pytest.mark.parametrize("protocol", ["classic", "machado"])
+@pytest.mark.parametrize("env_id", ["ALE/Breakout-v5", "ALE/Pong-v5", "ALE/Seaquest-v5"])
+def test_a_checkpoint_of_before_the_fire_setting_is_played_with_fire(
+    tmp_path: Path, env_id: str, protocol: str
+) -> None:
+    identity = dataclasses.replace(BREAKOUT, env_id=env_id)
+    path = saved(tmp_path, identity, 1)
+    content = checkpoints.load(path)
+    content.config["environment"]["protocol"] = protocol
+    del content.config["environment"]["fire_reset"]
+    old = read(checkpoints.save(tmp_path / "old", content))
+    played = evaluation.evaluation_environment(old.environment, EvaluationConfig())
+    assert resolve(played).fire_reset is True
+    asked = evaluation.evaluation_environment(old.environment, EvaluationConfig(fire_reset=False))
+    assert resolve(asked).fire_reset is False
+
+
+class Endless(gymnasium.Env[Any, Any]):
+    """Nothing ever ends it."""
+
+    observation_space = Box(-1, 1, (4,), np.float32)
+    action_space = Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, Any]:
+        super().reset(seed=seed)
+        return np.zeros(4, np.float32), {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, Any]:
+        return np.zeros(4, np.float32), 1.0, False, False, {}
+
+
+def with_own_limit() -> gymnasium.Env[Any, Any]:
+    """Make one that ends episodes of itself, after 12 steps, and says so."""
+    return gymnasium.make("galamp/Endless-v0", max_episode_steps=12)
+
+
+gymnasium.register("galamp/Endless-v0", entry_point=Endless)
+gymnasium.register("galamp/Limited-v0", entry_point=Endless, max_episode_steps=12)
+DEFAULT = 40
+
+ENDLESS: list[tuple[str, list[str], int, str]] = [
+    # without a limit of its own: eval's
+    (f"{__name__}:Endless", [], DEFAULT, "40 agent steps (--max-episode-steps)"),
+    ("galamp/Endless-v0", [], DEFAULT, "40 agent steps (--max-episode-steps)"),
+    # with one
+    (f"{__name__}:with_own_limit", [], 12, "the environment's own limit"),
+    ("galamp/Limited-v0", [], 12, "the environment's own limit"),
+    # asked for
+    (f"{__name__}:Endless", ["--max-episode-steps", "7"], 7, "7 agent steps"),
+    ("galamp/Limited-v0", ["--max-episode-steps", "7"], 7, "7 agent steps"),
+]
+
+
+@pytest.mark.parametrize(("env_id", "flags", "length", "by"), ENDLESS)
+def test_games_that_would_never_end_are_cut(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    env_id: str,
+    flags: list[str],
+    length: int,
+    by: str,
+) -> None:
+    at_once(monkeypatch)
+    monkeypatch.setattr(evaluation, "STEP_LIMIT", DEFAULT)
+    saved(tmp_path, dataclasses.replace(CARTPOLE, env_id=env_id), 1)
+    file = tmp_path / "result.json"
+    words = ["--episodes", "3", "--num-envs", "2", "--output", str(file), *flags]
+    own = ["--env-id", env_id] if ":" in env_id else []
+    assert main(["eval", str(tmp_path), *words, *own]) == 0
+    report = json.loads(file.read_text())
+    (row,) = report["results"]
+    assert (row["lengths"], row["truncated"]) == ([length] * 3, 3)
+    limited = flags or length == DEFAULT
+    assert report["max_episode_steps"] == (length if limited else None)
+    assert (f", cut after {length} agent steps" in report["protocol"]) == bool(limited)
+    table = " ".join(capsys.readouterr().out.split())
+    assert f"Cut: 3 episodes were ended by {by}" in table
+
+
+def test_atari_games_are_cut_by_the_lower_of_both_limits(
+    breakout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "result.json"
+    words = ["--episodes", "1", "--max-episode-steps", "9", "--greedy", "--output", str(file)]
+    assert main(["eval", str(breakout), *words]) == 0
+    report = json.loads(file.read_text())
+    assert (report["results"][0]["lengths"], report["max_frames"]) == ([9], 36)
+    assert "36 frames" in report["protocol"]
+    assert "Cut: 1 episodes were ended by 36 emulator frames; a greedy" in capsys.readouterr().out
+    trained = read(locate(breakout).path).environment
+    assert evaluation.with_step_limit(trained, describe(trained)) == trained
+
+
+def test_the_default_limit_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["eval", "--help"])
+    assert str(STEP_LIMIT) in " ".join(capsys.readouterr().out.split())
+    assert STEP_LIMIT == 100_000
+
+
+# --- environments that fail ---
+
+
+def test_what_an_environment_raises_is_told_with_its_place(
+    cartpole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at_once(monkeypatch)
+    spec = describe(EnvironmentConfig("CartPole-v1"))
+    monkeypatch.setattr(evaluation, "finish_probe", lambda _: spec)
+    for moment in ("reset", "step"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"gymnasium.envs.classic_control.CartPoleEnv.{moment}", fail)
+            assert main(["eval", str(cartpole), "--episodes", "1", "--quiet"]) == 70
+        first, second, *_, last = capsys.readouterr().err.splitlines()
+        assert first.startswith("galamp: CartPole-v1: raised LookupError: no such level (")
+        assert first.endswith(f"test_evaluate.py:{fail.__code__.co_firstlineno + 1} in fail)")
+        assert second == "Traceback (most recent call last):"
+        assert "lane 0 has seed" in last
+
+
+def fail(*arguments: object, **known: object) -> None:
+    raise LookupError("no such level")
+
+
+def test_an_environment_that_draws_from_shared_generators_is_repeated(tmp_path: Path) -> None:
+    config = EnvironmentConfig("tests.randomness:drawing")
+    spec = describe(config)
+    played = []
+    for seed in (1, 1, 2):
+        how = EvaluationConfig(seed=seed, episodes=2)
+        agents: Any = [Choosing(), Choosing()]
+        environment = dataclasses.replace(config, num_envs=2)
+        games, _ = evaluation._play_all(agents, environment, how, Progress(True, [0]))
+        played.append([game.ret for game in games[0]])
+        assert games[0] == games[1], "all agents play under the same conditions"
+    assert spec.max_episode_steps is None
+    assert played[0] == played[1] != played[2]
+
+
+class Choosing:
+    """An agent that always takes the first action."""
+
+    learner = 0
+
+    def seed(self, seed: int) -> None:
+        pass
+
+    def act(self, observations: Any, *, greedy: bool) -> Any:
+        return np.zeros(len(observations), np.int64)
+
+
+# --- progress without a terminal ---
+
+
+class Clock:
+    """Seconds that pass only when told."""
+
+    def __init__(self) -> None:
+        self.now_s = 500.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err.splitlines()
+
+
+def test_a_line_at_most_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    clock, done = Clock(), [0]
+    progress = Progress(False, done, clock=clock)
+    with progress.of("mean", 30) as tally:
+        for _ in range(100):  # 9.9 s
+            tally.stepped(2)
+            clock.now_s += 0.099
+        assert told(capsys) == []
+        clock.now_s += 0.2
+        tally.stepped(2)
+        # No game has ended yet, and it is said all the same.
+        start = "mean of learners: 0 of 30 games, mean score so far"
+        assert told(capsys) == [f"{start} {UNKNOWN}, 202 agent steps played"]
+        for ret in (4.0, 5.0):
+            tally.game(Game(ret, 3, False))
+        tally.stepped(2)
+        assert told(capsys) == []
+        clock.now_s += 10.0
+        tally.stepped(1)
+        tally.stepped(1)
+        line = "mean of learners: 2 of 30 games, mean score so far 4.50, 205 agent steps played"
+        assert told(capsys) == [line]
+    clock.now_s += 7.0
+    with progress.of(3, 30) as tally:  # of the next agent, too
+        tally.stepped(1)
+        assert told(capsys) == []
+        clock.now_s += 7.0
+        tally.stepped(1)
+        line = f"learner 3: 0 of 30 games, mean score so far {UNKNOWN}, 2 agent steps played"
+        assert told(capsys) == [line]
+    assert done == [2]
+
+
+def test_quiet_progress_says_nothing_and_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    clock, done = Clock(), [0]
+    with Progress(True, done, clock=clock).of("mean", 30) as tally:
+        clock.now_s += 1000.0
+        tally.stepped(2)
+        tally.game(Game(1.0, 3, False))
+    assert told(capsys) == []
+    assert done == [1]
+
+
+def test_lines_come_while_games_are_played(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    courses = [[Game(0.0, 50, False)] * 3] * 2
+
+    def act(observations: NDArray[Any]) -> NDArray[np.int64]:
+        clock.now_s += 4.0
+        return np.zeros(len(observations), np.int64)
+
+    with Progress(False, [0], clock=clock).of(0, 4) as tally:
+        play(Scripted(courses), act, 4, tally.game, tally.stepped)
+    lines = told(capsys)
+    assert len(lines) == 102 * 4 // 12, "every third step: the first at which ten seconds are over"
+    assert lines[0].startswith("learner 0: 0 of 4 games")
+    assert lines[-1] == "learner 0: 4 of 4 games, mean score so far 0.00, 204 agent steps played"
 
 
 def test_cartpole_from_the_command_line(
@@ -515,16 +924,20 @@ def test_breakout_from_the_command_line(
     report = json.loads(file.read_text())
     (row,) = report["results"]
     assert (row["learner"], row["truncated"], row["lengths"]) == ("mean", 2, [50, 50])
-    assert row["human_normalised_percent"] == pytest.approx((row["mean"] - 1.7) / 28.8 * 100)
-    for words_ in ("sticky 0.25", "no-ops 30", "life loss ignored", "rewards not clipped"):
+    assert row["human_normalised_percent"] is report["reference"] is None
+    told = ("sticky 0.25", "fewer than 30 no-ops, FIRE at reset", "life loss ignored")
+    for words_ in (*told, "rewards not clipped"):
         assert words_ in report["protocol"]
     table = captured.out
     assert "after 12,345 agent steps" in table
     assert "2 episodes each, actions most probable, seed 1" in table
     assert "Cut: 2 episodes were ended by 200 emulator frames; a greedy agent can stall" in table
-    assert "(Wang et al. 2016" in table
-    assert f"{row['human_normalised_percent']:.1f}%" in table
-    assert captured.err == f"written: {file}\n"
+    unlike = "sticky actions 0.25 (theirs 0), max frames 200 (theirs 108000)"
+    assert report["reference_misfit"] == unlike
+    assert "Human: no percentage" in table
+    assert unlike in " ".join(table.split())
+    assert "%" not in table
+    assert captured.err == f"{STARTING}written: {file}\n"
 
 
 def test_user_errors_are_one_line(
@@ -575,7 +988,7 @@ def test_a_full_disk_does_not_lose_the_result(
     assert main(["eval", str(cartpole), "--episodes", "1", "--output", str(file)]) == 70
     captured = capsys.readouterr()
     assert "1 episodes each" in captured.out
-    assert captured.err == f"galamp: {file} not written: No space left on device\n"
+    assert captured.err == f"{STARTING}galamp: {file} not written: No space left on device\n"
     assert not file.exists()
 
 
@@ -600,7 +1013,7 @@ def test_interrupted_games_leave_nothing(
     assert main(["eval", str(cartpole), *words]) == 130
     captured = capsys.readouterr()
     assert captured.out == ""
-    line = captured.err
+    line = captured.err.removeprefix(STARTING)
     assert line.startswith("galamp: interrupted after ")
     assert line.endswith(" games; nothing written\n")
     assert int(line.split()[3]) > 0
@@ -618,7 +1031,9 @@ def test_table_fits_a_narrow_terminal() -> None:
         "greedy": False,
         "seed": 1,
         "max_frames": 108_000,
+        "max_episode_steps": None,
         "results": rows,
+        "reference_misfit": None,
         "reference": {"random": 1.0, "human": 9e4, "source": "a table"},
     }
     for width in (80, 120):

@@ -411,7 +411,9 @@ def test_environment_that_fails_once_costs_an_episode(tmp_path: Path, remembered
 def test_what_is_no_number_stays_where_it_arose(tmp_path: Path, remembered: Path) -> None:
     """One learner diverges; it comes back with its peer's parameters, and nobody else noticed."""
     folder = tmp_path / "run"
-    with started(*ENDLESS, "--env-id", "tests.crashing:poisoned", "--run-dir", folder) as process:
+    with started(
+        *ENDLESS, "--env-id", "tests.crashing:overwhelming", "--run-dir", folder
+    ) as process:
         wait_for(remembered.exists, "the poison")
         wait_for(lambda: rows(folder) and rows(folder)[-1]["charts/restarts"] == 1, "a restart")
         works_on(folder, "learner0/updates", "learner1/updates")

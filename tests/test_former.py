@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from galamp.cli import build_parser, config_from
+from galamp.config import EnvironmentConfig, RunConfig, to_dict
+from galamp.environments.protocols import resolve
 from galamp.errors import CheckpointError
 from galamp.former import lacking, load_former
 from galamp.state import GENERATOR_BYTES, STATE_COUNTERS
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, LearnerState
+from galamp.storage.runfolder import CONFIG
 from tests.checkpoints import PONG, made, without_waiting_for_the_disk
 
 __all__ = ["without_waiting_for_the_disk"]
@@ -94,3 +99,34 @@ def test_what_is_missing_is_named(case: str, tmp_path: Path) -> None:
     checkpoints.save(tmp_path / "checkpoints", change(whole()))
     with pytest.raises(CheckpointError, match=f"nobody can go on from it: .*{complaint}"):
         load_former(tmp_path, PONG, SIZES)
+
+
+OF_BEFORE = {
+    "classic": "classic: sticky 0, no-ops 30, frame skip 4, stack 4, life loss ends, rewards "
+    "clipped, 108000 frames, minimal actions",
+    "machado": "machado: sticky 0.25, no-ops 0, frame skip 4, stack 4, life loss ignored, rewards "
+    "clipped, 108000 frames, all 18 actions",
+}
+"""Lines of protocol, and so checkpoints, of before there was a setting for FIRE at resets."""
+
+
+@pytest.mark.parametrize("protocol", OF_BEFORE)
+def test_a_run_of_before_the_fire_setting_goes_on_with_fire(tmp_path: Path, protocol: str) -> None:
+    """Its config names no such setting, its checkpoint's line of protocol neither."""
+    config = to_dict(RunConfig(environment=EnvironmentConfig("ALE/Pong-v5", protocol=protocol)))
+    del config["environment"]["fire_reset"], config["environment"]["max_episode_steps"]
+    (tmp_path / CONFIG).write_text(json.dumps(config))
+    identity = dataclasses.replace(PONG, protocol=OF_BEFORE[protocol])
+    checkpoints.save(tmp_path / "checkpoints", dataclasses.replace(whole(), identity=identity))
+
+    def goes_on(*flags: str) -> bool:
+        words = ["run", "--resume", str(tmp_path), *flags]
+        environment = config_from(build_parser().parse_args(words)).environment
+        wanted = dataclasses.replace(PONG, protocol=resolve(environment).describe())
+        assert load_former(tmp_path, wanted, SIZES).checkpoint.identity == identity
+        return environment.fire_reset is True
+
+    assert goes_on()
+    assert goes_on("--fire-reset")
+    with pytest.raises(CheckpointError, match=r"is of protocol .*, this run uses .* no FIRE"):
+        goes_on("--no-fire-reset")

@@ -225,22 +225,51 @@ class TestMixing:
         sender.publish(2)
         assert receiver.mix()
 
-    def test_staleness_bound_waits_for_the_living(self) -> None:
+    @pytest.mark.parametrize("bound", [1, 2, 8])
+    def test_staleness_bound_waits_for_the_living(self, bound: int) -> None:
+        """Only once it has gone so many rounds without mixing, and in each round after them."""
         ring = DirectedRing(2)
         arrays, wakeups = world(ring, 2)
-        turns = []
+        turns: list[int] = []
 
         def idle() -> None:
             turns.append(1)
             if len(turns) == 2:
                 ControlBlock(arrays).set_alive(1, False)
 
-        one = gossiper(arrays, wakeups, ring, 0, torch.zeros(2), max_staleness=3, idle=idle)
-        assert not one.mix()
-        assert not one.mix()
+        one = gossiper(arrays, wakeups, ring, 0, torch.zeros(2), max_staleness=bound, idle=idle)
+        for _ in range(bound):
+            assert not one.mix()
         assert not turns
         assert not one.mix()
         assert len(turns) == 2, "waited until the peer was declared dead"
+
+    @pytest.mark.parametrize("bound", [1, 2, 8])
+    def test_a_mix_gives_the_staleness_bound_anew(self, bound: int) -> None:
+        ring = DirectedRing(2)
+        arrays, wakeups = world(ring, 2)
+        turns: list[int] = []
+
+        def idle() -> None:
+            turns.append(1)
+            sender.publish(len(turns))
+
+        one = gossiper(arrays, wakeups, ring, 0, torch.zeros(2), max_staleness=bound, idle=idle)
+        sender = gossiper(arrays, wakeups, ring, 1, torch.ones(2))
+        found = [one.mix() for _ in range(3 * (bound + 1))]
+        assert found == [*[False] * bound, True] * 3
+        assert len(turns) == 3
+
+    def test_a_staleness_bound_of_nought_waits_in_every_round(self) -> None:
+        ring = DirectedRing(2)
+        arrays, wakeups = world(ring, 2)
+
+        def over() -> None:
+            raise StopRun
+
+        one = gossiper(arrays, wakeups, ring, 0, torch.zeros(2), max_staleness=0, idle=over)
+        with pytest.raises(StopRun):
+            one.mix()
 
     def test_lock_step_sender_waits_for_room(self) -> None:
         ring = DirectedRing(2)

@@ -13,6 +13,7 @@ import pytest
 from galamp import simulator
 from galamp.config import EnvironmentConfig, ResourceConfig, RunConfig
 from galamp.crew import BOOT_LIMIT_S, Crew
+from galamp.display.streams import STARTING
 from galamp.environments import finish_probe, make_environment, start_probe
 from galamp.environments.probe import look
 from galamp.errors import UserError
@@ -154,7 +155,7 @@ def test_the_terminal_gets_one_line_and_the_traceback(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     ended = run("--env-id", "tests.misbehaving:raising_in_reset", "--run-dir", folder)
     assert ended.returncode == 2
-    first, second, *_, last = ended.stderr.splitlines()
+    first, second, *_, last = ended.stderr.removeprefix(STARTING).splitlines()
     assert first.startswith("galamp: tests.misbehaving:raising_in_reset: raised LookupError: no ")
     assert second == "Traceback (most recent call last):"
     assert last == "lane 0 has seed 0"
@@ -230,7 +231,8 @@ def test_what_a_simulator_raises_at_its_start_is_told_with_its_seeds(
     environment = config(f"raising_in_{moment}")
     task: Any = SimpleNamespace(
         arrays=None, rank=0, worker=1, index=1, learners=1, shape=None, wake=None,
-        environment=environment, seeds=(7, 8), threads=1, incarnation=2,
+        environment=environment, seeds=(7, 8), process_seed=3, threads=1,
+        incarnation=2,
     )  # fmt: skip
     with pytest.raises(LookupError) as caught:
         simulator.main(task)

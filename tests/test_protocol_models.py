@@ -28,6 +28,7 @@ SOUND: dict[str, tuple[Any, int]] = {
     "mailbox, newest first": (Mailbox(), 50_000),
     "mailbox, oldest first": (Mailbox(takes_oldest=True), 35_000),
     "wait": (Wait(crashes=1), 9_000),
+    "wait, in every round": (Wait(bound=0, crashes=1), 5_000),
     "wait, bound of two": (Wait(learners=2, rounds=3, bound=2, crashes=3), 14_000),
     "wait, the supervisor dies": (Wait(learners=2, rounds=3, supervisor_crashes=True), 2_000),
     "handshake": (Handshake(crashes=1), 40_000),
@@ -75,7 +76,8 @@ MUTANTS: dict[str, tuple[Any, str]] = {
     "tail kept private": (Mailbox(tail_shared=False), "twice"),
     "former lives listened to": (Mailbox(knows_lives=False), "former life"),
     "waits for the dead": (Wait(learners=2, looks_at_alive=False), STUCK),
-    "waits before it publishes": (Wait(learners=2, publishes_first=False), STUCK),
+    # From a bound of one on, everyone has published before anyone waits.
+    "waits before it publishes": (Wait(learners=2, bound=0, publishes_first=False), STUCK),
     "outlives the supervisor": (
         Wait(learners=2, supervisor_crashes=True, die_with_supervisor=False),
         STUCK,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from galamp.cli import STARTING
+from galamp.display.streams import STARTING
 from galamp.environments import canonical_env_id
 from galamp.errors import UserError
 from galamp.storage import checkpoint as ck

@@ -107,6 +107,7 @@ class A2C(Algorithm):
             alpha=config.rmsprop_alpha,
             eps=config.rmsprop_eps,
             initial=config.rmsprop_initial,
+            form=config.rmsprop_form,
         )
         self._tape: Tape = ReplayTape(model, self.parameters, PRECISIONS[config.precision])
         self.generator = torch.Generator(device).manual_seed(seed)

@@ -1,4 +1,4 @@
-"""RMSprop and gradient clipping on flat vectors: two passes over memory, no host synchronisation.
+"""RMSprop and gradient clipping on flat vectors: few passes over memory, no host synchronisation.
 
 Runs in learners, once per update, over the vectors of `FlatParameters`.
 """
@@ -18,9 +18,16 @@ LATE = 1e9
 
 
 class FlatRMSprop:
-    """RMSprop (Tieleman and Hinton 2012) in PyTorch's form: eps is added after the square root.
+    """RMSprop (Tieleman and Hinton 2012) in either of two forms.
 
-    s = alpha s + (1 - alpha) g^2;  x = x - learning_rate g / (sqrt(s) + eps).
+        s = alpha s + (1 - alpha) g^2
+        torch:  x = x - learning_rate g / (sqrt(s) + eps)
+        tf:     x = x - learning_rate g / sqrt(s + eps)
+
+    The first is PyTorch's, and so that of the published code of GALA; the second TensorFlow's, of
+    OpenAI Baselines and of `RMSpropTFLike` in Stable-Baselines3. All of them take alpha 0.99 and
+    eps 1e-5 for A2C. They differ where s is not large against eps, so for gradients of sqrt(eps),
+    0.003, and below: eps inside the root makes those steps smaller.
 
     Where s starts (`initial`) decides how large the first steps are. From zero, as in PyTorch, the
     first one moves every weight by learning_rate / sqrt(1 - alpha), ten times the step size, which
@@ -39,6 +46,7 @@ class FlatRMSprop:
         alpha: float,
         eps: float,
         initial: float = 0.0,
+        form: str = "torch",
     ) -> None:
         """Optimise `parameters.data` along `parameters.grad`."""
         self.square_average = torch.full_like(parameters.data, initial)
@@ -46,6 +54,7 @@ class FlatRMSprop:
         self._learning_rate = learning_rate
         self._alpha = alpha
         self._eps = eps
+        self._apply = {"torch": self._torch_step, "tf": self._tf_step}[form]
         self._steps = parameters.data.new_full((), LATE)
 
     def step(self, active: Tensor, max_norm: float) -> Tensor:
@@ -54,14 +63,20 @@ class FlatRMSprop:
         Where `active` ([] bool, on the device) does not hold, nothing changes: an answer of the
         device decides, so the host need not wait for it.
 
-        It is PyTorch's one-pass Adam without momentum and without bias correction. The gradient
-        stands in for the first moment, which it equals.
-
         Returns:
             the gradient's norm before clipping, [].
         """
+        norm: Tensor = torch.linalg.vector_norm(self._parameters.grad)
+        self._apply(((norm + CLIP_EPS) / max_norm).clamp(min=1.0), active)
+        return norm
+
+    def _torch_step(self, scale: Tensor, active: Tensor) -> None:
+        """Divide the gradient by `scale` and take the step, in one pass.
+
+        It is PyTorch's one-pass Adam without momentum and without bias correction. The gradient
+        stands in for the first moment, which it equals.
+        """
         data, grad, average = self._parameters.data, self._parameters.grad, self.square_average
-        norm: Tensor = torch.linalg.vector_norm(grad)
         torch._fused_adam_(
             *([data], [grad], [grad], [average], [], [self._steps]),
             lr=self._learning_rate,
@@ -71,7 +86,19 @@ class FlatRMSprop:
             eps=self._eps,
             amsgrad=False,
             maximize=False,
-            grad_scale=((norm + CLIP_EPS) / max_norm).clamp(min=1.0),
+            grad_scale=scale,
             found_inf=(~active).to(torch.float32),
         )
-        return norm
+
+    def _tf_step(self, scale: Tensor, active: Tensor) -> None:
+        """Divide the gradient by `scale` and take the step, in eight passes.
+
+        Where `active` does not hold, the gradient becomes 0 and s keeps its value, whatever either
+        was; the divisor is never 0 then, so that not even 0 / 0 comes of it.
+        """
+        data, grad, average = self._parameters.data, self._parameters.grad, self.square_average
+        grad.div_(scale).masked_fill_(~active, 0.0)
+        average.mul_(torch.where(active, self._alpha, 1.0))
+        average.addcmul_(grad, grad, value=1.0 - self._alpha)
+        divisor = average.add(torch.where(active, self._eps, 1.0)).sqrt_()
+        data.addcdiv_(grad, divisor, value=-self._learning_rate)

@@ -12,6 +12,9 @@ import select
 from collections.abc import Callable
 from typing import IO, TextIO
 
+STARTING = "galamp: starting: loading PyTorch, trying the environment\n"
+"""Said at once by commands that take seconds for both."""
+
 
 class SafeStream:
     """A text stream whose loss is not an error: from the first failure on, writes do nothing."""

@@ -50,6 +50,7 @@ class AtariEnvironment(Environment):
             frames_per_step=protocol.frame_skip,
             clip_rewards=protocol.clip_rewards,
             protocol=protocol.describe(),
+            max_episode_steps=-(-protocol.max_frames // protocol.frame_skip),
         )
         self._episode_start: NDArray[np.int32] = np.zeros(self.num_envs, np.int32)
 
@@ -99,7 +100,7 @@ def _load(env_id: str, protocol: AtariProtocol, lanes: int, threads: int) -> Ata
             reward_clipping=False,  # the default hides the true score
             episodic_life=False,  # it would restart the game at every lost life
             life_loss_info=protocol.life_loss_ends,
-            use_fire_reset=True,
+            use_fire_reset=protocol.fire_reset,
             repeat_action_probability=protocol.sticky_actions,
             noop_max=protocol.noop_max,
             frameskip=protocol.frame_skip,

@@ -12,6 +12,11 @@ t + 1 then ignores its action and only begins the next episode:
     truncated     False     True        False       False
     reset         False     False       True        False
     reward        r         r           0           r
+
+An episode that ends by itself on the very step on which it would be cut is not cut: it counts as
+terminated. The same holds in Atari for a life that is lost on that step, where a lost life ends the
+return: step t is terminated and not truncated, the return ends there, and step t + 1 is a reset all
+the same. Gymnasium's environments may set both flags on such a step: terminated wins.
 """
 
 from __future__ import annotations
@@ -40,6 +45,7 @@ class EnvironmentSpec:
         frames_per_step: emulator frames per agent step; 1 outside Atari.
         clip_rewards: whether the learner trains on rewards clipped to [-1, 1].
         protocol: the evaluation protocol in one printable line.
+        max_episode_steps: an episode is cut after so many agent steps; None where that is unknown.
     """
 
     env_id: str
@@ -50,6 +56,7 @@ class EnvironmentSpec:
     frames_per_step: int
     clip_rewards: bool
     protocol: str
+    max_episode_steps: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""

@@ -18,6 +18,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
 from galamp.config import MOST_CHANNELS, EnvironmentConfig
@@ -59,12 +60,15 @@ class GymnasiumEnvironment(Environment):
                 settings that only Atari knows.
         """
         _refuse_atari_settings(env_id, config)
-        make = _maker(env_id)
+        make = _maker(env_id, config.max_episode_steps)
         self.num_envs = len(seeds)
         self._seeds = [int(seed) for seed in seeds]
 
         def lane(number: int) -> CheckedLane:
-            env = _looked_at(env_id, make)
+            env = _looked_at(env_id, make())
+            # Environments draw from their spaces, too, and Gymnasium seeds these from the clock.
+            env.action_space.seed(self._seeds[number])
+            env.observation_space.seed(self._seeds[number])
             progress()
             return CheckedLane(env, env_id, number, self._seeds[number], progress)
 
@@ -77,10 +81,6 @@ class GymnasiumEnvironment(Environment):
         except UserError:
             self.close()
             raise
-        for lane, seed in zip(self._vector.envs, self._seeds, strict=True):
-            # Environments draw from their spaces, too, and Gymnasium seeds these from the clock.
-            lane.action_space.seed(seed)
-            lane.observation_space.seed(seed)
         shape = self._vector.single_observation_space.shape
         self._channels_last = shape is not None and _channels_last(shape)
         self._ended = np.zeros(self.num_envs, np.bool_)
@@ -136,8 +136,19 @@ def _refuse_atari_settings(env_id: str, config: EnvironmentConfig) -> None:
         raise UserError(f"{flags}: only for Atari games, and {env_id} is none: leave it out")
 
 
-def _maker(env_id: str) -> Maker:
-    """Return a function without arguments that builds one lane.
+def _maker(env_id: str, max_steps: int | None) -> Maker:
+    """Return a function without arguments that builds one lane, cut after `max_steps` steps.
+
+    A limit of the environment's own holds as well.
+    """
+    build = _builder(env_id)
+    if max_steps is None:
+        return build
+    return lambda: TimeLimit(_looked_at(env_id, build()), max_steps)
+
+
+def _builder(env_id: str) -> Maker:
+    """Return a function without arguments that builds one lane as it is.
 
     `module:name` is a factory of that module if it has one, else an id that importing the module
     has registered, as in Gymnasium.
@@ -198,9 +209,8 @@ def _imported(env_id: str, name: str) -> ModuleType:
         ) from None
 
 
-def _looked_at(env_id: str, make: Maker) -> gymnasium.Env[Any, Any]:
-    """Build one lane, and see that it is a Gymnasium environment."""
-    env = make()
+def _looked_at(env_id: str, env: Any) -> gymnasium.Env[Any, Any]:
+    """Return one lane, once it is seen to be a Gymnasium environment."""
     if not isinstance(env, gymnasium.Env):
         if is_old_gym(env):
             raise UserError(_old_gym(env_id))
@@ -246,5 +256,21 @@ def _spec(
         action_meanings=tuple(str(action) for action in range(count)),
         frames_per_step=1,
         clip_rewards=clip,
-        protocol=f"gymnasium: rewards {'clipped' if clip else 'not clipped'}",
+        protocol=_protocol(clip, config.max_episode_steps),
+        max_episode_steps=_step_limit(vector.envs[0]),
     )
+
+
+def _protocol(clip: bool, max_steps: int | None) -> str:
+    cut = "" if max_steps is None else f", cut after {max_steps} agent steps"
+    return f"gymnasium: rewards {'clipped' if clip else 'not clipped'}{cut}"
+
+
+def _step_limit(lane: gymnasium.Env[Any, Any]) -> int | None:
+    """Return after how many agent steps an episode is cut, as far as wrappers and spec tell."""
+    limits = [lane.spec.max_episode_steps] if lane.spec else []
+    while isinstance(lane, gymnasium.Wrapper):
+        if isinstance(lane, TimeLimit):
+            limits.append(lane._max_episode_steps)
+        lane = lane.env
+    return min((limit for limit in limits if limit is not None), default=None)

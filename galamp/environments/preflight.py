@@ -41,8 +41,8 @@ _FATAL = re.compile(r"^Fatal Python error: .*$", re.MULTILINE)
 class Probe(subprocess.Popen[bytes]):
     """A process that tries an environment out."""
 
-    def __init__(self, config: EnvironmentConfig, *, timeout_s: float = START_TIMEOUT_S) -> None:
-        """Start it; it has `timeout_s` for its answer."""
+    def __init__(self, config: EnvironmentConfig, *, timeout_s: float, seed: int) -> None:
+        """Start it; it has `timeout_s` for its answer, and `seed` for what is random in it."""
         self.env_id, self.timeout_s = config.env_id, timeout_s
         self._until_s = time.monotonic() + timeout_s
         self._answer, self._errors = map(os.memfd_create, ("galamp-answer", "galamp-errors"))
@@ -50,6 +50,7 @@ class Probe(subprocess.Popen[bytes]):
         request = {
             "environment": dataclasses.asdict(config),
             "timeout_s": timeout_s,
+            "seed": seed,
             "parent": os.getpid(),
         }
         super().__init__(
@@ -121,9 +122,11 @@ class Probe(subprocess.Popen[bytes]):
         return f"exit code {self.returncode}"
 
 
-def start_probe(config: EnvironmentConfig, *, timeout_s: float = START_TIMEOUT_S) -> Probe:
+def start_probe(
+    config: EnvironmentConfig, *, timeout_s: float = START_TIMEOUT_S, seed: int = 0
+) -> Probe:
     """Start a process that tries the environment out, to be awaited by `finish_probe`."""
-    return Probe(config, timeout_s=timeout_s)
+    return Probe(config, timeout_s=timeout_s, seed=seed)
 
 
 def finish_probe(probe: Probe) -> EnvironmentSpec:

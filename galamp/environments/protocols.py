@@ -21,10 +21,16 @@ class AtariProtocol:
     Attributes:
         name: the entry of `PROTOCOLS` that the other fields started from.
         sticky_actions: probability that the emulator repeats the last action, per emulator frame.
-        noop_max: most no-ops at the start of an episode, in emulator frames.
+        noop_max: an episode begins with fewer no-ops than this, each of one emulator frame. ale-py
+            draws a number from 0 to `noop_max - 1`, each as likely; 0 plays none, as does 1. The
+            usual "up to 30" (1 to 30) is not to be had from it.
+        fire_reset: FIRE is pressed for one frame before the no-ops, in games of whose actions it is
+            one, and takes the place of a no-op, where one was drawn. Without it, many games begin
+            only when the agent presses FIRE: in Breakout there is no ball until then.
         frame_skip: emulator frames per agent step.
         frame_stack: frames in one observation.
-        max_frames: an episode is truncated after so many emulator frames.
+        max_frames: an episode is truncated after so many emulator frames, counted from its first
+            observation: FIRE and no-ops at its start are not among them.
         full_action_space: all 18 actions instead of those that the game uses.
         life_loss_ends: a lost life ends the return for training; the game goes on.
         clip_rewards: the learner trains on rewards clipped to [-1, 1].
@@ -33,6 +39,7 @@ class AtariProtocol:
     name: str
     sticky_actions: float
     noop_max: int
+    fire_reset: bool
     frame_skip: int
     frame_stack: int
     max_frames: int
@@ -46,7 +53,8 @@ class AtariProtocol:
         name = f"{self.name} (changed: {', '.join(changed)})" if changed else self.name
         parts = (
             f"sticky {self.sticky_actions:g}",
-            f"no-ops {self.noop_max}",
+            f"fewer than {self.noop_max} no-ops" if self.noop_max else "no no-ops",
+            "FIRE at reset" if self.fire_reset else "no FIRE at reset",
             f"frame skip {self.frame_skip}",
             f"stack {self.frame_stack}",
             "life loss ends" if self.life_loss_ends else "life loss ignored",
@@ -68,6 +76,7 @@ PROTOCOLS = {
             name="classic",
             sticky_actions=0.0,
             noop_max=30,
+            fire_reset=True,  # as in the wrappers of OpenAI Baselines; the paper has nothing of it
             frame_skip=4,
             frame_stack=4,
             max_frames=108_000,  # 30 minutes at 60 frames per second
@@ -81,6 +90,7 @@ PROTOCOLS = {
             name="machado",
             sticky_actions=0.25,
             noop_max=0,
+            fire_reset=False,
             frame_skip=4,
             frame_stack=4,
             max_frames=108_000,
@@ -95,6 +105,8 @@ PROTOCOLS = {
 def resolve(config: EnvironmentConfig) -> AtariProtocol:
     """Return the protocol that `config` names, with its overrides (all that is not None) applied.
 
+    `max_episode_steps` counts for any environment; here it comes to a lower `max_frames`.
+
     Raises:
         UserError: no protocol has that name.
     """
@@ -105,4 +117,8 @@ def resolve(config: EnvironmentConfig) -> AtariProtocol:
         )
     overrides: dict[str, Any] = {name: getattr(config, name) for name in SETTINGS}
     given = {name: value for name, value in overrides.items() if value is not None}
-    return dataclasses.replace(PROTOCOLS[config.protocol], **given)
+    protocol = dataclasses.replace(PROTOCOLS[config.protocol], **given)
+    steps = config.max_episode_steps
+    if steps is not None and steps * protocol.frame_skip < protocol.max_frames:
+        protocol = dataclasses.replace(protocol, max_frames=steps * protocol.frame_skip)
+    return protocol

@@ -7,6 +7,7 @@ Runs in users' programs and in evaluation, in one process; nothing is started an
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,14 @@ import torch
 from galamp.algorithms.a2c import sample
 from galamp.environments import ATARI, EnvironmentSpec, finish_probe, start_probe
 from galamp.errors import CheckpointError, UserError
+from galamp.evaluation.threads import one_thread
 from galamp.evaluation.trained import MEAN, Learner, Trained, locate, read
 from galamp.models import ActorCritic, build_model
 from galamp.parameters import FlatParameters
 from galamp.storage.checkpoint import Identity
+
+SMALL_BATCH = 8
+"""On a CPU, batches of so many observations are computed by one thread."""
 
 
 class Agent:
@@ -78,50 +83,82 @@ class Agent:
     def act(self, observations: Any, *, greedy: bool = False) -> npt.NDArray[np.int64] | int:
         """Return actions for observations as the environment gives them, pixels unscaled.
 
+        On a CPU, a batch of up to `SMALL_BATCH` observations is computed by one thread, whatever
+        torch's number of threads; that is as it was afterwards.
+
         Args:
             observations: `[B, *observation_shape]`, or one of `observation_shape`; uint8 for Atari.
+                Images of other environments may have their channels last, as `[B, H, W, C]` or
+                `[H, W, C]`, where training took them so: where C is less than H and W.
             greedy: take the most probable action instead of drawing from the policy.
 
         Returns:
             `[B]` int64 for a batch, an int for one observation.
 
         Raises:
-            UserError: the observations have another shape or type.
+            UserError: the observations have another shape or type, or one of them is not finite.
         """
-        batch = np.asarray(observations)
-        shape = self.identity.observation_shape
-        single = batch.shape == shape
-        batch = batch[np.newaxis] if single else batch
-        if batch.shape[1:] != shape or batch.ndim != 1 + len(shape):
-            raise UserError(
-                f"observations of shape {list(np.shape(observations))}: expected "
-                f"{list(shape)} for one, or [B, {', '.join(map(str, shape))}] for a batch"
-            )
-        actions = self._choose(batch, self._dtype(batch), greedy)
+        given = _array(observations)
+        dtype = self._dtype(given)
+        batch = self._batch(given)
+        with np.errstate(over="ignore"):
+            # torch takes only arrays that it could write to.
+            batch = np.require(batch, np.dtype(dtype), ["C", "W"])
+        single = len(batch) == 1 and given.ndim == batch.ndim - 1
+        if dtype != "uint8":
+            _check_finite(batch, single)
+        actions = self._choose(batch, dtype, greedy)
         return int(actions[0]) if single else actions
 
-    def _dtype(self, batch: npt.NDArray[Any]) -> str:
+    def _batch(self, given: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return one observation or a batch as a batch in the shape that the network takes."""
+        shape = self.identity.observation_shape
+        batch = given[np.newaxis] if given.ndim == len(shape) else given
+        if batch.shape[1:] == shape:
+            return batch
+        last = self._channels_last()
+        if last is not None and batch.shape[1:] == last:
+            return np.moveaxis(batch, -1, 1)
+        more = f"; or {list(last)} with channels last" if last else ""
+        raise UserError(
+            f"observations of shape {list(given.shape)}: expected {list(shape)} for one, "
+            f"or [B, {', '.join(map(str, shape))}] for a batch{more}"
+        )
+
+    def _channels_last(self) -> tuple[int, ...] | None:
+        """Return the shape `[H, W, C]` that training took images in; None if it took no such."""
+        shape = self.identity.observation_shape
+        if len(shape) != 3 or self.identity.env_id.startswith(ATARI):
+            return None
+        channels, height, width = shape
+        return (height, width, channels) if channels < min(height, width) else None
+
+    def _dtype(self, given: npt.NDArray[Any]) -> str:
         """Return which of the network's two types the environment's observations came as.
 
         This is the rule by which the training converted them.
         """
-        if batch.dtype == np.uint8:
+        if given.dtype == np.uint8:
             return "uint8"
-        if self.identity.env_id.startswith(ATARI) or batch.dtype.kind not in "biuf":
+        if self.identity.env_id.startswith(ATARI) or given.dtype.kind not in "biuf":
             expected = "uint8" if self.identity.env_id.startswith(ATARI) else "numbers"
-            raise UserError(f"observations of {batch.dtype}: expected {expected}")
+            raise UserError(f"observations of {given.dtype}: expected {expected}")
         return "float32"
 
     def _choose(self, batch: npt.NDArray[Any], dtype: str, greedy: bool) -> npt.NDArray[np.int64]:
         if not len(batch):
             return np.zeros(0, np.int64)
-        # torch takes only arrays that it could write to.
-        inputs = torch.from_numpy(np.require(batch, np.dtype(dtype), ["C", "W"]))
-        with torch.inference_mode():
-            logits, _ = self._model(dtype)(inputs.to(self.device))
+        inputs = torch.from_numpy(batch).to(self.device)
+        with self._threads(len(batch)), torch.inference_mode():
+            logits, _ = self._model(dtype)(inputs)
             actions = logits.argmax(-1) if greedy else sample(logits, self._generator)
         chosen: npt.NDArray[np.int64] = actions.cpu().numpy()
         return chosen
+
+    def _threads(self, size: int) -> AbstractContextManager[None]:
+        """Return what sets the number of threads for a batch of `size`."""
+        small = self.device.type == "cpu" and size <= SMALL_BATCH
+        return one_thread() if small else nullcontext()
 
     def _model(self, dtype: str) -> ActorCritic:
         """Return the network for observations of `dtype`: only the scale of its inputs differs."""
@@ -141,6 +178,30 @@ class Agent:
                 raise CheckpointError(f"checkpoint {self.path}: {error}") from None
             self._models[dtype] = model
         return self._models[dtype]
+
+
+def _array(observations: Any) -> npt.NDArray[Any]:
+    """Return observations as an array.
+
+    Raises:
+        UserError: no array can be made of them, such as of lists of different lengths.
+    """
+    try:
+        return np.asarray(observations)
+    except (ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"observations: expected one array of numbers ({reason})") from None
+
+
+def _check_finite(batch: npt.NDArray[Any], single: bool) -> None:
+    """Raise UserError for the first row of `[B, ...]` that holds NaN or infinity."""
+    # One number that is not finite makes the sum so; float32 numbers cannot overflow it.
+    with np.errstate(invalid="ignore"):
+        if np.isfinite(batch.sum(dtype=np.float64)):
+            return
+    row = int(np.argmin(np.isfinite(batch).reshape(len(batch), -1).all(axis=1)))
+    where = "the observation" if single else f"observations: row {row}"
+    raise UserError(f"{where} holds NaN, infinity or a number beyond float32: expected finite ones")
 
 
 def load(

@@ -22,11 +22,13 @@ from galamp.options import option
 
 EACH: Literal["each"] = "each"
 """The word for every learner, and the mean of all."""
+STEP_LIMIT = 100_000
+"""Agent steps after which a game is cut in environments that have no limit at all."""
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """How to evaluate."""
+    """How to evaluate; what is None is as it was in training."""
 
     episodes: int = option(30, "whole games to play per agent", low=1, high=1_000_000)
     learner: str = option(
@@ -39,7 +41,9 @@ class EvaluationConfig:
         names=("best", "latest"),
     )
     greedy: bool = option(
-        False, "take the most probable action instead of drawing one (can stall: see --max-frames)"
+        False,
+        "take the most probable action instead of drawing one (can stall where a game waits for "
+        "FIRE, or else for ever: see --fire-reset, --max-episode-steps)",
     )
     env_id: str = option(
         "",
@@ -48,13 +52,26 @@ class EvaluationConfig:
     )
     noop_max: int | None = option(
         None,
-        "Atari: most random no-ops at the start of a game (default: 30)",
+        "Atari: a game begins with fewer no-op frames than this, how many is drawn (0: with none; "
+        "default: as trained)",
         low=0,
         high=1000,
     )
+    fire_reset: bool | None = option(
+        None,
+        "Atari: press FIRE at the start of a game (default: as trained; without, an agent that "
+        "never presses it never begins in many games)",
+    )
     max_frames: int | None = option(
         None,
-        "Atari: a game is cut after so many emulator frames (default: 108000)",
+        "Atari: a game is cut after so many emulator frames (default: as trained)",
+        low=1,
+        high=10**9,
+    )
+    max_episode_steps: int | None = option(
+        None,
+        "a game is cut after so many agent steps, in any environment (default: as trained; "
+        f"{STEP_LIMIT} where nothing else would ever cut one)",
         low=1,
         high=10**9,
     )
@@ -65,6 +82,12 @@ class EvaluationConfig:
         high=0.99,
     )
     seed: int = option(1, "seed of everything random", low=0, high=2**31 - 1)
+    start_timeout_s: float = option(
+        120.0,
+        "the environment may take so long to be made, to be reset and to take its first step",
+        unit="s",
+        low=1.0,
+    )
     num_envs: int | None = option(
         None,
         "simulators that play at once (default: 16, or fewer for fewer games)",

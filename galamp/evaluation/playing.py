@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galamp.environments.base import Environment, EpisodeCounter
+from galamp.environments.failures import failures_told
 from galamp.evaluation.scores import Reference
 
 Act = Callable[[NDArray[Any]], NDArray[np.int64]]
@@ -67,7 +68,11 @@ def quotas(episodes: int, num_envs: int) -> NDArray[np.int64]:
 
 
 def play(
-    environment: Environment, act: Act, episodes: int, tell: Callable[[Game], None]
+    environment: Environment,
+    act: Act,
+    episodes: int,
+    tell: Callable[[Game], None],
+    stepped: Callable[[int], None] = lambda lanes: None,
 ) -> list[Game]:
     """Play `episodes` whole games and return them, lane after lane.
 
@@ -80,16 +85,23 @@ def play(
         act: chooses the actions of the lanes that still play.
         episodes: number of games over all lanes.
         tell: called with each game when it is over.
+        stepped: called after each agent step with the number of lanes that play.
+
+    Raises:
+        GalampError: the environment raised something.
     """
     left = quotas(episodes, environment.num_envs)
     games: list[list[Game]] = [[] for _ in left]
     counter = EpisodeCounter(environment.num_envs)
-    observations = environment.reset()
+    env_id = environment.spec.env_id
+    with failures_told(env_id):
+        observations = environment.reset()
     cut = np.zeros(environment.num_envs, np.bool_)
     while (playing := left > 0).any():
         actions = np.zeros(environment.num_envs, np.int64)
         actions[playing] = act(observations if playing.all() else observations[playing])
-        step = environment.step(actions)
+        with failures_told(env_id):
+            step = environment.step(actions)
         for episode in counter.update(step):
             if playing[episode.lane]:
                 game = Game(episode.ret, episode.length, bool(cut[episode.lane]))
@@ -99,6 +111,7 @@ def play(
         # An episode comes out of the counter one step after the one that says how it ended.
         cut = step.truncated & ~step.terminated
         observations = step.observations
+        stepped(int(playing.sum()))
     return [game for lane in games for game in lane]
 
 

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galamp.config import EnvironmentConfig
+from galamp.display.streams import STARTING, announce
 from galamp.display.text import clean
 from galamp.environments import (
     ATARI,
@@ -32,20 +33,22 @@ from galamp.environments import (
     make_environment,
     start_probe,
 )
+from galamp.environments.failures import failures_told
+from galamp.environments.protocols import AtariProtocol, resolve
 from galamp.errors import GalampError, UserError
-from galamp.evaluation.command import EACH, EvaluationConfig
+from galamp.evaluation.command import EACH, STEP_LIMIT, EvaluationConfig
 from galamp.evaluation.playing import Act, Game, play, score
 from galamp.evaluation.scoreboard import Progress
-from galamp.evaluation.scores import SOURCE, reference_for
+from galamp.evaluation.scores import SOURCE, misfit, reference_for
 from galamp.evaluation.trained import MEAN, Learner, Trained, locate, read
-from galamp.seeding import seed_for
+from galamp.seeding import seed_for, seed_generators
 from galamp.storage.disk import in_home, write_new
 
 if TYPE_CHECKING:
     from galamp.evaluation.agent import Agent
 
-ATARI_DEFAULTS: dict[str, int] = {"noop_max": 30, "max_frames": 108_000}
-"""What evaluation sets in Atari games where nothing else is asked for (Mnih et al. 2015)."""
+AS_ASKED = ("sticky_actions", "noop_max", "fire_reset", "max_frames", "max_episode_steps")
+"""Settings of the training's environment that an evaluation can change."""
 MOST_ENVS = 16
 MOST_TORCH_THREADS = 4
 """Batches of a few observations gain nothing from more."""
@@ -68,19 +71,24 @@ def evaluate(
     _check_code(trained.environment.env_id, config.env_id)
     target = _target(config.output, trained.path, config.learner)
     environment = evaluation_environment(trained.environment, config)
-    agents, spec = _prepare(trained, wanted, environment, config.device)
-    games = _play_all(agents, environment, config, progress)
+    if not config.quiet:
+        announce(STARTING, sys.stderr)
+    agents, spec = _prepare(trained, wanted, environment, config)
+    environment = with_step_limit(environment, spec)
+    games, spec = _play_all(agents, environment, config, progress)
+    atari = resolve(environment) if spec.env_id.startswith(ATARI) else None
     report = {
         "env_id": spec.env_id,
         "protocol": spec.protocol,
         "checkpoint": str(trained.path),
         "agent_steps": trained.agent_steps,
         "num_envs": environment.num_envs,
-        "max_frames": environment.max_frames,
+        "max_frames": atari.max_frames if atari else None,
+        "max_episode_steps": environment.max_episode_steps,
         "greedy": config.greedy,
         "seed": config.seed,
         "device": str(agents[0].device),
-        **_scores(spec, agents, games),
+        **_scores(spec, atari, agents, games),
     }
     return report | _circumstances(began_s), target
 
@@ -89,12 +97,12 @@ def _prepare(
     trained: Trained,
     wanted: Learner | Literal["each"],
     environment: EnvironmentConfig,
-    device: str,
+    config: EvaluationConfig,
 ) -> tuple[list[Agent], EnvironmentSpec]:
     """Return the agents, and what a probe says of the environment while torch is imported."""
-    probe = start_probe(environment)
+    probe = start_probe(environment, timeout_s=config.start_timeout_s, seed=config.seed)
     try:
-        agents = _agents(trained, wanted, device)
+        agents = _agents(trained, wanted, config.device)
     except BaseException:
         probe.kill()
         probe.communicate()
@@ -133,16 +141,18 @@ def evaluation_environment(
     trained: EnvironmentConfig, config: EvaluationConfig
 ) -> EnvironmentConfig:
     """Return the training's environment, changed to score whole games by their true rewards."""
-    asked: dict[str, Any] = {
-        "noop_max": config.noop_max,
-        "max_frames": config.max_frames,
-        "sticky_actions": config.sticky_actions,
-    }
+    asked: dict[str, Any] = {name: getattr(config, name) for name in AS_ASKED}
     given = {name: value for name, value in asked.items() if value is not None}
-    defaults = ATARI_DEFAULTS if trained.env_id.startswith(ATARI) else {}
     lanes = min(config.episodes, config.num_envs or MOST_ENVS)
     whole: dict[str, Any] = {"life_loss_ends": False, "clip_rewards": False, "num_envs": lanes}
-    return replace(trained, **(defaults | given | whole))
+    return replace(trained, **(given | whole))
+
+
+def with_step_limit(environment: EnvironmentConfig, spec: EnvironmentSpec) -> EnvironmentConfig:
+    """Return the environment with `STEP_LIMIT` where a game could go on for ever."""
+    if spec.max_episode_steps is not None:
+        return environment
+    return replace(environment, max_episode_steps=STEP_LIMIT)
 
 
 def _check_code(trained_in: str, asked: str) -> None:
@@ -200,17 +210,26 @@ def _agents(trained: Trained, wanted: Learner | Literal["each"], device_name: st
 
 def _play_all(
     agents: list[Agent], environment: EnvironmentConfig, how: EvaluationConfig, progress: Progress
-) -> list[list[Game]]:
-    """Let every agent play, all from the same seeds of the lanes and of the action sampling."""
+) -> tuple[list[list[Game]], EnvironmentSpec]:
+    """Let every agent play, all from the same seeds of the lanes and of the action sampling.
+
+    Returns:
+        each agent's games, and what they played.
+    """
     seeds = [seed_for(how.seed, 1 + lane) for lane in range(environment.num_envs)]
     threads = min(len(seeds), len(os.sched_getaffinity(0)))
     games = []
-    with contextlib.closing(make_environment(environment, seeds, threads=threads)) as lanes:
+    seed_generators(how.seed)
+    with failures_told(environment.env_id):
+        lanes = make_environment(environment, seeds, threads=threads)
+    with contextlib.closing(lanes):
         for agent in agents:
             agent.seed(seed_for(how.seed, 0))
-            with progress.of(agent.learner, how.episodes) as tell:
-                games.append(play(lanes, _policy(agent, how.greedy), how.episodes, tell))
-    return games
+            seed_generators(how.seed)
+            act = _policy(agent, how.greedy)
+            with progress.of(agent.learner, how.episodes) as tally:
+                games.append(play(lanes, act, how.episodes, tally.game, tally.stepped))
+        return games, lanes.spec
 
 
 def _policy(agent: Agent, greedy: bool) -> Act:
@@ -222,9 +241,20 @@ def _policy(agent: Agent, greedy: bool) -> Act:
     return act
 
 
-def _scores(spec: EnvironmentSpec, agents: list[Agent], games: list[list[Game]]) -> dict[str, Any]:
-    """Return a result per agent, and the published scores that they are compared with."""
+def _scores(
+    spec: EnvironmentSpec,
+    atari: AtariProtocol | None,
+    agents: list[Agent],
+    games: list[list[Game]],
+) -> dict[str, Any]:
+    """Return a result per agent, and the published scores that they are compared with.
+
+    Where those were made otherwise, they are left out and it is said why.
+    """
     reference = reference_for(spec.env_id)
+    unlike = misfit(atari) if reference and atari else None
+    if unlike:
+        reference = None
     results = [
         {
             "learner": agent.learner,
@@ -235,7 +265,7 @@ def _scores(spec: EnvironmentSpec, agents: list[Agent], games: list[list[Game]])
         for agent, played in zip(agents, games, strict=True)
     ]
     published = {**reference._asdict(), "source": SOURCE} if reference else None
-    return {"results": results, "reference": published}
+    return {"results": results, "reference": published, "reference_misfit": unlike}
 
 
 def _circumstances(began_s: float) -> dict[str, Any]:

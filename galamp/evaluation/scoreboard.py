@@ -6,6 +6,7 @@ Runs in the evaluation's process. The table is made from the report alone, as th
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
@@ -36,36 +37,114 @@ HEADINGS = {
 """Heading -> name in the report."""
 
 
-class Progress:
-    """A bar per agent; `done[0]` counts the games of all, for whoever interrupts."""
+LINE_EVERY_S = 10.0
+"""Where there is no terminal, a line of progress comes after so long, and then as often."""
+BAR_EVERY_S = 1.0
+"""On a terminal, what has been played is counted up so often, besides after each game."""
 
-    def __init__(self, quiet: bool, done: list[int]) -> None:
-        self._quiet, self._done = quiet, done
+
+class Tally:
+    """What one agent has played so far; it is shown every `every_s`, and after each game if asked.
+
+    Attributes:
+        games: finished ones.
+        steps: agent steps over all lanes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        episodes: int,
+        progress: Progress,
+        show: Callable[[Tally], None],
+        *,
+        every_s: float = LINE_EVERY_S,
+        after_games: bool = False,
+    ) -> None:
+        """Begin with nothing; `episodes` games are to be played."""
+        self.games, self.steps, self._total = 0, 0, 0.0
+        self._name, self._episodes = name, episodes
+        self._progress, self._show = progress, show
+        self._every_s, self._after_games = every_s, after_games
+
+    def game(self, game: Game) -> None:
+        """Count a finished game."""
+        self.games += 1
+        self._total += game.ret
+        self._progress.done[0] += 1
+        if self._after_games:
+            self._show(self)
+
+    def stepped(self, lanes: int) -> None:
+        """Count an agent step of so many lanes."""
+        self.steps += lanes
+        if self._progress.due(self._every_s):
+            self._show(self)
+
+    @property
+    def line(self) -> str:
+        """How far it is, in one line."""
+        mean = f"{self._total / self.games:,.2f}" if self.games else UNKNOWN
+        return (
+            f"{self._name}: {self.games:,} of {self._episodes:,} games, mean score so far {mean}, "
+            f"{self.steps:,} agent steps played"
+        )
+
+
+class Progress:
+    """A bar per agent, or lines where standard error is no terminal.
+
+    Attributes:
+        done: `done[0]` counts the games of all agents, for whoever interrupts.
+    """
+
+    def __init__(
+        self, quiet: bool, done: list[int], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Show nothing if `quiet`; `clock` gives seconds."""
+        self.done, self._quiet, self._clock = done, quiet, clock
+        self._shown_s = clock()
+
+    def due(self, every_s: float) -> bool:
+        """Return whether `every_s` have passed since this was last so, or since the start."""
+        now_s = self._clock()
+        if now_s - self._shown_s < every_s:
+            return False
+        self._shown_s = now_s
+        return True
 
     @contextmanager
-    def of(self, learner: int | str, episodes: int) -> Iterator[Callable[[Game], None]]:
-        """Show a bar, and yield what is to be called with each finished game."""
+    def of(self, learner: int | str, episodes: int) -> Iterator[Tally]:
+        """Yield what is to be told of one agent's games and steps, and show it."""
+        console = Console(file=sys.stderr)
+        name = label(learner)
+        if self._quiet:
+            yield Tally(name, episodes, self, lambda tally: None)
+        elif console.is_terminal:
+            with self._bar(name, episodes, console) as tally:
+                yield tally
+        else:
+            yield Tally(name, episodes, self, _line)
+
+    @contextmanager
+    def _bar(self, name: str, episodes: int, console: Console) -> Iterator[Tally]:
         columns = (
-            bars.TextColumn("{task.description}"),
+            bars.TextColumn("{task.description}", markup=False),
             bars.BarColumn(),
-            bars.MofNCompleteColumn(),
             bars.TimeRemainingColumn(),
         )
-        console = Console(file=sys.stderr)
-        hidden = self._quiet or not console.is_terminal
-        with bars.Progress(*columns, console=console, disable=hidden, transient=True) as progress:
-            task = progress.add_task(label(learner), total=episodes)
-            total = [0.0]
+        with bars.Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task(name, total=episodes)
 
-            def tell(game: Game) -> None:
-                self._done[0] += 1
-                total[0] += game.ret
-                progress.advance(task)
-                finished = progress.tasks[task].completed
-                text = f"{label(learner)}, mean score so far {total[0] / finished:,.2f}"
-                progress.update(task, description=text)
+            def show(tally: Tally) -> None:
+                progress.update(task, description=tally.line, completed=tally.games)
 
-            yield tell
+            yield Tally(name, episodes, self, show, every_s=BAR_EVERY_S, after_games=True)
+
+
+def _line(tally: Tally) -> None:
+    sys.stderr.write(f"{tally.line}\n")
+    sys.stderr.flush()
 
 
 def label(learner: int | str) -> str:
@@ -120,9 +199,22 @@ def _remarks(report: dict[str, Any]) -> Iterator[str]:
     if report["reference"]:
         random, human, source = report["reference"].values()
         yield f"Human: 0% is a score of {random}, 100% one of {human} ({source})."
+    if report["reference_misfit"]:
+        yield (
+            "Human: no percentage, since the published scores were made under another protocol: "
+            f"{report['reference_misfit']}."
+        )
     cut = sum(row["truncated"] for row in report["results"])
     if cut:
-        limit = report["max_frames"]
-        by = f"{limit:,} emulator frames" if limit else "the environment's own limit"
-        stall = "; a greedy agent can stall where a game waits for FIRE" if limit else ""
-        yield f"Cut: {cut} episodes were ended by {by}{stall if report['greedy'] else ''}."
+        stall = "; a greedy agent can stall where a game waits for FIRE"
+        waits = report["greedy"] and report["max_frames"]
+        yield f"Cut: {cut} episodes were ended by {_limit(report)}{stall if waits else ''}."
+
+
+def _limit(report: dict[str, Any]) -> str:
+    """Return what ended games that were cut."""
+    if report["max_frames"]:
+        return f"{report['max_frames']:,} emulator frames"
+    if report["max_episode_steps"]:
+        return f"{report['max_episode_steps']:,} agent steps (--max-episode-steps)"
+    return "the environment's own limit"

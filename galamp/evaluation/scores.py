@@ -1,12 +1,16 @@
 """Published scores of a random player and of a human, to say how good a score is.
 
 Read by evaluation. Both players were scored from 30 no-op starts, over whole games of at most
-108,000 emulator frames, without sticky actions.
+108,000 emulator frames, without sticky actions, at a frame skip of 4. Scores of games that are
+played otherwise cannot be placed between theirs.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from galamp.environments.protocols import AtariProtocol
 
 SOURCE = "Wang et al. 2016, Dueling Network Architectures, table 2"
 
@@ -82,6 +86,20 @@ REFERENCES = {
     "zaxxon": Reference(32.5, 9173.3),
 }
 """By the ROM's name, as `galamp.environments.rom_name` gives it."""
+
+PROTOCOL = {"sticky_actions": 0.0, "noop_max": 30, "frame_skip": 4, "max_frames": 108_000}
+"""How the published scores came about, in the settings of `AtariProtocol`."""
+
+
+def misfit(protocol: AtariProtocol) -> str | None:
+    """Say in what a protocol differs from that of the published scores; None where it does not."""
+    wrong = {name: (getattr(protocol, name), value) for name, value in PROTOCOL.items()}
+    told = [
+        f"{name.replace('_', ' ')} {mine:g} (theirs {theirs:g})"
+        for name, (mine, theirs) in wrong.items()
+        if mine != theirs
+    ]
+    return ", ".join(told) or None
 
 
 def reference_for(env_id: str) -> Reference | None:

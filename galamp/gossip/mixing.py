@@ -164,8 +164,9 @@ class Gossiper:
         return True
 
     def _at_bound(self) -> bool:
+        """Whether it has gone `max_staleness` rounds without mixing, and waits in this one."""
         bound = self._max_staleness
-        return self._lock_step or (bound is not None and self._row["staleness"] + 1 >= bound)
+        return self._lock_step or (bound is not None and self._row["staleness"] >= bound)
 
     def _wait_for_news(self, peers: Sequence[int]) -> None:
         """At the bound, wait until whoever can be expected to send has done so."""

@@ -17,6 +17,8 @@ from typing import Any
 
 from galamp.storage.strict_json import need, need_count, need_mapping
 
+LONGEST_LINE = 1000
+"""Characters of a name or a line of protocol: Atari's, with all settings changed, has about 300."""
 _TENSOR = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
 
@@ -54,7 +56,7 @@ class Identity:
         for name in ("env_id", "protocol", "algorithm", "network"):
             text = found[name]
             # What is shown to users must not be able to steer their terminal.
-            good = isinstance(text, str) and text.isprintable() and len(text) <= 200
+            good = isinstance(text, str) and text.isprintable() and len(text) <= LONGEST_LINE
             need(good, f"identity: {name} is not a short line of text")
         found["observation_shape"] = _shape(found["observation_shape"], "observation_shape")
         need_count(found["num_actions"], "num_actions")
@@ -73,13 +75,35 @@ class Identity:
         }
         for name, sentence in sentences.items():
             mine, others = getattr(self, name), getattr(other, name)
-            if mine != others:
+            same = _same_protocol(mine, others) if name == "protocol" else mine == others
+            if not same:
                 return sentence.format(mine, others)
         for mine, others in itertools.zip_longest(self.layout, other.layout):
             if mine != others:
                 has, wants = (f"{p[0]} {list(p[1])}" if p else "none" for p in (mine, others))
                 return f"has the parameter {has} where this run has {wants}"
         return None
+
+
+def _same_protocol(stored: str, run: str) -> bool:
+    """Return whether a checkpoint's line of protocol says what a run's does."""
+    return stored in (run, _as_before_fire(run))
+
+
+def _as_before_fire(protocol: str) -> str | None:
+    """Return how galamp once wrote an Atari protocol: FIRE was pressed, and no word said of it.
+
+    None where FIRE is not pressed at resets: that could not be played then.
+    """
+    if ", FIRE at reset" not in protocol:
+        return None
+    text = protocol.replace(", FIRE at reset", "").replace("no no-ops", "no-ops 0")
+    text = re.sub(r"fewer than (\d+) no-ops", r"no-ops \1", text)
+    return (
+        text.replace(" (changed: fire_reset)", "")
+        .replace("fire_reset, ", "", 1)
+        .replace(", fire_reset)", ")", 1)
+    )
 
 
 def is_tensor_name(value: object) -> bool:

@@ -95,7 +95,7 @@ class LearnerSteps:
         if unread[neighbour]:
             moved = self.after_mix(learner._replace(staleness=0))
             yield world.after(me, moved, unread=put(unread, neighbour, 0))
-        elif learner.staleness + 1 < self._rules.bound:
+        elif learner.staleness < self._rules.bound:
             yield world.after(me, self.without_news(learner))
         else:
             yield world.after(me, learner._replace(at="wait"))
