@@ -425,7 +425,7 @@ def together(world: World, act: Callable[[int], object]) -> None:
     """Let all learners act at the same time, in threads."""
     ranks = range(len(world.exchanges))
     with ThreadPoolExecutor(len(ranks)) as pool:
-        list(pool.map(act, ranks, timeout=20))
+        list(pool.map(act, ranks, timeout=60))
 
 
 @pytest.mark.parametrize("learners", [2, 3, 5])

