@@ -110,7 +110,8 @@ def test_without_restarts_the_first_failure_ends_the_run(tmp_path: Path) -> None
 
 def test_no_descriptor_and_no_process_is_left_by_restarts(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    with started(*ENDLESS, "--max-restarts", 1000, "--run-dir", folder) as process:
+    flags = ["--max-restarts", 1000, "--checkpoint-every-s", 3600]  # that opens files, too
+    with started(*ENDLESS, *flags, "--run-dir", folder) as process:
         wait_for(lambda: training(folder), "training")
         counts = []
         for _ in range(4):
