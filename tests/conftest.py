@@ -1,9 +1,21 @@
-"""One compute thread for every test and all that it starts: two cores, many processes."""
+"""One compute thread for every test and all that it starts: two cores, many processes.
+
+And the mark `real` for every test that starts real runs: `bin/test --fast` leaves those out.
+"""
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
+from collections.abc import Callable
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests import engine
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -13,3 +25,51 @@ for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
     if signal.getsignal(number) is signal.SIG_IGN:
         handler = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         signal.signal(number, handler)
+
+# How long an example takes is the machine's affair.
+settings.register_profile("any", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start real runs, before any are left out for their marks."""
+    starters = {getattr(engine, name) for name in engine.STARTERS}
+    for item in items:
+        if isinstance(item, pytest.Function) and starters & reached(item.function):
+            item.add_marker(pytest.mark.real)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let a test start real runs only if it is marked so."""
+    engine.allowed = item.get_closest_marker("real") is not None
+
+
+def reached(function: Callable[..., Any]) -> set[Callable[..., Any]]:
+    """The functions and classes of the tests that a test names, and those that these name."""
+    found: set[Callable[..., Any]] = set()
+    queue = [function]
+    while queue:
+        inner = inspect.unwrap(queue.pop())
+        if isinstance(inner, FunctionType):
+            new = named_in(inner.__code__, inner.__globals__) - found
+            found |= new
+            queue += new
+    return found
+
+
+def named_in(code: CodeType, known: dict[str, Any]) -> set[Callable[..., Any]]:
+    """What a function's code names, in its inner functions too, directly or as `module.name`."""
+    values = [known[name] for name in code.co_names if name in known]
+    for module in [value for value in values if isinstance(value, ModuleType)]:
+        values += [vars(module)[name] for name in code.co_names if name in vars(module)]
+    found = {each for each in values if isinstance(each, FunctionType | type) and ours(each)}
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            found |= named_in(inner, known)
+    return found
+
+
+def ours(value: Callable[..., Any]) -> bool:
+    """Whether a function or class is one of the tests' own."""
+    return value.__module__.startswith("tests.")

@@ -1,4 +1,8 @@
-"""Real runs of the command line for tests: start, watch, look for what is left behind."""
+"""Real runs of the command line for tests: start, watch, look for what is left behind.
+
+A test that starts one bears the mark `real`, which `conftest.py` gives to all that name a function
+of `STARTERS`; should it overlook one, that test fails here, so that `bin/test --fast` stays fast.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +22,24 @@ from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parent.parent
 DEADLINE_S = 60.0
+"""What a quiet machine does in a few seconds must have happened by then on a busy one."""
+
+STARTERS = ("words", "command", "started", "run", "galamp", "OnTerminal")
+"""What of this module starts real runs, or gives the words for one."""
+
+allowed = True
+"""Whether the test that is running now is marked as one that starts real runs."""
+
+
+def words(*arguments: object) -> list[str]:
+    """Return the command line `galamp` with `arguments`."""
+    assert allowed, "this test starts a real run: mark it with pytest.mark.real"
+    return [sys.executable, "-m", "galamp", *map(str, arguments)]
 
 
 def command(*arguments: object) -> list[str]:
     """Return the command line `galamp run` with `arguments`."""
-    return [sys.executable, "-m", "galamp", "run", *map(str, arguments)]
+    return words("run", *arguments)
 
 
 @contextlib.contextmanager
@@ -99,8 +116,8 @@ def titled(pid: int, title: str) -> list[int]:
     found = []
     for child in family(pid):
         with contextlib.suppress(OSError):
-            words = Path(f"/proc/{child}/cmdline").read_bytes().decode(errors="replace")
-            if words.startswith(f"galamp: {title}"):
+            line = Path(f"/proc/{child}/cmdline").read_bytes().decode(errors="replace")
+            if line.startswith(f"galamp: {title}"):
                 found.append(child)
     return found
 
@@ -117,11 +134,7 @@ def training(folder: Path) -> bool:
 def galamp(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run another command than `run` to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "galamp", *map(str, arguments)],
-        cwd=ROOT,
-        text=True,
-        capture_output=True,
-        timeout=DEADLINE_S,
+        words(*arguments), cwd=ROOT, text=True, capture_output=True, timeout=2 * DEADLINE_S
     )
 
 
@@ -133,7 +146,7 @@ class OnTerminal:
         termios.tcsetwinsize(slave, (lines, columns))
         os.set_blocking(self.master, False)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "galamp", *map(str, arguments)],
+            words(*arguments),
             cwd=ROOT,
             stdin=slave,
             stdout=slave,

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 STUB = r"""#!/bin/sh
 echo "$*" >> "$STUB_CALLS"
 if [ -n "$STUB_FAIL" ]; then
-    case "$*" in *"$STUB_FAIL"*) echo "the stub failed on purpose"; exit 3 ;; esac
+    case "$*." in *"$STUB_FAIL"*) echo "the stub failed on purpose"; exit 3 ;; esac
 fi
 case "$*" in
     *"-m venv "*) for dir; do :; done; mkdir -p "$dir/bin"; cp "$0" "$dir/bin/python" ;;
@@ -270,7 +270,7 @@ def test_an_interrupt_ends_pip_and_heals_at_the_next_start(checkout: Checkout, f
     with checkout.starting(STUB_FIFO=str(fifo)) as process:
         pip = int(fifo.read_text())
         os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert out == ""
     assert "interrupted" in err
@@ -300,8 +300,8 @@ def test_two_starts_at_once_set_up_once(checkout: Checkout, fifo: Path) -> None:
             for _ in range(2):
                 fifo.read_text()
                 fifo.write_text("go\n")
-            assert first.wait(30) == 0
-            assert second.wait(30) == 0
+            assert first.wait(60) == 0
+            assert second.wait(60) == 0
     assert len(checkout.calls()) == 4
 
 
@@ -393,16 +393,67 @@ def test_the_gate_runs_every_step_and_names_the_failing_ones(checkout: Checkout)
     assert passed.stdout.endswith("galamp: the gate passed\n")
     failed = checkout.start(command="test", STUB_FAIL="-m mypy")
     assert failed.returncode == 1
-    steps = [line.split()[1:3] for line in failed.stdout.splitlines() if line.endswith(" s")]
-    assert steps == [
+    assert steps_of(failed) == [
         ["format", "ok"],
         ["lint", "ok"],
         ["types", "FAILED"],
         ["tests", "ok"],
+        ["timing", "ok"],
         ["combine", "ok"],
         ["coverage", "ok"],
     ]
     assert failed.stdout.endswith("galamp: the gate failed: types\n")
+
+
+def steps_of(done: subprocess.CompletedProcess[str]) -> list[list[str]]:
+    """Return the gate's steps, each with how it went."""
+    return [line.split()[1:3] for line in done.stdout.splitlines() if line.endswith(" s")]
+
+
+def test_the_fast_gate_leaves_out_what_takes_long(checkout: Checkout) -> None:
+    done = checkout.start("--fast", command="test")
+    assert done.returncode == 0
+    assert done.stdout.endswith("galamp: the fast gate passed\n")
+    assert steps_of(done) == [[s, "ok"] for s in ("format", "lint", "types", "tests")]
+    last = checkout.calls_file.read_text().splitlines()[-1]
+    assert last.endswith("-m not slow and not timing and not real")
+    assert checkout.start("--fast", command="test", STUB_FAIL="ruff check").returncode == 1
+
+
+def test_what_is_timed_is_tried_once_more(checkout: Checkout) -> None:
+    once = checkout.start(command="test", STUB_FAIL="-m timing.")
+    assert once.returncode == 0
+    assert "galamp: timing: repeated\n" in once.stdout
+    assert ["timing", "ok"] in steps_of(once)
+    twice = checkout.start(command="test", STUB_FAIL="-m timing")
+    assert twice.returncode == 1
+    assert twice.stdout.endswith("galamp: the gate failed: timing\n")
+    tries = [c for c in checkout.calls_file.read_text().splitlines() if "-m timing" in c]
+    assert [" --last-failed" in c for c in tries] == [False, True, False, True]
+
+
+def test_the_gate_can_be_run_again_and_again_beside_others(checkout: Checkout) -> None:
+    done = checkout.start("--times", "3", "--hogs", "2", "tests/test_x.py", command="test")
+    assert done.returncode == 0
+    *runs, last = done.stdout.splitlines()
+    assert [line.split()[1:5] for line in runs] == [["run", str(n), "of", "3"] for n in (1, 2, 3)]
+    assert last == "galamp: 3 of 3 passed"
+    failed = checkout.start("--times", "2", "--fast", command="test", STUB_FAIL="-m mypy")
+    assert failed.returncode == 1
+    assert failed.stdout.endswith("galamp: 0 of 2 passed\n")
+    assert "the gate failed: types" in failed.stdout
+
+
+@pytest.mark.parametrize(
+    "words", [("--times", "0"), ("--hogs", "x"), ("--fast", "tests"), ("--times",)]
+)
+def test_a_mistake_is_told_before_the_gate_begins(
+    checkout: Checkout, words: tuple[str, ...]
+) -> None:
+    done = checkout.start(*words, command="test")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"galamp: {words[0]} ")
+    assert not checkout.venv.exists()
 
 
 def test_every_requirement_has_a_tested_version_in_its_range() -> None:

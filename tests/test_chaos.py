@@ -49,7 +49,7 @@ from galamp.shm import SharedArrays
 from galamp.storage import checkpoint
 from galamp.supervisor import Supervisor
 from tests.checkpoints import made
-from tests.engine import ROOT
+from tests.engine import DEADLINE_S, ROOT, words
 
 SIZE: dict[str, Any] = {"learners": 4, "workers": 2}
 
@@ -288,7 +288,7 @@ class TestProcesses:
     def test_a_child_that_nobody_asks_for_is_a_zombie(self) -> None:
         child = subprocess.Popen(["true"])
         try:
-            until_s = time.monotonic() + 10
+            until_s = time.monotonic() + DEADLINE_S
             while not [
                 c for c in machine.children({os.getpid()}) if c.pid == child.pid and c.zombie
             ]:
@@ -302,7 +302,7 @@ class TestProcesses:
         script = "import subprocess; subprocess.run(['sleep', '60'])"
         server = subprocess.Popen([sys.executable, "-c", script])
         try:
-            until_s = time.monotonic() + 10
+            until_s = time.monotonic() + DEADLINE_S
             while not (below := machine.children({server.pid})):
                 assert time.monotonic() < until_s
             assert machine.server_of(below[0].pid) == server.pid
@@ -429,7 +429,7 @@ class TestInjector:
 
 def reaches(pid: int, wanted: str) -> None:
     """Wait until the kernel says that a process is in this state."""
-    until_s = time.monotonic() + 10
+    until_s = time.monotonic() + DEADLINE_S
     while state(pid) != wanted:
         assert time.monotonic() < until_s
 
@@ -531,8 +531,9 @@ def test_the_first_breach_ends_the_run() -> None:
 
 def chaos(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run `galamp chaos` to its end."""
-    words = [sys.executable, "-m", "galamp", "chaos", *map(str, arguments)]
-    return subprocess.run(words, cwd=ROOT, text=True, capture_output=True, timeout=300)
+    return subprocess.run(
+        words("chaos", *arguments), cwd=ROOT, text=True, capture_output=True, timeout=300
+    )
 
 
 @pytest.mark.parametrize(
@@ -549,7 +550,9 @@ def test_a_mistake_is_told_before_anything_starts(flags: list[Any], complaint: s
     assert ended.stderr.startswith(f"galamp: {complaint}")
 
 
+@pytest.mark.timing
 def test_a_run_survives(tmp_path: Path) -> None:
+    """Most invariants are promises in seconds, and a checkpoint has to be on the disk in time."""
     folder = tmp_path / "run"
     flags = ["--env-id", "tests.crashing:healthy", "--learners", 2, "--num-envs", 4, "--quiet"]
     flags += ["--seconds", 7, "--faults-every-s", 0.7, "--warm-up-s", 3, "--run-dir", folder]

@@ -181,6 +181,7 @@ JSON = st.recursive(
 PLACES = [("identity",), ("learners",), ("identity", "layout"), ("learners", 0), ("progress",)]
 
 
+@pytest.mark.real
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(JSON, st.sampled_from(PLACES))
 def test_well_formed_junk_is_refused(

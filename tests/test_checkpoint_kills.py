@@ -24,6 +24,8 @@ IDENTITY = Identity(
 KEEP = 2
 LONGEST_S = 0.4
 """Some saves: 5 MB are written in 20 to 100 ms."""
+MOST_TIMES = 4
+"""Where a kill falls is the machine's affair: so many times as many are tried at most."""
 
 
 def numbered(steps: int) -> Checkpoint:
@@ -88,13 +90,15 @@ def killed(folder: Path, steps: int, after_s: float) -> tuple[int, list[int]]:
     return saver.pid, [int(line) for line in lines]
 
 
+@pytest.mark.real
 @pytest.mark.parametrize(
     "kills", [6, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
 )
 def test_two_are_whole_after_every_kill(tmp_path: Path, kills: int) -> None:
     folder, draw, steps = tmp_path / "checkpoints", random.Random(kills), 1
-    in_a_save = 0
-    for _ in range(kills):
+    in_a_save = tried = 0
+    while tried < kills or (in_a_save < kills // 3 and tried < MOST_TIMES * kills):
+        tried += 1
         pid, announced = killed(folder, steps, draw.uniform(0, LONGEST_S))
         saved = check(folder, announced[-1])
         in_a_save += any(name.startswith(f".tmp-{pid}-") for name in os.listdir(folder))

@@ -57,6 +57,7 @@ class Announced:
             assert ck.load(folder / "latest").progress["agent_steps"] >= self.latest
 
 
+@pytest.mark.real
 def test_the_power_may_fail_at_any_call(tmp_path: Path) -> None:
     root, place = tmp_path / "disk", tmp_path / "after"
     root.mkdir()

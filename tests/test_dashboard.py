@@ -66,7 +66,7 @@ with PlainLines(sys.stdout, every_s=0.0) as lines:
 print("later", flush=True)
 """
     ended = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
     )
     assert (ended.returncode, ended.stderr) == (0, "")
 

@@ -19,6 +19,7 @@ from galamp.errors import UserError
 from galamp.remote.door import MOST_MISSED, MOST_VISITORS, SPEAK_WITHIN_S, Door
 from galamp.remote.wire import CONTROL
 from galamp.snapshot import Snapshot
+from tests.engine import DEADLINE_S
 from tests.snapshots import busy
 
 
@@ -38,7 +39,7 @@ def at_most_four(learners: int) -> None:
 
 def visit(folder: Path, said: bytes = b"") -> socket.socket:
     line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    line.settimeout(5.0)
+    line.settimeout(DEADLINE_S)
     line.connect(str(folder / CONTROL))
     line.sendall(said)
     return line
@@ -168,24 +169,23 @@ def test_an_answer_to_who_has_left_does_not_throw_out_the_next(door: Door, tmp_p
         settle(door)
         door.decline("no memory")
         door.show(running(2))
-        watcher.settimeout(5.0)
+        watcher.settimeout(DEADLINE_S)
         assert b"snapshot" in watcher.recv(2**20)
 
 
 def test_who_does_not_read_is_left_out_then_dropped(door: Door, tmp_path: Path) -> None:
     deaf, attentive = visit(tmp_path, watch()), visit(tmp_path, watch())
     settle(door)
-    began_s, seen = time.monotonic(), 0
+    seen = 0
     for _ in range(MOST_MISSED + 50):
         door.show(running(16))
         attentive.settimeout(0.0)
         with contextlib.suppress(BlockingIOError):
             seen += attentive.recv(2**22).count(b"\n")
         door.poll()
-    assert time.monotonic() - began_s < 10
     assert seen > MOST_MISSED
     with deaf:
-        deaf.settimeout(5.0)
+        deaf.settimeout(DEADLINE_S)
         while deaf.recv(2**20):
             pass
     attentive.close()

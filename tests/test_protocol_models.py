@@ -104,6 +104,7 @@ MUTANTS: dict[str, tuple[Any, str]] = {
 """What breaks a protocol, and how that shows."""
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("name", SOUND)
 def test_sound_over_all_interleavings(name: str) -> None:
     check_sound(*SOUND[name])
@@ -121,6 +122,7 @@ def check_sound(rules: Any, at_least: int) -> None:
     assert found.worlds >= at_least, "the model does not get far"
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("name", MUTANTS)
 def test_every_mutant_is_caught(name: str) -> None:
     rules, kind = MUTANTS[name]

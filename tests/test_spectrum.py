@@ -207,6 +207,7 @@ def test_where_the_mean_is_not_kept_the_rate_is_an_eigenvalue() -> None:
     assert study(Rounds(rounds.topology), Sparse(rounds)).rate == pytest.approx(moduli[-2])
 
 
+@pytest.mark.real
 def test_the_rate_of_random_pairs_is_near_that_of_the_mean_square() -> None:
     # A pair halves what it has between it, so a matching halves the sum of squares: 0.707.
     found = study(rounds_of("random-pairs", 600))

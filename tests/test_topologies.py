@@ -610,7 +610,9 @@ def graph_or_mistake(name: str, size: int, weights: str) -> Topology | str:
 
 
 @settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=400,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(contents, st.integers(1, 3), st.sampled_from(["auto", "uniform", "metropolis"]))
 @example(b"1e308 1e308\n1e308 1e308", 2, "auto")

@@ -67,6 +67,7 @@ def same_or_told(path: Path) -> None:
 FILE = st.sampled_from(FILES)
 
 
+@pytest.mark.real
 @examples(60, 2500)
 def test_bytes(thorough: Any, folder: Path) -> None:
     @thorough
@@ -142,6 +143,7 @@ STATE = json.loads(
 )
 
 
+@pytest.mark.real
 @examples(100, 2500)
 def test_states_with_right_digests(thorough: Any, folder: Path) -> None:
     @thorough
@@ -185,6 +187,7 @@ ENTRY = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.real
 @examples(100, 2500)
 def test_headers_with_right_digests(thorough: Any, folder: Path) -> None:
     """Types, shapes and offsets as no writer would make them, in a file of the right size."""

@@ -112,6 +112,7 @@ def answer(words: list[str]) -> None:
     assert len(lines) == len(set(lines))
 
 
+@pytest.mark.real
 @examples(150, 3000)
 def test_any_command_line(thorough: Any, nothing_heavy: Path) -> None:
     @thorough
@@ -149,6 +150,7 @@ ODD_COMMANDS: list[list[str]] = [
 ]
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("words", ODD_COMMANDS, ids=lambda words: " ".join(words)[:20].strip())
 def test_the_real_command_leaves_nothing(tmp_path: Path, words: list[str]) -> None:
     ended = subprocess.run(
