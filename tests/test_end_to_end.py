@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from galamp.display.streams import STARTING
 from galamp.storage import checkpoint
 from galamp.storage.runlogs import current_rows
 from tests.engine import run, summary
@@ -76,6 +77,6 @@ def test_refused_before_anything_starts(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("precious")
     ended = run("--game", "Pong", "--run-dir", tmp_path)
     assert ended.returncode == 2
-    assert ended.stderr.count("\n") == 1
+    assert ended.stderr.removeprefix(STARTING).count("\n") == 1
     assert "not empty" in ended.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.txt"]

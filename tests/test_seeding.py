@@ -90,6 +90,7 @@ def first_draws(file: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in file.read_text().splitlines()[1:]]
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("source", [*SOURCES, "space"])
 def test_no_two_simulators_draw_the_same(repeated: Any, source: str) -> None:
     for draws, _ in repeated:
@@ -97,12 +98,14 @@ def test_no_two_simulators_draw_the_same(repeated: Any, source: str) -> None:
         assert len({each[source] for each in draws}) == SIMULATORS
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("source", [*SOURCES, "space", "hash"])
 def test_the_same_seed_draws_the_same_again(repeated: Any, source: str) -> None:
     (first, _), (second, _) = repeated
     assert sorted(each[source] for each in first) == sorted(each[source] for each in second)
 
 
+@pytest.mark.real
 def test_lock_step_repeats_the_same_bits_whatever_an_environment_draws_from(repeated: Any) -> None:
     (_, first), (_, second) = repeated
     for one, other in zip(first.learners, second.learners, strict=True):

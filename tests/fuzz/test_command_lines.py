@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from galamp import cli
 from galamp.cli import build_parser, config_from, main
 from galamp.config import from_dict, to_dict
+from galamp.display.streams import STARTING
 from galamp.study import topology_command
 from tests.checkpoints import ROOT
 from tests.fuzz.bending import ODD_TEXTS, examples
@@ -162,7 +163,7 @@ def test_the_real_command_leaves_nothing(tmp_path: Path, words: list[str]) -> No
         timeout=DEADLINE_S,
         check=False,
     )
-    told = ended.stderr.decode()
+    told = ended.stderr.decode().removeprefix(STARTING)
     assert ended.returncode == 2, told
     assert ended.stdout == b""
     assert all(line.startswith("galamp: ") for line in told.splitlines()), told
