@@ -137,6 +137,18 @@ def healthy() -> Failing:
     return Failing(lambda: None)
 
 
+class Unhurried(Failing):
+    """Leaves the cores to others for most of the time, so that a run can be watched cheaply."""
+
+    def step(self, action: Any) -> Any:
+        time.sleep(0.001)
+        return super().step(action)
+
+
+def unhurried() -> Failing:
+    return Unhurried(lambda: None)
+
+
 def unmakeable() -> Failing:
     """Succeeds in the preflight, which makes one, and fails in the simulators."""
     if _is_in("simulator"):

@@ -29,7 +29,7 @@ from tests.engine import (
 )
 
 ENDLESS = ["--total-steps", 10**9, "--learners", 2, "--num-envs", 4, "--quiet"]
-ENDLESS += ["--log-every-s", 0.1, "--env-id", "tests.crashing:healthy"]
+ENDLESS += ["--log-every-s", 0.1, "--env-id", "tests.crashing:unhurried"]
 HANG_S = 4.0
 """A limit on hangs that no healthy process comes near, however busy the machine is."""
 

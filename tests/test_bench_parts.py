@@ -102,6 +102,7 @@ def test_a_start_that_fails_is_told() -> None:
         first_step_s(nothing)
 
 
+@pytest.mark.real
 def test_a_small_program_is_measured_beside_a_run() -> None:
     found = beside(Workload("ALE/Pong-v5", "pong", 1, 2, "gala"), (), 0.1)
     assert found.agent_steps_per_s > 0

@@ -240,7 +240,7 @@ def test_no_learner_is_blamed_for_what_an_environment_returns(
     """One reward that is no number costs an episode and a new life of its simulator."""
     monkeypatch.setenv("TEST_FAILED_ONCE", str(tmp_path / "failed"))
     folder = tmp_path / "run"
-    flags = ["--total-steps", 20_000, "--learners", 1, "--num-envs", 4, "--quiet"]
+    flags = ["--total-steps", 8000, "--learners", 1, "--num-envs", 4, "--quiet"]
     ended = run("--env-id", "tests.crashing:poisoned", *flags, "--run-dir", folder)
     assert ended.returncode == 0, ended.stderr
     assert (tmp_path / "failed").exists()

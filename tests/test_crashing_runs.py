@@ -11,8 +11,9 @@ from galamp import crashpoints
 from galamp.storage import checkpoint
 from tests.engine import run, summary
 
+STEPS = 10_000
 SHORT = ["--env-id", "tests.crashing:healthy", "--learners", 2, "--num-envs", 4, "--quiet"]
-SHORT += ["--simulator-workers", 2, "--total-steps", 30_000]
+SHORT += ["--simulator-workers", 2, "--total-steps", STEPS]
 
 BY = {"rollouts.acted": "learner 1", "rollouts.sent": "learner 1"}
 """Who gets to points that are named after a room of both."""
@@ -46,7 +47,7 @@ def test_a_run_survives_a_death_at(
 def is_whole(folder: Path) -> None:
     """Check that a run has come to its end, with a sound checkpoint."""
     told = summary(folder)
-    assert told["agent_steps"] >= 30_000
+    assert told["agent_steps"] >= STEPS
     saved = checkpoint.load(checkpoint.find(folder).path)
     assert saved.progress["agent_steps"] == told["agent_steps"]
     for learner in saved.learners:

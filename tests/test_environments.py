@@ -463,7 +463,7 @@ def test_fewer_no_ops_than_the_limit_are_played(noop_max: int, fire_reset: bool)
     assert isinstance(environment, AtariEnvironment)
     environment.reset()
     played = set()
-    for _ in range(120):
+    for _ in range(30):
         environment.step(np.zeros(2, np.int64))
         _, _, _, _, info = environment._open().step(np.zeros(2, np.int64))
         played |= set(info["episode_frame_number"].tolist())

@@ -37,11 +37,11 @@ def test_every_event_is_kept_over_all_starts(
 ) -> None:
     monkeypatch.setenv("TEST_FAILED_ONCE", str(tmp_path / "failed"))
     folder = tmp_path / "run"
-    first = run("--env-id", "tests.crashing:once", *FLAGS, "--total-steps", 20_000, "--quiet",
+    first = run("--env-id", "tests.crashing:once", *FLAGS, "--total-steps", 4000, "--quiet",
                 "--json", "--run-dir", folder)  # fmt: skip
     assert first.returncode == 0, first.stderr
     assert first.stderr == ""
-    again = run("--resume", folder, "--total-steps", 22_000, "--gamma", 0.9)
+    again = run("--resume", folder, "--total-steps", 5000, "--gamma", 0.9)
     assert again.returncode == 0, again.stderr
     assert again.stdout == "", "--json is the former caller's"
     assert "started anew" not in again.stderr
@@ -51,7 +51,7 @@ def test_every_event_is_kept_over_all_starts(
     assert lost["start"] == 1
     assert lost["text"].startswith("simulator 0.0 ")
     second = [each["text"] for each in found if each["start"] == 2]
-    for line in ("total steps: from 20000 to 22000", "gamma: from 0.99 to 0.9"):
+    for line in ("total steps: from 4000 to 5000", "gamma: from 0.99 to 0.9"):
         assert line in second
         assert line in again.stderr
     assert set(lost) == {"time", "start", "elapsed_s", "text"}
@@ -59,7 +59,7 @@ def test_every_event_is_kept_over_all_starts(
 
 def test_updates_that_change_nothing_are_told_once(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    ended = run("--env-id", "tests.test_events:huge", *FLAGS, "--total-steps", 2000,
+    ended = run("--env-id", "tests.test_events:huge", *FLAGS, "--total-steps", 400,
                 "--run-dir", folder)  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert summary(folder)["overflowed_updates"] == sum(summary(folder)["updates_per_learner"])

@@ -34,7 +34,7 @@ from tests.engine import (
     wait_for,
 )
 
-COMMON = ["--num-envs", 4, "--log-every-s", 0.1, "--env-id", "tests.crashing:healthy"]
+COMMON = ["--num-envs", 4, "--log-every-s", 0.1, "--env-id", "tests.crashing:unhurried"]
 ENDLESS = [*COMMON, "--total-steps", 10**9]
 
 
@@ -99,7 +99,7 @@ def test_looking_on_and_scaling(tmp_path: Path) -> None:
         wait_for(lambda: training(folder), "training")
         with attached(folder) as looker, attached(folder) as stopped, connected(folder) as deaf:
             (head,) = first_lines(looker, 1)
-            assert head.split("   ")[:2] == ["galamp", "tests.crashing:healthy"]
+            assert head.split("   ")[:2] == ["galamp", "tests.crashing:unhurried"]
             first_lines(stopped, 1)
             os.kill(stopped.pid, signal.SIGSTOP)
             deaf.sendall(b'{"want": "watch"}\n')
