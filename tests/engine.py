@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 DEADLINE_S = 60.0
 """What a quiet machine does in a few seconds must have happened by then on a busy one."""
@@ -35,6 +37,11 @@ def words(*arguments: object) -> list[str]:
     """Return the command line `galamp` with `arguments`."""
     assert allowed, "this test starts a real run: mark it with pytest.mark.real"
     return [sys.executable, "-m", "galamp", *map(str, arguments)]
+
+
+def also(*values: object) -> Any:
+    """Return values for a parametrised test that the slow set tries; the gate has their like."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 def command(*arguments: object) -> list[str]:

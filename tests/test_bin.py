@@ -398,6 +398,7 @@ def test_the_gate_runs_every_step_and_names_the_failing_ones(checkout: Checkout)
         ["lint", "ok"],
         ["types", "FAILED"],
         ["tests", "ok"],
+        ["runs", "ok"],
         ["timing", "ok"],
         ["combine", "ok"],
         ["coverage", "ok"],

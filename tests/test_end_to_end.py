@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from galamp.display.streams import STARTING
 from galamp.storage import checkpoint
 from galamp.storage.runlogs import current_rows
@@ -13,6 +15,7 @@ from tests.engine import run, summary
 SMALL = ["--learners", 2, "--num-envs", 4, "--log-every-s", 0.2]
 
 
+@pytest.mark.counted
 def test_train_then_resume(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     first = run("--game", "Breakout", *SMALL, "--total-steps", 2500, "--run-dir", folder, "--json")

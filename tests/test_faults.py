@@ -18,6 +18,7 @@ from tests import scenarios
 from tests.engine import (
     DEADLINE_S,
     ROOT,
+    also,
     command,
     family,
     run,
@@ -37,13 +38,21 @@ def test_killed_supervisor_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     scenarios.supervisor_killed(tmp_path / "run")
 
 
-@pytest.mark.parametrize("when", ["server", "learner"])
+@pytest.mark.parametrize("when", [also("server"), "learner"])
 def test_supervisor_killed_while_others_start(tmp_path: Path, when: str) -> None:
     scenarios.supervisor_killed_while_starting(tmp_path / "run", when)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-@pytest.mark.parametrize("role", ["learner 1", "simulator 0.0"])
+@pytest.mark.parametrize(
+    ("role", "number"),
+    [
+        ("learner 1", signal.SIGKILL),
+        ("simulator 0.0", signal.SIGSEGV),
+        also("learner 1", signal.SIGSEGV),
+        also("simulator 0.0", signal.SIGKILL),
+    ],
+)
+@pytest.mark.counted
 def test_killed_child_comes_back_and_the_others_go_on(
     tmp_path: Path, role: str, number: int
 ) -> None:
@@ -64,7 +73,7 @@ def test_stopped_server_is_woken(tmp_path: Path) -> None:
         assert stopped(process, folder)["restarts"] == 1
 
 
-@pytest.mark.parametrize("more", [["--topology", "none"], ["--method", "independent"]])
+@pytest.mark.parametrize("more", [["--topology", "none"], also(["--method", "independent"])])
 def test_lock_step_of_those_who_exchange_nothing_binds_nobody(
     tmp_path: Path, more: list[object]
 ) -> None:
@@ -83,7 +92,7 @@ def test_killed_server_brings_everyone_back(tmp_path: Path) -> None:
     scenarios.server_killed(tmp_path / "run")
 
 
-@pytest.mark.parametrize("role", ["learner 0", "simulator 1.0"])
+@pytest.mark.parametrize("role", ["learner 0", also("simulator 1.0")])
 def test_stopped_child_is_replaced(tmp_path: Path, role: str) -> None:
     scenarios.child_stopped(tmp_path / "run", role, HANG_S)
 
@@ -126,22 +135,24 @@ def test_no_descriptor_and_no_process_is_left_by_restarts(tmp_path: Path) -> Non
         stopped(process, folder)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [also(signal.SIGINT), signal.SIGTERM])
+@pytest.mark.counted
 def test_signal_saves_and_stops(tmp_path: Path, number: int) -> None:
     scenarios.signalled(tmp_path / "run", number)
 
 
-@pytest.mark.parametrize("state", ["learner", "simulator", "restarting"])
+@pytest.mark.parametrize("state", ["learner", also("simulator"), "restarting"])
 def test_signal_in_any_state_ends_the_run(tmp_path: Path, state: str) -> None:
     scenarios.signalled_while(tmp_path / "run", state)
 
 
-@pytest.mark.parametrize("times", [2, 3])
+@pytest.mark.parametrize("times", [also(2), 3])
 def test_second_and_third_signal_end_without_saving(tmp_path: Path, times: int) -> None:
     scenarios.signalled_again(tmp_path / "run", times)
 
 
-@pytest.mark.parametrize("method", ["gala", "data-parallel"])
+@pytest.mark.parametrize("method", ["gala", also("data-parallel")])
+@pytest.mark.counted
 def test_in_lock_step_all_go_back_to_one_turn(tmp_path: Path, method: str) -> None:
     """States of different turns would make learners differ for good, or wait for each other."""
     folder = tmp_path / "run"

@@ -193,10 +193,10 @@ def test_gradients_are_compared(tmp_path: Path) -> None:
 def test_the_record_of_a_run_and_of_its_second_start_is_proof(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     flags = ["--learners", 3, "--log-every-s", 0.1]
-    trained(folder, *flags, steps=2 * A_WHILE)
+    trained(folder, *flags, steps=A_WHILE)
     first = audit(folder)
     assert first.returncode == 0, first.stdout + first.stderr
-    ended = run("--resume", folder, "--total-steps", 4 * A_WHILE)
+    ended = run("--resume", folder, "--total-steps", 2 * A_WHILE)
     assert ended.returncode == 0, ended.stderr
     assert kinds(folder).count("start") == 2
     second = audit(folder)

@@ -92,6 +92,7 @@ def refusal(folder: Path, said: bytes) -> str:
     return str(json.loads(found)["refused"])
 
 
+@pytest.mark.counted
 def test_looking_on_and_scaling(tmp_path: Path) -> None:
     folder = tmp_path / ("a-path-too-long-for-a-socket" * 6)
     assert len(str(folder)) > 107
@@ -140,6 +141,7 @@ def test_scaling_goes_on_where_the_disk_takes_no_config(tmp_path: Path) -> None:
     assert len(summary(folder)["updates_per_learner"]) == 2
 
 
+@pytest.mark.slow
 def test_restarts_are_counted_over_a_change_of_learners(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with started(*ENDLESS, "--learners", 1, "--run-dir", folder) as process:

@@ -66,23 +66,15 @@ def test_a_second_call_seeds_only_what_was_loaded_since() -> None:
     cv2.setRNGSeed(7)
 
 
-@pytest.fixture(scope="module")
-def repeated(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[list[Any], Any]]:
-    """The first draws and the last checkpoint of two lock-step runs with the same seed."""
-    results = []
-    for number in range(2):
-        folder = tmp_path_factory.mktemp(f"run{number}")
-        draws = folder / "draws"
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("TEST_DRAWS", str(draws))
-            patch.delenv("PYTHONHASHSEED", raising=False)
-            env_id = "tests.randomness:drawing"
-            ended = run("--env-id", env_id, *FLAGS, "--sync", "--total-steps", 400,
-                        "--run-dir", folder / "run")  # fmt: skip
-        assert ended.returncode == 0, ended.stderr
-        saved = checkpoint.load(checkpoint.find(folder / "run").path)
-        results.append((first_draws(draws), saved))
-    return results
+def trained(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], Any]:
+    """Return what the first environments of a lock-step run drew, and its last checkpoint."""
+    draws = folder / "draws"
+    monkeypatch.setenv("TEST_DRAWS", str(draws))
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    words = ["--env-id", "tests.randomness:drawing", *FLAGS, "--sync", "--total-steps", 400]
+    ended = run(*words, "--run-dir", folder / "run")
+    assert ended.returncode == 0, ended.stderr
+    return first_draws(draws), checkpoint.load(checkpoint.find(folder / "run").path)
 
 
 def first_draws(file: Path) -> list[dict[str, float]]:
@@ -90,27 +82,22 @@ def first_draws(file: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in file.read_text().splitlines()[1:]]
 
 
-@pytest.mark.real
-@pytest.mark.parametrize("source", [*SOURCES, "space"])
-def test_no_two_simulators_draw_the_same(repeated: Any, source: str) -> None:
-    for draws, _ in repeated:
-        assert len(draws) == SIMULATORS
-        assert len({each[source] for each in draws}) == SIMULATORS
-
-
-@pytest.mark.real
-@pytest.mark.parametrize("source", [*SOURCES, "space", "hash"])
-def test_the_same_seed_draws_the_same_again(repeated: Any, source: str) -> None:
-    (first, _), (second, _) = repeated
-    assert sorted(each[source] for each in first) == sorted(each[source] for each in second)
-
-
-@pytest.mark.real
-def test_lock_step_repeats_the_same_bits_whatever_an_environment_draws_from(repeated: Any) -> None:
-    (_, first), (_, second) = repeated
-    for one, other in zip(first.learners, second.learners, strict=True):
-        for name, value in one.parameters.items():
-            assert np.array_equal(value, other.parameters[name]), name
+def test_processes_draw_on_their_own_and_repeat_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever they draw from, no two draw the same, and the same seed brings the same bits."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "other").mkdir()
+    one, saved = trained(tmp_path / "one", monkeypatch)
+    other, saved_again = trained(tmp_path / "other", monkeypatch)
+    assert len(one) == len(other) == SIMULATORS
+    for source in [*SOURCES, "space", "hash"]:
+        drawn = sorted(each[source] for each in one)
+        assert drawn == sorted(each[source] for each in other), source
+        assert len(set(drawn)) == (1 if source == "hash" else SIMULATORS), source
+    for learner, again in zip(saved.learners, saved_again.learners, strict=True):
+        for name, value in learner.parameters.items():
+            assert np.array_equal(value, again.parameters[name]), name
 
 
 def test_a_later_life_draws_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ def test_first_signal_saves_and_stops_in_time(tmp_path: Path) -> None:
     kept(SAVED_S, lambda: scenarios.signalled(tmp_path / "run", signal.SIGINT))
 
 
-@pytest.mark.parametrize("state", ["learner", "simulator", "restarting"])
+@pytest.mark.parametrize("state", ["learner", "restarting"])
 def test_signal_in_any_state_ends_the_run_in_time(tmp_path: Path, state: str) -> None:
     kept(SAVED_S, lambda: scenarios.signalled_while(tmp_path / "run", state))
 
