@@ -19,11 +19,12 @@ MOST_DIVERGED = 3
 
 @dataclass(frozen=True)
 class Loss:
-    """How a life ended: why, after how much work in it (turns, agent steps), by its own word."""
+    """How a life ended: why, after how many agent steps, by its own word or by somebody else."""
 
     cause: str
     progress: int
     deliberate: bool = False
+    external: bool = False
 
 
 class Budget:
@@ -46,9 +47,10 @@ class Budget:
         """Take note of a loss; returns how long to wait before the next life, None for never.
 
         A child is given up when it has used up its restarts, or fails in the same way at the same
-        place twice in a row: it would do so again.
+        place twice in a row: it would do so again. Where one was ended by others says nothing.
         """
-        self.repeats = again = loss == self._last and loss.progress > 0
+        own = loss.progress > 0 and not loss.external
+        self.repeats = again = loss == self._last and own
         self._last = loss
         self._deliberate += loss.deliberate
         self._times.append(now_s)

@@ -25,8 +25,8 @@ from galamp.worker import Worker, WorkerFailure, out_of_memory_kills
 
 TICK_S = 0.05
 BOOT_LIMIT_S, BOOT_TIMES = 120.0, 10.0
-"""A learner's first life may take so long to come up at least; later lives so many times as long as
-the first took."""
+"""A first life may take so long to come up at least, whatever one environment may; later lives so
+many times as long as the first took."""
 HANG_GAPS = 20.0
 """Who shows no progress for the limit, and for so many times its usual gap, is taken to hang."""
 ABSENT_AFTER_S, ABSENT_GAPS = 2.0, 5.0
@@ -153,8 +153,7 @@ class Crew:
         """Return how long somebody may show no progress."""
         # The first turn may load libraries and choose kernels.
         if not post.has_worked:
-            least_s = BOOT_LIMIT_S if post.role == "learner" else 0.0
-            return Limit(max(least_s, self._start_timeout_s), 0.0, "--start-timeout-s")
+            return Limit(max(BOOT_LIMIT_S, self._start_timeout_s), 0.0, "--start-timeout-s")
         if post.row.phase is Phase.BOOT:
             return Limit(max(self._hang_after_s, BOOT_TIMES * post.boot_s), 0.0, "--hang-after-s")
         return Limit(self._hang_after_s, HANG_GAPS, "--hang-after-s")

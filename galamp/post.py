@@ -163,7 +163,8 @@ class Post:
 
     def delay_s(self, failure: WorkerFailure) -> float | None:
         """Return how long to wait before the next life after this failure; None for never."""
-        loss = Loss(failure.cause, self.work - self._at_birth, failure.deliberate)
+        progress = self.work - self._at_birth
+        loss = Loss(failure.cause, progress, failure.deliberate, failure.external)
         return self._budget.delay_s(loss, time.monotonic())
 
     def _spec_and_task(self) -> tuple[WorkerSpec, Any]:

@@ -94,13 +94,17 @@ def changes(former: dict[str, Any], config: RunConfig) -> list[str]:
             continue
         old, new = before[setting.name], after[setting.name]
         if old != new:
-            name = setting.name.replace("_", " ")
-            lines.append(f"{name}: from {_said(setting, old)} to {_said(setting, new)}")
+            said, now_said = _said(setting, old), _said(setting, new)
+            if said == now_said:  # they differ in digits that are not told
+                said, now_said = shown(old), shown(new)
+            lines.append(f"{setting.name.replace('_', ' ')}: from {said} to {now_said}")
     return lines
 
 
 def _said(setting: Setting, value: Any) -> str:
-    """Return a setting's value as it would be given on the command line."""
+    """Return a setting's value in a word."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if value is None:
         return setting.option.none or "the default"
     if setting.option.auto and value == AUTO:

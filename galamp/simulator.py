@@ -9,7 +9,6 @@ It imports numpy and the emulator, never torch: that would cost a second and 200
 
 from __future__ import annotations
 
-import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from galamp.config import EnvironmentConfig
 from galamp.control import ControlBlock
 from galamp.crashpoints import reach
 from galamp.environments import make_environment
-from galamp.environments.base import Environment, EpisodeCounter
+from galamp.environments.base import EpisodeCounter, closing_quietly
 from galamp.errors import StopRun
 from galamp.metrics import EpisodeRing, MetricsBoard, Phase
 from galamp.ports import SimulatorPort
@@ -76,7 +75,7 @@ def main(task: SimulatorTask) -> None:
     episodes = EpisodeRing(task.arrays, task.index)
     counter = EpisodeCounter(environment.num_envs)
     port.arrive()
-    try:
+    with closing_quietly(environment):
         while True:
             metrics.enter(Phase.WAIT)
             actions = port.actions(observations, idle)
@@ -96,16 +95,6 @@ def main(task: SimulatorTask) -> None:
             for episode in counter.update(step):
                 episodes.append(episode.ret, episode.length, episode.lane + port.lanes.start)
             metrics["agent_steps"] += environment.num_envs
-    finally:
-        _close(environment)
-
-
-def _close(environment: Environment) -> None:
-    """Close it; what it raises at that goes to the log, and ends nothing."""
-    try:
-        environment.close()
-    except Exception:
-        traceback.print_exc()
 
 
 @contextmanager

@@ -93,8 +93,7 @@ def _survey(config: RunConfig, resume: Path | None) -> tuple[Ground, Course]:
         machine = inspect_machine(config.resources.device)
         course = chart_course(config, machine, resume)
     except BaseException:
-        probe.kill()
-        probe.communicate()
+        probe.cancel()
         raise
     environment = finish_probe(probe)
     sketch = sketch_model(course.plan, environment)

@@ -84,6 +84,8 @@ class WorkerFailure:
     details: str = ""
     deliberate: bool = False
     """Whether the child itself found that it could not go on."""
+    external: bool = False
+    """Whether somebody else has ended it: nothing that it does brings SIGKILL about."""
 
     def __str__(self) -> str:
         return f"{self.title} {self.cause}"
@@ -185,8 +187,13 @@ class Worker:
         if code == UNKNOWN_TO_SERVER:
             return WorkerFailure(title, "ended with the server that it was forked from")
         if code < 0:
-            name = signal.Signals(-code).name
-            return WorkerFailure(title, f"was ended by {name}", _tail(self.spec.log))
+            number = signal.Signals(-code)
+            return WorkerFailure(
+                title,
+                f"was ended by {number.name}",
+                _tail(self.spec.log),
+                external=number is signal.SIGKILL,
+            )
         return WorkerFailure(title, f"called exit({code}) from native code", _tail(self.spec.log))
 
 
@@ -273,11 +280,21 @@ def worker_main(spec: WorkerSpec, parcel: Parcel) -> NoReturn:
     except (Exception, SystemExit) as error:
         _write_report(spec, error)
         code = EXIT_FAILURE
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End this process at once.
+
+    Not by way of Python's own end, which waits for threads of an environment that are no daemons,
+    and may hang after a GPU's error. Children that are daemons end with it as they do there.
+    """
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.terminate()
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()
-    # Not by way of Python's own end, which waits for threads of an environment that are no daemons,
-    # and may hang after a GPU's error.
     os._exit(code)
 
 

@@ -47,6 +47,14 @@ def test_another_cause_or_place_is_another_failure() -> None:
         assert budget.delay_s(loss(progress, cause), 100.0 * n) is not None
 
 
+def test_where_others_have_ended_it_says_nothing() -> None:
+    budget = Budget(100)
+    for n in range(5):
+        killed = Loss("was ended by SIGKILL", 300, external=True)
+        assert budget.delay_s(killed, 100.0 * n) is not None
+        assert not budget.repeats
+
+
 def test_who_gives_up_by_itself_is_believed_sooner() -> None:
     budget = Budget(100)
     for n in range(MOST_DIVERGED):

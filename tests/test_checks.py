@@ -109,7 +109,7 @@ def test_observations_of_a_reset_and_of_pixels_are_looked_at_too(
 
 @pytest.mark.parametrize("name", ["terminated", "truncated"])
 @pytest.mark.parametrize(
-    ("flag", "kind"), [("False", "a str"), (2, "2"), (0.0, "0.0"), ([False] * 2, "an array of 2")]
+    ("flag", "kind"), [("False", "a str"), (2, "2"), (0.5, "0.5"), ([False] * 2, "an array of 2")]
 )
 def test_a_flag_that_is_neither_true_nor_false_is_refused(
     monkeypatch: pytest.MonkeyPatch, name: str, flag: Any, kind: str

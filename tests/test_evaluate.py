@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import json
 import math
+import os
 import random
 import statistics
 import subprocess
@@ -682,11 +684,11 @@ ENDLESS: list[tuple[str, list[str], int, str]] = [
     (f"{__name__}:Endless", [], DEFAULT, "40 agent steps (--max-episode-steps)"),
     ("galamp/Endless-v0", [], DEFAULT, "40 agent steps (--max-episode-steps)"),
     # with one
-    (f"{__name__}:with_own_limit", [], 12, "the environment's own limit"),
-    ("galamp/Limited-v0", [], 12, "the environment's own limit"),
+    (f"{__name__}:with_own_limit", [], 12, "12 agent steps, the environment's own limit"),
+    ("galamp/Limited-v0", [], 12, "12 agent steps, the environment's own limit"),
     # asked for
     (f"{__name__}:Endless", ["--max-episode-steps", "7"], 7, "7 agent steps"),
-    ("galamp/Limited-v0", ["--max-episode-steps", "7"], 7, "7 agent steps"),
+    ("galamp/Limited-v0", ["--max-episode-steps", "7"], 7, "7 agent steps (--max-episode-steps)"),
 ]
 
 
@@ -711,7 +713,8 @@ def test_games_that_would_never_end_are_cut(
     (row,) = report["results"]
     assert (row["lengths"], row["truncated"]) == ([length] * 3, 3)
     limited = flags or length == DEFAULT
-    assert report["max_episode_steps"] == (length if limited else None)
+    assert report["max_episode_steps"] == length
+    assert report["own_step_limit"] == (not limited)
     assert (f", cut after {length} agent steps" in report["protocol"]) == bool(limited)
     table = " ".join(capsys.readouterr().out.split())
     assert f"Cut: 3 episodes were ended by {by}" in table
@@ -787,6 +790,32 @@ class Choosing:
 
     def act(self, observations: Any, *, greedy: bool) -> Any:
         return np.zeros(len(observations), np.int64)
+
+
+def test_an_environment_that_cannot_be_closed_costs_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at_once(monkeypatch)
+    env_id = "tests.misbehaving:RaisingInClose"
+    saved(tmp_path, dataclasses.replace(CARTPOLE, env_id=env_id, observation_shape=(2,)), 1)
+    words = ["--episodes", "1", "--max-episode-steps", "5", "--env-id", env_id]
+    assert main(["eval", str(tmp_path), *words]) == 0
+    captured = capsys.readouterr()
+    assert "1 episodes each" in captured.out
+    assert "OSError: the window is closed already" in captured.err
+
+
+def test_nobody_who_reads_the_progress_is_needed() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as lost, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stderr", lost)
+        progress = Progress(False, [0], clock=itertools.count(0.0, 60.0).__next__)
+        with progress.of("mean", 3) as tally:
+            for _ in range(3):
+                tally.stepped(2)
+                tally.game(Game(1.0, 2, False))
+    assert progress.done == [3]
 
 
 # --- progress without a terminal ---
@@ -1032,6 +1061,7 @@ def test_table_fits_a_narrow_terminal() -> None:
         "seed": 1,
         "max_frames": 108_000,
         "max_episode_steps": None,
+        "own_step_limit": False,
         "results": rows,
         "reference_misfit": None,
         "reference": {"random": 1.0, "human": 9e4, "source": "a table"},

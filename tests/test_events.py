@@ -77,10 +77,11 @@ def test_updates_that_change_nothing_are_told_once(tmp_path: Path) -> None:
         ({"gossip": {"max_staleness": None}}, ["max staleness: from 8 to inf"]),
         ({"gossip": {"target_ball": 0.5}}, ["target ball: from the default to 0.5"]),
         ({"resources": {"learners": 3}}, ["learners: from auto to 3"]),
+        ({"algorithm": {"gamma": 0.99000001}}, ["gamma: from 0.99 to 0.99000001"]),
         ({"report": {"quiet": True, "json": True}}, []),
         (
             {"seed": 2, "resources": {"pin": False}},
-            ["seed: from 1 to 2", "pin: from True to False"],
+            ["seed: from 1 to 2", "pin: from yes to no"],
         ),
     ],
 )

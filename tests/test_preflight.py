@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,13 +16,14 @@ from galamp import simulator
 from galamp.config import EnvironmentConfig, ResourceConfig, RunConfig
 from galamp.crew import BOOT_LIMIT_S, Crew
 from galamp.display.streams import STARTING
-from galamp.environments import finish_probe, make_environment, start_probe
+from galamp.environments import finish_probe, make_environment, preflight, start_probe
+from galamp.environments.base import closing_quietly
 from galamp.environments.probe import look
 from galamp.errors import UserError
 from galamp.metrics import Phase
 from galamp.post import Post
 from galamp.training import _survey
-from tests.engine import run, running, summary, wait_for
+from tests.engine import DEADLINE_S, run, running, summary, wait_for
 
 RAISED = [
     ("raising_in_make", "raised LookupError: no level of that name", "misbehaving.py", "_raise"),
@@ -51,6 +54,20 @@ def test_what_an_environment_raises_is_told_with_its_place(
     assert answer["problems"] == [f"tests.misbehaving:{name}: {text} {place}"]
     assert answer["details"].startswith("Traceback (most recent call last)")
     assert f"{path}" in answer["details"]
+
+
+def test_daemons_that_an_environment_has_started_end_with_its_process() -> None:
+    code = (
+        "import multiprocessing, time, galamp.worker\n"
+        "context = multiprocessing.get_context('fork')\n"
+        "child = context.Process(target=time.sleep, args=(600,), daemon=True)\n"
+        "child.start()\n"
+        "print(child.pid)\n"
+        "galamp.worker._leave(0)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    wait_for(lambda: not running(int(ended.stdout)), "the end of the daemon")
 
 
 def test_what_an_environment_raises_when_it_is_closed_ends_nothing() -> None:
@@ -133,9 +150,13 @@ def test_a_process_that_an_environment_leaves_behind_does_not_hold_anybody_up(he
     assert finish_probe(start_probe(config("with_helper"), timeout_s=60)).num_actions == 2
 
 
-def test_a_probe_that_is_too_late_is_ended_with_its_helpers(helper: Path) -> None:
+def test_a_probe_that_is_too_late_is_ended_with_its_helpers(
+    helper: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     probe = start_probe(config("endless_with_helper"), timeout_s=60)
     wait_for(helper.exists, "the helper")
+    wait_for(helper.read_text, "its id")
+    monkeypatch.setattr(preflight, "STACKS_S", DEADLINE_S)
     probe._until_s = 0.0
     with pytest.raises(UserError, match="did not start within 60 s") as caught:
         finish_probe(probe)
@@ -146,8 +167,7 @@ def test_nothing_is_left_of_a_probe_that_nobody_waits_for(helper: Path) -> None:
     probe = start_probe(config("endless_with_helper"))
     wait_for(helper.exists, "the helper")
     wait_for(helper.read_text, "its id")
-    probe.kill()
-    probe.communicate()
+    probe.cancel()
     assert probe.returncode == -9
 
 
@@ -216,10 +236,11 @@ def test_the_limits_of_a_hang_can_be_set_and_are_named(
     assert (limit.least_s, limit.flag) == (least_s, flag)
 
 
-def test_a_learner_has_its_time_to_load_whatever_an_environment_has() -> None:
+@pytest.mark.parametrize("role", ["learner", "simulator"])
+def test_a_process_has_its_time_to_load_whatever_one_environment_has(role: str) -> None:
     row = SimpleNamespace(phase=Phase.BOOT)
-    learner: Any = SimpleNamespace(role="learner", has_worked=False, row=row)
-    assert crew(ResourceConfig(start_timeout_s=1.0))._limit(learner).least_s == BOOT_LIMIT_S
+    post: Any = SimpleNamespace(role=role, has_worked=False, row=row)
+    assert crew(ResourceConfig(start_timeout_s=1.0))._limit(post).least_s == BOOT_LIMIT_S
 
 
 @pytest.mark.parametrize("moment", ["make", "reset"])
@@ -257,7 +278,8 @@ def test_who_hangs_is_told_with_the_limit_that_can_be_set() -> None:
 def test_what_an_environment_raises_when_it_is_closed_goes_to_the_log(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    simulator._close(make_environment(config("RaisingInClose"), [1]))
+    with closing_quietly(make_environment(config("RaisingInClose"), [1])):
+        pass
     assert "OSError: the window is closed already" in capsys.readouterr().err
 
 

@@ -20,6 +20,7 @@ from tests.randomness import SOURCES
 SIMULATORS = 4
 """Two learners with two simulators each, one environment in every simulator."""
 FLAGS = ["--learners", 2, "--num-envs", 2, "--simulator-workers", 2, "--quiet", "--seed", 1]
+FLAGS += ["--hang-after-s", 60]
 
 
 def test_seeds_stay_what_they_are() -> None:

@@ -29,14 +29,14 @@ from galamp.bench.runs import ROOT, START_DEADLINE_S, Workload, galamp_system, r
 from galamp.errors import RunFailed
 
 SMALL_PROGRAM = """
-import json, time
+import json, sys, time
 late_ms = []
 for _ in range(50):
     then = time.monotonic()
     time.sleep(0.01)
     late_ms.append((time.monotonic() - then) * 1e3 - 10)
 began, cpu = time.monotonic(), time.process_time()
-while time.process_time() - cpu < 0.25:
+while time.process_time() - cpu < float(sys.argv[1]):
     pass
 print(json.dumps({"late_ms": late_ms, "computed_s": time.monotonic() - began}))
 """
@@ -68,6 +68,7 @@ def beside(workload: Workload | None, flags: Sequence[str], seconds: float) -> N
     """
     with ExitStack() as stack:
         rows: Path | None = None
+        program: Program | None = None
         if workload is not None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="galamp-bench-")))
             rows = folder / "run" / "metrics.jsonl"
@@ -82,12 +83,14 @@ def beside(workload: Workload | None, flags: Sequence[str], seconds: float) -> N
             late, computed_s = _small_program()
             late_ms += late
             stretch.append(computed_s / COMPUTED_S)
+            if program is not None and program.ends_within(0.0):
+                raise RunFailed(f"ended while it was measured: {program.last_words()}")
         return Neighbour(tuple(late_ms), tuple(stretch), _rate(rows) if rows else 0.0)
 
 
 def _small_program() -> tuple[list[float], float]:
     """Run it once; returns how late its sleeps were, in ms, and how long it computed, in s."""
-    command = [sys.executable, "-I", "-S", "-c", SMALL_PROGRAM]
+    command = [sys.executable, "-I", "-S", "-c", SMALL_PROGRAM, str(COMPUTED_S)]
     try:
         ended = subprocess.run(
             command, capture_output=True, timeout=DEADLINE_S, check=True, start_new_session=True

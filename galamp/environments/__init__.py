@@ -11,7 +11,6 @@ lanes). Emulators are imported only when a lane is built, torch never.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
 import importlib.util
@@ -28,6 +27,7 @@ from galamp.environments.base import (
     Episode,
     EpisodeCounter,
     Transition,
+    closing_quietly,
 )
 from galamp.environments.preflight import Probe, finish_probe, start_probe
 from galamp.errors import UserError, did_you_mean
@@ -62,7 +62,7 @@ an `Environment`.
 SEED_LIMIT = 2**31
 """Seeds of lanes lie below this: emulators keep them in 32 bits with a sign."""
 
-TOO_FAR = 0.8
+NEAR_ENOUGH = 0.8
 """A guess at what an unknown name meant is at least so like it, or none is made."""
 
 _ALE = "ale_py"
@@ -161,8 +161,8 @@ def _unknown(text: str, game: str, registered: Iterable[str]) -> UserError:
     """Return what to tell of a plain name that is unknown; only what is really like it is named."""
     if _is_for_two(game):
         return _for_two(text)
-    near = did_you_mean(game, list_games(), cutoff=TOO_FAR)
-    near = near or did_you_mean(text, registered, cutoff=TOO_FAR)
+    near = did_you_mean(game, list_games(), cutoff=NEAR_ENOUGH)
+    near = near or did_you_mean(text, registered, cutoff=NEAR_ENOUGH)
     return UserError(
         f"unknown environment {text!r:.80}{near}: expected an Atari game, an id of Gymnasium's "
         "own, package:EnvId-v0 for an id that another package registers, or package.module:factory"
@@ -222,10 +222,7 @@ def describe(config: EnvironmentConfig) -> EnvironmentSpec:
         InvalidDataError: the environment has returned what cannot be used.
     """
     environment = make_environment(config, [0])
-    try:
+    with closing_quietly(environment):
         environment.reset()
         environment.step(np.zeros(1, np.int64))
         return environment.spec
-    finally:
-        with contextlib.suppress(Exception):  # it ends no simulator either
-            environment.close()

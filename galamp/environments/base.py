@@ -21,9 +21,11 @@ the same. Gymnasium's environments may set both flags on such a step: terminated
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -120,6 +122,18 @@ class Environment(ABC):
     @abstractmethod
     def close(self) -> None:
         """Free the lanes; closing twice is allowed, stepping a closed environment is not."""
+
+
+@contextlib.contextmanager
+def closing_quietly(environment: Environment) -> Iterator[None]:
+    """Close `environment` at the end; what it raises then is printed, and ends nothing."""
+    try:
+        yield
+    finally:
+        try:
+            environment.close()
+        except Exception:
+            traceback.print_exc()
 
 
 def check_actions(actions: NDArray[np.int64], num_envs: int, num_actions: int) -> None:

@@ -73,8 +73,10 @@ class CheckedLane(gymnasium.Wrapper[Any, Any, Any, Any]):
             error.add_note(f"lane {self._lane} has seed {self._seed}")
             raise
         pair = isinstance(returned, tuple | list) and len(returned) == 2
-        if not pair or not (returned[1] is None or isinstance(returned[1], Mapping)):
+        if not pair:
             self._refuse_reset(returned)
+        if not (returned[1] is None or isinstance(returned[1], Mapping)):
+            self._refuse_info(returned)
         self._progress()
         return self._observation(returned[0], "reset()"), {}
 
@@ -141,7 +143,7 @@ class CheckedLane(gymnasium.Wrapper[Any, Any, Any, Any]):
     def _flag(self, name: str, flag: Any) -> bool:
         """Return what says that an episode is over as a bool; 0 and 1 are such."""
         array = None if flag is None else _array(flag)
-        whole = array is not None and array.size == 1 and array.dtype.kind in "biu"
+        whole = array is not None and array.size == 1 and array.dtype.kind in "biuf"
         if array is None or not whole or array.item() not in (0, 1):
             kind = _kind(flag, array)
             self._refuse(f"{name} of lane {self._lane} is {kind}: expected True or False", flag)
@@ -158,9 +160,10 @@ class CheckedLane(gymnasium.Wrapper[Any, Any, Any, Any]):
         if "seed" not in known:
             self._refuse_old("reset() takes no seed", error)
         if "options" not in known:
-            self._refuse(
-                "reset() takes no options: expected reset(self, *, seed=None, options=None)", error
-            )
+            raise InvalidDataError(
+                f"{self._env_id}: reset() takes no options: expected "
+                "reset(self, *, seed=None, options=None)"
+            ) from error
 
     def _refuse_reset(self, returned: Any) -> NoReturn:
         array = None if returned is None else _array(returned)
@@ -170,6 +173,13 @@ class CheckedLane(gymnasium.Wrapper[Any, Any, Any, Any]):
             f"reset() returned {_form(returned)}: expected two values, observation and info",
             returned,
         )
+
+    def _refuse_info(self, returned: Any) -> NoReturn:
+        array = _array(returned)
+        if array is not None and array.shape == self._shape:  # an observation of two numbers
+            self._refuse_old("reset() returned the observation alone", None)
+        kind = type(returned[1]).__name__
+        self._refuse(f"reset() returned a {kind} as info: expected a dict", returned)
 
     def _refuse_step(self, returned: Any) -> NoReturn:
         if isinstance(returned, tuple | list) and len(returned) == 4:

@@ -22,7 +22,13 @@ from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
 from galamp.config import MOST_CHANNELS, EnvironmentConfig
-from galamp.environments.base import Environment, EnvironmentSpec, Transition, check_actions
+from galamp.environments.base import (
+    Environment,
+    EnvironmentSpec,
+    Transition,
+    check_actions,
+    closing_quietly,
+)
 from galamp.environments.checks import (
     PORTED,
     CheckedLane,
@@ -32,6 +38,9 @@ from galamp.environments.checks import (
 )
 from galamp.environments.protocols import SETTINGS
 from galamp.errors import UserError, did_you_mean
+
+NEAR_ENOUGH = 0.7
+"""A guess at what an unknown name meant is at least so like it, of the few that a module has."""
 
 Maker = Callable[[], Any]
 """Builds one lane; what comes out of a user's is yet to be looked at."""
@@ -79,8 +88,8 @@ class GymnasiumEnvironment(Environment):
         try:
             self.spec = _spec(env_id, config, self._vector)
         except UserError:
-            self.close()
-            raise
+            with closing_quietly(self):
+                raise
         shape = self._vector.single_observation_space.shape
         self._channels_last = shape is not None and _channels_last(shape)
         self._ended = np.zeros(self.num_envs, np.bool_)
@@ -166,12 +175,12 @@ def _builder(env_id: str) -> Maker:
         return _maker_by_id(env_id, name)
     if all(map(str.isidentifier, name.split("."))):
         callables = [k for k, v in vars(module).items() if callable(v) and k[0] != "_"]
-        near = did_you_mean(name, callables, cutoff=0.7)
+        near = did_you_mean(name, callables, cutoff=NEAR_ENOUGH)
         raise UserError(
             f"{env_id}: {module_name} has no function {name!r}{near}, nor has importing it "
             "registered an environment of that name"
         )
-    near = did_you_mean(name, gymnasium.registry, cutoff=0.7)
+    near = did_you_mean(name, gymnasium.registry, cutoff=NEAR_ENOUGH)
     raise UserError(f"{env_id}: importing {module_name} has registered no environment {name}{near}")
 
 

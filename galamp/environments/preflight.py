@@ -4,7 +4,7 @@
     Probe.spec    <--answer as JSON--  in memory that both have open, and what it wrote to stderr
 
 Nobody reads from a pipe here: a process that the environment has started and left behind may hold
-one open for ever. The probe's end is waited for, and then whatever is left of its session is ended.
+one open for ever. The probe's end is waited for, and then whatever is left of its process group.
 """
 
 from __future__ import annotations
@@ -76,9 +76,14 @@ class Probe(subprocess.Popen[bytes]):
                 self._ended(time.monotonic() + STACKS_S)
         finally:
             self._stop()
-        answer, errors = _read(self._answer), _read(self._errors)[-TAIL_BYTES:]
+        answer, errors = _read(self._answer), _read(self._errors, TAIL_BYTES)
         self._close()
         return self._spec(answer, errors.strip(), in_time)
+
+    def cancel(self) -> None:
+        """End it, whatever it has to say."""
+        self._stop()
+        self._close()
 
     def kill(self) -> None:
         """End it and every process of its session's first group."""
@@ -138,8 +143,11 @@ def finish_probe(probe: Probe) -> EnvironmentSpec:
     return probe.spec()
 
 
-def _read(file: int) -> str:
-    return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
+def _read(file: int, most_bytes: int = sys.maxsize) -> str:
+    """Return what was written to a file, from its end where that is more than `most_bytes`."""
+    size = os.fstat(file).st_size
+    first = max(0, size - most_bytes)
+    return os.pread(file, size - first, first).decode(errors="replace")
 
 
 def _close(*files: int) -> None:

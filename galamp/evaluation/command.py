@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from galamp.config import ResourceConfig
 from galamp.errors import EXIT_OK, EXIT_SIGINT
 from galamp.flags import add_flags, settings_from
 from galamp.options import option
@@ -83,7 +84,7 @@ class EvaluationConfig:
     )
     seed: int = option(1, "seed of everything random", low=0, high=2**31 - 1)
     start_timeout_s: float = option(
-        120.0,
+        ResourceConfig.start_timeout_s,
         "the environment may take so long to be made, to be reset and to take its first step",
         unit="s",
         low=1.0,

@@ -33,6 +33,7 @@ from galamp.environments import (
     make_environment,
     start_probe,
 )
+from galamp.environments.base import closing_quietly
 from galamp.environments.failures import failures_told
 from galamp.environments.protocols import AtariProtocol, resolve
 from galamp.errors import GalampError, UserError
@@ -84,7 +85,8 @@ def evaluate(
         "agent_steps": trained.agent_steps,
         "num_envs": environment.num_envs,
         "max_frames": atari.max_frames if atari else None,
-        "max_episode_steps": environment.max_episode_steps,
+        "max_episode_steps": spec.max_episode_steps,
+        "own_step_limit": spec.max_episode_steps != environment.max_episode_steps,
         "greedy": config.greedy,
         "seed": config.seed,
         "device": str(agents[0].device),
@@ -104,8 +106,7 @@ def _prepare(
     try:
         agents = _agents(trained, wanted, config.device)
     except BaseException:
-        probe.kill()
-        probe.communicate()
+        probe.cancel()
         raise
     spec = finish_probe(probe)
     trained.check_fits(spec)
@@ -222,7 +223,7 @@ def _play_all(
     seed_generators(how.seed)
     with failures_told(environment.env_id):
         lanes = make_environment(environment, seeds, threads=threads)
-    with contextlib.closing(lanes):
+    with closing_quietly(lanes):
         for agent in agents:
             agent.seed(seed_for(how.seed, 0))
             seed_generators(how.seed)

@@ -16,6 +16,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from galamp.display.streams import announce
 from galamp.display.text import UNKNOWN, clean
 from galamp.evaluation.playing import Game
 
@@ -143,8 +144,7 @@ class Progress:
 
 
 def _line(tally: Tally) -> None:
-    sys.stderr.write(f"{tally.line}\n")
-    sys.stderr.flush()
+    announce(f"{tally.line}\n", sys.stderr)  # who has stopped reading must not end the games
 
 
 def label(learner: int | str) -> str:
@@ -215,6 +215,7 @@ def _limit(report: dict[str, Any]) -> str:
     """Return what ended games that were cut."""
     if report["max_frames"]:
         return f"{report['max_frames']:,} emulator frames"
-    if report["max_episode_steps"]:
-        return f"{report['max_episode_steps']:,} agent steps (--max-episode-steps)"
-    return "the environment's own limit"
+    steps = f"{report['max_episode_steps']:,} agent steps"
+    if report["own_step_limit"]:
+        return f"{steps}, the environment's own limit"
+    return f"{steps} (--max-episode-steps)"

@@ -87,7 +87,7 @@ REFERENCES = {
 }
 """By the ROM's name, as `galamp.environments.rom_name` gives it."""
 
-PROTOCOL = {"sticky_actions": 0.0, "noop_max": 30, "frame_skip": 4, "max_frames": 108_000}
+PROTOCOL = {"sticky_actions": 0, "noop_max": 30, "frame_skip": 4, "max_frames": 108_000}
 """How the published scores came about, in the settings of `AtariProtocol`."""
 
 
@@ -95,7 +95,7 @@ def misfit(protocol: AtariProtocol) -> str | None:
     """Say in what a protocol differs from that of the published scores; None where it does not."""
     wrong = {name: (getattr(protocol, name), value) for name, value in PROTOCOL.items()}
     told = [
-        f"{name.replace('_', ' ')} {mine:g} (theirs {theirs:g})"
+        f"{name.replace('_', ' ')} {mine} (theirs {theirs})"
         for name, (mine, theirs) in wrong.items()
         if mine != theirs
     ]
