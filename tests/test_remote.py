@@ -126,6 +126,7 @@ def test_looking_on_and_scaling(tmp_path: Path) -> None:
     _check_what_it_left(folder)
 
 
+@pytest.mark.slow
 def test_scaling_goes_on_where_the_disk_takes_no_config(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with started(*ENDLESS, "--learners", 1, "--run-dir", folder) as process:
