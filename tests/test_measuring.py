@@ -62,7 +62,8 @@ def test_a_slow_machine_is_no_fault_and_a_slow_program_is(
     holds: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pace, "slowness", lambda samples=0, each=iter(times): next(each))
+    left = iter(times)
+    monkeypatch.setattr(pace, "slowness", lambda samples=0: next(left))
     if holds:
         pace.kept(promise_s, lambda: took_s)
     else:
