@@ -30,6 +30,8 @@ from galamp.errors import RunFailed, UserError
 from tests.engine import ROOT, wait_for
 from tests.test_bin import Checkout
 
+pytestmark = [pytest.mark.real, pytest.mark.counted]  # for they start processes
+
 # Trains nothing: its clock runs from 0 to 60 at once, at 100 agent steps per second from 5 on.
 # It has a child, writes down both process ids, and does on SIGTERM what it is told to.
 STAND_IN = r"""

@@ -23,6 +23,8 @@ from galamp.bench.runs import Measurement, Workload
 from galamp.bench.starts import first_step_s
 from galamp.errors import RunFailed
 
+pytestmark = [pytest.mark.real, pytest.mark.counted]  # for they start processes
+
 CARTPOLE = Workload("CartPole-v1", "", learners=1, num_envs=4, network="mlp")
 
 

@@ -25,6 +25,8 @@ from galamp.post import Post
 from galamp.training import _survey
 from tests.engine import DEADLINE_S, run, running, summary, wait_for
 
+pytestmark = [pytest.mark.real, pytest.mark.counted]  # for they start processes
+
 RAISED = [
     ("raising_in_make", "raised LookupError: no level of that name", "misbehaving.py", "_raise"),
     ("raising_in_reset", "raised LookupError: no level of that name", "misbehaving.py", "_raise"),
