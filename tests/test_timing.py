@@ -101,7 +101,7 @@ def test_bad_names_of_games_are_told_soon() -> None:
 
 
 def test_something_is_said_at_once(tmp_path: Path) -> None:
-    """Whatever loads meanwhile; from the script that everybody starts, set up long ago."""
+    """Before torch is loaded; what bin/galamp takes to find its environment comes on top."""
 
     def first_word_s() -> float:
         began_s = time.monotonic()
