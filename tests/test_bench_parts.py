@@ -91,6 +91,7 @@ def test_gossip_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_start_times_a_real_start(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["start", "--learners", "1", "--num-envs", "2", "--network", "gala", "--repeats", "1"]
     assert cli.main(words) == 0

@@ -23,7 +23,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-pytestmark = [pytest.mark.real, pytest.mark.counted]  # for they start processes
+pytestmark = pytest.mark.real  # for they start processes
 
 ROOT = Path(__file__).resolve().parent.parent
 

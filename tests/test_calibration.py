@@ -332,10 +332,10 @@ def held():
 config = from_dict({"environment": {"env_id": "CartPole-v1", "num_envs": 2}})
 with Signals(detach=True) as signals:
     found = []
-    for learners in (1, 2, 1):
+    for learners in (2, 2):
         assert rate_of(config, learners, Stopwatch(0.1, 0.2), signals) > 0
         found.append(held())
-print(found[0] == found[1] == found[2], found)
+print(found[0] == found[1], found)
 """
 
 

@@ -63,7 +63,7 @@ CASES = {
 }
 SLOW = {
     "max-staleness-0", "bidirectional-ring", "star", "probability", "optimizer", "data-parallel-2",
-    "every-3", "workers", "one-peer-exponential",
+    "every-3", "workers", "one-peer-exponential", "atari",
 }  # fmt: skip
 """What these add to the others is tested in one process, too: the gate leaves them out."""
 SEED = 11
