@@ -165,6 +165,7 @@ class Arena:
             row=row,
             target=f"galamp.{role}:main",
             cores=learner.cores if self.plan.config.resources.pin else (),
+            nice=self.plan.config.resources.nice,
             incarnation=incarnation,
             log=str(self._logs / f"{role}-{learner.rank}{suffix}.log"),
         )

@@ -230,6 +230,13 @@ class ResourceConfig:
         auto=True,
     )
     pin: bool = option(True, "bind each learner and its simulators to their own CPU cores")
+    nice: int = option(
+        5,
+        "niceness of learners and simulators: from 0, a full share of cores that other programs "
+        "use too, to 19, the least",
+        low=0,
+        high=19,
+    )
     start_timeout_s: float = option(
         120.0,
         "an environment may take so long to start: to be made, reset and stepped once",

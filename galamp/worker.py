@@ -64,6 +64,7 @@ class WorkerSpec:
     cores: tuple[int, ...]
     log: str
     incarnation: int = 0
+    nice: int = 0
 
     @property
     def title(self) -> str:
@@ -321,6 +322,7 @@ def _settle(spec: WorkerSpec) -> None:
         crashpoints.as_role(spec.title)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OUT_OF_MEMORY_SCORES[spec.role]))
+    os.nice(spec.nice)
     if spec.cores:
         os.sched_setaffinity(0, spec.cores)
 

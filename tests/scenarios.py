@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from galamp.config import RunConfig
 from galamp.storage import checkpoint
 from galamp.storage.runlogs import read_metrics
 from tests.engine import (
@@ -131,6 +132,11 @@ def child_killed(folder: Path, role: str, number: int) -> float:
         passed_s = time.monotonic() - began_s
         works_on(folder, "learner0/updates", "learner1/updates", "learner0/agent_steps")
         assert not running(victim)
+        own = os.getpriority(os.PRIO_PROCESS, process.pid)
+        gentle = {
+            os.getpriority(os.PRIO_PROCESS, pid) for pid in titled(process.pid, role.split()[0])
+        }
+        assert gentle == {min(19, own + RunConfig().resources.nice)}
         told = stopped(process, folder)
     assert told["restarts"] == 1
     assert told["failure"] is None

@@ -118,7 +118,7 @@ def test_neighbour_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--learners", "1", "--num-envs", "2", "--network", "gala"]
     assert cli.main(["neighbour", *words, "--seconds", "0.1", "--repeats", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    for name in ("nothing", "a run", "a run with --no-pin"):
+    for name in ("nothing", "a run", "a run with --nice 0", "a run with --no-pin"):
         found = next(line for line in lines if re.match(rf"  {name}  ", line)).split()
         assert len(found) == len(name.split()) + 5 + (name != "nothing")
 

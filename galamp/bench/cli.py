@@ -175,7 +175,9 @@ def neighbour_command(options: argparse.Namespace) -> None:
     """`bin/bench neighbour`."""
     origin = tables.Origin.here(shlex.join(["bin/bench", *options.words]))
     workload = workload_from(options, options.learners, options.num_envs)
-    others = {"nothing": None, "a run": (), "a run with --no-pin": ("--no-pin",)}
+    others: dict[str, tuple[str, ...] | None] = {"nothing": None, "a run": ()}
+    for words in ("--nice 0", "--no-pin"):
+        others[f"a run with {words}"] = tuple(words.split())
     found: dict[str, list[Neighbour]] = {name: [] for name in others}
     for number in range(1, options.repeats + 1):
         for name, flags in others.items():
