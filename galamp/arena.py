@@ -158,13 +158,14 @@ class Arena:
         self, role: str, learner: LearnerPlan, worker: int, row: int, incarnation: int
     ) -> WorkerSpec:
         suffix = f".{worker}" if role == "simulator" else ""
+        cores = learner.place.simulators if role == "simulator" else learner.place.learner
         return WorkerSpec(
             role=role,
             rank=learner.rank,
             worker=worker,
             row=row,
             target=f"galamp.{role}:main",
-            cores=learner.cores if self.plan.config.resources.pin else (),
+            cores=cores if self.plan.config.resources.pin else (),
             nice=self.plan.config.resources.nice,
             incarnation=incarnation,
             log=str(self._logs / f"{role}-{learner.rank}{suffix}.log"),

@@ -25,15 +25,9 @@ from galamp.config import ReportConfig, RunConfig
 from galamp.environments import canonical_env_id
 from galamp.errors import GalampError, RunFailed, StoppedBySignal, UserError
 from galamp.gossip.topologies import FILE
+from galamp.machine import Machine, inspect_machine, processor_name
 from galamp.options import AUTO
-from galamp.plan import (
-    LEARNERS_PER_CORE,
-    LEARNERS_PER_GPU,
-    Machine,
-    inspect_machine,
-    make_plan,
-    processor_name,
-)
+from galamp.plan import LEARNERS_PER_CORE, make_plan
 from galamp.session import complain
 from galamp.signals import Signals
 from galamp.storage.rates import RateCache
@@ -122,8 +116,8 @@ def candidates(config: RunConfig, machine: Machine) -> list[int]:
     cores = len(machine.cores)
     if machine.gpus and config.resources.device != "cpu":
         listed = config.resources.device.count("cuda:")
-        gpus = listed or machine.gpus
-        numbers = {gpus * each for each in (1, 2, LEARNERS_PER_GPU)}
+        gpus = listed or len(machine.gpus)
+        numbers = {gpus * each for each in (1, 2, 4)}
         most = max(gpus, cores // 2)
     else:
         numbers = {1, cores // 2, cores, 2 * cores}
@@ -144,7 +138,7 @@ def workload(config: RunConfig, machine: Machine) -> dict[str, Any]:
         del resources[name]
     environment = config.environment
     return {
-        "machine": [platform.node(), processor_name(), len(machine.cores), machine.gpus],
+        "machine": [platform.node(), processor_name(), len(machine.cores), len(machine.gpus)],
         "versions": [galamp.__version__, torch.__version__],
         "environment": asdict(environment) | {"env_id": canonical_env_id(environment.env_id)},
         "algorithm": [config.algorithm.num_steps, config.algorithm.precision],

@@ -211,7 +211,8 @@ def _stored_values(folder: Path, learners: int | None) -> dict[tuple[str, str], 
     stored.pop("resolved", None)
     config = from_dict(stored)
     if learners not in (None, config.resources.learners):
-        from galamp.plan import inspect_machine, with_learners
+        from galamp.machine import inspect_machine
+        from galamp.plan import with_learners
 
         config = with_learners(config, learners, inspect_machine(config.resources.device))
     return {

@@ -206,7 +206,7 @@ class ResourceConfig:
     learners: int = option(
         AUTO,
         "actor-learners; auto tries which number is quickest here, once (default: one per core, on "
-        "GPUs up to four each)",
+        "GPUs one each)",
         low=1,
         high=1024,
         auto=True,

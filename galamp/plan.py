@@ -2,26 +2,25 @@
 
     RunConfig + Machine --make_plan--> Plan: resolved RunConfig, a LearnerPlan per learner
 
-Pure but for `inspect_machine`, `lacks_bf16` and `processor_name`, which look, and the soft limit
-on open files, which `make_plan` raises to what the plan needs. Runs in the supervisor before any
-process starts, so this is where a setting that does not fit the machine is refused.
+Pure but for the soft limit on open files, which `make_plan` raises to what the plan needs. Runs in
+the supervisor before any process starts, so this is where a setting that does not fit the machine
+is refused.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import platform
 import re
 import resource
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from galamp.config import GossipConfig, ResourceConfig, RunConfig
 from galamp.errors import UserError
 from galamp.forking import MOST_DESCRIPTORS
+from galamp.machine import Machine
 from galamp.options import AUTO
+from galamp.placement import Place, place
 
 BASE_LEARNING_RATE = 7e-4
 """Step size of a single learner; n learners take it times sqrt(n) (published GALA code)."""
@@ -32,19 +31,10 @@ ONLY_FOR_GOSSIP = (
     "gossip_optimizer",
 )  # fmt: skip
 
+CPU = "cpu"
 LEARNERS_PER_CORE = 8
-LEARNERS_PER_GPU = 4
 DESCRIPTORS_PER_CHILD = 4
 DESCRIPTORS_OF_SUPERVISOR = 64
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What this process may use."""
-
-    cores: tuple[int, ...]
-    gpus: int
-    descriptors: int
 
 
 @dataclass(frozen=True)
@@ -53,7 +43,7 @@ class LearnerPlan:
 
     rank: int
     device: str
-    cores: tuple[int, ...]
+    place: Place
 
 
 @dataclass(frozen=True)
@@ -72,37 +62,6 @@ class Plan:
     def agent_steps_per_update(self) -> int:
         """Agent steps of one rollout of one learner."""
         return self.config.algorithm.num_steps * self.config.environment.num_envs
-
-
-def inspect_machine(device: str) -> Machine:
-    """Look at cores, GPUs (unless `device` is `cpu`), and the limit on open files."""
-    gpus = 0
-    if device != "cpu":
-        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-        import torch.cuda  # only counted: the supervisor never makes a CUDA context
-
-        gpus = torch.cuda.device_count()
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    descriptors = 2**20 if hard == resource.RLIM_INFINITY else hard
-    return Machine(tuple(sorted(os.sched_getaffinity(0))), gpus, descriptors)
-
-
-def lacks_bf16() -> bool:
-    """Whether this machine's processor computes bf16 slower than float32: it has no such units."""
-    flags = _of_processor("flags", "Features").split()
-    return not any(name in flags for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
-def processor_name() -> str:
-    """Return the name of this machine's processor, as far as the kernel tells it."""
-    return _of_processor("model name") or platform.machine()
-
-
-def _of_processor(*names: str) -> str:
-    """Return what the kernel says of the first processor under one of `names`; "" if nothing."""
-    text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    fields = (line.partition(":") for line in text.splitlines())
-    return next((value.strip() for name, _, value in fields if name.strip() in names), "")
 
 
 def make_plan(config: RunConfig, machine: Machine) -> Plan:
@@ -142,7 +101,7 @@ def with_learners(config: RunConfig, learners: int, machine: Machine) -> RunConf
         for name in ("simulator_workers", "batches", "threads")
         if getattr(resources, name) != getattr(usual, name)
     }
-    if resources.device != "cpu":
+    if resources.device != CPU:
         used = [each.device for each in _layout(_devices("auto", machine), machine, count)]
         if devices == list(dict.fromkeys(used)):
             fixed["device"] = "auto"
@@ -154,10 +113,11 @@ def with_learners(config: RunConfig, learners: int, machine: Machine) -> RunConf
 
 
 def _layout(devices: list[str], machine: Machine, count: int) -> tuple[LearnerPlan, ...]:
-    return tuple(
-        LearnerPlan(rank, devices[rank % len(devices)], _share(machine.cores, rank, count))
-        for rank in range(count)
-    )
+    mine = [devices[rank % len(devices)] for rank in range(count)]
+    nodes = {gpu.device: gpu.node for gpu in machine.gpus}
+    # On a GPU it launches kernels, which must not wait for a simulator's turn on the same core.
+    places = place(machine.cpus, [nodes.get(device) for device in mine], alone=mine[0] != CPU)
+    return tuple(map(LearnerPlan, range(count), mine, places))
 
 
 def _learning_rate(count: int) -> float:
@@ -166,11 +126,11 @@ def _learning_rate(count: int) -> float:
 
 def _devices(wanted: str, machine: Machine) -> list[str]:
     if wanted == "auto":
-        wanted = "cuda" if machine.gpus else "cpu"
-    if wanted == "cpu":
-        return ["cpu"]
+        wanted = "cuda" if machine.gpus else CPU
+    if wanted == CPU:
+        return [CPU]
     if wanted == "cuda":
-        wanted = ",".join(f"cuda:{index}" for index in range(max(1, machine.gpus)))
+        wanted = ",".join(gpu.device for gpu in machine.gpus) or "cuda:0"
     devices = wanted.split(",")
     for device in devices:
         # No leading zeros: torch takes none.
@@ -178,9 +138,9 @@ def _devices(wanted: str, machine: Machine) -> list[str]:
             raise UserError(
                 f"--device {wanted}: expected auto, cpu, cuda, or a list such as cuda:0,cuda:1"
             )
-        if int(device.removeprefix("cuda:")) >= machine.gpus:
+        if device not in (gpu.device for gpu in machine.gpus):
             raise UserError(
-                f"--device {device}: this machine shows {machine.gpus} GPUs to torch; "
+                f"--device {device}: this machine shows {len(machine.gpus)} GPUs to torch; "
                 "use --device cpu, or a torch build and driver that see the GPU"
             )
     return devices
@@ -230,21 +190,15 @@ def _refuse_gossip(gossip: GossipConfig) -> None:
 
 
 def _learners(devices: list[str], machine: Machine) -> int:
-    """One learner per core on CPUs; on GPUs several each, with at least two cores apiece."""
-    if devices == ["cpu"]:
+    """One learner per core on CPUs; on GPUs one each, with at least two cores apiece."""
+    if devices == [CPU]:
         return min(LEARNERS_PER_CORE, len(machine.cores))
-    return max(1, min(LEARNERS_PER_GPU * len(devices), len(machine.cores) // 2))
-
-
-def _share(cores: tuple[int, ...], rank: int, count: int) -> tuple[int, ...]:
-    if count > len(cores):
-        return (cores[rank % len(cores)],)
-    return cores[len(cores) * rank // count : len(cores) * (rank + 1) // count]
+    return max(1, min(len(devices), len(machine.cores) // 2))
 
 
 def _resources(config: RunConfig, learners: tuple[LearnerPlan, ...]) -> ResourceConfig:
     asked, lanes = config.resources, config.environment.num_envs
-    share = min(len(learner.cores) for learner in learners)
+    share = min(len(learner.place.simulators) for learner in learners)
     workers = asked.simulator_workers or min(lanes, share)
     if workers > lanes:
         raise UserError(
@@ -257,7 +211,7 @@ def _resources(config: RunConfig, learners: tuple[LearnerPlan, ...]) -> Resource
             f"--batches {batches}: more than the {workers} of --simulator-workers; "
             "each batch needs a worker of its own"
         )
-    on_cpu = learners[0].device == "cpu"
+    on_cpu = learners[0].device == CPU
     return replace(
         asked,
         learners=len(learners),

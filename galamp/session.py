@@ -29,7 +29,8 @@ from galamp.errors import GalampError, UserError
 from galamp.former import Former, load_former
 from galamp.gossip.topologies import FILE, make_topology
 from galamp.gossip.topologies.base import Topology
-from galamp.plan import Machine, Plan, lacks_bf16, make_plan, with_learners
+from galamp.machine import Machine, lacks_bf16
+from galamp.plan import CPU, Plan, make_plan, with_learners
 from galamp.recorder import Losses, Recorder
 from galamp.remote.door import Door
 from galamp.resuming import first_entry, graph_file, states_for, take_over
@@ -281,7 +282,7 @@ def _tell_choices(plan: Plan, recorder: Recorder) -> None:
         f"{len(plan.learners)} {some} of {config.environment.num_envs} simulators on "
         f"{config.resources.device}, learning rate {config.algorithm.learning_rate:.3g}"
     )
-    if config.algorithm.precision == "bf16" and config.resources.device == "cpu" and lacks_bf16():
+    if config.algorithm.precision == "bf16" and config.resources.device == CPU and lacks_bf16():
         recorder.tell("--precision bf16: this processor has no units for it; float32 is faster")
 
 
@@ -293,7 +294,7 @@ def _stored_config(plan: Plan, arena: Arena) -> dict[str, Any]:
             "network": arena.sketch.network,
             "parameters": arena.sketch.parameters,
             "learners": [
-                {"rank": each.rank, "device": each.device, "cores": list(each.cores)}
+                {"rank": each.rank, "device": each.device, "cores": each.place._asdict()}
                 for each in plan.learners
             ],
             "versions": versions(),

@@ -24,7 +24,8 @@ from galamp.environments import canonical_env_id, finish_probe, start_probe
 from galamp.forking import start_server
 from galamp.former import Former, load_former
 from galamp.gossip.topologies import FILE
-from galamp.plan import Plan, inspect_machine
+from galamp.machine import inspect_machine
+from galamp.plan import Plan
 from galamp.remote.door import Door
 from galamp.resuming import graph_file
 from galamp.session import Course, Ground, Outcome, Session, chart_course, complain

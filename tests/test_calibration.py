@@ -26,7 +26,7 @@ from galamp.calibration import (
 )
 from galamp.config import RunConfig, from_dict
 from galamp.errors import GalampError, RunFailed, StoppedBySignal, UserError
-from galamp.plan import Machine
+from galamp.machine import plain_machine
 from galamp.signals import Signals
 from galamp.storage import rates
 from galamp.storage.rates import RateCache, cache_folder
@@ -35,7 +35,7 @@ from galamp.worker import WorkerFailure
 
 from . import engine
 
-MACHINE = Machine(cores=(0, 1), gpus=0, descriptors=1024)
+MACHINE = plain_machine((0, 1), 0, 1024)
 QUICK = ("--env-id", "CartPole-v1", "--num-envs", 2)
 
 
@@ -87,7 +87,7 @@ def measuring(
 def test_numbers_around_the_cores_or_gpus_are_tried(
     cores: int, gpus: int, device: str, numbers: list[int]
 ) -> None:
-    machine = Machine(cores=tuple(range(cores)), gpus=gpus, descriptors=1024)
+    machine = plain_machine(range(cores), gpus, 1024)
     assert candidates(config(resources={"device": device}), machine) == numbers
 
 
@@ -132,7 +132,7 @@ def test_what_changes_the_cost_of_a_step_is_measured_anew() -> None:
         {"resources": {"simulator_workers": 2}},
     ]
     assert all(workload(config(**other), MACHINE) != usual for other in others)
-    assert workload(config(), Machine((0, 1, 2), 0, 1024)) != usual
+    assert workload(config(), plain_machine((0, 1, 2), 0, 1024)) != usual
 
 
 @pytest.mark.parametrize("kind", [UserError, RunFailed])

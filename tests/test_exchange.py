@@ -40,9 +40,10 @@ from galamp.gossip.topologies import make_topology
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.topologies.independent import Independent
 from galamp.gossip.vectors import VectorSlots, gossip_specs
+from galamp.machine import plain_machine
 from galamp.metrics import MetricsBoard, MetricsRow
 from galamp.models import build_model
-from galamp.plan import Machine, make_plan
+from galamp.plan import make_plan
 from galamp.shm import SharedArrays, Wakeup
 from galamp.storage.runfolder import RunFolder
 
@@ -699,7 +700,7 @@ class Run:
                 "resources": {"learners": 2, "simulator_workers": 2, "device": "cpu"},
             }
         )
-        plan = make_plan(config, Machine((0, 1, 2, 3), 0, 2**20))
+        plan = make_plan(config, plain_machine(range(4), 0, 2**20))
         environment = EnvironmentSpec(
             "ALE/Pong-v5", (4,), "float32", 2, ("l", "r"), 4, True, "classic"
         )

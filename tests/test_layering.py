@@ -24,7 +24,8 @@ LAYERS = """
     flags config snapshot display storage evaluation display.text storage.disk storage.strict_json
     storage.rates
     budget
-    shm storage.identity parameters models forking seeding
+    shm storage.identity parameters models forking seeding machine
+    placement
     plan worker remote.picture
     signals
     control metrics rollouts storage.runfolder storage.runlogs storage.checkpoint_format

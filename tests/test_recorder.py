@@ -27,8 +27,9 @@ from galamp.gossip.journal import Journal
 from galamp.gossip.publication import Publication
 from galamp.gossip.topologies import make_topology
 from galamp.gossip.vectors import VectorSlots
+from galamp.machine import plain_machine
 from galamp.metrics import EPISODE_CAPACITY, EpisodeRing, MetricsBoard, Phase
-from galamp.plan import Machine, make_plan
+from galamp.plan import make_plan
 from galamp.recorder import (
     EPISODES_IN_MEAN,
     MOST_CURVE_POINTS,
@@ -357,7 +358,7 @@ class Run:
                 "resources": {"learners": LEARNERS, "simulator_workers": WORKERS, "device": "cpu"},
             }
         )
-        plan = make_plan(config, Machine((0, 1, 2, 3), 0, 2**20))
+        plan = make_plan(config, plain_machine(range(4), 0, 2**20))
         sketch = ModelSketch("mlp", (), {"parameters": 3})
         ring = make_topology("ring", LEARNERS)
         self.arena = Arena(plan, ring, ENVIRONMENT, sketch, folder.logs, 1)

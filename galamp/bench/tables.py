@@ -24,7 +24,7 @@ from rich.table import Table
 from galamp.bench.nvml import GpuUse
 from galamp.bench.runs import ROOT, Measurement, cores
 from galamp.display.text import UNKNOWN
-from galamp.plan import processor_name
+from galamp.machine import processor_name
 
 WIDTH = 120
 """Columns of the table where it goes into a file or a pipe."""

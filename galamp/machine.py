@@ -1,0 +1,162 @@
+"""What this machine has: processors with their cores and NUMA nodes, GPUs, open files.
+
+    sysfs (/sys/devices/system), the affinity of this process, torch --inspect_machine--> Machine
+
+Looks, and decides nothing: `plan` does. What the kernel does not tell is taken to be the simplest:
+one core per processor, all on one node.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import resource
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+SYSFS = Path("/sys")
+MOST_LISTED = 1 << 16
+"""No list of processors that the kernel writes names more."""
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """One hardware thread that this process may use.
+
+    Attributes:
+        number: the kernel's number for it, as in an affinity mask.
+        core: socket, and number within it, of the physical core; siblings share one.
+        node: NUMA node, whose memory is nearest.
+    """
+
+    number: int
+    core: tuple[int, int]
+    node: int = 0
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU, as torch counts them.
+
+    Attributes:
+        index: the number in its device's name, `cuda:<index>`.
+        node: NUMA node that it is attached to; None where nothing tells.
+    """
+
+    index: int
+    node: int | None = None
+
+    @property
+    def device(self) -> str:
+        """The name torch has for it."""
+        return f"cuda:{self.index}"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What this process may use; `descriptors` is the hard limit on open files."""
+
+    cpus: tuple[Cpu, ...]
+    gpus: tuple[Gpu, ...]
+    descriptors: int
+
+    @property
+    def cores(self) -> tuple[int, ...]:
+        """The numbers of its processors (hardware threads)."""
+        return tuple(cpu.number for cpu in self.cpus)
+
+
+def plain_machine(cores: Iterable[int], gpus: int, descriptors: int) -> Machine:
+    """Return a machine of one socket without siblings, and GPUs of which no place is known."""
+    cpus = tuple(Cpu(number, (0, number)) for number in cores)
+    return Machine(cpus, tuple(map(Gpu, range(gpus))), descriptors)
+
+
+def inspect_machine(device: str) -> Machine:
+    """Look at processors, GPUs (unless `device` is `cpu`), and the limit on open files."""
+    gpus = 0
+    if device != "cpu":
+        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+        import torch.cuda  # only counted: the supervisor never makes a CUDA context
+
+        gpus = torch.cuda.device_count()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    descriptors = 2**20 if hard == resource.RLIM_INFINITY else hard
+    cpus = inspect_cpus(sorted(os.sched_getaffinity(0)))
+    return Machine(cpus, tuple(map(Gpu, range(gpus))), descriptors)
+
+
+def inspect_cpus(numbers: Iterable[int], sysfs: Path = SYSFS) -> tuple[Cpu, ...]:
+    """Return the processors `numbers` with their cores and nodes, as sysfs tells them."""
+    nodes = _nodes(sysfs / "devices/system/node")
+    return tuple(_cpu(n, nodes.get(n, 0), sysfs / "devices/system/cpu") for n in numbers)
+
+
+def node_of_pci(address: str, sysfs: Path = SYSFS) -> int | None:
+    """Return the NUMA node of the PCI device at `address`, such as 0000:3b:00.0, or None."""
+    node = _number(sysfs / "bus/pci/devices" / address.lower() / "numa_node")
+    return node if node is not None and node >= 0 else None
+
+
+def parse_list(text: str) -> list[int]:
+    """Return the numbers of a list as the kernel writes them: `0-2,8` is 0, 1, 2, 8.
+
+    Raises:
+        ValueError: the text is no such list.
+    """
+    numbers: list[int] = []
+    for part in filter(None, text.strip().split(",")):
+        first, dash, last = part.partition("-")
+        span = range(int(first), int(last if dash else first) + 1)
+        if len(numbers) + len(span) > MOST_LISTED:
+            raise ValueError(f"more than {MOST_LISTED} processors")
+        numbers += span
+    return numbers
+
+
+def _cpu(number: int, node: int, folder: Path) -> Cpu:
+    topology = folder / f"cpu{number}" / "topology"
+    socket, core = (_number(topology / name) for name in ("physical_package_id", "core_id"))
+    if core is None or core < 0:
+        return Cpu(number, (-1, number), node)  # nobody's sibling
+    return Cpu(number, (-1 if socket is None else socket, core), node)
+
+
+def _nodes(folder: Path) -> dict[int, int]:
+    """Return the NUMA node of each processor that the kernel lists with one."""
+    found: dict[int, int] = {}
+    for path in sorted(folder.glob("node*/cpulist")):
+        name = re.fullmatch("node([0-9]{1,6})", path.parent.name)
+        try:
+            if name:
+                found |= dict.fromkeys(parse_list(path.read_text()), int(name[1]))
+        except (OSError, ValueError):
+            continue  # as if there were no such node
+    return found
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def lacks_bf16() -> bool:
+    """Whether this machine's processor computes bf16 slower than float32: it has no such units."""
+    flags = _of_processor("flags", "Features").split()
+    return not any(name in flags for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def processor_name() -> str:
+    """Return the name of this machine's processor, as far as the kernel tells it."""
+    return _of_processor("model name") or platform.machine()
+
+
+def _of_processor(*names: str) -> str:
+    """Return what the kernel says of the first processor under one of `names`; "" if nothing."""
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    fields = (line.partition(":") for line in text.splitlines())
+    return next((value.strip() for name, _, value in fields if name.strip() in names), "")
