@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm
@@ -24,7 +23,7 @@ from galamp.parameters import Span
 from galamp.plan import LearnerPlan, Plan
 from galamp.rollouts import RingWake, RolloutRing, RolloutShape
 from galamp.seeding import seed_for
-from galamp.shm import SharedArrays, Wakeup
+from galamp.shm import ArraySpec, SharedArrays, Wakeup
 from galamp.simulator import SimulatorTask
 from galamp.state import StateSlots
 from galamp.storage.checkpoint import Identity
@@ -85,6 +84,32 @@ def identity_of(plan: Plan, environment: EnvironmentSpec, sketch: ModelSketch) -
     )
 
 
+def rollout_shape(plan: Plan, environment: EnvironmentSpec) -> RolloutShape:
+    """Return the shape of every learner's rollouts."""
+    config = plan.config
+    return RolloutShape(
+        num_steps=config.algorithm.num_steps,
+        num_envs=config.environment.num_envs,
+        workers=config.resources.simulator_workers,
+        observation_shape=environment.observation_shape,
+        observation_dtype=environment.observation_dtype,
+    )
+
+
+def array_specs(
+    plan: Plan, topology: Topology, environment: EnvironmentSpec, sketch: ModelSketch
+) -> list[ArraySpec]:
+    """Return every array that the processes of a run share."""
+    count, simulators = len(plan.learners), plan.simulators
+    specs = [*ControlBlock.specs(count, simulators), *MetricsBoard.specs(count, simulators)]
+    specs += exchange_specs(plan.config.gossip, topology, sketch.state_sizes)
+    shape = rollout_shape(plan, environment)
+    for rank in range(count):
+        specs += RolloutRing.specs(rank, shape)
+        specs += StateSlots.specs(rank, sketch.state_sizes)
+    return specs
+
+
 class Arena:
     """The shared memory of a run and the tasks that work on it."""
 
@@ -100,9 +125,9 @@ class Arena:
         self.plan, self.topology = plan, topology
         self.environment, self.sketch = environment, sketch
         self.count = len(plan.learners)
-        self.shape = self._shape()
+        self.shape = rollout_shape(plan, environment)
         self._logs, self._start = logs, start
-        self.arrays = SharedArrays.create(self._specs())
+        self.arrays = SharedArrays.create(array_specs(plan, topology, environment, sketch))
         self._wakes = [RingWake.create(self.shape.workers) for _ in plan.learners]
         self._gossip_wakeups = tuple(Wakeup() for _ in plan.learners)
         self.control = ControlBlock(self.arrays)
@@ -134,25 +159,6 @@ class Arena:
     def wake_learner(self, rank: int) -> None:
         """Have learner `rank` look at the world anew, should it wait for its simulators."""
         self._wakes[rank].learner.signal()
-
-    def _shape(self) -> RolloutShape:
-        config = self.plan.config
-        return RolloutShape(
-            num_steps=config.algorithm.num_steps,
-            num_envs=config.environment.num_envs,
-            workers=config.resources.simulator_workers,
-            observation_shape=self.environment.observation_shape,
-            observation_dtype=self.environment.observation_dtype,
-        )
-
-    def _specs(self) -> list[Any]:
-        specs = ControlBlock.specs(self.count, self.plan.simulators)
-        specs += MetricsBoard.specs(self.count, self.plan.simulators)
-        specs += exchange_specs(self.plan.config.gossip, self.topology, self.sketch.state_sizes)
-        for rank in range(self.count):
-            specs += RolloutRing.specs(rank, self.shape)
-            specs += StateSlots.specs(rank, self.sketch.state_sizes)
-        return specs
 
     def _spec(
         self, role: str, learner: LearnerPlan, worker: int, row: int, incarnation: int

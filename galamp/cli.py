@@ -19,7 +19,7 @@ import galamp
 from galamp import crashpoints
 from galamp.config import RunConfig, from_dict, from_settings
 from galamp.display.streams import STARTING, announce, tell
-from galamp.errors import EXIT_SIGINT, EXIT_USAGE, GalampError, UserError, did_you_mean
+from galamp.errors import EXIT_OK, EXIT_SIGINT, EXIT_USAGE, GalampError, UserError, did_you_mean
 from galamp.forking import settle_libraries, start_server
 from galamp.options import AUTO, Setting, check, settings, shown
 from galamp.plain import one_line
@@ -104,6 +104,9 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_run(commands: Any) -> None:
     parser = commands.add_parser("run", help="train", description="Train, or go on with a run.")
     parser.set_defaults(command=run_command)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print who would run where, and start nothing"
+    )
     _add_run_options(parser)
 
 
@@ -225,8 +228,15 @@ def _stored_values(folder: Path, learners: int | None) -> dict[tuple[str, str], 
 def run_command(options: argparse.Namespace) -> int:
     """`galamp run`."""
     config = config_from(options)
+    if options.dry_run and getattr(options, "resources.learners", None) == "auto":
+        raise UserError("--dry-run: --learners auto trains to find the number; give a number")
     if not config.report.quiet:
         announce(STARTING, sys.stderr)
+    if options.dry_run:
+        from galamp.dry_run import dry_run
+
+        dry_run(config, options.resume)
+        return EXIT_OK
     crashpoints.as_role("supervisor")
     start_server()  # it loads while this process does
     from galamp.display.closing import closing_line

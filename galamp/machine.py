@@ -116,6 +116,17 @@ def parse_list(text: str) -> list[int]:
     return numbers
 
 
+def format_list(numbers: Iterable[int]) -> str:
+    """Return numbers as the kernel writes lists of processors: 0, 1, 2, 8 is `0-2,8`."""
+    spans: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in spans)
+
+
 def _cpu(number: int, node: int, folder: Path) -> Cpu:
     topology = folder / f"cpu{number}" / "topology"
     socket, core = (_number(topology / name) for name in ("physical_package_id", "core_id"))

@@ -59,6 +59,12 @@ class Plan:
         return len(self.learners) * self.config.resources.simulator_workers
 
     @property
+    def descriptors(self) -> int:
+        """Open files that the supervisor needs at most."""
+        children = len(self.learners) + self.simulators
+        return DESCRIPTORS_OF_SUPERVISOR + DESCRIPTORS_PER_CHILD * children
+
+    @property
     def agent_steps_per_update(self) -> int:
         """Agent steps of one rollout of one learner."""
         return self.config.algorithm.num_steps * self.config.environment.num_envs
@@ -224,8 +230,7 @@ def _resources(config: RunConfig, learners: tuple[LearnerPlan, ...]) -> Resource
 
 
 def _check_descriptors(plan: Plan, machine: Machine) -> None:
-    children = len(plan.learners) + plan.simulators
-    needed = DESCRIPTORS_OF_SUPERVISOR + DESCRIPTORS_PER_CHILD * children
+    children, needed = len(plan.learners) + plan.simulators, plan.descriptors
     if needed > machine.descriptors:
         raise UserError(
             f"{children} processes need {needed} open files, the limit is {machine.descriptors}: "

@@ -145,6 +145,11 @@ def _layout(specs: Sequence[ArraySpec]) -> tuple[dict[str, int], int]:
     return offsets, -(-max(end, 1) // PAGE_BYTES) * PAGE_BYTES
 
 
+def size_of(specs: Sequence[ArraySpec]) -> int:
+    """Return how many bytes of shared memory `SharedArrays.create` takes for `specs`."""
+    return _layout(specs)[1]
+
+
 class Wakeup:
     """An eventfd: `signal` wakes whoever waits, or the next one to wait. Survives any kill."""
 

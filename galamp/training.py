@@ -57,10 +57,9 @@ def train(
         UserError: something about the settings, the machine or the folder has to be changed first.
     """
     began = datetime.now()
-    config = _with_canonical_environment(config)
     start_server()
     torch.set_num_threads(1)
-    ground, course = _survey(config, resume)
+    ground, course = survey(config, resume)
     former = None
     if resume is not None:
         former = load_former(resume, ground.identity, ground.sketch.state_sizes)
@@ -86,8 +85,13 @@ def _taken(signals: Signals | None, on_hangup: str) -> AbstractContextManager[Si
     return nullcontext(signals) if signals else Signals(detach=on_hangup == "detach")
 
 
-def _survey(config: RunConfig, resume: Path | None) -> tuple[Ground, Course]:
-    """Look at what there is, and choose; the environment is tried out meanwhile."""
+def survey(config: RunConfig, resume: Path | None) -> tuple[Ground, Course]:
+    """Look at what there is, and choose; the environment is tried out meanwhile.
+
+    Raises:
+        UserError: the environment cannot be used, or the settings do not fit the machine.
+    """
+    config = _with_canonical_environment(config)
     timeout_s = config.resources.start_timeout_s
     probe = start_probe(config.environment, timeout_s=timeout_s, seed=config.seed)
     try:

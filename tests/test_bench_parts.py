@@ -21,6 +21,7 @@ from galamp.bench.nvml import Gauge, GpuUse
 from galamp.bench.parts import PARTS, Parts, block
 from galamp.bench.runs import Measurement, Workload
 from galamp.bench.starts import first_step_s
+from galamp.display.console import table_console
 from galamp.errors import RunFailed
 
 pytestmark = [pytest.mark.real, pytest.mark.counted]  # for they start processes
@@ -203,6 +204,6 @@ def test_gpu_columns_are_shown_where_measured() -> None:
     plain = Measurement("limit", 1, 100.0, 400.0, 1.0, 1.0, 1, 0.5, 0.0)
     used = replace(plain, system="1 learners", gpu=GpuUse(0.5, 300.0, 12.34))
     shown = io.StringIO()
-    tables.console(shown).print(tables.table([used, plain], "1 learners"))
+    table_console(shown).print(tables.table([used, plain], "1 learners"))
     assert re.search(r"1 learners .* 50 % +300 +12\.3", shown.getvalue())
     assert "watts" not in str([c.header for c in tables.table([plain], "limit").columns])

@@ -336,7 +336,7 @@ def run_help(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     [
         ("--seed N", "seed of everything random (default: 1)"),
         ("--total-steps N", "over all learners (default: 10000000 agent steps)"),
-        ("--learners N", "quickest here, once (default: one per core, on GPUs up to four each)"),
+        ("--learners N", "quickest here, once (default: one per core, on GPUs one each)"),
         ("--rmsprop-eps X", "(default: 1e-05)"),
         ("--sticky-actions X", "(default: the protocol's)"),
         ("--clip-rewards, --no-clip-rewards", "(default: the protocol's)"),

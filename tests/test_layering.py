@@ -21,8 +21,8 @@ PACKAGE = ROOT / "galamp"
 LAYERS = """
     errors
     crashpoints options display.streams plain remote.wire remote
-    flags config snapshot display storage evaluation display.text storage.disk storage.strict_json
-    storage.rates
+    flags config snapshot display storage evaluation display.text storage.disk
+    storage.strict_json storage.rates display.console
     budget
     shm storage.identity parameters models forking seeding machine
     placement
@@ -63,7 +63,7 @@ LAYERS = """
     resuming summary
     session
     training
-    calibration
+    calibration dry_run
     evaluation.command
     evaluation.report
     study study.columns study.rounds study.krylov

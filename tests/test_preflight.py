@@ -22,7 +22,7 @@ from galamp.environments.probe import look
 from galamp.errors import UserError
 from galamp.metrics import Phase
 from galamp.post import Post
-from galamp.training import _survey
+from galamp.training import survey
 from tests.engine import DEADLINE_S, run, running, summary, wait_for
 
 pytestmark = [pytest.mark.real, pytest.mark.counted]  # for they start processes
@@ -190,7 +190,7 @@ def test_the_limit_can_be_set() -> None:
         environment=config("endless_make"), resources=ResourceConfig(start_timeout_s=1.0)
     )
     with pytest.raises(UserError, match="endless_make: did not start within 1 s"):
-        _survey(settings, None)
+        survey(settings, None)
 
 
 def test_who_leaves_with_a_thread_that_is_no_daemon_leaves_at_once(

@@ -53,6 +53,7 @@ from galamp.bench.runs import (
 )
 from galamp.bench.starts import first_step_s, starts_table
 from galamp.cli import Parser
+from galamp.display.console import table_console
 from galamp.environments import ATARI, canonical_env_id, rom_name
 from galamp.errors import EXIT_OK, EXIT_SIGINT, GalampError, UserError
 
@@ -112,7 +113,7 @@ def limit_command(options: argparse.Namespace) -> None:
     limit = Limit(workload)
     with rows_file(options.json) as rows:
         compare([galamp_system(workload), limit], described(workload), options, rows)
-    tables.console(sys.stdout).print(parts_table(limit.rounds))
+    table_console(sys.stdout).print(parts_table(limit.rounds))
 
 
 def scale_command(options: argparse.Namespace) -> None:
@@ -151,7 +152,7 @@ def gpu_command(options: argparse.Namespace) -> None:
         what = f"{what}, {gauge.names}"
         compare([*systems, limit], what, options, rows, subject=systems[0].name)
     alone = median(cores() * 1e3 / each[EMULATE] for each in limit.rounds)
-    console = tables.console(sys.stdout)
+    console = table_console(sys.stdout)
     console.print(f"Emulation alone: {alone:,.0f} agent steps/s on all cores. The parts of limit:")
     console.print(parts_table(limit.rounds))
 

@@ -18,16 +18,13 @@ from statistics import median
 from typing import Any, TextIO
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from galamp.bench.nvml import GpuUse
 from galamp.bench.runs import ROOT, Measurement, cores
+from galamp.display.console import table_console
 from galamp.display.text import UNKNOWN
 from galamp.machine import processor_name
-
-WIDTH = 120
-"""Columns of the table where it goes into a file or a pipe."""
 
 BUSY_SHARE = 0.05
 """Share of the cores used by others from which a measurement is called into question."""
@@ -103,12 +100,6 @@ def json_row(measurement: Measurement, origin: Origin, what: str) -> dict[str, A
     }
 
 
-def console(file: TextIO) -> Console:
-    """Return what writes tables to `file`."""
-    width = None if file.isatty() else WIDTH
-    return Console(file=file, width=width, markup=False, highlight=False, emoji=False)
-
-
 def show(
     measurements: Sequence[Measurement], subject: str, what: str, origin: Origin, file: TextIO
 ) -> None:
@@ -118,7 +109,7 @@ def show(
 
 def show_table(found: Table, what: str, remarks: Iterable[str], file: TextIO) -> None:
     """Write what was measured, the table, and the remarks beneath."""
-    out = console(file)
+    out = table_console(file)
     out.print(what)
     out.print(found)
     for line in remarks:

@@ -16,12 +16,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from galamp.display.console import table_console
 from galamp.display.streams import announce
 from galamp.display.text import UNKNOWN, clean
 from galamp.evaluation.playing import Game
-
-WIDTH = 120
-"""Columns of the table where it goes into a file or a pipe."""
 
 ROOMY = 100
 """Columns of a terminal that the table need not be pressed into."""
@@ -36,7 +34,6 @@ HEADINGS = {
     "length": "mean_length",
 }
 """Heading -> name in the report."""
-
 
 LINE_EVERY_S = 10.0
 """Where there is no terminal, a line of progress comes after so long, and then as often."""
@@ -154,8 +151,7 @@ def label(learner: int | str) -> str:
 
 def show(report: dict[str, Any], file: TextIO, width: int | None = None) -> None:
     """Write a report as a table, with what is needed to compare it above and below."""
-    width = width or (None if file.isatty() else WIDTH)
-    console = Console(file=file, width=width, markup=False, highlight=False, emoji=False)
+    console = table_console(file, width)
     games = report["results"][0]["episodes"]
     chosen = "most probable" if report["greedy"] else "drawn from the policy"
     console.print(

@@ -1,0 +1,113 @@
+"""`galamp run --dry-run`: what a run would be made of, without starting it or writing anything.
+
+    RunConfig --training.survey--> Ground, Course --facts, table--> text or JSON
+
+The environment is tried out, as before every run: the network and the memory follow from it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from galamp.arena import array_specs
+from galamp.config import RunConfig, to_dict
+from galamp.display.console import table_console
+from galamp.display.streams import tell
+from galamp.machine import format_list
+from galamp.plan import LearnerPlan
+from galamp.session import Course, Ground
+from galamp.shm import available_bytes, size_of
+from galamp.training import survey
+
+
+def dry_run(config: RunConfig, resume: Path | None) -> None:
+    """Print the plan on standard output, as JSON where `--json` asks for it.
+
+    Raises:
+        UserError: something about the settings, the machine or the folder has to be changed first.
+    """
+    ground, course = survey(config, resume)
+    if config.report.json:
+        tell(json.dumps(planned(ground, course)) + "\n", sys.stdout)
+        return
+    console = table_console(sys.stdout)
+    for name, value in facts(ground, course):
+        console.print(f"{name:<15}{value}", soft_wrap=True)
+    console.print(learners_table(ground, course))
+
+
+def facts(ground: Ground, course: Course) -> list[tuple[str, str]]:
+    """Return what is the same for all learners, as names and words."""
+    plan, environment, sketch = course.plan, ground.environment, ground.sketch
+    config, count = plan.config, len(plan.learners)
+    shape = "x".join(map(str, environment.observation_shape))
+    gossip = config.gossip
+    together = f"{gossip.method} of {count}"
+    if gossip.method == "gala":
+        together += f", topology {gossip.topology}"
+    needed, free = shared_bytes(ground, course) / 2**20, available_bytes() / 2**20
+    return [
+        ("environment", f"{environment.env_id}: observations of {shape} "
+         f"{environment.observation_dtype}, {environment.num_actions} actions"),
+        ("network", f"{sketch.network}, {sketch.parameters:,} parameters"),
+        ("learners", together),
+        ("learning rate", f"{config.algorithm.learning_rate:.6g}"),
+        ("rollout", f"{config.algorithm.num_steps} steps of {config.environment.num_envs} "
+         f"simulators: {plan.agent_steps_per_update:,} agent steps per update"),
+        ("processes", f"{count} learners, {plan.simulators} simulator processes, the supervisor "
+         "and the server that all are forked from"),
+        ("shared memory", f"{needed:,.0f} MiB; {free:,.0f} MiB are free"),
+        ("open files", f"at most {plan.descriptors:,}; the limit is "
+         f"{ground.machine.descriptors:,}"),
+        ("ports", "none: all talk through shared memory"),
+    ]  # fmt: skip
+
+
+def learners_table(ground: Ground, course: Course) -> Table:
+    """Return a line per learner: its device, and where it and its simulators run."""
+    result = Table(box=box.SIMPLE, padding=(0, 1))
+    for heading in ("learner", "device", "NUMA node", "processors", "threads"):
+        result.add_column(heading)
+    for heading in ("simulator processes", "on processors"):
+        result.add_column(heading)
+    resources = course.plan.config.resources
+    for learner in course.plan.learners:
+        mine, theirs = map(format_list, learner.place) if resources.pin else ("any", "any")
+        node = format_list(_nodes(ground, learner))
+        counts = str(resources.threads), str(resources.simulator_workers)
+        result.add_row(str(learner.rank), learner.device, node, mine, *counts, theirs)
+    return result
+
+
+def planned(ground: Ground, course: Course) -> dict[str, Any]:
+    """Return the plan for programs: every setting resolved, and what it leads to."""
+    plan = course.plan
+    return {
+        "config": to_dict(plan.config),
+        "network": ground.sketch.network,
+        "parameters": ground.sketch.parameters,
+        "shared_memory_bytes": shared_bytes(ground, course),
+        "open_files": plan.descriptors,
+        "ports": [],
+        "learners": [
+            {"rank": each.rank, "device": each.device, "nodes": _nodes(ground, each)}
+            | {"cores": each.place._asdict()}
+            for each in plan.learners
+        ],
+    }
+
+
+def shared_bytes(ground: Ground, course: Course) -> int:
+    """Return the shared memory that the run would reserve, in bytes."""
+    return size_of(array_specs(course.plan, course.topology, ground.environment, ground.sketch))
+
+
+def _nodes(ground: Ground, learner: LearnerPlan) -> list[int]:
+    """Return the NUMA nodes of the processors that a learner computes on."""
+    return sorted({c.node for c in ground.machine.cpus if c.number in learner.place.learner})
