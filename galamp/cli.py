@@ -206,6 +206,8 @@ def _stored_values(folder: Path, learners: int | None) -> dict[tuple[str, str], 
 
     Where another number of `learners` is asked for, what follows from it is chosen anew.
     """
+    from galamp.machine import inspect_machine
+    from galamp.plan import with_devices_of, with_learners
     from galamp.storage.runfolder import CONFIG, read_json
 
     if not os.path.isfile(folder / CONFIG):
@@ -213,11 +215,10 @@ def _stored_values(folder: Path, learners: int | None) -> dict[tuple[str, str], 
     stored = read_json(folder / CONFIG)
     stored.pop("resolved", None)
     config = from_dict(stored)
+    machine = inspect_machine(config.resources.device)
     if learners not in (None, config.resources.learners):
-        from galamp.machine import inspect_machine
-        from galamp.plan import with_learners
-
-        config = with_learners(config, learners, inspect_machine(config.resources.device))
+        config = with_learners(config, learners, machine)
+    config = with_devices_of(config, machine)
     return {
         (s.section, s.name): getattr(getattr(config, s.section) if s.section else config, s.name)
         for s in settings(RunConfig)

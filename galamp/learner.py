@@ -18,6 +18,7 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -224,7 +225,7 @@ class Learner:
         for name, tensor in self.algorithm.state().items():
             tensor.copy_(torch.from_numpy(state.tensors[name]).view_as(tensor))
         if self._life == 0:
-            self.algorithm.generator.set_state(torch.from_numpy(state.generator))
+            go_on_drawing(self.algorithm.generator, state.generator)
             for name, value in state.counters.items():
                 self.metrics[name] = value
         else:
@@ -247,6 +248,17 @@ class Learner:
         mean = mean_of_peers(self.task, self.control)
         if mean is not None:
             self.algorithm.state()["parameters"].copy_(mean)
+
+
+def go_on_drawing(generator: torch.Generator, saved: npt.NDArray[np.uint8]) -> bool:
+    """Go on from a saved state, `[G]` bytes, if it is one of the same kind of device.
+
+    Otherwise the generator keeps the seed that this start gave it. Returns whether it goes on.
+    """
+    if saved.size != generator.get_state().numel():
+        return False
+    generator.set_state(torch.from_numpy(saved))
+    return True
 
 
 def mean_of_peers(task: LearnerTask, control: ControlBlock) -> Tensor | None:

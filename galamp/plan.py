@@ -92,6 +92,17 @@ def make_plan(config: RunConfig, machine: Machine) -> Plan:
     return plan
 
 
+def with_devices_of(config: RunConfig, machine: Machine) -> RunConfig:
+    """Return a run's config for a machine that may not be the one it ran on.
+
+    Where a GPU that it names is missing here, devices are chosen anew.
+    """
+    here = {CPU, *(gpu.device for gpu in machine.gpus)}
+    if here.issuperset(config.resources.device.split(",")):
+        return config
+    return replace(config, resources=replace(config.resources, device="auto"))
+
+
 def with_learners(config: RunConfig, learners: int, machine: Machine) -> RunConfig:
     """Return a config with every choice made, opened for another number of learners.
 

@@ -25,7 +25,7 @@ from galamp.plan import Plan
 from galamp.recorder import Recorder
 from galamp.resizing import resized
 from galamp.seeding import seed_for
-from galamp.state import STATE_COUNTERS, State
+from galamp.state import GENERATOR_BYTES_OF, STATE_COUNTERS, State
 from galamp.storage.gossiplog import Start
 from galamp.storage.runfolder import CONFIG, GRAPH, RunFolder, read_json
 from galamp.storage.runlogs import curve
@@ -74,8 +74,21 @@ def take_over(
     recorder.tell(f"goes on from {progress['agent_steps']:,} agent steps")
     for line in changes(former.checkpoint.config, arena.plan.config):
         recorder.tell(line)
+    if other_generators(states, arena.plan):
+        recorder.tell(
+            "actions are drawn from new generators: the saved ones are of another kind of device"
+        )
     for skipped in former.skipped:
         recorder.tell(f"damaged checkpoint passed over: {skipped}")
+
+
+def other_generators(states: Sequence[State], plan: Plan) -> bool:
+    """Whether a learner's saved generator is not of the kind of device that it computes on now."""
+    kinds = (learner.device.partition(":")[0] for learner in plan.learners)
+    return any(
+        state.generator.size != GENERATOR_BYTES_OF[kind]
+        for state, kind in zip(states, kinds, strict=True)
+    )
 
 
 def changes(former: dict[str, Any], config: RunConfig) -> list[str]:

@@ -25,7 +25,9 @@ STATE_COUNTERS = (
 """The counters of a metrics row that go on after a restart or a resume."""
 
 GENERATOR_BYTES = 8192
-"""Room for a generator's state: torch's takes 5,056 bytes on CPUs, 16 on GPUs."""
+"""Room for a generator's state."""
+GENERATOR_BYTES_OF = {"cpu": 5056, "cuda": 16}
+"""What the state of torch's generator takes on each kind of device."""
 
 FINAL = 2**40
 """The save id under which a learner leaves its last state."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from galamp.config import RunConfig, from_dict
 from galamp.errors import UserError
 from galamp.machine import Machine, plain_machine
-from galamp.plan import Plan, make_plan, with_learners
+from galamp.plan import Plan, make_plan, with_devices_of, with_learners
 
 PLENTY = 2**20
 
@@ -340,3 +340,27 @@ def test_more_learners_find_the_other_gpus() -> None:
     ):
         before = config(learners=2, device=asked)
         assert rescaled(before, 4, box).resources.device == devices
+
+
+# Another machine
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "then"),
+    [
+        ("cpu", 0, "cpu"),
+        ("cpu", 4, "cpu"),
+        ("auto", 0, "auto"),
+        ("cuda:0,cuda:1", 2, "cuda:0,cuda:1"),
+        ("cuda:1", 4, "cuda:1"),
+        ("cuda:0,cuda:1", 0, "auto"),
+        ("cuda:0,cuda:1,cuda:2,cuda:3", 2, "auto"),
+        ("cuda:3", 1, "auto"),
+    ],
+)
+def test_a_stored_device_that_is_missing_here_is_chosen_anew(
+    device: str, gpus: int, then: str
+) -> None:
+    found = with_devices_of(config(device=device, learners=2), machine(8, gpus))
+    assert found.resources.device == then
+    assert len(make_plan(found, machine(8, gpus)).learners) == 2
