@@ -4,9 +4,9 @@
     /proc/self/cgroup, mountinfo --> control groups ------^
                                      own control group --> out_of_memory_kills
 
-Runs in the supervisor and in evaluation; it only reads. A limit holds for a control group and all
-below it, so the process's own group and every one above it count, of version 1 and of version 2; on
-a hybrid system each hierarchy is looked at. What is unreadable or odd says nothing and never raises.
+Runs in the supervisor and in evaluation. A limit holds for a control group and all below it, so the
+process's own group and every one above it count, of version 1 and of version 2; on a hybrid system
+each hierarchy is looked at. What is unreadable or odd says nothing and never raises.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ESCAPE = re.compile(r"\\([0-7]{3})")
 class _Files(NamedTuple):
     """Where the memory controller of one version says what."""
 
-    limit: str
+    limits: tuple[str, ...]
     usage: str
     reclaimable: tuple[str, ...]
     """Lines of memory.stat, sums over the groups below."""
@@ -39,13 +39,13 @@ class _Files(NamedTuple):
 
 _FILES = {
     "cgroup2": _Files(
-        "memory.max",
+        ("memory.max", "memory.high"),
         "memory.current",
         ("inactive_file", "active_file", "slab_reclaimable"),
         "memory.events",
     ),
     "cgroup": _Files(
-        "memory.limit_in_bytes",
+        ("memory.limit_in_bytes",),
         "memory.usage_in_bytes",
         ("total_inactive_file", "total_active_file"),
         "memory.oom_control",
@@ -61,15 +61,17 @@ class ControlGroup(NamedTuple):
     kind: str
 
     def free_bytes(self) -> int | None:
-        """Return what can still be taken within this group's limit; None where it has none.
+        """Return what can still be taken within this group's limits; None where it has none.
 
+        Above `memory.max` processes are ended; above `memory.high` they are slowed to a crawl.
         What the kernel can take back counts as free: the page cache of files, and the slab caches
         that version 2 tells of. Shared memory (tmpfs, memfd) does not: it is counted as page cache
         (`file`, `cache`), but is kept on the lists of anonymous memory (Linux,
         admin-guide/cgroup-v2.rst on `inactive_file`), so it is in none of the numbers taken here.
         """
         files = _FILES[self.kind]
-        limit = _number(_read(self.folder / files.limit))
+        told = (_number(_read(self.folder / name)) for name in files.limits)
+        limit = min((each for each in told if each is not None), default=None)
         if limit is None:
             return None
         stat = _table(self.folder / "memory.stat")

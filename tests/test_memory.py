@@ -141,6 +141,16 @@ def test_a_group_above_its_limit_has_nothing_and_below_a_huge_one_the_machine(tr
     assert tree.available == MACHINE
 
 
+@pytest.mark.parametrize("high", ["max", 600, 900])
+def test_above_memory_high_a_run_would_crawl(tree: Tree, high: object) -> None:
+    tree.belongs_to("0::/")
+    folder = group(tree.mount("cg", "cgroup2"), V2, 800, 100)
+    (folder / "memory.high").write_text(f"{high * MIB if isinstance(high, int) else high}\n")
+    assert tree.available == (500 if high == 600 else 700) * MIB
+    (folder / "memory.max").write_text("max\n")
+    assert tree.available == (MACHINE if high == "max" else (int(str(high)) - 100) * MIB)
+
+
 def test_version_1_sums_over_the_groups_below(tree: Tree) -> None:
     tree.belongs_to("5:cpu,cpuacct:/else", "4:memory:/slurm/job_7", "1:name=systemd:/", "0::/")
     mounted = tree.mount("memory", "cgroup", "rw,memory")

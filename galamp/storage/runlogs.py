@@ -31,6 +31,9 @@ TAIL_BYTES = 1_000_000
 LINE_LIMIT_BYTES = 1_000_000
 """No row is longer: that of a thousand learners takes less than half of it."""
 
+MOST_UNWRITTEN = 10_000
+"""So many episodes are written at once, should `flush` be asked for but once a day."""
+
 MOST_STARTS = 2**31
 COUNT_LIMIT = 2**53
 AMOUNT_LIMIT = 1e300
@@ -132,6 +135,8 @@ def last_row(path: Path) -> dict[str, Any]:
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
+    if not line.startswith(b"{"):
+        return None
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -223,8 +228,10 @@ class MonitorLog:
         return self._file.failed
 
     def append(self, score: float, length: int, ended: float) -> None:
-        """Note an episode that ended at time.time() `ended`; `flush` writes it."""
+        """Note an episode that ended at time.time() `ended`; `flush` writes it, or many more."""
         self._rows.append((float(score), length, ended))
+        if len(self._rows) >= MOST_UNWRITTEN:
+            self.flush()
 
     def flush(self) -> None:
         """Write what was noted since the last time; if the disk refuses, it is lost."""
