@@ -19,9 +19,10 @@ import torch.multiprocessing
 
 from galamp.arena import Arena
 from galamp.forking import METHOD, wake_server
+from galamp.memory import out_of_memory_kills
 from galamp.metrics import Phase
 from galamp.post import KILL_WAIT_S, Post
-from galamp.worker import Worker, WorkerFailure, out_of_memory_kills
+from galamp.worker import Worker, WorkerFailure
 
 TICK_S = 0.05
 BOOT_LIMIT_S, BOOT_TIMES = 120.0, 10.0

@@ -20,9 +20,10 @@ from galamp.config import RunConfig, to_dict
 from galamp.display.console import table_console
 from galamp.display.streams import tell
 from galamp.machine import format_list
+from galamp.memory import available_bytes
 from galamp.plan import LearnerPlan
 from galamp.session import Course, Ground
-from galamp.shm import available_bytes, size_of
+from galamp.shm import size_of
 from galamp.training import survey
 
 

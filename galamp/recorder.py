@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from galamp.arena import Arena
 from galamp.consensus import ConsensusMonitor
+from galamp.curve import Curve
 from galamp.metrics import EpisodeRing, MetricsRow, Phase
 from galamp.snapshot import EPISODES_IN_MEAN, Event, LearnerSnapshot, Snapshot, WorkerState
 from galamp.storage.runfolder import RunFolder
@@ -112,7 +113,7 @@ class Recorder:
         self.best: float | None = None
         self.losses = Losses()
         self._overflow_told = False
-        self._curve: list[tuple[int, float]] = []
+        self._curve = Curve()
         self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
         self._event_log = EventLog(folder.events, metrics.start, self.tell)
         env_id, now = arena.environment.env_id, time.time()
@@ -170,7 +171,7 @@ class Recorder:
             "last_lengths": list(self._lengths),
         }
 
-    def go_on(self, progress: dict[str, Any], curve: list[tuple[int, float]]) -> None:
+    def go_on(self, progress: dict[str, Any], curve: Curve) -> None:
         """Take over what a former start had reached."""
         self.episodes = int(progress["episodes"])
         self._former_s = float(progress["wall_s"])
@@ -219,7 +220,7 @@ class Recorder:
         self._consensus.measure(self._former_s + self.elapsed_s, agent_steps)
         snapshot = self.snapshot()
         if snapshot.mean_return is not None:
-            self._curve.append((snapshot.agent_steps, snapshot.mean_return))
+            self._curve.add(snapshot.agent_steps, snapshot.mean_return)
         self._metrics.append(metrics_row(snapshot, self._former_s))
         for monitor in self._monitors:
             monitor.flush()
@@ -244,7 +245,7 @@ class Recorder:
             mean_return=self.mean_return,
             best_mean_return=self.best,
             mean_length=float(np.mean(self._lengths)) if self._lengths else None,
-            curve=thinned(self._curve),
+            curve=thinned(self._curve.points),
             losses=mean_of([reading.row.gauges() for reading in self.learners]),
             consensus=self._consensus.reading,
             events=tuple(self._events),

@@ -30,12 +30,12 @@ from galamp.former import Former, load_former
 from galamp.gossip.topologies import FILE, make_topology
 from galamp.gossip.topologies.base import Topology
 from galamp.machine import Machine, lacks_bf16
+from galamp.memory import available_bytes
 from galamp.plan import CPU, Plan, make_plan, with_learners
 from galamp.recorder import Losses, Recorder
 from galamp.remote.door import Door
 from galamp.resuming import first_entry, graph_file, states_for, take_over
 from galamp.saving import Saver
-from galamp.shm import available_bytes
 from galamp.signals import Signals
 from galamp.state import State
 from galamp.storage.gossiplog import GOSSIP, GossipLog
@@ -224,10 +224,11 @@ class Session:
         """
         self._course_for(plan.config, learners)
         more_bytes = share_bytes * (learners - len(plan.learners))
-        if more_bytes > available_bytes():
+        free_bytes = available_bytes()
+        if more_bytes > free_bytes:
             raise UserError(
                 f"--learners {learners}: {more_bytes / 2**20:,.0f} MiB more are needed, "
-                f"{available_bytes() / 2**20:,.0f} MiB are free: free memory, or take fewer"
+                f"{free_bytes / 2**20:,.0f} MiB are free: free memory, or take fewer"
             )
 
     def _course_for(self, config: RunConfig, learners: int) -> Course:

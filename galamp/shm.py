@@ -23,17 +23,19 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import reduction
-from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from galamp.errors import UserError
+from galamp.memory import anonymous_file, available_bytes
 
 CACHE_LINE_BYTES = 64
 PAGE_BYTES = mmap.PAGESIZE
 WORDS_PER_LINE = CACHE_LINE_BYTES // 8
+ATOMIC_LIBRARY = "libatomic.so.1"
+"""Part of GCC, not of the C library: slim systems may lack it."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,10 @@ class SharedArrays:
     def __init__(self, specs: Sequence[ArraySpec], fd: int) -> None:
         self.specs = tuple(specs)
         self._offsets, self.size_bytes = _layout(self.specs)
+        self._memory = mmap.mmap(fd, self.size_bytes)
         self._fd = fd
         # A run may be started several times: what a former start had must not stay.
         weakref.finalize(self, os.close, fd).atexit = False
-        self._memory = mmap.mmap(fd, self.size_bytes)
         self._views = {spec.name: self._view(spec) for spec in self.specs}
 
     @classmethod
@@ -68,21 +70,23 @@ class SharedArrays:
         """Reserve and fill a new block.
 
         Raises:
-            UserError: the machine has not enough memory for it.
+            UserError: the machine has not enough memory for it, or none that can be shared.
         """
+        memory_fence()  # where there is none, nothing can be shared
         size_bytes = _layout(specs)[1]
         # Asked for first: the kernel would end other programs before it refused to reserve.
-        if size_bytes > available_bytes():
-            raise _refusal(size_bytes, f"{available_bytes() / 2**20:,.0f} MiB are free")
-        fd = os.memfd_create("galamp", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        free_bytes = available_bytes()
+        if size_bytes > free_bytes:
+            raise _refusal(size_bytes, f"{free_bytes / 2**20:,.0f} MiB are free")
+        fd = _new_file()
         try:
             os.posix_fallocate(fd, 0, size_bytes)
+            seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+            block = cls(specs, fd)
         except OSError as error:
             os.close(fd)
             raise _refusal(size_bytes, str(error.strerror)) from None
-        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-        block = cls(specs, fd)
         for spec in block.specs:
             if spec.fill is not None:
                 block[spec.name].fill(spec.fill)
@@ -114,23 +118,21 @@ def _attach(specs: tuple[ArraySpec, ...], fd: Any) -> SharedArrays:
     return SharedArrays(specs, fd.detach())
 
 
+def _new_file() -> int:
+    try:
+        return anonymous_file("galamp")
+    except OSError as error:
+        raise UserError(
+            f"shared memory cannot be made (memfd_create: {error.strerror}): allow it, by the "
+            "sysctl vm.memfd_noexec, a container's seccomp profile, or ulimit -n"
+        ) from None
+
+
 def _refusal(size_bytes: int, why: str) -> UserError:
     return UserError(
         f"shared memory of {size_bytes / 2**20:,.0f} MiB cannot be reserved ({why}): "
         "free memory, or use fewer --learners, --num-envs or --num-steps"
     )
-
-
-def available_bytes() -> int:
-    """Return the memory that can still be taken: of the machine, within this control group."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    fields = dict(line.split(":", 1) for line in lines)
-    free = [int(fields["MemAvailable"].split()[0]) * 1024]
-    with contextlib.suppress(OSError, ValueError):
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text())
-        free.append(limit - int((group / "memory.current").read_text()))
-    return max(0, min(free))
 
 
 def _layout(specs: Sequence[ArraySpec]) -> tuple[dict[str, int], int]:
@@ -186,20 +188,35 @@ def _attach_wakeup(fd: Any) -> Wakeup:
     return Wakeup(fd.detach())
 
 
-def _fence() -> Callable[[], None]:
+def _fence(machine: str) -> Callable[[], None]:
     """Return what orders a store before the next one, and a load before the next one.
 
     x86-64 keeps that order by itself and every Python step is an opaque call to the compiler;
-    elsewhere a real fence is needed.
+    elsewhere a real fence is needed. membarrier(2) is none to build on: its private command may
+    return without one where a process has one thread only, and its global command interrupts every
+    core that runs a registered process.
+
+    Args:
+        machine: as `platform.machine()` names the processor.
     """
-    if platform.machine() in ("x86_64", "AMD64"):
+    if machine in ("x86_64", "AMD64"):
         return lambda: None
-    fence = ctypes.CDLL("libatomic.so.1").atomic_thread_fence
+    try:
+        fence = ctypes.CDLL(ATOMIC_LIBRARY).atomic_thread_fence
+    except (OSError, AttributeError):
+        return _no_fence
     sequentially_consistent = 5
     return lambda: fence(sequentially_consistent)
 
 
-memory_fence = _fence()
+def _no_fence() -> NoReturn:
+    raise UserError(
+        f"memory cannot be shared on {platform.machine()} without {ATOMIC_LIBRARY}: install the "
+        "system's package libatomic1 (Debian, Ubuntu) or libatomic (Fedora, Alpine)"
+    )
+
+
+memory_fence = _fence(platform.machine())
 
 
 def page_lock(array: npt.NDArray[Any]) -> None:

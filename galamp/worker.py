@@ -45,7 +45,6 @@ UNKNOWN_TO_SERVER = 255
 
 STACKS_S = 0.3
 """A hung child has so long to write down its stacks."""
-CONTROL_GROUPS = Path("/sys/fs/cgroup")
 OUT_OF_MEMORY_SCORES = {"simulator": 500, "learner": 300}
 """Whom the kernel ends first where memory runs out: who is missed least, never the supervisor."""
 
@@ -213,19 +212,6 @@ def _is_over(pid: int) -> bool:
 def adopt_orphans() -> None:
     """Become the parent of children whose server has ended, so that none is left unreaped."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def out_of_memory_kills() -> int:
-    """Return how many processes of this control group the kernel has ended for want of memory."""
-    groups = Path("/proc/self/cgroup").read_text().splitlines()
-    for _, controllers, path in (line.split(":", 2) for line in groups):
-        if controllers not in ("", "memory"):
-            continue
-        file = "memory/{}/memory.oom_control" if controllers else "{}/memory.events"
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            lines = (CONTROL_GROUPS / file.format(path.strip("/"))).read_text().splitlines()
-            return int(dict(line.split() for line in lines)["oom_kill"])
-    return 0  # a kernel that does not tell
 
 
 def _tail(log: str, most_bytes: int = 8192) -> str:

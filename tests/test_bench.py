@@ -128,7 +128,7 @@ def test_window_waits(rows: list[dict[str, Any]], known: tuple[bool, ...]) -> No
 def test_rows_being_written(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
     assert runs.read_rows(file) == []
-    whole = json.dumps(row(1, 2))
+    whole = json.dumps(row(1, 2) | {f"learner{rank}/SPS": 1.5 for rank in range(64)})
     file.write_text(f'{{"global_step": 0, "resumed_from": 0}}\n{whole}\n{whole[:-9]}')
     assert runs.read_rows(file) == [row(1, 2)]
 

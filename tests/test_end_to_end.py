@@ -9,7 +9,7 @@ import pytest
 
 from galamp.display.streams import STARTING
 from galamp.storage import checkpoint
-from galamp.storage.runlogs import current_rows
+from galamp.storage.runlogs import read_metrics
 from tests.engine import run, summary
 
 SMALL = ["--learners", 2, "--num-envs", 4, "--log-every-s", 0.2]
@@ -39,7 +39,7 @@ def test_train_then_resume(tmp_path: Path) -> None:
     assert later["episodes"] > told["episodes"]
     updates = zip(told["updates_per_learner"], later["updates_per_learner"], strict=True)
     assert all(after > before for before, after in updates)
-    steps = [row["global_step"] for row in current_rows(folder / "metrics.jsonl")]
+    steps = [row["global_step"] for row in read_metrics(folder / "metrics.jsonl")]
     assert steps == sorted(steps)
     assert steps[-1] == later["agent_steps"]
     _check_that_another_game_is_refused(folder)

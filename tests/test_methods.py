@@ -14,7 +14,7 @@ import pytest
 from galamp.cli import main
 from galamp.storage import checkpoint
 from galamp.storage.runfolder import GRAPH
-from galamp.storage.runlogs import current_rows
+from galamp.storage.runlogs import read_metrics
 from tests.engine import ROOT, run, summary
 
 LEARNERS, LANES = 2, 3
@@ -42,7 +42,7 @@ def config(folder: Path) -> dict[str, Any]:
 
 def rows(folder: Path) -> list[dict[str, Any]]:
     """Return the rows with measurements; a start's first row has none."""
-    return [row for row in current_rows(folder / "metrics.jsonl") if "gossip/sent" in row]
+    return [row for row in read_metrics(folder / "metrics.jsonl") if "gossip/sent" in row]
 
 
 def audit(folder: Path) -> subprocess.CompletedProcess[str]:

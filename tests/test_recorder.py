@@ -22,6 +22,7 @@ from galamp import metrics, recorder
 from galamp.arena import Arena, ModelSketch
 from galamp.config import from_dict
 from galamp.consensus import ConsensusMonitor, History
+from galamp.curve import Curve
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.journal import Journal
 from galamp.gossip.publication import Publication
@@ -517,7 +518,9 @@ def test_a_resumed_run_goes_on_from_its_progress(run: Run, tmp_path: Path, clock
     try:
         again = Run(folder)
         again.arena.board.learner(0)["agent_steps"] = 100
-        again.recorder.go_on(progress, [(100, 2.0)])
+        curve = Curve()
+        curve.add(100, 2.0)
+        again.recorder.go_on(progress, curve)
         clock.now_s += 1.0
         again.recorder.read()
         assert again.recorder.snapshot().agent_steps_per_s == 0, "those were another start's"

@@ -23,7 +23,6 @@ from galamp.storage.runlogs import (
     AppendOnly,
     MetricsLog,
     MonitorLog,
-    current_rows,
     curve,
     read_metrics,
 )
@@ -288,7 +287,7 @@ def test_a_partial_last_line_is_ignored_then_cut_off(tmp_path: Path, told: list[
         assert log.start == 2
         log.append(row(30, 2.0))
         assert path.read_bytes().startswith(whole + b"{")
-        assert curve(path) == [(10, 1.0), (30, 2.0)]
+        assert curve(path).points == [(10, 1.0), (30, 2.0)]
 
 
 def test_later_starts_supersede_what_lies_beyond_their_checkpoint(
@@ -306,9 +305,7 @@ def test_later_starts_supersede_what_lies_beyond_their_checkpoint(
     third.append(row(70, 7.0))
     assert (first.start, second.start, third.start) == (1, 2, 3)
     # 30 lies beyond the checkpoint at 20 although the second start's first score is at 35.
-    assert curve(path) == [(10, 1.0), (20, 2.0), (35, 0.35), (70, 7.0)]
-    steps = [r["global_step"] for r in current_rows(path)]
-    assert steps == sorted(steps)
+    assert curve(path).points == [(10, 1.0), (20, 2.0), (35, 0.35), (70, 7.0)]
     assert len(list(read_metrics(path))) == 12
 
 
@@ -316,7 +313,7 @@ def test_a_lost_first_row_of_a_start_does_no_harm(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     rows = [row(10, 1.0) | {"start": 1}, row(30, 3.0) | {"start": 1}, row(20, 2.0) | {"start": 2}]
     path.write_text("".join(json.dumps(r) + "\n" for r in [*rows, {"global_step": "x"}]))
-    assert curve(path) == [(10, 1.0), (20, 2.0)]
+    assert curve(path).points == [(10, 1.0), (20, 2.0)]
 
 
 def test_a_full_disk_is_told_once_and_never_raised(
@@ -336,7 +333,7 @@ def test_a_full_disk_is_told_once_and_never_raised(
     assert len(told) == 1
     assert "metrics.jsonl: No space left on device" in told[0]
     log.append(row(30, 3.0))
-    assert curve(path) == [(30, 3.0)]
+    assert curve(path).points == [(30, 3.0)]
 
 
 def test_a_folder_that_vanished_is_told_not_raised(tmp_path: Path, told: list[str]) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import fcntl
 import math
 import mmap
 import multiprocessing
 import os
+import platform
 import resource
+import runpy
 import time
-from collections.abc import Iterator
+import types
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +23,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from galamp import shm
 from galamp.errors import UserError
 from galamp.shm import ArraySpec, SharedArrays, Wakeup
 from tests import children
@@ -193,6 +199,74 @@ def test_more_than_the_machine_has_is_refused_before_any_is_taken(
     monkeypatch.setattr(os, "posix_fallocate", reserve)
     with pytest.raises(UserError, match=r"MiB are free.* fewer --learners, --num-envs"):
         SharedArrays.create([ArraySpec("huge", (2**50,), "uint8")])
+
+
+@pytest.mark.parametrize("why", [errno.EACCES, errno.EMFILE, errno.ENOSYS])
+def test_a_system_without_such_memory_is_told_of(monkeypatch: pytest.MonkeyPatch, why: int) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(why, os.strerror(why))
+
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    with pytest.raises(
+        UserError, match=rf"\({'memfd_create: ' + os.strerror(why)}\).*ulimit -n"
+    ) as told:
+        SharedArrays.create(SPECS)
+    assert "\n" not in str(told.value)
+
+
+def test_memory_that_cannot_be_mapped_is_the_users_to_solve(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: int) -> mmap.mmap:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr("galamp.shm.mmap.mmap", refuse)
+    with pytest.raises(UserError, match=r"Cannot allocate memory.* fewer --learners"):
+        SharedArrays.create(SPECS)
+    assert len(os.listdir("/proc/self/fd")) == before, "a descriptor is left open"
+
+
+# Other processors
+
+
+def no_library(_: str) -> None:
+    raise OSError("libatomic.so.1: cannot open shared object file: No such file or directory")
+
+
+def another_library(_: str) -> object:
+    return object()
+
+
+@pytest.mark.parametrize("machine", ["aarch64", "armv7l", "riscv64", "ppc64le"])
+@pytest.mark.parametrize("library", [no_library, another_library])
+def test_without_a_fence_only_shared_memory_is_refused(
+    monkeypatch: pytest.MonkeyPatch, machine: str, library: Callable[[str], object]
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(ctypes, "CDLL", library)
+    imported = runpy.run_path(shm.__file__, run_name="galamp.shm")
+    with pytest.raises(UserError, match=f"{machine} without libatomic.so.1.*libatomic1") as told:
+        imported["SharedArrays"].create(SPECS)
+    assert "\n" not in str(told.value)
+
+
+def test_with_the_library_other_processors_share_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    library = types.SimpleNamespace(atomic_thread_fence=asked.append)
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library if "atomic" in name else None)
+    imported = runpy.run_path(shm.__file__, run_name="galamp.shm")
+    imported["SharedArrays"].create(SPECS)
+    assert set(asked) == {5}, "memory_order_seq_cst of <stdatomic.h>"
+
+
+def test_the_library_has_what_is_asked_of_it() -> None:
+    try:
+        ctypes.CDLL(shm.ATOMIC_LIBRARY)
+    except OSError as error:
+        pytest.skip(str(error))
+    shm._fence("aarch64")()
 
 
 # Wake-ups

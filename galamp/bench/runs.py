@@ -31,6 +31,8 @@ START_DEADLINE_S = 180.0
 """Most time that a system may take to its first agent step, and that a late row is waited for."""
 
 POLL_S = 0.2
+MEASURED = ("wall_s", "global_step", "emulator_frames")
+"""What of a row is looked at."""
 
 Row = dict[str, Any]
 
@@ -159,8 +161,9 @@ def rate(first: Row, last: Row) -> Rate:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return the timed rows of a file that is still written to, or does not exist yet."""
-    return [row for row in read_metrics(path) if "wall_s" in row]
+    """Return time and counts of the timed rows of a file that grows, or does not exist yet."""
+    rows = (row for row in read_metrics(path) if "wall_s" in row)
+    return [{name: row[name] for name in MEASURED if name in row} for row in rows]
 
 
 def alternation(systems: Sequence[Measurable], repeats: int) -> Iterator[tuple[int, Measurable]]:

@@ -24,6 +24,7 @@ from typing import Any
 from galamp.config import EnvironmentConfig, ResourceConfig
 from galamp.environments.base import EnvironmentSpec
 from galamp.errors import UserError
+from galamp.memory import anonymous_file
 
 START_TIMEOUT_S: float = ResourceConfig.start_timeout_s
 
@@ -45,7 +46,7 @@ class Probe(subprocess.Popen[bytes]):
         """Start it; it has `timeout_s` for its answer, and `seed` for what is random in it."""
         self.env_id, self.timeout_s = config.env_id, timeout_s
         self._until_s = time.monotonic() + timeout_s
-        self._answer, self._errors = map(os.memfd_create, ("galamp-answer", "galamp-errors"))
+        self._answer, self._errors = map(anonymous_file, ("galamp-answer", "galamp-errors"))
         self._close = weakref.finalize(self, _close, self._answer, self._errors)
         request = {
             "environment": dataclasses.asdict(config),

@@ -24,6 +24,7 @@ from typing import Literal, NamedTuple
 
 from galamp.crashpoints import reach
 from galamp.errors import CheckpointError, GalampError
+from galamp.memory import available_bytes
 from galamp.storage.checkpoint_format import (
     MANIFEST,
     Checkpoint,
@@ -36,6 +37,7 @@ from galamp.storage.checkpoint_format import (
     read_file,
     read_manifest,
     read_state,
+    verify_file,
 )
 from galamp.storage.disk import remove_stale, replace_link, sync_folder, temporary_name, write_new
 from galamp.storage.identity import Identity
@@ -119,12 +121,15 @@ def load(
         missing = sorted(set(learners or ()) - set(entries))
         need(not missing, f"it has no learner {missing[:3]}, but 0 to {len(entries) - 1}")
         wanted = entries if learners is None else learners
+        _need_memory([files[learner_file(rank)][0] for rank in entries if rank in wanted])
         states = []
         for rank, entry in entries.items():
             file = learner_file(rank)
-            content = read_file(folder, file, *files[file])
             if rank in wanted:
+                content = read_file(folder, file, *files[file])
                 states.append(parse_learner(content, file, checkpoint.identity, entry))
+            else:
+                verify_file(folder, file, *files[file])
     return dataclasses.replace(checkpoint, learners=tuple(states))
 
 
@@ -230,6 +235,22 @@ def _settle(temporary: Path, target: Path, files: Files) -> Path:
                 if read_manifest(folder)[1] == files:
                     return named
     raise AssertionError("unreachable")
+
+
+def _need_memory(sizes: Sequence[int]) -> None:
+    """Refuse learners whose files of these sizes in bytes would not all fit into memory together.
+
+    A file that is being parsed takes its size twice more. Nothing is read before: a file with holes
+    takes no room on the disk of whoever sends it.
+    """
+    if not sizes:
+        return
+    needed, free = sum(sizes) + 2 * max(sizes), available_bytes()
+    need(
+        needed <= free,
+        f"its {len(sizes)} learners take {needed / 2**20:,.0f} MiB of memory, "
+        f"{free / 2**20:,.0f} MiB are free",
+    )
 
 
 @contextlib.contextmanager

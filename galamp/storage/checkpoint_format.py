@@ -23,7 +23,8 @@ import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from io import BufferedReader
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -201,12 +202,24 @@ def read_file(folder: int, name: str, size: int, digest: str) -> bytes:
     with _file(folder, name) as (file, found):
         need(found == size, f"{name} has {found} bytes, expected {size}")
         content = file.read(size)
-    need(hashlib.sha256(content).hexdigest() == digest, f"{name} is damaged: its digest differs")
+    _need_digest(name, hashlib.sha256(content).hexdigest(), digest)
     return content
 
 
+def verify_file(folder: int, name: str, size: int, digest: str) -> None:
+    """Check a file as `read_file` does, without holding its content."""
+    with _file(folder, name) as (file, found):
+        need(found == size, f"{name} has {found} bytes, expected {size}")
+        of_file = hashlib.file_digest(file, "sha256").hexdigest()
+    _need_digest(name, of_file, digest)
+
+
+def _need_digest(name: str, found: str, digest: str) -> None:
+    need(found == digest, f"{name} is damaged: its digest differs")
+
+
 @contextlib.contextmanager
-def _file(folder: int, name: str) -> Iterator[tuple[BinaryIO, int]]:
+def _file(folder: int, name: str) -> Iterator[tuple[BufferedReader, int]]:
     """Open a plain file of a folder, links not followed; yields it and its size in bytes."""
     try:
         opened = open_unfollowed(folder, name)

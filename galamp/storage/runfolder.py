@@ -44,6 +44,8 @@ METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
 GRAPH = "topology.txt"
 JSON_LIMIT_BYTES = 4_000_000
+GRAPH_LIMIT_BYTES = 64 * 2**20
+"""No graph that can be read is larger."""
 """No config and no summary is larger, were there a thousand learners."""
 OWNER_WAIT_S = 1.0
 """Longest wait for the name of a lock's owner that has only just taken it."""
@@ -179,7 +181,7 @@ class RunFolder:
             UserError: the disk refuses.
         """
         with _told(f"copy {source} to {self.path / GRAPH}"):
-            replace_file(self.path / GRAPH, source.read_bytes())
+            replace_file(self.path / GRAPH, read_limited(source, GRAPH_LIMIT_BYTES))
 
     def write_summary(self, values: dict[str, Any]) -> None:
         """Store the run's outcome, whole or not at all.

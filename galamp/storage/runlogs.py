@@ -2,12 +2,12 @@
 
 Runs in the supervisor, the one writer; resumed runs, plots and evaluation read them.
 
-    row --MetricsLog--> metrics.jsonl --current_rows, curve--> learning curve
+    row --MetricsLog--> metrics.jsonl --read_metrics, curve--> rows one by one, learning curve
     event --EventLog--> events.jsonl
     episode --MonitorLog--> monitor/<i>.monitor.csv
 
 A killed process leaves at most one unfinished line, which readers pass over and the next writer
-cuts off. A disk that refuses costs rows, never the run.
+cuts off. A disk that refuses costs rows, never the run. Of a file of any size only a row is held.
 """
 
 from __future__ import annotations
@@ -21,14 +21,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from galamp.curve import Curve
 from galamp.storage.disk import finite, open_plain
 
 RETURN = "charts/episodic_return"
 TAIL_BYTES = 1_000_000
 """A line that a dead process left unfinished is looked for in so much of a file's end."""
 
-LINE_LIMIT_BYTES = 4_000_000
-"""No row is longer: that of a thousand learners takes a tenth of it."""
+LINE_LIMIT_BYTES = 1_000_000
+"""No row is longer: that of a thousand learners takes less than half of it."""
+
+MOST_UNWRITTEN = 10_000
+"""So many episodes are written at once, should `flush` be asked for but once a day."""
 
 MOST_STARTS = 2**31
 COUNT_LIMIT = 2**53
@@ -90,10 +94,7 @@ class MetricsLog:
         The first row says so; later rows of former starts are superseded by it.
         """
         self._file = AppendOnly(path, complain)
-        starts = (row.get("start") for row in read_metrics(path))
-        self.start = 1 + max(
-            (start for start in starts if _is_count(start, MOST_STARTS)), default=0
-        )
+        self.start = 1 + _last_start(path)
         """How many times the run was started, this one included."""
         self.append({"global_step": from_step, "resumed_from": from_step})
 
@@ -134,6 +135,8 @@ def last_row(path: Path) -> dict[str, Any]:
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
+    if not line.startswith(b"{"):
+        return None
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -151,30 +154,33 @@ def _is_amount(value: object) -> TypeGuard[float]:
     return (type(value) is int or type(value) is float) and -AMOUNT_LIMIT < value < AMOUNT_LIMIT
 
 
-def current_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows that count, in order of `global_step`.
+def _last_start(path: Path) -> int:
+    """Return the number of the last start that wrote a row: the greatest; 0 before the first."""
+    last = last_row(path).get("start")
+    if _is_count(last, MOST_STARTS):
+        return last
+    starts = (row.get("start") for row in read_metrics(path))
+    return max((start for start in starts if _is_count(start, MOST_STARTS)), default=0)
+
+
+def curve(path: Path) -> Curve:
+    """Return the learning curve.
 
     A start that goes on from an older checkpoint supersedes what former ones wrote beyond it.
     """
-    rows: list[dict[str, Any]] = []
+    found = Curve()
+    start: object = None
     for row in read_metrics(path):
-        if not _is_count(row.get("global_step")):
+        step, score = row.get("global_step"), row.get(RETURN)
+        if not _is_count(step):
             continue
         # The first row of a start may have been lost to a full disk; any other will do.
-        begins = "resumed_from" in row or (rows and row.get("start") != rows[-1].get("start"))
-        while begins and rows and rows[-1]["global_step"] > row["global_step"]:
-            rows.pop()
-        rows.append(row)
-    return rows
-
-
-def curve(path: Path) -> list[tuple[int, float]]:
-    """Return the learning curve: (agent steps, mean true score), superseded rows left out."""
-    return [
-        (row["global_step"], float(row[RETURN]))
-        for row in current_rows(path)
-        if _is_amount(row.get(RETURN))
-    ]
+        if "resumed_from" in row or row.get("start") != start:
+            found.cut(step)
+        start = row.get("start")
+        if _is_amount(score):
+            found.add(step, float(score))
+    return found
 
 
 class EventLog:
@@ -222,8 +228,10 @@ class MonitorLog:
         return self._file.failed
 
     def append(self, score: float, length: int, ended: float) -> None:
-        """Note an episode that ended at time.time() `ended`; `flush` writes it."""
+        """Note an episode that ended at time.time() `ended`; `flush` writes it, or many more."""
         self._rows.append((float(score), length, ended))
+        if len(self._rows) >= MOST_UNWRITTEN:
+            self.flush()
 
     def flush(self) -> None:
         """Write what was noted since the last time; if the disk refuses, it is lost."""

@@ -122,8 +122,8 @@ class Series:
 
     def column(self, name: str) -> NDArray[np.float64]:
         """Return [measurements] of one field of `Point`."""
-        table = np.array(self._values).reshape(-1, len(Point._fields))
-        found: NDArray[np.float64] = table[:, Point._fields.index(name)]
+        table = np.asarray(self._values).reshape(-1, len(Point._fields))
+        found: NDArray[np.float64] = table[:, Point._fields.index(name)].copy()
         return found
 
 

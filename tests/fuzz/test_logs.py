@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from galamp.cli import main
 from galamp.gossip.publication import Publication, Source
 from galamp.storage.gossiplog import Damaged, Entry, Lost, Measurement, Rebase, Start, parse
-from galamp.storage.runlogs import RETURN, MetricsLog, MonitorLog, current_rows, curve, read_metrics
+from galamp.storage.runlogs import RETURN, MetricsLog, MonitorLog, curve, read_metrics
 from tests.fuzz.bending import EDITS, bent_json, edited, examples
 
 ROWS: list[dict[str, Any]] = [
@@ -35,13 +35,12 @@ def lines_of(rows: list[Any]) -> bytes:
 def metrics_are_usable(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     assert all(isinstance(row, dict) for row in read_metrics(path))
-    assert all(0 <= row["global_step"] < 2**53 for row in current_rows(path))
-    assert all(math.isfinite(score) for _, score in curve(path))
+    assert all(0 <= step < 2**53 and math.isfinite(score) for step, score in curve(path).points)
     told: list[str] = []
     log = MetricsLog(path, 20, told.append)
     assert 1 <= log.start <= 2**31
     log.append({"global_step": 25, RETURN: 2.5})
-    assert curve(path)[-1] == (25, 2.5)
+    assert curve(path).points[-1] == (25, 2.5)
     assert not told
 
 
@@ -76,7 +75,7 @@ def test_metrics_that_are_no_file_or_one_endless_line(tmp_path: Path) -> None:
     assert list(read_metrics(path)) == []
     path.unlink()
     path.mkdir()
-    assert curve(path) == []
+    assert curve(path).points == []
     path.rmdir()
     with open(path, "wb") as file:
         file.truncate(2**26)
