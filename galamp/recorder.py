@@ -13,6 +13,7 @@ import math
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,10 +115,10 @@ class Recorder:
         self._overflow_told = False
         self._curve: list[tuple[int, float]] = []
         self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
-        self._event_log = EventLog(folder.events, metrics.start, self.tell)
+        self._event_log = EventLog(folder.events, metrics.start, self.tell, folder.is_ours)
         env_id, now = arena.environment.env_id, time.time()
         self._monitors = [
-            MonitorLog(folder.monitor_path(rank), env_id, now, self.tell)
+            MonitorLog(folder.monitor_path(rank), env_id, now, self.tell, folder.is_ours)
             for rank in range(arena.count)
         ]
 
@@ -125,6 +126,11 @@ class Recorder:
     def elapsed_s(self) -> float:
         """Seconds since this start of the run."""
         return time.monotonic() - self._began_s
+
+    @property
+    def lost_folder(self) -> Path | None:
+        """The run folder, if it was found removed, renamed or taken by another start."""
+        return self._folder.path if self._folder.lost else None
 
     @property
     def mean_return(self) -> float | None:

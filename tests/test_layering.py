@@ -22,6 +22,7 @@ LAYERS = """
     errors
     crashpoints options display.streams plain remote.wire remote
     flags config snapshot display storage evaluation display.text storage.disk storage.strict_json
+    storage.links storage.locks storage.inspection
     storage.rates
     budget
     shm storage.identity parameters models forking seeding
