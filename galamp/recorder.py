@@ -13,7 +13,6 @@ import math
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,7 +95,7 @@ class Recorder:
     def __init__(
         self, arena: Arena, folder: RunFolder, metrics: MetricsLog, consensus: ConsensusMonitor
     ) -> None:
-        self._arena, self._folder, self._metrics = arena, folder, metrics
+        self._arena, self.folder, self._metrics = arena, folder, metrics
         self._consensus = consensus
         self._began_s = time.monotonic()
         self._former_s = 0.0
@@ -126,11 +125,6 @@ class Recorder:
     def elapsed_s(self) -> float:
         """Seconds since this start of the run."""
         return time.monotonic() - self._began_s
-
-    @property
-    def lost_folder(self) -> Path | None:
-        """The run folder, if it was found removed, renamed or taken by another start."""
-        return self._folder.path if self._folder.lost else None
 
     @property
     def mean_return(self) -> float | None:
@@ -237,7 +231,7 @@ class Recorder:
         return Snapshot(
             env_id=self._arena.environment.env_id,
             protocol=self._arena.environment.protocol,
-            run_dir=str(self._folder.path),
+            run_dir=str(self.folder.path),
             status=self.status,
             elapsed_s=self.elapsed_s,
             agent_steps=sum(learner.agent_steps for learner in learners),

@@ -240,10 +240,10 @@ class Supervisor:
 
     def _look_after_folder(self) -> None:
         """End the run once its folder is gone: nothing that is still learned could be kept."""
-        folder = self.recorder.lost_folder
-        if folder is not None and self._failure is None:
+        folder = self.recorder.folder
+        if folder.lost and self._failure is None:
             cause = "was removed, renamed, or taken by another start: nothing can be kept any more"
-            self._failure = WorkerFailure(f"the run folder {folder}", cause)
+            self._failure = WorkerFailure(f"the run folder {folder.path}", cause)
             self.recorder.tell(str(self._failure))
             self._stop()
             self.arena.control.quit = True

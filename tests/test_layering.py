@@ -24,7 +24,7 @@ LAYERS = """
     flags config snapshot display storage evaluation display.text storage.disk storage.strict_json
     storage.links storage.locks storage.inspection
     storage.rates
-    budget
+    budget machine_load
     shm storage.identity parameters models forking seeding
     plan worker remote.picture
     signals

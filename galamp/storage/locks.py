@@ -16,7 +16,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -97,7 +97,7 @@ def take_lock(folder: Path, started: datetime) -> Lock:
             # Its former owner never began, and took it back after we had opened it.
             raise OSError(errno.ESTALE, "another start was just refused; try again")
         _check_unseen(folder, _text(file))
-        text = f"process {os.getpid()} on {_host()} since {started:%Y-%m-%d %H:%M:%S}"
+        text = f"process {os.getpid()} on {host()} since {started:%Y-%m-%d %H:%M:%S}"
         os.ftruncate(file, 0)
         os.pwrite(file, f"{text}\n".encode(), 0)
     except BaseException:
@@ -107,10 +107,13 @@ def take_lock(folder: Path, started: datetime) -> Lock:
 
 
 @contextlib.contextmanager
-def wait_for_lock(path: Path, deadline_s: float) -> Iterator[bool]:
-    """Hold the lock `path`, in a folder that exists; yield whether it was got within `deadline_s`.
+def wait_for_lock(
+    path: Path, limit_s: float, waits: Callable[[], object] = lambda: None
+) -> Iterator[bool]:
+    """Hold the lock `path`, in a folder that exists; yield whether it was got within `limit_s`.
 
-    Where there are no locks, or the file cannot be made, nobody waits.
+    `waits` is called once if another process has it. Where there are no locks, or the file cannot
+    be made, nobody waits.
     """
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -118,12 +121,13 @@ def wait_for_lock(path: Path, deadline_s: float) -> Iterator[bool]:
         yield False
         return
     try:
-        yield _got(file, time.monotonic() + deadline_s)
+        yield _got(file, limit_s, waits)
     finally:
         os.close(file)
 
 
-def _got(file: int, until_s: float) -> bool:
+def _got(file: int, limit_s: float, waits: Callable[[], object]) -> bool:
+    until_s, told = time.monotonic() + limit_s, False
     while True:
         try:
             _lock(file)
@@ -131,8 +135,11 @@ def _got(file: int, until_s: float) -> bool:
         except BlockingIOError:
             if time.monotonic() >= until_s:
                 return False
-        except (OSError, UserError):
+        except (OSError, NoLocksError):
             return False
+        if not told:
+            waits()
+            told = True
         time.sleep(POLL_S)
 
 
@@ -150,7 +157,7 @@ def _lock(file: int) -> None:
 
 def _in_use(folder: Path, owner: str) -> str:
     match = _OWNER.fullmatch(owner)
-    if match and match["host"] != _host():
+    if match and match["host"] != host():
         return (
             f"{folder}: in use on another machine, by {owner}; stop it there, or choose another "
             "--run-dir"
@@ -167,7 +174,7 @@ def _check_unseen(folder: Path, owner: str) -> None:
         UserError: it may be held.
     """
     match = _OWNER.fullmatch(owner)
-    if match and match["host"] != _host() and (why := local_locks(folder)):
+    if match and match["host"] != host() and (why := local_locks(folder)):
         raise UserError(
             f"{folder}: {owner} has not given it back, and locks are not seen from machine to "
             f"machine here ({why}): if that process has ended, remove {folder / LOCK}"
@@ -213,5 +220,6 @@ def _text(file: int) -> str:
     return text if text.isprintable() else ""
 
 
-def _host() -> str:
+def host() -> str:
+    """Return this machine's name, in one word."""
     return "".join(platform.node().split()) or "localhost"
