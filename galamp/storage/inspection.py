@@ -9,6 +9,7 @@ what is added to one of its files, cut off or removed would be somebody else's.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import stat
@@ -30,26 +31,30 @@ def refuse_links(run: Path) -> None:
     """See that what is written in a run folder stays in it.
 
     Raises:
-        UserError: a folder or file of the run is a link, or has a second name.
-        OSError: it cannot be looked at.
+        UserError: a folder or file of the run is a link, or has a second name; or they cannot be
+            looked at.
     """
-    for path in _written(run):
-        try:
-            found = os.lstat(path)
-        except FileNotFoundError:
-            continue
-        if stat.S_ISLNK(found.st_mode):
-            raise UserError(
-                f"{path}: is a link to {os.readlink(path)}, and nothing is written through links: "
-                "put the thing itself in its place; to keep a run on another disk, move the whole "
-                "run folder there, a link to that is followed"
-            )
-        if stat.S_ISREG(found.st_mode) and found.st_nlink > 1 and _is_added_to(path):
-            raise UserError(
-                f"{path}: the file has {found.st_nlink} names (hard links), and what is added to "
-                f"it would appear under all of them: copy the folder (cp -r {run} NEW), and use "
-                "the copy"
-            )
+    try:
+        for path in _written(run):
+            with contextlib.suppress(FileNotFoundError):
+                _refuse(path, os.lstat(path), run)
+    except OSError as error:
+        raise UserError(f"{error.filename or run}: {error.strerror}") from None
+
+
+def _refuse(path: Path, found: os.stat_result, run: Path) -> None:
+    if stat.S_ISLNK(found.st_mode):
+        raise UserError(
+            f"{path}: is a link to {os.readlink(path)}, and nothing is written through links: "
+            "put the thing itself in its place; to keep a run on another disk, move the whole "
+            "run folder there, a link to that is followed"
+        )
+    if stat.S_ISREG(found.st_mode) and found.st_nlink > 1 and _is_added_to(path):
+        raise UserError(
+            f"{path}: the file has {found.st_nlink} names (hard links), and what is added to "
+            f"it would appear under all of them: copy the folder (cp -r {run} NEW), and use "
+            "the copy"
+        )
 
 
 def shared_with(run: Path) -> str | None:
