@@ -166,7 +166,7 @@ def test_a_sync_that_fails_is_a_failure(
 def test_a_folder_that_may_not_be_listed_is_written_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The one above a run may be another's, who lets others make folders in it, or not even that."""
+    """The one above a run may be another's, who only lets others make folders in it."""
     real = os.open
 
     def unlistable(path: Any, flags: int, *args: Any, **more: Any) -> int:
@@ -179,4 +179,3 @@ def test_a_folder_that_may_not_be_listed_is_written_to(
     run = RunFolder.create(None, str(tmp_path / "run"), "E", "n", 1, NOON)
     run.write_config({})
     run.close()
-
