@@ -19,6 +19,7 @@ import pytest
 
 from galamp.errors import GalampError, UserError
 from galamp.storage import runlogs
+from galamp.storage.disk import replace_file, temporary_name
 from galamp.storage.runfolder import RunFolder
 from galamp.storage.runlogs import (
     AppendOnly,
@@ -292,6 +293,62 @@ def test_a_partial_last_line_is_ignored_then_cut_off(tmp_path: Path, told: list[
         log.append(row(30, 2.0))
         assert path.read_bytes().startswith(whole + b"{")
         assert curve(path) == [(10, 1.0), (30, 2.0)]
+
+
+@pytest.mark.parametrize(
+    ("whole", "rest"),
+    [
+        (b"one\ntwo\n", 5),
+        (b"one\ntwo\n", runlogs.TAIL_BYTES),
+        (b"one\ntwo\n", 3 * runlogs.TAIL_BYTES),
+        (b"one\n" * 300_000, 2 * runlogs.TAIL_BYTES - 1),
+        (b"\n", runlogs.TAIL_BYTES),
+        (b"", 2 * runlogs.TAIL_BYTES + 7),
+    ],
+)
+def test_an_unfinished_line_of_any_length_is_cut_off(
+    tmp_path: Path, told: list[str], whole: bytes, rest: int
+) -> None:
+    """The first line of a start of hundreds of learners takes megabytes in gossip.jsonl."""
+    path = tmp_path / "gossip.jsonl"
+    path.write_bytes(whole + b"x" * rest)
+    assert AppendOnly(path, told.append).append(b"next\n")
+    assert path.read_bytes() == whole + b"next\n"
+
+
+def test_two_writers_of_one_file_each_write_it_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, replace, others = tmp_path / "x.json", Path.replace, [b"second"]
+
+    def late(self: Path, target: Path) -> Path:
+        if others:
+            replace_file(path, others.pop())
+            assert path.read_bytes() == b"second"
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", late)
+    replace_file(path, b"first")
+    assert path.read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["x.json"]
+
+
+def test_what_a_killed_start_left_half_written_is_removed(tmp_path: Path) -> None:
+    run = create(tmp_path)
+    run.write_config({})
+    dead = subprocess.Popen(["true"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: dead.pid)
+        for folder in (run.path, tmp_path):
+            with temporary_name(folder) as path:
+                left = path.name
+            (folder / left).write_text("{")
+    dead.wait()
+    run.close()
+    again = RunFolder.open(run.path, tmp_path)
+    again.write_config({})
+    again.close()
+    assert not [path for path in tmp_path.rglob("*") if ".tmp" in path.name]
 
 
 def test_later_starts_supersede_what_lies_beyond_their_checkpoint(
