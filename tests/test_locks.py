@@ -64,6 +64,26 @@ def test_without_locks_it_is_told_why_and_what_to_do(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("call", ["mkdir", "fsync", "pwrite"])
+def test_what_the_disk_refuses_half_way_leaves_nothing(
+    tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, full = getattr(os, call), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def refuse(where: Any, *more: Any) -> Any:
+        if call == "mkdir" and Path(where).name != "monitor":
+            return real(where, *more)
+        raise full
+
+    (tmp_path / "empty").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, refuse)
+        for run_dir in (tmp_path / "a" / "run", tmp_path / "empty", ""):
+            with pytest.raises(UserError, match="cannot make the run folder: No space left"):
+                create(tmp_path / "runs", run_dir)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "empty"]
+
+
 def test_what_is_refused_takes_back_the_folders_that_it_made(tmp_path: Path) -> None:
     create(tmp_path, tmp_path / "a" / "b" / "c").close()
     create(tmp_path / "runs").close()

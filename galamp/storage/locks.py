@@ -98,8 +98,13 @@ def take_lock(folder: Path, started: datetime) -> Lock:
             raise OSError(errno.ESTALE, "another start was just refused; try again")
         _check_unseen(folder, _text(file))
         text = f"process {os.getpid()} on {host()} since {started:%Y-%m-%d %H:%M:%S}"
-        os.ftruncate(file, 0)
-        os.pwrite(file, f"{text}\n".encode(), 0)
+        try:
+            os.ftruncate(file, 0)
+            os.pwrite(file, f"{text}\n".encode(), 0)
+        except OSError:
+            if new:
+                path.unlink()
+            raise
     except BaseException:
         os.close(file)
         raise

@@ -36,7 +36,7 @@ from galamp.storage.disk import (
 )
 from galamp.storage.inspection import refuse_links, shared_with
 from galamp.storage.links import LATEST, replace_link
-from galamp.storage.locks import LOCK, Lock, NoLocksError, take_lock
+from galamp.storage.locks import LOCK, Lock, take_lock
 
 CONFIG = "config.json"
 SUMMARY = "summary.json"
@@ -106,15 +106,10 @@ class RunFolder:
             if LOCK not in entries:
                 _require_empty(path, entries)
             try:
-                folder = cls._taken(path, root, started, new=True)
-            except NoLocksError:
+                return cls._taken(path, root, started, made)
+            except BaseException:
                 _remove_empty(made)
                 raise
-            folder._take_back = (
-                folder.logs, folder.monitor, folder.metrics, folder.events, path / GRAPH,
-                path / LOCK, *made,
-            )  # fmt: skip
-            return folder
 
     @classmethod
     def open(cls, path: Path, root: Path | None = None) -> RunFolder:
@@ -127,15 +122,22 @@ class RunFolder:
             raise UserError(f"{path}: not a run folder (it has no {CONFIG})")
         with _told(f"open the run folder {path}"):
             path = Path(os.path.realpath(path))
-            return cls._taken(path, root or Path("runs"), datetime.now(), new=False)
+            return cls._taken(path, root or Path("runs"), datetime.now())
 
     @classmethod
-    def _taken(cls, path: Path, root: Path, started: datetime, *, new: bool) -> RunFolder:
+    def _taken(
+        cls, path: Path, root: Path, started: datetime, made: tuple[Path, ...] | None = None
+    ) -> RunFolder:
+        """Lock a folder; in a new run's, with `made` for it, nothing may be but a lock."""
         refuse_links(path)
         folder = cls(path, root, take_lock(path, started))
         try:
-            if new:
+            if made is not None:
                 _require_empty(path, set(os.listdir(path)))
+                folder._take_back = (
+                    folder.logs, folder.monitor, folder.metrics, folder.events, path / GRAPH,
+                    path / LOCK, *made,
+                )  # fmt: skip
             remove_stale(path)
             folder.logs.mkdir(mode=0o700, exist_ok=True)
             folder.monitor.mkdir(mode=0o700, exist_ok=True)
