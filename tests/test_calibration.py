@@ -395,6 +395,7 @@ def test_the_time_of_this_process_and_all_below_is_its_own(tmp_path: Path) -> No
     assert read_usage([0], 10, tmp_path / "none") is None
 
 
+@pytest.mark.real
 def test_a_busy_process_below_is_seen_in_the_real_figures() -> None:
     before = read_usage()
     assert before is not None

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import pytest
 
+from galamp.chaos import command, record
 from galamp.errors import UserError
 from galamp.storage import disk, locks
 from galamp.storage.disk import remove_stale, temporary_name
@@ -104,6 +105,23 @@ def test_a_lock_of_another_machine_is_told_as_such(tmp_path: Path) -> None:
     (run.path / "lock").write_text(f"{HERE}\n")
     with pytest.raises(UserError, match=f"mine: in use by {HERE}; stop that first"):
         RunFolder.open(run.path)
+    run.close()
+
+
+def test_a_lock_whose_text_cannot_be_read_is_held_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = create(tmp_path, tmp_path / "mine")
+    run.write_config({})
+
+    def refuse(*args: Any) -> bytes:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", refuse)
+        with pytest.raises(UserError, match="mine: in use by another process; stop that first"):
+            RunFolder.open(run.path)
+        assert run.is_ours()
     run.close()
 
 
@@ -327,6 +345,17 @@ def test_a_run_without_a_folder_ends_and_says_so_once(stopped_by: int | None) ->
     assert told == [str(supervisor._failure)]
     assert "run folder runs/x was removed, renamed, or taken by another start" in told[0]
     assert control.quit
+
+
+def test_chaos_shows_what_it_cannot_keep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(record, "record", lambda *arguments: {"held": True})
+    ended = SimpleNamespace(exit_code=70)
+    outcome = SimpleNamespace(folder=tmp_path / "gone", result=ended, summary={})
+    assert command._conclude(cast(Any, None), cast(Any, outcome)) == {"held": True}
+    assert "gone/chaos.json not written: No such file" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def read_identity(path: Path) -> Identity:
     Raises:
         CheckpointError: the manifest or the state is damaged.
     """
-    with _opened(path) as folder:
+    with _opened(follow(path)) as folder:
         return read_state(folder, read_manifest(folder)[1])[0].identity
 
 

@@ -214,9 +214,10 @@ def local_locks(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> st
 
 def _owner(file: int) -> str:
     """Return what the owner says of itself, which it does an instant after it has the lock."""
-    deadline_s = time.monotonic() + OWNER_WAIT_S
-    while not (text := _text(file)) and time.monotonic() < deadline_s:
-        time.sleep(0.005)
+    text, deadline_s = "", time.monotonic() + OWNER_WAIT_S
+    with contextlib.suppress(OSError):  # SMB: what is locked may not even be read
+        while not (text := _text(file)) and time.monotonic() < deadline_s:
+            time.sleep(0.005)
     return text or "another process"
 
 
