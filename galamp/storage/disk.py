@@ -22,11 +22,10 @@ import platform
 import re
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
-
-import numpy as np
 
 from galamp.errors import UserError
 
@@ -126,7 +125,8 @@ def finite(value: Any) -> Any:
         return {key: finite(leaf) for key, leaf in value.items()}
     if isinstance(value, list | tuple):
         return [finite(leaf) for leaf in value]
-    if isinstance(value, np.generic):
+    numpy = sys.modules.get("numpy")  # loaded by whoever has one of its numbers
+    if numpy is not None and isinstance(value, numpy.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
