@@ -28,7 +28,7 @@ from galamp.calibration import (
 from galamp.config import RunConfig, from_dict
 from galamp.errors import GalampError, RunFailed, StoppedBySignal, UserError
 from galamp.machine_load import Usage, others_share, read_usage
-from galamp.plan import Machine
+from galamp.plan import Machine, inspect_machine
 from galamp.signals import Signals
 from galamp.storage import rates
 from galamp.storage.rates import RateCache, cache_folder
@@ -566,18 +566,25 @@ def test_only_the_word_auto_has_something_measured(
 
 
 @pytest.mark.slow
-def test_auto_measures_then_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_measures_and_then_goes_by_what_is_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
-    length = ("--total-steps", 2000)
-    first = engine.run(*QUICK, *length, "--learners", "auto", "--run-dir", tmp_path / "first")
+    words = [*map(str, QUICK), "--total-steps", "2000", "--learners", "auto"]
+    first = engine.run(*words, "--run-dir", tmp_path / "first")
     assert first.returncode == 0, first.stderr
     assert "--learners auto: trying 1, " in first.stderr
-    second = engine.run(*QUICK, *length, "--learners", "auto", "--run-dir", tmp_path / "second")
+    cache = RateCache()
+    asked = cli.config_from(cli.build_parser().parse_args(["run", *words]))
+    key = workload(asked, inspect_machine(asked.resources.device))
+    busy = "other programs took up to" in first.stderr
+    assert (cache.find(key) is None) == busy
+    cache.keep(key, {1: 5.0, 2: 1.0})
+    second = engine.run(*words, "--run-dir", tmp_path / "second")
     assert second.returncode == 0, second.stderr
-    assert "trying" not in second.stderr
-    assert "as measured on" in second.stderr
-    counts = [len(engine.summary(tmp_path / n)["updates_per_learner"]) for n in ("first", "second")]
-    assert counts[0] == counts[1]
+    assert "auto: trying" not in second.stderr
+    assert "--learners auto: 1 (agent steps/s by learners, as measured on" in second.stderr
+    assert len(engine.summary(tmp_path / "second")["updates_per_learner"]) == 1
 
 
 @pytest.mark.slow
@@ -592,4 +599,4 @@ def test_a_signal_while_measuring_ends_all(tmp_path: Path, monkeypatch: pytest.M
     assert process.returncode == 130
     assert err.endswith("galamp: stopped; no run was begun\n"), err
     assert not (tmp_path / "run").exists()
-    assert not (tmp_path / "galamp").exists()
+    assert not (tmp_path / "galamp" / "learners.json").exists()

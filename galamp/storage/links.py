@@ -46,9 +46,13 @@ def follow(path: Path) -> Path:
 
     Symbolic links are left to the kernel.
     """
-    if path.name in (LATEST, BEST) and (named := _named(path)) is not None:
-        return follow(path.parent) / named
-    return follow(path.parent) / path.name if path.name and path.parent != path else path
+    if not {LATEST, BEST} & set(path.parts):
+        return path
+    found = Path()
+    for part in path.parts:
+        named = _named(found / part) if part in (LATEST, BEST) else None
+        found /= part if named is None else named
+    return found
 
 
 def followed(text: str) -> Path:
@@ -63,7 +67,7 @@ def _named(path: Path) -> str | None:
             return None
         with open_plain(path) as file:
             name = file.read(MOST_BYTES + 2).decode().removesuffix("\n")
-    except (OSError, UnicodeDecodeError):
+    except (OSError, ValueError):
         return None
     sound = name.isprintable() and "/" not in name and name not in ("", ".", "..", path.name)
     return name if sound and len(name.encode()) <= MOST_BYTES else None
