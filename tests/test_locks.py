@@ -164,7 +164,7 @@ MOUNTS = r"""
 5 1 0:33 / {0}/four rw - lustre server:/four rw,localflock
 6 1 0:34 / {0}/five rw - fuse.sshfs me@there:/five rw
 7 3 0:35 / {0}/two/inner rw - tmpfs tmpfs rw
-8 1 0:36 / {0}/with\040space rw - nfs server:/s rw,nolock
+8 1 0:36 / {0}/größer\040space rw - nfs server:/s rw,nolock
 broken
 """
 
@@ -179,7 +179,7 @@ broken
         ("four/x", "lustre, localflock"),
         ("five/x", "fuse.sshfs"),
         ("one-more", ""),
-        ("with space/x", "nfs, nolock"),
+        ("größer space/x", "nfs, nolock"),
     ],
 )
 def test_mounts_whose_locks_stay_on_one_machine_are_known(

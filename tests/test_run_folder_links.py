@@ -13,8 +13,9 @@ from galamp.config import RunConfig, to_dict
 from galamp.errors import UserError
 from galamp.storage import inspection
 from galamp.storage.disk import open_log, replace_json
-from galamp.storage.gossiplog import GossipLog
+from galamp.storage.gossiplog import GOSSIP, GossipLog
 from galamp.storage.inspection import shared_with
+from galamp.storage.locks import LOCK
 from galamp.storage.runfolder import RunFolder
 from galamp.storage.runlogs import Complain, EventLog, MetricsLog, MonitorLog
 from tests.test_runfolder import create
@@ -42,6 +43,17 @@ FILES = (
     "lock", "metrics.jsonl", "events.jsonl", "gossip.jsonl", "logs/learner-0.log",
     "logs/learner-0.crash-7.tmp", "monitor/0.monitor.csv",
 )  # fmt: skip
+
+
+def test_the_names_that_are_looked_at_are_those_that_are_used(run: Path) -> None:
+    folder = RunFolder.open(run)
+    appended = (folder.metrics.name, folder.events.name, GOSSIP)
+    assert (LOCK, *appended) == inspection.ADDED_TO
+    folders = {folder.checkpoints.name, folder.logs.name, folder.monitor.name}
+    assert folders == set(inspection.FOLDERS)
+    paths = (folder.log_path("learner 0"), folder.monitor_path(0))
+    assert {path.suffix for path in paths} == set(inspection.ENDINGS)
+    folder.close()
 
 
 @pytest.mark.parametrize("name", FILES)

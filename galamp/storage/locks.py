@@ -35,6 +35,8 @@ LOCAL_OPTIONS = frozenset({"nolock", "localflock", "local_lock=flock", "local_lo
 LOCAL_TYPES = frozenset({"beegfs", "fuse.sshfs"})
 """Mounts that machines share, and on which a lock is seen by the one that has it only."""
 
+_ESCAPE = re.compile(r"\\([0-7]{3})")
+"""How the kernel writes a space in a path."""
 _OWNER = re.compile(r"process (?P<pid>\d+) on (?P<host>\S+) since .+")
 
 
@@ -202,7 +204,7 @@ def local_locks(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> st
         fields, details = before.split(), after.split()
         if len(fields) < 6 or len(details) < 3:
             continue
-        point = fields[4].encode().decode("unicode_escape", errors="replace")
+        point = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), fields[4])
         inside = os.path.commonpath([point, place]) == point
         if inside and len(point) >= len(found[0]):
             found = (point, details[0], f"{fields[5]},{details[2]}")
