@@ -4,6 +4,7 @@
 
 Runs in the parent, before the run that asked for it. What is remembered holds for one machine and
 one workload: all that says what an agent step costs, and nothing that says what is learned from it.
+What was measured while others used the machine, too, is used and not remembered.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -26,6 +27,7 @@ from galamp.environments import canonical_env_id
 from galamp.errors import GalampError, RunFailed, StoppedBySignal, UserError
 from galamp.gossip.topologies import FILE
 from galamp.machine import Machine, inspect_machine, processor_name
+from galamp.machine_load import Usage, others_share, read_usage
 from galamp.options import AUTO
 from galamp.plan import LEARNERS_PER_CORE, make_plan
 from galamp.session import complain
@@ -46,7 +48,24 @@ LEAST_CHANGES = 20
 """A learner counts its steps once per rollout: of long ones, a few seconds see too few."""
 LONGEST_S = 15.0
 
+TOLERATED = 0.1
+"""Rates are remembered if others took no more than this share of the processors meanwhile."""
+WAIT_S = 120.0
+"""Another start of the user's that measures on this machine is waited for at most so long."""
+
 Tell = Callable[[str], object]
+
+
+class Measured(NamedTuple):
+    """What was measured, and the greatest share of the processors that others took meanwhile.
+
+    Attributes:
+        rates: agent steps/s by number of learners.
+        others: 0 to 1.
+    """
+
+    rates: dict[int, float]
+    others: float
 
 
 def with_quickest(
@@ -67,21 +86,56 @@ def with_quickest(
     """
     machine = inspect_machine(config.resources.device)
     check(config, machine, new=new)
-    cache = cache or RateCache()
-    key = workload(config, machine)
-    found = cache.find(key)
-    if found is not None:
-        rates, when = found.by_learners, f"as measured on {found.measured}, see {cache.path}"
-    else:
-        rates, when = measured(config, candidates(config, machine), tell), "measured now"
-        try:
-            cache.keep(key, rates)
-        except OSError as error:
-            complain(f"{cache.path}: {error.strerror}: the rates will be measured again next time")
+    rates, when = _rates(config, machine, cache or RateCache(), tell)
     best = quickest(rates)
     listed = ", ".join(f"{count}: {rate:,.0f}" for count, rate in sorted(rates.items()))
     tell(f"--learners auto: {best} (agent steps/s by learners, {when}: {listed})")
     return replace(config, resources=replace(config.resources, learners=best))
+
+
+def _rates(
+    config: RunConfig, machine: Machine, cache: RateCache, tell: Tell
+) -> tuple[dict[int, float], str]:
+    """Return the rates, as remembered or as measured now, and a word on which of the two it is.
+
+    Raises:
+        UserError, RunFailed, StoppedBySignal: as `measured`.
+    """
+    key, numbers = workload(config, machine), candidates(config, machine)
+    if (known := _remembered(cache, key, numbers)) is not None:
+        return known
+    with cache.measuring(
+        WAIT_S, lambda: tell("--learners auto: waiting for another start that measures")
+    ):
+        if (known := _remembered(cache, key, numbers)) is not None:
+            return known  # by the other start
+        found = measured(config, numbers, tell)
+        _remember(cache, key, found, tell)
+    return found.rates, "measured now"
+
+
+def _remembered(
+    cache: RateCache, key: dict[str, Any], numbers: Sequence[int]
+) -> tuple[dict[int, float], str] | None:
+    """Return what is remembered of the numbers that would be tried; others are nobody's choice."""
+    found = cache.find(key)
+    rates = {n: rate for n, rate in found.by_learners.items() if n in numbers} if found else {}
+    return (
+        (rates, f"as measured on {found.measured}, see {cache.path}") if found and rates else None
+    )
+
+
+def _remember(cache: RateCache, key: dict[str, Any], found: Measured, tell: Tell) -> None:
+    if found.others > TOLERATED:
+        tell(
+            f"--learners auto: other programs took up to {found.others:.0%} of the processors "
+            "meanwhile: these rates are used now, and measured again next time"
+        )
+        return
+    try:
+        cache.keep(key, found.rates)
+    except OSError as error:
+        complain(f"{cache.path}: {error.strerror}: the rates will be measured again next time")
 
 
 def check(config: RunConfig, machine: Machine, *, new: bool) -> None:
@@ -152,11 +206,20 @@ class Stopwatch:
     """A run's companion: it lets the run warm up, measures it, and ends it.
 
     It measures from one change of the learners' count of steps to another. `rate` is in agent
-    steps/s, over all learners; 0 until it was measured.
+    steps/s, over all learners; 0 until it was measured. `others` is the share of the processors
+    that others took meanwhile, 0 to 1.
     """
 
-    def __init__(self, warm_up_s: float = WARM_UP_S, measure_s: float = MEASURE_S) -> None:
+    def __init__(
+        self,
+        warm_up_s: float = WARM_UP_S,
+        measure_s: float = MEASURE_S,
+        usage: Callable[[], Usage | None] = read_usage,
+    ) -> None:
         self.warm_up_s, self.measure_s, self.rate = warm_up_s, measure_s, 0.0
+        self.others = 0.0
+        self._usage = usage
+        self._before: Usage | None = None
         self._warm_s: float | None = None
         self._steps: int | None = None
         self._first: tuple[float, int] | None = None
@@ -178,18 +241,19 @@ class Stopwatch:
     def _passed(self, now_s: float, steps: int) -> bool:
         """Whether enough has been seen, now that the count has changed."""
         if self._first is None:
-            self._first = now_s, steps
+            self._first, self._before = (now_s, steps), self._usage()
             return False
         self._changes += 1
         passed_s = now_s - self._first[0]
         enough = self._changes >= LEAST_CHANGES or passed_s >= LONGEST_S
         if passed_s >= self.measure_s and enough:
             self.rate = (steps - self._first[1]) / passed_s
+            self.others = others_share(self._before, self._usage())
         return self.rate > 0
 
 
-def measured(config: RunConfig, numbers: Sequence[int], tell: Tell) -> dict[int, float]:
-    """Return the rates of those of `numbers` that this machine and the graph can have.
+def measured(config: RunConfig, numbers: Sequence[int], tell: Tell) -> Measured:
+    """Measure those of `numbers` that this machine and the graph can have.
 
     Raises:
         UserError, RunFailed: none of them.
@@ -200,11 +264,13 @@ def measured(config: RunConfig, numbers: Sequence[int], tell: Tell) -> dict[int,
         f"--learners auto: trying {', '.join(map(str, numbers))}, about {seconds:.0f} s, once for "
         "this machine and these settings"
     )
-    rates, failures = dict[int, float](), list[GalampError]()
+    rates, failures, others = dict[int, float](), list[GalampError](), 0.0
     with Signals(detach=config.report.on_hangup == "detach") as signals:
         for number in numbers:
+            stopwatch = Stopwatch()
             try:
-                rates[number] = rate_of(config, number, Stopwatch(), signals)
+                rates[number] = rate_of(config, number, stopwatch, signals)
+                others = max(others, stopwatch.others)
             except (UserError, RunFailed) as error:
                 if not rates and failures and str(error) == str(failures[-1]):
                     raise  # it is not the number that is wrong
@@ -212,7 +278,7 @@ def measured(config: RunConfig, numbers: Sequence[int], tell: Tell) -> dict[int,
                 tell(f"--learners auto: {number} is left out: {error}")
     if not rates:
         raise failures[0]
-    return rates
+    return Measured(rates, others)
 
 
 def rate_of(config: RunConfig, learners: int, stopwatch: Stopwatch, signals: Signals) -> float:

@@ -23,6 +23,7 @@ from galamp.errors import EXIT_OK, EXIT_SIGINT, EXIT_USAGE, GalampError, UserErr
 from galamp.forking import settle_libraries, start_server
 from galamp.options import AUTO, Setting, check, settings, shown
 from galamp.plain import one_line
+from galamp.storage.links import followed
 
 SECTION_TITLES = {
     "": "run",
@@ -115,7 +116,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         section: parser.add_argument_group(title) for section, title in SECTION_TITLES.items()
     }
     groups[""].add_argument(
-        "--resume", metavar="RUN", type=Path, help="go on with the run in this folder"
+        "--resume", metavar="RUN", type=followed, help="go on with the run in this folder"
     )
     groups["environment"].add_argument(
         "--game", metavar="NAME", help="Atari game, such as Breakout (short for --env-id ALE/...)"
@@ -208,10 +209,12 @@ def _stored_values(folder: Path, learners: int | None) -> dict[tuple[str, str], 
     """
     from galamp.machine import inspect_machine
     from galamp.plan import with_devices_of, with_learners
+    from galamp.storage.inspection import refuse_links
     from galamp.storage.runfolder import CONFIG, read_json
 
     if not os.path.isfile(folder / CONFIG):
         raise UserError(f"--resume {folder}: no run folder (it has no {CONFIG})")
+    refuse_links(folder)
     stored = read_json(folder / CONFIG)
     stored.pop("resolved", None)
     config = from_dict(stored)

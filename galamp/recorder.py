@@ -96,7 +96,7 @@ class Recorder:
     def __init__(
         self, arena: Arena, folder: RunFolder, metrics: MetricsLog, consensus: ConsensusMonitor
     ) -> None:
-        self._arena, self._folder, self._metrics = arena, folder, metrics
+        self._arena, self.folder, self._metrics = arena, folder, metrics
         self._consensus = consensus
         self._began_s = time.monotonic()
         self._former_s = 0.0
@@ -115,10 +115,10 @@ class Recorder:
         self._overflow_told = False
         self._curve = Curve()
         self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
-        self._event_log = EventLog(folder.events, metrics.start, self.tell)
+        self._event_log = EventLog(folder.events, metrics.start, self.tell, folder.is_ours)
         env_id, now = arena.environment.env_id, time.time()
         self._monitors = [
-            MonitorLog(folder.monitor_path(rank), env_id, now, self.tell)
+            MonitorLog(folder.monitor_path(rank), env_id, now, self.tell, folder.is_ours)
             for rank in range(arena.count)
         ]
 
@@ -232,7 +232,7 @@ class Recorder:
         return Snapshot(
             env_id=self._arena.environment.env_id,
             protocol=self._arena.environment.protocol,
-            run_dir=str(self._folder.path),
+            run_dir=str(self.folder.path),
             status=self.status,
             elapsed_s=self.elapsed_s,
             agent_steps=sum(learner.agent_steps for learner in learners),

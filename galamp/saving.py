@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,8 @@ from galamp.snapshot import EPISODES_IN_MEAN
 from galamp.state import SAVE_EVERY_TURNS, STATE_COUNTERS, State, common_state
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, CheckpointNotWritten, Identity, LearnerState
+from galamp.storage.links import BEST, LATEST, follow
+from galamp.storage.runlogs import IsOurs, always
 
 LEAST_KEPT = 2
 """So many checkpoints stay, even if there is no room for another one then."""
@@ -37,9 +39,16 @@ class Saver:
     """Asks, gathers and writes; one checkpoint at a time."""
 
     def __init__(
-        self, arena: Arena, identity: Identity, folder: Path, tell: Callable[[str], None]
+        self,
+        arena: Arena,
+        identity: Identity,
+        folder: Path,
+        tell: Callable[[str], None],
+        is_ours: IsOurs = always,
     ) -> None:
+        """Save the states of `arena` into `folder`, as long as the run folder `is_ours`."""
         self._arena, self._identity, self._folder, self._tell = arena, identity, folder, tell
+        self._is_ours = is_ours
         self._config = to_dict(arena.plan.config)
         self._keep = arena.plan.config.report.keep_checkpoints
         self._wanted: int | None = None
@@ -47,13 +56,15 @@ class Saver:
         self._best_path: Path | None = None
         self._best_return = float("-inf")
         self._left: set[int] = set()
+        self._unmoved: set[str] = set()
+        """Links of which it was told that they could not be moved."""
         self.written = 0
         self.last: Checkpoint | None = None
         """What `finish` has gathered, whether or not the disk took it."""
 
     def go_on(self) -> None:
         """Go on from a former start: only a better score than that of `best` moves it."""
-        best = self._folder / "best"
+        best = follow(self._folder / BEST)
         with contextlib.suppress(CheckpointError):
             score = full_score(checkpoints.load(best, learners=()))
             if score is not None:
@@ -165,19 +176,35 @@ class Saver:
         return Checkpoint(self._identity, self._config, progress, learners)
 
     def _write(self, checkpoint: Checkpoint) -> None:
-        """Write and point `latest` and `best` at it; in the writer thread."""
+        """Write, point `latest` and `best` at it, remove old ones; in the writer thread.
+
+        One that is written counts, and old ones go, whatever becomes of the links: who resumes or
+        evaluates a run finds its newest checkpoint without them.
+        """
+        if not self._is_ours():
+            return
         try:
             path = self._save(checkpoint)
-            checkpoints.point(self._folder, "latest", path)
-            score = full_score(checkpoint)
-            if score is not None and score > self._best_return:
-                self._best_return, self._best_path = score, path
-                checkpoints.point(self._folder, "best", path)
-            protect = {path} | ({self._best_path} if self._best_path else set())
-            checkpoints.prune(self._folder, self._keep, protect)
-            self.written += 1
         except (GalampError, OSError) as error:
             self._tell(f"checkpoint not written, training goes on: {error}")
+            return
+        self.written += 1
+        self._point(LATEST, path)
+        score = full_score(checkpoint)
+        if score is not None and score > self._best_return:
+            self._best_return, self._best_path = score, path
+            self._point(BEST, path)
+        protect = {path} | ({self._best_path} if self._best_path else set())
+        checkpoints.prune(self._folder, self._keep, protect)
+
+    def _point(self, name: Literal["latest", "best"], path: Path) -> None:
+        """Let a link point to the checkpoint `path`; that it cannot be moved is told once."""
+        try:
+            checkpoints.point(self._folder, name, path)
+        except CheckpointNotWritten as error:
+            if name not in self._unmoved:
+                self._unmoved.add(name)
+                self._tell(f"{error}; the checkpoint {path.name} is written")
 
     def _save(self, checkpoint: Checkpoint) -> Path:
         """Write; where the disk has no room for one more, in the place of older ones.

@@ -225,6 +225,7 @@ class Supervisor:
         passed_s, self._tick_s = now_s - self._tick_s, now_s
         if self._stopping_since_s is None:
             self.crew.check(passed_s)
+        self._look_after_folder()
         for post, _ in self.crew.manned():
             if post.row.phase is not Phase.BOOT:
                 self._mark(post, WorkerState.RUNNING)
@@ -234,6 +235,16 @@ class Supervisor:
         if self._failure is None and self._stopped_by is None and self._scale_to is None:
             self._failure = failure
             self.recorder.tell(str(failure))
+            self._stop()
+            self.arena.control.quit = True
+
+    def _look_after_folder(self) -> None:
+        """End the run once its folder is gone: nothing that is still learned could be kept."""
+        folder = self.recorder.folder
+        if folder.lost and self._failure is None:
+            cause = "was removed, renamed, or taken by another start: nothing can be kept any more"
+            self._failure = WorkerFailure(f"the run folder {folder.path}", cause)
+            self.recorder.tell(str(self._failure))
             self._stop()
             self.arena.control.quit = True
 
@@ -297,6 +308,7 @@ class Supervisor:
             self.saver.finish(
                 recorder.progress(), LAST_SAVE_S, lambda: self._signals.waiting > patient
             )
+        self._look_after_folder()
         recorder.status, code, scale_to = "finished", EXIT_OK, None
         if self._failure is not None:
             recorder.status, code = "failed", EXIT_FAILURE

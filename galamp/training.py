@@ -30,6 +30,7 @@ from galamp.remote.door import Door
 from galamp.resuming import graph_file
 from galamp.session import Course, Ground, Outcome, Session, chart_course, complain
 from galamp.signals import Signals
+from galamp.storage.links import follow
 from galamp.storage.runfolder import RunFolder
 from galamp.supervisor import Companion
 
@@ -57,6 +58,7 @@ def train(
         UserError: something about the settings, the machine or the folder has to be changed first.
     """
     began = datetime.now()
+    resume = follow(resume) if resume else None
     start_server()
     torch.set_num_threads(1)
     ground, course = survey(config, resume)
@@ -65,6 +67,8 @@ def train(
         former = load_former(resume, ground.identity, ground.sketch.state_sizes)
     folder = _open_folder(course.plan, former, began)
     report = course.plan.config.report
+    if folder.warning:
+        complain(folder.warning)
     try:
         graph = graph_file(course.plan, resume)
         if graph is not None:

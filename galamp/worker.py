@@ -33,6 +33,7 @@ from setproctitle import setproctitle
 from galamp import crashpoints
 from galamp.errors import EXIT_FAILURE, EXIT_OK, GalampError, StopRun
 from galamp.forking import SERVER, wake_server
+from galamp.storage.disk import open_log
 
 SUPERVISED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """Signals that only the supervisor answers, even when the terminal sends them to all."""
@@ -294,7 +295,7 @@ def die_with_parent(parent: int, by: signal.Signals) -> None:
 
 
 def _own_log(path: str) -> None:
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    log = open_log(path)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)

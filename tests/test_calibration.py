@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,8 @@ from galamp.calibration import (
 )
 from galamp.config import RunConfig, from_dict
 from galamp.errors import GalampError, RunFailed, StoppedBySignal, UserError
-from galamp.machine import plain_machine
+from galamp.machine import inspect_machine, plain_machine
+from galamp.machine_load import Usage, others_share, read_usage
 from galamp.signals import Signals
 from galamp.storage import rates
 from galamp.storage.rates import RateCache, cache_folder
@@ -271,6 +273,204 @@ def test_a_cache_that_cannot_be_written_is_only_told_of(
 # What is remembered
 
 
+def busy(monkeypatch: pytest.MonkeyPatch, shares: dict[int, float]) -> tuple[list[int], list[str]]:
+    """Have measurements answered, each with the share of the processors that others took."""
+    asked: list[int] = []
+
+    def rate_of(config: RunConfig, learners: int, stopwatch: Stopwatch, signals: Signals) -> float:
+        asked.append(learners)
+        stopwatch.others = shares[learners]
+        return 100.0 * learners
+
+    monkeypatch.setattr(calibration, "rate_of", rate_of)
+    return asked, []
+
+
+@pytest.mark.parametrize(
+    ("shares", "kept"),
+    [
+        ({1: 0.0, 2: 0.0, 4: 0.0}, True),
+        ({1: 0.1, 2: 0.05, 4: 0.1}, True),
+        ({1: 0.0, 2: 0.0, 4: 0.34}, False),
+        ({1: 0.11, 2: 0.0, 4: 0.0}, False),
+    ],
+)
+def test_what_a_busy_machine_gave_is_used_and_not_remembered(
+    cache: RateCache, monkeypatch: pytest.MonkeyPatch, shares: dict[int, float], *, kept: bool
+) -> None:
+    asked, told = busy(monkeypatch, shares)
+    for _ in range(2):
+        assert with_quickest(config(), told.append, cache).resources.learners == 4
+    assert asked == [1, 2, 4] * (1 if kept else 2)
+    said = [line for line in told if "other programs took up to" in line]
+    assert len(said) == (0 if kept else 2)
+    if said:
+        assert f"took up to {max(shares.values()):.0%} of the processors" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("remembered", "learners", "asked"),
+    [
+        ({1_000_000: 5.0}, 4, [1, 2, 4]),
+        ({3: 9.0, 5: 7.0}, 4, [1, 2, 4]),
+        ({1_000_000: 5.0, 2: 1.0}, 2, []),
+        ({1: 3.0, 2: 1.0, 4: 2.0}, 1, []),
+    ],
+)
+def test_only_what_would_be_tried_is_taken_from_the_cache(
+    cache: RateCache,
+    monkeypatch: pytest.MonkeyPatch,
+    remembered: dict[int, float],
+    learners: int,
+    asked: list[int],
+) -> None:
+    tried, told = measuring(monkeypatch, float)
+    cache.keep(workload(config(), MACHINE), remembered)
+    assert with_quickest(config(), told.append, cache).resources.learners == learners
+    assert tried == asked
+    assert "1000000" not in told[-1]
+
+
+def usages(*readings: tuple[int, int, int] | None) -> Callable[[], Usage | None]:
+    found = iter(readings)
+    return lambda: Usage(*reading) if (reading := next(found)) else None
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "share"),
+    [
+        ((1000, 500, 300), (1800, 1300, 1100), 0.0),  # all that was busy is our own
+        ((1000, 500, 300), (1800, 1300, 1020), 0.1),
+        ((1000, 500, 300), (1800, 1300, 300), 1.0),
+        ((1000, 500, 300), (1800, 600, 1100), 0.0),  # counted in ticks: it may come out below
+        ((1000, 500, 300), (1000, 500, 300), 0.0),
+        (None, (1800, 1300, 1020), 0.0),
+        ((1000, 500, 300), None, 0.0),
+    ],
+)
+def test_what_others_take_is_read_while_the_rate_is(
+    monkeypatch: pytest.MonkeyPatch,
+    first: tuple[int, int, int] | None,
+    last: tuple[int, int, int] | None,
+    share: float,
+) -> None:
+    now_s = [0.0]
+    monkeypatch.setattr(calibration.time, "monotonic", lambda: now_s[0])
+    supervisor = SimpleNamespace(
+        crew=SimpleNamespace(learners=[SimpleNamespace(has_worked=True)]),
+        arena=SimpleNamespace(board=SimpleNamespace(agent_steps=lambda: int(now_s[0] * 100))),
+        finish=lambda: None,
+    )
+    stopwatch = Stopwatch(1.0, 2.0, usages(first, last))
+    while not stopwatch.rate:
+        now_s[0] += 0.05
+        stopwatch.tick(cast(Any, supervisor))
+    assert stopwatch.others == pytest.approx(share)
+
+
+STAT = """cpu  9999 0 0 0 0 0 0 0 0 0
+cpu0 100 1 10 500 50 2 3 4 100 0
+cpu1 200 0 20 300 0 0 0 0 0 0
+cpu2 9999 0 0 0 0 0 0 0 0 0
+intr 5
+"""
+
+
+def test_the_time_of_this_process_and_all_below_is_its_own(tmp_path: Path) -> None:
+    (tmp_path / "stat").write_text(STAT)
+    times = {  # parent; own time, user and system; that of children that were waited for
+        10: (1, 1, 2, 3, 4),
+        11: (10, 10, 20, 0, 0),
+        12: (11, 100, 0, 0, 0),
+        13: (1, 5000, 0, 0, 0),
+    }
+    for pid, (parent, *ticks) in times.items():
+        (tmp_path / str(pid)).mkdir()
+        rest = " ".join(["S", str(parent), *["7"] * 9, *map(str, ticks), "7"])
+        (tmp_path / str(pid) / "stat").write_text(f"{pid} (a) b (c) {rest}\n")
+    (tmp_path / "14").mkdir()  # it has ended
+    total, busy = 670 + 520, 120 + 220
+    assert read_usage([0, 1], 10, tmp_path) == Usage(total, busy, 10 + 30 + 100)
+    assert read_usage([7], 10, tmp_path) is None
+    assert read_usage([0], 10, tmp_path / "none") is None
+
+
+@pytest.mark.real
+def test_a_busy_process_below_is_seen_in_the_real_figures() -> None:
+    before = read_usage()
+    assert before is not None
+    spent = "import time\nwhile time.process_time() < 0.2: pass"
+    subprocess.run([sys.executable, "-S", "-c", spent], check=True)
+    after = read_usage()
+    assert after is not None
+    assert after.own - before.own >= 15
+    assert 0.0 <= others_share(before, after) <= 1.0
+
+
+# Two starts at once
+
+
+def test_two_starts_do_not_measure_each_other(
+    cache: RateCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, waits = threading.Event(), threading.Event()
+    told: list[str] = []
+    measured: list[str] = []
+
+    def measure(*arguments: Any) -> calibration.Measured:
+        measured.append(threading.current_thread().name)
+        inside.set()
+        assert waits.wait(engine.DEADLINE_S)
+        return calibration.Measured({1: 1.0, 2: 5.0}, 0.0)
+
+    def tell(line: str) -> None:
+        told.append(line)
+        if "waiting for another start that measures" in line:
+            waits.set()
+
+    monkeypatch.setattr(calibration, "measured", measure)
+    first = threading.Thread(target=with_quickest, args=(config(), tell, cache))
+    first.start()
+    assert inside.wait(engine.DEADLINE_S)
+    second = with_quickest(config(), tell, RateCache(cache.path))
+    first.join(engine.DEADLINE_S)
+    assert second.resources.learners == 2
+    assert len(measured) == 1
+    assert "as measured on" in told[-1] or "as measured on" in told[-2]
+
+
+def test_who_measures_is_not_waited_for_for_ever(
+    cache: RateCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, told = measuring(monkeypatch, float)
+    monkeypatch.setattr(calibration, "WAIT_S", 0.0)
+    with RateCache(cache.path).measuring(0.0, lambda: None):
+        assert with_quickest(config(), told.append, cache).resources.learners == 4
+    assert asked == [1, 2, 4]
+
+
+def test_entries_of_two_who_write_at_once_are_both_kept(
+    cache: RateCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = RateCache._read
+    other = RateCache(cache.path)
+    second = threading.Thread(target=other.keep, args=({"b": 2}, {2: 2.0}))
+
+    def slow(self: RateCache) -> dict[str, Any]:
+        found = read(self)
+        if self is cache:
+            second.start()
+            second.join(0.3)  # what was read is old now, unless the other waits
+        return found
+
+    monkeypatch.setattr(RateCache, "_read", slow)
+    cache.keep({"a": 1}, {1: 1.0})
+    second.join(engine.DEADLINE_S)
+    monkeypatch.undo()
+    assert cache.find({"a": 1}) is not None
+    assert cache.find({"b": 2}) is not None
+
+
 def test_rates_come_back_under_their_key(cache: RateCache) -> None:
     assert cache.find({"a": 1}) is None
     cache.keep({"a": 1, "b": [2]}, {1: 5.0, 2: 7.5})
@@ -366,18 +566,25 @@ def test_only_the_word_auto_has_something_measured(
 
 
 @pytest.mark.slow
-def test_auto_measures_then_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_measures_and_then_goes_by_what_is_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
-    length = ("--total-steps", 2000)
-    first = engine.run(*QUICK, *length, "--learners", "auto", "--run-dir", tmp_path / "first")
+    words = [*map(str, QUICK), "--total-steps", "2000", "--learners", "auto"]
+    first = engine.run(*words, "--run-dir", tmp_path / "first")
     assert first.returncode == 0, first.stderr
     assert "--learners auto: trying 1, " in first.stderr
-    second = engine.run(*QUICK, *length, "--learners", "auto", "--run-dir", tmp_path / "second")
+    cache = RateCache()
+    asked = cli.config_from(cli.build_parser().parse_args(["run", *words]))
+    key = workload(asked, inspect_machine(asked.resources.device))
+    busy = "other programs took up to" in first.stderr
+    assert (cache.find(key) is None) == busy
+    cache.keep(key, {1: 5.0, 2: 1.0})
+    second = engine.run(*words, "--run-dir", tmp_path / "second")
     assert second.returncode == 0, second.stderr
-    assert "trying" not in second.stderr
-    assert "as measured on" in second.stderr
-    counts = [len(engine.summary(tmp_path / n)["updates_per_learner"]) for n in ("first", "second")]
-    assert counts[0] == counts[1]
+    assert "auto: trying" not in second.stderr
+    assert "--learners auto: 1 (agent steps/s by learners, as measured on" in second.stderr
+    assert len(engine.summary(tmp_path / "second")["updates_per_learner"]) == 1
 
 
 @pytest.mark.slow
@@ -392,4 +599,4 @@ def test_a_signal_while_measuring_ends_all(tmp_path: Path, monkeypatch: pytest.M
     assert process.returncode == 130
     assert err.endswith("galamp: stopped; no run was begun\n"), err
     assert not (tmp_path / "run").exists()
-    assert not (tmp_path / "galamp").exists()
+    assert not (tmp_path / "galamp" / "learners.json").exists()

@@ -107,6 +107,7 @@ def test_paths_that_are_no_checkpoint(tmp_path: Path) -> None:
 
 def test_find_takes_the_newest_whole_one(tmp_path: Path) -> None:
     folder = tmp_path / "run" / "checkpoints"
+    folder.parent.mkdir()
     paths = [ck.save(folder, made(steps)) for steps in (100, 200, 300)]
     ck.point(folder, "latest", paths[2])
     for path in (folder.parent, folder, paths[2], folder / "latest"):

@@ -120,6 +120,8 @@ def test_a_sync_that_is_missing_is_found(
     disk = Disk(root)
     announced = Announced(disk, tmp_path / "after")
     with recorded(disk):
+        (root / "run").mkdir()
+        _sync(root)
         monkeypatch.setattr(os, "fsync", forgetting(without, os.fsync))
         ck.save(root / "run" / "checkpoints", made(1))
         monkeypatch.undo()

@@ -75,6 +75,7 @@ def saved(
     states = tuple(state_of(model, rank) for rank, model in enumerate(models))
     identity = dataclasses.replace(identity, layout=layout)
     content = Checkpoint(identity, to_dict(config), {"agent_steps": steps}, states)
+    folder.mkdir(exist_ok=True)
     path = checkpoints.save(folder / "checkpoints", content)
     checkpoints.point(path.parent, "latest", path)
     return path

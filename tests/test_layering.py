@@ -22,8 +22,9 @@ LAYERS = """
     errors memory curve
     crashpoints options display.streams plain remote.wire remote
     flags config snapshot display storage evaluation display.text storage.disk
-    storage.strict_json storage.rates display.console
-    budget
+    storage.strict_json display.console storage.links storage.locks storage.inspection
+    storage.rates
+    budget machine_load
     shm storage.identity parameters models forking seeding machine
     placement
     plan worker remote.picture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shlex
 import signal
 import subprocess
@@ -167,7 +168,7 @@ def test_of_twenty_starts_at_once_one_wins_and_its_death_frees_the_folder(tmp_pa
         wait_for(lambda: sum(start.poll() is None for start in starts) <= 1, "refusals", 200)
         wait_for(lambda: (folder / "checkpoints" / "latest").exists(), "a first checkpoint", 200)
         (winner,) = [start for start in starts if start.poll() is None]
-        owner = f"in use by process {winner.pid} since"
+        owner = f"in use by process {winner.pid} on {platform.node()} since"
         for start in starts:
             if start is not winner:
                 assert start.stderr is not None

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 
 from galamp.errors import GalampError, UserError
 from galamp.storage import runlogs
+from galamp.storage.disk import replace_file, temporary_name
 from galamp.storage.runfolder import RunFolder
 from galamp.storage.runlogs import (
     AppendOnly,
@@ -164,7 +166,8 @@ def test_a_lock_that_was_taken_back_is_none(tmp_path: Path) -> None:
 def test_a_second_user_is_refused_with_the_first_ones_pid(tmp_path: Path) -> None:
     run = create(tmp_path, tmp_path / "mine")
     run.write_config({})
-    words = f"mine: in use by process {os.getpid()} since 2026-01-02 12:00:05; "
+    here = f"process {os.getpid()} on {platform.node()} since 2026-01-02 12:00:05"
+    words = f"mine: in use by {here}; stop that first"
     for _ in range(2):
         with pytest.raises(UserError, match=words):
             RunFolder.open(run.path)
@@ -220,7 +223,9 @@ def test_of_many_starts_one_wins_and_its_death_frees_the_folder(tmp_path: Path) 
     winners = [pid for pid, answer in answers.items() if answer == "won"]
     assert len(winners) == 1
     for pid, answer in answers.items():
-        assert pid in winners or f"in use by process {winners[0]} since" in answer
+        assert (
+            pid in winners or f"in use by process {winners[0]} on {platform.node()} since" in answer
+        )
     assert all(start.returncode == -signal.SIGKILL for start in starts)
     run = RunFolder.open(target)
     run.close()
@@ -232,7 +237,6 @@ def test_summary_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     run = create(tmp_path)
     run.write_summary({"agent_steps": 5, "best": float("nan")})
     assert run.read_summary() == {"agent_steps": 5, "best": None}
-    (run.path / ".summary.json.tmp").write_text("left by a killed start")
     run.write_summary({"agent_steps": 6})
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", full)
@@ -241,7 +245,7 @@ def test_summary_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         with pytest.raises(UserError, match="No space left"):
             run.write_config({})
     assert run.read_summary() == {"agent_steps": 6}
-    assert not [name for name in os.listdir(run.path) if name.endswith(".tmp")]
+    assert not [name for name in os.listdir(run.path) if ".tmp" in name]
     run.close()
 
 
@@ -288,6 +292,62 @@ def test_a_partial_last_line_is_ignored_then_cut_off(tmp_path: Path, told: list[
         log.append(row(30, 2.0))
         assert path.read_bytes().startswith(whole + b"{")
         assert curve(path).points == [(10, 1.0), (30, 2.0)]
+
+
+@pytest.mark.parametrize(
+    ("whole", "rest"),
+    [
+        (b"one\ntwo\n", 5),
+        (b"one\ntwo\n", runlogs.TAIL_BYTES),
+        (b"one\ntwo\n", 3 * runlogs.TAIL_BYTES),
+        (b"one\n" * 300_000, 2 * runlogs.TAIL_BYTES - 1),
+        (b"\n", runlogs.TAIL_BYTES),
+        (b"", 2 * runlogs.TAIL_BYTES + 7),
+    ],
+)
+def test_an_unfinished_line_of_any_length_is_cut_off(
+    tmp_path: Path, told: list[str], whole: bytes, rest: int
+) -> None:
+    """The first line of a start of hundreds of learners takes megabytes in gossip.jsonl."""
+    path = tmp_path / "gossip.jsonl"
+    path.write_bytes(whole + b"x" * rest)
+    assert AppendOnly(path, told.append).append(b"next\n")
+    assert path.read_bytes() == whole + b"next\n"
+
+
+def test_two_writers_of_one_file_each_write_it_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, replace, others = tmp_path / "x.json", Path.replace, [b"second"]
+
+    def late(self: Path, target: Path) -> Path:
+        if others:
+            replace_file(path, others.pop())
+            assert path.read_bytes() == b"second"
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", late)
+    replace_file(path, b"first")
+    assert path.read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["x.json"]
+
+
+def test_what_a_killed_start_left_half_written_is_removed(tmp_path: Path) -> None:
+    run = create(tmp_path)
+    run.write_config({})
+    dead = subprocess.Popen(["true"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: dead.pid)
+        for folder in (run.path, tmp_path):
+            with temporary_name(folder) as path:
+                left = path.name
+            (folder / left).write_text("{")
+    dead.wait()
+    run.close()
+    again = RunFolder.open(run.path, tmp_path)
+    again.write_config({})
+    again.close()
+    assert not [path for path in tmp_path.rglob("*") if ".tmp" in path.name]
 
 
 def test_later_starts_supersede_what_lies_beyond_their_checkpoint(

@@ -119,9 +119,13 @@ def check_survives(config: RunConfig) -> None:
 def _conclude(companion: Chaos, outcome: Outcome) -> dict[str, Any]:
     """Look at what was left behind, and keep the record."""
     from galamp.chaos.record import conclude, record
+    from galamp.session import complain
     from galamp.storage.disk import finite, replace_json
 
     final = conclude(outcome.folder) if outcome.result.exit_code == EXIT_OK else []
     found: dict[str, Any] = finite(record(companion, final, outcome.summary))
-    replace_json(outcome.folder / RECORD, found)
+    try:
+        replace_json(outcome.folder / RECORD, found)
+    except OSError as error:  # what was found is shown all the same
+        complain(f"{outcome.folder / RECORD} not written: {error.strerror}")
     return found

@@ -23,6 +23,7 @@ from galamp.options import shown
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import MANIFEST, Checkpoint, Found
 from galamp.storage.disk import in_home
+from galamp.storage.links import BEST, follow
 
 MEAN: Literal["mean"] = "mean"
 Learner = int | Literal["mean"]
@@ -104,13 +105,13 @@ def locate(path: str | Path, which: str | None = None) -> Found:
         UserError: `which` is given, but `path` is one checkpoint.
     """
     path = in_home(path)
-    place = Path(os.path.realpath(path))
+    place = Path(os.path.realpath(follow(path)))
     if os.path.lexists(place / MANIFEST):
         if which is not None:
             raise UserError(f"{path} is one checkpoint: leave out --which, or name its run folder")
         return Found(place, ())
     inner = place / "checkpoints"
-    best = (inner if os.path.isdir(inner) else place) / "best"
+    best = follow((inner if os.path.isdir(inner) else place) / BEST)
     if which != "latest" and os.path.isdir(best):
         return Found(Path(os.path.realpath(best)), ())
     if which == "best":

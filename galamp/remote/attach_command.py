@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from galamp.errors import EXIT_OK
+from galamp.storage.links import followed
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -30,7 +31,7 @@ CALL_AGAIN_S = 0.3
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the options of `galamp attach`, and the command."""
     parser.set_defaults(command=attach_command)
-    parser.add_argument("run", metavar="RUN", type=Path, help="folder of a running run")
+    parser.add_argument("run", metavar="RUN", type=followed, help="folder of a running run")
 
 
 def attach_command(options: argparse.Namespace) -> int:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from galamp.errors import EXIT_OK, GalampError
 from galamp.flags import settings_from
 from galamp.options import option
+from galamp.storage.links import followed
 
 PATIENCE_S = 180.0
 """Longest that a change takes: saving, and learners that start on a busy machine."""
@@ -28,7 +28,7 @@ class ScaleConfig:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the options of `galamp scale`, and the command."""
     parser.set_defaults(command=scale_command)
-    parser.add_argument("run", metavar="RUN", type=Path, help="folder of a running run")
+    parser.add_argument("run", metavar="RUN", type=followed, help="folder of a running run")
     parser.add_argument(
         "--learners", metavar="N", required=True, help="actor-learners to go on with"
     )

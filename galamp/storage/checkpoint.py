@@ -6,7 +6,7 @@ Runs in the supervisor, which saves and resumes, and in evaluation, which only l
     ckpt-<steps>/ --digests, identity, sizes, shapes--> load --> Checkpoint
 
     CHECKPOINTS/ckpt-<steps>/            one moment of the run; its files: checkpoint_format
-    CHECKPOINTS/latest, CHECKPOINTS/best links to two of them, moved by `point`
+    CHECKPOINTS/latest, CHECKPOINTS/best links to two of them, moved by `point`; see storage.links
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ from galamp.storage.checkpoint_format import (
     read_state,
     verify_file,
 )
-from galamp.storage.disk import remove_stale, replace_link, sync_folder, temporary_name, write_new
+from galamp.storage.disk import remove_stale, sync_folder, temporary_name, write_new
 from galamp.storage.identity import Identity
+from galamp.storage.links import BEST, LATEST, follow, replace_link
 from galamp.storage.strict_json import need, need_count
 
 __all__ = [
@@ -76,14 +77,15 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint into `folder` and return its own folder once it would survive power loss.
 
     A checkpoint of the same agent steps is never overwritten: the same content is returned as it
-    stands, another gets the suffix `-1`, `-2`, ...
+    stands, another gets the suffix `-1`, `-2`, ... The folder is made, the one above it is not: a
+    run that was removed does not come back.
 
     Raises:
         CheckpointNotWritten: the disk failed, or the content breaks the format.
     """
     try:
         steps = need_count(checkpoint.progress.get("agent_steps"), "progress: agent_steps")
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
         remove_stale(folder)
         with temporary_name(folder) as temporary:
             files = _write(temporary, checkpoint, 1 + _last_sequence(folder))
@@ -106,14 +108,14 @@ def load(
     """Read one checkpoint's folder, every byte of it verified.
 
     Args:
-        path: the checkpoint's folder, or a link to it.
+        path: the checkpoint's folder, or a link to it, which on some disks is a file.
         expected: what the checkpoint must belong to; compared before any tensor is read.
         learners: ranks whose tensors are wanted (default: all); the others are only verified.
 
     Raises:
         CheckpointError: one line naming the file and what is wrong with it.
     """
-    with _opened(path) as folder:
+    with _opened(follow(path)) as folder:
         _, files = read_manifest(folder)
         checkpoint, entries = read_state(folder, files)
         other = checkpoint.identity.difference(expected) if expected else None
@@ -139,7 +141,7 @@ def read_identity(path: Path) -> Identity:
     Raises:
         CheckpointError: the manifest or the state is damaged.
     """
-    with _opened(path) as folder:
+    with _opened(follow(path)) as folder:
         return read_state(folder, read_manifest(folder)[1])[0].identity
 
 
@@ -151,7 +153,7 @@ def find(path: Path) -> Found:
     Raises:
         CheckpointError: no such path, nothing there is a checkpoint, or none is whole.
     """
-    place = Path(os.path.realpath(path))
+    place = Path(os.path.realpath(follow(path)))
     wanted = "expected a run folder or a checkpoint"
     if not os.path.isdir(place):
         what = "a file" if os.path.exists(place) else "no such path"
@@ -183,7 +185,8 @@ def prune(folder: Path, keep: int, protect: Collection[Path] = ()) -> None:
     Those with an unreadable manifest are left for a person to judge. What the disk refuses to
     remove is tried again the next time.
     """
-    spared = {os.path.realpath(p) for p in (*protect, folder / "latest", folder / "best")}
+    links = (follow(folder / LATEST), follow(folder / BEST))
+    spared = {os.path.realpath(p) for p in (*protect, *links)}
     with contextlib.suppress(OSError):
         known = [path for sequence, path in _listed(folder) if sequence is not None]
         for path in known[: -max(1, keep)]:
@@ -196,6 +199,8 @@ def prune(folder: Path, keep: int, protect: Collection[Path] = ()) -> None:
 
 def point(folder: Path, name: Literal["latest", "best"], target: Path) -> None:
     """Let the link `folder/name` point to a checkpoint of the folder, at no instant to nothing.
+
+    Where the disk has no links it is a file with the checkpoint's name.
 
     Raises:
         CheckpointNotWritten: the disk failed; the link is as before.

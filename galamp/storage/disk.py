@@ -5,7 +5,7 @@ A name that readers look at never stands for half of what belongs to it.
 
     content ------> write_new: fsync ----------------------------------> new file
     values -------> replace_json: write_new, rename, sync_folder ------> JSON file, new or old
-    target -------> replace_link: temporary_name, rename, sync_folder -> link, new or old
+    path ---------> open_to_append, open_log --------------------------> file to add to, no link
     open folder --> open_unfollowed -----------------------------------> file to read
     path ---------> open_plain, read_limited --------------------------> file to read, content
 """
@@ -14,21 +14,28 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import math
 import os
+import platform
 import re
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from galamp.errors import UserError
 
-_TEMPORARY = re.compile(r"\.tmp-(\d{1,9})-[0-9a-f]{8}")
+CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+"""How a file system says that it has no such call at all, rather than that the call failed."""
+
+STALE_AFTER_S = 86_400.0
+"""What another machine has left under a temporary name stays so long, by the disk's own clock."""
+
+_TEMPORARY = re.compile(r"\.tmp-(?:([0-9a-f]{8})-)?(\d{1,9})-[0-9a-f]{8}")
 _ours: set[str] = set()
 """Temporary names that this process uses now; others under its number are a dead namesake's."""
 
@@ -40,26 +47,60 @@ def write_new(path: Path, content: bytes) -> None:
         left = memoryview(content)
         while left:
             left = left[os.write(file, left) :]
-        os.fsync(file)
+        _sync(file)
     finally:
         os.close(file)
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the disk has the folder's entries."""
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Wait until the disk has the folder's entries, as far as it can be asked to."""
     try:
-        os.fsync(opened)
+        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return  # one that may be written to and not listed, such as a drop box
+    try:
+        _sync(opened)
     finally:
         os.close(opened)
 
 
-def replace_link(link: Path, target: str) -> None:
-    """Make `link` a symbolic link to `target` in one atomic step."""
-    with temporary_name(link.parent) as temporary:
-        temporary.symlink_to(target)
-        temporary.replace(link)
-    sync_folder(link.parent)
+def _sync(file: int) -> None:
+    """Wait until the disk has an open file or folder; some file systems cannot be asked to."""
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in CANNOT:
+            raise
+
+
+def open_to_append(path: Path) -> int:
+    """Open a file for adding to it and for cutting off its end; it is made where there is none.
+
+    Raises:
+        OSError: it cannot be opened, is a link, or is no plain file.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        file = os.open(path, flags, 0o600)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "a link, through which nothing is written") from None
+        raise
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, "not a plain file", str(path))
+    return file
+
+
+def open_log(path: str | Path) -> int:
+    """Open a process's log for adding to it; where that cannot be, what is said goes nowhere.
+
+    A log that is lost, in a folder that was removed or on a disk that refuses, ends no process.
+    """
+    try:
+        return open_to_append(Path(path))
+    except OSError:
+        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
 
 def replace_json(path: Path, values: dict[str, Any]) -> None:
@@ -68,15 +109,13 @@ def replace_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        # The folder is ours alone: what has this name was left by a former start that was killed.
-        temporary.unlink(missing_ok=True)
+    """Write a file whole or not at all; of several writers at once each is whole, the last stays.
+
+    A link in its place is replaced, not followed.
+    """
+    with temporary_name(path.parent) as temporary:
         write_new(temporary, content)
         temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 
@@ -86,7 +125,8 @@ def finite(value: Any) -> Any:
         return {key: finite(leaf) for key, leaf in value.items()}
     if isinstance(value, list | tuple):
         return [finite(leaf) for leaf in value]
-    if isinstance(value, np.generic):
+    numpy = sys.modules.get("numpy")  # loaded by whoever has one of its numbers
+    if numpy is not None and isinstance(value, numpy.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
@@ -94,7 +134,7 @@ def finite(value: Any) -> Any:
 @contextlib.contextmanager
 def temporary_name(folder: Path) -> Iterator[Path]:
     """Yield a name in `folder` that no reader looks at; whatever is there at the end is removed."""
-    path = folder / f".tmp-{os.getpid()}-{os.urandom(4).hex()}"
+    path = folder / f".tmp-{_machine()}-{os.getpid()}-{os.urandom(4).hex()}"
     _ours.add(path.name)
     try:
         yield path
@@ -104,10 +144,16 @@ def temporary_name(folder: Path) -> Iterator[Path]:
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove what processes that are no more left under temporary names."""
+    """Remove what processes that are no more left under temporary names.
+
+    Whether a process of another machine lives cannot be seen from here: its names go by their age.
+    """
     for name in os.listdir(folder):
         match = _TEMPORARY.fullmatch(name)
-        if match and name not in _ours and not _lives_elsewhere(int(match[1])):
+        if match is None or name in _ours:
+            continue
+        here = match[1] in (None, _machine())
+        if not _lives_elsewhere(int(match[2])) if here else _is_old(folder / name):
             _remove(folder / name)
 
 
@@ -166,7 +212,28 @@ def _remove(path: Path) -> None:
             path.unlink()
 
 
+def _is_old(path: Path) -> bool:
+    """Whether nothing has changed in it for long, its folder having changed since."""
+    try:
+        return os.stat(path.parent).st_mtime - os.lstat(path).st_mtime > STALE_AFTER_S
+    except OSError:
+        return False
+
+
+def _machine() -> str:
+    """Return a name of the place where this process's number means something.
+
+    That is this machine, or on it this container.
+    """
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = ""
+    return hashlib.sha256(f"{platform.node()} {namespace}".encode()).hexdigest()[:8]
+
+
 def _lives_elsewhere(pid: int) -> bool:
+    """Whether another process of this machine has this number."""
     if pid == os.getpid():
         return False
     try:

@@ -1,26 +1,33 @@
 """What was measured on this machine before: agent steps/s by number of learners, per workload.
 
     ~/.cache/galamp/learners.json: {key: {"measured": day, "rates": {learners: agent steps/s}}}
+    ~/.cache/galamp/learners.lock, measuring-<machine>.lock: one writes, one measures at a time
 
 Runs in the parent. It is a cache: one that is missing, damaged or of another form is an empty one.
+Its folder is shared by all that the user starts, on every machine that shares the home.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from galamp.storage.disk import read_limited, replace_json
+from galamp.storage.disk import read_limited, remove_stale, replace_json
+from galamp.storage.locks import host, wait_for_lock
 
 MOST_BYTES = 1_000_000
 MOST_ENTRIES = 200
 """The oldest go first."""
+WRITE_WITHIN_S = 5.0
+"""Nobody needs longer to write; who is waited for longer has been stopped."""
 
 
 class Rates(NamedTuple):
@@ -42,20 +49,37 @@ class RateCache:
         return _rates(self._read().get(_digest(key)))
 
     def keep(self, key: Mapping[str, Any], by_learners: Mapping[int, float]) -> None:
-        """Remember a measurement.
+        """Remember a measurement, and what others remember meanwhile.
 
         Raises:
             OSError: the disk refuses.
         """
-        entries = self._read()
-        entries.pop(_digest(key), None)
-        entries[_digest(key)] = {
+        entry = {
             "key": dict(key),
             "measured": f"{date.today():%Y-%m-%d}",
             "rates": {str(count): rate for count, rate in by_learners.items()},
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        replace_json(self.path, dict(list(entries.items())[-MOST_ENTRIES:]))
+        folder = self.path.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        with wait_for_lock(self.path.with_suffix(".lock"), WRITE_WITHIN_S):
+            entries = self._read()
+            entries.pop(_digest(key), None)
+            entries[_digest(key)] = entry
+            replace_json(self.path, dict(list(entries.items())[-MOST_ENTRIES:]))
+            remove_stale(folder)
+
+    @contextlib.contextmanager
+    def measuring(self, limit_s: float, waits: Callable[[], object]) -> Iterator[None]:
+        """Be the only one of this user's who measures on this machine; wait at most `limit_s`.
+
+        `waits` is called once if somebody else measures. After the limit, or where there are no
+        locks, the block is entered all the same.
+        """
+        with contextlib.suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        machine = re.sub(r"[^A-Za-z0-9.-]", "-", host())
+        with wait_for_lock(self.path.with_name(f"measuring-{machine}.lock"), limit_s, waits):
+            yield
 
     def _read(self) -> dict[str, Any]:
         try:

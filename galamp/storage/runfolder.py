@@ -8,7 +8,8 @@ Runs in the supervisor, the one writer; plots and evaluation only read.
     RUN/control      a socket while the run lives; a stale one is for the lock's owner to replace
     runs/latest      link to the run that began last
 
-A run begins when its config is written. What is refused before that leaves nothing behind.
+A run begins when its config is written. What is refused before that leaves nothing behind. A folder
+that is removed or renamed under a living run does not come back: from then on nothing is written.
 
 Of the process environment nothing is ever written: it holds secrets.
 """
@@ -16,12 +17,9 @@ Of the process environment nothing is ever written: it holds secrets.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
 import re
-import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -31,15 +29,17 @@ from galamp.errors import GalampError, UserError
 from galamp.storage.disk import (
     in_home,
     read_limited,
+    remove_stale,
     replace_file,
     replace_json,
-    replace_link,
     sync_folder,
 )
+from galamp.storage.inspection import refuse_links, shared_with
+from galamp.storage.links import LATEST, replace_link
+from galamp.storage.locks import LOCK, Lock, take_lock
 
 CONFIG = "config.json"
 SUMMARY = "summary.json"
-LOCK = "lock"
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
 GRAPH = "topology.txt"
@@ -47,20 +47,24 @@ JSON_LIMIT_BYTES = 4_000_000
 GRAPH_LIMIT_BYTES = 64 * 2**20
 """No graph that can be read is larger."""
 """No config and no summary is larger, were there a thousand learners."""
-OWNER_WAIT_S = 1.0
-"""Longest wait for the name of a lock's owner that has only just taken it."""
 
 
 class RunFolder:
     """One run's folder, locked for as long as this object is open."""
 
-    def __init__(self, path: Path, root: Path, lock: int) -> None:
+    def __init__(self, path: Path, root: Path, lock: Lock) -> None:
         self.path = path
-        self._root, self._lock = root, lock
+        self._root = root
+        self._lock: Lock | None = lock
         self._take_back: tuple[Path, ...] = ()
         """What goes with a new run that never begins, in this order."""
+        self.lost = False
+        """Whether the folder was found removed, renamed or taken by another start."""
+        self.warning = shared_with(path)
+        """Who else may write to it, in one line; None if nobody."""
         self.checkpoints = path / "checkpoints"
         self.logs = path / "logs"
+        self.monitor = path / "monitor"
         self.metrics = path / METRICS
         self.events = path / EVENTS
 
@@ -90,24 +94,24 @@ class RunFolder:
         """
         root = root or Path("runs")
         with _told("make the run folder"):
-            made = True
             if run_dir:
                 path = in_home(run_dir)
-                made = not os.path.lexists(path)
+                made = _missing(path)
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
             else:
                 label = f"{_part(env_id)}__{_part(name)}__s{seed}__{started:%Y%m%d-%H%M%S}"
+                made = _missing(root)
                 path = _make_new(root, label)
+                made = (path, *made)
             # A folder of other things stays as it is; one with a lock may be another start's.
             entries = set(os.listdir(path))
             if LOCK not in entries:
                 _require_empty(path, entries)
-            folder = cls._taken(path, root, started, new=True)
-            folder._take_back = (
-                folder.logs, folder.metrics, folder.events, path / GRAPH, path / LOCK,
-                *([path] if made else []),
-            )  # fmt: skip
-            return folder
+            try:
+                return cls._taken(path, root, started, made)
+            except BaseException:
+                _remove_empty(made)
+                raise
 
     @classmethod
     def open(cls, path: Path, root: Path | None = None) -> RunFolder:
@@ -120,15 +124,25 @@ class RunFolder:
             raise UserError(f"{path}: not a run folder (it has no {CONFIG})")
         with _told(f"open the run folder {path}"):
             path = Path(os.path.realpath(path))
-            return cls._taken(path, root or Path("runs"), datetime.now(), new=False)
+            return cls._taken(path, root or Path("runs"), datetime.now())
 
     @classmethod
-    def _taken(cls, path: Path, root: Path, started: datetime, *, new: bool) -> RunFolder:
-        folder = cls(path, root, _take_lock(path, started))
+    def _taken(
+        cls, path: Path, root: Path, started: datetime, made: tuple[Path, ...] | None = None
+    ) -> RunFolder:
+        """Lock a folder; in a new run's, with `made` for it, nothing may be but a lock."""
+        refuse_links(path)
+        folder = cls(path, root, take_lock(path, started))
         try:
-            if new:
+            if made is not None:
                 _require_empty(path, set(os.listdir(path)))
+                folder._take_back = (
+                    folder.logs, folder.monitor, folder.metrics, folder.events, path / GRAPH,
+                    path / LOCK, *made,
+                )  # fmt: skip
+            remove_stale(path)
             folder.logs.mkdir(mode=0o700, exist_ok=True)
+            folder.monitor.mkdir(mode=0o700, exist_ok=True)
             sync_folder(path.parent)
         except BaseException:
             folder.close()
@@ -137,12 +151,23 @@ class RunFolder:
 
     def close(self) -> None:
         """Let others use the folder; of a new run that never began, nothing is left."""
-        if self._lock >= 0:
+        if self._lock is None:
+            return
+        if self.is_ours():
             with contextlib.suppress(OSError):
                 for path in self._take_back:
                     path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
-            os.close(self._lock)
-            self._lock = -1
+        self._lock.close()
+        self._lock = None
+
+    def is_ours(self) -> bool:
+        """Whether the folder of this name is still the one that was locked; once lost, always.
+
+        Removed, renamed, or robbed of its lock, it may be another start's at any time.
+        """
+        if self._lock is not None and not self.lost:
+            self.lost = not self._lock.is_ours()
+        return not self.lost
 
     def log_path(self, title: str) -> Path:
         """Return the log file of a process, such as `logs/learner-0.log` for `learner 0`."""
@@ -150,7 +175,7 @@ class RunFolder:
 
     def monitor_path(self, index: int) -> Path:
         """Return the file of the episodes of one simulator."""
-        return self.path / "monitor" / f"{index}.monitor.csv"
+        return self.monitor / f"{index}.monitor.csv"
 
     def write_config(self, values: dict[str, Any]) -> None:
         """Store the run's settings; with that it has begun, and is the latest.
@@ -158,13 +183,16 @@ class RunFolder:
         Raises:
             UserError: the disk refuses.
         """
+        if not self.is_ours():
+            raise UserError(f"{self.path}: removed, renamed, or taken by another start")
         with _told(f"write {self.path / CONFIG}"):
             replace_json(self.path / CONFIG, values)
         self._take_back = ()
         if os.path.realpath(self.path.parent) == os.path.realpath(self._root):
             # A convenience: a folder of that name, or a full disk, must not stop the run.
             with contextlib.suppress(OSError):
-                replace_link(self._root / "latest", self.path.name)
+                remove_stale(self._root)
+                replace_link(self._root / LATEST, self.path.name)
 
     def read_config(self) -> dict[str, Any]:
         """Return the run's settings.
@@ -184,11 +212,13 @@ class RunFolder:
             replace_file(self.path / GRAPH, read_limited(source, GRAPH_LIMIT_BYTES))
 
     def write_summary(self, values: dict[str, Any]) -> None:
-        """Store the run's outcome, whole or not at all.
+        """Store the run's outcome, whole or not at all; in a folder that is lost, nothing.
 
         Raises:
             GalampError: the disk refuses.
         """
+        if not self.is_ours():
+            return
         path = self.path / SUMMARY
         try:
             replace_json(path, values)
@@ -256,32 +286,12 @@ def _require_empty(path: Path, entries: set[str]) -> None:
         raise UserError(f"--run-dir {path}: not empty; {go_on}choose another --run-dir")
 
 
-def _take_lock(path: Path, started: datetime) -> int:
-    """Return the open lock file, ours until it is closed or the process dies."""
-    lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not os.fstat(lock).st_nlink:
-            # Its former owner never began, and took it back after we had opened it.
-            raise OSError(errno.ESTALE, "another start was just refused; try again")
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"process {os.getpid()} since {started:%Y-%m-%d %H:%M:%S}\n".encode(), 0)
-    except BlockingIOError:
-        by = _lock_owner(lock)
-        os.close(lock)
-        raise UserError(
-            f"{path}: in use by {by}; stop that first, or choose another --run-dir"
-        ) from None
-    except BaseException:
-        os.close(lock)
-        raise
-    return lock
+def _missing(path: Path) -> tuple[Path, ...]:
+    """Return `path` and the folders above it that do not exist, the innermost first."""
+    return tuple(each for each in (path, *path.parents) if not os.path.lexists(each))
 
 
-def _lock_owner(lock: int) -> str:
-    """Return what the owner says of itself, which it does an instant after it has the lock."""
-    deadline_s = time.monotonic() + OWNER_WAIT_S
-    while not (text := os.pread(lock, 200, 0)) and time.monotonic() < deadline_s:
-        time.sleep(0.005)
-    owner = text.decode(errors="replace").strip()
-    return owner if owner and owner.isprintable() else "another process"
+def _remove_empty(folders: tuple[Path, ...]) -> None:
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()

@@ -8,6 +8,8 @@ Runs in the supervisor, the one writer; resumed runs, plots and evaluation read 
 
 A killed process leaves at most one unfinished line, which readers pass over and the next writer
 cuts off. A disk that refuses costs rows, never the run. Of a file of any size only a row is held.
+Nothing is written through a link, and nothing into a run folder that is no longer this run's:
+`RunFolder.is_ours`.
 """
 
 from __future__ import annotations
@@ -22,11 +24,11 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from galamp.curve import Curve
-from galamp.storage.disk import finite, open_plain
+from galamp.storage.disk import finite, open_plain, open_to_append
 
 RETURN = "charts/episodic_return"
 TAIL_BYTES = 1_000_000
-"""A line that a dead process left unfinished is looked for in so much of a file's end."""
+"""A file's end is read in pieces of this size."""
 
 LINE_LIMIT_BYTES = 1_000_000
 """No row is longer: that of a thousand learners takes less than half of it."""
@@ -45,22 +47,32 @@ _OF_NO_FILE = (errno.EINVAL, errno.ENXIO)
 Complain = Callable[[str], None]
 """Takes one line about a disk error; called once per file."""
 
+IsOurs = Callable[[], bool]
+"""Whether the folder is still this run's; that it is not is told by who runs the run, once."""
+
+
+def always() -> bool:
+    """Say that a folder is ours: one that belongs to no run is nobody else's."""
+    return True
+
 
 class AppendOnly:
     """A file of lines to which whole pieces are added, each by one write; errors never leave it."""
 
-    def __init__(self, path: Path, complain: Complain) -> None:
-        self.path = path
+    def __init__(self, path: Path, complain: Complain, is_ours: IsOurs = always) -> None:
+        """Add to the file `path`, in a folder that exists, as long as that `is_ours`."""
+        self.path, self.is_ours = path, is_ours
         self.failed = 0
         """Pieces that the disk refused."""
         self._complain = complain
 
     def append(self, piece: bytes) -> bool:
         """Add `piece`, which ends with a newline; return whether it is all there."""
+        if not self.is_ours():
+            self.failed += 1
+            return False
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-            file = os.open(self.path, flags, 0o600)
+            file = open_to_append(self.path)
             try:
                 self._add(file, piece)
             finally:
@@ -88,12 +100,14 @@ class AppendOnly:
 class MetricsLog:
     """metrics.jsonl: one row per `append`, each carrying which start of the run wrote it."""
 
-    def __init__(self, path: Path, from_step: int, complain: Complain) -> None:
+    def __init__(
+        self, path: Path, from_step: int, complain: Complain, is_ours: IsOurs = always
+    ) -> None:
         """Open the log of a run that goes on from `from_step` agent steps (0: a new one).
 
         The first row says so; later rows of former starts are superseded by it.
         """
-        self._file = AppendOnly(path, complain)
+        self._file = AppendOnly(path, complain, is_ours)
         self.start = 1 + _last_start(path)
         """How many times the run was started, this one included."""
         self.append({"global_step": from_step, "resumed_from": from_step})
@@ -186,9 +200,11 @@ def curve(path: Path) -> Curve:
 class EventLog:
     """events.jsonl: one line per event, of all starts of a run, written when it happens."""
 
-    def __init__(self, path: Path, start: int, complain: Complain) -> None:
+    def __init__(
+        self, path: Path, start: int, complain: Complain, is_ours: IsOurs = always
+    ) -> None:
         """Add to the file in start number `start` of the run."""
-        self._file, self._start = AppendOnly(path, complain), start
+        self._file, self._start = AppendOnly(path, complain, is_ours), start
 
     def append(self, time_s: float, elapsed_s: float, text: str) -> None:
         """Add an event that happened at time.time() `time_s`, `elapsed_s` after the start."""
@@ -204,16 +220,24 @@ class MonitorLog:
     (length in agent steps), t (seconds since t_start).
     """
 
-    def __init__(self, path: Path, env_id: str, t_start: float, complain: Complain) -> None:
+    def __init__(
+        self,
+        path: Path,
+        env_id: str,
+        t_start: float,
+        complain: Complain,
+        is_ours: IsOurs = always,
+    ) -> None:
         """Prepare the file; one that exists is added to, and keeps its own `t_start`.
 
         Args:
-            path: `monitor/<i>.monitor.csv`.
+            path: `monitor/<i>.monitor.csv`, in a folder that exists.
             env_id: environment.
             t_start: time.time() at the start of the run.
             complain: told once of a disk error.
+            is_ours: whether the folder is still this run's.
         """
-        self._file = AppendOnly(path, complain)
+        self._file = AppendOnly(path, complain, is_ours)
         self._rows: list[tuple[float, int, float]] = []
         header = json.dumps({"t_start": t_start, "env_id": env_id})
         self._header = f"#{header}\nr,l,t\n"
@@ -255,7 +279,7 @@ class MonitorLog:
         Raises:
             OSError: it cannot be told now.
         """
-        if self._is_known:
+        if self._is_known or not self._file.is_ours():
             return
         path = self._file.path
         try:
@@ -272,11 +296,14 @@ class MonitorLog:
 
 def _trim(file: int) -> int:
     """Cut off a last line without its end, which a killed process left; return the size then."""
-    size = os.fstat(file).st_size
+    size = kept = os.fstat(file).st_size
     if size == 0 or os.pread(file, 1, size - 1) == b"\n":
         return size
-    first = max(0, size - TAIL_BYTES)
-    kept = first + os.pread(file, TAIL_BYTES, first).rfind(b"\n") + 1
+    found = -1
+    while kept and found < 0:
+        first = max(0, kept - TAIL_BYTES)
+        found = os.pread(file, kept - first, first).rfind(b"\n")
+        kept = first + found + 1 if found >= 0 else first
     os.ftruncate(file, kept)
     return kept
 

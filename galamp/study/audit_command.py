@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from galamp.errors import EXIT_OK, UserError
+from galamp.storage.links import followed
 
 if TYPE_CHECKING:
     from galamp.study.audit import Audit
@@ -28,7 +29,7 @@ EXIT_NOT_PROVEN = 1
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the options of `galamp audit`, and the command."""
     parser.set_defaults(command=audit_command)
-    parser.add_argument("run", metavar="RUN", type=Path, help="run folder")
+    parser.add_argument("run", metavar="RUN", type=followed, help="run folder")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument(
         "--plot", metavar="FILE.png", type=Path, help="draw distances, certificates and their ratio"

@@ -36,6 +36,7 @@ def main() -> None:
     for order in sys.argv[3:]:
         child = os.fork()
         if child == 0:
+            (folder / order).mkdir()
             save_twice(folder / order / "checkpoints", template, order)
             os._exit(0)
         assert os.waitpid(child, 0)[1] == signal.SIGKILL, order
