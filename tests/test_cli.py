@@ -448,6 +448,7 @@ def test_the_closing_line_says_how_it_ended_and_what_to_do_next() -> None:
         "agent_steps": 1234567,
         "mean_return_100": 20.456,
         "run_dir": "runs/x",
+        "env_id": "ALE/Pong-v5",
     }
     assert closing_line(summary) == (
         "finished: 1,234,567 agent steps, mean score of the last 100 episodes 20.46\n"
@@ -456,3 +457,5 @@ def test_the_closing_line_says_how_it_ended_and_what_to_do_next() -> None:
     assert closing_line(summary | {"status": "stopped", "mean_return_100": None}) == (
         "stopped: 1,234,567 agent steps\ngo on: galamp run --resume runs/x\n"
     )
+    own = closing_line(summary | {"status": "stopped", "env_id": "my.own:make"})
+    assert own.endswith("go on: galamp run --resume runs/x --env-id my.own:make\n")
