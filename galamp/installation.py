@@ -23,7 +23,8 @@ from pathlib import Path
 from galamp.errors import UserError
 
 SETUP_LOCK, LOCK, USERS = "setup.lock", "in-use.lock", "in-use"
-"""Names in the environment's folder: of bin/install.py as well."""
+"""Names in the environment's folder: bin/place.py knows them as well."""
+RUN = ", run folder "
 
 _notes: list[Path] = []
 """The files in which this process says who it is."""
@@ -56,9 +57,10 @@ def name_run(run: Path) -> None:
     """Say which run this process trains, should a set-up come."""
     for note in _notes:
         with contextlib.suppress(OSError), note.open("r+", encoding="utf-8") as file:
-            line = file.readline().rstrip("\n")
+            line = file.readline().rstrip("\n").partition(RUN)[0]
             file.seek(0)
-            file.write(f"{line}, run folder {os.path.realpath(run)}\n")
+            file.write(f"{line}{RUN}{os.path.realpath(run)}\n")
+            file.truncate()
 
 
 def _share(folder: Path, open_files: ExitStack) -> bool:
@@ -81,19 +83,33 @@ def _share(folder: Path, open_files: ExitStack) -> bool:
 
 
 def _say_who(folder: Path, words: Sequence[str], open_files: ExitStack) -> None:
-    """Write a file with one line for people; it is locked, so one that is not is of nobody."""
+    """Write a file with one line for people; it is locked, so one that is not is of nobody.
+
+    It gets its name once it is locked; those that killed processes have left are taken away.
+    """
     host = socket.gethostname()
     note = folder / USERS / f"{host}-{os.getpid()}"
     now = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
     command = " ".join(["galamp", *words[:1]])
     with contextlib.suppress(OSError):
         note.parent.mkdir(exist_ok=True)
-        file = open_files.enter_context(note.open("w", encoding="utf-8"))
+        draft = note.with_name(f".{note.name}")
+        file = open_files.enter_context(draft.open("w", encoding="utf-8"))
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         file.write(f"{command}, process {os.getpid()} on {host} since {now}\n")
         file.flush()
-        open_files.callback(_forget, note)
+        draft.replace(note)
         _notes.append(note)
+        open_files.callback(_forget, note)
+        _sweep(note.parent)
+
+
+def _sweep(users: Path) -> None:
+    """Remove the files of processes that have ended."""
+    for note in users.glob("[!.]*"):
+        with contextlib.suppress(OSError), note.open(encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            note.unlink()
 
 
 def _forget(note: Path) -> None:

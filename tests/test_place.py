@@ -269,7 +269,8 @@ def test_nothing_is_changed_under_a_run(checkout: Checkout, tmp_path: Path, how:
     how_to_start = change(checkout, how)
     before = sorted(path for path in checkout.venv.rglob("*") if path.name != "in-use.lock")
     with installation.held(["run", "--game", "Pong"], checkout.venv):
-        installation.name_run(tmp_path / "runs" / "x")
+        for name in ("one-that-tries-out-a-number-of-learners", "x"):
+            installation.name_run(tmp_path / "runs" / name)
         refused = checkout.start("tests", **how_to_start)
     assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
     who = f"galamp run, process {os.getpid()} on {socket.gethostname()} since "
@@ -288,6 +289,7 @@ def test_who_is_in_the_way_is_told_runs_first(place: ModuleType, tmp_path: Path)
     (where.users / "host-1").write_text("galamp run, of a process that was killed\n")
     assert place.users(where) == []
     with installation.held(["eval"], tmp_path):
+        assert not (where.users / "host-1").exists()
         with (where.users / "host-2").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.write("galamp run, process 2 on b, run folder /r\n")
