@@ -88,9 +88,11 @@ def path_for_children() -> list[str]:
 
     Where this package lies there itself, it comes last.
     """
-    here, named = ("", _here()), _named()
-    kept = [folder for folder in sys.path if folder in named or folder not in here]
-    return kept if os.path.realpath(_here()) != HOME or HOME in kept else [*kept, HOME]
+    here, named = _here(), _named()
+    if not here:
+        return [folder for folder in sys.path if folder]
+    kept = [folder for folder in sys.path if folder in named or os.path.abspath(folder) != here]
+    return kept if os.path.realpath(here) != HOME or HOME in kept else [*kept, HOME]
 
 
 def warnings() -> list[str]:

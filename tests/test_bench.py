@@ -28,7 +28,7 @@ from galamp.bench.processes import Program, Usage, members, pss_mb
 from galamp.bench.runs import Measurement, System, alternation, measure, rate, window
 from galamp.errors import RunFailed, UserError
 from tests.engine import ROOT, wait_for
-from tests.test_bin import Checkout
+from tests.checkout import Checkout
 
 pytestmark = [pytest.mark.real, pytest.mark.counted]  # for they start processes
 
@@ -414,7 +414,7 @@ def test_bin_bench_sets_itself_up(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path)
     ended = checkout.start("run", "--seconds", "5", command="bench")
     assert ended.returncode == 0, ended.stderr
-    assert checkout.calls_file.read_text().splitlines()[-1] == "-m galamp.bench run --seconds 5"
+    assert checkout.calls_file.read_text().splitlines()[-1] == "-P -m galamp.bench run --seconds 5"
 
 
 def test_commands_of_systems() -> None:

@@ -273,7 +273,7 @@ def test_the_probe_gets_the_path_without_the_working_directory(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    for first in ("", str(here)):
+    for first in ("", ".", str(here)):
         monkeypatch.setattr(sys, "path", [first, "/a", "/b"])
         assert isolation.path_for_children() == ["/a", "/b"]
     monkeypatch.setenv("PYTHONPATH", f"/a:{here}")
@@ -282,6 +282,21 @@ def test_the_probe_gets_the_path_without_the_working_directory(
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "path", ["", str(ROOT), "/a"])
     assert isolation.path_for_children() == ["/a", str(ROOT)]
+
+
+@pytest.mark.parametrize("flags", [[], ["-P"]])
+def test_a_folder_that_was_removed_is_no_obstacle(tmp_path: Path, flags: list[str]) -> None:
+    """`_here` is asked for in every process, at its very start."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    program = (
+        f"import os, sys; sys.path.append({str(ROOT)!r}); os.rmdir(os.getcwd());"
+        "from galamp import isolation as i; i.leave_working_directory(); i.guard_children();"
+        "print(i.path_for_children() == [p for p in sys.path if p], os.environ[i.SAFE_PATH])"
+    )
+    words = [sys.executable, *flags, "-c", program]
+    done = subprocess.run(words, cwd=gone, text=True, capture_output=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("True galamp\n", "")
 
 
 def test_children_are_guarded_unless_this_is_a_checkout(
