@@ -45,6 +45,12 @@ def _here() -> str:
         return ""
 
 
+def _lies_here() -> bool:
+    """Whether this package lies in the working directory."""
+    here = _here()
+    return here != "" and os.path.realpath(here) == HOME
+
+
 def _named() -> list[str]:
     """Return the folders of PYTHONPATH."""
     text = "" if sys.flags.ignore_environment else os.environ.get("PYTHONPATH", "")
@@ -60,7 +66,7 @@ def leave_working_directory() -> None:
     if sys.flags.safe_path or sys.path[:1] != [_here()]:
         return
     here = sys.path.pop(0)
-    if os.path.realpath(here) == HOME:
+    if _lies_here():
         sys.path.append(here)
     elif not hasattr(sys.modules["galamp"], "__version__"):
         # A mere folder of that name stood for the package, such as the one of a fresh clone.
@@ -73,7 +79,7 @@ def guard_children() -> None:
 
     Not where this package lies there: then it is a checkout that is run without being installed.
     """
-    if os.path.realpath(_here()) != HOME:
+    if not _lies_here():
         os.environ.setdefault(SAFE_PATH, OURS)
 
 
@@ -92,7 +98,7 @@ def path_for_children() -> list[str]:
     if not here:
         return [folder for folder in sys.path if folder]
     kept = [folder for folder in sys.path if folder in named or os.path.abspath(folder) != here]
-    return kept if os.path.realpath(here) != HOME or HOME in kept else [*kept, HOME]
+    return [*kept, HOME] if _lies_here() and HOME not in kept else kept
 
 
 def warnings() -> list[str]:

@@ -27,8 +27,8 @@ from galamp.bench.peer_scripts import plain_loop
 from galamp.bench.processes import Program, Usage, members, pss_mb
 from galamp.bench.runs import Measurement, System, alternation, measure, rate, window
 from galamp.errors import RunFailed, UserError
-from tests.engine import ROOT, wait_for
 from tests.checkout import Checkout
+from tests.engine import ROOT, wait_for
 
 pytestmark = [pytest.mark.real, pytest.mark.counted]  # for they start processes
 
