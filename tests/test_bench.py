@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
+import fcntl
 import io
 import json
 import mmap
@@ -496,6 +498,20 @@ def test_environment_heals(steps: list[str], monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("FAIL")
     peers.prepare(NEEDY, cli.say)  # making the folder again would fail if the old one were there
     assert steps == ["create environment"] * 2 + ["install torch", "install needy==1"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
+def test_environment_needs_no_locks(
+    steps: list[str], monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    refused = pytest.raises(OSError, match="Input/output")
+    with refused if code == errno.EIO else contextlib.nullcontext():
+        peers.prepare(NEEDY, cli.say)
+    assert bool(steps) == (code != errno.EIO)
 
 
 def test_environment_is_made_by_one(steps: list[str]) -> None:

@@ -230,12 +230,13 @@ def _refuse_namesake(env_id: str, name: str) -> None:
     """
     first = name.partition(".")[0]
     mine = next((p for p in (Path(first), Path(f"{first}.py")) if p.exists()), None)
-    found = getattr(sys.modules.get(first), "__file__", None)
-    if mine is None or found is None or Path(found).is_relative_to(os.getcwd()):
+    module = sys.modules.get(first)
+    places = getattr(module, "__path__", [getattr(module, "__file__", None) or "built into Python"])
+    if mine is None or module is None or Path(next(iter(places))).is_relative_to(os.getcwd()):
         return
     raise UserError(
-        f"{env_id}: {first} is {found} here, which comes before {mine} in this folder: give yours "
-        "another name"
+        f"{env_id}: {first} is {next(iter(places))} here, which comes before {mine} in this "
+        "folder: give yours another name"
     )
 
 
