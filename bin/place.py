@@ -118,9 +118,15 @@ class Place:
         return (Found.BROKEN if done.returncode else Found.HEALTHY), kind
 
     def _entries(self) -> list[Path]:
-        with contextlib.suppress(FileNotFoundError):
+        try:
             return [entry for entry in self.folder.iterdir() if entry not in self.kept]
-        return []
+        except FileNotFoundError:
+            return []
+        except (NotADirectoryError, PermissionError) as error:
+            raise Refused(
+                f"{self.folder} cannot be used ({error.strerror}): name another folder in "
+                "GALAMP_VENV"
+            ) from None
 
     def check_ours(self, found: Found) -> None:
         """Refuse a folder of other things, which would be deleted to make an environment.

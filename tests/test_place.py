@@ -161,6 +161,18 @@ def test_a_folder_of_other_things_is_never_emptied(
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.parametrize("code", [errno.EACCES, errno.ENOTDIR, errno.EPERM])
+def test_a_folder_that_cannot_be_looked_at_is_refused(
+    place: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, "iterdir", fail)
+    with pytest.raises(place.Refused, match=f"{tmp_path} cannot be used .*GALAMP_VENV"):
+        place.choose(tmp_path)
+
+
 @pytest.mark.parametrize("given", ["{}/else where", "{}/a/b/", "relative"])
 def test_the_environment_can_lie_elsewhere(checkout: Checkout, tmp_path: Path, given: str) -> None:
     text = given.format(tmp_path)
