@@ -1,21 +1,20 @@
-"""Makes `.venv` beside bin/ and installs galamp's tested versions; run by bin/setup.
+"""Makes the environment (`.venv`) and installs galamp's tested versions; run by bin/setup.
 
-`install.py EXTRA PYTHON` removes the stamps first and writes them last, so whatever interrupts a
-set-up, the next start finds no stamp and heals:
+`install.py EXTRA PYTHON FOLDER` removes the stamps first and writes them last, so whatever
+interrupts a set-up, the next start finds no stamp and heals:
 
-    no usable Python in .venv, or its making was cut short   -> make .venv anew
+    no usable Python in the folder, or its making was cut short   -> make it anew
     otherwise                                -> forget half-installed packages, run pip again
 
-Only one process sets up at a time: the lock is an flock on an open file that pip inherits, so it
-ends with its last holder and cannot go stale. Progress goes to standard error, pip's words to
-`.venv/setup.log`.
+Only one process sets up at a time, and nothing is changed while somebody runs from the environment
+(place.py). pip inherits the locks: they end with their last holder and cannot go stale. Progress
+goes to standard error, pip's words to `setup.log` in the folder.
 """
 
 from __future__ import annotations
 
 import configparser
 import contextlib
-import fcntl
 import os
 import shutil
 import signal
@@ -25,25 +24,14 @@ import time
 from pathlib import Path
 
 import stamp
+from place import POLL_S, Found, Place, Refused, SetupError, choose, say, take_alone, take_turn
 
+EXIT_REFUSED = 2
 EXIT_FAILURE = 70
-LOCK_WAIT_S = 1800.0
-POLL_S = 0.2
 END_GRACE_S = 5.0
 LOG_TAIL_LINES = 15
 
 ROOT = Path(stamp.ROOT)
-VENV = ROOT / ".venv"
-VENV_PYTHON = VENV / "bin" / "python"
-LOCK = VENV / "setup.lock"
-LOG = VENV / "setup.log"
-CREATING = VENV / "setup.creating"
-
-# What a healthy environment can do; prints what the stamp needs to know of its Python.
-PROBE = (
-    "import sys, pip; assert sys.version_info >= (3, 11) and sys.prefix != sys.base_prefix;"
-    "print(sys.version)"
-)
 
 # Runs in the environment. A package without a record, or without a file that its record names, was
 # cut short while pip installed or removed it. Without its metadata pip takes it for absent.
@@ -67,10 +55,6 @@ PARENT = os.getppid()
 signals: list[int] = []
 
 
-class SetupError(Exception):
-    """A set-up that cannot go on; its text is for the user."""
-
-
 class Stopped(Exception):
     """A signal came, or the command that wanted the set-up is gone."""
 
@@ -79,11 +63,6 @@ def check_stopped() -> None:
     """Raise `Stopped` if nobody wants this set-up any more."""
     if signals or os.getppid() != PARENT:
         raise Stopped
-
-
-def say(text: str, end: str = "\n") -> None:
-    """Write progress to standard error."""
-    print(text, end=end, file=sys.stderr, flush=True)
 
 
 def requirements(extra: str) -> list[str]:
@@ -97,7 +76,7 @@ def requirements(extra: str) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def run(name: str, *command: str | Path, lock: int) -> None:
+def run(name: str, *command: str | Path, log: Path, locks: tuple[int, ...]) -> None:
     """Run one step of the set-up with its output in the log, showing one line of progress.
 
     Raises:
@@ -107,16 +86,16 @@ def run(name: str, *command: str | Path, lock: int) -> None:
     check_stopped()
     line, start_s = f"galamp: set-up: {name} ...", time.monotonic()
     say(line, end="")
-    with LOG.open("a", encoding="utf-8") as log:
-        print("\n$", *command, file=log, flush=True)
+    with log.open("a", encoding="utf-8") as output:
+        print("\n$", *command, file=output, flush=True)
         process = subprocess.Popen(
             command,
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=output,
+            stderr=output,
             env=os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"},
-            pass_fds=(lock,),
+            pass_fds=locks,
             process_group=0,
         )
         try:
@@ -127,7 +106,7 @@ def run(name: str, *command: str | Path, lock: int) -> None:
             raise
     say(f"{' failed after' if code else ''} {time.monotonic() - start_s:.1f} s")
     if code:
-        raise SetupError(_failure(name))
+        raise SetupError(_failure(name, log))
 
 
 def _watch(process: subprocess.Popen[bytes], line: str, start_s: float) -> int:
@@ -153,107 +132,102 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _failure(name: str) -> str:
-    tail = LOG.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
+def _failure(name: str, log: Path) -> str:
+    tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
     indented = "\n".join("    " + line for line in tail)
-    return f"could not {name}; the end of {LOG}:\n{indented}\ngalamp: the next start tries again"
+    return f"could not {name}; the end of {log}:\n{indented}\ngalamp: the next start tries again"
 
 
-def take_lock(deadline_s: float = LOCK_WAIT_S) -> int:
-    """Wait until no other process sets up; return the file descriptor that holds the lock.
-
-    Raises:
-        SetupError: the other set-up still runs after `deadline_s`.
-    """
-    VENV.mkdir(exist_ok=True)
-    lock = os.open(LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    give_up_s, waiting = time.monotonic() + deadline_s, False
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            other = os.pread(lock, 32, 0).decode(errors="replace").strip() or "(unknown)"
-        check_stopped()
-        if time.monotonic() > give_up_s:
-            os.close(lock)
-            raise SetupError(f"process {other} still sets up {VENV} after {deadline_s:.0f} s")
-        if not waiting:
-            say(f"galamp: set-up: waiting for process {other}, which is setting up {VENV}")
-            waiting = True
-        time.sleep(POLL_S)
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    return lock
-
-
-def healthy() -> str:
-    """Return the version of the environment's Python, or "" if it has to be made anew."""
-    if CREATING.exists():
-        return ""
-    command: list[str | Path] = [VENV_PYTHON, "-I", "-c", PROBE]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    check_stopped()  # Ctrl-C ends the probe as well, and says nothing about its Python.
-    return "" if done.returncode else done.stdout
-
-
-def create(python: str, lock: int) -> None:
-    """Make the environment anew, keeping only the lock that this process holds and the log."""
-    CREATING.touch()
-    for entry in VENV.iterdir():
-        if entry in (LOCK, LOG, CREATING):
+def create(place: Place, python: str, locks: tuple[int, ...]) -> None:
+    """Make the environment anew, keeping only the locks that this process holds and the log."""
+    place.creating.touch()
+    for entry in place.folder.iterdir():
+        if entry in place.kept:
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
             entry.unlink()
-    run("create environment", python, "-I", "-m", "venv", "--prompt", "galamp", VENV, lock=lock)
-    CREATING.unlink()
+    venv = (python, "-I", "-m", "venv", "--prompt", "galamp", place.folder)
+    run("create environment", *venv, log=place.log, locks=locks)
+    place.creating.unlink()
 
 
-def install(extra: str, python: str) -> None:
+def source(place: Place) -> Path:
+    """Return the folder that galamp is installed from, which pip has to write to.
+
+    For a checkout that is read-only it is a folder of links to what lies there.
+    """
+    if os.access(ROOT, os.W_OK):
+        return ROOT
+    folder = place.folder / "source"
+    folder.mkdir(exist_ok=True)
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "galamp"):
+        link = folder / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(ROOT / name)
+    return folder
+
+
+def install(extra: str, python: str, folder: str) -> None:
     """Bring the environment to the tested versions; `python` makes it where none is usable.
 
     Raises:
-        SetupError: a step failed, or another set-up did not end in time.
+        SetupError: a step failed, somebody runs from it, or another set-up did not end in time.
     """
-    lock = take_lock()
-    version = healthy()
-    if version and stamp.ready(extra, version):
+    place = choose(Path(folder))
+    lock = take_turn(place, check_stopped)
+    found, kind = place.look()
+    check_stopped()  # Ctrl-C ends the look as well, which says nothing about its Python.
+    if found is Found.HEALTHY and stamp.ready(extra, str(place.folder), kind):
         return
-    for old in VENV.glob("setup.done*"):
+    locks = (lock, take_alone(place))
+    for old in place.folder.glob("setup.done*"):
         old.unlink()
-    LOG.write_text("", encoding="utf-8")
-    if version:
-        run("check environment", VENV_PYTHON, "-I", "-c", FORGET, lock=lock)
+    place.log.write_text("", encoding="utf-8")
+    if found is Found.HEALTHY:
+        run("check environment", place.python, "-I", "-c", FORGET, log=place.log, locks=locks)
     else:
-        create(python, lock)
-    pip = (VENV_PYTHON, "-I", "-m", "pip", "install", "-c", ROOT / "bin" / "constraints.txt")
-    run("install torch", *pip, "torch", lock=lock)
-    run("install the rest", *pip, *requirements(extra), lock=lock)
-    run("install galamp", *pip, "-e", f".[{extra}]" if extra else ".", lock=lock)
-    version = healthy()
-    if not version:
-        raise SetupError(f"{VENV_PYTHON} does not run: remove {VENV} and start again")
+        create(place, python, locks)
+    pip_install(place, extra, locks)
+    found, kind = place.look()
+    check_stopped()
+    if found is not Found.HEALTHY:
+        raise SetupError(f"{place.python} does not run: remove {place.folder} and start again")
+    place.made_for.write_text(kind, encoding="utf-8")
     for done in {"", extra}:
-        Path(stamp.path(done)).write_text(stamp.fingerprint(done, version), encoding="utf-8")
+        path = Path(stamp.path(str(place.folder), done))
+        path.write_text(stamp.fingerprint(done, str(place.folder), kind), encoding="utf-8")
 
 
-def main(extra: str, python: str) -> int:
+def pip_install(place: Place, extra: str, locks: tuple[int, ...]) -> None:
+    """Install the tested versions, and galamp so that changes of its files count at once.
+
+    Raises:
+        SetupError: a step failed.
+    """
+    limits = ROOT / "bin" / "constraints.txt"
+    pip = (place.python, "-I", "-m", "pip", "install", "-c", limits)
+    run("install torch", *pip, "torch", log=place.log, locks=locks)
+    run("install the rest", *pip, *requirements(extra), log=place.log, locks=locks)
+    package = source(place)
+    name = "." if package == ROOT else str(package)
+    galamp = ("-e", f"{name}[{extra}]" if extra else name)
+    run("install galamp", *pip, *galamp, log=place.log, locks=locks)
+
+
+def main(extra: str, python: str, folder: str) -> int:
     """Set up; return the exit code."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: signals.append(number))
     try:
-        install(extra, python)
+        install(extra, python, folder)
     except Stopped:
         say("galamp: set-up interrupted; the next start picks it up")
         return 128 + (signals or [signal.SIGTERM])[0]
     except (SetupError, OSError) as error:
         say(f"galamp: set-up: {error}")
-        return EXIT_FAILURE
+        return EXIT_REFUSED if isinstance(error, Refused) else EXIT_FAILURE
     return 0
 
 

@@ -1,9 +1,8 @@
 """Deep reinforcement learning by asynchronous gossip between actor-learners on one machine."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
+# Nothing is imported at once, not even `typing`: `python -m galamp` comes here while the working
+# directory is still searched first, see isolation.py.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from galamp.evaluation.agent import Agent, load
 
@@ -11,7 +10,7 @@ __version__ = "0.1.0"
 __all__ = ["Agent", "__version__", "load"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import what needs torch when it is asked for: every process imports this package."""
     if name not in ("Agent", "load"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,8 +1,9 @@
-"""`python -m galamp`: the command line."""
+"""`python -m galamp`: the command line. Children import this file, too, and nothing by it."""
 
-from __future__ import annotations
-
-from galamp.cli import main
+from galamp import isolation
 
 if __name__ == "__main__":
+    isolation.leave_working_directory()
+    from galamp.cli import main
+
     raise SystemExit(main())

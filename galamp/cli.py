@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import galamp
-from galamp import crashpoints
+from galamp import crashpoints, installation, isolation
 from galamp.config import RunConfig, from_dict, from_settings
 from galamp.display.streams import STARTING, announce, tell
 from galamp.errors import EXIT_OK, EXIT_SIGINT, EXIT_USAGE, GalampError, UserError, did_you_mean
@@ -59,11 +59,14 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    for line in isolation.warnings():
+        sys.stderr.write(f"galamp: {one_line(line)}\n")
     if words[:1] in (["run"], ["chaos"]):
         settle_libraries()  # the parser loads numpy
-    options = build_parser().parse_args(words)
     try:
-        code = int(options.command(options))
+        with installation.held(words):
+            options = build_parser().parse_args(words)
+            code = int(options.command(options))
         sys.stdout.flush()  # so that a reader who has left is noticed here, not at exit
         return code
     except GalampError as error:
@@ -181,8 +184,7 @@ def config_from(options: argparse.Namespace) -> RunConfig:
     if problems:
         raise UserError(*problems)
     if options.resume is not None:
-        learners = values.get(("resources", "learners"))
-        values = _stored_values(options.resume, learners) | values
+        values = _stored_values(options.resume, values) | values
     return from_settings(values)
 
 
@@ -202,11 +204,15 @@ def _environment_problems(values: dict[tuple[str, str], Any], game: bool) -> lis
     return []
 
 
-def _stored_values(folder: Path, learners: int | None) -> dict[tuple[str, str], Any]:
+def _stored_values(folder: Path, given: dict[tuple[str, str], Any]) -> dict[tuple[str, str], Any]:
     """Return all settings of the run in `folder`, with every choice made as it was.
 
-    Where another number of `learners` is asked for, what follows from it is chosen anew.
+    Where another number of learners is `given`, what follows from it is chosen anew.
+
+    Raises:
+        UserError: there is none, it is damaged, or a module would be imported that only it names.
     """
+    from galamp.environments import check_asked
     from galamp.machine import inspect_machine
     from galamp.plan import with_devices_of, with_learners
     from galamp.storage.inspection import refuse_links
@@ -218,7 +224,10 @@ def _stored_values(folder: Path, learners: int | None) -> dict[tuple[str, str], 
     stored = read_json(folder / CONFIG)
     stored.pop("resolved", None)
     config = from_dict(stored)
+    asked = given.get(("environment", "env_id"), "")
+    check_asked(config.environment.env_id, asked, f"--resume {folder}: the run")
     machine = inspect_machine(config.resources.device)
+    learners = given.get(("resources", "learners"))
     if learners not in (None, config.resources.learners):
         config = with_learners(config, learners, machine)
     config = with_devices_of(config, machine)

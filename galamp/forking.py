@@ -16,6 +16,8 @@ import signal
 import tempfile
 from typing import Final
 
+from galamp.isolation import guard_children
+
 METHOD: Final = "forkserver"
 PRELOAD = "galamp.preload"
 MOST_DESCRIPTORS = 240
@@ -70,6 +72,7 @@ def start_server() -> None:
     import multiprocessing.util
 
     settle_libraries()
+    guard_children()
     os.environ[SUPERVISOR] = str(os.getpid())
     usual = tempfile.gettempdir()
     tempfile.tempdir = usual if len(usual) <= LONGEST_FOLDER else "/tmp"

@@ -15,6 +15,7 @@ from setproctitle import setproctitle
 
 from galamp.errors import EXIT_FAILURE
 from galamp.forking import FOLDER, SERVER, SUPERVISOR
+from galamp.isolation import unguard
 from galamp.worker import SUPERVISED, die_with_parent
 
 ORPHANED = signal.SIGUSR2
@@ -31,6 +32,7 @@ die_with_parent(int(os.environ[SUPERVISOR]), ORPHANED)
 for number in SUPERVISED:
     signal.signal(number, signal.SIG_IGN)
 os.environ[SERVER] = str(os.getpid())
+unguard(os.environ)
 setproctitle("galamp: server")
 
 import ale_py  # noqa: E402, F401

@@ -17,6 +17,7 @@ from typing import TextIO
 
 import torch
 
+from galamp import installation
 from galamp.arena import identity_of, sketch_model
 from galamp.config import RunConfig
 from galamp.display.dashboard import make_display
@@ -66,6 +67,7 @@ def train(
     if resume is not None:
         former = load_former(resume, ground.identity, ground.sketch.state_sizes)
     folder = _open_folder(course.plan, former, began)
+    installation.name_run(folder.path)
     report = course.plan.config.report
     if folder.warning:
         complain(folder.warning)

@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -626,6 +627,15 @@ def test_extremes_can_be_drawn(distance: float) -> None:
     series = Series()
     series.add(Point(0, 1, 80, distance, *[math.nan] * 3, distance, *[math.nan] * 4))
     assert draw(series, "$x^").startswith(b"\x89PNG")
+
+
+def test_a_matplotlibrc_that_lies_around_changes_nothing() -> None:
+    """It would be read from the working directory, and can name programs."""
+    series = Series()
+    series.add(Point(0, 1, 80, 1.0, *[math.nan] * 3, 1.0, *[math.nan] * 4))
+    plain = draw(series, "x")
+    with mpl.rc_context({"text.usetex": True, "axes.facecolor": "red", "font.size": 30}):
+        assert draw(series, "x") == plain
 
 
 @pytest.mark.parametrize(

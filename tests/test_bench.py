@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
+import fcntl
 import io
 import json
 import mmap
@@ -27,8 +29,8 @@ from galamp.bench.peer_scripts import plain_loop
 from galamp.bench.processes import Program, Usage, members, pss_mb
 from galamp.bench.runs import Measurement, System, alternation, measure, rate, window
 from galamp.errors import RunFailed, UserError
+from tests.checkout import Checkout
 from tests.engine import ROOT, wait_for
-from tests.test_bin import Checkout
 
 pytestmark = [pytest.mark.real, pytest.mark.counted]  # for they start processes
 
@@ -414,7 +416,7 @@ def test_bin_bench_sets_itself_up(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path)
     ended = checkout.start("run", "--seconds", "5", command="bench")
     assert ended.returncode == 0, ended.stderr
-    assert checkout.calls_file.read_text().splitlines()[-1] == "-m galamp.bench run --seconds 5"
+    assert checkout.calls_file.read_text().splitlines()[-1] == "-P -m galamp.bench run --seconds 5"
 
 
 def test_commands_of_systems() -> None:
@@ -496,6 +498,20 @@ def test_environment_heals(steps: list[str], monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("FAIL")
     peers.prepare(NEEDY, cli.say)  # making the folder again would fail if the old one were there
     assert steps == ["create environment"] * 2 + ["install torch", "install needy==1"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
+def test_environment_needs_no_locks(
+    steps: list[str], monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    refused = pytest.raises(OSError, match="Input/output")
+    with refused if code == errno.EIO else contextlib.nullcontext():
+        peers.prepare(NEEDY, cli.say)
+    assert bool(steps) == (code != errno.EIO)
 
 
 def test_environment_is_made_by_one(steps: list[str]) -> None:

@@ -1,127 +1,24 @@
-"""The commands in bin/ with a stub in place of Python's venv and pip: nothing is downloaded.
-
-The stub writes down every call. Asked to make an environment it copies itself there; asked for pip,
-galamp, or a step of the gate it only answers; all else goes to the Python that runs the tests.
-"""
+"""The commands in bin/ with a stub in place of Python's venv and pip: nothing is downloaded."""
 
 from __future__ import annotations
 
 import configparser
 import fcntl
-import importlib.util
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from tests.checkout import ROOT, STUB, Checkout, load
+
 pytestmark = pytest.mark.real  # for they start processes
-
-ROOT = Path(__file__).resolve().parent.parent
-
-STUB = r"""#!/bin/sh
-echo "$*" >> "$STUB_CALLS"
-if [ -n "$STUB_FAIL" ]; then
-    case "$*." in *"$STUB_FAIL"*) echo "the stub failed on purpose"; exit 3 ;; esac
-fi
-case "$*" in
-    *"-m venv "*) for dir; do :; done; mkdir -p "$dir/bin"; cp "$0" "$dir/bin/python" ;;
-    *"-m pip install "*)
-        if [ -n "$STUB_FIFO" ]; then
-            echo "$$" > "$STUB_FIFO"
-            exec timeout 60 cat "$STUB_FIFO"
-        fi ;;
-    *"import sys, pip"*) exec "$STUB_REAL" -c 'import sys; print(sys.version)' ;;
-    *half-installed*) ;;
-    "-m galamp "*) shift 2; for word; do echo "[$word]"; done ;;
-    "-m "*) echo "stub ran $2" ;;
-    *) exec "$STUB_REAL" "$@" ;;
-esac
-"""
-
-
-class Checkout:
-    """A copy of the set-up files in a path with spaces, and a stub python3.13 on PATH."""
-
-    def __init__(self, folder: Path) -> None:
-        self.root = folder / "a check out"
-        self.venv = self.root / ".venv"
-        self.calls_file = folder / "calls"
-        self.path = folder / "path"
-        self.path.mkdir()
-        shutil.copytree(
-            ROOT / "bin", self.root / "bin", ignore=shutil.ignore_patterns("__pycache__")
-        )
-        for name in ("setup.cfg", "pyproject.toml"):
-            shutil.copy(ROOT / name, self.root)
-        self.add_python("python3.13")
-        self.env = {
-            "PATH": f"{self.path}:{os.environ['PATH']}",
-            "STUB_CALLS": str(self.calls_file),
-            "STUB_REAL": sys.executable,
-        }
-
-    def add_python(self, name: str) -> Path:
-        python = self.path / name
-        python.write_text(STUB)
-        python.chmod(0o755)
-        return python
-
-    def only_path(self) -> None:
-        """Leave nothing on PATH but the stubs and what the scripts themselves call."""
-        for tool in ("bash", "dirname", "readlink", "cp", "mkdir", "sh"):
-            (self.path / tool).symlink_to(shutil.which(tool) or tool)
-        self.env["PATH"] = str(self.path)
-
-    def start(
-        self, *words: str, command: str = "galamp", **env: str
-    ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [self.root / "bin" / command, *words],
-            env=self.env | env,
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-
-    @contextmanager
-    def starting(self, **env: str) -> Iterator[subprocess.Popen[str]]:
-        """Start in the background, in a process group of its own."""
-        with subprocess.Popen(
-            [self.root / "bin" / "galamp", "run"],
-            env=self.env | env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        ) as process:
-            try:
-                yield process
-            finally:
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
-
-    def calls(self) -> list[str]:
-        """Return the set-up calls since the last time, oldest first, by what they do."""
-        lines = self.calls_file.read_text().splitlines() if self.calls_file.exists() else []
-        self.calls_file.unlink(missing_ok=True)
-        return [line for line in lines if "-m venv" in line or "-m pip install" in line]
-
-    @property
-    def ready(self) -> bool:
-        return (self.venv / "setup.done").exists()
 
 
 @pytest.fixture
@@ -134,22 +31,6 @@ def fifo(tmp_path: Path) -> Path:
     path = tmp_path / "fifo"
     os.mkfifo(path)
     return path
-
-
-def load(checkout: Checkout) -> ModuleType:
-    """Import the checkout's install.py."""
-    folder = checkout.root / "bin"
-    sys.path.insert(0, str(folder))
-    try:
-        spec = importlib.util.spec_from_file_location("install", folder / "install.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-    finally:
-        sys.path.remove(str(folder))
-        sys.modules.pop("stamp", None)
 
 
 def test_the_first_start_installs_the_tested_versions_and_runs(checkout: Checkout) -> None:
@@ -238,21 +119,19 @@ def test_an_environment_cut_short_is_made_anew(checkout: Checkout) -> None:
     leftover = checkout.venv / "lib"
     leftover.mkdir()
     (checkout.venv / "bin").mkdir()
-    shutil.copy(checkout.path / "python3.13", checkout.venv / "bin" / "python")
+    shutil.copy(checkout.path / "python3.11", checkout.venv / "bin" / "python")
     checkout.calls()
     assert checkout.start("run").returncode == 0
     assert "-m venv" in checkout.calls()[0]
     assert not leftover.exists()
 
 
-@pytest.mark.parametrize("broken", ["dangling", "does not run"])
+@pytest.mark.parametrize("broken", ["missing", "does not run"])
 def test_a_broken_python_is_replaced(checkout: Checkout, broken: str) -> None:
     checkout.start("run")
     python = checkout.venv / "bin" / "python"
     python.unlink()
-    if broken == "dangling":
-        python.symlink_to("/nowhere/python")
-    else:
+    if broken == "does not run":
         python.write_text("#!/bin/sh\nexit 1\n")
         python.chmod(0o755)
     checkout.calls()
@@ -307,16 +186,6 @@ def test_two_starts_at_once_set_up_once(checkout: Checkout, fifo: Path) -> None:
     assert len(checkout.calls()) == 4
 
 
-def test_waiting_for_another_set_up_has_a_deadline(checkout: Checkout) -> None:
-    install = load(checkout)
-    held = install.take_lock()
-    try:
-        with pytest.raises(install.SetupError, match=f"process {os.getpid()} still sets up"):
-            install.take_lock(0.0)
-    finally:
-        os.close(held)
-
-
 def test_half_installed_packages_are_forgotten(checkout: Checkout, tmp_path: Path) -> None:
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
@@ -333,22 +202,65 @@ def test_half_installed_packages_are_forgotten(checkout: Checkout, tmp_path: Pat
     assert {path.name for path in site.iterdir()} == {"whole.py", "whole-1.0.dist-info"}
 
 
-def test_python_is_searched_newest_first_and_old_ones_are_skipped(checkout: Checkout) -> None:
+@pytest.mark.parametrize(
+    ("bad", "taken"), [((), "python3.11"), (("python3.11",), "python3.12"),
+                       (("python3.11", "python3.12", "python3.13", "python3.14"), "python3")],
+)  # fmt: skip
+def test_the_tested_python_comes_first_and_unfit_ones_are_skipped(
+    checkout: Checkout, bad: tuple[str, ...], taken: str
+) -> None:
     checkout.only_path()
-    checkout.add_python("python3.12")
-    (checkout.path / "python3.13").write_text("#!/bin/sh\nexit 1\n")
-    checkout.add_python("python3")
+    for name in ("python3.12", "python3.13", "python3.14", "python3"):
+        checkout.add_python(name)
+    for number, name in enumerate(bad):
+        (checkout.path / name).write_text(f"#!/bin/sh\nexit {1 + 2 * (number % 2)}\n")
     assert checkout.start("run").returncode == 0
-    assert (checkout.path / "python3.12").read_text() == STUB
-    calls = checkout.calls()
-    assert "-m venv" in calls[0]
+    assert (checkout.path / taken).read_text() == STUB
     log = (checkout.venv / "setup.log").read_text()
-    assert f"$ {checkout.path}/python3.12 -I -m venv" in log
+    assert f"$ {checkout.path}/{taken} -I -m venv" in log
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_python_that_is_too_new_is_one_line(checkout: Checkout, named: bool) -> None:
+    checkout.only_path()
+    (checkout.path / "python3.11").unlink()
+    newer = checkout.add_python("python3")
+    newer.write_text("#!/bin/sh\nexit 3\n")
+    done = checkout.start("run", **({"GALAMP_PYTHON": str(newer)} if named else {}))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"{newer} is newer than Python 3.14" in done.stderr
+    assert not checkout.venv.exists()
+
+
+def test_the_newest_python_is_told_from_the_others() -> None:
+    """The very program that bin/setup asks, with the version that it looks at."""
+    (line,) = [x for x in (ROOT / "bin" / "setup").read_text().splitlines() if "suitable=" in x]
+    program = line.partition("'")[2].rpartition("'")[0].replace("import sys; ", "")
+    codes = {}
+    for minor in range(9, 17):
+        asked = SimpleNamespace(version_info=(3, minor, 1), exit=lambda code: code)
+        names = {"sys": asked, "code": None}
+        exec(program.replace("sys.exit", "code = int"), names)
+        codes[minor] = names["code"]
+    assert codes == {9: 1, 10: 1, 11: 0, 12: 0, 13: 0, 14: 0, 15: 3, 16: 3}
+
+
+def test_what_is_for_another_python_is_not_passed_on(checkout: Checkout) -> None:
+    """An empty entry of PYTHONPATH is the working directory, which nobody has named."""
+    checkout.start("run")
+    left = {":/a": "/a", "/a:": "/a", "/a::/b c": "/a:/b c", ":::": "", "/a:.": "/a:.", "/a": "/a"}
+    for given, kept in left.items():
+        done = checkout.start("paths", PYTHONPATH=given, PYTHONHOME="/nowhere")
+        assert (done.stdout, done.stderr) == (f"PYTHONPATH={kept} PYTHONHOME=\n", "")
+
+
+def test_the_bench_leaves_the_working_directory_out_as_well(checkout: Checkout) -> None:
+    assert checkout.start("run", command="bench").stdout == "stub ran the bench\n"
 
 
 def test_no_python_is_one_line(checkout: Checkout) -> None:
     checkout.only_path()
-    (checkout.path / "python3.13").unlink()
+    (checkout.path / "python3.11").unlink()
     done = checkout.start("run")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
@@ -361,7 +273,7 @@ def test_a_python_without_ensurepip_is_one_line(checkout: Checkout) -> None:
     done = checkout.start("run", STUB_FAIL="ensurepip")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert f"{checkout.path}/python3.13 lacks venv or ensurepip" in done.stderr
+    assert f"{checkout.path}/python3.11 lacks venv or ensurepip" in done.stderr
 
 
 def test_galamp_python_overrides_the_search(checkout: Checkout) -> None:

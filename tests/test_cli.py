@@ -253,6 +253,60 @@ def test_flags_override_what_is_stored(stored: RunConfig, tmp_path: Path) -> Non
     assert config == from_dict(values)
 
 
+def keep(folder: Path, env_id: str) -> RunConfig:
+    """Store the config of a run in an environment of that name."""
+    config = from_dict({"environment": {"env_id": env_id}})
+    (folder / "config.json").write_text(json.dumps(to_dict(config)))
+    return config
+
+
+@pytest.fixture
+def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with modules that must not be imported; returns a run folder in it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "nice").mkdir(parents=True)
+    for file in (tmp_path / "evil.py", tmp_path / "runs" / "nice" / "payload.py"):
+        file.write_text("open('ran', 'w')")
+    return tmp_path / "runs" / "nice"
+
+
+CODE = ("evil:make", "evil:Game-v0", "runs.nice.payload:make", "  evil:make ", "os:abort")
+
+
+@pytest.mark.parametrize("command", ["run", "chaos"])
+@pytest.mark.parametrize("env_id", CODE)
+def test_a_run_folder_alone_runs_no_code(
+    capsys: pytest.CaptureFixture[str], trap: Path, command: str, env_id: str
+) -> None:
+    """Whoever made it may have named any module: its user has to name it, too."""
+    config, named = keep(trap, env_id), env_id.strip()
+    (line,) = complaint(capsys, command, "--resume", str(trap))
+    assert line == (
+        f"--resume {trap}: the run wants to run your code {named}: if that is what you want, add "
+        f"--env-id {named}"
+    )
+    (line,) = complaint(capsys, command, "--resume", str(trap), "--env-id", "evil:other")
+    assert line == f"--env-id evil:other: --resume {trap}: the run is of {named}; name that"
+    assert parsed("--resume", str(trap), "--env-id", env_id) == config
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("env_id", ["evil:make; rm -rf ~", "$(evil):make", "evil:make\x1b[2J"])
+def test_what_is_to_be_typed_holds_nothing_for_the_shell(
+    capsys: pytest.CaptureFixture[str], trap: Path, env_id: str
+) -> None:
+    keep(trap, env_id)
+    (line,) = complaint(capsys, "run", "--resume", str(trap))
+    assert "expected package.module:factory" in line
+    assert "add --env-id" not in line
+
+
+@pytest.mark.parametrize("env_id", ["ALE/Pong-v5", "CartPole-v1", "ale_py:ALE/Pong-v5", "Pong"])
+def test_environments_that_are_installed_are_not_asked_for_again(trap: Path, env_id: str) -> None:
+    config = keep(trap, env_id)
+    assert parsed("--resume", str(trap)) == config
+
+
 @pytest.mark.parametrize("name", ["quiet", "json"])
 def test_how_a_run_was_shown_is_not_taken_from_it(
     stored: RunConfig, tmp_path: Path, name: str
@@ -448,6 +502,7 @@ def test_the_closing_line_says_how_it_ended_and_what_to_do_next() -> None:
         "agent_steps": 1234567,
         "mean_return_100": 20.456,
         "run_dir": "runs/x",
+        "env_id": "ALE/Pong-v5",
     }
     assert closing_line(summary) == (
         "finished: 1,234,567 agent steps, mean score of the last 100 episodes 20.46\n"
@@ -456,3 +511,5 @@ def test_the_closing_line_says_how_it_ended_and_what_to_do_next() -> None:
     assert closing_line(summary | {"status": "stopped", "mean_return_100": None}) == (
         "stopped: 1,234,567 agent steps\ngo on: galamp run --resume runs/x\n"
     )
+    own = closing_line(summary | {"status": "stopped", "env_id": "my.own:make"})
+    assert own.endswith("go on: galamp run --resume runs/x --env-id my.own:make\n")

@@ -32,6 +32,7 @@ from galamp.environments import Environment, EnvironmentSpec, Transition, descri
 from galamp.environments import rom_name as rom
 from galamp.environments.protocols import resolve
 from galamp.errors import CheckpointError, GalampError, UserError
+from galamp.evaluation import agent as agents
 from galamp.evaluation import report as evaluation
 from galamp.evaluation.agent import SMALL_BATCH, Agent, usable_device
 from galamp.evaluation.command import STEP_LIMIT, EvaluationConfig
@@ -457,6 +458,31 @@ def test_a_checkpoint_alone_runs_no_code(
     assert "is of tests.crashing:healthy" in complaint(capsys, tmp_path, "--env-id", "os:abort")
     words = ("--env-id", "tests.crashing:healthy", "--episodes", "1")
     assert answer(capsys, tmp_path, *words)["env_id"] == "tests.crashing:healthy"
+
+
+@pytest.mark.parametrize("name", ["tests.crashing:healthy", "tests.misbehaving:Registered-v0"])
+def test_an_agent_alone_runs_no_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    started: list[str] = []
+
+    def start(config: EnvironmentConfig) -> EnvironmentConfig:
+        started.append(config.env_id)
+        return config
+
+    monkeypatch.setattr(agents, "start_probe", start)
+    monkeypatch.setattr(agents, "finish_probe", lambda config: config)
+    monkeypatch.setattr(agents.Trained, "check_fits", lambda trained, spec: None)
+    own = dataclasses.replace(CARTPOLE, env_id=name, observation_shape=(2,))
+    saved(tmp_path, own, 1)
+    for env_id, told in (("", f"give galamp.load the env_id {name}"), ("os:abort", "name that")):
+        agent = galamp.load(tmp_path, env_id=env_id)
+        agent.act(np.zeros((1, 2), np.float32))
+        with pytest.raises(UserError, match=told):
+            _ = agent.spec
+    assert started == []
+    assert galamp.load(tmp_path, env_id=name).spec.env_id == name
+    assert started == [name]
 
 
 def test_another_version_of_the_environment_is_refused(cartpole: Path) -> None:

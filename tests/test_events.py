@@ -41,7 +41,8 @@ def test_every_event_is_kept_over_all_starts(
                 "--json", "--run-dir", folder)  # fmt: skip
     assert first.returncode == 0, first.stderr
     assert first.stderr == ""
-    again = run("--resume", folder, "--total-steps", 5000, "--gamma", 0.9)
+    again = run("--resume", folder, "--env-id", "tests.crashing:once", "--total-steps", 5000,
+                "--gamma", 0.9)  # fmt: skip
     assert again.returncode == 0, again.stderr
     assert again.stdout == "", "--json is the former caller's"
     assert "started anew" not in again.stderr
@@ -51,6 +52,7 @@ def test_every_event_is_kept_over_all_starts(
     assert lost["start"] == 1
     assert lost["text"].startswith("simulator 0.0 ")
     second = [each["text"] for each in found if each["start"] == 2]
+    assert not [line for line in second if line.startswith("env id")]
     for line in ("total steps: from 4000 to 5000", "gamma: from 0.99 to 0.9"):
         assert line in second
         assert line in again.stderr

@@ -201,7 +201,8 @@ def test_resumed_with_more_and_fewer(tmp_path: Path) -> None:
     assert over.returncode == 2
     assert "not running, it ended without a word" in over.stderr
     reached = checkpoint.load(folder / "checkpoints" / "latest").progress["agent_steps"]
-    with started("--resume", folder, "--learners", 3) as process:
+    resume = ["--resume", folder, "--env-id", "tests.crashing:unhurried"]
+    with started(*resume, "--learners", 3) as process:
         wait_for(lambda: "learner2/updates" in rows(folder)[-1], "training")
         assert galamp("scale", folder, "--learners", 3).stdout == "has 3 learners already\n"
         process.send_signal(signal.SIGTERM)
@@ -213,7 +214,7 @@ def test_resumed_with_more_and_fewer(tmp_path: Path) -> None:
     more = summary(folder)["agent_steps"]
     assert more > reached
     total = ["--total-steps", more + 2000]
-    fewer = run("--resume", folder, "--learners", 1, *total, "--no-quiet")
+    fewer = run(*resume, "--learners", 1, *total, "--no-quiet")
     assert fewer.returncode == 0, fewer.stderr
     assert more + 2000 <= summary(folder)["agent_steps"] < more + 2000 + 4 * 5
     assert len(checkpoint.load(folder / "checkpoints" / "latest").learners) == 1

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 
@@ -197,9 +198,12 @@ def test_graphs_that_change_are_drawn_over_all_their_rounds() -> None:
 @pytest.mark.parametrize("size", ["6", "40"])
 def test_a_png_is_drawn(size: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "graph.png"
+    # As a matplotlibrc in the working directory would have it.
+    lying_around = {"text.usetex": True, "savefig.format": "pdf", "text.latex.preamble": "\\x"}
     for name, more in (("torus", ()), ("ring", ("--overwrite",))):
         before = file.read_bytes() if file.exists() else b""
-        told(capsys, name, "--learners", size, "--png", str(file), *more)
+        with mpl.rc_context(lying_around):
+            told(capsys, name, "--learners", size, "--png", str(file), *more)
         assert file.read_bytes().startswith(b"\x89PNG")
         assert file.read_bytes() != before
     assert [each.name for each in tmp_path.iterdir()] == ["graph.png"]

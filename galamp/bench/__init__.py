@@ -11,5 +11,3 @@ Every system, galamp or peer, is a command that trains in processes of its own a
 A peer is an entry of `peers.PEERS` and a script in `peer_scripts/`; a sub-command is an entry of
 `cli.COMMANDS`.
 """
-
-from __future__ import annotations

@@ -1,8 +1,9 @@
 """`python -m galamp.bench`: the command line of bin/bench."""
 
-from __future__ import annotations
-
-from galamp.bench.cli import main
+from galamp import isolation
 
 if __name__ == "__main__":
+    isolation.leave_working_directory()
+    from galamp.bench.cli import main
+
     raise SystemExit(main())

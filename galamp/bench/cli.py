@@ -26,6 +26,7 @@ from typing import NoReturn, TextIO
 
 import torch
 
+from galamp import installation, isolation
 from galamp.bench import peers, tables
 from galamp.bench.exchanges import costs, costs_table
 from galamp.bench.limit import Limit, parts_table
@@ -63,10 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = build_parser().parse_args(words)
     options.words = words
+    for line in isolation.warnings():
+        say(f"galamp: {line}\n")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
     try:
-        options.command(options)
+        with installation.held(["bench", *words]):
+            options.command(options)
     except GalampError as error:
         say(f"galamp: bench: {error}\n")
         return error.exit_code

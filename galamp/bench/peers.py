@@ -12,6 +12,7 @@ a difference in speed is not one of torch or of the emulator.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import shutil
@@ -166,7 +167,10 @@ def _log(peer: Peer) -> Path:
 
 @contextlib.contextmanager
 def _locked(name: str) -> Iterator[None]:
-    """Hold the right to make an environment; it ends with this process, so it cannot go stale."""
+    """Hold the right to make an environment; it ends with this process, so it cannot go stale.
+
+    Where files cannot be locked, nobody holds it: a bench is seldom started twice at once.
+    """
     ENVIRONMENTS.mkdir(exist_ok=True)
     with (ENVIRONMENTS / f"{name}.lock").open("w") as lock:
         try:
@@ -175,6 +179,9 @@ def _locked(name: str) -> Iterator[None]:
             raise UserError(
                 f"{name}: another bench is making its environment: wait until it has"
             ) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
         yield
 
 

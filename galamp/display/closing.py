@@ -17,4 +17,6 @@ def closing_line(summary: dict[str, Any]) -> str:
     after = "evaluate it: galamp eval"
     if summary["status"] != "finished":
         after = "go on: galamp run --resume"
-    return f"{words}\n{after} {summary['run_dir']}\n"
+    # A module is imported only for who names it: what is stored does not decide that.
+    code = f" --env-id {summary['env_id']}" if ":" in summary["env_id"] else ""
+    return f"{words}\n{after} {summary['run_dir']}{code}\n"

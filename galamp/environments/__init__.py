@@ -40,6 +40,7 @@ __all__ = [
     "Probe",
     "Transition",
     "canonical_env_id",
+    "check_asked",
     "describe",
     "finish_probe",
     "list_games",
@@ -139,6 +140,32 @@ def canonical_env_id(text: str) -> str:
     if text in gymnasium.registry:
         return text
     raise _unknown(text, match["game"] if match else text, gymnasium.registry)
+
+
+def check_asked(stored: str, asked: str, holder: str, how: str = "add --env-id") -> None:
+    """Refuse to import a module that only a stored text names: anyone may have written that.
+
+    Environments that Gymnasium and ale-py know by an id of their own need no such word.
+
+    Args:
+        stored: the environment's name in a config or checkpoint.
+        asked: the name that the user has given now, or empty.
+        holder: what holds the stored text, for the message.
+        how: what the user has to do, up to the name.
+
+    Raises:
+        UserError: the user has not named that environment, or has named another one where a module
+            would be imported for either; or nothing can be meant by the name.
+    """
+    stored = canonical_env_id(stored)
+    asked = canonical_env_id(asked) if asked else ""
+    if ":" not in stored + asked or asked == stored:
+        return
+    if asked:
+        raise UserError(f"--env-id {asked}: {holder} is of {stored}; name that")
+    raise UserError(
+        f"{holder} wants to run your code {stored}: if that is what you want, {how} {stored}"
+    )
 
 
 def _check_form(text: str, module: str, name: str) -> None:

@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -173,6 +174,7 @@ def _builder(env_id: str) -> Maker:
         return factory  # type: ignore[no-any-return]
     if name in gymnasium.registry:
         return _maker_by_id(env_id, name)
+    _refuse_namesake(env_id, module_name)
     if all(map(str.isidentifier, name.split("."))):
         callables = [k for k, v in vars(module).items() if callable(v) and k[0] != "_"]
         near = did_you_mean(name, callables, cutoff=NEAR_ENOUGH)
@@ -203,19 +205,39 @@ def _maker_by_id(env_id: str, name: str) -> Maker:
 def _imported(env_id: str, name: str) -> ModuleType:
     """Import a module of the user's; what is raised from inside it is not this function's.
 
-    The working directory is searched too, as for a script that lies there.
+    The working directory is searched too, after all that is installed: a file in it may have the
+    name of a module that others need.
     """
     if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+        sys.path.append(os.getcwd())
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if not f"{name}.".startswith(f"{error.name}."):
             raise
+        _refuse_namesake(env_id, name)
         raise UserError(
             f"{env_id}: cannot import {name} ({error}): expected package.module:factory or "
             "package:EnvId-v0; is it installed, or in this folder?"
         ) from None
+
+
+def _refuse_namesake(env_id: str, name: str) -> None:
+    """Tell that a module which was not the one meant has the name of one in the working directory.
+
+    Raises:
+        UserError: it is so.
+    """
+    first = name.partition(".")[0]
+    mine = next((p for p in (Path(first), Path(f"{first}.py")) if p.exists()), None)
+    module = sys.modules.get(first)
+    places = getattr(module, "__path__", [getattr(module, "__file__", None) or "built into Python"])
+    if mine is None or module is None or Path(next(iter(places))).is_relative_to(os.getcwd()):
+        return
+    raise UserError(
+        f"{env_id}: {first} is {next(iter(places))} here, which comes before {mine} in this "
+        "folder: give yours another name"
+    )
 
 
 def _looked_at(env_id: str, env: Any) -> gymnasium.Env[Any, Any]:

@@ -24,6 +24,7 @@ from typing import Any
 from galamp.config import EnvironmentConfig, ResourceConfig
 from galamp.environments.base import EnvironmentSpec
 from galamp.errors import UserError
+from galamp.isolation import path_for_children, unguard
 from galamp.memory import anonymous_file
 
 START_TIMEOUT_S: float = ResourceConfig.start_timeout_s
@@ -35,6 +36,15 @@ KILL_WAIT_S = 5.0
 """Whom the kernel has not ended so long after a kill is not waited for."""
 TAIL_BYTES = 8192
 """So much of what a probe has written last is told."""
+
+_START = """
+import json, sys
+request = json.loads(sys.argv[1])
+sys.path[:] = request["path"]
+from galamp.environments.probe import main
+main(request)
+"""
+"""The probe's program: it searches for modules where its parent does, see isolation.py."""
 
 _FATAL = re.compile(r"^Fatal Python error: .*$", re.MULTILINE)
 
@@ -53,13 +63,16 @@ class Probe(subprocess.Popen[bytes]):
             "timeout_s": timeout_s,
             "seed": seed,
             "parent": os.getpid(),
+            "path": path_for_children(),
         }
+        environment = dict(os.environ)
+        unguard(environment)
         super().__init__(
-            [sys.executable, "-m", "galamp.environments.probe", json.dumps(request)],
+            [sys.executable, "-P", "-c", _START, json.dumps(request)],
             stdin=subprocess.DEVNULL,
             stdout=self._answer,
             stderr=self._errors,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            env=environment,
             start_new_session=True,
         )
 

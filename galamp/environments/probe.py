@@ -1,9 +1,9 @@
 """A throw-away process that tries an environment out, and tells its spec or what is wrong with it.
 
-Started by `preflight.Probe`, as `python -m galamp.environments.probe REQUEST`. It answers on
-standard output with one line of JSON: `spec`, or `problems` (a line each) and `details` (such as a
-traceback). It exists because ale-py ends its whole process from C++ over a bad ROM, which no
-`except` can catch, and because what a user's environment starts or leaves behind ends with it.
+Started by `preflight.Probe`, with its request as JSON. It answers on standard output with one line
+of JSON: `spec`, or `problems` (a line each) and `details` (such as a traceback). It exists because
+ale-py ends its whole process from C++ over a bad ROM, which no `except` can catch, and because what
+a user's environment starts or leaves behind ends with it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import faulthandler
 import json
 import os
 import signal
-import sys
 from typing import Any, NoReturn
 
 from galamp import config
@@ -29,9 +28,8 @@ MARGIN_S = 30
 LONGEST_ALARM_S = 2**31 - 1
 
 
-def main(request: str) -> NoReturn:
+def main(asked: dict[str, Any]) -> NoReturn:
     """Try out the environment of one request, answer, and leave at once, whatever still runs."""
-    asked = json.loads(request)
     die_with_parent(asked["parent"], signal.SIGKILL)
     signal.alarm(min(int(asked["timeout_s"]) + MARGIN_S, LONGEST_ALARM_S))
     # Only the answer may stand on standard output: what games and modules print goes to stderr.
@@ -59,7 +57,3 @@ def look(environment: config.EnvironmentConfig) -> dict[str, Any]:
     except (Exception, SystemExit) as error:
         line = failure_line(environment.env_id, error)
         return {"problems": [line], "details": traceback_of(error)}
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from galamp.algorithms.a2c import sample
-from galamp.environments import ATARI, EnvironmentSpec, finish_probe, start_probe
+from galamp.environments import ATARI, EnvironmentSpec, check_asked, finish_probe, start_probe
 from galamp.errors import CheckpointError, UserError
 from galamp.evaluation.threads import one_thread
 from galamp.evaluation.trained import MEAN, Learner, Trained, locate, read
@@ -39,15 +39,21 @@ class Agent:
     """
 
     def __init__(
-        self, trained: Trained, learner: Learner, device: torch.device, *, seed: int = 0
+        self,
+        trained: Trained,
+        learner: Learner,
+        device: torch.device,
+        *,
+        seed: int = 0,
+        env_id: str = "",
     ) -> None:
-        """Build the network and fill it.
+        """Build the network and fill it; `env_id` is as for `load`.
 
         Raises:
             CheckpointError: the parameters make no network for these observations.
         """
         self.learner, self.path, self.device = learner, trained.path, device
-        self._trained = trained
+        self._trained, self._env_id = trained, env_id
         self._parameters = trained.parameters(learner)
         self._models: dict[str, ActorCritic] = {}
         # Frames are bytes, vectors are floats; should it be otherwise, `act` sees it.
@@ -69,9 +75,12 @@ class Agent:
         """The environment of the training, as a short-lived process of its own describes it.
 
         Raises:
-            UserError: the environment cannot be built here.
+            UserError: the environment cannot be built here, or a module would be imported for it
+                that only the checkpoint names: give `env_id` to `load`.
             CheckpointError: the one installed here is not the one of the training.
         """
+        stored, holder = self._trained.environment.env_id, f"checkpoint {self.path}"
+        check_asked(stored, self._env_id, holder, "give galamp.load the env_id")
         spec = finish_probe(start_probe(self._trained.environment))
         self._trained.check_fits(spec)
         return spec
@@ -211,6 +220,7 @@ def load(
     device: str | torch.device = "cpu",
     which: str | None = None,
     seed: int = 0,
+    env_id: str = "",
 ) -> Agent:
     """Load a trained agent.
 
@@ -220,6 +230,9 @@ def load(
         device: `cpu`, `cuda`, `cuda:0`, ..., or `auto`: a GPU where there is one.
         which: `best` or `latest`; by default the best if there is one, else the latest.
         seed: seed of the actions that `act` draws.
+        env_id: the `module:factory` or `package:EnvId-v0` of the training, for `Agent.spec`, which
+            imports that module: a checkpoint alone does not decide what code is run. Acting needs
+            no environment.
 
     Raises:
         CheckpointError: there is no such checkpoint or learner, or it is damaged.
@@ -228,7 +241,7 @@ def load(
     if which not in (None, "best", "latest"):
         raise UserError(f"which {which!r}: expected best or latest")
     trained = read(locate(path, which).path, learner)
-    return Agent(trained, learner, usable_device(device), seed=seed)
+    return Agent(trained, learner, usable_device(device), seed=seed, env_id=env_id)
 
 
 def usable_device(name: str | torch.device) -> torch.device:

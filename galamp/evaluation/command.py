@@ -48,8 +48,8 @@ class EvaluationConfig:
     )
     env_id: str = option(
         "",
-        "package.module:factory that the checkpoint names, given once more: a checkpoint alone "
-        "does not decide what code is run",
+        "package.module:factory or package:EnvId-v0 that the checkpoint names, given once more: a "
+        "checkpoint alone does not decide what code is run",
     )
     noop_max: int | None = option(
         None,

@@ -25,10 +25,11 @@ from numpy.typing import NDArray
 
 from galamp.config import EnvironmentConfig
 from galamp.display.streams import STARTING, announce
-from galamp.display.text import clean
 from galamp.environments import (
     ATARI,
     EnvironmentSpec,
+    canonical_env_id,
+    check_asked,
     finish_probe,
     make_environment,
     start_probe,
@@ -69,7 +70,7 @@ def evaluate(
         sys.stderr.write(f"galamp: warning: damaged checkpoint passed over: {line}\n")
     wanted = _wanted(config.learner)
     trained = read(found.path, MEAN if wanted == EACH else wanted)
-    _check_code(trained.environment.env_id, config.env_id)
+    _check_asked(trained.environment.env_id, config.env_id)
     target = _target(config.output, trained.path, config.learner)
     environment = evaluation_environment(trained.environment, config)
     if not config.quiet:
@@ -156,19 +157,15 @@ def with_step_limit(environment: EnvironmentConfig, spec: EnvironmentSpec) -> En
     return replace(environment, max_episode_steps=STEP_LIMIT)
 
 
-def _check_code(trained_in: str, asked: str) -> None:
-    """Refuse to import what a checkpoint names, which anyone may have made, unasked.
+def _check_asked(trained_in: str, asked: str) -> None:
+    """Refuse another environment than the checkpoint's, and its code unless that is asked for.
 
     Raises:
-        UserError: nobody but the checkpoint asks for it, or for something else.
+        UserError: see `check_asked`.
     """
-    if asked and asked != trained_in:
-        raise UserError(f"--env-id {asked}: the checkpoint is of {clean(trained_in)}; name that")
-    if ":" in trained_in and not asked:
-        raise UserError(
-            f"the checkpoint wants to run your code {clean(trained_in)}: "
-            f"if that is what you want, add --env-id {clean(trained_in)}"
-        )
+    check_asked(trained_in, asked, "the checkpoint")
+    if asked and canonical_env_id(asked) != canonical_env_id(trained_in):
+        raise UserError(f"--env-id {asked}: the checkpoint is of {trained_in}; name that")
 
 
 def _wanted(text: str) -> int | Literal["mean", "each"]:

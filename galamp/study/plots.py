@@ -61,7 +61,9 @@ def draw(series: Series, title: str) -> bytes:
         from matplotlib.ticker import EngFormatter
     except ImportError:
         raise UserError("--plot: matplotlib is missing; pip install matplotlib") from None
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context():
+        mpl.rcdefaults()  # a matplotlibrc in the working directory could have LaTeX run, say
+        mpl.rcParams.update(STYLE)
         layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.15)
         figure = Figure(figsize=(10, 7.5), dpi=150, layout=layout)
         FigureCanvasAgg(figure)

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -34,6 +35,12 @@ def draw(plan: Plan, path: Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
+    with mpl.rc_context():
+        mpl.rcdefaults()  # a matplotlibrc in the working directory could have LaTeX run, say
+        _draw(plan, path)
+
+
+def _draw(plan: Plan, path: Path) -> None:
     figure = Figure(figsize=(INCHES, INCHES), dpi=DOTS_PER_INCH, facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.09, 0.06, 0.84, 0.84))

@@ -1,0 +1,118 @@
+"""Keeps a set-up from changing an environment under a process that runs from it.
+
+    galamp run, eval, ...   hold `in-use.lock` shared, and say who they are in `in-use/`
+    bin/install.py          changes nothing without `in-use.lock` for itself alone
+
+Both lie in the environment that bin/setup has made (`.venv`). Other environments have no
+`setup.lock`, nobody changes them, and nothing is held. Locks are flocks of this process alone, of
+which no child knows, so none can go stale.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+
+from galamp.errors import UserError
+
+SETUP_LOCK, LOCK, USERS = "setup.lock", "in-use.lock", "in-use"
+"""Names in the environment's folder: bin/place.py knows them as well."""
+RUN = ", run folder "
+
+_notes: list[Path] = []
+"""The files in which this process says who it is."""
+
+
+@contextlib.contextmanager
+def held(words: Sequence[str], environment: Path | None = None) -> Iterator[None]:
+    """Keep the environment as it is until the block ends.
+
+    A file system without locks, or one that may not be written to, keeps nobody from working.
+
+    Args:
+        words: the command line, of which the first word says what this process does.
+        environment: the folder (default: that of the Python which runs this).
+
+    Raises:
+        UserError: a set-up is changing it now.
+    """
+    folder = environment or Path(sys.prefix)
+    if not os.path.exists(folder / SETUP_LOCK):
+        yield
+        return
+    with ExitStack() as open_files:
+        if _share(folder, open_files):
+            _say_who(folder, words, open_files)
+        yield
+
+
+def name_run(run: Path) -> None:
+    """Say which run this process trains, should a set-up come."""
+    for note in _notes:
+        with contextlib.suppress(OSError), note.open("r+", encoding="utf-8") as file:
+            line = file.readline().rstrip("\n").partition(RUN)[0]
+            file.seek(0)
+            file.write(f"{line}{RUN}{os.path.realpath(run)}\n")
+            file.truncate()
+
+
+def _share(folder: Path, open_files: ExitStack) -> bool:
+    """Take the shared lock; returns False where there is none to be had."""
+    path, flags = folder / LOCK, os.O_RDONLY | os.O_CLOEXEC
+    try:
+        try:
+            lock = os.open(path, flags | os.O_CREAT, 0o644)
+        except OSError:
+            lock = os.open(path, flags)  # of an environment that is its owner's to write to
+        open_files.callback(os.close, lock)
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(
+            f"a set-up is changing {folder} now: start again when it has ended"
+        ) from None
+    except OSError:
+        return False
+    return True
+
+
+def _say_who(folder: Path, words: Sequence[str], open_files: ExitStack) -> None:
+    """Write a file with one line for people; it is locked, so one that is not is of nobody.
+
+    It gets its name once it is locked; those that killed processes have left are taken away.
+    """
+    host = socket.gethostname()
+    note = folder / USERS / f"{host}-{os.getpid()}"
+    now = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+    command = " ".join(["galamp", *words[:1]])
+    with contextlib.suppress(OSError):
+        note.parent.mkdir(exist_ok=True)
+        draft = note.with_name(f".{note.name}")
+        file = open_files.enter_context(draft.open("w", encoding="utf-8"))
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.write(f"{command}, process {os.getpid()} on {host} since {now}\n")
+        file.flush()
+        draft.replace(note)
+        _notes.append(note)
+        open_files.callback(_forget, note)
+        _sweep(note.parent)
+
+
+def _sweep(users: Path) -> None:
+    """Remove the files of processes that have ended."""
+    for note in users.glob("[!.]*"):
+        with contextlib.suppress(OSError), note.open(encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            note.unlink()
+
+
+def _forget(note: Path) -> None:
+    _notes.remove(note)
+    with contextlib.suppress(OSError):
+        note.unlink()

@@ -1,0 +1,119 @@
+"""Where Python looks for modules: in the working directory only for what its user has named.
+
+    bin/galamp          python -P: the working directory is not searched
+    python -m galamp    Python searches it first; `leave_working_directory` ends that
+    the server          python -c would search it first; `guard_children` forbids that
+    the probe           python -P -c, with the path of its parent that `path_for_children` gives
+    --env-id my:make    `gymnasium._imported` puts it last, behind all that is installed
+
+A folder that somebody else has filled, such as a run that was downloaded, must not run code just
+because one stands in it. PYTHONPATH is its user's own choice and stays: so there is no `-E` and no
+`-I`, which would ignore PYTHONHASHSEED, too. A virtual environment has no user site, so `-s` would
+change nothing.
+
+Only what Python has loaded before it comes here is imported: not even `__future__`.
+"""
+
+import os
+import sys
+
+HOME = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+"""The folder that holds the package."""
+
+SAFE_PATH, OURS = "PYTHONSAFEPATH", "galamp"
+"""What Python reads as `-P`, and its value where that is not the user's."""
+
+NEEDED = (
+    "torch",
+    "numpy",
+    "gymnasium",
+    "ale_py",
+    "cv2",
+    "rich",
+    "matplotlib",
+    "safetensors",
+    "setproctitle",
+)
+"""Packages that galamp imports, besides its own."""
+
+
+def _here() -> str:
+    """Return the working directory; nothing where it has been removed."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
+
+
+def _lies_here() -> bool:
+    """Whether this package lies in the working directory."""
+    here = _here()
+    return here != "" and os.path.realpath(here) == HOME
+
+
+def _named() -> list[str]:
+    """Return the folders of PYTHONPATH."""
+    text = "" if sys.flags.ignore_environment else os.environ.get("PYTHONPATH", "")
+    return [os.path.abspath(folder) for folder in text.split(os.pathsep) if folder]
+
+
+def leave_working_directory() -> None:
+    """Undo that `python -m` searches the working directory first; to be called before imports.
+
+    Where this package lies there itself, it is searched last. What Python loads before a module of
+    `-m` begins is beyond reach, and a folder with a whole package `galamp` in it runs that.
+    """
+    if sys.flags.safe_path or sys.path[:1] != [_here()]:
+        return
+    here = sys.path.pop(0)
+    if _lies_here():
+        sys.path.append(here)
+    elif not hasattr(sys.modules["galamp"], "__version__"):
+        # A mere folder of that name stood for the package, such as the one of a fresh clone.
+        for name in [name for name in sys.modules if name.partition(".")[0] == "galamp"]:
+            del sys.modules[name]
+
+
+def guard_children() -> None:
+    """Have every Python that is started from here leave out the working directory.
+
+    Not where this package lies there: then it is a checkout that is run without being installed.
+    """
+    if not _lies_here():
+        os.environ.setdefault(SAFE_PATH, OURS)
+
+
+def unguard(environment: "os._Environ[str] | dict[str, str]") -> None:
+    """Take `guard_children` back: programs that an environment starts are its own affair."""
+    if environment.get(SAFE_PATH) == OURS:
+        del environment[SAFE_PATH]
+
+
+def path_for_children() -> list[str]:
+    """Return `sys.path` without the working directory, unless PYTHONPATH names it.
+
+    Where this package lies there itself, it comes last.
+    """
+    here, named = _here(), _named()
+    if not here:
+        return [folder for folder in sys.path if folder]
+    kept = [folder for folder in sys.path if folder in named or os.path.abspath(folder) != here]
+    return [*kept, HOME] if _lies_here() and HOME not in kept else kept
+
+
+def warnings() -> list[str]:
+    """Return a line for each package that PYTHONPATH puts in the place of an installed one."""
+    from importlib.machinery import PathFinder
+
+    named = [folder for folder in _named() if os.path.realpath(folder) != HOME]
+    others = [folder for folder in sys.path if folder not in named]
+    lines = []
+    for name in NEEDED if named else ():
+        found = PathFinder.find_spec(name, named)
+        if found is not None and PathFinder.find_spec(name, others) is not None:
+            place = next(iter(found.submodule_search_locations or [str(found.origin)]))
+            lines.append(
+                f"warning: PYTHONPATH puts {place} in the place of the {name} that galamp was "
+                "installed with: if that is not meant, unset PYTHONPATH"
+            )
+    return lines

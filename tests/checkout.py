@@ -1,0 +1,137 @@
+"""A copy of the commands in bin/, with a stub in place of Python's venv and pip.
+
+The stub writes down every call. Asked to make an environment it copies itself there; asked for pip,
+galamp, or a step of the gate it only answers; all else goes to the Python that runs the tests.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).resolve().parent.parent
+
+STUB = r"""#!/bin/sh
+echo "$*" >> "$STUB_CALLS"
+if [ -n "$STUB_FAIL" ]; then
+    case "$*." in *"$STUB_FAIL"*) echo "the stub failed on purpose"; exit 3 ;; esac
+fi
+case "$*" in
+    *"-m venv "*) for dir; do :; done; mkdir -p "$dir/bin"; cp "$0" "$dir/bin/python" ;;
+    *"-m pip install "*)
+        if [ -n "$STUB_FIFO" ]; then
+            echo "$$" > "$STUB_FIFO"
+            exec timeout 60 cat "$STUB_FIFO"
+        fi ;;
+    *"import pip"*)
+        exec "$STUB_REAL" -c \
+            'import os, sys; print("%d.%d-%s" % (*sys.version_info[:2], os.uname()[4]))' ;;
+    *half-installed*) ;;
+    "-P -m galamp paths"*) echo "PYTHONPATH=$PYTHONPATH PYTHONHOME=$PYTHONHOME" ;;
+    "-P -m galamp "*) shift 3; for word; do echo "[$word]"; done ;;
+    "-P -m galamp.bench"*) echo "stub ran the bench" ;;
+    "-m "*) echo "stub ran $2" ;;
+    *) exec "$STUB_REAL" "$@" ;;
+esac
+"""
+
+
+class Checkout:
+    """A copy of the set-up files in a path with spaces, and a stub python3.11 on PATH."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "a check out"
+        self.venv = self.root / ".venv"
+        self.calls_file = folder / "calls"
+        self.path = folder / "path"
+        self.path.mkdir()
+        shutil.copytree(
+            ROOT / "bin", self.root / "bin", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        for name in ("setup.cfg", "pyproject.toml"):
+            shutil.copy(ROOT / name, self.root)
+        self.add_python("python3.11")
+        self.env = {
+            "PATH": f"{self.path}:{os.environ['PATH']}",
+            "STUB_CALLS": str(self.calls_file),
+            "STUB_REAL": sys.executable,
+        }
+
+    def add_python(self, name: str) -> Path:
+        python = self.path / name
+        python.write_text(STUB)
+        python.chmod(0o755)
+        return python
+
+    def only_path(self) -> None:
+        """Leave nothing on PATH but the stubs and what the scripts themselves call."""
+        for tool in ("bash", "dirname", "readlink", "cp", "mkdir", "sh"):
+            (self.path / tool).symlink_to(shutil.which(tool) or tool)
+        self.env["PATH"] = str(self.path)
+
+    def start(
+        self, *words: str, command: str = "galamp", cwd: str | Path = "/", **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self.root / "bin" / command, *words],
+            env=self.env | env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    @contextmanager
+    def starting(self, **env: str) -> Iterator[subprocess.Popen[str]]:
+        """Start in the background, in a process group of its own."""
+        with subprocess.Popen(
+            [self.root / "bin" / "galamp", "run"],
+            env=self.env | env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+
+    def calls(self) -> list[str]:
+        """Return the set-up calls since the last time, oldest first, by what they do."""
+        lines = self.calls_file.read_text().splitlines() if self.calls_file.exists() else []
+        self.calls_file.unlink(missing_ok=True)
+        return [line for line in lines if "-m venv" in line or "-m pip install" in line]
+
+    @property
+    def ready(self) -> bool:
+        return (self.venv / "setup.done").exists()
+
+
+def load(checkout: Checkout, name: str = "install") -> ModuleType:
+    """Import a module of the checkout's bin/."""
+    folder = checkout.root / "bin"
+    sys.path.insert(0, str(folder))
+    try:
+        spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    finally:
+        sys.path.remove(str(folder))
+        for name in ("stamp", "place"):
+            sys.modules.pop(name, None)

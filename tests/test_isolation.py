@@ -1,0 +1,347 @@
+"""Nothing that lies in the working directory runs, unless it was named on the command line.
+
+The commands are started as users start them, from an environment in which galamp is installed as
+bin/setup does it: by a finder that comes after Python's own.
+"""
+
+from __future__ import annotations
+
+import configparser
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from galamp import isolation
+from galamp.environments.gymnasium import _builder
+from galamp.errors import UserError
+from tests.engine import also
+
+ROOT = Path(__file__).resolve().parent.parent
+
+processes = pytest.mark.real
+
+FINDER = """
+import sys
+from importlib.machinery import PathFinder
+from importlib.util import spec_from_file_location
+
+class Finder:
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name == "galamp":
+            return spec_from_file_location(name, {init!r})
+        if name.startswith("galamp.") and name.count(".") == 1:
+            return PathFinder.find_spec(name, [{package!r}])
+
+sys.meta_path.append(Finder)
+"""
+
+POISONED = (
+    *(
+        "json",
+        "numpy",
+        "torch",
+        "types",
+        "random",
+        "queue",
+        "gymnasium",
+        "ale_py",
+        "rich",
+        "signal",
+    ),
+    *("socket", "argparse", "dataclasses", "typing", "contextlib", "tempfile", "subprocess"),
+    *("multiprocessing", "setproctitle", "sitecustomize", "usercustomize", "cv2", "safetensors"),
+    *("__future__", "faulthandler", "importlib", "threading", "_posixsubprocess", "galamp_plugin"),
+)
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment in which this checkout is installed."""
+    venv = tmp_path_factory.mktemp("installed") / ".venv"
+    base = Path(sys.executable).resolve()
+    site = venv / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+    site.mkdir(parents=True)
+    (venv / "bin").mkdir()
+    (venv / "bin" / "python").symlink_to(base)
+    (venv / "pyvenv.cfg").write_text(f"home = {base.parent}\n")
+    (site / "packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    package = ROOT / "galamp"
+    finder = FINDER.format(init=str(package / "__init__.py"), package=str(package))
+    (site / "finder_of_galamp.py").write_text(finder)
+    (site / "galamp.pth").write_text("import finder_of_galamp\n")
+    (venv / "setup.lock").touch()  # as if bin/setup had made it
+    return venv / "bin" / "python"
+
+
+@pytest.fixture
+def poisoned(tmp_path: Path) -> Path:
+    """A folder full of modules that others need, each of which leaves a mark when it runs."""
+    folder = tmp_path / "poisoned"
+    folder.mkdir()
+    for name in POISONED:
+        line = f"open({str(tmp_path / 'ran')!r}, 'a').write({name + chr(10)!r})\n"
+        (folder / f"{name}.py").write_text(line)
+    plugin = folder / "plugin-1.0.dist-info"
+    plugin.mkdir()
+    (plugin / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
+    (plugin / "entry_points.txt").write_text(
+        "[gymnasium.envs]\n__root__ = galamp_plugin\n[torch.backends]\nx = galamp_plugin:x\n"
+    )
+    return folder
+
+
+def start(
+    python: Path, folder: Path, *words: object, safe: bool = True, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Start galamp in a folder as bin/galamp does, or, not `safe`, as `python -m galamp`."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(
+        [python, *(["-P"] if safe else []), "-m", *map(str, words)],
+        cwd=folder,
+        env=kept | env,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=120,
+    )
+
+
+def ran(tmp_path: Path) -> list[str]:
+    """Return which of the poisoned modules have run."""
+    mark = tmp_path / "ran"
+    return mark.read_text().split() if mark.exists() else []
+
+
+@processes
+@pytest.mark.parametrize(
+    ("words", "code", "safe"),
+    [
+        (["--version"], 0, True),
+        (["--version"], 0, False),
+        (["eval", "."], 2, True),
+        (["audit", "."], 2, True),
+        also(["eval", "."], 2, False),
+        also(["audit", "."], 2, False),
+        also(["attach", "."], 2, True),
+        also(["scale", ".", "--learners", "1"], 2, True),
+        also(["chaos", "--resume", "."], 2, True),
+        also(["run", "--resume", "."], 2, False),
+        also(["run", "--help"], 0, True),
+        also(["games"], 0, True),
+        also(["topology", "ring", "--learners", "4"], 0, True),
+    ],
+)
+def test_no_command_runs_what_lies_in_the_folder(
+    python: Path, poisoned: Path, words: list[str], code: int, safe: bool
+) -> None:
+    done = start(python, poisoned, "galamp", *words, safe=safe)
+    assert (done.returncode, ran(poisoned.parent)) == (code, []), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@processes
+@pytest.mark.parametrize(
+    ("module", "word", "safe"),
+    [
+        ("galamp", "--version", True),
+        ("galamp", "--version", False),
+        also("galamp.bench", "--help", True),
+        also("galamp.bench", "--help", False),
+    ],
+)
+@pytest.mark.parametrize("inside", ["", "galamp"])
+def test_a_clone_in_the_folder_is_in_nobodys_way(
+    python: Path, tmp_path: Path, module: str, word: str, safe: bool, inside: str
+) -> None:
+    """A folder `galamp` is a package to Python, and comes before one that is installed."""
+    clone = tmp_path / "galamp"
+    (clone / "bin").mkdir(parents=True)
+    if inside:
+        (clone / "galamp").symlink_to(ROOT / "galamp")
+    done = start(python, tmp_path, module, word, safe=safe)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(("galamp 0", "usage: bin/bench"))
+    assert done.stderr == ""
+
+
+FACTORY = """
+import json, os, queue, sys
+from pathlib import Path
+import gymnasium
+import beside  # lies here
+
+def make():
+    facts = {
+        "from": {m.__file__ for m in (json, queue, gymnasium, sys.modules["numpy"])},
+        "beside": beside.VALUE,
+        "last": sys.path[-1] == os.getcwd() and sys.path.count(os.getcwd()) == 1,
+        "safe": os.environ.get("PYTHONSAFEPATH"),
+        "users": [note.read_text() for note in Path(sys.prefix, "in-use").iterdir()],
+    }
+    with open(os.environ["TEST_FACTS"], "a") as file:
+        file.write(json.dumps(facts, default=sorted) + "\\n")
+    return gymnasium.make("CartPole-v1")
+"""
+
+
+@processes
+@pytest.mark.parametrize("safe", [True, also(False)])
+def test_a_run_of_ones_own_runs_nothing_else(python: Path, poisoned: Path, safe: bool) -> None:
+    """The supervisor, the probe, the server and the simulators of a whole run."""
+    (poisoned / "mine.py").write_text(FACTORY)
+    (poisoned / "beside.py").write_text("VALUE = 7\n")
+    told = poisoned.parent / "facts"
+    flags = ["--learners", 1, "--num-envs", 2, "--total-steps", 100, "--quiet"]
+    done = start(python, poisoned, "galamp", "run", "--env-id", "mine:make", *flags, safe=safe,
+                 TEST_FACTS=str(told))  # fmt: skip
+    assert (done.returncode, ran(poisoned.parent)) == (0, []), done.stderr
+    probe, *simulators = map(json.loads, told.read_text().splitlines())
+    assert len(simulators) == 2
+    for each in (probe, *simulators):
+        assert not [path for path in each["from"] if path.startswith(str(poisoned))]
+        assert (each["beside"], each["last"], each["safe"]) == (7, True, None)
+        (user,) = each["users"]
+        assert user.startswith("galamp run, process ")
+    assert "run folder" not in probe["users"][0]
+    (run,) = [path for path in (poisoned / "runs").iterdir() if not path.is_symlink()]
+    assert all(each["users"][0].endswith(f", run folder {run}\n") for each in simulators)
+    assert list((python.parents[1] / "in-use").iterdir()) == []
+    for file in poisoned.glob("*.py"):
+        shutil.copy(file, run)
+    told.unlink()
+    for words in (["eval", "."], ["run", "--resume", "."]):
+        refused = start(python, run, "galamp", *words, safe=safe, TEST_FACTS=str(told))
+        assert (refused.returncode, ran(poisoned.parent), told.exists()) == (2, [], False)
+        assert (
+            "wants to run your code mine:make: if that is what you want, add --env-id mine:make"
+            in (refused.stderr)
+        )
+    if not safe:
+        more = ["--env-id", "mine:make", "--episodes", 1, "--quiet", "--json"]
+        played = start(python, run, "galamp", "eval", ".", *more, safe=safe, TEST_FACTS=str(told))
+        assert (played.returncode, ran(poisoned.parent), told.exists()) == (0, [], True)
+
+
+# In this process
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory; what becomes of the path is undone."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(ROOT))])
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["json", "queue", "rich", "numpy", "packaging"])
+def test_ones_own_modules_come_after_all_others(here: Path, name: str) -> None:
+    (here / f"{name}.py").write_text("raise SystemExit")
+    (here / f"own_of_{name}.py").write_text("def make(): ...")
+    assert _builder(f"own_of_{name}:make").__module__ == f"own_of_{name}"
+    found = PathFinder.find_spec(name)
+    assert found is not None
+    assert not str(found.origin).startswith(str(here))
+
+
+@pytest.mark.parametrize(
+    ("file", "env_id"),
+    [
+        ("queue.py", "queue:make"),
+        ("rich/games.py", "rich.games:make"),
+        ("json.py", "json:Game-v0"),
+        ("numpy/__init__.py", "numpy:make.it"),
+        ("time.py", "time:make"),
+    ],
+)
+def test_a_namesake_of_another_module_is_told_as_such(here: Path, file: str, env_id: str) -> None:
+    (here / file).parent.mkdir(exist_ok=True)
+    (here / file).write_text("def make(): ...")
+    mine, module = file.partition("/")[0], env_id.partition(":")[0].partition(".")[0]
+    with pytest.raises(
+        UserError, match=f"{module} is (/|built in).* comes before {mine} in this folder"
+    ):
+        _builder(env_id)
+
+
+def test_the_probe_gets_the_path_without_the_working_directory(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    for first in ("", ".", str(here)):
+        monkeypatch.setattr(sys, "path", [first, "/a", "/b"])
+        assert isolation.path_for_children() == ["/a", "/b"]
+    monkeypatch.setenv("PYTHONPATH", f"/a:{here}")
+    assert isolation.path_for_children() == [str(here), "/a", "/b"]
+    monkeypatch.delenv("PYTHONPATH")
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "path", ["", str(ROOT), "/a"])
+    assert isolation.path_for_children() == ["/a", str(ROOT)]
+
+
+@pytest.mark.parametrize("flags", [[], ["-P"]])
+def test_a_folder_that_was_removed_is_no_obstacle(tmp_path: Path, flags: list[str]) -> None:
+    """`_here` is asked for in every process, at its very start."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    program = (
+        f"import os, sys; sys.path.append({str(ROOT)!r}); os.rmdir(os.getcwd());"
+        "from galamp import isolation as i; i.leave_working_directory(); i.guard_children();"
+        "print(i.path_for_children() == [p for p in sys.path if p], os.environ[i.SAFE_PATH])"
+    )
+    words = [sys.executable, *flags, "-c", program]
+    done = subprocess.run(words, cwd=gone, text=True, capture_output=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("True galamp\n", "")
+
+
+def test_children_are_guarded_unless_this_is_a_checkout(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(isolation.SAFE_PATH, raising=False)
+    monkeypatch.chdir(ROOT)
+    isolation.guard_children()
+    assert isolation.SAFE_PATH not in os.environ
+    monkeypatch.chdir(here)
+    monkeypatch.setenv(isolation.SAFE_PATH, "1")
+    isolation.guard_children()
+    isolation.unguard(os.environ)
+    assert os.environ[isolation.SAFE_PATH] == "1", "it was its user's"
+    monkeypatch.delenv(isolation.SAFE_PATH)
+    isolation.guard_children()
+    assert os.environ[isolation.SAFE_PATH]
+    isolation.unguard(os.environ)
+    assert isolation.SAFE_PATH not in os.environ
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch", "gymnasium", "cv2"])
+def test_what_pythonpath_puts_in_the_place_of_a_package_is_told(
+    here: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    other = here / "other"
+    other.mkdir()
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{other}")
+    monkeypatch.setattr(sys, "path", [str(ROOT), str(other), *sys.path])
+    assert isolation.warnings() == []
+    (other / name).mkdir()
+    (other / name / "__init__.py").touch()
+    (line,) = isolation.warnings()
+    assert f"PYTHONPATH puts {other / name} in the place of the {name} that galamp" in line
+    monkeypatch.delenv("PYTHONPATH")
+    assert isolation.warnings() == []
+
+
+def test_all_packages_that_are_needed_are_looked_at() -> None:
+    config = configparser.ConfigParser(interpolation=None)
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    lines = config["options"]["install_requires"].split()
+    named = {"ale-py": "ale_py", "opencv-python": "cv2"}
+    wanted = {Requirement(line).name for line in lines}
+    assert {named.get(name, name) for name in wanted} == set(isolation.NEEDED)

@@ -1,0 +1,396 @@
+"""Where the environment lies, and who may change it: several Pythons, locks, runs in the way."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from galamp import cli, installation
+from galamp.errors import UserError
+from tests.checkout import Checkout, load
+
+pytestmark = [pytest.mark.real, pytest.mark.counted]  # for they start processes
+
+KIND = f"{sys.version_info[0]}.{sys.version_info[1]}-{os.uname().machine}"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
+
+
+@pytest.fixture
+def place(checkout: Checkout) -> ModuleType:
+    return load(checkout, "place")
+
+
+def nothing() -> None:
+    """Nobody has asked to stop."""
+
+
+def environment(folder: Path, says: str = KIND, made_for: str = KIND, code: int = 0) -> Path:
+    """Make what looks like an environment of galamp's; its Python says which kind it is."""
+    (folder / "bin").mkdir(parents=True)
+    python = folder / "bin" / "python"
+    python.write_text(f"#!/bin/sh\necho {says}\nexit {code}\n")
+    python.chmod(0o755)
+    (folder / "setup.lock").touch()
+    (folder / "setup.made-for").write_text(made_for)
+    return python
+
+
+# Machines with different Pythons
+
+
+def elsewhere(folder: Path, why: str) -> None:
+    python = environment(folder, says="3.9-x86_64" if why == "another version" else KIND)
+    if why == "not here":
+        python.unlink()
+        python.symlink_to("/nowhere/python3.9")
+    if why == "another processor":
+        (folder / "setup.made-for").write_text("3.11-riscv64")
+    if why == "not for this processor":
+        python.write_bytes(b"\x7fELF of another processor")
+    if why == "only pyvenv.cfg tells":
+        (folder / "setup.made-for").unlink()
+        (folder / "pyvenv.cfg").write_text("home = /usr/bin\nversion = 3.9.1\n")
+
+
+ELSEWHERE = (
+    *("not here", "another version", "another processor", "not for this processor"),
+    "only pyvenv.cfg tells",
+)
+
+
+@pytest.mark.parametrize("why", ELSEWHERE)
+def test_an_environment_of_another_python_is_left_alone(
+    place: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], why: str
+) -> None:
+    folder = tmp_path / "shared"
+    elsewhere(folder, why)
+    before = sorted(folder.rglob("*"))
+    chosen = place.choose(folder).folder
+    assert chosen == tmp_path / f"shared-{KIND}"
+    assert sorted(folder.rglob("*")) == before
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert f"{folder} was made with a Python" in told
+    assert f"{chosen} is used instead" in told
+    elsewhere(chosen, why)
+    with pytest.raises(place.Refused, match="remove it if no machine needs it, or name another"):
+        place.choose(folder)
+
+
+def test_both_pythons_find_their_own_environment(checkout: Checkout) -> None:
+    checkout.start("run")
+    checkout.calls()
+    python = checkout.venv / "bin" / "python"
+    python.unlink()
+    python.symlink_to("/nowhere/python")
+    before = sorted(checkout.venv.rglob("*"))
+    first = checkout.start("run")
+    assert first.stdout == "[run]\n"
+    assert "is used instead" in first.stderr
+    assert checkout.calls()[0].endswith(f"-m venv --prompt galamp {checkout.venv}-{KIND}")
+    assert sorted(checkout.venv.rglob("*")) == before
+    again = checkout.start("run")
+    assert (again.stdout, again.stderr, checkout.calls()) == ("[run]\n", "", [])
+
+
+def test_the_third_number_of_the_version_does_not_matter(checkout: Checkout) -> None:
+    stamp = load(checkout, "stamp")
+    assert stamp.kind() == KIND
+    marks = {stamp.fingerprint("", "/x", kind) for kind in (KIND, "3.12-x86_64", "3.11-aarch64")}
+    assert len(marks) == len({KIND, "3.12-x86_64", "3.11-aarch64"})
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        subprocess.TimeoutExpired("python", 60),
+        OSError(errno.EAGAIN, "Resource temporarily unavailable"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        OSError(errno.EIO, "Input/output error"),
+    ],
+    ids=repr,
+)
+def test_a_busy_machine_is_no_verdict(
+    place: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: Exception
+) -> None:
+    environment(tmp_path / "venv")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise trouble
+
+    monkeypatch.setattr(place.subprocess, "run", fail)
+    with pytest.raises(place.SetupError, match=r"did not answer within 60 s|cannot be started now"):
+        place.choose(tmp_path / "venv")
+
+
+def fill(folder: Path, what: str) -> Path:
+    folder.mkdir()
+    if what == "an environment of somebody's":
+        python = environment(folder, code=1)
+        (folder / "setup.lock").unlink()
+        return python
+    (folder / what).write_text("precious")
+    return folder / what
+
+
+@pytest.mark.parametrize("what", ["notes.txt", ".hidden", "an environment of somebody's"])
+def test_a_folder_of_other_things_is_never_emptied(
+    checkout: Checkout, tmp_path: Path, what: str
+) -> None:
+    folder = tmp_path / "mine"
+    kept = fill(folder, what)
+    before = sorted(folder.rglob("*"))
+    done = checkout.start("run", GALAMP_VENV=str(folder))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"{folder} is not an environment of galamp's" in done.stderr
+    assert kept.exists()
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.ENOTDIR, errno.EPERM])
+def test_a_folder_that_cannot_be_looked_at_is_refused(
+    place: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, "iterdir", fail)
+    with pytest.raises(place.Refused, match=f"{tmp_path} cannot be used .*GALAMP_VENV"):
+        place.choose(tmp_path)
+
+
+@pytest.mark.parametrize("given", ["{}/else where", "{}/a/b/", "relative"])
+def test_the_environment_can_lie_elsewhere(checkout: Checkout, tmp_path: Path, given: str) -> None:
+    text = given.format(tmp_path)
+    done = checkout.start("run", cwd=tmp_path, GALAMP_VENV=text)
+    assert (done.returncode, done.stdout) == (0, "[run]\n")
+    assert (tmp_path / text / "setup.done").exists()
+    assert not checkout.venv.exists()
+    checkout.calls()
+    assert checkout.start("run", cwd=tmp_path, GALAMP_VENV=text).stderr == ""
+    assert checkout.calls() == []
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.EPERM])
+@pytest.mark.parametrize("call", ["mkdir", "open"])
+def test_a_checkout_of_another_user_is_one_line(
+    checkout: Checkout,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    code: int,
+    call: str,
+) -> None:
+    install = load(checkout)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(*((Path, "mkdir") if call == "mkdir" else (os, "open")), fail)
+    assert install.main("", sys.executable, str(tmp_path / "venv")) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert f"cannot write to {tmp_path / 'venv'} ({os.strerror(code)})" in told
+    assert "GALAMP_VENV=" in told
+
+
+def test_a_checkout_that_is_read_only_is_installed_by_links(
+    checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install = load(checkout)
+    where = install.Place(tmp_path)
+    assert install.source(where) == checkout.root
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    for _ in range(2):  # an update finds the links of the set-up before
+        folder = install.source(where)
+        assert (folder / "setup.cfg").resolve() == checkout.root / "setup.cfg"
+        assert (folder / "galamp").readlink() == checkout.root / "galamp"
+
+
+# Locks
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_set_up_goes_on_where_files_cannot_be_locked(
+    place: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    code: int,
+) -> None:
+    where = place.Place(tmp_path / "venv")
+    no_locks(monkeypatch, code)
+    os.close(place.take_turn(where, nothing, 0.0))
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert f"files cannot be locked ({os.strerror(code)})" in told
+    os.close(place.take_alone(where))
+    no_locks(monkeypatch, errno.EIO)
+    with pytest.raises(OSError, match="Input/output"):
+        place.take_turn(where, nothing, 0.0)
+
+
+def no_locks(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+
+
+def test_waiting_for_another_set_up_has_a_deadline(place: ModuleType, tmp_path: Path) -> None:
+    where = place.Place(tmp_path / "venv")
+    held = place.take_turn(where, nothing)
+    try:
+        with pytest.raises(place.SetupError, match=f"process {os.getpid()} still sets up") as told:
+            place.take_turn(where, nothing, 0.0)
+    finally:
+        os.close(held)
+    assert "end it if it hangs, then start again" in str(told.value)
+
+
+def change(checkout: Checkout, how: str) -> dict[str, Any]:
+    """Make a set-up necessary; returns how to start."""
+    if how == "the gate":
+        return {"command": "test"}
+    if how == "an update":
+        with (checkout.root / "bin" / "constraints.txt").open("a") as file:
+            file.write("# changed\n")
+    if how == "a broken Python":
+        (checkout.venv / "bin" / "python").write_text("#!/bin/sh\nexit 1\n")
+    return {}
+
+
+@pytest.mark.parametrize("how", ["an update", "a broken Python", "the gate"])
+def test_nothing_is_changed_under_a_run(checkout: Checkout, tmp_path: Path, how: str) -> None:
+    checkout.start("run")
+    checkout.calls()
+    how_to_start = change(checkout, how)
+    before = sorted(path for path in checkout.venv.rglob("*") if path.name != "in-use.lock")
+    with installation.held(["run", "--game", "Pong"], checkout.venv):
+        for name in ("one-that-tries-out-a-number-of-learners", "x"):
+            installation.name_run(tmp_path / "runs" / name)
+        refused = checkout.start("tests", **how_to_start)
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
+    who = f"galamp run, process {os.getpid()} on {socket.gethostname()} since "
+    assert f"{checkout.venv} has to be changed, and is in use by {who}" in refused.stderr
+    assert f", run folder {tmp_path / 'runs' / 'x'}: end that, or wait" in refused.stderr
+    assert checkout.calls() == []
+    assert set(before) <= set(checkout.venv.rglob("*"))
+    assert checkout.start("tests", **how_to_start).returncode == 0
+    assert checkout.calls()
+
+
+def test_who_is_in_the_way_is_told_runs_first(place: ModuleType, tmp_path: Path) -> None:
+    where = place.Place(tmp_path)
+    where.lock.touch()
+    where.users.mkdir()
+    (where.users / "host-1").write_text("galamp run, of a process that was killed\n")
+    assert place.users(where) == []
+    with installation.held(["eval"], tmp_path):
+        assert not (where.users / "host-1").exists()
+        with (where.users / "host-2").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.write("galamp run, process 2 on b, run folder /r\n")
+            file.flush()
+            with pytest.raises(
+                place.Refused, match=r"process 2 on b, run folder /r \(and 1 more\)"
+            ):
+                place.take_alone(where)
+        (where.users / f"{socket.gethostname()}-{os.getpid()}").unlink()
+        with pytest.raises(place.Refused, match="could not write down its name"):
+            place.take_alone(where)
+    os.close(place.take_alone(where))
+
+
+def test_what_a_run_starts_does_not_hold_the_environment(place: ModuleType, tmp_path: Path) -> None:
+    where = place.Place(tmp_path)
+    where.lock.touch()
+    with installation.held(["run"], tmp_path):
+        child = subprocess.Popen(["sleep", "60"], close_fds=False)
+    try:
+        os.close(place.take_alone(where))
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_nobody_starts_while_it_is_changed(place: ModuleType, tmp_path: Path) -> None:
+    where = place.Place(tmp_path)
+    where.lock.touch()
+    lock = place.take_alone(where)
+    with pytest.raises(UserError, match=f"a set-up is changing {tmp_path} now: start again"):
+        installation.held(["run"], tmp_path).__enter__()
+    os.close(lock)
+    with installation.held(["run"], tmp_path), installation.held(["eval"], tmp_path):
+        pass
+
+
+def test_other_environments_are_not_touched(tmp_path: Path) -> None:
+    with installation.held(["run"], tmp_path):
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
+def test_a_run_needs_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    (tmp_path / "setup.lock").touch()
+    no_locks(monkeypatch, code)
+    with installation.held(["run"], tmp_path):
+        installation.name_run(tmp_path)
+
+
+def test_an_environment_that_may_only_be_read_is_held_as_well(
+    place: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = place.Place(tmp_path)
+    where.lock.touch()
+    where.in_use.touch()
+    really = os.open
+
+    def read_only(path: Any, flags: int, *more: Any, **named: Any) -> int:
+        if flags & (os.O_CREAT | os.O_RDWR | os.O_WRONLY):
+            raise OSError(errno.EROFS, "Read-only file system")
+        return really(path, flags, *more, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", read_only)
+        with installation.held(["run"], tmp_path):
+            patched.undo()
+            with pytest.raises(place.Refused):
+                place.take_alone(where)
+
+
+@pytest.mark.parametrize("words", [["run"], ["eval", "x"], ["attach", "x"]])
+def test_every_command_holds_its_environment(
+    place: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    where = place.Place(tmp_path)
+    where.lock.touch()
+    seen = []
+
+    def look(_: argparse.Namespace) -> int:
+        seen.extend(place.users(where))
+        return 0
+
+    parser = cli.Parser()
+    parser.add_argument("words", nargs="*")
+    parser.set_defaults(command=look)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(cli, "build_parser", lambda: parser)
+    monkeypatch.setattr(cli, "settle_libraries", lambda: None)
+    assert cli.main(words) == 0
+    assert [line.split(",")[0] for line in seen] == [f"galamp {words[0]}"]
+    assert place.users(where) == list(where.users.iterdir()) == []
