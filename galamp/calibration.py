@@ -119,10 +119,10 @@ def _remembered(
 ) -> tuple[dict[int, float], str] | None:
     """Return what is remembered of the numbers that would be tried; others are nobody's choice."""
     found = cache.find(key)
-    rates = {n: rate for n, rate in found.by_learners.items() if n in numbers} if found else {}
-    return (
-        (rates, f"as measured on {found.measured}, see {cache.path}") if found and rates else None
-    )
+    if found is None:
+        return None
+    rates = {number: rate for number, rate in found.by_learners.items() if number in numbers}
+    return (rates, f"as measured on {found.measured}, see {cache.path}") if rates else None
 
 
 def _remember(cache: RateCache, key: dict[str, Any], found: Measured, tell: Tell) -> None:

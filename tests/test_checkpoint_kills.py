@@ -101,10 +101,9 @@ def test_two_are_whole_after_every_kill(tmp_path: Path, kills: int) -> None:
         tried += 1
         pid, announced = killed(folder, steps, draw.uniform(0, LONGEST_S))
         saved = check(folder, announced[-1])
-        in_a_save += any(name.startswith(f".tmp-{pid}-") for name in os.listdir(folder))
+        in_a_save += any(f"-{pid}-" in name for name in os.listdir(folder))
         assert all(
-            not name.startswith(".tmp-") or name.startswith(f".tmp-{pid}-")
-            for name in os.listdir(folder)
+            not name.startswith(".tmp-") or f"-{pid}-" in name for name in os.listdir(folder)
         ), "what the one killed before had left is still there"
         steps = saved + 1
     save_as_a_run_does(folder, numbered(steps), best=True)

@@ -2,7 +2,7 @@
 
 Runs in the supervisor, which saves and resumes, and in evaluation, which only loads.
 
-    LearnerState x L --save--> .tmp-<pid>-<random>/ --fsync, read back, rename--> ckpt-<steps>/
+    LearnerState x L --save--> temporary_name --fsync, read back, rename--> ckpt-<steps>/
     ckpt-<steps>/ --digests, identity, sizes, shapes--> load --> Checkpoint
 
     CHECKPOINTS/ckpt-<steps>/            one moment of the run; its files: checkpoint_format

@@ -191,8 +191,8 @@ class RunFolder:
         if os.path.realpath(self.path.parent) == os.path.realpath(self._root):
             # A convenience: a folder of that name, or a full disk, must not stop the run.
             with contextlib.suppress(OSError):
-                remove_stale(self._root)
                 replace_link(self._root / LATEST, self.path.name)
+                remove_stale(self._root)
 
     def read_config(self) -> dict[str, Any]:
         """Return the run's settings.
