@@ -97,7 +97,7 @@ def test_start_times_a_real_start(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["start", "--learners", "1", "--num-envs", "2", "--network", "gala", "--repeats", "1"]
     assert cli.main(words) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if "1 learner" in line)
-    assert 0.5 < float(line.split()[2]) < 60.0
+    assert float(line.split()[2]) > 0.5, "less than it takes to load torch"
 
 
 def test_a_start_that_fails_is_told() -> None:
