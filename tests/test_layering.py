@@ -23,8 +23,9 @@ LAYERS = """
     crashpoints options display.streams plain remote.wire remote
     flags config snapshot display storage evaluation display.text storage.disk storage.strict_json
     storage.rates
-    budget
+    budget deaths reaper
     shm storage.identity parameters models forking seeding
+    launching
     plan worker remote.picture
     signals
     control metrics rollouts storage.runfolder storage.runlogs storage.checkpoint_format

@@ -1,10 +1,11 @@
 """The parent's side of the probe: start it, wait for its answer, leave nothing of it behind.
 
-    Probe(config) --request as JSON--> galamp.environments.probe, in a session of its own
-    Probe.spec    <--answer as JSON--  in memory that both have open, and what it wrote to stderr
+    Probe(config) --request as JSON--> keeper --fork--> galamp.environments.probe
+    Probe.spec    <--answer as JSON--  in memory that all have open, and what it wrote to stderr
 
 Nobody reads from a pipe here: a process that the environment has started and left behind may hold
-one open for ever. The probe's end is waited for, and then whatever is left of its process group.
+one open for ever. The keeper (`galamp.reaper.keep`) ends as the probe has, once it has ended all
+that the probe has left behind; both are in a session of their own.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import weakref
 from typing import Any
 
 from galamp.config import EnvironmentConfig, ResourceConfig
+from galamp.deaths import signal_name
 from galamp.environments.base import EnvironmentSpec
 from galamp.errors import UserError
 
@@ -51,10 +53,10 @@ class Probe(subprocess.Popen[bytes]):
             "environment": dataclasses.asdict(config),
             "timeout_s": timeout_s,
             "seed": seed,
-            "parent": os.getpid(),
         }
+        keeper = ["-m", "galamp.reaper", str(os.getpid())]
         super().__init__(
-            [sys.executable, "-m", "galamp.environments.probe", json.dumps(request)],
+            [sys.executable, *keeper, "galamp.environments.probe", json.dumps(request)],
             stdin=subprocess.DEVNULL,
             stdout=self._answer,
             stderr=self._errors,
@@ -72,7 +74,7 @@ class Probe(subprocess.Popen[bytes]):
         try:
             in_time = self._ended(self._until_s)
             if not in_time:
-                os.kill(self.pid, signal.SIGUSR1)  # it writes down where it is
+                self._ask(signal.SIGUSR1)  # the probe writes down where it is
                 self._ended(time.monotonic() + STACKS_S)
         finally:
             self._stop()
@@ -88,19 +90,32 @@ class Probe(subprocess.Popen[bytes]):
     def kill(self) -> None:
         """End it and every process of its session's first group."""
         if self.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(OSError):
                 os.killpg(self.pid, signal.SIGKILL)
+
+    def _ask(self, number: signal.Signals) -> None:
+        """Send the keeper a signal."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
     def _ended(self, until_s: float) -> bool:
         """Wait for its end; it is not reaped, so that its id, and its group's, stay its own."""
         look = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        while os.waitid(os.P_PID, self.pid, look) is None:
-            if time.monotonic() > until_s:
-                return False
-            time.sleep(POLL_S)
+        with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored here: it is gone
+            while os.waitid(os.P_PID, self.pid, look) is None:
+                if time.monotonic() > until_s:
+                    return False
+                time.sleep(POLL_S)
         return True
 
     def _stop(self) -> None:
+        """Leave nothing of it, within seconds: the keeper ends all, or else its group is killed."""
+        if self.returncode is not None:
+            return
+        if not self._ended(0.0):
+            self._ask(signal.SIGCONT)
+            self._ask(signal.SIGTERM)
+            self._ended(time.monotonic() + KILL_WAIT_S)
         self.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.wait(KILL_WAIT_S)
@@ -123,7 +138,7 @@ class Probe(subprocess.Popen[bytes]):
 
     def _ending(self) -> str:
         if self.returncode is not None and self.returncode < 0:
-            return f"killed by {signal.Signals(-self.returncode).name}"
+            return f"killed by {signal_name(-self.returncode)}"
         return f"exit code {self.returncode}"
 
 

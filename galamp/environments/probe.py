@@ -1,6 +1,6 @@
 """A throw-away process that tries an environment out, and tells its spec or what is wrong with it.
 
-Started by `preflight.Probe`, as `python -m galamp.environments.probe REQUEST`. It answers on
+Started by `preflight.Probe`, by way of `galamp.reaper.keep`, with a request in JSON. It answers on
 standard output with one line of JSON: `spec`, or `problems` (a line each) and `details` (such as a
 traceback). It exists because ale-py ends its whole process from C++ over a bad ROM, which no
 `except` can catch, and because what a user's environment starts or leaves behind ends with it.
@@ -21,7 +21,6 @@ from galamp.environments.checks import InvalidDataError
 from galamp.environments.failures import failure_line, traceback_of
 from galamp.errors import EXIT_OK, EXIT_USAGE, UserError
 from galamp.seeding import seed_generators
-from galamp.worker import die_with_parent
 
 MARGIN_S = 30
 """The probe ends itself so long after its time is up, should nobody else have."""
@@ -32,7 +31,6 @@ LONGEST_ALARM_S = 2**31 - 1
 def main(request: str) -> NoReturn:
     """Try out the environment of one request, answer, and leave at once, whatever still runs."""
     asked = json.loads(request)
-    die_with_parent(asked["parent"], signal.SIGKILL)
     signal.alarm(min(int(asked["timeout_s"]) + MARGIN_S, LONGEST_ALARM_S))
     # Only the answer may stand on standard output: what games and modules print goes to stderr.
     answer = os.dup(1)
