@@ -23,6 +23,7 @@ from galamp.errors import EXIT_SIGINT, EXIT_USAGE, GalampError, UserError, did_y
 from galamp.forking import settle_libraries, start_server
 from galamp.options import AUTO, Setting, check, settings, shown
 from galamp.plain import one_line
+from galamp.reaper import claim_children
 
 SECTION_TITLES = {
     "": "run",
@@ -227,6 +228,7 @@ def run_command(options: argparse.Namespace) -> int:
     if not config.report.quiet:
         announce(STARTING, sys.stderr)
     crashpoints.as_role("supervisor")
+    claim_children()
     start_server()  # it loads while this process does
     from galamp.display.closing import closing_line
     from galamp.training import train
@@ -308,6 +310,7 @@ def chaos_command(options: argparse.Namespace) -> int:
     check_survives(config)
     if not config.report.quiet:
         announce(STARTING, sys.stderr)
+    claim_children()
     return run_chaos(chaos, _calibrated(options, config), options.resume)
 
 

@@ -20,7 +20,7 @@ import torch.multiprocessing  # noqa: F401  # tasks may hold tensors: it knows h
 from galamp.arena import Arena
 from galamp.deaths import out_of_memory_kills
 from galamp.forking import SERVER, server_pid, wake_server
-from galamp.launching import Hurried, Readiness
+from galamp.launching import Hurried, Readiness, standard_children
 from galamp.metrics import Phase
 from galamp.post import KILL_WAIT_S, Post
 from galamp.reaper import Orphans
@@ -149,8 +149,8 @@ class Crew:
         """End what children have left behind; returns how many of it are not gone yet."""
         server = server_pid()
         known = [worker.pid for _, worker in self.manned()]
-        spared = () if server is None else (server,)
-        return self.orphans.end(server if self._server.loaded(server) else None, known, spared)
+        forking = server if self._server.loaded(server) else None
+        return self.orphans.end(forking, known, standard_children())
 
     def check(self, passed_s: float) -> None:
         """Look for progress: who shows none for long is ended; nobody waits for who is absent."""

@@ -127,6 +127,12 @@ class Readiness:
         raise ServerFailed(f"{THE_SERVER} {why}")
 
 
+def standard_children() -> set[int]:
+    """Return the children that the standard library starts and waits for: server and tracker."""
+    tracker: int | None = resource_tracker._resource_tracker._pid  # type: ignore[attr-defined]
+    return {pid for pid in (tracker, server_pid()) if pid is not None}
+
+
 def _ending(pid: int) -> str | None:
     """Return how a child of this process has ended, in words; None while it runs."""
     try:

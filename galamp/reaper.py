@@ -125,6 +125,19 @@ def end_children(patience_s: float) -> bool:
         time.sleep(POLL_S)
 
 
+_foreign_children: frozenset[int] | None = None
+"""What a process that is galamp's alone had before; None: it may have more at any time."""
+
+
+def claim_children() -> None:
+    """Say that from now on this process has no children but those of a run.
+
+    For the command line; it may have been executed in the place of a shell with children.
+    """
+    global _foreign_children
+    _foreign_children = frozenset(children_of(os.getpid()))
+
+
 class Orphans:
     """What the children of a run have left behind, as their supervisor sees it."""
 
@@ -132,7 +145,7 @@ class Orphans:
         """Take the environment variable in which a server tells its children its process id."""
         self.ended = 0
         """How many were ended so far."""
-        self._variable = variable
+        self._variable, self._foreign = variable, _foreign_children
         self._servers: set[int] = set()
         self._seen: set[int] = set()
 
@@ -154,7 +167,7 @@ class Orphans:
             for pid in left:
                 end_child(pid, server)
         for pid in children_of(os.getpid()).difference(known, spared, self._servers):
-            if self._is_ours(pid):
+            if pid in self._seen or self._is_ours(pid):
                 end_child(pid, os.getpid())
                 with contextlib.suppress(ChildProcessError):
                     if os.waitpid(pid, os.WNOHANG) == (0, 0):
@@ -168,9 +181,12 @@ class Orphans:
     def _is_ours(self, pid: int) -> bool:
         """Whether a child of this process, which is nobody known, comes from a server of ours.
 
-        What was forked only bears its title; what was executed, unless it was given another
-        environment, the variable. Whoever bears neither is left alone.
+        In a process that is galamp's alone all are that it did not have before. Elsewhere, what was
+        forked only bears its title, and what was executed the variable, unless it was given another
+        environment; whoever bears neither, as who has ended does, is left alone.
         """
+        if self._foreign is not None:
+            return pid not in self._foreign
         known = process(pid)
         if known is None:
             return False
@@ -198,7 +214,8 @@ def keep(parent: int, module: str, words: list[str]) -> NoReturn:
     keeper = os.getpid()
     child = os.fork()
     if not child:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_DFL)
         die_with_parent(keeper, signal.SIGKILL)
         sys.argv = [module, *words]
         runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -36,7 +36,7 @@ def main(request: str) -> NoReturn:
     answer = os.dup(1)
     os.dup2(2, 1)
     faulthandler.enable()
-    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    faulthandler.register(signal.SIGUSR1, all_threads=True, chain=True)  # and then it ends
     seed_generators(asked["seed"])
     told = look(config.from_dict({"environment": asked["environment"]}).environment)
     os.write(answer, json.dumps(told).encode() + b"\n")
