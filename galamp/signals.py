@@ -19,7 +19,7 @@ from galamp.forking import SUPERVISED
 
 
 class NativeHandler:
-    """What was set up in C by a program that galamp is a part of: Python cannot set it again."""
+    """How the kernel has a signal taken; Python does not know what a program in C has set up."""
 
     MOST_BYTES = 256
     """No C library's `struct sigaction` is larger."""
@@ -49,9 +49,8 @@ class Signals:
     def __enter__(self) -> Self:
         for number in SUPERVISED:
             former = signal.getsignal(number)
-            if former is None:
-                self._native[number] = NativeHandler(number)
             if former is not signal.SIG_IGN:
+                self._native[number] = NativeHandler(number)
                 self._former[number] = signal.SIG_DFL if former is None else former
                 signal.signal(number, self._note)
         return self
@@ -64,8 +63,7 @@ class Signals:
     ) -> None:
         for number, handler in self._former.items():
             signal.signal(number, handler)
-        for native in self._native.values():
-            native.restore()
+            self._native[number].restore()
 
     @property
     def pending(self) -> bool:
