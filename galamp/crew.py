@@ -15,16 +15,22 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import torch.multiprocessing
+import torch.multiprocessing  # noqa: F401  # tasks may hold tensors: it knows how to send them
 
 from galamp.arena import Arena
-from galamp.forking import METHOD, wake_server
+from galamp.forking import SERVER, server_pid, wake_server
+from galamp.launching import Hurried, Readiness, standard_children
 from galamp.memory import out_of_memory_kills
 from galamp.metrics import Phase
 from galamp.post import KILL_WAIT_S, Post
+from galamp.reaper import Orphans
 from galamp.worker import Worker, WorkerFailure
 
 TICK_S = 0.05
+SERVER_TICK_S = 0.005
+"""While the server loads it is looked at so often: everyone waits for it."""
+ORPHANS_WAIT_S = 1.0
+"""What children leave behind is waited for so long at the end, after it was killed."""
 BOOT_LIMIT_S, BOOT_TIMES = 120.0, 10.0
 """A first life may take so long to come up at least, whatever one environment may; later lives so
 many times as long as the first took."""
@@ -57,7 +63,8 @@ class Crew:
         self._arena, self._hang_after_s = arena, resources.hang_after_s
         self._start_timeout_s = resources.start_timeout_s
         self._coupled = arena.plan.config.gossip.coupled
-        self._context = torch.multiprocessing.get_context(METHOD)
+        self._server = Readiness()
+        self.orphans = Orphans(SERVER)
         self._out_of_memory = out_of_memory_kills()
         ranks, workers = range(arena.count), range(arena.shape.workers)
         most = resources.max_restarts
@@ -98,7 +105,7 @@ class Crew:
         if sentinels:
             multiprocessing.connection.wait(sentinels, TICK_S)
         else:
-            time.sleep(TICK_S)
+            time.sleep(SERVER_TICK_S if self._server.awaited else TICK_S)
 
     def reap(self) -> list[Ended]:
         """Take leave of the children that have ended: they are marked dead, their places empty."""
@@ -116,20 +123,34 @@ class Crew:
     def start_due(self, now_s: float, hurried: Callable[[], bool]) -> list[Ended]:
         """Begin the lives that are due; returns the places where that could not be done.
 
-        With `hurried` it leaves off: something else is to be looked at first.
+        None while the server still loads. With `hurried` it leaves off: something else is to be
+        looked at first.
         """
+        due = [post for post in self.posts if post.due_s is not None and now_s >= post.due_s]
+        try:
+            if not due or not self._server.look():
+                return []
+        except OSError as error:
+            return [_not_started(post, error) for post in due]
         failed = []
-        for post in self.posts:
+        for post in due:
             if hurried():
                 break
-            if post.due_s is not None and now_s >= post.due_s:
-                try:
-                    post.fill(self._context)
-                except (OSError, EOFError) as error:
-                    post.empty()
-                    why = WorkerFailure(post.title, f"could not be started: {error}")
-                    failed.append(Ended(post, why))
+            try:
+                post.fill(hurried)
+            except Hurried:
+                post.due_s = now_s
+                break
+            except (OSError, EOFError) as error:
+                failed.append(_not_started(post, error))
         return failed
+
+    def end_orphans(self) -> int:
+        """End what children have left behind; returns how many of it are not gone yet."""
+        server = server_pid()
+        known = [worker.pid for _, worker in self.manned()]
+        forking = server if self._server.loaded(server) else None
+        return self.orphans.end(forking, known, standard_children())
 
     def check(self, passed_s: float) -> None:
         """Look for progress: who shows none for long is ended; nobody waits for who is absent."""
@@ -165,10 +186,14 @@ class Crew:
             worker.kill()
 
     def end(self, patience_s: float) -> None:
-        """Leave no child behind: wait a moment, kill, reap."""
+        """Leave no child behind, and nothing of theirs: wait a moment, kill, reap."""
         self._join(patience_s)
         self.kill()
         self._join(KILL_WAIT_S)
+        until_s = time.monotonic() + ORPHANS_WAIT_S
+        while self.end_orphans() and time.monotonic() < until_s:
+            wake_server()
+            time.sleep(SERVER_TICK_S)
 
     def _join(self, patience_s: float) -> None:
         """Wait for everyone's end, all together for so long at most."""
@@ -179,8 +204,15 @@ class Crew:
     def _named(self, failure: WorkerFailure | None) -> WorkerFailure | None:
         """Say so if the kernel has ended a child for want of memory."""
         kills = out_of_memory_kills()
-        before, self._out_of_memory = self._out_of_memory, kills
-        if failure is None or kills == before or "SIGKILL" not in failure.cause:
+        more, self._out_of_memory = kills > self._out_of_memory, max(kills, self._out_of_memory)
+        if failure is None or not more or not failure.external:
             return failure
         why = "was ended by the kernel: out of memory (use fewer --learners or --num-envs)"
         return WorkerFailure(failure.title, why, failure.details)
+
+
+def _not_started(post: Post, error: Exception) -> Ended:
+    """Leave a place, whose life could not be begun, to its next one."""
+    post.due_s = None
+    post.empty()
+    return Ended(post, WorkerFailure(post.title, f"could not be started: {error}"))

@@ -14,12 +14,21 @@ import contextlib
 import os
 import signal
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 from galamp.isolation import guard_children
 
 METHOD: Final = "forkserver"
 PRELOAD = "galamp.preload"
+ORPHANED = signal.SIGCONT
+"""What the kernel sends the server when the supervisor has ended: a stopped one hears it, too."""
+
+SUPERVISED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+"""Signals that only the supervisor answers, even when the terminal sends them to all."""
+
 MOST_DESCRIPTORS = 240
 """A task may hold no more open files than these: the standard library's server takes 256."""
 
@@ -56,14 +65,40 @@ def settle_libraries() -> None:
     os.environ.setdefault(HASH_SEED_VARIABLE, "0")
 
 
-def wake_server() -> None:
-    """Have the server go on, should somebody have stopped it: who asks it would wait for ever."""
+@contextmanager
+def blocked_signals() -> Iterator[None]:
+    """Hold back the supervised signals, in this process and in what it spawns."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SUPERVISED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def server_pid() -> int | None:
+    """Return the process id of the server; None before its start."""
     import multiprocessing.forkserver
 
-    pid = multiprocessing.forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    known: int | None = multiprocessing.forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    return known
+
+
+def send_server(number: signal.Signals) -> None:
+    """Send the server a signal. A server that has ended keeps its id until the next one starts."""
+    pid = server_pid()
     if pid is not None:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
+            os.kill(pid, number)
+
+
+def wake_server() -> None:
+    """Have the server go on, should somebody have stopped it: who asks it would wait for ever."""
+    send_server(signal.SIGCONT)
+
+
+def word_of(server: int) -> Path:
+    """Return the file in which a server tells that it has loaded; it holds what has failed."""
+    return Path(os.environ[FOLDER]) / f"loaded-{server}"
 
 
 def start_server() -> None:
@@ -73,6 +108,7 @@ def start_server() -> None:
 
     settle_libraries()
     guard_children()
+    _hear_of_children()
     os.environ[SUPERVISOR] = str(os.getpid())
     usual = tempfile.gettempdir()
     tempfile.tempdir = usual if len(usual) <= LONGEST_FOLDER else "/tmp"
@@ -82,3 +118,10 @@ def start_server() -> None:
         tempfile.tempdir = usual
     multiprocessing.get_context(METHOD).set_forkserver_preload([PRELOAD])
     multiprocessing.forkserver.ensure_running()
+
+
+def _hear_of_children() -> None:
+    """Take SIGCHLD as usual: where it is ignored, as some daemons have it, no end is heard of."""
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        with contextlib.suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -14,7 +14,7 @@ from typing import Any
 from galamp.arena import Arena
 from galamp.budget import Budget, Loss
 from galamp.metrics import MetricsRow, Phase
-from galamp.worker import Context, Worker, WorkerFailure, WorkerSpec
+from galamp.worker import Worker, WorkerFailure, WorkerSpec
 
 KILL_WAIT_S = 5.0
 """Whom the kernel has not ended so long after a kill, it will not: it waits for a disk, say."""
@@ -105,11 +105,12 @@ class Post:
         """Whether somebody is here whom not even the kernel can end, as while a disk hangs."""
         return self.worker is not None and self.worker.stuck_s > KILL_WAIT_S
 
-    def fill(self, context: Context) -> None:
+    def fill(self, hurried: Callable[[], bool]) -> None:
         """Begin the present life.
 
         Raises:
-            OSError: the machine has no room for another process.
+            Hurried: something else is to be looked at first; the life can be begun later.
+            OSError, EOFError: the machine has no room for another process, or the server fails.
         """
         self.due_s = None
         self.row.vacate()
@@ -117,9 +118,9 @@ class Post:
         self._at_birth = self.work
         self.beats = Watch(lambda: self.row["beat"], self.beats.usual_s)
         self.turns = Watch(lambda: self.row["turns"], self.turns.usual_s)
-        self.worker = Worker(*self._spec_and_task(), context)
+        self.worker = Worker(*self._spec_and_task())
         try:
-            self.worker.start()
+            self.worker.start(hurried)
         except BaseException:
             self.worker = None
             self.mark_dead()

@@ -1,47 +1,81 @@
 """What the server does and loads before it forks anyone; imported there, and nowhere else.
 
-Nothing here may start a thread: a fork would leave it behind.
+Nothing here may start a thread: a fork would leave it behind. What cannot be imported is told to
+the supervisor: the standard library would pass over it, and fork children that lack it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import shutil
 import signal
+import warnings
 from typing import NoReturn
 
-from setproctitle import setproctitle
-
 from galamp.errors import EXIT_FAILURE
-from galamp.forking import FOLDER, SERVER, SUPERVISOR
+from galamp.forking import FOLDER, ORPHANED, SERVER, SUPERVISED, SUPERVISOR, word_of
 from galamp.isolation import unguard
-from galamp.worker import SUPERVISED, die_with_parent
+from galamp.reaper import adopt_orphans, die_with_parent, end_children
 
-ORPHANED = signal.SIGUSR2
-"""What the kernel sends when the supervisor has ended; its socket is then nobody's."""
+END_S = 1.0
+"""What the kernel has not ended so long after a kill is left to it."""
 
 
-def _leave(number: int, frame: object) -> NoReturn:
-    shutil.rmtree(os.environ[FOLDER], ignore_errors=True)
+def _leave(number: int, frame: object) -> None:
+    """Once the supervisor has ended: end everyone below, and leave nothing.
+
+    The same signal comes to whoever was stopped and is told to go on.
+    """
+    if os.getppid() != int(os.environ[SUPERVISOR]) and os.getpid() == int(os.environ[SERVER]):
+        _end()
+
+
+def _end() -> NoReturn:
+    end_children(END_S)
+    shutil.rmtree(os.environ[FOLDER], ignore_errors=True)  # its socket is nobody's now
     os._exit(EXIT_FAILURE)
 
 
+def _tell(failure: str) -> None:
+    """Say that the server has loaded, or what has failed."""
+    word = word_of(os.getpid())
+    with contextlib.suppress(OSError):
+        draft = word.with_suffix(".tmp")
+        draft.write_text(failure)
+        draft.replace(word)
+
+
+def _load() -> None:
+    """Import what children need."""
+    from setproctitle import setproctitle
+
+    setproctitle("galamp: server")
+
+    import ale_py  # noqa: F401
+    import torch  # noqa: F401
+
+    import galamp.environments.atari
+    import galamp.environments.gymnasium
+    import galamp.learner
+    import galamp.simulator  # noqa: F401
+
+
+os.environ[SERVER] = str(os.getpid())
 signal.signal(ORPHANED, _leave)
 die_with_parent(int(os.environ[SUPERVISOR]), ORPHANED)
 for number in SUPERVISED:
     signal.signal(number, signal.SIG_IGN)
-os.environ[SERVER] = str(os.getpid())
 unguard(os.environ)
-setproctitle("galamp: server")
-
-import ale_py  # noqa: E402, F401
-import torch  # noqa: E402, F401
-
-import galamp.environments.atari  # noqa: E402
-import galamp.environments.gymnasium  # noqa: E402
-import galamp.learner  # noqa: E402
-import galamp.simulator  # noqa: E402, F401
-
+adopt_orphans()
+# Of orphans that it reaps.
+warnings.filterwarnings("ignore", message="forkserver: waitpid returned unexpected pid")
+try:
+    _load()
+except ImportError as error:
+    _tell(f"{type(error).__name__}: {error}")
+    raise
 gc.collect()
 gc.freeze()  # a collection in a child would write to, and so copy, every shared page
+_tell("")

@@ -8,13 +8,30 @@ Runs in the supervisor, over all starts of a run, so that none is lost between t
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Self
 
-from galamp.worker import SUPERVISED
+from galamp.forking import SUPERVISED
+
+
+class NativeHandler:
+    """How the kernel has a signal taken; Python does not know what a program in C has set up."""
+
+    MOST_BYTES = 256
+    """No C library's `struct sigaction` is larger."""
+
+    def __init__(self, number: int) -> None:
+        """Remember how signal `number` is taken now."""
+        self._number, self._action = number, ctypes.create_string_buffer(self.MOST_BYTES)
+        ctypes.CDLL(None).sigaction(number, None, self._action)
+
+    def restore(self) -> None:
+        """Have it taken so again."""
+        ctypes.CDLL(None).sigaction(self._number, self._action, None)
 
 
 class Signals:
@@ -26,12 +43,16 @@ class Signals:
         self._noted: list[int] = []
         self._hung_up = False
         self._abandon: Callable[[], object] | None = None
-        self._former: dict[int, Callable[..., object] | int | None] = {}
+        self._former: dict[int, Callable[..., object] | int] = {}
+        self._native: dict[int, NativeHandler] = {}
 
     def __enter__(self) -> Self:
         for number in SUPERVISED:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._former[number] = signal.signal(number, self._note)
+            former = signal.getsignal(number)
+            if former is not signal.SIG_IGN:
+                self._native[number] = NativeHandler(number)
+                self._former[number] = signal.SIG_DFL if former is None else former
+                signal.signal(number, self._note)
         return self
 
     def __exit__(
@@ -42,6 +63,7 @@ class Signals:
     ) -> None:
         for number, handler in self._former.items():
             signal.signal(number, handler)
+            self._native[number].restore()
 
     @property
     def pending(self) -> bool:

@@ -25,13 +25,14 @@ from galamp.display.dashboard import Display
 from galamp.errors import EXIT_FAILURE, EXIT_OK
 from galamp.metrics import Phase
 from galamp.post import Post
+from galamp.reaper import adopt_orphans, adopts_orphans
 from galamp.recorder import Recorder
 from galamp.regroup import Regroup
 from galamp.remote.door import Door
 from galamp.saving import Saver, common_turn
 from galamp.signals import Signals
 from galamp.snapshot import WorkerState
-from galamp.worker import WorkerFailure, adopt_orphans
+from galamp.worker import WorkerFailure
 
 SHOW_EVERY_S = 0.25
 LEAVE_AFTER_S = 2.0
@@ -93,6 +94,7 @@ class Supervisor:
 
     def run(self) -> RunResult:
         """Train until the total is reached, someone asks to stop, or nobody can go on."""
+        adopting = adopts_orphans()
         try:
             self._start()
             self._take_signals()
@@ -112,6 +114,7 @@ class Supervisor:
             self.recorder.mark_ended()
             self.arena.control.quit = True
             self.crew.end(0.0 if self._at_once else LEAVE_S)
+            adopt_orphans(adopting)
         return self._conclude()
 
     def finish(self) -> None:
@@ -146,6 +149,7 @@ class Supervisor:
             self._stop()
 
     def _reap(self) -> None:
+        """Hear of every end, and end what was left behind."""
         for post, failure in self.crew.reap():
             if failure is None or self._stopping_since_s is not None:
                 self._mark(post, WorkerState.FAILED if failure else WorkerState.DONE)
@@ -153,6 +157,7 @@ class Supervisor:
                 self._mark(post, WorkerState.STARTING)
             else:
                 self._lose(post, failure)
+        self.crew.end_orphans()
 
     def _restart(self) -> None:
         """Begin the lives that are due."""

@@ -10,46 +10,38 @@ only to its own log, and shows its role and rank in its title (`ps`, `top`, `py-
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import dataclasses
 import faulthandler
 import importlib
-import json
-import multiprocessing.process
 import multiprocessing.resource_tracker
 import os
+import secrets
 import signal
 import sys
 import time
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from setproctitle import setproctitle
 
 from galamp import crashpoints
+from galamp.deaths import read_report, report_of, signal_name, tail, write_report
 from galamp.errors import EXIT_FAILURE, EXIT_OK, GalampError, StopRun
-from galamp.forking import SERVER, wake_server
+from galamp.forking import ORPHANED, SERVER, SUPERVISED, wake_server
+from galamp.launching import Child
+from galamp.reaper import adopt_orphans, die_with_parent
 from galamp.storage.disk import open_log
-
-SUPERVISED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-"""Signals that only the supervisor answers, even when the terminal sends them to all."""
 
 STACK_SIGNAL = signal.SIGUSR1
 """Asks a child for the stacks of all its threads, in its log."""
-
-UNKNOWN_TO_SERVER = 255
-"""The exit code that the standard library makes up for a child whose server is no more."""
 
 STACKS_S = 0.3
 """A hung child has so long to write down its stacks."""
 OUT_OF_MEMORY_SCORES = {"simulator": 500, "learner": 300}
 """Whom the kernel ends first where memory runs out: who is missed least, never the supervisor."""
-
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 @dataclass(frozen=True)
@@ -65,6 +57,8 @@ class WorkerSpec:
     log: str
     incarnation: int = 0
     nice: int = 0
+    life: str = ""
+    """Names one life: no other one bears the same, of this start or any other."""
 
     @property
     def title(self) -> str:
@@ -92,33 +86,31 @@ class WorkerFailure:
         return f"{self.title} {self.cause}"
 
 
-class Context(Protocol):
-    """What is needed of a `multiprocessing` context."""
-
-    def Process(
-        self, *, target: Any, args: tuple[Any, ...], name: str
-    ) -> multiprocessing.process.BaseProcess:
-        """Make a process that is not started yet."""
-
-
 class Worker:
     """The parent's view of one child."""
 
-    def __init__(self, spec: WorkerSpec, task: Any, context: Context) -> None:
-        self.spec = spec
-        self._process = context.Process(
-            target=worker_main, args=(spec, Parcel(task)), name=f"galamp: {spec.title}"
+    def __init__(self, spec: WorkerSpec, task: Any) -> None:
+        self.spec = dataclasses.replace(spec, life=secrets.token_hex(8))
+        self._process = Child(
+            target=worker_main, args=(self.spec, Parcel(task)), name=f"galamp: {spec.title}"
         )
         self._stuck: str | None = None
         self._stuck_since_s = 0.0
 
-    def start(self) -> None:
-        """Spawn the child; signals sent meanwhile arrive afterwards."""
-        # The tracker lifts the mask on SIGINT and SIGTERM when it starts: let it do so first.
+    def start(self, hurried: Callable[[], bool]) -> None:
+        """Have the server fork the child; signals are noted meanwhile.
+
+        Args:
+            hurried: whether this is to be left off, for something else is to be looked at first.
+
+        Raises:
+            Hurried: it was left off.
+            OSError, EOFError: it could not be done.
+        """
         multiprocessing.resource_tracker.ensure_running()
         wake_server()
-        with blocked_signals():
-            self._process.start()
+        self._process.hurried = hurried
+        self._process.start()
 
     @property
     def pid(self) -> int:
@@ -137,7 +129,7 @@ class Worker:
         if self._process.is_alive():
             return True
         # Its server is no more and cannot tell; the kernel ends the child, but not at once.
-        return self._process.exitcode == UNKNOWN_TO_SERVER and not _is_over(self.pid)
+        return self._process.server_lost and not _is_over(self.pid)
 
     @property
     def stuck(self) -> bool:
@@ -152,8 +144,9 @@ class Worker:
     def declare_stuck(self, cause: str) -> None:
         """Have a hung child leave its stacks in its log; `end_stuck` then ends it."""
         self._stuck, self._stuck_since_s = cause, time.monotonic()
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, STACK_SIGNAL)
+        if self._process.is_alive():  # else its id may be another one's by now
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, STACK_SIGNAL)
 
     def end_stuck(self) -> None:
         """End a hung child, once it has had time to leave its stacks."""
@@ -178,24 +171,19 @@ class Worker:
         code = self._process.exitcode
         title = self.spec.title
         if self._stuck is not None:
-            return WorkerFailure(title, self._stuck, _tail(self.spec.log))
+            return WorkerFailure(title, self._stuck, tail(self.spec.log))
         if code is None or code == EXIT_OK:
             return None
-        report = self.spec.report(self.pid)
-        if report.exists():
-            told = json.loads(report.read_text())
-            return WorkerFailure(title, told["cause"], told["details"], told["deliberate"])
-        if code == UNKNOWN_TO_SERVER:
+        report = read_report(self.spec.report(self.pid), self.spec.life)
+        if report is not None:
+            return WorkerFailure(title, *report)
+        if self._process.server_lost:
             return WorkerFailure(title, "ended with the server that it was forked from")
+        cause = f"called exit({code}) from native code"
         if code < 0:
-            number = signal.Signals(-code)
-            return WorkerFailure(
-                title,
-                f"was ended by {number.name}",
-                _tail(self.spec.log),
-                external=number is signal.SIGKILL,
-            )
-        return WorkerFailure(title, f"called exit({code}) from native code", _tail(self.spec.log))
+            cause = f"was ended by {signal_name(-code)}"
+        external = code == -signal.SIGKILL
+        return WorkerFailure(title, cause, tail(self.spec.log), external=external)
 
 
 def _is_over(pid: int) -> bool:
@@ -208,28 +196,6 @@ def _is_over(pid: int) -> bool:
         # A process whose first thread has ended looks over, and is not while it has others.
         return os.waitpid(pid, os.WNOHANG) != (0, 0)
     return over
-
-
-def adopt_orphans() -> None:
-    """Become the parent of children whose server has ended, so that none is left unreaped."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def _tail(log: str, most_bytes: int = 8192) -> str:
-    try:
-        return Path(log).read_bytes()[-most_bytes:].decode(errors="replace")
-    except OSError:
-        return ""
-
-
-@contextmanager
-def blocked_signals() -> Iterator[None]:
-    """Hold back the supervised signals, in this process and in what it spawns."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SUPERVISED)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Parcel:
@@ -252,15 +218,19 @@ class Parcel:
 
 def worker_main(spec: WorkerSpec, parcel: Parcel) -> NoReturn:
     """Run `spec.target` in the child; the first and the last lines of its life."""
-    die_with_parent(int(os.environ[SERVER]), signal.SIGKILL)
-    signal.signal(signal.SIGUSR2, signal.SIG_DFL)
+    server = os.environ.get(SERVER)
+    die_with_parent(os.getppid() if server is None else int(server), signal.SIGKILL)
+    signal.signal(ORPHANED, signal.SIG_DFL)
     for number in SUPERVISED:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SUPERVISED)
+    adopt_orphans()
     _own_log(spec.log)
-    _settle(spec)
-    module, _, name = spec.target.partition(":")
     try:
+        if server is None:
+            raise GalampError("its server has not loaded galamp: is the installation whole?")
+        _settle(spec)
+        module, _, name = spec.target.partition(":")
         getattr(importlib.import_module(module), name)(parcel.open())
         code = EXIT_OK
     except StopRun:
@@ -286,21 +256,15 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def die_with_parent(parent: int, by: signal.Signals) -> None:
-    """Ask the kernel for signal `by` when the parent ends; leave if that has happened."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(EXIT_FAILURE)
-
-
 def _own_log(path: str) -> None:
-    log = open_log(path)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
-    faulthandler.enable()
-    faulthandler.register(STACK_SIGNAL, all_threads=True)
+    """Write to a log of this child's alone; where there can be none, to nowhere."""
+    with contextlib.suppress(OSError):
+        log = open_log(path)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.close(log)
+    faulthandler.enable(2)
+    faulthandler.register(STACK_SIGNAL, 2, all_threads=True)
 
 
 def _settle(spec: WorkerSpec) -> None:
@@ -311,22 +275,15 @@ def _settle(spec: WorkerSpec) -> None:
         Path("/proc/self/oom_score_adj").write_text(str(OUT_OF_MEMORY_SCORES[spec.role]))
     os.nice(spec.nice)
     if spec.cores:
-        os.sched_setaffinity(0, spec.cores)
+        try:
+            os.sched_setaffinity(0, spec.cores)
+        except OSError as error:  # they were taken from this machine, or container
+            sys.stderr.write(
+                f"galamp: warning: cores {list(spec.cores)} cannot be had ({error.strerror}): "
+                f"{spec.title} runs on {sorted(os.sched_getaffinity(0))}\n"
+            )
 
 
 def _write_report(spec: WorkerSpec, error: BaseException) -> None:
-    known = isinstance(error, GalampError)
-    cause = f"failed: {error}" if known else f"raised {type(error).__name__}: {error}"
-    details = "".join(traceback.format_exception(error))
     with contextlib.suppress(OSError):  # a full disk must not change how the child ends
-        told = {"cause": cause, "details": details, "deliberate": known, "time": time.time()}
-        _leave_report(spec, told)
-
-
-def _leave_report(spec: WorkerSpec, report: dict[str, Any]) -> None:
-    sys.stderr.write(str(report["details"]))
-    sys.stderr.flush()
-    path = spec.report(os.getpid())
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(report))
-    draft.replace(path)
+        write_report(spec.report(os.getpid()), spec.life, report_of(error), time.time())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
@@ -147,6 +148,21 @@ class Unhurried(Failing):
 
 def unhurried() -> Failing:
     return Unhurried(lambda: None)
+
+
+class Accompanied(Unhurried):
+    """Has started a program in a session of its own, and tells its id to whoever wants to know."""
+
+    def __init__(self, fail: Callable[[], None]) -> None:
+        super().__init__(fail)
+        helper = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        if "TEST_HELPER" in os.environ:
+            with open(os.environ["TEST_HELPER"], "a") as file:
+                file.write(f"{helper.pid}\n")
+
+
+def accompanied() -> Failing:
+    return Accompanied(lambda: None)
 
 
 def unmakeable() -> Failing:

@@ -217,5 +217,17 @@ def _leave_helper() -> None:
         file.write(str(helper.pid))
 
 
+def _leave_in_session() -> None:
+    """Start one that hides in a session of its own, and another that only its child knows of."""
+    helper = subprocess.Popen(["sleep", "600"], start_new_session=True, env={})
+    shell = "setsid sh -c 'sleep 600 & echo $!' >> \"$TEST_HELPER\""
+    with open(os.environ["TEST_HELPER"], "w") as file:
+        file.write(f"{helper.pid} ")
+    subprocess.run(["sh", "-c", shell], check=True)
+
+
 with_helper = _at("reset", _leave_helper)
+with_hidden_helpers = _at("reset", _leave_in_session)
+crashing_with_helpers = _at("step", lambda: (_leave_in_session(), ctypes.string_at(0)))
+endless_with_helpers = _at("step", lambda: (_leave_in_session(), time.sleep(600)))
 endless_with_helper = _at("reset", lambda: (_leave_helper(), time.sleep(600)))

@@ -6,10 +6,12 @@ the seconds that are returned against what is promised.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +93,33 @@ def socket_folder(server: int) -> Path:
     raise AssertionError("the server listens nowhere")
 
 
+@contextlib.contextmanager
+def accompanied(folder: Path) -> Iterator[tuple[list[object], Callable[[], list[int]]]]:
+    """Gives flags with which every lane starts a helper, and what tells which of these still run.
+
+    All must be gone at the end.
+    """
+    told = folder.with_name(f"{folder.name}-helpers")
+    told.unlink(missing_ok=True)
+    os.environ["TEST_HELPER"] = str(told)
+
+    def living() -> list[int]:
+        return [int(pid) for pid in told.read_text().split() if running(int(pid))]
+
+    try:
+        yield ["--env-id", "tests.crashing:accompanied"], living
+        wait_for(lambda: not living(), "the end of what the environments had started")
+    finally:
+        del os.environ["TEST_HELPER"]
+
+
 def supervisor_killed(folder: Path) -> float:
     """Seconds from the supervisor's death until nothing of the run is left."""
     before = shared_names()
-    with started(*ENDLESS, "--run-dir", folder) as process:
+    with accompanied(folder) as (more, _), started(*ENDLESS, *more, "--run-dir", folder) as process:
         wait_for(lambda: training(folder), "training")
         children = family(process.pid)
-        assert len(children) >= 5
+        assert len(children) >= 5 + 8
         socket = socket_folder(*titled(process.pid, "server"))
         assert socket.is_dir()
         began_s = time.monotonic()
@@ -123,7 +145,10 @@ def supervisor_killed_while_starting(folder: Path, when: str) -> float:
 
 def child_killed(folder: Path, role: str, number: int) -> float:
     """Seconds until a killed child has a successor; it and the others then go on."""
-    with started(*ENDLESS, "--run-dir", folder) as process:
+    with (
+        accompanied(folder) as (more, living),
+        started(*ENDLESS, *more, "--run-dir", folder) as process,
+    ):
         wait_for(lambda: training(folder), "training")
         [victim] = titled(process.pid, role)
         began_s = time.monotonic()
@@ -137,6 +162,7 @@ def child_killed(folder: Path, role: str, number: int) -> float:
             os.getpriority(os.PRIO_PROCESS, pid) for pid in titled(process.pid, role.split()[0])
         }
         assert gentle == {min(19, own + RunConfig().resources.nice)}
+        wait_for(lambda: len(living()) == 8, "a helper per lane, and none of former lives")
         told = stopped(process, folder)
     assert told["restarts"] == 1
     assert told["failure"] is None
@@ -145,7 +171,10 @@ def child_killed(folder: Path, role: str, number: int) -> float:
 
 def server_killed(folder: Path) -> float:
     """Seconds until all that were forked from a killed server are gone; all come back."""
-    with started(*ENDLESS, "--run-dir", folder) as process:
+    with (
+        accompanied(folder) as (more, living),
+        started(*ENDLESS, *more, "--run-dir", folder) as process,
+    ):
         wait_for(lambda: training(folder), "training")
         [server] = titled(process.pid, "server")
         children = titled(process.pid, "learner") + titled(process.pid, "simulator")
@@ -158,6 +187,7 @@ def server_killed(folder: Path) -> float:
         # Not all are missed at once, and rows may still tell of what was done before.
         wait_for(lambda: rows(folder)[-1]["charts/restarts"] >= 4, "four restarts")
         works_on(folder, "learner0/updates", "learner1/updates")
+        wait_for(lambda: len(living()) == 8, "a helper per lane, and none of former lives")
         told = stopped(process, folder)
     # A start that meets the old server as it ends counts as one more loss, and is made again.
     assert 4 <= told["restarts"] <= 8, told
@@ -168,7 +198,10 @@ def server_killed(folder: Path) -> float:
 def child_stopped(folder: Path, role: str, hang_after_s: float) -> float:
     """Seconds until a stopped child is taken to hang and has a successor."""
     flags = ["--hang-after-s", hang_after_s, "--simulator-workers", 2]
-    with started(*ENDLESS, *flags, "--run-dir", folder) as process:
+    with (
+        accompanied(folder) as (more, living),
+        started(*ENDLESS, *flags, *more, "--run-dir", folder) as process,
+    ):
         wait_for(lambda: training(folder), "training")
         [victim] = titled(process.pid, role)
         began_s = time.monotonic()
@@ -178,6 +211,7 @@ def child_stopped(folder: Path, role: str, hang_after_s: float) -> float:
         successor(process.pid, role, victim)
         passed_s = time.monotonic() - began_s
         works_on(folder, "learner0/updates", "learner1/updates")
+        wait_for(lambda: len(living()) == 8, "a helper per lane, and none of former lives")
         told = stopped(process, folder)
     assert told["restarts"] == 1
     return passed_s

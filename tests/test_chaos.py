@@ -21,6 +21,7 @@ from galamp.chaos import machine
 from galamp.chaos.companion import Chaos
 from galamp.chaos.injector import Hit, Injector, Strike
 from galamp.chaos.invariants import (
+    LEFT_GRACE_S,
     Breach,
     Certified,
     Finite,
@@ -50,6 +51,7 @@ from galamp.storage import checkpoint
 from galamp.supervisor import Supervisor
 from tests.checkpoints import made
 from tests.engine import DEADLINE_S, ROOT, words
+from tests.scenarios import accompanied
 
 SIZE: dict[str, Any] = {"learners": 4, "workers": 2}
 
@@ -200,6 +202,21 @@ class TestInvariants:
         for _ in range(4):
             manned.look(0.5, ["process 5 is a zombie"])
         assert found(manned) == "process 5 is a zombie"
+
+    def test_what_a_simulator_has_left_behind(self) -> None:
+        manned, words = Manned(), "process 5 (sleep) lives, and fills no place"
+        for _ in range(20):
+            manned.look(0.5, [], [words])
+            manned.look(0.5, [], ["process 6 (sleep) is a zombie"])
+        assert manned.breach is None, "others each time: all go in time"
+        manned.look(1.0, [], [words])
+        manned.look(LEFT_GRACE_S, [], [words])
+        assert manned.breach is None
+        manned.look(0.5, [], [words])
+        assert found(manned) == words
+        assert manned.remark == ""
+        manned.helpers = 3
+        assert manned.remark.startswith("3 processes that environments had started")
 
     def test_an_end_without_a_fault(self) -> None:
         manned = Manned()
@@ -554,9 +571,10 @@ def test_a_mistake_is_told_before_anything_starts(flags: list[Any], complaint: s
 def test_a_run_survives(tmp_path: Path) -> None:
     """Most invariants are promises in seconds, and a checkpoint has to be on the disk in time."""
     folder = tmp_path / "run"
-    flags = ["--env-id", "tests.crashing:healthy", "--learners", 2, "--num-envs", 4, "--quiet"]
+    flags = ["--learners", 2, "--num-envs", 4, "--quiet", "--json"]
     flags += ["--seconds", 7, "--faults-every-s", 0.7, "--warm-up-s", 3, "--run-dir", folder]
-    ended = chaos(*flags, "--json")
+    with accompanied(folder) as (more, _):  # what they start is no breach, and ends with them
+        ended = chaos(*flags, *more)
     assert ended.returncode == EXIT_OK, ended.stdout + ended.stderr
     told = json.loads(ended.stdout)
     assert told == json.loads((folder / "chaos.json").read_text())
@@ -567,6 +585,8 @@ def test_a_run_survives(tmp_path: Path) -> None:
     assert sum(fault["works_after_s"] is not None for fault in told["faults"]) >= 6
     assert all(each["checks"] for each in told["invariants"])
     assert told["summary"]["given_up"] == []
+    [manned] = [each for each in told["invariants"] if each["name"] == Manned.name]
+    assert "that environments had started ended with their simulators" in manned["remark"]
 
 
 @pytest.mark.slow

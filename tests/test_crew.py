@@ -12,7 +12,9 @@ from typing import Any, cast
 import pytest
 
 from galamp.crew import Crew, Ended
+from galamp.launching import Readiness
 from galamp.post import KILL_WAIT_S, LONGEST_STEP_S, Post, Watch
+from galamp.reaper import Orphans
 from galamp.regroup import Regroup
 from galamp.supervisor import KILL_AFTER_S, LEAVE_S, Supervisor
 from galamp.worker import WorkerFailure, _is_over
@@ -148,7 +150,7 @@ class Clock:
 class Immortal:
     """Stands for a process that the kernel cannot end: it waits for a disk for ever."""
 
-    running, stuck, stuck_s, killed = True, True, 0.0, 0
+    pid, running, stuck, stuck_s, killed = 0, True, True, 0.0, 0
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -176,6 +178,7 @@ def crew(clock: Clock) -> Crew:
     posts: list[Any] = [object.__new__(Post), object.__new__(Post)]
     for post in posts:
         post.worker, post.due_s, post.given_up = Immortal(clock), None, False
+    crew._server, crew.orphans = Readiness(), Orphans("GALAMP_SERVER")
     crew.learners, crew.simulators = cast(list[Post], posts[:1]), cast(list[Post], posts[1:])
     return crew
 

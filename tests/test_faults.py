@@ -88,6 +88,47 @@ def test_lock_step_of_those_who_exchange_nothing_binds_nobody(
         stopped(process, folder)
 
 
+SLOW = """
+import sys, time
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "ale_py":
+            {what}
+if "forkserver" in " ".join(sys.orig_argv):
+    sys.meta_path.insert(0, Finder())
+"""
+
+
+def with_server_that(folder: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the server of every run do something while it loads."""
+    (folder / "sitecustomize.py").write_text(SLOW.format(what=what))
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
+def test_signals_are_heard_while_the_server_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_server_that(tmp_path, "time.sleep(600)", monkeypatch)
+    folder = tmp_path / "run"
+    with started(*ENDLESS, "--run-dir", folder) as process:
+        wait_for((folder / "config.json").exists, "the start")
+        time.sleep(0.5)
+        scenarios.ended(process, signal.SIGTERM)
+    assert summary(folder)["status"] == "stopped"
+
+
+def test_a_server_that_cannot_load_is_told_in_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_server_that(tmp_path, "raise ImportError('no emulator')", monkeypatch)
+    ended = run(*ENDLESS, "--run-dir", tmp_path / "run")
+    assert ended.returncode == 70
+    assert ended.stderr.splitlines()[0] == (
+        "galamp: learner 0 could not be started: the server that children are forked from could "
+        "not load: ImportError: no emulator"
+    )
+
+
 def test_killed_server_brings_everyone_back(tmp_path: Path) -> None:
     scenarios.server_killed(tmp_path / "run")
 

@@ -25,9 +25,9 @@ LAYERS = """
     flags config snapshot display storage evaluation display.text storage.disk
     storage.strict_json display.console storage.links storage.locks storage.inspection
     storage.rates
-    budget machine_load
+    budget machine_load deaths reaper
     shm storage.identity parameters models forking seeding machine
-    placement
+    placement launching
     plan worker remote.picture
     signals
     control metrics rollouts storage.runfolder storage.runlogs storage.checkpoint_format

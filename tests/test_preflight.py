@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -144,12 +145,27 @@ def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     path = tmp_path / "helper"
     monkeypatch.setenv("TEST_HELPER", str(path))
     yield path
-    pid = int(path.read_text())
-    wait_for(lambda: not running(pid), "the end of the environment's helper")
+    for pid in map(int, path.read_text().split()):
+        wait_for(lambda pid=pid: not running(pid), "the end of the environment's helper")
 
 
-def test_a_process_that_an_environment_leaves_behind_does_not_hold_anybody_up(helper: Path) -> None:
-    assert finish_probe(start_probe(config("with_helper"), timeout_s=60)).num_actions == 2
+@pytest.mark.parametrize("name", ["with_helper", "with_hidden_helpers"])
+def test_a_process_that_an_environment_leaves_behind_does_not_hold_anybody_up(
+    helper: Path, name: str
+) -> None:
+    assert finish_probe(start_probe(config(name), timeout_s=60)).num_actions == 2
+
+
+def test_helpers_end_with_a_probe_that_crashes(helper: Path) -> None:
+    assert "killed by SIGSEGV" in str(failed("crashing_with_helpers"))
+
+
+def test_a_probe_works_where_the_ends_of_children_are_ignored(helper: Path) -> None:
+    former = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert finish_probe(start_probe(config("with_hidden_helpers"))).num_actions == 2
+    finally:
+        signal.signal(signal.SIGCHLD, former)
 
 
 def test_a_probe_that_is_too_late_is_ended_with_its_helpers(
@@ -165,10 +181,11 @@ def test_a_probe_that_is_too_late_is_ended_with_its_helpers(
     assert "misbehaving.py" in caught.value.details, "it is told where it hangs"
 
 
-def test_nothing_is_left_of_a_probe_that_nobody_waits_for(helper: Path) -> None:
-    probe = start_probe(config("endless_with_helper"))
-    wait_for(helper.exists, "the helper")
-    wait_for(helper.read_text, "its id")
+@pytest.mark.parametrize("name", ["endless_with_helper", "endless_with_helpers"])
+def test_nothing_is_left_of_a_probe_that_nobody_waits_for(helper: Path, name: str) -> None:
+    probe = start_probe(config(name))
+    count = 2 if name.endswith("s") else 1
+    wait_for(lambda: helper.exists() and len(helper.read_text().split()) == count, "its helpers")
     probe.cancel()
     assert probe.returncode == -9
 

@@ -180,7 +180,8 @@ class Injector:
 
     def _is_ready(self, post: Post) -> bool:
         """Whether a place is filled by one who works, and has got over the last fault."""
-        there = post.worker is not None and post.row["pid"] == post.worker.pid
+        worker = post.worker
+        there = worker is not None and post.row["pid"] == worker.pid and worker.running
         busy = any(post in strike.posts for strike in self.open)
         return there and post.row.phase is not Phase.BOOT and not busy
 

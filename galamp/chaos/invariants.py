@@ -18,7 +18,9 @@ from galamp.crew import ABSENT_AFTER_S
 from galamp.gossip.mixing import PATIENCE_S
 
 GRACE_S = 1.0
-"""A death may be unnoticed, and a zombie be left, for so long."""
+"""A death may be unnoticed for so long."""
+LEFT_GRACE_S = 10.0
+"""What has ended, or what its simulator has left behind, may be there for so long."""
 LEAST_GAP_S, USUAL_GAPS = 2 * ABSENT_AFTER_S + 1.0, 10.0
 """A learner whose own processes were left alone makes a turn within so long, or so many times its
 usual turn: it may have waited for one peer until that counted as absent, then for another."""
@@ -154,14 +156,33 @@ class Manned(Invariant):
 
     def __init__(self) -> None:
         super().__init__()
+        self.helpers = 0
+        """Processes that environments had started, and that were ended after their simulators."""
         self._odd_s: dict[str, float] = {}
 
-    def look(self, passed_s: float, odd: Collection[str]) -> None:
-        """See what is not as intended: missing, foreign and unreaped processes, in words."""
-        self._odd_s = {what: self._odd_s.get(what, -passed_s) + passed_s for what in odd}
-        worst = max(self._odd_s, key=lambda what: self._odd_s[what], default="")
-        lasted_s = self._odd_s.get(worst, 0.0)
-        self.hold(lasted_s <= GRACE_S, "every place filled by one live process", worst)
+    def look(self, passed_s: float, odd: Collection[str], left: Collection[str] = ()) -> None:
+        """See what is not as intended, in words.
+
+        Args:
+            passed_s: time since the last look.
+            odd: places whose process is missing.
+            left: processes that fill no place, and those that have ended and were not reaped.
+        """
+        seen = (*odd, *left)
+        self._odd_s = {what: self._odd_s.get(what, -passed_s) + passed_s for what in seen}
+        worst = max(odd, key=lambda what: self._odd_s[what], default="")
+        expected = "every place filled by one live process"
+        self.hold(self._odd_s.get(worst, 0.0) <= GRACE_S, expected, worst)
+        worst = max(left, key=lambda what: self._odd_s[what], default="")
+        if self._odd_s.get(worst, 0.0) > LEFT_GRACE_S:
+            self.hold(False, f"gone within {LEFT_GRACE_S:g} s", worst)
+
+    @property
+    def remark(self) -> str:
+        """How many helpers of environments were ended."""
+        if not self.helpers:
+            return ""
+        return f"{self.helpers} processes that environments had started ended with their simulators"
 
     def end_of(self, title: str, hit: bool) -> None:
         """See a life end: something must have hit it."""

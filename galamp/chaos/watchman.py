@@ -10,7 +10,7 @@ Runs in the supervisor. What takes long is done in a thread, so that no learner 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -203,20 +203,15 @@ class Watchman:
             self.finite.look(self._next_rank, vector)
 
     def _look_at_processes(self, passed_s: float) -> None:
-        self.manned.look(passed_s, list(self._odd()))
-
-    def _odd(self) -> Iterator[str]:
-        """Yield what is not as intended, in words."""
         meant = {worker.pid: post.title for post, worker in self._crew.manned()}
+        self.manned.look(passed_s, list(self._odd(meant)), list(left_behind(meant)))
+        self.manned.helpers = self._crew.orphans.ended
+
+    def _odd(self, meant: dict[int, str]) -> Iterator[str]:
+        """Yield in words which places are not as intended."""
         for pid, title in meant.items():
             if machine.process(pid) is None:
                 yield f"{title} ({pid}) is gone, and its place counts as filled"
-        servers = {server for server in map(machine.server_of, meant) if server is not None}
-        for child in machine.children({os.getpid(), *servers}):
-            if child.zombie:
-                yield f"process {child.pid} ({child.name}) is a zombie"
-            elif child.parent != os.getpid() and child.pid not in meant:
-                yield f"process {child.pid} ({child.name}) lives, and fills no place"
         yield from (f"{post.title} was given up" for post in self._crew.posts if post.given_up)
 
     def _pids(self) -> list[int]:
@@ -230,3 +225,13 @@ class Watchman:
         elif self._aside is None and self._slow.due(now_s):
             pids = [os.getpid(), *self._pids()]
             self._aside = self._thread.submit(look_aside, self._checkpoints, pids)
+
+
+def left_behind(meant: Collection[int]) -> Iterator[str]:
+    """Yield in words which processes fill no place, or have ended and were not reaped."""
+    servers = {server for server in map(machine.server_of, meant) if server is not None}
+    for child in machine.children({os.getpid(), *servers}):
+        if child.zombie:
+            yield f"process {child.pid} ({child.name}) is a zombie"
+        elif child.parent != os.getpid() and child.pid not in meant:
+            yield f"process {child.pid} ({child.name}) lives, and fills no place"

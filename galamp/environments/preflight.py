@@ -1,10 +1,11 @@
 """The parent's side of the probe: start it, wait for its answer, leave nothing of it behind.
 
-    Probe(config) --request as JSON--> galamp.environments.probe, in a session of its own
-    Probe.spec    <--answer as JSON--  in memory that both have open, and what it wrote to stderr
+    Probe(config) --request as JSON--> keeper --fork--> galamp.environments.probe
+    Probe.spec    <--answer as JSON--  in memory that all have open, and what it wrote to stderr
 
 Nobody reads from a pipe here: a process that the environment has started and left behind may hold
-one open for ever. The probe's end is waited for, and then whatever is left of its process group.
+one open for ever. The keeper (`galamp.reaper.keep`) ends as the probe has, once it has ended all
+that the probe has left behind; both are in a session of their own.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import weakref
 from typing import Any
 
 from galamp.config import EnvironmentConfig, ResourceConfig
+from galamp.deaths import signal_name
 from galamp.environments.base import EnvironmentSpec
 from galamp.errors import UserError
 from galamp.isolation import path_for_children, unguard
@@ -41,10 +43,14 @@ _START = """
 import json, sys
 request = json.loads(sys.argv[1])
 sys.path[:] = request["path"]
-from galamp.environments.probe import main
-main(request)
+from galamp.reaper import keep
+def probe():
+    from galamp.environments.probe import main
+    main(request)
+keep(request["parent"], probe)
 """
-"""The probe's program: it searches for modules where its parent does, see isolation.py."""
+"""The program of the probe and its keeper: it searches for modules where its parent does, see
+isolation.py."""
 
 _FATAL = re.compile(r"^Fatal Python error: .*$", re.MULTILINE)
 
@@ -86,7 +92,7 @@ class Probe(subprocess.Popen[bytes]):
         try:
             in_time = self._ended(self._until_s)
             if not in_time:
-                os.kill(self.pid, signal.SIGUSR1)  # it writes down where it is
+                self._ask(signal.SIGUSR1)  # the probe writes down where it is
                 self._ended(time.monotonic() + STACKS_S)
         finally:
             self._stop()
@@ -102,19 +108,32 @@ class Probe(subprocess.Popen[bytes]):
     def kill(self) -> None:
         """End it and every process of its session's first group."""
         if self.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(OSError):
                 os.killpg(self.pid, signal.SIGKILL)
+
+    def _ask(self, number: signal.Signals) -> None:
+        """Send the keeper a signal."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
     def _ended(self, until_s: float) -> bool:
         """Wait for its end; it is not reaped, so that its id, and its group's, stay its own."""
         look = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        while os.waitid(os.P_PID, self.pid, look) is None:
-            if time.monotonic() > until_s:
-                return False
-            time.sleep(POLL_S)
+        with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored here: it is gone
+            while os.waitid(os.P_PID, self.pid, look) is None:
+                if time.monotonic() > until_s:
+                    return False
+                time.sleep(POLL_S)
         return True
 
     def _stop(self) -> None:
+        """Leave nothing of it, within seconds: the keeper ends all, or else its group is killed."""
+        if self.returncode is not None:
+            return
+        if not self._ended(0.0):
+            self._ask(signal.SIGCONT)
+            self._ask(signal.SIGTERM)
+            self._ended(time.monotonic() + KILL_WAIT_S)
         self.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.wait(KILL_WAIT_S)
@@ -137,7 +156,7 @@ class Probe(subprocess.Popen[bytes]):
 
     def _ending(self) -> str:
         if self.returncode is not None and self.returncode < 0:
-            return f"killed by {signal.Signals(-self.returncode).name}"
+            return f"killed by {signal_name(-self.returncode)}"
         return f"exit code {self.returncode}"
 
 

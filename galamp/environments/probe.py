@@ -1,9 +1,9 @@
 """A throw-away process that tries an environment out, and tells its spec or what is wrong with it.
 
-Started by `preflight.Probe`, with its request as JSON. It answers on standard output with one line
-of JSON: `spec`, or `problems` (a line each) and `details` (such as a traceback). It exists because
-ale-py ends its whole process from C++ over a bad ROM, which no `except` can catch, and because what
-a user's environment starts or leaves behind ends with it.
+Started by `preflight.Probe`, by way of `reaper.keep`, with its request from JSON. It answers on
+standard output with one line of JSON: `spec`, or `problems` (a line each) and `details` (such as a
+traceback). It exists because ale-py ends its whole process from C++ over a bad ROM, which no
+`except` can catch, and because what a user's environment starts or leaves behind ends with it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from galamp.environments.checks import InvalidDataError
 from galamp.environments.failures import failure_line, traceback_of
 from galamp.errors import EXIT_OK, EXIT_USAGE, UserError
 from galamp.seeding import seed_generators
-from galamp.worker import die_with_parent
 
 MARGIN_S = 30
 """The probe ends itself so long after its time is up, should nobody else have."""
@@ -30,13 +29,12 @@ LONGEST_ALARM_S = 2**31 - 1
 
 def main(asked: dict[str, Any]) -> NoReturn:
     """Try out the environment of one request, answer, and leave at once, whatever still runs."""
-    die_with_parent(asked["parent"], signal.SIGKILL)
     signal.alarm(min(int(asked["timeout_s"]) + MARGIN_S, LONGEST_ALARM_S))
     # Only the answer may stand on standard output: what games and modules print goes to stderr.
     answer = os.dup(1)
     os.dup2(2, 1)
     faulthandler.enable()
-    faulthandler.register(signal.SIGUSR1, all_threads=True, chain=True)  # then it ends
+    faulthandler.register(signal.SIGUSR1, all_threads=True, chain=True)  # and then it ends
     seed_generators(asked["seed"])
     told = look(config.from_dict({"environment": asked["environment"]}).environment)
     os.write(answer, json.dumps(told).encode() + b"\n")

@@ -1,0 +1,248 @@
+"""Orphans: what a process has started and left behind is adopted, ended and reaped.
+
+    simulator --starts--> game engine --starts--> helper, and so on
+    simulator ends:       game engine --adopted by--> server
+    supervisor: Orphans.end: whoever is a child of the server and no learner or simulator is killed
+
+A process that has called `adopt_orphans` becomes the parent of all its descendants whose own parent
+has ended, whatever session or group they have moved to. Simulators, learners and the server do so:
+what a simulator has started stays its own while it lives, and is the server's afterwards. Nothing
+else ever becomes a child of the server's, so the children of a program that galamp is a part of are
+never touched. Only when the server itself is killed do orphans become the supervisor's, beside
+children that it may have for other reasons: see `Orphans._is_ours`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from galamp.errors import EXIT_FAILURE
+
+PROC = Path("/proc")
+POLL_S = 0.002
+KEEPER_WAIT_S = 4.0
+"""Whom the kernel has not ended so long after a kill, a keeper leaves to others."""
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 1, 36, 37
+
+
+class Process(NamedTuple):
+    """One process, as the kernel tells of it."""
+
+    name: str
+    state: str
+    parent: int
+
+
+def process(pid: int) -> Process | None:
+    """Return what is known of a process; None if it is gone."""
+    with contextlib.suppress(OSError):
+        text = (PROC / str(pid) / "stat").read_text(errors="replace")
+        head, _, rest = text.rpartition(")")
+        state, parent = rest.split()[:2]
+        return Process(head.partition("(")[2], state, int(parent))
+    return None
+
+
+def adopts_orphans() -> bool:
+    """Whether this process becomes the parent of its descendants whose own parent has ended."""
+    flag = ctypes.c_int(0)
+    ctypes.CDLL(None).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(flag), 0, 0, 0)
+    return bool(flag.value)
+
+
+def adopt_orphans(adopt: bool = True) -> None:
+    """Become the parent of descendants whose own parent has ended, or no longer do."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0)
+
+
+def die_with_parent(parent: int, by: signal.Signals) -> None:
+    """Ask the kernel for signal `by` when the parent ends; leave if that has happened."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(EXIT_FAILURE)
+
+
+def children_of(pid: int) -> set[int]:
+    """Return the children of all threads of a process, zombies included."""
+    found: set[int] = set()
+    try:
+        for thread in (PROC / str(pid) / "task").iterdir():
+            found |= set(map(int, (thread / "children").read_text().split()))
+    except OSError:  # it is gone, or the kernel does not tell it this way
+        everyone = [int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()]
+        return {each for each in everyone if (known := process(each)) and known.parent == pid}
+    return found
+
+
+def end_child(pid: int, parent: int) -> None:
+    """Kill a process if it is a child of `parent`: its id may be another one's by now."""
+    handle = -1
+    with contextlib.suppress(OSError, AttributeError):  # older kernels and builds have no handles
+        handle = os.pidfd_open(pid)
+    try:
+        known = process(pid)
+        if known is None or known.parent != parent:
+            return
+        if handle < 0:
+            os.kill(pid, signal.SIGKILL)
+        else:
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+    except OSError:
+        return  # it is gone, or another user's
+    finally:
+        if handle >= 0:
+            os.close(handle)
+
+
+def end_children(patience_s: float) -> bool:
+    """Kill and reap all children of this process, and theirs; returns whether none is left.
+
+    For a process that adopts orphans: children of children come up as their parents end.
+    """
+    until_s = time.monotonic() + patience_s
+    while True:
+        for pid in children_of(os.getpid()):
+            end_child(pid, os.getpid())
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return True
+        if time.monotonic() > until_s:
+            return False
+        time.sleep(POLL_S)
+
+
+_foreign_children: frozenset[int] | None = None
+"""What a process that is galamp's alone had before; None: it may have more at any time."""
+
+
+def claim_children() -> None:
+    """Say that from now on this process has no children but those of a run.
+
+    For the command line; it may have been executed in the place of a shell with children.
+    """
+    global _foreign_children
+    _foreign_children = frozenset(children_of(os.getpid()))
+
+
+class Orphans:
+    """What the children of a run have left behind, as their supervisor sees it."""
+
+    def __init__(self, variable: str) -> None:
+        """Take the environment variable in which a server tells its children its process id."""
+        self.ended = 0
+        """How many were ended so far."""
+        self._variable, self._foreign = variable, _foreign_children
+        self._servers: set[int] = set()
+        self._seen: set[int] = set()
+
+    def end(self, server: int | None, known: Collection[int], spared: Collection[int] = ()) -> int:
+        """Kill who is nobody's, and reap those that are this process's.
+
+        Args:
+            server: the server, once it has forked somebody.
+            known: learners and simulators.
+            spared: other children of this process that are to live.
+
+        Returns:
+            How many are not gone yet.
+        """
+        left: set[int] = set()
+        if server is not None:
+            self._servers.add(server)
+            left |= children_of(server).difference(known)
+            for pid in left:
+                end_child(pid, server)
+        for pid in children_of(os.getpid()).difference(known, spared, self._servers):
+            if pid in self._seen or self._is_ours(pid):
+                end_child(pid, os.getpid())
+                with contextlib.suppress(ChildProcessError):
+                    if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                        left.add(pid)
+                    elif pid not in self._seen:
+                        self.ended += 1
+        self.ended += len(left - self._seen)
+        self._seen = left
+        return len(left)
+
+    def _is_ours(self, pid: int) -> bool:
+        """Whether a child of this process, which is nobody known, comes from a server of ours.
+
+        In a process that is galamp's alone all are that it did not have before. Elsewhere, what was
+        forked only bears its title, and what was executed the variable, unless it was given another
+        environment; whoever bears neither, as who has ended does, is left alone.
+        """
+        if self._foreign is not None:
+            return pid not in self._foreign
+        known = process(pid)
+        if known is None:
+            return False
+        if known.name.startswith(("galamp: learner", "galamp: simulat")):
+            return True
+        if known.name.startswith("galamp: ser"):  # a child that ended before it had a title
+            return known.state in "ZX"
+        marks = {f"{self._variable}={server}".encode() for server in self._servers}
+        with contextlib.suppress(OSError):
+            return not marks.isdisjoint((PROC / str(pid) / "environ").read_bytes().split(b"\0"))
+        return False
+
+
+def keep(parent: int, work: Callable[[], object]) -> NoReturn:
+    """Do `work` in a child; nothing that it starts outlives it.
+
+    Leaves as the child does. On SIGTERM, and when `parent` ends, all end at once; SIGUSR1 is handed
+    on to the child.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else nobody could be waited for
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_all)
+    die_with_parent(parent, signal.SIGTERM)
+    adopt_orphans()
+    keeper = os.getpid()
+    child = os.fork()
+    if not child:
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_DFL)
+        die_with_parent(keeper, signal.SIGKILL)
+        work()
+        sys.exit()
+    signal.signal(signal.SIGUSR1, lambda number, frame: os.kill(child, number))
+    status = _status_of(child)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    end_children(KEEPER_WAIT_S)
+    _leave_as(os.waitstatus_to_exitcode(status))
+
+
+def _status_of(child: int) -> int:
+    """Wait for a child's end; meanwhile others that have ended are reaped."""
+    while True:
+        pid, status = os.waitpid(-1, 0)
+        if pid == child:
+            return status
+
+
+def _end_all(number: int, frame: object) -> NoReturn:
+    end_children(KEEPER_WAIT_S)
+    _leave_as(-signal.SIGKILL)
+
+
+def _leave_as(code: int) -> NoReturn:
+    """End as another process did: with its exit code, or by its signal, but without a core file."""
+    if code < 0:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+        with contextlib.suppress(OSError, ValueError):  # SIGKILL has no handler
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code if code >= 0 else EXIT_FAILURE)

@@ -1,0 +1,330 @@
+"""Nobody waits for the server in vain, and signals are heard meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from galamp import launching
+from galamp.crew import Crew
+from galamp.forking import _hear_of_children
+from galamp.launching import Child, Hurried, Launch, Patience, Readiness, ServerFailed
+from galamp.post import Post
+from tests.engine import DEADLINE_S, wait_for
+
+SIGNED = struct.Struct("q")
+
+
+class Server:
+    """Stands for a server: what it was asked, and the ends of the pipes that a child has."""
+
+    def __init__(self) -> None:
+        self.sent: list[int] = []
+        self.answer, self.task = -1, -1
+        self.forked: int | None = None
+        """The child that it forks at once; None: it does not answer."""
+
+    def connect(self, fds: list[int]) -> tuple[int, int]:
+        from_child, self.answer = os.pipe()
+        self.task, to_child = os.pipe()
+        if self.forked is not None:
+            self.tell(self.forked)
+        return from_child, to_child
+
+    def tell(self, number: int) -> None:
+        os.write(self.answer, SIGNED.pack(number))
+
+    def close(self) -> None:
+        os.close(self.answer)
+        os.close(self.task)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Server:
+    server = Server()
+    monkeypatch.setattr(launching.forkserver, "connect_to_new_process", server.connect)
+    monkeypatch.setattr(launching, "wake_server", lambda: server.sent.append(signal.SIGCONT))
+    monkeypatch.setattr(launching, "send_server", server.sent.append)
+    monkeypatch.setattr(launching, "LOOK_S", 0.001)
+    return server
+
+
+def child(hurried: Any = lambda: False, task: bytes = b"") -> Child:
+    process = Child(target=print, args=(task,))
+    process.hurried = hurried
+    return process
+
+
+def after(looks: int) -> Any:
+    """Something else is to be looked at after so many looks."""
+    left = iter([False] * looks)
+    return lambda: next(left, True)
+
+
+def test_a_signal_is_heard_while_the_server_does_not_answer(server: Server) -> None:
+    with pytest.raises(Hurried):
+        child(after(3)).start()
+    assert server.sent == [signal.SIGCONT] * 4, "it may have been stopped"
+    assert os.read(server.task, 1) == b"", "a child that comes up later gets no task"
+    server.close()
+
+
+def test_a_signal_is_heard_while_a_child_does_not_take_its_task(server: Server) -> None:
+    ended: list[int] = []
+    process = child(after(3), b"x" * 10**6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launching, "server_pid", lambda: 1)
+        patch.setattr(launching, "end_child", lambda pid, parent: ended.append(pid))
+        server.forked = 4711
+        with pytest.raises(Hurried):
+            process.start()
+    assert ended == [4711]
+    server.close()
+
+
+def test_signals_reach_who_waits_for_the_server(server: Server) -> None:
+    """They are not held back: the third one ends everything on the spot."""
+    masks: list[set[int]] = []
+
+    def hurried() -> bool:
+        masks.append(set(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+        return True
+
+    with pytest.raises(Hurried):
+        child(hurried).start()
+    assert masks == [set()]
+    server.close()
+
+
+def test_a_server_that_never_answers_is_given_up(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launching, "ANSWER_LIMIT_S", 0.01)
+    with pytest.raises(ServerFailed, match=r"has not answered within 0\.01 s"):
+        child().start()
+    assert server.sent[-1] == signal.SIGKILL
+    server.close()
+
+
+def test_a_server_that_ends_meanwhile_is_an_error(server: Server) -> None:
+    ending = threading.Timer(0.01, lambda: os.close(server.answer))
+    ending.start()
+    with pytest.raises(EOFError):
+        child().start()
+    ending.join()
+    os.close(server.task)
+
+
+@pytest.mark.parametrize("size", [10, 2**18])
+def test_a_child_gets_its_whole_task(server: Server, size: int) -> None:
+    process, taken = child(task=b"x" * size), bytearray()
+
+    def live() -> None:
+        wait_for(lambda: server.task >= 0, "the task")
+        while b"x" * size not in taken:
+            taken.extend(os.read(server.task, 65_536))
+
+    server.forked = 4711
+    living = threading.Thread(target=live, daemon=True)
+    living.start()
+    process.start()
+    living.join(DEADLINE_S)
+    assert process.pid == 4711
+    assert b"x" * size in taken
+    server.tell(0)
+    process.join()
+    assert process.exitcode == 0
+    server.close()
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_servers_end_is_told_from_a_childs_exit_code_255(server: Server, lost: bool) -> None:
+    launch = object.__new__(Launch)
+    launch.returncode, launch.server_lost = None, False
+    launch.sentinel, _ = server.connect([])
+    assert launch.poll() is None
+    if not lost:
+        server.tell(255)
+    os.close(server.answer)
+    assert launch.poll() == 255
+    assert launch.server_lost is lost
+
+
+def test_who_has_ended_gets_no_signal(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process id may be somebody else's."""
+    launch = object.__new__(Launch)
+    launch.returncode, launch.pid = None, os.getpid()
+    launch.sentinel, _ = server.connect([])
+    server.tell(0)
+    launch._send_signal(signal.SIGKILL)
+    server.close()
+
+
+def test_time_in_which_all_are_paused_is_no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = [100.0]
+    monkeypatch.setattr(launching.time, "monotonic", lambda: now_s[0])
+    patience = Patience(1.0)
+    now_s[0] += 3600.0
+    assert not patience.look()
+    for _ in range(20):
+        now_s[0] += 0.1
+        late = patience.look()
+    assert late
+
+
+class Servers:
+    """Stands for the standard library's: servers of ids 1, 2, ..., and how each has ended."""
+
+    def __init__(self) -> None:
+        self.pid, self.endings, self.sent = 1, {}, cast(list[int], [])
+        self.endings: dict[int, str] = {}
+
+    def replace(self) -> None:
+        if self.pid in self.endings:
+            self.pid += 1
+
+
+@pytest.fixture
+def servers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Servers:
+    servers = Servers()
+    monkeypatch.setattr(launching, "server_pid", lambda: servers.pid)
+    monkeypatch.setattr(launching, "_ending", servers.endings.get)
+    monkeypatch.setattr(launching, "wake_server", lambda: servers.sent.append(signal.SIGCONT))
+    monkeypatch.setattr(launching, "send_server", servers.sent.append)
+    monkeypatch.setattr(launching, "word_of", lambda pid: tmp_path / f"loaded-{pid}")
+    monkeypatch.setattr(launching.forkserver, "ensure_running", servers.replace)
+    return servers
+
+
+def test_a_server_that_loads_is_not_waited_for_but_asked_again(
+    servers: Servers, tmp_path: Path
+) -> None:
+    readiness = Readiness()
+    assert not readiness.awaited
+    assert [readiness.look() for _ in range(3)] == [False] * 3
+    assert readiness.awaited
+    assert signal.SIGCONT in servers.sent, "somebody may have stopped it"
+    assert not readiness.loaded(1)
+    (tmp_path / "loaded-1").touch()
+    assert readiness.look()
+    assert not readiness.awaited
+    assert readiness.loaded(1)
+    assert not readiness.loaded(None)
+
+
+def test_a_killed_server_has_a_successor_that_loads(servers: Servers, tmp_path: Path) -> None:
+    readiness = Readiness()
+    (tmp_path / "loaded-1").touch()
+    assert readiness.look()
+    servers.endings[1] = "was ended by SIGKILL"
+    assert not readiness.look()
+    assert servers.pid == 2
+    (tmp_path / "loaded-2").touch()
+    assert readiness.look()
+
+
+def test_a_server_that_cannot_load_says_why(servers: Servers, tmp_path: Path) -> None:
+    (tmp_path / "loaded-1").write_text("ModuleNotFoundError: No module named 'ale_py'")
+    with pytest.raises(ServerFailed, match="could not load: ModuleNotFoundError: No module"):
+        Readiness().look()
+    assert servers.sent[-1] == signal.SIGKILL, "the next one may load"
+
+
+def test_servers_that_end_while_they_load_are_a_failure(servers: Servers) -> None:
+    readiness = Readiness()
+    assert not readiness.look()
+    servers.endings[1] = "was ended by SIGKILL"
+    assert not readiness.look(), "somebody may have killed one"
+    servers.endings[2] = "ended with exit code 1"
+    with pytest.raises(ServerFailed, match="ended with exit code 1 while it loaded"):
+        readiness.look()
+    assert not readiness.look(), "later lives may find another one"
+
+
+def test_a_server_that_never_loads_is_given_up(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launching, "LOAD_LIMIT_S", -1.0)
+    with pytest.raises(ServerFailed, match="has not loaded within"):
+        Readiness().look()
+    assert servers.sent[-1] == signal.SIGKILL
+
+
+class Place:
+    """Stands for a post that waits for its next life."""
+
+    def __init__(self, title: str, failing: Exception | None = None) -> None:
+        self.title, self.due_s, self.failing = title, cast(float | None, 0.0), failing
+        self.emptied = self.filled = 0
+
+    def fill(self, hurried: Any) -> None:
+        self.due_s = None
+        if self.failing is not None:
+            raise self.failing
+        self.filled += 1
+
+    def empty(self) -> None:
+        self.emptied += 1
+
+
+def crew(look: Any, *places: Place) -> Crew:
+    crew = object.__new__(Crew)
+    crew._server = cast(Readiness, SimpleNamespace(look=look))
+    crew.learners, crew.simulators = cast(list[Post], list(places)), []
+    return crew
+
+
+def never() -> bool:
+    return False
+
+
+def test_nobody_is_started_before_the_server_has_loaded() -> None:
+    place = Place("learner 0")
+    assert crew(lambda: False, place).start_due(1.0, never) == []
+    assert (place.due_s, place.filled) == (0.0, 0)
+    assert crew(lambda: True, place).start_due(1.0, never) == []
+    assert place.filled == 1
+
+
+@pytest.mark.parametrize(
+    "error", [ServerFailed("no server"), BlockingIOError(11, "no process"), EOFError("gone")]
+)
+def test_who_cannot_be_started_is_told(error: Exception) -> None:
+    def look() -> bool:
+        if isinstance(error, ServerFailed):
+            raise error
+        return True
+
+    places = [Place("learner 0", error), Place("learner 1", error)]
+    failed = crew(look, *places).start_due(1.0, never)
+    assert [str(each.failure) for each in failed] == [
+        f"{place.title} could not be started: {error}" for place in places
+    ]
+    assert [(place.due_s, place.emptied) for place in places] == [(None, 1)] * 2
+
+
+def test_who_was_not_started_for_a_signals_sake_stays_due() -> None:
+    places = [Place("learner 0"), Place("learner 1", Hurried()), Place("learner 2")]
+    assert crew(lambda: True, *places).start_due(1.0, never) == []
+    assert [place.filled for place in places] == [1, 0, 0]
+    assert [place.due_s for place in places] == [None, 1.0, 0.0]
+    assert places[1].emptied == 0
+
+
+def test_children_are_heard_of_even_if_somebody_ignores_their_ends() -> None:
+    former = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        _hear_of_children()
+        assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
+        signal.signal(signal.SIGCHLD, print)
+        _hear_of_children()
+        assert signal.getsignal(signal.SIGCHLD) is print, "somebody else's handler"
+    finally:
+        signal.signal(signal.SIGCHLD, former)
