@@ -203,7 +203,8 @@ def test_resumed_with_more_and_fewer(tmp_path: Path) -> None:
     reached = checkpoint.load(folder / "checkpoints" / "latest").progress["agent_steps"]
     resume = ["--resume", folder, "--env-id", "tests.crashing:unhurried"]
     with started(*resume, "--learners", 3) as process:
-        wait_for(lambda: "learner2/updates" in rows(folder)[-1], "training")
+        wait_for(lambda: rows(folder)[-1].get("learner2/updates"), "training")
+        wait_for(lambda: rows(folder)[-1]["global_step"] > reached, "training")
         assert galamp("scale", folder, "--learners", 3).stdout == "has 3 learners already\n"
         process.send_signal(signal.SIGTERM)
         assert process.wait(DEADLINE_S) == 143
