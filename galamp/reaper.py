@@ -165,17 +165,29 @@ class Orphans:
             left |= children_of(server).difference(known)
             for pid in left:
                 end_child(pid, server)
-        for pid in children_of(os.getpid()).difference(known, spared, self._servers):
-            if pid in self._seen or self._is_ours(pid):
-                end_child(pid, os.getpid())
-                with contextlib.suppress(ChildProcessError):
-                    if os.waitpid(pid, os.WNOHANG) == (0, 0):
-                        left.add(pid)
-                    elif pid not in self._seen:
-                        self.ended += 1
+        if self._may_have_adopted(server):
+            for pid in children_of(os.getpid()).difference(known, spared, self._servers):
+                if pid in self._seen or self._is_ours(pid):
+                    left |= self._end_own(pid)
         self.ended += len(left - self._seen)
         self._seen = left
         return len(left)
+
+    def _may_have_adopted(self, server: int | None) -> bool:
+        """Whether orphans may be this process's: a server has ended, or it is process 1."""
+        if server is None or len(self._servers) > 1 or os.getpid() == 1:
+            return True
+        known = process(server)
+        return known is None or known.state in "ZX"
+
+    def _end_own(self, pid: int) -> set[int]:
+        """Kill a child of this process and reap it; returns it if it is not gone yet."""
+        end_child(pid, os.getpid())
+        with contextlib.suppress(ChildProcessError):
+            if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                return {pid}
+            self.ended += pid not in self._seen
+        return set()
 
     def _is_ours(self, pid: int) -> bool:
         """Whether a child of this process, which is nobody known, comes from a server of ours.

@@ -394,6 +394,10 @@ class TestInjector:
         learner.worker, learner.row.phase = there, Phase.BOOT
         assert not list(injector.tick(103.0, 100.0))
         learner.row.phase = Phase.UPDATE
+        assert there is not None
+        there.running = False  # its process id may be another one's by now
+        assert not list(injector.tick(103.5, 100.0))
+        there.running = True
         [strike] = injector.tick(104.0, 100.0)
         assert (strike.fault, strike.at_s, learner.excused) == (kill, 104.0, 1)
 

@@ -183,6 +183,23 @@ def crew(clock: Clock) -> Crew:
     return crew
 
 
+@pytest.mark.parametrize(
+    ("kills", "external", "named"),
+    [(6, True, True), (6, False, False), (5, True, False), (0, True, False)],
+)
+def test_only_a_new_kill_for_want_of_memory_is_named(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch, kills: int, external: bool, named: bool
+) -> None:
+    """Not where the kernel could not be asked this time, and tells of fewer than before."""
+    monkeypatch.setattr("galamp.crew.out_of_memory_kills", lambda: kills)
+    crew._out_of_memory = 5
+    failure = WorkerFailure("learner 0", "was ended by SIGKILL", external=external)
+    told = crew._named(failure)
+    assert told is not None
+    assert ("out of memory" in told.cause) == named
+    assert crew._out_of_memory == max(5, kills)
+
+
 def test_nobody_takes_the_place_of_who_has_not_ended(crew: Crew) -> None:
     crew.kill()
     assert crew.reap() == []

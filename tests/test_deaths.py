@@ -177,23 +177,31 @@ def live(
     return subprocess.run(words, env=environment, timeout=60, capture_output=True).returncode
 
 
+@pytest.mark.real
+@pytest.mark.counted
 def test_a_life_that_ends_well(tmp_path: Path) -> None:
     assert live(tmp_path / "log") == EXIT_OK
     assert (tmp_path / "log").read_text() == "the task arrived\n"
 
 
+@pytest.mark.real
+@pytest.mark.counted
 @pytest.mark.parametrize("place", ["gone/log", ".", "/proc/log"])
 def test_a_child_without_a_log_works(tmp_path: Path, place: str) -> None:
     """The folder was removed, is something else, or lies on a disk that takes nothing."""
     assert live(tmp_path / place) == EXIT_OK
 
 
+@pytest.mark.real
+@pytest.mark.counted
 def test_cores_that_cannot_be_had_end_nothing(tmp_path: Path) -> None:
     assert live(tmp_path / "log", cores="(1023,)") == EXIT_OK
     told = (tmp_path / "log").read_text()
     assert told.startswith("galamp: warning: cores [1023] cannot be had (Invalid argument)")
 
 
+@pytest.mark.real
+@pytest.mark.counted
 def test_a_server_that_has_not_loaded_galamp_is_named(tmp_path: Path) -> None:
     assert live(tmp_path / "simulator-0.0.log", served=False) == EXIT_FAILURE
     [report] = tmp_path.glob("simulator-0.0.crash-*.json")
@@ -202,6 +210,8 @@ def test_a_server_that_has_not_loaded_galamp_is_named(tmp_path: Path) -> None:
     assert told.cause.startswith("failed: its server has not loaded galamp")
 
 
+@pytest.mark.real
+@pytest.mark.counted
 def test_what_a_child_raises_is_reported_under_its_life(tmp_path: Path) -> None:
     code = live(tmp_path / "simulator-0.0.log", target="builtins:int")
     assert code == EXIT_FAILURE
@@ -212,6 +222,8 @@ def test_what_a_child_raises_is_reported_under_its_life(tmp_path: Path) -> None:
     assert read_report(report, "another") is None
 
 
+@pytest.mark.real
+@pytest.mark.counted
 def test_a_signal_that_ends_a_real_process_has_its_word() -> None:
     code = "import os, signal; os.kill(os.getpid(), signal.SIGRTMIN + 5)"
     ended = subprocess.run([sys.executable, "-c", code], timeout=60)
