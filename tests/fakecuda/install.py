@@ -137,13 +137,15 @@ class Cuda:
         self.__torch.accelerator.synchronize(self._index(device))
 
     def current_stream(self, device: Any = None) -> Any:
-        return self.__torch.accelerator.current_stream(self._index(device))
+        index = self._index(device)
+        return self._stream(index, self.__library.fake_cuda_current_stream(index))
 
     def default_stream(self, device: Any = None) -> Any:
-        kind = self.__torch._C._autograd.DeviceType.CUDA
-        return self.__torch.Stream(
-            stream_id=0, device_index=self._index(device), device_type=int(kind)
-        )
+        return self._stream(self._index(device), 0)
+
+    def _stream(self, index: int, number: int) -> Any:
+        kind = int(self.__torch._C._autograd.DeviceType.CUDA)
+        return self.__torch.cuda.Stream(stream_id=number, device_index=index, device_type=kind)
 
     def set_stream(self, stream: Any) -> None:
         if stream is not None:
