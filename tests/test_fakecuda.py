@@ -262,7 +262,7 @@ def test_a_gpu_that_torch_is_not_built_for() -> None:
 def test_a_device_may_run_out_of_memory() -> None:
     kept = torch.empty(1000, 200, device="cuda:1")
     assert torch.cuda.mem_get_info(1) == (1048576 - 800_000, 1048576)
-    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory. Tried to allocate"):
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
         kept + 1
     del kept
     assert torch.empty(1000, 200, device="cuda:1").numel() == 200_000
@@ -294,7 +294,9 @@ def test_a_device_may_be_gone(tmp_path: Path) -> None:
 # Building
 
 
-def test_without_a_compiler_there_is_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_compiler_there_is_a_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(build.NoCompiler, match="no-such-compiler not found"):
         build.library(tmp_path)
@@ -304,7 +306,9 @@ def test_what_cannot_be_compiled_is_no_reason_to_skip(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     fails = tmp_path / "c++"
-    fails.write_text('#!/bin/sh\n[ "$1" = --version ] || { echo "device.cpp: error" >&2; exit 1; }\n')
+    fails.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] || { echo "device.cpp: error" >&2; exit 1; }\n'
+    )
     fails.chmod(0o755)
     monkeypatch.setenv("CXX", str(fails))
     with pytest.raises(build.CompileError, match=r"device\.cpp: error"):

@@ -7,35 +7,23 @@ often is seen there; how fast it is, is not.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+import os
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from galamp import collector as collecting
-from galamp.algorithms import make_algorithm
 from galamp.algorithms.a2c import A2C
-from galamp.algorithms.base import Algorithm, Rollout
+from galamp.algorithms.base import Rollout
 from galamp.algorithms.tape import Place
-from galamp.config import AlgorithmConfig, GossipConfig
-from galamp.control import ControlBlock
-from galamp.gossip.exchange import Exchange, exchange_specs
-from galamp.gossip.topologies import make_topology
-from galamp.metrics import MetricsBoard, MetricsRow
-from galamp.models import build_model
-from galamp.ports import LearnerPort, SimulatorPort
-from galamp.rollouts import RingWake, RolloutRing, RolloutShape
-from galamp.shm import SharedArrays, Wakeup
+from galamp.config import GossipConfig
+from galamp.shm import ArraySpec, SharedArrays
 from tests.engine import also
-from tests.fakecuda.inside import counts, on_gpus, reset_counts
+from tests.fakecuda.inside import on_gpus
+from tests.on_devices import LANES, STEPS, Collecting, Learners, a2c, counted, moved, rollout
 
 pytestmark = pytest.mark.real
-
-ACTIONS, STEPS, LANES = 4, 5, 4
-SHAPES = {"gala": (4, 84, 84), "nature": (4, 84, 84), "mlp": (4,)}
-DTYPES = {"gala": "uint8", "nature": "uint8", "mlp": "float32"}
 
 MOST_KERNELS_OF_AN_ACT = 20
 MOST_KERNELS_OF_AN_UPDATE = 163
@@ -46,42 +34,10 @@ WAITS_OF_A_MOVE = 5
 """Actions, rewards, two flags and the validity, each copied while the host waits."""
 
 
-def a2c(network: str, device: str, precision: str = "float32") -> Algorithm:
-    model = build_model(network, SHAPES[network], DTYPES[network], ACTIONS, seed=1)
-    config = AlgorithmConfig(learning_rate=1e-3, precision=precision)
-    return make_algorithm(config, model, device=device, seed=1)
-
-
-def rollout(network: str, seed: int) -> Rollout:
-    generator = torch.Generator().manual_seed(seed)
-    shape = (STEPS + 1, LANES, *SHAPES[network])
-    pixels = torch.randint(0, 255, shape, generator=generator, dtype=torch.uint8)
-    flags = [torch.rand(STEPS, LANES, generator=generator) for _ in range(3)]
-    return Rollout(
-        observations=pixels if DTYPES[network] == "uint8" else pixels / 255.0,
-        actions=torch.randint(0, ACTIONS, (STEPS, LANES), generator=generator),
-        rewards=torch.randn(STEPS, LANES, generator=generator),
-        terminated=flags[0] < 0.1,
-        truncated=flags[1] < 0.1,
-        valid=flags[2] < 0.9,
-    )
-
-
-def moved(rollout: Rollout, device: str) -> Rollout:
-    return Rollout(**{name: value.to(device) for name, value in vars(rollout).items()})
-
-
-def counted(work: Callable[[], object]) -> dict[str, int]:
-    """Return what `work` counts."""
-    reset_counts()
-    work()
-    return counts()
-
-
 # A2C
 
 
-@pytest.mark.parametrize("network", ["gala", "mlp", also("nature")])
+@pytest.mark.parametrize("network", ["gala", "mlp", "nature"])
 @on_gpus()
 def test_it_learns_on_a_gpu_what_it_learns_on_the_cpu(network: str) -> None:
     host, device = a2c(network, "cpu"), a2c(network, "cuda:1")
@@ -144,50 +100,6 @@ def test_what_is_left_on_the_cpu_is_seen() -> None:
 # Gossip
 
 
-class Learners:
-    """The exchange of learners on a GPU each, all in this process."""
-
-    def __init__(self, graph: str, devices: Sequence[str], config: GossipConfig) -> None:
-        count, size = len(devices), 3000
-        sizes = {"parameters": size, "square_average": size}
-        topology = make_topology(graph, count)
-        specs = ControlBlock.specs(count) + MetricsBoard.specs(count, 1)
-        arrays = SharedArrays.create(specs + exchange_specs(config, topology, sizes))
-        control, wakeups = ControlBlock(arrays), [Wakeup() for _ in devices]
-        control.prepare()
-        self.states = [
-            {
-                name: torch.linspace(rank, rank + 1, size).to(device)
-                for name, size in sizes.items()
-            }
-            for rank, device in enumerate(devices)
-        ]
-        self.exchanges = []
-        for rank, state in enumerate(self.states):
-            control.set_alive(rank, True)
-            one = Exchange(
-                arrays,
-                rank,
-                topology,
-                config,
-                state=state,
-                gradient=torch.zeros_like(state["parameters"]),
-                seed=0,
-                wakeups=wakeups,
-                row=MetricsBoard(arrays, count).learner(rank),
-                idle=lambda: None,
-            )
-            one.begin(0, 0)
-            self.exchanges.append(one)
-
-    def turns(self, count: int) -> list[dict[str, int]]:
-        """Let each take so many turns; returns what each of the last ones counted."""
-        for turn in range(count - 1):
-            for one in self.exchanges:
-                one.turn(turn + 1)
-        return [counted(lambda one=one: one.turn(count)) for one in self.exchanges]  # type: ignore[misc]
-
-
 VARIANTS = {
     "plain": GossipConfig(),
     "verified": GossipConfig(verify_gossip=True),
@@ -232,72 +144,6 @@ def test_a_vector_that_is_not_brought_to_the_gpu_is_seen(monkeypatch: pytest.Mon
 # Collecting
 
 
-class Collecting:
-    """A learner on `device` and one simulator, which counts its steps, in this process."""
-
-    def __init__(self, device: str, batches: int = 1) -> None:
-        self.shape = RolloutShape(STEPS, LANES, batches, (4,), "float32")
-        count = 1
-        specs = RolloutRing.specs(0, self.shape) + MetricsBoard.specs(count, batches)
-        self.arrays, self.wake = SharedArrays.create(specs), RingWake.create(batches)
-        self.simulators = [
-            SimulatorPort(self.arrays, 0, self.shape, self.wake, worker, 0)
-            for worker in range(batches)
-        ]
-        self.row: MetricsRow = MetricsBoard(self.arrays, count).learner(0)
-        self.port = LearnerPort(
-            self.arrays, 0, self.shape, self.wake, {w: 0 for w in range(batches)}.get
-        )
-        self.algorithm = a2c("mlp", device)
-        self.collector = collecting.Collector(
-            self.port,
-            self.algorithm,
-            self.row,
-            self._simulate,
-            device=torch.device(device),
-            batches=batches,
-            clip_rewards=False,
-        )
-        self.written = [0] * batches
-        for simulator in self.simulators:
-            simulator.arrive()
-
-    def _simulate(self) -> None:
-        """Have every simulator that has been sent actions take its step."""
-        for worker, simulator in enumerate(self.simulators):
-            try:
-                simulator.actions(self._seen(worker), self._nothing_yet)
-            except BlockingIOError:
-                continue
-            self.written[worker] += 1
-            lanes = simulator.lanes.stop - simulator.lanes.start
-            simulator.write(
-                self._seen(worker),
-                rewards=np.full(lanes, self.written[worker] % 3, np.float32),
-                terminated=np.zeros(lanes, np.bool_),
-                truncated=np.zeros(lanes, np.bool_),
-                valid=np.ones(lanes, np.bool_),
-            )
-
-    def _seen(self, worker: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-        lanes = self.simulators[worker].lanes
-        number = self.written[worker] * 10 + np.arange(lanes.start, lanes.stop)
-        return np.sin(number[:, None] * np.arange(1.0, 5.0)).astype(np.float32)
-
-    @staticmethod
-    def _nothing_yet() -> None:
-        raise BlockingIOError
-
-    def learn(self, rollouts: int) -> tuple[Tensor, list[Rollout]]:
-        """Collect and learn; returns the parameters then, and each rollout as it was learned."""
-        learned = []
-        for number in range(rollouts):
-            one = self.collector.collect(number)
-            self.algorithm.update(one)
-            learned.append(Rollout(**{k: v.cpu().clone() for k, v in vars(one).items()}))
-        return self.algorithm.parameters.data.cpu(), learned
-
-
 def test_the_simulators_here_write_what_is_expected() -> None:
     _, learned = Collecting("cpu").learn(2)
     assert [len(one.observations) for one in learned] == [STEPS + 1] * 2
@@ -340,3 +186,56 @@ def test_a_rollout_is_brought_to_the_gpu_with_few_waits() -> None:
     assert numbers["waits"] <= STEPS + WAITS_OF_A_MOVE, numbers
     assert numbers["non_blocking"] == STEPS + 1, numbers
     assert numbers["to_device"] <= STEPS + 1 + WAITS_OF_A_MOVE, numbers
+
+
+# Page-locked memory
+
+
+def refuse(code: int) -> None:
+    os.environ["FAKE_CUDA_HOST_REGISTER"] = str(code)
+
+
+@pytest.mark.parametrize("code", [801, 712, 2])
+@on_gpus()
+def test_without_page_locked_memory_the_same_is_learned(code: int) -> None:
+    parameters, _ = Collecting("cuda:1").learn(2)
+    plain = Learners("ring", ["cuda:0", "cuda:1"], GossipConfig())
+    plain.turns(2)
+    refuse(code)
+    refused = Collecting("cuda:1")
+    assert refused.row["page_lock_refusal"] == code
+    assert torch.equal(refused.learn(2)[0], parameters)
+    learners = Learners("ring", ["cuda:0", "cuda:1"], GossipConfig())
+    assert [row["page_lock_refusal"] for row in learners.rows] == [code] * 2
+    learners.turns(2)
+    for mine, theirs in zip(learners.states, plain.states, strict=True):
+        assert torch.equal(mine["parameters"], theirs["parameters"])
+
+
+@pytest.mark.parametrize("code", [801, 712, 2])
+@on_gpus()
+def test_a_refusal_is_no_later_kernels_failure(code: int) -> None:
+    arrays = SharedArrays.create([ArraySpec("a", (9,), "float32"), ArraySpec("b", (9,), "int64")])
+    x = torch.ones(1, device="cuda")
+    refuse(code)
+    for name in ("a", "b", "a"):
+        assert arrays.page_lock(name) == code
+        assert (x + 1).item() == 2.0
+
+
+@on_gpus()
+def test_arrays_are_page_locked_whole_and_once() -> None:
+    there = Collecting("cuda:1", batches=2)
+    assert there.row["page_lock_refusal"] == there.port.page_lock() == 0
+    for slot in there.port.slots:
+        assert torch.from_numpy(slot.observations).is_pinned()
+    whole = there.arrays["rollout0.observations"]
+    again = torch.cuda.cudart().cudaHostRegister(whole.ctypes.data + whole.nbytes - 1, 1, 0)
+    assert again == 712, "its last byte is locked, too"
+    assert torch.cuda.cudart().cudaHostUnregister(whole.ctypes.data) == 0, "as one"
+
+
+@on_gpus()
+def test_two_learners_of_one_process_share_what_is_locked() -> None:
+    learners = Learners("ring", ["cuda:0", "cuda:1"], GossipConfig())
+    assert [row["page_lock_refusal"] for row in learners.rows] == [0, 0]

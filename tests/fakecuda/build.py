@@ -1,6 +1,6 @@
 """Compiles the device once, into a folder that git ignores, whoever asks first.
 
-    device.cpp, kernels.cpp --c++ against the installed torch's headers--> .fakecuda/<hash>.so
+    *.cpp --c++, against the installed torch's headers--> .fakecuda/<hash>.so
 
 The name is a hash of the sources, torch's version and the compiler's, so that nothing old is used.
 """
@@ -18,7 +18,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CACHE = HERE.parent.parent / ".fakecuda"
-SOURCES = ("device.cpp", "kernels.cpp")
+SOURCES = ("process.cpp", "streams.cpp", "device.cpp", "kernels.cpp")
+HEADERS = ("process.h", "streams.h", "device.h")
 FLAGS = ("-std=c++20", "-O0", "-fPIC", "-w", "-shared")
 DEADLINE_S = 600.0
 
@@ -67,7 +68,7 @@ def _key(flags: tuple[str, ...]) -> str:
     version = subprocess.run([compiler(), "--version"], capture_output=True, check=True).stdout
     parts = [version, _torch_version().encode(), " ".join(flags).encode(), sys.platform.encode()]
     parts += [str(_torch_home()).encode()]
-    parts += [(HERE / name).read_bytes() for name in (*SOURCES, "device.h")]
+    parts += [(HERE / name).read_bytes() for name in (*SOURCES, *HEADERS)]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 

@@ -63,7 +63,9 @@ def on_gpus(devices: int = 4, **more: object) -> Callable[[Test], Test]:
         def outside(**arguments: Any) -> None:
             if "FAKE_CUDA_LIBRARY" in os.environ:
                 return test(**arguments)
-            words = server().ask(test.__module__, test.__name__, arguments, settings(devices, **more))
+            words = server().ask(
+                test.__module__, test.__name__, arguments, settings(devices, **more)
+            )
             if words:
                 pytest.fail(words, pytrace=False)
             return None

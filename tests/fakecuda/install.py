@@ -7,13 +7,13 @@ device does is set by environment variables, each read when it first matters:
 
     FAKE_CUDA_LIBRARY        the compiled half, see build.py
     FAKE_CUDA_DEVICES        how many devices there are, at most 16
-    FAKE_CUDA_HOLD           if set, copies that the host does not wait for are held back as long as
-                             a real device may: until something waits for their stream
-    FAKE_CUDA_COUNTS         a folder where every process leaves its counts, in a file named by its id
+    FAKE_CUDA_HOLD           if set, copies that the host does not wait for are held back for as
+                             long as a real device may: until something waits for their stream
+    FAKE_CUDA_COUNTS         a folder where each process leaves its counts, named by its id
     FAKE_CUDA_MEMORY         `1:5000000`: device 1 has so many bytes (otherwise 80 GiB)
     FAKE_CUDA_HOST_REGISTER  a code, such as 801, with which every cudaHostRegister is refused
     FAKE_CUDA_OLD_DRIVER     `1`: the driver is too old, as is found when device 1 is set
-    FAKE_CUDA_NO_KERNEL      `1`: no kernel runs on device 1, as with a GPU that torch is not built for
+    FAKE_CUDA_NO_KERNEL      `1`: no kernel runs on device 1, as where torch is not built for a GPU
     FAKE_CUDA_FAILS_AT       `1:aten::_fused_adam_:2`: device 1 fails from the second such kernel on
     FAKE_CUDA_UNPLUGGED      a file: the devices whose numbers stand in it are gone from then on
 """

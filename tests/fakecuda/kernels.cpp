@@ -198,7 +198,7 @@ void fallback(const c10::OperatorHandle& operation, torch::jit::Stack* stack) {
   count(KERNELS, device->index());
   if (WAITING.count(name)) {
     count(WAITS);
-    wait_for_stream(device->index(), current_stream(device->index()));
+    complete(device->index(), current_stream(device->index()));
   }
   operation.redispatchBoxed(DispatchKeySet(DispatchKey::CPU), stack);
   for (size_t i = 0, at = stack->size() - schema.returns().size(); at < stack->size(); ++i, ++at) {
@@ -232,7 +232,7 @@ void copy_to_device(const Tensor& to, const Tensor& from, bool non_blocking) {
   count(TO_DEVICE);
   if (!non_blocking) {
     count(WAITS);
-    wait_for_stream(device, current_stream(device));
+    complete(device, current_stream(device));
     as_host(to).copy_(from);
     return;
   }
@@ -253,7 +253,7 @@ void copy_to_host(const Tensor& to, const Tensor& from, bool non_blocking) {
   count(TO_HOST);
   if (!non_blocking || !page_locked(to.data_ptr())) {  // CUDA waits for those
     count(WAITS);
-    wait_for_stream(device, current_stream(device));
+    complete(device, current_stream(device));
     to.copy_(as_host(from));
     return;
   }
