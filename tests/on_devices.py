@@ -27,6 +27,10 @@ SHAPES = {"gala": (4, 84, 84), "nature": (4, 84, 84), "mlp": (4,)}
 DTYPES = {"gala": "uint8", "nature": "uint8", "mlp": "float32"}
 
 
+KEPT: list[SharedArrays] = []
+"""What is page-locked stays: no other block may come to lie at the same addresses."""
+
+
 def a2c(network: str, device: str, precision: str = "float32") -> Algorithm:
     model = build_model(network, SHAPES[network], DTYPES[network], ACTIONS, seed=1)
     config = AlgorithmConfig(learning_rate=1e-3, precision=precision)
@@ -74,6 +78,7 @@ class Learners:
             {name: torch.linspace(rank, rank + 1, size).to(device) for name, size in sizes.items()}
             for rank, device in enumerate(devices)
         ]
+        KEPT.append(arrays)
         self.rows = [MetricsBoard(arrays, count).learner(rank) for rank in range(count)]
         self.exchanges = []
         for rank, state in enumerate(self.states):
@@ -109,6 +114,7 @@ class Collecting:
         count = 1
         specs = RolloutRing.specs(0, self.shape) + MetricsBoard.specs(count, batches)
         self.arrays, self.wake = SharedArrays.create(specs), RingWake.create(batches)
+        KEPT.append(self.arrays)
         self.simulators = [
             SimulatorPort(self.arrays, 0, self.shape, self.wake, worker, 0)
             for worker in range(batches)
