@@ -24,8 +24,8 @@ FLAGS = ("-std=c++20", "-O0", "-fPIC", "-w", "-shared")
 DEADLINE_S = 600.0
 
 
-class NoCompiler(Exception):
-    """Why nothing can be compiled here."""
+class CannotBuild(Exception):
+    """Why there can be no such device here."""
 
 
 class CompileError(Exception):
@@ -36,23 +36,25 @@ def compiler() -> str:
     """Return the C++ compiler: $CXX, or the one that is there.
 
     Raises:
-        NoCompiler: there is none.
+        CannotBuild: there is none.
     """
     named = os.environ.get("CXX")
     for name in [named] if named else ["g++", "c++", "clang++"]:
         if found := shutil.which(name):
             return found
-    raise NoCompiler(f"no C++ compiler: {named or 'g++, c++ and clang++'} not found")
+    raise CannotBuild(f"no C++ compiler: {named or 'g++, c++ and clang++'} not found")
 
 
 def library(cache: Path = CACHE, flags: tuple[str, ...] = FLAGS) -> Path:
     """Return the compiled device, which is built if it is not there yet.
 
     Raises:
-        NoCompiler: there is no compiler, or torch is here without its headers.
+        CannotBuild: there is no compiler, torch is here without its headers, or has CUDA itself.
         CompileError: the compiler does not take the sources.
         TimeoutError: another process builds, and does not end.
     """
+    if _torch_has_cuda():
+        raise CannotBuild("this torch is built for CUDA: only one without can be given another one")
     path = cache / f"{_key(flags)}.so"
     if path.exists():
         return path
@@ -72,6 +74,12 @@ def _key(flags: tuple[str, ...]) -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
+def _torch_has_cuda() -> bool:
+    import torch
+
+    return bool(torch.backends.cuda.is_built())
+
+
 def _torch_version() -> str:
     import torch
 
@@ -87,7 +95,7 @@ def _torch_home() -> Path:
 def _compile(path: Path, flags: tuple[str, ...]) -> None:
     home = _torch_home()
     if not (home / "include" / "ATen" / "ATen.h").exists():
-        raise NoCompiler(f"torch is here without its headers: {home / 'include'}")
+        raise CannotBuild(f"torch is here without its headers: {home / 'include'}")
     building = path.with_suffix(f".{os.getpid()}")
     includes = [f"-I{home / 'include'}", f"-I{home / 'include/torch/csrc/api/include'}"]
     libraries = [f"-L{home / 'lib'}", "-lc10", "-ltorch_cpu", f"-Wl,-rpath,{home / 'lib'}"]

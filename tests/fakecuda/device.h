@@ -2,7 +2,7 @@
 //
 //     process.cpp  counts, settings and faults
 //     streams.cpp  copies that are held back
-//     device.cpp   devices and their memory, the generator, and what torch asks a build with CUDA for
+//     device.cpp   devices, their memory, the generator, what torch asks a build with CUDA for
 //     kernels.cpp  what is computed and copied, on tensors that say `cuda:N`
 //
 // Everything is per process.

@@ -40,11 +40,11 @@ Test = TypeVar("Test", bound=Callable[..., None])
 def settings(devices: int, **more: object) -> dict[str, str]:
     """Return the environment variables with which a Python has `devices` fake GPUs.
 
-    Skips the test where there is no compiler; one that fails is the test's failure.
+    Skips the test where they cannot be built; a compiler that fails is the test's failure.
     """
     try:
         library = build.library()
-    except build.NoCompiler as why:
+    except build.CannotBuild as why:
         pytest.skip(str(why))
     paths = [str(SITE), *filter(None, [os.environ.get("PYTHONPATH")])]
     own = {

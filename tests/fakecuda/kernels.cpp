@@ -1,8 +1,8 @@
 // What is computed and copied on tensors that say `cuda:N`; see device.h.
 //
-// One fallback takes every operation of the dispatch key CUDA: it checks the devices, gives the CPU's
-// kernel the same memory under the name `cpu`, and calls what comes of it `cuda:N`. Autograd,
-// autocast and inference mode stand above it and are torch's own.
+// One fallback takes every operation of the dispatch key CUDA: it checks the devices, gives the
+// kernel of the CPU the same memory under the name `cpu`, and calls what comes of it `cuda:N`.
+// Autograd, autocast and inference mode stand above it and are torch's own.
 #include "device.h"
 
 #include <ATen/CPUGeneratorImpl.h>
@@ -38,10 +38,9 @@ const std::set<std::string> WAITING = {
 // Operations that take indices in the host's memory, too; a GPU copies them first.
 const std::set<std::string> TAKE_HOST_INDICES = {"aten::index", "aten::_index_put_impl_"};
 
-[[noreturn]] void refuse(const std::string& one, const std::string& other, const std::string& name) {
-  TORCH_CHECK(false, "Expected all tensors to be on the same device, but found at least two devices, ",
-              one, " and ", other, "! (in ", name, ")");
-  std::abort();
+void refuse(const std::string& one, const std::string& other, const std::string& name) {
+  TORCH_CHECK(false, "Expected all tensors to be on the same device, but found at least two ",
+              "devices, ", one, " and ", other, "! (in ", name, ")");
 }
 
 // ---- The same memory under two names.
@@ -162,7 +161,7 @@ IValue for_device(const IValue& value, Device device) {
 
 // An output that the CPU's kernel has made larger: the tensor that was given takes its memory over.
 void adopt(const Tensor& given, const Tensor& got) {
-  if (!given.defined() || !given.is_cuda() || !got.defined() || given.sizes() == got.sizes()) return;
+  if (!given.defined() || !got.defined() || given.sizes() == got.sizes()) return;
   const auto named = as_device(got, given.device());
   auto* impl = given.unsafeGetTensorImpl();
   impl->set_storage_keep_dtype(named.storage());
@@ -271,7 +270,7 @@ void copy_to_host(const Tensor& to, const Tensor& from, bool non_blocking) {
 Tensor& copy_(Tensor& self, const Tensor& source, bool non_blocking) {
   if (self.numel() == 0) return self;
   const auto from = source.sizes() == self.sizes() ? source : source.expand(self.sizes());
-  const c10::InferenceMode inference(true);  // below autograd: memory is copied, nothing is recorded
+  const c10::InferenceMode inference(true);  // memory is copied; autograd has nothing to record
   if (self.is_cuda() && from.is_cuda()) {
     copy_between(self, from, non_blocking);
   } else if (self.is_cuda()) {
