@@ -48,6 +48,23 @@ def test_what_cannot_be_compiled_is_no_reason_to_skip(
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["lock"]
 
 
+def test_old_builds_are_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    compiler = tmp_path / "c++"
+    compiler.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && exit\nwhile [ "$1" != -o ]; do shift; done\n: > "$2"\n'
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    for age in range(6):
+        (cache / f"old{age}.so").touch()
+        os.utime(cache / f"old{age}.so", (1e9 - age, 1e9 - age))
+    built = build.library(cache, flags=())
+    left = {path.name for path in cache.glob("*.so")}
+    assert left == {built.name, "old0.so", "old1.so", "old2.so"}
+
+
 @pytest.mark.real
 def test_it_is_built_once_whoever_asks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Four processes at once; the compiler notes each call, and takes a while."""
@@ -59,7 +76,7 @@ def test_it_is_built_once_whoever_asks(monkeypatch: pytest.MonkeyPatch, tmp_path
     slow.chmod(0o755)
     words = (
         "import sys; from pathlib import Path; from tests.fakecuda import build\n"
-        "build._torch_version = lambda: ''\n"
+        "build._torch_version = lambda: ''; build._torch_has_cuda = lambda: False\n"
         f"build._torch_home = lambda: Path({str(Path(torch.__file__).parent)!r})\n"
         "print(build.library(Path(sys.argv[1])).read_text())"
     )

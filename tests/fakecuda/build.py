@@ -22,6 +22,8 @@ SOURCES = ("process.cpp", "streams.cpp", "device.cpp", "kernels.cpp")
 HEADERS = ("process.h", "streams.h", "device.h")
 FLAGS = ("-std=c++20", "-O0", "-fPIC", "-w", "-shared")
 DEADLINE_S = 600.0
+KEPT = 4
+"""Builds that stay in the cache: of other versions of the sources, or of torch."""
 
 
 class CannotBuild(Exception):
@@ -106,6 +108,8 @@ def _compile(path: Path, flags: tuple[str, ...]) -> None:
         if done.returncode:
             raise CompileError(f"{' '.join(command)}\n{done.stderr[-20_000:]}")
         os.replace(building, path)
+        for old in sorted(path.parent.glob("*.so"), key=lambda so: so.stat().st_mtime)[:-KEPT]:
+            old.unlink()
     finally:
         building.unlink(missing_ok=True)
 

@@ -17,6 +17,7 @@ import importlib
 import os
 import pickle
 import select
+import signal
 import subprocess
 import sys
 import traceback
@@ -149,6 +150,7 @@ def serve() -> None:
 def _run(
     test: Callable[..., None], arguments: dict[str, Any], environment: dict[str, str], results: int
 ) -> NoReturn:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: ends with the server
     os.environ |= environment
     try:
         test(**arguments)
