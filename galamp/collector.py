@@ -23,7 +23,6 @@ from galamp.crashpoints import reach
 from galamp.metrics import MetricsRow, Phase
 from galamp.ports import Idle, LearnerPort
 from galamp.rollouts import SLOTS, RolloutShape, Slot
-from galamp.shm import page_lock
 
 
 class Observations:
@@ -46,8 +45,6 @@ class DeviceObservations(Observations):
 
     def __init__(self, slots: Sequence[Slot], device: torch.device) -> None:
         super().__init__(slots)
-        for slot in slots:
-            page_lock(slot.observations)
         self._shared = self.tensors
         self.tensors = [tensor.to(device) for tensor in self._shared]
         self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -82,6 +79,8 @@ class Collector:
         self._batches = split(port.shape, batches)
         on_gpu = device.type == "cuda"
         slots = port.slots
+        if on_gpu:
+            metrics["page_lock_refusal"] = max(metrics["page_lock_refusal"], port.page_lock())
         self._observations = DeviceObservations(slots, device) if on_gpu else Observations(slots)
         names = ("actions", "rewards", "terminated", "truncated", "valid")
         self._outcomes = [[torch.from_numpy(getattr(s, name)) for name in names] for s in slots]

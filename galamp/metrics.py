@@ -56,6 +56,7 @@ COUNTERS = (
     "staleness",
     "most_staleness",
     "overflows",
+    "page_lock_refusal",
 )
 """Whole numbers of a row, in order."""
 

@@ -22,6 +22,7 @@ from galamp.arena import Arena
 from galamp.consensus import ConsensusMonitor
 from galamp.curve import Curve
 from galamp.metrics import EpisodeRing, MetricsRow, Phase
+from galamp.notices import Notices
 from galamp.snapshot import EPISODES_IN_MEAN, Event, LearnerSnapshot, Snapshot, WorkerState
 from galamp.storage.runfolder import RunFolder
 from galamp.storage.runlogs import EventLog, MetricsLog, MonitorLog
@@ -112,7 +113,7 @@ class Recorder:
         self.episodes = 0
         self.best: float | None = None
         self.losses = Losses()
-        self._overflow_told = False
+        self._notices = Notices(self.tell)
         self._curve = Curve()
         self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
         self._event_log = EventLog(folder.events, metrics.start, self.tell, folder.is_ours)
@@ -189,7 +190,7 @@ class Recorder:
             learner.sample(now_s)
         for rank, score, length, lane, ended in self._finished():
             self._episode(rank, score, int(length), int(lane), ended)
-        self._note_overflows()
+        self._notices.look([learner.row for learner in self.learners])
         self._consensus.follow()
 
     def _finished(self) -> list[tuple[int, float, float, float, float]]:
@@ -203,16 +204,6 @@ class Recorder:
             rank = index // self._arena.shape.workers
             found += [(rank, *entry) for entry in entries.tolist()]
         return sorted(found, key=lambda episode: episode[-1])
-
-    def _note_overflows(self) -> None:
-        """Say once that updates change nothing, because float32 cannot hold their gradient."""
-        ranks = [r for r, each in enumerate(self.learners) if each.row["overflows"]]
-        if ranks and not self._overflow_told:
-            self._overflow_told = True
-            self.tell(
-                f"learner {ranks[0]}: the gradient is too large for float32, such updates change "
-                "nothing: scale the rewards, or train with --clip-rewards"
-            )
 
     def log(self) -> None:
         """Measure distances, append one row to metrics.jsonl and flush the monitor files."""

@@ -66,6 +66,7 @@ class RolloutRing:
         self, arrays: SharedArrays, rank: int, shape: RolloutShape, wake: RingWake
     ) -> None:
         name = f"rollout{rank}."
+        self._arrays, self._name = arrays, name
         self.shape = shape
         self.wake = wake
         self.slots = [
@@ -92,6 +93,10 @@ class RolloutRing:
             ArraySpec(name + "simulators", (lines,), "int64"),
             ArraySpec(name + "learner", (lines,), "int64"),
         ]
+
+    def page_lock(self) -> int:
+        """Pin the observations of all slots in place; see `SharedArrays.page_lock`."""
+        return self._arrays.page_lock(self._name + "observations")
 
     def committed(self, worker: int) -> int:
         """Return how many rows simulator `worker` has committed."""

@@ -64,6 +64,7 @@ class SharedArrays:
         # A run may be started several times: what a former start had must not stay.
         weakref.finalize(self, os.close, fd).atexit = False
         self._views = {spec.name: self._view(spec) for spec in self.specs}
+        self._page_locked: dict[str, int] = {}
 
     @classmethod
     def create(cls, specs: Sequence[ArraySpec]) -> SharedArrays:
@@ -103,6 +104,19 @@ class SharedArrays:
         view = self._views[name]
         assert view.dtype == np.int64, f"{name} is {view.dtype}, words are int64"
         return memoryview(view.reshape(-1).data)
+
+    def page_lock(self, name: str) -> int:
+        """Pin an array in place, so that a GPU copies from and to it without a detour.
+
+        The driver takes no byte twice, so an array is pinned whole, by whoever asks first.
+
+        Returns:
+            0, or the CUDA runtime's code for why it refuses: copies work all the same, but each
+            takes the detour, and the host waits for it.
+        """
+        if name not in self._page_locked:
+            self._page_locked[name] = _register(self._views[name])
+        return self._page_locked[name]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _attach, (self.specs, reduction.DupFd(self._fd))
@@ -219,15 +233,15 @@ def _no_fence() -> NoReturn:
 memory_fence = _fence(platform.machine())
 
 
-def page_lock(array: npt.NDArray[Any]) -> None:
-    """Pin a shared array in place, so that a GPU copies from and to it without a detour.
-
-    Raises:
-        RuntimeError: the driver refuses, for example because of the limit on locked memory.
-    """
+def _register(array: npt.NDArray[Any]) -> int:
+    """Register an array's memory with the CUDA runtime; returns its code, 0 for success."""
     import torch  # only learners bound to a GPU come here
 
     runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
-    status = runtime.cudaHostRegister(array.ctypes.data, array.nbytes, 0)
-    if int(status) != 0:
-        raise RuntimeError(f"cudaHostRegister of {array.nbytes} bytes failed with code {status}")
+    code = int(runtime.cudaHostRegister(array.ctypes.data, array.nbytes, 0))
+    if code:
+        # The runtime keeps its last error until it is asked for it. torch asks after every launch
+        # of a kernel, and would take the refusal for that kernel's failure: let this be the one.
+        with contextlib.suppress(RuntimeError):
+            torch.ones(1, device="cuda")
+    return code

@@ -57,7 +57,7 @@ LAYERS = """
     display.closing remote.call
     remote.attach_command remote.scale_command
     evaluation.agent arena
-    consensus
+    consensus notices
     recorder saving resizing post
     crew
     regroup former

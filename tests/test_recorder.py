@@ -591,6 +591,23 @@ def test_overflowed_updates_are_told_of_once(run: Run) -> None:
     assert told.startswith("learner 1: the gradient is too large for float32")
 
 
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        (801, "cudaErrorNotSupported"),
+        (712, "cudaErrorHostMemoryAlreadyRegistered"),
+        (2, "cudaErrorMemoryAllocation"),
+        (999, "CUDA error 999"),
+    ],
+)
+def test_memory_that_is_not_page_locked_is_told_of_once(run: Run, code: int, name: str) -> None:
+    for rank in (1, 0):
+        run.arena.board.learner(rank)["page_lock_refusal"] = code
+        run.recorder.read()
+    (told,) = [event.text for event in run.recorder.snapshot().events]
+    assert told.startswith(f"learner 1: the driver does not page-lock shared memory ({name})")
+
+
 def test_a_snapshot_is_made_of_plain_values(run: Run) -> None:
     run.recorder.read()
     values = dataclasses.asdict(run.recorder.snapshot())

@@ -28,7 +28,7 @@ from galamp.gossip.slots import SLOTS, Look
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.vectors import VectorSlots, checksum_of, norm_of
 from galamp.metrics import MetricsRow
-from galamp.shm import SharedArrays, Wakeup, page_lock
+from galamp.shm import SharedArrays, Wakeup
 
 POLL_S = 0.05
 READ_TRIES = 5
@@ -75,8 +75,8 @@ class Gossiper:
             if sender == rank:
                 self._outboxes[receiver] = Mailbox(arrays, sender, receiver, name)
         if vectors[0].is_cuda:
-            for peer in self._slots:
-                page_lock(arrays[f"{name}{peer}"])
+            refusals = [arrays.page_lock(f"{name}{peer}") for peer in self._slots]
+            row["page_lock_refusal"] = max(row["page_lock_refusal"], *refusals)
         self._wakeups, self._row, self._idle, self._journal = wakeups, row, idle, journal
         # What the last round left: the updates since then are what the vectors differ from it by.
         self._results = [vector.clone() for vector in vectors]

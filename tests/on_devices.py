@@ -1,0 +1,173 @@
+"""Parts of a learner on a device of choice, in this process: its algorithm, gossip, collecting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from galamp.algorithms import make_algorithm
+from galamp.algorithms.base import Algorithm, Rollout
+from galamp.collector import Collector
+from galamp.config import AlgorithmConfig, GossipConfig
+from galamp.control import ControlBlock
+from galamp.gossip.exchange import Exchange, exchange_specs
+from galamp.gossip.topologies import make_topology
+from galamp.metrics import MetricsBoard, MetricsRow
+from galamp.models import build_model
+from galamp.ports import LearnerPort, SimulatorPort
+from galamp.rollouts import RingWake, RolloutRing, RolloutShape
+from galamp.shm import SharedArrays, Wakeup
+from tests.fakecuda.inside import counts, reset_counts
+
+ACTIONS, STEPS, LANES = 4, 5, 4
+SHAPES = {"gala": (4, 84, 84), "nature": (4, 84, 84), "mlp": (4,)}
+DTYPES = {"gala": "uint8", "nature": "uint8", "mlp": "float32"}
+
+
+KEPT: list[SharedArrays] = []
+"""What is page-locked stays: no other block may come to lie at the same addresses."""
+
+
+def a2c(network: str, device: str, precision: str = "float32") -> Algorithm:
+    model = build_model(network, SHAPES[network], DTYPES[network], ACTIONS, seed=1)
+    config = AlgorithmConfig(learning_rate=1e-3, precision=precision)
+    return make_algorithm(config, model, device=device, seed=1)
+
+
+def rollout(network: str, seed: int) -> Rollout:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (STEPS + 1, LANES, *SHAPES[network])
+    pixels = torch.randint(0, 255, shape, generator=generator, dtype=torch.uint8)
+    flags = [torch.rand(STEPS, LANES, generator=generator) for _ in range(3)]
+    return Rollout(
+        observations=pixels if DTYPES[network] == "uint8" else pixels / 255.0,
+        actions=torch.randint(0, ACTIONS, (STEPS, LANES), generator=generator),
+        rewards=torch.randn(STEPS, LANES, generator=generator),
+        terminated=flags[0] < 0.1,
+        truncated=flags[1] < 0.1,
+        valid=flags[2] < 0.9,
+    )
+
+
+def moved(rollout: Rollout, device: str) -> Rollout:
+    return Rollout(**{name: value.to(device) for name, value in vars(rollout).items()})
+
+
+def counted(work: Callable[[], object]) -> dict[str, int]:
+    """Return what `work` counts."""
+    reset_counts()
+    work()
+    return counts()
+
+
+class Learners:
+    """The exchange of learners on a GPU each, all in this process."""
+
+    def __init__(self, graph: str, devices: Sequence[str], config: GossipConfig) -> None:
+        count, size = len(devices), 3000
+        sizes = {"parameters": size, "square_average": size}
+        topology = make_topology(graph, count)
+        specs = ControlBlock.specs(count) + MetricsBoard.specs(count, 1)
+        arrays = SharedArrays.create(specs + exchange_specs(config, topology, sizes))
+        control, wakeups = ControlBlock(arrays), [Wakeup() for _ in devices]
+        control.prepare()
+        self.states = [
+            {name: torch.linspace(rank, rank + 1, size).to(device) for name, size in sizes.items()}
+            for rank, device in enumerate(devices)
+        ]
+        KEPT.append(arrays)
+        self.rows = [MetricsBoard(arrays, count).learner(rank) for rank in range(count)]
+        self.exchanges = []
+        for rank, state in enumerate(self.states):
+            control.set_alive(rank, True)
+            one = Exchange(
+                arrays,
+                rank,
+                topology,
+                config,
+                state=state,
+                gradient=torch.zeros_like(state["parameters"]),
+                seed=0,
+                wakeups=wakeups,
+                row=self.rows[rank],
+                idle=lambda: None,
+            )
+            one.begin(0, 0)
+            self.exchanges.append(one)
+
+    def turns(self, count: int) -> list[dict[str, int]]:
+        """Let each take so many turns; returns what each of the last ones counted."""
+        for turn in range(count - 1):
+            for one in self.exchanges:
+                one.turn(turn + 1)
+        return [counted(lambda one=one: one.turn(count)) for one in self.exchanges]  # type: ignore[misc]
+
+
+class Collecting:
+    """A learner on `device` and one simulator, which counts its steps, in this process."""
+
+    def __init__(self, device: str, batches: int = 1) -> None:
+        self.shape = RolloutShape(STEPS, LANES, batches, (4,), "float32")
+        count = 1
+        specs = RolloutRing.specs(0, self.shape) + MetricsBoard.specs(count, batches)
+        self.arrays, self.wake = SharedArrays.create(specs), RingWake.create(batches)
+        KEPT.append(self.arrays)
+        self.simulators = [
+            SimulatorPort(self.arrays, 0, self.shape, self.wake, worker, 0)
+            for worker in range(batches)
+        ]
+        self.row: MetricsRow = MetricsBoard(self.arrays, count).learner(0)
+        self.port = LearnerPort(
+            self.arrays, 0, self.shape, self.wake, dict.fromkeys(range(batches), 0).get
+        )
+        self.algorithm = a2c("mlp", device)
+        self.collector = Collector(
+            self.port,
+            self.algorithm,
+            self.row,
+            self._simulate,
+            device=torch.device(device),
+            batches=batches,
+            clip_rewards=False,
+        )
+        self.written = [0] * batches
+        for simulator in self.simulators:
+            simulator.arrive()
+
+    def _simulate(self) -> None:
+        """Have every simulator that has been sent actions take its step."""
+        for worker, simulator in enumerate(self.simulators):
+            try:
+                simulator.actions(self._seen(worker), self._nothing_yet)
+            except BlockingIOError:
+                continue
+            self.written[worker] += 1
+            lanes = simulator.lanes.stop - simulator.lanes.start
+            simulator.write(
+                self._seen(worker),
+                rewards=np.full(lanes, self.written[worker] % 3, np.float32),
+                terminated=np.zeros(lanes, np.bool_),
+                truncated=np.zeros(lanes, np.bool_),
+                valid=np.ones(lanes, np.bool_),
+            )
+
+    def _seen(self, worker: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+        lanes = self.simulators[worker].lanes
+        number = self.written[worker] * 10 + np.arange(lanes.start, lanes.stop)
+        return np.sin(number[:, None] * np.arange(1.0, 5.0)).astype(np.float32)
+
+    @staticmethod
+    def _nothing_yet() -> None:
+        raise BlockingIOError
+
+    def learn(self, rollouts: int) -> tuple[Tensor, list[Rollout]]:
+        """Collect and learn; returns the parameters then, and each rollout as it was learned."""
+        learned = []
+        for number in range(rollouts):
+            one = self.collector.collect(number)
+            self.algorithm.update(one)
+            learned.append(Rollout(**{k: v.cpu().clone() for k, v in vars(one).items()}))
+        return self.algorithm.parameters.data.cpu(), learned

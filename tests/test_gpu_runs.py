@@ -1,0 +1,239 @@
+"""Whole runs with learners on GPUs of their own, which are host memory (tests/fakecuda)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from galamp.state import GENERATOR_BYTES_OF
+from galamp.storage import checkpoint
+from tests.engine import also, galamp, run, started, summary, titled, training, wait_for
+from tests.fakecuda.inside import kernels_of_devices, settings
+from tests.scenarios import ENDLESS, stopped, successor, works_on
+
+pytestmark = [pytest.mark.real, pytest.mark.slow]  # until the GPU path is whole: -m slow
+
+CARTPOLE = ["--env-id", "CartPole-v1", "--num-envs", 4]
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Give the processes that a test starts two GPUs; returns the folder of their counts.
+
+    Copies are held back as long as a GPU may, so that a wait that is missing is told.
+    """
+    folder = tmp_path / "counts"
+    folder.mkdir()
+    for name, value in settings(2, hold=1, counts=folder).items():
+        monkeypatch.setenv(name, value)
+    return folder
+
+
+def used(folder: Path) -> list[list[int]]:
+    """Return the devices on which each process ran kernels."""
+    found = kernels_of_devices(folder).values()
+    return sorted([device for device, kernels in enumerate(each) if kernels] for each in found)
+
+
+def events(folder: Path) -> list[str]:
+    return [json.loads(line)["text"] for line in (folder / "events.jsonl").read_text().splitlines()]
+
+
+def parameters(folder: Path) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
+    """Return each learner's parameters in a run's last checkpoint, flat."""
+    learners = checkpoint.load(folder / "checkpoints" / "latest").learners
+    return [np.concatenate([v.ravel() for v in each.parameters.values()]) for each in learners]
+
+
+def test_learners_of_a_run_have_a_gpu_each(gpus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    ended = run(
+        *CARTPOLE, "--learners", 2, "--device", "auto", "--total-steps", 2000, "--run-dir", folder
+    )
+    assert ended.returncode == 0, ended.stderr
+    told = summary(folder)
+    assert (told["status"], told["restarts"]) == ("finished", 0)
+    assert min(told["mixes_per_learner"]) > 0
+    assert used(gpus) == [[0], [1]], "nobody but the learners, and each its own"
+    config = json.loads((folder / "config.json").read_text())
+    assert config["resources"]["device"] == "cuda:0,cuda:1"
+    latest = checkpoint.load(folder / "checkpoints" / "latest")
+    assert [len(each.generator) for each in latest.learners] == [GENERATOR_BYTES_OF["cuda"]] * 2
+    assert not [text for text in events(folder) if "page-lock" in text]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--topology", "exponential", "--verify-gossip"],
+        ["--method", "data-parallel"],
+        ["--method", "a2c"],
+        ["--gossip-optimizer", "--gradient-correlation"],
+        ["--precision", "bf16"],
+    ],
+    ids=lambda flags: " ".join(flags),
+)
+def test_four_learners_on_four_gpus(
+    gpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[object]
+) -> None:
+    monkeypatch.setenv("FAKE_CUDA_DEVICES", "4")
+    folder, flags = tmp_path / "run", ["--game", "Breakout", "--num-envs", 4, *more]
+    ended = run(
+        *flags, "--learners", 4, "--device", "cuda", "--total-steps", 800, "--run-dir", folder
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert summary(folder)["restarts"] == 0
+    alone = "a2c" in more
+    assert used(gpus) == ([[0]] if alone else [[0], [1], [2], [3]])
+    if "data-parallel" in more:
+        first, *others = parameters(folder)
+        assert all(np.array_equal(first, other) for other in others)
+
+
+@pytest.mark.slow
+def test_lock_step_on_gpus_is_repeatable(gpus: Path, tmp_path: Path) -> None:
+    found = []
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        flags = [*CARTPOLE, "--learners", 2, "--device", "cuda", "--sync", "--seed", 7]
+        assert run(*flags, "--total-steps", 2000, "--run-dir", folder).returncode == 0
+        found.append(parameters(folder))
+    for mine, theirs in zip(*found, strict=True):
+        assert np.array_equal(mine, theirs)
+
+
+@pytest.mark.slow
+def test_a_killed_learner_comes_back_on_its_gpu(gpus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with started(*ENDLESS, "--device", "cuda", "--run-dir", folder) as process:
+        wait_for(lambda: training(folder), "training")
+        [victim] = titled(process.pid, "learner 1")
+        os.kill(victim, signal.SIGKILL)
+        new = successor(process.pid, "learner 1", victim)
+        works_on(folder, "learner0/updates", "learner1/updates")
+        assert stopped(process, folder)["restarts"] == 1
+    assert used(gpus) == [[0], [1], [1]]
+    devices = kernels_of_devices(gpus)
+    assert devices[victim][1] > 0
+    assert devices[new][1] > 0
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_on_a_cpu_and_on_a_gpu_again(
+    gpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    flags = [*CARTPOLE, "--learners", 2, "--device", "cuda", "--run-dir", folder]
+    assert run(*flags, "--total-steps", 1000).returncode == 0
+    monkeypatch.setenv("FAKE_CUDA_DEVICES", "0")
+    on_cpu = run("--resume", folder, "--total-steps", 2000)
+    assert on_cpu.returncode == 0, on_cpu.stderr
+    assert "actions are drawn from new generators" in on_cpu.stderr
+    assert used(gpus) == [[0], [1]]
+    latest = checkpoint.load(folder / "checkpoints" / "latest")
+    assert [len(each.generator) for each in latest.learners] == [GENERATOR_BYTES_OF["cpu"]] * 2
+    monkeypatch.setenv("FAKE_CUDA_DEVICES", "2")
+    again = run("--resume", folder, "--device", "cuda", "--total-steps", 3000)
+    assert again.returncode == 0, again.stderr
+    assert "actions are drawn from new generators" in again.stderr
+    assert used(gpus) == [[0], [0], [1], [1]]
+    once_more = run("--resume", folder, "--total-steps", 4000)
+    assert once_more.returncode == 0, once_more.stderr
+    assert "actions are drawn from new generators" not in once_more.stderr
+    assert summary(folder)["agent_steps"] >= 4000
+
+
+@pytest.mark.slow
+def test_what_was_trained_plays_on_a_gpu(gpus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert run(*CARTPOLE, "--learners", 1, "--device", "cpu", "--total-steps", 500,
+               "--run-dir", folder).returncode == 0  # fmt: skip
+    played = galamp("eval", folder, "--device", "cuda:1", "--episodes", 2, "--json")
+    assert played.returncode == 0, played.stderr
+    assert json.loads(played.stdout)["device"] == "cuda:1"
+    assert used(gpus) == [[1]]
+    refused = galamp("eval", folder, "--device", "cuda:2", "--episodes", 2)
+    assert refused.returncode == 2
+    assert "cuda:2" in refused.stderr
+
+
+# Faults
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("code", "name"), [(801, "cudaErrorNotSupported"), also(2, "cudaErrorMemoryAllocation")]
+)
+def test_a_run_goes_on_without_page_locked_memory(
+    gpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, name: str
+) -> None:
+    monkeypatch.setenv("FAKE_CUDA_HOST_REGISTER", str(code))
+    folder = tmp_path / "run"
+    flags = [*CARTPOLE, "--learners", 2, "--device", "cuda", "--run-dir", folder]
+    ended = run(*flags, "--total-steps", 1000)
+    assert ended.returncode == 0, ended.stderr
+    assert used(gpus) == [[0], [1]]
+    assert summary(folder)["restarts"] == 0
+    [told] = [text for text in events(folder) if "page-lock" in text]
+    assert f"({name})" in told
+
+
+@pytest.mark.slow
+def test_a_gpu_that_fails_ends_one_life_of_its_learner(
+    gpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every life of learner 1 fails at its 200th update; learner 0 goes on meanwhile."""
+    monkeypatch.setenv("FAKE_CUDA_FAILS_AT", "1:aten::_fused_adam_:200")
+    folder = tmp_path / "run"
+    with started(*ENDLESS, "--device", "cuda", "--run-dir", folder) as process:
+        wait_for(lambda: training(folder), "training")
+        [first] = titled(process.pid, "learner 1")
+        successor(process.pid, "learner 1", first)
+        works_on(folder, "learner0/updates", "learner1/updates")
+        assert stopped(process, folder)["restarts"] >= 1
+    assert any("illegal memory access" in text for text in events(folder))
+
+
+@pytest.mark.slow
+def test_learners_of_other_gpus_outlive_one_that_is_unplugged(
+    gpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "unplugged"
+    monkeypatch.setenv("FAKE_CUDA_UNPLUGGED", str(gone))
+    folder = tmp_path / "run"
+    with started(*ENDLESS, "--device", "cuda", "--run-dir", folder) as process:
+        wait_for(lambda: training(folder), "training")
+        gone.write_text("1")
+        words = "unspecified launch failure"
+        wait_for(lambda: any(words in text for text in events(folder)), "a word of it")
+        works_on(folder, "learner0/updates")
+        gone.unlink()
+        works_on(folder, "learner0/updates", "learner1/updates")
+        stopped(process, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("OLD_DRIVER", "1", "driver on your system is too old"),
+        ("NO_KERNEL", "1", "no kernel image is available"),
+        ("MEMORY", "1:1000", "CUDA out of memory"),
+    ],
+)
+def test_a_gpu_that_never_works_is_told_of(
+    gpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    monkeypatch.setenv(f"FAKE_CUDA_{name}", value)
+    folder = tmp_path / "run"
+    flags = [*CARTPOLE, "--learners", 2, "--device", "cuda", "--run-dir", folder]
+    ended = run(*flags, "--total-steps", 1000)
+    assert ended.returncode != 0
+    assert words in ended.stderr

@@ -1,0 +1,241 @@
+"""A learner on a GPU: the same numbers as on a CPU, few launches, few waits, no missing wait.
+
+The GPUs are host memory (tests/fakecuda): that nothing is mixed up, left behind or waited for too
+often is seen there; how fast it is, is not.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from galamp.algorithms.a2c import A2C
+from galamp.algorithms.base import Rollout
+from galamp.algorithms.tape import Place
+from galamp.config import GossipConfig
+from galamp.shm import ArraySpec, SharedArrays
+from tests.engine import also
+from tests.fakecuda.inside import on_gpus
+from tests.on_devices import LANES, STEPS, Collecting, Learners, a2c, counted, moved, rollout
+
+pytestmark = [pytest.mark.real, pytest.mark.slow]  # until the GPU path is whole: -m slow
+
+MOST_KERNELS_OF_AN_ACT = 20
+MOST_KERNELS_OF_AN_UPDATE = 163
+MOST_KERNELS_OF_A_TURN = 16
+WAITS_OF_A_TURN = 4
+"""The norm, the copy out, the copy in, and whether the mean is finite."""
+WAITS_OF_A_MOVE = 5
+"""Actions, rewards, two flags and the validity, each copied while the host waits."""
+
+
+# A2C
+
+
+@pytest.mark.parametrize("network", ["gala", "mlp", "nature"])
+@on_gpus()
+def test_it_learns_on_a_gpu_what_it_learns_on_the_cpu(network: str) -> None:
+    host, device = a2c(network, "cpu"), a2c(network, "cuda:1")
+    for seed in range(4):
+        one = rollout(network, seed)
+        metrics, expected = device.update(moved(one, "cuda:1")), host.update(one)
+        assert metrics == pytest.approx(expected, rel=1e-3, abs=1e-4), metrics
+    for name, tensor in device.state().items():
+        assert tensor.device == torch.device("cuda:1"), name
+        torch.testing.assert_close(tensor.cpu(), host.state()[name], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("network", ["gala", "mlp", also("nature")])
+@on_gpus()
+def test_acting_and_learning_launch_few_kernels_and_wait_once(network: str) -> None:
+    device, one = a2c(network, "cuda:1"), moved(rollout(network, 0), "cuda:1")
+    act = counted(lambda: device.act(one.observations[0], Place(0, slice(0, LANES))).cpu())
+    assert act["kernels"] <= MOST_KERNELS_OF_AN_ACT, act
+    assert (act["waits"], act["to_host"], act["to_device"]) == (1, 1, 0), act
+    update = counted(lambda: device.update(one))
+    assert update["kernels"] <= MOST_KERNELS_OF_AN_UPDATE, update
+    assert (update["waits"], update["to_host"], update["to_device"]) == (1, 1, 0), update
+
+
+@on_gpus()
+def test_actions_are_drawn_by_the_generator_that_is_saved() -> None:
+    first, second = (a2c("mlp", "cuda:1") for _ in range(2))
+    seen = rollout("mlp", 0).observations[0].to("cuda:1").expand(64, LANES, 4).flatten(0, 1)
+    first.act(seen)
+    second.generator.set_state(first.generator.get_state())
+    assert first.act(seen).tolist() == second.act(seen).tolist()
+    assert first.act(seen).tolist() != first.act(seen).tolist()
+
+
+@on_gpus()
+def test_a_number_that_is_read_too_early_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    device, one = a2c("mlp", "cuda:0"), moved(rollout("mlp", 0), "cuda:0")
+    returns = A2C._returns
+
+    def hidden(self: A2C, rollout: Rollout, known: Tensor, bootstrap: Tensor) -> Tensor:
+        float(bootstrap.sum())
+        return returns(self, rollout, known, bootstrap)
+
+    monkeypatch.setattr(A2C, "_returns", hidden)
+    assert counted(lambda: device.update(one))["waits"] == 2
+
+
+@on_gpus()
+def test_what_is_left_on_the_cpu_is_seen() -> None:
+    device, one = a2c("mlp", "cuda:0"), rollout("mlp", 0)
+    with pytest.raises(RuntimeError, match="same device"):
+        device.update(one)
+    device._optimiser.square_average = torch.zeros(  # type: ignore[attr-defined]
+        device.parameters.data.shape
+    )
+    with pytest.raises(RuntimeError, match="same device"):
+        device.update(moved(one, "cuda:0"))
+
+
+# Gossip
+
+
+VARIANTS = {
+    "plain": GossipConfig(),
+    "verified": GossipConfig(verify_gossip=True),
+    "with the optimiser": GossipConfig(gossip_optimizer=True),
+}
+
+
+@pytest.mark.parametrize(("graph", "learners"), [("ring", 2), ("exponential", 4)])
+@pytest.mark.parametrize("variant", VARIANTS)
+@on_gpus()
+def test_learners_of_several_gpus_mix_as_those_of_the_cpu(
+    graph: str, learners: int, variant: str
+) -> None:
+    devices = [f"cuda:{rank}" for rank in range(learners)]
+    there = Learners(graph, devices, VARIANTS[variant])
+    here = Learners(graph, ["cpu"] * learners, VARIANTS[variant])
+    there.turns(3), here.turns(3)
+    for rank, (mine, theirs) in enumerate(zip(there.states, here.states, strict=True)):
+        for name, tensor in mine.items():
+            assert tensor.device == torch.device("cuda", rank)
+            torch.testing.assert_close(tensor.cpu(), theirs[name], rtol=0, atol=1e-6)
+    assert not torch.equal(here.states[0]["parameters"], torch.linspace(0, 1, 3000))
+
+
+@on_gpus()
+def test_a_turn_of_gossip_launches_few_kernels_and_waits_seldom() -> None:
+    for turn in Learners("ring", ["cuda:0", "cuda:1"], GossipConfig()).turns(3):
+        assert turn["kernels"] <= MOST_KERNELS_OF_A_TURN, turn
+        assert turn["waits"] <= WAITS_OF_A_TURN, turn
+        assert (turn["to_device"], turn["to_host"]) == (1, 1), turn
+        assert turn["between"] == 0, turn
+
+
+@on_gpus()
+def test_a_vector_that_is_not_brought_to_the_gpu_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    learners = Learners("ring", ["cuda:0", "cuda:1"], GossipConfig())
+    monkeypatch.setattr(Tensor, "to", lambda self, *to: self)
+    with pytest.raises(RuntimeError, match="same device"):
+        learners.turns(3)
+
+
+# Collecting
+
+
+def test_the_simulators_here_write_what_is_expected() -> None:
+    _, learned = Collecting("cpu").learn(2)
+    assert [len(one.observations) for one in learned] == [STEPS + 1] * 2
+    assert torch.equal(learned[0].observations[-1], learned[1].observations[0])
+    assert all(bool(one.valid.all()) for one in learned)
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+@on_gpus(hold=1)
+def test_what_is_learned_on_a_gpu_is_what_the_simulators_wrote(batches: int) -> None:
+    """Copies are held back as long as they may be, so that a wait that is missing tells."""
+    parameters, learned = Collecting("cuda:1", batches).learn(4)
+    # The same actions on the CPU: what follows is told by the rollouts alone.
+    host = a2c("mlp", "cpu")
+    for number, one in enumerate(learned):
+        for row, lane in itertools.product(range(STEPS + 1), range(LANES)):
+            step = (number * STEPS + row) * 10 + lane
+            expected = np.sin(step * np.arange(1.0, 5.0)).astype(np.float32)
+            assert one.observations[row, lane].numpy() == pytest.approx(expected), (number, row)
+        host.update(one)
+    torch.testing.assert_close(parameters, host.parameters.data, rtol=0, atol=1e-6)
+
+
+@on_gpus(hold=1)
+def test_a_missing_wait_for_copies_changes_what_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    parameters, _ = Collecting("cuda:1").learn(3)
+    repeated, _ = Collecting("cuda:1").learn(3)
+    assert torch.equal(parameters, repeated)
+    monkeypatch.setattr(torch.cuda.Stream, "wait_stream", lambda self, other: None)
+    without, learned = Collecting("cuda:1").learn(3)
+    assert not torch.equal(parameters, without)
+    assert not learned[0].observations.any()
+
+
+@on_gpus()
+def test_a_rollout_is_brought_to_the_gpu_with_few_waits() -> None:
+    here = Collecting("cuda:1")
+    here.learn(2)
+    numbers = counted(lambda: here.collector.collect(2))
+    assert numbers["waits"] <= STEPS + WAITS_OF_A_MOVE, numbers
+    assert numbers["non_blocking"] == STEPS + 1, numbers
+    assert numbers["to_device"] <= STEPS + 1 + WAITS_OF_A_MOVE, numbers
+
+
+# Page-locked memory
+
+
+def refuse(code: int) -> None:
+    os.environ["FAKE_CUDA_HOST_REGISTER"] = str(code)
+
+
+@pytest.mark.parametrize("code", [801, 712, 2])
+@on_gpus()
+def test_without_page_locked_memory_the_same_is_learned(code: int) -> None:
+    parameters, _ = Collecting("cuda:1").learn(2)
+    plain = Learners("ring", ["cuda:0", "cuda:1"], GossipConfig())
+    plain.turns(2)
+    refuse(code)
+    refused = Collecting("cuda:1")
+    assert refused.row["page_lock_refusal"] == code
+    assert torch.equal(refused.learn(2)[0], parameters)
+    learners = Learners("ring", ["cuda:0", "cuda:1"], GossipConfig())
+    assert [row["page_lock_refusal"] for row in learners.rows] == [code] * 2
+    learners.turns(2)
+    for mine, theirs in zip(learners.states, plain.states, strict=True):
+        assert torch.equal(mine["parameters"], theirs["parameters"])
+
+
+@pytest.mark.parametrize("code", [801, 712, 2])
+@on_gpus()
+def test_a_refusal_is_no_later_kernels_failure(code: int) -> None:
+    arrays = SharedArrays.create([ArraySpec("a", (9,), "float32"), ArraySpec("b", (9,), "int64")])
+    x = torch.ones(1, device="cuda")
+    refuse(code)
+    for name in ("a", "b", "a"):
+        assert arrays.page_lock(name) == code
+        assert (x + 1).item() == 2.0
+
+
+@on_gpus()
+def test_arrays_are_page_locked_whole_and_once() -> None:
+    there = Collecting("cuda:1", batches=2)
+    assert there.row["page_lock_refusal"] == there.port.page_lock() == 0
+    for slot in there.port.slots:
+        assert torch.from_numpy(slot.observations).is_pinned()
+    whole = there.arrays["rollout0.observations"]
+    again = torch.cuda.cudart().cudaHostRegister(whole.ctypes.data + whole.nbytes - 1, 1, 0)
+    assert again == 712, "its last byte is locked, too"
+    assert torch.cuda.cudart().cudaHostUnregister(whole.ctypes.data) == 0, "as one"
+
+
+@on_gpus()
+def test_two_learners_of_one_process_share_what_is_locked() -> None:
+    learners = Learners("ring", ["cuda:0", "cuda:1"], GossipConfig())
+    assert [row["page_lock_refusal"] for row in learners.rows] == [0, 0]
