@@ -225,12 +225,15 @@ def users(place: Place) -> list[str]:
     found = []
     with contextlib.suppress(OSError):
         for note in sorted(place.users.iterdir()):
-            with contextlib.suppress(OSError), note.open(encoding="utf-8") as file:
+            with (
+                contextlib.suppress(OSError),
+                note.open(encoding="utf-8", errors="replace") as file,
+            ):
                 try:
                     fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
                     found.append(file.readline().strip())
-    return sorted(found, key=lambda line: "run folder" not in line)
+    return sorted(filter(None, found), key=lambda line: "run folder" not in line)
 
 
 def _opened(place: Place, path: Path) -> int:

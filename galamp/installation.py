@@ -21,10 +21,13 @@ from datetime import datetime
 from pathlib import Path
 
 from galamp.errors import UserError
+from galamp.plain import one_line
 
 SETUP_LOCK, LOCK, USERS = "setup.lock", "in-use.lock", "in-use"
 """Names in the environment's folder: bin/place.py knows them as well."""
 RUN = ", run folder "
+DRAFT_S = 60.0
+"""A note that has no name after so long is of a process that was killed at its start."""
 
 _notes: list[Path] = []
 """The files in which this process says who it is."""
@@ -56,11 +59,11 @@ def held(words: Sequence[str], environment: Path | None = None) -> Iterator[None
 def name_run(run: Path) -> None:
     """Say which run this process trains, should a set-up come."""
     for note in _notes:
-        with contextlib.suppress(OSError), note.open("r+", encoding="utf-8") as file:
-            line = file.readline().rstrip("\n").partition(RUN)[0]
-            file.seek(0)
-            file.write(f"{line}{RUN}{os.path.realpath(run)}\n")
-            file.truncate()
+        with contextlib.suppress(OSError), note.open("r+b", buffering=0) as file:
+            line = file.readline().rstrip(b"\n").partition(RUN.encode())[0]
+            text = line + _line(f"{RUN}{os.path.realpath(run)}")
+            os.pwrite(file.fileno(), text, 0)
+            os.ftruncate(file.fileno(), len(text))
 
 
 def _share(folder: Path, open_files: ExitStack) -> bool:
@@ -71,7 +74,7 @@ def _share(folder: Path, open_files: ExitStack) -> bool:
             lock = os.open(path, flags | os.O_CREAT, 0o644)
         except OSError:
             lock = os.open(path, flags)  # of an environment that is its owner's to write to
-        open_files.callback(os.close, lock)
+        open_files.callback(_close, lock)
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         raise UserError(
@@ -85,34 +88,61 @@ def _share(folder: Path, open_files: ExitStack) -> bool:
 def _say_who(folder: Path, words: Sequence[str], open_files: ExitStack) -> None:
     """Write a file with one line for people; it is locked, so one that is not is of nobody.
 
-    It gets its name once it is locked; those that killed processes have left are taken away.
+    It gets its name once it is locked; those that killed processes have left are taken away. On a
+    full disk there is none.
     """
     host = socket.gethostname()
     note = folder / USERS / f"{host}-{os.getpid()}"
+    draft = note.with_name(f".{note.name}")
     now = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
     command = " ".join(["galamp", *words[:1]])
-    with contextlib.suppress(OSError):
+    try:
         note.parent.mkdir(exist_ok=True)
-        draft = note.with_name(f".{note.name}")
-        file = open_files.enter_context(draft.open("w", encoding="utf-8"))
+        # A raw descriptor: a file object would write what the disk refused once more as it closes.
+        file = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        open_files.callback(_close, file)
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        file.write(f"{command}, process {os.getpid()} on {host} since {now}\n")
-        file.flush()
+        os.write(file, _line(f"{command}, process {os.getpid()} on {host} since {now}"))
         draft.replace(note)
-        _notes.append(note)
-        open_files.callback(_forget, note)
-        _sweep(note.parent)
+    except OSError:
+        _unlink(draft)
+        return
+    _notes.append(note)
+    open_files.callback(_forget, note)
+    _sweep(note)
 
 
-def _sweep(users: Path) -> None:
-    """Remove the files of processes that have ended."""
-    for note in users.glob("[!.]*"):
-        with contextlib.suppress(OSError), note.open(encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            note.unlink()
+def _line(text: str) -> bytes:
+    return f"{one_line(text)}\n".encode()
+
+
+def _sweep(own: Path) -> None:
+    """Remove the files of processes that have ended.
+
+    Those that have no name yet, if old: between making such a file and locking it there is a moment.
+    """
+    with contextlib.suppress(OSError):
+        now_s = own.stat().st_mtime  # by the clock of the file system
+        for note in own.parent.iterdir():
+            with contextlib.suppress(OSError), note.open("rb", buffering=0) as file:
+                age_s = now_s - os.fstat(file.fileno()).st_mtime
+                if note.name.startswith(".") and age_s < DRAFT_S:
+                    continue
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                note.unlink()
 
 
 def _forget(note: Path) -> None:
     _notes.remove(note)
+    _unlink(note)
+
+
+def _unlink(note: Path) -> None:
     with contextlib.suppress(OSError):
         note.unlink()
+
+
+def _close(descriptor: int) -> None:
+    """Close; a disk over a network may tell only now that it is full."""
+    with contextlib.suppress(OSError):
+        os.close(descriptor)

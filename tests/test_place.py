@@ -394,3 +394,83 @@ def test_every_command_holds_its_environment(
     assert cli.main(words) == 0
     assert [line.split(",")[0] for line in seen] == [f"galamp {words[0]}"]
     assert place.users(where) == list(where.users.iterdir()) == []
+
+
+def full_after(monkeypatch: pytest.MonkeyPatch, call: str, code: int) -> None:
+    """Have a system call refuse from now on, as a disk that is full or gone does."""
+
+    def fail(*_: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    def close(descriptor: int) -> None:
+        really_close(descriptor)
+        fail()
+
+    really_close = os.close
+    monkeypatch.setattr(os, call, close if call == "close" else fail)
+
+
+@pytest.mark.parametrize(
+    ("call", "code"),
+    [
+        ("close", errno.EDQUOT),
+        ("close", errno.EIO),
+        ("write", errno.ENOSPC),
+        ("write", errno.EDQUOT),
+        ("open", errno.ENOSPC),
+    ],
+)
+def test_a_full_disk_keeps_nobody_from_working(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int
+) -> None:
+    (tmp_path / "setup.lock").touch()
+    with monkeypatch.context() as patched:
+        full_after(patched, call, code)
+        with installation.held(["run"], tmp_path):
+            installation.name_run(tmp_path)
+    assert installation._notes == []
+    left = tmp_path / "in-use"
+    assert not left.exists() or list(left.iterdir()) == []
+
+
+def test_a_note_is_refused_by_a_device_that_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real one: what is written to it fails, and once more as a file object is closed."""
+    (tmp_path / "setup.lock").touch()
+    monkeypatch.setattr(installation.socket, "gethostname", lambda: "host")
+    (tmp_path / "in-use").mkdir()
+    (tmp_path / "in-use" / f".host-{os.getpid()}").symlink_to("/dev/full")
+    with installation.held(["run"], tmp_path):
+        pass
+    assert list((tmp_path / "in-use").iterdir()) == []
+
+
+@pytest.mark.parametrize("word", ["\udcff", "a\nb", "x" * 5000])
+def test_no_word_keeps_a_process_from_saying_who_it_is(
+    place: ModuleType, tmp_path: Path, word: str
+) -> None:
+    where = place.Place(tmp_path)
+    where.lock.touch()
+    with installation.held([word], tmp_path):
+        installation.name_run(tmp_path / word[:100])
+        (line,) = place.users(where)
+        (note,) = where.users.iterdir()
+    assert line.startswith("galamp ")
+    assert ", run folder /" in line
+    assert note.name == f"{socket.gethostname()}-{os.getpid()}"
+
+
+def test_what_starts_that_were_killed_have_left_is_swept(tmp_path: Path) -> None:
+    (tmp_path / "setup.lock").touch()
+    users = tmp_path / "in-use"
+    users.mkdir()
+    for name in (".old-1", ".new-2", ".locked-3", "host-4"):
+        (users / name).touch()
+    for name in (".old-1", ".locked-3"):
+        os.utime(users / name, (1.0, 1.0))
+    with (users / ".locked-3").open() as locked:
+        fcntl.flock(locked, fcntl.LOCK_EX)
+        with installation.held(["run"], tmp_path):
+            pass
+    assert {note.name for note in users.iterdir()} == {".new-2", ".locked-3"}
