@@ -3,8 +3,9 @@
 `install.py EXTRA PYTHON FOLDER` removes the stamps first and writes them last, so whatever
 interrupts a set-up, the next start finds no stamp and heals:
 
-    no usable Python in the folder, or its making was cut short   -> make it anew
-    otherwise                                -> forget half-installed packages, run pip again
+    its Python cannot be used, or its making was cut short   -> make it anew
+    otherwise                           -> forget half-installed packages, run pip again
+    galamp has not made it, or it cannot be told whether it runs   -> refuse, change nothing
 
 Only one process sets up at a time, and nothing is changed while somebody runs from the environment
 (place.py). pip inherits the locks: they end with their last holder and cannot go stale. Progress
@@ -139,7 +140,11 @@ def _failure(name: str, log: Path) -> str:
 
 
 def create(place: Place, python: str, locks: tuple[int, ...]) -> None:
-    """Make the environment anew, keeping only the locks that this process holds and the log."""
+    """Make the environment anew, keeping only the locks that this process holds and the log.
+
+    It is marked as galamp's first of all: whatever interrupts this, the next start may go on.
+    """
+    place.mark.touch()
     place.creating.touch()
     for entry in place.folder.iterdir():
         if entry in place.kept:
@@ -177,6 +182,7 @@ def install(extra: str, python: str, folder: str) -> None:
     """
     place = choose(Path(folder))
     lock = take_turn(place, check_stopped)
+    place.check_ours()  # once more: somebody may have filled the folder meanwhile
     found, kind = place.look()
     check_stopped()  # Ctrl-C ends the look as well, which says nothing about its Python.
     if found is Found.HEALTHY and stamp.ready(extra, str(place.folder), kind):
@@ -186,6 +192,7 @@ def install(extra: str, python: str, folder: str) -> None:
         old.unlink()
     place.log.write_text("", encoding="utf-8")
     if found is Found.HEALTHY:
+        place.mark.touch()  # one that was made before there was this mark
         run("check environment", place.python, "-I", "-c", FORGET, log=place.log, locks=locks)
     else:
         create(place, python, locks)
@@ -222,10 +229,11 @@ def main(extra: str, python: str, folder: str) -> int:
         signal.signal(number, lambda number, _: signals.append(number))
     try:
         install(extra, python, folder)
-    except Stopped:
-        say("galamp: set-up interrupted; the next start picks it up")
-        return 128 + (signals or [signal.SIGTERM])[0]
-    except (SetupError, OSError) as error:
+    except (Stopped, SetupError, OSError) as error:
+        # Ctrl-C ends what was started as well, which may be what was complained of.
+        if isinstance(error, Stopped) or signals:
+            say("galamp: set-up interrupted; the next start picks it up")
+            return 128 + (signals or [signal.SIGTERM])[0]
         say(f"galamp: set-up: {error}")
         return EXIT_REFUSED if isinstance(error, Refused) else EXIT_FAILURE
     return 0

@@ -1,6 +1,6 @@
 """Where the environment lies, what is there already, and who may change it.
 
-    Place.look()       nothing, healthy, broken, or of a Python that is not here
+    Place.look()       nothing, healthy, broken, or of a Python that does not run here
     choose(folder)     the folder, or one beside it where that is of another Python
     take_turn(place)   `setup.lock`: one set-up at a time; the others wait
     take_alone(place)  `in-use.lock`: nobody runs from it; runs hold it shared, and nobody waits
@@ -17,6 +17,8 @@ import enum
 import errno
 import fcntl
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -32,11 +34,20 @@ WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 NOT_HERE = (errno.ENOENT, errno.ENOEXEC, errno.EACCES)
 """Why an interpreter cannot be run that is another machine's, or another processor's."""
 
-# What a healthy environment can do, after it has said of which kind its Python is.
-PROBE = (
-    "import os, sys; print('%d.%d-%s' % (*sys.version_info[:2], os.uname().machine), flush=True);"
-    "import pip; assert sys.version_info >= (3, 11) and sys.prefix != sys.base_prefix"
-)
+# An environment's Python says of which kind it is, and whether it lacks what a healthy one can do.
+# Only its own word counts: any other end may be the machine's fault, and no reason to delete.
+PROBE = """
+import os, sys
+print("%d.%d-%s" % (*sys.version_info[:2], os.uname().machine), flush=True)
+try:
+    import pip
+    assert sys.version_info >= (3, 11) and sys.prefix != sys.base_prefix
+except (ModuleNotFoundError, AssertionError):
+    print("broken", flush=True)
+"""
+KIND = re.compile(r"\d+\.\d+-\w+")
+PROMPT = "prompt = 'galamp'"
+"""So `venv --prompt galamp` writes it: set-ups left no other mark before there was `setup.made`."""
 
 
 class SetupError(Exception):
@@ -53,7 +64,7 @@ class Found(enum.Enum):
     NOTHING = "nothing, or what a set-up that was cut short has left"
     HEALTHY = "an environment that runs"
     BROKEN = "one whose Python runs, but cannot be used"
-    ELSEWHERE = "one of a Python that is not on this machine"
+    ELSEWHERE = "one of a Python that does not run on this machine"
 
 
 class Place:
@@ -66,22 +77,32 @@ class Place:
             folder / name for name in ("setup.lock", "in-use.lock", "in-use")
         )
         self.log, self.creating = folder / "setup.log", folder / "setup.creating"
-        self.made_for = folder / "setup.made-for"
+        self.made_for, self.mark = folder / "setup.made-for", folder / "setup.made"
 
     @property
     def kept(self) -> tuple[Path, ...]:
         """What stays when an environment is made anew."""
-        return (self.lock, self.in_use, self.users, self.log, self.creating)
+        return (self.lock, self.in_use, self.users, self.log, self.creating, self.mark)
+
+    @property
+    def ours(self) -> bool:
+        """Whether a set-up has made it: others are never changed. The lock says nothing of that."""
+        made_before = self.lock.exists() and PROMPT in self._venv_lines()
+        return self.mark.exists() or self.creating.exists() or made_before
+
+    def _venv_lines(self) -> list[str]:
+        with contextlib.suppress(OSError):
+            return (self.folder / "pyvenv.cfg").read_text("utf-8", "replace").splitlines()
+        return []
 
     def kind(self) -> str:
         """Return the kind of Python that it was made for, "" where that was not written down."""
         with contextlib.suppress(OSError):
             return self.made_for.read_text(encoding="utf-8").strip()
-        with contextlib.suppress(OSError):
-            for line in (self.folder / "pyvenv.cfg").read_text(encoding="utf-8").splitlines():
-                name, _, value = (part.strip() for part in line.partition("="))
-                if name == "version":
-                    return f"{'.'.join(value.split('.')[:2])}-{os.uname().machine}"
+        for line in self._venv_lines():
+            name, _, value = (part.strip() for part in line.partition("="))
+            if name == "version":
+                return f"{'.'.join(value.split('.')[:2])}-{os.uname().machine}"
         return ""
 
     def look(self) -> tuple[Found, str]:
@@ -92,14 +113,53 @@ class Place:
         """
         if self.creating.exists() or not self._entries():
             return Found.NOTHING, ""
-        if not os.path.lexists(self.python):
-            return Found.BROKEN, ""
         try:
-            done = subprocess.run(
+            self.python.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return Found.BROKEN, ""
+        done = self._probe()
+        return (Found.ELSEWHERE, "") if done is None else self._judged(done)
+
+    def _judged(self, done: subprocess.CompletedProcess[str]) -> tuple[Found, str]:
+        """Return what an answer to the probe says.
+
+        Raises:
+            Refused: nothing, for it may be the machine's fault.
+        """
+        kind, *more = done.stdout.split() or [""]
+        if done.returncode < 0:
+            number = -done.returncode
+            raise Refused(
+                f"{self.python} was ended by signal {number} ({signal.strsignal(number)}) as it "
+                "was tried out: start again; 9 mostly means that memory has run out; if it stays "
+                f"so, {self.folder} is damaged and has to be removed"
+            )
+        if not KIND.fullmatch(kind):
+            return Found.ELSEWHERE, ""
+        known = self.kind()
+        if known and kind != known:
+            return Found.ELSEWHERE, kind
+        if done.returncode:
+            why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            raise Refused(
+                f"{self.python} cannot be used now ({why}): start again; if it stays so, remove "
+                f"{self.folder}"
+            )
+        return (Found.BROKEN if more else Found.HEALTHY), kind
+
+    def _probe(self) -> subprocess.CompletedProcess[str] | None:
+        """Ask the environment's Python; None where it is of another machine.
+
+        Raises:
+            SetupError: it cannot be asked now.
+        """
+        try:
+            return subprocess.run(
                 [self.python, "-I", "-c", PROBE],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
+                errors="replace",
                 timeout=LOOK_LIMIT_S,
                 check=False,
             )
@@ -110,12 +170,8 @@ class Place:
             ) from None
         except OSError as error:
             if error.errno in NOT_HERE:
-                return Found.ELSEWHERE, ""
+                return None
             raise SetupError(f"{self.python} cannot be started now ({error.strerror})") from None
-        kind, known = done.stdout.strip(), self.kind()
-        if kind and known and kind != known:
-            return Found.ELSEWHERE, kind
-        return (Found.BROKEN if done.returncode else Found.HEALTHY), kind
 
     def _entries(self) -> list[Path]:
         try:
@@ -128,16 +184,17 @@ class Place:
                 "GALAMP_VENV"
             ) from None
 
-    def check_ours(self, found: Found) -> None:
-        """Refuse a folder of other things, which would be deleted to make an environment.
+    def check_ours(self) -> None:
+        """Refuse a folder that galamp has not made: it would be changed, or even deleted.
 
         Raises:
             Refused: it is one.
         """
-        if found is not Found.HEALTHY and self._entries() and not self.lock.exists():
+        if self._entries() and not self.ours:
             raise Refused(
-                f"{self.folder} is not an environment of galamp's, and not empty: expected a new "
-                "folder; remove it, or name another in GALAMP_VENV"
+                f"{self.folder} is not an environment of galamp's, and not empty: name another "
+                "folder in GALAMP_VENV, or, if it is an environment of yours, install galamp there "
+                "yourself (pip install) and start `python -m galamp`"
             )
 
 
@@ -154,11 +211,12 @@ def choose(folder: Path) -> Place:
     """
     beside = folder.with_name(f"{folder.name}-{stamp.kind()}")
     for place, last in ((Place(folder), False), (Place(beside), True)):
+        place.check_ours()
         found, _ = place.look()
         if found is not Found.ELSEWHERE:
-            place.check_ours(found)
             return place
-        made_with = f"made with a Python ({place.kind() or 'unknown'}) that is not on this machine"
+        python = f"Python ({place.kind() or 'unknown'})"
+        made_with = f"made with a {python} that does not run on this machine"
         if last:
             raise Refused(
                 f"{place.folder} was {made_with}: remove it if no machine needs it, or name "

@@ -119,7 +119,7 @@ def _line(text: str) -> bytes:
 def _sweep(own: Path) -> None:
     """Remove the files of processes that have ended.
 
-    Those that have no name yet, if old: between making such a file and locking it there is a moment.
+    Those that have no name yet, if old: a new one may be about to be locked.
     """
     with contextlib.suppress(OSError):
         now_s = own.stat().st_mtime  # by the clock of the file system

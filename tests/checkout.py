@@ -43,6 +43,12 @@ case "$*" in
 esac
 """
 
+KIND = f"{sys.version_info[0]}.{sys.version_info[1]}-{os.uname().machine}"
+PROBED = '#!/bin/sh\ncase "$*" in *stamp.py*) exit 1 ;; esac\n'
+"""The beginning of a Python whose environment is not ready; the rest is its answer to the probe."""
+BROKEN = f"{PROBED}echo {KIND}\necho broken\n"
+"""A Python that runs, and says itself that it cannot be used."""
+
 
 class Checkout:
     """A copy of the set-up files in a path with spaces, and a stub python3.11 on PATH."""

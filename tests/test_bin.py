@@ -16,7 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from tests.checkout import ROOT, STUB, Checkout, load
+from tests.checkout import BROKEN, ROOT, STUB, Checkout, load
 
 pytestmark = pytest.mark.real  # for they start processes
 
@@ -126,13 +126,13 @@ def test_an_environment_cut_short_is_made_anew(checkout: Checkout) -> None:
     assert not leftover.exists()
 
 
-@pytest.mark.parametrize("broken", ["missing", "does not run"])
+@pytest.mark.parametrize("broken", ["missing", "cannot be used"])
 def test_a_broken_python_is_replaced(checkout: Checkout, broken: str) -> None:
     checkout.start("run")
     python = checkout.venv / "bin" / "python"
     python.unlink()
-    if broken == "does not run":
-        python.write_text("#!/bin/sh\nexit 1\n")
+    if broken == "cannot be used":
+        python.write_text(BROKEN)
         python.chmod(0o755)
     checkout.calls()
     assert checkout.start("run").stdout == "[run]\n"

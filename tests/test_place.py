@@ -6,6 +6,7 @@ import argparse
 import errno
 import fcntl
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -17,11 +18,9 @@ import pytest
 
 from galamp import cli, installation
 from galamp.errors import UserError
-from tests.checkout import Checkout, load
+from tests.checkout import BROKEN, KIND, PROBED, Checkout, load
 
 pytestmark = [pytest.mark.real, pytest.mark.counted]  # for they start processes
-
-KIND = f"{sys.version_info[0]}.{sys.version_info[1]}-{os.uname().machine}"
 
 
 @pytest.fixture
@@ -44,7 +43,8 @@ def environment(folder: Path, says: str = KIND, made_for: str = KIND, code: int 
     python = folder / "bin" / "python"
     python.write_text(f"#!/bin/sh\necho {says}\nexit {code}\n")
     python.chmod(0o755)
-    (folder / "setup.lock").touch()
+    for name in ("setup.lock", "setup.made"):
+        (folder / name).touch()
     (folder / "setup.made-for").write_text(made_for)
     return python
 
@@ -61,6 +61,10 @@ def elsewhere(folder: Path, why: str) -> None:
         (folder / "setup.made-for").write_text("3.11-riscv64")
     if why == "not for this processor":
         python.write_bytes(b"\x7fELF of another processor")
+    if why == "a library is missing":
+        python.write_text("#!/bin/sh\necho libpython3.11.so.1.0: cannot open >&2\nexit 127\n")
+    if why == "it says something else":
+        python.write_text("#!/bin/sh\necho error while loading shared libraries\nexit 0\n")
     if why == "only pyvenv.cfg tells":
         (folder / "setup.made-for").unlink()
         (folder / "pyvenv.cfg").write_text("home = /usr/bin\nversion = 3.9.1\n")
@@ -68,7 +72,7 @@ def elsewhere(folder: Path, why: str) -> None:
 
 ELSEWHERE = (
     *("not here", "another version", "another processor", "not for this processor"),
-    "only pyvenv.cfg tells",
+    *("only pyvenv.cfg tells", "a library is missing", "it says something else"),
 )
 
 
@@ -137,28 +141,139 @@ def test_a_busy_machine_is_no_verdict(
         place.choose(tmp_path / "venv")
 
 
+UNSURE = {
+    "out of memory": f"echo {KIND}; kill -9 $$",
+    "out of memory before it speaks": "kill -9 $$",
+    "a processor's fault": f"echo {KIND}; kill -4 $$",
+    "no memory for a library": f"echo {KIND}; echo 'ImportError: x.so: no memory' >&2; exit 1",
+    "a disk's error": f"echo {KIND}; echo 'OSError: [Errno 5] Input/output error' >&2; exit 1",
+    "a wrapper of what was killed": f"echo {KIND}; exit 137",
+}
+
+
+@pytest.mark.parametrize("why", UNSURE)
+def test_what_may_be_the_machines_fault_deletes_nothing(
+    checkout: Checkout, tmp_path: Path, why: str
+) -> None:
+    folder = tmp_path / "venv"
+    environment(folder).write_text(f"{PROBED}{UNSURE[why]}\n")
+    before = sorted(folder.rglob("*"))
+    done = checkout.start("run", GALAMP_VENV=str(folder))
+    assert (done.returncode, done.stderr.count("\n"), checkout.calls()) == (2, 1, [])
+    assert f"{folder / 'bin' / 'python'} " in done.stderr
+    assert "start again; " in done.stderr
+    assert "has to be removed" in done.stderr or f"remove {folder}" in done.stderr
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO, errno.EACCES])
+def test_a_python_that_cannot_be_looked_at_is_not_missing(
+    checkout: Checkout,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    code: int,
+) -> None:
+    install = load(checkout)
+    python = environment(tmp_path / "venv")
+    really = Path.lstat
+
+    def lstat(path: Path) -> os.stat_result:
+        if path == python:
+            raise OSError(code, os.strerror(code), str(path))
+        return really(path)
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+    monkeypatch.setattr(os.path, "lexists", lambda path: path != python)  # for so it answers
+    assert install.main("", sys.executable, str(tmp_path / "venv")) == 70
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert os.strerror(code) in told
+    assert python.exists()
+
+
+def test_an_interrupt_of_the_look_is_no_complaint(
+    checkout: Checkout, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C in a terminal comes to the Python that is tried out as well."""
+    install = load(checkout)
+    environment(tmp_path / "venv").write_text('#!/bin/sh\nkill -2 "$PPID"\nkill -2 $$\n')
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)
+    try:
+        assert install.main("", sys.executable, str(tmp_path / "venv")) == 130
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGHUP, before[1])
+    assert capsys.readouterr().err == ("galamp: set-up interrupted; the next start picks it up\n")
+
+
 def fill(folder: Path, what: str) -> Path:
     folder.mkdir()
-    if what == "an environment of somebody's":
-        python = environment(folder, code=1)
-        (folder / "setup.lock").unlink()
+    if "environment" in what:
+        python = environment(folder, code="broken" in what)
+        if "broken" in what:
+            python.write_text(BROKEN)
+        for name in ("setup.made", "setup.made-for", "setup.lock"):
+            (folder / name).unlink()
+        if "started from before" in what:  # then it has our lock
+            (folder / "setup.lock").touch()
+            (folder / "setup.made-for").write_text(KIND)
+            (folder / "pyvenv.cfg").write_text("version = 3.11.7\nprompt = galamp\n")
         return python
     (folder / what).write_text("precious")
     return folder / what
 
 
-@pytest.mark.parametrize("what", ["notes.txt", ".hidden", "an environment of somebody's"])
-def test_a_folder_of_other_things_is_never_emptied(
+@pytest.mark.parametrize(
+    "what",
+    [
+        *("notes.txt", ".hidden", "a healthy environment", "a broken environment"),
+        "a healthy environment, started from before",
+        "a broken environment, started from before",
+    ],
+)
+def test_what_galamp_has_not_made_is_never_changed(
     checkout: Checkout, tmp_path: Path, what: str
 ) -> None:
     folder = tmp_path / "mine"
     kept = fill(folder, what)
     before = sorted(folder.rglob("*"))
     done = checkout.start("run", GALAMP_VENV=str(folder))
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert (done.returncode, done.stderr.count("\n"), checkout.calls()) == (2, 1, [])
     assert f"{folder} is not an environment of galamp's" in done.stderr
+    assert "name another folder in GALAMP_VENV" in done.stderr
     assert kept.exists()
     assert sorted(folder.rglob("*")) == before
+
+
+def test_what_was_made_before_there_was_a_mark_is_known(checkout: Checkout) -> None:
+    checkout.start("run")
+    (checkout.venv / "setup.made").unlink()
+    (checkout.venv / "setup.done").unlink()
+    assert checkout.start("run").returncode == 2
+    (checkout.venv / "pyvenv.cfg").write_text("version = 3.11.7\nprompt = 'galamp'\n")
+    checkout.calls()
+    assert checkout.start("run").returncode == 0
+    assert [("-m pip" in call) for call in checkout.calls()] == [True] * 3
+    assert (checkout.venv / "setup.made").exists()
+
+
+def test_a_folder_that_is_filled_while_others_are_waited_for_is_left_alone(
+    checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install = load(checkout)
+    really = install.take_turn
+
+    def take_turn(place: Any, *more: Any) -> int:
+        lock = int(really(place, *more))
+        (place.folder / "notes.txt").write_text("precious")
+        return lock
+
+    monkeypatch.setattr(install, "take_turn", take_turn)
+    with pytest.raises(install.Refused, match="not an environment of galamp's"):
+        install.install("", sys.executable, str(tmp_path / "venv"))
+    assert (tmp_path / "venv" / "notes.txt").exists()
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.ENOTDIR, errno.EPERM])
@@ -270,7 +385,7 @@ def change(checkout: Checkout, how: str) -> dict[str, Any]:
         with (checkout.root / "bin" / "constraints.txt").open("a") as file:
             file.write("# changed\n")
     if how == "a broken Python":
-        (checkout.venv / "bin" / "python").write_text("#!/bin/sh\nexit 1\n")
+        (checkout.venv / "bin" / "python").write_text(BROKEN)
     return {}
 
 
