@@ -59,6 +59,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    isolation.be_package()
     words = sys.argv[1:] if arguments is None else list(arguments)
     for line in isolation.warnings():
         sys.stderr.write(f"galamp: {one_line(line)}\n")

@@ -5,6 +5,8 @@
     the server          python -c would search it first; `guard_children` forbids that
     the probe           python -P -c, with the path of its parent that `path_for_children` gives
     --env-id my:make    `gymnasium._imported` puts it last, behind all that is installed
+    all of them         `be_package`: a folder named galamp, such as a clone, that lies where Python
+                        searches is no package, and does not stand for the one that is installed
 
 A folder that somebody else has filled, such as a run that was downloaded, must not run code just
 because one stands in it. PYTHONPATH is its user's own choice and stays: so there is no `-E` and no
@@ -63,15 +65,33 @@ def leave_working_directory() -> None:
     Where this package lies there itself, it is searched last. What Python loads before a module of
     `-m` begins is beyond reach, and a folder with a whole package `galamp` in it runs that.
     """
-    if sys.flags.safe_path or sys.path[:1] != [_here()]:
+    if not sys.flags.safe_path and sys.path[:1] == [_here()]:
+        here = sys.path.pop(0)
+        if _lies_here():
+            sys.path.append(here)
+    be_package()
+
+
+def be_package() -> None:
+    """Have the module `galamp` be this package.
+
+    Python takes a folder without `__init__.py` on its path for a package in parts, before an
+    editable installation is asked. Its submodules are found all the same, so this one is here.
+    """
+    galamp = sys.modules["galamp"]
+    if hasattr(galamp, "__version__"):
         return
-    here = sys.path.pop(0)
-    if _lies_here():
-        sys.path.append(here)
-    elif not hasattr(sys.modules["galamp"], "__version__"):
-        # A mere folder of that name stood for the package, such as the one of a fresh clone.
-        for name in [name for name in sys.modules if name.partition(".")[0] == "galamp"]:
-            del sys.modules[name]
+    from importlib.util import spec_from_file_location
+
+    folder = os.path.dirname(os.path.realpath(__file__))
+    spec = spec_from_file_location(
+        "galamp", os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    galamp.__spec__, galamp.__loader__, galamp.__file__ = spec, spec.loader, spec.origin
+    galamp.__path__ = [folder]
+    spec.loader.exec_module(galamp)
 
 
 def guard_children() -> None:

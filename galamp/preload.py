@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from galamp.errors import EXIT_FAILURE
 from galamp.forking import FOLDER, ORPHANED, SERVER, SUPERVISED, SUPERVISOR, word_of
-from galamp.isolation import unguard
+from galamp.isolation import be_package, unguard
 from galamp.reaper import adopt_orphans, die_with_parent, end_children
 
 END_S = 1.0
@@ -62,6 +62,7 @@ def _load() -> None:
     import galamp.simulator  # noqa: F401
 
 
+be_package()
 os.environ[SERVER] = str(os.getpid())
 signal.signal(ORPHANED, _leave)
 die_with_parent(int(os.environ[SUPERVISOR]), ORPHANED)

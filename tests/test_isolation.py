@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+import galamp
 from galamp import isolation
 from galamp.environments.gymnasium import _builder
 from galamp.errors import UserError
@@ -173,9 +174,60 @@ def test_a_clone_in_the_folder_is_in_nobodys_way(
     assert done.stderr == ""
 
 
+def folders_named_galamp(tmp_path: Path) -> dict[str, str]:
+    """Return values of PYTHONPATH that lead to a folder `galamp` without `__init__.py`."""
+    clone, notes = tmp_path / "src" / "galamp", tmp_path / "notes" / "galamp"
+    for folder in (clone, notes):
+        (folder / "tests").mkdir(parents=True)
+    (clone / "galamp").symlink_to(ROOT / "galamp")
+    (notes / "config.py").write_text("raise SystemExit")
+    return {
+        "clone": f"{clone.parent}",
+        "notes": f"{notes.parent}",
+        "notes first": f"{notes.parent}:{clone.parent}",
+        "trailing colon": f"{clone.parent}:",
+        "behind another": f"/nowhere:{clone.parent}:{tmp_path}",
+    }
+
+
+WHO = """
+from galamp import isolation
+isolation.be_package()
+import galamp, galamp.config
+print(galamp.__version__, galamp.__file__ == galamp.__spec__.origin, *galamp.__path__)
+"""
+
+
+@processes
+@pytest.mark.parametrize(
+    "where", ["clone", "notes", "notes first", "trailing colon", "behind another"]
+)
+def test_no_folder_on_the_path_stands_for_the_package(
+    python: Path, tmp_path: Path, where: str
+) -> None:
+    env = os.environ | {"PYTHONPATH": folders_named_galamp(tmp_path)[where]}
+    words = [python, "-P", "-c", WHO]
+    done = subprocess.run(words, cwd=tmp_path, env=env, text=True, capture_output=True, timeout=60)
+    assert (done.stdout, done.stderr) == (f"{galamp.__version__} True {ROOT / 'galamp'}\n", "")
+
+
+@processes
+@pytest.mark.parametrize(
+    ("where", "safe"),
+    [("clone", True), ("notes", False), also("trailing colon", True), also("clone", False)],
+)
+def test_galamp_starts_with_such_a_path(
+    python: Path, tmp_path: Path, where: str, safe: bool
+) -> None:
+    paths = folders_named_galamp(tmp_path)
+    done = start(python, tmp_path, "galamp", "--version", safe=safe, PYTHONPATH=paths[where])
+    assert (done.stdout, done.stderr) == (f"galamp {galamp.__version__}\n", "")
+
+
 FACTORY = """
 import json, os, queue, sys
 from pathlib import Path
+import galamp
 import gymnasium
 import beside  # lies here
 
@@ -183,6 +235,7 @@ def make():
     facts = {
         "from": {m.__file__ for m in (json, queue, gymnasium, sys.modules["numpy"])},
         "beside": beside.VALUE,
+        "galamp": (galamp.__version__, *galamp.__path__),
         "last": sys.path[-1] == os.getcwd() and sys.path.count(os.getcwd()) == 1,
         "safe": os.environ.get("PYTHONSAFEPATH"),
         "users": [note.read_text() for note in Path(sys.prefix, "in-use").iterdir()],
@@ -201,14 +254,16 @@ def test_a_run_of_ones_own_runs_nothing_else(python: Path, poisoned: Path, safe:
     (poisoned / "beside.py").write_text("VALUE = 7\n")
     told = poisoned.parent / "facts"
     flags = ["--learners", 1, "--num-envs", 2, "--total-steps", 100, "--quiet"]
+    named = folders_named_galamp(poisoned.parent)["notes first"]
     done = start(python, poisoned, "galamp", "run", "--env-id", "mine:make", *flags, safe=safe,
-                 TEST_FACTS=str(told))  # fmt: skip
+                 TEST_FACTS=str(told), PYTHONPATH=named)  # fmt: skip
     assert (done.returncode, ran(poisoned.parent)) == (0, []), done.stderr
     probe, *simulators = map(json.loads, told.read_text().splitlines())
     assert len(simulators) == 2
     for each in (probe, *simulators):
         assert not [path for path in each["from"] if path.startswith(str(poisoned))]
         assert (each["beside"], each["last"], each["safe"]) == (7, True, None)
+        assert each["galamp"] == [galamp.__version__, str(ROOT / "galamp")]
         (user,) = each["users"]
         assert user.startswith("galamp run, process ")
     assert "run folder" not in probe["users"][0]

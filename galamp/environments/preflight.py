@@ -43,6 +43,8 @@ _START = """
 import json, sys
 request = json.loads(sys.argv[1])
 sys.path[:] = request["path"]
+from galamp.isolation import be_package
+be_package()
 from galamp.reaper import keep
 def probe():
     from galamp.environments.probe import main
