@@ -184,6 +184,21 @@ class Place:
                 "GALAMP_VENV"
             ) from None
 
+    def check_trusted(self) -> None:
+        """Refuse to run a Python that somebody else may have put there; bin/setup does the same.
+
+        Raises:
+            Refused: it is neither this user's, nor root's, nor of the checkout's owner.
+        """
+        trusted = {0, os.geteuid(), os.stat(stamp.ROOT).st_uid}
+        for path in (self.folder, self.folder / "bin", self.python):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                if (owner := path.lstat().st_uid) not in trusted:
+                    raise Refused(
+                        f"{path} belongs to user {owner}, and what lies there would be run: "
+                        "remove it, or name another folder in GALAMP_VENV"
+                    )
+
     def check_ours(self) -> None:
         """Refuse a folder that galamp has not made: it would be changed, or even deleted.
 
@@ -212,6 +227,8 @@ def choose(folder: Path) -> Place:
     beside = folder.with_name(f"{folder.name}-{stamp.kind()}")
     for place, last in ((Place(folder), False), (Place(beside), True)):
         place.check_ours()
+        if last:
+            place.check_trusted()  # nobody has named this folder
         found, _ = place.look()
         if found is not Found.ELSEWHERE:
             return place

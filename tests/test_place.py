@@ -111,6 +111,57 @@ def test_both_pythons_find_their_own_environment(checkout: Checkout) -> None:
     assert (again.stdout, again.stderr, checkout.calls()) == ("[run]\n", "", [])
 
 
+def ready(checkout: Checkout, folder: Path, mark: Path) -> Path:
+    """Make an environment that says of itself that it is ready, and leaves a mark when it runs."""
+    python = environment(folder)
+    python.write_text(f'#!/bin/sh\necho "$*" >> "{mark}"\nexit 0\n')
+    return python
+
+
+def test_only_names_that_a_set_up_gives_are_run(checkout: Checkout, tmp_path: Path) -> None:
+    mark, machine = tmp_path / "ran", os.uname().machine
+    for name in ("3.11", f"3.x-{machine}", "3.11-evil", f"3.11-{machine}-evil", f"3.-{machine}"):
+        ready(checkout, Path(f"{checkout.venv}-{name}"), mark)
+    assert checkout.start("run").stdout == "[run]\n"
+    assert not mark.exists()
+    ready(checkout, Path(f"{checkout.venv}-3.99-{machine}"), mark)
+    (checkout.venv / "setup.done").unlink()
+    checkout.start("run")
+    assert "-m galamp run" in mark.read_text(), "the test sees what is run"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+@pytest.mark.parametrize("whose", ["folder", "folder/bin", "folder/bin/python"])
+def test_what_another_user_has_put_beside_is_not_run(
+    checkout: Checkout, tmp_path: Path, whose: str
+) -> None:
+    mark = tmp_path / "ran"
+    elsewhere(checkout.venv, "not here")
+    beside = checkout.venv.with_name(f".venv-{KIND}")
+    ready(checkout, beside, mark)
+    given = beside / Path(whose).relative_to("folder")
+    os.chown(given, 4321, -1, follow_symlinks=False)
+    done = checkout.start("run")
+    assert (done.returncode, done.stderr.count("\n"), mark.exists()) == (2, 2, False)
+    assert f"{given} belongs to user 4321" in done.stderr
+    os.chown(checkout.root, 4321, -1)
+    assert checkout.start("run").returncode == 0
+    assert mark.exists(), "the checkout's owner is trusted"
+
+
+def test_who_owns_what_lies_beside_is_asked(
+    place: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same without root: the owner is another user."""
+    elsewhere(tmp_path / "venv", "not here")
+    environment(tmp_path / f"venv-{KIND}")
+    owned = os.stat_result([0o755, 0, 0, 0, 7654321, 0, 0, 0, 0, 0])
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "lstat", lambda _: owned)
+        with pytest.raises(place.Refused, match="belongs to user 7654321"):
+            place.choose(tmp_path / "venv")
+
+
 def test_the_third_number_of_the_version_does_not_matter(checkout: Checkout) -> None:
     stamp = load(checkout, "stamp")
     assert stamp.kind() == KIND
@@ -152,17 +203,25 @@ UNSURE = {
 
 
 @pytest.mark.parametrize("why", UNSURE)
-def test_what_may_be_the_machines_fault_deletes_nothing(
-    checkout: Checkout, tmp_path: Path, why: str
+def test_what_may_be_the_machines_fault_is_no_verdict(
+    place: ModuleType, tmp_path: Path, why: str
 ) -> None:
     folder = tmp_path / "venv"
     environment(folder).write_text(f"{PROBED}{UNSURE[why]}\n")
+    with pytest.raises(place.Refused, match="start again; ") as told:
+        place.choose(folder)
+    assert f"{folder / 'bin' / 'python'} " in str(told.value)
+    assert "has to be removed" in str(told.value) or f"remove {folder}" in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_what_may_be_the_machines_fault_deletes_nothing(checkout: Checkout, tmp_path: Path) -> None:
+    folder = tmp_path / "venv"
+    environment(folder).write_text(f"#!/bin/sh\n{UNSURE['out of memory']}\n")
     before = sorted(folder.rglob("*"))
     done = checkout.start("run", GALAMP_VENV=str(folder))
     assert (done.returncode, done.stderr.count("\n"), checkout.calls()) == (2, 1, [])
-    assert f"{folder / 'bin' / 'python'} " in done.stderr
-    assert "start again; " in done.stderr
-    assert "has to be removed" in done.stderr or f"remove {folder}" in done.stderr
+    assert "was ended by signal 9 (Killed)" in done.stderr
     assert sorted(folder.rglob("*")) == before
 
 
@@ -225,25 +284,33 @@ def fill(folder: Path, what: str) -> Path:
     return folder / what
 
 
-@pytest.mark.parametrize(
-    "what",
-    [
-        *("notes.txt", ".hidden", "a healthy environment", "a broken environment"),
-        "a healthy environment, started from before",
-        "a broken environment, started from before",
-    ],
+NOT_MADE = (
+    *("notes.txt", ".hidden", "a healthy environment", "a broken environment"),
+    "a healthy environment, started from before",
+    "a broken environment, started from before",
 )
-def test_what_galamp_has_not_made_is_never_changed(
-    checkout: Checkout, tmp_path: Path, what: str
-) -> None:
+
+
+@pytest.mark.parametrize("what", NOT_MADE)
+def test_what_galamp_has_not_made_is_refused(place: ModuleType, tmp_path: Path, what: str) -> None:
     folder = tmp_path / "mine"
     kept = fill(folder, what)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(place.Refused, match=f"{folder} is not an environment of galamp's") as told:
+        place.choose(folder)
+    assert "name another folder in GALAMP_VENV" in str(told.value)
+    assert "\n" not in str(told.value)
+    assert kept.exists()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_environment_of_ones_own_is_never_changed(checkout: Checkout, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    fill(folder, "a healthy environment")
+    (folder / "bin" / "python").write_text(f"{PROBED}echo {KIND}\n")
     before = sorted(folder.rglob("*"))
     done = checkout.start("run", GALAMP_VENV=str(folder))
     assert (done.returncode, done.stderr.count("\n"), checkout.calls()) == (2, 1, [])
-    assert f"{folder} is not an environment of galamp's" in done.stderr
-    assert "name another folder in GALAMP_VENV" in done.stderr
-    assert kept.exists()
     assert sorted(folder.rglob("*")) == before
 
 
