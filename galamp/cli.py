@@ -7,19 +7,25 @@ must not wait for torch.
 from __future__ import annotations
 
 import argparse
-import errno
 import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import galamp
 from galamp import crashpoints, installation, isolation
 from galamp.config import RunConfig, from_dict, from_settings
 from galamp.display.streams import STARTING, announce, tell
-from galamp.errors import EXIT_OK, EXIT_SIGINT, EXIT_USAGE, GalampError, UserError, did_you_mean
+from galamp.errors import (
+    EXIT_OK,
+    EXIT_SIGINT,
+    GalampError,
+    UserError,
+    refusal,
+)
+from galamp.flags import Parser
 from galamp.forking import settle_libraries, start_server
 from galamp.options import AUTO, Setting, check, settings, shown
 from galamp.plain import one_line
@@ -37,59 +43,43 @@ SECTION_TITLES = {
 }
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line, with the nearest option named."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print one line and leave with code 2."""
-        self.exit(EXIT_USAGE, f"galamp: {one_line(message)}; see {self.prog} --help\n")
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Refuse what is unknown here: the parser above does not know this command's flags."""
-        options, unknown = super().parse_known_args(args, namespace)
-        if unknown:
-            # What follows an unknown flag is most likely its value.
-            word = next((word for word in unknown if word.startswith("-")), unknown[0])
-            flag = word.partition("=")[0]
-            flags = [name for action in self._actions for name in action.option_strings]
-            kind = "option" if flag.startswith("-") else "argument"
-            self.error(f"unknown {kind} {shown(flag)}{did_you_mean(flag, flags)}")
-        return options, unknown
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     isolation.be_package()
     words = sys.argv[1:] if arguments is None else list(arguments)
     for line in isolation.warnings():
-        sys.stderr.write(f"galamp: {one_line(line)}\n")
+        tell(f"galamp: {one_line(line)}\n", sys.stderr)
     if words[:1] in (["run"], ["chaos"]):
         settle_libraries()  # the parser loads numpy
     try:
-        with installation.held(words):
-            options = build_parser().parse_args(words)
-            code = int(options.command(options))
-        sys.stdout.flush()  # so that a reader who has left is noticed here, not at exit
-        return code
+        return _run(words)
     except GalampError as error:
         for problem in error.problems:
-            sys.stderr.write(f"galamp: {one_line(problem)}\n")
+            tell(f"galamp: {one_line(problem)}\n", sys.stderr)
         for line in error.details.splitlines():
-            sys.stderr.write(f"{one_line(line)}\n")
+            tell(f"{one_line(line)}\n", sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         # Before the supervisor takes signals, or after it has handed them back.
-        sys.stderr.write("galamp: interrupted\n")
+        tell("galamp: interrupted\n", sys.stderr)
         return EXIT_SIGINT
     except BrokenPipeError:
-        # Whoever read our output has left; keep Python from complaining when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return EXIT_OK  # whoever read our output has left
     except OSError as error:
-        if error.errno not in (errno.EMFILE, errno.ENFILE):
-            raise
-        sys.stderr.write(f"galamp: {error.strerror}: raise the limit (ulimit -n)\n")
-        return EXIT_USAGE
+        text, code = refusal(error)
+        tell(f"galamp: {one_line(text)}\n", sys.stderr)
+        return code
+    finally:
+        tell("", sys.stdout)  # what cannot be written is dropped: Python would try again at exit
+
+
+def _run(words: Sequence[str]) -> int:
+    """Run one command, and notice here, not at exit, that its output cannot be written."""
+    with installation.held(words):
+        options = build_parser().parse_args(words)
+        code = int(options.command(options))
+    sys.stdout.flush()
+    return code
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,12 +1,15 @@
 """One tree of exceptions, and the exit code that each ends the command with.
 
 Used by every process. The command line turns a `GalampError` into one line on standard error and
-its exit code; anything else is a defect in galamp and shows its traceback.
+its exit code, and an `OSError` that nobody has expected as well (`refusal`): a disk that is full is
+no defect. Anything else is a defect in galamp and shows its traceback.
 """
 
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
 
 EXIT_OK = 0
@@ -56,6 +59,20 @@ class StoppedBySignal(GalampError):
 
 class StopRun(Exception):
     """Raised inside a child's waits once the run is over: leave, in good order."""
+
+
+def refusal(error: OSError) -> tuple[str, int]:
+    """Return a line on what the system has refused, and the exit code."""
+    text = error.strerror or str(error)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{text}: raise the limit (ulimit -n)", EXIT_USAGE
+    if error.filename is not None:
+        return f"{text} ({error.filename})", EXIT_FAILURE
+    try:
+        os.getcwd()
+    except OSError:
+        return f"{text}: the working directory was removed; go to another", EXIT_USAGE
+    return text, EXIT_FAILURE
 
 
 def did_you_mean(word: str, known: Iterable[str], *, most: int = 3, cutoff: float = 0.5) -> str:

@@ -1,4 +1,4 @@
-"""A command's settings as flags of its parser, and back.
+"""Parsers of command lines; a command's settings as flags of its parser, and back.
 
 dataclass of options --add_flags--> parser --words--> Namespace --settings_from--> dataclass
 """
@@ -6,14 +6,36 @@ dataclass of options --add_flags--> parser --words--> Namespace --settings_from-
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from galamp.options import Setting, check, settings
+from galamp.errors import EXIT_USAGE, did_you_mean
+from galamp.options import Setting, check, settings, shown
+from galamp.plain import one_line
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 C = TypeVar("C", bound="DataclassInstance")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line, with the nearest option named."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line and leave with code 2."""
+        self.exit(EXIT_USAGE, f"galamp: {one_line(message)}; see {self.prog} --help\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse what is unknown here: the parser above does not know this command's flags."""
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            # What follows an unknown flag is most likely its value.
+            word = next((word for word in unknown if word.startswith("-")), unknown[0])
+            flag = word.partition("=")[0]
+            flags = [name for action in self._actions for name in action.option_strings]
+            kind = "option" if flag.startswith("-") else "argument"
+            self.error(f"unknown {kind} {shown(flag)}{did_you_mean(flag, flags)}")
+        return options, unknown
 
 
 def add_flags(parser: argparse._ActionsContainer, config: type[Any]) -> None:

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from galamp.errors import UserError
 from galamp.isolation import guard_children
 
 METHOD: Final = "forkserver"
@@ -102,7 +103,11 @@ def word_of(server: int) -> Path:
 
 
 def start_server() -> None:
-    """Start the server, unless it runs; it ends with this process, however this one ends."""
+    """Start the server, unless it runs; it ends with this process, however this one ends.
+
+    Raises:
+        UserError: there is no folder for its socket.
+    """
     import multiprocessing.forkserver  # for a run only, not for every command
     import multiprocessing.util
 
@@ -110,10 +115,16 @@ def start_server() -> None:
     guard_children()
     _hear_of_children()
     os.environ[SUPERVISOR] = str(os.getpid())
-    usual = tempfile.gettempdir()
-    tempfile.tempdir = usual if len(usual) <= LONGEST_FOLDER else "/tmp"
+    usual = tempfile.tempdir
     try:
+        folder = tempfile.gettempdir()
+        tempfile.tempdir = folder if len(folder) <= LONGEST_FOLDER else "/tmp"
         os.environ[FOLDER] = multiprocessing.util.get_temp_dir()  # made once, then remembered
+    except OSError as error:
+        raise UserError(
+            f"no folder for temporary files ({error.strerror}): set TMPDIR to one that can be "
+            f"written to, of at most {LONGEST_FOLDER} characters"
+        ) from None
     finally:
         tempfile.tempdir = usual
     multiprocessing.get_context(METHOD).set_forkserver_preload([PRELOAD])

@@ -18,6 +18,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from galamp.errors import UserError
+
 PROC = Path("/proc")
 UNLIMITED_BYTES = 2**63 - 1
 """Said to be free where nothing can be found out."""
@@ -187,12 +189,18 @@ def anonymous_file(name: str) -> int:
         name: shown in /proc, and nowhere looked up.
 
     Raises:
-        OSError: the system refuses.
+        UserError: the system refuses.
     """
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
-        return os.memfd_create(name, flags | _MFD_NOEXEC_SEAL)
+        try:
+            return os.memfd_create(name, flags | _MFD_NOEXEC_SEAL)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+        return os.memfd_create(name, flags)  # a kernel that does not know the flag
     except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-    return os.memfd_create(name, flags)  # a kernel that does not know the flag
+        raise UserError(
+            f"shared memory cannot be made (memfd_create: {error.strerror}): allow it, by the "
+            "sysctl vm.memfd_noexec, a container's seccomp profile, or ulimit -n"
+        ) from None

@@ -79,7 +79,7 @@ class SharedArrays:
         free_bytes = available_bytes()
         if size_bytes > free_bytes:
             raise _refusal(size_bytes, f"{free_bytes / 2**20:,.0f} MiB are free")
-        fd = _new_file()
+        fd = anonymous_file("galamp")
         try:
             os.posix_fallocate(fd, 0, size_bytes)
             seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -130,16 +130,6 @@ class SharedArrays:
 
 def _attach(specs: tuple[ArraySpec, ...], fd: Any) -> SharedArrays:
     return SharedArrays(specs, fd.detach())
-
-
-def _new_file() -> int:
-    try:
-        return anonymous_file("galamp")
-    except OSError as error:
-        raise UserError(
-            f"shared memory cannot be made (memfd_create: {error.strerror}): allow it, by the "
-            "sysctl vm.memfd_noexec, a container's seccomp profile, or ulimit -n"
-        ) from None
 
 
 def _refusal(size_bytes: int, why: str) -> UserError:

@@ -467,6 +467,67 @@ def test_too_few_descriptors_are_no_defect(
     assert complaint(capsys, "games") == ["Too many open files: raise the limit (ulimit -n)"]
 
 
+@pytest.mark.parametrize(
+    ("error", "told", "code"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device", 70),
+        (FileNotFoundError(2, "No such file or directory", "a\nb"), r"No .* \(a\\nb\)", 70),
+        (PermissionError(13, "Permission denied", b"/x"), r"Permission denied \(.*/x.*\)", 70),
+        (OSError("no words from the system"), "no words from the system", 70),
+        (TimeoutError(110, "Connection timed out"), "Connection timed out", 70),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: OSError,
+    told: str,
+    code: int,
+) -> None:
+    def end(options: argparse.Namespace) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "games_command", end)
+    assert main(["games"]) == code
+    assert re.fullmatch(f"galamp: {told}\n", capsys.readouterr().err)
+
+
+def test_a_working_directory_that_was_removed_is_told_of(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    monkeypatch.setattr(cli, "games_command", lambda _: print(os.getcwd()))
+    assert main(["games"]) == 2
+    assert capsys.readouterr().err == (
+        "galamp: No such file or directory: the working directory was removed; go to another\n"
+    )
+
+
+FULL = """
+import sys
+sys.argv = ["galamp", *sys.argv[1:]]
+from galamp import cli
+cli.games_command = lambda options: print("a game") or 0
+raise SystemExit(cli.main())
+"""
+
+
+@pytest.mark.parametrize(("words", "to"), [(["games"], "stdout"), (["eval", "/no"], "stderr")])
+def test_output_that_goes_to_a_full_disk_is_one_line(words: list[str], to: str) -> None:
+    """Buffered output is written by Python once more at exit."""
+    with open("/dev/full", "w") as full:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | {to: full}
+        program = [sys.executable, "-c", FULL, *words]
+        ended = subprocess.run(program, cwd=ROOT, text=True, timeout=DEADLINE_S, **pipes)
+    if to == "stdout":
+        assert (ended.returncode, ended.stderr) == (70, "galamp: No space left on device\n")
+    else:
+        assert (ended.returncode, ended.stdout) == (2, "")
+
+
 def test_a_defect_of_galamp_shows_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def end(options: argparse.Namespace) -> int:
         raise ZeroDivisionError

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import struct
+import tempfile
 import threading
+from multiprocessing import forkserver, util
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from galamp import launching
+from galamp import forking, launching
 from galamp.crew import Crew
+from galamp.errors import UserError
 from galamp.forking import _hear_of_children
 from galamp.launching import Child, Hurried, Launch, Patience, Readiness, ServerFailed
 from galamp.post import Post
@@ -328,3 +331,33 @@ def test_children_are_heard_of_even_if_somebody_ignores_their_ends() -> None:
         assert signal.getsignal(signal.SIGCHLD) is print, "somebody else's handler"
     finally:
         signal.signal(signal.SIGCHLD, former)
+
+
+@pytest.mark.parametrize("why", ["none is usable", "/tmp is none"])
+def test_without_a_folder_for_temporary_files_nothing_starts(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    why: str,
+) -> None:
+    """As in a container whose disk is read-only."""
+
+    def refuse(*_: object, **__: object) -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    def started(*_: object) -> None:
+        raise AssertionError("a process was started")
+
+    if why == "none is usable":
+        monkeypatch.setattr(tempfile, "gettempdir", refuse)
+    else:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("long" * 20)))
+        monkeypatch.setattr(util, "get_temp_dir", refuse)
+    for name in ("settle_libraries", "guard_children", "_hear_of_children"):
+        monkeypatch.setattr(forking, name, lambda: None)
+    monkeypatch.setattr(forkserver, "ensure_running", started)
+    for name in ("SUPERVISOR", "SERVER", "FOLDER"):
+        monkeypatch.setenv(getattr(forking, name), "")
+    before = tempfile.tempdir
+    with pytest.raises(UserError, match=r"^no folder for temporary files \(No usable .*set TMPDIR"):
+        forking.start_server()
+    assert tempfile.tempdir == before

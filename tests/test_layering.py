@@ -19,8 +19,8 @@ PACKAGE = ROOT / "galamp"
 # From the bottom up: a module imports only from lines above its own. A package's name alone is
 # its __init__.
 LAYERS = """
-    errors memory curve isolation plain
-    installation
+    errors curve isolation plain
+    installation memory
     crashpoints options display.streams remote.wire remote
     flags config snapshot display storage evaluation display.text storage.disk
     storage.strict_json display.console storage.links storage.locks storage.inspection

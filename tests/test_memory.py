@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from galamp.errors import UserError
 from galamp.memory import (
     UNLIMITED_BYTES,
     anonymous_file,
@@ -378,6 +379,6 @@ def test_other_refusals_are_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> 
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(os, "memfd_create", refuse)
-    with pytest.raises(OSError, match="Too many open files"):
+    with pytest.raises(UserError, match=r"memfd_create: Too many open files\): allow it, "):
         anonymous_file("test")
     assert len(tries) == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -306,3 +308,16 @@ def crew(resources: ResourceConfig) -> Crew:
     crew = object.__new__(Crew)
     crew._hang_after_s, crew._start_timeout_s = resources.hang_after_s, resources.start_timeout_s
     return crew
+
+
+def test_a_system_that_refuses_memory_without_a_name_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The probe asks for such memory before the run does."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    with pytest.raises(UserError, match=r"memfd_create: Operation not permitted\): allow it"):
+        start_probe(config("stepping"), timeout_s=1.0, seed=0)

@@ -53,10 +53,10 @@ from galamp.bench.runs import (
     galamp_system,
 )
 from galamp.bench.starts import first_step_s, starts_table
-from galamp.cli import Parser
 from galamp.display.console import table_console
 from galamp.environments import ATARI, canonical_env_id, rom_name
-from galamp.errors import EXIT_OK, EXIT_SIGINT, GalampError, UserError
+from galamp.errors import EXIT_OK, EXIT_SIGINT, GalampError, UserError, refusal
+from galamp.flags import Parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,6 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GalampError as error:
         say(f"galamp: bench: {error}\n")
         return error.exit_code
+    except OSError as error:
+        text, code = refusal(error)
+        say(f"galamp: bench: {text}\n")
+        return code
     except KeyboardInterrupt:
         say("\ngalamp: bench: interrupted\n")
         return EXIT_SIGINT
