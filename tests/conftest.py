@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from galamp import installation
+from galamp.errors import UserError
 from tests import engine
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -38,6 +40,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and starters & reached(item.function):
             item.add_marker(pytest.mark.real)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the environment as it is while tests run from it: workers leave that to the first."""
+    if hasattr(config, "workerinput"):
+        return
+    holding = installation.held(["tests"])
+    try:
+        holding.__enter__()
+    except UserError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.add_cleanup(lambda: holding.__exit__(None, None, None))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

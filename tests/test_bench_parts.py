@@ -8,12 +8,13 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from galamp.bench import cli, nvml, tables
+from galamp.bench import cli, nvml, starts, tables
 from galamp.bench.exchanges import costs, costs_table
 from galamp.bench.limit import Limit, parts_table
 from galamp.bench.neighbour import Neighbour, beside, merged
@@ -34,6 +35,18 @@ def same_threads() -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stands for bin/galamp, which would make an environment in a tree that has none."""
+    path = tmp_path / "launcher"
+    path.write_text(
+        f'#!/bin/sh\necho started >> "{tmp_path}/starts"\nexec "{sys.executable}" -m galamp "$@"\n'
+    )
+    path.chmod(0o755)
+    monkeypatch.setattr(starts, "LAUNCHER", path)
+    return path
 
 
 def test_a_block_times_every_part_of_real_training() -> None:
@@ -100,10 +113,11 @@ def test_start_times_a_real_start(capsys: pytest.CaptureFixture[str]) -> None:
     assert float(line.split()[2]) > 0.5, "less than it takes to load torch"
 
 
-def test_a_start_that_fails_is_told() -> None:
+def test_a_start_that_fails_is_told(launcher: Path) -> None:
     nothing = Workload("ALE/Nothing-v5", "nothing", 1, 2, "gala")
     with pytest.raises(RunFailed, match=r"ended at its start: galamp: .*Nothing"):
         first_step_s(nothing)
+    assert launcher.with_name("starts").exists(), "it started something else"
 
 
 @pytest.mark.real

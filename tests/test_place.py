@@ -18,6 +18,7 @@ import pytest
 
 from galamp import cli, installation
 from galamp.errors import UserError
+from tests import conftest
 from tests.checkout import BROKEN, KIND, PROBED, Checkout, load
 
 pytestmark = [pytest.mark.real, pytest.mark.counted]  # for they start processes
@@ -610,7 +611,7 @@ def test_a_full_disk_keeps_nobody_from_working(
         full_after(patched, call, code)
         with installation.held(["run"], tmp_path):
             installation.name_run(tmp_path)
-    assert installation._notes == []
+    assert not [note for note in installation._notes if note.is_relative_to(tmp_path)]
     left = tmp_path / "in-use"
     assert not left.exists() or list(left.iterdir()) == []
 
@@ -656,3 +657,28 @@ def test_what_starts_that_were_killed_have_left_is_swept(tmp_path: Path) -> None
         with installation.held(["run"], tmp_path):
             pass
     assert {note.name for note in users.iterdir()} == {".new-2", ".locked-3"}
+
+
+@pytest.mark.parametrize("state", ["ready", "a set-up changes it", "a worker"])
+def test_the_tests_hold_their_environment(
+    place: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    where = place.Place(tmp_path)
+    where.lock.touch()
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    ends: list[Any] = []
+    config: Any = argparse.Namespace(add_cleanup=ends.append)
+    if state == "a worker":
+        config.workerinput = {}
+    lock = place.take_alone(where) if state == "a set-up changes it" else None
+    if lock is not None:
+        with pytest.raises(pytest.UsageError, match="a set-up is changing"):
+            conftest.pytest_configure(config)
+        os.close(lock)
+        return
+    conftest.pytest_configure(config)
+    assert [line.split(",")[0] for line in place.users(where)] == ["galamp tests"] * len(ends)
+    assert len(ends) == (state == "ready")
+    for end in ends:
+        end()
+    os.close(place.take_alone(where))

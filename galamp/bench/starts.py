@@ -21,6 +21,7 @@ from galamp.bench.processes import Program
 from galamp.bench.runs import ROOT, START_DEADLINE_S, Workload, galamp_system, read_rows
 from galamp.errors import RunFailed
 
+LAUNCHER = ROOT / "bin" / "galamp"
 LOOK_EVERY_S = 0.01
 ROWS_EVERY_S = "0.25"
 
@@ -33,9 +34,8 @@ def first_step_s(workload: Workload) -> float:
     """
     more = ("--device", "cpu", "--quiet", "--log-every-s", ROWS_EVERY_S)
     words = galamp_system(workload, more=more).command
-    launcher = ROOT / "bin" / "galamp"
     with tempfile.TemporaryDirectory(prefix="galamp-bench-") as folder:
-        command = [launcher, *words[words.index("run") :], "--run-dir", Path(folder, "run")]
+        command = [LAUNCHER, *words[words.index("run") :], "--run-dir", Path(folder, "run")]
         start_s = time.monotonic()
         with Program(command, ROOT, Path(folder, "output.log")) as program:
             while not _has_steps(Path(folder, "run", "metrics.jsonl")):
