@@ -7,13 +7,14 @@ must not wait for torch.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import galamp
 from galamp import crashpoints, installation, isolation
@@ -25,6 +26,12 @@ from galamp.options import AUTO, Setting, check, settings, shown
 from galamp.plain import one_line
 from galamp.reaper import claim_children
 from galamp.storage.links import followed
+
+if TYPE_CHECKING:
+    from galamp.storage.runfolder import RunFolder
+
+Values = dict[tuple[str, str], Any]
+"""Settings by section and name."""
 
 SECTION_TITLES = {
     "": "run",
@@ -166,8 +173,37 @@ def config_from(options: argparse.Namespace) -> RunConfig:
     Raises:
         UserError: every wrong value, one line each.
     """
+    return _over_stored(options, _given(options))
+
+
+@contextlib.contextmanager
+def _configured(options: argparse.Namespace) -> Iterator[tuple[RunConfig, RunFolder | None]]:
+    """Yield the config that the options make, and the folder of the run that is resumed, locked.
+
+    The lock comes first: a run that is just ending still writes its config and its last checkpoint.
+
+    Raises:
+        UserError: every wrong value, one line each; or the folder is in use.
+    """
+    given = _given(options)
+    if options.resume is None:
+        yield from_settings(given), None
+        return
+    from galamp.storage.runfolder import RunFolder
+
+    _check_run_folder(options.resume)
+    with contextlib.closing(RunFolder.open(options.resume)) as folder:
+        yield _over_stored(options, given), folder
+
+
+def _given(options: argparse.Namespace) -> Values:
+    """Return what the command line says.
+
+    Raises:
+        UserError: every wrong value, one line each.
+    """
     known = {(setting.section, setting.name): setting for setting in settings(RunConfig)}
-    values: dict[tuple[str, str], Any] = {}
+    values: Values = {}
     problems: list[str] = []
     for dest, given in vars(options).items():
         section, dot, name = dest.partition(".")
@@ -184,12 +220,23 @@ def config_from(options: argparse.Namespace) -> RunConfig:
     problems += _environment_problems(values, options.game is not None)
     if problems:
         raise UserError(*problems)
+    return values
+
+
+def _over_stored(options: argparse.Namespace, values: Values) -> RunConfig:
     if options.resume is not None:
         values = _stored_values(options.resume, values) | values
     return from_settings(values)
 
 
-def _environment_problems(values: dict[tuple[str, str], Any], game: bool) -> list[str]:
+def _check_run_folder(folder: Path) -> None:
+    from galamp.storage.runfolder import CONFIG
+
+    if not os.path.isfile(folder / CONFIG):
+        raise UserError(f"--resume {folder}: no run folder (it has no {CONFIG})")
+
+
+def _environment_problems(values: Values, game: bool) -> list[str]:
     """Look the environment up before torch is imported: a typing error is told at once."""
     if ("environment", "env_id") not in values:
         return []
@@ -205,7 +252,7 @@ def _environment_problems(values: dict[tuple[str, str], Any], game: bool) -> lis
     return []
 
 
-def _stored_values(folder: Path, given: dict[tuple[str, str], Any]) -> dict[tuple[str, str], Any]:
+def _stored_values(folder: Path, given: Values) -> Values:
     """Return all settings of the run in `folder`, with every choice made as it was.
 
     Where another number of learners is `given`, what follows from it is chosen anew.
@@ -219,8 +266,7 @@ def _stored_values(folder: Path, given: dict[tuple[str, str], Any]) -> dict[tupl
     from galamp.storage.inspection import refuse_links
     from galamp.storage.runfolder import CONFIG, read_json
 
-    if not os.path.isfile(folder / CONFIG):
-        raise UserError(f"--resume {folder}: no run folder (it has no {CONFIG})")
+    _check_run_folder(folder)
     refuse_links(folder)
     stored = read_json(folder / CONFIG)
     stored.pop("resolved", None)
@@ -241,23 +287,18 @@ def _stored_values(folder: Path, given: dict[tuple[str, str], Any]) -> dict[tupl
 
 def run_command(options: argparse.Namespace) -> int:
     """`galamp run`."""
-    config = config_from(options)
-    if options.dry_run and getattr(options, "resources.learners", None) == "auto":
-        raise UserError("--dry-run: --learners auto trains to find the number; give a number")
-    if not config.report.quiet:
-        announce(STARTING, sys.stderr)
     if options.dry_run:
-        from galamp.dry_run import dry_run
+        return _dry_run(options)
+    with _configured(options) as (config, folder):
+        if not config.report.quiet:
+            announce(STARTING, sys.stderr)
+        crashpoints.as_role("supervisor")
+        claim_children()
+        start_server()  # it loads while this process does
+        from galamp.display.closing import closing_line
+        from galamp.training import train
 
-        dry_run(config, options.resume)
-        return EXIT_OK
-    crashpoints.as_role("supervisor")
-    claim_children()
-    start_server()  # it loads while this process does
-    from galamp.display.closing import closing_line
-    from galamp.training import train
-
-    outcome = train(_calibrated(options, config), resume=options.resume)
+        outcome = train(_calibrated(options, config), resume=folder)
     failure = outcome.result.failure
     if failure is not None:
         tell(f"galamp: {failure}\n{failure.details}", sys.stderr)
@@ -266,6 +307,19 @@ def run_command(options: argparse.Namespace) -> int:
     elif not config.report.quiet:
         tell(closing_line(outcome.summary), sys.stderr)
     return outcome.result.exit_code
+
+
+def _dry_run(options: argparse.Namespace) -> int:
+    """`galamp run --dry-run`: nothing is written, so nothing is locked."""
+    config = config_from(options)
+    if getattr(options, "resources.learners", None) == "auto":
+        raise UserError("--dry-run: --learners auto trains to find the number; give a number")
+    if not config.report.quiet:
+        announce(STARTING, sys.stderr)
+    from galamp.dry_run import dry_run
+
+    dry_run(config, options.resume)
+    return EXIT_OK
 
 
 def _calibrated(options: argparse.Namespace, config: RunConfig) -> RunConfig:
@@ -330,12 +384,12 @@ def chaos_command(options: argparse.Namespace) -> int:
     from galamp.chaos.command import chaos_from, check_survives, run_chaos
 
     chaos = chaos_from(options)
-    config = config_from(options)
-    check_survives(config)
-    if not config.report.quiet:
-        announce(STARTING, sys.stderr)
-    claim_children()
-    return run_chaos(chaos, _calibrated(options, config), options.resume)
+    with _configured(options) as (config, folder):
+        check_survives(config)
+        if not config.report.quiet:
+            announce(STARTING, sys.stderr)
+        claim_children()
+        return run_chaos(chaos, _calibrated(options, config), folder)
 
 
 def games_command(options: argparse.Namespace) -> int:

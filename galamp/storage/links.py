@@ -56,8 +56,17 @@ def follow(path: Path) -> Path:
 
 
 def followed(text: str) -> Path:
-    """Return the path that a word on the command line means."""
-    return follow(Path(text))
+    """Return the path that a word on the command line means, once for all that is done with it.
+
+    Links in it are followed now: another start may move `runs/latest` at any time. A path without
+    any stays as it was typed.
+    """
+    path = follow(Path(text))
+    try:
+        real = os.path.realpath(path)
+    except ValueError:  # a zero byte, which no file has in its name
+        return path
+    return path if real == os.path.abspath(path) else Path(real)
 
 
 def _named(path: Path) -> str | None:
