@@ -29,7 +29,7 @@ from galamp.state import SAVE_EVERY_TURNS, STATE_COUNTERS, State, common_state
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, CheckpointNotWritten, Identity, LearnerState
 from galamp.storage.links import BEST, LATEST, follow
-from galamp.storage.runlogs import IsOurs, always
+from galamp.storage.runlogs import Where, as_named
 
 LEAST_KEPT = 2
 """So many checkpoints stay, even if there is no room for another one then."""
@@ -44,11 +44,11 @@ class Saver:
         identity: Identity,
         folder: Path,
         tell: Callable[[str], None],
-        is_ours: IsOurs = always,
+        where: Where = as_named,
     ) -> None:
-        """Save the states of `arena` into `folder`, as long as the run folder `is_ours`."""
+        """Save the states of `arena` into `folder`, which is where `where`, who may wait, says."""
         self._arena, self._identity, self._folder, self._tell = arena, identity, folder, tell
-        self._is_ours = is_ours
+        self._where = where
         self._config = to_dict(arena.plan.config)
         self._keep = arena.plan.config.report.keep_checkpoints
         self._wanted: int | None = None
@@ -123,6 +123,7 @@ class Saver:
     ) -> None:
         """Write every learner's newest state now, whichever it is; at most `deadline_s`."""
         self._wanted = None
+        self._where(self._folder)  # only this thread finds out what has become of the run folder
         until_s = time.monotonic() + deadline_s
         self._wait(until_s, give_up)
         if self._writer is not None and self._writer.is_alive():
@@ -181,8 +182,12 @@ class Saver:
         One that is written counts, and old ones go, whatever becomes of the links: who resumes or
         evaluates a run finds its newest checkpoint without them.
         """
-        if not self._is_ours():
+        folder = self._where(self._folder)
+        if folder is None:
             return
+        self._folder = folder
+        if self._best_path is not None:
+            self._best_path = folder / self._best_path.name
         try:
             path = self._save(checkpoint)
         except (GalampError, OSError) as error:

@@ -23,7 +23,8 @@ LAYERS = """
     installation
     crashpoints options display.streams plain remote.wire remote
     flags config snapshot display storage evaluation display.text storage.disk
-    storage.strict_json display.console storage.links storage.locks storage.inspection
+    storage.strict_json display.console storage.links storage.mounts
+    storage.locks storage.inspection
     storage.rates
     budget machine_load deaths reaper
     shm storage.identity parameters models forking seeding machine

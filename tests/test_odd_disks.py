@@ -18,6 +18,7 @@ from galamp.storage.checkpoint import Checkpoint
 from galamp.storage.disk import replace_json, sync_folder
 from galamp.storage.links import followed
 from galamp.storage.runfolder import RunFolder
+from galamp.storage.runlogs import as_named
 from tests.checkpoints import made
 from tests.test_runfolder import NOON, create
 
@@ -44,7 +45,7 @@ def saver(folder: Path, told: list[str]) -> Saver:
     """A saver of a run without processes."""
     made_so = object.__new__(Saver)
     made_so._folder, made_so._tell, made_so._keep = folder, told.append, 2
-    made_so._is_ours = lambda: True
+    made_so._where = as_named
     made_so._best_path, made_so._best_return = None, float("-inf")
     made_so._unmoved, made_so.written = set(), 0
     return made_so

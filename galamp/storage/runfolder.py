@@ -9,7 +9,8 @@ Runs in the supervisor, the one writer; plots and evaluation only read.
     runs/latest      link to the run that began last
 
 A run begins when its config is written. What is refused before that leaves nothing behind. A folder
-that is removed or renamed under a living run does not come back: from then on nothing is written.
+that is renamed under a living run is followed, and a lock that somebody removed is made again. One
+that is removed, or locked by another start, does not come back: from then on nothing is written.
 
 Of the process environment nothing is ever written: it holds secrets.
 """
@@ -20,6 +21,8 @@ import contextlib
 import json
 import os
 import re
+import threading
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -36,37 +39,77 @@ from galamp.storage.disk import (
 )
 from galamp.storage.inspection import refuse_links, shared_with
 from galamp.storage.links import LATEST, replace_link
-from galamp.storage.locks import LOCK, Lock, take_lock
+from galamp.storage.locks import LOCK, Lock, NoLocksError, Standing, take_lock
 
 CONFIG = "config.json"
 SUMMARY = "summary.json"
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
 GRAPH = "topology.txt"
+CHECKPOINTS = "checkpoints"
 JSON_LIMIT_BYTES = 4_000_000
+"""No config and no summary is larger, were there a thousand learners."""
 GRAPH_LIMIT_BYTES = 64 * 2**20
 """No graph that can be read is larger."""
-"""No config and no summary is larger, were there a thousand learners."""
+LOST_AFTER_S = 3.0
+"""What is not there for so long is gone, rather than on a disk that is away for a moment."""
+POLL_S = 0.05
 
 
 class RunFolder:
-    """One run's folder, locked for as long as this object is open."""
+    """One run's folder, locked for as long as this object is open.
+
+    Attributes:
+        path: where it is, as far as is known.
+        lost: whether it was found removed, or taken by another start.
+        doubtful: whether it was not there, or its lock was not, when last looked at: until that is
+            so for `LOST_AFTER_S`, nothing is written and nothing decided.
+        news: what has become of it, in lines to be told and taken away.
+        warning: who else may write to it, in one line; None if nobody.
+    """
 
     def __init__(self, path: Path, root: Path, lock: Lock) -> None:
-        self.path = path
-        self._root = root
+        self.path, self._root = path, root
         self._lock: Lock | None = lock
+        self._thread = threading.get_ident()
+        self._places = [path]
+        """Where it was, by which others may still name what is in it."""
         self._take_back: tuple[Path, ...] = ()
         """What goes with a new run that never begins, in this order."""
+        self._missed_since_s: float | None = None
         self.lost = False
-        """Whether the folder was found removed, renamed or taken by another start."""
+        self.news: list[str] = []
         self.warning = shared_with(path)
-        """Who else may write to it, in one line; None if nobody."""
-        self.checkpoints = path / "checkpoints"
-        self.logs = path / "logs"
-        self.monitor = path / "monitor"
-        self.metrics = path / METRICS
-        self.events = path / EVENTS
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / CHECKPOINTS
+
+    @property
+    def logs(self) -> Path:
+        """The folder of the processes' logs."""
+        return self.path / "logs"
+
+    @property
+    def monitor(self) -> Path:
+        """The folder of finished episodes."""
+        return self.path / "monitor"
+
+    @property
+    def metrics(self) -> Path:
+        """The rows of metrics."""
+        return self.path / METRICS
+
+    @property
+    def events(self) -> Path:
+        """The events."""
+        return self.path / EVENTS
+
+    @property
+    def doubtful(self) -> bool:
+        """See above."""
+        return self._missed_since_s is not None
 
     @classmethod
     def create(
@@ -153,21 +196,78 @@ class RunFolder:
         """Let others use the folder; of a new run that never began, nothing is left."""
         if self._lock is None:
             return
-        if self.is_ours():
+        if self._take_back and self._is_settled_ours():
             with contextlib.suppress(OSError):
-                for path in self._take_back:
+                for path in map(self._moved, self._take_back):
                     path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
         self._lock.close()
         self._lock = None
 
     def is_ours(self) -> bool:
-        """Whether the folder of this name is still the one that was locked; once lost, always.
+        """Whether the folder can be written to now, as the one that was locked; once lost, never.
 
-        Removed, renamed, or robbed of its lock, it may be another start's at any time.
+        Only the thread that opened it decides anything.
         """
-        if self._lock is not None and not self.lost:
-            self.lost = not self._lock.is_ours()
+        if self._lock is None or self.lost:
+            return not self.lost
+        if self._lock.standing_in(self.path) is Standing.OURS:
+            self._missed_since_s = None
+            return True
+        if threading.get_ident() != self._thread:
+            return False
+        self._look_for(self._lock)
+        return not (self.lost or self.doubtful)
+
+    def where(self, path: Path) -> Path | None:
+        """Return where something in the folder is now; None if nothing may be written there."""
+        return self._moved(path) if self.is_ours() else None
+
+    def settled_where(self, path: Path) -> Path | None:
+        """Return the same, once there is no doubt; None if the folder is lost."""
+        return self._moved(path) if self._is_settled_ours() else None
+
+    def _is_settled_ours(self) -> bool:
+        while not self.is_ours() and not self.lost:
+            time.sleep(POLL_S)
         return not self.lost
+
+    def _moved(self, path: Path) -> Path:
+        """Return what a path of the folder, from whichever of its places, is now."""
+        for place in reversed(self._places):
+            if path.is_relative_to(place):
+                return self.path / path.relative_to(place)
+        return path
+
+    def _look_for(self, lock: Lock) -> None:
+        """Find out what has become of a folder that has not our lock in it."""
+        if not lock.is_on(self.path) and (place := lock.place()) is not None:
+            self.path = place
+            self._places.append(place)
+            self.news.append(f"the run folder was moved: it is {place} now")
+            if lock.standing_in(place) is Standing.OURS:
+                self._missed_since_s = None
+                return
+        on_it = lock.is_on(self.path)
+        taken = on_it and lock.standing_in(self.path) is Standing.ANOTHERS
+        if taken or lock.folder_is_removed():
+            self.lost = True
+            return
+        now_s = time.monotonic()
+        self._missed_since_s = self._missed_since_s or now_s
+        if now_s - self._missed_since_s < LOST_AFTER_S:
+            return
+        # On some disks a folder that was emptied stays, as the lock in it is still open.
+        if on_it and (self._take_back or os.path.lexists(self.path / CONFIG)):
+            self._renew(lock)
+        else:
+            self.lost = True
+
+    def _renew(self, lock: Lock) -> None:
+        """Make the lock again; what the disk refuses now is tried again the next time."""
+        with contextlib.suppress(OSError, NoLocksError):
+            self._lock = lock.renewed(self.path)
+            self._missed_since_s = None
+            self.news.append(f"{self.path / LOCK} was removed by somebody: made again")
 
     def log_path(self, title: str) -> Path:
         """Return the log file of a process, such as `logs/learner-0.log` for `learner 0`."""
@@ -183,8 +283,8 @@ class RunFolder:
         Raises:
             UserError: the disk refuses.
         """
-        if not self.is_ours():
-            raise UserError(f"{self.path}: removed, renamed, or taken by another start")
+        if not self._is_settled_ours():
+            raise UserError(f"{self.path}: removed, or taken by another start")
         with _told(f"write {self.path / CONFIG}"):
             replace_json(self.path / CONFIG, values)
         self._take_back = ()
@@ -217,7 +317,7 @@ class RunFolder:
         Raises:
             GalampError: the disk refuses.
         """
-        if not self.is_ours():
+        if not self._is_settled_ours():
             return
         path = self.path / SUMMARY
         try:
