@@ -18,8 +18,12 @@ from galamp.storage.disk import CANNOT, open_plain, sync_folder, temporary_name,
 
 LATEST: Final = "latest"
 BEST: Final = "best"
-NO_LINKS = CANNOT | {errno.EPERM}
-"""How symlink fails on file systems that have no symbolic links."""
+NO_LINKS = CANNOT | {errno.EPERM, errno.EROFS, errno.EPROTO}
+"""How symlink fails on file systems that have no symbolic links.
+
+EROFS and EPROTO are some FUSE drivers' way to say so; where a disk means them, the file that is to
+stand for the link cannot be written either.
+"""
 MOST_BYTES = 255
 """The longest name that a file may have."""
 
