@@ -7,31 +7,24 @@ must not wait for torch.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import galamp
 from galamp import crashpoints, installation, isolation
-from galamp.config import RunConfig, from_dict, from_settings
+from galamp.config import RunConfig
+from galamp.configuring import config_from, configured
 from galamp.display.streams import STARTING, announce, tell
 from galamp.errors import EXIT_OK, EXIT_SIGINT, EXIT_USAGE, GalampError, UserError, did_you_mean
 from galamp.forking import settle_libraries, start_server
-from galamp.options import AUTO, Setting, check, settings, shown
+from galamp.options import AUTO, Setting, settings, shown
 from galamp.plain import one_line
 from galamp.reaper import claim_children
 from galamp.storage.links import followed
-
-if TYPE_CHECKING:
-    from galamp.storage.runfolder import RunFolder
-
-Values = dict[tuple[str, str], Any]
-"""Settings by section and name."""
 
 SECTION_TITLES = {
     "": "run",
@@ -167,129 +160,11 @@ def _metavar(setting: Setting) -> str:
     return {int: "N", float: "X", str: "TEXT"}[setting.kind]
 
 
-def config_from(options: argparse.Namespace) -> RunConfig:
-    """Return the config that the options make: over the stored one when a run is resumed.
-
-    Raises:
-        UserError: every wrong value, one line each.
-    """
-    return _over_stored(options, _given(options))
-
-
-@contextlib.contextmanager
-def _configured(options: argparse.Namespace) -> Iterator[tuple[RunConfig, RunFolder | None]]:
-    """Yield the config that the options make, and the folder of the run that is resumed, locked.
-
-    The lock comes first: a run that is just ending still writes its config and its last checkpoint.
-
-    Raises:
-        UserError: every wrong value, one line each; or the folder is in use.
-    """
-    given = _given(options)
-    if options.resume is None:
-        yield from_settings(given), None
-        return
-    from galamp.storage.runfolder import RunFolder
-
-    _check_run_folder(options.resume)
-    with contextlib.closing(RunFolder.open(options.resume)) as folder:
-        yield _over_stored(options, given), folder
-
-
-def _given(options: argparse.Namespace) -> Values:
-    """Return what the command line says.
-
-    Raises:
-        UserError: every wrong value, one line each.
-    """
-    known = {(setting.section, setting.name): setting for setting in settings(RunConfig)}
-    values: Values = {}
-    problems: list[str] = []
-    for dest, given in vars(options).items():
-        section, dot, name = dest.partition(".")
-        if not dot:
-            continue
-        try:
-            values[section, name] = check(known[section, name], given)
-        except UserError as error:
-            problems.append(str(error))
-    if options.game is not None:
-        if ("environment", "env_id") in values:
-            problems.append("--game and --env-id: both name the environment; give one of them")
-        values["environment", "env_id"] = options.game
-    problems += _environment_problems(values, options.game is not None)
-    if problems:
-        raise UserError(*problems)
-    return values
-
-
-def _over_stored(options: argparse.Namespace, values: Values) -> RunConfig:
-    if options.resume is not None:
-        values = _stored_values(options.resume, values) | values
-    return from_settings(values)
-
-
-def _check_run_folder(folder: Path) -> None:
-    from galamp.storage.runfolder import CONFIG
-
-    if not os.path.isfile(folder / CONFIG):
-        raise UserError(f"--resume {folder}: no run folder (it has no {CONFIG})")
-
-
-def _environment_problems(values: Values, game: bool) -> list[str]:
-    """Look the environment up before torch is imported: a typing error is told at once."""
-    if ("environment", "env_id") not in values:
-        return []
-    from galamp.environments import ATARI, canonical_env_id
-
-    name = values["environment", "env_id"]
-    try:
-        known = canonical_env_id(name)
-    except UserError as error:
-        return [f"{'--game' if game else '--env-id'}: {error}"]
-    if game and not known.startswith(ATARI):
-        return [f"--game {shown(name)}: expected an Atari game; other environments go by --env-id"]
-    return []
-
-
-def _stored_values(folder: Path, given: Values) -> Values:
-    """Return all settings of the run in `folder`, with every choice made as it was.
-
-    Where another number of learners is `given`, what follows from it is chosen anew.
-
-    Raises:
-        UserError: there is none, it is damaged, or a module would be imported that only it names.
-    """
-    from galamp.environments import check_asked
-    from galamp.machine import inspect_machine
-    from galamp.plan import with_devices_of, with_learners
-    from galamp.storage.inspection import refuse_links
-    from galamp.storage.runfolder import CONFIG, read_json
-
-    _check_run_folder(folder)
-    refuse_links(folder)
-    stored = read_json(folder / CONFIG)
-    stored.pop("resolved", None)
-    config = from_dict(stored)
-    asked = given.get(("environment", "env_id"), "")
-    check_asked(config.environment.env_id, asked, f"--resume {folder}: the run")
-    machine = inspect_machine(config.resources.device)
-    learners = given.get(("resources", "learners"))
-    if learners not in (None, config.resources.learners):
-        config = with_learners(config, learners, machine)
-    config = with_devices_of(config, machine)
-    return {
-        (s.section, s.name): getattr(getattr(config, s.section) if s.section else config, s.name)
-        for s in settings(RunConfig)
-        if s.option.stored
-    }
-
-
 def run_command(options: argparse.Namespace) -> int:
     """`galamp run`."""
     if options.dry_run:
         return _dry_run(options)
-    with _configured(options) as (config, folder):
+    with configured(options) as (config, folder):
         if not config.report.quiet:
             announce(STARTING, sys.stderr)
         crashpoints.as_role("supervisor")
@@ -384,7 +259,7 @@ def chaos_command(options: argparse.Namespace) -> int:
     from galamp.chaos.command import chaos_from, check_survives, run_chaos
 
     chaos = chaos_from(options)
-    with _configured(options) as (config, folder):
+    with configured(options) as (config, folder):
         check_survives(config)
         if not config.report.quiet:
             announce(STARTING, sys.stderr)

@@ -151,7 +151,10 @@ class Session:
         history = _history(arena, folder, states, done["wall_s"], number)
         recorder = Recorder(arena, folder, metrics, ConsensusMonitor(arena, history))
         recorder.losses = self._losses
-        saver = Saver(arena, ground.identity, folder.checkpoints, recorder.tell, folder.settled_where)
+        saver = Saver(
+            arena, ground.identity, folder.checkpoints, recorder.tell,
+            folder.settled_where, folder.remove_dead,
+        )  # fmt: skip
         if former is not None:
             take_over(states, former, arena, recorder, folder)
             saver.go_on()

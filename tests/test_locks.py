@@ -18,7 +18,7 @@ import pytest
 
 from galamp.chaos import command, record
 from galamp.errors import UserError
-from galamp.storage import disk, locks, runfolder
+from galamp.storage import disk, held, locks
 from galamp.storage.disk import remove_stale, temporary_name
 from galamp.storage.gossiplog import GossipLog
 from galamp.storage.locks import Lock, take_lock, wait_for_lock
@@ -166,6 +166,12 @@ MOUNTS = r"""
 6 1 0:34 / {0}/five rw - fuse.sshfs me@there:/five rw
 7 3 0:35 / {0}/two/inner rw - tmpfs tmpfs rw
 8 1 0:36 / {0}/größer\040space rw - nfs server:/s rw,nolock
+9 1 0:37 / {0}/nine rw - cifs //server/nine rw,nobrl,uid=0
+10 1 0:38 / {0}/ten rw - fuse.rclone remote: rw
+11 1 0:39 / {0}/eleven rw - fuse.s3fs s3fs rw
+12 1 0:40 / {0}/twelve rw - fuse gcsfuse rw
+13 1 0:41 / {0}/thirteen rw - fuse.glusterfs server:/v rw
+14 1 0:42 / {0}/fourteen rw - fuseblk /dev/sdb1 rw
 broken
 """
 
@@ -179,6 +185,12 @@ broken
         ("three/x", ""),
         ("four/x", "lustre, localflock"),
         ("five/x", "fuse.sshfs"),
+        ("nine/x", "cifs, nobrl"),
+        ("ten/x", "fuse.rclone"),
+        ("eleven/x", "fuse.s3fs"),
+        ("twelve/x", "fuse"),
+        ("thirteen/x", ""),
+        ("fourteen/x", ""),
         ("one-more", ""),
         ("größer space/x", "nfs, nolock"),
     ],
@@ -264,7 +276,7 @@ def content(path: Path) -> dict[str, bytes]:
 def test_a_folder_that_is_taken_away_is_written_to_no_more(
     tmp_path: Path, way: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runfolder, "LOST_AFTER_S", 0.0)
+    monkeypatch.setattr(held, "LOST_AFTER_S", 0.0)
     if way is unmounted:
         monkeypatch.setattr(Lock, "place", lambda lock: None)
     told: list[str] = []

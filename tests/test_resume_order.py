@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from galamp import cli, training
+from galamp import cli, configuring, training
 from galamp.config import RunConfig, to_dict
 from galamp.errors import UserError
 from galamp.former import Former
@@ -55,7 +55,11 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         raise SeenError
 
     real = training.load_former
-    for module, name in ((cli, "claim_children"), (cli, "start_server"), (training, "start_server")):
+    for module, name in (
+        (cli, "claim_children"),
+        (cli, "start_server"),
+        (training, "start_server"),
+    ):
         monkeypatch.setattr(module, name, lambda: None)
     monkeypatch.setattr(training, "survey", survey)
     monkeypatch.setattr(training, "load_former", load_former)
@@ -127,4 +131,4 @@ def test_a_link_above_a_run_is_followed_too(run: Path) -> None:
     assert followed(str(link / "run")) == run
     (run.parent / "loop").symlink_to("loop")
     with pytest.raises(UserError, match="no run folder"):
-        cli._check_run_folder(followed(str(run.parent / "loop")))
+        configuring._check_run_folder(followed(str(run.parent / "loop")))

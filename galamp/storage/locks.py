@@ -255,8 +255,8 @@ def _check_unseen(folder: Path, owner: str) -> None:
     match = _OWNER.fullmatch(owner)
     if match and match["host"] != host() and (why := local_locks(folder)):
         raise UserError(
-            f"{folder}: {match['owner']} has not given it back, and locks are not seen from machine to "
-            f"machine here ({why}): if that process has ended, remove {folder / LOCK}"
+            f"{folder}: {match['owner']} has not given it back, and locks are not seen from "
+            f"machine to machine here ({why}): if that process has ended, remove {folder / LOCK}"
         )
 
 

@@ -21,8 +21,6 @@ import contextlib
 import json
 import os
 import re
-import threading
-import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -37,48 +35,35 @@ from galamp.storage.disk import (
     replace_json,
     sync_folder,
 )
-from galamp.storage.inspection import refuse_links, shared_with
+from galamp.storage.held import HeldFolder
+from galamp.storage.inspection import GRAPH, refuse_links, shared_with
 from galamp.storage.links import LATEST, replace_link
-from galamp.storage.locks import LOCK, Lock, NoLocksError, Standing, take_lock
+from galamp.storage.locks import LOCK, Lock, take_lock
+from galamp.storage.mounts import local_locks
 
 CONFIG = "config.json"
 SUMMARY = "summary.json"
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
-GRAPH = "topology.txt"
 CHECKPOINTS = "checkpoints"
 JSON_LIMIT_BYTES = 4_000_000
 """No config and no summary is larger, were there a thousand learners."""
 GRAPH_LIMIT_BYTES = 64 * 2**20
 """No graph that can be read is larger."""
-LOST_AFTER_S = 3.0
-"""What is not there for so long is gone, rather than on a disk that is away for a moment."""
-POLL_S = 0.05
 
 
-class RunFolder:
+class RunFolder(HeldFolder):
     """One run's folder, locked for as long as this object is open.
 
     Attributes:
-        path: where it is, as far as is known.
-        lost: whether it was found removed, or taken by another start.
-        doubtful: whether it was not there, or its lock was not, when last looked at: until that is
-            so for `LOST_AFTER_S`, nothing is written and nothing decided.
-        news: what has become of it, in lines to be told and taken away.
         warning: who else may write to it, in one line; None if nobody.
     """
 
     def __init__(self, path: Path, root: Path, lock: Lock) -> None:
-        self.path, self._root = path, root
-        self._lock: Lock | None = lock
-        self._thread = threading.get_ident()
-        self._places = [path]
-        """Where it was, by which others may still name what is in it."""
+        super().__init__(path, lock)
+        self._root = root
         self._take_back: tuple[Path, ...] = ()
         """What goes with a new run that never begins, in this order."""
-        self._missed_since_s: float | None = None
-        self.lost = False
-        self.news: list[str] = []
         self.warning = shared_with(path)
 
     @property
@@ -105,11 +90,6 @@ class RunFolder:
     def events(self) -> Path:
         """The events."""
         return self.path / EVENTS
-
-    @property
-    def doubtful(self) -> bool:
-        """See above."""
-        return self._missed_since_s is not None
 
     @classmethod
     def create(
@@ -184,6 +164,7 @@ class RunFolder:
                     path / LOCK, *made,
                 )  # fmt: skip
             remove_stale(path)
+            folder.remove_dead()
             folder.logs.mkdir(mode=0o700, exist_ok=True)
             folder.monitor.mkdir(mode=0o700, exist_ok=True)
             sync_folder(path.parent)
@@ -196,78 +177,16 @@ class RunFolder:
         """Let others use the folder; of a new run that never began, nothing is left."""
         if self._lock is None:
             return
-        if self._take_back and self._is_settled_ours():
+        if self._take_back and self.is_settled_ours():
             with contextlib.suppress(OSError):
-                for path in map(self._moved, self._take_back):
+                for path in map(self.moved, self._take_back):
                     path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
         self._lock.close()
         self._lock = None
 
-    def is_ours(self) -> bool:
-        """Whether the folder can be written to now, as the one that was locked; once lost, never.
-
-        Only the thread that opened it decides anything.
-        """
-        if self._lock is None or self.lost:
-            return not self.lost
-        if self._lock.standing_in(self.path) is Standing.OURS:
-            self._missed_since_s = None
-            return True
-        if threading.get_ident() != self._thread:
-            return False
-        self._look_for(self._lock)
-        return not (self.lost or self.doubtful)
-
-    def where(self, path: Path) -> Path | None:
-        """Return where something in the folder is now; None if nothing may be written there."""
-        return self._moved(path) if self.is_ours() else None
-
-    def settled_where(self, path: Path) -> Path | None:
-        """Return the same, once there is no doubt; None if the folder is lost."""
-        return self._moved(path) if self._is_settled_ours() else None
-
-    def _is_settled_ours(self) -> bool:
-        while not self.is_ours() and not self.lost:
-            time.sleep(POLL_S)
-        return not self.lost
-
-    def _moved(self, path: Path) -> Path:
-        """Return what a path of the folder, from whichever of its places, is now."""
-        for place in reversed(self._places):
-            if path.is_relative_to(place):
-                return self.path / path.relative_to(place)
-        return path
-
-    def _look_for(self, lock: Lock) -> None:
-        """Find out what has become of a folder that has not our lock in it."""
-        if not lock.is_on(self.path) and (place := lock.place()) is not None:
-            self.path = place
-            self._places.append(place)
-            self.news.append(f"the run folder was moved: it is {place} now")
-            if lock.standing_in(place) is Standing.OURS:
-                self._missed_since_s = None
-                return
-        on_it = lock.is_on(self.path)
-        taken = on_it and lock.standing_in(self.path) is Standing.ANOTHERS
-        if taken or lock.folder_is_removed():
-            self.lost = True
-            return
-        now_s = time.monotonic()
-        self._missed_since_s = self._missed_since_s or now_s
-        if now_s - self._missed_since_s < LOST_AFTER_S:
-            return
-        # On some disks a folder that was emptied stays, as the lock in it is still open.
-        if on_it and (self._take_back or os.path.lexists(self.path / CONFIG)):
-            self._renew(lock)
-        else:
-            self.lost = True
-
-    def _renew(self, lock: Lock) -> None:
-        """Make the lock again; what the disk refuses now is tried again the next time."""
-        with contextlib.suppress(OSError, NoLocksError):
-            self._lock = lock.renewed(self.path)
-            self._missed_since_s = None
-            self.news.append(f"{self.path / LOCK} was removed by somebody: made again")
+    def _is_emptied(self) -> bool:
+        """Whether somebody has removed all that is in it, too: a run that began has a config."""
+        return not self._take_back and not os.path.lexists(self.path / CONFIG)
 
     def log_path(self, title: str) -> Path:
         """Return the log file of a process, such as `logs/learner-0.log` for `learner 0`."""
@@ -283,7 +202,7 @@ class RunFolder:
         Raises:
             UserError: the disk refuses.
         """
-        if not self._is_settled_ours():
+        if not self.is_settled_ours():
             raise UserError(f"{self.path}: removed, or taken by another start")
         with _told(f"write {self.path / CONFIG}"):
             replace_json(self.path / CONFIG, values)
@@ -302,6 +221,15 @@ class RunFolder:
         """
         return read_json(self.path / CONFIG)
 
+    def remove_dead(self) -> None:
+        """Remove what ended starts left half written, or half removed, among the checkpoints.
+
+        Whoever else wrote there has ended, as the lock is ours: unless it is not seen from
+        everywhere.
+        """
+        with contextlib.suppress(OSError):
+            remove_stale(self.checkpoints, alone=not local_locks(self.path))
+
     def keep_graph(self, source: Path) -> None:
         """Keep a copy of the file that holds the run's gossip graph.
 
@@ -317,7 +245,7 @@ class RunFolder:
         Raises:
             GalampError: the disk refuses.
         """
-        if not self._is_settled_ours():
+        if not self.is_settled_ours():
             return
         path = self.path / SUMMARY
         try:
@@ -381,9 +309,16 @@ def _make_new(root: Path, label: str) -> Path:
 
 
 def _require_empty(path: Path, entries: set[str]) -> None:
-    if entries - {LOCK}:
+    if any(name != LOCK and not _is_of_the_system(name) for name in entries):
         go_on = f"go on with the run in it by --resume {path}, or " if CONFIG in entries else ""
         raise UserError(f"--run-dir {path}: not empty; {go_on}choose another --run-dir")
+
+
+def _is_of_the_system(name: str) -> bool:
+    """Whether macOS, Windows or a file system puts this into every folder by itself."""
+    return name.startswith("._") or name in (
+        ".DS_Store", "lost+found", "desktop.ini", "Thumbs.db",
+    )  # fmt: skip
 
 
 def _missing(path: Path) -> tuple[Path, ...]:

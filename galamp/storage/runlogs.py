@@ -207,9 +207,7 @@ def curve(path: Path) -> Curve:
 class EventLog:
     """events.jsonl: one line per event, of all starts of a run, written when it happens."""
 
-    def __init__(
-        self, path: Path, start: int, complain: Complain, where: Where = as_named
-    ) -> None:
+    def __init__(self, path: Path, start: int, complain: Complain, where: Where = as_named) -> None:
         """Add to the file in start number `start` of the run."""
         self._file, self._start = AppendOnly(path, complain, where), start
 
