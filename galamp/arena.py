@@ -27,6 +27,7 @@ from galamp.shm import ArraySpec, SharedArrays, Wakeup
 from galamp.simulator import SimulatorTask
 from galamp.state import StateSlots
 from galamp.storage.checkpoint import Identity
+from galamp.storage.runlogs import Where, as_named
 from galamp.worker import WorkerSpec
 
 PROCESS_PLACE = 2**20
@@ -121,12 +122,13 @@ class Arena:
         sketch: ModelSketch,
         logs: Path,
         start: int,
+        where: Where = as_named,
     ) -> None:
         self.plan, self.topology = plan, topology
         self.environment, self.sketch = environment, sketch
         self.count = len(plan.learners)
         self.shape = rollout_shape(plan, environment)
-        self._logs, self._start = logs, start
+        self._logs, self._where, self._start = logs, where, start
         self.arrays = SharedArrays.create(array_specs(plan, topology, environment, sketch))
         self._wakes = [RingWake.create(self.shape.workers) for _ in plan.learners]
         self._gossip_wakeups = tuple(Wakeup() for _ in plan.learners)
@@ -163,7 +165,7 @@ class Arena:
     def _spec(
         self, role: str, learner: LearnerPlan, worker: int, row: int, incarnation: int
     ) -> WorkerSpec:
-        suffix = f".{worker}" if role == "simulator" else ""
+        name = f"{role}-{learner.rank}" + (f".{worker}" if role == "simulator" else "") + ".log"
         cores = learner.place.simulators if role == "simulator" else learner.place.learner
         return WorkerSpec(
             role=role,
@@ -174,7 +176,7 @@ class Arena:
             cores=cores if self.plan.config.resources.pin else (),
             nice=self.plan.config.resources.nice,
             incarnation=incarnation,
-            log=str(self._logs / f"{role}-{learner.rank}{suffix}.log"),
+            log=str((self._where(self._logs) or self._logs) / name),
         )
 
     def _learner_task(self, learner: LearnerPlan, incarnation: int) -> LearnerTask:

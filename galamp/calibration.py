@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import gc
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +25,7 @@ from galamp.config import ReportConfig, RunConfig
 from galamp.environments import canonical_env_id
 from galamp.errors import GalampError, RunFailed, StoppedBySignal, UserError
 from galamp.gossip.topologies import FILE
-from galamp.machine import Machine, inspect_machine, processor_name
+from galamp.machine import Machine, inspect_machine, machine_id, processor_name
 from galamp.machine_load import Usage, others_share, read_usage
 from galamp.options import AUTO
 from galamp.plan import LEARNERS_PER_CORE, make_plan
@@ -105,7 +104,9 @@ def _rates(
     if (known := _remembered(cache, key, numbers)) is not None:
         return known
     with cache.measuring(
-        WAIT_S, lambda: tell("--learners auto: waiting for another start that measures")
+        key["machine"],
+        WAIT_S,
+        lambda: tell("--learners auto: waiting for another start that measures"),
     ):
         if (known := _remembered(cache, key, numbers)) is not None:
             return known  # by the other start
@@ -192,7 +193,7 @@ def workload(config: RunConfig, machine: Machine) -> dict[str, Any]:
         del resources[name]
     environment = config.environment
     return {
-        "machine": [platform.node(), processor_name(), len(machine.cores), len(machine.gpus)],
+        "machine": [machine_id(), processor_name(), len(machine.cores), len(machine.gpus)],
         "versions": [galamp.__version__, torch.__version__],
         "environment": asdict(environment) | {"env_id": canonical_env_id(environment.env_id)},
         "algorithm": [config.algorithm.num_steps, config.algorithm.precision],

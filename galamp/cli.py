@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import galamp
 from galamp import crashpoints, installation, isolation
-from galamp.config import RunConfig, from_dict, from_settings
+from galamp.config import RunConfig
+from galamp.configuring import config_from, configured
 from galamp.display.streams import STARTING, announce, tell
 from galamp.errors import (
     EXIT_OK,
@@ -27,7 +26,7 @@ from galamp.errors import (
 )
 from galamp.flags import Parser
 from galamp.forking import settle_libraries, start_server
-from galamp.options import AUTO, Setting, check, settings, shown
+from galamp.options import AUTO, Setting, settings
 from galamp.plain import one_line
 from galamp.reaper import claim_children
 from galamp.storage.links import followed
@@ -151,104 +150,20 @@ def _metavar(setting: Setting) -> str:
     return {int: "N", float: "X", str: "TEXT"}[setting.kind]
 
 
-def config_from(options: argparse.Namespace) -> RunConfig:
-    """Return the config that the options make: over the stored one when a run is resumed.
-
-    Raises:
-        UserError: every wrong value, one line each.
-    """
-    known = {(setting.section, setting.name): setting for setting in settings(RunConfig)}
-    values: dict[tuple[str, str], Any] = {}
-    problems: list[str] = []
-    for dest, given in vars(options).items():
-        section, dot, name = dest.partition(".")
-        if not dot:
-            continue
-        try:
-            values[section, name] = check(known[section, name], given)
-        except UserError as error:
-            problems.append(str(error))
-    if options.game is not None:
-        if ("environment", "env_id") in values:
-            problems.append("--game and --env-id: both name the environment; give one of them")
-        values["environment", "env_id"] = options.game
-    problems += _environment_problems(values, options.game is not None)
-    if problems:
-        raise UserError(*problems)
-    if options.resume is not None:
-        values = _stored_values(options.resume, values) | values
-    return from_settings(values)
-
-
-def _environment_problems(values: dict[tuple[str, str], Any], game: bool) -> list[str]:
-    """Look the environment up before torch is imported: a typing error is told at once."""
-    if ("environment", "env_id") not in values:
-        return []
-    from galamp.environments import ATARI, canonical_env_id
-
-    name = values["environment", "env_id"]
-    try:
-        known = canonical_env_id(name)
-    except UserError as error:
-        return [f"{'--game' if game else '--env-id'}: {error}"]
-    if game and not known.startswith(ATARI):
-        return [f"--game {shown(name)}: expected an Atari game; other environments go by --env-id"]
-    return []
-
-
-def _stored_values(folder: Path, given: dict[tuple[str, str], Any]) -> dict[tuple[str, str], Any]:
-    """Return all settings of the run in `folder`, with every choice made as it was.
-
-    Where another number of learners is `given`, what follows from it is chosen anew.
-
-    Raises:
-        UserError: there is none, it is damaged, or a module would be imported that only it names.
-    """
-    from galamp.environments import check_asked
-    from galamp.machine import inspect_machine
-    from galamp.plan import with_devices_of, with_learners
-    from galamp.storage.inspection import refuse_links
-    from galamp.storage.runfolder import CONFIG, read_json
-
-    if not os.path.isfile(folder / CONFIG):
-        raise UserError(f"--resume {folder}: no run folder (it has no {CONFIG})")
-    refuse_links(folder)
-    stored = read_json(folder / CONFIG)
-    stored.pop("resolved", None)
-    config = from_dict(stored)
-    asked = given.get(("environment", "env_id"), "")
-    check_asked(config.environment.env_id, asked, f"--resume {folder}: the run")
-    machine = inspect_machine(config.resources.device)
-    learners = given.get(("resources", "learners"))
-    if learners not in (None, config.resources.learners):
-        config = with_learners(config, learners, machine)
-    config = with_devices_of(config, machine)
-    return {
-        (s.section, s.name): getattr(getattr(config, s.section) if s.section else config, s.name)
-        for s in settings(RunConfig)
-        if s.option.stored
-    }
-
-
 def run_command(options: argparse.Namespace) -> int:
     """`galamp run`."""
-    config = config_from(options)
-    if options.dry_run and getattr(options, "resources.learners", None) == "auto":
-        raise UserError("--dry-run: --learners auto trains to find the number; give a number")
-    if not config.report.quiet:
-        announce(STARTING, sys.stderr)
     if options.dry_run:
-        from galamp.dry_run import dry_run
+        return _dry_run(options)
+    with configured(options) as (config, folder):
+        if not config.report.quiet:
+            announce(STARTING, sys.stderr)
+        crashpoints.as_role("supervisor")
+        claim_children()
+        start_server()  # it loads while this process does
+        from galamp.display.closing import closing_line
+        from galamp.training import train
 
-        dry_run(config, options.resume)
-        return EXIT_OK
-    crashpoints.as_role("supervisor")
-    claim_children()
-    start_server()  # it loads while this process does
-    from galamp.display.closing import closing_line
-    from galamp.training import train
-
-    outcome = train(_calibrated(options, config), resume=options.resume)
+        outcome = train(_calibrated(options, config), resume=folder)
     failure = outcome.result.failure
     if failure is not None:
         tell(f"galamp: {failure}\n{failure.details}", sys.stderr)
@@ -257,6 +172,19 @@ def run_command(options: argparse.Namespace) -> int:
     elif not config.report.quiet:
         tell(closing_line(outcome.summary), sys.stderr)
     return outcome.result.exit_code
+
+
+def _dry_run(options: argparse.Namespace) -> int:
+    """`galamp run --dry-run`: nothing is written, so nothing is locked."""
+    config = config_from(options)
+    if getattr(options, "resources.learners", None) == "auto":
+        raise UserError("--dry-run: --learners auto trains to find the number; give a number")
+    if not config.report.quiet:
+        announce(STARTING, sys.stderr)
+    from galamp.dry_run import dry_run
+
+    dry_run(config, options.resume)
+    return EXIT_OK
 
 
 def _calibrated(options: argparse.Namespace, config: RunConfig) -> RunConfig:
@@ -321,12 +249,12 @@ def chaos_command(options: argparse.Namespace) -> int:
     from galamp.chaos.command import chaos_from, check_survives, run_chaos
 
     chaos = chaos_from(options)
-    config = config_from(options)
-    check_survives(config)
-    if not config.report.quiet:
-        announce(STARTING, sys.stderr)
-    claim_children()
-    return run_chaos(chaos, _calibrated(options, config), options.resume)
+    with configured(options) as (config, folder):
+        check_survives(config)
+        if not config.report.quiet:
+            announce(STARTING, sys.stderr)
+        claim_children()
+        return run_chaos(chaos, _calibrated(options, config), folder)
 
 
 def games_command(options: argparse.Namespace) -> int:

@@ -161,6 +161,21 @@ def lacks_bf16() -> bool:
     return not any(name in flags for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
+def machine_id(root: Path = Path("/")) -> str:
+    """Return what tells this machine from others, "" if nothing does.
+
+    Its name does not: a container has another one at every start.
+    """
+    for path in (root / "etc/machine-id", root / "var/lib/dbus/machine-id"):
+        try:
+            text = path.read_text(errors="replace").strip()
+        except OSError:
+            continue
+        if re.fullmatch(r"[0-9a-f]{32}", text):
+            return text
+    return ""
+
+
 def processor_name() -> str:
     """Return the name of this machine's processor, as far as the kernel tells it."""
     return _of_processor("model name") or platform.machine()

@@ -116,10 +116,10 @@ class Recorder:
         self._notices = Notices(self.tell)
         self._curve = Curve()
         self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
-        self._event_log = EventLog(folder.events, metrics.start, self.tell, folder.is_ours)
+        self._event_log = EventLog(folder.events, metrics.start, self.tell, folder.where)
         env_id, now = arena.environment.env_id, time.time()
         self._monitors = [
-            MonitorLog(folder.monitor_path(rank), env_id, now, self.tell, folder.is_ours)
+            MonitorLog(folder.monitor_path(rank), env_id, now, self.tell, folder.where)
             for rank in range(arena.count)
         ]
 

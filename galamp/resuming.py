@@ -27,19 +27,20 @@ from galamp.resizing import resized
 from galamp.seeding import seed_for
 from galamp.state import GENERATOR_BYTES_OF, STATE_COUNTERS, State
 from galamp.storage.gossiplog import Start
-from galamp.storage.runfolder import CONFIG, GRAPH, RunFolder, read_json
+from galamp.storage.inspection import GRAPH, is_own_file
+from galamp.storage.runfolder import CONFIG, RunFolder, read_json
 from galamp.storage.runlogs import curve
 
 
 def graph_file(plan: Plan, resume: Path | None) -> Path | None:
     """Return the file that holds the gossip graph, if one does.
 
-    A run that is resumed with the graph that it had takes its own copy.
+    A run that is resumed with the graph that it had takes its own copy, which is no link.
     """
     name = plan.config.gossip.topology
     if not name.startswith(FILE):
         return None
-    if resume is not None and (resume / GRAPH).is_file():
+    if resume is not None and is_own_file(resume / GRAPH):
         stored = read_json(resume / CONFIG).get("gossip")
         if isinstance(stored, dict) and stored.get("topology") == name:
             return resume / GRAPH

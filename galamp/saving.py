@@ -28,8 +28,8 @@ from galamp.snapshot import EPISODES_IN_MEAN
 from galamp.state import SAVE_EVERY_TURNS, STATE_COUNTERS, State, common_state
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, CheckpointNotWritten, Identity, LearnerState
-from galamp.storage.links import BEST, LATEST, follow
-from galamp.storage.runlogs import IsOurs, always
+from galamp.storage.links import BEST, LATEST
+from galamp.storage.runlogs import Where, as_named
 
 LEAST_KEPT = 2
 """So many checkpoints stay, even if there is no room for another one then."""
@@ -44,11 +44,21 @@ class Saver:
         identity: Identity,
         folder: Path,
         tell: Callable[[str], None],
-        is_ours: IsOurs = always,
+        where: Where = as_named,
+        remove_dead: Callable[[], object] = lambda: None,
     ) -> None:
-        """Save the states of `arena` into `folder`, as long as the run folder `is_ours`."""
+        """Save the states of `arena` into `folder`.
+
+        Args:
+            arena: whose learners' states are saved.
+            identity: what the checkpoints belong to.
+            folder: where they are written.
+            tell: told of what fails, in a line.
+            where: where the folder is now; may wait until that is certain.
+            remove_dead: removes what ended starts have left there, if the disk has no room.
+        """
         self._arena, self._identity, self._folder, self._tell = arena, identity, folder, tell
-        self._is_ours = is_ours
+        self._where, self._remove_dead = where, remove_dead
         self._config = to_dict(arena.plan.config)
         self._keep = arena.plan.config.report.keep_checkpoints
         self._wanted: int | None = None
@@ -64,11 +74,13 @@ class Saver:
 
     def go_on(self) -> None:
         """Go on from a former start: only a better score than that of `best` moves it."""
-        best = follow(self._folder / BEST)
+        best = checkpoints.linked(self._folder, BEST)
+        if best is None:
+            return
         with contextlib.suppress(CheckpointError):
             score = full_score(checkpoints.load(best, learners=()))
             if score is not None:
-                self._best_return, self._best_path = score, best.resolve()
+                self._best_return, self._best_path = score, best
 
     @property
     def busy(self) -> bool:
@@ -123,6 +135,7 @@ class Saver:
     ) -> None:
         """Write every learner's newest state now, whichever it is; at most `deadline_s`."""
         self._wanted = None
+        self._where(self._folder)  # only this thread finds out what has become of the run folder
         until_s = time.monotonic() + deadline_s
         self._wait(until_s, give_up)
         if self._writer is not None and self._writer.is_alive():
@@ -181,8 +194,12 @@ class Saver:
         One that is written counts, and old ones go, whatever becomes of the links: who resumes or
         evaluates a run finds its newest checkpoint without them.
         """
-        if not self._is_ours():
+        folder = self._where(self._folder)
+        if folder is None:
             return
+        self._folder = folder
+        if self._best_path is not None:
+            self._best_path = folder / self._best_path.name
         try:
             path = self._save(checkpoint)
         except (GalampError, OSError) as error:
@@ -217,6 +234,7 @@ class Saver:
             if getattr(error.__cause__, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             protect = {self._best_path} if self._best_path else set()
+            self._remove_dead()
             checkpoints.prune(self._folder, LEAST_KEPT, protect)
             return checkpoints.save(self._folder, checkpoint)
 

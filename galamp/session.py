@@ -141,14 +141,20 @@ class Session:
         began_s, ground, folder = time.monotonic(), self._ground, self._folder
         new: dict[str, Any] = {"agent_steps": 0, "wall_s": 0.0}
         done = former.checkpoint.progress if former else new
-        metrics = MetricsLog(folder.metrics, done["agent_steps"], complain, folder.is_ours)
+        metrics = MetricsLog(folder.metrics, done["agent_steps"], complain, folder.where)
         number, plan = metrics.start, course.plan
-        arena = Arena(plan, course.topology, ground.environment, ground.sketch, folder.logs, number)
+        arena = Arena(
+            plan, course.topology, ground.environment, ground.sketch, folder.logs, number,
+            folder.where,
+        )  # fmt: skip
         states = states_for(arena, former, number) if former else []
         history = _history(arena, folder, states, done["wall_s"], number)
         recorder = Recorder(arena, folder, metrics, ConsensusMonitor(arena, history))
         recorder.losses = self._losses
-        saver = Saver(arena, ground.identity, folder.checkpoints, recorder.tell, folder.is_ours)
+        saver = Saver(
+            arena, ground.identity, folder.checkpoints, recorder.tell,
+            folder.settled_where, folder.remove_dead,
+        )  # fmt: skip
         if former is not None:
             take_over(states, former, arena, recorder, folder)
             saver.go_on()
@@ -270,7 +276,7 @@ def _history(
     gossip = arena.plan.config.gossip
     if arena.count == 1 or not gossip.certificate:
         return None
-    log = GossipLog(folder.path / GOSSIP, complain, folder.is_ours)
+    log = GossipLog(folder.path / GOSSIP, complain, folder.where)
     history = History(arena.arrays, arena.topology, log, complain, lock_step=gossip.lock_step)
     history.begin(first_entry(arena, states, float(wall_s), number))
     return history

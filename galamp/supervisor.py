@@ -246,8 +246,12 @@ class Supervisor:
     def _look_after_folder(self) -> None:
         """End the run once its folder is gone: nothing that is still learned could be kept."""
         folder = self.recorder.folder
+        if folder.doubtful:
+            folder.is_ours()
+        while folder.news and not folder.doubtful:
+            self.recorder.tell(folder.news.pop(0))
         if folder.lost and self._failure is None:
-            cause = "was removed, renamed, or taken by another start: nothing can be kept any more"
+            cause = "was removed, or taken by another start: nothing can be kept any more"
             self._failure = WorkerFailure(f"the run folder {folder.path}", cause)
             self.recorder.tell(str(self._failure))
             self._stop()

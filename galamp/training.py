@@ -23,7 +23,7 @@ from galamp.config import RunConfig
 from galamp.display.dashboard import make_display
 from galamp.environments import canonical_env_id, finish_probe, start_probe
 from galamp.forking import start_server
-from galamp.former import Former, load_former
+from galamp.former import load_former
 from galamp.gossip.topologies import FILE
 from galamp.machine import inspect_machine
 from galamp.plan import Plan
@@ -31,7 +31,6 @@ from galamp.remote.door import Door
 from galamp.resuming import graph_file
 from galamp.session import Course, Ground, Outcome, Session, chart_course, complain
 from galamp.signals import Signals
-from galamp.storage.links import follow
 from galamp.storage.runfolder import RunFolder
 from galamp.supervisor import Companion
 
@@ -41,7 +40,7 @@ __all__ = ["Outcome", "train"]
 def train(
     config: RunConfig,
     *,
-    resume: Path | None = None,
+    resume: RunFolder | None = None,
     screen: TextIO | None = None,
     companions: Sequence[Companion] = (),
     signals: Signals | None = None,
@@ -50,7 +49,7 @@ def train(
 
     Args:
         config: the settings.
-        resume: the folder of a run to go on with.
+        resume: the folder of a run to go on with, locked since before its config was read.
         screen: where the dashboard is drawn (default: standard error).
         companions: who goes along.
         signals: who has taken the signals over already (default: nobody has).
@@ -59,20 +58,19 @@ def train(
         UserError: something about the settings, the machine or the folder has to be changed first.
     """
     began = datetime.now()
-    resume = follow(resume) if resume else None
     start_server()
     torch.set_num_threads(1)
-    ground, course = survey(config, resume)
+    ground, course = survey(config, resume.path if resume else None)
     former = None
     if resume is not None:
-        former = load_former(resume, ground.identity, ground.sketch.state_sizes)
-    folder = _open_folder(course.plan, former, began)
+        former = load_former(resume.path, ground.identity, ground.sketch.state_sizes)
+    folder = resume or _make_folder(course.plan, began)
     installation.name_run(folder.path)
     report = course.plan.config.report
     if folder.warning:
         complain(folder.warning)
     try:
-        graph = graph_file(course.plan, resume)
+        graph = graph_file(course.plan, resume.path if resume else None)
         if graph is not None:
             folder.keep_graph(graph)
         with (
@@ -117,9 +115,7 @@ def _with_canonical_environment(config: RunConfig) -> RunConfig:
     return replace(config, environment=replace(config.environment, env_id=env_id))
 
 
-def _open_folder(plan: Plan, former: Former | None, began: datetime) -> RunFolder:
-    if former is not None:
-        return RunFolder.open(former.folder)
+def _make_folder(plan: Plan, began: datetime) -> RunFolder:
     report, config = plan.config.report, plan.config
     name = report.name or f"{_label(config)}{len(plan.learners)}"
     return RunFolder.create(

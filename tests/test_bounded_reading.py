@@ -11,11 +11,14 @@ import os
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from galamp.curve import MOST_POINTS, Curve
+from galamp.environments import preflight
+from galamp.environments.preflight import Probe
 from galamp.errors import CheckpointError, UserError
 from galamp.gossip.topologies.from_file import FromFile
 from galamp.storage import checkpoint as checkpoints
@@ -331,3 +334,26 @@ def test_damage_is_found_in_what_nobody_wants(tmp_path: Path) -> None:
         file.write_bytes(damaged)
         with pytest.raises(CheckpointError, match=rf"learner-1\.safetensors.*{why}"):
             checkpoints.load(path, learners=(0,))
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 500, b"[" * 100_000, b"5\n"])
+def test_of_a_probes_answer_only_so_much_is_read(
+    tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An environment runs in the process that writes it, and may write there, too."""
+    monkeypatch.setattr(preflight, "ANSWER_BYTES", 200_000, raising=False)
+    path = tmp_path / "answer"
+    path.write_bytes(content)
+    os.truncate(path, 2**24 if not content else len(content))
+    with path.open("rb") as file:
+        answers: list[str] = []
+        probe: Any = SimpleNamespace(
+            _ended=lambda until_s: True, _stop=lambda: None, _close=lambda: None, _until_s=0.0,
+            _answer=file.fileno(), _errors=file.fileno(), env_id="E", returncode=2,
+            _spec=lambda answer, errors, in_time: answers.append(answer),
+            _ending=lambda: "exit code 2",
+        )  # fmt: skip
+        Probe.spec(probe)
+        assert len(answers[0]) <= 200_000
+        with pytest.raises(UserError, match="E: did not start"):
+            Probe._spec(probe, answers[0], "", True)

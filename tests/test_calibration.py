@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -27,7 +28,7 @@ from galamp.calibration import (
 )
 from galamp.config import RunConfig, from_dict
 from galamp.errors import GalampError, RunFailed, StoppedBySignal, UserError
-from galamp.machine import inspect_machine, plain_machine
+from galamp.machine import inspect_machine, machine_id, plain_machine
 from galamp.machine_load import Usage, others_share, read_usage
 from galamp.signals import Signals
 from galamp.storage import rates
@@ -135,6 +136,23 @@ def test_what_changes_the_cost_of_a_step_is_measured_anew() -> None:
     ]
     assert all(workload(config(**other), MACHINE) != usual for other in others)
     assert workload(config(), plain_machine((0, 1, 2), 0, 1024)) != usual
+
+
+def test_a_container_of_another_name_is_the_same_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = workload(config(), MACHINE)
+    monkeypatch.setattr(platform, "node", lambda: "4f5e1c9a7b21")
+    assert workload(config(), MACHINE) == usual
+
+
+@pytest.mark.parametrize(
+    ("content", "known"),
+    [("0123456789abcdef" * 2 + "\n", True), ("uninitialized\n", False), ("", False)],
+)
+def test_a_machine_is_known_by_its_id(tmp_path: Path, content: str, *, known: bool) -> None:
+    assert machine_id(tmp_path) == ""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "machine-id").write_text(content)
+    assert machine_id(tmp_path) == (content.strip() if known else "")
 
 
 @pytest.mark.parametrize("kind", [UserError, RunFailed])
@@ -444,7 +462,7 @@ def test_who_measures_is_not_waited_for_for_ever(
 ) -> None:
     asked, told = measuring(monkeypatch, float)
     monkeypatch.setattr(calibration, "WAIT_S", 0.0)
-    with RateCache(cache.path).measuring(0.0, lambda: None):
+    with RateCache(cache.path).measuring(workload(config(), MACHINE)["machine"], 0.0, lambda: None):
         assert with_quickest(config(), told.append, cache).resources.learners == 4
     assert asked == [1, 2, 4]
 

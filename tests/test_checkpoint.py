@@ -111,7 +111,7 @@ def test_find_takes_the_newest_whole_one(tmp_path: Path) -> None:
     paths = [ck.save(folder, made(steps)) for steps in (100, 200, 300)]
     ck.point(folder, "latest", paths[2])
     for path in (folder.parent, folder, paths[2], folder / "latest"):
-        assert ck.find(path) == (paths[2], ())
+        assert ck.find(path)[:2] == (paths[2], ())
     for at, name in ((2, "learner-1.safetensors"), (1, "MANIFEST.json")):
         damaged = paths[at] / name
         damaged.write_bytes(damaged.read_bytes()[:-2])

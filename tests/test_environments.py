@@ -506,8 +506,10 @@ def test_atari_settings_are_refused_elsewhere() -> None:
     values: dict[str, Any] = {name: 1 for name in SETTINGS if name != "clip_rewards"}
     for name, value in {**values, "life_loss_ends": True, "protocol": "machado"}.items():
         config = dataclasses.replace(EnvironmentConfig("CartPole-v1"), **{name: value})
-        with pytest.raises(UserError, match=f"--{name.replace('_', '-')}: only for Atari"):
+        with pytest.raises(UserError, match=f"--{name.replace('_', '-')}: only for Atari") as told:
             make_environment(config, [0])
+        hint = "--max-episode-steps cuts episodes in any environment"
+        assert (hint in str(told.value)) == (name == "max_frames")
 
 
 def test_evaluation_settings_and_clipping_are_allowed_everywhere() -> None:

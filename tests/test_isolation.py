@@ -308,6 +308,47 @@ def test_ones_own_modules_come_after_all_others(here: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("where", "env_id"),
+    [
+        ("games_elsewhere.py", "games_elsewhere:make"),
+        ("games_elsewhere/__init__.py", "games_elsewhere:make"),
+        ("games_elsewhere/inner.py", "games_elsewhere.inner:make"),
+    ],
+)
+def test_what_is_found_elsewhere_adds_no_working_directory(
+    here: Path, tmp_path_factory: pytest.TempPathFactory, where: str, env_id: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    site = tmp_path_factory.mktemp("site")
+    monkeypatch.syspath_prepend(site)
+    (site / where).parent.mkdir(exist_ok=True)
+    if where.endswith("inner.py"):
+        (site / "games_elsewhere" / "__init__.py").write_text("")
+    (site / where).write_text(
+        "try:\n    import orjson_of_ones_own\nexcept ImportError:\n    orjson_of_ones_own = None\n"
+        "def make(): return orjson_of_ones_own\n"
+    )
+    (here / "orjson_of_ones_own.py").write_text("raise SystemExit")
+    try:
+        assert _builder(env_id)() is None
+    finally:
+        for name in [name for name in sys.modules if name.startswith("games_elsewhere")]:
+            del sys.modules[name]
+    assert str(here) not in sys.path
+
+
+def test_an_empty_folder_elsewhere_does_not_hide_a_package(
+    here: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path_factory.mktemp("site")
+    monkeypatch.syspath_prepend(site)
+    (site / "games_of_mine").mkdir()
+    (here / "games_of_mine.py").write_text("def make(): ...\n")
+    assert _builder("games_of_mine:make").__module__ == "games_of_mine"
+    del sys.modules["games_of_mine"]
+
+
+@pytest.mark.parametrize(
     ("file", "env_id"),
     [
         ("queue.py", "queue:make"),

@@ -23,8 +23,9 @@ LAYERS = """
     installation memory
     crashpoints options display.streams remote.wire remote
     flags config snapshot display storage evaluation display.text storage.disk
-    storage.strict_json display.console storage.links storage.locks storage.inspection
-    storage.rates
+    storage.strict_json display.console storage.links storage.mounts
+    storage.locks storage.inspection
+    storage.rates storage.held
     budget machine_load deaths reaper
     shm storage.identity parameters models forking seeding machine
     placement launching
@@ -80,6 +81,7 @@ LAYERS = """
     chaos.companion
     chaos.record
     chaos.command
+    configuring
     cli
     __main__
     bench bench.processes bench.parts bench.exchanges bench.nvml

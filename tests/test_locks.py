@@ -18,10 +18,11 @@ import pytest
 
 from galamp.chaos import command, record
 from galamp.errors import UserError
-from galamp.storage import disk, locks
+from galamp.storage import disk, held, locks
 from galamp.storage.disk import remove_stale, temporary_name
 from galamp.storage.gossiplog import GossipLog
-from galamp.storage.locks import Lock, local_locks, take_lock, wait_for_lock
+from galamp.storage.locks import Lock, take_lock, wait_for_lock
+from galamp.storage.mounts import local_locks
 from galamp.storage.runfolder import RunFolder
 from galamp.storage.runlogs import EventLog, MetricsLog, MonitorLog
 from galamp.supervisor import Supervisor
@@ -165,6 +166,12 @@ MOUNTS = r"""
 6 1 0:34 / {0}/five rw - fuse.sshfs me@there:/five rw
 7 3 0:35 / {0}/two/inner rw - tmpfs tmpfs rw
 8 1 0:36 / {0}/größer\040space rw - nfs server:/s rw,nolock
+9 1 0:37 / {0}/nine rw - cifs //server/nine rw,nobrl,uid=0
+10 1 0:38 / {0}/ten rw - fuse.rclone remote: rw
+11 1 0:39 / {0}/eleven rw - fuse.s3fs s3fs rw
+12 1 0:40 / {0}/twelve rw - fuse gcsfuse rw
+13 1 0:41 / {0}/thirteen rw - fuse.glusterfs server:/v rw
+14 1 0:42 / {0}/fourteen rw - fuseblk /dev/sdb1 rw
 broken
 """
 
@@ -178,6 +185,12 @@ broken
         ("three/x", ""),
         ("four/x", "lustre, localflock"),
         ("five/x", "fuse.sshfs"),
+        ("nine/x", "cifs, nobrl"),
+        ("ten/x", "fuse.rclone"),
+        ("eleven/x", "fuse.s3fs"),
+        ("twelve/x", "fuse"),
+        ("thirteen/x", ""),
+        ("fourteen/x", ""),
         ("one-more", ""),
         ("größer space/x", "nfs, nolock"),
     ],
@@ -220,10 +233,6 @@ def removed(path: Path) -> None:
     shutil.rmtree(path)
 
 
-def renamed(path: Path) -> None:
-    path.rename(path.with_name("renamed"))
-
-
 def taken(path: Path) -> None:
     shutil.rmtree(path)
     other = RunFolder.create(None, str(path), "E", "n", 1, datetime(2026, 1, 3))
@@ -232,9 +241,17 @@ def taken(path: Path) -> None:
     (path / "lock").write_text("process 1 on other since 2026-01-03 00:00:00\n")
 
 
-def unlocked(path: Path) -> None:
-    """By somebody who takes it for stale: another start could have it now."""
-    (path / "lock").unlink()
+def emptied(path: Path) -> None:
+    """As by `rm -rf` on NFS, where a folder stays for as long as a file in it is open."""
+    shutil.rmtree(path / "checkpoints")
+    for file in [each for each in path.rglob("*") if each.is_file()]:
+        file.unlink()
+
+
+def unmounted(path: Path) -> None:
+    """For good; what is below it is another disk's."""
+    path.rename(path.with_name("elsewhere"))
+    path.mkdir()
 
 
 def locked_again(path: Path) -> None:
@@ -247,7 +264,7 @@ def a_link(path: Path) -> None:
     (path / "lock").symlink_to("config.json")
 
 
-WAYS = [removed, renamed, taken, unlocked, locked_again, a_link]
+WAYS = [removed, taken, emptied, unmounted, locked_again, a_link]
 
 
 def content(path: Path) -> dict[str, bytes]:
@@ -257,16 +274,19 @@ def content(path: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_folder_that_is_taken_away_is_written_to_no_more(
-    tmp_path: Path, way: Callable[[Path], None]
+    tmp_path: Path, way: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(held, "LOST_AFTER_S", 0.0)
+    if way is unmounted:
+        monkeypatch.setattr(Lock, "place", lambda lock: None)
     told: list[str] = []
     run = create(tmp_path, tmp_path / "run")
-    metrics = MetricsLog(run.metrics, 0, told.append, run.is_ours)
-    events = EventLog(run.events, 1, told.append, run.is_ours)
-    monitors = [MonitorLog(run.monitor_path(i), "E", 0.0, told.append, run.is_ours) for i in (0, 1)]
-    gossip = GossipLog(run.path / "gossip.jsonl", told.append, run.is_ours)
+    metrics = MetricsLog(run.metrics, 0, told.append, run.where)
+    events = EventLog(run.events, 1, told.append, run.where)
+    monitors = [MonitorLog(run.monitor_path(i), "E", 0.0, told.append, run.where) for i in (0, 1)]
+    gossip = GossipLog(run.path / "gossip.jsonl", told.append, run.where)
     writer = saver(run.checkpoints, told)
-    writer._is_ours = run.is_ours
+    writer._where = run.settled_where
     run.write_config({"seed": 1})
     monitors[0].flush()
     writer._write(made(1))
@@ -280,12 +300,12 @@ def test_a_folder_that_is_taken_away_is_written_to_no_more(
     assert not gossip.append([{"kind": "lost"}])
     writer._write(made(2))
     run.write_summary({})
-    with pytest.raises(UserError, match="run: removed, renamed, or taken by another start"):
+    with pytest.raises(UserError, match="run: removed, or taken by another start"):
         run.write_config({})
     run.close()
     assert (run.lost, told, writer.written) == (True, [], 1)
     assert content(run.path) == before
-    assert run.path.exists() == (way not in (removed, renamed))
+    assert run.path.exists() == (way is not removed)
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES, errno.EMFILE])
@@ -331,7 +351,8 @@ def test_a_run_without_a_folder_ends_and_says_so_once(stopped_by: int | None) ->
     supervisor = object.__new__(Supervisor)
     supervisor.__dict__ |= {
         "recorder": SimpleNamespace(
-            folder=SimpleNamespace(lost=False, path="runs/x"), tell=told.append, status="running"
+            folder=SimpleNamespace(lost=False, doubtful=False, news=[], path="runs/x"),
+            tell=told.append, status="running",
         ),
         "arena": SimpleNamespace(control=control),
         "crew": SimpleNamespace(call_off=lambda: None),
@@ -343,7 +364,7 @@ def test_a_run_without_a_folder_ends_and_says_so_once(stopped_by: int | None) ->
     for _ in range(3):
         supervisor._look_after_folder()
     assert told == [str(supervisor._failure)]
-    assert "run folder runs/x was removed, renamed, or taken by another start" in told[0]
+    assert "run folder runs/x was removed, or taken by another start" in told[0]
     assert control.quit
 
 
@@ -358,24 +379,24 @@ def test_chaos_shows_what_it_cannot_keep(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "way", [removed, engine.also(renamed), engine.also(taken), engine.also(unlocked)]
-)
+RUN = ("--env-id", "CartPole-v1", "--num-envs", 2, "--learners", 1, "--quiet")
+OFTEN = ("--log-every-s", 0.5, "--checkpoint-every-s", 0.5, "--total-steps", 10**9)
+
+
+@pytest.mark.parametrize("way", [removed, engine.also(taken)])
 def test_a_living_run_ends_when_its_folder_is_taken_away(
     tmp_path: Path, way: Callable[[Path], None]
 ) -> None:
     folder = tmp_path / "run"
-    arguments = ("--env-id", "CartPole-v1", "--num-envs", 2, "--learners", 1, "--quiet")
-    often = ("--log-every-s", 0.5, "--checkpoint-every-s", 0.5, "--total-steps", 10**9)
-    with engine.started(*arguments, *often, "--run-dir", folder) as process:
+    with engine.started(*RUN, *OFTEN, "--run-dir", folder) as process:
         engine.wait_for(lambda: engine.training(folder), "training")
         way(folder)
         before = content(folder)
         _, err = process.communicate(timeout=engine.DEADLINE_S)
     assert process.returncode == 70, err
     assert err.count("\n") == 1
-    assert f"the run folder {folder} was removed, renamed, or taken" in err
-    assert folder.exists() == (way in (taken, unlocked))
+    assert f"the run folder {folder} was removed, or taken" in err
+    assert folder.exists() == (way is taken)
     if way is taken:
         assert content(folder) == before
 

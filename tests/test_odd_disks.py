@@ -18,10 +18,13 @@ from galamp.storage.checkpoint import Checkpoint
 from galamp.storage.disk import replace_json, sync_folder
 from galamp.storage.links import followed
 from galamp.storage.runfolder import RunFolder
+from galamp.storage.runlogs import as_named
 from tests.checkpoints import made
 from tests.test_runfolder import NOON, create
 
-NO_LINKS = [errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL]
+NO_LINKS = [
+    errno.EPERM, errno.EOPNOTSUPP, errno.EROFS, errno.EPROTO, errno.ENOSYS, errno.EINVAL,
+]  # fmt: skip
 
 
 def refusing(number: int) -> Any:
@@ -44,7 +47,7 @@ def saver(folder: Path, told: list[str]) -> Saver:
     """A saver of a run without processes."""
     made_so = object.__new__(Saver)
     made_so._folder, made_so._tell, made_so._keep = folder, told.append, 2
-    made_so._is_ours = lambda: True
+    made_so._where, made_so._remove_dead = as_named, lambda: None
     made_so._best_path, made_so._best_return = None, float("-inf")
     made_so._unmoved, made_so.written = set(), 0
     return made_so
@@ -114,7 +117,7 @@ def test_only_a_file_stands_for_a_link(tmp_path: Path, make: Any) -> None:
         assert followed(str(path)) == Path(path)
 
 
-@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EROFS])
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
 def test_what_is_written_counts_whatever_becomes_of_the_links(
     tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,7 +104,7 @@ def test_a_link_is_told_in_one_line_before_any_process(
 
 
 @pytest.mark.parametrize(
-    "name", ["lock", "metrics.jsonl", "gossip.jsonl", "logs/a.log", "monitor/0.monitor.csv"]
+    "name", ["lock", "metrics.jsonl", "gossip.jsonl", "logs/learner-0.log", "monitor/0.monitor.csv"]
 )
 def test_a_file_with_a_second_name_is_refused(run: Path, tmp_path: Path, name: str) -> None:
     target = victim(tmp_path)

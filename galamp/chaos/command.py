@@ -12,7 +12,6 @@ import argparse
 import json
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from galamp.config import RunConfig
@@ -22,6 +21,7 @@ from galamp.options import option
 
 if TYPE_CHECKING:
     from galamp.chaos.companion import Chaos
+    from galamp.storage.runfolder import RunFolder
     from galamp.training import Outcome
     from galamp.worker import WorkerFailure
 
@@ -77,7 +77,7 @@ def chaos_from(options: argparse.Namespace) -> ChaosConfig:
     return settings_from(options, ChaosConfig)
 
 
-def run_chaos(chaos: ChaosConfig, config: RunConfig, resume: Path | None) -> int:
+def run_chaos(chaos: ChaosConfig, config: RunConfig, resume: RunFolder | None) -> int:
     """Run, and say what was survived; returns the exit code. The settings are checked before."""
     from galamp.chaos.companion import Chaos
     from galamp.training import train

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -143,7 +144,10 @@ def _refuse_atari_settings(env_id: str, config: EnvironmentConfig) -> None:
         given.append("protocol")
     if given:
         flags = ", ".join("--" + name.replace("_", "-") for name in given)
-        raise UserError(f"{flags}: only for Atari games, and {env_id} is none: leave it out")
+        instead = "leave it out"
+        if "max_frames" in given:
+            instead += "; --max-episode-steps cuts episodes in any environment, by agent steps"
+        raise UserError(f"{flags}: only for Atari games, and {env_id} is none: {instead}")
 
 
 def _maker(env_id: str, max_steps: int | None) -> Maker:
@@ -205,10 +209,10 @@ def _maker_by_id(env_id: str, name: str) -> Maker:
 def _imported(env_id: str, name: str) -> ModuleType:
     """Import a module of the user's; what is raised from inside it is not this function's.
 
-    The working directory is searched too, after all that is installed: a file in it may have the
-    name of a module that others need.
+    The working directory is searched, too, for what is not found elsewhere: a file in it may have
+    the name of a module that others need, or ask for and can do without.
     """
-    if os.getcwd() not in sys.path:
+    if os.getcwd() not in sys.path and not _is_installed(name.partition(".")[0]):
         sys.path.append(os.getcwd())
     try:
         return importlib.import_module(name)
@@ -220,6 +224,18 @@ def _imported(env_id: str, name: str) -> ModuleType:
             f"{env_id}: cannot import {name} ({error}): expected package.module:factory or "
             "package:EnvId-v0; is it installed, or in this folder?"
         ) from None
+
+
+def _is_installed(package: str) -> bool:
+    """Whether a package or module is found without the working directory."""
+    if package in sys.modules:
+        return True
+    try:
+        spec = importlib.util.find_spec(package)
+    except ValueError:  # no name that a module can have
+        return False
+    # A folder without code is a part of a package of which the working directory may have another.
+    return spec is not None and spec.origin is not None
 
 
 def _refuse_namesake(env_id: str, name: str) -> None:

@@ -36,6 +36,8 @@ STACKS_S = 1.0
 """A probe that hangs has so long to write down its stacks."""
 KILL_WAIT_S = 5.0
 """Whom the kernel has not ended so long after a kill is not waited for."""
+ANSWER_BYTES = 2**26
+"""No answer is longer: there, a million actions take ten megabytes."""
 TAIL_BYTES = 8192
 """So much of what a probe has written last is told."""
 
@@ -98,7 +100,7 @@ class Probe(subprocess.Popen[bytes]):
                 self._ended(time.monotonic() + STACKS_S)
         finally:
             self._stop()
-        answer, errors = _read(self._answer), _read(self._errors, TAIL_BYTES)
+        answer, errors = _read(self._answer, ANSWER_BYTES), _read(self._errors, TAIL_BYTES)
         self._close()
         return self._spec(answer, errors.strip(), in_time)
 
@@ -141,9 +143,11 @@ class Probe(subprocess.Popen[bytes]):
             self.wait(KILL_WAIT_S)
 
     def _spec(self, answer: str, errors: str, in_time: bool) -> EnvironmentSpec:
-        told: dict[str, Any] = {}
-        with contextlib.suppress(ValueError):
+        told: Any = None
+        with contextlib.suppress(ValueError, RecursionError):
             told = json.loads(answer)
+        if not isinstance(told, dict):
+            told = {}
         if "spec" in told:
             return EnvironmentSpec.from_dict(told["spec"])
         if "problems" in told:
@@ -178,7 +182,7 @@ def finish_probe(probe: Probe) -> EnvironmentSpec:
     return probe.spec()
 
 
-def _read(file: int, most_bytes: int = sys.maxsize) -> str:
+def _read(file: int, most_bytes: int) -> str:
     """Return what was written to a file, from its end where that is more than `most_bytes`."""
     size = os.fstat(file).st_size
     first = max(0, size - most_bytes)

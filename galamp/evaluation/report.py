@@ -44,6 +44,7 @@ from galamp.evaluation.scoreboard import Progress
 from galamp.evaluation.scores import SOURCE, misfit, reference_for
 from galamp.evaluation.trained import MEAN, Learner, Trained, locate, read
 from galamp.seeding import seed_for, seed_generators
+from galamp.storage.checkpoint import Found
 from galamp.storage.disk import in_home, write_new
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def evaluate(
     wanted = _wanted(config.learner)
     trained = read(found.path, MEAN if wanted == EACH else wanted)
     _check_asked(trained.environment.env_id, config.env_id)
-    target = _target(config.output, trained.path, config.learner)
+    target = _target(config.output, found, config.learner)
     environment = evaluation_environment(trained.environment, config)
     if not config.quiet:
         announce(STARTING, sys.stderr)
@@ -178,14 +179,16 @@ def _wanted(text: str) -> int | Literal["mean", "each"]:
     raise UserError(f"--learner {text}: expected mean, each, or a learner's rank such as 0")
 
 
-def _target(output: str, checkpoint: Path, learner: str) -> Path:
+def _target(output: str, found: Found, learner: str) -> Path:
     """Return the file to write, found out before minutes are spent on what goes into it."""
     if output:
         path = in_home(output)
         if os.path.lexists(path):
             raise UserError(f"--output {path}: exists already; name a new file")
     else:
-        run = checkpoint.parent
+        checkpoint = found.path
+        # In the folder that was named, wherever its checkpoints are.
+        run = checkpoint.parent if found.place == checkpoint else found.place
         run = run.parent if run.name == "checkpoints" else run
         now = datetime.now().strftime("%Y%m%d-%H%M%S")
         path = run / f"eval-{checkpoint.name}-{learner}-{now}.json"

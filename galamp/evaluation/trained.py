@@ -23,7 +23,7 @@ from galamp.options import shown
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import MANIFEST, Checkpoint, Found
 from galamp.storage.disk import in_home
-from galamp.storage.links import BEST, follow
+from galamp.storage.links import BEST
 
 MEAN: Literal["mean"] = "mean"
 Learner = int | Literal["mean"]
@@ -105,18 +105,18 @@ def locate(path: str | Path, which: str | None = None) -> Found:
         UserError: `which` is given, but `path` is one checkpoint.
     """
     path = in_home(path)
-    place = Path(os.path.realpath(follow(path)))
+    place = checkpoints.place_of(path)
     if os.path.lexists(place / MANIFEST):
         if which is not None:
             raise UserError(f"{path} is one checkpoint: leave out --which, or name its run folder")
-        return Found(place, ())
+        return Found(place, (), place)
     inner = place / "checkpoints"
-    best = follow((inner if os.path.isdir(inner) else place) / BEST)
-    if which != "latest" and os.path.isdir(best):
-        return Found(Path(os.path.realpath(best)), ())
+    best = checkpoints.linked(inner if os.path.isdir(inner) else place, BEST)
+    if which != "latest" and best is not None:
+        return Found(best, (), place)
     if which == "best":
         raise CheckpointError(f"{path}: has no best checkpoint; ask for the latest")
-    return checkpoints.find(path)
+    return checkpoints.find(place)
 
 
 def read(path: Path, learner: Learner | None = MEAN) -> Trained:

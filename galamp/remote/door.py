@@ -139,8 +139,10 @@ class Door:
         self._poll = select.poll()
         self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._listener: socket.socket | None = None
+        self._bound: os.stat_result | None = None
         try:
             self._listener = _listen(self._folder)
+            self._bound = os.stat(CONTROL, dir_fd=self._folder, follow_symlinks=False)
             self._poll.register(self._listener, select.POLLIN)
         except OSError as error:
             complain(f"{folder / CONTROL}: {error.strerror}; galamp attach and scale do not work")
@@ -158,10 +160,19 @@ class Door:
         for visitor in self._visitors.values():
             visitor.close()
         if self._listener is not None:
-            self._listener.close()
             with contextlib.suppress(OSError):
-                os.unlink(CONTROL, dir_fd=self._folder)
+                self._unbind()
+            self._listener.close()
         os.close(self._folder)
+
+    def _unbind(self) -> None:
+        """Remove the socket, unless the name is that of another start, which took the folder.
+
+        As long as ours is open, no other one gets its number.
+        """
+        found = os.stat(CONTROL, dir_fd=self._folder, follow_symlinks=False)
+        if self._bound is not None and os.path.samestat(found, self._bound):
+            os.unlink(CONTROL, dir_fd=self._folder)
 
     @property
     def wanted(self) -> int | None:

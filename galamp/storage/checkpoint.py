@@ -27,6 +27,7 @@ from galamp.errors import CheckpointError, GalampError
 from galamp.memory import available_bytes
 from galamp.storage.checkpoint_format import (
     MANIFEST,
+    SEQUENCE_LIMIT,
     Checkpoint,
     Files,
     LearnerState,
@@ -52,7 +53,9 @@ __all__ = [
     "Identity",
     "LearnerState",
     "find",
+    "linked",
     "load",
+    "place_of",
     "point",
     "prune",
     "read_identity",
@@ -67,10 +70,14 @@ class CheckpointNotWritten(GalampError):
 
 
 class Found(NamedTuple):
-    """The checkpoint that `find` chose, and one line for each damaged one that it passed over."""
+    """The checkpoint that was chosen, and one line for each damaged one that was passed over.
+
+    `place` is the folder that was named, links in its path followed.
+    """
 
     path: Path
     skipped: tuple[str, ...]
+    place: Path
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
@@ -88,7 +95,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
         folder.mkdir(mode=0o700, exist_ok=True)
         remove_stale(folder)
         with temporary_name(folder) as temporary:
-            files = _write(temporary, checkpoint, 1 + _last_sequence(folder))
+            files = _write(temporary, checkpoint, _next_sequence(folder))
             load(temporary, learners=())
             reach("checkpoint.verified")
             target = _settle(temporary, folder / f"ckpt-{steps:012d}", files)
@@ -153,14 +160,14 @@ def find(path: Path) -> Found:
     Raises:
         CheckpointError: no such path, nothing there is a checkpoint, or none is whole.
     """
-    place = Path(os.path.realpath(follow(path)))
+    place = place_of(path)
     wanted = "expected a run folder or a checkpoint"
     if not os.path.isdir(place):
         what = "a file" if os.path.exists(place) else "no such path"
         raise CheckpointError(f"{path}: {what}; {wanted}")
     if _FOLDER.fullmatch(place.name) or os.path.lexists(place / MANIFEST):
         load(place, learners=())
-        return Found(place, ())
+        return Found(place, (), place)
     inner = place / "checkpoints"
     skipped = []
     try:
@@ -173,10 +180,36 @@ def find(path: Path) -> Found:
         except CheckpointError as error:
             skipped.append(str(error))
         else:
-            return Found(candidate, tuple(skipped))
+            return Found(candidate, tuple(skipped), place)
     if skipped:
         raise CheckpointError(f"{path}: {len(skipped)} checkpoints, none whole; {skipped[0]}")
     raise CheckpointError(f"{path}: holds no checkpoint; {wanted}")
+
+
+def place_of(path: Path) -> Path:
+    """Return the folder that a path means, links in it followed.
+
+    Raises:
+        CheckpointError: it is `best` or `latest` of a run, and leads to another's checkpoint.
+    """
+    place = Path(os.path.realpath(follow(path)))
+    if path.name in (BEST, LATEST) and os.path.lexists(place / MANIFEST):
+        beside = linked(path.parent, path.name)
+        if beside is None and os.path.islink(path):
+            raise CheckpointError(
+                f"{path}: leads to {place}, expected a checkpoint beside it; name that one itself"
+            )
+    return place
+
+
+def linked(folder: Path, name: str) -> Path | None:
+    """Return the checkpoint in `folder` that its link `name` leads to; None if it leads elsewhere.
+
+    Run folders come from anywhere, and their links with them.
+    """
+    found = Path(os.path.realpath(follow(folder / name)))
+    inside = found.parent == Path(os.path.realpath(folder))
+    return found if inside and _FOLDER.fullmatch(found.name) and found.is_dir() else None
 
 
 def prune(folder: Path, keep: int, protect: Collection[Path] = ()) -> None:
@@ -185,8 +218,8 @@ def prune(folder: Path, keep: int, protect: Collection[Path] = ()) -> None:
     Those with an unreadable manifest are left for a person to judge. What the disk refuses to
     remove is tried again the next time.
     """
-    links = (follow(folder / LATEST), follow(folder / BEST))
-    spared = {os.path.realpath(p) for p in (*protect, *links)}
+    links = (linked(folder, LATEST), linked(folder, BEST))
+    spared = {os.path.realpath(p) for p in (*protect, *links) if p is not None}
     with contextlib.suppress(OSError):
         known = [path for sequence, path in _listed(folder) if sequence is not None]
         for path in known[: -max(1, keep)]:
@@ -287,5 +320,7 @@ def _listed(folder: Path) -> list[tuple[int | None, Path]]:
     return sorted(found, key=lambda item: math.inf if item[0] is None else item[0])
 
 
-def _last_sequence(folder: Path) -> int:
-    return max((sequence for sequence, _ in _listed(folder) if sequence is not None), default=0)
+def _next_sequence(folder: Path) -> int:
+    """Return a number above all others; at the limit, where no run comes, the same again."""
+    known = (sequence for sequence, _ in _listed(folder) if sequence is not None)
+    return min(1 + max(known, default=0), SEQUENCE_LIMIT - 1)

@@ -55,6 +55,8 @@ HEADER_LIMIT_BYTES = 1_000_000
 LEARNER_LIMIT_BYTES = 2**31
 GENERATOR_LIMIT_BYTES = 2**16
 LEARNER_LIMIT = 1024
+SEQUENCE_LIMIT = 2**53
+"""No run saves so often; a number at the end of what is counted would leave none for the next."""
 
 Files = dict[str, tuple[int, str]]
 """Size in bytes and SHA-256 by name."""
@@ -151,7 +153,9 @@ def read_manifest(folder: int) -> tuple[int, Files]:
         good = good and isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str)
         need(good, f"{MANIFEST}: unexpected entry of a file")
         files[name] = (need_count(entry[0], f"{MANIFEST}: size of {name}"), entry[1])
-    return need_count(document["sequence"], f"{MANIFEST}: sequence"), files
+    sequence = need_count(document["sequence"], f"{MANIFEST}: sequence")
+    need(sequence < SEQUENCE_LIMIT, f"{MANIFEST}: sequence is too large")
+    return sequence, files
 
 
 def read_state(folder: int, files: Files) -> tuple[Checkpoint, dict[int, dict[str, Any]]]:

@@ -143,14 +143,18 @@ def temporary_name(folder: Path) -> Iterator[Path]:
         _ours.discard(path.name)
 
 
-def remove_stale(folder: Path) -> None:
+def remove_stale(folder: Path, *, alone: bool = False) -> None:
     """Remove what processes that are no more left under temporary names.
 
-    Whether a process of another machine lives cannot be seen from here: its names go by their age.
+    Whether a process of another machine, or container, lives cannot be seen from here: its names go
+    by their age. Where this process is `alone` in writing there, all names but its own go.
     """
     for name in os.listdir(folder):
         match = _TEMPORARY.fullmatch(name)
         if match is None or name in _ours:
+            continue
+        if alone:
+            _remove(folder / name)
             continue
         here = match[1] in (None, _machine())
         if not _lives_elsewhere(int(match[2])) if here else _is_old(folder / name):

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from galamp.gossip.publication import Publication, Source
 from galamp.storage.disk import finite, open_plain
-from galamp.storage.runlogs import AppendOnly, Complain, IsOurs, always
+from galamp.storage.runlogs import AppendOnly, Complain, Where, as_named
 
 GOSSIP = "gossip.jsonl"
 LINE_LIMIT_BYTES = 32 * 2**20
@@ -119,8 +119,8 @@ Entry: TypeAlias = Start | Publication | Lost | Rebase | Measurement
 class GossipLog:
     """The file being written; a disk that refuses is complained about once and costs lines only."""
 
-    def __init__(self, path: Path, complain: Complain, is_ours: IsOurs = always) -> None:
-        self._file = AppendOnly(path, complain, is_ours)
+    def __init__(self, path: Path, complain: Complain, where: Where = as_named) -> None:
+        self._file = AppendOnly(path, complain, where)
 
     @property
     def failed(self) -> int:

@@ -12,12 +12,14 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from galamp.errors import UserError
+from galamp.storage.mounts import keeps_modes
 
 FOLDERS: Final = ("checkpoints", "logs", "monitor")
 """Folders of a run."""
@@ -25,6 +27,17 @@ ADDED_TO: Final = ("lock", "metrics.jsonl", "events.jsonl", "gossip.jsonl")
 """Files of a run that are written in place; the others are made anew and renamed."""
 ENDINGS: Final = (".log", ".csv")
 """The same in its folders."""
+WRITTEN: Final = {
+    "logs": re.compile(r"(learner|simulator)-\d+(\.\d+)?\.(log|crash-.*)"),
+    "monitor": re.compile(r"\d+\.monitor\.csv"),
+}
+"""Names in these folders that a run may write to; what else lies there is the user's."""
+FILE: Final = "file:"
+"""How the name of a gossip graph begins that is in a file."""
+GRAPH: Final = "topology.txt"
+CONTAINER_MARKS: Final = (
+    ".dockerenv", "run/.containerenv", "var/run/secrets/kubernetes.io",
+)  # fmt: skip
 
 
 def refuse_links(run: Path) -> None:
@@ -57,16 +70,44 @@ def _refuse(path: Path, found: os.stat_result, run: Path) -> None:
         )
 
 
+def check_own_graph(run: Path, topology: str) -> None:
+    """See that a run whose gossip graph is of a file has its own copy of it.
+
+    The path in its config is another machine's, or whoever wrote the config has chosen it.
+
+    Raises:
+        UserError: it has none.
+    """
+    if topology.startswith(FILE) and not is_own_file(run / GRAPH):
+        raise UserError(
+            f"{run}: its gossip graph {GRAPH} is missing, or no plain file: name the file that "
+            "holds the graph once more, by --topology file:PATH"
+        )
+
+
+def is_own_file(path: Path) -> bool:
+    """Whether there is a plain file of this name, rather than a link to one."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
 def shared_with(run: Path) -> str | None:
     """Say in one line who else may write into a run folder; None if it is the user's alone.
 
     None of that is refused. Owners are no proof: disks without any (exFAT, SMB), containers and
     networks that map root to nobody show another one for what is the user's own. A folder that
     the user's own group may write to, as with umask 002, is nobody else's on most systems; one of
-    another group is shared on purpose.
+    another group is shared on purpose. Nothing is said of disks without owners and modes, nor to
+    root in a container of whoever owns what it was given: no chmod would change that.
     """
     found = os.stat(run)
+    if not keeps_modes(run):
+        return None
     if found.st_uid != os.geteuid():
+        if os.geteuid() == 0 and in_container():
+            return None
         return (
             f"{run}: belongs to user {_user(found.st_uid)}, who can change and remove what is "
             "written there"
@@ -81,13 +122,24 @@ def shared_with(run: Path) -> str | None:
     return None
 
 
+def in_container(root: Path = Path("/")) -> bool:
+    """Whether this process is in a container, whose users are not those of the machine."""
+    if any(map(os.path.exists, (root / name for name in CONTAINER_MARKS))):
+        return True
+    try:
+        return (root / "proc/self/uid_map").read_text().split() != ["0", "0", str(2**32 - 1)]
+    except OSError:
+        return False
+
+
 def _written(run: Path) -> Iterator[Path]:
     """Yield what is written in place, folders before what is in them."""
     yield from (run / name for name in ADDED_TO)
     for folder in (run / name for name in FOLDERS):
         yield folder
         if folder.name != "checkpoints" and folder.is_dir():  # its links are replaced, not followed
-            yield from sorted(folder.iterdir())
+            pattern = WRITTEN[folder.name]
+            yield from sorted(p for p in folder.iterdir() if pattern.fullmatch(p.name))
 
 
 def _is_added_to(path: Path) -> bool:

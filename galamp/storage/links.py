@@ -18,8 +18,12 @@ from galamp.storage.disk import CANNOT, open_plain, sync_folder, temporary_name,
 
 LATEST: Final = "latest"
 BEST: Final = "best"
-NO_LINKS = CANNOT | {errno.EPERM}
-"""How symlink fails on file systems that have no symbolic links."""
+NO_LINKS = CANNOT | {errno.EPERM, errno.EROFS, errno.EPROTO}
+"""How symlink fails on file systems that have no symbolic links.
+
+EROFS and EPROTO are some FUSE drivers' way to say so; where a disk means them, the file that is to
+stand for the link cannot be written either.
+"""
 MOST_BYTES = 255
 """The longest name that a file may have."""
 
@@ -56,8 +60,17 @@ def follow(path: Path) -> Path:
 
 
 def followed(text: str) -> Path:
-    """Return the path that a word on the command line means."""
-    return follow(Path(text))
+    """Return the path that a word on the command line means, once for all that is done with it.
+
+    Links in it are followed now: another start may move `runs/latest` at any time. A path without
+    any stays as it was typed.
+    """
+    path = follow(Path(text))
+    try:
+        real = os.path.realpath(path)
+    except ValueError:  # a zero byte, which no file has in its name
+        return path
+    return path if real == os.path.abspath(path) else Path(real)
 
 
 def _named(path: Path) -> str | None:

@@ -1,6 +1,7 @@
 """Who may write: advisory locks (flock), which end with their owner and so cannot go stale.
 
     RUN/lock --take_lock--> Lock: held while the run lives, its text says by whom
+    Lock --standing_in, place--> whose lock lies in a folder, where the locked folder is now
     cache folder --wait_for_lock--> one process at a time, within a limit
 
 Runs in the supervisor, and in the parent while rates are measured. A process number says something
@@ -15,14 +16,17 @@ import fcntl
 import os
 import platform
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import Enum
 from pathlib import Path
 
 from galamp.errors import UserError
 from galamp.storage.disk import CANNOT
+from galamp.storage.mounts import local_locks
 
 LOCK = "lock"
 NO_LOCKS = CANNOT | {errno.ENOLCK}
@@ -31,41 +35,100 @@ OWNER_WAIT_S = 1.0
 """Longest wait for the name of a lock's owner that has only just taken it."""
 POLL_S = 0.1
 MOST_BYTES = 400
-LOCAL_OPTIONS = frozenset({"nolock", "localflock", "local_lock=flock", "local_lock=all"})
-LOCAL_TYPES = frozenset({"beegfs", "fuse.sshfs"})
-"""Mounts that machines share, and on which a lock is seen by the one that has it only."""
 
-_ESCAPE = re.compile(r"\\([0-7]{3})")
-"""How the kernel writes a space in a path."""
-_OWNER = re.compile(r"process (?P<pid>\d+) on (?P<host>\S+) since .+")
+_OWNER = re.compile(r"(?P<owner>process \d+ on (?P<host>\S+) since .+?)(, start [0-9a-f]{16})?")
+"""What an owner says of itself, and which start it is; an older galamp leaves that out."""
 
 
 class NoLocksError(UserError):
     """The file system has no locks."""
 
 
+class Standing(Enum):
+    """Whose lock lies in a folder."""
+
+    OURS = "ours"
+    MISSING = "missing"
+    ANOTHERS = "another's"
+
+
 @dataclass(frozen=True)
 class Lock:
-    """A run folder's lock, ours until it is closed or the process dies."""
+    """A run folder's lock, ours until it is closed or the process dies.
+
+    Attributes:
+        path: where it was taken.
+        file: the file, open and locked.
+        text: its content, which no other start writes.
+        folder: the run folder, open: it is that one wherever it is moved to.
+    """
 
     path: Path
     file: int
     text: str
+    folder: int
 
-    def is_ours(self) -> bool:
-        """Whether the lock of this name is still this one; if that cannot be told, it is."""
+    def standing_in(self, folder: Path) -> Standing:
+        """Return whose lock lies in `folder`; if that cannot be told, ours."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            found = os.open(self.path, flags)
+            found = os.open(folder / LOCK, flags)
         except OSError as error:
-            return error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                return Standing.MISSING
+            return Standing.ANOTHERS if error.errno == errno.ELOOP else Standing.OURS
         try:
             # Not by its number: that of a removed file is given anew, and some disks have none.
-            return _text(found) == self.text
+            return Standing.OURS if _text(found) == self.text else Standing.ANOTHERS
         except OSError:
-            return True
+            return Standing.OURS
         finally:
             os.close(found)
+
+    def is_on(self, folder: Path) -> bool:
+        """Whether `folder` is the one that was locked."""
+        try:
+            return os.path.samestat(os.stat(folder), os.fstat(self.folder))
+        except OSError:
+            return False
+
+    def place(self) -> Path | None:
+        """Return where the folder is now; None if nowhere, or where nobody can tell."""
+        try:
+            found = Path(os.readlink(f"/proc/self/fd/{self.folder}"))
+        except OSError:
+            return None
+        return found if self.is_on(found) else None
+
+    def folder_is_removed(self) -> bool:
+        """Whether it is certain that the folder has no name any more."""
+        try:
+            return os.fstat(self.folder).st_nlink == 0
+        except OSError as error:
+            return error.errno == errno.ESTALE
+
+    def renewed(self, folder: Path) -> Lock:
+        """Return this lock once its file, which somebody has removed, is made again in `folder`.
+
+        Raises:
+            FileExistsError, BlockingIOError: another start was quicker.
+            OSError, NoLocksError: the disk refuses.
+        """
+        path = folder / LOCK
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        file = os.open(path, flags, 0o600)
+        try:
+            _lock(file)
+            _sign(file, self.text, path)
+        except NoLocksError:
+            os.close(file)
+            path.unlink()
+            raise
+        except OSError:
+            os.close(file)
+            raise
+        os.close(self.file)
+        return replace(self, path=path, file=file)
 
     def close(self) -> None:
         """Give it back: without a text, which the end of a process by force leaves there."""
@@ -73,6 +136,7 @@ class Lock:
             if _text(self.file) == self.text:
                 os.ftruncate(self.file, 0)
         os.close(self.file)
+        os.close(self.folder)
 
 
 def take_lock(folder: Path, started: datetime) -> Lock:
@@ -99,18 +163,25 @@ def take_lock(folder: Path, started: datetime) -> Lock:
             # Its former owner never began, and took it back after we had opened it.
             raise OSError(errno.ESTALE, "another start was just refused; try again")
         _check_unseen(folder, _text(file))
-        text = f"process {os.getpid()} on {host()} since {started:%Y-%m-%d %H:%M:%S}"
-        try:
-            os.ftruncate(file, 0)
-            os.pwrite(file, f"{text}\n".encode(), 0)
-        except OSError:
-            if new:
-                path.unlink()
-            raise
+        since = f"{started:%Y-%m-%d %H:%M:%S}"
+        text = f"process {os.getpid()} on {host()} since {since}, start {secrets.token_hex(8)}"
+        _sign(file, text, path if new else None)
+        opened = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except BaseException:
         os.close(file)
         raise
-    return Lock(path, file, text)
+    return Lock(path, file, text, opened)
+
+
+def _sign(file: int, text: str, new: Path | None) -> None:
+    """Write who has the lock; where the disk refuses, a `new` file is removed."""
+    try:
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"{text}\n".encode(), 0)
+    except OSError:
+        if new is not None:
+            new.unlink()
+        raise
 
 
 @contextlib.contextmanager
@@ -164,6 +235,7 @@ def _lock(file: int) -> None:
 
 def _in_use(folder: Path, owner: str) -> str:
     match = _OWNER.fullmatch(owner)
+    owner = match["owner"] if match else owner
     if match and match["host"] != host():
         return (
             f"{folder}: in use on another machine, by {owner}; stop it there, or choose another "
@@ -183,35 +255,9 @@ def _check_unseen(folder: Path, owner: str) -> None:
     match = _OWNER.fullmatch(owner)
     if match and match["host"] != host() and (why := local_locks(folder)):
         raise UserError(
-            f"{folder}: {owner} has not given it back, and locks are not seen from machine to "
-            f"machine here ({why}): if that process has ended, remove {folder / LOCK}"
+            f"{folder}: {match['owner']} has not given it back, and locks are not seen from "
+            f"machine to machine here ({why}): if that process has ended, remove {folder / LOCK}"
         )
-
-
-def local_locks(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
-    """Say why a lock in `folder` is seen on this machine only, though others may share the disk.
-
-    Returns:
-        The mount's type or option; "" where locks reach everyone, as far as the kernel tells.
-    """
-    place, found = os.path.realpath(folder), ("", "", "")
-    try:
-        lines = mounts.read_text(errors="replace").splitlines()
-    except OSError:
-        return ""
-    for line in lines:
-        before, _, after = line.partition(" - ")
-        fields, details = before.split(), after.split()
-        if len(fields) < 6 or len(details) < 3:
-            continue
-        point = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), fields[4])
-        inside = os.path.commonpath([point, place]) == point
-        if inside and len(point) >= len(found[0]):
-            found = (point, details[0], f"{fields[5]},{details[2]}")
-    _, kind, options = found
-    if kind in LOCAL_TYPES:
-        return kind
-    return next((f"{kind}, {o}" for o in options.split(",") if o in LOCAL_OPTIONS), "")
 
 
 def _owner(file: int) -> str:

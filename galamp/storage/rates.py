@@ -14,14 +14,13 @@ import hashlib
 import json
 import math
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from galamp.storage.disk import read_limited, remove_stale, replace_json
-from galamp.storage.locks import host, wait_for_lock
+from galamp.storage.locks import wait_for_lock
 
 MOST_BYTES = 1_000_000
 MOST_ENTRIES = 200
@@ -69,16 +68,18 @@ class RateCache:
             remove_stale(folder)
 
     @contextlib.contextmanager
-    def measuring(self, limit_s: float, waits: Callable[[], object]) -> Iterator[None]:
-        """Be the only one of this user's who measures on this machine; wait at most `limit_s`.
+    def measuring(
+        self, machine: Sequence[Any], limit_s: float, waits: Callable[[], object]
+    ) -> Iterator[None]:
+        """Be the only one of this user's who measures on a `machine`; wait at most `limit_s`.
 
-        `waits` is called once if somebody else measures. After the limit, or where there are no
-        locks, the block is entered all the same.
+        A machine is what says so in the key of its rates. `waits` is called once if somebody else
+        measures. After the limit, or where there are no locks, the block is entered all the same.
         """
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        machine = re.sub(r"[^A-Za-z0-9.-]", "-", host())
-        with wait_for_lock(self.path.with_name(f"measuring-{machine}.lock"), limit_s, waits):
+        name = f"measuring-{_digest({'machine': machine})}.lock"
+        with wait_for_lock(self.path.with_name(name), limit_s, waits):
             yield
 
     def _read(self) -> dict[str, Any]:

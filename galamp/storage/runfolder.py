@@ -9,7 +9,8 @@ Runs in the supervisor, the one writer; plots and evaluation only read.
     runs/latest      link to the run that began last
 
 A run begins when its config is written. What is refused before that leaves nothing behind. A folder
-that is removed or renamed under a living run does not come back: from then on nothing is written.
+that is renamed under a living run is followed, and a lock that somebody removed is made again. One
+that is removed, or locked by another start, does not come back: from then on nothing is written.
 
 Of the process environment nothing is ever written: it holds secrets.
 """
@@ -34,39 +35,61 @@ from galamp.storage.disk import (
     replace_json,
     sync_folder,
 )
-from galamp.storage.inspection import refuse_links, shared_with
+from galamp.storage.held import HeldFolder
+from galamp.storage.inspection import GRAPH, refuse_links, shared_with
 from galamp.storage.links import LATEST, replace_link
 from galamp.storage.locks import LOCK, Lock, take_lock
+from galamp.storage.mounts import local_locks
 
 CONFIG = "config.json"
 SUMMARY = "summary.json"
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
-GRAPH = "topology.txt"
+CHECKPOINTS = "checkpoints"
 JSON_LIMIT_BYTES = 4_000_000
+"""No config and no summary is larger, were there a thousand learners."""
 GRAPH_LIMIT_BYTES = 64 * 2**20
 """No graph that can be read is larger."""
-"""No config and no summary is larger, were there a thousand learners."""
 
 
-class RunFolder:
-    """One run's folder, locked for as long as this object is open."""
+class RunFolder(HeldFolder):
+    """One run's folder, locked for as long as this object is open.
+
+    Attributes:
+        warning: who else may write to it, in one line; None if nobody.
+    """
 
     def __init__(self, path: Path, root: Path, lock: Lock) -> None:
-        self.path = path
+        super().__init__(path, lock)
         self._root = root
-        self._lock: Lock | None = lock
         self._take_back: tuple[Path, ...] = ()
         """What goes with a new run that never begins, in this order."""
-        self.lost = False
-        """Whether the folder was found removed, renamed or taken by another start."""
         self.warning = shared_with(path)
-        """Who else may write to it, in one line; None if nobody."""
-        self.checkpoints = path / "checkpoints"
-        self.logs = path / "logs"
-        self.monitor = path / "monitor"
-        self.metrics = path / METRICS
-        self.events = path / EVENTS
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / CHECKPOINTS
+
+    @property
+    def logs(self) -> Path:
+        """The folder of the processes' logs."""
+        return self.path / "logs"
+
+    @property
+    def monitor(self) -> Path:
+        """The folder of finished episodes."""
+        return self.path / "monitor"
+
+    @property
+    def metrics(self) -> Path:
+        """The rows of metrics."""
+        return self.path / METRICS
+
+    @property
+    def events(self) -> Path:
+        """The events."""
+        return self.path / EVENTS
 
     @classmethod
     def create(
@@ -141,6 +164,7 @@ class RunFolder:
                     path / LOCK, *made,
                 )  # fmt: skip
             remove_stale(path)
+            folder.remove_dead()
             folder.logs.mkdir(mode=0o700, exist_ok=True)
             folder.monitor.mkdir(mode=0o700, exist_ok=True)
             sync_folder(path.parent)
@@ -153,21 +177,16 @@ class RunFolder:
         """Let others use the folder; of a new run that never began, nothing is left."""
         if self._lock is None:
             return
-        if self.is_ours():
+        if self._take_back and self.is_settled_ours():
             with contextlib.suppress(OSError):
-                for path in self._take_back:
+                for path in map(self.moved, self._take_back):
                     path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
         self._lock.close()
         self._lock = None
 
-    def is_ours(self) -> bool:
-        """Whether the folder of this name is still the one that was locked; once lost, always.
-
-        Removed, renamed, or robbed of its lock, it may be another start's at any time.
-        """
-        if self._lock is not None and not self.lost:
-            self.lost = not self._lock.is_ours()
-        return not self.lost
+    def _is_emptied(self) -> bool:
+        """Whether somebody has removed all that is in it, too: a run that began has a config."""
+        return not self._take_back and not os.path.lexists(self.path / CONFIG)
 
     def log_path(self, title: str) -> Path:
         """Return the log file of a process, such as `logs/learner-0.log` for `learner 0`."""
@@ -183,8 +202,8 @@ class RunFolder:
         Raises:
             UserError: the disk refuses.
         """
-        if not self.is_ours():
-            raise UserError(f"{self.path}: removed, renamed, or taken by another start")
+        if not self.is_settled_ours():
+            raise UserError(f"{self.path}: removed, or taken by another start")
         with _told(f"write {self.path / CONFIG}"):
             replace_json(self.path / CONFIG, values)
         self._take_back = ()
@@ -202,6 +221,15 @@ class RunFolder:
         """
         return read_json(self.path / CONFIG)
 
+    def remove_dead(self) -> None:
+        """Remove what ended starts left half written, or half removed, among the checkpoints.
+
+        Whoever else wrote there has ended, as the lock is ours: unless it is not seen from
+        everywhere.
+        """
+        with contextlib.suppress(OSError):
+            remove_stale(self.checkpoints, alone=not local_locks(self.path))
+
     def keep_graph(self, source: Path) -> None:
         """Keep a copy of the file that holds the run's gossip graph.
 
@@ -217,7 +245,7 @@ class RunFolder:
         Raises:
             GalampError: the disk refuses.
         """
-        if not self.is_ours():
+        if not self.is_settled_ours():
             return
         path = self.path / SUMMARY
         try:
@@ -281,9 +309,16 @@ def _make_new(root: Path, label: str) -> Path:
 
 
 def _require_empty(path: Path, entries: set[str]) -> None:
-    if entries - {LOCK}:
+    if any(name != LOCK and not _is_of_the_system(name) for name in entries):
         go_on = f"go on with the run in it by --resume {path}, or " if CONFIG in entries else ""
         raise UserError(f"--run-dir {path}: not empty; {go_on}choose another --run-dir")
+
+
+def _is_of_the_system(name: str) -> bool:
+    """Whether macOS, Windows or a file system puts this into every folder by itself."""
+    return name.startswith("._") or name in (
+        ".DS_Store", "lost+found", "desktop.ini", "Thumbs.db",
+    )  # fmt: skip
 
 
 def _missing(path: Path) -> tuple[Path, ...]:

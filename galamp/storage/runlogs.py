@@ -9,7 +9,7 @@ Runs in the supervisor, the one writer; resumed runs, plots and evaluation read 
 A killed process leaves at most one unfinished line, which readers pass over and the next writer
 cuts off. A disk that refuses costs rows, never the run. Of a file of any size only a row is held.
 Nothing is written through a link, and nothing into a run folder that is no longer this run's:
-`RunFolder.is_ours`.
+`RunFolder.where`.
 """
 
 from __future__ import annotations
@@ -47,32 +47,39 @@ _OF_NO_FILE = (errno.EINVAL, errno.ENXIO)
 Complain = Callable[[str], None]
 """Takes one line about a disk error; called once per file."""
 
-IsOurs = Callable[[], bool]
-"""Whether the folder is still this run's; that it is not is told by who runs the run, once."""
+Where = Callable[[Path], Path | None]
+"""Where something in the run folder is now; None if nothing may be written there. That is told by
+who runs the run, once."""
 
 
-def always() -> bool:
-    """Say that a folder is ours: one that belongs to no run is nobody else's."""
-    return True
+def as_named(path: Path) -> Path:
+    """Say that a path is what it is: what belongs to no run is not moved by anybody."""
+    return path
 
 
 class AppendOnly:
     """A file of lines to which whole pieces are added, each by one write; errors never leave it."""
 
-    def __init__(self, path: Path, complain: Complain, is_ours: IsOurs = always) -> None:
-        """Add to the file `path`, in a folder that exists, as long as that `is_ours`."""
-        self.path, self.is_ours = path, is_ours
+    def __init__(self, path: Path, complain: Complain, where: Where = as_named) -> None:
+        """Add to the file `path`, in a folder that exists, which is where `where` says."""
+        self._path, self._where = path, where
         self.failed = 0
         """Pieces that the disk refused."""
         self._complain = complain
 
+    @property
+    def path(self) -> Path | None:
+        """Where the file is now; None if it may not be written."""
+        return self._where(self._path)
+
     def append(self, piece: bytes) -> bool:
         """Add `piece`, which ends with a newline; return whether it is all there."""
-        if not self.is_ours():
+        path = self.path
+        if path is None:
             self.failed += 1
             return False
         try:
-            file = open_to_append(self.path)
+            file = open_to_append(path)
             try:
                 self._add(file, piece)
             finally:
@@ -86,7 +93,7 @@ class AppendOnly:
         """Count a piece that is lost."""
         self.failed += 1
         if self.failed == 1:
-            self._complain(f"{self.path}: {error.strerror}; what was to be added is lost")
+            self._complain(f"{self._path}: {error.strerror}; what was to be added is lost")
 
     @staticmethod
     def _add(file: int, piece: bytes) -> None:
@@ -101,13 +108,13 @@ class MetricsLog:
     """metrics.jsonl: one row per `append`, each carrying which start of the run wrote it."""
 
     def __init__(
-        self, path: Path, from_step: int, complain: Complain, is_ours: IsOurs = always
+        self, path: Path, from_step: int, complain: Complain, where: Where = as_named
     ) -> None:
         """Open the log of a run that goes on from `from_step` agent steps (0: a new one).
 
         The first row says so; later rows of former starts are superseded by it.
         """
-        self._file = AppendOnly(path, complain, is_ours)
+        self._file = AppendOnly(path, complain, where)
         self.start = 1 + _last_start(path)
         """How many times the run was started, this one included."""
         self.append({"global_step": from_step, "resumed_from": from_step})
@@ -200,11 +207,9 @@ def curve(path: Path) -> Curve:
 class EventLog:
     """events.jsonl: one line per event, of all starts of a run, written when it happens."""
 
-    def __init__(
-        self, path: Path, start: int, complain: Complain, is_ours: IsOurs = always
-    ) -> None:
+    def __init__(self, path: Path, start: int, complain: Complain, where: Where = as_named) -> None:
         """Add to the file in start number `start` of the run."""
-        self._file, self._start = AppendOnly(path, complain, is_ours), start
+        self._file, self._start = AppendOnly(path, complain, where), start
 
     def append(self, time_s: float, elapsed_s: float, text: str) -> None:
         """Add an event that happened at time.time() `time_s`, `elapsed_s` after the start."""
@@ -226,7 +231,7 @@ class MonitorLog:
         env_id: str,
         t_start: float,
         complain: Complain,
-        is_ours: IsOurs = always,
+        where: Where = as_named,
     ) -> None:
         """Prepare the file; one that exists is added to, and keeps its own `t_start`.
 
@@ -235,9 +240,9 @@ class MonitorLog:
             env_id: environment.
             t_start: time.time() at the start of the run.
             complain: told once of a disk error.
-            is_ours: whether the folder is still this run's.
+            where: where it is now.
         """
-        self._file = AppendOnly(path, complain, is_ours)
+        self._file = AppendOnly(path, complain, where)
         self._rows: list[tuple[float, int, float]] = []
         header = json.dumps({"t_start": t_start, "env_id": env_id})
         self._header = f"#{header}\nr,l,t\n"
@@ -279,9 +284,8 @@ class MonitorLog:
         Raises:
             OSError: it cannot be told now.
         """
-        if self._is_known or not self._file.is_ours():
+        if self._is_known or (path := self._file.path) is None:
             return
-        path = self._file.path
         try:
             former = _monitor_start(path)
         except FileNotFoundError:

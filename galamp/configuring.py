@@ -1,0 +1,146 @@
+"""The config that a command line makes: over the stored one where a run is resumed.
+
+    options --given--> values --+--> RunConfig
+    RUN/config.json, locked ----/
+
+Runs in the parent. Only what is light is imported at the top, as in the command line itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from galamp.config import RunConfig, from_dict, from_settings
+from galamp.errors import UserError
+from galamp.options import check, settings, shown
+
+if TYPE_CHECKING:
+    from galamp.storage.runfolder import RunFolder
+
+Values = dict[tuple[str, str], Any]
+"""Settings by section and name."""
+
+
+def config_from(options: argparse.Namespace) -> RunConfig:
+    """Return the config that the options make: over the stored one when a run is resumed.
+
+    Raises:
+        UserError: every wrong value, one line each.
+    """
+    return _over_stored(options, _given(options))
+
+
+@contextlib.contextmanager
+def configured(options: argparse.Namespace) -> Iterator[tuple[RunConfig, RunFolder | None]]:
+    """Yield the config that the options make, and the folder of the run that is resumed, locked.
+
+    The lock comes first: a run that is just ending still writes its config and its last checkpoint.
+
+    Raises:
+        UserError: every wrong value, one line each; or the folder is in use.
+    """
+    given = _given(options)
+    if options.resume is None:
+        yield from_settings(given), None
+        return
+    from galamp.storage.runfolder import RunFolder
+
+    _check_run_folder(options.resume)
+    with contextlib.closing(RunFolder.open(options.resume)) as folder:
+        yield _over_stored(options, given), folder
+
+
+def _given(options: argparse.Namespace) -> Values:
+    """Return what the command line says.
+
+    Raises:
+        UserError: every wrong value, one line each.
+    """
+    known = {(setting.section, setting.name): setting for setting in settings(RunConfig)}
+    values: Values = {}
+    problems: list[str] = []
+    for dest, given in vars(options).items():
+        section, dot, name = dest.partition(".")
+        if not dot:
+            continue
+        try:
+            values[section, name] = check(known[section, name], given)
+        except UserError as error:
+            problems.append(str(error))
+    if options.game is not None:
+        if ("environment", "env_id") in values:
+            problems.append("--game and --env-id: both name the environment; give one of them")
+        values["environment", "env_id"] = options.game
+    problems += _environment_problems(values, options.game is not None)
+    if problems:
+        raise UserError(*problems)
+    return values
+
+
+def _over_stored(options: argparse.Namespace, values: Values) -> RunConfig:
+    if options.resume is not None:
+        values = _stored_values(options.resume, values) | values
+    return from_settings(values)
+
+
+def _check_run_folder(folder: Path) -> None:
+    from galamp.storage.runfolder import CONFIG
+
+    if not os.path.isfile(folder / CONFIG):
+        raise UserError(f"--resume {folder}: no run folder (it has no {CONFIG})")
+
+
+def _environment_problems(values: Values, game: bool) -> list[str]:
+    """Look the environment up before torch is imported: a typing error is told at once."""
+    if ("environment", "env_id") not in values:
+        return []
+    from galamp.environments import ATARI, canonical_env_id
+
+    name = values["environment", "env_id"]
+    try:
+        known = canonical_env_id(name)
+    except UserError as error:
+        return [f"{'--game' if game else '--env-id'}: {error}"]
+    if game and not known.startswith(ATARI):
+        return [f"--game {shown(name)}: expected an Atari game; other environments go by --env-id"]
+    return []
+
+
+def _stored_values(folder: Path, given: Values) -> Values:
+    """Return all settings of the run in `folder`, with every choice made as it was.
+
+    Where another number of learners is `given`, what follows from it is chosen anew.
+
+    Raises:
+        UserError: there is none, it is damaged, or a module would be imported that only it names.
+    """
+    from galamp.environments import check_asked
+    from galamp.machine import inspect_machine
+    from galamp.plan import with_devices_of, with_learners
+    from galamp.storage.inspection import check_own_graph, refuse_links
+    from galamp.storage.runfolder import CONFIG, read_json
+
+    _check_run_folder(folder)
+    refuse_links(folder)
+    stored = read_json(folder / CONFIG)
+    stored.pop("resolved", None)
+    config = from_dict(stored)
+    asked = given.get(("environment", "env_id"), "")
+    check_asked(config.environment.env_id, asked, f"--resume {folder}: the run")
+    if ("gossip", "topology") not in given:
+        check_own_graph(folder, config.gossip.topology)
+    machine = inspect_machine(config.resources.device)
+    learners = given.get(("resources", "learners"))
+    if learners not in (None, config.resources.learners):
+        config = with_learners(config, learners, machine)
+    config = with_devices_of(config, machine)
+    return {
+        (s.section, s.name): getattr(getattr(config, s.section) if s.section else config, s.name)
+        for s in settings(RunConfig)
+        if s.option.stored
+    }
