@@ -23,7 +23,7 @@ from galamp.errors import EXIT_OK, EXIT_SIGINT, EXIT_USAGE, GalampError, UserErr
 from galamp.forking import settle_libraries, start_server
 from galamp.options import AUTO, Setting, check, settings, shown
 from galamp.plain import one_line
-from galamp.reaper import claim_children
+from galamp.reaper import claim_process
 from galamp.storage.links import followed
 
 SECTION_TITLES = {
@@ -252,7 +252,7 @@ def run_command(options: argparse.Namespace) -> int:
         dry_run(config, options.resume)
         return EXIT_OK
     crashpoints.as_role("supervisor")
-    claim_children()
+    claim_process()
     start_server()  # it loads while this process does
     from galamp.display.closing import closing_line
     from galamp.training import train
@@ -334,7 +334,7 @@ def chaos_command(options: argparse.Namespace) -> int:
     check_survives(config)
     if not config.report.quiet:
         announce(STARTING, sys.stderr)
-    claim_children()
+    claim_process()
     return run_chaos(chaos, _calibrated(options, config), options.resume)
 
 
