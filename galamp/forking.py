@@ -11,18 +11,18 @@ while the supervisor does.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from galamp.isolation import guard_children
 
-METHOD: Final = "forkserver"
-PRELOAD = "galamp.preload"
+PRELOAD: Final = "galamp.preload"
 ORPHANED = signal.SIGCONT
 """What the kernel sends the server when the supervisor has ended: a stopped one hears it, too."""
 
@@ -75,11 +75,26 @@ def blocked_signals() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+left_behind: set[int] = set()
+"""Children that the kernel could not end: nobody may wait for them, not at Python's end either."""
+
+
+@functools.cache
+def fork_server() -> Any:
+    """Return the handle of the server, whether it has been started or not.
+
+    It is galamp's alone: a program that galamp is a part of may use the standard library's own.
+    """
+    from multiprocessing.forkserver import ForkServer  # for a run only, not for every command
+
+    server = ForkServer()
+    server.set_forkserver_preload([PRELOAD])
+    return server
+
+
 def server_pid() -> int | None:
     """Return the process id of the server; None before its start."""
-    import multiprocessing.forkserver
-
-    known: int | None = multiprocessing.forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    known: int | None = fork_server()._forkserver_pid
     return known
 
 
@@ -103,7 +118,6 @@ def word_of(server: int) -> Path:
 
 def start_server() -> None:
     """Start the server, unless it runs; it ends with this process, however this one ends."""
-    import multiprocessing.forkserver  # for a run only, not for every command
     import multiprocessing.util
 
     settle_libraries()
@@ -116,8 +130,18 @@ def start_server() -> None:
         os.environ[FOLDER] = multiprocessing.util.get_temp_dir()  # made once, then remembered
     finally:
         tempfile.tempdir = usual
-    multiprocessing.get_context(METHOD).set_forkserver_preload([PRELOAD])
-    multiprocessing.forkserver.ensure_running()
+    ensure_server()
+
+
+def ensure_server() -> None:
+    """Start a server where there is none, or has ended.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    with contextlib.suppress(FileExistsError):  # whatever tidies /tmp may have removed it
+        os.mkdir(os.environ[FOLDER], 0o700)
+    fork_server().ensure_running()
 
 
 def _hear_of_children() -> None:

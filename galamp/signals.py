@@ -94,5 +94,7 @@ class Signals:
             return
         self._noted.append(number)
         if self._abandon is not None:
-            self._abandon()
-            os._exit(128 + number)
+            try:
+                self._abandon()
+            finally:
+                os._exit(128 + number)

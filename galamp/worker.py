@@ -80,7 +80,7 @@ class WorkerFailure:
     deliberate: bool = False
     """Whether the child itself found that it could not go on."""
     external: bool = False
-    """Whether somebody else has ended it: nothing that it does brings SIGKILL about."""
+    """Whether it was none of its doing: SIGKILL, the end of its server, or it never began."""
 
     def __str__(self) -> str:
         return f"{self.title} {self.cause}"
@@ -160,6 +160,8 @@ class Worker:
     def join(self, timeout_s: float) -> bool:
         """Wait for the child's end, at most `timeout_s`; returns whether it has ended."""
         self._process.join(timeout_s)
+        if self.running and self._process.server_lost:  # then the line above does not wait
+            time.sleep(timeout_s)
         return not self.running
 
     def close(self) -> None:
@@ -178,7 +180,8 @@ class Worker:
         if report is not None:
             return WorkerFailure(title, *report)
         if self._process.server_lost:
-            return WorkerFailure(title, "ended with the server that it was forked from")
+            cause = "ended with the server that it was forked from"
+            return WorkerFailure(title, cause, external=True)
         cause = f"called exit({code}) from native code"
         if code < 0:
             cause = f"was ended by {signal_name(-code)}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing.forkserver
+import multiprocessing.process
 import os
 import signal
 import struct
@@ -14,8 +16,16 @@ import pytest
 
 from galamp import launching
 from galamp.crew import Crew
-from galamp.forking import _hear_of_children
-from galamp.launching import Child, Hurried, Launch, Patience, Readiness, ServerFailed
+from galamp.forking import FOLDER, _hear_of_children, ensure_server, fork_server, server_pid
+from galamp.launching import (
+    Child,
+    Hurried,
+    Launch,
+    Patience,
+    Readiness,
+    ServerFailed,
+    standard_children,
+)
 from galamp.post import Post
 from tests.engine import DEADLINE_S, wait_for
 
@@ -49,7 +59,8 @@ class Server:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     server = Server()
-    monkeypatch.setattr(launching.forkserver, "connect_to_new_process", server.connect)
+    handle = SimpleNamespace(connect_to_new_process=server.connect)
+    monkeypatch.setattr(launching, "fork_server", lambda: handle)
     monkeypatch.setattr(launching, "wake_server", lambda: server.sent.append(signal.SIGCONT))
     monkeypatch.setattr(launching, "send_server", server.sent.append)
     monkeypatch.setattr(launching, "LOOK_S", 0.001)
@@ -87,6 +98,34 @@ def test_a_signal_is_heard_while_a_child_does_not_take_its_task(server: Server) 
             process.start()
     assert ended == [4711]
     server.close()
+
+
+def test_nobody_waits_for_a_child_when_python_ends(server: Server) -> None:
+    """The standard library would, without limit: for one that a disk holds as for any other."""
+    server.forked = 4711
+    process = child()
+    process.start()
+    assert process not in multiprocessing.process._children  # type: ignore[attr-defined]
+    assert process.is_alive()
+    server.close()
+
+
+def test_the_server_of_a_program_around_is_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its server is neither killed nor asked, and what that has forked is nobody's orphan."""
+    host = multiprocessing.forkserver._forkserver  # type: ignore[attr-defined]
+    started: list[Any] = []
+    monkeypatch.setattr(type(host), "ensure_running", lambda handle: started.append(handle))
+    monkeypatch.setattr(host, "_forkserver_pid", 4711)
+    monkeypatch.setattr(host, "_preload_modules", ["theirs"])
+    monkeypatch.setenv(FOLDER, str(tmp_path / "tidied"))
+    ensure_server()
+    assert started == [fork_server()]
+    assert started != [host]
+    assert host._preload_modules == ["theirs"]
+    assert 4711 not in {server_pid(), *standard_children()}
+    assert (tmp_path / "tidied").is_dir(), "whatever tidies /tmp may have removed it"
 
 
 def test_signals_reach_who_waits_for_the_server(server: Server) -> None:
@@ -199,7 +238,7 @@ def servers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Servers:
     monkeypatch.setattr(launching, "wake_server", lambda: servers.sent.append(signal.SIGCONT))
     monkeypatch.setattr(launching, "send_server", servers.sent.append)
     monkeypatch.setattr(launching, "word_of", lambda pid: tmp_path / f"loaded-{pid}")
-    monkeypatch.setattr(launching.forkserver, "ensure_running", servers.replace)
+    monkeypatch.setattr(launching, "ensure_server", servers.replace)
     return servers
 
 
