@@ -11,11 +11,13 @@ while the supervisor does.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import signal
+import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -142,6 +144,44 @@ def ensure_server() -> None:
     with contextlib.suppress(FileExistsError):  # whatever tidies /tmp may have removed it
         os.mkdir(os.environ[FOLDER], 0o700)
     fork_server().ensure_running()
+
+
+def answer_failed_forks() -> None:
+    """Answer a request for a child, where the fork fails, with its error in place of a process id.
+
+    To be called in the server. The standard library's would end, and everyone with it; a request
+    that it cannot fulfil it leaves only where the connection was aborted (`forkserver.main`).
+    """
+    from multiprocessing import reduction
+
+    fork, receive = os.fork, reduction.recvfds
+    received: list[int] = []
+
+    def recvfds(sock: socket.socket, size: int) -> list[int]:
+        received[:] = receive(sock, size)
+        return list(received)
+
+    def answering_fork() -> int:
+        try:
+            child = fork()
+        except OSError as error:
+            _refuse(received, error)
+            raise ConnectionAbortedError(errno.ECONNABORTED, "no child") from error
+        if not child:
+            os.fork, reduction.recvfds = fork, receive
+        return child
+
+    os.fork, reduction.recvfds = answering_fork, recvfds
+
+
+def _refuse(received: Sequence[int], error: OSError) -> None:
+    """Answer a request with an error, and close its files: the second is where answers go."""
+    from multiprocessing.forkserver import write_signed
+
+    with contextlib.suppress(OSError):  # whoever has asked is gone
+        write_signed(received[1], -(error.errno or errno.EAGAIN))
+    for file in received:
+        os.close(file)
 
 
 def _hear_of_children() -> None:

@@ -240,7 +240,13 @@ class Launch(popen_forkserver.Popen):
             if patience.look():
                 send_server(signal.SIGKILL)
                 raise ServerFailed(f"{THE_SERVER} has not answered within {ANSWER_LIMIT_S:g} s")
-        return int(read_signed(self.sentinel))
+        answer = int(read_signed(self.sentinel))
+        if answer < 0:  # see forking.answer_failed_forks
+            raise ServerFailed(
+                f"no room for another process ({os.strerror(-answer)}): raise ulimit -u, or "
+                "pids.max of the control group, or use fewer --learners"
+            )
+        return answer
 
     def _send(self, to_child: int, task: memoryview, hurried: Callable[[], bool]) -> None:
         """Write the task to the pipe that the child reads; where that is full, wait for it."""

@@ -224,9 +224,7 @@ def worker_main(spec: WorkerSpec, parcel: Parcel) -> NoReturn:
     server = os.environ.get(SERVER)
     die_with_parent(os.getppid() if server is None else int(server), signal.SIGKILL)
     signal.signal(ORPHANED, signal.SIG_DFL)
-    for number in SUPERVISED:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SUPERVISED)
+    _leave_signals_to_supervisor()
     adopt_orphans()
     _own_log(spec.log)
     try:
@@ -242,6 +240,29 @@ def worker_main(spec: WorkerSpec, parcel: Parcel) -> NoReturn:
         _write_report(spec, error)
         code = EXIT_FAILURE
     _leave(code)
+
+
+def _leave_signals_to_supervisor() -> None:
+    """Do nothing at the supervised signals; what this process starts takes them as usual.
+
+    Ignored signals stay so across `exec` and `fork`: nobody could end a program by SIGTERM then.
+    Only a hang-up is ignored by all below: a terminal that is closed sends it to everyone.
+    """
+    for number in SUPERVISED:
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else _pass_over)
+        signal.siginterrupt(number, False)  # native code's calls go on by themselves
+    os.register_at_fork(after_in_child=_take_signals_as_usual)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SUPERVISED)
+
+
+def _pass_over(number: int, frame: object) -> None:
+    """Take a signal that is the supervisor's to answer."""
+
+
+def _take_signals_as_usual() -> None:
+    for number in SUPERVISED:
+        if signal.getsignal(number) is _pass_over:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _leave(code: int) -> NoReturn:

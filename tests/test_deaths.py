@@ -186,6 +186,15 @@ def test_a_life_that_ends_well(tmp_path: Path) -> None:
 
 @pytest.mark.real
 @pytest.mark.counted
+def test_what_a_child_starts_is_ended_by_signals(tmp_path: Path) -> None:
+    """Else `process.terminate(); process.wait()` in an environment would wait for ever."""
+    assert live(tmp_path / "log", target="tests.families:take_signals") == EXIT_OK
+    expected = ["SIGTERM -15"] * 2 + ["SIGINT -2"] * 2 + ["SIGQUIT -3"] * 2
+    assert (tmp_path / "log").read_text().splitlines() == expected
+
+
+@pytest.mark.real
+@pytest.mark.counted
 @pytest.mark.parametrize("place", ["gone/log", ".", "/proc/log"])
 def test_a_child_without_a_log_works(tmp_path: Path, place: str) -> None:
     """The folder was removed, is something else, or lies on a disk that takes nothing."""

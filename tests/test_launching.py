@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing.forkserver
 import multiprocessing.process
 import os
 import signal
 import struct
 import threading
+from multiprocessing.forkserver import read_signed
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,7 +18,13 @@ import pytest
 
 from galamp import launching
 from galamp.crew import Crew
-from galamp.forking import FOLDER, _hear_of_children, ensure_server, fork_server, server_pid
+from galamp.forking import (
+    FOLDER,
+    _hear_of_children,
+    ensure_server,
+    fork_server,
+    server_pid,
+)
 from galamp.launching import (
     Child,
     Hurried,
@@ -126,6 +134,36 @@ def test_the_server_of_a_program_around_is_its_own(
     assert host._preload_modules == ["theirs"]
     assert 4711 not in {server_pid(), *standard_children()}
     assert (tmp_path / "tidied").is_dir(), "whatever tidies /tmp may have removed it"
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM])
+def test_a_fork_that_fails_is_told_as_such(server: Server, number: int) -> None:
+    server.forked = -number
+    with pytest.raises(ServerFailed, match=f"no room for another process .{os.strerror(number)}"):
+        child().start()
+    server.close()
+
+
+@pytest.mark.real
+def test_a_server_outlives_a_fork_that_fails() -> None:
+    """The standard library's, without galamp's heavy modules; its third fork is the first to do."""
+    server = multiprocessing.forkserver.ForkServer()
+    server.set_forkserver_preload(["tests.full_machine"])
+    answers, tasks = [], []
+    try:
+        for _ in range(3):
+            answer, task = server.connect_to_new_process([])
+            tasks.append(task)
+            answers.append(read_signed(answer))
+            if answers[-1] < 0:
+                assert os.read(answer, 1) == b"", "the request's files are closed"
+            os.close(answer)
+    finally:
+        for task in tasks:
+            os.close(task)
+        server._stop()
+    assert answers[:2] == [-errno.EAGAIN, -errno.ENOMEM]
+    assert answers[2] > 0
 
 
 def test_signals_reach_who_waits_for_the_server(server: Server) -> None:

@@ -20,6 +20,7 @@ PACKAGE = ROOT / "galamp"
 # its __init__.
 LAYERS = """
     errors memory curve isolation
+    process_limits
     installation
     crashpoints options display.streams plain remote.wire remote
     flags config snapshot display storage evaluation display.text storage.disk

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 from galamp import reaper
 from galamp.reaper import (
     Orphans,
+    Strays,
     adopt_orphans,
     adopts_orphans,
     children_of,
@@ -159,6 +162,34 @@ def test_in_a_process_of_galamps_own_others_live_and_are_reaped(
                 os.waitpid(pid, 0)
         before.kill()
         before.wait(DEADLINE_S)
+
+
+def test_what_a_simulator_starts_in_the_background_is_reaped(adopting: None) -> None:
+    """It adopts that; who was started by way of the standard library may be asked later."""
+    strays = Strays(0.01)
+    mine = subprocess.Popen(["sh", "-c", "exit 7"])
+    theirs = multiprocessing.get_context("fork").Process(target=os._exit, args=(8,))
+    theirs.start()
+    adopted = [left_by_shell("true") for _ in range(3)]
+    living = left_by_shell("sleep 600")
+    try:
+
+        def reaped() -> bool:
+            strays.look()
+            return all(process(pid) is None for pid in adopted)
+
+        wait_for(lambda: all(not running(pid) for pid in [mine.pid, *adopted]), "their ends")
+        wait_for(reaped, "nobody else would reap them")
+        for _ in range(3):
+            time.sleep(0.01)
+            strays.look()
+        assert running(living)
+        assert mine.wait(DEADLINE_S) == 7
+        theirs.join(DEADLINE_S)
+        assert theirs.exitcode == 8
+    finally:
+        os.kill(living, signal.SIGKILL)
+        os.waitpid(living, 0)
 
 
 @pytest.mark.parametrize("stop", [False, True])
