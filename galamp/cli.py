@@ -20,7 +20,7 @@ from galamp import crashpoints, installation, isolation
 from galamp.config import RunConfig, from_dict, from_settings
 from galamp.display.streams import STARTING, announce, tell
 from galamp.errors import EXIT_OK, EXIT_SIGINT, EXIT_USAGE, GalampError, UserError, did_you_mean
-from galamp.forking import left_behind, settle_libraries, start_server
+from galamp.forking import leave_if_some_are_left, settle_libraries, start_server
 from galamp.options import AUTO, Setting, check, settings, shown
 from galamp.plain import one_line
 from galamp.reaper import claim_process
@@ -60,10 +60,7 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     code = _run(arguments)
-    if left_behind:  # Python's own end, and that of the resource tracker, may wait for them
-        pids = ", ".join(map(str, sorted(left_behind)))
-        tell(f"galamp: warning: could not be ended, and are left behind: {pids}\n", sys.stderr)
-        os._exit(code)
+    leave_if_some_are_left(code)
     return code
 
 

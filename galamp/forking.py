@@ -16,6 +16,7 @@ import functools
 import os
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -79,6 +80,15 @@ def blocked_signals() -> Iterator[None]:
 
 left_behind: set[int] = set()
 """Children that the kernel could not end: nobody may wait for them, not at Python's end either."""
+
+
+def leave_if_some_are_left(code: int) -> None:
+    """End this process at once if there are such: the resource tracker's end may wait for them."""
+    if left_behind:
+        pids = ", ".join(map(str, sorted(left_behind)))
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"galamp: warning: could not be ended, and are left behind: {pids}\n")
+        os._exit(code)
 
 
 @functools.cache
@@ -182,6 +192,18 @@ def _refuse(received: Sequence[int], error: OSError) -> None:
         write_signed(received[1], -(error.errno or errno.EAGAIN))
     for file in received:
         os.close(file)
+
+
+@contextmanager
+def hears_of_children() -> Iterator[None]:
+    """Have SIGCHLD taken as usual meanwhile, and afterwards as before."""
+    former = signal.getsignal(signal.SIGCHLD)
+    try:
+        _hear_of_children()
+        yield
+    finally:
+        if former is signal.SIG_IGN:
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 
 
 def _hear_of_children() -> None:

@@ -211,10 +211,12 @@ class Launch(popen_forkserver.Popen):
         task = self._packed(prepared, process_obj)
         with blocked_signals():
             self.sentinel, to_child = fork_server().connect_to_new_process(self._fds)
-        # What the child sees to be closed once this process has ended.
-        self.finalizer = util.Finalize(self, _close, (os.dup(to_child), self.sentinel))
-        self.pid = 0
+        self.pid, self.finalizer = 0, util.Finalize(self, os.close, (self.sentinel,))
         try:
+            # What the child sees to be closed once this process has ended.
+            held = os.dup(to_child)
+            self.finalizer.cancel()
+            self.finalizer = util.Finalize(self, _close, (held, self.sentinel))
             self.pid = self._answer(process_obj.hurried)
             self._send(to_child, memoryview(task), process_obj.hurried)
         except BaseException:

@@ -108,7 +108,7 @@ def circumstances_told(task: SimulatorTask, past: Iterable[list[int]]) -> Iterat
     """Add to what a game raises within what is needed to bring it about again."""
     try:
         yield
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         error.add_note(circumstances(task, past))
         raise
 

@@ -236,7 +236,7 @@ def worker_main(spec: WorkerSpec, parcel: Parcel) -> NoReturn:
         code = EXIT_OK
     except StopRun:
         code = EXIT_OK
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # KeyboardInterrupt, too: it is no signal that was taken here
         _write_report(spec, error)
         code = EXIT_FAILURE
     _leave(code)

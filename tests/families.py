@@ -74,6 +74,11 @@ def take_signals(_: object) -> None:
             print(number.name, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 
 
+def interrupted(_: object) -> None:
+    """Raise what is no `Exception`."""
+    raise KeyboardInterrupt("by hand")
+
+
 def serve() -> None:
     """Be a server, as `galamp.preload` makes one, with one simulator."""
     adopt_orphans()

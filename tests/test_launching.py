@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import pytest
 
-from galamp import launching
+from galamp import forking, launching
 from galamp.crew import Crew
 from galamp.forking import (
     FOLDER,
@@ -116,6 +116,20 @@ def test_nobody_waits_for_a_child_when_python_ends(server: Server) -> None:
     assert process not in multiprocessing.process._children  # type: ignore[attr-defined]
     assert process.is_alive()
     server.close()
+
+
+def test_the_command_line_waits_for_nobody_whom_the_kernel_cannot_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left: list[int] = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    forking.leave_if_some_are_left(7)
+    assert left == []
+    monkeypatch.setattr(forking, "left_behind", {4711, 42})
+    forking.leave_if_some_are_left(7)
+    assert left == [7]
+    expected = "galamp: warning: could not be ended, and are left behind: 42, 4711\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_the_server_of_a_program_around_is_its_own(
