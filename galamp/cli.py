@@ -17,18 +17,12 @@ from galamp import crashpoints, installation, isolation
 from galamp.config import RunConfig
 from galamp.configuring import config_from, configured
 from galamp.display.streams import STARTING, announce, tell
-from galamp.errors import (
-    EXIT_OK,
-    EXIT_SIGINT,
-    GalampError,
-    UserError,
-    refusal,
-)
+from galamp.errors import EXIT_OK, EXIT_SIGINT, GalampError, UserError, refusal
 from galamp.flags import Parser
-from galamp.forking import settle_libraries, start_server
+from galamp.forking import leave_if_some_are_left, settle_libraries, start_server
 from galamp.options import AUTO, Setting, settings
 from galamp.plain import one_line
-from galamp.reaper import claim_children
+from galamp.reaper import claim_process
 from galamp.storage.links import followed
 
 SECTION_TITLES = {
@@ -45,6 +39,13 @@ SECTION_TITLES = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     isolation.be_package()
+    code = _answer(arguments)
+    leave_if_some_are_left(code)
+    return code
+
+
+def _answer(arguments: Sequence[str] | None) -> int:
+    """Run one command, and tell what is wrong with it."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     for line in isolation.warnings():
         tell(f"galamp: {one_line(line)}\n", sys.stderr)
@@ -158,7 +159,7 @@ def run_command(options: argparse.Namespace) -> int:
         if not config.report.quiet:
             announce(STARTING, sys.stderr)
         crashpoints.as_role("supervisor")
-        claim_children()
+        claim_process()
         start_server()  # it loads while this process does
         from galamp.display.closing import closing_line
         from galamp.training import train
@@ -253,7 +254,7 @@ def chaos_command(options: argparse.Namespace) -> int:
         check_survives(config)
         if not config.report.quiet:
             announce(STARTING, sys.stderr)
-        claim_children()
+        claim_process()
         return run_chaos(chaos, _calibrated(options, config), folder)
 
 

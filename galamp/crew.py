@@ -11,15 +11,17 @@ is reaped, it is marked dead, and only then a new life begins: no two ever write
 from __future__ import annotations
 
 import multiprocessing.connection
+import signal
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch.multiprocessing  # noqa: F401  # tasks may hold tensors: it knows how to send them
 
 from galamp.arena import Arena
-from galamp.forking import SERVER, server_pid, wake_server
-from galamp.launching import Hurried, Readiness, standard_children
+from galamp.forking import SERVER, left_behind, send_server, server_pid, wake_server
+from galamp.launching import READINESS, Hurried, standard_children
 from galamp.memory import out_of_memory_kills
 from galamp.metrics import Phase
 from galamp.post import KILL_WAIT_S, Post
@@ -31,6 +33,12 @@ SERVER_TICK_S = 0.005
 """While the server loads it is looked at so often: everyone waits for it."""
 ORPHANS_WAIT_S = 1.0
 """What children leave behind is waited for so long at the end, after it was killed."""
+ORPHANS_EVERY_S = 1.0
+"""Orphans are looked for so often, and after every end."""
+MOST_TOLD = 4
+"""More losses of the same cause at once are told together."""
+SERVER_END_WAIT_S = 1.0
+"""Children whose server was killed at the end are waited for so long."""
 BOOT_LIMIT_S, BOOT_TIMES = 120.0, 10.0
 """A first life may take so long to come up at least, whatever one environment may; later lives so
 many times as long as the first took."""
@@ -63,8 +71,9 @@ class Crew:
         self._arena, self._hang_after_s = arena, resources.hang_after_s
         self._start_timeout_s = resources.start_timeout_s
         self._coupled = arena.plan.config.gossip.coupled
-        self._server = Readiness()
+        self._server = READINESS
         self.orphans = Orphans(SERVER)
+        self._orphans_due_s = 0.0
         self._out_of_memory = out_of_memory_kills()
         ranks, workers = range(arena.count), range(arena.shape.workers)
         most = resources.max_restarts
@@ -118,6 +127,7 @@ class Crew:
                     failure = WorkerFailure(post.title, "left before the run was over")
                 post.empty()
                 ended.append(Ended(post, failure))
+                self._orphans_due_s = 0.0
         return ended
 
     def start_due(self, now_s: float, hurried: Callable[[], bool]) -> list[Ended]:
@@ -144,6 +154,11 @@ class Crew:
             except (OSError, EOFError) as error:
                 failed.append(_not_started(post, error))
         return failed
+
+    def look_for_orphans(self, now_s: float) -> None:
+        """End what children have left behind, if any has ended or it is time to look again."""
+        if now_s >= self._orphans_due_s:
+            self._orphans_due_s = 0.0 if self.end_orphans() else now_s + ORPHANS_EVERY_S
 
     def end_orphans(self) -> int:
         """End what children have left behind; returns how many of it are not gone yet."""
@@ -182,6 +197,7 @@ class Crew:
 
     def kill(self) -> None:
         """End everyone now."""
+        wake_server()  # a stopped one would tell of no end
         for _, worker in self.manned():
             worker.kill()
 
@@ -189,17 +205,25 @@ class Crew:
         """Leave no child behind, and nothing of theirs: wait a moment, kill, reap."""
         self._join(patience_s)
         self.kill()
-        self._join(KILL_WAIT_S)
+        if not self._join(KILL_WAIT_S):
+            send_server(signal.SIGKILL)  # it may hang: whom it has not reaped is adopted
+            self._join(SERVER_END_WAIT_S)
+        left_behind.update(worker.pid for _, worker in self.manned() if worker.running)
         until_s = time.monotonic() + ORPHANS_WAIT_S
         while self.end_orphans() and time.monotonic() < until_s:
             wake_server()
             time.sleep(SERVER_TICK_S)
 
-    def _join(self, patience_s: float) -> None:
-        """Wait for everyone's end, all together for so long at most."""
-        deadline_s = time.monotonic() + patience_s
-        for _, worker in self.manned():
-            worker.join(max(0.0, deadline_s - time.monotonic()))
+    def _join(self, patience_s: float) -> bool:
+        """Wait for everyone's end, all together for so long at most; returns whether all have."""
+        until_s = time.monotonic() + patience_s
+        while left := [worker for _, worker in self.manned() if worker.running]:
+            left_s = until_s - time.monotonic()
+            if left_s <= 0:
+                return False
+            wake_server()
+            left[0].join(min(TICK_S, left_s))
+        return True
 
     def _named(self, failure: WorkerFailure | None) -> WorkerFailure | None:
         """Say so if the kernel has ended a child for want of memory."""
@@ -211,8 +235,24 @@ class Crew:
         return WorkerFailure(failure.title, why, failure.details)
 
 
+def words_for(lost: Sequence[Ended]) -> list[str]:
+    """Return what to tell of each: what many have in common is told of the first one only."""
+    alike = Counter(failure.cause for _, failure in lost if failure is not None)
+    words = []
+    for _, failure in lost:
+        if failure is None or not (count := alike[failure.cause]):
+            words.append("")
+        elif count > MOST_TOLD:
+            words.append(f"{count} learners and simulators: each {failure.cause}")
+            alike[failure.cause] = 0
+        else:
+            words.append(str(failure))
+    return words
+
+
 def _not_started(post: Post, error: Exception) -> Ended:
     """Leave a place, whose life could not be begun, to its next one."""
     post.due_s = None
     post.empty()
-    return Ended(post, WorkerFailure(post.title, f"could not be started: {error}"))
+    cause = f"could not be started: {error}"
+    return Ended(post, WorkerFailure(post.title, cause, external=True))

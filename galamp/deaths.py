@@ -21,9 +21,9 @@ from typing import NamedTuple
 from galamp.errors import GalampError
 
 MOST_REPORT_BYTES = 2**20
-MOST_CAUSE, MOST_DETAILS = 2_000, 100_000
-"""So many characters of a cause, and of a traceback's end, are reported: JSON makes up to six bytes
-of one."""
+MOST_CAUSE, MOST_DETAILS_BYTES = 2_000, 600_000
+"""So many characters of a cause, and bytes of a traceback's end, are reported: of one character
+JSON makes up to twelve bytes."""
 
 
 class Report(NamedTuple):
@@ -43,7 +43,16 @@ def report_of(error: BaseException) -> Report:
         text = "(its own words cannot be had: they raise an error, too)"
     cause = f"failed: {text}" if known else f"raised {type(error).__name__}: {text}"
     details = "".join(traceback.format_exception(error))
-    return Report(cause[:MOST_CAUSE], details[-MOST_DETAILS:], known)
+    line = " ".join(cause[:MOST_CAUSE].split())  # CUDA's own words are several lines
+    return Report(line, _end(details, MOST_DETAILS_BYTES), known)
+
+
+def _end(text: str, most_bytes: int) -> str:
+    """Return the end of a text that JSON makes no more than so many bytes of."""
+    text = text[-most_bytes:]
+    while len(json.dumps(text)) > most_bytes:
+        text = text[len(text) // 8 + 1 :]
+    return text
 
 
 def write_report(path: Path, life: str, report: Report, time_s: float) -> None:

@@ -11,19 +11,22 @@ while the supervisor does.
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import os
 import signal
+import socket
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from galamp.errors import UserError
 from galamp.isolation import guard_children
 
-METHOD: Final = "forkserver"
-PRELOAD = "galamp.preload"
+PRELOAD: Final = "galamp.preload"
 ORPHANED = signal.SIGCONT
 """What the kernel sends the server when the supervisor has ended: a stopped one hears it, too."""
 
@@ -76,11 +79,35 @@ def blocked_signals() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+left_behind: set[int] = set()
+"""Children that the kernel could not end: nobody may wait for them, not at Python's end either."""
+
+
+def leave_if_some_are_left(code: int) -> None:
+    """End this process at once if there are such: the resource tracker's end may wait for them."""
+    if left_behind:
+        pids = ", ".join(map(str, sorted(left_behind)))
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"galamp: warning: could not be ended, and are left behind: {pids}\n")
+        os._exit(code)
+
+
+@functools.cache
+def fork_server() -> Any:
+    """Return the handle of the server, whether it has been started or not.
+
+    It is galamp's alone: a program that galamp is a part of may use the standard library's own.
+    """
+    from multiprocessing.forkserver import ForkServer  # for a run only, not for every command
+
+    server = ForkServer()
+    server.set_forkserver_preload([PRELOAD])
+    return server
+
+
 def server_pid() -> int | None:
     """Return the process id of the server; None before its start."""
-    import multiprocessing.forkserver
-
-    known: int | None = multiprocessing.forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    known: int | None = fork_server()._forkserver_pid
     return known
 
 
@@ -108,7 +135,6 @@ def start_server() -> None:
     Raises:
         UserError: there is no folder for its socket.
     """
-    import multiprocessing.forkserver  # for a run only, not for every command
     import multiprocessing.util
 
     settle_libraries()
@@ -127,8 +153,68 @@ def start_server() -> None:
         ) from None
     finally:
         tempfile.tempdir = usual
-    multiprocessing.get_context(METHOD).set_forkserver_preload([PRELOAD])
-    multiprocessing.forkserver.ensure_running()
+    ensure_server()
+
+
+def ensure_server() -> None:
+    """Start a server where there is none, or has ended.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    with contextlib.suppress(FileExistsError):  # whatever tidies /tmp may have removed it
+        os.mkdir(os.environ[FOLDER], 0o700)
+    fork_server().ensure_running()
+
+
+def answer_failed_forks() -> None:
+    """Answer a request for a child, where the fork fails, with its error in place of a process id.
+
+    To be called in the server. The standard library's would end, and everyone with it; a request
+    that it cannot fulfil it leaves only where the connection was aborted (`forkserver.main`).
+    """
+    from multiprocessing import reduction
+
+    fork, receive = os.fork, reduction.recvfds
+    received: list[int] = []
+
+    def recvfds(sock: socket.socket, size: int) -> list[int]:
+        received[:] = receive(sock, size)
+        return list(received)
+
+    def answering_fork() -> int:
+        try:
+            child = fork()
+        except OSError as error:
+            _refuse(received, error)
+            raise ConnectionAbortedError(errno.ECONNABORTED, "no child") from error
+        if not child:
+            os.fork, reduction.recvfds = fork, receive
+        return child
+
+    os.fork, reduction.recvfds = answering_fork, recvfds
+
+
+def _refuse(received: Sequence[int], error: OSError) -> None:
+    """Answer a request with an error, and close its files: the second is where answers go."""
+    from multiprocessing.forkserver import write_signed
+
+    with contextlib.suppress(OSError):  # whoever has asked is gone
+        write_signed(received[1], -(error.errno or errno.EAGAIN))
+    for file in received:
+        os.close(file)
+
+
+@contextmanager
+def hears_of_children() -> Iterator[None]:
+    """Have SIGCHLD taken as usual meanwhile, and afterwards as before."""
+    former = signal.getsignal(signal.SIGCHLD)
+    try:
+        _hear_of_children()
+        yield
+    finally:
+        if former is signal.SIG_IGN:
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 
 
 def _hear_of_children() -> None:

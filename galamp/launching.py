@@ -17,13 +17,22 @@ import select
 import signal
 import time
 from collections.abc import Callable
-from multiprocessing import forkserver, popen_forkserver, reduction, resource_tracker, spawn, util
+from multiprocessing import popen_forkserver, process, reduction, resource_tracker, spawn, util
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess, set_spawning_popen
+from multiprocessing.forkserver import read_signed
 from typing import Any
 
 from galamp.deaths import signal_name
-from galamp.forking import blocked_signals, send_server, server_pid, wake_server, word_of
+from galamp.forking import (
+    blocked_signals,
+    ensure_server,
+    fork_server,
+    send_server,
+    server_pid,
+    wake_server,
+    word_of,
+)
 from galamp.reaper import end_child
 
 LOOK_S = 0.05
@@ -62,7 +71,11 @@ class Patience:
 
 
 class Readiness:
-    """Whether the server has loaded; it is started anew where it has ended."""
+    """Whether the server has loaded; it is started anew where it has ended.
+
+    There is one for all starts of a run, as there is one server: that it has loaded is read once,
+    from a file that whatever tidies /tmp may remove later.
+    """
 
     def __init__(self) -> None:
         self._ready: int | None = None
@@ -107,7 +120,7 @@ class Readiness:
         # The tracker lifts the mask on SIGINT and SIGTERM when it starts: let it do so first.
         resource_tracker.ensure_running()
         with blocked_signals():
-            forkserver.ensure_running()
+            ensure_server()
 
     def _has_loaded(self, pid: int) -> bool:
         self._patience = self._patience or Patience(LOAD_LIMIT_S)
@@ -125,6 +138,10 @@ class Readiness:
         if end:
             send_server(signal.SIGKILL)
         raise ServerFailed(f"{THE_SERVER} {why}")
+
+
+READINESS = Readiness()
+"""Of this process's server."""
 
 
 def standard_children() -> set[int]:
@@ -147,7 +164,10 @@ def _ending(pid: int) -> str | None:
 
 
 class Child(ForkServerProcess):
-    """A process that the server forks."""
+    """A process that the server forks.
+
+    Unlike others of the standard library it is not waited for, without limit, when Python ends.
+    """
 
     hurried: Callable[[], bool] = staticmethod(lambda: False)
     """Whether its start is to be left off: something else is to be looked at first."""
@@ -155,6 +175,11 @@ class Child(ForkServerProcess):
     @staticmethod
     def _Popen(process_obj: Any) -> Launch:
         return Launch(process_obj)
+
+    def start(self) -> None:
+        """Have the server fork it; see `Launch._launch` for what this raises."""
+        super().start()
+        process._children.discard(self)  # type: ignore[attr-defined]
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "hurried"}
@@ -185,11 +210,13 @@ class Launch(popen_forkserver.Popen):
         prepared = spawn.get_preparation_data(process_obj._name)
         task = self._packed(prepared, process_obj)
         with blocked_signals():
-            self.sentinel, to_child = forkserver.connect_to_new_process(self._fds)
-        # What the child sees to be closed once this process has ended.
-        self.finalizer = util.Finalize(self, _close, (os.dup(to_child), self.sentinel))
-        self.pid = 0
+            self.sentinel, to_child = fork_server().connect_to_new_process(self._fds)
+        self.pid, self.finalizer = 0, util.Finalize(self, os.close, (self.sentinel,))
         try:
+            # What the child sees to be closed once this process has ended.
+            held = os.dup(to_child)
+            self.finalizer.cancel()
+            self.finalizer = util.Finalize(self, _close, (held, self.sentinel))
             self.pid = self._answer(process_obj.hurried)
             self._send(to_child, memoryview(task), process_obj.hurried)
         except BaseException:
@@ -215,7 +242,13 @@ class Launch(popen_forkserver.Popen):
             if patience.look():
                 send_server(signal.SIGKILL)
                 raise ServerFailed(f"{THE_SERVER} has not answered within {ANSWER_LIMIT_S:g} s")
-        return int(forkserver.read_signed(self.sentinel))
+        answer = int(read_signed(self.sentinel))
+        if answer < 0:  # see forking.answer_failed_forks
+            raise ServerFailed(
+                f"no room for another process ({os.strerror(-answer)}): raise ulimit -u, or "
+                "pids.max of the control group, or use fewer --learners"
+            )
+        return answer
 
     def _send(self, to_child: int, task: memoryview, hurried: Callable[[], bool]) -> None:
         """Write the task to the pipe that the child reads; where that is full, wait for it."""
@@ -249,7 +282,7 @@ class Launch(popen_forkserver.Popen):
             if not wait([self.sentinel], 0 if flag == os.WNOHANG else None):
                 return None
             try:
-                self.returncode = forkserver.read_signed(self.sentinel)
+                self.returncode = read_signed(self.sentinel)
             except (OSError, EOFError):
                 self.returncode, self.server_lost = UNKNOWN_TO_SERVER, True
         return self.returncode

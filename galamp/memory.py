@@ -72,13 +72,13 @@ class ControlGroup(NamedTuple):
         admin-guide/cgroup-v2.rst on `inactive_file`), so it is in none of the numbers taken here.
         """
         files = _FILES[self.kind]
-        told = (_number(_read(self.folder / name)) for name in files.limits)
+        told = (number_in(self.folder / name) for name in files.limits)
         limit = min((each for each in told if each is not None), default=None)
         if limit is None:
             return None
         stat = _table(self.folder / "memory.stat")
         reclaimable = sum(stat.get(name, 0) for name in files.reclaimable)
-        usage = _number(_read(self.folder / files.usage)) or 0
+        usage = number_in(self.folder / files.usage) or 0
         return max(0, limit - max(0, usage - reclaimable))
 
     def kills(self) -> int | None:
@@ -105,15 +105,17 @@ def out_of_memory_kills(proc: Path = PROC) -> int:
     return next((kills for kills in told if kills is not None), 0)
 
 
-def control_groups(proc: Path = PROC) -> list[list[ControlGroup]]:
+def control_groups(proc: Path = PROC, controller: str = "memory") -> list[list[ControlGroup]]:
     """Return this process's control group and those above it, for each place where they are seen.
+
+    Of version 1 those of `controller`, which has a hierarchy of its own there.
 
     Within a control group namespace the groups above its root have no names: of those only the one
     that is mounted can be found.
     """
-    own = _own_paths(proc)
+    own = _own_paths(proc, controller)
     chains = []
-    for kind, root, place in _mounts(proc):
+    for kind, root, place in _mounts(proc, controller):
         names = _names_between(root, own[kind]) if kind in own else None
         if names is not None:
             depths = range(len(names), -1, -1)
@@ -121,26 +123,26 @@ def control_groups(proc: Path = PROC) -> list[list[ControlGroup]]:
     return chains
 
 
-def _own_paths(proc: Path) -> dict[str, str]:
-    """Return the paths of this process's groups that may limit memory, by type of file system."""
+def _own_paths(proc: Path, controller: str) -> dict[str, str]:
+    """Return the paths of this process's groups of a controller, by type of file system."""
     found = {}
     for line in _read(proc / "self" / "cgroup").splitlines():
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
-        if path and (not controllers or "memory" in controllers.split(",")):
+        if path and (not controllers or controller in controllers.split(",")):
             found["cgroup" if controllers else "cgroup2"] = path
     return found
 
 
-def _mounts(proc: Path) -> list[tuple[str, str, Path]]:
-    """Return (type, root, place) of every mounted hierarchy that may limit memory."""
+def _mounts(proc: Path, controller: str) -> list[tuple[str, str, Path]]:
+    """Return (type, root, place) of every mounted hierarchy of a controller."""
     found = []
     for line in _read(proc / "self" / "mountinfo").splitlines():
         mount, _, system = line.partition(" - ")
         fields, (kind, *more) = mount.split(" "), system.split(" ")
         if kind not in _FILES or len(fields) < 5:
             continue
-        if kind == "cgroup2" or "memory" in more[-1].split(","):
+        if kind == "cgroup2" or controller in more[-1].split(","):
             root, place = (_ESCAPE.sub(_unescaped, field) for field in fields[3:5])
             found.append((kind, root, Path(place)))
     return found
@@ -167,6 +169,11 @@ def _read(path: Path) -> str:
     with contextlib.suppress(OSError, ValueError):  # ValueError: no file can have this name
         return path.read_text(errors="replace")
     return ""
+
+
+def number_in(path: Path) -> int | None:
+    """Return the number that a file of the kernel's holds; None where it holds none."""
+    return _number(_read(path))
 
 
 def _number(text: str) -> int | None:

@@ -21,6 +21,7 @@ from galamp.forking import MOST_DESCRIPTORS
 from galamp.machine import Machine
 from galamp.options import AUTO
 from galamp.placement import Place, place
+from galamp.process_limits import least_room
 
 BASE_LEARNING_RATE = 7e-4
 """Step size of a single learner; n learners take it times sqrt(n) (published GALA code)."""
@@ -89,6 +90,7 @@ def make_plan(config: RunConfig, machine: Machine) -> Plan:
     resources = _resources(config, learners)
     plan = Plan(replace(config, resources=resources), learners)
     _check_descriptors(plan, machine)
+    _check_processes(plan)
     return plan
 
 
@@ -238,6 +240,15 @@ def _resources(config: RunConfig, learners: tuple[LearnerPlan, ...]) -> Resource
         batches=batches,
         threads=asked.threads or (share if on_cpu else 1),
     )
+
+
+def _check_processes(plan: Plan) -> None:
+    needed, room = len(plan.learners) + plan.simulators, least_room()
+    if room is not None and needed > room.processes:
+        raise UserError(
+            f"{needed} processes are needed, there is room for {room.processes} ({room.limit}): "
+            "raise it, or use fewer --learners or --simulator-workers"
+        )
 
 
 def _check_descriptors(plan: Plan, machine: Machine) -> None:

@@ -15,7 +15,15 @@ import warnings
 from typing import NoReturn
 
 from galamp.errors import EXIT_FAILURE
-from galamp.forking import FOLDER, ORPHANED, SERVER, SUPERVISED, SUPERVISOR, word_of
+from galamp.forking import (
+    FOLDER,
+    ORPHANED,
+    SERVER,
+    SUPERVISED,
+    SUPERVISOR,
+    answer_failed_forks,
+    word_of,
+)
 from galamp.isolation import be_package, unguard
 from galamp.reaper import adopt_orphans, die_with_parent, end_children
 
@@ -70,11 +78,12 @@ for number in SUPERVISED:
     signal.signal(number, signal.SIG_IGN)
 unguard(os.environ)
 adopt_orphans()
+answer_failed_forks()
 # Of orphans that it reaps.
 warnings.filterwarnings("ignore", message="forkserver: waitpid returned unexpected pid")
 try:
     _load()
-except ImportError as error:
+except Exception as error:  # whatever an import raises
     _tell(f"{type(error).__name__}: {error}")
     raise
 gc.collect()

@@ -9,13 +9,16 @@ has ended, whatever session or group they have moved to. Simulators, learners an
 what a simulator has started stays its own while it lives, and is the server's afterwards. Nothing
 else ever becomes a child of the server's, so the children of a program that galamp is a part of are
 never touched. Only when the server itself is killed do orphans become the supervisor's, beside
-children that it may have for other reasons: see `Orphans._is_ours`.
+children that it has for other reasons, such as a container's other services: there only who is
+known to be of this run is killed, see `Orphans._is_ours`. Others that have ended are reaped
+(`Strays`), in a process that is galamp's alone and in simulators.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import resource
 import signal
@@ -31,6 +34,8 @@ PROC = Path("/proc")
 POLL_S = 0.002
 KEEPER_WAIT_S = 4.0
 """Whom the kernel has not ended so long after a kill, a keeper leaves to others."""
+STRAYS_EVERY_S = 1.0
+"""The supervisor looks so often for others' children that have ended."""
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 1, 36, 37
 
@@ -75,13 +80,36 @@ def die_with_parent(parent: int, by: signal.Signals) -> None:
 
 def children_of(pid: int) -> set[int]:
     """Return the children of all threads of a process, zombies included."""
-    found: set[int] = set()
+    return children_of_each(pid)[pid]
+
+
+def children_of_each(*parents: int) -> dict[int, set[int]]:
+    """Return the children of several processes; looks at every process once at most."""
+    if _lists_children():
+        return {parent: _listed_children(parent) for parent in parents}
+    found: dict[int, set[int]] = {parent: set() for parent in parents}
+    for entry in PROC.iterdir():
+        known = process(int(entry.name)) if entry.name.isdigit() else None
+        if known is not None and known.parent in found:
+            found[known.parent].add(int(entry.name))
+    return found
+
+
+def _lists_children() -> bool:
+    """Whether the kernel lists the children of a process (CONFIG_PROC_CHILDREN)."""
     try:
-        for thread in (PROC / str(pid) / "task").iterdir():
-            found |= set(map(int, (thread / "children").read_text().split()))
-    except OSError:  # it is gone, or the kernel does not tell it this way
-        everyone = [int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()]
-        return {each for each in everyone if (known := process(each)) and known.parent == pid}
+        (PROC / "thread-self" / "children").read_text()
+    except OSError:
+        return False
+    return True
+
+
+def _listed_children(parent: int) -> set[int]:
+    found: set[int] = set()
+    with contextlib.suppress(OSError):  # the process is gone
+        for thread in (PROC / str(parent) / "task").iterdir():
+            with contextlib.suppress(OSError):  # this thread is
+                found |= set(map(int, (thread / "children").read_text().split()))
     return found
 
 
@@ -124,17 +152,66 @@ def end_children(patience_s: float) -> bool:
         time.sleep(POLL_S)
 
 
-_foreign_children: frozenset[int] | None = None
-"""What a process that is galamp's alone had before; None: it may have more at any time."""
+def awaited() -> set[int]:
+    """Return the children that objects of `subprocess` or `multiprocessing` stand for."""
+    import multiprocessing.process  # seldom needed
+    import subprocess
+
+    found = {each.pid for each in gc.get_objects() if issubclass(type(each), subprocess.Popen)}
+    found.update(each.pid for each in subprocess._active or ())  # type: ignore[attr-defined]
+    for child in multiprocessing.process._children:  # type: ignore[attr-defined]
+        found.add(child._popen.pid)
+    return found
 
 
-def claim_children() -> None:
-    """Say that from now on this process has no children but those of a run.
+class Strays:
+    """Adopted children that have ended: reaped here, as nobody else would.
 
-    For the command line; it may have been executed in the place of a shell with children.
+    Whoever has forked a child by `os.fork` waits for it soon after its end; by `subprocess` and
+    `multiprocessing` any time may pass. The kernel does not tell who has started a child, so a
+    zombie is reaped once two looks have found it, and no object of those modules stands for it.
     """
-    global _foreign_children
-    _foreign_children = frozenset(children_of(os.getpid()))
+
+    def __init__(self, every_s: float) -> None:
+        """Look so often at most."""
+        self._every_s, self._next_s = every_s, 0.0
+        self._ended: set[int] = set()
+
+    def look(self, spared: Collection[int] = ()) -> None:
+        """Reap who has ended, except `spared`; does nothing until the next look is due."""
+        now_s = time.monotonic()
+        if now_s < self._next_s:
+            return
+        self._next_s = now_s + self._every_s
+        before, self._ended = self._ended, _zombies().difference(spared)
+        old = self._ended & before
+        for pid in old.difference(awaited()) if old else ():
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+
+
+def _zombies() -> set[int]:
+    """Return the children of this process that have ended and were not waited for."""
+    try:
+        if os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            return set()
+    except ChildProcessError:
+        return set()
+    children = children_of(os.getpid())
+    return {pid for pid in children if (known := process(pid)) is not None and known.state == "Z"}
+
+
+_own_process = False
+
+
+def claim_process() -> None:
+    """Say that this process is galamp's alone: every child that ends may be reaped.
+
+    For the command line. It may be process 1 of a container, or have been executed in the place of
+    a shell with children; a program that galamp is a part of waits for its children itself.
+    """
+    global _own_process
+    _own_process = True
 
 
 class Orphans:
@@ -144,9 +221,10 @@ class Orphans:
         """Take the environment variable in which a server tells its children its process id."""
         self.ended = 0
         """How many were ended so far."""
-        self._variable, self._foreign = variable, _foreign_children
+        self._variable = variable
         self._servers: set[int] = set()
         self._seen: set[int] = set()
+        self._strays = Strays(STRAYS_EVERY_S) if _own_process else None
 
     def end(self, server: int | None, known: Collection[int], spared: Collection[int] = ()) -> int:
         """Kill who is nobody's, and reap those that are this process's.
@@ -160,17 +238,22 @@ class Orphans:
             How many are not gone yet.
         """
         left: set[int] = set()
+        me = os.getpid()
+        parents = [me] if self._may_have_adopted(server) else []
         if server is not None:
             self._servers.add(server)
-            left |= children_of(server).difference(known)
-            for pid in left:
-                end_child(pid, server)
-        if self._may_have_adopted(server):
-            for pid in children_of(os.getpid()).difference(known, spared, self._servers):
-                if pid in self._seen or self._is_ours(pid):
-                    left |= self._end_own(pid)
+            parents.append(server)
+        children = children_of_each(*parents)
+        for pid in children.get(server or 0, set()).difference(known):
+            left.add(pid)
+            end_child(pid, server or 0)
+        for pid in children.get(me, set()).difference(known, spared, self._servers):
+            if pid in self._seen or self._is_ours(pid):
+                left |= self._end_own(pid)
         self.ended += len(left - self._seen)
         self._seen = left
+        if self._strays is not None:
+            self._strays.look({*known, *spared, *self._servers})
         return len(left)
 
     def _may_have_adopted(self, server: int | None) -> bool:
@@ -192,12 +275,9 @@ class Orphans:
     def _is_ours(self, pid: int) -> bool:
         """Whether a child of this process, which is nobody known, comes from a server of ours.
 
-        In a process that is galamp's alone all are that it did not have before. Elsewhere, what was
-        forked only bears its title, and what was executed the variable, unless it was given another
-        environment; whoever bears neither, as who has ended does, is left alone.
+        What was forked only bears its title, and what was executed the variable, unless it was
+        given another environment; whoever bears neither, as who has ended does, is not killed.
         """
-        if self._foreign is not None:
-            return pid not in self._foreign
         known = process(pid)
         if known is None:
             return False
@@ -230,10 +310,17 @@ def keep(parent: int, work: Callable[[], object]) -> NoReturn:
         die_with_parent(keeper, signal.SIGKILL)
         work()
         sys.exit()
-    signal.signal(signal.SIGUSR1, lambda number, frame: os.kill(child, number))
-    status = _status_of(child)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    end_children(KEEPER_WAIT_S)
+
+    def hand_on(number: int, frame: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, number)
+
+    try:
+        signal.signal(signal.SIGUSR1, hand_on)
+        status = _status_of(child)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    finally:
+        end_children(KEEPER_WAIT_S)
     _leave_as(os.waitstatus_to_exitcode(status))
 
 

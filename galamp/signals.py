@@ -11,10 +11,12 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Self
 
+from galamp.errors import StoppedBySignal
 from galamp.forking import SUPERVISED
 
 
@@ -41,7 +43,7 @@ class Signals:
         """With `detach`, a hang-up is only told of: the run goes on without its terminal."""
         self._detach = detach
         self._noted: list[int] = []
-        self._hung_up = False
+        self._hung_up = self._raises = False
         self._abandon: Callable[[], object] | None = None
         self._former: dict[int, Callable[..., object] | int] = {}
         self._native: dict[int, NativeHandler] = {}
@@ -84,6 +86,15 @@ class Signals:
         hung_up, self._hung_up = self._hung_up, False
         return hung_up
 
+    @contextmanager
+    def before_a_run(self) -> Iterator[None]:
+        """Meanwhile a signal raises `StoppedBySignal`: there is nothing to save yet."""
+        self._raises = True
+        try:
+            yield
+        finally:
+            self._raises = False
+
     def last_warning(self, abandon: Callable[[], object]) -> None:
         """Let the next signal end this process on the spot, after `abandon`."""
         self._abandon = abandon
@@ -92,7 +103,11 @@ class Signals:
         if number == signal.SIGHUP and self._detach:
             self._hung_up = True
             return
+        if self._raises:
+            raise StoppedBySignal(128 + number)
         self._noted.append(number)
         if self._abandon is not None:
-            self._abandon()
-            os._exit(128 + number)
+            try:
+                self._abandon()
+            finally:
+                os._exit(128 + number)

@@ -24,9 +24,13 @@ from galamp.environments.base import EpisodeCounter, closing_quietly
 from galamp.errors import StopRun
 from galamp.metrics import EpisodeRing, MetricsBoard, Phase
 from galamp.ports import SimulatorPort
+from galamp.reaper import Strays
 from galamp.rollouts import RingWake, RolloutShape
 from galamp.seeding import seed_generators
 from galamp.shm import SharedArrays
+
+STRAYS_EVERY_S = 5.0
+"""So often, what an environment has started in the background and has ended is reaped."""
 
 ACTIONS_TOLD = 32
 """So many of the last actions are told with what a game raises."""
@@ -74,6 +78,7 @@ def main(task: SimulatorTask) -> None:
         observations = environment.reset()
     episodes = EpisodeRing(task.arrays, task.index)
     counter = EpisodeCounter(environment.num_envs)
+    strays = Strays(STRAYS_EVERY_S)
     port.arrive()
     with closing_quietly(environment):
         while True:
@@ -95,6 +100,7 @@ def main(task: SimulatorTask) -> None:
             for episode in counter.update(step):
                 episodes.append(episode.ret, episode.length, episode.lane + port.lanes.start)
             metrics["agent_steps"] += environment.num_envs
+            strays.look()
 
 
 @contextmanager
@@ -102,7 +108,7 @@ def circumstances_told(task: SimulatorTask, past: Iterable[list[int]]) -> Iterat
     """Add to what a game raises within what is needed to bring it about again."""
     try:
         yield
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         error.add_note(circumstances(task, past))
         raise
 

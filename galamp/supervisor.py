@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from galamp.arena import Arena
-from galamp.crew import Crew
+from galamp.crew import Crew, words_for
 from galamp.display.dashboard import Display
 from galamp.errors import EXIT_FAILURE, EXIT_OK
+from galamp.forking import wake_server
 from galamp.metrics import Phase
 from galamp.post import Post
 from galamp.reaper import adopt_orphans, adopts_orphans
@@ -150,26 +151,28 @@ class Supervisor:
 
     def _reap(self) -> None:
         """Hear of every end, and end what was left behind."""
-        for post, failure in self.crew.reap():
+        ended = self.crew.reap()
+        for (post, failure), words in zip(ended, words_for(ended), strict=True):
             if failure is None or self._stopping_since_s is not None:
                 self._mark(post, WorkerState.FAILED if failure else WorkerState.DONE)
             elif self._regroup.takes(post):
                 self._mark(post, WorkerState.STARTING)
             else:
-                self._lose(post, failure)
-        self.crew.end_orphans()
+                self._lose(post, failure, words)
+        self.crew.look_for_orphans(time.monotonic())
 
     def _restart(self) -> None:
         """Begin the lives that are due."""
-        for post, failure in self.crew.start_due(time.monotonic(), lambda: self._signals.pending):
+        lost = self.crew.start_due(time.monotonic(), lambda: self._signals.pending)
+        for (post, failure), words in zip(lost, words_for(lost), strict=True):
             assert failure is not None
-            self._lose(post, failure)
+            self._lose(post, failure, words)
         # After both ways to lose somebody: in lock-step all may be gone now, and nobody be due yet.
         if self._stopping_since_s is None:
             self._step_back()
 
-    def _lose(self, post: Post, failure: WorkerFailure) -> None:
-        """Have a place filled again, or go on without it, or end the run."""
+    def _lose(self, post: Post, failure: WorkerFailure, words: str) -> None:
+        """Have a place filled again, or go on without it, or end the run; `words` are told."""
         self._mark(post, WorkerState.FAILED)
         if post.given_up:
             return
@@ -190,7 +193,8 @@ class Supervisor:
             return
         post.due_s = time.monotonic() + delay_s
         when = f" in {delay_s:.2g} s" if delay_s else ""
-        self.recorder.tell(f"{failure}: started anew{when}")
+        if words:
+            self.recorder.tell(f"{words}: started anew{when}")
 
     def _step_back(self) -> None:
         """In lock-step, once all learners are gone: start them anew from one turn."""
@@ -275,6 +279,7 @@ class Supervisor:
         """Be less patient the longer a stop takes."""
         if self._stopping_since_s is None:
             return
+        wake_server()  # a stopped one would tell of no end
         passed_s = time.monotonic() - self._stopping_since_s
         if passed_s > LEAVE_AFTER_S:
             self.arena.control.quit = True

@@ -8,6 +8,7 @@ Runs in the parent. All that a user can have got wrong is found here, before any
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -22,7 +23,8 @@ from galamp.arena import identity_of, sketch_model
 from galamp.config import RunConfig
 from galamp.display.dashboard import make_display
 from galamp.environments import canonical_env_id, finish_probe, start_probe
-from galamp.forking import start_server
+from galamp.errors import UserError
+from galamp.forking import hears_of_children, start_server
 from galamp.former import load_former
 from galamp.gossip.topologies import FILE
 from galamp.machine import inspect_machine
@@ -56,14 +58,29 @@ def train(
 
     Raises:
         UserError: something about the settings, the machine or the folder has to be changed first.
+        StoppedBySignal: a signal has come before there was anything to save.
     """
+    if threading.current_thread() is not threading.main_thread():
+        raise UserError("train: Python hears signals in its main thread only; call it there")
+    with hears_of_children(), _taken(signals, config.report.on_hangup) as taken:
+        return _train(config, resume, screen, companions, taken)
+
+
+def _train(
+    config: RunConfig,
+    resume: RunFolder | None,
+    screen: TextIO | None,
+    companions: Sequence[Companion],
+    signals: Signals,
+) -> Outcome:
     began = datetime.now()
-    start_server()
-    torch.set_num_threads(1)
-    ground, course = survey(config, resume.path if resume else None)
     former = None
-    if resume is not None:
-        former = load_former(resume.path, ground.identity, ground.sketch.state_sizes)
+    with signals.before_a_run():
+        start_server()
+        torch.set_num_threads(1)
+        ground, course = survey(config, resume.path if resume else None)
+        if resume is not None:
+            former = load_former(resume.path, ground.identity, ground.sketch.state_sizes)
     folder = resume or _make_folder(course.plan, began)
     installation.name_run(folder.path)
     report = course.plan.config.report
@@ -76,9 +93,8 @@ def train(
         with (
             make_display(report.quiet, screen or sys.stderr) as display,
             Door(folder.path, complain) as door,
-            _taken(signals, report.on_hangup) as taken,
         ):
-            session = Session(ground, folder, display, door, taken, companions)
+            session = Session(ground, folder, display, door, signals, companions)
             return session.run(course, former)
     finally:
         folder.close()

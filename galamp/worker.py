@@ -80,7 +80,7 @@ class WorkerFailure:
     deliberate: bool = False
     """Whether the child itself found that it could not go on."""
     external: bool = False
-    """Whether somebody else has ended it: nothing that it does brings SIGKILL about."""
+    """Whether it was none of its doing: SIGKILL, the end of its server, or it never began."""
 
     def __str__(self) -> str:
         return f"{self.title} {self.cause}"
@@ -160,6 +160,8 @@ class Worker:
     def join(self, timeout_s: float) -> bool:
         """Wait for the child's end, at most `timeout_s`; returns whether it has ended."""
         self._process.join(timeout_s)
+        if self.running and self._process.server_lost:  # then the line above does not wait
+            time.sleep(timeout_s)
         return not self.running
 
     def close(self) -> None:
@@ -178,7 +180,8 @@ class Worker:
         if report is not None:
             return WorkerFailure(title, *report)
         if self._process.server_lost:
-            return WorkerFailure(title, "ended with the server that it was forked from")
+            cause = "ended with the server that it was forked from"
+            return WorkerFailure(title, cause, external=True)
         cause = f"called exit({code}) from native code"
         if code < 0:
             cause = f"was ended by {signal_name(-code)}"
@@ -221,9 +224,7 @@ def worker_main(spec: WorkerSpec, parcel: Parcel) -> NoReturn:
     server = os.environ.get(SERVER)
     die_with_parent(os.getppid() if server is None else int(server), signal.SIGKILL)
     signal.signal(ORPHANED, signal.SIG_DFL)
-    for number in SUPERVISED:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SUPERVISED)
+    _leave_signals_to_supervisor()
     adopt_orphans()
     _own_log(spec.log)
     try:
@@ -235,10 +236,33 @@ def worker_main(spec: WorkerSpec, parcel: Parcel) -> NoReturn:
         code = EXIT_OK
     except StopRun:
         code = EXIT_OK
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # KeyboardInterrupt, too: it is no signal that was taken here
         _write_report(spec, error)
         code = EXIT_FAILURE
     _leave(code)
+
+
+def _leave_signals_to_supervisor() -> None:
+    """Do nothing at the supervised signals; what this process starts takes them as usual.
+
+    Ignored signals stay so across `exec` and `fork`: nobody could end a program by SIGTERM then.
+    Only a hang-up is ignored by all below: a terminal that is closed sends it to everyone.
+    """
+    for number in SUPERVISED:
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else _pass_over)
+        signal.siginterrupt(number, False)  # native code's calls go on by themselves
+    os.register_at_fork(after_in_child=_take_signals_as_usual)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SUPERVISED)
+
+
+def _pass_over(number: int, frame: object) -> None:
+    """Take a signal that is the supervisor's to answer."""
+
+
+def _take_signals_as_usual() -> None:
+    for number in SUPERVISED:
+        if signal.getsignal(number) is _pass_over:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _leave(code: int) -> NoReturn:

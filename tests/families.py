@@ -6,6 +6,7 @@ python -m tests.families ROLE: a few lines of process ids on standard output, th
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -52,6 +53,30 @@ def simulate(server: int) -> NoReturn:
     print(os.getpid(), *helpers(), flush=True)
     while True:
         time.sleep(600)
+
+
+def take_signals(_: object) -> None:
+    """Print how programs and forks end that a child of galamp's starts, and sends signals to."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        os.kill(os.getpid(), number)  # its own are the supervisor's
+        program = subprocess.Popen(["sleep", "600"])
+        ready, write = os.pipe()
+        forked = os.fork()
+        if not forked:
+            os.write(write, b"x")
+            time.sleep(600)
+            os._exit(0)
+        os.read(ready, 1)
+        for pid in (program.pid, forked):
+            os.kill(pid, number)
+            signal.alarm(30)  # should they not end
+            print(number.name, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+
+def interrupted(_: object) -> None:
+    """Raise what is no `Exception`."""
+    raise KeyboardInterrupt("by hand")
 
 
 def serve() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -11,13 +12,14 @@ from typing import Any, cast
 
 import pytest
 
-from galamp.crew import Crew, Ended
+from galamp.budget import Budget, Loss
+from galamp.crew import SERVER_END_WAIT_S, Crew, Ended, _not_started, words_for
 from galamp.launching import Readiness
 from galamp.post import KILL_WAIT_S, LONGEST_STEP_S, Post, Watch
 from galamp.reaper import Orphans
 from galamp.regroup import Regroup
 from galamp.supervisor import KILL_AFTER_S, LEAVE_S, Supervisor
-from galamp.worker import WorkerFailure, _is_over
+from galamp.worker import Worker, WorkerFailure, WorkerSpec, _is_over
 from tests.engine import wait_for
 
 
@@ -171,14 +173,31 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
+class Sent(list[int]):
+    """The signals that a server was sent, and whom a crew has left behind."""
+
+    left: set[int]
+
+
 @pytest.fixture
-def crew(clock: Clock) -> Crew:
+def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
+    """What becomes of the server of a crew."""
+    sent = Sent()
+    sent.left = set()
+    monkeypatch.setattr("galamp.crew.left_behind", sent.left)
+    monkeypatch.setattr("galamp.crew.send_server", sent.append)
+    monkeypatch.setattr("galamp.crew.wake_server", lambda: sent.append(signal.SIGCONT))
+    return sent
+
+
+@pytest.fixture
+def crew(clock: Clock, sent: Sent) -> Crew:
     """A crew of two, who cannot be ended."""
     crew = object.__new__(Crew)
     posts: list[Any] = [object.__new__(Post), object.__new__(Post)]
     for post in posts:
         post.worker, post.due_s, post.given_up = Immortal(clock), None, False
-    crew._server, crew.orphans = Readiness(), Orphans("GALAMP_SERVER")
+    crew._server, crew.orphans, crew._orphans_due_s = Readiness(), Orphans("GALAMP_SERVER"), 0.0
     crew.learners, crew.simulators = cast(list[Post], posts[:1]), cast(list[Post], posts[1:])
     return crew
 
@@ -206,12 +225,92 @@ def test_nobody_takes_the_place_of_who_has_not_ended(crew: Crew) -> None:
     assert crew.learners[0].worker is not None
 
 
-def test_the_end_does_not_wait_for_who_cannot_be_ended(crew: Crew, clock: Clock) -> None:
-    """For both together once so long as was asked for, and once more after a kill."""
+def test_the_end_does_not_wait_for_who_cannot_be_ended(
+    crew: Crew, clock: Clock, sent: Sent
+) -> None:
+    """For all together as long as was asked for, after a kill, and after that of the server."""
     began_s = clock.now_s
     crew.end(0.1)
-    assert clock.now_s - began_s == pytest.approx(0.1 + KILL_WAIT_S)
+    assert clock.now_s - began_s == pytest.approx(0.1 + KILL_WAIT_S + SERVER_END_WAIT_S)
     assert [cast(Any, post.worker).killed for post in crew.posts] == [1, 1]
+    assert sent.left == {0}, "the command line does not wait for them either"
+
+
+@pytest.mark.parametrize("kind", ["stopped", "hung", "sound"])
+def test_the_end_does_not_wait_for_a_server_that_tells_of_no_end(
+    crew: Crew, sent: Sent, kind: str
+) -> None:
+    """A stopped one is woken, one that hangs is killed: its children are then adopted."""
+    cure = {"stopped": signal.SIGCONT, "hung": signal.SIGKILL}.get(kind)
+    for post in crew.posts:
+        worker = cast(Any, post.worker)
+
+        def join(timeout_s: float, worker: Any = worker) -> bool:
+            worker.clock.now_s += timeout_s
+            worker.running = bool(cure and cure not in sent)
+            return not worker.running
+
+        worker.join = join
+    crew.end(0.1)
+    assert (signal.SIGKILL in sent) == (kind == "hung")
+    assert signal.SIGCONT in sent
+    assert not sent.left
+
+
+def test_orphans_are_looked_for_after_an_end_and_now_and_then(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = iter([1, 0, 0, 0])
+    looks: list[float] = []
+    monkeypatch.setattr(crew, "end_orphans", lambda: looks.append(now_s) or next(left))
+    for tenth in range(25):
+        now_s = tenth / 10
+        crew.look_for_orphans(now_s)
+    assert looks == [0.0, 0.1, 1.1, 2.1], "and again at once while any is not gone"
+
+
+def test_what_many_have_in_common_is_told_once() -> None:
+    post = cast(Post, None)
+    lost = [Ended(post, WorkerFailure(f"learner {n}", "could not be started")) for n in range(1000)]
+    other = Ended(post, WorkerFailure("simulator 0.1", "raised ValueError: x"))
+    words = words_for([other, *lost, Ended(post, None)])
+    assert list(filter(None, words)) == [
+        "simulator 0.1 raised ValueError: x",
+        "1000 learners and simulators: each could not be started",
+    ]
+    assert words_for(lost[:2]) == [
+        "learner 0 could not be started",
+        "learner 1 could not be started",
+    ]
+
+
+@pytest.mark.parametrize("cause", ["not started", "server lost"])
+def test_failures_of_the_server_are_no_repetition(tmp_path: Path, cause: str) -> None:
+    """Two of them after any progress say nothing about the learner, so they end no run."""
+    if cause == "not started":
+        place = SimpleNamespace(title="learner 0", due_s=0.0, empty=lambda: None)
+        failure = _not_started(cast(Post, place), OSError("no server")).failure
+    else:
+        worker = object.__new__(Worker)
+        worker.spec = WorkerSpec("learner", 0, 0, 0, "", (), str(tmp_path / "log"))
+        worker._stuck = None
+        worker._process = cast(Any, SimpleNamespace(exitcode=255, pid=31, server_lost=True))
+        failure = worker.failure()
+    assert failure is not None
+    budget = Budget(10)
+    for now_s in (0.0, 100.0, 200.0):
+        loss = Loss(failure.cause, 500, failure.deliberate, failure.external)
+        assert budget.delay_s(loss, now_s) is not None
+        assert not budget.repeats
+
+
+def test_every_start_of_a_run_knows_that_the_server_has_loaded() -> None:
+    """Long after the first one the file that has told so may have been tidied away."""
+    resources = SimpleNamespace(hang_after_s=1.0, start_timeout_s=1.0, max_restarts=1)
+    config = SimpleNamespace(resources=resources, gossip=SimpleNamespace(coupled=False))
+    shape = SimpleNamespace(workers=0)
+    arena = cast(Any, SimpleNamespace(plan=SimpleNamespace(config=config), count=0, shape=shape))
+    assert Crew(arena)._server is Crew(arena)._server
 
 
 def test_a_run_does_not_wait_for_its_last_learner_if_that_cannot_be_ended(crew: Crew) -> None:
@@ -248,7 +347,7 @@ def test_a_learner_that_fails_twice_at_the_same_place_ends_the_run(role: str, en
         setattr(supervisor, name, lambda *_, name=name: done.append(name))
     setattr(supervisor, "_is_fatal", lambda post: False)  # noqa: B010
     post = SimpleNamespace(role=role, given_up=False, repeats=True, delay_s=lambda failure: None)
-    supervisor._lose(cast(Post, post), WorkerFailure(f"{role} 0", "raised ValueError: x"))
+    supervisor._lose(cast(Post, post), WorkerFailure(f"{role} 0", "raised ValueError: x"), "")
     assert done == ["_mark", "_fail" if ends else "_give_up"]
 
 

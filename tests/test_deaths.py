@@ -155,6 +155,22 @@ def test_any_error_can_be_reported(tmp_path: Path) -> None:
     assert read_report(tmp_path / "report.json", LIFE) == long
 
 
+@pytest.mark.parametrize("character", ["x", "\n", "\x01", "é", "\udc80", "\U0001f600"])
+def test_a_report_of_any_characters_can_be_read(tmp_path: Path, character: str) -> None:
+    report = report_of(ValueError(character * 10**6))
+    deaths.write_report(tmp_path / "report.json", LIFE, report, 0.0)
+    assert read_report(tmp_path / "report.json", LIFE) == report
+
+
+def test_a_cause_is_one_line() -> None:
+    """CUDA tells of its errors in several."""
+    cause = report_of(RuntimeError("CUDA error: unspecified\nCompile with `TORCH_USE_CUDA_DSA`\n"))
+    assert (
+        cause.cause
+        == "raised RuntimeError: CUDA error: unspecified Compile with `TORCH_USE_CUDA_DSA`"
+    )
+
+
 # The first and last lines of a child's life, in a process of its own.
 
 CHILD = """
@@ -182,6 +198,15 @@ def live(
 def test_a_life_that_ends_well(tmp_path: Path) -> None:
     assert live(tmp_path / "log") == EXIT_OK
     assert (tmp_path / "log").read_text() == "the task arrived\n"
+
+
+@pytest.mark.real
+@pytest.mark.counted
+def test_what_a_child_starts_is_ended_by_signals(tmp_path: Path) -> None:
+    """Else `process.terminate(); process.wait()` in an environment would wait for ever."""
+    assert live(tmp_path / "log", target="tests.families:take_signals") == EXIT_OK
+    expected = ["SIGTERM -15"] * 2 + ["SIGINT -2"] * 2 + ["SIGQUIT -3"] * 2
+    assert (tmp_path / "log").read_text().splitlines() == expected
 
 
 @pytest.mark.real
@@ -220,6 +245,16 @@ def test_what_a_child_raises_is_reported_under_its_life(tmp_path: Path) -> None:
     assert told is not None
     assert told.cause.startswith("raised ValueError: invalid literal")
     assert read_report(report, "another") is None
+
+
+@pytest.mark.real
+@pytest.mark.counted
+def test_what_is_no_exception_is_reported_too(tmp_path: Path) -> None:
+    assert live(tmp_path / "x.log", target="tests.families:interrupted") == EXIT_FAILURE
+    [report] = tmp_path.glob("x.crash-*.json")
+    told = read_report(report, "life")
+    assert told is not None
+    assert told.cause == "raised KeyboardInterrupt: by hand"
 
 
 @pytest.mark.real

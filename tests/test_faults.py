@@ -60,7 +60,7 @@ def test_killed_child_comes_back_and_the_others_go_on(
 
 
 def test_stopped_server_is_woken(tmp_path: Path) -> None:
-    """It tells of every end and starts everyone: nobody may wait for it in vain."""
+    """It tells of every end and starts everyone: nobody may wait for it in vain, at the end too."""
     folder = tmp_path / "run"
     with started(*ENDLESS, "--hang-after-s", HANG_S, "--run-dir", folder) as process:
         wait_for(lambda: training(folder), "training")
@@ -70,6 +70,7 @@ def test_stopped_server_is_woken(tmp_path: Path) -> None:
         os.kill(victim, signal.SIGKILL)
         successor(process.pid, "simulator 0.0", victim)
         works_on(folder, "learner0/updates", "learner1/updates")
+        os.kill(server, signal.SIGSTOP)
         assert stopped(process, folder)["restarts"] == 1
 
 

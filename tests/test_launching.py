@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import multiprocessing.forkserver
+import multiprocessing.process
 import os
 import signal
 import struct
 import tempfile
 import threading
-from multiprocessing import forkserver, util
+from multiprocessing import util
+from multiprocessing.forkserver import read_signed
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,8 +21,22 @@ import pytest
 from galamp import forking, launching
 from galamp.crew import Crew
 from galamp.errors import UserError
-from galamp.forking import _hear_of_children
-from galamp.launching import Child, Hurried, Launch, Patience, Readiness, ServerFailed
+from galamp.forking import (
+    FOLDER,
+    _hear_of_children,
+    ensure_server,
+    fork_server,
+    server_pid,
+)
+from galamp.launching import (
+    Child,
+    Hurried,
+    Launch,
+    Patience,
+    Readiness,
+    ServerFailed,
+    standard_children,
+)
 from galamp.post import Post
 from tests.engine import DEADLINE_S, wait_for
 
@@ -52,7 +70,8 @@ class Server:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     server = Server()
-    monkeypatch.setattr(launching.forkserver, "connect_to_new_process", server.connect)
+    handle = SimpleNamespace(connect_to_new_process=server.connect)
+    monkeypatch.setattr(launching, "fork_server", lambda: handle)
     monkeypatch.setattr(launching, "wake_server", lambda: server.sent.append(signal.SIGCONT))
     monkeypatch.setattr(launching, "send_server", server.sent.append)
     monkeypatch.setattr(launching, "LOOK_S", 0.001)
@@ -92,6 +111,78 @@ def test_a_signal_is_heard_while_a_child_does_not_take_its_task(server: Server) 
     server.close()
 
 
+def test_nobody_waits_for_a_child_when_python_ends(server: Server) -> None:
+    """The standard library would, without limit: for one that a disk holds as for any other."""
+    server.forked = 4711
+    process = child()
+    process.start()
+    assert process not in multiprocessing.process._children  # type: ignore[attr-defined]
+    assert process.is_alive()
+    server.close()
+
+
+def test_the_command_line_waits_for_nobody_whom_the_kernel_cannot_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left: list[int] = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    forking.leave_if_some_are_left(7)
+    assert left == []
+    monkeypatch.setattr(forking, "left_behind", {4711, 42})
+    forking.leave_if_some_are_left(7)
+    assert left == [7]
+    expected = "galamp: warning: could not be ended, and are left behind: 42, 4711\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_the_server_of_a_program_around_is_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its server is neither killed nor asked, and what that has forked is nobody's orphan."""
+    host = multiprocessing.forkserver._forkserver  # type: ignore[attr-defined]
+    started: list[Any] = []
+    monkeypatch.setattr(type(host), "ensure_running", lambda handle: started.append(handle))
+    monkeypatch.setattr(host, "_forkserver_pid", 4711)
+    monkeypatch.setattr(host, "_preload_modules", ["theirs"])
+    monkeypatch.setenv(FOLDER, str(tmp_path / "tidied"))
+    ensure_server()
+    assert started == [fork_server()]
+    assert started != [host]
+    assert host._preload_modules == ["theirs"]
+    assert 4711 not in {server_pid(), *standard_children()}
+    assert (tmp_path / "tidied").is_dir(), "whatever tidies /tmp may have removed it"
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM])
+def test_a_fork_that_fails_is_told_as_such(server: Server, number: int) -> None:
+    server.forked = -number
+    with pytest.raises(ServerFailed, match=f"no room for another process .{os.strerror(number)}"):
+        child().start()
+    server.close()
+
+
+@pytest.mark.real
+def test_a_server_outlives_a_fork_that_fails() -> None:
+    """The standard library's, without galamp's heavy modules; its third fork is the first to do."""
+    server = multiprocessing.forkserver.ForkServer()
+    server.set_forkserver_preload(["tests.full_machine"])
+    answers, tasks = [], []
+    try:
+        for _ in range(3):
+            answer, task = server.connect_to_new_process([])
+            tasks.append(task)
+            answers.append(read_signed(answer))
+            if answers[-1] < 0:
+                assert os.read(answer, 1) == b"", "the request's files are closed"
+            os.close(answer)
+    finally:
+        for task in tasks:
+            os.close(task)
+        server._stop()
+    assert answers[:2] == [-errno.EAGAIN, -errno.ENOMEM]
+    assert answers[2] > 0
+
+
 def test_signals_reach_who_waits_for_the_server(server: Server) -> None:
     """They are not held back: the third one ends everything on the spot."""
     masks: list[set[int]] = []
@@ -117,7 +208,11 @@ def test_a_server_that_never_answers_is_given_up(
 
 
 def test_a_server_that_ends_meanwhile_is_an_error(server: Server) -> None:
-    ending = threading.Timer(0.01, lambda: os.close(server.answer))
+    def end() -> None:
+        wait_for(lambda: server.answer >= 0, "the request")
+        os.close(server.answer)
+
+    ending = threading.Thread(target=end, daemon=True)
     ending.start()
     with pytest.raises(EOFError):
         child().start()
@@ -202,7 +297,7 @@ def servers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Servers:
     monkeypatch.setattr(launching, "wake_server", lambda: servers.sent.append(signal.SIGCONT))
     monkeypatch.setattr(launching, "send_server", servers.sent.append)
     monkeypatch.setattr(launching, "word_of", lambda pid: tmp_path / f"loaded-{pid}")
-    monkeypatch.setattr(launching.forkserver, "ensure_running", servers.replace)
+    monkeypatch.setattr(launching, "ensure_server", servers.replace)
     return servers
 
 
@@ -354,7 +449,7 @@ def test_without_a_folder_for_temporary_files_nothing_starts(
         monkeypatch.setattr(util, "get_temp_dir", refuse)
     for name in ("settle_libraries", "guard_children", "_hear_of_children"):
         monkeypatch.setattr(forking, name, lambda: None)
-    monkeypatch.setattr(forkserver, "ensure_running", started)
+    monkeypatch.setattr(forking, "ensure_server", started)
     for name in ("SUPERVISOR", "SERVER", "FOLDER"):
         monkeypatch.setenv(getattr(forking, name), "")
     before = tempfile.tempdir

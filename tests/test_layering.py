@@ -21,6 +21,7 @@ PACKAGE = ROOT / "galamp"
 LAYERS = """
     errors curve isolation plain
     installation memory
+    process_limits
     crashpoints options display.streams remote.wire remote
     flags config snapshot display storage evaluation display.text storage.disk
     storage.strict_json display.console storage.links storage.mounts

@@ -23,6 +23,7 @@ from galamp.environments import finish_probe, make_environment, preflight, start
 from galamp.environments.base import closing_quietly
 from galamp.environments.probe import look
 from galamp.errors import UserError
+from galamp.memory import anonymous_file
 from galamp.metrics import Phase
 from galamp.post import Post
 from galamp.training import survey
@@ -224,7 +225,7 @@ def test_who_leaves_with_a_thread_that_is_no_daemon_leaves_at_once(
     told = summary(folder)
     assert (told["status"], told["restarts"]) == ("finished", 1)
     [report] = (folder / "logs").glob("simulator-*.crash-*.json")
-    assert '"cause": "raised SystemExit: "' in report.read_text()
+    assert '"cause": "raised SystemExit:"' in report.read_text()
 
 
 def test_every_lane_that_is_made_or_reset_shows_progress() -> None:
@@ -321,3 +322,27 @@ def test_a_system_that_refuses_memory_without_a_name_is_one_line(
     monkeypatch.setattr(os, "memfd_create", refuse)
     with pytest.raises(UserError, match=r"memfd_create: Operation not permitted\): allow it"):
         start_probe(config("stepping"), timeout_s=1.0, seed=0)
+
+
+def test_what_a_probe_writes_takes_bounded_memory() -> None:
+    file = anonymous_file("galamp-test")
+    try:
+        for number in range(10):
+            os.write(file, b"%d" % number * 2**20)
+            preflight._forget_all_but_end(file)
+            assert os.fstat(file).st_blocks * 512 <= preflight.MOST_ERRORS_BYTES + 2**20
+        assert preflight._read(file, preflight.TAIL_BYTES) == "9" * preflight.TAIL_BYTES
+    finally:
+        os.close(file)
+
+
+def test_a_probe_that_somebody_else_has_reaped_is_not_killed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its process id, and so its group's, may be another's by then."""
+    killed: list[int] = []
+    monkeypatch.setattr(os, "killpg", lambda group, number: killed.append(group))
+    probe = start_probe(config("raising_in_make"))
+    os.waitpid(probe.pid, 0)
+    probe.cancel()
+    assert killed == []

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +17,11 @@ import pytest
 from galamp import reaper
 from galamp.reaper import (
     Orphans,
+    Strays,
     adopt_orphans,
     adopts_orphans,
     children_of,
-    claim_children,
+    claim_process,
     end_child,
     process,
 )
@@ -53,7 +56,7 @@ def family(role: str, **more: str) -> Iterator[tuple[subprocess.Popen[str], list
 @pytest.fixture
 def adopting(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """This process adopts orphans, as a supervisor does that is a part of another program."""
-    monkeypatch.setattr(reaper, "_foreign_children", None)
+    monkeypatch.setattr(reaper, "_own_process", False)
     before = adopts_orphans()
     adopt_orphans()
     assert adopts_orphans()
@@ -118,25 +121,75 @@ def test_when_the_server_is_killed_orphans_are_the_supervisors(adopting: None) -
         os.waitpid(orphan, 0)
 
 
-def test_in_a_process_of_galamps_own_all_orphans_end(adopting: None) -> None:
-    """Also those without a mark; what was there before, as a shell's background job, does not."""
-    before = subprocess.Popen(["sleep", "600"])
+def left_by_shell(command: str) -> int:
+    """Have a shell start something and end: this process adopts it; returns its id."""
+    words = ["sh", "-c", f"{command} >/dev/null & echo $!"]
+    return int(subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+
+def test_in_a_process_of_galamps_own_others_live_and_are_reaped(
+    adopting: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As what a container's services and `docker exec` leave, or a shell before `exec galamp`."""
+    monkeypatch.setattr(reaper, "STRAYS_EVERY_S", 0.05)
+    before, ended = subprocess.Popen(["sleep", "600"]), subprocess.Popen(["sh", "-c", "exit 7"])
+    claim_process()
+    orphans = Orphans(VARIABLE)
+    others = [left_by_shell("sleep 600"), left_by_shell("env -i sleep 600")]
     try:
-        claim_children()
-        orphans = Orphans(VARIABLE)
         with family("serve") as (server, [simulator, *helpers]):
+            assert orphans.end(server.pid, [simulator]) == 0
+            others.append(left_by_shell("sleep 600"))
+            short = left_by_shell("true")
             os.kill(server.pid, signal.SIGKILL)
+            ours = helpers[:2] + helpers[3:]  # the one without any environment bears no mark
 
             def over() -> bool:
                 orphans.end(None, [simulator], [server.pid])
-                return all(process(pid) is None for pid in helpers)
+                return all(process(pid) is None for pid in [*ours, short])
 
-            wait_for(over, "the end of what the simulator had started")
+            wait_for(over, "the end of what the simulator had started, and of a zombie")
             os.waitpid(simulator, 0)
-        assert running(before.pid)
+            os.kill(helpers[2], signal.SIGKILL)
+            wait_for(lambda: over() and process(helpers[2]) is None, "nor is this one a zombie")
+        assert all(map(running, [before.pid, *others]))
+        assert orphans.ended == len(ours)
+        assert ended.wait(DEADLINE_S) == 7, "whoever uses subprocess may wait for it later"
     finally:
+        for pid in others:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
         before.kill()
         before.wait(DEADLINE_S)
+
+
+def test_what_a_simulator_starts_in_the_background_is_reaped(adopting: None) -> None:
+    """It adopts that; who was started by way of the standard library may be asked later."""
+    strays = Strays(0.01)
+    mine = subprocess.Popen(["sh", "-c", "exit 7"])
+    theirs = multiprocessing.get_context("fork").Process(target=os._exit, args=(8,))
+    theirs.start()
+    adopted = [left_by_shell("true") for _ in range(3)]
+    living = left_by_shell("sleep 600")
+    try:
+
+        def reaped() -> bool:
+            strays.look()
+            return all(process(pid) is None for pid in adopted)
+
+        wait_for(lambda: all(not running(pid) for pid in [mine.pid, *adopted]), "their ends")
+        wait_for(reaped, "nobody else would reap them")
+        for _ in range(3):
+            time.sleep(0.01)
+            strays.look()
+        assert running(living)
+        assert mine.wait(DEADLINE_S) == 7
+        theirs.join(DEADLINE_S)
+        assert theirs.exitcode == 8
+    finally:
+        os.kill(living, signal.SIGKILL)
+        os.waitpid(living, 0)
 
 
 @pytest.mark.parametrize("stop", [False, True])

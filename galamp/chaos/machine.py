@@ -11,6 +11,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from galamp.reaper import children_of_each
+
 NAMED = "/dev/shm/"
 BIG_BLOCK_BYTES = 128 * 1024
 _M_MMAP_THRESHOLD = -3
@@ -45,8 +47,8 @@ def server_of(pid: int) -> int | None:
 
 def children(parents: set[int]) -> list[Process]:
     """Return the children of these processes."""
-    everyone = (process(int(name)) for name in os.listdir(_PROC) if name.isdigit())
-    return [each for each in everyone if each is not None and each.parent in parents]
+    pids = set[int]().union(*children_of_each(*parents).values())
+    return [each for each in map(process, pids) if each is not None and each.parent in parents]
 
 
 def descriptors() -> int:

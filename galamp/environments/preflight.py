@@ -11,6 +11,7 @@ that the probe has left behind; both are in a session of their own.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import json
 import os
@@ -38,6 +39,9 @@ KILL_WAIT_S = 5.0
 """Whom the kernel has not ended so long after a kill is not waited for."""
 ANSWER_BYTES = 2**26
 """No answer is longer: there, a million actions take ten megabytes."""
+MOST_ERRORS_BYTES = 4 * 2**20
+"""What a probe writes to standard error, for ever perhaps, takes no more memory than about this."""
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2
 TAIL_BYTES = 8192
 """So much of what a probe has written last is told."""
 
@@ -65,7 +69,7 @@ class Probe(subprocess.Popen[bytes]):
     def __init__(self, config: EnvironmentConfig, *, timeout_s: float, seed: int) -> None:
         """Start it; it has `timeout_s` for its answer, and `seed` for what is random in it."""
         self.env_id, self.timeout_s = config.env_id, timeout_s
-        self._until_s = time.monotonic() + timeout_s
+        self._until_s, self._is_reaped = time.monotonic() + timeout_s, False
         self._answer, self._errors = map(anonymous_file, ("galamp-answer", "galamp-errors"))
         self._close = weakref.finalize(self, _close, self._answer, self._errors)
         request = {
@@ -111,7 +115,7 @@ class Probe(subprocess.Popen[bytes]):
 
     def kill(self) -> None:
         """End it and every process of its session's first group."""
-        if self.returncode is None:
+        if self.returncode is None and not self._is_reaped:
             with contextlib.suppress(OSError):
                 os.killpg(self.pid, signal.SIGKILL)
 
@@ -123,11 +127,16 @@ class Probe(subprocess.Popen[bytes]):
     def _ended(self, until_s: float) -> bool:
         """Wait for its end; it is not reaped, so that its id, and its group's, stay its own."""
         look = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored here: it is gone
+        try:
             while os.waitid(os.P_PID, self.pid, look) is None:
                 if time.monotonic() > until_s:
                     return False
+                _forget_all_but_end(self._errors)
                 time.sleep(POLL_S)
+        except (
+            ChildProcessError
+        ):  # SIGCHLD is ignored here: it is gone, and its id may be another's
+            self._is_reaped = True
         return True
 
     def _stop(self) -> None:
@@ -187,6 +196,16 @@ def _read(file: int, most_bytes: int) -> str:
     size = os.fstat(file).st_size
     first = max(0, size - most_bytes)
     return os.pread(file, size - first, first).decode(errors="replace")
+
+
+def _forget_all_but_end(file: int) -> None:
+    """Give the memory of what was written to a file back, except its end, once it is large."""
+    known = os.fstat(file)
+    if known.st_blocks * 512 > MOST_ERRORS_BYTES:
+        length = known.st_size - TAIL_BYTES
+        ctypes.CDLL(None).fallocate(
+            file, _PUNCH_HOLE | _KEEP_SIZE, ctypes.c_long(0), ctypes.c_long(length)
+        )
 
 
 def _close(*files: int) -> None:

@@ -52,6 +52,6 @@ def look(environment: config.EnvironmentConfig) -> dict[str, Any]:
         return {"problems": lines, "details": "" if cause is None else traceback_of(cause)}
     except InvalidDataError as error:
         return {"problems": [str(error)], "details": ""}
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         line = failure_line(environment.env_id, error)
         return {"problems": [line], "details": traceback_of(error)}
