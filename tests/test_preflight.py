@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import MagicMock
 
+import numpy as np
 import pytest
 
 from galamp import simulator
@@ -22,7 +23,7 @@ from galamp.display.streams import STARTING
 from galamp.environments import finish_probe, make_environment, preflight, start_probe
 from galamp.environments.base import closing_quietly
 from galamp.environments.probe import look
-from galamp.errors import UserError
+from galamp.errors import StopRun, UserError
 from galamp.memory import anonymous_file
 from galamp.metrics import Phase
 from galamp.post import Post
@@ -346,3 +347,23 @@ def test_a_probe_that_somebody_else_has_reaped_is_not_killed(
     os.waitpid(probe.pid, 0)
     probe.cancel()
     assert killed == []
+
+
+def test_a_simulator_looks_for_what_its_environment_has_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has adopted that: as zombies they would stay until it ends."""
+    mocks = {name: MagicMock() for name in ("ControlBlock", "MetricsBoard", "EpisodeRing")}
+    mocks |= {name: MagicMock() for name in ("SimulatorPort", "Strays")}
+    for name, mock in mocks.items():
+        monkeypatch.setattr(simulator, name, mock)
+    actions = np.zeros(2, np.int64)
+    mocks["SimulatorPort"]().actions.side_effect = [actions, actions, StopRun]
+    task: Any = SimpleNamespace(
+        arrays=None, rank=0, worker=0, index=0, learners=1, shape=None, wake=None,
+        environment=EnvironmentConfig("CartPole-v1"), seeds=(7, 8), process_seed=3, threads=1,
+        incarnation=0,
+    )  # fmt: skip
+    with pytest.raises(StopRun):
+        simulator.main(task)
+    assert mocks["Strays"]().look.call_count == 2

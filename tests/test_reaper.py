@@ -244,6 +244,43 @@ def test_children_are_found_without_the_kernels_own_list(
         child.wait(DEADLINE_S)
 
 
+def test_a_thread_that_vanishes_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a program with threads that come and go would have all processes looked at each time."""
+    listed = Path.iterdir
+
+    def vanishing(folder: Path) -> Iterator[Path]:
+        yield folder / "4194305"
+        yield from listed(folder)
+
+    child = subprocess.Popen(["sleep", "600"])
+    try:
+        monkeypatch.setattr(Path, "iterdir", vanishing)
+        monkeypatch.setattr(reaper, "process", lambda pid: pytest.fail("all were looked at"))
+        assert child.pid in children_of(os.getpid())
+    finally:
+        child.kill()
+        child.wait(DEADLINE_S)
+
+
+def test_every_process_is_looked_at_once_for_several_parents(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the kernel lists no children."""
+    looks: list[int] = []
+    known = reaper.process
+    monkeypatch.setattr(reaper, "process", lambda pid: looks.append(pid) or known(pid))
+    monkeypatch.setattr(reaper, "_lists_children", lambda: False)
+    child = subprocess.Popen(["sleep", "600"])
+    try:
+        found = reaper.children_of_each(os.getpid(), os.getppid())
+        assert child.pid in found[os.getpid()]
+        assert os.getpid() in found[os.getppid()]
+        assert len(looks) == len(set(looks))
+    finally:
+        child.kill()
+        child.wait(DEADLINE_S)
+
+
 def test_a_process_ends_all_its_children(tmp_path: Path) -> None:
     code = (
         "from galamp.reaper import *; from tests.families import helpers; import subprocess\n"
