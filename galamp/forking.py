@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from galamp.errors import UserError
-from galamp.isolation import guard_children
+from galamp.isolation import guarded
 
 PRELOAD: Final = "galamp.preload"
 ORPHANED = signal.SIGCONT
@@ -138,7 +138,6 @@ def start_server() -> None:
     import multiprocessing.util
 
     settle_libraries()
-    guard_children()
     _hear_of_children()
     os.environ[SUPERVISOR] = str(os.getpid())
     usual = tempfile.tempdir
@@ -156,6 +155,17 @@ def start_server() -> None:
     ensure_server()
 
 
+def ensure_tracker() -> None:
+    """Start the standard library's resource tracker, unless it runs.
+
+    It lifts the mask on SIGINT and SIGTERM when it starts: let it do so before they are blocked.
+    """
+    from multiprocessing import resource_tracker
+
+    with guarded():
+        resource_tracker.ensure_running()
+
+
 def ensure_server() -> None:
     """Start a server where there is none, or has ended.
 
@@ -164,7 +174,8 @@ def ensure_server() -> None:
     """
     with contextlib.suppress(FileExistsError):  # whatever tidies /tmp may have removed it
         os.mkdir(os.environ[FOLDER], 0o700)
-    fork_server().ensure_running()
+    with guarded():
+        fork_server().ensure_running()
 
 
 def answer_failed_forks() -> None:

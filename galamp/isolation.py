@@ -2,7 +2,7 @@
 
     bin/galamp          python -P: the working directory is not searched
     python -m galamp    Python searches it first; `leave_working_directory` ends that
-    the server          python -c would search it first; `guard_children` forbids that
+    the server          python -c would search it first; `guarded` forbids that
     the probe           python -P -c, with the path of its parent that `path_for_children` gives
     --env-id my:make    `gymnasium._imported` puts it last, behind all that is installed
     all of them         `be_package`: a folder named galamp, such as a clone, that lies where Python
@@ -94,19 +94,29 @@ def be_package() -> None:
     spec.loader.exec_module(galamp)
 
 
-def guard_children() -> None:
-    """Have every Python that is started from here leave out the working directory.
+class guarded:  # contextlib may not have been loaded yet
+    """Have every Python that is started meanwhile leave out the working directory.
 
     Not where this package lies there: then it is a checkout that is run without being installed.
+    What this process starts otherwise is not galamp's affair.
     """
-    if not _lies_here():
-        os.environ.setdefault(SAFE_PATH, OURS)
+
+    def __enter__(self) -> None:
+        """Begin."""
+        self._ours = not _lies_here() and SAFE_PATH not in os.environ
+        if self._ours:
+            os.environ[SAFE_PATH] = OURS
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the environment as it was."""
+        if self._ours:
+            os.environ.pop(SAFE_PATH, None)
 
 
-def unguard(environment: "os._Environ[str] | dict[str, str]") -> None:
-    """Take `guard_children` back: programs that an environment starts are its own affair."""
-    if environment.get(SAFE_PATH) == OURS:
-        del environment[SAFE_PATH]
+def unguard() -> None:
+    """Take `guarded` back in a process so started: what an environment starts is its own affair."""
+    if os.environ.get(SAFE_PATH) == OURS:
+        del os.environ[SAFE_PATH]
 
 
 def path_for_children() -> list[str]:

@@ -27,6 +27,7 @@ from galamp.deaths import signal_name
 from galamp.forking import (
     blocked_signals,
     ensure_server,
+    ensure_tracker,
     fork_server,
     send_server,
     server_pid,
@@ -117,8 +118,7 @@ class Readiness:
             self._lost += 1
             if self._lost > MOST_LOST:
                 self._fail(f"{ending} while it loaded", end=False)
-        # The tracker lifts the mask on SIGINT and SIGTERM when it starts: let it do so first.
-        resource_tracker.ensure_running()
+        ensure_tracker()
         with blocked_signals():
             ensure_server()
 

@@ -76,7 +76,7 @@ signal.signal(ORPHANED, _leave)
 die_with_parent(int(os.environ[SUPERVISOR]), ORPHANED)
 for number in SUPERVISED:
     signal.signal(number, signal.SIG_IGN)
-unguard(os.environ)
+unguard()
 adopt_orphans()
 answer_failed_forks()
 # Of orphans that it reaps.

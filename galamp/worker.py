@@ -13,7 +13,7 @@ import contextlib
 import dataclasses
 import faulthandler
 import importlib
-import multiprocessing.resource_tracker
+import multiprocessing
 import os
 import secrets
 import signal
@@ -30,7 +30,7 @@ from setproctitle import setproctitle
 from galamp import crashpoints
 from galamp.deaths import read_report, report_of, signal_name, tail, write_report
 from galamp.errors import EXIT_FAILURE, EXIT_OK, GalampError, StopRun
-from galamp.forking import ORPHANED, SERVER, SUPERVISED, wake_server
+from galamp.forking import ORPHANED, SERVER, SUPERVISED, ensure_tracker, wake_server
 from galamp.launching import Child
 from galamp.reaper import adopt_orphans, die_with_parent
 from galamp.storage.disk import open_log
@@ -107,7 +107,7 @@ class Worker:
             Hurried: it was left off.
             OSError, EOFError: it could not be done.
         """
-        multiprocessing.resource_tracker.ensure_running()
+        ensure_tracker()
         wake_server()
         self._process.hurried = hurried
         self._process.start()

@@ -390,7 +390,8 @@ def test_a_folder_that_was_removed_is_no_obstacle(tmp_path: Path, flags: list[st
     gone.mkdir()
     program = (
         f"import os, sys; sys.path.append({str(ROOT)!r}); os.rmdir(os.getcwd());"
-        "from galamp import isolation as i; i.leave_working_directory(); i.guard_children();"
+        "from galamp import isolation as i; i.leave_working_directory();"
+        "g = i.guarded(); g.__enter__();"
         "print(i.path_for_children() == [p for p in sys.path if p], os.environ[i.SAFE_PATH])"
     )
     words = [sys.executable, *flags, "-c", program]
@@ -403,17 +404,21 @@ def test_children_are_guarded_unless_this_is_a_checkout(
 ) -> None:
     monkeypatch.delenv(isolation.SAFE_PATH, raising=False)
     monkeypatch.chdir(ROOT)
-    isolation.guard_children()
-    assert isolation.SAFE_PATH not in os.environ
+    with isolation.guarded():
+        assert isolation.SAFE_PATH not in os.environ
     monkeypatch.chdir(here)
+    with isolation.guarded():
+        assert os.environ[isolation.SAFE_PATH]
+    assert isolation.SAFE_PATH not in os.environ, "programs around galamp go on as before"
     monkeypatch.setenv(isolation.SAFE_PATH, "1")
-    isolation.guard_children()
-    isolation.unguard(os.environ)
+    with isolation.guarded():
+        isolation.unguard()
     assert os.environ[isolation.SAFE_PATH] == "1", "it was its user's"
-    monkeypatch.delenv(isolation.SAFE_PATH)
-    isolation.guard_children()
-    assert os.environ[isolation.SAFE_PATH]
-    isolation.unguard(os.environ)
+
+
+def test_who_was_started_so_takes_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(isolation.SAFE_PATH, isolation.OURS)
+    isolation.unguard()
     assert isolation.SAFE_PATH not in os.environ
 
 

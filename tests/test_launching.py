@@ -447,7 +447,7 @@ def test_without_a_folder_for_temporary_files_nothing_starts(
     else:
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("long" * 20)))
         monkeypatch.setattr(util, "get_temp_dir", refuse)
-    for name in ("settle_libraries", "guard_children", "_hear_of_children"):
+    for name in ("settle_libraries", "_hear_of_children"):
         monkeypatch.setattr(forking, name, lambda: None)
     monkeypatch.setattr(forking, "ensure_server", started)
     for name in ("SUPERVISOR", "SERVER", "FOLDER"):

@@ -56,7 +56,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     real = training.load_former
     for module, name in (
-        (cli, "claim_children"),
+        (cli, "claim_process"),
         (cli, "start_server"),
         (training, "start_server"),
     ):

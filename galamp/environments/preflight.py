@@ -27,7 +27,7 @@ from galamp.config import EnvironmentConfig, ResourceConfig
 from galamp.deaths import signal_name
 from galamp.environments.base import EnvironmentSpec
 from galamp.errors import UserError
-from galamp.isolation import path_for_children, unguard
+from galamp.isolation import path_for_children
 from galamp.memory import anonymous_file
 
 START_TIMEOUT_S: float = ResourceConfig.start_timeout_s
@@ -79,14 +79,11 @@ class Probe(subprocess.Popen[bytes]):
             "parent": os.getpid(),
             "path": path_for_children(),
         }
-        environment = dict(os.environ)
-        unguard(environment)
         super().__init__(
             [sys.executable, "-P", "-c", _START, json.dumps(request)],
             stdin=subprocess.DEVNULL,
             stdout=self._answer,
             stderr=self._errors,
-            env=environment,
             start_new_session=True,
         )
 
