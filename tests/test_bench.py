@@ -30,7 +30,7 @@ from galamp.bench.processes import Program, Usage, members, pss_mb
 from galamp.bench.runs import Measurement, System, alternation, measure, rate, window
 from galamp.errors import RunFailed, UserError
 from tests.checkout import Checkout
-from tests.engine import ROOT, wait_for
+from tests.engine import ROOT, also, wait_for
 
 pytestmark = [pytest.mark.real, pytest.mark.counted]  # for they start processes
 
@@ -202,7 +202,7 @@ sys.exit(cli.main(["run", "--seconds", "1000", "--repeats", "1"]))
 @pytest.mark.real
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)],
+    [also(signal.SIGINT, 130), (signal.SIGTERM, 143), also(signal.SIGKILL, -signal.SIGKILL)],
 )
 def test_signals_end_children(tmp_path: Path, number: signal.Signals, code: int) -> None:
     pids = tmp_path / "pids"

@@ -557,6 +557,7 @@ print(found[0] == found[1], found)
 """
 
 
+@pytest.mark.slow
 def test_short_runs_are_timed_and_leave_nothing(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", TRIAL],

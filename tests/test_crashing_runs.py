@@ -25,7 +25,7 @@ OF_RUNS = [
     for point in crashpoints.POINTS
     if not point.startswith("checkpoint.") and point not in OF_CALLS
 ]
-QUICK = {"rollouts.outcome", "learner.updated"}
+QUICK = {"learner.updated"}
 
 
 @pytest.mark.parametrize(

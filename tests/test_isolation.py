@@ -320,7 +320,7 @@ def test_what_is_found_elsewhere_adds_no_working_directory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     site = tmp_path_factory.mktemp("site")
-    monkeypatch.syspath_prepend(site)
+    sys.path.insert(0, str(site))
     (site / where).parent.mkdir(exist_ok=True)
     if where.endswith("inner.py"):
         (site / "games_elsewhere" / "__init__.py").write_text("")
@@ -341,7 +341,7 @@ def test_an_empty_folder_elsewhere_does_not_hide_a_package(
     here: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = tmp_path_factory.mktemp("site")
-    monkeypatch.syspath_prepend(site)
+    sys.path.insert(0, str(site))
     (site / "games_of_mine").mkdir()
     (here / "games_of_mine.py").write_text("def make(): ...\n")
     assert _builder("games_of_mine:make").__module__ == "games_of_mine"

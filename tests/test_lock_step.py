@@ -63,7 +63,7 @@ CASES = {
 }
 SLOW = {
     "max-staleness-0", "bidirectional-ring", "star", "probability", "optimizer", "data-parallel-2",
-    "every-3", "workers", "one-peer-exponential", "atari",
+    "every-3", "workers", "one-peer-exponential", "atari", "data-parallel-3",
 }  # fmt: skip
 """What these add to the others is tested in one process, too: the gate leaves them out."""
 SEED = 11

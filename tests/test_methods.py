@@ -59,8 +59,8 @@ def kinds(folder: Path) -> list[str]:
     [
         pytest.param("gala", marks=pytest.mark.slow),
         pytest.param("a2c", marks=pytest.mark.slow),
-        "data-parallel",
-        pytest.param("independent", marks=pytest.mark.slow),
+        pytest.param("data-parallel", marks=pytest.mark.slow),
+        "independent",
     ],
 )
 def test_every_method_with_the_same_flags(tmp_path: Path, method: str) -> None:
@@ -179,6 +179,7 @@ def test_a_huge_target_ends_gossip(tmp_path: Path) -> None:
     assert audit(folder).returncode == 0
 
 
+@pytest.mark.slow
 def test_gradients_are_compared(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     flags = ["--gradient-correlation", "--log-every-s", 0.05]

@@ -25,9 +25,7 @@ print(os.nice(0))
     ("role", "nice", "inherited", "found"),
     [
         ("learner", 0, 0, 0),
-        ("learner", 5, 0, 5),
-        ("simulator", 19, 0, 19),
-        ("simulator", 5, 10, 15),
+        ("simulator", 5, 0, 5),
         ("learner", 15, 10, 19),
     ],
 )

@@ -254,6 +254,7 @@ def test_a_closed_terminal_ends_nothing(tmp_path: Path) -> None:
     steps_never_fall(folder)
 
 
+@pytest.mark.slow
 def test_a_closed_terminal_ends_the_run_where_that_is_wanted(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     words = ["run", *ENDLESS, "--learners", 1, "--run-dir", folder, "--on-hangup", "stop"]

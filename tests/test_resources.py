@@ -61,7 +61,7 @@ def limited(descriptors: int, folder: Path, *arguments: object) -> subprocess.Co
 
 
 @pytest.mark.parametrize(
-    "descriptors", [32, *(pytest.param(n, marks=pytest.mark.slow) for n in (16, 24, 64, 79))]
+    "descriptors", [pytest.param(n, marks=pytest.mark.slow) for n in (16, 24, 32, 64, 79)]
 )
 def test_too_few_descriptors_are_refused(tmp_path: Path, descriptors: int) -> None:
     ended = limited(descriptors, tmp_path / "run", "--learners", 2, "--total-steps", 400)

@@ -141,7 +141,7 @@ def test_any_command_line(thorough: Any, nothing_heavy: Path) -> None:
 
 ODD_COMMANDS: list[Any] = [
     ["run", "--game", "Breakot", "--num-envs", "0", "--gamma", "2", "--learners", "many"],
-    ["run", "--run-dir", "~nosuchuser/x"],
+    also(["run", "--run-dir", "~nosuchuser/x"]),
     also(["run", "--run-dir", "a" * 300]),
     ["run", "--resume", "a" * 300],
     also(["run", "--topology", "file:\n", "--learners", "2"]),
