@@ -184,7 +184,8 @@ def _dry_run(options: argparse.Namespace) -> int:
         announce(STARTING, sys.stderr)
     from galamp.dry_run import dry_run
 
-    dry_run(config, options.resume)
+    named = "gossip.topology" in options
+    dry_run(config, None if named else options.resume)
     return EXIT_OK
 
 
@@ -247,10 +248,12 @@ def _add_chaos(commands: Any) -> None:
 
 def chaos_command(options: argparse.Namespace) -> int:
     """`galamp chaos`."""
-    from galamp.chaos.command import chaos_from, check_survives, run_chaos
+    from galamp.chaos.command import chaos_from, check_kept, check_survives, left_open, run_chaos
 
-    chaos = chaos_from(options)
+    left, chaos = left_open(options), chaos_from(options)
     with configured(options) as (config, folder):
+        if folder is not None:
+            check_kept(folder.read_config(), left, options.resume)
         check_survives(config)
         if not config.report.quiet:
             announce(STARTING, sys.stderr)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Values = dict[tuple[str, str], Any]
 """Settings by section and name."""
+GRAPH_SETTING = ("gossip", "topology")
 
 
 def config_from(options: argparse.Namespace) -> RunConfig:
@@ -52,6 +53,7 @@ def configured(options: argparse.Namespace) -> Iterator[tuple[RunConfig, RunFold
 
     _check_run_folder(options.resume)
     with contextlib.closing(RunFolder.open(options.resume)) as folder:
+        folder.graph_is_named = GRAPH_SETTING in given
         yield _over_stored(options, given), folder
 
 
@@ -132,7 +134,7 @@ def _stored_values(folder: Path, given: Values) -> Values:
     config = from_dict(stored)
     asked = given.get(("environment", "env_id"), "")
     check_asked(config.environment.env_id, asked, f"--resume {folder}: the run")
-    if ("gossip", "topology") not in given:
+    if GRAPH_SETTING not in given:
         check_own_graph(folder, config.gossip.topology)
     machine = inspect_machine(config.resources.device)
     learners = given.get(("resources", "learners"))

@@ -27,13 +27,13 @@ from galamp.shm import size_of
 from galamp.training import survey
 
 
-def dry_run(config: RunConfig, resume: Path | None) -> None:
+def dry_run(config: RunConfig, graph_of: Path | None) -> None:
     """Print the plan on standard output, as JSON where `--json` asks for it.
 
     Raises:
         UserError: something about the settings, the machine or the folder has to be changed first.
     """
-    ground, course = survey(config, resume)
+    ground, course = survey(config, graph_of)
     if config.report.json:
         tell(json.dumps(planned(ground, course)) + "\n", sys.stdout)
         return

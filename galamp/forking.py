@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from galamp.errors import UserError
-from galamp.isolation import guarded
+from galamp.isolation import HOME, guarded, is_findable
 
 PRELOAD: Final = "galamp.preload"
 ORPHANED = signal.SIGCONT
@@ -137,6 +137,12 @@ def start_server() -> None:
     """
     import multiprocessing.util
 
+    _check_own()
+    if not is_findable():
+        raise UserError(
+            "only this program's own sys.path leads to galamp, and its other processes would not "
+            f"find it: install it, or name {HOME} in PYTHONPATH"
+        )
     settle_libraries()
     _hear_of_children()
     os.environ[SUPERVISOR] = str(os.getpid())
@@ -153,6 +159,16 @@ def start_server() -> None:
     finally:
         tempfile.tempdir = usual
     ensure_server()
+
+
+def _check_own() -> None:
+    """Refuse to go on with what a process has left of itself in one that it forked."""
+    started_by = os.environ.get(SUPERVISOR)
+    if server_pid() is not None and started_by != str(os.getpid()):
+        raise UserError(
+            "train: this process was forked by one that has trained, whose server it cannot use: "
+            'start it anew, as by multiprocessing.get_context("spawn")'
+        )
 
 
 def ensure_tracker() -> None:

@@ -94,6 +94,20 @@ def be_package() -> None:
     spec.loader.exec_module(galamp)
 
 
+def is_findable() -> bool:
+    """Whether a Python that is started from here finds this package.
+
+    It does not where only what this process has added to its own `sys.path` leads there.
+    """
+    if _lies_here() or HOME in _named() or HOME not in map(os.path.realpath, sys.path):
+        return True
+    import subprocess
+
+    look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('galamp') is None)"
+    with guarded():
+        return subprocess.run([sys.executable, "-c", look], timeout=60).returncode == 0
+
+
 class guarded:  # contextlib may not have been loaded yet
     """Have every Python that is started meanwhile leave out the working directory.
 

@@ -90,7 +90,6 @@ def make_plan(config: RunConfig, machine: Machine) -> Plan:
     resources = _resources(config, learners)
     plan = Plan(replace(config, resources=resources), learners)
     _check_descriptors(plan, machine)
-    _check_processes(plan)
     return plan
 
 
@@ -242,11 +241,17 @@ def _resources(config: RunConfig, learners: tuple[LearnerPlan, ...]) -> Resource
     )
 
 
-def _check_processes(plan: Plan) -> None:
-    needed, room = len(plan.learners) + plan.simulators, least_room()
+def check_processes(plan: Plan, running: int = 0) -> None:
+    """Check that there is room for the processes of a plan, in the place of those `running`.
+
+    Raises:
+        UserError: there is not.
+    """
+    needed, room = len(plan.learners) + plan.simulators - running, least_room()
     if room is not None and needed > room.processes:
+        what = "more processes are needed" if running else "processes are needed"
         raise UserError(
-            f"{needed} processes are needed, there is room for {room.processes} ({room.limit}): "
+            f"{needed} {what}, there is room for {room.processes} ({room.limit}): "
             "raise it, or use fewer --learners or --simulator-workers"
         )
 

@@ -31,7 +31,7 @@ from galamp.gossip.topologies import FILE, make_topology
 from galamp.gossip.topologies.base import Topology
 from galamp.machine import Machine, lacks_bf16
 from galamp.memory import available_bytes
-from galamp.plan import CPU, Plan, make_plan, with_learners
+from galamp.plan import CPU, Plan, check_processes, make_plan, with_learners
 from galamp.recorder import Losses, Recorder
 from galamp.remote.door import Door
 from galamp.resuming import first_entry, graph_file, states_for, take_over
@@ -59,10 +59,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Course:
-    """A plan, and the graph that its learners gossip in."""
+    """A plan, the graph that its learners gossip in, and the file that holds it, if one does."""
 
     plan: Plan
     topology: Topology
+    graph: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def chart_course(config: RunConfig, machine: Machine, run: Path | None) -> Cours
     Args:
         config: the settings.
         machine: what there is to choose from.
-        run: folder of the run that goes on, if one does.
+        run: folder of the run that goes on with the graph that it has, if one does.
 
     Raises:
         UserError: the settings do not fit the machine, or one another.
@@ -102,7 +103,7 @@ def chart_course(config: RunConfig, machine: Machine, run: Path | None) -> Cours
     graph, gossip = graph_file(plan, run), plan.config.gossip
     name = gossip.topology if graph is None else f"{FILE}{graph}"
     topology = make_topology(name, len(plan.learners), gossip.gossip_weights, plan.config.seed)
-    return Course(plan, topology)
+    return Course(plan, topology, graph)
 
 
 class Session:
@@ -158,12 +159,24 @@ class Session:
         if former is not None:
             take_over(states, former, arena, recorder, folder)
             saver.go_on()
+        self._keep_graph(course, recorder)
         self._store_config(plan, arena)
         _tell_choices(plan, recorder)
         share_bytes = arena.arrays.size_bytes // arena.count
         self._door.begin(arena.count, lambda count: self._allow(plan, share_bytes, count))
         gc.freeze()
         return Started(number, began_s, course, arena, recorder, saver)
+
+    def _keep_graph(self, course: Course, recorder: Recorder) -> None:
+        """Keep the gossip graph with the run, once nothing but config.json can be refused.
+
+        Raises:
+            UserError: the disk refuses, at the first start; later ones have it already.
+        """
+        if course.graph is not None and not self._has_begun:
+            changed = self._folder.keep_graph(course.graph)
+            if changed:
+                recorder.tell(f"gossip graph: another one than before, from {course.graph}")
 
     def _store_config(self, plan: Plan, arena: Arena) -> None:
         """Write config.json: without it no run begins, but one that has begun goes on.
@@ -228,7 +241,8 @@ class Session:
         Raises:
             UserError: it could not.
         """
-        self._course_for(plan.config, learners)
+        course = self._course_for(plan.config, learners)
+        check_processes(course.plan, running=len(plan.learners) + plan.simulators)
         more_bytes = share_bytes * (learners - len(plan.learners))
         free_bytes = available_bytes()
         if more_bytes > free_bytes:

@@ -28,9 +28,8 @@ from galamp.forking import hears_of_children, start_server
 from galamp.former import load_former
 from galamp.gossip.topologies import FILE
 from galamp.machine import inspect_machine
-from galamp.plan import Plan
+from galamp.plan import Plan, check_processes
 from galamp.remote.door import Door
-from galamp.resuming import graph_file
 from galamp.session import Course, Ground, Outcome, Session, chart_course, complain
 from galamp.signals import Signals
 from galamp.storage.runfolder import RunFolder
@@ -78,7 +77,8 @@ def _train(
     with signals.before_a_run():
         start_server()
         torch.set_num_threads(1)
-        ground, course = survey(config, resume.path if resume else None)
+        graph_of = resume.path if resume and not resume.graph_is_named else None
+        ground, course = survey(config, graph_of)
         if resume is not None:
             former = load_former(resume.path, ground.identity, ground.sketch.state_sizes)
     folder = resume or _make_folder(course.plan, began)
@@ -87,9 +87,6 @@ def _train(
     if folder.warning:
         complain(folder.warning)
     try:
-        graph = graph_file(course.plan, resume.path if resume else None)
-        if graph is not None:
-            folder.keep_graph(graph)
         with (
             make_display(report.quiet, screen or sys.stderr) as display,
             Door(folder.path, complain) as door,
@@ -105,8 +102,12 @@ def _taken(signals: Signals | None, on_hangup: str) -> AbstractContextManager[Si
     return nullcontext(signals) if signals else Signals(detach=on_hangup == "detach")
 
 
-def survey(config: RunConfig, resume: Path | None) -> tuple[Ground, Course]:
+def survey(config: RunConfig, graph_of: Path | None) -> tuple[Ground, Course]:
     """Look at what there is, and choose; the environment is tried out meanwhile.
+
+    Args:
+        config: the settings.
+        graph_of: folder of the run that goes on with the gossip graph that it has, if one does.
 
     Raises:
         UserError: the environment cannot be used, or the settings do not fit the machine.
@@ -116,7 +117,8 @@ def survey(config: RunConfig, resume: Path | None) -> tuple[Ground, Course]:
     probe = start_probe(config.environment, timeout_s=timeout_s, seed=config.seed)
     try:
         machine = inspect_machine(config.resources.device)
-        course = chart_course(config, machine, resume)
+        course = chart_course(config, machine, graph_of)
+        check_processes(course.plan)
     except BaseException:
         probe.cancel()
         raise

@@ -416,6 +416,33 @@ def test_children_are_guarded_unless_this_is_a_checkout(
     assert os.environ[isolation.SAFE_PATH] == "1", "it was its user's"
 
 
+@pytest.mark.parametrize(
+    ("how", "found"),
+    [("sys.path alone", False), ("PYTHONPATH", True), ("the working directory", True)],
+)
+def test_a_package_that_only_this_process_finds_starts_nothing(
+    tmp_path: Path, how: str, found: bool
+) -> None:
+    """Its server would load for ever: Python forgets the path of who starts it."""
+    bare = "import sys; sys.path[:] = [p for p in sys.path if 'site-packages' not in p]; "
+    program = (
+        f"{bare}sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f)]\n"
+        f"sys.path.append({str(ROOT)!r})\n"
+        "from galamp import isolation\n"
+        "print(isolation.is_findable())\n"
+    )
+    python = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
+    done = subprocess.run(
+        [python, "-c", program],
+        cwd=ROOT if how == "the working directory" else tmp_path,
+        env=os.environ | ({"PYTHONPATH": str(ROOT)} if how == "PYTHONPATH" else {}),
+        text=True,
+        capture_output=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == (f"{found}\n", "")
+
+
 def test_who_was_started_so_takes_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(isolation.SAFE_PATH, isolation.OURS)
     isolation.unguard()

@@ -153,6 +153,17 @@ def test_the_server_of_a_program_around_is_its_own(
     assert (tmp_path / "tidied").is_dir(), "whatever tidies /tmp may have removed it"
 
 
+def test_a_process_forked_by_one_that_has_trained_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would wait for, and send signals to, a server that is its parent's."""
+    monkeypatch.setattr(fork_server(), "_forkserver_pid", 4711)
+    monkeypatch.setenv(forking.SUPERVISOR, str(os.getppid()))
+    monkeypatch.setattr(forking, "ensure_server", lambda: pytest.fail("it was asked"))
+    with pytest.raises(UserError, match=r"forked by one that has trained.*spawn"):
+        forking.start_server()
+
+
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM])
 def test_a_fork_that_fails_is_told_as_such(server: Server, number: int) -> None:
     server.forked = -number

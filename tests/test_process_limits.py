@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from galamp import plan
-from galamp.config import RunConfig
+from galamp.config import ResourceConfig, RunConfig
 from galamp.errors import UserError
 from galamp.machine import plain_machine
 from galamp.process_limits import Room, least_room
@@ -79,9 +79,25 @@ def test_too_little_room_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = plain_machine(range(4), 0, 4096)
     wanted = RunConfig()
     monkeypatch.setattr(plan, "least_room", lambda: Room(10**6, "x"))
-    needed = len((made := plan.make_plan(wanted, machine)).learners) + made.simulators
+    made = plan.make_plan(wanted, machine)
+    needed = len(made.learners) + made.simulators
     monkeypatch.setattr(plan, "least_room", lambda: Room(needed, "x"))
-    plan.make_plan(wanted, machine)
+    plan.check_processes(made)
     monkeypatch.setattr(plan, "least_room", lambda: Room(needed - 1, "ulimit -u is 100"))
     with pytest.raises(UserError, match=f"^{needed} processes are needed, .* {needed - 1} .ulimit"):
-        plan.make_plan(wanted, machine)
+        plan.check_processes(made)
+
+
+@pytest.mark.parametrize(("running", "room", "more"), [(9, 0, 0), (8, 0, 0), (5, 2, 3), (0, 7, 8)])
+def test_a_run_that_is_scaled_needs_room_for_what_comes_on_top(
+    running: int, room: int, more: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = plain_machine(range(4), 0, 4096)
+    wanted = RunConfig(resources=ResourceConfig(learners=4, simulator_workers=1))
+    made = plan.make_plan(wanted, machine)
+    monkeypatch.setattr(plan, "least_room", lambda: Room(room, "pids.max is 9"))
+    if not more:
+        plan.check_processes(made, running)
+        return
+    with pytest.raises(UserError, match=f"^{more} .*processes are needed, .* room for {room} "):
+        plan.check_processes(made, running)

@@ -66,9 +66,13 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("command", ["run", "chaos"])
+CHAOS = ["--total-steps", "1000000000000", "--hang-after-s", "3", "--max-restarts", "1000000",
+         "--verify-gossip", "--checkpoint-every-s", "5"]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [["run"], ["chaos", *CHAOS]], ids=["run", "chaos"])
 def test_what_a_run_writes_until_its_lock_is_free_is_gone_on_from(
-    run: Path, seen: list[Any], command: str, monkeypatch: pytest.MonkeyPatch
+    run: Path, seen: list[Any], command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def free_at_last(folder: Path, started: datetime) -> Lock:
         (run / "config.json").write_text(json.dumps(to_dict(RunConfig(seed=2))))
@@ -77,10 +81,30 @@ def test_what_a_run_writes_until_its_lock_is_free_is_gone_on_from(
 
     monkeypatch.setattr(runfolder, "take_lock", free_at_last)
     with pytest.raises(SeenError):
-        cli.main([command, "--resume", str(run), "--quiet"])
+        cli.main([*command, "--resume", str(run), "--quiet"])
     config, former = seen
     assert (config.seed, former.checkpoint.progress["agent_steps"]) == (2, 200)
     RunFolder.open(run).close()  # it is given back
+
+
+@pytest.mark.parametrize("given", [0, 2, 6, len(CHAOS)])
+def test_chaos_changes_no_run_for_good_unless_told(
+    run: Path, seen: list[Any], given: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (run / "config.json").read_bytes()
+    words = ["chaos", "--resume", str(run), "--quiet", *CHAOS[:given]]
+    if given == len(CHAOS):
+        with pytest.raises(SeenError):
+            cli.main(words)
+        return
+    assert cli.main(words) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    for word in CHAOS:
+        if word.startswith("--"):
+            assert (f"add {word} " in told or f" {word} " in told) == (word not in words)
+    assert (run / "config.json").read_bytes() == before
+    assert seen == []
 
 
 @pytest.mark.parametrize("wrong", ["config", "flag", "checkpoint"])

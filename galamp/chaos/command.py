@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from galamp.config import RunConfig
@@ -75,6 +76,36 @@ def chaos_from(options: argparse.Namespace) -> ChaosConfig:
         if name not in options:
             setattr(options, name, value)
     return settings_from(options, ChaosConfig)
+
+
+def left_open(options: argparse.Namespace) -> list[str]:
+    """Return the settings of the run that its user leaves to `chaos_from`."""
+    return [name for name in LEFT_OPEN if name not in options]
+
+
+def check_kept(stored: dict[str, Any], left: list[str], run: Path) -> None:
+    """Refuse to change settings of a run for good that nobody has named.
+
+    Args:
+        stored: what config.json of the run that is resumed holds.
+        left: the settings that were left open.
+        run: its folder.
+
+    Raises:
+        UserError: the run has others than are needed here.
+    """
+    flags = []
+    for name in left:
+        section, _, setting = name.rpartition(".")
+        values = stored.get(section, {}) if section else stored
+        value, flag = LEFT_OPEN[name], "--" + setting.replace("_", "-")
+        if values.get(setting) != value:
+            flags.append(flag if value is True else f"{flag} {value}")
+    if flags:
+        raise UserError(
+            f"--resume {run}: under chaos the run would have other settings, and keep them: add "
+            f"{' '.join(flags)} if it may, or others; a copy of the run leaves it as it is"
+        )
 
 
 def run_chaos(chaos: ChaosConfig, config: RunConfig, resume: RunFolder | None) -> int:

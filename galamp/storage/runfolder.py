@@ -57,6 +57,8 @@ class RunFolder(HeldFolder):
 
     Attributes:
         warning: who else may write to it, in one line; None if nobody.
+        graph_is_named: whether who resumes the run names its gossip graph: the copy here is not
+            that graph, even where the name is the same.
     """
 
     def __init__(self, path: Path, root: Path, lock: Lock) -> None:
@@ -65,6 +67,7 @@ class RunFolder(HeldFolder):
         self._take_back: tuple[Path, ...] = ()
         """What goes with a new run that never begins, in this order."""
         self.warning = shared_with(path)
+        self.graph_is_named = False
 
     @property
     def checkpoints(self) -> Path:
@@ -230,14 +233,22 @@ class RunFolder(HeldFolder):
         with contextlib.suppress(OSError):
             remove_stale(self.checkpoints, alone=not local_locks(self.path))
 
-    def keep_graph(self, source: Path) -> None:
+    def keep_graph(self, source: Path) -> bool:
         """Keep a copy of the file that holds the run's gossip graph.
+
+        Returns whether there was a copy of another graph before.
 
         Raises:
             UserError: the disk refuses.
         """
-        with _told(f"copy {source} to {self.path / GRAPH}"):
-            replace_file(self.path / GRAPH, read_limited(source, GRAPH_LIMIT_BYTES))
+        copy = self.path / GRAPH
+        with _told(f"copy {source} to {copy}"):
+            graph, former = read_limited(source, GRAPH_LIMIT_BYTES), None
+            with contextlib.suppress(FileNotFoundError):
+                former = read_limited(copy, GRAPH_LIMIT_BYTES)
+            if graph != former:
+                replace_file(copy, graph)
+        return former is not None and graph != former
 
     def write_summary(self, values: dict[str, Any]) -> None:
         """Store the run's outcome, whole or not at all; in a folder that is lost, nothing.
