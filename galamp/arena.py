@@ -186,6 +186,7 @@ class Arena:
             rank=learner.rank,
             learners=self.count,
             device=learner.device,
+            sharing=sum(each.device == learner.device for each in self.plan.learners),
             threads=config.resources.threads,
             batches=config.resources.batches,
             shape=self.shape,

@@ -193,7 +193,7 @@ def workload(config: RunConfig, machine: Machine) -> dict[str, Any]:
         del resources[name]
     environment = config.environment
     return {
-        "machine": [machine_id(), processor_name(), len(machine.cores), len(machine.gpus)],
+        "machine": [machine_id(), processor_name(), len(machine.cores), cards(machine)],
         "versions": [galamp.__version__, torch.__version__],
         "environment": asdict(environment) | {"env_id": canonical_env_id(environment.env_id)},
         "algorithm": [config.algorithm.num_steps, config.algorithm.precision],
@@ -201,6 +201,11 @@ def workload(config: RunConfig, machine: Machine) -> dict[str, Any]:
         "gossip": asdict(config.gossip),
         "resources": resources,
     }
+
+
+def cards(machine: Machine) -> list[str]:
+    """Return the names of a machine's GPUs; of one that was not tried, its device's name."""
+    return [gpu.name or gpu.device for gpu in machine.gpus]
 
 
 class Stopwatch:

@@ -19,9 +19,9 @@ from galamp.arena import array_specs
 from galamp.config import RunConfig, to_dict
 from galamp.display.console import table_console
 from galamp.display.streams import tell
-from galamp.machine import format_list
+from galamp.machine import Machine, format_list
 from galamp.memory import available_bytes
-from galamp.plan import LearnerPlan
+from galamp.plan import LearnerPlan, left_out
 from galamp.session import Course, Ground
 from galamp.shm import size_of
 from galamp.training import survey
@@ -67,7 +67,14 @@ def facts(ground: Ground, course: Course) -> list[tuple[str, str]]:
         ("open files", f"at most {plan.descriptors:,}; the limit is "
          f"{ground.machine.descriptors:,}"),
         ("ports", "none: all talk through shared memory"),
+        *(("GPU", line) for line in gpus_in_words(ground.machine)),
     ]  # fmt: skip
+
+
+def gpus_in_words(machine: Machine) -> list[str]:
+    """Return a line per GPU: which one it is, or why it is left out."""
+    lines = [f"{gpu.device}: {gpu.name} {gpu.uuid}".rstrip() for gpu in machine.gpus if gpu.name]
+    return lines + left_out(machine)
 
 
 def learners_table(ground: Ground, course: Course) -> Table:
@@ -96,6 +103,11 @@ def planned(ground: Ground, course: Course) -> dict[str, Any]:
         "shared_memory_bytes": shared_bytes(ground, course),
         "open_files": plan.descriptors,
         "ports": [],
+        "gpus": [
+            {"device": gpu.device, "name": gpu.name, "uuid": gpu.uuid, "node": gpu.node}
+            for gpu in ground.machine.gpus
+        ],
+        "unusable": ground.machine.unusable,
         "learners": [
             {"rank": each.rank, "device": each.device, "nodes": _nodes(ground, each)}
             | {"cores": each.place._asdict()}

@@ -33,6 +33,7 @@ from galamp.errors import RunFailed, StopRun
 from galamp.gossip.exchange import Exchange
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.vectors import VectorSlots
+from galamp.gpu_failures import memory_full
 from galamp.metrics import MetricsBoard, Phase
 from galamp.models import build_model
 from galamp.ports import LearnerPort
@@ -47,12 +48,13 @@ SAVE_EVERY_S = 1.0
 
 @dataclass(frozen=True)
 class LearnerTask:
-    """All that learner `rank` needs."""
+    """All that learner `rank` needs; `sharing` learners are on its device, it is one of them."""
 
     arrays: SharedArrays
     rank: int
     learners: int
     device: str
+    sharing: int
     threads: int
     batches: int
     shape: RolloutShape
@@ -72,7 +74,18 @@ class LearnerTask:
 
 
 def main(task: LearnerTask) -> None:
-    """Learn until the run is over; the last state is left in shared memory."""
+    """Learn until the run is over; the last state is left in shared memory.
+
+    Raises:
+        RunFailed: what it has learned is not finite, or its GPU has no more memory.
+    """
+    try:
+        _learn(task)
+    except torch.OutOfMemoryError as error:
+        raise RunFailed(_memory_full(task)) from error
+
+
+def _learn(task: LearnerTask) -> None:
     torch.set_num_threads(task.threads)
     seed_generators(task.process_seed)
     if task.device != "cpu":
@@ -87,6 +100,19 @@ def main(task: LearnerTask) -> None:
     if whole:
         learner.save(FINAL)
     learner.metrics["done"] = 1
+
+
+def _memory_full(task: LearnerTask) -> str:
+    """Return what is told of a GPU that has no more memory."""
+    free, total = torch.cuda.mem_get_info(task.device)
+    return memory_full(
+        task.device,
+        used=total - free,
+        total=total,
+        own=torch.cuda.memory_allocated(task.device),
+        learners=task.sharing,
+        steps=task.shape.num_steps * task.shape.num_envs,
+    )
 
 
 class Learner:

@@ -1,6 +1,7 @@
 """What this machine has: processors with their cores and NUMA nodes, GPUs, open files.
 
-    sysfs (/sys/devices/system), the affinity of this process, torch --inspect_machine--> Machine
+    sysfs (/sys/devices/system), the affinity of this process --inspect_machine--> Machine
+    torch counts GPUs, a process of their own tries them      ------^
 
 Looks, and decides nothing: `plan` does. What the kernel does not tell is taken to be the simplest:
 one core per processor, all on one node.
@@ -13,8 +14,10 @@ import platform
 import re
 import resource
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from galamp.gpus import Found, GpuFacts, try_gpus
 
 SYSFS = Path("/sys")
 MOST_LISTED = 1 << 16
@@ -43,10 +46,14 @@ class Gpu:
     Attributes:
         index: the number in its device's name, `cuda:<index>`.
         node: NUMA node that it is attached to; None where nothing tells.
+        name: the maker's name for it; "" where it was not tried.
+        uuid: what tells it from all others; "" where it was not tried, or torch does not tell.
     """
 
     index: int
     node: int | None = None
+    name: str = ""
+    uuid: str = ""
 
     @property
     def device(self) -> str:
@@ -56,11 +63,19 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """What this process may use; `descriptors` is the hard limit on open files."""
+    """What this process may use.
+
+    Attributes:
+        cpus: processors.
+        gpus: those that torch shows, but for those that are `unusable`.
+        descriptors: the hard limit on open files.
+        unusable: device -> why it cannot be used, of the GPUs that were tried.
+    """
 
     cpus: tuple[Cpu, ...]
     gpus: tuple[Gpu, ...]
     descriptors: int
+    unusable: dict[str, str] = field(default_factory=dict)
 
     @property
     def cores(self) -> tuple[int, ...]:
@@ -75,17 +90,39 @@ def plain_machine(cores: Iterable[int], gpus: int, descriptors: int) -> Machine:
 
 
 def inspect_machine(device: str) -> Machine:
-    """Look at processors, GPUs (unless `device` is `cpu`), and the limit on open files."""
-    gpus = 0
-    if device != "cpu":
-        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-        import torch.cuda  # only counted: the supervisor never makes a CUDA context
+    """Look at processors, GPUs, and the limit on open files.
 
-        gpus = torch.cuda.device_count()
+    Args:
+        device: the setting `device`. GPUs are tried that it names; without names, all of them;
+            none for `cpu`.
+    """
+    gpus, unusable = ((), {}) if device == "cpu" else inspect_gpus(device)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     descriptors = 2**20 if hard == resource.RLIM_INFINITY else hard
     cpus = inspect_cpus(sorted(os.sched_getaffinity(0)))
-    return Machine(cpus, tuple(map(Gpu, range(gpus))), descriptors)
+    return Machine(cpus, gpus, descriptors, unusable)
+
+
+def inspect_gpus(device: str) -> tuple[tuple[Gpu, ...], dict[str, str]]:
+    """Return the GPUs, and why others cannot be used; see `inspect_machine`."""
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    import torch.cuda  # only counts: the supervisor never makes a CUDA context
+
+    count = torch.cuda.device_count()
+    named = {int(index) for index in re.findall("cuda:([0-9]{1,4})(?![0-9])", device)}
+    asked = named or set(range(count))
+    found: dict[int, Found] = {}
+    if tried := sorted(asked.intersection(range(count))):
+        found = try_gpus(tried)
+    unusable = {f"cuda:{index}": why for index, why in found.items() if isinstance(why, str)}
+    gpus = (_gpu(index, found.get(index)) for index in range(count))
+    return tuple(gpu for gpu in gpus if gpu.device not in unusable), unusable
+
+
+def _gpu(index: int, facts: Found | None) -> Gpu:
+    if not isinstance(facts, GpuFacts):
+        return Gpu(index)
+    return Gpu(index, node_of_pci(facts.pci), facts.name, facts.uuid)
 
 
 def inspect_cpus(numbers: Iterable[int], sysfs: Path = SYSFS) -> tuple[Cpu, ...]:
@@ -96,7 +133,7 @@ def inspect_cpus(numbers: Iterable[int], sysfs: Path = SYSFS) -> tuple[Cpu, ...]
 
 def node_of_pci(address: str, sysfs: Path = SYSFS) -> int | None:
     """Return the NUMA node of the PCI device at `address`, such as 0000:3b:00.0, or None."""
-    node = _number(sysfs / "bus/pci/devices" / address.lower() / "numa_node")
+    node = _number(sysfs / "bus/pci/devices" / address.lower() / "numa_node") if address else None
     return node if node is not None and node >= 0 else None
 
 

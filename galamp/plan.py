@@ -93,6 +93,11 @@ def make_plan(config: RunConfig, machine: Machine) -> Plan:
     return plan
 
 
+def left_out(machine: Machine) -> list[str]:
+    """Return a line for each GPU that a run cannot use; one that was named was refused before."""
+    return [f"{device} is left out: {why}" for device, why in machine.unusable.items()]
+
+
 def with_devices_of(config: RunConfig, machine: Machine) -> RunConfig:
     """Return a run's config for a machine that may not be the one it ran on.
 
@@ -144,11 +149,11 @@ def _learning_rate(count: int) -> float:
 
 def _devices(wanted: str, machine: Machine) -> list[str]:
     if wanted == "auto":
-        wanted = "cuda" if machine.gpus else CPU
+        return [gpu.device for gpu in machine.gpus] or [CPU]
     if wanted == CPU:
         return [CPU]
     if wanted == "cuda":
-        wanted = ",".join(gpu.device for gpu in machine.gpus) or "cuda:0"
+        wanted = ",".join([gpu.device for gpu in machine.gpus] + [*machine.unusable]) or "cuda:0"
     devices = wanted.split(",")
     for device in devices:
         # No leading zeros: torch takes none.
@@ -156,12 +161,22 @@ def _devices(wanted: str, machine: Machine) -> list[str]:
             raise UserError(
                 f"--device {wanted}: expected auto, cpu, cuda, or a list such as cuda:0,cuda:1"
             )
+        if device in machine.unusable:
+            raise UserError(
+                f"--device {device}: {machine.unusable[device]}; or use --device "
+                f"{_instead(machine)}"
+            )
         if device not in (gpu.device for gpu in machine.gpus):
             raise UserError(
                 f"--device {device}: this machine shows {len(machine.gpus)} GPUs to torch; "
                 "use --device cpu, or a torch build and driver that see the GPU"
             )
     return devices
+
+
+def _instead(machine: Machine) -> str:
+    """Return the devices that can be used, as a value of `--device`."""
+    return ",".join(gpu.device for gpu in machine.gpus if gpu.name) or CPU
 
 
 def _with_method(config: RunConfig, count: int) -> tuple[RunConfig, int]:

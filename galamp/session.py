@@ -31,7 +31,7 @@ from galamp.gossip.topologies import FILE, make_topology
 from galamp.gossip.topologies.base import Topology
 from galamp.machine import Machine, lacks_bf16
 from galamp.memory import available_bytes
-from galamp.plan import CPU, Plan, check_processes, make_plan, with_learners
+from galamp.plan import CPU, Plan, check_processes, left_out, make_plan, with_learners
 from galamp.recorder import Losses, Recorder
 from galamp.remote.door import Door
 from galamp.resuming import first_entry, graph_file, states_for, take_over
@@ -161,7 +161,7 @@ class Session:
             saver.go_on()
         self._keep_graph(course, recorder)
         self._store_config(plan, arena)
-        _tell_choices(plan, recorder)
+        _tell_choices(plan, ground.machine, recorder)
         share_bytes = arena.arrays.size_bytes // arena.count
         self._door.begin(arena.count, lambda count: self._allow(plan, share_bytes, count))
         gc.freeze()
@@ -296,8 +296,10 @@ def _history(
     return history
 
 
-def _tell_choices(plan: Plan, recorder: Recorder) -> None:
+def _tell_choices(plan: Plan, machine: Machine, recorder: Recorder) -> None:
     config = plan.config
+    for line in left_out(machine):
+        recorder.tell(line)
     some = "learner" if len(plan.learners) == 1 else "learners"
     recorder.tell(
         f"{len(plan.learners)} {some} of {config.environment.num_envs} simulators on "

@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 
+from galamp import probing
 from galamp.curve import MOST_POINTS, Curve
-from galamp.environments import preflight
 from galamp.environments.preflight import Probe
 from galamp.errors import CheckpointError, UserError
 from galamp.gossip.topologies.from_file import FromFile
+from galamp.probing import Probing
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.gossiplog import read_gossip
 from galamp.storage.rates import RateCache
@@ -341,19 +342,16 @@ def test_of_a_probes_answer_only_so_much_is_read(
     tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An environment runs in the process that writes it, and may write there, too."""
-    monkeypatch.setattr(preflight, "ANSWER_BYTES", 200_000, raising=False)
+    monkeypatch.setattr(probing, "ANSWER_BYTES", 200_000)
     path = tmp_path / "answer"
     path.write_bytes(content)
     os.truncate(path, 2**24 if not content else len(content))
     with path.open("rb") as file:
-        answers: list[str] = []
         probe: Any = SimpleNamespace(
             _ended=lambda until_s: True, _stop=lambda: None, _close=lambda: None, _until_s=0.0,
-            _answer=file.fileno(), _errors=file.fileno(), env_id="E", returncode=2,
-            _spec=lambda answer, errors, in_time: answers.append(answer),
-            _ending=lambda: "exit code 2",
+            _answer=file.fileno(), _errors=file.fileno(), env_id="E", ending="exit code 2",
         )  # fmt: skip
-        Probe.spec(probe)
-        assert len(answers[0]) <= 200_000
+        answer = Probing.answer(probe)
+        assert len(answer.text) <= 200_000
         with pytest.raises(UserError, match="E: did not start"):
-            Probe._spec(probe, answers[0], "", True)
+            Probe._spec(probe, answer)

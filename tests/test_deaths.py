@@ -15,8 +15,8 @@ import pytest
 
 from galamp import deaths
 from galamp.deaths import Report, read_report, report_of, signal_name, tail
-from galamp.environments.preflight import Probe
 from galamp.errors import EXIT_FAILURE, EXIT_OK, GalampError
+from galamp.probing import Probing
 from galamp.worker import Worker, WorkerFailure, WorkerSpec
 
 LIFE = "0123456789abcdef"
@@ -125,8 +125,8 @@ def test_every_signal_has_its_word(tmp_path: Path, number: int, name: str) -> No
     failure = ended(tmp_path, -number)
     assert failure is not None
     assert failure.cause == f"was ended by {name}"
-    probe = cast(Probe, SimpleNamespace(returncode=-number))
-    assert Probe._ending(probe) == f"killed by {name}"
+    probe = SimpleNamespace(returncode=-number)
+    assert cast(property, Probing.ending).fget(probe) == f"killed by {name}"  # type: ignore[misc]
 
 
 def test_of_a_log_only_its_end_is_read(tmp_path: Path) -> None:

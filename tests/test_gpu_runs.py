@@ -19,6 +19,7 @@ from tests.scenarios import ENDLESS, stopped, successor, works_on
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]  # until the GPU path is whole: -m slow
 
+KERNELS_OF_A_TRIAL = 5
 CARTPOLE = ["--env-id", "CartPole-v1", "--num-envs", 4]
 
 
@@ -36,9 +37,13 @@ def gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def used(folder: Path) -> list[list[int]]:
-    """Return the devices on which each process ran kernels."""
+    """Return the devices on which each process ran kernels, more than a trial does."""
     found = kernels_of_devices(folder).values()
-    return sorted([device for device, kernels in enumerate(each) if kernels] for each in found)
+    return sorted(
+        [device for device, kernels in enumerate(each) if kernels]
+        for each in found
+        if sum(each) > KERNELS_OF_A_TRIAL
+    )
 
 
 def events(folder: Path) -> list[str]:
@@ -223,17 +228,39 @@ def test_learners_of_other_gpus_outlive_one_that_is_unplugged(
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("OLD_DRIVER", "1", "driver on your system is too old"),
-        ("NO_KERNEL", "1", "no kernel image is available"),
-        ("MEMORY", "1:1000", "CUDA out of memory"),
+        ("OLD_DRIVER", "1", "the driver is too old"),
+        also("NO_KERNEL", "1", "was not built for its architecture"),
+        also("MEMORY", "1:1000", "its memory is full"),
     ],
 )
-def test_a_gpu_that_never_works_is_told_of(
+def test_a_run_leaves_out_what_cannot_be_used_but_takes_no_other_for_what_is_named(
     gpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
 ) -> None:
     monkeypatch.setenv(f"FAKE_CUDA_{name}", value)
     folder = tmp_path / "run"
-    flags = [*CARTPOLE, "--learners", 2, "--device", "cuda", "--run-dir", folder]
+    flags = [*CARTPOLE, "--learners", 2, "--total-steps", 500, "--run-dir", folder]
+    for named in ("cuda", "cuda:1"):
+        refused = run(*flags, "--device", named)
+        assert refused.returncode == 2
+        [line] = [line for line in refused.stderr.splitlines() if "--device" in line]
+        assert f"--device cuda:1: {words}" in line
+        assert not folder.exists()
+    assert used(gpus) == []
+    ended = run(*flags, "--device", "auto")
+    assert ended.returncode == 0, ended.stderr
+    assert used(gpus) == [[0], [0]]
+    [told] = [text for text in events(folder) if "left out" in text]
+    assert told.startswith(f"cuda:1 is left out: {words}")
+
+
+@pytest.mark.slow
+def test_a_gpu_that_is_full_is_told_of_with_what_to_change(
+    gpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has room for a trial, and none for a learner."""
+    monkeypatch.setenv("FAKE_CUDA_MEMORY", "1:100000")
+    flags = [*CARTPOLE, "--learners", 2, "--device", "cuda", "--run-dir", tmp_path / "run"]
     ended = run(*flags, "--total-steps", 1000)
-    assert ended.returncode != 0
-    assert words in ended.stderr
+    assert ended.returncode == 70
+    assert "learner 1 failed: cuda:1 has no more memory: " in ended.stderr
+    assert "no other learner has it: take a smaller --num-envs or --num-steps" in ended.stderr

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "galamp"
 # its __init__.
 LAYERS = """
     errors curve isolation plain
-    installation memory
+    installation memory gpu_failures
     process_limits
     crashpoints options display.streams remote.wire remote
     flags config snapshot display storage evaluation display.text storage.disk
@@ -28,6 +28,8 @@ LAYERS = """
     storage.locks storage.inspection
     storage.rates storage.held
     budget machine_load deaths reaper
+    probing gpu_trial
+    gpus
     shm storage.identity parameters models forking seeding machine
     placement launching
     plan worker remote.picture

@@ -21,6 +21,8 @@ from galamp.environments import ATARI, EnvironmentSpec, check_asked, finish_prob
 from galamp.errors import CheckpointError, UserError
 from galamp.evaluation.threads import one_thread
 from galamp.evaluation.trained import MEAN, Learner, Trained, locate, read
+from galamp.gpu_failures import explained
+from galamp.gpus import torch_build
 from galamp.models import ActorCritic, build_model
 from galamp.parameters import FlatParameters
 from galamp.storage.checkpoint import Identity
@@ -263,4 +265,19 @@ def usable_device(name: str | torch.device) -> torch.device:
         raise UserError(
             f"--device {name}: this machine shows {gpus} GPUs to torch; use --device cpu"
         )
+    if device.type == "cuda":
+        _try(device)
     return device
+
+
+def _try(device: torch.device) -> None:
+    """Compute on a GPU.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    try:
+        float(torch.ones(1, device=device) + 1)
+    except RuntimeError as error:
+        why = explained(str(error), torch_build())
+        raise UserError(f"--device {device}: {why}; or use --device cpu") from error

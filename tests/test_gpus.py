@@ -1,0 +1,270 @@
+"""What is known of GPUs before a run takes them: a trial of each, and what its failures mean."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+
+import pytest
+
+from galamp import gpu_trial, gpus
+from galamp.config import ResourceConfig, RunConfig
+from galamp.dry_run import gpus_in_words
+from galamp.errors import UserError
+from galamp.gpu_failures import explained, first_sentence, memory_full
+from galamp.gpus import GpuFacts, try_gpus, understood
+from galamp.machine import Gpu, Machine, inspect_machine, plain_machine
+from galamp.memory import anonymous_file
+from galamp.plan import left_out, make_plan, with_devices_of
+from galamp.probing import Answer
+from tests.fakecuda.inside import settings
+
+TORCH = "2.13.0, for CUDA 13.0"
+FACTS = {"name": "H200", "uuid": "0-1", "pci": "0000:3b:00.0", "memory_bytes": 2**37}
+
+WORDS = [
+    (
+        "The NVIDIA driver on your system is too old (found version 12040). Please update your GPU "
+        "driver by downloading and installing a new version from the URL: http://x Alternatively",
+        r"^the driver is too old for this torch \(2\.13\.0, for CUDA 13\.0\): update the driver",
+    ),
+    (
+        "CUDA error: no kernel image is available for execution on the device\nCUDA kernel errors "
+        "might be asynchronously reported at some other API call, so the stacktrace",
+        r"^this torch \(2\.13\.0, for CUDA 13\.0\) was not built for its architecture: install",
+    ),
+    (
+        "CUDA out of memory. Tried to allocate 2.00 MiB. GPU 0 has a total capacity of 79.11 GiB of"
+        " which 1.06 MiB is free.",
+        "^its memory is full: end what uses it",
+    ),
+    (
+        "CUDA error: CUDA-capable device(s) is/are busy or unavailable\nCUDA kernel errors might",
+        "^another process has it for itself .*nvidia-smi -c DEFAULT",
+    ),
+    (
+        "CUDA error: system not yet initialized\nCUDA kernel errors might be asynchronously",
+        "fabric manager does not run",
+    ),
+    (
+        "CUDA error: uncorrectable ECC error encountered\nCUDA kernel errors might be",
+        "^CUDA error: uncorrectable ECC error encountered: it may be broken; see nvidia-smi",
+    ),
+    (
+        "CUDA error: unspecified launch failure\nSearch for `cudaErrorLaunchFailure'",
+        "^CUDA error: unspecified launch failure.*: it may be broken",
+    ),
+    (
+        "Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU",
+        "^Found no NVIDIA driver on your system: install a driver",
+    ),
+    ("its trial was ended by SIGSEGV", "^its trial was ended by SIGSEGV$"),
+    ("something new. And more", "^something new$"),
+    ("", "^it failed without a word$"),
+]
+
+
+@pytest.mark.parametrize(("words", "told"), WORDS)
+def test_a_failure_is_told_with_its_cause_in_one_line(words: str, told: str) -> None:
+    line = explained(words, TORCH)
+    assert re.search(told, line), line
+    assert "\n" not in line
+    assert "asynchronously" not in line
+
+
+def test_of_long_words_only_the_beginning_is_told() -> None:
+    assert len(first_sentence("x" * 10_000)) <= 300
+
+
+def test_full_memory_says_what_to_change() -> None:
+    used = {"used": 79 * 2**30, "total": 80 * 2**30, "own": 2**30, "steps": 320}
+    shared = memory_full("cuda:1", learners=4, **used)
+    assert shared.startswith("cuda:1 has no more memory: 80,896 of 81,920 MiB are in use, 1,024")
+    assert "4 learners of this run share it: take fewer --learners, a smaller --num-envs" in shared
+    alone = memory_full("cuda:1", learners=1, **used)
+    assert "fewer --learners" not in alone
+    assert "a smaller --num-envs or --num-steps, or another --device" in alone
+
+
+# The trial's answer
+
+
+def answer(*lines: object, errors: str = "", in_time: bool = True) -> Answer:
+    return Answer("".join(json.dumps(line) + "\n" for line in lines), errors, in_time)
+
+
+def test_an_answer_speaks_for_each_gpu() -> None:
+    facts = {"index": 0, "facts": FACTS}
+    failure = {"index": 2, "failure": WORDS[1][0]}
+    found = understood(answer(failure, facts), (0, 2), "exit code 0")
+    assert found[0] == GpuFacts(**FACTS)  # type: ignore[arg-type]
+    assert "was not built for its architecture" in str(found[2])
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (answer(errors="A\nImportError: libcudnn.so.9"), "exit code 1): ImportError: libcudnn"),
+        (answer(in_time=False), r"could not be tried (not within 120 s): it printed nothing"),
+        (Answer("{\n[1]\n3\n{}\n", "", True), "could not be tried (exit code 1)"),
+        (answer({"index": 0, "facts": {"name": "x"}}), "could not be tried (exit code 1)"),
+        (answer({"index": 7, "facts": FACTS}), "could not be tried (exit code 1)"),
+    ],
+)
+def test_where_there_is_no_answer_that_is_told(given: Answer, why: str) -> None:
+    found = understood(given, (0,), "exit code 1")
+    assert list(found) == [0]
+    assert why in str(found[0])
+
+
+# What follows for a run
+
+
+def machine(unusable: dict[str, str], count: int = 3) -> Machine:
+    gpus = tuple(Gpu(i, name="H200") for i in range(count) if f"cuda:{i}" not in unusable)
+    return Machine(plain_machine(range(8), 0, 2**20).cpus, gpus, 2**20, unusable)
+
+
+def planned(device: str, found: Machine) -> str:
+    return make_plan(
+        RunConfig(resources=ResourceConfig(device=device)), found
+    ).config.resources.device
+
+
+def test_auto_leaves_out_what_cannot_be_used_and_says_so() -> None:
+    found = machine({"cuda:1": "the driver is too old"})
+    assert planned("auto", found) == "cuda:0,cuda:2"
+    assert left_out(found) == ["cuda:1 is left out: the driver is too old"]
+    assert gpus_in_words(found) == ["cuda:0: H200", "cuda:2: H200", *left_out(found)]
+    none = machine({f"cuda:{index}": "it is broken" for index in range(3)})
+    assert planned("auto", none) == "cpu"
+    assert len(left_out(none)) == 3
+
+
+@pytest.mark.parametrize("device", ["cuda:1", "cuda:0,cuda:1", "cuda"])
+def test_what_is_named_and_cannot_be_used_is_refused_in_one_line(device: str) -> None:
+    with pytest.raises(UserError) as caught:
+        planned(device, machine({"cuda:1": "its memory is full: end what uses it"}))
+    assert str(caught.value) == (
+        "--device cuda:1: its memory is full: end what uses it; or use --device cuda:0,cuda:2"
+    )
+    with pytest.raises(UserError, match=r"; or use --device cpu$"):
+        planned(device, machine({f"cuda:{index}": "it is broken" for index in range(3)}))
+
+
+def test_a_run_goes_on_without_a_gpu_that_cannot_be_used_any_more() -> None:
+    before = RunConfig(resources=ResourceConfig(device="cuda:0,cuda:1"))
+    found = machine({"cuda:1": "unknown error"})
+    assert with_devices_of(before, found).resources.device == "auto"
+
+
+# The trial itself
+
+
+@pytest.mark.real
+def test_gpus_are_tried_at_the_same_time_each_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in settings(4, old_driver="1", no_kernel="2", memory="3:1000").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(gpus, "_tried", {})
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    found = inspect_machine("auto")
+    assert [(gpu.device, gpu.name) for gpu in found.gpus] == [("cuda:0", "Fake GPU 0")]
+    assert found.gpus[0].uuid.endswith("0")
+    why = [found.unusable[f"cuda:{index}"] for index in (1, 2, 3)]
+    assert why[0].startswith("the driver is too old")
+    assert "was not built for its architecture" in why[1]
+    assert why[2].startswith("its memory is full")
+
+    def refuse(*_: object, **__: object) -> None:
+        pytest.fail("they are tried twice")
+
+    monkeypatch.setattr(gpus, "_try", refuse)
+    assert inspect_machine("cuda:0,cuda:1").unusable == {"cuda:1": why[0]}
+
+
+def test_no_gpu_is_tried_for_a_run_on_cpus_nor_one_that_is_not_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[object] = []
+
+    def try_none(indices: object) -> dict[int, object]:
+        asked.append(indices)
+        return {}
+
+    monkeypatch.setattr("galamp.machine.try_gpus", try_none)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert inspect_machine("cpu").gpus == ()
+    assert asked == []
+    assert len(inspect_machine("cuda:1,cuda:7").gpus) == 2
+    assert asked == [[1]]
+    inspect_machine("cuda")
+    assert asked == [[1], [0, 1]]
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    inspect_machine("auto")
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("work", "why"),
+    [
+        (lambda index: signal.raise_signal(signal.SIGKILL), "its trial was ended by SIGKILL"),
+        (lambda index: time.sleep(60), "it did not answer within 0.5 s"),
+        (lambda index: exec("raise SystemExit(3)"), "its trial ended with exit code 70"),
+        (lambda index: exec("raise RuntimeError('words')"), "words"),
+    ],
+    ids=["killed", "hangs", "leaves", "raises"],
+)
+def test_a_gpu_that_takes_its_trial_along_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, work: object, why: str
+) -> None:
+    """In a child of this process, in the place of the probe's."""
+    monkeypatch.setattr(gpu_trial, "tried", work)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.dup2(writing, 1)
+        gpu_trial.main({"indices": [5], "patience_s": 0.5, "timeout_s": 60})
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        told = json.loads(pipe.readline())
+    assert os.waitpid(child, 0)[1] == 0
+    assert told == {"index": 5, "failure": why}
+
+
+def test_no_answer_is_lost_where_many_answer_at_once() -> None:
+    """What is answered lies in memory that all children write to at the same time."""
+    file = anonymous_file("galamp-test")
+    child = os.fork()
+    if not child:
+        os.dup2(file, 1)
+        gpu_trial.tried = lambda index: FACTS  # type: ignore[assignment]
+        gpu_trial.main({"indices": list(range(64)), "patience_s": 60.0, "timeout_s": 60})
+    assert os.waitpid(child, 0)[1] == 0
+    lines = os.pread(file, 2**20, 0).decode().splitlines()
+    os.close(file)
+    assert sorted(json.loads(line)["index"] for line in lines) == list(range(64))
+
+
+def test_facts_of_a_stopped_trial_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while GPUs are tried ends the trial."""
+    ended: list[object] = []
+
+    class Interrupted:
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def answer(self) -> Answer:
+            raise KeyboardInterrupt
+
+        def cancel(self) -> None:
+            ended.append(self)
+
+    monkeypatch.setattr(gpus, "Probing", Interrupted)
+    monkeypatch.setattr(gpus, "_tried", {})
+    with pytest.raises(KeyboardInterrupt):
+        try_gpus([0])
+    assert len(ended) == 1
+    assert gpus._tried == {}
