@@ -243,14 +243,16 @@ def test_a_run_leaves_out_what_cannot_be_used_but_takes_no_other_for_what_is_nam
         refused = run(*flags, "--device", named)
         assert refused.returncode == 2
         [line] = [line for line in refused.stderr.splitlines() if "--device" in line]
-        assert f"--device cuda:1: {words}" in line
+        assert "--device cuda:1: " in line
+        assert words in line
         assert not folder.exists()
     assert used(gpus) == []
     ended = run(*flags, "--device", "auto")
     assert ended.returncode == 0, ended.stderr
     assert used(gpus) == [[0], [0]]
     [told] = [text for text in events(folder) if "left out" in text]
-    assert told.startswith(f"cuda:1 is left out: {words}")
+    assert told.startswith("cuda:1 is left out: ")
+    assert words in told
 
 
 @pytest.mark.slow

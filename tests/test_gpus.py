@@ -236,14 +236,19 @@ def test_a_gpu_that_takes_its_trial_along_is_told_of(
 
 def test_no_answer_is_lost_where_many_answer_at_once() -> None:
     """What is answered lies in memory that all children write to at the same time."""
-    file = anonymous_file("galamp-test")
+    file, start_s = anonymous_file("galamp-test"), time.monotonic() + 0.5
+
+    def at_once(index: int) -> dict[str, object]:
+        time.sleep(max(0.0, start_s - time.monotonic()))
+        return FACTS | {"name": "x" * 100_000}
+
     child = os.fork()
     if not child:
         os.dup2(file, 1)
-        gpu_trial.tried = lambda index: FACTS  # type: ignore[assignment]
+        gpu_trial.tried = at_once
         gpu_trial.main({"indices": list(range(64)), "patience_s": 60.0, "timeout_s": 60})
     assert os.waitpid(child, 0)[1] == 0
-    lines = os.pread(file, 2**20, 0).decode().splitlines()
+    lines = os.pread(file, 2**24, 0).decode().splitlines()
     os.close(file)
     assert sorted(json.loads(line)["index"] for line in lines) == list(range(64))
 
