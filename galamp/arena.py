@@ -129,7 +129,9 @@ class Arena:
         self.count = len(plan.learners)
         self.shape = rollout_shape(plan, environment)
         self._logs, self._where, self._start = logs, where, start
-        self.arrays = SharedArrays.create(array_specs(plan, topology, environment, sketch))
+        nodes = [learner.node for learner in plan.learners]
+        specs = array_specs(plan, topology, environment, sketch)
+        self.arrays = SharedArrays.create(specs, nodes if plan.config.resources.pin else ())
         self._wakes = [RingWake.create(self.shape.workers) for _ in plan.learners]
         self._gossip_wakeups = tuple(Wakeup() for _ in plan.learners)
         self.control = ControlBlock(self.arrays)

@@ -40,11 +40,16 @@ DESCRIPTORS_OF_SUPERVISOR = 64
 
 @dataclass(frozen=True)
 class LearnerPlan:
-    """Where one learner and its simulators run."""
+    """Where one learner and its simulators run.
+
+    `node` is the NUMA node of the learner's processors; None where there is one node only, or they
+    are on several.
+    """
 
     rank: int
     device: str
     place: Place
+    node: int | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,15 @@ def _layout(devices: list[str], machine: Machine, count: int) -> tuple[LearnerPl
     nodes = {gpu.device: gpu.node for gpu in machine.gpus}
     # On a GPU it launches kernels, which must not wait for a simulator's turn on the same core.
     places = place(machine.cpus, [nodes.get(device) for device in mine], alone=mine[0] != CPU)
-    return tuple(map(LearnerPlan, range(count), mine, places))
+    near = [_node(each, machine) for each in places]
+    return tuple(map(LearnerPlan, range(count), mine, places, near))
+
+
+def _node(place: Place, machine: Machine) -> int | None:
+    """Return the NUMA node that a learner's memory should lie on."""
+    of = {cpu.number: cpu.node for cpu in machine.cpus}
+    nodes = {of[number] for number in place.learner}
+    return nodes.pop() if len(nodes) == 1 and len(set(of.values())) > 1 else None
 
 
 def _learning_rate(count: int) -> float:

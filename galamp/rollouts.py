@@ -84,7 +84,7 @@ class RolloutRing:
         observations = (SLOTS, steps + 1, lanes, *shape.observation_shape)
         lines = shape.workers * WORDS_PER_LINE
         return [
-            ArraySpec(name + "observations", observations, shape.observation_dtype),
+            ArraySpec(name + "observations", observations, shape.observation_dtype, near=rank),
             ArraySpec(name + "actions", by_step, "int64", fill=-1),
             ArraySpec(name + "rewards", by_step, "float32", fill=float("nan")),
             ArraySpec(name + "terminated", by_step, "bool"),

@@ -30,6 +30,7 @@ import numpy.typing as npt
 
 from galamp.errors import UserError
 from galamp.memory import anonymous_file, available_bytes
+from galamp.numa import prefer_node
 
 CACHE_LINE_BYTES = 64
 PAGE_BYTES = mmap.PAGESIZE
@@ -40,12 +41,16 @@ ATOMIC_LIBRARY = "libatomic.so.1"
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """Name, shape and dtype of one shared array, and what it holds before its first writer."""
+    """Name, shape and dtype of one shared array, and what it holds before its first writer.
+
+    `near` is the learner that uses it most, by rank: its memory is to lie on that one's NUMA node.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     fill: float | None = None
+    near: int | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -67,8 +72,12 @@ class SharedArrays:
         self._page_locked: dict[str, int] = {}
 
     @classmethod
-    def create(cls, specs: Sequence[ArraySpec]) -> SharedArrays:
+    def create(cls, specs: Sequence[ArraySpec], nodes: Sequence[int | None] = ()) -> SharedArrays:
         """Reserve and fill a new block.
+
+        Args:
+            specs: what it is made of.
+            nodes: the NUMA node of each learner, None where that does not matter.
 
         Raises:
             UserError: the machine has not enough memory for it, or none that can be shared.
@@ -81,6 +90,7 @@ class SharedArrays:
             raise _refusal(size_bytes, f"{free_bytes / 2**20:,.0f} MiB are free")
         fd = anonymous_file("galamp")
         try:
+            _prefer_nodes(fd, specs, nodes)
             os.posix_fallocate(fd, 0, size_bytes)
             seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
@@ -149,6 +159,23 @@ def _layout(specs: Sequence[ArraySpec]) -> tuple[dict[str, int], int]:
         offsets[spec.name] = -(-end // unit) * unit
         end = offsets[spec.name] + max(spec.size_bytes, 1)
     return offsets, -(-max(end, 1) // PAGE_BYTES) * PAGE_BYTES
+
+
+def _prefer_nodes(fd: int, specs: Sequence[ArraySpec], nodes: Sequence[int | None]) -> None:
+    """Have arrays that fill pages of their own lie on the NUMA node of the learner they are near.
+
+    The file remembers it for the pages that are reserved later, whoever does so.
+    """
+    offsets, size_bytes = _layout(specs)
+    if all(node is None for node in nodes):
+        return
+    os.ftruncate(fd, size_bytes)
+    with mmap.mmap(fd, size_bytes) as memory:
+        start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        for spec in specs:
+            node = None if spec.near is None else nodes[spec.near]
+            if node is not None and spec.size_bytes >= PAGE_BYTES:
+                prefer_node(start + offsets[spec.name], spec.size_bytes, node)
 
 
 def size_of(specs: Sequence[ArraySpec]) -> int:

@@ -66,7 +66,7 @@ class StateSlots(VersionedSlots):
         name, total = f"state{rank}.", sum(sizes.values())
         return [
             header_spec(name + "header"),
-            ArraySpec(name + "tensors", (SLOTS, total), "float32", fill=math.nan),
+            ArraySpec(name + "tensors", (SLOTS, total), "float32", math.nan, near=rank),
             ArraySpec(name + "counters", (SLOTS, len(STATE_COUNTERS) + 1), "int64"),
             ArraySpec(name + "generator", (SLOTS, GENERATOR_BYTES), "uint8"),
         ]

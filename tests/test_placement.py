@@ -41,6 +41,7 @@ def test_two_sockets_and_eight_gpus(learners: int, tmp_path: Path) -> None:
     for rank, learner in enumerate(plan.learners):
         assert learner.device == f"cuda:{rank % 8}"
         assert nodes_of(some, learner.place.cores) == {rank % 8 // 4}
+        assert learner.node == rank % 8 // 4, "its memory, too"
         mine, theirs = (cores_of(some, numbers) for numbers in learner.place)
         assert len(mine) == 1
         assert len(learner.place.learner) == 2, "siblings stay together"
@@ -48,6 +49,11 @@ def test_two_sockets_and_eight_gpus(learners: int, tmp_path: Path) -> None:
         assert seen.isdisjoint(mine | theirs)
         seen |= mine | theirs
     assert len(seen) == 48, "no core is idle"
+
+
+def test_where_there_is_one_node_memory_lies_anywhere(tmp_path: Path) -> None:
+    plan = make_plan(config(learners=2), Machine(cpus(tmp_path, 8), (), 2**20))
+    assert [learner.node for learner in plan.learners] == [None, None]
 
 
 def test_where_one_node_has_most_gpus_its_learners_simulate_on_the_other_too(

@@ -25,7 +25,12 @@ from hypothesis import strategies as st
 
 from galamp import shm
 from galamp.errors import UserError
+from galamp.gossip.topologies import make_topology
+from galamp.gossip.vectors import gossip_specs
+from galamp.numa import prefer_node
+from galamp.rollouts import RolloutRing, RolloutShape
 from galamp.shm import ArraySpec, SharedArrays, Wakeup
+from galamp.state import StateSlots
 from tests import children
 
 LINE_BYTES = 64
@@ -312,3 +317,56 @@ def test_cleared_signals_are_forgotten_and_clearing_never_blocks() -> None:
     assert is_set(wakeup)
     wakeup.clear()
     assert not is_set(wakeup)
+
+
+# NUMA
+
+GET_MEMPOLICY, OF_AN_ADDRESS = 239, 2
+
+
+def policy_at(address: int) -> tuple[int, int]:
+    """Return the kernel's policy for the page there, and the mask of its nodes."""
+    mode, mask = ctypes.c_int(), (ctypes.c_ulong * 16)()
+    words = (ctypes.byref(mode), mask, ctypes.c_ulong(1025), ctypes.c_void_p(address))
+    if ctypes.CDLL(None).syscall(GET_MEMPOLICY, *words, ctypes.c_ulong(OF_AN_ADDRESS)) != 0:
+        pytest.skip("this kernel tells no policy of memory")
+    return mode.value, mask[0]
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="numbers of system calls of x86-64")
+def test_an_array_lies_on_the_node_of_the_learner_that_it_is_near() -> None:
+    """Whoever maps it: the memory itself remembers."""
+    specs = [
+        ArraySpec("a", (8192,), "uint8", near=0),
+        ArraySpec("b", (8192,), "uint8", near=1),
+        ArraySpec("small", (9,), "uint8", near=0),
+        ArraySpec("everyone's", (8192,), "uint8"),
+    ]
+    arrays = SharedArrays.create(specs, nodes=[0, None])
+    preferred = [policy_at(arrays[spec.name].ctypes.data) == (1, 1) for spec in specs]
+    if not prefer_node(arrays["a"].ctypes.data, 1, 0):
+        pytest.skip("this kernel takes no policy of memory")
+    assert preferred == [True, False, False, False]
+    assert os.fstat(arrays._fd).st_blocks * 512 >= arrays.size_bytes, "pages are not reserved"
+
+
+@pytest.mark.parametrize("node", [-1, 1 << 20, 1000])
+def test_a_node_that_is_none_changes_nothing(node: int) -> None:
+    arrays = SharedArrays.create([ArraySpec("a", (8192,), "uint8", near=0)])
+    assert not prefer_node(arrays["a"].ctypes.data, 8192, node)
+
+
+def test_every_learners_arrays_are_near_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two sockets: what a learner reads and writes most is asked for on its own."""
+    asked: list[tuple[int, int, int]] = []
+    monkeypatch.setattr(shm, "prefer_node", lambda *words: asked.append(words))
+    topology, sizes = make_topology("ring", 2), {"parameters": 5000}
+    shape = RolloutShape(5, 4, 1, (4, 84, 84), "uint8")
+    specs = gossip_specs(topology, 5000)
+    for rank in range(2):
+        specs += RolloutRing.specs(rank, shape) + StateSlots.specs(rank, sizes)
+    SharedArrays.create(specs, nodes=[1, 0])
+    by_node = {node: sorted(size for _, size, n in asked if n == node) for node in (0, 1)}
+    assert by_node[0] == by_node[1]
+    assert len(by_node[0]) == 3
+    assert by_node[0][-1] == 2 * 6 * 4 * 4 * 84 * 84, "the observations"

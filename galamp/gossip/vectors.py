@@ -25,7 +25,7 @@ def gossip_specs(topology: Topology, size: int, name: str = "parameters") -> lis
     specs = [Mailbox.spec(*edge, name) for edge in topology.edges()]
     for rank in range(topology.size):
         specs.append(header_spec(f"{name}{rank}.header"))
-        specs.append(ArraySpec(f"{name}{rank}", (SLOTS, size), "float32", fill=math.nan))
+        specs.append(ArraySpec(f"{name}{rank}", (SLOTS, size), "float32", math.nan, near=rank))
     return specs
 
 
