@@ -21,6 +21,7 @@ from galamp.display.console import table_console
 from galamp.display.streams import tell
 from galamp.machine import Machine, format_list
 from galamp.memory import available_bytes
+from galamp.mps import mps_folder, mps_in_words
 from galamp.plan import LearnerPlan, left_out
 from galamp.session import Course, Ground
 from galamp.shm import size_of
@@ -74,7 +75,8 @@ def facts(ground: Ground, course: Course) -> list[tuple[str, str]]:
 def gpus_in_words(machine: Machine) -> list[str]:
     """Return a line per GPU: which one it is, or why it is left out."""
     lines = [f"{gpu.device}: {gpu.name} {gpu.uuid}".rstrip() for gpu in machine.gpus if gpu.name]
-    return lines + left_out(machine)
+    folder = mps_folder() if machine.gpus else None
+    return lines + left_out(machine) + ([] if folder is None else [mps_in_words(folder)])
 
 
 def learners_table(ground: Ground, course: Course) -> Table:

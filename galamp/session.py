@@ -31,6 +31,7 @@ from galamp.gossip.topologies import FILE, make_topology
 from galamp.gossip.topologies.base import Topology
 from galamp.machine import Machine, lacks_bf16
 from galamp.memory import available_bytes
+from galamp.mps import mps_folder, mps_in_words
 from galamp.plan import CPU, Plan, check_processes, left_out, make_plan, with_learners
 from galamp.recorder import Losses, Recorder
 from galamp.remote.door import Door
@@ -300,6 +301,8 @@ def _tell_choices(plan: Plan, machine: Machine, recorder: Recorder) -> None:
     config = plan.config
     for line in left_out(machine):
         recorder.tell(line)
+    if config.resources.device != CPU and (folder := mps_folder()) is not None:
+        recorder.tell(mps_in_words(folder))
     some = "learner" if len(plan.learners) == 1 else "learners"
     recorder.tell(
         f"{len(plan.learners)} {some} of {config.environment.num_envs} simulators on "

@@ -6,7 +6,9 @@ import json
 import os
 import re
 import signal
+import socket
 import time
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +20,7 @@ from galamp.gpu_failures import explained, first_sentence, memory_full
 from galamp.gpus import GpuFacts, try_gpus, understood
 from galamp.machine import Gpu, Machine, inspect_machine, plain_machine
 from galamp.memory import anonymous_file
+from galamp.mps import mps_folder, mps_in_words
 from galamp.plan import left_out, make_plan, with_devices_of
 from galamp.probing import Answer
 from tests.fakecuda.inside import settings
@@ -159,6 +162,32 @@ def test_a_run_goes_on_without_a_gpu_that_cannot_be_used_any_more() -> None:
     before = RunConfig(resources=ResourceConfig(device="cuda:0,cuda:1"))
     found = machine({"cuda:1": "unknown error"})
     assert with_devices_of(before, found).resources.device == "auto"
+
+
+# MPS
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_a_daemon_of_mps_that_is_there_is_told_of(kind: str, tmp_path: Path) -> None:
+    place = {"CUDA_MPS_PIPE_DIRECTORY": str(tmp_path)}
+    assert mps_folder(place) is None
+    if kind == "pipe":
+        os.mkfifo(tmp_path / "control")
+    else:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(tmp_path / "control"))
+    assert mps_folder(place) == tmp_path
+    assert mps_folder({}, usual=str(tmp_path)) == tmp_path
+    assert str(tmp_path) in mps_in_words(tmp_path)
+
+
+def test_a_file_or_a_link_is_no_daemon(tmp_path: Path) -> None:
+    place = {"CUDA_MPS_PIPE_DIRECTORY": str(tmp_path)}
+    (tmp_path / "control").touch()
+    assert mps_folder(place) is None
+    (tmp_path / "control").unlink()
+    (tmp_path / "control").symlink_to("/dev/null")
+    assert mps_folder(place) is None
 
 
 # The trial itself

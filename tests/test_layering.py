@@ -20,7 +20,7 @@ PACKAGE = ROOT / "galamp"
 # its __init__.
 LAYERS = """
     errors curve isolation plain
-    installation memory gpu_failures numa
+    installation memory gpu_failures numa mps
     process_limits
     crashpoints options display.streams remote.wire remote
     flags config snapshot display storage evaluation display.text storage.disk

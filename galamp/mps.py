@@ -1,0 +1,34 @@
+"""Whether CUDA's Multi-Process Service (MPS) is there: several processes then share one context.
+
+NVIDIA's manual, "Multi-Process Service": a program asks the control daemon by itself when CUDA
+begins, through a pipe or socket named `control`, and goes on without where nobody answers. So
+nothing is to be set here; galamp starts no daemon and says that one is there.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+VARIABLE, USUAL = "CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"
+CONTROL = "control"
+
+
+def mps_folder(environment: Mapping[str, str] = os.environ, usual: str = USUAL) -> Path | None:
+    """Return the folder of the daemon's pipes, where they are; None where there is no daemon."""
+    folder = Path(environment.get(VARIABLE) or usual)
+    try:
+        kind = (folder / CONTROL).lstat().st_mode
+    except OSError:
+        return None
+    return folder if stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) else None
+
+
+def mps_in_words(folder: Path) -> str:
+    """Return what a run says of a daemon that is there."""
+    return (
+        f"CUDA MPS is in use (its daemon's pipes are in {folder}): learners of one GPU compute at "
+        "the same time, and a fault of one that CUDA cannot contain ends all on that GPU"
+    )
