@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,22 @@ import pytest
 
 from galamp.state import GENERATOR_BYTES_OF
 from galamp.storage import checkpoint
-from tests.engine import also, galamp, run, started, summary, titled, training, wait_for
+from tests.engine import (
+    DEADLINE_S,
+    ROOT,
+    also,
+    galamp,
+    run,
+    started,
+    summary,
+    titled,
+    training,
+    wait_for,
+)
 from tests.fakecuda.inside import kernels_of_devices, settings
 from tests.scenarios import ENDLESS, stopped, successor, works_on
 
-pytestmark = [pytest.mark.real, pytest.mark.slow]  # until the GPU path is whole: -m slow
+pytestmark = pytest.mark.real
 
 KERNELS_OF_A_TRIAL = 5
 CARTPOLE = ["--env-id", "CartPole-v1", "--num-envs", 4]
@@ -73,26 +86,30 @@ def test_learners_of_a_run_have_a_gpu_each(gpus: Path, tmp_path: Path) -> None:
     assert not [text for text in events(folder) if "page-lock" in text]
 
 
-@pytest.mark.slow
+ALL_OF_GOSSIP = [
+    *("--topology", "exponential", "--verify-gossip", "--gossip-optimizer"),
+    "--gradient-correlation",
+]
+
+
 @pytest.mark.parametrize(
     "more",
     [
-        ["--topology", "exponential", "--verify-gossip"],
-        ["--method", "data-parallel"],
-        ["--method", "a2c"],
-        ["--gossip-optimizer", "--gradient-correlation"],
-        ["--precision", "bf16"],
+        [*ALL_OF_GOSSIP, "--game", "Breakout", "--num-envs", 4, "--total-steps", 640],
+        ["--method", "data-parallel", *CARTPOLE, "--total-steps", 1000],
+        ["--method", "a2c", *CARTPOLE, "--total-steps", 1000],
+        ["--method", "independent", *CARTPOLE, "--total-steps", 1000],
+        also(["--precision", "bf16", "--game", "Breakout", "--num-envs", 4, "--total-steps", 640]),
+        also(["--topology", "torus", "--max-staleness", 1, *CARTPOLE, "--total-steps", 1000]),
     ],
-    ids=lambda flags: " ".join(flags),
+    ids=lambda flags: " ".join(map(str, flags[:2])),
 )
-def test_four_learners_on_four_gpus(
+def test_every_method_on_four_gpus(
     gpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[object]
 ) -> None:
     monkeypatch.setenv("FAKE_CUDA_DEVICES", "4")
-    folder, flags = tmp_path / "run", ["--game", "Breakout", "--num-envs", 4, *more]
-    ended = run(
-        *flags, "--learners", 4, "--device", "cuda", "--total-steps", 800, "--run-dir", folder
-    )
+    folder = tmp_path / "run"
+    ended = run(*more, "--learners", 4, "--device", "cuda", "--run-dir", folder)
     assert ended.returncode == 0, ended.stderr
     assert summary(folder)["restarts"] == 0
     alone = "a2c" in more
@@ -102,7 +119,6 @@ def test_four_learners_on_four_gpus(
         assert all(np.array_equal(first, other) for other in others)
 
 
-@pytest.mark.slow
 def test_lock_step_on_gpus_is_repeatable(gpus: Path, tmp_path: Path) -> None:
     found = []
     for name in ("first", "second"):
@@ -114,7 +130,6 @@ def test_lock_step_on_gpus_is_repeatable(gpus: Path, tmp_path: Path) -> None:
         assert np.array_equal(mine, theirs)
 
 
-@pytest.mark.slow
 def test_a_killed_learner_comes_back_on_its_gpu(gpus: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with started(*ENDLESS, "--device", "cuda", "--run-dir", folder) as process:
@@ -130,8 +145,7 @@ def test_a_killed_learner_comes_back_on_its_gpu(gpus: Path, tmp_path: Path) -> N
     assert devices[new][1] > 0
 
 
-@pytest.mark.slow
-def test_a_run_goes_on_on_a_cpu_and_on_a_gpu_again(
+def test_a_run_goes_on_on_a_cpu_and_on_a_gpu_again_and_plays_there(
     gpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run"
@@ -149,30 +163,46 @@ def test_a_run_goes_on_on_a_cpu_and_on_a_gpu_again(
     assert again.returncode == 0, again.stderr
     assert "actions are drawn from new generators" in again.stderr
     assert used(gpus) == [[0], [0], [1], [1]]
-    once_more = run("--resume", folder, "--total-steps", 4000)
-    assert once_more.returncode == 0, once_more.stderr
-    assert "actions are drawn from new generators" not in once_more.stderr
-    assert summary(folder)["agent_steps"] >= 4000
-
-
-@pytest.mark.slow
-def test_what_was_trained_plays_on_a_gpu(gpus: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    assert run(*CARTPOLE, "--learners", 1, "--device", "cpu", "--total-steps", 500,
-               "--run-dir", folder).returncode == 0  # fmt: skip
+    assert summary(folder)["agent_steps"] >= 3000
     played = galamp("eval", folder, "--device", "cuda:1", "--episodes", 2, "--json")
     assert played.returncode == 0, played.stderr
     assert json.loads(played.stdout)["device"] == "cuda:1"
-    assert used(gpus) == [[1]]
-    refused = galamp("eval", folder, "--device", "cuda:2", "--episodes", 2)
-    assert refused.returncode == 2
-    assert "cuda:2" in refused.stderr
+    assert used(gpus) == [[0], [0], [1], [1], [1]]
+
+
+@pytest.mark.slow
+def test_on_the_same_kind_of_device_the_same_generators_go_on(gpus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    flags = [*CARTPOLE, "--learners", 2, "--device", "cuda", "--run-dir", folder]
+    assert run(*flags, "--total-steps", 1000).returncode == 0
+    again = run("--resume", folder, "--total-steps", 2000)
+    assert again.returncode == 0, again.stderr
+    assert "actions are drawn from new generators" not in again.stderr
+
+
+@pytest.mark.parametrize(("fault", "told"), [
+    ({}, "this machine shows 2 GPUs to torch"),
+    ({"NO_KERNEL": "2"}, "this torch (2"),
+])  # fmt: skip
+def test_an_agent_is_not_played_on_a_gpu_that_cannot_be_used(
+    gpus: Path, fault: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a process of its own each: CUDA does not begin again in one that it has failed in."""
+    devices = "3" if fault else "2"
+    monkeypatch.setenv("FAKE_CUDA_DEVICES", devices)
+    for name, value in fault.items():
+        monkeypatch.setenv(f"FAKE_CUDA_{name}", value)
+    words = "from galamp.evaluation.agent import usable_device; usable_device('cuda:2')"
+    ended = subprocess.run(
+        [sys.executable, "-c", words], capture_output=True, text=True, timeout=DEADLINE_S, cwd=ROOT
+    )
+    assert f"UserError: --device cuda:2: {told}" in ended.stderr
+    assert "use --device cpu" in ended.stderr
 
 
 # Faults
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "name"), [(801, "cudaErrorNotSupported"), also(2, "cudaErrorMemoryAllocation")]
 )
@@ -190,7 +220,6 @@ def test_a_run_goes_on_without_page_locked_memory(
     assert f"({name})" in told
 
 
-@pytest.mark.slow
 def test_a_gpu_that_fails_ends_one_life_of_its_learner(
     gpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,25 +235,25 @@ def test_a_gpu_that_fails_ends_one_life_of_its_learner(
     assert any("illegal memory access" in text for text in events(folder))
 
 
-@pytest.mark.slow
 def test_learners_of_other_gpus_outlive_one_that_is_unplugged(
     gpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = tmp_path / "unplugged"
     monkeypatch.setenv("FAKE_CUDA_UNPLUGGED", str(gone))
+    monkeypatch.setenv("FAKE_CUDA_DEVICES", "4")
     folder = tmp_path / "run"
-    with started(*ENDLESS, "--device", "cuda", "--run-dir", folder) as process:
+    flags = ["--learners", 4, "--device", "cuda", "--run-dir", folder]
+    with started(*ENDLESS, *flags) as process:
         wait_for(lambda: training(folder), "training")
         gone.write_text("1")
         words = "unspecified launch failure"
         wait_for(lambda: any(words in text for text in events(folder)), "a word of it")
-        works_on(folder, "learner0/updates")
+        works_on(folder, *(f"learner{rank}/updates" for rank in (0, 2, 3)))
         gone.unlink()
-        works_on(folder, "learner0/updates", "learner1/updates")
+        works_on(folder, *(f"learner{rank}/updates" for rank in range(4)))
         stopped(process, folder)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
@@ -239,13 +268,12 @@ def test_a_run_leaves_out_what_cannot_be_used_but_takes_no_other_for_what_is_nam
     monkeypatch.setenv(f"FAKE_CUDA_{name}", value)
     folder = tmp_path / "run"
     flags = [*CARTPOLE, "--learners", 2, "--total-steps", 500, "--run-dir", folder]
-    for named in ("cuda", "cuda:1"):
-        refused = run(*flags, "--device", named)
-        assert refused.returncode == 2
-        [line] = [line for line in refused.stderr.splitlines() if "--device" in line]
-        assert "--device cuda:1: " in line
-        assert words in line
-        assert not folder.exists()
+    refused = run(*flags, "--device", "cuda")
+    assert refused.returncode == 2
+    [line] = [line for line in refused.stderr.splitlines() if "--device" in line]
+    assert "--device cuda:1: " in line
+    assert words in line
+    assert not folder.exists()
     assert used(gpus) == []
     ended = run(*flags, "--device", "auto")
     assert ended.returncode == 0, ended.stderr
@@ -255,7 +283,6 @@ def test_a_run_leaves_out_what_cannot_be_used_but_takes_no_other_for_what_is_nam
     assert words in told
 
 
-@pytest.mark.slow
 def test_a_gpu_that_is_full_is_told_of_with_what_to_change(
     gpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
