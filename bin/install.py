@@ -6,6 +6,7 @@ interrupts a set-up, the next start finds no stamp and heals:
     its Python cannot be used, or its making was cut short   -> make it anew
     otherwise                           -> forget half-installed packages, run pip again
     galamp has not made it, or it cannot be told whether it runs   -> refuse, change nothing
+    something else lies in it, and it would have to be made anew   -> the same
 
 Only one process sets up at a time, and nothing is changed while somebody runs from the environment
 (place.py). pip inherits the locks: they end with their last holder and cannot go stale. Progress
@@ -17,6 +18,7 @@ from __future__ import annotations
 import configparser
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -33,6 +35,13 @@ END_GRACE_S = 5.0
 LOG_TAIL_LINES = 15
 
 ROOT = Path(stamp.ROOT)
+LINKED = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "galamp")
+"""What a checkout that is read-only is installed from, by links in `source`."""
+MADE = re.compile(
+    r"bin|include|lib|lib64|share|pyvenv\.cfg|\.gitignore"  # by venv and pip
+    r"|source|in-use|in-use\.lock|setup\.(lock|log|creating|made|made-for|done(-\w+)?)"
+)
+"""Names of what a set-up makes in an environment's folder; what has another is somebody's own."""
 
 # Runs in the environment. A package without a record, or without a file that its record names, was
 # cut short while pip installed or removed it. Without its metadata pip takes it for absent.
@@ -139,15 +148,44 @@ def _failure(name: str, log: Path) -> str:
     return f"could not {name}; the end of {log}:\n{indented}\ngalamp: the next start tries again"
 
 
-def create(place: Place, python: str, locks: tuple[int, ...]) -> None:
-    """Make the environment anew, keeping only the locks that this process holds and the log.
+def check_nothing_else(place: Place) -> None:
+    """Refuse to make an environment anew in whose folder something else lies as well.
 
-    It is marked as galamp's first of all: whatever interrupts this, the next start may go on.
+    Somebody may have named a folder that was empty then, and have worked in it since.
+
+    Raises:
+        Refused: it names the first such thing.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        for entry in sorted(place.folder.iterdir()):
+            if not is_made(entry):
+                raise Refused(
+                    f"{place.folder} has to be made anew, and {entry} is not of a set-up's making: "
+                    "move that away, or name another folder in GALAMP_VENV"
+                )
+
+
+def is_made(entry: Path) -> bool:
+    """Whether what lies in an environment's folder is the work of a set-up."""
+    if entry.name != "source":
+        return MADE.fullmatch(entry.name) is not None
+    # pip leaves its own things there; a folder of this name may as well be somebody's sources.
+    return entry.is_dir() and all(
+        each.name in ("build", "galamp.egg-info") or (each.name in LINKED and each.is_symlink())
+        for each in entry.iterdir()
+    )
+
+
+def create(place: Place, python: str, locks: tuple[int, ...]) -> None:
+    """Make the environment anew, keeping the locks that this process holds and the log.
+
+    Nothing is removed that a set-up has not made. It is marked as galamp's first of all: whatever
+    interrupts this, the next start may go on.
     """
     place.mark.touch()
     place.creating.touch()
     for entry in place.folder.iterdir():
-        if entry in place.kept:
+        if entry in place.kept or not is_made(entry):
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
@@ -162,15 +200,23 @@ def source(place: Place) -> Path:
     """Return the folder that galamp is installed from, which pip has to write to.
 
     For a checkout that is read-only it is a folder of links to what lies there.
+
+    Raises:
+        Refused: in that folder lies what no set-up has put there.
     """
     if os.access(ROOT, os.W_OK):
         return ROOT
     folder = place.folder / "source"
     folder.mkdir(exist_ok=True)
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "galamp"):
-        link = folder / name
-        link.unlink(missing_ok=True)
-        link.symlink_to(ROOT / name)
+    for link in (folder / name for name in LINKED):
+        if link.is_symlink():
+            link.unlink()
+        elif link.exists():
+            raise Refused(
+                f"{link} is in the way of a set-up, which would put a link there: move it away, or "
+                "name another folder in GALAMP_VENV"
+            )
+        link.symlink_to(ROOT / link.name)
     return folder
 
 
@@ -187,6 +233,8 @@ def install(extra: str, python: str, folder: str) -> None:
     check_stopped()  # Ctrl-C ends the look as well, which says nothing about its Python.
     if found is Found.HEALTHY and stamp.ready(extra, str(place.folder), kind):
         return
+    if found is not Found.HEALTHY:
+        check_nothing_else(place)
     locks = (lock, take_alone(place))
     for old in place.folder.glob("setup.done*"):
         old.unlink()

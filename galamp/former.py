@@ -50,6 +50,12 @@ def load_former(folder: Path, identity: checkpoints.Identity, sizes: Sizes) -> F
     lacks = lacking(checkpoint, sizes)
     if lacks is not None:
         raise CheckpointError(f"checkpoint {found.path}: nobody can go on from it: {lacks}")
+    count = len(checkpoint.learners)
+    large = checkpoints.too_large(count * checkpoints.FLOAT_BYTES * identity.num_parameters)
+    if large is not None:  # a second time, as `states` puts them together
+        raise CheckpointError(
+            f"checkpoint {found.path}: to go on, its {count} learners take {large}"
+        )
     return Former(folder, checkpoint, found.skipped)
 
 

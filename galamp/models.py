@@ -7,11 +7,12 @@ layer), and two small perceptrons for vector observations.
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +50,13 @@ class ActorCritic(nn.Module, ABC):
         """Remember the scale that brings observations to the unit interval."""
         super().__init__()
         self.num_actions = num_actions
-        self.scale = 1.0 / 255.0 if observation_dtype == "uint8" else 1.0
+        self.scale = _scale(observation_dtype)
+
+    def taking(self, observation_dtype: str) -> Self:
+        """Return this network for observations of another type; it shares every parameter."""
+        other = copy.copy(self)
+        other.scale = _scale(observation_dtype)
+        return other
 
     @abstractmethod
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,18 +184,25 @@ def build_model(
     Raises:
         UserError: the network does not fit the observations.
     """
-    if observation_dtype not in ("uint8", "float32"):
-        raise UserError(
-            f"observations of {observation_dtype} are not supported: expected uint8 or float32; "
-            "convert them in the environment"
-        )
-    resolved = resolve_network(network, observation_shape)
     # Layers fill themselves from the global random state before `initialise` fills them again.
     with torch.random.fork_rng(devices=[]):
-        model = _layers(resolved, observation_shape, observation_dtype, num_actions)
+        model = _layers(network, observation_shape, observation_dtype, num_actions)
     with _one_thread():
         model.initialise(torch.Generator().manual_seed(seed))
     return model
+
+
+def bare_model(
+    network: str, observation_shape: tuple[int, ...], observation_dtype: str, num_actions: int
+) -> ActorCritic:
+    """Make a network whose parameters have shapes and no values, and take no memory.
+
+    However large it is, its shapes can be looked at; `to_empty` then gives it memory.
+
+    Args and errors are those of `build_model`.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return _layers(network, observation_shape, observation_dtype, num_actions)
 
 
 @contextmanager
@@ -205,10 +219,21 @@ def _one_thread() -> Iterator[None]:
 def _layers(
     network: str, observation_shape: tuple[int, ...], observation_dtype: str, num_actions: int
 ) -> ActorCritic:
+    if observation_dtype not in ("uint8", "float32"):
+        raise UserError(
+            f"observations of {observation_dtype} are not supported: expected uint8 or float32; "
+            "convert them in the environment"
+        )
+    network = resolve_network(network, observation_shape)
     if network == "mlp":
         return MlpActorCritic(observation_shape[0], num_actions, observation_dtype)
     layout = _image_layout(observation_shape)
     return ConvActorCritic(layout, THIRD_LAYER_FILTERS[network], num_actions, observation_dtype)
+
+
+def _scale(observation_dtype: str) -> float:
+    """Return what brings observations of this type to the unit interval."""
+    return 1.0 / 255.0 if observation_dtype == "uint8" else 1.0
 
 
 def resolve_network(network: str, observation_shape: tuple[int, ...]) -> str:

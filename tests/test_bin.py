@@ -283,6 +283,36 @@ def test_galamp_python_overrides_the_search(checkout: Checkout) -> None:
     assert f"$ {mine} -I -m venv" in (checkout.venv / "setup.log").read_text()
 
 
+@pytest.mark.parametrize(
+    ("named", "cwd", "taken"),
+    [
+        ("./mine", "path", "path/./mine"),
+        ("path/mine", "", "path/mine"),
+        ("../path/mine", "a check out", "a check out/../path/mine"),
+    ],
+)
+def test_a_relative_galamp_python_is_that_of_the_working_directory(
+    checkout: Checkout, tmp_path: Path, named: str, cwd: str, taken: str
+) -> None:
+    checkout.add_python("mine")
+    done = checkout.start("run", cwd=tmp_path / cwd, GALAMP_PYTHON=named)
+    assert (done.returncode, done.stdout) == (0, "[run]\n")
+    assert f"$ {tmp_path}/{taken} -I -m venv" in (checkout.venv / "setup.log").read_text()
+
+
+def test_a_python_on_a_relative_path_is_found_as_well(checkout: Checkout, tmp_path: Path) -> None:
+    path = f"path:{os.environ['PATH']}"
+    done = checkout.start("run", cwd=tmp_path, PATH=path)
+    assert (done.returncode, done.stdout) == (0, "[run]\n")
+    assert f"$ {tmp_path}/path/python3.11 -I -m venv" in (checkout.venv / "setup.log").read_text()
+
+
+def test_a_word_of_the_shell_is_no_python(checkout: Checkout) -> None:
+    done = checkout.start("run", GALAMP_PYTHON="echo")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "GALAMP_PYTHON=echo is not a Python" in done.stderr
+
+
 def test_a_wrong_galamp_python_is_one_line(checkout: Checkout) -> None:
     done = checkout.start("run", GALAMP_PYTHON="/nowhere/python")
     assert done.returncode == 2

@@ -262,12 +262,13 @@ def test_a_cache_of_any_size_is_an_empty_one(tmp_path: Path) -> None:
 # Checkpoints
 
 
-def of_holes(folder: Path, learners: int, megabytes: int, *, sound: bool) -> Path:
+def of_holes(folder: Path, learners: int, megabytes: int, *, sound: bool, tensors: int = 1) -> Path:
     """A checkpoint whose learners' files take no room on the disk; if sound, by their digests."""
     path = checkpoints.save(folder, made())
     state = json.loads((path / "state.json").read_bytes())
     parameters = megabytes * MIB // 8
-    state["identity"]["layout"] = [["w", [parameters]]]
+    shape = [parameters // tensors]
+    state["identity"]["layout"] = [[f"w{number}", shape] for number in range(tensors)]
     first = state["learners"][0]
     state["learners"] = [first | {"rank": rank} for rank in range(learners)]
     (path / "state.json").write_bytes(encode(state))
@@ -311,6 +312,15 @@ def test_more_than_memory_holds_is_refused_before_the_first_is_read(
         checkpoints.load(path, learners=wanted)
     assert "\n" not in str(told.value)
     assert peak.used < 16 * MIB
+
+
+def test_tiny_tensors_count_with_what_each_of_them_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = of_holes(tmp_path, 1000, 1, sound=False, tensors=4096)
+    free(monkeypatch, 1100)  # more than the files take
+    with pytest.raises(CheckpointError, match=r"its 1000 learners take 2,\d+ MiB of memory, 1,100"):
+        checkpoints.load(path)
 
 
 def test_what_fits_is_read_and_what_nobody_wants_is_not_held(

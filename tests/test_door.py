@@ -59,14 +59,24 @@ def settle(door: Door) -> None:
         door.poll()
 
 
-def answer(line: socket.socket) -> Any:
+def answers(line: socket.socket) -> list[Any]:
     """Return what is said before the run hangs up."""
     said = b""
     with line, contextlib.suppress(ConnectionResetError):  # it has not heard us out
         while data := line.recv(65_536):
             said += data
-    (message,) = map(json.loads, said.splitlines())
+    return list(map(json.loads, said.splitlines()))
+
+
+def answer(line: socket.socket) -> Any:
+    """Return the one thing that is said before the run hangs up."""
+    (message,) = answers(line)
     return message
+
+
+def taken(line: socket.socket, learners: int) -> None:
+    """Hear that a request for so many learners was taken."""
+    assert json.loads(line.recv(65_536)) == {"taken": learners}
 
 
 def running(learners: int) -> Snapshot:
@@ -120,6 +130,7 @@ def test_who_asked_for_learners_hears_once_they_run(door: Door, tmp_path: Path) 
     asker, late = visit(tmp_path, scale(3)), visit(tmp_path, scale(4))
     settle(door)
     assert door.wanted == 3
+    taken(asker, 3)
     assert answer(late) == {"refused": "a change to 3 learners is under way"}
     door.show(running(2))
     door.begin(3, at_most_four)
@@ -142,7 +153,9 @@ def test_who_asked_in_vain_hears_why(door: Door, tmp_path: Path) -> None:
         asker = visit(tmp_path, scale(3))
         settle(door)
         say(word)
-        assert word in answer(asker)["refused"]
+        first, last = answers(asker)
+        assert first == {"taken": 3}
+        assert word in last["refused"]
         assert door.wanted is None
 
 

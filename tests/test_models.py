@@ -10,7 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from galamp.errors import CheckpointError, UserError
-from galamp.models import ActorCritic, ConvActorCritic, MlpActorCritic, build_model, resolve_network
+from galamp.models import (
+    ActorCritic,
+    ConvActorCritic,
+    MlpActorCritic,
+    bare_model,
+    build_model,
+    resolve_network,
+)
 from galamp.parameters import FlatParameters
 
 
@@ -113,6 +120,37 @@ def test_same_seed_gives_the_same_bits_whatever_the_threads(
     assert torch.equal(first, second)
     assert not torch.equal(first, parameters(2))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"), [("gala", (4, 36, 36)), ("nature", (40, 36, 3)), ("mlp", (5,))]
+)
+def test_a_bare_model_has_the_same_shapes_and_no_values(
+    network: str, shape: tuple[int, ...]
+) -> None:
+    whole = dict(build_model(network, shape, "uint8", 6, seed=1).named_parameters())
+    before = torch.get_rng_state()
+    bare = dict(bare_model(network, shape, "uint8", 6).named_parameters())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert list(bare) == list(whole)
+    for name, parameter in bare.items():
+        assert (parameter.shape, parameter.is_meta) == (whole[name].shape, True)
+    assert not any(each.is_meta for each in whole.values())
+    with pytest.raises(UserError, match="are not supported"):
+        bare_model(network, (4, 4), "uint8", 6)
+
+
+def test_a_network_takes_another_type_with_the_same_parameters() -> None:
+    model = conv_model("gala", 4, 36, 36)
+    frames = images(3, 4, 36, 36)
+    other = model.taking("float32")
+    assert (model.scale, other.scale, type(other)) == (1 / 255, 1.0, ConvActorCritic)
+    for mine, shared in zip(model.parameters(), other.parameters(), strict=True):
+        assert mine is shared
+    with torch.no_grad():
+        for mine, shared in zip(model(frames), other(frames / 255), strict=True):
+            torch.testing.assert_close(mine, shared)
+        assert torch.equal(other.taking("uint8")(frames)[0], model(frames)[0])
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from galamp import cli, installation
 from galamp.errors import UserError
 from tests import conftest
 from tests.checkout import BROKEN, KIND, PROBED, Checkout, load
+from tests.engine import also
 
 pytestmark = [pytest.mark.real, pytest.mark.counted]  # for they start processes
 
@@ -315,6 +316,90 @@ def test_an_environment_of_ones_own_is_never_changed(checkout: Checkout, tmp_pat
     assert sorted(folder.rglob("*")) == before
 
 
+OWN = [
+    ("runs/x/checkpoints", "no Python"),
+    ("runs/x/checkpoints", "a broken Python"),
+    ("runs/x/checkpoints", "its making was cut short"),
+    ("setup.cfg", "no Python"),
+    ("source/README.md", "its making was cut short"),
+    *(also(own, "no Python") for own in ("notes.txt", ".hidden", "setup.py", "setup.made.txt")),
+    *(also(own, "no Python") for own in ("source/mine.py", "bin.old", "library", "man/x")),
+]
+
+
+@pytest.mark.parametrize(("own", "how"), OWN)
+def test_what_somebody_has_put_there_since_is_not_removed(
+    checkout: Checkout, tmp_path: Path, own: str, how: str
+) -> None:
+    """The folder was empty when it was named."""
+    folder = tmp_path / "mine"
+    cut_short(checkout, folder, how)
+    (folder / own).parent.mkdir(parents=True, exist_ok=True)
+    (folder / own).write_text("precious")
+    before = sorted(path for path in folder.rglob("*"))
+    done = checkout.start("run", GALAMP_VENV=str(folder))
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    first = folder / own.partition("/")[0]
+    assert f"{folder} has to be made anew, and {first} is not of a set-up's making" in done.stderr
+    assert "move that away, or name another folder in GALAMP_VENV" in done.stderr
+    assert checkout.calls() == []
+    assert set(before) <= set(folder.rglob("*"))
+    assert (folder / own).read_text() == "precious"
+    (folder / own).unlink()
+    if "/" in own:
+        first.rmdir() if own.count("/") == 1 else os.removedirs((folder / own).parent)
+    assert checkout.start("run", GALAMP_VENV=str(folder)).stdout == "[run]\n"
+
+
+def cut_short(checkout: Checkout, folder: Path, how: str) -> None:
+    """Set up in an empty folder, and spoil it; the next start has to make it anew."""
+    folder.mkdir()
+    checkout.start("run", GALAMP_VENV=str(folder))
+    if how == "a broken Python":
+        (folder / "bin" / "python").write_text(BROKEN)
+    else:
+        (folder / "bin" / "python").unlink()
+    if how == "its making was cut short":
+        (folder / "setup.creating").touch()
+    checkout.calls()
+
+
+def test_all_that_a_set_up_makes_is_made_anew(checkout: Checkout, tmp_path: Path) -> None:
+    """Among it what venv makes and the stub of it does not, and the links to a read-only source."""
+    folder = tmp_path / "mine"
+    cut_short(checkout, folder, "no Python")
+    for name in ("include", "lib/python3.11/site-packages", "share/man", "source/galamp.egg-info"):
+        (folder / name).mkdir(parents=True)
+    (folder / "lib64").symlink_to("lib")
+    (folder / "source" / "galamp").symlink_to(checkout.root / "galamp")
+    for name in ("pyvenv.cfg", ".gitignore", "setup.done-dev"):
+        (folder / name).touch()
+    assert checkout.start("run", GALAMP_VENV=str(folder)).stdout == "[run]\n"
+    assert checkout.calls()[0].endswith(f"-m venv --prompt galamp {folder}")
+    left = {path.name for path in folder.iterdir()}
+    assert (
+        left & {"include", "lib", "lib64", "share", "source", "pyvenv.cfg", ".gitignore"} == set()
+    )
+
+
+def test_what_python_s_own_venv_makes_is_known(checkout: Checkout, tmp_path: Path) -> None:
+    install = load(checkout)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "new"], check=True)
+    entries = list((tmp_path / "new").iterdir())
+    assert len(entries) >= 4
+    assert [entry.name for entry in entries if not install.is_made(entry)] == []
+    where = install.Place(tmp_path / "new")
+    assert all(install.is_made(path) for path in where.kept if path != where.users)
+
+
+def test_what_comes_while_it_is_made_anew_stays(checkout: Checkout, tmp_path: Path) -> None:
+    install = load(checkout)
+    where = install.Place(environment(tmp_path / "venv").parent.parent)
+    (where.folder / "notes.txt").write_text("precious")
+    install.create(where, str(checkout.path / "python3.11"), ())
+    assert (where.folder / "notes.txt").read_text() == "precious"
+
+
 def test_what_was_made_before_there_was_a_mark_is_known(checkout: Checkout) -> None:
     checkout.start("run")
     (checkout.venv / "setup.made").unlink()
@@ -402,6 +487,11 @@ def test_a_checkout_that_is_read_only_is_installed_by_links(
         folder = install.source(where)
         assert (folder / "setup.cfg").resolve() == checkout.root / "setup.cfg"
         assert (folder / "galamp").readlink() == checkout.root / "galamp"
+    (folder / "README.md").unlink()
+    (folder / "README.md").write_text("precious")
+    with pytest.raises(install.Refused, match=r"README\.md is in the way of a set-up"):
+        install.source(where)
+    assert (folder / "README.md").read_text() == "precious"
 
 
 # Locks

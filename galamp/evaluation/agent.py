@@ -7,6 +7,7 @@ Runs in users' programs and in evaluation, in one process; nothing is started an
 
 from __future__ import annotations
 
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -23,9 +24,9 @@ from galamp.evaluation.threads import one_thread
 from galamp.evaluation.trained import MEAN, Learner, Trained, locate, read
 from galamp.gpu_failures import explained
 from galamp.gpus import torch_build
-from galamp.models import ActorCritic, build_model
+from galamp.models import ActorCritic, bare_model
 from galamp.parameters import FlatParameters
-from galamp.storage.checkpoint import Identity
+from galamp.storage.checkpoint import FLOAT_BYTES, Identity, too_large
 
 SMALL_BATCH = 8
 """On a CPU, batches of so many observations are computed by one thread."""
@@ -55,11 +56,12 @@ class Agent:
             CheckpointError: the parameters make no network for these observations.
         """
         self.learner, self.path, self.device = learner, trained.path, device
-        self._trained, self._env_id = trained, env_id
-        self._parameters = trained.parameters(learner)
-        self._models: dict[str, ActorCritic] = {}
+        self._env_id = env_id
+        # What the learners hold is copied into the network, and not kept.
+        self._trained = trained.without_learners()
         # Frames are bytes, vectors are floats; should it be otherwise, `act` sees it.
-        self._model("uint8" if len(self.identity.observation_shape) == 3 else "float32")
+        dtype = "uint8" if len(self.identity.observation_shape) == 3 else "float32"
+        self._models = {dtype: _network(trained, learner, dtype, device)}
         self.seed(seed)
 
     @property
@@ -174,21 +176,39 @@ class Agent:
     def _model(self, dtype: str) -> ActorCritic:
         """Return the network for observations of `dtype`: only the scale of its inputs differs."""
         if dtype not in self._models:
-            identity = self.identity
-            try:
-                model = build_model(
-                    identity.network,
-                    identity.observation_shape,
-                    dtype,
-                    identity.num_actions,
-                    seed=0,
-                )
-                values = {name: torch.from_numpy(v) for name, v in self._parameters.items()}
-                FlatParameters(model, self.device).load_named(values)
-            except UserError as error:
-                raise CheckpointError(f"checkpoint {self.path}: {error}") from None
-            self._models[dtype] = model
+            other = next(iter(self._models.values()))
+            self._models[dtype] = other.taking(dtype)
         return self._models[dtype]
+
+
+def _network(trained: Trained, learner: Learner, dtype: str, device: torch.device) -> ActorCritic:
+    """Return the training's network for observations of `dtype`, with a learner's parameters.
+
+    A checkpoint may name any number of actions: memory is taken only once the network's parameters
+    are known to be as large as those that were read.
+
+    Raises:
+        CheckpointError: they are not, or they are not finite.
+    """
+    identity = trained.checkpoint.identity
+    try:
+        model = bare_model(
+            identity.network, identity.observation_shape, dtype, identity.num_actions
+        )
+    except UserError as error:
+        raise CheckpointError(f"checkpoint {trained.path}: {error}") from None
+    layout = [(name, tuple(each.shape)) for name, each in model.named_parameters()]
+    misfit = identity.misfit(layout)
+    # The mean of all learners' parameters, the network's own, and room for gradients.
+    large = too_large(3 * FLOAT_BYTES * identity.num_parameters)
+    if misfit or large:
+        problem = misfit or f"its network, as it is built, takes {large}"
+        raise CheckpointError(f"checkpoint {trained.path}: {problem}")
+    values = trained.parameters(learner)
+    flat = FlatParameters(model.to_empty(device="cpu"), device)
+    flat.load_named({name: torch.from_numpy(value) for name, value in values.items()})
+    model.zero_grad(set_to_none=True)  # who plays has none
+    return model
 
 
 def _array(observations: Any) -> npt.NDArray[Any]:
@@ -236,13 +256,19 @@ def load(
             imports that module: a checkpoint alone does not decide what code is run. Acting needs
             no environment.
 
+    Warns:
+        UserWarning: a damaged checkpoint was passed over; one for each.
+
     Raises:
         CheckpointError: there is no such checkpoint or learner, or it is damaged.
         UserError: the device cannot be used, or an argument has no meaning.
     """
     if which not in (None, "best", "latest"):
         raise UserError(f"which {which!r}: expected best or latest")
-    trained = read(locate(path, which).path, learner)
+    found = locate(path, which)
+    for line in found.skipped:
+        warnings.warn(f"damaged checkpoint passed over: {line}", stacklevel=2)
+    trained = read(found.path, learner)
     return Agent(trained, learner, usable_device(device), seed=seed, env_id=env_id)
 
 

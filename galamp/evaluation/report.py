@@ -48,6 +48,8 @@ from galamp.storage.checkpoint import Found
 from galamp.storage.disk import in_home, write_new
 
 if TYPE_CHECKING:
+    import torch
+
     from galamp.evaluation.agent import Agent
 
 AS_ASKED = ("sticky_actions", "noop_max", "fire_reset", "max_frames", "max_episode_steps")
@@ -77,6 +79,7 @@ def evaluate(
     if not config.quiet:
         announce(STARTING, sys.stderr)
     agents, spec = _prepare(trained, wanted, environment, config)
+    trained = trained.without_learners()  # the agents have theirs
     environment = with_step_limit(environment, spec)
     games, spec = _play_all(agents, environment, config, progress)
     atari = resolve(environment) if spec.env_id.startswith(ATARI) else None
@@ -103,16 +106,19 @@ def _prepare(
     environment: EnvironmentConfig,
     config: EvaluationConfig,
 ) -> tuple[list[Agent], EnvironmentSpec]:
-    """Return the agents, and what a probe says of the environment while torch is imported."""
+    """Return the agents, and what a probe says of the environment while torch is imported.
+
+    Nothing is built of the checkpoint before it is known to be of that environment.
+    """
     probe = start_probe(environment, timeout_s=config.start_timeout_s, seed=config.seed)
     try:
-        agents = _agents(trained, wanted, config.device)
+        device = _device(config.device)
     except BaseException:
         probe.cancel()
         raise
     spec = finish_probe(probe)
     trained.check_fits(spec)
-    return agents, spec
+    return _agents(trained, wanted, device), spec
 
 
 def write(target: Path, report: dict[str, Any]) -> Path:
@@ -197,14 +203,23 @@ def _target(output: str, found: Found, learner: str) -> Path:
     return path
 
 
-def _agents(trained: Trained, wanted: Learner | Literal["each"], device_name: str) -> list[Agent]:
+def _device(name: str) -> torch.device:
+    """Return the device of that name, once torch has as many threads as are of use there."""
     import torch
 
-    from galamp.evaluation.agent import Agent, usable_device
+    from galamp.evaluation.agent import usable_device
 
-    device = usable_device(device_name)
+    device = usable_device(name)
     threads = min(torch.get_num_threads(), len(os.sched_getaffinity(0)), MOST_TORCH_THREADS)
     torch.set_num_threads(threads if device.type == "cpu" else 1)
+    return device
+
+
+def _agents(
+    trained: Trained, wanted: Learner | Literal["each"], device: torch.device
+) -> list[Agent]:
+    from galamp.evaluation.agent import Agent
+
     learners: list[Learner] = [*trained.ranks, MEAN] if wanted == EACH else [wanted]
     return [Agent(trained, learner, device) for learner in learners]
 

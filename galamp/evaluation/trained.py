@@ -8,7 +8,9 @@ builds no environment: a checkpoint may name a factory, and reading one must not
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +23,7 @@ from galamp.environments.base import EnvironmentSpec
 from galamp.errors import CheckpointError, UserError
 from galamp.options import shown
 from galamp.storage import checkpoint as checkpoints
-from galamp.storage.checkpoint import MANIFEST, Checkpoint, Found
+from galamp.storage.checkpoint import MANIFEST, Checkpoint, Found, LearnerState
 from galamp.storage.disk import in_home
 from galamp.storage.links import BEST
 
@@ -31,6 +33,9 @@ Learner = int | Literal["mean"]
 
 Parameters = dict[str, npt.NDArray[np.float32]]
 """By name, in standard PyTorch layout."""
+
+PIECE = 2**16
+"""So many numbers at a time are added up in float64."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +74,13 @@ class Trained:
                     f"checkpoint {self.path}: learner {state.rank} has parameters that are not "
                     "finite; use an earlier checkpoint"
                 )
-        mean: Parameters = {}
-        for name, _ in self.checkpoint.identity.layout:
-            values = np.stack([state.parameters[name] for state in chosen])
-            # In float64, so that nothing is lost however many there are.
-            mean[name] = np.asarray(values.mean(axis=0, dtype=np.float64), np.float32)
-        return mean
+        names = [name for name, _ in self.checkpoint.identity.layout]
+        return {name: _mean([state.parameters[name] for state in chosen]) for name in names}
+
+    def without_learners(self) -> Trained:
+        """Return all but what the learners hold."""
+        checkpoint = dataclasses.replace(self.checkpoint, learners=())
+        return dataclasses.replace(self, checkpoint=checkpoint)
 
     def check_fits(self, spec: EnvironmentSpec) -> None:
         """Compare with an environment as it is installed here.
@@ -92,6 +98,22 @@ class Trained:
             )
 
 
+def _mean(values: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+    """Return the mean of arrays of one shape, which is all the memory that it takes.
+
+    It is added up in float64, so that nothing is lost however many there are.
+    """
+    mean = np.empty(values[0].shape, np.float32)
+    flat, flats = mean.reshape(-1), [value.reshape(-1) for value in values]
+    for start in range(0, flat.size, PIECE):
+        piece = slice(start, start + PIECE)
+        total = np.zeros(flat[piece].shape, np.float64)
+        for each in flats:
+            total += each[piece]
+        flat[piece] = total / len(values)
+    return mean
+
+
 def locate(path: str | Path, which: str | None = None) -> Found:
     """Return the checkpoint that `path` means.
 
@@ -101,7 +123,7 @@ def locate(path: str | Path, which: str | None = None) -> Found:
             several; by default the best one if there is one, else the latest.
 
     Raises:
-        CheckpointError: there is no whole checkpoint.
+        CheckpointError: there is no whole checkpoint, or the best one is damaged.
         UserError: `which` is given, but `path` is one checkpoint.
     """
     path = in_home(path)
@@ -113,14 +135,35 @@ def locate(path: str | Path, which: str | None = None) -> Found:
     inner = place / "checkpoints"
     best = checkpoints.linked(inner if os.path.isdir(inner) else place, BEST)
     if which != "latest" and best is not None:
+        _check_best(best, place)
         return Found(best, (), place)
     if which == "best":
         raise CheckpointError(f"{path}: has no best checkpoint; ask for the latest")
     return checkpoints.find(place)
 
 
+def _check_best(best: Path, place: Path) -> None:
+    """See that the best checkpoint is whole; none is taken in its place unasked.
+
+    Raises:
+        CheckpointError: it is damaged; where the latest one is whole, it is named.
+    """
+    try:
+        checkpoints.load(best, learners=())
+    except CheckpointError as error:
+        try:
+            latest = checkpoints.find(place).path.name
+        except CheckpointError:
+            raise error from None
+        raise CheckpointError(
+            f"{error}; it is the best one, {latest} is whole: ask for the latest (--which latest)"
+        ) from None
+
+
 def read(path: Path, learner: Learner | None = MEAN) -> Trained:
     """Read the checkpoint in folder `path`, every byte of it verified.
+
+    Optimisers' and generators' states are left out: who plays needs none.
 
     Args:
         path: as `locate` returns it.
@@ -131,6 +174,8 @@ def read(path: Path, learner: Learner | None = MEAN) -> Trained:
     """
     ranks = None if learner in (None, MEAN) else (_rank(learner),)
     checkpoint = checkpoints.load(path, learners=ranks)
+    players = tuple(map(_without_training, checkpoint.learners))
+    checkpoint = dataclasses.replace(checkpoint, learners=players)
     try:
         environment = from_dict(checkpoint.config).environment
     except (UserError, TypeError, KeyError, AttributeError) as error:
@@ -141,6 +186,10 @@ def read(path: Path, learner: Learner | None = MEAN) -> Trained:
             f"but its settings name {shown(environment.env_id)}"
         )
     return Trained(path, checkpoint, environment)
+
+
+def _without_training(state: LearnerState) -> LearnerState:
+    return dataclasses.replace(state, optimizer={}, generator=np.zeros(0, np.uint8))
 
 
 def _rank(learner: Any) -> int:

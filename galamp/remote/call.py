@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,7 @@ from typing import Any, Self
 from galamp.display.text import clean
 from galamp.errors import GalampError, UserError
 from galamp.remote.ending import not_running
-from galamp.remote.wire import MOST_LINE_BYTES, BadMessageError, Lines, address, line_of
+from galamp.remote.wire import CONTROL, MOST_LINE_BYTES, BadMessageError, Lines, line_of
 
 CONNECT_S = 5.0
 CHUNK_BYTES = 2**16
@@ -84,13 +85,19 @@ class Call:
                 raise BadMessageError(f"{self._run}: what answers is no run: {error}") from None
 
     def _connect(self) -> None:
-        """Connect through the open folder, since its own path may be too long for a socket's."""
+        """Connect to the socket in the folder: to no other, whatever its name leads to.
+
+        It is opened first, since its own path may be too long for a socket's.
+        """
         try:
             folder = os.open(self._run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise UserError(f"{self._run}: {error.strerror}; expected a run folder") from None
+        control = -1
         try:
-            self._socket.connect(address(folder))
+            control = os.open(CONTROL, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+            self._check_socket(os.fstat(control).st_mode)
+            self._socket.connect(f"/proc/self/fd/{control}")
         except (FileNotFoundError, ConnectionRefusedError):
             raise not_running(self._run) from None
         except (TimeoutError, BlockingIOError):
@@ -99,6 +106,16 @@ class Call:
             raise UserError(f"{self._run}: cannot be reached: {error.strerror}") from None
         finally:
             os.close(folder)
+            if control >= 0:
+                os.close(control)
+
+    def _check_socket(self, mode: int) -> None:
+        if not stat.S_ISSOCK(mode):
+            what = "a link" if stat.S_ISLNK(mode) else "no socket"
+            raise UserError(
+                f"{self._run / CONTROL}: is {what}, where a run has its socket, and nothing is "
+                "sent there: remove it, and start the run anew to reach it"
+            )
 
     def _receive(self, patience_s: float) -> bytes:
         try:

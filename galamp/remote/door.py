@@ -2,7 +2,7 @@ r"""Where a running run is spoken to: a socket in its folder, RUN/control.
 
     galamp attach --"watch"--> Door --every snapshot--> galamp attach
     galamp scale --"scale"--> Door.wanted --> Supervisor, Session: another number of learners
-                                 \--once they all run--> galamp scale
+                                 \--at once, and once they all run--> galamp scale
 
 Runs in the supervisor, which polls it between two other things: so nothing here ever waits. Who
 does not read is left out, then dropped. Whatever a visitor says, it comes to no more than this.
@@ -268,6 +268,7 @@ class Door:
             return
         self._allow(learners)
         self._wish = Wish(learners, self._learners, visitor, time.monotonic())
+        visitor.say(line_of({"taken": learners}))
 
     def _has_come_true(self, wish: Wish, snapshot: Snapshot) -> bool:
         """Whether so many learners all run, and have made steps since."""

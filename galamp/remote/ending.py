@@ -1,6 +1,6 @@
-"""How a run ended, from what it has left in its folder.
+"""Why a run does not answer, from what is in its folder: how it ended, or where it may yet run.
 
-Used by who finds it not running; nothing here touches the run or its lock.
+Used by who cannot reach it; nothing here touches the run, and its lock is read and never taken.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 from galamp.display.text import clean
 from galamp.errors import UserError
+from galamp.storage.locks import owner_in
 from galamp.storage.runfolder import CONFIG, SUMMARY, read_json
 from galamp.storage.runlogs import last_row
 
@@ -18,13 +19,27 @@ UNKNOWN = "it ended without a word: killed, or the machine went down"
 
 
 class NotRunningError(UserError):
-    """Nobody is there to be talked to."""
+    """Nobody is there to be talked to, as far as can be seen from here."""
 
 
 def not_running(run: Path) -> UserError:
-    """Return the error of who wants to talk to a run that is over."""
+    """Return the error of who finds nobody to talk to.
+
+    A socket is of one machine, while others may see its name; some disks have none.
+    """
     if not (run / CONFIG).is_file():
         return UserError(f"{run}: not a run folder (it has no {CONFIG})")
+    owner = owner_in(run)
+    if owner is not None and not owner.here:
+        return NotRunningError(
+            f"{run}: runs, or was killed, as {clean(owner.words)}: use galamp attach or scale on "
+            "that machine"
+        )
+    if owner is not None and owner.lives:
+        return NotRunningError(
+            f"{run}: runs as {clean(owner.words)}, but has no socket there to be reached by: this "
+            "disk can have none, or the run has just begun, or is about to end"
+        )
     how = how_it_ended(run)
     return NotRunningError(f"{run}: not running, {how}; go on: galamp run --resume {run}")
 

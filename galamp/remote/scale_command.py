@@ -1,21 +1,30 @@
 """`galamp scale`: give a running run more or fewer learners.
 
 --learners N --> RUN/control --> the run saves, and goes on with N learners --> how long it took
+
+Whoever has asked need not stay: once the run has taken the request, it goes on with it.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from galamp.errors import EXIT_OK, GalampError
+from galamp.errors import EXIT_OK, EXIT_SIGINT, GalampError
 from galamp.flags import settings_from
 from galamp.options import option
+from galamp.plain import one_line
 from galamp.storage.links import followed
 
+if TYPE_CHECKING:
+    from galamp.remote.call import Call
+
 PATIENCE_S = 180.0
-"""Longest that a change takes: saving, and learners that start on a busy machine."""
+"""Longest wait for a change: saving, and learners that start on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +45,48 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def scale_command(options: argparse.Namespace) -> int:
     """`galamp scale`."""
+    from galamp.display.streams import tell
     from galamp.remote.call import Call
 
     learners = settings_from(options, ScaleConfig).learners
     with Call(options.run) as call:
         call.ask({"want": "scale", "learners": learners})
-        for message in call.messages(PATIENCE_S):
-            print(_said(message))
-            return EXIT_OK
+        try:
+            for message in _answers(call, options.run, learners):
+                print(_said(message))
+                return EXIT_OK
+        except KeyboardInterrupt:
+            tell(f"galamp: {_asked(options.run, learners)}\n", sys.stderr)
+            return EXIT_SIGINT
     raise GalampError(f"{options.run}: ended before it had {learners} learners")
+
+
+def _answers(call: Call, run: Path, learners: int) -> Iterator[dict[str, Any]]:
+    """Yield what the run says but that it has taken the request.
+
+    Raises:
+        GalampError: it says no more than that in time.
+        NoAnswerError: it says nothing at all.
+    """
+    from galamp.remote.call import NoAnswerError
+
+    taken = False
+    try:
+        for message in call.messages(PATIENCE_S):
+            if message != {"taken": learners}:
+                yield message
+            taken = True
+    except NoAnswerError as error:
+        if not taken:
+            raise NoAnswerError(f"{error} {_asked(run, learners)}") from None
+        raise GalampError(f"after {PATIENCE_S:.0f} s: {_asked(run, learners)}") from None
+
+
+def _asked(run: Path, learners: int) -> str:
+    return one_line(
+        f"{run} was asked for {learners} learner{'s' if learners != 1 else ''}, and goes on to "
+        f"that by itself: look on by galamp attach {run}"
+    )
 
 
 def _said(message: dict[str, Any]) -> str:

@@ -1,7 +1,8 @@
 r"""What a run and its visitors say to each other: one JSON object per line, over RUN/control.
 
     visitor: {"want": "watch"}                    run: {"snapshot": {...}} ... {"ended": "finished"}
-    visitor: {"want": "scale", "learners": 3}     run: {"scaled": {...}}, or {"kept": 3}
+    visitor: {"want": "scale", "learners": 3}     run: {"taken": 3} ... {"scaled": {...}}
+                                                       or {"kept": 3}, having so many already
     visitor: anything else                        run: {"refused": "why, in a line"}
 
 Used by the supervisor and by who visits it; both take the other's words for foreign.

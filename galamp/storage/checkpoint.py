@@ -46,6 +46,7 @@ from galamp.storage.links import BEST, LATEST, follow, replace_link
 from galamp.storage.strict_json import need, need_count
 
 __all__ = [
+    "FLOAT_BYTES",
     "MANIFEST",
     "Checkpoint",
     "CheckpointNotWritten",
@@ -60,7 +61,13 @@ __all__ = [
     "prune",
     "read_identity",
     "save",
+    "too_large",
 ]
+
+FLOAT_BYTES = 4
+"""Of one parameter."""
+TENSOR_BYTES = 400
+"""What a tensor takes besides its content, which for tiny ones is most of it."""
 
 _FOLDER = re.compile(r"ckpt-(\d{12,18})(?:-(\d{1,6}))?")
 
@@ -130,7 +137,8 @@ def load(
         missing = sorted(set(learners or ()) - set(entries))
         need(not missing, f"it has no learner {missing[:3]}, but 0 to {len(entries) - 1}")
         wanted = entries if learners is None else learners
-        _need_memory([files[learner_file(rank)][0] for rank in entries if rank in wanted])
+        tensors = len(checkpoint.identity.layout)
+        _need_memory([files[learner_file(rank)][0] for rank in entries if rank in wanted], tensors)
         states = []
         for rank, entry in entries.items():
             file = learner_file(rank)
@@ -275,20 +283,25 @@ def _settle(temporary: Path, target: Path, files: Files) -> Path:
     raise AssertionError("unreachable")
 
 
-def _need_memory(sizes: Sequence[int]) -> None:
+def too_large(needed: int) -> str | None:
+    """Say how what takes so many bytes exceeds the memory that is free; None where it fits."""
+    free = available_bytes()
+    if needed <= free:
+        return None
+    return f"{needed / 2**20:,.0f} MiB of memory, {free / 2**20:,.0f} MiB are free"
+
+
+def _need_memory(sizes: Sequence[int], tensors: int) -> None:
     """Refuse learners whose files of these sizes in bytes would not all fit into memory together.
 
-    A file that is being parsed takes its size twice more. Nothing is read before: a file with holes
-    takes no room on the disk of whoever sends it.
+    A file that is being parsed takes its size twice more, and each of its `tensors` some bytes.
+    Nothing is read before: a file with holes takes no room on the disk of whoever sends it.
     """
     if not sizes:
         return
-    needed, free = sum(sizes) + 2 * max(sizes), available_bytes()
-    need(
-        needed <= free,
-        f"its {len(sizes)} learners take {needed / 2**20:,.0f} MiB of memory, "
-        f"{free / 2**20:,.0f} MiB are free",
-    )
+    taken = [size + TENSOR_BYTES * tensors for size in sizes]
+    large = too_large(sum(taken) + 2 * max(taken))
+    need(large is None, f"its {len(sizes)} learners take {large}")
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
     run --arena.identity_of--> Identity --to_dict--> state.json --from_dict--> Identity
     Identity of a checkpoint --difference--> one line for the user, where another's is expected
+                             --misfit------> the same, where its own network has other parameters
 
 Runs in the supervisor and in evaluation. What comes from a file is checked here, field by field.
 """
@@ -12,6 +13,7 @@ import dataclasses
 import itertools
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +21,12 @@ from galamp.storage.strict_json import need, need_count, need_mapping
 
 LONGEST_LINE = 1000
 """Characters of a name or a line of protocol: Atari's, with all settings changed, has about 300."""
+SIZE_LIMIT = 2**31
+"""An observation has fewer numbers, and there are fewer actions: a network for more has no file."""
 _TENSOR = re.compile(r"[A-Za-z0-9._-]{1,200}")
+
+Layout = Sequence[tuple[str, tuple[int, ...]]]
+"""Names and shapes of parameters."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,10 @@ class Identity:
             good = isinstance(text, str) and text.isprintable() and len(text) <= LONGEST_LINE
             need(good, f"identity: {name} is not a short line of text")
         found["observation_shape"] = _shape(found["observation_shape"], "observation_shape")
-        need_count(found["num_actions"], "num_actions")
+        large = math.prod(found["observation_shape"]) >= SIZE_LIMIT
+        need(not large, "identity: observation_shape is too large")
+        actions = need_count(found["num_actions"], "num_actions")
+        need(0 < actions < SIZE_LIMIT, "identity: num_actions is out of range")
         found["layout"] = _layout(found["layout"])
         return cls(**found)
 
@@ -78,11 +88,31 @@ class Identity:
             same = _same_protocol(mine, others) if name == "protocol" else mine == others
             if not same:
                 return sentence.format(mine, others)
-        for mine, others in itertools.zip_longest(self.layout, other.layout):
-            if mine != others:
-                has, wants = (f"{p[0]} {list(p[1])}" if p else "none" for p in (mine, others))
-                return f"has the parameter {has} where this run has {wants}"
-        return None
+        unlike = _first_unlike(self.layout, other.layout)
+        return f"has the parameter {unlike[0]} where this run has {unlike[1]}" if unlike else None
+
+    def misfit(self, network: Layout) -> str | None:
+        """Say in one line how its parameters are not those of a network, in whatever order.
+
+        Returns None where they are. Each is as long as its learners' files say, and no longer: a
+        network that fits takes as much memory.
+        """
+        unlike = _first_unlike(sorted(self.layout), sorted(network))
+        if unlike is None:
+            return None
+        return (
+            f"has the parameter {unlike[0]} where the network {self.network}, for observations "
+            f"{list(self.observation_shape)} and {self.num_actions} actions, has {unlike[1]}"
+        )
+
+
+def _first_unlike(mine: Layout, others: Layout) -> tuple[str, str] | None:
+    """Return the first two parameters, in words, by which two layouts differ."""
+    for pair in itertools.zip_longest(mine, others):
+        if pair[0] != pair[1]:
+            has, wants = (f"{each[0]} {list(each[1])}" if each else "none" for each in pair)
+            return has, wants
+    return None
 
 
 def _same_protocol(stored: str, run: str) -> bool:

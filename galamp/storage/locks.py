@@ -2,10 +2,11 @@
 
     RUN/lock --take_lock--> Lock: held while the run lives, its text says by whom
     Lock --standing_in, place--> whose lock lies in a folder, where the locked folder is now
+    RUN --owner_in--> Owner: whom the text names, for who only looks
     cache folder --wait_for_lock--> one process at a time, within a limit
 
-Runs in the supervisor, and in the parent while rates are measured. A process number says something
-on its own machine only, so the text carries the machine's name.
+Runs in the supervisor, in the parent while rates are measured, and in visitors of a run. A process
+number says something on its own machine only, so the text carries the machine's name.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import os
 import platform
 import re
 import secrets
+import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
+from typing import NamedTuple
 
 from galamp.errors import UserError
 from galamp.storage.disk import CANNOT
@@ -36,7 +39,9 @@ OWNER_WAIT_S = 1.0
 POLL_S = 0.1
 MOST_BYTES = 400
 
-_OWNER = re.compile(r"(?P<owner>process \d+ on (?P<host>\S+) since .+?)(, start [0-9a-f]{16})?")
+_OWNER = re.compile(
+    r"(?P<owner>process (?P<pid>\d{1,9}) on (?P<host>\S+) since .+?)(, start [0-9a-f]{16})?"
+)
 """What an owner says of itself, and which start it is; an older galamp leaves that out."""
 
 
@@ -50,6 +55,20 @@ class Standing(Enum):
     OURS = "ours"
     MISSING = "missing"
     ANOTHERS = "another's"
+
+
+class Owner(NamedTuple):
+    """Whom a lock's text names; it stays there if that process is killed.
+
+    Attributes:
+        words: process, machine, and since when.
+        here: whether it is of this machine.
+        lives: whether it lives and has the lock's file open, which is seen on its own machine only.
+    """
+
+    words: str
+    here: bool
+    lives: bool
 
 
 @dataclass(frozen=True)
@@ -171,6 +190,41 @@ def take_lock(folder: Path, started: datetime) -> Lock:
         os.close(file)
         raise
     return Lock(path, file, text, opened)
+
+
+def owner_in(folder: Path) -> Owner | None:
+    """Return whom the lock in `folder` names, without taking it; None where it names nobody."""
+    try:
+        file = os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        found = os.fstat(file)
+        match = _OWNER.fullmatch(_text(file)) if stat.S_ISREG(found.st_mode) else None
+    except OSError:
+        return None
+    finally:
+        os.close(file)
+    if match is None:
+        return None
+    here = match["host"] == host()
+    return Owner(match["owner"], here, here and _has_open(int(match["pid"]), found))
+
+
+def _has_open(pid: int, found: os.stat_result) -> bool:
+    """Whether a process of this machine has a file open: numbers of dead processes come again.
+
+    One whose files cannot be looked at, as it is another user's, lives at least.
+    """
+    files = f"/proc/{pid}/fd"
+    try:
+        for name in os.listdir(files):
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.stat(f"{files}/{name}"), found):
+                    return True
+    except OSError as error:
+        return error.errno in (errno.EACCES, errno.EPERM)
+    return False
 
 
 def _sign(file: int, text: str, new: Path | None) -> None:
