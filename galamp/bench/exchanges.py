@@ -39,7 +39,8 @@ class Cost:
     Attributes:
         topology: its name.
         peers: vectors of others that are mixed per turn, the mean over learners and turns.
-        turn_ms: milliseconds of one turn, the median over turns and learners.
+        turn_ms: milliseconds of one turn, until a GPU has done all of it; the median over turns and
+            learners.
         quick_ms: the least of the same.
         slow_ms: the greatest.
         read_mb: read from others per turn, in MB.
