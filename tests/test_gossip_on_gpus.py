@@ -30,8 +30,13 @@ VARIANTS = {
     "with both": GossipConfig(gossip_optimizer=True, verify_gossip=True),
 }
 GRAPHS = [("ring", 2), ("exponential", 4), ("exponential", 8), ("complete", 4)]
-MOST_KERNELS: dict[tuple[str, str], int] = {}
-"""Of a turn of gossip, by peers that are heard and by variant."""
+MOST_KERNELS = {
+    "plain": (12, 1),
+    "verified": (14, 2),
+    "with the optimiser": (15, 2),
+    "with both": (18, 3),
+}
+"""Of a turn of gossip with one peer, and for each further one."""
 
 
 def gpus(count: int) -> list[str]:
@@ -89,8 +94,9 @@ def test_a_turn_waits_once(graph: str, learners: int, variant: str) -> None:
         turns = there.turns(number)
         assert max(turn["waits"] for turn in turns) == 1, (number, turns)
     peers = len(there.topology.in_peers(0, 0))
+    first, each = MOST_KERNELS[variant]
     for turn in turns:
-        assert turn["kernels"] <= MOST_KERNELS[f"{graph} {learners}", variant], turn
+        assert turn["kernels"] <= first + each * (peers - 1), turn
         assert turn["to_device"] == peers, turn
         assert turn["to_host"] == copied_out + 1, "and the figures"
         assert turn["non_blocking"] == peers + copied_out, turn

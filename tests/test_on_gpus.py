@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.real, pytest.mark.slow]  # until the GPU path is whole
 
 MOST_KERNELS_OF_AN_ACT = 20
 MOST_KERNELS_OF_AN_UPDATE = 163
-MOST_KERNELS_OF_A_TURN = 16
+MOST_KERNELS_OF_A_TURN = 12
 WAITS_OF_A_TURN = 1
 WAITS_OF_A_MOVE = 5
 """Actions, rewards, two flags and the validity, each copied while the host waits."""

@@ -22,8 +22,7 @@ Tried on GPUs made of host memory (tests/fakecuda), on no real one yet.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from functools import reduce
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,12 +32,12 @@ from galamp.config import GossipConfig
 from galamp.gossip.mixing import Gossiper
 from galamp.gossip.slots import Look
 from galamp.gossip.topologies.base import Topology
-from galamp.gossip.vectors import length_of, sum_of_bits
+from galamp.gossip.vectors import length_of
 from galamp.shm import SharedArrays
 
-_LENGTH, _MEAN, _OWN, _FIRST = range(4)
-"""Places of the figures: of the update its length; of the mean the sum of its numbers; the checksum
-of one's own vectors; from the last place on those of the vectors that were read."""
+_LENGTH, _MEAN, _SUMS = range(3)
+"""Places of the figures: the update's length; the sum of the mean's numbers; from the last place on
+checksums, of one's own vectors and of those that were read."""
 
 
 class DeviceGossiper(Gossiper):
@@ -60,7 +59,8 @@ class DeviceGossiper(Gossiper):
         self._copies = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         self._arrived: list[Tensor] = []
         # All in words of 8 bytes, so that one copy brings them all to the host.
-        places = _FIRST + len(self._inboxes)
+        self._first_read = _SUMS + len(vectors)
+        places = self._first_read + len(self._inboxes)
         self._figures = torch.zeros(places, dtype=torch.int64, device=self._device)
         self._reals = self._figures.view(torch.float64)
         self._known = torch.zeros(places, dtype=torch.int64)
@@ -80,11 +80,16 @@ class DeviceGossiper(Gossiper):
         """Begin to publish: the slot is odd until `_end`."""
         torch.sub(self.vectors[0], self._results[0], out=self._results[0])
         self._reals[_LENGTH].copy_(length_of(self._results[0]))
-        if self._verifies:
-            self._figures[_OWN].copy_(reduce(torch.add, map(sum_of_bits, self.vectors)))
+        self._sum_bits(self.vectors, _SUMS)
         self._wait_for_room()
         self._fill(self._slots[self.rank].begin())
         self._begun = version, tell
+
+    def _sum_bits(self, vectors: Iterable[Tensor], first: int) -> None:
+        """Put each vector's checksum into a place, where there are to be any."""
+        for place, vector in enumerate(vectors if self._verifies else (), first):
+            bits = vector.view(torch.int32)
+            torch.sum(bits, 0, dtype=torch.int64, out=self._figures[place])
 
     def _end(self) -> None:
         """End what was begun, if anything was."""
@@ -107,7 +112,7 @@ class DeviceGossiper(Gossiper):
             incarnation=self._control.incarnation(self.rank),
             round_=self.round,
             version=version,
-            checksum=int(self._known[_OWN]) if self._verifies else 0,
+            checksum=sum(self._known[_SUMS : self._first_read].tolist()) if self._verifies else 0,
         )
         self._announce(header, length, tell=tell)
 
@@ -131,8 +136,7 @@ class DeviceGossiper(Gossiper):
     def _average(self, shares: Mapping[int, float], looks: Mapping[int, Look]) -> None:
         super()._average(shares, looks)
         self._reals[_MEAN].copy_(self._results[0].sum())
-        for place, read in enumerate(self._read.values() if self._verifies else (), _FIRST):
-            self._figures[place].copy_(sum_of_bits(read))
+        self._sum_bits(self._read.values(), self._first_read)
         self._wait_for_device()
 
     def _fetch(self, looks: Mapping[int, Look]) -> dict[int, Tensor]:
@@ -156,4 +160,4 @@ class DeviceGossiper(Gossiper):
         return math.isfinite(self._real(_MEAN))
 
     def _checksum_read(self, peer: int) -> int:
-        return int(self._known[_FIRST + list(self._read).index(peer)])
+        return int(self._known[self._first_read + list(self._read).index(peer)])

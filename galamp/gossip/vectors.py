@@ -48,12 +48,7 @@ def length_of(vector: Tensor) -> Tensor:
 
 def checksum_of(vectors: Iterable[Tensor]) -> int:
     """Return the 64-bit sum of the bits of flat float32 vectors, however they are split up."""
-    return sum(int(sum_of_bits(vector)) for vector in vectors)
-
-
-def sum_of_bits(vector: Tensor) -> Tensor:
-    """Return one vector's part of that sum, [] int64, where the vector lies."""
-    return vector.view(torch.int32).sum(dtype=torch.int64)
+    return sum(int(vector.view(torch.int32).sum(dtype=torch.int64)) for vector in vectors)
 
 
 class VectorSlots(VersionedSlots):
