@@ -128,9 +128,11 @@ class Learners:
                 one.turn(turn)
         return [vector.cpu() for state in self.states for vector in state.values()]
 
-    def published(self, rank: int) -> Tensor | None:
-        """Return a learner's newest parameters as its peers find them; None if none are whole."""
-        return self.slots[rank].copy(len(self.gradients[rank]))
+    def published(self, rank: int) -> Tensor:
+        """Return a learner's newest parameters as its peers find them."""
+        found = self.slots[rank].copy(len(self.gradients[rank]))
+        assert found is not None, "none are whole"
+        return found
 
 
 class Collecting:
