@@ -128,6 +128,16 @@ class SharedArrays:
             self._page_locked[name] = _register(self._views[name])
         return self._page_locked[name]
 
+    def unlock_pages(self) -> None:
+        """Undo every `page_lock`, for a process that outlives these arrays and has copied.
+
+        The driver would take whatever comes to lie at the same addresses for them.
+        """
+        for name, code in self._page_locked.items():
+            if code == 0:
+                _unregister(self._views[name])
+        self._page_locked.clear()
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _attach, (self.specs, reduction.DupFd(self._fd))
 
@@ -262,3 +272,10 @@ def _register(array: npt.NDArray[Any]) -> int:
         with contextlib.suppress(RuntimeError):
             torch.ones(1, device="cuda")
     return code
+
+
+def _unregister(array: npt.NDArray[Any]) -> None:
+    import torch
+
+    runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+    runtime.cudaHostUnregister(array.ctypes.data)

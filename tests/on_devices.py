@@ -14,7 +14,9 @@ from galamp.collector import Collector
 from galamp.config import AlgorithmConfig, GossipConfig
 from galamp.control import ControlBlock
 from galamp.gossip.exchange import Exchange, exchange_specs
+from galamp.gossip.journal import Journal
 from galamp.gossip.topologies import make_topology
+from galamp.gossip.vectors import VectorSlots
 from galamp.metrics import MetricsBoard, MetricsRow
 from galamp.models import build_model
 from galamp.ports import LearnerPort, SimulatorPort
@@ -66,37 +68,48 @@ def counted(work: Callable[[], object]) -> dict[str, int]:
 class Learners:
     """The exchange of learners on a GPU each, all in this process."""
 
-    def __init__(self, graph: str, devices: Sequence[str], config: GossipConfig) -> None:
+    def __init__(
+        self,
+        graph: str,
+        devices: Sequence[str],
+        config: GossipConfig,
+        idle: Callable[[], None] = lambda: None,
+    ) -> None:
         count, size = len(devices), 3000
         sizes = {"parameters": size, "square_average": size}
-        topology = make_topology(graph, count)
+        self.topology, self.config, self._idle = make_topology(graph, count), config, idle
         specs = ControlBlock.specs(count) + MetricsBoard.specs(count, 1)
-        arrays = SharedArrays.create(specs + exchange_specs(config, topology, sizes))
-        control, wakeups = ControlBlock(arrays), [Wakeup() for _ in devices]
-        control.prepare()
+        self.arrays = SharedArrays.create(specs + exchange_specs(config, self.topology, sizes))
+        self.control, self._wakeups = ControlBlock(self.arrays), [Wakeup() for _ in devices]
+        self.control.prepare()
         self.states = [
             {name: torch.linspace(rank, rank + 1, size).to(device) for name, size in sizes.items()}
             for rank, device in enumerate(devices)
         ]
-        KEPT.append(arrays)
-        self.rows = [MetricsBoard(arrays, count).learner(rank) for rank in range(count)]
-        self.exchanges = []
-        for rank, state in enumerate(self.states):
-            control.set_alive(rank, True)
-            one = Exchange(
-                arrays,
-                rank,
-                topology,
-                config,
-                state=state,
-                gradient=torch.zeros_like(state["parameters"]),
-                seed=0,
-                wakeups=wakeups,
-                row=self.rows[rank],
-                idle=lambda: None,
-            )
-            one.begin(0, 0)
-            self.exchanges.append(one)
+        self.gradients = [torch.zeros_like(state["parameters"]) for state in self.states]
+        KEPT.append(self.arrays)
+        self.rows = [MetricsBoard(self.arrays, count).learner(rank) for rank in range(count)]
+        self.slots = [VectorSlots(self.arrays, rank) for rank in range(count)]
+        self.journals = [Journal(self.arrays, rank) for rank in range(count) if config.certificate]
+        self.exchanges = [self.exchange(rank) for rank in range(count)]
+
+    def exchange(self, rank: int) -> Exchange:
+        """Begin a life of a learner's exchange, with its state as it is."""
+        self.control.set_alive(rank, True)
+        one = Exchange(
+            self.arrays,
+            rank,
+            self.topology,
+            self.config,
+            state=self.states[rank],
+            gradient=self.gradients[rank],
+            seed=0,
+            wakeups=self._wakeups,
+            row=self.rows[rank],
+            idle=self._idle,
+        )
+        one.begin(0, 0)
+        return one
 
     def turns(self, count: int) -> list[dict[str, int]]:
         """Let each take so many turns; returns what each of the last ones counted."""
@@ -104,6 +117,22 @@ class Learners:
             for one in self.exchanges:
                 one.turn(turn + 1)
         return [counted(lambda one=one: one.turn(count)) for one in self.exchanges]  # type: ignore[misc]
+
+    def train(self, turns: int) -> list[Tensor]:
+        """Let each take turns after updates of its own; returns all vectors then, on the CPU."""
+        for turn in range(1, turns + 1):
+            for rank, one in enumerate(self.exchanges):
+                for at, vector in enumerate(self.states[rank].values(), 1):
+                    step = torch.linspace(turn * at, -rank, len(vector))
+                    vector.add_(step.sin().to(vector.device), alpha=0.01)
+                one.turn(turn)
+        return [vector.cpu() for state in self.states for vector in state.values()]
+
+    def published(self, rank: int) -> Tensor:
+        """Return a learner's newest parameters as its peers find them."""
+        found = self.slots[rank].copy(len(self.gradients[rank]))
+        assert found is not None, "none are whole"
+        return found
 
 
 class Collecting:

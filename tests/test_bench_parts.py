@@ -104,6 +104,20 @@ def test_gossip_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert "random-pairs" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("device", "says"),
+    [("cuda", "shows 0 GPUs to torch; use --device cpu"), ("tpu", "expected auto, cpu, cuda")],
+)
+def test_gossip_on_what_is_not_there_is_refused(
+    device: str, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert cli.main(["gossip", "--device", device]) == 2
+    told = capsys.readouterr().err
+    assert says in told
+    assert told.count("\n") == 1
+
+
 @pytest.mark.real
 @pytest.mark.slow
 def test_start_times_a_real_start(capsys: pytest.CaptureFixture[str]) -> None:

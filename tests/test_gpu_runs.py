@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from galamp import crashpoints
 from galamp.state import GENERATOR_BYTES_OF
 from galamp.storage import checkpoint
 from tests.engine import (
@@ -143,6 +144,21 @@ def test_a_killed_learner_comes_back_on_its_gpu(gpus: Path, tmp_path: Path) -> N
     devices = kernels_of_devices(gpus)
     assert devices[victim][1] > 0
     assert devices[new][1] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["slots.odd", "slots.filled"])
+def test_a_learner_that_dies_while_its_gpu_publishes_is_replaced(
+    gpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    monkeypatch.setenv(crashpoints.VARIABLE, f"{point}:40@learner 1")
+    folder = tmp_path / "run"
+    flags = ["--env-id", "tests.crashing:healthy", "--num-envs", 4, "--learners", 2]
+    flags += ["--device", "cuda", "--verify-gossip", "--total-steps", 10_000, "--run-dir", folder]
+    ended = run(*flags)
+    assert ended.returncode == 0, ended.stderr
+    assert summary(folder)["restarts"] == 1
+    assert all(np.isfinite(vector).all() for vector in parameters(folder))
 
 
 def test_a_run_goes_on_on_a_cpu_and_on_a_gpu_again_and_plays_there(

@@ -50,6 +50,7 @@ LAYERS = """
     gossip.topologies.star gossip.topologies.independent
     algorithms.a2c gossip.vectors gossip.certificate gossip.radius state
     gossip.mixing gossip.measuring
+    gossip.device_mixing
     gossip.exchange
     ports
     collector evaluation.scores evaluation.threads evaluation.trained

@@ -25,6 +25,7 @@ SOUND: dict[str, tuple[Any, int]] = {
     "slots": (Slots(), 12_000),
     # Stepping past an odd sequence is more than this reader needs: it accepts even ones only.
     "slots, the odd sequence repeated": (Slots(repeats_odd=True), 12_000),
+    "slots, filled by a GPU": (Slots(by_engine=True), 15_000),
     "mailbox, newest first": (Mailbox(), 50_000),
     "mailbox, oldest first": (Mailbox(takes_oldest=True), 35_000),
     "wait": (Wait(crashes=1), 9_000),
@@ -47,6 +48,7 @@ SOUND: dict[str, tuple[Any, int]] = {
 
 LARGE: dict[str, tuple[Any, int]] = {
     "slots": (Slots(publications=5, crashes=3), 200_000),
+    "slots, filled by a GPU": (Slots(by_engine=True, publications=4, crashes=3), 100_000),
     "mailbox": (Mailbox(capacity=3, tokens=5), 100_000),
     "wait": (Wait(), 40_000),
     "wait, bound of two": (Wait(bound=2, supervisor_crashes=True), 70_000),
@@ -69,6 +71,12 @@ MUTANTS: dict[str, tuple[Any, str]] = {
     "sequence is never odd": (Slots(marks_odd=False), "torn"),
     "odd made even without writing": (Slots(repairs=True), "torn"),
     "odd taken back, an even value repeated": (Slots(takes_back=True), "torn"),
+    "even before the GPU has filled it": (
+        Slots(by_engine=True, waits_for_engine=False),
+        "misnumbered",
+    ),
+    "a GPU fills it for one who is dead": (Slots(by_engine=True, outlives=True), "torn"),
+    "reader checks before its copy is over": (Slots(checks_early=True), "torn"),
     "writer restarted before it was reaped": (Slots(writers=2, crashes=0), "torn"),
     "receiver does not check again": (Mailbox(checks_again=False), "torn"),
     "receiver trusts one entry too many": (Mailbox(slack=1), "torn"),

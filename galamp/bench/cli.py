@@ -56,6 +56,7 @@ from galamp.bench.starts import first_step_s, starts_table
 from galamp.display.console import table_console
 from galamp.environments import ATARI, canonical_env_id, rom_name
 from galamp.errors import EXIT_OK, EXIT_SIGINT, GalampError, UserError, refusal
+from galamp.evaluation.agent import usable_device
 from galamp.flags import Parser
 
 
@@ -201,9 +202,11 @@ def neighbour_command(options: argparse.Namespace) -> None:
 def gossip_command(options: argparse.Namespace) -> None:
     """`bin/bench gossip`."""
     torch.set_num_threads(1)
+    device = usable_device(options.device)
     origin = tables.Origin.here(shlex.join(["bin/bench", *options.words]))
-    what = f"{options.learners} learners, {options.parameters:,} numbers per vector, one core"
-    table = costs_table(list(costs(options.learners, options.parameters)))
+    where = "one core" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    what = f"{options.learners} learners, {options.parameters:,} numbers per vector, {where}"
+    table = costs_table(list(costs(options.learners, options.parameters, device)))
     tables.show_table(table, what, origin.lines, sys.stdout)
 
 

@@ -2,7 +2,8 @@
 
     n learners' vectors of P numbers, in one process --> Exchange.turn of each in turn --> ms, MB
 
-Runs in the bench, on one core. In a run the vectors of several learners share the caches less well.
+Runs in the bench: on one core, where in a run the vectors of several learners share the caches less
+well; or on one GPU, which all of them share here, one after another.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from rich.table import Table
 
 from galamp.config import GossipConfig
 from galamp.control import ControlBlock
+from galamp.errors import UserError
 from galamp.gossip.exchange import Exchange, exchange_specs
 from galamp.gossip.topologies import TOPOLOGIES, make_topology
 from galamp.gossip.topologies.base import Topology
@@ -37,7 +39,8 @@ class Cost:
     Attributes:
         topology: its name.
         peers: vectors of others that are mixed per turn, the mean over learners and turns.
-        turn_ms: milliseconds of one turn, the median over turns and learners.
+        turn_ms: milliseconds of one turn, until a GPU has done all of it; the median over turns and
+            learners.
         quick_ms: the least of the same.
         slow_ms: the greatest.
         read_mb: read from others per turn, in MB.
@@ -51,23 +54,36 @@ class Cost:
     read_mb: float
 
 
-def costs(learners: int, size: int) -> Iterator[Cost]:
-    """Yield what each topology costs with so many learners and numbers per vector."""
+def costs(learners: int, size: int, device: torch.device | str = "cpu") -> Iterator[Cost]:
+    """Yield what each topology costs with so many learners and numbers per vector.
+
+    Raises:
+        UserError: the device is there, and nothing can be computed on it.
+    """
+    device = torch.device(device)
+    try:
+        torch.ones(1, device=device).tolist()
+    except RuntimeError as error:
+        words = str(error).partition("\n")[0]
+        raise UserError(f"--device {device}: {words}; use --device cpu") from None
     for name in TOPOLOGIES:
         topology = make_topology(name, learners, GossipConfig().gossip_weights, SEED)
         if topology.edges():
-            yield _cost(name, topology, size)
+            yield _cost(name, topology, size, device)
 
 
-def _cost(name: str, topology: Topology, size: int) -> Cost:
-    exchanges = _exchanges(topology, size)
+def _cost(name: str, topology: Topology, size: int, device: torch.device) -> Cost:
+    arrays, exchanges = _exchanges(topology, size, device)
     spent_ms = []
     for turn in range(WARM_UP_TURNS + TURNS):
         for exchange in exchanges:
             start_s = time.perf_counter()
             exchange.turn(turn + 1)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
             if turn >= WARM_UP_TURNS:
                 spent_ms.append((time.perf_counter() - start_s) * 1e3)
+    arrays.unlock_pages()
     ranks, turns = range(topology.size), range(TURNS)
     heard = sum(len(topology.in_peers(rank, turn)) for rank in ranks for turn in turns)
     peers = heard / (len(ranks) * len(turns))
@@ -75,7 +91,9 @@ def _cost(name: str, topology: Topology, size: int) -> Cost:
     return Cost(name, peers, median(spent_ms), min(spent_ms), max(spent_ms), read_mb)
 
 
-def _exchanges(topology: Topology, size: int) -> list[Exchange]:
+def _exchanges(
+    topology: Topology, size: int, device: torch.device
+) -> tuple[SharedArrays, list[Exchange]]:
     """Make every learner's side of the exchange, all in this process."""
     count, config = topology.size, GossipConfig()
     specs = ControlBlock.specs(count) + MetricsBoard.specs(count, 1)
@@ -90,8 +108,8 @@ def _exchanges(topology: Topology, size: int) -> list[Exchange]:
             rank,
             topology,
             config,
-            state={"parameters": torch.randn(size)},
-            gradient=torch.zeros(size),
+            state={"parameters": torch.randn(size, device=device)},
+            gradient=torch.zeros(size, device=device),
             seed=SEED,
             wakeups=wakeups,
             row=board.learner(rank),
@@ -99,7 +117,7 @@ def _exchanges(topology: Topology, size: int) -> list[Exchange]:
         )
         exchange.begin(0, 0)
         exchanges.append(exchange)
-    return exchanges
+    return arrays, exchanges
 
 
 def costs_table(found: list[Cost]) -> Table:

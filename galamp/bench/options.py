@@ -72,6 +72,8 @@ def add_gossip(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--learners", metavar="N", type=_count, default=8, help="learners")
     add("--parameters", metavar="P", type=_count, default=NATURE_PARAMETERS, help="per vector")
+    text = "cpu, or a GPU that all learners share: cuda, cuda:1, ..."
+    add("--device", metavar="DEVICE", default="cpu", help=text)
 
 
 def add_gpu(parser: argparse.ArgumentParser) -> None:

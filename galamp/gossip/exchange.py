@@ -15,6 +15,7 @@ from torch import Tensor
 
 from galamp.config import GossipConfig
 from galamp.control import ControlBlock
+from galamp.gossip.device_mixing import DeviceGossiper
 from galamp.gossip.journal import Journal
 from galamp.gossip.mixing import Gossiper
 from galamp.gossip.schedule import Schedule
@@ -80,7 +81,8 @@ class Exchange:
         vectors = [state["parameters"]]
         if config.gossip_optimizer:
             vectors += [tensor for name, tensor in state.items() if name != "parameters"]
-        self._parameters = Gossiper(
+        kind = DeviceGossiper if gradient.is_cuda else Gossiper
+        self._parameters = kind(
             arrays,
             rank,
             topology,
@@ -94,7 +96,7 @@ class Exchange:
         self._gradients: Gossiper | None = None
         self._samples: VectorSlots | None = None
         if averages_gradients(config):
-            self._gradients = Gossiper(
+            self._gradients = kind(
                 arrays,
                 rank,
                 Complete(topology.size),
@@ -127,8 +129,7 @@ class Exchange:
             RunFailed: it is not finite, and was to be shared.
         """
         if self._gradients is not None:
-            self._gradients.publish(self._turn)
-            self._gradients.mix()
+            self._gradients.turn(self._turn)
         elif self._samples is not None and self._turn % SAMPLE_EVERY == 0:
             payload = self._samples.payload
             self._samples.write(
@@ -147,8 +148,7 @@ class Exchange:
         self._turn += 1
         due = self._schedule.due(self._turn) and self._control.gossip_wanted
         if due and not self._alone:
-            self._parameters.publish(version)
-            self._parameters.mix()
+            self._parameters.turn(version)
         elif self._to_be_watched():
             self._parameters.publish(version, tell=False)
 

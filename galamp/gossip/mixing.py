@@ -24,7 +24,7 @@ from galamp.errors import RunFailed
 from galamp.gossip.journal import Journal
 from galamp.gossip.mailbox import Mailbox, Token
 from galamp.gossip.publication import Publication, Source
-from galamp.gossip.slots import SLOTS, Look
+from galamp.gossip.slots import SLOTS, Header, Look
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.vectors import VectorSlots, checksum_of, norm_of
 from galamp.metrics import MetricsRow
@@ -74,9 +74,6 @@ class Gossiper:
                 self._inboxes[sender] = Mailbox(arrays, sender, receiver, name)
             if sender == rank:
                 self._outboxes[receiver] = Mailbox(arrays, sender, receiver, name)
-        if vectors[0].is_cuda:
-            refusals = [arrays.page_lock(f"{name}{peer}") for peer in self._slots]
-            row["page_lock_refusal"] = max(row["page_lock_refusal"], *refusals)
         self._wakeups, self._row, self._idle, self._journal = wakeups, row, idle, journal
         # What the last round left: the updates since then are what the vectors differ from it by.
         self._results = [vector.clone() for vector in vectors]
@@ -88,6 +85,11 @@ class Gossiper:
         self.round = round_
         self._keep()
 
+    def turn(self, version: int) -> bool:
+        """Take a round of gossip: `publish` and `mix`; returns whether it mixed."""
+        self.publish(version)
+        return self.mix()
+
     def publish(self, version: int, *, tell: bool = True) -> None:
         """Copy the vectors into a slot and, to `tell`, send this round's out-peers a token.
 
@@ -98,25 +100,37 @@ class Gossiper:
         """
         torch.sub(self.vectors[0], self._results[0], out=self._results[0])
         length = norm_of(self._results[0])
+        self._refuse_unless_finite(length, version)
+        self._wait_for_room()
+        header = self._slots[self.rank].write(
+            self._fill,
+            incarnation=self._control.incarnation(self.rank),
+            round_=self.round,
+            version=version,
+            checksum=checksum_of(self.vectors) if self._verifies else 0,
+        )
+        self._announce(header, length, tell=tell)
+
+    def _refuse_unless_finite(self, length: float, version: int) -> None:
         if not math.isfinite(length):
             raise RunFailed(
                 f"learner {self.rank} diverged: its {self._name} are not finite after "
                 f"{version} updates; try a smaller --learning-rate or --max-grad-norm"
             )
+
+    def _wait_for_room(self) -> None:
         if self._lock_step:
             self._wait(lambda: all(map(self._has_room, self._outboxes)), math.inf)
-        incarnation = self._control.incarnation(self.rank)
-        total = checksum_of(self.vectors) if self._verifies else 0
-        header = self._slots[self.rank].write(
-            self._fill, incarnation=incarnation, round_=self.round, version=version, checksum=total
-        )
+
+    def _announce(self, header: Header, length: float, *, tell: bool) -> None:
+        """Note down what was published, after an update of `length`, and tell the out-peers."""
         if self._journal is not None:
+            fixed = (self.rank, header.number, header.round, header.version, header.incarnation)
             upper = length * LENGTH_SLACK
-            fixed = (self.rank, header.number, self.round, version, incarnation, upper)
-            self._journal.append(Publication(*fixed, self._own, self._mixed))
+            self._journal.append(Publication(*fixed, upper, self._own, self._mixed))
         self._row["published"] += 1
         for peer in self.topology.out_peers(self.rank, self.round) if tell else ():
-            self._outboxes[peer].put(Token(header.number, self.round, incarnation))
+            self._outboxes[peer].put(Token(header.number, self.round, header.incarnation))
             self._wakeups[peer].signal()
             self._row["sent"] += 1
         if not tell:
@@ -218,7 +232,7 @@ class Gossiper:
             self._row["retried"] += 1
         else:
             return ()
-        if not (self._matches(looks) and bool(torch.isfinite(self._results[0].sum()))):
+        if not (self._matches(looks) and self._is_finite()):
             return ()
         for peer, one in found.items():
             assert one is not None
@@ -252,30 +266,35 @@ class Gossiper:
 
     def _average(self, shares: Mapping[int, float], looks: Mapping[int, Look]) -> None:
         """Sum the vectors by their shares, in order of rank; what was read may yet be torn."""
-        self._read = {peer: self._payload(peer, look) for peer, look in looks.items()}
+        self._read = self._fetch(looks)
         for at, (vector, result) in enumerate(zip(self.vectors, self._results, strict=True)):
             first = True
             for rank in sorted(shares):
-                source = vector
-                if rank != self.rank:
-                    source = self._part(self._read[rank], at).to(vector.device)
+                source = vector if rank == self.rank else self._part(self._read[rank], at)
                 if first:
                     torch.mul(source, shares[rank], out=result)
                 else:
                     result.add_(source, alpha=shares[rank])
                 first = False
 
-    def _payload(self, peer: int, look: Look) -> Tensor:
-        """Return what `peer` published: where it lies, or a copy if its checksum will be taken."""
-        payload = self._slots[peer].payload[look.slot]
-        return payload.clone() if self._verifies else payload
+    def _fetch(self, looks: Mapping[int, Look]) -> dict[int, Tensor]:
+        """Return what peers published: where it lies, or copies if checksums will be taken."""
+        found = {peer: self._slots[peer].payload[look.slot] for peer, look in looks.items()}
+        return {peer: one.clone() for peer, one in found.items()} if self._verifies else found
+
+    def _is_finite(self) -> bool:
+        """Whether the mean is finite."""
+        return bool(torch.isfinite(self._results[0].sum()))
 
     def _matches(self, looks: Mapping[int, Look]) -> bool:
         """Whether what was read is what was published, as far as that is to be verified."""
         checked = looks.items() if self._verifies else ()
-        torn = sum(checksum_of([self._read[p]]) != look.header.checksum for p, look in checked)
+        torn = sum(self._checksum_read(peer) != look.header.checksum for peer, look in checked)
         self._row["torn"] += torn
         return not torn
+
+    def _checksum_read(self, peer: int) -> int:
+        return checksum_of([self._read[peer]])
 
     def _part(self, payload: Tensor, at: int) -> Tensor:
         """Return the place of vector number `at` in a slot's payload."""
@@ -296,5 +315,9 @@ class Gossiper:
         """Wait until `ready`, or for `patience_s`; `idle` raises when the run is over."""
         until_s = time.monotonic() + patience_s
         while not ready() and time.monotonic() < until_s:
-            self._idle()
-            self._wakeups[self.rank].wait(POLL_S)
+            self._pause()
+
+    def _pause(self) -> None:
+        """Wait a little for others, who may do the same."""
+        self._idle()
+        self._wakeups[self.rank].wait(POLL_S)

@@ -67,6 +67,16 @@ class VersionedSlots:
         checksum: int = 0,
     ) -> Header:
         """Publish: `fill(slot)` copies the payload into slot 0 or 1. One process only."""
+        fill(self.begin())
+        return self.finish(
+            incarnation=incarnation, round_=round_, version=version, checksum=checksum
+        )
+
+    def begin(self) -> int:
+        """Mark the slot of the next publication, 0 or 1, as being written; returns it.
+
+        From here until `finish` nobody reads it, and the payload is copied in.
+        """
         number = self.published + 1
         slot = number % SLOTS
         at = WORDS_PER_LINE * (slot + 1)
@@ -76,7 +86,13 @@ class VersionedSlots:
         words[at + _SEQUENCE] = sequence + (2 if sequence & 1 else 1)
         reach("slots.odd")
         memory_fence()
-        fill(slot)
+        return slot
+
+    def finish(self, *, incarnation: int, round_: int, version: int, checksum: int = 0) -> Header:
+        """Publish what was copied into the slot that was begun: all of it is there."""
+        number = self.published + 1
+        at = WORDS_PER_LINE * (number % SLOTS + 1)
+        words = self._words
         reach("slots.filled")
         words[at + _NUMBER] = number
         words[at + _INCARNATION] = incarnation

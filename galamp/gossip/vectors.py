@@ -30,14 +30,20 @@ def gossip_specs(topology: Topology, size: int, name: str = "parameters") -> lis
 
 
 def norm_of(vector: Tensor) -> float:
-    """Return the L2 norm of a flat float32 vector to about 1e-6 of it.
+    """Return the L2 norm of a flat float32 vector to about 1e-6 of it."""
+    return float(length_of(vector))
+
+
+def length_of(vector: Tensor) -> Tensor:
+    """Return the same, [] float64, where the vector lies.
 
     In blocks: a norm that is summed up in float32 as a whole is off by a thousandth for a network.
     """
     whole = vector.numel() // NORM_BLOCK * NORM_BLOCK
     blocks = torch.linalg.vector_norm(vector[:whole].view(-1, NORM_BLOCK), dim=1)
     rest = torch.linalg.vector_norm(vector[whole:])
-    return float(torch.linalg.vector_norm(torch.cat((blocks, rest.view(1))).double()))
+    length: Tensor = torch.linalg.vector_norm(torch.cat((blocks, rest.view(1))).double())
+    return length
 
 
 def checksum_of(vectors: Iterable[Tensor]) -> int:

@@ -2,6 +2,11 @@
 
 The payload is two cells, so that half of it can be written. Both hold what was published, (number,
 life), so that a reader can tell what it got from what the header promised.
+
+On a GPU the payload is copied by an engine of its own: the writer tells it to, and waits for it
+before it goes on. When the writer is killed, its engine goes on until the kernel has taken the
+process apart, somewhere in the middle; only then is a new life begun. A reader's engine copies
+between its look and its check as the reader itself does.
 """
 
 from __future__ import annotations
@@ -44,6 +49,11 @@ class Writer(NamedTuple):
     number: int = 0
 
 
+class Engine(NamedTuple):
+    at: str = DONE
+    stamp: Stamp = NOTHING
+
+
 class Reader(NamedTuple):
     at: str = "choose"
     wanted: int = 0
@@ -70,17 +80,42 @@ class Rules:
     repeats_odd: bool = False
     """A new life goes on under the odd sequence that it finds, instead of stepping past it."""
     writers: int = 1
+    by_engine: bool = False
+    """As `galamp.gossip.device_mixing` has it: an engine copies the payload."""
+    waits_for_engine: bool = True
+    """The writer makes the sequence even only once its engine is done."""
+    outlives: bool = False
+    """A dead writer's engine goes on in the next life, which has one of its own."""
+    checks_early: bool = False
+    """The reader looks at the sequence once more before its copy is over."""
 
 
 def model(rules: Rules) -> Model:
     writers = range(rules.writers)
     privates = [Writer(life=life) for life in writers]
+    # That of every second life: a new one begins with another than the one before it.
+    engines = [Engine()] * 2 * rules.by_engine
+    programs = [*[WriterSteps(rules).program()] * rules.writers, ReaderSteps(rules).program()]
     return Model(
-        World(Memory(), (*privates, Reader()), rules.crashes),
-        [*[WriterSteps(rules).program()] * rules.writers, ReaderSteps(rules).program()],
+        World(Memory(), (*privates, Reader(), *engines), rules.crashes),
+        [*programs, *[engine_program()] * len(engines)],
         frozenset(writers),
         lambda world: all(process.at == DONE for process in world.processes),
     )
+
+
+def engine_program() -> Program:
+    """Copy two cells, whenever it comes to it."""
+
+    def copy(name: str, following: str) -> Program:
+        def write(world: World, me: int) -> Iterator[World]:
+            engine = world.processes[me]
+            slots = world.memory.with_slot(engine.stamp[0], **{name: engine.stamp})
+            yield world.after(me, engine._replace(at=following), slots=slots)
+
+        return {name: write}
+
+    return copy("left", "right") | copy("right", DONE)
 
 
 class WriterSteps:
@@ -91,6 +126,8 @@ class WriterSteps:
         return {
             "begin": self.begin,
             "odd": self.odd,
+            "tell engine": self.tell_engine,
+            "await engine": self.await_engine,
             **self.put("left", "right", stamp=True),
             **self.put("right", "number", stamp=True),
             **self.put("number", "life", stamp=False),
@@ -117,7 +154,22 @@ class WriterSteps:
             return
         step = (0 if self._rules.repeats_odd else 2) if left_odd else 1
         slots = memory.with_slot(writer.number, sequence=sequence + step * self._rules.marks_odd)
-        yield world.after(me, writer._replace(at="left"), slots=slots)
+        following = "tell engine" if self._rules.by_engine else "left"
+        yield world.after(me, writer._replace(at=following), slots=slots)
+
+    def engine_of(self, life: int) -> int:
+        return self._rules.writers + 1 + life % 2
+
+    def tell_engine(self, world: World, me: int) -> Iterator[World]:
+        writer = world.processes[me]
+        told = Engine("left", (writer.number, writer.life))
+        at = "await engine" if self._rules.waits_for_engine else "number"
+        yield world.after(self.engine_of(writer.life), told).after(me, writer._replace(at=at))
+
+    def await_engine(self, world: World, me: int) -> Iterator[World]:
+        writer = world.processes[me]
+        if world.processes[self.engine_of(writer.life)].at == DONE:
+            yield world.after(me, writer._replace(at="number"))
 
     def put(self, name: str, following: str, *, stamp: bool) -> Program:
         def write(world: World, me: int) -> Iterator[World]:
@@ -140,6 +192,8 @@ class WriterSteps:
         yield world.after(me, writer._replace(at="begin"), published=writer.number)
 
     def start_anew(self, world: World, me: int) -> Iterator[World]:
+        if self._rules.by_engine and not self._rules.outlives:
+            world = world.after(self.engine_of(world.processes[me].life), Engine())
         writer = Writer("repair" if self._rules.repairs else "begin", world.processes[me].life + 1)
         yield world.after(me, writer)
 
@@ -160,6 +214,7 @@ class ReaderSteps:
             "look": self.look,
             "see number": self.see_number,
             "see life": self.see_life,
+            "check early": self.check_early,
             "copy left": self.copy_left,
             "copy right": self.copy_right,
             "check": self.check,
@@ -194,7 +249,15 @@ class ReaderSteps:
     def see_life(self, world: World, me: int) -> Iterator[World]:
         reader = world.processes[me]
         header = (reader.wanted, world.memory.slot(reader.wanted).life)
-        yield world.after(me, reader._replace(at="copy left", header=header))
+        at = "check early" if self._rules.checks_early else "copy left"
+        yield world.after(me, reader._replace(at=at, header=header))
+
+    def check_early(self, world: World, me: int) -> Iterator[World]:
+        reader = world.processes[me]
+        if world.memory.slot(reader.wanted).sequence == reader.sequence:
+            yield world.after(me, reader._replace(at="copy left"))
+        else:
+            yield self.give_up(world, me)
 
     def copy_left(self, world: World, me: int) -> Iterator[World]:
         reader = world.processes[me]
@@ -209,7 +272,7 @@ class ReaderSteps:
     def check(self, world: World, me: int) -> Iterator[World]:
         reader = world.processes[me]
         changed = world.memory.slot(reader.wanted).sequence != reader.sequence
-        if changed and self._rules.checks_again:
+        if changed and self._rules.checks_again and not self._rules.checks_early:
             yield self.give_up(world, me)
             return
         if reader.left != reader.right:
