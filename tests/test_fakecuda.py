@@ -11,7 +11,7 @@ import torch
 
 from tests.fakecuda.inside import counts, on_gpus, reset_counts
 
-pytestmark = [pytest.mark.real, pytest.mark.slow]  # until the GPU path is whole: -m slow
+pytestmark = pytest.mark.real
 
 
 def locked(*shape: int) -> torch.Tensor:

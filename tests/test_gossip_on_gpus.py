@@ -21,7 +21,7 @@ from galamp.shm import ArraySpec, SharedArrays
 from tests.fakecuda.inside import on_gpus
 from tests.on_devices import Learners, counted
 
-pytestmark = [pytest.mark.real, pytest.mark.slow]  # until the GPU path is whole: -m slow
+pytestmark = pytest.mark.real
 
 VARIANTS = {
     "plain": GossipConfig(),

@@ -25,7 +25,7 @@ from tests.engine import also
 from tests.fakecuda.inside import on_gpus
 from tests.on_devices import LANES, STEPS, Collecting, Learners, a2c, counted, moved, rollout
 
-pytestmark = [pytest.mark.real, pytest.mark.slow]  # until the GPU path is whole: -m slow
+pytestmark = pytest.mark.real
 
 MOST_KERNELS_OF_AN_ACT = 20
 MOST_KERNELS_OF_AN_UPDATE = 163
