@@ -88,8 +88,7 @@ class Machine(NamedTuple):
     driver: str = ""
     cards: tuple[Card, ...] = ()
     tegra: bool = False
-    """A Jetson, say: code for one of its GPUs is promised to run on no other, and what is built for
-    servers with CUDA 12 does not fit its libraries."""
+    """A Jetson, say: its GPU is promised to run no code but its very own."""
     amd: bool = False
     trouble: str = ""
     """Why the driver could not be asked."""
@@ -130,7 +129,7 @@ def has_code(build: Build, card: Card, machine: Machine) -> bool:
     """
     code = build.code.get(machine.processor, ())
     if machine.tegra:
-        return build.driver >= CU130.driver and card.capability in code
+        return card.capability in code
     if card.capability is None:
         return bool(code)
     major, minor = card.capability

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.checkout import ROOT, Checkout, load_from
+from tests.checkout import BROKEN, ROOT, Checkout, load_from
 
 order = load_from(ROOT / "bin", "torch_order")
 PIN = next(
@@ -362,6 +362,18 @@ def test_torch_can_be_named(box: Box) -> None:
     assert box.torch == here("cu126", "2.12.0")
     box.set_up(GALAMP_TORCH="torch==2.11.0+cpu")
     assert box.torch == here("cpu", "2.11.0")
+
+
+@real
+def test_an_environment_that_is_made_anew_gets_the_same(box: Box) -> None:
+    """Also where the making is cut short."""
+    box.set_up(GALAMP_TORCH_INDEX=HOST)
+    (box.venv / "bin" / "python").write_text(BROKEN)
+    box.set_up(70, STUB_FAIL="-m venv")
+    box.calls()
+    box.set_up()
+    assert "-m venv" in box.calls()[0]
+    assert box.torch == here("cpu", PIN)
 
 
 @real
