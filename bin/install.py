@@ -8,6 +8,8 @@ interrupts a set-up, the next start finds no stamp and heals:
     galamp has not made it, or it cannot be told whether it runs   -> refuse, change nothing
     something else lies in it, and it would have to be made anew   -> the same
 
+Which build of torch that brings is chosen once for the machine (torch_build.py, torch_order.py).
+
 Only one process sets up at a time, and nothing is changed while somebody runs from the environment
 (place.py). pip inherits the locks: they end with their last holder and cannot go stale. Progress
 goes to standard error, pip's words to `setup.log` in the folder.
@@ -21,25 +23,22 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import stamp
-from place import POLL_S, Found, Place, Refused, SetupError, choose, say, take_alone, take_turn
+import torch_build
+import torch_order
+from place import Found, Place, Refused, SetupError, choose, say, take_alone, take_turn
+from steps import ROOT, Outcome, Stopped, attempt, check_stopped, failure, run, signals
 
 EXIT_REFUSED = 2
 EXIT_FAILURE = 70
-END_GRACE_S = 5.0
-LOG_TAIL_LINES = 15
-
-ROOT = Path(stamp.ROOT)
 LINKED = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "galamp")
 """What a checkout that is read-only is installed from, by links in `source`."""
 MADE = re.compile(
     r"bin|include|lib|lib64|share|pyvenv\.cfg|\.gitignore"  # by venv and pip
-    r"|source|in-use|in-use\.lock|setup\.(lock|log|creating|made|made-for|done(-\w+)?)"
+    r"|source|in-use|in-use\.lock|setup\.(lock|log|creating|made|made-for|done(-\w+)?|torch|constraints)"
 )
 """Names of what a set-up makes in an environment's folder; what has another is somebody's own."""
 
@@ -59,22 +58,6 @@ for leftover in site.glob("~*"):
 """
 
 
-# Signals are noted and asked for at safe moments: raised as they come, one could fall between the
-# start of pip and the block that ends it.
-PARENT = os.getppid()
-signals: list[int] = []
-
-
-class Stopped(Exception):
-    """A signal came, or the command that wanted the set-up is gone."""
-
-
-def check_stopped() -> None:
-    """Raise `Stopped` if nobody wants this set-up any more."""
-    if signals or os.getppid() != PARENT:
-        raise Stopped
-
-
 def requirements(extra: str) -> list[str]:
     """Return what setup.cfg asks for, with one extra ("" for none)."""
     config = configparser.ConfigParser(interpolation=None)
@@ -84,68 +67,6 @@ def requirements(extra: str) -> list[str]:
         asked += "\n" + config["options.extras_require"][extra]
     lines = (line.strip() for line in asked.splitlines())
     return [line for line in lines if line and not line.startswith("#")]
-
-
-def run(name: str, *command: str | Path, log: Path, locks: tuple[int, ...]) -> None:
-    """Run one step of the set-up with its output in the log, showing one line of progress.
-
-    Raises:
-        SetupError: the command failed; the text holds the end of the log.
-        Stopped: a signal came, or the parent is gone; the step was ended.
-    """
-    check_stopped()
-    line, start_s = f"galamp: set-up: {name} ...", time.monotonic()
-    say(line, end="")
-    with log.open("a", encoding="utf-8") as output:
-        print("\n$", *command, file=output, flush=True)
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"},
-            pass_fds=locks,
-            process_group=0,
-        )
-        try:
-            code = _watch(process, line, start_s)
-        except BaseException:
-            _end_group(process)
-            say("")
-            raise
-    say(f"{' failed after' if code else ''} {time.monotonic() - start_s:.1f} s")
-    if code:
-        raise SetupError(_failure(name, log))
-
-
-def _watch(process: subprocess.Popen[bytes], line: str, start_s: float) -> int:
-    """Return the exit code of a step, counting seconds on a terminal."""
-    while True:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            code = process.wait(POLL_S)
-            if sys.stderr.isatty():
-                say(f"\r{line}", end="")
-            return code
-        check_stopped()
-        if sys.stderr.isatty():
-            say(f"\r{line} {time.monotonic() - start_s:.0f} s", end="")
-
-
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a step and everything that it started: politely, then for good."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(END_GRACE_S)
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _failure(name: str, log: Path) -> str:
-    tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
-    indented = "\n".join("    " + line for line in tail)
-    return f"could not {name}; the end of {log}:\n{indented}\ngalamp: the next start tries again"
 
 
 def check_nothing_else(place: Place) -> None:
@@ -235,7 +156,9 @@ def install(extra: str, python: str, folder: str) -> None:
         return
     if found is not Found.HEALTHY:
         check_nothing_else(place)
+    torch = Torch(place, found is Found.HEALTHY)
     locks = (lock, take_alone(place))
+    say(f"galamp: set-up: {torch.order.words}")
     for old in place.folder.glob("setup.done*"):
         old.unlink()
     place.log.write_text("", encoding="utf-8")
@@ -244,26 +167,105 @@ def install(extra: str, python: str, folder: str) -> None:
         run("check environment", place.python, "-I", "-c", FORGET, log=place.log, locks=locks)
     else:
         create(place, python, locks)
-    pip_install(place, extra, locks)
+    pip_install(place, extra, torch, locks)
     found, kind = place.look()
     check_stopped()
     if found is not Found.HEALTHY:
         raise SetupError(f"{place.python} does not run: remove {place.folder} and start again")
     place.made_for.write_text(kind, encoding="utf-8")
+    torch.keep()
     for done in {"", extra}:
         path = Path(stamp.path(str(place.folder), done))
         path.write_text(stamp.fingerprint(done, str(place.folder), kind), encoding="utf-8")
 
 
-def pip_install(place: Place, extra: str, locks: tuple[int, ...]) -> None:
+class Torch:
+    """Which torch an environment gets.
+
+    Raises:
+        Refused: what the user has set cannot be meant.
+        Stopped: nobody wants this set-up any more.
+    """
+
+    def __init__(self, place: Place, healthy: bool) -> None:
+        self.place = place
+        self.settings = torch_order.Settings.read(place.folder)
+        self.version, self.limits = tested()
+        self.machine = torch_build.look(check_stopped=check_stopped)
+        self.choice = torch_build.choose(self.version, self.machine)
+        self.order = torch_order.order(
+            self.version,
+            next(line for line in requirements("") if torch_order.REQUIREMENT.fullmatch(line)),
+            self.choice,
+            self.settings,
+            torch_order.installed(place.folder) if healthy else None,
+        )
+
+    def install(self, locks: tuple[int, ...]) -> None:
+        """Have pip install it.
+
+        Raises:
+            Refused: it cannot be had here, or should not be.
+            SetupError: a step failed.
+        """
+        place, name = self.place, "install torch"
+        place.limits.write_text("".join(self.limits), encoding="utf-8")
+        pip: tuple[str | Path, ...] = (place.python, "-I", "-m", "pip")
+        if self.settings.is_file and self.settings.changed and torch_order.installed(place.folder):
+            run("remove torch", *pip, "uninstall", "-y", "torch", log=place.log, locks=locks)
+        unwanted = torch_order.WITH_CUDA if self.order.guarded else None
+        for asked in self.order.tries:
+            command = (*pip, "install", "-c", place.limits, *asked)
+            outcome = attempt(name, *command, log=place.log, locks=locks, unwanted=unwanted)
+            if outcome is Outcome.UNWANTED:
+                self._only_cuda()
+                outcome = attempt(name, *command, log=place.log, locks=locks, unwanted=None)
+            if outcome is not Outcome.ABSENT:
+                break
+        if outcome is Outcome.ABSENT and self.settings.where and not self.settings.torch:
+            where = stamp.bare(asked[1])
+            raise Refused(torch_order.missing(self.version, self.order.label, where))
+        if outcome is not Outcome.DONE:
+            raise SetupError(failure(name, place.log))
+        if self.order.label == (self.choice.folder or ""):
+            got = torch_order.installed(place.folder)
+            if line := torch_order.advice(self.version, self.choice, self.machine, got):
+                say(f"galamp: set-up: {line}")
+
+    def _only_cuda(self) -> None:
+        """Say that CUDA comes for nothing, as nothing else can be had.
+
+        Raises:
+            Refused: the user would rather have nothing.
+        """
+        line = torch_order.only_cuda(self.version, taken=self.settings.cuda)
+        if not self.settings.cuda:
+            raise Refused(line)
+        say(f"galamp: set-up: {line}")
+
+    def keep(self) -> None:
+        """Write down what was asked for and what came, for the next start and the next set-up."""
+        got = torch_order.installed(self.place.folder)
+        lines = (self.settings.torch, self.settings.where, got.label if got else "")
+        self.place.torch.write_bytes(b"".join(os.fsencode(line) + b"\n" for line in lines))
+
+
+def tested() -> tuple[str, list[str]]:
+    """Return the version of torch in constraints.txt, and all lines but torch's."""
+    lines = (ROOT / "bin" / "constraints.txt").read_text(encoding="utf-8").splitlines(True)
+    (version,) = (line.strip()[len("torch==") :] for line in lines if line.startswith("torch=="))
+    return version, [line for line in lines if not line.startswith("torch==")]
+
+
+def pip_install(place: Place, extra: str, torch: Torch, locks: tuple[int, ...]) -> None:
     """Install the tested versions, and galamp so that changes of its files count at once.
 
     Raises:
         SetupError: a step failed.
     """
-    limits = ROOT / "bin" / "constraints.txt"
+    torch.install(locks)
+    limits = place.limits if torch.settings.torch else ROOT / "bin" / "constraints.txt"
     pip = (place.python, "-I", "-m", "pip", "install", "-c", limits)
-    run("install torch", *pip, "torch", log=place.log, locks=locks)
     run("install the rest", *pip, *requirements(extra), log=place.log, locks=locks)
     package = source(place)
     name = "." if package == ROOT else str(package)

@@ -78,11 +78,15 @@ class Place:
         )
         self.log, self.creating = folder / "setup.log", folder / "setup.creating"
         self.made_for, self.mark = folder / "setup.made-for", folder / "setup.made"
+        self.torch, self.limits = folder / stamp.TORCH, folder / "setup.constraints"
 
     @property
     def kept(self) -> tuple[Path, ...]:
         """What stays when an environment is made anew."""
-        return (self.lock, self.in_use, self.users, self.log, self.creating, self.mark)
+        return (
+            *(self.lock, self.in_use, self.users),
+            *(self.log, self.creating, self.mark, self.torch),
+        )
 
     @property
     def ours(self) -> bool:

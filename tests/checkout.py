@@ -2,6 +2,8 @@
 
 The stub writes down every call. Asked to make an environment it copies itself there; asked for pip,
 galamp, or a step of the gate it only answers; all else goes to the Python that runs the tests.
+With STUB_PIP_HAS its pip installs torch from package indexes that have what that says
+(tests/fake_pip.py). The machine is one without a GPU, whatever the real one has.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ case "$*" in
         if [ -n "$STUB_FIFO" ]; then
             echo "$$" > "$STUB_FIFO"
             exec timeout 60 cat "$STUB_FIFO"
-        fi ;;
+        fi
+        if [ -n "$STUB_PIP_HAS" ]; then exec "$STUB_REAL" "$STUB_PIP" "$0" "$@"; fi ;;
+    *"-m pip uninstall "*) exec "$STUB_REAL" "$STUB_PIP" "$0" "$@" ;;
     *"import pip"*)
         exec "$STUB_REAL" -c \
             'import os, sys; print("%d.%d-%s" % (*sys.version_info[:2], os.uname()[4]))' ;;
@@ -65,10 +69,12 @@ class Checkout:
         for name in ("setup.cfg", "pyproject.toml"):
             shutil.copy(ROOT / name, self.root)
         self.add_python("python3.11")
+        self.add_smi("No devices were found")
         self.env = {
             "PATH": f"{self.path}:{os.environ['PATH']}",
             "STUB_CALLS": str(self.calls_file),
             "STUB_REAL": sys.executable,
+            "STUB_PIP": str(ROOT / "tests" / "fake_pip.py"),
         }
 
     def add_python(self, name: str) -> Path:
@@ -76,6 +82,12 @@ class Checkout:
         python.write_text(STUB)
         python.chmod(0o755)
         return python
+
+    def add_smi(self, *lines: str) -> None:
+        """Make the machine one whose nvidia-smi answers so."""
+        smi = self.path / "nvidia-smi"
+        smi.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
+        smi.chmod(0o755)
 
     def only_path(self) -> None:
         """Leave nothing on PATH but the stubs and what the scripts themselves call."""
@@ -119,7 +131,7 @@ class Checkout:
         """Return the set-up calls since the last time, oldest first, by what they do."""
         lines = self.calls_file.read_text().splitlines() if self.calls_file.exists() else []
         self.calls_file.unlink(missing_ok=True)
-        return [line for line in lines if "-m venv" in line or "-m pip install" in line]
+        return [line for line in lines if "-m venv" in line or "-m pip " in line]
 
     @property
     def ready(self) -> bool:
@@ -128,7 +140,11 @@ class Checkout:
 
 def load(checkout: Checkout, name: str = "install") -> ModuleType:
     """Import a module of the checkout's bin/."""
-    folder = checkout.root / "bin"
+    return load_from(checkout.root / "bin", name)
+
+
+def load_from(folder: Path, name: str) -> ModuleType:
+    """Import a module of some bin/ with all that it imports from there anew."""
     sys.path.insert(0, str(folder))
     try:
         spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
@@ -139,5 +155,5 @@ def load(checkout: Checkout, name: str = "install") -> ModuleType:
         return module
     finally:
         sys.path.remove(str(folder))
-        for name in ("stamp", "place"):
-            sys.modules.pop(name, None)
+        for path in folder.glob("*.py"):
+            sys.modules.pop(path.stem, None)

@@ -38,16 +38,19 @@ def test_the_first_start_installs_the_tested_versions_and_runs(checkout: Checkou
     done = checkout.start("run", "--name", "two words")
     assert done.returncode == 0
     assert done.stdout == "[run]\n[--name]\n[two words]\n"
-    steps = [line.split(" ...")[0] for line in done.stderr.splitlines()]
+    choice, *lines = done.stderr.splitlines()
+    assert choice == "galamp: set-up: no NVIDIA GPU: torch for the CPU"
+    steps = [line.split(" ...")[0] for line in lines]
     assert steps == [
         f"galamp: set-up: {step}"
         for step in ("create environment", "install torch", "install the rest", "install galamp")
     ]
-    assert all(line.endswith(" s") for line in done.stderr.splitlines())
+    assert all(line.endswith(" s") for line in lines)
     venv, torch, rest, package = checkout.calls()
     assert venv.endswith(f"-m venv --prompt galamp {checkout.venv}")
-    assert all(f"-c {checkout.root}/bin/constraints.txt" in pip for pip in (torch, rest, package))
-    assert torch.endswith(" torch")
+    assert all(f"-c {checkout.root}/bin/constraints.txt" in pip for pip in (rest, package))
+    assert f"-c {checkout.venv}/setup.constraints torch==" in torch
+    assert torch.endswith("+cpu")
     assert "gymnasium[atari]>=1.1" in rest
     assert "hypothesis" not in rest
     assert package.endswith(" -e .")
