@@ -186,6 +186,7 @@ class Arena:
             rank=learner.rank,
             learners=self.count,
             device=learner.device,
+            graphs=config.resources.graphs,
             threads=config.resources.threads,
             batches=config.resources.batches,
             shape=self.shape,

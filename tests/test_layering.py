@@ -28,7 +28,7 @@ LAYERS = """
     storage.locks storage.inspection
     storage.rates storage.held
     budget machine_load deaths reaper
-    shm storage.identity parameters models forking seeding machine
+    shm storage.identity parameters models forking seeding machine graphs
     placement launching
     plan worker remote.picture
     signals
@@ -37,6 +37,7 @@ LAYERS = """
     gossip.topologies.base algorithms.returns algorithms.rmsprop algorithms.tape
     algorithms.products
     algorithms.base algorithms.conv_tape
+    algorithms.recorded
     gossip.publication environments.preflight environments.failures
     gossip.topologies.circulant gossip.topologies.metropolis gossip.topologies.from_file
     storage.gossiplog
@@ -49,7 +50,7 @@ LAYERS = """
     algorithms.a2c gossip.vectors gossip.certificate gossip.radius state
     gossip.mixing gossip.measuring
     gossip.exchange
-    ports
+    ports acting
     collector evaluation.scores evaluation.threads evaluation.trained
     simulator learner evaluation.playing
     preload
