@@ -123,6 +123,8 @@ class Collecting:
         self.port = LearnerPort(
             self.arrays, 0, self.shape, self.wake, dict.fromkeys(range(batches), 0).get
         )
+        if device != "cpu":
+            torch.cuda.set_device(device)
         self.algorithm = a2c("mlp", device)
         self.collector = Collector(
             self.port,

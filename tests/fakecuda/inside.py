@@ -32,8 +32,8 @@ from tests.fakecuda import build
 
 SITE = Path(__file__).resolve().parent / "site"
 MOST_DEVICES = 16
-NAMES = ("kernels", "to_device", "to_host", "between", "non_blocking", "waits")
-"""What is counted, in the order of device.h; after it the kernels of each device."""
+NAMES = ("kernels", "to_device", "to_host", "between", "non_blocking", "waits", "graphs")
+"""What is counted, in the order of process.h; after it the launches on each device."""
 
 Test = TypeVar("Test", bound=Callable[..., None])
 
@@ -179,7 +179,7 @@ def reset_counts() -> None:
 
 
 def kernels_of_devices(folder: Path) -> dict[int, list[int]]:
-    """Return how many kernels each process has run on each device, by process id.
+    """Return how many kernels and graphs each process has launched on each device, by its id.
 
     `folder` is the setting FAKE_CUDA_COUNTS of theirs.
     """
