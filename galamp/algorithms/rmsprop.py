@@ -56,9 +56,6 @@ class FlatRMSprop:
         self._eps = eps
         self._apply = {"torch": self._torch_step, "tf": self._tf_step}[form]
         self._steps = parameters.data.new_full((), LATE)
-        # Numbers that a device chooses from lie on it: from the host each choice would be a copy,
-        # which the host waits for.
-        self._kept = {number: parameters.data.new_full((), number) for number in (alpha, eps, 1.0)}
 
     def step(self, active: Tensor, max_norm: float) -> Tensor:
         """Clip the gradient to an L2 norm of at most `max_norm`, and take one step along it.
@@ -101,8 +98,7 @@ class FlatRMSprop:
         """
         data, grad, average = self._parameters.data, self._parameters.grad, self.square_average
         grad.div_(scale).masked_fill_(~active, 0.0)
-        kept = self._kept
-        average.mul_(torch.where(active, kept[self._alpha], kept[1.0]))
+        average.mul_(torch.where(active, self._alpha, 1.0))
         average.addcmul_(grad, grad, value=1.0 - self._alpha)
-        divisor = average.add(torch.where(active, kept[self._eps], kept[1.0])).sqrt_()
+        divisor = average.add(torch.where(active, self._eps, 1.0)).sqrt_()
         data.addcdiv_(grad, divisor, value=-self._learning_rate)
