@@ -151,24 +151,34 @@ def test_a_vector_that_is_not_brought_to_the_gpu_is_seen(monkeypatch: pytest.Mon
 # Collecting
 
 
+def assert_outcomes(learned: list[Rollout]) -> None:
+    """What the simulators of `Collecting` write with their steps, from the first one on."""
+    steps = torch.arange(1, len(learned) * STEPS + 1).unsqueeze(1).expand(-1, LANES)
+    for name, expected in {
+        "rewards": (steps % 3).float(),
+        "terminated": steps % 7 == 0,
+        "truncated": torch.zeros_like(steps, dtype=torch.bool),
+        "valid": steps % 7 != 1,
+    }.items():
+        assert torch.equal(torch.cat([getattr(one, name) for one in learned]), expected), name
+
+
 def test_the_simulators_here_write_what_is_expected() -> None:
     _, learned = Collecting("cpu").learn(2)
     assert [len(one.observations) for one in learned] == [STEPS + 1] * 2
     assert torch.equal(learned[0].observations[-1], learned[1].observations[0])
-    steps = torch.arange(1, 2 * STEPS + 1).unsqueeze(1).expand(-1, LANES)
-    for name, expected in {
-        "rewards": (steps % 3).float(),
-        "terminated": steps % 7 == 0,
-        "valid": steps % 7 != 1,
-    }.items():
-        assert torch.equal(torch.cat([getattr(one, name) for one in learned]), expected), name
+    assert_outcomes(learned)
 
 
 @pytest.mark.parametrize("batches", [1, 2])
 @on_gpus(hold=1)
 def test_what_is_learned_on_a_gpu_is_what_the_simulators_wrote(batches: int) -> None:
     """Copies are held back as long as they may be, so that a wait that is missing tells."""
-    parameters, learned = Collecting("cuda:1", batches).learn(4)
+    here = Collecting("cuda:1", batches)
+    parameters, learned = here.learn(4)
+    assert_outcomes(learned)
+    for one, slot in zip(learned[-2:], here.port.slots, strict=True):
+        assert torch.equal(one.actions, torch.from_numpy(slot.actions)), "as they were sent"
     # The same actions on the CPU: what follows is told by the rollouts alone.
     host = a2c("mlp", "cpu")
     for number, one in enumerate(learned):
