@@ -18,7 +18,9 @@ from galamp import acting
 from galamp.algorithms import recorded
 from galamp.algorithms.a2c import A2C
 from galamp.algorithms.base import Rollout
+from galamp.cli import build_parser
 from galamp.config import from_dict, to_dict
+from galamp.configuring import config_from
 from tests.engine import also
 from tests.fakecuda.inside import on_gpus
 from tests.on_devices import LANES, STEPS, Collecting, counted
@@ -306,6 +308,12 @@ def test_on_a_cpu_there_is_nothing_to_record() -> None:
 
 
 # The setting
+
+
+def test_the_flag_reaches_the_config() -> None:
+    for flags, expected in (([], True), (["--no-graphs"], False), (["--graphs"], True)):
+        config = config_from(build_parser().parse_args(["run", *flags]))
+        assert config.resources.graphs is expected
 
 
 def test_runs_of_before_the_setting_have_graphs() -> None:

@@ -14,7 +14,7 @@ import pytest
 from galamp.state import GENERATOR_BYTES_OF
 from galamp.storage import checkpoint
 from tests.engine import also, galamp, run, started, summary, titled, training, wait_for
-from tests.fakecuda.inside import kernels_of_devices, settings
+from tests.fakecuda.inside import counts_of_processes, kernels_of_devices, settings
 from tests.scenarios import ENDLESS, stopped, successor, works_on
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]  # until the GPU path is whole: -m slow
@@ -92,6 +92,8 @@ def test_four_learners_on_four_gpus(
     assert summary(folder)["restarts"] == 0
     alone = "a2c" in more
     assert used(gpus) == ([[0]] if alone else [[0], [1], [2], [3]])
+    assert all(each["graphs"] > 20 for each in counts_of_processes(gpus))
+    assert not [text for text in events(folder) if "graph" in text]
     if "data-parallel" in more:
         first, *others = parameters(folder)
         assert all(np.array_equal(first, other) for other in others)
@@ -164,7 +166,36 @@ def test_what_was_trained_plays_on_a_gpu(gpus: Path, tmp_path: Path) -> None:
     assert "cuda:2" in refused.stderr
 
 
+@pytest.mark.slow
+def test_a_run_may_do_without_graphs(gpus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    flags = [*CARTPOLE, "--learners", 2, "--device", "cuda", "--no-graphs", "--run-dir", folder]
+    ended = run(*flags, "--total-steps", 1000)
+    assert ended.returncode == 0, ended.stderr
+    for each in counts_of_processes(gpus):
+        assert each["graphs"] == 0
+        assert each["kernels"] > 1000
+    assert not [text for text in events(folder) if "CUDA graphs" in text]
+    assert json.loads((folder / "config.json").read_text())["resources"]["graphs"] is False
+
+
 # Faults
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_where_no_graph_can_be_recorded(
+    gpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_CUDA_NO_GRAPHS", "1")
+    folder = tmp_path / "run"
+    flags = [*CARTPOLE, "--learners", 2, "--device", "cuda", "--run-dir", folder]
+    ended = run(*flags, "--total-steps", 1000)
+    assert ended.returncode == 0, ended.stderr
+    assert summary(folder)["restarts"] == 0
+    assert [each["graphs"] for each in counts_of_processes(gpus)] == [0, 0]
+    [told] = [text for text in events(folder) if "CUDA graphs" in text]
+    rank = told.partition(":")[0].removeprefix("learner ")
+    assert "operation not supported" in (folder / "logs" / f"learner-{rank}.log").read_text()
 
 
 @pytest.mark.slow

@@ -178,6 +178,18 @@ def reset_counts() -> None:
     _library().fake_cuda_reset_counts()
 
 
+def counts_of_processes(folder: Path) -> list[dict[str, int]]:
+    """Return what each process has counted that has used a device.
+
+    `folder` is the setting FAKE_CUDA_COUNTS of theirs.
+    """
+    found = []
+    for path in folder.iterdir():
+        values = memoryview(path.read_bytes()).cast("q").tolist()
+        found.append(dict(zip(NAMES, values, strict=False)))
+    return [each for each in found if any(each.values())]
+
+
 def kernels_of_devices(folder: Path) -> dict[int, list[int]]:
     """Return how many kernels and graphs each process has launched on each device, by its id.
 
