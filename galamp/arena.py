@@ -189,6 +189,7 @@ class Arena:
             learners=self.count,
             device=learner.device,
             sharing=sum(each.device == learner.device for each in self.plan.learners),
+            graphs=config.resources.graphs,
             threads=config.resources.threads,
             batches=config.resources.batches,
             shape=self.shape,

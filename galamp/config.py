@@ -212,6 +212,11 @@ class ResourceConfig:
         auto=True,
     )
     device: str = option("auto", "where learners compute: auto, cpu, cuda, or a list cuda:0,cuda:1")
+    graphs: bool = option(
+        True,
+        "have GPUs act and learn by CUDA graphs, recorded once; without, every kernel is launched "
+        "by itself, which takes longer",
+    )
     simulator_workers: int = option(
         AUTO, "simulator processes per learner", low=1, high=256, auto=True
     )

@@ -30,7 +30,7 @@ from galamp.control import NEVER, ControlBlock
 from galamp.crashpoints import reach
 from galamp.environments.base import EnvironmentSpec
 from galamp.errors import RunFailed, StopRun
-from galamp.gossip.exchange import Exchange
+from galamp.gossip.exchange import Exchange, averages_gradients
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.vectors import VectorSlots
 from galamp.gpu_failures import memory_full
@@ -55,6 +55,7 @@ class LearnerTask:
     learners: int
     device: str
     sharing: int
+    graphs: bool
     threads: int
     batches: int
     shape: RolloutShape
@@ -89,7 +90,7 @@ def _learn(task: LearnerTask) -> None:
     torch.set_num_threads(task.threads)
     seed_generators(task.process_seed)
     if task.device != "cpu":
-        torch.cuda.set_device(task.device)
+        _settle_on_gpu(task.device, repeatable=task.gossip.lock_step)
     learner = Learner(task)
     whole = True
     try:
@@ -113,6 +114,18 @@ def _memory_full(task: LearnerTask) -> str:
         learners=task.sharing,
         steps=task.shape.num_steps * task.shape.num_envs,
     )
+
+
+def _settle_on_gpu(device: str, *, repeatable: bool) -> None:
+    """Compute there: products of float32 in TF32, convolutions in the way that proves quickest.
+
+    Which one that is may differ from run to run, and with it the last bits: `repeatable` takes the
+    same one each time, and none that adds up in an order of chance.
+    """
+    torch.cuda.set_device(device)
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = not repeatable
+    torch.backends.cudnn.deterministic = repeatable
 
 
 class Learner:
@@ -155,6 +168,12 @@ class Learner:
             row=self.metrics,
             idle=self.idle,
         )
+        # An update is taken apart only where somebody is to see the gradient in the middle of it.
+        shares = averages_gradients(task.gossip)
+        seen = shares or task.gossip.gradient_correlation
+        self._between = self._reduce if seen else None
+        if task.graphs and task.device != "cpu":
+            self.collector.record(shares if seen else None)
         self._states = StateSlots(task.arrays, task.rank, task.state_sizes)
         self._saved_id = 0
         self._saved_s = time.monotonic()
@@ -166,7 +185,7 @@ class Learner:
         while not self._finished():
             rollout = self.collector.collect(number)
             self.metrics.enter(Phase.UPDATE)
-            gauges = self.algorithm.update(rollout, self._reduce)
+            gauges = self.algorithm.update(rollout, self._between)
             reach("learner.updated")
             self.metrics.enter(Phase.GOSSIP)
             self.exchange.turn(self.algorithm.version)

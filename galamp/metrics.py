@@ -57,6 +57,7 @@ COUNTERS = (
     "most_staleness",
     "overflows",
     "page_lock_refusal",
+    "graph_refusal",
 )
 """Whole numbers of a row, in order."""
 

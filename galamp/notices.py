@@ -51,5 +51,16 @@ def _refusal(code: int) -> str:
     )
 
 
-WORDS = {"overflows": _overflow, "page_lock_refusal": _refusal}
+def _no_graphs(_: int) -> str:
+    return (
+        "what its GPU does cannot be recorded as CUDA graphs (its log says why): kernels are "
+        "launched one by one, which takes longer; with --no-graphs it is not tried"
+    )
+
+
+WORDS = {
+    "overflows": _overflow,
+    "page_lock_refusal": _refusal,
+    "graph_refusal": _no_graphs,
+}
 """Counters of a row, and what is said once one is not 0."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,9 +34,9 @@ KEPT: list[SharedArrays] = []
 """What is page-locked stays: no other block may come to lie at the same addresses."""
 
 
-def a2c(network: str, device: str, precision: str = "float32") -> Algorithm:
+def a2c(network: str, device: str, **settings: Any) -> Algorithm:
     model = build_model(network, SHAPES[network], DTYPES[network], ACTIONS, seed=1)
-    config = AlgorithmConfig(learning_rate=1e-3, precision=precision)
+    config = AlgorithmConfig(learning_rate=1e-3, **settings)
     return make_algorithm(config, model, device=device, seed=1)
 
 
@@ -136,10 +137,12 @@ class Learners:
 
 
 class Collecting:
-    """A learner on `device` and one simulator, which counts its steps, in this process."""
+    """A learner on `device` and a simulator per batch, which counts its steps, in this process."""
 
-    def __init__(self, device: str, batches: int = 1) -> None:
-        self.shape = RolloutShape(STEPS, LANES, batches, (4,), "float32")
+    def __init__(
+        self, device: str, batches: int = 1, network: str = "mlp", **settings: Any
+    ) -> None:
+        self.shape = RolloutShape(STEPS, LANES, batches, SHAPES[network], DTYPES[network])
         count = 1
         specs = RolloutRing.specs(0, self.shape) + MetricsBoard.specs(count, batches)
         self.arrays, self.wake = SharedArrays.create(specs), RingWake.create(batches)
@@ -152,7 +155,9 @@ class Collecting:
         self.port = LearnerPort(
             self.arrays, 0, self.shape, self.wake, dict.fromkeys(range(batches), 0).get
         )
-        self.algorithm = a2c("mlp", device)
+        if device != "cpu":
+            torch.cuda.set_device(device)
+        self.algorithm = a2c(network, device, **settings)
         self.collector = Collector(
             self.port,
             self.algorithm,
@@ -162,6 +167,7 @@ class Collecting:
             batches=batches,
             clip_rewards=False,
         )
+        self.number = 0
         self.written = [0] * batches
         for simulator in self.simulators:
             simulator.arrive()
@@ -178,25 +184,33 @@ class Collecting:
             simulator.write(
                 self._seen(worker),
                 rewards=np.full(lanes, self.written[worker] % 3, np.float32),
-                terminated=np.zeros(lanes, np.bool_),
+                terminated=np.full(lanes, self.written[worker] % 7 == 0),
                 truncated=np.zeros(lanes, np.bool_),
-                valid=np.ones(lanes, np.bool_),
+                valid=np.full(lanes, self.written[worker] % 7 != 1),
             )
 
-    def _seen(self, worker: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    def _seen(self, worker: int) -> np.ndarray[tuple[int, ...], np.dtype[Any]]:
         lanes = self.simulators[worker].lanes
         number = self.written[worker] * 10 + np.arange(lanes.start, lanes.stop)
-        return np.sin(number[:, None] * np.arange(1.0, 5.0)).astype(np.float32)
+        inputs = int(np.prod(self.shape.observation_shape))
+        seen = np.sin(number[:, None] * np.arange(1.0, inputs + 1.0))
+        if self.shape.observation_dtype == "uint8":
+            seen = 127.0 * (1.0 + seen)
+        shape = (len(number), *self.shape.observation_shape)
+        return seen.astype(self.shape.observation_dtype).reshape(shape)
 
     @staticmethod
     def _nothing_yet() -> None:
         raise BlockingIOError
 
-    def learn(self, rollouts: int) -> tuple[Tensor, list[Rollout]]:
+    def learn(
+        self, rollouts: int, reduce: Callable[[], bool] | None = None
+    ) -> tuple[Tensor, list[Rollout]]:
         """Collect and learn; returns the parameters then, and each rollout as it was learned."""
         learned = []
-        for number in range(rollouts):
-            one = self.collector.collect(number)
-            self.algorithm.update(one)
+        for _ in range(rollouts):
+            one = self.collector.collect(self.number)
+            self.algorithm.update(one, reduce)
+            self.number += 1
             learned.append(Rollout(**{k: v.cpu().clone() for k, v in vars(one).items()}))
         return self.algorithm.parameters.data.cpu(), learned

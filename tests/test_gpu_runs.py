@@ -28,7 +28,7 @@ from tests.engine import (
     training,
     wait_for,
 )
-from tests.fakecuda.inside import kernels_of_devices, settings
+from tests.fakecuda.inside import counts_of_processes, kernels_of_devices, settings
 from tests.scenarios import ENDLESS, stopped, successor, works_on
 
 pytestmark = pytest.mark.real
@@ -58,6 +58,11 @@ def used(folder: Path) -> list[list[int]]:
         for each in found
         if sum(each) > KERNELS_OF_A_TRIAL
     )
+
+
+def of_learners(folder: Path) -> list[dict[str, int]]:
+    """Return what each process has counted, but for those that only tried a GPU."""
+    return [each for each in counts_of_processes(folder) if each["kernels"] > KERNELS_OF_A_TRIAL]
 
 
 def events(folder: Path) -> list[str]:
@@ -115,20 +120,23 @@ def test_every_method_on_four_gpus(
     assert summary(folder)["restarts"] == 0
     alone = "a2c" in more
     assert used(gpus) == ([[0]] if alone else [[0], [1], [2], [3]])
+    assert all(each["graphs"] > 20 for each in of_learners(gpus))
+    assert not [text for text in events(folder) if "graph" in text]
     if "data-parallel" in more:
         first, *others = parameters(folder)
         assert all(np.array_equal(first, other) for other in others)
 
 
 def test_lock_step_on_gpus_is_repeatable(gpus: Path, tmp_path: Path) -> None:
+    """Here also without graphs: kernels are the same."""
     found = []
-    for name in ("first", "second"):
+    for name, more in (("first", []), ("second", []), ("third", ["--no-graphs"])):
         folder = tmp_path / name
-        flags = [*CARTPOLE, "--learners", 2, "--device", "cuda", "--sync", "--seed", 7]
+        flags = [*CARTPOLE, "--learners", 2, "--device", "cuda", "--sync", "--seed", 7, *more]
         assert run(*flags, "--total-steps", 2000, "--run-dir", folder).returncode == 0
         found.append(parameters(folder))
-    for mine, theirs in zip(*found, strict=True):
-        assert np.array_equal(mine, theirs)
+    for mine, *others in zip(*found, strict=True):
+        assert all(np.array_equal(mine, theirs) for theirs in others)
 
 
 def test_a_killed_learner_comes_back_on_its_gpu(gpus: Path, tmp_path: Path) -> None:
@@ -216,9 +224,39 @@ def test_an_agent_is_not_played_on_a_gpu_that_cannot_be_used(
     assert "use --device cpu" in ended.stderr
 
 
+@pytest.mark.slow
+def test_a_run_may_do_without_graphs(gpus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    flags = [*CARTPOLE, "--learners", 2, "--device", "cuda", "--no-graphs", "--run-dir", folder]
+    ended = run(*flags, "--total-steps", 1000)
+    assert ended.returncode == 0, ended.stderr
+    for each in of_learners(gpus):
+        assert each["graphs"] == 0
+        assert each["kernels"] > 1000
+    assert not [text for text in events(folder) if "CUDA graphs" in text]
+    assert json.loads((folder / "config.json").read_text())["resources"]["graphs"] is False
+
+
 # Faults
 
 
+@pytest.mark.slow
+def test_a_run_goes_on_where_no_graph_can_be_recorded(
+    gpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_CUDA_NO_GRAPHS", "1")
+    folder = tmp_path / "run"
+    flags = [*CARTPOLE, "--learners", 2, "--device", "cuda", "--run-dir", folder]
+    ended = run(*flags, "--total-steps", 1000)
+    assert ended.returncode == 0, ended.stderr
+    assert summary(folder)["restarts"] == 0
+    assert [each["graphs"] for each in of_learners(gpus)] == [0, 0]
+    [told] = [text for text in events(folder) if "CUDA graphs" in text]
+    rank = told.partition(":")[0].removeprefix("learner ")
+    assert "operation not supported" in (folder / "logs" / f"learner-{rank}.log").read_text()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "name"), [(801, "cudaErrorNotSupported"), also(2, "cudaErrorMemoryAllocation")]
 )

@@ -30,7 +30,7 @@ LAYERS = """
     budget machine_load deaths reaper
     probing gpu_trial
     gpus
-    shm storage.identity parameters models forking seeding machine
+    shm storage.identity parameters models forking seeding machine graphs
     placement launching
     plan worker remote.picture
     signals
@@ -39,6 +39,7 @@ LAYERS = """
     gossip.topologies.base algorithms.returns algorithms.rmsprop algorithms.tape
     algorithms.products
     algorithms.base algorithms.conv_tape
+    algorithms.recorded
     gossip.publication environments.preflight environments.failures
     gossip.topologies.circulant gossip.topologies.metropolis gossip.topologies.from_file
     storage.gossiplog
@@ -52,7 +53,7 @@ LAYERS = """
     gossip.mixing gossip.measuring
     gossip.device_mixing
     gossip.exchange
-    ports
+    ports acting
     collector evaluation.scores evaluation.threads evaluation.trained
     simulator learner evaluation.playing
     preload

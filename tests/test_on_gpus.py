@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from galamp import acting
 from galamp.algorithms.a2c import A2C
 from galamp.algorithms.base import Rollout
 from galamp.algorithms.tape import Place
@@ -31,8 +32,6 @@ MOST_KERNELS_OF_AN_ACT = 20
 MOST_KERNELS_OF_AN_UPDATE = 163
 MOST_KERNELS_OF_A_TURN = 12
 WAITS_OF_A_TURN = 1
-WAITS_OF_A_MOVE = 5
-"""Actions, rewards, two flags and the validity, each copied while the host waits."""
 
 
 # A2C
@@ -71,6 +70,14 @@ def test_actions_are_drawn_by_the_generator_that_is_saved() -> None:
     second.generator.set_state(first.generator.get_state())
     assert first.act(seen).tolist() == second.act(seen).tolist()
     assert first.act(seen).tolist() != first.act(seen).tolist()
+
+
+@pytest.mark.parametrize("form", ["torch", "tf"])
+@on_gpus()
+def test_either_form_of_the_optimiser_waits_for_nothing(form: str) -> None:
+    device, one = a2c("mlp", "cuda:0", rmsprop_form=form), moved(rollout("mlp", 0), "cuda:0")
+    update = counted(lambda: device.update(one))
+    assert (update["waits"], update["to_device"]) == (1, 0), update
 
 
 @on_gpus()
@@ -145,18 +152,34 @@ def test_a_vector_that_is_not_brought_to_the_gpu_is_seen(monkeypatch: pytest.Mon
 # Collecting
 
 
+def assert_outcomes(learned: list[Rollout]) -> None:
+    """What the simulators of `Collecting` write with their steps, from the first one on."""
+    steps = torch.arange(1, len(learned) * STEPS + 1).unsqueeze(1).expand(-1, LANES)
+    for name, expected in {
+        "rewards": (steps % 3).float(),
+        "terminated": steps % 7 == 0,
+        "truncated": torch.zeros_like(steps, dtype=torch.bool),
+        "valid": steps % 7 != 1,
+    }.items():
+        assert torch.equal(torch.cat([getattr(one, name) for one in learned]), expected), name
+
+
 def test_the_simulators_here_write_what_is_expected() -> None:
     _, learned = Collecting("cpu").learn(2)
     assert [len(one.observations) for one in learned] == [STEPS + 1] * 2
     assert torch.equal(learned[0].observations[-1], learned[1].observations[0])
-    assert all(bool(one.valid.all()) for one in learned)
+    assert_outcomes(learned)
 
 
 @pytest.mark.parametrize("batches", [1, 2])
 @on_gpus(hold=1)
 def test_what_is_learned_on_a_gpu_is_what_the_simulators_wrote(batches: int) -> None:
     """Copies are held back as long as they may be, so that a wait that is missing tells."""
-    parameters, learned = Collecting("cuda:1", batches).learn(4)
+    here = Collecting("cuda:1", batches)
+    parameters, learned = here.learn(4)
+    assert_outcomes(learned)
+    for one, slot in zip(learned[-2:], here.port.slots, strict=True):
+        assert torch.equal(one.actions, torch.from_numpy(slot.actions)), "as they were sent"
     # The same actions on the CPU: what follows is told by the rollouts alone.
     host = a2c("mlp", "cpu")
     for number, one in enumerate(learned):
@@ -169,24 +192,47 @@ def test_what_is_learned_on_a_gpu_is_what_the_simulators_wrote(batches: int) -> 
 
 
 @on_gpus(hold=1)
-def test_a_missing_wait_for_copies_changes_what_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
-    parameters, _ = Collecting("cuda:1").learn(3)
+def test_a_missing_wait_for_actions_changes_what_is_learned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parameters, learned = Collecting("cuda:1").learn(3)
     repeated, _ = Collecting("cuda:1").learn(3)
     assert torch.equal(parameters, repeated)
-    monkeypatch.setattr(torch.cuda.Stream, "wait_stream", lambda self, other: None)
+    assert any(bool(one.actions.any()) for one in learned)
+    monkeypatch.setattr(acting, "finish", lambda: None)
     without, learned = Collecting("cuda:1").learn(3)
     assert not torch.equal(parameters, without)
+    assert not learned[0].actions.any()
+
+
+@on_gpus(hold=1)
+def test_a_row_that_another_stream_copies_is_not_learned_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody waits for that stream."""
+    here = Collecting("cuda:1")
+    see, aside = here.collector._actor.see, torch.cuda.Stream()
+
+    def elsewhere(slot: int, step: int, lanes: slice) -> None:
+        with torch.cuda.stream(aside):
+            see(slot, step, lanes)
+
+    monkeypatch.setattr(here.collector._actor, "see", elsewhere)
+    _, learned = here.learn(1)
     assert not learned[0].observations.any()
 
 
+@pytest.mark.parametrize("batches", [1, 2])
 @on_gpus()
-def test_a_rollout_is_brought_to_the_gpu_with_few_waits() -> None:
-    here = Collecting("cuda:1")
+def test_a_rollout_takes_one_wait_for_each_batch_of_actions(batches: int) -> None:
+    here = Collecting("cuda:1", batches)
     here.learn(2)
     numbers = counted(lambda: here.collector.collect(2))
-    assert numbers["waits"] <= STEPS + WAITS_OF_A_MOVE, numbers
-    assert numbers["non_blocking"] == STEPS + 1, numbers
-    assert numbers["to_device"] <= STEPS + 1 + WAITS_OF_A_MOVE, numbers
+    assert numbers["waits"] == STEPS * batches, numbers
+    assert numbers["to_device"] == (STEPS + 1) * batches + 1, "every row, and all else at once"
+    assert numbers["to_host"] == STEPS * batches, numbers
+    assert numbers["non_blocking"] == numbers["to_device"] + numbers["to_host"], numbers
+    assert numbers["kernels"] <= STEPS * batches * MOST_KERNELS_OF_AN_ACT, numbers
 
 
 # Page-locked memory

@@ -608,6 +608,14 @@ def test_memory_that_is_not_page_locked_is_told_of_once(run: Run, code: int, nam
     assert told.startswith(f"learner 1: the driver does not page-lock shared memory ({name})")
 
 
+def test_graphs_that_cannot_be_recorded_are_told_of_once(run: Run) -> None:
+    for rank in (1, 0):
+        run.arena.board.learner(rank)["graph_refusal"] = 1
+        run.recorder.read()
+    (told,) = [event.text for event in run.recorder.snapshot().events]
+    assert told.startswith("learner 1: what its GPU does cannot be recorded as CUDA graphs")
+
+
 def test_a_snapshot_is_made_of_plain_values(run: Run) -> None:
     run.recorder.read()
     values = dataclasses.asdict(run.recorder.snapshot())

@@ -7,7 +7,8 @@ Runs in learners. `act` is called at every agent step, `update` once per rollout
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,16 +16,20 @@ from torch import Tensor
 
 from galamp.algorithms.base import Algorithm, Rollout, trainable
 from galamp.algorithms.conv_tape import ConvTape
+from galamp.algorithms.recorded import RecordedUpdate
 from galamp.algorithms.returns import n_step_returns
 from galamp.algorithms.rmsprop import FlatRMSprop
 from galamp.algorithms.tape import Place, ReplayTape, Tape
 from galamp.config import AlgorithmConfig
+from galamp.graphs import Graphs
 from galamp.models import ActorCritic, ConvActorCritic
 from galamp.parameters import FlatParameters
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 SMALLEST_VARIANCE = 1e-8
 """Variance of the returns below which the share that the values explain means nothing."""
+METRICS = ("policy_loss", "value_loss", "entropy", "grad_norm", "explained_variance")
+"""What an update measures, in order."""
 
 
 class Losses(NamedTuple):
@@ -34,6 +39,16 @@ class Losses(NamedTuple):
     policy_loss: Tensor
     value_loss: Tensor
     entropy: Tensor
+
+
+class Findings(NamedTuple):
+    """What the first half of an update has found, each [], without gradient."""
+
+    policy_loss: Tensor
+    value_loss: Tensor
+    entropy: Tensor
+    explained_variance: Tensor
+    transitions: Tensor
 
 
 def a2c_losses(
@@ -110,6 +125,7 @@ class A2C(Algorithm):
             form=config.rmsprop_form,
         )
         self._tape: Tape = ReplayTape(model, self.parameters, PRECISIONS[config.precision])
+        self._recorded: RecordedUpdate | None = None
         self.generator = torch.Generator(device).manual_seed(seed)
         self.version = 0
 
@@ -124,10 +140,40 @@ class A2C(Algorithm):
         with torch.inference_mode():
             return sample(self._tape.act(observations, place), self.generator)
 
+    def record(self, rollout: Rollout, graphs: Graphs, reduces: bool | None) -> None:
+        """Record the update; see `Algorithm.record`."""
+        learned = {name: tensor.clone() for name, tensor in self.state().items()}
+        try:
+            self._recorded = RecordedUpdate(
+                graphs,
+                rollout,
+                partial(self._descend, rollout),
+                self._step,
+                findings=len(Findings._fields),
+                numbers=len(METRICS) + 1,
+                reduces=reduces,
+            )
+        finally:
+            for name, tensor in self.state().items():
+                tensor.copy_(learned[name])
+
     def update(
-        self, rollout: Rollout, reduce: Callable[[], bool] = lambda: False
+        self, rollout: Rollout, reduce: Callable[[], bool] | None = None
     ) -> dict[str, float]:
         """Take one optimiser step; see `Algorithm.update`."""
+        if self._recorded is not None and rollout is self._recorded.rollout:
+            *numbers, transitions = self._recorded(reduce)
+            from_all = self._recorded.reduces is True
+        else:
+            findings = self._descend(rollout)
+            from_all = reduce is not None and reduce()
+            # The only wait for the device.
+            *numbers, transitions = self._step(findings, from_all).tolist()
+        self.version += transitions > 0 or from_all
+        return dict(zip(METRICS, numbers, strict=True))
+
+    def _descend(self, rollout: Rollout) -> Findings:
+        """Set the gradient to that of the loss on `rollout`."""
         rollout = trainable(rollout)
         bootstrap = self._tape.values(rollout.observations[-1])
         logits, values = self._tape.outputs(rollout.observations[:-1])
@@ -136,20 +182,30 @@ class A2C(Algorithm):
         returns = self._returns(rollout, values.detach(), bootstrap)
         losses = self._losses(rollout, logits, values, returns, weights)
         self._tape.backward(losses.total)
-        from_all = reduce()
-        norm = self._optimiser.step((count > 0) | from_all, self._config.max_grad_norm)
+        return Findings(
+            losses.policy_loss.detach(),
+            losses.value_loss.detach(),
+            losses.entropy.detach(),
+            explained_variance(returns, values.detach(), weights),
+            count,
+        )
+
+    def _step(self, findings: Sequence[Tensor], from_all: bool) -> Tensor:
+        """Take the step, if there is anything to go by; returns `METRICS` and the transitions."""
+        found = Findings(*findings)
+        active = found.transitions >= (0 if from_all else 1)
+        norm = self._optimiser.step(active, self._config.max_grad_norm)
         self._tape.forget()
-        metrics = {
-            "policy_loss": losses.policy_loss,
-            "value_loss": losses.value_loss,
-            "entropy": losses.entropy,
-            "grad_norm": norm,
-            "explained_variance": explained_variance(returns, values.detach(), weights),
-        }
-        # The only wait for the device.
-        *numbers, transitions = torch.stack([*metrics.values(), count]).detach().tolist()
-        self.version += transitions > 0 or from_all
-        return dict(zip(metrics, numbers, strict=True))
+        return torch.stack(
+            (
+                found.policy_loss,
+                found.value_loss,
+                found.entropy,
+                norm,
+                found.explained_variance,
+                found.transitions,
+            )
+        )
 
     def _returns(self, rollout: Rollout, known: Tensor, bootstrap: Tensor) -> Tensor:
         """Return the targets [T, B] by values `known` [T, B] and `bootstrap` [B], V_T."""

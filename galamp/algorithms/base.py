@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from galamp.algorithms.tape import Place
+from galamp.graphs import Graphs
 from galamp.parameters import FlatParameters
 
 
@@ -66,8 +67,24 @@ class Algorithm(ABC):
         """
 
     @abstractmethod
+    def record(self, rollout: Rollout, graphs: Graphs, reduces: bool | None) -> None:
+        """Have updates on `rollout` be launched as CUDA graphs from now on.
+
+        They are those that are given this very object, whatever its tensors hold by then. Nothing
+        that was learned changes.
+
+        Args:
+            rollout: with tensors on a GPU, none of its transitions valid yet.
+            graphs: records the update.
+            reduces: what `reduce` will return in these updates; None if there will be none.
+
+        Raises:
+            RuntimeError: it cannot be recorded; updates are as before.
+        """
+
+    @abstractmethod
     def update(
-        self, rollout: Rollout, reduce: Callable[[], bool] = lambda: False
+        self, rollout: Rollout, reduce: Callable[[], bool] | None = None
     ) -> dict[str, float]:
         """Take one optimiser step on the valid transitions and return its metrics.
 

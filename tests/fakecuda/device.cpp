@@ -1,6 +1,7 @@
-// Devices and their memory, the generator, and what torch asks a build with CUDA for; see device.h.
-#include "device.h"
+// Devices and their memory, and what torch asks a build with CUDA for; see device.h.
+#include "graphs.h"
 
+#include <ATen/Context.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <pthread.h>
@@ -40,6 +41,7 @@ struct Event {
   int device;
   StreamId stream;
   int64_t ticket;
+  bool captured;  // it stands for work that is only captured
 };
 
 // ---- The device guard: how torch changes and asks for the current device and stream.
@@ -69,17 +71,23 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   Stream exchangeStream(Stream to) const override {
     return stream(to.device_index(), exchange_stream(to.device_index(), to.id()));
   }
+  bool isStreamCapturing(const Stream& of) const override {
+    return in_capture(of.device_index(), of.id());
+  }
   bool queryStream(const Stream& of) const override {
+    refuse_in_capture();
     const bool done = is_done(of.device_index(), of.id());
     complete(of.device_index(), of.id());  // done when it is asked again
     return done;
   }
   void synchronizeStream(const Stream& of) const override {
+    refuse_in_capture();
     count(WAITS);
     check_faults(of.device_index(), "synchronize");
     complete(of.device_index(), of.id());
   }
   void synchronizeDevice(const DeviceIndex device) const override {
+    refuse_in_capture();
     count(WAITS);
     check_faults(device, "synchronize");
     complete_all(device);
@@ -88,19 +96,29 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   void record(void** event, const Stream& of, const DeviceIndex, const c10::EventFlag) const
       override {
     delete static_cast<Event*>(*event);
-    *event = new Event{of.device_index(), of.id(), last_ticket()};
+    *event = new Event{of.device_index(), of.id(), last_ticket(), isStreamCapturing(of)};
   }
   void complete_event(void* event) const {
     if (const auto* e = static_cast<Event*>(event)) complete(e->device, e->stream, e->ticket);
   }
-  void block(void* event, const Stream&) const override { complete_event(event); }
+  void block(void* event, const Stream& by) const override {
+    const auto* e = static_cast<Event*>(event);
+    const bool captured = isStreamCapturing(by);
+    if (e != nullptr && e->captured && !captured && by.id() == 0)
+      raise_cuda_error(906, "operation would make the legacy stream depend on a capturing blocking "
+                            "stream");
+    TORCH_CHECK(e == nullptr || e->captured == captured, "of all streams only one is captured here");
+    complete_event(event);
+  }
   bool queryEvent(void* event) const override {
+    refuse_in_capture();
     const auto* e = static_cast<Event*>(event);
     const bool done = e == nullptr || is_done(e->device, e->stream, e->ticket);
     complete_event(event);
     return done;
   }
   void synchronizeEvent(void* event) const override {
+    refuse_in_capture();
     count(WAITS);
     complete_event(event);
   }
@@ -153,6 +171,9 @@ void free_locked(void* data) {
 
 struct LockedAllocator final : c10::Allocator {
   c10::DataPtr allocate(size_t bytes) override {
+    refuse_in_capture();
+    const auto refused = setting("FAKE_CUDA_HOST_ALLOC");
+    if (!refused.empty()) raise_cuda_error(std::stoi(refused), "no page-locked memory");
     void* data = aligned(bytes);
     std::lock_guard<std::mutex> lock(ranges_mutex);
     if (data != nullptr) locked_ranges[reinterpret_cast<uintptr_t>(data)] = bytes;
@@ -169,41 +190,6 @@ const bool has_allocator = [] {
   c10::SetAllocator(DeviceType::CUDA, &device_allocator);
   return true;
 }();
-
-// ---- The generator: its whole state are a seed and an offset, 16 bytes, as on a real GPU.
-
-struct Generator final : c10::GeneratorImpl {
-  uint64_t seed_ = 0, offset_ = 0;
-  explicit Generator(DeviceIndex device)
-      : GeneratorImpl(Device(DeviceType::CUDA, device),
-                      c10::DispatchKeySet(c10::DispatchKey::CUDA)) {}
-  void set_current_seed(uint64_t seed) override { seed_ = seed, offset_ = 0; }
-  void set_offset(uint64_t offset) override { offset_ = offset; }
-  uint64_t get_offset() const override { return offset_; }
-  uint64_t current_seed() const override { return seed_; }
-  uint64_t seed() override {
-    set_current_seed(c10::detail::getNonDeterministicRandom(true));
-    return seed_;
-  }
-  void set_state(const c10::TensorImpl& state) override {
-    TORCH_CHECK(state.numel() == 16, "RNG state is wrong size");
-    const auto* bytes = static_cast<const uint8_t*>(state.data());
-    std::memcpy(&seed_, bytes, 8);
-    std::memcpy(&offset_, bytes + 8, 8);
-  }
-  c10::intrusive_ptr<c10::TensorImpl> get_state() const override {
-    auto state = at::empty({16}, at::TensorOptions().dtype(at::kByte));
-    auto* bytes = state.data_ptr<uint8_t>();
-    std::memcpy(bytes, &seed_, 8);
-    std::memcpy(bytes + 8, &offset_, 8);
-    return state.getIntrusivePtr();
-  }
-  Generator* clone_impl() const override {
-    auto* copy = new Generator(device().index());
-    copy->seed_ = seed_, copy->offset_ = offset_;
-    return copy;
-  }
-};
 
 // ---- What torch asks a build with CUDA for.
 
@@ -229,7 +215,7 @@ struct Hooks final : at::CUDAHooksInterface {
   }
   at::Generator getNewGenerator(DeviceIndex device = -1) const override {
     if (gives_defaults) return getDefaultGenerator(device);
-    return at::make_generator<Generator>(device < 0 ? current : device);
+    return new_generator(device < 0 ? current : device);
   }
 };
 
@@ -263,21 +249,6 @@ void charge(int device, int64_t bytes) {
 }
 
 void discharge(int device, int64_t bytes) { used_bytes[device] -= bytes; }
-
-const at::Generator& default_generator(int device) {
-  static auto* generators = [] {
-    auto* all = new std::vector<at::Generator>;
-    for (int d = 0; d < MOST_DEVICES; ++d) all->push_back(at::make_generator<Generator>(d));
-    return all;
-  }();
-  return generators->at(device);
-}
-
-uint64_t draw_seed(at::Generator& generator) {
-  const auto offset = generator.get_offset();
-  generator.set_offset(offset + 4);  // Philox draws four numbers at a time
-  return generator.current_seed() * 1000003ULL + offset;
-}
 
 bool page_locked(const void* data) {
   std::lock_guard<std::mutex> lock(ranges_mutex);

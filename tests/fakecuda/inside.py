@@ -32,8 +32,8 @@ from tests.fakecuda import build
 
 SITE = Path(__file__).resolve().parent / "site"
 MOST_DEVICES = 16
-NAMES = ("kernels", "to_device", "to_host", "between", "non_blocking", "waits")
-"""What is counted, in the order of device.h; after it the kernels of each device."""
+NAMES = ("kernels", "to_device", "to_host", "between", "non_blocking", "waits", "graphs")
+"""What is counted, in the order of process.h; after it the launches on each device."""
 
 Test = TypeVar("Test", bound=Callable[..., None])
 
@@ -178,8 +178,20 @@ def reset_counts() -> None:
     _library().fake_cuda_reset_counts()
 
 
+def counts_of_processes(folder: Path) -> list[dict[str, int]]:
+    """Return what each process has counted that has used a device.
+
+    `folder` is the setting FAKE_CUDA_COUNTS of theirs.
+    """
+    found = []
+    for path in folder.iterdir():
+        values = memoryview(path.read_bytes()).cast("q").tolist()
+        found.append(dict(zip(NAMES, values, strict=False)))
+    return [each for each in found if any(each.values())]
+
+
 def kernels_of_devices(folder: Path) -> dict[int, list[int]]:
-    """Return how many kernels each process has run on each device, by process id.
+    """Return how many kernels and graphs each process has launched on each device, by its id.
 
     `folder` is the setting FAKE_CUDA_COUNTS of theirs.
     """

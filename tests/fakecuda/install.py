@@ -12,6 +12,8 @@ device does is set by environment variables, each read when it first matters:
     FAKE_CUDA_COUNTS         a folder where each process leaves its counts, named by its id
     FAKE_CUDA_MEMORY         `1:5000000`: device 1 has so many bytes (otherwise 80 GiB)
     FAKE_CUDA_HOST_REGISTER  a code, such as 801, with which every cudaHostRegister is refused
+    FAKE_CUDA_HOST_ALLOC     a code with which there is no other page-locked memory, either
+    FAKE_CUDA_NO_GRAPHS      if set, no capture of a CUDA graph can begin
     FAKE_CUDA_OLD_DRIVER     `1`: the driver is too old, as is found when device 1 is set
     FAKE_CUDA_NO_KERNEL      `1`: no kernel runs on device 1, as where torch is not built for a GPU
     FAKE_CUDA_FAILS_AT       `1:aten::_fused_adam_:2`: device 1 fails from the second such kernel on
@@ -24,6 +26,7 @@ import ctypes
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -40,6 +43,9 @@ BAD_FORK = (
     "Cannot re-initialize CUDA in forked subprocess. To use CUDA with multiprocessing, you must "
     "use the 'spawn' start method"
 )
+
+
+POOLS = itertools.count(1)
 
 
 class TorchFinder(importlib.abc.MetaPathFinder):
@@ -91,6 +97,8 @@ def replace(library: ctypes.CDLL, torch: Any) -> None:
             if module is torch.cuda or (old is not None and vars(module).get(name) is old):
                 setattr(module, name, getattr(cuda, name))
     torch.cuda.Stream, torch.cuda.Event = stream_type(torch), event_type(torch)
+    torch.cuda.CUDAGraph = torch.cuda.graphs.CUDAGraph = graph_type(torch)
+    torch._C._host_emptyCache = lambda: None
     torch.cuda.AcceleratorError = torch.AcceleratorError
     library.fake_cuda_give_defaults(1)
     torch.cuda.default_generators = tuple(
@@ -194,6 +202,12 @@ class Cuda:
     def empty_cache(self) -> None:
         pass
 
+    def graph_pool_handle(self) -> tuple[int, int]:
+        return 0, next(POOLS)
+
+    def is_current_stream_capturing(self) -> bool:
+        return bool(self.__torch.ops.fakecuda.graph_capturing())
+
     def _memory(self, index: int) -> tuple[int, int]:
         values = (ctypes.c_int64 * 2)()
         self.__library.fake_cuda_memory(index, values)
@@ -271,3 +285,32 @@ def event_type(torch: Any) -> type:
             super().wait(torch.cuda.current_stream() if stream is None else stream)
 
     return Event
+
+
+def graph_type(torch: Any) -> type:
+    """Return what `torch.cuda.CUDAGraph` is; `torch.cuda.graph` is torch's own, and takes it."""
+
+    class CUDAGraph:
+        def __init__(self, keep_graph: bool = False) -> None:
+            self._graph, self._pool = torch.ops.fakecuda.graph_new(), None
+
+        def __del__(self) -> None:
+            torch.ops.fakecuda.graph_drop(self._graph)
+
+        def register_generator_state(self, generator: Any) -> None:
+            torch.ops.fakecuda.graph_register(self._graph, generator)
+
+        def capture_begin(self, pool: Any = None, **modes: Any) -> None:
+            self._pool = pool or torch.cuda.graph_pool_handle()
+            torch.ops.fakecuda.graph_begin(self._graph)
+
+        def capture_end(self) -> None:
+            torch.ops.fakecuda.graph_end(self._graph)
+
+        def replay(self) -> None:
+            torch.ops.fakecuda.graph_replay(self._graph)
+
+        def pool(self) -> Any:
+            return self._pool
+
+    return CUDAGraph

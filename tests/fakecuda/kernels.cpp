@@ -1,9 +1,11 @@
-// What is computed and copied on tensors that say `cuda:N`; see device.h.
+// What is computed on tensors that say `cuda:N`; see device.h.
 //
 // One fallback takes every operation of the dispatch key CUDA: it checks the devices, gives the
 // kernel of the CPU the same memory under the name `cpu`, and calls what comes of it `cuda:N`.
-// Autograd, autocast and inference mode stand above it and are torch's own.
-#include "device.h"
+// Autograd, autocast and inference mode stand above it and are torch's own. In a capture the CPU
+// computes too, so that there are tensors to go on with; what was there before is kept.
+#include "copies.h"
+#include "graphs.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/EmptyTensor.h>
@@ -13,7 +15,6 @@
 #include <ATen/ops/as_strided_native.h>
 #include <ATen/ops/view_native.h>
 #include <c10/core/DeviceGuard.h>
-#include <c10/core/InferenceMode.h>
 #include <torch/library.h>
 
 #include <set>
@@ -38,50 +39,12 @@ const std::set<std::string> WAITING = {
 // Operations that take indices in the host's memory, too; a GPU copies them first.
 const std::set<std::string> TAKE_HOST_INDICES = {"aten::index", "aten::_index_put_impl_"};
 
+// Operations that copy single numbers of the host to the device first; others take them as they are.
+const std::set<std::string> MOVE_NUMBERS = {"aten::where"};
+
 void refuse(const std::string& one, const std::string& other, const std::string& name) {
   TORCH_CHECK(false, "Expected all tensors to be on the same device, but found at least two ",
               "devices, ", one, " and ", other, "! (in ", name, ")");
-}
-
-// ---- The same memory under two names.
-
-Tensor as_host(const Tensor& tensor) {
-  if (!tensor.defined() || !tensor.is_cuda()) return tensor;
-  const auto options = at::TensorOptions().dtype(tensor.dtype()).device(at::kCPU);
-  if (tensor.numel() == 0) return at::empty_strided(tensor.sizes(), tensor.strides(), options);
-  void* data = static_cast<char*>(tensor.storage().mutable_data()) +
-               tensor.storage_offset() * static_cast<int64_t>(tensor.itemsize());
-  return at::for_blob(data, tensor.sizes())
-      .strides(tensor.strides())
-      .deleter([tensor](void*) {})
-      .options(options)
-      .make_tensor();
-}
-
-struct Result {
-  Tensor host;
-  int device;
-  int64_t bytes;
-};
-
-void free_result(void* context) {
-  auto* result = static_cast<Result*>(context);
-  discharge(result->device, result->bytes);
-  delete result;
-}
-
-Tensor as_device(const Tensor& host, Device device) {
-  if (!host.defined() || host.is_cuda()) return host;
-  int64_t span = host.numel() ? 1 : 0;
-  for (int64_t i = 0; span && i < host.dim(); ++i) span += (host.size(i) - 1) * host.stride(i);
-  const auto bytes = span * static_cast<int64_t>(host.itemsize());
-  charge(device.index(), bytes);
-  auto* result = new Result{host, device.index(), bytes};
-  c10::DataPtr data(bytes ? host.data_ptr() : nullptr, result, &free_result, device);
-  c10::Storage storage(c10::Storage::use_byte_size_t(), bytes, std::move(data), allocator(), true);
-  auto named = at::detail::make_tensor<c10::TensorImpl>(std::move(storage), ON_CUDA, host.dtype());
-  named.unsafeGetTensorImpl()->set_sizes_and_strides(host.sizes(), host.strides());
-  return named;
 }
 
 // ---- The fallback.
@@ -100,12 +63,14 @@ void each_tensor(const IValue& value, See see) {
 std::optional<Device> common_device(const std::vector<IValue>& arguments, const std::string& name) {
   std::optional<Device> device;
   std::optional<std::string> on_host;
+  bool moves = false;
   for (const auto& argument : arguments) {
     if (argument.isDevice() && argument.toDevice().is_cuda()) device = argument.toDevice();
     each_tensor(argument, [&](const Tensor& tensor) {
       if (!tensor.defined()) return;
       if (!tensor.is_cuda()) {
         if (tensor.dim() > 0) on_host = tensor.device().str();  // a single number may come along
+        if (tensor.dim() > 0 || MOVE_NUMBERS.count(name)) moves = true;
       } else if (device && *device != tensor.device()) {
         refuse(device->str(), tensor.device().str(), name);
       } else {
@@ -114,8 +79,9 @@ std::optional<Device> common_device(const std::vector<IValue>& arguments, const 
     });
   }
   if (device && device->index() < 0) device = Device(DeviceType::CUDA, current_device());
-  if (device && on_host) {
-    if (!TAKE_HOST_INDICES.count(name)) refuse(device->str(), *on_host, name);
+  if (device && on_host && !TAKE_HOST_INDICES.count(name)) refuse(device->str(), *on_host, name);
+  if (device && moves) {
+    refuse_in_capture();
     count(TO_DEVICE), count(WAITS);
   }
   return device;
@@ -127,11 +93,11 @@ bool takes_generator(const c10::Argument& argument) {
   return type->kind() == c10::TypeKind::GeneratorType;
 }
 
-IValue host_generator(const IValue& given, Device device, const std::string& name) {
+at::Generator generator_of(const IValue& given, Device device, const std::string& name) {
   auto generator = given.isGenerator() ? given.toGenerator() : default_generator(device.index());
   TORCH_CHECK(generator.device().is_cuda(),
               "Expected a 'cuda' device type for generator but found 'cpu' (in ", name, ")");
-  return at::detail::createCPUGenerator(draw_seed(generator));
+  return generator;
 }
 
 IValue for_host(const IValue& value) {
@@ -162,6 +128,7 @@ IValue for_device(const IValue& value, Device device) {
 // An output that the CPU's kernel has made larger: the tensor that was given takes its memory over.
 void adopt(const Tensor& given, const Tensor& got) {
   if (!given.defined() || !got.defined() || given.sizes() == got.sizes()) return;
+  refuse_in_capture();
   const auto named = as_device(got, given.device());
   auto* impl = given.unsafeGetTensorImpl();
   impl->set_storage_keep_dtype(named.storage());
@@ -180,105 +147,85 @@ std::optional<size_t> written_argument(const c10::FunctionSchema& schema, size_t
   return std::nullopt;
 }
 
+// Arguments as the CPU takes them, and what its generator is seeded with if it has one.
+struct Call {
+  c10::OperatorHandle operation;
+  torch::jit::Stack arguments;
+  std::optional<size_t> generator;
+  SeedOf seed;
+
+  torch::jit::Stack compute(const Draws& draws) const {
+    auto stack = arguments;
+    if (generator) stack[*generator] = at::detail::createCPUGenerator(seed(draws));
+    operation.redispatchBoxed(DispatchKeySet(DispatchKey::CPU), &stack);
+    return stack;
+  }
+};
+
+// Puts a result where the one of the capture is.
+void put(const IValue& result, const IValue& there) {
+  std::vector<Tensor> from, to;
+  each_tensor(result, [&](const Tensor& tensor) { from.push_back(tensor); });
+  each_tensor(there, [&](const Tensor& tensor) { to.push_back(tensor); });
+  for (size_t i = 0; i < to.size(); ++i) {
+    if (!to[i].defined()) continue;
+    TORCH_CHECK(to[i].sizes() == from[i].sizes(), "a replay has another shape than its capture");
+    to[i].copy_(from[i]);
+  }
+}
+
+// Has the graph compute again at every replay; `results` are new ones, none where one was given.
+void capture(const Call& call, torch::jit::Stack results) {
+  add(call.operation.schema().name(), [call, results = std::move(results)](const Draws& draws) {
+    const auto again = call.compute(draws);
+    for (size_t i = 0; i < results.size(); ++i)
+      if (!results[i].isNone()) put(again[i], results[i]);
+    return nullptr;
+  });
+}
+
 void fallback(const c10::OperatorHandle& operation, torch::jit::Stack* stack) {
   const auto& schema = operation.schema();
   const auto& name = schema.name();
-  const auto size = schema.arguments().size(), first = stack->size() - size;
-  const std::vector<IValue> given(stack->begin() + first, stack->end());
+  const auto size = schema.arguments().size();
+  const std::vector<IValue> given(stack->end() - size, stack->end());
+  torch::jit::drop(*stack, size);
   const auto device = common_device(given, name);
   TORCH_CHECK(device, "no CUDA tensor among the arguments of ", name);
-  for (size_t i = 0; i < size; ++i)
-    (*stack)[first + i] = takes_generator(schema.arguments()[i])
-                              ? host_generator(given[i], *device, name)
-                              : for_host(given[i]);
   c10::DeviceGuard guard(*device);
-  advance(device->index());
-  check_faults(device->index(), name);
-  count(KERNELS, device->index());
-  if (WAITING.count(name)) {
-    count(WAITS);
-    complete(device->index(), current_stream(device->index()));
+  const bool captured = capturing(device->index());
+  if (WAITING.count(name)) refuse_in_capture();
+  Call call{operation, {}, std::nullopt, {}};
+  for (size_t i = 0; i < size; ++i) {
+    const auto& argument = schema.arguments()[i];
+    if (takes_generator(argument)) {
+      call.generator = i;
+      call.seed = draw(generator_of(given[i], *device, name), device->index());
+    }
+    if (captured && argument.alias_info() != nullptr && argument.alias_info()->isWrite())
+      each_tensor(given[i], keep);
+    call.arguments.push_back(takes_generator(argument) ? IValue() : for_host(given[i]));
   }
-  operation.redispatchBoxed(DispatchKeySet(DispatchKey::CPU), stack);
-  for (size_t i = 0, at = stack->size() - schema.returns().size(); at < stack->size(); ++i, ++at) {
-    if (const auto argument = written_argument(schema, i)) {
-      if (given[*argument].isTensor()) adopt(given[*argument].toTensor(), (*stack)[at].toTensor());
-      (*stack)[at] = given[*argument];
-    } else {
-      (*stack)[at] = for_device((*stack)[at], *device);
+  if (!captured) {
+    advance(device->index());
+    check_faults(device->index(), name);
+    count(KERNELS, device->index());
+    if (WAITING.count(name)) {
+      count(WAITS);
+      complete(device->index(), current_stream(device->index()));
     }
   }
-}
-
-// ---- Copies.
-
-void copy_between(const Tensor& to, const Tensor& from, bool non_blocking) {
-  const auto here = from.device().index(), there = to.device().index();
-  advance(here), advance(there);
-  check_faults(there, "aten::copy_");
-  if (here == there) {
-    count(KERNELS, here);
-  } else {
-    count(BETWEEN);
-    if (non_blocking) count(NON_BLOCKING);
+  auto results = call.compute({});
+  for (size_t i = 0; i < results.size(); ++i) {
+    if (const auto argument = written_argument(schema, i)) {
+      if (given[*argument].isTensor()) adopt(given[*argument].toTensor(), results[i].toTensor());
+      stack->push_back(given[*argument]);
+      results[i] = IValue();
+    } else {
+      stack->push_back(for_device(results[i], *device));
+    }
   }
-  as_host(to).copy_(as_host(from));
-}
-
-void copy_to_device(const Tensor& to, const Tensor& from, bool non_blocking) {
-  const auto device = to.device().index();
-  check_faults(device, "aten::copy_");
-  count(TO_DEVICE);
-  if (!non_blocking) {
-    count(WAITS);
-    complete(device, current_stream(device));
-    as_host(to).copy_(from);
-    return;
-  }
-  count(NON_BLOCKING);
-  // What is not page-locked is copied aside first, before the call returns.
-  const auto source = page_locked(from.data_ptr()) ? from : from.clone();
-  auto copy = [to, source] { as_host(to).copy_(source); };
-  if (holds()) {
-    hold_to_device(device, copy);
-  } else {
-    copy();
-  }
-}
-
-void copy_to_host(const Tensor& to, const Tensor& from, bool non_blocking) {
-  const auto device = from.device().index();
-  check_faults(device, "aten::copy_");
-  count(TO_HOST);
-  if (!non_blocking || !page_locked(to.data_ptr())) {  // CUDA waits for those
-    count(WAITS);
-    complete(device, current_stream(device));
-    to.copy_(as_host(from));
-    return;
-  }
-  count(NON_BLOCKING);
-  auto take = [to, from]() -> std::function<void()> {
-    return [to, taken = as_host(from).clone()] { to.copy_(taken); };
-  };
-  if (holds()) {
-    hold_to_host(device, take);
-  } else {
-    take()();
-  }
-}
-
-Tensor& copy_(Tensor& self, const Tensor& source, bool non_blocking) {
-  if (self.numel() == 0) return self;
-  const auto from = source.sizes() == self.sizes() ? source : source.expand(self.sizes());
-  const c10::InferenceMode inference(true);  // memory is copied; autograd has nothing to record
-  if (self.is_cuda() && from.is_cuda()) {
-    copy_between(self, from, non_blocking);
-  } else if (self.is_cuda()) {
-    copy_to_device(self, from, non_blocking);
-  } else {
-    copy_to_host(self, from, non_blocking);
-  }
-  return self;
+  if (captured) capture(call, std::move(results));
 }
 
 // ---- Memory and views: these launch nothing.

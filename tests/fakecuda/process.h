@@ -8,7 +8,7 @@ namespace fake {
 
 constexpr int MOST_DEVICES = 16;
 
-// What is counted; Python reads them in this order, and then the kernels of each device.
+// What is counted; Python reads them in this order, and then the launches on each device.
 enum Count {
   KERNELS,        // operations that a GPU would launch a kernel for; copies on one GPU among them
   TO_DEVICE,      // copies from the host's memory
@@ -16,7 +16,8 @@ enum Count {
   BETWEEN,        // copies from one GPU to another
   NON_BLOCKING,   // copies of the three kinds above that the host did not wait for
   WAITS,          // how often the host waited for a device
-  OF_DEVICE,      // kernels of device 0, and so on
+  GRAPHS,         // replays of CUDA graphs; what is in them is not counted again
+  OF_DEVICE,      // kernels and graphs of device 0, and so on
   ALL_COUNTS = OF_DEVICE + MOST_DEVICES
 };
 void count(Count what, int device = -1);
