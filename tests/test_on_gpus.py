@@ -27,7 +27,7 @@ from tests.on_devices import LANES, STEPS, Collecting, Learners, a2c, counted, m
 pytestmark = [pytest.mark.real, pytest.mark.slow]  # until the GPU path is whole: -m slow
 
 MOST_KERNELS_OF_AN_ACT = 20
-MOST_KERNELS_OF_AN_UPDATE = 163
+MOST_KERNELS_OF_AN_UPDATE = 162
 MOST_KERNELS_OF_A_TURN = 16
 WAITS_OF_A_TURN = 4
 """The norm, the copy out, the copy in, and whether the mean is finite."""
