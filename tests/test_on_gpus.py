@@ -29,7 +29,7 @@ from tests.on_devices import LANES, STEPS, Collecting, Learners, a2c, counted, m
 pytestmark = pytest.mark.real
 
 MOST_KERNELS_OF_AN_ACT = 20
-MOST_KERNELS_OF_AN_UPDATE = 163
+MOST_KERNELS_OF_AN_UPDATE = 162
 MOST_KERNELS_OF_A_TURN = 12
 WAITS_OF_A_TURN = 1
 
