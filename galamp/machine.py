@@ -8,6 +8,7 @@ one core per processor, all on one node.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import re
@@ -15,6 +16,8 @@ import resource
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from galamp.cpu_quota import allowed_processors
 
 SYSFS = Path("/sys")
 MOST_LISTED = 1 << 16
@@ -56,16 +59,40 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """What this process may use; `descriptors` is the hard limit on open files."""
+    """What this process may use.
+
+    Attributes:
+        cpus: processors.
+        gpus: those that torch shows.
+        descriptors: the hard limit on open files.
+        quota: the time of processors that control groups allow; None where they limit none.
+    """
 
     cpus: tuple[Cpu, ...]
     gpus: tuple[Gpu, ...]
     descriptors: int
+    quota: float | None = None
 
     @property
     def cores(self) -> tuple[int, ...]:
         """The numbers of its processors (hardware threads)."""
         return tuple(cpu.number for cpu in self.cpus)
+
+    @property
+    def usable(self) -> int:
+        """Whose time it has of its processors: of all, or, rounded up, of as many as allowed."""
+        most = len(self.cpus)
+        return most if self.quota is None else max(1, min(most, math.ceil(self.quota)))
+
+    @property
+    def throttled(self) -> bool:
+        """Whether it may not use all of its processors all the time."""
+        return self.quota is not None and self.quota < len(self.cpus)
+
+
+def told_quota(machine: Machine) -> str:
+    """Return what a control group allows, in words."""
+    return f"a control group allows {machine.quota:.3g} of {len(machine.cpus)} processors' time"
 
 
 def plain_machine(cores: Iterable[int], gpus: int, descriptors: int) -> Machine:
@@ -75,7 +102,7 @@ def plain_machine(cores: Iterable[int], gpus: int, descriptors: int) -> Machine:
 
 
 def inspect_machine(device: str) -> Machine:
-    """Look at processors, GPUs (unless `device` is `cpu`), and the limit on open files."""
+    """Look at processors and their time, GPUs (unless `device` is `cpu`), limits on open files."""
     gpus = 0
     if device != "cpu":
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
@@ -85,7 +112,8 @@ def inspect_machine(device: str) -> Machine:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     descriptors = 2**20 if hard == resource.RLIM_INFINITY else hard
     cpus = inspect_cpus(sorted(os.sched_getaffinity(0)))
-    return Machine(cpus, tuple(map(Gpu, range(gpus))), descriptors)
+    quota = allowed_processors()
+    return Machine(cpus, tuple(map(Gpu, range(gpus))), descriptors, quota=quota)
 
 
 def inspect_cpus(numbers: Iterable[int], sysfs: Path = SYSFS) -> tuple[Cpu, ...]:
