@@ -17,12 +17,13 @@ from rich.table import Table
 
 from galamp.arena import array_specs
 from galamp.config import RunConfig, to_dict
+from galamp.course import Course
 from galamp.display.console import table_console
 from galamp.display.streams import tell
-from galamp.machine import format_list
+from galamp.machine import format_list, told_quota
 from galamp.memory import available_bytes
 from galamp.plan import LearnerPlan
-from galamp.session import Course, Ground
+from galamp.session import Ground
 from galamp.shm import size_of
 from galamp.training import survey
 
@@ -67,6 +68,7 @@ def facts(ground: Ground, course: Course) -> list[tuple[str, str]]:
         ("open files", f"at most {plan.descriptors:,}; the limit is "
          f"{ground.machine.descriptors:,}"),
         ("ports", "none: all talk through shared memory"),
+        *([("processors", told_quota(ground.machine))] if ground.machine.throttled else []),
     ]  # fmt: skip
 
 
@@ -95,6 +97,7 @@ def planned(ground: Ground, course: Course) -> dict[str, Any]:
         "parameters": ground.sketch.parameters,
         "shared_memory_bytes": shared_bytes(ground, course),
         "open_files": plan.descriptors,
+        "processors_allowed": ground.machine.quota,
         "ports": [],
         "learners": [
             {"rank": each.rank, "device": each.device, "nodes": _nodes(ground, each)}
