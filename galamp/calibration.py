@@ -166,9 +166,10 @@ def candidates(config: RunConfig, machine: Machine) -> list[int]:
     """Return the numbers of learners to try, in ascending order.
 
     On CPUs half as many as cores, as many, twice as many, and one alone; on GPUs one, two or four
-    on each, with at least two cores apiece.
+    on each, with at least two cores apiece. Cores of which a control group allows no use do not
+    count.
     """
-    cores = len(machine.cores)
+    cores = machine.usable
     if machine.gpus and config.resources.device != "cpu":
         listed = config.resources.device.count("cuda:")
         gpus = listed or len(machine.gpus)
@@ -194,6 +195,7 @@ def workload(config: RunConfig, machine: Machine) -> dict[str, Any]:
     environment = config.environment
     return {
         "machine": [machine_id(), processor_name(), len(machine.cores), cards(machine)],
+        "quota": machine.quota if machine.throttled else None,
         "versions": [galamp.__version__, torch.__version__],
         "environment": asdict(environment) | {"env_id": canonical_env_id(environment.env_id)},
         "algorithm": [config.algorithm.num_steps, config.algorithm.precision],

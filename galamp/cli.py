@@ -16,7 +16,7 @@ import galamp
 from galamp import crashpoints, installation, isolation
 from galamp.config import RunConfig
 from galamp.configuring import config_from, configured
-from galamp.display.streams import STARTING, announce, tell
+from galamp.display.streams import STARTING, announce, fill_closed, tell
 from galamp.errors import EXIT_OK, EXIT_SIGINT, GalampError, UserError, refusal
 from galamp.flags import Parser
 from galamp.forking import leave_if_some_are_left, settle_libraries, start_server
@@ -38,6 +38,7 @@ SECTION_TITLES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    fill_closed()
     isolation.be_package()
     code = _answer(arguments)
     leave_if_some_are_left(code)

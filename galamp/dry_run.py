@@ -17,13 +17,14 @@ from rich.table import Table
 
 from galamp.arena import array_specs
 from galamp.config import RunConfig, to_dict
+from galamp.course import Course
 from galamp.display.console import table_console
 from galamp.display.streams import tell
-from galamp.machine import Machine, format_list
+from galamp.machine import Machine, format_list, told_quota
 from galamp.memory import available_bytes
 from galamp.mps import mps_folder, mps_in_words
 from galamp.plan import LearnerPlan, left_out
-from galamp.session import Course, Ground
+from galamp.session import Ground
 from galamp.shm import size_of
 from galamp.training import survey
 
@@ -69,6 +70,7 @@ def facts(ground: Ground, course: Course) -> list[tuple[str, str]]:
          f"{ground.machine.descriptors:,}"),
         ("ports", "none: all talk through shared memory"),
         *(("GPU", line) for line in gpus_in_words(ground.machine)),
+        *([("processors", told_quota(ground.machine))] if ground.machine.throttled else []),
     ]  # fmt: skip
 
 
@@ -104,6 +106,7 @@ def planned(ground: Ground, course: Course) -> dict[str, Any]:
         "parameters": ground.sketch.parameters,
         "shared_memory_bytes": shared_bytes(ground, course),
         "open_files": plan.descriptors,
+        "processors_allowed": ground.machine.quota,
         "ports": [],
         "gpus": [
             {"device": gpu.device, "name": gpu.name, "uuid": gpu.uuid, "node": gpu.node}

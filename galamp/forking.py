@@ -14,6 +14,7 @@ import contextlib
 import errno
 import functools
 import os
+import resource
 import signal
 import socket
 import sys
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from galamp.errors import UserError
-from galamp.isolation import HOME, guarded, is_findable
+from galamp.isolation import HOME, flags_of_children, guarded, is_findable
 
 PRELOAD: Final = "galamp.preload"
 ORPHANED = signal.SIGCONT
@@ -35,6 +36,10 @@ SUPERVISED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 MOST_DESCRIPTORS = 240
 """A task may hold no more open files than these: the standard library's server takes 256."""
+
+MOST_OF_SERVER, LEAST_OF_CHILD = 2**16, 1024
+"""Soft limits on open files: the server has one for every child, and no run has so many; a child
+has those of its task and its environment's, and `select` takes no numbers from 1024 on."""
 
 LONGEST_FOLDER = 60
 """Characters: a socket's whole path may have 107, of which the standard library takes up to 32."""
@@ -92,6 +97,10 @@ def leave_if_some_are_left(code: int) -> None:
         os._exit(code)
 
 
+_owners: list[int] = []
+"""The process that has started the server, once it has: one that it forks has this, too."""
+
+
 @functools.cache
 def fork_server() -> Any:
     """Return the handle of the server, whether it has been started or not.
@@ -145,6 +154,7 @@ def start_server() -> None:
         )
     settle_libraries()
     _hear_of_children()
+    _owners[:] = [os.getpid()]
     os.environ[SUPERVISOR] = str(os.getpid())
     usual = tempfile.tempdir
     try:
@@ -162,9 +172,11 @@ def start_server() -> None:
 
 
 def _check_own() -> None:
-    """Refuse to go on with what a process has left of itself in one that it forked."""
-    started_by = os.environ.get(SUPERVISOR)
-    if server_pid() is not None and started_by != str(os.getpid()):
+    """Refuse to go on with what a process has left of itself in one that it forked.
+
+    Its environment does not tell: a program may have put its own back after a former training.
+    """
+    if server_pid() is not None and _owners != [os.getpid()]:
         raise UserError(
             "train: this process was forked by one that has trained, whose server it cannot use: "
             'start it anew, as by multiprocessing.get_context("spawn")'
@@ -178,7 +190,7 @@ def ensure_tracker() -> None:
     """
     from multiprocessing import resource_tracker
 
-    with guarded():
+    with _guarded():
         resource_tracker.ensure_running()
 
 
@@ -190,8 +202,49 @@ def ensure_server() -> None:
     """
     with contextlib.suppress(FileExistsError):  # whatever tidies /tmp may have removed it
         os.mkdir(os.environ[FOLDER], 0o700)
-    with guarded():
+    with _guarded():
         fork_server().ensure_running()
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    """Have what the standard library starts meanwhile leave out the working directory."""
+    from multiprocessing import util
+
+    usual = util._args_from_interpreter_flags  # type: ignore[attr-defined]
+    util._args_from_interpreter_flags = flags_of_children  # type: ignore[attr-defined]
+    try:
+        with guarded():
+            yield
+    finally:
+        util._args_from_interpreter_flags = usual  # type: ignore[attr-defined]
+
+
+_raised_from: list[int] = []
+"""In the server and its children: the soft limit on open files that the server was started with."""
+
+
+def make_room_for_children() -> None:
+    """Raise the soft limit on open files, as the server holds one for every child that lives.
+
+    To be called in the server: when it is started, nobody knows yet how many there will be.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_OF_SERVER if hard == resource.RLIM_INFINITY else min(hard, MOST_OF_SERVER)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        _raised_from[:] = [soft]
+
+
+def take_own_limit() -> None:
+    """Take that back in a child: an environment, and what that starts, go by the limit they know.
+
+    Some close all files up to it, others count on `select`. One too low for a task is raised.
+    """
+    if _raised_from:
+        now, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        own = max(_raised_from[0], min(now, LEAST_OF_CHILD))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (own, hard))
 
 
 def answer_failed_forks() -> None:

@@ -2,7 +2,8 @@
 
     bin/galamp          python -P: the working directory is not searched
     python -m galamp    Python searches it first; `leave_working_directory` ends that
-    the server          python -c would search it first; `guarded` forbids that
+    the server          python -c would search it first; `guarded` forbids that, and where Python
+                        ignores its environment, `flags_of_children`
     the probe           python -P -c, with the path of its parent that `path_for_children` gives
     --env-id my:make    `gymnasium._imported` puts it last, behind all that is installed
     all of them         `be_package`: a folder named galamp, such as a clone, that lies where Python
@@ -23,7 +24,23 @@ HOME = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 """The folder that holds the package."""
 
 SAFE_PATH, OURS = "PYTHONSAFEPATH", "galamp"
-"""What Python reads as `-P`, and its value where that is not the user's."""
+"""What Python reads as `-P`, unless it is empty, and its value where that is not the user's."""
+
+LOOK_LIMIT_S = 60.0
+"""A Python that is to say whether it finds this package is waited for so long."""
+
+_MISSING = 3
+"""How it says that it does not: no exit code of Python's own."""
+
+_LOOK = f"""
+import importlib.util, sys
+try:
+    found = importlib.util.find_spec("galamp.preload")
+except ImportError:
+    found = None
+sys.exit(0 if found else {_MISSING})
+"""
+"""How it looks: a mere folder `galamp` would be found, too, and not what is in the package."""
 
 NEEDED = (
     "torch",
@@ -97,15 +114,32 @@ def be_package() -> None:
 def is_findable() -> bool:
     """Whether a Python that is started from here finds this package.
 
-    It does not where only what this process has added to its own `sys.path` leads there.
+    It does not where only what this process has added to its own `sys.path` leads there. One that
+    has not answered in time, or was killed, has not said so: a server that cannot load says why.
     """
     if _lies_here() or HOME in _named() or HOME not in map(os.path.realpath, sys.path):
         return True
     import subprocess
 
-    look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('galamp') is None)"
     with guarded():
-        return subprocess.run([sys.executable, "-c", look], timeout=60).returncode == 0
+        try:
+            words = [sys.executable, *flags_of_children(), "-c", _LOOK]
+            done = subprocess.run(words, stdin=subprocess.DEVNULL, timeout=LOOK_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            return True
+    return done.returncode != _MISSING
+
+
+def flags_of_children() -> list[str]:
+    """Return the flags that a Python started from here gets: it searches where this one does.
+
+    One that ignores its environment (-E) has its children ignore `guarded`, too.
+    """
+    import subprocess
+
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    unguarded = sys.flags.ignore_environment and not sys.flags.safe_path
+    return [*flags, "-P"] if unguarded and not _lies_here() else flags
 
 
 class guarded:  # contextlib may not have been loaded yet
@@ -117,14 +151,19 @@ class guarded:  # contextlib may not have been loaded yet
 
     def __enter__(self) -> None:
         """Begin."""
-        self._ours = not _lies_here() and SAFE_PATH not in os.environ
+        self._former = os.environ.get(SAFE_PATH)
+        self._ours = not _lies_here() and not self._former
         if self._ours:
             os.environ[SAFE_PATH] = OURS
 
     def __exit__(self, *_: object) -> None:
         """Leave the environment as it was."""
-        if self._ours:
+        if not self._ours:
+            return
+        if self._former is None:
             os.environ.pop(SAFE_PATH, None)
+        else:
+            os.environ[SAFE_PATH] = self._former
 
 
 def unguard() -> None:
@@ -154,7 +193,9 @@ def warnings() -> list[str]:
     lines = []
     for name in NEEDED if named else ():
         found = PathFinder.find_spec(name, named)
-        if found is not None and PathFinder.find_spec(name, others) is not None:
+        if found is None or found.loader is None:  # a folder without `__init__.py`: comes last
+            continue
+        if PathFinder.find_spec(name, others) is not None:
             place = next(iter(found.submodule_search_locations or [str(found.origin)]))
             lines.append(
                 f"warning: PYTHONPATH puts {place} in the place of the {name} that galamp was "

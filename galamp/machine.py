@@ -9,6 +9,7 @@ one core per processor, all on one node.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import re
@@ -17,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from galamp.cpu_quota import allowed_processors
 from galamp.gpus import Found, GpuFacts, try_gpus
 
 SYSFS = Path("/sys")
@@ -70,17 +72,35 @@ class Machine:
         gpus: those that torch shows, but for those that are `unusable`.
         descriptors: the hard limit on open files.
         unusable: device -> why it cannot be used, of the GPUs that were tried.
+        quota: the time of processors that control groups allow; None where they limit none.
     """
 
     cpus: tuple[Cpu, ...]
     gpus: tuple[Gpu, ...]
     descriptors: int
     unusable: dict[str, str] = field(default_factory=dict)
+    quota: float | None = None
 
     @property
     def cores(self) -> tuple[int, ...]:
         """The numbers of its processors (hardware threads)."""
         return tuple(cpu.number for cpu in self.cpus)
+
+    @property
+    def usable(self) -> int:
+        """Whose time it has of its processors: of all, or, rounded up, of as many as allowed."""
+        most = len(self.cpus)
+        return most if self.quota is None else max(1, min(most, math.ceil(self.quota)))
+
+    @property
+    def throttled(self) -> bool:
+        """Whether it may not use all of its processors all the time."""
+        return self.quota is not None and self.quota < len(self.cpus)
+
+
+def told_quota(machine: Machine) -> str:
+    """Return what a control group allows, in words."""
+    return f"a control group allows {machine.quota:.3g} of {len(machine.cpus)} processors' time"
 
 
 def plain_machine(cores: Iterable[int], gpus: int, descriptors: int) -> Machine:
@@ -90,7 +110,7 @@ def plain_machine(cores: Iterable[int], gpus: int, descriptors: int) -> Machine:
 
 
 def inspect_machine(device: str) -> Machine:
-    """Look at processors, GPUs, and the limit on open files.
+    """Look at processors and their time, GPUs, and the limit on open files.
 
     Args:
         device: the setting `device`. GPUs are tried that it names; without names, all of them;
@@ -100,7 +120,7 @@ def inspect_machine(device: str) -> Machine:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     descriptors = 2**20 if hard == resource.RLIM_INFINITY else hard
     cpus = inspect_cpus(sorted(os.sched_getaffinity(0)))
-    return Machine(cpus, gpus, descriptors, unusable)
+    return Machine(cpus, gpus, descriptors, unusable, allowed_processors())
 
 
 def inspect_gpus(device: str) -> tuple[tuple[Gpu, ...], dict[str, str]]:

@@ -176,6 +176,11 @@ def number_in(path: Path) -> int | None:
     return _number(_read(path))
 
 
+def numbers_in(path: Path) -> list[int | None]:
+    """Return the words in a file of the kernel's as numbers; None for one that is no number."""
+    return list(map(_number, _read(path).split()))
+
+
 def _number(text: str) -> int | None:
     text = text.strip()
     return int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS else None

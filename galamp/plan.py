@@ -37,6 +37,12 @@ LEARNERS_PER_CORE = 8
 DESCRIPTORS_PER_CHILD = 4
 DESCRIPTORS_OF_SUPERVISOR = 64
 
+EMULATED = "ALE/"
+"""How the id of an Atari game begins: its simulators have a thread that emulates beside their own.
+What threads other environments have is known to nobody."""
+THREADS_OF_CUDA = 8
+"""About so many threads does the driver start in a learner on a GPU, and torch's autograd."""
+
 
 @dataclass(frozen=True)
 class LearnerPlan:
@@ -71,6 +77,15 @@ class Plan:
         return DESCRIPTORS_OF_SUPERVISOR + DESCRIPTORS_PER_CHILD * children
 
     @property
+    def tasks(self) -> int:
+        """Learners, simulators and the one who saves, as the kernel counts them: by threads."""
+        resources, on_cpu = self.config.resources, self.learners[0].device == CPU
+        # torch has two pools of threads for its work, in each of which the one who asks takes part.
+        learner = 1 + 2 * (resources.threads - 1) + (0 if on_cpu else THREADS_OF_CUDA)
+        simulator = 2 if self.config.environment.env_id.startswith(EMULATED) else 1
+        return 1 + len(self.learners) * (learner + resources.simulator_workers * simulator)
+
+    @property
     def agent_steps_per_update(self) -> int:
         """Agent steps of one rollout of one learner."""
         return self.config.algorithm.num_steps * self.config.environment.num_envs
@@ -92,7 +107,7 @@ def make_plan(config: RunConfig, machine: Machine) -> Plan:
             f"({LEARNERS_PER_CORE} per core); use fewer learners"
         )
     learners = _layout(devices, machine, count)
-    resources = _resources(config, learners)
+    resources = _resources(config, learners, machine)
     plan = Plan(replace(config, resources=resources), learners)
     _check_descriptors(plan, machine)
     return plan
@@ -123,7 +138,8 @@ def with_learners(config: RunConfig, learners: int, machine: Machine) -> RunConf
     count, resources = config.resources.learners, config.resources
     devices = resources.device.split(",")
     open_ = replace(resources, simulator_workers=AUTO, batches=AUTO, threads=AUTO)
-    usual = _resources(replace(config, resources=open_), _layout(devices, machine, count))
+    layout = _layout(devices, machine, count)
+    usual = _resources(replace(config, resources=open_), layout, machine)
     fixed: dict[str, Any] = {
         name: getattr(resources, name)
         for name in ("simulator_workers", "batches", "threads")
@@ -238,13 +254,28 @@ def _refuse_gossip(gossip: GossipConfig) -> None:
 def _learners(devices: list[str], machine: Machine) -> int:
     """One learner per core on CPUs; on GPUs one each, with at least two cores apiece."""
     if devices == [CPU]:
-        return min(LEARNERS_PER_CORE, len(machine.cores))
-    return max(1, min(len(devices), len(machine.cores) // 2))
+        return min(LEARNERS_PER_CORE, machine.usable)
+    return max(1, min(len(devices), machine.usable // 2))
 
 
-def _resources(config: RunConfig, learners: tuple[LearnerPlan, ...]) -> ResourceConfig:
+def _share(learners: tuple[LearnerPlan, ...], machine: Machine) -> int:
+    """Return how many simulators of a learner can run at once.
+
+    Where a control group allows less time than there are processors, all of these are dealt out
+    none the less: which of them are free, the kernel sees better.
+    """
+    places = min(len(learner.place.simulators) for learner in learners)
+    if not machine.throttled:
+        return places
+    itself = 0 if learners[0].device == CPU else 1
+    return max(1, min(places, machine.usable // len(learners) - itself))
+
+
+def _resources(
+    config: RunConfig, learners: tuple[LearnerPlan, ...], machine: Machine
+) -> ResourceConfig:
     asked, lanes = config.resources, config.environment.num_envs
-    share = min(len(learner.place.simulators) for learner in learners)
+    share = _share(learners, machine)
     workers = asked.simulator_workers or min(lanes, share)
     if workers > lanes:
         raise UserError(
@@ -270,17 +301,17 @@ def _resources(config: RunConfig, learners: tuple[LearnerPlan, ...]) -> Resource
 
 
 def check_processes(plan: Plan, running: int = 0) -> None:
-    """Check that there is room for the processes of a plan, in the place of those `running`.
+    """Check that there is room for the tasks of a plan, in the place of those `running`.
 
     Raises:
         UserError: there is not.
     """
-    needed, room = len(plan.learners) + plan.simulators - running, least_room()
-    if room is not None and needed > room.processes:
-        what = "more processes are needed" if running else "processes are needed"
+    needed, room = plan.tasks - running, least_room()
+    if room is not None and needed > room.tasks:
         raise UserError(
-            f"{needed} {what}, there is room for {room.processes} ({room.limit}): "
-            "raise it, or use fewer --learners or --simulator-workers"
+            f"{needed} {'more ' if running else ''}processes and threads are needed, there is room "
+            f"for {room.tasks} ({room.limit}): raise it, or use fewer --learners, --threads or "
+            "--simulator-workers"
         )
 
 

@@ -22,6 +22,7 @@ from galamp.forking import (
     SUPERVISED,
     SUPERVISOR,
     answer_failed_forks,
+    make_room_for_children,
     word_of,
 )
 from galamp.isolation import be_package, unguard
@@ -77,6 +78,7 @@ die_with_parent(int(os.environ[SUPERVISOR]), ORPHANED)
 for number in SUPERVISED:
     signal.signal(number, signal.SIG_IGN)
 unguard()
+make_room_for_children()
 adopt_orphans()
 answer_failed_forks()
 # Of orphans that it reaps.

@@ -1,10 +1,10 @@
-"""How many more processes may be started: control groups and `ulimit -u` limit them.
+"""How many more processes and threads may be started: control groups and `ulimit -u` limit them.
 
     pids.max, pids.current of every control group --> least_room --> plan: refused in one line
     RLIMIT_NPROC, /proc/*/status -------------------^
 
-Runs in the supervisor. The kernel counts threads as it does processes. What is unreadable or odd
-says nothing and never raises.
+Runs in the supervisor. Both limits count tasks, which is what the kernel calls a thread: a process
+is as many as it has threads. What is unreadable or odd says nothing and never raises.
 """
 
 from __future__ import annotations
@@ -17,19 +17,22 @@ from typing import NamedTuple
 
 from galamp.memory import PROC, ControlGroup, control_groups, number_in
 
+EVERY_ID = 2**32 - 1
+"""So many users and groups there are: all numbers but the one that stands for none."""
+
 _CAP_SYS_ADMIN, _CAP_SYS_RESOURCE = 21, 24
 _STATUS = re.compile(r"^Uid:\s+(\d{1,10})\b.*^Threads:\s+(\d{1,9})$", re.MULTILINE | re.DOTALL)
 
 
 class Room(NamedTuple):
-    """So many more processes may be started, and what limits them."""
+    """So many more tasks may be started, and what limits them."""
 
-    processes: int
+    tasks: int
     limit: str
 
 
 def least_room(proc: Path = PROC) -> Room | None:
-    """Return where there is least room for more processes; None where nothing limits them."""
+    """Return where there is least room for more tasks; None where nothing limits them."""
     rooms = [room for chain in control_groups(proc, "pids") for room in map(_of_group, chain)]
     rooms.append(_of_user(proc))
     return min((room for room in rooms if room is not None), default=None)
@@ -50,7 +53,26 @@ def _of_user(proc: Path) -> Room | None:
     return Room(max(0, most - _count(proc, os.getuid())), f"ulimit -u is {most}")
 
 
+def in_user_namespace(proc: Path = PROC) -> bool:
+    """Whether this process's users are not those of the machine, as in a rootless container.
+
+    Where all are mapped to themselves, it is as if there were no namespace: see
+    user_namespaces(7). A kernel without namespaces has no such file.
+    """
+    try:
+        return (proc / "self" / "uid_map").read_text().split() != ["0", "0", str(EVERY_ID)]
+    except OSError:
+        return False
+
+
 def _is_privileged(proc: Path) -> bool:
+    """Whether the kernel exempts this process from the limit of its user (`copy_process`).
+
+    It looks for root, and for capabilities, of the machine: those within a user namespace, where
+    anybody may be root, do not count.
+    """
+    if in_user_namespace(proc):
+        return False
     found = re.search(
         r"^CapEff:\s+([0-9a-f]{1,16})$", _text(proc / "self" / "status"), re.MULTILINE
     )

@@ -3,7 +3,8 @@
     Saver.request --control block--> learners --StateSlots--> Saver.poll --> writer thread --> disk
 
 Runs in the supervisor. The learners only copy into memory; the disk is waited for by a thread, so
-a slow one stops nobody.
+a slow one stops nobody. Where there is no room for a thread a checkpoint is left out, and the last
+one is written by the supervisor itself.
 """
 
 from __future__ import annotations
@@ -116,8 +117,11 @@ class Saver:
             self.request()  # one has saved anew meanwhile: in lock-step all are saved in one turn
             return
         checkpoint = self._gather([f[0] for f in found if f is not None], progress())
-        self._writer = threading.Thread(target=self._write, args=(checkpoint,), daemon=True)
-        self._writer.start()
+        if not self._write_aside(checkpoint):
+            self._tell(
+                "checkpoint not written, training goes on: no room for another thread "
+                "(ulimit -u, or pids.max of the control group)"
+            )
 
     def _is_awaited(self, rank: int) -> bool:
         """Whether learner `rank` has still to answer; of one that is dead the last state is taken.
@@ -156,10 +160,10 @@ class Saver:
             # One that died just now has saved less than it did.
             states = [state._replace(counters=self._counted(r)) for r, state in enumerate(states)]
         self.last = self._gather(states, progress)
-        self._writer = threading.Thread(target=self._write, args=(self.last,), daemon=True)
-        self._writer.start()
+        if not self._write_aside(self.last):
+            self._write(self.last)  # here: nobody is left who would be kept waiting
         self._wait(until_s, give_up)
-        if self._writer.is_alive():
+        if self.busy:
             self._tell("the last checkpoint was not written in time; an earlier one is whole")
 
     def _counted(self, rank: int) -> dict[str, int]:
@@ -179,6 +183,16 @@ class Saver:
                 return
             self._writer.join(0.05)
 
+    def _write_aside(self, checkpoint: Checkpoint) -> bool:
+        """Have a thread write a checkpoint; returns whether the kernel has let it start."""
+        writer = threading.Thread(target=self._write, args=(checkpoint,), daemon=True)
+        try:
+            writer.start()
+        except RuntimeError:  # the limits on processes count threads, too
+            return False
+        self._writer = writer
+        return True
+
     def _gather(self, states: list[State], progress: dict[str, Any]) -> Checkpoint:
         layout = self._arena.sketch.layout
         others = [s.tensors["parameters"] for r, s in enumerate(states) if r not in self._left]
@@ -189,7 +203,7 @@ class Saver:
         return Checkpoint(self._identity, self._config, progress, learners)
 
     def _write(self, checkpoint: Checkpoint) -> None:
-        """Write, point `latest` and `best` at it, remove old ones; in the writer thread.
+        """Write, point `latest` and `best` at it, remove old ones; in the writer thread, if any.
 
         One that is written counts, and old ones go, whatever becomes of the links: who resumes or
         evaluates a run finds its newest checkpoint without them.

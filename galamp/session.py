@@ -6,6 +6,7 @@
        `-----------------------------------------------------------------'
                                                 otherwise: summary.json, the end
 
+A rescaled start that fails before all in it have done any work leads back to the one before it.
 Runs in the supervisor. Folder, display, door and signals last over all starts.
 """
 
@@ -22,20 +23,19 @@ from typing import Any
 from galamp.arena import Arena, ModelSketch
 from galamp.config import RunConfig, to_dict
 from galamp.consensus import ConsensusMonitor, History
+from galamp.course import Course, chart_course
 from galamp.display.dashboard import Display
 from galamp.display.streams import SafeStream
 from galamp.environments.base import EnvironmentSpec
 from galamp.errors import GalampError, UserError
 from galamp.former import Former, load_former
-from galamp.gossip.topologies import FILE, make_topology
-from galamp.gossip.topologies.base import Topology
-from galamp.machine import Machine, lacks_bf16
+from galamp.machine import Machine, lacks_bf16, told_quota
 from galamp.memory import available_bytes
 from galamp.mps import mps_folder, mps_in_words
-from galamp.plan import CPU, Plan, check_processes, left_out, make_plan, with_learners
+from galamp.plan import CPU, Plan, check_processes, left_out, with_learners
 from galamp.recorder import Losses, Recorder
 from galamp.remote.door import Door
-from galamp.resuming import first_entry, graph_file, states_for, take_over
+from galamp.resuming import first_entry, states_for, take_over
 from galamp.saving import Saver
 from galamp.signals import Signals
 from galamp.state import State
@@ -56,15 +56,6 @@ class Outcome:
     result: RunResult
     summary: dict[str, Any]
     folder: Path
-
-
-@dataclass(frozen=True)
-class Course:
-    """A plan, the graph that its learners gossip in, and the file that holds it, if one does."""
-
-    plan: Plan
-    topology: Topology
-    graph: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -89,22 +80,19 @@ class Started:
     saver: Saver
 
 
-def chart_course(config: RunConfig, machine: Machine, run: Path | None) -> Course:
-    """Make every choice that `config` leaves open.
+class Retreat:
+    """What ran before another number of learners was asked for, until all of these have worked.
 
-    Args:
-        config: the settings.
-        machine: what there is to choose from.
-        run: folder of the run that goes on with the graph that it has, if one does.
-
-    Raises:
-        UserError: the settings do not fit the machine, or one another.
+    Nobody knows better whether there is room for them than the kernel. See `supervisor.Companion`.
     """
-    plan = make_plan(config, machine)
-    graph, gossip = graph_file(plan, run), plan.config.gossip
-    name = gossip.topology if graph is None else f"{FILE}{graph}"
-    topology = make_topology(name, len(plan.learners), gossip.gossip_weights, plan.config.seed)
-    return Course(plan, topology, graph)
+
+    def __init__(self) -> None:
+        self.to: tuple[Course, Former] | None = None
+
+    def tick(self, supervisor: Supervisor) -> None:
+        """Forget it, and free its memory, once it is not needed any more."""
+        if self.to is not None and all(post.has_worked for post in supervisor.crew.posts):
+            self.to = None
 
 
 class Session:
@@ -123,7 +111,7 @@ class Session:
         self._ground, self._folder = ground, folder
         self._display, self._door, self._signals = display, door, signals
         self._has_begun = False
-        self._losses = Losses()
+        self._losses, self._retreat = Losses(), Retreat()
 
     def run(self, course: Course, former: Former | None) -> Outcome:
         """Train until the run ends.
@@ -132,11 +120,17 @@ class Session:
             UserError: it cannot even begin.
         """
         started = self._begin(course, former)
-        while (result := self._supervise(started)).scale_to is not None:
-            course, former = started.course, self._left(started)
-            del started
-            started = self._begin_anew(course, former, result.scale_to)
-        return self._conclude(started, result)
+        while True:
+            result = self._supervise(started)
+            if result.scale_to is not None:
+                self._retreat.to = started.course, self._left(started)
+                del started
+                started = self._begin_anew(result.scale_to)
+            elif self._can_go_back(result):
+                del started
+                started = self._go_back(str(result.failure))
+            else:
+                return self._conclude(started, result)
 
     def _begin(self, course: Course, former: Former | None) -> Started:
         """Lay everything out for one start, and where it goes on from."""
@@ -160,37 +154,31 @@ class Session:
         if former is not None:
             take_over(states, former, arena, recorder, folder)
             saver.go_on()
-        self._keep_graph(course, recorder)
-        self._store_config(plan, arena)
+        self._store(course, arena, recorder)
         _tell_choices(plan, ground.machine, recorder)
         share_bytes = arena.arrays.size_bytes // arena.count
         self._door.begin(arena.count, lambda count: self._allow(plan, share_bytes, count))
         gc.freeze()
         return Started(number, began_s, course, arena, recorder, saver)
 
-    def _keep_graph(self, course: Course, recorder: Recorder) -> None:
-        """Keep the gossip graph with the run, once nothing but config.json can be refused.
-
-        Raises:
-            UserError: the disk refuses, at the first start; later ones have it already.
-        """
-        if course.graph is not None and not self._has_begun:
-            changed = self._folder.keep_graph(course.graph)
-            if changed:
-                recorder.tell(f"gossip graph: another one than before, from {course.graph}")
-
-    def _store_config(self, plan: Plan, arena: Arena) -> None:
-        """Write config.json: without it no run begins, but one that has begun goes on.
+    def _store(self, course: Course, arena: Arena, recorder: Recorder) -> None:
+        """Write config.json, and at the first start the graph; one that has begun goes on without.
 
         Raises:
             UserError: the disk refuses, at the first start.
         """
+        graph = None if self._has_begun else course.graph
         try:
-            self._folder.write_config(_stored_config(plan, arena))
+            changed = self._folder.write_config(
+                _stored_config(course.plan, arena), None if graph is None else graph.content
+            )
         except UserError as error:
             if not self._has_begun:
                 raise
             complain(f"{error}; it still tells of the former start")
+        else:
+            if changed and graph is not None:
+                recorder.tell(f"gossip graph: another one than before, from {graph.path}")
         self._has_begun = True
 
     def _supervise(self, started: Started) -> RunResult:
@@ -201,7 +189,7 @@ class Session:
             self._display,
             self._door,
             self._signals,
-            self._companions,
+            [*self._companions, self._retreat],
         ).run()
 
     def _left(self, started: Started) -> Former:
@@ -211,27 +199,53 @@ class Session:
         ground = self._ground
         return load_former(self._folder.path, ground.identity, ground.sketch.state_sizes)
 
-    def _begin_anew(self, course: Course, former: Former, learners: int) -> Started:
+    def _begin_anew(self, learners: int) -> Started:
         """Begin with so many learners, or, where there is no room for them, as before."""
+        assert self._retreat.to is not None
+        course, former = self._retreat.to
         gc.unfreeze()
         gc.collect()  # the former start's memory
         try:
             return self._begin(self._course_for(course.plan.config, learners), former)
-        except UserError as error:
-            self._door.decline(str(error))
-        return self._begin_patiently(course, former)
+        except (UserError, OSError) as error:
+            why = str(error)
+        return self._go_back(why)  # not above, where what has failed still holds its memory
+
+    def _can_go_back(self, result: RunResult) -> bool:
+        """Whether a start failed in which not all who were asked for have done any work yet."""
+        if self._retreat.to is None or result.failure is None:
+            return False
+        course, _ = self._retreat.to
+        wanted = course.plan.config.resources.max_restarts > 0 and not result.is_stopped
+        return wanted and not self._folder.lost
+
+    def _go_back(self, why: str) -> Started:
+        """Begin again what ran before others were asked for, which cannot be had.
+
+        Raises:
+            UserError, OSError: see `_begin_patiently`.
+        """
+        assert self._retreat.to is not None
+        course, former = self._retreat.to
+        self._retreat.to = None
+        gc.unfreeze()
+        gc.collect()
+        self._door.decline(why)
+        started = self._begin_patiently(course, former)
+        started.recorder.tell(f"{len(course.plan.learners)} learners as before: {why}")
+        return started
 
     def _begin_patiently(self, course: Course, former: Former) -> Started:
         """Begin again what ran a moment ago: should others have taken its memory, wait for it.
 
         Raises:
-            UserError: it has not come back in time, or someone wants the run to end.
+            UserError, OSError: it has not come back in time, or someone wants the run to end.
         """
         until_s = time.monotonic() + BEGIN_WITHIN_S
         while True:
             try:
                 return self._begin(course, former)
-            except UserError:
+            except (UserError, OSError):
                 if self._signals.pending or time.monotonic() > until_s:
                     raise
             time.sleep(RETRY_EVERY_S)
@@ -243,7 +257,7 @@ class Session:
             UserError: it could not.
         """
         course = self._course_for(plan.config, learners)
-        check_processes(course.plan, running=len(plan.learners) + plan.simulators)
+        check_processes(course.plan, running=plan.tasks)
         more_bytes = share_bytes * (learners - len(plan.learners))
         free_bytes = available_bytes()
         if more_bytes > free_bytes:
@@ -303,6 +317,8 @@ def _tell_choices(plan: Plan, machine: Machine, recorder: Recorder) -> None:
         recorder.tell(line)
     if config.resources.device != CPU and (folder := mps_folder()) is not None:
         recorder.tell(mps_in_words(folder))
+    if machine.throttled:
+        recorder.tell(f"{told_quota(machine)}: what is not set is chosen for {machine.usable}")
     some = "learner" if len(plan.learners) == 1 else "learners"
     recorder.tell(
         f"{len(plan.learners)} {some} of {config.environment.num_envs} simulators on "

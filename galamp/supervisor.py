@@ -50,12 +50,14 @@ class RunResult:
     """How a start ended: finished, stopped (by a signal), failed, or rescaled.
 
     Rescaled: someone asked for another number of learners, `scale_to`, and all is ready for them.
+    One that failed may have been stopped by a signal as well: `is_stopped`.
     """
 
     status: str
     exit_code: int
     failure: WorkerFailure | None = None
     scale_to: int | None = None
+    is_stopped: bool = False
 
 
 class Companion(Protocol):
@@ -332,4 +334,5 @@ class Supervisor:
             recorder.status, scale_to = "rescaled", self._scale_to
         recorder.log()
         self._show_to_all()
-        return RunResult(recorder.status, code, self._failure, scale_to)
+        is_stopped = self._stopped_by is not None
+        return RunResult(recorder.status, code, self._failure, scale_to, is_stopped)

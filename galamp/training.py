@@ -21,7 +21,9 @@ import torch
 from galamp import installation
 from galamp.arena import identity_of, sketch_model
 from galamp.config import RunConfig
+from galamp.course import Course, chart_course
 from galamp.display.dashboard import make_display
+from galamp.display.streams import fill_closed
 from galamp.environments import canonical_env_id, finish_probe, start_probe
 from galamp.errors import UserError
 from galamp.forking import hears_of_children, start_server
@@ -30,7 +32,7 @@ from galamp.gossip.topologies import FILE
 from galamp.machine import inspect_machine
 from galamp.plan import Plan, check_processes
 from galamp.remote.door import Door
-from galamp.session import Course, Ground, Outcome, Session, chart_course, complain
+from galamp.session import Ground, Outcome, Session, complain
 from galamp.signals import Signals
 from galamp.storage.runfolder import RunFolder
 from galamp.supervisor import Companion
@@ -61,6 +63,7 @@ def train(
     """
     if threading.current_thread() is not threading.main_thread():
         raise UserError("train: Python hears signals in its main thread only; call it there")
+    fill_closed()
     with hears_of_children(), _taken(signals, config.report.on_hangup) as taken:
         return _train(config, resume, screen, companions, taken)
 

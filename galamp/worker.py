@@ -30,7 +30,14 @@ from setproctitle import setproctitle
 from galamp import crashpoints
 from galamp.deaths import read_report, report_of, signal_name, tail, write_report
 from galamp.errors import EXIT_FAILURE, EXIT_OK, GalampError, StopRun
-from galamp.forking import ORPHANED, SERVER, SUPERVISED, ensure_tracker, wake_server
+from galamp.forking import (
+    ORPHANED,
+    SERVER,
+    SUPERVISED,
+    ensure_tracker,
+    take_own_limit,
+    wake_server,
+)
 from galamp.launching import Child
 from galamp.reaper import adopt_orphans, die_with_parent
 from galamp.storage.disk import open_log
@@ -225,6 +232,7 @@ def worker_main(spec: WorkerSpec, parcel: Parcel) -> NoReturn:
     die_with_parent(os.getppid() if server is None else int(server), signal.SIGKILL)
     signal.signal(ORPHANED, signal.SIG_DFL)
     _leave_signals_to_supervisor()
+    take_own_limit()
     adopt_orphans()
     _own_log(spec.log)
     try:

@@ -123,6 +123,13 @@ def picky() -> Failing:
     return Failing(_raise if _is_in("simulator 0.0") else lambda: None)
 
 
+def crowded() -> Failing:
+    """Works beside nobody but the simulators of learner 0."""
+    if _is_in("simulator") and not _is_in("simulator 0."):
+        raise RuntimeError("it is crowded")
+    return unhurried()
+
+
 def stumbling() -> Failing:
     """Fails once, in the first simulator of learner 1."""
     return Failing(_only_once(_raise) if _is_in("simulator 1.0") else lambda: None)

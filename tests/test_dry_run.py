@@ -12,11 +12,12 @@ import pytest
 from galamp import cli, dry_run, training
 from galamp.arena import Arena
 from galamp.config import from_dict
+from galamp.course import Course
 from galamp.dry_run import facts, learners_table, planned
 from galamp.environments.base import EnvironmentSpec
 from galamp.errors import UserError
 from galamp.machine import Gpu, Machine, inspect_cpus
-from galamp.session import Course, Ground
+from galamp.session import Ground
 from tests.sysfs import Socket, build
 
 SPEC = EnvironmentSpec(

@@ -16,12 +16,12 @@ from galamp import cli
 from galamp.cli import build_parser, config_from
 from galamp.config import GossipConfig, RunConfig, to_dict
 from galamp.configuring import configured
+from galamp.course import chart_course
 from galamp.errors import CheckpointError, UserError
 from galamp.evaluation.report import _target
 from galamp.evaluation.trained import locate
 from galamp.machine import plain_machine
 from galamp.resuming import graph_file
-from galamp.session import chart_course
 from galamp.storage import checkpoint as ck
 from galamp.storage import checkpoint_format, inspection, mounts, runfolder
 from galamp.storage.checkpoint import CheckpointNotWritten
@@ -81,19 +81,19 @@ def test_a_graph_that_is_named_is_the_one_that_is_taken(tmp_path: Path, more: li
     named = tmp_path / "graph.txt"
     named.write_text("0 1\n1 0\n")
     folder = RunFolder.create(None, str(tmp_path / "run"), "CartPole-v1", "x", 1, datetime.now())
-    assert not folder.keep_graph(named)
-    folder.write_config(to_dict(RunConfig(gossip=GossipConfig(topology=f"file:{named}"))))
+    config = to_dict(RunConfig(gossip=GossipConfig(topology=f"file:{named}")))
+    assert not folder.write_config(config, named.read_bytes())
     folder.close()
     named.write_text("0 1 \n1 0\n# anew\n")
     words = ["run", "--resume", str(folder.path), *more, *[f"file:{named}" for _ in more]]
-    with configured(build_parser().parse_args(words)) as (config, resumed):
+    with configured(build_parser().parse_args(words)) as (settled, resumed):
         assert resumed is not None
         graph_of = None if resumed.graph_is_named else resumed.path
-        course = chart_course(with_two(config), plain_machine(range(2), 0, 2**20), graph_of)
-        assert course.graph == (named if more else folder.path / "topology.txt")
+        course = chart_course(with_two(settled), plain_machine(range(2), 0, 2**20), graph_of)
         assert course.graph is not None
+        assert course.graph.path == (named if more else folder.path / "topology.txt")
         assert (folder.path / "topology.txt").read_text() == "0 1\n1 0\n", "not before it begins"
-        assert resumed.keep_graph(course.graph) is bool(more)
+        assert resumed.write_config(to_dict(settled), course.graph.content) is bool(more)
     assert ("anew" in (folder.path / "topology.txt").read_text()) is bool(more)
 
 

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -414,16 +415,71 @@ def test_children_are_guarded_unless_this_is_a_checkout(
     with isolation.guarded():
         isolation.unguard()
     assert os.environ[isolation.SAFE_PATH] == "1", "it was its user's"
+    monkeypatch.setenv(isolation.SAFE_PATH, "")
+    with isolation.guarded():
+        assert os.environ[isolation.SAFE_PATH] == isolation.OURS, "Python takes empty as unset"
+    assert os.environ[isolation.SAFE_PATH] == "", "it was its user's"
+
+
+GUARDED = """
+from galamp import forking
+import subprocess
+from multiprocessing import util
+look = "import sys; print(sys.path[0] == '')"
+def started():
+    words = [sys.executable, *util._args_from_interpreter_flags(), "-c", look]
+    return subprocess.run(words, capture_output=True, text=True).stdout.strip()
+before = started()
+with forking._guarded():
+    print(started())
+print(started() == before)
+"""
+
+
+@processes
+@pytest.mark.parametrize(
+    ("flags", "value"),
+    [
+        ([], None),
+        ([], ""),
+        (["-E"], None),
+        also(["-E"], "1"),
+        also(["-E", "-P"], None),
+        also(["-I"], None),
+        also(["-P"], ""),
+        also([], "1"),
+    ],
+)
+def test_the_server_does_not_search_here_however_python_was_started(
+    tmp_path: Path, flags: list[str], value: str | None
+) -> None:
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
+    path = f"import sys; sys.path[:] = [*filter(None, sys.path), {str(ROOT)!r}]\n"
+    done = subprocess.run(
+        [sys.executable, *flags, "-c", path + GUARDED],
+        cwd=tmp_path,
+        env=kept | ({} if value is None else {isolation.SAFE_PATH: value}),
+        text=True,
+        capture_output=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == ("False\nTrue\n", "")
 
 
 @pytest.mark.parametrize(
     ("how", "found"),
-    [("sys.path alone", False), ("PYTHONPATH", True), ("the working directory", True)],
+    [
+        ("sys.path alone", False),
+        ("a mere folder", False),
+        ("PYTHONPATH", True),
+        ("the working directory", True),
+    ],
 )
 def test_a_package_that_only_this_process_finds_starts_nothing(
     tmp_path: Path, how: str, found: bool
 ) -> None:
     """Its server would load for ever: Python forgets the path of who starts it."""
+    paths = {"PYTHONPATH": str(ROOT), "a mere folder": str(tmp_path / "mere")}
     bare = "import sys; sys.path[:] = [p for p in sys.path if 'site-packages' not in p]; "
     program = (
         f"{bare}sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f)]\n"
@@ -432,15 +488,66 @@ def test_a_package_that_only_this_process_finds_starts_nothing(
         "print(isolation.is_findable())\n"
     )
     python = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
+    (tmp_path / "mere" / "galamp").mkdir(parents=True)
     done = subprocess.run(
         [python, "-c", program],
         cwd=ROOT if how == "the working directory" else tmp_path,
-        env=os.environ | ({"PYTHONPATH": str(ROOT)} if how == "PYTHONPATH" else {}),
+        env=os.environ | {"PYTHONPATH": paths.get(how, "")},
         text=True,
         capture_output=True,
         timeout=60,
     )
     assert (done.stdout, done.stderr) == (f"{found}\n", "")
+
+
+@pytest.fixture
+def looks(here: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, object]]]:
+    """Have the look answered: how the process that looks ends; returns how it was started."""
+    started: list[dict[str, object]] = []
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT)])
+
+    def answer(ending: int | Exception) -> list[dict[str, object]]:
+        def run(words: list[str], **more: object) -> subprocess.CompletedProcess[bytes]:
+            started.append({"words": words, **more})
+            if isinstance(ending, Exception):
+                raise ending
+            return subprocess.CompletedProcess(words, ending)
+
+        monkeypatch.setattr(subprocess, "run", run)
+        return started
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("ending", "found"),
+    [
+        (0, True),
+        (3, False),
+        (subprocess.TimeoutExpired("python", 60), True),
+        (-9, True),
+        (1, True),
+        (120, True),
+    ],
+)
+def test_a_look_that_comes_to_nothing_refuses_nothing(
+    looks: Callable[..., list[dict[str, object]]], ending: int | Exception, *, found: bool
+) -> None:
+    started = looks(ending)
+    assert isolation.is_findable() is found
+    (look,) = started
+    assert look["stdin"] == subprocess.DEVNULL
+    assert look["timeout"] == isolation.LOOK_LIMIT_S
+
+
+def test_it_looks_as_the_server_would(
+    looks: Callable[..., list[dict[str, object]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolation, "flags_of_children", lambda: ["-s", "-X", "utf8"])
+    started = looks(0)
+    isolation.is_findable()
+    assert started[0]["words"] == [sys.executable, "-s", "-X", "utf8", "-c", isolation._LOOK]
 
 
 def test_who_was_started_so_takes_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -459,6 +566,7 @@ def test_what_pythonpath_puts_in_the_place_of_a_package_is_told(
     monkeypatch.setattr(sys, "path", [str(ROOT), str(other), *sys.path])
     assert isolation.warnings() == []
     (other / name).mkdir()
+    assert isolation.warnings() == [], "a folder without code, such as a clone, comes last"
     (other / name / "__init__.py").touch()
     (line,) = isolation.warnings()
     assert f"PYTHONPATH puts {other / name} in the place of the {name} that galamp" in line

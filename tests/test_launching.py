@@ -6,8 +6,11 @@ import errno
 import multiprocessing.forkserver
 import multiprocessing.process
 import os
+import resource
 import signal
 import struct
+import subprocess
+import sys
 import tempfile
 import threading
 from multiprocessing import util
@@ -15,6 +18,7 @@ from multiprocessing.forkserver import read_signed
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest import mock
 
 import pytest
 
@@ -38,7 +42,7 @@ from galamp.launching import (
     standard_children,
 )
 from galamp.post import Post
-from tests.engine import DEADLINE_S, wait_for
+from tests.engine import DEADLINE_S, ROOT, wait_for
 
 SIGNED = struct.Struct("q")
 
@@ -158,10 +162,123 @@ def test_a_process_forked_by_one_that_has_trained_is_refused(
 ) -> None:
     """It would wait for, and send signals to, a server that is its parent's."""
     monkeypatch.setattr(fork_server(), "_forkserver_pid", 4711)
-    monkeypatch.setenv(forking.SUPERVISOR, str(os.getppid()))
+    monkeypatch.setattr(forking, "_owners", [os.getppid()])
     monkeypatch.setattr(forking, "ensure_server", lambda: pytest.fail("it was asked"))
     with pytest.raises(UserError, match=r"forked by one that has trained.*spawn"):
         forking.start_server()
+
+
+@pytest.fixture
+def without_a_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, str]]:
+    """Have a server started without one: the environment that it would get is noted."""
+    started: list[dict[str, str]] = []
+
+    def start() -> None:
+        fork_server()._forkserver_pid = 4711
+        started.append(dict(os.environ))
+
+    monkeypatch.setattr(fork_server(), "_forkserver_pid", None)
+    monkeypatch.setattr(forking, "_owners", [])
+    monkeypatch.setattr(forking, "ensure_server", start)
+    monkeypatch.setattr(forking, "is_findable", lambda: True)
+    monkeypatch.setattr(util, "get_temp_dir", lambda: str(tmp_path))
+    for name in ("settle_libraries", "_hear_of_children"):
+        monkeypatch.setattr(forking, name, lambda: None)
+    return started
+
+
+@pytest.mark.parametrize("clear", [False, True])
+def test_a_program_may_put_its_environment_back_between_two_trainings(
+    without_a_start: list[dict[str, str]], *, clear: bool
+) -> None:
+    for _ in range(2):
+        with mock.patch.dict(os.environ, clear=clear):
+            forking.start_server()
+    for environment in without_a_start:
+        assert environment[forking.SUPERVISOR] == str(os.getpid())
+        assert FOLDER in environment
+    assert len(without_a_start) == 2
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+def test_a_process_that_was_really_forked_by_one_that_has_trained_is_refused(
+    without_a_start: list[dict[str, str]],
+) -> None:
+    forking.start_server()
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            forking.start_server()
+        except UserError:
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    forking.start_server()
+
+
+# Open files of the server: one for every child
+
+INFINITE = resource.RLIM_INFINITY
+
+
+@pytest.mark.parametrize(
+    ("given", "servers", "childs"),
+    [
+        ((64, 4096), 4096, 1024),
+        ((1024, 2**20), 2**16, 1024),
+        ((4096, 2**20), 2**16, 4096),
+        ((256, 512), 512, 512),
+        ((1024, INFINITE), 2**16, 1024),
+        ((1024, 1024), 1024, 1024),
+        ((2**17, 2**20), 2**17, 2**17),
+        ((INFINITE, INFINITE), INFINITE, INFINITE),
+    ],
+)
+def test_the_server_has_room_for_all_children_and_these_have_what_they_know(
+    given: tuple[int, int], servers: int, childs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = [given]
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, pair: limits.append(pair))
+    monkeypatch.setattr(forking, "_raised_from", [])
+    forking.make_room_for_children()
+    assert limits[-1] == (servers, given[1])
+    forking.take_own_limit()
+    assert limits[-1] == (childs, given[1])
+
+
+MANY = """
+import multiprocessing.forkserver, os, resource, signal
+from multiprocessing.forkserver import read_signed
+least, hard = 32, resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (least, hard))
+server = multiprocessing.forkserver.ForkServer()
+server.set_forkserver_preload(["tests.roomy"])
+server.ensure_running()
+resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))  # as `plan` does, a moment later
+held = [server.connect_to_new_process([]) for _ in range(least + 8)]
+pids = [read_signed(answer) for answer, _ in held]
+print(len(set(pids)), min(pids) > 0)
+for answer, task in held:
+    os.close(task)
+for answer, _ in held:
+    read_signed(answer)
+"""
+
+
+@pytest.mark.real
+def test_a_server_that_was_started_under_a_low_limit_has_more_children() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", MANY],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        text=True,
+        capture_output=True,
+        timeout=DEADLINE_S,
+    )
+    assert ended.stdout == "40 True\n", ended.stderr
 
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM])

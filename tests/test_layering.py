@@ -21,7 +21,7 @@ PACKAGE = ROOT / "galamp"
 LAYERS = """
     errors curve isolation plain
     installation memory gpu_failures numa mps
-    process_limits
+    process_limits cpu_quota
     crashpoints options display.streams remote.wire remote
     flags config snapshot display storage evaluation display.text storage.disk
     storage.strict_json display.console storage.links storage.mounts
@@ -69,6 +69,7 @@ LAYERS = """
     regroup former
     supervisor
     resuming summary
+    course
     session
     training
     calibration dry_run
@@ -121,6 +122,8 @@ LOCKS = {
 
 # Wall-clock time is for people to read; it jumps, so nothing is measured or waited for by it.
 WALL_CLOCK = {"metrics", "recorder", "worker"}
+
+THREADED = {"saving", "chaos.watchman"}
 
 
 class Import(NamedTuple):
@@ -292,6 +295,24 @@ def test_nothing_that_two_processes_can_lock(module: str) -> None:
 )
 def test_the_search_finds_locks(source: str) -> None:
     assert list(locks(ast.parse(source)))
+
+
+def starts_threads(source: ast.AST) -> bool:
+    names = {"Thread", "Timer", "ThreadPoolExecutor", "ThreadPool", "start_new_thread"}
+    return any(isinstance(n, ast.Attribute | ast.Name) and named(n) in names for n in calls(source))
+
+
+def calls(source: ast.AST) -> Iterator[ast.expr]:
+    yield from (node.func for node in ast.walk(source) if isinstance(node, ast.Call))
+
+
+def named(node: ast.Attribute | ast.Name) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id
+
+
+def test_only_who_goes_on_without_starts_threads() -> None:
+    """Wherever one cannot start, for the limits on processes count threads, a run would end."""
+    assert {module for module in MODULES if starts_threads(tree(module))} == THREADED
 
 
 def tells_wall_clock(source: ast.AST) -> bool:

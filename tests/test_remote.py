@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -131,7 +132,8 @@ def test_scaling_goes_on_where_the_disk_takes_no_config(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with started(*ENDLESS, "--learners", 1, "--run-dir", folder) as process:
         wait_for(lambda: training(folder), "training")
-        (folder / ".config.json.tmp").mkdir()  # in the way of whoever writes config.json
+        (folder / "config.json").unlink()
+        (folder / "config.json").mkdir()  # in the way of whoever writes it
         up = galamp("scale", folder, "--learners", 2)
         assert up.stdout.startswith("learners: from 1 to 2 in "), up.stderr
         grows(folder)
@@ -155,6 +157,32 @@ def test_restarts_are_counted_over_a_change_of_learners(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(DEADLINE_S) == 130
     assert summary(folder)["restarts"] == 1
+
+
+@pytest.mark.slow
+def test_learners_who_cannot_begin_end_no_run(tmp_path: Path) -> None:
+    """As where there is no room for more processes after all."""
+    folder = tmp_path / "run"
+    flags = [*ENDLESS, "--env-id", "tests.crashing:crowded", "--learners", 1, "--run-dir", folder]
+    with started(*flags) as process:
+        wait_for(lambda: training(folder), "training")
+        for learners in (2, 3):
+            more = galamp("scale", folder, "--learners", learners)
+            assert more.returncode == 2
+            assert re.match(
+                r"galamp: simulator [12]\.\d raised RuntimeError: it is crowded\n$", more.stderr
+            ), more.stderr
+            grows(folder)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 130
+    assert said.count("1 learners as before: simulator ") == 2
+    told = summary(folder)
+    assert (told["status"], len(told["updates_per_learner"]), told["start"]) == ("stopped", 1, 5)
+    assert len(checkpoint.load(checkpoint.find(folder).path).learners) == 1
+    assert json.loads((folder / "config.json").read_text())["resources"]["learners"] == 1
+    audit = galamp("audit", folder)
+    assert audit.returncode == 0, audit.stdout + audit.stderr
 
 
 def _check_refusals(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import resource
 import shlex
 import signal
 import subprocess
@@ -15,8 +16,19 @@ from galamp.environments import canonical_env_id
 from galamp.errors import UserError
 from galamp.storage import checkpoint as ck
 from galamp.storage.runlogs import last_row
-from tests.engine import ROOT, command, run, summary, wait_for
+from tests.engine import (
+    DEADLINE_S,
+    ROOT,
+    command,
+    run,
+    started,
+    summary,
+    titled,
+    training,
+    wait_for,
+)
 from tests.namespaces import within
+from tests.real_groups import real_group
 
 CARTPOLE = ("--env-id", "CartPole-v1", "--num-envs", 2, "--quiet")
 REFUSED = 2
@@ -96,6 +108,91 @@ def test_the_least_that_is_not_refused_is_enough(
     assert f"need {needed} open files" in one_line(ended.stderr)
     ended = limited(needed, tmp_path / "enough", *arguments)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.slow
+def test_a_low_soft_limit_is_raised_where_it_has_to_be(tmp_path: Path) -> None:
+    """By the supervisor, and by the server, which was started before; not for environments."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    many = ("--learners", 2, "--num-envs", 20, "--simulator-workers", 20, "--run-dir")
+    words = shlex.join(command(*CARTPOLE, *many, tmp_path / "run", "--log-every-s", 0.1))
+    words = f"ulimit -Sn 40 && exec {words}"
+    process = subprocess.Popen(["sh", "-c", words], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for(lambda: training(tmp_path / "run"), "training")
+        (server,) = titled(process.pid, "server")
+        assert resource.prlimit(server, resource.RLIMIT_NOFILE)[0] == min(2**16, hard)
+        crew = titled(process.pid, "learner") + titled(process.pid, "simulator")
+        assert len(crew) == 42
+        for pid in crew:
+            assert resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] == min(1024, hard)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=2 * DEADLINE_S)[1] == ""
+        assert process.returncode == 130
+    finally:
+        process.kill()
+        process.communicate()
+
+
+# Processes and threads
+
+
+@pytest.mark.slow
+def test_a_time_without_room_for_a_thread_costs_checkpoints_only(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    often = ("--checkpoint-every-s", 0.5, "--log-every-s", 0.1, "--total-steps", 10**9)
+    flags = ("--env-id", "tests.crashing:unhurried", "--num-envs", 2, "--learners", 1)
+
+    def saved() -> set[str]:
+        return {path.name for path in (folder / "checkpoints").glob("ckpt-*")}
+
+    def events() -> str:
+        return (folder / "events.jsonl").read_text()
+
+    with (
+        real_group("pids", max="max") as group,
+        started(*flags, *often, "--run-dir", folder) as run,
+    ):
+        (group / "cgroup.procs").write_text(str(run.pid))
+        wait_for(lambda: len(saved()) > 1, "checkpoints")
+        (group / "pids.max").write_text("1")
+        wait_for(lambda: "no room for another thread" in events(), "a thread that cannot start")
+        before = saved()
+        (group / "pids.max").write_text("max")
+        wait_for(lambda: saved() - before, "a checkpoint")
+        (group / "pids.max").write_text("1")
+        before = saved()
+        run.send_signal(signal.SIGTERM)
+        _, said = run.communicate(timeout=DEADLINE_S)
+        assert run.returncode == 143, said
+        assert saved() - before, "the last one needs no thread"
+    assert "checkpoint not written, training goes on: no room for another thread" in said
+    assert "Traceback" not in said
+    newest = ck.load(ck.find(folder).path).progress["agent_steps"]
+    assert newest == summary(folder)["agent_steps"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("threads", "tasks"), [(1, 1 + 2 * (1 + 2 * 2)), (3, 1 + 2 * (5 + 2 * 2))])
+def test_so_many_threads_as_are_counted_are_enough(
+    tmp_path: Path, threads: int, tasks: int
+) -> None:
+    """Beside those of the supervisor, the resource tracker, the server; the probe has ended."""
+    flags = ("--game", "Pong", "--learners", 2, "--num-envs", 2, "--simulator-workers", 2)
+    flags += ("--threads", threads, "--checkpoint-every-s", 0.5, "--total-steps", 1500, "--quiet")
+    for most, refused in ((3 + tasks - 1, True), (3 + tasks + 3, False)):
+        folder = tmp_path / str(most)
+        with real_group("pids", max=str(most)) as group:
+            words = shlex.join(command(*flags, "--run-dir", folder))
+            line = f"echo $$ > {shlex.quote(str(group / 'cgroup.procs'))} && exec {words}"
+            ended = subprocess.run(
+                ["sh", "-c", line], cwd=ROOT, text=True, capture_output=True, timeout=100
+            )
+            assert ended.returncode == (REFUSED if refused else 0), ended.stderr
+            assert (f"{tasks} processes and threads are needed" in ended.stderr) == refused
+            assert not refused or not folder.exists()
+            if not refused:
+                assert "no room" not in (folder / "events.jsonl").read_text()
 
 
 # Memory

@@ -128,7 +128,7 @@ def test_files_that_are_made_anew_may_have_a_second_name(run: Path, tmp_path: Pa
 REPLACED: dict[str, Callable[[RunFolder], object]] = {
     "config.json": lambda run: run.write_config({}),
     "summary.json": lambda run: run.write_summary({}),
-    "topology.txt": lambda run: run.keep_graph(run.path / "graph"),
+    "topology.txt": lambda run: run.write_config({}, b"1"),
     "chaos.json": lambda run: replace_json(run.path / "chaos.json", {}),
 }
 
@@ -139,7 +139,6 @@ def test_a_link_is_replaced_where_the_file_is_made_anew(
 ) -> None:
     target = victim(tmp_path)
     folder = RunFolder.open(run)
-    (run / "graph").write_text("1")
     (run / name).unlink(missing_ok=True)
     (run / name).symlink_to(target)
     REPLACED[name](folder)

@@ -9,6 +9,7 @@ Runs in the supervisor. What takes long is done in a thread, so that no learner 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -224,7 +225,8 @@ class Watchman:
             self.flat.look_at_names(found.names)
         elif self._aside is None and self._slow.due(now_s):
             pids = [os.getpid(), *self._pids()]
-            self._aside = self._thread.submit(look_aside, self._checkpoints, pids)
+            with contextlib.suppress(RuntimeError):  # no room for a thread now: the next time
+                self._aside = self._thread.submit(look_aside, self._checkpoints, pids)
 
 
 def left_behind(meant: Collection[int]) -> Iterator[str]:

@@ -40,9 +40,9 @@ class Display(Protocol):
         """Show a snapshot; later ones replace or follow it."""
 
 
-def make_display(quiet: bool, stream: TextIO) -> Display:
+def make_display(quiet: bool, stream: TextIO | None) -> Display:
     """Return what suits `stream`: a live screen for a terminal that can draw it, else lines."""
-    if quiet:
+    if quiet or stream is None:
         return Silent()
     safe = SafeStream(stream)
     draws = os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")

@@ -1,14 +1,17 @@
 """Writing to people who may have left: nothing here fails or waits because nobody reads.
 
     text --announce, tell--> SafeStream --> standard error or output, a terminal, a pipe
+    2>&-  --fill_closed-->  /dev/null in the place of a standard stream that was closed
 
 Light enough to be imported before anything else is.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import select
+import sys
 from collections.abc import Callable
 from typing import IO, TextIO
 
@@ -16,16 +19,39 @@ STARTING = "galamp: starting: loading PyTorch, trying the environment\n"
 """Said at once by commands that take seconds for both."""
 
 
+def fill_closed() -> None:
+    """Have nothing (/dev/null) read and written where a standard stream was closed: `2>&-`.
+
+    To be called before anything is opened: the next file would get that number, and whatever native
+    code or a child has to say would be written into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            os.set_inheritable(number, True)
+            mode = "w" if number else "r"
+            file = os.fdopen(number, mode, encoding="utf-8", errors="replace", closefd=False)
+            setattr(sys, name, file)
+
+
 class SafeStream:
     """A text stream whose loss is not an error: from the first failure on, writes do nothing."""
 
-    def __init__(self, stream: IO[str]) -> None:
-        """Wrap `stream`; whether it is a terminal is asked once, since a lost one denies it."""
-        self.lost = False
+    def __init__(self, stream: IO[str] | None) -> None:
+        """Wrap `stream`; whether it is a terminal is asked once, since a lost one denies it.
+
+        Without one, as Python has it for a standard stream that was closed, it is lost already.
+        """
+        self.lost = stream is None
         self.encoding: str = getattr(stream, "encoding", None) or "utf-8"
         self._stream = stream
         try:
-            self._tty = stream.isatty()
+            self._tty = stream is not None and stream.isatty()
         except (OSError, ValueError):
             self._tty = False
 
@@ -39,6 +65,8 @@ class SafeStream:
         Raises:
             OSError: the stream has none.
         """
+        if self._stream is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         return self._stream.fileno()
 
     def ready(self) -> bool:
@@ -55,18 +83,18 @@ class SafeStream:
     def write(self, text: str) -> int:
         """Write what the stream's encoding can express; the rest becomes `?`."""
         sayable = text.encode(self.encoding, "replace").decode(self.encoding)
-        self._attempt(lambda: self._stream.write(sayable))
+        self._attempt(lambda stream: stream.write(sayable))
         return len(text)
 
     def flush(self) -> None:
         """Send what is buffered."""
-        self._attempt(self._stream.flush)
+        self._attempt(lambda stream: stream.flush())
 
-    def _attempt(self, action: Callable[[], object]) -> None:
-        if self.lost:
+    def _attempt(self, action: Callable[[IO[str]], object]) -> None:
+        if self.lost or self._stream is None:
             return
         try:
-            action()
+            action(self._stream)
         except BlockingIOError:
             pass  # what a non-blocking terminal did not take stays buffered for the next flush
         except ValueError:
@@ -85,14 +113,14 @@ class SafeStream:
             pass
 
 
-def tell(text: str, stream: TextIO) -> None:
+def tell(text: str, stream: TextIO | None) -> None:
     """Write to `stream`; that nobody is there to read is no error."""
     safe = SafeStream(stream)
     safe.write(text)
     safe.flush()
 
 
-def announce(text: str, stream: TextIO) -> None:
+def announce(text: str, stream: TextIO | None) -> None:
     """Write to `stream` at once what only matters now: left out where it would have to wait."""
     safe = SafeStream(stream)
     if safe.ready():

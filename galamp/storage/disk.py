@@ -113,8 +113,16 @@ def replace_file(path: Path, content: bytes) -> None:
 
     A link in its place is replaced, not followed.
     """
+    with replacing(path, content):
+        pass
+
+
+@contextlib.contextmanager
+def replacing(path: Path, content: bytes) -> Iterator[None]:
+    """Replace a file as the block ends, unless that raises; the disk has room for it before."""
     with temporary_name(path.parent) as temporary:
         write_new(temporary, content)
+        yield
         temporary.replace(path)
     sync_folder(path.parent)
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from galamp.errors import UserError
+from galamp.process_limits import in_user_namespace
 from galamp.storage.mounts import keeps_modes
 
 FOLDERS: Final = ("checkpoints", "logs", "monitor")
@@ -124,12 +125,8 @@ def shared_with(run: Path) -> str | None:
 
 def in_container(root: Path = Path("/")) -> bool:
     """Whether this process is in a container, whose users are not those of the machine."""
-    if any(map(os.path.exists, (root / name for name in CONTAINER_MARKS))):
-        return True
-    try:
-        return (root / "proc/self/uid_map").read_text().split() != ["0", "0", str(2**32 - 1)]
-    except OSError:
-        return False
+    marked = any(map(os.path.exists, (root / name for name in CONTAINER_MARKS)))
+    return marked or in_user_namespace(root / "proc")
 
 
 def _written(run: Path) -> Iterator[Path]:

@@ -31,8 +31,8 @@ from galamp.storage.disk import (
     in_home,
     read_limited,
     remove_stale,
-    replace_file,
     replace_json,
+    replacing,
     sync_folder,
 )
 from galamp.storage.held import HeldFolder
@@ -199,16 +199,34 @@ class RunFolder(HeldFolder):
         """Return the file of the episodes of one simulator."""
         return self.monitor / f"{index}.monitor.csv"
 
-    def write_config(self, values: dict[str, Any]) -> None:
-        """Store the run's settings; with that it has begun, and is the latest.
+    def write_config(self, values: dict[str, Any], graph: bytes | None = None) -> bool:
+        """Store the run's settings and gossip graph; with that it has begun, and is the latest.
+
+        Returns whether there was another graph before. If one is refused, neither is replaced.
+
+        Args:
+            values: the settings.
+            graph: what the copy of the graph's file holds; None: it stays as it is.
 
         Raises:
             UserError: the disk refuses.
         """
         if not self.is_settled_ours():
             raise UserError(f"{self.path}: removed, or taken by another start")
-        with _told(f"write {self.path / CONFIG}"):
-            replace_json(self.path / CONFIG, values)
+        copy, former = self.path / GRAPH, None
+        with _told(f"write {copy}"), contextlib.ExitStack() as stack:
+            if graph is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    former = read_limited(copy, GRAPH_LIMIT_BYTES)
+                if graph != former:
+                    stack.enter_context(replacing(copy, graph))
+            with _told(f"write {self.path / CONFIG}"):
+                replace_json(self.path / CONFIG, values)
+        self._begin()
+        return former is not None and graph != former
+
+    def _begin(self) -> None:
+        """Note that the run has begun: its folder stays, and is the latest."""
         self._take_back = ()
         if os.path.realpath(self.path.parent) == os.path.realpath(self._root):
             # A convenience: a folder of that name, or a full disk, must not stop the run.
@@ -232,23 +250,6 @@ class RunFolder(HeldFolder):
         """
         with contextlib.suppress(OSError):
             remove_stale(self.checkpoints, alone=not local_locks(self.path))
-
-    def keep_graph(self, source: Path) -> bool:
-        """Keep a copy of the file that holds the run's gossip graph.
-
-        Returns whether there was a copy of another graph before.
-
-        Raises:
-            UserError: the disk refuses.
-        """
-        copy = self.path / GRAPH
-        with _told(f"copy {source} to {copy}"):
-            graph, former = read_limited(source, GRAPH_LIMIT_BYTES), None
-            with contextlib.suppress(FileNotFoundError):
-                former = read_limited(copy, GRAPH_LIMIT_BYTES)
-            if graph != former:
-                replace_file(copy, graph)
-        return former is not None and graph != former
 
     def write_summary(self, values: dict[str, Any]) -> None:
         """Store the run's outcome, whole or not at all; in a folder that is lost, nothing.

@@ -1,0 +1,69 @@
+"""Every choice of one start made: who runs where, and the graph that the learners gossip in.
+
+    RunConfig + Machine --chart_course--> Course: Plan, Topology, the graph's file as it was read
+
+Runs in the supervisor, before any process starts and before anything is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from galamp.config import RunConfig
+from galamp.errors import UserError
+from galamp.gossip.topologies import FILE, make_topology
+from galamp.gossip.topologies.base import Topology
+from galamp.machine import Machine
+from galamp.plan import Plan, make_plan
+from galamp.resuming import graph_file
+from galamp.storage.disk import read_limited
+from galamp.storage.runfolder import GRAPH_LIMIT_BYTES
+
+
+class Graph(NamedTuple):
+    """The file that holds a gossip graph, and what stood in it when the graph was made of it."""
+
+    path: Path
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Course:
+    """A plan, the graph that its learners gossip in, and where that is from, if from a file."""
+
+    plan: Plan
+    topology: Topology
+    graph: Graph | None = None
+
+
+def chart_course(config: RunConfig, machine: Machine, run: Path | None) -> Course:
+    """Make every choice that `config` leaves open.
+
+    Args:
+        config: the settings.
+        machine: what there is to choose from.
+        run: folder of the run that goes on with the graph that it has, if one does.
+
+    Raises:
+        UserError: the settings do not fit the machine, or one another.
+    """
+    plan = make_plan(config, machine)
+    path, gossip = graph_file(plan, run), plan.config.gossip
+    count, weights, seed = len(plan.learners), gossip.gossip_weights, plan.config.seed
+    if path is None:
+        return Course(plan, make_topology(gossip.topology, count, weights, seed))
+    content = _content(path)
+    topology = make_topology(f"{FILE}{path}", count, weights, seed)
+    if content is None or content != _content(path):
+        raise UserError(f"--topology {FILE}{path}: it was changed while it was read: start again")
+    return Course(plan, topology, Graph(path, content))
+
+
+def _content(path: Path) -> bytes | None:
+    """Return what stands in a file; None where it cannot be read, and `make_topology` tells why."""
+    with contextlib.suppress(OSError, ValueError):  # ValueError: no file can have this name
+        return read_limited(path, GRAPH_LIMIT_BYTES)
+    return None

@@ -1,0 +1,7 @@
+"""Loaded by a server in tests: it has room for its children, without galamp's heavy modules."""
+
+from __future__ import annotations
+
+from galamp.forking import make_room_for_children
+
+make_room_for_children()
