@@ -32,6 +32,9 @@ BYTES_PER_MB = 1e6
 THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """Taken out of a program's environment: how many threads it uses is its own choice."""
 
+OF_GALAMP, WARNING = "galamp: ", "galamp: warning: "
+"""How lines begin that galamp itself writes for its user."""
+
 _PR_SET_PDEATHSIG = 1
 _PROC_STATE, _PROC_SESSION, _PROC_TIMES = 0, 3, slice(11, 15)
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -126,6 +129,14 @@ class Program:
         """Return the last line that it wrote."""
         lines = reversed(self.lines())
         return next((line.strip() for line in lines if line.strip()), "it wrote nothing")
+
+    def complaint(self) -> str:
+        """Return why it ended: galamp's last line of its own, for a traceback may follow it.
+
+        Another program's last line is taken instead.
+        """
+        own = (line for line in reversed(self.lines()) if line.startswith(OF_GALAMP))
+        return next((line for line in own if not line.startswith(WARNING)), self.last_words())
 
     def _kill(self) -> None:
         until_s = time.monotonic() + KILL_WAIT_S

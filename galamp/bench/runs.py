@@ -247,7 +247,7 @@ def _watch(
         if first and last and before and weight:
             break
         if program.exit_code is not None:
-            raise RunFailed(f"ended with code {program.exit_code}: {program.last_words()}")
+            raise RunFailed(f"ended with code {program.exit_code}: {program.complaint()}")
         if late:
             raise RunFailed(f"was not measured in time; its last words: {program.last_words()}")
         time.sleep(POLL_S)

@@ -1,4 +1,4 @@
-"""`bin/bench gpu`: all that has to be known of galamp on a machine with GPUs, by one command.
+r"""`bin/bench gpu`: all that has to be known of galamp on a machine with GPUs, by one command.
 
     facts     driver, GPUs, cores, NUMA nodes, the build of torch
     trial     page-locked memory, launches, waits, copies, CUDA graphs: microseconds each
@@ -20,20 +20,22 @@ step. The parent only counts GPUs.
 
 Where there is no package registry
 ----------------------------------
-A machine with a GPU may reach no registry. torch and numpy have to be there; the other packages of
-setup.cfg's `install_requires`, but matplotlib, can lie in any folder on PYTHONPATH, as unpacked
-wheels for that machine's Python. Where there is a registry:
+A machine with a GPU may reach no registry. torch and numpy have to be there; what else is needed
+can lie in any folder on PYTHONPATH, as unpacked wheels for that machine's Python. Where there is a
+registry (for Python 3.12 there):
 
     python3 -m pip download --only-binary=:all: --no-deps --python-version 3.12 \
-        --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 -d wheels \
+        --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \
+        --platform manylinux2014_x86_64 --platform manylinux_2_5_x86_64 \
+        -c bin/constraints.txt -d wheels \
         ale-py gymnasium farama-notifications cloudpickle typing-extensions setproctitle \
-        safetensors opencv-python-headless rich markdown-it-py mdurl pygments
+        safetensors rich markdown-it-py mdurl pygments
 
-There, from the checkout (absolute paths, for the children start in the checkout):
+There, from the checkout:
 
     for wheel in wheels/*.whl; do python3 -m zipfile -e "$wheel" /tmp/packages; done
     PYTHONPATH=/tmp/packages python3 -m galamp.bench gpu --json gpu.jsonl
 
-Power and utilisation are read through the package nvidia-ml-py, or by nvidia-smi where that is
-missing.
+The folder's path is absolute, for children may start elsewhere. Power and utilisation are read
+through the package nvidia-ml-py, or by nvidia-smi where that is missing.
 """

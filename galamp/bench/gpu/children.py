@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,25 @@ from galamp.bench.runs import ROOT
 from galamp.errors import RunFailed
 
 MARK = "galamp: found "
+FAILURE = "failure"
 
 
 def tell(**values: Any) -> None:
     """In a child: have the parent know these values."""
     print(f"{MARK}{json.dumps(values)}", flush=True)
+
+
+def run(main: Callable[[], None]) -> None:
+    """In a child: do all; the parent is told what was raised, in one line.
+
+    Of what CUDA raises, the first line says what is wrong, and the last how to find out more.
+    """
+    try:
+        main()
+    except Exception as error:
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        tell(**{FAILURE: line})
+        raise
 
 
 def ask(module: str, words: Sequence[object], report: Report, deadline: Deadline) -> dict[str, Any]:
@@ -45,7 +59,8 @@ def ask(module: str, words: Sequence[object], report: Report, deadline: Deadline
         finally:
             report.values |= told(program.lines())
         if code != 0:
-            raise RunFailed(f"{module} ended with code {code}: {program.last_words()}")
+            why = report.values.pop(FAILURE, program.last_words())
+            raise RunFailed(f"{module} ended with code {code}: {why}")
     return report.values
 
 

@@ -57,7 +57,8 @@ def run(
         UserError: there is no GPU, or no such step, or the numbers do not fit one another.
     """
     steps = chosen(options.steps)
-    job = job_from(options, workload, gpus_here())
+    job = job_from(options, workload)
+    gpus_here()
     origin = tables.Origin.here(shlex.join(["bin/bench", *options.words]))
     with rows as file:
         outcomes = run_steps(steps, job, options.limit_s, show, _keeper(file, origin))
@@ -100,7 +101,7 @@ def chosen(names: str) -> tuple[Step, ...]:
     return tuple(step for step in STEPS if step.name in wanted)
 
 
-def job_from(options: argparse.Namespace, workload: Workload, gpus: int) -> Job:
+def job_from(options: argparse.Namespace, workload: Workload) -> Job:
     """Return what the steps work on.
 
     Raises:
@@ -119,7 +120,6 @@ def job_from(options: argparse.Namespace, workload: Workload, gpus: int) -> Job:
     return Job(
         workload=workload,
         device=DEVICE,
-        gpus=gpus,
         learners=counts,
         simulators=options.simulators,
         precisions=FULL if options.full else SHORT,

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from galamp.bench.gpu.children import ask, tell
+from galamp.bench.gpu.children import ask, run, tell
 from galamp.bench.gpu.steps import Deadline, Job, Report
 from galamp.bench.meters import SMI, SMI_DEADLINE_S
 from galamp.display.text import UNKNOWN
@@ -167,4 +167,4 @@ def _gpu(index: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

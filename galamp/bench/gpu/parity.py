@@ -1,18 +1,20 @@
 """Whether A2C learns on a GPU what it learns on the CPU: the same updates on fixed rollouts.
 
     python -m galamp.bench.gpu.parity --device cuda:0 --network nature --updates 100
-        rollouts, parameters drawn on the CPU --> A2C on the CPU           --> parameters y
-                                              --> A2C on the GPU, TF32 off --> parameters x
-                                              --> the same, TF32 on        --> parameters x
+        rollouts, parameters drawn on the CPU --> A2C on the CPU           --> gradient, parameters
+                                              --> A2C on the GPU, TF32 off --> gradient, parameters
+                                              --> the same, TF32 on        --> gradient, parameters
 
-How far apart they are is told as a share of the way gone, ||x - y|| / ||y - start||: rounding moves
-them apart by a share that hardly depends on the step size, a wrong number by more. TF32 rounds the
-factors of products to 10 bits of mantissa, where float32 has 23.
+The first gradient is where the parameters are still the same, so nothing but rounding may move it:
+||g - h|| / ||h||. After all updates the parameters are compared, as a share of the way that they
+have gone, ||x - y|| / ||y - start||; a share of it is lost to rounding by each update, however it
+is computed. TF32 rounds the factors of products to 10 bits of mantissa, where float32 has 23.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -21,7 +23,7 @@ from torch import Tensor
 
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm, Rollout
-from galamp.bench.gpu.children import ask, tell
+from galamp.bench.gpu.children import ask, run, tell
 from galamp.bench.gpu.steps import Deadline, Job, Report
 from galamp.config import AlgorithmConfig
 from galamp.models import build_model
@@ -31,14 +33,34 @@ UPDATES = 100
 STEPS, LANES, ACTIONS = 5, 16, 4
 OBSERVATION = (4, 84, 84)
 SEED = 1
-MOST_APART = {"float32": 1e-3, "tf32": 0.1}
-"""Shares of the way gone above which something else than rounding is at work; CALIBRATE."""
+
+
+class Most(NamedTuple):
+    """Shares above which something else than rounding is at work."""
+
+    gradient: float
+    way: float
+
+
+MOST_APART = {"float32": Most(1e-4, 2e-2), "tf32": Most(6e-2, 1e-1)}
+"""As tried on CPUs, with factors rounded as TF32 rounds them for the second: another order of sums
+moves the first gradient by 2e-6, TF32 by 2e-2; one reward of 80 that is 0.1 too large by 8e-3, a
+gamma of 0.98 by 2e-2, observations that are one row late by 0.5. Of the way of 100 updates the same
+are 4e-3 and 1e-2, and for the last two 3e-2 and 0.3."""
 
 
 class Learned(NamedTuple):
-    """What came of all updates: parameters [P] before and after, and the last metrics."""
+    """What came of all updates.
+
+    Attributes:
+        start: [P] float32, the parameters at first.
+        gradient: [P] float32, the first update's, clipped.
+        end: [P] float32, the parameters at last.
+        metrics: of the last update.
+    """
 
     start: Tensor
+    gradient: Tensor
     end: Tensor
     metrics: dict[str, float]
 
@@ -53,25 +75,21 @@ def step(job: Job, report: Report, deadline: Deadline) -> None:
 
 def lines(values: dict[str, Any]) -> Iterator[str]:
     """Yield how far apart the two devices are."""
-    yield f"{values['updates']} updates of {values['network']}, GPU and CPU apart by"
-    for name in MOST_APART:
+    for name, most in MOST_APART.items():
         found = values[name]
         yield (
-            f"{name:8} {found['share']:.1e} of the way gone (at most {MOST_APART[name]:.0e}), "
-            f"a parameter by {found['most']:.1e}, the loss by {found['loss']:.1e}"
+            f"{name:8} the first gradient is {found['gradient']:.1e} apart (at most "
+            f"{most.gradient:.0e}); after {values['updates']} updates, {found['way']:.1e} of the "
+            f"way gone (at most {most.way:.0e}), the loss {found['loss']:.1e}"
         )
 
 
 def problems(values: dict[str, Any]) -> Iterator[str]:
     """Yield where they are farther apart than rounding explains; NaN is never near."""
-    if not values["moved"] > 0:
-        yield "the parameters did not move: nothing was compared"
     for name, most in MOST_APART.items():
-        if not values[name]["share"] <= most:
-            yield (
-                f"{name}: {values[name]['share']:.1e} of the way gone apart, expected at most "
-                f"{most:.0e}"
-            )
+        for what, limit in most._asdict().items():
+            if not values[name][what] <= limit:
+                yield f"{name}: the {what} is {values[name][what]:.1e} apart, at most {limit:.0e}"
 
 
 def main() -> None:
@@ -114,11 +132,13 @@ def learned(
     algorithm: Algorithm = make_algorithm(config, model, device=device, seed=SEED)
     allow_tf32(tf32)  # last, for whatever the algorithm itself may have chosen
     start = algorithm.parameters.data.to(CPU, copy=True)
-    metrics: dict[str, float] = {}
-    for one in rollouts:
+    gradient, metrics = torch.zeros_like(start), dict[str, float]()
+    for number, one in enumerate(rollouts):
         there = {name: value.to(device) for name, value in vars(one).items()}
         metrics = algorithm.update(Rollout(**there))
-    return Learned(start, algorithm.parameters.data.to(CPU, copy=True), metrics)
+        if number == 0:
+            gradient = algorithm.parameters.grad.to(CPU, copy=True)
+    return Learned(start, gradient, algorithm.parameters.data.to(CPU, copy=True), metrics)
 
 
 def allow_tf32(allowed: bool) -> None:
@@ -128,14 +148,12 @@ def allow_tf32(allowed: bool) -> None:
 
 
 def apart(found: Learned, expected: Learned) -> dict[str, float]:
-    """Return how far apart two results are: as a share of the way, at most, and in the loss."""
-    way = distance(expected.start, expected.end)
-    losses = [
-        each.metrics["policy_loss"] + each.metrics["value_loss"] for each in (found, expected)
-    ]
+    """Return how far apart two results are: the first gradient, the way gone, and the loss."""
+    losses = [one.metrics["policy_loss"] + one.metrics["value_loss"] for one in (found, expected)]
+    length, way = float(expected.gradient.norm()), distance(expected.start, expected.end)
     return {
-        "share": distance(found.end, expected.end) / way if way else 0.0,
-        "most": float((found.end - expected.end).abs().max()),
+        "gradient": distance(found.gradient, expected.gradient) / length if length else math.inf,
+        "way": distance(found.end, expected.end) / way if way else math.inf,
         "loss": abs(losses[0] - losses[1]),
     }
 
@@ -146,4 +164,4 @@ def distance(x: Tensor, y: Tensor) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from galamp.bench.gpu.children import ask, tell
+from galamp.bench.gpu.children import ask, run, tell
 from galamp.bench.gpu.steps import Deadline, Job, Report
 from galamp.bench.parts import ON_GPU
 from galamp.bench.synthetic import ATARI, SyntheticLearner, synthetic_learners, take_turns
@@ -162,10 +162,13 @@ def parts_ms(learners: list[SyntheticLearner]) -> dict[str, float]:
 
 def profiled(learners: list[SyntheticLearner]) -> tuple[dict[str, float], list[Event]]:
     """Let the learners take `ROLLOUTS` turns together; returns the last metrics, and the events."""
-    kinds = torch.profiler.ProfilerActivity
-    with torch.profiler.profile(activities=[kinds.CPU, kinds.CUDA]) as profiler:
+    library: Any = torch.profiler
+    kinds = library.ProfilerActivity
+    known = {kinds.CPU, kinds.CUDA} & set(library.supported_activities())
+    with library.profile(activities=known) as profiler:
         gauges = take_turns(learners, ROLLOUTS // len(learners))
-        torch.cuda.synchronize()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
     events = [
         Event(
             each.key,
@@ -179,4 +182,4 @@ def profiled(learners: list[SyntheticLearner]) -> tuple[dict[str, float], list[E
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

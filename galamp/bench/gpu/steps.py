@@ -47,7 +47,6 @@ class Job:
     Attributes:
         workload: the game and the network; learners and simulators are the steps' own.
         device: the GPU of the steps that use one, such as `cuda:0`.
-        gpus: how many torch sees.
         learners: numbers of learners whose rates are measured.
         simulators: numbers of simulators, of all learners together, at which they are.
         precisions: what the network computes in then.
@@ -57,7 +56,6 @@ class Job:
 
     workload: Workload
     device: str
-    gpus: int
     learners: tuple[int, ...]
     simulators: tuple[int, ...]
     precisions: tuple[str, ...]
@@ -202,7 +200,7 @@ def wait_for(ready: Callable[[], bool], program: Program, deadline: Deadline, wh
         if program.ends_within(LOOK_EVERY_S):
             if ready():
                 return
-            raise RunFailed(f"ended with code {program.exit_code}: {program.last_words()}")
+            raise RunFailed(f"ended with code {program.exit_code}: {program.complaint()}")
         deadline.check(what)
 
 

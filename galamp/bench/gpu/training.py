@@ -100,7 +100,7 @@ class Training:
         """
         code = code_of(self._program, self._deadline, "the run")
         if code != EXIT_OK:
-            raise RunFailed(f"ended with code {code}: {self.last_words}")
+            raise RunFailed(f"ended with code {code}: {self._program.complaint()}")
         return self.summary()
 
     def end(self) -> int:

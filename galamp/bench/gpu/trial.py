@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from galamp.bench.gpu.children import ask, tell
+from galamp.bench.gpu.children import ask, run, tell
 from galamp.bench.gpu.steps import Deadline, Job, Report
 from galamp.shm import ArraySpec, SharedArrays
 
@@ -206,4 +206,4 @@ def microseconds(work: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
