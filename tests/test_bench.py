@@ -239,6 +239,41 @@ def test_thread_counts_are_the_programs_choice(
     assert program.last_words() == "threads=."
 
 
+def test_galamps_own_words_say_why_it_ended(tmp_path: Path) -> None:
+    """They are followed by the traceback of a child, of which CUDA's last line tells nothing."""
+    lines = ["galamp: starting", "galamp: learner 1 raised RuntimeError: CUDA error", "Traceback"]
+    lines += ["Compile with TORCH_USE_CUDA_DSA", "galamp: warning: PYTHONPATH", "  ", ""]
+    command = [sys.executable, "-c", f"print({chr(10).join(lines)!r})"]
+    with Program(command, tmp_path, tmp_path / "log") as program:
+        assert program.wait(60) == 0
+    assert program.complaint() == "galamp: learner 1 raised RuntimeError: CUDA error"
+    assert program.last_words() == "galamp: warning: PYTHONPATH"
+    with Program(["echo", "no such thing"], tmp_path, tmp_path / "other") as program:
+        assert program.wait(60) == 0
+    assert program.complaint() == "no such thing"
+
+
+TITLED = """
+import os, time
+from setproctitle import setproctitle
+child = os.fork()
+setproctitle("galamp: learner 1" if child else "galamp: learner 11")
+time.sleep(600)
+"""
+
+
+def test_processes_are_found_by_their_titles(tmp_path: Path) -> None:
+    with Program([sys.executable, "-c", TITLED], tmp_path, tmp_path / "log") as program:
+
+        def found(rank: int) -> list[int]:
+            return processes.titled(program.session, f"galamp: learner {rank}")
+
+        wait_for(lambda: found(1) and found(11), "the titles")
+        assert found(1) == [program.session]
+        assert sorted(found(1) + found(11)) == sorted(members(program.session))
+        assert found(2) == []
+
+
 def test_memory_counts_shared_pages_once() -> None:
     size = 64 * 2**20
     before = pss_mb([os.getpid()])

@@ -14,16 +14,30 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from galamp.bench import cli, nvml, starts, tables
+from galamp.bench import cli, starts, tables
 from galamp.bench.exchanges import costs, costs_table
-from galamp.bench.limit import Limit, parts_table
+from galamp.bench.gpu import command
+from galamp.bench.limit import Limit, ceiling, means, parts_table
 from galamp.bench.neighbour import Neighbour, beside, merged
-from galamp.bench.nvml import Gauge, GpuUse
-from galamp.bench.parts import PARTS, Parts, block
+from galamp.bench.nvml import COUNTED, GpuUse
+from galamp.bench.parts import (
+    ACT,
+    EMULATE,
+    GOSSIP,
+    LEARN,
+    PARTS,
+    DeviceParts,
+    Emulator,
+    Parts,
+    block,
+    shares,
+)
 from galamp.bench.runs import Measurement, Workload
 from galamp.bench.starts import first_step_s
+from galamp.bench.synthetic import ATARI, synthetic_learners, take_turns
 from galamp.display.console import table_console
 from galamp.errors import RunFailed
+from galamp.machine import plain_machine
 
 pytestmark = [pytest.mark.real, pytest.mark.counted]  # for they start processes
 
@@ -163,75 +177,131 @@ def test_a_neighbour_that_cannot_start_is_told() -> None:
         beside(nothing, (), 0.1)
 
 
-class FakeNvml:
-    """One GPU that draws 200 W and works half of the time."""
-
-    class NVMLError(Exception):
-        pass
-
-    def __init__(self, gpus: int) -> None:
-        self.gpus, self.clock_s = gpus, 100.0
-
-    def nvmlInit(self) -> None:
-        if self.gpus < 0:
-            raise self.NVMLError("Driver Not Loaded")
-
-    def nvmlDeviceGetCount(self) -> int:
-        return self.gpus
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
-        return index
-
-    def nvmlDeviceGetName(self, device: int) -> bytes:
-        return b"GPU %d" % device
-
-    def nvmlDeviceGetUtilizationRates(self, device: int) -> SimpleNamespace:
-        return SimpleNamespace(gpu=40 + 20 * device)
-
-    def nvmlDeviceGetTotalEnergyConsumption(self, device: int) -> int:
-        return int(self.clock_s * 200 * 1000)
+PLAIN = Measurement("limit", 1, 100.0, 400.0, 1.0, 1.0, 1, 0.5, 0.0)
 
 
-def test_power_is_the_energy_over_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = FakeNvml(2)
-    monkeypatch.setitem(sys.modules, "pynvml", fake)
-    monkeypatch.setattr(nvml.time, "monotonic", lambda: fake.clock_s)
-    gauge = Gauge()
-    assert gauge.names == "GPU 0, GPU 1"
-    gauge.start()
-    gauge.look()
-    fake.clock_s += 10.0
-    assert gauge.used(frames_per_s=8000.0) == GpuUse(
-        utilisation=pytest.approx(0.5), watts=pytest.approx(400), frames_per_joule=pytest.approx(20)
-    )
+def table_of(measurements: list[Measurement]) -> str:
+    shown = io.StringIO()
+    table_console(shown).print(tables.table(measurements, measurements[0].system))
+    return shown.getvalue()
+
+
+def test_gpu_columns_are_shown_where_measured() -> None:
+    used = replace(PLAIN, system="1 learners", gpu=GpuUse(0.5, 300.0, 12.34, COUNTED))
+    assert re.search(r"1 learners .* 50 % +300 +12\.3", table_of([used, PLAIN]))
+    assert tables.gpu_remarks([used, PLAIN]) == [
+        "Watts: of the GPUs of the run alone, by energy counter."
+    ]
+    assert "watts" not in table_of([PLAIN])
+    assert tables.gpu_remarks([PLAIN]) == []
+
+
+def test_what_a_gpu_does_not_tell_is_a_dash() -> None:
+    silent = replace(PLAIN, gpu=GpuUse(None, None, None))
+    assert re.search(r"limit .* 50 % +- +- +- *$", table_of([silent]), re.MULTILINE)
+    assert "can be read" in tables.gpu_remarks([silent])[0]
+    busy = replace(PLAIN, gpu=GpuUse(0.25, None, None))
+    assert re.search(r"limit .* 25 % +- +- *$", table_of([busy]), re.MULTILINE)
+    # Of two rounds, one tells nothing: a median of the other would pass for both.
+    assert re.search(r"limit .* 50 % +- +- +- *$", table_of([busy, silent]), re.MULTILINE)
+
+
+# Parts on a device
+
+
+def test_a_learner_on_synthetic_data_learns_and_gossips() -> None:
+    learners = synthetic_learners(ATARI, learners=2, num_envs=2, network="gala", device="cpu")
+    before = [learner.algorithm.parameters.data.clone() for learner in learners]
+    gauges = take_turns(learners, 3)
+    assert 1.0 < gauges["entropy"] < 1.4
+    assert gauges["value_loss"] > 0
+    for learner, old in zip(learners, before, strict=True):
+        assert learner.algorithm.version == 3
+        assert learner.metrics["sent"] == 3
+        assert learner.metrics["mixes"] >= 2
+        assert learner.collector.agent_steps == learner.steps_per_turn == 10
+        assert not torch.equal(learner.algorithm.parameters.data, old)
+
+
+def test_what_synthetic_simulators_write_is_what_is_learned_from() -> None:
+    (learner,) = synthetic_learners(ATARI, learners=1, num_envs=4, network="gala", device="cpu")
+    seen = [
+        {name: value.clone() for name, value in vars(learner.collector.collect(number)).items()}
+        for number in range(3)
+    ]
+    assert torch.equal(seen[0]["observations"][-1], seen[1]["observations"][0])
+    assert len({one["observations"][0].sum().item() for one in seen}) == 3
+    assert all(bool(one["valid"].all()) for one in seen)
+    rewards = torch.stack([one["rewards"] for one in seen])
+    assert set(rewards.unique().tolist()) == {-1.0, 0.0, 1.0}
+
+
+def test_a_device_block_times_act_learn_and_gossip() -> None:
+    environment = Emulator("CartPole-v1", 1).spec
+    sizes = {"num_envs": 4, "network": "mlp", "device": "cpu"}
+    parts = DeviceParts(environment, learners=4, **sizes)  # type: ignore[arg-type]
+    costs_ms = parts.block()
+    assert list(costs_ms) == [ACT, LEARN, GOSSIP]
+    assert all(0.0 < cost < 100.0 for cost in costs_ms.values())
+
+
+def words_of_cores(device: str, learners: int, cores: int) -> list[tuple[int, list[object]]]:
+    options = SimpleNamespace(device=device, learners=learners, num_envs=60)
+    return list(shares(list(range(cores)), options))  # type: ignore[arg-type]
+
+
+def test_on_a_gpu_some_cores_learn_and_the_others_emulate() -> None:
+    assert words_of_cores("cpu", 2, 2) == [(0, []), (1, [])]
+    learn = ["--part", LEARN]
+    emulate: list[object] = ["--part", EMULATE, "--num-envs"]
+    assert words_of_cores("cuda:0", 2, 5) == [
+        (0, learn),
+        (1, learn),
+        *((core, [*emulate, 40]) for core in (2, 3, 4)),
+    ]
+    # With fewer cores than learners, the last one does both.
+    assert words_of_cores("cuda:0", 4, 2) == [(0, learn), (1, learn), (1, [*emulate, 120])]
+    assert words_of_cores("cuda:0", 1, 64)[-1] == (63, [*emulate, 1])
+
+
+def test_the_slower_of_emulation_and_learning_is_the_ceiling() -> None:
+    every = {EMULATE: 0.25, ACT: 0.15, LEARN: 0.1}
+    assert ceiling([every, every]) == pytest.approx(4000.0)
+    emulating, learning = {EMULATE: 0.5}, {ACT: 0.03, LEARN: 0.015, GOSSIP: 0.005}
+    assert ceiling([learning, emulating, emulating]) == pytest.approx(4000.0)
+    slow = {ACT: 0.5, LEARN: 0.4, GOSSIP: 0.1}
+    assert ceiling([slow, slow, *[emulating] * 9]) == pytest.approx(2000.0)
+    assert means([learning, {EMULATE: 0.5}, {EMULATE: 0.7}]) == {
+        EMULATE: pytest.approx(0.6),
+        **learning,
+    }
 
 
 @pytest.mark.parametrize(
-    ("module", "says"),
-    [(FakeNvml(-1), "Driver Not Loaded"), (FakeNvml(0), "NVML finds none"), (None, "pip install")],
+    ("words", "says"),
+    [
+        ("--device gpu", "'gpu': expected cpu, cuda or cuda:N"),
+        ("--device cuda:01", "'cuda:01': expected"),
+        ("--device cuda", "bench gpu needs a GPU"),
+    ],
 )
-def test_without_a_gpu_the_bench_says_so(
-    module: FakeNvml | None,
-    says: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_limit_on_a_gpu_that_is_not_there(
+    words: str, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", module)
-    assert cli.main(["gpu"]) == 2
+    monkeypatch.setattr(command, "inspect_machine", lambda device: plain_machine([0], 0, 64))
+    try:
+        code = cli.main(["limit", *words.split()])
+    except SystemExit as left:
+        code = left.code  # type: ignore[assignment]
     told = capsys.readouterr().err
+    assert code == 2
     assert says in told
     assert told.count("\n") == 1
 
 
-def test_uneven_simulators_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["gpu", "--learners", "3", "--simulators", "16"]) == 2
-    assert "multiple of --learners 3" in capsys.readouterr().err
-
-
-def test_gpu_columns_are_shown_where_measured() -> None:
-    plain = Measurement("limit", 1, 100.0, 400.0, 1.0, 1.0, 1, 0.5, 0.0)
-    used = replace(plain, system="1 learners", gpu=GpuUse(0.5, 300.0, 12.34))
-    shown = io.StringIO()
-    table_console(shown).print(tables.table([used, plain], "1 learners"))
-    assert re.search(r"1 learners .* 50 % +300 +12\.3", shown.getvalue())
-    assert "watts" not in str([c.header for c in tables.table([plain], "limit").columns])
+def test_a_gpu_beyond_those_that_are_there_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "inspect_machine", lambda device: plain_machine([0], 2, 64))
+    assert cli.main(["limit", "--device", "cuda:2"]) == 2
+    assert "torch sees 2 GPUs here" in capsys.readouterr().err

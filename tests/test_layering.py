@@ -90,12 +90,17 @@ LAYERS = """
     configuring
     cli
     __main__
-    bench bench.processes bench.parts bench.exchanges bench.nvml
+    bench bench.processes bench.synthetic bench.exchanges bench.meters
+    bench.parts bench.nvml
     bench.peer_scripts bench.peer_scripts.plain_loop bench.peer_scripts.sb3_a2c
     bench.peer_scripts.sample_factory_appo
     bench.runs
     bench.peers bench.tables bench.limit bench.starts bench.neighbour
-    bench.options
+    bench.gpu bench.gpu.steps
+    bench.gpu.children bench.gpu.training
+    bench.gpu.facts bench.gpu.trial bench.gpu.parity bench.gpu.profiling bench.gpu.learners
+    bench.gpu.rates bench.gpu.chaos bench.gpu.pong
+    bench.options bench.gpu.command
     bench.cli
     bench.__main__
 """

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from galamp.bench import cli
 from galamp.cli import build_parser
 from galamp.recorder import metrics_row
 from tests.snapshots import busy
@@ -24,6 +25,12 @@ COMMANDS = [
 @pytest.mark.parametrize("line", [c for c in COMMANDS if c.startswith("bin/galamp ")])
 def test_command_parses(line: str) -> None:
     options = build_parser().parse_args(shlex.split(line)[1:])
+    assert callable(options.command)
+
+
+@pytest.mark.parametrize("line", [c for c in COMMANDS if c.startswith("bin/bench ")])
+def test_command_of_the_bench_parses(line: str) -> None:
+    options = cli.build_parser().parse_args(shlex.split(line)[1:])
     assert callable(options.command)
 
 

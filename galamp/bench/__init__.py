@@ -9,5 +9,5 @@ Every system, galamp or peer, is a command that trains in processes of its own a
     runs.Measurement --> tables (one table at the end), a JSON row each
 
 A peer is an entry of `peers.PEERS` and a script in `peer_scripts/`; a sub-command is an entry of
-`cli.COMMANDS`.
+`cli.COMMANDS`, a step of `bin/bench gpu` one of `gpu.command.STEPS`.
 """

@@ -6,7 +6,7 @@ bin/bench scale      galamp with more and more learners and simulators
 bin/bench start      from the command to the first agent steps
 bin/bench neighbour  another program on the same machine, beside a run and without
 bin/bench gossip     publishing and mixing, per topology
-bin/bench gpu        one learner on a GPU against several, with the power they draw
+bin/bench gpu        all that has to be known on a machine with GPUs, within nine minutes
 bin/bench peers      galamp and its peers, taking turns
 """
 
@@ -21,7 +21,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from typing import NoReturn, TextIO
 
 import torch
@@ -29,27 +28,26 @@ import torch
 from galamp import installation, isolation
 from galamp.bench import peers, tables
 from galamp.bench.exchanges import costs, costs_table
+from galamp.bench.gpu import command as gpu
 from galamp.bench.limit import Limit, parts_table
 from galamp.bench.neighbour import Neighbour, beside, merged, neighbours_table
-from galamp.bench.nvml import Gauge
+from galamp.bench.nvml import Gauge, uuids
 from galamp.bench.options import (
-    PRECISIONS,
     add_gossip,
     add_gpu,
+    add_limit,
     add_measuring,
     add_neighbour,
     add_peers,
     add_scale,
     add_start,
 )
-from galamp.bench.parts import EMULATE
 from galamp.bench.runs import (
     GALAMP,
     Measurable,
     Measurement,
     Workload,
     alternation,
-    cores,
     galamp_system,
 )
 from galamp.bench.starts import first_step_s, starts_table
@@ -58,6 +56,7 @@ from galamp.environments import ATARI, canonical_env_id, rom_name
 from galamp.errors import EXIT_OK, EXIT_SIGINT, GalampError, UserError, refusal
 from galamp.evaluation.agent import usable_device
 from galamp.flags import Parser
+from galamp.plan import CPU
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, _leave)
     try:
         with installation.held(["bench", *words]):
-            options.command(options)
+            code = options.command(options)
     except GalampError as error:
         say(f"galamp: bench: {error}\n")
         return error.exit_code
@@ -82,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("\ngalamp: bench: interrupted\n")
         return EXIT_SIGINT
-    return EXIT_OK
+    return EXIT_OK if code is None else int(code)
 
 
 def _leave(number: int, frame: object) -> NoReturn:
@@ -119,10 +118,28 @@ def run_command(options: argparse.Namespace) -> None:
 def limit_command(options: argparse.Namespace) -> None:
     """`bin/bench limit`."""
     workload = workload_from(options, options.learners, options.num_envs)
-    limit = Limit(workload)
+    galamp, what, device = galamp_system(workload), described(workload), options.device
+    if device != CPU:
+        gauge = Gauge(uuid_of(device))
+        galamp = galamp_system(workload, more=("--device", device))
+        galamp, what = replace(galamp, gauge=gauge), f"{what}, on {device} {gauge.names}"
+    limit = Limit(workload, device=device)
     with rows_file(options.json) as rows:
-        compare([galamp_system(workload), limit], described(workload), options, rows)
+        compare([galamp, limit], what, options, rows)
     table_console(sys.stdout).print(parts_table(limit.rounds))
+
+
+def uuid_of(device: str) -> tuple[str, ...]:
+    """Return the UUID of a GPU, such as `cuda:0`; nothing where it has none.
+
+    Raises:
+        UserError: torch does not see it.
+        RunFailed: torch cannot use it.
+    """
+    count, index = gpu.gpus_here(), int(device.partition(":")[2])
+    if index >= count:
+        raise UserError(f"--device {device}: torch sees {count} GPUs here; use another number")
+    return uuids()[index : index + 1]
 
 
 def scale_command(options: argparse.Namespace) -> None:
@@ -140,30 +157,10 @@ def _learners(count: int) -> str:
     return "1 learner" if count == 1 else f"{count} learners"
 
 
-def gpu_command(options: argparse.Namespace) -> None:
+def gpu_command(options: argparse.Namespace) -> int:
     """`bin/bench gpu`."""
-    uneven = [n for n in options.learners if options.simulators % n]
-    if uneven:
-        raise UserError(
-            f"--simulators {options.simulators}: expected a multiple of --learners {uneven[0]}"
-        )
-    gauge = Gauge()
-    systems: list[Measurable] = []
-    for precision in PRECISIONS:
-        for n in options.learners:
-            workload = workload_from(options, n, options.simulators // n)
-            more = ("--device", "cuda", "--precision", precision)
-            system = galamp_system(workload, f"{_learners(n)}, {precision}", more=more)
-            systems.append(replace(system, gauge=gauge))
-    limit = Limit(workload_from(options, 1, options.simulators // cores() or 1))
-    what = f"{options.game}, network {options.network}, {options.simulators} simulators in all"
-    with rows_file(options.json) as rows:
-        what = f"{what}, {gauge.names}"
-        compare([*systems, limit], what, options, rows, subject=systems[0].name)
-    alone = median(cores() * 1e3 / each[EMULATE] for each in limit.rounds)
-    console = table_console(sys.stdout)
-    console.print(f"Emulation alone: {alone:,.0f} agent steps/s on all cores. The parts of limit:")
-    console.print(parts_table(limit.rounds))
+    workload = workload_from(options, 1, 1)
+    return gpu.run(options, workload, rows_file(options.json))
 
 
 def start_command(options: argparse.Namespace) -> None:
@@ -291,17 +288,18 @@ def rows_file(path: Path | None) -> Iterator[TextIO | None]:
 
 
 Command = tuple[
-    str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], None]
+    str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int | None]
 ]
 
 COMMANDS: dict[str, Command] = {
     "run": ("galamp alone, repeated", add_measuring, run_command),
-    "limit": ("galamp and the bare parts of training, in turns", add_measuring, limit_command),
+    "limit": ("galamp and the bare parts of training, in turns", add_limit, limit_command),
     "scale": ("more and more learners and simulators", add_scale, scale_command),
     "start": ("from the command to the first agent steps", add_start, start_command),
     "neighbour": ("another program beside a run", add_neighbour, neighbour_command),
     "gossip": ("publishing and mixing, per topology", add_gossip, gossip_command),
-    "gpu": ("one learner on a GPU against several", add_gpu, gpu_command),
+    "gpu": ("all that is to be known on a machine with GPUs", add_gpu, gpu_command),
     "peers": ("galamp and its peers, taking turns", add_peers, peers_command),
 }
-"""Name -> one line of help, what adds its options, and what runs it."""
+"""Name -> one line of help, what adds its options, and what runs it: it returns the exit code, if
+another than 0 is possible."""

@@ -1,85 +1,133 @@
-"""What GPUs do meanwhile: energy and utilisation, read through NVML.
+"""What GPUs do meanwhile: utilisation and power of those that a run uses, and of no others.
+
+    UUIDs --Gauge: start, look, look, ..., used--> GpuUse
 
 Runs in the bench. The energy counter is the driver's own, so nothing between two looks is missed;
-utilisation is the share of time in which a kernel ran, averaged over the looks.
+where there is none, power is sampled. Utilisation is the share of time in which a kernel ran,
+averaged over the looks.
 """
 
 from __future__ import annotations
 
-import importlib
+import sys
+import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean
-from typing import Any
 
-from galamp.errors import UserError
+from galamp.bench.meters import Meter, Reading, meter_of
+from galamp.bench.processes import Program
+from galamp.errors import RunFailed
 
-MJ_PER_J = 1e3
-MISSING = "bin/bench gpu reads power through NVML: install it with `pip install nvidia-ml-py`"
+COUNTED, SAMPLED = "energy counter", "sampled power"
+"""Where watts come from."""
+
+ASK_TORCH = """
+import torch
+for index in range(torch.cuda.device_count()):
+    print("uuid", torch.cuda.get_device_properties(index).uuid)
+"""
+ASK_S = 60.0
 
 
 @dataclass(frozen=True)
 class GpuUse:
-    """All GPUs over one measurement.
+    """The GPUs of a run over one measurement; None: they do not tell.
 
     Attributes:
-        utilisation: share of time in which a kernel ran, the mean over GPUs and looks, 0 to 1.
-        watts: mean power of all GPUs together.
+        utilisation: share of time in which a kernel ran, 0 to 1, the mean over the looks and over
+            those GPUs that tell.
+        watts: mean power of all of them together, if all tell.
         frames_per_joule: emulator frames per joule of that.
+        watts_from: `COUNTED` or `SAMPLED`; empty where there are no watts.
     """
 
-    utilisation: float
-    watts: float
-    frames_per_joule: float
+    utilisation: float | None
+    watts: float | None
+    frames_per_joule: float | None
+    watts_from: str = ""
+
+
+def uuids(deadline_s: float = ASK_S) -> tuple[str, ...]:
+    """Return the UUIDs of the GPUs that torch sees, in its order, without a prefix.
+
+    A short child asks torch: what has looked at a GPU keeps memory on it.
+
+    Raises:
+        RunFailed: torch cannot use them.
+    """
+    command = [sys.executable, "-P", "-c", ASK_TORCH]
+    with (
+        tempfile.TemporaryDirectory(prefix="galamp-bench-") as folder,
+        Program(command, Path.cwd(), Path(folder, "output.log")) as program,
+    ):
+        if program.wait(deadline_s) != 0:
+            raise RunFailed(f"torch cannot use the GPUs: {program.last_words()}")
+        words = [line.split() for line in program.lines()]
+    return tuple(each[1] for each in words if each[:1] == ["uuid"] and len(each) == 2)
 
 
 class Gauge:
-    """NVML opened, and what it showed from `start` on."""
+    """Reads the GPUs of one run, and says what they did from `start` on."""
 
-    def __init__(self) -> None:
-        """Open NVML.
-
-        Raises:
-            UserError: no NVML, or no GPU.
-        """
-        try:
-            self._nvml: Any = importlib.import_module("pynvml")
-        except ImportError:
-            raise UserError(MISSING) from None
-        try:
-            self._nvml.nvmlInit()
-            count = self._nvml.nvmlDeviceGetCount()
-        except self._nvml.NVMLError as error:
-            raise UserError(f"no GPU: {error}; bin/bench gpu needs one and its driver") from None
-        if count == 0:
-            raise UserError("no GPU: NVML finds none; bin/bench gpu needs one")
-        self._devices = [self._nvml.nvmlDeviceGetHandleByIndex(index) for index in range(count)]
-        self._begin_j = self._begin_s = 0.0
-        self._looks: list[float] = []
+    def __init__(self, uuids: Sequence[str], meter: Meter | None = None) -> None:
+        """Read the GPUs `uuids`, as torch writes them, by `meter` (default: what is there)."""
+        self._meter = meter or meter_of(uuids)
+        self._begin, self._begin_s = list[Reading](), 0.0
+        self._looks: list[list[Reading]] = []
+        self._looked_s = -self._meter.every_s
 
     @property
     def names(self) -> str:
         """The GPUs' names."""
-        names = [self._nvml.nvmlDeviceGetName(device) for device in self._devices]
-        return ", ".join(name.decode() if isinstance(name, bytes) else name for name in names)
+        return ", ".join(filter(None, self._meter.names()))
 
     def start(self) -> None:
         """Begin anew."""
-        self._looks = []
-        self._begin_j, self._begin_s = self._joules(), time.monotonic()
+        self._begin, self._begin_s = self._meter.read(), time.monotonic()
+        self._looks = [self._begin]
+        self._looked_s = self._begin_s
 
     def look(self) -> None:
-        """Take one reading of utilisation."""
-        for device in self._devices:
-            self._looks.append(self._nvml.nvmlDeviceGetUtilizationRates(device).gpu / 100)
+        """Take a reading, unless the last one was just taken."""
+        now_s = time.monotonic()
+        if now_s >= self._looked_s + self._meter.every_s:
+            self._looks.append(self._meter.read())
+            self._looked_s = now_s
 
     def used(self, frames_per_s: float) -> GpuUse:
         """Return what was used since `start`, at so many emulator frames per second."""
-        seconds = time.monotonic() - self._begin_s
-        watts = (self._joules() - self._begin_j) / seconds
-        per_joule = frames_per_s / watts if watts else 0.0
-        return GpuUse(mean(self._looks) if self._looks else 0.0, watts, per_joule)
+        end, seconds = self._meter.read(), time.monotonic() - self._begin_s
+        watts, source = counted(self._begin, end, seconds), COUNTED
+        if watts is None:
+            watts, source = sampled(self._looks), SAMPLED
+        shares = [each.utilisation for look in self._looks for each in look]
+        known = [share for share in shares if share is not None]
+        return GpuUse(
+            mean(known) if known else None,
+            watts,
+            frames_per_s / watts if watts else None,
+            source if watts is not None else "",
+        )
 
-    def _joules(self) -> float:
-        counters = (self._nvml.nvmlDeviceGetTotalEnergyConsumption(d) for d in self._devices)
-        return float(sum(counters)) / MJ_PER_J
+
+def counted(begin: Sequence[Reading], end: Sequence[Reading], seconds: float) -> float | None:
+    """Return the mean power by the energy counters, in W; None where a GPU has none."""
+    spent_j = 0.0
+    for first, last in zip(begin, end, strict=True):
+        if first.joules is None or last.joules is None:
+            return None
+        spent_j += last.joules - first.joules
+    return spent_j / seconds if begin and seconds > 0 else None
+
+
+def sampled(looks: Sequence[Sequence[Reading]]) -> float | None:
+    """Return the mean power over the looks at which all GPUs told theirs, in W; None without."""
+    totals = []
+    for look in looks:
+        watts = [each.watts for each in look if each.watts is not None]
+        if look and len(watts) == len(look):
+            totals.append(sum(watts))
+    return mean(totals) if totals else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
+import re
 from pathlib import Path
 
 from galamp.bench import peers
@@ -76,13 +77,30 @@ def add_gossip(parser: argparse.ArgumentParser) -> None:
     add("--device", metavar="DEVICE", default="cpu", help=text)
 
 
+def add_limit(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `limit`."""
+    add_measuring(parser)
+    text = "what learns: cpu, or one GPU (cuda, which is cuda:0, or cuda:N)"
+    parser.add_argument("--device", metavar="NAME", type=_device, default="cpu", help=text)
+
+
 def add_gpu(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `gpu`; the defaults measure for 4 minutes in all, starts come on top."""
-    add_timing(parser, seconds=20.0, repeats=1)
+    """Add the options of `gpu`."""
     add = parser.add_argument
-    add("--learners", metavar="N,N,...", type=_counts, default=(1, 2, 4, 8), help="learners")
-    text = "simulators of all learners together"
-    add("--simulators", metavar="N", type=_count, default=128, help=text)
+    text = "run only these, in their own order (none means all)"
+    add("--steps", metavar="NAME,NAME,...", default="", help=text)
+    text = "most time for all steps; those that no longer fit are left out"
+    add("--limit-s", metavar="S", type=_duration, default=540.0, help=text)
+    add("--json", metavar="FILE", type=Path, help="append one JSON row per step")
+    text = "rates of 8 learners and of bf16 as well, which takes more than nine minutes"
+    add("--full", action="store_true", help=text)
+    add("--game", metavar="NAME", default="Breakout", help="Atari game")
+    add("--network", choices=NETWORKS, default="nature", help="network that is trained")
+    add("--learners", metavar="N,N,...", type=_counts, default=(1, 2, 4), help="of the rates")
+    text = "of all learners together, for the rates"
+    add("--simulators", metavar="N,N,...", type=_counts, default=(64, 256), help=text)
+    add("--seconds", metavar="S", type=_duration, default=6.0, help="measured per rate")
+    add("--warm-up", metavar="S", type=_duration, default=2.0, help="left out before that")
 
 
 def add_peers(parser: argparse.ArgumentParser) -> None:
@@ -101,6 +119,13 @@ def _count(text: str) -> int:
 
 def _counts(text: str) -> tuple[int, ...]:
     return tuple(_count(part) for part in text.split(","))
+
+
+def _device(text: str) -> str:
+    name = "cuda:0" if text == "cuda" else text
+    if name == "cpu" or re.fullmatch("cuda:(0|[1-9][0-9]{0,3})", name):
+        return name
+    raise argparse.ArgumentTypeError(f"{text!r}: expected cpu, cuda or cuda:N")
 
 
 def _duration(text: str) -> float:

@@ -32,6 +32,9 @@ BYTES_PER_MB = 1e6
 THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """Taken out of a program's environment: how many threads it uses is its own choice."""
 
+OF_GALAMP, WARNING = "galamp: ", "galamp: warning: "
+"""How lines begin that galamp itself writes for its user."""
+
 _PR_SET_PDEATHSIG = 1
 _PROC_STATE, _PROC_SESSION, _PROC_TIMES = 0, 3, slice(11, 15)
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -102,14 +105,14 @@ class Program:
             self._process.wait(seconds)
         return self.exit_code is not None
 
-    def stop(self) -> None:
-        """Ask it to end, and see that it and all its processes do.
+    def stop(self, grace_s: float | None = None) -> None:
+        """Ask it to end within `grace_s` (default: `STOP_GRACE_S`), and all its processes with it.
 
         Raises:
             RunFailed: it had to be killed, ended otherwise than asked, or left processes behind.
         """
         self._process.terminate()
-        code = self.wait(STOP_GRACE_S)
+        code = self.wait(STOP_GRACE_S if grace_s is None else grace_s)
         if code not in (EXIT_SIGTERM, -signal.SIGTERM):
             raise RunFailed(f"asked to end, it ended with code {code}: {self.last_words()}")
         until_s = time.monotonic() + KILL_WAIT_S
@@ -118,10 +121,22 @@ class Program:
                 raise RunFailed(f"left {len(left)} processes behind")
             time.sleep(POLL_S)
 
+    def lines(self) -> list[str]:
+        """Return all that it has written so far; a last line may be half written."""
+        return self._log.read_text(encoding="utf-8", errors="replace").split("\n")
+
     def last_words(self) -> str:
         """Return the last line that it wrote."""
-        lines = self._log.read_text(encoding="utf-8", errors="replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "it wrote nothing")
+        lines = reversed(self.lines())
+        return next((line.strip() for line in lines if line.strip()), "it wrote nothing")
+
+    def complaint(self) -> str:
+        """Return why it ended: galamp's last line of its own, for a traceback may follow it.
+
+        Another program's last line is taken instead.
+        """
+        own = (line for line in reversed(self.lines()) if line.startswith(OF_GALAMP))
+        return next((line for line in own if not line.startswith(WARNING)), self.last_words())
 
     def _kill(self) -> None:
         until_s = time.monotonic() + KILL_WAIT_S
@@ -148,6 +163,17 @@ def _end_with(parent: int) -> Callable[[], None]:
 def members(session: int) -> list[int]:
     """Return the ids of the living processes of a session."""
     return [pid for pid, fields in _processes(session) if fields[_PROC_STATE] not in "ZX"]
+
+
+def titled(session: int, title: str) -> list[int]:
+    """Return the ids of the living processes of a session that call themselves `title`."""
+    found = []
+    for pid in members(session):
+        with contextlib.suppress(OSError):
+            line = Path("/proc", str(pid), "cmdline").read_bytes()
+            if line.strip(b"\0 ").decode(errors="replace") == title:
+                found.append(pid)
+    return found
 
 
 def _processes(session: int) -> list[tuple[int, list[str]]]:

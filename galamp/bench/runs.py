@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from galamp.bench.nvml import Gauge, GpuUse
-from galamp.bench.processes import Program, Usage, members, pss_mb
+from galamp.bench.processes import (
+    ABORT_GRACE_S,
+    Program,
+    Usage,
+    members,
+    pss_mb,
+)
 from galamp.errors import RunFailed
 from galamp.storage.runlogs import read_metrics
 
@@ -48,9 +54,11 @@ class System:
     command: tuple[str, ...]
     gauge: Gauge | None = None
 
-    def measure(self, number: int, *, seconds: float, warm_up_s: float) -> Measurement:
+    def measure(
+        self, number: int, *, seconds: float, warm_up_s: float, patience_s: float | None = None
+    ) -> Measurement:
         """Run it for as long as it takes; see the function `measure`."""
-        return measure(self, number, seconds=seconds, warm_up_s=warm_up_s)
+        return measure(self, number, seconds=seconds, warm_up_s=warm_up_s, patience_s=patience_s)
 
 
 class Measurable(Protocol):
@@ -60,8 +68,10 @@ class Measurable(Protocol):
     def name(self) -> str:
         """What it is called in tables."""
 
-    def measure(self, number: int, *, seconds: float, warm_up_s: float) -> Measurement:
-        """Return what round `number` gave."""
+    def measure(
+        self, number: int, *, seconds: float, warm_up_s: float, patience_s: float | None = None
+    ) -> Measurement:
+        """Return what round `number` gave; see the function `measure`."""
 
 
 @dataclass(frozen=True)
@@ -173,32 +183,55 @@ def alternation(systems: Sequence[Measurable], repeats: int) -> Iterator[tuple[i
             yield number, system
 
 
-def measure(system: System, number: int, *, seconds: float, warm_up_s: float) -> Measurement:
-    """Run a system for as long as it takes to measure it; `number` is the round, and the seed.
+def measure(
+    system: System,
+    number: int,
+    *,
+    seconds: float,
+    warm_up_s: float,
+    patience_s: float | None = None,
+) -> Measurement:
+    """Run a system for as long as it takes to measure it.
+
+    Args:
+        system: what is run.
+        number: the round, and the seed.
+        seconds: how long is measured.
+        warm_up_s: how long is left out before that.
+        patience_s: most time for start and end together (default: `START_DEADLINE_S` for the
+            start, `processes.STOP_GRACE_S` for the end).
 
     Raises:
         RunFailed: it ended by itself, made no progress, or left something behind.
     """
+    known = START_DEADLINE_S if patience_s is None else patience_s
+    give_up_s = time.monotonic() + known + warm_up_s + seconds
     with tempfile.TemporaryDirectory(prefix="galamp-bench-") as folder:
         run = Path(folder, "run")
         run.mkdir(mode=0o700)
         command = [*system.command, "--seed", str(number), "--run-dir", str(run)]
         with Program(command, ROOT, Path(folder, "output.log")) as program:
             try:
-                measurement = _watch(system, number, program, run, seconds, warm_up_s)
-                program.stop()
+                measurement = _watch(system, number, program, run, seconds, warm_up_s, give_up_s)
+                left_s = max(ABORT_GRACE_S, give_up_s - time.monotonic())
+                program.stop(None if patience_s is None else left_s)
             except RunFailed as error:
                 raise RunFailed(f"{system.name}: {error}") from None
     return measurement
 
 
 def _watch(
-    system: System, number: int, program: Program, run: Path, seconds: float, warm_up_s: float
+    system: System,
+    number: int,
+    program: Program,
+    run: Path,
+    seconds: float,
+    warm_up_s: float,
+    give_up_s: float,
 ) -> Measurement:
     """Follow the rows until all has been seen."""
     before: Usage | None = None
     weight: tuple[float, int] | None = None
-    give_up_s = time.monotonic() + START_DEADLINE_S + warm_up_s + seconds
     while True:
         late = time.monotonic() > give_up_s  # before the look: weighing may take long
         first, middle, last = window(read_rows(run / "metrics.jsonl"), warm_up_s, seconds)
@@ -214,7 +247,7 @@ def _watch(
         if first and last and before and weight:
             break
         if program.exit_code is not None:
-            raise RunFailed(f"ended with code {program.exit_code}: {program.last_words()}")
+            raise RunFailed(f"ended with code {program.exit_code}: {program.complaint()}")
         if late:
             raise RunFailed(f"was not measured in time; its last words: {program.last_words()}")
         time.sleep(POLL_S)

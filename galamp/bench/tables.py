@@ -141,13 +141,31 @@ def table(measurements: Sequence[Measurement], subject: str) -> Table:
 
 
 def _gpu_cells(used: Sequence[GpuUse]) -> list[str]:
-    if not used:
-        return [UNKNOWN] * 3
+    shares = [gpu.utilisation for gpu in used]
     return [
-        f"{100 * median(gpu.utilisation for gpu in used):.0f} %",
-        f"{median(gpu.watts for gpu in used):.0f}",
-        f"{median(gpu.frames_per_joule for gpu in used):,.1f}",
+        _median([None if share is None else 100 * share for share in shares], ".0f", " %"),
+        _median([gpu.watts for gpu in used], ".0f"),
+        _median([gpu.frames_per_joule for gpu in used], ",.1f"),
     ]
+
+
+def _median(values: Sequence[float | None], form: str, unit: str = "") -> str:
+    """Return the median of values, or that it is not known where one of them is not."""
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return UNKNOWN
+    return f"{median(known):{form}}{unit}"
+
+
+def gpu_remarks(measurements: Sequence[Measurement]) -> list[str]:
+    """Return a line on where the watts in the table come from, if it has any column for them."""
+    used = [m.gpu for m in measurements if m.gpu is not None]
+    sources = sorted({gpu.watts_from for gpu in used if gpu.watts_from})
+    if not used:
+        return []
+    if not sources:
+        return [f"Watts: {UNKNOWN}, for neither energy nor power of these GPUs can be read."]
+    return [f"Watts: of the GPUs of the run alone, by {' and '.join(sources)}."]
 
 
 def ratios(measurements: Sequence[Measurement], subject: str, system: str) -> list[float]:
@@ -174,6 +192,7 @@ def _remarks(measurements: Sequence[Measurement], subject: str, origin: Origin) 
     if any(m.system != subject for m in measurements):
         lines.append("Ratios: the median of the rounds' ratios, and the least and the greatest.")
     lines.append("Memory: all processes, shared pages counted once. CPU: share of all cores.")
+    lines += gpu_remarks(measurements)
     busiest = max(m.other_cpu_share for m in measurements)
     if busiest > BUSY_SHARE:
         lines.append(

@@ -1,0 +1,176 @@
+"""Learners of a run without its emulators: all that a learner itself does, on synthetic data.
+
+    SyntheticLearner.turn:  collect <--random observations, rewards-- SyntheticSimulator
+                            (copy, act, actions back) --> update --> gossip
+
+Runs in processes of the bench. The learner is the one of a run, with its copies, launches and
+waits; whatever it waits for is there at once. All of them live in this process and take turns, so
+each computes alone. One learner does not gossip; of two, each mixes what the other has published.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from galamp.arena import Arena, sketch_model
+from galamp.config import (
+    AlgorithmConfig,
+    EnvironmentConfig,
+    ModelConfig,
+    ResourceConfig,
+    RunConfig,
+)
+from galamp.environments.base import EnvironmentSpec
+from galamp.gossip.topologies import make_topology
+from galamp.learner import Learner, LearnerTask
+from galamp.machine import plain_machine
+from galamp.metrics import Phase
+from galamp.plan import CPU, make_plan
+from galamp.ports import SimulatorPort
+
+ROWS = 8
+"""Observations [ROWS, lanes, ...] that a simulator gives again and again."""
+END_SHARE = 0.01
+"""Share of the steps that end an episode."""
+
+ATARI = EnvironmentSpec(
+    env_id="ALE/Breakout-v5",
+    observation_shape=(4, 84, 84),
+    observation_dtype="uint8",
+    num_actions=4,
+    action_meanings=("NOOP", "FIRE", "RIGHT", "LEFT"),
+    frames_per_step=4,
+    clip_rewards=True,
+    protocol="synthetic",
+)
+"""What a learner of an Atari game sees."""
+
+
+class NothingSent(Exception):
+    """There are no actions to answer now."""
+
+
+class SyntheticSimulator:
+    """Answers actions at once, with observations and rewards that were drawn before."""
+
+    def __init__(self, port: SimulatorPort, environment: EnvironmentSpec, seed: int) -> None:
+        """Draw all from `seed`, and be ready to be called."""
+        lanes = port.lanes.stop - port.lanes.start
+        random, shape = np.random.default_rng(seed), (ROWS, lanes, *environment.observation_shape)
+        if environment.observation_dtype == "uint8":
+            self._observations = random.integers(0, 256, shape, np.uint8)
+        else:
+            self._observations = random.standard_normal(shape, np.float32)
+        self._rewards = random.integers(-1, 2, (ROWS, lanes)).astype(np.float32)
+        self._ends = random.random((ROWS, lanes)) < END_SHARE
+        self._never, self._always = np.zeros(lanes, np.bool_), np.ones(lanes, np.bool_)
+        self._port, self._step = port, 0
+        port.arrive()
+
+    def answer(self) -> None:
+        """Take a step, if actions were sent."""
+        try:
+            self._port.actions(self._observations[self._step % ROWS], self._nothing_sent)
+        except NothingSent:
+            return
+        self._step += 1
+        row = self._step % ROWS
+        self._port.write(
+            self._observations[row],
+            rewards=self._rewards[row],
+            terminated=self._ends[row],
+            truncated=self._never,
+            valid=self._always,
+        )
+
+    @staticmethod
+    def _nothing_sent() -> None:
+        raise NothingSent
+
+
+class SyntheticLearner(Learner):
+    """A learner whose simulators are in its own process, and step while it waits for them."""
+
+    def __init__(self, task: LearnerTask) -> None:
+        """Make the learner and the simulators of its task."""
+        self._simulators = [
+            SyntheticSimulator(
+                SimulatorPort(task.arrays, task.rank, task.shape, task.wake, worker),
+                task.environment,
+                seed=task.rank * task.shape.workers + worker,
+            )
+            for worker in range(task.shape.workers)
+        ]
+        self._number = 0
+        super().__init__(task)
+
+    def idle(self) -> None:
+        """Called at every turn of a wait; see `Learner.idle`."""
+        super().idle()
+        for simulator in self._simulators:
+            simulator.answer()
+
+    def turn(self) -> dict[str, float]:
+        """Collect one rollout, learn from it, gossip; returns the metrics of the update."""
+        rollout = self.collector.collect(self._number)
+        self.metrics.enter(Phase.UPDATE)
+        gauges = self.algorithm.update(rollout, self._reduce)
+        self.metrics.enter(Phase.GOSSIP)
+        self.exchange.turn(self.algorithm.version)
+        self.metrics.enter(Phase.OTHER)
+        self._number += 1
+        return gauges
+
+    @property
+    def steps_per_turn(self) -> int:
+        """Agent steps of one turn."""
+        return self.task.shape.num_steps * self.task.shape.num_envs
+
+
+def synthetic_learners(
+    environment: EnvironmentSpec,
+    *,
+    learners: int,
+    num_envs: int,
+    network: str,
+    device: str,
+    precision: str = "float32",
+) -> list[SyntheticLearner]:
+    """Return learners of `num_envs` lanes each, all on `device`, in a ring.
+
+    Raises:
+        UserError: this machine cannot have so many.
+    """
+    config = RunConfig(
+        environment=EnvironmentConfig(env_id=environment.env_id, num_envs=num_envs),
+        algorithm=AlgorithmConfig(precision=precision),
+        model=ModelConfig(network=network),
+        resources=ResourceConfig(
+            learners=learners, device=device, simulator_workers=min(2, num_envs), threads=1
+        ),
+    )
+    gpus = 0 if device == CPU else torch.device(device).index + 1
+    plan = make_plan(config, plain_machine(sorted(os.sched_getaffinity(0)), gpus, 2**20))
+    topology = make_topology(config.gossip.topology, learners, seed=config.seed)
+    arena = Arena(plan, topology, environment, sketch_model(plan, environment), Path(), 1)
+    for rank in range(learners):
+        arena.control.set_alive(rank, True)
+    for index in range(plan.simulators):
+        arena.control.set_simulator_life(index, 0)
+    if device != CPU:
+        torch.cuda.set_device(device)
+    return [SyntheticLearner(arena.learner(rank, 0)[1]) for rank in range(learners)]
+
+
+def take_turns(learners: Sequence[SyntheticLearner], turns: int) -> dict[str, float]:
+    """Let each take so many turns; returns the metrics of the last update."""
+    gauges: dict[str, float] = {}
+    for _ in range(turns):
+        for learner in learners:
+            gauges = learner.turn()
+    return gauges
