@@ -298,7 +298,7 @@ class FakeSystem:
 def test_a_rate_that_fails_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     systems = [FakeSystem(name, speed) for name, speed in (("one", 100.0), ("two", 0.0))]
     systems.append(FakeSystem("four", 200.0))
-    monkeypatch.setattr(rates, "uuids", lambda deadline_s: ())
+    monkeypatch.setattr(rates, "uuids", lambda: ())
     monkeypatch.setattr(rates, "systems_of", lambda job, simulators, known: systems)
     shown: list[str] = []
     report = Report(shown.append)
@@ -319,7 +319,7 @@ def test_rates_that_the_time_does_not_reach_are_named(monkeypatch: pytest.Monkey
             return super().measure(number, **times)
 
     systems = [SlowSystem("one", 100.0), SlowSystem("two", 100.0)]
-    monkeypatch.setattr(rates, "uuids", lambda deadline_s: ())
+    monkeypatch.setattr(rates, "uuids", lambda: ())
     monkeypatch.setattr(rates, "systems_of", lambda job, simulators, known: systems)
     report = Report(lambda line: None)
     with pytest.raises(Late, match="not measured: one with 256, two with 256"):

@@ -12,7 +12,7 @@ from galamp.bench import meters, nvml
 from galamp.bench.meters import Nothing, Nvml, Reading, Smi, bare, meter_of, parse_smi
 from galamp.bench.nvml import COUNTED, SAMPLED, Gauge, GpuUse, uuids
 from galamp.errors import RunFailed
-from tests.fakecuda.inside import settings
+from galamp.machine import Gpu
 
 FIRST, SECOND, THIRD, FOURTH = (f"{digit * 8}-0000-0000-0000-000000000000" for digit in "1234")
 
@@ -240,16 +240,14 @@ def test_where_nothing_reads_gpus_nothing_is_told(
 # UUIDs
 
 
-@pytest.mark.real
-@pytest.mark.slow
-def test_torch_is_asked_for_the_uuids(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in settings(2).items():
-        monkeypatch.setenv(name, value)
-    assert uuids() == tuple(f"00000000-0000-0000-0000-{index:012d}" for index in range(2))
+def test_the_uuids_are_those_of_the_gpus_that_were_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = tuple(Gpu(index, uuid=uuid) for index, uuid in enumerate((FIRST, SECOND)))
+    monkeypatch.setattr(nvml, "inspect_gpus", lambda device: (found, {}))
+    assert uuids() == (FIRST, SECOND)
 
 
-@pytest.mark.real
 def test_gpus_that_torch_cannot_use_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nvml, "ASK_TORCH", "raise SystemExit('the driver is too old')")
-    with pytest.raises(RunFailed, match="torch cannot use the GPUs: the driver is too old"):
+    unusable = {"cuda:0": "the driver is too old"}
+    monkeypatch.setattr(nvml, "inspect_gpus", lambda device: ((), unusable))
+    with pytest.raises(RunFailed, match="cuda:0 cannot be used: the driver is too old"):
         uuids()

@@ -9,27 +9,17 @@ averaged over the looks.
 
 from __future__ import annotations
 
-import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean
 
 from galamp.bench.meters import Meter, Reading, meter_of
-from galamp.bench.processes import Program
 from galamp.errors import RunFailed
+from galamp.machine import inspect_gpus
 
 COUNTED, SAMPLED = "energy counter", "sampled power"
 """Where watts come from."""
-
-ASK_TORCH = """
-import torch
-for index in range(torch.cuda.device_count()):
-    print("uuid", torch.cuda.get_device_properties(index).uuid)
-"""
-ASK_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -50,23 +40,16 @@ class GpuUse:
     watts_from: str = ""
 
 
-def uuids(deadline_s: float = ASK_S) -> tuple[str, ...]:
+def uuids() -> tuple[str, ...]:
     """Return the UUIDs of the GPUs that torch sees, in its order, without a prefix.
 
-    A short child asks torch: what has looked at a GPU keeps memory on it.
-
     Raises:
-        RunFailed: torch cannot use them.
+        RunFailed: one of them cannot be used.
     """
-    command = [sys.executable, "-P", "-c", ASK_TORCH]
-    with (
-        tempfile.TemporaryDirectory(prefix="galamp-bench-") as folder,
-        Program(command, Path.cwd(), Path(folder, "output.log")) as program,
-    ):
-        if program.wait(deadline_s) != 0:
-            raise RunFailed(f"torch cannot use the GPUs: {program.last_words()}")
-        words = [line.split() for line in program.lines()]
-    return tuple(each[1] for each in words if each[:1] == ["uuid"] and len(each) == 2)
+    gpus, unusable = inspect_gpus("cuda")
+    for device, why in unusable.items():
+        raise RunFailed(f"{device} cannot be used: {why}")
+    return tuple(gpu.uuid for gpu in gpus)
 
 
 class Gauge:
