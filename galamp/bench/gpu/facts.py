@@ -21,11 +21,9 @@ from galamp.bench.gpu.steps import Deadline, Job, Report
 from galamp.bench.meters import SMI, SMI_DEADLINE_S
 from galamp.display.text import UNKNOWN
 from galamp.machine import Cpu, format_list, inspect_cpus, node_of_pci, processor_name
+from galamp.mps import mps_folder
 
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
-MPS_PIPE = "CUDA_MPS_PIPE_DIRECTORY"
-MPS_FOLDER = "/tmp/nvidia-mps"
-"""Where the control daemon of MPS listens, unless `MPS_PIPE` says otherwise."""
 BYTES_PER_GIB = 2**30
 
 
@@ -91,7 +89,12 @@ def runs_on(capability: tuple[int, int], archs: Sequence[str]) -> bool:
 def main() -> None:
     """Tell everything; what does not need the GPU comes first."""
     cpus = inspect_cpus(sorted(os.sched_getaffinity(0)))
-    tell(cpu=processor_name(), python=platform.python_version(), mps=mps_runs(), **counts(cpus))
+    tell(
+        cpu=processor_name(),
+        python=platform.python_version(),
+        mps=mps_folder() is not None,
+        **counts(cpus),
+    )
     tell(driver=driver())
     import torch
 
@@ -129,11 +132,6 @@ def driver(file: Path = DRIVER_FILE) -> str:
             return ""
     match = re.search(r"\b[0-9]{3,4}\.[0-9]+(\.[0-9]+)?\b", text)
     return match[0] if match else ""
-
-
-def mps_runs() -> bool:
-    """Whether the control daemon of CUDA's multi-process service (MPS) listens."""
-    return Path(os.environ.get(MPS_PIPE, MPS_FOLDER), "control").exists()
 
 
 def _driver_cuda() -> str:
