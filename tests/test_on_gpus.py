@@ -28,6 +28,7 @@ from tests.on_devices import LANES, STEPS, Collecting, Learners, a2c, counted, m
 
 pytestmark = pytest.mark.real
 
+UPDATES = 100
 MOST_KERNELS_OF_AN_ACT = 20
 MOST_KERNELS_OF_AN_UPDATE = 162
 MOST_KERNELS_OF_A_TURN = 12
@@ -41,7 +42,7 @@ WAITS_OF_A_TURN = 1
 @on_gpus()
 def test_it_learns_on_a_gpu_what_it_learns_on_the_cpu(network: str) -> None:
     host, device = a2c(network, "cpu"), a2c(network, "cuda:1")
-    for seed in range(4):
+    for seed in range(UPDATES):
         one = rollout(network, seed)
         metrics, expected = device.update(moved(one, "cuda:1")), host.update(one)
         assert metrics == pytest.approx(expected, rel=1e-3, abs=1e-4), metrics
