@@ -26,7 +26,6 @@ ELEMENTS = 4096
 
 def main(asked: dict[str, Any]) -> NoReturn:
     """Try the GPUs of one request at the same time, answer, and leave."""
-    until_s = time.monotonic() + asked["patience_s"]
     signal.alarm(int(asked["timeout_s"]) + MARGIN_S)
     # Only answers may stand on standard output: what libraries print goes to stderr.
     answer = os.dup(1)
@@ -36,6 +35,7 @@ def main(asked: dict[str, Any]) -> NoReturn:
     import torch  # once, for all children; CUDA itself is for each to begin
 
     torch.set_num_threads(1)
+    until_s = time.monotonic() + asked["patience_s"]  # a GPU's; to load torch takes its own
     children = {_start(index, answer): index for index in asked["indices"]}
     while children and time.monotonic() < until_s:
         _reap(children, answer)

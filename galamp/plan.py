@@ -121,12 +121,15 @@ def left_out(machine: Machine) -> list[str]:
 def with_devices_of(config: RunConfig, machine: Machine) -> RunConfig:
     """Return a run's config for a machine that may not be the one it ran on.
 
-    Where a GPU that it names is missing here, devices are chosen anew.
+    Where a GPU that it names is missing here, devices are chosen anew. One that is here and cannot
+    be used is left out; where there is no other, it stays, to be refused with its cause.
     """
-    here = {CPU, *(gpu.device for gpu in machine.gpus)}
-    if here.issuperset(config.resources.device.split(",")):
-        return config
-    return replace(config, resources=replace(config.resources, device="auto"))
+    named = config.resources.device.split(",")
+    shown = {CPU, *(gpu.device for gpu in machine.gpus), *machine.unusable}
+    device = ",".join([each for each in named if each not in machine.unusable] or named)
+    if not shown.issuperset(named):
+        device = "auto"
+    return replace(config, resources=replace(config.resources, device=device))
 
 
 def with_learners(config: RunConfig, learners: int, machine: Machine) -> RunConfig:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,13 +86,16 @@ class Retreat:
     Nobody knows better whether there is room for them than the kernel. See `supervisor.Companion`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, confirm: Callable[[], object]) -> None:
+        """`confirm` is called once they all have worked."""
         self.to: tuple[Course, Former] | None = None
+        self._confirm = confirm
 
     def tick(self, supervisor: Supervisor) -> None:
         """Forget it, and free its memory, once it is not needed any more."""
         if self.to is not None and all(post.has_worked for post in supervisor.crew.posts):
             self.to = None
+            self._confirm()
 
 
 class Session:
@@ -111,7 +114,7 @@ class Session:
         self._ground, self._folder = ground, folder
         self._display, self._door, self._signals = display, door, signals
         self._has_begun = False
-        self._losses, self._retreat = Losses(), Retreat()
+        self._losses, self._retreat = Losses(), Retreat(door.confirm)
 
     def run(self, course: Course, former: Former | None) -> Outcome:
         """Train until the run ends.

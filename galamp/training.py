@@ -121,11 +121,11 @@ def survey(config: RunConfig, graph_of: Path | None) -> tuple[Ground, Course]:
     try:
         machine = inspect_machine(config.resources.device)
         course = chart_course(config, machine, graph_of)
-        check_processes(course.plan)
     except BaseException:
         probe.cancel()
         raise
     environment = finish_probe(probe)
+    check_processes(course.plan)  # now that the probe takes no room any more
     sketch = sketch_model(course.plan, environment)
     identity = identity_of(course.plan, environment, sketch)
     return Ground(machine, environment, sketch, identity), course

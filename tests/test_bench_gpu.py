@@ -184,7 +184,7 @@ def test_interruptions_end_all_steps() -> None:
 # Children
 
 
-CHILD = f"""#!{sys.executable}
+CHILD = f"""
 import sys, time
 print("a warning of torch's", file=sys.stderr)
 print('{children.MARK}{{"first": 1, "second": 2}}', flush=True)
@@ -197,8 +197,9 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], No
     """Stand in for a child that tells two values, and then does what it is told to."""
 
     def write(then: str) -> None:
-        path = tmp_path / "python"
-        path.write_text(CHILD + then)
+        script, path = tmp_path / "child.py", tmp_path / "python"
+        script.write_text(CHILD + then)
+        path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{script}" "$@"\n')
         path.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(path))
 

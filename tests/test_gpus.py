@@ -158,10 +158,27 @@ def test_what_is_named_and_cannot_be_used_is_refused_in_one_line(device: str) ->
         planned(device, machine({f"cuda:{index}": "it is broken" for index in range(3)}))
 
 
-def test_a_run_goes_on_without_a_gpu_that_cannot_be_used_any_more() -> None:
-    before = RunConfig(resources=ResourceConfig(device="cuda:0,cuda:1"))
-    found = machine({"cuda:1": "unknown error"})
-    assert with_devices_of(before, found).resources.device == "auto"
+@pytest.mark.parametrize(
+    ("before", "unusable", "after"),
+    [
+        ("cuda:0,cuda:1", [1], "cuda:0"),
+        ("cuda:0,cuda:1", [], "cuda:0,cuda:1"),
+        ("cuda:1", [1], "cuda:1"),
+        ("cuda:0,cuda:3", [], "auto"),
+        ("cpu", [0, 1, 2], "cpu"),
+        ("auto", [0], "auto"),
+    ],
+)
+def test_a_run_goes_on_with_those_of_its_gpus_that_can_be_used(
+    before: str, unusable: list[int], after: str
+) -> None:
+    """Of three; no others are taken, which may be somebody else's, and no CPU unasked."""
+    run = RunConfig(resources=ResourceConfig(device=before))
+    found = machine({f"cuda:{index}": "its memory is full" for index in unusable})
+    assert with_devices_of(run, found).resources.device == after
+    if after == "cuda:1":
+        with pytest.raises(UserError, match=r"--device cuda:1: its memory is full; or use"):
+            planned(after, found)
 
 
 # MPS

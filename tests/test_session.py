@@ -47,7 +47,8 @@ class Acted(Session):
 
     def __init__(self, *results: RunResult, worked: int = 0, refused: Exception | None = None):
         """Act; in start number `worked` all have worked, the next one is `refused` at first."""
-        self._retreat = Retreat()
+        self.confirmed = 0
+        self._retreat = Retreat(self._confirm)
         self._folder = cast(RunFolder, SimpleNamespace(lost=False))
         self._door = cast(Any, SimpleNamespace(decline=self._decline))
         self._signals = cast(Any, SimpleNamespace(pending=False))
@@ -56,6 +57,9 @@ class Acted(Session):
         self.from_what: list[str] = []
         self.told: list[str] = []
         self.declined: list[str] = []
+
+    def _confirm(self) -> None:
+        self.confirmed += 1
 
     def _decline(self, why: str) -> None:
         self.declined.append(why)
@@ -159,7 +163,8 @@ def test_what_cannot_even_be_laid_out_leads_back(refused: Exception) -> None:
 
 
 def test_what_is_gone_back_to_is_forgotten_once_all_have_worked() -> None:
-    retreat = Retreat()
+    confirmed: list[bool] = []
+    retreat = Retreat(lambda: confirmed.append(True))
     posts = [SimpleNamespace(has_worked=False) for _ in range(3)]
     supervisor = cast(Any, SimpleNamespace(crew=SimpleNamespace(posts=posts)))
     retreat.tick(supervisor)
@@ -167,9 +172,12 @@ def test_what_is_gone_back_to_is_forgotten_once_all_have_worked() -> None:
     for post in posts:
         retreat.tick(supervisor)
         assert retreat.to is not None
+        assert not confirmed, "who asked is told nothing that may yet be undone"
         post.has_worked = True
-    retreat.tick(supervisor)
+    for _ in range(2):
+        retreat.tick(supervisor)
     assert retreat.to is None
+    assert confirmed == [True]
 
 
 # The gossip graph

@@ -134,7 +134,6 @@ class Door:
         self._visitors: dict[int, Visitor] = {}
         self._wish: Wish | None = None
         self._learners = 0
-        self._began_at: int | None = None
         self._allow: Callable[[int], object] = lambda learners: None
         self._poll = select.poll()
         self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -188,7 +187,7 @@ class Door:
             learners: their number.
             allow: raises a `UserError` for a number that the run could not have.
         """
-        self._learners, self._allow, self._began_at = learners, allow, None
+        self._learners, self._allow = learners, allow
 
     def poll(self) -> None:
         """Let visitors in, hear what they want, send what they had not taken; never waits."""
@@ -202,13 +201,16 @@ class Door:
                 self._attend(visitor)
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show a snapshot to who watches, and tell who asked for other learners that they run."""
+        """Show a snapshot to who watches."""
         watchers = [visitor for visitor in self._visitors.values() if visitor.watches]
         line = line_of({"snapshot": as_json(snapshot)}) if watchers else b""
         for visitor in watchers:
             with self._leaving(visitor):
                 visitor.show(line)
-        if self._wish and self._has_come_true(self._wish, snapshot):
+
+    def confirm(self) -> None:
+        """Tell who asked for other learners that all of them have worked."""
+        if self._wish and self._wish.learners == self._learners:
             took_s = time.monotonic() - self._wish.since_s
             found = {"learners": self._learners, "former": self._wish.former, "took_s": took_s}
             self._answer({"scaled": found})
@@ -269,13 +271,6 @@ class Door:
         self._allow(learners)
         self._wish = Wish(learners, self._learners, visitor, time.monotonic())
         visitor.say(line_of({"taken": learners}))
-
-    def _has_come_true(self, wish: Wish, snapshot: Snapshot) -> bool:
-        """Whether so many learners all run, and have made steps since."""
-        if self._began_at is None:
-            self._began_at = snapshot.agent_steps
-        running = snapshot.status == "running" and wish.learners == self._learners
-        return running and snapshot.agent_steps > self._began_at
 
     def _answer(self, message: dict[str, Any]) -> None:
         """Tell who wished for something what came of it; the wish is over."""
