@@ -50,8 +50,10 @@ class Collector:
         else:
             self._actor = HostActor(port.slots, algorithm, clip_rewards=clip_rewards)
 
-    def record(self, reduces: bool | None) -> None:
+    def record(self, reduces: bool | None) -> bool:
         """Have the GPU act and learn by CUDA graphs from now on, if they can be recorded.
+
+        Returns whether they could.
 
         If not, in this life of the learner or in a former one, kernels are launched one by one: the
         same is learned. Why is told on standard error, and that it is so in the learner's row.
@@ -61,7 +63,7 @@ class Collector:
         """
         actor, algorithm = self._actor, self._algorithm
         if not isinstance(actor, DeviceActor) or self._metrics["graph_refusal"]:
-            return
+            return False
         drawn = algorithm.generator.get_state()
         try:
             graphs = Graphs()
@@ -69,11 +71,15 @@ class Collector:
             self._metrics.beat()
             algorithm.record(actor.filled, graphs, reduces)
             actor.launches = launches
+        except torch.OutOfMemoryError:
+            raise  # that is another matter, and told as such
         except Exception:
             traceback.print_exc(file=sys.stderr)
             self._metrics["graph_refusal"] = 1
             # The capture may still have the generator: torch then draws nothing more from it.
             algorithm.generator = torch.Generator(algorithm.generator.device).set_state(drawn)
+            return False
+        return True
 
     def collect(self, number: int) -> Rollout:
         """Collect rollout `number`; it is valid until the next one is begun."""

@@ -8,13 +8,21 @@ Pure, and without torch: the words come from a process that has tried the GPU, o
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 MOST = 300
 """Characters of torch's own words that are told."""
 
+MEMORY = r"out of memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|MemoryAllocation"
+ADVICE = re.compile(
+    r"\n(Search for|CUDA kernel errors might|For debugging|Compile with|Device-side assertion)"
+)
+"""Where the advice begins that torch adds to every error of CUDA (2.11 to 2.13)."""
+
 CURES = (
     (
-        r"driver on your system is too old",
+        r"driver on your system is too old|unsupported toolchain|unsupported PTX|driver version is "
+        "insufficient",
         "the driver is too old for this torch ({torch}): update the driver, or install a torch "
         "that was built for an older CUDA",
     ),
@@ -23,8 +31,13 @@ CURES = (
         "this torch ({torch}) was not built for its architecture: install a torch that was",
     ),
     (
-        r"out of memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|MemoryAllocation",
+        MEMORY,
         "its memory is full: end what uses it (nvidia-smi lists it)",
+    ),
+    (
+        r"invalid device ordinal",
+        "torch counts it, CUDA does not show it, as where another one is cut up (MIG): name those "
+        "that are there in --device",
     ),
     (
         r"busy or unavailable|DevicesUnavailable|exclusive",
@@ -40,11 +53,25 @@ CURES = (
         "that was built for CUDA",
     ),
     (
-        r"ECC|launch failure|illegal memory access|unknown error|lost|fallen off|device-side",
+        r"ECC|launch failure|illegal memory access|unknown error|lost|fallen off|"
+        "device-side assert triggered",
         "{words}: it may be broken; see nvidia-smi, and dmesg for its Xid",
     ),
 )
 """Torch's words, and what is told of them."""
+
+
+class MemoryUse(NamedTuple):
+    """Memory of a GPU in bytes: in use by whomever, all there is, in use by this process."""
+
+    used: int
+    total: int
+    own: int
+
+
+def is_memory_full(words: str) -> bool:
+    """Whether torch's words say that a GPU has no more memory."""
+    return re.search(MEMORY, essence(words), re.IGNORECASE) is not None
 
 
 def explained(words: str, torch: str) -> str:
@@ -54,38 +81,48 @@ def explained(words: str, torch: str) -> str:
         words: what torch has raised.
         torch: version of torch and the CUDA that it was built for.
     """
-    line = first_sentence(words)
+    said = essence(words)
+    line = first_sentence(said)
     for pattern, told in CURES:
-        if re.search(pattern, words, re.IGNORECASE):
+        if re.search(pattern, said, re.IGNORECASE):
             return told.format(torch=torch, words=line)
     return line or "it failed without a word"
 
 
+def essence(words: str) -> str:
+    """Return torch's words without the advice for its makers, which follows every error of CUDA."""
+    return ADVICE.split(words)[0]
+
+
 def first_sentence(words: str) -> str:
-    """Return what torch says first: behind it follow addresses, and advice for torch's makers."""
-    line = " ".join(words.split())
-    line = re.split(r"(?<=[a-z0-9)])\. |CUDA kernel errors might|Compile with|For debugging", line)[
-        0
-    ]
+    """Return what torch says first: addresses follow it."""
+    line = re.split(r"(?<=[a-z0-9)])\. ", " ".join(words.split()))[0]
     return line[:MOST].strip().rstrip(".")
 
 
-def memory_full(device: str, *, used: int, total: int, own: int, learners: int, steps: int) -> str:
+def memory_full(
+    device: str, use: MemoryUse | None, *, learners: int, steps: int, graphs: bool
+) -> str:
     """Return what a learner tells whose GPU has no more memory.
 
     Args:
         device: such as `cuda:0`.
-        used: bytes that are in use on it, by whomever.
-        total: bytes that it has.
-        own: bytes that this learner uses.
+        use: what is known of its memory.
         learners: how many of this run's are on it.
         steps: agent steps of one rollout.
+        graphs: whether CUDA graphs are recorded.
     """
     mib, several = 2**20, learners > 1
     who = f"{learners} learners of this run share it" if several else "no other learner has it"
+    known = ""
+    if use is not None:
+        known = (
+            f"{use.used / mib:,.0f} of {use.total / mib:,.0f} MiB are in use, "
+            f"{use.own / mib:,.0f} of them by this learner ({steps:,} agent steps per update), and "
+        )
     return (
-        f"{device} has no more memory: {used / mib:,.0f} of {total / mib:,.0f} MiB are in use, "
-        f"{own / mib:,.0f} of them by this learner ({steps:,} agent steps per update), and {who}: "
-        f"take {'fewer --learners, ' if several else ''}a smaller --num-envs or --num-steps, or "
-        "another --device; nvidia-smi lists what else uses it"
+        f"{device} has no more memory: {known}{who}: take "
+        f"{'fewer --learners, ' if several else ''}a smaller --num-envs or --num-steps, "
+        f"{'--no-graphs, ' if graphs else ''}or another --device; nvidia-smi lists what else uses "
+        "it"
     )

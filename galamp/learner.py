@@ -13,6 +13,7 @@ before, and its counters, which stand in shared memory; then it goes on as if no
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from galamp.errors import RunFailed, StopRun
 from galamp.gossip.exchange import Exchange, averages_gradients
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.vectors import VectorSlots
-from galamp.gpu_failures import memory_full
+from galamp.gpu_failures import MemoryUse, is_memory_full, memory_full
 from galamp.metrics import MetricsBoard, Phase
 from galamp.models import build_model
 from galamp.ports import LearnerPort
@@ -82,7 +83,9 @@ def main(task: LearnerTask) -> None:
     """
     try:
         _learn(task)
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:  # torch's own for memory is one; CUDA's libraries raise others
+        if task.device == "cpu" or not is_memory_full(str(error)):
+            raise
         raise RunFailed(_memory_full(task)) from error
 
 
@@ -90,7 +93,7 @@ def _learn(task: LearnerTask) -> None:
     torch.set_num_threads(task.threads)
     seed_generators(task.process_seed)
     if task.device != "cpu":
-        _settle_on_gpu(task.device, repeatable=task.gossip.lock_step)
+        settle_on_gpu(task.device, benchmark=task.graphs and not task.gossip.lock_step)
     learner = Learner(task)
     whole = True
     try:
@@ -101,31 +104,35 @@ def _learn(task: LearnerTask) -> None:
     if whole:
         learner.save(FINAL)
     learner.metrics["done"] = 1
+    if task.device != "cpu":
+        # Under MPS, who leaves with work under way may take others of its GPU along.
+        torch.cuda.synchronize(task.device)
 
 
 def _memory_full(task: LearnerTask) -> str:
     """Return what is told of a GPU that has no more memory."""
-    free, total = torch.cuda.mem_get_info(task.device)
-    return memory_full(
-        task.device,
-        used=total - free,
-        total=total,
-        own=torch.cuda.memory_allocated(task.device),
-        learners=task.sharing,
-        steps=task.shape.num_steps * task.shape.num_envs,
-    )
+    use = None
+    with contextlib.suppress(RuntimeError):  # where it has none even for a context
+        free, total = torch.cuda.mem_get_info(task.device)
+        use = MemoryUse(total - free, total, torch.cuda.memory_allocated(task.device))
+    steps = task.shape.num_steps * task.shape.num_envs
+    return memory_full(task.device, use, learners=task.sharing, steps=steps, graphs=task.graphs)
 
 
-def _settle_on_gpu(device: str, *, repeatable: bool) -> None:
-    """Compute there: products of float32 in TF32, convolutions in the way that proves quickest.
+def settle_on_gpu(device: str, *, benchmark: bool) -> None:
+    """Compute there: products of float32 in TF32, convolutions by cuDNN.
 
-    Which one that is may differ from run to run, and with it the last bits: `repeatable` takes the
-    same one each time, and none that adds up in an order of chance.
+    Args:
+        device: such as `cuda:0`.
+        benchmark: whether cuDNN tries which of its ways is quickest, at the first call of each
+            shape. That takes seconds, and which one it takes, and with it the last bits, may differ
+            from run to run; otherwise it takes the same one each time, and none that adds up in an
+            order of chance.
     """
     torch.cuda.set_device(device)
     torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.benchmark = not repeatable
-    torch.backends.cudnn.deterministic = repeatable
+    torch.backends.cudnn.benchmark = benchmark
+    torch.backends.cudnn.deterministic = not benchmark
 
 
 class Learner:
@@ -172,8 +179,13 @@ class Learner:
         shares = averages_gradients(task.gossip)
         seen = shares or task.gossip.gradient_correlation
         self._between = self._reduce if seen else None
-        if task.graphs and task.device != "cpu":
-            self.collector.record(shares if seen else None)
+        if (
+            task.graphs
+            and task.device != "cpu"
+            and not self.collector.record(shares if seen else None)
+        ):
+            # What would be tried now would be tried in the first turn, which must not take long.
+            torch.backends.cudnn.benchmark = False
         self._states = StateSlots(task.arrays, task.rank, task.state_sizes)
         self._saved_id = 0
         self._saved_s = time.monotonic()

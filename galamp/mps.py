@@ -30,5 +30,6 @@ def mps_in_words(folder: Path) -> str:
     """Return what a run says of a daemon that is there."""
     return (
         f"CUDA MPS is in use (its daemon's pipes are in {folder}): learners of one GPU compute at "
-        "the same time, and a fault of one that CUDA cannot contain ends all on that GPU"
+        "the same time, and one that is killed, or that a fault of CUDA ends, may take along, or "
+        "hang, all others on that GPU"
     )

@@ -40,7 +40,7 @@ DESCRIPTORS_OF_SUPERVISOR = 64
 EMULATED = "ALE/"
 """How the id of an Atari game begins: its simulators have a thread that emulates beside their own.
 What threads other environments have is known to nobody."""
-THREADS_OF_CUDA = 8
+THREADS_OF_CUDA = 16
 """About so many threads does the driver start in a learner on a GPU, and torch's autograd."""
 
 

@@ -18,6 +18,7 @@ from galamp import acting
 from galamp.algorithms import recorded
 from galamp.algorithms.a2c import A2C
 from galamp.algorithms.base import Rollout
+from galamp.bench.synthetic import ATARI, synthetic_learners, take_turns
 from galamp.cli import build_parser
 from galamp.config import from_dict, to_dict
 from galamp.configuring import config_from
@@ -322,3 +323,18 @@ def test_runs_of_before_the_setting_have_graphs() -> None:
     assert from_dict(stored).resources.graphs is False
     del stored["resources"]["graphs"]
     assert from_dict(stored).resources.graphs is True
+
+
+# The bench's learners
+
+
+@on_gpus()
+def test_the_benchs_learners_do_by_graphs_what_those_of_a_run_do() -> None:
+    learners = synthetic_learners(ATARI, learners=2, num_envs=2, network="gala", device="cuda:0")
+    take_turns(learners, 1)
+    numbers = counted(lambda: take_turns(learners, 1))
+    assert [each.metrics["graph_refusal"] for each in learners] == [0, 0]
+    batches = 2
+    assert numbers["graphs"] == 2 * (STEPS * batches + 1), numbers
+    gauges = take_turns(learners, 1)
+    assert all(np.isfinite(value) for value in gauges.values())

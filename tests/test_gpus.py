@@ -16,7 +16,13 @@ from galamp import gpu_trial, gpus
 from galamp.config import ResourceConfig, RunConfig
 from galamp.dry_run import gpus_in_words
 from galamp.errors import UserError
-from galamp.gpu_failures import explained, first_sentence, memory_full
+from galamp.gpu_failures import (
+    MemoryUse,
+    explained,
+    first_sentence,
+    is_memory_full,
+    memory_full,
+)
 from galamp.gpus import GpuFacts, try_gpus, understood
 from galamp.machine import Gpu, Machine, inspect_machine, plain_machine
 from galamp.memory import anonymous_file
@@ -28,7 +34,28 @@ from tests.fakecuda.inside import settings
 TORCH = "2.13.0, for CUDA 13.0"
 FACTS = {"name": "H200", "uuid": "0-1", "pci": "0000:3b:00.0", "memory_bytes": 2**37}
 
+TRAILER = (
+    "\nSearch for `cudaErrorWhatever' in https://x/y.html for more.\nCUDA kernel errors "
+    "might be asynchronously reported at some other API call, so the stacktrace below might be "
+    "incorrect.\nFor debugging consider passing CUDA_LAUNCH_BLOCKING=1\nCompile with "
+    "`TORCH_USE_CUDA_DSA` to enable device-side assertions.\n"
+)
+"""What torch 2.13 adds to every error of CUDA."""
+
 WORDS = [
+    (
+        "CUDA error: invalid device ordinal" + TRAILER,
+        "^torch counts it, CUDA does not show it, as where another one is cut up",
+    ),
+    (
+        "CUDA error: the provided PTX was compiled with an unsupported toolchain." + TRAILER,
+        "^the driver is too old for this torch",
+    ),
+    (
+        "CUDA error: device-side assert triggered" + TRAILER,
+        "^CUDA error: device-side assert triggered: it may be broken",
+    ),
+    ("CUDA error: something of its own" + TRAILER, "^CUDA error: something of its own$"),
     (
         "The NVIDIA driver on your system is too old (found version 12040). Please update your GPU "
         "driver by downloading and installing a new version from the URL: http://x Alternatively",
@@ -83,13 +110,28 @@ def test_of_long_words_only_the_beginning_is_told() -> None:
 
 
 def test_full_memory_says_what_to_change() -> None:
-    used = {"used": 79 * 2**30, "total": 80 * 2**30, "own": 2**30, "steps": 320}
-    shared = memory_full("cuda:1", learners=4, **used)
+    use = MemoryUse(79 * 2**30, 80 * 2**30, 2**30)
+    shared = memory_full("cuda:1", use, learners=4, steps=320, graphs=True)
     assert shared.startswith("cuda:1 has no more memory: 80,896 of 81,920 MiB are in use, 1,024")
     assert "4 learners of this run share it: take fewer --learners, a smaller --num-envs" in shared
-    alone = memory_full("cuda:1", learners=1, **used)
-    assert "fewer --learners" not in alone
+    assert "--num-steps, --no-graphs, or another --device" in shared
+    alone = memory_full("cuda:1", None, learners=1, steps=320, graphs=False)
+    assert alone.startswith("cuda:1 has no more memory: no other learner has it: take a smaller")
     assert "a smaller --num-envs or --num-steps, or another --device" in alone
+
+
+@pytest.mark.parametrize(
+    ("words", "is_so"),
+    [
+        ("CUDA out of memory. Tried to allocate 2.00 MiB.", True),
+        ("CUDA error: out of memory" + TRAILER, True),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("CUDA error: an illegal memory access was encountered" + TRAILER, False),
+        ("The size of tensor a (3) must match the size of tensor b (4)", False),
+    ],
+)
+def test_full_memory_is_known_by_its_words(words: str, is_so: bool) -> None:
+    assert is_memory_full(words) == is_so
 
 
 # The trial's answer
@@ -101,7 +143,7 @@ def answer(*lines: object, errors: str = "", in_time: bool = True) -> Answer:
 
 def test_an_answer_speaks_for_each_gpu() -> None:
     facts = {"index": 0, "facts": FACTS}
-    failure = {"index": 2, "failure": WORDS[1][0]}
+    failure = {"index": 2, "failure": WORDS[5][0]}
     found = understood(answer(failure, facts), (0, 2), "exit code 0")
     assert found[0] == GpuFacts(**FACTS)  # type: ignore[arg-type]
     assert "was not built for its architecture" in str(found[2])

@@ -200,6 +200,8 @@ def gossip_command(options: argparse.Namespace) -> None:
     """`bin/bench gossip`."""
     torch.set_num_threads(1)
     device = usable_device(options.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # memory is page-locked for the present one
     origin = tables.Origin.here(shlex.join(["bin/bench", *options.words]))
     where = "one core" if device.type == "cpu" else torch.cuda.get_device_name(device)
     what = f"{options.learners} learners, {options.parameters:,} numbers per vector, {where}"

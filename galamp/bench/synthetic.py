@@ -27,7 +27,7 @@ from galamp.config import (
 )
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.topologies import make_topology
-from galamp.learner import Learner, LearnerTask
+from galamp.learner import Learner, LearnerTask, settle_on_gpu
 from galamp.machine import plain_machine
 from galamp.metrics import Phase
 from galamp.plan import CPU, make_plan
@@ -119,7 +119,7 @@ class SyntheticLearner(Learner):
         """Collect one rollout, learn from it, gossip; returns the metrics of the update."""
         rollout = self.collector.collect(self._number)
         self.metrics.enter(Phase.UPDATE)
-        gauges = self.algorithm.update(rollout, self._reduce)
+        gauges = self.algorithm.update(rollout, self._between)
         self.metrics.enter(Phase.GOSSIP)
         self.exchange.turn(self.algorithm.version)
         self.metrics.enter(Phase.OTHER)
@@ -163,7 +163,7 @@ def synthetic_learners(
     for index in range(plan.simulators):
         arena.control.set_simulator_life(index, 0)
     if device != CPU:
-        torch.cuda.set_device(device)
+        settle_on_gpu(device, benchmark=True)
     return [SyntheticLearner(arena.learner(rank, 0)[1]) for rank in range(learners)]
 
 
