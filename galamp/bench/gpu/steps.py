@@ -23,6 +23,8 @@ from galamp.errors import GalampError, RunFailed
 END_S = ABORT_GRACE_S + 1.0
 """A step that is late may take so long to end its processes."""
 LOOK_EVERY_S = 0.1
+LOG_LINES = 60
+"""Of the end of a learner's log, at most, where it says why there are no CUDA graphs."""
 
 Clock = Callable[[], float]
 
