@@ -56,7 +56,8 @@ def run(
         rows: opens the file that rows are appended to, if there is to be one.
 
     Raises:
-        UserError: there is no GPU that can be used, or no such step, or the numbers do not fit one another.
+        UserError: there is no GPU that can be used, or no such step, or the numbers do not fit
+            one another.
     """
     steps = chosen(options.steps)
     job = job_from(options, workload)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from galamp.bench.gpu.steps import Deadline, Job, Report
+from galamp.bench.gpu.steps import Deadline, Job, Report, cause
 from galamp.bench.gpu.training import (
     Row,
     Training,
@@ -58,8 +58,9 @@ def one_learner(job: Job, report: Report, deadline: Deadline) -> None:
     )
     report.judge(wrong_end(summary, status="stopped", restarts=0))
     report.judge(wrong_losses(rows))
-    report.say(*report.values.get("learner_log", ()))
-    report.judge(refusals)
+    log = report.values.get("learner_log", [])
+    report.say(*log)
+    report.judge(f"{refusal}: {cause(log)}" for refusal in refusals)
 
 
 def killed_learner(job: Job, report: Report, deadline: Deadline) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from galamp.bench.gpu.children import ask, run, tell
-from galamp.bench.gpu.steps import LOG_LINES, Deadline, Job, Report
+from galamp.bench.gpu.steps import LOG_LINES, Deadline, Job, Report, cause
 from galamp.bench.parts import ON_GPU
 from galamp.bench.synthetic import ATARI, SyntheticLearner, synthetic_learners, take_turns
 from galamp.metrics import MetricsRow
@@ -127,8 +127,8 @@ def lines(values: dict[str, Any]) -> Iterator[str]:
 def problems(values: dict[str, Any]) -> Iterator[str]:
     """Yield what cannot be: no graphs, kernels without launches, losses that are no numbers."""
     if values["graph_refusal"]:
-        why = next(filter(str.strip, reversed(values["learner_log"])), "it does not say why")
-        yield f"what a learner does cannot be recorded as CUDA graphs: {why.strip()}"
+        why = cause(values["learner_log"])
+        yield f"what a learner does cannot be recorded as CUDA graphs: {why}"
     if not values["kernels"]:
         yield "the profiler saw no kernel on the GPU"
     elif not values["launches"] + values["graphs"]:
