@@ -370,7 +370,7 @@ def test_the_limit_is_measured_on_a_gpu_that_can_be_used(monkeypatch: pytest.Mon
     assert cli.uuid_of("cuda:2") == ("c",)
     with pytest.raises(RunFailed, match="cuda:1 cannot be used: is gone"):
         cli.uuid_of("cuda:1")
-    with pytest.raises(UserError, match="--device cuda:3.*use cuda:2"):
+    with pytest.raises(UserError, match=r"--device cuda:3.*use cuda:2"):
         cli.uuid_of("cuda:3")
 
 
