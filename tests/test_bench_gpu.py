@@ -36,6 +36,7 @@ from galamp.bench.gpu.steps import (
     Report,
     Result,
     Step,
+    cause,
     run_steps,
 )
 from galamp.bench.runs import Workload
@@ -179,6 +180,21 @@ def test_interruptions_end_all_steps() -> None:
         with pytest.raises(type(error)):
             steps.run()
         steps.steps.clear()
+
+
+def test_the_cause_is_what_was_raised_first() -> None:
+    log = [
+        "Traceback (most recent call last):",
+        '  File "a2c.py", line 1',
+        "torch.AcceleratorError: operation not permitted when stream is capturing",
+        "",
+        "During handling of the above exception, another exception occurred:",
+        "RuntimeError: operation failed due to a previous error during capture",
+        "Compile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.",
+    ]
+    assert cause(log) == log[2]
+    assert cause(log[-1:]) == log[-1]
+    assert cause([""]) == "it does not say why"
 
 
 # Children
@@ -328,6 +344,36 @@ def test_a_gpu_that_is_not_seen_is_told_from_a_build_without(
     assert "is the driver loaded" in capsys.readouterr().err
 
 
+def test_gpus_that_cannot_be_used_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine = plain_machine([0], 3, 64)
+    used: list[str] = []
+    step = Step("x", "does x", 60, 5, lambda job, *_: used.append(job.device))
+    monkeypatch.setattr(command, "STEPS", (step,))
+    for usable, code in ((machine.gpus[1:], 0), ((), 2)):
+        unusable = {"cuda:0": "the driver is too old"}
+        here = replace(machine, gpus=usable, unusable=unusable)
+        monkeypatch.setattr(command, "inspect_machine", lambda device, here=here: here)
+        assert cli.main(["gpu"]) == code
+    told = capsys.readouterr()
+    assert used == ["cuda:1"]
+    assert "cuda:0 is left out: the driver is too old" in told.out
+    assert "a GPU that can be used: cuda:0: the driver is too old" in told.err
+
+
+def test_the_limit_is_measured_on_a_gpu_that_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = plain_machine([0], 3, 64)
+    last = replace(machine.gpus[2], uuid="c")
+    here = replace(machine, gpus=(last,), unusable={"cuda:0": "is gone", "cuda:1": "is gone"})
+    monkeypatch.setattr(command, "inspect_machine", lambda device: here)
+    assert cli.uuid_of("cuda:2") == ("c",)
+    with pytest.raises(RunFailed, match="cuda:1 cannot be used: is gone"):
+        cli.uuid_of("cuda:1")
+    with pytest.raises(UserError, match=r"--device cuda:3.*use cuda:2"):
+        cli.uuid_of("cuda:3")
+
+
 def test_a_file_that_cannot_be_written_is_told_before_any_step(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -412,7 +458,8 @@ class Missing:
 sys.meta_path.insert(0, Missing())
 from galamp.bench import cli
 from galamp.bench.gpu import command
-command.gpus_here = lambda: 1
+from galamp.machine import plain_machine
+command.inspect_machine = lambda device: plain_machine([0], 1, 64)
 command.STEPS = command.STEPS[:1]
 sys.exit(cli.main(["gpu"]))
 """
@@ -446,6 +493,9 @@ def test_the_first_steps_on_gpus_of_host_memory(
     assert found["trial"]["launch_us"] > 0
     assert found["parity"]["moved"] > 0
     assert found["parity"]["float32"]["gradient"] < 1e-4
+    for name in parity.RECORDED:
+        assert found["parity"][name]["actions"] == 0
+        assert found["parity"][name]["gradient"] < 1e-4
     shown = capsys.readouterr().out
     assert shown.count("passed after") == 3
 

@@ -6,6 +6,7 @@ Each is tried with findings that are right, and with each kind of wrong one.
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from galamp import acting
 from galamp.algorithms.base import Rollout
 from galamp.bench.gpu import (
     facts,
@@ -22,8 +24,12 @@ from galamp.bench.gpu import (
     trial,
 )
 from galamp.bench.gpu.profiling import Event
-from galamp.bench.synthetic import ATARI, synthetic_learners
+from galamp.bench.gpu.steps import cause
+from galamp.bench.synthetic import ATARI, synthetic_learners, take_turns
+from galamp.graphs import Graphs
 from galamp.machine import Cpu
+from tests.fakecuda.inside import on_gpus
+from tests.on_devices import counted
 
 pytestmark = [pytest.mark.real, pytest.mark.counted]  # for they start processes
 
@@ -151,13 +157,13 @@ def test_what_was_tried_is_shown() -> None:
     assert list(trial.problems(TRIED)) == []
 
 
-def test_a_refusal_is_told_and_no_failure() -> None:
+def test_memory_that_is_not_locked_is_told_and_a_refused_graph_is_a_failure() -> None:
     refused = {k: v for k, v in TRIED.items() if k not in ("capture_us", "graph_right")}
     refused |= {"register_code": 801, "graph_refusal": "operation not permitted"}
     shown = "\n".join(trial.lines(refused))
     assert "cannot be locked in place (code 801)" in shown
-    assert "no CUDA graph: operation not permitted" in shown
-    assert list(trial.problems(refused)) == []
+    assert list(trial.problems(refused)) == ["no CUDA graph: operation not permitted"]
+    assert list(trial.problems(TRIED | {"register_code": 801})) == []
 
 
 @pytest.mark.parametrize("name", ["launches", "copies", "graph"])
@@ -170,20 +176,78 @@ def test_wrong_numbers_are_a_failure(name: str) -> None:
 
 
 NEAR = {"gradient": 1e-6, "way": 1e-3, "loss": 1e-6}
-LEARNED = {"updates": 100, "network": "gala", "float32": NEAR, "tf32": NEAR}
+SAME = NEAR | {"actions": 0, "acted": 8000, "farthest": 1e-7}
+LEARNED = {
+    **{"updates": 100, "network": "gala", "float32": NEAR, "tf32": NEAR},
+    **dict.fromkeys(parity.RECORDED, SAME),
+}
 
 
 def test_devices_that_learn_the_same_pass() -> None:
     assert list(parity.problems(LEARNED)) == []
-    assert [line.split()[0] for line in parity.lines(LEARNED)] == ["float32", "tf32"]
+    names = ("float32", "tf32", "recorded", "in two", "recorded", "in two")
+    for line, name in zip(parity.lines(LEARNED), names, strict=True):
+        assert line.startswith(name)
 
 
-@pytest.mark.parametrize("name", ["float32", "tf32"])
+@pytest.mark.parametrize("name", [*parity.MOST_APART, *parity.RECORDED])
 @pytest.mark.parametrize("what", ["gradient", "way"])
 @pytest.mark.parametrize("value", [0.15, math.nan, math.inf])
 def test_devices_that_learn_other_things_fail(name: str, what: str, value: float) -> None:
-    (told,) = parity.problems(LEARNED | {name: NEAR | {what: value}})
+    (told,) = parity.problems(LEARNED | {name: SAME | {what: value}})
     assert told.startswith(f"{name}: the {what} is")
+
+
+@pytest.mark.parametrize("name", parity.RECORDED)
+@pytest.mark.parametrize("change", [{"actions": 1}, {"farthest": 2e-5}, {"farthest": math.nan}])
+def test_graphs_that_do_other_things_fail(name: str, change: dict[str, Any]) -> None:
+    (told,) = parity.problems(LEARNED | {name: SAME | change})
+    assert told.startswith(f"{name}: ")
+
+
+def test_what_cannot_be_recorded_fails_and_says_why() -> None:
+    values = {name: found for name, found in LEARNED.items() if name not in parity.RECORDED}
+    values["refused"] = ["Traceback", "RuntimeError: no capture", "Compile with DSA"]
+    assert list(parity.lines(values))[-3:] == values["refused"]
+    told = list(parity.problems(values))
+    assert len(told) == len(parity.RECORDED)
+    assert all(line.endswith("RuntimeError: no capture") for line in told)
+
+
+def recorded(rollouts: list[Rollout], reduces: bool | None = None) -> tuple[Any, torch.Tensor]:
+    return parity.as_in_runs("gala", "cuda:1", rollouts, Graphs(), reduces)
+
+
+@on_gpus()
+def test_parity_sees_what_graphs_compute() -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(parity, "LANES", 4)
+        torch.cuda.set_device("cuda:1")
+        rollouts = [parity.rollout(seed) for seed in range(3)]
+        eager, acted = parity.as_in_runs("gala", "cuda:1", rollouts)
+        plain = parity.learned("gala", "cuda:1", rollouts)
+        assert max(parity.apart(eager, plain).values()) < 1e-4, "they were copied as they are"
+        for reduces in parity.RECORDED.values():
+            one, actions = recorded(rollouts, reduces)
+            same = parity.from_eager(one.end, eager.end, actions, acted)
+            assert same["farthest"] <= parity.MOST_FROM_EAGER
+            assert (same["actions"], same["acted"]) == (0, 3 * parity.STEPS * 4)
+        assert bool(acted.any())
+        wrong = [*rollouts[:2], replace(rollouts[2], rewards=rollouts[2].rewards + 0.5)]
+        one, _ = recorded(wrong)
+        assert parity.from_eager(one.end, eager.end, acted, acted)["farthest"] > 0
+        assert parity.apart(one, eager)["way"] > parity.FLOAT32.way
+        patched.setattr(acting.DeviceActor, "see", lambda *_: None)
+        _, actions = recorded(rollouts)
+        assert parity.from_eager(eager.end, eager.end, actions, acted)["actions"]
+
+
+@on_gpus(no_graphs=1)
+def test_parity_says_that_nothing_can_be_recorded() -> None:
+    torch.cuda.set_device("cuda:1")
+    with pytest.raises(parity.Refused) as refused:
+        recorded([parity.rollout(1)])
+    assert "operation not supported" in cause(traceback.format_exception(refused.value))
 
 
 @pytest.fixture
@@ -212,6 +276,7 @@ def test_parity_sees_a_wrong_reward_and_nothing_where_there_is_nothing(
 # Profile
 
 
+FINE = {"finite": True, "graph_refusal": 0}
 EVENTS = [
     Event("aten::add_", 400, 0.0, False),
     Event("cudaLaunchKernel", 7000, 0.0, False),
@@ -243,26 +308,67 @@ def test_a_profile_is_summed_up_per_rollout() -> None:
     values = found | {
         "num_envs": 64,
         "finite": True,
+        "graph_refusal": 0,
         "parts_ms": {"act": 2.0, "learn": 1.5, "gossip": 0.4},
     }
-    assert list(profiling.problems(values)) == []
+    assert list(profiling.problems(values)) == [
+        "all was recorded, and the profiler saw no CUDA graph launched"
+    ]
     shown = "\n".join(profiling.lines(values))
     assert "act 2.00, learn 1.50, gossip 0.40; the GPU is busy for 1.50" in shown
-    assert "launches 379 (estimated 379), graphs 0, waits 20 (estimated 20), copies 23" in shown
+    assert "launches 379 (estimated 12), graphs 0 (estimated 11), waits 20" in shown
+    assert "copy 23 (estimated 16); recorded" in shown
+    log = ["RuntimeError: no capture", "Compile with DSA"]
+    values |= {"graph_refusal": 1, "learner_log": log}
+    (told,) = profiling.problems(values)
+    assert told.endswith("as CUDA graphs: RuntimeError: no capture")
+    shown = "\n".join(profiling.lines(values))
+    assert "launches 379 (estimated 374), graphs 0 (estimated 0)" in shown
 
 
 def test_graphs_are_launches_too() -> None:
     events = [Event("cudaGraphLaunch", 20, 0.0, False), *EVENTS[5:]]
-    found = profiling.summarise(events, rollouts=20) | {"finite": True}
+    found = profiling.summarise(events, rollouts=20) | FINE
     assert (found["launches"], found["graphs"]) == (0, 1)
     assert list(profiling.problems(found)) == []
 
 
 def test_a_profile_that_cannot_be_is_a_failure() -> None:
-    nothing_seen = profiling.summarise(EVENTS[:5], rollouts=20) | {"finite": True}
+    nothing_seen = profiling.summarise(EVENTS[:5], rollouts=20) | FINE
     assert list(profiling.problems(nothing_seen)) == ["the profiler saw no kernel on the GPU"]
-    unlaunched = profiling.summarise(EVENTS[5:], rollouts=20) | {"finite": False}
+    unlaunched = profiling.summarise(EVENTS[5:], rollouts=20) | FINE | {"finite": False}
     assert len(list(profiling.problems(unlaunched))) == 2
+
+
+def estimated(graph_refusal: int) -> None:
+    """Count a rollout of learners that gossip, against the estimate."""
+    torch.set_num_threads(1)
+    with profiling.heard() as log:
+        both = synthetic_learners(ATARI, learners=2, num_envs=2, network="gala", device="cuda:0")
+    told = profiling.refusals([learner.metrics for learner in both], log.getvalue())
+    assert told["graph_refusal"] == graph_refusal
+    assert ("learner_log" in told) == bool(graph_refusal)
+    if graph_refusal:
+        assert "operation not supported" in cause(told["learner_log"])
+    take_turns(both, 3)
+    found = counted(both[0].turn)
+    expected = profiling.ESTIMATED_EAGER if graph_refusal else profiling.ESTIMATED
+    assert {
+        "launches": found["kernels"],
+        "graphs": found["graphs"],
+        "waits": found["waits"],
+        "copy_calls": found["to_device"] + found["to_host"],
+    } == expected
+
+
+@on_gpus()
+def test_the_estimate_is_what_a_learner_does() -> None:
+    estimated(0)
+
+
+@on_gpus(no_graphs=1)
+def test_the_estimate_without_graphs_is_what_a_learner_does() -> None:
+    estimated(1)
 
 
 def test_learners_are_profiled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from galamp.bench.gpu import (
     training,
 )
 from galamp.bench.gpu.steps import (
+    LOG_LINES,
     Deadline,
     Job,
     Late,
@@ -30,6 +31,9 @@ from galamp.bench.limit import Limit
 from galamp.bench.nvml import COUNTED, GpuUse
 from galamp.bench.runs import Measurement, System, Workload
 from galamp.errors import RunFailed
+from galamp.metrics import MetricsBoard
+from galamp.notices import Notices
+from galamp.shm import SharedArrays
 
 pytestmark = [pytest.mark.real, pytest.mark.counted]  # for they start processes
 
@@ -111,6 +115,23 @@ def test_remarks_on_memory_that_is_not_locked_are_found(tmp_path: Path) -> None:
     lines = [json.dumps({"text": "all learners run"}), json.dumps({"text": told}), '{"text": "page']
     (run.folder / training.EVENTS).write_text("\n".join(lines))
     assert run.remarks() == [told]
+
+
+def test_a_refusal_of_graphs_is_found_with_the_end_of_the_log(tmp_path: Path) -> None:
+    run = training.Training(["run"], tmp_path / "run", Deadline(1.0))
+    assert run.graph_refusals() == run.log_end(0) == []
+    (run.folder / "logs").mkdir(parents=True)
+    told: list[str] = []
+    arrays = SharedArrays.create(MetricsBoard.specs(1, 1))
+    row = MetricsBoard(arrays, 1).learner(0)
+    row["graph_refusal"] = row["page_lock_refusal"] = 1
+    Notices(told.append).look([row])
+    events = "".join(json.dumps({"text": text}) + "\n" for text in ["all learners run", *told])
+    (run.folder / training.EVENTS).write_text(events)
+    (run.folder / "logs" / "learner-0.log").write_text("\n".join(map(str, range(1000))))
+    (refusal,) = run.graph_refusals()
+    assert "cannot be recorded as CUDA graphs" in refusal
+    assert run.log_end(0) == [str(number) for number in range(1000 - LOG_LINES, 1000)]
 
 
 def test_a_killed_learner_is_back_when_it_learns() -> None:
@@ -242,7 +263,7 @@ def test_too_few_rows_are_no_agreement() -> None:
 
 def test_learners_are_compared_at_the_same_number_of_simulators() -> None:
     job = replace(JOB, precisions=("float32", "bf16"))
-    *systems, limit = rates.systems_of(job, 64, ["a", "b"])
+    *systems, limit = rates.systems_of(job, 64, {"cuda:1": "a", "cuda:3": "b"})
     assert [system.name for system in systems] == [
         *("1 learner", "2 learners", "4 learners"),
         *("1 learner, bf16", "2 learners, bf16", "4 learners, bf16"),
@@ -252,7 +273,7 @@ def test_learners_are_compared_at_the_same_number_of_simulators() -> None:
         words = list(system.command)
         values = {name: words[words.index(name) + 1] for name in ("--learners", "--num-envs")}
         assert int(values["--learners"]) * int(values["--num-envs"]) == 64
-        assert words[words.index("--device") + 1] == "cuda"
+        assert words[words.index("--device") + 1] == "cuda:1,cuda:3"
         assert ("bf16" in words) == ("bf16" in system.name)
     assert isinstance(limit, Limit)
     assert (limit.device, limit.workload.learners, limit.workload.num_envs) == ("cuda:0", 1, 64)
@@ -261,7 +282,7 @@ def test_learners_are_compared_at_the_same_number_of_simulators() -> None:
 def test_only_the_gpus_that_learners_are_dealt_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[tuple[str, ...]] = []
     monkeypatch.setattr(rates, "Gauge", lambda known: read.append(tuple(known)))
-    list(rates.systems_of(JOB, 64, ["a", "b", "c"]))
+    list(rates.systems_of(JOB, 64, {"cuda:0": "a", "cuda:2": "b", "cuda:3": "c"}))
     assert read == [("a",), ("a", "b"), ("a", "b", "c")]
 
 
@@ -298,7 +319,7 @@ class FakeSystem:
 def test_a_rate_that_fails_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     systems = [FakeSystem(name, speed) for name, speed in (("one", 100.0), ("two", 0.0))]
     systems.append(FakeSystem("four", 200.0))
-    monkeypatch.setattr(rates, "uuids", lambda: ())
+    monkeypatch.setattr(rates, "uuids", dict)
     monkeypatch.setattr(rates, "systems_of", lambda job, simulators, known: systems)
     shown: list[str] = []
     report = Report(shown.append)
@@ -319,7 +340,7 @@ def test_rates_that_the_time_does_not_reach_are_named(monkeypatch: pytest.Monkey
             return super().measure(number, **times)
 
     systems = [SlowSystem("one", 100.0), SlowSystem("two", 100.0)]
-    monkeypatch.setattr(rates, "uuids", lambda: ())
+    monkeypatch.setattr(rates, "uuids", dict)
     monkeypatch.setattr(rates, "systems_of", lambda job, simulators, known: systems)
     report = Report(lambda line: None)
     with pytest.raises(Late, match="not measured: one with 256, two with 256"):

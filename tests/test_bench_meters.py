@@ -243,11 +243,16 @@ def test_where_nothing_reads_gpus_nothing_is_told(
 def test_the_uuids_are_those_of_the_gpus_that_were_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     found = tuple(Gpu(index, uuid=uuid) for index, uuid in enumerate((FIRST, SECOND)))
     monkeypatch.setattr(nvml, "inspect_gpus", lambda device: (found, {}))
-    assert uuids() == (FIRST, SECOND)
+    assert uuids() == {"cuda:0": FIRST, "cuda:1": SECOND}
 
 
-def test_gpus_that_torch_cannot_use_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_that_torch_cannot_use_are_left_out_and_told_if_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     unusable = {"cuda:0": "the driver is too old"}
+    found = (Gpu(1, uuid=SECOND),)
+    monkeypatch.setattr(nvml, "inspect_gpus", lambda device: (found, unusable))
+    assert uuids() == {"cuda:1": SECOND}
     monkeypatch.setattr(nvml, "inspect_gpus", lambda device: ((), unusable))
     with pytest.raises(RunFailed, match="cuda:0 cannot be used: the driver is too old"):
         uuids()

@@ -31,7 +31,7 @@ from galamp.bench.exchanges import costs, costs_table
 from galamp.bench.gpu import command as gpu
 from galamp.bench.limit import Limit, parts_table
 from galamp.bench.neighbour import Neighbour, beside, merged, neighbours_table
-from galamp.bench.nvml import Gauge, uuids
+from galamp.bench.nvml import Gauge
 from galamp.bench.options import (
     add_gossip,
     add_gpu,
@@ -53,7 +53,7 @@ from galamp.bench.runs import (
 from galamp.bench.starts import first_step_s, starts_table
 from galamp.display.console import table_console
 from galamp.environments import ATARI, canonical_env_id, rom_name
-from galamp.errors import EXIT_OK, EXIT_SIGINT, GalampError, UserError, refusal
+from galamp.errors import EXIT_OK, EXIT_SIGINT, GalampError, RunFailed, UserError, refusal
 from galamp.evaluation.agent import usable_device
 from galamp.flags import Parser
 from galamp.plan import CPU
@@ -136,10 +136,16 @@ def uuid_of(device: str) -> tuple[str, ...]:
         UserError: torch does not see it.
         RunFailed: torch cannot use it.
     """
-    count, index = gpu.gpus_here(), int(device.partition(":")[2])
-    if index >= count:
-        raise UserError(f"--device {device}: torch sees {count} GPUs here; use another number")
-    return uuids()[index : index + 1]
+    machine = gpu.machine_here()
+    if device in machine.unusable:
+        raise RunFailed(f"{device} cannot be used: {machine.unusable[device]}")
+    found = {each.device: each.uuid for each in machine.gpus}
+    if device not in found:
+        raise UserError(
+            f"--device {device}: torch sees {len(found)} GPUs here that can be used; use "
+            f"{' or '.join(found)}"
+        )
+    return (found[device],)
 
 
 def scale_command(options: argparse.Namespace) -> None:

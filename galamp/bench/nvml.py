@@ -40,16 +40,16 @@ class GpuUse:
     watts_from: str = ""
 
 
-def uuids() -> tuple[str, ...]:
-    """Return the UUIDs of the GPUs that torch sees, in its order, without a prefix.
+def uuids() -> dict[str, str]:
+    """Return device -> UUID, without a prefix, of the GPUs that can be used, in torch's order.
 
     Raises:
-        RunFailed: one of them cannot be used.
+        RunFailed: there are GPUs, and none of them can be used.
     """
     gpus, unusable = inspect_gpus("cuda")
-    for device, why in unusable.items():
-        raise RunFailed(f"{device} cannot be used: {why}")
-    return tuple(gpu.uuid for gpu in gpus)
+    if unusable and not gpus:
+        raise RunFailed(*(f"{device} cannot be used: {why}" for device, why in unusable.items()))
+    return {gpu.device: gpu.uuid for gpu in gpus}
 
 
 class Gauge:

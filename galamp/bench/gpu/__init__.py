@@ -2,7 +2,8 @@ r"""`bin/bench gpu`: all that has to be known of galamp on a machine with GPUs, 
 
     facts     driver, GPUs, cores, NUMA nodes, the build of torch
     trial     page-locked memory, launches, waits, copies, CUDA graphs: microseconds each
-    parity    100 updates on fixed rollouts: the same on the GPU as on the CPU, TF32 off and on
+    parity    100 updates on fixed rollouts: the same on the GPU as on the CPU, TF32 off and on, and
+              as CUDA graphs the same actions and parameters as without
     learner   one learner trains
     kill      four learners on one GPU; one of them is killed, and comes back
     resume    a run goes on on a CPU, and on the GPU again
@@ -16,7 +17,9 @@ r"""`bin/bench gpu`: all that has to be known of galamp on a machine with GPUs, 
                                    +--> a child or a run of galamp (processes.Program)
 
 What uses a GPU does so in a process of its own, which ends with its step: one that hangs costs its
-step. The parent only counts GPUs.
+step. The parent only has them tried, and leaves out those that cannot be used. Where no CUDA graph
+can be recorded galamp goes on without, and far slower: here that is a failure of each step that
+sees it (trial, parity, learner, profile), which shows why.
 
 Where there is no package registry
 ----------------------------------

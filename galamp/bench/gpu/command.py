@@ -8,6 +8,7 @@ import json
 import shlex
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -18,13 +19,14 @@ from galamp.bench.gpu import chaos, facts, learners, parity, pong, profiling, ra
 from galamp.bench.gpu.steps import Job, Outcome, Result, Step, run_steps
 from galamp.bench.runs import Workload
 from galamp.errors import EXIT_OK, UserError, did_you_mean
-from galamp.machine import inspect_machine
+from galamp.machine import Machine, inspect_machine
 from galamp.storage.disk import finite
 
 EXIT_FAILED = 1
 """A step has failed or was late, or none was run."""
 
 DEVICE = "cuda:0"
+"""Until it is known which one can be used."""
 FULL_LEARNERS = 8
 SHORT, FULL = ("float32",), ("float32", "bf16")
 
@@ -54,11 +56,15 @@ def run(
         rows: opens the file that rows are appended to, if there is to be one.
 
     Raises:
-        UserError: there is no GPU, or no such step, or the numbers do not fit one another.
+        UserError: there is no GPU that can be used, or no such step, or the numbers do not fit
+            one another.
     """
     steps = chosen(options.steps)
     job = job_from(options, workload)
-    gpus_here()
+    machine = machine_here()
+    for device, why in machine.unusable.items():
+        show(f"{device} is left out: {why}")
+    job = replace(job, device=machine.gpus[0].device)
     origin = tables.Origin.here(shlex.join(["bin/bench", *options.words]))
     with rows as file:
         outcomes = run_steps(steps, job, options.limit_s, show, _keeper(file, origin))
@@ -70,15 +76,18 @@ def run(
     return exit_code(outcomes)
 
 
-def gpus_here() -> int:
-    """Return how many GPUs torch sees; they are counted, and not used.
+def machine_here() -> Machine:
+    """Return this machine, with at least one GPU; they are tried, in a process of their own.
 
     Raises:
-        UserError: none.
+        UserError: torch sees none, or none can be used.
     """
-    count = len(inspect_machine("auto").gpus)
-    if count:
-        return count
+    machine = inspect_machine("auto")
+    if machine.gpus:
+        return machine
+    if machine.unusable:
+        why = "; ".join(f"{device}: {why}" for device, why in machine.unusable.items())
+        raise UserError(f"bench gpu needs a GPU that can be used: {why}")
     why = "and sees none: is the driver loaded, and does CUDA_VISIBLE_DEVICES name one?"
     if torch.version.cuda is None and torch.version.hip is None:
         why = "and is built for CPUs only: install a build with CUDA"

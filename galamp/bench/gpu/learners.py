@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from galamp.bench.gpu.steps import Deadline, Job, Report
+from galamp.bench.gpu.steps import Deadline, Job, Report, cause
 from galamp.bench.gpu.training import (
     Row,
     Training,
@@ -47,6 +47,9 @@ def one_learner(job: Job, report: Report, deadline: Deadline) -> None:
             "time_shares": summary["time_shares"],
             "remarks": run.remarks(),
         }
+        refusals = run.graph_refusals()
+        if refusals:
+            report.values["learner_log"] = run.log_end(0)
     shares = ", ".join(f"{name} {share:.0%}" for name, share in summary["time_shares"].items())
     report.say(
         f"{rate_of(rows):,.0f} agent steps/s with {ONE_OF_ONE} simulators, first update after "
@@ -55,6 +58,9 @@ def one_learner(job: Job, report: Report, deadline: Deadline) -> None:
     )
     report.judge(wrong_end(summary, status="stopped", restarts=0))
     report.judge(wrong_losses(rows))
+    log = report.values.get("learner_log", [])
+    report.say(*log)
+    report.judge(f"{refusal}: {cause(log)}" for refusal in refusals)
 
 
 def killed_learner(job: Job, report: Report, deadline: Deadline) -> None:

@@ -11,7 +11,10 @@ are taken before, without the profiler, which makes every launch slower.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import math
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -19,9 +22,10 @@ import numpy as np
 import torch
 
 from galamp.bench.gpu.children import ask, run, tell
-from galamp.bench.gpu.steps import Deadline, Job, Report
+from galamp.bench.gpu.steps import LOG_LINES, Deadline, Job, Report, cause
 from galamp.bench.parts import ON_GPU
 from galamp.bench.synthetic import ATARI, SyntheticLearner, synthetic_learners, take_turns
+from galamp.metrics import MetricsRow
 
 ROLLOUTS, WARM_UP = 20, 10
 LEARNERS, NUM_ENVS = 2, 64
@@ -29,15 +33,19 @@ MOST_KERNELS = 8
 SHOWN_CHARACTERS = 70
 
 LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx")
-GRAPHS = ("cudaGraphLaunch",)
+GRAPHS = ("cudaGraphLaunch", "cuGraphLaunch")
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
 COPIES = ("cudaMemcpyAsync", "cudaMemcpy")
 """Calls of the CUDA runtime, and of the driver below it, as the profiler names them."""
 ON_DEVICE = "CUDA"
 """The profiler's name for the kind of device that kernels run on."""
 
-ESTIMATED = {"launches": 379, "waits": 20}
-"""Counted without a GPU, for a learner of two batches and without CUDA graphs."""
+ESTIMATED = {"launches": 12, "graphs": 11, "waits": 12, "copy_calls": 16}
+"""Per rollout of 5 agent steps in two batches, counted on GPUs of host memory: a graph for each of
+10 acts, one for the update, and a wait for each; 12 rows, what comes with them, and what gossip
+copies (3), computes (12 kernels), and waits for (once)."""
+ESTIMATED_EAGER = {"launches": 374, "graphs": 0, "waits": 12, "copy_calls": 27}
+"""The same where no graph could be recorded: 20 kernels an act, 162 an update. cuDNN adds some."""
 
 
 class Event(NamedTuple):
@@ -60,7 +68,7 @@ def step(job: Job, report: Report, deadline: Deadline) -> None:
     """Profile 20 rollouts."""
     words = ("--device", job.device, "--network", job.workload.network, "--num-envs", NUM_ENVS)
     values = ask("profiling", words, report, deadline)
-    report.say(*lines(values))
+    report.say(*lines(values), *values.get("learner_log", ()))
     report.judge(problems(values))
 
 
@@ -104,11 +112,12 @@ def lines(values: dict[str, Any]) -> Iterator[str]:
         f"per rollout of {values['num_envs']} lanes, ms: {parts}; "
         f"the GPU is busy for {values['busy_ms']:.2f}"
     )
-    yield (
-        f"launches {values['launches']:.0f} (estimated {ESTIMATED['launches']}), "
-        f"graphs {values['graphs']:.0f}, waits {values['waits']:.0f} "
-        f"(estimated {ESTIMATED['waits']}), copies {values['copy_calls']:.0f}"
+    estimated = ESTIMATED_EAGER if values["graph_refusal"] else ESTIMATED
+    counts = (
+        f"{name.removesuffix('_calls')} {values[name]:.0f} (estimated {most})"
+        for name, most in estimated.items()
     )
+    yield f"{', '.join(counts)}; {'kernel by kernel' if values['graph_refusal'] else 'recorded'}"
     for name, count in sorted(values["copies"].items()):
         yield f"copies {name}: {count:.0f}"
     for kernel in values["kernels"]:
@@ -116,11 +125,16 @@ def lines(values: dict[str, Any]) -> Iterator[str]:
 
 
 def problems(values: dict[str, Any]) -> Iterator[str]:
-    """Yield what cannot be: kernels without launches, losses that are no numbers."""
+    """Yield what cannot be: no graphs, kernels without launches, losses that are no numbers."""
+    if values["graph_refusal"]:
+        why = cause(values["learner_log"])
+        yield f"what a learner does cannot be recorded as CUDA graphs: {why}"
     if not values["kernels"]:
         yield "the profiler saw no kernel on the GPU"
     elif not values["launches"] + values["graphs"]:
         yield "the profiler saw kernels, and nothing that launched them"
+    elif not values["graphs"] and not values["graph_refusal"]:
+        yield "all was recorded, and the profiler saw no CUDA graph launched"
     if not values["finite"]:
         yield "the losses are not finite"
 
@@ -134,21 +148,44 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     tell(num_envs=options.num_envs)
-    learners = synthetic_learners(
-        ATARI,
-        learners=LEARNERS,
-        num_envs=options.num_envs,
-        network=options.network,
-        device=options.device,
-    )
+    with heard() as log:
+        learners = synthetic_learners(
+            ATARI,
+            learners=LEARNERS,
+            num_envs=options.num_envs,
+            network=options.network,
+            device=options.device,
+        )
+    tell(**refusals([learner.metrics for learner in learners], log.getvalue()))
     take_turns(learners, WARM_UP)
     tell(parts_ms=parts_ms(learners))
     gauges, events = profiled(learners)
     tell(
         **summarise(events, ROLLOUTS),
         finite=all(map(math.isfinite, gauges.values())),
-        page_lock_refusal=learners[0].metrics["page_lock_refusal"],
     )
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[io.StringIO]:
+    """Yield what is written to standard error meanwhile, which gets it at the end."""
+    log = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(log):
+            yield log
+    finally:
+        sys.stderr.write(log.getvalue())
+
+
+def refusals(rows: Iterable[MetricsRow], log: str) -> dict[str, Any]:
+    """Return what the driver refused to any of the learners, by their rows, and why no graphs."""
+    counters = ("page_lock_refusal", "graph_refusal")
+    found: dict[str, Any] = dict.fromkeys(counters, 0)
+    for row in rows:
+        found |= {name: max(found[name], row[name]) for name in counters}
+    if found["graph_refusal"]:
+        found["learner_log"] = log.splitlines()[-LOG_LINES:]
+    return found
 
 
 def parts_ms(learners: list[SyntheticLearner]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -65,15 +65,15 @@ def step(job: Job, report: Report, deadline: Deadline) -> None:
         raise Late(f"not measured: {', '.join(left_out)}")
 
 
-def systems_of(job: Job, simulators: int, known: Sequence[str]) -> Iterator[Measurable]:
-    """Yield what is measured with so many simulators; `known` are the UUIDs of the GPUs."""
+def systems_of(job: Job, simulators: int, known: Mapping[str, str]) -> Iterator[Measurable]:
+    """Yield what is measured with so many simulators on the GPUs `known`, device -> UUID."""
     for precision in job.precisions:
         for learners in job.learners:
             workload = _workload(job, learners, simulators // learners, precision)
-            more = ("--device", "cuda", "--log-every-s", str(ROWS_EVERY_S))
+            more = ("--device", ",".join(known), "--log-every-s", str(ROWS_EVERY_S))
             name = "1 learner" if learners == 1 else f"{learners} learners"
             name += "" if precision == "float32" else f", {precision}"
-            gauge = Gauge(known[: min(learners, len(known))])  # they are dealt out in turn
+            gauge = Gauge(list(known.values())[:learners])  # they are dealt out in turn
             yield replace(galamp_system(workload, name, more=more), gauge=gauge)
     yield Limit(_workload(job, 1, simulators, "float32"), device=job.device)
 

@@ -8,6 +8,7 @@ knew. A step waits for nothing without its `Deadline`, and leaves no process beh
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 import traceback
@@ -23,6 +24,8 @@ from galamp.errors import GalampError, RunFailed
 END_S = ABORT_GRACE_S + 1.0
 """A step that is late may take so long to end its processes."""
 LOOK_EVERY_S = 0.1
+LOG_LINES = 60
+"""Of the end of a learner's log, at most, where it says why there are no CUDA graphs."""
 
 Clock = Callable[[], float]
 
@@ -187,6 +190,13 @@ def _run(
         report.problems.append(f"{type(error).__name__}: {error}")
     result = Result.LATE if late else Result.FAILED if report.problems else Result.PASSED
     return Outcome(step.name, result, clock() - began_s, tuple(report.problems), report.values)
+
+
+def cause(log: Iterable[str]) -> str:
+    """Return what an exception said that stands in a log, the first one: others follow from it."""
+    lines = [line.strip() for line in log if line.strip()]
+    raised = (line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line))
+    return next(raised, lines[-1] if lines else "it does not say why")
 
 
 def wait_for(ready: Callable[[], bool], program: Program, deadline: Deadline, what: str) -> None:

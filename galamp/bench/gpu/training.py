@@ -15,15 +15,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from galamp.bench.gpu.steps import Deadline, Job, code_of, wait_for
+from galamp.bench.gpu.steps import LOG_LINES, Deadline, Job, code_of, wait_for
 from galamp.bench.processes import Program
 from galamp.bench.runs import ENDLESS, ROOT
 from galamp.errors import EXIT_OK, RunFailed
+from galamp.notices import WORDS
 from galamp.storage.runlogs import read_metrics
 
 ROWS_EVERY_S = 0.5
 SUMMARY, EVENTS, METRICS = "summary.json", "events.jsonl", "metrics.jsonl"
 LOSSES = ("policy_loss", "value_loss", "entropy", "grad_norm")
+NO_GRAPHS = WORDS["graph_refusal"](1)
+"""What a run says once a learner's work could not be recorded."""
+LOG_BYTES = 2**16
+"""Of the end of a learner's log, at most."""
 
 Row = dict[str, Any]
 
@@ -125,11 +130,25 @@ class Training:
 
     def remarks(self) -> list[str]:
         """Return what the run has said of memory that could not be locked in place."""
+        return [line for line in self._told() if "page-lock" in line]
+
+    def graph_refusals(self) -> list[str]:
+        """Return what the run has said of work on a GPU that could not be recorded."""
+        return [line for line in self._told() if NO_GRAPHS in line]
+
+    def log_end(self, rank: int) -> list[str]:
+        """Return the last lines of a learner's log; none where there is no log."""
         try:
-            text = (self.folder / EVENTS).read_text(errors="replace")
+            text = (self.folder / "logs" / f"learner-{rank}.log").read_bytes()[-LOG_BYTES:]
         except OSError:
             return []
-        return [line for line in _texts(text) if "page-lock" in line]
+        return text.decode(errors="replace").splitlines()[-LOG_LINES:]
+
+    def _told(self) -> list[str]:
+        try:
+            return list(_texts((self.folder / EVENTS).read_text(errors="replace")))
+        except OSError:
+            return []
 
 
 def _texts(text: str) -> Iterator[str]:
