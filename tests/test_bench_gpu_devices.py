@@ -218,7 +218,7 @@ def recorded(rollouts: list[Rollout], reduces: bool | None = None) -> tuple[Any,
     return parity.as_in_runs("gala", "cuda:1", rollouts, Graphs(), reduces)
 
 
-@on_gpus()
+@on_gpus(hold=1)
 def test_parity_sees_what_graphs_compute() -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(parity, "LANES", 4)
@@ -237,9 +237,13 @@ def test_parity_sees_what_graphs_compute() -> None:
         one, _ = recorded(wrong)
         assert parity.from_eager(one.end, eager.end, acted, acted)["farthest"] > 0
         assert parity.apart(one, eager)["way"] > parity.FLOAT32.way
+        with pytest.MonkeyPatch.context() as early:
+            early.setattr(acting, "finish", lambda: None)
+            _, actions = recorded(rollouts)
+        assert parity.from_eager(eager.end, eager.end, actions, acted)["actions"], "not waited for"
         patched.setattr(acting.DeviceActor, "see", lambda *_: None)
-        _, actions = recorded(rollouts)
-        assert parity.from_eager(eager.end, eager.end, actions, acted)["actions"]
+        blind, _ = recorded(rollouts)
+        assert parity.apart(blind, eager)["gradient"] > parity.FLOAT32.gradient
 
 
 @on_gpus(no_graphs=1)
