@@ -15,7 +15,7 @@ from typing import Any
 import galamp
 from galamp import crashpoints, installation, isolation
 from galamp.config import RunConfig
-from galamp.configuring import config_from, configured
+from galamp.configuring import config_from, configured, kept_of
 from galamp.display.streams import STARTING, announce, fill_closed, tell
 from galamp.errors import EXIT_OK, EXIT_SIGINT, GalampError, UserError, refusal
 from galamp.flags import Parser
@@ -185,8 +185,7 @@ def _dry_run(options: argparse.Namespace) -> int:
         announce(STARTING, sys.stderr)
     from galamp.dry_run import dry_run
 
-    named = "gossip.topology" in options
-    dry_run(config, None if named else options.resume)
+    dry_run(config, kept_of(options))
     return EXIT_OK
 
 

@@ -19,6 +19,7 @@ import torch
 from galamp.acting import Actor, DeviceActor, HostActor
 from galamp.algorithms.base import Algorithm, Rollout
 from galamp.crashpoints import reach
+from galamp.gpu_failures import is_memory_full
 from galamp.graphs import Graphs
 from galamp.metrics import MetricsRow, Phase
 from galamp.ports import Idle, LearnerPort
@@ -71,9 +72,9 @@ class Collector:
             self._metrics.beat()
             algorithm.record(actor.filled, graphs, reduces)
             actor.launches = launches
-        except torch.OutOfMemoryError:
-            raise  # that is another matter, and told as such
-        except Exception:
+        except Exception as error:
+            if is_memory_full(str(error)):
+                raise  # that is another matter, and told as such
             traceback.print_exc(file=sys.stderr)
             self._metrics["graph_refusal"] = 1
             # The capture may still have the generator: torch then draws nothing more from it.

@@ -20,7 +20,7 @@ from galamp.errors import UserError
 from galamp.options import check, settings, shown
 
 if TYPE_CHECKING:
-    from galamp.storage.runfolder import RunFolder
+    from galamp.storage.runfolder import Kept, RunFolder
 
 Values = dict[tuple[str, str], Any]
 """Settings by section and name."""
@@ -53,8 +53,18 @@ def configured(options: argparse.Namespace) -> Iterator[tuple[RunConfig, RunFold
 
     _check_run_folder(options.resume)
     with contextlib.closing(RunFolder.open(options.resume)) as folder:
-        folder.graph_is_named = GRAPH_SETTING in given
+        folder.kept = kept_of(options)
         yield _over_stored(options, given), folder
+
+
+def kept_of(options: argparse.Namespace) -> Kept:
+    """Return what a run goes on with as it was stored, by what the command line names."""
+    from galamp.storage.runfolder import Kept
+
+    if options.resume is None:
+        return Kept()
+    graph_of = None if "gossip.topology" in options else options.resume
+    return Kept(graph_of, devices="resources.device" not in options)
 
 
 def _given(options: argparse.Namespace) -> Values:

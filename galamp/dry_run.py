@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -26,16 +25,17 @@ from galamp.mps import mps_folder, mps_in_words
 from galamp.plan import LearnerPlan, left_out
 from galamp.session import Ground
 from galamp.shm import size_of
+from galamp.storage.runfolder import Kept
 from galamp.training import survey
 
 
-def dry_run(config: RunConfig, graph_of: Path | None) -> None:
+def dry_run(config: RunConfig, kept: Kept) -> None:
     """Print the plan on standard output, as JSON where `--json` asks for it.
 
     Raises:
         UserError: something about the settings, the machine or the folder has to be changed first.
     """
-    ground, course = survey(config, graph_of)
+    ground, course = survey(config, kept)
     if config.report.json:
         tell(json.dumps(planned(ground, course)) + "\n", sys.stdout)
         return

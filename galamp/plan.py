@@ -121,15 +121,31 @@ def left_out(machine: Machine) -> list[str]:
 def with_devices_of(config: RunConfig, machine: Machine) -> RunConfig:
     """Return a run's config for a machine that may not be the one it ran on.
 
-    Where a GPU that it names is missing here, devices are chosen anew. One that is here and cannot
-    be used is left out; where there is no other, it stays, to be refused with its cause.
+    Where a GPU that it names is missing here, devices are chosen anew; not where it is only
+    unusable.
+    """
+    shown = {CPU, *(gpu.device for gpu in machine.gpus), *machine.unusable}
+    if shown.issuperset(config.resources.device.split(",")):
+        return config
+    return replace(config, resources=replace(config.resources, device="auto"))
+
+
+def without_unusable(config: RunConfig, machine: Machine) -> RunConfig:
+    """Return a run's config without those of its GPUs that cannot be used now.
+
+    Where no other is left they stay, to be refused with their cause.
     """
     named = config.resources.device.split(",")
-    shown = {CPU, *(gpu.device for gpu in machine.gpus), *machine.unusable}
     device = ",".join([each for each in named if each not in machine.unusable] or named)
-    if not shown.issuperset(named):
-        device = "auto"
     return replace(config, resources=replace(config.resources, device=device))
+
+
+def devices_wanted(plan: Plan, machine: Machine) -> str:
+    """Return the devices that a run is to have when it is resumed: also those left out now."""
+    device = plan.config.resources.device
+    if not machine.unusable:
+        return device
+    return "auto" if device == CPU else ",".join([device, *machine.unusable])
 
 
 def with_learners(config: RunConfig, learners: int, machine: Machine) -> RunConfig:

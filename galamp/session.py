@@ -32,7 +32,14 @@ from galamp.former import Former, load_former
 from galamp.machine import Machine, lacks_bf16, told_quota
 from galamp.memory import available_bytes
 from galamp.mps import mps_folder, mps_in_words
-from galamp.plan import CPU, Plan, check_processes, left_out, with_learners
+from galamp.plan import (
+    CPU,
+    Plan,
+    check_processes,
+    devices_wanted,
+    left_out,
+    with_learners,
+)
 from galamp.recorder import Losses, Recorder
 from galamp.remote.door import Door
 from galamp.resuming import first_entry, states_for, take_over
@@ -173,7 +180,8 @@ class Session:
         graph = None if self._has_begun else course.graph
         try:
             changed = self._folder.write_config(
-                _stored_config(course.plan, arena), None if graph is None else graph.content
+                _stored_config(course.plan, arena, self._ground.machine),
+                None if graph is None else graph.content,
             )
         except UserError as error:
             if not self._has_begun:
@@ -331,9 +339,11 @@ def _tell_choices(plan: Plan, machine: Machine, recorder: Recorder) -> None:
         recorder.tell("--precision bf16: this processor has no units for it; float32 is faster")
 
 
-def _stored_config(plan: Plan, arena: Arena) -> dict[str, Any]:
+def _stored_config(plan: Plan, arena: Arena, machine: Machine) -> dict[str, Any]:
     """Return config.json: the settings with every choice made, and what they led to."""
-    return to_dict(plan.config) | {
+    values = to_dict(plan.config)
+    values["resources"]["device"] = devices_wanted(plan, machine)
+    return values | {
         "resolved": {
             "protocol": arena.environment.protocol,
             "network": arena.sketch.network,

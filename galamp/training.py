@@ -30,11 +30,11 @@ from galamp.forking import hears_of_children, start_server
 from galamp.former import load_former
 from galamp.gossip.topologies import FILE
 from galamp.machine import inspect_machine
-from galamp.plan import Plan, check_processes
+from galamp.plan import Plan, check_processes, without_unusable
 from galamp.remote.door import Door
 from galamp.session import Ground, Outcome, Session, complain
 from galamp.signals import Signals
-from galamp.storage.runfolder import RunFolder
+from galamp.storage.runfolder import Kept, RunFolder
 from galamp.supervisor import Companion
 
 __all__ = ["Outcome", "train"]
@@ -80,8 +80,7 @@ def _train(
     with signals.before_a_run():
         start_server()
         torch.set_num_threads(1)
-        graph_of = resume.path if resume and not resume.graph_is_named else None
-        ground, course = survey(config, graph_of)
+        ground, course = survey(config, resume.kept if resume else Kept())
         if resume is not None:
             former = load_former(resume.path, ground.identity, ground.sketch.state_sizes)
     folder = resume or _make_folder(course.plan, began)
@@ -105,12 +104,12 @@ def _taken(signals: Signals | None, on_hangup: str) -> AbstractContextManager[Si
     return nullcontext(signals) if signals else Signals(detach=on_hangup == "detach")
 
 
-def survey(config: RunConfig, graph_of: Path | None) -> tuple[Ground, Course]:
+def survey(config: RunConfig, kept: Kept) -> tuple[Ground, Course]:
     """Look at what there is, and choose; the environment is tried out meanwhile.
 
     Args:
         config: the settings.
-        graph_of: folder of the run that goes on with the gossip graph that it has, if one does.
+        kept: what a run that goes on has of its own.
 
     Raises:
         UserError: the environment cannot be used, or the settings do not fit the machine.
@@ -120,7 +119,9 @@ def survey(config: RunConfig, graph_of: Path | None) -> tuple[Ground, Course]:
     probe = start_probe(config.environment, timeout_s=timeout_s, seed=config.seed)
     try:
         machine = inspect_machine(config.resources.device)
-        course = chart_course(config, machine, graph_of)
+        if kept.devices:
+            config = without_unusable(config, machine)
+        course = chart_course(config, machine, kept.graph_of)
     except BaseException:
         probe.cancel()
         raise

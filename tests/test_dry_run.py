@@ -18,6 +18,7 @@ from galamp.environments.base import EnvironmentSpec
 from galamp.errors import UserError
 from galamp.machine import Gpu, Machine, inspect_cpus
 from galamp.session import Ground
+from galamp.storage.runfolder import Kept
 from tests.sysfs import Socket, build
 
 SPEC = EnvironmentSpec(
@@ -32,7 +33,7 @@ def surveyed(
     monkeypatch.setattr(training, "finish_probe", lambda _: SPEC)
     if machine is not None:
         monkeypatch.setattr(training, "inspect_machine", lambda _: machine)
-    return training.survey(from_dict({"resources": resources}), None)
+    return training.survey(from_dict({"resources": resources}), Kept())
 
 
 def box(root: Path) -> Machine:

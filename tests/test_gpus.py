@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from galamp import gpu_trial, gpus
+from galamp import gpu_trial, gpus, training
 from galamp.config import ResourceConfig, RunConfig
 from galamp.dry_run import gpus_in_words
 from galamp.errors import UserError
@@ -27,8 +27,15 @@ from galamp.gpus import GpuFacts, try_gpus, understood
 from galamp.machine import Gpu, Machine, inspect_machine, plain_machine
 from galamp.memory import anonymous_file
 from galamp.mps import mps_folder, mps_in_words
-from galamp.plan import left_out, make_plan, with_devices_of
+from galamp.plan import (
+    devices_wanted,
+    left_out,
+    make_plan,
+    with_devices_of,
+    without_unusable,
+)
 from galamp.probing import Answer
+from galamp.storage.runfolder import Kept
 from tests.fakecuda.inside import settings
 
 TORCH = "2.13.0, for CUDA 13.0"
@@ -204,6 +211,7 @@ def test_what_is_named_and_cannot_be_used_is_refused_in_one_line(device: str) ->
     ("before", "unusable", "after"),
     [
         ("cuda:0,cuda:1", [1], "cuda:0"),
+        ("cuda:2,cuda:1,cuda:0", [1, 2], "cuda:0"),
         ("cuda:0,cuda:1", [], "cuda:0,cuda:1"),
         ("cuda:1", [1], "cuda:1"),
         ("cuda:0,cuda:3", [], "auto"),
@@ -217,10 +225,46 @@ def test_a_run_goes_on_with_those_of_its_gpus_that_can_be_used(
     """Of three; no others are taken, which may be somebody else's, and no CPU unasked."""
     run = RunConfig(resources=ResourceConfig(device=before))
     found = machine({f"cuda:{index}": "its memory is full" for index in unusable})
-    assert with_devices_of(run, found).resources.device == after
+    going_on = without_unusable(with_devices_of(run, found), found)
+    assert going_on.resources.device == after
     if after == "cuda:1":
         with pytest.raises(UserError, match=r"--device cuda:1: its memory is full; or use"):
             planned(after, found)
+
+
+@pytest.mark.parametrize(
+    ("device", "unusable", "stored"),
+    [
+        ("auto", [], "cuda:0,cuda:1,cuda:2"),
+        ("auto", [1], "cuda:0,cuda:2,cuda:1"),
+        ("auto", [0, 1, 2], "auto"),
+        ("cpu", [], "cpu"),
+        ("cuda:2", [], "cuda:2"),
+    ],
+)
+def test_what_is_left_out_now_is_taken_again_when_it_can_be_used(
+    device: str, unusable: list[int], stored: str
+) -> None:
+    found = machine({f"cuda:{index}": "its memory is full" for index in unusable})
+    plan = make_plan(RunConfig(resources=ResourceConfig(device=device, learners=3)), found)
+    assert devices_wanted(plan, found) == stored
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_resumed_run_says_which_of_its_gpus_it_goes_on_without(
+    named: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that this command line names is refused instead."""
+    found = machine({"cuda:1": "its memory is full"})
+    monkeypatch.setattr(training, "inspect_machine", lambda device: found)
+    config = RunConfig(resources=ResourceConfig(device="cuda:0,cuda:1", learners=2))
+    if named:
+        with pytest.raises(UserError, match="--device cuda:1: its memory is full"):
+            training.survey(config, Kept())
+        return
+    ground, course = training.survey(config, Kept(devices=True))
+    assert {learner.device for learner in course.plan.learners} == {"cuda:0"}
+    assert left_out(ground.machine) == ["cuda:1 is left out: its memory is full"]
 
 
 # MPS

@@ -27,6 +27,7 @@ from galamp.errors import StopRun, UserError
 from galamp.memory import anonymous_file
 from galamp.metrics import Phase
 from galamp.post import Post
+from galamp.storage.runfolder import Kept
 from galamp.training import survey
 from tests.engine import DEADLINE_S, run, running, summary, wait_for
 
@@ -211,7 +212,7 @@ def test_the_limit_can_be_set() -> None:
         environment=config("endless_make"), resources=ResourceConfig(start_timeout_s=1.0)
     )
     with pytest.raises(UserError, match="endless_make: did not start within 1 s"):
-        survey(settings, None)
+        survey(settings, Kept())
 
 
 def test_who_leaves_with_a_thread_that_is_no_daemon_leaves_at_once(

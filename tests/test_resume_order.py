@@ -18,7 +18,7 @@ from galamp.storage import checkpoint as checkpoints
 from galamp.storage import runfolder
 from galamp.storage.links import followed
 from galamp.storage.locks import Lock, take_lock
-from galamp.storage.runfolder import RunFolder
+from galamp.storage.runfolder import Kept, RunFolder
 from tests.checkpoints import PONG, without_waiting_for_the_disk
 from tests.test_former import SIZES, whole, with_progress
 from tests.test_runfolder import create
@@ -45,7 +45,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Config and checkpoint that a command goes on with; no process starts, nothing is trained."""
     found: list[Any] = []
 
-    def survey(config: RunConfig, resume: Path | None) -> tuple[Any, Any]:
+    def survey(config: RunConfig, kept: Kept) -> tuple[Any, Any]:
         found.append(config)
         state_sizes = SimpleNamespace(state_sizes=SIZES)
         return SimpleNamespace(identity=PONG, sketch=state_sizes), SimpleNamespace(plan=None)

@@ -24,7 +24,7 @@ import re
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from galamp.errors import GalampError, UserError
 from galamp.storage.disk import (
@@ -52,13 +52,25 @@ GRAPH_LIMIT_BYTES = 64 * 2**20
 """No graph that can be read is larger."""
 
 
+class Kept(NamedTuple):
+    """What a run goes on with as it was stored, since whoever resumes it names nothing else.
+
+    Attributes:
+        graph_of: folder of the run whose copy of the gossip graph is taken; None: what is named,
+            even where the name is the same.
+        devices: whether its GPUs are those that it had: one that cannot be used is left out then.
+    """
+
+    graph_of: Path | None = None
+    devices: bool = False
+
+
 class RunFolder(HeldFolder):
     """One run's folder, locked for as long as this object is open.
 
     Attributes:
         warning: who else may write to it, in one line; None if nobody.
-        graph_is_named: whether who resumes the run names its gossip graph: the copy here is not
-            that graph, even where the name is the same.
+        kept: what a run that is resumed here goes on with.
     """
 
     def __init__(self, path: Path, root: Path, lock: Lock) -> None:
@@ -67,7 +79,7 @@ class RunFolder(HeldFolder):
         self._take_back: tuple[Path, ...] = ()
         """What goes with a new run that never begins, in this order."""
         self.warning = shared_with(path)
-        self.graph_is_named = False
+        self.kept = Kept(path, devices=True)
 
     @property
     def checkpoints(self) -> Path:
