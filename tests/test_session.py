@@ -320,7 +320,8 @@ def test_a_graph_is_kept_at_the_first_start_and_told_where_it_changed(
     folder, told = begun(tmp_path), list[str]()
     session = object.__new__(Session)
     session._folder, session._has_begun = folder, has_begun
-    monkeypatch.setattr(sessions, "_stored_config", lambda plan, arena: {"seed": 9})
+    session._ground = cast(Any, SimpleNamespace(machine=None))
+    monkeypatch.setattr(sessions, "_stored_config", lambda plan, arena, machine: {"seed": 9})
     if refused:
         monkeypatch.setattr(runfolder, "replace_json", refusing(errno.ENOSPC))
     new = Course(cast(Any, None), cast(Any, None), Graph(Path("/graphs/x.txt"), OTHER.encode()))
