@@ -218,6 +218,7 @@ def recorded(rollouts: list[Rollout], reduces: bool | None = None) -> tuple[Any,
     return parity.as_in_runs("gala", "cuda:1", rollouts, Graphs(), reduces)
 
 
+@pytest.mark.slow
 @on_gpus(hold=1)
 def test_parity_sees_what_graphs_compute() -> None:
     with pytest.MonkeyPatch.context() as patched:

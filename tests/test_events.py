@@ -32,6 +32,7 @@ def events(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_every_event_is_kept_over_all_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

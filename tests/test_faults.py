@@ -38,6 +38,7 @@ def test_killed_supervisor_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     scenarios.supervisor_killed(tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", [also("server"), "learner"])
 def test_supervisor_killed_while_others_start(tmp_path: Path, when: str) -> None:
     scenarios.supervisor_killed_while_starting(tmp_path / "run", when)
@@ -160,6 +161,7 @@ def test_without_restarts_the_first_failure_ends_the_run(tmp_path: Path) -> None
     assert checkpoint.load(checkpoint.find(folder).path).progress["agent_steps"] > 0
 
 
+@pytest.mark.slow
 def test_no_descriptor_and_no_process_is_left_by_restarts(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     flags = ["--max-restarts", 1000, "--checkpoint-every-s", 3600]  # that opens files, too
@@ -184,6 +186,7 @@ def test_signal_saves_and_stops(tmp_path: Path, number: int) -> None:
     scenarios.signalled(tmp_path / "run", number)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["learner", also("simulator"), "restarting"])
 def test_signal_in_any_state_ends_the_run(tmp_path: Path, state: str) -> None:
     scenarios.signalled_while(tmp_path / "run", state)

@@ -75,6 +75,7 @@ def parameters(folder: Path) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
     return [np.concatenate([v.ravel() for v in each.parameters.values()]) for each in learners]
 
 
+@pytest.mark.slow
 def test_learners_of_a_run_have_a_gpu_each(gpus: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     ended = run(

@@ -191,6 +191,7 @@ def test_gradients_are_compared(tmp_path: Path) -> None:
     assert found["gossip"]["gradient_correlation"] == known[-1]
 
 
+@pytest.mark.slow
 def test_the_record_of_a_run_and_of_its_second_start_is_proof(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     flags = ["--learners", 3, "--log-every-s", 0.1]

@@ -38,7 +38,7 @@ WAITS_OF_A_TURN = 1
 # A2C
 
 
-@pytest.mark.parametrize("network", ["gala", "mlp", also("nature")])
+@pytest.mark.parametrize("network", ["mlp", also("gala"), also("nature")])
 @on_gpus()
 def test_it_learns_on_a_gpu_what_it_learns_on_the_cpu(network: str) -> None:
     host, device = a2c(network, "cpu"), a2c(network, "cuda:1")

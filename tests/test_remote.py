@@ -211,6 +211,7 @@ def _check_what_it_left(folder: Path) -> None:
     assert audit.returncode == 0, audit.stdout + audit.stderr
 
 
+@pytest.mark.slow
 def test_resumed_with_more_and_fewer(tmp_path: Path) -> None:
     """And the socket of a run that was killed is in nobody's way."""
     folder = tmp_path / "run"
