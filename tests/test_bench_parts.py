@@ -148,6 +148,7 @@ def test_a_start_that_fails_is_told(launcher: Path) -> None:
     assert launcher.with_name("starts").exists(), "it started something else"
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_a_small_program_is_measured_beside_a_run() -> None:
     found = beside(Workload("ALE/Pong-v5", "pong", 1, 2, "gala"), (), 0.1)

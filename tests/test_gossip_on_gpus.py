@@ -355,6 +355,7 @@ def test_what_differs_from_its_checksum_is_not_mixed() -> None:
 # Measured
 
 
+@pytest.mark.slow
 @on_gpus()
 def test_the_bench_measures_a_gpu() -> None:
     found = {one.topology: one for one in costs(4, 1000, "cuda:1")}

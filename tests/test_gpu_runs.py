@@ -102,7 +102,8 @@ ALL_OF_GOSSIP = [
 @pytest.mark.parametrize(
     "more",
     [
-        [*ALL_OF_GOSSIP, "--game", "Breakout", "--num-envs", 4, "--total-steps", 640],
+        [*ALL_OF_GOSSIP, *CARTPOLE, "--total-steps", 1000],
+        also([*ALL_OF_GOSSIP, "--game", "Breakout", "--num-envs", 4, "--total-steps", 640]),
         ["--method", "data-parallel", *CARTPOLE, "--total-steps", 1000],
         ["--method", "a2c", *CARTPOLE, "--total-steps", 1000],
         ["--method", "independent", *CARTPOLE, "--total-steps", 1000],
@@ -207,7 +208,7 @@ def test_on_the_same_kind_of_device_the_same_generators_go_on(gpus: Path, tmp_pa
 
 
 @pytest.mark.parametrize(("fault", "told"), [
-    ({}, "this machine shows 2 GPUs to torch"),
+    also({}, "this machine shows 2 GPUs to torch"),
     ({"NO_KERNEL": "2"}, "this torch (2"),
 ])  # fmt: skip
 def test_an_agent_is_not_played_on_a_gpu_that_cannot_be_used(

@@ -311,6 +311,7 @@ def test_under_nohup_a_hang_up_is_nothing(tmp_path: Path) -> None:
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_reader_who_leaves_ends_nothing(tmp_path: Path) -> None:
     """As in `galamp run ... 2>&1 | head -1`."""
     folder = tmp_path / "run"

@@ -16,7 +16,7 @@ from galamp.display.streams import STARTING
 from galamp.environments import canonical_env_id
 from galamp.errors import UserError
 from tests import scenarios
-from tests.engine import galamp, started, training, wait_for
+from tests.engine import also, galamp, started, training, wait_for
 from tests.pace import kept
 from tests.test_resources import BAD_NAMES
 
@@ -39,7 +39,7 @@ def test_killed_supervisor_leaves_nothing_for_long(tmp_path: Path) -> None:
     kept(NOBODY_LEFT_S, lambda: scenarios.supervisor_killed(tmp_path / "run"))
 
 
-@pytest.mark.parametrize("when", ["server", "learner"])
+@pytest.mark.parametrize("when", [also("server"), "learner"])
 def test_supervisor_killed_at_the_start_leaves_nothing_for_long(tmp_path: Path, when: str) -> None:
     kept(NOBODY_LEFT_S, lambda: scenarios.supervisor_killed_while_starting(tmp_path / "run", when))
 
@@ -48,17 +48,17 @@ def test_first_signal_saves_and_stops_in_time(tmp_path: Path) -> None:
     kept(SAVED_S, lambda: scenarios.signalled(tmp_path / "run", signal.SIGINT))
 
 
-@pytest.mark.parametrize("state", ["learner", "restarting"])
+@pytest.mark.parametrize("state", ["learner", also("restarting")])
 def test_signal_in_any_state_ends_the_run_in_time(tmp_path: Path, state: str) -> None:
     kept(SAVED_S, lambda: scenarios.signalled_while(tmp_path / "run", state))
 
 
-@pytest.mark.parametrize("times", [2, 3])
+@pytest.mark.parametrize("times", [also(2), 3])
 def test_second_and_third_signal_end_at_once(tmp_path: Path, times: int) -> None:
     kept(AT_ONCE_S, lambda: scenarios.signalled_again(tmp_path / "run", times))
 
 
-@pytest.mark.parametrize("role", ["learner 1", "simulator 0.0"])
+@pytest.mark.parametrize("role", ["learner 1", also("simulator 0.0")])
 def test_killed_child_is_replaced_at_once(tmp_path: Path, role: str) -> None:
     kept(AT_ONCE_S, lambda: scenarios.child_killed(tmp_path / "run", role, signal.SIGKILL))
 

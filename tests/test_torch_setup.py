@@ -130,6 +130,7 @@ def test_a_gpu_gets_its_build(
     assert box.set_up() == []
 
 
+@pytest.mark.slow
 def test_what_the_default_index_has_is_taken_and_told(box: Box) -> None:
     """The index of the line that says so brings the right build at the next start."""
     box.gpu("550.54.15")
@@ -158,6 +159,7 @@ def test_a_gpu_that_no_build_fits_is_no_failure(
     assert box.torch == here("cpu", PIN)
 
 
+@pytest.mark.slow
 def test_torch_can_be_named(box: Box) -> None:
     """The name holds for later starts and set-ups too, until there is another."""
     other = "torch==2.12.0+cu126"
@@ -229,6 +231,7 @@ def test_another_driver_makes_no_set_up_necessary(box: Box) -> None:
     assert box.torch == here("cu130", PIN), "the next set-up finds the GPU"
 
 
+@pytest.mark.slow
 def test_machines_that_share_an_environment_leave_each_other_their_gpus(box: Box) -> None:
     box.gpu("580.65.06")
     box.set_up(GALAMP_TORCH_INDEX=HOST)
