@@ -28,11 +28,11 @@ from galamp.gossip.topologies import FILE
 from galamp.machine import Machine, inspect_machine, machine_id, processor_name
 from galamp.machine_load import Usage, others_share, read_usage
 from galamp.options import AUTO
-from galamp.plan import LEARNERS_PER_CORE, make_plan
+from galamp.plan import LEARNERS_PER_CORE, make_plan, without_unusable
 from galamp.session import complain
 from galamp.signals import Signals
 from galamp.storage.rates import RateCache
-from galamp.storage.runfolder import RunFolder
+from galamp.storage.runfolder import Kept, RunFolder
 from galamp.supervisor import RunResult, Supervisor
 from galamp.training import train
 
@@ -52,6 +52,9 @@ TOLERATED = 0.1
 WAIT_S = 120.0
 """Another start of the user's that measures on this machine is waited for at most so long."""
 
+KEPT_NOTHING = Kept()
+"""Of a new run."""
+
 Tell = Callable[[str], object]
 
 
@@ -68,7 +71,12 @@ class Measured(NamedTuple):
 
 
 def with_quickest(
-    config: RunConfig, tell: Tell, cache: RateCache | None = None, *, new: bool = True
+    config: RunConfig,
+    tell: Tell,
+    cache: RateCache | None = None,
+    *,
+    new: bool = True,
+    kept: Kept = KEPT_NOTHING,
 ) -> RunConfig:
     """Return `config` with the number of learners that is quickest on this machine.
 
@@ -77,6 +85,7 @@ def with_quickest(
         tell: takes lines for the user.
         cache: where rates are kept (default: the user's).
         new: whether the run is a new one, which needs a folder of its own.
+        kept: what a run that goes on has of its own.
 
     Raises:
         UserError: the settings do not fit the machine, or one another.
@@ -84,8 +93,9 @@ def with_quickest(
         StoppedBySignal: the user wants no more of it.
     """
     machine = inspect_machine(config.resources.device)
-    check(config, machine, new=new)
-    rates, when = _rates(config, machine, cache or RateCache(), tell)
+    tried = without_unusable(config, machine) if kept.devices else config
+    check(tried, machine, new=new)
+    rates, when = _rates(tried, machine, cache or RateCache(), tell)
     best = quickest(rates)
     listed = ", ".join(f"{count}: {rate:,.0f}" for count, rate in sorted(rates.items()))
     tell(f"--learners auto: {best} (agent steps/s by learners, {when}: {listed})")

@@ -199,7 +199,7 @@ def _calibrated(options: argparse.Namespace, config: RunConfig) -> RunConfig:
         if not config.report.quiet:
             tell(f"galamp: {line}\n", sys.stderr)
 
-    return with_quickest(config, show, new=options.resume is None)
+    return with_quickest(config, show, new=options.resume is None, kept=kept_of(options))
 
 
 def _add_remote(commands: Any) -> None:

@@ -141,11 +141,22 @@ def without_unusable(config: RunConfig, machine: Machine) -> RunConfig:
 
 
 def devices_wanted(plan: Plan, machine: Machine) -> str:
-    """Return the devices that a run is to have when it is resumed: also those left out now."""
+    """Return the devices that a run is to have when it is resumed: also those left out now.
+
+    Where `auto` would choose those that it has, it is to choose again.
+    """
     device = plan.config.resources.device
     if not machine.unusable:
         return device
-    return "auto" if device == CPU else ",".join([device, *machine.unusable])
+    if device == _usual_devices(machine, len(plan.learners)):
+        return "auto"
+    return ",".join([device, *machine.unusable])
+
+
+def _usual_devices(machine: Machine, count: int) -> str:
+    """Return the devices that `auto` chooses for so many learners."""
+    layout = _layout(_devices("auto", machine), machine, count)
+    return ",".join(dict.fromkeys(learner.device for learner in layout))
 
 
 def with_learners(config: RunConfig, learners: int, machine: Machine) -> RunConfig:
@@ -155,6 +166,9 @@ def with_learners(config: RunConfig, learners: int, machine: Machine) -> RunConf
     they would not was somebody's wish, and stays.
     """
     count, resources = config.resources.learners, config.resources
+    usual_devices = _usual_devices(machine, count)
+    if resources.device == "auto":  # stored so by a run that had to leave GPUs out
+        resources = replace(resources, device=usual_devices)
     devices = resources.device.split(",")
     open_ = replace(resources, simulator_workers=AUTO, batches=AUTO, threads=AUTO)
     layout = _layout(devices, machine, count)
@@ -164,10 +178,8 @@ def with_learners(config: RunConfig, learners: int, machine: Machine) -> RunConf
         for name in ("simulator_workers", "batches", "threads")
         if getattr(resources, name) != getattr(usual, name)
     }
-    if resources.device != CPU:
-        used = [each.device for each in _layout(_devices("auto", machine), machine, count)]
-        if devices == list(dict.fromkeys(used)):
-            fixed["device"] = "auto"
+    if resources.device == usual_devices and config.resources.device != CPU:
+        fixed["device"] = "auto"
     algorithm = config.algorithm
     if algorithm.learning_rate == _learning_rate(count):
         algorithm = replace(algorithm, learning_rate=None)

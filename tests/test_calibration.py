@@ -33,6 +33,7 @@ from galamp.machine_load import Usage, others_share, read_usage
 from galamp.signals import Signals
 from galamp.storage import rates
 from galamp.storage.rates import RateCache, cache_folder
+from galamp.storage.runfolder import Kept
 from galamp.supervisor import RunResult
 from galamp.worker import WorkerFailure
 
@@ -575,8 +576,11 @@ def test_short_runs_are_timed_and_leave_nothing(tmp_path: Path) -> None:
 def test_only_the_word_auto_has_something_measured(
     words: list[str], number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def seven(config: RunConfig, tell: Callable[[str], object], *, new: bool) -> RunConfig:
+    def seven(
+        config: RunConfig, tell: Callable[[str], object], *, new: bool, kept: Kept
+    ) -> RunConfig:
         assert new
+        assert kept == Kept()
         return replace(config, resources=replace(config.resources, learners=7))
 
     monkeypatch.setattr(calibration, "with_quickest", seven)

@@ -19,19 +19,19 @@ def test_without_a_compiler_there_is_a_reason(
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(build.CannotBuild, match="no-such-compiler not found"):
-        build.library(tmp_path)
+        build.compiled(tmp_path)
 
 
 def test_a_torch_with_cuda_keeps_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
     with pytest.raises(build.CannotBuild, match="built for CUDA"):
-        build.library(tmp_path)
+        build.compiled(tmp_path)
 
 
 def test_without_headers_there_is_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(build, "_torch_home", lambda: tmp_path)
     with pytest.raises(build.CannotBuild, match="without its headers"):
-        build.library(tmp_path / "cache")
+        build.compiled(tmp_path / "cache")
 
 
 def test_what_cannot_be_compiled_is_no_reason_to_skip(
@@ -44,7 +44,7 @@ def test_what_cannot_be_compiled_is_no_reason_to_skip(
     fails.chmod(0o755)
     monkeypatch.setenv("CXX", str(fails))
     with pytest.raises(build.CompileError, match=r"device\.cpp: error"):
-        build.library(tmp_path / "cache")
+        build.compiled(tmp_path / "cache")
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["lock"]
 
 
@@ -60,7 +60,7 @@ def test_old_builds_are_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     for age in range(6):
         (cache / f"old{age}.so").touch()
         os.utime(cache / f"old{age}.so", (1e9 - age, 1e9 - age))
-    built = build.library(cache, flags=())
+    built = build.compiled(cache, flags=())
     left = {path.name for path in cache.glob("*.so")}
     assert left == {built.name, "old0.so", "old1.so", "old2.so"}
 
@@ -78,7 +78,7 @@ def test_it_is_built_once_whoever_asks(monkeypatch: pytest.MonkeyPatch, tmp_path
         "import sys; from pathlib import Path; from tests.fakecuda import build\n"
         "build._torch_version = lambda: ''; build._torch_has_cuda = lambda: False\n"
         f"build._torch_home = lambda: Path({str(Path(torch.__file__).parent)!r})\n"
-        "print(build.library(Path(sys.argv[1])).read_text())"
+        "print(build.compiled(Path(sys.argv[1])).read_text())"
     )
     command = [sys.executable, "-c", words, str(tmp_path / "cache")]
     environment = os.environ | {"CXX": str(slow)}

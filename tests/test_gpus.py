@@ -8,11 +8,12 @@ import re
 import signal
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from galamp import gpu_trial, gpus, training
+from galamp import calibration, gpu_trial, gpus, training
 from galamp.config import ResourceConfig, RunConfig
 from galamp.dry_run import gpus_in_words
 from galamp.errors import UserError
@@ -32,6 +33,7 @@ from galamp.plan import (
     left_out,
     make_plan,
     with_devices_of,
+    with_learners,
     without_unusable,
 )
 from galamp.probing import Answer
@@ -236,10 +238,11 @@ def test_a_run_goes_on_with_those_of_its_gpus_that_can_be_used(
     ("device", "unusable", "stored"),
     [
         ("auto", [], "cuda:0,cuda:1,cuda:2"),
-        ("auto", [1], "cuda:0,cuda:2,cuda:1"),
+        ("auto", [1], "auto"),
         ("auto", [0, 1, 2], "auto"),
         ("cpu", [], "cpu"),
         ("cuda:2", [], "cuda:2"),
+        ("cuda:2", [1], "cuda:2,cuda:1"),
     ],
 )
 def test_what_is_left_out_now_is_taken_again_when_it_can_be_used(
@@ -248,6 +251,46 @@ def test_what_is_left_out_now_is_taken_again_when_it_can_be_used(
     found = machine({f"cuda:{index}": "its memory is full" for index in unusable})
     plan = make_plan(RunConfig(resources=ResourceConfig(device=device, learners=3)), found)
     assert devices_wanted(plan, found) == stored
+
+
+@pytest.mark.parametrize(("unusable", "devices"), [([1], "cuda:0,cuda:2"), ([0, 1, 2], "cpu")])
+def test_what_auto_chose_without_some_is_chosen_anew_for_more_learners(
+    unusable: list[int], devices: str
+) -> None:
+    """And so are the threads that follow from it."""
+    found = machine({f"cuda:{index}": "its memory is full" for index in unusable})
+    asked = RunConfig(resources=ResourceConfig(device="auto", learners=2))
+    plan = make_plan(asked, found)
+    wanted = devices_wanted(plan, found)
+    stored = replace(plan.config, resources=replace(plan.config.resources, device=wanted))
+    healed = machine({})
+    more = make_plan(with_learners(stored, 6, healed), healed).config.resources
+    assert more.device == "cuda:0,cuda:1,cuda:2"
+    more = make_plan(with_learners(stored, 6, found), found).config.resources
+    fresh = replace(asked, resources=replace(asked.resources, learners=6))
+    assert more == make_plan(fresh, found).config.resources
+    assert more.device == devices
+
+
+def test_the_quickest_is_sought_on_those_gpus_that_can_be_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The run is still to have the others."""
+    found = machine({"cuda:1": "its memory is full"})
+    monkeypatch.setattr(calibration, "inspect_machine", lambda device: found)
+    sought: list[str] = []
+
+    def rates(config: RunConfig, *_: object) -> tuple[dict[int, float], str]:
+        sought.append(config.resources.device)
+        return {3: 100.0}, "measured now"
+
+    monkeypatch.setattr(calibration, "_rates", rates)
+    config = RunConfig(resources=ResourceConfig(device="cuda:0,cuda:1"))
+    kept, told = Kept(tmp_path, devices=True), list[str]()
+    best = calibration.with_quickest(config, told.append, new=False, kept=kept).resources
+    assert (sought, best.learners, best.device) == (["cuda:0"], 3, "cuda:0,cuda:1")
+    with pytest.raises(UserError, match="--device cuda:1: its memory is full"):
+        calibration.with_quickest(config, told.append, new=False)
 
 
 @pytest.mark.parametrize("named", [False, True])

@@ -50,7 +50,7 @@ def compiler() -> str:
     raise CannotBuild(f"no C++ compiler: {named or 'g++, c++ and clang++'} not found")
 
 
-def library(cache: Path = CACHE, flags: tuple[str, ...] = FLAGS) -> Path:
+def compiled(cache: Path = CACHE, flags: tuple[str, ...] = FLAGS) -> Path:
     """Return the compiled device, which is built if it is not there yet.
 
     Raises:
