@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.loops import each
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "galamp"
 
@@ -194,7 +196,7 @@ def test_every_module_has_its_layer() -> None:
     assert set(MODULES) - {""} == set(RANKS)
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
+@each("module", sorted(MODULES))
 def test_imports_point_one_way(module: str) -> None:
     rank = RANKS[module] if module else -1
     for target, at_once in direct(module):
@@ -212,7 +214,7 @@ def uses(module: str, library: str) -> bool:
     return any(f".{library}." in f".{name}." for name, _ in imports(tree(module)))
 
 
-@pytest.mark.parametrize("module", [m for m in sorted(MODULES) if belongs(m, WITHOUT_PROCESSES)])
+@each("module", [m for m in sorted(MODULES) if belongs(m, WITHOUT_PROCESSES)])
 def test_what_is_pure_imports_no_multiprocessing(module: str) -> None:
     assert not uses(module, "multiprocessing")
 
@@ -238,11 +240,11 @@ def closure(module: str) -> frozenset[str]:
     return frozenset(found)
 
 
-@pytest.mark.parametrize("module", [m for m in sorted(MODULES) if belongs(m, WITHOUT_TORCH)])
+@each("module", [m for m in sorted(MODULES) if belongs(m, WITHOUT_TORCH)])
 def test_torch_is_not_among_what_is_imported_at_once(module: str) -> None:
-    for each in closure(module):
-        heavy = [name for name, at_once in imports(tree(each)) if at_once]
-        assert not any(name.partition(".")[0] == "torch" for name in heavy), each
+    for imported in closure(module):
+        heavy = [name for name, at_once in imports(tree(imported)) if at_once]
+        assert not any(name.partition(".")[0] == "torch" for name in heavy), imported
 
 
 def test_simulators_and_topologies_leave_torch_alone_when_really_imported() -> None:
@@ -280,7 +282,7 @@ def locks(source: ast.AST) -> Iterator[str]:
             yield from (n for n in names if "multiprocessing" in n and n.endswith(hidden))
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
+@each("module", sorted(MODULES))
 def test_nothing_that_two_processes_can_lock(module: str) -> None:
     # Threads of a user's program, in which nothing is started, may lock one another.
     allowed = ["threading.Lock"] * 2 if module == "evaluation.threads" else []

@@ -31,6 +31,7 @@ from tests.contracts.topology import (
     mixing_matrix,
     sent,
 )
+from tests.loops import each
 
 Matrix = NDArray[np.float64]
 
@@ -122,12 +123,12 @@ def test_a_ring_goes_upwards() -> None:
     assert make_topology("ring", 4).edges() == ((0, 1), (1, 2), (2, 3), (3, 0))
 
 
-@pytest.mark.parametrize("size", [2, 3, 4, 8, 33, 64])
+@each("size", [2, 3, 4, 8, 33, 64])
 def test_beta_of_the_directed_ring(size: int) -> None:
     assert beta_of("ring", size) == pytest.approx(math.cos(math.pi / size), abs=1e-7)
 
 
-@pytest.mark.parametrize("size", [3, 4, 5, 8, 33, 64])
+@each("size", [3, 4, 5, 8, 33, 64])
 def test_beta_of_the_bidirectional_ring(size: int) -> None:
     known = max(abs(1 + 2 * math.cos(2 * math.pi * k / size)) / 3 for k in range(1, size))
     assert beta_of("bidirectional-ring", size) == pytest.approx(known, abs=1e-7)
@@ -137,13 +138,13 @@ def test_a_bidirectional_ring_of_two_has_one_peer_each() -> None:
     assert make_topology("bidirectional-ring", 2).edges() == ((0, 1), (1, 0))
 
 
-@pytest.mark.parametrize("size", [2, 3, 8, 33])
+@each("size", [2, 3, 8, 33])
 def test_the_complete_graph_averages_at_once(size: int) -> None:
     assert np.allclose(mixing_matrix(make_topology("complete", size), 0), 1 / size)
     assert beta_of("complete", size) == pytest.approx(0, abs=1e-7)
 
 
-@pytest.mark.parametrize("size", [4, 6, 8, 10, 16, 30, 64, 100])
+@each("size", [4, 6, 8, 10, 16, 30, 64, 100])
 def test_beta_of_the_static_exponential_graph(size: int) -> None:
     peers = len(make_topology("exponential", size).out_peers(0, 0))
     assert peers == math.ceil(math.log2(size))
@@ -165,7 +166,7 @@ def along(length: int, k: int) -> tuple[float, int]:
     return sum(math.cos(2 * math.pi * k * way / length) for way in ways), len(ways)
 
 
-@pytest.mark.parametrize("size", [4, 7, 8, 9, 12, 30, 64])
+@each("size", [4, 7, 8, 9, 12, 30, 64])
 def test_beta_of_the_torus(size: int) -> None:
     rows, columns = SHAPES[size]
     sums = []
@@ -192,7 +193,7 @@ def over_rounds(graph: Topology, first: int, count: int) -> Matrix:
     return product
 
 
-@pytest.mark.parametrize("size", [2, 4, 8, 32, 64])
+@each("size", [2, 4, 8, 32, 64])
 def test_one_peer_exponential_averages_exactly_for_powers_of_two(size: int) -> None:
     graph = make_topology("one-peer-exponential", size)
     count = int(math.log2(size))
@@ -202,7 +203,7 @@ def test_one_peer_exponential_averages_exactly_for_powers_of_two(size: int) -> N
         assert not np.allclose(over_rounds(graph, first, count - 1), 1 / size)
 
 
-@pytest.mark.parametrize("size", [3, 6, 12])
+@each("size", [3, 6, 12])
 def test_one_peer_exponential_does_not_average_exactly_otherwise(size: int) -> None:
     graph = make_topology("one-peer-exponential", size)
     assert graph.period() == math.ceil(math.log2(size))
@@ -243,7 +244,7 @@ def test_bipartite_exponential_of_five_as_documented() -> None:
 
 
 @pytest.mark.parametrize("name", ["bipartite-exponential", "random-pairs"])
-@pytest.mark.parametrize("size", [*SIZES, 6, 9, 63])
+@each("size", [*SIZES, 6, 9, 63])
 def test_everyone_is_in_a_pair_but_one_if_odd(name: str, size: int) -> None:
     graph = make_topology(name, size)
     for k in [*range(40), 10**9]:
@@ -252,7 +253,7 @@ def test_everyone_is_in_a_pair_but_one_if_odd(name: str, size: int) -> None:
                 assert graph.weights(rank, k) == (0.5, 0.5)
 
 
-@pytest.mark.parametrize("size", [3, 5, 7, 21, 33])
+@each("size", [3, 5, 7, 21, 33])
 def test_bipartite_exponential_leaves_everyone_out_in_turn(size: int) -> None:
     graph = make_topology("bipartite-exponential", size)
     for first in (0, size, 10**6 * size):
@@ -261,7 +262,7 @@ def test_bipartite_exponential_leaves_everyone_out_in_turn(size: int) -> None:
         assert idle == list(range(size))
 
 
-@pytest.mark.parametrize("size", [*range(2, 40), 65, 129, 257])
+@each("size", [*range(2, 40), 65, 129, 257])
 def test_bipartite_exponential_is_connected_from_every_round_on(size: int) -> None:
     graph = make_topology("bipartite-exponential", size)
     rounds = [sent(graph, [k]) for k in range(min(graph.period() or 1, 3 * size) + graph.horizon())]
@@ -293,7 +294,7 @@ def test_random_pairs_stay_what_they_were() -> None:
     ]
 
 
-@pytest.mark.parametrize("size", [4, 5, 6])
+@each("size", [4, 5, 6])
 def test_random_pairs_are_equally_likely(size: int) -> None:
     graph, rounds = make_topology("random-pairs", size, seed=3), 3000
     met = np.zeros((size, size))
@@ -319,7 +320,7 @@ def matchings(learners: frozenset[int]) -> list[frozenset[tuple[int, int]]]:
     ]
 
 
-@pytest.mark.parametrize("size", [3, 4, 5, 6])
+@each("size", [3, 4, 5, 6])
 def test_random_pairs_are_unconnected_as_rarely_as_promised(size: int) -> None:
     """Against counting: of all pairs of matchings, how many are not connected."""
     ghost = size + size % 2
@@ -345,7 +346,7 @@ def test_random_pairs_know_their_horizon() -> None:
     assert horizons[-1] == 5
 
 
-@pytest.mark.parametrize("size", [3, 4, 16])
+@each("size", [3, 4, 16])
 def test_a_star_has_metropolis_weights(size: int) -> None:
     star = make_topology("star", size)
     assert star.edges() == tuple(
@@ -356,7 +357,7 @@ def test_a_star_has_metropolis_weights(size: int) -> None:
     assert make_topology("star", size, "uniform").weights(1, 0) == (0.5, 0.5)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@each("size", SIZES)
 def test_none_has_no_edges(size: int) -> None:
     assert make_topology("none", size).edges() == ()
 

@@ -8,10 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from galamp.gossip.topologies.base import Topology
+from tests.loops import each
 
 SIZES = (1, 2, 3, 4, 5, 7, 8, 16, 33, 64)
 STARTS = (0, 1, 5, 31, 32, 33, 1000, 10**9)
@@ -76,17 +76,17 @@ class TopologyContract(ABC):
     def make(self, size: int) -> Topology:
         """Return the graph over `size` learners."""
 
-    @pytest.mark.parametrize("size", SIZES)
+    @each("size", SIZES)
     def test_it_knows_its_size(self, size: int) -> None:
         assert self.make(size).size == size
 
-    @pytest.mark.parametrize("size", SIZES)
+    @each("size", SIZES)
     def test_whoever_is_sent_to_receives_and_nobody_else(self, size: int) -> None:
         graph = self.make(size)
         for k in sampled_rounds(graph):
             assert sent(graph, [k]) == received(graph, [k])
 
-    @pytest.mark.parametrize("size", SIZES)
+    @each("size", SIZES)
     def test_peers_are_other_learners_in_ascending_order(self, size: int) -> None:
         graph = self.make(size)
         for k in sampled_rounds(graph):
@@ -98,7 +98,7 @@ class TopologyContract(ABC):
                     assert rank not in peers
                     assert all(0 <= peer < size for peer in peers)
 
-    @pytest.mark.parametrize("size", SIZES)
+    @each("size", SIZES)
     def test_its_horizon_connects_everyone_from_any_round_on(self, size: int) -> None:
         graph = self.make(size)
         assert graph.horizon() >= 1
@@ -106,7 +106,7 @@ class TopologyContract(ABC):
             edges = sent(graph, range(start, start + graph.horizon()))
             assert everyone_reaches_everyone(size, edges) == (self.connected or size == 1)
 
-    @pytest.mark.parametrize("size", SIZES)
+    @each("size", SIZES)
     def test_weights_are_those_of_an_average(self, size: int) -> None:
         graph = self.make(size)
         for k in sampled_rounds(graph):
@@ -118,19 +118,19 @@ class TopologyContract(ABC):
                 assert all(weight > 0 for weight in weights)
                 assert math.isclose(math.fsum(weights), 1, rel_tol=1e-12)
 
-    @pytest.mark.parametrize("size", SIZES)
+    @each("size", SIZES)
     def test_it_knows_whether_its_columns_sum_to_one(self, size: int) -> None:
         graph = self.make(size)
         sums = [mixing_matrix(graph, k).sum(axis=0) for k in sampled_rounds(graph)]
         assert graph.doubly_stochastic == bool(np.allclose(sums, 1, rtol=0, atol=1e-9))
 
-    @pytest.mark.parametrize("size", SIZES)
+    @each("size", SIZES)
     def test_it_knows_whether_it_is_symmetric(self, size: int) -> None:
         graph = self.make(size)
         there = [sent(graph, [k]) for k in sampled_rounds(graph)]
         assert graph.symmetric == all({(j, i) for i, j in edges} == edges for edges in there)
 
-    @pytest.mark.parametrize("size", SIZES)
+    @each("size", SIZES)
     def test_it_repeats_after_its_period(self, size: int) -> None:
         graph = self.make(size)
         period = graph.period()
@@ -144,7 +144,7 @@ class TopologyContract(ABC):
                 for call in (graph.out_peers, graph.in_peers, graph.weights):
                     assert call(rank, k) == call(rank, k + period) == call(rank, k + 3 * period)
 
-    @pytest.mark.parametrize("size", SIZES)
+    @each("size", SIZES)
     def test_it_does_not_repeat_before_its_period(self, size: int) -> None:
         graph = self.make(size)
         period = graph.period()
@@ -152,7 +152,7 @@ class TopologyContract(ABC):
         shorter = [s for s in range(1, period or 1) if rounds == rounds[s:] + rounds[:s]]
         assert shorter == []
 
-    @pytest.mark.parametrize("size", SIZES)
+    @each("size", SIZES)
     def test_its_edges_are_those_that_ever_occur(self, size: int) -> None:
         graph = self.make(size)
         edges = graph.edges()
@@ -165,7 +165,7 @@ class TopologyContract(ABC):
         else:
             assert occurring == set(edges)
 
-    @pytest.mark.parametrize("size", SIZES)
+    @each("size", SIZES)
     def test_it_is_a_pure_function(self, size: int) -> None:
         one, other = self.make(size), self.make(size)
         calls = [(rank, k) for k in (0, 3, 40, 10**9) for rank in range(size)]
