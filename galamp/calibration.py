@@ -28,7 +28,7 @@ from galamp.gossip.topologies import FILE
 from galamp.machine import Machine, inspect_machine, machine_id, processor_name
 from galamp.machine_load import Usage, others_share, read_usage
 from galamp.options import AUTO
-from galamp.plan import LEARNERS_PER_CORE, make_plan, without_unusable
+from galamp.plan import LEARNERS_PER_CORE, make_plan, usable_devices
 from galamp.session import complain
 from galamp.signals import Signals
 from galamp.storage.rates import RateCache
@@ -93,7 +93,10 @@ def with_quickest(
         StoppedBySignal: the user wants no more of it.
     """
     machine = inspect_machine(config.resources.device)
-    tried = without_unusable(config, machine) if kept.devices else config
+    tried = config
+    if kept.devices:
+        device = usable_devices(config.resources.device, machine)
+        tried = replace(config, resources=replace(config.resources, device=device))
     check(tried, machine, new=new)
     rates, when = _rates(tried, machine, cache or RateCache(), tell)
     best = quickest(rates)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from galamp.config import RunConfig, from_dict, from_settings
 from galamp.errors import UserError
-from galamp.options import check, settings, shown
+from galamp.options import AUTO, check, settings, shown
 
 if TYPE_CHECKING:
     from galamp.storage.runfolder import Kept, RunFolder
@@ -126,33 +126,48 @@ def _environment_problems(values: Values, game: bool) -> list[str]:
 def _stored_values(folder: Path, given: Values) -> Values:
     """Return all settings of the run in `folder`, with every choice made as it was.
 
-    Where another number of learners is `given`, what follows from it is chosen anew.
+    Where another number of learners is `given`, or they go on on another kind of device, what
+    follows from it is chosen anew.
 
     Raises:
         UserError: there is none, it is damaged, or a module would be imported that only it names.
     """
     from galamp.environments import check_asked
     from galamp.machine import inspect_machine
-    from galamp.plan import with_devices_of, with_learners
+    from galamp.plan import changes_kind, with_learners
     from galamp.storage.inspection import check_own_graph, refuse_links
     from galamp.storage.runfolder import CONFIG, read_json
 
     _check_run_folder(folder)
     refuse_links(folder)
     stored = read_json(folder / CONFIG)
-    stored.pop("resolved", None)
+    resolved = stored.pop("resolved", None)
     config = from_dict(stored)
     asked = given.get(("environment", "env_id"), "")
     check_asked(config.environment.env_id, asked, f"--resume {folder}: the run")
     if GRAPH_SETTING not in given:
         check_own_graph(folder, config.gossip.topology)
-    machine = inspect_machine(config.resources.device)
-    learners = given.get(("resources", "learners"))
-    if learners not in (None, config.resources.learners):
-        config = with_learners(config, learners, machine)
-    config = with_devices_of(config, machine)
+    device = given.get(("resources", "device"), config.resources.device)
+    learners = given.get(("resources", "learners"), config.resources.learners)
+    machine, ran_on = inspect_machine(device), _ran_on(resolved, config)
+    others = learners != config.resources.learners
+    if ran_on and (others or changes_kind(device, machine, ran_on)):
+        config = with_learners(config, learners, machine, ran_on)
     return {
         (s.section, s.name): getattr(getattr(config, s.section) if s.section else config, s.name)
         for s in settings(RunConfig)
         if s.option.stored
     }
+
+
+def _ran_on(resolved: object, config: RunConfig) -> list[str]:
+    """Return the devices of a run's learners, as config.json notes them; else those it names.
+
+    None where it has neither: then nothing was chosen yet.
+    """
+    with contextlib.suppress(LookupError, TypeError):
+        found = [learner["device"] for learner in resolved["learners"]]  # type: ignore[index]
+        if found and all(isinstance(device, str) for device in found):
+            return found
+    resources = config.resources
+    return [] if resources.learners == AUTO else resources.device.split(",")

@@ -20,7 +20,7 @@ from galamp.machine import Machine
 from galamp.plan import Plan, make_plan
 from galamp.resuming import graph_file
 from galamp.storage.disk import read_limited
-from galamp.storage.runfolder import GRAPH_LIMIT_BYTES
+from galamp.storage.runfolder import GRAPH_LIMIT_BYTES, Kept
 
 
 class Graph(NamedTuple):
@@ -39,19 +39,19 @@ class Course:
     graph: Graph | None = None
 
 
-def chart_course(config: RunConfig, machine: Machine, run: Path | None) -> Course:
+def chart_course(config: RunConfig, machine: Machine, kept: Kept) -> Course:
     """Make every choice that `config` leaves open.
 
     Args:
         config: the settings.
         machine: what there is to choose from.
-        run: folder of the run that goes on with the graph that it has, if one does.
+        kept: what a run that goes on has of its own.
 
     Raises:
         UserError: the settings do not fit the machine, or one another.
     """
-    plan = make_plan(config, machine)
-    path, gossip = graph_file(plan, run), plan.config.gossip
+    plan = make_plan(config, machine, goes_on=kept.devices)
+    path, gossip = graph_file(plan, kept.graph_of), plan.config.gossip
     count, weights, seed = len(plan.learners), gossip.gossip_weights, plan.config.seed
     if path is None:
         return Course(plan, make_topology(gossip.topology, count, weights, seed))

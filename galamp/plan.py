@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import re
 import resource
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -64,6 +65,19 @@ class Plan:
 
     config: RunConfig
     learners: tuple[LearnerPlan, ...]
+    device: str
+    """The setting `device` as it was asked for; that of `config` names those that are used."""
+
+    @property
+    def asked(self) -> RunConfig:
+        """What is stored: every choice made but for the devices, which each start chooses anew."""
+        resources = replace(self.config.resources, device=self.device)
+        return replace(self.config, resources=resources)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The learners' devices, in order of rank."""
+        return tuple(learner.device for learner in self.learners)
 
     @property
     def simulators(self) -> int:
@@ -91,13 +105,20 @@ class Plan:
         return self.config.algorithm.num_steps * self.config.environment.num_envs
 
 
-def make_plan(config: RunConfig, machine: Machine) -> Plan:
+def make_plan(config: RunConfig, machine: Machine, *, goes_on: bool = False) -> Plan:
     """Make every open choice.
+
+    Args:
+        config: the settings.
+        machine: what there is to choose from.
+        goes_on: whether the devices are those that a run had: it goes on without those that
+            cannot be used now.
 
     Raises:
         UserError: the machine has not the devices, cores or file handles that were asked for.
     """
-    devices = _devices(config.resources.device, machine)
+    device = config.resources.device
+    devices = _devices(usable_devices(device, machine) if goes_on else device, machine)
     count = config.resources.learners or _learners(devices, machine)
     config, count = _with_method(config, count)
     most = LEARNERS_PER_CORE * len(machine.cores)
@@ -108,7 +129,7 @@ def make_plan(config: RunConfig, machine: Machine) -> Plan:
         )
     learners = _layout(devices, machine, count)
     resources = _resources(config, learners, machine)
-    plan = Plan(replace(config, resources=resources), learners)
+    plan = Plan(replace(config, resources=resources), learners, device)
     _check_descriptors(plan, machine)
     return plan
 
@@ -118,68 +139,48 @@ def left_out(machine: Machine) -> list[str]:
     return [f"{device} is left out: {why}" for device, why in machine.unusable.items()]
 
 
-def with_devices_of(config: RunConfig, machine: Machine) -> RunConfig:
-    """Return a run's config for a machine that may not be the one it ran on.
+def usable_devices(device: str, machine: Machine) -> str:
+    """Return a run's setting `device` for its next start, without the GPUs that cannot be used.
 
-    Where a GPU that it names is missing here, devices are chosen anew; not where it is only
-    unusable.
+    Where none that can is left they stay, to be refused with their cause. Where torch shows none
+    of them, as on another machine, `auto` chooses; they are still those that the run is to have.
     """
-    shown = {CPU, *(gpu.device for gpu in machine.gpus), *machine.unusable}
-    if shown.issuperset(config.resources.device.split(",")):
-        return config
-    return replace(config, resources=replace(config.resources, device="auto"))
-
-
-def without_unusable(config: RunConfig, machine: Machine) -> RunConfig:
-    """Return a run's config without those of its GPUs that cannot be used now.
-
-    Where no other is left they stay, to be refused with their cause.
-    """
-    named = config.resources.device.split(",")
-    device = ",".join([each for each in named if each not in machine.unusable] or named)
-    return replace(config, resources=replace(config.resources, device=device))
-
-
-def devices_wanted(plan: Plan, machine: Machine) -> str:
-    """Return the devices that a run is to have when it is resumed: also those left out now.
-
-    Where `auto` would choose those that it has, it is to choose again.
-    """
-    device = plan.config.resources.device
-    if not machine.unusable:
+    if device in ("auto", CPU):
         return device
-    if device == _usual_devices(machine, len(plan.learners)):
-        return "auto"
-    return ",".join([device, *machine.unusable])
+    every = sorted([*(gpu.device for gpu in machine.gpus), *machine.unusable])
+    shown = every if device == "cuda" else [d for d in device.split(",") if d in every]
+    return ",".join([each for each in shown if each not in machine.unusable] or shown) or "auto"
 
 
-def _usual_devices(machine: Machine, count: int) -> str:
-    """Return the devices that `auto` chooses for so many learners."""
-    layout = _layout(_devices("auto", machine), machine, count)
-    return ",".join(dict.fromkeys(learner.device for learner in layout))
+def changes_kind(device: str, machine: Machine, ran_on: Sequence[str]) -> bool:
+    """Whether learners that ran on GPUs go on on the CPU, or the other way round."""
+    device = usable_devices(device, machine)
+    on_cpu = device == CPU or (device == "auto" and not machine.gpus)
+    return on_cpu != (ran_on[0] == CPU)
 
 
-def with_learners(config: RunConfig, learners: int, machine: Machine) -> RunConfig:
-    """Return a config with every choice made, opened for another number of learners.
+def with_learners(
+    config: RunConfig, learners: int, machine: Machine, ran_on: Sequence[str]
+) -> RunConfig:
+    """Return a config with every choice made, opened for other learners.
 
-    What the rules would have chosen for its own number is left open for them to choose anew; what
-    they would not was somebody's wish, and stays.
+    What the rules would have chosen for those that it had is left open for them to choose anew;
+    what they would not was somebody's wish, and stays.
+
+    Args:
+        config: the settings of the run.
+        learners: how many it is to have.
+        machine: what there is to choose from.
+        ran_on: the devices of those that it had, in order of rank.
     """
     count, resources = config.resources.learners, config.resources
-    usual_devices = _usual_devices(machine, count)
-    if resources.device == "auto":  # stored so by a run that had to leave GPUs out
-        resources = replace(resources, device=usual_devices)
-    devices = resources.device.split(",")
     open_ = replace(resources, simulator_workers=AUTO, batches=AUTO, threads=AUTO)
-    layout = _layout(devices, machine, count)
-    usual = _resources(replace(config, resources=open_), layout, machine)
+    usual = _resources(replace(config, resources=open_), _layout(ran_on, machine, count), machine)
     fixed: dict[str, Any] = {
         name: getattr(resources, name)
         for name in ("simulator_workers", "batches", "threads")
         if getattr(resources, name) != getattr(usual, name)
     }
-    if resources.device == usual_devices and config.resources.device != CPU:
-        fixed["device"] = "auto"
     algorithm = config.algorithm
     if algorithm.learning_rate == _learning_rate(count):
         algorithm = replace(algorithm, learning_rate=None)
@@ -187,7 +188,7 @@ def with_learners(config: RunConfig, learners: int, machine: Machine) -> RunConf
     return replace(config, algorithm=algorithm, resources=resources)
 
 
-def _layout(devices: list[str], machine: Machine, count: int) -> tuple[LearnerPlan, ...]:
+def _layout(devices: Sequence[str], machine: Machine, count: int) -> tuple[LearnerPlan, ...]:
     mine = [devices[rank % len(devices)] for rank in range(count)]
     nodes = {gpu.device: gpu.node for gpu in machine.gpus}
     # On a GPU it launches kernels, which must not wait for a simulator's turn on the same core.

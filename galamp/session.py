@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from galamp.arena import Arena, ModelSketch
-from galamp.config import RunConfig, to_dict
+from galamp.config import to_dict
 from galamp.consensus import ConsensusMonitor, History
 from galamp.course import Course, chart_course
 from galamp.display.dashboard import Display
@@ -36,7 +36,6 @@ from galamp.plan import (
     CPU,
     Plan,
     check_processes,
-    devices_wanted,
     left_out,
     with_learners,
 )
@@ -48,7 +47,7 @@ from galamp.signals import Signals
 from galamp.state import State
 from galamp.storage.gossiplog import GOSSIP, GossipLog
 from galamp.storage.identity import Identity
-from galamp.storage.runfolder import RunFolder
+from galamp.storage.runfolder import Kept, RunFolder
 from galamp.storage.runlogs import MetricsLog
 from galamp.summary import summarise, versions
 from galamp.supervisor import Companion, RunResult, Supervisor
@@ -180,7 +179,7 @@ class Session:
         graph = None if self._has_begun else course.graph
         try:
             changed = self._folder.write_config(
-                _stored_config(course.plan, arena, self._ground.machine),
+                _stored_config(course.plan, arena),
                 None if graph is None else graph.content,
             )
         except UserError as error:
@@ -217,7 +216,7 @@ class Session:
         gc.unfreeze()
         gc.collect()  # the former start's memory
         try:
-            return self._begin(self._course_for(course.plan.config, learners), former)
+            return self._begin(self._course_for(course.plan, learners), former)
         except (UserError, OSError) as error:
             why = str(error)
         return self._go_back(why)  # not above, where what has failed still holds its memory
@@ -267,7 +266,7 @@ class Session:
         Raises:
             UserError: it could not.
         """
-        course = self._course_for(plan.config, learners)
+        course = self._course_for(plan, learners)
         check_processes(course.plan, running=plan.tasks)
         more_bytes = share_bytes * (learners - len(plan.learners))
         free_bytes = available_bytes()
@@ -277,19 +276,20 @@ class Session:
                 f"{free_bytes / 2**20:,.0f} MiB are free: free memory, or take fewer"
             )
 
-    def _course_for(self, config: RunConfig, learners: int) -> Course:
+    def _course_for(self, plan: Plan, learners: int) -> Course:
         """Plan for another number of learners.
 
         Raises:
             UserError: the run cannot have so many.
         """
-        if config.gossip.method == "a2c":
+        if plan.config.gossip.method == "a2c":
             raise UserError(
                 "--method a2c: one learner has everyone's simulators, others would have none; "
                 "--learners is for methods with several"
             )
         machine = self._ground.machine
-        return chart_course(with_learners(config, learners, machine), machine, self._folder.path)
+        config = with_learners(plan.asked, learners, machine, plan.devices)
+        return chart_course(config, machine, Kept(self._folder.path, devices=True))
 
     def _conclude(self, started: Started, result: RunResult) -> Outcome:
         wall_s = time.monotonic() - started.began_s
@@ -339,11 +339,9 @@ def _tell_choices(plan: Plan, machine: Machine, recorder: Recorder) -> None:
         recorder.tell("--precision bf16: this processor has no units for it; float32 is faster")
 
 
-def _stored_config(plan: Plan, arena: Arena, machine: Machine) -> dict[str, Any]:
+def _stored_config(plan: Plan, arena: Arena) -> dict[str, Any]:
     """Return config.json: the settings with every choice made, and what they led to."""
-    values = to_dict(plan.config)
-    values["resources"]["device"] = devices_wanted(plan, machine)
-    return values | {
+    return to_dict(plan.asked) | {
         "resolved": {
             "protocol": arena.environment.protocol,
             "network": arena.sketch.network,

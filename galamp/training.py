@@ -30,7 +30,7 @@ from galamp.forking import hears_of_children, start_server
 from galamp.former import load_former
 from galamp.gossip.topologies import FILE
 from galamp.machine import inspect_machine
-from galamp.plan import Plan, check_processes, without_unusable
+from galamp.plan import Plan, check_processes
 from galamp.remote.door import Door
 from galamp.session import Ground, Outcome, Session, complain
 from galamp.signals import Signals
@@ -119,9 +119,7 @@ def survey(config: RunConfig, kept: Kept) -> tuple[Ground, Course]:
     probe = start_probe(config.environment, timeout_s=timeout_s, seed=config.seed)
     try:
         machine = inspect_machine(config.resources.device)
-        if kept.devices:
-            config = without_unusable(config, machine)
-        course = chart_course(config, machine, kept.graph_of)
+        course = chart_course(config, machine, kept)
     except BaseException:
         probe.cancel()
         raise

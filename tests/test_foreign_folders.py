@@ -88,8 +88,7 @@ def test_a_graph_that_is_named_is_the_one_that_is_taken(tmp_path: Path, more: li
     words = ["run", "--resume", str(folder.path), *more, *[f"file:{named}" for _ in more]]
     with configured(build_parser().parse_args(words)) as (settled, resumed):
         assert resumed is not None
-        graph_of = resumed.kept.graph_of
-        course = chart_course(with_two(settled), plain_machine(range(2), 0, 2**20), graph_of)
+        course = chart_course(with_two(settled), plain_machine(range(2), 0, 2**20), resumed.kept)
         assert course.graph is not None
         assert course.graph.path == (named if more else folder.path / "topology.txt")
         assert (folder.path / "topology.txt").read_text() == "0 1\n1 0\n", "not before it begins"

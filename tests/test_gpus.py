@@ -28,14 +28,7 @@ from galamp.gpus import GpuFacts, try_gpus, understood
 from galamp.machine import Gpu, Machine, inspect_machine, plain_machine
 from galamp.memory import anonymous_file
 from galamp.mps import mps_folder, mps_in_words
-from galamp.plan import (
-    devices_wanted,
-    left_out,
-    make_plan,
-    with_devices_of,
-    with_learners,
-    without_unusable,
-)
+from galamp.plan import Plan, changes_kind, left_out, make_plan, usable_devices, with_learners
 from galamp.probing import Answer
 from galamp.storage.runfolder import Kept
 from tests.fakecuda.inside import settings
@@ -210,66 +203,86 @@ def test_what_is_named_and_cannot_be_used_is_refused_in_one_line(device: str) ->
 
 
 @pytest.mark.parametrize(
-    ("before", "unusable", "after"),
+    ("asked", "unusable", "used"),
     [
         ("cuda:0,cuda:1", [1], "cuda:0"),
         ("cuda:2,cuda:1,cuda:0", [1, 2], "cuda:0"),
-        ("cuda:0,cuda:1", [], "cuda:0,cuda:1"),
+        ("cuda:1,cuda:0", [], "cuda:1,cuda:0"),
+        ("cuda:0,cuda:3", [], "cuda:0"),
+        ("cuda:3", [], "auto"),
+        ("cuda", [1], "cuda:0,cuda:2"),
         ("cuda:1", [1], "cuda:1"),
-        ("cuda:0,cuda:3", [], "auto"),
         ("cpu", [0, 1, 2], "cpu"),
         ("auto", [0], "auto"),
     ],
 )
 def test_a_run_goes_on_with_those_of_its_gpus_that_can_be_used(
-    before: str, unusable: list[int], after: str
+    asked: str, unusable: list[int], used: str
 ) -> None:
     """Of three; no others are taken, which may be somebody else's, and no CPU unasked."""
-    run = RunConfig(resources=ResourceConfig(device=before))
     found = machine({f"cuda:{index}": "its memory is full" for index in unusable})
-    going_on = without_unusable(with_devices_of(run, found), found)
-    assert going_on.resources.device == after
-    if after == "cuda:1":
+    assert usable_devices(asked, found) == used
+    config = RunConfig(resources=ResourceConfig(device=asked, learners=3))
+    if used == "cuda:1":
         with pytest.raises(UserError, match=r"--device cuda:1: its memory is full; or use"):
-            planned(after, found)
-
-
-@pytest.mark.parametrize(
-    ("device", "unusable", "stored"),
-    [
-        ("auto", [], "cuda:0,cuda:1,cuda:2"),
-        ("auto", [1], "auto"),
-        ("auto", [0, 1, 2], "auto"),
-        ("cpu", [], "cpu"),
-        ("cuda:2", [], "cuda:2"),
-        ("cuda:2", [1], "cuda:2,cuda:1"),
-    ],
-)
-def test_what_is_left_out_now_is_taken_again_when_it_can_be_used(
-    device: str, unusable: list[int], stored: str
-) -> None:
-    found = machine({f"cuda:{index}": "its memory is full" for index in unusable})
-    plan = make_plan(RunConfig(resources=ResourceConfig(device=device, learners=3)), found)
-    assert devices_wanted(plan, found) == stored
-
-
-@pytest.mark.parametrize(("unusable", "devices"), [([1], "cuda:0,cuda:2"), ([0, 1, 2], "cpu")])
-def test_what_auto_chose_without_some_is_chosen_anew_for_more_learners(
-    unusable: list[int], devices: str
-) -> None:
-    """And so are the threads that follow from it."""
-    found = machine({f"cuda:{index}": "its memory is full" for index in unusable})
-    asked = RunConfig(resources=ResourceConfig(device="auto", learners=2))
-    plan = make_plan(asked, found)
-    wanted = devices_wanted(plan, found)
-    stored = replace(plan.config, resources=replace(plan.config.resources, device=wanted))
+            make_plan(config, found, goes_on=True)
+        return
+    plan = make_plan(config, found, goes_on=True)
+    assert plan.asked.resources.device == asked, "the next start looks for them again"
     healed = machine({})
-    more = make_plan(with_learners(stored, 6, healed), healed).config.resources
-    assert more.device == "cuda:0,cuda:1,cuda:2"
-    more = make_plan(with_learners(stored, 6, found), found).config.resources
-    fresh = replace(asked, resources=replace(asked.resources, learners=6))
-    assert more == make_plan(fresh, found).config.resources
-    assert more.device == devices
+    again = make_plan(plan.asked, healed, goes_on=True)
+    assert again.devices == make_plan(config, healed, goes_on=True).devices
+
+
+def resumed(before: Plan, learners: int, on: Machine) -> Plan:
+    """Go on with a run as it was stored."""
+    config = before.asked
+    if learners != len(before.learners) or changes_kind(before.device, on, before.devices):
+        config = with_learners(config, learners, on, before.devices)
+    return make_plan(config, on, goes_on=True)
+
+
+@pytest.mark.parametrize("asked", ["auto", "cuda:1,cuda:0", "cuda:0", "cuda:0,cuda:2", "cpu"])
+@pytest.mark.parametrize("former", [[], [1], [2]])
+@pytest.mark.parametrize("full", [[], [1], [0, 1, 2]])
+def test_a_run_once_without_some_of_its_gpus_goes_on_as_one_that_never_was(
+    asked: str, former: list[int], full: list[int]
+) -> None:
+    """With as many learners and with more; excluded GPUs are never taken."""
+
+    def three(indices: list[int]) -> Machine:
+        return machine({f"cuda:{index}": "its memory is full" for index in indices})
+
+    def go_on(learners: int, number_before: int) -> Plan | str:
+        config = RunConfig(resources=ResourceConfig(device=asked, learners=number_before))
+        first = make_plan(config, three([]))
+        one, two = resumed(first, number_before, three(former)), None
+        try:
+            two = resumed(one, learners, three(full))
+        except UserError as error:
+            return str(error)
+        config = replace(config, resources=replace(config.resources, learners=learners))
+        assert two == make_plan(config, three(full), goes_on=True)
+        return two
+
+    for learners, number_before in ((2, 2), (4, 2), (1, 2), (2, 1)):
+        found = go_on(learners, number_before)
+        if isinstance(found, str):
+            assert asked.startswith("cuda")
+            assert "its memory is full" in found
+        elif asked.startswith("cuda"):
+            assert set(found.devices) <= set(asked.split(","))
+
+
+def test_other_kinds_of_devices_come_with_other_threads() -> None:
+    """Chosen ones, that is; what was asked for stays."""
+    none = machine({f"cuda:{index}": "its memory is full" for index in range(3)})
+    asked = RunConfig(resources=ResourceConfig(device="auto", learners=2))
+    on_cpu = make_plan(asked, none)
+    assert resumed(on_cpu, 2, machine({})) == make_plan(asked, machine({}))
+    assert resumed(make_plan(asked, machine({})), 2, none) == on_cpu
+    wished = replace(asked, resources=replace(asked.resources, threads=3))
+    assert resumed(make_plan(wished, none), 2, machine({})).config.resources.threads == 3
 
 
 def test_the_quickest_is_sought_on_those_gpus_that_can_be_used(

@@ -22,7 +22,7 @@ from galamp.errors import UserError
 from galamp.machine import plain_machine
 from galamp.session import Outcome, Retreat, Session
 from galamp.storage import runfolder
-from galamp.storage.runfolder import RunFolder
+from galamp.storage.runfolder import Kept, RunFolder
 from galamp.supervisor import RunResult
 from galamp.worker import WorkerFailure
 from tests.checkpoints import without_waiting_for_the_disk
@@ -187,7 +187,7 @@ RING, OTHER = "0 1\n1 0\n", "0.5 0.5\n0.5 0.5\n"
 
 def from_file(path: Path) -> Course:
     config = with_two(RunConfig(gossip=GossipConfig(topology=f"file:{path}")))
-    return chart_course(config, plain_machine(range(2), 0, 2**20), None)
+    return chart_course(config, plain_machine(range(2), 0, 2**20), Kept())
 
 
 def test_a_graph_is_held_as_it_was_read(tmp_path: Path) -> None:
@@ -321,7 +321,7 @@ def test_a_graph_is_kept_at_the_first_start_and_told_where_it_changed(
     session = object.__new__(Session)
     session._folder, session._has_begun = folder, has_begun
     session._ground = cast(Any, SimpleNamespace(machine=None))
-    monkeypatch.setattr(sessions, "_stored_config", lambda plan, arena, machine: {"seed": 9})
+    monkeypatch.setattr(sessions, "_stored_config", lambda plan, arena: {"seed": 9})
     if refused:
         monkeypatch.setattr(runfolder, "replace_json", refusing(errno.ENOSPC))
     new = Course(cast(Any, None), cast(Any, None), Graph(Path("/graphs/x.txt"), OTHER.encode()))
