@@ -607,6 +607,7 @@ def test_every_text_of_a_huge_audit_fits(tmp_path: Path) -> None:
     assert text[-1] == "10 violations; log is incomplete: 1 fault"
 
 
+@pytest.mark.real
 def test_the_plot_is_a_picture(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = run / "audit.png"
     assert command(str(run), "--plot", str(path)) == 0
@@ -629,6 +630,7 @@ def test_extremes_can_be_drawn(distance: float) -> None:
     assert draw(series, "$x^").startswith(b"\x89PNG")
 
 
+@pytest.mark.real
 def test_a_matplotlibrc_that_lies_around_changes_nothing() -> None:
     """It would be read from the working directory, and can name programs."""
     series = Series()

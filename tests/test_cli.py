@@ -237,6 +237,7 @@ def stored(tmp_path: Path) -> RunConfig:
     return config
 
 
+@pytest.mark.real
 def test_a_resumed_run_goes_on_as_it_was(stored: RunConfig, tmp_path: Path) -> None:
     assert stored != RunConfig()
     assert parsed("--resume", str(tmp_path)) == stored

@@ -198,6 +198,7 @@ def test_a_game_without_lives_ends_once_and_its_score_is_exact() -> None:
     assert episodes == [Episode(0, won - lost, length - 1)]
 
 
+@pytest.mark.real
 def test_resets_are_seen_though_the_episode_frame_number_rises_over_them() -> None:
     config = EnvironmentConfig("Breakout", max_frames=12)
     actions = np.ones((60, 1), np.int64)
@@ -439,6 +440,7 @@ def test_fire_is_pressed_where_the_protocol_says_so(
     assert ("(changed: fire_reset)" in resolve(config).describe()) is changed
 
 
+@pytest.mark.real
 def test_without_fire_breakout_waits_for_the_agent() -> None:
     """There is no ball, and nothing moves, until it presses FIRE itself."""
     noop, fire = np.zeros((12, 1), np.int64), np.ones((12, 1), np.int64)
@@ -453,6 +455,7 @@ def test_without_fire_breakout_waits_for_the_agent() -> None:
     assert not stands_still(True, noop)
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("noop_max", [0, 1, 2, 5])
 @pytest.mark.parametrize("fire_reset", [True, False])
 def test_fewer_no_ops_than_the_limit_are_played(noop_max: int, fire_reset: bool) -> None:

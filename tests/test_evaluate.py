@@ -806,6 +806,7 @@ def test_games_that_would_never_end_are_cut(
     assert f"Cut: 3 episodes were ended by {by}" in table
 
 
+@pytest.mark.real
 def test_atari_games_are_cut_by_the_lower_of_both_limits(
     breakout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -982,6 +983,7 @@ def test_lines_come_while_games_are_played(capsys: pytest.CaptureFixture[str]) -
     assert lines[-1] == "learner 0: 4 of 4 games, mean score so far 0.00, 204 agent steps played"
 
 
+@pytest.mark.real
 def test_cartpole_from_the_command_line(
     cartpole: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1029,6 +1031,7 @@ def test_cartpole_from_the_command_line(
     assert greedy[0] == greedy[1] != greedy[2]
 
 
+@pytest.mark.real
 def test_breakout_from_the_command_line(
     breakout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -87,8 +87,8 @@ def test_learners_of_a_run_have_a_gpu_each(gpus: Path, tmp_path: Path) -> None:
     assert min(told["mixes_per_learner"]) > 0
     assert used(gpus) == [[0], [1]], "nobody but the learners, and each its own"
     config = json.loads((folder / "config.json").read_text())
-    used = [learner["device"] for learner in config["resolved"]["learners"]]
-    assert (config["resources"]["device"], used) == ("auto", ["cuda:0", "cuda:1"])
+    devices = [learner["device"] for learner in config["resolved"]["learners"]]
+    assert (config["resources"]["device"], devices) == ("auto", ["cuda:0", "cuda:1"])
     latest = checkpoint.load(folder / "checkpoints" / "latest")
     assert [len(each.generator) for each in latest.learners] == [GENERATOR_BYTES_OF["cuda"]] * 2
     assert not [text for text in events(folder) if "page-lock" in text]

@@ -40,6 +40,7 @@ def test_who_is_overlooked_may_not_start_one() -> None:
         hidden("--total-steps", 1)
 
 
+@pytest.mark.real
 def test_a_plain_child_is_measured() -> None:
     assert 1.0 <= pace.slowness() < 100.0
 

@@ -78,6 +78,7 @@ def assert_orthogonal(weight: Tensor, gain: float) -> None:
     torch.testing.assert_close(matrix @ matrix.T, expected, atol=1e-5 * gain**2, rtol=0)
 
 
+@pytest.mark.real
 def test_convolutional_network_starts_orthogonal() -> None:
     model = conv_model()
     for layer in (model.conv1, model.conv2, model.conv3, model.hidden):

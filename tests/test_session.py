@@ -117,6 +117,7 @@ def test_learners_who_were_asked_for_and_cannot_begin_end_no_run() -> None:
     assert session.told == [f"2 learners as before: {FAILED.failure}"]
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("back", [to(3), to(1)])
 def test_others_may_be_asked_for_afterwards(back: RunResult) -> None:
     session = Acted(to(5), FAILED, back, STOPPED)
@@ -124,6 +125,7 @@ def test_others_may_be_asked_for_afterwards(back: RunResult) -> None:
     assert session.begun == [2, 5, 2, back.scale_to]
 
 
+@pytest.mark.real
 @pytest.mark.parametrize(
     ("results", "worked", "begun"),
     [
@@ -152,6 +154,7 @@ def test_who_wants_no_restarts_wants_no_other_start_either() -> None:
     assert Acted(to(5), FAILED).act(restarts=0) is FAILED
 
 
+@pytest.mark.real
 @pytest.mark.parametrize(
     "refused", [UserError("no memory"), OSError(errno.EMFILE, "Too many open files")]
 )

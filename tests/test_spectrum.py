@@ -276,6 +276,7 @@ def test_the_exact_ball_is_what_a_long_walk_shows(name: str, size: int) -> None:
     assert float(np.sqrt(np.mean(squares))) == pytest.approx(found.radius, rel=0.02)
 
 
+@pytest.mark.real
 @pytest.mark.parametrize(("name", "size"), [g for g in GRAPHS if g[0] != "random-pairs"])
 def test_the_exact_ball_is_the_sum_over_all_updates(name: str, size: int) -> None:
     rounds = rounds_of(name, size)
