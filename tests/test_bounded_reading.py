@@ -40,6 +40,8 @@ from galamp.storage.strict_json import encode
 from galamp.study.audit import Point, Series
 from tests.checkpoints import made, without_waiting_for_the_disk
 
+pytestmark = pytest.mark.real  # they read a lot
+
 __all__ = ["without_waiting_for_the_disk"]
 
 MIB = 2**20
@@ -205,7 +207,6 @@ def test_a_line_of_any_length_is_not_held(
     assert peak.used < 6 * short_lines
 
 
-@pytest.mark.real
 @pytest.mark.parametrize("piece", [b"[],", b'{"":1},', b"1,", b"[1,[2,[3]]],", b"\n"])
 @pytest.mark.parametrize("name", ["curve", "last row", "gossip"])
 def test_a_line_of_many_small_values_takes_bounded_memory(
@@ -316,7 +317,6 @@ def test_more_than_memory_holds_is_refused_before_the_first_is_read(
     assert peak.used < 16 * MIB
 
 
-@pytest.mark.real
 def test_tiny_tensors_count_with_what_each_of_them_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
