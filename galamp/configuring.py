@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from galamp.config import RunConfig, from_dict, from_settings
 from galamp.errors import UserError
-from galamp.options import AUTO, check, settings, shown
+from galamp.options import check, settings, shown
 
 if TYPE_CHECKING:
+    from galamp.plan import LearnerPlan
     from galamp.storage.runfolder import Kept, RunFolder
 
 Values = dict[tuple[str, str], Any]
@@ -149,10 +150,10 @@ def _stored_values(folder: Path, given: Values) -> Values:
         check_own_graph(folder, config.gossip.topology)
     device = given.get(("resources", "device"), config.resources.device)
     learners = given.get(("resources", "learners"), config.resources.learners)
-    machine, ran_on = inspect_machine(device), _ran_on(resolved, config)
+    machine, ran = inspect_machine(device), _ran(resolved, config)
     others = learners != config.resources.learners
-    if ran_on and (others or changes_kind(device, machine, ran_on)):
-        config = with_learners(config, learners, machine, ran_on)
+    if ran and (others or changes_kind(device, machine, ran)):
+        config = with_learners(config, learners, machine, ran)
     return {
         (s.section, s.name): getattr(getattr(config, s.section) if s.section else config, s.name)
         for s in settings(RunConfig)
@@ -160,14 +161,19 @@ def _stored_values(folder: Path, given: Values) -> Values:
     }
 
 
-def _ran_on(resolved: object, config: RunConfig) -> list[str]:
-    """Return the devices of a run's learners, as config.json notes them; else those it names.
+def _ran(resolved: object, config: RunConfig) -> list[LearnerPlan]:
+    """Return where the learners of a run were, as config.json notes it; none where it does not."""
+    from galamp.placement import Place
+    from galamp.plan import LearnerPlan
 
-    None where it has neither: then nothing was chosen yet.
-    """
-    with contextlib.suppress(LookupError, TypeError):
-        found = [learner["device"] for learner in resolved["learners"]]  # type: ignore[index]
-        if found and all(isinstance(device, str) for device in found):
+    found: list[LearnerPlan] = []
+    with contextlib.suppress(LookupError, TypeError, ValueError):
+        for rank, noted in enumerate(resolved["learners"]):  # type: ignore[index]
+            cores = noted["cores"]
+            if isinstance(cores, list):  # galamp 0.1: a learner's are its simulators' too
+                cores = dict.fromkeys(Place._fields, cores)
+            place = Place(*(tuple(map(int, cores[name])) for name in Place._fields))
+            found.append(LearnerPlan(rank, str(noted["device"]), place))
+        if len(found) == config.resources.learners and all(each.place.simulators for each in found):
             return found
-    resources = config.resources
-    return [] if resources.learners == AUTO else resources.device.split(",")
+    return []

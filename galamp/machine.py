@@ -113,8 +113,8 @@ def inspect_machine(device: str) -> Machine:
     """Look at processors and their time, GPUs, and the limit on open files.
 
     Args:
-        device: the setting `device`. GPUs are tried that it names; without names, all of them;
-            none for `cpu`.
+        device: the setting `device`. GPUs are tried that it names; where it names none that torch
+            shows, all of them; none for `cpu`.
     """
     gpus, unusable = ((), {}) if device == "cpu" else inspect_gpus(device)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -130,10 +130,8 @@ def inspect_gpus(device: str) -> tuple[tuple[Gpu, ...], dict[str, str]]:
 
     count = torch.cuda.device_count()
     named = {int(index) for index in re.findall("cuda:([0-9]{1,4})(?![0-9])", device)}
-    asked = named or set(range(count))
-    found: dict[int, Found] = {}
-    if tried := sorted(asked.intersection(range(count))):
-        found = try_gpus(tried)
+    tried = sorted(named.intersection(range(count))) or list(range(count))
+    found: dict[int, Found] = try_gpus(tried) if tried else {}
     unusable = {f"cuda:{index}": why for index, why in found.items() if isinstance(why, str)}
     gpus = (_gpu(index, found.get(index)) for index in range(count))
     return tuple(gpu for gpu in gpus if gpu.device not in unusable), unusable

@@ -147,20 +147,21 @@ def usable_devices(device: str, machine: Machine) -> str:
     """
     if device in ("auto", CPU):
         return device
-    every = sorted([*(gpu.device for gpu in machine.gpus), *machine.unusable])
+    every = [*(gpu.device for gpu in machine.gpus), *machine.unusable]
+    every.sort(key=lambda name: int(name.removeprefix("cuda:")))
     shown = every if device == "cuda" else [d for d in device.split(",") if d in every]
     return ",".join([each for each in shown if each not in machine.unusable] or shown) or "auto"
 
 
-def changes_kind(device: str, machine: Machine, ran_on: Sequence[str]) -> bool:
+def changes_kind(device: str, machine: Machine, ran: Sequence[LearnerPlan]) -> bool:
     """Whether learners that ran on GPUs go on on the CPU, or the other way round."""
     device = usable_devices(device, machine)
     on_cpu = device == CPU or (device == "auto" and not machine.gpus)
-    return on_cpu != (ran_on[0] == CPU)
+    return on_cpu != (ran[0].device == CPU)
 
 
 def with_learners(
-    config: RunConfig, learners: int, machine: Machine, ran_on: Sequence[str]
+    config: RunConfig, learners: int, machine: Machine, ran: Sequence[LearnerPlan]
 ) -> RunConfig:
     """Return a config with every choice made, opened for other learners.
 
@@ -171,11 +172,11 @@ def with_learners(
         config: the settings of the run.
         learners: how many it is to have.
         machine: what there is to choose from.
-        ran_on: the devices of those that it had, in order of rank.
+        ran: where those that it had were, by rank; another machine, maybe.
     """
     count, resources = config.resources.learners, config.resources
     open_ = replace(resources, simulator_workers=AUTO, batches=AUTO, threads=AUTO)
-    usual = _resources(replace(config, resources=open_), _layout(ran_on, machine, count), machine)
+    usual = _resources(replace(config, resources=open_), ran, machine)
     fixed: dict[str, Any] = {
         name: getattr(resources, name)
         for name in ("simulator_workers", "batches", "threads")
@@ -290,7 +291,7 @@ def _learners(devices: list[str], machine: Machine) -> int:
     return max(1, min(len(devices), machine.usable // 2))
 
 
-def _share(learners: tuple[LearnerPlan, ...], machine: Machine) -> int:
+def _share(learners: Sequence[LearnerPlan], machine: Machine) -> int:
     """Return how many simulators of a learner can run at once.
 
     Where a control group allows less time than there are processors, all of these are dealt out
@@ -304,7 +305,7 @@ def _share(learners: tuple[LearnerPlan, ...], machine: Machine) -> int:
 
 
 def _resources(
-    config: RunConfig, learners: tuple[LearnerPlan, ...], machine: Machine
+    config: RunConfig, learners: Sequence[LearnerPlan], machine: Machine
 ) -> ResourceConfig:
     asked, lanes = config.resources, config.environment.num_envs
     share = _share(learners, machine)

@@ -288,7 +288,7 @@ class Session:
                 "--learners is for methods with several"
             )
         machine = self._ground.machine
-        config = with_learners(plan.asked, learners, machine, plan.devices)
+        config = with_learners(plan.asked, learners, machine, plan.learners)
         return chart_course(config, machine, Kept(self._folder.path, devices=True))
 
     def _conclude(self, started: Started, result: RunResult) -> Outcome:

@@ -209,7 +209,8 @@ def test_another_number_of_learners_is_planned_for_the_same_time() -> None:
         found = rescaled(config(learners=before, device=CPU), after, on).resources
         assert found == make_plan(config(learners=after, device=CPU), on).config.resources
         assert found.threads == 8 // after
-    assert with_learners(make_plan(config(), on).asked, 2, on, [CPU]).resources.threads == 0, "open"
+    made = make_plan(config(), on)
+    assert with_learners(made.asked, 2, on, made.learners).resources.threads == 0, "open"
 
 
 @pytest.mark.parametrize(

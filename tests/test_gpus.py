@@ -15,6 +15,7 @@ import pytest
 
 from galamp import calibration, gpu_trial, gpus, training
 from galamp.config import ResourceConfig, RunConfig
+from galamp.configuring import _ran
 from galamp.dry_run import gpus_in_words
 from galamp.errors import UserError
 from galamp.gpu_failures import (
@@ -237,8 +238,8 @@ def test_a_run_goes_on_with_those_of_its_gpus_that_can_be_used(
 def resumed(before: Plan, learners: int, on: Machine) -> Plan:
     """Go on with a run as it was stored."""
     config = before.asked
-    if learners != len(before.learners) or changes_kind(before.device, on, before.devices):
-        config = with_learners(config, learners, on, before.devices)
+    if learners != len(before.learners) or changes_kind(before.device, on, before.learners):
+        config = with_learners(config, learners, on, before.learners)
     return make_plan(config, on, goes_on=True)
 
 
@@ -283,6 +284,75 @@ def test_other_kinds_of_devices_come_with_other_threads() -> None:
     assert resumed(make_plan(asked, machine({})), 2, none) == on_cpu
     wished = replace(asked, resources=replace(asked.resources, threads=3))
     assert resumed(make_plan(wished, none), 2, machine({})).config.resources.threads == 3
+
+
+def test_gpus_are_counted_up_not_spelt() -> None:
+    many = plain_machine(range(64), 12, 2**20)
+    asked = RunConfig(resources=ResourceConfig(device="cuda", learners=3))
+    before = make_plan(asked, many)
+    assert before.devices == ("cuda:0", "cuda:1", "cuda:2") == resumed(before, 3, many).devices
+
+
+def test_on_another_machine_what_was_chosen_is_chosen_anew() -> None:
+    """By what that one has, not by what would have been chosen here."""
+    asked = RunConfig(resources=ResourceConfig(device="auto", learners=2))
+    large, small = plain_machine(range(64), 0, 2**20), plain_machine(range(8), 1, 2**20)
+    assert resumed(make_plan(asked, large), 2, small) == make_plan(asked, small)
+    four = replace(asked, resources=replace(asked.resources, learners=4))
+    assert resumed(make_plan(asked, large), 4, small) == make_plan(four, small)
+
+
+@pytest.mark.parametrize(
+    ("device", "shown", "tried"),
+    [
+        ("auto", 2, [0, 1]),
+        ("cuda", 2, [0, 1]),
+        ("cuda:1", 2, [1]),
+        ("cuda:1,cuda:7", 2, [1]),
+        ("cuda:3", 2, [0, 1]),
+        ("cuda:0", 0, []),
+        ("cpu", 2, []),
+    ],
+)
+def test_no_gpu_is_taken_that_was_not_tried(
+    device: str, shown: int, tried: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a run comes from a machine with others, and `auto` chooses for it here."""
+
+    def refuse(indices: list[int]) -> dict[int, str]:
+        found.extend(indices)
+        return dict.fromkeys(indices, "its memory is full")
+
+    found: list[int] = []
+    monkeypatch.setattr("torch.cuda.device_count", lambda: shown)
+    monkeypatch.setattr("galamp.machine.try_gpus", refuse)
+    machine = inspect_machine(device)
+    assert found == tried
+    if device == "cuda:3":
+        asked = RunConfig(resources=ResourceConfig(device=device, learners=2))
+        assert make_plan(asked, machine, goes_on=True).devices == ("cpu", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("resolved", "known"),
+    [
+        ({"learners": [{"device": "cpu", "cores": [0, 1]}]}, True),
+        ({"learners": [{"device": "cpu", "cores": {"learner": [0], "simulators": [1]}}]}, True),
+        ({"learners": [{"device": "cpu", "cores": {"learner": [0], "simulators": []}}]}, False),
+        ({"learners": [{"device": "cpu"}]}, False),
+        ({"learners": [{"device": "cpu", "cores": ["x"]}]}, False),
+        ({"learners": [{"device": "cpu", "cores": 7}]}, False),
+        ({"learners": []}, False),
+        ({"learners": [7]}, False),
+        ({"learners": 7}, False),
+        ([], False),
+        (None, False),
+    ],
+)
+def test_where_a_run_was_is_read_or_is_not_known(resolved: object, known: bool) -> None:
+    config = RunConfig(resources=ResourceConfig(learners=1))
+    assert bool(_ran(resolved, config)) is known
+    assert not _ran(resolved, RunConfig()), "nothing was chosen yet"
 
 
 def test_the_quickest_is_sought_on_those_gpus_that_can_be_used(

@@ -315,7 +315,7 @@ def test_a_target_needs_learners_on_their_own_time(settings: dict[str, Any]) -> 
 def rescaled(before: RunConfig, learners: int, on: Machine) -> RunConfig:
     """Return what becomes of a run that was planned, once so many `learners` are asked for."""
     plan = make_plan(before, on)
-    return make_plan(with_learners(plan.asked, learners, on, plan.devices), on).config
+    return make_plan(with_learners(plan.asked, learners, on, plan.learners), on).config
 
 
 def test_what_was_chosen_is_chosen_anew() -> None:
