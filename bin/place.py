@@ -4,7 +4,7 @@
     choose(folder)     the folder, or one beside it where that is of another Python
     take_turn(place)   `setup.lock`: one set-up at a time; the others wait
     take_alone(place)  `in-use.lock`: nobody runs from it; runs hold it shared, and nobody waits
-                       days for them (galamp/installation.py is their side)
+                       days for them (galamp/core/installation.py is their side)
 
 Machines may share the folder. One with another Python must not take the environment for broken
 and delete what the others train from.

@@ -13,6 +13,7 @@ from pathlib import Path
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm
 from galamp.control import ControlBlock
+from galamp.core.seeding import seed_for
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.exchange import exchange_specs
 from galamp.gossip.topologies.base import Topology
@@ -22,7 +23,6 @@ from galamp.models import build_model, resolve_network
 from galamp.parameters import Span
 from galamp.plan import LearnerPlan, Plan
 from galamp.rollouts import RingWake, RolloutRing, RolloutShape
-from galamp.seeding import seed_for
 from galamp.shm import ArraySpec, SharedArrays, Wakeup
 from galamp.simulator import SimulatorTask
 from galamp.state import StateSlots

@@ -21,13 +21,13 @@ from typing import Any, NamedTuple
 import torch
 
 import galamp
-from galamp.config import ReportConfig, RunConfig
+from galamp.core.config import ReportConfig, RunConfig
+from galamp.core.errors import GalampError, RunFailed, StoppedBySignal, UserError
+from galamp.core.machine.load import Usage, others_share, read_usage
+from galamp.core.machine.machine import Machine, inspect_machine, machine_id, processor_name
+from galamp.core.settings import AUTO
 from galamp.environments import canonical_env_id
-from galamp.errors import GalampError, RunFailed, StoppedBySignal, UserError
 from galamp.gossip.topologies import FILE
-from galamp.machine import Machine, inspect_machine, machine_id, processor_name
-from galamp.machine_load import Usage, others_share, read_usage
-from galamp.options import AUTO
 from galamp.plan import LEARNERS_PER_CORE, make_plan, usable_devices
 from galamp.session import complain
 from galamp.signals import Signals

@@ -13,16 +13,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import galamp
-from galamp import crashpoints, installation, isolation
-from galamp.config import RunConfig
 from galamp.configuring import config_from, configured, kept_of
+from galamp.core import failpoints, installation, isolation
+from galamp.core.arguments import Parser
+from galamp.core.config import RunConfig
+from galamp.core.errors import EXIT_OK, EXIT_SIGINT, GalampError, UserError, refusal
+from galamp.core.processes.reaper import claim_process
+from galamp.core.sanitize import one_line
+from galamp.core.settings import AUTO, Setting, settings
 from galamp.display.streams import STARTING, announce, fill_closed, tell
-from galamp.errors import EXIT_OK, EXIT_SIGINT, GalampError, UserError, refusal
-from galamp.flags import Parser
 from galamp.forking import leave_if_some_are_left, settle_libraries, start_server
-from galamp.options import AUTO, Setting, settings
-from galamp.plain import one_line
-from galamp.reaper import claim_process
 from galamp.storage.links import followed
 
 SECTION_TITLES = {
@@ -159,7 +159,7 @@ def run_command(options: argparse.Namespace) -> int:
     with configured(options) as (config, folder):
         if not config.report.quiet:
             announce(STARTING, sys.stderr)
-        crashpoints.as_role("supervisor")
+        failpoints.as_role("supervisor")
         claim_process()
         start_server()  # it loads while this process does
         from galamp.display.closing import closing_line

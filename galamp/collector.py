@@ -18,8 +18,8 @@ import torch
 
 from galamp.acting import Actor, DeviceActor, HostActor
 from galamp.algorithms.base import Algorithm, Rollout
-from galamp.crashpoints import reach
-from galamp.gpu_failures import is_memory_full
+from galamp.core.failpoints import reach
+from galamp.core.machine.gpu_failures import is_memory_full
 from galamp.graphs import Graphs
 from galamp.metrics import MetricsRow, Phase
 from galamp.ports import Idle, LearnerPort

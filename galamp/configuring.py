@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from galamp.config import RunConfig, from_dict, from_settings
-from galamp.errors import UserError
-from galamp.options import check, settings, shown
+from galamp.core.config import RunConfig, from_dict, from_settings
+from galamp.core.errors import UserError
+from galamp.core.settings import check, settings, shown
 
 if TYPE_CHECKING:
     from galamp.plan import LearnerPlan
@@ -133,8 +133,8 @@ def _stored_values(folder: Path, given: Values) -> Values:
     Raises:
         UserError: there is none, it is damaged, or a module would be imported that only it names.
     """
+    from galamp.core.machine.machine import inspect_machine
     from galamp.environments import check_asked
-    from galamp.machine import inspect_machine
     from galamp.plan import changes_kind, with_learners
     from galamp.storage.inspection import check_own_graph, refuse_links
     from galamp.storage.runfolder import CONFIG, read_json

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from galamp.config import RunConfig
-from galamp.errors import UserError
+from galamp.core.config import RunConfig
+from galamp.core.errors import UserError
+from galamp.core.machine.machine import Machine
 from galamp.gossip.topologies import FILE, make_topology
 from galamp.gossip.topologies.base import Topology
-from galamp.machine import Machine
 from galamp.plan import Plan, make_plan
 from galamp.resuming import graph_file
 from galamp.storage.disk import read_limited

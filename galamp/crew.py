@@ -20,12 +20,12 @@ from typing import NamedTuple
 import torch.multiprocessing  # noqa: F401  # tasks may hold tensors: it knows how to send them
 
 from galamp.arena import Arena
+from galamp.core.machine.memory import out_of_memory_kills
+from galamp.core.processes.reaper import Orphans
 from galamp.forking import SERVER, left_behind, send_server, server_pid, wake_server
 from galamp.launching import READINESS, Hurried, standard_children
-from galamp.memory import out_of_memory_kills
 from galamp.metrics import Phase
 from galamp.post import KILL_WAIT_S, Post
-from galamp.reaper import Orphans
 from galamp.worker import Worker, WorkerFailure
 
 TICK_S = 0.05

@@ -15,13 +15,13 @@ from rich import box
 from rich.table import Table
 
 from galamp.arena import array_specs
-from galamp.config import RunConfig, to_dict
+from galamp.core.config import RunConfig, to_dict
+from galamp.core.machine.machine import Machine, format_list, told_quota
+from galamp.core.machine.memory import available_bytes
+from galamp.core.machine.mps import mps_folder, mps_in_words
 from galamp.course import Course
 from galamp.display.console import table_console
 from galamp.display.streams import tell
-from galamp.machine import Machine, format_list, told_quota
-from galamp.memory import available_bytes
-from galamp.mps import mps_folder, mps_in_words
 from galamp.plan import LearnerPlan, left_out
 from galamp.session import Ground
 from galamp.shm import size_of

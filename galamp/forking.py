@@ -24,8 +24,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from galamp.errors import UserError
-from galamp.isolation import HOME, flags_of_children, guarded, is_findable
+from galamp.core.errors import UserError
+from galamp.core.isolation import HOME, flags_of_children, guarded, is_findable
 
 PRELOAD: Final = "galamp.preload"
 ORPHANED = signal.SIGCONT

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from galamp.errors import CheckpointError
+from galamp.core.errors import CheckpointError
 from galamp.parameters import Span
 from galamp.saving import saved_state
 from galamp.snapshot import EPISODES_IN_MEAN

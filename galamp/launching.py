@@ -23,7 +23,8 @@ from multiprocessing.context import ForkServerProcess, set_spawning_popen
 from multiprocessing.forkserver import read_signed
 from typing import Any
 
-from galamp.deaths import signal_name
+from galamp.core.processes.exit_reports import signal_name
+from galamp.core.processes.reaper import end_child
 from galamp.forking import (
     blocked_signals,
     ensure_server,
@@ -34,7 +35,6 @@ from galamp.forking import (
     wake_server,
     word_of,
 )
-from galamp.reaper import end_child
 
 LOOK_S = 0.05
 LOAD_LIMIT_S, ANSWER_LIMIT_S = 120.0, 60.0

@@ -26,20 +26,20 @@ from torch import Tensor
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm
 from galamp.collector import Collector
-from galamp.config import AlgorithmConfig, GossipConfig
 from galamp.control import NEVER, ControlBlock
-from galamp.crashpoints import reach
+from galamp.core.config import AlgorithmConfig, GossipConfig
+from galamp.core.errors import RunFailed, StopRun
+from galamp.core.failpoints import reach
+from galamp.core.machine.gpu_failures import MemoryUse, is_memory_full, memory_full
+from galamp.core.seeding import seed_generators
 from galamp.environments.base import EnvironmentSpec
-from galamp.errors import RunFailed, StopRun
 from galamp.gossip.exchange import Exchange, averages_gradients
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.vectors import VectorSlots
-from galamp.gpu_failures import MemoryUse, is_memory_full, memory_full
 from galamp.metrics import MetricsBoard, Phase
 from galamp.models import build_model
 from galamp.ports import LearnerPort
 from galamp.rollouts import RingWake, RolloutShape
-from galamp.seeding import seed_generators
 from galamp.shm import SharedArrays, Wakeup
 from galamp.state import FINAL, SAVE_EVERY_TURNS, STATE_COUNTERS, State, StateSlots
 

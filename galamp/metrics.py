@@ -16,7 +16,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from galamp.crashpoints import reach
+from galamp.core.failpoints import reach
 from galamp.shm import ArraySpec, SharedArrays, memory_fence
 
 EPISODE_CAPACITY = 4096

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from galamp.config import MOST_CHANNELS
-from galamp.errors import UserError, did_you_mean
+from galamp.core.config import MOST_CHANNELS
+from galamp.core.errors import UserError, did_you_mean
 
 THIRD_LAYER_FILTERS = {"gala": 32, "nature": 64}
 NETWORKS = ("auto", *THIRD_LAYER_FILTERS, "mlp")

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from galamp.errors import CheckpointError
+from galamp.core.errors import CheckpointError
 
 
 class Span(NamedTuple):

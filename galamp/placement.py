@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from galamp.machine import Cpu
+from galamp.core.machine.machine import Cpu
 
 Core = tuple[Cpu, ...]
 """A physical core as its hardware threads."""

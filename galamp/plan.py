@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from galamp.config import GossipConfig, ResourceConfig, RunConfig
-from galamp.errors import UserError
+from galamp.core.config import GossipConfig, ResourceConfig, RunConfig
+from galamp.core.errors import UserError
+from galamp.core.machine.machine import Machine
+from galamp.core.machine.process_limits import least_room
+from galamp.core.settings import AUTO
 from galamp.forking import MOST_DESCRIPTORS
-from galamp.machine import Machine
-from galamp.options import AUTO
 from galamp.placement import Place, place
-from galamp.process_limits import least_room
 
 BASE_LEARNING_RATE = 7e-4
 """Step size of a single learner; n learners take it times sqrt(n) (published GALA code)."""

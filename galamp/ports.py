@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from galamp.crashpoints import reach
+from galamp.core.failpoints import reach
 from galamp.rollouts import (
     CALLED_TO,
     COMMITTED,

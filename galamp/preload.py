@@ -14,7 +14,9 @@ import signal
 import warnings
 from typing import NoReturn
 
-from galamp.errors import EXIT_FAILURE
+from galamp.core.errors import EXIT_FAILURE
+from galamp.core.isolation import be_package, unguard
+from galamp.core.processes.reaper import adopt_orphans, die_with_parent, end_children
 from galamp.forking import (
     FOLDER,
     ORPHANED,
@@ -25,8 +27,6 @@ from galamp.forking import (
     make_room_for_children,
     word_of,
 )
-from galamp.isolation import be_package, unguard
-from galamp.reaper import adopt_orphans, die_with_parent, end_children
 
 END_S = 1.0
 """What the kernel has not ended so long after a kill is left to it."""

@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 
 from galamp.arena import Arena
-from galamp.config import GossipConfig, RunConfig, to_dict
-from galamp.errors import UserError
+from galamp.core.config import GossipConfig, RunConfig, to_dict
+from galamp.core.errors import UserError
+from galamp.core.seeding import seed_for
+from galamp.core.settings import AUTO, Setting, settings, shown
 from galamp.former import Former
 from galamp.gossip.exchange import averages_gradients
 from galamp.gossip.measuring import distances_between
 from galamp.gossip.topologies import FILE
-from galamp.options import AUTO, Setting, settings, shown
 from galamp.plan import Plan
 from galamp.recorder import Recorder
 from galamp.resizing import resized
-from galamp.seeding import seed_for
 from galamp.state import GENERATOR_BYTES_OF, STATE_COUNTERS, State
 from galamp.storage.gossiplog import Start
 from galamp.storage.inspection import GRAPH, is_own_file

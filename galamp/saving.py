@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from galamp.arena import Arena
-from galamp.config import to_dict
-from galamp.errors import CheckpointError, GalampError
+from galamp.core.config import to_dict
+from galamp.core.errors import CheckpointError, GalampError
 from galamp.gossip.slots import Header
 from galamp.parameters import Span
 from galamp.snapshot import EPISODES_IN_MEAN

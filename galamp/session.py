@@ -21,17 +21,17 @@ from pathlib import Path
 from typing import Any
 
 from galamp.arena import Arena, ModelSketch
-from galamp.config import to_dict
 from galamp.consensus import ConsensusMonitor, History
+from galamp.core.config import to_dict
+from galamp.core.errors import GalampError, UserError
+from galamp.core.machine.machine import Machine, lacks_bf16, told_quota
+from galamp.core.machine.memory import available_bytes
+from galamp.core.machine.mps import mps_folder, mps_in_words
 from galamp.course import Course, chart_course
 from galamp.display.dashboard import Display
 from galamp.display.streams import SafeStream
 from galamp.environments.base import EnvironmentSpec
-from galamp.errors import GalampError, UserError
 from galamp.former import Former, load_former
-from galamp.machine import Machine, lacks_bf16, told_quota
-from galamp.memory import available_bytes
-from galamp.mps import mps_folder, mps_in_words
 from galamp.plan import (
     CPU,
     Plan,

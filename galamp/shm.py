@@ -28,9 +28,9 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from galamp.errors import UserError
-from galamp.memory import anonymous_file, available_bytes
-from galamp.numa import prefer_node
+from galamp.core.errors import UserError
+from galamp.core.machine.memory import anonymous_file, available_bytes
+from galamp.core.machine.numa import prefer_node
 
 CACHE_LINE_BYTES = 64
 PAGE_BYTES = mmap.PAGESIZE

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Self
 
-from galamp.errors import StoppedBySignal
+from galamp.core.errors import StoppedBySignal
 from galamp.forking import SUPERVISED
 
 

@@ -16,17 +16,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from galamp.config import EnvironmentConfig
 from galamp.control import ControlBlock
-from galamp.crashpoints import reach
+from galamp.core.config import EnvironmentConfig
+from galamp.core.errors import StopRun
+from galamp.core.failpoints import reach
+from galamp.core.processes.reaper import Strays
+from galamp.core.seeding import seed_generators
 from galamp.environments import make_environment
 from galamp.environments.base import EpisodeCounter, closing_quietly
-from galamp.errors import StopRun
 from galamp.metrics import EpisodeRing, MetricsBoard, Phase
 from galamp.ports import SimulatorPort
-from galamp.reaper import Strays
 from galamp.rollouts import RingWake, RolloutShape
-from galamp.seeding import seed_generators
 from galamp.shm import SharedArrays
 
 STRAYS_EVERY_S = 5.0

@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from galamp.arena import Arena
+from galamp.core.errors import EXIT_FAILURE, EXIT_OK
+from galamp.core.processes.reaper import adopt_orphans, adopts_orphans
 from galamp.crew import Crew, words_for
 from galamp.display.dashboard import Display
-from galamp.errors import EXIT_FAILURE, EXIT_OK
 from galamp.forking import wake_server
 from galamp.metrics import Phase
 from galamp.post import Post
-from galamp.reaper import adopt_orphans, adopts_orphans
 from galamp.recorder import Recorder
 from galamp.regroup import Regroup
 from galamp.remote.door import Door

@@ -18,18 +18,18 @@ from typing import TextIO
 
 import torch
 
-from galamp import installation
 from galamp.arena import identity_of, sketch_model
-from galamp.config import RunConfig
+from galamp.core import installation
+from galamp.core.config import RunConfig
+from galamp.core.errors import UserError
+from galamp.core.machine.machine import inspect_machine
 from galamp.course import Course, chart_course
 from galamp.display.dashboard import make_display
 from galamp.display.streams import fill_closed
 from galamp.environments import canonical_env_id, finish_probe, start_probe
-from galamp.errors import UserError
 from galamp.forking import hears_of_children, start_server
 from galamp.former import load_former
 from galamp.gossip.topologies import FILE
-from galamp.machine import inspect_machine
 from galamp.plan import Plan, check_processes
 from galamp.remote.door import Door
 from galamp.session import Ground, Outcome, Session, complain

@@ -27,9 +27,16 @@ from typing import Any, NoReturn
 
 from setproctitle import setproctitle
 
-from galamp import crashpoints
-from galamp.deaths import read_report, report_of, signal_name, tail, write_report
-from galamp.errors import EXIT_FAILURE, EXIT_OK, GalampError, StopRun
+from galamp.core import failpoints
+from galamp.core.errors import EXIT_FAILURE, EXIT_OK, GalampError, StopRun
+from galamp.core.processes.exit_reports import (
+    read_report,
+    report_of,
+    signal_name,
+    tail,
+    write_report,
+)
+from galamp.core.processes.reaper import adopt_orphans, die_with_parent
 from galamp.forking import (
     ORPHANED,
     SERVER,
@@ -39,7 +46,6 @@ from galamp.forking import (
     wake_server,
 )
 from galamp.launching import Child
-from galamp.reaper import adopt_orphans, die_with_parent
 from galamp.storage.disk import open_log
 
 STACK_SIGNAL = signal.SIGUSR1
@@ -302,7 +308,7 @@ def _own_log(path: str) -> None:
 def _settle(spec: WorkerSpec) -> None:
     setproctitle(f"galamp: {spec.title}")
     if not spec.incarnation:
-        crashpoints.as_role(spec.title)
+        failpoints.as_role(spec.title)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OUT_OF_MEMORY_SCORES[spec.role]))
     os.nice(spec.nice)

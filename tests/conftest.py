@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from galamp import installation
-from galamp.errors import UserError
+from galamp.core import installation
+from galamp.core.errors import UserError
 from tests import engine
 
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -13,7 +13,7 @@ import sys
 import time
 from typing import NoReturn
 
-from galamp.reaper import adopt_orphans, die_with_parent
+from galamp.core.processes.reaper import adopt_orphans, die_with_parent
 
 SLEEP = "import time; time.sleep(600)"
 

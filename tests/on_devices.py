@@ -12,8 +12,8 @@ from torch import Tensor
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm, Rollout
 from galamp.collector import Collector
-from galamp.config import AlgorithmConfig, GossipConfig
 from galamp.control import ControlBlock
+from galamp.core.config import AlgorithmConfig, GossipConfig
 from galamp.gossip.exchange import Exchange, exchange_specs
 from galamp.gossip.journal import Journal
 from galamp.gossip.topologies import make_topology

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from galamp.memory import control_groups
+from galamp.core.machine.memory import control_groups
 
 
 @contextlib.contextmanager

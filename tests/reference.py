@@ -17,12 +17,12 @@ from torch import Tensor
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm, Rollout
 from galamp.algorithms.tape import Place
-from galamp.config import GossipConfig, RunConfig
+from galamp.core.config import GossipConfig, RunConfig
+from galamp.core.seeding import seed_for
 from galamp.environments import make_environment
 from galamp.environments.base import Environment
 from galamp.gossip.topologies.base import Topology
 from galamp.models import build_model
-from galamp.seeding import seed_for
 
 FIRST_START = 1
 

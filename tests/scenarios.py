@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from galamp.config import RunConfig
+from galamp.core.config import RunConfig
 from galamp.storage import checkpoint
 from galamp.storage.runlogs import read_metrics
 from tests.engine import (

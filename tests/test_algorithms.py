@@ -21,8 +21,8 @@ from galamp.algorithms.a2c import A2C, explained_variance, sample
 from galamp.algorithms.base import Algorithm, Rollout
 from galamp.algorithms.returns import n_step_returns
 from galamp.algorithms.rmsprop import FlatRMSprop
-from galamp.config import AlgorithmConfig
-from galamp.errors import UserError
+from galamp.core.config import AlgorithmConfig
+from galamp.core.errors import UserError
 from galamp.models import build_model
 from galamp.parameters import FlatParameters
 from tests.contracts.algorithm import ACTIONS, INPUTS, AlgorithmContract, random_rollout

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from galamp.errors import UserError
+from galamp.core.errors import UserError
 from galamp.gossip.publication import Publication
 from galamp.storage.gossiplog import (
     GOSSIP,

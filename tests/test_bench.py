@@ -28,7 +28,7 @@ from galamp.bench import cli, peers, processes, runs, tables
 from galamp.bench.peer_scripts import plain_loop
 from galamp.bench.processes import Program, Usage, members, pss_mb
 from galamp.bench.runs import Measurement, System, alternation, measure, rate, window
-from galamp.errors import RunFailed, UserError
+from galamp.core.errors import RunFailed, UserError
 from tests.checkout import Checkout
 from tests.engine import ROOT, also, wait_for
 

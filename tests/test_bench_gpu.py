@@ -40,8 +40,8 @@ from galamp.bench.gpu.steps import (
     run_steps,
 )
 from galamp.bench.runs import Workload
-from galamp.errors import RunFailed, UserError
-from galamp.machine import plain_machine
+from galamp.core.errors import RunFailed, UserError
+from galamp.core.machine.machine import plain_machine
 from tests.engine import ROOT, running, wait_for
 from tests.fakecuda.inside import settings
 
@@ -458,7 +458,7 @@ class Missing:
 sys.meta_path.insert(0, Missing())
 from galamp.bench import cli
 from galamp.bench.gpu import command
-from galamp.machine import plain_machine
+from galamp.core.machine.machine import plain_machine
 command.inspect_machine = lambda device: plain_machine([0], 1, 64)
 command.STEPS = command.STEPS[:1]
 sys.exit(cli.main(["gpu"]))

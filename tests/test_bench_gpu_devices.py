@@ -26,8 +26,8 @@ from galamp.bench.gpu import (
 from galamp.bench.gpu.profiling import Event
 from galamp.bench.gpu.steps import cause
 from galamp.bench.synthetic import ATARI, synthetic_learners, take_turns
+from galamp.core.machine.machine import Cpu
 from galamp.graphs import Graphs
-from galamp.machine import Cpu
 from tests.fakecuda.inside import on_gpus
 from tests.on_devices import counted
 

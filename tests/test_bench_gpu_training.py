@@ -30,7 +30,7 @@ from galamp.bench.gpu.steps import (
 from galamp.bench.limit import Limit
 from galamp.bench.nvml import COUNTED, GpuUse
 from galamp.bench.runs import Measurement, System, Workload
-from galamp.errors import RunFailed
+from galamp.core.errors import RunFailed
 from galamp.metrics import MetricsBoard
 from galamp.notices import Notices
 from galamp.shm import SharedArrays

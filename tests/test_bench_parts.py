@@ -35,9 +35,9 @@ from galamp.bench.parts import (
 from galamp.bench.runs import Measurement, Workload
 from galamp.bench.starts import first_step_s
 from galamp.bench.synthetic import ATARI, synthetic_learners, take_turns
+from galamp.core.errors import RunFailed
+from galamp.core.machine.machine import plain_machine
 from galamp.display.console import table_console
-from galamp.errors import RunFailed
-from galamp.machine import plain_machine
 
 pytestmark = [pytest.mark.real, pytest.mark.counted]  # for they start processes
 

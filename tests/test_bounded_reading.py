@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from galamp import probing
+from galamp.core.errors import CheckpointError, UserError
+from galamp.core.processes import probe_process
+from galamp.core.processes.probe_process import Probing
 from galamp.curve import MOST_POINTS, Curve
 from galamp.environments.preflight import Probe
-from galamp.errors import CheckpointError, UserError
 from galamp.gossip.topologies.from_file import FromFile
-from galamp.probing import Probing
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.gossiplog import read_gossip
 from galamp.storage.rates import RateCache
@@ -355,7 +355,7 @@ def test_of_a_probes_answer_only_so_much_is_read(
     tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An environment runs in the process that writes it, and may write there, too."""
-    monkeypatch.setattr(probing, "ANSWER_BYTES", 200_000)
+    monkeypatch.setattr(probe_process, "ANSWER_BYTES", 200_000)
     path = tmp_path / "answer"
     path.write_bytes(content)
     os.truncate(path, 2**24 if not content else len(content))

@@ -26,10 +26,10 @@ from galamp.calibration import (
     with_quickest,
     workload,
 )
-from galamp.config import RunConfig, from_dict
-from galamp.errors import GalampError, RunFailed, StoppedBySignal, UserError
-from galamp.machine import inspect_machine, machine_id, plain_machine
-from galamp.machine_load import Usage, others_share, read_usage
+from galamp.core.config import RunConfig, from_dict
+from galamp.core.errors import GalampError, RunFailed, StoppedBySignal, UserError
+from galamp.core.machine.load import Usage, others_share, read_usage
+from galamp.core.machine.machine import inspect_machine, machine_id, plain_machine
 from galamp.signals import Signals
 from galamp.storage import rates
 from galamp.storage.rates import RateCache, cache_folder
@@ -541,7 +541,7 @@ def test_the_cache_lies_where_the_user_keeps_caches(monkeypatch: pytest.MonkeyPa
 TRIAL = """
 import gc, os
 from galamp.calibration import Stopwatch, rate_of
-from galamp.config import from_dict
+from galamp.core.config import from_dict
 from galamp.signals import Signals
 
 def held():

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from galamp import consensus
-from galamp.config import GossipConfig
 from galamp.consensus import History, TheoreticalRadius
 from galamp.control import ControlBlock
+from galamp.core.config import GossipConfig
 from galamp.gossip.certificate import LEAVING, Certificate
 from galamp.gossip.exchange import Exchange, exchange_specs
 from galamp.gossip.journal import Journal

@@ -39,8 +39,8 @@ from galamp.chaos.recovery import Span, Throughput, statistics
 from galamp.chaos.report import lines
 from galamp.chaos.schedule import LEARNER, SERVER, SIMULATOR, Fault, Kind, draw
 from galamp.chaos.watchman import check_newest, look_aside
+from galamp.core.errors import EXIT_OK, EXIT_USAGE
 from galamp.crew import Crew
-from galamp.errors import EXIT_OK, EXIT_USAGE
 from galamp.gossip.mixing import PATIENCE_S
 from galamp.gossip.topologies.ring import DirectedRing
 from galamp.gossip.vectors import VectorSlots, gossip_specs

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from galamp.errors import CheckpointError
+from galamp.core.errors import CheckpointError
 from galamp.storage import checkpoint as ck
 from galamp.storage.checkpoint import Checkpoint, CheckpointNotWritten, Identity
 from tests.checkpoints import (

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from galamp import crashpoints
+from galamp.core import failpoints
 from galamp.storage import checkpoint as checkpoints
 from tests.checkpoints import (
     PONG,
@@ -81,7 +81,7 @@ def test_a_save_killed_at(order: str, killed: Path) -> None:
 
 def test_every_stage_is_tried() -> None:
     stages = {order.partition(":")[0] for order in LEFT}
-    assert stages == {point for point in crashpoints.POINTS if point.startswith("checkpoint.")}
+    assert stages == {point for point in failpoints.POINTS if point.startswith("checkpoint.")}
 
 
 def steps(path: Path) -> int:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from galamp.errors import CheckpointError
+from galamp.core.errors import CheckpointError
 from galamp.storage import checkpoint as ck
 from galamp.storage.checkpoint import LearnerState
 from galamp.storage.strict_json import encode

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from galamp.errors import CheckpointError
+from galamp.core.errors import CheckpointError
 from galamp.storage import checkpoint as ck
 from galamp.storage.strict_json import encode
 from tests.checkpoints import (

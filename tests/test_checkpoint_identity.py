@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from galamp.config import EnvironmentConfig
+from galamp.core.config import EnvironmentConfig
+from galamp.core.errors import CheckpointError
 from galamp.environments import canonical_env_id, list_games
 from galamp.environments.protocols import SETTINGS, resolve
-from galamp.errors import CheckpointError
 from galamp.storage import checkpoint as ck
 from galamp.storage.checkpoint import Identity
 from tests.checkpoints import (

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from galamp.errors import CheckpointError
+from galamp.core.errors import CheckpointError
 from galamp.storage import checkpoint as ck
 from tests.checkpoints import ROOT, made, same
 from tests.disk_model import Disk, recorded

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box
 
-from galamp.config import EnvironmentConfig
+from galamp.core.config import EnvironmentConfig
+from galamp.core.errors import GalampError, UserError
 from galamp.environments import EpisodeCounter, describe, make_environment
 from galamp.environments.base import Environment
 from galamp.environments.checks import InvalidDataError
-from galamp.errors import GalampError, UserError
 from galamp.storage.runlogs import MonitorLog
 from galamp.worker import WorkerSpec, _write_report
 from tests import misbehaving

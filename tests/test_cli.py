@@ -18,12 +18,12 @@ import pytest
 import galamp
 from galamp import cli
 from galamp.cli import build_parser, config_from, main
-from galamp.config import RunConfig, from_dict, to_dict
+from galamp.core.config import RunConfig, from_dict, to_dict
+from galamp.core.errors import CheckpointError, RunFailed
+from galamp.core.settings import Setting, allowed, settings
 from galamp.display.closing import closing_line
 from galamp.display.streams import STARTING
-from galamp.errors import CheckpointError, RunFailed
 from galamp.gossip.topologies import TOPOLOGIES
-from galamp.options import Setting, allowed, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "ale_py", "gymnasium", "cv2", "rich", "multiprocessing", "subprocess"}

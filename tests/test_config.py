@@ -11,10 +11,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from galamp.config import EnvironmentConfig, RunConfig, from_dict, to_dict
-from galamp.errors import UserError
+from galamp.core.config import EnvironmentConfig, RunConfig, from_dict, to_dict
+from galamp.core.errors import UserError
+from galamp.core.settings import AUTO, Setting, allowed, check, settings
 from galamp.gossip.topologies import TOPOLOGIES
-from galamp.options import AUTO, Setting, allowed, check, settings
 
 SETTINGS = {setting.name: setting for setting in settings(RunConfig)}
 

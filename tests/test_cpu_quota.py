@@ -12,10 +12,10 @@ from typing import Any, cast
 import pytest
 
 from galamp.calibration import candidates, workload
-from galamp.cpu_quota import allowed_processors
+from galamp.core.machine.cpu_quota import allowed_processors
+from galamp.core.machine.machine import Machine, inspect_machine, plain_machine
+from galamp.core.machine.memory import control_groups
 from galamp.dry_run import facts
-from galamp.machine import Machine, inspect_machine, plain_machine
-from galamp.memory import control_groups
 from galamp.plan import CPU, make_plan, with_learners
 from galamp.session import _tell_choices
 from tests.engine import DEADLINE_S, ROOT
@@ -129,7 +129,7 @@ def test_where_nothing_can_be_read_everything_is_allowed(tmp_path: Path) -> None
 IN_GROUP = """
 import sys
 open(sys.argv[1] + "/cgroup.procs", "w").write("0")
-from galamp.machine import inspect_machine
+from galamp.core.machine.machine import inspect_machine
 print(inspect_machine("cpu").quota)
 """
 

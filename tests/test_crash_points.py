@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from galamp import crashpoints
-from galamp.errors import UserError
+from galamp.core import failpoints
+from galamp.core.errors import UserError
 from galamp.gossip.journal import Journal
 from galamp.gossip.mailbox import Mailbox
 from galamp.gossip.slots import VersionedSlots
@@ -101,7 +101,7 @@ def test_a_writer_killed_at(point: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def die_at(point: str, arrays: SharedArrays, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(crashpoints.VARIABLE, f"{point}:{TIME}@learner 0")
+    monkeypatch.setenv(failpoints.VARIABLE, f"{point}:{TIME}@learner 0")
     context = multiprocessing.get_context("spawn")
     child = context.Process(target=publish_until_it_dies, args=(arrays,), daemon=True)
     child.start()
@@ -131,7 +131,7 @@ def reached() -> list[str]:
 
 
 def test_every_declared_point_is_in_one_place() -> None:
-    assert sorted(reached()) == sorted(crashpoints.POINTS)
+    assert sorted(reached()) == sorted(failpoints.POINTS)
 
 
 @pytest.mark.parametrize(
@@ -147,15 +147,15 @@ def test_every_declared_point_is_in_one_place() -> None:
 def test_what_cannot_be_ordered_is_refused(
     text: str, complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(crashpoints.VARIABLE, text)
+    monkeypatch.setenv(failpoints.VARIABLE, text)
     with pytest.raises(UserError, match=complaint):
-        crashpoints.as_role("learner 0")
-    crashpoints.reach("slots.odd")
+        failpoints.as_role("learner 0")
+    failpoints.reach("slots.odd")
 
 
 LIFE = """
 import sys
-from galamp.crashpoints import *
+from galamp.core.failpoints import *
 {before}
 for number in range(3):
     reach("slots.odd")
@@ -181,7 +181,7 @@ for number in range(3):
 def test_only_who_is_meant_dies_and_when(order: str, before: str, printed: int) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", LIFE.format(before=before)],
-        env=os.environ | {crashpoints.VARIABLE: order, "PYTHONPATH": str(ROOT)},
+        env=os.environ | {failpoints.VARIABLE: order, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=DEADLINE_S,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from galamp import crashpoints
+from galamp.core import failpoints
 from galamp.storage import checkpoint
 from tests.engine import run, summary
 
@@ -22,7 +22,7 @@ BY_SIMULATORS = ("rollouts", "simulator", "episodes")
 OF_CALLS = ("rollouts.called", "rollouts.joined")
 OF_RUNS = [
     point
-    for point in crashpoints.POINTS
+    for point in failpoints.POINTS
     if not point.startswith("checkpoint.") and point not in OF_CALLS
 ]
 QUICK = {"learner.updated"}
@@ -37,7 +37,7 @@ def test_a_run_survives_a_death_at(
 ) -> None:
     room = point.partition(".")[0]
     role = BY.get(point, "simulator 0.1" if room in BY_SIMULATORS else "learner 1")
-    monkeypatch.setenv(crashpoints.VARIABLE, f"{point}:40@{role}")
+    monkeypatch.setenv(failpoints.VARIABLE, f"{point}:40@{role}")
     ended = run(*SHORT, "--run-dir", tmp_path / "run")
     assert ended.returncode == 0, ended.stderr
     assert summary(tmp_path / "run")["restarts"] == 1
@@ -73,7 +73,7 @@ def test_a_run_survives_a_death_in_a_later_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TEST_FAILED_ONCE", str(tmp_path / "failed"))
-    monkeypatch.setenv(crashpoints.VARIABLE, f"{point}:3@{role}")
+    monkeypatch.setenv(failpoints.VARIABLE, f"{point}:3@{role}")
     folder = tmp_path / "run"
     flags = ["--env-id", f"tests.crashing:{env}", "--total-steps", 60_000]
     ended = run(*SHORT, *flags, "--run-dir", folder)
@@ -86,7 +86,7 @@ def test_a_run_survives_a_death_in_a_later_call(
 def test_an_order_that_makes_no_sense_is_refused_before_anything_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(crashpoints.VARIABLE, "slots.od:1")
+    monkeypatch.setenv(failpoints.VARIABLE, "slots.od:1")
     ended = run(*SHORT, "--run-dir", tmp_path / "run")
     assert ended.returncode == 2
     assert "no such point (did you mean slots.odd" in ended.stderr

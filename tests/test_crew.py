@@ -13,10 +13,10 @@ from typing import Any, cast
 import pytest
 
 from galamp.budget import Budget, Loss
+from galamp.core.processes.reaper import Orphans
 from galamp.crew import SERVER_END_WAIT_S, Crew, Ended, _not_started, words_for
 from galamp.launching import Readiness
 from galamp.post import KILL_WAIT_S, LONGEST_STEP_S, Post, Watch
-from galamp.reaper import Orphans
 from galamp.regroup import Regroup
 from galamp.supervisor import KILL_AFTER_S, LEAVE_S, Supervisor
 from galamp.worker import Worker, WorkerFailure, WorkerSpec, _is_over

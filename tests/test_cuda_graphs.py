@@ -20,8 +20,8 @@ from galamp.algorithms.a2c import A2C
 from galamp.algorithms.base import Rollout
 from galamp.bench.synthetic import ATARI, synthetic_learners, take_turns
 from galamp.cli import build_parser
-from galamp.config import from_dict, to_dict
 from galamp.configuring import config_from
+from galamp.core.config import from_dict, to_dict
 from tests.engine import also
 from tests.fakecuda.inside import on_gpus
 from tests.on_devices import LANES, STEPS, Collecting, counted

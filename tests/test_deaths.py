@@ -13,10 +13,10 @@ from typing import Any, cast
 
 import pytest
 
-from galamp import deaths
-from galamp.deaths import Report, read_report, report_of, signal_name, tail
-from galamp.errors import EXIT_FAILURE, EXIT_OK, GalampError
-from galamp.probing import Probing
+from galamp.core.errors import EXIT_FAILURE, EXIT_OK, GalampError
+from galamp.core.processes import exit_reports
+from galamp.core.processes.exit_reports import Report, read_report, report_of, signal_name, tail
+from galamp.core.processes.probe_process import Probing
 from galamp.worker import Worker, WorkerFailure, WorkerSpec
 
 LIFE = "0123456789abcdef"
@@ -151,14 +151,14 @@ def test_any_error_can_be_reported(tmp_path: Path) -> None:
     assert report_of(GalampError("x")).cause == "failed: x"
     assert report_of(Mute()).cause.startswith("raised Mute: (its own words cannot be had")
     long = report_of(ValueError("é\udc80" * 10**6))
-    deaths.write_report(tmp_path / "report.json", LIFE, long, 0.0)
+    exit_reports.write_report(tmp_path / "report.json", LIFE, long, 0.0)
     assert read_report(tmp_path / "report.json", LIFE) == long
 
 
 @pytest.mark.parametrize("character", ["x", "\n", "\x01", "é", "\udc80", "\U0001f600"])
 def test_a_report_of_any_characters_can_be_read(tmp_path: Path, character: str) -> None:
     report = report_of(ValueError(character * 10**6))
-    deaths.write_report(tmp_path / "report.json", LIFE, report, 0.0)
+    exit_reports.write_report(tmp_path / "report.json", LIFE, report, 0.0)
     assert read_report(tmp_path / "report.json", LIFE) == report
 
 

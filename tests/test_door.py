@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from galamp.errors import UserError
+from galamp.core.errors import UserError
 from galamp.remote.door import MOST_MISSED, MOST_VISITORS, SPEAK_WITHIN_S, Door
 from galamp.remote.wire import CONTROL
 from galamp.snapshot import Snapshot

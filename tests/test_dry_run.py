@@ -11,12 +11,12 @@ import pytest
 
 from galamp import cli, dry_run, training
 from galamp.arena import Arena
-from galamp.config import from_dict
+from galamp.core.config import from_dict
+from galamp.core.errors import UserError
+from galamp.core.machine.machine import Gpu, Machine, inspect_cpus
 from galamp.course import Course
 from galamp.dry_run import facts, learners_table, planned
 from galamp.environments.base import EnvironmentSpec
-from galamp.errors import UserError
-from galamp.machine import Gpu, Machine, inspect_cpus
 from galamp.session import Ground
 from galamp.storage.runfolder import Kept
 from tests.sysfs import Socket, build

@@ -17,7 +17,8 @@ from ale_py.vector_env import AtariVectorEnv
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
-from galamp.config import EnvironmentConfig
+from galamp.core.config import EnvironmentConfig
+from galamp.core.errors import UserError
 from galamp.environments import (
     Episode,
     EpisodeCounter,
@@ -31,7 +32,6 @@ from galamp.environments import (
 )
 from galamp.environments.atari import AtariEnvironment
 from galamp.environments.protocols import PROTOCOLS, SETTINGS, resolve
-from galamp.errors import UserError
 from tests.contracts.environment import SEEDS, EnvironmentContract, Recording, play
 
 
@@ -599,7 +599,7 @@ def test_simulators_import_neither_torch_nor_the_other_emulator(env_id: str) -> 
     script = (
         "import json, sys\n"
         "import galamp.environments as e\n"
-        "from galamp.config import EnvironmentConfig\n"
+        "from galamp.core.config import EnvironmentConfig\n"
         f"name = e.canonical_env_id({env_id!r})\n"
         "named = set(sys.modules)\n"
         "e.describe(EnvironmentConfig(name))\n"

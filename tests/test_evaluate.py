@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 
 import galamp
 from galamp.cli import main
-from galamp.config import EnvironmentConfig, RunConfig, to_dict
+from galamp.core.config import EnvironmentConfig, RunConfig, to_dict
+from galamp.core.errors import CheckpointError, GalampError, UserError
 from galamp.display.streams import STARTING
 from galamp.display.text import UNKNOWN
 from galamp.environments import Environment, EnvironmentSpec, Transition, describe, list_games
 from galamp.environments import rom_name as rom
 from galamp.environments.protocols import resolve
-from galamp.errors import CheckpointError, GalampError, UserError
 from galamp.evaluation import agent as agents
 from galamp.evaluation import report as evaluation
 from galamp.evaluation.agent import SMALL_BATCH, Agent, usable_device

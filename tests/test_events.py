@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from galamp.config import from_dict, to_dict
+from galamp.core.config import from_dict, to_dict
 from galamp.resuming import changes
 from tests.crashing import Failing
 from tests.engine import run, summary

@@ -17,9 +17,10 @@ import torch
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Rollout
 from galamp.arena import Arena, ModelSketch
-from galamp.config import AlgorithmConfig, GossipConfig, from_dict
 from galamp.consensus import ConsensusMonitor, TheoreticalRadius
 from galamp.control import ControlBlock
+from galamp.core.config import AlgorithmConfig, GossipConfig, from_dict
+from galamp.core.machine.machine import plain_machine
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip import exchange as exchange_module
 from galamp.gossip import mixing
@@ -40,7 +41,6 @@ from galamp.gossip.topologies import make_topology
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.topologies.independent import Independent
 from galamp.gossip.vectors import VectorSlots, gossip_specs
-from galamp.machine import plain_machine
 from galamp.metrics import MetricsBoard, MetricsRow
 from galamp.models import build_model
 from galamp.plan import make_plan

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from galamp.errors import UserError
+from galamp.core.errors import UserError
 from galamp.remote.door import Door
 from galamp.remote.wire import CONTROL
 from galamp.storage import held

@@ -14,13 +14,13 @@ import pytest
 
 from galamp import cli
 from galamp.cli import build_parser, config_from
-from galamp.config import GossipConfig, RunConfig, to_dict
 from galamp.configuring import configured
+from galamp.core.config import GossipConfig, RunConfig, to_dict
+from galamp.core.errors import CheckpointError, UserError
+from galamp.core.machine.machine import plain_machine
 from galamp.course import chart_course
-from galamp.errors import CheckpointError, UserError
 from galamp.evaluation.report import _target
 from galamp.evaluation.trained import locate
-from galamp.machine import plain_machine
 from galamp.resuming import graph_file
 from galamp.storage import checkpoint as ck
 from galamp.storage import checkpoint_format, inspection, mounts, runfolder

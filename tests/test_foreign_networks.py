@@ -17,9 +17,9 @@ import pytest
 import torch
 
 import galamp
-from galamp.config import EnvironmentConfig, RunConfig, to_dict
+from galamp.core.config import EnvironmentConfig, RunConfig, to_dict
+from galamp.core.errors import CheckpointError
 from galamp.environments import EnvironmentSpec, describe
-from galamp.errors import CheckpointError
 from galamp.evaluation import agent as agents
 from galamp.evaluation import report as evaluation
 from galamp.evaluation import trained as reading
@@ -58,7 +58,7 @@ LOADER = """
 import resource, sys
 from pathlib import Path
 import galamp
-from galamp.errors import CheckpointError
+from galamp.core.errors import CheckpointError
 good, *paths = sys.argv[1:]
 galamp.load(good).act([0.0] * 4)
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from galamp.cli import build_parser, config_from
-from galamp.config import EnvironmentConfig, RunConfig, to_dict
+from galamp.core.config import EnvironmentConfig, RunConfig, to_dict
+from galamp.core.errors import CheckpointError
 from galamp.environments.protocols import resolve
-from galamp.errors import CheckpointError
 from galamp.former import lacking, load_former
 from galamp.state import GENERATOR_BYTES, STATE_COUNTERS
 from galamp.storage import checkpoint as checkpoints

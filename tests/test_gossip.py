@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from galamp.config import GossipConfig
 from galamp.control import ControlBlock
-from galamp.errors import RunFailed, StopRun
+from galamp.core.config import GossipConfig
+from galamp.core.errors import RunFailed, StopRun
 from galamp.gossip.journal import Journal
 from galamp.gossip.mailbox import CAPACITY, Mailbox, Token
 from galamp.gossip.mixing import Gossiper

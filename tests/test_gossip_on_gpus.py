@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from galamp.bench.exchanges import costs
-from galamp.config import GossipConfig
-from galamp.errors import RunFailed, UserError
+from galamp.core.config import GossipConfig
+from galamp.core.errors import RunFailed, UserError
 from galamp.gossip.device_mixing import DeviceGossiper
 from galamp.gossip.slots import VersionedSlots
 from galamp.shm import ArraySpec, SharedArrays

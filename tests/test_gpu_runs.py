@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from galamp import crashpoints
+from galamp.core import failpoints
 from galamp.state import GENERATOR_BYTES_OF
 from galamp.storage import checkpoint
 from tests.engine import (
@@ -163,7 +163,7 @@ def test_a_killed_learner_comes_back_on_its_gpu(gpus: Path, tmp_path: Path) -> N
 def test_a_learner_that_dies_while_its_gpu_publishes_is_replaced(
     gpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
-    monkeypatch.setenv(crashpoints.VARIABLE, f"{point}:40@learner 1")
+    monkeypatch.setenv(failpoints.VARIABLE, f"{point}:40@learner 1")
     folder = tmp_path / "run"
     flags = ["--env-id", "tests.crashing:healthy", "--num-envs", 4, "--learners", 2]
     flags += ["--device", "cuda", "--verify-gossip", "--total-steps", 10_000, "--run-dir", folder]

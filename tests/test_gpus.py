@@ -13,24 +13,25 @@ from pathlib import Path
 
 import pytest
 
-from galamp import calibration, gpu_trial, gpus, training
-from galamp.config import ResourceConfig, RunConfig
+from galamp import calibration, training
 from galamp.configuring import _ran
-from galamp.dry_run import gpus_in_words
-from galamp.errors import UserError
-from galamp.gpu_failures import (
+from galamp.core.config import ResourceConfig, RunConfig
+from galamp.core.errors import UserError
+from galamp.core.machine import gpu_trial, gpus
+from galamp.core.machine.gpu_failures import (
     MemoryUse,
     explained,
     first_sentence,
     is_memory_full,
     memory_full,
 )
-from galamp.gpus import GpuFacts, try_gpus, understood
-from galamp.machine import Gpu, Machine, inspect_machine, plain_machine
-from galamp.memory import anonymous_file
-from galamp.mps import mps_folder, mps_in_words
+from galamp.core.machine.gpus import GpuFacts, try_gpus, understood
+from galamp.core.machine.machine import Gpu, Machine, inspect_machine, plain_machine
+from galamp.core.machine.memory import anonymous_file
+from galamp.core.machine.mps import mps_folder, mps_in_words
+from galamp.core.processes.probe_process import Answer
+from galamp.dry_run import gpus_in_words
 from galamp.plan import Plan, changes_kind, left_out, make_plan, usable_devices, with_learners
-from galamp.probing import Answer
 from galamp.storage.runfolder import Kept
 from tests.fakecuda.inside import settings
 
@@ -325,7 +326,7 @@ def test_no_gpu_is_taken_that_was_not_tried(
 
     found: list[int] = []
     monkeypatch.setattr("torch.cuda.device_count", lambda: shown)
-    monkeypatch.setattr("galamp.machine.try_gpus", refuse)
+    monkeypatch.setattr("galamp.core.machine.machine.try_gpus", refuse)
     machine = inspect_machine(device)
     assert found == tried
     if device == "cuda:3":
@@ -452,7 +453,7 @@ def test_no_gpu_is_tried_for_a_run_on_cpus_nor_one_that_is_not_named(
         asked.append(indices)
         return {}
 
-    monkeypatch.setattr("galamp.machine.try_gpus", try_none)
+    monkeypatch.setattr("galamp.core.machine.machine.try_gpus", try_none)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     assert inspect_machine("cpu").gpus == ()
     assert asked == []

@@ -21,9 +21,9 @@ import pytest
 from packaging.requirements import Requirement
 
 import galamp
-from galamp import isolation
+from galamp.core import isolation
+from galamp.core.errors import UserError
 from galamp.environments.gymnasium import _builder
-from galamp.errors import UserError
 from tests.engine import also
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -194,7 +194,7 @@ def folders_named_galamp(tmp_path: Path) -> dict[str, str]:
 WHO = """
 from galamp import isolation
 isolation.be_package()
-import galamp, galamp.config
+import galamp, galamp.core.config
 print(galamp.__version__, galamp.__file__ == galamp.__spec__.origin, *galamp.__path__)
 """
 
@@ -391,7 +391,7 @@ def test_a_folder_that_was_removed_is_no_obstacle(tmp_path: Path, flags: list[st
     gone.mkdir()
     program = (
         f"import os, sys; sys.path.append({str(ROOT)!r}); os.rmdir(os.getcwd());"
-        "from galamp import isolation as i; i.leave_working_directory();"
+        "from galamp.core import isolation as i; i.leave_working_directory();"
         "g = i.guarded(); g.__enter__();"
         "print(i.path_for_children() == [p for p in sys.path if p], os.environ[i.SAFE_PATH])"
     )
@@ -484,7 +484,7 @@ def test_a_package_that_only_this_process_finds_starts_nothing(
     program = (
         f"{bare}sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f)]\n"
         f"sys.path.append({str(ROOT)!r})\n"
-        "from galamp import isolation\n"
+        "from galamp.core import isolation\n"
         "print(isolation.is_findable())\n"
     )
     python = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"

@@ -23,8 +23,8 @@ from unittest import mock
 import pytest
 
 from galamp import forking, launching
+from galamp.core.errors import UserError
 from galamp.crew import Crew
-from galamp.errors import UserError
 from galamp.forking import (
     FOLDER,
     _hear_of_children,

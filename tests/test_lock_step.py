@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from galamp.config import AlgorithmConfig, EnvironmentConfig, GossipConfig, RunConfig
+from galamp.core.config import AlgorithmConfig, EnvironmentConfig, GossipConfig, RunConfig
 from galamp.gossip.topologies import make_topology
 from galamp.storage import checkpoint
 from tests.engine import run

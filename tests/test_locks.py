@@ -19,7 +19,7 @@ from typing import Any, cast
 import pytest
 
 from galamp.chaos import command, record
-from galamp.errors import UserError
+from galamp.core.errors import UserError
 from galamp.storage import disk, held, locks
 from galamp.storage.disk import remove_stale, temporary_name
 from galamp.storage.gossiplog import GossipLog

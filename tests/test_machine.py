@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from galamp.machine import (
+from galamp.core.machine.machine import (
     Cpu,
     inspect_cpus,
     inspect_machine,

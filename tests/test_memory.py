@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from galamp.errors import UserError
-from galamp.memory import (
+from galamp.core.errors import UserError
+from galamp.core.machine.memory import (
     UNLIMITED_BYTES,
     anonymous_file,
     available_bytes,

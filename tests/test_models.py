@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from galamp.errors import CheckpointError, UserError
+from galamp.core.errors import CheckpointError, UserError
 from galamp.models import (
     ActorCritic,
     ConvActorCritic,

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from galamp.config import RunConfig
+from galamp.core.config import RunConfig
 from tests.engine import ROOT
 
 CHILD = """

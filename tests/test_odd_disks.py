@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from galamp.errors import UserError
+from galamp.core.errors import UserError
 from galamp.evaluation.trained import locate
 from galamp.saving import Saver
 from galamp.snapshot import EPISODES_IN_MEAN

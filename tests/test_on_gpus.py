@@ -18,7 +18,7 @@ from galamp import acting
 from galamp.algorithms.a2c import A2C
 from galamp.algorithms.base import Rollout
 from galamp.algorithms.tape import Place
-from galamp.config import GossipConfig
+from galamp.core.config import GossipConfig
 from galamp.gossip.device_mixing import DeviceGossiper
 from galamp.gossip.mixing import Gossiper
 from galamp.shm import ArraySpec, SharedArrays

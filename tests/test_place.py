@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from galamp import cli, installation
-from galamp.errors import UserError
+from galamp import cli
+from galamp.core import installation
+from galamp.core.errors import UserError
 from tests import conftest
 from tests.checkout import BROKEN, KIND, PROBED, Checkout, load
 from tests.engine import also

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galamp.config import RunConfig, from_dict
-from galamp.machine import Cpu, Gpu, Machine, inspect_cpus
+from galamp.core.config import RunConfig, from_dict
+from galamp.core.machine.machine import Cpu, Gpu, Machine, inspect_cpus
 from galamp.placement import Place, physical_cores, place
 from galamp.plan import make_plan
 from tests.sysfs import Socket, build

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galamp.config import RunConfig, from_dict
-from galamp.errors import UserError
-from galamp.machine import Machine, plain_machine
+from galamp.core.config import RunConfig, from_dict
+from galamp.core.errors import UserError
+from galamp.core.machine.machine import Machine, plain_machine
 from galamp.plan import Plan, make_plan, with_learners
 
 PLENTY = 2**20

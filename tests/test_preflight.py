@@ -16,15 +16,16 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 
-from galamp import probing, simulator
-from galamp.config import EnvironmentConfig, ResourceConfig, RunConfig
+from galamp import simulator
+from galamp.core.config import EnvironmentConfig, ResourceConfig, RunConfig
+from galamp.core.errors import StopRun, UserError
+from galamp.core.machine.memory import anonymous_file
+from galamp.core.processes import probe_process
 from galamp.crew import BOOT_LIMIT_S, Crew
 from galamp.display.streams import STARTING
 from galamp.environments import finish_probe, make_environment, start_probe
 from galamp.environments.base import closing_quietly
 from galamp.environments.probe import look
-from galamp.errors import StopRun, UserError
-from galamp.memory import anonymous_file
 from galamp.metrics import Phase
 from galamp.post import Post
 from galamp.storage.runfolder import Kept
@@ -179,7 +180,7 @@ def test_a_probe_that_is_too_late_is_ended_with_its_helpers(
     probe = start_probe(config("endless_with_helper"), timeout_s=60)
     wait_for(helper.exists, "the helper")
     wait_for(helper.read_text, "its id")
-    monkeypatch.setattr(probing, "STACKS_S", DEADLINE_S)
+    monkeypatch.setattr(probe_process, "STACKS_S", DEADLINE_S)
     probe._until_s = 0.0
     with pytest.raises(UserError, match="did not start within 60 s") as caught:
         finish_probe(probe)
@@ -331,9 +332,9 @@ def test_what_a_probe_writes_takes_bounded_memory() -> None:
     try:
         for number in range(10):
             os.write(file, b"%d" % number * 2**20)
-            probing._forget_all_but_end(file)
-            assert os.fstat(file).st_blocks * 512 <= probing.MOST_ERRORS_BYTES + 2**20
-        assert probing._read(file, probing.TAIL_BYTES) == "9" * probing.TAIL_BYTES
+            probe_process._forget_all_but_end(file)
+            assert os.fstat(file).st_blocks * 512 <= probe_process.MOST_ERRORS_BYTES + 2**20
+        assert probe_process._read(file, probe_process.TAIL_BYTES) == "9" * probe_process.TAIL_BYTES
     finally:
         os.close(file)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from galamp import plan
-from galamp.config import EnvironmentConfig, ResourceConfig, RunConfig, from_dict
-from galamp.errors import UserError
-from galamp.machine import plain_machine
-from galamp.process_limits import Room, least_room
+from galamp.core.config import EnvironmentConfig, ResourceConfig, RunConfig, from_dict
+from galamp.core.errors import UserError
+from galamp.core.machine.machine import plain_machine
+from galamp.core.machine.process_limits import Room, least_room
 from tests.engine import DEADLINE_S, started, titled, training, wait_for
 
 

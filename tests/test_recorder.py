@@ -20,15 +20,15 @@ from hypothesis import strategies as st
 
 from galamp import metrics, recorder
 from galamp.arena import Arena, ModelSketch
-from galamp.config import from_dict
 from galamp.consensus import ConsensusMonitor, History
+from galamp.core.config import from_dict
+from galamp.core.machine.machine import plain_machine
 from galamp.curve import Curve
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.journal import Journal
 from galamp.gossip.publication import Publication
 from galamp.gossip.topologies import make_topology
 from galamp.gossip.vectors import VectorSlots
-from galamp.machine import plain_machine
 from galamp.metrics import EPISODE_CAPACITY, EpisodeRing, MetricsBoard, Phase
 from galamp.plan import make_plan
 from galamp.recorder import (

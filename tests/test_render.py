@@ -10,11 +10,11 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from galamp.config import RunConfig
+from galamp.core.config import RunConfig
+from galamp.core.settings import settings
 from galamp.display import panels
 from galamp.display.dashboard import PlainLines
 from galamp.display.render import render
-from galamp.options import settings
 from galamp.snapshot import LEARNER_PHASES, Event, LearnerSnapshot, Snapshot, WorkerState
 from tests.snapshots import EMPTY, busy, learner
 

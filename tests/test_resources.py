@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from galamp.core.errors import UserError
 from galamp.display.streams import STARTING
 from galamp.environments import canonical_env_id
-from galamp.errors import UserError
 from galamp.storage import checkpoint as ck
 from galamp.storage.runlogs import last_row
 from tests.engine import (

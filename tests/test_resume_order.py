@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from galamp import cli, configuring, training
-from galamp.config import RunConfig, to_dict
-from galamp.errors import UserError
+from galamp.core.config import RunConfig, to_dict
+from galamp.core.errors import UserError
 from galamp.former import Former
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage import runfolder

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from galamp.core.machine.machine import plain_machine
 from galamp.learner import go_on_drawing
-from galamp.machine import plain_machine
 from galamp.plan import make_plan
 from galamp.resuming import other_generators
 from galamp.state import GENERATOR_BYTES_OF, STATE_COUNTERS, State

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from galamp import cli
-from galamp.config import RunConfig, to_dict
-from galamp.errors import UserError
+from galamp.core.config import RunConfig, to_dict
+from galamp.core.errors import UserError
 from galamp.storage import inspection
 from galamp.storage.disk import open_log, replace_json
 from galamp.storage.gossiplog import GOSSIP, GossipLog

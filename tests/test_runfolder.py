@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from galamp.errors import GalampError, UserError
+from galamp.core.errors import GalampError, UserError
 from galamp.storage import runlogs
 from galamp.storage.disk import replace_file, temporary_name
 from galamp.storage.runfolder import RunFolder
@@ -181,7 +181,7 @@ STARTER = """
 import sys
 from datetime import datetime
 from pathlib import Path
-from galamp.errors import UserError
+from galamp.core.errors import UserError
 from galamp.storage.runfolder import RunFolder
 assert "torch" not in sys.modules
 print("ready", flush=True)

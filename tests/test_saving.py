@@ -16,9 +16,9 @@ import pytest
 from galamp.arena import Arena, identity_of, sketch_model
 from galamp.chaos import watchman
 from galamp.chaos.watchman import Aside, Watchman
+from galamp.core.machine.machine import plain_machine
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.topologies import make_topology
-from galamp.machine import plain_machine
 from galamp.plan import make_plan
 from galamp.saving import LEAST_KEPT, Saver
 from galamp.state import GENERATOR_BYTES_OF, STATE_COUNTERS, State

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from galamp.seeding import seed_for, seed_generators
+from galamp.core.seeding import seed_for, seed_generators
 from galamp.storage import checkpoint
 from tests.engine import run, started, wait_for
 from tests.randomness import SOURCES

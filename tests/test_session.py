@@ -16,10 +16,10 @@ import pytest
 
 from galamp import course as courses
 from galamp import session as sessions
-from galamp.config import GossipConfig, ResourceConfig, RunConfig, to_dict
+from galamp.core.config import GossipConfig, ResourceConfig, RunConfig, to_dict
+from galamp.core.errors import UserError
+from galamp.core.machine.machine import plain_machine
 from galamp.course import Course, Graph, chart_course
-from galamp.errors import UserError
-from galamp.machine import plain_machine
 from galamp.session import Outcome, Retreat, Session
 from galamp.storage import runfolder
 from galamp.storage.runfolder import Kept, RunFolder

@@ -24,10 +24,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galamp import shm
-from galamp.errors import UserError
+from galamp.core.errors import UserError
+from galamp.core.machine.numa import prefer_node
 from galamp.gossip.topologies import make_topology
 from galamp.gossip.vectors import gossip_specs
-from galamp.numa import prefer_node
 from galamp.rollouts import RolloutRing, RolloutShape
 from galamp.shm import ArraySpec, SharedArrays, Wakeup
 from galamp.state import StateSlots

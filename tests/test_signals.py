@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from galamp.config import RunConfig
-from galamp.errors import StoppedBySignal, UserError
+from galamp.core.config import RunConfig
+from galamp.core.errors import StoppedBySignal, UserError
 from galamp.forking import hears_of_children
 from galamp.signals import Signals
 from galamp.training import train

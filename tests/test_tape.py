@@ -13,7 +13,7 @@ from galamp.algorithms.a2c import A2C
 from galamp.algorithms.base import Rollout
 from galamp.algorithms.conv_tape import ConvTape
 from galamp.algorithms.tape import Place, ReplayTape
-from galamp.config import AlgorithmConfig
+from galamp.core.config import AlgorithmConfig
 from galamp.models import build_model
 from tests.contracts.algorithm import ACTIONS, random_rollout
 

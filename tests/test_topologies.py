@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from galamp.errors import UserError
+from galamp.core.errors import UserError
 from galamp.gossip.topologies import TOPOLOGIES, make_topology
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.topologies.from_file import FromFile

@@ -13,7 +13,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from galamp.errors import GalampError
+from galamp.core.errors import GalampError
 from galamp.gossip.topologies import TOPOLOGIES, make_topology
 from galamp.models import build_model
 from galamp.study.drawing import braille, hears, matrix, picture

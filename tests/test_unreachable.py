@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from galamp.cli import main
-from galamp.errors import UserError
+from galamp.core.errors import UserError
 from galamp.remote import call as calling
 from galamp.remote import scale_command
 from galamp.remote.call import Call

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from galamp.config import AlgorithmConfig
-from galamp.errors import UserError, did_you_mean
+from galamp.core.config import AlgorithmConfig
+from galamp.core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     import torch

@@ -20,7 +20,7 @@ from galamp.algorithms.recorded import RecordedUpdate
 from galamp.algorithms.returns import n_step_returns
 from galamp.algorithms.rmsprop import FlatRMSprop
 from galamp.algorithms.tape import Place, ReplayTape, Tape
-from galamp.config import AlgorithmConfig
+from galamp.core.config import AlgorithmConfig
 from galamp.graphs import Graphs
 from galamp.models import ActorCritic, ConvActorCritic
 from galamp.parameters import FlatParameters

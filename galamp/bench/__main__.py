@@ -1,6 +1,6 @@
 """`python -m galamp.bench`: the command line of bin/bench."""
 
-from galamp import isolation
+from galamp.core import isolation
 
 if __name__ == "__main__":
     isolation.leave_working_directory()

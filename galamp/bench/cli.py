@@ -25,7 +25,6 @@ from typing import NoReturn, TextIO
 
 import torch
 
-from galamp import installation, isolation
 from galamp.bench import peers, tables
 from galamp.bench.exchanges import costs, costs_table
 from galamp.bench.gpu import command as gpu
@@ -51,11 +50,12 @@ from galamp.bench.runs import (
     galamp_system,
 )
 from galamp.bench.starts import first_step_s, starts_table
+from galamp.core import installation, isolation
+from galamp.core.arguments import Parser
+from galamp.core.errors import EXIT_OK, EXIT_SIGINT, GalampError, RunFailed, UserError, refusal
 from galamp.display.console import table_console
 from galamp.environments import ATARI, canonical_env_id, rom_name
-from galamp.errors import EXIT_OK, EXIT_SIGINT, GalampError, RunFailed, UserError, refusal
 from galamp.evaluation.agent import usable_device
-from galamp.flags import Parser
 from galamp.plan import CPU
 
 

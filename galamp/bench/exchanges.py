@@ -17,9 +17,9 @@ import torch
 from rich import box
 from rich.table import Table
 
-from galamp.config import GossipConfig
 from galamp.control import ControlBlock
-from galamp.errors import UserError
+from galamp.core.config import GossipConfig
+from galamp.core.errors import UserError
 from galamp.gossip.exchange import Exchange, exchange_specs
 from galamp.gossip.topologies import TOPOLOGIES, make_topology
 from galamp.gossip.topologies.base import Topology

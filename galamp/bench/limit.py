@@ -26,7 +26,7 @@ from rich.table import Table
 from galamp.bench.parts import ACT, EMULATE, GOSSIP, PARTS
 from galamp.bench.processes import Program, Usage, members, pss_mb
 from galamp.bench.runs import POLL_S, ROOT, START_DEADLINE_S, Measurement, Workload, cores
-from galamp.errors import RunFailed
+from galamp.core.errors import RunFailed
 from galamp.plan import CPU
 
 LIMIT = "limit"

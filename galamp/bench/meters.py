@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from galamp.errors import RunFailed
+from galamp.core.errors import RunFailed
 
 MJ_PER_J = MW_PER_W = 1e3
 PREFIXES = ("GPU-", "MIG-")

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from statistics import mean
 
 from galamp.bench.meters import Meter, Reading, meter_of
-from galamp.errors import RunFailed
-from galamp.machine import inspect_gpus
+from galamp.core.errors import RunFailed
+from galamp.core.machine.machine import inspect_gpus
 
 COUNTED, SAMPLED = "energy counter", "sampled power"
 """Where watts come from."""

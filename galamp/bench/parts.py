@@ -31,7 +31,7 @@ from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm, Rollout
 from galamp.algorithms.tape import Place
 from galamp.bench.synthetic import synthetic_learners, take_turns
-from galamp.config import AlgorithmConfig, EnvironmentConfig
+from galamp.core.config import AlgorithmConfig, EnvironmentConfig
 from galamp.environments import make_environment
 from galamp.environments.base import EnvironmentSpec
 from galamp.metrics import Phase

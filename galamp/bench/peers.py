@@ -24,7 +24,7 @@ from pathlib import Path
 
 from galamp.bench.processes import Program
 from galamp.bench.runs import ROOT, System, Workload
-from galamp.errors import GalampError, RunFailed, UserError, did_you_mean
+from galamp.core.errors import GalampError, RunFailed, UserError, did_you_mean
 
 ENVIRONMENTS = ROOT / ".venv-peers"
 CONSTRAINTS = ROOT / "bin" / "constraints.txt"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from galamp.errors import EXIT_SIGTERM, RunFailed
+from galamp.core.errors import EXIT_SIGTERM, RunFailed
 
 STOP_GRACE_S = 60.0
 """A program may save its work for so long after SIGTERM."""

@@ -23,7 +23,7 @@ from galamp.bench.processes import (
     members,
     pss_mb,
 )
-from galamp.errors import RunFailed
+from galamp.core.errors import RunFailed
 from galamp.storage.runlogs import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from galamp.bench.processes import Program
 from galamp.bench.runs import ROOT, START_DEADLINE_S, Workload, galamp_system, read_rows
-from galamp.errors import RunFailed
+from galamp.core.errors import RunFailed
 
 LAUNCHER = ROOT / "bin" / "galamp"
 LOOK_EVERY_S = 0.01

@@ -18,17 +18,17 @@ import numpy as np
 import torch
 
 from galamp.arena import Arena, sketch_model
-from galamp.config import (
+from galamp.core.config import (
     AlgorithmConfig,
     EnvironmentConfig,
     ModelConfig,
     ResourceConfig,
     RunConfig,
 )
+from galamp.core.machine.machine import plain_machine
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.topologies import make_topology
 from galamp.learner import Learner, LearnerTask, settle_on_gpu
-from galamp.machine import plain_machine
 from galamp.metrics import Phase
 from galamp.plan import CPU, make_plan
 from galamp.ports import SimulatorPort

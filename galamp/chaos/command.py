@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from galamp.config import RunConfig
-from galamp.errors import EXIT_OK, UserError
-from galamp.flags import add_flags, settings_from
-from galamp.options import option
+from galamp.core.arguments import add_flags, settings_from
+from galamp.core.config import RunConfig
+from galamp.core.errors import EXIT_OK, UserError
+from galamp.core.settings import option
 
 if TYPE_CHECKING:
     from galamp.chaos.companion import Chaos

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from galamp.reaper import children_of_each
+from galamp.core.processes.reaper import children_of_each
 
 NAMED = "/dev/shm/"
 BIG_BLOCK_BYTES = 128 * 1024

@@ -15,7 +15,7 @@ from galamp.chaos.injector import Strike
 from galamp.chaos.invariants import Certified, Invariant, Saved
 from galamp.chaos.recovery import ENOUGH, WINDOW_S, Span, Throughput, statistics
 from galamp.chaos.schedule import LEARNER, SERVER, SIMULATOR, Kind
-from galamp.errors import CheckpointError
+from galamp.core.errors import CheckpointError
 from galamp.storage import checkpoint
 from galamp.storage.gossiplog import GOSSIP
 from galamp.study.audit import audit

@@ -34,8 +34,8 @@ from galamp.chaos.invariants import (
     Turning,
     Whole,
 )
+from galamp.core.errors import CheckpointError
 from galamp.crew import TICK_S
-from galamp.errors import CheckpointError
 from galamp.gossip.vectors import VectorSlots
 from galamp.post import Post
 from galamp.storage import checkpoint

@@ -14,9 +14,10 @@ from typing import Protocol, Self, TextIO, cast
 from rich.console import Console
 from rich.live import Live
 
+from galamp.core.sanitize import clean
 from galamp.display.render import render
 from galamp.display.streams import SafeStream
-from galamp.display.text import clean, count, duration, percent, score
+from galamp.display.text import count, duration, percent, score
 from galamp.snapshot import Event, Snapshot
 
 __all__ = ["Dashboard", "Display", "PlainLines", "Silent", "make_display", "render"]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from rich.console import RenderableType
 from rich.text import Text
 
+from galamp.core.sanitize import clean
 from galamp.display import panels
 from galamp.display import text as words
 from galamp.display.panels import LABEL_WIDTH, PHASES, labelled, titled
@@ -176,7 +177,7 @@ def _columns(
         _Column("#", [str(one.rank) for one in learners], 2),
         _Column("state", [one.state.name.lower() for one in learners], 7, left=True),
         *_exceptional(learners),
-        _Column("device", [words.clean(one.device) for one in learners], 6, left=True),
+        _Column("device", [clean(one.device) for one in learners], 6, left=True),
         _Column("agent steps/s", [count(one.agent_steps_per_s) for one in learners]),
     ]
     after = [

@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 
 from rich.cells import cell_len, set_cell_size
 
-from galamp.plain import clean as clean
-
 UNKNOWN = "-"
 """Shown where there is no value yet."""
 

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from galamp.config import EnvironmentConfig
+from galamp.core.config import EnvironmentConfig
+from galamp.core.errors import UserError, did_you_mean
 from galamp.environments.base import (
     Environment,
     EnvironmentSpec,
@@ -30,7 +31,6 @@ from galamp.environments.base import (
     closing_quietly,
 )
 from galamp.environments.preflight import Probe, finish_probe, start_probe
-from galamp.errors import UserError, did_you_mean
 
 __all__ = [
     "Environment",

@@ -13,11 +13,11 @@ import numpy as np
 from ale_py.vector_env import AtariVectorEnv
 from numpy.typing import NDArray
 
-from galamp.config import EnvironmentConfig
+from galamp.core.config import EnvironmentConfig
+from galamp.core.errors import UserError
 from galamp.environments import rom_name
 from galamp.environments.base import Environment, EnvironmentSpec, Transition, check_actions
 from galamp.environments.protocols import AtariProtocol, resolve
-from galamp.errors import UserError
 
 SCREEN = 84
 """Height and width of a preprocessed frame, in pixels (Mnih et al. 2015)."""

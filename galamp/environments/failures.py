@@ -14,8 +14,8 @@ from pathlib import Path
 import gymnasium
 
 import galamp
+from galamp.core.errors import GalampError
 from galamp.environments.checks import InvalidDataError
-from galamp.errors import GalampError
 
 MOST_DETAILS = 20_000
 """Characters of a traceback; one of endless recursion is longer."""

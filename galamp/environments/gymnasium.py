@@ -23,7 +23,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
-from galamp.config import MOST_CHANNELS, EnvironmentConfig
+from galamp.core.config import MOST_CHANNELS, EnvironmentConfig
+from galamp.core.errors import UserError, did_you_mean
 from galamp.environments.base import (
     Environment,
     EnvironmentSpec,
@@ -39,7 +40,6 @@ from galamp.environments.checks import (
     is_old_gym,
 )
 from galamp.environments.protocols import SETTINGS
-from galamp.errors import UserError, did_you_mean
 
 NEAR_ENOUGH = 0.7
 """A guess at what an unknown name meant is at least so like it, of the few that a module has."""

@@ -1,6 +1,6 @@
 """The parent's side of the environment's probe: start it, and take its answer for a spec.
 
-start_probe(config) --request--> galamp.environments.probe, see galamp/probing.py
+start_probe(config) --request--> galamp.environments.probe, see galamp/core/processes/probe_process.py
 finish_probe        <--answer--  {"spec": ...} or {"problems": [...], "details": ...}
 """
 
@@ -12,10 +12,10 @@ import json
 import re
 from typing import Any
 
-from galamp.config import EnvironmentConfig, ResourceConfig
+from galamp.core.config import EnvironmentConfig, ResourceConfig
+from galamp.core.errors import UserError
+from galamp.core.processes.probe_process import Answer, Probing
 from galamp.environments.base import EnvironmentSpec
-from galamp.errors import UserError
-from galamp.probing import Answer, Probing
 
 START_TIMEOUT_S: float = ResourceConfig.start_timeout_s
 

@@ -10,8 +10,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from galamp.config import EnvironmentConfig
-from galamp.errors import UserError, did_you_mean
+from galamp.core.config import EnvironmentConfig
+from galamp.core.errors import UserError, did_you_mean
 
 
 @dataclass(frozen=True)

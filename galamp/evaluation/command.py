@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from galamp.config import ResourceConfig
-from galamp.errors import EXIT_OK, EXIT_SIGINT
-from galamp.flags import add_flags, settings_from
-from galamp.options import option
+from galamp.core.arguments import add_flags, settings_from
+from galamp.core.config import ResourceConfig
+from galamp.core.errors import EXIT_OK, EXIT_SIGINT
+from galamp.core.settings import option
 
 EACH: Literal["each"] = "each"
 """The word for every learner, and the mean of all."""

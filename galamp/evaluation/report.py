@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from galamp.config import EnvironmentConfig
+from galamp.core.config import EnvironmentConfig
+from galamp.core.errors import GalampError, UserError
+from galamp.core.seeding import seed_for, seed_generators
 from galamp.display.streams import STARTING, announce
 from galamp.environments import (
     ATARI,
@@ -37,13 +39,11 @@ from galamp.environments import (
 from galamp.environments.base import closing_quietly
 from galamp.environments.failures import failures_told
 from galamp.environments.protocols import AtariProtocol, resolve
-from galamp.errors import GalampError, UserError
 from galamp.evaluation.command import EACH, STEP_LIMIT, EvaluationConfig
 from galamp.evaluation.playing import Act, Game, play, score
 from galamp.evaluation.scoreboard import Progress
 from galamp.evaluation.scores import SOURCE, misfit, reference_for
 from galamp.evaluation.trained import MEAN, Learner, Trained, locate, read
-from galamp.seeding import seed_for, seed_generators
 from galamp.storage.checkpoint import Found
 from galamp.storage.disk import in_home, write_new
 

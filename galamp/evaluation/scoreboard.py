@@ -16,9 +16,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from galamp.core.sanitize import clean
 from galamp.display.console import table_console
 from galamp.display.streams import announce
-from galamp.display.text import UNKNOWN, clean
+from galamp.display.text import UNKNOWN
 from galamp.evaluation.playing import Game
 
 ROOMY = 100

@@ -18,10 +18,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from galamp.config import EnvironmentConfig, from_dict
+from galamp.core.config import EnvironmentConfig, from_dict
+from galamp.core.errors import CheckpointError, UserError
+from galamp.core.settings import shown
 from galamp.environments.base import EnvironmentSpec
-from galamp.errors import CheckpointError, UserError
-from galamp.options import shown
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import MANIFEST, Checkpoint, Found, LearnerState
 from galamp.storage.disk import in_home

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from galamp.config import GossipConfig
+from galamp.core.config import GossipConfig
 from galamp.gossip.mixing import Gossiper
 from galamp.gossip.slots import Look
 from galamp.gossip.topologies.base import Topology

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-from galamp.config import GossipConfig
 from galamp.control import ControlBlock
+from galamp.core.config import GossipConfig
 from galamp.gossip.device_mixing import DeviceGossiper
 from galamp.gossip.journal import Journal
 from galamp.gossip.mixing import Gossiper

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from galamp.crashpoints import reach
+from galamp.core.failpoints import reach
 from galamp.gossip.publication import Publication, Source
 from galamp.gossip.topologies.base import Topology
 from galamp.shm import ArraySpec, SharedArrays, memory_fence

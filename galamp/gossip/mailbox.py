@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from galamp.crashpoints import reach
+from galamp.core.failpoints import reach
 from galamp.shm import WORDS_PER_LINE, ArraySpec, SharedArrays, memory_fence
 
 CAPACITY = 4

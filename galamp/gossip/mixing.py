@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from galamp.config import GossipConfig
 from galamp.control import ControlBlock
-from galamp.errors import RunFailed
+from galamp.core.config import GossipConfig
+from galamp.core.errors import RunFailed
 from galamp.gossip.journal import Journal
 from galamp.gossip.mailbox import Mailbox, Token
 from galamp.gossip.publication import Publication, Source

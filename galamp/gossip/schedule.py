@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from galamp.config import GossipConfig
+from galamp.core.config import GossipConfig
 
 
 class Schedule:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from galamp.crashpoints import reach
+from galamp.core.failpoints import reach
 from galamp.shm import WORDS_PER_LINE, ArraySpec, SharedArrays, memory_fence
 
 SLOTS = 2

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from galamp.errors import EXIT_OK
+from galamp.core.errors import EXIT_OK
 from galamp.storage.links import followed
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ def _watch(run: Path, display: Display, screen: SafeStream) -> bool:
 
 
 def _last_words(run: Path) -> str:
+    from galamp.core.sanitize import clean
     from galamp.display.closing import closing_line
-    from galamp.display.text import clean
     from galamp.remote.ending import summary_of
 
     summary = summary_of(run)

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from galamp.display.text import clean
-from galamp.errors import GalampError, UserError
+from galamp.core.errors import GalampError, UserError
+from galamp.core.sanitize import clean
 from galamp.remote.ending import not_running
 from galamp.remote.wire import CONTROL, MOST_LINE_BYTES, BadMessageError, Lines, line_of
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from galamp.errors import UserError
+from galamp.core.errors import UserError
 from galamp.remote.picture import as_json
 from galamp.remote.wire import (
     CONTROL,

@@ -9,8 +9,8 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from galamp.display.text import clean
-from galamp.errors import UserError
+from galamp.core.errors import UserError
+from galamp.core.sanitize import clean
 from galamp.storage.locks import owner_in
 from galamp.storage.runfolder import CONFIG, SUMMARY, read_json
 from galamp.storage.runlogs import last_row

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from galamp.errors import EXIT_OK, EXIT_SIGINT, GalampError
-from galamp.flags import settings_from
-from galamp.options import option
-from galamp.plain import one_line
+from galamp.core.arguments import settings_from
+from galamp.core.errors import EXIT_OK, EXIT_SIGINT, GalampError
+from galamp.core.sanitize import one_line
+from galamp.core.settings import option
 from galamp.storage.links import followed
 
 if TYPE_CHECKING:

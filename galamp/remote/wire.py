@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from galamp.errors import GalampError
+from galamp.core.errors import GalampError
 
 CONTROL = "control"
 """Name of the socket in the run folder."""

@@ -22,9 +22,9 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from galamp.crashpoints import reach
-from galamp.errors import CheckpointError, GalampError
-from galamp.memory import available_bytes
+from galamp.core.errors import CheckpointError, GalampError
+from galamp.core.failpoints import reach
+from galamp.core.machine.memory import available_bytes
 from galamp.storage.checkpoint_format import (
     MANIFEST,
     SEQUENCE_LIMIT,

@@ -32,7 +32,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as parse_tensors
 from safetensors.numpy import save as format_tensors
 
-from galamp.errors import CheckpointError
+from galamp.core.errors import CheckpointError
 from galamp.storage.disk import open_unfollowed
 from galamp.storage.identity import Identity, is_tensor_name
 from galamp.storage.strict_json import (

@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from galamp.errors import UserError
+from galamp.core.errors import UserError
 
 CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 """How a file system says that it has no such call at all, rather than that the call failed."""

@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from galamp.errors import UserError
-from galamp.process_limits import in_user_namespace
+from galamp.core.errors import UserError
+from galamp.core.machine.process_limits import in_user_namespace
 from galamp.storage.mounts import keeps_modes
 
 FOLDERS: Final = ("checkpoints", "logs", "monitor")

@@ -27,7 +27,7 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
-from galamp.errors import UserError
+from galamp.core.errors import UserError
 from galamp.storage.disk import CANNOT
 from galamp.storage.mounts import local_locks
 

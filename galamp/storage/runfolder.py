@@ -26,7 +26,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from galamp.errors import GalampError, UserError
+from galamp.core.errors import GalampError, UserError
 from galamp.storage.disk import (
     in_home,
     read_limited,

@@ -12,7 +12,7 @@ import json
 from collections.abc import Collection
 from typing import Any
 
-from galamp.errors import CheckpointError
+from galamp.core.errors import CheckpointError
 
 JSON_LIMIT_BYTES = 1_000_000
 COUNT_LIMIT = 2**63

@@ -31,7 +31,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from galamp.errors import UserError
+from galamp.core.errors import UserError
 from galamp.gossip.publication import Publication
 from galamp.storage.gossiplog import (
     GOSSIP,

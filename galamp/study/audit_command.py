@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from galamp.errors import EXIT_OK, UserError
+from galamp.core.errors import EXIT_OK, UserError
 from galamp.storage.links import followed
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _check_target(path: Path, overwrite: bool) -> None:
 
 
 def _plot(path: Path, overwrite: bool, result: dict[str, Any], found: Audit) -> None:
-    from galamp.display.text import clean
+    from galamp.core.sanitize import clean
     from galamp.storage.disk import temporary_name, write_new
     from galamp.study.plots import draw
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from galamp.display.text import UNKNOWN, clean, clip, clip_path
+from galamp.core.sanitize import clean
+from galamp.display.text import UNKNOWN, clip, clip_path
 from galamp.storage.disk import finite
 from galamp.study.audit import Audit, Series
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from galamp.errors import UserError
+from galamp.core.errors import UserError
 from galamp.study.audit import Series
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
-from galamp.display.text import clean, clip_path
-from galamp.errors import UserError
+from galamp.core.errors import UserError
+from galamp.core.sanitize import clean
+from galamp.display.text import clip_path
 from galamp.study.drawing import MOST_ON_A_CIRCLE, hears
 from galamp.study.plan_of_graph import Plan
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from galamp.errors import EXIT_OK, UserError, did_you_mean
-from galamp.flags import add_flags, settings_from
-from galamp.options import MOST_CHARACTERS_SHOWN, option
+from galamp.core.arguments import add_flags, settings_from
+from galamp.core.errors import EXIT_OK, UserError, did_you_mean
+from galamp.core.settings import MOST_CHARACTERS_SHOWN, option
 
 if TYPE_CHECKING:
     from galamp.study.plan_of_graph import Plan

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import textwrap
 
-from galamp.display.text import clean, clip_path
+from galamp.core.sanitize import clean
+from galamp.display.text import clip_path
 from galamp.study.drawing import picture
 from galamp.study.plan_of_graph import Plan
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from galamp.config import EnvironmentConfig
+from galamp.core.config import EnvironmentConfig
 from galamp.environments import EnvironmentSpec, Transition, make_environment
 
 SEEDS = (5, 2**31 - 1)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from galamp.errors import CheckpointError
+from galamp.core.errors import CheckpointError
 from galamp.evaluation.trained import read
 from galamp.storage import checkpoint as ck
 from galamp.storage.identity import Identity

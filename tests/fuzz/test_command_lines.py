@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from galamp import cli
 from galamp.cli import build_parser, config_from, main
-from galamp.config import from_dict, to_dict
+from galamp.core.config import from_dict, to_dict
 from galamp.display.streams import STARTING
 from galamp.study import topology_command
 from tests.checkpoints import ROOT

@@ -11,9 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from galamp.cli import build_parser, config_from
-from galamp.config import RunConfig, from_dict, to_dict
-from galamp.errors import UserError
-from galamp.options import AUTO, settings
+from galamp.core.config import RunConfig, from_dict, to_dict
+from galamp.core.errors import UserError
+from galamp.core.settings import AUTO, settings
 from galamp.storage.runfolder import RunFolder, read_json
 from tests.fuzz.bending import EDITS, bent_json, edited, examples, told_in_one_line
 

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galamp.errors import UserError
+from galamp.core.errors import UserError
 from galamp.gossip.topologies import make_topology
 from tests.fuzz.bending import EDITS, edited, examples, told_in_one_line
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from galamp import crashpoints
+from galamp.core import failpoints
 from galamp.gossip.journal import Journal
 from galamp.gossip.mailbox import Mailbox, Token
 from galamp.gossip.publication import Publication, Source
@@ -73,7 +73,7 @@ def publication(number: int, life: int) -> Publication:
 
 def publish_until_it_dies(arrays: SharedArrays) -> None:
     """Child: the first life, which takes its order from the environment."""
-    crashpoints.as_role(ROLE)
+    failpoints.as_role(ROLE)
     life = Life(arrays, 0)
     while os.getppid() != 1:
         life.publish()
@@ -104,4 +104,4 @@ def read_flat_out(arrays: SharedArrays, report: str) -> None:
 def orders() -> Iterator[str]:
     """Every point that a life comes to."""
     rooms = ("slots.", "journal.", "mailbox.", "episodes.")
-    yield from (point for point in crashpoints.POINTS if point.startswith(rooms))
+    yield from (point for point in failpoints.POINTS if point.startswith(rooms))

@@ -13,7 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
-from galamp import crashpoints
+from galamp.core import failpoints
 from galamp.storage import checkpoint as checkpoints
 
 
@@ -27,7 +27,7 @@ def save_and_point(folder: Path, template: checkpoints.Checkpoint, steps: int) -
 
 def save_twice(folder: Path, template: checkpoints.Checkpoint, order: str) -> None:
     save_and_point(folder, template, 1)
-    crashpoints.arm(order)
+    failpoints.arm(order)
     save_and_point(folder, template, 2)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from galamp.bench.gpu.steps import Deadline, Job, Report
 from galamp.bench.gpu.training import Training, words_of
-from galamp.errors import EXIT_OK, RunFailed
+from galamp.core.errors import EXIT_OK, RunFailed
 
 FAULTS_S, LEARNERS, NUM_ENVS = 40, 4, 16
 OF_RUN = 1

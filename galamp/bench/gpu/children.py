@@ -18,7 +18,7 @@ from typing import Any
 from galamp.bench.gpu.steps import Deadline, Report, code_of
 from galamp.bench.processes import Program
 from galamp.bench.runs import ROOT
-from galamp.errors import RunFailed
+from galamp.core.errors import RunFailed
 
 MARK = "galamp: found "
 FAILURE = "failure"

@@ -18,8 +18,8 @@ from galamp.bench import tables
 from galamp.bench.gpu import chaos, facts, learners, parity, pong, profiling, rates, trial
 from galamp.bench.gpu.steps import Job, Outcome, Result, Step, run_steps
 from galamp.bench.runs import Workload
-from galamp.errors import EXIT_OK, UserError, did_you_mean
-from galamp.machine import Machine, inspect_machine
+from galamp.core.errors import EXIT_OK, UserError, did_you_mean
+from galamp.core.machine.machine import Machine, inspect_machine
 from galamp.storage.disk import finite
 
 EXIT_FAILED = 1

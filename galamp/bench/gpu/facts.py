@@ -19,9 +19,15 @@ from typing import Any
 from galamp.bench.gpu.children import ask, run, tell
 from galamp.bench.gpu.steps import Deadline, Job, Report
 from galamp.bench.meters import SMI, SMI_DEADLINE_S
+from galamp.core.machine.machine import (
+    Cpu,
+    format_list,
+    inspect_cpus,
+    node_of_pci,
+    processor_name,
+)
+from galamp.core.machine.mps import mps_folder
 from galamp.display.text import UNKNOWN
-from galamp.machine import Cpu, format_list, inspect_cpus, node_of_pci, processor_name
-from galamp.mps import mps_folder
 
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
 BYTES_PER_GIB = 2**30

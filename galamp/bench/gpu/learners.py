@@ -20,7 +20,7 @@ from galamp.bench.gpu.training import (
     wrong_losses,
 )
 from galamp.bench.processes import titled
-from galamp.errors import RunFailed
+from galamp.core.errors import RunFailed
 
 TRAINED_S = 8.0
 ONE_OF_ONE, ONE_OF_FOUR = 64, 16

@@ -35,7 +35,7 @@ from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm, Rollout
 from galamp.bench.gpu.children import ask, run, tell
 from galamp.bench.gpu.steps import LOG_LINES, Deadline, Job, Report, cause
-from galamp.config import AlgorithmConfig
+from galamp.core.config import AlgorithmConfig
 from galamp.graphs import Graphs
 from galamp.models import build_model
 from galamp.plan import CPU

@@ -19,7 +19,7 @@ from typing import Any
 
 from galamp.bench.processes import ABORT_GRACE_S, Program
 from galamp.bench.runs import Workload
-from galamp.errors import GalampError, RunFailed
+from galamp.core.errors import GalampError, RunFailed
 
 END_S = ABORT_GRACE_S + 1.0
 """A step that is late may take so long to end its processes."""

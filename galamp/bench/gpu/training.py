@@ -18,7 +18,7 @@ from typing import Any
 from galamp.bench.gpu.steps import LOG_LINES, Deadline, Job, code_of, wait_for
 from galamp.bench.processes import Program
 from galamp.bench.runs import ENDLESS, ROOT
-from galamp.errors import EXIT_OK, RunFailed
+from galamp.core.errors import EXIT_OK, RunFailed
 from galamp.notices import WORDS
 from galamp.storage.runlogs import read_metrics
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import cast
 
-from galamp.errors import UserError, did_you_mean
+from galamp.core.errors import UserError, did_you_mean
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.topologies.metropolis import Metropolis
 

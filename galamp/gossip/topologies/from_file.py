@@ -23,7 +23,7 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from galamp.errors import UserError
+from galamp.core.errors import UserError
 from galamp.gossip.topologies.base import Topology
 
 MOST_BYTES = 64 * 2**20

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from galamp.errors import UserError, did_you_mean
+from galamp.core.errors import UserError, did_you_mean
 
 VARIABLE: Final = "GALAMP_CRASH_AT"
 

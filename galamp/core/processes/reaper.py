@@ -28,7 +28,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from galamp.errors import EXIT_FAILURE
+from galamp.core.errors import EXIT_FAILURE
 
 PROC = Path("/proc")
 POLL_S = 0.002

@@ -18,8 +18,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from galamp.cpu_quota import allowed_processors
-from galamp.gpus import Found, GpuFacts, try_gpus
+from galamp.core.machine.cpu_quota import allowed_processors
+from galamp.core.machine.gpus import Found, GpuFacts, try_gpus
 
 SYSFS = Path("/sys")
 MOST_LISTED = 1 << 16

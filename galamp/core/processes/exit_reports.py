@@ -18,7 +18,7 @@ import traceback
 from pathlib import Path
 from typing import NamedTuple
 
-from galamp.errors import GalampError
+from galamp.core.errors import GalampError
 
 MOST_REPORT_BYTES = 2**20
 MOST_CAUSE, MOST_DETAILS_BYTES = 2_000, 600_000

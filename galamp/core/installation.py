@@ -20,8 +20,8 @@ from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 
-from galamp.errors import UserError
-from galamp.plain import one_line
+from galamp.core.errors import UserError
+from galamp.core.sanitize import one_line
 
 SETUP_LOCK, LOCK, USERS = "setup.lock", "in-use.lock", "in-use"
 """Names in the environment's folder: bin/place.py knows them as well."""

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from galamp.errors import UserError, did_you_mean
+from galamp.core.errors import UserError, did_you_mean
 
 MOST_CHARACTERS_SHOWN = 60
 

@@ -18,7 +18,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from galamp.errors import UserError
+from galamp.core.errors import UserError
 
 PROC = Path("/proc")
 UNLIMITED_BYTES = 2**63 - 1

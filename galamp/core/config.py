@@ -11,8 +11,8 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any
 
-from galamp.errors import UserError, did_you_mean
-from galamp.options import AUTO, check, option, settings, shown
+from galamp.core.errors import UserError, did_you_mean
+from galamp.core.settings import AUTO, check, option, settings, shown
 
 MOST_CHANNELS = 16
 """Channels of an image that a network takes, and so frames that can be stacked."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from galamp.errors import EXIT_USAGE, did_you_mean
-from galamp.options import Setting, check, settings, shown
-from galamp.plain import one_line
+from galamp.core.errors import EXIT_USAGE, did_you_mean
+from galamp.core.sanitize import one_line
+from galamp.core.settings import Setting, check, settings, shown
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

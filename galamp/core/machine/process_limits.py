@@ -15,7 +15,7 @@ import resource
 from pathlib import Path
 from typing import NamedTuple
 
-from galamp.memory import PROC, ControlGroup, control_groups, number_in
+from galamp.core.machine.memory import PROC, ControlGroup, control_groups, number_in
 
 EVERY_ID = 2**32 - 1
 """So many users and groups there are: all numbers but the one that stands for none."""

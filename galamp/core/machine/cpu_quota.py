@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from galamp.memory import PROC, ControlGroup, control_groups, numbers_in
+from galamp.core.machine.memory import PROC, ControlGroup, control_groups, numbers_in
 
 
 def allowed_processors(proc: Path = PROC) -> float | None:

@@ -20,7 +20,7 @@ Only what Python has loaded before it comes here is imported: not even `__future
 import os
 import sys
 
-HOME = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+HOME = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 """The folder that holds the package."""
 
 SAFE_PATH, OURS = "PYTHONSAFEPATH", "galamp"
@@ -100,7 +100,7 @@ def be_package() -> None:
         return
     from importlib.util import spec_from_file_location
 
-    folder = os.path.dirname(os.path.realpath(__file__))
+    folder = os.path.join(HOME, "galamp")
     spec = spec_from_file_location(
         "galamp", os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
     )

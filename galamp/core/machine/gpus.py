@@ -1,6 +1,6 @@
 """GPUs: which can be used, what they are and why others cannot; tried by a process of their own.
 
-    try_gpus(indices) --request--> galamp.gpu_trial, a child per GPU: context, kernel, copies
+    try_gpus(indices) --request--> galamp.core.machine.gpu_trial, a child per GPU: context, kernel, copies
                       <--answer--  GpuFacts, or why it cannot be used, by index
 
 Runs in the supervisor, before a run takes its GPUs.
@@ -14,8 +14,8 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from galamp.gpu_failures import explained
-from galamp.probing import Answer, Probing
+from galamp.core.machine.gpu_failures import explained
+from galamp.core.processes.probe_process import Answer, Probing
 
 PATIENCE_S = 60.0
 """So long a GPU may take: without persistence mode a driver needs many seconds to wake it."""
@@ -64,7 +64,7 @@ def try_gpus(indices: Collection[int]) -> dict[int, Found]:
 
 def _try(indices: list[int]) -> dict[int, Found]:
     request = {"indices": indices, "patience_s": PATIENCE_S}
-    trial = Probing("galamp.gpu_trial", request, timeout_s=PATIENCE_S + LOAD_S)
+    trial = Probing("galamp.core.machine.gpu_trial", request, timeout_s=PATIENCE_S + LOAD_S)
     try:
         answer = trial.answer()
     except BaseException:

@@ -4,7 +4,7 @@
     Probing.answer  <--its answer, and what it wrote to stderr--  in memory that all have open
 
 Nobody reads from a pipe here: a process that was started there and left behind may hold one open
-for ever. The keeper (`galamp.reaper.keep`) ends as the probe has, once it has ended all that the
+for ever. The keeper (`galamp.core.processes.reaper.keep`) ends as the probe has, once it has ended all that the
 probe has left behind; both are in a session of their own.
 """
 
@@ -21,9 +21,9 @@ import time
 import weakref
 from typing import Any, NamedTuple
 
-from galamp.deaths import signal_name
-from galamp.isolation import path_for_children
-from galamp.memory import anonymous_file
+from galamp.core.isolation import path_for_children
+from galamp.core.machine.memory import anonymous_file
+from galamp.core.processes.exit_reports import signal_name
 
 POLL_S = 0.005
 STACKS_S = 1.0
@@ -42,9 +42,9 @@ _START = """
 import json, sys
 request = json.loads(sys.argv[1])
 sys.path[:] = request["path"]
-from galamp.isolation import be_package
+from galamp.core.isolation import be_package
 be_package()
-from galamp.reaper import keep
+from galamp.core.processes.reaper import keep
 def probe():
     from importlib import import_module
     import_module(request["module"]).main(request)

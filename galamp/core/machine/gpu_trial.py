@@ -15,8 +15,8 @@ import signal
 import time
 from typing import Any, NoReturn
 
-from galamp.deaths import signal_name
-from galamp.errors import EXIT_FAILURE, EXIT_OK
+from galamp.core.errors import EXIT_FAILURE, EXIT_OK
+from galamp.core.processes.exit_reports import signal_name
 
 MARGIN_S = 30
 """The trial ends itself so long after its time is up, should nobody else have."""

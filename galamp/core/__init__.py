@@ -1,0 +1,1 @@
+"""Every process: errors, settings, the config, and what the machine and its processes are."""

@@ -1,0 +1,1 @@
+"""Every process: the processors, memory, GPUs and limits of this machine."""
