@@ -23,7 +23,7 @@ from torch import Tensor
 from galamp.algorithms.base import Algorithm, Rollout
 from galamp.algorithms.tape import Place
 from galamp.graphs import Graphs, Launch, finish, page_locked
-from galamp.rollouts import Slot
+from galamp.memory.rollouts import Slot
 
 
 class Actor(ABC):

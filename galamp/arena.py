@@ -12,20 +12,20 @@ from pathlib import Path
 
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm
-from galamp.control import ControlBlock
 from galamp.core.seeding import seed_for
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.exchange import exchange_specs
 from galamp.gossip.topologies.base import Topology
 from galamp.learner import LearnerTask
-from galamp.metrics import MetricsBoard
+from galamp.memory.arrays import ArraySpec, SharedArrays, Wakeup
+from galamp.memory.control import ControlBlock
+from galamp.memory.learner_state import StateSlots
+from galamp.memory.rollouts import RingWake, RolloutRing, RolloutShape
+from galamp.memory.status import MetricsBoard
 from galamp.models import build_model, resolve_network
 from galamp.parameters import Span
 from galamp.plan import LearnerPlan, Plan
-from galamp.rollouts import RingWake, RolloutRing, RolloutShape
-from galamp.shm import ArraySpec, SharedArrays, Wakeup
 from galamp.simulator import SimulatorTask
-from galamp.state import StateSlots
 from galamp.storage.checkpoint import Identity
 from galamp.storage.runlogs import Where, as_named
 from galamp.worker import WorkerSpec

@@ -21,9 +21,9 @@ from galamp.algorithms.base import Algorithm, Rollout
 from galamp.core.failpoints import reach
 from galamp.core.machine.gpu_failures import is_memory_full
 from galamp.graphs import Graphs
-from galamp.metrics import MetricsRow, Phase
-from galamp.ports import Idle, LearnerPort
-from galamp.rollouts import SLOTS, RolloutShape
+from galamp.memory.rollout_ports import Idle, LearnerPort
+from galamp.memory.rollouts import SLOTS, RolloutShape
+from galamp.memory.status import MetricsRow, Phase
 
 
 class Collector:

@@ -27,7 +27,7 @@ from galamp.gossip.publication import Publication
 from galamp.gossip.radius import radius_per_update
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.vectors import VectorSlots
-from galamp.shm import SharedArrays
+from galamp.memory.arrays import SharedArrays
 from galamp.snapshot import ConsensusReading
 from galamp.storage.gossiplog import GossipLog, Lost, Measurement, Rebase, Start
 

@@ -24,7 +24,7 @@ from galamp.core.machine.memory import out_of_memory_kills
 from galamp.core.processes.reaper import Orphans
 from galamp.forking import SERVER, left_behind, send_server, server_pid, wake_server
 from galamp.launching import READINESS, Hurried, standard_children
-from galamp.metrics import Phase
+from galamp.memory.status import Phase
 from galamp.post import KILL_WAIT_S, Post
 from galamp.worker import Worker, WorkerFailure
 

@@ -22,9 +22,9 @@ from galamp.core.machine.mps import mps_folder, mps_in_words
 from galamp.course import Course
 from galamp.display.console import table_console
 from galamp.display.streams import tell
+from galamp.memory.arrays import size_of
 from galamp.plan import LearnerPlan, left_out
 from galamp.session import Ground
-from galamp.shm import size_of
 from galamp.storage.runfolder import Kept
 from galamp.training import survey
 

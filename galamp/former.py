@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from galamp.core.errors import CheckpointError
+from galamp.memory.learner_state import GENERATOR_BYTES, STATE_COUNTERS, Sizes, State
 from galamp.parameters import Span
 from galamp.saving import saved_state
 from galamp.snapshot import EPISODES_IN_MEAN
-from galamp.state import GENERATOR_BYTES, STATE_COUNTERS, Sizes, State
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, LearnerState
 

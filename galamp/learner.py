@@ -26,7 +26,6 @@ from torch import Tensor
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm
 from galamp.collector import Collector
-from galamp.control import NEVER, ControlBlock
 from galamp.core.config import AlgorithmConfig, GossipConfig
 from galamp.core.errors import RunFailed, StopRun
 from galamp.core.failpoints import reach
@@ -36,12 +35,19 @@ from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.exchange import Exchange, averages_gradients
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.vectors import VectorSlots
-from galamp.metrics import MetricsBoard, Phase
+from galamp.memory.arrays import SharedArrays, Wakeup
+from galamp.memory.control import NEVER, ControlBlock
+from galamp.memory.learner_state import (
+    FINAL,
+    SAVE_EVERY_TURNS,
+    STATE_COUNTERS,
+    State,
+    StateSlots,
+)
+from galamp.memory.rollout_ports import LearnerPort
+from galamp.memory.rollouts import RingWake, RolloutShape
+from galamp.memory.status import MetricsBoard, Phase
 from galamp.models import build_model
-from galamp.ports import LearnerPort
-from galamp.rollouts import RingWake, RolloutShape
-from galamp.shm import SharedArrays, Wakeup
-from galamp.state import FINAL, SAVE_EVERY_TURNS, STATE_COUNTERS, State, StateSlots
 
 SAVE_EVERY_S = 1.0
 """So old at most is the optimiser's state that the successor of a killed learner starts with."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from galamp.metrics import MetricsRow
+from galamp.memory.status import MetricsRow
 
 REFUSALS = {
     1: "cudaErrorInvalidValue",

@@ -13,7 +13,7 @@ from typing import Any
 
 from galamp.arena import Arena
 from galamp.budget import Budget, Loss
-from galamp.metrics import MetricsRow, Phase
+from galamp.memory.status import MetricsRow, Phase
 from galamp.worker import Worker, WorkerFailure, WorkerSpec
 
 KILL_WAIT_S = 5.0

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from galamp.arena import Arena
 from galamp.consensus import ConsensusMonitor
 from galamp.curve import Curve
-from galamp.metrics import EpisodeRing, MetricsRow, Phase
+from galamp.memory.status import EpisodeRing, MetricsRow, Phase
 from galamp.notices import Notices
 from galamp.snapshot import EPISODES_IN_MEAN, Event, LearnerSnapshot, Snapshot, WorkerState
 from galamp.storage.runfolder import RunFolder

@@ -12,8 +12,8 @@ import time
 from collections.abc import Sequence
 
 from galamp.crew import Crew
+from galamp.memory.learner_state import StateSlots, common_state
 from galamp.post import KILL_WAIT_S, Post
-from galamp.state import StateSlots, common_state
 from galamp.worker import WorkerFailure
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from galamp.state import STATE_COUNTERS, State
+from galamp.memory.learner_state import STATE_COUNTERS, State
 
 WHERE = ("turns", "rounds")
 """Counters that say where in the gossip a learner is, not what it has done."""

@@ -22,10 +22,10 @@ from galamp.former import Former
 from galamp.gossip.exchange import averages_gradients
 from galamp.gossip.measuring import distances_between
 from galamp.gossip.topologies import FILE
+from galamp.memory.learner_state import GENERATOR_BYTES_OF, STATE_COUNTERS, State
 from galamp.plan import Plan
 from galamp.recorder import Recorder
 from galamp.resizing import resized
-from galamp.state import GENERATOR_BYTES_OF, STATE_COUNTERS, State
 from galamp.storage.gossiplog import Start
 from galamp.storage.inspection import GRAPH, is_own_file
 from galamp.storage.runfolder import CONFIG, RunFolder, read_json

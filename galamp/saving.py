@@ -23,10 +23,10 @@ import numpy.typing as npt
 from galamp.arena import Arena
 from galamp.core.config import to_dict
 from galamp.core.errors import CheckpointError, GalampError
-from galamp.gossip.slots import Header
+from galamp.memory.learner_state import SAVE_EVERY_TURNS, STATE_COUNTERS, State, common_state
+from galamp.memory.versioned_slots import Header
 from galamp.parameters import Span
 from galamp.snapshot import EPISODES_IN_MEAN
-from galamp.state import SAVE_EVERY_TURNS, STATE_COUNTERS, State, common_state
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, CheckpointNotWritten, Identity, LearnerState
 from galamp.storage.links import BEST, LATEST

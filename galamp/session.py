@@ -32,6 +32,7 @@ from galamp.display.dashboard import Display
 from galamp.display.streams import SafeStream
 from galamp.environments.base import EnvironmentSpec
 from galamp.former import Former, load_former
+from galamp.memory.learner_state import State
 from galamp.plan import (
     CPU,
     Plan,
@@ -44,7 +45,6 @@ from galamp.remote.door import Door
 from galamp.resuming import first_entry, states_for, take_over
 from galamp.saving import Saver
 from galamp.signals import Signals
-from galamp.state import State
 from galamp.storage.gossiplog import GOSSIP, GossipLog
 from galamp.storage.identity import Identity
 from galamp.storage.runfolder import Kept, RunFolder

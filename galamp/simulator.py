@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from galamp.control import ControlBlock
 from galamp.core.config import EnvironmentConfig
 from galamp.core.errors import StopRun
 from galamp.core.failpoints import reach
@@ -24,10 +23,11 @@ from galamp.core.processes.reaper import Strays
 from galamp.core.seeding import seed_generators
 from galamp.environments import make_environment
 from galamp.environments.base import EpisodeCounter, closing_quietly
-from galamp.metrics import EpisodeRing, MetricsBoard, Phase
-from galamp.ports import SimulatorPort
-from galamp.rollouts import RingWake, RolloutShape
-from galamp.shm import SharedArrays
+from galamp.memory.arrays import SharedArrays
+from galamp.memory.control import ControlBlock
+from galamp.memory.rollout_ports import SimulatorPort
+from galamp.memory.rollouts import RingWake, RolloutShape
+from galamp.memory.status import EpisodeRing, MetricsBoard, Phase
 
 STRAYS_EVERY_S = 5.0
 """So often, what an environment has started in the background and has ended is reaped."""

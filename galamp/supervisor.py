@@ -25,7 +25,7 @@ from galamp.core.processes.reaper import adopt_orphans, adopts_orphans
 from galamp.crew import Crew, words_for
 from galamp.display.dashboard import Display
 from galamp.forking import wake_server
-from galamp.metrics import Phase
+from galamp.memory.status import Phase
 from galamp.post import Post
 from galamp.recorder import Recorder
 from galamp.regroup import Regroup

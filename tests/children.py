@@ -6,7 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from galamp.shm import SharedArrays, Wakeup
+from galamp.memory.arrays import SharedArrays, Wakeup
 
 DEADLINE_S = 60.0
 PID, SEALS, NAMED = 0, 1, 2

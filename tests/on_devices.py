@@ -12,17 +12,17 @@ from torch import Tensor
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm, Rollout
 from galamp.collector import Collector
-from galamp.control import ControlBlock
 from galamp.core.config import AlgorithmConfig, GossipConfig
 from galamp.gossip.exchange import Exchange, exchange_specs
 from galamp.gossip.journal import Journal
 from galamp.gossip.topologies import make_topology
 from galamp.gossip.vectors import VectorSlots
-from galamp.metrics import MetricsBoard, MetricsRow
+from galamp.memory.arrays import SharedArrays, Wakeup
+from galamp.memory.control import ControlBlock
+from galamp.memory.rollout_ports import LearnerPort, SimulatorPort
+from galamp.memory.rollouts import RingWake, RolloutRing, RolloutShape
+from galamp.memory.status import MetricsBoard, MetricsRow
 from galamp.models import build_model
-from galamp.ports import LearnerPort, SimulatorPort
-from galamp.rollouts import RingWake, RolloutRing, RolloutShape
-from galamp.shm import SharedArrays, Wakeup
 from tests.fakecuda.inside import counts, reset_counts
 
 ACTIONS, STEPS, LANES = 4, 5, 4

@@ -31,9 +31,9 @@ from galamp.bench.limit import Limit
 from galamp.bench.nvml import COUNTED, GpuUse
 from galamp.bench.runs import Measurement, System, Workload
 from galamp.core.errors import RunFailed
-from galamp.metrics import MetricsBoard
+from galamp.memory.arrays import SharedArrays
+from galamp.memory.status import MetricsBoard
 from galamp.notices import Notices
-from galamp.shm import SharedArrays
 
 pytestmark = [pytest.mark.real, pytest.mark.counted]  # for they start processes
 

@@ -20,7 +20,7 @@ from galamp.core.errors import CheckpointError, UserError
 from galamp.core.processes import probe_process
 from galamp.core.processes.probe_process import Probing
 from galamp.curve import MOST_POINTS, Curve
-from galamp.environments.preflight import Probe
+from galamp.environments.probing import Probe
 from galamp.gossip.topologies.from_file import FromFile
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.gossiplog import read_gossip

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from galamp import consensus
 from galamp.consensus import History, TheoreticalRadius
-from galamp.control import ControlBlock
 from galamp.core.config import GossipConfig
 from galamp.gossip.certificate import LEAVING, Certificate
 from galamp.gossip.exchange import Exchange, exchange_specs
@@ -28,8 +27,9 @@ from galamp.gossip.radius import mixing_matrix, radius_per_update
 from galamp.gossip.topologies import TOPOLOGIES, make_topology
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.vectors import VectorSlots, norm_of
-from galamp.metrics import MetricsBoard
-from galamp.shm import SharedArrays, Wakeup
+from galamp.memory.arrays import SharedArrays, Wakeup
+from galamp.memory.control import ControlBlock
+from galamp.memory.status import MetricsBoard
 from galamp.storage.gossiplog import GOSSIP, GossipLog, Start
 from galamp.study.audit import audit
 from tests.literal import literal_bounds

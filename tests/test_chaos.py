@@ -44,9 +44,9 @@ from galamp.crew import Crew
 from galamp.gossip.mixing import PATIENCE_S
 from galamp.gossip.topologies.ring import DirectedRing
 from galamp.gossip.vectors import VectorSlots, gossip_specs
-from galamp.metrics import Phase
+from galamp.memory.arrays import SharedArrays
+from galamp.memory.status import Phase
 from galamp.post import Post
-from galamp.shm import SharedArrays
 from galamp.storage import checkpoint
 from galamp.supervisor import Supervisor
 from tests.checkpoints import made

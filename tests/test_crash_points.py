@@ -16,9 +16,9 @@ from galamp.core import failpoints
 from galamp.core.errors import UserError
 from galamp.gossip.journal import Journal
 from galamp.gossip.mailbox import Mailbox
-from galamp.gossip.slots import VersionedSlots
-from galamp.metrics import EpisodeRing
-from galamp.shm import SharedArrays
+from galamp.memory.arrays import SharedArrays
+from galamp.memory.status import EpisodeRing
+from galamp.memory.versioned_slots import VersionedSlots
 from tests.protocols.lives import Life, orders, publication, publish_until_it_dies, specs
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -18,7 +18,6 @@ from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Rollout
 from galamp.arena import Arena, ModelSketch
 from galamp.consensus import ConsensusMonitor, TheoreticalRadius
-from galamp.control import ControlBlock
 from galamp.core.config import AlgorithmConfig, GossipConfig, from_dict
 from galamp.core.machine.machine import plain_machine
 from galamp.environments.base import EnvironmentSpec
@@ -41,10 +40,11 @@ from galamp.gossip.topologies import make_topology
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.topologies.independent import Independent
 from galamp.gossip.vectors import VectorSlots, gossip_specs
-from galamp.metrics import MetricsBoard, MetricsRow
+from galamp.memory.arrays import SharedArrays, Wakeup
+from galamp.memory.control import ControlBlock
+from galamp.memory.status import MetricsBoard, MetricsRow
 from galamp.models import build_model
 from galamp.plan import make_plan
-from galamp.shm import SharedArrays, Wakeup
 from galamp.storage.runfolder import RunFolder
 
 SIZE = 6

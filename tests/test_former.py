@@ -16,7 +16,7 @@ from galamp.core.config import EnvironmentConfig, RunConfig, to_dict
 from galamp.core.errors import CheckpointError
 from galamp.environments.protocols import resolve
 from galamp.former import lacking, load_former
-from galamp.state import GENERATOR_BYTES, STATE_COUNTERS
+from galamp.memory.learner_state import GENERATOR_BYTES, STATE_COUNTERS
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, LearnerState
 from galamp.storage.runfolder import CONFIG

@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 import torch
 
-from galamp.control import ControlBlock
 from galamp.core.config import GossipConfig
 from galamp.core.errors import RunFailed, StopRun
 from galamp.gossip.journal import Journal
 from galamp.gossip.mailbox import CAPACITY, Mailbox, Token
 from galamp.gossip.mixing import Gossiper
-from galamp.gossip.slots import VersionedSlots, header_spec
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.topologies.complete import Complete
 from galamp.gossip.topologies.ring import DirectedRing
 from galamp.gossip.vectors import VectorSlots, gossip_specs
-from galamp.metrics import MetricsBoard
-from galamp.shm import ArraySpec, SharedArrays, Wakeup
+from galamp.memory.arrays import ArraySpec, SharedArrays, Wakeup
+from galamp.memory.control import ControlBlock
+from galamp.memory.status import MetricsBoard
+from galamp.memory.versioned_slots import VersionedSlots, header_spec
 from tests.engine import DEADLINE_S
 
 

@@ -16,8 +16,8 @@ from galamp.bench.exchanges import costs
 from galamp.core.config import GossipConfig
 from galamp.core.errors import RunFailed, UserError
 from galamp.gossip.device_mixing import DeviceGossiper
-from galamp.gossip.slots import VersionedSlots
-from galamp.shm import ArraySpec, SharedArrays
+from galamp.memory.arrays import ArraySpec, SharedArrays
+from galamp.memory.versioned_slots import VersionedSlots
 from tests.engine import also
 from tests.fakecuda.inside import on_gpus
 from tests.on_devices import Learners, counted

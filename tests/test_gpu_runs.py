@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from galamp.core import failpoints
-from galamp.state import GENERATOR_BYTES_OF
+from galamp.memory.learner_state import GENERATOR_BYTES_OF
 from galamp.storage import checkpoint
 from tests.engine import (
     DEADLINE_S,

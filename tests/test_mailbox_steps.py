@@ -10,7 +10,7 @@ import pytest
 
 from galamp.gossip import mailbox
 from galamp.gossip.mailbox import Mailbox, Token
-from galamp.shm import SharedArrays
+from galamp.memory.arrays import SharedArrays
 from tests.protocols.stepping import put_back, state_of, step_through
 
 SHORT = 2

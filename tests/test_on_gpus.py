@@ -21,7 +21,7 @@ from galamp.algorithms.tape import Place
 from galamp.core.config import GossipConfig
 from galamp.gossip.device_mixing import DeviceGossiper
 from galamp.gossip.mixing import Gossiper
-from galamp.shm import ArraySpec, SharedArrays
+from galamp.memory.arrays import ArraySpec, SharedArrays
 from tests.engine import also
 from tests.fakecuda.inside import on_gpus
 from tests.on_devices import LANES, STEPS, Collecting, Learners, a2c, counted, moved, rollout

@@ -26,7 +26,7 @@ from galamp.display.streams import STARTING
 from galamp.environments import finish_probe, make_environment, start_probe
 from galamp.environments.base import closing_quietly
 from galamp.environments.probe import look
-from galamp.metrics import Phase
+from galamp.memory.status import Phase
 from galamp.post import Post
 from galamp.storage.runfolder import Kept
 from galamp.training import survey

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import pytest
 
-from galamp.gossip.slots import VersionedSlots
-from galamp.shm import WORDS_PER_LINE, SharedArrays
+from galamp.memory.arrays import WORDS_PER_LINE, SharedArrays
+from galamp.memory.versioned_slots import VersionedSlots
 from tests.protocols.lives import (
     FELL,
     READS,

@@ -18,7 +18,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galamp import metrics, recorder
+from galamp import recorder
 from galamp.arena import Arena, ModelSketch
 from galamp.consensus import ConsensusMonitor, History
 from galamp.core.config import from_dict
@@ -29,7 +29,9 @@ from galamp.gossip.journal import Journal
 from galamp.gossip.publication import Publication
 from galamp.gossip.topologies import make_topology
 from galamp.gossip.vectors import VectorSlots
-from galamp.metrics import EPISODE_CAPACITY, EpisodeRing, MetricsBoard, Phase
+from galamp.memory import status as metrics
+from galamp.memory.arrays import SharedArrays
+from galamp.memory.status import EPISODE_CAPACITY, EpisodeRing, MetricsBoard, Phase
 from galamp.plan import make_plan
 from galamp.recorder import (
     EPISODES_IN_MEAN,
@@ -41,7 +43,6 @@ from galamp.recorder import (
     metrics_row,
     thinned,
 )
-from galamp.shm import SharedArrays
 from galamp.snapshot import LEARNER_PHASES, WorkerState
 from galamp.storage.gossiplog import GOSSIP, GossipLog, Start
 from galamp.storage.runfolder import RunFolder
@@ -218,7 +219,7 @@ def test_what_is_overwritten_while_it_is_drained_is_left_out(
         number = next(late, 0)
         filled(ring, EPISODE_CAPACITY, number)
 
-    monkeypatch.setattr("galamp.metrics.memory_fence", meanwhile)
+    monkeypatch.setattr("galamp.memory.status.memory_fence", meanwhile)
     entries, tail = ring.drain(0)
     assert entries[:, 0].tolist() == list(range(11, EPISODE_CAPACITY))
     assert ring.drain(tail)[0][:, 0].tolist() == list(
@@ -573,7 +574,7 @@ def test_episodes_are_counted_in_the_order_of_time(
 ) -> None:
     """Simulators that end games in turns: the last 100 are the newest, whichever ring is read."""
     now = {"s": 0.0}
-    monkeypatch.setattr("galamp.metrics.time.time", lambda: now["s"])
+    monkeypatch.setattr("galamp.memory.status.time.time", lambda: now["s"])
     for number in range(150):
         now["s"] += 1.0
         run.finish(number % LEARNERS, number // LEARNERS % WORKERS, float(number))

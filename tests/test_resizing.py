@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from galamp.memory.learner_state import STATE_COUNTERS, State
 from galamp.resizing import resized
-from galamp.state import STATE_COUNTERS, State
 
 SEEDS = [11, 12, 13, 14, 15, 16]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from galamp.memory import rollout_ports
 import numpy as np
 import pytest
 
-import galamp.ports as ports
-from galamp.ports import LearnerPort, SimulatorPort
-from galamp.rollouts import SLOTS, RingWake, RolloutRing, RolloutShape
-from galamp.shm import SharedArrays
+from galamp.memory.arrays import SharedArrays
+from galamp.memory.rollout_ports import LearnerPort, SimulatorPort
+from galamp.memory.rollouts import SLOTS, RingWake, RolloutRing, RolloutShape
 
 T = 3
 

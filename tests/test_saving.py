@@ -19,9 +19,9 @@ from galamp.chaos.watchman import Aside, Watchman
 from galamp.core.machine.machine import plain_machine
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.topologies import make_topology
+from galamp.memory.learner_state import GENERATOR_BYTES_OF, STATE_COUNTERS, State
 from galamp.plan import make_plan
 from galamp.saving import LEAST_KEPT, Saver
-from galamp.state import GENERATOR_BYTES_OF, STATE_COUNTERS, State
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, CheckpointNotWritten
 from tests.checkpoints import made, without_waiting_for_the_disk

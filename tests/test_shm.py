@@ -23,14 +23,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galamp import shm
 from galamp.core.errors import UserError
 from galamp.core.machine.numa import prefer_node
 from galamp.gossip.topologies import make_topology
 from galamp.gossip.vectors import gossip_specs
-from galamp.rollouts import RolloutRing, RolloutShape
-from galamp.shm import ArraySpec, SharedArrays, Wakeup
-from galamp.state import StateSlots
+from galamp.memory import arrays as shm
+from galamp.memory.arrays import ArraySpec, SharedArrays, Wakeup
+from galamp.memory.learner_state import StateSlots
+from galamp.memory.rollouts import RolloutRing, RolloutShape
 from tests import children
 
 LINE_BYTES = 64
@@ -226,7 +226,7 @@ def test_memory_that_cannot_be_mapped_is_the_users_to_solve(
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
     before = len(os.listdir("/proc/self/fd"))
-    monkeypatch.setattr("galamp.shm.mmap.mmap", refuse)
+    monkeypatch.setattr("galamp.memory.arrays.mmap.mmap", refuse)
     with pytest.raises(UserError, match=r"Cannot allocate memory.* fewer --learners"):
         SharedArrays.create(SPECS)
     assert len(os.listdir("/proc/self/fd")) == before, "a descriptor is left open"
@@ -250,7 +250,7 @@ def test_without_a_fence_only_shared_memory_is_refused(
 ) -> None:
     monkeypatch.setattr(platform, "machine", lambda: machine)
     monkeypatch.setattr(ctypes, "CDLL", library)
-    imported = runpy.run_path(shm.__file__, run_name="galamp.shm")
+    imported = runpy.run_path(shm.__file__, run_name="galamp.memory.arrays")
     with pytest.raises(UserError, match=f"{machine} without libatomic.so.1.*libatomic1") as told:
         imported["SharedArrays"].create(SPECS)
     assert "\n" not in str(told.value)
@@ -261,7 +261,7 @@ def test_with_the_library_other_processors_share_memory(monkeypatch: pytest.Monk
     library = types.SimpleNamespace(atomic_thread_fence=asked.append)
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     monkeypatch.setattr(ctypes, "CDLL", lambda name: library if "atomic" in name else None)
-    imported = runpy.run_path(shm.__file__, run_name="galamp.shm")
+    imported = runpy.run_path(shm.__file__, run_name="galamp.memory.arrays")
     imported["SharedArrays"].create(SPECS)
     assert set(asked) == {5}, "memory_order_seq_cst of <stdatomic.h>"
 

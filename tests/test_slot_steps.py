@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from galamp.gossip.slots import SLOTS, Header, Look, VersionedSlots, header_spec
-from galamp.shm import WORDS_PER_LINE, ArraySpec, SharedArrays
-from galamp.state import GENERATOR_BYTES, STATE_COUNTERS, State, StateSlots
+from galamp.memory.arrays import WORDS_PER_LINE, ArraySpec, SharedArrays
+from galamp.memory.learner_state import GENERATOR_BYTES, STATE_COUNTERS, State, StateSlots
+from galamp.memory.versioned_slots import SLOTS, Header, Look, VersionedSlots, header_spec
 from tests.protocols.stepping import put_back, state_of, step_through
 
 

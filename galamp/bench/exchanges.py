@@ -17,14 +17,14 @@ import torch
 from rich import box
 from rich.table import Table
 
-from galamp.control import ControlBlock
 from galamp.core.config import GossipConfig
 from galamp.core.errors import UserError
 from galamp.gossip.exchange import Exchange, exchange_specs
 from galamp.gossip.topologies import TOPOLOGIES, make_topology
 from galamp.gossip.topologies.base import Topology
-from galamp.metrics import MetricsBoard
-from galamp.shm import SharedArrays, Wakeup
+from galamp.memory.arrays import SharedArrays, Wakeup
+from galamp.memory.control import ControlBlock
+from galamp.memory.status import MetricsBoard
 
 TURNS = 40
 WARM_UP_TURNS = 5

@@ -34,7 +34,7 @@ from galamp.bench.synthetic import synthetic_learners, take_turns
 from galamp.core.config import AlgorithmConfig, EnvironmentConfig
 from galamp.environments import make_environment
 from galamp.environments.base import EnvironmentSpec
-from galamp.metrics import Phase
+from galamp.memory.status import Phase
 from galamp.models import build_model
 from galamp.plan import CPU
 

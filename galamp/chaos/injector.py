@@ -19,7 +19,7 @@ from galamp.chaos.machine import server_of
 from galamp.chaos.recovery import Span
 from galamp.chaos.schedule import LEARNER, SERVER, Fault, Kind
 from galamp.crew import Crew
-from galamp.metrics import Phase
+from galamp.memory.status import Phase
 from galamp.post import Post
 
 SIGNALS = {

@@ -30,7 +30,7 @@ from galamp.environments.base import (
     Transition,
     closing_quietly,
 )
-from galamp.environments.preflight import Probe, finish_probe, start_probe
+from galamp.environments.probing import Probe, finish_probe, start_probe
 
 __all__ = [
     "Environment",

@@ -30,10 +30,10 @@ from torch import Tensor
 
 from galamp.core.config import GossipConfig
 from galamp.gossip.mixing import Gossiper
-from galamp.gossip.slots import Look
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.vectors import length_of
-from galamp.shm import SharedArrays
+from galamp.memory.arrays import SharedArrays
+from galamp.memory.versioned_slots import Look
 
 _LENGTH, _MEAN, _SUMS = range(3)
 """Places of the figures: the update's length; the sum of the mean's numbers; from the last place on

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-from galamp.control import ControlBlock
 from galamp.core.config import GossipConfig
 from galamp.gossip.device_mixing import DeviceGossiper
 from galamp.gossip.journal import Journal
@@ -23,8 +22,9 @@ from galamp.gossip.topologies.base import Topology
 from galamp.gossip.topologies.complete import Complete
 from galamp.gossip.topologies.independent import Independent
 from galamp.gossip.vectors import VectorSlots, gossip_specs
-from galamp.metrics import MetricsRow
-from galamp.shm import ArraySpec, SharedArrays, Wakeup
+from galamp.memory.arrays import ArraySpec, SharedArrays, Wakeup
+from galamp.memory.control import ControlBlock
+from galamp.memory.status import MetricsRow
 
 WATCH_EVERY_S = 0.25
 """Parameters that no peer is sent are published so often, for the supervisor to measure."""

@@ -16,7 +16,7 @@ import numpy as np
 from galamp.core.failpoints import reach
 from galamp.gossip.publication import Publication, Source
 from galamp.gossip.topologies.base import Topology
-from galamp.shm import ArraySpec, SharedArrays, memory_fence
+from galamp.memory.arrays import ArraySpec, SharedArrays, memory_fence
 
 _FIXED, _PER_PEER = 8, 3
 _BYTES, _LEAST, _MOST = 2**18, 64, 1024

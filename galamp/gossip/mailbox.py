@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from galamp.core.failpoints import reach
-from galamp.shm import WORDS_PER_LINE, ArraySpec, SharedArrays, memory_fence
+from galamp.memory.arrays import WORDS_PER_LINE, ArraySpec, SharedArrays, memory_fence
 
 CAPACITY = 4
 _HEAD, _TAIL, _TOKENS = 0, WORDS_PER_LINE, 2 * WORDS_PER_LINE

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from galamp.gossip.slots import Header
 from galamp.gossip.vectors import VectorSlots
+from galamp.memory.versioned_slots import Header
 
 CHUNK = 2**15
 """Numbers of each vector that are looked at together: they fit into the cache."""

@@ -18,17 +18,17 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from galamp.control import ControlBlock
 from galamp.core.config import GossipConfig
 from galamp.core.errors import RunFailed
 from galamp.gossip.journal import Journal
 from galamp.gossip.mailbox import Mailbox, Token
 from galamp.gossip.publication import Publication, Source
-from galamp.gossip.slots import SLOTS, Header, Look
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.vectors import VectorSlots, checksum_of, norm_of
-from galamp.metrics import MetricsRow
-from galamp.shm import SharedArrays, Wakeup
+from galamp.memory.arrays import SharedArrays, Wakeup
+from galamp.memory.control import ControlBlock
+from galamp.memory.status import MetricsRow
+from galamp.memory.versioned_slots import SLOTS, Header, Look
 
 POLL_S = 0.05
 READ_TRIES = 5

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from galamp.gossip.mailbox import Mailbox
-from galamp.gossip.slots import SLOTS, VersionedSlots, header_spec
 from galamp.gossip.topologies.base import Topology
-from galamp.shm import ArraySpec, SharedArrays
+from galamp.memory.arrays import ArraySpec, SharedArrays
+from galamp.memory.versioned_slots import SLOTS, VersionedSlots, header_spec
 
 NORM_BLOCK = 1024
 COPY_TRIES = 5

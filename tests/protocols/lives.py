@@ -14,10 +14,10 @@ from galamp.core import failpoints
 from galamp.gossip.journal import Journal
 from galamp.gossip.mailbox import Mailbox, Token
 from galamp.gossip.publication import Publication, Source
-from galamp.gossip.slots import SLOTS, Header, VersionedSlots, header_spec
 from galamp.gossip.topologies.ring import DirectedRing
-from galamp.metrics import EpisodeRing, MetricsBoard
-from galamp.shm import ArraySpec, SharedArrays
+from galamp.memory.arrays import ArraySpec, SharedArrays
+from galamp.memory.status import EpisodeRing, MetricsBoard
+from galamp.memory.versioned_slots import SLOTS, Header, VersionedSlots, header_spec
 
 ROLE = "learner 0"
 REPORTS = ("reader 0", "reader 1")

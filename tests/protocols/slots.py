@@ -65,7 +65,7 @@ class Reader(NamedTuple):
 
 @dataclass(frozen=True)
 class Rules:
-    """How the protocol is played; every default is as in `galamp.gossip.slots`."""
+    """How the protocol is played; every default is as in `galamp.memory.versioned_slots`."""
 
     publications: int = 3
     crashes: int = 2

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, NamedTuple
 
-from galamp.shm import SharedArrays
+from galamp.memory.arrays import SharedArrays
 
 
 class Steps(NamedTuple):

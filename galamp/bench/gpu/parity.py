@@ -37,9 +37,9 @@ from galamp.bench.gpu.children import ask, run, tell
 from galamp.bench.gpu.steps import LOG_LINES, Deadline, Job, Report, cause
 from galamp.core.config import AlgorithmConfig
 from galamp.graphs import Graphs
+from galamp.memory.rollouts import Slot
 from galamp.models import build_model
 from galamp.plan import CPU
-from galamp.rollouts import Slot
 
 UPDATES = 100
 STEPS, LANES, ACTIONS = 5, 16, 4

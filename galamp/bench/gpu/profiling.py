@@ -25,7 +25,7 @@ from galamp.bench.gpu.children import ask, run, tell
 from galamp.bench.gpu.steps import LOG_LINES, Deadline, Job, Report, cause
 from galamp.bench.parts import ON_GPU
 from galamp.bench.synthetic import ATARI, SyntheticLearner, synthetic_learners, take_turns
-from galamp.metrics import MetricsRow
+from galamp.memory.status import MetricsRow
 
 ROLLOUTS, WARM_UP = 20, 10
 LEARNERS, NUM_ENVS = 2, 64

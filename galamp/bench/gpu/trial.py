@@ -19,7 +19,7 @@ from torch import Tensor
 
 from galamp.bench.gpu.children import ask, run, tell
 from galamp.bench.gpu.steps import Deadline, Job, Report
-from galamp.shm import ArraySpec, SharedArrays
+from galamp.memory.arrays import ArraySpec, SharedArrays
 
 LAUNCHES, REPEATS = 500, 50
 KERNELS_OF_GRAPH = 20

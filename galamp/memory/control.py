@@ -7,7 +7,7 @@ Children look at it between two pieces of work and while they wait; nothing here
 
 from __future__ import annotations
 
-from galamp.shm import WORDS_PER_LINE, ArraySpec, SharedArrays, memory_fence
+from galamp.memory.arrays import WORDS_PER_LINE, ArraySpec, SharedArrays, memory_fence
 
 NEVER = 2**62
 """A turn that no run reaches."""

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from galamp.core.failpoints import reach
-from galamp.shm import WORDS_PER_LINE, ArraySpec, SharedArrays, memory_fence
+from galamp.memory.arrays import WORDS_PER_LINE, ArraySpec, SharedArrays, memory_fence
 
 SLOTS = 2
 _HEADER_WORDS = WORDS_PER_LINE * (SLOTS + 1)

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from galamp.gossip.slots import SLOTS, Header, VersionedSlots, header_spec
-from galamp.shm import ArraySpec, SharedArrays
+from galamp.memory.arrays import ArraySpec, SharedArrays
+from galamp.memory.versioned_slots import SLOTS, Header, VersionedSlots, header_spec
 
 STATE_COUNTERS = (
     "agent_steps", "updates", "turns", "rounds", "mixes", "sent", "received", "dropped",

@@ -28,7 +28,8 @@ import numpy as np
 import numpy.typing as npt
 
 from galamp.core.failpoints import reach
-from galamp.rollouts import (
+from galamp.memory.arrays import WORDS_PER_LINE, SharedArrays, memory_fence
+from galamp.memory.rollouts import (
     CALLED_TO,
     COMMITTED,
     JOINED,
@@ -40,7 +41,6 @@ from galamp.rollouts import (
     RolloutRing,
     RolloutShape,
 )
-from galamp.shm import WORDS_PER_LINE, SharedArrays, memory_fence
 
 POLL_S = 0.1
 """A wait looks at the world (stop, parent, heartbeat) at least so often."""

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from galamp.shm import WORDS_PER_LINE, ArraySpec, SharedArrays, Wakeup, memory_fence
+from galamp.memory.arrays import WORDS_PER_LINE, ArraySpec, SharedArrays, Wakeup, memory_fence
 
 SLOTS = 2
 """Rollouts per learner: the last observations of one are the first of the other."""

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from galamp.core.failpoints import reach
-from galamp.shm import ArraySpec, SharedArrays, memory_fence
+from galamp.memory.arrays import ArraySpec, SharedArrays, memory_fence
 
 EPISODE_CAPACITY = 4096
 """Finished episodes that a simulator's ring holds until the supervisor has read them."""

@@ -1,0 +1,1 @@
+"""All processes of a run: the shared memory block, and the lock-free structures in it."""
