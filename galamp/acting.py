@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from galamp.algorithms.base import Algorithm, Rollout
-from galamp.algorithms.tape import Place
-from galamp.graphs import Graphs, Launch, finish, page_locked
+from galamp.algorithms.cuda_graphs import Graphs, Launch, finish, page_locked
+from galamp.algorithms.forward import Place
 from galamp.memory.rollouts import Slot
 
 

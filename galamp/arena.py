@@ -12,6 +12,8 @@ from pathlib import Path
 
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm
+from galamp.algorithms.flat_parameters import Span
+from galamp.algorithms.networks import build_model, resolve_network
 from galamp.core.seeding import seed_for
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.exchange import exchange_specs
@@ -22,8 +24,6 @@ from galamp.memory.control import ControlBlock
 from galamp.memory.learner_state import StateSlots
 from galamp.memory.rollouts import RingWake, RolloutRing, RolloutShape
 from galamp.memory.status import MetricsBoard
-from galamp.models import build_model, resolve_network
-from galamp.parameters import Span
 from galamp.plan import LearnerPlan, Plan
 from galamp.simulator import SimulatorTask
 from galamp.storage.checkpoint import Identity

@@ -18,9 +18,9 @@ import torch
 
 from galamp.acting import Actor, DeviceActor, HostActor
 from galamp.algorithms.base import Algorithm, Rollout
+from galamp.algorithms.cuda_graphs import Graphs
 from galamp.core.failpoints import reach
 from galamp.core.machine.gpu_failures import is_memory_full
-from galamp.graphs import Graphs
 from galamp.memory.rollout_ports import Idle, LearnerPort
 from galamp.memory.rollouts import SLOTS, RolloutShape
 from galamp.memory.status import MetricsRow, Phase

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from galamp.algorithms.flat_parameters import Span
 from galamp.core.errors import CheckpointError
 from galamp.memory.learner_state import GENERATOR_BYTES, STATE_COUNTERS, Sizes, State
-from galamp.parameters import Span
 from galamp.saving import saved_state
 from galamp.snapshot import EPISODES_IN_MEAN
 from galamp.storage import checkpoint as checkpoints

@@ -20,12 +20,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from galamp.algorithms.flat_parameters import Span
 from galamp.arena import Arena
 from galamp.core.config import to_dict
 from galamp.core.errors import CheckpointError, GalampError
 from galamp.memory.learner_state import SAVE_EVERY_TURNS, STATE_COUNTERS, State, common_state
 from galamp.memory.versioned_slots import Header
-from galamp.parameters import Span
 from galamp.snapshot import EPISODES_IN_MEAN
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, CheckpointNotWritten, Identity, LearnerState

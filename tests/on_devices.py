@@ -11,6 +11,7 @@ from torch import Tensor
 
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm, Rollout
+from galamp.algorithms.networks import build_model
 from galamp.collector import Collector
 from galamp.core.config import AlgorithmConfig, GossipConfig
 from galamp.gossip.exchange import Exchange, exchange_specs
@@ -22,7 +23,6 @@ from galamp.memory.control import ControlBlock
 from galamp.memory.rollout_ports import LearnerPort, SimulatorPort
 from galamp.memory.rollouts import RingWake, RolloutRing, RolloutShape
 from galamp.memory.status import MetricsBoard, MetricsRow
-from galamp.models import build_model
 from tests.fakecuda.inside import counts, reset_counts
 
 ACTIONS, STEPS, LANES = 4, 5, 4

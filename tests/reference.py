@@ -16,13 +16,13 @@ from torch import Tensor
 
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm, Rollout
-from galamp.algorithms.tape import Place
+from galamp.algorithms.forward import Place
+from galamp.algorithms.networks import build_model
 from galamp.core.config import GossipConfig, RunConfig
 from galamp.core.seeding import seed_for
 from galamp.environments import make_environment
 from galamp.environments.base import Environment
 from galamp.gossip.topologies.base import Topology
-from galamp.models import build_model
 
 FIRST_START = 1
 

@@ -19,12 +19,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.a2c import A2C, explained_variance, sample
 from galamp.algorithms.base import Algorithm, Rollout
+from galamp.algorithms.flat_parameters import FlatParameters
+from galamp.algorithms.networks import build_model
 from galamp.algorithms.returns import n_step_returns
 from galamp.algorithms.rmsprop import FlatRMSprop
 from galamp.core.config import AlgorithmConfig
 from galamp.core.errors import UserError
-from galamp.models import build_model
-from galamp.parameters import FlatParameters
 from tests.contracts.algorithm import ACTIONS, INPUTS, AlgorithmContract, random_rollout
 
 CONFIG = AlgorithmConfig(learning_rate=7e-4)

@@ -17,6 +17,7 @@ import torch
 
 from galamp import acting
 from galamp.algorithms.base import Rollout
+from galamp.algorithms.cuda_graphs import Graphs
 from galamp.bench.gpu import (
     facts,
     parity,
@@ -27,7 +28,6 @@ from galamp.bench.gpu.profiling import Event
 from galamp.bench.gpu.steps import cause
 from galamp.bench.synthetic import ATARI, synthetic_learners, take_turns
 from galamp.core.machine.machine import Cpu
-from galamp.graphs import Graphs
 from tests.fakecuda.inside import on_gpus
 from tests.on_devices import counted
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from galamp import acting
-from galamp.algorithms import recorded
+from galamp.algorithms import graphed_update
 from galamp.algorithms.a2c import A2C
 from galamp.algorithms.base import Rollout
 from galamp.bench.synthetic import ATARI, synthetic_learners, take_turns
@@ -223,7 +223,7 @@ def test_numbers_that_are_not_waited_for_are_others(monkeypatch: pytest.MonkeyPa
     metrics = here.algorithm.update(here.collector.collect(0))
     assert metrics["entropy"] > 0.5
     here = graphed()
-    monkeypatch.setattr(recorded, "finish", lambda: None)
+    monkeypatch.setattr(graphed_update, "finish", lambda: None)
     assert set(here.algorithm.update(here.collector.collect(0)).values()) == {0.0}
 
 

@@ -25,6 +25,7 @@ from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
 import galamp
+from galamp.algorithms.networks import ActorCritic, build_model
 from galamp.cli import main
 from galamp.core.config import EnvironmentConfig, RunConfig, to_dict
 from galamp.core.errors import CheckpointError, GalampError, UserError
@@ -41,7 +42,6 @@ from galamp.evaluation.playing import Game, play, quotas, score
 from galamp.evaluation.scoreboard import Progress, show
 from galamp.evaluation.scores import REFERENCES, Reference, misfit, reference_for
 from galamp.evaluation.trained import MEAN, locate, read
-from galamp.models import ActorCritic, build_model
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, Identity, LearnerState
 

@@ -16,6 +16,7 @@ import torch
 
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Rollout
+from galamp.algorithms.networks import build_model
 from galamp.arena import Arena, ModelSketch
 from galamp.consensus import ConsensusMonitor, TheoreticalRadius
 from galamp.core.config import AlgorithmConfig, GossipConfig, from_dict
@@ -43,7 +44,6 @@ from galamp.gossip.vectors import VectorSlots, gossip_specs
 from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
 from galamp.memory.status import MetricsBoard, MetricsRow
-from galamp.models import build_model
 from galamp.plan import make_plan
 from galamp.storage.runfolder import RunFolder
 

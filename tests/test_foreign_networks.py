@@ -17,6 +17,8 @@ import pytest
 import torch
 
 import galamp
+from galamp.algorithms.flat_parameters import FlatParameters
+from galamp.algorithms.networks import build_model
 from galamp.core.config import EnvironmentConfig, RunConfig, to_dict
 from galamp.core.errors import CheckpointError
 from galamp.environments import EnvironmentSpec, describe
@@ -27,8 +29,6 @@ from galamp.evaluation.agent import Agent
 from galamp.evaluation.command import EvaluationConfig
 from galamp.evaluation.trained import MEAN, locate, read
 from galamp.former import load_former
-from galamp.models import build_model
-from galamp.parameters import FlatParameters
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, Identity, LearnerState
 from galamp.storage.strict_json import encode

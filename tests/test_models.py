@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from galamp.core.errors import CheckpointError, UserError
-from galamp.models import (
+from galamp.algorithms.flat_parameters import FlatParameters
+from galamp.algorithms.networks import (
     ActorCritic,
     ConvActorCritic,
     MlpActorCritic,
@@ -18,7 +18,7 @@ from galamp.models import (
     build_model,
     resolve_network,
 )
-from galamp.parameters import FlatParameters
+from galamp.core.errors import CheckpointError, UserError
 
 
 def images(count: int, *shape: int) -> Tensor:

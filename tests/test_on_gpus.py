@@ -17,7 +17,7 @@ from torch import Tensor
 from galamp import acting
 from galamp.algorithms.a2c import A2C
 from galamp.algorithms.base import Rollout
-from galamp.algorithms.tape import Place
+from galamp.algorithms.forward import Place
 from galamp.core.config import GossipConfig
 from galamp.gossip.device_mixing import DeviceGossiper
 from galamp.gossip.mixing import Gossiper

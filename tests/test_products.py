@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from galamp.algorithms import products
-from galamp.algorithms.products import product, rectified_linear
+from galamp.algorithms import matmul
+from galamp.algorithms.matmul import product, rectified_linear
 
 SIZES = [(1, 1, 1), (16, 512, 5), (5, 80, 512), (80, 512, 3136), (512, 80, 3136)]
 
 
 @pytest.fixture(params=[True, False], ids=["onednn", "plain"])
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param and not products.ONEDNN:
+    if request.param and not matmul.ONEDNN:
         pytest.skip("this build of PyTorch has no oneDNN")
-    monkeypatch.setattr(products, "ONEDNN", request.param)
+    monkeypatch.setattr(matmul, "ONEDNN", request.param)
 
 
 def random(*shape: int) -> torch.Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from galamp.memory import rollout_ports
 import numpy as np
 import pytest
 

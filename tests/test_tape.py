@@ -11,10 +11,10 @@ from torch import Tensor
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.a2c import A2C
 from galamp.algorithms.base import Rollout
-from galamp.algorithms.conv_tape import ConvTape
-from galamp.algorithms.tape import Place, ReplayTape
+from galamp.algorithms.cached_conv import ConvTape
+from galamp.algorithms.forward import Place, ReplayTape
+from galamp.algorithms.networks import build_model
 from galamp.core.config import AlgorithmConfig
-from galamp.models import build_model
 from tests.contracts.algorithm import ACTIONS, random_rollout
 
 STEPS, LANES = 5, 8

@@ -13,9 +13,9 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
+from galamp.algorithms.networks import build_model
 from galamp.core.errors import GalampError
 from galamp.gossip.topologies import TOPOLOGIES, make_topology
-from galamp.models import build_model
 from galamp.study.drawing import braille, hears, matrix, picture
 from galamp.study.rounds import Rounds
 from galamp.study.topology_command import TopologyConfig, add_options

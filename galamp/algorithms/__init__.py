@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from galamp.algorithms.base import Algorithm
-    from galamp.models import ActorCritic
+    from galamp.algorithms.networks import ActorCritic
 
 ALGORITHMS = {"a2c": "galamp.algorithms.a2c:A2C"}
 """Name -> "module:Class"; the class takes the arguments of `make_algorithm`."""

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from galamp.algorithms.base import Algorithm, Rollout, trainable
-from galamp.algorithms.conv_tape import ConvTape
-from galamp.algorithms.recorded import RecordedUpdate
+from galamp.algorithms.cached_conv import ConvTape
+from galamp.algorithms.cuda_graphs import Graphs
+from galamp.algorithms.flat_parameters import FlatParameters
+from galamp.algorithms.forward import Place, ReplayTape, Tape
+from galamp.algorithms.graphed_update import RecordedUpdate
+from galamp.algorithms.networks import ActorCritic, ConvActorCritic
 from galamp.algorithms.returns import n_step_returns
 from galamp.algorithms.rmsprop import FlatRMSprop
-from galamp.algorithms.tape import Place, ReplayTape, Tape
 from galamp.core.config import AlgorithmConfig
-from galamp.graphs import Graphs
-from galamp.models import ActorCritic, ConvActorCritic
-from galamp.parameters import FlatParameters
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 SMALLEST_VARIANCE = 1e-8

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from galamp.algorithms.tape import Place
-from galamp.graphs import Graphs
-from galamp.parameters import FlatParameters
+from galamp.algorithms.cuda_graphs import Graphs
+from galamp.algorithms.flat_parameters import FlatParameters
+from galamp.algorithms.forward import Place
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from galamp.parameters import FlatParameters
+from galamp.algorithms.flat_parameters import FlatParameters
 
 CLIP_EPS = 1e-6
 """What PyTorch adds to the norm before it divides by it."""

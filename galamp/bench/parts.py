@@ -29,13 +29,13 @@ import torch
 
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm, Rollout
-from galamp.algorithms.tape import Place
+from galamp.algorithms.forward import Place
+from galamp.algorithms.networks import build_model
 from galamp.bench.synthetic import synthetic_learners, take_turns
 from galamp.core.config import AlgorithmConfig, EnvironmentConfig
 from galamp.environments import make_environment
 from galamp.environments.base import EnvironmentSpec
 from galamp.memory.status import Phase
-from galamp.models import build_model
 from galamp.plan import CPU
 
 BLOCK_S = 0.25

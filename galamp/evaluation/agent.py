@@ -18,14 +18,14 @@ import numpy.typing as npt
 import torch
 
 from galamp.algorithms.a2c import sample
+from galamp.algorithms.flat_parameters import FlatParameters
+from galamp.algorithms.networks import ActorCritic, bare_model
 from galamp.core.errors import CheckpointError, UserError
 from galamp.core.machine.gpu_failures import explained
 from galamp.core.machine.gpus import torch_build
 from galamp.environments import ATARI, EnvironmentSpec, check_asked, finish_probe, start_probe
 from galamp.evaluation.threads import one_thread
 from galamp.evaluation.trained import MEAN, Learner, Trained, locate, read
-from galamp.models import ActorCritic, bare_model
-from galamp.parameters import FlatParameters
 from galamp.storage.checkpoint import FLOAT_BYTES, Identity, too_large
 
 SMALL_BATCH = 8

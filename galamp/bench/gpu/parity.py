@@ -33,12 +33,12 @@ from torch import Tensor
 from galamp.acting import DeviceActor
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm, Rollout
+from galamp.algorithms.cuda_graphs import Graphs
+from galamp.algorithms.networks import build_model
 from galamp.bench.gpu.children import ask, run, tell
 from galamp.bench.gpu.steps import LOG_LINES, Deadline, Job, Report, cause
 from galamp.core.config import AlgorithmConfig
-from galamp.graphs import Graphs
 from galamp.memory.rollouts import Slot
-from galamp.models import build_model
 from galamp.plan import CPU
 
 UPDATES = 100

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from galamp.algorithms.products import product, rectified_linear
-from galamp.algorithms.tape import Outputs, Place, Tape
-from galamp.models import ConvActorCritic
+from galamp.algorithms.forward import Outputs, Place, Tape
+from galamp.algorithms.matmul import product, rectified_linear
+from galamp.algorithms.networks import ConvActorCritic
 
 
 class Layers(NamedTuple):

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from galamp.models import ActorCritic
-from galamp.parameters import FlatParameters
+from galamp.algorithms.flat_parameters import FlatParameters
+from galamp.algorithms.networks import ActorCritic
 
 
 class Place(NamedTuple):

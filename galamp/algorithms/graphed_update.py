@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from galamp.algorithms.base import Rollout
-from galamp.graphs import Graphs, finish, page_locked
+from galamp.algorithms.cuda_graphs import Graphs, finish, page_locked
 
 Descend = Callable[[], Sequence[Tensor]]
 """Sets the gradient, and returns what `Step` goes by and tells: tensors [], any number type."""
