@@ -19,14 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from galamp.arena import Arena
-from galamp.gossip.certificate import Bounds, Certificate
+from galamp.gossip.consensus.certificate import Bounds, Certificate
+from galamp.gossip.consensus.distances import Measured, Meter
+from galamp.gossip.consensus.radius import radius_per_update
 from galamp.gossip.exchange import GRADIENTS, averages_gradients
-from galamp.gossip.journal import Journal
-from galamp.gossip.measuring import Measured, Meter
-from galamp.gossip.publication import Publication
-from galamp.gossip.radius import radius_per_update
 from galamp.gossip.topologies.base import Topology
-from galamp.gossip.vectors import VectorSlots
+from galamp.gossip.transport.parameter_slots import VectorSlots
+from galamp.gossip.transport.publication import Publication
+from galamp.gossip.transport.publication_ring import Journal
 from galamp.memory.arrays import SharedArrays
 from galamp.snapshot import ConsensusReading
 from galamp.storage.gossiplog import GossipLog, Lost, Measurement, Rebase, Start

@@ -35,7 +35,7 @@ from galamp.core.seeding import seed_generators
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.exchange import Exchange, averages_gradients
 from galamp.gossip.topologies.base import Topology
-from galamp.gossip.vectors import VectorSlots
+from galamp.gossip.transport.parameter_slots import VectorSlots
 from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.control import NEVER, ControlBlock
 from galamp.memory.learner_state import (

@@ -19,8 +19,8 @@ from galamp.core.errors import UserError
 from galamp.core.seeding import seed_for
 from galamp.core.settings import AUTO, Setting, settings, shown
 from galamp.former import Former
+from galamp.gossip.consensus.distances import distances_between
 from galamp.gossip.exchange import averages_gradients
-from galamp.gossip.measuring import distances_between
 from galamp.gossip.topologies import FILE
 from galamp.memory.learner_state import GENERATOR_BYTES_OF, STATE_COUNTERS, State
 from galamp.plan import Plan

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from galamp.gossip.publication import Publication
+from galamp.gossip.transport.publication import Publication
 
 
 def literal_bounds(history: Sequence[Publication], numbers: Sequence[int]) -> np.ndarray:

@@ -15,9 +15,9 @@ from galamp.algorithms.networks import build_model
 from galamp.collector import Collector
 from galamp.core.config import AlgorithmConfig, GossipConfig
 from galamp.gossip.exchange import Exchange, exchange_specs
-from galamp.gossip.journal import Journal
 from galamp.gossip.topologies import make_topology
-from galamp.gossip.vectors import VectorSlots
+from galamp.gossip.transport.parameter_slots import VectorSlots
+from galamp.gossip.transport.publication_ring import Journal
 from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
 from galamp.memory.rollout_ports import LearnerPort, SimulatorPort

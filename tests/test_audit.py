@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from galamp.core.errors import UserError
-from galamp.gossip.publication import Publication
+from galamp.gossip.transport.publication import Publication
 from galamp.storage.gossiplog import (
     GOSSIP,
     Entry,

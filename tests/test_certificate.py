@@ -18,15 +18,15 @@ from hypothesis import strategies as st
 from galamp import consensus
 from galamp.consensus import History, TheoreticalRadius
 from galamp.core.config import GossipConfig
-from galamp.gossip.certificate import LEAVING, Certificate
+from galamp.gossip.consensus.certificate import LEAVING, Certificate
+from galamp.gossip.consensus.distances import Meter, distances_between
+from galamp.gossip.consensus.radius import mixing_matrix, radius_per_update
 from galamp.gossip.exchange import Exchange, exchange_specs
-from galamp.gossip.journal import Journal
-from galamp.gossip.measuring import Meter, distances_between
-from galamp.gossip.publication import Publication, Source
-from galamp.gossip.radius import mixing_matrix, radius_per_update
 from galamp.gossip.topologies import TOPOLOGIES, make_topology
 from galamp.gossip.topologies.base import Topology
-from galamp.gossip.vectors import VectorSlots, norm_of
+from galamp.gossip.transport.parameter_slots import VectorSlots, norm_of
+from galamp.gossip.transport.publication import Publication, Source
+from galamp.gossip.transport.publication_ring import Journal
 from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
 from galamp.memory.status import MetricsBoard

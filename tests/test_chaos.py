@@ -43,7 +43,7 @@ from galamp.core.errors import EXIT_OK, EXIT_USAGE
 from galamp.crew import Crew
 from galamp.gossip.mixing import PATIENCE_S
 from galamp.gossip.topologies.ring import DirectedRing
-from galamp.gossip.vectors import VectorSlots, gossip_specs
+from galamp.gossip.transport.parameter_slots import VectorSlots, gossip_specs
 from galamp.memory.arrays import SharedArrays
 from galamp.memory.status import Phase
 from galamp.post import Post

@@ -14,8 +14,8 @@ import pytest
 
 from galamp.core import failpoints
 from galamp.core.errors import UserError
-from galamp.gossip.journal import Journal
-from galamp.gossip.mailbox import Mailbox
+from galamp.gossip.transport.mailbox import Mailbox
+from galamp.gossip.transport.publication_ring import Journal
 from galamp.memory.arrays import SharedArrays
 from galamp.memory.status import EpisodeRing
 from galamp.memory.versioned_slots import VersionedSlots

@@ -24,6 +24,8 @@ from galamp.core.machine.machine import plain_machine
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip import exchange as exchange_module
 from galamp.gossip import mixing
+from galamp.gossip.consensus.distances import CHUNK, TRIES, Measured, Meter
+from galamp.gossip.consensus.radius import radius_per_update
 from galamp.gossip.exchange import (
     GRADIENTS,
     SAMPLE_EVERY,
@@ -32,15 +34,13 @@ from galamp.gossip.exchange import (
     Exchange,
     exchange_specs,
 )
-from galamp.gossip.journal import Journal
-from galamp.gossip.measuring import CHUNK, TRIES, Measured, Meter
-from galamp.gossip.publication import Publication
-from galamp.gossip.radius import radius_per_update
 from galamp.gossip.schedule import Schedule
 from galamp.gossip.topologies import make_topology
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.topologies.independent import Independent
-from galamp.gossip.vectors import VectorSlots, gossip_specs
+from galamp.gossip.transport.parameter_slots import VectorSlots, gossip_specs
+from galamp.gossip.transport.publication import Publication
+from galamp.gossip.transport.publication_ring import Journal
 from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
 from galamp.memory.status import MetricsBoard, MetricsRow

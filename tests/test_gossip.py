@@ -14,13 +14,13 @@ import torch
 
 from galamp.core.config import GossipConfig
 from galamp.core.errors import RunFailed, StopRun
-from galamp.gossip.journal import Journal
-from galamp.gossip.mailbox import CAPACITY, Mailbox, Token
 from galamp.gossip.mixing import Gossiper
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.topologies.complete import Complete
 from galamp.gossip.topologies.ring import DirectedRing
-from galamp.gossip.vectors import VectorSlots, gossip_specs
+from galamp.gossip.transport.mailbox import CAPACITY, Mailbox, Token
+from galamp.gossip.transport.parameter_slots import VectorSlots, gossip_specs
+from galamp.gossip.transport.publication_ring import Journal
 from galamp.memory.arrays import ArraySpec, SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
 from galamp.memory.status import MetricsBoard

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galamp.gossip.publication import Publication
+from galamp.gossip.transport.publication import Publication
 from galamp.storage import gossiplog
 from galamp.storage.gossiplog import (
     Damaged,

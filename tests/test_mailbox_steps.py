@@ -8,8 +8,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from galamp.gossip import mailbox
-from galamp.gossip.mailbox import Mailbox, Token
+from galamp.gossip.transport import mailbox
+from galamp.gossip.transport.mailbox import Mailbox, Token
 from galamp.memory.arrays import SharedArrays
 from tests.protocols.stepping import put_back, state_of, step_through
 

@@ -25,10 +25,10 @@ from galamp.core.config import from_dict
 from galamp.core.machine.machine import plain_machine
 from galamp.curve import Curve
 from galamp.environments.base import EnvironmentSpec
-from galamp.gossip.journal import Journal
-from galamp.gossip.publication import Publication
 from galamp.gossip.topologies import make_topology
-from galamp.gossip.vectors import VectorSlots
+from galamp.gossip.transport.parameter_slots import VectorSlots
+from galamp.gossip.transport.publication import Publication
+from galamp.gossip.transport.publication_ring import Journal
 from galamp.memory import status as metrics
 from galamp.memory.arrays import SharedArrays
 from galamp.memory.status import EPISODE_CAPACITY, EpisodeRing, MetricsBoard, Phase

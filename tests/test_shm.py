@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from galamp.core.errors import UserError
 from galamp.core.machine.numa import prefer_node
 from galamp.gossip.topologies import make_topology
-from galamp.gossip.vectors import gossip_specs
+from galamp.gossip.transport.parameter_slots import gossip_specs
 from galamp.memory import arrays as shm
 from galamp.memory.arrays import ArraySpec, SharedArrays, Wakeup
 from galamp.memory.learner_state import StateSlots

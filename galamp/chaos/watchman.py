@@ -36,7 +36,7 @@ from galamp.chaos.invariants import (
 )
 from galamp.core.errors import CheckpointError
 from galamp.crew import TICK_S
-from galamp.gossip.vectors import VectorSlots
+from galamp.gossip.transport.parameter_slots import VectorSlots
 from galamp.post import Post
 from galamp.storage import checkpoint
 from galamp.supervisor import Supervisor

@@ -31,7 +31,7 @@ from torch import Tensor
 from galamp.core.config import GossipConfig
 from galamp.gossip.mixing import Gossiper
 from galamp.gossip.topologies.base import Topology
-from galamp.gossip.vectors import length_of
+from galamp.gossip.transport.parameter_slots import length_of
 from galamp.memory.arrays import SharedArrays
 from galamp.memory.versioned_slots import Look
 

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from galamp.core.config import GossipConfig
 from galamp.gossip.device_mixing import DeviceGossiper
-from galamp.gossip.journal import Journal
 from galamp.gossip.mixing import Gossiper
 from galamp.gossip.schedule import Schedule
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.topologies.complete import Complete
 from galamp.gossip.topologies.independent import Independent
-from galamp.gossip.vectors import VectorSlots, gossip_specs
+from galamp.gossip.transport.parameter_slots import VectorSlots, gossip_specs
+from galamp.gossip.transport.publication_ring import Journal
 from galamp.memory.arrays import ArraySpec, SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
 from galamp.memory.status import MetricsRow

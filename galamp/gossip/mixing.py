@@ -20,11 +20,11 @@ from torch import Tensor
 
 from galamp.core.config import GossipConfig
 from galamp.core.errors import RunFailed
-from galamp.gossip.journal import Journal
-from galamp.gossip.mailbox import Mailbox, Token
-from galamp.gossip.publication import Publication, Source
 from galamp.gossip.topologies.base import Topology
-from galamp.gossip.vectors import VectorSlots, checksum_of, norm_of
+from galamp.gossip.transport.mailbox import Mailbox, Token
+from galamp.gossip.transport.parameter_slots import VectorSlots, checksum_of, norm_of
+from galamp.gossip.transport.publication import Publication, Source
+from galamp.gossip.transport.publication_ring import Journal
 from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
 from galamp.memory.status import MetricsRow

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from galamp.gossip.publication import Publication, Source
+from galamp.gossip.transport.publication import Publication, Source
 from galamp.storage.disk import finite, open_plain
 from galamp.storage.runlogs import AppendOnly, Complain, Where, as_named
 

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galamp.core.errors import UserError
-from galamp.gossip.publication import Publication
+from galamp.gossip.transport.publication import Publication
 from galamp.storage.gossiplog import (
     GOSSIP,
     Damaged,

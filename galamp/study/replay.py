@@ -11,7 +11,7 @@ follows for the distance between any two is in `columns`.
 
 from __future__ import annotations
 
-from galamp.gossip.publication import Publication
+from galamp.gossip.transport.publication import Publication
 from galamp.storage.gossiplog import Lost, Rebase, Start
 from galamp.study.columns import LIMIT_BYTES, Bounds, Columns
 

@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from galamp.cli import main
-from galamp.gossip.publication import Publication, Source
+from galamp.gossip.transport.publication import Publication, Source
 from galamp.storage.gossiplog import Damaged, Entry, Lost, Measurement, Rebase, Start, parse
 from galamp.storage.runlogs import RETURN, MetricsLog, MonitorLog, curve, read_metrics
 from tests.fuzz.bending import EDITS, bent_json, edited, examples

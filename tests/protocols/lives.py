@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from galamp.core import failpoints
-from galamp.gossip.journal import Journal
-from galamp.gossip.mailbox import Mailbox, Token
-from galamp.gossip.publication import Publication, Source
 from galamp.gossip.topologies.ring import DirectedRing
+from galamp.gossip.transport.mailbox import Mailbox, Token
+from galamp.gossip.transport.publication import Publication, Source
+from galamp.gossip.transport.publication_ring import Journal
 from galamp.memory.arrays import ArraySpec, SharedArrays
 from galamp.memory.status import EpisodeRing, MetricsBoard
 from galamp.memory.versioned_slots import SLOTS, Header, VersionedSlots, header_spec

@@ -46,7 +46,7 @@ class Receiver(NamedTuple):
 
 @dataclass(frozen=True)
 class Rules:
-    """How the protocol is played; every default is as in `galamp.gossip.mailbox`."""
+    """How the protocol is played; every default is as in `galamp.gossip.transport.mailbox`."""
 
     capacity: int = 2
     tokens: int = 4

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from galamp.gossip.vectors import VectorSlots
+from galamp.gossip.transport.parameter_slots import VectorSlots
 from galamp.memory.versioned_slots import Header
 
 CHUNK = 2**15

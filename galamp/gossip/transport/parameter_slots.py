@@ -11,8 +11,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from galamp.gossip.mailbox import Mailbox
 from galamp.gossip.topologies.base import Topology
+from galamp.gossip.transport.mailbox import Mailbox
 from galamp.memory.arrays import ArraySpec, SharedArrays
 from galamp.memory.versioned_slots import SLOTS, VersionedSlots, header_spec
 

@@ -27,7 +27,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from galamp.gossip.publication import Publication
+from galamp.gossip.transport.publication import Publication
 
 Matrix = npt.NDArray[np.float64]
 

@@ -14,8 +14,8 @@ import time
 import numpy as np
 
 from galamp.core.failpoints import reach
-from galamp.gossip.publication import Publication, Source
 from galamp.gossip.topologies.base import Topology
+from galamp.gossip.transport.publication import Publication, Source
 from galamp.memory.arrays import ArraySpec, SharedArrays, memory_fence
 
 _FIXED, _PER_PEER = 8, 3

@@ -1,0 +1,1 @@
+"""Parent and tools: how far apart the learners are, measured, bounded and predicted."""

@@ -1,0 +1,1 @@
+"""Learners: how published vectors reach their peers, here through shared memory."""
