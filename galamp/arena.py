@@ -27,7 +27,7 @@ from galamp.memory.status import MetricsBoard
 from galamp.plan import LearnerPlan, Plan
 from galamp.simulator import SimulatorTask
 from galamp.storage.checkpoint import Identity
-from galamp.storage.runlogs import Where, as_named
+from galamp.storage.run_logs import Where, as_named
 from galamp.worker import WorkerSpec
 
 PROCESS_PLACE = 2**20

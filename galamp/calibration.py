@@ -1,6 +1,6 @@
 """`--learners auto`: the number of learners that is quickest here, measured once and remembered.
 
-    candidates --a short run each--> agent steps/s --> the quickest; galamp.storage.rates keeps them
+    candidates --a short run each--> agent steps/s --> the quickest; galamp.storage.rate_cache keeps them
 
 Runs in the parent, before the run that asked for it. What is remembered holds for one machine and
 one workload: all that says what an agent step costs, and nothing that says what is learned from it.
@@ -31,8 +31,8 @@ from galamp.gossip.topologies import FILE
 from galamp.plan import LEARNERS_PER_CORE, make_plan, usable_devices
 from galamp.session import complain
 from galamp.signals import Signals
-from galamp.storage.rates import RateCache
-from galamp.storage.runfolder import Kept, RunFolder
+from galamp.storage.rate_cache import RateCache
+from galamp.storage.run_folder import Kept, RunFolder
 from galamp.supervisor import RunResult, Supervisor
 from galamp.training import train
 

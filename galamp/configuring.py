@@ -21,7 +21,7 @@ from galamp.core.settings import check, settings, shown
 
 if TYPE_CHECKING:
     from galamp.plan import LearnerPlan
-    from galamp.storage.runfolder import Kept, RunFolder
+    from galamp.storage.run_folder import Kept, RunFolder
 
 Values = dict[tuple[str, str], Any]
 """Settings by section and name."""
@@ -50,7 +50,7 @@ def configured(options: argparse.Namespace) -> Iterator[tuple[RunConfig, RunFold
     if options.resume is None:
         yield from_settings(given), None
         return
-    from galamp.storage.runfolder import RunFolder
+    from galamp.storage.run_folder import RunFolder
 
     _check_run_folder(options.resume)
     with contextlib.closing(RunFolder.open(options.resume)) as folder:
@@ -60,7 +60,7 @@ def configured(options: argparse.Namespace) -> Iterator[tuple[RunConfig, RunFold
 
 def kept_of(options: argparse.Namespace) -> Kept:
     """Return what a run goes on with as it was stored, by what the command line names."""
-    from galamp.storage.runfolder import Kept
+    from galamp.storage.run_folder import Kept
 
     if options.resume is None:
         return Kept()
@@ -102,7 +102,7 @@ def _over_stored(options: argparse.Namespace, values: Values) -> RunConfig:
 
 
 def _check_run_folder(folder: Path) -> None:
-    from galamp.storage.runfolder import CONFIG
+    from galamp.storage.run_folder import CONFIG
 
     if not os.path.isfile(folder / CONFIG):
         raise UserError(f"--resume {folder}: no run folder (it has no {CONFIG})")
@@ -137,7 +137,7 @@ def _stored_values(folder: Path, given: Values) -> Values:
     from galamp.environments import check_asked
     from galamp.plan import changes_kind, with_learners
     from galamp.storage.inspection import check_own_graph, refuse_links
-    from galamp.storage.runfolder import CONFIG, read_json
+    from galamp.storage.run_folder import CONFIG, read_json
 
     _check_run_folder(folder)
     refuse_links(folder)

@@ -29,7 +29,7 @@ from galamp.gossip.transport.publication import Publication
 from galamp.gossip.transport.publication_ring import Journal
 from galamp.memory.arrays import SharedArrays
 from galamp.snapshot import ConsensusReading
-from galamp.storage.gossiplog import GossipLog, Lost, Measurement, Rebase, Start
+from galamp.storage.gossip_log import GossipLog, Lost, Measurement, Rebase, Start
 
 FOLLOW_S, CATCH_UP_S = 0.1, 0.3
 """Longest time that certifying may keep the supervisor from its other duties at once."""

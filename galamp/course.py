@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from galamp.core.config import RunConfig
+from galamp.core.disk import read_limited
 from galamp.core.errors import UserError
 from galamp.core.machine.machine import Machine
 from galamp.gossip.topologies import FILE, make_topology
 from galamp.gossip.topologies.base import Topology
 from galamp.plan import Plan, make_plan
 from galamp.resuming import graph_file
-from galamp.storage.disk import read_limited
-from galamp.storage.runfolder import GRAPH_LIMIT_BYTES, Kept
+from galamp.storage.run_folder import GRAPH_LIMIT_BYTES, Kept
 
 
 class Graph(NamedTuple):

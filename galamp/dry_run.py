@@ -25,7 +25,7 @@ from galamp.display.streams import tell
 from galamp.memory.arrays import size_of
 from galamp.plan import LearnerPlan, left_out
 from galamp.session import Ground
-from galamp.storage.runfolder import Kept
+from galamp.storage.run_folder import Kept
 from galamp.training import survey
 
 

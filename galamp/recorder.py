@@ -20,12 +20,12 @@ import numpy.typing as npt
 
 from galamp.arena import Arena
 from galamp.consensus import ConsensusMonitor
-from galamp.curve import Curve
 from galamp.memory.status import EpisodeRing, MetricsRow, Phase
 from galamp.notices import Notices
 from galamp.snapshot import EPISODES_IN_MEAN, Event, LearnerSnapshot, Snapshot, WorkerState
-from galamp.storage.runfolder import RunFolder
-from galamp.storage.runlogs import EventLog, MetricsLog, MonitorLog
+from galamp.storage.learning_curve import Curve
+from galamp.storage.run_folder import RunFolder
+from galamp.storage.run_logs import EventLog, MetricsLog, MonitorLog
 
 RATE_WINDOW_S = 10.0
 MOST_CURVE_POINTS = 400

@@ -26,10 +26,10 @@ from galamp.memory.learner_state import GENERATOR_BYTES_OF, STATE_COUNTERS, Stat
 from galamp.plan import Plan
 from galamp.recorder import Recorder
 from galamp.resizing import resized
-from galamp.storage.gossiplog import Start
+from galamp.storage.gossip_log import Start
 from galamp.storage.inspection import GRAPH, is_own_file
-from galamp.storage.runfolder import CONFIG, RunFolder, read_json
-from galamp.storage.runlogs import curve
+from galamp.storage.run_folder import CONFIG, RunFolder, read_json
+from galamp.storage.run_logs import curve
 
 
 def graph_file(plan: Plan, resume: Path | None) -> Path | None:

@@ -30,7 +30,7 @@ from galamp.snapshot import EPISODES_IN_MEAN
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, CheckpointNotWritten, Identity, LearnerState
 from galamp.storage.links import BEST, LATEST
-from galamp.storage.runlogs import Where, as_named
+from galamp.storage.run_logs import Where, as_named
 
 LEAST_KEPT = 2
 """So many checkpoints stay, even if there is no room for another one then."""

@@ -45,10 +45,10 @@ from galamp.remote.door import Door
 from galamp.resuming import first_entry, states_for, take_over
 from galamp.saving import Saver
 from galamp.signals import Signals
-from galamp.storage.gossiplog import GOSSIP, GossipLog
+from galamp.storage.gossip_log import GOSSIP, GossipLog
 from galamp.storage.identity import Identity
-from galamp.storage.runfolder import Kept, RunFolder
-from galamp.storage.runlogs import MetricsLog
+from galamp.storage.run_folder import Kept, RunFolder
+from galamp.storage.run_logs import MetricsLog
 from galamp.summary import summarise, versions
 from galamp.supervisor import Companion, RunResult, Supervisor
 

@@ -34,7 +34,7 @@ from galamp.plan import Plan, check_processes
 from galamp.remote.door import Door
 from galamp.session import Ground, Outcome, Session, complain
 from galamp.signals import Signals
-from galamp.storage.runfolder import Kept, RunFolder
+from galamp.storage.run_folder import Kept, RunFolder
 from galamp.supervisor import Companion
 
 __all__ = ["Outcome", "train"]

@@ -28,6 +28,7 @@ from typing import Any, NoReturn
 from setproctitle import setproctitle
 
 from galamp.core import failpoints
+from galamp.core.disk import open_log
 from galamp.core.errors import EXIT_FAILURE, EXIT_OK, GalampError, StopRun
 from galamp.core.processes.exit_reports import (
     read_report,
@@ -46,7 +47,6 @@ from galamp.forking import (
     wake_server,
 )
 from galamp.launching import Child
-from galamp.storage.disk import open_log
 
 STACK_SIGNAL = signal.SIGUSR1
 """Asks a child for the stacks of all its threads, in its log."""

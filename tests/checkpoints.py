@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from galamp.storage.canonical_json import encode
 from galamp.storage.checkpoint import Checkpoint, Identity, LearnerState
-from galamp.storage.strict_json import encode
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYOUT = (("body.0.weight", (3, 2)), ("body.0.bias", (3,)), ("head.bias", (1,)))

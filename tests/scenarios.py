@@ -19,7 +19,7 @@ import numpy as np
 
 from galamp.core.config import RunConfig
 from galamp.storage import checkpoint
-from galamp.storage.runlogs import read_metrics
+from galamp.storage.run_logs import read_metrics
 from tests.engine import (
     DEADLINE_S,
     family,

@@ -20,15 +20,7 @@ from hypothesis import strategies as st
 
 from galamp.core.errors import UserError
 from galamp.gossip.transport.publication import Publication
-from galamp.storage.gossiplog import (
-    GOSSIP,
-    Entry,
-    GossipLog,
-    Lost,
-    Measurement,
-    Rebase,
-    Start,
-)
+from galamp.storage.gossip_log import GOSSIP, Entry, GossipLog, Lost, Measurement, Rebase, Start
 from galamp.study import audit_command
 from galamp.study.audit import Audit, Point, Series, audit
 from galamp.study.audit_report import lines, summary

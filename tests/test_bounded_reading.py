@@ -19,14 +19,15 @@ import pytest
 from galamp.core.errors import CheckpointError, UserError
 from galamp.core.processes import probe_process
 from galamp.core.processes.probe_process import Probing
-from galamp.curve import MOST_POINTS, Curve
 from galamp.environments.probing import Probe
 from galamp.gossip.topologies.from_file import FromFile
 from galamp.storage import checkpoint as checkpoints
-from galamp.storage.gossiplog import read_gossip
-from galamp.storage.rates import RateCache
-from galamp.storage.runfolder import GRAPH_LIMIT_BYTES, RunFolder, read_json
-from galamp.storage.runlogs import (
+from galamp.storage.canonical_json import encode
+from galamp.storage.gossip_log import read_gossip
+from galamp.storage.learning_curve import MOST_POINTS, Curve
+from galamp.storage.rate_cache import RateCache
+from galamp.storage.run_folder import GRAPH_LIMIT_BYTES, RunFolder, read_json
+from galamp.storage.run_logs import (
     LINE_LIMIT_BYTES,
     MOST_UNWRITTEN,
     RETURN,
@@ -36,7 +37,6 @@ from galamp.storage.runlogs import (
     last_row,
     read_metrics,
 )
-from galamp.storage.strict_json import encode
 from galamp.study.audit import Point, Series
 from tests.checkpoints import made, without_waiting_for_the_disk
 
@@ -117,7 +117,7 @@ def test_only_the_end_is_read_for_the_last_start(
 ) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"global_step": 1, "start": 3}\n')
-    monkeypatch.setattr("galamp.storage.runlogs.read_metrics", refused)
+    monkeypatch.setattr("galamp.storage.run_logs.read_metrics", refused)
     assert MetricsLog(path, 0, refused).start == 4
 
 

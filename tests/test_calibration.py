@@ -31,9 +31,9 @@ from galamp.core.errors import GalampError, RunFailed, StoppedBySignal, UserErro
 from galamp.core.machine.load import Usage, others_share, read_usage
 from galamp.core.machine.machine import inspect_machine, machine_id, plain_machine
 from galamp.signals import Signals
-from galamp.storage import rates
-from galamp.storage.rates import RateCache, cache_folder
-from galamp.storage.runfolder import Kept
+from galamp.storage import rate_cache
+from galamp.storage.rate_cache import RateCache, cache_folder
+from galamp.storage.run_folder import Kept
 from galamp.supervisor import RunResult
 from galamp.worker import WorkerFailure
 
@@ -514,14 +514,14 @@ def test_rates_come_back_under_their_key(cache: RateCache) -> None:
 )  # fmt: skip
 def test_a_damaged_cache_is_an_empty_one(cache: RateCache, content: bytes) -> None:
     cache.path.parent.mkdir()
-    cache.path.write_bytes(content.replace(b"KEY", rates._digest({"a": 1}).encode()))
+    cache.path.write_bytes(content.replace(b"KEY", rate_cache._digest({"a": 1}).encode()))
     assert cache.find({"a": 1}) is None
     cache.keep({"a": 1}, {2: 3.0})
     assert cache.find({"a": 1}) is not None
 
 
 def test_the_oldest_go_first(cache: RateCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rates, "MOST_ENTRIES", 2)
+    monkeypatch.setattr(rate_cache, "MOST_ENTRIES", 2)
     for number in (0, 1, 0, 2):
         cache.keep({"number": number}, {1: 1.0})
     assert [cache.find({"number": n}) is not None for n in range(3)] == [True, False, True]

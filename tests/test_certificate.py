@@ -30,7 +30,7 @@ from galamp.gossip.transport.publication_ring import Journal
 from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
 from galamp.memory.status import MetricsBoard
-from galamp.storage.gossiplog import GOSSIP, GossipLog, Start
+from galamp.storage.gossip_log import GOSSIP, GossipLog, Start
 from galamp.study.audit import audit
 from tests.literal import literal_bounds
 

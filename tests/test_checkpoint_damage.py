@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from galamp.core.errors import CheckpointError
 from galamp.storage import checkpoint as ck
+from galamp.storage.canonical_json import encode
 from galamp.storage.checkpoint import LearnerState
-from galamp.storage.strict_json import encode
 from tests.checkpoints import (
     PONG,
     made,

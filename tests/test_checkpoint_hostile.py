@@ -16,7 +16,7 @@ import pytest
 
 from galamp.core.errors import CheckpointError
 from galamp.storage import checkpoint as ck
-from galamp.storage.strict_json import encode
+from galamp.storage.canonical_json import encode
 from tests.checkpoints import (
     ROOT,
     made,

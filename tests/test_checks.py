@@ -15,7 +15,7 @@ from galamp.core.errors import GalampError, UserError
 from galamp.environments import EpisodeCounter, describe, make_environment
 from galamp.environments.base import Environment
 from galamp.environments.checks import InvalidDataError
-from galamp.storage.runlogs import MonitorLog
+from galamp.storage.run_logs import MonitorLog
 from galamp.worker import WorkerSpec, _write_report
 from tests import misbehaving
 from tests.engine import run, summary

@@ -18,7 +18,7 @@ from galamp.course import Course
 from galamp.dry_run import facts, learners_table, planned
 from galamp.environments.base import EnvironmentSpec
 from galamp.session import Ground
-from galamp.storage.runfolder import Kept
+from galamp.storage.run_folder import Kept
 from tests.sysfs import Socket, build
 
 SPEC = EnvironmentSpec(

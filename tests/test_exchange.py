@@ -45,7 +45,7 @@ from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
 from galamp.memory.status import MetricsBoard, MetricsRow
 from galamp.plan import make_plan
-from galamp.storage.runfolder import RunFolder
+from galamp.storage.run_folder import RunFolder
 
 SIZE = 6
 """Parameters of a learner here; its optimiser holds as many."""

@@ -16,10 +16,10 @@ import pytest
 from galamp.core.errors import UserError
 from galamp.remote.door import Door
 from galamp.remote.wire import CONTROL
-from galamp.storage import held
+from galamp.storage import held_folder
 from galamp.storage.locks import Lock, take_lock
-from galamp.storage.runfolder import RunFolder
-from galamp.storage.runlogs import EventLog, MetricsLog, MonitorLog, read_metrics
+from galamp.storage.run_folder import RunFolder
+from galamp.storage.run_logs import EventLog, MetricsLog, MonitorLog, read_metrics
 from tests import engine
 from tests.checkpoints import made, without_waiting_for_the_disk
 from tests.test_locks import OFTEN, RUN, content
@@ -41,7 +41,7 @@ def run(tmp_path: Path) -> RunFolder:
 def patient(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Turn the clock that doubt is measured by."""
     now_s = [100.0]
-    monkeypatch.setattr(held.time, "monotonic", lambda: now_s[0])
+    monkeypatch.setattr(held_folder.time, "monotonic", lambda: now_s[0])
     return now_s
 
 
@@ -116,7 +116,7 @@ def test_a_lock_that_somebody_removed_is_made_again(
         assert run.doubtful
         assert not run.lost
         assert not (run.path / "lock").exists()
-        now_s[0] += held.LOST_AFTER_S
+        now_s[0] += held_folder.LOST_AFTER_S
         metrics.append({"global_step": 2})
         assert (run.doubtful, run.lost) == (False, False)
         assert (run.path / "lock").read_text() == text
@@ -134,7 +134,7 @@ def test_of_a_removed_lock_another_start_may_be_the_first_owner(
     now_s = patient(monkeypatch)
     (run.path / "lock").unlink()
     assert not run.is_ours()
-    now_s[0] += held.LOST_AFTER_S
+    now_s[0] += held_folder.LOST_AFTER_S
     real, others = fcntl.flock, list[Lock]()
 
     def late(file: int, how: int) -> None:
@@ -160,7 +160,7 @@ def test_a_lock_that_cannot_be_made_again_now_is_made_later(
     now_s = patient(monkeypatch)
     (run.path / "lock").unlink()
     assert not run.is_ours()
-    now_s[0] += held.LOST_AFTER_S
+    now_s[0] += held_folder.LOST_AFTER_S
 
     module, name = (fcntl, "flock") if number == errno.ENOLCK else (os, "pwrite")
     with monkeypatch.context() as patch:
@@ -174,7 +174,7 @@ def test_a_lock_that_cannot_be_made_again_now_is_made_later(
 def test_a_run_ends_though_its_lock_cannot_be_made_again(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(held, "LOST_AFTER_S", 0.0)
+    monkeypatch.setattr(held_folder, "LOST_AFTER_S", 0.0)
     (run.path / "lock").unlink()
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", refusing(errno.ENOSPC))
@@ -197,15 +197,15 @@ def test_a_disk_that_is_away_for_a_moment_comes_back(
         patch.setattr(Lock, "place", lambda lock: None)
         away = run.path.rename(run.path.with_name("away"))
         assert not run.is_ours()
-        now_s[0] += held.LOST_AFTER_S / 2
+        now_s[0] += held_folder.LOST_AFTER_S / 2
         assert not run.is_ours()
         away.rename(run.path)
         assert run.is_ours()
-        now_s[0] += 2 * held.LOST_AFTER_S
+        now_s[0] += 2 * held_folder.LOST_AFTER_S
         run.path.rename(away)
         assert not run.is_ours()
         assert not run.lost  # it is missed anew
-        now_s[0] += held.LOST_AFTER_S
+        now_s[0] += held_folder.LOST_AFTER_S
         assert not run.is_ours()
         assert run.lost
     run.close()

@@ -16,6 +16,7 @@ from galamp import cli
 from galamp.cli import build_parser, config_from
 from galamp.configuring import configured
 from galamp.core.config import GossipConfig, RunConfig, to_dict
+from galamp.core.disk import temporary_name
 from galamp.core.errors import CheckpointError, UserError
 from galamp.core.machine.machine import plain_machine
 from galamp.course import chart_course
@@ -23,12 +24,11 @@ from galamp.evaluation.report import _target
 from galamp.evaluation.trained import locate
 from galamp.resuming import graph_file
 from galamp.storage import checkpoint as ck
-from galamp.storage import checkpoint_format, inspection, mounts, runfolder
+from galamp.storage import checkpoint_format, inspection, mounts, run_folder
 from galamp.storage.checkpoint import CheckpointNotWritten
-from galamp.storage.disk import temporary_name
 from galamp.storage.inspection import in_container, shared_with
 from galamp.storage.mounts import keeps_modes
-from galamp.storage.runfolder import RunFolder
+from galamp.storage.run_folder import RunFolder
 from tests.checkpoints import made, reseal, without_waiting_for_the_disk
 from tests.test_odd_disks import refusing, saver
 from tests.test_runfolder import create
@@ -200,7 +200,7 @@ def test_what_killed_containers_left_half_written_goes_at_the_next_start(
     run.close()
     run.checkpoints.mkdir()
     left = [left_by(f"{host}-{i}", run.checkpoints, monkeypatch) for i in range(3)]
-    monkeypatch.setattr(runfolder, "local_locks", lambda path: local)
+    monkeypatch.setattr(run_folder, "local_locks", lambda path: local)
     again = RunFolder.open(run.path)
     assert [path.exists() for path in left] == [bool(local)] * 3
     with temporary_name(run.checkpoints) as mine:

@@ -19,7 +19,7 @@ from galamp.former import lacking, load_former
 from galamp.memory.learner_state import GENERATOR_BYTES, STATE_COUNTERS
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, LearnerState
-from galamp.storage.runfolder import CONFIG
+from galamp.storage.run_folder import CONFIG
 from tests.checkpoints import PONG, made, without_waiting_for_the_disk
 
 __all__ = ["without_waiting_for_the_disk"]

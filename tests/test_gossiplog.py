@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galamp.gossip.transport.publication import Publication
-from galamp.storage import gossiplog
-from galamp.storage.gossiplog import (
+from galamp.storage import gossip_log
+from galamp.storage.gossip_log import (
     Damaged,
     Entry,
     GossipLog,
@@ -30,7 +30,7 @@ from galamp.storage.gossiplog import (
     parse,
     read_gossip,
 )
-from galamp.storage.runlogs import last_row, read_metrics
+from galamp.storage.run_logs import last_row, read_metrics
 
 counts = st.integers(0, 2**63 - 1)
 amounts = st.floats(0, 1e100)
@@ -80,11 +80,11 @@ def test_a_pipe_of_that_name_holds_no_reader(
 
 @given(st.builds(Publication, *[counts] * 5, amounts, amounts, messages))
 def test_numbers_survive_exactly(entry: Publication) -> None:
-    assert parse(gossiplog._line(entry.as_dict()).encode()) == entry
+    assert parse(gossip_log._line(entry.as_dict()).encode()) == entry
 
 
 def test_lines_are_those_of_the_format() -> None:
-    (line,) = {gossiplog._line(ENTRIES[1].as_dict())}
+    (line,) = {gossip_log._line(ENTRIES[1].as_dict())}
     assert line == (
         '{"kind":"publication","learner":1,"number":7,"round":6,"version":7,"incarnation":0,'
         '"length":0.0123,"own":0.5,"mixed":[[0,5,0.25],[2,5,0.25]]}\n'
@@ -127,7 +127,7 @@ def test_every_whole_line_gives_one_item(tmp_path: Path) -> None:
 def test_a_line_without_end_is_not_held_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gossiplog, "LINE_LIMIT_BYTES", 64)
+    monkeypatch.setattr(gossip_log, "LINE_LIMIT_BYTES", 64)
     path = tmp_path / "g"
     for filler in (b"x" * 1000, b"x" * 63, b"x" * 64, b"x" * 65, b"x" * 128):
         path.write_bytes(line_of(ENTRIES[2]) + filler + b"\n" + line_of(ENTRIES[2]))

@@ -19,14 +19,15 @@ from typing import Any, cast
 import pytest
 
 from galamp.chaos import command, record
+from galamp.core import disk
+from galamp.core.disk import remove_stale, temporary_name
 from galamp.core.errors import UserError
-from galamp.storage import disk, held, locks
-from galamp.storage.disk import remove_stale, temporary_name
-from galamp.storage.gossiplog import GossipLog
+from galamp.storage import held_folder, locks
+from galamp.storage.gossip_log import GossipLog
 from galamp.storage.locks import Lock, take_lock, wait_for_lock
 from galamp.storage.mounts import local_locks
-from galamp.storage.runfolder import RunFolder
-from galamp.storage.runlogs import EventLog, MetricsLog, MonitorLog
+from galamp.storage.run_folder import RunFolder
+from galamp.storage.run_logs import EventLog, MetricsLog, MonitorLog
 from galamp.supervisor import Supervisor
 from tests import engine
 from tests.checkpoints import made
@@ -283,7 +284,7 @@ def content(path: Path) -> dict[str, bytes]:
 def test_a_folder_that_is_taken_away_is_written_to_no_more(
     tmp_path: Path, way: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(held, "LOST_AFTER_S", 0.0)
+    monkeypatch.setattr(held_folder, "LOST_AFTER_S", 0.0)
     if way is unmounted:
         monkeypatch.setattr(Lock, "place", lambda lock: None)
     told: list[str] = []

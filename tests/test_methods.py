@@ -13,8 +13,8 @@ import pytest
 
 from galamp.cli import main
 from galamp.storage import checkpoint
-from galamp.storage.runfolder import GRAPH
-from galamp.storage.runlogs import read_metrics
+from galamp.storage.run_folder import GRAPH
+from galamp.storage.run_logs import read_metrics
 from tests.engine import ROOT, run, summary
 
 LEARNERS, LANES = 2, 3

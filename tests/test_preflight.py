@@ -28,7 +28,7 @@ from galamp.environments.base import closing_quietly
 from galamp.environments.probe import look
 from galamp.memory.status import Phase
 from galamp.post import Post
-from galamp.storage.runfolder import Kept
+from galamp.storage.run_folder import Kept
 from galamp.training import survey
 from tests.engine import DEADLINE_S, run, running, summary, wait_for
 

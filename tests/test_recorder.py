@@ -23,7 +23,6 @@ from galamp.arena import Arena, ModelSketch
 from galamp.consensus import ConsensusMonitor, History
 from galamp.core.config import from_dict
 from galamp.core.machine.machine import plain_machine
-from galamp.curve import Curve
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.topologies import make_topology
 from galamp.gossip.transport.parameter_slots import VectorSlots
@@ -44,9 +43,10 @@ from galamp.recorder import (
     thinned,
 )
 from galamp.snapshot import LEARNER_PHASES, WorkerState
-from galamp.storage.gossiplog import GOSSIP, GossipLog, Start
-from galamp.storage.runfolder import RunFolder
-from galamp.storage.runlogs import MetricsLog, read_metrics
+from galamp.storage.gossip_log import GOSSIP, GossipLog, Start
+from galamp.storage.learning_curve import Curve
+from galamp.storage.run_folder import RunFolder
+from galamp.storage.run_logs import MetricsLog, read_metrics
 from tests.snapshots import EMPTY, busy
 
 WALL_S = 1_700_000_000.0

@@ -20,7 +20,7 @@ import pytest
 
 from galamp.remote.wire import CONTROL, address
 from galamp.storage import checkpoint
-from galamp.storage.runlogs import read_metrics
+from galamp.storage.run_logs import read_metrics
 from tests.engine import (
     DEADLINE_S,
     ROOT,

@@ -15,7 +15,7 @@ from galamp.core.errors import UserError
 from galamp.display.streams import STARTING
 from galamp.environments import canonical_env_id
 from galamp.storage import checkpoint as ck
-from galamp.storage.runlogs import last_row
+from galamp.storage.run_logs import last_row
 from tests.engine import (
     DEADLINE_S,
     ROOT,

@@ -15,10 +15,10 @@ from galamp.core.config import RunConfig, to_dict
 from galamp.core.errors import UserError
 from galamp.former import Former
 from galamp.storage import checkpoint as checkpoints
-from galamp.storage import runfolder
+from galamp.storage import run_folder
 from galamp.storage.links import followed
 from galamp.storage.locks import Lock, take_lock
-from galamp.storage.runfolder import Kept, RunFolder
+from galamp.storage.run_folder import Kept, RunFolder
 from tests.checkpoints import PONG, without_waiting_for_the_disk
 from tests.test_former import SIZES, whole, with_progress
 from tests.test_runfolder import create
@@ -79,7 +79,7 @@ def test_what_a_run_writes_until_its_lock_is_free_is_gone_on_from(
         checkpoints.save(run / "checkpoints", with_progress(agent_steps=200)(whole()))
         return take_lock(folder, started)
 
-    monkeypatch.setattr(runfolder, "take_lock", free_at_last)
+    monkeypatch.setattr(run_folder, "take_lock", free_at_last)
     with pytest.raises(SeenError):
         cli.main([*command, "--resume", str(run), "--quiet"])
     config, former = seen

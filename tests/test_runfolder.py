@@ -17,17 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from galamp.core.disk import replace_file, temporary_name
 from galamp.core.errors import GalampError, UserError
-from galamp.storage import runlogs
-from galamp.storage.disk import replace_file, temporary_name
-from galamp.storage.runfolder import RunFolder
-from galamp.storage.runlogs import (
-    AppendOnly,
-    MetricsLog,
-    MonitorLog,
-    curve,
-    read_metrics,
-)
+from galamp.storage import run_logs
+from galamp.storage.run_folder import RunFolder
+from galamp.storage.run_logs import AppendOnly, MetricsLog, MonitorLog, curve, read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 NOON = datetime(2026, 1, 2, 12, 0, 5)
@@ -182,7 +176,7 @@ import sys
 from datetime import datetime
 from pathlib import Path
 from galamp.core.errors import UserError
-from galamp.storage.runfolder import RunFolder
+from galamp.storage.run_folder import RunFolder
 assert "torch" not in sys.modules
 print("ready", flush=True)
 sys.stdin.readline()
@@ -298,11 +292,11 @@ def test_a_partial_last_line_is_ignored_then_cut_off(tmp_path: Path, told: list[
     ("whole", "rest"),
     [
         (b"one\ntwo\n", 5),
-        (b"one\ntwo\n", runlogs.TAIL_BYTES),
-        (b"one\ntwo\n", 3 * runlogs.TAIL_BYTES),
-        (b"one\n" * 300_000, 2 * runlogs.TAIL_BYTES - 1),
-        (b"\n", runlogs.TAIL_BYTES),
-        (b"", 2 * runlogs.TAIL_BYTES + 7),
+        (b"one\ntwo\n", run_logs.TAIL_BYTES),
+        (b"one\ntwo\n", 3 * run_logs.TAIL_BYTES),
+        (b"one\n" * 300_000, 2 * run_logs.TAIL_BYTES - 1),
+        (b"\n", run_logs.TAIL_BYTES),
+        (b"", 2 * run_logs.TAIL_BYTES + 7),
     ],
 )
 def test_an_unfinished_line_of_any_length_is_cut_off(
@@ -456,7 +450,7 @@ def test_a_monitor_file_that_cannot_be_read_now_stays(
     log = MonitorLog(path, "E", 1.0, told.append)
     log.flush()
     with monkeypatch.context() as patch:
-        patch.setattr(runlogs, "open_plain", refuse)
+        patch.setattr(run_logs, "open_plain", refuse)
         again = MonitorLog(path, "E", 9.0, told.append)
         again.append(1.0, 2, 3.0)
         again.flush()

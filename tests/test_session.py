@@ -21,8 +21,8 @@ from galamp.core.errors import UserError
 from galamp.core.machine.machine import plain_machine
 from galamp.course import Course, Graph, chart_course
 from galamp.session import Outcome, Retreat, Session
-from galamp.storage import runfolder
-from galamp.storage.runfolder import Kept, RunFolder
+from galamp.storage import run_folder
+from galamp.storage.run_folder import Kept, RunFolder
 from galamp.supervisor import RunResult
 from galamp.worker import WorkerFailure
 from tests.checkpoints import without_waiting_for_the_disk
@@ -251,7 +251,7 @@ def test_config_and_graph_are_replaced_together_or_not_at_all(
     before = stored(folder)
     with monkeypatch.context() as patch:
         which = "replace_json" if name == "config.json" else "replacing"
-        patch.setattr(runfolder, which, refusing(number))
+        patch.setattr(run_folder, which, refusing(number))
         with pytest.raises(UserError, match=f"cannot write .*{name}: {os.strerror(number)}"):
             folder.write_config(to_dict(RunConfig(seed=2)), OTHER.encode())
     assert stored(folder) == before
@@ -294,7 +294,7 @@ def test_a_new_run_that_is_refused_leaves_nothing(
 ) -> None:
     folder = create(tmp_path, tmp_path / "run")
     with monkeypatch.context() as patch:
-        patch.setattr(runfolder, "replace_json", refusing(errno.ENOSPC))
+        patch.setattr(run_folder, "replace_json", refusing(errno.ENOSPC))
         with pytest.raises(UserError):
             folder.write_config({}, RING.encode())
     folder.close()
@@ -326,7 +326,7 @@ def test_a_graph_is_kept_at_the_first_start_and_told_where_it_changed(
     session._ground = cast(Any, SimpleNamespace(machine=None))
     monkeypatch.setattr(sessions, "_stored_config", lambda plan, arena: {"seed": 9})
     if refused:
-        monkeypatch.setattr(runfolder, "replace_json", refusing(errno.ENOSPC))
+        monkeypatch.setattr(run_folder, "replace_json", refusing(errno.ENOSPC))
     new = Course(cast(Any, None), cast(Any, None), Graph(Path("/graphs/x.txt"), OTHER.encode()))
     arguments = (new, cast(Any, None), cast(Any, SimpleNamespace(tell=told.append)))
     if refused and not has_begun:

@@ -23,10 +23,10 @@ from galamp.remote import call as calling
 from galamp.remote import scale_command
 from galamp.remote.call import Call
 from galamp.remote.door import Door
-from galamp.remote.ending import NotRunningError, not_running
 from galamp.remote.wire import CONTROL
 from galamp.storage.locks import MOST_BYTES, owner_in
-from galamp.storage.runfolder import RunFolder
+from galamp.storage.run_folder import RunFolder
+from galamp.storage.run_status import NotRunningError, not_running
 from tests.test_runfolder import create
 
 SINCE = "since 2026-01-02 11:00:00"

@@ -24,7 +24,7 @@ from galamp.bench.processes import (
     pss_mb,
 )
 from galamp.core.errors import RunFailed
-from galamp.storage.runlogs import read_metrics
+from galamp.storage.run_logs import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds bin/, galamp/ and the environments."""

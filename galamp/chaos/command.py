@@ -22,7 +22,7 @@ from galamp.core.settings import option
 
 if TYPE_CHECKING:
     from galamp.chaos.companion import Chaos
-    from galamp.storage.runfolder import RunFolder
+    from galamp.storage.run_folder import RunFolder
     from galamp.training import Outcome
     from galamp.worker import WorkerFailure
 
@@ -150,8 +150,8 @@ def check_survives(config: RunConfig) -> None:
 def _conclude(companion: Chaos, outcome: Outcome) -> dict[str, Any]:
     """Look at what was left behind, and keep the record."""
     from galamp.chaos.record import conclude, record
+    from galamp.core.disk import finite, replace_json
     from galamp.session import complain
-    from galamp.storage.disk import finite, replace_json
 
     final = conclude(outcome.folder) if outcome.result.exit_code == EXIT_OK else []
     found: dict[str, Any] = finite(record(companion, final, outcome.summary))

@@ -17,7 +17,7 @@ from galamp.chaos.recovery import ENOUGH, WINDOW_S, Span, Throughput, statistics
 from galamp.chaos.schedule import LEARNER, SERVER, SIMULATOR, Kind
 from galamp.core.errors import CheckpointError
 from galamp.storage import checkpoint
-from galamp.storage.gossiplog import GOSSIP
+from galamp.storage.gossip_log import GOSSIP
 from galamp.study.audit import audit
 
 WITHIN_S = 10.0

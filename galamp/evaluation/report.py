@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galamp.core.config import EnvironmentConfig
+from galamp.core.disk import in_home, write_new
 from galamp.core.errors import GalampError, UserError
 from galamp.core.seeding import seed_for, seed_generators
 from galamp.display.streams import STARTING, announce
@@ -45,7 +46,6 @@ from galamp.evaluation.scoreboard import Progress
 from galamp.evaluation.scores import SOURCE, misfit, reference_for
 from galamp.evaluation.trained import MEAN, Learner, Trained, locate, read
 from galamp.storage.checkpoint import Found
-from galamp.storage.disk import in_home, write_new
 
 if TYPE_CHECKING:
     import torch

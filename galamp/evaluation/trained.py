@@ -19,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from galamp.core.config import EnvironmentConfig, from_dict
+from galamp.core.disk import in_home
 from galamp.core.errors import CheckpointError, UserError
 from galamp.core.settings import shown
 from galamp.environments.base import EnvironmentSpec
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import MANIFEST, Checkpoint, Found, LearnerState
-from galamp.storage.disk import in_home
 from galamp.storage.links import BEST
 
 MEAN: Literal["mean"] = "mean"

@@ -51,7 +51,7 @@ def _look_on(run: Path) -> str:
     """Show the run until it ends; returns the last words on it."""
     from galamp.display.dashboard import make_display
     from galamp.display.streams import SafeStream
-    from galamp.remote.ending import NotRunningError
+    from galamp.storage.run_status import NotRunningError
 
     screen, seen = SafeStream(sys.stderr), False
     with make_display(False, cast("TextIO", screen)) as display:
@@ -86,7 +86,7 @@ def _watch(run: Path, display: Display, screen: SafeStream) -> bool:
 def _last_words(run: Path) -> str:
     from galamp.core.sanitize import clean
     from galamp.display.closing import closing_line
-    from galamp.remote.ending import summary_of
+    from galamp.storage.run_status import summary_of
 
     summary = summary_of(run)
     if summary is None:

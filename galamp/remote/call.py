@@ -17,8 +17,8 @@ from typing import Any, Self
 
 from galamp.core.errors import GalampError, UserError
 from galamp.core.sanitize import clean
-from galamp.remote.ending import not_running
 from galamp.remote.wire import CONTROL, MOST_LINE_BYTES, BadMessageError, Lines, line_of
+from galamp.storage.run_status import not_running
 
 CONNECT_S = 5.0
 CHUNK_BYTES = 2**16

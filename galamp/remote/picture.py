@@ -16,9 +16,9 @@ from enum import IntEnum
 from functools import cache
 from typing import Any
 
+from galamp.core.disk import finite
 from galamp.remote.wire import BadMessageError
 from galamp.snapshot import Snapshot
-from galamp.storage.disk import finite
 
 LARGEST = 2**63
 """Whole numbers lie below this, either way."""

@@ -22,9 +22,11 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from galamp.core.disk import remove_stale, sync_folder, temporary_name, write_new
 from galamp.core.errors import CheckpointError, GalampError
 from galamp.core.failpoints import reach
 from galamp.core.machine.memory import available_bytes
+from galamp.storage.canonical_json import need, need_count
 from galamp.storage.checkpoint_format import (
     MANIFEST,
     SEQUENCE_LIMIT,
@@ -40,10 +42,8 @@ from galamp.storage.checkpoint_format import (
     read_state,
     verify_file,
 )
-from galamp.storage.disk import remove_stale, sync_folder, temporary_name, write_new
 from galamp.storage.identity import Identity
 from galamp.storage.links import BEST, LATEST, follow, replace_link
-from galamp.storage.strict_json import need, need_count
 
 __all__ = [
     "FLOAT_BYTES",

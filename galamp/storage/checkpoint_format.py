@@ -32,10 +32,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as parse_tensors
 from safetensors.numpy import save as format_tensors
 
+from galamp.core.disk import open_unfollowed
 from galamp.core.errors import CheckpointError
-from galamp.storage.disk import open_unfollowed
-from galamp.storage.identity import Identity, is_tensor_name
-from galamp.storage.strict_json import (
+from galamp.storage.canonical_json import (
     COUNT_LIMIT,
     JSON_LIMIT_BYTES,
     decode,
@@ -44,6 +43,7 @@ from galamp.storage.strict_json import (
     need_count,
     need_mapping,
 )
+from galamp.storage.identity import Identity, is_tensor_name
 
 MANIFEST = "MANIFEST.json"
 STATE = "state.json"

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from galamp.storage.strict_json import need, need_count, need_mapping
+from galamp.storage.canonical_json import need, need_count, need_mapping
 
 LONGEST_LINE = 1000
 """Characters of a name or a line of protocol: Atari's, with all settings changed, has about 300."""

@@ -14,7 +14,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from galamp.storage.disk import CANNOT, open_plain, sync_folder, temporary_name, write_new
+from galamp.core.disk import CANNOT, open_plain, sync_folder, temporary_name, write_new
 
 LATEST: Final = "latest"
 BEST: Final = "best"

@@ -27,8 +27,8 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
+from galamp.core.disk import CANNOT
 from galamp.core.errors import UserError
-from galamp.storage.disk import CANNOT
 from galamp.storage.mounts import local_locks
 
 LOCK = "lock"

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from galamp.core.errors import UserError
 from galamp.gossip.transport.publication import Publication
-from galamp.storage.gossiplog import (
+from galamp.storage.gossip_log import (
     GOSSIP,
     Damaged,
     Entry,

@@ -81,8 +81,8 @@ def _check_target(path: Path, overwrite: bool) -> None:
 
 
 def _plot(path: Path, overwrite: bool, result: dict[str, Any], found: Audit) -> None:
+    from galamp.core.disk import temporary_name, write_new
     from galamp.core.sanitize import clean
-    from galamp.storage.disk import temporary_name, write_new
     from galamp.study.plots import draw
 
     if not len(found.series):

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from galamp.core.disk import finite
 from galamp.core.sanitize import clean
 from galamp.display.text import UNKNOWN, clip, clip_path
-from galamp.storage.disk import finite
 from galamp.study.audit import Audit, Series
 
 WIDTH = 80

@@ -32,7 +32,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from galamp.storage.gossiplog import Start
+from galamp.storage.gossip_log import Start
 
 Floats: TypeAlias = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ follows for the distance between any two is in `columns`.
 from __future__ import annotations
 
 from galamp.gossip.transport.publication import Publication
-from galamp.storage.gossiplog import Lost, Rebase, Start
+from galamp.storage.gossip_log import Lost, Rebase, Start
 from galamp.study.columns import LIMIT_BYTES, Bounds, Columns
 
 KEPT = 64

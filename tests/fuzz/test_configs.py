@@ -14,7 +14,7 @@ from galamp.cli import build_parser, config_from
 from galamp.core.config import RunConfig, from_dict, to_dict
 from galamp.core.errors import UserError
 from galamp.core.settings import AUTO, settings
-from galamp.storage.runfolder import RunFolder, read_json
+from galamp.storage.run_folder import RunFolder, read_json
 from tests.fuzz.bending import EDITS, bent_json, edited, examples, told_in_one_line
 
 STORED = json.loads(

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from galamp.cli import main
 from galamp.gossip.transport.publication import Publication, Source
-from galamp.storage.gossiplog import Damaged, Entry, Lost, Measurement, Rebase, Start, parse
-from galamp.storage.runlogs import RETURN, MetricsLog, MonitorLog, curve, read_metrics
+from galamp.storage.gossip_log import Damaged, Entry, Lost, Measurement, Rebase, Start, parse
+from galamp.storage.run_logs import RETURN, MetricsLog, MonitorLog, curve, read_metrics
 from tests.fuzz.bending import EDITS, bent_json, edited, examples
 
 ROWS: list[dict[str, Any]] = [

@@ -18,9 +18,9 @@ from galamp.bench import tables
 from galamp.bench.gpu import chaos, facts, learners, parity, pong, profiling, rates, trial
 from galamp.bench.gpu.steps import Job, Outcome, Result, Step, run_steps
 from galamp.bench.runs import Workload
+from galamp.core.disk import finite
 from galamp.core.errors import EXIT_OK, UserError, did_you_mean
 from galamp.core.machine.machine import Machine, inspect_machine
-from galamp.storage.disk import finite
 
 EXIT_FAILED = 1
 """A step has failed or was late, or none was run."""

@@ -20,7 +20,7 @@ from galamp.bench.processes import Program
 from galamp.bench.runs import ENDLESS, ROOT
 from galamp.core.errors import EXIT_OK, RunFailed
 from galamp.notices import WORDS
-from galamp.storage.runlogs import read_metrics
+from galamp.storage.run_logs import read_metrics
 
 ROWS_EVERY_S = 0.5
 SUMMARY, EVENTS, METRICS = "summary.json", "events.jsonl", "metrics.jsonl"

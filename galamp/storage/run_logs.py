@@ -23,8 +23,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from galamp.curve import Curve
-from galamp.storage.disk import finite, open_plain, open_to_append
+from galamp.core.disk import finite, open_plain, open_to_append
+from galamp.storage.learning_curve import Curve
 
 RETURN = "charts/episodic_return"
 TAIL_BYTES = 1_000_000

@@ -26,8 +26,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from galamp.core.errors import GalampError, UserError
-from galamp.storage.disk import (
+from galamp.core.disk import (
     in_home,
     read_limited,
     remove_stale,
@@ -35,7 +34,8 @@ from galamp.storage.disk import (
     replacing,
     sync_folder,
 )
-from galamp.storage.held import HeldFolder
+from galamp.core.errors import GalampError, UserError
+from galamp.storage.held_folder import HeldFolder
 from galamp.storage.inspection import GRAPH, refuse_links, shared_with
 from galamp.storage.links import LATEST, replace_link
 from galamp.storage.locks import LOCK, Lock, take_lock

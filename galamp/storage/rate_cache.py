@@ -19,7 +19,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from galamp.storage.disk import read_limited, remove_stale, replace_json
+from galamp.core.disk import read_limited, remove_stale, replace_json
 from galamp.storage.locks import wait_for_lock
 
 MOST_BYTES = 1_000_000

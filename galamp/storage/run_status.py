@@ -12,8 +12,8 @@ from typing import Any
 from galamp.core.errors import UserError
 from galamp.core.sanitize import clean
 from galamp.storage.locks import owner_in
-from galamp.storage.runfolder import CONFIG, SUMMARY, read_json
-from galamp.storage.runlogs import last_row
+from galamp.storage.run_folder import CONFIG, SUMMARY, read_json
+from galamp.storage.run_logs import last_row
 
 UNKNOWN = "it ended without a word: killed, or the machine went down"
 
