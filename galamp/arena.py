@@ -18,17 +18,17 @@ from galamp.core.seeding import seed_for
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.exchange import exchange_specs
 from galamp.gossip.topologies.base import Topology
-from galamp.learner import LearnerTask
 from galamp.memory.arrays import ArraySpec, SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
 from galamp.memory.learner_state import StateSlots
 from galamp.memory.rollouts import RingWake, RolloutRing, RolloutShape
 from galamp.memory.status import MetricsBoard
 from galamp.plan import LearnerPlan, Plan
-from galamp.simulator import SimulatorTask
 from galamp.storage.checkpoint import Identity
 from galamp.storage.run_logs import Where, as_named
 from galamp.worker import WorkerSpec
+from galamp.workers.learner import LearnerTask
+from galamp.workers.simulator import SimulatorTask
 
 PROCESS_PLACE = 2**20
 """Places of the seeds of processes, beyond those of all lanes: the learner, then its simulators."""

@@ -22,8 +22,8 @@ from galamp.core.processes.reaper import claim_process
 from galamp.core.sanitize import one_line
 from galamp.core.settings import AUTO, Setting, settings
 from galamp.display.streams import STARTING, announce, fill_closed, tell
-from galamp.forking import leave_if_some_are_left, settle_libraries, start_server
 from galamp.storage.links import followed
+from galamp.workers.forkserver import leave_if_some_are_left, settle_libraries, start_server
 
 SECTION_TITLES = {
     "": "run",

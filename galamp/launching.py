@@ -25,7 +25,7 @@ from typing import Any
 
 from galamp.core.processes.exit_reports import signal_name
 from galamp.core.processes.reaper import end_child
-from galamp.forking import (
+from galamp.workers.forkserver import (
     blocked_signals,
     ensure_server,
     ensure_tracker,

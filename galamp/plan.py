@@ -21,8 +21,8 @@ from galamp.core.errors import UserError
 from galamp.core.machine.machine import Machine
 from galamp.core.machine.process_limits import least_room
 from galamp.core.settings import AUTO
-from galamp.forking import MOST_DESCRIPTORS
 from galamp.placement import Place, place
+from galamp.workers.forkserver import MOST_DESCRIPTORS
 
 BASE_LEARNING_RATE = 7e-4
 """Step size of a single learner; n learners take it times sqrt(n) (published GALA code)."""

@@ -17,7 +17,7 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from galamp.core.errors import StoppedBySignal
-from galamp.forking import SUPERVISED
+from galamp.workers.forkserver import SUPERVISED
 
 
 class NativeHandler:

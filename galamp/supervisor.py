@@ -24,7 +24,6 @@ from galamp.core.errors import EXIT_FAILURE, EXIT_OK
 from galamp.core.processes.reaper import adopt_orphans, adopts_orphans
 from galamp.crew import Crew, words_for
 from galamp.display.dashboard import Display
-from galamp.forking import wake_server
 from galamp.memory.status import Phase
 from galamp.post import Post
 from galamp.recorder import Recorder
@@ -34,6 +33,7 @@ from galamp.saving import Saver, common_turn
 from galamp.signals import Signals
 from galamp.snapshot import WorkerState
 from galamp.worker import WorkerFailure
+from galamp.workers.forkserver import wake_server
 
 SHOW_EVERY_S = 0.25
 LEAVE_AFTER_S = 2.0

@@ -27,7 +27,6 @@ from galamp.course import Course, chart_course
 from galamp.display.dashboard import make_display
 from galamp.display.streams import fill_closed
 from galamp.environments import canonical_env_id, finish_probe, start_probe
-from galamp.forking import hears_of_children, start_server
 from galamp.former import load_former
 from galamp.gossip.topologies import FILE
 from galamp.plan import Plan, check_processes
@@ -36,6 +35,7 @@ from galamp.session import Ground, Outcome, Session, complain
 from galamp.signals import Signals
 from galamp.storage.run_folder import Kept, RunFolder
 from galamp.supervisor import Companion
+from galamp.workers.forkserver import hears_of_children, start_server
 
 __all__ = ["Outcome", "train"]
 

@@ -1,6 +1,6 @@
 """Child processes: what the parent knows of one, and the first lines that run in every one.
 
-    supervisor: Worker.start --fork--> worker_main(spec, task) --> galamp.learner or .simulator
+    supervisor: Worker.start --fork--> worker_main(spec, task) --> galamp.workers.learner or .simulator
     supervisor: Worker.failure() <-- exit code, signal, the child's own crash report and log
 
 A child dies with its parent (however that one dies), leaves signals to the supervisor, writes
@@ -38,7 +38,8 @@ from galamp.core.processes.exit_reports import (
     write_report,
 )
 from galamp.core.processes.reaper import adopt_orphans, die_with_parent
-from galamp.forking import (
+from galamp.launching import Child
+from galamp.workers.forkserver import (
     ORPHANED,
     SERVER,
     SUPERVISED,
@@ -46,7 +47,6 @@ from galamp.forking import (
     take_own_limit,
     wake_server,
 )
-from galamp.launching import Child
 
 STACK_SIGNAL = signal.SIGUSR1
 """Asks a child for the stacks of all its threads, in its log."""

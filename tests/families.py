@@ -80,7 +80,7 @@ def interrupted(_: object) -> None:
 
 
 def serve() -> None:
-    """Be a server, as `galamp.preload` makes one, with one simulator."""
+    """Be a server, as `galamp.workers.preload` makes one, with one simulator."""
     adopt_orphans()
     signal.signal(signal.SIGCHLD, reap)
     os.environ["GALAMP_SERVER"] = str(os.getpid())
@@ -92,10 +92,10 @@ def serve() -> None:
 
 
 def preloaded() -> None:
-    """Be a server that has been through `galamp.preload`, all that is heavy left out."""
+    """Be a server that has been through `galamp.workers.preload`, all that is heavy left out."""
     from types import ModuleType
 
-    heavy = ["torch", "ale_py", "galamp.learner", "galamp.simulator"]
+    heavy = ["torch", "ale_py", "galamp.workers.learner", "galamp.workers.simulator"]
     heavy += ["galamp.environments", "galamp.environments.atari", "galamp.environments.gymnasium"]
     for name in heavy:
         sys.modules[name] = ModuleType(name)

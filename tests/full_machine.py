@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from galamp.forking import answer_failed_forks
+from galamp.workers.forkserver import answer_failed_forks
 
 fork, failures = os.fork, [errno.ENOMEM, errno.EAGAIN]
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm, Rollout
 from galamp.algorithms.networks import build_model
-from galamp.collector import Collector
 from galamp.core.config import AlgorithmConfig, GossipConfig
 from galamp.gossip.exchange import Exchange, exchange_specs
 from galamp.gossip.topologies import make_topology
@@ -23,6 +22,7 @@ from galamp.memory.control import ControlBlock
 from galamp.memory.rollout_ports import LearnerPort, SimulatorPort
 from galamp.memory.rollouts import RingWake, RolloutRing, RolloutShape
 from galamp.memory.status import MetricsBoard, MetricsRow
+from galamp.workers.collector import Collector
 from tests.fakecuda.inside import counts, reset_counts
 
 ACTIONS, STEPS, LANES = 4, 5, 4

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from galamp.forking import make_room_for_children
+from galamp.workers.forkserver import make_room_for_children
 
 make_room_for_children()

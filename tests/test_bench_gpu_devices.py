@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 
-from galamp import acting
 from galamp.algorithms.base import Rollout
 from galamp.algorithms.cuda_graphs import Graphs
 from galamp.bench.gpu import (
@@ -28,6 +27,7 @@ from galamp.bench.gpu.profiling import Event
 from galamp.bench.gpu.steps import cause
 from galamp.bench.synthetic import ATARI, synthetic_learners, take_turns
 from galamp.core.machine.machine import Cpu
+from galamp.workers import acting
 from tests.fakecuda.inside import on_gpus
 from tests.on_devices import counted
 

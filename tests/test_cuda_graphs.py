@@ -14,7 +14,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from galamp import acting
 from galamp.algorithms import graphed_update
 from galamp.algorithms.a2c import A2C
 from galamp.algorithms.base import Rollout
@@ -22,6 +21,7 @@ from galamp.bench.synthetic import ATARI, synthetic_learners, take_turns
 from galamp.cli import build_parser
 from galamp.configuring import config_from
 from galamp.core.config import from_dict, to_dict
+from galamp.workers import acting
 from tests.engine import also
 from tests.fakecuda.inside import on_gpus
 from tests.on_devices import LANES, STEPS, Collecting, counted

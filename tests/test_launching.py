@@ -22,16 +22,9 @@ from unittest import mock
 
 import pytest
 
-from galamp import forking, launching
+from galamp import launching
 from galamp.core.errors import UserError
 from galamp.crew import Crew
-from galamp.forking import (
-    FOLDER,
-    _hear_of_children,
-    ensure_server,
-    fork_server,
-    server_pid,
-)
 from galamp.launching import (
     Child,
     Hurried,
@@ -42,6 +35,14 @@ from galamp.launching import (
     standard_children,
 )
 from galamp.post import Post
+from galamp.workers import forkserver as forking
+from galamp.workers.forkserver import (
+    FOLDER,
+    _hear_of_children,
+    ensure_server,
+    fork_server,
+    server_pid,
+)
 from tests.engine import DEADLINE_S, ROOT, wait_for
 
 SIGNED = struct.Struct("q")

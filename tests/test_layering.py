@@ -249,7 +249,7 @@ def test_torch_is_not_among_what_is_imported_at_once(module: str) -> None:
 
 def test_simulators_and_topologies_leave_torch_alone_when_really_imported() -> None:
     names = [
-        "galamp.simulator",
+        "galamp.workers.simulator",
         "galamp.environments.atari",
         "galamp.environments.gymnasium",
         *(f"galamp.{module}" for module in MODULES if belongs(module, ("gossip.topologies",))),

@@ -14,7 +14,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from galamp import acting
 from galamp.algorithms.a2c import A2C
 from galamp.algorithms.base import Rollout
 from galamp.algorithms.forward import Place
@@ -22,6 +21,7 @@ from galamp.core.config import GossipConfig
 from galamp.gossip.device_mixing import DeviceGossiper
 from galamp.gossip.mixing import Gossiper
 from galamp.memory.arrays import ArraySpec, SharedArrays
+from galamp.workers import acting
 from tests.engine import also
 from tests.fakecuda.inside import on_gpus
 from tests.on_devices import LANES, STEPS, Collecting, Learners, a2c, counted, moved, rollout

@@ -16,7 +16,6 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 
-from galamp import simulator
 from galamp.core.config import EnvironmentConfig, ResourceConfig, RunConfig
 from galamp.core.errors import StopRun, UserError
 from galamp.core.machine.memory import anonymous_file
@@ -30,6 +29,7 @@ from galamp.memory.status import Phase
 from galamp.post import Post
 from galamp.storage.run_folder import Kept
 from galamp.training import survey
+from galamp.workers import simulator
 from tests.engine import DEADLINE_S, run, running, summary, wait_for
 
 pytestmark = [pytest.mark.real, pytest.mark.counted]  # for they start processes

@@ -12,9 +12,9 @@ import pytest
 
 from galamp.core.config import RunConfig
 from galamp.core.errors import StoppedBySignal, UserError
-from galamp.forking import hears_of_children
 from galamp.signals import Signals
 from galamp.training import train
+from galamp.workers.forkserver import hears_of_children
 from tests.engine import DEADLINE_S
 
 HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)

@@ -28,10 +28,10 @@ from galamp.core.config import (
 from galamp.core.machine.machine import plain_machine
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.topologies import make_topology
-from galamp.learner import Learner, LearnerTask, settle_on_gpu
 from galamp.memory.rollout_ports import SimulatorPort
 from galamp.memory.status import Phase
 from galamp.plan import CPU, make_plan
+from galamp.workers.learner import Learner, LearnerTask, settle_on_gpu
 
 ROWS = 8
 """Observations [ROWS, lanes, ...] that a simulator gives again and again."""

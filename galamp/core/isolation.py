@@ -35,7 +35,7 @@ _MISSING = 3
 _LOOK = f"""
 import importlib.util, sys
 try:
-    found = importlib.util.find_spec("galamp.preload")
+    found = importlib.util.find_spec("galamp.workers.preload")
 except ImportError:
     found = None
 sys.exit(0 if found else {_MISSING})

@@ -30,7 +30,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from galamp.acting import DeviceActor
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm, Rollout
 from galamp.algorithms.cuda_graphs import Graphs
@@ -40,6 +39,7 @@ from galamp.bench.gpu.steps import LOG_LINES, Deadline, Job, Report, cause
 from galamp.core.config import AlgorithmConfig
 from galamp.memory.rollouts import Slot
 from galamp.plan import CPU
+from galamp.workers.acting import DeviceActor
 
 UPDATES = 100
 STEPS, LANES, ACTIONS = 5, 16, 4

@@ -17,7 +17,7 @@ from typing import NoReturn
 from galamp.core.errors import EXIT_FAILURE
 from galamp.core.isolation import be_package, unguard
 from galamp.core.processes.reaper import adopt_orphans, die_with_parent, end_children
-from galamp.forking import (
+from galamp.workers.forkserver import (
     FOLDER,
     ORPHANED,
     SERVER,

@@ -26,7 +26,6 @@ from torch import Tensor
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm
 from galamp.algorithms.networks import build_model
-from galamp.collector import Collector
 from galamp.core.config import AlgorithmConfig, GossipConfig
 from galamp.core.errors import RunFailed, StopRun
 from galamp.core.failpoints import reach
@@ -48,6 +47,7 @@ from galamp.memory.learner_state import (
 from galamp.memory.rollout_ports import LearnerPort
 from galamp.memory.rollouts import RingWake, RolloutShape
 from galamp.memory.status import MetricsBoard, Phase
+from galamp.workers.collector import Collector
 
 SAVE_EVERY_S = 1.0
 """So old at most is the optimiser's state that the successor of a killed learner starts with."""

@@ -16,7 +16,6 @@ import traceback
 
 import torch
 
-from galamp.acting import Actor, DeviceActor, HostActor
 from galamp.algorithms.base import Algorithm, Rollout
 from galamp.algorithms.cuda_graphs import Graphs
 from galamp.core.failpoints import reach
@@ -24,6 +23,7 @@ from galamp.core.machine.gpu_failures import is_memory_full
 from galamp.memory.rollout_ports import Idle, LearnerPort
 from galamp.memory.rollouts import SLOTS, RolloutShape
 from galamp.memory.status import MetricsRow, Phase
+from galamp.workers.acting import Actor, DeviceActor, HostActor
 
 
 class Collector:

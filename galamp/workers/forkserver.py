@@ -1,6 +1,6 @@
 """The server that every child of a run is forked from: it has loaded torch and the emulator once.
 
-    supervisor: start_server() --exec--> server: imports galamp.preload, then waits
+    supervisor: start_server() --exec--> server: imports galamp.workers.preload, then waits
     supervisor: Worker.start() --task--> server --fork--> learner or simulator
 
 Loading torch takes a second of one core and 100 MB of private memory: so every learner starts at
@@ -27,7 +27,7 @@ from typing import Any, Final
 from galamp.core.errors import UserError
 from galamp.core.isolation import HOME, flags_of_children, guarded, is_findable
 
-PRELOAD: Final = "galamp.preload"
+PRELOAD: Final = "galamp.workers.preload"
 ORPHANED = signal.SIGCONT
 """What the kernel sends the server when the supervisor has ended: a stopped one hears it, too."""
 
