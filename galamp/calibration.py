@@ -28,11 +28,11 @@ from galamp.core.machine.machine import Machine, inspect_machine, machine_id, pr
 from galamp.core.settings import AUTO
 from galamp.environments import canonical_env_id
 from galamp.gossip.topologies import FILE
-from galamp.plan import LEARNERS_PER_CORE, make_plan, usable_devices
 from galamp.session import complain
-from galamp.signals import Signals
 from galamp.storage.rate_cache import RateCache
 from galamp.storage.run_folder import Kept, RunFolder
+from galamp.supervision.plan import LEARNERS_PER_CORE, make_plan, usable_devices
+from galamp.supervision.signals import Signals
 from galamp.supervisor import RunResult, Supervisor
 from galamp.training import train
 

@@ -20,8 +20,8 @@ from galamp.core.errors import UserError
 from galamp.core.settings import check, settings, shown
 
 if TYPE_CHECKING:
-    from galamp.plan import LearnerPlan
     from galamp.storage.run_folder import Kept, RunFolder
+    from galamp.supervision.plan import LearnerPlan
 
 Values = dict[tuple[str, str], Any]
 """Settings by section and name."""
@@ -135,9 +135,9 @@ def _stored_values(folder: Path, given: Values) -> Values:
     """
     from galamp.core.machine.machine import inspect_machine
     from galamp.environments import check_asked
-    from galamp.plan import changes_kind, with_learners
     from galamp.storage.inspection import check_own_graph, refuse_links
     from galamp.storage.run_folder import CONFIG, read_json
+    from galamp.supervision.plan import changes_kind, with_learners
 
     _check_run_folder(folder)
     refuse_links(folder)
@@ -163,8 +163,8 @@ def _stored_values(folder: Path, given: Values) -> Values:
 
 def _ran(resolved: object, config: RunConfig) -> list[LearnerPlan]:
     """Return where the learners of a run were, as config.json notes it; none where it does not."""
-    from galamp.placement import Place
-    from galamp.plan import LearnerPlan
+    from galamp.supervision.placement import Place
+    from galamp.supervision.plan import LearnerPlan
 
     found: list[LearnerPlan] = []
     with contextlib.suppress(LookupError, TypeError, ValueError):

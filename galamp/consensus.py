@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from galamp.arena import Arena
 from galamp.gossip.consensus.certificate import Bounds, Certificate
 from galamp.gossip.consensus.distances import Measured, Meter
 from galamp.gossip.consensus.radius import radius_per_update
@@ -30,6 +29,7 @@ from galamp.gossip.transport.publication_ring import Journal
 from galamp.memory.arrays import SharedArrays
 from galamp.snapshot import ConsensusReading
 from galamp.storage.gossip_log import GossipLog, Lost, Measurement, Rebase, Start
+from galamp.supervision.layout import Arena
 
 FOLLOW_S, CATCH_UP_S = 0.1, 0.3
 """Longest time that certifying may keep the supervisor from its other duties at once."""

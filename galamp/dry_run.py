@@ -14,7 +14,6 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from galamp.arena import array_specs
 from galamp.core.config import RunConfig, to_dict
 from galamp.core.machine.machine import Machine, format_list, told_quota
 from galamp.core.machine.memory import available_bytes
@@ -23,9 +22,10 @@ from galamp.course import Course
 from galamp.display.console import table_console
 from galamp.display.streams import tell
 from galamp.memory.arrays import size_of
-from galamp.plan import LearnerPlan, left_out
 from galamp.session import Ground
 from galamp.storage.run_folder import Kept
+from galamp.supervision.layout import array_specs
+from galamp.supervision.plan import LearnerPlan, left_out
 from galamp.training import survey
 
 

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from galamp.arena import Arena
 from galamp.consensus import ConsensusMonitor
 from galamp.memory.status import EpisodeRing, MetricsRow, Phase
 from galamp.notices import Notices
@@ -26,6 +25,7 @@ from galamp.snapshot import EPISODES_IN_MEAN, Event, LearnerSnapshot, Snapshot, 
 from galamp.storage.learning_curve import Curve
 from galamp.storage.run_folder import RunFolder
 from galamp.storage.run_logs import EventLog, MetricsLog, MonitorLog
+from galamp.supervision.layout import Arena
 
 RATE_WINDOW_S = 10.0
 MOST_CURVE_POINTS = 400

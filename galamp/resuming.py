@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from galamp.arena import Arena
 from galamp.core.config import GossipConfig, RunConfig, to_dict
 from galamp.core.errors import UserError
 from galamp.core.seeding import seed_for
@@ -23,13 +22,14 @@ from galamp.gossip.consensus.distances import distances_between
 from galamp.gossip.exchange import averages_gradients
 from galamp.gossip.topologies import FILE
 from galamp.memory.learner_state import GENERATOR_BYTES_OF, STATE_COUNTERS, State
-from galamp.plan import Plan
 from galamp.recorder import Recorder
 from galamp.resizing import resized
 from galamp.storage.gossip_log import Start
 from galamp.storage.inspection import GRAPH, is_own_file
 from galamp.storage.run_folder import CONFIG, RunFolder, read_json
 from galamp.storage.run_logs import curve
+from galamp.supervision.layout import Arena
+from galamp.supervision.plan import Plan
 
 
 def graph_file(plan: Plan, resume: Path | None) -> Path | None:

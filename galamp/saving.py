@@ -21,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 
 from galamp.algorithms.flat_parameters import Span
-from galamp.arena import Arena
 from galamp.core.config import to_dict
 from galamp.core.errors import CheckpointError, GalampError
 from galamp.memory.learner_state import SAVE_EVERY_TURNS, STATE_COUNTERS, State, common_state
@@ -31,6 +30,7 @@ from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, CheckpointNotWritten, Identity, LearnerState
 from galamp.storage.links import BEST, LATEST
 from galamp.storage.run_logs import Where, as_named
+from galamp.supervision.layout import Arena
 
 LEAST_KEPT = 2
 """So many checkpoints stay, even if there is no room for another one then."""

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from galamp.arena import Arena, ModelSketch
 from galamp.consensus import ConsensusMonitor, History
 from galamp.core.config import to_dict
 from galamp.core.errors import GalampError, UserError
@@ -33,23 +32,18 @@ from galamp.display.streams import SafeStream
 from galamp.environments.base import EnvironmentSpec
 from galamp.former import Former, load_former
 from galamp.memory.learner_state import State
-from galamp.plan import (
-    CPU,
-    Plan,
-    check_processes,
-    left_out,
-    with_learners,
-)
 from galamp.recorder import Losses, Recorder
 from galamp.remote.door import Door
 from galamp.resuming import first_entry, states_for, take_over
 from galamp.saving import Saver
-from galamp.signals import Signals
 from galamp.storage.gossip_log import GOSSIP, GossipLog
 from galamp.storage.identity import Identity
 from galamp.storage.run_folder import Kept, RunFolder
 from galamp.storage.run_logs import MetricsLog
 from galamp.summary import summarise, versions
+from galamp.supervision.layout import Arena, ModelSketch
+from galamp.supervision.plan import CPU, Plan, check_processes, left_out, with_learners
+from galamp.supervision.signals import Signals
 from galamp.supervisor import Companion, RunResult, Supervisor
 
 BEGIN_WITHIN_S, RETRY_EVERY_S = 60.0, 3.0

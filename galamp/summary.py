@@ -12,9 +12,9 @@ import sys
 from typing import Any
 
 import galamp
-from galamp.arena import Arena
 from galamp.recorder import Recorder
 from galamp.snapshot import Snapshot
+from galamp.supervision.layout import Arena
 from galamp.supervisor import RunResult
 
 

@@ -19,20 +19,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from galamp.arena import Arena
 from galamp.core.errors import EXIT_FAILURE, EXIT_OK
 from galamp.core.processes.reaper import adopt_orphans, adopts_orphans
-from galamp.crew import Crew, words_for
 from galamp.display.dashboard import Display
 from galamp.memory.status import Phase
-from galamp.post import Post
 from galamp.recorder import Recorder
-from galamp.regroup import Regroup
 from galamp.remote.door import Door
 from galamp.saving import Saver, common_turn
-from galamp.signals import Signals
 from galamp.snapshot import WorkerState
-from galamp.worker import WorkerFailure
+from galamp.supervision.child import Post
+from galamp.supervision.children import Crew, words_for
+from galamp.supervision.layout import Arena
+from galamp.supervision.process import WorkerFailure
+from galamp.supervision.rollback import Regroup
+from galamp.supervision.signals import Signals
 from galamp.workers.forkserver import wake_server
 
 SHOW_EVERY_S = 0.25

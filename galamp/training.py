@@ -18,7 +18,6 @@ from typing import TextIO
 
 import torch
 
-from galamp.arena import identity_of, sketch_model
 from galamp.core import installation
 from galamp.core.config import RunConfig
 from galamp.core.errors import UserError
@@ -29,11 +28,12 @@ from galamp.display.streams import fill_closed
 from galamp.environments import canonical_env_id, finish_probe, start_probe
 from galamp.former import load_former
 from galamp.gossip.topologies import FILE
-from galamp.plan import Plan, check_processes
 from galamp.remote.door import Door
 from galamp.session import Ground, Outcome, Session, complain
-from galamp.signals import Signals
 from galamp.storage.run_folder import Kept, RunFolder
+from galamp.supervision.layout import identity_of, sketch_model
+from galamp.supervision.plan import Plan, check_processes
+from galamp.supervision.signals import Signals
 from galamp.supervisor import Companion
 from galamp.workers.forkserver import hears_of_children, start_server
 

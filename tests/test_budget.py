@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from galamp.budget import LONGEST_DELAY_S, MOST_DIVERGED, QUIET_S, WITHIN_S, Budget, Loss
+from galamp.supervision.restart_policy import (
+    LONGEST_DELAY_S,
+    MOST_DIVERGED,
+    QUIET_S,
+    WITHIN_S,
+    Budget,
+    Loss,
+)
 
 
 def loss(progress: int = 0, cause: str = "was ended by SIGKILL") -> Loss:

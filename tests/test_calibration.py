@@ -30,12 +30,12 @@ from galamp.core.config import RunConfig, from_dict
 from galamp.core.errors import GalampError, RunFailed, StoppedBySignal, UserError
 from galamp.core.machine.load import Usage, others_share, read_usage
 from galamp.core.machine.machine import inspect_machine, machine_id, plain_machine
-from galamp.signals import Signals
 from galamp.storage import rate_cache
 from galamp.storage.rate_cache import RateCache, cache_folder
 from galamp.storage.run_folder import Kept
+from galamp.supervision.process import WorkerFailure
+from galamp.supervision.signals import Signals
 from galamp.supervisor import RunResult
-from galamp.worker import WorkerFailure
 
 from . import engine
 
@@ -542,7 +542,7 @@ TRIAL = """
 import gc, os
 from galamp.calibration import Stopwatch, rate_of
 from galamp.core.config import from_dict
-from galamp.signals import Signals
+from galamp.supervision.signals import Signals
 
 def held():
     mapped = open("/proc/self/maps").read().count("memfd:")

@@ -40,14 +40,14 @@ from galamp.chaos.report import lines
 from galamp.chaos.schedule import LEARNER, SERVER, SIMULATOR, Fault, Kind, draw
 from galamp.chaos.watchman import check_newest, look_aside
 from galamp.core.errors import EXIT_OK, EXIT_USAGE
-from galamp.crew import Crew
 from galamp.gossip.mixing import PATIENCE_S
 from galamp.gossip.topologies.ring import DirectedRing
 from galamp.gossip.transport.parameter_slots import VectorSlots, gossip_specs
 from galamp.memory.arrays import SharedArrays
 from galamp.memory.status import Phase
-from galamp.post import Post
 from galamp.storage import checkpoint
+from galamp.supervision.child import Post
+from galamp.supervision.children import Crew
 from galamp.supervisor import Supervisor
 from tests.checkpoints import made
 from tests.engine import DEADLINE_S, ROOT, words

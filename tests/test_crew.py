@@ -12,14 +12,14 @@ from typing import Any, cast
 
 import pytest
 
-from galamp.budget import Budget, Loss
 from galamp.core.processes.reaper import Orphans
-from galamp.crew import SERVER_END_WAIT_S, Crew, Ended, _not_started, words_for
-from galamp.launching import Readiness
-from galamp.post import KILL_WAIT_S, LONGEST_STEP_S, Post, Watch
-from galamp.regroup import Regroup
+from galamp.supervision.child import KILL_WAIT_S, LONGEST_STEP_S, Post, Watch
+from galamp.supervision.children import SERVER_END_WAIT_S, Crew, Ended, _not_started, words_for
+from galamp.supervision.launching import Readiness
+from galamp.supervision.process import Worker, WorkerFailure, WorkerSpec, _is_over
+from galamp.supervision.restart_policy import Budget, Loss
+from galamp.supervision.rollback import Regroup
 from galamp.supervisor import KILL_AFTER_S, LEAVE_S, Supervisor
-from galamp.worker import Worker, WorkerFailure, WorkerSpec, _is_over
 from tests.engine import wait_for
 
 
@@ -169,7 +169,7 @@ class Immortal:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock that a crew goes by."""
     clock = Clock()
-    monkeypatch.setattr("galamp.crew.time", clock)
+    monkeypatch.setattr("galamp.supervision.children.time", clock)
     return clock
 
 
@@ -184,9 +184,11 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
     """What becomes of the server of a crew."""
     sent = Sent()
     sent.left = set()
-    monkeypatch.setattr("galamp.crew.left_behind", sent.left)
-    monkeypatch.setattr("galamp.crew.send_server", sent.append)
-    monkeypatch.setattr("galamp.crew.wake_server", lambda: sent.append(signal.SIGCONT))
+    monkeypatch.setattr("galamp.supervision.children.left_behind", sent.left)
+    monkeypatch.setattr("galamp.supervision.children.send_server", sent.append)
+    monkeypatch.setattr(
+        "galamp.supervision.children.wake_server", lambda: sent.append(signal.SIGCONT)
+    )
     return sent
 
 
@@ -210,7 +212,7 @@ def test_only_a_new_kill_for_want_of_memory_is_named(
     crew: Crew, monkeypatch: pytest.MonkeyPatch, kills: int, external: bool, named: bool
 ) -> None:
     """Not where the kernel could not be asked this time, and tells of fewer than before."""
-    monkeypatch.setattr("galamp.crew.out_of_memory_kills", lambda: kills)
+    monkeypatch.setattr("galamp.supervision.children.out_of_memory_kills", lambda: kills)
     crew._out_of_memory = 5
     failure = WorkerFailure("learner 0", "was ended by SIGKILL", external=external)
     told = crew._named(failure)

@@ -10,7 +10,6 @@ from unittest.mock import Mock
 import pytest
 
 from galamp import cli, dry_run, training
-from galamp.arena import Arena
 from galamp.core.config import from_dict
 from galamp.core.errors import UserError
 from galamp.core.machine.machine import Gpu, Machine, inspect_cpus
@@ -19,6 +18,7 @@ from galamp.dry_run import facts, learners_table, planned
 from galamp.environments.base import EnvironmentSpec
 from galamp.session import Ground
 from galamp.storage.run_folder import Kept
+from galamp.supervision.layout import Arena
 from tests.sysfs import Socket, build
 
 SPEC = EnvironmentSpec(

@@ -17,7 +17,6 @@ import torch
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Rollout
 from galamp.algorithms.networks import build_model
-from galamp.arena import Arena, ModelSketch
 from galamp.consensus import ConsensusMonitor, TheoreticalRadius
 from galamp.core.config import AlgorithmConfig, GossipConfig, from_dict
 from galamp.core.machine.machine import plain_machine
@@ -44,8 +43,9 @@ from galamp.gossip.transport.publication_ring import Journal
 from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
 from galamp.memory.status import MetricsBoard, MetricsRow
-from galamp.plan import make_plan
 from galamp.storage.run_folder import RunFolder
+from galamp.supervision.layout import Arena, ModelSketch
+from galamp.supervision.plan import make_plan
 
 SIZE = 6
 """Parameters of a learner here; its optimiser holds as many."""

@@ -31,8 +31,15 @@ from galamp.core.machine.memory import anonymous_file
 from galamp.core.machine.mps import mps_folder, mps_in_words
 from galamp.core.processes.probe_process import Answer
 from galamp.dry_run import gpus_in_words
-from galamp.plan import Plan, changes_kind, left_out, make_plan, usable_devices, with_learners
 from galamp.storage.run_folder import Kept
+from galamp.supervision.plan import (
+    Plan,
+    changes_kind,
+    left_out,
+    make_plan,
+    usable_devices,
+    with_learners,
+)
 from tests.fakecuda.inside import settings
 
 TORCH = "2.13.0, for CUDA 13.0"

@@ -22,10 +22,11 @@ from unittest import mock
 
 import pytest
 
-from galamp import launching
 from galamp.core.errors import UserError
-from galamp.crew import Crew
-from galamp.launching import (
+from galamp.supervision import launching
+from galamp.supervision.child import Post
+from galamp.supervision.children import Crew
+from galamp.supervision.launching import (
     Child,
     Hurried,
     Launch,
@@ -34,7 +35,6 @@ from galamp.launching import (
     ServerFailed,
     standard_children,
 )
-from galamp.post import Post
 from galamp.workers import forkserver as forking
 from galamp.workers.forkserver import (
     FOLDER,

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from galamp.core.config import RunConfig, from_dict
 from galamp.core.machine.machine import Cpu, Gpu, Machine, inspect_cpus
-from galamp.placement import Place, physical_cores, place
-from galamp.plan import make_plan
+from galamp.supervision.placement import Place, physical_cores, place
+from galamp.supervision.plan import make_plan
 from tests.sysfs import Socket, build
 
 

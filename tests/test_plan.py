@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from galamp.core.config import RunConfig, from_dict
 from galamp.core.errors import UserError
 from galamp.core.machine.machine import Machine, plain_machine
-from galamp.plan import Plan, make_plan, with_learners
+from galamp.supervision.plan import Plan, make_plan, with_learners
 
 PLENTY = 2**20
 

@@ -20,14 +20,14 @@ from galamp.core.config import EnvironmentConfig, ResourceConfig, RunConfig
 from galamp.core.errors import StopRun, UserError
 from galamp.core.machine.memory import anonymous_file
 from galamp.core.processes import probe_process
-from galamp.crew import BOOT_LIMIT_S, Crew
 from galamp.display.streams import STARTING
 from galamp.environments import finish_probe, make_environment, start_probe
 from galamp.environments.base import closing_quietly
 from galamp.environments.probe import look
 from galamp.memory.status import Phase
-from galamp.post import Post
 from galamp.storage.run_folder import Kept
+from galamp.supervision.child import Post
+from galamp.supervision.children import BOOT_LIMIT_S, Crew
 from galamp.training import survey
 from galamp.workers import simulator
 from tests.engine import DEADLINE_S, run, running, summary, wait_for
@@ -67,12 +67,12 @@ def test_what_an_environment_raises_is_told_with_its_place(
 
 def test_daemons_that_an_environment_has_started_end_with_its_process() -> None:
     code = (
-        "import multiprocessing, time, galamp.worker\n"
+        "import multiprocessing, time, galamp.supervision.process\n"
         "context = multiprocessing.get_context('fork')\n"
         "child = context.Process(target=time.sleep, args=(600,), daemon=True)\n"
         "child.start()\n"
         "print(child.pid)\n"
-        "galamp.worker._leave(0)\n"
+        "galamp.supervision.process._leave(0)\n"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from galamp import plan
 from galamp.core.config import EnvironmentConfig, ResourceConfig, RunConfig, from_dict
 from galamp.core.errors import UserError
 from galamp.core.machine.machine import plain_machine
 from galamp.core.machine.process_limits import Room, least_room
+from galamp.supervision import plan
 from tests.engine import DEADLINE_S, started, titled, training, wait_for
 
 

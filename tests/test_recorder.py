@@ -19,7 +19,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galamp import recorder
-from galamp.arena import Arena, ModelSketch
 from galamp.consensus import ConsensusMonitor, History
 from galamp.core.config import from_dict
 from galamp.core.machine.machine import plain_machine
@@ -31,7 +30,6 @@ from galamp.gossip.transport.publication_ring import Journal
 from galamp.memory import status as metrics
 from galamp.memory.arrays import SharedArrays
 from galamp.memory.status import EPISODE_CAPACITY, EpisodeRing, MetricsBoard, Phase
-from galamp.plan import make_plan
 from galamp.recorder import (
     EPISODES_IN_MEAN,
     MOST_CURVE_POINTS,
@@ -47,6 +45,8 @@ from galamp.storage.gossip_log import GOSSIP, GossipLog, Start
 from galamp.storage.learning_curve import Curve
 from galamp.storage.run_folder import RunFolder
 from galamp.storage.run_logs import MetricsLog, read_metrics
+from galamp.supervision.layout import Arena, ModelSketch
+from galamp.supervision.plan import make_plan
 from tests.snapshots import EMPTY, busy
 
 WALL_S = 1_700_000_000.0

@@ -23,8 +23,8 @@ from galamp.course import Course, Graph, chart_course
 from galamp.session import Outcome, Retreat, Session
 from galamp.storage import run_folder
 from galamp.storage.run_folder import Kept, RunFolder
+from galamp.supervision.process import WorkerFailure
 from galamp.supervisor import RunResult
-from galamp.worker import WorkerFailure
 from tests.checkpoints import without_waiting_for_the_disk
 from tests.test_foreign_folders import with_two
 from tests.test_odd_disks import refusing

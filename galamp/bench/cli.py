@@ -56,7 +56,7 @@ from galamp.core.errors import EXIT_OK, EXIT_SIGINT, GalampError, RunFailed, Use
 from galamp.display.console import table_console
 from galamp.environments import ATARI, canonical_env_id, rom_name
 from galamp.evaluation.agent import usable_device
-from galamp.plan import CPU
+from galamp.supervision.plan import CPU
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

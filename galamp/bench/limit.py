@@ -27,7 +27,7 @@ from galamp.bench.parts import ACT, EMULATE, GOSSIP, PARTS
 from galamp.bench.processes import Program, Usage, members, pss_mb
 from galamp.bench.runs import POLL_S, ROOT, START_DEADLINE_S, Measurement, Workload, cores
 from galamp.core.errors import RunFailed
-from galamp.plan import CPU
+from galamp.supervision.plan import CPU
 
 LIMIT = "limit"
 FRAMES_PER_STEP = 4

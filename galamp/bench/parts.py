@@ -36,7 +36,7 @@ from galamp.core.config import AlgorithmConfig, EnvironmentConfig
 from galamp.environments import make_environment
 from galamp.environments.base import EnvironmentSpec
 from galamp.memory.status import Phase
-from galamp.plan import CPU
+from galamp.supervision.plan import CPU
 
 BLOCK_S = 0.25
 EMULATE, ACT, LEARN = PARTS = ("emulate", "act", "learn")

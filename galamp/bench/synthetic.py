@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from galamp.arena import Arena, sketch_model
 from galamp.core.config import (
     AlgorithmConfig,
     EnvironmentConfig,
@@ -30,7 +29,8 @@ from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.topologies import make_topology
 from galamp.memory.rollout_ports import SimulatorPort
 from galamp.memory.status import Phase
-from galamp.plan import CPU, make_plan
+from galamp.supervision.layout import Arena, sketch_model
+from galamp.supervision.plan import CPU, make_plan
 from galamp.workers.learner import Learner, LearnerTask, settle_on_gpu
 
 ROWS = 8

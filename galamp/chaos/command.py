@@ -23,8 +23,8 @@ from galamp.core.settings import option
 if TYPE_CHECKING:
     from galamp.chaos.companion import Chaos
     from galamp.storage.run_folder import RunFolder
+    from galamp.supervision.process import WorkerFailure
     from galamp.training import Outcome
-    from galamp.worker import WorkerFailure
 
 EXIT_BROKEN = 1
 """An invariant was broken."""

@@ -18,9 +18,9 @@ from typing import Any
 from galamp.chaos.machine import server_of
 from galamp.chaos.recovery import Span
 from galamp.chaos.schedule import LEARNER, SERVER, Fault, Kind
-from galamp.crew import Crew
 from galamp.memory.status import Phase
-from galamp.post import Post
+from galamp.supervision.child import Post
+from galamp.supervision.children import Crew
 
 SIGNALS = {
     Kind.KILL: signal.SIGKILL,

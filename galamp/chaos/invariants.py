@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from galamp.crew import ABSENT_AFTER_S
 from galamp.gossip.mixing import PATIENCE_S
+from galamp.supervision.children import ABSENT_AFTER_S
 
 GRACE_S = 1.0
 """A death may be unnoticed for so long."""

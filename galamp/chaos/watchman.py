@@ -16,7 +16,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from galamp.budget import LONGEST_DELAY_S
 from galamp.chaos import machine
 from galamp.chaos.injector import Injector
 from galamp.chaos.invariants import (
@@ -35,10 +34,11 @@ from galamp.chaos.invariants import (
     Whole,
 )
 from galamp.core.errors import CheckpointError
-from galamp.crew import TICK_S
 from galamp.gossip.transport.parameter_slots import VectorSlots
-from galamp.post import Post
 from galamp.storage import checkpoint
+from galamp.supervision.child import Post
+from galamp.supervision.children import TICK_S
+from galamp.supervision.restart_policy import LONGEST_DELAY_S
 from galamp.supervisor import Supervisor
 
 PROC_EVERY_S, VECTORS_EVERY_S, ASIDE_EVERY_S = 0.5, 0.25, 3.0

@@ -38,7 +38,7 @@ from galamp.bench.gpu.children import ask, run, tell
 from galamp.bench.gpu.steps import LOG_LINES, Deadline, Job, Report, cause
 from galamp.core.config import AlgorithmConfig
 from galamp.memory.rollouts import Slot
-from galamp.plan import CPU
+from galamp.supervision.plan import CPU
 from galamp.workers.acting import DeviceActor
 
 UPDATES = 100

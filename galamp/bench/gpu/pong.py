@@ -20,7 +20,7 @@ from typing import NamedTuple
 from galamp.bench.gpu.steps import Deadline, Job, Report
 from galamp.bench.gpu.training import LOSSES, Row, Training, rate_of, words_of, wrong_losses
 from galamp.display.text import UNKNOWN
-from galamp.plan import CPU
+from galamp.supervision.plan import CPU
 
 GAME = "ALE/Pong-v5"
 TRAINED_S, NUM_ENVS = 40.0, 32

@@ -19,13 +19,13 @@ from typing import NamedTuple
 
 import torch.multiprocessing  # noqa: F401  # tasks may hold tensors: it knows how to send them
 
-from galamp.arena import Arena
 from galamp.core.machine.memory import out_of_memory_kills
 from galamp.core.processes.reaper import Orphans
-from galamp.launching import READINESS, Hurried, standard_children
 from galamp.memory.status import Phase
-from galamp.post import KILL_WAIT_S, Post
-from galamp.worker import Worker, WorkerFailure
+from galamp.supervision.child import KILL_WAIT_S, Post
+from galamp.supervision.launching import READINESS, Hurried, standard_children
+from galamp.supervision.layout import Arena
+from galamp.supervision.process import Worker, WorkerFailure
 from galamp.workers.forkserver import SERVER, left_behind, send_server, server_pid, wake_server
 
 TICK_S = 0.05

@@ -23,10 +23,10 @@ from galamp.memory.control import ControlBlock
 from galamp.memory.learner_state import StateSlots
 from galamp.memory.rollouts import RingWake, RolloutRing, RolloutShape
 from galamp.memory.status import MetricsBoard
-from galamp.plan import LearnerPlan, Plan
 from galamp.storage.checkpoint import Identity
 from galamp.storage.run_logs import Where, as_named
-from galamp.worker import WorkerSpec
+from galamp.supervision.plan import LearnerPlan, Plan
+from galamp.supervision.process import WorkerSpec
 from galamp.workers.learner import LearnerTask
 from galamp.workers.simulator import SimulatorTask
 

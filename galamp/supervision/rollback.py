@@ -11,10 +11,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from galamp.crew import Crew
 from galamp.memory.learner_state import StateSlots, common_state
-from galamp.post import KILL_WAIT_S, Post
-from galamp.worker import WorkerFailure
+from galamp.supervision.child import KILL_WAIT_S, Post
+from galamp.supervision.children import Crew
+from galamp.supervision.process import WorkerFailure
 
 
 class Regroup:

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from galamp.arena import Arena
-from galamp.budget import Budget, Loss
 from galamp.memory.status import MetricsRow, Phase
-from galamp.worker import Worker, WorkerFailure, WorkerSpec
+from galamp.supervision.layout import Arena
+from galamp.supervision.process import Worker, WorkerFailure, WorkerSpec
+from galamp.supervision.restart_policy import Budget, Loss
 
 KILL_WAIT_S = 5.0
 """Whom the kernel has not ended so long after a kill, it will not: it waits for a disk, say."""

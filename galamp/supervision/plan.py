@@ -21,7 +21,7 @@ from galamp.core.errors import UserError
 from galamp.core.machine.machine import Machine
 from galamp.core.machine.process_limits import least_room
 from galamp.core.settings import AUTO
-from galamp.placement import Place, place
+from galamp.supervision.placement import Place, place
 from galamp.workers.forkserver import MOST_DESCRIPTORS
 
 BASE_LEARNING_RATE = 7e-4

@@ -38,7 +38,7 @@ from galamp.core.processes.exit_reports import (
     write_report,
 )
 from galamp.core.processes.reaper import adopt_orphans, die_with_parent
-from galamp.launching import Child
+from galamp.supervision.launching import Child
 from galamp.workers.forkserver import (
     ORPHANED,
     SERVER,
