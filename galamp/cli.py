@@ -21,8 +21,8 @@ from galamp.core.errors import EXIT_OK, EXIT_SIGINT, GalampError, UserError, ref
 from galamp.core.processes.reaper import claim_process
 from galamp.core.sanitize import one_line
 from galamp.core.settings import AUTO, Setting, settings
-from galamp.display.streams import STARTING, announce, fill_closed, tell
 from galamp.storage.links import followed
+from galamp.telemetry.display.streams import STARTING, announce, fill_closed, tell
 from galamp.workers.forkserver import leave_if_some_are_left, settle_libraries, start_server
 
 SECTION_TITLES = {
@@ -162,7 +162,7 @@ def run_command(options: argparse.Namespace) -> int:
         failpoints.as_role("supervisor")
         claim_process()
         start_server()  # it loads while this process does
-        from galamp.display.closing import closing_line
+        from galamp.telemetry.display.closing import closing_line
         from galamp.training import train
 
         outcome = train(_calibrated(options, config), resume=folder)

@@ -22,7 +22,6 @@ from galamp.gossip.consensus.distances import distances_between
 from galamp.gossip.exchange import averages_gradients
 from galamp.gossip.topologies import FILE
 from galamp.memory.learner_state import GENERATOR_BYTES_OF, STATE_COUNTERS, State
-from galamp.recorder import Recorder
 from galamp.resizing import resized
 from galamp.storage.gossip_log import Start
 from galamp.storage.inspection import GRAPH, is_own_file
@@ -30,6 +29,7 @@ from galamp.storage.run_folder import CONFIG, RunFolder, read_json
 from galamp.storage.run_logs import curve
 from galamp.supervision.layout import Arena
 from galamp.supervision.plan import Plan
+from galamp.telemetry.recorder import Recorder
 
 
 def graph_file(plan: Plan, resume: Path | None) -> Path | None:

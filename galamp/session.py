@@ -20,19 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from galamp.consensus import ConsensusMonitor, History
 from galamp.core.config import to_dict
 from galamp.core.errors import GalampError, UserError
 from galamp.core.machine.machine import Machine, lacks_bf16, told_quota
 from galamp.core.machine.memory import available_bytes
 from galamp.core.machine.mps import mps_folder, mps_in_words
 from galamp.course import Course, chart_course
-from galamp.display.dashboard import Display
-from galamp.display.streams import SafeStream
 from galamp.environments.base import EnvironmentSpec
 from galamp.former import Former, load_former
 from galamp.memory.learner_state import State
-from galamp.recorder import Losses, Recorder
 from galamp.remote.door import Door
 from galamp.resuming import first_entry, states_for, take_over
 from galamp.saving import Saver
@@ -45,6 +41,10 @@ from galamp.supervision.layout import Arena, ModelSketch
 from galamp.supervision.plan import CPU, Plan, check_processes, left_out, with_learners
 from galamp.supervision.signals import Signals
 from galamp.supervisor import Companion, RunResult, Supervisor
+from galamp.telemetry.consensus import ConsensusMonitor, History
+from galamp.telemetry.display.dashboard import Display
+from galamp.telemetry.display.streams import SafeStream
+from galamp.telemetry.recorder import Losses, Recorder
 
 BEGIN_WITHIN_S, RETRY_EVERY_S = 60.0, 3.0
 

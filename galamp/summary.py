@@ -12,10 +12,10 @@ import sys
 from typing import Any
 
 import galamp
-from galamp.recorder import Recorder
-from galamp.snapshot import Snapshot
 from galamp.supervision.layout import Arena
 from galamp.supervisor import RunResult
+from galamp.telemetry.recorder import Recorder
+from galamp.telemetry.snapshot import Snapshot
 
 
 def summarise(

@@ -21,18 +21,18 @@ from typing import Protocol
 
 from galamp.core.errors import EXIT_FAILURE, EXIT_OK
 from galamp.core.processes.reaper import adopt_orphans, adopts_orphans
-from galamp.display.dashboard import Display
 from galamp.memory.status import Phase
-from galamp.recorder import Recorder
 from galamp.remote.door import Door
 from galamp.saving import Saver, common_turn
-from galamp.snapshot import WorkerState
 from galamp.supervision.child import Post
 from galamp.supervision.children import Crew, words_for
 from galamp.supervision.layout import Arena
 from galamp.supervision.process import WorkerFailure
 from galamp.supervision.rollback import Regroup
 from galamp.supervision.signals import Signals
+from galamp.telemetry.display.dashboard import Display
+from galamp.telemetry.recorder import Recorder
+from galamp.telemetry.snapshot import WorkerState
 from galamp.workers.forkserver import wake_server
 
 SHOW_EVERY_S = 0.25

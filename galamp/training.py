@@ -23,8 +23,6 @@ from galamp.core.config import RunConfig
 from galamp.core.errors import UserError
 from galamp.core.machine.machine import inspect_machine
 from galamp.course import Course, chart_course
-from galamp.display.dashboard import make_display
-from galamp.display.streams import fill_closed
 from galamp.environments import canonical_env_id, finish_probe, start_probe
 from galamp.former import load_former
 from galamp.gossip.topologies import FILE
@@ -35,6 +33,8 @@ from galamp.supervision.layout import identity_of, sketch_model
 from galamp.supervision.plan import Plan, check_processes
 from galamp.supervision.signals import Signals
 from galamp.supervisor import Companion
+from galamp.telemetry.display.dashboard import make_display
+from galamp.telemetry.display.streams import fill_closed
 from galamp.workers.forkserver import hears_of_children, start_server
 
 __all__ = ["Outcome", "train"]

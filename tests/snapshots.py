@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from galamp.snapshot import (
+from galamp.telemetry.snapshot import (
     LEARNER_PHASES,
     ConsensusReading,
     Event,

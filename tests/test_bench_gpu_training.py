@@ -33,7 +33,7 @@ from galamp.bench.runs import Measurement, System, Workload
 from galamp.core.errors import RunFailed
 from galamp.memory.arrays import SharedArrays
 from galamp.memory.status import MetricsBoard
-from galamp.notices import Notices
+from galamp.telemetry.notices import Notices
 
 pytestmark = [pytest.mark.real, pytest.mark.counted]  # for they start processes
 

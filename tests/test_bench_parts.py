@@ -37,7 +37,7 @@ from galamp.bench.starts import first_step_s
 from galamp.bench.synthetic import ATARI, synthetic_learners, take_turns
 from galamp.core.errors import RunFailed
 from galamp.core.machine.machine import plain_machine
-from galamp.display.console import table_console
+from galamp.telemetry.display.console import table_console
 
 pytestmark = [pytest.mark.real, pytest.mark.counted]  # for they start processes
 

@@ -15,8 +15,6 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from galamp import consensus
-from galamp.consensus import History, TheoreticalRadius
 from galamp.core.config import GossipConfig
 from galamp.gossip.consensus.certificate import LEAVING, Certificate
 from galamp.gossip.consensus.distances import Meter, distances_between
@@ -32,6 +30,8 @@ from galamp.memory.control import ControlBlock
 from galamp.memory.status import MetricsBoard
 from galamp.storage.gossip_log import GOSSIP, GossipLog, Start
 from galamp.study.audit import audit
+from galamp.telemetry import consensus
+from galamp.telemetry.consensus import History, TheoreticalRadius
 from tests.literal import literal_bounds
 
 SIZE = 5

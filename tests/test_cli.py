@@ -21,9 +21,9 @@ from galamp.cli import build_parser, config_from, main
 from galamp.core.config import RunConfig, from_dict, to_dict
 from galamp.core.errors import CheckpointError, RunFailed
 from galamp.core.settings import Setting, allowed, settings
-from galamp.display.closing import closing_line
-from galamp.display.streams import STARTING
 from galamp.gossip.topologies import TOPOLOGIES
+from galamp.telemetry.display.closing import closing_line
+from galamp.telemetry.display.streams import STARTING
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "ale_py", "gymnasium", "cv2", "rich", "multiprocessing", "subprocess"}

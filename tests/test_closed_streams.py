@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from galamp.display.dashboard import make_display
-from galamp.display.streams import SafeStream, announce, tell
+from galamp.telemetry.display.dashboard import make_display
+from galamp.telemetry.display.streams import SafeStream, announce, tell
 from tests.engine import DEADLINE_S, ROOT, also, summary, words
 from tests.snapshots import busy
 
@@ -78,7 +78,7 @@ def test_a_run_and_its_games_end_well_without_them(tmp_path: Path, closed: str) 
 
 FILLED = """
 import os, subprocess, sys
-from galamp.display.streams import fill_closed
+from galamp.telemetry.display.streams import fill_closed
 fill_closed()
 kept = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
 os.write(1, b"x"); os.write(2, b"native code has much to say")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from galamp.display.dashboard import (
+from galamp.telemetry.display.dashboard import (
     Dashboard,
     Display,
     PlainLines,
@@ -22,8 +22,8 @@ from galamp.display.dashboard import (
     make_display,
     progress_line,
 )
-from galamp.display.streams import SafeStream
-from galamp.snapshot import Event
+from galamp.telemetry.display.streams import SafeStream
+from galamp.telemetry.snapshot import Event
 from tests.snapshots import EMPTY, busy
 
 
@@ -54,7 +54,7 @@ def test_a_closed_pipe_silences_lines_and_does_not_fail_the_process_at_exit() ->
     program = """
 import os, sys
 from tests.snapshots import busy
-from galamp.display.dashboard import PlainLines
+from galamp.telemetry.display.dashboard import PlainLines
 read, write = os.pipe()
 os.dup2(write, 1)
 os.close(read)

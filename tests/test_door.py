@@ -18,7 +18,7 @@ import pytest
 from galamp.core.errors import UserError
 from galamp.remote.door import MOST_MISSED, MOST_VISITORS, SPEAK_WITHIN_S, Door
 from galamp.remote.wire import CONTROL
-from galamp.snapshot import Snapshot
+from galamp.telemetry.snapshot import Snapshot
 from tests.engine import DEADLINE_S
 from tests.snapshots import busy
 

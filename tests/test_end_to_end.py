@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from galamp.display.streams import STARTING
 from galamp.storage import checkpoint
 from galamp.storage.run_logs import read_metrics
+from galamp.telemetry.display.streams import STARTING
 from tests.engine import run, summary
 
 SMALL = ["--learners", 2, "--num-envs", 4, "--log-every-s", 0.2]

@@ -29,8 +29,6 @@ from galamp.algorithms.networks import ActorCritic, build_model
 from galamp.cli import main
 from galamp.core.config import EnvironmentConfig, RunConfig, to_dict
 from galamp.core.errors import CheckpointError, GalampError, UserError
-from galamp.display.streams import STARTING
-from galamp.display.text import UNKNOWN
 from galamp.environments import Environment, EnvironmentSpec, Transition, describe, list_games
 from galamp.environments import rom_name as rom
 from galamp.environments.protocols import resolve
@@ -44,6 +42,8 @@ from galamp.evaluation.scores import REFERENCES, Reference, misfit, reference_fo
 from galamp.evaluation.trained import MEAN, locate, read
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, Identity, LearnerState
+from galamp.telemetry.display.streams import STARTING
+from galamp.telemetry.display.text import UNKNOWN
 
 CARTPOLE = Identity("CartPole-v1", "gymnasium: ...", (4,), 2, "a2c", "mlp", ())
 BREAKOUT = Identity("ALE/Breakout-v5", "classic: ...", (4, 84, 84), 4, "a2c", "gala", ())

@@ -17,7 +17,6 @@ import torch
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Rollout
 from galamp.algorithms.networks import build_model
-from galamp.consensus import ConsensusMonitor, TheoreticalRadius
 from galamp.core.config import AlgorithmConfig, GossipConfig, from_dict
 from galamp.core.machine.machine import plain_machine
 from galamp.environments.base import EnvironmentSpec
@@ -46,6 +45,7 @@ from galamp.memory.status import MetricsBoard, MetricsRow
 from galamp.storage.run_folder import RunFolder
 from galamp.supervision.layout import Arena, ModelSketch
 from galamp.supervision.plan import make_plan
+from galamp.telemetry.consensus import ConsensusMonitor, TheoreticalRadius
 
 SIZE = 6
 """Parameters of a learner here; its optimiser holds as many."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from galamp.remote.picture import as_json, snapshot_from
 from galamp.remote.wire import BadMessageError, Lines, line_of
-from galamp.snapshot import ConsensusReading, Event, LearnerSnapshot, Snapshot
+from galamp.telemetry.snapshot import ConsensusReading, Event, LearnerSnapshot, Snapshot
 from tests.snapshots import EMPTY, busy
 
 st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))

@@ -20,7 +20,6 @@ from galamp.core.config import EnvironmentConfig, ResourceConfig, RunConfig
 from galamp.core.errors import StopRun, UserError
 from galamp.core.machine.memory import anonymous_file
 from galamp.core.processes import probe_process
-from galamp.display.streams import STARTING
 from galamp.environments import finish_probe, make_environment, start_probe
 from galamp.environments.base import closing_quietly
 from galamp.environments.probe import look
@@ -28,6 +27,7 @@ from galamp.memory.status import Phase
 from galamp.storage.run_folder import Kept
 from galamp.supervision.child import Post
 from galamp.supervision.children import BOOT_LIMIT_S, Crew
+from galamp.telemetry.display.streams import STARTING
 from galamp.training import survey
 from galamp.workers import simulator
 from tests.engine import DEADLINE_S, run, running, summary, wait_for

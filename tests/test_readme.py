@@ -10,7 +10,7 @@ import pytest
 
 from galamp.bench import cli
 from galamp.cli import build_parser
-from galamp.recorder import metrics_row
+from galamp.telemetry.recorder import metrics_row
 from tests.snapshots import busy
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -18,8 +18,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galamp import recorder
-from galamp.consensus import ConsensusMonitor, History
 from galamp.core.config import from_dict
 from galamp.core.machine.machine import plain_machine
 from galamp.environments.base import EnvironmentSpec
@@ -30,7 +28,15 @@ from galamp.gossip.transport.publication_ring import Journal
 from galamp.memory import status as metrics
 from galamp.memory.arrays import SharedArrays
 from galamp.memory.status import EPISODE_CAPACITY, EpisodeRing, MetricsBoard, Phase
-from galamp.recorder import (
+from galamp.storage.gossip_log import GOSSIP, GossipLog, Start
+from galamp.storage.learning_curve import Curve
+from galamp.storage.run_folder import RunFolder
+from galamp.storage.run_logs import MetricsLog, read_metrics
+from galamp.supervision.layout import Arena, ModelSketch
+from galamp.supervision.plan import make_plan
+from galamp.telemetry import recorder
+from galamp.telemetry.consensus import ConsensusMonitor, History
+from galamp.telemetry.recorder import (
     EPISODES_IN_MEAN,
     MOST_CURVE_POINTS,
     RATE_WINDOW_S,
@@ -40,13 +46,7 @@ from galamp.recorder import (
     metrics_row,
     thinned,
 )
-from galamp.snapshot import LEARNER_PHASES, WorkerState
-from galamp.storage.gossip_log import GOSSIP, GossipLog, Start
-from galamp.storage.learning_curve import Curve
-from galamp.storage.run_folder import RunFolder
-from galamp.storage.run_logs import MetricsLog, read_metrics
-from galamp.supervision.layout import Arena, ModelSketch
-from galamp.supervision.plan import make_plan
+from galamp.telemetry.snapshot import LEARNER_PHASES, WorkerState
 from tests.snapshots import EMPTY, busy
 
 WALL_S = 1_700_000_000.0

@@ -12,10 +12,16 @@ from rich.console import Console
 
 from galamp.core.config import RunConfig
 from galamp.core.settings import settings
-from galamp.display import panels
-from galamp.display.dashboard import PlainLines
-from galamp.display.render import render
-from galamp.snapshot import LEARNER_PHASES, Event, LearnerSnapshot, Snapshot, WorkerState
+from galamp.telemetry.display import panels
+from galamp.telemetry.display.dashboard import PlainLines
+from galamp.telemetry.display.render import render
+from galamp.telemetry.snapshot import (
+    LEARNER_PHASES,
+    Event,
+    LearnerSnapshot,
+    Snapshot,
+    WorkerState,
+)
 from tests.snapshots import EMPTY, busy, learner
 
 SIZES = [(80, 24), (120, 40), (200, 50)]

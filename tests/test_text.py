@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from galamp.display import text as words
+from galamp.telemetry.display import text as words
 
 
 def lit(chart: list[str]) -> set[tuple[int, int]]:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from galamp.core.errors import UserError
-from galamp.display.streams import STARTING
 from galamp.environments import canonical_env_id
+from galamp.telemetry.display.streams import STARTING
 from tests import scenarios
 from tests.engine import also, galamp, started, training, wait_for
 from tests.pace import kept

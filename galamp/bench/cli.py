@@ -53,10 +53,10 @@ from galamp.bench.starts import first_step_s, starts_table
 from galamp.core import installation, isolation
 from galamp.core.arguments import Parser
 from galamp.core.errors import EXIT_OK, EXIT_SIGINT, GalampError, RunFailed, UserError, refusal
-from galamp.display.console import table_console
 from galamp.environments import ATARI, canonical_env_id, rom_name
 from galamp.evaluation.agent import usable_device
 from galamp.supervision.plan import CPU
+from galamp.telemetry.display.console import table_console
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

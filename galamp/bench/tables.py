@@ -23,8 +23,8 @@ from rich.table import Table
 from galamp.bench.nvml import GpuUse
 from galamp.bench.runs import ROOT, Measurement, cores
 from galamp.core.machine.machine import processor_name
-from galamp.display.console import table_console
-from galamp.display.text import UNKNOWN
+from galamp.telemetry.display.console import table_console
+from galamp.telemetry.display.text import UNKNOWN
 
 BUSY_SHARE = 0.05
 """Share of the cores used by others from which a measurement is called into question."""

@@ -122,7 +122,7 @@ def run_chaos(chaos: ChaosConfig, config: RunConfig, resume: RunFolder | None) -
 
 def _tell(found: dict[str, Any], as_json: bool, failure: WorkerFailure | None) -> None:
     from galamp.chaos.report import lines
-    from galamp.display.streams import tell
+    from galamp.telemetry.display.streams import tell
 
     if failure is not None:
         tell(f"galamp: {failure}\n{failure.details}", sys.stderr)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from galamp.core.sanitize import clean
-from galamp.display.text import UNKNOWN
+from galamp.telemetry.display.text import UNKNOWN
 
 KEYS, WIDTHS = ("p50", "p99", "max"), (10, 10, 7, 7, 10, 7, 7)
 LABELS = {"overlapping": "several at once", "STOP": "STOP, CONT", "HANG": "STOP, never CONT"}

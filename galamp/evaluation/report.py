@@ -27,7 +27,6 @@ from galamp.core.config import EnvironmentConfig
 from galamp.core.disk import in_home, write_new
 from galamp.core.errors import GalampError, UserError
 from galamp.core.seeding import seed_for, seed_generators
-from galamp.display.streams import STARTING, announce
 from galamp.environments import (
     ATARI,
     EnvironmentSpec,
@@ -46,6 +45,7 @@ from galamp.evaluation.scoreboard import Progress
 from galamp.evaluation.scores import SOURCE, misfit, reference_for
 from galamp.evaluation.trained import MEAN, Learner, Trained, locate, read
 from galamp.storage.checkpoint import Found
+from galamp.telemetry.display.streams import STARTING, announce
 
 if TYPE_CHECKING:
     import torch

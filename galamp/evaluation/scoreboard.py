@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.table import Table
 
 from galamp.core.sanitize import clean
-from galamp.display.console import table_console
-from galamp.display.streams import announce
-from galamp.display.text import UNKNOWN
 from galamp.evaluation.playing import Game
+from galamp.telemetry.display.console import table_console
+from galamp.telemetry.display.streams import announce
+from galamp.telemetry.display.text import UNKNOWN
 
 ROOMY = 100
 """Columns of a terminal that the table need not be pressed into."""

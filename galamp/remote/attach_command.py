@@ -20,8 +20,8 @@ from galamp.storage.links import followed
 if TYPE_CHECKING:
     from typing import TextIO
 
-    from galamp.display.dashboard import Display
-    from galamp.display.streams import SafeStream
+    from galamp.telemetry.display.dashboard import Display
+    from galamp.telemetry.display.streams import SafeStream
 
 PATIENCE_S = 60.0
 """Longest silence of a run that lives: when it is stopped, or between two starts."""
@@ -36,7 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def attach_command(options: argparse.Namespace) -> int:
     """`galamp attach`."""
-    from galamp.display.streams import tell
+    from galamp.telemetry.display.streams import tell
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so the cursor comes back
     try:
@@ -49,9 +49,9 @@ def attach_command(options: argparse.Namespace) -> int:
 
 def _look_on(run: Path) -> str:
     """Show the run until it ends; returns the last words on it."""
-    from galamp.display.dashboard import make_display
-    from galamp.display.streams import SafeStream
     from galamp.storage.run_status import NotRunningError
+    from galamp.telemetry.display.dashboard import make_display
+    from galamp.telemetry.display.streams import SafeStream
 
     screen, seen = SafeStream(sys.stderr), False
     with make_display(False, cast("TextIO", screen)) as display:
@@ -85,8 +85,8 @@ def _watch(run: Path, display: Display, screen: SafeStream) -> bool:
 
 def _last_words(run: Path) -> str:
     from galamp.core.sanitize import clean
-    from galamp.display.closing import closing_line
     from galamp.storage.run_status import summary_of
+    from galamp.telemetry.display.closing import closing_line
 
     summary = summary_of(run)
     if summary is None:

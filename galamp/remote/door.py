@@ -32,7 +32,7 @@ from galamp.remote.wire import (
     address,
     line_of,
 )
-from galamp.snapshot import Snapshot
+from galamp.telemetry.snapshot import Snapshot
 
 MOST_VISITORS = 16
 MOST_MISSED = 40

@@ -18,7 +18,7 @@ from typing import Any
 
 from galamp.core.disk import finite
 from galamp.remote.wire import BadMessageError
-from galamp.snapshot import Snapshot
+from galamp.telemetry.snapshot import Snapshot
 
 LARGEST = 2**63
 """Whole numbers lie below this, either way."""

@@ -45,8 +45,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def scale_command(options: argparse.Namespace) -> int:
     """`galamp scale`."""
-    from galamp.display.streams import tell
     from galamp.remote.call import Call
+    from galamp.telemetry.display.streams import tell
 
     learners = settings_from(options, ScaleConfig).learners
     with Call(options.run) as call:

@@ -15,8 +15,8 @@ import numpy as np
 
 from galamp.core.disk import finite
 from galamp.core.sanitize import clean
-from galamp.display.text import UNKNOWN, clip, clip_path
 from galamp.study.audit import Audit, Series
+from galamp.telemetry.display.text import UNKNOWN, clip, clip_path
 
 WIDTH = 80
 SHOWN = 10

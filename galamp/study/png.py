@@ -18,9 +18,9 @@ from matplotlib.patches import FancyArrowPatch
 
 from galamp.core.errors import UserError
 from galamp.core.sanitize import clean
-from galamp.display.text import clip_path
 from galamp.study.drawing import MOST_ON_A_CIRCLE, hears
 from galamp.study.plan_of_graph import Plan
+from galamp.telemetry.display.text import clip_path
 
 INCHES, DOTS_PER_INCH = 7.0, 160
 INK, PALE = "#1f3a5f", "#f5f7fa"

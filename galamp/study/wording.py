@@ -8,9 +8,9 @@ from __future__ import annotations
 import textwrap
 
 from galamp.core.sanitize import clean
-from galamp.display.text import clip_path
 from galamp.study.drawing import picture
 from galamp.study.plan_of_graph import Plan
+from galamp.telemetry.display.text import clip_path
 
 WIDTH = 80
 LABEL, VALUE = 22, 12

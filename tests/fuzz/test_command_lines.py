@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from galamp import cli
 from galamp.cli import build_parser, config_from, main
 from galamp.core.config import from_dict, to_dict
-from galamp.display.streams import STARTING
 from galamp.study import topology_command
+from galamp.telemetry.display.streams import STARTING
 from tests.checkpoints import ROOT
 from tests.engine import also
 from tests.fuzz.bending import ODD_TEXTS, examples

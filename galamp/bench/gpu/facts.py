@@ -27,7 +27,7 @@ from galamp.core.machine.machine import (
     processor_name,
 )
 from galamp.core.machine.mps import mps_folder
-from galamp.display.text import UNKNOWN
+from galamp.telemetry.display.text import UNKNOWN
 
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
 BYTES_PER_GIB = 2**30

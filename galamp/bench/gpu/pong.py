@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 from galamp.bench.gpu.steps import Deadline, Job, Report
 from galamp.bench.gpu.training import LOSSES, Row, Training, rate_of, words_of, wrong_losses
-from galamp.display.text import UNKNOWN
 from galamp.supervision.plan import CPU
+from galamp.telemetry.display.text import UNKNOWN
 
 GAME = "ALE/Pong-v5"
 TRAINED_S, NUM_ENVS = 40.0, 32

@@ -22,8 +22,8 @@ from galamp.bench.limit import Limit, parts_table
 from galamp.bench.nvml import Gauge, uuids
 from galamp.bench.runs import Measurable, Measurement, Workload, galamp_system
 from galamp.core.errors import RunFailed
-from galamp.display.console import PAGE_WIDTH, table_console
-from galamp.display.text import UNKNOWN
+from galamp.telemetry.display.console import PAGE_WIDTH, table_console
+from galamp.telemetry.display.text import UNKNOWN
 
 LEAST_START_S = 12.0
 """Start and end of a run take about so long: with less time left none is begun."""

@@ -19,8 +19,8 @@ from galamp.bench.gpu.steps import LOG_LINES, Deadline, Job, code_of, wait_for
 from galamp.bench.processes import Program
 from galamp.bench.runs import ENDLESS, ROOT
 from galamp.core.errors import EXIT_OK, RunFailed
-from galamp.notices import WORDS
 from galamp.storage.run_logs import read_metrics
+from galamp.telemetry.notices import WORDS
 
 ROWS_EVERY_S = 0.5
 SUMMARY, EVENTS, METRICS = "summary.json", "events.jsonl", "metrics.jsonl"

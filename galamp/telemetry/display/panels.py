@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from rich.text import Text
 
 from galamp.core.sanitize import clean
-from galamp.display import text as words
-from galamp.display.text import clip, count, fit, measure, score
-from galamp.snapshot import (
+from galamp.telemetry.display import text as words
+from galamp.telemetry.display.text import clip, count, fit, measure, score
+from galamp.telemetry.snapshot import (
     LEARNER_PHASES,
     ConsensusReading,
     LearnerSnapshot,

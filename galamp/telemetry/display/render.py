@@ -14,11 +14,11 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from galamp.core.sanitize import clean
-from galamp.display import panels
-from galamp.display import text as words
-from galamp.display.panels import LABEL_WIDTH, PHASES, labelled, titled
-from galamp.display.text import count, fit, measure, score
-from galamp.snapshot import LearnerSnapshot, Snapshot, WorkerState
+from galamp.telemetry.display import panels
+from galamp.telemetry.display import text as words
+from galamp.telemetry.display.panels import LABEL_WIDTH, PHASES, labelled, titled
+from galamp.telemetry.display.text import count, fit, measure, score
+from galamp.telemetry.snapshot import LearnerSnapshot, Snapshot, WorkerState
 
 WIDE, VERY_WIDE, TALL = 110, 160, 32
 """Columns from which some, then all sections stand side by side, and the rows that this needs."""

@@ -18,14 +18,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from galamp.consensus import ConsensusMonitor
 from galamp.memory.status import EpisodeRing, MetricsRow, Phase
-from galamp.notices import Notices
-from galamp.snapshot import EPISODES_IN_MEAN, Event, LearnerSnapshot, Snapshot, WorkerState
 from galamp.storage.learning_curve import Curve
 from galamp.storage.run_folder import RunFolder
 from galamp.storage.run_logs import EventLog, MetricsLog, MonitorLog
 from galamp.supervision.layout import Arena
+from galamp.telemetry.consensus import ConsensusMonitor
+from galamp.telemetry.notices import Notices
+from galamp.telemetry.snapshot import (
+    EPISODES_IN_MEAN,
+    Event,
+    LearnerSnapshot,
+    Snapshot,
+    WorkerState,
+)
 
 RATE_WINDOW_S = 10.0
 MOST_CURVE_POINTS = 400

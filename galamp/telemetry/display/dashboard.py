@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.live import Live
 
 from galamp.core.sanitize import clean
-from galamp.display.render import render
-from galamp.display.streams import SafeStream
-from galamp.display.text import count, duration, percent, score
-from galamp.snapshot import Event, Snapshot
+from galamp.telemetry.display.render import render
+from galamp.telemetry.display.streams import SafeStream
+from galamp.telemetry.display.text import count, duration, percent, score
+from galamp.telemetry.snapshot import Event, Snapshot
 
 __all__ = ["Dashboard", "Display", "PlainLines", "Silent", "make_display", "render"]
 

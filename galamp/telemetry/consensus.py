@@ -27,9 +27,9 @@ from galamp.gossip.transport.parameter_slots import VectorSlots
 from galamp.gossip.transport.publication import Publication
 from galamp.gossip.transport.publication_ring import Journal
 from galamp.memory.arrays import SharedArrays
-from galamp.snapshot import ConsensusReading
 from galamp.storage.gossip_log import GossipLog, Lost, Measurement, Rebase, Start
 from galamp.supervision.layout import Arena
+from galamp.telemetry.snapshot import ConsensusReading
 
 FOLLOW_S, CATCH_UP_S = 0.1, 0.3
 """Longest time that certifying may keep the supervisor from its other duties at once."""
