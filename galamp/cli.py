@@ -163,7 +163,7 @@ def run_command(options: argparse.Namespace) -> int:
         claim_process()
         start_server()  # it loads while this process does
         from galamp.telemetry.display.closing import closing_line
-        from galamp.training import train
+        from galamp.training.train import train
 
         outcome = train(_calibrated(options, config), resume=folder)
     failure = outcome.result.failure
@@ -193,7 +193,7 @@ def _calibrated(options: argparse.Namespace, config: RunConfig) -> RunConfig:
     """Return `config` with the quickest number of learners, where that was asked for by `auto`."""
     if getattr(options, "resources.learners", None) != "auto":
         return config
-    from galamp.calibration import with_quickest
+    from galamp.training.autotune import with_quickest
 
     def show(line: str) -> None:
         if not config.report.quiet:

@@ -18,15 +18,15 @@ from galamp.core.config import RunConfig, to_dict
 from galamp.core.machine.machine import Machine, format_list, told_quota
 from galamp.core.machine.memory import available_bytes
 from galamp.core.machine.mps import mps_folder, mps_in_words
-from galamp.course import Course
 from galamp.memory.arrays import size_of
-from galamp.session import Ground
 from galamp.storage.run_folder import Kept
 from galamp.supervision.layout import array_specs
 from galamp.supervision.plan import LearnerPlan, left_out
 from galamp.telemetry.display.console import table_console
 from galamp.telemetry.display.streams import tell
-from galamp.training import survey
+from galamp.training.resolve import Course
+from galamp.training.session import Ground
+from galamp.training.train import survey
 
 
 def dry_run(config: RunConfig, kept: Kept) -> None:

@@ -17,15 +17,7 @@ from typing import Any, cast
 
 import pytest
 
-from galamp import calibration, cli
-from galamp.calibration import (
-    Stopwatch,
-    candidates,
-    check_result,
-    quickest,
-    with_quickest,
-    workload,
-)
+from galamp import cli
 from galamp.core.config import RunConfig, from_dict
 from galamp.core.errors import GalampError, RunFailed, StoppedBySignal, UserError
 from galamp.core.machine.load import Usage, others_share, read_usage
@@ -35,7 +27,16 @@ from galamp.storage.rate_cache import RateCache, cache_folder
 from galamp.storage.run_folder import Kept
 from galamp.supervision.process import WorkerFailure
 from galamp.supervision.signals import Signals
-from galamp.supervisor import RunResult
+from galamp.training import autotune
+from galamp.training.autotune import (
+    Stopwatch,
+    candidates,
+    check_result,
+    quickest,
+    with_quickest,
+    workload,
+)
+from galamp.training.supervisor import RunResult
 
 from . import engine
 
@@ -54,7 +55,7 @@ def cache(tmp_path: Path) -> RateCache:
 
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "inspect_machine", lambda device: MACHINE)
+    monkeypatch.setattr(autotune, "inspect_machine", lambda device: MACHINE)
 
 
 def measuring(
@@ -67,7 +68,7 @@ def measuring(
         asked.append(learners)
         return answer(learners)
 
-    monkeypatch.setattr(calibration, "rate_of", rate_of)
+    monkeypatch.setattr(autotune, "rate_of", rate_of)
     return asked, []
 
 
@@ -264,7 +265,7 @@ def test_long_rollouts_are_timed_from_one_change_to_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now_s, finished = [0.0], list[bool]()
-    monkeypatch.setattr(calibration.time, "monotonic", lambda: now_s[0])
+    monkeypatch.setattr(autotune.time, "monotonic", lambda: now_s[0])
     board = SimpleNamespace(agent_steps=lambda: int(now_s[0] / 0.8) * 800)
     supervisor = SimpleNamespace(
         crew=SimpleNamespace(learners=[SimpleNamespace(has_worked=True)]),
@@ -301,7 +302,7 @@ def busy(monkeypatch: pytest.MonkeyPatch, shares: dict[int, float]) -> tuple[lis
         stopwatch.others = shares[learners]
         return 100.0 * learners
 
-    monkeypatch.setattr(calibration, "rate_of", rate_of)
+    monkeypatch.setattr(autotune, "rate_of", rate_of)
     return asked, []
 
 
@@ -374,7 +375,7 @@ def test_what_others_take_is_read_while_the_rate_is(
     share: float,
 ) -> None:
     now_s = [0.0]
-    monkeypatch.setattr(calibration.time, "monotonic", lambda: now_s[0])
+    monkeypatch.setattr(autotune.time, "monotonic", lambda: now_s[0])
     supervisor = SimpleNamespace(
         crew=SimpleNamespace(learners=[SimpleNamespace(has_worked=True)]),
         arena=SimpleNamespace(board=SimpleNamespace(agent_steps=lambda: int(now_s[0] * 100))),
@@ -436,18 +437,18 @@ def test_two_starts_do_not_measure_each_other(
     told: list[str] = []
     measured: list[str] = []
 
-    def measure(*arguments: Any) -> calibration.Measured:
+    def measure(*arguments: Any) -> autotune.Measured:
         measured.append(threading.current_thread().name)
         inside.set()
         assert waits.wait(engine.DEADLINE_S)
-        return calibration.Measured({1: 1.0, 2: 5.0}, 0.0)
+        return autotune.Measured({1: 1.0, 2: 5.0}, 0.0)
 
     def tell(line: str) -> None:
         told.append(line)
         if "waiting for another start that measures" in line:
             waits.set()
 
-    monkeypatch.setattr(calibration, "measured", measure)
+    monkeypatch.setattr(autotune, "measured", measure)
     first = threading.Thread(target=with_quickest, args=(config(), tell, cache))
     first.start()
     assert inside.wait(engine.DEADLINE_S)
@@ -462,7 +463,7 @@ def test_who_measures_is_not_waited_for_for_ever(
     cache: RateCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, told = measuring(monkeypatch, float)
-    monkeypatch.setattr(calibration, "WAIT_S", 0.0)
+    monkeypatch.setattr(autotune, "WAIT_S", 0.0)
     with RateCache(cache.path).measuring(workload(config(), MACHINE)["machine"], 0.0, lambda: None):
         assert with_quickest(config(), told.append, cache).resources.learners == 4
     assert asked == [1, 2, 4]
@@ -540,7 +541,7 @@ def test_the_cache_lies_where_the_user_keeps_caches(monkeypatch: pytest.MonkeyPa
 
 TRIAL = """
 import gc, os
-from galamp.calibration import Stopwatch, rate_of
+from galamp.training.autotune import Stopwatch, rate_of
 from galamp.core.config import from_dict
 from galamp.supervision.signals import Signals
 
@@ -583,7 +584,7 @@ def test_only_the_word_auto_has_something_measured(
         assert kept == Kept()
         return replace(config, resources=replace(config.resources, learners=7))
 
-    monkeypatch.setattr(calibration, "with_quickest", seven)
+    monkeypatch.setattr(autotune, "with_quickest", seven)
     options = cli.build_parser().parse_args(["run", *words])
     assert cli._calibrated(options, cli.config_from(options)).resources.learners == number
 

@@ -48,7 +48,7 @@ from galamp.memory.status import Phase
 from galamp.storage import checkpoint
 from galamp.supervision.child import Post
 from galamp.supervision.children import Crew
-from galamp.supervisor import Supervisor
+from galamp.training.supervisor import Supervisor
 from tests.checkpoints import made
 from tests.engine import DEADLINE_S, ROOT, words
 from tests.scenarios import accompanied

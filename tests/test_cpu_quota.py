@@ -11,13 +11,13 @@ from typing import Any, cast
 
 import pytest
 
-from galamp.calibration import candidates, workload
 from galamp.core.machine.cpu_quota import allowed_processors
 from galamp.core.machine.machine import Machine, inspect_machine, plain_machine
 from galamp.core.machine.memory import control_groups
 from galamp.dry_run import facts
-from galamp.session import _tell_choices
 from galamp.supervision.plan import CPU, make_plan, with_learners
+from galamp.training.autotune import candidates, workload
+from galamp.training.session import _tell_choices
 from tests.engine import DEADLINE_S, ROOT
 from tests.real_groups import real_group
 from tests.test_dry_run import surveyed

@@ -19,7 +19,7 @@ from galamp.supervision.launching import Readiness
 from galamp.supervision.process import Worker, WorkerFailure, WorkerSpec, _is_over
 from galamp.supervision.restart_policy import Budget, Loss
 from galamp.supervision.rollback import Regroup
-from galamp.supervisor import KILL_AFTER_S, LEAVE_S, Supervisor
+from galamp.training.supervisor import KILL_AFTER_S, LEAVE_S, Supervisor
 from tests.engine import wait_for
 
 

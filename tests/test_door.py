@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from galamp.core.errors import UserError
-from galamp.remote.door import MOST_MISSED, MOST_VISITORS, SPEAK_WITHIN_S, Door
-from galamp.remote.wire import CONTROL
 from galamp.telemetry.snapshot import Snapshot
+from galamp.training.control.framing import CONTROL
+from galamp.training.control.server import MOST_MISSED, MOST_VISITORS, SPEAK_WITHIN_S, Door
 from tests.engine import DEADLINE_S
 from tests.snapshots import busy
 
@@ -221,7 +221,7 @@ def test_who_says_nothing_is_not_kept(
     line = visit(tmp_path, b'{"want"')
     settle(door)
     later_s = time.monotonic() + SPEAK_WITHIN_S + 1
-    monkeypatch.setattr("galamp.remote.door.time.monotonic", lambda: later_s)
+    monkeypatch.setattr("galamp.training.control.server.time.monotonic", lambda: later_s)
     door.poll()
     assert "within 5 s" in answer(line)["refused"]
 

@@ -9,16 +9,17 @@ from unittest.mock import Mock
 
 import pytest
 
-from galamp import cli, dry_run, training
+from galamp import cli, dry_run
 from galamp.core.config import from_dict
 from galamp.core.errors import UserError
 from galamp.core.machine.machine import Gpu, Machine, inspect_cpus
-from galamp.course import Course
 from galamp.dry_run import facts, learners_table, planned
 from galamp.environments.base import EnvironmentSpec
-from galamp.session import Ground
 from galamp.storage.run_folder import Kept
 from galamp.supervision.layout import Arena
+from galamp.training import train
+from galamp.training.resolve import Course
+from galamp.training.session import Ground
 from tests.sysfs import Socket, build
 
 SPEC = EnvironmentSpec(
@@ -29,11 +30,11 @@ SPEC = EnvironmentSpec(
 def surveyed(
     monkeypatch: pytest.MonkeyPatch, machine: Machine | None = None, **resources: object
 ) -> tuple[Ground, Course]:
-    monkeypatch.setattr(training, "start_probe", Mock())
-    monkeypatch.setattr(training, "finish_probe", lambda _: SPEC)
+    monkeypatch.setattr(train, "start_probe", Mock())
+    monkeypatch.setattr(train, "finish_probe", lambda _: SPEC)
     if machine is not None:
-        monkeypatch.setattr(training, "inspect_machine", lambda _: machine)
-    return training.survey(from_dict({"resources": resources}), Kept())
+        monkeypatch.setattr(train, "inspect_machine", lambda _: machine)
+    return train.survey(from_dict({"resources": resources}), Kept())
 
 
 def box(root: Path) -> Machine:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from galamp.core.config import from_dict, to_dict
-from galamp.resuming import changes
+from galamp.training.resume import changes
 from tests.crashing import Failing
 from tests.engine import run, summary
 

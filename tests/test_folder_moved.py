@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from galamp.core.errors import UserError
-from galamp.remote.door import Door
-from galamp.remote.wire import CONTROL
 from galamp.storage import held_folder
 from galamp.storage.locks import Lock, take_lock
 from galamp.storage.run_folder import RunFolder
 from galamp.storage.run_logs import EventLog, MetricsLog, MonitorLog, read_metrics
+from galamp.training.control.framing import CONTROL
+from galamp.training.control.server import Door
 from tests import engine
 from tests.checkpoints import made, without_waiting_for_the_disk
 from tests.test_locks import OFTEN, RUN, content

@@ -19,16 +19,16 @@ from galamp.core.config import GossipConfig, RunConfig, to_dict
 from galamp.core.disk import temporary_name
 from galamp.core.errors import CheckpointError, UserError
 from galamp.core.machine.machine import plain_machine
-from galamp.course import chart_course
 from galamp.evaluation.report import _target
 from galamp.evaluation.trained import locate
-from galamp.resuming import graph_file
 from galamp.storage import checkpoint as ck
 from galamp.storage import checkpoint_format, inspection, mounts, run_folder
 from galamp.storage.checkpoint import CheckpointNotWritten
 from galamp.storage.inspection import in_container, shared_with
 from galamp.storage.mounts import keeps_modes
 from galamp.storage.run_folder import RunFolder
+from galamp.training.resolve import chart_course
+from galamp.training.resume import graph_file
 from tests.checkpoints import made, reseal, without_waiting_for_the_disk
 from tests.test_odd_disks import refusing, saver
 from tests.test_runfolder import create

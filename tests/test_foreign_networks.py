@@ -28,10 +28,10 @@ from galamp.evaluation import trained as reading
 from galamp.evaluation.agent import Agent
 from galamp.evaluation.command import EvaluationConfig
 from galamp.evaluation.trained import MEAN, locate, read
-from galamp.former import load_former
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.canonical_json import encode
 from galamp.storage.checkpoint import Checkpoint, Identity, LearnerState
+from galamp.training.resume_point import load_former
 from tests.checkpoints import ROOT, reseal, without_waiting_for_the_disk
 from tests.test_bounded_reading import MIB, Peak, free
 from tests.test_evaluate import BREAKOUT, CARTPOLE, OBSERVATIONS, at_once, complaint, saved

@@ -15,11 +15,11 @@ from galamp.cli import build_parser, config_from
 from galamp.core.config import EnvironmentConfig, RunConfig, to_dict
 from galamp.core.errors import CheckpointError
 from galamp.environments.protocols import resolve
-from galamp.former import lacking, load_former
 from galamp.memory.learner_state import GENERATOR_BYTES, STATE_COUNTERS
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, LearnerState
 from galamp.storage.run_folder import CONFIG
+from galamp.training.resume_point import lacking, load_former
 from tests.checkpoints import PONG, made, without_waiting_for_the_disk
 
 __all__ = ["without_waiting_for_the_disk"]

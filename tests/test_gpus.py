@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from galamp import calibration, training
 from galamp.configuring import _ran
 from galamp.core.config import ResourceConfig, RunConfig
 from galamp.core.errors import UserError
@@ -40,6 +39,7 @@ from galamp.supervision.plan import (
     usable_devices,
     with_learners,
 )
+from galamp.training import autotune, train
 from tests.fakecuda.inside import settings
 
 TORCH = "2.13.0, for CUDA 13.0"
@@ -368,20 +368,20 @@ def test_the_quickest_is_sought_on_those_gpus_that_can_be_used(
 ) -> None:
     """The run is still to have the others."""
     found = machine({"cuda:1": "its memory is full"})
-    monkeypatch.setattr(calibration, "inspect_machine", lambda device: found)
+    monkeypatch.setattr(autotune, "inspect_machine", lambda device: found)
     sought: list[str] = []
 
     def rates(config: RunConfig, *_: object) -> tuple[dict[int, float], str]:
         sought.append(config.resources.device)
         return {3: 100.0}, "measured now"
 
-    monkeypatch.setattr(calibration, "_rates", rates)
+    monkeypatch.setattr(autotune, "_rates", rates)
     config = RunConfig(resources=ResourceConfig(device="cuda:0,cuda:1"))
     kept, told = Kept(tmp_path, devices=True), list[str]()
-    best = calibration.with_quickest(config, told.append, new=False, kept=kept).resources
+    best = autotune.with_quickest(config, told.append, new=False, kept=kept).resources
     assert (sought, best.learners, best.device) == (["cuda:0"], 3, "cuda:0,cuda:1")
     with pytest.raises(UserError, match="--device cuda:1: its memory is full"):
-        calibration.with_quickest(config, told.append, new=False)
+        autotune.with_quickest(config, told.append, new=False)
 
 
 @pytest.mark.parametrize("named", [False, True])
@@ -390,13 +390,13 @@ def test_a_resumed_run_says_which_of_its_gpus_it_goes_on_without(
 ) -> None:
     """One that this command line names is refused instead."""
     found = machine({"cuda:1": "its memory is full"})
-    monkeypatch.setattr(training, "inspect_machine", lambda device: found)
+    monkeypatch.setattr(train, "inspect_machine", lambda device: found)
     config = RunConfig(resources=ResourceConfig(device="cuda:0,cuda:1", learners=2))
     if named:
         with pytest.raises(UserError, match="--device cuda:1: its memory is full"):
-            training.survey(config, Kept())
+            train.survey(config, Kept())
         return
-    ground, course = training.survey(config, Kept(devices=True))
+    ground, course = train.survey(config, Kept(devices=True))
     assert {learner.device for learner in course.plan.learners} == {"cuda:0"}
     assert left_out(ground.machine) == ["cuda:1 is left out: its memory is full"]
 

@@ -28,7 +28,7 @@ from galamp.storage.locks import Lock, take_lock, wait_for_lock
 from galamp.storage.mounts import local_locks
 from galamp.storage.run_folder import RunFolder
 from galamp.storage.run_logs import EventLog, MetricsLog, MonitorLog
-from galamp.supervisor import Supervisor
+from galamp.training.supervisor import Supervisor
 from tests import engine
 from tests.checkpoints import made
 from tests.test_odd_disks import saver

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from galamp.remote.picture import as_json, snapshot_from
-from galamp.remote.wire import BadMessageError, Lines, line_of
 from galamp.telemetry.snapshot import ConsensusReading, Event, LearnerSnapshot, Snapshot
+from galamp.training.control.framing import BadMessageError, Lines, line_of
+from galamp.training.control.snapshot_json import as_json, snapshot_from
 from tests.snapshots import EMPTY, busy
 
 st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))

@@ -28,7 +28,7 @@ from galamp.storage.run_folder import Kept
 from galamp.supervision.child import Post
 from galamp.supervision.children import BOOT_LIMIT_S, Crew
 from galamp.telemetry.display.streams import STARTING
-from galamp.training import survey
+from galamp.training.train import survey
 from galamp.workers import simulator
 from tests.engine import DEADLINE_S, run, running, summary, wait_for
 

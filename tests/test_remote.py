@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from galamp.remote.wire import CONTROL, address
 from galamp.storage import checkpoint
 from galamp.storage.run_logs import read_metrics
+from galamp.training.control.framing import CONTROL, address
 from tests.engine import (
     DEADLINE_S,
     ROOT,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from galamp.memory.learner_state import STATE_COUNTERS, State
-from galamp.resizing import resized
+from galamp.training.resize import resized
 
 SEEDS = [11, 12, 13, 14, 15, 16]
 

@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
-from galamp import cli, configuring, training
+from galamp import cli, configuring
 from galamp.core.config import RunConfig, to_dict
 from galamp.core.errors import UserError
-from galamp.former import Former
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage import run_folder
 from galamp.storage.links import followed
 from galamp.storage.locks import Lock, take_lock
 from galamp.storage.run_folder import Kept, RunFolder
+from galamp.training import train
+from galamp.training.resume_point import Former
 from tests.checkpoints import PONG, without_waiting_for_the_disk
 from tests.test_former import SIZES, whole, with_progress
 from tests.test_runfolder import create
@@ -54,15 +55,15 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         found.append(real(*args))
         raise SeenError
 
-    real = training.load_former
+    real = train.load_former
     for module, name in (
         (cli, "claim_process"),
         (cli, "start_server"),
-        (training, "start_server"),
+        (train, "start_server"),
     ):
         monkeypatch.setattr(module, name, lambda: None)
-    monkeypatch.setattr(training, "survey", survey)
-    monkeypatch.setattr(training, "load_former", load_former)
+    monkeypatch.setattr(train, "survey", survey)
+    monkeypatch.setattr(train, "load_former", load_former)
     return found
 
 

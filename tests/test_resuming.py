@@ -11,9 +11,9 @@ import torch
 
 from galamp.core.machine.machine import plain_machine
 from galamp.memory.learner_state import GENERATOR_BYTES_OF, STATE_COUNTERS, State
-from galamp.resuming import other_generators
 from galamp.storage import checkpoint
 from galamp.supervision.plan import make_plan
+from galamp.training.resume import other_generators
 from galamp.workers.learner import go_on_drawing
 from tests.engine import run, summary
 from tests.test_plan import config

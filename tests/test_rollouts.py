@@ -114,7 +114,7 @@ class Ring:
 
 @pytest.fixture(autouse=True)
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ports, "POLL_S", 0.001)
+    monkeypatch.setattr(rollout_ports, "POLL_S", 0.001)
 
 
 def test_all_take_part_from_the_first_row() -> None:
@@ -179,7 +179,7 @@ def test_a_new_life_does_not_answer_a_call_to_a_former_one() -> None:
 
 
 def test_who_is_late_is_left_out_and_called_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ports, "LEAST_PATIENCE_S", 0.01)
+    monkeypatch.setattr(rollout_ports, "LEAST_PATIENCE_S", 0.01)
     ring = Ring(2)
     for worker in range(2):
         ring.start(worker, 0)
@@ -207,7 +207,7 @@ def test_who_is_late_is_left_out_and_called_again(monkeypatch: pytest.MonkeyPatc
 def test_the_last_one_and_lock_step_are_waited_for(
     workers: int, patient: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ports, "LEAST_PATIENCE_S", 0.0)
+    monkeypatch.setattr(rollout_ports, "LEAST_PATIENCE_S", 0.0)
     ring = Ring(workers, patient=patient)
     for worker in range(workers):
         ring.start(worker, 0)
@@ -265,8 +265,8 @@ def test_whatever_happens_what_is_trusted_is_true(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Deaths, restarts, sleep and new learners at random: `check` looks at every rollout."""
-    monkeypatch.setattr(ports, "LEAST_PATIENCE_S", 0.0)
-    monkeypatch.setattr(ports, "USUAL_WAITS", 0.0)
+    monkeypatch.setattr(rollout_ports, "LEAST_PATIENCE_S", 0.0)
+    monkeypatch.setattr(rollout_ports, "USUAL_WAITS", 0.0)
     rng = random.Random(seed)
     ring = Ring(3)
     lives = dict.fromkeys(range(3), -1)

@@ -19,11 +19,11 @@ from galamp.core.machine.machine import plain_machine
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.topologies import make_topology
 from galamp.memory.learner_state import GENERATOR_BYTES_OF, STATE_COUNTERS, State
-from galamp.saving import LEAST_KEPT, Saver
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, CheckpointNotWritten
 from galamp.supervision.layout import Arena, identity_of, sketch_model
 from galamp.supervision.plan import make_plan
+from galamp.training.checkpointing import LEAST_KEPT, Saver
 from tests.checkpoints import made, without_waiting_for_the_disk
 from tests.engine import wait_for
 from tests.test_plan import config

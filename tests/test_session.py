@@ -14,17 +14,17 @@ from typing import Any, cast
 
 import pytest
 
-from galamp import course as courses
-from galamp import session as sessions
 from galamp.core.config import GossipConfig, ResourceConfig, RunConfig, to_dict
 from galamp.core.errors import UserError
 from galamp.core.machine.machine import plain_machine
-from galamp.course import Course, Graph, chart_course
-from galamp.session import Outcome, Retreat, Session
 from galamp.storage import run_folder
 from galamp.storage.run_folder import Kept, RunFolder
 from galamp.supervision.process import WorkerFailure
-from galamp.supervisor import RunResult
+from galamp.training import resolve as courses
+from galamp.training import session as sessions
+from galamp.training.resolve import Course, Graph, chart_course
+from galamp.training.session import Outcome, Retreat, Session
+from galamp.training.supervisor import RunResult
 from tests.checkpoints import without_waiting_for_the_disk
 from tests.test_foreign_folders import with_two
 from tests.test_odd_disks import refusing

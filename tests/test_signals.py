@@ -13,7 +13,7 @@ import pytest
 from galamp.core.config import RunConfig
 from galamp.core.errors import StoppedBySignal, UserError
 from galamp.supervision.signals import Signals
-from galamp.training import train
+from galamp.training.train import train
 from galamp.workers.forkserver import hears_of_children
 from tests.engine import DEADLINE_S
 

@@ -22,11 +22,11 @@ from galamp.core.errors import UserError
 from galamp.remote import call as calling
 from galamp.remote import scale_command
 from galamp.remote.call import Call
-from galamp.remote.door import Door
-from galamp.remote.wire import CONTROL
 from galamp.storage.locks import MOST_BYTES, owner_in
 from galamp.storage.run_folder import RunFolder
 from galamp.storage.run_status import NotRunningError, not_running
+from galamp.training.control.framing import CONTROL
+from galamp.training.control.server import Door
 from tests.test_runfolder import create
 
 SINCE = "since 2026-01-02 11:00:00"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from galamp.chaos.companion import Chaos
     from galamp.storage.run_folder import RunFolder
     from galamp.supervision.process import WorkerFailure
-    from galamp.training import Outcome
+    from galamp.training.train import Outcome
 
 EXIT_BROKEN = 1
 """An invariant was broken."""
@@ -111,7 +111,7 @@ def check_kept(stored: dict[str, Any], left: list[str], run: Path) -> None:
 def run_chaos(chaos: ChaosConfig, config: RunConfig, resume: RunFolder | None) -> int:
     """Run, and say what was survived; returns the exit code. The settings are checked before."""
     from galamp.chaos.companion import Chaos
-    from galamp.training import train
+    from galamp.training.train import train
 
     companion = Chaos(chaos.seconds, chaos.warm_up_s, chaos.chaos_seed, chaos.faults_every_s)
     outcome = train(config, resume=resume, companions=[companion])
@@ -151,7 +151,7 @@ def _conclude(companion: Chaos, outcome: Outcome) -> dict[str, Any]:
     """Look at what was left behind, and keep the record."""
     from galamp.chaos.record import conclude, record
     from galamp.core.disk import finite, replace_json
-    from galamp.session import complain
+    from galamp.training.session import complain
 
     final = conclude(outcome.folder) if outcome.result.exit_code == EXIT_OK else []
     found: dict[str, Any] = finite(record(companion, final, outcome.summary))

@@ -18,7 +18,7 @@ from galamp.chaos.invariants import Breach, Invariant
 from galamp.chaos.recovery import WINDOW_S, Throughput
 from galamp.chaos.schedule import Fault, draw
 from galamp.chaos.watchman import Clock, Watchman
-from galamp.supervisor import Supervisor
+from galamp.training.supervisor import Supervisor
 
 SAMPLE_EVERY_S, WEIGH_EVERY_S = 0.1, 5.0
 LATE_S = 15.0

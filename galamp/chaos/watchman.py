@@ -39,7 +39,7 @@ from galamp.storage import checkpoint
 from galamp.supervision.child import Post
 from galamp.supervision.children import TICK_S
 from galamp.supervision.restart_policy import LONGEST_DELAY_S
-from galamp.supervisor import Supervisor
+from galamp.training.supervisor import Supervisor
 
 PROC_EVERY_S, VECTORS_EVERY_S, ASIDE_EVERY_S = 0.5, 0.25, 3.0
 BOOT_S = 30.0

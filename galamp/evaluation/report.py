@@ -286,7 +286,7 @@ def _scores(
 
 def _circumstances(began_s: float) -> dict[str, Any]:
     """Return when, how and with what the evaluation was made."""
-    from galamp.summary import versions
+    from galamp.training.summary import versions
 
     return {
         "wall_s": round(time.monotonic() - began_s, 3),

@@ -72,7 +72,7 @@ def _watch(run: Path, display: Display, screen: SafeStream) -> bool:
     Where this process was stopped for a while the run has given it up: then call again.
     """
     from galamp.remote.call import Call
-    from galamp.remote.picture import snapshot_from
+    from galamp.training.control.snapshot_json import snapshot_from
 
     with Call(run) as call:
         call.ask({"want": "watch"})

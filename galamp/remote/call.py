@@ -17,8 +17,14 @@ from typing import Any, Self
 
 from galamp.core.errors import GalampError, UserError
 from galamp.core.sanitize import clean
-from galamp.remote.wire import CONTROL, MOST_LINE_BYTES, BadMessageError, Lines, line_of
 from galamp.storage.run_status import not_running
+from galamp.training.control.framing import (
+    CONTROL,
+    MOST_LINE_BYTES,
+    BadMessageError,
+    Lines,
+    line_of,
+)
 
 CONNECT_S = 5.0
 CHUNK_BYTES = 2**16

@@ -17,12 +17,10 @@ from galamp.core.config import GossipConfig, RunConfig, to_dict
 from galamp.core.errors import UserError
 from galamp.core.seeding import seed_for
 from galamp.core.settings import AUTO, Setting, settings, shown
-from galamp.former import Former
 from galamp.gossip.consensus.distances import distances_between
 from galamp.gossip.exchange import averages_gradients
 from galamp.gossip.topologies import FILE
 from galamp.memory.learner_state import GENERATOR_BYTES_OF, STATE_COUNTERS, State
-from galamp.resizing import resized
 from galamp.storage.gossip_log import Start
 from galamp.storage.inspection import GRAPH, is_own_file
 from galamp.storage.run_folder import CONFIG, RunFolder, read_json
@@ -30,6 +28,8 @@ from galamp.storage.run_logs import curve
 from galamp.supervision.layout import Arena
 from galamp.supervision.plan import Plan
 from galamp.telemetry.recorder import Recorder
+from galamp.training.resize import resized
+from galamp.training.resume_point import Former
 
 
 def graph_file(plan: Plan, resume: Path | None) -> Path | None:

@@ -22,8 +22,6 @@ from typing import Protocol
 from galamp.core.errors import EXIT_FAILURE, EXIT_OK
 from galamp.core.processes.reaper import adopt_orphans, adopts_orphans
 from galamp.memory.status import Phase
-from galamp.remote.door import Door
-from galamp.saving import Saver, common_turn
 from galamp.supervision.child import Post
 from galamp.supervision.children import Crew, words_for
 from galamp.supervision.layout import Arena
@@ -33,6 +31,8 @@ from galamp.supervision.signals import Signals
 from galamp.telemetry.display.dashboard import Display
 from galamp.telemetry.recorder import Recorder
 from galamp.telemetry.snapshot import WorkerState
+from galamp.training.checkpointing import Saver, common_turn
+from galamp.training.control.server import Door
 from galamp.workers.forkserver import wake_server
 
 SHOW_EVERY_S = 0.25

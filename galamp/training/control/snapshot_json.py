@@ -17,8 +17,8 @@ from functools import cache
 from typing import Any
 
 from galamp.core.disk import finite
-from galamp.remote.wire import BadMessageError
 from galamp.telemetry.snapshot import Snapshot
+from galamp.training.control.framing import BadMessageError
 
 LARGEST = 2**63
 """Whole numbers lie below this, either way."""

@@ -22,19 +22,19 @@ from galamp.core import installation
 from galamp.core.config import RunConfig
 from galamp.core.errors import UserError
 from galamp.core.machine.machine import inspect_machine
-from galamp.course import Course, chart_course
 from galamp.environments import canonical_env_id, finish_probe, start_probe
-from galamp.former import load_former
 from galamp.gossip.topologies import FILE
-from galamp.remote.door import Door
-from galamp.session import Ground, Outcome, Session, complain
 from galamp.storage.run_folder import Kept, RunFolder
 from galamp.supervision.layout import identity_of, sketch_model
 from galamp.supervision.plan import Plan, check_processes
 from galamp.supervision.signals import Signals
-from galamp.supervisor import Companion
 from galamp.telemetry.display.dashboard import make_display
 from galamp.telemetry.display.streams import fill_closed
+from galamp.training.control.server import Door
+from galamp.training.resolve import Course, chart_course
+from galamp.training.resume_point import load_former
+from galamp.training.session import Ground, Outcome, Session, complain
+from galamp.training.supervisor import Companion
 from galamp.workers.forkserver import hears_of_children, start_server
 
 __all__ = ["Outcome", "train"]

@@ -16,10 +16,10 @@ from typing import Any
 from galamp.algorithms.flat_parameters import Span
 from galamp.core.errors import CheckpointError
 from galamp.memory.learner_state import GENERATOR_BYTES, STATE_COUNTERS, Sizes, State
-from galamp.saving import saved_state
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, LearnerState
 from galamp.telemetry.snapshot import EPISODES_IN_MEAN
+from galamp.training.checkpointing import saved_state
 
 LARGEST = 1e100
 """No sound number is larger."""

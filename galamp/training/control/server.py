@@ -23,8 +23,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from galamp.core.errors import UserError
-from galamp.remote.picture import as_json
-from galamp.remote.wire import (
+from galamp.telemetry.snapshot import Snapshot
+from galamp.training.control.framing import (
     CONTROL,
     MOST_REQUEST_BYTES,
     BadMessageError,
@@ -32,7 +32,7 @@ from galamp.remote.wire import (
     address,
     line_of,
 )
-from galamp.telemetry.snapshot import Snapshot
+from galamp.training.control.snapshot_json import as_json
 
 MOST_VISITORS = 16
 MOST_MISSED = 40

@@ -25,26 +25,26 @@ from galamp.core.errors import GalampError, UserError
 from galamp.core.machine.machine import Machine, lacks_bf16, told_quota
 from galamp.core.machine.memory import available_bytes
 from galamp.core.machine.mps import mps_folder, mps_in_words
-from galamp.course import Course, chart_course
 from galamp.environments.base import EnvironmentSpec
-from galamp.former import Former, load_former
 from galamp.memory.learner_state import State
-from galamp.remote.door import Door
-from galamp.resuming import first_entry, states_for, take_over
-from galamp.saving import Saver
 from galamp.storage.gossip_log import GOSSIP, GossipLog
 from galamp.storage.identity import Identity
 from galamp.storage.run_folder import Kept, RunFolder
 from galamp.storage.run_logs import MetricsLog
-from galamp.summary import summarise, versions
 from galamp.supervision.layout import Arena, ModelSketch
 from galamp.supervision.plan import CPU, Plan, check_processes, left_out, with_learners
 from galamp.supervision.signals import Signals
-from galamp.supervisor import Companion, RunResult, Supervisor
 from galamp.telemetry.consensus import ConsensusMonitor, History
 from galamp.telemetry.display.dashboard import Display
 from galamp.telemetry.display.streams import SafeStream
 from galamp.telemetry.recorder import Losses, Recorder
+from galamp.training.checkpointing import Saver
+from galamp.training.control.server import Door
+from galamp.training.resolve import Course, chart_course
+from galamp.training.resume import first_entry, states_for, take_over
+from galamp.training.resume_point import Former, load_former
+from galamp.training.summary import summarise, versions
+from galamp.training.supervisor import Companion, RunResult, Supervisor
 
 BEGIN_WITHIN_S, RETRY_EVERY_S = 60.0, 3.0
 

@@ -28,13 +28,13 @@ from galamp.core.machine.machine import Machine, inspect_machine, machine_id, pr
 from galamp.core.settings import AUTO
 from galamp.environments import canonical_env_id
 from galamp.gossip.topologies import FILE
-from galamp.session import complain
 from galamp.storage.rate_cache import RateCache
 from galamp.storage.run_folder import Kept, RunFolder
 from galamp.supervision.plan import LEARNERS_PER_CORE, make_plan, usable_devices
 from galamp.supervision.signals import Signals
-from galamp.supervisor import RunResult, Supervisor
-from galamp.training import train
+from galamp.training.session import complain
+from galamp.training.supervisor import RunResult, Supervisor
+from galamp.training.train import train
 
 WARM_UP_S, MEASURE_S = 2.0, 4.0
 START_S = 2.0
@@ -247,7 +247,7 @@ class Stopwatch:
         self._changes = 0
 
     def tick(self, supervisor: Supervisor) -> None:
-        """Look at the clock; see `galamp.supervisor.Companion`."""
+        """Look at the clock; see `galamp.training.supervisor.Companion`."""
         if self.rate or not all(post.has_worked for post in supervisor.crew.learners):
             return
         now_s, steps = time.monotonic(), supervisor.arena.board.agent_steps()

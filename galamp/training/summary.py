@@ -13,9 +13,9 @@ from typing import Any
 
 import galamp
 from galamp.supervision.layout import Arena
-from galamp.supervisor import RunResult
 from galamp.telemetry.recorder import Recorder
 from galamp.telemetry.snapshot import Snapshot
+from galamp.training.supervisor import RunResult
 
 
 def summarise(

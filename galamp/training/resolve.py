@@ -18,9 +18,9 @@ from galamp.core.errors import UserError
 from galamp.core.machine.machine import Machine
 from galamp.gossip.topologies import FILE, make_topology
 from galamp.gossip.topologies.base import Topology
-from galamp.resuming import graph_file
 from galamp.storage.run_folder import GRAPH_LIMIT_BYTES, Kept
 from galamp.supervision.plan import Plan, make_plan
+from galamp.training.resume import graph_file
 
 
 class Graph(NamedTuple):

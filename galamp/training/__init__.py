@@ -1,0 +1,1 @@
+"""Parent: one run, from its settings to its summary."""
