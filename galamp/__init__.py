@@ -4,7 +4,7 @@
 # directory is still searched first, see isolation.py.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from galamp.evaluation.agent import Agent, load
+    from galamp.tools.evaluation.agent import Agent, load
 
 __version__ = "0.1.0"
 __all__ = ["Agent", "__version__", "load"]
@@ -14,6 +14,6 @@ def __getattr__(name: str) -> object:
     """Import what needs torch when it is asked for: every process imports this package."""
     if name not in ("Agent", "load"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from galamp.evaluation import agent
+    from galamp.tools.evaluation import agent
 
     return getattr(agent, name)

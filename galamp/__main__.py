@@ -4,6 +4,6 @@ from galamp.core import isolation
 
 if __name__ == "__main__":
     isolation.leave_working_directory()
-    from galamp.cli import main
+    from galamp.cli.main import main
 
     raise SystemExit(main())

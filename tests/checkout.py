@@ -41,7 +41,7 @@ case "$*" in
     *half-installed*) ;;
     "-P -m galamp paths"*) echo "PYTHONPATH=$PYTHONPATH PYTHONHOME=$PYTHONHOME" ;;
     "-P -m galamp "*) shift 3; for word; do echo "[$word]"; done ;;
-    "-P -m galamp.bench"*) echo "stub ran the bench" ;;
+    "-P -m galamp.tools.bench"*) echo "stub ran the bench" ;;
     "-m "*) echo "stub ran $2" ;;
     *) exec "$STUB_REAL" "$@" ;;
 esac

@@ -99,7 +99,7 @@ def preloaded() -> None:
     heavy += ["galamp.environments", "galamp.environments.atari", "galamp.environments.gymnasium"]
     for name in heavy:
         sys.modules[name] = ModuleType(name)
-    import galamp.preload  # noqa: F401
+    import galamp.workers.preload  # noqa: F401
 
     serve()
 

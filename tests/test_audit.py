@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 from galamp.core.errors import UserError
 from galamp.gossip.transport.publication import Publication
 from galamp.storage.gossip_log import GOSSIP, Entry, GossipLog, Lost, Measurement, Rebase, Start
-from galamp.study import audit_command
-from galamp.study.audit import Audit, Point, Series, audit
-from galamp.study.audit_report import lines, summary
-from galamp.study.plots import draw
-from galamp.study.replay import Replay
+from galamp.tools.audit import command as audit_command
+from galamp.tools.audit.audit import Audit, Point, Series, audit
+from galamp.tools.audit.figure import draw
+from galamp.tools.audit.replay import Replay
+from galamp.tools.audit.report import lines, summary
 
 SIZE = 5
 Key = tuple[int, int]

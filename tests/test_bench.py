@@ -24,11 +24,11 @@ import numpy as np
 import pytest
 import torch
 
-from galamp.bench import cli, peers, processes, runs, tables
-from galamp.bench.peer_scripts import plain_loop
-from galamp.bench.processes import Program, Usage, members, pss_mb
-from galamp.bench.runs import Measurement, System, alternation, measure, rate, window
 from galamp.core.errors import RunFailed, UserError
+from galamp.tools.bench import cli, peers, processes, runs, tables
+from galamp.tools.bench.peer_scripts import plain_loop
+from galamp.tools.bench.processes import Program, Usage, members, pss_mb
+from galamp.tools.bench.runs import Measurement, System, alternation, measure, rate, window
 from tests.checkout import Checkout
 from tests.engine import ROOT, also, wait_for
 
@@ -191,8 +191,8 @@ def test_failures_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
 MEASURE = f"""
 import sys
 from pathlib import Path
-from galamp.bench import cli
-from galamp.bench.runs import System
+from galamp.tools.bench import cli
+from galamp.tools.bench.runs import System
 command = (sys.executable, "-c", {STAND_IN!r}, "end", "--pids", sys.argv[1])
 cli.galamp_system = lambda workload: System("stand-in", command)
 sys.exit(cli.main(["run", "--seconds", "1000", "--repeats", "1"]))
@@ -451,7 +451,10 @@ def test_bin_bench_sets_itself_up(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path)
     ended = checkout.start("run", "--seconds", "5", command="bench")
     assert ended.returncode == 0, ended.stderr
-    assert checkout.calls_file.read_text().splitlines()[-1] == "-P -m galamp.bench run --seconds 5"
+    assert (
+        checkout.calls_file.read_text().splitlines()[-1]
+        == "-P -m galamp.tools.bench run --seconds 5"
+    )
 
 
 def test_commands_of_systems() -> None:
@@ -641,7 +644,7 @@ def test_real_measurement(tmp_path: Path) -> None:
     words = "peers --peer plain-loop --learners 1 --num-envs 4 --repeats 1 --seconds 5 --warm-up 2"
     began_s = time.monotonic()
     ended = subprocess.run(
-        [sys.executable, "-m", "galamp.bench", *words.split(), "--json", rows],
+        [sys.executable, "-m", "galamp.tools.bench", *words.split(), "--json", rows],
         cwd=ROOT,
         env=os.environ | {"TMPDIR": str(tmp_path)},
         capture_output=True,

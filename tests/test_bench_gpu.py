@@ -19,15 +19,11 @@ from typing import Any
 import pytest
 import torch
 
-from galamp.bench import cli, processes, tables
-from galamp.bench.gpu import (
-    children,
-    command,
-    learners,
-    parity,
-    pong,
-)
-from galamp.bench.gpu.steps import (
+from galamp.core.errors import RunFailed, UserError
+from galamp.core.machine.machine import plain_machine
+from galamp.tools.bench import cli, processes, tables
+from galamp.tools.bench.gpu import children, command, learners, parity, pong
+from galamp.tools.bench.gpu.steps import (
     END_S,
     Deadline,
     Job,
@@ -39,9 +35,7 @@ from galamp.bench.gpu.steps import (
     cause,
     run_steps,
 )
-from galamp.bench.runs import Workload
-from galamp.core.errors import RunFailed, UserError
-from galamp.core.machine.machine import plain_machine
+from galamp.tools.bench.runs import Workload
 from tests.engine import ROOT, running, wait_for
 from tests.fakecuda.inside import settings
 
@@ -456,8 +450,8 @@ class Missing:
         if name.partition(".")[0] in ("matplotlib", "pynvml", "cv2", "PIL"):
             raise ImportError(f"{name} is not here")
 sys.meta_path.insert(0, Missing())
-from galamp.bench import cli
-from galamp.bench.gpu import command
+from galamp.tools.bench import cli
+from galamp.tools.bench.gpu import command
 from galamp.core.machine.machine import plain_machine
 command.inspect_machine = lambda device: plain_machine([0], 1, 64)
 command.STEPS = command.STEPS[:1]

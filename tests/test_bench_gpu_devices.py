@@ -17,16 +17,11 @@ import torch
 
 from galamp.algorithms.base import Rollout
 from galamp.algorithms.cuda_graphs import Graphs
-from galamp.bench.gpu import (
-    facts,
-    parity,
-    profiling,
-    trial,
-)
-from galamp.bench.gpu.profiling import Event
-from galamp.bench.gpu.steps import cause
-from galamp.bench.synthetic import ATARI, synthetic_learners, take_turns
 from galamp.core.machine.machine import Cpu
+from galamp.tools.bench.gpu import facts, parity, profiling, trial
+from galamp.tools.bench.gpu.profiling import Event
+from galamp.tools.bench.gpu.steps import cause
+from galamp.tools.bench.synthetic import ATARI, synthetic_learners, take_turns
 from galamp.workers import acting
 from tests.fakecuda.inside import on_gpus
 from tests.on_devices import counted

@@ -13,27 +13,15 @@ from typing import Any
 
 import pytest
 
-from galamp.bench.gpu import (
-    chaos,
-    learners,
-    pong,
-    rates,
-    training,
-)
-from galamp.bench.gpu.steps import (
-    LOG_LINES,
-    Deadline,
-    Job,
-    Late,
-    Report,
-)
-from galamp.bench.limit import Limit
-from galamp.bench.nvml import COUNTED, GpuUse
-from galamp.bench.runs import Measurement, System, Workload
 from galamp.core.errors import RunFailed
 from galamp.memory.arrays import SharedArrays
 from galamp.memory.status import MetricsBoard
 from galamp.telemetry.notices import Notices
+from galamp.tools.bench.gpu import chaos, learners, pong, rates, training
+from galamp.tools.bench.gpu.steps import LOG_LINES, Deadline, Job, Late, Report
+from galamp.tools.bench.limit import Limit
+from galamp.tools.bench.nvml import COUNTED, GpuUse
+from galamp.tools.bench.runs import Measurement, System, Workload
 
 pytestmark = [pytest.mark.real, pytest.mark.counted]  # for they start processes
 

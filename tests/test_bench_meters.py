@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from galamp.bench import meters, nvml
-from galamp.bench.meters import Nothing, Nvml, Reading, Smi, bare, meter_of, parse_smi
-from galamp.bench.nvml import COUNTED, SAMPLED, Gauge, GpuUse, uuids
 from galamp.core.errors import RunFailed
 from galamp.core.machine.machine import Gpu
+from galamp.tools.bench import meters, nvml
+from galamp.tools.bench.meters import Nothing, Nvml, Reading, Smi, bare, meter_of, parse_smi
+from galamp.tools.bench.nvml import COUNTED, SAMPLED, Gauge, GpuUse, uuids
 
 FIRST, SECOND, THIRD, FOURTH = (f"{digit * 8}-0000-0000-0000-000000000000" for digit in "1234")
 

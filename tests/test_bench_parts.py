@@ -14,13 +14,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from galamp.bench import cli, starts, tables
-from galamp.bench.exchanges import costs, costs_table
-from galamp.bench.gpu import command
-from galamp.bench.limit import Limit, ceiling, means, parts_table
-from galamp.bench.neighbour import Neighbour, beside, merged
-from galamp.bench.nvml import COUNTED, GpuUse
-from galamp.bench.parts import (
+from galamp.core.errors import RunFailed
+from galamp.core.machine.machine import plain_machine
+from galamp.telemetry.display.console import table_console
+from galamp.tools.bench import cli, starts, tables
+from galamp.tools.bench.exchanges import costs, costs_table
+from galamp.tools.bench.gpu import command
+from galamp.tools.bench.limit import Limit, ceiling, means, parts_table
+from galamp.tools.bench.neighbour import Neighbour, beside, merged
+from galamp.tools.bench.nvml import COUNTED, GpuUse
+from galamp.tools.bench.parts import (
     ACT,
     EMULATE,
     GOSSIP,
@@ -32,12 +35,9 @@ from galamp.bench.parts import (
     block,
     shares,
 )
-from galamp.bench.runs import Measurement, Workload
-from galamp.bench.starts import first_step_s
-from galamp.bench.synthetic import ATARI, synthetic_learners, take_turns
-from galamp.core.errors import RunFailed
-from galamp.core.machine.machine import plain_machine
-from galamp.telemetry.display.console import table_console
+from galamp.tools.bench.runs import Measurement, Workload
+from galamp.tools.bench.starts import first_step_s
+from galamp.tools.bench.synthetic import ATARI, synthetic_learners, take_turns
 
 pytestmark = [pytest.mark.real, pytest.mark.counted]  # for they start processes
 

@@ -37,7 +37,7 @@ from galamp.storage.run_logs import (
     last_row,
     read_metrics,
 )
-from galamp.study.audit import Point, Series
+from galamp.tools.audit.audit import Point, Series
 from tests.checkpoints import made, without_waiting_for_the_disk
 
 pytestmark = pytest.mark.real  # they read a lot

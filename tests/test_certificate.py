@@ -29,9 +29,9 @@ from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
 from galamp.memory.status import MetricsBoard
 from galamp.storage.gossip_log import GOSSIP, GossipLog, Start
-from galamp.study.audit import audit
 from galamp.telemetry import consensus
 from galamp.telemetry.consensus import History, TheoreticalRadius
+from galamp.tools.audit.audit import audit
 from tests.literal import literal_bounds
 
 SIZE = 5

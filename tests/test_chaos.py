@@ -17,10 +17,18 @@ import numpy as np
 import pytest
 import torch
 
-from galamp.chaos import machine
-from galamp.chaos.companion import Chaos
-from galamp.chaos.injector import Hit, Injector, Strike
-from galamp.chaos.invariants import (
+from galamp.core.errors import EXIT_OK, EXIT_USAGE
+from galamp.gossip.mixing import PATIENCE_S
+from galamp.gossip.topologies.ring import DirectedRing
+from galamp.gossip.transport.parameter_slots import VectorSlots, gossip_specs
+from galamp.memory.arrays import SharedArrays
+from galamp.memory.status import Phase
+from galamp.storage import checkpoint
+from galamp.supervision.child import Post
+from galamp.supervision.children import Crew
+from galamp.tools.chaos import procfs
+from galamp.tools.chaos.injector import Hit, Injector, Strike
+from galamp.tools.chaos.invariants import (
     LEFT_GRACE_S,
     Breach,
     Certified,
@@ -34,20 +42,12 @@ from galamp.chaos.invariants import (
     Turning,
     Whole,
 )
-from galamp.chaos.record import WITHIN_S, measure_throughput, overlapping, record
-from galamp.chaos.recovery import Span, Throughput, statistics
-from galamp.chaos.report import lines
-from galamp.chaos.schedule import LEARNER, SERVER, SIMULATOR, Fault, Kind, draw
-from galamp.chaos.watchman import check_newest, look_aside
-from galamp.core.errors import EXIT_OK, EXIT_USAGE
-from galamp.gossip.mixing import PATIENCE_S
-from galamp.gossip.topologies.ring import DirectedRing
-from galamp.gossip.transport.parameter_slots import VectorSlots, gossip_specs
-from galamp.memory.arrays import SharedArrays
-from galamp.memory.status import Phase
-from galamp.storage import checkpoint
-from galamp.supervision.child import Post
-from galamp.supervision.children import Crew
+from galamp.tools.chaos.monitor import check_newest, look_aside
+from galamp.tools.chaos.record import WITHIN_S, measure_throughput, overlapping, record
+from galamp.tools.chaos.recovery import Span, Throughput, statistics
+from galamp.tools.chaos.report import lines
+from galamp.tools.chaos.scenario import Chaos
+from galamp.tools.chaos.schedule import LEARNER, SERVER, SIMULATOR, Fault, Kind, draw
 from galamp.training.supervisor import Supervisor
 from tests.checkpoints import made
 from tests.engine import DEADLINE_S, ROOT, words
@@ -228,33 +228,33 @@ class TestInvariants:
     def test_a_leaked_file(self, tmp_path: Path) -> None:
         flat = Flat()
         for _ in range(2):
-            flat.look_at_descriptors(machine.descriptors())
+            flat.look_at_descriptors(procfs.descriptors())
         assert flat.breach is None
         with (tmp_path / "leak").open("w"):
-            flat.look_at_descriptors(machine.descriptors())
+            flat.look_at_descriptors(procfs.descriptors())
         assert flat.breach is not None
 
     def test_leaked_memory(self) -> None:
         flat, leak = Flat(), []
-        machine.keep_nothing_spare()
-        flat.look_at_memory(machine.own_bytes())
+        procfs.keep_nothing_spare()
+        flat.look_at_memory(procfs.own_bytes())
         leak.append(np.ones(2**20, np.uint8))
-        flat.look_at_memory(machine.own_bytes())
+        flat.look_at_memory(procfs.own_bytes())
         assert flat.breach is None, "a MiB is no leak"
-        leak.append(np.ones(machine.own_bytes() // 10 + 30 * 2**20, np.uint8))
-        flat.look_at_memory(machine.own_bytes())
+        leak.append(np.ones(procfs.own_bytes() // 10 + 30 * 2**20, np.uint8))
+        flat.look_at_memory(procfs.own_bytes())
         assert flat.breach is not None
 
     def test_memory_with_a_name(self) -> None:
-        assert not machine.named_memory(os.getpid())
-        name = f"{machine.NAMED}galamp-test-{os.getpid()}"
+        assert not procfs.named_memory(os.getpid())
+        name = f"{procfs.NAMED}galamp-test-{os.getpid()}"
         try:
             file = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
             os.truncate(file, 4096)
             mapped = mmap.mmap(file, 4096)
             os.close(file)
             flat = Flat()
-            flat.look_at_names(machine.named_memory(os.getpid()))
+            flat.look_at_names(procfs.named_memory(os.getpid()))
             mapped.close()
         finally:
             os.unlink(name)
@@ -307,23 +307,23 @@ class TestProcesses:
         try:
             until_s = time.monotonic() + DEADLINE_S
             while not [
-                c for c in machine.children({os.getpid()}) if c.pid == child.pid and c.zombie
+                c for c in procfs.children({os.getpid()}) if c.pid == child.pid and c.zombie
             ]:
                 assert time.monotonic() < until_s
         finally:
             child.wait()
-        assert machine.process(child.pid) is None
-        assert machine.pss_bytes(child.pid) == 0
+        assert procfs.process(child.pid) is None
+        assert procfs.pss_bytes(child.pid) == 0
 
     def test_the_server_is_a_child_between(self) -> None:
         script = "import subprocess; subprocess.run(['sleep', '60'])"
         server = subprocess.Popen([sys.executable, "-c", script])
         try:
             until_s = time.monotonic() + DEADLINE_S
-            while not (below := machine.children({server.pid})):
+            while not (below := procfs.children({server.pid})):
                 assert time.monotonic() < until_s
-            assert machine.server_of(below[0].pid) == server.pid
-            assert machine.server_of(server.pid) is None
+            assert procfs.server_of(below[0].pid) == server.pid
+            assert procfs.server_of(server.pid) is None
             os.kill(below[0].pid, 9)
         finally:
             server.kill()

@@ -28,7 +28,7 @@ LOADER = """
 import resource, sys
 from pathlib import Path
 from galamp import errors, memory
-from galamp.evaluation.trained import read
+from galamp.tools.evaluation.trained import read
 from galamp.storage import checkpoint, runfolder
 good, folder, *paths = map(Path, sys.argv[1:])
 assert "torch" not in sys.modules

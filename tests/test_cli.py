@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 import galamp
-from galamp import cli
-from galamp.cli import build_parser, config_from, main
+from galamp.cli import main as cli
+from galamp.cli.main import build_parser, config_from, main
 from galamp.core.config import RunConfig, from_dict, to_dict
 from galamp.core.errors import CheckpointError, RunFailed
 from galamp.core.settings import Setting, allowed, settings
@@ -169,7 +169,7 @@ def test_an_unknown_game_costs_nothing_and_leaves_nothing(tmp_path: Path) -> Non
 def test_nothing_heavy_is_imported_before_it_is_needed(tmp_path: Path) -> None:
     code = """
 import json, sys
-from galamp.cli import build_parser, main
+from galamp.cli.main import build_parser, main
 seen = [sorted(sys.modules)]
 build_parser().format_help()
 seen.append(sorted(sys.modules))
@@ -325,7 +325,7 @@ def test_how_a_run_was_shown_is_not_taken_from_it(
 )
 def test_something_is_said_before_torch_loads(flags: list[str], told: str) -> None:
     leave = "lambda: sys.exit('torch' in sys.modules)"
-    code = f"import sys, galamp.cli as cli; cli.start_server = {leave}; cli.main({['run', *flags]})"
+    code = f"import sys, galamp.cli.main as cli; cli.start_server = {leave}; cli.main({['run', *flags]})"
     ended = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, timeout=60)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", told)
 

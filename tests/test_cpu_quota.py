@@ -11,10 +11,10 @@ from typing import Any, cast
 
 import pytest
 
+from galamp.cli.dry_run import facts
 from galamp.core.machine.cpu_quota import allowed_processors
 from galamp.core.machine.machine import Machine, inspect_machine, plain_machine
 from galamp.core.machine.memory import control_groups
-from galamp.dry_run import facts
 from galamp.supervision.plan import CPU, make_plan, with_learners
 from galamp.training.autotune import candidates, workload
 from galamp.training.session import _tell_choices

@@ -17,10 +17,10 @@ from torch import Tensor
 from galamp.algorithms import graphed_update
 from galamp.algorithms.a2c import A2C
 from galamp.algorithms.base import Rollout
-from galamp.bench.synthetic import ATARI, synthetic_learners, take_turns
-from galamp.cli import build_parser
-from galamp.configuring import config_from
+from galamp.cli.main import build_parser
+from galamp.cli.run_config import config_from
 from galamp.core.config import from_dict, to_dict
+from galamp.tools.bench.synthetic import ATARI, synthetic_learners, take_turns
 from galamp.workers import acting
 from tests.engine import also
 from tests.fakecuda.inside import on_gpus

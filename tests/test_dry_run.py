@@ -9,11 +9,12 @@ from unittest.mock import Mock
 
 import pytest
 
-from galamp import cli, dry_run
+from galamp.cli import dry_run
+from galamp.cli import main as cli
+from galamp.cli.dry_run import facts, learners_table, planned
 from galamp.core.config import from_dict
 from galamp.core.errors import UserError
 from galamp.core.machine.machine import Gpu, Machine, inspect_cpus
-from galamp.dry_run import facts, learners_table, planned
 from galamp.environments.base import EnvironmentSpec
 from galamp.storage.run_folder import Kept
 from galamp.supervision.layout import Arena

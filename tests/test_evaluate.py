@@ -26,24 +26,24 @@ from numpy.typing import NDArray
 
 import galamp
 from galamp.algorithms.networks import ActorCritic, build_model
-from galamp.cli import main
+from galamp.cli.main import main
 from galamp.core.config import EnvironmentConfig, RunConfig, to_dict
 from galamp.core.errors import CheckpointError, GalampError, UserError
 from galamp.environments import Environment, EnvironmentSpec, Transition, describe, list_games
 from galamp.environments import rom_name as rom
 from galamp.environments.protocols import resolve
-from galamp.evaluation import agent as agents
-from galamp.evaluation import report as evaluation
-from galamp.evaluation.agent import SMALL_BATCH, Agent, usable_device
-from galamp.evaluation.command import STEP_LIMIT, EvaluationConfig
-from galamp.evaluation.playing import Game, play, quotas, score
-from galamp.evaluation.scoreboard import Progress, show
-from galamp.evaluation.scores import REFERENCES, Reference, misfit, reference_for
-from galamp.evaluation.trained import MEAN, locate, read
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, Identity, LearnerState
 from galamp.telemetry.display.streams import STARTING
 from galamp.telemetry.display.text import UNKNOWN
+from galamp.tools.evaluation import agent as agents
+from galamp.tools.evaluation import report as evaluation
+from galamp.tools.evaluation.agent import SMALL_BATCH, Agent, usable_device
+from galamp.tools.evaluation.command import STEP_LIMIT, EvaluationConfig
+from galamp.tools.evaluation.playing import Game, play, quotas, score
+from galamp.tools.evaluation.references import REFERENCES, Reference, misfit, reference_for
+from galamp.tools.evaluation.table import Progress, show
+from galamp.tools.evaluation.trained import MEAN, locate, read
 
 CARTPOLE = Identity("CartPole-v1", "gymnasium: ...", (4,), 2, "a2c", "mlp", ())
 BREAKOUT = Identity("ALE/Breakout-v5", "classic: ...", (4, 84, 84), 4, "a2c", "gala", ())
@@ -342,7 +342,7 @@ def test_the_number_of_threads_is_given_back_after_an_error(
         raise RuntimeError("no memory")
 
     agent = galamp.load(cartpole)
-    monkeypatch.setattr("galamp.evaluation.agent.sample", fail)
+    monkeypatch.setattr("galamp.tools.evaluation.agent.sample", fail)
     with pytest.raises(RuntimeError, match="no memory"):
         agent.act(OBSERVATIONS[0])
     assert torch.get_num_threads() == 3
@@ -1174,8 +1174,8 @@ def test_table_fits_a_narrow_terminal() -> None:
 def test_the_package_and_the_options_stay_light() -> None:
     heavy = ("torch", "numpy", "gymnasium", "ale_py", "rich")
     code = (
-        "import argparse, sys, galamp, galamp.evaluation.command;"
-        "galamp.evaluation.command.add_options(argparse.ArgumentParser());"
+        "import argparse, sys, galamp, galamp.tools.evaluation.command;"
+        "galamp.tools.evaluation.command.add_options(argparse.ArgumentParser());"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,21 +12,21 @@ from typing import Any
 
 import pytest
 
-from galamp import cli
-from galamp.cli import build_parser, config_from
-from galamp.configuring import configured
+from galamp.cli import main as cli
+from galamp.cli.main import build_parser, config_from
+from galamp.cli.run_config import configured
 from galamp.core.config import GossipConfig, RunConfig, to_dict
 from galamp.core.disk import temporary_name
 from galamp.core.errors import CheckpointError, UserError
 from galamp.core.machine.machine import plain_machine
-from galamp.evaluation.report import _target
-from galamp.evaluation.trained import locate
 from galamp.storage import checkpoint as ck
 from galamp.storage import checkpoint_format, inspection, mounts, run_folder
 from galamp.storage.checkpoint import CheckpointNotWritten
 from galamp.storage.inspection import in_container, shared_with
 from galamp.storage.mounts import keeps_modes
 from galamp.storage.run_folder import RunFolder
+from galamp.tools.evaluation.report import _target
+from galamp.tools.evaluation.trained import locate
 from galamp.training.resolve import chart_course
 from galamp.training.resume import graph_file
 from tests.checkpoints import made, reseal, without_waiting_for_the_disk

@@ -22,15 +22,15 @@ from galamp.algorithms.networks import build_model
 from galamp.core.config import EnvironmentConfig, RunConfig, to_dict
 from galamp.core.errors import CheckpointError
 from galamp.environments import EnvironmentSpec, describe
-from galamp.evaluation import agent as agents
-from galamp.evaluation import report as evaluation
-from galamp.evaluation import trained as reading
-from galamp.evaluation.agent import Agent
-from galamp.evaluation.command import EvaluationConfig
-from galamp.evaluation.trained import MEAN, locate, read
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.canonical_json import encode
 from galamp.storage.checkpoint import Checkpoint, Identity, LearnerState
+from galamp.tools.evaluation import agent as agents
+from galamp.tools.evaluation import report as evaluation
+from galamp.tools.evaluation import trained as reading
+from galamp.tools.evaluation.agent import Agent
+from galamp.tools.evaluation.command import EvaluationConfig
+from galamp.tools.evaluation.trained import MEAN, locate, read
 from galamp.training.resume_point import load_former
 from tests.checkpoints import ROOT, reseal, without_waiting_for_the_disk
 from tests.test_bounded_reading import MIB, Peak, free

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from galamp.bench.exchanges import costs
 from galamp.core.config import GossipConfig
 from galamp.core.errors import RunFailed, UserError
 from galamp.gossip.device_mixing import DeviceGossiper
 from galamp.memory.arrays import ArraySpec, SharedArrays
 from galamp.memory.versioned_slots import VersionedSlots
+from galamp.tools.bench.exchanges import costs
 from tests.engine import also
 from tests.fakecuda.inside import on_gpus
 from tests.on_devices import Learners, counted

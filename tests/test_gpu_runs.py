@@ -220,7 +220,7 @@ def test_an_agent_is_not_played_on_a_gpu_that_cannot_be_used(
     monkeypatch.setenv("FAKE_CUDA_DEVICES", devices)
     for name, value in fault.items():
         monkeypatch.setenv(f"FAKE_CUDA_{name}", value)
-    words = "from galamp.evaluation.agent import usable_device; usable_device('cuda:2')"
+    words = "from galamp.tools.evaluation.agent import usable_device; usable_device('cuda:2')"
     ended = subprocess.run(
         [sys.executable, "-c", words], capture_output=True, text=True, timeout=DEADLINE_S, cwd=ROOT
     )

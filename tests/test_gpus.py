@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from galamp.configuring import _ran
+from galamp.cli.dry_run import gpus_in_words
+from galamp.cli.run_config import _ran
 from galamp.core.config import ResourceConfig, RunConfig
 from galamp.core.errors import UserError
 from galamp.core.machine import gpu_trial, gpus
@@ -29,7 +30,6 @@ from galamp.core.machine.machine import Gpu, Machine, inspect_machine, plain_mac
 from galamp.core.machine.memory import anonymous_file
 from galamp.core.machine.mps import mps_folder, mps_in_words
 from galamp.core.processes.probe_process import Answer
-from galamp.dry_run import gpus_in_words
 from galamp.storage.run_folder import Kept
 from galamp.supervision.plan import (
     Plan,

@@ -156,8 +156,8 @@ def test_no_command_runs_what_lies_in_the_folder(
     [
         ("galamp", "--version", True),
         ("galamp", "--version", False),
-        also("galamp.bench", "--help", True),
-        also("galamp.bench", "--help", False),
+        also("galamp.tools.bench", "--help", True),
+        also("galamp.tools.bench", "--help", False),
     ],
 )
 @pytest.mark.parametrize("inside", ["", "galamp"])

@@ -18,7 +18,6 @@ from typing import Any, cast
 
 import pytest
 
-from galamp.chaos import command, record
 from galamp.core import disk
 from galamp.core.disk import remove_stale, temporary_name
 from galamp.core.errors import UserError
@@ -28,6 +27,7 @@ from galamp.storage.locks import Lock, take_lock, wait_for_lock
 from galamp.storage.mounts import local_locks
 from galamp.storage.run_folder import RunFolder
 from galamp.storage.run_logs import EventLog, MetricsLog, MonitorLog
+from galamp.tools.chaos import command, record
 from galamp.training.supervisor import Supervisor
 from tests import engine
 from tests.checkpoints import made

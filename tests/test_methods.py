@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from galamp.cli import main
+from galamp.cli.main import main
 from galamp.storage import checkpoint
 from galamp.storage.run_folder import GRAPH
 from galamp.storage.run_logs import read_metrics

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from galamp import cli
+from galamp.cli import main as cli
 from galamp.core import installation
 from galamp.core.errors import UserError
 from tests import conftest

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from galamp.bench import cli
-from galamp.cli import build_parser
+from galamp.cli.main import build_parser
 from galamp.telemetry.recorder import metrics_row
+from galamp.tools.bench import cli
 from tests.snapshots import busy
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from galamp import cli, configuring
+from galamp.cli import main as cli
+from galamp.cli import run_config
 from galamp.core.config import RunConfig, to_dict
 from galamp.core.errors import UserError
 from galamp.storage import checkpoint as checkpoints
@@ -156,4 +157,4 @@ def test_a_link_above_a_run_is_followed_too(run: Path) -> None:
     assert followed(str(link / "run")) == run
     (run.parent / "loop").symlink_to("loop")
     with pytest.raises(UserError, match="no run folder"):
-        configuring._check_run_folder(followed(str(run.parent / "loop")))
+        run_config._check_run_folder(followed(str(run.parent / "loop")))

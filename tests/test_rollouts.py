@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from galamp.memory import rollout_ports
 from galamp.memory.arrays import SharedArrays
 from galamp.memory.rollout_ports import LearnerPort, SimulatorPort
 from galamp.memory.rollouts import SLOTS, RingWake, RolloutRing, RolloutShape

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from galamp import cli
+from galamp.cli import main as cli
 from galamp.core.config import RunConfig, to_dict
 from galamp.core.disk import open_log, replace_json
 from galamp.core.errors import UserError

@@ -13,8 +13,6 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from galamp.chaos import watchman
-from galamp.chaos.watchman import Aside, Watchman
 from galamp.core.machine.machine import plain_machine
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.topologies import make_topology
@@ -23,6 +21,8 @@ from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, CheckpointNotWritten
 from galamp.supervision.layout import Arena, identity_of, sketch_model
 from galamp.supervision.plan import make_plan
+from galamp.tools.chaos import monitor
+from galamp.tools.chaos.monitor import Aside, Watchman
 from galamp.training.checkpointing import LEAST_KEPT, Saver
 from tests.checkpoints import made, without_waiting_for_the_disk
 from tests.engine import wait_for
@@ -143,7 +143,7 @@ def test_chaos_looks_again_where_no_thread_could_start(
 ) -> None:
     seen: list[Any] = []
     looks = Aside(1, (), set())
-    no_thread.setattr(watchman, "look_aside", lambda *_: looks)
+    no_thread.setattr(monitor, "look_aside", lambda *_: looks)
     watch = object.__new__(Watchman)
     watch._aside, watch._checkpoints, watch._thread = None, tmp_path, ThreadPoolExecutor(1)
     watch._slow = cast(Any, SimpleNamespace(due=lambda now_s: True))
@@ -155,7 +155,7 @@ def test_chaos_looks_again_where_no_thread_could_start(
     start = threading.Thread.start
     no_thread.undo()
     assert threading.Thread.start is not start
-    no_thread.setattr(watchman, "look_aside", lambda *_: looks)
+    no_thread.setattr(monitor, "look_aside", lambda *_: looks)
     watch._look_aside(2.0)
     wait_for(lambda: watch._aside is not None and watch._aside.done(), "the look")
     watch._look_aside(3.0)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from galamp.gossip.topologies import make_topology
 from galamp.gossip.topologies.base import Topology
-from galamp.study.forecast import (
+from galamp.tools.topology.forecast import (
     Walk,
     by_covariance,
     by_modes,
@@ -20,9 +20,16 @@ from galamp.study.forecast import (
     traffic,
     worst_radius,
 )
-from galamp.study.krylov import largest_eigenvalue, largest_singular_value
-from galamp.study.rounds import Rounds
-from galamp.study.spectrum import ByModes, Dense, Sparse, Spectrum, contraction_of, study
+from galamp.tools.topology.krylov import largest_eigenvalue, largest_singular_value
+from galamp.tools.topology.mixing_matrices import Rounds
+from galamp.tools.topology.spectrum import (
+    ByModes,
+    Dense,
+    Sparse,
+    Spectrum,
+    contraction_of,
+    study,
+)
 
 GRAPHS = [
     ("ring", 8),

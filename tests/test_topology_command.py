@@ -16,9 +16,9 @@ import pytest
 from galamp.algorithms.networks import build_model
 from galamp.core.errors import GalampError
 from galamp.gossip.topologies import TOPOLOGIES, make_topology
-from galamp.study.drawing import braille, hears, matrix, picture
-from galamp.study.rounds import Rounds
-from galamp.study.topology_command import TopologyConfig, add_options
+from galamp.tools.topology.ascii_graph import braille, hears, matrix, picture
+from galamp.tools.topology.command import TopologyConfig, add_options
+from galamp.tools.topology.mixing_matrices import Rounds
 
 
 def run(*words: str) -> int:
@@ -140,7 +140,7 @@ def test_the_default_size_is_that_of_the_default_network() -> None:
 
 def test_neither_torch_nor_matplotlib_is_loaded() -> None:
     code = (
-        "import argparse, sys; from galamp.study.topology_command import add_options;"
+        "import argparse, sys; from galamp.tools.topology.command import add_options;"
         "assert 'numpy' not in sys.modules; p = argparse.ArgumentParser(); add_options(p);"
         "o = p.parse_args(['torus', '--learners', '40']); o.command(o);"
         "assert not {'torch', 'matplotlib'} & set(sys.modules)"

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from galamp.cli import main
+from galamp.cli import control_client as calling
+from galamp.cli import scale
+from galamp.cli.control_client import Call
+from galamp.cli.main import main
 from galamp.core.errors import UserError
-from galamp.remote import call as calling
-from galamp.remote import scale_command
-from galamp.remote.call import Call
 from galamp.storage.locks import MOST_BYTES, owner_in
 from galamp.storage.run_folder import RunFolder
 from galamp.storage.run_status import NotRunningError, not_running
@@ -245,7 +245,7 @@ def scaled(capsys: pytest.CaptureFixture[str], run: Path) -> tuple[int, str, str
 def test_a_change_that_takes_long_is_said_to_go_on(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(scale_command, "PATIENCE_S", 0.6)
+    monkeypatch.setattr(scale, "PATIENCE_S", 0.6)
     with answering(run) as door:
         code, out, err = scaled(capsys, run)
         assert door.wanted == 3
@@ -259,7 +259,7 @@ def test_a_change_that_takes_long_is_said_to_go_on(
 def test_a_run_that_does_not_hear_may_be_stopped(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(scale_command, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(scale, "PATIENCE_S", 0.2)
     with Door(run, print) as door:  # nobody polls it
         door.begin(2, lambda wanted: None)
         code, out, err = scaled(capsys, run)

@@ -174,7 +174,7 @@ class Arena:
             rank=learner.rank,
             worker=worker,
             row=row,
-            target=f"galamp.{role}:main",
+            target=f"galamp.workers.{role}:main",
             cores=cores if self.plan.config.resources.pin else (),
             nice=self.plan.config.resources.nice,
             incarnation=incarnation,

@@ -67,8 +67,8 @@ def _load() -> None:
 
     import galamp.environments.atari
     import galamp.environments.gymnasium
-    import galamp.learner
-    import galamp.simulator  # noqa: F401
+    import galamp.workers.learner
+    import galamp.workers.simulator  # noqa: F401
 
 
 be_package()

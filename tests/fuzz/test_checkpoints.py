@@ -15,10 +15,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from galamp.core.errors import CheckpointError
-from galamp.evaluation.trained import read
 from galamp.storage import checkpoint as ck
 from galamp.storage.canonical_json import encode
 from galamp.storage.identity import Identity
+from galamp.tools.evaluation.trained import read
 from tests.checkpoints import (
     made,
     reseal,

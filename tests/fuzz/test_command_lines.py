@@ -16,11 +16,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from galamp import cli
-from galamp.cli import build_parser, config_from, main
+from galamp.cli import main as cli
+from galamp.cli.main import build_parser, config_from, main
 from galamp.core.config import from_dict, to_dict
-from galamp.study import topology_command
 from galamp.telemetry.display.streams import STARTING
+from galamp.tools.topology import command as topology_command
 from tests.checkpoints import ROOT
 from tests.engine import also
 from tests.fuzz.bending import ODD_TEXTS, examples

@@ -14,7 +14,7 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from galamp.cli import main
+from galamp.cli.main import main
 from galamp.gossip.transport.publication import Publication, Source
 from galamp.storage.gossip_log import Damaged, Entry, Lost, Measurement, Rebase, Start, parse
 from galamp.storage.run_logs import RETURN, MetricsLog, MonitorLog, curve, read_metrics

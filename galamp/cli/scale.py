@@ -1,0 +1,98 @@
+"""`galamp scale`: give a running run more or fewer learners.
+
+--learners N --> RUN/control --> the run saves, and goes on with N learners --> how long it took
+
+Whoever has asked need not stay: once the run has taken the request, it goes on with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from galamp.core.arguments import settings_from
+from galamp.core.errors import EXIT_OK, EXIT_SIGINT, GalampError
+from galamp.core.sanitize import one_line
+from galamp.core.settings import option
+from galamp.storage.links import followed
+
+if TYPE_CHECKING:
+    from galamp.cli.control_client import Call
+
+PATIENCE_S = 180.0
+"""Longest wait for a change: saving, and learners that start on a busy machine."""
+
+
+@dataclass(frozen=True)
+class ScaleConfig:
+    """What to ask for."""
+
+    learners: int = option(1, "actor-learners to go on with", low=1, high=1024)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the options of `galamp scale`, and the command."""
+    parser.set_defaults(command=scale_command)
+    parser.add_argument("run", metavar="RUN", type=followed, help="folder of a running run")
+    parser.add_argument(
+        "--learners", metavar="N", required=True, help="actor-learners to go on with"
+    )
+
+
+def scale_command(options: argparse.Namespace) -> int:
+    """`galamp scale`."""
+    from galamp.cli.control_client import Call
+    from galamp.telemetry.display.streams import tell
+
+    learners = settings_from(options, ScaleConfig).learners
+    with Call(options.run) as call:
+        call.ask({"want": "scale", "learners": learners})
+        try:
+            for message in _answers(call, options.run, learners):
+                print(_said(message))
+                return EXIT_OK
+        except KeyboardInterrupt:
+            tell(f"galamp: {_asked(options.run, learners)}\n", sys.stderr)
+            return EXIT_SIGINT
+    raise GalampError(f"{options.run}: ended before it had {learners} learners")
+
+
+def _answers(call: Call, run: Path, learners: int) -> Iterator[dict[str, Any]]:
+    """Yield what the run says but that it has taken the request.
+
+    Raises:
+        GalampError: it says no more than that in time.
+        NoAnswerError: it says nothing at all.
+    """
+    from galamp.cli.control_client import NoAnswerError
+
+    taken = False
+    try:
+        for message in call.messages(PATIENCE_S):
+            if message != {"taken": learners}:
+                yield message
+            taken = True
+    except NoAnswerError as error:
+        if not taken:
+            raise NoAnswerError(f"{error} {_asked(run, learners)}") from None
+        raise GalampError(f"after {PATIENCE_S:.0f} s: {_asked(run, learners)}") from None
+
+
+def _asked(run: Path, learners: int) -> str:
+    return one_line(
+        f"{run} was asked for {learners} learner{'s' if learners != 1 else ''}, and goes on to "
+        f"that by itself: look on by galamp attach {run}"
+    )
+
+
+def _said(message: dict[str, Any]) -> str:
+    match message:
+        case {"kept": int(learners)}:
+            return f"has {learners} learner{'s' if learners != 1 else ''} already"
+        case {"scaled": {"learners": int(now), "former": int(before), "took_s": float(took_s)}}:
+            return f"learners: from {before} to {now} in {took_s:.1f} s"
+    raise GalampError("what answers is no run: expected to hear of learners")

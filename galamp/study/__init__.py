@@ -1,1 +1,0 @@
-"""Planning a gossip graph before a run: `galamp topology`."""

@@ -1,0 +1,1 @@
+"""Commands beside training: evaluation, topology, audit, chaos and bench."""

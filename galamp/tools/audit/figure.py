@@ -1,0 +1,150 @@
+"""The picture of an audit: distances, certificates and their ratio, over agent steps.
+
+Runs in the process of `galamp audit`; matplotlib is imported only when something is drawn.
+
+    Series --draw--> PNG
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from galamp.core.errors import UserError
+from galamp.tools.audit.audit import Series
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INK, QUIET, ALARM = "#22262b", "#7c858f", "#c0262d"
+COLOURS = {"pairwise": "#1f5fa8", "to_mean": "#d9730d"}
+"""Told apart by the colour-blind, too; a measured line is solid, its certificate dashed."""
+
+LABELS = {"pairwise": "greatest pair", "to_mean": "to the mean (rms)"}
+RATIO_LABELS = {"pairwise": "greatest pair", "to_mean": "to the mean (worst learner)"}
+STYLE: Any = {
+    "font.size": 10.5,
+    "text.color": INK,
+    "axes.edgecolor": QUIET,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e7ea",
+    "grid.linewidth": 0.8,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+}
+
+
+def draw(series: Series, title: str) -> bytes:
+    """Return a PNG of 1,500 x 1,125 pixels.
+
+    Args:
+        series: at least one measurement.
+        title: what the run is, one line.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib as mpl
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+        from matplotlib.ticker import EngFormatter
+    except ImportError:
+        raise UserError("--plot: matplotlib is missing; pip install matplotlib") from None
+    with mpl.rc_context():
+        mpl.rcdefaults()  # a matplotlibrc in the working directory could have LaTeX run, say
+        mpl.rcParams.update(STYLE)
+        layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.15)
+        figure = Figure(figsize=(10, 7.5), dpi=150, layout=layout)
+        FigureCanvasAgg(figure)
+        top, bottom = figure.subplots(2, sharex=True, height_ratios=[1.7, 1])
+        _distances(top, series)
+        _ratios(bottom, series)
+        bottom.set_xlabel("agent steps")
+        bottom.xaxis.set_major_formatter(EngFormatter(sep=""))
+        heading = "How far apart the learners are, and what is proven of it"
+        top.set_title(heading, loc="left", fontsize=15, fontweight="bold", pad=30)
+        place: Any = {"xycoords": "axes fraction", "textcoords": "offset points"}
+        # A run's name may hold dollar signs, which would be read as formulas.
+        top.annotate(title, (0, 1), (0, 12), color=QUIET, parse_math=False, **place)
+        content = io.BytesIO()
+        figure.savefig(content, format="png")
+    return content.getvalue()
+
+
+def _distances(axes: Axes, series: Series) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    steps = _broken(series, "step")
+    for name, colour in COLOURS.items():
+        bound = _positive(_broken(series, f"{name}_bound"))
+        measured = _positive(_broken(series, name))
+        mark = _mark(series)
+        label = LABELS[name]
+        axes.plot(steps, bound, "--", color=colour, label=f"{label}: certificate", lw=1.4, **mark)
+        axes.plot(steps, measured, color=colour, label=f"{label}: measured", lw=1.4, **mark)
+        axes.fill_between(steps, measured, bound, color=colour, alpha=0.07, lw=0)
+    radius = _positive(_broken(series, "radius"))
+    if np.isfinite(radius).any():
+        axes.plot(steps, radius, ":", color=QUIET, label="theoretical radius in lock-step", lw=1.2)
+    # Learners that never moved are at distance 0, which a logarithmic axis refuses.
+    if any(np.any(series.column(name) > 0) for name in COLOURS):
+        axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylabel("L2 distance between parameters")
+    _starts(axes, series)
+    # Column by column: a quantity each, then the radius.
+    axes.legend(ncols=3, loc="upper left", bbox_to_anchor=(0, -0.01), fontsize=9.5)
+
+
+def _ratios(axes: Axes, series: Series) -> None:
+    steps = _broken(series, "step")
+    greatest = 0.0
+    for name, colour in COLOURS.items():
+        ratio = _broken(series, f"{name}_ratio")
+        label = RATIO_LABELS[name]
+        axes.plot(steps, ratio, color=colour, label=label, lw=1.3, **_mark(series))
+        greatest = max(greatest, float(np.max(ratio[np.isfinite(ratio)], initial=0.0)))
+    axes.axhline(1.0, color=ALARM, lw=1.2, ls=(0, (4, 2)))
+    place: Any = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    axes.annotate("above this line: violation", (0, 1), (8, 7), color=ALARM, fontsize=9.5, **place)
+    axes.set_ylim(0, 1.3 if greatest <= 1 else 1.3 * min(greatest, 10.0))
+    axes.set_ylabel("measured / certificate")
+    _starts(axes, series)
+    axes.legend(ncols=2, loc="upper right", fontsize=9.5)
+
+
+def _starts(axes: Axes, series: Series) -> None:
+    """Draw a line where the run was gone on with."""
+    start, step = series.column("start"), series.column("step")
+    for index in np.flatnonzero(np.diff(start)) + 1:
+        axes.axvline(step[index], color=QUIET, lw=0.8, ls=":")
+
+
+def _broken(series: Series, name: str) -> NDArray[np.float64]:
+    """Return a column with NaN between starts: no line leads from one to the next."""
+    starts = np.flatnonzero(np.diff(series.column("start"))) + 1
+    return np.insert(series.column(name), starts, np.nan)
+
+
+def _positive(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what a logarithmic axis can show."""
+    return np.where(values > 0, values, np.nan)
+
+
+def _mark(series: Series) -> dict[str, Any]:
+    """A few measurements are shown as dots, too: one alone makes no line."""
+    return {"marker": "o", "ms": 3.5} if len(series) <= 30 else {}

@@ -1,0 +1,176 @@
+"""What `galamp audit` says: the audit as one JSON object, and that object as text of 80 columns.
+
+Runs in the process of `galamp audit`.
+
+    Audit --summary--> object --lines--> text
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from galamp.core.disk import finite
+from galamp.core.sanitize import clean
+from galamp.telemetry.display.text import UNKNOWN, clip, clip_path
+from galamp.tools.audit.audit import Audit, Series
+
+WIDTH = 80
+SHOWN = 10
+"""So many violations, and so many faults of the record, are shown line by line."""
+
+LABELS = {"to_mean": "to the mean", "pairwise": "greatest pair"}
+ALLOWANCE = "certificate * (1 + 1e-5) + 1e-6 * norm of the mean"
+
+
+def summary(run: Path, audit: Audit) -> dict[str, Any]:
+    """Return all that the audit found; what is unknown is None."""
+    measurements = len(audit.series)
+    found = {
+        "run": str(run),
+        "passed": audit.passed,
+        "starts": audit.starts,
+        "learners": audit.replay.learners,
+        "topology": audit.topology,
+        "sync": audit.sync,
+        "publications": audit.publications,
+        "mixes": audit.mixes,
+        "messages": audit.messages,
+        "lost": audit.lost,
+        "rebased": audit.rebased,
+        "forced_drops": audit.replay.forced,
+        "measurements": measurements,
+        "certified": audit.certified,
+        "not_certified": measurements - audit.certified,
+        "certified_by_run": audit.recorded,
+        "distances": {name: _statistics(audit.series, name) for name in LABELS},
+        "violation_count": audit.violation_count,
+        "violations": [violation._asdict() for violation in audit.violations],
+        "fault_count": audit.fault_count,
+        "faults": [fault._asdict() for fault in audit.faults],
+        "allowed": ALLOWANCE,
+    }
+    checked: dict[str, Any] = finite(found)
+    return checked
+
+
+def _statistics(series: Series, name: str) -> dict[str, float]:
+    measured, certificate = series.column(name), series.column(f"{name}_bound")
+    ratio, recorded = series.column(f"{name}_ratio"), series.column(f"{name}_recorded")
+    with np.errstate(all="ignore"):
+        share = recorded / certificate
+    return {
+        "measured_median": _of(np.median, measured),
+        "certificate_median": _of(np.median, certificate),
+        "ratio_median": _of(np.median, ratio),
+        "ratio_greatest": _of(np.max, ratio),
+        "recorded_over_recomputed_median": _of(np.median, share),
+        "recorded_over_recomputed_least": _of(np.min, share),
+        "recorded_over_recomputed_greatest": _of(np.max, share),
+    }
+
+
+def _of(statistic: Any, values: Any) -> float:
+    """Return a statistic of those values that are known; NaN where none is."""
+    known = values[np.isfinite(values)]
+    return float(statistic(known)) if len(known) else float("nan")
+
+
+def lines(found: dict[str, Any]) -> Iterator[str]:
+    """Yield the report."""
+    yield "run           " + clip_path(clean(found["run"]), WIDTH - 14)
+    pace = "lock-step" if found["sync"] else "asynchronous"
+    graph = clip(clean(found["topology"]), 30)
+    yield f"learners      {found['learners']:,}, {graph or UNKNOWN}, {pace}; " + _count(
+        found["starts"], "start"
+    )
+    mixes, messages = _count(found["mixes"], "mix", "mixes"), _count(found["messages"], "message")
+    yield f"publications  {found['publications']:,}, with {mixes} of {messages}"
+    if found["lost"] or found["rebased"]:
+        yield f"lost          {_count(found['lost'], 'vector')}, {found['rebased']:,} found again"
+    yield (
+        f"measurements  {found['measurements']:,}: {found['certified']:,} certified, "
+        f"{found['not_certified']:,} not; by the run itself {found['certified_by_run']:,}"
+    )
+    if found["forced_drops"]:
+        dropped = _count(found["forced_drops"], "update")
+        yield f"memory full   {dropped} dropped early, bounded coarsely"
+    yield ""
+    yield from _tables(found["distances"])
+    yield from _violations(found)
+    yield from _faults(found)
+    yield ""
+    yield _verdict(found)
+
+
+def _count(count: int, one: str, many: str = "") -> str:
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def _tables(distances: dict[str, Any]) -> Iterator[str]:
+    yield "L2 distance         measured   certificate   ratio: median   ratio: greatest"
+    for name, label in LABELS.items():
+        row = distances[name]
+        yield (
+            f"{label:14}{_number(row['measured_median']):>14}"
+            f"{_number(row['certificate_median']):>14}"
+            f"{_number(row['ratio_median']):>16}{_number(row['ratio_greatest']):>18}"
+        )
+    yield "Medians over measurements; to the mean: root mean square over learners, but for"
+    yield "ratio: the worst learner's. Ratio: measured over what is allowed, which is"
+    yield ALLOWANCE + ", for float32 rounding."
+    yield ""
+    yield "run's certificate over recomputed       median         least      greatest"
+    for name, label in LABELS.items():
+        keys = [f"recorded_over_recomputed_{key}" for key in ("median", "least", "greatest")]
+        yield f"{label:32}" + "".join(f"{_number(distances[name][key]):>14}" for key in keys)
+
+
+def _violations(found: dict[str, Any]) -> Iterator[str]:
+    shown = found["violations"][:SHOWN]
+    if not shown:
+        return
+    yield ""
+    yield "start     wall s    agent steps  learner    measured  certificate  whose"
+    for each in shown:
+        learner = "pair" if each["learner"] is None else each["learner"]
+        yield (
+            f"{each['start']:>5}{each['wall_s']:>11.1f}{each['global_step']:>15,}{learner:>9}"
+            f"{each['measured']:>12.5g}{each['certificate']:>13.5g}  {each['by']}"
+        )
+    if (more := found["violation_count"] - len(shown)) > 0:
+        yield f"... and {more:,} more"
+
+
+def _faults(found: dict[str, Any]) -> Iterator[str]:
+    shown = found["faults"][:SHOWN]
+    if not shown:
+        return
+    yield ""
+    for each in shown:
+        yield clip(f"gossip.jsonl line {each['line']:,}: {clean(each['wrong'])}", WIDTH)
+    if (more := found["fault_count"] - len(shown)) > 0:
+        yield f"... and {more:,} more"
+
+
+def _verdict(found: dict[str, Any]) -> str:
+    violations, faults = found["violation_count"], found["fault_count"]
+    incomplete = f"log is incomplete: {_count(faults, 'fault')}"
+    if violations:
+        told = _count(violations, "violation")
+        return f"{told}; {incomplete}" if faults else told
+    if faults:
+        return f"{incomplete}; no violation among {_count(found['certified'], 'measurement')}"
+    if not found["certified"] and not found["certified_by_run"]:
+        return "no violation: nothing was certified"
+    ratios = [row["ratio_greatest"] for row in found["distances"].values()]
+    greatest = max((ratio for ratio in ratios if ratio is not None), default=None)
+    checked = _count(found["certified"], "certified measurement")
+    return f"no violation: {checked}, greatest ratio {_number(greatest)}"
+
+
+def _number(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.4g}"

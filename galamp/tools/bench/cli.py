@@ -1,0 +1,313 @@
+"""The command line of bin/bench: words to systems, measurements to a table.
+
+bin/bench run        galamp alone, repeated
+bin/bench limit      galamp and the bare parts of training, taking turns
+bin/bench scale      galamp with more and more learners and simulators
+bin/bench start      from the command to the first agent steps
+bin/bench neighbour  another program on the same machine, beside a run and without
+bin/bench gossip     publishing and mixing, per topology
+bin/bench gpu        all that has to be known on a machine with GPUs, within nine minutes
+bin/bench peers      galamp and its peers, taking turns
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn, TextIO
+
+import torch
+
+from galamp.core import installation, isolation
+from galamp.core.arguments import Parser
+from galamp.core.errors import EXIT_OK, EXIT_SIGINT, GalampError, RunFailed, UserError, refusal
+from galamp.environments import ATARI, canonical_env_id, rom_name
+from galamp.supervision.plan import CPU
+from galamp.telemetry.display.console import table_console
+from galamp.tools.bench import peers, tables
+from galamp.tools.bench.exchanges import costs, costs_table
+from galamp.tools.bench.gpu import command as gpu
+from galamp.tools.bench.limit import Limit, parts_table
+from galamp.tools.bench.neighbour import Neighbour, beside, merged, neighbours_table
+from galamp.tools.bench.nvml import Gauge
+from galamp.tools.bench.options import (
+    add_gossip,
+    add_gpu,
+    add_limit,
+    add_measuring,
+    add_neighbour,
+    add_peers,
+    add_scale,
+    add_start,
+)
+from galamp.tools.bench.runs import (
+    GALAMP,
+    Measurable,
+    Measurement,
+    Workload,
+    alternation,
+    galamp_system,
+)
+from galamp.tools.bench.starts import first_step_s, starts_table
+from galamp.tools.evaluation.agent import usable_device
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = build_parser().parse_args(words)
+    options.words = words
+    for line in isolation.warnings():
+        say(f"galamp: {line}\n")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
+    try:
+        with installation.held(["bench", *words]):
+            code = options.command(options)
+    except GalampError as error:
+        say(f"galamp: bench: {error}\n")
+        return error.exit_code
+    except OSError as error:
+        text, code = refusal(error)
+        say(f"galamp: bench: {text}\n")
+        return code
+    except KeyboardInterrupt:
+        say("\ngalamp: bench: interrupted\n")
+        return EXIT_SIGINT
+    return EXIT_OK if code is None else int(code)
+
+
+def _leave(number: int, frame: object) -> NoReturn:
+    """End by way of every block that has something to put away."""
+    raise SystemExit(128 + number)
+
+
+def say(text: str) -> None:
+    """Write progress to standard error."""
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = Parser(prog="bin/bench", description="Measure speed.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    for name, (text, add_options, command) in COMMANDS.items():
+        one = commands.add_parser(
+            name, help=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        one.set_defaults(command=command)
+        add_options(one)
+    return parser
+
+
+def run_command(options: argparse.Namespace) -> None:
+    """`bin/bench run`."""
+    workload = workload_from(options, options.learners, options.num_envs)
+    with rows_file(options.json) as rows:
+        compare([galamp_system(workload)], described(workload), options, rows)
+
+
+def limit_command(options: argparse.Namespace) -> None:
+    """`bin/bench limit`."""
+    workload = workload_from(options, options.learners, options.num_envs)
+    galamp, what, device = galamp_system(workload), described(workload), options.device
+    if device != CPU:
+        gauge = Gauge(uuid_of(device))
+        galamp = galamp_system(workload, more=("--device", device))
+        galamp, what = replace(galamp, gauge=gauge), f"{what}, on {device} {gauge.names}"
+    limit = Limit(workload, device=device)
+    with rows_file(options.json) as rows:
+        compare([galamp, limit], what, options, rows)
+    table_console(sys.stdout).print(parts_table(limit.rounds))
+
+
+def uuid_of(device: str) -> tuple[str, ...]:
+    """Return the UUID of a GPU, such as `cuda:0`; nothing where it has none.
+
+    Raises:
+        UserError: torch does not see it.
+        RunFailed: torch cannot use it.
+    """
+    machine = gpu.machine_here()
+    if device in machine.unusable:
+        raise RunFailed(f"{device} cannot be used: {machine.unusable[device]}")
+    found = {each.device: each.uuid for each in machine.gpus}
+    if device not in found:
+        raise UserError(
+            f"--device {device}: torch sees {len(found)} GPUs here that can be used; use "
+            f"{' or '.join(found)}"
+        )
+    return (found[device],)
+
+
+def scale_command(options: argparse.Namespace) -> None:
+    """`bin/bench scale`."""
+    shapes = [(n, b) for n in options.learners for b in options.num_envs]
+    systems = [
+        galamp_system(workload_from(options, n, b), f"{_learners(n)} x {b}") for n, b in shapes
+    ]
+    what = f"{options.game}, network {options.network}, learners x simulators of each"
+    with rows_file(options.json) as rows:
+        compare(systems, what, options, rows, subject=systems[0].name)
+
+
+def _learners(count: int) -> str:
+    return "1 learner" if count == 1 else f"{count} learners"
+
+
+def gpu_command(options: argparse.Namespace) -> int:
+    """`bin/bench gpu`."""
+    workload = workload_from(options, 1, 1)
+    return gpu.run(options, workload, rows_file(options.json))
+
+
+def start_command(options: argparse.Namespace) -> None:
+    """`bin/bench start`."""
+    origin = tables.Origin.here(shlex.join(["bin/bench", *options.words]))
+    found: dict[int, list[float]] = {learners: [] for learners in options.learners}
+    for number in range(1, options.repeats + 1):
+        for learners in options.learners:
+            passed_s = first_step_s(workload_from(options, learners, options.num_envs))
+            found[learners].append(passed_s)
+            say(f"galamp: bench: start {number} of {options.repeats}: {_learners(learners)}: ")
+            say(f"first step after {passed_s:.2f} s\n")
+    what = f"{options.game}, network {options.network}, {options.num_envs} simulators each"
+    table = starts_table([(_learners(n), seconds) for n, seconds in found.items()])
+    tables.show_table(table, what, origin.lines, sys.stdout)
+
+
+def neighbour_command(options: argparse.Namespace) -> None:
+    """`bin/bench neighbour`."""
+    origin = tables.Origin.here(shlex.join(["bin/bench", *options.words]))
+    workload = workload_from(options, options.learners, options.num_envs)
+    others: dict[str, tuple[str, ...] | None] = {"nothing": None, "a run": ()}
+    for words in ("--nice 0", "--no-pin"):
+        others[f"a run with {words}"] = tuple(words.split())
+    found: dict[str, list[Neighbour]] = {name: [] for name in others}
+    for number in range(1, options.repeats + 1):
+        for name, flags in others.items():
+            say(f"galamp: bench: round {number} of {options.repeats}: beside {name}\n")
+            runs = None if flags is None else workload
+            found[name].append(beside(runs, flags or (), options.seconds))
+    table = neighbours_table([(name, merged(rounds)) for name, rounds in found.items()])
+    what = f"a small program beside {described(workload)}"
+    tables.show_table(table, what, origin.lines, sys.stdout)
+
+
+def gossip_command(options: argparse.Namespace) -> None:
+    """`bin/bench gossip`."""
+    torch.set_num_threads(1)
+    device = usable_device(options.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # memory is page-locked for the present one
+    origin = tables.Origin.here(shlex.join(["bin/bench", *options.words]))
+    where = "one core" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    what = f"{options.learners} learners, {options.parameters:,} numbers per vector, {where}"
+    table = costs_table(list(costs(options.learners, options.parameters, device)))
+    tables.show_table(table, what, origin.lines, sys.stdout)
+
+
+def peers_command(options: argparse.Namespace) -> None:
+    """`bin/bench peers`."""
+    workload = workload_from(options, options.learners, options.num_envs)
+    others = peers.chosen(options.peer, workload.network)
+    with rows_file(options.json) as rows:
+        systems: list[Measurable] = [galamp_system(workload)]
+        for peer in others:
+            systems.append(peers.peer_system(peer, workload, peers.prepare(peer, say)))
+        compare(systems, described(workload), options, rows)
+
+
+def workload_from(options: argparse.Namespace, learners: int, num_envs: int) -> Workload:
+    """Return what is trained on.
+
+    Raises:
+        UserError: no such Atari game.
+    """
+    try:
+        env_id = canonical_env_id(options.game)
+    except UserError as error:
+        raise UserError(f"--game: {error}") from None
+    if not env_id.startswith(ATARI):
+        raise UserError(f"--game {options.game}: expected an Atari game, such as Breakout")
+    precision = getattr(options, "precision", "float32")
+    return Workload(env_id, rom_name(env_id), learners, num_envs, options.network, precision)
+
+
+def described(workload: Workload) -> str:
+    """Return what is trained, in words."""
+    return (
+        f"{workload.env_id}, network {workload.network}, {workload.precision}, "
+        f"{workload.simulators} simulators in all "
+        f"(galamp: {workload.learners} learners with {workload.num_envs} each)"
+    )
+
+
+def compare(
+    systems: Sequence[Measurable],
+    what: str,
+    options: argparse.Namespace,
+    rows: TextIO | None,
+    subject: str = GALAMP,
+) -> None:
+    """Measure the systems in turns, write every measurement down, and show the table."""
+    what = f"{what}, {options.repeats} x {options.seconds:g} s"
+    origin = tables.Origin.here(shlex.join(["bin/bench", *options.words]))
+    done: list[Measurement] = []
+    for number, system in alternation(systems, options.repeats):
+        say(f"galamp: bench: round {number} of {options.repeats}: {system.name} ...")
+        try:
+            one = system.measure(number, seconds=options.seconds, warm_up_s=options.warm_up)
+        except GalampError:
+            say("\n")
+            raise
+        say(f" {one.agent_steps_per_s:,.0f} agent steps/s\n")
+        done.append(one)
+        if rows is not None:
+            rows.write(json.dumps(tables.json_row(one, origin, what)) + "\n")
+            rows.flush()
+    tables.show(done, subject, what, origin, sys.stdout)
+
+
+@contextlib.contextmanager
+def rows_file(path: Path | None) -> Iterator[TextIO | None]:
+    """Open the file that measurements are appended to, if there is to be one.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    if path is None:
+        yield None
+        return
+    try:
+        file = path.open("a", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--json {path}: cannot be written ({error.strerror})") from None
+    with file:
+        yield file
+
+
+Command = tuple[
+    str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int | None]
+]
+
+COMMANDS: dict[str, Command] = {
+    "run": ("galamp alone, repeated", add_measuring, run_command),
+    "limit": ("galamp and the bare parts of training, in turns", add_limit, limit_command),
+    "scale": ("more and more learners and simulators", add_scale, scale_command),
+    "start": ("from the command to the first agent steps", add_start, start_command),
+    "neighbour": ("another program beside a run", add_neighbour, neighbour_command),
+    "gossip": ("publishing and mixing, per topology", add_gossip, gossip_command),
+    "gpu": ("all that is to be known on a machine with GPUs", add_gpu, gpu_command),
+    "peers": ("galamp and its peers, taking turns", add_peers, peers_command),
+}
+"""Name -> one line of help, what adds its options, and what runs it: it returns the exit code, if
+another than 0 is possible."""

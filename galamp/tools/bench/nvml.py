@@ -1,0 +1,116 @@
+"""What GPUs do meanwhile: utilisation and power of those that a run uses, and of no others.
+
+    UUIDs --Gauge: start, look, look, ..., used--> GpuUse
+
+Runs in the bench. The energy counter is the driver's own, so nothing between two looks is missed;
+where there is none, power is sampled. Utilisation is the share of time in which a kernel ran,
+averaged over the looks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+from galamp.core.errors import RunFailed
+from galamp.core.machine.machine import inspect_gpus
+from galamp.tools.bench.meters import Meter, Reading, meter_of
+
+COUNTED, SAMPLED = "energy counter", "sampled power"
+"""Where watts come from."""
+
+
+@dataclass(frozen=True)
+class GpuUse:
+    """The GPUs of a run over one measurement; None: they do not tell.
+
+    Attributes:
+        utilisation: share of time in which a kernel ran, 0 to 1, the mean over the looks and over
+            those GPUs that tell.
+        watts: mean power of all of them together, if all tell.
+        frames_per_joule: emulator frames per joule of that.
+        watts_from: `COUNTED` or `SAMPLED`; empty where there are no watts.
+    """
+
+    utilisation: float | None
+    watts: float | None
+    frames_per_joule: float | None
+    watts_from: str = ""
+
+
+def uuids() -> dict[str, str]:
+    """Return device -> UUID, without a prefix, of the GPUs that can be used, in torch's order.
+
+    Raises:
+        RunFailed: there are GPUs, and none of them can be used.
+    """
+    gpus, unusable = inspect_gpus("cuda")
+    if unusable and not gpus:
+        raise RunFailed(*(f"{device} cannot be used: {why}" for device, why in unusable.items()))
+    return {gpu.device: gpu.uuid for gpu in gpus}
+
+
+class Gauge:
+    """Reads the GPUs of one run, and says what they did from `start` on."""
+
+    def __init__(self, uuids: Sequence[str], meter: Meter | None = None) -> None:
+        """Read the GPUs `uuids`, as torch writes them, by `meter` (default: what is there)."""
+        self._meter = meter or meter_of(uuids)
+        self._begin, self._begin_s = list[Reading](), 0.0
+        self._looks: list[list[Reading]] = []
+        self._looked_s = -self._meter.every_s
+
+    @property
+    def names(self) -> str:
+        """The GPUs' names."""
+        return ", ".join(filter(None, self._meter.names()))
+
+    def start(self) -> None:
+        """Begin anew."""
+        self._begin, self._begin_s = self._meter.read(), time.monotonic()
+        self._looks = [self._begin]
+        self._looked_s = self._begin_s
+
+    def look(self) -> None:
+        """Take a reading, unless the last one was just taken."""
+        now_s = time.monotonic()
+        if now_s >= self._looked_s + self._meter.every_s:
+            self._looks.append(self._meter.read())
+            self._looked_s = now_s
+
+    def used(self, frames_per_s: float) -> GpuUse:
+        """Return what was used since `start`, at so many emulator frames per second."""
+        end, seconds = self._meter.read(), time.monotonic() - self._begin_s
+        watts, source = counted(self._begin, end, seconds), COUNTED
+        if watts is None:
+            watts, source = sampled(self._looks), SAMPLED
+        shares = [each.utilisation for look in self._looks for each in look]
+        known = [share for share in shares if share is not None]
+        return GpuUse(
+            mean(known) if known else None,
+            watts,
+            frames_per_s / watts if watts else None,
+            source if watts is not None else "",
+        )
+
+
+def counted(begin: Sequence[Reading], end: Sequence[Reading], seconds: float) -> float | None:
+    """Return the mean power by the energy counters, in W; None where a GPU has none."""
+    spent_j = 0.0
+    for first, last in zip(begin, end, strict=True):
+        if first.joules is None or last.joules is None:
+            return None
+        spent_j += last.joules - first.joules
+    return spent_j / seconds if begin and seconds > 0 else None
+
+
+def sampled(looks: Sequence[Sequence[Reading]]) -> float | None:
+    """Return the mean power over the looks at which all GPUs told theirs, in W; None without."""
+    totals = []
+    for look in looks:
+        watts = [each.watts for each in look if each.watts is not None]
+        if look and len(watts) == len(look):
+            totals.append(sum(watts))
+    return mean(totals) if totals else None

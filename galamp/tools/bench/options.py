@@ -1,0 +1,135 @@
+"""The words that the bench's commands take; what they mean is for `galamp.tools.bench.cli`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import re
+from pathlib import Path
+
+from galamp.tools.bench import peers
+
+NETWORKS = ("nature", "gala")
+PRECISIONS = ("float32", "bf16")
+NATURE_PARAMETERS = 1_686_693
+"""Of the Nature network with Breakout's four actions."""
+
+
+def add_measuring(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the commands that measure one workload."""
+    add_timing(parser)
+    add = parser.add_argument
+    add("--learners", metavar="N", type=_count, default=2, help="galamp's actor-learners")
+    text = "simulators per learner; a peer gets those of all learners together"
+    add("--num-envs", metavar="N", type=_count, default=16, help=text)
+    text = "what the network computes in; a peer that has no choice computes in float32"
+    add("--precision", choices=PRECISIONS, default="float32", help=text)
+
+
+def add_timing(parser: argparse.ArgumentParser, *, seconds: float = 30.0, repeats: int = 3) -> None:
+    """Add what is trained, for how long and how often."""
+    add = parser.add_argument
+    add("--game", metavar="NAME", default="Breakout", help="Atari game")
+    add("--network", choices=NETWORKS, default="nature", help="network that is trained")
+    add("--seconds", metavar="S", type=_duration, default=seconds, help="measured per repetition")
+    add("--warm-up", metavar="S", type=_duration, default=8.0, help="left out before that")
+    add("--repeats", metavar="N", type=_count, default=repeats, help="repetitions")
+    add("--json", metavar="FILE", type=Path, help="append one JSON row per measurement")
+
+
+def add_scale(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `scale`."""
+    add_timing(parser)
+    add = parser.add_argument
+    add("--learners", metavar="N,N,...", type=_counts, default=(1, 2, 4, 8), help="learners")
+    text = "simulators per learner"
+    add("--num-envs", metavar="N,N,...", type=_counts, default=(8, 16, 64), help=text)
+
+
+def add_start(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `start`."""
+    add = parser.add_argument
+    add("--game", metavar="NAME", default="Breakout", help="Atari game")
+    add("--network", choices=NETWORKS, default="nature", help="network that is trained")
+    add("--learners", metavar="N,N,...", type=_counts, default=(1, 2, 4), help="learners")
+    add("--num-envs", metavar="N", type=_count, default=16, help="simulators per learner")
+    add("--repeats", metavar="N", type=_count, default=5, help="repetitions")
+
+
+def add_neighbour(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `neighbour`."""
+    add = parser.add_argument
+    add("--game", metavar="NAME", default="Breakout", help="Atari game")
+    add("--network", choices=NETWORKS, default="nature", help="network that is trained")
+    add("--learners", metavar="N", type=_count, default=2, help="learners")
+    add("--num-envs", metavar="N", type=_count, default=16, help="simulators per learner")
+    add("--seconds", metavar="S", type=_duration, default=15.0, help="measured per repetition")
+    add("--repeats", metavar="N", type=_count, default=2, help="repetitions")
+
+
+def add_gossip(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gossip`."""
+    add = parser.add_argument
+    add("--learners", metavar="N", type=_count, default=8, help="learners")
+    add("--parameters", metavar="P", type=_count, default=NATURE_PARAMETERS, help="per vector")
+    text = "cpu, or a GPU that all learners share: cuda, cuda:1, ..."
+    add("--device", metavar="DEVICE", default="cpu", help=text)
+
+
+def add_limit(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `limit`."""
+    add_measuring(parser)
+    text = "what learns: cpu, or one GPU (cuda, which is cuda:0, or cuda:N)"
+    parser.add_argument("--device", metavar="NAME", type=_device, default="cpu", help=text)
+
+
+def add_gpu(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gpu`."""
+    add = parser.add_argument
+    text = "run only these, in their own order (none means all)"
+    add("--steps", metavar="NAME,NAME,...", default="", help=text)
+    text = "most time for all steps; those that no longer fit are left out"
+    add("--limit-s", metavar="S", type=_duration, default=540.0, help=text)
+    add("--json", metavar="FILE", type=Path, help="append one JSON row per step")
+    text = "rates of 8 learners and of bf16 as well, which takes more than nine minutes"
+    add("--full", action="store_true", help=text)
+    add("--game", metavar="NAME", default="Breakout", help="Atari game")
+    add("--network", choices=NETWORKS, default="nature", help="network that is trained")
+    add("--learners", metavar="N,N,...", type=_counts, default=(1, 2, 4), help="of the rates")
+    text = "of all learners together, for the rates"
+    add("--simulators", metavar="N,N,...", type=_counts, default=(64, 256), help=text)
+    add("--seconds", metavar="S", type=_duration, default=6.0, help="measured per rate")
+    add("--warm-up", metavar="S", type=_duration, default=2.0, help="left out before that")
+
+
+def add_peers(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `peers`."""
+    add_measuring(parser)
+    text = f"compare with {' or '.join(peers.PEERS)} (may be repeated; none means all)"
+    parser.add_argument("--peer", metavar="NAME", action="append", default=[], help=text)
+
+
+def _count(text: str) -> int:
+    with contextlib.suppress(ValueError):
+        if int(text) >= 1:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of at least 1")
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(_count(part) for part in text.split(","))
+
+
+def _device(text: str) -> str:
+    name = "cuda:0" if text == "cuda" else text
+    if name == "cpu" or re.fullmatch("cuda:(0|[1-9][0-9]{0,3})", name):
+        return name
+    raise argparse.ArgumentTypeError(f"{text!r}: expected cpu, cuda or cuda:N")
+
+
+def _duration(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if math.isfinite(float(text)) and float(text) > 0:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r}: expected seconds, more than 0")

@@ -1,0 +1,268 @@
+"""The bare parts of training, on every core at once and with nothing between them.
+
+    python -m galamp.tools.bench.parts --env-id ID --num-envs B --network NAME --seconds S
+
+    on CPUs      every core: emulate, act, learn
+    on one GPU   a core per learner: act, learn, gossip on the GPU; every other core: emulate
+
+Prints one line of JSON: for every core the milliseconds per agent step of every part, the median of
+short blocks that take turns, so that what drifts with time touches all parts alike. What is done on
+a GPU includes the copies to and from it, and all waits for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from statistics import median
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from galamp.algorithms import make_algorithm
+from galamp.algorithms.base import Algorithm, Rollout
+from galamp.algorithms.forward import Place
+from galamp.algorithms.networks import build_model
+from galamp.core.config import AlgorithmConfig, EnvironmentConfig
+from galamp.environments import make_environment
+from galamp.environments.base import EnvironmentSpec
+from galamp.memory.status import Phase
+from galamp.supervision.plan import CPU
+from galamp.tools.bench.synthetic import synthetic_learners, take_turns
+
+BLOCK_S = 0.25
+EMULATE, ACT, LEARN = PARTS = ("emulate", "act", "learn")
+GOSSIP = "gossip"
+ON_GPU = {ACT: Phase.INFER, LEARN: Phase.UPDATE, GOSSIP: Phase.GOSSIP}
+"""What a learner does on a GPU, and the phase of its own in which it does so."""
+ALL = slice(None)
+T = TypeVar("T")
+
+
+class Emulator:
+    """The simulators of one learner, in this process."""
+
+    def __init__(self, env_id: str, num_envs: int) -> None:
+        self.lanes = num_envs
+        seeds = list(range(num_envs))
+        self.environment = make_environment(EnvironmentConfig(env_id=env_id), seeds, threads=1)
+        self.spec = self.environment.spec
+        self.first = self.environment.reset()
+        self._random = np.random.default_rng(0)
+
+    def step(self) -> float:
+        """Play one step with random actions; returns the seconds that it took."""
+        actions = self._random.integers(0, self.spec.num_actions, self.lanes)
+        start_s = time.perf_counter()
+        self.environment.step(actions)
+        return time.perf_counter() - start_s
+
+
+class Parts:
+    """One learner of B simulators taken apart, on a CPU."""
+
+    def __init__(
+        self, env_id: str, num_envs: int, network: str, precision: str = "float32"
+    ) -> None:
+        config = AlgorithmConfig(learning_rate=7e-4, precision=precision)
+        self.lanes, self.steps = num_envs, config.num_steps
+        self.emulator = Emulator(env_id, num_envs)
+        spec = self.emulator.spec
+        model = build_model(
+            network, spec.observation_shape, spec.observation_dtype, spec.num_actions, seed=0
+        )
+        self.algorithm: Algorithm = make_algorithm(config, model, device=CPU, seed=0)
+        self.algorithm.expect(self.steps, num_envs)
+        first = torch.from_numpy(self.emulator.first)
+        self.observations = first.repeat(self.steps + 1, *[1] * first.dim())
+        self.observations = self.observations.view(self.steps + 1, *first.shape)
+        self.spent_s = dict.fromkeys(PARTS, 0.0)
+
+    def emulate(self) -> None:
+        """Play one rollout with random actions."""
+        self.spent_s[EMULATE] += sum(self.emulator.step() for _ in range(self.steps))
+
+    def train(self) -> None:
+        """Act on one rollout of observations, and learn from it."""
+        taken = [self._timed(ACT, partial(self._act, step)) for step in range(self.steps)]
+        shape = (self.steps, self.lanes)
+        nothing = torch.zeros(shape, dtype=torch.bool)
+        rollout = Rollout(
+            observations=self.observations,
+            actions=torch.stack(taken),
+            rewards=torch.zeros(shape),
+            terminated=nothing,
+            truncated=nothing,
+            valid=~nothing,
+        )
+        self._timed(LEARN, partial(self.algorithm.update, rollout))
+
+    def _act(self, step: int) -> torch.Tensor:
+        return self.algorithm.act(self.observations[step], Place(step, ALL))
+
+    def _timed(self, part: str, work: Callable[[], T]) -> T:
+        start_s = time.perf_counter()
+        result = work()
+        self.spent_s[part] += time.perf_counter() - start_s
+        return result
+
+
+def block(parts: Parts) -> dict[str, float]:
+    """Return milliseconds per agent step of every part, over a moment of each."""
+    result: dict[str, float] = {}
+    for work, names in ((parts.emulate, (EMULATE,)), (parts.train, (ACT, LEARN))):
+        parts.spent_s = dict.fromkeys(PARTS, 0.0)
+        end_s, done = time.perf_counter() + BLOCK_S, 0
+        while time.perf_counter() < end_s:
+            work()
+            done += parts.steps * parts.lanes
+        result |= {name: parts.spent_s[name] / done * 1e3 for name in names}
+    return result
+
+
+class DeviceParts:
+    """One learner on a device, taken apart; a second one, for it to gossip with, takes turns."""
+
+    def __init__(
+        self,
+        environment: EnvironmentSpec,
+        *,
+        learners: int,
+        num_envs: int,
+        network: str,
+        device: str,
+        precision: str = "float32",
+    ) -> None:
+        """Make the learner, and the second if the run has several `learners`."""
+        self._all = synthetic_learners(
+            environment,
+            learners=min(2, learners),
+            num_envs=num_envs,
+            network=network,
+            device=device,
+            precision=precision,
+        )
+
+    def block(self) -> dict[str, float]:
+        """Return milliseconds per agent step of every part, over a moment."""
+        first = self._all[0]
+        before, end_s, turns = first.metrics.phase_s(), time.perf_counter() + BLOCK_S, 0
+        while not turns or time.perf_counter() < end_s:
+            take_turns(self._all, 1)
+            turns += 1
+        spent_s = first.metrics.phase_s() - before
+        steps = turns * first.steps_per_turn
+        return {name: float(spent_s[phase]) / steps * 1e3 for name, phase in ON_GPU.items()}
+
+
+def emulator_block(emulator: Emulator) -> dict[str, float]:
+    """Return milliseconds per agent step of emulation, over a moment."""
+    end_s, spent_s, steps = time.perf_counter() + BLOCK_S, 0.0, 0
+    while time.perf_counter() < end_s:
+        spent_s += emulator.step()
+        steps += emulator.lanes
+    return {EMULATE: spent_s / steps * 1e3}
+
+
+def on_one_core(options: argparse.Namespace) -> dict[str, float]:
+    """Measure on core `options.core`."""
+    os.sched_setaffinity(0, [options.core])
+    torch.set_num_threads(1)
+    measured = _work_of(options)
+    measured()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    end_s = time.perf_counter() + options.seconds
+    blocks: list[dict[str, float]] = []
+    while not blocks or time.perf_counter() < end_s:
+        blocks.append(measured())
+    return {name: median(each[name] for each in blocks) for name in blocks[0]}
+
+
+def _work_of(options: argparse.Namespace) -> Callable[[], dict[str, float]]:
+    """Return what measures one block of this core's parts."""
+    if options.part is None:
+        return partial(
+            block,
+            Parts(options.env_id, options.num_envs, options.network, options.precision),
+        )
+    if options.part == EMULATE:
+        return partial(emulator_block, Emulator(options.env_id, options.num_envs))
+    parts = DeviceParts(
+        Emulator(options.env_id, 1).spec,
+        learners=options.learners,
+        num_envs=options.num_envs,
+        network=options.network,
+        device=options.device,
+        precision=options.precision,
+    )
+    return parts.block
+
+
+def shares(cores: list[int], options: argparse.Namespace) -> Iterator[tuple[int, list[object]]]:
+    """Yield each core and the words that say what it does; on a GPU, learners come first."""
+    if options.device == CPU:
+        yield from ((core, []) for core in cores)
+        return
+    learners = min(options.learners, len(cores))
+    emulators = cores[learners:] or cores[-1:]
+    lanes = max(1, options.num_envs * learners // len(emulators))
+    for core in cores[:learners]:
+        yield core, ["--part", LEARN]
+    for core in emulators:
+        yield core, ["--part", EMULATE, "--num-envs", lanes]
+
+
+def on_all_cores(options: argparse.Namespace) -> list[dict[str, float]]:
+    """Measure on every core, by a process of its own on each; all begin once all are ready."""
+    command = [sys.executable, "-m", "galamp.tools.bench.parts", *sys.argv[1:]]
+    children = [
+        subprocess.Popen(
+            [*command, "--core", str(core), *map(str, words)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for core, words in shares(sorted(os.sched_getaffinity(0)), options)
+    ]
+    for child in children:
+        assert child.stdout is not None
+        child.stdout.readline()  # that it is ready; nothing where it has failed
+    for child in children:
+        assert child.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.write("go\n")
+            child.stdin.flush()
+    found = [child.communicate()[0] for child in children]
+    if any(child.returncode for child in children):
+        raise SystemExit("a core's parts could not be measured")
+    return [json.loads(each) for each in found]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--env-id", required=True)
+    parser.add_argument("--num-envs", type=int, required=True)
+    parser.add_argument("--network", required=True)
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--device", default=CPU)
+    parser.add_argument("--learners", type=int, default=1)
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--core", type=int)
+    parser.add_argument("--part", choices=(EMULATE, LEARN))
+    options = parser.parse_args()
+    found = on_all_cores(options) if options.core is None else on_one_core(options)
+    print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""What the bench shows and writes: one table at the end, and a JSON row per measurement.
+
+Runs in the bench. The table is made from the measurements alone; a claim of speed is worth what
+stands beneath it: the commit, the machine, and the command line that gives it again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from statistics import median
+from typing import Any, TextIO
+
+from rich import box
+from rich.table import Table
+
+from galamp.core.machine.machine import processor_name
+from galamp.telemetry.display.console import table_console
+from galamp.telemetry.display.text import UNKNOWN
+from galamp.tools.bench.nvml import GpuUse
+from galamp.tools.bench.runs import ROOT, Measurement, cores
+
+BUSY_SHARE = 0.05
+"""Share of the cores used by others from which a measurement is called into question."""
+
+GIT_DEADLINE_S = 10.0
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where measurements come from: enough to repeat them."""
+
+    commit: str
+    machine: dict[str, Any]
+    command: str
+
+    @classmethod
+    def here(cls, command: str) -> Origin:
+        """Describe this checkout on this machine."""
+        machine = {
+            "cpu": processor_name(),
+            "cores": cores(),
+            "python": platform.python_version(),
+            "torch": version("torch"),
+        }
+        return cls(_commit(), machine, command)
+
+    @property
+    def machine_line(self) -> str:
+        """The machine in one line."""
+        known = self.machine
+        return (
+            f"{known['cpu']}, {known['cores']} cores, "
+            f"Python {known['python']}, torch {known['torch']}"
+        )
+
+    @property
+    def lines(self) -> list[str]:
+        """All of it, for people."""
+        return [
+            f"commit   {self.commit}",
+            f"machine  {self.machine_line}",
+            f"command  {self.command}",
+        ]
+
+
+def _commit() -> str:
+    """Return the checkout's commit, marked where files differ from it, or `unknown`."""
+    # Without the optional locks git leaves the checkout exactly as it is.
+    describe = ("git", "--no-optional-locks", "-C", str(ROOT), "describe", "--always", "--dirty")
+    try:
+        done = subprocess.run(
+            [*describe, "--exclude=*", "--abbrev=10"],
+            capture_output=True,
+            text=True,
+            timeout=GIT_DEADLINE_S,
+            check=True,
+            env=os.environ | {"LC_ALL": "C"},
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def json_row(measurement: Measurement, origin: Origin, what: str) -> dict[str, Any]:
+    """Return a measurement and where it comes from, for a line of JSON."""
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": origin.commit,
+        "machine": origin.machine,
+        "command": origin.command,
+        "what": what,
+        **dataclasses.asdict(measurement),
+    }
+
+
+def show(
+    measurements: Sequence[Measurement], subject: str, what: str, origin: Origin, file: TextIO
+) -> None:
+    """Write the table of all measurements, with what is needed to repeat them beneath."""
+    show_table(table(measurements, subject), what, _remarks(measurements, subject, origin), file)
+
+
+def show_table(found: Table, what: str, remarks: Iterable[str], file: TextIO) -> None:
+    """Write what was measured, the table, and the remarks beneath."""
+    out = table_console(file)
+    out.print(what)
+    out.print(found)
+    for line in remarks:
+        out.print(line, soft_wrap=True)
+
+
+def table(measurements: Sequence[Measurement], subject: str) -> Table:
+    """Return one line per system, in the order in which they were first measured."""
+    systems = list(dict.fromkeys(m.system for m in measurements))
+    compared = len(systems) > 1
+    result = Table(box=box.SIMPLE, padding=(0, 1))
+    result.add_column("system")
+    ratio = [f"{subject} / system"] if compared else []
+    on_gpu = ("GPU", "watts", "frames/J") if any(m.gpu for m in measurements) else ()
+    for heading in ("agent steps/s", "min - max", *ratio, "memory MB", "CPU", *on_gpu):
+        result.add_column(heading, justify="right")
+    for system in systems:
+        own = [m for m in measurements if m.system == system]
+        speeds = [m.agent_steps_per_s for m in own]
+        cells = [system, f"{median(speeds):,.0f}", f"{min(speeds):,.0f} - {max(speeds):,.0f}"]
+        if compared:
+            cells.append(_spread(ratios(measurements, subject, system)))
+        cells.append(f"{median(m.pss_mb for m in own):,.0f}")
+        cells.append(f"{100 * median(m.cpu_share for m in own):.0f} %")
+        if on_gpu:
+            cells += _gpu_cells([m.gpu for m in own if m.gpu is not None])
+        result.add_row(*cells)
+    return result
+
+
+def _gpu_cells(used: Sequence[GpuUse]) -> list[str]:
+    shares = [gpu.utilisation for gpu in used]
+    return [
+        _median([None if share is None else 100 * share for share in shares], ".0f", " %"),
+        _median([gpu.watts for gpu in used], ".0f"),
+        _median([gpu.frames_per_joule for gpu in used], ",.1f"),
+    ]
+
+
+def _median(values: Sequence[float | None], form: str, unit: str = "") -> str:
+    """Return the median of values, or that it is not known where one of them is not."""
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return UNKNOWN
+    return f"{median(known):{form}}{unit}"
+
+
+def gpu_remarks(measurements: Sequence[Measurement]) -> list[str]:
+    """Return a line on where the watts in the table come from, if it has any column for them."""
+    used = [m.gpu for m in measurements if m.gpu is not None]
+    sources = sorted({gpu.watts_from for gpu in used if gpu.watts_from})
+    if not used:
+        return []
+    if not sources:
+        return [f"Watts: {UNKNOWN}, for neither energy nor power of these GPUs can be read."]
+    return [f"Watts: of the GPUs of the run alone, by {' and '.join(sources)}."]
+
+
+def ratios(measurements: Sequence[Measurement], subject: str, system: str) -> list[float]:
+    """Return how many times as fast as `system` the subject was, in each round that has both."""
+    if system == subject:
+        return []
+    speed = {(m.system, m.round): m.agent_steps_per_s for m in measurements}
+    rounds = sorted({m.round for m in measurements})
+    return [
+        speed[subject, number] / speed[system, number]
+        for number in rounds
+        if (subject, number) in speed and (system, number) in speed
+    ]
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return UNKNOWN
+    return f"{median(values):.2f} ({min(values):.2f} - {max(values):.2f})"
+
+
+def _remarks(measurements: Sequence[Measurement], subject: str, origin: Origin) -> list[str]:
+    lines = list(origin.lines)
+    if any(m.system != subject for m in measurements):
+        lines.append("Ratios: the median of the rounds' ratios, and the least and the greatest.")
+    lines.append("Memory: all processes, shared pages counted once. CPU: share of all cores.")
+    lines += gpu_remarks(measurements)
+    busiest = max(m.other_cpu_share for m in measurements)
+    if busiest > BUSY_SHARE:
+        lines.append(
+            f"NOT QUIET: something else used up to {100 * busiest:.0f} % of the cores meanwhile; "
+            "measure again on an idle machine."
+        )
+    return lines

@@ -1,0 +1,162 @@
+"""`galamp chaos`: a real training under faults, and the proof that it holds.
+
+    words --> RunConfig, ChaosConfig --> training.train with a companion --> record, report
+
+Only light modules are imported at the top, for the command line imports this one before it knows
+whether it is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from galamp.core.arguments import add_flags, settings_from
+from galamp.core.config import RunConfig
+from galamp.core.errors import EXIT_OK, UserError
+from galamp.core.settings import option
+
+if TYPE_CHECKING:
+    from galamp.storage.run_folder import RunFolder
+    from galamp.supervision.process import WorkerFailure
+    from galamp.tools.chaos.scenario import Chaos
+    from galamp.training.train import Outcome
+
+EXIT_BROKEN = 1
+"""An invariant was broken."""
+
+RECORD = "chaos.json"
+
+LEFT_OPEN = {
+    ".total_steps": 10**12,
+    "resources.hang_after_s": 3.0,
+    "resources.max_restarts": 10**6,
+    "gossip.verify_gossip": True,
+    "report.checkpoint_every_s": 5.0,
+}
+"""Settings of the run that are others under chaos, unless the user gives them: `--seconds` is its
+length, faults come far more often than on any real machine, and more is looked at."""
+
+
+@dataclass(frozen=True)
+class ChaosConfig:
+    """What happens to the run."""
+
+    seconds: float = option(
+        120.0,
+        "faults for so long; a warm-up before and a calm after come on top",
+        unit="s",
+        low=1.0,
+    )
+    faults_every_s: float = option(
+        4.0, "usual time between two faults; half to one and a half of it", unit="s", low=0.1
+    )
+    warm_up_s: float = option(
+        6.0, "first this long without faults, to see what is usual", unit="s", low=3.0
+    )
+    chaos_seed: int = option(1, "seed of the faults: the same come again", low=0, high=2**31 - 1)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the options that `galamp run` has not."""
+    add_flags(parser.add_argument_group("faults"), ChaosConfig)
+
+
+def chaos_from(options: argparse.Namespace) -> ChaosConfig:
+    """Return what is to happen, and settle for the run what its user has left open.
+
+    Raises:
+        UserError: a wrong value.
+    """
+    for name, value in LEFT_OPEN.items():
+        if name not in options:
+            setattr(options, name, value)
+    return settings_from(options, ChaosConfig)
+
+
+def left_open(options: argparse.Namespace) -> list[str]:
+    """Return the settings of the run that its user leaves to `chaos_from`."""
+    return [name for name in LEFT_OPEN if name not in options]
+
+
+def check_kept(stored: dict[str, Any], left: list[str], run: Path) -> None:
+    """Refuse to change settings of a run for good that nobody has named.
+
+    Args:
+        stored: what config.json of the run that is resumed holds.
+        left: the settings that were left open.
+        run: its folder.
+
+    Raises:
+        UserError: the run has others than are needed here.
+    """
+    flags = []
+    for name in left:
+        section, _, setting = name.rpartition(".")
+        values = stored.get(section, {}) if section else stored
+        value, flag = LEFT_OPEN[name], "--" + setting.replace("_", "-")
+        if values.get(setting) != value:
+            flags.append(flag if value is True else f"{flag} {value}")
+    if flags:
+        raise UserError(
+            f"--resume {run}: under chaos the run would have other settings, and keep them: add "
+            f"{' '.join(flags)} if it may, or others; a copy of the run leaves it as it is"
+        )
+
+
+def run_chaos(chaos: ChaosConfig, config: RunConfig, resume: RunFolder | None) -> int:
+    """Run, and say what was survived; returns the exit code. The settings are checked before."""
+    from galamp.tools.chaos.scenario import Chaos
+    from galamp.training.train import train
+
+    companion = Chaos(chaos.seconds, chaos.warm_up_s, chaos.chaos_seed, chaos.faults_every_s)
+    outcome = train(config, resume=resume, companions=[companion])
+    found = _conclude(companion, outcome)
+    _tell(found, config.report.json, outcome.result.failure)
+    return EXIT_BROKEN if not found["held"] else outcome.result.exit_code
+
+
+def _tell(found: dict[str, Any], as_json: bool, failure: WorkerFailure | None) -> None:
+    from galamp.telemetry.display.streams import tell
+    from galamp.tools.chaos.report import lines
+
+    if failure is not None:
+        tell(f"galamp: {failure}\n{failure.details}", sys.stderr)
+    tell(json.dumps(found) if as_json else "\n".join(lines(found)), sys.stdout)
+    tell("\n", sys.stdout)
+
+
+def check_survives(config: RunConfig) -> None:
+    """Refuse settings under which a run is meant to end at a fault.
+
+    Raises:
+        UserError: there are such.
+    """
+    if config.gossip.lock_step:
+        raise UserError(
+            "--sync, --max-staleness 0, data-parallel: in lock-step all learners go back a few "
+            "turns when one is lost, and here others have to go on meanwhile: leave it out"
+        )
+    if not config.resources.max_restarts:
+        raise UserError(
+            "--max-restarts 0: the first fault would end the run; leave it out, or give more"
+        )
+
+
+def _conclude(companion: Chaos, outcome: Outcome) -> dict[str, Any]:
+    """Look at what was left behind, and keep the record."""
+    from galamp.core.disk import finite, replace_json
+    from galamp.tools.chaos.record import conclude, record
+    from galamp.training.session import complain
+
+    final = conclude(outcome.folder) if outcome.result.exit_code == EXIT_OK else []
+    found: dict[str, Any] = finite(record(companion, final, outcome.summary))
+    try:
+        replace_json(outcome.folder / RECORD, found)
+    except OSError as error:  # what was found is shown all the same
+        complain(f"{outcome.folder / RECORD} not written: {error.strerror}")
+    return found

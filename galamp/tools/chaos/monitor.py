@@ -1,0 +1,239 @@
+"""Looks at a run that is being disturbed, and holds what it sees against the invariants.
+
+    Supervisor: rows, slots, places     --every turn--> Whole, Rising, Turning, Finite, Fresh
+    /proc: children, files, memory      --now and then--> Manned, Flat
+    checkpoints, named memory           --aside, in a thread--> Saved, Flat
+
+Runs in the supervisor. What takes long is done in a thread, so that no learner is held up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Collection, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from galamp.core.errors import CheckpointError
+from galamp.gossip.transport.parameter_slots import VectorSlots
+from galamp.storage import checkpoint
+from galamp.supervision.child import Post
+from galamp.supervision.children import TICK_S
+from galamp.supervision.restart_policy import LONGEST_DELAY_S
+from galamp.tools.chaos import procfs
+from galamp.tools.chaos.injector import Injector
+from galamp.tools.chaos.invariants import (
+    LEAST_GAP_S,
+    USUAL_GAPS,
+    Breach,
+    Finite,
+    Flat,
+    Fresh,
+    Invariant,
+    LearnerSeen,
+    Manned,
+    Rising,
+    Saved,
+    Turning,
+    Whole,
+)
+from galamp.training.supervisor import Supervisor
+
+PROC_EVERY_S, VECTORS_EVERY_S, ASIDE_EVERY_S = 0.5, 0.25, 3.0
+BOOT_S = 30.0
+"""A learner that is started anew makes its first turn within so long."""
+NEWEST = 2
+COUNTERS = ("agent_steps", "turns", "updates")
+
+
+class Clock:
+    """Says when something is due again."""
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s, self._due_s = every_s, 0.0
+
+    def due(self, now_s: float) -> bool:
+        """Whether so long has passed since this was last true."""
+        if now_s < self._due_s:
+            return False
+        self._due_s = now_s + self._every_s
+        return True
+
+
+class Aside(NamedTuple):
+    """What was found in the thread."""
+
+    verified: int
+    damaged: tuple[str, ...]
+    names: set[str]
+
+
+def look_aside(folder: Path, pids: list[int]) -> Aside:
+    """Read the newest checkpoints and what processes have mapped; takes long."""
+    verified, damaged = check_newest(folder)
+    names: set[str] = set().union(*(procfs.named_memory(pid) for pid in pids))
+    return Aside(verified, damaged, names)
+
+
+def check_newest(folder: Path) -> tuple[int, tuple[str, ...]]:
+    """Return how many of the newest checkpoints are whole, and what is wrong with the others."""
+    newest = sorted(folder.glob("ckpt-*"), key=lambda path: path.name)[-NEWEST:]
+    verified, damaged = 0, []
+    for path in newest:
+        try:
+            checkpoint.load(path, learners=())
+            verified += 1
+        except CheckpointError as error:
+            if path.exists():  # else it was old enough to be removed meanwhile
+                damaged.append(str(error))
+    return verified, tuple(damaged)
+
+
+class Watchman:
+    """Keeps all invariants of one run."""
+
+    def __init__(self, supervisor: Supervisor, injector: Injector, folder: Path) -> None:
+        """Begin to watch a run in which every learner works, and that has not been disturbed."""
+        procfs.keep_nothing_spare()
+        arena = supervisor.arena
+        gossip, resources = arena.plan.config.gossip, arena.plan.config.resources
+        self._arena, self._crew, self._saver = arena, supervisor.crew, supervisor.saver
+        self._injector, self._checkpoints = injector, folder / "checkpoints"
+        edges = arena.topology.edges()
+        self._senders = [[s for s, r in edges if r == rank] for rank in range(arena.count)]
+        self._slots = [VectorSlots(arena.arrays, rank) for rank in range(arena.count)]
+        self._lives = {post.title: post.life for post in self._crew.posts}
+        limit_s = resources.hang_after_s + LONGEST_DELAY_S + BOOT_S
+        self.whole, self.rising, self.finite = Whole(), Rising(), Finite()
+        self.manned, self.flat, self.saved = Manned(), Flat(), Saved()
+        self.turning = Turning(arena.count, limit_s, LEAST_GAP_S)
+        bounded = gossip.max_staleness is not None and arena.topology.period() == 1
+        self.fresh = Fresh(arena.count, gossip.max_staleness or 0) if bounded else None
+        self._verifies = gossip.verify_gossip
+        self._proc, self._vectors, self._slow = map(
+            Clock, (PROC_EVERY_S, VECTORS_EVERY_S, ASIDE_EVERY_S)
+        )
+        self._next_rank, self._proc_s, self._now_s = 0, 0.0, 0.0
+        self._thread = ThreadPoolExecutor(1)
+        self._aside: Future[Aside] | None = None
+
+    @property
+    def invariants(self) -> list[Invariant]:
+        """All of them, in order."""
+        known = (self.whole, self.rising, self.turning, self.finite, self.manned, self.flat)
+        return [*known, self.saved, *([self.fresh] if self.fresh else [])]
+
+    @property
+    def breach(self) -> Breach | None:
+        """The first that was found."""
+        return next((each.breach for each in self.invariants if each.breach), None)
+
+    def settle(self, usual_turn_s: float) -> None:
+        """Note what is usual, once the warm-up is over."""
+        self.turning.bound_s = max(LEAST_GAP_S, USUAL_GAPS * usual_turn_s)
+
+    def tick(self, now_s: float) -> None:
+        """Check what is to be checked now."""
+        passed_s = now_s - self._now_s if self._now_s else 0.0
+        self._now_s = now_s
+        awake_s = min(passed_s, 4 * TICK_S)
+        self._look_at_lives()
+        self._look_at_rows(passed_s, awake_s)
+        self._proc_s += awake_s
+        if self._vectors.due(now_s):
+            self._look_at_a_vector()
+        if self._proc.due(now_s):
+            self._look_at_processes(self._proc_s)
+            self._proc_s = 0.0
+        self._look_aside(now_s)
+
+    def weigh(self) -> None:
+        """Compare what is held now with what was held at the first call."""
+        self.flat.look_at_descriptors(procfs.descriptors())
+        self.flat.look_at_memory(procfs.own_bytes())
+        self.flat.look_at_children(sum(map(procfs.pss_bytes, self._pids())))
+
+    def close(self) -> None:
+        """End the thread, once it has done what it is at."""
+        self._thread.shutdown(wait=False)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether all places are filled, and no file is open for a while only."""
+        filled = all(post.worker is not None or post.given_up for post in self._crew.posts)
+        return filled and not self._saver.busy and self._aside is None
+
+    def _look_at_lives(self) -> None:
+        """See that nobody has ended but those that were hit."""
+        for post in self._crew.posts:
+            if post.life > self._lives[post.title]:
+                self._lives[post.title] = post.life
+                hit = any(strike.may_end(post) for strike in self._injector.open)
+                self.manned.end_of(post.title, hit)
+
+    def _look_at_rows(self, passed_s: float, awake_s: float) -> None:
+        rows, control = [post.row for post in self._crew.learners], self._arena.control
+        if self._verifies:
+            self.whole.look(sum(r["torn"] for r in rows), sum(r["received"] for r in rows))
+        posts = self._crew.posts
+        names = ((f"{name} of {post.title}", post.row[name]) for post in posts for name in COUNTERS)
+        self.rising.look(dict(names))
+        self.turning.look(awake_s, [self._seen(post) for post in self._crew.learners])
+        if self.fresh is not None:
+            peers = [all(map(control.alive, senders)) for senders in self._senders]
+            self.fresh.look(passed_s, [row["staleness"] for row in rows], peers)
+
+    def _seen(self, learner: Post) -> LearnerSeen:
+        group = [learner, *self._crew.simulators_of(learner.rank)]
+        hit = [post for strike in self._injector.open for post in strike.posts]
+        return LearnerSeen(
+            turns=learner.row["turns"],
+            staffed=all(post.worker is not None or post.given_up for post in group),
+            hit=any(post in group for post in hit),
+            others_hit=any(post not in group for post in hit),
+        )
+
+    def _look_at_a_vector(self) -> None:
+        """See what one learner has published, another one every time."""
+        self._next_rank = (self._next_rank + 1) % len(self._slots)
+        slots = self._slots[self._next_rank]
+        vector = slots.copy(slots.payload.shape[1])
+        if vector is not None:
+            self.finite.look(self._next_rank, vector)
+
+    def _look_at_processes(self, passed_s: float) -> None:
+        meant = {worker.pid: post.title for post, worker in self._crew.manned()}
+        self.manned.look(passed_s, list(self._odd(meant)), list(left_behind(meant)))
+        self.manned.helpers = self._crew.orphans.ended
+
+    def _odd(self, meant: dict[int, str]) -> Iterator[str]:
+        """Yield in words which places are not as intended."""
+        for pid, title in meant.items():
+            if procfs.process(pid) is None:
+                yield f"{title} ({pid}) is gone, and its place counts as filled"
+        yield from (f"{post.title} was given up" for post in self._crew.posts if post.given_up)
+
+    def _pids(self) -> list[int]:
+        return [worker.pid for _, worker in self._crew.manned()]
+
+    def _look_aside(self, now_s: float) -> None:
+        if self._aside is not None and self._aside.done():
+            found, self._aside = self._aside.result(), None
+            self.saved.look(found.verified, found.damaged)
+            self.flat.look_at_names(found.names)
+        elif self._aside is None and self._slow.due(now_s):
+            pids = [os.getpid(), *self._pids()]
+            with contextlib.suppress(RuntimeError):  # no room for a thread now: the next time
+                self._aside = self._thread.submit(look_aside, self._checkpoints, pids)
+
+
+def left_behind(meant: Collection[int]) -> Iterator[str]:
+    """Yield in words which processes fill no place, or have ended and were not reaped."""
+    servers = {server for server in map(procfs.server_of, meant) if server is not None}
+    for child in procfs.children({os.getpid(), *servers}):
+        if child.zombie:
+            yield f"process {child.pid} ({child.name}) is a zombie"
+        elif child.parent != os.getpid() and child.pid not in meant:
+            yield f"process {child.pid} ({child.name}) lives, and fills no place"

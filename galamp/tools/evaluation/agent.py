@@ -1,0 +1,309 @@
+"""A trained agent as an object: observations in, actions out, both numpy.
+
+    galamp.load(path) --> Agent.act(observations [B, ...]) --> actions [B]
+
+Runs in users' programs and in evaluation, in one process; nothing is started and nothing written.
+"""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from galamp.algorithms.a2c import sample
+from galamp.algorithms.flat_parameters import FlatParameters
+from galamp.algorithms.networks import ActorCritic, bare_model
+from galamp.core.errors import CheckpointError, UserError
+from galamp.core.machine.gpu_failures import explained
+from galamp.core.machine.gpus import torch_build
+from galamp.environments import ATARI, EnvironmentSpec, check_asked, finish_probe, start_probe
+from galamp.storage.checkpoint import FLOAT_BYTES, Identity, too_large
+from galamp.tools.evaluation.threads import one_thread
+from galamp.tools.evaluation.trained import MEAN, Learner, Trained, locate, read
+
+SMALL_BATCH = 8
+"""On a CPU, batches of so many observations are computed by one thread."""
+
+
+class Agent:
+    """One policy of a training: that of a learner, or of the mean of all learners.
+
+    Attributes:
+        learner: the learner's rank, or `mean`.
+        path: the checkpoint's folder.
+        device: where the network computes.
+    """
+
+    def __init__(
+        self,
+        trained: Trained,
+        learner: Learner,
+        device: torch.device,
+        *,
+        seed: int = 0,
+        env_id: str = "",
+    ) -> None:
+        """Build the network and fill it; `env_id` is as for `load`.
+
+        Raises:
+            CheckpointError: the parameters make no network for these observations.
+        """
+        self.learner, self.path, self.device = learner, trained.path, device
+        self._env_id = env_id
+        # What the learners hold is copied into the network, and not kept.
+        self._trained = trained.without_learners()
+        # Frames are bytes, vectors are floats; should it be otherwise, `act` sees it.
+        dtype = "uint8" if len(self.identity.observation_shape) == 3 else "float32"
+        self._models = {dtype: _network(trained, learner, dtype, device)}
+        self.seed(seed)
+
+    @property
+    def identity(self) -> Identity:
+        """Game, protocol, shapes and network of the training."""
+        return self._trained.checkpoint.identity
+
+    @property
+    def agent_steps(self) -> int:
+        """Agent steps of the training, over all learners."""
+        return self._trained.agent_steps
+
+    @cached_property
+    def spec(self) -> EnvironmentSpec:
+        """The environment of the training, as a short-lived process of its own describes it.
+
+        Raises:
+            UserError: the environment cannot be built here, or a module would be imported for it
+                that only the checkpoint names: give `env_id` to `load`.
+            CheckpointError: the one installed here is not the one of the training.
+        """
+        stored, holder = self._trained.environment.env_id, f"checkpoint {self.path}"
+        check_asked(stored, self._env_id, holder, "give galamp.load the env_id")
+        spec = finish_probe(start_probe(self._trained.environment))
+        self._trained.check_fits(spec)
+        return spec
+
+    def seed(self, seed: int) -> None:
+        """Begin the random choices of `act` anew."""
+        self._generator = torch.Generator(self.device).manual_seed(seed)
+
+    def act(self, observations: Any, *, greedy: bool = False) -> npt.NDArray[np.int64] | int:
+        """Return actions for observations as the environment gives them, pixels unscaled.
+
+        On a CPU, a batch of up to `SMALL_BATCH` observations is computed by one thread, whatever
+        torch's number of threads; that is as it was afterwards.
+
+        Args:
+            observations: `[B, *observation_shape]`, or one of `observation_shape`; uint8 for Atari.
+                Images of other environments may have their channels last, as `[B, H, W, C]` or
+                `[H, W, C]`, where training took them so: where C is less than H and W.
+            greedy: take the most probable action instead of drawing from the policy.
+
+        Returns:
+            `[B]` int64 for a batch, an int for one observation.
+
+        Raises:
+            UserError: the observations have another shape or type, or one of them is not finite.
+        """
+        given = _array(observations)
+        dtype = self._dtype(given)
+        batch = self._batch(given)
+        with np.errstate(over="ignore"):
+            # torch takes only arrays that it could write to.
+            batch = np.require(batch, np.dtype(dtype), ["C", "W"])
+        single = len(batch) == 1 and given.ndim == batch.ndim - 1
+        if dtype != "uint8":
+            _check_finite(batch, single)
+        actions = self._choose(batch, dtype, greedy)
+        return int(actions[0]) if single else actions
+
+    def _batch(self, given: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return one observation or a batch as a batch in the shape that the network takes."""
+        shape = self.identity.observation_shape
+        batch = given[np.newaxis] if given.ndim == len(shape) else given
+        if batch.shape[1:] == shape:
+            return batch
+        last = self._channels_last()
+        if last is not None and batch.shape[1:] == last:
+            return np.moveaxis(batch, -1, 1)
+        more = f"; or {list(last)} with channels last" if last else ""
+        raise UserError(
+            f"observations of shape {list(given.shape)}: expected {list(shape)} for one, "
+            f"or [B, {', '.join(map(str, shape))}] for a batch{more}"
+        )
+
+    def _channels_last(self) -> tuple[int, ...] | None:
+        """Return the shape `[H, W, C]` that training took images in; None if it took no such."""
+        shape = self.identity.observation_shape
+        if len(shape) != 3 or self.identity.env_id.startswith(ATARI):
+            return None
+        channels, height, width = shape
+        return (height, width, channels) if channels < min(height, width) else None
+
+    def _dtype(self, given: npt.NDArray[Any]) -> str:
+        """Return which of the network's two types the environment's observations came as.
+
+        This is the rule by which the training converted them.
+        """
+        if given.dtype == np.uint8:
+            return "uint8"
+        if self.identity.env_id.startswith(ATARI) or given.dtype.kind not in "biuf":
+            expected = "uint8" if self.identity.env_id.startswith(ATARI) else "numbers"
+            raise UserError(f"observations of {given.dtype}: expected {expected}")
+        return "float32"
+
+    def _choose(self, batch: npt.NDArray[Any], dtype: str, greedy: bool) -> npt.NDArray[np.int64]:
+        if not len(batch):
+            return np.zeros(0, np.int64)
+        inputs = torch.from_numpy(batch).to(self.device)
+        with self._threads(len(batch)), torch.inference_mode():
+            logits, _ = self._model(dtype)(inputs)
+            actions = logits.argmax(-1) if greedy else sample(logits, self._generator)
+        chosen: npt.NDArray[np.int64] = actions.cpu().numpy()
+        return chosen
+
+    def _threads(self, size: int) -> AbstractContextManager[None]:
+        """Return what sets the number of threads for a batch of `size`."""
+        small = self.device.type == "cpu" and size <= SMALL_BATCH
+        return one_thread() if small else nullcontext()
+
+    def _model(self, dtype: str) -> ActorCritic:
+        """Return the network for observations of `dtype`: only the scale of its inputs differs."""
+        if dtype not in self._models:
+            other = next(iter(self._models.values()))
+            self._models[dtype] = other.taking(dtype)
+        return self._models[dtype]
+
+
+def _network(trained: Trained, learner: Learner, dtype: str, device: torch.device) -> ActorCritic:
+    """Return the training's network for observations of `dtype`, with a learner's parameters.
+
+    A checkpoint may name any number of actions: memory is taken only once the network's parameters
+    are known to be as large as those that were read.
+
+    Raises:
+        CheckpointError: they are not, or they are not finite.
+    """
+    identity = trained.checkpoint.identity
+    try:
+        model = bare_model(
+            identity.network, identity.observation_shape, dtype, identity.num_actions
+        )
+    except UserError as error:
+        raise CheckpointError(f"checkpoint {trained.path}: {error}") from None
+    layout = [(name, tuple(each.shape)) for name, each in model.named_parameters()]
+    misfit = identity.misfit(layout)
+    # The mean of all learners' parameters, the network's own, and room for gradients.
+    large = too_large(3 * FLOAT_BYTES * identity.num_parameters)
+    if misfit or large:
+        problem = misfit or f"its network, as it is built, takes {large}"
+        raise CheckpointError(f"checkpoint {trained.path}: {problem}")
+    values = trained.parameters(learner)
+    flat = FlatParameters(model.to_empty(device="cpu"), device)
+    flat.load_named({name: torch.from_numpy(value) for name, value in values.items()})
+    model.zero_grad(set_to_none=True)  # who plays has none
+    return model
+
+
+def _array(observations: Any) -> npt.NDArray[Any]:
+    """Return observations as an array.
+
+    Raises:
+        UserError: no array can be made of them, such as of lists of different lengths.
+    """
+    try:
+        return np.asarray(observations)
+    except (ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"observations: expected one array of numbers ({reason})") from None
+
+
+def _check_finite(batch: npt.NDArray[Any], single: bool) -> None:
+    """Raise UserError for the first row of `[B, ...]` that holds NaN or infinity."""
+    # One number that is not finite makes the sum so; float32 numbers cannot overflow it.
+    with np.errstate(invalid="ignore"):
+        if np.isfinite(batch.sum(dtype=np.float64)):
+            return
+    row = int(np.argmin(np.isfinite(batch).reshape(len(batch), -1).all(axis=1)))
+    where = "the observation" if single else f"observations: row {row}"
+    raise UserError(f"{where} holds NaN, infinity or a number beyond float32: expected finite ones")
+
+
+def load(
+    path: str | Path,
+    *,
+    learner: Learner = MEAN,
+    device: str | torch.device = "cpu",
+    which: str | None = None,
+    seed: int = 0,
+    env_id: str = "",
+) -> Agent:
+    """Load a trained agent.
+
+    Args:
+        path: a run folder, its `checkpoints`, one checkpoint, or the link `best` or `latest`.
+        learner: a learner's rank, or `mean` for the mean of all learners' parameters.
+        device: `cpu`, `cuda`, `cuda:0`, ..., or `auto`: a GPU where there is one.
+        which: `best` or `latest`; by default the best if there is one, else the latest.
+        seed: seed of the actions that `act` draws.
+        env_id: the `module:factory` or `package:EnvId-v0` of the training, for `Agent.spec`, which
+            imports that module: a checkpoint alone does not decide what code is run. Acting needs
+            no environment.
+
+    Warns:
+        UserWarning: a damaged checkpoint was passed over; one for each.
+
+    Raises:
+        CheckpointError: there is no such checkpoint or learner, or it is damaged.
+        UserError: the device cannot be used, or an argument has no meaning.
+    """
+    if which not in (None, "best", "latest"):
+        raise UserError(f"which {which!r}: expected best or latest")
+    found = locate(path, which)
+    for line in found.skipped:
+        warnings.warn(f"damaged checkpoint passed over: {line}", stacklevel=2)
+    trained = read(found.path, learner)
+    return Agent(trained, learner, usable_device(device), seed=seed, env_id=env_id)
+
+
+def usable_device(name: str | torch.device) -> torch.device:
+    """Return the device of that name; `auto` takes a GPU where there is one.
+
+    Raises:
+        UserError: no such device is usable here.
+    """
+    gpus = 0 if str(name) == "cpu" else torch.cuda.device_count()
+    if name == "auto":
+        name = "cuda" if gpus else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device {name}: expected auto, cpu, cuda, or one such as cuda:0")
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise UserError(
+            f"--device {name}: this machine shows {gpus} GPUs to torch; use --device cpu"
+        )
+    if device.type == "cuda":
+        _try(device)
+    return device
+
+
+def _try(device: torch.device) -> None:
+    """Compute on a GPU.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    try:
+        float(torch.ones(1, device=device) + 1)
+    except RuntimeError as error:
+        why = explained(str(error), torch_build())
+        raise UserError(f"--device {device}: {why}; or use --device cpu") from error

@@ -1,0 +1,140 @@
+"""Whole games played by an agent, and what their scores come to.
+
+    Environment --observations--> act --actions--> Environment; finished games --> Score
+
+Runs in evaluation. Numpy only: who acts is the caller's business.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from galamp.environments.base import Environment, EpisodeCounter
+from galamp.environments.failures import failures_told
+from galamp.tools.evaluation.references import Reference
+
+Act = Callable[[NDArray[Any]], NDArray[np.int64]]
+"""Observations `[b, ...]` to actions `[b]`."""
+
+
+@dataclass(frozen=True)
+class Game:
+    """A whole game: its true return, its length in agent steps, whether a limit cut it short."""
+
+    ret: float
+    length: int
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a number of games came to; None where it is not defined.
+
+    Attributes:
+        mean: mean true return.
+        standard_error: of the mean: `std` over the square root of the number of games.
+        std: sample standard deviation, with n - 1 in the denominator.
+        mean_length: in agent steps.
+        truncated: games that a limit cut short.
+        human_normalised_percent: 100 (mean - random) / (human - random).
+    """
+
+    episodes: int
+    mean: float | None
+    median: float | None
+    standard_error: float | None
+    std: float | None
+    min: float | None
+    max: float | None
+    mean_length: float | None
+    truncated: int
+    human_normalised_percent: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return dataclasses.asdict(self)
+
+
+def quotas(episodes: int, num_envs: int) -> NDArray[np.int64]:
+    """Return how many games each lane plays, `[num_envs]`: shares that differ by one at most."""
+    lanes = np.arange(num_envs)
+    return (episodes // num_envs + (lanes < episodes % num_envs)).astype(np.int64)
+
+
+def play(
+    environment: Environment,
+    act: Act,
+    episodes: int,
+    tell: Callable[[Game], None],
+    stepped: Callable[[int], None] = lambda lanes: None,
+) -> list[Game]:
+    """Play `episodes` whole games and return them, lane after lane.
+
+    Each lane plays a quota that is fixed beforehand, and lanes that are done wait for the others.
+    To take the first games that finish in any lane would prefer short ones: a lane with a long game
+    gets none in while its neighbours finish several, and in most games short means a poor score.
+
+    Args:
+        environment: B lanes with `life_loss_ends` off, so that games are whole.
+        act: chooses the actions of the lanes that still play.
+        episodes: number of games over all lanes.
+        tell: called with each game when it is over.
+        stepped: called after each agent step with the number of lanes that play.
+
+    Raises:
+        GalampError: the environment raised something.
+    """
+    left = quotas(episodes, environment.num_envs)
+    games: list[list[Game]] = [[] for _ in left]
+    counter = EpisodeCounter(environment.num_envs)
+    env_id = environment.spec.env_id
+    with failures_told(env_id):
+        observations = environment.reset()
+    cut = np.zeros(environment.num_envs, np.bool_)
+    while (playing := left > 0).any():
+        actions = np.zeros(environment.num_envs, np.int64)
+        actions[playing] = act(observations if playing.all() else observations[playing])
+        with failures_told(env_id):
+            step = environment.step(actions)
+        for episode in counter.update(step):
+            if playing[episode.lane]:
+                game = Game(episode.ret, episode.length, bool(cut[episode.lane]))
+                games[episode.lane].append(game)
+                left[episode.lane] -= 1
+                tell(game)
+        # An episode comes out of the counter one step after the one that says how it ended.
+        cut = step.truncated & ~step.terminated
+        observations = step.observations
+        stepped(int(playing.sum()))
+    return [game for lane in games for game in lane]
+
+
+def score(games: Sequence[Game], reference: Reference | None) -> Score:
+    """Return the statistics of one game or more."""
+    returns = np.array([game.ret for game in games], np.float64)
+    mean, count = float(returns.mean()), len(games)
+    std = float(returns.std(ddof=1)) if count > 1 else float("nan")
+    normalised = reference.human_normalised(mean) if reference else float("nan")
+    return Score(
+        episodes=count,
+        mean=_finite(mean),
+        median=_finite(float(np.median(returns))),
+        standard_error=_finite(std / count**0.5),
+        std=_finite(std),
+        min=_finite(float(returns.min())),
+        max=_finite(float(returns.max())),
+        mean_length=_finite(float(np.mean([game.length for game in games]))),
+        truncated=sum(game.truncated for game in games),
+        human_normalised_percent=_finite(normalised),
+    )
+
+
+def _finite(value: float) -> float | None:
+    """Return None for what JSON cannot say."""
+    return value if np.isfinite(value) else None

@@ -1,0 +1,296 @@
+"""An evaluation from path to report.
+
+    path --locate, read--> Trained --> Agent x rows --play--> games x rows --> report, JSON file
+
+Runs in one process, with the emulator's and torch's own threads; a short-lived probe looks at the
+environment first, since a bad ROM ends its process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import shlex
+import sys
+import time
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from galamp.core.config import EnvironmentConfig
+from galamp.core.disk import in_home, write_new
+from galamp.core.errors import GalampError, UserError
+from galamp.core.seeding import seed_for, seed_generators
+from galamp.environments import (
+    ATARI,
+    EnvironmentSpec,
+    canonical_env_id,
+    check_asked,
+    finish_probe,
+    make_environment,
+    start_probe,
+)
+from galamp.environments.base import closing_quietly
+from galamp.environments.failures import failures_told
+from galamp.environments.protocols import AtariProtocol, resolve
+from galamp.storage.checkpoint import Found
+from galamp.telemetry.display.streams import STARTING, announce
+from galamp.tools.evaluation.command import EACH, STEP_LIMIT, EvaluationConfig
+from galamp.tools.evaluation.playing import Act, Game, play, score
+from galamp.tools.evaluation.references import SOURCE, misfit, reference_for
+from galamp.tools.evaluation.table import Progress
+from galamp.tools.evaluation.trained import MEAN, Learner, Trained, locate, read
+
+if TYPE_CHECKING:
+    import torch
+
+    from galamp.tools.evaluation.agent import Agent
+
+AS_ASKED = ("sticky_actions", "noop_max", "fire_reset", "max_frames", "max_episode_steps")
+"""Settings of the training's environment that an evaluation can change."""
+MOST_ENVS = 16
+MOST_TORCH_THREADS = 4
+"""Batches of a few observations gain nothing from more."""
+
+
+def evaluate(
+    path: Path, config: EvaluationConfig, progress: Progress
+) -> tuple[dict[str, Any], Path]:
+    """Evaluate the checkpoint that `path` means; return the report and where `write` shall put it.
+
+    Raises:
+        UserError: the checkpoint, the environment, the device or the output cannot be used.
+    """
+    began_s = time.monotonic()
+    found = locate(path, config.which)
+    for line in found.skipped:
+        sys.stderr.write(f"galamp: warning: damaged checkpoint passed over: {line}\n")
+    wanted = _wanted(config.learner)
+    trained = read(found.path, MEAN if wanted == EACH else wanted)
+    _check_asked(trained.environment.env_id, config.env_id)
+    target = _target(config.output, found, config.learner)
+    environment = evaluation_environment(trained.environment, config)
+    if not config.quiet:
+        announce(STARTING, sys.stderr)
+    agents, spec = _prepare(trained, wanted, environment, config)
+    trained = trained.without_learners()  # the agents have theirs
+    environment = with_step_limit(environment, spec)
+    games, spec = _play_all(agents, environment, config, progress)
+    atari = resolve(environment) if spec.env_id.startswith(ATARI) else None
+    report = {
+        "env_id": spec.env_id,
+        "protocol": spec.protocol,
+        "checkpoint": str(trained.path),
+        "agent_steps": trained.agent_steps,
+        "num_envs": environment.num_envs,
+        "max_frames": atari.max_frames if atari else None,
+        "max_episode_steps": spec.max_episode_steps,
+        "own_step_limit": spec.max_episode_steps != environment.max_episode_steps,
+        "greedy": config.greedy,
+        "seed": config.seed,
+        "device": str(agents[0].device),
+        **_scores(spec, atari, agents, games),
+    }
+    return report | _circumstances(began_s), target
+
+
+def _prepare(
+    trained: Trained,
+    wanted: Learner | Literal["each"],
+    environment: EnvironmentConfig,
+    config: EvaluationConfig,
+) -> tuple[list[Agent], EnvironmentSpec]:
+    """Return the agents, and what a probe says of the environment while torch is imported.
+
+    Nothing is built of the checkpoint before it is known to be of that environment.
+    """
+    probe = start_probe(environment, timeout_s=config.start_timeout_s, seed=config.seed)
+    try:
+        device = _device(config.device)
+    except BaseException:
+        probe.cancel()
+        raise
+    spec = finish_probe(probe)
+    trained.check_fits(spec)
+    return _agents(trained, wanted, device), spec
+
+
+def write(target: Path, report: dict[str, Any]) -> Path:
+    """Write a report to a new file and return its path.
+
+    A name that was taken in the meantime gets the suffix `-2`, `-3`, ...
+
+    Raises:
+        GalampError: the disk refuses; nothing is left of the file.
+    """
+    content = json.dumps(report, allow_nan=False, indent=1).encode() + b"\n"
+    for number in itertools.count(1):
+        path = target if number == 1 else target.with_stem(f"{target.stem}-{number}")
+        try:
+            write_new(path, content)
+            return path
+        except FileExistsError:
+            continue
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            if isinstance(error, OSError):
+                raise GalampError(f"{path} not written: {error.strerror}") from None
+            raise
+    raise AssertionError("unreachable")
+
+
+def evaluation_environment(
+    trained: EnvironmentConfig, config: EvaluationConfig
+) -> EnvironmentConfig:
+    """Return the training's environment, changed to score whole games by their true rewards."""
+    asked: dict[str, Any] = {name: getattr(config, name) for name in AS_ASKED}
+    given = {name: value for name, value in asked.items() if value is not None}
+    lanes = min(config.episodes, config.num_envs or MOST_ENVS)
+    whole: dict[str, Any] = {"life_loss_ends": False, "clip_rewards": False, "num_envs": lanes}
+    return replace(trained, **(given | whole))
+
+
+def with_step_limit(environment: EnvironmentConfig, spec: EnvironmentSpec) -> EnvironmentConfig:
+    """Return the environment with `STEP_LIMIT` where a game could go on for ever."""
+    if spec.max_episode_steps is not None:
+        return environment
+    return replace(environment, max_episode_steps=STEP_LIMIT)
+
+
+def _check_asked(trained_in: str, asked: str) -> None:
+    """Refuse another environment than the checkpoint's, and its code unless that is asked for.
+
+    Raises:
+        UserError: see `check_asked`.
+    """
+    check_asked(trained_in, asked, "the checkpoint")
+    if asked and canonical_env_id(asked) != canonical_env_id(trained_in):
+        raise UserError(f"--env-id {asked}: the checkpoint is of {trained_in}; name that")
+
+
+def _wanted(text: str) -> int | Literal["mean", "each"]:
+    if text == MEAN:
+        return MEAN
+    if text == EACH:
+        return EACH
+    if text.isascii() and text.isdigit() and len(text) <= 9:
+        return int(text)
+    raise UserError(f"--learner {text}: expected mean, each, or a learner's rank such as 0")
+
+
+def _target(output: str, found: Found, learner: str) -> Path:
+    """Return the file to write, found out before minutes are spent on what goes into it."""
+    if output:
+        path = in_home(output)
+        if os.path.lexists(path):
+            raise UserError(f"--output {path}: exists already; name a new file")
+    else:
+        checkpoint = found.path
+        # In the folder that was named, wherever its checkpoints are.
+        run = checkpoint.parent if found.place == checkpoint else found.place
+        run = run.parent if run.name == "checkpoints" else run
+        now = datetime.now().strftime("%Y%m%d-%H%M%S")
+        path = run / f"eval-{checkpoint.name}-{learner}-{now}.json"
+    if not os.path.isdir(path.parent) or not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UserError(f"{path.parent}: no folder that can be written to; use another --output")
+    return path
+
+
+def _device(name: str) -> torch.device:
+    """Return the device of that name, once torch has as many threads as are of use there."""
+    import torch
+
+    from galamp.tools.evaluation.agent import usable_device
+
+    device = usable_device(name)
+    threads = min(torch.get_num_threads(), len(os.sched_getaffinity(0)), MOST_TORCH_THREADS)
+    torch.set_num_threads(threads if device.type == "cpu" else 1)
+    return device
+
+
+def _agents(
+    trained: Trained, wanted: Learner | Literal["each"], device: torch.device
+) -> list[Agent]:
+    from galamp.tools.evaluation.agent import Agent
+
+    learners: list[Learner] = [*trained.ranks, MEAN] if wanted == EACH else [wanted]
+    return [Agent(trained, learner, device) for learner in learners]
+
+
+def _play_all(
+    agents: list[Agent], environment: EnvironmentConfig, how: EvaluationConfig, progress: Progress
+) -> tuple[list[list[Game]], EnvironmentSpec]:
+    """Let every agent play, all from the same seeds of the lanes and of the action sampling.
+
+    Returns:
+        each agent's games, and what they played.
+    """
+    seeds = [seed_for(how.seed, 1 + lane) for lane in range(environment.num_envs)]
+    threads = min(len(seeds), len(os.sched_getaffinity(0)))
+    games = []
+    seed_generators(how.seed)
+    with failures_told(environment.env_id):
+        lanes = make_environment(environment, seeds, threads=threads)
+    with closing_quietly(lanes):
+        for agent in agents:
+            agent.seed(seed_for(how.seed, 0))
+            seed_generators(how.seed)
+            act = _policy(agent, how.greedy)
+            with progress.of(agent.learner, how.episodes) as tally:
+                games.append(play(lanes, act, how.episodes, tally.game, tally.stepped))
+        return games, lanes.spec
+
+
+def _policy(agent: Agent, greedy: bool) -> Act:
+    def act(observations: NDArray[Any]) -> NDArray[np.int64]:
+        actions = agent.act(observations, greedy=greedy)
+        assert isinstance(actions, np.ndarray)
+        return actions
+
+    return act
+
+
+def _scores(
+    spec: EnvironmentSpec,
+    atari: AtariProtocol | None,
+    agents: list[Agent],
+    games: list[list[Game]],
+) -> dict[str, Any]:
+    """Return a result per agent, and the published scores that they are compared with.
+
+    Where those were made otherwise, they are left out and it is said why.
+    """
+    reference = reference_for(spec.env_id)
+    unlike = misfit(atari) if reference and atari else None
+    if unlike:
+        reference = None
+    results = [
+        {
+            "learner": agent.learner,
+            **score(played, reference).to_dict(),
+            "returns": [game.ret for game in played],
+            "lengths": [game.length for game in played],
+        }
+        for agent, played in zip(agents, games, strict=True)
+    ]
+    published = {**reference._asdict(), "source": SOURCE} if reference else None
+    return {"results": results, "reference": published, "reference_misfit": unlike}
+
+
+def _circumstances(began_s: float) -> dict[str, Any]:
+    """Return when, how and with what the evaluation was made."""
+    from galamp.training.summary import versions
+
+    return {
+        "wall_s": round(time.monotonic() - began_s, 3),
+        "time": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+        "versions": versions(),
+    }

@@ -1,0 +1,123 @@
+"""A graph as terminal text: learners on a circle, or who hears whom as a matrix of dots.
+
+Pure functions: rounds go in, lines come out; no colour, no clock.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from galamp.tools.topology.mixing_matrices import Rounds, Whole
+
+MOST_ON_A_CIRCLE = 32
+MOST_DOTS = 120
+"""Dots on a side of the matrix: 60 columns of text."""
+_BITS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
+"""Bit of each dot in a braille character, as [row 0..3 from the top][column 0..1]."""
+
+
+def hears(rounds: Rounds, dots: int) -> NDArray[np.bool_]:
+    """Return who hears whom in any of the rounds shown, [receiver, sender].
+
+    More than `dots` learners are put together, so many per row and column that they fit.
+    """
+    together = -(-rounds.size // dots)
+    side = -(-rounds.size // together)
+    seen = np.zeros((side, side), dtype=bool)
+    for mixing in rounds.union():
+        if mixing.complete:
+            return _complete(side, together)
+        receivers, senders, _ = mixing.edges
+        seen[receivers // together, senders // together] = True
+    return seen
+
+
+def _complete(side: int, together: int) -> NDArray[np.bool_]:
+    everyone = np.ones((side, side), dtype=bool)
+    return everyone & ~np.eye(side, dtype=bool) if together == 1 else everyone
+
+
+def braille(dots: NDArray[np.bool_]) -> list[str]:
+    """Return `dots` [4 rows, 2 columns] as lines of braille; blank where there is none."""
+    rows, columns = dots.shape
+    padded = np.pad(dots, ((0, -rows % 4), (0, -columns % 2)))
+    cells = padded.reshape(padded.shape[0] // 4, 4, -1, 2)
+    codes = np.einsum("rick,ik->rc", cells, _BITS)
+    return ["".join(chr(0x2800 + code) if code else " " for code in row) for row in codes]
+
+
+def picture(rounds: Rounds) -> list[str]:
+    """Draw the graph: a circle for few learners, the matrix for many."""
+    return circle(rounds) if rounds.size <= MOST_ON_A_CIRCLE else matrix(rounds)
+
+
+def matrix(rounds: Rounds) -> list[str]:
+    """Draw who hears whom: a row per receiver, a column per sender."""
+    seen = hears(rounds, MOST_DOTS)
+    together, last = -(-rounds.size // MOST_DOTS), str(rounds.size - 1)
+    rows = braille(seen)
+    width, margin = len(rows[0]), max(len(last), 5)
+    head = "0" + "sends".center(width - 1 - len(last)) + last
+    names = ["0", *[""] * (len(rows) - 2), last]
+    names[len(rows) // 2] = "hears"
+    lines = [f"{'':{margin}}  {head}", f"{'':{margin}} ┌{'─' * width}┐"]
+    lines += [f"{name:>{margin}} │{row}│" for name, row in zip(names, rows, strict=True)]
+    lines.append(f"{'':{margin}} └{'─' * width}┘")
+    if together > 1:
+        lines.append(f"{'':{margin}}  one dot: {together} x {together} learners")
+    return lines
+
+
+def circle(rounds: Rounds) -> list[str]:
+    """Draw learners 0, 1, ... clockwise from the top, with a line where one hears another."""
+    size = rounds.size
+    height = 11 + 2 * min(size, 6) // 2 if size <= 8 else min(13 + size // 2, 27)
+    height += 1 - height % 2
+    width = 2 * height
+    places = _places(size, width, height)
+    dots = np.zeros((4 * height, 2 * width), dtype=bool)
+    seen = hears(rounds, size)
+    for receiver, sender in np.argwhere(seen | seen.T):
+        if receiver < sender:
+            _line(dots, _dot(places[receiver]), _dot(places[sender]))
+    canvas = [list(line) for line in braille(dots)]
+    for rank, (x, y) in enumerate(places):
+        _write(canvas, x, y, str(rank))
+    lines = ["".join(line).rstrip() for line in canvas]
+    return lines[: max(at for at, line in enumerate(lines) if line) + 1]
+
+
+def _places(size: int, width: int, height: int) -> list[tuple[int, int]]:
+    """Return the column and row of every learner's number."""
+    found = []
+    for rank in range(size):
+        angle = 2 * math.pi * rank / size
+        x = (width - 3) / 2 + (width - 6) / 2 * math.sin(angle)
+        y = (height - 1) / 2 - (height - 1) / 2 * math.cos(angle)
+        found.append((round(x), round(y)))
+    return found
+
+
+def _dot(place: tuple[int, int]) -> tuple[float, float]:
+    """Return the dot in the middle of a character."""
+    return 2 * place[0] + 1.0, 4 * place[1] + 1.5
+
+
+def _line(dots: NDArray[np.bool_], start: tuple[float, float], end: tuple[float, float]) -> None:
+    """Set the dots from `start` to `end`."""
+    across, down = end[0] - start[0], end[1] - start[1]
+    steps = np.linspace(0.0, 1.0, int(max(abs(across), abs(down))) + 1)
+    columns: Whole = np.floor(start[0] + steps * across + 0.5).astype(np.int64)
+    rows: Whole = np.floor(start[1] + steps * down + 0.5).astype(np.int64)
+    dots[np.clip(rows, 0, len(dots) - 1), np.clip(columns, 0, dots.shape[1] - 1)] = True
+
+
+def _write(canvas: list[list[str]], x: int, y: int, name: str) -> None:
+    """Write a number with a blank on either side, so that no line touches it."""
+    left = x - (len(name) - 1) // 2
+    for at, char in enumerate(f" {name} ", start=left - 1):
+        if 0 <= at < len(canvas[y]):
+            canvas[y][at] = char

@@ -1,0 +1,133 @@
+"""`galamp topology`: look at a gossip graph, and plan with it, before a run.
+
+    words --> TopologyConfig --plan_of_graph.plan--> Plan --> text or JSON, and a PNG if asked for
+
+Only light modules are imported at the top, for the command line imports this one before it knows
+whether it is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from galamp.core.arguments import add_flags, settings_from
+from galamp.core.errors import EXIT_OK, UserError, did_you_mean
+from galamp.core.settings import MOST_CHARACTERS_SHOWN, option
+
+if TYPE_CHECKING:
+    from galamp.tools.topology.analysis import Plan
+
+
+@dataclass(frozen=True)
+class TopologyConfig:
+    """What to plan for."""
+
+    learners: int = option(8, "learners", low=2, high=16_384)
+    gossip_weights: str = option(
+        "auto",
+        "weights of the peers in an average",
+        names=("auto", "uniform", "metropolis"),
+    )
+    seed: int = option(1, "seed of random graphs", low=0, high=2**31 - 1)
+    parameters: int = option(
+        865_413,
+        "float32 parameters of the network; the default is the paper's for Atari with 4 actions, "
+        "Nature's has 1,686,693",
+        low=1,
+        high=10**12,
+    )
+    rounds_per_s: float = option(
+        10.0, "gossip rounds of a learner per second", unit="1/s", low=1e-6, high=1e6
+    )
+    update_norm: float = option(
+        0.05, "L2 norm of the update that a learner makes between two rounds", low=0.0, high=1e9
+    )
+    delay: int = option(0, "how many rounds old a message is", unit="rounds", low=0, high=100)
+    png: str = option("", "draw the graph into this new file, too")
+    overwrite: bool = option(False, "replace the file of --png if it exists")
+    json: bool = option(False, "print everything as one JSON object")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the options of `galamp topology`, and the command."""
+    parser.set_defaults(command=topology_command)
+    parser.add_argument(
+        "name", metavar="NAME", help="a gossip graph, such as ring or exponential, or file:PATH"
+    )
+    add_flags(parser, TopologyConfig)
+
+
+def topology_command(options: argparse.Namespace) -> int:
+    """`galamp topology`."""
+    config = settings_from(options, TopologyConfig)
+    picture = _new_file(config)
+    # Read when numpy loads: on a busy machine its waiting threads take ten times as long as one.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    made = _plan(options.name, config)
+    if picture is not None:
+        from galamp.tools.topology.figure import draw
+
+        draw(made, picture)
+    if config.json:
+        from galamp.tools.topology.analysis import as_json
+
+        print(json.dumps(as_json(made)))
+    else:
+        from galamp.tools.topology.text_report import lines_of
+
+        print("\n".join(lines_of(made)))
+    return EXIT_OK
+
+
+def _plan(name: str, config: TopologyConfig) -> Plan:
+    from galamp.gossip.topologies import FILE, TOPOLOGIES, make_topology
+    from galamp.tools.topology.analysis import Question, plan
+
+    if name not in TOPOLOGIES and not name.startswith(FILE):
+        raise UserError(
+            f"topology {name!r:.80}: expected one of {', '.join(TOPOLOGIES)}, or {FILE}PATH"
+            f"{did_you_mean(name, TOPOLOGIES)}"
+        )
+    topology = make_topology(name, config.learners, config.gossip_weights, config.seed)
+    question = Question(
+        name=name,
+        gossip_weights=config.gossip_weights,
+        parameters=config.parameters,
+        rounds_per_s=config.rounds_per_s,
+        update_norm=config.update_norm,
+        delay=config.delay,
+    )
+    return plan(topology, question)
+
+
+def _new_file(config: TopologyConfig) -> Path | None:
+    """Return where the PNG goes, before any work is done for it.
+
+    Raises:
+        UserError: no such folder, no file, or one that exists.
+    """
+    if not config.png:
+        return None
+    path, shown = Path(config.png), repr(config.png)
+    if len(shown) > MOST_CHARACTERS_SHOWN:
+        shown = f"{shown[:MOST_CHARACTERS_SHOWN]}..."
+    try:
+        folder = stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        if not path.parent.is_dir():
+            raise UserError(f"--png {shown}: no such folder; make it first") from None
+        return path
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"--png {shown}: cannot be a file: {why}; name another") from None
+    if folder:
+        raise UserError(f"--png {shown}: expected a file, this is a folder; add a name")
+    if not config.overwrite:
+        raise UserError(f"--png {shown}: it exists; take another name, or say --overwrite")
+    return path
