@@ -27,9 +27,10 @@ from tests.checkpoints import (
 LOADER = """
 import resource, sys
 from pathlib import Path
-from galamp import errors, memory
+from galamp.core import errors
+from galamp.core.machine import memory
 from galamp.tools.evaluation.trained import read
-from galamp.storage import checkpoint, runfolder
+from galamp.storage import checkpoint, run_folder
 good, folder, *paths = map(Path, sys.argv[1:])
 assert "torch" not in sys.modules
 checkpoint.load(good)

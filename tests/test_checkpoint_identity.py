@@ -10,7 +10,7 @@ import pytest
 
 from galamp.core.config import EnvironmentConfig
 from galamp.core.errors import CheckpointError
-from galamp.environments import canonical_env_id, list_games
+from galamp.environments.names import canonical_env_id, list_games
 from galamp.environments.protocols import SETTINGS, resolve
 from galamp.storage import checkpoint as ck
 from galamp.storage.checkpoint import Identity

@@ -16,7 +16,7 @@ from galamp.environments import EpisodeCounter, describe, make_environment
 from galamp.environments.base import Environment
 from galamp.environments.checks import InvalidDataError
 from galamp.storage.run_logs import MonitorLog
-from galamp.supervision.process import WorkerSpec, _write_report
+from galamp.workers.child import WorkerSpec, _write_report
 from tests import misbehaving
 from tests.engine import run, summary
 

@@ -325,7 +325,10 @@ def test_how_a_run_was_shown_is_not_taken_from_it(
 )
 def test_something_is_said_before_torch_loads(flags: list[str], told: str) -> None:
     leave = "lambda: sys.exit('torch' in sys.modules)"
-    code = f"import sys, galamp.cli.main as cli; cli.start_server = {leave}; cli.main({['run', *flags]})"
+    code = (
+        f"import sys, galamp.cli.main as cli; cli.start_server = {leave};"
+        f"cli.main({['run', *flags]})"
+    )
     ended = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, timeout=60)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", told)
 

@@ -16,10 +16,11 @@ from galamp.core.processes.reaper import Orphans
 from galamp.supervision.child import KILL_WAIT_S, LONGEST_STEP_S, Post, Watch
 from galamp.supervision.children import SERVER_END_WAIT_S, Crew, Ended, _not_started, words_for
 from galamp.supervision.launching import Readiness
-from galamp.supervision.process import Worker, WorkerFailure, WorkerSpec, _is_over
+from galamp.supervision.process import Worker, WorkerFailure, _is_over
 from galamp.supervision.restart_policy import Budget, Loss
 from galamp.supervision.rollback import Regroup
 from galamp.training.supervisor import KILL_AFTER_S, LEAVE_S, Supervisor
+from galamp.workers.child import WorkerSpec
 from tests.engine import wait_for
 
 

@@ -17,7 +17,8 @@ from galamp.core.errors import EXIT_FAILURE, EXIT_OK, GalampError
 from galamp.core.processes import exit_reports
 from galamp.core.processes.exit_reports import Report, read_report, report_of, signal_name, tail
 from galamp.core.processes.probe_process import Probing
-from galamp.supervision.process import Worker, WorkerFailure, WorkerSpec
+from galamp.supervision.process import Worker, WorkerFailure
+from galamp.workers.child import WorkerSpec
 
 LIFE = "0123456789abcdef"
 TOLD = {"life": LIFE, "cause": "failed: x", "details": "Traceback", "deliberate": True, "time": 1.0}
@@ -176,7 +177,7 @@ def test_a_cause_is_one_line() -> None:
 CHILD = """
 import os, sys
 from types import SimpleNamespace
-from galamp.supervision.process import WorkerSpec, worker_main
+from galamp.workers.child import WorkerSpec, worker_main
 if sys.argv[1] == "served":
     os.environ["GALAMP_SERVER"] = str(os.getppid())
 spec = WorkerSpec("simulator", 0, 0, 0, sys.argv[2], eval(sys.argv[3]), sys.argv[4], 1, life="life")

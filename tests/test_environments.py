@@ -23,14 +23,13 @@ from galamp.environments import (
     Episode,
     EpisodeCounter,
     Transition,
-    canonical_env_id,
     describe,
     finish_probe,
-    list_games,
     make_environment,
     start_probe,
 )
 from galamp.environments.atari import AtariEnvironment
+from galamp.environments.names import canonical_env_id, list_games
 from galamp.environments.protocols import PROTOCOLS, SETTINGS, resolve
 from tests.contracts.environment import SEEDS, EnvironmentContract, Recording, play
 

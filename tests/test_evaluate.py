@@ -29,8 +29,15 @@ from galamp.algorithms.networks import ActorCritic, build_model
 from galamp.cli.main import main
 from galamp.core.config import EnvironmentConfig, RunConfig, to_dict
 from galamp.core.errors import CheckpointError, GalampError, UserError
-from galamp.environments import Environment, EnvironmentSpec, Transition, describe, list_games
-from galamp.environments import rom_name as rom
+from galamp.core.machine.torch_device import usable_device
+from galamp.environments import (
+    Environment,
+    EnvironmentSpec,
+    Transition,
+    describe,
+)
+from galamp.environments.names import list_games
+from galamp.environments.names import rom_name as rom
 from galamp.environments.protocols import resolve
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, Identity, LearnerState
@@ -38,8 +45,8 @@ from galamp.telemetry.display.streams import STARTING
 from galamp.telemetry.display.text import UNKNOWN
 from galamp.tools.evaluation import agent as agents
 from galamp.tools.evaluation import report as evaluation
-from galamp.tools.evaluation.agent import SMALL_BATCH, Agent, usable_device
-from galamp.tools.evaluation.command import STEP_LIMIT, EvaluationConfig
+from galamp.tools.evaluation.agent import SMALL_BATCH, Agent
+from galamp.tools.evaluation.config import STEP_LIMIT, EvaluationConfig
 from galamp.tools.evaluation.playing import Game, play, quotas, score
 from galamp.tools.evaluation.references import REFERENCES, Reference, misfit, reference_for
 from galamp.tools.evaluation.table import Progress, show

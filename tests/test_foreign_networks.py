@@ -29,7 +29,7 @@ from galamp.tools.evaluation import agent as agents
 from galamp.tools.evaluation import report as evaluation
 from galamp.tools.evaluation import trained as reading
 from galamp.tools.evaluation.agent import Agent
-from galamp.tools.evaluation.command import EvaluationConfig
+from galamp.tools.evaluation.config import EvaluationConfig
 from galamp.tools.evaluation.trained import MEAN, locate, read
 from galamp.training.resume_point import load_former
 from tests.checkpoints import ROOT, reseal, without_waiting_for_the_disk

@@ -192,7 +192,7 @@ def folders_named_galamp(tmp_path: Path) -> dict[str, str]:
 
 
 WHO = """
-from galamp import isolation
+from galamp.core import isolation
 isolation.be_package()
 import galamp, galamp.core.config
 print(galamp.__version__, galamp.__file__ == galamp.__spec__.origin, *galamp.__path__)
@@ -422,7 +422,7 @@ def test_children_are_guarded_unless_this_is_a_checkout(
 
 
 GUARDED = """
-from galamp import forking
+from galamp.workers import forkserver
 import subprocess
 from multiprocessing import util
 look = "import sys; print(sys.path[0] == '')"
@@ -430,7 +430,7 @@ def started():
     words = [sys.executable, *util._args_from_interpreter_flags(), "-c", look]
     return subprocess.run(words, capture_output=True, text=True).stdout.strip()
 before = started()
-with forking._guarded():
+with forkserver._guarded():
     print(started())
 print(started() == before)
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import os
 import subprocess
 import sys
@@ -18,107 +19,54 @@ from tests.loops import each
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "galamp"
 
-# From the bottom up: a module imports only from lines above its own. A package's name alone is
-# its __init__.
-LAYERS = """
-    errors curve isolation plain
-    installation memory gpu_failures numa mps
-    process_limits cpu_quota
-    crashpoints options display.streams remote.wire remote
-    flags config snapshot display storage evaluation display.text storage.disk
-    storage.strict_json display.console storage.links storage.mounts
-    storage.locks storage.inspection
-    storage.rates storage.held
-    budget machine_load deaths reaper
-    probing gpu_trial
-    gpus
-    shm storage.identity parameters models forking seeding machine graphs
-    placement launching
-    plan worker remote.picture
-    signals
-    control metrics rollouts storage.runfolder storage.runlogs storage.checkpoint_format
-    environments.base environments.protocols environments.checks gossip gossip.mailbox gossip.slots
-    gossip.topologies.base algorithms.returns algorithms.rmsprop algorithms.tape
-    algorithms.products
-    algorithms.base algorithms.conv_tape
-    algorithms.recorded
-    gossip.publication environments.preflight environments.failures
-    gossip.topologies.circulant gossip.topologies.metropolis gossip.topologies.from_file
-    storage.gossiplog
-    storage.checkpoint environments algorithms gossip.topologies gossip.journal gossip.schedule
-    environments.atari environments.gymnasium environments.probe
-    gossip.topologies.ring gossip.topologies.bidirectional_ring gossip.topologies.exponential
-    gossip.topologies.one_peer_exponential gossip.topologies.bipartite_exponential
-    gossip.topologies.complete gossip.topologies.torus gossip.topologies.random_pairs
-    gossip.topologies.star gossip.topologies.independent
-    algorithms.a2c gossip.vectors gossip.certificate gossip.radius state
-    gossip.mixing gossip.measuring
-    gossip.device_mixing
-    gossip.exchange
-    ports acting
-    collector evaluation.scores evaluation.threads evaluation.trained
-    simulator learner evaluation.playing
-    preload
-    display.panels
-    display.render
-    display.dashboard evaluation.scoreboard remote.ending remote.door
-    display.closing remote.call
-    remote.attach_command remote.scale_command
-    evaluation.agent arena
-    consensus notices
-    recorder saving resizing post
-    crew
-    regroup former
-    supervisor
-    resuming summary
-    course
-    session
-    training
-    calibration dry_run
-    evaluation.command
-    evaluation.report
-    study study.columns study.rounds study.krylov
-    study.replay study.spectrum
-    study.audit study.forecast
-    study.audit_report study.plots study.drawing study.plan_of_graph
-    study.wording study.png
-    study.audit_command study.topology_command
-    chaos chaos.schedule chaos.recovery chaos.machine chaos.invariants chaos.report
-    chaos.injector
-    chaos.watchman
-    chaos.companion
-    chaos.record
-    chaos.command
-    configuring
-    cli
-    __main__
-    bench bench.processes bench.synthetic bench.exchanges bench.meters
-    bench.parts bench.nvml
-    bench.peer_scripts bench.peer_scripts.plain_loop bench.peer_scripts.sb3_a2c
-    bench.peer_scripts.sample_factory_appo
-    bench.runs
-    bench.peers bench.tables bench.limit bench.starts bench.neighbour
-    bench.gpu bench.gpu.steps
-    bench.gpu.children bench.gpu.training
-    bench.gpu.facts bench.gpu.trial bench.gpu.parity bench.gpu.profiling bench.gpu.learners
-    bench.gpu.rates bench.gpu.chaos bench.gpu.pong
-    bench.options bench.gpu.command
-    bench.cli
-    bench.__main__
-"""
-RANKS = {name: rank for rank, line in enumerate(LAYERS.splitlines()) for name in line.split()}
+MAY_IMPORT: dict[str, str] = {
+    "core": "",
+    "memory": "core",
+    "environments": "core",
+    "algorithms": "core",
+    "gossip": "core memory",
+    "workers": "core memory environments algorithms gossip",
+    "storage": "core gossip.transport.publication",
+    "supervision": "core memory environments algorithms gossip workers",
+    "telemetry": "core memory gossip storage supervision",
+    "training": "core memory environments algorithms gossip workers storage supervision telemetry",
+    "tools": "core memory environments algorithms gossip workers storage supervision telemetry "
+    "training",
+    "cli": "core memory environments algorithms gossip workers storage supervision telemetry "
+    "training tools",
+}
+"""Package -> the packages that its modules may import besides their own.
 
-# `galamp eval`: the settings are light and come first, what they need is imported when asked for.
-UPWARD_WHEN_ASKED_FOR = {("evaluation.command", "evaluation.report"), ("", "evaluation.agent")}
+Everyone may import the root, which holds the version and imports nothing.
+"""
+
+WITHIN: dict[str, str] = {
+    "gossip.topologies": "core gossip.topologies",
+    "gossip.transport": "core memory gossip.transport gossip.topologies.base",
+    "telemetry.display": "core telemetry.display telemetry.snapshot",
+    "tools.audit": "tools.audit",
+    "tools.bench": "tools.bench",
+    "tools.chaos": "tools.chaos tools.audit",
+    "tools.evaluation": "tools.evaluation",
+    "tools.topology": "tools.topology",
+}
+"""Part of a package -> all that it may import: of its own package, and of others if it names any."""
+
+WHEN_ASKED_FOR = {("", "tools.evaluation.agent")}
+"""`galamp.load` is the one import that points upwards; it happens when somebody calls for it."""
 
 WITHOUT_PROCESSES = (
-    "algorithms", "gossip.topologies", "models", "parameters", "display.dashboard",
-    "display.render", "display.panels", "display.text", "snapshot", "config", "errors", "plan",
+    "algorithms", "gossip.topologies", "telemetry.display.dashboard", "telemetry.display.render",
+    "telemetry.display.panels", "telemetry.display.text", "telemetry.snapshot", "core.config",
+    "core.errors", "supervision.plan",
 )  # fmt: skip
 WITHOUT_TORCH = (
-    "gossip.topologies", "environments", "simulator", "rollouts", "metrics", "control", "shm",
-    "ports", "config", "errors", "crashpoints", "seeding", "cli", "worker", "evaluation.command",
-    "display.render", "display.panels", "display.text", "display.streams", "snapshot", "remote",
+    "gossip.topologies", "environments", "workers.simulator", "workers.child", "memory.rollouts",
+    "memory.status", "memory.control", "memory.arrays", "memory.rollout_ports", "core.config",
+    "core.errors", "core.failpoints", "core.seeding", "cli.main", "cli.attach", "cli.scale",
+    "supervision.process", "tools.evaluation.command", "telemetry.display.render",
+    "telemetry.display.panels", "telemetry.display.text", "telemetry.display.streams",
+    "telemetry.snapshot", "training.control",
 )  # fmt: skip
 
 LOCKS = {
@@ -128,9 +76,9 @@ LOCKS = {
 }  # fmt: skip
 
 # Wall-clock time is for people to read; it jumps, so nothing is measured or waited for by it.
-WALL_CLOCK = {"metrics", "recorder", "worker"}
+WALL_CLOCK = {"memory.status", "telemetry.recorder", "workers.child"}
 
-THREADED = {"saving", "chaos.watchman"}
+THREADED = {"training.checkpointing", "tools.chaos.monitor"}
 
 
 class Import(NamedTuple):
@@ -192,21 +140,69 @@ def direct(module: str) -> Iterator[tuple[str, bool]]:
             yield target, at_once
 
 
-def test_every_module_has_its_layer() -> None:
-    assert set(MODULES) - {""} == set(RANKS)
+def package_of(module: str) -> str:
+    return module.partition(".")[0]
 
 
-@each("module", sorted(MODULES))
-def test_imports_point_one_way(module: str) -> None:
-    rank = RANKS[module] if module else -1
-    for target, at_once in direct(module):
-        allowed = not at_once and (module, target) in UPWARD_WHEN_ASKED_FOR
-        assert allowed or RANKS[target] < rank, f"{module} imports {target}"
+def allowed(module: str, target: str) -> bool:
+    """Whether a module may import another of galamp."""
+    own_package = package_of(module) == package_of(target)
+    for part, names in WITHIN.items():
+        if belongs(module, (part,)):
+            wide = not own_package and "core" not in names
+            return wide and may_import(module, target) or belongs(target, tuple(names.split()))
+    return own_package or may_import(module, target)
 
 
-def test_every_exception_is_needed() -> None:
-    found = {(m, target) for m in MODULES for target, at_once in direct(m) if not at_once}
-    assert found >= UPWARD_WHEN_ASKED_FOR
+def may_import(module: str, target: str) -> bool:
+    return belongs(target, tuple(MAY_IMPORT[package_of(module)].split()))
+
+
+def test_every_package_has_its_row() -> None:
+    assert {package_of(module) for module in MODULES} - {"", "__main__"} == set(MAY_IMPORT)
+    assert {part for part in WITHIN if part not in MODULES} == set()
+
+
+def test_packages_import_downwards_only() -> None:
+    found = {(m, target, at_once) for m in MODULES for target, at_once in direct(m)}
+    upward = {
+        (m, target)
+        for m, target, at_once in found
+        if m != "__main__" and (m == "" or not allowed(m, target))
+        if at_once or (m, target) not in WHEN_ASKED_FOR
+    }
+    assert upward == set()
+    assert {(m, target) for m, target, at_once in found if not at_once} >= WHEN_ASKED_FOR
+
+
+@pytest.mark.parametrize(
+    ("module", "target"),
+    [
+        ("core.errors", "memory.arrays"),
+        ("memory.control", "gossip.mixing"),
+        ("environments.base", "memory.arrays"),
+        ("algorithms.a2c", "memory.rollouts"),
+        ("gossip.topologies.ring", "memory.arrays"),
+        ("gossip.topologies.ring", "gossip.mixing"),
+        ("workers.learner", "storage.checkpoint"),
+        ("storage.checkpoint", "gossip.mixing"),
+        ("supervision.child", "storage.disk"),
+        ("telemetry.display.render", "telemetry.recorder"),
+        ("telemetry.display.render", "storage.run_logs"),
+        ("telemetry.recorder", "training.session"),
+        ("training.train", "tools.audit.audit"),
+        ("tools.bench.cli", "tools.audit.audit"),
+        ("tools.audit.audit", "tools.chaos.record"),
+        ("tools.audit.audit", "cli.main"),
+    ],
+)
+def test_the_table_refuses(module: str, target: str) -> None:
+    assert not allowed(module, target)
+
+
+def test_files_import_one_another_in_no_circle() -> None:
+    graph = {m: {target for target, _ in direct(m)} - {m} for m in MODULES if m}
+    list(graphlib.TopologicalSorter(graph).static_order())
 
 
 def uses(module: str, library: str) -> bool:
@@ -220,9 +216,9 @@ def test_what_is_pure_imports_no_multiprocessing(module: str) -> None:
 
 
 def test_the_search_finds_multiprocessing_where_it_is() -> None:
-    assert uses("crew", "multiprocessing")
-    assert uses("shm", "multiprocessing")
-    assert uses("learner", "torch")
+    assert uses("supervision.launching", "multiprocessing")
+    assert uses("memory.arrays", "multiprocessing")
+    assert uses("workers.learner", "torch")
 
 
 # Torch
@@ -285,7 +281,7 @@ def locks(source: ast.AST) -> Iterator[str]:
 @each("module", sorted(MODULES))
 def test_nothing_that_two_processes_can_lock(module: str) -> None:
     # Threads of a user's program, in which nothing is started, may lock one another.
-    allowed = ["threading.Lock"] * 2 if module == "evaluation.threads" else []
+    allowed = ["threading.Lock"] * 2 if module == "tools.evaluation.threads" else []
     assert list(locks(tree(module))) == allowed
 
 

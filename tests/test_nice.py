@@ -13,7 +13,7 @@ from tests.engine import ROOT
 
 CHILD = """
 import os, sys
-from galamp.supervision.process import WorkerSpec, _settle
+from galamp.workers.child import WorkerSpec, _settle
 role, nice, inherited = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 os.nice(inherited)
 _settle(WorkerSpec(role, 0, 0, 0, "", (), os.devnull, nice=nice))

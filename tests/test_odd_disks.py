@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from galamp.core.disk import replace_json, sync_folder
+from galamp.core.disk import as_named, replace_json, sync_folder
 from galamp.core.errors import UserError
 from galamp.storage import checkpoint as ck
 from galamp.storage.checkpoint import Checkpoint
 from galamp.storage.links import followed
 from galamp.storage.run_folder import RunFolder
-from galamp.storage.run_logs import as_named
 from galamp.telemetry.snapshot import EPISODES_IN_MEAN
 from galamp.tools.evaluation.trained import locate
 from galamp.training.checkpointing import Saver

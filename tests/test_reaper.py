@@ -283,7 +283,8 @@ def test_every_process_is_looked_at_once_for_several_parents(
 
 def test_a_process_ends_all_its_children(tmp_path: Path) -> None:
     code = (
-        "from galamp.core.processes.reaper import *; from tests.families import helpers; import subprocess\n"
+        "from galamp.core.processes.reaper import *; from tests.families import helpers\n"
+        "import subprocess\n"
         "adopt_orphans(); found = helpers(); print(*found)\n"
         "assert len(children_of(os.getpid())) == 6\n"  # and one that is a child of a child
         "assert end_children(60.0) and not children_of(os.getpid())\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from galamp.core.errors import UserError
-from galamp.environments import canonical_env_id
+from galamp.environments.names import canonical_env_id
 from galamp.storage import checkpoint as ck
 from galamp.storage.run_logs import last_row
 from galamp.telemetry.display.streams import STARTING

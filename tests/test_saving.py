@@ -19,11 +19,12 @@ from galamp.gossip.topologies import make_topology
 from galamp.memory.learner_state import GENERATOR_BYTES_OF, STATE_COUNTERS, State
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, CheckpointNotWritten
-from galamp.supervision.layout import Arena, identity_of, sketch_model
+from galamp.supervision.layout import Arena, sketch_model
 from galamp.supervision.plan import make_plan
 from galamp.tools.chaos import monitor
 from galamp.tools.chaos.monitor import Aside, Watchman
 from galamp.training.checkpointing import LEAST_KEPT, Saver
+from galamp.training.train import identity_of
 from tests.checkpoints import made, without_waiting_for_the_disk
 from tests.engine import wait_for
 from tests.test_plan import config

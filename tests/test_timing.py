@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from galamp.core.errors import UserError
-from galamp.environments import canonical_env_id
+from galamp.environments.names import canonical_env_id
 from galamp.telemetry.display.streams import STARTING
 from tests import scenarios
 from tests.engine import also, galamp, started, training, wait_for

@@ -270,7 +270,7 @@ def chaos_command(options: argparse.Namespace) -> int:
 
 def games_command(options: argparse.Namespace) -> int:
     """`galamp games`."""
-    from galamp.environments import list_games
+    from galamp.environments.names import list_games
 
     print("\n".join(list_games()))
     return 0

@@ -112,7 +112,7 @@ def _environment_problems(values: Values, game: bool) -> list[str]:
     """Look the environment up before torch is imported: a typing error is told at once."""
     if ("environment", "env_id") not in values:
         return []
-    from galamp.environments import ATARI, canonical_env_id
+    from galamp.environments.names import ATARI, canonical_env_id
 
     name = values["environment", "env_id"]
     try:
@@ -134,7 +134,7 @@ def _stored_values(folder: Path, given: Values) -> Values:
         UserError: there is none, it is damaged, or a module would be imported that only it names.
     """
     from galamp.core.machine.machine import inspect_machine
-    from galamp.environments import check_asked
+    from galamp.environments.names import check_asked
     from galamp.storage.inspection import check_own_graph, refuse_links
     from galamp.storage.run_folder import CONFIG, read_json
     from galamp.supervision.plan import changes_kind, with_learners

@@ -23,7 +23,7 @@ import re
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -255,3 +255,13 @@ def _lives_elsewhere(pid: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+Where = Callable[[Path], Path | None]
+"""Where something in the run folder is now; None if nothing may be written there. That is told by
+who runs the run, once."""
+
+
+def as_named(path: Path) -> Path:
+    """Say that a path is what it is: what belongs to no run is not moved by anybody."""
+    return path

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from galamp.core.config import EnvironmentConfig
 from galamp.core.errors import UserError
-from galamp.environments import rom_name
 from galamp.environments.base import Environment, EnvironmentSpec, Transition, check_actions
+from galamp.environments.names import rom_name
 from galamp.environments.protocols import AtariProtocol, resolve
 
 SCREEN = 84

@@ -1,6 +1,6 @@
 """The parent's side of the environment's probe: start it, and take its answer for a spec.
 
-start_probe(config) --request--> galamp.environments.probe, see galamp/core/processes/probe_process.py
+start_probe(config) --request--> environments.probe, in a process of core.processes.probe_process
 finish_probe        <--answer--  {"spec": ...} or {"problems": [...], "details": ...}
 """
 

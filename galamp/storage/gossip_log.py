@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from galamp.core.disk import finite, open_plain
+from galamp.core.disk import Where, as_named, finite, open_plain
 from galamp.gossip.transport.publication import Publication, Source
-from galamp.storage.run_logs import AppendOnly, Complain, Where, as_named
+from galamp.storage.run_logs import AppendOnly, Complain
 
 GOSSIP = "gossip.jsonl"
 LINE_LIMIT_BYTES = 32 * 2**20

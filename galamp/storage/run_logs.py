@@ -23,7 +23,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from galamp.core.disk import finite, open_plain, open_to_append
+from galamp.core.disk import Where, as_named, finite, open_plain, open_to_append
 from galamp.storage.learning_curve import Curve
 
 RETURN = "charts/episodic_return"
@@ -46,15 +46,6 @@ _OF_NO_FILE = (errno.EINVAL, errno.ENXIO)
 
 Complain = Callable[[str], None]
 """Takes one line about a disk error; called once per file."""
-
-Where = Callable[[Path], Path | None]
-"""Where something in the run folder is now; None if nothing may be written there. That is told by
-who runs the run, once."""
-
-
-def as_named(path: Path) -> Path:
-    """Say that a path is what it is: what belongs to no run is not moved by anybody."""
-    return path
 
 
 class AppendOnly:

@@ -1,3 +1,1 @@
-"""Parent: where children run, the memory that they share, and how they are started, watched,
-restarted and rolled back.
-"""
+"""Parent: where children run, the memory they share, their starts, restarts and rollbacks."""

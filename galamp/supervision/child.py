@@ -13,8 +13,9 @@ from typing import Any
 
 from galamp.memory.status import MetricsRow, Phase
 from galamp.supervision.layout import Arena
-from galamp.supervision.process import Worker, WorkerFailure, WorkerSpec
+from galamp.supervision.process import Worker, WorkerFailure
 from galamp.supervision.restart_policy import Budget, Loss
+from galamp.workers.child import WorkerSpec
 
 KILL_WAIT_S = 5.0
 """Whom the kernel has not ended so long after a kill, it will not: it waits for a disk, say."""

@@ -14,6 +14,7 @@ from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm
 from galamp.algorithms.flat_parameters import Span
 from galamp.algorithms.networks import build_model, resolve_network
+from galamp.core.disk import Where, as_named
 from galamp.core.seeding import seed_for
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.exchange import exchange_specs
@@ -23,10 +24,8 @@ from galamp.memory.control import ControlBlock
 from galamp.memory.learner_state import StateSlots
 from galamp.memory.rollouts import RingWake, RolloutRing, RolloutShape
 from galamp.memory.status import MetricsBoard
-from galamp.storage.checkpoint import Identity
-from galamp.storage.run_logs import Where, as_named
 from galamp.supervision.plan import LearnerPlan, Plan
-from galamp.supervision.process import WorkerSpec
+from galamp.workers.child import WorkerSpec
 from galamp.workers.learner import LearnerTask
 from galamp.workers.simulator import SimulatorTask
 
@@ -70,19 +69,6 @@ def build_algorithm(plan: Plan, environment: EnvironmentSpec, network: str) -> A
         seed=plan.config.seed,
     )
     return make_algorithm(plan.config.algorithm, model, device="cpu", seed=plan.config.seed)
-
-
-def identity_of(plan: Plan, environment: EnvironmentSpec, sketch: ModelSketch) -> Identity:
-    """Return what a checkpoint of this run must match."""
-    return Identity(
-        env_id=environment.env_id,
-        protocol=environment.protocol,
-        observation_shape=environment.observation_shape,
-        num_actions=environment.num_actions,
-        algorithm=plan.config.algorithm.algorithm,
-        network=sketch.network,
-        layout=tuple((span.name, span.shape) for span in sketch.layout),
-    )
 
 
 def rollout_shape(plan: Plan, environment: EnvironmentSpec) -> RolloutShape:

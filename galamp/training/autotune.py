@@ -1,6 +1,6 @@
 """`--learners auto`: the number of learners that is quickest here, measured once and remembered.
 
-    candidates --a short run each--> agent steps/s --> the quickest; galamp.storage.rate_cache keeps them
+    candidates --a short run each--> agent steps/s --> the quickest; storage.rate_cache keeps them
 
 Runs in the parent, before the run that asked for it. What is remembered holds for one machine and
 one workload: all that says what an agent step costs, and nothing that says what is learned from it.
@@ -26,7 +26,7 @@ from galamp.core.errors import GalampError, RunFailed, StoppedBySignal, UserErro
 from galamp.core.machine.load import Usage, others_share, read_usage
 from galamp.core.machine.machine import Machine, inspect_machine, machine_id, processor_name
 from galamp.core.settings import AUTO
-from galamp.environments import canonical_env_id
+from galamp.environments.names import canonical_env_id
 from galamp.gossip.topologies import FILE
 from galamp.storage.rate_cache import RateCache
 from galamp.storage.run_folder import Kept, RunFolder

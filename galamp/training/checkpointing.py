@@ -22,13 +22,13 @@ import numpy.typing as npt
 
 from galamp.algorithms.flat_parameters import Span
 from galamp.core.config import to_dict
+from galamp.core.disk import Where, as_named
 from galamp.core.errors import CheckpointError, GalampError
 from galamp.memory.learner_state import SAVE_EVERY_TURNS, STATE_COUNTERS, State, common_state
 from galamp.memory.versioned_slots import Header
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, CheckpointNotWritten, Identity, LearnerState
 from galamp.storage.links import BEST, LATEST
-from galamp.storage.run_logs import Where, as_named
 from galamp.supervision.layout import Arena
 from galamp.telemetry.snapshot import EPISODES_IN_MEAN
 

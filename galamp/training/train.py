@@ -22,10 +22,13 @@ from galamp.core import installation
 from galamp.core.config import RunConfig
 from galamp.core.errors import UserError
 from galamp.core.machine.machine import inspect_machine
-from galamp.environments import canonical_env_id, finish_probe, start_probe
+from galamp.environments import finish_probe, start_probe
+from galamp.environments.base import EnvironmentSpec
+from galamp.environments.names import canonical_env_id
 from galamp.gossip.topologies import FILE
+from galamp.storage.checkpoint import Identity
 from galamp.storage.run_folder import Kept, RunFolder
-from galamp.supervision.layout import identity_of, sketch_model
+from galamp.supervision.layout import ModelSketch, sketch_model
 from galamp.supervision.plan import Plan, check_processes
 from galamp.supervision.signals import Signals
 from galamp.telemetry.display.dashboard import make_display
@@ -149,3 +152,16 @@ def _label(config: RunConfig) -> str:
     if gossip.method != "gala":
         return gossip.method
     return Path(gossip.topology).stem if gossip.topology.startswith(FILE) else gossip.topology
+
+
+def identity_of(plan: Plan, environment: EnvironmentSpec, sketch: ModelSketch) -> Identity:
+    """Return what a checkpoint of this run must match."""
+    return Identity(
+        env_id=environment.env_id,
+        protocol=environment.protocol,
+        observation_shape=environment.observation_shape,
+        num_actions=environment.num_actions,
+        algorithm=plan.config.algorithm.algorithm,
+        network=sketch.network,
+        layout=tuple((span.name, span.shape) for span in sketch.layout),
+    )

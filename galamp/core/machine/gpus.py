@@ -1,6 +1,6 @@
 """GPUs: which can be used, what they are and why others cannot; tried by a process of their own.
 
-    try_gpus(indices) --request--> galamp.core.machine.gpu_trial, a child per GPU: context, kernel, copies
+    try_gpus(indices) --request--> gpu_trial: a child per GPU: context, kernel, copies
                       <--answer--  GpuFacts, or why it cannot be used, by index
 
 Runs in the supervisor, before a run takes its GPUs.

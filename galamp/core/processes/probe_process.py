@@ -4,8 +4,8 @@
     Probing.answer  <--its answer, and what it wrote to stderr--  in memory that all have open
 
 Nobody reads from a pipe here: a process that was started there and left behind may hold one open
-for ever. The keeper (`galamp.core.processes.reaper.keep`) ends as the probe has, once it has ended all that the
-probe has left behind; both are in a session of their own.
+for ever. The keeper (`galamp.core.processes.reaper.keep`) ends as the probe has, once it has ended
+all that the probe has left behind; both are in a session of their own.
 """
 
 from __future__ import annotations

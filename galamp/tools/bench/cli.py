@@ -28,7 +28,8 @@ import torch
 from galamp.core import installation, isolation
 from galamp.core.arguments import Parser
 from galamp.core.errors import EXIT_OK, EXIT_SIGINT, GalampError, RunFailed, UserError, refusal
-from galamp.environments import ATARI, canonical_env_id, rom_name
+from galamp.core.machine.torch_device import usable_device
+from galamp.environments.names import ATARI, canonical_env_id, rom_name
 from galamp.supervision.plan import CPU
 from galamp.telemetry.display.console import table_console
 from galamp.tools.bench import peers, tables
@@ -56,7 +57,6 @@ from galamp.tools.bench.runs import (
     galamp_system,
 )
 from galamp.tools.bench.starts import first_step_s, starts_table
-from galamp.tools.evaluation.agent import usable_device
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -21,9 +21,9 @@ from galamp.algorithms.a2c import sample
 from galamp.algorithms.flat_parameters import FlatParameters
 from galamp.algorithms.networks import ActorCritic, bare_model
 from galamp.core.errors import CheckpointError, UserError
-from galamp.core.machine.gpu_failures import explained
-from galamp.core.machine.gpus import torch_build
-from galamp.environments import ATARI, EnvironmentSpec, check_asked, finish_probe, start_probe
+from galamp.core.machine.torch_device import usable_device
+from galamp.environments import EnvironmentSpec, finish_probe, start_probe
+from galamp.environments.names import ATARI, check_asked
 from galamp.storage.checkpoint import FLOAT_BYTES, Identity, too_large
 from galamp.tools.evaluation.threads import one_thread
 from galamp.tools.evaluation.trained import MEAN, Learner, Trained, locate, read
@@ -270,40 +270,3 @@ def load(
         warnings.warn(f"damaged checkpoint passed over: {line}", stacklevel=2)
     trained = read(found.path, learner)
     return Agent(trained, learner, usable_device(device), seed=seed, env_id=env_id)
-
-
-def usable_device(name: str | torch.device) -> torch.device:
-    """Return the device of that name; `auto` takes a GPU where there is one.
-
-    Raises:
-        UserError: no such device is usable here.
-    """
-    gpus = 0 if str(name) == "cpu" else torch.cuda.device_count()
-    if name == "auto":
-        name = "cuda" if gpus else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device {name}: expected auto, cpu, cuda, or one such as cuda:0")
-    if device.type == "cuda" and (device.index or 0) >= gpus:
-        raise UserError(
-            f"--device {name}: this machine shows {gpus} GPUs to torch; use --device cpu"
-        )
-    if device.type == "cuda":
-        _try(device)
-    return device
-
-
-def _try(device: torch.device) -> None:
-    """Compute on a GPU.
-
-    Raises:
-        UserError: it cannot be used.
-    """
-    try:
-        float(torch.ones(1, device=device) + 1)
-    except RuntimeError as error:
-        why = explained(str(error), torch_build())
-        raise UserError(f"--device {device}: {why}; or use --device cpu") from error

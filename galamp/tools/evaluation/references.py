@@ -85,7 +85,7 @@ REFERENCES = {
     "yars_revenge": Reference(3092.9, 54576.9),
     "zaxxon": Reference(32.5, 9173.3),
 }
-"""By the ROM's name, as `galamp.environments.rom_name` gives it."""
+"""By the ROM's name, as `galamp.environments.names.rom_name` gives it."""
 
 PROTOCOL = {"sticky_actions": 0, "noop_max": 30, "frame_skip": 4, "max_frames": 108_000}
 """How the published scores came about, in the settings of `AtariProtocol`."""
@@ -105,6 +105,6 @@ def misfit(protocol: AtariProtocol) -> str | None:
 def reference_for(env_id: str) -> Reference | None:
     """Return the published scores for a canonical environment id, None where there are none."""
     # Imported here: the names need the installed ROMs, the table above does not.
-    from galamp.environments import ATARI, rom_name
+    from galamp.environments.names import ATARI, rom_name
 
     return REFERENCES.get(rom_name(env_id)) if env_id.startswith(ATARI) else None

@@ -28,20 +28,18 @@ from galamp.core.disk import in_home, write_new
 from galamp.core.errors import GalampError, UserError
 from galamp.core.seeding import seed_for, seed_generators
 from galamp.environments import (
-    ATARI,
     EnvironmentSpec,
-    canonical_env_id,
-    check_asked,
     finish_probe,
     make_environment,
     start_probe,
 )
 from galamp.environments.base import closing_quietly
 from galamp.environments.failures import failures_told
+from galamp.environments.names import ATARI, canonical_env_id, check_asked
 from galamp.environments.protocols import AtariProtocol, resolve
 from galamp.storage.checkpoint import Found
 from galamp.telemetry.display.streams import STARTING, announce
-from galamp.tools.evaluation.command import EACH, STEP_LIMIT, EvaluationConfig
+from galamp.tools.evaluation.config import EACH, STEP_LIMIT, EvaluationConfig
 from galamp.tools.evaluation.playing import Act, Game, play, score
 from galamp.tools.evaluation.references import SOURCE, misfit, reference_for
 from galamp.tools.evaluation.table import Progress
@@ -207,7 +205,7 @@ def _device(name: str) -> torch.device:
     """Return the device of that name, once torch has as many threads as are of use there."""
     import torch
 
-    from galamp.tools.evaluation.agent import usable_device
+    from galamp.core.machine.torch_device import usable_device
 
     device = usable_device(name)
     threads = min(torch.get_num_threads(), len(os.sched_getaffinity(0)), MOST_TORCH_THREADS)

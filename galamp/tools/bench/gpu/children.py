@@ -43,7 +43,9 @@ def run(main: Callable[[], None]) -> None:
 
 
 def ask(module: str, words: Sequence[object], report: Report, deadline: Deadline) -> dict[str, Any]:
-    """Run `galamp.tools.bench.gpu.<module>` as a child; returns what it told, which `report` has as well.
+    """Run `galamp.tools.bench.gpu.<module>` as a child; returns what it told.
+
+    What it tells goes into `report` as well.
 
     Raises:
         RunFailed: it failed.

@@ -1,6 +1,6 @@
 """What one GPU's elementary operations take, in microseconds, and whether they do what they should.
 
-    python -m galamp.tools.bench.gpu.trial --device cuda:0 --tell--> values --lines, problems--> Report
+    python -m galamp.tools.bench.gpu.trial --device cuda:0 --tell--> values, problems--> Report
 
 Everything that a learner is made of: memory locked in place (the way galamp does it), launches,
 waits, copies of the size of a rollout's row and of a parameter vector, and a CUDA graph.
