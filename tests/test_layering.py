@@ -50,7 +50,7 @@ WITHIN: dict[str, str] = {
     "tools.evaluation": "tools.evaluation",
     "tools.topology": "tools.topology",
 }
-"""Part of a package -> all that it may import: of its own package, and of others if it names any."""
+"""Part of a package -> what it may import: of its own package, and of others if it names core."""
 
 WHEN_ASKED_FOR = {("", "tools.evaluation.agent")}
 """`galamp.load` is the one import that points upwards; it happens when somebody calls for it."""
@@ -150,7 +150,7 @@ def allowed(module: str, target: str) -> bool:
     for part, names in WITHIN.items():
         if belongs(module, (part,)):
             wide = not own_package and "core" not in names
-            return wide and may_import(module, target) or belongs(target, tuple(names.split()))
+            return belongs(target, tuple(names.split())) or (wide and may_import(module, target))
     return own_package or may_import(module, target)
 
 

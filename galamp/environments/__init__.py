@@ -1,6 +1,7 @@
 """Environments: built by their name, and described before anything is started.
 
-Used by the parent (the probe that finds the shapes) and by simulator processes. Emulators are imported only when a lane is built, torch never.
+Used by the parent (the probe that finds the shapes) and by simulator processes. Emulators are
+imported only when a lane is built, torch never.
 
     parent                                   throw-away process
     start_probe(config)  ----- JSON ---->    probe: describe(config) tries one lane
