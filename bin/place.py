@@ -194,10 +194,10 @@ class Place:
         Raises:
             Refused: it is neither this user's, nor root's, nor of the checkout's owner.
         """
-        trusted = {0, os.geteuid(), os.stat(stamp.ROOT).st_uid}
+        valid_mask = {0, os.geteuid(), os.stat(stamp.ROOT).st_uid}
         for path in (self.folder, self.folder / "bin", self.python):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                if (owner := path.lstat().st_uid) not in trusted:
+                if (owner := path.lstat().st_uid) not in valid_mask:
                     raise Refused(
                         f"{path} belongs to user {owner}, and what lies there would be run: "
                         "remove it, or name another folder in GALAMP_VENV"

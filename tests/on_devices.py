@@ -15,13 +15,13 @@ from galamp.algorithms.networks import build_model
 from galamp.core.config import AlgorithmConfig, GossipConfig
 from galamp.gossip.exchange import Exchange, exchange_specs
 from galamp.gossip.topologies import make_topology
-from galamp.gossip.transport.parameter_slots import VectorSlots
-from galamp.gossip.transport.publication_ring import Journal
+from galamp.gossip.transport.parameter_slots import ParameterSlots
+from galamp.gossip.transport.publication_ring import PublicationRing
 from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
 from galamp.memory.rollout_ports import LearnerPort, SimulatorPort
 from galamp.memory.rollouts import RingWake, RolloutRing, RolloutShape
-from galamp.memory.status import MetricsBoard, MetricsRow
+from galamp.memory.status import StatusBoard, StatusRow
 from galamp.workers.collector import Collector
 from tests.fakecuda.inside import counts, reset_counts
 
@@ -79,7 +79,7 @@ class Learners:
         count, size = len(devices), 3000
         sizes = {"parameters": size, "square_average": size}
         self.topology, self.config, self._idle = make_topology(graph, count), config, idle
-        specs = ControlBlock.specs(count) + MetricsBoard.specs(count, 1)
+        specs = ControlBlock.specs(count) + StatusBoard.specs(count, 1)
         self.arrays = SharedArrays.create(specs + exchange_specs(config, self.topology, sizes))
         self.control, self._wakeups = ControlBlock(self.arrays), [Wakeup() for _ in devices]
         self.control.prepare()
@@ -89,9 +89,11 @@ class Learners:
         ]
         self.gradients = [torch.zeros_like(state["parameters"]) for state in self.states]
         KEPT.append(self.arrays)
-        self.rows = [MetricsBoard(self.arrays, count).learner(rank) for rank in range(count)]
-        self.slots = [VectorSlots(self.arrays, rank) for rank in range(count)]
-        self.journals = [Journal(self.arrays, rank) for rank in range(count) if config.certificate]
+        self.rows = [StatusBoard(self.arrays, count).learner(rank) for rank in range(count)]
+        self.slots = [ParameterSlots(self.arrays, rank) for rank in range(count)]
+        self.publication_rings = [
+            PublicationRing(self.arrays, rank) for rank in range(count) if config.certificate
+        ]
         self.exchanges = [self.exchange(rank) for rank in range(count)]
 
     def exchange(self, rank: int) -> Exchange:
@@ -144,14 +146,14 @@ class Collecting:
     ) -> None:
         self.shape = RolloutShape(STEPS, LANES, batches, SHAPES[network], DTYPES[network])
         count = 1
-        specs = RolloutRing.specs(0, self.shape) + MetricsBoard.specs(count, batches)
+        specs = RolloutRing.specs(0, self.shape) + StatusBoard.specs(count, batches)
         self.arrays, self.wake = SharedArrays.create(specs), RingWake.create(batches)
         KEPT.append(self.arrays)
         self.simulators = [
             SimulatorPort(self.arrays, 0, self.shape, self.wake, worker, 0)
             for worker in range(batches)
         ]
-        self.row: MetricsRow = MetricsBoard(self.arrays, count).learner(0)
+        self.row: StatusRow = StatusBoard(self.arrays, count).learner(0)
         self.port = LearnerPort(
             self.arrays, 0, self.shape, self.wake, dict.fromkeys(range(batches), 0).get
         )
@@ -180,18 +182,18 @@ class Collecting:
             except BlockingIOError:
                 continue
             self.written[worker] += 1
-            lanes = simulator.lanes.stop - simulator.lanes.start
+            envs = simulator.envs.stop - simulator.envs.start
             simulator.write(
                 self._seen(worker),
-                rewards=np.full(lanes, self.written[worker] % 3, np.float32),
-                terminated=np.full(lanes, self.written[worker] % 7 == 0),
-                truncated=np.zeros(lanes, np.bool_),
-                valid=np.full(lanes, self.written[worker] % 7 != 1),
+                rewards=np.full(envs, self.written[worker] % 3, np.float32),
+                terminated=np.full(envs, self.written[worker] % 7 == 0),
+                truncated=np.zeros(envs, np.bool_),
+                valid=np.full(envs, self.written[worker] % 7 != 1),
             )
 
     def _seen(self, worker: int) -> np.ndarray[tuple[int, ...], np.dtype[Any]]:
-        lanes = self.simulators[worker].lanes
-        number = self.written[worker] * 10 + np.arange(lanes.start, lanes.stop)
+        envs = self.simulators[worker].envs
+        number = self.written[worker] * 10 + np.arange(envs.start, envs.stop)
         inputs = int(np.prod(self.shape.observation_shape))
         seen = np.sin(number[:, None] * np.arange(1.0, inputs + 1.0))
         if self.shape.observation_dtype == "uint8":

@@ -31,8 +31,8 @@ class ReferenceLearner:
     """One learner and its simulators."""
 
     def __init__(self, config: RunConfig, rank: int) -> None:
-        lanes = range(config.environment.num_envs)
-        seeds = [seed_for(config.seed, rank, FIRST_START, 1 + lane) for lane in lanes]
+        envs = range(config.environment.num_envs)
+        seeds = [seed_for(config.seed, rank, FIRST_START, 1 + env_index) for env_index in envs]
         self.config = config
         self.environment: Environment = make_environment(config.environment, seeds)
         spec = self.environment.spec
@@ -47,7 +47,7 @@ class ReferenceLearner:
         self.algorithm: Algorithm = make_algorithm(
             config.algorithm, model, device="cpu", seed=seed_for(config.seed, rank, FIRST_START)
         )
-        self.algorithm.expect(config.algorithm.num_steps, len(lanes))
+        self.algorithm.expect(config.algorithm.num_steps, len(envs))
         self.observations = self.environment.reset()
 
     def collect(self) -> Rollout:

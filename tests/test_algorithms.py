@@ -79,9 +79,9 @@ def literal_return(
     st.sampled_from([0.0, 0.5, 0.99, 1.0]),
     st.randoms(use_true_random=False),
 )
-def test_returns_equal_a_literal_sum(steps: int, lanes: int, gamma: float, random: Any) -> None:
+def test_returns_equal_a_literal_sum(steps: int, envs: int, gamma: float, random: Any) -> None:
     def grid(rows: int, draw: Any) -> list[list[Any]]:
-        return [[draw() for _ in range(lanes)] for _ in range(rows)]
+        return [[draw() for _ in range(envs)] for _ in range(rows)]
 
     rewards = grid(steps, lambda: random.uniform(-1, 1))
     values = grid(steps + 1, lambda: random.uniform(-9, 9))
@@ -93,10 +93,14 @@ def test_returns_equal_a_literal_sum(steps: int, lanes: int, gamma: float, rando
         torch.tensor(values),
         gamma,
     )
-    for lane in range(lanes):
-        own = [[row[lane] for row in rows] for rows in (rewards, terminated, truncated, values)]
+    for env_index in range(envs):
+        own = [
+            [row[env_index] for row in rows] for rows in (rewards, terminated, truncated, values)
+        ]
         expected = [literal_return(t, gamma, *own) for t in range(steps)]
-        torch.testing.assert_close(returns[:, lane], torch.tensor(expected), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            returns[:, env_index], torch.tensor(expected), atol=1e-5, rtol=1e-5
+        )
 
 
 # Clipping and RMSprop
@@ -275,14 +279,14 @@ def test_act_samples_from_the_policy_of_the_network() -> None:
 
 def literal_update(model: nn.Module, optimiser: torch.optim.Optimizer, rollout: Rollout) -> None:
     """One A2C step, transition by transition, skipping those that are not valid."""
-    steps, lanes = rollout.actions.shape
+    steps, envs = rollout.actions.shape
     outputs = [model(observations) for observations in rollout.observations]
     logits = [pair[0] for pair in outputs]
     values = [pair[1] for pair in outputs]
     known = [row.detach().tolist() for row in values]
     terms = []
     for t in range(steps):
-        for b in range(lanes):
+        for b in range(envs):
             if not rollout.valid[t, b]:
                 continue
             target, discount = 0.0, 1.0

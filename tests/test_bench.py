@@ -574,20 +574,20 @@ def test_failing_step_is_told(
 
 def test_plain_returns() -> None:
     generator = np.random.default_rng(0)
-    shape = steps, lanes = 5, 40
-    rewards, values = generator.normal(size=shape), generator.normal(size=(steps + 1, lanes))
+    shape = steps, envs = 5, 40
+    rewards, values = generator.normal(size=shape), generator.normal(size=(steps + 1, envs))
     terminated, truncated = generator.random(shape) < 0.2, generator.random(shape) < 0.2
     expected = np.zeros(shape)
-    for lane in range(lanes):
+    for env_index in range(envs):
         for t in range(steps):
             discount = 1.0
             for k in range(t, steps):
-                expected[t, lane] += discount * rewards[k, lane]
+                expected[t, env_index] += discount * rewards[k, env_index]
                 discount *= plain_loop.GAMMA
-                if terminated[k, lane]:
+                if terminated[k, env_index]:
                     break
-                if truncated[k, lane] or k == steps - 1:
-                    expected[t, lane] += discount * values[k + 1, lane]
+                if truncated[k, env_index] or k == steps - 1:
+                    expected[t, env_index] += discount * values[k + 1, env_index]
                     break
     given = (rewards, terminated, truncated, values[:-1], values[-1])
     returns = plain_loop.returns_of(*map(torch.from_numpy, given))

@@ -15,7 +15,7 @@ import pytest
 
 from galamp.core.errors import RunFailed
 from galamp.memory.arrays import SharedArrays
-from galamp.memory.status import MetricsBoard
+from galamp.memory.status import StatusBoard
 from galamp.telemetry.notices import Notices
 from galamp.tools.bench.gpu import chaos, learners, pong, rates, training
 from galamp.tools.bench.gpu.steps import LOG_LINES, Deadline, Job, Late, Report
@@ -110,8 +110,8 @@ def test_a_refusal_of_graphs_is_found_with_the_end_of_the_log(tmp_path: Path) ->
     assert run.graph_refusals() == run.log_end(0) == []
     (run.folder / "logs").mkdir(parents=True)
     told: list[str] = []
-    arrays = SharedArrays.create(MetricsBoard.specs(1, 1))
-    row = MetricsBoard(arrays, 1).learner(0)
+    arrays = SharedArrays.create(StatusBoard.specs(1, 1))
+    row = StatusBoard(arrays, 1).learner(0)
     row["graph_refusal"] = row["page_lock_refusal"] = 1
     Notices(told.append).look([row])
     events = "".join(json.dumps({"text": text}) + "\n" for text in ["all learners run", *told])

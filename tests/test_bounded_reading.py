@@ -72,7 +72,7 @@ def refused(text: str) -> None:
 
 def row_of(step: int, learners: int = 16) -> dict[str, Any]:
     """A row as large as that of so many learners: 6 KB."""
-    names = ("agent_steps", "updates", "SPS", "episodic_return", "staleness", "lanes", "distance")
+    names = ("agent_steps", "updates", "SPS", "episodic_return", "staleness", "envs", "distance")
     row = {f"learner{rank}/{name}": rank + step / 7 for rank in range(learners) for name in names}
     shared = {f"charts/quantity{number}": number + 1 / 3 for number in range(35)}
     return {"global_step": step, RETURN: step / 10, "start": 1} | shared | row

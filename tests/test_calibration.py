@@ -24,12 +24,12 @@ from galamp.core.machine.load import Usage, others_share, read_usage
 from galamp.core.machine.machine import inspect_machine, machine_id, plain_machine
 from galamp.storage import rate_cache
 from galamp.storage.rate_cache import RateCache, cache_folder
-from galamp.storage.run_folder import Kept
-from galamp.supervision.process import WorkerFailure
+from galamp.storage.run_folder import StoredChoices
+from galamp.supervision.process import ChildFailure
 from galamp.supervision.signals import Signals
 from galamp.training import autotune
 from galamp.training.autotune import (
-    Stopwatch,
+    ThroughputProbe,
     candidates,
     check_result,
     quickest,
@@ -64,7 +64,9 @@ def measuring(
     """Have measurements answered; returns what is asked for, and what is told, as they come."""
     asked: list[int] = []
 
-    def rate_of(config: RunConfig, learners: int, stopwatch: Stopwatch, signals: Signals) -> float:
+    def rate_of(
+        config: RunConfig, learners: int, stopwatch: ThroughputProbe, signals: Signals
+    ) -> float:
         asked.append(learners)
         return answer(learners)
 
@@ -246,7 +248,7 @@ def test_looking_at_the_run_folder_leaves_nothing(
     [
         (RunResult("stopped", 143), (), StoppedBySignal),
         (RunResult("finished", 0), (signal.SIGTERM,), StoppedBySignal),
-        (RunResult("failed", 70, WorkerFailure("learner 1", "was killed")), (), RunFailed),
+        (RunResult("failed", 70, ChildFailure("learner 1", "was killed")), (), RunFailed),
     ],
 )
 def test_a_short_run_that_ended_otherwise_counts_for_nothing(
@@ -266,13 +268,13 @@ def test_long_rollouts_are_timed_from_one_change_to_another(
 ) -> None:
     now_s, finished = [0.0], list[bool]()
     monkeypatch.setattr(autotune.time, "monotonic", lambda: now_s[0])
-    board = SimpleNamespace(agent_steps=lambda: int(now_s[0] / 0.8) * 800)
+    status_board = SimpleNamespace(agent_steps=lambda: int(now_s[0] / 0.8) * 800)
     supervisor = SimpleNamespace(
-        crew=SimpleNamespace(learners=[SimpleNamespace(has_worked=True)]),
-        arena=SimpleNamespace(board=board),
+        children=SimpleNamespace(learners=[SimpleNamespace(has_worked=True)]),
+        run_layout=SimpleNamespace(status_board=status_board),
         finish=lambda: finished.append(True),
     )
-    stopwatch = Stopwatch(warm_up_s=2.0, measure_s=4.0)
+    stopwatch = ThroughputProbe(warm_up_s=2.0, measure_s=4.0)
     while not finished and now_s[0] < 60.0:
         now_s[0] += 0.05
         stopwatch.tick(cast(Any, supervisor))
@@ -297,7 +299,9 @@ def busy(monkeypatch: pytest.MonkeyPatch, shares: dict[int, float]) -> tuple[lis
     """Have measurements answered, each with the share of the processors that others took."""
     asked: list[int] = []
 
-    def rate_of(config: RunConfig, learners: int, stopwatch: Stopwatch, signals: Signals) -> float:
+    def rate_of(
+        config: RunConfig, learners: int, stopwatch: ThroughputProbe, signals: Signals
+    ) -> float:
         asked.append(learners)
         stopwatch.others = shares[learners]
         return 100.0 * learners
@@ -377,11 +381,13 @@ def test_what_others_take_is_read_while_the_rate_is(
     now_s = [0.0]
     monkeypatch.setattr(autotune.time, "monotonic", lambda: now_s[0])
     supervisor = SimpleNamespace(
-        crew=SimpleNamespace(learners=[SimpleNamespace(has_worked=True)]),
-        arena=SimpleNamespace(board=SimpleNamespace(agent_steps=lambda: int(now_s[0] * 100))),
+        children=SimpleNamespace(learners=[SimpleNamespace(has_worked=True)]),
+        run_layout=SimpleNamespace(
+            status_board=SimpleNamespace(agent_steps=lambda: int(now_s[0] * 100))
+        ),
         finish=lambda: None,
     )
-    stopwatch = Stopwatch(1.0, 2.0, usages(first, last))
+    stopwatch = ThroughputProbe(1.0, 2.0, usages(first, last))
     while not stopwatch.rate:
         now_s[0] += 0.05
         stopwatch.tick(cast(Any, supervisor))
@@ -541,7 +547,7 @@ def test_the_cache_lies_where_the_user_keeps_caches(monkeypatch: pytest.MonkeyPa
 
 TRIAL = """
 import gc, os
-from galamp.training.autotune import Stopwatch, rate_of
+from galamp.training.autotune import ThroughputProbe, rate_of
 from galamp.core.config import from_dict
 from galamp.supervision.signals import Signals
 
@@ -553,7 +559,7 @@ config = from_dict({"environment": {"env_id": "CartPole-v1", "num_envs": 2}})
 with Signals(detach=True) as signals:
     found = []
     for learners in (2, 2):
-        assert rate_of(config, learners, Stopwatch(0.1, 0.2), signals) > 0
+        assert rate_of(config, learners, ThroughputProbe(0.1, 0.2), signals) > 0
         found.append(held())
 print(found[0] == found[1], found)
 """
@@ -578,10 +584,10 @@ def test_only_the_word_auto_has_something_measured(
     words: list[str], number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def seven(
-        config: RunConfig, tell: Callable[[str], object], *, new: bool, kept: Kept
+        config: RunConfig, tell: Callable[[str], object], *, new: bool, kept: StoredChoices
     ) -> RunConfig:
         assert new
-        assert kept == Kept()
+        assert kept == StoredChoices()
         return replace(config, resources=replace(config.resources, learners=7))
 
     monkeypatch.setattr(autotune, "with_quickest", seven)

@@ -17,17 +17,17 @@ from hypothesis import strategies as st
 
 from galamp.core.config import GossipConfig
 from galamp.gossip.consensus.certificate import LEAVING, Certificate
-from galamp.gossip.consensus.distances import Meter, distances_between
+from galamp.gossip.consensus.distances import DistanceMeter, distances_between
 from galamp.gossip.consensus.radius import mixing_matrix, radius_per_update
 from galamp.gossip.exchange import Exchange, exchange_specs
 from galamp.gossip.topologies import TOPOLOGIES, make_topology
 from galamp.gossip.topologies.base import Topology
-from galamp.gossip.transport.parameter_slots import VectorSlots, norm_of
+from galamp.gossip.transport.parameter_slots import ParameterSlots, norm_of
 from galamp.gossip.transport.publication import Publication, Source
-from galamp.gossip.transport.publication_ring import Journal
+from galamp.gossip.transport.publication_ring import PublicationRing
 from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
-from galamp.memory.status import MetricsBoard
+from galamp.memory.status import StatusBoard
 from galamp.storage.gossip_log import GOSSIP, GossipLog, Start
 from galamp.telemetry import consensus
 from galamp.telemetry.consensus import History, TheoreticalRadius
@@ -48,7 +48,7 @@ class World:
     def __init__(self, topology: Topology, folder: Path, config: GossipConfig) -> None:
         self.topology, self.config = topology, config
         n = topology.size
-        specs = ControlBlock.specs(n) + MetricsBoard.specs(n, 1)
+        specs = ControlBlock.specs(n) + StatusBoard.specs(n, 1)
         self.arrays = SharedArrays.create(
             specs + exchange_specs(config, topology, {"parameters": SIZE})
         )
@@ -62,12 +62,12 @@ class World:
         self.told: list[str] = []
         log = GossipLog(folder / "gossip.jsonl", self.told.append)
         self.history = History(
-            self.arrays, topology, log, self.told.append, lock_step=config.lock_step
+            self.arrays, topology, log, self.told.append, synchronous=config.synchronous
         )
         zeros = ((0.0,) * n,) * n
-        self.history.begin(Start(1, n, "any", config.lock_step, 0.0, zeros))
-        self.slots = [VectorSlots(self.arrays, rank) for rank in range(n)]
-        self.meter = Meter(self.slots, SIZE)
+        self.history.begin(Start(1, n, "any", config.synchronous, 0.0, zeros))
+        self.slots = [ParameterSlots(self.arrays, rank) for rank in range(n)]
+        self.meter = DistanceMeter(self.slots, SIZE)
 
     def born(self, rank: int) -> Exchange:
         self.control.set_alive(rank, True)
@@ -81,7 +81,7 @@ class World:
             gradient=torch.zeros(SIZE),
             seed=1,
             wakeups=self.wakeups,
-            row=MetricsBoard(self.arrays, self.topology.size).learner(rank),
+            row=StatusBoard(self.arrays, self.topology.size).learner(rank),
             idle=lambda: None,
         )
         exchange.begin(0, 0)
@@ -109,7 +109,7 @@ class World:
             return False
         bounds = self.history.measured(measured, 0.0, 0)
         if bounds is None:
-            self.history.know_anew(*self.meter.recent())
+            self.history.rebase_unknown(*self.meter.recent())
             return False
         assert (measured.pairwise <= bounds.pairwise + ROUNDING).all()
         assert (measured.to_mean <= bounds.to_mean + ROUNDING).all()
@@ -350,15 +350,15 @@ def test_lock_step_stays_in_the_ball_of_theory(tmp_path: Path, name: str) -> Non
     world = World(graph, tmp_path, GossipConfig(sync=True))
     factor = radius_per_update(graph)
     assert factor is not None
-    greatest, former = 0.0, np.zeros((6, SIZE))
+    greatest, resume_point = 0.0, np.zeros((6, SIZE))
     closed = []
     for _, before, after in lock_step_rounds(world, 40, seed=1):
-        updates = before - former
+        updates = before - resume_point
         closed.append(float(np.sqrt(np.mean(np.square(updates).sum(1)))))
         greatest = max(greatest, float(np.linalg.norm(updates - updates.mean(0))))
         apart = float(np.linalg.norm(after - after.mean(0)))
         assert apart <= factor * greatest + 1e-5
-        former = after
+        resume_point = after
     assert world.check()
     assert world.history.radius is not None
     assert world.history.radius == pytest.approx((factor + 1) * max(closed[:-1]), rel=1e-4)
@@ -367,8 +367,8 @@ def test_lock_step_stays_in_the_ball_of_theory(tmp_path: Path, name: str) -> Non
 def test_rounds_done_anew_in_lock_step_are_not_added_to() -> None:
     theory = TheoreticalRadius(make_topology("ring", 2))
 
-    def update(learner: int, round_: int, life: int) -> Publication:
-        return Publication(learner, 2 * round_ + life, round_, 0, life, 1.0, 1.0, ())
+    def update(learner: int, round_: int, incarnation: int) -> Publication:
+        return Publication(learner, 2 * round_ + incarnation, round_, 0, incarnation, 1.0, 1.0, ())
 
     for round_, learner in itertools.product(range(6), range(2)):
         theory.take(update(learner, round_, 0))
@@ -414,10 +414,10 @@ def test_radius_where_it_is_known() -> None:
 def test_a_journal_that_is_too_slowly_read_says_what_is_lost(tmp_path: Path) -> None:
     graph = make_topology("ring", 2)
     world = World(graph, tmp_path, GossipConfig(max_staleness=None))
-    journal = Journal(world.arrays, 0)
+    publication_ring = PublicationRing(world.arrays, 0)
     for _ in range(5000):
         world.act("turn", 0, 0, 1.0)
-    entries, lost = journal.drain()
+    entries, lost = publication_ring.drain()
     publications_ = [publication for _, publication in entries]
     assert lost + len(publications_) == 5000
     assert lost > 0

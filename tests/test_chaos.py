@@ -20,33 +20,33 @@ import torch
 from galamp.core.errors import EXIT_OK, EXIT_USAGE
 from galamp.gossip.mixing import PATIENCE_S
 from galamp.gossip.topologies.ring import DirectedRing
-from galamp.gossip.transport.parameter_slots import VectorSlots, gossip_specs
+from galamp.gossip.transport.parameter_slots import ParameterSlots, gossip_specs
 from galamp.memory.arrays import SharedArrays
 from galamp.memory.status import Phase
 from galamp.storage import checkpoint
-from galamp.supervision.child import Post
-from galamp.supervision.children import Crew
+from galamp.supervision.child import Child
+from galamp.supervision.children import Children
 from galamp.tools.chaos import procfs
-from galamp.tools.chaos.injector import Hit, Injector, Strike
+from galamp.tools.chaos.injector import InjectedFault, Injector, Target
 from galamp.tools.chaos.invariants import (
     LEFT_GRACE_S,
+    BoundedStaleness,
     Breach,
     Certified,
-    Finite,
-    Flat,
-    Fresh,
+    ExpectedProcesses,
+    FiniteParameters,
     Invariant,
     LearnerSeen,
-    Manned,
-    Rising,
-    Turning,
-    Whole,
+    LearnersProgress,
+    MonotonicCounters,
+    NoLeaks,
+    NoTornReads,
 )
 from galamp.tools.chaos.monitor import check_newest, look_aside
 from galamp.tools.chaos.record import WITHIN_S, measure_throughput, overlapping, record
 from galamp.tools.chaos.recovery import Span, Throughput, statistics
 from galamp.tools.chaos.report import lines
-from galamp.tools.chaos.scenario import Chaos
+from galamp.tools.chaos.scenario import ChaosScenario
 from galamp.tools.chaos.schedule import LEARNER, SERVER, SIMULATOR, Fault, Kind, draw
 from galamp.training.supervisor import Supervisor
 from tests.checkpoints import made
@@ -150,22 +150,22 @@ class TestInvariants:
     """Each is seen to hold, and then to fail."""
 
     def test_a_torn_copy(self) -> None:
-        whole = Whole()
+        whole = NoTornReads()
         whole.look(0, 500)
         assert (whole.checks, whole.breach) == (500, None)
         whole.look(1, 600)
         assert found(whole) == "1 torn of 600 verified"
 
     def test_a_counter_that_falls(self) -> None:
-        rising = Rising()
+        rising = MonotonicCounters()
         for turns in (5, 5, 9):
             rising.look({"turns of learner 0": turns, "updates of learner 0": 3})
         assert rising.breach is None
         rising.look({"turns of learner 0": 8, "updates of learner 0": 3})
-        assert rising.breach == Breach(Rising.name, "turns of learner 0 at least 9", "8")
+        assert rising.breach == Breach(MonotonicCounters.name, "turns of learner 0 at least 9", "8")
 
     def test_a_learner_that_was_left_alone_stalls(self) -> None:
-        turning = Turning(2, limit_s=60.0, bound_s=4.0)
+        turning = LearnersProgress(2, limit_s=60.0, bound_s=4.0)
         for turn in range(100):
             turning.look(0.1, [LearnerSeen(turn, others_hit=True), LearnerSeen(0, hit=True)])
         assert turning.breach is None, "learner 1 has been hit, and has its limit"
@@ -175,9 +175,9 @@ class TestInvariants:
         assert turning.longest_s > 4.0
 
     def test_a_learner_in_trouble_stalls_for_good(self) -> None:
-        turning = Turning(1, limit_s=60.0, bound_s=4.0)
+        turning = LearnersProgress(1, limit_s=60.0, bound_s=4.0)
         for _ in range(700):
-            turning.look(0.1, [LearnerSeen(0, staffed=False, hit=True)])
+            turning.look(0.1, [LearnerSeen(0, expected=False, hit=True)])
         assert turning.breach is None, "nobody is there to make a turn"
         for _ in range(601):
             turning.look(0.1, [LearnerSeen(0, hit=True)])
@@ -185,7 +185,7 @@ class TestInvariants:
 
     def test_a_number_that_is_none(self) -> None:
         arrays = SharedArrays.create(gossip_specs(DirectedRing(2), 6))
-        slots, finite = VectorSlots(arrays, 0), Finite()
+        slots, finite = ParameterSlots(arrays, 0), FiniteParameters()
         slots.write(lambda slot: slots.payload[slot].fill_(1.0), incarnation=0, round_=0, version=1)
         finite.look(0, cast(torch.Tensor, slots.copy(6)))
         assert finite.breach is None
@@ -194,7 +194,7 @@ class TestInvariants:
         assert found(finite) == "1 of 6 are not"
 
     def test_a_zombie(self) -> None:
-        manned = Manned()
+        manned = ExpectedProcesses()
         for _ in range(3):
             manned.look(0.5, ["process 5 is a zombie"])
             manned.look(0.5, [])
@@ -204,7 +204,7 @@ class TestInvariants:
         assert found(manned) == "process 5 is a zombie"
 
     def test_what_a_simulator_has_left_behind(self) -> None:
-        manned, words = Manned(), "process 5 (sleep) lives, and fills no place"
+        manned, words = ExpectedProcesses(), "process 5 (sleep) lives, and fills no place"
         for _ in range(20):
             manned.look(0.5, [], [words])
             manned.look(0.5, [], ["process 6 (sleep) is a zombie"])
@@ -219,14 +219,14 @@ class TestInvariants:
         assert manned.remark.startswith("3 processes that environments had started")
 
     def test_an_end_without_a_fault(self) -> None:
-        manned = Manned()
+        manned = ExpectedProcesses()
         manned.end_of("learner 0", hit=True)
         assert manned.breach is None
         manned.end_of("learner 0", hit=False)
         assert found(manned) == "it ended"
 
     def test_a_leaked_file(self, tmp_path: Path) -> None:
-        flat = Flat()
+        flat = NoLeaks()
         for _ in range(2):
             flat.look_at_descriptors(procfs.descriptors())
         assert flat.breach is None
@@ -235,7 +235,7 @@ class TestInvariants:
         assert flat.breach is not None
 
     def test_leaked_memory(self) -> None:
-        flat, leak = Flat(), []
+        flat, leak = NoLeaks(), []
         procfs.keep_nothing_spare()
         flat.look_at_memory(procfs.own_bytes())
         leak.append(np.ones(2**20, np.uint8))
@@ -253,7 +253,7 @@ class TestInvariants:
             os.truncate(file, 4096)
             mapped = mmap.mmap(file, 4096)
             os.close(file)
-            flat = Flat()
+            flat = NoLeaks()
             flat.look_at_names(procfs.named_memory(os.getpid()))
             mapped.close()
         finally:
@@ -273,7 +273,7 @@ class TestInvariants:
         assert look_aside(folder, []).damaged == damaged
 
     def test_staleness_past_its_bound(self) -> None:
-        fresh = Fresh(1, bound=8)
+        fresh = BoundedStaleness(1, bound=8)
         for stale in range(200):
             fresh.look(0.1, [stale], [False])
         assert fresh.breach is None, "its peer is dead: there is nothing to mix"
@@ -330,7 +330,7 @@ class TestProcesses:
             server.wait()
 
 
-class Worker:
+class ChildProcess:
     """Stands for a living child."""
 
     def __init__(self, pid: int) -> None:
@@ -343,12 +343,12 @@ class Place:
     given_up = False
 
     def __init__(self, rank: int, number: int | None, pid: int) -> None:
-        self.rank, self.number, self.life, self.work = rank, number, 0, 10
-        self.worker: Worker | None = Worker(pid)
+        self.rank, self.number, self.incarnation, self.work = rank, number, 0, 10
+        self.process: ChildProcess | None = ChildProcess(pid)
         self.row = Row(pid)
         self.excused = 0
 
-    def excuse(self) -> None:
+    def expect_failure(self) -> None:
         self.excused += 1
 
 
@@ -365,7 +365,7 @@ class Places:
     def __init__(self, pids: list[int]) -> None:
         self.learners = [Place(rank, None, pids[rank]) for rank in range(2)]
         self.simulators = [Place(rank, 0, pids[2 + rank]) for rank in range(2)]
-        self.posts = [*self.learners, *self.simulators]
+        self.all = [*self.learners, *self.simulators]
 
     def simulators_of(self, rank: int) -> list[Place]:
         return [self.simulators[rank]]
@@ -387,65 +387,65 @@ def state(pid: int) -> str:
 class TestInjector:
     def test_a_fault_is_put_off_until_its_target_is_there(self, places: Places) -> None:
         kill = Fault(1, 1.0, Kind.KILL, LEARNER, 1)
-        injector = Injector(cast(Crew, places), [kill])
+        injector = Injector(cast(Children, places), [kill])
         learner = places.learners[1]
-        there, learner.worker = learner.worker, None
+        there, learner.process = learner.process, None
         assert not list(injector.tick(102.0, 100.0))
-        learner.worker, learner.row.phase = there, Phase.BOOT
+        learner.process, learner.row.phase = there, Phase.BOOT
         assert not list(injector.tick(103.0, 100.0))
         learner.row.phase = Phase.UPDATE
         assert there is not None
         there.running = False  # its process id may be another one's by now
         assert not list(injector.tick(103.5, 100.0))
         there.running = True
-        [strike] = injector.tick(104.0, 100.0)
-        assert (strike.fault, strike.at_s, learner.excused) == (kill, 104.0, 1)
+        [injected] = injector.tick(104.0, 100.0)
+        assert (injected.fault, injected.at_s, learner.excused) == (kill, 104.0, 1)
 
     def test_who_has_not_got_over_a_fault_is_spared(self, places: Places) -> None:
         faults = [Fault(1, 0.0, Kind.TERM, LEARNER, 0), Fault(2, 0.0, Kind.KILL, LEARNER, 0)]
-        injector = Injector(cast(Crew, places), faults)
+        injector = Injector(cast(Children, places), faults)
         assert [s.fault.number for s in injector.tick(1.0, 0.0)] == [1]
         assert not list(injector.tick(2.0, 0.0))
         places.learners[0].work += 1
         assert [s.fault.number for s in injector.tick(3.0, 0.0)] == [2]
 
     def test_a_killed_process_is_back_when_its_successor_works(self, places: Places) -> None:
-        injector = Injector(cast(Crew, places), [Fault(1, 0.0, Kind.SEGV, SIMULATOR, 0)])
-        [strike] = injector.tick(1.0, 0.0)
-        post = places.simulators[0]
-        post.work += 5  # what it had yet done
+        injector = Injector(cast(Children, places), [Fault(1, 0.0, Kind.SEGV, SIMULATOR, 0)])
+        [injected] = injector.tick(1.0, 0.0)
+        child = places.simulators[0]
+        child.work += 5  # what it had yet done
         list(injector.tick(2.0, 0.0))
-        assert strike.noticed_s is None
-        post.life, post.worker = 1, None
+        assert injected.noticed_s is None
+        child.incarnation, child.process = 1, None
         list(injector.tick(3.0, 0.0))
-        post.worker = Worker(1)
+        child.process = ChildProcess(1)
         list(injector.tick(4.0, 0.0))
-        assert strike.noticed_s == 3.0
-        assert not strike.over
-        post.work += 5
+        assert injected.noticed_s == 3.0
+        assert not injected.over
+        child.work += 5
         list(injector.tick(5.0, 0.0))
-        assert (strike.over, strike.back_s, injector.open) == (True, 5.0, [])
+        assert (injected.over, injected.back_s, injector.open) == (True, 5.0, [])
 
     def test_a_stop_ends_in_time(self, places: Places) -> None:
-        injector = Injector(cast(Crew, places), [Fault(1, 0.0, Kind.STOP, LEARNER, 0, 0, 0.5)])
-        [strike] = injector.tick(1.0, 0.0)
-        pid = strike.hits[0].pid
+        injector = Injector(cast(Children, places), [Fault(1, 0.0, Kind.STOP, LEARNER, 0, 0, 0.5)])
+        [injected] = injector.tick(1.0, 0.0)
+        pid = injected.hits[0].pid
         reaches(pid, "T")
         list(injector.tick(1.4, 0.0))
         assert state(pid) == "T"
         list(injector.tick(1.6, 0.0))
         reaches(pid, "S")
-        assert not strike.over
+        assert not injected.over
         places.learners[0].work += 1
         list(injector.tick(1.7, 0.0))
-        assert strike.back_s == 1.7
+        assert injected.back_s == 1.7
 
     def test_nobody_is_left_stopped(self, places: Places) -> None:
-        injector = Injector(cast(Crew, places), [Fault(1, 0.0, Kind.HANG, LEARNER, 0)])
-        [strike] = injector.tick(1.0, 0.0)
-        reaches(strike.hits[0].pid, "T")
+        injector = Injector(cast(Children, places), [Fault(1, 0.0, Kind.HANG, LEARNER, 0)])
+        [injected] = injector.tick(1.0, 0.0)
+        reaches(injected.hits[0].pid, "T")
         injector.release()
-        reaches(strike.hits[0].pid, "S")
+        reaches(injected.hits[0].pid, "S")
 
 
 def reaches(pid: int, wanted: str) -> None:
@@ -455,24 +455,32 @@ def reaches(pid: int, wanted: str) -> None:
         assert time.monotonic() < until_s
 
 
-def strike(number: int, kind: Kind, at_s: float, back_s: float | None, rank: int = 0) -> Strike:
+def injected(
+    number: int, kind: Kind, at_s: float, back_s: float | None, rank: int = 0
+) -> InjectedFault:
     """Return a fault on a learner that is over by `back_s`; a hang is noticed after 3 s."""
-    post = cast(Post, Place(rank, None, 1))
-    made = Strike(Fault(number, at_s - 100, kind, LEARNER, rank), at_s, [Hit(post, 0, 0, 1)])
+    child = cast(Child, Place(rank, None, 1))
+    made = InjectedFault(
+        Fault(number, at_s - 100, kind, LEARNER, rank), at_s, [Target(child, 0, 0, 1)]
+    )
     made.back_s = back_s
     made.noticed_s = at_s + 3.0 if kind is Kind.HANG else None
     return made
 
 
-def a_record(*strikes: Strike, breach: Breach | None = None) -> dict[str, Any]:
+def a_record(*injected_faults: InjectedFault, breach: Breach | None = None) -> dict[str, Any]:
     """Return the record of a run with these faults, at 1000 steps/s but for 120 to 123 s."""
-    chaos = Chaos(60.0, 6.0, 5, 4.0)
+    chaos = ChaosScenario(60.0, 6.0, 5, 4.0)
     chaos.throughput = series((20, 1000), (3, 0), (40, 1000))
-    chaos.faults, chaos.began_s, chaos.complete = (*(s.fault for s in strikes),), 100.0, not breach
+    chaos.faults, chaos.began_s, chaos.complete = (
+        (*(s.fault for s in injected_faults),),
+        100.0,
+        not breach,
+    )
     injector = object.__new__(Injector)
-    injector.strikes = list(strikes)
+    injector.injected_faults = list(injected_faults)
     chaos._injector = injector
-    rising = Rising()
+    rising = MonotonicCounters()
     rising.breach = breach
     summary = {"restarts": 3, "agent_steps": 60_000, "run_dir": "runs/x"}
     return record(chaos, [rising], summary)
@@ -480,12 +488,15 @@ def a_record(*strikes: Strike, breach: Breach | None = None) -> dict[str, Any]:
 
 class TestRecord:
     def test_faults_at_once_in_one_group_are_told_apart(self) -> None:
-        one, two = strike(1, Kind.KILL, 110.0, 115.0), strike(2, Kind.TERM, 114.0, 114.5)
-        other, later = strike(3, Kind.KILL, 112.0, 113.0, rank=1), strike(4, Kind.KILL, 120.0, None)
+        one, two = injected(1, Kind.KILL, 110.0, 115.0), injected(2, Kind.TERM, 114.0, 114.5)
+        other, later = (
+            injected(3, Kind.KILL, 112.0, 113.0, rank=1),
+            injected(4, Kind.KILL, 120.0, None),
+        )
         assert overlapping([one, two, other, later]) == [one, two]
 
     def test_a_hang_is_timed_from_when_it_was_noticed(self) -> None:
-        hang = strike(1, Kind.HANG, 120.0, 125.0)
+        hang = injected(1, Kind.HANG, 120.0, 125.0)
         [line, _] = a_record(hang)["kinds"]
         assert line["noticed_s"]["p50"] == 3.0
         assert line["works_s"]["p50"] == 2.0
@@ -493,7 +504,7 @@ class TestRecord:
         assert line["throughput_s"]["p50"] == 0.0
 
     def test_throughput_is_that_before_each_fault(self) -> None:
-        kill = strike(1, Kind.KILL, 120.0, 123.0)
+        kill = injected(1, Kind.KILL, 120.0, 123.0)
         measure_throughput(series((20, 1000), (3, 0), (40, 1000)), [kill])
         assert kill.usual == pytest.approx(1000, rel=0.01)
         assert kill.steps_back_s == 3.0
@@ -501,7 +512,7 @@ class TestRecord:
         assert (promise["kept"], promise["faults"], promise["within_s"]) == (1, 1, WITHIN_S)
 
     def test_the_report_of_what_held(self) -> None:
-        faults = [strike(1, Kind.HANG, 120.0, 125.0), strike(2, Kind.KILL, 130.0, None)]
+        faults = [injected(1, Kind.HANG, 120.0, 125.0), injected(2, Kind.KILL, 130.0, None)]
         text = list(lines(a_record(*faults)))
         assert max(map(len, text)) <= 100
         assert "Throughput was back at 90% within 10 s after 2 of 2 faults." in text
@@ -509,7 +520,7 @@ class TestRecord:
         assert text[-1].endswith("runs/x/chaos.json")
 
     def test_the_report_of_what_was_broken_tells_how_to_see_it_again(self) -> None:
-        told = a_record(strike(1, Kind.KILL, 120.0, 123.0), breach=Breach("I9", "x\x1b", "y"))
+        told = a_record(injected(1, Kind.KILL, 120.0, 123.0), breach=Breach("I9", "x\x1b", "y"))
         assert not told["held"]
         text = "\n".join(lines(told))
         assert "seed 5: I9" in text
@@ -528,7 +539,7 @@ class StubSupervisor:
     """Stands for a supervisor whose run was disturbed, and that can be asked to finish."""
 
     def __init__(self) -> None:
-        self.arena = self.board = self.recorder = self
+        self.run_layout = self.status_board = self.recorder = self
         self.told: list[str] = []
         self.finished = 0
 
@@ -543,7 +554,7 @@ class StubSupervisor:
 
 
 def test_the_first_breach_ends_the_run() -> None:
-    chaos, supervisor = Chaos(60.0, 6.0, 5, 4.0), StubSupervisor()
+    chaos, supervisor = ChaosScenario(60.0, 6.0, 5, 4.0), StubSupervisor()
     for _ in range(2):
         chaos._turn(cast(Supervisor, supervisor), cast(Any, StubWatchman()))
     assert (supervisor.finished, supervisor.told) == (1, ["chaos: broken: I9"])
@@ -589,7 +600,7 @@ def test_a_run_survives(tmp_path: Path) -> None:
     assert sum(fault["works_after_s"] is not None for fault in told["faults"]) >= 6
     assert all(each["checks"] for each in told["invariants"])
     assert told["summary"]["given_up"] == []
-    [manned] = [each for each in told["invariants"] if each["name"] == Manned.name]
+    [manned] = [each for each in told["invariants"] if each["name"] == ExpectedProcesses.name]
     assert "that environments had started ended with their simulators" in manned["remark"]
 
 

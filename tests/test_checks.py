@@ -16,7 +16,7 @@ from galamp.environments import EpisodeCounter, describe, make_environment
 from galamp.environments.base import Environment
 from galamp.environments.checks import InvalidDataError
 from galamp.storage.run_logs import MonitorLog
-from galamp.workers.child import WorkerSpec, _write_report
+from galamp.workers.child import ChildSpec, _write_report
 from tests import misbehaving
 from tests.engine import run, summary
 
@@ -26,8 +26,8 @@ IMAGE = Box(0, 255, (40, 40, 3), np.uint8)
 
 def scripted(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Environment:
     """Two lanes, of which the second, of seed 80, returns what `settings` say."""
-    lanes = itertools.cycle([{"space": settings.get("space", misbehaving.FLOATS)}, settings])
-    monkeypatch.setattr(misbehaving, "scripted", lambda: misbehaving.Scripted(**next(lanes)))
+    envs = itertools.cycle([{"space": settings.get("space", misbehaving.FLOATS)}, settings])
+    monkeypatch.setattr(misbehaving, "scripted", lambda: misbehaving.Scripted(**next(envs)))
     return make_environment(EnvironmentConfig("tests.misbehaving:scripted"), SEEDS)
 
 
@@ -215,7 +215,7 @@ def test_it_is_an_environment_that_raises_and_the_same_every_time(
     assert "80" not in texts.pop()
     error = refused(monkeypatch, reward=1e200)
     assert not isinstance(error, GalampError)
-    spec = WorkerSpec("simulator", 0, 0, 0, "", (), str(tmp_path / "simulator-0.0.log"))
+    spec = ChildSpec("simulator", 0, 0, 0, "", (), str(tmp_path / "simulator-0.0.log"))
     _write_report(spec, error)
     [report] = tmp_path.glob("*.crash-*.json")
     assert '"deliberate": false' in report.read_text()

@@ -513,7 +513,7 @@ def test_a_working_directory_that_was_removed_is_told_of(
 FULL = """
 import sys
 sys.argv = ["galamp", *sys.argv[1:]]
-from galamp import cli
+from galamp.cli import main as cli
 cli.games_command = lambda options: print("a game") or 0
 raise SystemExit(cli.main())
 """

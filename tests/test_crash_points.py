@@ -15,7 +15,7 @@ import pytest
 from galamp.core import failpoints
 from galamp.core.errors import UserError
 from galamp.gossip.transport.mailbox import Mailbox
-from galamp.gossip.transport.publication_ring import Journal
+from galamp.gossip.transport.publication_ring import PublicationRing
 from galamp.memory.arrays import SharedArrays
 from galamp.memory.status import EpisodeRing
 from galamp.memory.versioned_slots import VersionedSlots
@@ -50,7 +50,7 @@ class Readers:
         self._payload = arrays["p"]
         self._slots = VersionedSlots(arrays, "h")
         self._mailbox = Mailbox(arrays, 0, 1, "x")
-        self._journal = Journal(arrays, 0)
+        self._publication_ring = PublicationRing(arrays, 0)
         self._episodes, self._tail = EpisodeRing(arrays, 0), 0
 
     def newest_vector(self) -> tuple[int, int]:
@@ -69,7 +69,7 @@ class Readers:
         return token.number, token.incarnation
 
     def entries(self) -> list[tuple[int, int]]:
-        publications = [each for _, each in self._journal.drain()[0]]
+        publications = [each for _, each in self._publication_ring.drain()[0]]
         for each in publications:
             assert each == publication(each.number, each.incarnation)
         return [(each.number, each.incarnation) for each in publications]
@@ -153,7 +153,7 @@ def test_what_cannot_be_ordered_is_refused(
     failpoints.reach("slots.odd")
 
 
-LIFE = """
+INCARNATION = """
 import sys
 from galamp.core.failpoints import *
 {before}
@@ -180,7 +180,7 @@ for number in range(3):
 )
 def test_only_who_is_meant_dies_and_when(order: str, before: str, printed: int) -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", LIFE.format(before=before)],
+        [sys.executable, "-c", INCARNATION.format(before=before)],
         env=os.environ | {failpoints.VARIABLE: order, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,

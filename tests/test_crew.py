@@ -13,14 +13,14 @@ from typing import Any, cast
 import pytest
 
 from galamp.core.processes.reaper import Orphans
-from galamp.supervision.child import KILL_WAIT_S, LONGEST_STEP_S, Post, Watch
-from galamp.supervision.children import SERVER_END_WAIT_S, Crew, Ended, _not_started, words_for
+from galamp.supervision.child import KILL_WAIT_S, LONGEST_STEP_S, Child, ProgressMonitor
+from galamp.supervision.children import SERVER_END_WAIT_S, Children, Ended, _not_started, words_for
 from galamp.supervision.launching import Readiness
-from galamp.supervision.process import Worker, WorkerFailure, _is_over
-from galamp.supervision.restart_policy import Budget, Loss
-from galamp.supervision.rollback import Regroup
+from galamp.supervision.process import ChildFailure, ChildProcess, _is_over
+from galamp.supervision.restart_policy import Failure, RestartPolicy
+from galamp.supervision.rollback import Rollback
 from galamp.training.supervisor import KILL_AFTER_S, LEAVE_S, Supervisor
-from galamp.workers.child import WorkerSpec
+from galamp.workers.child import ChildSpec
 from tests.engine import wait_for
 
 
@@ -35,51 +35,51 @@ class Count:
 
 def test_a_count_that_moves_is_never_still() -> None:
     count = Count()
-    watch = Watch(count)
+    watch = ProgressMonitor(count)
     for _ in range(100):
         count.value += 1
-        watch.look(0.05)
+        watch.observe(0.05)
         assert not watch.exceeds(0.0, 0.0)
 
 
 def test_a_pause_of_the_whole_machine_counts_for_little() -> None:
-    watch = Watch(Count())
-    watch.look(3600.0)
+    watch = ProgressMonitor(Count())
+    watch.observe(3600.0)
     assert watch.still_s == LONGEST_STEP_S
     for _ in range(100):
-        watch.look(0.05)
+        watch.observe(0.05)
     assert watch.exceeds(5.0, 20.0)
 
 
-def gap(watch: Watch, count: Count, seconds: float, *, first: bool = False) -> None:
+def gap(watch: ProgressMonitor, count: Count, seconds: float, *, first: bool = False) -> None:
     """Let the count stand still for so long, and move."""
     for _ in range(round(seconds / 0.05)):
-        watch.look(0.05, first=first)
+        watch.observe(0.05, first=first)
     count.value += 1
-    watch.look(0.05, first=first)
+    watch.observe(0.05, first=first)
 
 
 def test_one_long_gap_is_no_habit() -> None:
     count = Count()
-    watch = Watch(count)
+    watch = ProgressMonitor(count)
     for _ in range(20):
         gap(watch, count, 0.1)
     gap(watch, count, 2.5)  # a process that was stopped, and told to go on
     for _ in range(60):
         gap(watch, count, 0.1)
     for _ in range(65):
-        watch.look(0.05)
+        watch.observe(0.05)
     assert watch.exceeds(3.0, 20.0), "a hang after a pause is seen as soon as any other"
 
 
 def test_the_first_work_shows_what_is_usual_and_so_does_a_former_life() -> None:
     count = Count()
-    watch = Watch(count)
+    watch = ProgressMonitor(count)
     gap(watch, count, 12.0, first=True)
-    heir = Watch(count, watch.usual_s)
+    heir = ProgressMonitor(count, watch.usual_s)
     for _ in range(400):
-        watch.look(0.05)
-        heir.look(0.05)
+        watch.observe(0.05)
+        heir.observe(0.05)
     for each in (watch, heir):
         assert not each.exceeds(10.0, 20.0)
         assert each.exceeds(10.0, 1.0)
@@ -87,37 +87,37 @@ def test_the_first_work_shows_what_is_usual_and_so_does_a_former_life() -> None:
 
 def test_who_is_slow_is_given_more_time() -> None:
     count = Count()
-    watch = Watch(count)
+    watch = ProgressMonitor(count)
     for _ in range(8):
         gap(watch, count, 2.0)
     for _ in range(60):
-        watch.look(0.05)
+        watch.observe(0.05)
     assert watch.exceeds(1.0, 1.0)
     assert not watch.exceeds(1.0, 5.0)
 
 
 def test_an_outlier_is_forgotten() -> None:
     count = Count()
-    watch = Watch(count)
+    watch = ProgressMonitor(count)
     for _ in range(200):
-        watch.look(0.05)
+        watch.observe(0.05)
     for _ in range(2000):
         count.value += 1
-        watch.look(0.05)
+        watch.observe(0.05)
     for _ in range(30):
-        watch.look(0.05)
+        watch.observe(0.05)
     assert watch.exceeds(1.0, 20.0)
 
 
 def test_a_new_life_counts_once_it_has_worked() -> None:
-    post = object.__new__(Post)
-    post.role, post.row = "learner", cast(Any, {"agent_steps": 5})
-    post.life, post._at_birth = 0, 5
-    assert post.has_begun, "nobody goes on without those who are yet to begin"
-    post.life = 1
-    assert not post.has_begun
-    post.row["agent_steps"] = 6
-    assert post.has_begun
+    child = object.__new__(Child)
+    child.role, child.row = "learner", cast(Any, {"agent_steps": 5})
+    child.incarnation, child._at_birth = 0, 5
+    assert child.has_begun, "nobody goes on without those who are yet to begin"
+    child.incarnation = 1
+    assert not child.has_begun
+    child.row["agent_steps"] = 6
+    assert child.has_begun
 
 
 HEADLESS = """
@@ -194,15 +194,22 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
 
 
 @pytest.fixture
-def crew(clock: Clock, sent: Sent) -> Crew:
+def children(clock: Clock, sent: Sent) -> Children:
     """A crew of two, who cannot be ended."""
-    crew = object.__new__(Crew)
-    posts: list[Any] = [object.__new__(Post), object.__new__(Post)]
-    for post in posts:
-        post.worker, post.due_s, post.given_up = Immortal(clock), None, False
-    crew._server, crew.orphans, crew._orphans_due_s = Readiness(), Orphans("GALAMP_SERVER"), 0.0
-    crew.learners, crew.simulators = cast(list[Post], posts[:1]), cast(list[Post], posts[1:])
-    return crew
+    children = object.__new__(Children)
+    members: list[Any] = [object.__new__(Child), object.__new__(Child)]
+    for child in members:
+        child.process, child.due_s, child.given_up = Immortal(clock), None, False
+    children._server, children.orphans, children._orphans_due_s = (
+        Readiness(),
+        Orphans("GALAMP_SERVER"),
+        0.0,
+    )
+    children.learners, children.simulators = (
+        cast(list[Child], members[:1]),
+        cast(list[Child], members[1:]),
+    )
+    return children
 
 
 @pytest.mark.parametrize(
@@ -210,43 +217,43 @@ def crew(clock: Clock, sent: Sent) -> Crew:
     [(6, True, True), (6, False, False), (5, True, False), (0, True, False)],
 )
 def test_only_a_new_kill_for_want_of_memory_is_named(
-    crew: Crew, monkeypatch: pytest.MonkeyPatch, kills: int, external: bool, named: bool
+    children: Children, monkeypatch: pytest.MonkeyPatch, kills: int, external: bool, named: bool
 ) -> None:
     """Not where the kernel could not be asked this time, and tells of fewer than before."""
     monkeypatch.setattr("galamp.supervision.children.out_of_memory_kills", lambda: kills)
-    crew._out_of_memory = 5
-    failure = WorkerFailure("learner 0", "was ended by SIGKILL", external=external)
-    told = crew._named(failure)
+    children._out_of_memory = 5
+    failure = ChildFailure("learner 0", "was ended by SIGKILL", external=external)
+    told = children._named(failure)
     assert told is not None
     assert ("out of memory" in told.cause) == named
-    assert crew._out_of_memory == max(5, kills)
+    assert children._out_of_memory == max(5, kills)
 
 
-def test_nobody_takes_the_place_of_who_has_not_ended(crew: Crew) -> None:
-    crew.kill()
-    assert crew.reap() == []
-    assert crew.learners[0].worker is not None
+def test_nobody_takes_the_place_of_who_has_not_ended(children: Children) -> None:
+    children.kill()
+    assert children.reap() == []
+    assert children.learners[0].process is not None
 
 
 def test_the_end_does_not_wait_for_who_cannot_be_ended(
-    crew: Crew, clock: Clock, sent: Sent
+    children: Children, clock: Clock, sent: Sent
 ) -> None:
     """For all together as long as was asked for, after a kill, and after that of the server."""
     began_s = clock.now_s
-    crew.end(0.1)
+    children.end(0.1)
     assert clock.now_s - began_s == pytest.approx(0.1 + KILL_WAIT_S + SERVER_END_WAIT_S)
-    assert [cast(Any, post.worker).killed for post in crew.posts] == [1, 1]
+    assert [cast(Any, child.process).killed for child in children.all] == [1, 1]
     assert sent.left == {0}, "the command line does not wait for them either"
 
 
 @pytest.mark.parametrize("kind", ["stopped", "hung", "sound"])
 def test_the_end_does_not_wait_for_a_server_that_tells_of_no_end(
-    crew: Crew, sent: Sent, kind: str
+    children: Children, sent: Sent, kind: str
 ) -> None:
     """A stopped one is woken, one that hangs is killed: its children are then adopted."""
     cure = {"stopped": signal.SIGCONT, "hung": signal.SIGKILL}.get(kind)
-    for post in crew.posts:
-        worker = cast(Any, post.worker)
+    for child in children.all:
+        worker = cast(Any, child.process)
 
         def join(timeout_s: float, worker: Any = worker) -> bool:
             worker.clock.now_s += timeout_s
@@ -254,29 +261,29 @@ def test_the_end_does_not_wait_for_a_server_that_tells_of_no_end(
             return not worker.running
 
         worker.join = join
-    crew.end(0.1)
+    children.end(0.1)
     assert (signal.SIGKILL in sent) == (kind == "hung")
     assert signal.SIGCONT in sent
     assert not sent.left
 
 
 def test_orphans_are_looked_for_after_an_end_and_now_and_then(
-    crew: Crew, monkeypatch: pytest.MonkeyPatch
+    children: Children, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = iter([1, 0, 0, 0])
     looks: list[float] = []
-    monkeypatch.setattr(crew, "end_orphans", lambda: looks.append(now_s) or next(left))
+    monkeypatch.setattr(children, "end_orphans", lambda: looks.append(now_s) or next(left))
     for tenth in range(25):
         now_s = tenth / 10
-        crew.look_for_orphans(now_s)
+        children.look_for_orphans(now_s)
     assert looks == [0.0, 0.1, 1.1, 2.1], "and again at once while any is not gone"
 
 
 def test_what_many_have_in_common_is_told_once() -> None:
-    post = cast(Post, None)
-    lost = [Ended(post, WorkerFailure(f"learner {n}", "could not be started")) for n in range(1000)]
-    other = Ended(post, WorkerFailure("simulator 0.1", "raised ValueError: x"))
-    words = words_for([other, *lost, Ended(post, None)])
+    child = cast(Child, None)
+    lost = [Ended(child, ChildFailure(f"learner {n}", "could not be started")) for n in range(1000)]
+    other = Ended(child, ChildFailure("simulator 0.1", "raised ValueError: x"))
+    words = words_for([other, *lost, Ended(child, None)])
     assert list(filter(None, words)) == [
         "simulator 0.1 raised ValueError: x",
         "1000 learners and simulators: each could not be started",
@@ -291,20 +298,20 @@ def test_what_many_have_in_common_is_told_once() -> None:
 def test_failures_of_the_server_are_no_repetition(tmp_path: Path, cause: str) -> None:
     """Two of them after any progress say nothing about the learner, so they end no run."""
     if cause == "not started":
-        place = SimpleNamespace(title="learner 0", due_s=0.0, empty=lambda: None)
-        failure = _not_started(cast(Post, place), OSError("no server")).failure
+        place = SimpleNamespace(title="learner 0", due_s=0.0, release=lambda: None)
+        failure = _not_started(cast(Child, place), OSError("no server")).failure
     else:
-        worker = object.__new__(Worker)
-        worker.spec = WorkerSpec("learner", 0, 0, 0, "", (), str(tmp_path / "log"))
+        worker = object.__new__(ChildProcess)
+        worker.spec = ChildSpec("learner", 0, 0, 0, "", (), str(tmp_path / "log"))
         worker._stuck = None
         worker._process = cast(Any, SimpleNamespace(exitcode=255, pid=31, server_lost=True))
         failure = worker.failure()
     assert failure is not None
-    budget = Budget(10)
+    restart_policy = RestartPolicy(10)
     for now_s in (0.0, 100.0, 200.0):
-        loss = Loss(failure.cause, 500, failure.deliberate, failure.external)
-        assert budget.delay_s(loss, now_s) is not None
-        assert not budget.repeats
+        loss = Failure(failure.cause, 500, failure.deliberate, failure.external)
+        assert restart_policy.delay_s(loss, now_s) is not None
+        assert not restart_policy.repeats
 
 
 def test_every_start_of_a_run_knows_that_the_server_has_loaded() -> None:
@@ -312,14 +319,18 @@ def test_every_start_of_a_run_knows_that_the_server_has_loaded() -> None:
     resources = SimpleNamespace(hang_after_s=1.0, start_timeout_s=1.0, max_restarts=1)
     config = SimpleNamespace(resources=resources, gossip=SimpleNamespace(coupled=False))
     shape = SimpleNamespace(workers=0)
-    arena = cast(Any, SimpleNamespace(plan=SimpleNamespace(config=config), count=0, shape=shape))
-    assert Crew(arena)._server is Crew(arena)._server
+    run_layout = cast(
+        Any, SimpleNamespace(plan=SimpleNamespace(config=config), count=0, shape=shape)
+    )
+    assert Children(run_layout)._server is Children(run_layout)._server
 
 
-def test_a_run_does_not_wait_for_its_last_learner_if_that_cannot_be_ended(crew: Crew) -> None:
-    assert crew.learning
-    cast(Any, crew.learners[0].worker).stuck_s = KILL_WAIT_S + 0.1
-    assert not crew.learning
+def test_a_run_does_not_wait_for_its_last_learner_if_that_cannot_be_ended(
+    children: Children,
+) -> None:
+    assert children.learning
+    cast(Any, children.learners[0].process).stuck_s = KILL_WAIT_S + 0.1
+    assert not children.learning
 
 
 def test_a_stop_does_not_wait_for_who_cannot_be_ended() -> None:
@@ -332,9 +343,9 @@ def test_a_stop_does_not_wait_for_who_cannot_be_ended() -> None:
     assert supervisor._overdue
 
 
-def test_in_lock_step_nobody_waits_for_ever_for_all_to_come_back(crew: Crew) -> None:
-    regroup = Regroup(crew, [])
-    regroup.begin(WorkerFailure("learner 0", "was ended by SIGKILL"), 0.0)
+def test_in_lock_step_nobody_waits_for_ever_for_all_to_come_back(children: Children) -> None:
+    regroup = Rollback(children, [])
+    regroup.begin(ChildFailure("learner 0", "was ended by SIGKILL"), 0.0)
     assert not regroup.ready
     assert not regroup.overdue
     regroup._since_s -= KILL_WAIT_S
@@ -348,9 +359,9 @@ def test_a_learner_that_fails_twice_at_the_same_place_ends_the_run(role: str, en
     done: list[str] = []
     for name in ("_mark", "_fail", "_give_up"):
         setattr(supervisor, name, lambda *_, name=name: done.append(name))
-    setattr(supervisor, "_is_fatal", lambda post: False)  # noqa: B010
-    post = SimpleNamespace(role=role, given_up=False, repeats=True, delay_s=lambda failure: None)
-    supervisor._lose(cast(Post, post), WorkerFailure(f"{role} 0", "raised ValueError: x"), "")
+    setattr(supervisor, "_is_fatal", lambda child: False)  # noqa: B010
+    child = SimpleNamespace(role=role, given_up=False, repeats=True, delay_s=lambda failure: None)
+    supervisor._lose(cast(Child, child), ChildFailure(f"{role} 0", "raised ValueError: x"), "")
     assert done == ["_mark", "_fail" if ends else "_give_up"]
 
 
@@ -360,8 +371,8 @@ def test_who_cannot_be_started_is_lost_before_all_are_called_back() -> None:
     done: list[str] = []
     for name in ("_lose", "_step_back"):
         setattr(supervisor, name, lambda *_, name=name: done.append(name))
-    lost = Ended(cast(Post, None), WorkerFailure("learner 0", "could not be started"))
-    supervisor.crew = cast(Crew, SimpleNamespace(start_due=lambda now_s, hurried: [lost]))
+    lost = Ended(cast(Child, None), ChildFailure("learner 0", "could not be started"))
+    supervisor.children = cast(Children, SimpleNamespace(start_due=lambda now_s, hurried: [lost]))
     supervisor._stopping_since_s = None
     supervisor._restart()
     assert done == ["_lose", "_step_back"]

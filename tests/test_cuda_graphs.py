@@ -64,11 +64,11 @@ def test_an_act_is_one_launch_and_one_wait(network: str) -> None:
     plain, here = Collecting(GPU, 2, network), graphed(2, network)
     for each in (plain, here):
         each.learn(1)
-    lanes = slice(0, LANES // 2)
-    act = counted(lambda: here.collector._actor.act(1, 2, lanes))
+    envs = slice(0, LANES // 2)
+    act = counted(lambda: here.collector._actor.act(1, 2, envs))
     assert (act["graphs"], act["kernels"], act["waits"]) == (1, 0, 1), act
     assert (act["to_device"], act["to_host"], act["non_blocking"]) == (1, 0, 1), "the row"
-    act = counted(lambda: plain.collector._actor.act(1, 2, lanes))
+    act = counted(lambda: plain.collector._actor.act(1, 2, envs))
     assert act["graphs"] == 0
     assert act["kernels"] <= MOST_KERNELS_OF_AN_ACT, act
     assert (act["waits"], act["to_device"], act["to_host"], act["non_blocking"]) == (1, 1, 1, 2)
@@ -91,7 +91,7 @@ def test_an_update_is_one_launch_or_two_and_one_wait(network: str, reduces: bool
 def test_what_comes_with_a_rollout_is_one_copy_that_nobody_waits_for() -> None:
     for here in (Collecting(GPU), graphed()):
         here.learn(1)
-        move = counted(lambda here=here: here.collector._actor.rollout(1, here.port.trusted))
+        move = counted(lambda here=here: here.collector._actor.rollout(1, here.port.valid_mask))
         assert (move.pop("to_device"), move.pop("non_blocking")) == (1, 1)
         assert not any(move.values()), move
 
@@ -190,10 +190,10 @@ def test_recording_changes_nothing_that_was_learned_or_drawn() -> None:
 @on_gpus(hold=1)
 def test_a_learner_with_graphs_goes_on_from_a_saved_state() -> None:
     """It is written into the learner as a former life or a checkpoint left it."""
-    former = graphed(2)
-    former.learn(3)
-    state = {name: value.cpu() for name, value in former.algorithm.state().items()}
-    drawn = former.algorithm.generator.get_state()
+    resume_point = graphed(2)
+    resume_point.learn(3)
+    state = {name: value.cpu() for name, value in resume_point.algorithm.state().items()}
+    drawn = resume_point.algorithm.generator.get_state()
     learners = graphed(2), Collecting(GPU, 2)
     for here in learners:
         for name, value in here.algorithm.state().items():

@@ -17,18 +17,24 @@ from galamp.core.errors import EXIT_FAILURE, EXIT_OK, GalampError
 from galamp.core.processes import exit_reports
 from galamp.core.processes.exit_reports import Report, read_report, report_of, signal_name, tail
 from galamp.core.processes.probe_process import Probing
-from galamp.supervision.process import Worker, WorkerFailure
-from galamp.workers.child import WorkerSpec
+from galamp.supervision.process import ChildFailure, ChildProcess
+from galamp.workers.child import ChildSpec
 
-LIFE = "0123456789abcdef"
-TOLD = {"life": LIFE, "cause": "failed: x", "details": "Traceback", "deliberate": True, "time": 1.0}
+INCARNATION = "0123456789abcdef"
+TOLD = {
+    "life": INCARNATION,
+    "cause": "failed: x",
+    "details": "Traceback",
+    "deliberate": True,
+    "time": 1.0,
+}
 
 
-def ended(folder: Path, code: int | None, *, server_lost: bool = False) -> WorkerFailure | None:
+def ended(folder: Path, code: int | None, *, server_lost: bool = False) -> ChildFailure | None:
     """What is told of learner 0, process 31, which has ended with `code`."""
-    worker = object.__new__(Worker)
+    worker = object.__new__(ChildProcess)
     log = str(folder / "learner-0.log")
-    worker.spec = WorkerSpec("learner", 0, 0, 0, "", (), log, life=LIFE)
+    worker.spec = ChildSpec("learner", 0, 0, 0, "", (), log, life=INCARNATION)
     worker._stuck = None
     worker._process = cast(Any, SimpleNamespace(exitcode=code, pid=31, server_lost=server_lost))
     return worker.failure()
@@ -40,7 +46,7 @@ def report_path(folder: Path) -> Path:
 
 def test_a_child_speaks_for_its_own_life(tmp_path: Path) -> None:
     report_path(tmp_path).write_text(json.dumps(TOLD))
-    assert ended(tmp_path, 70) == WorkerFailure("learner 0", "failed: x", "Traceback", True)
+    assert ended(tmp_path, 70) == ChildFailure("learner 0", "failed: x", "Traceback", True)
 
 
 @pytest.mark.parametrize("life", ["", "fedcba9876543210", None])
@@ -95,8 +101,8 @@ def test_what_is_no_file_of_usual_size_is_no_report(tmp_path: Path, kind: str) -
     else:
         path.write_bytes(whole.read_bytes())
         os.truncate(path, 2**40)
-    assert read_report(whole, LIFE) == Report("failed: x", "Traceback", True)
-    assert read_report(path, LIFE) is None
+    assert read_report(whole, INCARNATION) == Report("failed: x", "Traceback", True)
+    assert read_report(path, INCARNATION) is None
 
 
 @pytest.mark.parametrize(("lost", "cause"), [(True, "ended with the server"), (False, "exit(255)")])
@@ -152,15 +158,15 @@ def test_any_error_can_be_reported(tmp_path: Path) -> None:
     assert report_of(GalampError("x")).cause == "failed: x"
     assert report_of(Mute()).cause.startswith("raised Mute: (its own words cannot be had")
     long = report_of(ValueError("é\udc80" * 10**6))
-    exit_reports.write_report(tmp_path / "report.json", LIFE, long, 0.0)
-    assert read_report(tmp_path / "report.json", LIFE) == long
+    exit_reports.write_report(tmp_path / "report.json", INCARNATION, long, 0.0)
+    assert read_report(tmp_path / "report.json", INCARNATION) == long
 
 
 @pytest.mark.parametrize("character", ["x", "\n", "\x01", "é", "\udc80", "\U0001f600"])
 def test_a_report_of_any_characters_can_be_read(tmp_path: Path, character: str) -> None:
     report = report_of(ValueError(character * 10**6))
-    exit_reports.write_report(tmp_path / "report.json", LIFE, report, 0.0)
-    assert read_report(tmp_path / "report.json", LIFE) == report
+    exit_reports.write_report(tmp_path / "report.json", INCARNATION, report, 0.0)
+    assert read_report(tmp_path / "report.json", INCARNATION) == report
 
 
 def test_a_cause_is_one_line() -> None:
@@ -177,11 +183,11 @@ def test_a_cause_is_one_line() -> None:
 CHILD = """
 import os, sys
 from types import SimpleNamespace
-from galamp.workers.child import WorkerSpec, worker_main
+from galamp.workers.child import ChildSpec, child_main
 if sys.argv[1] == "served":
     os.environ["GALAMP_SERVER"] = str(os.getppid())
-spec = WorkerSpec("simulator", 0, 0, 0, sys.argv[2], eval(sys.argv[3]), sys.argv[4], 1, life="life")
-worker_main(spec, SimpleNamespace(open=lambda: "the task arrived"))
+spec = ChildSpec("simulator", 0, 0, 0, sys.argv[2], eval(sys.argv[3]), sys.argv[4], 1, life="life")
+child_main(spec, SimpleNamespace(open=lambda: "the task arrived"))
 """
 
 

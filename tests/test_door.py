@@ -18,15 +18,15 @@ import pytest
 from galamp.core.errors import UserError
 from galamp.telemetry.snapshot import Snapshot
 from galamp.training.control.framing import CONTROL
-from galamp.training.control.server import MOST_MISSED, MOST_VISITORS, SPEAK_WITHIN_S, Door
+from galamp.training.control.server import MOST_MISSED, MOST_VISITORS, SPEAK_WITHIN_S, ControlServer
 from tests.engine import DEADLINE_S
 from tests.snapshots import busy
 
 
 @pytest.fixture
-def door(tmp_path: Path) -> Iterator[Door]:
+def control_server(tmp_path: Path) -> Iterator[ControlServer]:
     complaints: list[str] = []
-    with Door(tmp_path, complaints.append) as opened:
+    with ControlServer(tmp_path, complaints.append) as opened:
         opened.begin(2, at_most_four)
         yield opened
     assert complaints == []
@@ -53,10 +53,10 @@ def scale(learners: object) -> bytes:
     return json.dumps({"want": "scale", "learners": learners}).encode() + b"\n"
 
 
-def settle(door: Door) -> None:
+def settle(control_server: ControlServer) -> None:
     """Let in who knocks, one at a time, and hear what was said."""
     for _ in range(MOST_VISITORS + 2):
-        door.poll()
+        control_server.poll()
 
 
 def answers(line: socket.socket) -> list[Any]:
@@ -106,19 +106,21 @@ def running(learners: int) -> Snapshot:
     ],
 )
 def test_what_makes_no_sense_is_answered_and_dropped(
-    door: Door, tmp_path: Path, said: bytes, why: str
+    control_server: ControlServer, tmp_path: Path, said: bytes, why: str
 ) -> None:
     line = visit(tmp_path, said)
-    settle(door)
+    settle(control_server)
     assert why in answer(line)["refused"]
-    assert door.wanted is None
+    assert control_server.wanted is None
 
 
-def test_everyone_who_watches_sees_every_snapshot(door: Door, tmp_path: Path) -> None:
+def test_everyone_who_watches_sees_every_snapshot(
+    control_server: ControlServer, tmp_path: Path
+) -> None:
     watchers = [visit(tmp_path, watch()) for _ in range(3)]
-    settle(door)
-    door.show(running(2))
-    door.end("finished")
+    settle(control_server)
+    control_server.show(running(2))
+    control_server.end("finished")
     for line in watchers:
         with line, line.makefile("rb") as said:
             first, last = map(json.loads, said)
@@ -126,73 +128,79 @@ def test_everyone_who_watches_sees_every_snapshot(door: Door, tmp_path: Path) ->
         assert last == {"ended": "finished"}
 
 
-def test_who_asked_for_learners_hears_once_they_run(door: Door, tmp_path: Path) -> None:
+def test_who_asked_for_learners_hears_once_they_run(
+    control_server: ControlServer, tmp_path: Path
+) -> None:
     asker, late = visit(tmp_path, scale(3)), visit(tmp_path, scale(4))
-    settle(door)
-    assert door.wanted == 3
+    settle(control_server)
+    assert control_server.wanted == 3
     taken(asker, 3)
     assert answer(late) == {"refused": "a change to 3 learners is under way"}
-    door.show(running(2))
-    door.begin(3, at_most_four)
-    assert door.wanted is None
-    door.show(busy(3, status="running"))
+    control_server.show(running(2))
+    control_server.begin(3, at_most_four)
+    assert control_server.wanted is None
+    control_server.show(busy(3, status="running"))
     assert not select.select([asker], [], [], 0)[0], "not all of them have worked yet"
-    door.confirm()
+    control_server.confirm()
     found = answer(asker)["scaled"]
     assert (found["former"], found["learners"]) == (2, 3)
     assert 0 <= found["took_s"] < 5
     again = visit(tmp_path, scale(3))
-    settle(door)
+    settle(control_server)
     assert answer(again) == {"kept": 3}
 
 
-def test_who_asked_in_vain_hears_why(door: Door, tmp_path: Path) -> None:
-    for say, word in ((door.decline, "no memory"), (door.end, "failed")):
+def test_who_asked_in_vain_hears_why(control_server: ControlServer, tmp_path: Path) -> None:
+    for say, word in ((control_server.decline, "no memory"), (control_server.end, "failed")):
         asker = visit(tmp_path, scale(3))
-        settle(door)
+        settle(control_server)
         say(word)
         first, last = answers(asker)
         assert first == {"taken": 3}
         assert word in last["refused"]
-        assert door.wanted is None
+        assert control_server.wanted is None
 
 
-def test_a_wish_outlives_who_had_it(door: Door, tmp_path: Path) -> None:
+def test_a_wish_outlives_who_had_it(control_server: ControlServer, tmp_path: Path) -> None:
     visit(tmp_path, scale(3)).close()
-    settle(door)
-    assert door.wanted == 3
-    door.begin(3, at_most_four)
-    assert door.wanted is None
-    door.confirm()
+    settle(control_server)
+    assert control_server.wanted == 3
+    control_server.begin(3, at_most_four)
+    assert control_server.wanted is None
+    control_server.confirm()
     later = visit(tmp_path, scale(4))
-    settle(door)
-    assert door.wanted == 4
+    settle(control_server)
+    assert control_server.wanted == 4
     later.close()
 
 
-def test_an_answer_to_who_has_left_does_not_throw_out_the_next(door: Door, tmp_path: Path) -> None:
+def test_an_answer_to_who_has_left_does_not_throw_out_the_next(
+    control_server: ControlServer, tmp_path: Path
+) -> None:
     asker = visit(tmp_path, scale(3))
-    settle(door)
+    settle(control_server)
     asker.close()
-    settle(door)
+    settle(control_server)
     with visit(tmp_path, watch()) as watcher:  # both ends get the numbers that the asker's had
-        settle(door)
-        door.decline("no memory")
-        door.show(running(2))
+        settle(control_server)
+        control_server.decline("no memory")
+        control_server.show(running(2))
         watcher.settimeout(DEADLINE_S)
         assert b"snapshot" in watcher.recv(2**20)
 
 
-def test_who_does_not_read_is_left_out_then_dropped(door: Door, tmp_path: Path) -> None:
+def test_who_does_not_read_is_left_out_then_dropped(
+    control_server: ControlServer, tmp_path: Path
+) -> None:
     deaf, attentive = visit(tmp_path, watch()), visit(tmp_path, watch())
-    settle(door)
+    settle(control_server)
     seen = 0
     for _ in range(MOST_MISSED + 50):
-        door.show(running(16))
+        control_server.show(running(16))
         attentive.settimeout(0.0)
         with contextlib.suppress(BlockingIOError):
             seen += attentive.recv(2**22).count(b"\n")
-        door.poll()
+        control_server.poll()
     assert seen > MOST_MISSED
     with deaf:
         deaf.settimeout(DEADLINE_S)
@@ -201,32 +209,32 @@ def test_who_does_not_read_is_left_out_then_dropped(door: Door, tmp_path: Path) 
     attentive.close()
 
 
-def test_there_is_room_for_so_many(door: Door, tmp_path: Path) -> None:
+def test_there_is_room_for_so_many(control_server: ControlServer, tmp_path: Path) -> None:
     lines = [visit(tmp_path, watch()) for _ in range(MOST_VISITORS)]
-    settle(door)
+    settle(control_server)
     over = visit(tmp_path, watch())
-    settle(door)
+    settle(control_server)
     assert answer(over) == {"refused": f"{MOST_VISITORS} visitors are here already"}
     for line in lines:
         line.close()
-    settle(door)
+    settle(control_server)
     later = visit(tmp_path, scale(2))
-    settle(door)
+    settle(control_server)
     assert answer(later) == {"kept": 2}
 
 
 def test_who_says_nothing_is_not_kept(
-    door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    control_server: ControlServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line = visit(tmp_path, b'{"want"')
-    settle(door)
+    settle(control_server)
     later_s = time.monotonic() + SPEAK_WITHIN_S + 1
     monkeypatch.setattr("galamp.training.control.server.time.monotonic", lambda: later_s)
-    door.poll()
+    control_server.poll()
     assert "within 5 s" in answer(line)["refused"]
 
 
-def test_only_its_owner_may_knock(door: Door, tmp_path: Path) -> None:
+def test_only_its_owner_may_knock(control_server: ControlServer, tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / CONTROL).stat().st_mode) == 0o600
 
 
@@ -234,9 +242,9 @@ def test_what_a_killed_run_left_is_replaced_and_nothing_stays(tmp_path: Path) ->
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stale:
         stale.bind(str(tmp_path / CONTROL))
     before = len(os.listdir("/proc/self/fd"))
-    with Door(tmp_path, print) as door:
+    with ControlServer(tmp_path, print) as control_server:
         line = visit(tmp_path, watch())
-        settle(door)
+        settle(control_server)
     with line:
         assert line.recv(1) == b""
     assert os.listdir(tmp_path) == []
@@ -246,10 +254,10 @@ def test_what_a_killed_run_left_is_replaced_and_nothing_stays(tmp_path: Path) ->
 def test_where_it_cannot_be_opened_the_run_goes_on(tmp_path: Path) -> None:
     (tmp_path / CONTROL).write_text("mine")
     complaints: list[str] = []
-    with Door(tmp_path, complaints.append) as door:
-        door.poll()
-        door.show(running(1))
-        door.end("finished")
+    with ControlServer(tmp_path, complaints.append) as control_server:
+        control_server.poll()
+        control_server.show(running(1))
+        control_server.end("finished")
     (complaint,) = complaints
     assert "galamp attach and scale do not work" in complaint
     assert (tmp_path / CONTROL).read_text() == "mine"

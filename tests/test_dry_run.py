@@ -16,11 +16,11 @@ from galamp.core.config import from_dict
 from galamp.core.errors import UserError
 from galamp.core.machine.machine import Gpu, Machine, inspect_cpus
 from galamp.environments.base import EnvironmentSpec
-from galamp.storage.run_folder import Kept
-from galamp.supervision.layout import Arena
+from galamp.storage.run_folder import StoredChoices
+from galamp.supervision.layout import RunLayout
 from galamp.training import train
-from galamp.training.resolve import Course
-from galamp.training.session import Ground
+from galamp.training.resolve import ResolvedRun
+from galamp.training.session import RunContext
 from tests.sysfs import Socket, build
 
 SPEC = EnvironmentSpec(
@@ -30,12 +30,12 @@ SPEC = EnvironmentSpec(
 
 def surveyed(
     monkeypatch: pytest.MonkeyPatch, machine: Machine | None = None, **resources: object
-) -> tuple[Ground, Course]:
+) -> tuple[RunContext, ResolvedRun]:
     monkeypatch.setattr(train, "start_probe", Mock())
     monkeypatch.setattr(train, "finish_probe", lambda _: SPEC)
     if machine is not None:
         monkeypatch.setattr(train, "inspect_machine", lambda _: machine)
-    return train.survey(from_dict({"resources": resources}), Kept())
+    return train.survey(from_dict({"resources": resources}), StoredChoices())
 
 
 def box(root: Path) -> Machine:
@@ -68,13 +68,13 @@ def test_without_pinning_any_processor_will_do(
 def test_the_memory_is_what_a_run_reserves(
     learners: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ground, course = surveyed(monkeypatch, learners=learners, device="cpu")
-    arena = Arena(
-        course.plan, course.topology, ground.environment, ground.sketch, tmp_path, start=1
+    context, resolved = surveyed(monkeypatch, learners=learners, device="cpu")
+    run_layout = RunLayout(
+        resolved.plan, resolved.topology, context.environment, context.sketch, tmp_path, start=1
     )
-    assert planned(ground, course)["shared_memory_bytes"] == arena.arrays.size_bytes
-    assert dict(facts(ground, course))["shared memory"].startswith(
-        f"{arena.arrays.size_bytes / 2**20:,.0f} MiB; "
+    assert planned(context, resolved)["shared_memory_bytes"] == run_layout.arrays.size_bytes
+    assert dict(facts(context, resolved))["shared memory"].startswith(
+        f"{run_layout.arrays.size_bytes / 2**20:,.0f} MiB; "
     )
 
 
@@ -96,9 +96,11 @@ def test_the_command_prints_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def _as_asked(found: tuple[Ground, Course], config: object) -> tuple[Ground, Course]:
-    ground, course = found
-    return ground, replace(course, plan=replace(course.plan, config=config))
+def _as_asked(
+    found: tuple[RunContext, ResolvedRun], config: object
+) -> tuple[RunContext, ResolvedRun]:
+    context, resolved = found
+    return context, replace(resolved, plan=replace(resolved.plan, config=config))
 
 
 def test_what_trains_to_find_out_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,7 +128,7 @@ class TestPong(EnvironmentContract):
 class TestCartPole(EnvironmentContract):
     config = EnvironmentConfig("CartPole-v1")
 
-    def lane(self) -> gymnasium.Env[Any, Any]:
+    def env_index(self) -> gymnasium.Env[Any, Any]:
         """Build one environment without galamp."""
         return gymnasium.make("CartPole-v1")
 
@@ -137,27 +137,29 @@ class TestCartPole(EnvironmentContract):
         return observation
 
     def test_equals_environments_stepped_by_hand(self, recording: Recording) -> None:
-        for lane, seed in enumerate(SEEDS):
-            env = self.lane()
+        for env_index, seed in enumerate(SEEDS):
+            env = self.env_index()
             observation, _ = env.reset(seed=seed)
-            np.testing.assert_array_equal(recording.first[lane], self.convert(observation))
+            np.testing.assert_array_equal(recording.first[env_index], self.convert(observation))
             ended = False
-            for action, step in zip(recording.actions[:, lane], recording.steps, strict=True):
+            for action, step in zip(recording.actions[:, env_index], recording.steps, strict=True):
                 reset, reward, over, cut = ended, 0.0, False, False
                 if reset:
                     observation, _ = env.reset()
                 else:
                     observation, reward, over, cut, _ = env.step(action)  # type: ignore[assignment]
                 ended = over or cut
-                np.testing.assert_array_equal(step.observations[lane], self.convert(observation))
-                assert (step.rewards[lane], step.terminated[lane]) == (reward, over)
-                assert (step.truncated[lane], step.reset[lane]) == (cut, reset)
+                np.testing.assert_array_equal(
+                    step.observations[env_index], self.convert(observation)
+                )
+                assert (step.rewards[env_index], step.terminated[env_index]) == (reward, over)
+                assert (step.truncated[env_index], step.reset[env_index]) == (cut, reset)
 
 
 class TestFactory(TestCartPole):
     config = EnvironmentConfig("tests.test_environments:Walk")
 
-    def lane(self) -> gymnasium.Env[Any, Any]:
+    def env_index(self) -> gymnasium.Env[Any, Any]:
         """Build one environment without galamp."""
         return Walk()
 
@@ -402,8 +404,8 @@ def test_every_setting_is_passed_on_and_a_damaged_rom_is_told(
 ) -> None:
     seen: dict[str, Any] = {}
 
-    def damaged(rom: str, lanes: int, **settings: Any) -> None:
-        seen.update(settings, rom=rom, lanes=lanes)
+    def damaged(rom: str, envs: int, **settings: Any) -> None:
+        seen.update(settings, rom=rom, envs=envs)
         raise OSError("The hash does not match\nExpected (1)")
 
     monkeypatch.setattr("galamp.environments.atari.AtariVectorEnv", damaged)
@@ -412,7 +414,7 @@ def test_every_setting_is_passed_on_and_a_damaged_rom_is_told(
     )
     with pytest.raises(UserError, match=r"ROM cannot be read .The hash does not match Expected"):
         make_environment(config, [1, 2], threads=3)
-    assert (seen["rom"], seen["lanes"], seen["num_threads"]) == ("space_invaders", 2, 3)
+    assert (seen["rom"], seen["envs"], seen["num_threads"]) == ("space_invaders", 2, 3)
     assert (seen["repeat_action_probability"], seen["noop_max"]) == (0.5, 3)
     assert (seen["max_num_frames_per_episode"], seen["full_action_space"]) == (77, True)
 
@@ -424,7 +426,7 @@ def test_fire_is_pressed_where_the_protocol_says_so(
 ) -> None:
     seen: dict[str, Any] = {}
 
-    def noted(rom: str, lanes: int, **settings: Any) -> None:
+    def noted(rom: str, envs: int, **settings: Any) -> None:
         seen.update(settings)
         raise OSError("enough")
 

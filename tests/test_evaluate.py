@@ -561,19 +561,19 @@ def test_another_version_of_the_environment_is_refused(cartpole: Path) -> None:
 
 # --- playing ---
 
-Course = list[Game]
+ResolvedRun = list[Game]
 
 
 class Scripted(Environment):
     """Lanes whose games are written down: the reward of a game comes with its last step."""
 
-    def __init__(self, courses: list[Course]) -> None:
+    def __init__(self, courses: list[ResolvedRun]) -> None:
         self.num_envs = len(courses)
         self.spec = EnvironmentSpec("scripted", (1,), "float32", 2, ("0", "1"), 1, False, "-")
         self._courses = courses
 
     def reset(self) -> NDArray[Any]:
-        self._games = [iter(course) for course in self._courses]
+        self._games = [iter(resolved) for resolved in self._courses]
         self._game = [next(games) for games in self._games]
         self._at = [0] * self.num_envs
         return np.zeros((self.num_envs, 1), np.float32)
@@ -581,15 +581,15 @@ class Scripted(Environment):
     def step(self, actions: NDArray[np.int64]) -> Transition:
         rewards = np.zeros(self.num_envs, np.float32)
         terminated, truncated, reset = (np.zeros(self.num_envs, np.bool_) for _ in range(3))
-        for lane, game in enumerate(self._game):
-            if self._at[lane] == game.length:
-                self._game[lane], self._at[lane] = next(self._games[lane]), 0
-                reset[lane] = True
+        for env_index, game in enumerate(self._game):
+            if self._at[env_index] == game.length:
+                self._game[env_index], self._at[env_index] = next(self._games[env_index]), 0
+                reset[env_index] = True
                 continue
-            self._at[lane] += 1
-            if self._at[lane] == game.length:
-                rewards[lane] = game.ret
-                (truncated if game.truncated else terminated)[lane] = True
+            self._at[env_index] += 1
+            if self._at[env_index] == game.length:
+                rewards[env_index] = game.ret
+                (truncated if game.truncated else terminated)[env_index] = True
         observations = np.arange(self.num_envs, dtype=np.float32)[:, np.newaxis]
         return Transition(observations, rewards, terminated, truncated, reset)
 
@@ -597,16 +597,16 @@ class Scripted(Environment):
         pass
 
 
-def scripts(lanes: int, games: int) -> list[Course]:
+def scripts(envs: int, games: int) -> list[ResolvedRun]:
     """Half of the games are short and poor, half are long and good."""
     draw = random.Random(3)
     kinds = (Game(0.0, 1, False), Game(5.0, 40, False), Game(5.0, 40, True), Game(0.0, 2, False))
-    return [[draw.choice(kinds) for _ in range(games)] for _ in range(lanes)]
+    return [[draw.choice(kinds) for _ in range(games)] for _ in range(envs)]
 
 
 @pytest.mark.parametrize("episodes", [1, 4, 10, 43])
 def test_each_lane_plays_its_share_whatever_the_lengths(episodes: int) -> None:
-    courses = scripts(lanes=min(4, episodes), games=500)
+    courses = scripts(envs=min(4, episodes), games=500)
     seen: list[int] = []
 
     def act(observations: NDArray[Any]) -> NDArray[np.int64]:
@@ -616,8 +616,10 @@ def test_each_lane_plays_its_share_whatever_the_lengths(episodes: int) -> None:
     told: list[Game] = []
     games = play(Scripted(courses), act, episodes, told.append)
     share, rest = divmod(episodes, len(courses))
-    expected = [course[: share + (lane < rest)] for lane, course in enumerate(courses)]
-    assert games == [game for course in expected for game in course]
+    expected = [
+        resolved[: share + (env_index < rest)] for env_index, resolved in enumerate(courses)
+    ]
+    assert games == [game for resolved in expected for game in resolved]
     assert len(told) == episodes
     assert sorted(map(str, told)) == sorted(map(str, games))
     # Lanes that are done are not acted for.
@@ -626,8 +628,8 @@ def test_each_lane_plays_its_share_whatever_the_lengths(episodes: int) -> None:
 
 
 def test_quotas_differ_by_one_at_most() -> None:
-    for episodes, lanes in ((1, 1), (30, 16), (5, 5), (17, 4)):
-        shares = quotas(episodes, lanes).tolist()
+    for episodes, envs in ((1, 1), (30, 16), (5, 5), (17, 4)):
+        shares = quotas(episodes, envs).tolist()
         assert sum(shares) == episodes
         assert max(shares) - min(shares) <= 1
 

@@ -93,8 +93,8 @@ def test_a_line_for_each_setting_that_changed(values: dict[str, Any], lines: lis
 
 
 @pytest.mark.parametrize(
-    "former", [{}, {"algorithm": 3}, {"algorithm": {"gamma": "\x1b[2J"}}, {"seed": [1]}]
+    "resume_point", [{}, {"algorithm": 3}, {"algorithm": {"gamma": "\x1b[2J"}}, {"seed": [1]}]
 )
-def test_what_a_foreign_checkpoint_says_is_shown_as_it_can_be(former: dict[str, Any]) -> None:
-    for line in changes(former, from_dict({})):
+def test_what_a_foreign_checkpoint_says_is_shown_as_it_can_be(resume_point: dict[str, Any]) -> None:
+    for line in changes(resume_point, from_dict({})):
         assert line.isprintable()

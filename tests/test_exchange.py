@@ -22,7 +22,7 @@ from galamp.core.machine.machine import plain_machine
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip import exchange as exchange_module
 from galamp.gossip import mixing
-from galamp.gossip.consensus.distances import CHUNK, TRIES, Measured, Meter
+from galamp.gossip.consensus.distances import CHUNK, TRIES, DistanceMeter, Measured
 from galamp.gossip.consensus.radius import radius_per_update
 from galamp.gossip.exchange import (
     GRADIENTS,
@@ -36,14 +36,14 @@ from galamp.gossip.schedule import Schedule
 from galamp.gossip.topologies import make_topology
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.topologies.independent import Independent
-from galamp.gossip.transport.parameter_slots import VectorSlots, gossip_specs
+from galamp.gossip.transport.parameter_slots import ParameterSlots, gossip_specs
 from galamp.gossip.transport.publication import Publication
-from galamp.gossip.transport.publication_ring import Journal
+from galamp.gossip.transport.publication_ring import PublicationRing
 from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
-from galamp.memory.status import MetricsBoard, MetricsRow
+from galamp.memory.status import StatusBoard, StatusRow
 from galamp.storage.run_folder import RunFolder
-from galamp.supervision.layout import Arena, ModelSketch
+from galamp.supervision.layout import ModelSketch, RunLayout
 from galamp.supervision.plan import make_plan
 from galamp.telemetry.consensus import ConsensusMonitor, TheoreticalRadius
 
@@ -51,12 +51,12 @@ SIZE = 6
 """Parameters of a learner here; its optimiser holds as many."""
 
 
-def measure_distances(slots: Sequence[VectorSlots], size: int) -> Measured | None:
-    return Meter(slots, size).distances()
+def measure_distances(slots: Sequence[ParameterSlots], size: int) -> Measured | None:
+    return DistanceMeter(slots, size).distances()
 
 
-def mean_cosine(slots: Sequence[VectorSlots], size: int) -> float | None:
-    return Meter(slots, size).mean_cosine()
+def mean_cosine(slots: Sequence[ParameterSlots], size: int) -> float | None:
+    return DistanceMeter(slots, size).mean_cosine()
 
 
 class Clock:
@@ -91,7 +91,7 @@ class World:
     ) -> None:
         self.topology: Topology = make_topology(graph, learners)
         self.config = config
-        specs = ControlBlock.specs(learners) + MetricsBoard.specs(learners, 1)
+        specs = ControlBlock.specs(learners) + StatusBoard.specs(learners, 1)
         specs += exchange_specs(config, self.topology, {"parameters": size, "square": size})
         self.arrays = SharedArrays.create(specs)
         self.control = ControlBlock(self.arrays)
@@ -100,11 +100,11 @@ class World:
         self.squares = [torch.ones(size) for _ in range(learners)]
         self.gradients = [torch.zeros(size) for _ in range(learners)]
         wakeups = [Wakeup() for _ in range(learners)]
-        self.rows: list[MetricsRow] = []
+        self.rows: list[StatusRow] = []
         self.exchanges = []
         for rank in range(learners):
             self.control.set_alive(rank, True)
-            self.rows.append(MetricsBoard(self.arrays, learners).learner(rank))
+            self.rows.append(StatusBoard(self.arrays, learners).learner(rank))
             one = Exchange(
                 self.arrays,
                 rank,
@@ -119,7 +119,7 @@ class World:
             )
             one.begin(0, 0)
             self.exchanges.append(one)
-        self.slots = [VectorSlots(self.arrays, rank) for rank in range(learners)]
+        self.slots = [ParameterSlots(self.arrays, rank) for rank in range(learners)]
 
     def turn(self, rank: int, *update: float) -> None:
         """Let a learner take a step by `update`, in the first directions, and end its turn."""
@@ -127,13 +127,13 @@ class World:
         self.exchanges[rank].turn(1)
 
     def newest(self, rank: int, name: str = "parameters") -> torch.Tensor:
-        slots = VectorSlots(self.arrays, rank, name)
+        slots = ParameterSlots(self.arrays, rank, name)
         look = slots.look()
         assert look is not None
         return slots.payload[look.slot]
 
-    def journal(self, rank: int) -> list[Publication]:
-        publications, lost = Journal(self.arrays, rank).drain()
+    def publication_ring(self, rank: int) -> list[Publication]:
+        publications, lost = PublicationRing(self.arrays, rank).drain()
         assert not lost
         return [publication for _, publication in publications]
 
@@ -183,11 +183,11 @@ def test_a_coin_is_tossed_by_seed_rank_and_turn_alone() -> None:
     assert len(set(found.values())) == len(found), "everyone has a coin of their own"
 
 
-@pytest.mark.parametrize("lock_step", [{"sync": True}, {"max_staleness": 0}])
-def test_in_lock_step_all_toss_one_coin(lock_step: dict[str, object]) -> None:
-    coins = [turns_due(3, rank, 200, gossip_probability=0.5, **lock_step) for rank in range(4)]
+@pytest.mark.parametrize("synchronous", [{"sync": True}, {"max_staleness": 0}])
+def test_in_lock_step_all_toss_one_coin(synchronous: dict[str, object]) -> None:
+    coins = [turns_due(3, rank, 200, gossip_probability=0.5, **synchronous) for rank in range(4)]
     assert coins[0] == coins[1] == coins[2] == coins[3]
-    assert coins[0] != turns_due(4, 0, 200, gossip_probability=0.5, **lock_step)
+    assert coins[0] != turns_due(4, 0, 200, gossip_probability=0.5, **synchronous)
 
 
 # Parameters
@@ -250,7 +250,7 @@ def test_the_optimisers_state_is_no_part_of_what_is_measured() -> None:
     measured = measure_distances(world.slots, SIZE)
     assert measured is not None
     assert measured.to_mean.tolist() == [3.0, 3.0]
-    assert world.journal(1)[0].length == pytest.approx(6.0, rel=1e-4)
+    assert world.publication_ring(1)[0].length == pytest.approx(6.0, rel=1e-4)
 
 
 # Published to be watched
@@ -265,7 +265,7 @@ def test_learners_on_their_own_are_watched_now_and_then(clock: Clock) -> None:
     for _ in range(12):
         clock.now_s += WATCH_EVERY_S / 4 + 1e-6
         world.turn(0, 1.0)
-    found = world.journal(0)
+    found = world.publication_ring(0)
     assert [p.number for p in found] == [1, 2, 3], "after turns 1, 5 and 9"
     assert lengths(found) == pytest.approx([1.0, 4.0, 4.0], rel=1e-4), "all turns since the last"
     assert all(p.own == 1.0 and not p.mixed for p in found)
@@ -278,7 +278,9 @@ def test_in_lock_step_all_are_watched_after_the_same_turns() -> None:
         for rank in range(2):
             world.turn(rank, 1.0)
     for rank in range(2):
-        assert lengths(world.journal(rank)) == pytest.approx([WATCH_EVERY_TURNS] * 2, rel=1e-4)
+        assert lengths(world.publication_ring(rank)) == pytest.approx(
+            [WATCH_EVERY_TURNS] * 2, rel=1e-4
+        )
     assert [row["sent"] for row in world.rows] == [0, 0]
 
 
@@ -292,7 +294,7 @@ def test_who_is_told_that_gossip_is_not_wanted_is_watched(clock: Clock) -> None:
                 world.turn(rank, 1.0 + rank)
     assert [row["sent"] for row in world.rows] == [6, 6]
     assert [row["published"] for row in world.rows] == [9, 9]
-    found = world.journal(1)
+    found = world.publication_ring(1)
     assert lengths(found) == pytest.approx([2.0] * 9, rel=1e-4)
     assert [len(p.mixed) for p in found] == [0, 1, 1, 1, 0, 0, 0, 1, 1]
 
@@ -304,13 +306,13 @@ def test_lengths_cover_every_update_once(clock: Clock) -> None:
     found: dict[tuple[int, int], npt.NDArray[np.float64]] = {}
     for rank in range(2):
         found[rank, 0] = np.zeros(SIZE)
-    journals = [Journal(world.arrays, rank) for rank in range(2)]
+    publication_rings = [PublicationRing(world.arrays, rank) for rank in range(2)]
     kinds = set()
     for _ in range(80):
         clock.now_s += WATCH_EVERY_S / 1.5
         rank = int(random.integers(2))
         world.turn(rank, *random.normal(size=SIZE))
-        for _, publication in journals[rank].drain()[0]:
+        for _, publication in publication_rings[rank].drain()[0]:
             number = publication.number
             # The turn is over: what was published lies in its slot, and may be mixed by now.
             published = world.newest(rank).numpy().astype(float)
@@ -336,11 +338,11 @@ def test_whoever_was_sent_something_finds_it_or_something_newer(clock: Clock) ->
     row = world.rows[1]
     assert (row["mixes"], row["retried"], row["staleness"]) == (1, 0, 0)
     assert world.parameters[1][0] == 3.5, "the newest"
-    assert world.journal(1)[-1].mixed == (), "it is told of when it is published"
+    assert world.publication_ring(1)[-1].mixed == (), "it is told of when it is published"
     world.turn(1, 0.0)
     clock.now_s += WATCH_EVERY_S + 1e-6
     world.turn(1, 0.0)
-    [publication] = [p for p in world.journal(1) if p.mixed] or pytest.fail("none")
+    [publication] = [p for p in world.publication_ring(1) if p.mixed] or pytest.fail("none")
     assert publication.mixed == ((0, 7, 0.5),)
 
 
@@ -360,7 +362,7 @@ def test_the_ball_is_that_of_whole_rounds() -> None:
         one._parameters.publish(1, tell=False)
     ball = TheoreticalRadius(world.topology)
     for rank in range(3):
-        for publication in world.journal(rank):
+        for publication in world.publication_ring(rank):
             ball.take(publication)
     per_update = radius_per_update(world.topology)
     assert per_update is not None
@@ -462,13 +464,13 @@ def test_everyone_gets_the_mean_of_all_gradients(learners: int) -> None:
 
 
 def rollout(valid: bool, seed: int) -> Rollout:
-    steps, lanes = 5, 4
+    steps, envs = 5, 4
     generator = torch.Generator().manual_seed(seed)
-    never = torch.zeros(steps, lanes, dtype=torch.bool)
+    never = torch.zeros(steps, envs, dtype=torch.bool)
     return Rollout(
-        observations=torch.randn(steps + 1, lanes, 4, generator=generator),
-        actions=torch.randint(2, (steps, lanes), generator=generator),
-        rewards=torch.randn(steps, lanes, generator=generator),
+        observations=torch.randn(steps + 1, envs, 4, generator=generator),
+        actions=torch.randint(2, (steps, envs), generator=generator),
+        rewards=torch.randn(steps, envs, generator=generator),
         terminated=never,
         truncated=never,
         valid=never | valid,
@@ -515,7 +517,7 @@ def cosine_of(vectors: npt.NDArray[np.float32]) -> float:
 def test_gradients_are_left_to_be_compared(clock: Clock) -> None:
     world = World("ring", 3, GossipConfig(gradient_correlation=True))
     random = np.random.default_rng(3)
-    samples = [VectorSlots(world.arrays, rank, GRADIENTS) for rank in range(3)]
+    samples = [ParameterSlots(world.arrays, rank, GRADIENTS) for rank in range(3)]
     for turn in range(2 * SAMPLE_EVERY + 1):
         values = random.normal(size=(3, SIZE)).astype(np.float32)
         for rank in range(3):
@@ -549,17 +551,17 @@ def test_a_gradient_that_is_zero_has_no_direction() -> None:
 # Measuring
 
 
-def published(vectors: npt.NDArray[np.float32]) -> list[VectorSlots]:
+def published(vectors: npt.NDArray[np.float32]) -> list[ParameterSlots]:
     """Return slots in which learners have published `vectors` [n, size]."""
     graph = Independent(len(vectors))
     arrays = SharedArrays.create(gossip_specs(graph, vectors.shape[1]))
-    slots = [VectorSlots(arrays, rank) for rank in range(len(vectors))]
+    slots = [ParameterSlots(arrays, rank) for rank in range(len(vectors))]
     for rank, one in enumerate(slots):
         publish(one, vectors[rank], version=10 + rank)
     return slots
 
 
-def publish(slots: VectorSlots, vector: npt.NDArray[np.float32], version: int) -> None:
+def publish(slots: ParameterSlots, vector: npt.NDArray[np.float32], version: int) -> None:
     slots.write(
         lambda slot: slots.payload[slot].copy_(torch.from_numpy(vector)),
         incarnation=0,
@@ -623,7 +625,7 @@ def test_identical_vectors_are_not_apart() -> None:
     assert measured.to_mean.max() <= 1e-6 * measured.norm
 
 
-class Busy(VectorSlots):
+class Busy(ParameterSlots):
     """Slots whose writer comes round whenever somebody has looked."""
 
     times: int
@@ -706,16 +708,16 @@ class Run:
         )
         sketch = ModelSketch("mlp", (), {"parameters": 3})
         graph = make_topology(plan.config.gossip.topology, 2)
-        self.arena = Arena(plan, graph, environment, sketch, folder.logs, 1)
-        self.monitor = ConsensusMonitor(self.arena, None)
+        self.run_layout = RunLayout(plan, graph, environment, sketch, folder.logs, 1)
+        self.monitor = ConsensusMonitor(self.run_layout, None)
 
     def measure(self, distance: float, versions: tuple[int, int] = (5, 5)) -> bool:
         """Put the learners `distance` apart from their mean; returns whether gossip is wanted."""
         for rank, sign in enumerate((-1.0, 1.0)):
             vector = np.array([1.0, sign * distance, 2.0], np.float32)
-            publish(VectorSlots(self.arena.arrays, rank), vector, versions[rank])
+            publish(ParameterSlots(self.run_layout.arrays, rank), vector, versions[rank])
         self.monitor.measure(0.0, 0)
-        return self.arena.control.gossip_wanted
+        return self.run_layout.control.gossip_wanted
 
 
 @pytest.fixture
@@ -727,7 +729,7 @@ def folder(tmp_path: Path) -> Iterator[RunFolder]:
 
 def test_gossip_is_wanted_only_outside_the_target(folder: RunFolder) -> None:
     run = Run(folder, target_ball=2.0)
-    assert run.arena.control.gossip_wanted, "before anything is known"
+    assert run.run_layout.control.gossip_wanted, "before anything is known"
     wanted = [run.measure(distance) for distance in (3.0, 2.5, 2.0, 1.0, 0.0, 2.25, 1.75)]
     assert wanted == [True, True, False, False, False, True, False]
     assert run.monitor.reading.rms == 1.75
@@ -740,9 +742,9 @@ def test_without_a_target_gossip_is_always_wanted(folder: RunFolder) -> None:
 
 def test_what_is_not_whole_changes_nothing(folder: RunFolder) -> None:
     run = Run(folder, target_ball=2.0)
-    publish(VectorSlots(run.arena.arrays, 0), np.zeros(3, np.float32), 1)
+    publish(ParameterSlots(run.run_layout.arrays, 0), np.zeros(3, np.float32), 1)
     run.monitor.measure(0.0, 0)
-    assert run.arena.control.gossip_wanted
+    assert run.run_layout.control.gossip_wanted
     assert run.monitor.reading.rms is None
     assert not run.measure(0.0)
 

@@ -19,7 +19,7 @@ from galamp.storage.locks import Lock, take_lock
 from galamp.storage.run_folder import RunFolder
 from galamp.storage.run_logs import EventLog, MetricsLog, MonitorLog, read_metrics
 from galamp.training.control.framing import CONTROL
-from galamp.training.control.server import Door
+from galamp.training.control.server import ControlServer
 from tests import engine
 from tests.checkpoints import made, without_waiting_for_the_disk
 from tests.test_locks import OFTEN, RUN, content
@@ -67,15 +67,15 @@ def test_what_is_written_follows_a_folder_that_is_renamed(
     run: RunFolder, way: Callable[[Path], Path]
 ) -> None:
     told: list[str] = []
-    former = run.path
+    resume_point = run.path
     metrics = MetricsLog(run.metrics, 0, told.append, run.where)
     events = EventLog(run.events, 1, told.append, run.where)
     monitor = MonitorLog(run.monitor_path(0), "E", 0.0, told.append, run.where)
     writer = saver(run.checkpoints, told)
     writer._where = run.settled_where
     writer._write(made(1))
-    place = way(former)
-    left = content(former)
+    place = way(resume_point)
+    left = content(resume_point)
     metrics.append({"global_step": 1})
     events.append(0.0, 0.0, "x")
     monitor.append(1.0, 2, 3.0)
@@ -89,9 +89,9 @@ def test_what_is_written_follows_a_folder_that_is_renamed(
     assert len(list(run.checkpoints.glob("ckpt-*"))) == 2
     assert (place / "summary.json").exists()
     assert run.events.read_text()
-    assert content(former) == left
+    assert content(resume_point) == left
     assert MetricsLog(run.metrics, 0, told.append, run.where).start == 2  # of another start
-    assert run.where(former / "logs") == run.logs == place / "logs"
+    assert run.where(resume_point / "logs") == run.logs == place / "logs"
     run.close()
     RunFolder.open(place).close()
 
@@ -228,10 +228,10 @@ def test_a_run_that_lost_its_folder_leaves_the_socket_of_the_next_one(
     tmp_path: Path, *, removed: bool
 ) -> None:
     told: list[str] = []
-    with Door(tmp_path, told.append):
+    with ControlServer(tmp_path, told.append):
         if removed:
             (tmp_path / CONTROL).unlink()
-        second = Door(tmp_path, told.append)
+        second = ControlServer(tmp_path, told.append)
     assert (tmp_path / CONTROL).is_socket()
     with second:
         pass

@@ -27,7 +27,7 @@ from galamp.storage.mounts import keeps_modes
 from galamp.storage.run_folder import RunFolder
 from galamp.tools.evaluation.report import _target
 from galamp.tools.evaluation.trained import locate
-from galamp.training.resolve import chart_course
+from galamp.training.resolve import resolve_run
 from galamp.training.resume import graph_file
 from tests.checkpoints import made, reseal, without_waiting_for_the_disk
 from tests.test_odd_disks import refusing, saver
@@ -88,11 +88,11 @@ def test_a_graph_that_is_named_is_the_one_that_is_taken(tmp_path: Path, more: li
     words = ["run", "--resume", str(folder.path), *more, *[f"file:{named}" for _ in more]]
     with configured(build_parser().parse_args(words)) as (settled, resumed):
         assert resumed is not None
-        course = chart_course(with_two(settled), plain_machine(range(2), 0, 2**20), resumed.kept)
-        assert course.graph is not None
-        assert course.graph.path == (named if more else folder.path / "topology.txt")
+        resolved = resolve_run(with_two(settled), plain_machine(range(2), 0, 2**20), resumed.kept)
+        assert resolved.graph is not None
+        assert resolved.graph.path == (named if more else folder.path / "topology.txt")
         assert (folder.path / "topology.txt").read_text() == "0 1\n1 0\n", "not before it begins"
-        assert resumed.write_config(to_dict(settled), course.graph.content) is bool(more)
+        assert resumed.write_config(to_dict(settled), resolved.graph.content) is bool(more)
     assert ("anew" in (folder.path / "topology.txt").read_text()) is bool(more)
 
 

@@ -31,7 +31,7 @@ from galamp.tools.evaluation import trained as reading
 from galamp.tools.evaluation.agent import Agent
 from galamp.tools.evaluation.config import EvaluationConfig
 from galamp.tools.evaluation.trained import MEAN, locate, read
-from galamp.training.resume_point import load_former
+from galamp.training.resume_point import load_resume_point
 from tests.checkpoints import ROOT, reseal, without_waiting_for_the_disk
 from tests.test_bounded_reading import MIB, Peak, free
 from tests.test_evaluate import BREAKOUT, CARTPOLE, OBSERVATIONS, at_once, complaint, saved
@@ -134,7 +134,7 @@ def test_eval_and_resume_build_nothing_of_it_either(
     assert "but CartPole-v1 has [4] and 2 here" in told
     monkeypatch.setattr(checkpoints, "read_file", build)  # of a learner
     with pytest.raises(CheckpointError, match="this run"):
-        load_former(folder, CARTPOLE, SIZES)
+        load_resume_point(folder, CARTPOLE, SIZES)
 
 
 def test_agents_are_built_once_the_environment_is_known(
@@ -295,4 +295,4 @@ def test_to_go_on_there_has_to_be_room_for_the_states_too(
     left = iter([2**40, 2 * 4 * 10 - 1])  # two learners of ten parameters
     monkeypatch.setattr("galamp.storage.checkpoint.available_bytes", lambda: next(left))
     with pytest.raises(CheckpointError, match="to go on, its 2 learners take 0 MiB"):
-        load_former(tmp_path, whole().identity, SIZES)
+        load_resume_point(tmp_path, whole().identity, SIZES)

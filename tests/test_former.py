@@ -19,7 +19,7 @@ from galamp.memory.learner_state import GENERATOR_BYTES, STATE_COUNTERS
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, LearnerState
 from galamp.storage.run_folder import CONFIG
-from galamp.training.resume_point import lacking, load_former
+from galamp.training.resume_point import lacking, load_resume_point
 from tests.checkpoints import PONG, made, without_waiting_for_the_disk
 
 __all__ = ["without_waiting_for_the_disk"]
@@ -90,7 +90,7 @@ WRONG: dict[str, tuple[Callable[[Checkpoint], Checkpoint], str]] = {
 def test_what_a_run_saves_is_enough(tmp_path: Path) -> None:
     assert lacking(whole(), SIZES) is None
     checkpoints.save(tmp_path / "checkpoints", whole())
-    assert len(load_former(tmp_path, PONG, SIZES).checkpoint.learners) == 2
+    assert len(load_resume_point(tmp_path, PONG, SIZES).checkpoint.learners) == 2
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -98,7 +98,7 @@ def test_what_is_missing_is_named(case: str, tmp_path: Path) -> None:
     change, complaint = WRONG[case]
     checkpoints.save(tmp_path / "checkpoints", change(whole()))
     with pytest.raises(CheckpointError, match=f"nobody can go on from it: .*{complaint}"):
-        load_former(tmp_path, PONG, SIZES)
+        load_resume_point(tmp_path, PONG, SIZES)
 
 
 OF_BEFORE = {
@@ -123,7 +123,7 @@ def test_a_run_of_before_the_fire_setting_goes_on_with_fire(tmp_path: Path, prot
         words = ["run", "--resume", str(tmp_path), *flags]
         environment = config_from(build_parser().parse_args(words)).environment
         wanted = dataclasses.replace(PONG, protocol=resolve(environment).describe())
-        assert load_former(tmp_path, wanted, SIZES).checkpoint.identity == identity
+        assert load_resume_point(tmp_path, wanted, SIZES).checkpoint.identity == identity
         return environment.fire_reset is True
 
     assert goes_on()

@@ -19,11 +19,11 @@ from galamp.gossip.topologies.base import Topology
 from galamp.gossip.topologies.complete import Complete
 from galamp.gossip.topologies.ring import DirectedRing
 from galamp.gossip.transport.mailbox import CAPACITY, Mailbox, Token
-from galamp.gossip.transport.parameter_slots import VectorSlots, gossip_specs
-from galamp.gossip.transport.publication_ring import Journal
+from galamp.gossip.transport.parameter_slots import ParameterSlots, gossip_specs
+from galamp.gossip.transport.publication_ring import PublicationRing
 from galamp.memory.arrays import ArraySpec, SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
-from galamp.memory.status import MetricsBoard
+from galamp.memory.status import StatusBoard
 from galamp.memory.versioned_slots import VersionedSlots, header_spec
 from tests.engine import DEADLINE_S
 
@@ -33,8 +33,8 @@ class Killed(Exception):
 
 
 def world(topology: Topology, parameters: int) -> tuple[SharedArrays, tuple[Wakeup, ...]]:
-    specs = ControlBlock.specs(topology.size) + MetricsBoard.specs(topology.size, 1)
-    specs += gossip_specs(topology, parameters) + Journal.specs(topology)
+    specs = ControlBlock.specs(topology.size) + StatusBoard.specs(topology.size, 1)
+    specs += gossip_specs(topology, parameters) + PublicationRing.specs(topology)
     arrays = SharedArrays.create(specs)
     control = ControlBlock(arrays)
     control.prepare()
@@ -65,12 +65,12 @@ def gossiper(
         wakeups=wakeups,
         row=row(arrays, topology.size, rank),
         idle=idle,
-        journal=Journal(arrays, rank),
+        publication_ring=PublicationRing(arrays, rank),
     )
 
 
 def row(arrays: SharedArrays, learners: int, rank: int) -> Any:
-    return MetricsBoard(arrays, learners).learner(rank)
+    return StatusBoard(arrays, learners).learner(rank)
 
 
 class TestSlots:
@@ -114,9 +114,9 @@ class TestSlots:
             payload[slot][:4] = 3
             raise Killed
 
-        for life in range(3):
+        for incarnation in range(3):
             with pytest.raises(Killed):
-                slots.write(half, incarnation=life, round_=3, version=3)
+                slots.write(half, incarnation=incarnation, round_=3, version=3)
             assert self.read(slots, payload)[0] == 2, "the whole one is still there"
             assert self.read(slots, payload, 1) is None, "half of it is overwritten"
             assert self.read(slots, payload, 3) is None
@@ -291,13 +291,13 @@ class TestMixing:
         y = torch.tensor([1.0, float("nan")])
         with pytest.raises(RunFailed, match="learner 1 diverged"):
             gossiper(arrays, wakeups, ring, 1, y).publish(7)
-        assert VectorSlots(arrays, 1).published == 0
+        assert ParameterSlots(arrays, 1).published == 0
         # Whoever publishes it all the same is not listened to.
         x = torch.zeros(2)
         receiver = gossiper(arrays, wakeups, ring, 0, x)
         sender = gossiper(arrays, wakeups, ring, 1, torch.ones(2))
         sender.publish(1)
-        VectorSlots(arrays, 1).payload[1, 0] = float("inf")
+        ParameterSlots(arrays, 1).payload[1, 0] = float("inf")
         assert not receiver.mix()
         assert (x == 0).all()
 
@@ -310,7 +310,7 @@ class TestMixing:
         sender = gossiper(arrays, wakeups, ring, 1, y, verify=True, more=(more,))
         sender.publish(1)
         # As two writers would leave it: the sequence says whole, and it is not.
-        VectorSlots(arrays, 1).payload[1, 4] = 7.0001
+        ParameterSlots(arrays, 1).payload[1, 4] = 7.0001
         assert not receiver.mix()
         assert (x == 0).all()
         assert row(arrays, 2, 0)["torn"] == 1

@@ -80,7 +80,9 @@ def test_learners_mix_and_tell_what_those_of_the_cpu_do(
     for mine, theirs in zip(there.train(5), here.train(5), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6)
     told = 0
-    for rank, (mine, theirs) in enumerate(zip(there.journals, here.journals, strict=True)):
+    for rank, (mine, theirs) in enumerate(
+        zip(there.publication_rings, here.publication_rings, strict=True)
+    ):
         pairs = list(zip(mine.drain()[0], theirs.drain()[0], strict=True))
         for (_, publication), (_, expected) in pairs:
             assert publication.length == pytest.approx(expected.length, rel=1e-5)
@@ -267,7 +269,7 @@ def test_what_is_overwritten_while_the_gpu_copies_it_is_not_mixed(
         assert all_are(mixed, 2.0), "the newest that is whole"
         assert learners.rows[0]["retried"] == 1
         learners.exchanges[0].turn(2)
-        [source] = learners.journals[0].drain()[0][-1][1].mixed
+        [source] = learners.publication_rings[0].drain()[0][-1][1].mixed
         assert source == (1, 2, 0.5)
     assert turn["waits"] == (2 if trusts else 3), "one of them is the sender's"
 
@@ -297,7 +299,7 @@ def test_a_learner_killed_while_the_gpu_copies_is_followed_by_another(
     assert all_are(learners.published(1), 2.0), "the one before"
     assert learners.slots[1].look(2) is None
     assert learners.rows[1]["sent"] == 1
-    assert len(learners.journals[1].drain()[0]) == 1
+    assert len(learners.publication_rings[1].drain()[0]) == 1
     learners.exchanges[0].turn(1)
     assert all_are(parameters(learners, 0), 1.0), "it was heard in its life before"
     learners.control.set_incarnation(1, 1)

@@ -68,14 +68,14 @@ def test_a_pipe_of_that_name_holds_no_reader(
     tmp_path: Path, read: Callable[[Path], object]
 ) -> None:
     os.mkfifo(tmp_path / "pipe")
-    former = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits for the pipe"))
+    resume_point = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits for the pipe"))
     signal.alarm(2)
     try:
         with contextlib.suppress(OSError):
             assert not read(tmp_path / "pipe")
     finally:
         signal.alarm(0)
-        signal.signal(signal.SIGALRM, former)
+        signal.signal(signal.SIGALRM, resume_point)
 
 
 @given(st.builds(Publication, *[counts] * 5, amounts, amounts, messages))

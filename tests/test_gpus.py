@@ -30,7 +30,7 @@ from galamp.core.machine.machine import Gpu, Machine, inspect_machine, plain_mac
 from galamp.core.machine.memory import anonymous_file
 from galamp.core.machine.mps import mps_folder, mps_in_words
 from galamp.core.processes.probe_process import Answer
-from galamp.storage.run_folder import Kept
+from galamp.storage.run_folder import StoredChoices
 from galamp.supervision.plan import (
     Plan,
     changes_kind,
@@ -252,10 +252,10 @@ def resumed(before: Plan, learners: int, on: Machine) -> Plan:
 
 
 @pytest.mark.parametrize("asked", ["auto", "cuda:1,cuda:0", "cuda:0", "cuda:0,cuda:2", "cpu"])
-@pytest.mark.parametrize("former", [[], [1], [2]])
+@pytest.mark.parametrize("resume_point", [[], [1], [2]])
 @pytest.mark.parametrize("full", [[], [1], [0, 1, 2]])
 def test_a_run_once_without_some_of_its_gpus_goes_on_as_one_that_never_was(
-    asked: str, former: list[int], full: list[int]
+    asked: str, resume_point: list[int], full: list[int]
 ) -> None:
     """With as many learners and with more; excluded GPUs are never taken."""
 
@@ -265,7 +265,7 @@ def test_a_run_once_without_some_of_its_gpus_goes_on_as_one_that_never_was(
     def go_on(learners: int, number_before: int) -> Plan | str:
         config = RunConfig(resources=ResourceConfig(device=asked, learners=number_before))
         first = make_plan(config, three([]))
-        one, two = resumed(first, number_before, three(former)), None
+        one, two = resumed(first, number_before, three(resume_point)), None
         try:
             two = resumed(one, learners, three(full))
         except UserError as error:
@@ -377,7 +377,7 @@ def test_the_quickest_is_sought_on_those_gpus_that_can_be_used(
 
     monkeypatch.setattr(autotune, "_rates", rates)
     config = RunConfig(resources=ResourceConfig(device="cuda:0,cuda:1"))
-    kept, told = Kept(tmp_path, devices=True), list[str]()
+    kept, told = StoredChoices(tmp_path, devices=True), list[str]()
     best = autotune.with_quickest(config, told.append, new=False, kept=kept).resources
     assert (sought, best.learners, best.device) == (["cuda:0"], 3, "cuda:0,cuda:1")
     with pytest.raises(UserError, match="--device cuda:1: its memory is full"):
@@ -394,11 +394,11 @@ def test_a_resumed_run_says_which_of_its_gpus_it_goes_on_without(
     config = RunConfig(resources=ResourceConfig(device="cuda:0,cuda:1", learners=2))
     if named:
         with pytest.raises(UserError, match="--device cuda:1: its memory is full"):
-            train.survey(config, Kept())
+            train.survey(config, StoredChoices())
         return
-    ground, course = train.survey(config, Kept(devices=True))
-    assert {learner.device for learner in course.plan.learners} == {"cuda:0"}
-    assert left_out(ground.machine) == ["cuda:1 is left out: its memory is full"]
+    context, resolved = train.survey(config, StoredChoices(devices=True))
+    assert {learner.device for learner in resolved.plan.learners} == {"cuda:0"}
+    assert left_out(context.machine) == ["cuda:1 is left out: its memory is full"]
 
 
 # MPS

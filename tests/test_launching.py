@@ -24,10 +24,10 @@ import pytest
 
 from galamp.core.errors import UserError
 from galamp.supervision import launching
-from galamp.supervision.child import Post
-from galamp.supervision.children import Crew
+from galamp.supervision.child import Child
+from galamp.supervision.children import Children
 from galamp.supervision.launching import (
-    Child,
+    ForkedProcess,
     Hurried,
     Launch,
     Patience,
@@ -83,8 +83,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     return server
 
 
-def child(hurried: Any = lambda: False, task: bytes = b"") -> Child:
-    process = Child(target=print, args=(task,))
+def child(hurried: Any = lambda: False, task: bytes = b"") -> ForkedProcess:
+    process = ForkedProcess(target=print, args=(task,))
     process.hurried = hurried
     return process
 
@@ -485,27 +485,27 @@ def test_a_server_that_never_loads_is_given_up(
 
 
 class Place:
-    """Stands for a post that waits for its next life."""
+    """Stands for a child that waits for its next life."""
 
     def __init__(self, title: str, failing: Exception | None = None) -> None:
         self.title, self.due_s, self.failing = title, cast(float | None, 0.0), failing
         self.emptied = self.filled = 0
 
-    def fill(self, hurried: Any) -> None:
+    def start(self, hurried: Any) -> None:
         self.due_s = None
         if self.failing is not None:
             raise self.failing
         self.filled += 1
 
-    def empty(self) -> None:
+    def release(self) -> None:
         self.emptied += 1
 
 
-def crew(look: Any, *places: Place) -> Crew:
-    crew = object.__new__(Crew)
-    crew._server = cast(Readiness, SimpleNamespace(look=look))
-    crew.learners, crew.simulators = cast(list[Post], list(places)), []
-    return crew
+def children(look: Any, *places: Place) -> Children:
+    children = object.__new__(Children)
+    children._server = cast(Readiness, SimpleNamespace(look=look))
+    children.learners, children.simulators = cast(list[Child], list(places)), []
+    return children
 
 
 def never() -> bool:
@@ -514,9 +514,9 @@ def never() -> bool:
 
 def test_nobody_is_started_before_the_server_has_loaded() -> None:
     place = Place("learner 0")
-    assert crew(lambda: False, place).start_due(1.0, never) == []
+    assert children(lambda: False, place).start_due(1.0, never) == []
     assert (place.due_s, place.filled) == (0.0, 0)
-    assert crew(lambda: True, place).start_due(1.0, never) == []
+    assert children(lambda: True, place).start_due(1.0, never) == []
     assert place.filled == 1
 
 
@@ -530,7 +530,7 @@ def test_who_cannot_be_started_is_told(error: Exception) -> None:
         return True
 
     places = [Place("learner 0", error), Place("learner 1", error)]
-    failed = crew(look, *places).start_due(1.0, never)
+    failed = children(look, *places).start_due(1.0, never)
     assert [str(each.failure) for each in failed] == [
         f"{place.title} could not be started: {error}" for place in places
     ]
@@ -539,14 +539,14 @@ def test_who_cannot_be_started_is_told(error: Exception) -> None:
 
 def test_who_was_not_started_for_a_signals_sake_stays_due() -> None:
     places = [Place("learner 0"), Place("learner 1", Hurried()), Place("learner 2")]
-    assert crew(lambda: True, *places).start_due(1.0, never) == []
+    assert children(lambda: True, *places).start_due(1.0, never) == []
     assert [place.filled for place in places] == [1, 0, 0]
     assert [place.due_s for place in places] == [None, 1.0, 0.0]
     assert places[1].emptied == 0
 
 
 def test_children_are_heard_of_even_if_somebody_ignores_their_ends() -> None:
-    former = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    resume_point = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
         _hear_of_children()
         assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
@@ -554,7 +554,7 @@ def test_children_are_heard_of_even_if_somebody_ignores_their_ends() -> None:
         _hear_of_children()
         assert signal.getsignal(signal.SIGCHLD) is print, "somebody else's handler"
     finally:
-        signal.signal(signal.SIGCHLD, former)
+        signal.signal(signal.SIGCHLD, resume_point)
 
 
 @pytest.mark.parametrize("why", ["none is usable", "/tmp is none"])

@@ -27,7 +27,7 @@ class Case:
     gossip: dict[str, Any] = field(default_factory=dict)
     topology: str = "ring"
     env_id: str = "CartPole-v1"
-    lanes: int = 4
+    envs: int = 4
     workers: int = 1
     identical: bool = False
 
@@ -76,7 +76,7 @@ def test_equals_one_process(tmp_path: Path, name: str) -> None:
     case = CASES[name]
     config = RunConfig(
         seed=SEED,
-        environment=EnvironmentConfig(env_id=case.env_id, num_envs=case.lanes),
+        environment=EnvironmentConfig(env_id=case.env_id, num_envs=case.envs),
         algorithm=AlgorithmConfig(learning_rate=7e-4 * case.learners**0.5),
         gossip=GossipConfig(topology=case.topology, **case.gossip),
     )
@@ -99,8 +99,8 @@ def test_equals_one_process(tmp_path: Path, name: str) -> None:
 
 def trained(case: Case, config: RunConfig, folder: Path) -> checkpoint.Checkpoint:
     """Train in processes; returns the last checkpoint."""
-    total = case.turns * config.algorithm.num_steps * case.lanes * case.learners
-    arguments = ["--env-id", case.env_id, "--learners", case.learners, "--num-envs", case.lanes]
+    total = case.turns * config.algorithm.num_steps * case.envs * case.learners
+    arguments = ["--env-id", case.env_id, "--learners", case.learners, "--num-envs", case.envs]
     arguments += ["--seed", SEED, "--total-steps", total, "--threads", 1, "--batches", 1]
     arguments += ["--simulator-workers", case.workers, "--quiet", "--run-dir", folder, *case.flags]
     ended = run(*arguments)

@@ -362,8 +362,8 @@ def test_a_run_without_a_folder_ends_and_says_so_once(stopped_by: int | None) ->
             folder=SimpleNamespace(lost=False, doubtful=False, news=[], path="runs/x"),
             tell=told.append, status="running",
         ),
-        "arena": SimpleNamespace(control=control),
-        "crew": SimpleNamespace(call_off=lambda: None),
+        "run_layout": SimpleNamespace(control=control),
+        "children": SimpleNamespace(cancel_all=lambda: None),
         "_failure": None, "_stopping_since_s": None, "_coupled": False, "_stopped_by": stopped_by,
     }  # fmt: skip
     supervisor._look_after_folder()

@@ -79,7 +79,7 @@ def test_every_method_with_the_same_flags(tmp_path: Path, method: str) -> None:
     told = found["gossip"]
     assert told["method"] == method
     assert told["topology"] == ("ring" if method == "gala" else "none")
-    assert told["lock_step"] == (method == "data-parallel")
+    assert told["synchronous"] == (method == "data-parallel")
     assert told["gradient_correlation"] is None
     distance, certificate = told["consensus_distance"], told["certificate"]
     sent = rows(folder)[-1]["gossip/sent"]

@@ -184,10 +184,13 @@ def test_what_is_learned_on_a_gpu_is_what_the_simulators_wrote(batches: int) -> 
     # The same actions on the CPU: what follows is told by the rollouts alone.
     host = a2c("mlp", "cpu")
     for number, one in enumerate(learned):
-        for row, lane in itertools.product(range(STEPS + 1), range(LANES)):
-            step = (number * STEPS + row) * 10 + lane
+        for row, env_index in itertools.product(range(STEPS + 1), range(LANES)):
+            step = (number * STEPS + row) * 10 + env_index
             expected = np.sin(step * np.arange(1.0, 5.0)).astype(np.float32)
-            assert one.observations[row, lane].numpy() == pytest.approx(expected), (number, row)
+            assert one.observations[row, env_index].numpy() == pytest.approx(expected), (
+                number,
+                row,
+            )
         host.update(one)
     torch.testing.assert_close(parameters, host.parameters.data, rtol=0, atol=1e-6)
 
@@ -214,9 +217,9 @@ def test_a_row_that_another_stream_copies_is_not_learned_from(
     here = Collecting("cuda:1")
     see, aside = here.collector._actor.see, torch.cuda.Stream()
 
-    def elsewhere(slot: int, step: int, lanes: slice) -> None:
+    def elsewhere(slot: int, step: int, envs: slice) -> None:
         with torch.cuda.stream(aside):
-            see(slot, step, lanes)
+            see(slot, step, envs)
 
     monkeypatch.setattr(here.collector._actor, "see", elsewhere)
     _, learned = here.learn(1)

@@ -262,7 +262,7 @@ def test_methods_differ_in_nothing_but_how_learners_work_together(method: str) -
     assert plan.learners == gala.learners
     assert replace(plan.config, gossip=gala.config.gossip) == gala.config
     assert plan.config.gossip.topology == ("ring" if method == "gala" else "none")
-    assert plan.config.gossip.lock_step == (method == "data-parallel")
+    assert plan.config.gossip.synchronous == (method == "data-parallel")
     assert plan.config.gossip.certificate == (method != "data-parallel")
 
 

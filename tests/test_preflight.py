@@ -24,9 +24,9 @@ from galamp.environments import finish_probe, make_environment, start_probe
 from galamp.environments.base import closing_quietly
 from galamp.environments.probe import look
 from galamp.memory.status import Phase
-from galamp.storage.run_folder import Kept
-from galamp.supervision.child import Post
-from galamp.supervision.children import BOOT_LIMIT_S, Crew
+from galamp.storage.run_folder import StoredChoices
+from galamp.supervision.child import Child
+from galamp.supervision.children import BOOT_LIMIT_S, Children
 from galamp.telemetry.display.streams import STARTING
 from galamp.training.train import survey
 from galamp.workers import simulator
@@ -167,11 +167,11 @@ def test_helpers_end_with_a_probe_that_crashes(helper: Path) -> None:
 
 
 def test_a_probe_works_where_the_ends_of_children_are_ignored(helper: Path) -> None:
-    former = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    resume_point = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
         assert finish_probe(start_probe(config("with_hidden_helpers"))).num_actions == 2
     finally:
-        signal.signal(signal.SIGCHLD, former)
+        signal.signal(signal.SIGCHLD, resume_point)
 
 
 def test_a_probe_that_is_too_late_is_ended_with_its_helpers(
@@ -213,7 +213,7 @@ def test_the_limit_can_be_set() -> None:
         environment=config("endless_make"), resources=ResourceConfig(start_timeout_s=1.0)
     )
     with pytest.raises(UserError, match="endless_make: did not start within 1 s"):
-        survey(settings, Kept())
+        survey(settings, StoredChoices())
 
 
 def test_who_leaves_with_a_thread_that_is_no_daemon_leaves_at_once(
@@ -254,25 +254,27 @@ def test_every_lane_that_is_made_or_reset_shows_progress() -> None:
 def test_the_limits_of_a_hang_can_be_set_and_are_named(
     role: str, worked: bool, phase: Phase, least_s: float, flag: str
 ) -> None:
-    post = SimpleNamespace(
+    child = SimpleNamespace(
         role=role, has_worked=worked, row=SimpleNamespace(phase=phase), boot_s=40.0
     )
-    limit = crew(ResourceConfig(start_timeout_s=300.0, hang_after_s=50.0))._limit(cast(Post, post))
+    limit = children(ResourceConfig(start_timeout_s=300.0, hang_after_s=50.0))._limit(
+        cast(Child, child)
+    )
     assert (limit.least_s, limit.flag) == (least_s, flag)
 
 
 @pytest.mark.parametrize("role", ["learner", "simulator"])
 def test_a_process_has_its_time_to_load_whatever_one_environment_has(role: str) -> None:
     row = SimpleNamespace(phase=Phase.BOOT)
-    post: Any = SimpleNamespace(role=role, has_worked=False, row=row)
-    assert crew(ResourceConfig(start_timeout_s=1.0))._limit(post).least_s == BOOT_LIMIT_S
+    child: Any = SimpleNamespace(role=role, has_worked=False, row=row)
+    assert children(ResourceConfig(start_timeout_s=1.0))._limit(child).least_s == BOOT_LIMIT_S
 
 
 @pytest.mark.parametrize("moment", ["make", "reset"])
 def test_what_a_simulator_raises_at_its_start_is_told_with_its_seeds(
     monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    for name in ("ControlBlock", "MetricsBoard", "SimulatorPort"):
+    for name in ("ControlBlock", "StatusBoard", "SimulatorPort"):
         monkeypatch.setattr(simulator, name, MagicMock())
     environment = config(f"raising_in_{moment}")
     task: Any = SimpleNamespace(
@@ -289,13 +291,13 @@ def test_what_a_simulator_raises_at_its_start_is_told_with_its_seeds(
 def test_who_hangs_is_told_with_the_limit_that_can_be_set() -> None:
     causes: list[str] = []
     beats = SimpleNamespace(still_s=301.0, look=MagicMock(), exceeds=lambda least, gaps: True)
-    post = SimpleNamespace(
+    child = SimpleNamespace(
         role="simulator", has_worked=False, row=SimpleNamespace(phase=Phase.BOOT), beats=beats,
         turns=MagicMock(), note_boot=MagicMock(),
     )  # fmt: skip
     worker = SimpleNamespace(stuck=False, declare_stuck=causes.append)
-    watching: Any = crew(ResourceConfig(start_timeout_s=300.0))
-    watching.manned = lambda: [(post, worker)]
+    watching: Any = children(ResourceConfig(start_timeout_s=300.0))
+    watching.running = lambda: [(child, worker)]
     watching.check(0.05)
     assert causes == ["hung: no progress for 301 s in phase boot (more time: --start-timeout-s)"]
 
@@ -308,10 +310,13 @@ def test_what_an_environment_raises_when_it_is_closed_goes_to_the_log(
     assert "OSError: the window is closed already" in capsys.readouterr().err
 
 
-def crew(resources: ResourceConfig) -> Crew:
-    crew = object.__new__(Crew)
-    crew._hang_after_s, crew._start_timeout_s = resources.hang_after_s, resources.start_timeout_s
-    return crew
+def children(resources: ResourceConfig) -> Children:
+    children = object.__new__(Children)
+    children._hang_after_s, children._start_timeout_s = (
+        resources.hang_after_s,
+        resources.start_timeout_s,
+    )
+    return children
 
 
 def test_a_system_that_refuses_memory_without_a_name_is_one_line(
@@ -355,7 +360,7 @@ def test_a_simulator_looks_for_what_its_environment_has_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It has adopted that: as zombies they would stay until it ends."""
-    mocks = {name: MagicMock() for name in ("ControlBlock", "MetricsBoard", "EpisodeRing")}
+    mocks = {name: MagicMock() for name in ("ControlBlock", "StatusBoard", "EpisodeRing")}
     mocks |= {name: MagicMock() for name in ("SimulatorPort", "Strays")}
     for name, mock in mocks.items():
         monkeypatch.setattr(simulator, name, mock)

@@ -155,9 +155,9 @@ def test_a_run_has_no_more_threads_than_are_counted(
     with started(*flags, *often, "--quiet") as process:
         wait_for(lambda: training(folder), "training")
         wait_for((folder / "checkpoints" / "latest").exists, "a checkpoint")
-        crew = titled(process.pid, "learner") + titled(process.pid, "simulator")
-        assert len(crew) == 2 + 4
-        used = sum(map(threads, crew))
+        children = titled(process.pid, "learner") + titled(process.pid, "simulator")
+        assert len(children) == 2 + 4
+        used = sum(map(threads, children))
         written = json.loads((folder / "config.json").read_text())
         stored = from_dict({name: part for name, part in written.items() if name != "resolved"})
         process.send_signal(signal.SIGINT)

@@ -66,11 +66,11 @@ def kill_at_random(kills: int, seed: int) -> Outcome:
         child(read_flat_out, arrays, REPORTS[0]) as one,
         child(read_flat_out, arrays, REPORTS[1]) as other,
     ):
-        half_written = life = 0
-        while life < kills or (not half_written and life < MOST_TIMES * kills):
-            half_written += live_and_die(arrays, life, draw.uniform(0, LONGEST_LIFE_S))
-            life += 1
-        with child(publish_flat_out, arrays, life):
+        half_written = incarnation = 0
+        while incarnation < kills or (not half_written and incarnation < MOST_TIMES * kills):
+            half_written += live_and_die(arrays, incarnation, draw.uniform(0, LONGEST_LIFE_S))
+            incarnation += 1
+        with child(publish_flat_out, arrays, incarnation):
             enough = [report[READS] + 1 for report in reports]
             wait_for(
                 lambda: all(r[READS] >= n for r, n in zip(reports, enough, strict=True)),
@@ -85,12 +85,12 @@ def kill_at_random(kills: int, seed: int) -> Outcome:
     )
 
 
-def live_and_die(arrays: SharedArrays, life: int, for_s: float) -> bool:
+def live_and_die(arrays: SharedArrays, incarnation: int, for_s: float) -> bool:
     """Let a writer publish, kill and reap it; whether it left half of a vector behind."""
     slots = VersionedSlots(arrays, "h")
     before = slots.published
-    with child(publish_flat_out, arrays, life) as writer:
-        wait_for(lambda: slots.published > before, f"the first vector of life {life}")
+    with child(publish_flat_out, arrays, incarnation) as writer:
+        wait_for(lambda: slots.published > before, f"the first vector of life {incarnation}")
         time.sleep(for_s)
         writer.kill()
         writer.join(DEADLINE_S)
@@ -99,7 +99,7 @@ def live_and_die(arrays: SharedArrays, life: int, for_s: float) -> bool:
     assert (sequences % 2).sum() < 2, "one of the two is whole"
     header = slots.read(lambda slot: None)
     assert header is not None
-    assert header.incarnation == life
+    assert header.incarnation == incarnation
     return bool((sequences % 2).any())
 
 

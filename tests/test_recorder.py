@@ -22,17 +22,17 @@ from galamp.core.config import from_dict
 from galamp.core.machine.machine import plain_machine
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.topologies import make_topology
-from galamp.gossip.transport.parameter_slots import VectorSlots
+from galamp.gossip.transport.parameter_slots import ParameterSlots
 from galamp.gossip.transport.publication import Publication
-from galamp.gossip.transport.publication_ring import Journal
+from galamp.gossip.transport.publication_ring import PublicationRing
 from galamp.memory import status as metrics
 from galamp.memory.arrays import SharedArrays
-from galamp.memory.status import EPISODE_CAPACITY, EpisodeRing, MetricsBoard, Phase
+from galamp.memory.status import EPISODE_CAPACITY, EpisodeRing, Phase, StatusBoard
 from galamp.storage.gossip_log import GOSSIP, GossipLog, Start
 from galamp.storage.learning_curve import Curve
 from galamp.storage.run_folder import RunFolder
 from galamp.storage.run_logs import MetricsLog, read_metrics
-from galamp.supervision.layout import Arena, ModelSketch
+from galamp.supervision.layout import ModelSketch, RunLayout
 from galamp.supervision.plan import make_plan
 from galamp.telemetry import recorder
 from galamp.telemetry.consensus import ConsensusMonitor, History
@@ -79,7 +79,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def arrays() -> SharedArrays:
-    return SharedArrays.create(MetricsBoard.specs(LEARNERS, 3))
+    return SharedArrays.create(StatusBoard.specs(LEARNERS, 3))
 
 
 # Rows
@@ -88,7 +88,7 @@ def arrays() -> SharedArrays:
 def test_a_row_charges_each_phase_with_the_time_spent_in_it(
     arrays: SharedArrays, clock: Clock
 ) -> None:
-    row = MetricsBoard(arrays, LEARNERS).learner(1)
+    row = StatusBoard(arrays, LEARNERS).learner(1)
     row.reset()
     spent = dict.fromkeys(Phase, 0.0)
     for step, phase in enumerate([*Phase, Phase.UPDATE, Phase.UPDATE, Phase.COLLECT], start=1):
@@ -102,8 +102,13 @@ def test_a_row_charges_each_phase_with_the_time_spent_in_it(
 
 
 def test_rows_are_apart_and_seen_by_every_reader(arrays: SharedArrays) -> None:
-    board, other = MetricsBoard(arrays, LEARNERS), MetricsBoard(arrays, LEARNERS)
-    rows = [board.learner(0), board.learner(1), board.simulator(0), board.simulator(2)]
+    status_board, other = StatusBoard(arrays, LEARNERS), StatusBoard(arrays, LEARNERS)
+    rows = [
+        status_board.learner(0),
+        status_board.learner(1),
+        status_board.simulator(0),
+        status_board.simulator(2),
+    ]
     for number, row in enumerate(rows, start=1):
         for name in metrics.COUNTERS:
             row[name] = 100 * number + metrics.COUNTERS.index(name)
@@ -120,22 +125,22 @@ def test_rows_are_apart_and_seen_by_every_reader(arrays: SharedArrays) -> None:
 
 
 def test_agent_steps_are_those_of_learners(arrays: SharedArrays) -> None:
-    board = MetricsBoard(arrays, LEARNERS)
-    board.learner(0)["agent_steps"] = 30
-    board.learner(1)["agent_steps"] = 12
-    board.simulator(0)["agent_steps"] = 1000
-    assert board.agent_steps() == 42
-    assert [row["agent_steps"] for row in board.learners()] == [30, 12]
+    status_board = StatusBoard(arrays, LEARNERS)
+    status_board.learner(0)["agent_steps"] = 30
+    status_board.learner(1)["agent_steps"] = 12
+    status_board.simulator(0)["agent_steps"] = 1000
+    assert status_board.agent_steps() == 42
+    assert [row["agent_steps"] for row in status_board.learners()] == [30, 12]
 
 
 def test_a_new_process_keeps_the_running_counts_of_its_row(
     arrays: SharedArrays, clock: Clock
 ) -> None:
-    row = MetricsBoard(arrays, LEARNERS).learner(0)
+    row = StatusBoard(arrays, LEARNERS).learner(0)
     row["agent_steps"], row["done"], row["pid"] = 80, 1, 1
     row.enter(Phase.UPDATE)
     clock.now_s += 100.0
-    again = MetricsBoard(arrays, LEARNERS).learner(0)
+    again = StatusBoard(arrays, LEARNERS).learner(0)
     again.reset()
     assert (again["agent_steps"], again["done"], again["pid"]) == (80, 0, os.getpid())
     assert again.phase is Phase.BOOT
@@ -145,14 +150,14 @@ def test_a_new_process_keeps_the_running_counts_of_its_row(
 
 
 def test_a_beat_shows_progress(arrays: SharedArrays) -> None:
-    row = MetricsBoard(arrays, LEARNERS).learner(0)
+    row = StatusBoard(arrays, LEARNERS).learner(0)
     row.beat()
     row.beat()
     assert row["beat"] == 2
 
 
 def test_gauges_that_were_never_reported_are_missing(arrays: SharedArrays) -> None:
-    row = MetricsBoard(arrays, LEARNERS).learner(0)
+    row = StatusBoard(arrays, LEARNERS).learner(0)
     assert row.gauges() == {}
     row.report({"entropy": 0.0, "value_loss": -2.5})
     row.report({"value_loss": 3.5, "grad_norm": math.inf})
@@ -231,7 +236,7 @@ def test_what_is_overwritten_while_it_is_drained_is_left_out(
 
 
 def test_rates_and_shares_are_those_of_the_window(arrays: SharedArrays, clock: Clock) -> None:
-    row = MetricsBoard(arrays, LEARNERS).learner(0)
+    row = StatusBoard(arrays, LEARNERS).learner(0)
     row.reset()
     row.enter(Phase.COLLECT)
     reading = LearnerReading(row)
@@ -254,7 +259,7 @@ def test_rates_and_shares_are_those_of_the_window(arrays: SharedArrays, clock: C
 
 
 def test_a_gap_longer_than_the_window_still_has_a_rate(arrays: SharedArrays, clock: Clock) -> None:
-    row = MetricsBoard(arrays, LEARNERS).learner(0)
+    row = StatusBoard(arrays, LEARNERS).learner(0)
     reading = LearnerReading(row)
     reading.sample(clock.now_s)
     row["agent_steps"] = 3000
@@ -308,7 +313,7 @@ def test_the_names_that_users_know() -> None:
         *(f"losses/{name}" for name in metrics.GAUGES),
         *(f"perf/{name}_share" for name in ("collect", "infer", "update", "gossip", "other")),
     }  # fmt: skip
-    names = ("agent_steps", "updates", "SPS", "episodic_return", "staleness", "distance", "lanes")
+    names = ("agent_steps", "updates", "SPS", "episodic_return", "staleness", "distance", "envs")
     names += ("incarnation",)
     assert set(row) - shared == {f"learner{rank}/{name}" for rank in range(3) for name in names}
 
@@ -363,28 +368,28 @@ class Run:
         plan = make_plan(config, plain_machine(range(4), 0, 2**20))
         sketch = ModelSketch("mlp", (), {"parameters": 3})
         ring = make_topology("ring", LEARNERS)
-        self.arena = Arena(plan, ring, ENVIRONMENT, sketch, folder.logs, 1)
+        self.run_layout = RunLayout(plan, ring, ENVIRONMENT, sketch, folder.logs, 1)
         self.folder = folder
         log = GossipLog(folder.path / GOSSIP, print)
-        history = History(self.arena.arrays, ring, log, print, lock_step=False)
+        history = History(self.run_layout.arrays, ring, log, print, synchronous=False)
         history.begin(Start(1, LEARNERS, "ring", False, 0.0, ((0.0, 7.0), (7.0, 0.0))))
         metrics_log = MetricsLog(folder.metrics, 0, print)
-        consensus = ConsensusMonitor(self.arena, history)
-        self.recorder = Recorder(self.arena, folder, metrics_log, consensus)
+        consensus = ConsensusMonitor(self.run_layout, history)
+        self.recorder = Recorder(self.run_layout, folder, metrics_log, consensus)
 
     def finish(self, rank: int, worker: int, *scores: float) -> None:
-        ring = EpisodeRing(self.arena.arrays, rank * WORKERS + worker)
+        ring = EpisodeRing(self.run_layout.arrays, rank * WORKERS + worker)
         for score in scores:
             ring.append(score, 50, 0)
 
     def publish(self, rank: int, *values: float) -> None:
-        slots, vector = VectorSlots(self.arena.arrays, rank), torch.tensor(values)
+        slots, vector = ParameterSlots(self.run_layout.arrays, rank), torch.tensor(values)
         header = slots.write(
             lambda slot: slots.payload[slot].copy_(vector), incarnation=0, round_=0, version=0
         )
         length = float(vector.norm())
         publication = Publication(rank, header.number, 0, 0, 0, length, 1.0, ())
-        Journal(self.arena.arrays, rank).append(publication)
+        PublicationRing(self.run_layout.arrays, rank).append(publication)
 
     def monitor(self, rank: int) -> list[list[str]]:
         with open(self.folder.monitor_path(rank)) as file:
@@ -401,12 +406,12 @@ def run(tmp_path: Path) -> Iterator[Run]:
 def test_a_snapshot_is_the_run_as_it_is(run: Run, clock: Clock) -> None:
     recorder = run.recorder
     recorder.read()
-    row = run.arena.board.learner(1)
+    row = run.run_layout.status_board.learner(1)
     row["agent_steps"], row["updates"], row["rounds"] = 800, 40, 39
     row["staleness"], row["sent"], row["received"], row["dropped"] = 3, 39, 30, 2
     row.report({"entropy": 1.5})
-    run.arena.board.learner(0).report({"entropy": 0.5})
-    run.arena.control.set_incarnation(1, 2)
+    run.run_layout.status_board.learner(0).report({"entropy": 0.5})
+    run.run_layout.control.set_incarnation(1, 2)
     recorder.learners[1].state = WorkerState.RUNNING
     run.finish(1, 0, 4.0, 8.0)
     clock.now_s += 2.0
@@ -483,7 +488,7 @@ def test_distances_are_measured_from_whole_vectors_of_all(run: Run) -> None:
 def test_rows_of_metrics_follow_the_learning_curve(run: Run, clock: Clock) -> None:
     recorder = run.recorder
     for steps, score in ((100, 1.0), (200, 3.0)):
-        run.arena.board.learner(0)["agent_steps"] = steps
+        run.run_layout.status_board.learner(0)["agent_steps"] = steps
         run.finish(0, 0, score)
         clock.now_s += 1.0
         recorder.read()
@@ -496,7 +501,7 @@ def test_rows_of_metrics_follow_the_learning_curve(run: Run, clock: Clock) -> No
 
 
 def test_the_overall_rate_is_that_of_the_time_all_learners_ran(run: Run, clock: Clock) -> None:
-    recorder, row = run.recorder, run.arena.board.learner(0)
+    recorder, row = run.recorder, run.run_layout.status_board.learner(0)
     assert recorder.overall_rate() == 0.0
     clock.now_s += 50.0
     row["agent_steps"] = 100
@@ -518,7 +523,7 @@ def test_a_resumed_run_goes_on_from_its_progress(run: Run, tmp_path: Path, clock
     folder = RunFolder.create(tmp_path, "", "Pong", "again", 1, datetime(2026, 1, 1))
     try:
         again = Run(folder)
-        again.arena.board.learner(0)["agent_steps"] = 100
+        again.run_layout.status_board.learner(0)["agent_steps"] = 100
         curve = Curve()
         curve.add(100, 2.0)
         again.recorder.go_on(progress, curve)
@@ -526,7 +531,7 @@ def test_a_resumed_run_goes_on_from_its_progress(run: Run, tmp_path: Path, clock
         again.recorder.read()
         assert again.recorder.snapshot().agent_steps_per_s == 0, "those were another start's"
         assert again.recorder.progress() == progress | {"wall_s": 31.0, "agent_steps": 100}
-        again.arena.board.learner(0)["agent_steps"] = 200
+        again.run_layout.status_board.learner(0)["agent_steps"] = 200
         again.recorder.log()
         assert again.recorder.snapshot().curve == ((100, 2.0), (200, 2.02))
     finally:
@@ -584,9 +589,9 @@ def test_episodes_are_counted_in_the_order_of_time(
 
 def test_overflowed_updates_are_told_of_once(run: Run) -> None:
     run.recorder.read()
-    run.arena.board.learner(1)["overflows"] = 3
+    run.run_layout.status_board.learner(1)["overflows"] = 3
     run.recorder.read()
-    run.arena.board.learner(0)["overflows"] = 1
+    run.run_layout.status_board.learner(0)["overflows"] = 1
     run.recorder.read()
     (told,) = [event.text for event in run.recorder.snapshot().events]
     assert told.startswith("learner 1: the gradient is too large for float32")
@@ -603,7 +608,7 @@ def test_overflowed_updates_are_told_of_once(run: Run) -> None:
 )
 def test_memory_that_is_not_page_locked_is_told_of_once(run: Run, code: int, name: str) -> None:
     for rank in (1, 0):
-        run.arena.board.learner(rank)["page_lock_refusal"] = code
+        run.run_layout.status_board.learner(rank)["page_lock_refusal"] = code
         run.recorder.read()
     (told,) = [event.text for event in run.recorder.snapshot().events]
     assert told.startswith(f"learner 1: the driver does not page-lock shared memory ({name})")
@@ -611,7 +616,7 @@ def test_memory_that_is_not_page_locked_is_told_of_once(run: Run, code: int, nam
 
 def test_graphs_that_cannot_be_recorded_are_told_of_once(run: Run) -> None:
     for rank in (1, 0):
-        run.arena.board.learner(rank)["graph_refusal"] = 1
+        run.run_layout.status_board.learner(rank)["graph_refusal"] = 1
         run.recorder.read()
     (told,) = [event.text for event in run.recorder.snapshot().events]
     assert told.startswith("learner 1: what its GPU does cannot be recorded as CUDA graphs")

@@ -122,9 +122,9 @@ def test_a_low_soft_limit_is_raised_where_it_has_to_be(tmp_path: Path) -> None:
         wait_for(lambda: training(tmp_path / "run"), "training")
         (server,) = titled(process.pid, "server")
         assert resource.prlimit(server, resource.RLIMIT_NOFILE)[0] == min(2**16, hard)
-        crew = titled(process.pid, "learner") + titled(process.pid, "simulator")
-        assert len(crew) == 42
-        for pid in crew:
+        children = titled(process.pid, "learner") + titled(process.pid, "simulator")
+        assert len(children) == 42
+        for pid in children:
             assert resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] == min(1024, hard)
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=2 * DEADLINE_S)[1] == ""

@@ -18,9 +18,9 @@ from galamp.storage import checkpoint as checkpoints
 from galamp.storage import run_folder
 from galamp.storage.links import followed
 from galamp.storage.locks import Lock, take_lock
-from galamp.storage.run_folder import Kept, RunFolder
+from galamp.storage.run_folder import RunFolder, StoredChoices
 from galamp.training import train
-from galamp.training.resume_point import Former
+from galamp.training.resume_point import ResumePoint
 from tests.checkpoints import PONG, without_waiting_for_the_disk
 from tests.test_former import SIZES, whole, with_progress
 from tests.test_runfolder import create
@@ -47,16 +47,16 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Config and checkpoint that a command goes on with; no process starts, nothing is trained."""
     found: list[Any] = []
 
-    def survey(config: RunConfig, kept: Kept) -> tuple[Any, Any]:
+    def survey(config: RunConfig, kept: StoredChoices) -> tuple[Any, Any]:
         found.append(config)
         state_sizes = SimpleNamespace(state_sizes=SIZES)
         return SimpleNamespace(identity=PONG, sketch=state_sizes), SimpleNamespace(plan=None)
 
-    def load_former(*args: Any) -> Former:
+    def load_resume_point(*args: Any) -> ResumePoint:
         found.append(real(*args))
         raise SeenError
 
-    real = train.load_former
+    real = train.load_resume_point
     for module, name in (
         (cli, "claim_process"),
         (cli, "start_server"),
@@ -64,7 +64,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     ):
         monkeypatch.setattr(module, name, lambda: None)
     monkeypatch.setattr(train, "survey", survey)
-    monkeypatch.setattr(train, "load_former", load_former)
+    monkeypatch.setattr(train, "load_resume_point", load_resume_point)
     return found
 
 
@@ -84,8 +84,8 @@ def test_what_a_run_writes_until_its_lock_is_free_is_gone_on_from(
     monkeypatch.setattr(run_folder, "take_lock", free_at_last)
     with pytest.raises(SeenError):
         cli.main([*command, "--resume", str(run), "--quiet"])
-    config, former = seen
-    assert (config.seed, former.checkpoint.progress["agent_steps"]) == (2, 200)
+    config, resume_point = seen
+    assert (config.seed, resume_point.checkpoint.progress["agent_steps"]) == (2, 200)
     RunFolder.open(run).close()  # it is given back
 
 

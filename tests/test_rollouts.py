@@ -11,7 +11,7 @@ import pytest
 from galamp.memory import rollout_ports
 from galamp.memory.arrays import SharedArrays
 from galamp.memory.rollout_ports import LearnerPort, SimulatorPort
-from galamp.memory.rollouts import SLOTS, RingWake, RolloutRing, RolloutShape
+from galamp.memory.rollouts import NUM_SLOTS, RingWake, RolloutRing, RolloutShape
 
 T = 3
 
@@ -27,27 +27,27 @@ def blocked() -> None:
 class Simulator:
     """A simulator whose observations are serial numbers of its own, told apart by its life."""
 
-    def __init__(self, ring: Ring, worker: int, life: int) -> None:
-        self.port = SimulatorPort(ring.arrays, 0, ring.shape, ring.wake, worker, life)
-        self.serial = 1000 * (1 + life) + 100_000 * worker
+    def __init__(self, ring: Ring, worker: int, incarnation: int) -> None:
+        self.port = SimulatorPort(ring.arrays, 0, ring.shape, ring.wake, worker, incarnation)
+        self.serial = 1000 * (1 + incarnation) + 100_000 * worker
         self.acted: dict[int, int] = {}
         self.port.arrive()
 
     def advance(self) -> bool:
         """Do one step if there are actions for it; returns whether there were."""
-        lanes = self.port.lanes.stop - self.port.lanes.start
+        envs = self.port.envs.stop - self.port.envs.start
         try:
-            actions = self.port.actions(np.full((lanes, 1), self.serial, np.float32), blocked)
+            actions = self.port.actions(np.full((envs, 1), self.serial, np.float32), blocked)
         except Blocked:
             return False
         self.acted[self.serial] = int(actions[0])
         self.serial += 1
         self.port.write(
-            np.full((lanes, 1), self.serial, np.float32),
-            rewards=np.full(lanes, self.serial, np.float32),
-            terminated=np.zeros(lanes, np.bool_),
-            truncated=np.zeros(lanes, np.bool_),
-            valid=np.ones(lanes, np.bool_),
+            np.full((envs, 1), self.serial, np.float32),
+            rewards=np.full(envs, self.serial, np.float32),
+            terminated=np.zeros(envs, np.bool_),
+            truncated=np.zeros(envs, np.bool_),
+            valid=np.ones(envs, np.bool_),
         )
         return True
 
@@ -59,26 +59,31 @@ class Ring:
         self.shape = RolloutShape(T, 2 * workers, workers, (1,), "float32")
         self.arrays = SharedArrays.create(RolloutRing.specs(0, self.shape))
         self.wake = RingWake.create(workers)
-        self.lives: dict[int, int | None] = dict.fromkeys(range(workers), None)
+        self.incarnations: dict[int, int | None] = dict.fromkeys(range(workers), None)
         self.simulators: dict[int, Simulator] = {}
-        self.former: list[Simulator] = []
+        self.resume_point: list[Simulator] = []
         self.patient = patient
         self.in_vain = 0
         self.learner = self.new_learner()
 
     def new_learner(self) -> LearnerPort:
         return LearnerPort(
-            self.arrays, 0, self.shape, self.wake, self.lives.__getitem__, patient=self.patient
+            self.arrays,
+            0,
+            self.shape,
+            self.wake,
+            self.incarnations.__getitem__,
+            patient=self.patient,
         )
 
-    def start(self, worker: int, life: int) -> Simulator:
-        self.lives[worker] = life
-        self.simulators[worker] = Simulator(self, worker, life)
+    def start(self, worker: int, incarnation: int) -> Simulator:
+        self.incarnations[worker] = incarnation
+        self.simulators[worker] = Simulator(self, worker, incarnation)
         return self.simulators[worker]
 
     def kill(self, worker: int) -> None:
-        self.former.append(self.simulators.pop(worker))
-        self.lives[worker] = None
+        self.resume_point.append(self.simulators.pop(worker))
+        self.incarnations[worker] = None
 
     def work(self) -> None:
         """What a learner calls while it waits: whoever can go on does."""
@@ -100,17 +105,19 @@ class Ring:
 
     def check(self, number: int) -> None:
         """Whatever is trusted is what one life did with just these actions."""
-        slot = self.learner.slots[number % SLOTS]
+        slot = self.learner.slots[number % NUM_SLOTS]
         by_serial = {
             serial: action
-            for simulator in [*self.simulators.values(), *self.former]
+            for simulator in [*self.simulators.values(), *self.resume_point]
             for serial, action in simulator.acted.items()
         }
-        for step, lane in np.argwhere(self.learner.trusted):
-            before, after = slot.observations[step : step + 2, lane, 0]
+        for step, env_index in np.argwhere(self.learner.valid_mask):
+            before, after = slot.observations[step : step + 2, env_index, 0]
             assert after == before + 1
-            assert slot.rewards[step, lane] == after
-            assert by_serial[int(before)] == slot.actions[step, lane] == 7 * (number * T + step)
+            assert slot.rewards[step, env_index] == after
+            assert (
+                by_serial[int(before)] == slot.actions[step, env_index] == 7 * (number * T + step)
+            )
 
 
 @pytest.fixture(autouse=True)
@@ -124,8 +131,8 @@ def test_all_take_part_from_the_first_row() -> None:
         ring.start(worker, 0)
     for number in range(4):
         ring.rollout(number)
-        assert ring.learner.trusted.all()
-        assert ring.learner.lanes == 4
+        assert ring.learner.valid_mask.all()
+        assert ring.learner.envs == 4
 
 
 def test_the_lanes_of_a_dead_simulator_do_not_count_from_its_death_on() -> None:
@@ -146,9 +153,9 @@ def test_the_lanes_of_a_dead_simulator_do_not_count_from_its_death_on() -> None:
     ring.check(1)
     # It had answered step 0; what followed is not there.
     half = [True, True, False, False]
-    assert ring.learner.trusted.tolist() == [[True] * 4, half, half]
+    assert ring.learner.valid_mask.tolist() == [[True] * 4, half, half]
     ring.rollout(2)
-    assert ring.learner.lanes == 2
+    assert ring.learner.envs == 2
 
 
 def test_a_successor_takes_part_from_the_first_row_of_a_later_rollout() -> None:
@@ -160,9 +167,9 @@ def test_a_successor_takes_part_from_the_first_row_of_a_later_rollout() -> None:
     ring.rollout(1)
     ring.start(1, 1)
     ring.rollout(2)  # calls it
-    assert not ring.learner.trusted[:, 2:].any()
+    assert not ring.learner.valid_mask[:, 2:].any()
     ring.rollout(3)
-    assert ring.learner.trusted.all()
+    assert ring.learner.valid_mask.all()
 
 
 def test_a_new_life_does_not_answer_a_call_to_a_former_one() -> None:
@@ -195,13 +202,13 @@ def test_who_is_late_is_left_out_and_called_again(monkeypatch: pytest.MonkeyPatc
             ring.simulators[0].advance()
         ring.learner.take(number * T + T, range(2), lambda: None)
         ring.check(number)
-        assert ring.learner.lanes == 2
+        assert ring.learner.envs == 2
     ring.simulators[1] = sleeper
     while sleeper.advance():
         pass  # late, it still writes what nobody trusts any more
     ring.rollout(3)
     ring.rollout(4)
-    assert ring.learner.trusted.all()
+    assert ring.learner.valid_mask.all()
 
 
 @pytest.mark.parametrize(("workers", "patient"), [(1, False), (2, True)])
@@ -225,7 +232,7 @@ def test_the_last_one_and_lock_step_are_waited_for(
 
     ring.learner.take(T + 1, range(workers), idle)
     assert len(turns) >= 50
-    assert ring.learner.trusted.all()
+    assert ring.learner.valid_mask.all()
 
 
 def test_a_new_learner_begins_beyond_what_the_former_one_has_used() -> None:
@@ -241,7 +248,7 @@ def test_a_new_learner_begins_beyond_what_the_former_one_has_used() -> None:
     assert first * T > max(ring.learner.committed(worker) for worker in range(2))
     for number in range(first, first + 3):
         ring.rollout(number)
-        assert ring.learner.trusted.all()
+        assert ring.learner.valid_mask.all()
 
 
 def test_nobody_is_there_until_somebody_comes() -> None:
@@ -258,7 +265,7 @@ def test_nobody_is_there_until_somebody_comes() -> None:
 
     ring.learner.begin(0, idle)
     assert len(turns) > 20
-    assert ring.learner.lanes == 2
+    assert ring.learner.envs == 2
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -270,15 +277,15 @@ def test_whatever_happens_what_is_trusted_is_true(
     monkeypatch.setattr(rollout_ports, "USUAL_WAITS", 0.0)
     rng = random.Random(seed)
     ring = Ring(3)
-    lives = dict.fromkeys(range(3), -1)
+    incarnations = dict.fromkeys(range(3), -1)
     asleep: set[int] = set()
 
     def fate() -> None:
         worker = rng.randrange(3)
         chance = rng.random()
         if worker not in ring.simulators:
-            lives[worker] += 1
-            ring.start(worker, lives[worker])
+            incarnations[worker] += 1
+            ring.start(worker, incarnations[worker])
             asleep.discard(worker)
         elif chance < 0.04:
             ring.kill(worker)
@@ -288,18 +295,18 @@ def test_whatever_happens_what_is_trusted_is_true(
             if each not in asleep and rng.random() < 0.7:
                 simulator.advance()
 
-    trusted = rounds = 0
+    valid_mask = rounds = 0
     number = 0
     monkeypatch.setattr(ring, "work", fate)
     for _ in range(40):
         ring.rollout(number)
-        trusted += int(ring.learner.trusted.sum())
+        valid_mask += int(ring.learner.valid_mask.sum())
         rounds += 1
         number += 1
         if rng.random() < 0.05:
             ring.learner = ring.new_learner()
             number = ring.learner.first_rollout()
-    assert trusted > 0.1 * rounds * T * ring.shape.num_envs
+    assert valid_mask > 0.1 * rounds * T * ring.shape.num_envs
 
 
 def test_the_search_for_a_mixture_finds_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,7 +323,7 @@ def test_the_search_for_a_mixture_finds_one(monkeypatch: pytest.MonkeyPatch) -> 
     ring.learner.send(0, [0], np.zeros(2, np.int64))
     ring.simulators[0].advance()
     monkeypatch.setattr(SimulatorPort, "arrive", answers_everything)
-    ring.former.append(ring.simulators.pop(0))
+    ring.resume_point.append(ring.simulators.pop(0))
     Simulator(ring, 0, 1).advance()  # the learner has not heard of the death yet
     with pytest.raises((AssertionError, KeyError)):
         ring.check(0)

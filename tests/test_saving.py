@@ -19,10 +19,10 @@ from galamp.gossip.topologies import make_topology
 from galamp.memory.learner_state import GENERATOR_BYTES_OF, STATE_COUNTERS, State
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, CheckpointNotWritten
-from galamp.supervision.layout import Arena, sketch_model
+from galamp.supervision.layout import RunLayout, sketch_model
 from galamp.supervision.plan import make_plan
 from galamp.tools.chaos import monitor
-from galamp.tools.chaos.monitor import Aside, Watchman
+from galamp.tools.chaos.monitor import Aside, InvariantMonitor
 from galamp.training.checkpointing import LEAST_KEPT, Saver
 from galamp.training.train import identity_of
 from tests.checkpoints import made, without_waiting_for_the_disk
@@ -101,14 +101,14 @@ def of_a_run(folder: Path, told: list[str]) -> Saver:
     spec = EnvironmentSpec("CartPole-v1", (4,), "float32", 2, ("0", "1"), 1, False, "x")
     plan = make_plan(config(2, learners=2, device="cpu"), plain_machine(range(2), 0, 4096))
     sketch = sketch_model(plan, spec)
-    arena = Arena(plan, make_topology("ring", 2), spec, sketch, folder / "logs", 1)
+    run_layout = RunLayout(plan, make_topology("ring", 2), spec, sketch, folder / "logs", 1)
     tensors = {name: np.ones(size, np.float32) for name, size in sketch.state_sizes.items()}
     counters = dict.fromkeys(STATE_COUNTERS, 7)
     state = State(tensors, counters, np.zeros(GENERATOR_BYTES_OF["cpu"], np.uint8))
-    for rank, states in enumerate(arena.states):
+    for rank, states in enumerate(run_layout.states):
         states.save(state, save_id=100, incarnation=0)
-        arena.board.learner(rank)["agent_steps"] = 7
-    return Saver(arena, identity_of(plan, spec, sketch), folder / "checkpoints", told.append)
+        run_layout.status_board.learner(rank)["agent_steps"] = 7
+    return Saver(run_layout, identity_of(plan, spec, sketch), folder / "checkpoints", told.append)
 
 
 def test_a_thread_that_cannot_start_costs_one_checkpoint(
@@ -145,10 +145,10 @@ def test_chaos_looks_again_where_no_thread_could_start(
     seen: list[Any] = []
     looks = Aside(1, (), set())
     no_thread.setattr(monitor, "look_aside", lambda *_: looks)
-    watch = object.__new__(Watchman)
+    watch = object.__new__(InvariantMonitor)
     watch._aside, watch._checkpoints, watch._thread = None, tmp_path, ThreadPoolExecutor(1)
     watch._slow = cast(Any, SimpleNamespace(due=lambda now_s: True))
-    watch._crew = cast(Any, SimpleNamespace(manned=lambda: []))
+    watch._children = cast(Any, SimpleNamespace(running=lambda: []))
     watch.saved = cast(Any, SimpleNamespace(look=lambda *found: seen.append(found)))
     watch.flat = cast(Any, SimpleNamespace(look_at_names=seen.append))
     watch._look_aside(1.0)

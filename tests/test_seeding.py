@@ -33,11 +33,11 @@ def test_seeds_stay_what_they_are() -> None:
 
 def test_seeds_of_learners_lanes_and_starts_are_distinct() -> None:
     found = [
-        seed_for(seed, rank, start, *lane)
+        seed_for(seed, rank, start, *env_index)
         for seed in (0, 1, 2, 2**31 - 1)
         for rank in range(8)
         for start in (1, 2)
-        for lane in [(), *((1 + lane,) for lane in range(16))]
+        for env_index in [(), *((1 + env_index,) for env_index in range(16))]
     ]
     assert len(set(found)) == len(found)
     assert all(0 <= seed < 2**31 for seed in found)

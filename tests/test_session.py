@@ -18,12 +18,12 @@ from galamp.core.config import GossipConfig, ResourceConfig, RunConfig, to_dict
 from galamp.core.errors import UserError
 from galamp.core.machine.machine import plain_machine
 from galamp.storage import run_folder
-from galamp.storage.run_folder import Kept, RunFolder
-from galamp.supervision.process import WorkerFailure
+from galamp.storage.run_folder import RunFolder, StoredChoices
+from galamp.supervision.process import ChildFailure
 from galamp.training import resolve as courses
 from galamp.training import session as sessions
-from galamp.training.resolve import Course, Graph, chart_course
-from galamp.training.session import Outcome, Retreat, Session
+from galamp.training.resolve import Graph, ResolvedRun, resolve_run
+from galamp.training.session import Fallback, Outcome, Session
 from galamp.training.supervisor import RunResult
 from tests.checkpoints import without_waiting_for_the_disk
 from tests.test_foreign_folders import with_two
@@ -34,7 +34,7 @@ __all__ = ["without_waiting_for_the_disk"]
 
 FINISHED = RunResult("finished", 0)
 STOPPED = RunResult("stopped", 130)
-FAILED = RunResult("failed", 70, WorkerFailure("learner 1", "could not be started: no room"))
+FAILED = RunResult("failed", 70, ChildFailure("learner 1", "could not be started: no room"))
 FAILED_AND_STOPPED = RunResult("failed", 70, FAILED.failure, is_stopped=True)
 
 
@@ -48,9 +48,9 @@ class Acted(Session):
     def __init__(self, *results: RunResult, worked: int = 0, refused: Exception | None = None):
         """Act; in start number `worked` all have worked, the next one is `refused` at first."""
         self.confirmed = 0
-        self._retreat = Retreat(self._confirm)
+        self._retreat = Fallback(self._confirm)
         self._folder = cast(RunFolder, SimpleNamespace(lost=False))
-        self._door = cast(Any, SimpleNamespace(decline=self._decline))
+        self._control_server = cast(Any, SimpleNamespace(decline=self._decline))
         self._signals = cast(Any, SimpleNamespace(pending=False))
         self._results, self._worked, self._refused = list(results), worked, refused
         self.begun: list[int] = []
@@ -64,29 +64,29 @@ class Acted(Session):
     def _decline(self, why: str) -> None:
         self.declined.append(why)
 
-    def _course_for(self, config: Any, learners: int) -> Course:
-        return course(learners)
+    def _course_for(self, config: Any, learners: int) -> ResolvedRun:
+        return resolved(learners)
 
-    def _begin(self, course: Course, former: Any) -> Any:
-        learners = len(course.plan.learners)
+    def _begin(self, resolved: ResolvedRun, resume_point: Any) -> Any:
+        learners = len(resolved.plan.learners)
         if self._refused is not None and self.begun:
             refused, self._refused = self._refused, None
             raise refused
         self.begun.append(learners)
-        self.from_what.append(former)
+        self.from_what.append(resume_point)
         recorder = SimpleNamespace(tell=self.told.append)
-        return SimpleNamespace(course=course, recorder=recorder)
+        return SimpleNamespace(resolved=resolved, recorder=recorder)
 
     def _left(self, started: Any) -> Any:
-        return f"left by {len(started.course.plan.learners)}"
+        return f"left by {len(started.resolved.plan.learners)}"
 
     def _supervise(self, started: Any) -> RunResult:
-        posts = [
+        children = [
             SimpleNamespace(has_worked=True),
             SimpleNamespace(has_worked=len(self.begun) == self._worked),
         ]
-        crew = SimpleNamespace(posts=posts)
-        self._retreat.tick(cast(Any, SimpleNamespace(crew=crew)))
+        children = SimpleNamespace(all=children)
+        self._retreat.tick(cast(Any, SimpleNamespace(children=children)))
         return self._results.pop(0)
 
     def _conclude(self, started: Any, result: RunResult) -> Outcome:
@@ -94,13 +94,13 @@ class Acted(Session):
         return Outcome(result, {}, Path("run"))
 
     def act(self, restarts: int = 5) -> RunResult:
-        return self.run(course(2, restarts), cast(Any, "former")).result
+        return self.run(resolved(2, restarts), cast(Any, "former")).result
 
 
-def course(learners: int, restarts: int = 5) -> Course:
+def resolved(learners: int, restarts: int = 5) -> ResolvedRun:
     config = RunConfig(resources=ResourceConfig(max_restarts=restarts))
     plan = SimpleNamespace(learners=range(learners), config=config)
-    return Course(cast(Any, plan), cast(Any, None))
+    return ResolvedRun(cast(Any, plan), cast(Any, None))
 
 
 @pytest.fixture(autouse=True)
@@ -167,16 +167,16 @@ def test_what_cannot_even_be_laid_out_leads_back(refused: Exception) -> None:
 
 def test_what_is_gone_back_to_is_forgotten_once_all_have_worked() -> None:
     confirmed: list[bool] = []
-    retreat = Retreat(lambda: confirmed.append(True))
-    posts = [SimpleNamespace(has_worked=False) for _ in range(3)]
-    supervisor = cast(Any, SimpleNamespace(crew=SimpleNamespace(posts=posts)))
+    retreat = Fallback(lambda: confirmed.append(True))
+    children = [SimpleNamespace(has_worked=False) for _ in range(3)]
+    supervisor = cast(Any, SimpleNamespace(children=SimpleNamespace(all=children)))
     retreat.tick(supervisor)
     retreat.to = cast(Any, ("course", "former"))
-    for post in posts:
+    for child in children:
         retreat.tick(supervisor)
         assert retreat.to is not None
         assert not confirmed, "who asked is told nothing that may yet be undone"
-        post.has_worked = True
+        child.has_worked = True
     for _ in range(2):
         retreat.tick(supervisor)
     assert retreat.to is None
@@ -188,9 +188,9 @@ def test_what_is_gone_back_to_is_forgotten_once_all_have_worked() -> None:
 RING, OTHER = "0 1\n1 0\n", "0.5 0.5\n0.5 0.5\n"
 
 
-def from_file(path: Path) -> Course:
+def from_file(path: Path) -> ResolvedRun:
     config = with_two(RunConfig(gossip=GossipConfig(topology=f"file:{path}")))
-    return chart_course(config, plain_machine(range(2), 0, 2**20), Kept())
+    return resolve_run(config, plain_machine(range(2), 0, 2**20), StoredChoices())
 
 
 def test_a_graph_is_held_as_it_was_read(tmp_path: Path) -> None:
@@ -323,11 +323,13 @@ def test_a_graph_is_kept_at_the_first_start_and_told_where_it_changed(
     folder, told = begun(tmp_path), list[str]()
     session = object.__new__(Session)
     session._folder, session._has_begun = folder, has_begun
-    session._ground = cast(Any, SimpleNamespace(machine=None))
-    monkeypatch.setattr(sessions, "_stored_config", lambda plan, arena: {"seed": 9})
+    session._context = cast(Any, SimpleNamespace(machine=None))
+    monkeypatch.setattr(sessions, "_stored_config", lambda plan, run_layout: {"seed": 9})
     if refused:
         monkeypatch.setattr(run_folder, "replace_json", refusing(errno.ENOSPC))
-    new = Course(cast(Any, None), cast(Any, None), Graph(Path("/graphs/x.txt"), OTHER.encode()))
+    new = ResolvedRun(
+        cast(Any, None), cast(Any, None), Graph(Path("/graphs/x.txt"), OTHER.encode())
+    )
     arguments = (new, cast(Any, None), cast(Any, SimpleNamespace(tell=told.append)))
     if refused and not has_begun:
         with pytest.raises(UserError, match="No space left"):

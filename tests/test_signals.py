@@ -25,10 +25,10 @@ native = HANDLER(seen.append)
 @pytest.fixture
 def number() -> Iterator[int]:
     """A signal that may be taken in any way; afterwards it is taken as before."""
-    former = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    resume_point = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     seen.clear()
     yield signal.SIGHUP
-    signal.signal(signal.SIGHUP, former)
+    signal.signal(signal.SIGHUP, resume_point)
 
 
 @pytest.mark.parametrize("before_python", [True, False])
@@ -108,10 +108,10 @@ def test_training_outside_the_main_thread_is_refused_in_one_line() -> None:
 
 
 def test_a_program_that_ignores_the_ends_of_children_does_so_again() -> None:
-    former = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    resume_point = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
         with hears_of_children():
             assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
         assert signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGCHLD, former)
+        signal.signal(signal.SIGCHLD, resume_point)

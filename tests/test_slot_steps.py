@@ -10,7 +10,7 @@ import pytest
 
 from galamp.memory.arrays import WORDS_PER_LINE, ArraySpec, SharedArrays
 from galamp.memory.learner_state import GENERATOR_BYTES, STATE_COUNTERS, State, StateSlots
-from galamp.memory.versioned_slots import SLOTS, Header, Look, VersionedSlots, header_spec
+from galamp.memory.versioned_slots import NUM_SLOTS, Header, Look, VersionedSlots, header_spec
 from tests.protocols.stepping import put_back, state_of, step_through
 
 
@@ -33,21 +33,21 @@ class Subject(NamedTuple):
 
     def held(self, slot: int) -> tuple[bytes, bytes]:
         """What a slot holds: its header without the sequence, its payload."""
-        words = self.arrays[self.header].reshape(SLOTS + 1, WORDS_PER_LINE)[slot + 1, 1:]
+        words = self.arrays[self.header].reshape(NUM_SLOTS + 1, WORDS_PER_LINE)[slot + 1, 1:]
         parts = (self.arrays[spec.name][slot].tobytes() for spec in self.arrays.specs[1:])
         return words.tobytes(), b"".join(parts)
 
 
 def numbers(slots_class: type[VersionedSlots] = VersionedSlots) -> Subject:
     """Slots for three numbers, written one by one."""
-    arrays = SharedArrays.create([header_spec("h"), ArraySpec("p", (SLOTS, 3), "int64")])
+    arrays = SharedArrays.create([header_spec("h"), ArraySpec("p", (NUM_SLOTS, 3), "int64")])
 
-    def publish(slots: VersionedSlots, value: int, life: int) -> Header:
+    def publish(slots: VersionedSlots, value: int, incarnation: int) -> Header:
         def fill(slot: int) -> None:
             for element in range(3):
                 arrays["p"][slot, element] = value
 
-        return slots.write(fill, incarnation=life, round_=value, version=value)
+        return slots.write(fill, incarnation=incarnation, round_=value, version=value)
 
     def payload(value: int) -> bytes:
         return np.full(3, value, np.int64).tobytes()
@@ -59,11 +59,11 @@ def learned_states() -> Subject:
     sizes = {"parameters": 2, "square_average": 2}
     arrays = SharedArrays.create(StateSlots.specs(0, sizes))
 
-    def publish(slots: StateSlots, value: int, life: int) -> Header:
+    def publish(slots: StateSlots, value: int, incarnation: int) -> Header:
         tensors = {name: np.full(size, value, np.float32) for name, size in sizes.items()}
         generator = np.full(GENERATOR_BYTES, value, np.uint8)
         state = State(tensors, dict.fromkeys(STATE_COUNTERS, value), generator)
-        return slots.save(state, save_id=value, incarnation=life)
+        return slots.save(state, save_id=value, incarnation=incarnation)
 
     def payload(value: int) -> bytes:
         counters = np.array([value] * len(STATE_COUNTERS) + [GENERATOR_BYTES])
@@ -123,18 +123,20 @@ def examine(
     return Examination(accepted, thrown_away, torn, header.version if header else 0)
 
 
-def states_of_life(subject: Subject, life: int, before: bytes) -> list[bytes]:
+def states_of_life(subject: Subject, incarnation: int, before: bytes) -> list[bytes]:
     """The states that memory goes through while a life begins and publishes once."""
     put_back(subject.arrays, before)
-    return step_through(subject.arrays, lambda: subject.publish(subject.begin(), life, life)).states
+    return step_through(
+        subject.arrays, lambda: subject.publish(subject.begin(), incarnation, incarnation)
+    ).states
 
 
 def killed_anywhere(
-    subject: Subject, states: list[bytes], lives: Sequence[int]
+    subject: Subject, states: list[bytes], incarnations: Sequence[int]
 ) -> Iterator[list[bytes]]:
-    """Go on from `states`; yield what follows if all `lives` but the last are killed anywhere."""
-    life, *others = lives
-    further = states_of_life(subject, life, states[-1])
+    """Go on from `states`, whatever the word at which all but the last are killed."""
+    incarnation, *others = incarnations
+    further = states_of_life(subject, incarnation, states[-1])
     if not others:
         yield states + further
     for end in range(len(further)) if others else ():
@@ -144,8 +146,8 @@ def killed_anywhere(
 def all_series(subject: Subject, killed: int) -> list[list[bytes]]:
     """Both slots are written; then so many lives are killed, and the next one publishes."""
     states = [state_of(subject.arrays)]
-    for life in (1, 2):
-        states += states_of_life(subject, life, states[-1])
+    for incarnation in (1, 2):
+        states += states_of_life(subject, incarnation, states[-1])
     return list(killed_anywhere(subject, states, range(3, 4 + killed)))
 
 

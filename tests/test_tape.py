@@ -11,8 +11,8 @@ from torch import Tensor
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.a2c import A2C
 from galamp.algorithms.base import Rollout
-from galamp.algorithms.cached_conv import ConvTape
-from galamp.algorithms.forward import Place, ReplayTape
+from galamp.algorithms.cached_conv import CachedConvForward
+from galamp.algorithms.forward import Place, RecomputedForward
 from galamp.algorithms.networks import build_model
 from galamp.core.config import AlgorithmConfig
 from tests.contracts.algorithm import ACTIONS, random_rollout
@@ -59,8 +59,8 @@ HALVES = [slice(0, 3), slice(3, LANES)]
 @pytest.mark.parametrize("network", ["gala", "nature"])
 def test_learns_as_by_autograd(shape: tuple[int, ...], parts: list[slice], network: str) -> None:
     kept, plain = make(shape, network, keeps=True), make(shape, network, keeps=False)
-    assert isinstance(kept._tape, ConvTape)
-    assert isinstance(plain._tape, ReplayTape)
+    assert isinstance(kept._tape, CachedConvForward)
+    assert isinstance(plain._tape, RecomputedForward)
     for seed in range(3):
         rollout = rollout_of(shape, seed)
         actions = act_on(kept, rollout, parts)
@@ -137,4 +137,4 @@ def test_floats_that_may_be_lost_are_left_to_autograd() -> None:
     algorithm = make_algorithm(AlgorithmConfig(learning_rate=1e-3), model, device="cpu", seed=1)
     assert isinstance(algorithm, A2C)
     algorithm.expect(STEPS, LANES)
-    assert isinstance(algorithm._tape, ReplayTape)
+    assert isinstance(algorithm._tape, RecomputedForward)

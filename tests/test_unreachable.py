@@ -19,14 +19,14 @@ import pytest
 
 from galamp.cli import control_client as calling
 from galamp.cli import scale
-from galamp.cli.control_client import Call
+from galamp.cli.control_client import ControlClient
 from galamp.cli.main import main
 from galamp.core.errors import UserError
 from galamp.storage.locks import MOST_BYTES, owner_in
 from galamp.storage.run_folder import RunFolder
 from galamp.storage.run_status import NotRunningError, not_running
 from galamp.training.control.framing import CONTROL
-from galamp.training.control.server import Door
+from galamp.training.control.server import ControlServer
 from tests.test_runfolder import create
 
 SINCE = "since 2026-01-02 11:00:00"
@@ -60,7 +60,7 @@ def leave_socket(run: Path) -> None:
 def said(run: Path) -> str:
     """What a visitor is told."""
     with pytest.raises(NotRunningError) as caught:
-        Call(run)
+        ControlClient(run)
     text = str(caught.value)
     assert "\n" not in text
     return text
@@ -186,7 +186,7 @@ def test_nobody_is_talked_to_but_a_socket_of_the_run(run: Path, tmp_path: Path, 
     other, control = tmp_path / "other", run / CONTROL
     other.mkdir()
     complaints: list[str] = []
-    with Door(other, complaints.append) as door:
+    with ControlServer(other, complaints.append) as control_server:
         if what == "link":
             control.symlink_to(other / CONTROL)
         elif what == "link of a file":
@@ -199,13 +199,13 @@ def test_nobody_is_talked_to_but_a_socket_of_the_run(run: Path, tmp_path: Path, 
             os.mkfifo(control) if what == "pipe" else control.mkdir()
         open_files = len(os.listdir("/proc/self/fd"))
         with pytest.raises(UserError) as caught:
-            Call(run)
+            ControlClient(run)
         assert len(os.listdir("/proc/self/fd")) == open_files
-        door.poll()
-        assert door._visitors == {}
-        with Call(other):  # that one is spoken to by its own name
-            door.poll()
-            assert len(door._visitors) == 1
+        control_server.poll()
+        assert control_server._visitors == {}
+        with ControlClient(other):  # that one is spoken to by its own name
+            control_server.poll()
+            assert len(control_server._visitors) == 1
     kind = "a link" if "link" in what else "no socket"
     assert str(caught.value).startswith(f"{control}: is {kind}, where a run has its socket")
     assert "\n" not in str(caught.value)
@@ -215,21 +215,23 @@ def test_nobody_is_talked_to_but_a_socket_of_the_run(run: Path, tmp_path: Path, 
 
 
 @contextmanager
-def answering(run: Path, then: Callable[[Door], object] = lambda door: None) -> Iterator[Door]:
+def answering(
+    run: Path, then: Callable[[ControlServer], object] = lambda control_server: None
+) -> Iterator[ControlServer]:
     """A run of two learners that hears visitors, as its supervisor does, and does `then`."""
     over = threading.Event()
 
     def serve() -> None:
         while not over.wait(0.01):
-            door.poll()
-            then(door)
+            control_server.poll()
+            then(control_server)
 
-    with Door(run, print) as door:
-        door.begin(2, lambda wanted: None)
+    with ControlServer(run, print) as control_server:
+        control_server.begin(2, lambda wanted: None)
         thread = threading.Thread(target=serve)
         thread.start()
         try:
-            yield door
+            yield control_server
         finally:
             over.set()
             thread.join()
@@ -246,9 +248,9 @@ def test_a_change_that_takes_long_is_said_to_go_on(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(scale, "PATIENCE_S", 0.6)
-    with answering(run) as door:
+    with answering(run) as control_server:
         code, out, err = scaled(capsys, run)
-        assert door.wanted == 3
+        assert control_server.wanted == 3
     assert (code, out) == (70, "")
     assert err == (
         f"galamp: after 1 s: {run} was asked for 3 learners, and goes on to that by itself: look "
@@ -260,13 +262,13 @@ def test_a_run_that_does_not_hear_may_be_stopped(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(scale, "PATIENCE_S", 0.2)
-    with Door(run, print) as door:  # nobody polls it
-        door.begin(2, lambda wanted: None)
+    with ControlServer(run, print) as control_server:  # nobody polls it
+        control_server.begin(2, lambda wanted: None)
         code, out, err = scaled(capsys, run)
-        assert door.wanted is None
-        door.poll()
-        door.poll()
-        assert door.wanted == 3  # once it goes on
+        assert control_server.wanted is None
+        control_server.poll()
+        control_server.poll()
+        assert control_server.wanted == 3  # once it goes on
     assert (code, out, err.count("\n")) == (70, "", 1)
     assert "no answer for 0 s; is it stopped (Ctrl-Z), or very busy? " in err
     assert f"look on by galamp attach {run}\n" in err
@@ -275,18 +277,18 @@ def test_a_run_that_does_not_hear_may_be_stopped(
 def test_who_interrupts_the_wait_interrupts_no_change(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    really = Call.messages
+    really = ControlClient.messages
 
-    def messages(self: Call, patience_s: float) -> Iterator[dict[str, Any]]:
+    def messages(self: ControlClient, patience_s: float) -> Iterator[dict[str, Any]]:
         for message in really(self, patience_s):
             yield message
             assert message == {"taken": 3}
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(calling.Call, "messages", messages)
-    with answering(run) as door:
+    monkeypatch.setattr(calling.ControlClient, "messages", messages)
+    with answering(run) as control_server:
         code, out, err = scaled(capsys, run)
-        assert door.wanted == 3
+        assert control_server.wanted == 3
     assert (code, out) == (130, "")
     assert err == (
         f"galamp: {run} was asked for 3 learners, and goes on to that by itself: look on by "
@@ -300,19 +302,19 @@ def test_what_comes_of_it_is_told_as_before(
 ) -> None:
     """A run that an older galamp has begun does not say that it has taken a request."""
     if older:
-        take = Door._take_wish
+        take = ControlServer._take_wish
 
-        def quietly(self: Door, visitor: Any, learners: int) -> None:
+        def quietly(self: ControlServer, visitor: Any, learners: int) -> None:
             with monkeypatch.context() as patch:
                 patch.setattr(visitor, "say", lambda line: None)
                 take(self, visitor, learners)
 
-        monkeypatch.setattr(Door, "_take_wish", quietly)
+        monkeypatch.setattr(ControlServer, "_take_wish", quietly)
 
-    def go_on(door: Door) -> None:
-        if door.wanted == 3:
-            door.begin(3, lambda wanted: None)
-            door.confirm()
+    def go_on(control_server: ControlServer) -> None:
+        if control_server.wanted == 3:
+            control_server.begin(3, lambda wanted: None)
+            control_server.confirm()
 
     with answering(run, go_on):
         code, out, err = scaled(capsys, run)

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from galamp.algorithms.base import Algorithm, Rollout, trainable
-from galamp.algorithms.cached_conv import ConvTape
+from galamp.algorithms.cached_conv import CachedConvForward
 from galamp.algorithms.cuda_graphs import Graphs
 from galamp.algorithms.flat_parameters import FlatParameters
-from galamp.algorithms.forward import Place, ReplayTape, Tape
+from galamp.algorithms.forward import ForwardPass, Place, RecomputedForward
 from galamp.algorithms.graphed_update import RecordedUpdate
 from galamp.algorithms.networks import ActorCritic, ConvActorCritic
 from galamp.algorithms.returns import n_step_returns
@@ -124,16 +124,20 @@ class A2C(Algorithm):
             initial=config.rmsprop_initial,
             form=config.rmsprop_form,
         )
-        self._tape: Tape = ReplayTape(model, self.parameters, PRECISIONS[config.precision])
+        self._tape: ForwardPass = RecomputedForward(
+            model, self.parameters, PRECISIONS[config.precision]
+        )
         self._recorded: RecordedUpdate | None = None
         self.generator = torch.Generator(device).manual_seed(seed)
         self.version = 0
 
-    def expect(self, steps: int, lanes: int) -> None:
+    def expect(self, steps: int, envs: int) -> None:
         """Keep what acting computes of rollouts [steps, lanes], where that can be kept."""
         on_cpu = self.parameters.data.device.type == "cpu"
         if on_cpu and isinstance(self._model, ConvActorCritic) and self._model.scale != 1.0:
-            self._tape = ConvTape(self._model, steps, lanes, PRECISIONS[self._config.precision])
+            self._tape = CachedConvForward(
+                self._model, steps, envs, PRECISIONS[self._config.precision]
+            )
 
     def act(self, observations: Tensor, place: Place | None = None) -> Tensor:
         """Return sampled actions [B] int64; see `Algorithm.act`."""

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from galamp.algorithms.forward import Outputs, Place, Tape
+from galamp.algorithms.forward import ForwardPass, Outputs, Place
 from galamp.algorithms.matmul import product, rectified_linear
 from galamp.algorithms.networks import ConvActorCritic
 
@@ -32,9 +32,9 @@ class Layers(NamedTuple):
     hidden: Tensor
     outputs: Tensor
 
-    def at(self, step: int, lanes: slice) -> Pass:
+    def at(self, step: int, envs: slice) -> Pass:
         """Return where the results of some lanes at one step go, as views [b, ...]."""
-        return Pass.into(Layers(*(layer[step, lanes] for layer in self)))
+        return Pass.into(Layers(*(layer[step, envs] for layer in self)))
 
     def before(self, steps: int) -> Layers:
         """Return the part of the first steps, as views [steps * B, ...]."""
@@ -83,7 +83,7 @@ class Pair(NamedTuple):
     bias: Tensor
 
 
-class Weights(NamedTuple):
+class LayerWeights(NamedTuple):
     """Weight and bias of the four layers below the heads, as the network computes with them."""
 
     conv1: Pair
@@ -92,23 +92,23 @@ class Weights(NamedTuple):
     hidden: Pair
 
 
-class ConvTape(Tape):
+class CachedConvForward(ForwardPass):
     """Keeps the activations of one rollout of bytes, [T+1, B]; the last row is what follows it."""
 
     def __init__(
-        self, model: ConvActorCritic, steps: int, lanes: int, dtype: torch.dtype = torch.float32
+        self, model: ConvActorCritic, steps: int, envs: int, dtype: torch.dtype = torch.float32
     ) -> None:
-        """Make room for rollouts of `steps` x `lanes`, computed in `dtype`."""
+        """Make room for rollouts of `steps` x `envs`, computed in `dtype`."""
         assert model.scale != 1.0, "lost floats may be NaN, which no mask stops; bytes are never"
         self._model, self._steps, self._dtype = model, steps, dtype
-        self._layers = _room(model, steps + 1, lanes, dtype)
-        self._kept = torch.zeros(steps, lanes, dtype=torch.bool)
+        self._layers = _room(model, steps + 1, envs, dtype)
+        self._kept = torch.zeros(steps, envs, dtype=torch.bool)
         self._leaf = self._layers.outputs[:steps]
-        self._weights: Weights | None = None
+        self._weights: LayerWeights | None = None
         self._passes: dict[tuple[int, int, int], Pass] = {}
 
     def act(self, observations: Tensor, place: Place | None) -> Tensor:
-        """Return the logits and keep everything; see `Tape.act`."""
+        """Return the logits and keep everything; see `ForwardPass.act`."""
         if place is None:
             room = _room(self._model, 1, len(observations), self._dtype)
             return self._pass(observations, room.at(0, slice(None))).logits
@@ -116,11 +116,11 @@ class ConvTape(Tape):
         return self._pass(observations, self._at(*place)).logits
 
     def values(self, observations: Tensor) -> Tensor:
-        """Return the values; see `Tape.values`."""
+        """Return the values; see `ForwardPass.values`."""
         return self._pass(observations, self._at(self._steps, slice(None))).values
 
     def outputs(self, observations: Tensor) -> Outputs:
-        """Return what was kept, after computing what was not; see `Tape.outputs`."""
+        """Return what was kept, after computing what was not; see `ForwardPass.outputs`."""
         assert observations.shape[:2] == self._kept.shape, "another shape than was expected"
         for step in (~self._kept.all(1)).nonzero().flatten().tolist():
             self._pass(observations[step], self._at(step, slice(None)))
@@ -129,31 +129,33 @@ class ConvTape(Tape):
         return Outputs(self._leaf[..., :-1], self._leaf[..., -1])
 
     def backward(self, loss: Tensor) -> None:
-        """Go back through every layer; see `Tape.backward`."""
+        """Go back through every layer; see `ForwardPass.backward`."""
         (gradient,) = torch.autograd.grad(loss, (self._leaf,))
         with torch.inference_mode():
             self._back(gradient.flatten(0, 1), self._layers.before(self._steps), self._present())
 
     def forget(self) -> None:
-        """Keep nothing; see `Tape.forget`."""
+        """Keep nothing; see `ForwardPass.forget`."""
         self._kept.fill_(False)
         self._weights = None
 
-    def _present(self) -> Weights:
+    def _present(self) -> LayerWeights:
         """Return the weights in the type that is computed with, made anew after every update."""
         if self._weights is None:
             model, dtype = self._model, self._dtype
             layers = (model.conv1, model.conv2, model.conv3, model.hidden)
             weights = (model.scaled_weight(), *(layer.weight for layer in layers[1:]))
             pairs = zip(weights, (layer.bias for layer in layers), strict=True)
-            self._weights = Weights(*(Pair(w.to(dtype), _known(b).to(dtype)) for w, b in pairs))
+            self._weights = LayerWeights(
+                *(Pair(w.to(dtype), _known(b).to(dtype)) for w, b in pairs)
+            )
         return self._weights
 
-    def _at(self, step: int, lanes: slice) -> Pass:
-        """Return where the results of `lanes` at `step` go."""
-        low, high, _ = lanes.indices(self._kept.shape[1])
+    def _at(self, step: int, envs: slice) -> Pass:
+        """Return where the results of `envs` at `step` go."""
+        low, high, _ = envs.indices(self._kept.shape[1])
         if (step, low, high) not in self._passes:
-            self._passes[step, low, high] = self._layers.at(step, lanes)
+            self._passes[step, low, high] = self._layers.at(step, envs)
         return self._passes[step, low, high]
 
     def _pass(self, observations: Tensor, to: Pass) -> Pass:
@@ -170,7 +172,7 @@ class ConvTape(Tape):
             torch.addmm(heads.bias, hidden, heads.weight.t(), out=to.outputs)
             return to
 
-    def _back(self, gradient: Tensor, layers: Layers, weights: Weights) -> None:
+    def _back(self, gradient: Tensor, layers: Layers, weights: LayerWeights) -> None:
         """Fill all gradients from that of the outputs, [N, A + 1]."""
         model = self._model
         hidden, third = layers.hidden, layers.third
@@ -189,16 +191,16 @@ class ConvTape(Tape):
         _grad(model.conv1.weight).mul_(model.scale)
 
 
-def _room(model: ConvActorCritic, steps: int, lanes: int, dtype: torch.dtype) -> Layers:
+def _room(model: ConvActorCritic, steps: int, envs: int, dtype: torch.dtype) -> Layers:
     """Allocate every layer's results, [steps, lanes, ...]."""
     height, width = model.image_size
-    room = [torch.zeros(steps, lanes, height, width, model.conv1.in_channels, dtype=dtype)]
+    room = [torch.zeros(steps, envs, height, width, model.conv1.in_channels, dtype=dtype)]
     for layer in (model.conv1, model.conv2, model.conv3):
         kernel, stride = layer.kernel_size[0], layer.stride[0]
         height, width = ((side - kernel) // stride + 1 for side in (height, width))
-        room.append(torch.zeros(steps, lanes, height, width, layer.out_channels, dtype=dtype))
-    room.append(torch.zeros(steps, lanes, model.hidden.out_features, dtype=dtype))
-    room.append(torch.zeros(steps, lanes, model.heads.out_features))
+        room.append(torch.zeros(steps, envs, height, width, layer.out_channels, dtype=dtype))
+    room.append(torch.zeros(steps, envs, model.hidden.out_features, dtype=dtype))
+    room.append(torch.zeros(steps, envs, model.heads.out_features))
     return Layers(*room)
 
 

@@ -24,7 +24,7 @@ class Place(NamedTuple):
     """Where in a rollout [T, B] some observations belong."""
 
     step: int
-    lanes: slice
+    envs: slice
 
 
 class Outputs(NamedTuple):
@@ -34,7 +34,7 @@ class Outputs(NamedTuple):
     values: Tensor
 
 
-class Tape(ABC):
+class ForwardPass(ABC):
     """One rollout's way through the network, and back."""
 
     @abstractmethod
@@ -61,7 +61,7 @@ class Tape(ABC):
         """The parameters have changed: nothing that was kept is true any more."""
 
 
-class ReplayTape(Tape):
+class RecomputedForward(ForwardPass):
     """Keeps nothing: the update computes the forward pass again, as one batch. For any network.
 
     Where another type than float32 is asked for, PyTorch's autocast chooses what is computed in it.
@@ -77,23 +77,23 @@ class ReplayTape(Tape):
         self._model, self._parameters, self._dtype = model, parameters, dtype
 
     def act(self, observations: Tensor, place: Place | None) -> Tensor:
-        """Return the logits; see `Tape.act`."""
+        """Return the logits; see `ForwardPass.act`."""
         with torch.inference_mode():
             return self._pass(observations)[0]
 
     def values(self, observations: Tensor) -> Tensor:
-        """Return the values; see `Tape.values`."""
+        """Return the values; see `ForwardPass.values`."""
         with torch.no_grad():
             return self._pass(observations)[1]
 
     def outputs(self, observations: Tensor) -> Outputs:
-        """Compute everything again, with gradient; see `Tape.outputs`."""
-        steps, lanes = observations.shape[:2]
+        """Compute everything again, with gradient; see `ForwardPass.outputs`."""
+        steps, envs = observations.shape[:2]
         logits, values = self._pass(observations.flatten(0, 1))
-        return Outputs(logits.view(steps, lanes, -1), values.view(steps, lanes))
+        return Outputs(logits.view(steps, envs, -1), values.view(steps, envs))
 
     def backward(self, loss: Tensor) -> None:
-        """Go back by autograd; see `Tape.backward`."""
+        """Go back by autograd; see `ForwardPass.backward`."""
         self._parameters.zero_grad()
         torch.autograd.backward(loss)
 

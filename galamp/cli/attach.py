@@ -71,10 +71,10 @@ def _watch(run: Path, display: Display, screen: SafeStream) -> bool:
 
     Where this process was stopped for a while the run has given it up: then call again.
     """
-    from galamp.cli.control_client import Call
+    from galamp.cli.control_client import ControlClient
     from galamp.training.control.snapshot_json import snapshot_from
 
-    with Call(run) as call:
+    with ControlClient(run) as call:
         call.ask({"want": "watch"})
         for message in call.messages(PATIENCE_S):
             if "ended" in message or screen.lost:

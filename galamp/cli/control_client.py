@@ -1,6 +1,7 @@
 """A visitor's end of RUN/control: ask a running run for something, and hear what it says.
 
-    Call(run) --ask--> Door.poll;   Door.show, .decline, .end --messages--> attach, scale
+    ControlClient --ask--> ControlServer.poll
+    ControlServer.show, .decline, .end --messages--> attach, scale
 
 Runs in `galamp attach` and `galamp scale`. Every wait has a deadline, and what comes is foreign.
 """
@@ -34,7 +35,7 @@ class NoAnswerError(GalampError):
     """The run is there and does not answer: its supervisor is stopped, or hangs."""
 
 
-class Call:
+class ControlClient:
     """A connection to a running run, open for as long as it is entered."""
 
     def __init__(self, run: Path) -> None:

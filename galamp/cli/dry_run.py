@@ -1,6 +1,6 @@
 """`galamp run --dry-run`: what a run would be made of, without starting it or writing anything.
 
-    RunConfig --training.survey--> Ground, Course --facts, table--> text or JSON
+    RunConfig --training.survey--> RunContext, Course --facts, table--> text or JSON
 
 The environment is tried out, as before every run: the network and the memory follow from it.
 """
@@ -19,42 +19,42 @@ from galamp.core.machine.machine import Machine, format_list, told_quota
 from galamp.core.machine.memory import available_bytes
 from galamp.core.machine.mps import mps_folder, mps_in_words
 from galamp.memory.arrays import size_of
-from galamp.storage.run_folder import Kept
+from galamp.storage.run_folder import StoredChoices
 from galamp.supervision.layout import array_specs
 from galamp.supervision.plan import LearnerPlan, left_out
 from galamp.telemetry.display.console import table_console
 from galamp.telemetry.display.streams import tell
-from galamp.training.resolve import Course
-from galamp.training.session import Ground
+from galamp.training.resolve import ResolvedRun
+from galamp.training.session import RunContext
 from galamp.training.train import survey
 
 
-def dry_run(config: RunConfig, kept: Kept) -> None:
+def dry_run(config: RunConfig, kept: StoredChoices) -> None:
     """Print the plan on standard output, as JSON where `--json` asks for it.
 
     Raises:
         UserError: something about the settings, the machine or the folder has to be changed first.
     """
-    ground, course = survey(config, kept)
+    context, resolved = survey(config, kept)
     if config.report.json:
-        tell(json.dumps(planned(ground, course)) + "\n", sys.stdout)
+        tell(json.dumps(planned(context, resolved)) + "\n", sys.stdout)
         return
     console = table_console(sys.stdout)
-    for name, value in facts(ground, course):
+    for name, value in facts(context, resolved):
         console.print(f"{name:<15}{value}", soft_wrap=True)
-    console.print(learners_table(ground, course))
+    console.print(learners_table(context, resolved))
 
 
-def facts(ground: Ground, course: Course) -> list[tuple[str, str]]:
+def facts(context: RunContext, resolved: ResolvedRun) -> list[tuple[str, str]]:
     """Return what is the same for all learners, as names and words."""
-    plan, environment, sketch = course.plan, ground.environment, ground.sketch
+    plan, environment, sketch = resolved.plan, context.environment, context.sketch
     config, count = plan.config, len(plan.learners)
     shape = "x".join(map(str, environment.observation_shape))
     gossip = config.gossip
     together = f"{gossip.method} of {count}"
     if gossip.method == "gala":
         together += f", topology {gossip.topology}"
-    needed, free = shared_bytes(ground, course) / 2**20, available_bytes() / 2**20
+    needed, free = shared_bytes(context, resolved) / 2**20, available_bytes() / 2**20
     return [
         ("environment", f"{environment.env_id}: observations of {shape} "
          f"{environment.observation_dtype}, {environment.num_actions} actions"),
@@ -67,10 +67,10 @@ def facts(ground: Ground, course: Course) -> list[tuple[str, str]]:
          "and the server that all are forked from"),
         ("shared memory", f"{needed:,.0f} MiB; {free:,.0f} MiB are free"),
         ("open files", f"at most {plan.descriptors:,}; the limit is "
-         f"{ground.machine.descriptors:,}"),
+         f"{context.machine.descriptors:,}"),
         ("ports", "none: all talk through shared memory"),
-        *(("GPU", line) for line in gpus_in_words(ground.machine)),
-        *([("processors", told_quota(ground.machine))] if ground.machine.throttled else []),
+        *(("GPU", line) for line in gpus_in_words(context.machine)),
+        *([("processors", told_quota(context.machine))] if context.machine.throttled else []),
     ]  # fmt: skip
 
 
@@ -81,51 +81,53 @@ def gpus_in_words(machine: Machine) -> list[str]:
     return lines + left_out(machine) + ([] if folder is None else [mps_in_words(folder)])
 
 
-def learners_table(ground: Ground, course: Course) -> Table:
+def learners_table(context: RunContext, resolved: ResolvedRun) -> Table:
     """Return a line per learner: its device, and where it and its simulators run."""
     result = Table(box=box.SIMPLE, padding=(0, 1))
     for heading in ("learner", "device", "NUMA node", "processors", "threads"):
         result.add_column(heading)
     for heading in ("simulator processes", "on processors"):
         result.add_column(heading)
-    resources = course.plan.config.resources
-    for learner in course.plan.learners:
+    resources = resolved.plan.config.resources
+    for learner in resolved.plan.learners:
         mine, theirs = map(format_list, learner.place) if resources.pin else ("any", "any")
-        node = format_list(_nodes(ground, learner))
+        node = format_list(_nodes(context, learner))
         counts = str(resources.threads), str(resources.simulator_workers)
         result.add_row(str(learner.rank), learner.device, node, mine, *counts, theirs)
     return result
 
 
-def planned(ground: Ground, course: Course) -> dict[str, Any]:
+def planned(context: RunContext, resolved: ResolvedRun) -> dict[str, Any]:
     """Return the plan for programs: every setting resolved, and what it leads to."""
-    plan = course.plan
+    plan = resolved.plan
     return {
         "config": to_dict(plan.config),
-        "network": ground.sketch.network,
-        "parameters": ground.sketch.parameters,
-        "shared_memory_bytes": shared_bytes(ground, course),
+        "network": context.sketch.network,
+        "parameters": context.sketch.parameters,
+        "shared_memory_bytes": shared_bytes(context, resolved),
         "open_files": plan.descriptors,
-        "processors_allowed": ground.machine.quota,
+        "processors_allowed": context.machine.quota,
         "ports": [],
         "gpus": [
             {"device": gpu.device, "name": gpu.name, "uuid": gpu.uuid, "node": gpu.node}
-            for gpu in ground.machine.gpus
+            for gpu in context.machine.gpus
         ],
-        "unusable": ground.machine.unusable,
+        "unusable": context.machine.unusable,
         "learners": [
-            {"rank": each.rank, "device": each.device, "nodes": _nodes(ground, each)}
+            {"rank": each.rank, "device": each.device, "nodes": _nodes(context, each)}
             | {"cores": each.place._asdict()}
             for each in plan.learners
         ],
     }
 
 
-def shared_bytes(ground: Ground, course: Course) -> int:
+def shared_bytes(context: RunContext, resolved: ResolvedRun) -> int:
     """Return the shared memory that the run would reserve, in bytes."""
-    return size_of(array_specs(course.plan, course.topology, ground.environment, ground.sketch))
+    return size_of(
+        array_specs(resolved.plan, resolved.topology, context.environment, context.sketch)
+    )
 
 
-def _nodes(ground: Ground, learner: LearnerPlan) -> list[int]:
+def _nodes(context: RunContext, learner: LearnerPlan) -> list[int]:
     """Return the NUMA nodes of the processors that a learner computes on."""
-    return sorted({c.node for c in ground.machine.cpus if c.number in learner.place.learner})
+    return sorted({c.node for c in context.machine.cpus if c.number in learner.place.learner})

@@ -20,7 +20,7 @@ from galamp.core.errors import UserError
 from galamp.core.settings import check, settings, shown
 
 if TYPE_CHECKING:
-    from galamp.storage.run_folder import Kept, RunFolder
+    from galamp.storage.run_folder import RunFolder, StoredChoices
     from galamp.supervision.plan import LearnerPlan
 
 Values = dict[tuple[str, str], Any]
@@ -58,14 +58,14 @@ def configured(options: argparse.Namespace) -> Iterator[tuple[RunConfig, RunFold
         yield _over_stored(options, given), folder
 
 
-def kept_of(options: argparse.Namespace) -> Kept:
+def kept_of(options: argparse.Namespace) -> StoredChoices:
     """Return what a run goes on with as it was stored, by what the command line names."""
-    from galamp.storage.run_folder import Kept
+    from galamp.storage.run_folder import StoredChoices
 
     if options.resume is None:
-        return Kept()
+        return StoredChoices()
     graph_of = None if "gossip.topology" in options else options.resume
-    return Kept(graph_of, devices="resources.device" not in options)
+    return StoredChoices(graph_of, devices="resources.device" not in options)
 
 
 def _given(options: argparse.Namespace) -> Values:

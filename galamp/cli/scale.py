@@ -21,7 +21,7 @@ from galamp.core.settings import option
 from galamp.storage.links import followed
 
 if TYPE_CHECKING:
-    from galamp.cli.control_client import Call
+    from galamp.cli.control_client import ControlClient
 
 PATIENCE_S = 180.0
 """Longest wait for a change: saving, and learners that start on a busy machine."""
@@ -45,11 +45,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def scale_command(options: argparse.Namespace) -> int:
     """`galamp scale`."""
-    from galamp.cli.control_client import Call
+    from galamp.cli.control_client import ControlClient
     from galamp.telemetry.display.streams import tell
 
     learners = settings_from(options, ScaleConfig).learners
-    with Call(options.run) as call:
+    with ControlClient(options.run) as call:
         call.ask({"want": "scale", "learners": learners})
         try:
             for message in _answers(call, options.run, learners):
@@ -61,7 +61,7 @@ def scale_command(options: argparse.Namespace) -> int:
     raise GalampError(f"{options.run}: ended before it had {learners} learners")
 
 
-def _answers(call: Call, run: Path, learners: int) -> Iterator[dict[str, Any]]:
+def _answers(call: ControlClient, run: Path, learners: int) -> Iterator[dict[str, Any]]:
     """Yield what the run says but that it has taken the request.
 
     Raises:

@@ -189,14 +189,14 @@ class GossipConfig:
     )
 
     @property
-    def lock_step(self) -> bool:
+    def synchronous(self) -> bool:
         """Whether all learners go from round to round together."""
         return self.sync or self.max_staleness == 0 or self.method == "data-parallel"
 
     @property
     def coupled(self) -> bool:
         """Whether they do so because they exchange something: none can go on without the others."""
-        return self.lock_step and (self.method == "data-parallel" or self.topology != "none")
+        return self.synchronous and (self.method == "data-parallel" or self.topology != "none")
 
 
 @dataclass(frozen=True)

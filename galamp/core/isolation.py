@@ -151,8 +151,8 @@ class guarded:  # contextlib may not have been loaded yet
 
     def __enter__(self) -> None:
         """Begin."""
-        self._former = os.environ.get(SAFE_PATH)
-        self._ours = not _lies_here() and not self._former
+        self._resume_point = os.environ.get(SAFE_PATH)
+        self._ours = not _lies_here() and not self._resume_point
         if self._ours:
             os.environ[SAFE_PATH] = OURS
 
@@ -160,10 +160,10 @@ class guarded:  # contextlib may not have been loaded yet
         """Leave the environment as it was."""
         if not self._ours:
             return
-        if self._former is None:
+        if self._resume_point is None:
             os.environ.pop(SAFE_PATH, None)
         else:
-            os.environ[SAFE_PATH] = self._former
+            os.environ[SAFE_PATH] = self._resume_point
 
 
 def unguard() -> None:

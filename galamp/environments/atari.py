@@ -90,11 +90,11 @@ def _episode_start(info: dict[str, NDArray[np.int32]]) -> NDArray[np.int32]:
     return info["frame_number"] - info["episode_frame_number"]
 
 
-def _load(env_id: str, protocol: AtariProtocol, lanes: int, threads: int) -> AtariVectorEnv:
+def _load(env_id: str, protocol: AtariProtocol, envs: int, threads: int) -> AtariVectorEnv:
     try:
         return AtariVectorEnv(
             rom_name(env_id),
-            lanes,
+            envs,
             num_threads=threads,
             autoreset_mode="NextStep",
             reward_clipping=False,  # the default hides the true score

@@ -155,7 +155,7 @@ def check_actions(actions: NDArray[np.int64], num_envs: int, num_actions: int) -
 class Episode:
     """A finished game: its lane, its true return, and its length in agent steps."""
 
-    lane: int
+    env_index: int
     ret: float
     length: int
 
@@ -178,9 +178,9 @@ class EpisodeCounter:
         """Count one agent step of all lanes; return the episodes that it completed, by lane."""
         finished = []
         if transition.reset.any():
-            for lane in np.flatnonzero(transition.reset).tolist():
-                length = self._steps - int(self._begun[lane])
-                finished.append(Episode(lane, float(self._returns[lane]), length))
+            for env_index in np.flatnonzero(transition.reset).tolist():
+                length = self._steps - int(self._begun[env_index])
+                finished.append(Episode(env_index, float(self._returns[env_index]), length))
             self._returns[transition.reset] = 0.0
             self._begun[transition.reset] = self._steps + 1
         self._returns += transition.rewards  # 0 where a lane was reset

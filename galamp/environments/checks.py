@@ -48,13 +48,18 @@ class CheckedLane(gymnasium.Wrapper[Any, Any, Any, Any]):
         self,
         env: gymnasium.Env[Any, Any],
         env_id: str,
-        lane: int,
+        env_index: int,
         seed: int,
         progress: Callable[[], object],
     ) -> None:
-        """Wrap `env`, which is lane `lane` of its simulator; `progress` is called at its resets."""
+        """Wrap `env`, number `env_index` of its simulator; `progress` is called at its resets."""
         super().__init__(env)
-        self._env_id, self._lane, self._seed, self._progress = env_id, lane, seed, progress
+        self._env_id, self._env_index, self._seed, self._progress = (
+            env_id,
+            env_index,
+            seed,
+            progress,
+        )
         self._shape, self._dtype = env.observation_space.shape, env.observation_space.dtype
 
     def reset(
@@ -70,7 +75,7 @@ class CheckedLane(gymnasium.Wrapper[Any, Any, Any, Any]):
         except Exception as error:
             if isinstance(error, TypeError):
                 self._refuse_signature(error)
-            error.add_note(f"lane {self._lane} has seed {self._seed}")
+            error.add_note(f"lane {self._env_index} has seed {self._seed}")
             raise
         pair = isinstance(returned, tuple | list) and len(returned) == 2
         if not pair:
@@ -87,7 +92,7 @@ class CheckedLane(gymnasium.Wrapper[Any, Any, Any, Any]):
         except Exception as error:
             if _unpacks_old(error):
                 self._refuse_old("step() returned 4 values", error)
-            error.add_note(f"lane {self._lane} has seed {self._seed}")
+            error.add_note(f"lane {self._env_index} has seed {self._seed}")
             raise
         if not isinstance(returned, tuple | list) or len(returned) != 5:
             self._refuse_step(returned)
@@ -107,7 +112,7 @@ class CheckedLane(gymnasium.Wrapper[Any, Any, Any, Any]):
             and observation.dtype == self._dtype
         ):
             return observation
-        what = f"observation of lane {self._lane} from {source}"
+        what = f"observation of lane {self._env_index} from {source}"
         array = _array(observation)
         if observation is None or array is None:
             kind = "None" if observation is None else "no array of numbers"
@@ -131,14 +136,16 @@ class CheckedLane(gymnasium.Wrapper[Any, Any, Any, Any]):
         array = None if reward is None else _array(reward)
         if array is None or array.size != 1 or array.dtype.kind not in "biufO":
             kind = _kind(reward, array)
-            self._refuse(f"reward of lane {self._lane} is {kind}: expected one number", reward)
+            self._refuse(f"reward of lane {self._env_index} is {kind}: expected one number", reward)
         try:
             return float(array.item())
         except OverflowError:
             return float("inf")  # a whole number of hundreds of digits; told with all the others
         except (TypeError, ValueError):
             kind = type(array.item()).__name__
-            self._refuse(f"reward of lane {self._lane} is a {kind}: expected one number", reward)
+            self._refuse(
+                f"reward of lane {self._env_index} is a {kind}: expected one number", reward
+            )
 
     def _flag(self, name: str, flag: Any) -> bool:
         """Return what says that an episode is over as a bool; 0 and 1 are such."""
@@ -146,7 +153,9 @@ class CheckedLane(gymnasium.Wrapper[Any, Any, Any, Any]):
         whole = array is not None and array.size == 1 and array.dtype.kind in "biuf"
         if array is None or not whole or array.item() not in (0, 1):
             kind = _kind(flag, array)
-            self._refuse(f"{name} of lane {self._lane} is {kind}: expected True or False", flag)
+            self._refuse(
+                f"{name} of lane {self._env_index} is {kind}: expected True or False", flag
+            )
         return bool(array.item())
 
     def _refuse_signature(self, error: TypeError) -> None:
@@ -196,13 +205,13 @@ class CheckedLane(gymnasium.Wrapper[Any, Any, Any, Any]):
         ) from cause
 
     def _refuse(self, what: str, value: Any) -> NoReturn:
-        refuse(self._env_id, what, self._lane, self._seed, value)
+        refuse(self._env_id, what, self._env_index, self._seed, value)
 
 
-def refuse(env_id: str, what: str, lane: int, seed: int, value: Any) -> NoReturn:
+def refuse(env_id: str, what: str, env_index: int, seed: int, value: Any) -> NoReturn:
     """Raise InvalidDataError; the lane's seed and the value go into a note."""
     error = InvalidDataError(f"{env_id}: {what}")
-    error.add_note(f"lane {lane} has seed {seed}; it returned {_shown(value)}")
+    error.add_note(f"lane {env_index} has seed {seed}; it returned {_shown(value)}")
     raise error
 
 
@@ -210,11 +219,13 @@ def check_rewards(env_id: str, rewards: NDArray[np.float64], seeds: Sequence[int
     """Raise InvalidDataError unless `rewards` `[B]` are finite and fit float32."""
     if np.abs(rewards).max() <= LARGEST:
         return
-    lane = int(np.flatnonzero(~(np.abs(rewards) <= LARGEST))[0])
-    value = rewards[lane]
+    env_index = int(np.flatnonzero(~(np.abs(rewards) <= LARGEST))[0])
+    value = rewards[env_index]
     kind = "nan" if np.isnan(value) else "inf" if np.isinf(value) else "beyond float32"
-    what = f"reward of lane {lane} from step() is {kind}: expected a finite number up to 3.4e38"
-    refuse(env_id, what, lane, seeds[lane], value)
+    what = (
+        f"reward of lane {env_index} from step() is {kind}: expected a finite number up to 3.4e38"
+    )
+    refuse(env_id, what, env_index, seeds[env_index], value)
 
 
 def check_observations(
@@ -231,11 +242,11 @@ def check_observations(
     if np.isfinite(batch).all():
         return
     finite = np.isfinite(batch).reshape(len(batch), -1).all(1)
-    lane = int(np.flatnonzero(~finite)[0])
-    kind = "nan" if np.isnan(batch[lane]).any() else "inf or a number beyond float32"
-    source = "reset()" if reset[lane] else "step()"
-    what = f"observation of lane {lane} from {source} holds {kind}: expected finite numbers"
-    refuse(env_id, what, lane, seeds[lane], given[lane])
+    env_index = int(np.flatnonzero(~finite)[0])
+    kind = "nan" if np.isnan(batch[env_index]).any() else "inf or a number beyond float32"
+    source = "reset()" if reset[env_index] else "step()"
+    what = f"observation of lane {env_index} from {source} holds {kind}: expected finite numbers"
+    refuse(env_id, what, env_index, seeds[env_index], given[env_index])
 
 
 def is_old_gym(env: object) -> bool:

@@ -75,7 +75,7 @@ class GymnasiumEnvironment(Environment):
         self.num_envs = len(seeds)
         self._seeds = [int(seed) for seed in seeds]
 
-        def lane(number: int) -> CheckedLane:
+        def env_index(number: int) -> CheckedLane:
             env = _looked_at(env_id, make())
             # Environments draw from their spaces, too, and Gymnasium seeds these from the clock.
             env.action_space.seed(self._seeds[number])
@@ -84,7 +84,7 @@ class GymnasiumEnvironment(Environment):
             return CheckedLane(env, env_id, number, self._seeds[number], progress)
 
         self._vector = SyncVectorEnv(
-            [functools.partial(lane, number) for number in range(self.num_envs)],
+            [functools.partial(env_index, number) for number in range(self.num_envs)],
             autoreset_mode=AutoresetMode.NEXT_STEP,
         )
         try:
@@ -313,11 +313,11 @@ def _protocol(clip: bool, max_steps: int | None) -> str:
     return f"gymnasium: rewards {'clipped' if clip else 'not clipped'}{cut}"
 
 
-def _step_limit(lane: gymnasium.Env[Any, Any]) -> int | None:
+def _step_limit(env_index: gymnasium.Env[Any, Any]) -> int | None:
     """Return after how many agent steps an episode is cut, as far as wrappers and spec tell."""
-    limits = [lane.spec.max_episode_steps] if lane.spec else []
-    while isinstance(lane, gymnasium.Wrapper):
-        if isinstance(lane, TimeLimit):
-            limits.append(lane._max_episode_steps)
-        lane = lane.env
+    limits = [env_index.spec.max_episode_steps] if env_index.spec else []
+    while isinstance(env_index, gymnasium.Wrapper):
+        if isinstance(env_index, TimeLimit):
+            limits.append(env_index._max_episode_steps)
+        env_index = env_index.env
     return min((limit for limit in limits if limit is not None), default=None)

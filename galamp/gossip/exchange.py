@@ -20,11 +20,11 @@ from galamp.gossip.schedule import Schedule
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.topologies.complete import Complete
 from galamp.gossip.topologies.independent import Independent
-from galamp.gossip.transport.parameter_slots import VectorSlots, gossip_specs
-from galamp.gossip.transport.publication_ring import Journal
+from galamp.gossip.transport.parameter_slots import ParameterSlots, gossip_specs
+from galamp.gossip.transport.publication_ring import PublicationRing
 from galamp.memory.arrays import ArraySpec, SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
-from galamp.memory.status import MetricsRow
+from galamp.memory.status import StatusRow
 
 WATCH_EVERY_S = 0.25
 """Parameters that no peer is sent are published so often, for the supervisor to measure."""
@@ -51,7 +51,7 @@ def exchange_specs(
         specs += gossip_specs(Complete(topology.size), parameters, GRADIENTS)
     elif config.gradient_correlation:
         specs += gossip_specs(Independent(topology.size), parameters, GRADIENTS)
-    return specs + (Journal.specs(topology) if config.certificate else [])
+    return specs + (PublicationRing.specs(topology) if config.certificate else [])
 
 
 class Exchange:
@@ -68,7 +68,7 @@ class Exchange:
         gradient: Tensor,
         seed: int,
         wakeups: Sequence[Wakeup],
-        row: MetricsRow,
+        row: StatusRow,
         idle: Callable[[], None],
     ) -> None:
         """Exchange the live `state` of an algorithm: `parameters` [P], then the optimiser's."""
@@ -91,10 +91,10 @@ class Exchange:
             wakeups=wakeups,
             row=row,
             idle=idle,
-            journal=Journal(arrays, rank) if config.certificate else None,
+            publication_ring=PublicationRing(arrays, rank) if config.certificate else None,
         )
         self._gradients: Gossiper | None = None
-        self._samples: VectorSlots | None = None
+        self._samples: ParameterSlots | None = None
         if averages_gradients(config):
             self._gradients = kind(
                 arrays,
@@ -108,7 +108,7 @@ class Exchange:
                 name=GRADIENTS,
             )
         elif config.gradient_correlation:
-            self._samples = VectorSlots(arrays, rank, GRADIENTS)
+            self._samples = ParameterSlots(arrays, rank, GRADIENTS)
 
     def begin(self, turn: int, rounds: int) -> None:
         """Go on from the live state as it is, after so many turns and rounds of gossip."""
@@ -154,7 +154,7 @@ class Exchange:
 
     def _to_be_watched(self) -> bool:
         """Whether parameters that nobody is sent should be published for measuring."""
-        if self._config.lock_step:
+        if self._config.synchronous:
             return self._turn % WATCH_EVERY_TURNS == 0
         now_s = time.monotonic()
         if now_s - self._published_s < WATCH_EVERY_S:

@@ -22,13 +22,13 @@ from galamp.core.config import GossipConfig
 from galamp.core.errors import RunFailed
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.transport.mailbox import Mailbox, Token
-from galamp.gossip.transport.parameter_slots import VectorSlots, checksum_of, norm_of
+from galamp.gossip.transport.parameter_slots import ParameterSlots, checksum_of, norm_of
 from galamp.gossip.transport.publication import Publication, Source
-from galamp.gossip.transport.publication_ring import Journal
+from galamp.gossip.transport.publication_ring import PublicationRing
 from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
-from galamp.memory.status import MetricsRow
-from galamp.memory.versioned_slots import SLOTS, Header, Look
+from galamp.memory.status import StatusRow
+from galamp.memory.versioned_slots import NUM_SLOTS, Header, Look
 
 POLL_S = 0.05
 READ_TRIES = 5
@@ -53,28 +53,33 @@ class Gossiper:
         config: GossipConfig,
         *,
         wakeups: Sequence[Wakeup],
-        row: MetricsRow,
+        row: StatusRow,
         idle: Callable[[], None],
-        journal: Journal | None = None,
+        publication_ring: PublicationRing | None = None,
         name: str = "parameters",
     ) -> None:
         self.rank, self.topology, self.vectors, self._name = rank, topology, vectors, name
-        self._lock_step, self._max_staleness = config.lock_step, config.max_staleness
+        self._synchronous, self._max_staleness = config.synchronous, config.max_staleness
         self._verifies, self._read = config.verify_gossip, dict[int, Tensor]()
         self.round = 0
         self._control = ControlBlock(arrays)
         self._changes = topology.period() != 1
-        self._rows = [MetricsRow(arrays, peer) for peer in range(topology.size)]
-        self._slots = {rank: VectorSlots(arrays, rank, name)}
+        self._rows = [StatusRow(arrays, peer) for peer in range(topology.size)]
+        self._slots = {rank: ParameterSlots(arrays, rank, name)}
         self._inboxes: dict[int, Mailbox] = {}
         self._outboxes: dict[int, Mailbox] = {}
         for sender, receiver in topology.edges():
             if receiver == rank:
-                self._slots[sender] = VectorSlots(arrays, sender, name)
+                self._slots[sender] = ParameterSlots(arrays, sender, name)
                 self._inboxes[sender] = Mailbox(arrays, sender, receiver, name)
             if sender == rank:
                 self._outboxes[receiver] = Mailbox(arrays, sender, receiver, name)
-        self._wakeups, self._row, self._idle, self._journal = wakeups, row, idle, journal
+        self._wakeups, self._row, self._idle, self._publication_ring = (
+            wakeups,
+            row,
+            idle,
+            publication_ring,
+        )
         # What the last round left: the updates since then are what the vectors differ from it by.
         self._results = [vector.clone() for vector in vectors]
         self._own, self._mixed = 1.0, tuple[Source, ...]()
@@ -119,15 +124,15 @@ class Gossiper:
             )
 
     def _wait_for_room(self) -> None:
-        if self._lock_step:
+        if self._synchronous:
             self._wait(lambda: all(map(self._has_room, self._outboxes)), math.inf)
 
     def _announce(self, header: Header, length: float, *, tell: bool) -> None:
         """Note down what was published, after an update of `length`, and tell the out-peers."""
-        if self._journal is not None:
+        if self._publication_ring is not None:
             fixed = (self.rank, header.number, header.round, header.version, header.incarnation)
             upper = length * LENGTH_SLACK
-            self._journal.append(Publication(*fixed, upper, self._own, self._mixed))
+            self._publication_ring.append(Publication(*fixed, upper, self._own, self._mixed))
         self._row["published"] += 1
         for peer in self.topology.out_peers(self.rank, self.round) if tell else ():
             self._outboxes[peer].put(Token(header.number, self.round, header.incarnation))
@@ -180,12 +185,12 @@ class Gossiper:
     def _at_bound(self) -> bool:
         """Whether it has gone `max_staleness` rounds without mixing, and waits in this one."""
         bound = self._max_staleness
-        return self._lock_step or (bound is not None and self._row["staleness"] >= bound)
+        return self._synchronous or (bound is not None and self._row["staleness"] >= bound)
 
     def _wait_for_news(self, peers: Sequence[int]) -> None:
         """At the bound, wait until whoever can be expected to send has done so."""
         if self._at_bound():
-            patience_s = math.inf if self._lock_step else PATIENCE_S
+            patience_s = math.inf if self._synchronous else PATIENCE_S
             self._wait(lambda: not any(map(self._is_awaited, peers)), patience_s)
 
     def _is_awaited(self, peer: int) -> bool:
@@ -196,7 +201,7 @@ class Gossiper:
         """
         if self._has_news(peer) or not self._control.alive(peer):
             return False
-        if self._lock_step:
+        if self._synchronous:
             return True
         behind = self._rows[peer]["rounds"] <= self.round
         return self._control.gossip_wanted and (behind or not self._changes)
@@ -206,12 +211,12 @@ class Gossiper:
         box, slots = self._inboxes[peer], self._slots[peer]
         while (found := self._token(box)) is not None:
             if found[0].incarnation == self._control.incarnation(peer):
-                return self._lock_step or slots.published > self._heard[peer]
+                return self._synchronous or slots.published > self._heard[peer]
             box.accept(found[1])
         return False
 
     def _token(self, box: Mailbox) -> tuple[Token, int] | None:
-        return box.oldest() if self._lock_step else box.newest()
+        return box.oldest() if self._synchronous else box.newest()
 
     def _blend(self, own: float, weights: Mapping[int, float]) -> tuple[Source, ...]:
         """Put the mean into `_results`; returns what went into it, nothing if it was not to be had.
@@ -258,9 +263,9 @@ class Gossiper:
         if found is None:
             return None
         token, index = found
-        if self._lock_step and token.round != self.round:
+        if self._synchronous and token.round != self.round:
             raise RunFailed(f"learner {peer} sent round {token.round} in round {self.round}")
-        look = self._slots[peer].look(token.number if self._lock_step else None)
+        look = self._slots[peer].look(token.number if self._synchronous else None)
         fresh = look is not None and look.header.incarnation == token.incarnation
         return (index, look) if look is not None and fresh else None
 
@@ -308,7 +313,7 @@ class Gossiper:
     def _has_room(self, peer: int) -> bool:
         """Whether the slot written next holds nothing that `peer` has yet to read."""
         oldest = self._outboxes[peer].oldest()
-        overwritten = self._slots[self.rank].published + 1 - SLOTS
+        overwritten = self._slots[self.rank].published + 1 - NUM_SLOTS
         return oldest is None or oldest[0].number > overwritten or not self._control.alive(peer)
 
     def _wait(self, ready: Callable[[], bool], patience_s: float) -> None:

@@ -15,7 +15,7 @@ class Schedule:
 
     def __init__(self, config: GossipConfig, seed: int, rank: int) -> None:
         self._every, self._probability = config.gossip_every, config.gossip_probability
-        self._entropy = (seed, 0 if config.lock_step else 1 + rank)
+        self._entropy = (seed, 0 if config.synchronous else 1 + rank)
 
     def due(self, turn: int) -> bool:
         """Whether turn `turn`, counted from 1, ends with gossip."""

@@ -95,11 +95,11 @@ class ControlBlock:
         """Open a new life of learner `rank`: messages of former ones are ignored."""
         self._incarnation[rank] = value
 
-    def simulator_life(self, index: int) -> int | None:
+    def simulator_incarnation(self, index: int) -> int | None:
         """Return which life simulator `index`, over all learners, is in; None if it has none."""
-        life = int(self._simulators[index])
-        return life - 1 if life > 0 else None
+        incarnation = int(self._simulators[index])
+        return incarnation - 1 if incarnation > 0 else None
 
-    def set_simulator_life(self, index: int, life: int | None) -> None:
+    def set_simulator_incarnation(self, index: int, incarnation: int | None) -> None:
         """Open a new life of a simulator, or end its last: its learner goes on without it."""
-        self._simulators[index] = 0 if life is None else life + 1
+        self._simulators[index] = 0 if incarnation is None else incarnation + 1

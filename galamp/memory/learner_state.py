@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from galamp.memory.arrays import ArraySpec, SharedArrays
-from galamp.memory.versioned_slots import SLOTS, Header, VersionedSlots, header_spec
+from galamp.memory.versioned_slots import NUM_SLOTS, Header, VersionedSlots, header_spec
 
 STATE_COUNTERS = (
     "agent_steps", "updates", "turns", "rounds", "mixes", "sent", "received", "dropped",
@@ -66,9 +66,9 @@ class StateSlots(VersionedSlots):
         name, total = f"state{rank}.", sum(sizes.values())
         return [
             header_spec(name + "header"),
-            ArraySpec(name + "tensors", (SLOTS, total), "float32", math.nan, near=rank),
-            ArraySpec(name + "counters", (SLOTS, len(STATE_COUNTERS) + 1), "int64"),
-            ArraySpec(name + "generator", (SLOTS, GENERATOR_BYTES), "uint8"),
+            ArraySpec(name + "tensors", (NUM_SLOTS, total), "float32", math.nan, near=rank),
+            ArraySpec(name + "counters", (NUM_SLOTS, len(STATE_COUNTERS) + 1), "int64"),
+            ArraySpec(name + "generator", (NUM_SLOTS, GENERATOR_BYTES), "uint8"),
         ]
 
     def save(self, state: State, *, save_id: int, incarnation: int) -> Header:
@@ -98,7 +98,7 @@ class StateSlots(VersionedSlots):
 
     def kept(self) -> dict[int, int]:
         """Return the states that are whole: turn of the learner -> publication number."""
-        numbers = range(max(1, self.published - SLOTS + 1), self.published + 1)
+        numbers = range(max(1, self.published - NUM_SLOTS + 1), self.published + 1)
         looks = [look for number in numbers if (look := self.look(number)) is not None]
         return {look.header.round: look.header.number for look in looks}
 

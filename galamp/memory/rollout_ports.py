@@ -32,10 +32,10 @@ from galamp.memory.arrays import WORDS_PER_LINE, SharedArrays, memory_fence
 from galamp.memory.rollouts import (
     CALLED_TO,
     COMMITTED,
+    INCARNATION,
     JOINED,
-    LIFE,
+    NUM_SLOTS,
     SENT,
-    SLOTS,
     TICKET,
     RingWake,
     RolloutRing,
@@ -67,12 +67,12 @@ class SimulatorPort(RolloutRing):
         shape: RolloutShape,
         wake: RingWake,
         worker: int,
-        life: int = 0,
+        incarnation: int = 0,
     ) -> None:
         super().__init__(arrays, rank, shape, wake)
         self.worker = worker
-        self.lanes = shape.lanes(worker)
-        self._life, self._row = life, -1
+        self.envs = shape.envs(worker)
+        self._incarnation, self._row = incarnation, -1
         self._ticket = 0
 
     def arrive(self) -> None:
@@ -93,16 +93,16 @@ class SimulatorPort(RolloutRing):
             elif self.sent(self.worker) > self._row >= 0:
                 memory_fence()
                 slot, step = divmod(self._row, self.shape.num_steps)
-                return self.slots[slot % SLOTS].actions[step, self.lanes]
+                return self.slots[slot % NUM_SLOTS].actions[step, self.envs]
             else:
                 idle()
                 self.wake.simulators[self.worker].wait(POLL_S)
 
     def write(self, observations: npt.NDArray[Any], **outcome: npt.NDArray[Any]) -> None:
-        """Hand the learner what the actions led to: columns of `Slot`, and the next row."""
+        """Hand the learner what the actions led to: columns of `RolloutSlot`, and the next row."""
         slot, step = divmod(self._row, self.shape.num_steps)
         for name, values in outcome.items():
-            getattr(self.slots[slot % SLOTS], name)[step, self.lanes] = values
+            getattr(self.slots[slot % NUM_SLOTS], name)[step, self.envs] = values
         reach("rollouts.outcome")
         self._row += 1
         self._commit(observations)
@@ -116,10 +116,10 @@ class SimulatorPort(RolloutRing):
     def _commit(self, observations: npt.NDArray[Any]) -> None:
         """Write the present row of the own lanes, into both slots that share it."""
         slot, step = divmod(self._row, self.shape.num_steps)
-        self.slots[slot % SLOTS].observations[step, self.lanes] = observations
+        self.slots[slot % NUM_SLOTS].observations[step, self.envs] = observations
         if step == 0 and slot > 0:
-            last = self.slots[(slot - 1) % SLOTS]
-            last.observations[self.shape.num_steps, self.lanes] = observations
+            last = self.slots[(slot - 1) % NUM_SLOTS]
+            last.observations[self.shape.num_steps, self.envs] = observations
         memory_fence()
         reach("rollouts.written")
         self._simulators[self.worker * WORDS_PER_LINE + COMMITTED] = self._row + 1
@@ -128,7 +128,9 @@ class SimulatorPort(RolloutRing):
 
     def _join(self, ticket: int) -> None:
         memory_fence()
-        self._simulators[self.worker * WORDS_PER_LINE + JOINED] = (self._life + 1) * LIFE + ticket
+        self._simulators[self.worker * WORDS_PER_LINE + JOINED] = (
+            self._incarnation + 1
+        ) * INCARNATION + ticket
         reach("rollouts.joined")
         self.wake.learner.signal()
 
@@ -136,7 +138,7 @@ class SimulatorPort(RolloutRing):
 class LearnerPort(RolloutRing):
     """The learner's side of the ring; it alone says whose lanes count.
 
-    `trusted` [T, B] says of which transitions of the present rollout everything is there.
+    `valid_mask` [T, B] says of which transitions of the present rollout everything is there.
     """
 
     def __init__(
@@ -145,14 +147,14 @@ class LearnerPort(RolloutRing):
         rank: int,
         shape: RolloutShape,
         wake: RingWake,
-        lives: Lives,
+        incarnations: Lives,
         *,
         patient: bool = False,
     ) -> None:
         """Make the learner's side; a `patient` learner waits for the living as long as it takes."""
         super().__init__(arrays, rank, shape, wake)
-        self.trusted = np.zeros((shape.num_steps, shape.num_envs), np.bool_)
-        self._lives, self._patient = lives, patient
+        self.valid_mask = np.zeros((shape.num_steps, shape.num_envs), np.bool_)
+        self._incarnations, self._patient = incarnations, patient
         self._present: dict[int, int] = {}
         self._called: dict[int, tuple[int, int]] = {}
         self._first = 0
@@ -176,14 +178,14 @@ class LearnerPort(RolloutRing):
         if not self._present:
             self._gather(idle, self._patient or number == 0)
         self._call(self._first + self.shape.num_steps)
-        self.trusted[:] = False
+        self.valid_mask[:] = False
         for worker in self._present:
-            self.trusted[:, self.shape.lanes(worker)] = True
+            self.valid_mask[:, self.shape.envs(worker)] = True
 
     @property
-    def lanes(self) -> int:
+    def envs(self) -> int:
         """Lanes that take part."""
-        spans = map(self.shape.lanes, self._present)
+        spans = map(self.shape.envs, self._present)
         return sum(span.stop - span.start for span in spans)
 
     def take(self, row: int, workers: Sequence[int], idle: Idle) -> None:
@@ -199,8 +201,8 @@ class LearnerPort(RolloutRing):
     def send(self, row: int, workers: Sequence[int], actions: npt.NDArray[np.int64]) -> None:
         """Give the actions of row `row`, `[lanes of workers]`, to those that take part."""
         slot, step = divmod(row, self.shape.num_steps)
-        first, last = self.shape.lanes(workers[0]), self.shape.lanes(workers[-1])
-        self.slots[slot % SLOTS].actions[step, first.start : last.stop] = actions
+        first, last = self.shape.envs(workers[0]), self.shape.envs(workers[-1])
+        self.slots[slot % NUM_SLOTS].actions[step, first.start : last.stop] = actions
         memory_fence()
         reach("rollouts.acted")
         for worker in workers:
@@ -212,22 +214,26 @@ class LearnerPort(RolloutRing):
     def _absent(self) -> Iterator[tuple[int, int]]:
         """Yield who has arrived in its present life and takes no part: worker and life."""
         for worker in range(self.shape.workers):
-            life = self._lives(worker)
-            if worker not in self._present and life is not None and self.joined(worker)[0] == life:
-                yield worker, life
+            incarnation = self._incarnations(worker)
+            if (
+                worker not in self._present
+                and incarnation is not None
+                and self.joined(worker)[0] == incarnation
+            ):
+                yield worker, incarnation
 
     def _admit(self) -> None:
         """Count in who has answered the call to the rollout's first row."""
-        for worker, life in self._absent():
+        for worker, incarnation in self._absent():
             ticket = self.joined(worker)[1]
             if ticket and self.call(worker) == (ticket, self._first):
-                self._present[worker] = life
+                self._present[worker] = incarnation
 
     def _call(self, row: int) -> None:
         """Call everyone who is absent to `row`, each life once."""
-        for worker, life in self._absent():
-            if self._called.get(worker) != (life, row):
-                self._called[worker] = (life, row)
+        for worker, incarnation in self._absent():
+            if self._called.get(worker) != (incarnation, row):
+                self._called[worker] = (incarnation, row)
                 at = worker * WORDS_PER_LINE
                 self._learner[at + CALLED_TO] = row
                 memory_fence()
@@ -241,7 +247,7 @@ class LearnerPort(RolloutRing):
         while True:
             self._call(self._first)
             self._admit()
-            living = {w for w in range(self.shape.workers) if self._lives(w) is not None}
+            living = {w for w in range(self.shape.workers) if self._incarnations(w) is not None}
             if self._present and living <= self._present.keys():
                 return
             if self._present and waited.ends() and not patient:
@@ -258,7 +264,7 @@ class LearnerPort(RolloutRing):
         """Wait for a simulator that takes part; returns whether it came."""
         waited: Patience | None = None
         while self.committed(worker) <= row:
-            if self._lives(worker) != self._present[worker]:
+            if self._incarnations(worker) != self._present[worker]:
                 return False
             waited = waited or Patience(self.patience_s)
             if waited.ends() and len(self._present) > 1 and not self._patient:
@@ -272,7 +278,7 @@ class LearnerPort(RolloutRing):
     def _leave_out(self, worker: int, row: int) -> None:
         """Trust nothing of a simulator from before row `row` on: that row is not there."""
         del self._present[worker]
-        self.trusted[max(0, row - self._first - 1) :, self.shape.lanes(worker)] = False
+        self.valid_mask[max(0, row - self._first - 1) :, self.shape.envs(worker)] = False
 
 
 class Patience:

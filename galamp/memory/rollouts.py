@@ -19,10 +19,10 @@ import numpy.typing as npt
 
 from galamp.memory.arrays import WORDS_PER_LINE, ArraySpec, SharedArrays, Wakeup, memory_fence
 
-SLOTS = 2
+NUM_SLOTS = 2
 """Rollouts per learner: the last observations of one are the first of the other."""
 
-LIFE = 2**32
+INCARNATION = 2**32
 """What a simulator has joined is its life, counted from 1, times this, and the ticket."""
 
 COMMITTED, JOINED = range(2)
@@ -41,14 +41,14 @@ class RolloutShape:
     observation_shape: tuple[int, ...]
     observation_dtype: str
 
-    def lanes(self, worker: int) -> slice:
+    def envs(self, worker: int) -> slice:
         """Return the lanes of simulator `worker`: contiguous, sizes differing by at most one."""
         return slice(
             self.num_envs * worker // self.workers, self.num_envs * (worker + 1) // self.workers
         )
 
 
-class Slot(NamedTuple):
+class RolloutSlot(NamedTuple):
     """One rollout as shared arrays: the learner writes actions, the simulators the rest."""
 
     observations: npt.NDArray[Any]  # [T+1, B, ...]
@@ -70,7 +70,8 @@ class RolloutRing:
         self.shape = shape
         self.wake = wake
         self.slots = [
-            Slot(*(arrays[name + part][slot] for part in Slot._fields)) for slot in range(SLOTS)
+            RolloutSlot(*(arrays[name + part][slot] for part in RolloutSlot._fields))
+            for slot in range(NUM_SLOTS)
         ]
         self._simulators = arrays.words(name + "simulators")
         self._learner = arrays.words(name + "learner")
@@ -78,10 +79,10 @@ class RolloutRing:
     @staticmethod
     def specs(rank: int, shape: RolloutShape) -> list[ArraySpec]:
         """Return the arrays of learner `rank`'s ring."""
-        steps, lanes = shape.num_steps, shape.num_envs
+        steps, envs = shape.num_steps, shape.num_envs
         name = f"rollout{rank}."
-        by_step = (SLOTS, steps, lanes)
-        observations = (SLOTS, steps + 1, lanes, *shape.observation_shape)
+        by_step = (NUM_SLOTS, steps, envs)
+        observations = (NUM_SLOTS, steps + 1, envs, *shape.observation_shape)
         lines = shape.workers * WORDS_PER_LINE
         return [
             ArraySpec(name + "observations", observations, shape.observation_dtype, near=rank),
@@ -107,8 +108,10 @@ class RolloutRing:
 
         Ticket 0: it has arrived, and was not called yet. Life -1: nobody has arrived.
         """
-        life, ticket = divmod(self._simulators[worker * WORDS_PER_LINE + JOINED], LIFE)
-        return int(life) - 1, int(ticket)
+        incarnation, ticket = divmod(
+            self._simulators[worker * WORDS_PER_LINE + JOINED], INCARNATION
+        )
+        return int(incarnation) - 1, int(ticket)
 
     def sent(self, worker: int) -> int:
         """Return the row after the last one whose actions simulator `worker` was sent."""

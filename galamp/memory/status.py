@@ -1,6 +1,6 @@
 """The metrics board: one row of shared memory per process, and a ring of finished episodes.
 
-    learner, simulator --write own row--> MetricsBoard --read--> supervisor
+    learner, simulator --write own row--> StatusBoard --read--> supervisor
 
 A row is written by its process's own work loop, never by a helper thread: a row that stops moving
 is a process that hangs. Single words are whole; a row as a whole may be a few microseconds uneven.
@@ -40,7 +40,7 @@ COUNTERS = (
     "beat",
     "pid",
     "done",
-    "lanes",
+    "envs",
     "agent_steps",
     "updates",
     "turns",
@@ -65,7 +65,7 @@ GAUGES = ("policy_loss", "value_loss", "entropy", "grad_norm", "explained_varian
 """Latest measurements of a row, in order."""
 
 
-class MetricsRow:
+class StatusRow:
     """One process's row: `row["sent"] += 1`, `row.enter(Phase.UPDATE)`."""
 
     def __init__(self, arrays: SharedArrays, index: int) -> None:
@@ -122,7 +122,7 @@ class MetricsRow:
 
     def vacate(self) -> None:
         """Leave the row of a process that is no more to its successor (supervisor only)."""
-        self["pid"] = self["lanes"] = 0
+        self["pid"] = self["envs"] = 0
         self._phase[0] = Phase.BOOT
 
 
@@ -140,10 +140,10 @@ class EpisodeRing:
         self._entries = arrays["metrics.episodes"][index]
         self._head = arrays.words("metrics.episodes.head")[index : index + 1]
 
-    def append(self, score: float, length: int, lane: int) -> None:
+    def append(self, score: float, length: int, env_index: int) -> None:
         """Add a finished episode; the oldest unread one is overwritten when the ring is full."""
         entry = self._entries[self._head[0] % EPISODE_CAPACITY]
-        entry[:] = (score, length, lane, time.time())
+        entry[:] = (score, length, env_index, time.time())
         reach("episodes.written")
         memory_fence()
         self._head[0] += 1
@@ -161,7 +161,7 @@ class EpisodeRing:
         return entries[whole - first :], head
 
 
-class MetricsBoard:
+class StatusBoard:
     """All rows and rings; `first_simulator` rows are learners, the rest simulators."""
 
     def __init__(self, arrays: SharedArrays, learners: int) -> None:
@@ -182,15 +182,15 @@ class MetricsBoard:
             ArraySpec("metrics.episodes.head", (simulators,), "int64"),
         ]
 
-    def learner(self, rank: int) -> MetricsRow:
+    def learner(self, rank: int) -> StatusRow:
         """Return a learner's row."""
-        return MetricsRow(self._arrays, rank)
+        return StatusRow(self._arrays, rank)
 
-    def simulator(self, index: int) -> MetricsRow:
+    def simulator(self, index: int) -> StatusRow:
         """Return a simulator's row; `index` counts over all learners."""
-        return MetricsRow(self._arrays, self._learners + index)
+        return StatusRow(self._arrays, self._learners + index)
 
-    def learners(self) -> Iterator[MetricsRow]:
+    def learners(self) -> Iterator[StatusRow]:
         """Yield every learner's row."""
         return (self.learner(rank) for rank in range(self._learners))
 

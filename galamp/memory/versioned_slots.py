@@ -17,8 +17,8 @@ from typing import NamedTuple
 from galamp.core.failpoints import reach
 from galamp.memory.arrays import WORDS_PER_LINE, ArraySpec, SharedArrays, memory_fence
 
-SLOTS = 2
-_HEADER_WORDS = WORDS_PER_LINE * (SLOTS + 1)
+NUM_SLOTS = 2
+_HEADER_WORDS = WORDS_PER_LINE * (NUM_SLOTS + 1)
 _SEQUENCE, _NUMBER, _INCARNATION, _ROUND, _VERSION, _CHECKSUM = range(6)
 
 
@@ -78,7 +78,7 @@ class VersionedSlots:
         From here until `finish` nobody reads it, and the payload is copied in.
         """
         number = self.published + 1
-        slot = number % SLOTS
+        slot = number % NUM_SLOTS
         at = WORDS_PER_LINE * (slot + 1)
         words = self._words
         sequence = words[at + _SEQUENCE]
@@ -91,7 +91,7 @@ class VersionedSlots:
     def finish(self, *, incarnation: int, round_: int, version: int, checksum: int = 0) -> Header:
         """Publish what was copied into the slot that was begun: all of it is there."""
         number = self.published + 1
-        at = WORDS_PER_LINE * (number % SLOTS + 1)
+        at = WORDS_PER_LINE * (number % NUM_SLOTS + 1)
         words = self._words
         reach("slots.filled")
         words[at + _NUMBER] = number
@@ -116,14 +116,14 @@ class VersionedSlots:
         number = self.published if number is None else number
         if number == 0:
             return None
-        at = WORDS_PER_LINE * (number % SLOTS + 1)
+        at = WORDS_PER_LINE * (number % NUM_SLOTS + 1)
         words = self._words
         sequence = words[at + _SEQUENCE]
         if sequence & 1:
             return None
         memory_fence()
         header = Header(*words[at + _NUMBER : at + _CHECKSUM + 1])
-        return Look(number % SLOTS, header, sequence) if header.number == number else None
+        return Look(number % NUM_SLOTS, header, sequence) if header.number == number else None
 
     def unchanged(self, look: Look) -> bool:
         """Whether the writer has left the slot alone since `look`."""

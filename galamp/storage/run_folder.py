@@ -52,7 +52,7 @@ GRAPH_LIMIT_BYTES = 64 * 2**20
 """No graph that can be read is larger."""
 
 
-class Kept(NamedTuple):
+class StoredChoices(NamedTuple):
     """What a run goes on with as it was stored, since whoever resumes it names nothing else.
 
     Attributes:
@@ -79,7 +79,7 @@ class RunFolder(HeldFolder):
         self._take_back: tuple[Path, ...] = ()
         """What goes with a new run that never begins, in this order."""
         self.warning = shared_with(path)
-        self.kept = Kept(path, devices=True)
+        self.kept = StoredChoices(path, devices=True)
 
     @property
     def checkpoints(self) -> Path:
@@ -225,17 +225,17 @@ class RunFolder(HeldFolder):
         """
         if not self.is_settled_ours():
             raise UserError(f"{self.path}: removed, or taken by another start")
-        copy, former = self.path / GRAPH, None
+        copy, resume_point = self.path / GRAPH, None
         with _told(f"write {copy}"), contextlib.ExitStack() as stack:
             if graph is not None:
                 with contextlib.suppress(FileNotFoundError):
-                    former = read_limited(copy, GRAPH_LIMIT_BYTES)
-                if graph != former:
+                    resume_point = read_limited(copy, GRAPH_LIMIT_BYTES)
+                if graph != resume_point:
                     stack.enter_context(replacing(copy, graph))
             with _told(f"write {self.path / CONFIG}"):
                 replace_json(self.path / CONFIG, values)
         self._begin()
-        return former is not None and graph != former
+        return resume_point is not None and graph != resume_point
 
     def _begin(self) -> None:
         """Note that the run has begun: its folder stays, and is the latest."""

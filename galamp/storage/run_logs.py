@@ -278,14 +278,14 @@ class MonitorLog:
         if self._is_known or (path := self._file.path) is None:
             return
         try:
-            former = _monitor_start(path)
+            resume_point = _monitor_start(path)
         except FileNotFoundError:
             pass
         else:
-            if former is None:
+            if resume_point is None:
                 path.replace(path.with_name(path.name + ".damaged"))
             else:
-                self._t_start, self._header = former, ""
+                self._t_start, self._header = resume_point, ""
         self._is_known = True
 
 

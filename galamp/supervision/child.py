@@ -1,6 +1,6 @@
 """The place of one child, and how long it has shown no progress.
 
-    Post.fill: announce, start --> Worker --ends--> mark_dead, empty: the next life may begin
+    Child.fill: announce, start --> ChildProcess --ends--> mark_dead, empty: the next life may begin
 
 Runs in the supervisor.
 """
@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from galamp.memory.status import MetricsRow, Phase
-from galamp.supervision.layout import Arena
-from galamp.supervision.process import Worker, WorkerFailure
-from galamp.supervision.restart_policy import Budget, Loss
-from galamp.workers.child import WorkerSpec
+from galamp.memory.status import Phase, StatusRow
+from galamp.supervision.layout import RunLayout
+from galamp.supervision.process import ChildFailure, ChildProcess
+from galamp.supervision.restart_policy import Failure, RestartPolicy
+from galamp.workers.child import ChildSpec
 
 KILL_WAIT_S = 5.0
 """Whom the kernel has not ended so long after a kill, it will not: it waits for a disk, say."""
@@ -27,7 +27,7 @@ FORGETTING = 0.99
 """How much of the longest gap is remembered from one count to the next."""
 
 
-class Watch:
+class ProgressMonitor:
     """How long a count has stood still, in time that the supervisor itself was awake."""
 
     def __init__(self, count: Callable[[], int], usual_s: float = 0.0) -> None:
@@ -35,7 +35,7 @@ class Watch:
         self.still_s, self.usual_s = 0.0, usual_s
         self._count, self._last = count, count()
 
-    def look(self, passed_s: float, *, first: bool = False) -> None:
+    def observe(self, passed_s: float, *, first: bool = False) -> None:
         """Take note of `passed_s` more seconds.
 
         A gap in the supervisor's own time, as where the machine is paused, counts for little. What
@@ -56,24 +56,28 @@ class Watch:
         return self.still_s > max(least_s, gaps * self.usual_s)
 
 
-class Post:
+class Child:
     """The place of one child, and who fills it now."""
 
-    def __init__(self, arena: Arena, rank: int, worker: int | None, most_restarts: int) -> None:
+    def __init__(
+        self, run_layout: RunLayout, rank: int, worker: int | None, most_restarts: int
+    ) -> None:
         """Make the place of learner `rank`, or of one of its simulators; nobody fills it yet."""
         self.rank, self.number = rank, worker
         self.role = "learner" if worker is None else "simulator"
-        self.life = 0
-        self.worker: Worker | None = None
+        self.incarnation = 0
+        self.process: ChildProcess | None = None
         self.due_s: float | None = None
         """When the next life begins; None: none is wanted."""
-        index = rank if worker is None else arena.count + arena.simulator_index(rank, worker)
-        self.row = MetricsRow(arena.arrays, index)
-        self.beats = self.turns = Watch(lambda: 0)
+        index = (
+            rank if worker is None else run_layout.count + run_layout.simulator_index(rank, worker)
+        )
+        self.row = StatusRow(run_layout.arrays, index)
+        self.beats = self.turns = ProgressMonitor(lambda: 0)
         self.given_up = False
         self.boot_s = 0.0
         """How long its first life took to come up."""
-        self._arena, self._budget = arena, Budget(most_restarts)
+        self._run_layout, self._restart_policy = run_layout, RestartPolicy(most_restarts)
         self._at_first = self._at_birth = self.work
 
     @property
@@ -94,19 +98,19 @@ class Post:
     @property
     def has_begun(self) -> bool:
         """Whether the present life has done any work; of a first life it is taken for granted."""
-        return self.life == 0 or self.work > self._at_birth
+        return self.incarnation == 0 or self.work > self._at_birth
 
     @property
-    def staffed(self) -> bool:
+    def expected(self) -> bool:
         """Whether somebody is here, or is to come."""
-        return not self.given_up and (self.worker is not None or self.due_s is not None)
+        return not self.given_up and (self.process is not None or self.due_s is not None)
 
     @property
-    def beyond_reach(self) -> bool:
+    def unkillable(self) -> bool:
         """Whether somebody is here whom not even the kernel can end, as while a disk hangs."""
-        return self.worker is not None and self.worker.stuck_s > KILL_WAIT_S
+        return self.process is not None and self.process.stuck_s > KILL_WAIT_S
 
-    def fill(self, hurried: Callable[[], bool]) -> None:
+    def start(self, hurried: Callable[[], bool]) -> None:
         """Begin the present life.
 
         Raises:
@@ -117,71 +121,73 @@ class Post:
         self.row.vacate()
         self.announce()
         self._at_birth = self.work
-        self.beats = Watch(lambda: self.row["beat"], self.beats.usual_s)
-        self.turns = Watch(lambda: self.row["turns"], self.turns.usual_s)
-        self.worker = Worker(*self._spec_and_task())
+        self.beats = ProgressMonitor(lambda: self.row["beat"], self.beats.usual_s)
+        self.turns = ProgressMonitor(lambda: self.row["turns"], self.turns.usual_s)
+        self.process = ChildProcess(*self._spec_and_task())
         try:
-            self.worker.start(hurried)
+            self.process.start(hurried)
         except BaseException:
-            self.worker = None
+            self.process = None
             self.mark_dead()
             raise
 
     def note_boot(self, passed_s: float) -> None:
         """Take note of `passed_s` more seconds, should the first life still come up."""
-        if self.life == 0 and self.row.phase is Phase.BOOT:
+        if self.incarnation == 0 and self.row.phase is Phase.BOOT:
             self.boot_s += passed_s
 
     def mark_dead(self) -> None:
         """Tell the others that nobody is here: they do not wait."""
-        control = self._arena.control
+        control = self._run_layout.control
         if self.number is None:
             control.set_alive(self.rank, False)
         else:
-            control.set_simulator_life(self._arena.simulator_index(self.rank, self.number), None)
-            self._arena.wake_learner(self.rank)
+            control.set_simulator_incarnation(
+                self._run_layout.simulator_index(self.rank, self.number), None
+            )
+            self._run_layout.wake_learner(self.rank)
 
-    def empty(self) -> None:
+    def release(self) -> None:
         """Leave the place of a child that has ended to its next life."""
-        if self.worker is not None:
-            self.worker.close()
-        self.worker = None
-        self.life += 1
+        if self.process is not None:
+            self.process.close()
+        self.process = None
+        self.incarnation += 1
 
     def give_up(self) -> None:
         """Want nobody here any more."""
         self.given_up, self.due_s = True, None
-        if self.worker is not None:
-            self.worker.kill()
+        if self.process is not None:
+            self.process.kill()
 
-    def excuse(self) -> None:
+    def expect_failure(self) -> None:
         """Do not take the next end of a life for a defect: somebody is about to bring it about."""
-        self._budget.excuse()
+        self._restart_policy.expect_failure()
 
     @property
     def repeats(self) -> bool:
         """Whether its last two lives have ended in the same way at the same place."""
-        return self._budget.repeats
+        return self._restart_policy.repeats
 
-    def delay_s(self, failure: WorkerFailure) -> float | None:
+    def delay_s(self, failure: ChildFailure) -> float | None:
         """Return how long to wait before the next life after this failure; None for never."""
         progress = self.work - self._at_birth
-        loss = Loss(failure.cause, progress, failure.deliberate, failure.external)
-        return self._budget.delay_s(loss, time.monotonic())
+        loss = Failure(failure.cause, progress, failure.deliberate, failure.external)
+        return self._restart_policy.delay_s(loss, time.monotonic())
 
-    def _spec_and_task(self) -> tuple[WorkerSpec, Any]:
+    def _spec_and_task(self) -> tuple[ChildSpec, Any]:
         if self.number is None:
-            return self._arena.learner(self.rank, self.life)
-        return self._arena.simulator(self.rank, self.number, self.life)
+            return self._run_layout.learner(self.rank, self.incarnation)
+        return self._run_layout.simulator(self.rank, self.number, self.incarnation)
 
     def announce(self) -> None:
         """Tell the others who is about to live here; a learner counts once it has come up."""
-        control = self._arena.control
+        control = self._run_layout.control
         if self.number is None:
-            control.set_incarnation(self.rank, self.life)
+            control.set_incarnation(self.rank, self.incarnation)
             # In lock-step all begin anew together, and wait for one another from the start.
-            together = self._arena.plan.config.gossip.coupled
-            control.set_alive(self.rank, together or self.life == 0)
+            together = self._run_layout.plan.config.gossip.coupled
+            control.set_alive(self.rank, together or self.incarnation == 0)
         else:
-            index = self._arena.simulator_index(self.rank, self.number)
-            control.set_simulator_life(index, self.life)
+            index = self._run_layout.simulator_index(self.rank, self.number)
+            control.set_simulator_incarnation(index, self.incarnation)

@@ -1,6 +1,6 @@
 """The crew: every child of a run, each place filled by one life after another.
 
-    call_up, start_due --> Post: Worker, Watch --reap--> Ended --> supervisor: again, or give up
+    call_up, start_due --> Child: Worker, Watch --reap--> Ended --> supervisor: again, or give up
                  ^                                                      |
                  +----------------- a new life, when it is due <--------+
 
@@ -22,10 +22,10 @@ import torch.multiprocessing  # noqa: F401  # tasks may hold tensors: it knows h
 from galamp.core.machine.memory import out_of_memory_kills
 from galamp.core.processes.reaper import Orphans
 from galamp.memory.status import Phase
-from galamp.supervision.child import KILL_WAIT_S, Post
+from galamp.supervision.child import KILL_WAIT_S, Child
 from galamp.supervision.launching import READINESS, Hurried, standard_children
-from galamp.supervision.layout import Arena
-from galamp.supervision.process import Worker, WorkerFailure
+from galamp.supervision.layout import RunLayout
+from galamp.supervision.process import ChildFailure, ChildProcess
 from galamp.workers.forkserver import SERVER, left_behind, send_server, server_pid, wake_server
 
 TICK_S = 0.05
@@ -51,8 +51,8 @@ ABSENT_AFTER_S, ABSENT_GAPS = 2.0, 5.0
 class Ended(NamedTuple):
     """A life that is over; `failure` is None where it ended well."""
 
-    post: Post
-    failure: WorkerFailure | None
+    child: Child
+    failure: ChildFailure | None
 
 
 class Limit(NamedTuple):
@@ -63,54 +63,54 @@ class Limit(NamedTuple):
     flag: str
 
 
-class Crew:
+class Children:
     """All places of a run."""
 
-    def __init__(self, arena: Arena) -> None:
-        resources = arena.plan.config.resources
-        self._arena, self._hang_after_s = arena, resources.hang_after_s
+    def __init__(self, run_layout: RunLayout) -> None:
+        resources = run_layout.plan.config.resources
+        self._run_layout, self._hang_after_s = run_layout, resources.hang_after_s
         self._start_timeout_s = resources.start_timeout_s
-        self._coupled = arena.plan.config.gossip.coupled
+        self._coupled = run_layout.plan.config.gossip.coupled
         self._server = READINESS
         self.orphans = Orphans(SERVER)
         self._orphans_due_s = 0.0
         self._out_of_memory = out_of_memory_kills()
-        ranks, workers = range(arena.count), range(arena.shape.workers)
+        ranks, workers = range(run_layout.count), range(run_layout.shape.workers)
         most = resources.max_restarts
-        self.learners = [Post(arena, rank, None, most) for rank in ranks]
-        self.simulators = [Post(arena, rank, w, most) for rank in ranks for w in workers]
+        self.learners = [Child(run_layout, rank, None, most) for rank in ranks]
+        self.simulators = [Child(run_layout, rank, w, most) for rank in ranks for w in workers]
 
     @property
-    def posts(self) -> list[Post]:
+    def all(self) -> list[Child]:
         """All places, learners first: they take longest to start."""
         return [*self.learners, *self.simulators]
 
-    def manned(self) -> Iterator[tuple[Post, Worker]]:
+    def running(self) -> Iterator[tuple[Child, ChildProcess]]:
         """Yield the places where somebody is, with who it is."""
-        return ((post, post.worker) for post in self.posts if post.worker is not None)
+        return ((child, child.process) for child in self.all if child.process is not None)
 
     @property
     def learning(self) -> bool:
         """Whether a learner lives or is to be started anew; who cannot be ended does not count."""
-        return any(post.staffed and not post.beyond_reach for post in self.learners)
+        return any(child.expected and not child.unkillable for child in self.learners)
 
-    def simulators_of(self, rank: int) -> list[Post]:
+    def simulators_of(self, rank: int) -> list[Child]:
         """Return the places of learner `rank`'s simulators."""
-        return [post for post in self.simulators if post.rank == rank]
+        return [child for child in self.simulators if child.rank == rank]
 
-    def call_up(self) -> None:
+    def schedule_all(self) -> None:
         """Have everyone's first life begin."""
-        for post in self.posts:
-            post.due_s = time.monotonic()
+        for child in self.all:
+            child.due_s = time.monotonic()
 
-    def call_off(self) -> None:
+    def cancel_all(self) -> None:
         """Let no further life begin."""
-        for post in self.posts:
-            post.due_s = None
+        for child in self.all:
+            child.due_s = None
 
     def wait(self) -> None:
         """Sleep until a child ends, for a tick at most."""
-        sentinels = [worker.sentinel for _, worker in self.manned()]
+        sentinels = [process.sentinel for _, process in self.running()]
         if sentinels:
             multiprocessing.connection.wait(sentinels, TICK_S)
         else:
@@ -119,14 +119,14 @@ class Crew:
     def reap(self) -> list[Ended]:
         """Take leave of the children that have ended: they are marked dead, their places empty."""
         ended = []
-        for post, worker in self.manned():
-            if not worker.running:
-                post.mark_dead()
-                failure = self._named(worker.failure())
-                if failure is None and not post.row["done"]:
-                    failure = WorkerFailure(post.title, "left before the run was over")
-                post.empty()
-                ended.append(Ended(post, failure))
+        for child, process in self.running():
+            if not process.running:
+                child.mark_dead()
+                failure = self._named(process.failure())
+                if failure is None and not child.row["done"]:
+                    failure = ChildFailure(child.title, "left before the run was over")
+                child.release()
+                ended.append(Ended(child, failure))
                 self._orphans_due_s = 0.0
         return ended
 
@@ -136,23 +136,23 @@ class Crew:
         None while the server still loads. With `hurried` it leaves off: something else is to be
         looked at first.
         """
-        due = [post for post in self.posts if post.due_s is not None and now_s >= post.due_s]
+        due = [child for child in self.all if child.due_s is not None and now_s >= child.due_s]
         try:
             if not due or not self._server.look():
                 return []
         except OSError as error:
-            return [_not_started(post, error) for post in due]
+            return [_not_started(child, error) for child in due]
         failed = []
-        for post in due:
+        for child in due:
             if hurried():
                 break
             try:
-                post.fill(hurried)
+                child.start(hurried)
             except Hurried:
-                post.due_s = now_s
+                child.due_s = now_s
                 break
             except (OSError, EOFError) as error:
-                failed.append(_not_started(post, error))
+                failed.append(_not_started(child, error))
         return failed
 
     def look_for_orphans(self, now_s: float) -> None:
@@ -163,43 +163,43 @@ class Crew:
     def end_orphans(self) -> int:
         """End what children have left behind; returns how many of it are not gone yet."""
         server = server_pid()
-        known = [worker.pid for _, worker in self.manned()]
+        known = [process.pid for _, process in self.running()]
         forking = server if self._server.loaded(server) else None
         return self.orphans.end(forking, known, standard_children())
 
     def check(self, passed_s: float) -> None:
         """Look for progress: who shows none for long is ended; nobody waits for who is absent."""
-        for post, worker in self.manned():
-            first = not post.has_worked and post.row.phase is not Phase.BOOT
-            post.beats.look(passed_s, first=first)
-            post.turns.look(passed_s, first=first)
-            post.note_boot(passed_s)
-            if worker.stuck:
-                worker.end_stuck()
-            elif post.beats.exceeds((limit := self._limit(post)).least_s, limit.gaps):
+        for child, process in self.running():
+            first = not child.has_worked and child.row.phase is not Phase.BOOT
+            child.beats.observe(passed_s, first=first)
+            child.turns.observe(passed_s, first=first)
+            child.note_boot(passed_s)
+            if process.stuck:
+                process.end_stuck()
+            elif child.beats.exceeds((limit := self._limit(child)).least_s, limit.gaps):
                 wake_server()  # should it be the one that was stopped, nobody's end is heard of
-                worker.declare_stuck(
-                    f"hung: no progress for {post.beats.still_s:.0f} s "
-                    f"in phase {post.row.phase.name.lower()} (more time: {limit.flag})"
+                process.declare_stuck(
+                    f"hung: no progress for {child.beats.still_s:.0f} s "
+                    f"in phase {child.row.phase.name.lower()} (more time: {limit.flag})"
                 )
-            if post.role == "learner" and post.row.phase is not Phase.BOOT and not self._coupled:
-                absent = post.turns.exceeds(ABSENT_AFTER_S, ABSENT_GAPS)
-                self._arena.control.set_alive(post.rank, post.has_begun and not absent)
+            if child.role == "learner" and child.row.phase is not Phase.BOOT and not self._coupled:
+                absent = child.turns.exceeds(ABSENT_AFTER_S, ABSENT_GAPS)
+                self._run_layout.control.set_alive(child.rank, child.has_begun and not absent)
 
-    def _limit(self, post: Post) -> Limit:
+    def _limit(self, child: Child) -> Limit:
         """Return how long somebody may show no progress."""
         # The first turn may load libraries and choose kernels.
-        if not post.has_worked:
+        if not child.has_worked:
             return Limit(max(BOOT_LIMIT_S, self._start_timeout_s), 0.0, "--start-timeout-s")
-        if post.row.phase is Phase.BOOT:
-            return Limit(max(self._hang_after_s, BOOT_TIMES * post.boot_s), 0.0, "--hang-after-s")
+        if child.row.phase is Phase.BOOT:
+            return Limit(max(self._hang_after_s, BOOT_TIMES * child.boot_s), 0.0, "--hang-after-s")
         return Limit(self._hang_after_s, HANG_GAPS, "--hang-after-s")
 
     def kill(self) -> None:
         """End everyone now."""
         wake_server()  # a stopped one would tell of no end
-        for _, worker in self.manned():
-            worker.kill()
+        for _, process in self.running():
+            process.kill()
 
     def end(self, patience_s: float) -> None:
         """Leave no child behind, and nothing of theirs: wait a moment, kill, reap."""
@@ -208,7 +208,7 @@ class Crew:
         if not self._join(KILL_WAIT_S):
             send_server(signal.SIGKILL)  # it may hang: whom it has not reaped is adopted
             self._join(SERVER_END_WAIT_S)
-        left_behind.update(worker.pid for _, worker in self.manned() if worker.running)
+        left_behind.update(process.pid for _, process in self.running() if process.running)
         until_s = time.monotonic() + ORPHANS_WAIT_S
         while self.end_orphans() and time.monotonic() < until_s:
             wake_server()
@@ -217,7 +217,7 @@ class Crew:
     def _join(self, patience_s: float) -> bool:
         """Wait for everyone's end, all together for so long at most; returns whether all have."""
         until_s = time.monotonic() + patience_s
-        while left := [worker for _, worker in self.manned() if worker.running]:
+        while left := [process for _, process in self.running() if process.running]:
             left_s = until_s - time.monotonic()
             if left_s <= 0:
                 return False
@@ -225,14 +225,14 @@ class Crew:
             left[0].join(min(TICK_S, left_s))
         return True
 
-    def _named(self, failure: WorkerFailure | None) -> WorkerFailure | None:
+    def _named(self, failure: ChildFailure | None) -> ChildFailure | None:
         """Say so if the kernel has ended a child for want of memory."""
         kills = out_of_memory_kills()
         more, self._out_of_memory = kills > self._out_of_memory, max(kills, self._out_of_memory)
         if failure is None or not more or not failure.external:
             return failure
         why = "was ended by the kernel: out of memory (use fewer --learners or --num-envs)"
-        return WorkerFailure(failure.title, why, failure.details)
+        return ChildFailure(failure.title, why, failure.details)
 
 
 def words_for(lost: Sequence[Ended]) -> list[str]:
@@ -250,9 +250,9 @@ def words_for(lost: Sequence[Ended]) -> list[str]:
     return words
 
 
-def _not_started(post: Post, error: Exception) -> Ended:
+def _not_started(child: Child, error: Exception) -> Ended:
     """Leave a place, whose life could not be begun, to its next one."""
-    post.due_s = None
-    post.empty()
+    child.due_s = None
+    child.release()
     cause = f"could not be started: {error}"
-    return Ended(post, WorkerFailure(post.title, cause, external=True))
+    return Ended(child, ChildFailure(child.title, cause, external=True))

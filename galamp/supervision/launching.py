@@ -1,7 +1,7 @@
 """How the supervisor has the server fork a child, without ever waiting for it in vain.
 
     Readiness.look: has the server loaded? One that has ended is started anew, a stopped one woken
-    Child.start:    request --> server --fork--> child; its id comes back; its task is sent to it
+    ForkedProcess.start: request --> server --fork--> child; its id comes back, its task is sent
 
 The standard library waits without limit for a server that loads, was stopped or hangs. Every wait
 here is left several times a second, to see whether a signal has come, and ends at a limit of its
@@ -163,7 +163,7 @@ def _ending(pid: int) -> str | None:
     return f"was ended by {signal_name(ended.si_status)}"
 
 
-class Child(ForkServerProcess):
+class ForkedProcess(ForkServerProcess):
     """A process that the server forks.
 
     Unlike others of the standard library it is not waited for, without limit, when Python ends.

@@ -1,6 +1,6 @@
 """What a run is made of before anyone is spawned: all shared memory, and every child's task.
 
-    Plan --lay_out--> Arena: SharedArrays, wake-ups, a (WorkerSpec, task) per child
+    Plan --lay_out--> RunLayout: SharedArrays, wake-ups, a (ChildSpec, task) per child
 
 Runs in the supervisor, which owns all of it; children get what they need by inheritance.
 """
@@ -23,9 +23,9 @@ from galamp.memory.arrays import ArraySpec, SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
 from galamp.memory.learner_state import StateSlots
 from galamp.memory.rollouts import RingWake, RolloutRing, RolloutShape
-from galamp.memory.status import MetricsBoard
+from galamp.memory.status import StatusBoard
 from galamp.supervision.plan import LearnerPlan, Plan
-from galamp.workers.child import WorkerSpec
+from galamp.workers.child import ChildSpec
 from galamp.workers.learner import LearnerTask
 from galamp.workers.simulator import SimulatorTask
 
@@ -88,7 +88,7 @@ def array_specs(
 ) -> list[ArraySpec]:
     """Return every array that the processes of a run share."""
     count, simulators = len(plan.learners), plan.simulators
-    specs = [*ControlBlock.specs(count, simulators), *MetricsBoard.specs(count, simulators)]
+    specs = [*ControlBlock.specs(count, simulators), *StatusBoard.specs(count, simulators)]
     specs += exchange_specs(plan.config.gossip, topology, sketch.state_sizes)
     shape = rollout_shape(plan, environment)
     for rank in range(count):
@@ -97,7 +97,7 @@ def array_specs(
     return specs
 
 
-class Arena:
+class RunLayout:
     """The shared memory of a run and the tasks that work on it."""
 
     def __init__(
@@ -122,12 +122,12 @@ class Arena:
         self._gossip_wakeups = tuple(Wakeup() for _ in plan.learners)
         self.control = ControlBlock(self.arrays)
         self.control.prepare()
-        self.board = MetricsBoard(self.arrays, self.count)
+        self.status_board = StatusBoard(self.arrays, self.count)
         self.states = [
             StateSlots(self.arrays, rank, sketch.state_sizes) for rank in range(self.count)
         ]
 
-    def learner(self, rank: int, incarnation: int) -> tuple[WorkerSpec, LearnerTask]:
+    def learner(self, rank: int, incarnation: int) -> tuple[ChildSpec, LearnerTask]:
         """Return the spec and the task of learner `rank` in a life of it (counted from 0)."""
         learner = self.plan.learners[rank]
         spec = self._spec("learner", learner, 0, rank, incarnation)
@@ -135,7 +135,7 @@ class Arena:
 
     def simulator(
         self, rank: int, worker: int, incarnation: int
-    ) -> tuple[WorkerSpec, SimulatorTask]:
+    ) -> tuple[ChildSpec, SimulatorTask]:
         """Return the spec and the task of simulator `worker` of learner `rank` in one life."""
         learner = self.plan.learners[rank]
         index = self.simulator_index(rank, worker)
@@ -152,10 +152,10 @@ class Arena:
 
     def _spec(
         self, role: str, learner: LearnerPlan, worker: int, row: int, incarnation: int
-    ) -> WorkerSpec:
+    ) -> ChildSpec:
         name = f"{role}-{learner.rank}" + (f".{worker}" if role == "simulator" else "") + ".log"
         cores = learner.place.simulators if role == "simulator" else learner.place.learner
-        return WorkerSpec(
+        return ChildSpec(
             role=role,
             rank=learner.rank,
             worker=worker,
@@ -197,7 +197,7 @@ class Arena:
     def _simulator_task(
         self, learner: LearnerPlan, worker: int, index: int, incarnation: int
     ) -> SimulatorTask:
-        config, lanes = self.plan.config, self.shape.lanes(worker)
+        config, envs = self.plan.config, self.shape.envs(worker)
         return SimulatorTask(
             arrays=self.arrays,
             rank=learner.rank,
@@ -208,8 +208,8 @@ class Arena:
             wake=self._wakes[learner.rank],
             environment=config.environment,
             seeds=tuple(
-                self._seed(learner.rank, incarnation, 1 + lane)
-                for lane in range(lanes.start, lanes.stop)
+                self._seed(learner.rank, incarnation, 1 + env_index)
+                for env_index in range(envs.start, envs.stop)
             ),
             process_seed=self._seed(learner.rank, incarnation, PROCESS_PLACE + 1 + worker),
             threads=1,

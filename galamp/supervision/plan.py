@@ -250,7 +250,7 @@ def _with_method(config: RunConfig, count: int) -> tuple[RunConfig, int]:
         UserError: settings that contradict one another.
     """
     gossip, algorithm = config.gossip, config.algorithm
-    if gossip.target_ball is not None and gossip.lock_step:
+    if gossip.target_ball is not None and gossip.synchronous:
         raise UserError(
             "--target-ball: in lock-step (--sync, --max-staleness 0, data-parallel) all gossip or "
             "nobody does, which a measured distance cannot decide in time; use --gossip-every"
@@ -307,12 +307,12 @@ def _share(learners: Sequence[LearnerPlan], machine: Machine) -> int:
 def _resources(
     config: RunConfig, learners: Sequence[LearnerPlan], machine: Machine
 ) -> ResourceConfig:
-    asked, lanes = config.resources, config.environment.num_envs
+    asked, envs = config.resources, config.environment.num_envs
     share = _share(learners, machine)
-    workers = asked.simulator_workers or min(lanes, share)
-    if workers > lanes:
+    workers = asked.simulator_workers or min(envs, share)
+    if workers > envs:
         raise UserError(
-            f"--simulator-workers {workers}: more than the {lanes} simulators of --num-envs; "
+            f"--simulator-workers {workers}: more than the {envs} simulators of --num-envs; "
             "use at most one worker per simulator"
         )
     batches = asked.batches or min(2, workers)

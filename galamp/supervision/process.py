@@ -1,7 +1,7 @@
 """A child process as its parent sees it: started, watched, ended, and why it ended.
 
-supervisor: Worker.start --fork--> galamp.workers.child: worker_main(spec, task)
-supervisor: Worker.failure() <-- exit code, signal, the child's own crash report and log
+supervisor: Worker.start --fork--> galamp.workers.child: child_main(spec, task)
+supervisor: ChildProcess.failure() <-- exit code, signal, the child's own crash report and log
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from galamp.core.processes.exit_reports import (
     signal_name,
     tail,
 )
-from galamp.supervision.launching import Child
-from galamp.workers.child import STACK_SIGNAL, Parcel, WorkerSpec, worker_main
+from galamp.supervision.launching import ForkedProcess
+from galamp.workers.child import STACK_SIGNAL, ChildSpec, PickledTask, child_main
 from galamp.workers.forkserver import (
     ensure_tracker,
     wake_server,
@@ -35,7 +35,7 @@ STACKS_S = 0.3
 
 
 @dataclass(frozen=True)
-class WorkerFailure:
+class ChildFailure:
     """Why a child ended: one line, and its own traceback or stacks where it left any."""
 
     title: str
@@ -50,13 +50,13 @@ class WorkerFailure:
         return f"{self.title} {self.cause}"
 
 
-class Worker:
+class ChildProcess:
     """The parent's view of one child."""
 
-    def __init__(self, spec: WorkerSpec, task: Any) -> None:
+    def __init__(self, spec: ChildSpec, task: Any) -> None:
         self.spec = dataclasses.replace(spec, life=secrets.token_hex(8))
-        self._process = Child(
-            target=worker_main, args=(self.spec, Parcel(task)), name=f"galamp: {spec.title}"
+        self._process = ForkedProcess(
+            target=child_main, args=(self.spec, PickledTask(task)), name=f"galamp: {spec.title}"
         )
         self._stuck: str | None = None
         self._stuck_since_s = 0.0
@@ -132,25 +132,25 @@ class Worker:
         """Give back what is held for a child that has ended."""
         self._process.close()
 
-    def failure(self) -> WorkerFailure | None:
+    def failure(self) -> ChildFailure | None:
         """Say why the child ended; None while it runs or if it ended well."""
         code = self._process.exitcode
         title = self.spec.title
         if self._stuck is not None:
-            return WorkerFailure(title, self._stuck, tail(self.spec.log))
+            return ChildFailure(title, self._stuck, tail(self.spec.log))
         if code is None or code == EXIT_OK:
             return None
         report = read_report(self.spec.report(self.pid), self.spec.life)
         if report is not None:
-            return WorkerFailure(title, *report)
+            return ChildFailure(title, *report)
         if self._process.server_lost:
             cause = "ended with the server that it was forked from"
-            return WorkerFailure(title, cause, external=True)
+            return ChildFailure(title, cause, external=True)
         cause = f"called exit({code}) from native code"
         if code < 0:
             cause = f"was ended by {signal_name(-code)}"
         external = code == -signal.SIGKILL
-        return WorkerFailure(title, cause, tail(self.spec.log), external=external)
+        return ChildFailure(title, cause, tail(self.spec.log), external=external)
 
 
 def _is_over(pid: int) -> bool:

@@ -1,6 +1,6 @@
 """How often a child may be started anew, and after how long: pure, told the time by its caller.
 
-Loss --Budget.delay_s--> seconds until the next life, or None: given up
+Loss --RestartPolicy.delay_s--> seconds until the next life, or None: given up
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MOST_DIVERGED = 3
 
 
 @dataclass(frozen=True)
-class Loss:
+class Failure:
     """How a life ended: why, after how many agent steps, by its own word or by somebody else."""
 
     cause: str
@@ -27,23 +27,23 @@ class Loss:
     external: bool = False
 
 
-class Budget:
+class RestartPolicy:
     """The losses of one child, and what follows from them."""
 
     def __init__(self, most: int) -> None:
         """Allow `most` restarts within `WITHIN_S`."""
         self._most = most
         self._times: deque[float] = deque()
-        self._last: Loss | None = None
+        self._last: Failure | None = None
         self._deliberate = 0
         self.repeats = False
         """Whether the last loss was of the same kind, at the same place, as the one before it."""
 
-    def excuse(self) -> None:
+    def expect_failure(self) -> None:
         """Take the next loss, whatever it is, for no repetition: it will come from outside."""
         self._last = None
 
-    def delay_s(self, loss: Loss, now_s: float) -> float | None:
+    def delay_s(self, loss: Failure, now_s: float) -> float | None:
         """Take note of a loss; returns how long to wait before the next life, None for never.
 
         A child is given up when it has used up its restarts, or fails in the same way at the same

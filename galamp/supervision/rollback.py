@@ -12,37 +12,37 @@ import time
 from collections.abc import Sequence
 
 from galamp.memory.learner_state import StateSlots, common_state
-from galamp.supervision.child import KILL_WAIT_S, Post
-from galamp.supervision.children import Crew
-from galamp.supervision.process import WorkerFailure
+from galamp.supervision.child import KILL_WAIT_S, Child
+from galamp.supervision.children import Children
+from galamp.supervision.process import ChildFailure
 
 
-class Regroup:
+class Rollback:
     """Calls all learners back, once one of them is lost."""
 
-    def __init__(self, crew: Crew, states: Sequence[StateSlots]) -> None:
-        self.cause: WorkerFailure | None = None
+    def __init__(self, children: Children, states: Sequence[StateSlots]) -> None:
+        self.cause: ChildFailure | None = None
         """Why they are being called back, or were the last time."""
-        self._crew, self._states = crew, states
+        self._children, self._states = children, states
         self._under_way, self._delay_s, self._since_s = False, 0.0, 0.0
 
-    def begin(self, cause: WorkerFailure, delay_s: float) -> None:
+    def begin(self, cause: ChildFailure, delay_s: float) -> None:
         """End all learners, to start them anew so long after."""
         self.cause, self._under_way, self._delay_s = cause, True, delay_s
         self._since_s = time.monotonic()
-        for post in self._crew.learners:
-            post.due_s = None
-            if post.worker is not None:
-                post.worker.kill()
+        for child in self._children.learners:
+            child.due_s = None
+            if child.process is not None:
+                child.process.kill()
 
-    def takes(self, post: Post) -> bool:
-        """Whether whoever was at `post` has ended because everyone is called back."""
-        return self._under_way and post.role == "learner"
+    def takes(self, child: Child) -> bool:
+        """Whether whoever was at `child` has ended because everyone is called back."""
+        return self._under_way and child.role == "learner"
 
     @property
     def ready(self) -> bool:
         """Whether all learners are gone."""
-        return self._under_way and all(post.worker is None for post in self._crew.learners)
+        return self._under_way and all(child.process is None for child in self._children.learners)
 
     @property
     def overdue(self) -> bool:
@@ -57,7 +57,9 @@ class Regroup:
             for states in self._states:
                 states.step_back(turn)
             due_s = time.monotonic() + self._delay_s
-            for post in self._crew.learners:  # all are known to all before the first one begins
-                post.announce()
-                post.due_s = due_s
+            for (
+                child
+            ) in self._children.learners:  # all are known to all before the first one begins
+                child.announce()
+                child.due_s = due_s
         return turn

@@ -45,15 +45,17 @@ class Signals:
         self._noted: list[int] = []
         self._hung_up = self._raises = False
         self._abandon: Callable[[], object] | None = None
-        self._former: dict[int, Callable[..., object] | int] = {}
+        self._resume_point: dict[int, Callable[..., object] | int] = {}
         self._native: dict[int, NativeHandler] = {}
 
     def __enter__(self) -> Self:
         for number in SUPERVISED:
-            former = signal.getsignal(number)
-            if former is not signal.SIG_IGN:
+            resume_point = signal.getsignal(number)
+            if resume_point is not signal.SIG_IGN:
                 self._native[number] = NativeHandler(number)
-                self._former[number] = signal.SIG_DFL if former is None else former
+                self._resume_point[number] = (
+                    signal.SIG_DFL if resume_point is None else resume_point
+                )
                 signal.signal(number, self._note)
         return self
 
@@ -63,7 +65,7 @@ class Signals:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for number, handler in self._former.items():
+        for number, handler in self._resume_point.items():
             signal.signal(number, handler)
             self._native[number].restore()
 

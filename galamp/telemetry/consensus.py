@@ -19,16 +19,16 @@ import numpy as np
 import numpy.typing as npt
 
 from galamp.gossip.consensus.certificate import Bounds, Certificate
-from galamp.gossip.consensus.distances import Measured, Meter
+from galamp.gossip.consensus.distances import DistanceMeter, Measured
 from galamp.gossip.consensus.radius import radius_per_update
 from galamp.gossip.exchange import GRADIENTS, averages_gradients
 from galamp.gossip.topologies.base import Topology
-from galamp.gossip.transport.parameter_slots import VectorSlots
+from galamp.gossip.transport.parameter_slots import ParameterSlots
 from galamp.gossip.transport.publication import Publication
-from galamp.gossip.transport.publication_ring import Journal
+from galamp.gossip.transport.publication_ring import PublicationRing
 from galamp.memory.arrays import SharedArrays
 from galamp.storage.gossip_log import GossipLog, Lost, Measurement, Rebase, Start
-from galamp.supervision.layout import Arena
+from galamp.supervision.layout import RunLayout
 from galamp.telemetry.snapshot import ConsensusReading
 
 FOLLOW_S, CATCH_UP_S = 0.1, 0.3
@@ -42,21 +42,21 @@ MOST_LINES = 20_000
 class ConsensusMonitor:
     """Measures distances now and then; with a `History`, says what they can be at most."""
 
-    def __init__(self, arena: Arena, history: History | None) -> None:
-        config = arena.plan.config.gossip
-        self._control, self._history = arena.control, history
+    def __init__(self, run_layout: RunLayout, history: History | None) -> None:
+        config = run_layout.plan.config.gossip
+        self._control, self._history = run_layout.control, history
         self._target = config.target_ball
-        self._meter = self._make_meter(arena, "parameters")
+        self._meter = self._make_meter(run_layout, "parameters")
         self._gradients = None
         if config.gradient_correlation:
-            self._gradients = self._make_meter(arena, GRADIENTS)
+            self._gradients = self._make_meter(run_layout, GRADIENTS)
         self._identical = averages_gradients(config)
         self.reading = ConsensusReading()
 
     @staticmethod
-    def _make_meter(arena: Arena, name: str) -> Meter:
-        slots = [VectorSlots(arena.arrays, rank, name) for rank in range(arena.count)]
-        return Meter(slots, arena.sketch.parameters)
+    def _make_meter(run_layout: RunLayout, name: str) -> DistanceMeter:
+        slots = [ParameterSlots(run_layout.arrays, rank, name) for rank in range(run_layout.count)]
+        return DistanceMeter(slots, run_layout.sketch.parameters)
 
     def follow(self) -> None:
         """Take in what was published since the last call."""
@@ -74,7 +74,7 @@ class ConsensusMonitor:
             bounds = self._history.measured(measured, wall_s, agent_steps)
             radius = self._history.radius
             if bounds is None:
-                self._history.know_anew(*self._meter.recent())
+                self._history.rebase_unknown(*self._meter.recent())
         cosine = self._gradients.mean_cosine() if self._gradients else None
         self.reading = reading_of(measured, bounds, radius, cosine)
         if self._target is not None:
@@ -117,18 +117,18 @@ class History:
         log: GossipLog,
         tell: Callable[[str], None],
         *,
-        lock_step: bool,
+        synchronous: bool,
     ) -> None:
         self._log, self._tell = log, tell
         self._told = False
         ranks = range(topology.size)
-        self._journals = [Journal(arrays, rank) for rank in ranks]
+        self._publication_rings = [PublicationRing(arrays, rank) for rank in ranks]
         self._pending = [deque[tuple[float, Publication]]() for _ in ranks]
         self._reached = [0] * topology.size
         """Numbers of the publications that were taken in last, or are just being."""
-        self._lives = [0] * topology.size
+        self._incarnations = [0] * topology.size
         self._certificate = Certificate(topology.size)
-        self._theory = TheoreticalRadius(topology) if lock_step else None
+        self._theory = TheoreticalRadius(topology) if synchronous else None
         self._lines: list[dict[str, Any]] = []
 
     def begin(self, start: Start) -> None:
@@ -144,7 +144,7 @@ class History:
     def follow(self) -> None:
         """Take in the journals, in order of time: so little has to be kept of the past."""
         until_s = time.monotonic() + FOLLOW_S
-        for rank in range(len(self._journals)):
+        for rank in range(len(self._publication_rings)):
             self._drain(rank)
         while heads := [(of[0][0], rank) for rank, of in enumerate(self._pending) if of]:
             self._take(min(heads)[1])
@@ -177,7 +177,7 @@ class History:
         self.follow()
         return certified
 
-    def know_anew(
+    def rebase_unknown(
         self, vectors: Sequence[tuple[int, int]], pairwise: npt.NDArray[np.float64]
     ) -> None:
         """Place vectors (learner, number) that are unknown by their distance to a known one.
@@ -206,7 +206,7 @@ class History:
         """Fetch a learner's entries, unless there are enough to do already."""
         if len(self._pending[rank]) > MOST_PENDING:
             return
-        publications, lost = self._journals[rank].drain()
+        publications, lost = self._publication_rings[rank].drain()
         self._pending[rank].extend(publications)
         if lost and not self._told:
             self._told = True
@@ -235,14 +235,14 @@ class History:
             self._take_until(source.peer, source.number, math.inf)
         keeps, number = self._certificate.keeps, publication.number
         whole = keeps(rank, number - 1) and all(keeps(s.peer, s.number) for s in publication.mixed)
-        if whole and publication.incarnation == self._lives[rank]:
+        if whole and publication.incarnation == self._incarnations[rank]:
             self._certificate.publish(publication)
             self._lines.append(publication.as_dict())
             if self._theory is not None:
                 self._theory.take(publication)
         else:
             # A new life begins with a vector of its own, and what was lost may have been mixed.
-            self._lives[rank] = publication.incarnation
+            self._incarnations[rank] = publication.incarnation
             self._certificate.lose(rank, number)
             self._lines.append(Lost(rank, number).as_dict())
             if self._theory is not None:

@@ -1,6 +1,6 @@
 """What a learner's row tells of that a user should know: said once in every start of a run.
 
-    MetricsRow of each learner --Notices.look--> the recorder's `tell`
+    StatusRow of each learner --Notices.look--> the recorder's `tell`
 
 Runs in the supervisor.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from galamp.memory.status import MetricsRow
+from galamp.memory.status import StatusRow
 
 REFUSALS = {
     1: "cudaErrorInvalidValue",
@@ -27,7 +27,7 @@ class Notices:
         self._tell = tell
         self._told: set[str] = set()
 
-    def look(self, rows: Sequence[MetricsRow]) -> None:
+    def look(self, rows: Sequence[StatusRow]) -> None:
         """Say what holds of some learner and was not said yet, with the first one it holds of."""
         for counter, words in WORDS.items():
             rank = next((rank for rank, row in enumerate(rows) if row[counter]), None)

@@ -1,6 +1,6 @@
 r"""From the metrics board to what people read: snapshots, metrics.jsonl, monitor files, summary.
 
-    MetricsBoard, EpisodeRings, ConsensusMonitor --Recorder--> Snapshot --> dashboard
+    StatusBoard, EpisodeRings, ConsensusMonitor --Recorder--> Snapshot --> dashboard
                                                           \--> metrics.jsonl, monitor/*.csv
     what happens --Recorder.tell--> the screen and events.jsonl
 
@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from galamp.memory.status import EpisodeRing, MetricsRow, Phase
+from galamp.memory.status import EpisodeRing, Phase, StatusRow
 from galamp.storage.learning_curve import Curve
 from galamp.storage.run_folder import RunFolder
 from galamp.storage.run_logs import EventLog, MetricsLog, MonitorLog
-from galamp.supervision.layout import Arena
+from galamp.supervision.layout import RunLayout
 from galamp.telemetry.consensus import ConsensusMonitor
 from galamp.telemetry.notices import Notices
 from galamp.telemetry.snapshot import (
@@ -48,7 +48,7 @@ _LEARNER_PHASES = {
 class LearnerReading:
     """What the recorder remembers of one learner between two readings."""
 
-    def __init__(self, row: MetricsRow) -> None:
+    def __init__(self, row: StatusRow) -> None:
         self.row = row
         self.scores: deque[float] = deque(maxlen=EPISODES_IN_MEAN)
         self.episodes = 0
@@ -101,18 +101,22 @@ class Recorder:
     """Reads the board and turns it into snapshots, rows and files."""
 
     def __init__(
-        self, arena: Arena, folder: RunFolder, metrics: MetricsLog, consensus: ConsensusMonitor
+        self,
+        run_layout: RunLayout,
+        folder: RunFolder,
+        metrics: MetricsLog,
+        consensus: ConsensusMonitor,
     ) -> None:
-        self._arena, self.folder, self._metrics = arena, folder, metrics
+        self._run_layout, self.folder, self._metrics = run_layout, folder, metrics
         self._consensus = consensus
         self._began_s = time.monotonic()
         self._former_s = 0.0
         self._trained_from: tuple[float, int] | None = None
         self._trained_to: tuple[float, int] | None = None
         self.status = "starting"
-        self.learners = [LearnerReading(row) for row in arena.board.learners()]
-        workers = arena.shape.workers
-        self._rings = [EpisodeRing(arena.arrays, i) for i in range(arena.count * workers)]
+        self.learners = [LearnerReading(row) for row in run_layout.status_board.learners()]
+        workers = run_layout.shape.workers
+        self._rings = [EpisodeRing(run_layout.arrays, i) for i in range(run_layout.count * workers)]
         self._tails = [0] * len(self._rings)
         self._scores: deque[float] = deque(maxlen=EPISODES_IN_MEAN)
         self._lengths: deque[int] = deque(maxlen=EPISODES_IN_MEAN)
@@ -123,10 +127,10 @@ class Recorder:
         self._curve = Curve()
         self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
         self._event_log = EventLog(folder.events, metrics.start, self.tell, folder.where)
-        env_id, now = arena.environment.env_id, time.time()
+        env_id, now = run_layout.environment.env_id, time.time()
         self._monitors = [
             MonitorLog(folder.monitor_path(rank), env_id, now, self.tell, folder.where)
-            for rank in range(arena.count)
+            for rank in range(run_layout.count)
         ]
 
     @property
@@ -143,11 +147,11 @@ class Recorder:
         """Note that all learners run: the overall rate is measured from here."""
         self.status = "running"
         self.tell(f"all learners run after {self.elapsed_s:.1f} s")
-        self._trained_from = (time.monotonic(), self._arena.board.agent_steps())
+        self._trained_from = (time.monotonic(), self._run_layout.status_board.agent_steps())
 
     def mark_ended(self) -> None:
         """Note that the learners have ended: the overall rate is measured to here."""
-        self._trained_to = (time.monotonic(), self._arena.board.agent_steps())
+        self._trained_to = (time.monotonic(), self._run_layout.status_board.agent_steps())
 
     def overall_rate(self) -> float:
         """Return agent steps per second while all learners ran; 0 if they never did."""
@@ -158,7 +162,9 @@ class Recorder:
 
     def overall_shares(self) -> dict[str, float]:
         """Return the share of each phase in all learners' time since this start of the run."""
-        return shares_of(np.sum([row.phase_s() for row in self._arena.board.learners()], axis=0))
+        return shares_of(
+            np.sum([row.phase_s() for row in self._run_layout.status_board.learners()], axis=0)
+        )
 
     def tell(self, text: str) -> None:
         """Show an event, and keep it in events.jsonl."""
@@ -169,7 +175,7 @@ class Recorder:
     def progress(self) -> dict[str, Any]:
         """Return what a checkpoint keeps besides the learners' states."""
         return {
-            "agent_steps": self._arena.board.agent_steps(),
+            "agent_steps": self._run_layout.status_board.agent_steps(),
             "episodes": self.episodes,
             "wall_s": self._former_s + self.elapsed_s,
             "mean_return_100": self.mean_return,
@@ -194,8 +200,8 @@ class Recorder:
         now_s = time.monotonic()
         for learner in self.learners:
             learner.sample(now_s)
-        for rank, score, length, lane, ended in self._finished():
-            self._episode(rank, score, int(length), int(lane), ended)
+        for rank, score, length, env_index, ended in self._finished():
+            self._episode(rank, score, int(length), int(env_index), ended)
         self._notices.look([learner.row for learner in self.learners])
         self._consensus.follow()
 
@@ -207,13 +213,13 @@ class Recorder:
         found = []
         for index, ring in enumerate(self._rings):
             entries, self._tails[index] = ring.drain(self._tails[index])
-            rank = index // self._arena.shape.workers
+            rank = index // self._run_layout.shape.workers
             found += [(rank, *entry) for entry in entries.tolist()]
         return sorted(found, key=lambda episode: episode[-1])
 
     def log(self) -> None:
         """Measure distances, append one row to metrics.jsonl and flush the monitor files."""
-        agent_steps = self._arena.board.agent_steps()
+        agent_steps = self._run_layout.status_board.agent_steps()
         self._consensus.measure(self._former_s + self.elapsed_s, agent_steps)
         snapshot = self.snapshot()
         if snapshot.mean_return is not None:
@@ -225,16 +231,16 @@ class Recorder:
     def snapshot(self) -> Snapshot:
         """Return the run as it is now."""
         learners = tuple(self._learner(r, reading) for r, reading in enumerate(self.learners))
-        config = self._arena.plan.config
+        config = self._run_layout.plan.config
         return Snapshot(
-            env_id=self._arena.environment.env_id,
-            protocol=self._arena.environment.protocol,
+            env_id=self._run_layout.environment.env_id,
+            protocol=self._run_layout.environment.protocol,
             run_dir=str(self.folder.path),
             status=self.status,
             elapsed_s=self.elapsed_s,
             agent_steps=sum(learner.agent_steps for learner in learners),
             total_steps=config.total_steps,
-            frames_per_step=self._arena.environment.frames_per_step,
+            frames_per_step=self._run_layout.environment.frames_per_step,
             agent_steps_per_s=sum(learner.agent_steps_per_s for learner in learners),
             learners=learners,
             topology=config.gossip.topology,
@@ -249,10 +255,10 @@ class Recorder:
             restarts=self.losses.restarts,
         )
 
-    def _episode(self, rank: int, score: float, length: int, lane: int, ended: float) -> None:
+    def _episode(self, rank: int, score: float, length: int, env_index: int, ended: float) -> None:
         if not math.isfinite(score):
             self.tell(
-                f"learner {rank}, lane {lane}: a game's score is {score}: left out of all means"
+                f"learner {rank}, env {env_index}: a game's score is {score}: left out of all means"
             )
             return
         self.learners[rank].scores.append(score)
@@ -271,13 +277,13 @@ class Recorder:
         return LearnerSnapshot(
             rank=rank,
             state=reading.state,
-            device=self._arena.plan.learners[rank].device,
-            incarnation=self._arena.control.incarnation(rank),
+            device=self._run_layout.plan.learners[rank].device,
+            incarnation=self._run_layout.control.incarnation(rank),
             agent_steps=row["agent_steps"],
             agent_steps_per_s=reading.rate(),
             updates=row["updates"],
             rounds=row["rounds"],
-            lanes=row["lanes"],
+            envs=row["envs"],
             phase_shares=reading.phase_shares(),
             mean_return=float(np.mean(reading.scores)) if reading.scores else None,
             episodes=reading.episodes,
@@ -286,7 +292,7 @@ class Recorder:
             received=row["received"],
             dropped=row["dropped"],
             distance=dict(enumerate(self._consensus.reading.distances)).get(rank),
-            out_peers=self._arena.topology.out_peers(rank, row["rounds"]),
+            out_peers=self._run_layout.topology.out_peers(rank, row["rounds"]),
         )
 
 
@@ -336,7 +342,7 @@ def metrics_row(snapshot: Snapshot, former_s: float) -> dict[str, Any]:
             name + "SPS": each.agent_steps_per_s,
             name + "episodic_return": each.mean_return,
             name + "staleness": each.staleness,
-            name + "lanes": each.lanes,
+            name + "envs": each.envs,
             name + "incarnation": each.incarnation,
             name + "distance": each.distance,
         }

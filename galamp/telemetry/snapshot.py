@@ -1,6 +1,6 @@
 """What a run looks like at one moment: plain values, made by the supervisor for all who show them.
 
-The supervisor's `metrics.MetricsBoard` readings go in; the dashboard, `metrics.jsonl` and the
+The supervisor's `metrics.StatusBoard` readings go in; the dashboard, `metrics.jsonl` and the
 summary come out. No clock, no process and no shared memory here, so rendering is a pure function.
 """
 
@@ -38,7 +38,7 @@ class LearnerSnapshot:
     agent_steps_per_s: float = 0.0
     updates: int = 0
     rounds: int = 0
-    lanes: int = 0
+    envs: int = 0
     """Simulated environments that take part: fewer than all while a simulator is away."""
     phase_shares: dict[str, float] = field(default_factory=dict)
     """Share of recent time per phase of `LEARNER_PHASES`, in 0..1, summing to about 1."""

@@ -29,7 +29,7 @@ from galamp.core.settings import AUTO
 from galamp.environments.names import canonical_env_id
 from galamp.gossip.topologies import FILE
 from galamp.storage.rate_cache import RateCache
-from galamp.storage.run_folder import Kept, RunFolder
+from galamp.storage.run_folder import RunFolder, StoredChoices
 from galamp.supervision.plan import LEARNERS_PER_CORE, make_plan, usable_devices
 from galamp.supervision.signals import Signals
 from galamp.training.session import complain
@@ -52,7 +52,7 @@ TOLERATED = 0.1
 WAIT_S = 120.0
 """Another start of the user's that measures on this machine is waited for at most so long."""
 
-KEPT_NOTHING = Kept()
+KEPT_NOTHING = StoredChoices()
 """Of a new run."""
 
 Tell = Callable[[str], object]
@@ -76,7 +76,7 @@ def with_quickest(
     cache: RateCache | None = None,
     *,
     new: bool = True,
-    kept: Kept = KEPT_NOTHING,
+    kept: StoredChoices = KEPT_NOTHING,
 ) -> RunConfig:
     """Return `config` with the number of learners that is quickest on this machine.
 
@@ -223,7 +223,7 @@ def cards(machine: Machine) -> list[str]:
     return [gpu.name or gpu.device for gpu in machine.gpus]
 
 
-class Stopwatch:
+class ThroughputProbe:
     """A run's companion: it lets the run warm up, measures it, and ends it.
 
     It measures from one change of the learners' count of steps to another. `rate` is in agent
@@ -248,9 +248,9 @@ class Stopwatch:
 
     def tick(self, supervisor: Supervisor) -> None:
         """Look at the clock; see `galamp.training.supervisor.Companion`."""
-        if self.rate or not all(post.has_worked for post in supervisor.crew.learners):
+        if self.rate or not all(child.has_worked for child in supervisor.children.learners):
             return
-        now_s, steps = time.monotonic(), supervisor.arena.board.agent_steps()
+        now_s, steps = time.monotonic(), supervisor.run_layout.status_board.agent_steps()
         self._warm_s = self._warm_s or now_s + self.warm_up_s
         if now_s >= self._warm_s and self._changed(steps) and self._passed(now_s, steps):
             supervisor.finish()
@@ -288,7 +288,7 @@ def measured(config: RunConfig, numbers: Sequence[int], tell: Tell) -> Measured:
     rates, failures, others = dict[int, float](), list[GalampError](), 0.0
     with Signals(detach=config.report.on_hangup == "detach") as signals:
         for number in numbers:
-            stopwatch = Stopwatch()
+            stopwatch = ThroughputProbe()
             try:
                 rates[number] = rate_of(config, number, stopwatch, signals)
                 others = max(others, stopwatch.others)
@@ -302,7 +302,9 @@ def measured(config: RunConfig, numbers: Sequence[int], tell: Tell) -> Measured:
     return Measured(rates, others)
 
 
-def rate_of(config: RunConfig, learners: int, stopwatch: Stopwatch, signals: Signals) -> float:
+def rate_of(
+    config: RunConfig, learners: int, stopwatch: ThroughputProbe, signals: Signals
+) -> float:
     """Run `config` with so many learners for as long as `stopwatch` does; returns agent steps/s.
 
     Raises:
@@ -321,7 +323,7 @@ def rate_of(config: RunConfig, learners: int, stopwatch: Stopwatch, signals: Sig
             report=report,
         )
         try:
-            result = train(short, companions=[stopwatch], signals=signals).result
+            result = train(short, callbacks=[stopwatch], signals=signals).result
         finally:
             gc.unfreeze()
             gc.collect()  # the short run's memory

@@ -29,7 +29,7 @@ from galamp.memory.versioned_slots import Header
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, CheckpointNotWritten, Identity, LearnerState
 from galamp.storage.links import BEST, LATEST
-from galamp.supervision.layout import Arena
+from galamp.supervision.layout import RunLayout
 from galamp.telemetry.snapshot import EPISODES_IN_MEAN
 
 LEAST_KEPT = 2
@@ -41,27 +41,32 @@ class Saver:
 
     def __init__(
         self,
-        arena: Arena,
+        run_layout: RunLayout,
         identity: Identity,
         folder: Path,
         tell: Callable[[str], None],
         where: Where = as_named,
         remove_dead: Callable[[], object] = lambda: None,
     ) -> None:
-        """Save the states of `arena` into `folder`.
+        """Save the states of `run_layout` into `folder`.
 
         Args:
-            arena: whose learners' states are saved.
+            run_layout: whose learners' states are saved.
             identity: what the checkpoints belong to.
             folder: where they are written.
             tell: told of what fails, in a line.
             where: where the folder is now; may wait until that is certain.
             remove_dead: removes what ended starts have left there, if the disk has no room.
         """
-        self._arena, self._identity, self._folder, self._tell = arena, identity, folder, tell
+        self._run_layout, self._identity, self._folder, self._tell = (
+            run_layout,
+            identity,
+            folder,
+            tell,
+        )
         self._where, self._remove_dead = where, remove_dead
-        self._config = to_dict(arena.plan.config)
-        self._keep = arena.plan.config.report.keep_checkpoints
+        self._config = to_dict(run_layout.plan.config)
+        self._keep = run_layout.plan.config.report.keep_checkpoints
         self._wanted: int | None = None
         self._writer: threading.Thread | None = None
         self._best_path: Path | None = None
@@ -100,18 +105,18 @@ class Saver:
         if self.busy:
             return
         at_turn = 0
-        if self._arena.plan.config.gossip.coupled:
+        if self._run_layout.plan.config.gossip.coupled:
             # After a turn in which all save anyway: so what they keep is always of the same turns.
-            at_turn = -(-common_turn(self._arena) // SAVE_EVERY_TURNS) * SAVE_EVERY_TURNS
-        self._wanted = self._arena.control.request_save(at_turn)
+            at_turn = -(-common_turn(self._run_layout) // SAVE_EVERY_TURNS) * SAVE_EVERY_TURNS
+        self._wanted = self._run_layout.control.request_save(at_turn)
 
     def poll(self, progress: Callable[[], dict[str, Any]]) -> None:
         """Once every learner has answered, gather their states and start to write."""
         if self._wanted is None:
             return
-        if any(map(self._is_awaited, range(self._arena.count))):
+        if any(map(self._is_awaited, range(self._run_layout.count))):
             return
-        found = [states.restore() for states in self._arena.states]
+        found = [states.restore() for states in self._run_layout.states]
         self._wanted = None
         if self._torn(found):
             self.request()  # one has saved anew meanwhile: in lock-step all are saved in one turn
@@ -129,10 +134,10 @@ class Saver:
         It has one: without its first state a run does not go on.
         """
         assert self._wanted is not None
-        found = self._arena.states[rank].look()
+        found = self._run_layout.states[rank].look()
         if found is not None and found.header.version >= self._wanted:
             return False
-        return found is None or self._arena.control.alive(rank)
+        return found is None or self._run_layout.control.alive(rank)
 
     def finish(
         self, progress: dict[str, Any], deadline_s: float, give_up: Callable[[], bool]
@@ -145,10 +150,10 @@ class Saver:
         if self._writer is not None and self._writer.is_alive():
             self._tell("no last checkpoint: the disk has not taken the one before it yet")
             return
-        found = [states.restore() for states in self._arena.states]
-        if self._torn(found) and (turn := common_state(self._arena.states)) is not None:
+        found = [states.restore() for states in self._run_layout.states]
+        if self._torn(found) and (turn := common_state(self._run_layout.states)) is not None:
             self._tell(f"the last checkpoint is of turn {turn:,}, the last that all have saved")
-            found = [states.restore(turn) for states in self._arena.states]
+            found = [states.restore(turn) for states in self._run_layout.states]
         states = [f[0] for f in found if f is not None]
         if len(states) < len(found):
             self._tell("no checkpoint: a learner never got as far as its first state")
@@ -156,7 +161,7 @@ class Saver:
         if self._torn(found):
             self._tell("no last checkpoint: in lock-step it has to be of one turn of all learners")
             return
-        if not self._arena.plan.config.gossip.coupled:
+        if not self._run_layout.plan.config.gossip.coupled:
             # One that died just now has saved less than it did.
             states = [state._replace(counters=self._counted(r)) for r, state in enumerate(states)]
         self.last = self._gather(states, progress)
@@ -168,13 +173,13 @@ class Saver:
 
     def _counted(self, rank: int) -> dict[str, int]:
         """Return the counters of learner `rank` as they stand in its row."""
-        row = self._arena.board.learner(rank)
+        row = self._run_layout.status_board.learner(rank)
         return {name: row[name] for name in STATE_COUNTERS}
 
     def _torn(self, found: list[tuple[State, Header] | None]) -> bool:
         """Whether the learners, who go in lock-step, were saved in different turns."""
         turns = {f[1].round for f in found if f is not None}
-        return self._arena.plan.config.gossip.coupled and len(turns) > 1
+        return self._run_layout.plan.config.gossip.coupled and len(turns) > 1
 
     def _wait(self, until_s: float, give_up: Callable[[], bool]) -> None:
         """Wait for the writer thread until the deadline, or until the user will not."""
@@ -194,7 +199,7 @@ class Saver:
         return True
 
     def _gather(self, states: list[State], progress: dict[str, Any]) -> Checkpoint:
-        layout = self._arena.sketch.layout
+        layout = self._run_layout.sketch.layout
         others = [s.tensors["parameters"] for r, s in enumerate(states) if r not in self._left]
         for rank in self._left if others else ():
             states[rank].tensors["parameters"] = np.mean(others, axis=0)
@@ -261,9 +266,9 @@ def full_score(checkpoint: Checkpoint) -> float | None:
     return float(score) if full and isinstance(score, int | float) else None
 
 
-def common_turn(arena: Arena) -> int:
+def common_turn(run_layout: RunLayout) -> int:
     """Return a turn that no learner has reached yet, for all to act in the same one."""
-    most = max(row["turns"] for row in arena.board.learners())
+    most = max(row["turns"] for row in run_layout.status_board.learners())
     return most + 2
 
 

@@ -1,6 +1,6 @@
 """Every choice of one start made: who runs where, and the graph that the learners gossip in.
 
-    RunConfig + Machine --chart_course--> Course: Plan, Topology, the graph's file as it was read
+    RunConfig + Machine --resolve_run--> ResolvedRun: Plan, Topology, the graph's file as read
 
 Runs in the supervisor, before any process starts and before anything is written.
 """
@@ -18,7 +18,7 @@ from galamp.core.errors import UserError
 from galamp.core.machine.machine import Machine
 from galamp.gossip.topologies import FILE, make_topology
 from galamp.gossip.topologies.base import Topology
-from galamp.storage.run_folder import GRAPH_LIMIT_BYTES, Kept
+from galamp.storage.run_folder import GRAPH_LIMIT_BYTES, StoredChoices
 from galamp.supervision.plan import Plan, make_plan
 from galamp.training.resume import graph_file
 
@@ -31,7 +31,7 @@ class Graph(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Course:
+class ResolvedRun:
     """A plan, the graph that its learners gossip in, and where that is from, if from a file."""
 
     plan: Plan
@@ -39,7 +39,7 @@ class Course:
     graph: Graph | None = None
 
 
-def chart_course(config: RunConfig, machine: Machine, kept: Kept) -> Course:
+def resolve_run(config: RunConfig, machine: Machine, kept: StoredChoices) -> ResolvedRun:
     """Make every choice that `config` leaves open.
 
     Args:
@@ -54,12 +54,12 @@ def chart_course(config: RunConfig, machine: Machine, kept: Kept) -> Course:
     path, gossip = graph_file(plan, kept.graph_of), plan.config.gossip
     count, weights, seed = len(plan.learners), gossip.gossip_weights, plan.config.seed
     if path is None:
-        return Course(plan, make_topology(gossip.topology, count, weights, seed))
+        return ResolvedRun(plan, make_topology(gossip.topology, count, weights, seed))
     content = _content(path)
     topology = make_topology(f"{FILE}{path}", count, weights, seed)
     if content is None or content != _content(path):
         raise UserError(f"--topology {FILE}{path}: it was changed while it was read: start again")
-    return Course(plan, topology, Graph(path, content))
+    return ResolvedRun(plan, topology, Graph(path, content))
 
 
 def _content(path: Path) -> bytes | None:

@@ -1,6 +1,6 @@
 """Going on with a run: what an earlier start left, laid where this one looks for it.
 
-    checkpoint, config.json, topology.txt --> Former --states_for, take_over--> StateSlots, curves
+    checkpoint, config.json --> ResumePoint --states_for, restore--> StateSlots, curves
 
 Runs in the supervisor before any learner starts. The run may go on with more or fewer learners.
 """
@@ -25,11 +25,11 @@ from galamp.storage.gossip_log import Start
 from galamp.storage.inspection import GRAPH, is_own_file
 from galamp.storage.run_folder import CONFIG, RunFolder, read_json
 from galamp.storage.run_logs import curve
-from galamp.supervision.layout import Arena
+from galamp.supervision.layout import RunLayout
 from galamp.supervision.plan import Plan
 from galamp.telemetry.recorder import Recorder
 from galamp.training.resize import resized
-from galamp.training.resume_point import Former
+from galamp.training.resume_point import ResumePoint
 
 
 def graph_file(plan: Plan, resume: Path | None) -> Path | None:
@@ -47,39 +47,43 @@ def graph_file(plan: Plan, resume: Path | None) -> Path | None:
     return Path(name.removeprefix(FILE))
 
 
-def states_for(arena: Arena, former: Former, start: int) -> list[State]:
-    """Return the state that each learner of `arena` goes on from, in start number `start`.
+def states_for(run_layout: RunLayout, resume_point: ResumePoint, start: int) -> list[State]:
+    """Return the state that each learner of `run_layout` goes on from, in start number `start`.
 
     Raises:
         UserError: the learners' parameters have to be identical, and are not.
     """
-    config = arena.plan.config
-    seeds = [seed_for(config.seed, rank, start) for rank in range(arena.count)]
-    states = resized(former.states(arena.sketch.layout), seeds)
-    if config.gossip.lock_step:
-        _align(states, arena.plan.agent_steps_per_update, config.gossip)
+    config = run_layout.plan.config
+    seeds = [seed_for(config.seed, rank, start) for rank in range(run_layout.count)]
+    states = resized(resume_point.states(run_layout.sketch.layout), seeds)
+    if config.gossip.synchronous:
+        _align(states, run_layout.plan.agent_steps_per_update, config.gossip)
     return states
 
 
-def take_over(
-    states: Sequence[State], former: Former, arena: Arena, recorder: Recorder, folder: RunFolder
+def restore(
+    states: Sequence[State],
+    resume_point: ResumePoint,
+    run_layout: RunLayout,
+    recorder: Recorder,
+    folder: RunFolder,
 ) -> None:
     """Lay the states where the learners look for them when they start, and go on counting."""
     for rank, state in enumerate(states):
-        arena.states[rank].save(state, save_id=0, incarnation=0)
-        row = arena.board.learner(rank)
+        run_layout.states[rank].save(state, save_id=0, incarnation=0)
+        row = run_layout.status_board.learner(rank)
         for name in STATE_COUNTERS:
             row[name] = state.counters[name]
-    progress = former.checkpoint.progress
+    progress = resume_point.checkpoint.progress
     recorder.go_on(progress, curve(folder.metrics))
     recorder.tell(f"goes on from {progress['agent_steps']:,} agent steps")
-    for line in changes(former.checkpoint.config, arena.plan.config):
+    for line in changes(resume_point.checkpoint.config, run_layout.plan.config):
         recorder.tell(line)
-    if other_generators(states, arena.plan):
+    if other_generators(states, run_layout.plan):
         recorder.tell(
             "actions are drawn from new generators: the saved ones are of another kind of device"
         )
-    for skipped in former.skipped:
+    for skipped in resume_point.skipped:
         recorder.tell(f"damaged checkpoint passed over: {skipped}")
 
 
@@ -92,17 +96,17 @@ def other_generators(states: Sequence[State], plan: Plan) -> bool:
     )
 
 
-def changes(former: dict[str, Any], config: RunConfig) -> list[str]:
+def changes(resume_point: dict[str, Any], config: RunConfig) -> list[str]:
     """Return one line for each setting of a run that is not what it was in its checkpoint.
 
     Args:
-        former: the settings in the checkpoint; what an older galamp did not know is missing.
+        resume_point: the settings in the checkpoint; what an older galamp did not know is missing.
         config: the settings now.
     """
     now = to_dict(config)
     lines = []
     for setting in settings(RunConfig):
-        before = former.get(setting.section, {}) if setting.section else former
+        before = resume_point.get(setting.section, {}) if setting.section else resume_point
         after = now[setting.section] if setting.section else now
         if not (isinstance(before, dict) and setting.name in before and setting.option.stored):
             continue
@@ -151,18 +155,20 @@ def _align(states: list[State], agent_steps_per_update: int, gossip: GossipConfi
         )
 
 
-def first_entry(arena: Arena, states: Sequence[State], wall_s: float, number: int) -> Start:
+def first_entry(
+    run_layout: RunLayout, states: Sequence[State], wall_s: float, number: int
+) -> Start:
     """Return the first line of this start's gossip log: how far apart the learners begin.
 
     Args:
-        arena: of this start.
+        run_layout: of this start.
         states: what they go on from; none in a new run, where all begin alike.
         wall_s: training time of the former starts.
         number: how often the run was started.
     """
-    distances = np.zeros((arena.count, arena.count))
+    distances = np.zeros((run_layout.count, run_layout.count))
     if states:
         distances, _ = distances_between(np.stack([s.tensors["parameters"] for s in states]))
-    gossip = arena.plan.config.gossip
+    gossip = run_layout.plan.config.gossip
     rows = tuple(map(tuple, distances.tolist()))
-    return Start(number, arena.count, gossip.topology, gossip.lock_step, wall_s, rows)
+    return Start(number, run_layout.count, gossip.topology, gossip.synchronous, wall_s, rows)

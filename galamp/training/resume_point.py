@@ -1,6 +1,6 @@
 """What an earlier start of a run left, looked at before anything is built on it.
 
-    checkpoint --load_former: whole? of this game? all there? --> Former --states--> resuming
+    checkpoint --load_resume_point: whole? of this game? --> ResumePoint --states--> resume
 
 Runs in the supervisor. A checkpoint whose digests are right may still be from somewhere else.
 """
@@ -26,7 +26,7 @@ LARGEST = 1e100
 
 
 @dataclass(frozen=True)
-class Former:
+class ResumePoint:
     """What an earlier start of the run left."""
 
     folder: Path
@@ -38,7 +38,7 @@ class Former:
         return [saved_state(learner, tuple(layout)) for learner in self.checkpoint.learners]
 
 
-def load_former(folder: Path, identity: checkpoints.Identity, sizes: Sizes) -> Former:
+def load_resume_point(folder: Path, identity: checkpoints.Identity, sizes: Sizes) -> ResumePoint:
     """Read what is needed to go on with the run in `folder`, with states of these sizes.
 
     Raises:
@@ -56,7 +56,7 @@ def load_former(folder: Path, identity: checkpoints.Identity, sizes: Sizes) -> F
         raise CheckpointError(
             f"checkpoint {found.path}: to go on, its {count} learners take {large}"
         )
-    return Former(folder, checkpoint, found.skipped)
+    return ResumePoint(folder, checkpoint, found.skipped)
 
 
 def lacking(checkpoint: Checkpoint, sizes: Sizes) -> str | None:

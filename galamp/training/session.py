@@ -1,6 +1,6 @@
 """A run from its first start to its last: another number of learners is a start of its own.
 
-    Former --_begin--> Started: Arena, Recorder, Saver --Supervisor.run--> RunResult
+    Former --_begin--> Attempt: RunLayout, Recorder, Saver --Supervisor.run--> RunResult
        ^                                                                    |
        |                                            rescaled: the learners' last states
        `-----------------------------------------------------------------'
@@ -29,9 +29,9 @@ from galamp.environments.base import EnvironmentSpec
 from galamp.memory.learner_state import State
 from galamp.storage.gossip_log import GOSSIP, GossipLog
 from galamp.storage.identity import Identity
-from galamp.storage.run_folder import Kept, RunFolder
+from galamp.storage.run_folder import RunFolder, StoredChoices
 from galamp.storage.run_logs import MetricsLog
-from galamp.supervision.layout import Arena, ModelSketch
+from galamp.supervision.layout import ModelSketch, RunLayout
 from galamp.supervision.plan import CPU, Plan, check_processes, left_out, with_learners
 from galamp.supervision.signals import Signals
 from galamp.telemetry.consensus import ConsensusMonitor, History
@@ -39,12 +39,12 @@ from galamp.telemetry.display.dashboard import Display
 from galamp.telemetry.display.streams import SafeStream
 from galamp.telemetry.recorder import Losses, Recorder
 from galamp.training.checkpointing import Saver
-from galamp.training.control.server import Door
-from galamp.training.resolve import Course, chart_course
-from galamp.training.resume import first_entry, states_for, take_over
-from galamp.training.resume_point import Former, load_former
+from galamp.training.control.server import ControlServer
+from galamp.training.resolve import ResolvedRun, resolve_run
+from galamp.training.resume import first_entry, restore, states_for
+from galamp.training.resume_point import ResumePoint, load_resume_point
 from galamp.training.summary import summarise, versions
-from galamp.training.supervisor import Companion, RunResult, Supervisor
+from galamp.training.supervisor import Callback, RunResult, Supervisor
 
 BEGIN_WITHIN_S, RETRY_EVERY_S = 60.0, 3.0
 
@@ -59,7 +59,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Ground:
+class RunContext:
     """What is the same in every start of a run."""
 
     machine: Machine
@@ -69,18 +69,18 @@ class Ground:
 
 
 @dataclass(frozen=True)
-class Started:
+class Attempt:
     """One start, ready to be supervised."""
 
     number: int
     began_s: float
-    course: Course
-    arena: Arena
+    resolved: ResolvedRun
+    run_layout: RunLayout
     recorder: Recorder
     saver: Saver
 
 
-class Retreat:
+class Fallback:
     """What ran before another number of learners was asked for, until all of these have worked.
 
     Nobody knows better whether there is room for them than the kernel. See `supervisor.Companion`.
@@ -88,12 +88,12 @@ class Retreat:
 
     def __init__(self, confirm: Callable[[], object]) -> None:
         """`confirm` is called once they all have worked."""
-        self.to: tuple[Course, Former] | None = None
+        self.to: tuple[ResolvedRun, ResumePoint] | None = None
         self._confirm = confirm
 
     def tick(self, supervisor: Supervisor) -> None:
         """Forget it, and free its memory, once it is not needed any more."""
-        if self.to is not None and all(post.has_worked for post in supervisor.crew.posts):
+        if self.to is not None and all(child.has_worked for child in supervisor.children.all):
             self.to = None
             self._confirm()
 
@@ -103,77 +103,79 @@ class Session:
 
     def __init__(
         self,
-        ground: Ground,
+        context: RunContext,
         folder: RunFolder,
         display: Display,
-        door: Door,
+        control_server: ControlServer,
         signals: Signals,
-        companions: Sequence[Companion] = (),
+        callbacks: Sequence[Callback] = (),
     ) -> None:
-        self._companions = companions
-        self._ground, self._folder = ground, folder
-        self._display, self._door, self._signals = display, door, signals
+        self._callbacks = callbacks
+        self._context, self._folder = context, folder
+        self._display, self._control_server, self._signals = display, control_server, signals
         self._has_begun = False
-        self._losses, self._retreat = Losses(), Retreat(door.confirm)
+        self._losses, self._retreat = Losses(), Fallback(control_server.confirm)
 
-    def run(self, course: Course, former: Former | None) -> Outcome:
+    def run(self, resolved: ResolvedRun, resume_point: ResumePoint | None) -> Outcome:
         """Train until the run ends.
 
         Raises:
             UserError: it cannot even begin.
         """
-        started = self._begin(course, former)
+        attempt = self._begin(resolved, resume_point)
         while True:
-            result = self._supervise(started)
+            result = self._supervise(attempt)
             if result.scale_to is not None:
-                self._retreat.to = started.course, self._left(started)
-                del started
-                started = self._begin_anew(result.scale_to)
+                self._retreat.to = attempt.resolved, self._left(attempt)
+                del attempt
+                attempt = self._begin_anew(result.scale_to)
             elif self._can_go_back(result):
-                del started
-                started = self._go_back(str(result.failure))
+                del attempt
+                attempt = self._go_back(str(result.failure))
             else:
-                return self._conclude(started, result)
+                return self._conclude(attempt, result)
 
-    def _begin(self, course: Course, former: Former | None) -> Started:
+    def _begin(self, resolved: ResolvedRun, resume_point: ResumePoint | None) -> Attempt:
         """Lay everything out for one start, and where it goes on from."""
-        began_s, ground, folder = time.monotonic(), self._ground, self._folder
+        began_s, context, folder = time.monotonic(), self._context, self._folder
         new: dict[str, Any] = {"agent_steps": 0, "wall_s": 0.0}
-        done = former.checkpoint.progress if former else new
+        done = resume_point.checkpoint.progress if resume_point else new
         metrics = MetricsLog(folder.metrics, done["agent_steps"], complain, folder.where)
-        number, plan = metrics.start, course.plan
-        arena = Arena(
-            plan, course.topology, ground.environment, ground.sketch, folder.logs, number,
+        number, plan = metrics.start, resolved.plan
+        run_layout = RunLayout(
+            plan, resolved.topology, context.environment, context.sketch, folder.logs, number,
             folder.where,
         )  # fmt: skip
-        states = states_for(arena, former, number) if former else []
-        history = _history(arena, folder, states, done["wall_s"], number)
-        recorder = Recorder(arena, folder, metrics, ConsensusMonitor(arena, history))
+        states = states_for(run_layout, resume_point, number) if resume_point else []
+        history = _history(run_layout, folder, states, done["wall_s"], number)
+        recorder = Recorder(run_layout, folder, metrics, ConsensusMonitor(run_layout, history))
         recorder.losses = self._losses
         saver = Saver(
-            arena, ground.identity, folder.checkpoints, recorder.tell,
+            run_layout, context.identity, folder.checkpoints, recorder.tell,
             folder.settled_where, folder.remove_dead,
         )  # fmt: skip
-        if former is not None:
-            take_over(states, former, arena, recorder, folder)
+        if resume_point is not None:
+            restore(states, resume_point, run_layout, recorder, folder)
             saver.go_on()
-        self._store(course, arena, recorder)
-        _tell_choices(plan, ground.machine, recorder)
-        share_bytes = arena.arrays.size_bytes // arena.count
-        self._door.begin(arena.count, lambda count: self._allow(plan, share_bytes, count))
+        self._store(resolved, run_layout, recorder)
+        _tell_choices(plan, context.machine, recorder)
+        share_bytes = run_layout.arrays.size_bytes // run_layout.count
+        self._control_server.begin(
+            run_layout.count, lambda count: self._allow(plan, share_bytes, count)
+        )
         gc.freeze()
-        return Started(number, began_s, course, arena, recorder, saver)
+        return Attempt(number, began_s, resolved, run_layout, recorder, saver)
 
-    def _store(self, course: Course, arena: Arena, recorder: Recorder) -> None:
+    def _store(self, resolved: ResolvedRun, run_layout: RunLayout, recorder: Recorder) -> None:
         """Write config.json, and at the first start the graph; one that has begun goes on without.
 
         Raises:
             UserError: the disk refuses, at the first start.
         """
-        graph = None if self._has_begun else course.graph
+        graph = None if self._has_begun else resolved.graph
         try:
             changed = self._folder.write_config(
-                _stored_config(course.plan, arena),
+                _stored_config(resolved.plan, run_layout),
                 None if graph is None else graph.content,
             )
         except UserError as error:
@@ -185,32 +187,32 @@ class Session:
                 recorder.tell(f"gossip graph: another one than before, from {graph.path}")
         self._has_begun = True
 
-    def _supervise(self, started: Started) -> RunResult:
+    def _supervise(self, attempt: Attempt) -> RunResult:
         return Supervisor(
-            started.arena,
-            started.recorder,
-            started.saver,
+            attempt.run_layout,
+            attempt.recorder,
+            attempt.saver,
             self._display,
-            self._door,
+            self._control_server,
             self._signals,
-            [*self._companions, self._retreat],
+            [*self._callbacks, self._retreat],
         ).run()
 
-    def _left(self, started: Started) -> Former:
+    def _left(self, attempt: Attempt) -> ResumePoint:
         """Return what a start has left; on the disk, should its learners not have come that far."""
-        if started.saver.last is not None:
-            return Former(self._folder.path, started.saver.last, ())
-        ground = self._ground
-        return load_former(self._folder.path, ground.identity, ground.sketch.state_sizes)
+        if attempt.saver.last is not None:
+            return ResumePoint(self._folder.path, attempt.saver.last, ())
+        context = self._context
+        return load_resume_point(self._folder.path, context.identity, context.sketch.state_sizes)
 
-    def _begin_anew(self, learners: int) -> Started:
+    def _begin_anew(self, learners: int) -> Attempt:
         """Begin with so many learners, or, where there is no room for them, as before."""
         assert self._retreat.to is not None
-        course, former = self._retreat.to
+        resolved, resume_point = self._retreat.to
         gc.unfreeze()
         gc.collect()  # the former start's memory
         try:
-            return self._begin(self._course_for(course.plan, learners), former)
+            return self._begin(self._course_for(resolved.plan, learners), resume_point)
         except (UserError, OSError) as error:
             why = str(error)
         return self._go_back(why)  # not above, where what has failed still holds its memory
@@ -219,27 +221,27 @@ class Session:
         """Whether a start failed in which not all who were asked for have done any work yet."""
         if self._retreat.to is None or result.failure is None:
             return False
-        course, _ = self._retreat.to
-        wanted = course.plan.config.resources.max_restarts > 0 and not result.is_stopped
+        resolved, _ = self._retreat.to
+        wanted = resolved.plan.config.resources.max_restarts > 0 and not result.is_stopped
         return wanted and not self._folder.lost
 
-    def _go_back(self, why: str) -> Started:
+    def _go_back(self, why: str) -> Attempt:
         """Begin again what ran before others were asked for, which cannot be had.
 
         Raises:
             UserError, OSError: see `_begin_patiently`.
         """
         assert self._retreat.to is not None
-        course, former = self._retreat.to
+        resolved, resume_point = self._retreat.to
         self._retreat.to = None
         gc.unfreeze()
         gc.collect()
-        self._door.decline(why)
-        started = self._begin_patiently(course, former)
-        started.recorder.tell(f"{len(course.plan.learners)} learners as before: {why}")
-        return started
+        self._control_server.decline(why)
+        attempt = self._begin_patiently(resolved, resume_point)
+        attempt.recorder.tell(f"{len(resolved.plan.learners)} learners as before: {why}")
+        return attempt
 
-    def _begin_patiently(self, course: Course, former: Former) -> Started:
+    def _begin_patiently(self, resolved: ResolvedRun, resume_point: ResumePoint) -> Attempt:
         """Begin again what ran a moment ago: should others have taken its memory, wait for it.
 
         Raises:
@@ -248,7 +250,7 @@ class Session:
         until_s = time.monotonic() + BEGIN_WITHIN_S
         while True:
             try:
-                return self._begin(course, former)
+                return self._begin(resolved, resume_point)
             except (UserError, OSError):
                 if self._signals.pending or time.monotonic() > until_s:
                     raise
@@ -260,8 +262,8 @@ class Session:
         Raises:
             UserError: it could not.
         """
-        course = self._course_for(plan, learners)
-        check_processes(course.plan, running=plan.tasks)
+        resolved = self._course_for(plan, learners)
+        check_processes(resolved.plan, running=plan.tasks)
         more_bytes = share_bytes * (learners - len(plan.learners))
         free_bytes = available_bytes()
         if more_bytes > free_bytes:
@@ -270,7 +272,7 @@ class Session:
                 f"{free_bytes / 2**20:,.0f} MiB are free: free memory, or take fewer"
             )
 
-    def _course_for(self, plan: Plan, learners: int) -> Course:
+    def _course_for(self, plan: Plan, learners: int) -> ResolvedRun:
         """Plan for another number of learners.
 
         Raises:
@@ -281,18 +283,18 @@ class Session:
                 "--method a2c: one learner has everyone's simulators, others would have none; "
                 "--learners is for methods with several"
             )
-        machine = self._ground.machine
+        machine = self._context.machine
         config = with_learners(plan.asked, learners, machine, plan.learners)
-        return chart_course(config, machine, Kept(self._folder.path, devices=True))
+        return resolve_run(config, machine, StoredChoices(self._folder.path, devices=True))
 
-    def _conclude(self, started: Started, result: RunResult) -> Outcome:
-        wall_s = time.monotonic() - started.began_s
-        summary = summarise(result, started.arena, started.recorder, started.number, wall_s)
+    def _conclude(self, attempt: Attempt, result: RunResult) -> Outcome:
+        wall_s = time.monotonic() - attempt.began_s
+        summary = summarise(result, attempt.run_layout, attempt.recorder, attempt.number, wall_s)
         try:
             self._folder.write_summary(summary)
         except GalampError as error:  # of a full disk: it takes nothing from what was trained
             complain(str(error))
-        self._door.end(result.status)
+        self._control_server.end(result.status)
         return Outcome(result, summary, self._folder.path)
 
 
@@ -304,15 +306,17 @@ def complain(text: str) -> None:
 
 
 def _history(
-    arena: Arena, folder: RunFolder, states: list[State], wall_s: float, number: int
+    run_layout: RunLayout, folder: RunFolder, states: list[State], wall_s: float, number: int
 ) -> History | None:
     """Return what certifies the run; nothing where one learner is all, or nobody wants it."""
-    gossip = arena.plan.config.gossip
-    if arena.count == 1 or not gossip.certificate:
+    gossip = run_layout.plan.config.gossip
+    if run_layout.count == 1 or not gossip.certificate:
         return None
     log = GossipLog(folder.path / GOSSIP, complain, folder.where)
-    history = History(arena.arrays, arena.topology, log, complain, lock_step=gossip.lock_step)
-    history.begin(first_entry(arena, states, float(wall_s), number))
+    history = History(
+        run_layout.arrays, run_layout.topology, log, complain, synchronous=gossip.synchronous
+    )
+    history.begin(first_entry(run_layout, states, float(wall_s), number))
     return history
 
 
@@ -333,13 +337,13 @@ def _tell_choices(plan: Plan, machine: Machine, recorder: Recorder) -> None:
         recorder.tell("--precision bf16: this processor has no units for it; float32 is faster")
 
 
-def _stored_config(plan: Plan, arena: Arena) -> dict[str, Any]:
+def _stored_config(plan: Plan, run_layout: RunLayout) -> dict[str, Any]:
     """Return config.json: the settings with every choice made, and what they led to."""
     return to_dict(plan.asked) | {
         "resolved": {
-            "protocol": arena.environment.protocol,
-            "network": arena.sketch.network,
-            "parameters": arena.sketch.parameters,
+            "protocol": run_layout.environment.protocol,
+            "network": run_layout.sketch.network,
+            "parameters": run_layout.sketch.parameters,
             "learners": [
                 {"rank": each.rank, "device": each.device, "cores": each.place._asdict()}
                 for each in plan.learners

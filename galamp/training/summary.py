@@ -12,14 +12,14 @@ import sys
 from typing import Any
 
 import galamp
-from galamp.supervision.layout import Arena
+from galamp.supervision.layout import RunLayout
 from galamp.telemetry.recorder import Recorder
 from galamp.telemetry.snapshot import Snapshot
 from galamp.training.supervisor import RunResult
 
 
 def summarise(
-    result: RunResult, arena: Arena, recorder: Recorder, start: int, wall_s: float
+    result: RunResult, run_layout: RunLayout, recorder: Recorder, start: int, wall_s: float
 ) -> dict[str, Any]:
     """Return the summary of a run: what `--json` prints and summary.json holds."""
     snapshot = recorder.snapshot()
@@ -37,30 +37,30 @@ def summarise(
         "start_wall_s": round(wall_s, 3),
         "agent_steps_per_s": round(recorder.overall_rate(), 1),
         "updates_per_learner": [learner.updates for learner in snapshot.learners],
-        "mixes_per_learner": [row["mixes"] for row in arena.board.learners()],
-        "most_staleness": max(row["most_staleness"] for row in arena.board.learners()),
-        "gossip": gossip_summary(snapshot, arena),
+        "mixes_per_learner": [row["mixes"] for row in run_layout.status_board.learners()],
+        "most_staleness": max(row["most_staleness"] for row in run_layout.status_board.learners()),
+        "gossip": gossip_summary(snapshot, run_layout),
         "time_shares": recorder.overall_shares(),
         "episodes": snapshot.episodes,
         "mean_return_100": snapshot.mean_return,
         "best_mean_return_100": snapshot.best_mean_return,
-        "overflowed_updates": sum(row["overflows"] for row in arena.board.learners()),
+        "overflowed_updates": sum(row["overflows"] for row in run_layout.status_board.learners()),
         "restarts": recorder.losses.restarts,
         "given_up": recorder.losses.given_up,
-        "seed": arena.plan.config.seed,
+        "seed": run_layout.plan.config.seed,
         "command": shlex.join(sys.argv),
         "versions": versions(),
     }
 
 
-def gossip_summary(snapshot: Snapshot, arena: Arena) -> dict[str, Any]:
+def gossip_summary(snapshot: Snapshot, run_layout: RunLayout) -> dict[str, Any]:
     """Return how the learners worked together, and how far apart they were at the end."""
-    gossip, seen = arena.plan.config.gossip, snapshot.consensus
+    gossip, seen = run_layout.plan.config.gossip, snapshot.consensus
     return {
         "method": gossip.method,
         "topology": gossip.topology,
-        "left_out": sum(row["left_out"] for row in arena.board.learners()),
-        "lock_step": gossip.lock_step,
+        "left_out": sum(row["left_out"] for row in run_layout.status_board.learners()),
+        "synchronous": gossip.synchronous,
         "consensus_distance": seen.rms,
         "pairwise_distance": seen.pairwise,
         "certificate": seen.certificate,

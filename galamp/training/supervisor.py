@@ -22,17 +22,17 @@ from typing import Protocol
 from galamp.core.errors import EXIT_FAILURE, EXIT_OK
 from galamp.core.processes.reaper import adopt_orphans, adopts_orphans
 from galamp.memory.status import Phase
-from galamp.supervision.child import Post
-from galamp.supervision.children import Crew, words_for
-from galamp.supervision.layout import Arena
-from galamp.supervision.process import WorkerFailure
-from galamp.supervision.rollback import Regroup
+from galamp.supervision.child import Child
+from galamp.supervision.children import Children, words_for
+from galamp.supervision.layout import RunLayout
+from galamp.supervision.process import ChildFailure
+from galamp.supervision.rollback import Rollback
 from galamp.supervision.signals import Signals
 from galamp.telemetry.display.dashboard import Display
 from galamp.telemetry.recorder import Recorder
 from galamp.telemetry.snapshot import WorkerState
 from galamp.training.checkpointing import Saver, common_turn
-from galamp.training.control.server import Door
+from galamp.training.control.server import ControlServer
 from galamp.workers.forkserver import wake_server
 
 SHOW_EVERY_S = 0.25
@@ -55,12 +55,12 @@ class RunResult:
 
     status: str
     exit_code: int
-    failure: WorkerFailure | None = None
+    failure: ChildFailure | None = None
     scale_to: int | None = None
     is_stopped: bool = False
 
 
-class Companion(Protocol):
+class Callback(Protocol):
     """Who goes along with a run."""
 
     def tick(self, supervisor: Supervisor) -> None:
@@ -72,22 +72,27 @@ class Supervisor:
 
     def __init__(
         self,
-        arena: Arena,
+        run_layout: RunLayout,
         recorder: Recorder,
         saver: Saver,
         display: Display,
-        door: Door,
+        control_server: ControlServer,
         signals: Signals,
-        companions: Sequence[Companion] = (),
+        callbacks: Sequence[Callback] = (),
     ) -> None:
-        self._companions = companions
-        self.arena, self.recorder, self.saver, self.display = arena, recorder, saver, display
-        self.door, self._signals = door, signals
-        self.crew = Crew(arena)
-        self._regroup = Regroup(self.crew, arena.states)
-        self._coupled = arena.plan.config.gossip.coupled
-        self._report = arena.plan.config.report
-        self._failure: WorkerFailure | None = None
+        self._callbacks = callbacks
+        self.run_layout, self.recorder, self.saver, self.display = (
+            run_layout,
+            recorder,
+            saver,
+            display,
+        )
+        self.control_server, self._signals = control_server, signals
+        self.children = Children(run_layout)
+        self._regroup = Rollback(self.children, run_layout.states)
+        self._coupled = run_layout.plan.config.gossip.coupled
+        self._report = run_layout.plan.config.report
+        self._failure: ChildFailure | None = None
         self._stopped_by: int | None = None
         self._scale_to: int | None = None
         self._stopping_since_s: float | None = None
@@ -101,8 +106,8 @@ class Supervisor:
         try:
             self._start()
             self._take_signals()
-            while not self._at_once and self.crew.learning and not self._overdue:
-                self.crew.wait()
+            while not self._at_once and self.children.learning and not self._overdue:
+                self.children.wait()
                 self._take_signals()
                 self._answer()
                 self._reap()
@@ -111,12 +116,12 @@ class Supervisor:
                 self._hurry()
                 self._save()
                 self._show()
-                for companion in self._companions:
-                    companion.tick(self)
+                for callback in self._callbacks:
+                    callback.tick(self)
         finally:
             self.recorder.mark_ended()
-            self.arena.control.quit = True
-            self.crew.end(0.0 if self._at_once else LEAVE_S)
+            self.run_layout.control.quit = True
+            self.children.end(0.0 if self._at_once else LEAVE_S)
             adopt_orphans(adopting)
         return self._conclude()
 
@@ -127,7 +132,7 @@ class Supervisor:
     def _start(self) -> None:
         """Begin everyone's first life."""
         adopt_orphans()
-        self.crew.call_up()
+        self.children.schedule_all()
         self._restart()
 
     def _take_signals(self) -> None:
@@ -136,7 +141,7 @@ class Supervisor:
         while (number := self._signals.take()) is not None:
             if self._stopped_by is not None:
                 self._at_once = True
-                self._signals.last_warning(self.crew.kill)
+                self._signals.last_warning(self.children.kill)
                 return
             self._stopped_by = number
             self.recorder.tell(f"{signal.Signals(number).name}: saving and stopping")
@@ -144,56 +149,56 @@ class Supervisor:
 
     def _answer(self) -> None:
         """Hear who is at the door; end this start if another number of learners is wanted."""
-        self.door.poll()
+        self.control_server.poll()
         # Not before all have begun: there must be something to go on from.
-        if self.recorder.status == "running" and self.door.wanted is not None:
-            self._scale_to = self.door.wanted
+        if self.recorder.status == "running" and self.control_server.wanted is not None:
+            self._scale_to = self.control_server.wanted
             self.recorder.tell(f"the number of learners becomes {self._scale_to}: saving")
             self._stop()
 
     def _reap(self) -> None:
         """Hear of every end, and end what was left behind."""
-        ended = self.crew.reap()
-        for (post, failure), words in zip(ended, words_for(ended), strict=True):
+        ended = self.children.reap()
+        for (child, failure), words in zip(ended, words_for(ended), strict=True):
             if failure is None or self._stopping_since_s is not None:
-                self._mark(post, WorkerState.FAILED if failure else WorkerState.DONE)
-            elif self._regroup.takes(post):
-                self._mark(post, WorkerState.STARTING)
+                self._mark(child, WorkerState.FAILED if failure else WorkerState.DONE)
+            elif self._regroup.takes(child):
+                self._mark(child, WorkerState.STARTING)
             else:
-                self._lose(post, failure, words)
-        self.crew.look_for_orphans(time.monotonic())
+                self._lose(child, failure, words)
+        self.children.look_for_orphans(time.monotonic())
 
     def _restart(self) -> None:
         """Begin the lives that are due."""
-        lost = self.crew.start_due(time.monotonic(), lambda: self._signals.pending)
-        for (post, failure), words in zip(lost, words_for(lost), strict=True):
+        lost = self.children.start_due(time.monotonic(), lambda: self._signals.pending)
+        for (child, failure), words in zip(lost, words_for(lost), strict=True):
             assert failure is not None
-            self._lose(post, failure, words)
+            self._lose(child, failure, words)
         # After both ways to lose somebody: in lock-step all may be gone now, and nobody be due yet.
         if self._stopping_since_s is None:
             self._step_back()
 
-    def _lose(self, post: Post, failure: WorkerFailure, words: str) -> None:
+    def _lose(self, child: Child, failure: ChildFailure, words: str) -> None:
         """Have a place filled again, or go on without it, or end the run; `words` are told."""
-        self._mark(post, WorkerState.FAILED)
-        if post.given_up:
+        self._mark(child, WorkerState.FAILED)
+        if child.given_up:
             return
-        if self._is_fatal(post):
+        if self._is_fatal(child):
             self._fail(failure)
             return
-        delay_s = post.delay_s(failure)
-        if post.role == "learner" and post.repeats:
+        delay_s = child.delay_s(failure)
+        if child.role == "learner" and child.repeats:
             self._fail(failure)  # the others run the same code
             return
         if delay_s is None:
-            self._give_up(post, failure)
+            self._give_up(child, failure)
             return
-        self._mark(post, WorkerState.STARTING)
+        self._mark(child, WorkerState.STARTING)
         self.recorder.losses.restarts += 1
-        if post.role == "learner" and self._coupled:
+        if child.role == "learner" and self._coupled:
             self._regroup.begin(failure, delay_s)
             return
-        post.due_s = time.monotonic() + delay_s
+        child.due_s = time.monotonic() + delay_s
         when = f" in {delay_s:.2g} s" if delay_s else ""
         if words:
             self.recorder.tell(f"{words}: started anew{when}")
@@ -209,45 +214,45 @@ class Supervisor:
         else:
             self.recorder.tell(f"{cause}: all learners go back to turn {turn:,}")
 
-    def _is_fatal(self, post: Post) -> bool:
+    def _is_fatal(self, child: Child) -> bool:
         """Whether starting anew is no cure, as nothing was ever done there, or is not wanted."""
-        return not post.has_worked or not self.arena.plan.config.resources.max_restarts
+        return not child.has_worked or not self.run_layout.plan.config.resources.max_restarts
 
-    def _give_up(self, post: Post, failure: WorkerFailure) -> None:
+    def _give_up(self, child: Child, failure: ChildFailure) -> None:
         """Go on without it; a learner without simulators leaves, and without learners all do."""
-        post.given_up = True
-        self.recorder.losses.given_up.append(post.title)
+        child.given_up = True
+        self.recorder.losses.given_up.append(child.title)
         self.recorder.tell(f"{failure}: given up, too often or always at the same place")
-        learner = self.crew.learners[post.rank]
-        if not any(each.staffed for each in self.crew.simulators_of(post.rank)):
+        learner = self.children.learners[child.rank]
+        if not any(each.expected for each in self.children.simulators_of(child.rank)):
             learner.give_up()
         if learner.given_up:
-            self.saver.leave_out(post.rank)
-        left = any(each.staffed for each in self.crew.learners)
+            self.saver.leave_out(child.rank)
+        left = any(each.expected for each in self.children.learners)
         if not left or (self._coupled and learner.given_up):
             self._fail(failure)
 
-    def _mark(self, post: Post, state: WorkerState) -> None:
-        if post.role == "learner":
-            self.recorder.learners[post.rank].state = state
+    def _mark(self, child: Child, state: WorkerState) -> None:
+        if child.role == "learner":
+            self.recorder.learners[child.rank].state = state
 
     def _check(self) -> None:
         now_s = time.monotonic()
         passed_s, self._tick_s = now_s - self._tick_s, now_s
         if self._stopping_since_s is None:
-            self.crew.check(passed_s)
+            self.children.check(passed_s)
         self._look_after_folder()
-        for post, _ in self.crew.manned():
-            if post.row.phase is not Phase.BOOT:
-                self._mark(post, WorkerState.RUNNING)
+        for child, _ in self.children.running():
+            if child.row.phase is not Phase.BOOT:
+                self._mark(child, WorkerState.RUNNING)
 
-    def _fail(self, failure: WorkerFailure) -> None:
+    def _fail(self, failure: ChildFailure) -> None:
         """End the run for the first failure; later ones are its consequences."""
         if self._failure is None and self._stopped_by is None and self._scale_to is None:
             self._failure = failure
             self.recorder.tell(str(failure))
             self._stop()
-            self.arena.control.quit = True
+            self.run_layout.control.quit = True
 
     def _look_after_folder(self) -> None:
         """End the run once its folder is gone: nothing that is still learned could be kept."""
@@ -258,18 +263,18 @@ class Supervisor:
             self.recorder.tell(folder.news.pop(0))
         if folder.lost and self._failure is None:
             cause = "was removed, or taken by another start: nothing can be kept any more"
-            self._failure = WorkerFailure(f"the run folder {folder.path}", cause)
+            self._failure = ChildFailure(f"the run folder {folder.path}", cause)
             self.recorder.tell(str(self._failure))
             self._stop()
-            self.arena.control.quit = True
+            self.run_layout.control.quit = True
 
     def _stop(self) -> None:
         """Ask the learners to end: after their turn, in lock-step all after the same one."""
         if self._stopping_since_s is None:
             self._stopping_since_s = time.monotonic()
             self.recorder.status = "stopping"
-            self.crew.call_off()
-            self.arena.control.stop_turn = common_turn(self.arena) if self._coupled else 0
+            self.children.cancel_all()
+            self.run_layout.control.stop_turn = common_turn(self.run_layout) if self._coupled else 0
 
     @property
     def _overdue(self) -> bool:
@@ -284,9 +289,9 @@ class Supervisor:
         wake_server()  # a stopped one would tell of no end
         passed_s = time.monotonic() - self._stopping_since_s
         if passed_s > LEAVE_AFTER_S:
-            self.arena.control.quit = True
+            self.run_layout.control.quit = True
         if passed_s > KILL_AFTER_S:
-            self.crew.kill()
+            self.children.kill()
 
     def _save(self) -> None:
         self.saver.poll(self.recorder.progress)
@@ -312,7 +317,7 @@ class Supervisor:
     def _show_to_all(self) -> None:
         snapshot = self.recorder.snapshot()
         self.display.show(snapshot)
-        self.door.show(snapshot)
+        self.control_server.show(snapshot)
 
     def _conclude(self) -> RunResult:
         """Write the last checkpoint, show the last picture, say how it went."""

@@ -27,17 +27,17 @@ from galamp.environments.base import EnvironmentSpec
 from galamp.environments.names import canonical_env_id
 from galamp.gossip.topologies import FILE
 from galamp.storage.checkpoint import Identity
-from galamp.storage.run_folder import Kept, RunFolder
+from galamp.storage.run_folder import RunFolder, StoredChoices
 from galamp.supervision.layout import ModelSketch, sketch_model
 from galamp.supervision.plan import Plan, check_processes
 from galamp.supervision.signals import Signals
 from galamp.telemetry.display.dashboard import make_display
 from galamp.telemetry.display.streams import fill_closed
-from galamp.training.control.server import Door
-from galamp.training.resolve import Course, chart_course
-from galamp.training.resume_point import load_former
-from galamp.training.session import Ground, Outcome, Session, complain
-from galamp.training.supervisor import Companion
+from galamp.training.control.server import ControlServer
+from galamp.training.resolve import ResolvedRun, resolve_run
+from galamp.training.resume_point import load_resume_point
+from galamp.training.session import Outcome, RunContext, Session, complain
+from galamp.training.supervisor import Callback
 from galamp.workers.forkserver import hears_of_children, start_server
 
 __all__ = ["Outcome", "train"]
@@ -48,7 +48,7 @@ def train(
     *,
     resume: RunFolder | None = None,
     screen: TextIO | None = None,
-    companions: Sequence[Companion] = (),
+    callbacks: Sequence[Callback] = (),
     signals: Signals | None = None,
 ) -> Outcome:
     """Train as `config` says.
@@ -57,7 +57,7 @@ def train(
         config: the settings.
         resume: the folder of a run to go on with, locked since before its config was read.
         screen: where the dashboard is drawn (default: standard error).
-        companions: who goes along.
+        callbacks: who goes along.
         signals: who has taken the signals over already (default: nobody has).
 
     Raises:
@@ -68,36 +68,38 @@ def train(
         raise UserError("train: Python hears signals in its main thread only; call it there")
     fill_closed()
     with hears_of_children(), _taken(signals, config.report.on_hangup) as taken:
-        return _train(config, resume, screen, companions, taken)
+        return _train(config, resume, screen, callbacks, taken)
 
 
 def _train(
     config: RunConfig,
     resume: RunFolder | None,
     screen: TextIO | None,
-    companions: Sequence[Companion],
+    callbacks: Sequence[Callback],
     signals: Signals,
 ) -> Outcome:
     began = datetime.now()
-    former = None
+    resume_point = None
     with signals.before_a_run():
         start_server()
         torch.set_num_threads(1)
-        ground, course = survey(config, resume.kept if resume else Kept())
+        context, resolved = survey(config, resume.kept if resume else StoredChoices())
         if resume is not None:
-            former = load_former(resume.path, ground.identity, ground.sketch.state_sizes)
-    folder = resume or _make_folder(course.plan, began)
+            resume_point = load_resume_point(
+                resume.path, context.identity, context.sketch.state_sizes
+            )
+    folder = resume or _make_folder(resolved.plan, began)
     installation.name_run(folder.path)
-    report = course.plan.config.report
+    report = resolved.plan.config.report
     if folder.warning:
         complain(folder.warning)
     try:
         with (
             make_display(report.quiet, screen or sys.stderr) as display,
-            Door(folder.path, complain) as door,
+            ControlServer(folder.path, complain) as control_server,
         ):
-            session = Session(ground, folder, display, door, signals, companions)
-            return session.run(course, former)
+            session = Session(context, folder, display, control_server, signals, callbacks)
+            return session.run(resolved, resume_point)
     finally:
         folder.close()
 
@@ -107,7 +109,7 @@ def _taken(signals: Signals | None, on_hangup: str) -> AbstractContextManager[Si
     return nullcontext(signals) if signals else Signals(detach=on_hangup == "detach")
 
 
-def survey(config: RunConfig, kept: Kept) -> tuple[Ground, Course]:
+def survey(config: RunConfig, kept: StoredChoices) -> tuple[RunContext, ResolvedRun]:
     """Look at what there is, and choose; the environment is tried out meanwhile.
 
     Args:
@@ -122,15 +124,15 @@ def survey(config: RunConfig, kept: Kept) -> tuple[Ground, Course]:
     probe = start_probe(config.environment, timeout_s=timeout_s, seed=config.seed)
     try:
         machine = inspect_machine(config.resources.device)
-        course = chart_course(config, machine, kept)
+        resolved = resolve_run(config, machine, kept)
     except BaseException:
         probe.cancel()
         raise
     environment = finish_probe(probe)
-    check_processes(course.plan)  # now that the probe takes no room any more
-    sketch = sketch_model(course.plan, environment)
-    identity = identity_of(course.plan, environment, sketch)
-    return Ground(machine, environment, sketch, identity), course
+    check_processes(resolved.plan)  # now that the probe takes no room any more
+    sketch = sketch_model(resolved.plan, environment)
+    identity = identity_of(resolved.plan, environment, sketch)
+    return RunContext(machine, environment, sketch, identity), resolved
 
 
 def _with_canonical_environment(config: RunConfig) -> RunConfig:

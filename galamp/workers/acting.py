@@ -23,23 +23,23 @@ from torch import Tensor
 from galamp.algorithms.base import Algorithm, Rollout
 from galamp.algorithms.cuda_graphs import Graphs, Launch, finish, page_locked
 from galamp.algorithms.forward import Place
-from galamp.memory.rollouts import Slot
+from galamp.memory.rollouts import RolloutSlot
 
 
 class Actor(ABC):
     """Acts on rows of the slots, [b, ...], and hands over whole slots to be learned from."""
 
     @abstractmethod
-    def see(self, slot: int, step: int, lanes: slice) -> None:
+    def see(self, slot: int, step: int, envs: slice) -> None:
         """Take in a row that is not acted on: the last one."""
 
     @abstractmethod
-    def act(self, slot: int, step: int, lanes: slice) -> npt.NDArray[np.int64]:
-        """Return actions `[b]` for row `step` of `lanes`; they hold until the next call."""
+    def act(self, slot: int, step: int, envs: slice) -> npt.NDArray[np.int64]:
+        """Return actions `[b]` for row `step` of `envs`; they hold until the next call."""
 
     @abstractmethod
-    def rollout(self, slot: int, trusted: npt.NDArray[np.bool_]) -> Rollout:
-        """Return the rollout, valid where the simulators say so and it is `trusted`, [T, B].
+    def rollout(self, slot: int, valid_mask: npt.NDArray[np.bool_]) -> Rollout:
+        """Return the rollout, valid where the simulators say so and it is `valid_mask`, [T, B].
 
         It holds until the next one's first row is seen or acted on.
         """
@@ -48,22 +48,24 @@ class Actor(ABC):
 class HostActor(Actor):
     """Acts where the simulators write."""
 
-    def __init__(self, slots: Sequence[Slot], algorithm: Algorithm, *, clip_rewards: bool) -> None:
+    def __init__(
+        self, slots: Sequence[RolloutSlot], algorithm: Algorithm, *, clip_rewards: bool
+    ) -> None:
         self._algorithm, self._clip = algorithm, clip_rewards
         self._slots = [Rollout(**_tensors(slot)) for slot in slots]
 
-    def see(self, slot: int, step: int, lanes: slice) -> None:
+    def see(self, slot: int, step: int, envs: slice) -> None:
         """See `Actor.see`: it is there."""
 
-    def act(self, slot: int, step: int, lanes: slice) -> npt.NDArray[np.int64]:
+    def act(self, slot: int, step: int, envs: slice) -> npt.NDArray[np.int64]:
         """See `Actor.act`."""
-        observations = self._slots[slot].observations[step, lanes]
+        observations = self._slots[slot].observations[step, envs]
         actions: npt.NDArray[np.int64] = self._algorithm.act(
-            observations, Place(step, lanes)
+            observations, Place(step, envs)
         ).numpy()
         return actions
 
-    def rollout(self, slot: int, trusted: npt.NDArray[np.bool_]) -> Rollout:
+    def rollout(self, slot: int, valid_mask: npt.NDArray[np.bool_]) -> Rollout:
         """See `Actor.rollout`."""
         there = self._slots[slot]
         return Rollout(
@@ -72,7 +74,7 @@ class HostActor(Actor):
             there.rewards.clamp(-1.0, 1.0) if self._clip else there.rewards,
             there.terminated,
             there.truncated,
-            there.valid & torch.from_numpy(trusted),
+            there.valid & torch.from_numpy(valid_mask),
         )
 
 
@@ -89,45 +91,45 @@ class DeviceActor(Actor):
 
     def __init__(
         self,
-        slots: Sequence[Slot],
+        slots: Sequence[RolloutSlot],
         algorithm: Algorithm,
         device: torch.device,
         *,
         clip_rewards: bool,
     ) -> None:
         self._slots, self._algorithm, self._clip = slots, algorithm, clip_rewards
-        steps, lanes = slots[0].rewards.shape
+        steps, envs = slots[0].rewards.shape
         self._shared = [torch.from_numpy(slot.observations) for slot in slots]
-        self._here = page_locked(steps * lanes * BYTES, torch.uint8)
-        self._outcomes = Outcomes(*(part.numpy() for part in Outcomes.of(self._here, steps, lanes)))
+        self._here = page_locked(steps * envs * BYTES, torch.uint8)
+        self._outcomes = Outcomes(*(part.numpy() for part in Outcomes.of(self._here, steps, envs)))
         self._there = torch.zeros_like(self._here, device=device)
         observations = torch.zeros_like(self._shared[0], device=device)
-        self.filled = Rollout(observations, *Outcomes.of(self._there, steps, lanes))
-        self._actions = page_locked(lanes, torch.int64)
+        self.filled = Rollout(observations, *Outcomes.of(self._there, steps, envs))
+        self._actions = page_locked(envs, torch.int64)
         self._actions_here: npt.NDArray[np.int64] = self._actions.numpy()
         self._row = page_locked(1, torch.int64)
         self._row_here = self._row.numpy()
         self._row_there = torch.zeros_like(self._row, device=device)
         self.launches: dict[int, Launch] = {}
 
-    def see(self, slot: int, step: int, lanes: slice) -> None:
+    def see(self, slot: int, step: int, envs: slice) -> None:
         """Start the copy of a row; what is started later finds it done."""
-        row = self.filled.observations[step, lanes]
-        row.copy_(self._shared[slot][step, lanes], non_blocking=True)
+        row = self.filled.observations[step, envs]
+        row.copy_(self._shared[slot][step, envs], non_blocking=True)
 
-    def act(self, slot: int, step: int, lanes: slice) -> npt.NDArray[np.int64]:
+    def act(self, slot: int, step: int, envs: slice) -> npt.NDArray[np.int64]:
         """See `Actor.act`; waits once, for the actions."""
-        self.see(slot, step, lanes)
-        launch = self.launches.get(lanes.start)
+        self.see(slot, step, envs)
+        launch = self.launches.get(envs.start)
         if launch is None:
-            self._choose(self.filled.observations[step, lanes], lanes, Place(step, lanes))
+            self._choose(self.filled.observations[step, envs], envs, Place(step, envs))
         else:
             self._row_here[0] = step  # the last launch has read it: its actions are there
             launch()
         finish()
-        return self._actions_here[lanes]
+        return self._actions_here[envs]
 
-    def rollout(self, slot: int, trusted: npt.NDArray[np.bool_]) -> Rollout:
+    def rollout(self, slot: int, valid_mask: npt.NDArray[np.bool_]) -> Rollout:
         """See `Actor.rollout`; starts one copy, and waits for nothing."""
         here, outcome = self._outcomes, self._slots[slot]
         # The actions were made on the GPU. Keeping them there would take a kernel for each act;
@@ -137,7 +139,7 @@ class DeviceActor(Actor):
         if self._clip:
             np.clip(here.rewards, -1.0, 1.0, out=here.rewards)
         here.terminated[:], here.truncated[:] = outcome.terminated, outcome.truncated
-        np.logical_and(outcome.valid, trusted, out=here.valid)
+        np.logical_and(outcome.valid, valid_mask, out=here.valid)
         self._there.copy_(self._here, non_blocking=True)
         return self.filled
 
@@ -149,20 +151,20 @@ class DeviceActor(Actor):
         """
         generator = self._algorithm.generator
         return {
-            lanes.start: graphs.record(partial(self._act_at_row, lanes), generator)
-            for lanes in batches
+            envs.start: graphs.record(partial(self._act_at_row, envs), generator)
+            for envs in batches
         }
 
-    def _act_at_row(self, lanes: slice) -> None:
-        """Act on `lanes` of the row whose number stands in `_row`: one graph for every step."""
+    def _act_at_row(self, envs: slice) -> None:
+        """Act on `envs` of the row whose number stands in `_row`: one graph for every step."""
         self._row_there.copy_(self._row, non_blocking=True)
-        rows = self.filled.observations[:, lanes].index_select(0, self._row_there)
-        self._choose(rows.squeeze(0), lanes, None)
+        rows = self.filled.observations[:, envs].index_select(0, self._row_there)
+        self._choose(rows.squeeze(0), envs, None)
 
-    def _choose(self, observations: Tensor, lanes: slice, place: Place | None) -> None:
+    def _choose(self, observations: Tensor, envs: slice, place: Place | None) -> None:
         """Act on [b, ...], and start the copy of the actions to where the host finds them."""
         actions = self._algorithm.act(observations, place)
-        self._actions[lanes].copy_(actions, non_blocking=True)
+        self._actions[envs].copy_(actions, non_blocking=True)
 
 
 class Outcomes(NamedTuple):
@@ -175,12 +177,12 @@ class Outcomes(NamedTuple):
     valid: Any
 
     @staticmethod
-    def of(memory: Tensor, steps: int, lanes: int) -> Outcomes:
+    def of(memory: Tensor, steps: int, envs: int) -> Outcomes:
         """Return the parts of `memory`, [T B BYTES] uint8, as views in their own types."""
         parts, end = [], 0
         for dtype in DTYPES:
-            begin, end = end, end + steps * lanes * dtype.itemsize
-            parts.append(memory[begin:end].view(dtype).view(steps, lanes))
+            begin, end = end, end + steps * envs * dtype.itemsize
+            parts.append(memory[begin:end].view(dtype).view(steps, envs))
         return Outcomes(*parts)
 
 
@@ -189,6 +191,6 @@ DTYPES = (torch.int64, torch.float32, torch.bool, torch.bool, torch.bool)
 BYTES = sum(dtype.itemsize for dtype in DTYPES)
 
 
-def _tensors(slot: Slot) -> dict[str, Tensor]:
+def _tensors(slot: RolloutSlot) -> dict[str, Tensor]:
     """Return the arrays of a slot as tensors of the same memory."""
     return {name: torch.from_numpy(array) for name, array in slot._asdict().items()}

@@ -1,6 +1,6 @@
 """The first and the last lines of every child: its title, its log, its signals, its end.
 
-    forked by the server --worker_main(spec, task)--> galamp.workers.learner or .simulator
+    forked by the server --child_main(spec, task)--> galamp.workers.learner or .simulator
 
 A child dies with its parent (however that one dies), leaves signals to the supervisor, writes
 only to its own log, and shows its role and rank in its title (`ps`, `top`, `py-spy`).
@@ -47,7 +47,7 @@ OUT_OF_MEMORY_SCORES = {"simulator": 500, "learner": 300}
 
 
 @dataclass(frozen=True)
-class WorkerSpec:
+class ChildSpec:
     """Who a child is and where it runs."""
 
     role: str
@@ -72,7 +72,7 @@ class WorkerSpec:
         return Path(self.log).with_suffix(f".crash-{pid}.json")
 
 
-class Parcel:
+class PickledTask:
     """A child's task, still packed when it arrives.
 
     What unpacking finds wrong is then told as everything else is that goes wrong in the child.
@@ -90,7 +90,7 @@ class Parcel:
         return {"_packed": bytes(ForkingPickler.dumps(self._task))}
 
 
-def worker_main(spec: WorkerSpec, parcel: Parcel) -> NoReturn:
+def child_main(spec: ChildSpec, parcel: PickledTask) -> NoReturn:
     """Run `spec.target` in the child; the first and the last lines of its life."""
     server = os.environ.get(SERVER)
     die_with_parent(os.getppid() if server is None else int(server), signal.SIGKILL)
@@ -163,7 +163,7 @@ def _own_log(path: str) -> None:
     faulthandler.register(STACK_SIGNAL, 2, all_threads=True)
 
 
-def _settle(spec: WorkerSpec) -> None:
+def _settle(spec: ChildSpec) -> None:
     setproctitle(f"galamp: {spec.title}")
     if not spec.incarnation:
         failpoints.as_role(spec.title)
@@ -180,6 +180,6 @@ def _settle(spec: WorkerSpec) -> None:
             )
 
 
-def _write_report(spec: WorkerSpec, error: BaseException) -> None:
+def _write_report(spec: ChildSpec, error: BaseException) -> None:
     with contextlib.suppress(OSError):  # a full disk must not change how the child ends
         write_report(spec.report(os.getpid()), spec.life, report_of(error), time.time())

@@ -21,8 +21,8 @@ from galamp.algorithms.cuda_graphs import Graphs
 from galamp.core.failpoints import reach
 from galamp.core.machine.gpu_failures import is_memory_full
 from galamp.memory.rollout_ports import Idle, LearnerPort
-from galamp.memory.rollouts import SLOTS, RolloutShape
-from galamp.memory.status import MetricsRow, Phase
+from galamp.memory.rollouts import NUM_SLOTS, RolloutShape
+from galamp.memory.status import Phase, StatusRow
 from galamp.workers.acting import Actor, DeviceActor, HostActor
 
 
@@ -33,7 +33,7 @@ class Collector:
         self,
         port: LearnerPort,
         algorithm: Algorithm,
-        metrics: MetricsRow,
+        metrics: StatusRow,
         idle: Idle,
         *,
         device: torch.device,
@@ -68,7 +68,7 @@ class Collector:
         drawn = algorithm.generator.get_state()
         try:
             graphs = Graphs()
-            launches = actor.record(graphs, [lanes for _, lanes in self._batches])
+            launches = actor.record(graphs, [envs for _, envs in self._batches])
             self._metrics.beat()
             algorithm.record(actor.filled, graphs, reduces)
             actor.launches = launches
@@ -84,24 +84,24 @@ class Collector:
 
     def collect(self, number: int) -> Rollout:
         """Collect rollout `number`; it is valid until the next one is begun."""
-        slot, first = number % SLOTS, number * self._steps
+        slot, first = number % NUM_SLOTS, number * self._steps
         self._metrics.enter(Phase.COLLECT)
         self._port.begin(number, self._idle)
         for step in range(self._steps):
             if step == self._steps // 2:
                 reach("collector.half")
-            for workers, lanes in self._batches:
+            for workers, envs in self._batches:
                 self._take(first + step, workers)
-                self._port.send(first + step, workers, self._actor.act(slot, step, lanes))
-        for workers, lanes in self._batches:
+                self._port.send(first + step, workers, self._actor.act(slot, step, envs))
+        for workers, envs in self._batches:
             self._take(first + self._steps, workers)
-            self._actor.see(slot, self._steps, lanes)
-        return self._actor.rollout(slot, self._port.trusted)
+            self._actor.see(slot, self._steps, envs)
+        return self._actor.rollout(slot, self._port.valid_mask)
 
     @property
     def agent_steps(self) -> int:
         """Agent steps of the last rollout: those of simulators that took part."""
-        return int(self._port.trusted.sum())
+        return int(self._port.valid_mask.sum())
 
     def _take(self, row: int, workers: range) -> None:
         """Wait for the simulators; the time after that is the policy's."""
@@ -114,4 +114,4 @@ def split(shape: RolloutShape, batches: int) -> list[tuple[range, slice]]:
     """Split the simulators into `batches` contiguous parts: their numbers and their lanes."""
     edges = [shape.workers * part // batches for part in range(batches + 1)]
     parts = [range(low, high) for low, high in itertools.pairwise(edges)]
-    return [(part, slice(shape.lanes(part[0]).start, shape.lanes(part[-1]).stop)) for part in parts]
+    return [(part, slice(shape.envs(part[0]).start, shape.envs(part[-1]).stop)) for part in parts]

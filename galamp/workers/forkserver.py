@@ -1,7 +1,7 @@
 """The server that every child of a run is forked from: it has loaded torch and the emulator once.
 
     supervisor: start_server() --exec--> server: imports galamp.workers.preload, then waits
-    supervisor: Worker.start() --task--> server --fork--> learner or simulator
+    supervisor: ChildProcess.start() --task--> server --fork--> learner or simulator
 
 Loading torch takes a second of one core and 100 MB of private memory: so every learner starts at
 once, after a crash too, and all share those pages. Imported before torch is: the server loads
@@ -288,12 +288,12 @@ def _refuse(received: Sequence[int], error: OSError) -> None:
 @contextmanager
 def hears_of_children() -> Iterator[None]:
     """Have SIGCHLD taken as usual meanwhile, and afterwards as before."""
-    former = signal.getsignal(signal.SIGCHLD)
+    resume_point = signal.getsignal(signal.SIGCHLD)
     try:
         _hear_of_children()
         yield
     finally:
-        if former is signal.SIG_IGN:
+        if resume_point is signal.SIG_IGN:
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 
 

@@ -34,7 +34,7 @@ from galamp.core.seeding import seed_generators
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.exchange import Exchange, averages_gradients
 from galamp.gossip.topologies.base import Topology
-from galamp.gossip.transport.parameter_slots import VectorSlots
+from galamp.gossip.transport.parameter_slots import ParameterSlots
 from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.control import NEVER, ControlBlock
 from galamp.memory.learner_state import (
@@ -46,7 +46,7 @@ from galamp.memory.learner_state import (
 )
 from galamp.memory.rollout_ports import LearnerPort
 from galamp.memory.rollouts import RingWake, RolloutShape
-from galamp.memory.status import MetricsBoard, Phase
+from galamp.memory.status import Phase, StatusBoard
 from galamp.workers.collector import Collector
 
 SAVE_EVERY_S = 1.0
@@ -99,7 +99,7 @@ def _learn(task: LearnerTask) -> None:
     torch.set_num_threads(task.threads)
     seed_generators(task.process_seed)
     if task.device != "cpu":
-        settle_on_gpu(task.device, benchmark=task.graphs and not task.gossip.lock_step)
+        settle_on_gpu(task.device, benchmark=task.graphs and not task.gossip.synchronous)
     learner = Learner(task)
     whole = True
     try:
@@ -147,9 +147,9 @@ class Learner:
     def __init__(self, task: LearnerTask) -> None:
         self.task = task
         self.control = ControlBlock(task.arrays)
-        self.board = MetricsBoard(task.arrays, task.learners)
-        self._life = self.control.incarnation(task.rank)
-        self.metrics = self.board.learner(task.rank)
+        self.status_board = StatusBoard(task.arrays, task.learners)
+        self._incarnation = self.control.incarnation(task.rank)
+        self.metrics = self.status_board.learner(task.rank)
         self.metrics.reset()
         self.algorithm = make_algorithm_for(task)
         self.port = LearnerPort(
@@ -158,7 +158,7 @@ class Learner:
             task.shape,
             task.wake,
             self._life_of,
-            patient=task.gossip.lock_step,
+            patient=task.gossip.synchronous,
         )
         self.collector = Collector(
             self.port,
@@ -214,7 +214,7 @@ class Learner:
             self.metrics["updates"] = self.algorithm.version
             self.metrics["turns"] += 1
             self.metrics["agent_steps"] += self.collector.agent_steps
-            self.metrics["lanes"] = self.port.lanes
+            self.metrics["envs"] = self.port.envs
             reach("learner.counted")
             self._serve()
             number += 1
@@ -234,7 +234,7 @@ class Learner:
 
     def _life_of(self, worker: int) -> int | None:
         """Return which life simulator `worker` of this learner is in; None if it has none."""
-        return self.control.simulator_life(self.task.rank * self.task.shape.workers + worker)
+        return self.control.simulator_incarnation(self.task.rank * self.task.shape.workers + worker)
 
     def save(self, save_id: int) -> None:
         """Leave the whole learned state where the supervisor, or the next life, finds it.
@@ -258,10 +258,10 @@ class Learner:
         turns = self.metrics["turns"]
         if turns >= self.control.stop_turn:
             return True
-        if self.task.gossip.lock_step:
+        if self.task.gossip.synchronous:
             by_all = self.task.shape.num_steps * self.task.shape.num_envs * self.task.learners
             return turns * by_all >= self.task.total_steps
-        return self.board.agent_steps() >= self.task.total_steps
+        return self.status_board.agent_steps() >= self.task.total_steps
 
     def _serve(self) -> None:
         """Leave the state behind when asked to, and now and then in case of a sudden end."""
@@ -287,7 +287,7 @@ class Learner:
         state, header = found
         for name, tensor in self.algorithm.state().items():
             tensor.copy_(torch.from_numpy(state.tensors[name]).view_as(tensor))
-        if self._life == 0:
+        if self._incarnation == 0:
             go_on_drawing(self.algorithm.generator, state.generator)
             for name, value in state.counters.items():
                 self.metrics[name] = value
@@ -332,7 +332,7 @@ def mean_of_peers(task: LearnerTask, control: ControlBlock) -> Tensor | None:
     in_peers = {sender for sender, receiver in task.topology.edges() if receiver == task.rank}
     vectors = []
     for peer in sorted(in_peers):
-        slots = VectorSlots(task.arrays, peer)
+        slots = ParameterSlots(task.arrays, peer)
         vector = slots.copy(task.state_sizes["parameters"]) if control.alive(peer) else None
         if vector is not None and bool(torch.isfinite(vector.sum())):
             vectors.append(vector)

@@ -27,7 +27,7 @@ from galamp.memory.arrays import SharedArrays
 from galamp.memory.control import ControlBlock
 from galamp.memory.rollout_ports import SimulatorPort
 from galamp.memory.rollouts import RingWake, RolloutShape
-from galamp.memory.status import EpisodeRing, MetricsBoard, Phase
+from galamp.memory.status import EpisodeRing, Phase, StatusBoard
 
 STRAYS_EVERY_S = 5.0
 """So often, what an environment has started in the background and has ended is reaped."""
@@ -57,7 +57,7 @@ class SimulatorTask:
 def main(task: SimulatorTask) -> None:
     """Simulate until the run is over."""
     control = ControlBlock(task.arrays)
-    metrics = MetricsBoard(task.arrays, task.learners).simulator(task.index)
+    metrics = StatusBoard(task.arrays, task.learners).simulator(task.index)
     metrics.reset()
     port = SimulatorPort(
         task.arrays, task.rank, task.shape, task.wake, task.worker, task.incarnation
@@ -98,7 +98,7 @@ def main(task: SimulatorTask) -> None:
                 valid=np.logical_not(step.reset),
             )
             for episode in counter.update(step):
-                episodes.append(episode.ret, episode.length, episode.lane + port.lanes.start)
+                episodes.append(episode.ret, episode.length, episode.env_index + port.envs.start)
             metrics["agent_steps"] += environment.num_envs
             strays.look()
 

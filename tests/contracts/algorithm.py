@@ -16,18 +16,18 @@ METRICS = {"policy_loss", "value_loss", "entropy", "grad_norm", "explained_varia
 
 
 def random_rollout(
-    seed: int, *, steps: int = STEPS, lanes: int = LANES, valid: float = 0.8
+    seed: int, *, steps: int = STEPS, envs: int = LANES, valid: float = 0.8
 ) -> Rollout:
     """A rollout of random vectors [INPUTS] with every kind of flag in it."""
     generator = torch.Generator().manual_seed(seed)
 
     def chance(probability: float) -> Tensor:
-        return torch.rand(steps, lanes, generator=generator) < probability
+        return torch.rand(steps, envs, generator=generator) < probability
 
     return Rollout(
-        observations=torch.randn(steps + 1, lanes, INPUTS, generator=generator),
-        actions=torch.randint(0, ACTIONS, (steps, lanes), generator=generator),
-        rewards=torch.randn(steps, lanes, generator=generator),
+        observations=torch.randn(steps + 1, envs, INPUTS, generator=generator),
+        actions=torch.randint(0, ACTIONS, (steps, envs), generator=generator),
+        rewards=torch.randn(steps, envs, generator=generator),
         terminated=chance(0.2),
         truncated=chance(0.2),
         valid=chance(valid),
@@ -125,15 +125,15 @@ class AlgorithmContract(ABC):
     def test_valid_transitions_all_have_influence(self) -> None:
         rollout = random_rollout(1, valid=1.0)
         states = []
-        for lane in range(-1, LANES):
+        for env_index in range(-1, LANES):
             valid = rollout.valid.clone()
-            if lane >= 0:
-                valid[2, lane] = False
+            if env_index >= 0:
+                valid[2, env_index] = False
             algorithm = self.make(1)
             algorithm.update(replace(rollout, valid=valid))
             states.append(algorithm.parameters.data)
-        for lane in range(1, LANES + 1):
-            assert not torch.equal(states[0], states[lane])
+        for env_index in range(1, LANES + 1):
+            assert not torch.equal(states[0], states[env_index])
 
     def test_rollout_without_valid_transition_changes_nothing(self) -> None:
         algorithm = self.make(1)

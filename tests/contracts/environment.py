@@ -77,16 +77,16 @@ class EnvironmentContract:
         assert EnvironmentSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
 
     def test_shapes_and_types(self, recording: Recording) -> None:
-        spec, lanes = recording.spec, len(SEEDS)
+        spec, envs = recording.spec, len(SEEDS)
         for observation in (recording.first, recording.steps[0].observations):
-            assert observation.shape == (lanes, *spec.observation_shape)
+            assert observation.shape == (envs, *spec.observation_shape)
             assert observation.dtype == spec.observation_dtype
             assert observation.flags.c_contiguous
         for step in recording.steps:
-            assert step.rewards.shape == (lanes,)
+            assert step.rewards.shape == (envs,)
             assert step.rewards.dtype == np.float64
             for flags in (step.terminated, step.truncated, step.reset):
-                assert flags.shape == (lanes,)
+                assert flags.shape == (envs,)
                 assert flags.dtype == np.bool_
 
     def test_lanes_do_not_depend_on_how_they_are_split(self, recording: Recording) -> None:
@@ -101,8 +101,8 @@ class EnvironmentContract:
             np.testing.assert_array_equal(together, recording.column(name), err_msg=name)
 
     def test_lanes_with_different_seeds_differ(self, recording: Recording) -> None:
-        course = recording.column("observations")
-        assert not np.array_equal(course[:, 0], course[:, 1])
+        resolved = recording.column("observations")
+        assert not np.array_equal(resolved[:, 0], resolved[:, 1])
 
     def test_episodes_end_and_each_reset_follows_an_end(self, recording: Recording) -> None:
         ended = recording.column("terminated") | recording.column("truncated")

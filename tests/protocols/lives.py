@@ -14,10 +14,10 @@ from galamp.core import failpoints
 from galamp.gossip.topologies.ring import DirectedRing
 from galamp.gossip.transport.mailbox import Mailbox, Token
 from galamp.gossip.transport.publication import Publication, Source
-from galamp.gossip.transport.publication_ring import Journal
+from galamp.gossip.transport.publication_ring import PublicationRing
 from galamp.memory.arrays import ArraySpec, SharedArrays
-from galamp.memory.status import EpisodeRing, MetricsBoard
-from galamp.memory.versioned_slots import SLOTS, Header, VersionedSlots, header_spec
+from galamp.memory.status import EpisodeRing, StatusBoard
+from galamp.memory.versioned_slots import NUM_SLOTS, Header, VersionedSlots, header_spec
 
 ROLE = "learner 0"
 REPORTS = ("reader 0", "reader 1")
@@ -28,60 +28,60 @@ READS, TORN, FELL = range(3)
 def specs(size: int) -> list[ArraySpec]:
     return [
         header_spec("h"),
-        ArraySpec("p", (SLOTS, size), "float32"),
+        ArraySpec("p", (NUM_SLOTS, size), "float32"),
         ArraySpec("stop", (1,), "int64"),
         *(ArraySpec(report, (3,), "int64") for report in REPORTS),
         Mailbox.spec(0, 1, "x"),
-        *Journal.specs(DirectedRing(2)),
-        *MetricsBoard.specs(1, 1),
+        *PublicationRing.specs(DirectedRing(2)),
+        *StatusBoard.specs(1, 1),
     ]
 
 
 class Life:
     """One life of the learner: `publish` leaves a number everywhere, in the order of real ones."""
 
-    def __init__(self, arrays: SharedArrays, life: int) -> None:
-        self._life = life
+    def __init__(self, arrays: SharedArrays, incarnation: int) -> None:
+        self._incarnation = incarnation
         self._payload = arrays["p"]
         self._slots = VersionedSlots(arrays, "h")
         self._mailbox = Mailbox(arrays, 0, 1, "x")
-        self._journal = Journal(arrays, 0)
+        self._publication_ring = PublicationRing(arrays, 0)
         self._episodes = EpisodeRing(arrays, 0)
 
     def publish(self) -> int:
         header = self.write()
         number = header.number
-        self._journal.append(publication(number, self._life))
-        self._mailbox.put(Token(number, number, self._life))
-        self._episodes.append(float(number), number, self._life)
+        self._publication_ring.append(publication(number, self._incarnation))
+        self._mailbox.put(Token(number, number, self._incarnation))
+        self._episodes.append(float(number), number, self._incarnation)
         return number
 
     def write(self) -> Header:
         number = self._slots.published + 1
         return self._slots.write(
             lambda slot: self._payload[slot].fill(number),
-            incarnation=self._life,
+            incarnation=self._incarnation,
             round_=number,
             version=number,
         )
 
 
-def publication(number: int, life: int) -> Publication:
+def publication(number: int, incarnation: int) -> Publication:
     mixed = (Source(1, number, 0.5),)
-    return Publication(0, number, number, number, life, float(number), 0.5, mixed)
+    return Publication(0, number, number, number, incarnation, float(number), 0.5, mixed)
 
 
 def publish_until_it_dies(arrays: SharedArrays) -> None:
     """Child: the first life, which takes its order from the environment."""
     failpoints.as_role(ROLE)
-    life = Life(arrays, 0)
+    incarnation = Life(arrays, 0)
     while os.getppid() != 1:
-        life.publish()
+        incarnation.publish()
 
 
-def publish_flat_out(arrays: SharedArrays, life: int) -> None:
+def publish_flat_out(arrays: SharedArrays, incarnation: int) -> None:
     """Child: write vectors and nothing else, until it is killed."""
-    one = Life(arrays, life)
+    one = Life(arrays, incarnation)
     while os.getppid() != 1:
         one.write()
 

@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 from tests.protocols.explorer import DEAD, DONE, Model, Program, Violated, World
 
-SLOTS = 2
+NUM_SLOTS = 2
 Stamp = tuple[int, int]
 NOTHING: Stamp = (0, 0)
 
 
-class Slot(NamedTuple):
+class RolloutSlot(NamedTuple):
     sequence: int = 0
     number: int = 0
     life: int = 0
@@ -32,13 +32,13 @@ class Slot(NamedTuple):
 
 class Memory(NamedTuple):
     published: int = 0
-    slots: tuple[Slot, Slot] = (Slot(), Slot())
+    slots: tuple[RolloutSlot, RolloutSlot] = (RolloutSlot(), RolloutSlot())
 
-    def slot(self, number: int) -> Slot:
-        return self.slots[number % SLOTS]
+    def slot(self, number: int) -> RolloutSlot:
+        return self.slots[number % NUM_SLOTS]
 
-    def with_slot(self, number: int, /, **words: object) -> tuple[Slot, ...]:
-        at = number % SLOTS
+    def with_slot(self, number: int, /, **words: object) -> tuple[RolloutSlot, ...]:
+        at = number % NUM_SLOTS
         changed = self.slots[at]._replace(**words)  # type: ignore[arg-type]
         return (*self.slots[:at], changed, *self.slots[at + 1 :])
 

@@ -1,6 +1,6 @@
 """What is left of a process that has ended, in words: its own report, the end of its log, a signal.
 
-    child: write_report --file--> read_report --> Worker.failure
+    child: write_report --file--> read_report --> ChildProcess.failure
     child: log          --------> tail        -----^
 
 Nothing here raises, whatever a file holds: a run folder may have come from somebody else.

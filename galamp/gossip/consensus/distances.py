@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from galamp.gossip.transport.parameter_slots import VectorSlots
+from galamp.gossip.transport.parameter_slots import ParameterSlots
 from galamp.memory.versioned_slots import Header
 
 CHUNK = 2**15
@@ -35,10 +35,10 @@ class Measured(NamedTuple):
     norm: float
 
 
-class Meter:
+class DistanceMeter:
     """Copies and compares the first `size` numbers of everyone's newest vector."""
 
-    def __init__(self, slots: Sequence[VectorSlots], size: int) -> None:
+    def __init__(self, slots: Sequence[ParameterSlots], size: int) -> None:
         self._slots, self._size = slots, size
         self._copies: npt.NDArray[np.float32] | None = None
 
@@ -92,7 +92,7 @@ class Meter:
         return headers
 
     def _copy(
-        self, copy: npt.NDArray[np.float32], slots: VectorSlots, number: int | None = None
+        self, copy: npt.NDArray[np.float32], slots: ParameterSlots, number: int | None = None
     ) -> Header | None:
         for _ in range(TRIES):
             look = slots.look(number)

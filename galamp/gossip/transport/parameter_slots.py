@@ -1,6 +1,6 @@
 """Published vectors in shared memory: where they lie, and how long they are.
 
-learner --write--> VectorSlots r --look, copy, unchanged?--> peers, supervisor
+learner --write--> ParameterSlots r --look, copy, unchanged?--> peers, supervisor
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.transport.mailbox import Mailbox
 from galamp.memory.arrays import ArraySpec, SharedArrays
-from galamp.memory.versioned_slots import SLOTS, VersionedSlots, header_spec
+from galamp.memory.versioned_slots import NUM_SLOTS, VersionedSlots, header_spec
 
 NORM_BLOCK = 1024
 COPY_TRIES = 5
@@ -25,7 +25,7 @@ def gossip_specs(topology: Topology, size: int, name: str = "parameters") -> lis
     specs = [Mailbox.spec(*edge, name) for edge in topology.edges()]
     for rank in range(topology.size):
         specs.append(header_spec(f"{name}{rank}.header"))
-        specs.append(ArraySpec(f"{name}{rank}", (SLOTS, size), "float32", math.nan, near=rank))
+        specs.append(ArraySpec(f"{name}{rank}", (NUM_SLOTS, size), "float32", math.nan, near=rank))
     return specs
 
 
@@ -51,7 +51,7 @@ def checksum_of(vectors: Iterable[Tensor]) -> int:
     return sum(int(vector.view(torch.int32).sum(dtype=torch.int64)) for vector in vectors)
 
 
-class VectorSlots(VersionedSlots):
+class ParameterSlots(VersionedSlots):
     """A learner's published vectors: `payload` [SLOTS, size] float32, parameters first."""
 
     def __init__(self, arrays: SharedArrays, rank: int, name: str = "parameters") -> None:

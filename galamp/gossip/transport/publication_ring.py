@@ -1,6 +1,6 @@
 """Journals: what each learner published and what it had mixed before, for whoever checks it.
 
-    learner --append, before anyone is told--> Journal --drain--> supervisor: certificate
+    learner --append, before anyone is told--> PublicationRing --drain--> supervisor: certificate
 
 One ring of entries per learner, one writer, one reader, no lock. An entry is written after the
 vector is whole and before its token is sent, so whoever reads of a mix finds what was mixed. The
@@ -22,7 +22,7 @@ _FIXED, _PER_PEER = 8, 3
 _BYTES, _LEAST, _MOST = 2**18, 64, 1024
 
 
-class Journal:
+class PublicationRing:
     """The entries of learner `rank`."""
 
     def __init__(self, arrays: SharedArrays, rank: int) -> None:

@@ -198,8 +198,8 @@ def _exceptional(learners: Sequence[LearnerSnapshot]) -> list[_Column]:
     columns = []
     if any(one.incarnation for one in learners):
         columns.append(_Column("life", [count(1 + one.incarnation) for one in learners]))
-    if len({one.lanes for one in learners}) > 1:
-        columns.append(_Column("lanes", [count(one.lanes) for one in learners]))
+    if len({one.envs for one in learners}) > 1:
+        columns.append(_Column("envs", [count(one.envs) for one in learners]))
     return columns
 
 

@@ -24,7 +24,7 @@ from galamp.gossip.topologies import TOPOLOGIES, make_topology
 from galamp.gossip.topologies.base import Topology
 from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
-from galamp.memory.status import MetricsBoard
+from galamp.memory.status import StatusBoard
 
 TURNS = 40
 WARM_UP_TURNS = 5
@@ -96,10 +96,10 @@ def _exchanges(
 ) -> tuple[SharedArrays, list[Exchange]]:
     """Make every learner's side of the exchange, all in this process."""
     count, config = topology.size, GossipConfig()
-    specs = ControlBlock.specs(count) + MetricsBoard.specs(count, 1)
+    specs = ControlBlock.specs(count) + StatusBoard.specs(count, 1)
     arrays = SharedArrays.create(specs + exchange_specs(config, topology, {"parameters": size}))
     ControlBlock(arrays).prepare()
-    board, wakeups = MetricsBoard(arrays, count), [Wakeup() for _ in range(count)]
+    status_board, wakeups = StatusBoard(arrays, count), [Wakeup() for _ in range(count)]
     exchanges = []
     for rank in range(count):
         ControlBlock(arrays).set_alive(rank, True)
@@ -112,7 +112,7 @@ def _exchanges(
             gradient=torch.zeros(size, device=device),
             seed=SEED,
             wakeups=wakeups,
-            row=board.learner(rank),
+            row=status_board.learner(rank),
             idle=lambda: None,
         )
         exchange.begin(0, 0)

@@ -51,7 +51,7 @@ class Emulator:
     """The simulators of one learner, in this process."""
 
     def __init__(self, env_id: str, num_envs: int) -> None:
-        self.lanes = num_envs
+        self.envs = num_envs
         seeds = list(range(num_envs))
         self.environment = make_environment(EnvironmentConfig(env_id=env_id), seeds, threads=1)
         self.spec = self.environment.spec
@@ -60,7 +60,7 @@ class Emulator:
 
     def step(self) -> float:
         """Play one step with random actions; returns the seconds that it took."""
-        actions = self._random.integers(0, self.spec.num_actions, self.lanes)
+        actions = self._random.integers(0, self.spec.num_actions, self.envs)
         start_s = time.perf_counter()
         self.environment.step(actions)
         return time.perf_counter() - start_s
@@ -73,7 +73,7 @@ class Parts:
         self, env_id: str, num_envs: int, network: str, precision: str = "float32"
     ) -> None:
         config = AlgorithmConfig(learning_rate=7e-4, precision=precision)
-        self.lanes, self.steps = num_envs, config.num_steps
+        self.envs, self.steps = num_envs, config.num_steps
         self.emulator = Emulator(env_id, num_envs)
         spec = self.emulator.spec
         model = build_model(
@@ -93,7 +93,7 @@ class Parts:
     def train(self) -> None:
         """Act on one rollout of observations, and learn from it."""
         taken = [self._timed(ACT, partial(self._act, step)) for step in range(self.steps)]
-        shape = (self.steps, self.lanes)
+        shape = (self.steps, self.envs)
         nothing = torch.zeros(shape, dtype=torch.bool)
         rollout = Rollout(
             observations=self.observations,
@@ -123,7 +123,7 @@ def block(parts: Parts) -> dict[str, float]:
         end_s, done = time.perf_counter() + BLOCK_S, 0
         while time.perf_counter() < end_s:
             work()
-            done += parts.steps * parts.lanes
+            done += parts.steps * parts.envs
         result |= {name: parts.spent_s[name] / done * 1e3 for name in names}
     return result
 
@@ -168,7 +168,7 @@ def emulator_block(emulator: Emulator) -> dict[str, float]:
     end_s, spent_s, steps = time.perf_counter() + BLOCK_S, 0.0, 0
     while time.perf_counter() < end_s:
         spent_s += emulator.step()
-        steps += emulator.lanes
+        steps += emulator.envs
     return {EMULATE: spent_s / steps * 1e3}
 
 
@@ -214,11 +214,11 @@ def shares(cores: list[int], options: argparse.Namespace) -> Iterator[tuple[int,
         return
     learners = min(options.learners, len(cores))
     emulators = cores[learners:] or cores[-1:]
-    lanes = max(1, options.num_envs * learners // len(emulators))
+    envs = max(1, options.num_envs * learners // len(emulators))
     for core in cores[:learners]:
         yield core, ["--part", LEARN]
     for core in emulators:
-        yield core, ["--part", EMULATE, "--num-envs", lanes]
+        yield core, ["--part", EMULATE, "--num-envs", envs]
 
 
 def on_all_cores(options: argparse.Namespace) -> list[dict[str, float]]:

@@ -29,7 +29,7 @@ from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.topologies import make_topology
 from galamp.memory.rollout_ports import SimulatorPort
 from galamp.memory.status import Phase
-from galamp.supervision.layout import Arena, sketch_model
+from galamp.supervision.layout import RunLayout, sketch_model
 from galamp.supervision.plan import CPU, make_plan
 from galamp.workers.learner import Learner, LearnerTask, settle_on_gpu
 
@@ -60,15 +60,15 @@ class SyntheticSimulator:
 
     def __init__(self, port: SimulatorPort, environment: EnvironmentSpec, seed: int) -> None:
         """Draw all from `seed`, and be ready to be called."""
-        lanes = port.lanes.stop - port.lanes.start
-        random, shape = np.random.default_rng(seed), (ROWS, lanes, *environment.observation_shape)
+        envs = port.envs.stop - port.envs.start
+        random, shape = np.random.default_rng(seed), (ROWS, envs, *environment.observation_shape)
         if environment.observation_dtype == "uint8":
             self._observations = random.integers(0, 256, shape, np.uint8)
         else:
             self._observations = random.standard_normal(shape, np.float32)
-        self._rewards = random.integers(-1, 2, (ROWS, lanes)).astype(np.float32)
-        self._ends = random.random((ROWS, lanes)) < END_SHARE
-        self._never, self._always = np.zeros(lanes, np.bool_), np.ones(lanes, np.bool_)
+        self._rewards = random.integers(-1, 2, (ROWS, envs)).astype(np.float32)
+        self._ends = random.random((ROWS, envs)) < END_SHARE
+        self._never, self._always = np.zeros(envs, np.bool_), np.ones(envs, np.bool_)
         self._port, self._step = port, 0
         port.arrive()
 
@@ -157,14 +157,14 @@ def synthetic_learners(
     gpus = 0 if device == CPU else torch.device(device).index + 1
     plan = make_plan(config, plain_machine(sorted(os.sched_getaffinity(0)), gpus, 2**20))
     topology = make_topology(config.gossip.topology, learners, seed=config.seed)
-    arena = Arena(plan, topology, environment, sketch_model(plan, environment), Path(), 1)
+    run_layout = RunLayout(plan, topology, environment, sketch_model(plan, environment), Path(), 1)
     for rank in range(learners):
-        arena.control.set_alive(rank, True)
+        run_layout.control.set_alive(rank, True)
     for index in range(plan.simulators):
-        arena.control.set_simulator_life(index, 0)
+        run_layout.control.set_simulator_incarnation(index, 0)
     if device != CPU:
         settle_on_gpu(device, benchmark=True)
-    return [SyntheticLearner(arena.learner(rank, 0)[1]) for rank in range(learners)]
+    return [SyntheticLearner(run_layout.learner(rank, 0)[1]) for rank in range(learners)]
 
 
 def take_turns(learners: Sequence[SyntheticLearner], turns: int) -> dict[str, float]:

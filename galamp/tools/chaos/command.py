@@ -22,8 +22,8 @@ from galamp.core.settings import option
 
 if TYPE_CHECKING:
     from galamp.storage.run_folder import RunFolder
-    from galamp.supervision.process import WorkerFailure
-    from galamp.tools.chaos.scenario import Chaos
+    from galamp.supervision.process import ChildFailure
+    from galamp.tools.chaos.scenario import ChaosScenario
     from galamp.training.train import Outcome
 
 EXIT_BROKEN = 1
@@ -110,17 +110,17 @@ def check_kept(stored: dict[str, Any], left: list[str], run: Path) -> None:
 
 def run_chaos(chaos: ChaosConfig, config: RunConfig, resume: RunFolder | None) -> int:
     """Run, and say what was survived; returns the exit code. The settings are checked before."""
-    from galamp.tools.chaos.scenario import Chaos
+    from galamp.tools.chaos.scenario import ChaosScenario
     from galamp.training.train import train
 
-    companion = Chaos(chaos.seconds, chaos.warm_up_s, chaos.chaos_seed, chaos.faults_every_s)
-    outcome = train(config, resume=resume, companions=[companion])
-    found = _conclude(companion, outcome)
+    callback = ChaosScenario(chaos.seconds, chaos.warm_up_s, chaos.chaos_seed, chaos.faults_every_s)
+    outcome = train(config, resume=resume, callbacks=[callback])
+    found = _conclude(callback, outcome)
     _tell(found, config.report.json, outcome.result.failure)
     return EXIT_BROKEN if not found["held"] else outcome.result.exit_code
 
 
-def _tell(found: dict[str, Any], as_json: bool, failure: WorkerFailure | None) -> None:
+def _tell(found: dict[str, Any], as_json: bool, failure: ChildFailure | None) -> None:
     from galamp.telemetry.display.streams import tell
     from galamp.tools.chaos.report import lines
 
@@ -136,7 +136,7 @@ def check_survives(config: RunConfig) -> None:
     Raises:
         UserError: there are such.
     """
-    if config.gossip.lock_step:
+    if config.gossip.synchronous:
         raise UserError(
             "--sync, --max-staleness 0, data-parallel: in lock-step all learners go back a few "
             "turns when one is lost, and here others have to go on meanwhile: leave it out"
@@ -147,14 +147,14 @@ def check_survives(config: RunConfig) -> None:
         )
 
 
-def _conclude(companion: Chaos, outcome: Outcome) -> dict[str, Any]:
+def _conclude(callback: ChaosScenario, outcome: Outcome) -> dict[str, Any]:
     """Look at what was left behind, and keep the record."""
     from galamp.core.disk import finite, replace_json
     from galamp.tools.chaos.record import conclude, record
     from galamp.training.session import complain
 
     final = conclude(outcome.folder) if outcome.result.exit_code == EXIT_OK else []
-    found: dict[str, Any] = finite(record(companion, final, outcome.summary))
+    found: dict[str, Any] = finite(record(callback, final, outcome.summary))
     try:
         replace_json(outcome.folder / RECORD, found)
     except OSError as error:  # what was found is shown all the same

@@ -1,6 +1,6 @@
 """Faults made real: signals to a run's own processes, and what becomes of those they hit.
 
-    Fault, due --Injector--> signal --> Strike: noticed? works again?
+    Fault, due --Injector--> signal --> InjectedFault: noticed? works again?
 
 Runs in the supervisor, which alone knows who is whose. A fault whose target is not there, or has
 not yet got over its last one, is put off until it has.
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from galamp.memory.status import Phase
-from galamp.supervision.child import Post
-from galamp.supervision.children import Crew
+from galamp.supervision.child import Child
+from galamp.supervision.children import Children
 from galamp.tools.chaos.procfs import server_of
 from galamp.tools.chaos.recovery import Span
 from galamp.tools.chaos.schedule import LEARNER, SERVER, Fault, Kind
@@ -33,33 +33,33 @@ SIGNALS = {
 
 
 @dataclass
-class Hit:
+class Target:
     """One process that a fault has hit: the life it was in, and what its place had done by then."""
 
-    post: Post
-    life: int
+    child: Child
+    incarnation: int
     work: int
     pid: int
     replaced: bool = False
 
     def look(self) -> None:
         """See whether it has ended; work counts from then on."""
-        if not self.replaced and self.post.life > self.life:
-            self.replaced, self.work = True, self.post.work
+        if not self.replaced and self.child.incarnation > self.incarnation:
+            self.replaced, self.work = True, self.child.work
 
     @property
     def works(self) -> bool:
         """Whether its place has done something since."""
-        return self.post.worker is not None and self.post.work > self.work
+        return self.child.process is not None and self.child.work > self.work
 
 
 @dataclass
-class Strike:
+class InjectedFault:
     """A fault that was injected, and what came of it; times are on the supervisor's clock."""
 
     fault: Fault
     at_s: float
-    hits: list[Hit]
+    hits: list[Target]
     going_on: bool = False
     """Whether a stopped process was told to go on."""
     noticed_s: float | None = None
@@ -104,16 +104,16 @@ class Strike:
     @property
     def ranks(self) -> set[int]:
         """Whose groups it hit: a learner and its simulators wait for one another."""
-        return {hit.post.rank for hit in self.hits}
+        return {hit.child.rank for hit in self.hits}
 
     @property
-    def posts(self) -> list[Post]:
+    def children(self) -> list[Child]:
         """The places that it hit."""
-        return [hit.post for hit in self.hits]
+        return [hit.child for hit in self.hits]
 
-    def may_end(self, post: Post) -> bool:
-        """Whether it accounts for the end of a life at `post`."""
-        return self.fault.kind is not Kind.TERM and post in self.posts
+    def may_end(self, child: Child) -> bool:
+        """Whether it accounts for the end of a life at `child`."""
+        return self.fault.kind is not Kind.TERM and child in self.children
 
     def as_dict(self, began_s: float) -> dict[str, Any]:
         """Return it as plain values; times are seconds after the faults began, or durations."""
@@ -132,65 +132,65 @@ class Strike:
 class Injector:
     """Brings a schedule of faults upon a crew."""
 
-    def __init__(self, crew: Crew, faults: Sequence[Fault]) -> None:
+    def __init__(self, children: Children, faults: Sequence[Fault]) -> None:
         self.waiting = list(faults)
-        self.strikes: list[Strike] = []
-        self._crew = crew
+        self.injected_faults: list[InjectedFault] = []
+        self._children = children
 
-    def tick(self, now_s: float, began_s: float) -> Iterator[Strike]:
+    def tick(self, now_s: float, began_s: float) -> Iterator[InjectedFault]:
         """Follow what was injected, and inject what is due; yields what is new."""
-        for strike in self.open:
-            strike.look(now_s)
-            if strike.fault.kind is Kind.STOP and now_s >= strike.at_s + strike.fault.stop_s:
-                _let_go(strike)
+        for injected in self.open:
+            injected.look(now_s)
+            if injected.fault.kind is Kind.STOP and now_s >= injected.at_s + injected.fault.stop_s:
+                _let_go(injected)
         for fault in [each for each in self.waiting if began_s + each.at_s <= now_s]:
             hits = self._hits(fault)
             pid = _pid(fault, hits) if hits else None
             if pid is not None:
                 self.waiting.remove(fault)
-                self.strikes.append(Strike(fault, now_s, hits))
+                self.injected_faults.append(InjectedFault(fault, now_s, hits))
                 for hit in hits:
-                    hit.post.excuse()
+                    hit.child.expect_failure()
                 _send(pid, SIGNALS[fault.kind])
-                yield self.strikes[-1]
+                yield self.injected_faults[-1]
 
     @property
-    def open(self) -> list[Strike]:
+    def open(self) -> list[InjectedFault]:
         """Those that are not over."""
-        return [strike for strike in self.strikes if not strike.over]
+        return [injected for injected in self.injected_faults if not injected.over]
 
     def release(self) -> None:
         """Let everyone go on who was stopped."""
-        for strike in self.open:
-            if SIGNALS[strike.fault.kind] is signal.SIGSTOP:
-                _let_go(strike)
+        for injected in self.open:
+            if SIGNALS[injected.fault.kind] is signal.SIGSTOP:
+                _let_go(injected)
 
-    def _hits(self, fault: Fault) -> list[Hit]:
+    def _hits(self, fault: Fault) -> list[Target]:
         """Return whom a fault would hit now; nobody where it has to be put off."""
-        posts = [post for post in self._aimed_at(fault) if not post.given_up]
-        ready = all(map(self._is_ready, posts))
-        return [self._hit(post) for post in posts] if ready else []
+        children = [child for child in self._aimed_at(fault) if not child.given_up]
+        ready = all(map(self._is_ready, children))
+        return [self._hit(child) for child in children] if ready else []
 
-    def _aimed_at(self, fault: Fault) -> list[Post]:
+    def _aimed_at(self, fault: Fault) -> list[Child]:
         if fault.role == SERVER:
-            return self._crew.posts
+            return self._children.all
         if fault.role == LEARNER:
-            return [self._crew.learners[fault.rank]]
-        return [self._crew.simulators_of(fault.rank)[fault.worker]]
+            return [self._children.learners[fault.rank]]
+        return [self._children.simulators_of(fault.rank)[fault.worker]]
 
-    def _is_ready(self, post: Post) -> bool:
+    def _is_ready(self, child: Child) -> bool:
         """Whether a place is filled by one who works, and has got over the last fault."""
-        worker = post.worker
-        there = worker is not None and post.row["pid"] == worker.pid and worker.running
-        busy = any(post in strike.posts for strike in self.open)
-        return there and post.row.phase is not Phase.BOOT and not busy
+        worker = child.process
+        there = worker is not None and child.row["pid"] == worker.pid and worker.running
+        busy = any(child in injected.children for injected in self.open)
+        return there and child.row.phase is not Phase.BOOT and not busy
 
-    def _hit(self, post: Post) -> Hit:
-        assert post.worker is not None
-        return Hit(post, post.life, post.work, post.worker.pid)
+    def _hit(self, child: Child) -> Target:
+        assert child.process is not None
+        return Target(child, child.incarnation, child.work, child.process.pid)
 
 
-def _pid(fault: Fault, hits: list[Hit]) -> int | None:
+def _pid(fault: Fault, hits: list[Target]) -> int | None:
     """Return the process that gets the signal; None if it is not there."""
     return server_of(hits[0].pid) if fault.role == SERVER else hits[0].pid
 
@@ -201,11 +201,11 @@ def _send(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def _let_go(strike: Strike) -> None:
+def _let_go(injected: InjectedFault) -> None:
     """Tell a stopped process to go on, once, if it is still that one."""
-    [hit] = strike.hits
-    worker = hit.post.worker
-    if not strike.going_on and worker is not None and worker.pid == hit.pid and worker.running:
-        hit.work = hit.post.work
+    [hit] = injected.hits
+    worker = hit.child.process
+    if not injected.going_on and worker is not None and worker.pid == hit.pid and worker.running:
+        hit.work = hit.child.work
         _send(hit.pid, signal.SIGCONT)
-    strike.going_on = True
+    injected.going_on = True

@@ -63,7 +63,7 @@ class Invariant:
         return {"name": self.name, "checks": self.checks, "broken": broken, "remark": self.remark}
 
 
-class Whole(Invariant):
+class NoTornReads(Invariant):
     """No copy that was accepted differs from what was published."""
 
     name = "I1 no torn copy is mixed"
@@ -74,7 +74,7 @@ class Whole(Invariant):
         self.checks = verified
 
 
-class Rising(Invariant):
+class MonotonicCounters(Invariant):
     """Counters go on where a former life has left them."""
 
     name = "I2 counters never fall"
@@ -96,14 +96,14 @@ class LearnerSeen:
     """What is seen of a learner's group, itself and its simulators."""
 
     turns: int
-    staffed: bool = True
+    expected: bool = True
     """Whether learner and simulators are all there, not waiting to be started anew."""
     hit: bool = False
     """Whether one of them has been hit by a fault that is not yet over."""
     others_hit: bool = False
 
 
-class Turning(Invariant):
+class LearnersProgress(Invariant):
     """Every living learner makes turns, and those that were left alone do so soon."""
 
     name = "I3 learners make turns"
@@ -122,9 +122,9 @@ class Turning(Invariant):
         for rank, each in enumerate(seen):
             # A new fault, and its end, start the clock anew.
             moved = each.turns != self._turns[rank] or each.hit != self._hit[rank]
-            self._still_s[rank] = 0.0 if moved else self._still_s[rank] + passed_s * each.staffed
+            self._still_s[rank] = 0.0 if moved else self._still_s[rank] + passed_s * each.expected
             self._turns[rank], self._hit[rank] = each.turns, each.hit
-            alone = each.staffed and not each.hit
+            alone = each.expected and not each.hit
             if alone and each.others_hit:
                 self.longest_s = max(self.longest_s, self._still_s[rank])
             limit_s, found = self.bound_s if alone else self.limit_s, self._still_s[rank]
@@ -137,7 +137,7 @@ class Turning(Invariant):
         return f"longest gap of those left alone {self.longest_s:.2f} s, bound {self.bound_s:.1f} s"
 
 
-class Finite(Invariant):
+class FiniteParameters(Invariant):
     """What is published is a number, all of it."""
 
     name = "I4 all that is published is finite"
@@ -149,7 +149,7 @@ class Finite(Invariant):
         self.hold(not bad, expected, f"{bad:,} of {vector.numel():,} are not")
 
 
-class Manned(Invariant):
+class ExpectedProcesses(Invariant):
     """Those live who are meant to, and nobody else."""
 
     name = "I5 living children are the intended ones"
@@ -189,7 +189,7 @@ class Manned(Invariant):
         self.hold(hit, f"{title} lives on, for no fault hit it", "it ended")
 
 
-class Flat(Invariant):
+class NoLeaks(Invariant):
     """The supervisor holds no more at the end than at the start, and nothing that has a name."""
 
     name = "I6 nothing leaks"
@@ -235,7 +235,7 @@ class Flat(Invariant):
         )
 
 
-class Saved(Invariant):
+class CheckpointsVerify(Invariant):
     """The newest checkpoints are whole, every byte of them."""
 
     name = "I7 the newest two checkpoints verify"
@@ -248,7 +248,7 @@ class Saved(Invariant):
             self.hold(False, "a whole checkpoint", wrong)
 
 
-class Fresh(Invariant):
+class BoundedStaleness(Invariant):
     """A learner goes past its staleness bound only for want of peers, or of their news.
 
     At the bound it waits until every in-peer that is alive has news, for at most `PATIENCE_S`. So

@@ -1,8 +1,8 @@
 """Looks at a run that is being disturbed, and holds what it sees against the invariants.
 
-    Supervisor: rows, slots, places     --every turn--> Whole, Rising, Turning, Finite, Fresh
-    /proc: children, files, memory      --now and then--> Manned, Flat
-    checkpoints, named memory           --aside, in a thread--> Saved, Flat
+    Supervisor: rows, slots, places     --every turn--> NoTornReads, Rising, Turning, Finite, Fresh
+    /proc: children, files, memory      --now and then--> ExpectedProcesses, Flat
+    checkpoints, named memory           --aside, in a thread--> CheckpointsVerify, Flat
 
 Runs in the supervisor. What takes long is done in a thread, so that no learner is held up.
 """
@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from galamp.core.errors import CheckpointError
-from galamp.gossip.transport.parameter_slots import VectorSlots
+from galamp.gossip.transport.parameter_slots import ParameterSlots
 from galamp.storage import checkpoint
-from galamp.supervision.child import Post
+from galamp.supervision.child import Child
 from galamp.supervision.children import TICK_S
 from galamp.supervision.restart_policy import LONGEST_DELAY_S
 from galamp.tools.chaos import procfs
@@ -27,17 +27,17 @@ from galamp.tools.chaos.injector import Injector
 from galamp.tools.chaos.invariants import (
     LEAST_GAP_S,
     USUAL_GAPS,
+    BoundedStaleness,
     Breach,
-    Finite,
-    Flat,
-    Fresh,
+    CheckpointsVerify,
+    ExpectedProcesses,
+    FiniteParameters,
     Invariant,
     LearnerSeen,
-    Manned,
-    Rising,
-    Saved,
-    Turning,
-    Whole,
+    LearnersProgress,
+    MonotonicCounters,
+    NoLeaks,
+    NoTornReads,
 )
 from galamp.training.supervisor import Supervisor
 
@@ -91,26 +91,36 @@ def check_newest(folder: Path) -> tuple[int, tuple[str, ...]]:
     return verified, tuple(damaged)
 
 
-class Watchman:
+class InvariantMonitor:
     """Keeps all invariants of one run."""
 
     def __init__(self, supervisor: Supervisor, injector: Injector, folder: Path) -> None:
         """Begin to watch a run in which every learner works, and that has not been disturbed."""
         procfs.keep_nothing_spare()
-        arena = supervisor.arena
-        gossip, resources = arena.plan.config.gossip, arena.plan.config.resources
-        self._arena, self._crew, self._saver = arena, supervisor.crew, supervisor.saver
+        run_layout = supervisor.run_layout
+        gossip, resources = run_layout.plan.config.gossip, run_layout.plan.config.resources
+        self._run_layout, self._children, self._saver = (
+            run_layout,
+            supervisor.children,
+            supervisor.saver,
+        )
         self._injector, self._checkpoints = injector, folder / "checkpoints"
-        edges = arena.topology.edges()
-        self._senders = [[s for s, r in edges if r == rank] for rank in range(arena.count)]
-        self._slots = [VectorSlots(arena.arrays, rank) for rank in range(arena.count)]
-        self._lives = {post.title: post.life for post in self._crew.posts}
+        edges = run_layout.topology.edges()
+        self._senders = [[s for s, r in edges if r == rank] for rank in range(run_layout.count)]
+        self._slots = [ParameterSlots(run_layout.arrays, rank) for rank in range(run_layout.count)]
+        self._incarnations = {child.title: child.incarnation for child in self._children.all}
         limit_s = resources.hang_after_s + LONGEST_DELAY_S + BOOT_S
-        self.whole, self.rising, self.finite = Whole(), Rising(), Finite()
-        self.manned, self.flat, self.saved = Manned(), Flat(), Saved()
-        self.turning = Turning(arena.count, limit_s, LEAST_GAP_S)
-        bounded = gossip.max_staleness is not None and arena.topology.period() == 1
-        self.fresh = Fresh(arena.count, gossip.max_staleness or 0) if bounded else None
+        self.whole, self.rising, self.finite = (
+            NoTornReads(),
+            MonotonicCounters(),
+            FiniteParameters(),
+        )
+        self.running, self.flat, self.saved = ExpectedProcesses(), NoLeaks(), CheckpointsVerify()
+        self.turning = LearnersProgress(run_layout.count, limit_s, LEAST_GAP_S)
+        bounded = gossip.max_staleness is not None and run_layout.topology.period() == 1
+        self.fresh = (
+            BoundedStaleness(run_layout.count, gossip.max_staleness or 0) if bounded else None
+        )
         self._verifies = gossip.verify_gossip
         self._proc, self._vectors, self._slow = map(
             Clock, (PROC_EVERY_S, VECTORS_EVERY_S, ASIDE_EVERY_S)
@@ -122,7 +132,7 @@ class Watchman:
     @property
     def invariants(self) -> list[Invariant]:
         """All of them, in order."""
-        known = (self.whole, self.rising, self.turning, self.finite, self.manned, self.flat)
+        known = (self.whole, self.rising, self.turning, self.finite, self.running, self.flat)
         return [*known, self.saved, *([self.fresh] if self.fresh else [])]
 
     @property
@@ -162,37 +172,39 @@ class Watchman:
     @property
     def quiet(self) -> bool:
         """Whether all places are filled, and no file is open for a while only."""
-        filled = all(post.worker is not None or post.given_up for post in self._crew.posts)
+        filled = all(child.process is not None or child.given_up for child in self._children.all)
         return filled and not self._saver.busy and self._aside is None
 
     def _look_at_lives(self) -> None:
         """See that nobody has ended but those that were hit."""
-        for post in self._crew.posts:
-            if post.life > self._lives[post.title]:
-                self._lives[post.title] = post.life
-                hit = any(strike.may_end(post) for strike in self._injector.open)
-                self.manned.end_of(post.title, hit)
+        for child in self._children.all:
+            if child.incarnation > self._incarnations[child.title]:
+                self._incarnations[child.title] = child.incarnation
+                hit = any(injected.may_end(child) for injected in self._injector.open)
+                self.running.end_of(child.title, hit)
 
     def _look_at_rows(self, passed_s: float, awake_s: float) -> None:
-        rows, control = [post.row for post in self._crew.learners], self._arena.control
+        rows, control = [child.row for child in self._children.learners], self._run_layout.control
         if self._verifies:
             self.whole.look(sum(r["torn"] for r in rows), sum(r["received"] for r in rows))
-        posts = self._crew.posts
-        names = ((f"{name} of {post.title}", post.row[name]) for post in posts for name in COUNTERS)
+        children = self._children.all
+        names = (
+            (f"{name} of {child.title}", child.row[name]) for child in children for name in COUNTERS
+        )
         self.rising.look(dict(names))
-        self.turning.look(awake_s, [self._seen(post) for post in self._crew.learners])
+        self.turning.look(awake_s, [self._seen(child) for child in self._children.learners])
         if self.fresh is not None:
             peers = [all(map(control.alive, senders)) for senders in self._senders]
             self.fresh.look(passed_s, [row["staleness"] for row in rows], peers)
 
-    def _seen(self, learner: Post) -> LearnerSeen:
-        group = [learner, *self._crew.simulators_of(learner.rank)]
-        hit = [post for strike in self._injector.open for post in strike.posts]
+    def _seen(self, learner: Child) -> LearnerSeen:
+        group = [learner, *self._children.simulators_of(learner.rank)]
+        hit = [child for injected in self._injector.open for child in injected.children]
         return LearnerSeen(
             turns=learner.row["turns"],
-            staffed=all(post.worker is not None or post.given_up for post in group),
-            hit=any(post in group for post in hit),
-            others_hit=any(post not in group for post in hit),
+            expected=all(child.process is not None or child.given_up for child in group),
+            hit=any(child in group for child in hit),
+            others_hit=any(child not in group for child in hit),
         )
 
     def _look_at_a_vector(self) -> None:
@@ -204,19 +216,19 @@ class Watchman:
             self.finite.look(self._next_rank, vector)
 
     def _look_at_processes(self, passed_s: float) -> None:
-        meant = {worker.pid: post.title for post, worker in self._crew.manned()}
-        self.manned.look(passed_s, list(self._odd(meant)), list(left_behind(meant)))
-        self.manned.helpers = self._crew.orphans.ended
+        meant = {worker.pid: child.title for child, worker in self._children.running()}
+        self.running.look(passed_s, list(self._odd(meant)), list(left_behind(meant)))
+        self.running.helpers = self._children.orphans.ended
 
     def _odd(self, meant: dict[int, str]) -> Iterator[str]:
         """Yield in words which places are not as intended."""
         for pid, title in meant.items():
             if procfs.process(pid) is None:
                 yield f"{title} ({pid}) is gone, and its place counts as filled"
-        yield from (f"{post.title} was given up" for post in self._crew.posts if post.given_up)
+        yield from (f"{child.title} was given up" for child in self._children.all if child.given_up)
 
     def _pids(self) -> list[int]:
-        return [worker.pid for _, worker in self._crew.manned()]
+        return [worker.pid for _, worker in self._children.running()]
 
     def _look_aside(self, now_s: float) -> None:
         if self._aside is not None and self._aside.done():

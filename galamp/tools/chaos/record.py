@@ -14,10 +14,10 @@ from galamp.core.errors import CheckpointError
 from galamp.storage import checkpoint
 from galamp.storage.gossip_log import GOSSIP
 from galamp.tools.audit.audit import audit
-from galamp.tools.chaos.injector import Strike
-from galamp.tools.chaos.invariants import Certified, Invariant, Saved
+from galamp.tools.chaos.injector import InjectedFault
+from galamp.tools.chaos.invariants import Certified, CheckpointsVerify, Invariant
 from galamp.tools.chaos.recovery import ENOUGH, WINDOW_S, Span, Throughput, statistics
-from galamp.tools.chaos.scenario import Chaos
+from galamp.tools.chaos.scenario import ChaosScenario
 from galamp.tools.chaos.schedule import LEARNER, SERVER, SIMULATOR, Kind
 
 WITHIN_S = 10.0
@@ -26,7 +26,7 @@ SETTLE_S = 1.0
 """Throughput counts as undisturbed so long after all work again."""
 
 
-class Last(Saved):
+class Last(CheckpointsVerify):
     """What the run has left behind at its end can be gone on from."""
 
     name = "the last checkpoint loads"
@@ -51,24 +51,26 @@ def conclude(folder: Path) -> list[Invariant]:
     return [certified, last]
 
 
-def measure_throughput(throughput: Throughput, strikes: Sequence[Strike]) -> None:
+def measure_throughput(throughput: Throughput, injected_faults: Sequence[InjectedFault]) -> None:
     """Note for every fault the throughput before it, and after how long it was back."""
-    felt = [Span(s.span.begin_s, s.span.end_s + SETTLE_S) for s in strikes]
-    for strike in strikes:
-        strike.usual = throughput.usual(strike.at_s, felt)
-        if strike.usual is not None:
-            strike.steps_back_s = throughput.back_s(strike.since_s, strike.usual)
+    felt = [Span(s.span.begin_s, s.span.end_s + SETTLE_S) for s in injected_faults]
+    for injected in injected_faults:
+        injected.usual = throughput.usual(injected.at_s, felt)
+        if injected.usual is not None:
+            injected.steps_back_s = throughput.back_s(injected.since_s, injected.usual)
 
 
-def record(chaos: Chaos, final: Sequence[Invariant], summary: dict[str, Any]) -> dict[str, Any]:
+def record(
+    chaos: ChaosScenario, final: Sequence[Invariant], summary: dict[str, Any]
+) -> dict[str, Any]:
     """Return all that there is to tell."""
-    measure_throughput(chaos.throughput, chaos.strikes)
+    measure_throughput(chaos.throughput, chaos.injected_faults)
     began_s = chaos.began_s or 0.0
     invariants = [each.as_dict() for each in (*chaos.invariants, *final)]
     broken = next((each["broken"] for each in invariants if each["broken"]), None)
     if broken is not None:
         broken = broken | {"at_s": chaos.broken_s - began_s if chaos.breach else None}
-    injected = {strike.fault.number for strike in chaos.strikes}
+    injected = {injected.fault.number for injected in chaos.injected_faults}
     return {
         "seed": chaos.seed,
         "seconds": chaos.seconds,
@@ -78,33 +80,33 @@ def record(chaos: Chaos, final: Sequence[Invariant], summary: dict[str, Any]) ->
         "complete": chaos.complete,
         "broken": broken,
         "schedule": [fault.as_dict() for fault in chaos.faults],
-        "faults": [strike.as_dict(began_s) for strike in chaos.strikes],
+        "faults": [injected.as_dict(began_s) for injected in chaos.injected_faults],
         "not_injected": [f.number for f in chaos.faults if f.number not in injected],
-        "kinds": list(_by_kind(chaos.strikes)),
-        "throughput": _promise(chaos.strikes),
+        "kinds": list(_by_kind(chaos.injected_faults)),
+        "throughput": _promise(chaos.injected_faults),
         "invariants": invariants,
         "summary": summary,
     }
 
 
-def overlapping(strikes: Sequence[Strike]) -> list[Strike]:
+def overlapping(injected_faults: Sequence[InjectedFault]) -> list[InjectedFault]:
     """Return those that were not over in their group when it was hit again, or before."""
-    pairs = itertools.combinations(strikes, 2)
+    pairs = itertools.combinations(injected_faults, 2)
     found = [pair for pair in pairs if pair[0].ranks & pair[1].ranks and _meet(*pair)]
-    return [strike for strike in strikes if any(strike in pair for pair in found)]
+    return [injected for injected in injected_faults if any(injected in pair for pair in found)]
 
 
-def _meet(one: Strike, other: Strike) -> bool:
+def _meet(one: InjectedFault, other: InjectedFault) -> bool:
     return one.at_s <= other.span.end_s and other.at_s <= one.span.end_s
 
 
-def _by_kind(strikes: Sequence[Strike]) -> Iterator[dict[str, Any]]:
+def _by_kind(injected_faults: Sequence[InjectedFault]) -> Iterator[dict[str, Any]]:
     """Yield a line per kind and role of those that came alone, one of all these, one of the others.
 
     How long a process takes that waits for another one, which was hit too, says little of it.
     """
-    others = overlapping(strikes)
-    alone = [strike for strike in strikes if strike not in others]
+    others = overlapping(injected_faults)
+    alone = [injected for injected in injected_faults if injected not in others]
     for kind, role in itertools.product(Kind, (LEARNER, SIMULATOR, SERVER)):
         group = [s for s in alone if (s.fault.kind, s.fault.role) == (kind, role)]
         if group:
@@ -114,16 +116,16 @@ def _by_kind(strikes: Sequence[Strike]) -> Iterator[dict[str, Any]]:
         yield _line("overlapping", "", others)
 
 
-def _line(kind: str, role: str, strikes: Sequence[Strike]) -> dict[str, Any]:
-    ends = [s for s in strikes if s.fault.kind.deadly]
+def _line(kind: str, role: str, injected_faults: Sequence[InjectedFault]) -> dict[str, Any]:
+    ends = [s for s in injected_faults if s.fault.kind.deadly]
     return {
         "kind": str(kind),
         "role": role,
-        "injected": len(strikes),
+        "injected": len(injected_faults),
         "noticed_s": statistics([_minus(s.noticed_s, s.at_s) for s in ends]),
-        "works_s": statistics([_minus(s.back_s, s.since_s) for s in strikes]),
-        "works_after_signal_s": statistics([_minus(s.back_s, s.at_s) for s in strikes]),
-        "throughput_s": statistics([s.steps_back_s for s in strikes]),
+        "works_s": statistics([_minus(s.back_s, s.since_s) for s in injected_faults]),
+        "works_after_signal_s": statistics([_minus(s.back_s, s.at_s) for s in injected_faults]),
+        "throughput_s": statistics([s.steps_back_s for s in injected_faults]),
     }
 
 
@@ -131,9 +133,9 @@ def _minus(end_s: float | None, begin_s: float) -> float | None:
     return None if end_s is None else end_s - begin_s
 
 
-def _promise(strikes: Sequence[Strike]) -> dict[str, Any]:
+def _promise(injected_faults: Sequence[InjectedFault]) -> dict[str, Any]:
     """Return how often throughput was back as soon as promised."""
-    known = [strike for strike in strikes if strike.usual is not None]
+    known = [injected for injected in injected_faults if injected.usual is not None]
     soon = [s for s in known if s.steps_back_s is not None and s.steps_back_s <= WITHIN_S]
     return {
         "share": ENOUGH,

@@ -1,6 +1,6 @@
 """A run's companion that disturbs it: warm-up, faults, calm, and everything watched all the while.
 
-    Supervisor --tick--> Chaos: sample throughput, check invariants, inject what is due
+    Supervisor --tick--> ChaosScenario: sample throughput, check invariants, inject what is due
                            |  at the end, or at the first breach
                            +--> Supervisor.finish
 
@@ -13,9 +13,9 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
-from galamp.tools.chaos.injector import Injector, Strike
+from galamp.tools.chaos.injector import InjectedFault, Injector
 from galamp.tools.chaos.invariants import Breach, Invariant
-from galamp.tools.chaos.monitor import Clock, Watchman
+from galamp.tools.chaos.monitor import Clock, InvariantMonitor
 from galamp.tools.chaos.recovery import WINDOW_S, Throughput
 from galamp.tools.chaos.schedule import Fault, draw
 from galamp.training.supervisor import Supervisor
@@ -31,7 +31,7 @@ STOP_OF_LIMIT = 0.8
 """A process that is to go on again is stopped for no more than this share of the hang limit."""
 
 
-class Chaos:
+class ChaosScenario:
     """What happens to one run, and what came of it."""
 
     def __init__(self, seconds: float, warm_up_s: float, seed: int, every_s: float) -> None:
@@ -47,74 +47,74 @@ class Chaos:
         self.throughput = Throughput()
         self._sample, self._weigh = Clock(SAMPLE_EVERY_S), Clock(WEIGH_EVERY_S)
         self._injector: Injector | None = None
-        self._watchman: Watchman | None = None
-        self._course: Generator[None] | None = None
+        self._monitor: InvariantMonitor | None = None
+        self._resolved: Generator[None] | None = None
 
     def tick(self, supervisor: Supervisor) -> None:
         """Go one step further, unless the run is ending."""
-        self._course = self._course or self._run(supervisor)
+        self._resolved = self._resolved or self._run(supervisor)
         if ends(supervisor):
-            self._course.close()
-        elif next(self._course, OVER) is OVER:
+            self._resolved.close()
+        elif next(self._resolved, OVER) is OVER:
             supervisor.finish()  # here, too, where the run goes on with other learners
 
     @property
-    def strikes(self) -> list[Strike]:
+    def injected_faults(self) -> list[InjectedFault]:
         """The faults that were injected."""
-        return self._injector.strikes if self._injector else []
+        return self._injector.injected_faults if self._injector else []
 
     @property
     def invariants(self) -> list[Invariant]:
         """What was watched."""
-        return self._watchman.invariants if self._watchman else []
+        return self._monitor.invariants if self._monitor else []
 
     def _run(self, supervisor: Supervisor) -> Generator[None]:
         """The whole course, one turn of the supervisor's loop at a time."""
         while not works(supervisor):
             yield
-        injector, watchman = self._begin(supervisor)
+        injector, monitor = self._begin(supervisor)
         try:
-            yield from self._warm_up(supervisor, watchman)
-            yield from self._disturb(supervisor, injector, watchman)
-            yield from self._calm(supervisor, injector, watchman)
+            yield from self._warm_up(supervisor, monitor)
+            yield from self._disturb(supervisor, injector, monitor)
+            yield from self._calm(supervisor, injector, monitor)
             self.complete = self.breach is None
         finally:
             injector.release()
-            watchman.close()
+            monitor.close()
 
-    def _begin(self, supervisor: Supervisor) -> tuple[Injector, Watchman]:
-        arena = supervisor.arena
+    def _begin(self, supervisor: Supervisor) -> tuple[Injector, InvariantMonitor]:
+        run_layout = supervisor.run_layout
         self.faults = draw(
             self.seed,
-            learners=arena.count,
-            workers=arena.shape.workers,
+            learners=run_layout.count,
+            workers=run_layout.shape.workers,
             seconds=self.seconds,
             every_s=self.every_s,
-            longest_stop_s=STOP_OF_LIMIT * arena.plan.config.resources.hang_after_s,
+            longest_stop_s=STOP_OF_LIMIT * run_layout.plan.config.resources.hang_after_s,
         )
-        self._injector = Injector(supervisor.crew, self.faults)
+        self._injector = Injector(supervisor.children, self.faults)
         folder = Path(supervisor.recorder.snapshot().run_dir)
-        self._watchman = Watchman(supervisor, self._injector, folder)
+        self._monitor = InvariantMonitor(supervisor, self._injector, folder)
         supervisor.recorder.tell(
-            f"chaos: seed {self.seed}, {len(self.faults)} faults for {arena.count} learners and "
-            f"{arena.plan.simulators} simulators, after {self.warm_up_s:g} s without"
+            f"chaos: seed {self.seed}, {len(self.faults)} faults for {run_layout.count} learners "
+            f"and {run_layout.plan.simulators} simulators, after {self.warm_up_s:g} s without"
         )
-        return self._injector, self._watchman
+        return self._injector, self._monitor
 
-    def _warm_up(self, supervisor: Supervisor, watchman: Watchman) -> Generator[None]:
+    def _warm_up(self, supervisor: Supervisor, monitor: InvariantMonitor) -> Generator[None]:
         """See what is usual."""
-        learners = supervisor.crew.learners
-        first, from_s = [post.work for post in learners], time.monotonic()
-        while (passed_s := time.monotonic() - from_s) < self.warm_up_s or not watchman.quiet:
-            self._turn(supervisor, watchman)
+        learners = supervisor.children.learners
+        first, from_s = [child.work for child in learners], time.monotonic()
+        while (passed_s := time.monotonic() - from_s) < self.warm_up_s or not monitor.quiet:
+            self._turn(supervisor, monitor)
             yield
-        slowest = min(post.work - work for post, work in zip(learners, first, strict=True))
-        watchman.settle(passed_s / max(1, slowest))
-        watchman.weigh()
+        slowest = min(child.work - work for child, work in zip(learners, first, strict=True))
+        monitor.settle(passed_s / max(1, slowest))
+        monitor.weigh()
         self.began_s = time.monotonic()
 
     def _disturb(
-        self, supervisor: Supervisor, injector: Injector, watchman: Watchman
+        self, supervisor: Supervisor, injector: Injector, monitor: InvariantMonitor
     ) -> Generator[None]:
         """Inject everything, each when it is due or as soon after as its target is there."""
         assert self.began_s is not None
@@ -122,49 +122,49 @@ class Chaos:
         while (now_s := time.monotonic()) < until_s or injector.waiting:
             if now_s > until_s + LATE_S:
                 return
-            for strike in injector.tick(now_s, self.began_s):
-                fault = strike.fault
+            for injected in injector.tick(now_s, self.began_s):
+                fault = injected.fault
                 supervisor.recorder.tell(f"chaos {fault.number}/{len(self.faults)}: {fault.words}")
-            self._turn(supervisor, watchman)
-            if not injector.open and watchman.quiet and self._weigh.due(now_s):
-                watchman.weigh()
+            self._turn(supervisor, monitor)
+            if not injector.open and monitor.quiet and self._weigh.due(now_s):
+                monitor.weigh()
             yield
 
     def _calm(
-        self, supervisor: Supervisor, injector: Injector, watchman: Watchman
+        self, supervisor: Supervisor, injector: Injector, monitor: InvariantMonitor
     ) -> Generator[None]:
         """Wait until all work again, and see how much."""
         assert self.began_s is not None
         injector.waiting.clear()
         from_s = since_s = time.monotonic()
-        while (now_s := time.monotonic()) < since_s + CALM_S or not watchman.quiet:
+        while (now_s := time.monotonic()) < since_s + CALM_S or not monitor.quiet:
             if now_s > from_s + LONGEST_CALM_S:
                 break
             since_s = now_s if injector.open else since_s
             list(injector.tick(now_s, self.began_s))
-            self._turn(supervisor, watchman)
+            self._turn(supervisor, monitor)
             yield
-        if watchman.quiet:  # else a checkpoint is open that is still being written
-            watchman.weigh()
+        if monitor.quiet:  # else a checkpoint is open that is still being written
+            monitor.weigh()
 
-    def _turn(self, supervisor: Supervisor, watchman: Watchman) -> None:
+    def _turn(self, supervisor: Supervisor, monitor: InvariantMonitor) -> None:
         """Sample and check; at the first breach, end the run."""
         now_s = time.monotonic()
         if self._sample.due(now_s):
-            self.throughput.add(now_s, supervisor.arena.board.agent_steps())
-        watchman.tick(now_s)
-        if watchman.breach is not None and self.breach is None:
-            self.breach, self.broken_s = watchman.breach, now_s
+            self.throughput.add(now_s, supervisor.run_layout.status_board.agent_steps())
+        monitor.tick(now_s)
+        if monitor.breach is not None and self.breach is None:
+            self.breach, self.broken_s = monitor.breach, now_s
             supervisor.recorder.tell(f"chaos: broken: {self.breach.name}")
             supervisor.finish()
 
 
 def works(supervisor: Supervisor) -> bool:
     """Whether every learner has learned something."""
-    return all(post.has_worked for post in supervisor.crew.learners)
+    return all(child.has_worked for child in supervisor.children.learners)
 
 
 def ends(supervisor: Supervisor) -> bool:
     """Whether the run is on its way out: its total is reached, or it was asked to stop."""
-    leaving = any(post.row["done"] for post in supervisor.crew.learners)
+    leaving = any(child.row["done"] for child in supervisor.children.learners)
     return leaving or supervisor.recorder.status == "stopping"

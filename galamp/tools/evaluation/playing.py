@@ -63,8 +63,8 @@ class Score:
 
 def quotas(episodes: int, num_envs: int) -> NDArray[np.int64]:
     """Return how many games each lane plays, `[num_envs]`: shares that differ by one at most."""
-    lanes = np.arange(num_envs)
-    return (episodes // num_envs + (lanes < episodes % num_envs)).astype(np.int64)
+    envs = np.arange(num_envs)
+    return (episodes // num_envs + (envs < episodes % num_envs)).astype(np.int64)
 
 
 def play(
@@ -72,7 +72,7 @@ def play(
     act: Act,
     episodes: int,
     tell: Callable[[Game], None],
-    stepped: Callable[[int], None] = lambda lanes: None,
+    stepped: Callable[[int], None] = lambda envs: None,
 ) -> list[Game]:
     """Play `episodes` whole games and return them, lane after lane.
 
@@ -103,16 +103,16 @@ def play(
         with failures_told(env_id):
             step = environment.step(actions)
         for episode in counter.update(step):
-            if playing[episode.lane]:
-                game = Game(episode.ret, episode.length, bool(cut[episode.lane]))
-                games[episode.lane].append(game)
-                left[episode.lane] -= 1
+            if playing[episode.env_index]:
+                game = Game(episode.ret, episode.length, bool(cut[episode.env_index]))
+                games[episode.env_index].append(game)
+                left[episode.env_index] -= 1
                 tell(game)
         # An episode comes out of the counter one step after the one that says how it ended.
         cut = step.truncated & ~step.terminated
         observations = step.observations
         stepped(int(playing.sum()))
-    return [game for lane in games for game in lane]
+    return [game for env_index in games for game in env_index]
 
 
 def score(games: Sequence[Game], reference: Reference | None) -> Score:

@@ -150,8 +150,8 @@ def evaluation_environment(
     """Return the training's environment, changed to score whole games by their true rewards."""
     asked: dict[str, Any] = {name: getattr(config, name) for name in AS_ASKED}
     given = {name: value for name, value in asked.items() if value is not None}
-    lanes = min(config.episodes, config.num_envs or MOST_ENVS)
-    whole: dict[str, Any] = {"life_loss_ends": False, "clip_rewards": False, "num_envs": lanes}
+    envs = min(config.episodes, config.num_envs or MOST_ENVS)
+    whole: dict[str, Any] = {"life_loss_ends": False, "clip_rewards": False, "num_envs": envs}
     return replace(trained, **(given | whole))
 
 
@@ -230,20 +230,20 @@ def _play_all(
     Returns:
         each agent's games, and what they played.
     """
-    seeds = [seed_for(how.seed, 1 + lane) for lane in range(environment.num_envs)]
+    seeds = [seed_for(how.seed, 1 + env_index) for env_index in range(environment.num_envs)]
     threads = min(len(seeds), len(os.sched_getaffinity(0)))
     games = []
     seed_generators(how.seed)
     with failures_told(environment.env_id):
-        lanes = make_environment(environment, seeds, threads=threads)
-    with closing_quietly(lanes):
+        envs = make_environment(environment, seeds, threads=threads)
+    with closing_quietly(envs):
         for agent in agents:
             agent.seed(seed_for(how.seed, 0))
             seed_generators(how.seed)
             act = _policy(agent, how.greedy)
             with progress.of(agent.learner, how.episodes) as tally:
-                games.append(play(lanes, act, how.episodes, tally.game, tally.stepped))
-        return games, lanes.spec
+                games.append(play(envs, act, how.episodes, tally.game, tally.stepped))
+        return games, envs.spec
 
 
 def _policy(agent: Agent, greedy: bool) -> Act:

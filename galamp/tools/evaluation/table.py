@@ -74,9 +74,9 @@ class Tally:
         if self._after_games:
             self._show(self)
 
-    def stepped(self, lanes: int) -> None:
+    def stepped(self, envs: int) -> None:
         """Count an agent step of so many lanes."""
-        self.steps += lanes
+        self.steps += envs
         if self._progress.due(self._every_s):
             self._show(self)
 

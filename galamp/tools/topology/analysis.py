@@ -17,7 +17,7 @@ from galamp.tools.topology.spectrum import Spectrum, contraction_of, study
 
 
 @dataclass(frozen=True)
-class Question:
+class AnalysisRequest:
     """What a forecast needs to know besides the graph; norms in the unit of the parameters."""
 
     name: str
@@ -43,7 +43,7 @@ class Graph:
 class Plan:
     """The answers, and the rounds to draw them from."""
 
-    question: Question
+    question: AnalysisRequest
     rounds: Rounds
     graph: Graph
     spectrum: Spectrum
@@ -57,7 +57,7 @@ class Plan:
         return float((self.ball.radius**2 + fresh) ** 0.5)
 
 
-def plan(topology: Topology, question: Question) -> Plan:
+def plan(topology: Topology, question: AnalysisRequest) -> Plan:
     """Return all there is to say about `topology`."""
     rounds = Rounds(topology)
     contraction = contraction_of(rounds)

@@ -87,7 +87,7 @@ def topology_command(options: argparse.Namespace) -> int:
 
 def _plan(name: str, config: TopologyConfig) -> Plan:
     from galamp.gossip.topologies import FILE, TOPOLOGIES, make_topology
-    from galamp.tools.topology.analysis import Question, plan
+    from galamp.tools.topology.analysis import AnalysisRequest, plan
 
     if name not in TOPOLOGIES and not name.startswith(FILE):
         raise UserError(
@@ -95,7 +95,7 @@ def _plan(name: str, config: TopologyConfig) -> Plan:
             f"{did_you_mean(name, TOPOLOGIES)}"
         )
     topology = make_topology(name, config.learners, config.gossip_weights, config.seed)
-    question = Question(
+    question = AnalysisRequest(
         name=name,
         gossip_weights=config.gossip_weights,
         parameters=config.parameters,

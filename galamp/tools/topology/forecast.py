@@ -191,12 +191,12 @@ def simulate(
     rounds: Rounds, spectrum: Spectrum, norm: float, delay: int, worst: float | None = None
 ) -> Ball:
     """Let Gaussian updates in 64 directions run through the very rule, as long as it may take."""
-    until, budget = _lengths(rounds, spectrum, delay)
+    until, restart_policy = _lengths(rounds, spectrum, delay)
     fewest = min(max(MEASURED // rounds.size, 20), 400)
-    settled = until is not None and until + fewest <= budget
-    last, begin = budget, budget - max(1, budget // 50)
+    settled = until is not None and until + fewest <= restart_policy
+    last, begin = restart_policy, restart_policy - max(1, restart_policy // 50)
     if until is not None and settled:
-        last, begin = min(budget, until + max(until, fewest)), until
+        last, begin = min(restart_policy, until + max(until, fewest)), until
     walk = Walk(rounds, norm, delay)
     squares = []
     for round_ in range(last):
@@ -212,12 +212,12 @@ def _lengths(rounds: Rounds, spectrum: Spectrum, delay: int) -> tuple[int | None
     if rounds[0].kernel is not None and rounds[0].complete:
         received = 8 * rounds.size  # two Fourier transforms
     touched = DIRECTIONS * (received + 4 * rounds.size) + ROUND_WORK
-    budget = int(min(max(WORK / touched, FEWEST_SIMULATED), MOST_SIMULATED))
+    restart_policy = int(min(max(WORK / touched, FEWEST_SIMULATED), MOST_SIMULATED))
     if rounds.period is None:
-        budget = min(budget, max(rounds.most, 2 * FEWEST_SIMULATED))
+        restart_policy = min(restart_policy, max(rounds.most, 2 * FEWEST_SIMULATED))
     if spectrum.consensus is None:
-        return None, min(budget, MOST_APART)
-    return spectrum.consensus * (1 + delay), budget
+        return None, min(restart_policy, MOST_APART)
+    return spectrum.consensus * (1 + delay), restart_policy
 
 
 class Walk:

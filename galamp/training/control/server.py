@@ -1,7 +1,7 @@
 r"""Where a running run is spoken to: a socket in its folder, RUN/control.
 
-    galamp attach --"watch"--> Door --every snapshot--> galamp attach
-    galamp scale --"scale"--> Door.wanted --> Supervisor, Session: another number of learners
+    galamp attach --"watch"--> ControlServer --every snapshot--> galamp attach
+    galamp scale --"scale"--> ControlServer.wanted --> Session: another number of learners
                                  \--at once, and once they all run--> galamp scale
 
 Runs in the supervisor, which polls it between two other things: so nothing here ever waits. Who
@@ -45,7 +45,7 @@ class LeftError(Exception):
     """A visitor has gone, or is as good as gone."""
 
 
-class Visitor:
+class Connection:
     """One connection: what it has said so far, and what it has not taken yet."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -117,22 +117,22 @@ class Visitor:
 
 
 @dataclass(frozen=True)
-class Wish:
+class ScaleRequest:
     """Another number of learners, and who asked for it."""
 
     learners: int
-    former: int
-    asker: Visitor
+    resume_point: int
+    asker: Connection
     since_s: float
 
 
-class Door:
+class ControlServer:
     """The run's end of RUN/control, open for as long as it is entered."""
 
     def __init__(self, folder: Path, complain: Callable[[str], None]) -> None:
         """Open it in a folder that is ours alone; where that fails the run goes on without."""
-        self._visitors: dict[int, Visitor] = {}
-        self._wish: Wish | None = None
+        self._visitors: dict[int, Connection] = {}
+        self._wish: ScaleRequest | None = None
         self._learners = 0
         self._allow: Callable[[int], object] = lambda learners: None
         self._poll = select.poll()
@@ -212,7 +212,11 @@ class Door:
         """Tell who asked for other learners that all of them have worked."""
         if self._wish and self._wish.learners == self._learners:
             took_s = time.monotonic() - self._wish.since_s
-            found = {"learners": self._learners, "former": self._wish.former, "took_s": took_s}
+            found = {
+                "learners": self._learners,
+                "former": self._wish.resume_point,
+                "took_s": took_s,
+            }
             self._answer({"scaled": found})
 
     def decline(self, why: str) -> None:
@@ -231,13 +235,13 @@ class Door:
             connection, _ = self._listener.accept()
         except OSError:
             return
-        visitor = Visitor(connection)
+        visitor = Connection(connection)
         self._visitors[visitor.fd] = visitor
         self._poll.register(visitor.fd, select.POLLIN)
         if len(self._visitors) > MOST_VISITORS:
             self._dismiss(visitor, {"refused": f"{MOST_VISITORS} visitors are here already"})
 
-    def _hear(self, visitor: Visitor) -> None:
+    def _hear(self, visitor: Connection) -> None:
         with self._leaving(visitor):
             for message in visitor.hear():
                 if visitor.asked:
@@ -245,13 +249,13 @@ class Door:
                 visitor.asked = True
                 self._take(visitor, message)
 
-    def _attend(self, visitor: Visitor) -> None:
+    def _attend(self, visitor: Connection) -> None:
         """Send what is left to send; who says nothing is not kept."""
         visitor.flush()
         if not visitor.asked and time.monotonic() - visitor.since_s > SPEAK_WITHIN_S:
             raise BadMessageError(f"expected a request within {SPEAK_WITHIN_S:.0f} s")
 
-    def _take(self, visitor: Visitor, request: dict[str, Any]) -> None:
+    def _take(self, visitor: Connection, request: dict[str, Any]) -> None:
         match request:
             case {"want": "watch", **more} if not more:
                 visitor.watches = True
@@ -260,7 +264,7 @@ class Door:
             case _:
                 raise BadMessageError("expected to be asked to watch, or to scale to some learners")
 
-    def _take_wish(self, visitor: Visitor, learners: int) -> None:
+    def _take_wish(self, visitor: Connection, learners: int) -> None:
         if isinstance(learners, bool) or not 1 <= learners <= MOST_LEARNERS:
             raise BadMessageError(f"expected from 1 to {MOST_LEARNERS} learners")
         if self._wish is not None:
@@ -269,7 +273,7 @@ class Door:
             self._dismiss(visitor, {"kept": learners})
             return
         self._allow(learners)
-        self._wish = Wish(learners, self._learners, visitor, time.monotonic())
+        self._wish = ScaleRequest(learners, self._learners, visitor, time.monotonic())
         visitor.say(line_of({"taken": learners}))
 
     def _answer(self, message: dict[str, Any]) -> None:
@@ -279,7 +283,7 @@ class Door:
             self._wish = None
 
     @contextlib.contextmanager
-    def _leaving(self, visitor: Visitor) -> Iterator[None]:
+    def _leaving(self, visitor: Connection) -> Iterator[None]:
         """See a visitor out who has left, or who has asked for something impossible."""
         try:
             yield
@@ -288,13 +292,13 @@ class Door:
         except (BadMessageError, UserError) as error:
             self._dismiss(visitor, {"refused": str(error)})
 
-    def _dismiss(self, visitor: Visitor, message: dict[str, Any]) -> None:
+    def _dismiss(self, visitor: Connection, message: dict[str, Any]) -> None:
         """Say a last thing, if it is heard, and hang up."""
         with contextlib.suppress(LeftError):
             visitor.say(line_of(message))
         self._drop(visitor)
 
-    def _drop(self, visitor: Visitor) -> None:
+    def _drop(self, visitor: Connection) -> None:
         # One who left long ago, as an asker may, had a number that is another visitor's by now.
         if self._visitors.get(visitor.fd) is visitor:
             del self._visitors[visitor.fd]

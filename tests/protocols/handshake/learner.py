@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.protocols.explorer import DEAD, DONE, Program, Violated, World
-from tests.protocols.handshake.world import HALF, LEARNER, SLOTS, Cells, Learner, Rules
+from tests.protocols.handshake.world import HALF, LEARNER, NUM_SLOTS, Cells, Learner, Rules
 
 
 class LearnerSteps:
@@ -60,13 +60,15 @@ class LearnerSteps:
 
     def begin_rollout(self, world: World, me: int) -> Iterator[World]:
         """Go on with a simulator that is present; look whether an absent one has joined."""
-        former, memory = world.processes[me], world.memory
-        learner = Learner("await", former.rollout + 1, life=former.life, end=former.end)
+        resume_point, memory = world.processes[me], world.memory
+        learner = Learner(
+            "await", resume_point.rollout + 1, life=resume_point.life, end=resume_point.end
+        )
         first = self.first_row(learner)
-        if learner.rollout == former.end:
+        if learner.rollout == resume_point.end:
             yield from move(world, Learner(DONE))
-        elif former.present:
-            yield from move(world, learner._replace(present=True, wrote=former.wrote))
+        elif resume_point.present:
+            yield from move(world, learner._replace(present=True, wrote=resume_point.wrote))
         elif memory.ticket_row == first and self.has_joined(world):
             at = "see life" if self._rules.watches == "life since joining" else "await"
             yield from move(world, learner._replace(at=at, present=True))
@@ -105,7 +107,7 @@ class LearnerSteps:
         """Act on the newest row."""
         learner = self.used(world, world.processes[me], "observation", world.processes[me].step)
         at = "update" if learner.step == self._rules.steps else "send"
-        yield from move(world, learner._replace(at=at, trusted=learner.step + 1))
+        yield from move(world, learner._replace(at=at, valid_mask=learner.step + 1))
 
     def send(self, world: World, me: int) -> Iterator[World]:
         learner = world.processes[me]
@@ -117,18 +119,18 @@ class LearnerSteps:
     def update(self, world: World, me: int) -> Iterator[World]:
         """Use all that was trusted in this rollout once more, piece by piece."""
         learner = world.processes[me]
-        outcomes = max(0, learner.trusted - 1)
-        if learner.used < learner.trusted:
+        outcomes = max(0, learner.valid_mask - 1)
+        if learner.used < learner.valid_mask:
             learner = self.used(world, learner, "observation", learner.used)
-        elif learner.used < learner.trusted + outcomes:
-            learner = self.used(world, learner, "outcome", learner.used - learner.trusted)
+        elif learner.used < learner.valid_mask + outcomes:
+            learner = self.used(world, learner, "outcome", learner.used - learner.valid_mask)
         else:
             yield from move(world, learner._replace(at="begin rollout"))
             return
         yield from move(world, learner._replace(used=learner.used + 1))
 
     def used(self, world: World, learner: Learner, kind: str, step: int) -> Learner:
-        row, life = world.memory.cells[self._where[kind, learner.rollout % SLOTS, step]]
+        row, life = world.memory.cells[self._where[kind, learner.rollout % NUM_SLOTS, step]]
         if (row, life) == HALF:
             raise Violated("torn")
         if row != self.first_row(learner) + step:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tests.protocols.explorer import Program, World
-from tests.protocols.handshake.world import HALF, SLOTS, Cells, Rules, Simulator, Stamp
+from tests.protocols.handshake.world import HALF, NUM_SLOTS, Cells, Rules, Simulator, Stamp
 
 
 class SimulatorSteps:
@@ -66,13 +66,13 @@ class SimulatorSteps:
         row, steps = simulator.row, self._rules.steps
         assert row is not None
         (rollout, step), cells = divmod(row, steps), list(world.memory.cells)
-        cells[self._where["observation", rollout % SLOTS, step]] = stamp
+        cells[self._where["observation", rollout % NUM_SLOTS, step]] = stamp
         if step == 0 and rollout > 0:
-            cells[self._where["observation", (rollout - 1) % SLOTS, steps]] = stamp
+            cells[self._where["observation", (rollout - 1) % NUM_SLOTS, steps]] = stamp
         if not simulator.joining:
             rollout, step = divmod(row - 1, steps)
             outcome = stamp if stamp == HALF else (row - 1, simulator.life)
-            cells[self._where["outcome", rollout % SLOTS, step]] = outcome
+            cells[self._where["outcome", rollout % NUM_SLOTS, step]] = outcome
         return tuple(cells)
 
     def commit(self, world: World, me: int) -> Iterator[World]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 LEARNER, SIMULATOR, SUPERVISOR, SECOND_SIMULATOR = range(4)
-SLOTS = 2
+NUM_SLOTS = 2
 Stamp = tuple[int, int]
 UNWRITTEN: Stamp = (-2, -1)
 HALF: Stamp = (-1, -1)
@@ -35,7 +35,7 @@ class Learner(NamedTuple):
     rollout: int = -1
     step: int = 0
     present: bool = False
-    trusted: int = 0
+    valid_mask: int = 0
     """Observations of this rollout that it may use; of outcomes one less."""
     used: int = 0
     """How many of all these the update has used so far."""
@@ -93,5 +93,5 @@ class Rules:
 
 def cells_of(rules: Rules) -> Cells:
     kinds = (("observation", rules.steps + 1), ("outcome", rules.steps))
-    places = [(kind, k, step) for k in range(SLOTS) for kind, n in kinds for step in range(n)]
+    places = [(kind, k, step) for k in range(NUM_SLOTS) for kind, n in kinds for step in range(n)]
     return {place: at for at, place in enumerate(places)}

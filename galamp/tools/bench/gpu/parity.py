@@ -35,7 +35,7 @@ from galamp.algorithms.base import Algorithm, Rollout
 from galamp.algorithms.cuda_graphs import Graphs
 from galamp.algorithms.networks import build_model
 from galamp.core.config import AlgorithmConfig
-from galamp.memory.rollouts import Slot
+from galamp.memory.rollouts import RolloutSlot
 from galamp.supervision.plan import CPU
 from galamp.tools.bench.gpu.children import ask, run, tell
 from galamp.tools.bench.gpu.steps import LOG_LINES, Deadline, Job, Report, cause
@@ -226,7 +226,7 @@ def as_in_runs(
         Refused: it cannot be recorded.
     """
     algorithm = learner_of(network, device)
-    slot = Slot(**{name: value.clone().numpy() for name, value in vars(rollouts[0]).items()})
+    slot = RolloutSlot(**{name: value.clone().numpy() for name, value in vars(rollouts[0]).items()})
     actor = DeviceActor([slot], algorithm, torch.device(device), clip_rewards=False)
     batches = [slice(low, low + LANES // BATCHES) for low in range(0, LANES, LANES // BATCHES)]
     if graphs is not None:
@@ -242,10 +242,10 @@ def as_in_runs(
         for name, values in slot._asdict().items():
             values[:] = getattr(one, name).numpy()
         for step, row in enumerate(actions[number]):
-            for lanes in batches:
-                row[lanes] = actor.act(0, step, lanes)
-        for lanes in batches:
-            actor.see(0, STEPS, lanes)
+            for envs in batches:
+                row[envs] = actor.act(0, step, envs)
+        for envs in batches:
+            actor.see(0, STEPS, envs)
         filled = actor.rollout(0, np.ones((STEPS, LANES), np.bool_))
         metrics = algorithm.update(filled, None if reduces is None else lambda: reduces)
         if number == 0:

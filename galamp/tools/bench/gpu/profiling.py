@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from galamp.memory.status import MetricsRow
+from galamp.memory.status import StatusRow
 from galamp.tools.bench.gpu.children import ask, run, tell
 from galamp.tools.bench.gpu.steps import LOG_LINES, Deadline, Job, Report, cause
 from galamp.tools.bench.parts import ON_GPU
@@ -177,7 +177,7 @@ def heard() -> Iterator[io.StringIO]:
         sys.stderr.write(log.getvalue())
 
 
-def refusals(rows: Iterable[MetricsRow], log: str) -> dict[str, Any]:
+def refusals(rows: Iterable[StatusRow], log: str) -> dict[str, Any]:
     """Return what the driver refused to any of the learners, by their rows, and why no graphs."""
     counters = ("page_lock_refusal", "graph_refusal")
     found: dict[str, Any] = dict.fromkeys(counters, 0)
