@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 
 from galamp.core import installation
 from galamp.core.errors import UserError
-from tests import engine
+from tests.support import engine
 
 os.environ["OMP_NUM_THREADS"] = "1"
 

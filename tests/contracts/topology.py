@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galamp.gossip.topologies.base import Topology
-from tests.loops import each
+from tests.support.loops import each
 
 SIZES = (1, 2, 3, 4, 5, 7, 8, 16, 33, 64)
 STARTS = (0, 1, 5, 31, 32, 33, 1000, 10**9)

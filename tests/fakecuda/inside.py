@@ -27,8 +27,8 @@ from typing import Any, NoReturn, TypeVar
 
 import pytest
 
-from tests.engine import DEADLINE_S, ROOT
 from tests.fakecuda import build
+from tests.support.engine import DEADLINE_S, ROOT
 
 SITE = Path(__file__).resolve().parent / "site"
 MOST_DEVICES = 16

@@ -19,13 +19,8 @@ from galamp.storage import checkpoint as ck
 from galamp.storage.canonical_json import encode
 from galamp.storage.identity import Identity
 from galamp.tools.evaluation.trained import read
-from tests.checkpoints import (
-    made,
-    reseal,
-    same,
-    without_waiting_for_the_disk,  # noqa: F401
-)
 from tests.fuzz.bending import EDITS, bent_json, edited, examples, told_in_one_line
+from tests.support.checkpoints import made, reseal, same
 
 CONFIG = {"seed": 1, "environment": {"env_id": "ALE/Pong-v5"}}
 LEARNERS = ("learner-0.safetensors", "learner-1.safetensors")

@@ -21,9 +21,9 @@ from galamp.cli.main import build_parser, config_from, main
 from galamp.core.config import from_dict, to_dict
 from galamp.telemetry.display.streams import STARTING
 from galamp.tools.topology import command as topology_command
-from tests.checkpoints import ROOT
-from tests.engine import also
 from tests.fuzz.bending import ODD_TEXTS, examples
+from tests.support.checkpoints import ROOT
+from tests.support.engine import also
 
 COMMANDS = ("run", "eval", "audit", "topology")
 DEADLINE_S = 60.0

@@ -1,0 +1,331 @@
+"""Who may import whom, and what nobody may use; read from the sources, not from a run."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.support.loops import each
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "galamp"
+
+MAY_IMPORT: dict[str, str] = {
+    "core": "",
+    "memory": "core",
+    "environments": "core",
+    "algorithms": "core",
+    "gossip": "core memory",
+    "workers": "core memory environments algorithms gossip",
+    "storage": "core gossip.transport.publication",
+    "supervision": "core memory environments algorithms gossip workers",
+    "telemetry": "core memory gossip storage supervision",
+    "training": "core memory environments algorithms gossip workers storage supervision telemetry",
+    "tools": "core memory environments algorithms gossip workers storage supervision telemetry "
+    "training",
+    "cli": "core memory environments algorithms gossip workers storage supervision telemetry "
+    "training tools",
+}
+"""Package -> the packages that its modules may import besides their own.
+
+Everyone may import the root, which holds the version and imports nothing.
+"""
+
+WITHIN: dict[str, str] = {
+    "gossip.topologies": "core gossip.topologies",
+    "gossip.transport": "core memory gossip.transport gossip.topologies.base",
+    "telemetry.display": "core telemetry.display telemetry.snapshot",
+    "tools.audit": "tools.audit",
+    "tools.bench": "tools.bench",
+    "tools.chaos": "tools.chaos tools.audit",
+    "tools.evaluation": "tools.evaluation",
+    "tools.topology": "tools.topology",
+}
+"""Part of a package -> what it may import: of its own package, and of others if it names core."""
+
+WHEN_ASKED_FOR = {("", "tools.evaluation.agent")}
+"""`galamp.load` is the one import that points upwards; it happens when somebody calls for it."""
+
+WITHOUT_PROCESSES = (
+    "algorithms", "gossip.topologies", "telemetry.display.dashboard", "telemetry.display.render",
+    "telemetry.display.panels", "telemetry.display.text", "telemetry.snapshot", "core.config",
+    "core.errors", "supervision.plan",
+)  # fmt: skip
+WITHOUT_TORCH = (
+    "gossip.topologies", "environments", "workers.simulator", "workers.child", "memory.rollouts",
+    "memory.status", "memory.control", "memory.arrays", "memory.rollout_ports", "core.config",
+    "core.errors", "core.failpoints", "core.seeding", "cli.main", "cli.attach", "cli.scale",
+    "supervision.process", "tools.evaluation.command", "telemetry.display.render",
+    "telemetry.display.panels", "telemetry.display.text", "telemetry.display.streams",
+    "telemetry.snapshot", "training.control",
+)  # fmt: skip
+
+LOCKS = {
+    "Lock", "RLock", "Queue", "SimpleQueue", "JoinableQueue", "Event", "Semaphore",
+    "BoundedSemaphore", "Barrier", "Manager", "SyncManager", "BaseManager", "Condition", "Pool",
+    "Value", "Array", "SharedMemory", "ShareableList",
+}  # fmt: skip
+
+# Wall-clock time is for people to read; it jumps, so nothing is measured or waited for by it.
+WALL_CLOCK = {"memory.status", "telemetry.recorder", "workers.child"}
+
+THREADED = {"training.checkpointing", "tools.chaos.monitor"}
+
+
+class Import(NamedTuple):
+    """One import: the full name, and whether it happens when the module is imported."""
+
+    name: str
+    at_once: bool
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its name inside it."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(part for part in parts if part != "__init__")] = path
+    return found
+
+
+MODULES = modules()
+
+
+@cache
+def tree(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text())
+
+
+def imports(node: ast.AST, at_once: bool = True) -> Iterator[Import]:
+    """Yield what runs; what only a type checker sees is no import."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(child, ast.Import):
+            yield from (Import(alias.name, at_once) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, "imports are absolute"
+            for alias in child.names:
+                yield Import(f"{child.module}.{alias.name}", at_once)
+        else:
+            later = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            yield from imports(child, at_once and not later)
+
+
+def own(name: str) -> str | None:
+    """The module of galamp that importing `name` brings; None for others' and the root."""
+    if name != "galamp" and not name.startswith("galamp."):
+        return None
+    inner = name.removeprefix("galamp").removeprefix(".")
+    return inner if inner in MODULES else inner.rpartition(".")[0]
+
+
+def belongs(module: str, names: tuple[str, ...]) -> bool:
+    return any(module == name or module.startswith(name + ".") for name in names)
+
+
+def direct(module: str) -> Iterator[tuple[str, bool]]:
+    for name, at_once in imports(tree(module)):
+        target = own(name)
+        if target:
+            yield target, at_once
+
+
+def package_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def allowed(module: str, target: str) -> bool:
+    """Whether a module may import another of galamp."""
+    own_package = package_of(module) == package_of(target)
+    for part, names in WITHIN.items():
+        if belongs(module, (part,)):
+            wide = not own_package and "core" not in names
+            return belongs(target, tuple(names.split())) or (wide and may_import(module, target))
+    return own_package or may_import(module, target)
+
+
+def may_import(module: str, target: str) -> bool:
+    return belongs(target, tuple(MAY_IMPORT[package_of(module)].split()))
+
+
+def test_every_package_has_its_row() -> None:
+    assert {package_of(module) for module in MODULES} - {"", "__main__"} == set(MAY_IMPORT)
+    assert {part for part in WITHIN if part not in MODULES} == set()
+
+
+def test_packages_import_downwards_only() -> None:
+    found = {(m, target, at_once) for m in MODULES for target, at_once in direct(m)}
+    upward = {
+        (m, target)
+        for m, target, at_once in found
+        if m != "__main__" and (m == "" or not allowed(m, target))
+        if at_once or (m, target) not in WHEN_ASKED_FOR
+    }
+    assert upward == set()
+    assert {(m, target) for m, target, at_once in found if not at_once} >= WHEN_ASKED_FOR
+
+
+@pytest.mark.parametrize(
+    ("module", "target"),
+    [
+        ("core.errors", "memory.arrays"),
+        ("memory.control", "gossip.mixing"),
+        ("environments.base", "memory.arrays"),
+        ("algorithms.a2c", "memory.rollouts"),
+        ("gossip.topologies.ring", "memory.arrays"),
+        ("gossip.topologies.ring", "gossip.mixing"),
+        ("workers.learner", "storage.checkpoint"),
+        ("storage.checkpoint", "gossip.mixing"),
+        ("supervision.child", "storage.disk"),
+        ("telemetry.display.render", "telemetry.recorder"),
+        ("telemetry.display.render", "storage.run_logs"),
+        ("telemetry.recorder", "training.session"),
+        ("training.train", "tools.audit.audit"),
+        ("tools.bench.cli", "tools.audit.audit"),
+        ("tools.audit.audit", "tools.chaos.record"),
+        ("tools.audit.audit", "cli.main"),
+    ],
+)
+def test_the_table_refuses(module: str, target: str) -> None:
+    assert not allowed(module, target)
+
+
+def test_files_import_one_another_in_no_circle() -> None:
+    graph = {m: {target for target, _ in direct(m)} - {m} for m in MODULES if m}
+    list(graphlib.TopologicalSorter(graph).static_order())
+
+
+def uses(module: str, library: str) -> bool:
+    """Whether a module imports `multiprocessing` or `torch.multiprocessing`, say."""
+    return any(f".{library}." in f".{name}." for name, _ in imports(tree(module)))
+
+
+@each("module", [m for m in sorted(MODULES) if belongs(m, WITHOUT_PROCESSES)])
+def test_what_is_pure_imports_no_multiprocessing(module: str) -> None:
+    assert not uses(module, "multiprocessing")
+
+
+def test_the_search_finds_multiprocessing_where_it_is() -> None:
+    assert uses("supervision.launching", "multiprocessing")
+    assert uses("memory.arrays", "multiprocessing")
+    assert uses("workers.learner", "torch")
+
+
+# Torch
+
+
+@cache
+def closure(module: str) -> frozenset[str]:
+    """All modules of galamp that importing `module` imports at once, itself included."""
+    found, queue = {module}, [module]
+    while queue:
+        for target, at_once in direct(queue.pop()):
+            if at_once and target not in found:
+                found.add(target)
+                queue.append(target)
+    return frozenset(found)
+
+
+@each("module", [m for m in sorted(MODULES) if belongs(m, WITHOUT_TORCH)])
+def test_torch_is_not_among_what_is_imported_at_once(module: str) -> None:
+    for imported in closure(module):
+        heavy = [name for name, at_once in imports(tree(imported)) if at_once]
+        assert not any(name.partition(".")[0] == "torch" for name in heavy), imported
+
+
+def test_simulators_and_topologies_leave_torch_alone_when_really_imported() -> None:
+    names = [
+        "galamp.workers.simulator",
+        "galamp.environments.atari",
+        "galamp.environments.gymnasium",
+        *(f"galamp.{module}" for module in MODULES if belongs(module, ("gossip.topologies",))),
+    ]
+    code = f"import sys, {', '.join(names)}; print('torch' in sys.modules)"
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        text=True,
+        capture_output=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert ended.stdout == "False\n", ended.stderr
+
+
+# Locks and clocks
+
+
+def locks(source: ast.AST) -> Iterator[str]:
+    """Yield every use of what two processes could lock, or what has a name in /dev/shm."""
+    for node in ast.walk(source):
+        if isinstance(node, ast.Attribute) and node.attr in LOCKS:
+            yield ast.unparse(node)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] != "galamp":
+            yield from (f"{node.module}.{a.name}" for a in node.names if a.name in LOCKS)
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names]
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            hidden = ("queues", "synchronize", "managers", "shared_memory", "pool")
+            yield from (n for n in names if "multiprocessing" in n and n.endswith(hidden))
+
+
+@each("module", sorted(MODULES))
+def test_nothing_that_two_processes_can_lock(module: str) -> None:
+    # Threads of a user's program, in which nothing is started, may lock one another.
+    allowed = ["threading.Lock"] * 2 if module == "tools.evaluation.threads" else []
+    assert list(locks(tree(module))) == allowed
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import multiprocessing as mp\nmp.Queue()",
+        "context.Event()",
+        "from multiprocessing import Lock",
+        "from torch.multiprocessing import SimpleQueue",
+        "from multiprocessing.shared_memory import SharedMemory",
+        "import multiprocessing.managers",
+    ],
+)
+def test_the_search_finds_locks(source: str) -> None:
+    assert list(locks(ast.parse(source)))
+
+
+def starts_threads(source: ast.AST) -> bool:
+    names = {"Thread", "Timer", "ThreadPoolExecutor", "ThreadPool", "start_new_thread"}
+    return any(isinstance(n, ast.Attribute | ast.Name) and named(n) in names for n in calls(source))
+
+
+def calls(source: ast.AST) -> Iterator[ast.expr]:
+    yield from (node.func for node in ast.walk(source) if isinstance(node, ast.Call))
+
+
+def named(node: ast.Attribute | ast.Name) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id
+
+
+def test_only_who_goes_on_without_starts_threads() -> None:
+    """Wherever one cannot start, for the limits on processes count threads, a run would end."""
+    assert {module for module in MODULES if starts_threads(tree(module))} == THREADED
+
+
+def tells_wall_clock(source: ast.AST) -> bool:
+    for node in ast.walk(source):
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("time.time", "time.time_ns"):
+            return True
+        if isinstance(node, ast.ImportFrom) and node.module == "time":
+            return True
+    return False
+
+
+def test_wall_clock_time_is_only_noted_for_people() -> None:
+    assert {module for module in MODULES if tells_wall_clock(tree(module))} == WALL_CLOCK

@@ -1,0 +1,48 @@
+"""The supervisor: reaps a dead simulator, opens a new life, and starts it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tests.models.explorer import DEAD, DONE, Program, World
+from tests.models.handshake.world import (
+    SECOND_SIMULATOR,
+    SIMULATOR,
+    Rules,
+    Simulator,
+    Supervisor,
+)
+
+
+class SupervisorSteps:
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+
+    def program(self) -> Program:
+        return {
+            "watch": self.watch,
+            "open life": self.open_life,
+            "count in": self.count_in,
+            "start": self.start,
+            "start second": self.start_second,
+        }
+
+    def watch(self, world: World, me: int) -> Iterator[World]:
+        """Find a simulator dead; or, which is unsound, start another while it may still run."""
+        if world.processes[SIMULATOR].at == DEAD:
+            yield world.after(me, Supervisor("open life"), alive=0)
+        elif not self._rules.reaped_first and world.processes[SECOND_SIMULATOR].at == "unborn":
+            yield world.after(me, Supervisor("start second"), life=1)
+
+    def open_life(self, world: World, me: int) -> Iterator[World]:
+        yield world.after(me, Supervisor("count in"), life=world.memory.life + 1)
+
+    def count_in(self, world: World, me: int) -> Iterator[World]:
+        yield world.after(me, Supervisor("start"), alive=1)
+
+    def start(self, world: World, me: int) -> Iterator[World]:
+        fresh = Simulator(life=world.memory.life)
+        yield world.after(SIMULATOR, fresh).after(me, Supervisor())
+
+    def start_second(self, world: World, me: int) -> Iterator[World]:
+        yield world.after(SECOND_SIMULATOR, Simulator(life=1)).after(me, Supervisor(DONE))

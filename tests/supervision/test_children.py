@@ -1,0 +1,378 @@
+"""The supervisor's view of its children, without children: watches, and who cannot be ended."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from galamp.core.processes.reaper import Orphans
+from galamp.supervision.child import KILL_WAIT_S, LONGEST_STEP_S, Child, ProgressMonitor
+from galamp.supervision.children import SERVER_END_WAIT_S, Children, Ended, _not_started, words_for
+from galamp.supervision.launching import Readiness
+from galamp.supervision.process import ChildFailure, ChildProcess, _is_over
+from galamp.supervision.restart_policy import Failure, RestartPolicy
+from galamp.supervision.rollback import Rollback
+from galamp.training.supervisor import KILL_AFTER_S, LEAVE_S, Supervisor
+from galamp.workers.child import ChildSpec
+from tests.support.engine import wait_for
+
+
+class Count:
+    """A count that somebody else moves."""
+
+    value = 0
+
+    def __call__(self) -> int:
+        return self.value
+
+
+def test_a_count_that_moves_is_never_still() -> None:
+    count = Count()
+    watch = ProgressMonitor(count)
+    for _ in range(100):
+        count.value += 1
+        watch.observe(0.05)
+        assert not watch.exceeds(0.0, 0.0)
+
+
+def test_a_pause_of_the_whole_machine_counts_for_little() -> None:
+    watch = ProgressMonitor(Count())
+    watch.observe(3600.0)
+    assert watch.still_s == LONGEST_STEP_S
+    for _ in range(100):
+        watch.observe(0.05)
+    assert watch.exceeds(5.0, 20.0)
+
+
+def gap(watch: ProgressMonitor, count: Count, seconds: float, *, first: bool = False) -> None:
+    """Let the count stand still for so long, and move."""
+    for _ in range(round(seconds / 0.05)):
+        watch.observe(0.05, first=first)
+    count.value += 1
+    watch.observe(0.05, first=first)
+
+
+def test_one_long_gap_is_no_habit() -> None:
+    count = Count()
+    watch = ProgressMonitor(count)
+    for _ in range(20):
+        gap(watch, count, 0.1)
+    gap(watch, count, 2.5)  # a process that was stopped, and told to go on
+    for _ in range(60):
+        gap(watch, count, 0.1)
+    for _ in range(65):
+        watch.observe(0.05)
+    assert watch.exceeds(3.0, 20.0), "a hang after a pause is seen as soon as any other"
+
+
+def test_the_first_work_shows_what_is_usual_and_so_does_a_former_life() -> None:
+    count = Count()
+    watch = ProgressMonitor(count)
+    gap(watch, count, 12.0, first=True)
+    heir = ProgressMonitor(count, watch.usual_s)
+    for _ in range(400):
+        watch.observe(0.05)
+        heir.observe(0.05)
+    for each in (watch, heir):
+        assert not each.exceeds(10.0, 20.0)
+        assert each.exceeds(10.0, 1.0)
+
+
+def test_who_is_slow_is_given_more_time() -> None:
+    count = Count()
+    watch = ProgressMonitor(count)
+    for _ in range(8):
+        gap(watch, count, 2.0)
+    for _ in range(60):
+        watch.observe(0.05)
+    assert watch.exceeds(1.0, 1.0)
+    assert not watch.exceeds(1.0, 5.0)
+
+
+def test_an_outlier_is_forgotten() -> None:
+    count = Count()
+    watch = ProgressMonitor(count)
+    for _ in range(200):
+        watch.observe(0.05)
+    for _ in range(2000):
+        count.value += 1
+        watch.observe(0.05)
+    for _ in range(30):
+        watch.observe(0.05)
+    assert watch.exceeds(1.0, 20.0)
+
+
+def test_a_new_life_counts_once_it_has_worked() -> None:
+    child = object.__new__(Child)
+    child.role, child.row = "learner", cast(Any, {"agent_steps": 5})
+    child.incarnation, child._at_birth = 0, 5
+    assert child.has_begun, "nobody goes on without those who are yet to begin"
+    child.incarnation = 1
+    assert not child.has_begun
+    child.row["agent_steps"] = 6
+    assert child.has_begun
+
+
+HEADLESS = """
+import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(60,)).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_process_lives_as_long_as_any_thread_of_it() -> None:
+    child = subprocess.Popen([sys.executable, "-c", HEADLESS])
+    stat = Path(f"/proc/{child.pid}/stat")
+    try:
+        wait_for(lambda: ") Z " in stat.read_text(), "the end of the first thread")
+        assert not _is_over(child.pid)
+        child.kill()
+        wait_for(lambda: _is_over(child.pid), "the end of the process")
+        assert not stat.exists()
+    finally:
+        child.kill()
+        child.wait()
+
+
+class Clock:
+    """Stands for the module `time`: its time passes only in waits."""
+
+    now_s = 100.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+class Immortal:
+    """Stands for a process that the kernel cannot end: it waits for a disk for ever."""
+
+    pid, running, stuck, stuck_s, killed = 0, True, True, 0.0, 0
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    def kill(self) -> None:
+        self.killed += 1
+
+    def join(self, timeout_s: float) -> bool:
+        self.clock.now_s += timeout_s
+        return False
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock that a crew goes by."""
+    clock = Clock()
+    monkeypatch.setattr("galamp.supervision.children.time", clock)
+    return clock
+
+
+class Sent(list[int]):
+    """The signals that a server was sent, and whom a crew has left behind."""
+
+    left: set[int]
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
+    """What becomes of the server of a crew."""
+    sent = Sent()
+    sent.left = set()
+    monkeypatch.setattr("galamp.supervision.children.left_behind", sent.left)
+    monkeypatch.setattr("galamp.supervision.children.send_server", sent.append)
+    monkeypatch.setattr(
+        "galamp.supervision.children.wake_server", lambda: sent.append(signal.SIGCONT)
+    )
+    return sent
+
+
+@pytest.fixture
+def children(clock: Clock, sent: Sent) -> Children:
+    """A crew of two, who cannot be ended."""
+    children = object.__new__(Children)
+    members: list[Any] = [object.__new__(Child), object.__new__(Child)]
+    for child in members:
+        child.process, child.due_s, child.given_up = Immortal(clock), None, False
+    children._server, children.orphans, children._orphans_due_s = (
+        Readiness(),
+        Orphans("GALAMP_SERVER"),
+        0.0,
+    )
+    children.learners, children.simulators = (
+        cast(list[Child], members[:1]),
+        cast(list[Child], members[1:]),
+    )
+    return children
+
+
+@pytest.mark.parametrize(
+    ("kills", "external", "named"),
+    [(6, True, True), (6, False, False), (5, True, False), (0, True, False)],
+)
+def test_only_a_new_kill_for_want_of_memory_is_named(
+    children: Children, monkeypatch: pytest.MonkeyPatch, kills: int, external: bool, named: bool
+) -> None:
+    """Not where the kernel could not be asked this time, and tells of fewer than before."""
+    monkeypatch.setattr("galamp.supervision.children.out_of_memory_kills", lambda: kills)
+    children._out_of_memory = 5
+    failure = ChildFailure("learner 0", "was ended by SIGKILL", external=external)
+    told = children._named(failure)
+    assert told is not None
+    assert ("out of memory" in told.cause) == named
+    assert children._out_of_memory == max(5, kills)
+
+
+def test_nobody_takes_the_place_of_who_has_not_ended(children: Children) -> None:
+    children.kill()
+    assert children.reap() == []
+    assert children.learners[0].process is not None
+
+
+def test_the_end_does_not_wait_for_who_cannot_be_ended(
+    children: Children, clock: Clock, sent: Sent
+) -> None:
+    """For all together as long as was asked for, after a kill, and after that of the server."""
+    began_s = clock.now_s
+    children.end(0.1)
+    assert clock.now_s - began_s == pytest.approx(0.1 + KILL_WAIT_S + SERVER_END_WAIT_S)
+    assert [cast(Any, child.process).killed for child in children.all] == [1, 1]
+    assert sent.left == {0}, "the command line does not wait for them either"
+
+
+@pytest.mark.parametrize("kind", ["stopped", "hung", "sound"])
+def test_the_end_does_not_wait_for_a_server_that_tells_of_no_end(
+    children: Children, sent: Sent, kind: str
+) -> None:
+    """A stopped one is woken, one that hangs is killed: its children are then adopted."""
+    cure = {"stopped": signal.SIGCONT, "hung": signal.SIGKILL}.get(kind)
+    for child in children.all:
+        worker = cast(Any, child.process)
+
+        def join(timeout_s: float, worker: Any = worker) -> bool:
+            worker.clock.now_s += timeout_s
+            worker.running = bool(cure and cure not in sent)
+            return not worker.running
+
+        worker.join = join
+    children.end(0.1)
+    assert (signal.SIGKILL in sent) == (kind == "hung")
+    assert signal.SIGCONT in sent
+    assert not sent.left
+
+
+def test_orphans_are_looked_for_after_an_end_and_now_and_then(
+    children: Children, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = iter([1, 0, 0, 0])
+    looks: list[float] = []
+    monkeypatch.setattr(children, "end_orphans", lambda: looks.append(now_s) or next(left))
+    for tenth in range(25):
+        now_s = tenth / 10
+        children.look_for_orphans(now_s)
+    assert looks == [0.0, 0.1, 1.1, 2.1], "and again at once while any is not gone"
+
+
+def test_what_many_have_in_common_is_told_once() -> None:
+    child = cast(Child, None)
+    lost = [Ended(child, ChildFailure(f"learner {n}", "could not be started")) for n in range(1000)]
+    other = Ended(child, ChildFailure("simulator 0.1", "raised ValueError: x"))
+    words = words_for([other, *lost, Ended(child, None)])
+    assert list(filter(None, words)) == [
+        "simulator 0.1 raised ValueError: x",
+        "1000 learners and simulators: each could not be started",
+    ]
+    assert words_for(lost[:2]) == [
+        "learner 0 could not be started",
+        "learner 1 could not be started",
+    ]
+
+
+@pytest.mark.parametrize("cause", ["not started", "server lost"])
+def test_failures_of_the_server_are_no_repetition(tmp_path: Path, cause: str) -> None:
+    """Two of them after any progress say nothing about the learner, so they end no run."""
+    if cause == "not started":
+        place = SimpleNamespace(title="learner 0", due_s=0.0, release=lambda: None)
+        failure = _not_started(cast(Child, place), OSError("no server")).failure
+    else:
+        worker = object.__new__(ChildProcess)
+        worker.spec = ChildSpec("learner", 0, 0, 0, "", (), str(tmp_path / "log"))
+        worker._stuck = None
+        worker._process = cast(Any, SimpleNamespace(exitcode=255, pid=31, server_lost=True))
+        failure = worker.failure()
+    assert failure is not None
+    restart_policy = RestartPolicy(10)
+    for now_s in (0.0, 100.0, 200.0):
+        loss = Failure(failure.cause, 500, failure.deliberate, failure.external)
+        assert restart_policy.delay_s(loss, now_s) is not None
+        assert not restart_policy.repeats
+
+
+def test_every_start_of_a_run_knows_that_the_server_has_loaded() -> None:
+    """Long after the first one the file that has told so may have been tidied away."""
+    resources = SimpleNamespace(hang_after_s=1.0, start_timeout_s=1.0, max_restarts=1)
+    config = SimpleNamespace(resources=resources, gossip=SimpleNamespace(coupled=False))
+    shape = SimpleNamespace(workers=0)
+    run_layout = cast(
+        Any, SimpleNamespace(plan=SimpleNamespace(config=config), count=0, shape=shape)
+    )
+    assert Children(run_layout)._server is Children(run_layout)._server
+
+
+def test_a_run_does_not_wait_for_its_last_learner_if_that_cannot_be_ended(
+    children: Children,
+) -> None:
+    assert children.learning
+    cast(Any, children.learners[0].process).stuck_s = KILL_WAIT_S + 0.1
+    assert not children.learning
+
+
+def test_a_stop_does_not_wait_for_who_cannot_be_ended() -> None:
+    supervisor = object.__new__(Supervisor)
+    supervisor._stopping_since_s = None
+    assert not supervisor._overdue
+    supervisor._stopping_since_s = time.monotonic() - KILL_AFTER_S
+    assert not supervisor._overdue
+    supervisor._stopping_since_s -= LEAVE_S + 0.1
+    assert supervisor._overdue
+
+
+def test_in_lock_step_nobody_waits_for_ever_for_all_to_come_back(children: Children) -> None:
+    regroup = Rollback(children, [])
+    regroup.begin(ChildFailure("learner 0", "was ended by SIGKILL"), 0.0)
+    assert not regroup.ready
+    assert not regroup.overdue
+    regroup._since_s -= KILL_WAIT_S
+    assert regroup.overdue
+
+
+@pytest.mark.parametrize(("role", "ends"), [("learner", True), ("simulator", False)])
+def test_a_learner_that_fails_twice_at_the_same_place_ends_the_run(role: str, ends: bool) -> None:
+    """The others run the same code; a simulator's game is a matter of its own."""
+    supervisor = object.__new__(Supervisor)
+    done: list[str] = []
+    for name in ("_mark", "_fail", "_give_up"):
+        setattr(supervisor, name, lambda *_, name=name: done.append(name))
+    setattr(supervisor, "_is_fatal", lambda child: False)  # noqa: B010
+    child = SimpleNamespace(role=role, given_up=False, repeats=True, delay_s=lambda failure: None)
+    supervisor._lose(cast(Child, child), ChildFailure(f"{role} 0", "raised ValueError: x"), "")
+    assert done == ["_mark", "_fail" if ends else "_give_up"]
+
+
+def test_who_cannot_be_started_is_lost_before_all_are_called_back() -> None:
+    """In lock-step nobody may be left then: without going back at once, the run would be over."""
+    supervisor = object.__new__(Supervisor)
+    done: list[str] = []
+    for name in ("_lose", "_step_back"):
+        setattr(supervisor, name, lambda *_, name=name: done.append(name))
+    lost = Ended(cast(Child, None), ChildFailure("learner 0", "could not be started"))
+    supervisor.children = cast(Children, SimpleNamespace(start_due=lambda now_s, hurried: [lost]))
+    supervisor._stopping_since_s = None
+    supervisor._restart()
+    assert done == ["_lose", "_step_back"]

@@ -1,0 +1,164 @@
+"""Saving where there is little room, on the disk or for a thread; all else by real runs."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from galamp.core.machine.machine import plain_machine
+from galamp.environments.base import EnvironmentSpec
+from galamp.gossip.topologies import make_topology
+from galamp.memory.learner_state import GENERATOR_BYTES_OF, STATE_COUNTERS, State
+from galamp.storage import checkpoint as checkpoints
+from galamp.storage.checkpoint import Checkpoint, CheckpointNotWritten
+from galamp.supervision.layout import RunLayout, sketch_model
+from galamp.supervision.plan import make_plan
+from galamp.tools.chaos import monitor
+from galamp.tools.chaos.monitor import Aside, InvariantMonitor
+from galamp.training.checkpointing import LEAST_KEPT, Saver
+from galamp.training.train import identity_of
+from tests.supervision.test_plan import config
+from tests.support.checkpoints import made, without_waiting_for_the_disk
+from tests.support.engine import wait_for
+
+__all__ = ["without_waiting_for_the_disk"]
+
+
+def whole(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, all of them whole."""
+    found = sorted(folder.glob("ckpt-*"))
+    for path in found:
+        checkpoints.load(path)
+    return found
+
+
+@pytest.mark.parametrize("room", [3, 4])
+def test_a_disk_with_room_for_a_few_always_has_the_newest(
+    room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Older ones go, but for two: they are no use if the newest cannot be written any more."""
+    save = checkpoints.save
+
+    def on_a_small_disk(folder: Path, content: Checkpoint) -> Path:
+        if folder.exists() and len(whole(folder)) >= room:
+            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise CheckpointNotWritten("no space left on device") from full
+        return save(folder, content)
+
+    monkeypatch.setattr(checkpoints, "save", on_a_small_disk)
+    saver = object.__new__(Saver)
+    saver._folder, saver._best_path = tmp_path / "checkpoints", None
+    saver._remove_dead = lambda: None
+    for steps in range(1, 9):
+        path = saver._save(made(steps))
+        checkpoints.point(saver._folder, "latest", path)
+        assert whole(saver._folder)[-1] == path
+        assert len(whole(saver._folder)) >= min(steps, LEAST_KEPT)
+
+
+def test_a_disk_with_no_room_at_all_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for steps in (1, 2):
+        checkpoints.save(tmp_path, made(steps))
+
+    def full(folder: Path, content: Checkpoint) -> Path:
+        raise CheckpointNotWritten("no space left on device")
+
+    monkeypatch.setattr(checkpoints, "save", full)
+    saver = object.__new__(Saver)
+    saver._folder, saver._best_path = tmp_path, None
+    saver._remove_dead = lambda: None
+    with pytest.raises(CheckpointNotWritten):
+        saver._save(made(3))
+    assert len(whole(tmp_path)) == 2
+
+
+# No room for a thread: the limits on processes count threads, too
+
+
+@pytest.fixture
+def no_thread(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The kernel refuses threads until this is undone."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    return monkeypatch
+
+
+def of_a_run(folder: Path, told: list[str]) -> Saver:
+    """A saver whose learners, without processes, have all answered the request for version 1."""
+    spec = EnvironmentSpec("CartPole-v1", (4,), "float32", 2, ("0", "1"), 1, False, "x")
+    plan = make_plan(config(2, learners=2, device="cpu"), plain_machine(range(2), 0, 4096))
+    sketch = sketch_model(plan, spec)
+    run_layout = RunLayout(plan, make_topology("ring", 2), spec, sketch, folder / "logs", 1)
+    tensors = {name: np.ones(size, np.float32) for name, size in sketch.state_sizes.items()}
+    counters = dict.fromkeys(STATE_COUNTERS, 7)
+    state = State(tensors, counters, np.zeros(GENERATOR_BYTES_OF["cpu"], np.uint8))
+    for rank, states in enumerate(run_layout.states):
+        states.save(state, save_id=100, incarnation=0)
+        run_layout.status_board.learner(rank)["agent_steps"] = 7
+    return Saver(run_layout, identity_of(plan, spec, sketch), folder / "checkpoints", told.append)
+
+
+def test_a_thread_that_cannot_start_costs_one_checkpoint(
+    tmp_path: Path, no_thread: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    saver = of_a_run(tmp_path, told)
+    saver.request()
+    assert saver.busy
+    saver.poll(dict)
+    assert (saver.busy, saver.written) == (False, 0)
+    (line,) = told
+    assert line.startswith("checkpoint not written, training goes on: no room for another thread")
+    no_thread.undo()
+    saver.request()
+    saver.poll(dict)
+    wait_for(lambda: not saver.busy, "a checkpoint")
+    assert (saver.written, told) == (1, [line])
+    assert len(whole(tmp_path / "checkpoints")) == 1
+
+
+def test_the_last_checkpoint_needs_no_thread(tmp_path: Path, no_thread: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    saver = of_a_run(tmp_path, told)
+    saver.finish({}, 10.0, lambda: False)
+    assert (saver.written, told, saver.busy) == (1, [], False)
+    (path,) = whole(tmp_path / "checkpoints")
+    assert checkpoints.load(path).progress["agent_steps"] == 2 * 7
+
+
+def test_chaos_looks_again_where_no_thread_could_start(
+    no_thread: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[Any] = []
+    looks = Aside(1, (), set())
+    no_thread.setattr(monitor, "look_aside", lambda *_: looks)
+    watch = object.__new__(InvariantMonitor)
+    watch._aside, watch._checkpoints, watch._thread = None, tmp_path, ThreadPoolExecutor(1)
+    watch._slow = cast(Any, SimpleNamespace(due=lambda now_s: True))
+    watch._children = cast(Any, SimpleNamespace(running=lambda: []))
+    watch.saved = cast(Any, SimpleNamespace(look=lambda *found: seen.append(found)))
+    watch.flat = cast(Any, SimpleNamespace(look_at_names=seen.append))
+    watch._look_aside(1.0)
+    assert watch._aside is None
+    start = threading.Thread.start
+    no_thread.undo()
+    assert threading.Thread.start is not start
+    no_thread.setattr(monitor, "look_aside", lambda *_: looks)
+    watch._look_aside(2.0)
+    wait_for(lambda: watch._aside is not None and watch._aside.done(), "the look")
+    watch._look_aside(3.0)
+    watch.close()
+    assert len(seen) == 2

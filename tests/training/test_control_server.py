@@ -1,0 +1,263 @@
+"""The door of a run, with nobody behind it but the test."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from galamp.core.errors import UserError
+from galamp.telemetry.snapshot import Snapshot
+from galamp.training.control.framing import CONTROL
+from galamp.training.control.server import MOST_MISSED, MOST_VISITORS, SPEAK_WITHIN_S, ControlServer
+from tests.support.engine import DEADLINE_S
+from tests.support.snapshots import busy
+
+
+@pytest.fixture
+def control_server(tmp_path: Path) -> Iterator[ControlServer]:
+    complaints: list[str] = []
+    with ControlServer(tmp_path, complaints.append) as opened:
+        opened.begin(2, at_most_four)
+        yield opened
+    assert complaints == []
+
+
+def at_most_four(learners: int) -> None:
+    if learners > 4:
+        raise UserError(f"--learners {learners}: too many")
+
+
+def visit(folder: Path, said: bytes = b"") -> socket.socket:
+    line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    line.settimeout(DEADLINE_S)
+    line.connect(str(folder / CONTROL))
+    line.sendall(said)
+    return line
+
+
+def watch() -> bytes:
+    return b'{"want": "watch"}\n'
+
+
+def scale(learners: object) -> bytes:
+    return json.dumps({"want": "scale", "learners": learners}).encode() + b"\n"
+
+
+def settle(control_server: ControlServer) -> None:
+    """Let in who knocks, one at a time, and hear what was said."""
+    for _ in range(MOST_VISITORS + 2):
+        control_server.poll()
+
+
+def answers(line: socket.socket) -> list[Any]:
+    """Return what is said before the run hangs up."""
+    said = b""
+    with line, contextlib.suppress(ConnectionResetError):  # it has not heard us out
+        while data := line.recv(65_536):
+            said += data
+    return list(map(json.loads, said.splitlines()))
+
+
+def answer(line: socket.socket) -> Any:
+    """Return the one thing that is said before the run hangs up."""
+    (message,) = answers(line)
+    return message
+
+
+def taken(line: socket.socket, learners: int) -> None:
+    """Hear that a request for so many learners was taken."""
+    assert json.loads(line.recv(65_536)) == {"taken": learners}
+
+
+def running(learners: int) -> Snapshot:
+    return busy(learners, status="running")
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (b"\x00\xff\n", "expected a line of JSON"),
+        (b"{\n", "expected a line of JSON"),
+        (b"3\n", "expected a JSON object"),
+        (b"[" * 4000 + b"\n", "expected a line of JSON"),
+        (b"x" * 4096 + b"x", "at most 4096 bytes"),
+        (b"{}\n", "expected to be asked"),
+        (b'{"want": "stop"}\n', "expected to be asked"),
+        (b'{"want": "watch", "more": 1}\n', "expected to be asked"),
+        (scale(2)[:-2] + b', "more": 1}\n', "expected to be asked"),
+        (scale("3"), "expected to be asked"),
+        (scale(3.0), "expected to be asked"),
+        (scale(True), "from 1 to 1024"),
+        (scale(0), "from 1 to 1024"),
+        (scale(-1), "from 1 to 1024"),
+        (scale(10**30), "from 1 to 1024"),
+        (scale(5), "--learners 5: too many"),
+        (watch() + watch(), "one request only"),
+    ],
+)
+def test_what_makes_no_sense_is_answered_and_dropped(
+    control_server: ControlServer, tmp_path: Path, said: bytes, why: str
+) -> None:
+    line = visit(tmp_path, said)
+    settle(control_server)
+    assert why in answer(line)["refused"]
+    assert control_server.wanted is None
+
+
+def test_everyone_who_watches_sees_every_snapshot(
+    control_server: ControlServer, tmp_path: Path
+) -> None:
+    watchers = [visit(tmp_path, watch()) for _ in range(3)]
+    settle(control_server)
+    control_server.show(running(2))
+    control_server.end("finished")
+    for line in watchers:
+        with line, line.makefile("rb") as said:
+            first, last = map(json.loads, said)
+        assert first["snapshot"]["status"] == "running"
+        assert last == {"ended": "finished"}
+
+
+def test_who_asked_for_learners_hears_once_they_run(
+    control_server: ControlServer, tmp_path: Path
+) -> None:
+    asker, late = visit(tmp_path, scale(3)), visit(tmp_path, scale(4))
+    settle(control_server)
+    assert control_server.wanted == 3
+    taken(asker, 3)
+    assert answer(late) == {"refused": "a change to 3 learners is under way"}
+    control_server.show(running(2))
+    control_server.begin(3, at_most_four)
+    assert control_server.wanted is None
+    control_server.show(busy(3, status="running"))
+    assert not select.select([asker], [], [], 0)[0], "not all of them have worked yet"
+    control_server.confirm()
+    found = answer(asker)["scaled"]
+    assert (found["former"], found["learners"]) == (2, 3)
+    assert 0 <= found["took_s"] < 5
+    again = visit(tmp_path, scale(3))
+    settle(control_server)
+    assert answer(again) == {"kept": 3}
+
+
+def test_who_asked_in_vain_hears_why(control_server: ControlServer, tmp_path: Path) -> None:
+    for say, word in ((control_server.decline, "no memory"), (control_server.end, "failed")):
+        asker = visit(tmp_path, scale(3))
+        settle(control_server)
+        say(word)
+        first, last = answers(asker)
+        assert first == {"taken": 3}
+        assert word in last["refused"]
+        assert control_server.wanted is None
+
+
+def test_a_wish_outlives_who_had_it(control_server: ControlServer, tmp_path: Path) -> None:
+    visit(tmp_path, scale(3)).close()
+    settle(control_server)
+    assert control_server.wanted == 3
+    control_server.begin(3, at_most_four)
+    assert control_server.wanted is None
+    control_server.confirm()
+    later = visit(tmp_path, scale(4))
+    settle(control_server)
+    assert control_server.wanted == 4
+    later.close()
+
+
+def test_an_answer_to_who_has_left_does_not_throw_out_the_next(
+    control_server: ControlServer, tmp_path: Path
+) -> None:
+    asker = visit(tmp_path, scale(3))
+    settle(control_server)
+    asker.close()
+    settle(control_server)
+    with visit(tmp_path, watch()) as watcher:  # both ends get the numbers that the asker's had
+        settle(control_server)
+        control_server.decline("no memory")
+        control_server.show(running(2))
+        watcher.settimeout(DEADLINE_S)
+        assert b"snapshot" in watcher.recv(2**20)
+
+
+def test_who_does_not_read_is_left_out_then_dropped(
+    control_server: ControlServer, tmp_path: Path
+) -> None:
+    deaf, attentive = visit(tmp_path, watch()), visit(tmp_path, watch())
+    settle(control_server)
+    seen = 0
+    for _ in range(MOST_MISSED + 50):
+        control_server.show(running(16))
+        attentive.settimeout(0.0)
+        with contextlib.suppress(BlockingIOError):
+            seen += attentive.recv(2**22).count(b"\n")
+        control_server.poll()
+    assert seen > MOST_MISSED
+    with deaf:
+        deaf.settimeout(DEADLINE_S)
+        while deaf.recv(2**20):
+            pass
+    attentive.close()
+
+
+def test_there_is_room_for_so_many(control_server: ControlServer, tmp_path: Path) -> None:
+    lines = [visit(tmp_path, watch()) for _ in range(MOST_VISITORS)]
+    settle(control_server)
+    over = visit(tmp_path, watch())
+    settle(control_server)
+    assert answer(over) == {"refused": f"{MOST_VISITORS} visitors are here already"}
+    for line in lines:
+        line.close()
+    settle(control_server)
+    later = visit(tmp_path, scale(2))
+    settle(control_server)
+    assert answer(later) == {"kept": 2}
+
+
+def test_who_says_nothing_is_not_kept(
+    control_server: ControlServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = visit(tmp_path, b'{"want"')
+    settle(control_server)
+    later_s = time.monotonic() + SPEAK_WITHIN_S + 1
+    monkeypatch.setattr("galamp.training.control.server.time.monotonic", lambda: later_s)
+    control_server.poll()
+    assert "within 5 s" in answer(line)["refused"]
+
+
+def test_only_its_owner_may_knock(control_server: ControlServer, tmp_path: Path) -> None:
+    assert stat.S_IMODE((tmp_path / CONTROL).stat().st_mode) == 0o600
+
+
+def test_what_a_killed_run_left_is_replaced_and_nothing_stays(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stale:
+        stale.bind(str(tmp_path / CONTROL))
+    before = len(os.listdir("/proc/self/fd"))
+    with ControlServer(tmp_path, print) as control_server:
+        line = visit(tmp_path, watch())
+        settle(control_server)
+    with line:
+        assert line.recv(1) == b""
+    assert os.listdir(tmp_path) == []
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_where_it_cannot_be_opened_the_run_goes_on(tmp_path: Path) -> None:
+    (tmp_path / CONTROL).write_text("mine")
+    complaints: list[str] = []
+    with ControlServer(tmp_path, complaints.append) as control_server:
+        control_server.poll()
+        control_server.show(running(1))
+        control_server.end("finished")
+    (complaint,) = complaints
+    assert "galamp attach and scale do not work" in complaint
+    assert (tmp_path / CONTROL).read_text() == "mine"
