@@ -123,7 +123,7 @@ def test_every_method_on_four_gpus(
     assert summary(folder)["restarts"] == 0
     alone = "a2c" in more
     assert used(gpus) == ([[0]] if alone else [[0], [1], [2], [3]])
-    assert all(each["graphs"] > 20 for each in of_learners(gpus))
+    assert all(each["graphs"] > 0 for each in of_learners(gpus))
     assert not [text for text in events(folder) if "graph" in text]
     if "data-parallel" in more:
         first, *others = parameters(folder)
