@@ -1,7 +1,7 @@
 """Every setting of a run, written once: default, unit, range, and one line of meaning.
 
 Frozen dataclasses, one per component; a component receives only its own section. The command line
-(`cli.py`) is generated from the fields, and `config.json` in a run folder is their JSON form.
+(`cli/run.py`) is generated from the fields, and `config.json` in a run folder is their JSON form.
 """
 
 from __future__ import annotations

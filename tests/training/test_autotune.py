@@ -17,7 +17,9 @@ from typing import Any, cast
 
 import pytest
 
-from galamp.cli import main
+from galamp.cli.main import build_parser
+from galamp.cli.run import calibrated
+from galamp.cli.run_config import config_from
 from galamp.core.config import RunConfig, from_dict
 from galamp.core.errors import GalampError, RunFailed, StoppedBySignal, UserError
 from galamp.core.machine.load import Usage, others_share, read_usage
@@ -590,8 +592,8 @@ def test_only_the_word_auto_has_something_measured(
         return replace(config, resources=replace(config.resources, learners=7))
 
     monkeypatch.setattr(autotune, "with_quickest", seven)
-    options = main.build_parser().parse_args(["run", *words])
-    assert main._calibrated(options, main.config_from(options)).resources.learners == number
+    options = build_parser().parse_args(["run", *words])
+    assert calibrated(options, config_from(options)).resources.learners == number
 
 
 @pytest.mark.slow
@@ -604,7 +606,7 @@ def test_auto_measures_and_then_goes_by_what_is_remembered(
     assert first.returncode == 0, first.stderr
     assert "--learners auto: trying 1, " in first.stderr
     cache = RateCache()
-    asked = main.config_from(main.build_parser().parse_args(["run", *words]))
+    asked = config_from(build_parser().parse_args(["run", *words]))
     key = workload(asked, inspect_machine(asked.resources.device))
     busy = "other programs took up to" in first.stderr
     assert (cache.find(key) is None) == busy
