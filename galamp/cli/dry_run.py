@@ -52,7 +52,7 @@ def facts(context: RunContext, resolved: ResolvedRun) -> list[tuple[str, str]]:
     shape = "x".join(map(str, environment.observation_shape))
     gossip = config.gossip
     together = f"{gossip.method} of {count}"
-    if gossip.method == "gala":
+    if gossip.method == "gossip":
         together += f", topology {gossip.topology}"
     needed, free = shared_bytes(context, resolved) / 2**20, available_bytes() / 2**20
     return [

@@ -12,12 +12,13 @@ import json
 import sys
 from typing import Any
 
-from galamp.cli.run_config import config_from, configured, kept_of
+from galamp.cli.run_config import config_from, configured, dest_of, kept_of
 from galamp.core import failpoints
 from galamp.core.config import RunConfig
 from galamp.core.errors import EXIT_OK, UserError
+from galamp.core.older_configs import RENAMED
 from galamp.core.processes.reaper import claim_process
-from galamp.core.settings import AUTO, Setting, settings
+from galamp.core.settings import AUTO, Setting, flag_of, settings
 from galamp.storage.links import followed
 from galamp.telemetry.display.streams import STARTING, announce, tell
 from galamp.workers.forkserver import start_server
@@ -56,6 +57,13 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
     for setting in settings(RunConfig):
         _add_setting(groups[setting.section], setting)
+    for section, former in RENAMED:
+        groups[section].add_argument(
+            flag_of(former),
+            dest=dest_of(section, former),
+            default=argparse.SUPPRESS,
+            help=argparse.SUPPRESS,
+        )
 
 
 def _add_setting(group: Any, setting: Setting) -> None:
@@ -63,7 +71,7 @@ def _add_setting(group: Any, setting: Setting) -> None:
     text = known.help
     if "default" not in text:
         text += f" (default: {_default(setting)})"
-    keywords: dict[str, Any] = {"dest": f"{setting.section}.{setting.name}", "help": text}
+    keywords: dict[str, Any] = {"dest": dest_of(setting.section, setting.name), "help": text}
     if setting.kind is bool:
         keywords["action"] = argparse.BooleanOptionalAction
     else:

@@ -252,17 +252,18 @@ def _with_method(config: RunConfig, count: int) -> tuple[RunConfig, int]:
     gossip, algorithm = config.gossip, config.algorithm
     if gossip.target_ball is not None and gossip.synchronous:
         raise UserError(
-            "--target-ball: in lock-step (--sync, --max-staleness 0, data-parallel) all gossip or "
-            "nobody does, which a measured distance cannot decide in time; use --gossip-every"
+            "--target-ball: in lock-step (--sync, --max-staleness 0, --method allreduce) all "
+            "gossip or nobody does, which a measured distance cannot decide in time; use "
+            "--gossip-every"
         )
-    if gossip.method != "gala":
+    if gossip.method != "gossip":
         _refuse_gossip(gossip)
         certificate = gossip.certificate and gossip.method == "independent"
         gossip = replace(gossip, topology=NO_GRAPH, certificate=certificate)
     if algorithm.learning_rate is None:
         algorithm = replace(algorithm, learning_rate=_learning_rate(count))
     environment = config.environment
-    if gossip.method == "a2c":
+    if gossip.method == "single":
         environment = replace(environment, num_envs=environment.num_envs * count)
         count = 1
     config = replace(config, gossip=gossip, algorithm=algorithm, environment=environment)

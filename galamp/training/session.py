@@ -278,9 +278,9 @@ class Session:
         Raises:
             UserError: the run cannot have so many.
         """
-        if plan.config.gossip.method == "a2c":
+        if plan.config.gossip.method == "single":
             raise UserError(
-                "--method a2c: one learner has everyone's simulators, others would have none; "
+                "--method single: one learner has everyone's environments, others would have none; "
                 "--learners is for methods with several"
             )
         machine = self._context.machine

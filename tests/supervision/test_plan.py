@@ -256,18 +256,18 @@ def working(method: str, learners: int = 4, **gossip: Any) -> RunConfig:
     )
 
 
-@pytest.mark.parametrize("method", ["gala", "data-parallel", "independent"])
+@pytest.mark.parametrize("method", ["gossip", "allreduce", "independent"])
 def test_methods_differ_in_nothing_but_how_learners_work_together(method: str) -> None:
-    plan, gala = (make_plan(working(each), machine(4)) for each in (method, "gala"))
-    assert plan.learners == gala.learners
-    assert replace(plan.config, gossip=gala.config.gossip) == gala.config
-    assert plan.config.gossip.topology == ("ring" if method == "gala" else "none")
-    assert plan.config.gossip.synchronous == (method == "data-parallel")
-    assert plan.config.gossip.certificate == (method != "data-parallel")
+    plan, usual = (make_plan(working(each), machine(4)) for each in (method, "gossip"))
+    assert plan.learners == usual.learners
+    assert replace(plan.config, gossip=usual.config.gossip) == usual.config
+    assert plan.config.gossip.topology == ("ring" if method == "gossip" else "none")
+    assert plan.config.gossip.synchronous == (method == "allreduce")
+    assert plan.config.gossip.certificate == (method != "allreduce")
 
 
-def test_a2c_is_one_learner_with_the_simulators_and_the_learning_rate_of_all() -> None:
-    plan = make_plan(working("a2c"), machine(4))
+def test_single_is_one_learner_with_the_environments_and_the_learning_rate_of_all() -> None:
+    plan = make_plan(working("single"), machine(4))
     assert len(plan.learners) == plan.config.resources.learners == 1
     assert plan.learners[0].place.cores == machine(4).cores
     assert plan.config.environment.num_envs == 4 * 8
@@ -275,25 +275,25 @@ def test_a2c_is_one_learner_with_the_simulators_and_the_learning_rate_of_all() -
     assert not plan.config.gossip.certificate
 
 
-@pytest.mark.parametrize("method", ["gala", "a2c", "data-parallel", "independent"])
+@pytest.mark.parametrize("method", ["gossip", "single", "allreduce", "independent"])
 def test_a_method_is_applied_once(method: str) -> None:
     # A resumed run starts from what was made of it.
     plan = make_plan(working(method), machine(4))
     assert make_plan(plan.config, machine(4)) == plan
 
 
-def test_as_many_simulators_as_all_learners_have_are_no_reason_to_refuse_a2c() -> None:
+def test_as_many_simulators_as_all_learners_have_are_no_reason_to_refuse_one() -> None:
     asked = from_dict(
         {
             "environment": {"num_envs": 1},
-            "gossip": {"method": "a2c"},
+            "gossip": {"method": "single"},
             "resources": {"learners": 4, "simulator_workers": 4, "device": "cpu"},
         }
     )
     assert make_plan(asked, machine(4)).config.resources.simulator_workers == 4
 
 
-@pytest.mark.parametrize("method", ["a2c", "data-parallel", "independent"])
+@pytest.mark.parametrize("method", ["single", "allreduce", "independent"])
 def test_who_does_not_gossip_needs_no_graph(method: str) -> None:
     told = refused(machine(4), working(method, topology="star"))
     assert told.startswith(f"--method {method}: learners do not gossip, so --topology star")
@@ -303,10 +303,10 @@ def test_who_does_not_gossip_needs_no_graph(method: str) -> None:
 
 @pytest.mark.parametrize("settings", [{"sync": True}, {"max_staleness": 0}])
 def test_a_target_needs_learners_on_their_own_time(settings: dict[str, Any]) -> None:
-    assert refused(machine(4), working("gala", target_ball=1.0, **settings)).startswith(
+    assert refused(machine(4), working("gossip", target_ball=1.0, **settings)).startswith(
         "--target-ball: in lock-step"
     )
-    make_plan(working("gala", target_ball=1.0), machine(4))
+    make_plan(working("gossip", target_ball=1.0), machine(4))
 
 
 # Another number of learners

@@ -57,16 +57,16 @@ def kinds(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     "method",
     [
-        pytest.param("gala", marks=pytest.mark.slow),
-        pytest.param("a2c", marks=pytest.mark.slow),
-        pytest.param("data-parallel", marks=pytest.mark.slow),
+        pytest.param("gossip", marks=pytest.mark.slow),
+        pytest.param("single", marks=pytest.mark.slow),
+        pytest.param("allreduce", marks=pytest.mark.slow),
         "independent",
     ],
 )
 def test_every_method_with_the_same_flags(tmp_path: Path, method: str) -> None:
     folder = tmp_path / "run"
     found = trained(folder, "--method", method, steps=A_WHILE)
-    learners, each = (1, LEARNERS * LANES) if method == "a2c" else (LEARNERS, LANES)
+    learners, each = (1, LEARNERS * LANES) if method == "single" else (LEARNERS, LANES)
     assert found["agent_steps"] >= A_WHILE
     assert sum(found["updates_per_learner"]) * 5 * each == found["agent_steps"]
     stored = config(folder)
@@ -78,12 +78,12 @@ def test_every_method_with_the_same_flags(tmp_path: Path, method: str) -> None:
 
     told = found["gossip"]
     assert told["method"] == method
-    assert told["topology"] == ("ring" if method == "gala" else "none")
-    assert told["synchronous"] == (method == "data-parallel")
+    assert told["topology"] == ("ring" if method == "gossip" else "none")
+    assert told["synchronous"] == (method == "allreduce")
     assert told["gradient_correlation"] is None
     distance, certificate = told["consensus_distance"], told["certificate"]
     sent = rows(folder)[-1]["gossip/sent"]
-    if method == "gala":
+    if method == "gossip":
         assert min(found["mixes_per_learner"]) > 0
         assert sent == sum(found["updates_per_learner"])
         assert 0 < distance < certificate
@@ -91,12 +91,12 @@ def test_every_method_with_the_same_flags(tmp_path: Path, method: str) -> None:
         assert found["mixes_per_learner"] == [0, 0]
         assert sent == 0
         assert 0 < distance < certificate
-    elif method == "data-parallel":
+    elif method == "allreduce":
         assert found["mixes_per_learner"] == found["updates_per_learner"]
         assert (distance, told["pairwise_distance"], certificate) == (0.0, 0.0, None)
     else:
         assert (sent, certificate) == (0, None)
-    if method in ("gala", "independent"):
+    if method in ("gossip", "independent"):
         assert told["pairwise_distance"] <= certificate
         assert told["certificate_ratio"] == told["pairwise_distance"] / certificate
         assert audit(folder).returncode == 0
@@ -105,10 +105,10 @@ def test_every_method_with_the_same_flags(tmp_path: Path, method: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_resumed_a2c_run_keeps_its_simulators(tmp_path: Path) -> None:
-    """All simulators are one learner's, once, however often the run is gone on with."""
+def test_a_resumed_run_of_a_single_learner_keeps_its_environments(tmp_path: Path) -> None:
+    """All environments are one learner's, once, however often the run is gone on with."""
     folder = tmp_path / "run"
-    trained(folder, "--method", "a2c")
+    trained(folder, "--method", "single")
     before = config(folder)
     ended = run("--resume", folder, "--total-steps", 2 * STEPS)
     assert ended.returncode == 0, ended.stderr
@@ -235,8 +235,8 @@ def test_a_missing_line_is_noticed(tmp_path: Path) -> None:
     [
         (["--target-ball", 1, "--sync"], "--target-ball"),
         (["--target-ball", 1, "--max-staleness", 0], "--target-ball"),
-        (["--target-ball", 1, "--method", "data-parallel"], "--target-ball"),
-        (["--method", "a2c", "--topology", "star"], "--topology star"),
+        (["--target-ball", 1, "--method", "allreduce"], "--target-ball"),
+        (["--method", "single", "--topology", "star"], "--topology star"),
         (["--method", "independent", "--topology", "complete"], "--topology complete"),
         (["--topology", "file:GRAPH"], "the weights of learner 1 sum to 1.1, expected 1"),
         (["--topology", "file:NOT-THERE"], "No such file"),
@@ -270,7 +270,7 @@ def test_from_any_checkpoint_into_lock_step(tmp_path: Path) -> None:
     assert len({learner.counters["turns"] for learner in learners}) == 1
     assert len({learner.counters["rounds"] for learner in learners}) == 1
 
-    refused = run("--resume", folder, "--method", "data-parallel", "--topology", "none")
+    refused = run("--resume", folder, "--method", "allreduce", "--topology", "none")
     assert refused.returncode == 2
     assert "the learners in the checkpoint differ" in refused.stderr
     assert refused.stderr.count("\n") == 1

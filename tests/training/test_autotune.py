@@ -214,7 +214,10 @@ def test_what_is_wrong_with_any_number_is_told_at_once(
 @pytest.mark.parametrize(
     ("sections", "told"),
     [
-        ({"gossip": {"method": "a2c"}}, "--method a2c is one learner with everyone's simulators"),
+        (
+            {"gossip": {"method": "single"}},
+            "--method single is one learner with everyone's environments",
+        ),
         ({"gossip": {"topology": "file:links.txt"}}, "the graph of --topology file:links.txt is"),
         ({"resources": {"device": "cuda"}}, "this machine shows 0 GPUs"),
         ({"report": {"run_dir": "FULL"}}, "not empty; choose another --run-dir"),
