@@ -28,7 +28,7 @@ class EnvironmentConfig:
         "environment: an Atari game, a Gymnasium id, package:EnvId-v0 for an id that this package "
         "registers, or package.module:factory",
     )
-    num_envs: int = option(16, "simulators per learner", low=1, high=4096)
+    num_envs: int = option(16, "environments per learner", low=1, high=4096)
     protocol: str = option(
         "classic",
         "Atari protocol that the settings below start from",
@@ -168,7 +168,7 @@ class GossipConfig:
     sync: bool = option(
         False,
         "lock-step rounds: repeatable (on a CPU to the last bit, with the same --threads and "
-        "--batches), but everyone waits for the slowest",
+        "--env-splits), but everyone waits for the slowest",
     )
     max_staleness: int | None = option(
         8,
@@ -219,11 +219,16 @@ class ResourceConfig:
         "by itself, which takes longer",
     )
     simulator_workers: int = option(
-        AUTO, "simulator processes per learner", low=1, high=256, auto=True
-    )
-    batches: int = option(
         AUTO,
-        "parts of a learner's simulators that take turns: one is simulated, another inferred",
+        "simulators per learner: processes that step its environments",
+        low=1,
+        high=256,
+        auto=True,
+    )
+    env_splits: int = option(
+        AUTO,
+        "parts of a learner's environments that take turns: one steps while the policy acts for "
+        "another",
         low=1,
         high=16,
         auto=True,

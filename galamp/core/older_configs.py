@@ -16,7 +16,7 @@ FORMERLY: dict[tuple[str, str], tuple[str, Any]] = {("environment", "fire_reset"
 A stored section always names all of its settings; one that lacks such a setting is older than it.
 """
 
-RENAMED: dict[tuple[str, str], str] = {}
+RENAMED: dict[tuple[str, str], str] = {("resources", "batches"): "env_splits"}
 """Settings that had another name: (section, former name) -> name."""
 
 RENAMED_CHOICES: dict[tuple[str, str], dict[str, str]] = {

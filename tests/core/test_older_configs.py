@@ -40,6 +40,26 @@ def test_a_method_under_its_former_name_is_the_same(former: str) -> None:
     assert stored == before, "what was read is left alone"
 
 
+def test_a_setting_under_its_former_name_is_the_same() -> None:
+    stored = to_dict(from_dict({"resources": {"env_splits": 3}}))
+    stored["resources"]["batches"] = stored["resources"].pop("env_splits")
+    before = copy.deepcopy(stored)
+    assert from_dict(stored) == from_dict({"resources": {"env_splits": 3}})
+    assert stored == before, "what was read is left alone"
+
+
+@pytest.mark.parametrize("names", [("batches", "env_splits"), ("env_splits", "batches")])
+def test_a_setting_under_both_names_is_refused(names: tuple[str, str]) -> None:
+    with pytest.raises(UserError, match=r"unknown setting resources\.batches"):
+        from_dict({"resources": dict.fromkeys(names, 2)})
+
+
+@pytest.mark.parametrize("value", [17, "many", None, [2], {"a": 1}])
+def test_a_wrong_value_is_told_under_the_name_of_today(value: Any) -> None:
+    with pytest.raises(UserError, match=r"--env-splits .*: expected a whole number from 1 to 16"):
+        from_dict({"resources": {"batches": value}})
+
+
 def test_a_config_of_today_is_left_as_it_is() -> None:
     stored = to_dict(from_dict({"seed": 3, "gossip": {"method": "independent"}}))
     assert up_to_date(stored) == stored
@@ -57,7 +77,9 @@ def test_former_choices_belong_to_their_setting() -> None:
     assert from_dict({"algorithm": {"algorithm": "a2c"}}).algorithm.algorithm == "a2c"
 
 
-@pytest.mark.parametrize("values", [{"gossip": 3}, {"": {"method": "gala"}}, {"method": "gala"}])
+@pytest.mark.parametrize(
+    "values", [{"gossip": 3}, {"": {"method": "gala"}}, {"method": "gala"}, {"batches": 2}]
+)
 def test_sections_that_are_none_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="unknown setting"):
         from_dict(values)

@@ -151,7 +151,7 @@ def test_shares_cover_the_cores_and_overlap_only_where_they_must(cores: int, cou
         assert max(users) - min(users) <= 1
 
 
-# Workers, batches, threads, learning rate
+# Simulators, splits, threads, learning rate
 
 
 @given(
@@ -168,7 +168,7 @@ def test_every_plan_leaves_no_choice_open(
     plan = make_plan(config(num_envs, learners=learners or "auto"), machine(cores, gpus))
     made = plan.config.resources
     share = min(len(learner.place.simulators) for learner in plan.learners)
-    assert 1 <= made.batches <= made.simulator_workers <= num_envs
+    assert 1 <= made.env_splits <= made.simulator_workers <= num_envs
     assert made.simulator_workers <= share
     assert 1 <= made.threads <= share
     assert made.learners == len(plan.learners)
@@ -187,7 +187,13 @@ def test_a_plan_of_a_resolved_config_is_the_same_plan() -> None:
 
 def test_what_the_user_chose_stays() -> None:
     asked = config(
-        8, learning_rate=0.01, learners=2, simulator_workers=4, batches=1, threads=3, device="cpu"
+        8,
+        learning_rate=0.01,
+        learners=2,
+        simulator_workers=4,
+        env_splits=1,
+        threads=3,
+        device="cpu",
     )
     made = make_plan(asked, machine(2)).config
     assert made == asked
@@ -206,15 +212,16 @@ def test_only_learners_on_cpus_compute_with_their_whole_share() -> None:
     assert make_plan(config(learners=2), machine(8, gpus=1)).config.resources.threads == 1
 
 
-def test_a_worker_needs_a_simulator_and_a_batch_a_worker() -> None:
+def test_a_simulator_needs_an_environment_and_a_split_a_simulator() -> None:
     assert refused(machine(8), config(4, simulator_workers=5)) == (
-        "--simulator-workers 5: more than the 4 simulators of --num-envs; "
-        "use at most one worker per simulator"
+        "--simulator-workers 5: more than the 4 environments of --num-envs; "
+        "use at most one simulator per environment"
     )
-    assert refused(machine(8), config(4, simulator_workers=2, batches=3)) == (
-        "--batches 3: more than the 2 of --simulator-workers; each batch needs a worker of its own"
+    assert refused(machine(8), config(4, simulator_workers=2, env_splits=3)) == (
+        "--env-splits 3: more than the 2 of --simulator-workers; "
+        "each part needs a simulator of its own"
     )
-    make_plan(config(4, simulator_workers=4, batches=4), machine(8))
+    make_plan(config(4, simulator_workers=4, env_splits=4), machine(8))
 
 
 # Open files
@@ -326,7 +333,7 @@ def test_what_was_chosen_is_chosen_anew() -> None:
 
 
 def test_what_was_asked_for_stays() -> None:
-    wishes = {"threads": 3, "simulator_workers": 5, "batches": 4}
+    wishes = {"threads": 3, "simulator_workers": 5, "env_splits": 4}
     found = rescaled(config(learning_rate=0.5, learners=2, **wishes), 4, machine(4))
     assert found.algorithm.learning_rate == 0.5
     assert {name: getattr(found.resources, name) for name in wishes} == wishes

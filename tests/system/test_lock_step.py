@@ -97,7 +97,7 @@ def trained(case: Case, config: RunConfig, folder: Path) -> checkpoint.Checkpoin
     """Train in processes; returns the last checkpoint."""
     total = case.turns * config.algorithm.num_steps * case.envs * case.learners
     arguments = ["--env-id", case.env_id, "--learners", case.learners, "--num-envs", case.envs]
-    arguments += ["--seed", SEED, "--total-steps", total, "--threads", 1, "--batches", 1]
+    arguments += ["--seed", SEED, "--total-steps", total, "--threads", 1, "--env-splits", 1]
     arguments += ["--simulator-workers", case.workers, "--quiet", "--run-dir", folder, *case.flags]
     ended = run(*arguments)
     assert ended.returncode == 0, ended.stderr

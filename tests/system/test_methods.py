@@ -13,13 +13,15 @@ import pytest
 
 from galamp.cli.main import main
 from galamp.storage import checkpoint
+from galamp.storage.canonical_json import encode
 from galamp.storage.run_folder import GRAPH
 from galamp.storage.run_logs import read_metrics
+from tests.support.checkpoints import reseal
 from tests.support.engine import ROOT, run, summary
 
 LEARNERS, LANES = 2, 3
 COMMON = ["--env-id", "CartPole-v1", "--learners", LEARNERS, "--num-envs", LANES, "--quiet"]
-COMMON += ["--simulator-workers", 1, "--batches", 1, "--threads", 1, "--seed", 5]
+COMMON += ["--simulator-workers", 1, "--env-splits", 1, "--threads", 1, "--seed", 5]
 STEPS = 600
 A_WHILE = 6_000
 """Agent steps that last long enough for all learners to take part: they start one by one."""
@@ -116,6 +118,39 @@ def test_a_resumed_run_of_a_single_learner_keeps_its_environments(tmp_path: Path
     for section in ("environment", "algorithm", "gossip", "resources"):
         assert after[section] == before[section]
     assert summary(folder)["start"] == 2
+
+
+def under_former_names(folder: Path) -> None:
+    """Have a run's config and checkpoints say what an older galamp has written."""
+
+    def older(values: dict[str, Any]) -> dict[str, Any]:
+        values["gossip"]["method"] = "gala"
+        values["resources"]["batches"] = values["resources"].pop("env_splits")
+        return values
+
+    (folder / "config.json").write_text(json.dumps(older(config(folder))))
+    for path in (folder / "checkpoints").glob("ckpt-*"):
+        state = json.loads((path / "state.json").read_text())
+        state["config"] = older(state["config"])
+        (path / "state.json").write_bytes(encode(state))
+        reseal(path)
+
+
+def test_a_run_of_an_older_galamp_is_played_audited_and_gone_on_with(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    trained(folder)
+    before = config(folder)
+    under_former_names(folder)
+    assert main(["eval", str(folder), "--episodes", "1", "--quiet"]) == 0
+    assert audit(folder).returncode == 0
+    ended = run("--resume", folder, "--total-steps", 2 * STEPS)
+    assert ended.returncode == 0, ended.stderr
+    after = config(folder)
+    assert after["gossip"] == before["gossip"]
+    assert after["resources"] == before["resources"]
+    told = [json.loads(line)["text"] for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert f"total steps: from {STEPS} to {2 * STEPS}" in told
+    assert not any(line.startswith(("method:", "batches:", "env splits:")) for line in told)
 
 
 GRAPHS = {
