@@ -68,7 +68,7 @@ def test_a_config_of_today_is_left_as_it_is() -> None:
 @pytest.mark.parametrize("value", [["gala"], {"gala": 1}, None, 1, True, "GALA", "gal"])
 def test_what_was_no_choice_then_either_is_refused(value: Any) -> None:
     assert renamed("gossip", "method", value) == ("method", value)
-    with pytest.raises(UserError, match="--method .*: expected "):
+    with pytest.raises(UserError, match=r"--method .*: expected "):
         from_dict({"gossip": {"method": value}})
 
 
