@@ -20,7 +20,7 @@ from galamp.core.config import RunConfig
 from galamp.core.errors import EXIT_OK, EXIT_SIGINT, GalampError, UserError, refusal
 from galamp.core.processes.reaper import claim_process
 from galamp.core.sanitize import one_line
-from galamp.core.settings import AUTO, Setting, settings
+from galamp.core.settings import AUTO, FACTORY, Setting, settings
 from galamp.storage.links import followed
 from galamp.telemetry.display.streams import STARTING, announce, fill_closed, tell
 from galamp.workers.forkserver import leave_if_some_are_left, settle_libraries, start_server
@@ -147,7 +147,8 @@ def _default(setting: Setting) -> str:
 
 def _metavar(setting: Setting) -> str:
     if setting.option.choices:
-        more = (setting.option.prefix + "PATH",) if setting.option.prefix else ()
+        more = [setting.option.prefix + "PATH"] if setting.option.prefix else []
+        more += [FACTORY] if setting.option.factory else []
         return "{" + ",".join((*setting.option.choices, *more)) + "}"
     return {int: "N", float: "X", str: "TEXT"}[setting.kind]
 

@@ -23,9 +23,10 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
+from torch import nn
 
 import galamp
-from galamp.algorithms.networks import ActorCritic, build_model
+from galamp.algorithms.networks import build_model
 from galamp.cli.main import main
 from galamp.core.config import EnvironmentConfig, RunConfig, to_dict
 from galamp.core.errors import CheckpointError, GalampError, UserError
@@ -57,7 +58,7 @@ BREAKOUT = Identity("ALE/Breakout-v5", "classic: ...", (4, 84, 84), 4, "a2c", "g
 OBSERVATIONS = np.random.default_rng(5).normal(size=(64, 4)).astype(np.float32)
 
 
-def model_of(identity: Identity, seed: int) -> ActorCritic:
+def model_of(identity: Identity, seed: int) -> nn.Module:
     """A network whose choices differ: the initial policies are all but uniform."""
     dtype = "uint8" if len(identity.observation_shape) == 3 else "float32"
     shape, actions = identity.observation_shape, identity.num_actions
@@ -69,7 +70,7 @@ def model_of(identity: Identity, seed: int) -> ActorCritic:
     return model
 
 
-def state_of(model: ActorCritic, rank: int) -> LearnerState:
+def state_of(model: nn.Module, rank: int) -> LearnerState:
     parameters = {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
     return LearnerState(rank, parameters, {}, {"updates": 1}, np.zeros(16, np.uint8))
 
@@ -322,13 +323,13 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     seen: list[int] = []
-    forward = ActorCritic.__call__
+    forward = nn.Module.__call__
 
-    def noted(self: ActorCritic, *args: Any) -> Any:
+    def noted(self: nn.Module, *args: Any) -> Any:
         seen.append(torch.get_num_threads())
         return forward(self, *args)
 
-    monkeypatch.setattr(ActorCritic, "__call__", noted)
+    monkeypatch.setattr(nn.Module, "__call__", noted)
     yield seen
     torch.set_num_threads(before)
 
