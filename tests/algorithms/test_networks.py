@@ -371,10 +371,18 @@ def test_a_network_of_the_users_follows_from_the_seed(
         model = build_model(USERS + name, shape, dtype, 3, seed=seed)
         return nn.utils.parameters_to_vector(model.parameters())
 
-    state = torch.get_rng_state(), random.getstate(), np.random.get_state(legacy=False)["state"]["key"].tolist()
+    state = (
+        torch.get_rng_state(),
+        random.getstate(),
+        np.random.get_state(legacy=False)["state"]["key"].tolist(),
+    )
     first = parameters(1)
     torch.rand(3)
-    after = torch.get_rng_state(), random.getstate(), np.random.get_state(legacy=False)["state"]["key"].tolist()
+    after = (
+        torch.get_rng_state(),
+        random.getstate(),
+        np.random.get_state(legacy=False)["state"]["key"].tolist(),
+    )
     torch.set_rng_state(state[0])
     np.random.normal(size=3)
     assert torch.equal(first, parameters(1))
