@@ -27,6 +27,7 @@ from torch import nn
 
 import galamp
 from galamp.algorithms.networks import build_model
+from galamp.algorithms.networks.base import ActorCritic
 from galamp.cli.main import main
 from galamp.core.config import EnvironmentConfig, RunConfig, to_dict
 from galamp.core.errors import CheckpointError, GalampError, UserError
@@ -324,13 +325,13 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     seen: list[int] = []
-    forward = nn.Module.__call__
+    forward = ActorCritic.__call__
 
-    def noted(self: nn.Module, *args: Any) -> Any:
+    def noted(self: ActorCritic, *args: Any) -> Any:
         seen.append(torch.get_num_threads())
         return forward(self, *args)
 
-    monkeypatch.setattr(nn.Module, "__call__", noted)
+    monkeypatch.setattr(ActorCritic, "__call__", noted)
     yield seen
     torch.set_num_threads(before)
 
