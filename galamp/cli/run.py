@@ -18,7 +18,7 @@ from galamp.core.config import RunConfig
 from galamp.core.errors import EXIT_OK, UserError
 from galamp.core.older_configs import RENAMED
 from galamp.core.processes.reaper import claim_process
-from galamp.core.settings import AUTO, Setting, flag_of, settings
+from galamp.core.settings import AUTO, FACTORY, Setting, flag_of, settings
 from galamp.storage.links import followed
 from galamp.telemetry.display.streams import STARTING, announce, tell
 from galamp.workers.forkserver import start_server
@@ -92,7 +92,8 @@ def _default(setting: Setting) -> str:
 
 def _metavar(setting: Setting) -> str:
     if setting.option.choices:
-        more = (setting.option.prefix + "PATH",) if setting.option.prefix else ()
+        more = [setting.option.prefix + "PATH"] if setting.option.prefix else []
+        more += [FACTORY] if setting.option.factory else []
         return "{" + ",".join((*setting.option.choices, *more)) + "}"
     return {int: "N", float: "X", str: "TEXT"}[setting.kind]
 

@@ -155,6 +155,7 @@ def _stored_values(folder: Path, given: Values) -> Values:
     Raises:
         UserError: there is none, it is damaged, or a module would be imported that only it names.
     """
+    from galamp.algorithms.networks import check_network_asked
     from galamp.core.machine.machine import inspect_machine
     from galamp.environments.names import check_asked
     from galamp.storage.inspection import check_own_graph, refuse_links
@@ -168,6 +169,8 @@ def _stored_values(folder: Path, given: Values) -> Values:
     config = from_dict(stored)
     asked = given.get(("environment", "env_id"), "")
     check_asked(config.environment.env_id, asked, f"--resume {folder}: the run")
+    asked = given.get(("model", "network"), "")
+    check_network_asked(config.model.network, asked, f"--resume {folder}: the run")
     if GRAPH_SETTING not in given:
         check_own_graph(folder, config.gossip.topology)
     device = given.get(("resources", "device"), config.resources.device)

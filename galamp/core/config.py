@@ -125,9 +125,11 @@ class ModelConfig:
 
     network: str = option(
         "auto",
-        "network: the paper's (gala), Nature's (nature) or a perceptron (mlp); "
-        "auto takes gala for images, mlp for vectors",
-        names=("auto", "gala", "nature", "mlp"),
+        "network: the paper's (gala), Nature's (nature), a perceptron (mlp), or one of your own, "
+        "package.module:factory; auto takes gala for images, mlp for vectors",
+        registry="galamp.algorithms.networks:NETWORKS",
+        names=("auto",),
+        factory=True,
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
+import re
 import types
 import typing
 from collections.abc import Iterator
@@ -20,6 +21,12 @@ from typing import Any
 from galamp.core.errors import UserError, did_you_mean
 
 MOST_CHARACTERS_SHOWN = 60
+
+FACTORY = "package.module:factory"
+"""How code of the user's is named."""
+
+_DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
+_FACTORY = re.compile(f"{_DOTTED}:{_DOTTED}")
 
 AUTO = 0
 """Stands for "choose for me" where a count is expected (`auto` on the command line)."""
@@ -38,6 +45,7 @@ class Option:
     auto: bool = False
     none: str = ""
     prefix: str = ""
+    factory: bool = False
     stored: bool = True
     """Whether it belongs to the run, and not only to the command that shows it."""
 
@@ -62,16 +70,17 @@ def option(
     auto: bool = False,
     none: str = "",
     prefix: str = "",
+    factory: bool = False,
     stored: bool = True,
 ) -> Any:
     """Declare a setting: a dataclass field that carries its `Option`.
 
     `low` and `high` are inclusive; `names` and the keys of `registry` (`module:TABLE`, looked up
-    when asked for) are the choices, besides any text that begins with `prefix`; `auto` allows the
-    word `auto` (stored as `AUTO`), `none` is the word for None; what is not `stored` is the
-    caller's.
+    when asked for) are the choices, besides any text that begins with `prefix`, and, with
+    `factory`, any `package.module:factory`; `auto` allows the word `auto` (stored as `AUTO`),
+    `none` is the word for None; what is not `stored` is the caller's.
     """
-    known = Option(help, unit, low, high, registry, names, auto, none, prefix, stored)
+    known = Option(help, unit, low, high, registry, names, auto, none, prefix, factory, stored)
     return field(default=default, metadata={"option": known})
 
 
@@ -127,8 +136,11 @@ def check(setting: Setting, value: Any) -> Any:
     value = _convert(setting, value)
     if known.prefix and isinstance(value, str) and value.startswith(known.prefix):
         return value
+    if known.factory and is_factory(value):
+        return value
     if known.choices and value not in known.choices:
         more = f", or {known.prefix}..." if known.prefix else ""
+        more += f", or {FACTORY}" if known.factory else ""
         raise UserError(
             f"{setting.flag} {shown(value)}: expected one of {', '.join(known.choices)}{more}"
             f"{did_you_mean(str(value), known.choices)}"
@@ -137,6 +149,11 @@ def check(setting: Setting, value: Any) -> Any:
     if (low is not None and value < low) or (high is not None and value > high):
         raise UserError(f"{setting.flag} {shown(value)}: expected {allowed(setting)}")
     return value
+
+
+def is_factory(value: Any) -> bool:
+    """Whether `value` has the form `package.module:factory`; nothing is imported."""
+    return isinstance(value, str) and _FACTORY.fullmatch(value) is not None
 
 
 def _convert(setting: Setting, value: Any) -> Any:
