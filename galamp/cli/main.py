@@ -147,8 +147,10 @@ def _default(setting: Setting) -> str:
 
 def _metavar(setting: Setting) -> str:
     if setting.option.choices:
-        more = (setting.option.prefix + "PATH",) if setting.option.prefix else ()
-        return "{" + ",".join((*setting.option.choices, *more)) + "}"
+        known = setting.option
+        more = [known.prefix + "PATH"] if known.prefix else []
+        more += ["package.module:Class"] if known.classes else []
+        return "{" + ",".join((*known.choices, *more)) + "}" + (",..." if known.classes else "")
     return {int: "N", float: "X", str: "TEXT"}[setting.kind]
 
 

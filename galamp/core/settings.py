@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
+import re
 import types
 import typing
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from typing import Any
 from galamp.core.errors import UserError, did_you_mean
 
 MOST_CHARACTERS_SHOWN = 60
+
+_CLASS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 AUTO = 0
 """Stands for "choose for me" where a count is expected (`auto` on the command line)."""
@@ -38,6 +41,8 @@ class Option:
     auto: bool = False
     none: str = ""
     prefix: str = ""
+    classes: bool = False
+    """Whether it is a list: names of the registry and `package.module:Class`, with commas."""
     stored: bool = True
     """Whether it belongs to the run, and not only to the command that shows it."""
 
@@ -62,16 +67,17 @@ def option(
     auto: bool = False,
     none: str = "",
     prefix: str = "",
+    classes: bool = False,
     stored: bool = True,
 ) -> Any:
     """Declare a setting: a dataclass field that carries its `Option`.
 
     `low` and `high` are inclusive; `names` and the keys of `registry` (`module:TABLE`, looked up
-    when asked for) are the choices, besides any text that begins with `prefix`; `auto` allows the
-    word `auto` (stored as `AUTO`), `none` is the word for None; what is not `stored` is the
-    caller's.
+    when asked for) are the choices, besides any text that begins with `prefix`; of `classes`
+    several can be chosen, with commas, besides any `package.module:Class`; `auto` allows the word
+    `auto` (stored as `AUTO`), `none` is the word for None; what is not `stored` is the caller's.
     """
-    known = Option(help, unit, low, high, registry, names, auto, none, prefix, stored)
+    known = Option(help, unit, low, high, registry, names, auto, none, prefix, classes, stored)
     return field(default=default, metadata={"option": known})
 
 
@@ -120,6 +126,8 @@ def check(setting: Setting, value: Any) -> Any:
     if known.auto and (value == "auto" or (type(value) is int and value == AUTO)):
         return AUTO
     value = _convert(setting, value)
+    if known.classes:
+        return _listed(setting, str(value))
     if known.prefix and isinstance(value, str) and value.startswith(known.prefix):
         return value
     if known.choices and value not in known.choices:
@@ -132,6 +140,20 @@ def check(setting: Setting, value: Any) -> Any:
     if (low is not None and value < low) or (high is not None and value > high):
         raise UserError(f"{setting.flag} {shown(value)}: expected {allowed(setting)}")
     return value
+
+
+def _listed(setting: Setting, text: str) -> str:
+    """Return a list of names and classes in its one form: without blanks, each only once."""
+    choices = setting.option.choices
+    names = dict.fromkeys(filter(None, map(str.strip, text.split(","))))
+    wrong = [name for name in names if name not in choices and not _CLASS.fullmatch(name)]
+    if wrong or not names:
+        raise UserError(
+            f"{setting.flag} {shown(text)}: expected one or more of {', '.join(choices)}, or "
+            "package.module:Class, with commas between them"
+            + "".join(did_you_mean(name, choices) for name in wrong[:1])
+        )
+    return ",".join(names)
 
 
 def _convert(setting: Setting, value: Any) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 
 from galamp.core.config import MOST_CHANNELS, EnvironmentConfig
 from galamp.core.errors import UserError, did_you_mean
+from galamp.core.imports import search_here_for
 from galamp.environments.base import (
     Environment,
     EnvironmentSpec,
@@ -209,11 +209,9 @@ def _maker_by_id(env_id: str, name: str) -> Maker:
 def _imported(env_id: str, name: str) -> ModuleType:
     """Import a module of the user's; what is raised from inside it is not this function's.
 
-    The working directory is searched, too, for what is not found elsewhere: a file in it may have
-    the name of a module that others need, or ask for and can do without.
+    The working directory is searched, too, for what is not found elsewhere.
     """
-    if os.getcwd() not in sys.path and not _is_installed(name.partition(".")[0]):
-        sys.path.append(os.getcwd())
+    search_here_for(name)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -224,18 +222,6 @@ def _imported(env_id: str, name: str) -> ModuleType:
             f"{env_id}: cannot import {name} ({error}): expected package.module:factory or "
             "package:EnvId-v0; is it installed, or in this folder?"
         ) from None
-
-
-def _is_installed(package: str) -> bool:
-    """Whether a package or module is found without the working directory."""
-    if package in sys.modules:
-        return True
-    try:
-        spec = importlib.util.find_spec(package)
-    except ValueError:  # no name that a module can have
-        return False
-    # A folder without code is a part of a package of which the working directory may have another.
-    return spec is not None and spec.origin is not None
 
 
 def _refuse_namesake(env_id: str, name: str) -> None:

@@ -43,6 +43,7 @@ Everyone may import the root, which holds the version and imports nothing.
 WITHIN: dict[str, str] = {
     "gossip.topologies": "core gossip.topologies",
     "gossip.transport": "core memory gossip.transport gossip.topologies.base",
+    "telemetry.sinks": "core storage telemetry.sinks",
     "telemetry.display": "core telemetry.display telemetry.snapshot",
     "tools.audit": "tools.audit",
     "tools.bench": "tools.bench",
@@ -66,7 +67,7 @@ WITHOUT_TORCH = (
     "core.errors", "core.failpoints", "core.seeding", "cli.main", "cli.attach", "cli.scale",
     "supervision.process", "tools.evaluation.command", "telemetry.display.render",
     "telemetry.display.panels", "telemetry.display.text", "telemetry.display.streams",
-    "telemetry.snapshot", "training.control",
+    "telemetry.snapshot", "telemetry.sinks", "training.control",
 )  # fmt: skip
 
 LOCKS = {
@@ -76,7 +77,7 @@ LOCKS = {
 }  # fmt: skip
 
 # Wall-clock time is for people to read; it jumps, so nothing is measured or waited for by it.
-WALL_CLOCK = {"memory.status", "telemetry.recorder", "workers.child"}
+WALL_CLOCK = {"memory.status", "telemetry.recorder", "telemetry.sinks.base", "workers.child"}
 
 THREADED = {"training.checkpointing", "tools.chaos.monitor"}
 
@@ -190,6 +191,8 @@ def test_packages_import_downwards_only() -> None:
         ("telemetry.display.render", "telemetry.recorder"),
         ("telemetry.display.render", "storage.run_logs"),
         ("telemetry.recorder", "training.session"),
+        ("telemetry.sinks.jsonl", "telemetry.recorder"),
+        ("telemetry.sinks.jsonl", "supervision.layout"),
         ("training.train", "tools.audit.audit"),
         ("tools.bench.cli", "tools.audit.audit"),
         ("tools.audit.audit", "tools.chaos.record"),
