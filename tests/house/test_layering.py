@@ -76,6 +76,9 @@ LOCKS = {
     "Value", "Array", "SharedMemory", "ShareableList",
 }  # fmt: skip
 
+OTHERS = {"galamp", "tensorboard"}
+"""Packages whose `Event` is something else."""
+
 # Wall-clock time is for people to read; it jumps, so nothing is measured or waited for by it.
 WALL_CLOCK = {"memory.status", "telemetry.recorder", "telemetry.sinks.base", "workers.child"}
 
@@ -272,7 +275,7 @@ def locks(source: ast.AST) -> Iterator[str]:
     for node in ast.walk(source):
         if isinstance(node, ast.Attribute) and node.attr in LOCKS:
             yield ast.unparse(node)
-        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] != "galamp":
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] not in OTHERS:
             yield from (f"{node.module}.{a.name}" for a in node.names if a.name in LOCKS)
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names]

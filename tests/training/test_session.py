@@ -324,7 +324,7 @@ def test_a_graph_is_kept_at_the_first_start_and_told_where_it_changed(
     session = object.__new__(Session)
     session._folder, session._has_begun = folder, has_begun
     session._context = cast(Any, SimpleNamespace(machine=None))
-    monkeypatch.setattr(sessions, "_stored_config", lambda plan, run_layout: {"seed": 9})
+    monkeypatch.setattr(sessions, "stored_config", lambda plan, run_layout: {"seed": 9})
     if refused:
         monkeypatch.setattr(run_folder, "replace_json", refusing(errno.ENOSPC))
     new = ResolvedRun(

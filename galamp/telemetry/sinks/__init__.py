@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import traceback
+from types import ModuleType
 
 from galamp.core.errors import UserError, did_you_mean
 from galamp.core.imports import searching_here_for
@@ -75,26 +76,40 @@ def _load(name: str) -> type[MetricSink]:
             f"--sinks {name}: expected one of {', '.join(SINKS)}, or package.module:Class"
             f"{did_you_mean(name, SINKS)}"
         )
-    try:
-        with searching_here_for(module_name):
-            found: object = importlib.import_module(module_name)
-        for part in inner.split("."):
-            found = getattr(found, part, None)
-    except ModuleNotFoundError as error:
-        raise _missing(name, module_name, error) from error
-    except Exception as error:
-        raise _with_traceback(
-            f"--sinks {name}: importing {module_name} failed: {in_words(error)}"
-        ) from error
+    module = _imported(name, module_name)
+    found: object = module
+    for part in inner.split("."):
+        found = getattr(found, part, None)
+    if found is None:
+        raise UserError(
+            f"--sinks {name}: {module_name} has no {inner}{did_you_mean(inner, vars(module))}"
+        )
     if not (isinstance(found, type) and issubclass(found, MetricSink)):
         raise UserError(
-            f"--sinks {name}: expected a subclass of galamp.telemetry.sinks.base.MetricSink, "
-            f"{module_name} has {'no such name' if found is None else found!r:.80}"
+            f"--sinks {name}: expected a subclass of galamp.telemetry.sinks.base.MetricSink, it is "
+            f"{found!r:.80}"
         )
     if inspect.isabstract(found):
         lacking = ", ".join(sorted(found.__abstractmethods__))
         raise UserError(f"--sinks {name}: the class has to define {lacking}, and does not")
     return found
+
+
+def _imported(name: str, module: str) -> ModuleType:
+    """Import the module of one sink; the working directory is searched for it, too, as the last.
+
+    Raises:
+        UserError: see `load_sinks`.
+    """
+    try:
+        with searching_here_for(module):
+            return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise _missing(name, module, error) from error
+    except Exception as error:
+        raise _with_traceback(
+            f"--sinks {name}: importing {module} failed: {in_words(error)}"
+        ) from error
 
 
 def _missing(name: str, module: str, error: ModuleNotFoundError) -> UserError:

@@ -19,7 +19,6 @@ import time
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from galamp.core.disk import open_to_append
@@ -49,13 +48,10 @@ class TensorBoardSink(MetricSink):
             return
         _make(folder)
         self._name = self._name or _new_name(folder, self.context.start)
-        values = [
-            Summary.Value(tag=tag, simple_value=float(value))
-            for tag, value in row.items()
-            if tag != STEP and isinstance(value, int | float) and math.isfinite(value)
-        ]
-        step = int(float(row[STEP] or 0))
-        event = Event(wall_time=self._now(), step=step, summary=Summary(value=values))
+        event = Event(wall_time=self._now(), step=int(float(row[STEP] or 0)))
+        for tag, value in row.items():
+            if tag != STEP and isinstance(value, int | float) and math.isfinite(value):
+                event.summary.value.add(tag=tag, simple_value=float(value))
         self._append(folder / self._name, event)
 
     def _append(self, path: Path, event: Event) -> None:
