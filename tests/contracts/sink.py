@@ -50,21 +50,21 @@ class SinkContract(ABC):
 
     @pytest.fixture(autouse=True)
     def _in_a_run(self, tmp_path: Path) -> Any:
-        self.run: RunFolder = create(tmp_path, tmp_path / "run")
-        self.folder = self.run.path
+        self.run_folder: RunFolder = create(tmp_path, tmp_path / "run")
+        self.folder = self.run_folder.path
         self.told: list[str] = []
         yield
-        self.run.close()
+        self.run_folder.close()
 
     def context(self, from_step: int = 0) -> SinkContext:
         return SinkContext(
             self.folder,
             'ALE/"x"',
             2,
-            next_start(self.run.metrics),
+            next_start(self.run_folder.metrics),
             from_step,
             self.told.append,
-            self.run.where,
+            self.run_folder.where,
             T_START,
         )
 

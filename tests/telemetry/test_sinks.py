@@ -39,7 +39,7 @@ class TestJsonl(SinkContract):
     def test_rows_hold_all_that_was_given_and_their_start(self) -> None:
         sink = self.open()
         sink.write(row(10, text="a", none=None))
-        assert last_row(self.run.metrics) == row(10, text="a", none=None, start=1)
+        assert last_row(self.run_folder.metrics) == row(10, text="a", none=None, start=1)
 
 
 class TestMonitor(SinkContract):
@@ -63,7 +63,7 @@ class TestMonitor(SinkContract):
         sink.close()
         assert self.lines(self.folder, 0) == [["1", "10", "10.0"]]
         assert self.lines(self.folder, 1) == [["2", "20", "20.0"], ["3", "30", "30.0"]]
-        first = self.run.monitor_path(1).read_text().splitlines()[0]
+        first = self.run_folder.monitor_path(1).read_text().splitlines()[0]
         assert json.loads(first[1:]) == {"t_start": T_START, "env_id": 'ALE/"x"'}
 
 
@@ -100,9 +100,9 @@ class TestTensorBoardOfAStandIn(SinkContract):
         """A full disk lost the row by which starts are counted."""
         for step in (10, 20):
             sink = open_sinks(self.name, self.context())
-            self.run.metrics.unlink()
+            self.run_folder.metrics.unlink()
             sink.write(row(step))
-            self.run.metrics.unlink()
+            self.run_folder.metrics.unlink()
         names = sorted(path.name for path in (self.folder / "tensorboard").iterdir())
         assert names == [f"events.out.tfevents.0000000001.{n:04d}" for n in (0, 1)]
 
