@@ -18,7 +18,7 @@ from galamp.core.config import RunConfig
 from galamp.core.errors import EXIT_OK, UserError
 from galamp.core.older_configs import RENAMED
 from galamp.core.processes.reaper import claim_process
-from galamp.core.settings import AUTO, FACTORY, Setting, flag_of, settings
+from galamp.core.settings import AUTO, CLASS, FACTORY, Setting, flag_of, settings
 from galamp.storage.links import followed
 from galamp.telemetry.display.streams import STARTING, announce, tell
 from galamp.workers.forkserver import start_server
@@ -94,7 +94,9 @@ def _metavar(setting: Setting) -> str:
     if setting.option.choices:
         more = [setting.option.prefix + "PATH"] if setting.option.prefix else []
         more += [FACTORY] if setting.option.factory else []
-        return "{" + ",".join((*setting.option.choices, *more)) + "}"
+        more += [CLASS] if setting.option.classes else []
+        listed = ",..." if setting.option.classes else ""
+        return "{" + ",".join((*setting.option.choices, *more)) + "}" + listed
     return {int: "N", float: "X", str: "TEXT"}[setting.kind]
 
 

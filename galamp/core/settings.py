@@ -23,6 +23,7 @@ from galamp.core.errors import UserError, did_you_mean
 MOST_CHARACTERS_SHOWN = 60
 
 FACTORY = "package.module:factory"
+CLASS = "package.module:Class"
 """How code of the user's is named."""
 
 _DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
@@ -46,6 +47,8 @@ class Option:
     none: str = ""
     prefix: str = ""
     factory: bool = False
+    classes: bool = False
+    """Whether it is a list: names of the registry and `package.module:Class`, with commas."""
     stored: bool = True
     """Whether it belongs to the run, and not only to the command that shows it."""
 
@@ -71,16 +74,20 @@ def option(
     none: str = "",
     prefix: str = "",
     factory: bool = False,
+    classes: bool = False,
     stored: bool = True,
 ) -> Any:
     """Declare a setting: a dataclass field that carries its `Option`.
 
     `low` and `high` are inclusive; `names` and the keys of `registry` (`module:TABLE`, looked up
     when asked for) are the choices, besides any text that begins with `prefix`, and, with
-    `factory`, any `package.module:factory`; `auto` allows the word `auto` (stored as `AUTO`),
+    `factory`, any `package.module:factory`; of `classes` several can be chosen, with commas,
+    besides any `package.module:Class`; `auto` allows the word `auto` (stored as `AUTO`),
     `none` is the word for None; what is not `stored` is the caller's.
     """
-    known = Option(help, unit, low, high, registry, names, auto, none, prefix, factory, stored)
+    known = Option(
+        help, unit, low, high, registry, names, auto, none, prefix, factory, classes, stored
+    )
     return field(default=default, metadata={"option": known})
 
 
@@ -134,6 +141,8 @@ def check(setting: Setting, value: Any) -> Any:
     if known.auto and (value == "auto" or (type(value) is int and value == AUTO)):
         return AUTO
     value = _convert(setting, value)
+    if known.classes:
+        return _listed(setting, str(value))
     if known.prefix and isinstance(value, str) and value.startswith(known.prefix):
         return value
     if known.factory and is_factory(value):
@@ -154,6 +163,20 @@ def check(setting: Setting, value: Any) -> Any:
 def is_factory(value: Any) -> bool:
     """Whether `value` has the form `package.module:factory`; nothing is imported."""
     return isinstance(value, str) and _FACTORY.fullmatch(value) is not None
+
+
+def _listed(setting: Setting, text: str) -> str:
+    """Return a list of names and classes in its one form: without blanks, each only once."""
+    choices = setting.option.choices
+    names = dict.fromkeys(filter(None, map(str.strip, text.split(","))))
+    wrong = [name for name in names if name not in choices and not is_factory(name)]
+    if wrong or not names:
+        raise UserError(
+            f"{setting.flag} {shown(text)}: expected one or more of {', '.join(choices)}, or "
+            f"{CLASS}, with commas between them"
+            + "".join(did_you_mean(name, choices) for name in wrong[:1])
+        )
+    return ",".join(names)
 
 
 def _convert(setting: Setting, value: Any) -> Any:

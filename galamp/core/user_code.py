@@ -4,8 +4,8 @@
     package.module:factory --imported, attribute--> what is called
     what it raises --failure_line, traceback_of--> one line with the place in its code, and more
 
-Used for environments and networks, in every process that makes one. Whoever wrote a config or a
-checkpoint does not decide what is run.
+Used for environments, networks and metric sinks, in every process that makes one.
+Whoever wrote a config or a checkpoint does not decide what is run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -71,8 +71,7 @@ def imported(what: str, name: str, expected: str) -> ModuleType:
     Raises:
         UserError: there is no such module.
     """
-    if os.getcwd() not in sys.path and not _is_installed(name.partition(".")[0]):
-        sys.path.append(os.getcwd())
+    search_here_for(name)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -83,6 +82,31 @@ def imported(what: str, name: str, expected: str) -> ModuleType:
             f"{what}: cannot import {name} ({error}): expected {expected}; is it installed, or in "
             "this folder?"
         ) from None
+
+
+def search_here_for(name: str) -> bool:
+    """Search the working directory, too, for a module that is not found elsewhere; say whether.
+
+    It comes last: a file in it may have the name of a module that others need, or ask for and can
+    do without.
+    """
+    here = os.getcwd()
+    if here in sys.path or _is_installed(name.partition(".")[0]):
+        return False
+    sys.path.append(here)
+    return True
+
+
+@contextmanager
+def searching_here_for(name: str) -> Iterator[None]:
+    """Do so while the block runs: what is imported later is not looked for there."""
+    here, added = os.getcwd(), search_here_for(name)
+    try:
+        yield
+    finally:
+        if added:
+            with suppress(ValueError):
+                sys.path.remove(here)
 
 
 def attribute(module: ModuleType, path: str) -> Any:

@@ -106,7 +106,11 @@ def array_specs(
 
 
 class RunLayout:
-    """The shared memory of a run and the tasks that work on it."""
+    """The shared memory of a run and the tasks that work on it.
+
+    Attributes:
+        start: how often the run was started, this time included.
+    """
 
     def __init__(
         self,
@@ -122,7 +126,7 @@ class RunLayout:
         self.environment, self.sketch = environment, sketch
         self.count = len(plan.learners)
         self.shape = rollout_shape(plan, environment)
-        self._logs, self._where, self._start = logs, where, start
+        self._logs, self._where, self.start = logs, where, start
         nodes = [learner.node for learner in plan.learners]
         specs = array_specs(plan, topology, environment, sketch)
         self.arrays = SharedArrays.create(specs, nodes if plan.config.resources.pin else ())
@@ -229,7 +233,7 @@ class RunLayout:
 
         No life repeats what a former one went through.
         """
-        entropy = [self.plan.config.seed, rank, self._start]
+        entropy = [self.plan.config.seed, rank, self.start]
         if incarnation:
             entropy += [place, incarnation]
         elif place:
