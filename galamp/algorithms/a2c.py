@@ -26,7 +26,7 @@ from galamp.algorithms.rmsprop import FlatRMSprop
 from galamp.core.config import AlgorithmConfig
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
-SMALLEST_VARIANCE = 1e-8
+MIN_VARIANCE = 1e-8
 """Variance of the returns below which the share that the values explain means nothing."""
 METRICS = ("policy_loss", "value_loss", "entropy", "grad_norm", "explained_variance")
 """What an update measures, in order."""
@@ -92,8 +92,8 @@ def explained_variance(returns: Tensor, values: Tensor, weights: Tensor) -> Tens
     """Return 1 - Var(R - V) / Var(R), weighted, as []; 0 where the returns do not vary."""
     variance = _variance(returns, weights)
     unexplained = _variance(returns - values, weights)
-    explained = 1.0 - unexplained / variance.clamp(min=SMALLEST_VARIANCE)
-    return explained.masked_fill(variance <= SMALLEST_VARIANCE, 0.0)
+    explained = 1.0 - unexplained / variance.clamp(min=MIN_VARIANCE)
+    return explained.masked_fill(variance <= MIN_VARIANCE, 0.0)
 
 
 def _variance(x: Tensor, weights: Tensor) -> Tensor:
@@ -124,25 +124,25 @@ class A2C(Algorithm):
             initial=config.rmsprop_initial,
             form=config.rmsprop_form,
         )
-        self._tape: ForwardPass = RecomputedForward(
+        self._forward: ForwardPass = RecomputedForward(
             model, self.parameters, PRECISIONS[config.precision]
         )
         self._recorded: RecordedUpdate | None = None
         self.generator = torch.Generator(device).manual_seed(seed)
         self.version = 0
 
-    def expect(self, steps: int, envs: int) -> None:
+    def prepare(self, steps: int, envs: int) -> None:
         """Keep what acting computes of rollouts [steps, lanes], where that can be kept."""
         on_cpu = self.parameters.data.device.type == "cpu"
         if on_cpu and isinstance(self._model, ConvActorCritic) and self._model.scale != 1.0:
-            self._tape = CachedConvForward(
+            self._forward = CachedConvForward(
                 self._model, steps, envs, PRECISIONS[self._config.precision]
             )
 
     def act(self, observations: Tensor, place: Place | None = None) -> Tensor:
         """Return sampled actions [B] int64; see `Algorithm.act`."""
         with torch.inference_mode():
-            return sample(self._tape.act(observations, place), self.generator)
+            return sample(self._forward.act(observations, place), self.generator)
 
     def record(self, rollout: Rollout, graphs: Graphs, reduces: bool | None) -> None:
         """Record the update; see `Algorithm.record`."""
@@ -179,13 +179,13 @@ class A2C(Algorithm):
     def _descend(self, rollout: Rollout) -> Findings:
         """Set the gradient to that of the loss on `rollout`."""
         rollout = trainable(rollout)
-        bootstrap = self._tape.values(rollout.observations[-1])
-        logits, values = self._tape.outputs(rollout.observations[:-1])
+        bootstrap = self._forward.values(rollout.observations[-1])
+        logits, values = self._forward.outputs(rollout.observations[:-1])
         count = rollout.valid.sum()
         weights = rollout.valid / count.clamp(min=1)
         returns = self._returns(rollout, values.detach(), bootstrap)
         losses = self._losses(rollout, logits, values, returns, weights)
-        self._tape.backward(losses.total)
+        self._forward.backward(losses.total)
         return Findings(
             losses.policy_loss.detach(),
             losses.value_loss.detach(),
@@ -199,7 +199,7 @@ class A2C(Algorithm):
         found = Findings(*findings)
         active = found.transitions >= (0 if from_all else 1)
         norm = self._optimiser.step(active, self._config.max_grad_norm)
-        self._tape.forget()
+        self._forward.discard()
         return torch.stack(
             (
                 found.policy_loss,

@@ -56,7 +56,7 @@ class Algorithm(ABC):
     version: int
 
     @abstractmethod
-    def expect(self, steps: int, envs: int) -> None:
+    def prepare(self, steps: int, envs: int) -> None:
         """Make ready for rollouts [steps, lanes], so that acting may keep what updates need."""
 
     @abstractmethod

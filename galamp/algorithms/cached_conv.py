@@ -134,8 +134,8 @@ class CachedConvForward(ForwardPass):
         with torch.inference_mode():
             self._back(gradient.flatten(0, 1), self._layers.before(self._steps), self._present())
 
-    def forget(self) -> None:
-        """Keep nothing; see `ForwardPass.forget`."""
+    def discard(self) -> None:
+        """Keep nothing; see `ForwardPass.discard`."""
         self._kept.fill_(False)
         self._weights = None
 

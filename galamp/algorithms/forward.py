@@ -57,7 +57,7 @@ class ForwardPass(ABC):
         """Set the flat gradient to that of `loss` [], a function of the last `outputs`."""
 
     @abstractmethod
-    def forget(self) -> None:
+    def discard(self) -> None:
         """The parameters have changed: nothing that was kept is true any more."""
 
 
@@ -97,7 +97,7 @@ class RecomputedForward(ForwardPass):
         self._parameters.zero_grad()
         torch.autograd.backward(loss)
 
-    def forget(self) -> None:
+    def discard(self) -> None:
         """Nothing was kept."""
 
     def _pass(self, observations: Tensor) -> tuple[Tensor, Tensor]:

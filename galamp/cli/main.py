@@ -23,7 +23,7 @@ from galamp.core.sanitize import one_line
 from galamp.core.settings import AUTO, Setting, settings
 from galamp.storage.links import followed
 from galamp.telemetry.display.streams import STARTING, announce, fill_closed, tell
-from galamp.workers.forkserver import leave_if_some_are_left, settle_libraries, start_server
+from galamp.workers.forkserver import exit_if_children_remain, settle_libraries, start_server
 
 SECTION_TITLES = {
     "": "run",
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fill_closed()
     isolation.be_package()
     code = _answer(arguments)
-    leave_if_some_are_left(code)
+    exit_if_children_remain(code)
     return code
 
 

@@ -32,7 +32,7 @@ from galamp.core.errors import UserError
 CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 """How a file system says that it has no such call at all, rather than that the call failed."""
 
-STALE_AFTER_S = 86_400.0
+TEMPORARY_GRACE_S = 86_400.0
 """What another machine has left under a temporary name stays so long, by the disk's own clock."""
 
 _TEMPORARY = re.compile(r"\.tmp-(?:([0-9a-f]{8})-)?(\d{1,9})-[0-9a-f]{8}")
@@ -227,7 +227,7 @@ def _remove(path: Path) -> None:
 def _is_old(path: Path) -> bool:
     """Whether nothing has changed in it for long, its folder having changed since."""
     try:
-        return os.stat(path.parent).st_mtime - os.lstat(path).st_mtime > STALE_AFTER_S
+        return os.stat(path.parent).st_mtime - os.lstat(path).st_mtime > TEMPORARY_GRACE_S
     except OSError:
         return False
 

@@ -5,7 +5,7 @@ Used by every process that tells people something. Pure functions from text to t
 
 from __future__ import annotations
 
-MOST_CHARACTERS = 1000
+MAX_CHARACTERS = 1000
 """Room for every choice of a setting, or for a path of usual length."""
 
 END_CHARACTERS = 300
@@ -26,6 +26,6 @@ def clean(text: str) -> str:
 
 def one_line(text: str) -> str:
     """Return `text` as one clean line of bearable length, the middle cut out if need be."""
-    if len(text) > MOST_CHARACTERS:
-        text = f"{text[: MOST_CHARACTERS - END_CHARACTERS]} ... {text[-END_CHARACTERS:]}"
+    if len(text) > MAX_CHARACTERS:
+        text = f"{text[: MAX_CHARACTERS - END_CHARACTERS]} ... {text[-END_CHARACTERS:]}"
     return clean(text)

@@ -19,7 +19,7 @@ from typing import Any
 
 from galamp.core.errors import UserError, did_you_mean
 
-MOST_CHARACTERS_SHOWN = 60
+MAX_CHARACTERS_SHOWN = 60
 
 AUTO = 0
 """Stands for "choose for me" where a count is expected (`auto` on the command line)."""
@@ -174,8 +174,8 @@ def shown(value: Any) -> str:
         text = str(value)
     except ValueError:  # a whole number of thousands of digits
         return "a huge number"
-    if len(text) > MOST_CHARACTERS_SHOWN:
-        text = text[:MOST_CHARACTERS_SHOWN] + "..."
+    if len(text) > MAX_CHARACTERS_SHOWN:
+        text = text[:MAX_CHARACTERS_SHOWN] + "..."
     return text if text.isprintable() and text.strip() else repr(text)
 
 

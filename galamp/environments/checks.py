@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 LARGEST = float(np.finfo(np.float32).max)
 """Rewards and observations beyond this are infinite to a learner."""
 
-MOST_SHOWN = 200
+MAX_SHOWN = 200
 """Characters of a wrong value that are told."""
 
 UNPACKED_OLD = "not enough values to unpack (expected 5, got 4)"
@@ -290,4 +290,4 @@ def _shown(value: Any) -> str:
         text = " ".join(repr(value).split())
     except Exception as error:
         return f"what cannot be shown ({type(error).__name__})"
-    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."

@@ -17,7 +17,7 @@ import galamp
 from galamp.core.errors import GalampError
 from galamp.environments.checks import InvalidDataError
 
-MOST_DETAILS = 20_000
+MAX_DETAILS = 20_000
 """Characters of a traceback; one of endless recursion is longer."""
 
 
@@ -32,11 +32,11 @@ def failure_line(env_id: str, error: BaseException) -> str:
 def traceback_of(error: BaseException) -> str:
     """Return the traceback of an error with its notes, or its end where it is very long."""
     text = "".join(traceback.format_exception(error))
-    return text if len(text) <= MOST_DETAILS else f"...{text[-MOST_DETAILS:]}"
+    return text if len(text) <= MAX_DETAILS else f"...{text[-MAX_DETAILS:]}"
 
 
 @contextmanager
-def failures_told(env_id: str) -> Iterator[None]:
+def failures_reported(env_id: str) -> Iterator[None]:
     """Run foreign code; what it raises becomes a `GalampError` of one line, with its traceback.
 
     Raises:

@@ -1,6 +1,6 @@
 """A throw-away process that tries an environment out, and tells its spec or what is wrong with it.
 
-Started by `preflight.Probe`, by way of `reaper.keep`, with its request from JSON. It answers on
+Started by `preflight.Probe`, by way of `reaper.run_contained`, with its request from JSON. It answers on
 standard output with one line of JSON: `spec`, or `problems` (a line each) and `details` (such as a
 traceback). It exists because ale-py ends its whole process from C++ over a bad ROM, which no
 `except` can catch, and because what a user's environment starts or leaves behind ends with it.
@@ -24,12 +24,12 @@ from galamp.environments.failures import failure_line, traceback_of
 MARGIN_S = 30
 """The probe ends itself so long after its time is up, should nobody else have."""
 
-LONGEST_ALARM_S = 2**31 - 1
+MAX_ALARM_S = 2**31 - 1
 
 
 def main(asked: dict[str, Any]) -> NoReturn:
     """Try out the environment of one request, answer, and leave at once, whatever still runs."""
-    signal.alarm(min(int(asked["timeout_s"]) + MARGIN_S, LONGEST_ALARM_S))
+    signal.alarm(min(int(asked["timeout_s"]) + MARGIN_S, MAX_ALARM_S))
     # Only the answer may stand on standard output: what games and modules print goes to stderr.
     answer = os.dup(1)
     os.dup2(2, 1)

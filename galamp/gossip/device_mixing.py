@@ -33,7 +33,7 @@ from galamp.gossip.mixing import Gossiper
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.transport.parameter_slots import length_of
 from galamp.memory.arrays import SharedArrays
-from galamp.memory.versioned_slots import Look
+from galamp.memory.versioned_slots import SlotRead
 
 _LENGTH, _MEAN, _SUMS = range(3)
 """Places of the figures: the update's length; the sum of the mean's numbers; from the last place on
@@ -64,26 +64,26 @@ class DeviceGossiper(Gossiper):
         self._figures = torch.zeros(places, dtype=torch.int64, device=self._device)
         self._reals = self._figures.view(torch.float64)
         self._known = torch.zeros(places, dtype=torch.int64)
-        self._begun: tuple[int, bool] | None = None
+        self._publishing: tuple[int, bool] | None = None
 
     def turn(self, version: int) -> bool:
         """Take a round of gossip; where no peer is waited for, the host waits for the GPU once."""
-        self._begin(version, tell=True)
+        self._start_publishing(version, notify=True)
         return self.mix()
 
-    def publish(self, version: int, *, tell: bool = True) -> None:
+    def publish(self, version: int, *, notify: bool = True) -> None:
         """Publish, and wait until it is seen; see `Gossiper.publish`."""
-        self._begin(version, tell=tell)
-        self._end()
+        self._start_publishing(version, notify=notify)
+        self._finish_publishing()
 
-    def _begin(self, version: int, *, tell: bool) -> None:
-        """Begin to publish: the slot is odd until `_end`."""
+    def _start_publishing(self, version: int, *, notify: bool) -> None:
+        """Begin to publish: the slot is odd until `_finish_publishing`."""
         torch.sub(self.vectors[0], self._results[0], out=self._results[0])
         self._reals[_LENGTH].copy_(length_of(self._results[0]))
         self._sum_bits(self.vectors, _SUMS)
         self._wait_for_room()
-        self._fill(self._slots[self.rank].begin())
-        self._begun = version, tell
+        self._fill(self._slots[self.rank].begin_write())
+        self._publishing = version, notify
 
     def _sum_bits(self, vectors: Iterable[Tensor], first: int) -> None:
         """Put each vector's checksum into a place, where there are to be any."""
@@ -91,9 +91,9 @@ class DeviceGossiper(Gossiper):
             bits = vector.view(torch.int32)
             torch.sum(bits, 0, dtype=torch.int64, out=self._figures[place])
 
-    def _end(self) -> None:
+    def _finish_publishing(self) -> None:
         """End what was begun, if anything was."""
-        if self._begun is not None:
+        if self._publishing is not None:
             self._wait_for_device()
 
     def _wait_for_device(self) -> None:
@@ -103,29 +103,29 @@ class DeviceGossiper(Gossiper):
             RunFailed: it is not finite; its slot stays odd.
         """
         self._known = self._figures.cpu()
-        if self._begun is None:
+        if self._publishing is None:
             return
-        (version, tell), self._begun = self._begun, None
+        (version, notify), self._publishing = self._publishing, None
         length = self._real(_LENGTH)
         self._refuse_unless_finite(length, version)
-        header = self._slots[self.rank].finish(
+        header = self._slots[self.rank].end_write(
             incarnation=self._control.incarnation(self.rank),
             round_=self.round,
             version=version,
             checksum=sum(self._known[_SUMS : self._first_read].tolist()) if self._verifies else 0,
         )
-        self._announce(header, length, tell=tell)
+        self._announce(header, length, notify=notify)
 
     def _real(self, place: int) -> float:
         return float(self._known.view(torch.float64)[place])
 
     def _mix(self) -> bool:
         mixed = super()._mix()
-        self._end()  # where there was nothing to be mixed
+        self._finish_publishing()  # where there was nothing to be mixed
         return mixed
 
     def _pause(self) -> None:
-        self._end()
+        self._finish_publishing()
         super()._pause()
 
     def _fill(self, slot: int) -> None:
@@ -133,13 +133,13 @@ class DeviceGossiper(Gossiper):
             part = self._part(self._slots[self.rank].payload[slot], at)
             part.copy_(vector, non_blocking=True)
 
-    def _average(self, shares: Mapping[int, float], looks: Mapping[int, Look]) -> None:
-        super()._average(shares, looks)
+    def _average(self, shares: Mapping[int, float], reads: Mapping[int, SlotRead]) -> None:
+        super()._average(shares, reads)
         self._reals[_MEAN].copy_(self._results[0].sum())
         self._sum_bits(self._read.values(), self._first_read)
         self._wait_for_device()
 
-    def _fetch(self, looks: Mapping[int, Look]) -> dict[int, Tensor]:
+    def _fetch(self, reads: Mapping[int, SlotRead]) -> dict[int, Tensor]:
         """Begin to copy what peers published to the GPU, and have the policy's stream wait for it.
 
         The copies before were waited for by the host, and so was the mean of them.
@@ -147,11 +147,11 @@ class DeviceGossiper(Gossiper):
         policy = torch.cuda.current_stream(self._device)
         with torch.cuda.stream(self._copies):
             # What is allocated in a stream may be written in it at once.
-            while len(self._arrived) < len(looks):
+            while len(self._arrived) < len(reads):
                 self._arrived.append(torch.empty(self._size, device=self._device))
-            found = dict(zip(looks, self._arrived, strict=False))
+            found = dict(zip(reads, self._arrived, strict=False))
             for peer, vector in found.items():
-                payload = self._slots[peer].payload[looks[peer].slot]
+                payload = self._slots[peer].payload[reads[peer].slot]
                 vector.copy_(payload, non_blocking=True)
         policy.wait_stream(self._copies)
         return found

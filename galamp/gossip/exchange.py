@@ -110,10 +110,10 @@ class Exchange:
         elif config.gradient_correlation:
             self._samples = ParameterSlots(arrays, rank, GRADIENTS)
 
-    def begin(self, turn: int, rounds: int) -> None:
+    def resume_from(self, turn: int, rounds: int) -> None:
         """Go on from the live state as it is, after so many turns and rounds of gossip."""
         self._turn = turn
-        self._parameters.begin(rounds)
+        self._parameters.resume_from(rounds)
         if self._gradients is not None:
             self._gradients.round = turn
 
@@ -146,11 +146,11 @@ class Exchange:
             RunFailed: the parameters are not finite.
         """
         self._turn += 1
-        due = self._schedule.due(self._turn) and self._control.gossip_wanted
+        due = self._schedule.due(self._turn) and self._control.gossip_enabled
         if due and not self._alone:
             self._parameters.turn(version)
         elif self._to_be_watched():
-            self._parameters.publish(version, tell=False)
+            self._parameters.publish(version, notify=False)
 
     def _to_be_watched(self) -> bool:
         """Whether parameters that nobody is sent should be published for measuring."""

@@ -28,11 +28,11 @@ from galamp.gossip.transport.publication_ring import PublicationRing
 from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
 from galamp.memory.status import StatusRow
-from galamp.memory.versioned_slots import NUM_SLOTS, Header, Look
+from galamp.memory.versioned_slots import NUM_SLOTS, Header, SlotRead
 
 POLL_S = 0.05
 READ_TRIES = 5
-PATIENCE_S = 10.0
+STALENESS_TIMEOUT_S = 10.0
 """At the staleness bound a learner waits for so long; then it goes on with whoever has news."""
 LENGTH_SLACK = 1.0 + 1e-5
 """Recorded lengths are rounded up by this: more than the error of `norm_of`."""
@@ -85,17 +85,17 @@ class Gossiper:
         self._own, self._mixed = 1.0, tuple[Source, ...]()
         self._heard = dict.fromkeys(self._inboxes, 0)
 
-    def begin(self, round_: int) -> None:
+    def resume_from(self, round_: int) -> None:
         """Start from the vectors as they are now, at round `round_`."""
         self.round = round_
-        self._keep()
+        self._keep_vectors()
 
     def turn(self, version: int) -> bool:
         """Take a round of gossip: `publish` and `mix`; returns whether it mixed."""
         self.publish(version)
         return self.mix()
 
-    def publish(self, version: int, *, tell: bool = True) -> None:
+    def publish(self, version: int, *, notify: bool = True) -> None:
         """Copy the vectors into a slot and, to `tell`, send this round's out-peers a token.
 
         In lock-step it waits until they have room.
@@ -114,7 +114,7 @@ class Gossiper:
             version=version,
             checksum=checksum_of(self.vectors) if self._verifies else 0,
         )
-        self._announce(header, length, tell=tell)
+        self._announce(header, length, notify=notify)
 
     def _refuse_unless_finite(self, length: float, version: int) -> None:
         if not math.isfinite(length):
@@ -127,19 +127,19 @@ class Gossiper:
         if self._synchronous:
             self._wait(lambda: all(map(self._has_room, self._outboxes)), math.inf)
 
-    def _announce(self, header: Header, length: float, *, tell: bool) -> None:
+    def _announce(self, header: Header, length: float, *, notify: bool) -> None:
         """Note down what was published, after an update of `length`, and tell the out-peers."""
         if self._publication_ring is not None:
             fixed = (self.rank, header.number, header.round, header.version, header.incarnation)
             upper = length * LENGTH_SLACK
             self._publication_ring.append(Publication(*fixed, upper, self._own, self._mixed))
         self._row["published"] += 1
-        for peer in self.topology.out_peers(self.rank, self.round) if tell else ():
+        for peer in self.topology.out_peers(self.rank, self.round) if notify else ():
             self._outboxes[peer].put(Token(header.number, self.round, header.incarnation))
             self._wakeups[peer].signal()
             self._row["sent"] += 1
-        if not tell:
-            self._keep()
+        if not notify:
+            self._keep_vectors()
 
     def mix(self) -> bool:
         """End the round: average with the in-peers if each has news; returns whether it did.
@@ -148,12 +148,12 @@ class Gossiper:
         """
         mixed = self._mix()
         if not mixed:
-            self._keep()
+            self._keep_vectors()
         self.round += 1
         self._row["rounds"] = self.round
         return mixed
 
-    def _keep(self) -> None:
+    def _keep_vectors(self) -> None:
         """Leave the vectors as they are, and remember them for the length of the next update."""
         self._results[0].copy_(self.vectors[0])
         self._own, self._mixed = 1.0, ()
@@ -190,8 +190,8 @@ class Gossiper:
     def _wait_for_news(self, peers: Sequence[int]) -> None:
         """At the bound, wait until whoever can be expected to send has done so."""
         if self._at_bound():
-            patience_s = math.inf if self._synchronous else PATIENCE_S
-            self._wait(lambda: not any(map(self._is_awaited, peers)), patience_s)
+            timeout_s = math.inf if self._synchronous else STALENESS_TIMEOUT_S
+            self._wait(lambda: not any(map(self._is_awaited, peers)), timeout_s)
 
     def _is_awaited(self, peer: int) -> bool:
         """Whether a message of `peer` is due: it lives, gossips, and has not gone past this round.
@@ -204,7 +204,7 @@ class Gossiper:
         if self._synchronous:
             return True
         behind = self._rows[peer]["rounds"] <= self.round
-        return self._control.gossip_wanted and (behind or not self._changes)
+        return self._control.gossip_enabled and (behind or not self._changes)
 
     def _has_news(self, peer: int) -> bool:
         """Whether `peer` has sent word, in its present life, of something not heard yet."""
@@ -229,15 +229,15 @@ class Gossiper:
         }
         for _ in range(READ_TRIES):
             found = {peer: self._find(peer) for peer in weights}
-            looks = {peer: one[1] for peer, one in found.items() if one is not None}
-            if len(looks) == len(weights):
-                self._average(shares, looks)
-                if all(self._slots[peer].unchanged(look) for peer, look in looks.items()):
+            reads = {peer: one[1] for peer, one in found.items() if one is not None}
+            if len(reads) == len(weights):
+                self._average(shares, reads)
+                if all(self._slots[peer].unchanged(read) for peer, read in reads.items()):
                     break
             self._row["retried"] += 1
         else:
             return ()
-        if not (self._matches(looks) and self._is_finite()):
+        if not (self._matches(reads) and self._is_finite()):
             return ()
         for peer, one in found.items():
             assert one is not None
@@ -246,11 +246,11 @@ class Gossiper:
             self._wakeups[peer].signal()
         self._own = shares[self.rank]
         self._mixed = tuple(
-            Source(peer, look.header.number, shares[peer]) for peer, look in looks.items()
+            Source(peer, read.header.number, shares[peer]) for peer, read in reads.items()
         )
         return self._mixed
 
-    def _find(self, peer: int) -> tuple[int, Look] | None:
+    def _find(self, peer: int) -> tuple[int, SlotRead] | None:
         """Return the message of `peer` to read: its index in the mailbox, and where it lies.
 
         In lock-step that is what was sent in this round. Otherwise a message only says that there
@@ -265,13 +265,13 @@ class Gossiper:
         token, index = found
         if self._synchronous and token.round != self.round:
             raise RunFailed(f"learner {peer} sent round {token.round} in round {self.round}")
-        look = self._slots[peer].look(token.number if self._synchronous else None)
-        fresh = look is not None and look.header.incarnation == token.incarnation
-        return (index, look) if look is not None and fresh else None
+        read = self._slots[peer].begin_read(token.number if self._synchronous else None)
+        fresh = read is not None and read.header.incarnation == token.incarnation
+        return (index, read) if read is not None and fresh else None
 
-    def _average(self, shares: Mapping[int, float], looks: Mapping[int, Look]) -> None:
+    def _average(self, shares: Mapping[int, float], reads: Mapping[int, SlotRead]) -> None:
         """Sum the vectors by their shares, in order of rank; what was read may yet be torn."""
-        self._read = self._fetch(looks)
+        self._read = self._fetch(reads)
         for at, (vector, result) in enumerate(zip(self.vectors, self._results, strict=True)):
             first = True
             for rank in sorted(shares):
@@ -282,19 +282,19 @@ class Gossiper:
                     result.add_(source, alpha=shares[rank])
                 first = False
 
-    def _fetch(self, looks: Mapping[int, Look]) -> dict[int, Tensor]:
+    def _fetch(self, reads: Mapping[int, SlotRead]) -> dict[int, Tensor]:
         """Return what peers published: where it lies, or copies if checksums will be taken."""
-        found = {peer: self._slots[peer].payload[look.slot] for peer, look in looks.items()}
+        found = {peer: self._slots[peer].payload[read.slot] for peer, read in reads.items()}
         return {peer: one.clone() for peer, one in found.items()} if self._verifies else found
 
     def _is_finite(self) -> bool:
         """Whether the mean is finite."""
         return bool(torch.isfinite(self._results[0].sum()))
 
-    def _matches(self, looks: Mapping[int, Look]) -> bool:
+    def _matches(self, reads: Mapping[int, SlotRead]) -> bool:
         """Whether what was read is what was published, as far as that is to be verified."""
-        checked = looks.items() if self._verifies else ()
-        torn = sum(self._checksum_read(peer) != look.header.checksum for peer, look in checked)
+        checked = reads.items() if self._verifies else ()
+        torn = sum(self._checksum_read(peer) != read.header.checksum for peer, read in checked)
         self._row["torn"] += torn
         return not torn
 
@@ -316,9 +316,9 @@ class Gossiper:
         overwritten = self._slots[self.rank].published + 1 - NUM_SLOTS
         return oldest is None or oldest[0].number > overwritten or not self._control.alive(peer)
 
-    def _wait(self, ready: Callable[[], bool], patience_s: float) -> None:
-        """Wait until `ready`, or for `patience_s`; `idle` raises when the run is over."""
-        until_s = time.monotonic() + patience_s
+    def _wait(self, ready: Callable[[], bool], timeout_s: float) -> None:
+        """Wait until `ready`, or for `timeout_s`; `idle` raises when the run is over."""
+        until_s = time.monotonic() + timeout_s
         while not ready() and time.monotonic() < until_s:
             self._pause()
 

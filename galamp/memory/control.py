@@ -71,12 +71,12 @@ class ControlBlock:
         return int(number)
 
     @property
-    def gossip_wanted(self) -> bool:
+    def gossip_enabled(self) -> bool:
         """Whether learners gossip for now; if not, they publish without sending."""
         return not self._words[_NO_GOSSIP]
 
-    @gossip_wanted.setter
-    def gossip_wanted(self, value: bool) -> None:
+    @gossip_enabled.setter
+    def gossip_enabled(self, value: bool) -> None:
         self._words[_NO_GOSSIP] = not value
 
     def alive(self, rank: int) -> bool:

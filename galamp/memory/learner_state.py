@@ -84,7 +84,7 @@ class StateSlots(VersionedSlots):
         """Return the newest whole state, or that of `turn`; None if there is none."""
         for _ in range(READ_TRIES):
             newest = self.published
-            numbers = (newest, newest - 1) if turn is None else (self.kept().get(turn, 0),)
+            numbers = (newest, newest - 1) if turn is None else (self.saved_turns().get(turn, 0),)
             for number in numbers:
                 found = self._copy(number)
                 if found is not None:
@@ -96,13 +96,13 @@ class StateSlots(VersionedSlots):
         header = self.read(lambda slot: parts.append(self._get(slot)), number)
         return None if header is None else (parts[-1], header)
 
-    def kept(self) -> dict[int, int]:
+    def saved_turns(self) -> dict[int, int]:
         """Return the states that are whole: turn of the learner -> publication number."""
         numbers = range(max(1, self.published - NUM_SLOTS + 1), self.published + 1)
-        looks = [look for number in numbers if (look := self.look(number)) is not None]
-        return {look.header.round: look.header.number for look in looks}
+        reads = [read for number in numbers if (read := self.begin_read(number)) is not None]
+        return {read.header.round: read.header.number for read in reads}
 
-    def step_back(self, turn: int) -> None:
+    def roll_back(self, turn: int) -> None:
         """Make the state of `turn`, one of those kept, the newest; while its writer is dead."""
         found = self.restore(turn)
         assert found is not None, "somebody writes while the learner is dead"
@@ -130,7 +130,7 @@ class StateSlots(VersionedSlots):
         return State(tensors, values, self._generator[slot, :length].copy())
 
 
-def common_state(states: Sequence[StateSlots]) -> int | None:
+def newest_common_turn(states: Sequence[StateSlots]) -> int | None:
     """Return the newest turn of which everyone has a whole state; None if there is none."""
-    turns = [set(each.kept()) for each in states]
+    turns = [set(each.saved_turns()) for each in states]
     return max(set.intersection(*turns), default=None)

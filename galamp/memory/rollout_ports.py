@@ -43,17 +43,17 @@ from galamp.memory.rollouts import (
 )
 
 POLL_S = 0.1
-"""A wait looks at the world (stop, parent, heartbeat) at least so often."""
+"""A wait reads at the world (stop, parent, heartbeat) at least so often."""
 
-LEAST_PATIENCE_S = 1.0
+MIN_TIMEOUT_S = 1.0
 """The learner waits for a living simulator at least so long before it goes on without it."""
-USUAL_WAITS = 20.0
+USUAL_WAIT_FACTOR = 20.0
 """It waits for so many times as long as it usually has to."""
 
 Idle = Callable[[], None]
 """Called at every turn of a wait; raises to end the wait."""
 
-Lives = Callable[[int], int | None]
+IncarnationOf = Callable[[int], int | None]
 """Says which life (counted from 0) simulator `worker` is in; None while it has none."""
 
 
@@ -147,14 +147,14 @@ class LearnerPort(RolloutRing):
         rank: int,
         shape: RolloutShape,
         wake: RingWake,
-        incarnations: Lives,
+        incarnations: IncarnationOf,
         *,
-        patient: bool = False,
+        synchronous: bool = False,
     ) -> None:
-        """Make the learner's side; a `patient` learner waits for the living as long as it takes."""
+        """Make the learner's side; a `synchronous` learner waits for the living as long as it takes."""
         super().__init__(arrays, rank, shape, wake)
         self.valid_mask = np.zeros((shape.num_steps, shape.num_envs), np.bool_)
-        self._incarnations, self._patient = incarnations, patient
+        self._incarnations, self._synchronous = incarnations, synchronous
         self._present: dict[int, int] = {}
         self._called: dict[int, tuple[int, int]] = {}
         self._first = 0
@@ -168,7 +168,7 @@ class LearnerPort(RolloutRing):
             used = max(used, self.committed(worker), self.sent(worker), row + 1 if ticket else 0)
         return used // self.shape.num_steps + 2 if used else 0
 
-    def begin(self, number: int, idle: Idle) -> None:
+    def start_rollout(self, number: int, idle: Idle) -> None:
         """Begin rollout `number`: count in who has answered, and call those who take no part.
 
         Where nobody does it waits for them, as at the start of a run and after a restart.
@@ -176,7 +176,7 @@ class LearnerPort(RolloutRing):
         self._first = number * self.shape.num_steps
         self._admit()
         if not self._present:
-            self._gather(idle, self._patient or number == 0)
+            self._gather(idle, self._synchronous or number == 0)
         self._call(self._first + self.shape.num_steps)
         self.valid_mask[:] = False
         for worker in self._present:
@@ -188,7 +188,7 @@ class LearnerPort(RolloutRing):
         spans = map(self.shape.envs, self._present)
         return sum(span.stop - span.start for span in spans)
 
-    def take(self, row: int, workers: Sequence[int], idle: Idle) -> None:
+    def receive(self, row: int, workers: Sequence[int], idle: Idle) -> None:
         """Wait until those of the simulators `workers` that take part have committed row `row`.
 
         Who has died or is late is left out.
@@ -241,33 +241,33 @@ class LearnerPort(RolloutRing):
                 self._learner[at + TICKET] += 1
                 self.wake.simulators[worker].signal()
 
-    def _gather(self, idle: Idle, patient: bool) -> None:
+    def _gather(self, idle: Idle, synchronous: bool) -> None:
         """Wait until somebody takes part: all who live, or who is there when patience ends."""
-        waited = Patience(self.patience_s)
+        waited = WaitTimer(self.timeout_s)
         while True:
             self._call(self._first)
             self._admit()
             living = {w for w in range(self.shape.workers) if self._incarnations(w) is not None}
             if self._present and living <= self._present.keys():
                 return
-            if self._present and waited.ends() and not patient:
+            if self._present and waited.expired() and not synchronous:
                 return
             idle()
             self.wake.learner.wait(POLL_S)
 
     @property
-    def patience_s(self) -> float:
+    def timeout_s(self) -> float:
         """How long a living simulator is waited for."""
-        return max(LEAST_PATIENCE_S, USUAL_WAITS * self._usual_s)
+        return max(MIN_TIMEOUT_S, USUAL_WAIT_FACTOR * self._usual_s)
 
     def _wait_for(self, worker: int, row: int, idle: Idle) -> bool:
         """Wait for a simulator that takes part; returns whether it came."""
-        waited: Patience | None = None
+        waited: WaitTimer | None = None
         while self.committed(worker) <= row:
             if self._incarnations(worker) != self._present[worker]:
                 return False
-            waited = waited or Patience(self.patience_s)
-            if waited.ends() and len(self._present) > 1 and not self._patient:
+            waited = waited or WaitTimer(self.timeout_s)
+            if waited.expired() and len(self._present) > 1 and not self._synchronous:
                 return False
             idle()
             self.wake.learner.wait(POLL_S)
@@ -281,14 +281,14 @@ class LearnerPort(RolloutRing):
         self.valid_mask[max(0, row - self._first - 1) :, self.shape.envs(worker)] = False
 
 
-class Patience:
+class WaitTimer:
     """Measures a wait; a moment in which this process did not run counts for little."""
 
     def __init__(self, limit_s: float) -> None:
         self.passed_s = 0.0
         self._limit_s, self._then_s = limit_s, time.monotonic()
 
-    def ends(self) -> bool:
+    def expired(self) -> bool:
         """Whether the wait has lasted for its limit."""
         now_s = time.monotonic()
         self.passed_s += min(now_s - self._then_s, 2 * POLL_S)

@@ -82,7 +82,7 @@ class StatusRow:
     def __setitem__(self, name: str, value: int) -> None:
         self._counters[_COUNTER[name]] = value
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Show progress: called from every turn of every loop, waiting ones included."""
         self._counters[0] += 1
 

@@ -33,7 +33,7 @@ class Header(NamedTuple):
     """Of the payload, where its writer was asked for one; to readers a number like any other."""
 
 
-class Look(NamedTuple):
+class SlotRead(NamedTuple):
     """Where a publication was found whole, and the sequence it was found under."""
 
     slot: int
@@ -67,12 +67,12 @@ class VersionedSlots:
         checksum: int = 0,
     ) -> Header:
         """Publish: `fill(slot)` copies the payload into slot 0 or 1. One process only."""
-        fill(self.begin())
-        return self.finish(
+        fill(self.begin_write())
+        return self.end_write(
             incarnation=incarnation, round_=round_, version=version, checksum=checksum
         )
 
-    def begin(self) -> int:
+    def begin_write(self) -> int:
         """Mark the slot of the next publication, 0 or 1, as being written; returns it.
 
         From here until `finish` nobody reads it, and the payload is copied in.
@@ -88,7 +88,9 @@ class VersionedSlots:
         memory_fence()
         return slot
 
-    def finish(self, *, incarnation: int, round_: int, version: int, checksum: int = 0) -> Header:
+    def end_write(
+        self, *, incarnation: int, round_: int, version: int, checksum: int = 0
+    ) -> Header:
         """Publish what was copied into the slot that was begun: all of it is there."""
         number = self.published + 1
         at = WORDS_PER_LINE * (number % NUM_SLOTS + 1)
@@ -108,7 +110,7 @@ class VersionedSlots:
         reach("slots.published")
         return Header(number, incarnation, round_, version, checksum)
 
-    def look(self, number: int | None = None) -> Look | None:
+    def begin_read(self, number: int | None = None) -> SlotRead | None:
         """Find publication `number`, or the newest; None if it is not there, or not whole.
 
         What is then copied out of its slot counts only if `unchanged` says so afterwards.
@@ -123,13 +125,13 @@ class VersionedSlots:
             return None
         memory_fence()
         header = Header(*words[at + _NUMBER : at + _CHECKSUM + 1])
-        return Look(number % NUM_SLOTS, header, sequence) if header.number == number else None
+        return SlotRead(number % NUM_SLOTS, header, sequence) if header.number == number else None
 
-    def unchanged(self, look: Look) -> bool:
+    def unchanged(self, read: SlotRead) -> bool:
         """Whether the writer has left the slot alone since `look`."""
         memory_fence()
-        at = WORDS_PER_LINE * (look.slot + 1)
-        return bool(self._words[at + _SEQUENCE] == look.sequence)
+        at = WORDS_PER_LINE * (read.slot + 1)
+        return bool(self._words[at + _SEQUENCE] == read.sequence)
 
     def read(self, copy: Callable[[int], object], number: int | None = None) -> Header | None:
         """Copy publication `number`, or the newest; `copy(slot)` takes the payload out.
@@ -137,8 +139,8 @@ class VersionedSlots:
         Returns None, and what was copied must be thrown away, if there is no such publication or
         the writer was at it meanwhile.
         """
-        look = self.look(number)
-        if look is None:
+        read = self.begin_read(number)
+        if read is None:
             return None
-        copy(look.slot)
-        return look.header if self.unchanged(look) else None
+        copy(read.slot)
+        return read.header if self.unchanged(read) else None

@@ -30,7 +30,7 @@ class Actor(ABC):
     """Acts on rows of the slots, [b, ...], and hands over whole slots to be learned from."""
 
     @abstractmethod
-    def see(self, slot: int, step: int, envs: slice) -> None:
+    def observe(self, slot: int, step: int, envs: slice) -> None:
         """Take in a row that is not acted on: the last one."""
 
     @abstractmethod
@@ -54,8 +54,8 @@ class HostActor(Actor):
         self._algorithm, self._clip = algorithm, clip_rewards
         self._slots = [Rollout(**_tensors(slot)) for slot in slots]
 
-    def see(self, slot: int, step: int, envs: slice) -> None:
-        """See `Actor.see`: it is there."""
+    def observe(self, slot: int, step: int, envs: slice) -> None:
+        """See `Actor.observe`: it is there."""
 
     def act(self, slot: int, step: int, envs: slice) -> npt.NDArray[np.int64]:
         """See `Actor.act`."""
@@ -112,14 +112,14 @@ class DeviceActor(Actor):
         self._row_there = torch.zeros_like(self._row, device=device)
         self.launches: dict[int, Launch] = {}
 
-    def see(self, slot: int, step: int, envs: slice) -> None:
+    def observe(self, slot: int, step: int, envs: slice) -> None:
         """Start the copy of a row; what is started later finds it done."""
         row = self.filled.observations[step, envs]
         row.copy_(self._shared[slot][step, envs], non_blocking=True)
 
     def act(self, slot: int, step: int, envs: slice) -> npt.NDArray[np.int64]:
         """See `Actor.act`; waits once, for the actions."""
-        self.see(slot, step, envs)
+        self.observe(slot, step, envs)
         launch = self.launches.get(envs.start)
         if launch is None:
             self._choose(self.filled.observations[step, envs], envs, Place(step, envs))

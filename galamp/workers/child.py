@@ -35,7 +35,7 @@ from galamp.workers.forkserver import (
     ORPHANED,
     SERVER,
     SUPERVISED,
-    take_own_limit,
+    restore_file_limit,
 )
 
 STACK_SIGNAL = signal.SIGUSR1
@@ -59,7 +59,7 @@ class ChildSpec:
     log: str
     incarnation: int = 0
     nice: int = 0
-    life: str = ""
+    incarnation_id: str = ""
     """Names one life: no other one bears the same, of this start or any other."""
 
     @property
@@ -96,7 +96,7 @@ def child_main(spec: ChildSpec, parcel: PickledTask) -> NoReturn:
     die_with_parent(os.getppid() if server is None else int(server), signal.SIGKILL)
     signal.signal(ORPHANED, signal.SIG_DFL)
     _leave_signals_to_supervisor()
-    take_own_limit()
+    restore_file_limit()
     adopt_orphans()
     _own_log(spec.log)
     try:
@@ -182,4 +182,4 @@ def _settle(spec: ChildSpec) -> None:
 
 def _write_report(spec: ChildSpec, error: BaseException) -> None:
     with contextlib.suppress(OSError):  # a full disk must not change how the child ends
-        write_report(spec.report(os.getpid()), spec.life, report_of(error), time.time())
+        write_report(spec.report(os.getpid()), spec.incarnation_id, report_of(error), time.time())

@@ -1,6 +1,6 @@
 """A learner's rollouts: observations in, actions out, until one is full.
 
-    simulators --row--> LearnerPort.take --> Actor.act --> send --> simulators
+    simulators --row--> LearnerPort.receive --> Actor.act --> send --> simulators
 
 Runs in the learner. The simulators are split into batches that take turns: while the policy acts
 for one, the others simulate. Where the policy lives is its `Actor`'s to know.
@@ -42,7 +42,7 @@ class Collector:
     ) -> None:
         self._port, self._algorithm, self._metrics, self._idle = port, algorithm, metrics, idle
         self._steps = port.shape.num_steps
-        algorithm.expect(port.shape.num_steps, port.shape.num_envs)
+        algorithm.prepare(port.shape.num_steps, port.shape.num_envs)
         self._batches = split(port.shape, batches)
         self._actor: Actor
         if device.type == "cuda":
@@ -69,7 +69,7 @@ class Collector:
         try:
             graphs = Graphs()
             launches = actor.record(graphs, [envs for _, envs in self._batches])
-            self._metrics.beat()
+            self._metrics.heartbeat()
             algorithm.record(actor.filled, graphs, reduces)
             actor.launches = launches
         except Exception as error:
@@ -86,16 +86,16 @@ class Collector:
         """Collect rollout `number`; it is valid until the next one is begun."""
         slot, first = number % NUM_SLOTS, number * self._steps
         self._metrics.enter(Phase.COLLECT)
-        self._port.begin(number, self._idle)
+        self._port.start_rollout(number, self._idle)
         for step in range(self._steps):
             if step == self._steps // 2:
                 reach("collector.half")
             for workers, envs in self._batches:
-                self._take(first + step, workers)
+                self._receive(first + step, workers)
                 self._port.send(first + step, workers, self._actor.act(slot, step, envs))
         for workers, envs in self._batches:
-            self._take(first + self._steps, workers)
-            self._actor.see(slot, self._steps, envs)
+            self._receive(first + self._steps, workers)
+            self._actor.observe(slot, self._steps, envs)
         return self._actor.rollout(slot, self._port.valid_mask)
 
     @property
@@ -103,10 +103,10 @@ class Collector:
         """Agent steps of the last rollout: those of simulators that took part."""
         return int(self._port.valid_mask.sum())
 
-    def _take(self, row: int, workers: range) -> None:
+    def _receive(self, row: int, workers: range) -> None:
         """Wait for the simulators; the time after that is the policy's."""
         self._metrics.enter(Phase.COLLECT)
-        self._port.take(row, workers, self._idle)
+        self._port.receive(row, workers, self._idle)
         self._metrics.enter(Phase.INFER)
 
 

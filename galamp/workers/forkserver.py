@@ -34,14 +34,14 @@ ORPHANED = signal.SIGCONT
 SUPERVISED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """Signals that only the supervisor answers, even when the terminal sends them to all."""
 
-MOST_DESCRIPTORS = 240
+MAX_DESCRIPTORS = 240
 """A task may hold no more open files than these: the standard library's server takes 256."""
 
-MOST_OF_SERVER, LEAST_OF_CHILD = 2**16, 1024
+MAX_SERVER_FILES, MIN_CHILD_FILES = 2**16, 1024
 """Soft limits on open files: the server has one for every child, and no run has so many; a child
 has those of its task and its environment's, and `select` takes no numbers from 1024 on."""
 
-LONGEST_FOLDER = 60
+MAX_FOLDER_CHARACTERS = 60
 """Characters: a socket's whole path may have 107, of which the standard library takes up to 32."""
 
 SUPERVISOR, SERVER, FOLDER = "GALAMP_SUPERVISOR", "GALAMP_SERVER", "GALAMP_SERVER_FOLDER"
@@ -88,7 +88,7 @@ left_behind: set[int] = set()
 """Children that the kernel could not end: nobody may wait for them, not at Python's end either."""
 
 
-def leave_if_some_are_left(code: int) -> None:
+def exit_if_children_remain(code: int) -> None:
     """End this process at once if there are such: the resource tracker's end may wait for them."""
     if left_behind:
         pids = ", ".join(map(str, sorted(left_behind)))
@@ -133,7 +133,7 @@ def wake_server() -> None:
     send_server(signal.SIGCONT)
 
 
-def word_of(server: int) -> Path:
+def loaded_file(server: int) -> Path:
     """Return the file in which a server tells that it has loaded; it holds what has failed."""
     return Path(os.environ[FOLDER]) / f"loaded-{server}"
 
@@ -153,18 +153,18 @@ def start_server() -> None:
             f"find it: install it, or name {HOME} in PYTHONPATH"
         )
     settle_libraries()
-    _hear_of_children()
+    _enable_sigchld()
     _owners[:] = [os.getpid()]
     os.environ[SUPERVISOR] = str(os.getpid())
     usual = tempfile.tempdir
     try:
         folder = tempfile.gettempdir()
-        tempfile.tempdir = folder if len(folder) <= LONGEST_FOLDER else "/tmp"
+        tempfile.tempdir = folder if len(folder) <= MAX_FOLDER_CHARACTERS else "/tmp"
         os.environ[FOLDER] = multiprocessing.util.get_temp_dir()  # made once, then remembered
     except OSError as error:
         raise UserError(
             f"no folder for temporary files ({error.strerror}): set TMPDIR to one that can be "
-            f"written to, of at most {LONGEST_FOLDER} characters"
+            f"written to, of at most {MAX_FOLDER_CHARACTERS} characters"
         ) from None
     finally:
         tempfile.tempdir = usual
@@ -224,26 +224,26 @@ _raised_from: list[int] = []
 """In the server and its children: the soft limit on open files that the server was started with."""
 
 
-def make_room_for_children() -> None:
+def raise_file_limit() -> None:
     """Raise the soft limit on open files, as the server holds one for every child that lives.
 
     To be called in the server: when it is started, nobody knows yet how many there will be.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = MOST_OF_SERVER if hard == resource.RLIM_INFINITY else min(hard, MOST_OF_SERVER)
+    most = MAX_SERVER_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_SERVER_FILES)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
         _raised_from[:] = [soft]
 
 
-def take_own_limit() -> None:
+def restore_file_limit() -> None:
     """Take that back in a child: an environment, and what that starts, go by the limit they know.
 
     Some close all files up to it, others count on `select`. One too low for a task is raised.
     """
     if _raised_from:
         now, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        own = max(_raised_from[0], min(now, LEAST_OF_CHILD))
+        own = max(_raised_from[0], min(now, MIN_CHILD_FILES))
         resource.setrlimit(resource.RLIMIT_NOFILE, (own, hard))
 
 
@@ -286,18 +286,18 @@ def _refuse(received: Sequence[int], error: OSError) -> None:
 
 
 @contextmanager
-def hears_of_children() -> Iterator[None]:
+def sigchld_enabled() -> Iterator[None]:
     """Have SIGCHLD taken as usual meanwhile, and afterwards as before."""
     resume_point = signal.getsignal(signal.SIGCHLD)
     try:
-        _hear_of_children()
+        _enable_sigchld()
         yield
     finally:
         if resume_point is signal.SIG_IGN:
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 
 
-def _hear_of_children() -> None:
+def _enable_sigchld() -> None:
     """Take SIGCHLD as usual: where it is ignored, as some daemons have it, no end is heard of."""
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         with contextlib.suppress(ValueError):  # not in the main thread

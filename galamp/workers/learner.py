@@ -99,7 +99,7 @@ def _learn(task: LearnerTask) -> None:
     torch.set_num_threads(task.threads)
     seed_generators(task.process_seed)
     if task.device != "cpu":
-        settle_on_gpu(task.device, benchmark=task.graphs and not task.gossip.synchronous)
+        use_gpu(task.device, benchmark=task.graphs and not task.gossip.synchronous)
     learner = Learner(task)
     whole = True
     try:
@@ -125,7 +125,7 @@ def _memory_full(task: LearnerTask) -> str:
     return memory_full(task.device, use, learners=task.sharing, steps=steps, graphs=task.graphs)
 
 
-def settle_on_gpu(device: str, *, benchmark: bool) -> None:
+def use_gpu(device: str, *, benchmark: bool) -> None:
     """Compute there: products of float32 in TF32, convolutions by cuDNN.
 
     Args:
@@ -158,7 +158,7 @@ class Learner:
             task.shape,
             task.wake,
             self._life_of,
-            patient=task.gossip.synchronous,
+            synchronous=task.gossip.synchronous,
         )
         self.collector = Collector(
             self.port,
@@ -228,7 +228,7 @@ class Learner:
 
     def idle(self) -> None:
         """Show life during a wait, and end it once the run is over."""
-        self.metrics.beat()
+        self.metrics.heartbeat()
         if self.control.quit:
             raise StopRun
 
@@ -281,21 +281,21 @@ class Learner:
         """Take over the state that a former life or a checkpoint left, if there is one."""
         found = self._states.restore()
         if found is None:
-            self.exchange.begin(0, 0)
+            self.exchange.resume_from(0, 0)
             self.save(0)
             return
         state, header = found
         for name, tensor in self.algorithm.state().items():
             tensor.copy_(torch.from_numpy(state.tensors[name]).view_as(tensor))
         if self._incarnation == 0:
-            go_on_drawing(self.algorithm.generator, state.generator)
+            restore_generator(self.algorithm.generator, state.generator)
             for name, value in state.counters.items():
                 self.metrics[name] = value
         else:
             self._saved_id = header.version
             self._rejoin(state)
         self.algorithm.version = self.metrics["updates"]
-        self.exchange.begin(self.metrics["turns"], self.metrics["rounds"])
+        self.exchange.resume_from(self.metrics["turns"], self.metrics["rounds"])
 
     def _rejoin(self, state: State) -> None:
         """Take over the parameters of those who went on meanwhile, and owe nobody anything.
@@ -313,7 +313,7 @@ class Learner:
             self.algorithm.state()["parameters"].copy_(mean)
 
 
-def go_on_drawing(generator: torch.Generator, saved: npt.NDArray[np.uint8]) -> bool:
+def restore_generator(generator: torch.Generator, saved: npt.NDArray[np.uint8]) -> bool:
     """Go on from a saved state, `[G]` bytes, if it is one of the same kind of device.
 
     Otherwise the generator keeps the seed that this start gave it. Returns whether it goes on.

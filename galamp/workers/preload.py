@@ -24,8 +24,8 @@ from galamp.workers.forkserver import (
     SUPERVISED,
     SUPERVISOR,
     answer_failed_forks,
-    make_room_for_children,
-    word_of,
+    raise_file_limit,
+    loaded_file,
 )
 
 END_S = 1.0
@@ -49,7 +49,7 @@ def _end() -> NoReturn:
 
 def _tell(failure: str) -> None:
     """Say that the server has loaded, or what has failed."""
-    word = word_of(os.getpid())
+    word = loaded_file(os.getpid())
     with contextlib.suppress(OSError):
         draft = word.with_suffix(".tmp")
         draft.write_text(failure)
@@ -78,7 +78,7 @@ die_with_parent(int(os.environ[SUPERVISOR]), ORPHANED)
 for number in SUPERVISED:
     signal.signal(number, signal.SIG_IGN)
 unguard()
-make_room_for_children()
+raise_file_limit()
 adopt_orphans()
 answer_failed_forks()
 # Of orphans that it reaps.

@@ -64,7 +64,7 @@ def main(task: SimulatorTask) -> None:
     )
 
     def idle() -> None:
-        metrics.beat()
+        metrics.heartbeat()
         if control.quit:
             raise StopRun
 
@@ -72,7 +72,7 @@ def main(task: SimulatorTask) -> None:
     past: deque[list[int]] = deque(maxlen=ACTIONS_TOLD)
     with circumstances_told(task, past):
         environment = make_environment(
-            task.environment, task.seeds, threads=task.threads, progress=metrics.beat
+            task.environment, task.seeds, threads=task.threads, progress=metrics.heartbeat
         )
         seed_generators(task.process_seed, seeded)
         observations = environment.reset()
@@ -100,7 +100,7 @@ def main(task: SimulatorTask) -> None:
             for episode in counter.update(step):
                 episodes.append(episode.ret, episode.length, episode.env_index + port.envs.start)
             metrics["agent_steps"] += environment.num_envs
-            strays.look()
+            strays.reap()
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def ended(folder: Path, code: int | None, *, server_lost: bool = False) -> Child
     """What is told of learner 0, process 31, which has ended with `code`."""
     worker = object.__new__(ChildProcess)
     log = str(folder / "learner-0.log")
-    worker.spec = ChildSpec("learner", 0, 0, 0, "", (), log, life=INCARNATION)
+    worker.spec = ChildSpec("learner", 0, 0, 0, "", (), log, incarnation_id=INCARNATION)
     worker._stuck = None
     worker._process = cast(Any, SimpleNamespace(exitcode=code, pid=31, server_lost=server_lost))
     return worker.failure()
@@ -186,7 +186,7 @@ from types import SimpleNamespace
 from galamp.workers.child import ChildSpec, child_main
 if sys.argv[1] == "served":
     os.environ["GALAMP_SERVER"] = str(os.getppid())
-spec = ChildSpec("simulator", 0, 0, 0, sys.argv[2], eval(sys.argv[3]), sys.argv[4], 1, life="life")
+spec = ChildSpec("simulator", 0, 0, 0, sys.argv[2], eval(sys.argv[3]), sys.argv[4], 1, incarnation_id="life")
 child_main(spec, SimpleNamespace(open=lambda: "the task arrived"))
 """
 

@@ -492,7 +492,7 @@ def test_a_gpu_that_takes_its_trial_along_is_told_of(
     child = os.fork()
     if not child:
         os.dup2(writing, 1)
-        gpu_trial.main({"indices": [5], "patience_s": 0.5, "timeout_s": 60})
+        gpu_trial.main({"indices": [5], "gpu_timeout_s": 0.5, "timeout_s": 60})
     os.close(writing)
     with open(reading, "rb") as pipe:
         told = json.loads(pipe.readline())
@@ -512,7 +512,7 @@ def test_no_answer_is_lost_where_many_answer_at_once() -> None:
     if not child:
         os.dup2(file, 1)
         gpu_trial.tried = at_once
-        gpu_trial.main({"indices": list(range(64)), "patience_s": 60.0, "timeout_s": 60})
+        gpu_trial.main({"indices": list(range(64)), "gpu_timeout_s": 60.0, "timeout_s": 60})
     assert os.waitpid(child, 0)[1] == 0
     lines = os.pread(file, 2**24, 0).decode().splitlines()
     os.close(file)

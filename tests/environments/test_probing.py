@@ -293,7 +293,7 @@ def test_what_a_simulator_raises_at_its_start_is_told_with_its_seeds(
 
 def test_who_hangs_is_told_with_the_limit_that_can_be_set() -> None:
     causes: list[str] = []
-    beats = SimpleNamespace(still_s=301.0, look=MagicMock(), exceeds=lambda least, gaps: True)
+    beats = SimpleNamespace(still_s=301.0, observe=MagicMock(), exceeds=lambda least, gaps: True)
     child = SimpleNamespace(
         role="simulator", has_worked=False, row=SimpleNamespace(phase=Phase.BOOT), beats=beats,
         turns=MagicMock(), note_boot=MagicMock(),
@@ -341,7 +341,7 @@ def test_what_a_probe_writes_takes_bounded_memory() -> None:
         for number in range(10):
             os.write(file, b"%d" % number * 2**20)
             probe_process._forget_all_but_end(file)
-            assert os.fstat(file).st_blocks * 512 <= probe_process.MOST_ERRORS_BYTES + 2**20
+            assert os.fstat(file).st_blocks * 512 <= probe_process.MAX_ERRORS_BYTES + 2**20
         assert probe_process._read(file, probe_process.TAIL_BYTES) == "9" * probe_process.TAIL_BYTES
     finally:
         os.close(file)
@@ -376,4 +376,4 @@ def test_a_simulator_looks_for_what_its_environment_has_left(
     )  # fmt: skip
     with pytest.raises(StopRun):
         simulator.main(task)
-    assert mocks["Strays"]().look.call_count == 2
+    assert mocks["Strays"]().reap.call_count == 2

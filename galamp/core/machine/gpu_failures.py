@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-MOST = 300
+MAX_CHARACTERS = 300
 """Characters of torch's own words that are told."""
 
 MEMORY = r"out of memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|MemoryAllocation"
@@ -97,7 +97,7 @@ def essence(words: str) -> str:
 def first_sentence(words: str) -> str:
     """Return what torch says first: addresses follow it."""
     line = re.split(r"(?<=[a-z0-9)])\. ", " ".join(words.split()))[0]
-    return line[:MOST].strip().rstrip(".")
+    return line[:MAX_CHARACTERS].strip().rstrip(".")
 
 
 def memory_full(

@@ -1,6 +1,6 @@
 """A throw-away process that tries GPUs, each in a child of its own, and tells what it has found.
 
-Started by `gpus.try_gpus`, by way of `reaper.keep`, with its request from JSON. On standard output
+Started by `gpus.try_gpus`, by way of `reaper.run_contained`, with its request from JSON. On standard output
 it answers with one line of JSON per GPU: `index` and `facts`, or `index` and `failure`, torch's own
 words. It exists because a GPU that fails takes the context, and maybe the process, with it; and
 because the supervisor itself never makes a context, which takes half a gigabyte.
@@ -35,14 +35,14 @@ def main(asked: dict[str, Any]) -> NoReturn:
     import torch  # once, for all children; CUDA itself is for each to begin
 
     torch.set_num_threads(1)
-    until_s = time.monotonic() + asked["patience_s"]  # a GPU's; to load torch takes its own
+    until_s = time.monotonic() + asked["gpu_timeout_s"]  # a GPU's; to load torch takes its own
     children = {_start(index, answer): index for index in asked["indices"]}
     while children and time.monotonic() < until_s:
         _reap(children, answer)
         time.sleep(POLL_S)
     for pid, index in children.items():
         os.kill(pid, signal.SIGKILL)
-        _tell(answer, index, failure=f"it did not answer within {asked['patience_s']:g} s")
+        _tell(answer, index, failure=f"it did not answer within {asked['gpu_timeout_s']:g} s")
     os._exit(EXIT_OK)  # a child that the kernel cannot end is not waited for
 
 

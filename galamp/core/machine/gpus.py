@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from galamp.core.machine.gpu_failures import explained
 from galamp.core.processes.probe_process import Answer, Probing
 
-PATIENCE_S = 60.0
+GPU_TIMEOUT_S = 60.0
 """So long a GPU may take: without persistence mode a driver needs many seconds to wake it."""
-LOAD_S = 60.0
+LOAD_TIMEOUT_S = 60.0
 """So long the trial may take besides, to load torch."""
 FRESH_S = 60.0
 """A GPU that was tried so short a time ago is not tried again: settings are read twice."""
@@ -63,8 +63,10 @@ def try_gpus(indices: Collection[int]) -> dict[int, Found]:
 
 
 def _try(indices: list[int]) -> dict[int, Found]:
-    request = {"indices": indices, "patience_s": PATIENCE_S}
-    trial = Probing("galamp.core.machine.gpu_trial", request, timeout_s=PATIENCE_S + LOAD_S)
+    request = {"indices": indices, "gpu_timeout_s": GPU_TIMEOUT_S}
+    trial = Probing(
+        "galamp.core.machine.gpu_trial", request, timeout_s=GPU_TIMEOUT_S + LOAD_TIMEOUT_S
+    )
     try:
         answer = trial.answer()
     except BaseException:
@@ -82,7 +84,7 @@ def understood(answer: Answer, indices: Collection[int], ending: str) -> dict[in
         ending: how its process ended, for those that it says nothing of.
     """
     last = (answer.errors.splitlines() or ["it printed nothing"])[-1]
-    why = ending if answer.in_time else f"not within {PATIENCE_S + LOAD_S:g} s"
+    why = ending if answer.in_time else f"not within {GPU_TIMEOUT_S + LOAD_TIMEOUT_S:g} s"
     found: dict[int, Found] = dict.fromkeys(indices, f"could not be tried ({why}): {last}")
     for line in answer.text.splitlines():
         with contextlib.suppress(ValueError, LookupError, TypeError):

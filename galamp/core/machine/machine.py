@@ -22,7 +22,7 @@ from galamp.core.machine.cpu_quota import allowed_processors
 from galamp.core.machine.gpus import Found, GpuFacts, try_gpus
 
 SYSFS = Path("/sys")
-MOST_LISTED = 1 << 16
+MAX_LISTED = 1 << 16
 """No list of processors that the kernel writes names more."""
 
 
@@ -98,7 +98,7 @@ class Machine:
         return self.quota is not None and self.quota < len(self.cpus)
 
 
-def told_quota(machine: Machine) -> str:
+def quota_text(machine: Machine) -> str:
     """Return what a control group allows, in words."""
     return f"a control group allows {machine.quota:.3g} of {len(machine.cpus)} processors' time"
 
@@ -165,8 +165,8 @@ def parse_list(text: str) -> list[int]:
     for part in filter(None, text.strip().split(",")):
         first, dash, last = part.partition("-")
         span = range(int(first), int(last if dash else first) + 1)
-        if len(numbers) + len(span) > MOST_LISTED:
-            raise ValueError(f"more than {MOST_LISTED} processors")
+        if len(numbers) + len(span) > MAX_LISTED:
+            raise ValueError(f"more than {MAX_LISTED} processors")
         numbers += span
     return numbers
 

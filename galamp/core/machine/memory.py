@@ -25,7 +25,7 @@ UNLIMITED_BYTES = 2**63 - 1
 """Said to be free where nothing can be found out."""
 
 _MFD_NOEXEC_SEAL = 8  # Linux 6.3; Python has no name for it yet
-_MOST_DIGITS = 20
+_MAX_DIGITS = 20
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
@@ -183,7 +183,7 @@ def numbers_in(path: Path) -> list[int | None]:
 
 def _number(text: str) -> int | None:
     text = text.strip()
-    return int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS else None
+    return int(text) if text.isdecimal() and len(text) <= _MAX_DIGITS else None
 
 
 def _table(path: Path) -> dict[str, int]:

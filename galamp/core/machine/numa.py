@@ -13,7 +13,7 @@ _MPOL_PREFERRED = 1
 _MBIND = {"x86_64": 237, "aarch64": 235}
 """Numbers of the system call mbind(2), which the C library does not wrap."""
 _BITS = 64
-MOST_NODES = 1024
+MAX_NODES = 1024
 
 
 def prefer_node(address: int, size_bytes: int, node: int) -> bool:
@@ -29,9 +29,9 @@ def prefer_node(address: int, size_bytes: int, node: int) -> bool:
         Whether the kernel has taken note of it.
     """
     number = _MBIND.get(platform.machine())
-    if number is None or not 0 <= node < MOST_NODES:
+    if number is None or not 0 <= node < MAX_NODES:
         return False
-    mask = (ctypes.c_ulong * (MOST_NODES // _BITS))()
+    mask = (ctypes.c_ulong * (MAX_NODES // _BITS))()
     mask[node // _BITS] = 1 << node % _BITS
     done: int = ctypes.CDLL(None).syscall(
         ctypes.c_long(number),
@@ -39,7 +39,7 @@ def prefer_node(address: int, size_bytes: int, node: int) -> bool:
         ctypes.c_ulong(size_bytes),
         ctypes.c_ulong(_MPOL_PREFERRED),
         mask,
-        ctypes.c_ulong(MOST_NODES + 1),  # the kernel takes one bit less than it is told
+        ctypes.c_ulong(MAX_NODES + 1),  # the kernel takes one bit less than it is told
         ctypes.c_ulong(0),
     )
     return done == 0

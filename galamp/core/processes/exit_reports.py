@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 from galamp.core.errors import GalampError
 
-MOST_REPORT_BYTES = 2**20
-MOST_CAUSE, MOST_DETAILS_BYTES = 2_000, 600_000
+MAX_REPORT_BYTES = 2**20
+MAX_CAUSE, MAX_DETAILS_BYTES = 2_000, 600_000
 """So many characters of a cause, and bytes of a traceback's end, are reported: of one character
 JSON makes up to twelve bytes."""
 
@@ -43,8 +43,8 @@ def report_of(error: BaseException) -> Report:
         text = "(its own words cannot be had: they raise an error, too)"
     cause = f"failed: {text}" if known else f"raised {type(error).__name__}: {text}"
     details = "".join(traceback.format_exception(error))
-    line = " ".join(cause[:MOST_CAUSE].split())  # CUDA's own words are several lines
-    return Report(line, _end(details, MOST_DETAILS_BYTES), known)
+    line = " ".join(cause[:MAX_CAUSE].split())  # CUDA's own words are several lines
+    return Report(line, _end(details, MAX_DETAILS_BYTES), known)
 
 
 def _end(text: str, most_bytes: int) -> str:
@@ -92,9 +92,9 @@ def _content(path: Path) -> bytes:
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(file, "rb") as stream:
         known = os.fstat(file)
-        if not stat.S_ISREG(known.st_mode) or known.st_size > MOST_REPORT_BYTES:
+        if not stat.S_ISREG(known.st_mode) or known.st_size > MAX_REPORT_BYTES:
             raise OSError("no report")
-        return stream.read(MOST_REPORT_BYTES)
+        return stream.read(MAX_REPORT_BYTES)
 
 
 def tail(log: str, most_bytes: int = 8192) -> str:

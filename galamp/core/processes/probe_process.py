@@ -4,7 +4,7 @@
     Probing.answer  <--its answer, and what it wrote to stderr--  in memory that all have open
 
 Nobody reads from a pipe here: a process that was started there and left behind may hold one open
-for ever. The keeper (`galamp.core.processes.reaper.keep`) ends as the probe has, once it has ended
+for ever. The keeper (`galamp.core.processes.reaper.run_contained`) ends as the probe has, once it has ended
 all that the probe has left behind; both are in a session of their own.
 """
 
@@ -28,11 +28,11 @@ from galamp.core.processes.exit_reports import signal_name
 POLL_S = 0.005
 STACKS_S = 1.0
 """A probe that hangs has so long to write down its stacks."""
-KILL_WAIT_S = 5.0
+KILL_TIMEOUT_S = 5.0
 """Whom the kernel has not ended so long after a kill is not waited for."""
 ANSWER_BYTES = 2**26
 """No answer is longer: there, a million actions take ten megabytes."""
-MOST_ERRORS_BYTES = 4 * 2**20
+MAX_ERRORS_BYTES = 4 * 2**20
 """What a probe writes to standard error, for ever perhaps, takes no more memory than about this."""
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2
 TAIL_BYTES = 8192
@@ -44,11 +44,11 @@ request = json.loads(sys.argv[1])
 sys.path[:] = request["path"]
 from galamp.core.isolation import be_package
 be_package()
-from galamp.core.processes.reaper import keep
+from galamp.core.processes.reaper import run_contained
 def probe():
     from importlib import import_module
     import_module(request["module"]).main(request)
-keep(request["parent"], probe)
+run_contained(request["parent"], probe)
 """
 """The program of the probe and its keeper: it searches for modules where its parent does, see
 isolation.py."""
@@ -141,10 +141,10 @@ class Probing(subprocess.Popen[bytes]):
         if not self._ended(0.0):
             self._ask(signal.SIGCONT)
             self._ask(signal.SIGTERM)
-            self._ended(time.monotonic() + KILL_WAIT_S)
+            self._ended(time.monotonic() + KILL_TIMEOUT_S)
         self.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.wait(KILL_WAIT_S)
+            self.wait(KILL_TIMEOUT_S)
 
 
 def _read(file: int, most_bytes: int) -> str:
@@ -157,7 +157,7 @@ def _read(file: int, most_bytes: int) -> str:
 def _forget_all_but_end(file: int) -> None:
     """Give the memory of what was written to a file back, except its end, once it is large."""
     known = os.fstat(file)
-    if known.st_blocks * 512 > MOST_ERRORS_BYTES:
+    if known.st_blocks * 512 > MAX_ERRORS_BYTES:
         length = known.st_size - TAIL_BYTES
         ctypes.CDLL(None).fallocate(
             file, _PUNCH_HOLE | _KEEP_SIZE, ctypes.c_long(0), ctypes.c_long(length)

@@ -32,7 +32,7 @@ from galamp.core.errors import EXIT_FAILURE
 
 PROC = Path("/proc")
 POLL_S = 0.002
-KEEPER_WAIT_S = 4.0
+KEEPER_TIMEOUT_S = 4.0
 """Whom the kernel has not ended so long after a kill, a keeper leaves to others."""
 STRAYS_EVERY_S = 1.0
 """The supervisor looks so often for others' children that have ended."""
@@ -133,12 +133,12 @@ def end_child(pid: int, parent: int) -> None:
             os.close(handle)
 
 
-def end_children(patience_s: float) -> bool:
+def end_children(timeout_s: float) -> bool:
     """Kill and reap all children of this process, and theirs; returns whether none is left.
 
     For a process that adopts orphans: children of children come up as their parents end.
     """
-    until_s = time.monotonic() + patience_s
+    until_s = time.monotonic() + timeout_s
     while True:
         for pid in children_of(os.getpid()):
             end_child(pid, os.getpid())
@@ -177,7 +177,7 @@ class Strays:
         self._every_s, self._next_s = every_s, 0.0
         self._ended: set[int] = set()
 
-    def look(self, spared: Collection[int] = ()) -> None:
+    def reap(self, spared: Collection[int] = ()) -> None:
         """Reap who has ended, except `spared`; does nothing until the next look is due."""
         now_s = time.monotonic()
         if now_s < self._next_s:
@@ -253,7 +253,7 @@ class Orphans:
         self.ended += len(left - self._seen)
         self._seen = left
         if self._strays is not None:
-            self._strays.look({*known, *spared, *self._servers})
+            self._strays.reap({*known, *spared, *self._servers})
         return len(left)
 
     def _may_have_adopted(self, server: int | None) -> bool:
@@ -291,7 +291,7 @@ class Orphans:
         return False
 
 
-def keep(parent: int, work: Callable[[], object]) -> NoReturn:
+def run_contained(parent: int, work: Callable[[], object]) -> NoReturn:
     """Do `work` in a child; nothing that it starts outlives it.
 
     Leaves as the child does. On SIGTERM, and when `parent` ends, all end at once; SIGUSR1 is handed
@@ -320,7 +320,7 @@ def keep(parent: int, work: Callable[[], object]) -> NoReturn:
         status = _status_of(child)
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     finally:
-        end_children(KEEPER_WAIT_S)
+        end_children(KEEPER_TIMEOUT_S)
     _leave_as(os.waitstatus_to_exitcode(status))
 
 
@@ -333,7 +333,7 @@ def _status_of(child: int) -> int:
 
 
 def _end_all(number: int, frame: object) -> NoReturn:
-    end_children(KEEPER_WAIT_S)
+    end_children(KEEPER_TIMEOUT_S)
     _leave_as(-signal.SIGKILL)
 
 

@@ -33,16 +33,16 @@ Matrix = npt.NDArray[np.float64]
 
 WINDOW = 128
 """Updates of each learner whose coefficients are kept."""
-KEPT, LEAST_KEPT = 64, 8
+MAX_KEPT, MIN_KEPT = 64, 8
 """Newest publications of each learner that can still be mixed; an older one is not known any more.
 
 A learner that publishes once while its peer does so many times is lost until it is measured again.
 """
-COLUMNS = 4096
+MAX_COEFFICIENTS = 4096
 """Most coefficients of a vector, all learners together: beyond 32 learners windows are shorter."""
-VECTORS = 256
+MAX_VECTORS = 256
 """Most vectors kept, all learners together."""
-LEAVING = 16
+EVICTED_AT_ONCE = 16
 """So many updates leave the window at once."""
 NEGLIGIBLE = 1e-9
 """Share of all lengths in the window below which an update's term is the same for every pair."""
@@ -62,8 +62,8 @@ class Certificate:
         self, learners: int, *, window: int | None = None, kept: int | None = None
     ) -> None:
         self._learners = learners
-        window = window or max(2 * LEAVING, min(WINDOW, COLUMNS // learners))
-        self._kept = kept or max(LEAST_KEPT, min(KEPT, VECTORS // learners))
+        window = window or max(2 * EVICTED_AT_ONCE, min(WINDOW, MAX_COEFFICIENTS // learners))
+        self._kept = kept or max(MIN_KEPT, min(MAX_KEPT, MAX_VECTORS // learners))
         self._window = window
         rows = learners * self._kept
         self._coefficients = np.zeros((rows, learners, window))
@@ -84,11 +84,11 @@ class Certificate:
         np.fill_diagonal(self._rest, 0.0)
         self._known[rows] = True
 
-    def keeps(self, learner: int, number: int) -> bool:
+    def is_kept(self, learner: int, number: int) -> bool:
         """Whether a vector is there to be mixed."""
         return self._row(learner, number) is not None
 
-    def knows(self, learner: int, number: int) -> bool:
+    def is_known(self, learner: int, number: int) -> bool:
         """Whether a vector is there and its way back to the start is known."""
         row = self._row(learner, number)
         return row is not None and bool(self._known[row])
@@ -104,18 +104,18 @@ class Certificate:
         sources += [self._kept_row(source.peer, source.number) for source in publication.mixed]
         weights = [publication.own, *(source.weight for source in publication.mixed)]
         if not self._known[sources].all():
-            self.lose(learner, number)
+            self.add_unknown(learner, number)
             return
         coefficients = np.tensordot(weights, self._coefficients[sources], 1)
         row = self._place(learner, number, coefficients, np.dot(weights, self._rest[sources]))
         self._known[row] = True
         self._add_update(row, learner, publication.length)
 
-    def lose(self, learner: int, number: int) -> None:
+    def add_unknown(self, learner: int, number: int) -> None:
         """Take in a vector of which nothing is known: of a new life, or after a gap."""
         self._known[self._place(learner, number, None)] = False
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Know nothing any more: whatever comes next mixed something that is not kept."""
         self._numbers.fill(-1)
         self._known.fill(False)
@@ -178,13 +178,13 @@ class Certificate:
     def _add_update(self, row: int, learner: int, length: float) -> None:
         """Add to the vector in `row` an update of its own learner's."""
         column = self._updates[learner] % self._window
-        if column % LEAVING == 0:
-            self._leave(learner, slice(column, min(column + LEAVING, self._window)))
+        if column % EVICTED_AT_ONCE == 0:
+            self._evict(learner, slice(column, min(column + EVICTED_AT_ONCE, self._window)))
         self._updates[learner] += 1
         self._lengths[learner, column] = length
         self._coefficients[row, learner, column] = 1.0
 
-    def _leave(self, learner: int, columns: slice) -> None:
+    def _evict(self, learner: int, columns: slice) -> None:
         """Move the terms of some updates from the window into the rest."""
         lengths = self._lengths[learner, columns]
         terms = self._coefficients[:, learner, columns] * lengths

@@ -95,11 +95,11 @@ class DistanceMeter:
         self, copy: npt.NDArray[np.float32], slots: ParameterSlots, number: int | None = None
     ) -> Header | None:
         for _ in range(TRIES):
-            look = slots.look(number)
-            if look is not None:
-                np.copyto(copy, slots.payload[look.slot, : self._size].numpy())
-                if slots.unchanged(look):
-                    return look.header
+            read = slots.begin_read(number)
+            if read is not None:
+                np.copyto(copy, slots.payload[read.slot, : self._size].numpy())
+                if slots.unchanged(read):
+                    return read.header
         return None
 
 

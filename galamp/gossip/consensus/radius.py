@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from galamp.gossip.topologies.base import Topology
 
-MOST_LEARNERS = 256
-MOST_PERIOD = 16
-MOST_ROUNDS = 1000
+MAX_LEARNERS = 256
+MAX_PERIOD = 16
+MAX_ROUNDS = 1000
 NEGLIGIBLE = 1e-12
 
 
@@ -39,7 +39,7 @@ def radius_per_update(topology: Topology) -> float | None:
     too many learners to be looked at here.
     """
     period = topology.period()
-    small = topology.size <= MOST_LEARNERS and period is not None and period <= MOST_PERIOD
+    small = topology.size <= MAX_LEARNERS and period is not None and period <= MAX_PERIOD
     if period is None or not small or not topology.doubly_stochastic:
         return None
     apart = [mixing_matrix(topology, k) - 1.0 / topology.size for k in range(period)]
@@ -47,7 +47,7 @@ def radius_per_update(topology: Topology) -> float | None:
         beta = float(np.linalg.norm(apart[0], 2))
         return beta / (1.0 - beta) if beta < 1.0 - NEGLIGIBLE else None
     total, products = 0.0, [np.eye(topology.size)] * period
-    for j in range(MOST_ROUNDS):
+    for j in range(MAX_ROUNDS):
         products = [apart[(k + j) % period] @ products[k] for k in range(period)]
         greatest = max(float(np.linalg.norm(product, 2)) for product in products)
         total += greatest

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from galamp.core.errors import UserError
 from galamp.gossip.topologies.base import Topology
 
-MOST_BYTES = 64 * 2**20
-MOST_LEARNERS = 4096
-MOST_CHARACTERS_SHOWN = 20
+MAX_BYTES = 64 * 2**20
+MAX_LEARNERS = 4096
+MAX_CHARACTERS_SHOWN = 20
 
 ROW_TOLERANCE = 1e-6
 """How far a row of weights may be from summing to 1: decimals are rounded."""
@@ -120,13 +120,13 @@ def _text(source: _Source) -> str:
         if not stat.S_ISREG(status.st_mode):  # a pipe would block, a device never end
             source.refuse(None, f"not a regular file; {readable}")
         with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1) if status.st_size <= MOST_BYTES else b""
+            content = file.read(MAX_BYTES + 1) if status.st_size <= MAX_BYTES else b""
     except OSError as error:
         source.refuse(None, f"{error.strerror or 'cannot be read'}; {readable}")
     except ValueError:  # a zero byte, or what is no text
         source.refuse(None, f"no file can have this name; {readable}")
-    if status.st_size > MOST_BYTES or len(content) > MOST_BYTES:
-        limit = f"{MOST_BYTES // 2**20} MiB"
+    if status.st_size > MAX_BYTES or len(content) > MAX_BYTES:
+        limit = f"{MAX_BYTES // 2**20} MiB"
         source.refuse(None, f"larger than {limit}, expected at most that; write shorter numbers")
     try:
         return content.decode("utf-8-sig")
@@ -144,8 +144,8 @@ def _rows(source: _Source, text: str) -> Iterator[tuple[int, Matrix]]:
             continue
         if EMPTY_FIELD.search(row):
             source.refuse(line, "nothing before a comma, expected a number; write 0 for no edge")
-        fields = row.replace(",", " ").split(maxsplit=MOST_LEARNERS)
-        if len(fields) > MOST_LEARNERS:
+        fields = row.replace(",", " ").split(maxsplit=MAX_LEARNERS)
+        if len(fields) > MAX_LEARNERS:
             _refuse_size(source, line)
         first = first or (line, len(fields))
         if len(fields) != first[1]:
@@ -159,7 +159,7 @@ def _rows(source: _Source, text: str) -> Iterator[tuple[int, Matrix]]:
 
 def _refuse_size(source: _Source, line: int) -> NoReturn:
     source.refuse(
-        line, f"more than {MOST_LEARNERS} learners, expected at most that; take a smaller graph"
+        line, f"more than {MAX_LEARNERS} learners, expected at most that; take a smaller graph"
     )
 
 
@@ -171,7 +171,7 @@ def _numbers(source: _Source, line: int, fields: list[str]) -> Matrix:
         except ValueError:
             source.refuse(
                 line,
-                f"number {len(values) + 1} is {field[:MOST_CHARACTERS_SHOWN]!a}, expected a "
+                f"number {len(values) + 1} is {field[:MAX_CHARACTERS_SHOWN]!a}, expected a "
                 "number; separate numbers by blanks or commas",
             )
     found = np.array(values)
@@ -191,7 +191,7 @@ def _square(source: _Source, size: int) -> tuple[Matrix, bool]:
     for line, row in _rows(source, _text(source)):
         lines.append(line)
         rows.append(row)
-        if len(rows) > MOST_LEARNERS:
+        if len(rows) > MAX_LEARNERS:
             _refuse_size(source, line)
     if not rows:
         source.refuse(None, "holds no numbers, expected one row per learner; write them")

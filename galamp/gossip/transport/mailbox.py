@@ -3,7 +3,7 @@
     sender: put(token)  -->  [token, token, ...]  -->  receiver: newest() or oldest(), then accept
 
 A token says which publication of the sender's slots to read. The sender never waits: it overwrites
-the oldest token, and the receiver counts what it never saw. In lock-step the sender looks
+the oldest token, and the receiver counts what it never saw. In lock-step the sender reads
 first whether the oldest was read, and waits.
 """
 

@@ -19,7 +19,7 @@ from galamp.gossip.transport.publication import Publication, Source
 from galamp.memory.arrays import ArraySpec, SharedArrays, memory_fence
 
 _FIXED, _PER_PEER = 8, 3
-_BYTES, _LEAST, _MOST = 2**18, 64, 1024
+_RING_BYTES, _MIN_ENTRIES, _MAX_ENTRIES = 2**18, 64, 1024
 
 
 class PublicationRing:
@@ -27,8 +27,8 @@ class PublicationRing:
 
     def __init__(self, arrays: SharedArrays, rank: int) -> None:
         self.rank = rank
-        self._entries = arrays[f"journal{rank}"]
-        self._head = arrays.words(f"journal{rank}.head")
+        self._entries = arrays[f"publications{rank}"]
+        self._head = arrays.words(f"publications{rank}.head")
         self._capacity = len(self._entries)
         self._tail = 0
 
@@ -41,11 +41,11 @@ class PublicationRing:
             for round_ in range(topology.horizon())
         )
         width = _FIXED + _PER_PEER * most
-        entries = max(_LEAST, min(_MOST, _BYTES // (8 * width)))
+        entries = max(_MIN_ENTRIES, min(_MAX_ENTRIES, _RING_BYTES // (8 * width)))
         specs = []
         for rank in range(topology.size):
-            specs.append(ArraySpec(f"journal{rank}", (entries, width), "float64"))
-            specs.append(ArraySpec(f"journal{rank}.head", (1,), "int64"))
+            specs.append(ArraySpec(f"publications{rank}", (entries, width), "float64"))
+            specs.append(ArraySpec(f"publications{rank}.head", (1,), "int64"))
         return specs
 
     def append(self, publication: Publication) -> None:

@@ -80,7 +80,7 @@ class Parts:
             network, spec.observation_shape, spec.observation_dtype, spec.num_actions, seed=0
         )
         self.algorithm: Algorithm = make_algorithm(config, model, device=CPU, seed=0)
-        self.algorithm.expect(self.steps, num_envs)
+        self.algorithm.prepare(self.steps, num_envs)
         first = torch.from_numpy(self.emulator.first)
         self.observations = first.repeat(self.steps + 1, *[1] * first.dim())
         self.observations = self.observations.view(self.steps + 1, *first.shape)
