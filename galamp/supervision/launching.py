@@ -30,10 +30,10 @@ from galamp.workers.forkserver import (
     ensure_server,
     ensure_tracker,
     fork_server,
+    loaded_file,
     send_server,
     server_pid,
     wake_server,
-    loaded_file,
 )
 
 LOOK_S = 0.05

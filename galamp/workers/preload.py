@@ -24,8 +24,8 @@ from galamp.workers.forkserver import (
     SUPERVISED,
     SUPERVISOR,
     answer_failed_forks,
-    raise_file_limit,
     loaded_file,
+    raise_file_limit,
 )
 
 END_S = 1.0

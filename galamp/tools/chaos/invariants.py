@@ -251,9 +251,10 @@ class CheckpointsVerify(Invariant):
 class BoundedStaleness(Invariant):
     """A learner goes past its staleness bound only for want of peers, or of their news.
 
-    At the bound it waits until every in-peer that is alive has news, for at most `STALENESS_TIMEOUT_S`. So
-    while all of them are alive it goes on without at most once in `STALENESS_TIMEOUT_S`; and once more, for
-    the round that was under way when the last of them came.
+    At the bound it waits until every in-peer that is alive has news, for at most
+    `STALENESS_TIMEOUT_S`. So while all of them are alive it goes on without at most once in
+    `STALENESS_TIMEOUT_S`; and once more, for the round that was under way when the last of them
+    came.
     """
 
     name = "I8 staleness stays within its bound"
