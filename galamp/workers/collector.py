@@ -1,11 +1,11 @@
-"""A learner's rollouts: observations in, actions out, until one is full.
+"""Collector: fills one learner's rollouts. Observations in, actions out, until a rollout is full.
 
     simulators --row--> LearnerPort.receive --> Actor.act --> send --> simulators
 
 Runs in the learner. The simulators are split into batches that take turns: while the policy acts
-for one, the others simulate. Where the policy lives is its `Actor`'s to know.
+for one batch, the other batches simulate. An `Actor` runs the policy, on a CPU or a GPU.
 
-The lanes of a simulator that has died or is late are acted on, and learned from by nobody.
+The environments of a simulator that has died or is late are acted on, but never learned from.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from galamp.workers.acting import Actor, DeviceActor, HostActor
 
 
 class Collector:
-    """Fills rollouts with the present policy."""
+    """Collects rollouts with the current policy."""
 
     def __init__(
         self,
@@ -52,15 +52,14 @@ class Collector:
             self._actor = HostActor(port.slots, algorithm, clip_rewards=clip_rewards)
 
     def record(self, reduces: bool | None) -> bool:
-        """Have the GPU act and learn by CUDA graphs from now on, if they can be recorded.
+        """Record CUDA graphs for acting and learning on the GPU, and use them from now on.
 
-        Returns whether they could.
-
-        If not, in this life of the learner or in a former one, kernels are launched one by one: the
-        same is learned. Why is told on standard error, and that it is so in the learner's row.
+        Returns whether they could be recorded. If not, in this or an earlier incarnation of the
+        learner, kernels are launched one by one, and the learner learns the same. The reason goes
+        to standard error; `graph_refusal` in the learner's status row is set.
 
         Args:
-            reduces: what `reduce` will return in updates; None if there will be none.
+            reduces: what `reduce` will return in updates; None if there is no `reduce`.
         """
         actor, algorithm = self._actor, self._algorithm
         if not isinstance(actor, DeviceActor) or self._metrics["graph_refusal"]:
@@ -74,16 +73,16 @@ class Collector:
             actor.launches = launches
         except Exception as error:
             if is_memory_full(str(error)):
-                raise  # that is another matter, and told as such
+                raise  # a different failure, with its own message
             traceback.print_exc(file=sys.stderr)
             self._metrics["graph_refusal"] = 1
-            # The capture may still have the generator: torch then draws nothing more from it.
+            # The capture may still hold the generator: torch then draws no more numbers from it.
             algorithm.generator = torch.Generator(algorithm.generator.device).set_state(drawn)
             return False
         return True
 
     def collect(self, number: int) -> Rollout:
-        """Collect rollout `number`; it is valid until the next one is begun."""
+        """Collect rollout `number`; it may be used until the next one is started."""
         slot, first = number % NUM_SLOTS, number * self._steps
         self._metrics.enter(Phase.COLLECT)
         self._port.start_rollout(number, self._idle)
@@ -100,18 +99,18 @@ class Collector:
 
     @property
     def agent_steps(self) -> int:
-        """Agent steps of the last rollout: those of simulators that took part."""
+        """Agent steps of the last rollout, by active simulators."""
         return int(self._port.valid_mask.sum())
 
     def _receive(self, row: int, workers: range) -> None:
-        """Wait for the simulators; the time after that is the policy's."""
+        """Wait for a row of simulators; the phase is COLLECT meanwhile, and INFER afterwards."""
         self._metrics.enter(Phase.COLLECT)
         self._port.receive(row, workers, self._idle)
         self._metrics.enter(Phase.INFER)
 
 
 def split(shape: RolloutShape, batches: int) -> list[tuple[range, slice]]:
-    """Split the simulators into `batches` contiguous parts: their numbers and their lanes."""
+    """Split the simulators into `batches` contiguous parts: (simulators, environments) of each."""
     edges = [shape.workers * part // batches for part in range(batches + 1)]
     parts = [range(low, high) for low, high in itertools.pairwise(edges)]
     return [(part, slice(shape.envs(part[0]).start, shape.envs(part[-1]).stop)) for part in parts]

@@ -1,7 +1,7 @@
-"""What the server does and loads before it forks anyone; imported there, and nowhere else.
+"""Start-up of the fork server: what it does and imports before it forks. Imported only there.
 
-Nothing here may start a thread: a fork would leave it behind. What cannot be imported is told to
-the supervisor: the standard library would pass over it, and fork children that lack it.
+Nothing here may start a thread: a forked child would not have it. An import that fails is reported
+to the supervisor: the standard library would ignore it, and fork children without the module.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from galamp.workers.forkserver import (
 )
 
 END_S = 1.0
-"""What the kernel has not ended so long after a kill is left to it."""
+"""Longest wait for killed processes to end; after that they are left to the kernel."""
 
 
 def _leave(number: int, frame: object) -> None:
-    """Once the supervisor has ended: end everyone below, and leave nothing.
+    """End all children, and exit, if the supervisor has ended.
 
-    The same signal comes to whoever was stopped and is told to go on.
+    The same signal (SIGCONT) also resumes a stopped process: then nothing happens.
     """
     if os.getppid() != int(os.environ[SUPERVISOR]) and os.getpid() == int(os.environ[SERVER]):
         _end()
@@ -43,21 +43,21 @@ def _leave(number: int, frame: object) -> None:
 
 def _end() -> NoReturn:
     end_children(END_S)
-    shutil.rmtree(os.environ[FOLDER], ignore_errors=True)  # its socket is nobody's now
+    shutil.rmtree(os.environ[FOLDER], ignore_errors=True)  # with the socket, not needed any more
     os._exit(EXIT_FAILURE)
 
 
-def _tell(failure: str) -> None:
-    """Say that the server has loaded, or what has failed."""
-    word = loaded_file(os.getpid())
+def _report_loaded(failure: str) -> None:
+    """Report that the server has loaded, or its `failure`, to the supervisor."""
+    path = loaded_file(os.getpid())
     with contextlib.suppress(OSError):
-        draft = word.with_suffix(".tmp")
+        draft = path.with_suffix(".tmp")
         draft.write_text(failure)
-        draft.replace(word)
+        draft.replace(path)
 
 
 def _load() -> None:
-    """Import what children need."""
+    """Import the modules that children need."""
     from setproctitle import setproctitle
 
     setproctitle("galamp: server")
@@ -81,13 +81,13 @@ unguard()
 raise_file_limit()
 adopt_orphans()
 answer_failed_forks()
-# Of orphans that it reaps.
+# The standard library warns about every orphan that this server reaps.
 warnings.filterwarnings("ignore", message="forkserver: waitpid returned unexpected pid")
 try:
     _load()
-except Exception as error:  # whatever an import raises
-    _tell(f"{type(error).__name__}: {error}")
+except Exception as error:  # an import can raise anything
+    _report_loaded(f"{type(error).__name__}: {error}")
     raise
 gc.collect()
 gc.freeze()  # a collection in a child would write to, and so copy, every shared page
-_tell("")
+_report_loaded("")

@@ -1,10 +1,11 @@
-"""A simulator process: steps environments with the learner's actions, and nothing else.
+"""Simulator: a process that steps environments with the learner's actions.
 
     actions of row n --> Environment.step --> outcome of row n, observations of row n + 1
 
-Which row is next, its learner says; it outlives its learner, and answers the next one.
+The learner chooses the next row. When the learner dies, the simulator continues and answers the
+learner's next incarnation.
 
-It imports numpy and the emulator, never torch: that would cost a second and 200 MB each.
+It imports numpy and the emulator, never torch: that would cost a second and 200 MB per process.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ from galamp.memory.rollouts import RingWake, RolloutShape
 from galamp.memory.status import EpisodeRing, Phase, StatusBoard
 
 STRAYS_EVERY_S = 5.0
-"""So often, what an environment has started in the background and has ended is reaped."""
+"""Interval at which ended background processes of an environment are reaped."""
 
 ACTIONS_TOLD = 32
-"""So many of the last actions are told with what a game raises."""
+"""Number of last actions that are reported with an environment's exception."""
 
 
 @dataclass(frozen=True)
 class SimulatorTask:
-    """All that simulator `worker` of learner `rank` needs; `index` counts over all learners."""
+    """Arguments of simulator `worker` of learner `rank`; `index` counts over all learners."""
 
     arrays: SharedArrays
     rank: int
@@ -105,7 +106,7 @@ def main(task: SimulatorTask) -> None:
 
 @contextmanager
 def circumstances_told(task: SimulatorTask, past: Iterable[list[int]]) -> Iterator[None]:
-    """Add to what a game raises within what is needed to bring it about again."""
+    """Add to an environment's exception a note with all that is needed to reproduce it."""
     try:
         yield
     except BaseException as error:
@@ -114,9 +115,9 @@ def circumstances_told(task: SimulatorTask, past: Iterable[list[int]]) -> Iterat
 
 
 def circumstances(task: SimulatorTask, past: Iterable[list[int]]) -> str:
-    """Return what is needed to bring about again what a game has raised."""
+    """Return all that is needed to reproduce an environment's exception, in one line."""
     return (
-        f"in {task.environment.env_id}, life {task.incarnation} of simulator "
-        f"{task.rank}.{task.worker}, lanes of seeds {list(task.seeds)}; last actions [lanes], "
-        f"oldest first: {list(past)}"
+        f"in {task.environment.env_id}, incarnation {task.incarnation} of simulator "
+        f"{task.rank}.{task.worker}, environments with seeds {list(task.seeds)}; last actions "
+        f"[envs], oldest first: {list(past)}"
     )

@@ -252,4 +252,4 @@ def test_no_learner_is_blamed_for_what_an_environment_returns(
     assert "tests.support.crashing:poisoned: reward of lane " in words
     assert "is nan: expected a finite number" in words
     assert " has seed " in words
-    assert "last actions [lanes], oldest first: [[" in words
+    assert "last actions [envs], oldest first: [[" in words

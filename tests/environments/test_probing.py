@@ -288,7 +288,7 @@ def test_what_a_simulator_raises_at_its_start_is_told_with_its_seeds(
     with pytest.raises(LookupError) as caught:
         simulator.main(task)
     note = caught.value.__notes__[-1]
-    assert "life 2 of simulator 0.1, lanes of seeds [7, 8]" in note
+    assert "incarnation 2 of simulator 0.1, environments with seeds [7, 8]" in note
 
 
 def test_who_hangs_is_told_with_the_limit_that_can_be_set() -> None:

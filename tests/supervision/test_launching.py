@@ -165,7 +165,7 @@ def test_a_process_forked_by_one_that_has_trained_is_refused(
     monkeypatch.setattr(fork_server(), "_forkserver_pid", 4711)
     monkeypatch.setattr(forking, "_owners", [os.getppid()])
     monkeypatch.setattr(forking, "ensure_server", lambda: pytest.fail("it was asked"))
-    with pytest.raises(UserError, match=r"forked by one that has trained.*spawn"):
+    with pytest.raises(UserError, match=r"fork of one that has trained.*spawn"):
         forking.start_server()
 
 
