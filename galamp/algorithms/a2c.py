@@ -27,13 +27,13 @@ from galamp.core.config import AlgorithmConfig
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 MIN_VARIANCE = 1e-8
-"""Variance of the returns below which the share that the values explain means nothing."""
+"""Variance of the returns below which the explained variance is not defined, and 0 is returned."""
 METRICS = ("policy_loss", "value_loss", "entropy", "grad_norm", "explained_variance")
-"""What an update measures, in order."""
+"""Metrics of an update, in order."""
 
 
 class Losses(NamedTuple):
-    """Means over the valid transitions of a rollout, each []; `total` is what is minimised."""
+    """Means over the valid transitions of a rollout, each []; `total` is minimised."""
 
     total: Tensor
     policy_loss: Tensor
@@ -42,7 +42,7 @@ class Losses(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """What the first half of an update has found, each [], without gradient."""
+    """Results of the first half of an update, each [], without gradient."""
 
     policy_loss: Tensor
     value_loss: Tensor
@@ -63,7 +63,7 @@ def a2c_losses(
 ) -> Losses:
     """Return the losses of A2C: total = policy + vf_coef value - ent_coef entropy.
 
-    With advantages R - V that pass no gradient and are not normalised:
+    The advantages R - V carry no gradient and are not normalised:
 
         policy = -mean((R - V) log pi(a)),   value = mean((R - V)^2),   entropy = mean(H(pi))
 
@@ -89,7 +89,7 @@ def a2c_losses(
 
 
 def explained_variance(returns: Tensor, values: Tensor, weights: Tensor) -> Tensor:
-    """Return 1 - Var(R - V) / Var(R), weighted, as []; 0 where the returns do not vary."""
+    """Return 1 - Var(R - V) / Var(R), weighted, as []; 0 if the returns do not vary."""
     variance = _variance(returns, weights)
     unexplained = _variance(returns - values, weights)
     explained = 1.0 - unexplained / variance.clamp(min=MIN_VARIANCE)
@@ -132,7 +132,7 @@ class A2C(Algorithm):
         self.version = 0
 
     def prepare(self, steps: int, envs: int) -> None:
-        """Keep what acting computes of rollouts [steps, lanes], where that can be kept."""
+        """Prepare for rollouts [T, B] = [steps, envs]; cache activations of acting if possible."""
         on_cpu = self.parameters.data.device.type == "cpu"
         if on_cpu and isinstance(self._model, ConvActorCritic) and self._model.scale != 1.0:
             self._forward = CachedConvForward(
@@ -171,13 +171,13 @@ class A2C(Algorithm):
         else:
             findings = self._descend(rollout)
             from_all = reduce is not None and reduce()
-            # The only wait for the device.
+            # The only point where the host waits for the device.
             *numbers, transitions = self._step(findings, from_all).tolist()
         self.version += transitions > 0 or from_all
         return dict(zip(METRICS, numbers, strict=True))
 
     def _descend(self, rollout: Rollout) -> Findings:
-        """Set the gradient to that of the loss on `rollout`."""
+        """Compute the gradient of the loss on `rollout`."""
         rollout = trainable(rollout)
         bootstrap = self._forward.values(rollout.observations[-1])
         logits, values = self._forward.outputs(rollout.observations[:-1])
@@ -195,7 +195,7 @@ class A2C(Algorithm):
         )
 
     def _step(self, findings: Sequence[Tensor], from_all: bool) -> Tensor:
-        """Take the step, if there is anything to go by; returns `METRICS` and the transitions."""
+        """Take the step, if there are valid transitions; return `METRICS` and their number."""
         found = Findings(*findings)
         active = found.transitions >= (0 if from_all else 1)
         norm = self._optimiser.step(active, self._config.max_grad_norm)
@@ -212,7 +212,7 @@ class A2C(Algorithm):
         )
 
     def _returns(self, rollout: Rollout, known: Tensor, bootstrap: Tensor) -> Tensor:
-        """Return the targets [T, B] by values `known` [T, B] and `bootstrap` [B], V_T."""
+        """Return the returns [T, B], from values `known` [T, B] and `bootstrap` [B], V_T."""
         return n_step_returns(
             rollout.rewards,
             rollout.terminated,
@@ -245,8 +245,8 @@ class A2C(Algorithm):
 def sample(logits: Tensor, generator: torch.Generator) -> Tensor:
     """Return actions [B] int64 drawn from the softmax of logits [B, A].
 
-    The exponential race: the least of E_a / p_a with independent E_a ~ Exp(1) falls on a with
-    probability p_a; in logarithms this needs no softmax.
+    Method: for independent E_a ~ Exp(1), the smallest E_a / p_a is that of action a with
+    probability p_a. In logarithms this needs no softmax.
     """
     arrivals = torch.empty_like(logits).exponential_(generator=generator)
     return (logits - arrivals.log_()).argmax(-1)
