@@ -26,7 +26,7 @@ Launch = Callable[[], None]
 """Starts recorded work in the current stream, without waiting."""
 
 WARM_UPS = 3
-"""Runs before the capture: libraries initialise and measure kernels, which a capture cannot hold."""
+"""Runs before the capture: libraries initialise and measure kernels, which no capture can hold."""
 
 FAILED: list[torch.cuda.CUDAGraph] = []
 """Failed captures, kept alive: torch's allocator still refers to them (2.11)."""
