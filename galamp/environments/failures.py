@@ -1,6 +1,6 @@
-"""What an environment raised, in words: one line with the place in its code, and the traceback.
+"""Failures of environments as text: one line with the place in the code, and the traceback.
 
-Used by the probe, before anything is started, and by evaluation, which plays in its own process.
+Used by the probe, before a run starts, and by evaluation, which plays in its own process.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from galamp.core.errors import GalampError
 from galamp.environments.checks import InvalidDataError
 
 MAX_DETAILS = 20_000
-"""Characters of a traceback; one of endless recursion is longer."""
+"""Most characters of a traceback; that of an endless recursion is longer."""
 
 
 def failure_line(env_id: str, error: BaseException) -> str:
-    """Return in one line what an environment raised, and where."""
+    """Return one line with the exception of an environment, and its place in the code."""
     if isinstance(error, InvalidDataError):
         return str(error)
     text = " ".join(f"raised {type(error).__name__}: {error}".split()).removesuffix(":")
@@ -30,17 +30,17 @@ def failure_line(env_id: str, error: BaseException) -> str:
 
 
 def traceback_of(error: BaseException) -> str:
-    """Return the traceback of an error with its notes, or its end where it is very long."""
+    """Return the traceback of an error with its notes; only the end if it is too long."""
     text = "".join(traceback.format_exception(error))
     return text if len(text) <= MAX_DETAILS else f"...{text[-MAX_DETAILS:]}"
 
 
 @contextmanager
 def failures_reported(env_id: str) -> Iterator[None]:
-    """Run foreign code; what it raises becomes a `GalampError` of one line, with its traceback.
+    """Run an environment's code; its exception becomes a `GalampError` of one line, with traceback.
 
     Raises:
-        GalampError: the environment raised something.
+        GalampError: the environment raised an exception.
     """
     try:
         yield
@@ -53,9 +53,9 @@ def failures_reported(env_id: str) -> Iterator[None]:
 
 
 def _place(error: BaseException) -> str:
-    """Return file, line and function of the user's code from which an error came.
+    """Return file, line and function of the user's code that caused an error.
 
-    That is the innermost frame which is nobody else's; where there is none, which is not galamp's.
+    That is the innermost frame outside installed packages; if there is none, outside galamp.
     """
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"

@@ -22,7 +22,7 @@ from galamp.core.machine.memory import anonymous_file
 from galamp.core.processes import probe_process
 from galamp.environments import finish_probe, make_environment, start_probe
 from galamp.environments.base import closing_quietly
-from galamp.environments.probe import look
+from galamp.environments.probe import try_environment
 from galamp.memory.status import Phase
 from galamp.storage.run_folder import StoredChoices
 from galamp.supervision.child import Child
@@ -57,7 +57,7 @@ def line_of(file: Path, text: str) -> int:
 def test_what_an_environment_raises_is_told_with_its_place(
     name: str, text: str, file: str, function: str
 ) -> None:
-    answer = look(config(name))
+    answer = try_environment(config(name))
     path = Path(misbehaving.__file__).with_name(file)
     source = "raise LookupError" if function == "_raise" else f"{name} = "
     place = f"({path}:{line_of(path, source)} in {function})"
@@ -81,11 +81,11 @@ def test_daemons_that_an_environment_has_started_end_with_its_process() -> None:
 
 
 def test_what_an_environment_raises_when_it_is_closed_ends_nothing() -> None:
-    assert look(config("RaisingInClose"))["spec"]["num_actions"] == 2
+    assert try_environment(config("RaisingInClose"))["spec"]["num_actions"] == 2
 
 
 def test_what_the_import_of_a_users_module_raises_is_told_with_its_place(tmp_path: Path) -> None:
-    answer = look(EnvironmentConfig("tests.support.broken_module:factory"))
+    answer = try_environment(EnvironmentConfig("tests.support.broken_module:factory"))
     path = Path(misbehaving.__file__).with_name("broken_module.py")
     [line] = answer["problems"]
     assert "raised ModuleNotFoundError: No module named 'tests.that_is_missing_here'" in line
@@ -98,17 +98,17 @@ def test_a_syntax_error_of_a_users_module_is_told_with_its_place(
 ) -> None:
     (tmp_path / "misspelled_module.py").write_text("x = 1\ndef f(:\n")
     monkeypatch.syspath_prepend(tmp_path)
-    [line] = look(EnvironmentConfig("misspelled_module:f"))["problems"]
+    [line] = try_environment(EnvironmentConfig("misspelled_module:f"))["problems"]
     assert line.startswith("misspelled_module:f: raised SyntaxError: ")
     assert line.endswith(f"({tmp_path}/misspelled_module.py:2)")
 
 
 def test_what_lies_behind_a_complaint_is_told_below_it() -> None:
-    answer = look(config("Dependent-v0"))
+    answer = try_environment(config("Dependent-v0"))
     expected = "tests.support.misbehaving:Dependent-v0: box of toys is missing: pip install toys"
     assert answer["problems"] == [expected]
     assert "in needing_more" in answer["details"]
-    assert look(config("nothing"))["details"] == ""
+    assert try_environment(config("nothing"))["details"] == ""
 
 
 def failed(name: str, timeout_s: float = 60.0) -> UserError:
@@ -206,7 +206,7 @@ def test_the_terminal_gets_one_line_and_the_traceback(tmp_path: Path) -> None:
         "galamp: tests.support.misbehaving:raising_in_reset: raised LookupError: no "
     )
     assert second == "Traceback (most recent call last):"
-    assert last == "lane 0 has seed 0"
+    assert last == "environment 0 has seed 0"
     assert ended.stdout == ""
     assert not folder.exists()
 

@@ -261,7 +261,7 @@ def test_lanes_that_always_fail_are_retired_and_the_others_go_on(tmp_path: Path)
         wait_for(lambda: training(folder), "training")
         reports = (folder / "logs").glob
         wait_for(lambda: len(list(reports("simulator-0.0.crash-*.json"))) == 2, "two failures")
-        wait_for(lambda: rows(folder)[-1]["learner0/lanes"] == 2, "two lanes less")
+        wait_for(lambda: rows(folder)[-1]["learner0/envs"] == 2, "two lanes less")
         works_on(folder, "learner0/updates", "learner1/updates")
         told = stopped(process, folder)
     assert (told["given_up"], told["restarts"]) == (["simulator 0.0"], 1)
