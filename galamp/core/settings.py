@@ -1,9 +1,9 @@
-"""What a setting is: a dataclass field with default, unit, range, choices and one line of meaning.
+"""Settings: dataclass fields with default, unit, range, choices and one line of help.
 
     option(...) in a dataclass --settings--> Setting --check--> a value in range, or a UserError
 
-Both the command line and stored configs pass through `check`. No other galamp module but `errors`
-is imported here, so every process can afford it.
+`check` validates values of the command line and of stored configs. This module imports only
+`errors` from galamp, so it is cheap for every process.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from galamp.core.errors import UserError, did_you_mean
 MAX_CHARACTERS_SHOWN = 60
 
 AUTO = 0
-"""Stands for "choose for me" where a count is expected (`auto` on the command line)."""
+"""Value of a count that galamp chooses (`auto` on the command line)."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """What is known of one setting besides its type and default."""
+    """Properties of one setting besides its type and default."""
 
     help: str
     unit: str = ""
@@ -39,11 +39,11 @@ class Option:
     none: str = ""
     prefix: str = ""
     stored: bool = True
-    """Whether it belongs to the run, and not only to the command that shows it."""
+    """Whether the setting belongs to the run, and not only to the command that shows the run."""
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The names that are allowed; empty where any value in range is."""
+        """Allowed names; empty if any value in range is allowed."""
         if not self.registry:
             return self.names
         module, _, table = self.registry.partition(":")
@@ -64,12 +64,11 @@ def option(
     prefix: str = "",
     stored: bool = True,
 ) -> Any:
-    """Declare a setting: a dataclass field that carries its `Option`.
+    """Declare a setting: a dataclass field with an `Option`.
 
-    `low` and `high` are inclusive; `names` and the keys of `registry` (`module:TABLE`, looked up
-    when asked for) are the choices, besides any text that begins with `prefix`; `auto` allows the
-    word `auto` (stored as `AUTO`), `none` is the word for None; what is not `stored` is the
-    caller's.
+    `low` and `high` are inclusive. The choices are `names`, the keys of `registry` (`module:TABLE`,
+    imported on use), and any text that begins with `prefix`. `auto` allows the word `auto` (stored
+    as `AUTO`); `none` is the word for None. A setting that is not `stored` belongs to the command.
     """
     known = Option(help, unit, low, high, registry, names, auto, none, prefix, stored)
     return field(default=default, metadata={"option": known})
@@ -77,7 +76,7 @@ def option(
 
 @dataclass(frozen=True)
 class Setting:
-    """One leaf of a config: where it lives, its type, and its `Option`."""
+    """Setting: one leaf of a config, with its section, name, type and `Option`."""
 
     section: str
     name: str
@@ -88,7 +87,7 @@ class Setting:
 
     @property
     def flag(self) -> str:
-        """The long option on the command line."""
+        """Flag on the command line."""
         return "--" + self.name.replace("_", "-")
 
 
@@ -151,7 +150,7 @@ def _convert(setting: Setting, value: Any) -> Any:
 
 
 def _whole(text: str) -> int:
-    """Return a whole number; `1e6` and `2.0` are such."""
+    """Return an integer; `1e6` and `2.0` are accepted."""
     try:
         return int(text)
     except ValueError:
@@ -169,10 +168,10 @@ def _finite(text: str) -> float:
 
 
 def shown(value: Any) -> str:
-    """Return what came in a form that fits into one line."""
+    """Return a user's value as text for one line of a message."""
     try:
         text = str(value)
-    except ValueError:  # a whole number of thousands of digits
+    except ValueError:  # an integer of thousands of digits
         return "a huge number"
     if len(text) > MAX_CHARACTERS_SHOWN:
         text = text[:MAX_CHARACTERS_SHOWN] + "..."
@@ -180,7 +179,7 @@ def shown(value: Any) -> str:
 
 
 def allowed(setting: Setting) -> str:
-    """Say in words what a setting accepts, such as `a whole number from 1 to 4096`."""
+    """Return the accepted values of a setting, such as `a whole number from 1 to 4096`."""
     known = setting.option
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[
         setting.kind

@@ -156,7 +156,7 @@ class Mute(Exception):
 
 def test_any_error_can_be_reported(tmp_path: Path) -> None:
     assert report_of(GalampError("x")).cause == "failed: x"
-    assert report_of(Mute()).cause.startswith("raised Mute: (its own words cannot be had")
+    assert report_of(Mute()).cause.startswith("raised Mute: (its text is unknown")
     long = report_of(ValueError("é\udc80" * 10**6))
     exit_reports.write_report(tmp_path / "report.json", INCARNATION, long, 0.0)
     assert read_report(tmp_path / "report.json", INCARNATION) == long

@@ -80,7 +80,7 @@ WORDS = [
     (
         "CUDA out of memory. Tried to allocate 2.00 MiB. GPU 0 has a total capacity of 79.11 GiB of"
         " which 1.06 MiB is free.",
-        "^its memory is full: end what uses it",
+        "^its memory is full: end programs that use it",
     ),
     (
         "CUDA error: CUDA-capable device(s) is/are busy or unavailable\nCUDA kernel errors might",
@@ -203,9 +203,9 @@ def test_auto_leaves_out_what_cannot_be_used_and_says_so() -> None:
 @pytest.mark.parametrize("device", ["cuda:1", "cuda:0,cuda:1", "cuda"])
 def test_what_is_named_and_cannot_be_used_is_refused_in_one_line(device: str) -> None:
     with pytest.raises(UserError) as caught:
-        planned(device, machine({"cuda:1": "its memory is full: end what uses it"}))
+        planned(device, machine({"cuda:1": "its memory is full: end programs that use it"}))
     assert str(caught.value) == (
-        "--device cuda:1: its memory is full: end what uses it; or use --device cuda:0,cuda:2"
+        "--device cuda:1: its memory is full: end programs that use it; or use --device cuda:0,cuda:2"
     )
     with pytest.raises(UserError, match=r"; or use --device cpu$"):
         planned(device, machine({f"cuda:{index}": "it is broken" for index in range(3)}))

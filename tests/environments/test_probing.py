@@ -340,7 +340,7 @@ def test_what_a_probe_writes_takes_bounded_memory() -> None:
     try:
         for number in range(10):
             os.write(file, b"%d" % number * 2**20)
-            probe_process._forget_all_but_end(file)
+            probe_process._free_all_but_end(file)
             assert os.fstat(file).st_blocks * 512 <= probe_process.MAX_ERRORS_BYTES + 2**20
         assert probe_process._read(file, probe_process.TAIL_BYTES) == "9" * probe_process.TAIL_BYTES
     finally:
