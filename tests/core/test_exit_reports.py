@@ -186,7 +186,8 @@ from types import SimpleNamespace
 from galamp.workers.child import ChildSpec, child_main
 if sys.argv[1] == "served":
     os.environ["GALAMP_SERVER"] = str(os.getppid())
-spec = ChildSpec("simulator", 0, 0, 0, sys.argv[2], eval(sys.argv[3]), sys.argv[4], 1, incarnation_id="life")
+target, cores, log = sys.argv[2], eval(sys.argv[3]), sys.argv[4]
+spec = ChildSpec("simulator", 0, 0, 0, target, cores, log, 1, incarnation_id="life")
 child_main(spec, SimpleNamespace(open=lambda: "the task arrived"))
 """
 

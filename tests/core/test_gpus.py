@@ -205,7 +205,8 @@ def test_what_is_named_and_cannot_be_used_is_refused_in_one_line(device: str) ->
     with pytest.raises(UserError) as caught:
         planned(device, machine({"cuda:1": "its memory is full: end programs that use it"}))
     assert str(caught.value) == (
-        "--device cuda:1: its memory is full: end programs that use it; or use --device cuda:0,cuda:2"
+        "--device cuda:1: its memory is full: end programs that use it; or use --device "
+        "cuda:0,cuda:2"
     )
     with pytest.raises(UserError, match=r"; or use --device cpu$"):
         planned(device, machine({f"cuda:{index}": "it is broken" for index in range(3)}))

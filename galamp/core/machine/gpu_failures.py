@@ -19,7 +19,7 @@ ADVICE = re.compile(
 )
 """Start of the advice that torch adds to every CUDA error (2.11 to 2.13)."""
 
-CURES = (
+REMEDIES = (
     (
         r"driver on your system is too old|unsupported toolchain|unsupported PTX|driver version is "
         "insufficient",
@@ -83,9 +83,9 @@ def explained(words: str, torch: str) -> str:
     """
     said = essence(words)
     line = first_sentence(said)
-    for pattern, told in CURES:
+    for pattern, message in REMEDIES:
         if re.search(pattern, said, re.IGNORECASE):
-            return told.format(torch=torch, words=line)
+            return message.format(torch=torch, words=line)
     return line or "it failed without a word"
 
 
@@ -113,7 +113,7 @@ def memory_full(
         graphs: whether CUDA graphs are recorded.
     """
     mib, several = 2**20, learners > 1
-    who = f"{learners} learners of this run share it" if several else "no other learner has it"
+    sharing = f"{learners} learners of this run share it" if several else "no other learner has it"
     known = ""
     if use is not None:
         known = (
@@ -121,7 +121,7 @@ def memory_full(
             f"{use.own / mib:,.0f} of them by this learner ({steps:,} agent steps per update), and "
         )
     return (
-        f"{device} has no more memory: {known}{who}: take "
+        f"{device} has no more memory: {known}{sharing}: take "
         f"{'fewer --learners, ' if several else ''}a smaller --num-envs or --num-steps, "
         f"{'--no-graphs, ' if graphs else ''}or another --device; nvidia-smi lists what else uses "
         "it"

@@ -25,9 +25,9 @@ POLL_S = 0.01
 ELEMENTS = 4096
 
 
-def main(asked: dict[str, Any]) -> NoReturn:
+def main(request: dict[str, Any]) -> NoReturn:
     """Try all GPUs of one request at the same time, answer, and exit."""
-    signal.alarm(int(asked["timeout_s"]) + MARGIN_S)
+    signal.alarm(int(request["timeout_s"]) + MARGIN_S)
     # Only answers may go to standard output: what libraries print goes to stderr.
     answer = os.dup(1)
     os.dup2(2, 1)
@@ -36,14 +36,16 @@ def main(asked: dict[str, Any]) -> NoReturn:
     import torch  # once, for all children; each child initialises CUDA itself
 
     torch.set_num_threads(1)
-    until_s = time.monotonic() + asked["gpu_timeout_s"]  # without the time to load torch
-    children = {_start(index, answer): index for index in asked["indices"]}
+    until_s = time.monotonic() + request["gpu_timeout_s"]  # without the time to load torch
+    children = {_start(index, answer): index for index in request["indices"]}
     while children and time.monotonic() < until_s:
         _reap(children, answer)
         time.sleep(POLL_S)
     for pid, index in children.items():
         os.kill(pid, signal.SIGKILL)
-        _tell(answer, index, failure=f"it did not answer within {asked['gpu_timeout_s']:g} s")
+        _write_line(
+            answer, index, failure=f"it did not answer within {request['gpu_timeout_s']:g} s"
+        )
     os._exit(EXIT_OK)  # does not wait for a child that the kernel cannot end
 
 
@@ -54,10 +56,10 @@ def _start(index: int, answer: int) -> int:
         return child
     code = EXIT_FAILURE
     try:
-        _tell(answer, index, facts=tried(index))
+        _write_line(answer, index, facts=tried(index))
         code = EXIT_OK
     except Exception as error:
-        _tell(answer, index, failure=str(error) or type(error).__name__)
+        _write_line(answer, index, failure=str(error) or type(error).__name__)
         code = EXIT_OK
     finally:
         os._exit(code)
@@ -71,12 +73,12 @@ def _reap(children: dict[int, int], answer: int) -> None:
             continue
         index, code = children.pop(pid), os.waitstatus_to_exitcode(status)
         if code < 0:
-            _tell(answer, index, failure=f"its trial was ended by {signal_name(-code)}")
+            _write_line(answer, index, failure=f"its trial was ended by {signal_name(-code)}")
         elif code:
-            _tell(answer, index, failure=f"its trial ended with exit code {code}")
+            _write_line(answer, index, failure=f"its trial ended with exit code {code}")
 
 
-def _tell(answer: int, index: int, **found: Any) -> None:
+def _write_line(answer: int, index: int, **found: Any) -> None:
     """Write one line, in one call: all children write to the same file."""
     os.write(answer, json.dumps({"index": index} | found).encode() + b"\n")
 
