@@ -151,7 +151,7 @@ class A2C(Algorithm):
             self._recorded = RecordedUpdate(
                 graphs,
                 rollout,
-                partial(self._descend, rollout),
+                partial(self._compute_gradient, rollout),
                 self._step,
                 findings=len(Findings._fields),
                 numbers=len(METRICS) + 1,
@@ -169,14 +169,14 @@ class A2C(Algorithm):
             *numbers, transitions = self._recorded(reduce)
             from_all = self._recorded.reduces is True
         else:
-            findings = self._descend(rollout)
+            findings = self._compute_gradient(rollout)
             from_all = reduce is not None and reduce()
             # The only point where the host waits for the device.
             *numbers, transitions = self._step(findings, from_all).tolist()
         self.version += transitions > 0 or from_all
         return dict(zip(METRICS, numbers, strict=True))
 
-    def _descend(self, rollout: Rollout) -> Findings:
+    def _compute_gradient(self, rollout: Rollout) -> Findings:
         """Compute the gradient of the loss on `rollout`."""
         rollout = trainable(rollout)
         bootstrap = self._forward.values(rollout.observations[-1])

@@ -1,6 +1,7 @@
 """Recorded update: one CUDA graph, or two with a `reduce` of the gradient in between.
 
-    rollout, always in the same memory --descend--> findings, gradient --step--> numbers --> host
+    rollout, always in the same memory --compute_gradient--> findings, gradient
+    findings, gradient --step--> numbers --> host
 
 Runs in learners on GPUs. The host waits once per update, for the numbers.
 """
@@ -15,7 +16,7 @@ from torch import Tensor
 from galamp.algorithms.base import Rollout
 from galamp.algorithms.cuda_graphs import Graphs, finish, page_locked
 
-Descend = Callable[[], Sequence[Tensor]]
+ComputeGradient = Callable[[], Sequence[Tensor]]
 """Computes the gradient; returns the findings for `Step`: tensors [] of any number type."""
 Step = Callable[[Sequence[Tensor], bool], Tensor]
 """Takes a step along the gradient (flag: the mean over all learners); returns [n] float32."""
@@ -33,7 +34,7 @@ class RecordedUpdate:
         self,
         graphs: Graphs,
         rollout: Rollout,
-        descend: Descend,
+        compute_gradient: ComputeGradient,
         step: Step,
         *,
         findings: int,
@@ -44,10 +45,10 @@ class RecordedUpdate:
 
         Args:
             graphs: records the update.
-            rollout: the rollout that `descend` learns from.
-            descend: the first half.
+            rollout: the rollout that `compute_gradient` learns from.
+            compute_gradient: the first half.
             step: the second half.
-            findings: how many tensors `descend` returns.
+            findings: how many tensors `compute_gradient` returns.
             numbers: how many numbers `step` returns.
             reduces: what `reduce` will return between the halves; None if there is no `reduce`.
 
@@ -60,10 +61,10 @@ class RecordedUpdate:
         kept = rollout.rewards.new_zeros(findings)
 
         def whole() -> None:
-            self._numbers.copy_(step(descend(), False), non_blocking=True)
+            self._numbers.copy_(step(compute_gradient(), False), non_blocking=True)
 
         def first() -> None:
-            kept.copy_(torch.stack(tuple(descend())))
+            kept.copy_(torch.stack(tuple(compute_gradient())))
 
         def second() -> None:
             self._numbers.copy_(step(kept.unbind(), reduces is True), non_blocking=True)

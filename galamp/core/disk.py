@@ -29,7 +29,7 @@ from typing import Any, BinaryIO
 
 from galamp.core.errors import UserError
 
-CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 """Error numbers of a file system that does not have a call at all; others mean that it failed."""
 
 TEMPORARY_GRACE_S = 86_400.0
@@ -69,7 +69,7 @@ def _sync(file: int) -> None:
     try:
         os.fsync(file)
     except OSError as error:
-        if error.errno not in CANNOT:
+        if error.errno not in UNSUPPORTED:
             raise
 
 

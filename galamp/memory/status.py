@@ -121,7 +121,7 @@ class StatusRow:
         self._since_ns = time.monotonic_ns()
         self["pid"] = os.getpid()
 
-    def vacate(self) -> None:
+    def clear(self) -> None:
         """Clear the row of a process that has ended, for its successor (supervisor only)."""
         self["pid"] = self["envs"] = 0
         self._phase[0] = Phase.BOOT

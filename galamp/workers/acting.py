@@ -100,16 +100,18 @@ class DeviceActor(Actor):
         self._slots, self._algorithm, self._clip = slots, algorithm, clip_rewards
         steps, envs = slots[0].rewards.shape
         self._shared = [torch.from_numpy(slot.observations) for slot in slots]
-        self._here = page_locked(steps * envs * BYTES, torch.uint8)
-        self._outcomes = Outcomes(*(part.numpy() for part in Outcomes.of(self._here, steps, envs)))
-        self._there = torch.zeros_like(self._here, device=device)
+        self._outcomes_host = page_locked(steps * envs * BYTES, torch.uint8)
+        self._outcomes = Outcomes(
+            *(part.numpy() for part in Outcomes.of(self._outcomes_host, steps, envs))
+        )
+        self._outcomes_gpu = torch.zeros_like(self._outcomes_host, device=device)
         observations = torch.zeros_like(self._shared[0], device=device)
-        self.filled = Rollout(observations, *Outcomes.of(self._there, steps, envs))
+        self.filled = Rollout(observations, *Outcomes.of(self._outcomes_gpu, steps, envs))
         self._actions = page_locked(envs, torch.int64)
-        self._actions_here: npt.NDArray[np.int64] = self._actions.numpy()
+        self._actions_host: npt.NDArray[np.int64] = self._actions.numpy()
         self._row = page_locked(1, torch.int64)
-        self._row_here = self._row.numpy()
-        self._row_there = torch.zeros_like(self._row, device=device)
+        self._row_host = self._row.numpy()
+        self._row_gpu = torch.zeros_like(self._row, device=device)
         self.launches: dict[int, Launch] = {}
 
     def observe(self, slot: int, step: int, envs: slice) -> None:
@@ -122,25 +124,25 @@ class DeviceActor(Actor):
         self.observe(slot, step, envs)
         launch = self.launches.get(envs.start)
         if launch is None:
-            self._choose(self.filled.observations[step, envs], envs, Place(step, envs))
+            self._act_into(self.filled.observations[step, envs], envs, Place(step, envs))
         else:
-            self._row_here[0] = step  # the last launch has read it: its actions have arrived
+            self._row_host[0] = step  # the last launch has read it: its actions have arrived
             launch()
         finish()
-        return self._actions_here[envs]
+        return self._actions_host[envs]
 
     def rollout(self, slot: int, valid_mask: npt.NDArray[np.bool_]) -> Rollout:
         """See `Actor.rollout`; starts one copy, and does not wait."""
-        here, outcome = self._outcomes, self._slots[slot]
+        host, outcome = self._outcomes, self._slots[slot]
         # The actions come from the GPU, but to keep them there would need one kernel per act. They
         # are part of this one copy anyway, at no cost.
-        here.actions[:] = outcome.actions
-        np.copyto(here.rewards, outcome.rewards)
+        host.actions[:] = outcome.actions
+        np.copyto(host.rewards, outcome.rewards)
         if self._clip:
-            np.clip(here.rewards, -1.0, 1.0, out=here.rewards)
-        here.terminated[:], here.truncated[:] = outcome.terminated, outcome.truncated
-        np.logical_and(outcome.valid, valid_mask, out=here.valid)
-        self._there.copy_(self._here, non_blocking=True)
+            np.clip(host.rewards, -1.0, 1.0, out=host.rewards)
+        host.terminated[:], host.truncated[:] = outcome.terminated, outcome.truncated
+        np.logical_and(outcome.valid, valid_mask, out=host.valid)
+        self._outcomes_gpu.copy_(self._outcomes_host, non_blocking=True)
         return self.filled
 
     def record(self, graphs: Graphs, batches: Sequence[slice]) -> dict[int, Launch]:
@@ -157,11 +159,11 @@ class DeviceActor(Actor):
 
     def _act_at_row(self, envs: slice) -> None:
         """Act on `envs` of the row whose number is in `_row`, so one graph serves all steps."""
-        self._row_there.copy_(self._row, non_blocking=True)
-        rows = self.filled.observations[:, envs].index_select(0, self._row_there)
-        self._choose(rows.squeeze(0), envs, None)
+        self._row_gpu.copy_(self._row, non_blocking=True)
+        rows = self.filled.observations[:, envs].index_select(0, self._row_gpu)
+        self._act_into(rows.squeeze(0), envs, None)
 
-    def _choose(self, observations: Tensor, envs: slice, place: Place | None) -> None:
+    def _act_into(self, observations: Tensor, envs: slice, place: Place | None) -> None:
         """Act on [b, ...], and start the copy of the actions to the host."""
         actions = self._algorithm.act(observations, place)
         self._actions[envs].copy_(actions, non_blocking=True)

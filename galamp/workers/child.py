@@ -90,7 +90,7 @@ class PickledTask:
         return {"_packed": bytes(ForkingPickler.dumps(self._task))}
 
 
-def child_main(spec: ChildSpec, parcel: PickledTask) -> NoReturn:
+def child_main(spec: ChildSpec, pickled: PickledTask) -> NoReturn:
     """Run `spec.target` in the child process, then exit."""
     server = os.environ.get(SERVER)
     die_with_parent(os.getppid() if server is None else int(server), signal.SIGKILL)
@@ -98,20 +98,20 @@ def child_main(spec: ChildSpec, parcel: PickledTask) -> NoReturn:
     _leave_signals_to_supervisor()
     restore_file_limit()
     adopt_orphans()
-    _own_log(spec.log)
+    _redirect_output(spec.log)
     try:
         if server is None:
             raise GalampError("its server has not loaded galamp: is the installation whole?")
-        _settle(spec)
+        _set_up(spec)
         module, _, name = spec.target.partition(":")
-        getattr(importlib.import_module(module), name)(parcel.open())
+        getattr(importlib.import_module(module), name)(pickled.open())
         code = EXIT_OK
     except StopRun:
         code = EXIT_OK
     except BaseException as error:  # KeyboardInterrupt, too: here it cannot come from a signal
         _write_report(spec, error)
         code = EXIT_FAILURE
-    _leave(code)
+    _exit(code)
 
 
 def _leave_signals_to_supervisor() -> None:
@@ -121,23 +121,23 @@ def _leave_signals_to_supervisor() -> None:
     So only SIGHUP is ignored, by all descendants too: a closed terminal sends it to all processes.
     """
     for number in SUPERVISED:
-        signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else _pass_over)
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else _do_nothing)
         signal.siginterrupt(number, False)  # system calls of native code restart by themselves
-    os.register_at_fork(after_in_child=_take_signals_as_usual)
+    os.register_at_fork(after_in_child=_restore_signals)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SUPERVISED)
 
 
-def _pass_over(number: int, frame: object) -> None:
+def _do_nothing(number: int, frame: object) -> None:
     """Handle a signal by doing nothing: the supervisor handles it."""
 
 
-def _take_signals_as_usual() -> None:
+def _restore_signals() -> None:
     for number in SUPERVISED:
-        if signal.getsignal(number) is _pass_over:
+        if signal.getsignal(number) is _do_nothing:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _leave(code: int) -> NoReturn:
+def _exit(code: int) -> NoReturn:
     """Exit at once.
 
     Python's normal exit would wait for non-daemon threads of an environment, and may hang after a
@@ -152,7 +152,7 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _own_log(path: str) -> None:
+def _redirect_output(path: str) -> None:
     """Redirect output to this child's own log; if it cannot be opened, discard the output."""
     with contextlib.suppress(OSError):
         log = open_log(path)
@@ -163,7 +163,7 @@ def _own_log(path: str) -> None:
     faulthandler.register(STACK_SIGNAL, 2, all_threads=True)
 
 
-def _settle(spec: ChildSpec) -> None:
+def _set_up(spec: ChildSpec) -> None:
     setproctitle(f"galamp: {spec.title}")
     if not spec.incarnation:
         failpoints.as_role(spec.title)

@@ -157,7 +157,7 @@ class Learner:
             task.rank,
             task.shape,
             task.wake,
-            self._life_of,
+            self._simulator_incarnation,
             synchronous=task.gossip.synchronous,
         )
         self.collector = Collector(
@@ -184,7 +184,7 @@ class Learner:
         # An update is split in two halves only if its gradient is averaged or published in between.
         averages = averages_gradients(task.gossip)
         split = averages or task.gossip.gradient_correlation
-        self._between = self._reduce if split else None
+        self._reduce_gradient = self._reduce if split else None
         if (
             task.graphs
             and task.device != "cpu"
@@ -203,7 +203,7 @@ class Learner:
         while not self._finished():
             rollout = self.collector.collect(number)
             self.metrics.enter(Phase.UPDATE)
-            gauges = self.algorithm.update(rollout, self._between)
+            gauges = self.algorithm.update(rollout, self._reduce_gradient)
             reach("learner.updated")
             self.metrics.enter(Phase.GOSSIP)
             self.exchange.turn(self.algorithm.version)
@@ -216,7 +216,7 @@ class Learner:
             self.metrics["agent_steps"] += self.collector.agent_steps
             self.metrics["envs"] = self.port.envs
             reach("learner.counted")
-            self._serve()
+            self._save_if_due()
             number += 1
 
     def _reduce(self) -> bool:
@@ -236,7 +236,7 @@ class Learner:
         if self.control.quit:
             raise StopRun
 
-    def _life_of(self, worker: int) -> int | None:
+    def _simulator_incarnation(self, worker: int) -> int | None:
         """Return the incarnation of simulator `worker` of this learner; None if it does not run."""
         return self.control.simulator_incarnation(self.task.rank * self.task.shape.workers + worker)
 
@@ -267,7 +267,7 @@ class Learner:
             return turns * by_all >= self.task.total_steps
         return self.status_board.agent_steps() >= self.task.total_steps
 
-    def _serve(self) -> None:
+    def _save_if_due(self) -> None:
         """Save the state on request, and at intervals in case this process is killed."""
         save_id, at_turn = self.control.save_request
         turns = self.metrics["turns"]

@@ -32,16 +32,16 @@ END_S = 1.0
 """Longest wait for killed processes to end; after that they are left to the kernel."""
 
 
-def _leave(number: int, frame: object) -> None:
+def _on_sigcont(number: int, frame: object) -> None:
     """End all children, and exit, if the supervisor has ended.
 
     The same signal (SIGCONT) also resumes a stopped process: then nothing happens.
     """
     if os.getppid() != int(os.environ[SUPERVISOR]) and os.getpid() == int(os.environ[SERVER]):
-        _end()
+        _end_all()
 
 
-def _end() -> NoReturn:
+def _end_all() -> NoReturn:
     end_children(END_S)
     shutil.rmtree(os.environ[FOLDER], ignore_errors=True)  # with the socket, not needed any more
     os._exit(EXIT_FAILURE)
@@ -56,7 +56,7 @@ def _report_loaded(failure: str) -> None:
         draft.replace(path)
 
 
-def _load() -> None:
+def _import_modules() -> None:
     """Import the modules that children need."""
     from setproctitle import setproctitle
 
@@ -73,7 +73,7 @@ def _load() -> None:
 
 be_package()
 os.environ[SERVER] = str(os.getpid())
-signal.signal(ORPHANED, _leave)
+signal.signal(ORPHANED, _on_sigcont)
 die_with_parent(int(os.environ[SUPERVISOR]), ORPHANED)
 for number in SUPERVISED:
     signal.signal(number, signal.SIG_IGN)
@@ -84,7 +84,7 @@ answer_failed_forks()
 # The standard library warns about every orphan that this server reaps.
 warnings.filterwarnings("ignore", message="forkserver: waitpid returned unexpected pid")
 try:
-    _load()
+    _import_modules()
 except Exception as error:  # an import can raise anything
     _report_loaded(f"{type(error).__name__}: {error}")
     raise

@@ -33,7 +33,7 @@ from galamp.memory.status import EpisodeRing, Phase, StatusBoard
 STRAYS_EVERY_S = 5.0
 """Interval at which ended background processes of an environment are reaped."""
 
-ACTIONS_TOLD = 32
+ACTIONS_REPORTED = 32
 """Number of last actions that are reported with an environment's exception."""
 
 
@@ -70,8 +70,8 @@ def main(task: SimulatorTask) -> None:
             raise StopRun
 
     seeded = seed_generators(task.process_seed)
-    past: deque[list[int]] = deque(maxlen=ACTIONS_TOLD)
-    with circumstances_told(task, past):
+    last_actions: deque[list[int]] = deque(maxlen=ACTIONS_REPORTED)
+    with failure_noted(task, last_actions):
         environment = make_environment(
             task.environment, task.seeds, threads=task.threads, progress=metrics.heartbeat
         )
@@ -86,8 +86,8 @@ def main(task: SimulatorTask) -> None:
             metrics.enter(Phase.WAIT)
             actions = port.actions(observations, idle)
             metrics.enter(Phase.STEP)
-            past.append(actions.tolist())
-            with circumstances_told(task, past):
+            last_actions.append(actions.tolist())
+            with failure_noted(task, last_actions):
                 step = environment.step(actions)
             reach("simulator.stepped")
             observations = step.observations
@@ -105,19 +105,19 @@ def main(task: SimulatorTask) -> None:
 
 
 @contextmanager
-def circumstances_told(task: SimulatorTask, past: Iterable[list[int]]) -> Iterator[None]:
+def failure_noted(task: SimulatorTask, last_actions: Iterable[list[int]]) -> Iterator[None]:
     """Add to an environment's exception a note with all that is needed to reproduce it."""
     try:
         yield
     except BaseException as error:
-        error.add_note(circumstances(task, past))
+        error.add_note(failure_note(task, last_actions))
         raise
 
 
-def circumstances(task: SimulatorTask, past: Iterable[list[int]]) -> str:
+def failure_note(task: SimulatorTask, last_actions: Iterable[list[int]]) -> str:
     """Return all that is needed to reproduce an environment's exception, in one line."""
     return (
         f"in {task.environment.env_id}, incarnation {task.incarnation} of simulator "
         f"{task.rank}.{task.worker}, environments with seeds {list(task.seeds)}; last actions "
-        f"[envs], oldest first: {list(past)}"
+        f"[envs], oldest first: {list(last_actions)}"
     )

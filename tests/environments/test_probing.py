@@ -73,7 +73,7 @@ def test_daemons_that_an_environment_has_started_end_with_its_process() -> None:
         "child = context.Process(target=time.sleep, args=(600,), daemon=True)\n"
         "child.start()\n"
         "print(child.pid)\n"
-        "galamp.workers.child._leave(0)\n"
+        "galamp.workers.child._exit(0)\n"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr

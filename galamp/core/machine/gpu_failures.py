@@ -1,6 +1,6 @@
 """GPU failures: the cause of an error of torch, and what the user can do, as one line.
 
-    error text of torch --explained--> one line
+    error text of torch --explain--> one line
 
 Pure, and without torch: the text comes from a process that has tried the GPU, or from a learner.
 """
@@ -71,17 +71,17 @@ class MemoryUse(NamedTuple):
 
 def is_memory_full(words: str) -> bool:
     """Whether an error text of torch means that a GPU has no free memory."""
-    return re.search(MEMORY, essence(words), re.IGNORECASE) is not None
+    return re.search(MEMORY, without_advice(words), re.IGNORECASE) is not None
 
 
-def explained(words: str, torch: str) -> str:
+def explain(words: str, torch: str) -> str:
     """Return the cause of a GPU failure, and a remedy if one is known, as one line.
 
     Args:
         words: error text of torch.
         torch: version of torch, and of the CUDA that it was built for.
     """
-    said = essence(words)
+    said = without_advice(words)
     line = first_sentence(said)
     for pattern, message in REMEDIES:
         if re.search(pattern, said, re.IGNORECASE):
@@ -89,7 +89,7 @@ def explained(words: str, torch: str) -> str:
     return line or "it failed without a word"
 
 
-def essence(words: str) -> str:
+def without_advice(words: str) -> str:
     """Return an error text of torch without the advice for developers at its end."""
     return ADVICE.split(words)[0]
 

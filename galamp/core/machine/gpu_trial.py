@@ -56,7 +56,7 @@ def _start(index: int, answer: int) -> int:
         return child
     code = EXIT_FAILURE
     try:
-        _write_line(answer, index, facts=tried(index))
+        _write_line(answer, index, facts=try_gpu(index))
         code = EXIT_OK
     except Exception as error:
         _write_line(answer, index, failure=str(error) or type(error).__name__)
@@ -83,7 +83,7 @@ def _write_line(answer: int, index: int, **found: Any) -> None:
     os.write(answer, json.dumps({"index": index} | found).encode() + b"\n")
 
 
-def tried(index: int) -> dict[str, Any]:
+def try_gpu(index: int) -> dict[str, Any]:
     """Compute on a GPU, and copy from and to it; return its facts.
 
     Raises:

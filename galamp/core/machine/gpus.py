@@ -14,7 +14,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from galamp.core.machine.gpu_failures import explained
+from galamp.core.machine.gpu_failures import explain
 from galamp.core.processes.probe_process import Answer, Probing
 
 GPU_TIMEOUT_S = 60.0
@@ -72,10 +72,10 @@ def _try(indices: list[int]) -> dict[int, Found]:
     except BaseException:
         trial.cancel()
         raise
-    return understood(answer, indices, trial.ending)
+    return parse_answer(answer, indices, trial.ending)
 
 
-def understood(answer: Answer, indices: Collection[int], ending: str) -> dict[int, Found]:
+def parse_answer(answer: Answer, indices: Collection[int], ending: str) -> dict[int, Found]:
     """Return the result for each GPU from the answer of a trial.
 
     Args:
@@ -96,7 +96,7 @@ def understood(answer: Answer, indices: Collection[int], ending: str) -> dict[in
 
 
 def _cause(result: dict[str, str]) -> str:
-    return explained(result["failure"], torch_build())
+    return explain(result["failure"], torch_build())
 
 
 def torch_build() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from galamp.core.errors import UserError
-from galamp.core.machine.gpu_failures import explained
+from galamp.core.machine.gpu_failures import explain
 from galamp.core.machine.gpus import torch_build
 
 
@@ -42,5 +42,5 @@ def _try(device: torch.device) -> None:
     try:
         float(torch.ones(1, device=device) + 1)
     except RuntimeError as error:
-        why = explained(str(error), torch_build())
+        why = explain(str(error), torch_build())
         raise UserError(f"--device {device}: {why}; or use --device cpu") from error

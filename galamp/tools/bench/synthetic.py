@@ -119,7 +119,7 @@ class SyntheticLearner(Learner):
         """Collect one rollout, learn from it, gossip; returns the metrics of the update."""
         rollout = self.collector.collect(self._number)
         self.metrics.enter(Phase.UPDATE)
-        gauges = self.algorithm.update(rollout, self._between)
+        gauges = self.algorithm.update(rollout, self._reduce_gradient)
         self.metrics.enter(Phase.GOSSIP)
         self.exchange.turn(self.algorithm.version)
         self.metrics.enter(Phase.OTHER)
