@@ -1,13 +1,13 @@
 """Module search: modules come from the working directory only if the user has named them.
 
     bin/galamp          python -P: the working directory is not searched
-    python -m galamp    Python searches it first; `leave_working_directory` ends that
-    the server          python -c would search it first; `guarded` forbids that, and where Python
+    python -m galamp    Python searches it first; `leave_working_directory` stops that
+    the server          python -c would search it first; `guarded` prevents that, and where Python
                         ignores its environment, `flags_of_children`
-    the probe           python -P -c, with the path of its parent that `path_for_children` gives
-    --env-id my:make    `gymnasium._imported` puts it last, behind all that is installed all of them
-    `be_package`: a folder named galamp, such as a clone, in a folder that Python
-                        searches is not taken for the installed package
+    the probe           python -P -c, with the parent's path from `path_for_children`
+    --env-id my:make    `gymnasium._imported` searches it last, after all installed packages
+    all of them         `be_package`: a folder named galamp, such as a clone, in a folder that
+                        Python searches is not taken for the installed package
 
 A folder with files of another person, such as a downloaded run, must not run code only because it
 is the working directory. PYTHONPATH is the user's choice and stays: so `-E` and `-I` are not used;

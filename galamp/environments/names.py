@@ -70,19 +70,19 @@ def _game_name(rom: str) -> str:
 
 
 def list_games() -> list[str]:
-    """Return the names of all playable Atari games, such as `SpaceInvaders`, sorted."""
+    """Return the sorted names of all playable Atari games, such as `SpaceInvaders`."""
     return [_game_name(rom) for rom in _roms().values()]
 
 
 def rom_name(env_id: str) -> str:
-    """Return the ROM's name, such as `space_invaders`, of a canonical Atari id."""
+    """Return the name of the ROM of a canonical Atari id, such as `space_invaders`."""
     match = _ATARI_NAME.fullmatch(env_id)
     assert match is not None, env_id
     return _roms()[_folded(match["game"])]
 
 
 def canonical_env_id(text: str) -> str:
-    """Return the one name under which an environment is stored and compared.
+    """Return the canonical name of an environment, which is stored and compared.
 
     Atari games in any of their usual spellings (`breakout`, `space_invaders`,
     `SpaceInvadersNoFrameskip-v4`, `ale_py:ALE/SpaceInvaders-v5`) become `ALE/SpaceInvaders-v5`;
@@ -105,7 +105,7 @@ def canonical_env_id(text: str) -> str:
         raise _unknown_game(text, match["game"] if match else name)
     if any(text.startswith(p) for p in ENVIRONMENTS if p not in ("", ATARI)):
         return text
-    import gymnasium  # 0.17 s that an Atari run need not pay
+    import gymnasium  # takes 0.17 s, not needed for Atari
 
     if text in gymnasium.registry:
         return text

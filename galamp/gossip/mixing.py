@@ -188,7 +188,7 @@ class Gossiper:
         return True
 
     def _at_bound(self) -> bool:
-        """Whether it waits in this round: synchronous, or `max_staleness` rounds without mixing."""
+        """Whether it waits in this round: if synchronous, or after `max_staleness` unmixed rounds."""
         bound = self._max_staleness
         return self._synchronous or (bound is not None and self._row["staleness"] >= bound)
 

@@ -101,7 +101,7 @@ def child_main(spec: ChildSpec, pickled: PickledTask) -> NoReturn:
     _redirect_output(spec.log)
     try:
         if server is None:
-            raise GalampError("its server has not loaded galamp: is the installation whole?")
+            raise GalampError("its server has not loaded galamp: is the installation complete?")
         _set_up(spec)
         module, _, name = spec.target.partition(":")
         getattr(importlib.import_module(module), name)(pickled.open())
