@@ -188,7 +188,7 @@ class Gossiper:
         return True
 
     def _at_bound(self) -> bool:
-        """Whether it waits in this round: if synchronous, or after `max_staleness` unmixed rounds."""
+        """Whether it waits now: if synchronous, or after `max_staleness` rounds without mixing."""
         bound = self._max_staleness
         return self._synchronous or (bound is not None and self._row["staleness"] >= bound)
 
