@@ -71,10 +71,10 @@ class StatusRow:
 
     def __init__(self, arrays: SharedArrays, index: int) -> None:
         width = len(COUNTERS)
-        self._counters = arrays.words("metrics.counters")[index * width : (index + 1) * width]
-        self._phase = arrays.words("metrics.phase")[index : index + 1]
-        self._gauges = arrays["metrics.gauges"][index]
-        self._phase_ns = arrays["metrics.phase_ns"][index]
+        self._counters = arrays.words("status.counters")[index * width : (index + 1) * width]
+        self._phase = arrays.words("status.phase")[index : index + 1]
+        self._gauges = arrays["status.gauges"][index]
+        self._phase_ns = arrays["status.phase_ns"][index]
         self._since_ns = time.monotonic_ns()
 
     def __getitem__(self, name: str) -> int:
@@ -138,8 +138,8 @@ class EpisodeRing:
     """
 
     def __init__(self, arrays: SharedArrays, index: int) -> None:
-        self._entries = arrays["metrics.episodes"][index]
-        self._head = arrays.words("metrics.episodes.head")[index : index + 1]
+        self._entries = arrays["status.episodes"][index]
+        self._head = arrays.words("status.episodes.head")[index : index + 1]
 
     def append(self, score: float, length: int, env_index: int) -> None:
         """Add a finished episode; the oldest unread one is overwritten when the ring is full."""
@@ -168,19 +168,19 @@ class StatusBoard:
     def __init__(self, arrays: SharedArrays, learners: int) -> None:
         self._arrays = arrays
         self._learners = learners
-        self._processes = arrays["metrics.gauges"].shape[0]
+        self._processes = arrays["status.gauges"].shape[0]
 
     @staticmethod
     def specs(learners: int, simulators: int) -> list[ArraySpec]:
         """Return the arrays that hold the board."""
         rows = learners + simulators
         return [
-            ArraySpec("metrics.counters", (rows, len(COUNTERS)), "int64"),
-            ArraySpec("metrics.phase", (rows,), "int64"),
-            ArraySpec("metrics.phase_ns", (rows, len(Phase)), "float64"),
-            ArraySpec("metrics.gauges", (rows, len(GAUGES)), "float64", fill=float("nan")),
-            ArraySpec("metrics.episodes", (simulators, EPISODE_CAPACITY, 4), "float64"),
-            ArraySpec("metrics.episodes.head", (simulators,), "int64"),
+            ArraySpec("status.counters", (rows, len(COUNTERS)), "int64"),
+            ArraySpec("status.phase", (rows,), "int64"),
+            ArraySpec("status.phase_ns", (rows, len(Phase)), "float64"),
+            ArraySpec("status.gauges", (rows, len(GAUGES)), "float64", fill=float("nan")),
+            ArraySpec("status.episodes", (simulators, EPISODE_CAPACITY, 4), "float64"),
+            ArraySpec("status.episodes.head", (simulators,), "int64"),
         ]
 
     def learner(self, rank: int) -> StatusRow:
@@ -198,4 +198,4 @@ class StatusBoard:
     def agent_steps(self) -> int:
         """Return the number of agent steps of all learners so far."""
         at = _COUNTER["agent_steps"]
-        return int(self._arrays["metrics.counters"][: self._learners, at].sum())
+        return int(self._arrays["status.counters"][: self._learners, at].sum())

@@ -33,20 +33,20 @@ class Collector:
         self,
         port: LearnerPort,
         algorithm: Algorithm,
-        metrics: StatusRow,
+        status: StatusRow,
         idle: Idle,
         *,
         device: torch.device,
         batches: int,
         clip_rewards: bool,
     ) -> None:
-        self._port, self._algorithm, self._metrics, self._idle = port, algorithm, metrics, idle
+        self._port, self._algorithm, self._status, self._idle = port, algorithm, status, idle
         self._steps = port.shape.num_steps
         algorithm.prepare(port.shape.num_steps, port.shape.num_envs)
         self._batches = split(port.shape, batches)
         self._actor: Actor
         if device.type == "cuda":
-            metrics["page_lock_refusal"] = max(metrics["page_lock_refusal"], port.page_lock())
+            status["page_lock_refusal"] = max(status["page_lock_refusal"], port.page_lock())
             self._actor = DeviceActor(port.slots, algorithm, device, clip_rewards=clip_rewards)
         else:
             self._actor = HostActor(port.slots, algorithm, clip_rewards=clip_rewards)
@@ -62,20 +62,20 @@ class Collector:
             reduces: what `reduce` will return in updates; None if there is no `reduce`.
         """
         actor, algorithm = self._actor, self._algorithm
-        if not isinstance(actor, DeviceActor) or self._metrics["graph_refusal"]:
+        if not isinstance(actor, DeviceActor) or self._status["graph_refusal"]:
             return False
         drawn = algorithm.generator.get_state()
         try:
             graphs = Graphs()
             launches = actor.record(graphs, [envs for _, envs in self._batches])
-            self._metrics.heartbeat()
+            self._status.heartbeat()
             algorithm.record(actor.filled, graphs, reduces)
             actor.launches = launches
         except Exception as error:
             if is_memory_full(str(error)):
                 raise  # a different failure, with its own message
             traceback.print_exc(file=sys.stderr)
-            self._metrics["graph_refusal"] = 1
+            self._status["graph_refusal"] = 1
             # The capture may still hold the generator: torch then draws no more numbers from it.
             algorithm.generator = torch.Generator(algorithm.generator.device).set_state(drawn)
             return False
@@ -84,7 +84,7 @@ class Collector:
     def collect(self, number: int) -> Rollout:
         """Collect rollout `number`; it may be used until the next one is started."""
         slot, first = number % NUM_SLOTS, number * self._steps
-        self._metrics.enter(Phase.COLLECT)
+        self._status.enter(Phase.COLLECT)
         self._port.start_rollout(number, self._idle)
         for step in range(self._steps):
             if step == self._steps // 2:
@@ -104,9 +104,9 @@ class Collector:
 
     def _receive(self, row: int, workers: range) -> None:
         """Wait for a row of simulators; the phase is COLLECT meanwhile, and INFER afterwards."""
-        self._metrics.enter(Phase.COLLECT)
+        self._status.enter(Phase.COLLECT)
         self._port.receive(row, workers, self._idle)
-        self._metrics.enter(Phase.INFER)
+        self._status.enter(Phase.INFER)
 
 
 def split(shape: RolloutShape, batches: int) -> list[tuple[range, slice]]:

@@ -109,7 +109,7 @@ def _learn(task: LearnerTask) -> None:
         complete = not task.gossip.coupled
     if complete:
         learner.save(FINAL)
-    learner.metrics["done"] = 1
+    learner.status["done"] = 1
     if task.device != "cpu":
         # Under MPS, a process that exits with work in progress may break others on its GPU.
         torch.cuda.synchronize(task.device)
@@ -149,8 +149,8 @@ class Learner:
         self.control = ControlBlock(task.arrays)
         self.status_board = StatusBoard(task.arrays, task.learners)
         self._incarnation = self.control.incarnation(task.rank)
-        self.metrics = self.status_board.learner(task.rank)
-        self.metrics.reset()
+        self.status = self.status_board.learner(task.rank)
+        self.status.reset()
         self.algorithm = make_algorithm_for(task)
         self.port = LearnerPort(
             task.arrays,
@@ -163,7 +163,7 @@ class Learner:
         self.collector = Collector(
             self.port,
             self.algorithm,
-            self.metrics,
+            self.status,
             self.idle,
             device=torch.device(task.device),
             batches=task.batches,
@@ -178,7 +178,7 @@ class Learner:
             gradient=self.algorithm.parameters.grad,
             seed=task.gossip_seed,
             wakeups=task.gossip_wakeups,
-            row=self.metrics,
+            row=self.status,
             idle=self.idle,
         )
         # An update is split in two halves only if its gradient is averaged or published in between.
@@ -202,28 +202,28 @@ class Learner:
         number = self.port.first_rollout()
         while not self._finished():
             rollout = self.collector.collect(number)
-            self.metrics.enter(Phase.UPDATE)
+            self.status.enter(Phase.UPDATE)
             gauges = self.algorithm.update(rollout, self._reduce_gradient)
             reach("learner.updated")
-            self.metrics.enter(Phase.GOSSIP)
+            self.status.enter(Phase.GOSSIP)
             self.exchange.turn(self.algorithm.version)
             reach("learner.mixed")
-            self.metrics.enter(Phase.OTHER)
-            self.metrics.report(gauges)
-            self.metrics["overflows"] += not math.isfinite(gauges["grad_norm"])
-            self.metrics["updates"] = self.algorithm.version
-            self.metrics["turns"] += 1
-            self.metrics["agent_steps"] += self.collector.agent_steps
-            self.metrics["envs"] = self.port.envs
+            self.status.enter(Phase.OTHER)
+            self.status.report(gauges)
+            self.status["overflows"] += not math.isfinite(gauges["grad_norm"])
+            self.status["updates"] = self.algorithm.version
+            self.status["turns"] += 1
+            self.status["agent_steps"] += self.collector.agent_steps
+            self.status["envs"] = self.port.envs
             reach("learner.counted")
             self._save_if_due()
             number += 1
 
     def _reduce(self) -> bool:
         """Pass the gradient to the exchange; return whether it is the mean of all learners now."""
-        self.metrics.enter(Phase.GOSSIP)
+        self.status.enter(Phase.GOSSIP)
         self.exchange.reduce()
-        self.metrics.enter(Phase.UPDATE)
+        self.status.enter(Phase.UPDATE)
         return self.exchange.reduces
 
     def idle(self) -> None:
@@ -232,7 +232,7 @@ class Learner:
         Raises:
             StopRun: the supervisor requests an exit.
         """
-        self.metrics.heartbeat()
+        self.status.heartbeat()
         if self.control.quit:
             raise StopRun
 
@@ -249,7 +249,7 @@ class Learner:
         tensors = {name: t.detach().cpu().numpy() for name, t in self.algorithm.state().items()}
         if not all(np.isfinite(tensor.sum()) for tensor in tensors.values()):
             raise RunFailed(f"learner {self.task.rank} diverged: its state is not finite")
-        counters = {name: self.metrics[name] for name in STATE_COUNTERS}
+        counters = {name: self.status[name] for name in STATE_COUNTERS}
         generator = self.algorithm.generator.get_state().numpy()
         self._states.save(
             State(tensors, counters, generator),
@@ -259,7 +259,7 @@ class Learner:
 
     def _finished(self) -> bool:
         self.idle()
-        turns = self.metrics["turns"]
+        turns = self.status["turns"]
         if turns >= self.control.stop_turn:
             return True
         if self.task.gossip.synchronous:
@@ -270,7 +270,7 @@ class Learner:
     def _save_if_due(self) -> None:
         """Save the state on request, and at intervals in case this process is killed."""
         save_id, at_turn = self.control.save_request
-        turns = self.metrics["turns"]
+        turns = self.status["turns"]
         requested = save_id != self._saved_id and at_turn != NEVER and turns >= at_turn
         now_s = time.monotonic()
         due = now_s - self._saved_s > SAVE_EVERY_S
@@ -294,12 +294,12 @@ class Learner:
         if self._incarnation == 0:
             restore_generator(self.algorithm.generator, state.generator)
             for name, value in state.counters.items():
-                self.metrics[name] = value
+                self.status[name] = value
         else:
             self._saved_id = header.version
             self._rejoin(state)
-        self.algorithm.version = self.metrics["updates"]
-        self.exchange.resume_from(self.metrics["turns"], self.metrics["rounds"])
+        self.algorithm.version = self.status["updates"]
+        self.exchange.resume_from(self.status["turns"], self.status["rounds"])
 
     def _rejoin(self, state: State) -> None:
         """Rejoin the run after a restart: start with the mean of the in-peers' parameters.
@@ -307,10 +307,10 @@ class Learner:
         The counters of the earlier incarnation are in shared memory, and continue. Synchronous
         learners all return to the turn of their saved states, and repeat the turns after it.
         """
-        self.metrics["staleness"] = 0
+        self.status["staleness"] = 0
         if self.task.gossip.coupled:
             for name in ("turns", "rounds", "updates"):
-                self.metrics[name] = state.counters[name]
+                self.status[name] = state.counters[name]
             return
         mean = mean_of_peers(self.task, self.control)
         if mean is not None:

@@ -58,14 +58,14 @@ class SimulatorTask:
 def main(task: SimulatorTask) -> None:
     """Simulate until the run is over."""
     control = ControlBlock(task.arrays)
-    metrics = StatusBoard(task.arrays, task.learners).simulator(task.index)
-    metrics.reset()
+    status = StatusBoard(task.arrays, task.learners).simulator(task.index)
+    status.reset()
     port = SimulatorPort(
         task.arrays, task.rank, task.shape, task.wake, task.worker, task.incarnation
     )
 
     def idle() -> None:
-        metrics.heartbeat()
+        status.heartbeat()
         if control.quit:
             raise StopRun
 
@@ -73,7 +73,7 @@ def main(task: SimulatorTask) -> None:
     last_actions: deque[list[int]] = deque(maxlen=ACTIONS_REPORTED)
     with failure_noted(task, last_actions):
         environment = make_environment(
-            task.environment, task.seeds, threads=task.threads, progress=metrics.heartbeat
+            task.environment, task.seeds, threads=task.threads, progress=status.heartbeat
         )
         seed_generators(task.process_seed, seeded)
         observations = environment.reset()
@@ -83,9 +83,9 @@ def main(task: SimulatorTask) -> None:
     port.arrive()
     with closing_quietly(environment):
         while True:
-            metrics.enter(Phase.WAIT)
+            status.enter(Phase.WAIT)
             actions = port.actions(observations, idle)
-            metrics.enter(Phase.STEP)
+            status.enter(Phase.STEP)
             last_actions.append(actions.tolist())
             with failure_noted(task, last_actions):
                 step = environment.step(actions)
@@ -100,7 +100,7 @@ def main(task: SimulatorTask) -> None:
             )
             for episode in counter.update(step):
                 episodes.append(episode.ret, episode.length, episode.env_index + port.envs.start)
-            metrics["agent_steps"] += environment.num_envs
+            status["agent_steps"] += environment.num_envs
             strays.reap()
 
 

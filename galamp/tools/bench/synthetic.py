@@ -118,11 +118,11 @@ class SyntheticLearner(Learner):
     def turn(self) -> dict[str, float]:
         """Collect one rollout, learn from it, gossip; returns the metrics of the update."""
         rollout = self.collector.collect(self._number)
-        self.metrics.enter(Phase.UPDATE)
+        self.status.enter(Phase.UPDATE)
         gauges = self.algorithm.update(rollout, self._reduce_gradient)
-        self.metrics.enter(Phase.GOSSIP)
+        self.status.enter(Phase.GOSSIP)
         self.exchange.turn(self.algorithm.version)
-        self.metrics.enter(Phase.OTHER)
+        self.status.enter(Phase.OTHER)
         self._number += 1
         return gauges
 
