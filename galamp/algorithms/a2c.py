@@ -167,13 +167,13 @@ class A2C(Algorithm):
         """Take one optimiser step; see `Algorithm.update`."""
         if self._recorded is not None and rollout is self._recorded.rollout:
             *numbers, transitions = self._recorded(reduce)
-            from_all = self._recorded.reduces is True
+            is_mean = self._recorded.reduces is True
         else:
             findings = self._compute_gradient(rollout)
-            from_all = reduce is not None and reduce()
+            is_mean = reduce is not None and reduce()
             # The only point where the host waits for the device.
-            *numbers, transitions = self._step(findings, from_all).tolist()
-        self.version += transitions > 0 or from_all
+            *numbers, transitions = self._step(findings, is_mean).tolist()
+        self.version += transitions > 0 or is_mean
         return dict(zip(METRICS, numbers, strict=True))
 
     def _compute_gradient(self, rollout: Rollout) -> Findings:
@@ -194,10 +194,10 @@ class A2C(Algorithm):
             count,
         )
 
-    def _step(self, findings: Sequence[Tensor], from_all: bool) -> Tensor:
+    def _step(self, findings: Sequence[Tensor], is_mean: bool) -> Tensor:
         """Take the step, if there are valid transitions; return `METRICS` and their number."""
         found = Findings(*findings)
-        active = found.transitions >= (0 if from_all else 1)
+        active = found.transitions >= (0 if is_mean else 1)
         norm = self._optimiser.step(active, self._config.max_grad_norm)
         self._forward.discard()
         return torch.stack(
@@ -211,13 +211,13 @@ class A2C(Algorithm):
             )
         )
 
-    def _returns(self, rollout: Rollout, known: Tensor, bootstrap: Tensor) -> Tensor:
-        """Return the returns [T, B], from values `known` [T, B] and `bootstrap` [B], V_T."""
+    def _returns(self, rollout: Rollout, values: Tensor, bootstrap: Tensor) -> Tensor:
+        """Return the returns [T, B], from `values` [T, B] and `bootstrap` [B], V_T."""
         return n_step_returns(
             rollout.rewards,
             rollout.terminated,
             rollout.truncated,
-            torch.cat((known, bootstrap.unsqueeze(0))),
+            torch.cat((values, bootstrap.unsqueeze(0))),
             self._config.gamma,
         )
 

@@ -121,7 +121,11 @@ def server_pid() -> int | None:
 
 
 def send_server(number: signal.Signals) -> None:
-    """Send the server a signal; does nothing if the server has ended."""
+    """Send a signal to the server; no effect if it has ended.
+
+    An ended server is reaped only when the next one starts, so its id is not in use by another
+    process.
+    """
     pid = server_pid()
     if pid is not None:
         with contextlib.suppress(ProcessLookupError):

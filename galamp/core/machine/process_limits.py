@@ -18,7 +18,7 @@ from typing import NamedTuple
 from galamp.core.machine.memory import PROC, ControlGroup, control_groups, number_in
 
 EVERY_ID = 2**32 - 1
-"""Number of possible user ids: all 32-bit numbers except the one that means none."""
+"""Number of possible user and group ids: all 32-bit numbers except the one that means none."""
 
 _CAP_SYS_ADMIN, _CAP_SYS_RESOURCE = 21, 24
 _STATUS = re.compile(r"^Uid:\s+(\d{1,10})\b.*^Threads:\s+(\d{1,9})$", re.MULTILINE | re.DOTALL)
