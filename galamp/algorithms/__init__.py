@@ -10,16 +10,16 @@ from galamp.core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from galamp.algorithms.base import Algorithm
-    from galamp.algorithms.networks import ActorCritic
 
 ALGORITHMS = {"a2c": "galamp.algorithms.a2c:A2C"}
 """Name -> "module:Class"; the class takes the arguments of `make_algorithm`."""
 
 
 def make_algorithm(
-    config: AlgorithmConfig, model: ActorCritic, *, device: torch.device | str, seed: int
+    config: AlgorithmConfig, model: nn.Module, *, device: torch.device | str, seed: int
 ) -> Algorithm:
     """Make the algorithm that `config` names, which moves `model` to `device` and trains it.
 

@@ -5,7 +5,8 @@
     the server          python -c would search it first; `guarded` prevents that, and where Python
                         ignores its environment, `flags_of_children`
     the probe           python -P -c, with the parent's path from `path_for_children`
-    --env-id my:make    `gymnasium._imported` searches it last, after all installed packages
+    --env-id my:make    `user_code.imported` searches it last, after all installed packages; for
+                        --network as well
     all of them         `be_package`: a folder named galamp, such as a clone, in a folder that
                         Python searches is not taken for the installed package
 

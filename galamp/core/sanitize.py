@@ -5,11 +5,15 @@ Used by every process that prints messages. Pure functions from text to text.
 
 from __future__ import annotations
 
+import re
+
 MAX_CHARACTERS = 1000
 """Longest line: enough for all choices of a setting, or for a usual path."""
 
 END_CHARACTERS = 300
 """Characters of the end that a shortened line keeps: the end says what to do."""
+
+_TENSOR = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
 
 def clean(text: str) -> str:
@@ -29,3 +33,8 @@ def one_line(text: str) -> str:
     if len(text) > MAX_CHARACTERS:
         text = f"{text[: MAX_CHARACTERS - END_CHARACTERS]} ... {text[-END_CHARACTERS:]}"
     return clean(text)
+
+
+def is_tensor_name(value: object) -> bool:
+    """Return whether `value` is fit to name a tensor: no folder, no control character."""
+    return isinstance(value, str) and _TENSOR.fullmatch(value) is not None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
+import re
 import types
 import typing
 from collections.abc import Iterator
@@ -20,6 +21,12 @@ from typing import Any
 from galamp.core.errors import UserError, did_you_mean
 
 MAX_CHARACTERS_SHOWN = 60
+
+FACTORY = "package.module:factory"
+"""How code of the user's is named."""
+
+_DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
+_FACTORY = re.compile(f"{_DOTTED}:{_DOTTED}")
 
 AUTO = 0
 """Value of a count that galamp chooses (`auto` on the command line)."""
@@ -38,6 +45,7 @@ class Option:
     auto: bool = False
     none: str = ""
     prefix: str = ""
+    factory: bool = False
     stored: bool = True
     """Whether the setting belongs to the run, and not only to the command that shows the run."""
 
@@ -62,15 +70,17 @@ def option(
     auto: bool = False,
     none: str = "",
     prefix: str = "",
+    factory: bool = False,
     stored: bool = True,
 ) -> Any:
     """Declare a setting: a dataclass field with an `Option`.
 
     `low` and `high` are inclusive. The choices are `names`, the keys of `registry` (`module:TABLE`,
-    imported on use), and any text that begins with `prefix`. `auto` allows the word `auto` (stored
-    as `AUTO`); `none` is the word for None. A setting that is not `stored` belongs to the command.
+    imported on use), any text that begins with `prefix`, and, with `factory`, any
+    `package.module:factory`. `auto` allows the word `auto` (stored as `AUTO`); `none` is the word
+    for None. A setting that is not `stored` belongs to the command.
     """
-    known = Option(help, unit, low, high, registry, names, auto, none, prefix, stored)
+    known = Option(help, unit, low, high, registry, names, auto, none, prefix, factory, stored)
     return field(default=default, metadata={"option": known})
 
 
@@ -88,7 +98,12 @@ class Setting:
     @property
     def flag(self) -> str:
         """Flag on the command line."""
-        return "--" + self.name.replace("_", "-")
+        return flag_of(self.name)
+
+
+def flag_of(name: str) -> str:
+    """Return the flag of the setting `name` on the command line."""
+    return "--" + name.replace("_", "-")
 
 
 def settings(config: type, section: str = "") -> Iterator[Setting]:
@@ -121,8 +136,11 @@ def check(setting: Setting, value: Any) -> Any:
     value = _convert(setting, value)
     if known.prefix and isinstance(value, str) and value.startswith(known.prefix):
         return value
+    if known.factory and is_factory(value):
+        return value
     if known.choices and value not in known.choices:
         more = f", or {known.prefix}..." if known.prefix else ""
+        more += f", or {FACTORY}" if known.factory else ""
         raise UserError(
             f"{setting.flag} {shown(value)}: expected one of {', '.join(known.choices)}{more}"
             f"{did_you_mean(str(value), known.choices)}"
@@ -131,6 +149,11 @@ def check(setting: Setting, value: Any) -> Any:
     if (low is not None and value < low) or (high is not None and value > high):
         raise UserError(f"{setting.flag} {shown(value)}: expected {allowed(setting)}")
     return value
+
+
+def is_factory(value: Any) -> bool:
+    """Whether `value` has the form `package.module:factory`; nothing is imported."""
+    return isinstance(value, str) and _FACTORY.fullmatch(value) is not None
 
 
 def _convert(setting: Setting, value: Any) -> Any:

@@ -7,13 +7,7 @@ other. Spaces that the learner cannot use are refused when the environments are 
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
-import os
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar
 
 import gymnasium
@@ -23,6 +17,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
+from galamp.core import user_code
 from galamp.core.config import MOST_CHANNELS, EnvironmentConfig
 from galamp.core.errors import UserError, did_you_mean
 from galamp.environments.base import (
@@ -41,8 +36,7 @@ from galamp.environments.checks import (
 )
 from galamp.environments.protocols import SETTINGS
 
-NEAR_ENOUGH = 0.7
-"""Smallest similarity, from 0 to 1, of a suggestion for an unknown name within a module."""
+NAMES = "package.module:factory or package:EnvId-v0"
 
 Maker = Callable[[], Any]
 """Builds one environment; the result of a user's factory is not checked yet."""
@@ -170,23 +164,20 @@ def _builder(env_id: str) -> Maker:
     module_name, colon, name = env_id.partition(":")
     if not colon:
         return _maker_by_id(env_id, env_id)
-    module = _imported(env_id, module_name)
-    factory: Any = module
-    for part in name.split("."):
-        factory = getattr(factory, part, None)
+    module = user_code.imported(env_id, module_name, NAMES)
+    factory = user_code.attribute(module, name)
     if callable(factory):
         return factory  # type: ignore[no-any-return]
     if name in gymnasium.registry:
         return _maker_by_id(env_id, name)
-    _refuse_namesake(env_id, module_name)
+    user_code.refuse_namesake(env_id, module_name)
     if all(map(str.isidentifier, name.split("."))):
-        callables = [k for k, v in vars(module).items() if callable(v) and k[0] != "_"]
-        near = did_you_mean(name, callables, cutoff=NEAR_ENOUGH)
+        near = did_you_mean(name, user_code.callables(module), cutoff=user_code.NEAR_ENOUGH)
         raise UserError(
             f"{env_id}: {module_name} has no function {name!r}{near}, and its import has not "
             "registered an environment of that name"
         )
-    near = did_you_mean(name, gymnasium.registry, cutoff=NEAR_ENOUGH)
+    near = did_you_mean(name, gymnasium.registry, cutoff=user_code.NEAR_ENOUGH)
     raise UserError(f"{env_id}: importing {module_name} has registered no environment {name}{near}")
 
 
@@ -204,57 +195,6 @@ def _maker_by_id(env_id: str, name: str) -> Maker:
             raise
 
     return make
-
-
-def _imported(env_id: str, name: str) -> ModuleType:
-    """Import a user's module; exceptions from inside the module are not handled here.
-
-    The working directory is searched as well, but last: a file in it may have the name of a module
-    that other packages need, or import if it exists.
-    """
-    if os.getcwd() not in sys.path and not _is_installed(name.partition(".")[0]):
-        sys.path.append(os.getcwd())
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if not f"{name}.".startswith(f"{error.name}."):
-            raise
-        _refuse_namesake(env_id, name)
-        raise UserError(
-            f"{env_id}: cannot import {name} ({error}): expected package.module:factory or "
-            "package:EnvId-v0; is it installed, or in this folder?"
-        ) from None
-
-
-def _is_installed(package: str) -> bool:
-    """Whether a package or module is found without the working directory."""
-    if package in sys.modules:
-        return True
-    try:
-        spec = importlib.util.find_spec(package)
-    except ValueError:  # not a valid name of a module
-        return False
-    # A folder without `__init__.py` is a namespace package; the working directory may hold another
-    # part of it.
-    return spec is not None and spec.origin is not None
-
-
-def _refuse_namesake(env_id: str, name: str) -> None:
-    """Refuse a module if a different one of the same name is in the working directory.
-
-    Raises:
-        UserError: the imported module is not the one in the working directory.
-    """
-    first = name.partition(".")[0]
-    mine = next((p for p in (Path(first), Path(f"{first}.py")) if p.exists()), None)
-    module = sys.modules.get(first)
-    places = getattr(module, "__path__", [getattr(module, "__file__", None) or "built into Python"])
-    if mine is None or module is None or Path(next(iter(places))).is_relative_to(os.getcwd()):
-        return
-    raise UserError(
-        f"{env_id}: {first} is {next(iter(places))} here, which comes before {mine} in this "
-        "folder: rename yours"
-    )
 
 
 def _checked(env_id: str, env: Any) -> gymnasium.Env[Any, Any]:

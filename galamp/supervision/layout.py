@@ -14,6 +14,7 @@ from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm
 from galamp.algorithms.flat_parameters import Span
 from galamp.algorithms.networks import build_model, resolve_network
+from galamp.algorithms.networks.checks import check_network
 from galamp.core.disk import Where, as_named
 from galamp.core.seeding import seed_for
 from galamp.environments.base import EnvironmentSpec
@@ -51,9 +52,16 @@ def sketch_model(plan: Plan, environment: EnvironmentSpec) -> ModelSketch:
     """Build the algorithm once, look at it, and let it go.
 
     Raises:
-        UserError: the network does not fit the observations.
+        UserError: the network does not fit the observations, or is the user's and cannot be used.
     """
     network = resolve_network(plan.config.model.network, environment.observation_shape)
+    check_network(
+        network,
+        environment.observation_shape,
+        environment.observation_dtype,
+        environment.num_actions,
+        seed=plan.config.seed,
+    )
     algorithm = build_algorithm(plan, environment, network)
     sizes = {name: tensor.numel() for name, tensor in algorithm.state().items()}
     return ModelSketch(network, tuple(algorithm.parameters.layout()), sizes)
@@ -177,7 +185,7 @@ class RunLayout:
             sharing=sum(each.device == learner.device for each in self.plan.learners),
             graphs=config.resources.graphs,
             threads=config.resources.threads,
-            batches=config.resources.batches,
+            env_splits=config.resources.env_splits,
             shape=self.shape,
             wake=self._wakes[learner.rank],
             gossip_wakeups=self._gossip_wakeups,

@@ -64,7 +64,7 @@ class LearnerTask:
     sharing: int
     graphs: bool
     threads: int
-    batches: int
+    env_splits: int
     shape: RolloutShape
     wake: RingWake
     gossip_wakeups: tuple[Wakeup, ...]
@@ -166,7 +166,7 @@ class Learner:
             self.status,
             self.idle,
             device=torch.device(task.device),
-            batches=task.batches,
+            env_splits=task.env_splits,
             clip_rewards=task.environment.clip_rewards,
         )
         self.exchange = Exchange(
