@@ -333,7 +333,7 @@ def test_the_benchs_learners_do_by_graphs_what_those_of_a_run_do() -> None:
     learners = synthetic_learners(ATARI, learners=2, num_envs=2, network="gala", device="cuda:0")
     take_turns(learners, 1)
     numbers = counted(lambda: take_turns(learners, 1))
-    assert [each.metrics["graph_refusal"] for each in learners] == [0, 0]
+    assert [each.status["graph_refusal"] for each in learners] == [0, 0]
     batches = 2
     assert numbers["graphs"] == 2 * (STEPS * batches + 1), numbers
     gauges = take_turns(learners, 1)
