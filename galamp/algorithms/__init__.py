@@ -1,4 +1,4 @@
-"""Learning algorithms by name, each loaded when asked for. Pure PyTorch; runs in learners."""
+"""Learning algorithms by name, imported on use. Pure PyTorch; runs in learners."""
 
 from __future__ import annotations
 

@@ -25,14 +25,14 @@ from galamp.algorithms.rmsprop import FlatRMSprop
 from galamp.core.config import AlgorithmConfig
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
-SMALLEST_VARIANCE = 1e-8
-"""Variance of the returns below which the share that the values explain means nothing."""
+MIN_VARIANCE = 1e-8
+"""Variance of the returns below which the explained variance is not defined, and 0 is returned."""
 METRICS = ("policy_loss", "value_loss", "entropy", "grad_norm", "explained_variance")
-"""What an update measures, in order."""
+"""Metrics of an update, in order."""
 
 
 class Losses(NamedTuple):
-    """Means over the valid transitions of a rollout, each []; `total` is what is minimised."""
+    """Means over the valid transitions of a rollout, each []; `total` is minimised."""
 
     total: Tensor
     policy_loss: Tensor
@@ -41,7 +41,7 @@ class Losses(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """What the first half of an update has found, each [], without gradient."""
+    """Results of the first half of an update, each [], without gradient."""
 
     policy_loss: Tensor
     value_loss: Tensor
@@ -62,7 +62,7 @@ def a2c_losses(
 ) -> Losses:
     """Return the losses of A2C: total = policy + vf_coef value - ent_coef entropy.
 
-    With advantages R - V that pass no gradient and are not normalised:
+    The advantages R - V carry no gradient and are not normalised:
 
         policy = -mean((R - V) log pi(a)),   value = mean((R - V)^2),   entropy = mean(H(pi))
 
@@ -88,11 +88,11 @@ def a2c_losses(
 
 
 def explained_variance(returns: Tensor, values: Tensor, weights: Tensor) -> Tensor:
-    """Return 1 - Var(R - V) / Var(R), weighted, as []; 0 where the returns do not vary."""
+    """Return 1 - Var(R - V) / Var(R), weighted, as []; 0 if the returns do not vary."""
     variance = _variance(returns, weights)
     unexplained = _variance(returns - values, weights)
-    explained = 1.0 - unexplained / variance.clamp(min=SMALLEST_VARIANCE)
-    return explained.masked_fill(variance <= SMALLEST_VARIANCE, 0.0)
+    explained = 1.0 - unexplained / variance.clamp(min=MIN_VARIANCE)
+    return explained.masked_fill(variance <= MIN_VARIANCE, 0.0)
 
 
 def _variance(x: Tensor, weights: Tensor) -> Tensor:
@@ -123,25 +123,25 @@ class A2C(Algorithm):
             initial=config.rmsprop_initial,
             form=config.rmsprop_form,
         )
-        self._tape: ForwardPass = RecomputedForward(
+        self._forward: ForwardPass = RecomputedForward(
             model, self.parameters, PRECISIONS[config.precision]
         )
         self._recorded: RecordedUpdate | None = None
         self.generator = torch.Generator(device).manual_seed(seed)
         self.version = 0
 
-    def expect(self, steps: int, envs: int) -> None:
-        """Keep what acting computes of rollouts [steps, lanes], where that can be kept."""
+    def prepare(self, steps: int, envs: int) -> None:
+        """Prepare for rollouts [T, B] = [steps, envs]; cache activations of acting if possible."""
         on_cpu = self.parameters.data.device.type == "cpu"
         module, _, name = getattr(self._model, "cached_forward", "").partition(":")
         if on_cpu and module:
             build = getattr(importlib.import_module(module), name)
-            self._tape = build(self._model, steps, envs, PRECISIONS[self._config.precision])
+            self._forward = build(self._model, steps, envs, PRECISIONS[self._config.precision])
 
     def act(self, observations: Tensor, place: Place | None = None) -> Tensor:
         """Return sampled actions [B] int64; see `Algorithm.act`."""
         with torch.inference_mode():
-            return sample(self._tape.act(observations, place), self.generator)
+            return sample(self._forward.act(observations, place), self.generator)
 
     def record(self, rollout: Rollout, graphs: Graphs, reduces: bool | None) -> None:
         """Record the update; see `Algorithm.record`."""
@@ -150,7 +150,7 @@ class A2C(Algorithm):
             self._recorded = RecordedUpdate(
                 graphs,
                 rollout,
-                partial(self._descend, rollout),
+                partial(self._compute_gradient, rollout),
                 self._step,
                 findings=len(Findings._fields),
                 numbers=len(METRICS) + 1,
@@ -166,25 +166,25 @@ class A2C(Algorithm):
         """Take one optimiser step; see `Algorithm.update`."""
         if self._recorded is not None and rollout is self._recorded.rollout:
             *numbers, transitions = self._recorded(reduce)
-            from_all = self._recorded.reduces is True
+            is_mean = self._recorded.reduces is True
         else:
-            findings = self._descend(rollout)
-            from_all = reduce is not None and reduce()
-            # The only wait for the device.
-            *numbers, transitions = self._step(findings, from_all).tolist()
-        self.version += transitions > 0 or from_all
+            findings = self._compute_gradient(rollout)
+            is_mean = reduce is not None and reduce()
+            # The only point where the host waits for the device.
+            *numbers, transitions = self._step(findings, is_mean).tolist()
+        self.version += transitions > 0 or is_mean
         return dict(zip(METRICS, numbers, strict=True))
 
-    def _descend(self, rollout: Rollout) -> Findings:
-        """Set the gradient to that of the loss on `rollout`."""
+    def _compute_gradient(self, rollout: Rollout) -> Findings:
+        """Compute the gradient of the loss on `rollout`."""
         rollout = trainable(rollout)
-        bootstrap = self._tape.values(rollout.observations[-1])
-        logits, values = self._tape.outputs(rollout.observations[:-1])
+        bootstrap = self._forward.values(rollout.observations[-1])
+        logits, values = self._forward.outputs(rollout.observations[:-1])
         count = rollout.valid.sum()
         weights = rollout.valid / count.clamp(min=1)
         returns = self._returns(rollout, values.detach(), bootstrap)
         losses = self._losses(rollout, logits, values, returns, weights)
-        self._tape.backward(losses.total)
+        self._forward.backward(losses.total)
         return Findings(
             losses.policy_loss.detach(),
             losses.value_loss.detach(),
@@ -193,12 +193,12 @@ class A2C(Algorithm):
             count,
         )
 
-    def _step(self, findings: Sequence[Tensor], from_all: bool) -> Tensor:
-        """Take the step, if there is anything to go by; returns `METRICS` and the transitions."""
+    def _step(self, findings: Sequence[Tensor], is_mean: bool) -> Tensor:
+        """Take the step, if there are valid transitions; return `METRICS` and their number."""
         found = Findings(*findings)
-        active = found.transitions >= (0 if from_all else 1)
+        active = found.transitions >= (0 if is_mean else 1)
         norm = self._optimiser.step(active, self._config.max_grad_norm)
-        self._tape.forget()
+        self._forward.discard()
         return torch.stack(
             (
                 found.policy_loss,
@@ -210,13 +210,13 @@ class A2C(Algorithm):
             )
         )
 
-    def _returns(self, rollout: Rollout, known: Tensor, bootstrap: Tensor) -> Tensor:
-        """Return the targets [T, B] by values `known` [T, B] and `bootstrap` [B], V_T."""
+    def _returns(self, rollout: Rollout, values: Tensor, bootstrap: Tensor) -> Tensor:
+        """Return the returns [T, B], from `values` [T, B] and `bootstrap` [B], V_T."""
         return n_step_returns(
             rollout.rewards,
             rollout.terminated,
             rollout.truncated,
-            torch.cat((known, bootstrap.unsqueeze(0))),
+            torch.cat((values, bootstrap.unsqueeze(0))),
             self._config.gamma,
         )
 
@@ -244,8 +244,8 @@ class A2C(Algorithm):
 def sample(logits: Tensor, generator: torch.Generator) -> Tensor:
     """Return actions [B] int64 drawn from the softmax of logits [B, A].
 
-    The exponential race: the least of E_a / p_a with independent E_a ~ Exp(1) falls on a with
-    probability p_a; in logarithms this needs no softmax.
+    Method: for independent E_a ~ Exp(1), the smallest E_a / p_a is that of action a with
+    probability p_a. In logarithms this needs no softmax.
     """
     arrivals = torch.empty_like(logits).exponential_(generator=generator)
     return (logits - arrivals.log_()).argmax(-1)

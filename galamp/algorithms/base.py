@@ -1,7 +1,7 @@
-"""What a learner asks of a learning algorithm: act, update, and show its whole learned state.
+"""Base class of learning algorithms: act, update, and give access to the learned state.
 
-Runs in learners. Observations come in and actions go out at every agent step; once per rollout
-the transitions come back and one optimiser step is taken.
+Runs in learners. At every agent step observations come in and actions go out; once per rollout its
+transitions come in, and the algorithm takes one optimiser step.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from galamp.algorithms.forward import Place
 
 @dataclass(frozen=True)
 class Rollout:
-    """T agent steps of B environments, on the learner's device.
+    """Rollout: T agent steps of B environments, on the learner's device.
 
     Attributes:
-        observations: [T+1, B, ...] uint8 or float32; `observations[t + 1]` is what the transition
-            at t led to, also where an episode ended there.
+        observations: [T+1, B, ...] uint8 or float32; `observations[t + 1]` is the result of the
+            transition at t, even if an episode ended there.
         actions: [T, B] int64.
-        rewards: [T, B] float32, as trained on.
-        terminated: [T, B] bool; the return ends, there is nothing to bootstrap.
-        truncated: [T, B] bool; the episode was cut, the return goes on in the value of
-            `observations[t + 1]`.
-        valid: [T, B] bool; False on a reset step and in a lane lost with a dead simulator. Such a
-            transition is never trained on.
+        rewards: [T, B] float32, as used for training.
+        terminated: [T, B] bool; the return ends here, without a bootstrap.
+        truncated: [T, B] bool; the episode was cut here: the return is bootstrapped from the value
+            of `observations[t + 1]`.
+        valid: [T, B] bool, the valid mask; False on a reset step, and where a simulator has died or
+            was late. Such a transition is never trained on.
     """
 
     observations: Tensor
@@ -43,12 +43,12 @@ class Rollout:
 
 
 class Algorithm(ABC):
-    """A learning algorithm with its network, optimiser and sampling randomness.
+    """Learning algorithm with its network, its optimiser and its random generator.
 
     Attributes:
         parameters: the network's parameters and gradients as flat vectors.
-        generator: randomness of action sampling, on the learner's device.
-        version: optimiser steps taken so far.
+        generator: random generator of action sampling, on the learner's device.
+        version: number of optimiser steps so far.
     """
 
     parameters: FlatParameters
@@ -56,30 +56,30 @@ class Algorithm(ABC):
     version: int
 
     @abstractmethod
-    def expect(self, steps: int, envs: int) -> None:
-        """Make ready for rollouts [steps, lanes], so that acting may keep what updates need."""
+    def prepare(self, steps: int, envs: int) -> None:
+        """Prepare for rollouts [T, B] = [steps, envs]; acting may then cache results."""
 
     @abstractmethod
     def act(self, observations: Tensor, place: Place | None = None) -> Tensor:
         """Return sampled actions [B] int64 for observations [B, ...].
 
-        `place` says which part of the next rollout they are; nothing is kept of others.
+        `place` is their place in the next rollout; without it, acting caches nothing.
         """
 
     @abstractmethod
     def record(self, rollout: Rollout, graphs: Graphs, reduces: bool | None) -> None:
-        """Have updates on `rollout` be launched as CUDA graphs from now on.
+        """Record updates on `rollout` as CUDA graphs, which are used from now on.
 
-        They are those that are given this very object, whatever its tensors hold by then. Nothing
-        that was learned changes.
+        They are used for updates on this same object, with whatever its tensors then contain. The
+        learned state does not change.
 
         Args:
-            rollout: with tensors on a GPU, none of its transitions valid yet.
+            rollout: has tensors on a GPU, and no valid transition yet.
             graphs: records the update.
-            reduces: what `reduce` will return in these updates; None if there will be none.
+            reduces: what `reduce` will return in these updates; None if there is no `reduce`.
 
         Raises:
-            RuntimeError: it cannot be recorded; updates are as before.
+            RuntimeError: the update cannot be recorded; updates work as before.
         """
 
     @abstractmethod
@@ -88,9 +88,9 @@ class Algorithm(ABC):
     ) -> dict[str, float]:
         """Take one optimiser step on the valid transitions and return its metrics.
 
-        Once the gradient is there, before it is clipped and applied, `reduce` may change it; it
-        returns whether the gradient is that of all learners now. If it is not, a rollout without
-        a valid transition changes nothing and is not counted in `version`.
+        `reduce` is called when the gradient is computed, before it is clipped and applied. It may
+        change the gradient, and returns whether it is the mean over all learners now. If it is not,
+        a rollout without a valid transition changes nothing and is not counted in `version`.
 
         Returns:
             policy_loss, value_loss, entropy (nats), grad_norm (before clipping) and
@@ -99,18 +99,18 @@ class Algorithm(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
-        """Return the live tensors that are the whole learned state; writing them restores it.
+        """Return the live tensors of the whole learned state; writing to them restores a state.
 
-        To be written before the first step of a rollout only: what acting kept would be stale.
+        Write only before the first step of a rollout: cached results of acting would be stale.
         """
 
 
 def trainable(rollout: Rollout) -> Rollout:
-    """Return `rollout` with nothing left that an invalid transition could pass on.
+    """Return `rollout` without any effect of its invalid transitions.
 
-    Rewards, actions and flags of invalid transitions become neutral, so that not even a NaN in lost
-    memory gets past the mask of the loss. A return that would run into an invalid transition is cut
-    there, as by truncation: the observation before it is the last one known to be true.
+    Rewards, actions and flags of invalid transitions become neutral, so that not even a NaN in them
+    can pass the valid mask of the loss. A return is cut before an invalid transition, as by
+    truncation: the observation before it is the last valid one.
     """
     valid = rollout.valid
     cut = rollout.truncated.clone()
@@ -126,7 +126,7 @@ def trainable(rollout: Rollout) -> Rollout:
 
 
 def _without_unseen(observations: Tensor, valid: Tensor) -> Tensor:
-    """Zero float observations that no valid transition touches; bytes are never NaN."""
+    """Set float observations without a valid transition to zero; bytes cannot be NaN."""
     if not observations.is_floating_point():
         return observations
     none = torch.zeros_like(valid[:1])

@@ -1,12 +1,13 @@
-"""The convolutional network's way back, written by hand on the activations that acting left.
+"""Cached forward pass of the convolutional network, for CPUs, with a backward pass by hand.
 
-For CPUs. The same layers as `ConvActorCritic.forward`, each result put where the way back needs it:
+Acting computes the same layers as `ConvActorCritic.forward`, and caches every activation for the
+backward pass:
 
     images --conv1--> first --conv2--> second --conv3--> third --hidden--> hidden --heads--> outputs
 
-all [T+1, B, ...] in channels-last order; in bfloat16 where that is asked for, but for the heads,
-whose outputs are float32, as the parameters are. The backward pass takes the whole rollout as one
-batch and writes every gradient once, straight into the flat vector, which need not be zeroed.
+All are [T+1, B, ...] in channels-last order; in bfloat16 if configured, except the heads, whose
+outputs and parameters are float32. The backward pass takes the whole rollout as one batch and
+writes every gradient once, directly into the flat vector, which need not be set to zero before.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from galamp.algorithms.networks.convolutional import ConvActorCritic
 
 
 class Layers(NamedTuple):
-    """What every layer gave, after its rectifier; images and convolutions as [..., H, W, C]."""
+    """Activations of every layer, after its ReLU; images and convolutions as [..., H, W, C]."""
 
     images: Tensor
     first: Tensor
@@ -33,18 +34,18 @@ class Layers(NamedTuple):
     outputs: Tensor
 
     def at(self, step: int, envs: slice) -> Pass:
-        """Return where the results of some lanes at one step go, as views [b, ...]."""
+        """Return views [b, ...] for the activations of `envs` at one step."""
         return Pass.into(Layers(*(layer[step, envs] for layer in self)))
 
     def before(self, steps: int) -> Layers:
-        """Return the part of the first steps, as views [steps * B, ...]."""
+        """Return views [steps * B, ...] of the first `steps` steps."""
         return Layers(*(layer[:steps].flatten(0, 1) for layer in self))
 
 
 class Pass(NamedTuple):
-    """Where one pass through the network puts its results: views [b, ...] as PyTorch takes them.
+    """Output views [b, ...] of one forward pass, in the layouts that PyTorch's operators expect.
 
-    Making them takes longer than a small layer, so they are made once for every place.
+    To create them takes longer than a small layer, so they are created once for every place.
     """
 
     images: Tensor
@@ -60,7 +61,7 @@ class Pass(NamedTuple):
 
     @staticmethod
     def into(layers: Layers) -> Pass:
-        """Return the views of layers of one step."""
+        """Return the views of the layers at one step."""
         outputs = layers.outputs
         return Pass(
             images=layers.images,
@@ -84,7 +85,7 @@ class Pair(NamedTuple):
 
 
 class LayerWeights(NamedTuple):
-    """Weight and bias of the four layers below the heads, as the network computes with them."""
+    """Weight and bias of the four layers below the heads, in the type of the computation."""
 
     conv1: Pair
     conv2: Pair
@@ -93,13 +94,13 @@ class LayerWeights(NamedTuple):
 
 
 class CachedConvForward(ForwardPass):
-    """Keeps the activations of one rollout of bytes, [T+1, B]; the last row is what follows it."""
+    """Caches the activations of one uint8 rollout, [T+1, B]; the last row is for the bootstrap."""
 
     def __init__(
         self, model: ConvActorCritic, steps: int, envs: int, dtype: torch.dtype = torch.float32
     ) -> None:
-        """Make room for rollouts of `steps` x `envs`, computed in `dtype`."""
-        assert model.scale != 1.0, "lost floats may be NaN, which no mask stops; bytes are never"
+        """Allocate the cache for rollouts [steps, envs], computed in `dtype`."""
+        assert model.scale != 1.0, "invalid floats may be NaN, which no mask stops; bytes cannot be"
         self._model, self._steps, self._dtype = model, steps, dtype
         self._layers = _room(model, steps + 1, envs, dtype)
         self._kept = torch.zeros(steps, envs, dtype=torch.bool)
@@ -108,7 +109,7 @@ class CachedConvForward(ForwardPass):
         self._passes: dict[tuple[int, int, int], Pass] = {}
 
     def act(self, observations: Tensor, place: Place | None) -> Tensor:
-        """Return the logits and keep everything; see `ForwardPass.act`."""
+        """Return the logits and cache all activations; see `ForwardPass.act`."""
         if place is None:
             room = _room(self._model, 1, len(observations), self._dtype)
             return self._pass(observations, room.at(0, slice(None))).logits
@@ -120,8 +121,8 @@ class CachedConvForward(ForwardPass):
         return self._pass(observations, self._at(self._steps, slice(None))).values
 
     def outputs(self, observations: Tensor) -> Outputs:
-        """Return what was kept, after computing what was not; see `ForwardPass.outputs`."""
-        assert observations.shape[:2] == self._kept.shape, "another shape than was expected"
+        """Return the cached outputs, after computing missing ones; see `ForwardPass.outputs`."""
+        assert observations.shape[:2] == self._kept.shape, "not the shape that was prepared for"
         for step in (~self._kept.all(1)).nonzero().flatten().tolist():
             self._pass(observations[step], self._at(step, slice(None)))
         self._kept.fill_(True)
@@ -129,18 +130,18 @@ class CachedConvForward(ForwardPass):
         return Outputs(self._leaf[..., :-1], self._leaf[..., -1])
 
     def backward(self, loss: Tensor) -> None:
-        """Go back through every layer; see `ForwardPass.backward`."""
+        """Run the backward pass through every layer; see `ForwardPass.backward`."""
         (gradient,) = torch.autograd.grad(loss, (self._leaf,))
         with torch.inference_mode():
             self._back(gradient.flatten(0, 1), self._layers.before(self._steps), self._present())
 
-    def forget(self) -> None:
-        """Keep nothing; see `ForwardPass.forget`."""
+    def discard(self) -> None:
+        """Discard the cache; see `ForwardPass.discard`."""
         self._kept.fill_(False)
         self._weights = None
 
     def _present(self) -> LayerWeights:
-        """Return the weights in the type that is computed with, made anew after every update."""
+        """Return the weights in the type of the computation; converted again after every update."""
         if self._weights is None:
             model, dtype = self._model, self._dtype
             layers = (model.conv1, model.conv2, model.conv3, model.hidden)
@@ -152,14 +153,14 @@ class CachedConvForward(ForwardPass):
         return self._weights
 
     def _at(self, step: int, envs: slice) -> Pass:
-        """Return where the results of `envs` at `step` go."""
+        """Return the views for the results of `envs` at `step`."""
         low, high, _ = envs.indices(self._kept.shape[1])
         if (step, low, high) not in self._passes:
             self._passes[step, low, high] = self._layers.at(step, envs)
         return self._passes[step, low, high]
 
     def _pass(self, observations: Tensor, to: Pass) -> Pass:
-        """Compute the network on bytes [b, ...], every layer into its place; returns the places."""
+        """Compute the network on uint8 observations [b, ...] into the views `to`; return `to`."""
         model = self._model
         with torch.inference_mode():
             with_ = self._present()
@@ -173,7 +174,7 @@ class CachedConvForward(ForwardPass):
             return to
 
     def _back(self, gradient: Tensor, layers: Layers, weights: LayerWeights) -> None:
-        """Fill all gradients from that of the outputs, [N, A + 1]."""
+        """Compute all gradients from the gradient of the outputs, [N, A + 1]."""
         model = self._model
         hidden, third = layers.hidden, layers.third
         gradient = _back_linear(
@@ -192,7 +193,7 @@ class CachedConvForward(ForwardPass):
 
 
 def _room(model: ConvActorCritic, steps: int, envs: int, dtype: torch.dtype) -> Layers:
-    """Allocate every layer's results, [steps, lanes, ...]."""
+    """Allocate the activations of every layer, [steps, envs, ...]."""
     height, width = model.image_size
     room = [torch.zeros(steps, envs, height, width, model.conv1.in_channels, dtype=dtype)]
     for layer in (model.conv1, model.conv2, model.conv3):
@@ -205,18 +206,18 @@ def _room(model: ConvActorCritic, steps: int, envs: int, dtype: torch.dtype) -> 
 
 
 def _convolve(x: Tensor, by: Pair, stride: tuple[int, ...], to: Tensor) -> None:
-    """Convolve [b, C, H, W] and rectify into `to`."""
+    """Write ReLU(convolution of `x` [b, C, H, W]) into `to`."""
     torch.clamp_min(F.conv2d(x, by.weight, by.bias, stride), 0.0, out=to)
 
 
 def _rectified(gradient: Tensor, result: Tensor) -> Tensor:
-    """Return the gradient before a rectifier that gave `result`."""
+    """Return the gradient before a ReLU whose output was `result`."""
     back: Tensor = torch.ops.aten.threshold_backward(gradient, result, 0.0)
     return back
 
 
 def _back_linear(gradient: Tensor, x: Tensor, layer: nn.Linear, weight: Tensor) -> Tensor:
-    """Fill the layer's gradients; return that of its input `x` [N, I]."""
+    """Set the gradients of the layer; return the gradient of its input `x` [N, I]."""
     _grad(layer.weight).copy_(product(gradient.t(), x))
     torch.sum(gradient, 0, dtype=torch.float32, out=_grad(layer.bias))
     return product(gradient, weight)
@@ -225,7 +226,7 @@ def _back_linear(gradient: Tensor, x: Tensor, layer: nn.Linear, weight: Tensor) 
 def _back_convolution(
     gradient: Tensor, x: Tensor, layer: nn.Conv2d, weight: Tensor, *, to_input: bool = True
 ) -> Tensor:
-    """Fill the layer's gradients; return that of its input `x` [N, H, W, C] where wanted."""
+    """Set the gradients of the layer; return that of its input `x` [N, H, W, C] if `to_input`."""
     outputs, padding, dilation = layer.out_channels, [0, 0], [1, 1]
     to_x, to_weight, to_bias = torch.ops.aten.convolution_backward(
         *(_channels_first(gradient), _channels_first(x), weight, [outputs], layer.stride, padding),
@@ -237,7 +238,7 @@ def _back_convolution(
 
 
 def _channels_first(x: Tensor) -> Tensor:
-    """Return [N, H, W, C] as PyTorch wants to see it, [N, C, H, W], in the same memory."""
+    """Return [N, H, W, C] as a view [N, C, H, W], the order of PyTorch's operators."""
     return x.permute(0, 3, 1, 2)
 
 

@@ -1,15 +1,17 @@
-"""Work on a GPU that is recorded once, as a CUDA graph, and then launched as a whole.
+"""CUDA graphs: work on a GPU that is recorded once, and then launched as a whole.
 
     work, three times in a stream of its own --Graphs.record--> launch --> the same work again
 
-Runs in learners on GPUs. Each act and each update is the same kernels on the same memory, and the
-host takes longer to launch most of them than the GPU to run them; a graph is launched at once.
+Runs in learners on GPUs. Each act and each update runs the same kernels on the same memory. For
+most kernels the launch takes the host longer than the run takes the GPU; a graph needs only one
+launch.
 
-Work that is recorded makes no choice on the host and waits for nothing. What it reads, and what is
-read of it, lies in memory that was there before; all else that it allocates is scratch, which the
-graphs of a learner share: never do two of them run at a time, and none goes by what another left.
+Recorded work must not make decisions on the host, and must not wait. Its inputs and outputs are in
+memory that was allocated before; memory that it allocates itself is scratch memory, which all
+graphs of a learner share: two of them never run at the same time, and none reads what another has
+left.
 
-Written after torch's documentation and sources; not yet run on a GPU.
+Written from torch's documentation and sources; not yet run on a GPU.
 """
 
 from __future__ import annotations
@@ -21,13 +23,13 @@ import torch
 from torch import Tensor
 
 Launch = Callable[[], None]
-"""Starts work in the current stream, and waits for nothing."""
+"""Starts recorded work in the current stream, without waiting."""
 
 WARM_UPS = 3
-"""Libraries set themselves up and try which of their kernels are quickest: no graph may do that."""
+"""Runs before the capture: libraries initialise and measure kernels, which no capture can hold."""
 
 FAILED: list[torch.cuda.CUDAGraph] = []
-"""Captures that have failed live on: torch's allocator has not let go of them (2.11)."""
+"""Failed captures, kept alive: torch's allocator still refers to them (2.11)."""
 
 
 class Graphs:
@@ -43,23 +45,23 @@ class Graphs:
     def record(
         self, work: Callable[[], object], generator: torch.Generator | None = None
     ) -> Launch:
-        """Return what starts `work` again.
+        """Record `work` and return its launch.
 
-        It is done a few times on the way: what it changes, is changed. `generator` is what it draws
-        from; that is as it was before, and what is launched goes on from wherever it is then, as
-        the work itself would.
+        The work runs a few times during the recording, with all its effects. `generator` is the
+        random generator that it uses: its state is restored after the recording, and a launch draws
+        from its state at that time, as the work itself would.
 
         Raises:
-            RuntimeError: torch cannot record it, for one of many reasons. `generator` may be of no
-                use any more then, and a new one has to go on from its state.
+            RuntimeError: torch cannot record it, for one of many reasons. `generator` may then be
+                unusable: replace it by a new one with the same state.
         """
         drawn = None if generator is None else generator.get_state()
         stream = torch.cuda.current_stream()
         graph = torch.cuda.CUDAGraph()
         try:
             self._stream.wait_stream(stream)
-            # The same stream as in the capture: cuBLAS has its workspace for each, and autograd
-            # adds gradients up in the one where a graph of its own was made.
+            # The same stream as in the capture: cuBLAS has one workspace per stream, and autograd
+            # accumulates gradients in the stream of the forward pass.
             with torch.cuda.stream(self._stream):
                 for _ in range(WARM_UPS):
                     work()
@@ -68,12 +70,12 @@ class Graphs:
                 _register(graph, generator)
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
                 work()
-            stream.wait_stream(self._stream)  # where torch has prepared the generator
+            stream.wait_stream(self._stream)  # torch has prepared the generator there
         except BaseException:
             FAILED.append(graph)
             raise
         finally:
-            # A capture that fails leaves its own stream the current one.
+            # A failed capture leaves its own stream as the current one.
             torch.cuda.set_stream(stream)
         if generator is not None and drawn is not None:
             generator.set_state(drawn)
@@ -81,25 +83,25 @@ class Graphs:
 
 
 def _register(graph: torch.cuda.CUDAGraph, generator: torch.Generator) -> None:
-    """Have every launch of `graph` draw on from where `generator` is."""
+    """Make every launch of `graph` draw from the current state of `generator`."""
     if not hasattr(graph, "register_generator_state"):
         return
     with warnings.catch_warnings():
-        # Newer torch finds out by itself, and deprecates this (pytorch #176753).
+        # Newer torch does this by itself, and deprecates the call (pytorch #176753).
         warnings.simplefilter("ignore")
         graph.register_generator_state(generator)
 
 
 def finish() -> None:
-    """Wait until all is done that was started in the current stream."""
+    """Wait until all work in the current stream is done."""
     torch.cuda.current_stream().synchronize()
 
 
 def page_locked(count: int, dtype: torch.dtype) -> Tensor:
-    """Return zeros `[count]` in memory of the host that a GPU copies from and to by itself.
+    """Return zeros `[count]` in page-locked host memory, which a GPU can access directly.
 
-    Where the driver has none to give it is ordinary memory: copies take a detour then, and no work
-    with such a copy in it can be recorded.
+    If the driver refuses, the memory is ordinary: copies are then slower, and work that contains
+    such a copy cannot be recorded.
     """
     try:
         return torch.zeros(count, dtype=dtype, pin_memory=True)

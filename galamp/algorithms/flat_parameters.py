@@ -1,8 +1,7 @@
-"""A network's parameters as one flat vector, and its gradients as another.
+"""Flat parameters: all parameters of a network as one vector, and its gradients as another.
 
-Used in every learner, and wherever a network is loaded. The optimiser, the publisher and the mixer
-work on the flat vectors; the network's own tensors are views of them, so nothing is ever packed or
-unpacked:
+Used in learners, and wherever a network is loaded. The optimiser and gossip work on the flat
+vectors. The network's own tensors are views of them, so nothing needs to be packed or unpacked:
 
     module.conv1.weight   module.conv1.bias   ...          (views)
     [------ OHWI -------][------ O --------][ ... ]  data  [P]
@@ -21,7 +20,7 @@ from galamp.core.errors import CheckpointError
 
 
 class Span(NamedTuple):
-    """Where one parameter lies in the flat vector: `shape` as the module sees it."""
+    """Place of one parameter in the flat vector; `shape` is its shape in the module."""
 
     name: str
     shape: tuple[int, ...]
@@ -29,11 +28,11 @@ class Span(NamedTuple):
 
 
 class FlatParameters:
-    """The parameters of `module` moved to `device` and gathered into one float32 vector [P].
+    """Parameters of `module`, moved to `device` into one float32 vector [P].
 
-    Weights with four dimensions are stored in OHWI order and seen by the module as OIHW in
-    channels-last strides, so a channels-last forward pass copies no weights. Autograd does not see
-    writes to `data`: do not write between a forward pass and its backward pass.
+    Weights with four dimensions are stored in OHWI order; the module sees them as OIHW with
+    channels-last strides, so a channels-last forward pass copies no weights. Autograd does not
+    notice writes to `data`: do not write between a forward pass and its backward pass.
 
     Attributes:
         data: [P] float32; every parameter of the module is a view of it.
@@ -41,8 +40,8 @@ class FlatParameters:
     """
 
     def __init__(self, module: nn.Module, device: torch.device | str) -> None:
-        """Take over the parameters of `module`, keeping their values."""
-        assert not list(module.buffers()), "buffers would be left out of publishing and mixing"
+        """Replace the parameters of `module` by views of the flat vector, with the same values."""
+        assert not list(module.buffers()), "buffers would not be published and mixed"
         parameters = dict(module.named_parameters())
         for name, parameter in parameters.items():
             assert parameter.dtype is torch.float32, name
@@ -68,7 +67,7 @@ class FlatParameters:
         return list(self._spans)
 
     def zero_grad(self) -> None:
-        """Set every gradient to zero and keep the views."""
+        """Set every gradient to zero; the views stay."""
         self.grad.zero_()
 
     def named(self) -> dict[str, Tensor]:
@@ -108,7 +107,7 @@ class FlatParameters:
 
 
 def _view(flat: Tensor, span: Span) -> Tensor:
-    """Return the part of `flat` [P] that is `span`, in the module's shape."""
+    """Return the part `span` of `flat` [P], in the shape of the module."""
     size = 1
     for length in span.shape:
         size *= length

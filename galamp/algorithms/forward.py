@@ -1,11 +1,11 @@
-"""What the network computed while a rollout was collected: an update goes back through it.
+"""Forward pass of a rollout, for acting and for the update, and its backward pass.
 
     act: observations [b, ...] --> logits [b, A]                  at every agent step
     outputs --> logits [T, B, A], values [T, B] --> losses        once per rollout
     backward: losses --> the flat gradient
 
-Runs in learners. Parameters do not change while a rollout is collected, so what was computed for
-acting is what the update would compute again: a tape that keeps it saves the update's forward pass.
+Runs in learners. Parameters do not change while a rollout is collected. So the update needs the
+same activations that acting has computed: a forward pass that is cached need not be recomputed.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from galamp.algorithms.flat_parameters import FlatParameters
 
 
 class Place(NamedTuple):
-    """Where in a rollout [T, B] some observations belong."""
+    """Place of some observations in a rollout [T, B]."""
 
     step: int
     envs: slice
 
 
 class Outputs(NamedTuple):
-    """What the network says of a rollout: logits [T, B, A] and values [T, B], with gradient."""
+    """Outputs of the network for a rollout: logits [T, B, A] and values [T, B], with gradient."""
 
     logits: Tensor
     values: Tensor
 
 
 class ForwardPass(ABC):
-    """One rollout's way through the network, and back."""
+    """Forward and backward pass of one rollout through the network."""
 
     @abstractmethod
     def act(self, observations: Tensor, place: Place | None) -> Tensor:
-        """Return logits [b, A] of observations [b, ...]; what is kept is kept at `place`."""
+        """Return logits [b, A] of observations [b, ...]; results may be cached at `place`."""
 
     @abstractmethod
     def values(self, observations: Tensor) -> Tensor:
@@ -46,24 +46,24 @@ class ForwardPass(ABC):
 
     @abstractmethod
     def outputs(self, observations: Tensor) -> Outputs:
-        """Return what the network says of all observations [T, B, ...] of the rollout.
+        """Return the network's outputs for all observations [T, B, ...] of the rollout.
 
-        The parameters must be those that `act` saw.
+        The parameters must be the same as in `act`.
         """
 
     @abstractmethod
     def backward(self, loss: Tensor) -> None:
-        """Set the flat gradient to that of `loss` [], a function of the last `outputs`."""
+        """Set the flat gradient to the gradient of `loss` [], a function of the last `outputs`."""
 
     @abstractmethod
-    def forget(self) -> None:
-        """The parameters have changed: nothing that was kept is true any more."""
+    def discard(self) -> None:
+        """Discard all cached results, because the parameters have changed."""
 
 
 class RecomputedForward(ForwardPass):
-    """Keeps nothing: the update computes the forward pass again, as one batch. For any network.
+    """Forward pass without a cache: recomputed for the update, as one batch. For any network.
 
-    Where another type than float32 is asked for, PyTorch's autocast chooses what is computed in it.
+    For a type other than float32, PyTorch's autocast decides which operations use it.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class RecomputedForward(ForwardPass):
         parameters: FlatParameters,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """Go through `model`, whose gradients are those of `parameters`, in `dtype`."""
+        """Compute `model` in `dtype`; `parameters` holds the gradients of `model`."""
         self._model, self._parameters, self._dtype = model, parameters, dtype
 
     def act(self, observations: Tensor, place: Place | None) -> Tensor:
@@ -86,18 +86,18 @@ class RecomputedForward(ForwardPass):
             return self._pass(observations)[1]
 
     def outputs(self, observations: Tensor) -> Outputs:
-        """Compute everything again, with gradient; see `ForwardPass.outputs`."""
+        """Recompute the forward pass, with gradient; see `ForwardPass.outputs`."""
         steps, envs = observations.shape[:2]
         logits, values = self._pass(observations.flatten(0, 1))
         return Outputs(logits.view(steps, envs, -1), values.view(steps, envs))
 
     def backward(self, loss: Tensor) -> None:
-        """Go back by autograd; see `ForwardPass.backward`."""
+        """Run the backward pass by autograd; see `ForwardPass.backward`."""
         self._parameters.zero_grad()
         torch.autograd.backward(loss)
 
-    def forget(self) -> None:
-        """Nothing was kept."""
+    def discard(self) -> None:
+        """Do nothing: there is no cache."""
 
     def _pass(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits [B, A] and values [B], float32."""

@@ -1,8 +1,9 @@
-"""An update as CUDA graphs: one, or two where somebody is to change the gradient in between.
+"""Recorded update: one CUDA graph, or two with a `reduce` of the gradient in between.
 
-    rollout, always in the same memory --descend--> findings, gradient --step--> numbers --> host
+    rollout, always in the same memory --compute_gradient--> findings, gradient
+    findings, gradient --step--> numbers --> host
 
-Runs in learners on GPUs. The host waits once, for the numbers.
+Runs in learners on GPUs. The host waits once per update, for the numbers.
 """
 
 from __future__ import annotations
@@ -15,55 +16,55 @@ from torch import Tensor
 from galamp.algorithms.base import Rollout
 from galamp.algorithms.cuda_graphs import Graphs, finish, page_locked
 
-Descend = Callable[[], Sequence[Tensor]]
-"""Sets the gradient, and returns what `Step` goes by and tells: tensors [], any number type."""
+ComputeGradient = Callable[[], Sequence[Tensor]]
+"""Computes the gradient; returns the findings for `Step`: tensors [] of any number type."""
 Step = Callable[[Sequence[Tensor], bool], Tensor]
-"""Takes a step along the gradient, which may be everyone's; returns numbers, [n] float32."""
+"""Takes a step along the gradient (flag: the mean over all learners); returns [n] float32."""
 
 
 class RecordedUpdate:
-    """The update on one rollout's tensors, whatever they hold by then.
+    """Recorded update on the tensors of one rollout, with their contents at the launch.
 
     Attributes:
         rollout: the rollout.
-        reduces: what `reduce` returns in it; None if there is none.
+        reduces: what `reduce` returns in the update; None if there is no `reduce`.
     """
 
     def __init__(
         self,
         graphs: Graphs,
         rollout: Rollout,
-        descend: Descend,
+        compute_gradient: ComputeGradient,
         step: Step,
         *,
         findings: int,
         numbers: int,
         reduces: bool | None,
     ) -> None:
-        """Record it; what it changes is changed on the way.
+        """Record the update; the recording runs it a few times, with all its effects.
 
         Args:
-            graphs: records it.
-            rollout: what `descend` learns from.
-            descend: the first half.
+            graphs: records the update.
+            rollout: the rollout that `compute_gradient` learns from.
+            compute_gradient: the first half.
             step: the second half.
-            findings: how many tensors `descend` returns.
+            findings: how many tensors `compute_gradient` returns.
             numbers: how many numbers `step` returns.
-            reduces: what `reduce` will return between the two; None if there will be none.
+            reduces: what `reduce` will return between the halves; None if there is no `reduce`.
 
         Raises:
             RuntimeError: see `Graphs.record`.
         """
         self.rollout, self.reduces = rollout, reduces
         self._numbers = page_locked(numbers, torch.float32)
-        # No scratch of the first graph: between the two there may be others.
+        # Not in the first graph's scratch memory: other graphs may run between the two halves.
         kept = rollout.rewards.new_zeros(findings)
 
         def whole() -> None:
-            self._numbers.copy_(step(descend(), False), non_blocking=True)
+            self._numbers.copy_(step(compute_gradient(), False), non_blocking=True)
 
         def first() -> None:
-            kept.copy_(torch.stack(tuple(descend())))
+            kept.copy_(torch.stack(tuple(compute_gradient())))
 
         def second() -> None:
             self._numbers.copy_(step(kept.unbind(), reduces is True), non_blocking=True)
@@ -72,12 +73,12 @@ class RecordedUpdate:
         self._launches = [graphs.record(half) for half in halves]
 
     def __call__(self, reduce: Callable[[], bool] | None) -> list[float]:
-        """Update, with `reduce` in between; returns the numbers of `Step`."""
-        assert (reduce is None) == (self.reduces is None), "another update was recorded"
+        """Run the update, with `reduce` in between; return the numbers of `Step`."""
+        assert (reduce is None) == (self.reduces is None), "a different update was recorded"
         self._launches[0]()
         if reduce is not None:
             answer = reduce()
-            assert answer == self.reduces, "another update was recorded"
+            assert answer == self.reduces, "a different update was recorded"
             self._launches[1]()
         finish()
         numbers: list[float] = self._numbers.tolist()

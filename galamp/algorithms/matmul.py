@@ -1,8 +1,9 @@
-"""Matrix products on CPUs, by the quicker of PyTorch's two libraries.
+"""Matrix products on CPUs, with the faster of PyTorch's two libraries.
 
-PyTorch gives float32 products to MKL, which on processors that are not Intel's leaves half the
-vector unit unused. oneDNN, which computes its convolutions, uses all of it on every processor; its
-one way to a float32 product is the operator that PyTorch's compiler puts in place of linear layers.
+PyTorch computes float32 products with MKL, which uses only half of the vector unit on processors
+other than Intel's. oneDNN, which computes PyTorch's convolutions, uses all of it on every
+processor. Its only access to float32 products is the operator that PyTorch's compiler uses for
+linear layers.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _has_onednn() -> bool:
-    """Return whether the operator is there and does what is asked of it below."""
+    """Whether the oneDNN operator exists and works as it is used below."""
     ones = torch.ones(2, 2)
     try:
         return bool((_linear(ones, ones, None) == 2.0).all())
@@ -29,10 +30,10 @@ ONEDNN = _has_onednn()
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
-    """Return left @ right, [N, I] x [I, M], in the type that both have.
+    """Return left @ right, [N, I] x [I, M], in the type of both.
 
-    Both must be whole matrices or transposes of such: for parts of larger ones oneDNN has nothing
-    but its reference implementation, which is slower beyond use.
+    Both must be whole matrices or their transposes: for parts of larger matrices oneDNN has only
+    its reference implementation, which is far too slow.
     """
     if ONEDNN and left.dtype is torch.float32:
         return _linear(left, right.t(), None)
@@ -42,7 +43,7 @@ def product(left: Tensor, right: Tensor) -> Tensor:
 def rectified_linear(x: Tensor, weight: Tensor, bias: Tensor, to: Tensor) -> None:
     """Put max(0, x weight^T + bias) into `to` [N, O]; x is [N, I], weight [O, I], bias [O]."""
     if ONEDNN and x.dtype is torch.float32:
-        # Not by oneDNN's own rectifier: it makes 0 of what is no number, and hides a divergence.
+        # Not with oneDNN's own ReLU: it turns NaN into 0, and so would hide a divergence.
         torch.clamp_min(_linear(x, weight, bias), 0.0, out=to)
     else:
         torch.addmm(bias, x, weight.t(), out=to).relu_()

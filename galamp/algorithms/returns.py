@@ -1,4 +1,4 @@
-"""Returns of rollouts: pure functions of rewards, flags and values. Runs in learners."""
+"""Returns of rollouts: a pure function of rewards, flags and values. Runs in learners."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 def n_step_returns(
     rewards: Tensor, terminated: Tensor, truncated: Tensor, values: Tensor, gamma: float
 ) -> Tensor:
-    """Return the n-step returns of a rollout, each as long as the rollout allows.
+    """Return the n-step returns of a rollout; each reaches to the end of the rollout.
 
     From the end, with R_T = V_T:
 
@@ -17,8 +17,8 @@ def n_step_returns(
         R_t = r_t + gamma V_{t+1}   where truncated_t
         R_t = r_t + gamma R_{t+1}   elsewhere
 
-    This is the return of A3C (Mnih et al. 2016, algorithm S3), which knows no truncation;
-    terminated wins where both flags are set.
+    This is the return of A3C (Mnih et al. 2016, algorithm S3), which has no truncation. If both
+    flags are set, terminated wins.
 
     Args:
         rewards: [T, B] float32.

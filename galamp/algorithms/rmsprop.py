@@ -1,4 +1,4 @@
-"""RMSprop and gradient clipping on flat vectors: few passes over memory, no host synchronisation.
+"""RMSprop and gradient clipping on flat vectors, in few passes over memory, without a host wait.
 
 Runs in learners, once per update, over the vectors of `FlatParameters`.
 """
@@ -11,28 +11,28 @@ from torch import Tensor
 from galamp.algorithms.flat_parameters import FlatParameters
 
 CLIP_EPS = 1e-6
-"""What PyTorch adds to the norm before it divides by it."""
+"""PyTorch adds this to the norm before it divides by it."""
 
 LATE = 1e9
-"""A number of steps after which Adam corrects no bias any more: 1 - alpha ** LATE is 1."""
+"""A number of steps after which Adam's bias correction is 1: 1 - alpha ** LATE is 1."""
 
 
 class FlatRMSprop:
-    """RMSprop (Tieleman and Hinton 2012) in either of two forms.
+    """RMSprop (Tieleman and Hinton 2012) in one of two forms.
 
         s = alpha s + (1 - alpha) g^2
         torch:  x = x - learning_rate g / (sqrt(s) + eps)
         tf:     x = x - learning_rate g / sqrt(s + eps)
 
-    The first is PyTorch's, and so that of the published code of GALA; the second TensorFlow's, of
-    OpenAI Baselines and of `RMSpropTFLike` in Stable-Baselines3. All of them take alpha 0.99 and
-    eps 1e-5 for A2C. They differ where s is not large against eps, so for gradients of sqrt(eps),
-    0.003, and below: eps inside the root makes those steps smaller.
+    The first form is PyTorch's, and that of the published GALA code. The second is TensorFlow's,
+    that of OpenAI Baselines and of `RMSpropTFLike` in Stable-Baselines3. All of them use alpha 0.99
+    and eps 1e-5 for A2C. The forms differ if s is not large compared to eps, that is for gradients
+    of sqrt(eps), 0.003, and below: eps inside the root makes those steps smaller.
 
-    Where s starts (`initial`) decides how large the first steps are. From zero, as in PyTorch, the
-    first one moves every weight by learning_rate / sqrt(1 - alpha), ten times the step size, which
-    leaves most of the first layer's rectifiers dead for good; from one, as in OpenAI Baselines,
-    the first few hundred steps are small instead.
+    The initial s (`initial`) decides the size of the first steps. From zero, as in PyTorch, the
+    first step moves every weight by learning_rate / sqrt(1 - alpha), ten times the step size: most
+    ReLU units of the first layer then stay at zero for ever. From one, as in OpenAI Baselines, the
+    first few hundred steps are small instead.
 
     Attributes:
         square_average: [P] float32, s.
@@ -60,8 +60,8 @@ class FlatRMSprop:
     def step(self, active: Tensor, max_norm: float) -> Tensor:
         """Clip the gradient to an L2 norm of at most `max_norm`, and take one step along it.
 
-        Where `active` ([] bool, on the device) does not hold, nothing changes: an answer of the
-        device decides, so the host need not wait for it.
+        If `active` ([] bool, on the device) is false, nothing changes. The device decides, so the
+        host need not wait for the value.
 
         Returns:
             the gradient's norm before clipping, [].
@@ -73,8 +73,8 @@ class FlatRMSprop:
     def _torch_step(self, scale: Tensor, active: Tensor) -> None:
         """Divide the gradient by `scale` and take the step, in one pass.
 
-        It is PyTorch's one-pass Adam without momentum and without bias correction. The gradient
-        stands in for the first moment, which it equals.
+        This is PyTorch's fused Adam without momentum and without bias correction: the first moment
+        then equals the gradient, which is passed for it.
         """
         data, grad, average = self._parameters.data, self._parameters.grad, self.square_average
         torch._fused_adam_(
@@ -93,8 +93,8 @@ class FlatRMSprop:
     def _tf_step(self, scale: Tensor, active: Tensor) -> None:
         """Divide the gradient by `scale` and take the step, in eight passes.
 
-        Where `active` does not hold, the gradient becomes 0 and s keeps its value, whatever either
-        was; the divisor is never 0 then, so that not even 0 / 0 comes of it.
+        If `active` is false, the gradient becomes 0 and s keeps its value, even if either is not
+        finite; the divisor is then never 0, so there is no 0 / 0.
         """
         data, grad, average = self._parameters.data, self._parameters.grad, self.square_average
         grad.div_(scale).masked_fill_(~active, 0.0)

@@ -15,7 +15,7 @@ from rich import box
 from rich.table import Table
 
 from galamp.core.config import RunConfig, to_dict
-from galamp.core.machine.machine import Machine, format_list, told_quota
+from galamp.core.machine.machine import Machine, format_list, quota_text
 from galamp.core.machine.memory import available_bytes
 from galamp.core.machine.mps import mps_folder, mps_in_words
 from galamp.memory.arrays import size_of
@@ -70,7 +70,7 @@ def facts(context: RunContext, resolved: ResolvedRun) -> list[tuple[str, str]]:
          f"{context.machine.descriptors:,}"),
         ("ports", "none: all talk through shared memory"),
         *(("GPU", line) for line in gpus_in_words(context.machine)),
-        *([("processors", told_quota(context.machine))] if context.machine.throttled else []),
+        *([("processors", quota_text(context.machine))] if context.machine.throttled else []),
     ]  # fmt: skip
 
 

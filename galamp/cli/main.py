@@ -18,7 +18,7 @@ from galamp.core.arguments import Parser
 from galamp.core.errors import EXIT_OK, EXIT_SIGINT, GalampError, refusal
 from galamp.core.sanitize import one_line
 from galamp.telemetry.display.streams import fill_closed, tell
-from galamp.workers.forkserver import leave_if_some_are_left, settle_libraries
+from galamp.workers.forkserver import exit_if_children_remain, settle_libraries
 
 
 class Command(NamedTuple):
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fill_closed()
     isolation.be_package()
     code = _answer(arguments)
-    leave_if_some_are_left(code)
+    exit_if_children_remain(code)
     return code
 
 

@@ -1,1 +1,1 @@
-"""Every process: errors, settings, the config, and what the machine and its processes are."""
+"""Core of all processes: errors, settings, the config, and facts of machine and processes."""

@@ -1,4 +1,4 @@
-"""Parsers of command lines; a command's settings as flags of its parser, and back.
+"""Command-line parsers: the settings of a command become flags, and parsed flags become settings.
 
 dataclass of options --add_flags--> parser --words--> Namespace --settings_from--> dataclass
 """
@@ -19,17 +19,17 @@ C = TypeVar("C", bound="DataclassInstance")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line, with the nearest option named."""
+    """Parser whose errors are one line, with the most similar option."""
 
     def error(self, message: str) -> NoReturn:
-        """Print one line and leave with code 2."""
+        """Print one line and exit with code 2."""
         self.exit(EXIT_USAGE, f"galamp: {one_line(message)}; see {self.prog} --help\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Refuse what is unknown here: the parser above does not know this command's flags."""
+        """Refuse unknown arguments here: the parent parser does not know this command's flags."""
         options, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            # What follows an unknown flag is most likely its value.
+            # The word after an unknown flag is most likely the flag's value.
             word = next((word for word in unknown if word.startswith("-")), unknown[0])
             flag = word.partition("=")[0]
             flags = [name for action in self._actions for name in action.option_strings]
@@ -39,7 +39,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_flags(parser: argparse._ActionsContainer, config: type[Any]) -> None:
-    """Give `parser` a flag for every option of the dataclass `config`."""
+    """Add a flag to `parser` for every setting of the dataclass `config`."""
     for setting in settings(config):
         _add_flag(parser, setting)
 

@@ -1,7 +1,7 @@
-"""Writing that outlives a crash, and opening that is not led astray.
+"""Files: writes that survive a crash, and opens that do not follow links, pipes or devices.
 
-Runs in every process that writes a file to keep: the supervisor, and evaluation for its report.
-A name that readers look at never stands for half of what belongs to it.
+Used by every process that writes files: the supervisor, and evaluation for its report. A reader
+never sees a half-written file under its final name.
 
     content ------> write_new: fsync ----------------------------------> new file
     values -------> replace_json: write_new, rename, sync_folder ------> JSON file, new or old
@@ -29,19 +29,19 @@ from typing import Any, BinaryIO
 
 from galamp.core.errors import UserError
 
-CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
-"""How a file system says that it has no such call at all, rather than that the call failed."""
+UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+"""Error numbers of a file system that does not have a call at all; others mean that it failed."""
 
-STALE_AFTER_S = 86_400.0
-"""What another machine has left under a temporary name stays so long, by the disk's own clock."""
+TEMPORARY_GRACE_S = 86_400.0
+"""Age, by the disk's clock, from which temporary files of other machines are removed."""
 
 _TEMPORARY = re.compile(r"\.tmp-(?:([0-9a-f]{8})-)?(\d{1,9})-[0-9a-f]{8}")
 _ours: set[str] = set()
-"""Temporary names that this process uses now; others under its number are a dead namesake's."""
+"""Temporary names in use by this process; others with its id are from an earlier, dead process."""
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Create a file that must not exist, and wait until the disk has it."""
+    """Create a file that must not exist yet, and wait until it is on the disk."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         left = memoryview(content)
@@ -53,11 +53,11 @@ def write_new(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the disk has the folder's entries, as far as it can be asked to."""
+    """Wait until the entries of a folder are on the disk, if the file system supports that."""
     try:
         opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except PermissionError:
-        return  # one that may be written to and not listed, such as a drop box
+        return  # a folder that is writable but not readable, such as a drop box
     try:
         _sync(opened)
     finally:
@@ -65,16 +65,16 @@ def sync_folder(folder: Path) -> None:
 
 
 def _sync(file: int) -> None:
-    """Wait until the disk has an open file or folder; some file systems cannot be asked to."""
+    """Wait until an open file or folder is on the disk, if the file system supports that."""
     try:
         os.fsync(file)
     except OSError as error:
-        if error.errno not in CANNOT:
+        if error.errno not in UNSUPPORTED:
             raise
 
 
 def open_to_append(path: Path) -> int:
-    """Open a file for adding to it and for cutting off its end; it is made where there is none.
+    """Open a file to append to it or to truncate it; create it if it does not exist.
 
     Raises:
         OSError: it cannot be opened, is a link, or is no plain file.
@@ -93,9 +93,9 @@ def open_to_append(path: Path) -> int:
 
 
 def open_log(path: str | Path) -> int:
-    """Open a process's log for adding to it; where that cannot be, what is said goes nowhere.
+    """Open the log of a process to append to it; if that fails, open /dev/null.
 
-    A log that is lost, in a folder that was removed or on a disk that refuses, ends no process.
+    A missing log, in a removed folder or on a full disk, must not end a process.
     """
     try:
         return open_to_append(Path(path))
@@ -104,14 +104,14 @@ def open_log(path: str | Path) -> int:
 
 
 def replace_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a JSON file whole or not at all; what is not finite becomes null."""
+    """Write a JSON file completely or not at all; numbers that are not finite become null."""
     replace_file(path, json.dumps(finite(values), allow_nan=False, indent=2).encode())
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; of several writers at once each is whole, the last stays.
+    """Write a file completely or not at all; of several writers at once, the last one wins.
 
-    A link in its place is replaced, not followed.
+    A link of that name is replaced, not followed.
     """
     with replacing(path, content):
         pass
@@ -119,7 +119,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path, content: bytes) -> Iterator[None]:
-    """Replace a file as the block ends, unless that raises; the disk has room for it before."""
+    """Replace a file when the block ends, unless it raises; the content is on disk before."""
     with temporary_name(path.parent) as temporary:
         write_new(temporary, content)
         yield
@@ -128,12 +128,12 @@ def replacing(path: Path, content: bytes) -> Iterator[None]:
 
 
 def finite(value: Any) -> Any:
-    """Return `value` with null for every number that JSON cannot say."""
+    """Return `value` with None for every number that JSON cannot express."""
     if isinstance(value, dict):
         return {key: finite(leaf) for key, leaf in value.items()}
     if isinstance(value, list | tuple):
         return [finite(leaf) for leaf in value]
-    numpy = sys.modules.get("numpy")  # loaded by whoever has one of its numbers
+    numpy = sys.modules.get("numpy")  # already loaded if `value` is one of its numbers
     if numpy is not None and isinstance(value, numpy.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -141,7 +141,7 @@ def finite(value: Any) -> Any:
 
 @contextlib.contextmanager
 def temporary_name(folder: Path) -> Iterator[Path]:
-    """Yield a name in `folder` that no reader looks at; whatever is there at the end is removed."""
+    """Yield a temporary name in `folder`; readers ignore it, and it is removed at the end."""
     path = folder / f".tmp-{_machine()}-{os.getpid()}-{os.urandom(4).hex()}"
     _ours.add(path.name)
     try:
@@ -152,10 +152,10 @@ def temporary_name(folder: Path) -> Iterator[Path]:
 
 
 def remove_stale(folder: Path, *, alone: bool = False) -> None:
-    """Remove what processes that are no more left under temporary names.
+    """Remove temporary files that dead processes have left in `folder`.
 
-    Whether a process of another machine, or container, lives cannot be seen from here: its names go
-    by their age. Where this process is `alone` in writing there, all names but its own go.
+    For a process of another machine or container it is unknown whether it is alive: its files are
+    removed by age. If this process is `alone` in writing there, all files but its own are removed.
     """
     for name in os.listdir(folder):
         match = _TEMPORARY.fullmatch(name)
@@ -170,14 +170,14 @@ def remove_stale(folder: Path, *, alone: bool = False) -> None:
 
 
 def open_unfollowed(folder: int, name: str) -> int:
-    """Open for reading what has this name in an open folder, unless it is a link."""
-    # Without O_NONBLOCK a named pipe in a file's place would hold the reader for ever.
+    """Open a file by name in an open folder, for reading, unless it is a link."""
+    # Without O_NONBLOCK a named pipe in place of a file would block the reader for ever.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     return os.open(name, flags, dir_fd=folder)
 
 
 def in_home(path: str | Path) -> Path:
-    """Return a path whose first part may be `~` or `~user`, for that user's home.
+    """Return `path` with a first part `~` or `~user` replaced by that user's home.
 
     Raises:
         UserError: there is no such user.
@@ -189,7 +189,7 @@ def in_home(path: str | Path) -> Path:
 
 
 def read_limited(path: Path, most_bytes: int) -> bytes:
-    """Return the content of a plain file, which nobody but galamp should have made large.
+    """Return the content of a plain file of at most `most_bytes`.
 
     Raises:
         OSError: it cannot be read, is no plain file, or is too large.
@@ -203,7 +203,7 @@ def read_limited(path: Path, most_bytes: int) -> bytes:
 
 @contextlib.contextmanager
 def open_plain(path: Path) -> Iterator[BinaryIO]:
-    """Open for reading what has this name, unless it is a pipe or a device, which may never end.
+    """Open a plain file for reading; pipes and devices, which may be endless, are refused.
 
     Raises:
         OSError: it cannot be opened, or is no plain file.
@@ -225,18 +225,15 @@ def _remove(path: Path) -> None:
 
 
 def _is_old(path: Path) -> bool:
-    """Whether nothing has changed in it for long, its folder having changed since."""
+    """Whether the file is older than its folder's last change by `TEMPORARY_GRACE_S`."""
     try:
-        return os.stat(path.parent).st_mtime - os.lstat(path).st_mtime > STALE_AFTER_S
+        return os.stat(path.parent).st_mtime - os.lstat(path).st_mtime > TEMPORARY_GRACE_S
     except OSError:
         return False
 
 
 def _machine() -> str:
-    """Return a name of the place where this process's number means something.
-
-    That is this machine, or on it this container.
-    """
+    """Return a name of this machine, or of this container on it: the scope of process ids."""
     try:
         namespace = os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -245,7 +242,7 @@ def _machine() -> str:
 
 
 def _lives_elsewhere(pid: int) -> bool:
-    """Whether another process of this machine has this number."""
+    """Whether another live process of this machine has this process id."""
     if pid == os.getpid():
         return False
     try:
@@ -258,10 +255,10 @@ def _lives_elsewhere(pid: int) -> bool:
 
 
 Where = Callable[[Path], Path | None]
-"""Where something in the run folder is now; None if nothing may be written there. That is told by
-who runs the run, once."""
+"""Current path of a file in the run folder; None if nothing may be written there. Its owner, the
+run, reports that once."""
 
 
 def as_named(path: Path) -> Path:
-    """Say that a path is what it is: what belongs to no run is not moved by anybody."""
+    """Return `path` itself: the `Where` of files outside a run folder, which are never moved."""
     return path

@@ -1,8 +1,8 @@
-"""One tree of exceptions, and the exit code that each ends the command with.
+"""Exceptions of galamp, with the exit code of each.
 
 Used by every process. The command line turns a `GalampError` into one line on standard error and
-its exit code, and an `OSError` that nobody has expected as well (`refusal`): a disk that is full is
-no defect. Anything else is a defect in galamp and shows its traceback.
+its exit code, and so an unexpected `OSError` (`refusal`): a full disk is no defect of galamp. Any
+other exception is a defect, and its traceback is shown.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ EXIT_SIGTERM = 143
 
 
 class GalampError(Exception):
-    """Base of everything that galamp raises on purpose."""
+    """Base class of all exceptions that galamp raises on purpose."""
 
     exit_code = EXIT_FAILURE
     details = ""
-    """Lines that say more, such as the traceback of what others' code has raised."""
+    """Additional lines, such as the traceback of an exception in a user's code."""
 
     def __str__(self) -> str:
         return "\n".join(self.problems)
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong, a line each; what came from outside may stand in it as it came."""
+        """The problems, one line each; text from outside in them is not sanitised yet."""
         return tuple(map(str, self.args))
 
 
 class UserError(GalampError):
-    """Mistakes that the user can correct: one line each on what was wrong, expected, and to do."""
+    """Errors that the user can correct; each line says what was wrong, expected, and to do."""
 
     exit_code = EXIT_USAGE
 
 
 class CheckpointError(UserError):
-    """A checkpoint that is damaged, unreadable, or belongs to another game or network."""
+    """A checkpoint is damaged, unreadable, or belongs to another game or network."""
 
 
 class RunFailed(GalampError):
-    """A run that cannot go on: a process died or hung, or its parameters diverged."""
+    """A run cannot continue: a process died or hung, or its parameters diverged."""
 
 
 class StoppedBySignal(GalampError):
-    """A signal has ended what comes before a run; the exit code is 128 + its number."""
+    """A signal has ended the command before a run started; the exit code is 128 + its number."""
 
     def __init__(self, exit_code: int) -> None:
         super().__init__("stopped; no run was begun")
@@ -58,11 +58,11 @@ class StoppedBySignal(GalampError):
 
 
 class StopRun(Exception):
-    """Raised inside a child's waits once the run is over: leave, in good order."""
+    """Raised in a child's waits when the run is over: the child exits normally."""
 
 
 def refusal(error: OSError) -> tuple[str, int]:
-    """Return a line on what the system has refused, and the exit code."""
+    """Return one line for an operation that the system has refused, and the exit code."""
     text = error.strerror or str(error)
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return f"{text}: raise the limit (ulimit -n)", EXIT_USAGE
@@ -78,7 +78,7 @@ def refusal(error: OSError) -> tuple[str, int]:
 def did_you_mean(word: str, known: Iterable[str], *, most: int = 3, cutoff: float = 0.5) -> str:
     """Return ` (did you mean a, b?)` for the names nearest to `word`, or an empty string.
 
-    `cutoff` is the least likeness of a name, from 0 to 1.
+    At most `most` names; `cutoff` is the smallest similarity of a name, from 0 to 1.
     """
     by_folded = {name.lower().replace("_", ""): name for name in known}
     near = difflib.get_close_matches(

@@ -1,10 +1,10 @@
-"""Named points at which a process can be made to die, to prove that nothing suffers from it.
+"""Failpoints: named points at which a process can be killed, to test that a run survives it.
 
     GALAMP_CRASH_AT="slots.filled:3@learner 1" galamp run ...
 
 kills learner 1 with SIGKILL the third time that it has filled a slot; without `@...` every process
-that gets there dies. An order is for the first life of a process only: whoever takes the place of
-a dead one calls `disarm`. While nothing is ordered a point costs a call and a comparison.
+that reaches the point is killed. An order applies to incarnation 0 of a process only: a restarted
+process calls `disarm`. Without an order a failpoint costs one call and one comparison.
 
     worker: as_role(title) --> armed, if the order is for this process --> reach(point) --> SIGKILL
 """
@@ -25,38 +25,38 @@ VARIABLE: Final = "GALAMP_CRASH_AT"
 POINTS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "slots.odd": "the sequence is odd, the payload as before",
-        "slots.filled": "the payload is whole, the header that of the former publication",
-        "slots.headed": "payload and header are whole, the sequence is odd",
-        "slots.even": "the slot is whole, its number not yet published",
-        "slots.published": "readers find it, nobody was told",
-        "mailbox.written": "the token is whole, not yet counted",
-        "mailbox.counted": "the token is sent, its receiver not yet woken",
-        "journal.written": "the entry is whole, not yet counted",
-        "journal.counted": "the publication is on record, no token was sent",
-        "episodes.written": "the episode is whole, not yet counted",
+        "slots.filled": "the payload is complete, the header is of the previous publication",
+        "slots.headed": "payload and header are complete, the sequence is odd",
+        "slots.even": "the slot is complete, its number is not published yet",
+        "slots.published": "readers can find it, no token was sent",
+        "mailbox.written": "the token is complete, not counted yet",
+        "mailbox.counted": "the token is sent, its receiver is not woken yet",
+        "journal.written": "the ring entry is complete, not counted yet",
+        "journal.counted": "the publication is in the ring, no token was sent",
+        "episodes.written": "the episode is complete, not counted yet",
         "episodes.counted": "the episode is counted, later ones of the same step are not",
-        "rollouts.called": "a simulator is called to a row, by no ticket yet",
-        "rollouts.acted": "the actions are there, nobody was sent them",
-        "rollouts.sent": "one simulator was sent its actions, others were not",
-        "rollouts.outcome": "the outcome of a step is written, the observations after it are not",
-        "rollouts.written": "a row of observations is written, not yet committed",
-        "rollouts.committed": "a row is committed, a call to it perhaps not yet answered",
-        "rollouts.joined": "a simulator takes part, its learner was not woken",
-        "simulator.stepped": "the games have gone on, nothing of it is written",
+        "rollouts.called": "the row of a call is written, its ticket is not",
+        "rollouts.acted": "the actions are written, not sent to any simulator yet",
+        "rollouts.sent": "the actions are sent to one simulator, not to the others",
+        "rollouts.outcome": "the outcome of a step is written, its observations are not",
+        "rollouts.written": "a row of observations is written, not committed yet",
+        "rollouts.committed": "a row is committed, a call to it may not be answered yet",
+        "rollouts.joined": "a simulator has answered a call, its learner is not woken yet",
+        "simulator.stepped": "the environments were stepped, no result is written yet",
         "collector.half": "half of a rollout is collected",
-        "learner.updated": "the parameters have changed, nobody was told",
-        "learner.mixed": "a round of gossip is over, the turn not yet counted",
-        "learner.counted": "the turn is counted, its state not yet saved",
-        "checkpoint.file": "one more of the files but the manifest is on the disk",
-        "checkpoint.files": "all files are on the disk but the manifest",
-        "checkpoint.manifest": "all files are on the disk, none read back",
-        "checkpoint.verified": "all is read back, under its temporary name",
-        "checkpoint.renamed": "it has its name, which the disk may not have yet",
-        "checkpoint.saved": "it would survive power loss, no link points to it",
-        "checkpoint.pointed": "a link points to it: `latest` first, then perhaps `best`",
+        "learner.updated": "the parameters have changed, they are not published yet",
+        "learner.mixed": "a gossip round is over, the turn is not counted yet",
+        "learner.counted": "the turn is counted, its state is not saved yet",
+        "checkpoint.file": "one more file, not the manifest, is on the disk",
+        "checkpoint.files": "all files but the manifest are on the disk",
+        "checkpoint.manifest": "all files are on the disk, none is read back yet",
+        "checkpoint.verified": "all files are read back, under the temporary name",
+        "checkpoint.renamed": "it has its final name, which may not be on the disk yet",
+        "checkpoint.saved": "it survives a power loss, no link points to it yet",
+        "checkpoint.pointed": "a link points to it: `latest` first, then possibly `best`",
     }
 )
-"""What each point leaves behind in memory or on disk."""
+"""Name -> state in memory or on disk when a process is killed at this point."""
 
 _ORDER = re.compile(
     r"(?P<point>[a-z.]+):(?P<time>[1-9]\d{0,8})"
@@ -66,7 +66,7 @@ _EXAMPLE = f"{VARIABLE}='slots.filled:3@learner 1'"
 
 
 class Order(NamedTuple):
-    """Die the `time`-th time that `point` is reached; a process of another role never does."""
+    """Order: kill the process of `role` (None: any) when it reaches `point` the `time`-th time."""
 
     point: str
     time: int
@@ -78,19 +78,19 @@ _reached = 0
 
 
 def as_role(title: str) -> None:
-    """Say which process this is (`supervisor`, `learner 0`, ...), and take what is ordered for it.
+    """Set the role of this process (`supervisor`, `learner 0`, ...), and arm its order, if any.
 
     Raises:
-        UserError: the environment orders what there is not.
+        UserError: the environment variable is invalid.
     """
     arm(os.environ.get(VARIABLE), title)
 
 
 def arm(text: str | None, role: str | None = None) -> None:
-    """Take an order such as `slots.filled:3@learner 1`, unless it is for another role.
+    """Arm an order such as `slots.filled:3@learner 1`, unless it is for another role.
 
     Raises:
-        UserError: it is not of that form, or there is no such point.
+        UserError: the text has a wrong form, or the point does not exist.
     """
     global _order, _reached
     order = _parse(text) if text else None
@@ -99,12 +99,12 @@ def arm(text: str | None, role: str | None = None) -> None:
 
 
 def disarm() -> None:
-    """Cancel the order: a process that takes the place of a dead one has nothing to repeat."""
+    """Cancel the order, in a process that replaces a dead one."""
     arm(None)
 
 
 def reach(point: str) -> None:
-    """Mark that the process is at `point`; it ends here if that is what was ordered."""
+    """Mark that the process has reached `point`; an order may kill it here."""
     if _order is not None:
         _count(_order, point)
 

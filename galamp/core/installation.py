@@ -1,11 +1,11 @@
-"""Keeps a set-up from changing an environment under a process that runs from it.
+"""Installation lock: prevents a set-up from changing a Python environment that is in use.
 
-    galamp run, eval, ...   hold `in-use.lock` shared, and say who they are in `in-use/`
-    bin/install.py          changes nothing without `in-use.lock` for itself alone
+    galamp run, eval, ...   hold `in-use.lock` shared, and describe themselves in `in-use/`
+    bin/install.py          changes nothing before it holds `in-use.lock` exclusively
 
-Both lie in the environment that bin/setup has made (`.venv`). Other environments have no
-`setup.lock`, nobody changes them, and nothing is held. Locks are flocks of this process alone, of
-which no child knows, so none can go stale.
+Both are in the Python environment that bin/setup has made (`.venv`). Other environments have no
+`setup.lock`: no set-up changes them, and no lock is held. The locks are flocks of this process,
+which children do not inherit, so they can never become stale.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from galamp.core.errors import UserError
 from galamp.core.sanitize import one_line
 
 SETUP_LOCK, LOCK, USERS = "setup.lock", "in-use.lock", "in-use"
-"""Names in the environment's folder: bin/place.py knows them as well."""
+"""Names in the environment's folder; bin/place.py uses the same ones."""
 RUN = ", run folder "
-DRAFT_S = 60.0
-"""A note that has no name after so long is of a process that was killed at its start."""
+DRAFT_GRACE_S = 60.0
+"""Age from which a draft of a note is removed: its process was killed at its start."""
 
 _notes: list[Path] = []
-"""The files in which this process says who it is."""
+"""Files in which this process describes itself."""
 
 
 @contextlib.contextmanager
 def held(words: Sequence[str], environment: Path | None = None) -> Iterator[None]:
-    """Keep the environment as it is until the block ends.
+    """Hold the lock, so that no set-up changes the environment within the block.
 
-    A file system without locks, or one that may not be written to, keeps nobody from working.
+    On a file system without locks, or a read-only one, nothing is held, without an error.
 
     Args:
-        words: the command line, of which the first word says what this process does.
-        environment: the folder (default: that of the Python which runs this).
+        words: the command line; its first word is the command.
+        environment: folder of the Python environment (default: that of the running Python).
 
     Raises:
         UserError: a set-up is changing it now.
@@ -52,12 +52,12 @@ def held(words: Sequence[str], environment: Path | None = None) -> Iterator[None
         return
     with ExitStack() as open_files:
         if _share(folder, open_files):
-            _say_who(folder, words, open_files)
+            _write_note(folder, words, open_files)
         yield
 
 
 def name_run(run: Path) -> None:
-    """Say which run this process trains, should a set-up come."""
+    """Add the run folder of this process to its note, for the message of a set-up."""
     for note in _notes:
         with contextlib.suppress(OSError), note.open("r+b", buffering=0) as file:
             line = file.readline().rstrip(b"\n").partition(RUN.encode())[0]
@@ -67,13 +67,13 @@ def name_run(run: Path) -> None:
 
 
 def _share(folder: Path, open_files: ExitStack) -> bool:
-    """Take the shared lock; returns False where there is none to be had."""
+    """Take the shared lock; return False if the file system does not allow it."""
     path, flags = folder / LOCK, os.O_RDONLY | os.O_CLOEXEC
     try:
         try:
             lock = os.open(path, flags | os.O_CREAT, 0o644)
         except OSError:
-            lock = os.open(path, flags)  # of an environment that is its owner's to write to
+            lock = os.open(path, flags)  # the environment belongs to another user
         open_files.callback(_close, lock)
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -85,11 +85,11 @@ def _share(folder: Path, open_files: ExitStack) -> bool:
     return True
 
 
-def _say_who(folder: Path, words: Sequence[str], open_files: ExitStack) -> None:
-    """Write a file with one line for people; it is locked, so one that is not is of nobody.
+def _write_note(folder: Path, words: Sequence[str], open_files: ExitStack) -> None:
+    """Write a note: a file with one line about this process, for the message of a set-up.
 
-    It gets its name once it is locked; those that killed processes have left are taken away. On a
-    full disk there is none.
+    The note is locked: without a lock its process has ended. It gets its final name after it is
+    locked, and notes of dead processes are removed. On a full disk there is no note.
     """
     host = socket.gethostname()
     note = folder / USERS / f"{host}-{os.getpid()}"
@@ -98,7 +98,7 @@ def _say_who(folder: Path, words: Sequence[str], open_files: ExitStack) -> None:
     command = " ".join(["galamp", *words[:1]])
     try:
         note.parent.mkdir(exist_ok=True)
-        # A raw descriptor: a file object would write what the disk refused once more as it closes.
+        # A raw descriptor: a file object would repeat a failed write when it is closed.
         file = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         open_files.callback(_close, file)
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -108,7 +108,7 @@ def _say_who(folder: Path, words: Sequence[str], open_files: ExitStack) -> None:
         _unlink(draft)
         return
     _notes.append(note)
-    open_files.callback(_forget, note)
+    open_files.callback(_remove_own, note)
     _sweep(note)
 
 
@@ -117,22 +117,22 @@ def _line(text: str) -> bytes:
 
 
 def _sweep(own: Path) -> None:
-    """Remove the files of processes that have ended.
+    """Remove the notes of processes that have ended.
 
-    Those that have no name yet, if old: a new one may be about to be locked.
+    Drafts are removed only if they are old: a new draft may not be locked yet.
     """
     with contextlib.suppress(OSError):
         now_s = own.stat().st_mtime  # by the clock of the file system
         for note in own.parent.iterdir():
             with contextlib.suppress(OSError), note.open("rb", buffering=0) as file:
                 age_s = now_s - os.fstat(file.fileno()).st_mtime
-                if note.name.startswith(".") and age_s < DRAFT_S:
+                if note.name.startswith(".") and age_s < DRAFT_GRACE_S:
                     continue
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 note.unlink()
 
 
-def _forget(note: Path) -> None:
+def _remove_own(note: Path) -> None:
     _notes.remove(note)
     _unlink(note)
 
@@ -143,6 +143,6 @@ def _unlink(note: Path) -> None:
 
 
 def _close(descriptor: int) -> None:
-    """Close; a disk over a network may tell only now that it is full."""
+    """Close a file; a network disk may report only now that it is full."""
     with contextlib.suppress(OSError):
         os.close(descriptor)

@@ -1,22 +1,22 @@
-"""Where Python looks for modules: in the working directory only for what its user has named.
+"""Module search: modules come from the working directory only if the user has named them.
 
     bin/galamp          python -P: the working directory is not searched
-    python -m galamp    Python searches it first; `leave_working_directory` ends that
-    the server          python -c would search it first; `guarded` forbids that, and where Python
+    python -m galamp    Python searches it first; `leave_working_directory` stops that
+    the server          python -c would search it first; `guarded` prevents that, and where Python
                         ignores its environment, `flags_of_children`
-    the probe           python -P -c, with the path of its parent that `path_for_children` gives
-    --env-id my:make    `user_code.imported` puts it last, behind all that is installed; for
+    the probe           python -P -c, with the parent's path from `path_for_children`
+    --env-id my:make    `user_code.imported` searches it last, after all installed packages; for
                         --network as well
-    --sinks my:Sink     `user_code.searching_here_for` puts it last while that module is imported
-    all of them         `be_package`: a folder named galamp, such as a clone, that lies where Python
-                        searches is no package, and does not stand for the one that is installed
+    --sinks my:Sink     `user_code.searching_here_for` searches it last, for that import only
+    all of them         `be_package`: a folder named galamp, such as a clone, in a folder that
+                        Python searches is not taken for the installed package
 
-A folder that somebody else has filled, such as a run that was downloaded, must not run code just
-because one stands in it. PYTHONPATH is its user's own choice and stays: so there is no `-E` and no
-`-I`, which would ignore PYTHONHASHSEED, too. A virtual environment has no user site, so `-s` would
-change nothing.
+A folder with files of another person, such as a downloaded run, must not run code only because it
+is the working directory. PYTHONPATH is the user's choice and stays: so `-E` and `-I` are not used;
+they would also ignore PYTHONHASHSEED. A virtual environment has no user site, so `-s` would change
+nothing.
 
-Only what Python has loaded before it comes here is imported: not even `__future__`.
+This module imports only modules that Python has already loaded at its start, not even `__future__`.
 """
 
 import os
@@ -26,13 +26,13 @@ HOME = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__
 """The folder that holds the package."""
 
 SAFE_PATH, OURS = "PYTHONSAFEPATH", "galamp"
-"""What Python reads as `-P`, unless it is empty, and its value where that is not the user's."""
+"""Environment variable that works like `-P` unless it is empty, and its value if galamp sets it."""
 
-LOOK_LIMIT_S = 60.0
-"""A Python that is to say whether it finds this package is waited for so long."""
+SEARCH_TIMEOUT_S = 60.0
+"""Longest wait for a Python that checks whether it finds this package."""
 
 _MISSING = 3
-"""How it says that it does not: no exit code of Python's own."""
+"""Exit code of that Python if it does not; Python itself does not use this code."""
 
 _LOOK = f"""
 import importlib.util, sys
@@ -42,7 +42,7 @@ except ImportError:
     found = None
 sys.exit(0 if found else {_MISSING})
 """
-"""How it looks: a mere folder `galamp` would be found, too, and not what is in the package."""
+"""Program of that check. It searches for a module: a mere folder `galamp` would be found, too."""
 
 NEEDED = (
     "torch",
@@ -55,11 +55,11 @@ NEEDED = (
     "safetensors",
     "setproctitle",
 )
-"""Packages that galamp imports, besides its own."""
+"""Packages of others that galamp imports."""
 
 
 def _here() -> str:
-    """Return the working directory; nothing where it has been removed."""
+    """Return the working directory; "" if it has been removed."""
     try:
         return os.getcwd()
     except OSError:
@@ -67,7 +67,7 @@ def _here() -> str:
 
 
 def _lies_here() -> bool:
-    """Whether this package lies in the working directory."""
+    """Whether this package is in the working directory."""
     here = _here()
     return here != "" and os.path.realpath(here) == HOME
 
@@ -79,10 +79,11 @@ def _named() -> list[str]:
 
 
 def leave_working_directory() -> None:
-    """Undo that `python -m` searches the working directory first; to be called before imports.
+    """Stop the search in the working directory that `python -m` adds; call this before imports.
 
-    Where this package lies there itself, it is searched last. What Python loads before a module of
-    `-m` begins is beyond reach, and a folder with a whole package `galamp` in it runs that.
+    If this package itself is there, the directory is searched last. Modules that Python loads
+    before this point cannot be controlled, and a folder with a complete package `galamp` runs that
+    one.
     """
     if not sys.flags.safe_path and sys.path[:1] == [_here()]:
         here = sys.path.pop(0)
@@ -92,10 +93,10 @@ def leave_working_directory() -> None:
 
 
 def be_package() -> None:
-    """Have the module `galamp` be this package.
+    """Make the module `galamp` this package.
 
-    Python takes a folder without `__init__.py` on its path for a package in parts, before an
-    editable installation is asked. Its submodules are found all the same, so this one is here.
+    Python takes a folder `galamp` without `__init__.py` on its path for a namespace package, before
+    it asks an editable installation. Submodules such as this one are found all the same.
     """
     galamp = sys.modules["galamp"]
     if hasattr(galamp, "__version__"):
@@ -114,10 +115,10 @@ def be_package() -> None:
 
 
 def is_findable() -> bool:
-    """Whether a Python that is started from here finds this package.
+    """Whether a Python that this process starts finds this package.
 
-    It does not where only what this process has added to its own `sys.path` leads there. One that
-    has not answered in time, or was killed, has not said so: a server that cannot load says why.
+    It does not if the package is found only by a folder that this process has added to its own
+    `sys.path`. Without an answer in time the result is True: a server that cannot load reports why.
     """
     if _lies_here() or HOME in _named() or HOME not in map(os.path.realpath, sys.path):
         return True
@@ -126,16 +127,16 @@ def is_findable() -> bool:
     with guarded():
         try:
             words = [sys.executable, *flags_of_children(), "-c", _LOOK]
-            done = subprocess.run(words, stdin=subprocess.DEVNULL, timeout=LOOK_LIMIT_S)
+            done = subprocess.run(words, stdin=subprocess.DEVNULL, timeout=SEARCH_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             return True
     return done.returncode != _MISSING
 
 
 def flags_of_children() -> list[str]:
-    """Return the flags that a Python started from here gets: it searches where this one does.
+    """Return the flags for a Python that this process starts, so that it searches the same folders.
 
-    One that ignores its environment (-E) has its children ignore `guarded`, too.
+    If this Python ignores its environment (-E), its children ignore `guarded` as well.
     """
     import subprocess
 
@@ -145,31 +146,31 @@ def flags_of_children() -> list[str]:
 
 
 class guarded:  # contextlib may not have been loaded yet
-    """Have every Python that is started meanwhile leave out the working directory.
+    """Make every Python that is started within the block skip the working directory.
 
-    Not where this package lies there: then it is a checkout that is run without being installed.
-    What this process starts otherwise is not galamp's affair.
+    Unless this package is there: then it is a checkout that runs without an installation. Programs
+    that this process starts outside the block are not affected.
     """
 
     def __enter__(self) -> None:
-        """Begin."""
-        self._resume_point = os.environ.get(SAFE_PATH)
-        self._ours = not _lies_here() and not self._resume_point
+        """Set the variable, unless the user has set it."""
+        self._before = os.environ.get(SAFE_PATH)
+        self._ours = not _lies_here() and not self._before
         if self._ours:
             os.environ[SAFE_PATH] = OURS
 
     def __exit__(self, *_: object) -> None:
-        """Leave the environment as it was."""
+        """Restore the variable."""
         if not self._ours:
             return
-        if self._resume_point is None:
+        if self._before is None:
             os.environ.pop(SAFE_PATH, None)
         else:
-            os.environ[SAFE_PATH] = self._resume_point
+            os.environ[SAFE_PATH] = self._before
 
 
 def unguard() -> None:
-    """Take `guarded` back in a process so started: what an environment starts is its own affair."""
+    """Undo `guarded` in a process that was started in it: it must not affect a user's programs."""
     if os.environ.get(SAFE_PATH) == OURS:
         del os.environ[SAFE_PATH]
 
@@ -177,7 +178,7 @@ def unguard() -> None:
 def path_for_children() -> list[str]:
     """Return `sys.path` without the working directory, unless PYTHONPATH names it.
 
-    Where this package lies there itself, it comes last.
+    If this package itself is there, the directory comes last.
     """
     here, named = _here(), _named()
     if not here:
@@ -187,7 +188,7 @@ def path_for_children() -> list[str]:
 
 
 def warnings() -> list[str]:
-    """Return a line for each package that PYTHONPATH puts in the place of an installed one."""
+    """Return a warning for each package that PYTHONPATH puts in place of an installed one."""
     from importlib.machinery import PathFinder
 
     named = [folder for folder in _named() if os.path.realpath(folder) != HOME]

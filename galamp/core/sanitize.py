@@ -1,23 +1,23 @@
-"""Foreign text made fit to be shown: nothing in it steers a terminal, and a line stays a line.
+"""Sanitised text: text from outside that is safe to show on a terminal, in one line.
 
-Used by every process that tells people something. Pure functions from text to text.
+Used by every process that prints messages. Pure functions from text to text.
 """
 
 from __future__ import annotations
 
 import re
 
-MOST_CHARACTERS = 1000
-"""Room for every choice of a setting, or for a path of usual length."""
+MAX_CHARACTERS = 1000
+"""Longest line: enough for all choices of a setting, or for a usual path."""
 
 END_CHARACTERS = 300
-"""So many of them are kept for the end, which says what to do."""
+"""Characters of the end that a shortened line keeps: the end says what to do."""
 
 _TENSOR = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
 
 def clean(text: str) -> str:
-    r"""Return `text` with everything that a terminal could act on shown as an escape.
+    r"""Return `text` with all characters that a terminal could interpret replaced by escapes.
 
     Control and format characters (escape sequences, line ends, direction marks) and lone
     surrogates become `\x1b`, `\n` and so on.
@@ -29,9 +29,9 @@ def clean(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return `text` as one clean line of bearable length, the middle cut out if need be."""
-    if len(text) > MOST_CHARACTERS:
-        text = f"{text[: MOST_CHARACTERS - END_CHARACTERS]} ... {text[-END_CHARACTERS:]}"
+    """Return `text` as one clean line of at most `MAX_CHARACTERS`; a long text loses its middle."""
+    if len(text) > MAX_CHARACTERS:
+        text = f"{text[: MAX_CHARACTERS - END_CHARACTERS]} ... {text[-END_CHARACTERS:]}"
     return clean(text)
 
 

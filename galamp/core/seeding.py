@@ -1,9 +1,9 @@
-"""Seeds for everything random: one per process and per environment, all from the run's seed.
+"""Seeds: one per process and per environment, all derived from the seed of the run.
 
     run seed, rank, start, worker, incarnation --seed_for--> seed --seed_generators--> this process
 
-Used by every process that runs foreign code. Children are forked from one server, and a fork copies
-the state of every generator: without a seed of its own each process would draw the same numbers.
+Used by every process that runs a user's code. Children are forked from one server, and a fork
+copies the state of every generator: without its own seed each process would draw the same numbers.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ _SEEDERS: Final = MappingProxyType[str, Callable[[Any, int], object]](
         "cv2": lambda module, seed: module.setRNGSeed(seed),
     }
 )
-"""Modules with a generator that the whole process shares, and how it is seeded."""
+"""Module with a process-wide generator -> function that seeds it."""
 
 
 def seed_for(*entropy: int) -> int:
-    """Mix whole numbers, such as (seed, rank, lane, start), into one seed below 2**31."""
+    """Mix integers, such as (seed, rank, env_index, start), into one seed below 2**31."""
     return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
 
 
 def seed_generators(seed: int, seeded: frozenset[str] = frozenset()) -> frozenset[str]:
     """Seed the process-wide generators of all loaded modules that have one.
 
-    Call it once before foreign code is loaded and, with the first call's result, once more after:
-    the second call seeds what was loaded in between and leaves the other generators as they are.
+    Call it once before a user's code is loaded, and again after it, with the first result: the
+    second call seeds modules that were loaded in between, and leaves other generators unchanged.
 
     Args:
         seed: from 0 to 2**31 - 1.
-        seeded: modules to leave alone.
+        seeded: modules that are seeded already.
 
     Returns:
-        the modules that are seeded now.
+        all modules that are seeded now.
     """
     loaded = frozenset(_SEEDERS) & frozenset(sys.modules)
     for name in sorted(loaded - seeded):

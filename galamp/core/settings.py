@@ -1,9 +1,9 @@
-"""What a setting is: a dataclass field with default, unit, range, choices and one line of meaning.
+"""Settings: dataclass fields with default, unit, range, choices and one line of help.
 
     option(...) in a dataclass --settings--> Setting --check--> a value in range, or a UserError
 
-Both the command line and stored configs pass through `check`. No other galamp module but `errors`
-is imported here, so every process can afford it.
+`check` validates values of the command line and of stored configs. This module imports only
+`errors` from galamp, so it is cheap for every process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from galamp.core.errors import UserError, did_you_mean
 
-MOST_CHARACTERS_SHOWN = 60
+MAX_CHARACTERS_SHOWN = 60
 
 FACTORY = "package.module:factory"
 CLASS = "package.module:Class"
@@ -30,12 +30,12 @@ _DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 _FACTORY = re.compile(f"{_DOTTED}:{_DOTTED}")
 
 AUTO = 0
-"""Stands for "choose for me" where a count is expected (`auto` on the command line)."""
+"""Value of a count that galamp chooses (`auto` on the command line)."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """What is known of one setting besides its type and default."""
+    """Properties of one setting besides its type and default."""
 
     help: str
     unit: str = ""
@@ -50,11 +50,11 @@ class Option:
     classes: bool = False
     """Whether it is a list: names of the registry and `package.module:Class`, with commas."""
     stored: bool = True
-    """Whether it belongs to the run, and not only to the command that shows it."""
+    """Whether the setting belongs to the run, and not only to the command that shows the run."""
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The names that are allowed; empty where any value in range is."""
+        """Allowed names; empty if any value in range is allowed."""
         if not self.registry:
             return self.names
         module, _, table = self.registry.partition(":")
@@ -77,13 +77,13 @@ def option(
     classes: bool = False,
     stored: bool = True,
 ) -> Any:
-    """Declare a setting: a dataclass field that carries its `Option`.
+    """Declare a setting: a dataclass field with an `Option`.
 
-    `low` and `high` are inclusive; `names` and the keys of `registry` (`module:TABLE`, looked up
-    when asked for) are the choices, besides any text that begins with `prefix`, and, with
-    `factory`, any `package.module:factory`; of `classes` several can be chosen, with commas,
-    besides any `package.module:Class`; `auto` allows the word `auto` (stored as `AUTO`),
-    `none` is the word for None; what is not `stored` is the caller's.
+    `low` and `high` are inclusive. The choices are `names`, the keys of `registry` (`module:TABLE`,
+    imported on use), any text that begins with `prefix`, and, with `factory`, any
+    `package.module:factory`; with `classes` the value is a list with commas, of them and of any
+    `package.module:Class`. `auto` allows the word `auto` (stored as `AUTO`); `none` is the word
+    for None. A setting that is not `stored` belongs to the command.
     """
     known = Option(
         help, unit, low, high, registry, names, auto, none, prefix, factory, classes, stored
@@ -93,7 +93,7 @@ def option(
 
 @dataclass(frozen=True)
 class Setting:
-    """One leaf of a config: where it lives, its type, and its `Option`."""
+    """Setting: one leaf of a config, with its section, name, type and `Option`."""
 
     section: str
     name: str
@@ -104,12 +104,12 @@ class Setting:
 
     @property
     def flag(self) -> str:
-        """The long option on the command line."""
+        """Flag on the command line."""
         return flag_of(self.name)
 
 
 def flag_of(name: str) -> str:
-    """Return the long option on the command line of a setting of that name."""
+    """Return the flag of the setting `name` on the command line."""
     return "--" + name.replace("_", "-")
 
 
@@ -196,7 +196,7 @@ def _convert(setting: Setting, value: Any) -> Any:
 
 
 def _whole(text: str) -> int:
-    """Return a whole number; `1e6` and `2.0` are such."""
+    """Return an integer; `1e6` and `2.0` are accepted."""
     try:
         return int(text)
     except ValueError:
@@ -214,18 +214,18 @@ def _finite(text: str) -> float:
 
 
 def shown(value: Any) -> str:
-    """Return what came in a form that fits into one line."""
+    """Return a user's value as text for one line of a message."""
     try:
         text = str(value)
-    except ValueError:  # a whole number of thousands of digits
+    except ValueError:  # an integer of thousands of digits
         return "a huge number"
-    if len(text) > MOST_CHARACTERS_SHOWN:
-        text = text[:MOST_CHARACTERS_SHOWN] + "..."
+    if len(text) > MAX_CHARACTERS_SHOWN:
+        text = text[:MAX_CHARACTERS_SHOWN] + "..."
     return text if text.isprintable() and text.strip() else repr(text)
 
 
 def allowed(setting: Setting) -> str:
-    """Say in words what a setting accepts, such as `a whole number from 1 to 4096`."""
+    """Return the accepted values of a setting, such as `a whole number from 1 to 4096`."""
     known = setting.option
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[
         setting.kind

@@ -1,11 +1,11 @@
-"""Code of the user's, by its name: whether it may be imported, where it is looked for, its errors.
+"""User code, by its name: whether it may be imported, where it is searched, and its errors.
 
     name in a stored config --check_asked--> the same name on the command line, or a UserError
-    package.module:factory --imported, attribute--> what is called
-    what it raises --failure_line, traceback_of--> one line with the place in its code, and more
+    package.module:factory --imported, attribute--> the factory
+    exception --failure_line, traceback_of--> one line with the place in the code, and a traceback
 
-Used for environments, networks and metric sinks, in every process that makes one.
-Whoever wrote a config or a checkpoint does not decide what is run.
+Used for environments, networks and metric sinks, in every process that makes one. The author of a
+config or a checkpoint must not decide what code is run.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ import galamp
 from galamp.core.errors import GalampError, UserError
 
 NEAR_ENOUGH = 0.7
-"""A guess at what an unknown name meant is at least so like it, of the few that a module has."""
+"""Smallest similarity, from 0 to 1, of a suggestion for an unknown name within a module."""
 
-MOST_DETAILS = 20_000
-"""Characters of a traceback; one of endless recursion is longer."""
+MAX_DETAILS = 20_000
+"""Most characters of a traceback; that of an endless recursion is longer."""
 
 
 def check_asked(flag: str, stored: str, asked: str, holder: str, how: str) -> None:
-    """Refuse to import a module that only a stored text names: anyone may have written that.
+    """Refuse to import a module that only a stored file names: the file may come from anyone.
 
-    Names without a colon are galamp's or Gymnasium's own and need no such word.
+    Names without a colon belong to galamp or Gymnasium, and need no confirmation.
 
     Args:
-        flag: what the user names it by.
-        stored: the name in a config or checkpoint.
-        asked: the name that the user has given now, or empty.
-        holder: what holds the stored text, for the message.
-        how: what the user has to do, up to the name.
+        flag: flag by which the user names it.
+        stored: name in a config or checkpoint.
+        asked: name that the user has given now, or empty.
+        holder: file that holds the stored name, for the message.
+        how: what the user must do, up to the name, for the message.
 
     Raises:
-        UserError: the user has not named it, or has named another where a module would be imported
-            for either.
+        UserError: the user has not given the name, or has given another one, and one of the two
+            needs the import of a module.
     """
     if ":" not in stored + asked or asked == stored:
         return
@@ -58,18 +58,18 @@ def check_asked(flag: str, stored: str, asked: str, holder: str, how: str) -> No
 
 
 def imported(what: str, name: str, expected: str) -> ModuleType:
-    """Import a module of the user's; what is raised from inside it is not this function's.
+    """Import a user's module; exceptions from inside the module are not handled here.
 
-    The working directory is searched, too, for what is not found elsewhere: a file in it may have
-    the name of a module that others need, or ask for and can do without.
+    The working directory is searched as well, but last: a file in it may have the name of a module
+    that other packages need, or import if it exists.
 
     Args:
-        what: what the user has named, for the message.
-        name: the module.
-        expected: which forms of a name there are.
+        what: name that the user has given, for the message.
+        name: name of the module.
+        expected: allowed forms of a name, for the message.
 
     Raises:
-        UserError: there is no such module.
+        UserError: the module does not exist.
     """
     search_here_for(name)
     try:
@@ -85,10 +85,10 @@ def imported(what: str, name: str, expected: str) -> ModuleType:
 
 
 def search_here_for(name: str) -> bool:
-    """Search the working directory, too, for a module that is not found elsewhere; say whether.
+    """Add the working directory to the search path if `name` is not found elsewhere.
 
-    It comes last: a file in it may have the name of a module that others need, or ask for and can
-    do without.
+    Returns whether it was added. It is searched last: a file in it may have the name of a module
+    that other packages need, or import if it exists.
     """
     here = os.getcwd()
     if here in sys.path or _is_installed(name.partition(".")[0]):
@@ -99,7 +99,7 @@ def search_here_for(name: str) -> bool:
 
 @contextmanager
 def searching_here_for(name: str) -> Iterator[None]:
-    """Do so while the block runs: what is imported later is not looked for there."""
+    """As `search_here_for`, but only while the block runs."""
     here, added = os.getcwd(), search_here_for(name)
     try:
         yield
@@ -110,7 +110,7 @@ def searching_here_for(name: str) -> Iterator[None]:
 
 
 def attribute(module: ModuleType, path: str) -> Any:
-    """Return what `path`, with dots, names in a module; None if there is no such thing."""
+    """Return the attribute of a module at `path`, with dots; None if it does not exist."""
     found: Any = module
     for part in path.split("."):
         found = getattr(found, part, None)
@@ -118,7 +118,7 @@ def attribute(module: ModuleType, path: str) -> Any:
 
 
 def callables(module: ModuleType) -> list[str]:
-    """Return the names of what a module offers to be called."""
+    """Return the names of the public callables of a module."""
     return [name for name, value in vars(module).items() if callable(value) and name[0] != "_"]
 
 
@@ -128,17 +128,18 @@ def _is_installed(package: str) -> bool:
         return True
     try:
         spec = importlib.util.find_spec(package)
-    except ValueError:  # no name that a module can have
+    except ValueError:  # not a valid name of a module
         return False
-    # A folder without code is a part of a package of which the working directory may have another.
+    # A folder without `__init__.py` is a namespace package; the working directory may hold another
+    # part of it.
     return spec is not None and spec.origin is not None
 
 
 def refuse_namesake(what: str, name: str) -> None:
-    """Tell that a module which was not the one meant has the name of one in the working directory.
+    """Refuse a module if a different one of the same name is in the working directory.
 
     Raises:
-        UserError: it is so.
+        UserError: the imported module is not the one in the working directory.
     """
     first = name.partition(".")[0]
     mine = next((p for p in (Path(first), Path(f"{first}.py")) if p.exists()), None)
@@ -148,28 +149,28 @@ def refuse_namesake(what: str, name: str) -> None:
         return
     raise UserError(
         f"{what}: {first} is {next(iter(places))} here, which comes before {mine} in this "
-        "folder: give yours another name"
+        "folder: rename yours"
     )
 
 
 def failure_line(what: str, error: BaseException, *others: ModuleType) -> str:
-    """Return in one line what the user's code raised, and where; not in packages of `others`."""
+    """Return one line with an exception of user code, and its place outside packages `others`."""
     text = " ".join(f"raised {type(error).__name__}: {error}".split()).removesuffix(":")
     return f"{what}: {text} ({_place(error, others)})"
 
 
 def traceback_of(error: BaseException) -> str:
-    """Return the traceback of an error with its notes, or its end where it is very long."""
+    """Return the traceback of an error with its notes; only the end if it is too long."""
     text = "".join(traceback.format_exception(error))
-    return text if len(text) <= MOST_DETAILS else f"...{text[-MOST_DETAILS:]}"
+    return text if len(text) <= MAX_DETAILS else f"...{text[-MAX_DETAILS:]}"
 
 
 @contextmanager
 def mistakes_told(what: str, *others: ModuleType) -> Iterator[None]:
-    """Run the user's code; what it raises becomes a `UserError` of one line, with its traceback.
+    """Run user code; its exception becomes a `UserError` of one line, with its traceback.
 
     Raises:
-        UserError: it raised something, or tried to end the process.
+        UserError: the code raised an exception, or tried to exit.
     """
     try:
         yield
@@ -182,9 +183,9 @@ def mistakes_told(what: str, *others: ModuleType) -> Iterator[None]:
 
 
 def _place(error: BaseException, others: tuple[ModuleType, ...]) -> str:
-    """Return file, line and function of the user's code from which an error came.
+    """Return file, line and function of the user's code that caused an error.
 
-    That is the innermost frame which is nobody else's; where there is none, which is not galamp's.
+    That is the innermost frame outside installed packages; if there is none, outside galamp.
     """
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"

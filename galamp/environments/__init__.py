@@ -1,10 +1,10 @@
-"""Environments: built by their name, and described before anything is started.
+"""Environments: built by name, and described by a probe before a run starts.
 
-Used by the parent (the probe that finds the shapes) and by simulator processes. Emulators are
-imported only when a lane is built, torch never.
+Used by the parent (the probe finds the shapes) and by simulator processes. Emulators are imported
+only when an environment is built, torch never.
 
-    parent                                   throw-away process
-    start_probe(config)  ----- JSON ---->    probe: describe(config) tries one lane
+    parent                                   probe process
+    start_probe(config)  ----- JSON ---->    probe: describe(config) tries one environment
     ... its own start-up ...
     finish_probe(...)    <---- JSON -----    EnvironmentSpec, or what is wrong
 """
@@ -43,7 +43,7 @@ __all__ = [
 
 
 SEED_LIMIT = 2**31
-"""Seeds of lanes lie below this: emulators keep them in 32 bits with a sign."""
+"""Seeds of environments are below this: emulators store them as signed 32-bit integers."""
 
 
 def make_environment(
@@ -53,19 +53,19 @@ def make_environment(
     threads: int = 1,
     progress: Callable[[], object] = lambda: None,
 ) -> Environment:
-    """Build an environment with one lane per seed.
+    """Build a batch of environments, one per seed.
 
-    A lane's course depends on its seed and its actions only, not on which other lanes it shares a
-    process with, nor on `threads`.
+    The course of an environment depends only on its seed and its actions, not on the other
+    environments of the process, nor on `threads`.
 
     Args:
         config: names the environment and the protocol; `num_envs` is not read here.
-        seeds: one per lane, from 0 to `SEED_LIMIT - 1`.
-        threads: threads that the emulator may use.
-        progress: called whenever a lane was made or reset, where that is done one by one.
+        seeds: one per environment, from 0 to `SEED_LIMIT - 1`.
+        threads: number of threads that the emulator may use.
+        progress: called after each environment is made or reset, if that is done one by one.
 
     Raises:
-        UserError: no such environment, or one that cannot be used as `config` says.
+        UserError: the environment does not exist, or cannot be used with this `config`.
     """
     if not seeds or not all(0 <= seed < SEED_LIMIT for seed in seeds):
         raise ValueError(f"seeds: expected one or more from 0 to {SEED_LIMIT - 1}, got {seeds}")
@@ -79,13 +79,13 @@ def make_environment(
 
 
 def describe(config: EnvironmentConfig) -> EnvironmentSpec:
-    """Build one lane, reset it, take a step, and return what it is.
+    """Build one environment, reset it, take a step, and return its spec.
 
-    A bad ROM ends the process that calls this: the parent asks a probe instead.
+    A bad ROM ends the calling process, so the parent uses a probe process instead.
 
     Raises:
         UserError: as for `make_environment`.
-        InvalidDataError: the environment has returned what cannot be used.
+        InvalidDataError: the environment has returned invalid data.
     """
     environment = make_environment(config, [0])
     with closing_quietly(environment):

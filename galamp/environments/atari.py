@@ -1,7 +1,8 @@
-"""Atari games, emulated by ale-py's C++ vector environment.
+"""Atari environments, emulated by ale-py's C++ vector environment.
 
-Runs in simulator processes and in the probe. The emulator gives a batch of preprocessed frames;
-this module turns its reports into `Transition`s and hides its traps, each named where it is met.
+Runs in simulator processes and in the probe. The emulator returns a batch of preprocessed frames;
+this module converts its results into `Transition`s, and works around its pitfalls, each described
+where it occurs.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ SCREEN = 84
 
 
 class AtariEnvironment(Environment):
-    """B lanes of one Atari game under an `AtariProtocol`."""
+    """B environments of one Atari game under an `AtariProtocol`."""
 
     def __init__(
         self, env_id: str, config: EnvironmentConfig, seeds: Sequence[int], threads: int
     ) -> None:
         """Load the game B times.
 
-        A ROM that the emulator cannot play ends the whole process from C++, with exit code 1.
+        If the emulator cannot play a ROM, its C++ code ends the whole process with exit code 1.
 
         Raises:
-            UserError: the ROM's file is missing or damaged, or there is no such protocol.
+            UserError: the ROM file is missing or damaged, or the protocol does not exist.
         """
         protocol = resolve(config)
         self.num_envs = len(seeds)
@@ -55,7 +56,7 @@ class AtariEnvironment(Environment):
         self._episode_start: NDArray[np.int32] = np.zeros(self.num_envs, np.int32)
 
     def reset(self) -> NDArray[Any]:
-        """Begin every lane afresh; see `Environment.reset`."""
+        """Restart every environment; see `Environment.reset`."""
         observations: NDArray[Any]
         observations, info = self._open().reset(seed=self._seeds)
         self._episode_start = _episode_start(info)
@@ -71,7 +72,7 @@ class AtariEnvironment(Environment):
         return Transition(observations, rewards.astype(np.float64), terminated, truncated, reset)
 
     def close(self) -> None:
-        """Stop the emulator's threads and free its lanes; see `Environment.close`."""
+        """Stop the emulator's threads and free its environments; see `Environment.close`."""
         self._vector = None
 
     def _open(self) -> AtariVectorEnv:
@@ -81,11 +82,11 @@ class AtariEnvironment(Environment):
 
 
 def _episode_start(info: dict[str, NDArray[np.int32]]) -> NDArray[np.int32]:
-    """Return `[B]` the frame of each emulator at which its present episode began.
+    """Return the emulator frame `[B]` at which each environment's current episode began.
 
-    It changes at a reset and never else: lives tell nothing in games that have none, and the
-    episode's own frame number can even rise over a reset, when a short episode is followed by one
-    with many no-ops.
+    It changes exactly at a reset. Other signs are not reliable: some games have no lives, and the
+    frame number within the episode can even rise over a reset, if a short episode is followed by
+    one with many no-ops.
     """
     return info["frame_number"] - info["episode_frame_number"]
 

@@ -1,11 +1,12 @@
-"""What every environment offers its simulator: a spec, and B lanes that are stepped together.
+"""Base class of environments: a spec, and B environments that are stepped together.
 
-Runs in simulator processes, in evaluation, and in the throw-away probe. Actions flow in; one
-`Transition` of B lanes flows out per agent step. Nothing here imports torch or an emulator.
+Runs in simulator processes, in evaluation, and in the probe process. Actions come in; one
+`Transition` of B environments comes out per agent step. Nothing here imports torch or an emulator.
 
-Every environment resets itself one step late, the same way. Let step t end an episode. Its
-observation is that episode's true last one, so a truncated step can be bootstrapped from it. Step
-t + 1 then ignores its action and only begins the next episode:
+All environments reset in the next step (Gymnasium's NEXT_STEP autoreset). If step t ends an
+episode, its observation is the true last one of that episode, so a truncated step can be
+bootstrapped from
+it. Step t + 1 then ignores its action and only starts the next episode:
 
     step          t - 1     t           t + 1       t + 2
     observation   ...       the last    the first   the second
@@ -13,10 +14,10 @@ t + 1 then ignores its action and only begins the next episode:
     reset         False     False       True        False
     reward        r         r           0           r
 
-An episode that ends by itself on the very step on which it would be cut is not cut: it counts as
-terminated. The same holds in Atari for a life that is lost on that step, where a lost life ends the
-return: step t is terminated and not truncated, the return ends there, and step t + 1 is a reset all
-the same. Gymnasium's environments may set both flags on such a step: terminated wins.
+If an episode ends by itself on the same step on which it would be cut, it counts as terminated, not
+truncated. In Atari the same applies to a life that is lost on that step, if a lost life ends the
+return: step t is terminated and not truncated, the return ends there, and step t + 1 is still a
+reset. Gymnasium environments may set both flags on such a step: terminated wins.
 """
 
 from __future__ import annotations
@@ -35,19 +36,19 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class EnvironmentSpec:
-    """What the network, the learner and a reader of the results must know of an environment.
+    """Spec of an environment, for the network, the learner and the reader of results.
 
     Attributes:
         env_id: canonical name: `ALE/Breakout-v5`, `CartPole-v1`, `package:EnvId-v0` or
             `package.module:factory`.
-        observation_shape: shape of one lane's observation; images have their channels first.
+        observation_shape: shape of one environment's observation; images have channels first.
         observation_dtype: numpy name, `uint8` or `float32`.
-        num_actions: actions are the whole numbers from 0 to `num_actions - 1`.
-        action_meanings: one word per action; its number where nothing better is known.
+        num_actions: actions are the integers from 0 to `num_actions - 1`.
+        action_meanings: one word per action; its number if no name is known.
         frames_per_step: emulator frames per agent step; 1 outside Atari.
         clip_rewards: whether the learner trains on rewards clipped to [-1, 1].
         protocol: the evaluation protocol in one printable line.
-        max_episode_steps: an episode is cut after so many agent steps; None where that is unknown.
+        max_episode_steps: agent steps after which an episode is cut; None if unknown.
     """
 
     env_id: str
@@ -76,17 +77,18 @@ class EnvironmentSpec:
 
 @dataclass(frozen=True, eq=False)
 class Transition:
-    """One agent step of B lanes.
+    """Transition: one agent step of B environments.
 
     Attributes:
-        observations: `[B, *observation_shape]`, owned by the receiver: later steps leave it alone.
-        rewards: `[B]` float64, the true rewards as the environment gave them, never clipped; each
-            is finite and fits float32, in which it is learned from.
+        observations: `[B, *observation_shape]`, owned by the receiver: later steps do not change
+        it. rewards: `[B]` float64, the true rewards of the environment, never clipped; each is
+        finite
+            and fits float32, the type for training.
         terminated: `[B]` bool, ends the return for training: the game is over, or a life was lost
-            where the protocol says so. No reset follows a lost life.
-        truncated: `[B]` bool, the episode was cut short: bootstrap through it.
-        reset: `[B]` bool, the step ignored its action and only began a new episode: its reward is 0
-            and it must not be trained on.
+            and the protocol ends the return then. No reset follows a lost life.
+        truncated: `[B]` bool, the episode was cut: bootstrap from the observation.
+        reset: `[B]` bool, the step ignored its action and only started a new episode: its reward is
+            0, and it must not be trained on.
     """
 
     observations: NDArray[Any]
@@ -97,36 +99,36 @@ class Transition:
 
 
 class Environment(ABC):
-    """B lanes of one game, each with its own seed; what a lane does depends on nothing else."""
+    """B environments of one game; each depends only on its own seed and actions."""
 
     spec: EnvironmentSpec
     num_envs: int
     shows_progress: ClassVar[bool] = False
-    """Whether it takes `progress`, and calls that once for every lane made or reset."""
+    """Whether the class accepts `progress`, and calls it for every environment made or reset."""
 
     @abstractmethod
     def reset(self) -> NDArray[Any]:
-        """Begin every lane afresh from its seed and return the observations `[B, *shape]`."""
+        """Restart every environment from its seed; return the observations `[B, *shape]`."""
 
     @abstractmethod
     def step(self, actions: NDArray[np.int64]) -> Transition:
-        """Advance every lane by one agent step.
+        """Advance every environment by one agent step.
 
         Args:
             actions: `[B]` int64, each from 0 to `spec.num_actions - 1`.
 
         Raises:
-            ValueError: `actions` has the wrong shape, type or range; no lane was advanced.
+            ValueError: `actions` has a wrong shape, type or range; no environment was advanced.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Free the lanes; closing twice is allowed, stepping a closed environment is not."""
+        """Free the environments; to close twice is allowed, to step after a close is not."""
 
 
 @contextlib.contextmanager
 def closing_quietly(environment: Environment) -> Iterator[None]:
-    """Close `environment` at the end; what it raises then is printed, and ends nothing."""
+    """Close `environment` after the block; an exception of `close` is printed, and ignored."""
     try:
         yield
     finally:
@@ -139,21 +141,20 @@ def closing_quietly(environment: Environment) -> Iterator[None]:
 def check_actions(actions: NDArray[np.int64], num_envs: int, num_actions: int) -> None:
     """Raise ValueError unless `actions` is `[num_envs]` int64 within `[0, num_actions)`.
 
-    Emulators are not trusted with this: one wrong action makes ale-py's vector environment wait
-    for ever.
+    The check is needed because a wrong action makes ale-py's vector environment wait for ever.
     """
     if actions.shape != (num_envs,) or actions.dtype != np.int64:
         raise ValueError(
             f"actions: expected int64 of shape ({num_envs},), got {actions.dtype} {actions.shape}"
         )
-    # As unsigned numbers, negative ones are huge.
+    # As unsigned integers, negative ones are very large.
     if actions.view(np.uint64).max() >= num_actions:
         raise ValueError(f"actions: expected 0 to {num_actions - 1}, got {actions.tolist()}")
 
 
 @dataclass(frozen=True)
 class Episode:
-    """A finished game: its lane, its true return, and its length in agent steps."""
+    """Finished episode: its environment, its true return, and its length in agent steps."""
 
     env_index: int
     ret: float
@@ -161,28 +162,28 @@ class Episode:
 
 
 class EpisodeCounter:
-    """Adds up true returns and lengths of B lanes.
+    """Counts the true returns and lengths of episodes in B environments.
 
-    An episode is complete when its game really ended, not when a life was lost. That is known for
-    sure only from the reset step which follows, so episodes come out there; the reset step itself
-    counts for neither episode.
+    An episode is complete when the game has ended, not when a life was lost. Only the following
+    reset step shows this for certain, so an episode is returned at that step. The reset step itself
+    belongs to no episode.
     """
 
     def __init__(self, num_envs: int) -> None:
-        """Start counting `num_envs` lanes, all at the start of an episode."""
+        """Start with `num_envs` environments, all at the start of an episode."""
         self._returns = np.zeros(num_envs, np.float64)
         self._steps = 0
-        self._begun: NDArray[np.int64] = np.zeros(num_envs, np.int64)
+        self._starts: NDArray[np.int64] = np.zeros(num_envs, np.int64)
 
     def update(self, transition: Transition) -> list[Episode]:
-        """Count one agent step of all lanes; return the episodes that it completed, by lane."""
+        """Count one agent step of all environments; return the completed episodes, by env_index."""
         finished = []
         if transition.reset.any():
             for env_index in np.flatnonzero(transition.reset).tolist():
-                length = self._steps - int(self._begun[env_index])
+                length = self._steps - int(self._starts[env_index])
                 finished.append(Episode(env_index, float(self._returns[env_index]), length))
             self._returns[transition.reset] = 0.0
-            self._begun[transition.reset] = self._steps + 1
-        self._returns += transition.rewards  # 0 where a lane was reset
+            self._starts[transition.reset] = self._steps + 1
+        self._returns += transition.rewards  # 0 where an environment was reset
         self._steps += 1
         return finished

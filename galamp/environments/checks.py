@@ -1,11 +1,11 @@
-"""A look at what a Gymnasium environment returns, before anything is done with it.
+"""Checks of the data that a Gymnasium environment returns, before the data is used.
 
-    user's environment --CheckedLane: form, shape, types--> SyncVectorEnv
+    user's environment --CheckedEnv: form, shape, types--> SyncVectorEnv
         --check_rewards, check_observations: finite?--> Transition
 
-Runs in simulator processes and in the probe. Without it an environment's mistake would be found by
-whoever is hurt by it: a vector environment that fills in or casts what does not fit, or a learner
-whose parameters are no longer numbers.
+Runs in simulator processes and in the probe. Without the checks an error of an environment would
+show late and elsewhere: a vector environment would convert wrong data silently, and a learner's
+parameters would become NaN.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 LARGEST = float(np.finfo(np.float32).max)
-"""Rewards and observations beyond this are infinite to a learner."""
+"""Largest absolute value of rewards and observations: larger ones are infinite in float32."""
 
-MOST_SHOWN = 200
-"""Characters of a wrong value that are told."""
+MAX_SHOWN = 200
+"""Most characters of a wrong value in a message."""
 
 UNPACKED_OLD = "not enough values to unpack (expected 5, got 4)"
-"""What Python says in a wrapper around an environment of the old Gym API."""
+"""Python's error in a wrapper around an environment of the old Gym API."""
 
 PORTED = (
     "derive it from gymnasium.Env with its API, or wrap it in shimmy's GymV21CompatibilityV0 "
@@ -35,14 +35,14 @@ PORTED = (
 
 
 class InvalidDataError(ValueError):
-    """What an environment has returned cannot be used.
+    """An environment has returned invalid data.
 
-    The text is the same every time that it returns the like; what differs is in the notes.
+    The text is the same for the same kind of error; values and seeds are in the notes.
     """
 
 
-class CheckedLane(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """One lane, of which only what is of the right form, shape and type gets out."""
+class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """One environment; only results of the right form, shape and type pass this wrapper."""
 
     def __init__(
         self,
@@ -65,17 +65,17 @@ class CheckedLane(gymnasium.Wrapper[Any, Any, Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode; what the environment tells besides is left out, nobody reads it.
+        """Start an episode; the environment's info is replaced by an empty one, as it is not used.
 
         Raises:
-            InvalidDataError: the environment has returned something else than it should.
+            InvalidDataError: the environment has returned invalid data.
         """
         try:
             returned = self.env.reset(seed=seed, options=options)
         except Exception as error:
             if isinstance(error, TypeError):
                 self._refuse_signature(error)
-            error.add_note(f"lane {self._env_index} has seed {self._seed}")
+            error.add_note(f"environment {self._env_index} has seed {self._seed}")
             raise
         pair = isinstance(returned, tuple | list) and len(returned) == 2
         if not pair:
@@ -92,7 +92,7 @@ class CheckedLane(gymnasium.Wrapper[Any, Any, Any, Any]):
         except Exception as error:
             if _unpacks_old(error):
                 self._refuse_old("step() returned 4 values", error)
-            error.add_note(f"lane {self._env_index} has seed {self._seed}")
+            error.add_note(f"environment {self._env_index} has seed {self._seed}")
             raise
         if not isinstance(returned, tuple | list) or len(returned) != 5:
             self._refuse_step(returned)
@@ -112,7 +112,7 @@ class CheckedLane(gymnasium.Wrapper[Any, Any, Any, Any]):
             and observation.dtype == self._dtype
         ):
             return observation
-        what = f"observation of lane {self._env_index} from {source}"
+        what = f"observation of environment {self._env_index} from {source}"
         array = _array(observation)
         if observation is None or array is None:
             kind = "None" if observation is None else "no array of numbers"
@@ -132,34 +132,36 @@ class CheckedLane(gymnasium.Wrapper[Any, Any, Any, Any]):
         return array
 
     def _number(self, reward: Any) -> float:
-        """Return a reward that is no Python float as one; an array of one number is that number."""
+        """Return a reward as a Python float; an array of one number is accepted."""
         array = None if reward is None else _array(reward)
         if array is None or array.size != 1 or array.dtype.kind not in "biufO":
             kind = _kind(reward, array)
-            self._refuse(f"reward of lane {self._env_index} is {kind}: expected one number", reward)
+            self._refuse(
+                f"reward of environment {self._env_index} is {kind}: expected one number", reward
+            )
         try:
             return float(array.item())
         except OverflowError:
-            return float("inf")  # a whole number of hundreds of digits; told with all the others
+            return float("inf")  # an integer of hundreds of digits; `check_rewards` refuses it
         except (TypeError, ValueError):
             kind = type(array.item()).__name__
             self._refuse(
-                f"reward of lane {self._env_index} is a {kind}: expected one number", reward
+                f"reward of environment {self._env_index} is a {kind}: expected one number", reward
             )
 
     def _flag(self, name: str, flag: Any) -> bool:
-        """Return what says that an episode is over as a bool; 0 and 1 are such."""
+        """Return an end-of-episode flag as a bool; 0 and 1 are accepted."""
         array = None if flag is None else _array(flag)
         whole = array is not None and array.size == 1 and array.dtype.kind in "biuf"
         if array is None or not whole or array.item() not in (0, 1):
             kind = _kind(flag, array)
             self._refuse(
-                f"{name} of lane {self._env_index} is {kind}: expected True or False", flag
+                f"{name} of environment {self._env_index} is {kind}: expected True or False", flag
             )
         return bool(array.item())
 
     def _refuse_signature(self, error: TypeError) -> None:
-        """Refuse a `reset` that has no `seed` or no `options`, should `error` come from that."""
+        """Refuse a `reset` without `seed` or `options`, if that is the cause of `error`."""
         try:
             known = inspect.signature(self.unwrapped.reset).parameters
         except (TypeError, ValueError):
@@ -209,9 +211,9 @@ class CheckedLane(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 def refuse(env_id: str, what: str, env_index: int, seed: int, value: Any) -> NoReturn:
-    """Raise InvalidDataError; the lane's seed and the value go into a note."""
+    """Raise InvalidDataError; the environment's seed and the value go into a note."""
     error = InvalidDataError(f"{env_id}: {what}")
-    error.add_note(f"lane {env_index} has seed {seed}; it returned {_shown(value)}")
+    error.add_note(f"environment {env_index} has seed {seed}; it returned {_shown(value)}")
     raise error
 
 
@@ -223,7 +225,8 @@ def check_rewards(env_id: str, rewards: NDArray[np.float64], seeds: Sequence[int
     value = rewards[env_index]
     kind = "nan" if np.isnan(value) else "inf" if np.isinf(value) else "beyond float32"
     what = (
-        f"reward of lane {env_index} from step() is {kind}: expected a finite number up to 3.4e38"
+        f"reward of environment {env_index} from step() is {kind}: expected a finite number up to "
+        "3.4e38"
     )
     refuse(env_id, what, env_index, seeds[env_index], value)
 
@@ -235,9 +238,9 @@ def check_observations(
     seeds: Sequence[int],
     reset: NDArray[np.bool_],
 ) -> None:
-    """Raise InvalidDataError unless `batch` `[B, ...]`, made float32 of `given`, is finite.
+    """Raise InvalidDataError unless `batch` `[B, ...]`, `given` as float32, is finite.
 
-    `reset` `[B]` says which lanes come from `reset()`.
+    `reset` `[B]` bool: the environments whose observation comes from `reset()`.
     """
     if np.isfinite(batch).all():
         return
@@ -245,23 +248,26 @@ def check_observations(
     env_index = int(np.flatnonzero(~finite)[0])
     kind = "nan" if np.isnan(batch[env_index]).any() else "inf or a number beyond float32"
     source = "reset()" if reset[env_index] else "step()"
-    what = f"observation of lane {env_index} from {source} holds {kind}: expected finite numbers"
+    what = (
+        f"observation of environment {env_index} from {source} holds {kind}: expected finite "
+        "numbers"
+    )
     refuse(env_id, what, env_index, seeds[env_index], given[env_index])
 
 
 def is_old_gym(env: object) -> bool:
-    """Whether something is an environment of the package `gym`, which came before Gymnasium."""
+    """Whether an object is an environment of the package `gym`, the predecessor of Gymnasium."""
     return any(each.__module__.partition(".")[0] == "gym" for each in type(env).__mro__)
 
 
 def _unpacks_old(error: Exception) -> bool:
-    """Whether a wrapper has stumbled over the four values of an old `step()`."""
+    """Whether a wrapper has failed to unpack the four values of an old `step()`."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return isinstance(error, ValueError) and last.name == "step" and UNPACKED_OLD in str(error)
 
 
 def _array(value: Any) -> NDArray[Any] | None:
-    """Return `value` as an array; None if it is none."""
+    """Return `value` as an array; None if that is not possible."""
     try:
         return np.asarray(value)
     except (TypeError, ValueError, RuntimeError):  # such as lists of different lengths
@@ -269,7 +275,7 @@ def _array(value: Any) -> NDArray[Any] | None:
 
 
 def _kind(value: Any, array: NDArray[Any] | None) -> str:
-    """Return in words what stands where one number should."""
+    """Describe a value that should be one number."""
     if value is None:
         return "None"
     if array is not None and array.size != 1:
@@ -289,5 +295,5 @@ def _shown(value: Any) -> str:
     try:
         text = " ".join(repr(value).split())
     except Exception as error:
-        return f"what cannot be shown ({type(error).__name__})"
-    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+        return f"a value that cannot be shown ({type(error).__name__})"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."

@@ -1,6 +1,6 @@
-"""What an environment raised, in words: one line with the place in its code, and the traceback.
+"""Failures of environments as text: one line with the place in the code, and the traceback.
 
-Used by the probe, before anything is started, and by evaluation, which plays in its own process.
+Used by the probe, before a run starts, and by evaluation, which plays in its own process.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from galamp.environments.checks import InvalidDataError
 
 
 def failure_line(env_id: str, error: BaseException) -> str:
-    """Return in one line what an environment raised, and where."""
+    """Return one line with the exception of an environment, and its place in the code."""
     if isinstance(error, InvalidDataError):
         return str(error)
     return user_code.failure_line(env_id, error, gymnasium)
 
 
 @contextmanager
-def failures_told(env_id: str) -> Iterator[None]:
-    """Run foreign code; what it raises becomes a `GalampError` of one line, with its traceback.
+def failures_reported(env_id: str) -> Iterator[None]:
+    """Run an environment's code; its exception becomes a `GalampError` of one line, with traceback.
 
     Raises:
-        GalampError: the environment raised something.
+        GalampError: the environment raised an exception.
     """
     try:
         yield

@@ -1,7 +1,7 @@
-"""Gymnasium environments, by id or from a factory of the user's.
+"""Gymnasium environments, by id or from a user's factory.
 
-Runs in simulator processes and in the probe, one Python environment per lane, stepped in turn.
-Spaces that the learner cannot use are refused when the lanes are built.
+Runs in simulator processes and in the probe. The B Python environments are stepped one after the
+other. Spaces that the learner cannot use are refused when the environments are built.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from galamp.environments.base import (
 )
 from galamp.environments.checks import (
     PORTED,
-    CheckedLane,
+    CheckedEnv,
     check_observations,
     check_rewards,
     is_old_gym,
@@ -39,13 +39,13 @@ from galamp.environments.protocols import SETTINGS
 NAMES = "package.module:factory or package:EnvId-v0"
 
 Maker = Callable[[], Any]
-"""Builds one lane; what comes out of a user's is yet to be looked at."""
+"""Builds one environment; the result of a user's factory is not checked yet."""
 
 
 class GymnasiumEnvironment(Environment):
     """B Gymnasium environments with Box observations and Discrete actions.
 
-    Observations that are not uint8 become float32; images with channels last get them first.
+    Observations that are not uint8 become float32; images are converted to channels first.
     """
 
     shows_progress: ClassVar[bool] = True
@@ -58,27 +58,27 @@ class GymnasiumEnvironment(Environment):
         threads: int,
         progress: Callable[[], object] = lambda: None,
     ) -> None:
-        """Build B environments; `threads` is not used, Python steps one lane at a time.
+        """Build B environments; `threads` is not used, Python steps one environment at a time.
 
         Raises:
-            UserError: there is no such environment, its spaces cannot be used, or `config` has
-                settings that only Atari knows.
+            UserError: the environment does not exist, its spaces cannot be used, or `config` has
+                settings that only Atari has.
         """
         _refuse_atari_settings(env_id, config)
         make = _maker(env_id, config.max_episode_steps)
         self.num_envs = len(seeds)
         self._seeds = [int(seed) for seed in seeds]
 
-        def env_index(number: int) -> CheckedLane:
-            env = _looked_at(env_id, make())
-            # Environments draw from their spaces, too, and Gymnasium seeds these from the clock.
+        def build(number: int) -> CheckedEnv:
+            env = _checked(env_id, make())
+            # Environments also sample from their spaces, which Gymnasium seeds from the clock.
             env.action_space.seed(self._seeds[number])
             env.observation_space.seed(self._seeds[number])
             progress()
-            return CheckedLane(env, env_id, number, self._seeds[number], progress)
+            return CheckedEnv(env, env_id, number, self._seeds[number], progress)
 
         self._vector = SyncVectorEnv(
-            [functools.partial(env_index, number) for number in range(self.num_envs)],
+            [functools.partial(build, number) for number in range(self.num_envs)],
             autoreset_mode=AutoresetMode.NEXT_STEP,
         )
         try:
@@ -91,13 +91,13 @@ class GymnasiumEnvironment(Environment):
         self._ended = np.zeros(self.num_envs, np.bool_)
 
     def reset(self) -> NDArray[Any]:
-        """Begin every lane afresh; see `Environment.reset`."""
+        """Restart every environment; see `Environment.reset`."""
         observations, _ = self._vector.reset(seed=list(self._seeds))
         self._ended = np.zeros(self.num_envs, np.bool_)
         return self._converted(observations, np.ones(self.num_envs, np.bool_))
 
     def step(self, actions: NDArray[np.int64]) -> Transition:
-        """Step the lanes one after another; see `Environment.step`."""
+        """Step the environments one after the other; see `Environment.step`."""
         check_actions(actions, self.num_envs, self.spec.num_actions)
         observations, rewards, terminated, truncated, _ = self._vector.step(actions)
         check_rewards(self.spec.env_id, rewards, self._seeds)
@@ -106,15 +106,15 @@ class GymnasiumEnvironment(Environment):
         return Transition(batch, rewards, terminated, truncated, reset)
 
     def close(self) -> None:
-        """Close every lane; see `Environment.close`."""
+        """Close every environment; see `Environment.close`."""
         self._vector.close()
 
     def _converted(self, observations: Any, reset: NDArray[np.bool_]) -> NDArray[Any]:
-        """Return what the learner gets; of the lanes in `reset` it comes from their reset."""
+        """Return the observations for the learner; `reset` [B] bool: they come from `reset()`."""
         given: NDArray[Any] = observations
         if self._channels_last:
             given = np.moveaxis(given, -1, 1)
-        with np.errstate(over="ignore"):  # it becomes infinite, which is told below
+        with np.errstate(over="ignore"):  # it becomes infinite, which is reported below
             batch = np.ascontiguousarray(given, dtype=self.spec.observation_dtype)
         if batch.dtype == np.float32:
             check_observations(self.spec.env_id, batch, given, self._seeds, reset)
@@ -128,8 +128,8 @@ def _channels_last(shape: tuple[int, ...]) -> bool:
 def _refuse_atari_settings(env_id: str, config: EnvironmentConfig) -> None:
     """Raise UserError for a setting that would be silently ignored.
 
-    Two settings mean something everywhere: rewards can be clipped in any environment, and where
-    there are no lives, `life_loss_ends` False (as evaluation asks for) holds already.
+    Two Atari settings are allowed everywhere: rewards can be clipped in any environment, and
+    `life_loss_ends` False (evaluation sets it) is true of any environment without lives.
     """
     given = [n for n in SETTINGS if n != "clip_rewards" and getattr(config, n) is not None]
     if config.life_loss_ends is False:
@@ -145,20 +145,20 @@ def _refuse_atari_settings(env_id: str, config: EnvironmentConfig) -> None:
 
 
 def _maker(env_id: str, max_steps: int | None) -> Maker:
-    """Return a function without arguments that builds one lane, cut after `max_steps` steps.
+    """Return a function without arguments that builds one environment.
 
-    A limit of the environment's own holds as well.
+    Its episodes are cut after `max_steps` agent steps, and by the environment's own limit.
     """
     build = _builder(env_id)
     if max_steps is None:
         return build
-    return lambda: TimeLimit(_looked_at(env_id, build()), max_steps)
+    return lambda: TimeLimit(_checked(env_id, build()), max_steps)
 
 
 def _builder(env_id: str) -> Maker:
-    """Return a function without arguments that builds one lane as it is.
+    """Return a function without arguments that builds one environment without a step limit.
 
-    `module:name` is a factory of that module if it has one, else an id that importing the module
+    `module:name` is a factory in that module if it exists, else an id that the import of the module
     has registered, as in Gymnasium.
     """
     module_name, colon, name = env_id.partition(":")
@@ -174,7 +174,7 @@ def _builder(env_id: str) -> Maker:
     if all(map(str.isidentifier, name.split("."))):
         near = did_you_mean(name, user_code.callables(module), cutoff=user_code.NEAR_ENOUGH)
         raise UserError(
-            f"{env_id}: {module_name} has no function {name!r}{near}, nor has importing it "
+            f"{env_id}: {module_name} has no function {name!r}{near}, and its import has not "
             "registered an environment of that name"
         )
     near = did_you_mean(name, gymnasium.registry, cutoff=user_code.NEAR_ENOUGH)
@@ -182,7 +182,7 @@ def _builder(env_id: str) -> Maker:
 
 
 def _maker_by_id(env_id: str, name: str) -> Maker:
-    """Return what makes the environment that is registered as `name`."""
+    """Return a function that builds the environment that is registered as `name`."""
 
     def make() -> Any:
         try:
@@ -197,8 +197,12 @@ def _maker_by_id(env_id: str, name: str) -> Maker:
     return make
 
 
-def _looked_at(env_id: str, env: Any) -> gymnasium.Env[Any, Any]:
-    """Return one lane, once it is seen to be a Gymnasium environment."""
+def _checked(env_id: str, env: Any) -> gymnasium.Env[Any, Any]:
+    """Return `env`, if it is a Gymnasium environment.
+
+    Raises:
+        UserError: it is not.
+    """
     if not isinstance(env, gymnasium.Env):
         if is_old_gym(env):
             raise UserError(_old_gym(env_id))
@@ -254,11 +258,11 @@ def _protocol(clip: bool, max_steps: int | None) -> str:
     return f"gymnasium: rewards {'clipped' if clip else 'not clipped'}{cut}"
 
 
-def _step_limit(env_index: gymnasium.Env[Any, Any]) -> int | None:
-    """Return after how many agent steps an episode is cut, as far as wrappers and spec tell."""
-    limits = [env_index.spec.max_episode_steps] if env_index.spec else []
-    while isinstance(env_index, gymnasium.Wrapper):
-        if isinstance(env_index, TimeLimit):
-            limits.append(env_index._max_episode_steps)
-        env_index = env_index.env
+def _step_limit(env: gymnasium.Env[Any, Any]) -> int | None:
+    """Return the agent steps after which an episode is cut, by wrappers and spec; None: unknown."""
+    limits = [env.spec.max_episode_steps] if env.spec else []
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, TimeLimit):
+            limits.append(env._max_episode_steps)
+        env = env.env
     return min((limit for limit in limits if limit is not None), default=None)

@@ -1,6 +1,6 @@
-"""Names of environments: Atari games in any spelling, Gymnasium ids, and factories of the user's.
+"""Names of environments: Atari games in any spelling, Gymnasium ids, and users' factories.
 
-Pure but for the list of ROMs, which is read from the installed ale-py. Used by every process.
+Pure, except for the list of ROMs, which is read from the installed ale-py. Used by every process.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ ENVIRONMENTS = {
     ATARI: "galamp.environments.atari:AtariEnvironment",
     "": "galamp.environments.gymnasium:GymnasiumEnvironment",
 }
-"""How a canonical id begins, and the class that builds such environments; the first match wins.
+"""Prefix of a canonical id -> class that builds such environments; the first match wins.
 
-A class takes `(env_id, config, seeds, threads)`, and `progress` too if it `shows_progress`, and is
-an `Environment`.
+The class is an `Environment` and accepts `(env_id, config, seeds, threads)`, and `progress` if it
+`shows_progress`.
 """
 
 
 NEAR_ENOUGH = 0.8
-"""A guess at what an unknown name meant is at least so like it, or none is made."""
+"""Smallest similarity, from 0 to 1, of a suggestion for an unknown name."""
 
 
 _ALE = "ale_py"
@@ -39,7 +39,7 @@ _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 _IN_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*|([\w-]+/)?[\w.-]+")
-"""A factory's name, with dots, or what Gymnasium takes for an id, with namespace and version."""
+"""Name of a factory, with dots, or a Gymnasium id, with namespace and version."""
 
 
 # The emulator refuses these by ending the process: they have no single-player game.
@@ -71,27 +71,27 @@ def _game_name(rom: str) -> str:
 
 
 def list_games() -> list[str]:
-    """Return the names of all playable Atari games, such as `SpaceInvaders`, sorted."""
+    """Return the sorted names of all playable Atari games, such as `SpaceInvaders`."""
     return [_game_name(rom) for rom in _roms().values()]
 
 
 def rom_name(env_id: str) -> str:
-    """Return the ROM's name, such as `space_invaders`, of a canonical Atari id."""
+    """Return the name of the ROM of a canonical Atari id, such as `space_invaders`."""
     match = _ATARI_NAME.fullmatch(env_id)
     assert match is not None, env_id
     return _roms()[_folded(match["game"])]
 
 
 def canonical_env_id(text: str) -> str:
-    """Return the one name under which an environment is stored and compared.
+    """Return the canonical name of an environment, which is stored and compared.
 
     Atari games in any of their usual spellings (`breakout`, `space_invaders`,
     `SpaceInvadersNoFrameskip-v4`, `ale_py:ALE/SpaceInvaders-v5`) become `ALE/SpaceInvaders-v5`;
-    which protocol is played is the config's to say, not the name's. Gymnasium ids,
-    `package:EnvId-v0` and `package.module:factory` stay as they are; nothing is imported for them.
+    the config selects the protocol, not the name. Gymnasium ids, `package:EnvId-v0` and
+    `package.module:factory` stay as they are; nothing is imported for them.
 
     Raises:
-        UserError: nothing is known by that name; the message offers the nearest.
+        UserError: the name is unknown; the message suggests the most similar ones.
     """
     text = text.strip()
     module, colon, name = text.partition(":")
@@ -106,7 +106,7 @@ def canonical_env_id(text: str) -> str:
         raise _unknown_game(text, match["game"] if match else name)
     if any(text.startswith(p) for p in ENVIRONMENTS if p not in ("", ATARI)):
         return text
-    import gymnasium  # 0.17 s that an Atari run need not pay
+    import gymnasium  # takes 0.17 s, not needed for Atari
 
     if text in gymnasium.registry:
         return text
@@ -114,19 +114,19 @@ def canonical_env_id(text: str) -> str:
 
 
 def check_asked(stored: str, asked: str, holder: str, how: str = "add --env-id") -> None:
-    """Refuse to import a module that only a stored text names: anyone may have written that.
+    """Refuse to import a module that only a stored file names: the file may come from anyone.
 
-    Environments that Gymnasium and ale-py know by an id of their own need no such word.
+    Environments with an id of Gymnasium or ale-py need no such confirmation.
 
     Args:
-        stored: the environment's name in a config or checkpoint.
-        asked: the name that the user has given now, or empty.
-        holder: what holds the stored text, for the message.
-        how: what the user has to do, up to the name.
+        stored: name of the environment in a config or checkpoint.
+        asked: name that the user has given now, or empty.
+        holder: the file that holds the stored name, for the message.
+        how: what the user must do, up to the name, for the message.
 
     Raises:
-        UserError: the user has not named that environment, or has named another one where a module
-            would be imported for either; or nothing can be meant by the name.
+        UserError: the user has not named that environment, or has named another one and one of the
+            two needs the import of a module; or a name is unknown.
     """
     stored = canonical_env_id(stored)
     asked = canonical_env_id(asked) if asked else ""
@@ -150,7 +150,7 @@ def _unknown_game(text: str, game: str) -> UserError:
 
 
 def _unknown(text: str, game: str, registered: Iterable[str]) -> UserError:
-    """Return what to tell of a plain name that is unknown; only what is really like it is named."""
+    """Return the error for an unknown name; it suggests only very similar names."""
     if _is_for_two(game):
         return _for_two(text)
     near = did_you_mean(game, list_games(), cutoff=NEAR_ENOUGH)

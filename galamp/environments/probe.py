@@ -1,9 +1,10 @@
-"""A throw-away process that tries an environment out, and tells its spec or what is wrong with it.
+"""Probe: a short-lived process that tries an environment, and returns its spec or its problems.
 
-Started by `preflight.Probe`, by way of `reaper.keep`, with its request from JSON. It answers on
-standard output with one line of JSON: `spec`, or `problems` (a line each) and `details` (such as a
-traceback). It exists because ale-py ends its whole process from C++ over a bad ROM, which no
-`except` can catch, and because what a user's environment starts or leaves behind ends with it.
+Started by `environments.probing.Probe`, by way of `reaper.run_contained`, with its request from
+JSON. It answers on standard output with one line of JSON: `spec`, or `problems` (a line each) and
+`details` (such as a traceback). It exists because ale-py ends its whole process from C++ over a bad
+ROM, which no `except` can catch, and because what a user's environment starts or leaves behind ends
+with it.
 """
 
 from __future__ import annotations
@@ -23,28 +24,28 @@ from galamp.environments.checks import InvalidDataError
 from galamp.environments.failures import failure_line
 
 MARGIN_S = 30
-"""The probe ends itself so long after its time is up, should nobody else have."""
+"""The probe ends itself this long after its timeout, if no other process has ended it."""
 
-LONGEST_ALARM_S = 2**31 - 1
+MAX_ALARM_S = 2**31 - 1
 
 
-def main(asked: dict[str, Any]) -> NoReturn:
-    """Try out the environment of one request, answer, and leave at once, whatever still runs."""
-    signal.alarm(min(int(asked["timeout_s"]) + MARGIN_S, LONGEST_ALARM_S))
-    # Only the answer may stand on standard output: what games and modules print goes to stderr.
+def main(request: dict[str, Any]) -> NoReturn:
+    """Try the environment of one request, answer, and exit at once, whatever still runs."""
+    signal.alarm(min(int(request["timeout_s"]) + MARGIN_S, MAX_ALARM_S))
+    # Only the answer may go to standard output: what games and modules print goes to stderr.
     answer = os.dup(1)
     os.dup2(2, 1)
     faulthandler.enable()
-    faulthandler.register(signal.SIGUSR1, all_threads=True, chain=True)  # and then it ends
-    seed_generators(asked["seed"])
-    told = look(config.from_dict({"environment": asked["environment"]}).environment)
-    os.write(answer, json.dumps(told).encode() + b"\n")
-    # A thread of the environment's that is no daemon, or what runs at exit, is not waited for.
-    os._exit(EXIT_OK if "spec" in told else EXIT_USAGE)
+    faulthandler.register(signal.SIGUSR1, all_threads=True, chain=True)  # writes stacks, then ends
+    seed_generators(request["seed"])
+    found = try_environment(config.from_dict({"environment": request["environment"]}).environment)
+    os.write(answer, json.dumps(found).encode() + b"\n")
+    # Do not wait for the environment's non-daemon threads or exit handlers.
+    os._exit(EXIT_OK if "spec" in found else EXIT_USAGE)
 
 
-def look(environment: config.EnvironmentConfig) -> dict[str, Any]:
-    """Return the answer for one environment."""
+def try_environment(environment: config.EnvironmentConfig) -> dict[str, Any]:
+    """Build, reset and step one environment; return the probe's answer."""
     try:
         return {"spec": describe(environment).to_dict()}
     except UserError as error:

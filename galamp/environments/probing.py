@@ -1,4 +1,4 @@
-"""The parent's side of the environment's probe: start it, and take its answer for a spec.
+"""Parent's side of the environment probe: start the process, and convert its answer to a spec.
 
 start_probe(config) --request--> environments.probe, in a process of core.processes.probe_process
 finish_probe        <--answer--  {"spec": ...} or {"problems": [...], "details": ...}
@@ -23,33 +23,33 @@ _FATAL = re.compile(r"^Fatal Python error: .*$", re.MULTILINE)
 
 
 class Probe(Probing):
-    """A process that tries an environment out."""
+    """Process that tries an environment."""
 
     def __init__(self, config: EnvironmentConfig, *, timeout_s: float, seed: int) -> None:
-        """Start it; it has `timeout_s` for its answer, and `seed` for what is random in it."""
+        """Start the probe; it has `timeout_s` to answer, and seeds its generators by `seed`."""
         self.env_id = config.env_id
         request = {"environment": dataclasses.asdict(config), "seed": seed}
         super().__init__("galamp.environments.probe", request, timeout_s=timeout_s)
 
     def spec(self) -> EnvironmentSpec:
-        """Wait for the answer; the process and its helpers are gone afterwards.
+        """Wait for the answer; the process and its descendants have ended afterwards.
 
         Raises:
-            UserError: the probe's own complaint, or how it ended where it could not complain. Its
-                `details` are the traceback, or what was written to standard error.
+            UserError: the problems that the probe reports, or how it ended without an answer. The
+                `details` are the traceback, or the text on standard error.
         """
         return self._spec(self.answer())
 
     def _spec(self, answer: Answer) -> EnvironmentSpec:
-        told: Any = None
+        found: Any = None
         with contextlib.suppress(ValueError, RecursionError):
-            told = json.loads(answer.text)
-        if not isinstance(told, dict):
-            told = {}
-        if "spec" in told:
-            return EnvironmentSpec.from_dict(told["spec"])
-        if "problems" in told:
-            raise _error(told["problems"], told["details"])
+            found = json.loads(answer.text)
+        if not isinstance(found, dict):
+            found = {}
+        if "spec" in found:
+            return EnvironmentSpec.from_dict(found["spec"])
+        if "problems" in found:
+            raise _error(found["problems"], found["details"])
         errors = answer.errors
         if not answer.in_time:
             late = f"{self.env_id}: did not start within {self.timeout_s:g} s"
@@ -63,12 +63,12 @@ class Probe(Probing):
 def start_probe(
     config: EnvironmentConfig, *, timeout_s: float = START_TIMEOUT_S, seed: int = 0
 ) -> Probe:
-    """Start a process that tries the environment out, to be awaited by `finish_probe`."""
+    """Start a process that tries the environment; `finish_probe` waits for it."""
     return Probe(config, timeout_s=timeout_s, seed=seed)
 
 
 def finish_probe(probe: Probe) -> EnvironmentSpec:
-    """Wait for a probe and return the spec that it found; see `Probe.spec`.
+    """Wait for a probe and return the spec; see `Probe.spec`.
 
     Raises:
         UserError: the environment cannot be used.

@@ -1,7 +1,8 @@
-"""The evaluation protocols of Atari: what is told to the emulator, by name.
+"""Evaluation protocols of Atari: the emulator's settings, by name.
 
-Read by every process that builds an Atari environment, and printed and stored with the results,
-because scores of different protocols cannot be compared. A new one is an entry in `PROTOCOLS`.
+Used by every process that builds an Atari environment. The protocol is printed and stored with the
+results, because scores of different protocols cannot be compared. To add one, add an entry to
+`PROTOCOLS`.
 """
 
 from __future__ import annotations
@@ -16,23 +17,23 @@ from galamp.core.errors import UserError, did_you_mean
 
 @dataclass(frozen=True)
 class AtariProtocol:
-    """How a game is played, and what of it the agent is trained on.
+    """Protocol of an Atari game: how it is played, and what the agent is trained on.
 
     Attributes:
-        name: the entry of `PROTOCOLS` that the other fields started from.
+        name: entry of `PROTOCOLS` that the other fields are based on.
         sticky_actions: probability that the emulator repeats the last action, per emulator frame.
         noop_max: an episode begins with fewer no-ops than this, each of one emulator frame. ale-py
-            draws a number from 0 to `noop_max - 1`, each as likely; 0 plays none, as does 1. The
-            usual "up to 30" (1 to 30) is not to be had from it.
-        fire_reset: FIRE is pressed for one frame before the no-ops, in games of whose actions it is
-            one, and takes the place of a no-op, where one was drawn. Without it, many games begin
-            only when the agent presses FIRE: in Breakout there is no ball until then.
+            draws a number from 0 to `noop_max - 1`, all equally likely; 0 and 1 play none. ale-py
+            cannot draw the usual "up to 30" (1 to 30).
+        fire_reset: in games with the action FIRE, FIRE is pressed for one frame before the no-ops,
+            and replaces one no-op, if any was drawn. Without it, many games begin only when the
+            agent presses FIRE: in Breakout there is no ball until then.
         frame_skip: emulator frames per agent step.
         frame_stack: frames in one observation.
-        max_frames: an episode is truncated after so many emulator frames, counted from its first
-            observation: FIRE and no-ops at its start are not among them.
+        max_frames: emulator frames after which an episode is truncated, counted from its first
+            observation: FIRE and no-ops at its start do not count.
         full_action_space: all 18 actions instead of those that the game uses.
-        life_loss_ends: a lost life ends the return for training; the game goes on.
+        life_loss_ends: a lost life ends the return for training; the game continues.
         clip_rewards: the learner trains on rewards clipped to [-1, 1].
     """
 
@@ -48,7 +49,7 @@ class AtariProtocol:
     clip_rewards: bool
 
     def describe(self) -> str:
-        """Return the protocol in one line; settings that differ from the named entry are listed."""
+        """Return the protocol in one line, with a list of settings that differ from its entry."""
         changed = [n for n in SETTINGS if getattr(self, n) != getattr(PROTOCOLS[self.name], n)]
         name = f"{self.name} (changed: {', '.join(changed)})" if changed else self.name
         parts = (
@@ -76,7 +77,7 @@ PROTOCOLS = {
             name="classic",
             sticky_actions=0.0,
             noop_max=30,
-            fire_reset=True,  # as in the wrappers of OpenAI Baselines; the paper has nothing of it
+            fire_reset=True,  # as in the wrappers of OpenAI Baselines; not in the paper
             frame_skip=4,
             frame_stack=4,
             max_frames=108_000,  # 30 minutes at 60 frames per second
@@ -103,12 +104,12 @@ PROTOCOLS = {
 
 
 def resolve(config: EnvironmentConfig) -> AtariProtocol:
-    """Return the protocol that `config` names, with its overrides (all that is not None) applied.
+    """Return the protocol that `config` names, with the config's overrides (not None) applied.
 
-    `max_episode_steps` counts for any environment; here it comes to a lower `max_frames`.
+    `max_episode_steps` applies to any environment; here it can lower `max_frames`.
 
     Raises:
-        UserError: no protocol has that name.
+        UserError: the protocol does not exist.
     """
     if config.protocol not in PROTOCOLS:
         raise UserError(

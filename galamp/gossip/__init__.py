@@ -1,1 +1,1 @@
-"""Gossip: with whom (topologies), through what (slots, mailboxes), and how (mixing)."""
+"""Gossip between learners: graphs (topologies), shared-memory transport, and mixing."""

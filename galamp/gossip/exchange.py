@@ -1,9 +1,9 @@
-"""All that one learner exchanges with others, turn by turn: parameters, and gradients where asked.
+"""Exchange of one learner with the others, turn by turn: parameters, and optionally gradients.
 
-    backward --gradients--> Exchange.reduce --mean of all, or as they are--> optimiser step
+    backward --gradients--> Exchange.reduce --mean of all, or unchanged--> optimiser step
     optimiser step --parameters--> Exchange.turn --published, mixed--> the next rollout
 
-Runs in a learner; which of it happens, and when, is the run's `GossipConfig`.
+Runs in a learner. The run's `GossipConfig` decides what is exchanged, and when.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from galamp.memory.control import ControlBlock
 from galamp.memory.status import StatusRow
 
 WATCH_EVERY_S = 0.25
-"""Parameters that no peer is sent are published so often, for the supervisor to measure."""
+"""Interval at which parameters are published for the supervisor's measurements, without gossip."""
 WATCH_EVERY_TURNS = 8
-"""The same in lock-step, where all publish after the same turns."""
+"""The same for synchronous learners, which all publish after the same turns."""
 SAMPLE_EVERY = 8
-"""Updates between two gradients that are left for the supervisor to compare."""
+"""Updates between two gradients that are published for the supervisor to compare."""
 GRADIENTS = "gradients"
 
 
 def averages_gradients(config: GossipConfig) -> bool:
-    """Whether learners average gradients rather than parameters."""
+    """Whether learners average gradients instead of parameters."""
     return config.method == "allreduce"
 
 
 def exchange_specs(
     config: GossipConfig, topology: Topology, sizes: Mapping[str, int]
 ) -> list[ArraySpec]:
-    """Return the shared arrays of all learners' exchange; `sizes` are those of their state."""
+    """Return the shared arrays of all learners' exchange, for state tensors of these sizes."""
     parameters = sizes["parameters"]
     size = sum(sizes.values()) if config.gossip_optimizer else parameters
     specs = gossip_specs(topology, size)
@@ -55,7 +55,7 @@ def exchange_specs(
 
 
 class Exchange:
-    """The exchange of learner `rank`: `reduce` between two halves of an update, `turn` after it."""
+    """Exchange of learner `rank`: `reduce` within an update, `turn` after an update."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Exchange:
         row: StatusRow,
         idle: Callable[[], None],
     ) -> None:
-        """Exchange the live `state` of an algorithm: `parameters` [P], then the optimiser's."""
+        """Set up the exchange of a live `state`: `parameters` [P], then the optimiser's tensors."""
         self._config, self._rank, self._gradient = config, rank, gradient
         self._control = ControlBlock(arrays)
         self._schedule = Schedule(config, seed, rank)
@@ -110,23 +110,23 @@ class Exchange:
         elif config.gradient_correlation:
             self._samples = ParameterSlots(arrays, rank, GRADIENTS)
 
-    def begin(self, turn: int, rounds: int) -> None:
-        """Go on from the live state as it is, after so many turns and rounds of gossip."""
+    def resume_from(self, turn: int, rounds: int) -> None:
+        """Continue from the live state as it is now, after this many turns and gossip rounds."""
         self._turn = turn
-        self._parameters.begin(rounds)
+        self._parameters.resume_from(rounds)
         if self._gradients is not None:
             self._gradients.round = turn
 
     @property
     def reduces(self) -> bool:
-        """Whether `reduce` makes all learners' gradients one."""
+        """Whether `reduce` replaces the gradient by the mean over all learners."""
         return self._gradients is not None
 
     def reduce(self) -> None:
-        """Take the gradient of this update, before it is clipped and applied.
+        """Average, or publish, the gradient of this update, before it is clipped and applied.
 
         Raises:
-            RunFailed: it is not finite, and was to be shared.
+            RunFailed: the gradient to be averaged is not finite.
         """
         if self._gradients is not None:
             self._gradients.turn(self._turn)
@@ -140,20 +140,20 @@ class Exchange:
             )
 
     def turn(self, version: int) -> None:
-        """End a turn after an update: a round of gossip, if one is due.
+        """End a turn, after an update: run a gossip round, if one is due.
 
         Raises:
             RunFailed: the parameters are not finite.
         """
         self._turn += 1
-        due = self._schedule.due(self._turn) and self._control.gossip_wanted
+        due = self._schedule.due(self._turn) and self._control.gossip_enabled
         if due and not self._alone:
             self._parameters.turn(version)
         elif self._to_be_watched():
-            self._parameters.publish(version, tell=False)
+            self._parameters.publish(version, notify=False)
 
     def _to_be_watched(self) -> bool:
-        """Whether parameters that nobody is sent should be published for measuring."""
+        """Whether it is time to publish parameters for measurements, without a gossip round."""
         if self._config.synchronous:
             return self._turn % WATCH_EVERY_TURNS == 0
         now_s = time.monotonic()

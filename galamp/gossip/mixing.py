@@ -1,12 +1,17 @@
-"""One learner's gossip: publish its parameters, and mix in those of its in-peers.
+"""Gossip of one learner: publish its parameters, and mix them with those of its in-peers.
 
-    publish: vector -> own slots; what was done since last time -> journal; tokens -> out-peers
+    publish: vector -> own slots; entry -> publication ring; tokens -> out-peers
     mix:     a token from every in-peer -> vector = weighted mean of its own and of theirs
 
-Runs in a learner. Learner i's round is x_i = w_ii y_i + sum of w_ij m_j, y_i being its parameters
-after its local updates and m_j the newest unread vector of in-peer j; without a message from each
-of them it keeps y_i and grows staler by a round (Assran et al. 2019, algorithm 1, where all weights
-are the same). Sums run in order of rank, so that equal mixtures are equal bit for bit.
+Runs in a learner. A round of learner i is x_i = w_ii y_i + sum of w_ij m_j: w are the mixing
+weights, y_i its parameters after its local updates, m_j the newest unread vector of in-peer j. If
+the message of one in-peer is missing, it keeps y_i, and its staleness grows by one round (Assran et
+al. 2019, algorithm 1, with equal weights). Sums run in order of rank, so that equal mixtures are
+equal bit for bit.
+
+Synchronous learners (`--sync`) all run the same round at the same time: each waits for the message
+of every live in-peer of this round. Asynchronous learners do not wait, except at the staleness
+bound (`--max-staleness`).
 """
 
 from __future__ import annotations
@@ -28,20 +33,20 @@ from galamp.gossip.transport.publication_ring import PublicationRing
 from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
 from galamp.memory.status import StatusRow
-from galamp.memory.versioned_slots import NUM_SLOTS, Header, Look
+from galamp.memory.versioned_slots import NUM_SLOTS, Header, SlotRead
 
 POLL_S = 0.05
 READ_TRIES = 5
-PATIENCE_S = 10.0
-"""At the staleness bound a learner waits for so long; then it goes on with whoever has news."""
+STALENESS_TIMEOUT_S = 10.0
+"""Longest wait at the staleness bound; then a learner continues with the messages that it has."""
 LENGTH_SLACK = 1.0 + 1e-5
-"""Recorded lengths are rounded up by this: more than the error of `norm_of`."""
+"""Factor that rounds recorded lengths up, by more than the error of `norm_of`."""
 
 
 class Gossiper:
     """Publishes and mixes the live flat `vectors` of learner `rank`, [P_0], [P_1], ...
 
-    Where these are the parameters and more, the parameters come first: the journal tells of them.
+    Parameters come first, if there are other vectors as well: the publication ring describes them.
     """
 
     def __init__(
@@ -80,28 +85,28 @@ class Gossiper:
             idle,
             publication_ring,
         )
-        # What the last round left: the updates since then are what the vectors differ from it by.
+        # The vectors after the last round: what changes until the next one is the sum of updates.
         self._results = [vector.clone() for vector in vectors]
         self._own, self._mixed = 1.0, tuple[Source, ...]()
         self._heard = dict.fromkeys(self._inboxes, 0)
 
-    def begin(self, round_: int) -> None:
-        """Start from the vectors as they are now, at round `round_`."""
+    def resume_from(self, round_: int) -> None:
+        """Continue from the vectors as they are now, at round `round_`."""
         self.round = round_
-        self._keep()
+        self._keep_vectors()
 
     def turn(self, version: int) -> bool:
-        """Take a round of gossip: `publish` and `mix`; returns whether it mixed."""
+        """Run a gossip round: `publish` and `mix`; return whether it mixed."""
         self.publish(version)
         return self.mix()
 
-    def publish(self, version: int, *, tell: bool = True) -> None:
-        """Copy the vectors into a slot and, to `tell`, send this round's out-peers a token.
+    def publish(self, version: int, *, notify: bool = True) -> None:
+        """Copy the vectors into a slot; with `notify`, send this round's out-peers a token.
 
-        In lock-step it waits until they have room.
+        A synchronous learner first waits until no peer still has to read that slot.
 
         Raises:
-            RunFailed: the parameters are not finite; nobody gets to see them.
+            RunFailed: the parameters are not finite; they are not published.
         """
         torch.sub(self.vectors[0], self._results[0], out=self._results[0])
         length = norm_of(self._results[0])
@@ -114,7 +119,7 @@ class Gossiper:
             version=version,
             checksum=checksum_of(self.vectors) if self._verifies else 0,
         )
-        self._announce(header, length, tell=tell)
+        self._announce(header, length, notify=notify)
 
     def _refuse_unless_finite(self, length: float, version: int) -> None:
         if not math.isfinite(length):
@@ -127,34 +132,34 @@ class Gossiper:
         if self._synchronous:
             self._wait(lambda: all(map(self._has_room, self._outboxes)), math.inf)
 
-    def _announce(self, header: Header, length: float, *, tell: bool) -> None:
-        """Note down what was published, after an update of `length`, and tell the out-peers."""
+    def _announce(self, header: Header, length: float, *, notify: bool) -> None:
+        """Record the publication, after an update of `length`, and notify the out-peers."""
         if self._publication_ring is not None:
             fixed = (self.rank, header.number, header.round, header.version, header.incarnation)
             upper = length * LENGTH_SLACK
             self._publication_ring.append(Publication(*fixed, upper, self._own, self._mixed))
         self._row["published"] += 1
-        for peer in self.topology.out_peers(self.rank, self.round) if tell else ():
+        for peer in self.topology.out_peers(self.rank, self.round) if notify else ():
             self._outboxes[peer].put(Token(header.number, self.round, header.incarnation))
             self._wakeups[peer].signal()
             self._row["sent"] += 1
-        if not tell:
-            self._keep()
+        if not notify:
+            self._keep_vectors()
 
     def mix(self) -> bool:
-        """End the round: average with the in-peers if each has news; returns whether it did.
+        """End the round: average with the in-peers if each has news; return whether it did.
 
-        At the staleness bound, and always in lock-step, it waits for peers that are alive.
+        At the staleness bound, and always if synchronous, it waits for peers that are alive.
         """
         mixed = self._mix()
         if not mixed:
-            self._keep()
+            self._keep_vectors()
         self.round += 1
         self._row["rounds"] = self.round
         return mixed
 
-    def _keep(self) -> None:
-        """Leave the vectors as they are, and remember them for the length of the next update."""
+    def _keep_vectors(self) -> None:
+        """Keep the vectors without mixing; copy them, to measure the length of the next update."""
         self._results[0].copy_(self.vectors[0])
         self._own, self._mixed = 1.0, ()
 
@@ -165,49 +170,49 @@ class Gossiper:
             return False
         weights = dict(zip(peers, others, strict=True))
         self._wait_for_news(peers)
-        # Whoever is dead and has left no message, or has kept us waiting too long, is left out.
+        # A peer without a message is left out if it is dead, or after the wait at the bound.
         has_news = {p: w for p, w in weights.items() if self._has_news(p)}
         waited = self._at_bound()
         late = [p for p in peers if p not in has_news and self._control.alive(p)]
-        taken = self._blend(own, has_news) if has_news and (waited or not late) else ()
-        if not taken:
+        mixed = self._blend(own, has_news) if has_news and (waited or not late) else ()
+        if not mixed:
             self._row["staleness"] += 1
             self._row["most_staleness"] = max(self._row["most_staleness"], self._row["staleness"])
             return False
         for vector, result in zip(self.vectors, self._results, strict=True):
             vector.copy_(result)
         self._row["left_out"] += len(late)
-        self._row["received"] += len(taken)
+        self._row["received"] += len(mixed)
         self._row["mixes"] += 1
         self._row["staleness"] = 0
         return True
 
     def _at_bound(self) -> bool:
-        """Whether it has gone `max_staleness` rounds without mixing, and waits in this one."""
+        """Whether it waits now: if synchronous, or after `max_staleness` rounds without mixing."""
         bound = self._max_staleness
         return self._synchronous or (bound is not None and self._row["staleness"] >= bound)
 
     def _wait_for_news(self, peers: Sequence[int]) -> None:
-        """At the bound, wait until whoever can be expected to send has done so."""
+        """At the staleness bound, wait for the messages of all peers that are due."""
         if self._at_bound():
-            patience_s = math.inf if self._synchronous else PATIENCE_S
-            self._wait(lambda: not any(map(self._is_awaited, peers)), patience_s)
+            timeout_s = math.inf if self._synchronous else STALENESS_TIMEOUT_S
+            self._wait(lambda: not any(map(self._is_awaited, peers)), timeout_s)
 
     def _is_awaited(self, peer: int) -> bool:
-        """Whether a message of `peer` is due: it lives, gossips, and has not gone past this round.
+        """Whether a message of `peer` is due: it is alive, gossips, and is not past this round.
 
-        Where the graph changes, one that is ahead has sent this round's message to others; two such
-        learners would wait for each other in vain.
+        In a graph that changes from round to round, a peer that is ahead has sent its message of
+        this round to other learners: two such learners would wait for each other for ever.
         """
         if self._has_news(peer) or not self._control.alive(peer):
             return False
         if self._synchronous:
             return True
         behind = self._rows[peer]["rounds"] <= self.round
-        return self._control.gossip_wanted and (behind or not self._changes)
+        return self._control.gossip_enabled and (behind or not self._changes)
 
     def _has_news(self, peer: int) -> bool:
-        """Whether `peer` has sent word, in its present life, of something not heard yet."""
+        """Whether there is a new publication of the current incarnation of `peer`."""
         box, slots = self._inboxes[peer], self._slots[peer]
         while (found := self._token(box)) is not None:
             if found[0].incarnation == self._control.incarnation(peer):
@@ -219,9 +224,9 @@ class Gossiper:
         return box.oldest() if self._synchronous else box.newest()
 
     def _blend(self, own: float, weights: Mapping[int, float]) -> tuple[Source, ...]:
-        """Put the mean into `_results`; returns what went into it, nothing if it was not to be had.
+        """Put the weighted mean into `_results`; return its sources, none if it is not valid.
 
-        `weights` are those of the peers that have news; with `own` they are scaled to sum to 1.
+        `weights` are the mixing weights of peers with news; with `own` they are scaled to sum to 1.
         """
         total = own + sum(weights.values())
         shares = {peer: weight / total for peer, weight in weights.items()} | {
@@ -229,15 +234,15 @@ class Gossiper:
         }
         for _ in range(READ_TRIES):
             found = {peer: self._find(peer) for peer in weights}
-            looks = {peer: one[1] for peer, one in found.items() if one is not None}
-            if len(looks) == len(weights):
-                self._average(shares, looks)
-                if all(self._slots[peer].unchanged(look) for peer, look in looks.items()):
+            reads = {peer: one[1] for peer, one in found.items() if one is not None}
+            if len(reads) == len(weights):
+                self._average(shares, reads)
+                if all(self._slots[peer].unchanged(read) for peer, read in reads.items()):
                     break
             self._row["retried"] += 1
         else:
             return ()
-        if not (self._matches(looks) and self._is_finite()):
+        if not (self._matches(reads) and self._is_finite()):
             return ()
         for peer, one in found.items():
             assert one is not None
@@ -246,18 +251,18 @@ class Gossiper:
             self._wakeups[peer].signal()
         self._own = shares[self.rank]
         self._mixed = tuple(
-            Source(peer, look.header.number, shares[peer]) for peer, look in looks.items()
+            Source(peer, read.header.number, shares[peer]) for peer, read in reads.items()
         )
         return self._mixed
 
-    def _find(self, peer: int) -> tuple[int, Look] | None:
-        """Return the message of `peer` to read: its index in the mailbox, and where it lies.
+    def _find(self, peer: int) -> tuple[int, SlotRead] | None:
+        """Return the message of `peer` to read: its index in the mailbox, and the read's start.
 
-        In lock-step that is what was sent in this round. Otherwise a message only says that there
-        is something new, and the newest is taken.
+        A synchronous learner reads the publication that the message names. Otherwise a message
+        only says that there is a new publication, and the newest one is read.
 
         Raises:
-            RunFailed: in lock-step, the peer is in another round.
+            RunFailed: the learners are synchronous, and the peer is in another round.
         """
         found = self._token(self._inboxes[peer])
         if found is None:
@@ -265,13 +270,13 @@ class Gossiper:
         token, index = found
         if self._synchronous and token.round != self.round:
             raise RunFailed(f"learner {peer} sent round {token.round} in round {self.round}")
-        look = self._slots[peer].look(token.number if self._synchronous else None)
-        fresh = look is not None and look.header.incarnation == token.incarnation
-        return (index, look) if look is not None and fresh else None
+        read = self._slots[peer].begin_read(token.number if self._synchronous else None)
+        fresh = read is not None and read.header.incarnation == token.incarnation
+        return (index, read) if read is not None and fresh else None
 
-    def _average(self, shares: Mapping[int, float], looks: Mapping[int, Look]) -> None:
-        """Sum the vectors by their shares, in order of rank; what was read may yet be torn."""
-        self._read = self._fetch(looks)
+    def _average(self, shares: Mapping[int, float], reads: Mapping[int, SlotRead]) -> None:
+        """Sum the vectors times their shares, in order of rank; the reads are checked later."""
+        self._read = self._fetch(reads)
         for at, (vector, result) in enumerate(zip(self.vectors, self._results, strict=True)):
             first = True
             for rank in sorted(shares):
@@ -282,19 +287,19 @@ class Gossiper:
                     result.add_(source, alpha=shares[rank])
                 first = False
 
-    def _fetch(self, looks: Mapping[int, Look]) -> dict[int, Tensor]:
-        """Return what peers published: where it lies, or copies if checksums will be taken."""
-        found = {peer: self._slots[peer].payload[look.slot] for peer, look in looks.items()}
+    def _fetch(self, reads: Mapping[int, SlotRead]) -> dict[int, Tensor]:
+        """Return the peers' vectors: views of the slots, or copies if checksums are verified."""
+        found = {peer: self._slots[peer].payload[read.slot] for peer, read in reads.items()}
         return {peer: one.clone() for peer, one in found.items()} if self._verifies else found
 
     def _is_finite(self) -> bool:
         """Whether the mean is finite."""
         return bool(torch.isfinite(self._results[0].sum()))
 
-    def _matches(self, looks: Mapping[int, Look]) -> bool:
-        """Whether what was read is what was published, as far as that is to be verified."""
-        checked = looks.items() if self._verifies else ()
-        torn = sum(self._checksum_read(peer) != look.header.checksum for peer, look in checked)
+    def _matches(self, reads: Mapping[int, SlotRead]) -> bool:
+        """Whether all vectors match their checksums; true if checksums are not verified."""
+        checked = reads.items() if self._verifies else ()
+        torn = sum(self._checksum_read(peer) != read.header.checksum for peer, read in checked)
         self._row["torn"] += torn
         return not torn
 
@@ -302,27 +307,27 @@ class Gossiper:
         return checksum_of([self._read[peer]])
 
     def _part(self, payload: Tensor, at: int) -> Tensor:
-        """Return the place of vector number `at` in a slot's payload."""
-        begin = sum(vector.numel() for vector in self.vectors[:at])
-        return payload[begin : begin + self.vectors[at].numel()]
+        """Return the part of a slot's payload that holds vector number `at`."""
+        start = sum(vector.numel() for vector in self.vectors[:at])
+        return payload[start : start + self.vectors[at].numel()]
 
     def _fill(self, slot: int) -> None:
         for at, vector in enumerate(self.vectors):
             self._part(self._slots[self.rank].payload[slot], at).copy_(vector)
 
     def _has_room(self, peer: int) -> bool:
-        """Whether the slot written next holds nothing that `peer` has yet to read."""
+        """Whether the slot that is written next holds no vector that `peer` still has to read."""
         oldest = self._outboxes[peer].oldest()
         overwritten = self._slots[self.rank].published + 1 - NUM_SLOTS
         return oldest is None or oldest[0].number > overwritten or not self._control.alive(peer)
 
-    def _wait(self, ready: Callable[[], bool], patience_s: float) -> None:
-        """Wait until `ready`, or for `patience_s`; `idle` raises when the run is over."""
-        until_s = time.monotonic() + patience_s
+    def _wait(self, ready: Callable[[], bool], timeout_s: float) -> None:
+        """Wait until `ready`, or for `timeout_s`; `idle` raises when the run is over."""
+        until_s = time.monotonic() + timeout_s
         while not ready() and time.monotonic() < until_s:
             self._pause()
 
     def _pause(self) -> None:
-        """Wait a little for others, who may do the same."""
+        """Sleep shortly within a wait for another learner, which may be waiting as well."""
         self._idle()
         self._wakeups[self.rank].wait(POLL_S)

@@ -1,4 +1,4 @@
-"""When a learner gossips: every so many updates, with a probability. Pure functions of the turn."""
+"""Gossip schedule: every so many turns, with a probability. A pure function of the turn."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from galamp.core.config import GossipConfig
 
 
 class Schedule:
-    """Says of every turn (update) of learner `rank` whether a round of gossip follows it.
+    """Decides for every turn (update) of learner `rank` whether a gossip round follows it.
 
-    In lock-step all learners toss the same coin, so that everyone takes part or nobody does.
+    Synchronous learners draw the same random number, so all gossip after a turn or none does.
     """
 
     def __init__(self, config: GossipConfig, seed: int, rank: int) -> None:
@@ -18,10 +18,10 @@ class Schedule:
         self._entropy = (seed, 0 if config.synchronous else 1 + rank)
 
     def due(self, turn: int) -> bool:
-        """Whether turn `turn`, counted from 1, ends with gossip."""
+        """Whether turn `turn`, counted from 1, ends with a gossip round."""
         if turn % self._every:
             return False
         if self._probability >= 1.0:
             return True
-        coin = np.random.default_rng((*self._entropy, turn)).random()
-        return bool(coin < self._probability)
+        drawn = np.random.default_rng((*self._entropy, turn)).random()
+        return bool(drawn < self._probability)

@@ -1,1 +1,1 @@
-"""All processes of a run: the shared memory block, and the lock-free structures in it."""
+"""Shared memory of a run: one block that all processes map, and the lock-free structures in it."""

@@ -1,12 +1,13 @@
-"""One block of shared memory, cut into named, typed views; and the wake-ups that go with it.
+"""Shared memory: one block, divided into named, typed arrays; and wake-ups between processes.
 
-The supervisor makes the block before it spawns anyone and every child inherits it. The block is a
-sealed memfd: it has no name, so nothing is left in /dev/shm however a process ends, it is not
-limited by /dev/shm's size, and all of its pages are reserved when it is made.
+The supervisor creates the block before it starts any child, and every child inherits it. The block
+is a sealed memfd: it has no name, so nothing is left in /dev/shm however a process ends; it is not
+limited by the size of /dev/shm; and all of its pages are reserved when it is created.
 
     supervisor: SharedArrays.create(specs) --spawn--> child: the same SharedArrays, mapped again
 
-Nothing here locks. Each word has one writer; counters tell the state; a `Wakeup` is only a hint.
+There are no locks. Each word has one writer, and counters hold the state. A `Wakeup` is only a
+hint: the waiting process must read the counters itself.
 """
 
 from __future__ import annotations
@@ -36,14 +37,15 @@ CACHE_LINE_BYTES = 64
 PAGE_BYTES = mmap.PAGESIZE
 WORDS_PER_LINE = CACHE_LINE_BYTES // 8
 ATOMIC_LIBRARY = "libatomic.so.1"
-"""Part of GCC, not of the C library: slim systems may lack it."""
+"""A library of GCC, not of the C library: small installations may lack it."""
 
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """Name, shape and dtype of one shared array, and what it holds before its first writer.
+    """Name, shape and dtype of one shared array, and its initial value (`fill`; None: zeros).
 
-    `near` is the learner that uses it most, by rank: its memory is to lie on that one's NUMA node.
+    `near` is the rank of the learner that uses the array most: its memory should lie on the NUMA
+    node of that learner.
     """
 
     name: str
@@ -54,19 +56,19 @@ class ArraySpec:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the array itself, without padding."""
+        """Size of the array in bytes, without padding."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 class SharedArrays:
-    """Named arrays on one memfd; `arrays[name]` is a numpy view that every process sees."""
+    """Named arrays on one memfd; `arrays[name]` is a numpy view that all processes share."""
 
     def __init__(self, specs: Sequence[ArraySpec], fd: int) -> None:
         self.specs = tuple(specs)
         self._offsets, self.size_bytes = _layout(self.specs)
         self._memory = mmap.mmap(fd, self.size_bytes)
         self._fd = fd
-        # A run may be started several times: what a former start had must not stay.
+        # A run may be started several times: the descriptor of an earlier start must be closed.
         weakref.finalize(self, os.close, fd).atexit = False
         self._views = {spec.name: self._view(spec) for spec in self.specs}
         self._page_locked: dict[str, int] = {}
@@ -76,15 +78,15 @@ class SharedArrays:
         """Reserve and fill a new block.
 
         Args:
-            specs: what it is made of.
-            nodes: the NUMA node of each learner, None where that does not matter.
+            specs: its arrays.
+            nodes: the NUMA node of each learner, None where it does not matter.
 
         Raises:
-            UserError: the machine has not enough memory for it, or none that can be shared.
+            UserError: the machine has too little memory, or cannot share memory.
         """
-        memory_fence()  # where there is none, nothing can be shared
+        memory_fence()  # raises where this machine has no fence
         size_bytes = _layout(specs)[1]
-        # Asked for first: the kernel would end other programs before it refused to reserve.
+        # Checked first: the kernel would kill other programs before it refused the reservation.
         free_bytes = available_bytes()
         if size_bytes > free_bytes:
             raise _refusal(size_bytes, f"{free_bytes / 2**20:,.0f} MiB are free")
@@ -107,31 +109,32 @@ class SharedArrays:
         return self._views[name]
 
     def words(self, name: str) -> memoryview:
-        """Return an int64 array as a flat memoryview, which is quicker to index than numpy.
+        """Return an int64 array as a flat memoryview, which is faster to index than numpy.
 
-        An aligned word is read and written whole.
+        Reads and writes of one aligned word are atomic.
         """
         view = self._views[name]
         assert view.dtype == np.int64, f"{name} is {view.dtype}, words are int64"
         return memoryview(view.reshape(-1).data)
 
     def page_lock(self, name: str) -> int:
-        """Pin an array in place, so that a GPU copies from and to it without a detour.
+        """Page-lock an array, so that a GPU can copy from and to it directly.
 
-        The driver takes no byte twice, so an array is pinned whole, by whoever asks first.
+        The driver refuses to register a byte twice, so an array is always registered as a whole,
+        and once per process.
 
         Returns:
-            0, or the CUDA runtime's code for why it refuses: copies work all the same, but each
-            takes the detour, and the host waits for it.
+            0, or the error code of the CUDA runtime. After an error copies still work, but each one
+            goes through a staging buffer, and the host waits for it.
         """
         if name not in self._page_locked:
             self._page_locked[name] = _register(self._views[name])
         return self._page_locked[name]
 
     def unlock_pages(self) -> None:
-        """Undo every `page_lock`, for a process that outlives these arrays and has copied.
+        """Undo every `page_lock`; for a process that continues after these arrays are unmapped.
 
-        The driver would take whatever comes to lie at the same addresses for them.
+        Otherwise the driver would treat later memory at the same addresses as these arrays.
         """
         for name, code in self._page_locked.items():
             if code == 0:
@@ -160,7 +163,10 @@ def _refusal(size_bytes: int, why: str) -> UserError:
 
 
 def _layout(specs: Sequence[ArraySpec]) -> tuple[dict[str, int], int]:
-    """Place each array on its own cache lines, big ones on their own pages."""
+    """Return each array's offset and the block's size, in bytes.
+
+    Every array has its own cache lines, a large one its own pages.
+    """
     offsets: dict[str, int] = {}
     end = 0
     for spec in specs:
@@ -172,9 +178,9 @@ def _layout(specs: Sequence[ArraySpec]) -> tuple[dict[str, int], int]:
 
 
 def _prefer_nodes(fd: int, specs: Sequence[ArraySpec], nodes: Sequence[int | None]) -> None:
-    """Have arrays that fill pages of their own lie on the NUMA node of the learner they are near.
+    """Place arrays of at least one page on the NUMA node of the learner that they are `near`.
 
-    The file remembers it for the pages that are reserved later, whoever does so.
+    The file stores this policy for all pages that are reserved later, by any process.
     """
     offsets, size_bytes = _layout(specs)
     if all(node is None for node in nodes):
@@ -189,12 +195,15 @@ def _prefer_nodes(fd: int, specs: Sequence[ArraySpec], nodes: Sequence[int | Non
 
 
 def size_of(specs: Sequence[ArraySpec]) -> int:
-    """Return how many bytes of shared memory `SharedArrays.create` takes for `specs`."""
+    """Return the number of bytes of shared memory that `SharedArrays.create` needs for `specs`."""
     return _layout(specs)[1]
 
 
 class Wakeup:
-    """An eventfd: `signal` wakes whoever waits, or the next one to wait. Survives any kill."""
+    """Wake-up between processes (an eventfd): `signal` wakes the process that waits, now or next.
+
+    It stays usable when any process is killed.
+    """
 
     def __init__(self, fd: int | None = None) -> None:
         flags = os.EFD_NONBLOCK | os.EFD_CLOEXEC
@@ -204,20 +213,20 @@ class Wakeup:
         weakref.finalize(self, os.close, self._fd).atexit = False
 
     def fileno(self) -> int:
-        """Return the descriptor, for a poll over several."""
+        """Return the file descriptor, to poll several wake-ups at once."""
         return self._fd
 
     def signal(self) -> None:
-        """Wake the waiter; never blocks."""
+        """Wake the waiting process; never blocks."""
         os.eventfd_write(self._fd, 1)
 
     def wait(self, timeout_s: float) -> None:
-        """Sleep until the next `signal`, at most `timeout_s`. Only a hint: look at the counters."""
+        """Sleep until the next `signal`, at most `timeout_s`; then check the counters."""
         if self._poll.poll(timeout_s * 1e3):
             self.clear()
 
     def clear(self) -> None:
-        """Forget the signals so far."""
+        """Discard the signals so far."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._fd)
 
@@ -230,15 +239,15 @@ def _attach_wakeup(fd: Any) -> Wakeup:
 
 
 def _fence(machine: str) -> Callable[[], None]:
-    """Return what orders a store before the next one, and a load before the next one.
+    """Return the memory fence of a processor: it orders stores among stores, loads among loads.
 
-    x86-64 keeps that order by itself and every Python step is an opaque call to the compiler;
-    elsewhere a real fence is needed. membarrier(2) is none to build on: its private command may
-    return without one where a process has one thread only, and its global command interrupts every
+    x86-64 keeps this order by itself, and every Python step is an opaque call to the compiler;
+    other processors need a real fence. membarrier(2) is not suitable: its private command may
+    return without a fence in a process with one thread, and its global command interrupts every
     core that runs a registered process.
 
     Args:
-        machine: as `platform.machine()` names the processor.
+        machine: name of the processor, as in `platform.machine()`.
     """
     if machine in ("x86_64", "AMD64"):
         return lambda: None
@@ -261,14 +270,14 @@ memory_fence = _fence(platform.machine())
 
 
 def _register(array: npt.NDArray[Any]) -> int:
-    """Register an array's memory with the CUDA runtime; returns its code, 0 for success."""
-    import torch  # only learners bound to a GPU come here
+    """Register an array's memory with the CUDA runtime; return its error code, 0 for success."""
+    import torch  # only learners on a GPU call this
 
     runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
     code = int(runtime.cudaHostRegister(array.ctypes.data, array.nbytes, 0))
     if code:
-        # The runtime keeps its last error until it is asked for it. torch asks after every launch
-        # of a kernel, and would take the refusal for that kernel's failure: let this be the one.
+        # The runtime keeps its last error until it is read. torch reads it after every kernel
+        # launch and would report this error for that kernel: this launch reads, and so clears, it.
         with contextlib.suppress(RuntimeError):
             torch.ones(1, device="cuda")
     return code

@@ -1,8 +1,9 @@
-"""The control block: what the supervisor tells everyone. One writer, the supervisor.
+"""Control block: the supervisor's requests to all children. One writer, the supervisor.
 
-    supervisor --stop, checkpoint request, who lives in which life--> learners, simulators
+    supervisor --stop, checkpoint request, incarnations of all children--> learners, simulators
 
-Children look at it between two pieces of work and while they wait; nothing here blocks.
+Incarnation k of a child is its process after k restarts. Children read the block between two steps
+of work and while they wait; nothing here blocks.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from galamp.memory.arrays import WORDS_PER_LINE, ArraySpec, SharedArrays, memory_fence
 
 NEVER = 2**62
-"""A turn that no run reaches."""
+"""A number of turns that no run reaches."""
 
 _STOP_TURN, _QUIT, _SAVE_ID, _SAVE_TURN, _NO_GOSSIP = range(5)
 
@@ -35,13 +36,13 @@ class ControlBlock:
         ]
 
     def prepare(self) -> None:
-        """Set the values before the first child starts: run on, save nothing."""
+        """Set the initial values, before the first child starts: no stop, no save request."""
         self._words[_STOP_TURN] = NEVER
         self._words[_SAVE_TURN] = NEVER
 
     @property
     def stop_turn(self) -> int:
-        """Learners leave, state saved, at the end of the first turn that is not below this one."""
+        """Turn after which learners save their state and exit: the first turn >= this one."""
         return int(self._words[_STOP_TURN])
 
     @stop_turn.setter
@@ -50,7 +51,7 @@ class ControlBlock:
 
     @property
     def quit(self) -> bool:
-        """Everyone leaves at once, nothing saved."""
+        """Whether all children must exit at once, without saving."""
         return bool(self._words[_QUIT])
 
     @quit.setter
@@ -59,11 +60,11 @@ class ControlBlock:
 
     @property
     def save_request(self) -> tuple[int, int]:
-        """(id, turn): save under this id at the end of the first turn not below that one."""
+        """(id, turn): save the state under this id at the end of the first turn >= `turn`."""
         return int(self._words[_SAVE_ID]), int(self._words[_SAVE_TURN])
 
     def request_save(self, at_turn: int) -> int:
-        """Ask every learner for its state at `at_turn`; returns the id it will carry."""
+        """Request the state of every learner at `at_turn`; return the id of this request."""
         number = self._words[_SAVE_ID] + 1
         self._words[_SAVE_TURN] = at_turn
         memory_fence()
@@ -71,35 +72,38 @@ class ControlBlock:
         return int(number)
 
     @property
-    def gossip_wanted(self) -> bool:
-        """Whether learners gossip for now; if not, they publish without sending."""
+    def gossip_enabled(self) -> bool:
+        """Whether learners gossip now; if not, they publish without sending tokens."""
         return not self._words[_NO_GOSSIP]
 
-    @gossip_wanted.setter
-    def gossip_wanted(self, value: bool) -> None:
+    @gossip_enabled.setter
+    def gossip_enabled(self, value: bool) -> None:
         self._words[_NO_GOSSIP] = not value
 
     def alive(self, rank: int) -> bool:
-        """Whether learner `rank` takes part: waiting for one that does not is pointless."""
+        """Whether learner `rank` is running; other learners wait only for running ones."""
         return bool(self._alive[rank])
 
     def set_alive(self, rank: int, alive: bool) -> None:
-        """Count learner `rank` in or out."""
+        """Mark learner `rank` as running or not."""
         self._alive[rank] = alive
 
     def incarnation(self, rank: int) -> int:
-        """Return how often learner `rank` was started anew."""
+        """Return the incarnation of learner `rank`: its number of restarts."""
         return int(self._incarnation[rank])
 
     def set_incarnation(self, rank: int, value: int) -> None:
-        """Open a new life of learner `rank`: messages of former ones are ignored."""
+        """Start a new incarnation of learner `rank`: messages of earlier ones are ignored."""
         self._incarnation[rank] = value
 
     def simulator_incarnation(self, index: int) -> int | None:
-        """Return which life simulator `index`, over all learners, is in; None if it has none."""
+        """Return the incarnation of a simulator, None if it does not run.
+
+        `index` counts the simulators of all learners.
+        """
         incarnation = int(self._simulators[index])
         return incarnation - 1 if incarnation > 0 else None
 
     def set_simulator_incarnation(self, index: int, incarnation: int | None) -> None:
-        """Open a new life of a simulator, or end its last: its learner goes on without it."""
+        """Start a new incarnation of a simulator; None: its learner continues without it."""
         self._simulators[index] = 0 if incarnation is None else incarnation + 1

@@ -1,10 +1,10 @@
-"""A learner's whole learned state in shared memory, so that it outlives the learner.
+"""Learner state in shared memory: it survives the learner's process.
 
-    learner --save, when asked and when it ends--> StateSlots --> supervisor: checkpoint on disk
-    supervisor: checkpoint or former life --> StateSlots --restore, when it starts--> learner
+    learner --save, on request and at its end--> StateSlots --> supervisor: checkpoint on disk
+    checkpoint, or earlier incarnation --> StateSlots --restore, at its start--> learner
 
-A pair of versioned slots per learner: its flat tensors one behind the other (the algorithm's
-`state()`), its counters, and the state of its sampling generator.
+Each learner has a pair of versioned slots. A state is its flat tensors one after the other (the
+algorithm's `state()`), its counters, and the state of its sampling generator.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from galamp.memory.versioned_slots import NUM_SLOTS, Header, VersionedSlots, hea
 STATE_COUNTERS = (
     "agent_steps", "updates", "turns", "rounds", "mixes", "sent", "received", "dropped",
 )  # fmt: skip
-"""The counters of a metrics row that go on after a restart or a resume."""
+"""Counters of a status row that continue after a restart or a resume."""
 
 GENERATOR_BYTES = 8192
-"""Room for a generator's state."""
+"""Space for the state of a random generator."""
 GENERATOR_BYTES_OF = {"cpu": 5056, "cuda": 16}
-"""What the state of torch's generator takes on each kind of device."""
+"""Size of the state of torch's generator on each kind of device."""
 
 FINAL = 2**40
-"""The save id under which a learner leaves its last state."""
+"""Save id of the last state of a learner, at the end of a run."""
 
 READ_TRIES = 5
 
 SAVE_EVERY_TURNS = 32
-"""In lock-step everyone saves after the same turns, so that all can go back to one of them."""
+"""Synchronous learners all save after the same turns, so that all can return to the same one."""
 
 Sizes = Mapping[str, int]
-"""Numbers of elements of the algorithm's state tensors, in order."""
+"""Number of elements of each state tensor of the algorithm, in order."""
 
 
 class State(NamedTuple):
@@ -72,7 +72,7 @@ class StateSlots(VersionedSlots):
         ]
 
     def save(self, state: State, *, save_id: int, incarnation: int) -> Header:
-        """Publish a state under `save_id`; one process at a time."""
+        """Publish a state under `save_id`; only one process at a time may do so."""
         return self.write(
             lambda slot: self._put(slot, state),
             incarnation=incarnation,
@@ -81,10 +81,10 @@ class StateSlots(VersionedSlots):
         )
 
     def restore(self, turn: int | None = None) -> tuple[State, Header] | None:
-        """Return the newest whole state, or that of `turn`; None if there is none."""
+        """Return the newest complete state, or that of `turn`; None if there is none."""
         for _ in range(READ_TRIES):
             newest = self.published
-            numbers = (newest, newest - 1) if turn is None else (self.kept().get(turn, 0),)
+            numbers = (newest, newest - 1) if turn is None else (self.saved_turns().get(turn, 0),)
             for number in numbers:
                 found = self._copy(number)
                 if found is not None:
@@ -96,16 +96,16 @@ class StateSlots(VersionedSlots):
         header = self.read(lambda slot: parts.append(self._get(slot)), number)
         return None if header is None else (parts[-1], header)
 
-    def kept(self) -> dict[int, int]:
-        """Return the states that are whole: turn of the learner -> publication number."""
+    def saved_turns(self) -> dict[int, int]:
+        """Return all complete states: turn of the learner -> publication number."""
         numbers = range(max(1, self.published - NUM_SLOTS + 1), self.published + 1)
-        looks = [look for number in numbers if (look := self.look(number)) is not None]
-        return {look.header.round: look.header.number for look in looks}
+        reads = [read for number in numbers if (read := self.begin_read(number)) is not None]
+        return {read.header.round: read.header.number for read in reads}
 
-    def step_back(self, turn: int) -> None:
-        """Make the state of `turn`, one of those kept, the newest; while its writer is dead."""
+    def roll_back(self, turn: int) -> None:
+        """Make the saved state of `turn` the newest one; only while the learner does not run."""
         found = self.restore(turn)
-        assert found is not None, "somebody writes while the learner is dead"
+        assert found is not None, "another process writes while the learner does not run"
         state, header = found
         self.save(state, save_id=header.version, incarnation=header.incarnation)
 
@@ -130,7 +130,7 @@ class StateSlots(VersionedSlots):
         return State(tensors, values, self._generator[slot, :length].copy())
 
 
-def common_state(states: Sequence[StateSlots]) -> int | None:
-    """Return the newest turn of which everyone has a whole state; None if there is none."""
-    turns = [set(each.kept()) for each in states]
+def newest_common_turn(states: Sequence[StateSlots]) -> int | None:
+    """Return the newest turn of which all learners have a complete state; None if there is none."""
+    turns = [set(each.saved_turns()) for each in states]
     return max(set.intersection(*turns), default=None)

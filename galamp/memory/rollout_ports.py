@@ -1,21 +1,22 @@
-"""The two sides of a rollout ring: observations go to the learner, actions back to simulators.
+"""Ports of a rollout ring: observations go to the learner, actions go back to the simulators.
 
     simulator s                                                 learner
     arrive: ready to be called                -- joined -->
-    answer(row): newest observations into row <-- call ----     begin: call the absent to a row
-                                              -- joined -->     begin: they take part from there on
-    write(row): outcome, next observations    -- committed ->   take(row + 1): wait for the lanes
+    answer(row): newest observations into row <-- call ----     start_rollout: call inactive ones
+                                              -- joined -->     start_rollout: active from that row
+    write(row): outcome, next observations    -- committed ->   receive(row + 1): wait for the row
     actions(row): wait                        <-- sent ----     send(row)
 
-Actions of a slot are sent only once its former rollout has been learned from, so whoever has them
-may write.
+Actions of a slot are sent only after the update on its previous rollout. So a simulator that has
+actions may write to that slot.
 
-Whose lanes are learned from is the learner's to say. A simulator that has died, or is late, is left
-out: from there on nothing in its lanes counts, whatever is still written to them. It, or the one
-that is started in its place, takes part again from the first row of a later rollout, to which the
-learner calls it by a ticket of its own. A simulator answers only tickets that were given after it
-had arrived, and only between two steps, so a ticket is answered by one life, whose earlier writes
-are over. What a dead simulator was writing lies above its committed count and is never read.
+A simulator is active while the learner uses its environments. The learner drops a simulator that
+has died or is late: from that row on its transitions are invalid, even if it still writes them. The
+same simulator, or its successor, becomes active again at the first row of a later rollout: the
+learner calls it to that row with a new ticket. A simulator answers only tickets that were issued
+after its arrival, and only between two steps. So one incarnation answers a ticket, and its earlier
+writes are complete by then. A write that a kill has interrupted lies above the committed count and
+is never read.
 """
 
 from __future__ import annotations
@@ -43,22 +44,22 @@ from galamp.memory.rollouts import (
 )
 
 POLL_S = 0.1
-"""A wait looks at the world (stop, parent, heartbeat) at least so often."""
+"""Longest sleep within a wait; after each, `idle` checks for a stop and counts a heartbeat."""
 
-LEAST_PATIENCE_S = 1.0
-"""The learner waits for a living simulator at least so long before it goes on without it."""
-USUAL_WAITS = 20.0
-"""It waits for so many times as long as it usually has to."""
+MIN_TIMEOUT_S = 1.0
+"""Shortest time that the learner waits for a live simulator before it continues without it."""
+USUAL_WAIT_FACTOR = 20.0
+"""The timeout is this many times the usual wait."""
 
 Idle = Callable[[], None]
-"""Called at every turn of a wait; raises to end the wait."""
+"""Called in every iteration of a wait; raises to end the wait."""
 
-Lives = Callable[[int], int | None]
-"""Says which life (counted from 0) simulator `worker` is in; None while it has none."""
+IncarnationOf = Callable[[int], int | None]
+"""Returns the incarnation (from 0) of simulator `worker`; None while it does not run."""
 
 
 class SimulatorPort(RolloutRing):
-    """A simulator's side of the ring, in one of its lives (counted from 0)."""
+    """The simulator's side of the ring, for one incarnation (counted from 0)."""
 
     def __init__(
         self,
@@ -76,15 +77,15 @@ class SimulatorPort(RolloutRing):
         self._ticket = 0
 
     def arrive(self) -> None:
-        """Be ready to be called; calls to a former life are not answered."""
+        """Announce this simulator to the learner; it does not answer earlier calls."""
         self._ticket, _ = self.call(self.worker)
         memory_fence()
         self._join(0)
 
     def actions(self, observations: npt.NDArray[Any], idle: Idle) -> npt.NDArray[np.int64]:
-        """Wait for the actions that follow `observations`; returns a view of the own lanes.
+        """Wait for the actions for `observations`, `[envs, ...]`; return a view `[envs]` of them.
 
-        Where the learner calls meanwhile, `observations` are those of the row that it calls to.
+        If the learner calls during the wait, `observations` become those of the row of the call.
         """
         while True:
             ticket, row = self.call(self.worker)
@@ -99,7 +100,7 @@ class SimulatorPort(RolloutRing):
                 self.wake.simulators[self.worker].wait(POLL_S)
 
     def write(self, observations: npt.NDArray[Any], **outcome: npt.NDArray[Any]) -> None:
-        """Hand the learner what the actions led to: columns of `RolloutSlot`, and the next row."""
+        """Write the outcome of the actions (fields of `RolloutSlot`), and the next observations."""
         slot, step = divmod(self._row, self.shape.num_steps)
         for name, values in outcome.items():
             getattr(self.slots[slot % NUM_SLOTS], name)[step, self.envs] = values
@@ -108,13 +109,13 @@ class SimulatorPort(RolloutRing):
         self._commit(observations)
 
     def _answer(self, ticket: int, row: int, observations: npt.NDArray[Any]) -> None:
-        """Take part from `row` on."""
+        """Answer a call: this simulator is active from `row` on."""
         self._ticket, self._row = ticket, row
         self._commit(observations)
         self._join(ticket)
 
     def _commit(self, observations: npt.NDArray[Any]) -> None:
-        """Write the present row of the own lanes, into both slots that share it."""
+        """Write the current row of its environments, into both slots that share the row."""
         slot, step = divmod(self._row, self.shape.num_steps)
         self.slots[slot % NUM_SLOTS].observations[step, self.envs] = observations
         if step == 0 and slot > 0:
@@ -136,9 +137,9 @@ class SimulatorPort(RolloutRing):
 
 
 class LearnerPort(RolloutRing):
-    """The learner's side of the ring; it alone says whose lanes count.
+    """The learner's side of the ring; the learner alone decides which simulators are active.
 
-    `valid_mask` [T, B] says of which transitions of the present rollout everything is there.
+    `valid_mask` [T, B] bool: the transitions of the current rollout that are complete.
     """
 
     def __init__(
@@ -147,91 +148,91 @@ class LearnerPort(RolloutRing):
         rank: int,
         shape: RolloutShape,
         wake: RingWake,
-        incarnations: Lives,
+        incarnations: IncarnationOf,
         *,
-        patient: bool = False,
+        synchronous: bool = False,
     ) -> None:
-        """Make the learner's side; a `patient` learner waits for the living as long as it takes."""
+        """Create the port; a `synchronous` learner waits for live simulators without a timeout."""
         super().__init__(arrays, rank, shape, wake)
         self.valid_mask = np.zeros((shape.num_steps, shape.num_envs), np.bool_)
-        self._incarnations, self._patient = incarnations, patient
-        self._present: dict[int, int] = {}
+        self._incarnations, self._synchronous = incarnations, synchronous
+        self._active: dict[int, int] = {}
         self._called: dict[int, tuple[int, int]] = {}
         self._first = 0
         self._usual_s = 0.0
 
     def first_rollout(self) -> int:
-        """Return the number of a rollout beyond all that a former life of the learner has begun."""
+        """Return a number above all rollouts that earlier incarnations of the learner started."""
         used = 0
         for worker in range(self.shape.workers):
             ticket, row = self.call(worker)
             used = max(used, self.committed(worker), self.sent(worker), row + 1 if ticket else 0)
         return used // self.shape.num_steps + 2 if used else 0
 
-    def begin(self, number: int, idle: Idle) -> None:
-        """Begin rollout `number`: count in who has answered, and call those who take no part.
+    def start_rollout(self, number: int, idle: Idle) -> None:
+        """Start rollout `number`: activate simulators that have answered, and call inactive ones.
 
-        Where nobody does it waits for them, as at the start of a run and after a restart.
+        If no simulator is active, as at the start of a run and after a restart, wait for them.
         """
         self._first = number * self.shape.num_steps
-        self._admit()
-        if not self._present:
-            self._gather(idle, self._patient or number == 0)
+        self._activate()
+        if not self._active:
+            self._wait_for_active(idle, all_live=self._synchronous or number == 0)
         self._call(self._first + self.shape.num_steps)
         self.valid_mask[:] = False
-        for worker in self._present:
+        for worker in self._active:
             self.valid_mask[:, self.shape.envs(worker)] = True
 
     @property
     def envs(self) -> int:
-        """Lanes that take part."""
-        spans = map(self.shape.envs, self._present)
+        """Number of environments of active simulators."""
+        spans = map(self.shape.envs, self._active)
         return sum(span.stop - span.start for span in spans)
 
-    def take(self, row: int, workers: Sequence[int], idle: Idle) -> None:
-        """Wait until those of the simulators `workers` that take part have committed row `row`.
+    def receive(self, row: int, workers: Sequence[int], idle: Idle) -> None:
+        """Wait until the active ones of the simulators `workers` have committed row `row`.
 
-        Who has died or is late is left out.
+        A simulator that has died or is late is dropped.
         """
         for worker in workers:
-            if worker in self._present and not self._wait_for(worker, row, idle):
-                self._leave_out(worker, row)
+            if worker in self._active and not self._wait_for(worker, row, idle):
+                self._drop(worker, row)
         memory_fence()
 
     def send(self, row: int, workers: Sequence[int], actions: npt.NDArray[np.int64]) -> None:
-        """Give the actions of row `row`, `[lanes of workers]`, to those that take part."""
+        """Send the actions of row `row`, `[environments of workers]`, to the active simulators."""
         slot, step = divmod(row, self.shape.num_steps)
         first, last = self.shape.envs(workers[0]), self.shape.envs(workers[-1])
         self.slots[slot % NUM_SLOTS].actions[step, first.start : last.stop] = actions
         memory_fence()
         reach("rollouts.acted")
         for worker in workers:
-            if worker in self._present:
+            if worker in self._active:
                 self._learner[worker * WORDS_PER_LINE + SENT] = row + 1
                 reach("rollouts.sent")
                 self.wake.simulators[worker].signal()
 
-    def _absent(self) -> Iterator[tuple[int, int]]:
-        """Yield who has arrived in its present life and takes no part: worker and life."""
+    def _inactive(self) -> Iterator[tuple[int, int]]:
+        """Yield (worker, incarnation) of simulators that have arrived but are not active."""
         for worker in range(self.shape.workers):
             incarnation = self._incarnations(worker)
             if (
-                worker not in self._present
+                worker not in self._active
                 and incarnation is not None
                 and self.joined(worker)[0] == incarnation
             ):
                 yield worker, incarnation
 
-    def _admit(self) -> None:
-        """Count in who has answered the call to the rollout's first row."""
-        for worker, incarnation in self._absent():
+    def _activate(self) -> None:
+        """Activate simulators that have answered the call to the first row of the rollout."""
+        for worker, incarnation in self._inactive():
             ticket = self.joined(worker)[1]
             if ticket and self.call(worker) == (ticket, self._first):
-                self._present[worker] = incarnation
+                self._active[worker] = incarnation
 
     def _call(self, row: int) -> None:
-        """Call everyone who is absent to `row`, each life once."""
-        for worker, incarnation in self._absent():
+        """Call all inactive simulators to `row`, each incarnation once."""
+        for worker, incarnation in self._inactive():
             if self._called.get(worker) != (incarnation, row):
                 self._called[worker] = (incarnation, row)
                 at = worker * WORDS_PER_LINE
@@ -241,56 +242,59 @@ class LearnerPort(RolloutRing):
                 self._learner[at + TICKET] += 1
                 self.wake.simulators[worker].signal()
 
-    def _gather(self, idle: Idle, patient: bool) -> None:
-        """Wait until somebody takes part: all who live, or who is there when patience ends."""
-        waited = Patience(self.patience_s)
+    def _wait_for_active(self, idle: Idle, *, all_live: bool) -> None:
+        """Wait until all live simulators are active.
+
+        Unless `all_live`, one active simulator is enough after the timeout.
+        """
+        timer = WaitTimer(self.timeout_s)
         while True:
             self._call(self._first)
-            self._admit()
-            living = {w for w in range(self.shape.workers) if self._incarnations(w) is not None}
-            if self._present and living <= self._present.keys():
+            self._activate()
+            live = {w for w in range(self.shape.workers) if self._incarnations(w) is not None}
+            if self._active and live <= self._active.keys():
                 return
-            if self._present and waited.ends() and not patient:
+            if self._active and timer.expired() and not all_live:
                 return
             idle()
             self.wake.learner.wait(POLL_S)
 
     @property
-    def patience_s(self) -> float:
-        """How long a living simulator is waited for."""
-        return max(LEAST_PATIENCE_S, USUAL_WAITS * self._usual_s)
+    def timeout_s(self) -> float:
+        """Longest wait for a live simulator, in seconds."""
+        return max(MIN_TIMEOUT_S, USUAL_WAIT_FACTOR * self._usual_s)
 
     def _wait_for(self, worker: int, row: int, idle: Idle) -> bool:
-        """Wait for a simulator that takes part; returns whether it came."""
-        waited: Patience | None = None
+        """Wait for row `row` of an active simulator; return whether it was committed in time."""
+        timer: WaitTimer | None = None
         while self.committed(worker) <= row:
-            if self._incarnations(worker) != self._present[worker]:
+            if self._incarnations(worker) != self._active[worker]:
                 return False
-            waited = waited or Patience(self.patience_s)
-            if waited.ends() and len(self._present) > 1 and not self._patient:
+            timer = timer or WaitTimer(self.timeout_s)
+            if timer.expired() and len(self._active) > 1 and not self._synchronous:
                 return False
             idle()
             self.wake.learner.wait(POLL_S)
-        if waited is not None:
-            self._usual_s += 0.1 * (waited.passed_s - self._usual_s)
+        if timer is not None:
+            self._usual_s += 0.1 * (timer.passed_s - self._usual_s)
         return True
 
-    def _leave_out(self, worker: int, row: int) -> None:
-        """Trust nothing of a simulator from before row `row` on: that row is not there."""
-        del self._present[worker]
+    def _drop(self, worker: int, row: int) -> None:
+        """Drop a simulator; its transitions are invalid from the one that leads to `row` on."""
+        del self._active[worker]
         self.valid_mask[max(0, row - self._first - 1) :, self.shape.envs(worker)] = False
 
 
-class Patience:
-    """Measures a wait; a moment in which this process did not run counts for little."""
+class WaitTimer:
+    """Timer of a wait; a time in which this process was suspended counts as 2 `POLL_S` at most."""
 
     def __init__(self, limit_s: float) -> None:
         self.passed_s = 0.0
-        self._limit_s, self._then_s = limit_s, time.monotonic()
+        self._limit_s, self._last_s = limit_s, time.monotonic()
 
-    def ends(self) -> bool:
-        """Whether the wait has lasted for its limit."""
+    def expired(self) -> bool:
+        """Whether the limit has passed; call it in every iteration of the wait."""
         now_s = time.monotonic()
-        self.passed_s += min(now_s - self._then_s, 2 * POLL_S)
-        self._then_s = now_s
+        self.passed_s += min(now_s - self._last_s, 2 * POLL_S)
+        self._last_s = now_s
         return self.passed_s > self._limit_s

@@ -1,12 +1,12 @@
-"""The rollout ring between one learner and its simulators: what lies where in shared memory.
+"""Rollout ring between one learner and its simulators: its layout in shared memory.
 
     slots: observations, actions, outcomes of two rollouts     a line of words per simulator
-    written by: simulators, each its own lanes; the learner    committed, joined: simulator
-                the actions                                    sent, ticket, called to: learner
+    written by: simulators, each for its environments;         committed, joined: simulator
+                the learner (actions)                          sent, ticket, called to: learner
 
-Row n is the n-th observation of the run's present start: row n + 1 follows the actions of row n.
-Slot k holds rows k T .. (k + 1) T, so the last row of one slot is the first of the next, written to
-both. How the two sides deal with each other is told in `ports`.
+Row n is the n-th observation since this start of the run: row n + 1 follows the actions of row n.
+Rollout k has the rows k T to (k + 1) T. So the last row of one rollout is the first row of the next
+one, and is written to both slots. `rollout_ports` describes the protocol of the two sides.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ NUM_SLOTS = 2
 """Rollouts per learner: the last observations of one are the first of the other."""
 
 INCARNATION = 2**32
-"""What a simulator has joined is its life, counted from 1, times this, and the ticket."""
+"""The word JOINED is (incarnation + 1) * INCARNATION + ticket."""
 
 COMMITTED, JOINED = range(2)
-"""Words of a simulator's line."""
+"""Words that a simulator writes, by index in its line."""
 SENT, TICKET, CALLED_TO = range(3)
-"""Words of the learner's line for a simulator."""
+"""Words that the learner writes for a simulator, by index in its line."""
 
 
 @dataclass(frozen=True)
 class RolloutShape:
-    """Sizes of one learner's ring: T steps of B lanes, split over `workers` simulators."""
+    """Sizes of one learner's ring: rollouts [T, B], B environments over `workers` simulators."""
 
     num_steps: int
     num_envs: int
@@ -42,25 +42,25 @@ class RolloutShape:
     observation_dtype: str
 
     def envs(self, worker: int) -> slice:
-        """Return the lanes of simulator `worker`: contiguous, sizes differing by at most one."""
+        """Return simulator `worker`'s environments: contiguous, sizes differ by at most one."""
         return slice(
             self.num_envs * worker // self.workers, self.num_envs * (worker + 1) // self.workers
         )
 
 
 class RolloutSlot(NamedTuple):
-    """One rollout as shared arrays: the learner writes actions, the simulators the rest."""
+    """One rollout as shared arrays: the learner writes the actions, the simulators all others."""
 
     observations: npt.NDArray[Any]  # [T+1, B, ...]
     actions: npt.NDArray[np.int64]  # [T, B]
     rewards: npt.NDArray[np.float32]  # [T, B] true rewards, rounded, never clipped
     terminated: npt.NDArray[np.bool_]  # [T, B]
     truncated: npt.NDArray[np.bool_]  # [T, B]
-    valid: npt.NDArray[np.bool_]  # [T, B] False where nothing can be learned from
+    valid: npt.NDArray[np.bool_]  # [T, B] False where the transition must not be learned from
 
 
 class RolloutRing:
-    """The shared arrays and wake-ups of one learner's ring; both sides' views are made from it."""
+    """Shared arrays and wake-ups of one learner's ring; the base of both ports."""
 
     def __init__(
         self, arrays: SharedArrays, rank: int, shape: RolloutShape, wake: RingWake
@@ -96,17 +96,17 @@ class RolloutRing:
         ]
 
     def page_lock(self) -> int:
-        """Pin the observations of all slots in place; see `SharedArrays.page_lock`."""
+        """Page-lock the observations of all slots; see `SharedArrays.page_lock`."""
         return self._arrays.page_lock(self._name + "observations")
 
     def committed(self, worker: int) -> int:
-        """Return how many rows simulator `worker` has committed."""
+        """Return the number of rows that simulator `worker` has committed."""
         return int(self._simulators[worker * WORDS_PER_LINE + COMMITTED])
 
     def joined(self, worker: int) -> tuple[int, int]:
-        """Return the life of simulator `worker` and the ticket that it last answered.
+        """Return the incarnation of simulator `worker` and the last ticket that it has answered.
 
-        Ticket 0: it has arrived, and was not called yet. Life -1: nobody has arrived.
+        Ticket 0: it has arrived, and was not called yet. Incarnation -1: no simulator has arrived.
         """
         incarnation, ticket = divmod(
             self._simulators[worker * WORDS_PER_LINE + JOINED], INCARNATION
@@ -114,11 +114,11 @@ class RolloutRing:
         return int(incarnation) - 1, int(ticket)
 
     def sent(self, worker: int) -> int:
-        """Return the row after the last one whose actions simulator `worker` was sent."""
+        """Return 1 + the last row whose actions were sent to simulator `worker`."""
         return int(self._learner[worker * WORDS_PER_LINE + SENT])
 
     def call(self, worker: int) -> tuple[int, int]:
-        """Return the newest ticket given to simulator `worker`, and the row it is for."""
+        """Return the newest ticket for simulator `worker`, and the row that it calls to."""
         at = worker * WORDS_PER_LINE
         ticket = self._learner[at + TICKET]
         memory_fence()
@@ -133,5 +133,5 @@ class RingWake(NamedTuple):
 
     @classmethod
     def create(cls, workers: int) -> RingWake:
-        """Make them, in the supervisor."""
+        """Create the wake-ups, in the supervisor."""
         return cls(Wakeup(), tuple(Wakeup() for _ in range(workers)))

@@ -1,9 +1,10 @@
-"""The metrics board: one row of shared memory per process, and a ring of finished episodes.
+"""Status board: a row of shared memory per process, and a ring of finished episodes per simulator.
 
     learner, simulator --write own row--> StatusBoard --read--> supervisor
 
-A row is written by its process's own work loop, never by a helper thread: a row that stops moving
-is a process that hangs. Single words are whole; a row as a whole may be a few microseconds uneven.
+A row holds status (heartbeat, turns, rounds, done, ...) and gauges, the latest metrics. The main
+loop of a process writes its row, never a helper thread: if the heartbeat stops, the process hangs.
+Single words are consistent; different words of a row may differ in age by a few microseconds.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from galamp.core.failpoints import reach
 from galamp.memory.arrays import ArraySpec, SharedArrays, memory_fence
 
 EPISODE_CAPACITY = 4096
-"""Finished episodes that a simulator's ring holds until the supervisor has read them."""
+"""Finished episodes that a simulator's ring can hold before the supervisor reads them."""
 
 
 class Phase(IntEnum):
-    """What a process does now; the time spent in each phase is counted."""
+    """Current activity of a process; the time in each phase is measured."""
 
     BOOT = 0
     COLLECT = 1
@@ -59,21 +60,21 @@ COUNTERS = (
     "page_lock_refusal",
     "graph_refusal",
 )
-"""Whole numbers of a row, in order."""
+"""Integer counters of a row, in order; `beat` is the heartbeat."""
 
 GAUGES = ("policy_loss", "value_loss", "entropy", "grad_norm", "explained_variance")
-"""Latest measurements of a row, in order."""
+"""Latest metrics of a row, in order."""
 
 
 class StatusRow:
-    """One process's row: `row["sent"] += 1`, `row.enter(Phase.UPDATE)`."""
+    """Status row of one process: `row["sent"] += 1`, `row.enter(Phase.UPDATE)`."""
 
     def __init__(self, arrays: SharedArrays, index: int) -> None:
         width = len(COUNTERS)
-        self._counters = arrays.words("metrics.counters")[index * width : (index + 1) * width]
-        self._phase = arrays.words("metrics.phase")[index : index + 1]
-        self._gauges = arrays["metrics.gauges"][index]
-        self._phase_ns = arrays["metrics.phase_ns"][index]
+        self._counters = arrays.words("status.counters")[index * width : (index + 1) * width]
+        self._phase = arrays.words("status.phase")[index : index + 1]
+        self._gauges = arrays["status.gauges"][index]
+        self._phase_ns = arrays["status.phase_ns"][index]
         self._since_ns = time.monotonic_ns()
 
     def __getitem__(self, name: str) -> int:
@@ -82,12 +83,12 @@ class StatusRow:
     def __setitem__(self, name: str, value: int) -> None:
         self._counters[_COUNTER[name]] = value
 
-    def beat(self) -> None:
-        """Show progress: called from every turn of every loop, waiting ones included."""
+    def heartbeat(self) -> None:
+        """Count a heartbeat; every loop calls this in each iteration, waiting loops too."""
         self._counters[0] += 1
 
     def enter(self, phase: Phase) -> None:
-        """Begin a phase: charges the time since the last call to the phase before."""
+        """Start a phase; the time since the last call is added to the previous phase."""
         now_ns = time.monotonic_ns()
         self._phase_ns[self._phase[0]] += now_ns - self._since_ns
         self._phase[0] = phase
@@ -96,32 +97,32 @@ class StatusRow:
 
     @property
     def phase(self) -> Phase:
-        """What the process does now."""
+        """The current phase."""
         return Phase(self._phase[0])
 
     def phase_s(self) -> npt.NDArray[np.float64]:
-        """Return the time spent so far per `Phase`, in seconds."""
+        """Return the time spent so far in each `Phase`, in seconds."""
         return np.asarray(self._phase_ns, dtype=np.float64) / 1e9
 
     def report(self, gauges: dict[str, float]) -> None:
-        """Store the latest measurements."""
+        """Store the latest metrics."""
         for name, value in gauges.items():
             self._gauges[_GAUGE[name]] = value
 
     def gauges(self) -> dict[str, float]:
-        """Return the latest measurements; those never reported are missing."""
+        """Return the latest metrics, without those that were never reported."""
         values = zip(GAUGES, self._gauges.tolist(), strict=True)
         return {name: value for name, value in values if value == value}
 
     def reset(self) -> None:
-        """Start the row of a new process: everything but its running counts."""
+        """Prepare the row for a new process; the running counts continue."""
         self["done"] = 0
         self._phase[0] = Phase.BOOT
         self._since_ns = time.monotonic_ns()
         self["pid"] = os.getpid()
 
-    def vacate(self) -> None:
-        """Leave the row of a process that is no more to its successor (supervisor only)."""
+    def clear(self) -> None:
+        """Clear the row of a process that has ended, for its successor (supervisor only)."""
         self["pid"] = self["envs"] = 0
         self._phase[0] = Phase.BOOT
 
@@ -131,14 +132,14 @@ _GAUGE = {name: index for index, name in enumerate(GAUGES)}
 
 
 class EpisodeRing:
-    """Finished episodes of one simulator: it appends, the supervisor drains.
+    """Ring of finished episodes of one simulator: the simulator appends, the supervisor drains.
 
-    An entry is (true score, length in agent steps, lane, time.time() at its end).
+    An entry is (true score, length in agent steps, env_index, time.time() at its end).
     """
 
     def __init__(self, arrays: SharedArrays, index: int) -> None:
-        self._entries = arrays["metrics.episodes"][index]
-        self._head = arrays.words("metrics.episodes.head")[index : index + 1]
+        self._entries = arrays["status.episodes"][index]
+        self._head = arrays.words("status.episodes.head")[index : index + 1]
 
     def append(self, score: float, length: int, env_index: int) -> None:
         """Add a finished episode; the oldest unread one is overwritten when the ring is full."""
@@ -150,36 +151,36 @@ class EpisodeRing:
         reach("episodes.counted")
 
     def drain(self, tail: int) -> tuple[npt.NDArray[np.float64], int]:
-        """Return the entries `[n, 4]` since `tail` that were not overwritten, and the new tail."""
+        """Return the entries `[n, 4]` since `tail`, without overwritten ones, and the new tail."""
         head = int(self._head[0])
         memory_fence()
         first = max(tail, head - EPISODE_CAPACITY + 1)
         entries = self._entries[np.arange(first, head) % EPISODE_CAPACITY]
         memory_fence()
-        # Meanwhile the simulator may have come round, and be in the middle of the next entry.
+        # During the copy the simulator may have wrapped around and be writing the next entry.
         whole = max(first, self._head[0] - EPISODE_CAPACITY + 1)
         return entries[whole - first :], head
 
 
 class StatusBoard:
-    """All rows and rings; `first_simulator` rows are learners, the rest simulators."""
+    """All rows and episode rings; the first `learners` rows are learners', the rest simulators'."""
 
     def __init__(self, arrays: SharedArrays, learners: int) -> None:
         self._arrays = arrays
         self._learners = learners
-        self._processes = arrays["metrics.gauges"].shape[0]
+        self._processes = arrays["status.gauges"].shape[0]
 
     @staticmethod
     def specs(learners: int, simulators: int) -> list[ArraySpec]:
         """Return the arrays that hold the board."""
         rows = learners + simulators
         return [
-            ArraySpec("metrics.counters", (rows, len(COUNTERS)), "int64"),
-            ArraySpec("metrics.phase", (rows,), "int64"),
-            ArraySpec("metrics.phase_ns", (rows, len(Phase)), "float64"),
-            ArraySpec("metrics.gauges", (rows, len(GAUGES)), "float64", fill=float("nan")),
-            ArraySpec("metrics.episodes", (simulators, EPISODE_CAPACITY, 4), "float64"),
-            ArraySpec("metrics.episodes.head", (simulators,), "int64"),
+            ArraySpec("status.counters", (rows, len(COUNTERS)), "int64"),
+            ArraySpec("status.phase", (rows,), "int64"),
+            ArraySpec("status.phase_ns", (rows, len(Phase)), "float64"),
+            ArraySpec("status.gauges", (rows, len(GAUGES)), "float64", fill=float("nan")),
+            ArraySpec("status.episodes", (simulators, EPISODE_CAPACITY, 4), "float64"),
+            ArraySpec("status.episodes.head", (simulators,), "int64"),
         ]
 
     def learner(self, rank: int) -> StatusRow:
@@ -195,6 +196,6 @@ class StatusBoard:
         return (self.learner(rank) for rank in range(self._learners))
 
     def agent_steps(self) -> int:
-        """Return the agent steps of all learners so far."""
+        """Return the number of agent steps of all learners so far."""
         at = _COUNTER["agent_steps"]
-        return int(self._arrays["metrics.counters"][: self._learners, at].sum())
+        return int(self._arrays["status.counters"][: self._learners, at].sum())

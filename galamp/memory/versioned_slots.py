@@ -1,12 +1,12 @@
-"""Versioned slots: one writer publishes whole vectors, any number of readers copy them, no lock.
+"""A seqlock over two slots: one writer publishes payloads, many readers copy them, without a lock.
 
     writer (a learner)                        readers (its out-peers, the supervisor)
     sequence odd -> copy in -> sequence even  sequence even? copy out, sequence the same? accept
-    publications alternate between 2 slots    else try again, or go on without
+    publications alternate between 2 slots    else try again, or continue without it
 
-A writer killed in the middle leaves an odd sequence: readers skip that slot. An odd sequence is
-only ever made even by writing the slot anew. Used for the parameters that learners gossip, and
-for the state that the supervisor saves.
+A writer that is killed during a write leaves an odd sequence, and readers skip that slot. Only a
+complete new write makes an odd sequence even. Used for the parameters that learners gossip, and for
+the learner state that the supervisor saves.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _SEQUENCE, _NUMBER, _INCARNATION, _ROUND, _VERSION, _CHECKSUM = range(6)
 
 
 class Header(NamedTuple):
-    """What is known of one publication; numbers count from 1 over all lives of the writer."""
+    """Header of one publication; numbers count from 1 over all incarnations of the writer."""
 
     number: int
     incarnation: int
     round: int
     version: int
     checksum: int = 0
-    """Of the payload, where its writer was asked for one; to readers a number like any other."""
+    """Checksum of the payload, if the writer computes one; not checked by this module."""
 
 
-class Look(NamedTuple):
-    """Where a publication was found whole, and the sequence it was found under."""
+class SlotRead(NamedTuple):
+    """A read in progress: the slot of a complete publication, and its sequence at the start."""
 
     slot: int
     header: Header
@@ -42,12 +42,12 @@ class Look(NamedTuple):
 
 
 def header_spec(name: str) -> ArraySpec:
-    """Return the array of words that governs a pair of slots."""
+    """Return the array that holds the sequences and headers of a pair of slots."""
     return ArraySpec(name, (_HEADER_WORDS,), "int64")
 
 
 class VersionedSlots:
-    """The words that govern one writer's pair of slots; the payload is the caller's to copy."""
+    """Sequences and headers of one writer's pair of slots; the caller copies the payload."""
 
     def __init__(self, arrays: SharedArrays, name: str) -> None:
         self._words = arrays.words(name)
@@ -66,30 +66,32 @@ class VersionedSlots:
         version: int,
         checksum: int = 0,
     ) -> Header:
-        """Publish: `fill(slot)` copies the payload into slot 0 or 1. One process only."""
-        fill(self.begin())
-        return self.finish(
+        """Publish: `fill(slot)` copies the payload into slot 0 or 1. For one process only."""
+        fill(self.begin_write())
+        return self.end_write(
             incarnation=incarnation, round_=round_, version=version, checksum=checksum
         )
 
-    def begin(self) -> int:
-        """Mark the slot of the next publication, 0 or 1, as being written; returns it.
+    def begin_write(self) -> int:
+        """Mark the slot of the next publication, 0 or 1, as being written; return the slot.
 
-        From here until `finish` nobody reads it, and the payload is copied in.
+        Until `end_write` no reader accepts it. The caller now copies the payload in.
         """
         number = self.published + 1
         slot = number % NUM_SLOTS
         at = WORDS_PER_LINE * (slot + 1)
         words = self._words
         sequence = words[at + _SEQUENCE]
-        # After a kill in the middle the sequence is odd already: step past it, never repeat it.
+        # After a kill during a write the sequence is odd already: skip it, never use it twice.
         words[at + _SEQUENCE] = sequence + (2 if sequence & 1 else 1)
         reach("slots.odd")
         memory_fence()
         return slot
 
-    def finish(self, *, incarnation: int, round_: int, version: int, checksum: int = 0) -> Header:
-        """Publish what was copied into the slot that was begun: all of it is there."""
+    def end_write(
+        self, *, incarnation: int, round_: int, version: int, checksum: int = 0
+    ) -> Header:
+        """Publish the payload that was copied into the slot of `begin_write`."""
         number = self.published + 1
         at = WORDS_PER_LINE * (number % NUM_SLOTS + 1)
         words = self._words
@@ -108,10 +110,10 @@ class VersionedSlots:
         reach("slots.published")
         return Header(number, incarnation, round_, version, checksum)
 
-    def look(self, number: int | None = None) -> Look | None:
-        """Find publication `number`, or the newest; None if it is not there, or not whole.
+    def begin_read(self, number: int | None = None) -> SlotRead | None:
+        """Find publication `number`, default the newest; None if it is missing or incomplete.
 
-        What is then copied out of its slot counts only if `unchanged` says so afterwards.
+        A copy that is then made of its slot is valid only if `unchanged` holds afterwards.
         """
         number = self.published if number is None else number
         if number == 0:
@@ -123,22 +125,22 @@ class VersionedSlots:
             return None
         memory_fence()
         header = Header(*words[at + _NUMBER : at + _CHECKSUM + 1])
-        return Look(number % NUM_SLOTS, header, sequence) if header.number == number else None
+        return SlotRead(number % NUM_SLOTS, header, sequence) if header.number == number else None
 
-    def unchanged(self, look: Look) -> bool:
-        """Whether the writer has left the slot alone since `look`."""
+    def unchanged(self, read: SlotRead) -> bool:
+        """Whether the writer has not touched the slot since `begin_read`."""
         memory_fence()
-        at = WORDS_PER_LINE * (look.slot + 1)
-        return bool(self._words[at + _SEQUENCE] == look.sequence)
+        at = WORDS_PER_LINE * (read.slot + 1)
+        return bool(self._words[at + _SEQUENCE] == read.sequence)
 
     def read(self, copy: Callable[[int], object], number: int | None = None) -> Header | None:
-        """Copy publication `number`, or the newest; `copy(slot)` takes the payload out.
+        """Copy publication `number`, default the newest; `copy(slot)` copies the payload out.
 
-        Returns None, and what was copied must be thrown away, if there is no such publication or
-        the writer was at it meanwhile.
+        Returns its header. None, and the copy must be discarded, if there is no such publication or
+        the writer has changed it during the copy.
         """
-        look = self.look(number)
-        if look is None:
+        read = self.begin_read(number)
+        if read is None:
             return None
-        copy(look.slot)
-        return look.header if self.unchanged(look) else None
+        copy(read.slot)
+        return read.header if self.unchanged(read) else None

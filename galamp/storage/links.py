@@ -14,11 +14,11 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from galamp.core.disk import CANNOT, open_plain, sync_folder, temporary_name, write_new
+from galamp.core.disk import UNSUPPORTED, open_plain, sync_folder, temporary_name, write_new
 
 LATEST: Final = "latest"
 BEST: Final = "best"
-NO_LINKS = CANNOT | {errno.EPERM, errno.EROFS, errno.EPROTO}
+NO_LINKS = UNSUPPORTED | {errno.EPERM, errno.EROFS, errno.EPROTO}
 """How symlink fails on file systems that have no symbolic links.
 
 EROFS and EPROTO are some FUSE drivers' way to say so; where a disk means them, the file that is to

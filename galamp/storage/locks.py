@@ -27,12 +27,12 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
-from galamp.core.disk import CANNOT
+from galamp.core.disk import UNSUPPORTED
 from galamp.core.errors import UserError
 from galamp.storage.mounts import local_locks
 
 LOCK = "lock"
-NO_LOCKS = CANNOT | {errno.ENOLCK}
+NO_LOCKS = UNSUPPORTED | {errno.ENOLCK}
 """How flock fails where the file system has no locks, or nobody who serves them."""
 OWNER_WAIT_S = 1.0
 """Longest wait for the name of a lock's owner that has only just taken it."""

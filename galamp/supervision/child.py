@@ -118,7 +118,7 @@ class Child:
             OSError, EOFError: the machine has no room for another process, or the server fails.
         """
         self.due_s = None
-        self.row.vacate()
+        self.row.clear()
         self.announce()
         self._at_birth = self.work
         self.beats = ProgressMonitor(lambda: self.row["beat"], self.beats.usual_s)

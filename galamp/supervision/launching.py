@@ -30,10 +30,10 @@ from galamp.workers.forkserver import (
     ensure_server,
     ensure_tracker,
     fork_server,
+    loaded_file,
     send_server,
     server_pid,
     wake_server,
-    word_of,
 )
 
 LOOK_S = 0.05
@@ -125,7 +125,7 @@ class Readiness:
     def _has_loaded(self, pid: int) -> bool:
         self._patience = self._patience or Patience(LOAD_LIMIT_S)
         with contextlib.suppress(FileNotFoundError):
-            failed = word_of(pid).read_text()
+            failed = loaded_file(pid).read_text()
             if failed:
                 self._fail(f"could not load: {failed}")
             return True

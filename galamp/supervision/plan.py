@@ -22,7 +22,7 @@ from galamp.core.machine.machine import Machine
 from galamp.core.machine.process_limits import least_room
 from galamp.core.settings import AUTO
 from galamp.supervision.placement import Place, place
-from galamp.workers.forkserver import MOST_DESCRIPTORS
+from galamp.workers.forkserver import MAX_DESCRIPTORS
 
 BASE_LEARNING_RATE = 7e-4
 """Step size of a single learner; n learners take it times sqrt(n) (published GALA code)."""
@@ -357,10 +357,10 @@ def _check_descriptors(plan: Plan, machine: Machine) -> None:
             "raise it (ulimit -Hn), or use fewer --learners or --simulator-workers"
         )
     learners, workers = len(plan.learners), plan.config.resources.simulator_workers
-    if learners + workers > MOST_DESCRIPTORS:
+    if learners + workers > MAX_DESCRIPTORS:
         raise UserError(
             f"--learners {learners} with --simulator-workers {workers}: expected at most "
-            f"{MOST_DESCRIPTORS} together, the files that one learner may hold open; use fewer"
+            f"{MAX_DESCRIPTORS} together, the files that one learner may hold open; use fewer"
         )
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:

@@ -54,7 +54,7 @@ class ChildProcess:
     """The parent's view of one child."""
 
     def __init__(self, spec: ChildSpec, task: Any) -> None:
-        self.spec = dataclasses.replace(spec, life=secrets.token_hex(8))
+        self.spec = dataclasses.replace(spec, incarnation_id=secrets.token_hex(8))
         self._process = ForkedProcess(
             target=child_main, args=(self.spec, PickledTask(task)), name=f"galamp: {spec.title}"
         )
@@ -140,7 +140,7 @@ class ChildProcess:
             return ChildFailure(title, self._stuck, tail(self.spec.log))
         if code is None or code == EXIT_OK:
             return None
-        report = read_report(self.spec.report(self.pid), self.spec.life)
+        report = read_report(self.spec.report(self.pid), self.spec.incarnation_id)
         if report is not None:
             return ChildFailure(title, *report)
         if self._process.server_lost:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from galamp.memory.learner_state import StateSlots, common_state
+from galamp.memory.learner_state import StateSlots, newest_common_turn
 from galamp.supervision.child import KILL_WAIT_S, Child
 from galamp.supervision.children import Children
 from galamp.supervision.process import ChildFailure
@@ -52,10 +52,10 @@ class Rollback:
     def finish(self) -> int | None:
         """Go back to the newest turn that all have saved; returns it, or None if there is none."""
         self._under_way = False
-        turn = common_state(self._states)
+        turn = newest_common_turn(self._states)
         if turn is not None:
             for states in self._states:
-                states.step_back(turn)
+                states.roll_back(turn)
             due_s = time.monotonic() + self._delay_s
             for (
                 child

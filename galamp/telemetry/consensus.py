@@ -78,7 +78,7 @@ class ConsensusMonitor:
         cosine = self._gradients.mean_cosine() if self._gradients else None
         self.reading = reading_of(measured, bounds, radius, cosine)
         if self._target is not None:
-            self._control.gossip_wanted = bool(measured.to_mean.max() > self._target)
+            self._control.gossip_enabled = bool(measured.to_mean.max() > self._target)
 
 
 def reading_of(
@@ -187,8 +187,8 @@ class History:
         until_s = time.monotonic() + CATCH_UP_S
         for vector in vectors:
             self._take_until(*vector, until_s)
-        kept = [at for at, vector in enumerate(vectors) if self._certificate.keeps(*vector)]
-        known = [at for at in kept if self._certificate.knows(*vectors[at])]
+        kept = [at for at, vector in enumerate(vectors) if self._certificate.is_kept(*vector)]
+        known = [at for at in kept if self._certificate.is_known(*vectors[at])]
         if not kept or len(known) == len(kept):
             return
         if not known:
@@ -233,8 +233,10 @@ class History:
         self._reached[rank] = publication.number
         for source in publication.mixed:
             self._take_until(source.peer, source.number, math.inf)
-        keeps, number = self._certificate.keeps, publication.number
-        whole = keeps(rank, number - 1) and all(keeps(s.peer, s.number) for s in publication.mixed)
+        is_kept, number = self._certificate.is_kept, publication.number
+        whole = is_kept(rank, number - 1) and all(
+            is_kept(s.peer, s.number) for s in publication.mixed
+        )
         if whole and publication.incarnation == self._incarnations[rank]:
             self._certificate.publish(publication)
             self._lines.append(publication.as_dict())
@@ -243,7 +245,7 @@ class History:
         else:
             # A new life begins with a vector of its own, and what was lost may have been mixed.
             self._incarnations[rank] = publication.incarnation
-            self._certificate.lose(rank, number)
+            self._certificate.add_unknown(rank, number)
             self._lines.append(Lost(rank, number).as_dict())
             if self._theory is not None:
                 self._theory.lose(publication)
@@ -254,7 +256,7 @@ class History:
             self._lines = []
         elif len(self._lines) > MOST_LINES:
             self._lines = [line for line in self._lines if line["kind"] == "start"]
-            self._certificate.forget()
+            self._certificate.reset()
 
 
 class TheoreticalRadius:

@@ -24,7 +24,7 @@ from galamp.algorithms.flat_parameters import Span
 from galamp.core.config import to_dict
 from galamp.core.disk import Where, as_named
 from galamp.core.errors import CheckpointError, GalampError
-from galamp.memory.learner_state import SAVE_EVERY_TURNS, STATE_COUNTERS, State, common_state
+from galamp.memory.learner_state import SAVE_EVERY_TURNS, STATE_COUNTERS, State, newest_common_turn
 from galamp.memory.versioned_slots import Header
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, CheckpointNotWritten, Identity, LearnerState
@@ -134,7 +134,7 @@ class Saver:
         It has one: without its first state a run does not go on.
         """
         assert self._wanted is not None
-        found = self._run_layout.states[rank].look()
+        found = self._run_layout.states[rank].begin_read()
         if found is not None and found.header.version >= self._wanted:
             return False
         return found is None or self._run_layout.control.alive(rank)
@@ -151,7 +151,7 @@ class Saver:
             self._tell("no last checkpoint: the disk has not taken the one before it yet")
             return
         found = [states.restore() for states in self._run_layout.states]
-        if self._torn(found) and (turn := common_state(self._run_layout.states)) is not None:
+        if self._torn(found) and (turn := newest_common_turn(self._run_layout.states)) is not None:
             self._tell(f"the last checkpoint is of turn {turn:,}, the last that all have saved")
             found = [states.restore(turn) for states in self._run_layout.states]
         states = [f[0] for f in found if f is not None]

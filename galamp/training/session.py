@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from galamp.core.errors import GalampError, UserError
-from galamp.core.machine.machine import Machine, lacks_bf16, told_quota
+from galamp.core.machine.machine import Machine, lacks_bf16, quota_text
 from galamp.core.machine.memory import available_bytes
 from galamp.core.machine.mps import mps_folder, mps_in_words
 from galamp.environments.base import EnvironmentSpec
@@ -340,7 +340,7 @@ def _tell_choices(plan: Plan, machine: Machine, recorder: Recorder) -> None:
     if config.resources.device != CPU and (folder := mps_folder()) is not None:
         recorder.tell(mps_in_words(folder))
     if machine.throttled:
-        recorder.tell(f"{told_quota(machine)}: what is not set is chosen for {machine.usable}")
+        recorder.tell(f"{quota_text(machine)}: what is not set is chosen for {machine.usable}")
     some = "learner" if len(plan.learners) == 1 else "learners"
     recorder.tell(
         f"{len(plan.learners)} {some} of {config.environment.num_envs} environments on "

@@ -39,7 +39,7 @@ from galamp.training.resolve import ResolvedRun, resolve_run
 from galamp.training.resume_point import load_resume_point
 from galamp.training.session import Outcome, RunContext, Session, complain
 from galamp.training.supervisor import Callback
-from galamp.workers.forkserver import hears_of_children, start_server
+from galamp.workers.forkserver import sigchld_enabled, start_server
 
 __all__ = ["Outcome", "train"]
 
@@ -68,7 +68,7 @@ def train(
     if threading.current_thread() is not threading.main_thread():
         raise UserError("train: Python hears signals in its main thread only; call it there")
     fill_closed()
-    with hears_of_children(), _taken(signals, config.report.on_hangup) as taken:
+    with sigchld_enabled(), _taken(signals, config.report.on_hangup) as taken:
         return _train(config, resume, screen, callbacks, taken)
 
 

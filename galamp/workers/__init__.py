@@ -1,1 +1,1 @@
-"""Children: what runs in learner and simulator processes, and in the server they are forked by."""
+"""Children: the code of learner and simulator processes, and of the server that forks them."""

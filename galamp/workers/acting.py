@@ -1,11 +1,11 @@
-"""The policy's half of collecting: on a CPU in the simulators' own memory, on a GPU on a copy.
+"""Actors: the policy's part of collecting a rollout, on a CPU in shared memory, on a GPU on a copy.
 
-    row of the ring --act--> actions --> ring                 every step, for a batch of lanes
-    slot of the ring --rollout--> Rollout --> update          at the end
+    row of the ring --act--> actions --> ring            every step, for a batch of environments
+    slot of the ring --rollout--> Rollout --> update     at the end
 
-Runs in the learner. On a GPU an observation crosses the bus once: it is copied when it is acted on
-and stays there for the update. Actions and outcomes follow in one piece, and so in one copy. All of
-it goes through one stream, in order; the host waits once for each batch of actions.
+Runs in the learner. An observation is copied to the GPU once: when it is acted on. It stays there
+for the update. Actions and outcomes follow at the end, in one copy. All work goes through one
+stream, in order; the host waits once for each batch of actions.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from galamp.memory.rollouts import RolloutSlot
 
 
 class Actor(ABC):
-    """Acts on rows of the slots, [b, ...], and hands over whole slots to be learned from."""
+    """Acts on rows of the slots, [b, ...], and returns complete slots as rollouts."""
 
     @abstractmethod
-    def see(self, slot: int, step: int, envs: slice) -> None:
-        """Take in a row that is not acted on: the last one."""
+    def observe(self, slot: int, step: int, envs: slice) -> None:
+        """Load a row that is not acted on: the last one."""
 
     @abstractmethod
     def act(self, slot: int, step: int, envs: slice) -> npt.NDArray[np.int64]:
-        """Return actions `[b]` for row `step` of `envs`; they hold until the next call."""
+        """Return actions `[b]` for row `step` of `envs`; they are valid until the next call."""
 
     @abstractmethod
     def rollout(self, slot: int, valid_mask: npt.NDArray[np.bool_]) -> Rollout:
-        """Return the rollout, valid where the simulators say so and it is `valid_mask`, [T, B].
+        """Return the rollout; its `valid` is that of the simulators and `valid_mask` [T, B] bool.
 
-        It holds until the next one's first row is seen or acted on.
+        The rollout may be used until the first row of the next one is observed or acted on.
         """
 
 
 class HostActor(Actor):
-    """Acts where the simulators write."""
+    """Acts on a CPU, directly on the simulators' shared memory."""
 
     def __init__(
         self, slots: Sequence[RolloutSlot], algorithm: Algorithm, *, clip_rewards: bool
@@ -54,8 +54,8 @@ class HostActor(Actor):
         self._algorithm, self._clip = algorithm, clip_rewards
         self._slots = [Rollout(**_tensors(slot)) for slot in slots]
 
-    def see(self, slot: int, step: int, envs: slice) -> None:
-        """See `Actor.see`: it is there."""
+    def observe(self, slot: int, step: int, envs: slice) -> None:
+        """See `Actor.observe`; nothing to do, the row is in shared memory."""
 
     def act(self, slot: int, step: int, envs: slice) -> npt.NDArray[np.int64]:
         """See `Actor.act`."""
@@ -67,26 +67,26 @@ class HostActor(Actor):
 
     def rollout(self, slot: int, valid_mask: npt.NDArray[np.bool_]) -> Rollout:
         """See `Actor.rollout`."""
-        there = self._slots[slot]
+        shared = self._slots[slot]
         return Rollout(
-            there.observations,
-            there.actions,
-            there.rewards.clamp(-1.0, 1.0) if self._clip else there.rewards,
-            there.terminated,
-            there.truncated,
-            there.valid & torch.from_numpy(valid_mask),
+            shared.observations,
+            shared.actions,
+            shared.rewards.clamp(-1.0, 1.0) if self._clip else shared.rewards,
+            shared.terminated,
+            shared.truncated,
+            shared.valid & torch.from_numpy(valid_mask),
         )
 
 
 class DeviceActor(Actor):
-    """Acts on a GPU, on one copy of a rollout; by recorded work where `launches` has it.
+    """Acts on a GPU, on one copy of a rollout; with CUDA graphs for batches that have `launches`.
 
-    A slot is written to again only after its rollout was learned from, and every update ends by
-    waiting for the GPU: what is copied from is not changed before it has been copied.
+    A slot is written again only after the update on its rollout, and every update ends with a wait
+    for the GPU. So the source of a copy does not change before the copy is complete.
 
     Attributes:
         filled: the rollout on the GPU, always in the same memory.
-        launches: first lane of a batch -> what acts on that batch at row `_row`.
+        launches: first environment of a batch -> launch that acts on that batch at row `_row`.
     """
 
     def __init__(
@@ -100,51 +100,53 @@ class DeviceActor(Actor):
         self._slots, self._algorithm, self._clip = slots, algorithm, clip_rewards
         steps, envs = slots[0].rewards.shape
         self._shared = [torch.from_numpy(slot.observations) for slot in slots]
-        self._here = page_locked(steps * envs * BYTES, torch.uint8)
-        self._outcomes = Outcomes(*(part.numpy() for part in Outcomes.of(self._here, steps, envs)))
-        self._there = torch.zeros_like(self._here, device=device)
+        self._outcomes_host = page_locked(steps * envs * BYTES, torch.uint8)
+        self._outcomes = Outcomes(
+            *(part.numpy() for part in Outcomes.of(self._outcomes_host, steps, envs))
+        )
+        self._outcomes_gpu = torch.zeros_like(self._outcomes_host, device=device)
         observations = torch.zeros_like(self._shared[0], device=device)
-        self.filled = Rollout(observations, *Outcomes.of(self._there, steps, envs))
+        self.filled = Rollout(observations, *Outcomes.of(self._outcomes_gpu, steps, envs))
         self._actions = page_locked(envs, torch.int64)
-        self._actions_here: npt.NDArray[np.int64] = self._actions.numpy()
+        self._actions_host: npt.NDArray[np.int64] = self._actions.numpy()
         self._row = page_locked(1, torch.int64)
-        self._row_here = self._row.numpy()
-        self._row_there = torch.zeros_like(self._row, device=device)
+        self._row_host = self._row.numpy()
+        self._row_gpu = torch.zeros_like(self._row, device=device)
         self.launches: dict[int, Launch] = {}
 
-    def see(self, slot: int, step: int, envs: slice) -> None:
-        """Start the copy of a row; what is started later finds it done."""
+    def observe(self, slot: int, step: int, envs: slice) -> None:
+        """Start the copy of a row; work that is started later in the stream sees it complete."""
         row = self.filled.observations[step, envs]
         row.copy_(self._shared[slot][step, envs], non_blocking=True)
 
     def act(self, slot: int, step: int, envs: slice) -> npt.NDArray[np.int64]:
-        """See `Actor.act`; waits once, for the actions."""
-        self.see(slot, step, envs)
+        """See `Actor.act`; waits for the GPU once, for the actions."""
+        self.observe(slot, step, envs)
         launch = self.launches.get(envs.start)
         if launch is None:
-            self._choose(self.filled.observations[step, envs], envs, Place(step, envs))
+            self._act_into(self.filled.observations[step, envs], envs, Place(step, envs))
         else:
-            self._row_here[0] = step  # the last launch has read it: its actions are there
+            self._row_host[0] = step  # the last launch has read it: its actions have arrived
             launch()
         finish()
-        return self._actions_here[envs]
+        return self._actions_host[envs]
 
     def rollout(self, slot: int, valid_mask: npt.NDArray[np.bool_]) -> Rollout:
-        """See `Actor.rollout`; starts one copy, and waits for nothing."""
-        here, outcome = self._outcomes, self._slots[slot]
-        # The actions were made on the GPU. Keeping them there would take a kernel for each act;
-        # with these others, in one copy, they cost nothing.
-        here.actions[:] = outcome.actions
-        np.copyto(here.rewards, outcome.rewards)
+        """See `Actor.rollout`; starts one copy, and does not wait."""
+        host, outcome = self._outcomes, self._slots[slot]
+        # The actions come from the GPU, but to keep them there would need one kernel per act. They
+        # are part of this one copy anyway, at no cost.
+        host.actions[:] = outcome.actions
+        np.copyto(host.rewards, outcome.rewards)
         if self._clip:
-            np.clip(here.rewards, -1.0, 1.0, out=here.rewards)
-        here.terminated[:], here.truncated[:] = outcome.terminated, outcome.truncated
-        np.logical_and(outcome.valid, valid_mask, out=here.valid)
-        self._there.copy_(self._here, non_blocking=True)
+            np.clip(host.rewards, -1.0, 1.0, out=host.rewards)
+        host.terminated[:], host.truncated[:] = outcome.terminated, outcome.truncated
+        np.logical_and(outcome.valid, valid_mask, out=host.valid)
+        self._outcomes_gpu.copy_(self._outcomes_host, non_blocking=True)
         return self.filled
 
     def record(self, graphs: Graphs, batches: Sequence[slice]) -> dict[int, Launch]:
-        """Return `launches` for batches of lanes, recorded.
+        """Record and return `launches` for batches of environments.
 
         Raises:
             RuntimeError: see `Graphs.record`.
@@ -156,19 +158,19 @@ class DeviceActor(Actor):
         }
 
     def _act_at_row(self, envs: slice) -> None:
-        """Act on `envs` of the row whose number stands in `_row`: one graph for every step."""
-        self._row_there.copy_(self._row, non_blocking=True)
-        rows = self.filled.observations[:, envs].index_select(0, self._row_there)
-        self._choose(rows.squeeze(0), envs, None)
+        """Act on `envs` of the row whose number is in `_row`, so one graph serves all steps."""
+        self._row_gpu.copy_(self._row, non_blocking=True)
+        rows = self.filled.observations[:, envs].index_select(0, self._row_gpu)
+        self._act_into(rows.squeeze(0), envs, None)
 
-    def _choose(self, observations: Tensor, envs: slice, place: Place | None) -> None:
-        """Act on [b, ...], and start the copy of the actions to where the host finds them."""
+    def _act_into(self, observations: Tensor, envs: slice, place: Place | None) -> None:
+        """Act on [b, ...], and start the copy of the actions to the host."""
         actions = self._algorithm.act(observations, place)
         self._actions[envs].copy_(actions, non_blocking=True)
 
 
 class Outcomes(NamedTuple):
-    """What a rollout has besides its observations, each [T, B], one behind the other in memory."""
+    """Parts of a rollout other than observations, each [T, B], one after the other in memory."""
 
     actions: Any
     rewards: Any
@@ -181,13 +183,13 @@ class Outcomes(NamedTuple):
         """Return the parts of `memory`, [T B BYTES] uint8, as views in their own types."""
         parts, end = [], 0
         for dtype in DTYPES:
-            begin, end = end, end + steps * envs * dtype.itemsize
-            parts.append(memory[begin:end].view(dtype).view(steps, envs))
+            start, end = end, end + steps * envs * dtype.itemsize
+            parts.append(memory[start:end].view(dtype).view(steps, envs))
         return Outcomes(*parts)
 
 
 DTYPES = (torch.int64, torch.float32, torch.bool, torch.bool, torch.bool)
-"""Types of `Outcomes`, the largest first, so that each begins where its type may."""
+"""Types of `Outcomes`, the largest first, so that each part is aligned for its type."""
 BYTES = sum(dtype.itemsize for dtype in DTYPES)
 
 

@@ -1,9 +1,9 @@
-"""The first and the last lines of every child: its title, its log, its signals, its end.
+"""Child process: entry and exit code of every child: its title, its log, its signals, its end.
 
     forked by the server --child_main(spec, task)--> galamp.workers.learner or .simulator
 
-A child dies with its parent (however that one dies), leaves signals to the supervisor, writes
-only to its own log, and shows its role and rank in its title (`ps`, `top`, `py-spy`).
+A child ends when its parent ends, for any reason. It leaves signals to the supervisor, writes only
+to its own log, and shows its role and rank in its title (`ps`, `top`, `py-spy`).
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from galamp.workers.forkserver import (
     ORPHANED,
     SERVER,
     SUPERVISED,
-    take_own_limit,
+    restore_file_limit,
 )
 
 STACK_SIGNAL = signal.SIGUSR1
-"""Asks a child for the stacks of all its threads, in its log."""
+"""Makes a child write the stacks of all its threads to its log."""
 
 
 OUT_OF_MEMORY_SCORES = {"simulator": 500, "learner": 300}
-"""Whom the kernel ends first where memory runs out: who is missed least, never the supervisor."""
+"""Kernel's oom_score_adj by role: when memory runs out, simulators go first, then learners."""
 
 
 @dataclass(frozen=True)
 class ChildSpec:
-    """Who a child is and where it runs."""
+    """Identity of a child, and where it runs."""
 
     role: str
     rank: int
@@ -59,23 +59,23 @@ class ChildSpec:
     log: str
     incarnation: int = 0
     nice: int = 0
-    life: str = ""
-    """Names one life: no other one bears the same, of this start or any other."""
+    incarnation_id: str = ""
+    """Unique name of this incarnation: no other one has it, in this or any other start."""
 
     @property
     def title(self) -> str:
-        """Role and rank in words: `learner 0`, `simulator 0.1`."""
+        """Role and rank: `learner 0`, `simulator 0.1`."""
         return f"{self.role} {self.rank}" + (f".{self.worker}" if self.role == "simulator" else "")
 
     def report(self, pid: int) -> Path:
-        """Return the file that the traceback of this child's life as process `pid` goes to."""
+        """Return the file for the crash report of this child as process `pid`."""
         return Path(self.log).with_suffix(f".crash-{pid}.json")
 
 
 class PickledTask:
-    """A child's task, still packed when it arrives.
+    """Task of a child, still pickled when it arrives.
 
-    What unpacking finds wrong is then told as everything else is that goes wrong in the child.
+    So an error in unpickling is reported like every other error in the child.
     """
 
     def __init__(self, task: Any) -> None:
@@ -90,58 +90,58 @@ class PickledTask:
         return {"_packed": bytes(ForkingPickler.dumps(self._task))}
 
 
-def child_main(spec: ChildSpec, parcel: PickledTask) -> NoReturn:
-    """Run `spec.target` in the child; the first and the last lines of its life."""
+def child_main(spec: ChildSpec, pickled: PickledTask) -> NoReturn:
+    """Run `spec.target` in the child process, then exit."""
     server = os.environ.get(SERVER)
     die_with_parent(os.getppid() if server is None else int(server), signal.SIGKILL)
     signal.signal(ORPHANED, signal.SIG_DFL)
     _leave_signals_to_supervisor()
-    take_own_limit()
+    restore_file_limit()
     adopt_orphans()
-    _own_log(spec.log)
+    _redirect_output(spec.log)
     try:
         if server is None:
-            raise GalampError("its server has not loaded galamp: is the installation whole?")
-        _settle(spec)
+            raise GalampError("its server has not loaded galamp: is the installation complete?")
+        _set_up(spec)
         module, _, name = spec.target.partition(":")
-        getattr(importlib.import_module(module), name)(parcel.open())
+        getattr(importlib.import_module(module), name)(pickled.open())
         code = EXIT_OK
     except StopRun:
         code = EXIT_OK
-    except BaseException as error:  # KeyboardInterrupt, too: it is no signal that was taken here
+    except BaseException as error:  # KeyboardInterrupt, too: here it cannot come from a signal
         _write_report(spec, error)
         code = EXIT_FAILURE
-    _leave(code)
+    _exit(code)
 
 
 def _leave_signals_to_supervisor() -> None:
-    """Do nothing at the supervised signals; what this process starts takes them as usual.
+    """Do nothing on supervised signals; programs that this process starts handle them as usual.
 
-    Ignored signals stay so across `exec` and `fork`: nobody could end a program by SIGTERM then.
-    Only a hang-up is ignored by all below: a terminal that is closed sends it to everyone.
+    An ignored signal stays ignored across `exec` and `fork`: SIGTERM could not end such a program.
+    So only SIGHUP is ignored, by all descendants too: a closed terminal sends it to all processes.
     """
     for number in SUPERVISED:
-        signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else _pass_over)
-        signal.siginterrupt(number, False)  # native code's calls go on by themselves
-    os.register_at_fork(after_in_child=_take_signals_as_usual)
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else _do_nothing)
+        signal.siginterrupt(number, False)  # system calls of native code restart by themselves
+    os.register_at_fork(after_in_child=_restore_signals)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SUPERVISED)
 
 
-def _pass_over(number: int, frame: object) -> None:
-    """Take a signal that is the supervisor's to answer."""
+def _do_nothing(number: int, frame: object) -> None:
+    """Handle a signal by doing nothing: the supervisor handles it."""
 
 
-def _take_signals_as_usual() -> None:
+def _restore_signals() -> None:
     for number in SUPERVISED:
-        if signal.getsignal(number) is _pass_over:
+        if signal.getsignal(number) is _do_nothing:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _leave(code: int) -> NoReturn:
-    """End this process at once.
+def _exit(code: int) -> NoReturn:
+    """Exit at once.
 
-    Not by way of Python's own end, which waits for threads of an environment that are no daemons,
-    and may hang after a GPU's error. Children that are daemons end with it as they do there.
+    Python's normal exit would wait for non-daemon threads of an environment, and may hang after a
+    GPU error. Daemon children are terminated, as at a normal exit.
     """
     for child in multiprocessing.active_children():
         if child.daemon:
@@ -152,8 +152,8 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _own_log(path: str) -> None:
-    """Write to a log of this child's alone; where there can be none, to nowhere."""
+def _redirect_output(path: str) -> None:
+    """Redirect output to this child's own log; if it cannot be opened, discard the output."""
     with contextlib.suppress(OSError):
         log = open_log(path)
         os.dup2(log, 1)
@@ -163,7 +163,7 @@ def _own_log(path: str) -> None:
     faulthandler.register(STACK_SIGNAL, 2, all_threads=True)
 
 
-def _settle(spec: ChildSpec) -> None:
+def _set_up(spec: ChildSpec) -> None:
     setproctitle(f"galamp: {spec.title}")
     if not spec.incarnation:
         failpoints.as_role(spec.title)
@@ -173,7 +173,7 @@ def _settle(spec: ChildSpec) -> None:
     if spec.cores:
         try:
             os.sched_setaffinity(0, spec.cores)
-        except OSError as error:  # they were taken from this machine, or container
+        except OSError as error:  # they were removed from this machine, or container
             sys.stderr.write(
                 f"galamp: warning: cores {list(spec.cores)} cannot be had ({error.strerror}): "
                 f"{spec.title} runs on {sorted(os.sched_getaffinity(0))}\n"
@@ -182,4 +182,4 @@ def _settle(spec: ChildSpec) -> None:
 
 def _write_report(spec: ChildSpec, error: BaseException) -> None:
     with contextlib.suppress(OSError):  # a full disk must not change how the child ends
-        write_report(spec.report(os.getpid()), spec.life, report_of(error), time.time())
+        write_report(spec.report(os.getpid()), spec.incarnation_id, report_of(error), time.time())

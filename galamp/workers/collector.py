@@ -1,11 +1,11 @@
-"""A learner's rollouts: observations in, actions out, until one is full.
+"""Collector: fills one learner's rollouts. Observations in, actions out, until a rollout is full.
 
-    simulators --row--> LearnerPort.take --> Actor.act --> send --> simulators
+    simulators --row--> LearnerPort.receive --> Actor.act --> send --> simulators
 
 Runs in the learner. The environments are split into parts that take turns: while the policy acts
-for one, the others step. Where the policy lives is its `Actor`'s to know.
+for one part, the other parts step. An `Actor` runs the policy, on a CPU or a GPU.
 
-The lanes of a simulator that has died or is late are acted on, and learned from by nobody.
+The environments of a simulator that has died or is late are acted on, but never learned from.
 """
 
 from __future__ import annotations
@@ -27,91 +27,90 @@ from galamp.workers.acting import Actor, DeviceActor, HostActor
 
 
 class Collector:
-    """Fills rollouts with the present policy."""
+    """Collects rollouts with the current policy."""
 
     def __init__(
         self,
         port: LearnerPort,
         algorithm: Algorithm,
-        metrics: StatusRow,
+        status: StatusRow,
         idle: Idle,
         *,
         device: torch.device,
         env_splits: int,
         clip_rewards: bool,
     ) -> None:
-        self._port, self._algorithm, self._metrics, self._idle = port, algorithm, metrics, idle
+        self._port, self._algorithm, self._status, self._idle = port, algorithm, status, idle
         self._steps = port.shape.num_steps
-        algorithm.expect(port.shape.num_steps, port.shape.num_envs)
+        algorithm.prepare(port.shape.num_steps, port.shape.num_envs)
         self._splits = split(port.shape, env_splits)
         self._actor: Actor
         if device.type == "cuda":
-            metrics["page_lock_refusal"] = max(metrics["page_lock_refusal"], port.page_lock())
+            status["page_lock_refusal"] = max(status["page_lock_refusal"], port.page_lock())
             self._actor = DeviceActor(port.slots, algorithm, device, clip_rewards=clip_rewards)
         else:
             self._actor = HostActor(port.slots, algorithm, clip_rewards=clip_rewards)
 
     def record(self, reduces: bool | None) -> bool:
-        """Have the GPU act and learn by CUDA graphs from now on, if they can be recorded.
+        """Record CUDA graphs for acting and learning on the GPU, and use them from now on.
 
-        Returns whether they could.
-
-        If not, in this life of the learner or in a former one, kernels are launched one by one: the
-        same is learned. Why is told on standard error, and that it is so in the learner's row.
+        Returns whether they could be recorded. If not, in this or an earlier incarnation of the
+        learner, kernels are launched one by one, and the learner learns the same. The reason goes
+        to standard error; `graph_refusal` in the learner's status row is set.
 
         Args:
-            reduces: what `reduce` will return in updates; None if there will be none.
+            reduces: what `reduce` will return in updates; None if there is no `reduce`.
         """
         actor, algorithm = self._actor, self._algorithm
-        if not isinstance(actor, DeviceActor) or self._metrics["graph_refusal"]:
+        if not isinstance(actor, DeviceActor) or self._status["graph_refusal"]:
             return False
         drawn = algorithm.generator.get_state()
         try:
             graphs = Graphs()
             launches = actor.record(graphs, [envs for _, envs in self._splits])
-            self._metrics.beat()
+            self._status.heartbeat()
             algorithm.record(actor.filled, graphs, reduces)
             actor.launches = launches
         except Exception as error:
             if is_memory_full(str(error)):
-                raise  # that is another matter, and told as such
+                raise  # a different failure, with its own message
             traceback.print_exc(file=sys.stderr)
-            self._metrics["graph_refusal"] = 1
-            # The capture may still have the generator: torch then draws nothing more from it.
+            self._status["graph_refusal"] = 1
+            # The capture may still hold the generator: torch then draws no more numbers from it.
             algorithm.generator = torch.Generator(algorithm.generator.device).set_state(drawn)
             return False
         return True
 
     def collect(self, number: int) -> Rollout:
-        """Collect rollout `number`; it is valid until the next one is begun."""
+        """Collect rollout `number`; it may be used until the next one is started."""
         slot, first = number % NUM_SLOTS, number * self._steps
-        self._metrics.enter(Phase.COLLECT)
-        self._port.begin(number, self._idle)
+        self._status.enter(Phase.COLLECT)
+        self._port.start_rollout(number, self._idle)
         for step in range(self._steps):
             if step == self._steps // 2:
                 reach("collector.half")
             for workers, envs in self._splits:
-                self._take(first + step, workers)
+                self._receive(first + step, workers)
                 self._port.send(first + step, workers, self._actor.act(slot, step, envs))
         for workers, envs in self._splits:
-            self._take(first + self._steps, workers)
-            self._actor.see(slot, self._steps, envs)
+            self._receive(first + self._steps, workers)
+            self._actor.observe(slot, self._steps, envs)
         return self._actor.rollout(slot, self._port.valid_mask)
 
     @property
     def agent_steps(self) -> int:
-        """Agent steps of the last rollout: those of simulators that took part."""
+        """Agent steps of the last rollout, by active simulators."""
         return int(self._port.valid_mask.sum())
 
-    def _take(self, row: int, workers: range) -> None:
-        """Wait for the simulators; the time after that is the policy's."""
-        self._metrics.enter(Phase.COLLECT)
-        self._port.take(row, workers, self._idle)
-        self._metrics.enter(Phase.INFER)
+    def _receive(self, row: int, workers: range) -> None:
+        """Wait for a row of simulators; the phase is COLLECT meanwhile, and INFER afterwards."""
+        self._status.enter(Phase.COLLECT)
+        self._port.receive(row, workers, self._idle)
+        self._status.enter(Phase.INFER)
 
 
 def split(shape: RolloutShape, parts: int) -> list[tuple[range, slice]]:
-    """Split the environments into contiguous parts: the simulators of each, and its lanes."""
+    """Split the environments into contiguous parts: (simulators, environments) of each."""
     edges = [shape.workers * part // parts for part in range(parts + 1)]
     workers = [range(low, high) for low, high in itertools.pairwise(edges)]
     return [(w, slice(shape.envs(w[0]).start, shape.envs(w[-1]).stop)) for w in workers]

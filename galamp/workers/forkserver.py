@@ -1,11 +1,11 @@
-"""The server that every child of a run is forked from: it has loaded torch and the emulator once.
+"""Fork server: the process that forks all children of a run, after it has loaded torch once.
 
     supervisor: start_server() --exec--> server: imports galamp.workers.preload, then waits
     supervisor: ChildProcess.start() --task--> server --fork--> learner or simulator
 
-Loading torch takes a second of one core and 100 MB of private memory: so every learner starts at
-once, after a crash too, and all share those pages. Imported before torch is: the server loads
-while the supervisor does.
+To load torch takes a second of one core and 100 MB of private memory. With the server, a learner
+starts at once, after a crash too, and all children share these pages. This module is imported
+before torch, so that the server loads torch at the same time as the supervisor.
 """
 
 from __future__ import annotations
@@ -29,42 +29,42 @@ from galamp.core.isolation import HOME, flags_of_children, guarded, is_findable
 
 PRELOAD: Final = "galamp.workers.preload"
 ORPHANED = signal.SIGCONT
-"""What the kernel sends the server when the supervisor has ended: a stopped one hears it, too."""
+"""Signal that the kernel sends to the server when the supervisor ends; it resumes a stopped one."""
 
 SUPERVISED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-"""Signals that only the supervisor answers, even when the terminal sends them to all."""
+"""Signals that only the supervisor handles, even if the terminal sends them to all processes."""
 
-MOST_DESCRIPTORS = 240
-"""A task may hold no more open files than these: the standard library's server takes 256."""
+MAX_DESCRIPTORS = 240
+"""Most open files of one task: the standard library's server accepts 256."""
 
-MOST_OF_SERVER, LEAST_OF_CHILD = 2**16, 1024
-"""Soft limits on open files: the server has one for every child, and no run has so many; a child
-has those of its task and its environment's, and `select` takes no numbers from 1024 on."""
+MAX_SERVER_FILES, MIN_CHILD_FILES = 2**16, 1024
+"""Soft limits on open files. The server has one file per child, and no run has that many children.
+A child has the files of its task and its environment; `select` accepts descriptors below 1024."""
 
-LONGEST_FOLDER = 60
-"""Characters: a socket's whole path may have 107, of which the standard library takes up to 32."""
+MAX_FOLDER_CHARACTERS = 60
+"""Longest temporary folder: a socket path has up to 107 characters, up to 32 of them by Python."""
 
 SUPERVISOR, SERVER, FOLDER = "GALAMP_SUPERVISOR", "GALAMP_SERVER", "GALAMP_SERVER_FOLDER"
-"""Environment variables: who must live for the server to live, and who for its children; and where
-the server's socket is."""
+"""Environment variables: process id of the supervisor, without which the server ends; process id of
+the server, without which its children end; folder of the server's socket."""
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-"""Read when libraries load: left alone, each process would take all cores. A learner asks torch
-for its own number of threads later."""
+"""Libraries read these when they load; by default each process would use all cores. A learner sets
+torch's number of threads later."""
 
 ALLOCATOR_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
-"""Above these sizes glibc asks the kernel for fresh pages; a learner's activations come back at
-every update, and keeping their pages spares the kernel from handing them out anew."""
+"""Above these sizes glibc returns memory to the kernel. A learner allocates the same activations at
+every update; with high thresholds it keeps their pages."""
 
 HASH_SEED_VARIABLE = "PYTHONHASHSEED"
-"""Python reads it at its start, so it holds for the server and its children: a set of strings has
+"""Python reads it at its start, so it applies to the server and its children: a set of strings has
 the same order in every run."""
 
 
 def settle_libraries() -> None:
-    """Have libraries that load from now on, here and in children, leave the cores to learners.
+    """Limit libraries that load from now on, here and in children, to one thread each.
 
-    To be called before numpy loads: its threads would wait for one another on cores that are busy.
+    Call this before numpy loads: its threads would wait for one another on busy cores.
     """
     for name in THREAD_VARIABLES:
         os.environ[name] = "1"
@@ -76,7 +76,7 @@ def settle_libraries() -> None:
 
 @contextmanager
 def blocked_signals() -> Iterator[None]:
-    """Hold back the supervised signals, in this process and in what it spawns."""
+    """Block the supervised signals, in this process and in processes that it starts."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SUPERVISED)
     try:
         yield
@@ -85,11 +85,11 @@ def blocked_signals() -> Iterator[None]:
 
 
 left_behind: set[int] = set()
-"""Children that the kernel could not end: nobody may wait for them, not at Python's end either."""
+"""Children that the kernel could not end: this process must not wait for them, even at its exit."""
 
 
-def leave_if_some_are_left(code: int) -> None:
-    """End this process at once if there are such: the resource tracker's end may wait for them."""
+def exit_if_children_remain(code: int) -> None:
+    """Exit at once if children remain: a normal exit may wait for them (resource tracker)."""
     if left_behind:
         pids = ", ".join(map(str, sorted(left_behind)))
         with contextlib.suppress(OSError, ValueError):
@@ -98,16 +98,16 @@ def leave_if_some_are_left(code: int) -> None:
 
 
 _owners: list[int] = []
-"""The process that has started the server, once it has: one that it forks has this, too."""
+"""Process id of the process that started the server; a fork of that process inherits the value."""
 
 
 @functools.cache
 def fork_server() -> Any:
-    """Return the handle of the server, whether it has been started or not.
+    """Return the handle of galamp's own server, started or not.
 
-    It is galamp's alone: a program that galamp is a part of may use the standard library's own.
+    A program that uses galamp may use the standard library's server for itself.
     """
-    from multiprocessing.forkserver import ForkServer  # for a run only, not for every command
+    from multiprocessing.forkserver import ForkServer  # only runs need it, not every command
 
     server = ForkServer()
     server.set_forkserver_preload([PRELOAD])
@@ -121,7 +121,11 @@ def server_pid() -> int | None:
 
 
 def send_server(number: signal.Signals) -> None:
-    """Send the server a signal. A server that has ended keeps its id until the next one starts."""
+    """Send a signal to the server; no effect if it has ended.
+
+    An ended server is reaped only when the next one starts, so its id is not in use by another
+    process.
+    """
     pid = server_pid()
     if pid is not None:
         with contextlib.suppress(ProcessLookupError):
@@ -129,17 +133,17 @@ def send_server(number: signal.Signals) -> None:
 
 
 def wake_server() -> None:
-    """Have the server go on, should somebody have stopped it: who asks it would wait for ever."""
+    """Resume the server if it was stopped: otherwise a request to it would wait for ever."""
     send_server(signal.SIGCONT)
 
 
-def word_of(server: int) -> Path:
-    """Return the file in which a server tells that it has loaded; it holds what has failed."""
+def loaded_file(server: int) -> Path:
+    """Return the file that a server writes when it has loaded; its text is the failure, if any."""
     return Path(os.environ[FOLDER]) / f"loaded-{server}"
 
 
 def start_server() -> None:
-    """Start the server, unless it runs; it ends with this process, however this one ends.
+    """Start the server, unless it runs; it ends when this process ends, for any reason.
 
     Raises:
         UserError: there is no folder for its socket.
@@ -149,22 +153,22 @@ def start_server() -> None:
     _check_own()
     if not is_findable():
         raise UserError(
-            "only this program's own sys.path leads to galamp, and its other processes would not "
-            f"find it: install it, or name {HOME} in PYTHONPATH"
+            "galamp is found only through this program's own sys.path, and its child processes "
+            f"would not find it: install it, or add {HOME} to PYTHONPATH"
         )
     settle_libraries()
-    _hear_of_children()
+    _enable_sigchld()
     _owners[:] = [os.getpid()]
     os.environ[SUPERVISOR] = str(os.getpid())
     usual = tempfile.tempdir
     try:
         folder = tempfile.gettempdir()
-        tempfile.tempdir = folder if len(folder) <= LONGEST_FOLDER else "/tmp"
-        os.environ[FOLDER] = multiprocessing.util.get_temp_dir()  # made once, then remembered
+        tempfile.tempdir = folder if len(folder) <= MAX_FOLDER_CHARACTERS else "/tmp"
+        os.environ[FOLDER] = multiprocessing.util.get_temp_dir()  # created once, then cached
     except OSError as error:
         raise UserError(
-            f"no folder for temporary files ({error.strerror}): set TMPDIR to one that can be "
-            f"written to, of at most {LONGEST_FOLDER} characters"
+            f"no folder for temporary files ({error.strerror}): set TMPDIR to a writable folder "
+            f"of at most {MAX_FOLDER_CHARACTERS} characters"
         ) from None
     finally:
         tempfile.tempdir = usual
@@ -172,21 +176,21 @@ def start_server() -> None:
 
 
 def _check_own() -> None:
-    """Refuse to go on with what a process has left of itself in one that it forked.
+    """Refuse to run in a fork of a process that has trained: the server belongs to that process.
 
-    Its environment does not tell: a program may have put its own back after a former training.
+    Environment variables cannot show this: a program may have reset them after an earlier training.
     """
     if server_pid() is not None and _owners != [os.getpid()]:
         raise UserError(
-            "train: this process was forked by one that has trained, whose server it cannot use: "
-            'start it anew, as by multiprocessing.get_context("spawn")'
+            "train: this process is a fork of one that has trained, and cannot use its server: "
+            'start a new process, as by multiprocessing.get_context("spawn")'
         )
 
 
 def ensure_tracker() -> None:
     """Start the standard library's resource tracker, unless it runs.
 
-    It lifts the mask on SIGINT and SIGTERM when it starts: let it do so before they are blocked.
+    At its start it unblocks SIGINT and SIGTERM, so it must start before they are blocked.
     """
     from multiprocessing import resource_tracker
 
@@ -195,12 +199,12 @@ def ensure_tracker() -> None:
 
 
 def ensure_server() -> None:
-    """Start a server where there is none, or has ended.
+    """Start a server if there is none, or if it has ended.
 
     Raises:
         OSError: the system refuses.
     """
-    with contextlib.suppress(FileExistsError):  # whatever tidies /tmp may have removed it
+    with contextlib.suppress(FileExistsError):  # a clean-up of /tmp may have removed the folder
         os.mkdir(os.environ[FOLDER], 0o700)
     with _guarded():
         fork_server().ensure_running()
@@ -208,7 +212,7 @@ def ensure_server() -> None:
 
 @contextmanager
 def _guarded() -> Iterator[None]:
-    """Have what the standard library starts meanwhile leave out the working directory."""
+    """Make Pythons that the standard library starts in this block skip the working directory."""
     from multiprocessing import util
 
     usual = util._args_from_interpreter_flags  # type: ignore[attr-defined]
@@ -221,37 +225,38 @@ def _guarded() -> Iterator[None]:
 
 
 _raised_from: list[int] = []
-"""In the server and its children: the soft limit on open files that the server was started with."""
+"""The server's first soft limit on open files; set in the server and its children."""
 
 
-def make_room_for_children() -> None:
-    """Raise the soft limit on open files, as the server holds one for every child that lives.
+def raise_file_limit() -> None:
+    """Raise the soft limit on open files: the server holds one open file per live child.
 
-    To be called in the server: when it is started, nobody knows yet how many there will be.
+    Call this in the server: at its start the number of children is not known yet.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = MOST_OF_SERVER if hard == resource.RLIM_INFINITY else min(hard, MOST_OF_SERVER)
+    most = MAX_SERVER_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_SERVER_FILES)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
         _raised_from[:] = [soft]
 
 
-def take_own_limit() -> None:
-    """Take that back in a child: an environment, and what that starts, go by the limit they know.
+def restore_file_limit() -> None:
+    """Undo `raise_file_limit` in a child, for its environment and that one's programs.
 
-    Some close all files up to it, others count on `select`. One too low for a task is raised.
+    Some of them close all files up to the limit, others use `select`. A limit below
+    `MIN_CHILD_FILES` is raised to that.
     """
     if _raised_from:
         now, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        own = max(_raised_from[0], min(now, LEAST_OF_CHILD))
+        own = max(_raised_from[0], min(now, MIN_CHILD_FILES))
         resource.setrlimit(resource.RLIMIT_NOFILE, (own, hard))
 
 
 def answer_failed_forks() -> None:
-    """Answer a request for a child, where the fork fails, with its error in place of a process id.
+    """If a fork fails, answer the request with the error instead of a process id.
 
-    To be called in the server. The standard library's would end, and everyone with it; a request
-    that it cannot fulfil it leaves only where the connection was aborted (`forkserver.main`).
+    Call this in the server. The standard library's server would end, and all children with it; it
+    skips a request only if the connection was aborted (`forkserver.main`).
     """
     from multiprocessing import reduction
 
@@ -276,29 +281,29 @@ def answer_failed_forks() -> None:
 
 
 def _refuse(received: Sequence[int], error: OSError) -> None:
-    """Answer a request with an error, and close its files: the second is where answers go."""
+    """Answer a request with an error, and close its files; the second one is for answers."""
     from multiprocessing.forkserver import write_signed
 
-    with contextlib.suppress(OSError):  # whoever has asked is gone
+    with contextlib.suppress(OSError):  # the requesting process has ended
         write_signed(received[1], -(error.errno or errno.EAGAIN))
     for file in received:
         os.close(file)
 
 
 @contextmanager
-def hears_of_children() -> Iterator[None]:
-    """Have SIGCHLD taken as usual meanwhile, and afterwards as before."""
-    resume_point = signal.getsignal(signal.SIGCHLD)
+def sigchld_enabled() -> Iterator[None]:
+    """Handle SIGCHLD by default within the block, and as before after it."""
+    before = signal.getsignal(signal.SIGCHLD)
     try:
-        _hear_of_children()
+        _enable_sigchld()
         yield
     finally:
-        if resume_point is signal.SIG_IGN:
+        if before is signal.SIG_IGN:
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 
 
-def _hear_of_children() -> None:
-    """Take SIGCHLD as usual: where it is ignored, as some daemons have it, no end is heard of."""
+def _enable_sigchld() -> None:
+    """Handle SIGCHLD by default: if it is ignored, as by some daemons, ends are not reported."""
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         with contextlib.suppress(ValueError):  # not in the main thread
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""A learner process: collect a rollout, learn from it, gossip, report; over and over.
+"""Learner: a process that repeats: collect a rollout, update, gossip, report.
 
     simulators --observations--> collect: act --actions--> simulators
                                     | a full rollout
@@ -6,9 +6,9 @@
                                     | flat parameters
                                  gossip: publish to out-peers, mix with in-peers
 
-It never waits for another learner, but in lock-step or at the staleness bound. One that is started
-in the place of a dead one takes its peers' parameters, its own optimiser's state as it was a second
-before, and its counters, which stand in shared memory; then it goes on as if nothing had been.
+It never waits for another learner, unless learners are synchronous or it is at the staleness bound.
+The next incarnation of a dead learner starts with its peers' mean parameters, its own optimiser's
+state of at most a second before the death, and its counters, which are in shared memory.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ from galamp.memory.status import Phase, StatusBoard
 from galamp.workers.collector import Collector
 
 SAVE_EVERY_S = 1.0
-"""So old at most is the optimiser's state that the successor of a killed learner starts with."""
+"""Interval of saves: the optimiser's state after a restart is at most this old."""
 
 
 @dataclass(frozen=True)
 class LearnerTask:
-    """All that learner `rank` needs; `sharing` learners are on its device, it is one of them."""
+    """Arguments of learner `rank`; `sharing` learners, including itself, are on its device."""
 
     arrays: SharedArrays
     rank: int
@@ -82,14 +82,14 @@ class LearnerTask:
 
 
 def main(task: LearnerTask) -> None:
-    """Learn until the run is over; the last state is left in shared memory.
+    """Learn until the run is over; then save the last state in shared memory.
 
     Raises:
-        RunFailed: what it has learned is not finite, or its GPU has no more memory.
+        RunFailed: the learned state is not finite, or the GPU has no more memory.
     """
     try:
         _learn(task)
-    except RuntimeError as error:  # torch's own for memory is one; CUDA's libraries raise others
+    except RuntimeError as error:  # of torch's allocator, or of CUDA's libraries
         if task.device == "cpu" or not is_memory_full(str(error)):
             raise
         raise RunFailed(_memory_full(task)) from error
@@ -99,41 +99,41 @@ def _learn(task: LearnerTask) -> None:
     torch.set_num_threads(task.threads)
     seed_generators(task.process_seed)
     if task.device != "cpu":
-        settle_on_gpu(task.device, benchmark=task.graphs and not task.gossip.synchronous)
+        use_gpu(task.device, benchmark=task.graphs and not task.gossip.synchronous)
     learner = Learner(task)
-    whole = True
+    complete = True
     try:
         learner.run()
     except StopRun:
-        # In the middle of a turn; in lock-step what was saved after whole turns is worth more.
-        whole = not task.gossip.coupled
-    if whole:
+        # Within a turn. Synchronous learners keep the states that were saved after the same turn.
+        complete = not task.gossip.coupled
+    if complete:
         learner.save(FINAL)
-    learner.metrics["done"] = 1
+    learner.status["done"] = 1
     if task.device != "cpu":
-        # Under MPS, who leaves with work under way may take others of its GPU along.
+        # Under MPS, a process that exits with work in progress may break others on its GPU.
         torch.cuda.synchronize(task.device)
 
 
 def _memory_full(task: LearnerTask) -> str:
-    """Return what is told of a GPU that has no more memory."""
+    """Return the message for a GPU without free memory."""
     use = None
-    with contextlib.suppress(RuntimeError):  # where it has none even for a context
+    with contextlib.suppress(RuntimeError):  # it has no memory even for a context
         free, total = torch.cuda.mem_get_info(task.device)
         use = MemoryUse(total - free, total, torch.cuda.memory_allocated(task.device))
     steps = task.shape.num_steps * task.shape.num_envs
     return memory_full(task.device, use, learners=task.sharing, steps=steps, graphs=task.graphs)
 
 
-def settle_on_gpu(device: str, *, benchmark: bool) -> None:
-    """Compute there: products of float32 in TF32, convolutions by cuDNN.
+def use_gpu(device: str, *, benchmark: bool) -> None:
+    """Configure torch for a GPU: float32 matrix products in TF32, convolutions by cuDNN.
 
     Args:
         device: such as `cuda:0`.
-        benchmark: whether cuDNN tries which of its ways is quickest, at the first call of each
-            shape. That takes seconds, and which one it takes, and with it the last bits, may differ
-            from run to run; otherwise it takes the same one each time, and none that adds up in an
-            order of chance.
+        benchmark: whether cuDNN measures which of its algorithms is fastest, at the first call of
+            each shape. That takes seconds, and the choice, and with it the last bits of results,
+            may differ from run to run. Without it cuDNN uses the same, deterministic algorithm each
+            time.
     """
     torch.cuda.set_device(device)
     torch.set_float32_matmul_precision("high")
@@ -142,28 +142,28 @@ def settle_on_gpu(device: str, *, benchmark: bool) -> None:
 
 
 class Learner:
-    """The state of the loop."""
+    """State of the learner's loop."""
 
     def __init__(self, task: LearnerTask) -> None:
         self.task = task
         self.control = ControlBlock(task.arrays)
         self.status_board = StatusBoard(task.arrays, task.learners)
         self._incarnation = self.control.incarnation(task.rank)
-        self.metrics = self.status_board.learner(task.rank)
-        self.metrics.reset()
+        self.status = self.status_board.learner(task.rank)
+        self.status.reset()
         self.algorithm = make_algorithm_for(task)
         self.port = LearnerPort(
             task.arrays,
             task.rank,
             task.shape,
             task.wake,
-            self._life_of,
-            patient=task.gossip.synchronous,
+            self._simulator_incarnation,
+            synchronous=task.gossip.synchronous,
         )
         self.collector = Collector(
             self.port,
             self.algorithm,
-            self.metrics,
+            self.status,
             self.idle,
             device=torch.device(task.device),
             env_splits=task.env_splits,
@@ -178,19 +178,19 @@ class Learner:
             gradient=self.algorithm.parameters.grad,
             seed=task.gossip_seed,
             wakeups=task.gossip_wakeups,
-            row=self.metrics,
+            row=self.status,
             idle=self.idle,
         )
-        # An update is taken apart only where somebody is to see the gradient in the middle of it.
-        shares = averages_gradients(task.gossip)
-        seen = shares or task.gossip.gradient_correlation
-        self._between = self._reduce if seen else None
+        # An update is split in two halves only if its gradient is averaged or published in between.
+        averages = averages_gradients(task.gossip)
+        split = averages or task.gossip.gradient_correlation
+        self._reduce_gradient = self._reduce if split else None
         if (
             task.graphs
             and task.device != "cpu"
-            and not self.collector.record(shares if seen else None)
+            and not self.collector.record(averages if split else None)
         ):
-            # What would be tried now would be tried in the first turn, which must not take long.
+            # Otherwise cuDNN would measure in the first turn, which must not take long.
             torch.backends.cudnn.benchmark = False
         self._states = StateSlots(task.arrays, task.rank, task.state_sizes)
         self._saved_id = 0
@@ -198,54 +198,58 @@ class Learner:
         self._restore()
 
     def run(self) -> None:
-        """Turn until the total is reached or the supervisor says stop."""
+        """Run turns until the total of steps is reached or the supervisor requests a stop."""
         number = self.port.first_rollout()
         while not self._finished():
             rollout = self.collector.collect(number)
-            self.metrics.enter(Phase.UPDATE)
-            gauges = self.algorithm.update(rollout, self._between)
+            self.status.enter(Phase.UPDATE)
+            gauges = self.algorithm.update(rollout, self._reduce_gradient)
             reach("learner.updated")
-            self.metrics.enter(Phase.GOSSIP)
+            self.status.enter(Phase.GOSSIP)
             self.exchange.turn(self.algorithm.version)
             reach("learner.mixed")
-            self.metrics.enter(Phase.OTHER)
-            self.metrics.report(gauges)
-            self.metrics["overflows"] += not math.isfinite(gauges["grad_norm"])
-            self.metrics["updates"] = self.algorithm.version
-            self.metrics["turns"] += 1
-            self.metrics["agent_steps"] += self.collector.agent_steps
-            self.metrics["envs"] = self.port.envs
+            self.status.enter(Phase.OTHER)
+            self.status.report(gauges)
+            self.status["overflows"] += not math.isfinite(gauges["grad_norm"])
+            self.status["updates"] = self.algorithm.version
+            self.status["turns"] += 1
+            self.status["agent_steps"] += self.collector.agent_steps
+            self.status["envs"] = self.port.envs
             reach("learner.counted")
-            self._serve()
+            self._save_if_due()
             number += 1
 
     def _reduce(self) -> bool:
-        """Hand the gradient to the exchange; returns whether it is everyone's now."""
-        self.metrics.enter(Phase.GOSSIP)
+        """Pass the gradient to the exchange; return whether it is the mean of all learners now."""
+        self.status.enter(Phase.GOSSIP)
         self.exchange.reduce()
-        self.metrics.enter(Phase.UPDATE)
+        self.status.enter(Phase.UPDATE)
         return self.exchange.reduces
 
     def idle(self) -> None:
-        """Show life during a wait, and end it once the run is over."""
-        self.metrics.beat()
+        """Count a heartbeat during a wait; end the wait if the run is over.
+
+        Raises:
+            StopRun: the supervisor requests an exit.
+        """
+        self.status.heartbeat()
         if self.control.quit:
             raise StopRun
 
-    def _life_of(self, worker: int) -> int | None:
-        """Return which life simulator `worker` of this learner is in; None if it has none."""
+    def _simulator_incarnation(self, worker: int) -> int | None:
+        """Return the incarnation of simulator `worker` of this learner; None if it does not run."""
         return self.control.simulator_incarnation(self.task.rank * self.task.shape.workers + worker)
 
     def save(self, save_id: int) -> None:
-        """Leave the whole learned state where the supervisor, or the next life, finds it.
+        """Save the learner state in shared memory, for the supervisor and the next incarnation.
 
         Raises:
-            RunFailed: it is not finite; the last one stays.
+            RunFailed: the state is not finite; the previous one stays.
         """
         tensors = {name: t.detach().cpu().numpy() for name, t in self.algorithm.state().items()}
         if not all(np.isfinite(tensor.sum()) for tensor in tensors.values()):
             raise RunFailed(f"learner {self.task.rank} diverged: its state is not finite")
-        counters = {name: self.metrics[name] for name in STATE_COUNTERS}
+        counters = {name: self.status[name] for name in STATE_COUNTERS}
         generator = self.algorithm.generator.get_state().numpy()
         self._states.save(
             State(tensors, counters, generator),
@@ -255,7 +259,7 @@ class Learner:
 
     def _finished(self) -> bool:
         self.idle()
-        turns = self.metrics["turns"]
+        turns = self.status["turns"]
         if turns >= self.control.stop_turn:
             return True
         if self.task.gossip.synchronous:
@@ -263,60 +267,60 @@ class Learner:
             return turns * by_all >= self.task.total_steps
         return self.status_board.agent_steps() >= self.task.total_steps
 
-    def _serve(self) -> None:
-        """Leave the state behind when asked to, and now and then in case of a sudden end."""
+    def _save_if_due(self) -> None:
+        """Save the state on request, and at intervals in case this process is killed."""
         save_id, at_turn = self.control.save_request
-        turns = self.metrics["turns"]
-        asked = save_id != self._saved_id and at_turn != NEVER and turns >= at_turn
+        turns = self.status["turns"]
+        requested = save_id != self._saved_id and at_turn != NEVER and turns >= at_turn
         now_s = time.monotonic()
         due = now_s - self._saved_s > SAVE_EVERY_S
         if self.task.gossip.coupled:
             due = turns % SAVE_EVERY_TURNS == 0
-        if asked or due:
-            self._saved_id = save_id if asked else self._saved_id
+        if requested or due:
+            self._saved_id = save_id if requested else self._saved_id
             self._saved_s = now_s
             self.save(self._saved_id)
 
     def _restore(self) -> None:
-        """Take over the state that a former life or a checkpoint left, if there is one."""
+        """Load the state of an earlier incarnation or of a checkpoint, if there is one."""
         found = self._states.restore()
         if found is None:
-            self.exchange.begin(0, 0)
+            self.exchange.resume_from(0, 0)
             self.save(0)
             return
         state, header = found
         for name, tensor in self.algorithm.state().items():
             tensor.copy_(torch.from_numpy(state.tensors[name]).view_as(tensor))
         if self._incarnation == 0:
-            go_on_drawing(self.algorithm.generator, state.generator)
+            restore_generator(self.algorithm.generator, state.generator)
             for name, value in state.counters.items():
-                self.metrics[name] = value
+                self.status[name] = value
         else:
             self._saved_id = header.version
             self._rejoin(state)
-        self.algorithm.version = self.metrics["updates"]
-        self.exchange.begin(self.metrics["turns"], self.metrics["rounds"])
+        self.algorithm.version = self.status["updates"]
+        self.exchange.resume_from(self.status["turns"], self.status["rounds"])
 
     def _rejoin(self, state: State) -> None:
-        """Take over the parameters of those who went on meanwhile, and owe nobody anything.
+        """Rejoin the run after a restart: start with the mean of the in-peers' parameters.
 
-        What was done is counted in shared memory, where the former life left it. In lock-step
-        everyone goes back to the turn of the saved state, to do again what came after it.
+        The counters of the earlier incarnation are in shared memory, and continue. Synchronous
+        learners all return to the turn of their saved states, and repeat the turns after it.
         """
-        self.metrics["staleness"] = 0
+        self.status["staleness"] = 0
         if self.task.gossip.coupled:
             for name in ("turns", "rounds", "updates"):
-                self.metrics[name] = state.counters[name]
+                self.status[name] = state.counters[name]
             return
         mean = mean_of_peers(self.task, self.control)
         if mean is not None:
             self.algorithm.state()["parameters"].copy_(mean)
 
 
-def go_on_drawing(generator: torch.Generator, saved: npt.NDArray[np.uint8]) -> bool:
-    """Go on from a saved state, `[G]` bytes, if it is one of the same kind of device.
+def restore_generator(generator: torch.Generator, saved: npt.NDArray[np.uint8]) -> bool:
+    """Set `generator` to a saved state, `[G]` bytes, if that is of the same kind of device.
 
-    Otherwise the generator keeps the seed that this start gave it. Returns whether it goes on.
+    Otherwise it keeps the seed of this start. Returns whether the state was restored.
     """
     if saved.size != generator.get_state().numel():
         return False
@@ -325,9 +329,9 @@ def go_on_drawing(generator: torch.Generator, saved: npt.NDArray[np.uint8]) -> b
 
 
 def mean_of_peers(task: LearnerTask, control: ControlBlock) -> Tensor | None:
-    """Return the mean of what the in-peers that live have published last, [P].
+    """Return the mean of the newest parameters of all live in-peers, [P].
 
-    None where there is none that is whole and finite.
+    None if there are no complete and finite ones.
     """
     in_peers = {sender for sender, receiver in task.topology.edges() if receiver == task.rank}
     vectors = []
@@ -340,7 +344,7 @@ def mean_of_peers(task: LearnerTask, control: ControlBlock) -> Tensor | None:
 
 
 def make_algorithm_for(task: LearnerTask) -> Algorithm:
-    """Build the network and its algorithm; all learners start from the same parameters."""
+    """Build the network and the algorithm; all learners start with the same parameters."""
     environment = task.environment
     model = build_model(
         task.network,

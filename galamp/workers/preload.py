@@ -1,7 +1,7 @@
-"""What the server does and loads before it forks anyone; imported there, and nowhere else.
+"""Start-up of the fork server: what it does and imports before it forks. Imported only there.
 
-Nothing here may start a thread: a fork would leave it behind. What cannot be imported is told to
-the supervisor: the standard library would pass over it, and fork children that lack it.
+Nothing here may start a thread: a forked child would not have it. An import that fails is reported
+to the supervisor: the standard library would ignore it, and fork children without the module.
 """
 
 from __future__ import annotations
@@ -24,40 +24,40 @@ from galamp.workers.forkserver import (
     SUPERVISED,
     SUPERVISOR,
     answer_failed_forks,
-    make_room_for_children,
-    word_of,
+    loaded_file,
+    raise_file_limit,
 )
 
 END_S = 1.0
-"""What the kernel has not ended so long after a kill is left to it."""
+"""Longest wait for killed processes to end; after that they are left to the kernel."""
 
 
-def _leave(number: int, frame: object) -> None:
-    """Once the supervisor has ended: end everyone below, and leave nothing.
+def _on_sigcont(number: int, frame: object) -> None:
+    """End all children, and exit, if the supervisor has ended.
 
-    The same signal comes to whoever was stopped and is told to go on.
+    The same signal (SIGCONT) also resumes a stopped process: then nothing happens.
     """
     if os.getppid() != int(os.environ[SUPERVISOR]) and os.getpid() == int(os.environ[SERVER]):
-        _end()
+        _end_all()
 
 
-def _end() -> NoReturn:
+def _end_all() -> NoReturn:
     end_children(END_S)
-    shutil.rmtree(os.environ[FOLDER], ignore_errors=True)  # its socket is nobody's now
+    shutil.rmtree(os.environ[FOLDER], ignore_errors=True)  # with the socket, not needed any more
     os._exit(EXIT_FAILURE)
 
 
-def _tell(failure: str) -> None:
-    """Say that the server has loaded, or what has failed."""
-    word = word_of(os.getpid())
+def _report_loaded(failure: str) -> None:
+    """Report that the server has loaded, or its `failure`, to the supervisor."""
+    path = loaded_file(os.getpid())
     with contextlib.suppress(OSError):
-        draft = word.with_suffix(".tmp")
+        draft = path.with_suffix(".tmp")
         draft.write_text(failure)
-        draft.replace(word)
+        draft.replace(path)
 
 
-def _load() -> None:
-    """Import what children need."""
+def _import_modules() -> None:
+    """Import the modules that children need."""
     from setproctitle import setproctitle
 
     setproctitle("galamp: server")
@@ -75,21 +75,21 @@ def _load() -> None:
 
 be_package()
 os.environ[SERVER] = str(os.getpid())
-signal.signal(ORPHANED, _leave)
+signal.signal(ORPHANED, _on_sigcont)
 die_with_parent(int(os.environ[SUPERVISOR]), ORPHANED)
 for number in SUPERVISED:
     signal.signal(number, signal.SIG_IGN)
 unguard()
-make_room_for_children()
+raise_file_limit()
 adopt_orphans()
 answer_failed_forks()
-# Of orphans that it reaps.
+# The standard library warns about every orphan that this server reaps.
 warnings.filterwarnings("ignore", message="forkserver: waitpid returned unexpected pid")
 try:
-    _load()
-except Exception as error:  # whatever an import raises
-    _tell(f"{type(error).__name__}: {error}")
+    _import_modules()
+except Exception as error:  # an import can raise anything
+    _report_loaded(f"{type(error).__name__}: {error}")
     raise
 gc.collect()
 gc.freeze()  # a collection in a child would write to, and so copy, every shared page
-_tell("")
+_report_loaded("")

@@ -1,10 +1,11 @@
-"""A simulator process: steps environments with the learner's actions, and nothing else.
+"""Simulator: a process that steps environments with the learner's actions.
 
     actions of row n --> Environment.step --> outcome of row n, observations of row n + 1
 
-Which row is next, its learner says; it outlives its learner, and answers the next one.
+The learner chooses the next row. When the learner dies, the simulator continues and answers the
+learner's next incarnation.
 
-It imports numpy and the emulator, never torch: that would cost a second and 200 MB each.
+It imports numpy and the emulator, never torch: that would cost a second and 200 MB per process.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ from galamp.memory.rollouts import RingWake, RolloutShape
 from galamp.memory.status import EpisodeRing, Phase, StatusBoard
 
 STRAYS_EVERY_S = 5.0
-"""So often, what an environment has started in the background and has ended is reaped."""
+"""Interval at which ended background processes of an environment are reaped."""
 
-ACTIONS_TOLD = 32
-"""So many of the last actions are told with what a game raises."""
+ACTIONS_REPORTED = 32
+"""Number of last actions that are reported with an environment's exception."""
 
 
 @dataclass(frozen=True)
 class SimulatorTask:
-    """All that simulator `worker` of learner `rank` needs; `index` counts over all learners."""
+    """Arguments of simulator `worker` of learner `rank`; `index` counts over all learners."""
 
     arrays: SharedArrays
     rank: int
@@ -57,22 +58,22 @@ class SimulatorTask:
 def main(task: SimulatorTask) -> None:
     """Simulate until the run is over."""
     control = ControlBlock(task.arrays)
-    metrics = StatusBoard(task.arrays, task.learners).simulator(task.index)
-    metrics.reset()
+    status = StatusBoard(task.arrays, task.learners).simulator(task.index)
+    status.reset()
     port = SimulatorPort(
         task.arrays, task.rank, task.shape, task.wake, task.worker, task.incarnation
     )
 
     def idle() -> None:
-        metrics.beat()
+        status.heartbeat()
         if control.quit:
             raise StopRun
 
     seeded = seed_generators(task.process_seed)
-    past: deque[list[int]] = deque(maxlen=ACTIONS_TOLD)
-    with circumstances_told(task, past):
+    last_actions: deque[list[int]] = deque(maxlen=ACTIONS_REPORTED)
+    with failure_noted(task, last_actions):
         environment = make_environment(
-            task.environment, task.seeds, threads=task.threads, progress=metrics.beat
+            task.environment, task.seeds, threads=task.threads, progress=status.heartbeat
         )
         seed_generators(task.process_seed, seeded)
         observations = environment.reset()
@@ -82,11 +83,11 @@ def main(task: SimulatorTask) -> None:
     port.arrive()
     with closing_quietly(environment):
         while True:
-            metrics.enter(Phase.WAIT)
+            status.enter(Phase.WAIT)
             actions = port.actions(observations, idle)
-            metrics.enter(Phase.STEP)
-            past.append(actions.tolist())
-            with circumstances_told(task, past):
+            status.enter(Phase.STEP)
+            last_actions.append(actions.tolist())
+            with failure_noted(task, last_actions):
                 step = environment.step(actions)
             reach("simulator.stepped")
             observations = step.observations
@@ -99,24 +100,24 @@ def main(task: SimulatorTask) -> None:
             )
             for episode in counter.update(step):
                 episodes.append(episode.ret, episode.length, episode.env_index + port.envs.start)
-            metrics["agent_steps"] += environment.num_envs
-            strays.look()
+            status["agent_steps"] += environment.num_envs
+            strays.reap()
 
 
 @contextmanager
-def circumstances_told(task: SimulatorTask, past: Iterable[list[int]]) -> Iterator[None]:
-    """Add to what a game raises within what is needed to bring it about again."""
+def failure_noted(task: SimulatorTask, last_actions: Iterable[list[int]]) -> Iterator[None]:
+    """Add to an environment's exception a note with all that is needed to reproduce it."""
     try:
         yield
     except BaseException as error:
-        error.add_note(circumstances(task, past))
+        error.add_note(failure_note(task, last_actions))
         raise
 
 
-def circumstances(task: SimulatorTask, past: Iterable[list[int]]) -> str:
-    """Return what is needed to bring about again what a game has raised."""
+def failure_note(task: SimulatorTask, last_actions: Iterable[list[int]]) -> str:
+    """Return all that is needed to reproduce an environment's exception, in one line."""
     return (
-        f"in {task.environment.env_id}, life {task.incarnation} of simulator "
-        f"{task.rank}.{task.worker}, lanes of seeds {list(task.seeds)}; last actions [lanes], "
-        f"oldest first: {list(past)}"
+        f"in {task.environment.env_id}, incarnation {task.incarnation} of simulator "
+        f"{task.rank}.{task.worker}, environments with seeds {list(task.seeds)}; last actions "
+        f"[envs], oldest first: {list(last_actions)}"
     )

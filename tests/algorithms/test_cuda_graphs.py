@@ -152,7 +152,7 @@ def test_the_gradient_may_be_changed_in_the_middle(reduces: bool) -> None:
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
     assert seen["left"] == seen["right"]
     assert left.algorithm.version == right.algorithm.version == 10
-    with pytest.raises(AssertionError, match="another update was recorded"):
+    with pytest.raises(AssertionError, match="a different update was recorded"):
         left.learn(1)
 
 
@@ -333,7 +333,7 @@ def test_the_benchs_learners_do_by_graphs_what_those_of_a_run_do() -> None:
     learners = synthetic_learners(ATARI, learners=2, num_envs=2, network="gala", device="cuda:0")
     take_turns(learners, 1)
     numbers = counted(lambda: take_turns(learners, 1))
-    assert [each.metrics["graph_refusal"] for each in learners] == [0, 0]
+    assert [each.status["graph_refusal"] for each in learners] == [0, 0]
     batches = 2
     assert numbers["graphs"] == 2 * (STEPS * batches + 1), numbers
     gauges = take_turns(learners, 1)

@@ -31,7 +31,7 @@ def make(
     algorithm = make_algorithm(config, model, device="cpu", seed=1)
     assert isinstance(algorithm, A2C)
     if keeps:
-        algorithm.expect(STEPS, LANES)
+        algorithm.prepare(STEPS, LANES)
     return algorithm
 
 
@@ -59,8 +59,8 @@ HALVES = [slice(0, 3), slice(3, LANES)]
 @pytest.mark.parametrize("network", ["gala", "nature"])
 def test_learns_as_by_autograd(shape: tuple[int, ...], parts: list[slice], network: str) -> None:
     kept, plain = make(shape, network, keeps=True), make(shape, network, keeps=False)
-    assert isinstance(kept._tape, CachedConvForward)
-    assert isinstance(plain._tape, RecomputedForward)
+    assert isinstance(kept._forward, CachedConvForward)
+    assert isinstance(plain._forward, RecomputedForward)
     for seed in range(3):
         rollout = rollout_of(shape, seed)
         actions = act_on(kept, rollout, parts)
@@ -136,5 +136,5 @@ def test_floats_that_may_be_lost_are_left_to_autograd() -> None:
     model = build_model("gala", (4, 36, 36), "float32", ACTIONS, seed=1)
     algorithm = make_algorithm(AlgorithmConfig(learning_rate=1e-3), model, device="cpu", seed=1)
     assert isinstance(algorithm, A2C)
-    algorithm.expect(STEPS, LANES)
-    assert isinstance(algorithm._tape, RecomputedForward)
+    algorithm.prepare(STEPS, LANES)
+    assert isinstance(algorithm._forward, RecomputedForward)

@@ -34,7 +34,7 @@ def ended(folder: Path, code: int | None, *, server_lost: bool = False) -> Child
     """What is told of learner 0, process 31, which has ended with `code`."""
     worker = object.__new__(ChildProcess)
     log = str(folder / "learner-0.log")
-    worker.spec = ChildSpec("learner", 0, 0, 0, "", (), log, life=INCARNATION)
+    worker.spec = ChildSpec("learner", 0, 0, 0, "", (), log, incarnation_id=INCARNATION)
     worker._stuck = None
     worker._process = cast(Any, SimpleNamespace(exitcode=code, pid=31, server_lost=server_lost))
     return worker.failure()
@@ -156,7 +156,7 @@ class Mute(Exception):
 
 def test_any_error_can_be_reported(tmp_path: Path) -> None:
     assert report_of(GalampError("x")).cause == "failed: x"
-    assert report_of(Mute()).cause.startswith("raised Mute: (its own words cannot be had")
+    assert report_of(Mute()).cause.startswith("raised Mute: (its text is unknown")
     long = report_of(ValueError("é\udc80" * 10**6))
     exit_reports.write_report(tmp_path / "report.json", INCARNATION, long, 0.0)
     assert read_report(tmp_path / "report.json", INCARNATION) == long
@@ -186,7 +186,8 @@ from types import SimpleNamespace
 from galamp.workers.child import ChildSpec, child_main
 if sys.argv[1] == "served":
     os.environ["GALAMP_SERVER"] = str(os.getppid())
-spec = ChildSpec("simulator", 0, 0, 0, sys.argv[2], eval(sys.argv[3]), sys.argv[4], 1, life="life")
+target, cores, log = sys.argv[2], eval(sys.argv[3]), sys.argv[4]
+spec = ChildSpec("simulator", 0, 0, 0, target, cores, log, 1, incarnation_id="life")
 child_main(spec, SimpleNamespace(open=lambda: "the task arrived"))
 """
 

@@ -20,12 +20,12 @@ from galamp.core.errors import UserError
 from galamp.core.machine import gpu_trial, gpus
 from galamp.core.machine.gpu_failures import (
     MemoryUse,
-    explained,
+    explain,
     first_sentence,
     is_memory_full,
     memory_full,
 )
-from galamp.core.machine.gpus import GpuFacts, try_gpus, understood
+from galamp.core.machine.gpus import GpuFacts, parse_answer, try_gpus
 from galamp.core.machine.machine import Gpu, Machine, inspect_machine, plain_machine
 from galamp.core.machine.memory import anonymous_file
 from galamp.core.machine.mps import mps_folder, mps_in_words
@@ -80,7 +80,7 @@ WORDS = [
     (
         "CUDA out of memory. Tried to allocate 2.00 MiB. GPU 0 has a total capacity of 79.11 GiB of"
         " which 1.06 MiB is free.",
-        "^its memory is full: end what uses it",
+        "^its memory is full: end programs that use it",
     ),
     (
         "CUDA error: CUDA-capable device(s) is/are busy or unavailable\nCUDA kernel errors might",
@@ -110,7 +110,7 @@ WORDS = [
 
 @pytest.mark.parametrize(("words", "told"), WORDS)
 def test_a_failure_is_told_with_its_cause_in_one_line(words: str, told: str) -> None:
-    line = explained(words, TORCH)
+    line = explain(words, TORCH)
     assert re.search(told, line), line
     assert "\n" not in line
     assert "asynchronously" not in line
@@ -155,7 +155,7 @@ def answer(*lines: object, errors: str = "", in_time: bool = True) -> Answer:
 def test_an_answer_speaks_for_each_gpu() -> None:
     facts = {"index": 0, "facts": FACTS}
     failure = {"index": 2, "failure": WORDS[5][0]}
-    found = understood(answer(failure, facts), (0, 2), "exit code 0")
+    found = parse_answer(answer(failure, facts), (0, 2), "exit code 0")
     assert found[0] == GpuFacts(**FACTS)  # type: ignore[arg-type]
     assert "was not built for its architecture" in str(found[2])
 
@@ -171,7 +171,7 @@ def test_an_answer_speaks_for_each_gpu() -> None:
     ],
 )
 def test_where_there_is_no_answer_that_is_told(given: Answer, why: str) -> None:
-    found = understood(given, (0,), "exit code 1")
+    found = parse_answer(given, (0,), "exit code 1")
     assert list(found) == [0]
     assert why in str(found[0])
 
@@ -203,9 +203,10 @@ def test_auto_leaves_out_what_cannot_be_used_and_says_so() -> None:
 @pytest.mark.parametrize("device", ["cuda:1", "cuda:0,cuda:1", "cuda"])
 def test_what_is_named_and_cannot_be_used_is_refused_in_one_line(device: str) -> None:
     with pytest.raises(UserError) as caught:
-        planned(device, machine({"cuda:1": "its memory is full: end what uses it"}))
+        planned(device, machine({"cuda:1": "its memory is full: end programs that use it"}))
     assert str(caught.value) == (
-        "--device cuda:1: its memory is full: end what uses it; or use --device cuda:0,cuda:2"
+        "--device cuda:1: its memory is full: end programs that use it; or use --device "
+        "cuda:0,cuda:2"
     )
     with pytest.raises(UserError, match=r"; or use --device cpu$"):
         planned(device, machine({f"cuda:{index}": "it is broken" for index in range(3)}))
@@ -487,12 +488,12 @@ def test_a_gpu_that_takes_its_trial_along_is_told_of(
     monkeypatch: pytest.MonkeyPatch, work: object, why: str
 ) -> None:
     """In a child of this process, in the place of the probe's."""
-    monkeypatch.setattr(gpu_trial, "tried", work)
+    monkeypatch.setattr(gpu_trial, "try_gpu", work)
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
         os.dup2(writing, 1)
-        gpu_trial.main({"indices": [5], "patience_s": 0.5, "timeout_s": 60})
+        gpu_trial.main({"indices": [5], "gpu_timeout_s": 0.5, "timeout_s": 60})
     os.close(writing)
     with open(reading, "rb") as pipe:
         told = json.loads(pipe.readline())
@@ -511,8 +512,8 @@ def test_no_answer_is_lost_where_many_answer_at_once() -> None:
     child = os.fork()
     if not child:
         os.dup2(file, 1)
-        gpu_trial.tried = at_once
-        gpu_trial.main({"indices": list(range(64)), "patience_s": 60.0, "timeout_s": 60})
+        gpu_trial.try_gpu = at_once
+        gpu_trial.main({"indices": list(range(64)), "gpu_timeout_s": 60.0, "timeout_s": 60})
     assert os.waitpid(child, 0)[1] == 0
     lines = os.pread(file, 2**24, 0).decode().splitlines()
     os.close(file)

@@ -538,7 +538,7 @@ def test_a_look_that_comes_to_nothing_refuses_nothing(
     assert isolation.is_findable() is found
     (look,) = started
     assert look["stdin"] == subprocess.DEVNULL
-    assert look["timeout"] == isolation.LOOK_LIMIT_S
+    assert look["timeout"] == isolation.SEARCH_TIMEOUT_S
 
 
 def test_it_looks_as_the_server_would(

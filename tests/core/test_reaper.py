@@ -175,14 +175,14 @@ def test_what_a_simulator_starts_in_the_background_is_reaped(adopting: None) -> 
     try:
 
         def reaped() -> bool:
-            strays.look()
+            strays.reap()
             return all(process(pid) is None for pid in adopted)
 
         wait_for(lambda: all(not running(pid) for pid in [mine.pid, *adopted]), "their ends")
         wait_for(reaped, "nobody else would reap them")
         for _ in range(3):
             time.sleep(0.01)
-            strays.look()
+            strays.reap()
         assert running(living)
         assert mine.wait(DEADLINE_S) == 7
         theirs.join(DEADLINE_S)

@@ -25,7 +25,7 @@ IMAGE = Box(0, 255, (40, 40, 3), np.uint8)
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Environment:
-    """Two lanes, of which the second, of seed 80, returns what `settings` say."""
+    """Two environments, of which the second, of seed 80, returns what `settings` say."""
     envs = itertools.cycle([{"space": settings.get("space", misbehaving.FLOATS)}, settings])
     monkeypatch.setattr(misbehaving, "scripted", lambda: misbehaving.Scripted(**next(envs)))
     return make_environment(EnvironmentConfig("tests.support.misbehaving:scripted"), SEEDS)
@@ -65,9 +65,9 @@ def test_a_reward_that_is_no_sound_number_is_refused(
     monkeypatch: pytest.MonkeyPatch, reward: Any, kind: str
 ) -> None:
     error = refused(monkeypatch, reward=reward)
-    assert str(error).startswith("tests.support.misbehaving:scripted: reward of lane 1 ")
+    assert str(error).startswith("tests.support.misbehaving:scripted: reward of environment 1 ")
     assert f" is {kind}: expected " in str(error)
-    assert "lane 1 has seed 80" in error.__notes__[0]
+    assert "environment 1 has seed 80" in error.__notes__[0]
 
 
 def with_nan(value: float) -> Any:
@@ -92,15 +92,17 @@ def test_an_observation_that_does_not_fit_is_refused(
     monkeypatch: pytest.MonkeyPatch, observation: Any, kind: str
 ) -> None:
     error = refused(monkeypatch, observation=observation)
-    assert f"tests.support.misbehaving:scripted: observation of lane 1 from {kind}" in str(error)
-    assert "lane 1 has seed 80" in error.__notes__[0]
+    assert f"tests.support.misbehaving:scripted: observation of environment 1 from {kind}" in str(
+        error
+    )
+    assert "environment 1 has seed 80" in error.__notes__[0]
 
 
 def test_observations_of_a_reset_and_of_pixels_are_looked_at_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     error = refused(monkeypatch, reset=(with_nan(np.nan), {}))
-    assert "observation of lane 1 from reset() holds nan" in str(error)
+    assert "observation of environment 1 from reset() holds nan" in str(error)
     error = refused(monkeypatch, space=IMAGE, observation=np.zeros((40, 40), np.uint8))
     assert "has shape [40, 40]: its observation_space says [40, 40, 3]" in str(error)
     error = refused(monkeypatch, space=IMAGE, observation=np.zeros((40, 40, 3)))
@@ -115,12 +117,12 @@ def test_a_flag_that_is_neither_true_nor_false_is_refused(
     monkeypatch: pytest.MonkeyPatch, name: str, flag: Any, kind: str
 ) -> None:
     error = refused(monkeypatch, **{name: flag})
-    assert f"{name} of lane 1 is {kind}" in str(error)
+    assert f"{name} of environment 1 is {kind}" in str(error)
     assert "expected True or False" in str(error)
 
 
 def test_no_flag_at_all_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "truncated of lane 1 is None" in str(refused(monkeypatch, truncated=None))
+    assert "truncated of environment 1 is None" in str(refused(monkeypatch, truncated=None))
 
 
 @pytest.mark.parametrize(
@@ -189,7 +191,9 @@ def test_a_reset_of_another_form_is_told(
 
 
 def test_a_missing_observation_is_told() -> None:
-    with pytest.raises(InvalidDataError, match=r"observation of lane 0 from step\(\) is None"):
+    with pytest.raises(
+        InvalidDataError, match=r"observation of environment 0 from step\(\) is None"
+    ):
         describe(EnvironmentConfig("tests.support.misbehaving:NoneAsObservation"))
 
 
@@ -203,7 +207,7 @@ def test_the_lane_that_raises_is_named(name: str) -> None:
 
     with pytest.raises((LookupError, np.linalg.LinAlgError)) as caught:
         play()
-    assert caught.value.__notes__ == ["lane 0 has seed 70"]
+    assert caught.value.__notes__ == ["environment 0 has seed 70"]
 
 
 def test_it_is_an_environment_that_raises_and_the_same_every_time(
@@ -219,7 +223,7 @@ def test_it_is_an_environment_that_raises_and_the_same_every_time(
     _write_report(spec, error)
     [report] = tmp_path.glob("*.crash-*.json")
     assert '"deliberate": false' in report.read_text()
-    assert "lane 1 has seed 80; it returned np.float64(1e+200)" in report.read_text()
+    assert "environment 1 has seed 80; it returned np.float64(1e+200)" in report.read_text()
 
 
 def test_ten_rewards_of_a_tenth_are_one(tmp_path: Path) -> None:
@@ -249,7 +253,7 @@ def test_no_learner_is_blamed_for_what_an_environment_returns(
     [report] = (folder / "logs").glob("*.crash-*.json")
     assert report.name.startswith("simulator-0.")
     words = report.read_text()
-    assert "tests.support.crashing:poisoned: reward of lane " in words
+    assert "tests.support.crashing:poisoned: reward of environment " in words
     assert "is nan: expected a finite number" in words
     assert " has seed " in words
-    assert "last actions [lanes], oldest first: [[" in words
+    assert "last actions [envs], oldest first: [[" in words

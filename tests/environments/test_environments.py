@@ -255,8 +255,8 @@ def transition(rewards: list[float], ended: str, reset: str) -> Transition:
 def test_episode_counter_completes_at_the_reset_and_not_at_a_lost_life() -> None:
     counter = EpisodeCounter(3)
     steps = [
-        transition([1, 5, -2], "t..", "..."),  # lane 0 loses a life
-        transition([1, 5, -2], "..c", "..."),  # lane 2 is cut
+        transition([1, 5, -2], "t..", "..."),  # environment 0 loses a life
+        transition([1, 5, -2], "..c", "..."),  # environment 2 is cut
         transition([1, 5, 0], "t..", "..r"),
         transition([0, 5, 7], "...", "r.."),
         transition([4, 5, 7], "tc.", "..."),
@@ -538,7 +538,7 @@ def test_evaluation_settings_and_clipping_are_allowed_everywhere() -> None:
         ("tests.nothing:Here-v0", "cannot import tests.nothing"),
         (
             "tests.support.misbehaving:Nothing",
-            "no function 'Nothing', nor has importing it registered",
+            "no function 'Nothing', and its import has not registered",
         ),
         (
             "tests.support.misbehaving:Careless-v7",

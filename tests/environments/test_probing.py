@@ -22,7 +22,7 @@ from galamp.core.machine.memory import anonymous_file
 from galamp.core.processes import probe_process
 from galamp.environments import finish_probe, make_environment, start_probe
 from galamp.environments.base import closing_quietly
-from galamp.environments.probe import look
+from galamp.environments.probe import try_environment
 from galamp.memory.status import Phase
 from galamp.storage.run_folder import StoredChoices
 from galamp.supervision.child import Child
@@ -57,7 +57,7 @@ def line_of(file: Path, text: str) -> int:
 def test_what_an_environment_raises_is_told_with_its_place(
     name: str, text: str, file: str, function: str
 ) -> None:
-    answer = look(config(name))
+    answer = try_environment(config(name))
     path = Path(misbehaving.__file__).with_name(file)
     source = "raise LookupError" if function == "_raise" else f"{name} = "
     place = f"({path}:{line_of(path, source)} in {function})"
@@ -73,7 +73,7 @@ def test_daemons_that_an_environment_has_started_end_with_its_process() -> None:
         "child = context.Process(target=time.sleep, args=(600,), daemon=True)\n"
         "child.start()\n"
         "print(child.pid)\n"
-        "galamp.workers.child._leave(0)\n"
+        "galamp.workers.child._exit(0)\n"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
@@ -81,11 +81,11 @@ def test_daemons_that_an_environment_has_started_end_with_its_process() -> None:
 
 
 def test_what_an_environment_raises_when_it_is_closed_ends_nothing() -> None:
-    assert look(config("RaisingInClose"))["spec"]["num_actions"] == 2
+    assert try_environment(config("RaisingInClose"))["spec"]["num_actions"] == 2
 
 
 def test_what_the_import_of_a_users_module_raises_is_told_with_its_place(tmp_path: Path) -> None:
-    answer = look(EnvironmentConfig("tests.support.broken_module:factory"))
+    answer = try_environment(EnvironmentConfig("tests.support.broken_module:factory"))
     path = Path(misbehaving.__file__).with_name("broken_module.py")
     [line] = answer["problems"]
     assert "raised ModuleNotFoundError: No module named 'tests.that_is_missing_here'" in line
@@ -98,17 +98,17 @@ def test_a_syntax_error_of_a_users_module_is_told_with_its_place(
 ) -> None:
     (tmp_path / "misspelled_module.py").write_text("x = 1\ndef f(:\n")
     monkeypatch.syspath_prepend(tmp_path)
-    [line] = look(EnvironmentConfig("misspelled_module:f"))["problems"]
+    [line] = try_environment(EnvironmentConfig("misspelled_module:f"))["problems"]
     assert line.startswith("misspelled_module:f: raised SyntaxError: ")
     assert line.endswith(f"({tmp_path}/misspelled_module.py:2)")
 
 
 def test_what_lies_behind_a_complaint_is_told_below_it() -> None:
-    answer = look(config("Dependent-v0"))
+    answer = try_environment(config("Dependent-v0"))
     expected = "tests.support.misbehaving:Dependent-v0: box of toys is missing: pip install toys"
     assert answer["problems"] == [expected]
     assert "in needing_more" in answer["details"]
-    assert look(config("nothing"))["details"] == ""
+    assert try_environment(config("nothing"))["details"] == ""
 
 
 def failed(name: str, timeout_s: float = 60.0) -> UserError:
@@ -206,7 +206,7 @@ def test_the_terminal_gets_one_line_and_the_traceback(tmp_path: Path) -> None:
         "galamp: tests.support.misbehaving:raising_in_reset: raised LookupError: no "
     )
     assert second == "Traceback (most recent call last):"
-    assert last == "lane 0 has seed 0"
+    assert last == "environment 0 has seed 0"
     assert ended.stdout == ""
     assert not folder.exists()
 
@@ -288,7 +288,7 @@ def test_what_a_simulator_raises_at_its_start_is_told_with_its_seeds(
     with pytest.raises(LookupError) as caught:
         simulator.main(task)
     note = caught.value.__notes__[-1]
-    assert "life 2 of simulator 0.1, lanes of seeds [7, 8]" in note
+    assert "incarnation 2 of simulator 0.1, environments with seeds [7, 8]" in note
 
 
 def test_who_hangs_is_told_with_the_limit_that_can_be_set() -> None:
@@ -340,8 +340,8 @@ def test_what_a_probe_writes_takes_bounded_memory() -> None:
     try:
         for number in range(10):
             os.write(file, b"%d" % number * 2**20)
-            probe_process._forget_all_but_end(file)
-            assert os.fstat(file).st_blocks * 512 <= probe_process.MOST_ERRORS_BYTES + 2**20
+            probe_process._free_all_but_end(file)
+            assert os.fstat(file).st_blocks * 512 <= probe_process.MAX_ERRORS_BYTES + 2**20
         assert probe_process._read(file, probe_process.TAIL_BYTES) == "9" * probe_process.TAIL_BYTES
     finally:
         os.close(file)
@@ -376,4 +376,4 @@ def test_a_simulator_looks_for_what_its_environment_has_left(
     )  # fmt: skip
     with pytest.raises(StopRun):
         simulator.main(task)
-    assert mocks["Strays"]().look.call_count == 2
+    assert mocks["Strays"]().reap.call_count == 2

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from galamp.core.config import GossipConfig
-from galamp.gossip.consensus.certificate import LEAVING, Certificate
+from galamp.gossip.consensus.certificate import EVICTED_AT_ONCE, Certificate
 from galamp.gossip.consensus.distances import DistanceMeter, distances_between
 from galamp.gossip.consensus.radius import mixing_matrix, radius_per_update
 from galamp.gossip.exchange import Exchange, exchange_specs
@@ -84,7 +84,7 @@ class World:
             row=StatusBoard(self.arrays, self.topology.size).learner(rank),
             idle=lambda: None,
         )
-        exchange.begin(0, 0)
+        exchange.resume_from(0, 0)
         return exchange
 
     def act(self, kind: str, rank: int, direction: int, length: float) -> None:
@@ -245,7 +245,7 @@ def publications(seed: int, graph: Topology, rounds: int) -> Iterator[Publicatio
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("window", [LEAVING, 2 * LEAVING, 4096])
+@pytest.mark.parametrize("window", [EVICTED_AT_ONCE, 2 * EVICTED_AT_ONCE, 4096])
 def test_a_window_with_a_rest_is_no_less_than_the_whole_history(name: str, window: int) -> None:
     graph = make_topology(name, 4)
     certificate = Certificate(4, window=window)
@@ -294,7 +294,7 @@ def test_what_is_too_old_to_be_known_is_refused() -> None:
     certificate.start(np.zeros((2, 2)))
     for number in range(1, 8):
         certificate.publish(Publication(0, number, 0, 0, 0, 1.0, 1.0, ()))
-    assert not certificate.keeps(0, 3)
+    assert not certificate.is_kept(0, 3)
     with pytest.raises(KeyError):
         certificate.publish(Publication(1, 1, 0, 0, 0, 1.0, 0.5, (Source(0, 3, 0.5),)))
 
@@ -305,12 +305,12 @@ def test_lost_vectors_are_unknown_until_they_are_measured() -> None:
     start = certificate.bounds([0, 0])
     assert start is not None
     assert start.pairwise[0, 1] == 2.0
-    certificate.lose(1, 5)
+    certificate.add_unknown(1, 5)
     lost = certificate.bounds([0, 5])
     assert lost is not None
     assert math.isinf(lost.pairwise[0, 1])
     certificate.publish(Publication(1, 6, 0, 0, 0, 1.0, 1.0, ()))
-    assert not certificate.knows(1, 6)
+    assert not certificate.is_known(1, 6)
     certificate.rebase(1, 6, 0, 0, 3.0)
     certificate.publish(Publication(1, 7, 0, 0, 0, 1.0, 0.5, (Source(0, 0, 0.5),)))
     found = certificate.bounds([0, 7])

@@ -253,13 +253,13 @@ def test_what_is_overwritten_while_the_gpu_copies_it_is_not_mixed(
         if times and times.pop():
             learners.states[1]["parameters"].fill_(4.0)
             sender.publish(2)
-            payload = learners.slots[1].payload[learners.slots[1].begin()]
+            payload = learners.slots[1].payload[learners.slots[1].begin_write()]
             payload[: len(payload) // 2] = 100.0
         wait_stream(self, other)
 
     monkeypatch.setattr(torch.cuda.Stream, "wait_stream", overtaken)
     if trusts:
-        monkeypatch.setattr(VersionedSlots, "unchanged", lambda self, look: True)
+        monkeypatch.setattr(VersionedSlots, "unchanged", lambda self, read: True)
     turn = counted(lambda: learners.exchanges[0].turn(1))
     assert not times
     mixed = parameters(learners, 0)
@@ -297,7 +297,7 @@ def test_a_learner_killed_while_the_gpu_copies_is_followed_by_another(
     if lands:
         torch.cuda.synchronize("cuda:1")
     assert all_are(learners.published(1), 2.0), "the one before"
-    assert learners.slots[1].look(2) is None
+    assert learners.slots[1].begin_read(2) is None
     assert learners.rows[1]["sent"] == 1
     assert len(learners.publication_rings[1].drain()[0]) == 1
     learners.exchanges[0].turn(1)
@@ -306,8 +306,8 @@ def test_a_learner_killed_while_the_gpu_copies_is_followed_by_another(
     learners.states[1]["parameters"].fill_(7.0)
     learners.exchanges[1] = learners.exchange(1)
     learners.exchanges[1].turn(3)
-    look = learners.slots[1].look() or pytest.fail("none is whole")
-    assert (look.header.number, look.header.incarnation) == (2, 1)
+    read = learners.slots[1].begin_read() or pytest.fail("none is whole")
+    assert (read.header.number, read.header.incarnation) == (2, 1)
     assert all_are(learners.published(1), 7.0)
     learners.exchanges[0].turn(2)
     assert learners.rows[0]["mixes"] == 2
@@ -325,7 +325,7 @@ def test_nothing_that_is_not_finite_is_seen_or_taken() -> None:
     with pytest.raises(RunFailed, match="learner 1 diverged"):
         learners.exchanges[1].turn(3)
     assert learners.slots[1].published == 0
-    assert learners.slots[1].look(1) is None
+    assert learners.slots[1].begin_read(1) is None
     assert learners.rows[1]["sent"] == 0
     # Whoever publishes it all the same is not listened to.
     learners.states[1]["parameters"].fill_(2.0)

@@ -117,7 +117,7 @@ class World:
                 row=self.rows[rank],
                 idle=idle,
             )
-            one.begin(0, 0)
+            one.resume_from(0, 0)
             self.exchanges.append(one)
         self.slots = [ParameterSlots(self.arrays, rank) for rank in range(learners)]
 
@@ -128,9 +128,9 @@ class World:
 
     def newest(self, rank: int, name: str = "parameters") -> torch.Tensor:
         slots = ParameterSlots(self.arrays, rank, name)
-        look = slots.look()
-        assert look is not None
-        return slots.payload[look.slot]
+        read = slots.begin_read()
+        assert read is not None
+        return slots.payload[read.slot]
 
     def publication_ring(self, rank: int) -> list[Publication]:
         publications, lost = PublicationRing(self.arrays, rank).drain()
@@ -287,7 +287,7 @@ def test_in_lock_step_all_are_watched_after_the_same_turns() -> None:
 def test_who_is_told_that_gossip_is_not_wanted_is_watched(clock: Clock) -> None:
     world = World("ring", 2, GossipConfig())
     for wanted in (True, False, True):
-        world.control.gossip_wanted = wanted
+        world.control.gossip_enabled = wanted
         for _ in range(3):
             clock.now_s += 1.0
             for rank in range(2):
@@ -359,7 +359,7 @@ def test_the_ball_is_that_of_whole_rounds() -> None:
     for one in world.exchanges:
         one._parameters.mix()
     for one in world.exchanges:
-        one._parameters.publish(1, tell=False)
+        one._parameters.publish(1, notify=False)
     ball = TheoreticalRadius(world.topology)
     for rank in range(3):
         for publication in world.publication_ring(rank):
@@ -385,7 +385,7 @@ def test_patience_has_an_end(clock: Clock) -> None:
 
     def be_idle() -> None:
         waited.append(1)
-        clock.now_s += mixing.PATIENCE_S / 2
+        clock.now_s += mixing.STALENESS_TIMEOUT_S / 2
 
     world = World("complete", 3, GossipConfig(max_staleness=2), idle=be_idle)
     for _ in range(2):
@@ -417,7 +417,7 @@ def test_nobody_waits_for_those_who_were_told_not_to_gossip(clock: Clock) -> Non
     idle: list[float] = []
 
     def be_idle() -> None:
-        world.control.gossip_wanted = False
+        world.control.gossip_enabled = False
         idle.append(clock.now_s)
         clock.now_s += 1.0
 
@@ -631,12 +631,12 @@ class Busy(ParameterSlots):
     times: int
     vector: npt.NDArray[np.float32]
 
-    def unchanged(self, look: object) -> bool:
+    def unchanged(self, read: object) -> bool:
         if self.times:
             self.times -= 1
             for _ in range(2):
                 publish(self, self.vector, version=0)
-        return super().unchanged(look)  # type: ignore[arg-type]
+        return super().unchanged(read)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -717,7 +717,7 @@ class Run:
             vector = np.array([1.0, sign * distance, 2.0], np.float32)
             publish(ParameterSlots(self.run_layout.arrays, rank), vector, versions[rank])
         self.monitor.measure(0.0, 0)
-        return self.run_layout.control.gossip_wanted
+        return self.run_layout.control.gossip_enabled
 
 
 @pytest.fixture
@@ -729,7 +729,7 @@ def folder(tmp_path: Path) -> Iterator[RunFolder]:
 
 def test_gossip_is_wanted_only_outside_the_target(folder: RunFolder) -> None:
     run = Run(folder, target_ball=2.0)
-    assert run.run_layout.control.gossip_wanted, "before anything is known"
+    assert run.run_layout.control.gossip_enabled, "before anything is known"
     wanted = [run.measure(distance) for distance in (3.0, 2.5, 2.0, 1.0, 0.0, 2.25, 1.75)]
     assert wanted == [True, True, False, False, False, True, False]
     assert run.monitor.reading.rms == 1.75
@@ -744,7 +744,7 @@ def test_what_is_not_whole_changes_nothing(folder: RunFolder) -> None:
     run = Run(folder, target_ball=2.0)
     publish(ParameterSlots(run.run_layout.arrays, 0), np.zeros(3, np.float32), 1)
     run.monitor.measure(0.0, 0)
-    assert run.run_layout.control.gossip_wanted
+    assert run.run_layout.control.gossip_enabled
     assert run.monitor.reading.rms is None
     assert not run.measure(0.0)
 

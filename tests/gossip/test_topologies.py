@@ -461,7 +461,7 @@ def test_a_file_may_bring_weights(graph_file: Write) -> None:
     assert graph.weights(1, 0) == pytest.approx((0.5, 0.2, 0.3))
     assert graph.doubly_stochastic
     assert graph.symmetric
-    assert "brings its own weights" in refusal(name, 3, "metropolis")
+    assert "has its own weights" in refusal(name, 3, "metropolis")
     assert make_topology(name, 3, "uniform").weights(1, 0) == pytest.approx((1 / 3,) * 3)
 
 
@@ -519,8 +519,8 @@ RING = "0 1 0\n0 0 1\n1 0 0\n"
         (b"0 1\n1 0\n1 1\n", ", line 3: the last of 3 rows of 2 numbers, expected as many rows"),
         (
             b"0 1\n1 0\n",
-            ", line 2: the last row of a graph of 2 learners, expected 3; take another graph or "
-            "say --learners 2",
+            ", line 2: the last row of a graph of 2 learners, expected 3; use another graph or "
+            "--learners 2",
         ),
         (
             b".5 .5 0\n.5 .4 0\n0 .5 .5",
@@ -535,13 +535,13 @@ RING = "0 1 0\n0 0 1\n1 0 0\n"
         ),
         (
             b"1 0 0\n0 1 0\n0 0 1",
-            ": learner 0's parameters never reach learner 1, expected a way from everyone to "
-            "everyone; add edges, or run learners apart with --topology none",
+            ": learner 0's parameters never reach learner 1, expected a path between "
+            "any two learners; add edges, or run independent learners with --topology none",
         ),
         (b"0 1 0\n1 0 0\n0 1 0", ": learner 2's parameters never reach learner 0, expected"),
         (b"0 1 0\n1 0 1\n0 0 0", ": learner 0's parameters never reach learner 2, "),
-        (b"0 " * 4097, ", line 1: more than 4096 learners, expected at most that; take"),
-        (b"0 0\n" * 4097, ", line 4097: more than 4096 learners, expected at most that; take"),
+        (b"0 " * 4097, ", line 1: more than 4096 learners, expected at most that; use"),
+        (b"0 0\n" * 4097, ", line 4097: more than 4096 learners, expected at most that; use"),
     ],
 )
 def test_what_is_wrong_with_a_file(graph_file: Write, content: bytes, expected: str) -> None:

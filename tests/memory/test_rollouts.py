@@ -55,14 +55,14 @@ class Simulator:
 class Ring:
     """One learner and the simulators of its lanes, two lanes each, all in this process."""
 
-    def __init__(self, workers: int, *, patient: bool = False) -> None:
+    def __init__(self, workers: int, *, synchronous: bool = False) -> None:
         self.shape = RolloutShape(T, 2 * workers, workers, (1,), "float32")
         self.arrays = SharedArrays.create(RolloutRing.specs(0, self.shape))
         self.wake = RingWake.create(workers)
         self.incarnations: dict[int, int | None] = dict.fromkeys(range(workers), None)
         self.simulators: dict[int, Simulator] = {}
         self.resume_point: list[Simulator] = []
-        self.patient = patient
+        self.synchronous = synchronous
         self.in_vain = 0
         self.learner = self.new_learner()
 
@@ -73,7 +73,7 @@ class Ring:
             self.shape,
             self.wake,
             self.incarnations.__getitem__,
-            patient=self.patient,
+            synchronous=self.synchronous,
         )
 
     def start(self, worker: int, incarnation: int) -> Simulator:
@@ -94,13 +94,13 @@ class Ring:
 
     def rollout(self, number: int) -> None:
         """Collect a rollout; actions are numbers of their own."""
-        self.learner.begin(number, self.work)
+        self.learner.start_rollout(number, self.work)
         everyone = range(self.shape.workers)
         for step in range(T):
             row = number * T + step
-            self.learner.take(row, everyone, self.work)
+            self.learner.receive(row, everyone, self.work)
             self.learner.send(row, everyone, np.full(self.shape.num_envs, 7 * row))
-        self.learner.take(number * T + T, everyone, self.work)
+        self.learner.receive(number * T + T, everyone, self.work)
         self.check(number)
 
     def check(self, number: int) -> None:
@@ -140,16 +140,16 @@ def test_the_lanes_of_a_dead_simulator_do_not_count_from_its_death_on() -> None:
     for worker in range(2):
         ring.start(worker, 0)
     ring.rollout(0)
-    ring.learner.begin(1, ring.work)
+    ring.learner.start_rollout(1, ring.work)
     for step in range(T):
         if step == 2:
             ring.kill(1)
-        ring.learner.take(T + step, range(2), ring.work)
+        ring.learner.receive(T + step, range(2), ring.work)
         ring.learner.send(T + step, range(2), np.full(4, 7 * (T + step)))
         ring.simulators[0].advance()
         if step == 0:
             ring.simulators[1].advance()
-    ring.learner.take(2 * T, range(2), ring.work)
+    ring.learner.receive(2 * T, range(2), ring.work)
     ring.check(1)
     # It had answered step 0; what followed is not there.
     half = [True, True, False, False]
@@ -176,7 +176,7 @@ def test_a_new_life_does_not_answer_a_call_to_a_former_one() -> None:
     ring = Ring(1)
     simulator = ring.start(0, 0)
     with pytest.raises(Blocked):
-        ring.learner.begin(0, blocked)
+        ring.learner.start_rollout(0, blocked)
     assert ring.learner.call(0) == (1, 0)
     ring.kill(0)
     simulator = ring.start(0, 1)
@@ -187,20 +187,20 @@ def test_a_new_life_does_not_answer_a_call_to_a_former_one() -> None:
 
 
 def test_who_is_late_is_left_out_and_called_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollout_ports, "LEAST_PATIENCE_S", 0.01)
+    monkeypatch.setattr(rollout_ports, "MIN_TIMEOUT_S", 0.01)
     ring = Ring(2)
     for worker in range(2):
         ring.start(worker, 0)
     ring.rollout(0)
     sleeper = ring.simulators.pop(1)
     for number in (1, 2):
-        ring.learner.begin(number, lambda: None)
+        ring.learner.start_rollout(number, lambda: None)
         for step in range(T):
             row = number * T + step
-            ring.learner.take(row, range(2), lambda: ring.simulators[0].advance())
+            ring.learner.receive(row, range(2), lambda: ring.simulators[0].advance())
             ring.learner.send(row, range(2), np.full(4, 7 * row))
             ring.simulators[0].advance()
-        ring.learner.take(number * T + T, range(2), lambda: None)
+        ring.learner.receive(number * T + T, range(2), lambda: None)
         ring.check(number)
         assert ring.learner.envs == 2
     ring.simulators[1] = sleeper
@@ -211,17 +211,17 @@ def test_who_is_late_is_left_out_and_called_again(monkeypatch: pytest.MonkeyPatc
     assert ring.learner.valid_mask.all()
 
 
-@pytest.mark.parametrize(("workers", "patient"), [(1, False), (2, True)])
+@pytest.mark.parametrize(("workers", "synchronous"), [(1, False), (2, True)])
 def test_the_last_one_and_lock_step_are_waited_for(
-    workers: int, patient: bool, monkeypatch: pytest.MonkeyPatch
+    workers: int, synchronous: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rollout_ports, "LEAST_PATIENCE_S", 0.0)
-    ring = Ring(workers, patient=patient)
+    monkeypatch.setattr(rollout_ports, "MIN_TIMEOUT_S", 0.0)
+    ring = Ring(workers, synchronous=synchronous)
     for worker in range(workers):
         ring.start(worker, 0)
     ring.rollout(0)
-    ring.learner.begin(1, ring.work)
-    ring.learner.take(T, range(workers), ring.work)
+    ring.learner.start_rollout(1, ring.work)
+    ring.learner.receive(T, range(workers), ring.work)
     ring.learner.send(T, range(workers), np.zeros(2 * workers, np.int64))
     turns = []
 
@@ -230,7 +230,7 @@ def test_the_last_one_and_lock_step_are_waited_for(
         if len(turns) == 50:
             ring.work()
 
-    ring.learner.take(T + 1, range(workers), idle)
+    ring.learner.receive(T + 1, range(workers), idle)
     assert len(turns) >= 50
     assert ring.learner.valid_mask.all()
 
@@ -263,7 +263,7 @@ def test_nobody_is_there_until_somebody_comes() -> None:
             for simulator in ring.simulators.values():
                 simulator.advance()
 
-    ring.learner.begin(0, idle)
+    ring.learner.start_rollout(0, idle)
     assert len(turns) > 20
     assert ring.learner.envs == 2
 
@@ -273,8 +273,8 @@ def test_whatever_happens_what_is_trusted_is_true(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Deaths, restarts, sleep and new learners at random: `check` looks at every rollout."""
-    monkeypatch.setattr(rollout_ports, "LEAST_PATIENCE_S", 0.0)
-    monkeypatch.setattr(rollout_ports, "USUAL_WAITS", 0.0)
+    monkeypatch.setattr(rollout_ports, "MIN_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(rollout_ports, "USUAL_WAIT_FACTOR", 0.0)
     rng = random.Random(seed)
     ring = Ring(3)
     incarnations = dict.fromkeys(range(3), -1)
@@ -318,8 +318,8 @@ def test_the_search_for_a_mixture_finds_one(monkeypatch: pytest.MonkeyPatch) -> 
 
     ring = Ring(1)
     ring.start(0, 0)
-    ring.learner.begin(0, ring.work)
-    ring.learner.take(0, [0], ring.work)
+    ring.learner.start_rollout(0, ring.work)
+    ring.learner.receive(0, [0], ring.work)
     ring.learner.send(0, [0], np.zeros(2, np.int64))
     ring.simulators[0].advance()
     monkeypatch.setattr(SimulatorPort, "arrive", answers_everything)

@@ -10,7 +10,7 @@ import pytest
 
 from galamp.memory.arrays import WORDS_PER_LINE, ArraySpec, SharedArrays
 from galamp.memory.learner_state import GENERATOR_BYTES, STATE_COUNTERS, State, StateSlots
-from galamp.memory.versioned_slots import NUM_SLOTS, Header, Look, VersionedSlots, header_spec
+from galamp.memory.versioned_slots import NUM_SLOTS, Header, SlotRead, VersionedSlots, header_spec
 from tests.models.stepping import put_back, state_of, step_through
 
 
@@ -79,14 +79,14 @@ def learned_states() -> Subject:
 class Reader:
     """One in the middle of a read: what it looked at, and what that slot held then."""
 
-    def __init__(self, subject: Subject, number: int, look: Look) -> None:
-        self.look, self._held = look, subject.held(look.slot)
-        whole = self._held[1] == subject.payload(look.header.version)
-        self.torn = not whole or look.header.number != number
+    def __init__(self, subject: Subject, number: int, read: SlotRead) -> None:
+        self.read, self._held = read, subject.held(read.slot)
+        whole = self._held[1] == subject.payload(read.header.version)
+        self.torn = not whole or read.header.number != number
 
     def copy(self, subject: Subject) -> None:
         """Copy anything of the slot, as it is now."""
-        self.torn = self.torn or subject.held(self.look.slot) != self._held
+        self.torn = self.torn or subject.held(self.read.slot) != self._held
 
 
 class Examination(NamedTuple):
@@ -111,11 +111,13 @@ def examine(
     for state in states:
         put_back(subject.arrays, state)
         newest = slots.published
-        looks = {number: slots.look(number) for number in range(max(1, newest - 1), newest + 2)}
-        readers += [Reader(subject, number, look) for number, look in looks.items() if look]
+        reads = {
+            number: slots.begin_read(number) for number in range(max(1, newest - 1), newest + 2)
+        }
+        readers += [Reader(subject, number, read) for number, read in reads.items() if read]
         for reader in readers:
             reader.copy(subject)
-            accepts = slots.unchanged(reader.look)
+            accepts = slots.unchanged(reader.read)
             accepted += accepts
             thrown_away += not accepts
             torn += accepts and reader.torn
@@ -176,7 +178,7 @@ class Repairing(VersionedSlots):
 class Trusting(VersionedSlots):
     """A reader that does not look again."""
 
-    def unchanged(self, look: Look) -> bool:
+    def unchanged(self, read: SlotRead) -> bool:
         return True
 
 

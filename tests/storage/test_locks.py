@@ -224,7 +224,7 @@ def test_temporary_names_of_another_machine_go_by_their_age(
     for path in names:
         path.mkdir()
     now_s = os.stat(tmp_path).st_mtime
-    os.utime(names[2], (now_s, now_s - disk.STALE_AFTER_S - 1))
+    os.utime(names[2], (now_s, now_s - disk.TEMPORARY_GRACE_S - 1))
     remove_stale(tmp_path)
     assert list(tmp_path.iterdir()) == [names[1]]
 

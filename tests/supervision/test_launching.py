@@ -38,7 +38,7 @@ from galamp.supervision.launching import (
 from galamp.workers import forkserver as forking
 from galamp.workers.forkserver import (
     FOLDER,
-    _hear_of_children,
+    _enable_sigchld,
     ensure_server,
     fork_server,
     server_pid,
@@ -131,10 +131,10 @@ def test_the_command_line_waits_for_nobody_whom_the_kernel_cannot_end(
 ) -> None:
     left: list[int] = []
     monkeypatch.setattr(os, "_exit", left.append)
-    forking.leave_if_some_are_left(7)
+    forking.exit_if_children_remain(7)
     assert left == []
     monkeypatch.setattr(forking, "left_behind", {4711, 42})
-    forking.leave_if_some_are_left(7)
+    forking.exit_if_children_remain(7)
     assert left == [7]
     expected = "galamp: warning: could not be ended, and are left behind: 42, 4711\n"
     assert capsys.readouterr().err == expected
@@ -165,7 +165,7 @@ def test_a_process_forked_by_one_that_has_trained_is_refused(
     monkeypatch.setattr(fork_server(), "_forkserver_pid", 4711)
     monkeypatch.setattr(forking, "_owners", [os.getppid()])
     monkeypatch.setattr(forking, "ensure_server", lambda: pytest.fail("it was asked"))
-    with pytest.raises(UserError, match=r"forked by one that has trained.*spawn"):
+    with pytest.raises(UserError, match=r"fork of one that has trained.*spawn"):
         forking.start_server()
 
 
@@ -183,7 +183,7 @@ def without_a_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dic
     monkeypatch.setattr(forking, "ensure_server", start)
     monkeypatch.setattr(forking, "is_findable", lambda: True)
     monkeypatch.setattr(util, "get_temp_dir", lambda: str(tmp_path))
-    for name in ("settle_libraries", "_hear_of_children"):
+    for name in ("settle_libraries", "_enable_sigchld"):
         monkeypatch.setattr(forking, name, lambda: None)
     return started
 
@@ -244,9 +244,9 @@ def test_the_server_has_room_for_all_children_and_these_have_what_they_know(
     monkeypatch.setattr(resource, "getrlimit", lambda kind: limits[-1])
     monkeypatch.setattr(resource, "setrlimit", lambda kind, pair: limits.append(pair))
     monkeypatch.setattr(forking, "_raised_from", [])
-    forking.make_room_for_children()
+    forking.raise_file_limit()
     assert limits[-1] == (servers, given[1])
-    forking.take_own_limit()
+    forking.restore_file_limit()
     assert limits[-1] == (childs, given[1])
 
 
@@ -425,7 +425,7 @@ def servers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Servers:
     monkeypatch.setattr(launching, "_ending", servers.endings.get)
     monkeypatch.setattr(launching, "wake_server", lambda: servers.sent.append(signal.SIGCONT))
     monkeypatch.setattr(launching, "send_server", servers.sent.append)
-    monkeypatch.setattr(launching, "word_of", lambda pid: tmp_path / f"loaded-{pid}")
+    monkeypatch.setattr(launching, "loaded_file", lambda pid: tmp_path / f"loaded-{pid}")
     monkeypatch.setattr(launching, "ensure_server", servers.replace)
     return servers
 
@@ -548,10 +548,10 @@ def test_who_was_not_started_for_a_signals_sake_stays_due() -> None:
 def test_children_are_heard_of_even_if_somebody_ignores_their_ends() -> None:
     resume_point = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
-        _hear_of_children()
+        _enable_sigchld()
         assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
         signal.signal(signal.SIGCHLD, print)
-        _hear_of_children()
+        _enable_sigchld()
         assert signal.getsignal(signal.SIGCHLD) is print, "somebody else's handler"
     finally:
         signal.signal(signal.SIGCHLD, resume_point)
@@ -576,7 +576,7 @@ def test_without_a_folder_for_temporary_files_nothing_starts(
     else:
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("long" * 20)))
         monkeypatch.setattr(util, "get_temp_dir", refuse)
-    for name in ("settle_libraries", "_hear_of_children"):
+    for name in ("settle_libraries", "_enable_sigchld"):
         monkeypatch.setattr(forking, name, lambda: None)
     monkeypatch.setattr(forking, "ensure_server", started)
     for name in ("SUPERVISOR", "SERVER", "FOLDER"):

@@ -14,7 +14,7 @@ from galamp.core.config import RunConfig
 from galamp.core.errors import StoppedBySignal, UserError
 from galamp.supervision.signals import Signals
 from galamp.training.train import train
-from galamp.workers.forkserver import hears_of_children
+from galamp.workers.forkserver import sigchld_enabled
 from tests.support.engine import DEADLINE_S
 
 HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)
@@ -110,7 +110,7 @@ def test_training_outside_the_main_thread_is_refused_in_one_line() -> None:
 def test_a_program_that_ignores_the_ends_of_children_does_so_again() -> None:
     resume_point = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
-        with hears_of_children():
+        with sigchld_enabled():
             assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
         assert signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
     finally:

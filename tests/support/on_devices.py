@@ -111,7 +111,7 @@ class Learners:
             row=self.rows[rank],
             idle=self._idle,
         )
-        one.begin(0, 0)
+        one.resume_from(0, 0)
         return one
 
     def turns(self, count: int) -> list[dict[str, int]]:

@@ -47,7 +47,7 @@ class ReferenceLearner:
         self.algorithm: Algorithm = make_algorithm(
             config.algorithm, model, device="cpu", seed=seed_for(config.seed, rank, FIRST_START)
         )
-        self.algorithm.expect(config.algorithm.num_steps, len(envs))
+        self.algorithm.prepare(config.algorithm.num_steps, len(envs))
         self.observations = self.environment.reset()
 
     def collect(self) -> Rollout:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from galamp.workers.forkserver import make_room_for_children
+from galamp.workers.forkserver import raise_file_limit
 
-make_room_for_children()
+raise_file_limit()

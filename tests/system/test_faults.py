@@ -246,7 +246,7 @@ def test_environment_that_always_fails_ends_the_run(
     assert cause in first
     assert details in "\n".join(rest)
     if name == "raising":
-        assert "life 1 of simulator 0.0, lanes of seeds [" in "\n".join(rest)
+        assert "incarnation 1 of simulator 0.0, environments with seeds [" in "\n".join(rest)
     if name == "unmakeable":  # it never did anything: trying again is no cure
         assert summary(folder)["restarts"] == 0
     else:

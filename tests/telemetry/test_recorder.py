@@ -153,8 +153,8 @@ def test_a_new_process_keeps_the_running_counts_of_its_row(
 
 def test_a_beat_shows_progress(arrays: SharedArrays) -> None:
     row = StatusBoard(arrays, LEARNERS).learner(0)
-    row.beat()
-    row.beat()
+    row.heartbeat()
+    row.heartbeat()
     assert row["beat"] == 2
 
 

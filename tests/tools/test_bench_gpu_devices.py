@@ -345,7 +345,7 @@ def estimated(graph_refusal: int) -> None:
     torch.set_num_threads(1)
     with profiling.heard() as log:
         both = synthetic_learners(ATARI, learners=2, num_envs=2, network="gala", device="cuda:0")
-    told = profiling.refusals([learner.metrics for learner in both], log.getvalue())
+    told = profiling.refusals([learner.status for learner in both], log.getvalue())
     assert told["graph_refusal"] == graph_refusal
     assert ("learner_log" in told) == bool(graph_refusal)
     if graph_refusal:

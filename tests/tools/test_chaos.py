@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from galamp.core.errors import EXIT_OK, EXIT_USAGE
-from galamp.gossip.mixing import PATIENCE_S
+from galamp.gossip.mixing import STALENESS_TIMEOUT_S
 from galamp.gossip.topologies.ring import DirectedRing
 from galamp.gossip.transport.parameter_slots import ParameterSlots, gossip_specs
 from galamp.memory.arrays import SharedArrays
@@ -280,7 +280,7 @@ class TestInvariants:
         for stale in (200, 201, 0, 3, 8):
             fresh.look(0.1, [stale], [True])
         assert fresh.breach is None, "one more round was under way when the peer came"
-        fresh.look(PATIENCE_S, [9], [True])
+        fresh.look(STALENESS_TIMEOUT_S, [9], [True])
         assert fresh.breach is None, "its patience has ended once"
         fresh.look(0.1, [11], [True])
         assert found(fresh) == "11"

@@ -932,7 +932,7 @@ def test_what_an_environment_raises_is_told_with_its_place(
         assert first.startswith("galamp: CartPole-v1: raised LookupError: no such level (")
         assert first.endswith(f"test_evaluate.py:{fail.__code__.co_firstlineno + 1} in fail)")
         assert second == "Traceback (most recent call last):"
-        assert "lane 0 has seed" in last
+        assert "environment 0 has seed" in last
 
 
 def fail(*arguments: object, **known: object) -> None:

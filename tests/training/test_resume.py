@@ -14,7 +14,7 @@ from galamp.memory.learner_state import GENERATOR_BYTES_OF, STATE_COUNTERS, Stat
 from galamp.storage import checkpoint
 from galamp.supervision.plan import make_plan
 from galamp.training.resume import other_generators
-from galamp.workers.learner import go_on_drawing
+from galamp.workers.learner import restore_generator
 from tests.supervision.test_plan import config
 from tests.support.engine import run, summary
 
@@ -31,14 +31,14 @@ def test_a_generator_goes_on() -> None:
     drawn(first)
     saved = first.get_state().numpy()
     assert saved.size == GENERATOR_BYTES_OF["cpu"]
-    assert go_on_drawing(second, saved)
+    assert restore_generator(second, saved)
     assert drawn(second) == drawn(first)
 
 
 @pytest.mark.parametrize("size", [0, 1, 16, 5055, 5057, 8192])
 def test_the_state_of_another_kind_is_left_alone(size: int) -> None:
     generator, other = (torch.Generator().manual_seed(3) for _ in range(2))
-    assert not go_on_drawing(generator, np.zeros(size, np.uint8))
+    assert not restore_generator(generator, np.zeros(size, np.uint8))
     assert drawn(generator) == drawn(other)
 
 

@@ -13,10 +13,10 @@ from tests.support.engine import ROOT
 
 CHILD = """
 import os, sys
-from galamp.workers.child import ChildSpec, _settle
+from galamp.workers.child import ChildSpec, _set_up
 role, nice, inherited = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 os.nice(inherited)
-_settle(ChildSpec(role, 0, 0, 0, "", (), os.devnull, nice=nice))
+_set_up(ChildSpec(role, 0, 0, 0, "", (), os.devnull, nice=nice))
 print(os.nice(0))
 """
 

@@ -1,1 +1,1 @@
-"""Every process: the processors, memory, GPUs and limits of this machine."""
+"""This machine: its processors, memory, GPUs and limits. Used by every process."""

@@ -1,11 +1,11 @@
-"""How much processor time control groups allow, as under `docker run --cpus 2`.
+"""CPU quota: the processor time that control groups allow, as under `docker run --cpus 2`.
 
     cpu.max                                every control group --> allowed_processors --> Machine
     cpu.cfs_quota_us, cpu.cfs_period_us    above this process, and its own
 
-Runs in the parent. Such a limit takes no processor away: all of them can be used, and once those
-that run at the same time have used up what is allowed, everyone waits for the next period. What is
-unreadable or odd says nothing and never raises.
+Runs in the parent. A quota removes no processor: a process can use all of them, but when the quota
+of a period is used up, all its processes wait for the next period. Files that are unreadable or
+malformed count as no limit, and never raise.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from galamp.core.machine.memory import PROC, ControlGroup, control_groups, numbe
 
 
 def allowed_processors(proc: Path = PROC) -> float | None:
-    """Return the time that may be used per time that passes; None where nothing limits it.
+    """Return the processor time that is allowed per second, in seconds; None without a limit.
 
-    A limit holds for a control group and all below it, so the least one counts.
+    A limit applies to a control group and all groups below it, so the smallest one counts.
 
     Args:
-        proc: where the kernel tells of processes.
+        proc: mount point of procfs.
     """
-    told = (_of_group(group) for chain in control_groups(proc, "cpu") for group in chain)
-    return min((each for each in told if each is not None), default=None)
+    found = (_of_group(group) for chain in control_groups(proc, "cpu") for group in chain)
+    return min((each for each in found if each is not None), default=None)
 
 
 def _of_group(group: ControlGroup) -> float | None:
@@ -32,4 +32,4 @@ def _of_group(group: ControlGroup) -> float | None:
     match [number for name in names for number in numbers_in(group.folder / name)]:
         case [int(quota), int(period)] if quota and period:
             return quota / period
-    return None  # as "max" and -1 are no numbers
+    return None  # "max" and -1 do not parse as numbers: no limit

@@ -1,8 +1,8 @@
-"""What a GPU's failure means: its cause in words, and what its user can do.
+"""GPU failures: the cause of an error of torch, and what the user can do, as one line.
 
-    torch's own words --explained--> one line
+    error text of torch --explain--> one line
 
-Pure, and without torch: the words come from a process that has tried the GPU, or from a learner.
+Pure, and without torch: the text comes from a process that has tried the GPU, or from a learner.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-MOST = 300
-"""Characters of torch's own words that are told."""
+MAX_CHARACTERS = 300
+"""Most characters of torch's text in a message."""
 
 MEMORY = r"out of memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|MemoryAllocation"
 ADVICE = re.compile(
     r"\n(Search for|CUDA kernel errors might|For debugging|Compile with|Device-side assertion)"
 )
-"""Where the advice begins that torch adds to every error of CUDA (2.11 to 2.13)."""
+"""Start of the advice that torch adds to every CUDA error (2.11 to 2.13)."""
 
-CURES = (
+REMEDIES = (
     (
         r"driver on your system is too old|unsupported toolchain|unsupported PTX|driver version is "
         "insufficient",
@@ -32,7 +32,7 @@ CURES = (
     ),
     (
         MEMORY,
-        "its memory is full: end what uses it (nvidia-smi lists it)",
+        "its memory is full: end programs that use it (nvidia-smi lists them)",
     ),
     (
         r"invalid device ordinal",
@@ -58,11 +58,11 @@ CURES = (
         "{words}: it may be broken; see nvidia-smi, and dmesg for its Xid",
     ),
 )
-"""Torch's words, and what is told of them."""
+"""Pattern of torch's text -> message; {words}: torch's first sentence, {torch}: torch's version."""
 
 
 class MemoryUse(NamedTuple):
-    """Memory of a GPU in bytes: in use by whomever, all there is, in use by this process."""
+    """Memory of a GPU in bytes: used by all processes, total, used by this process."""
 
     used: int
     total: int
@@ -70,50 +70,50 @@ class MemoryUse(NamedTuple):
 
 
 def is_memory_full(words: str) -> bool:
-    """Whether torch's words say that a GPU has no more memory."""
-    return re.search(MEMORY, essence(words), re.IGNORECASE) is not None
+    """Whether an error text of torch means that a GPU has no free memory."""
+    return re.search(MEMORY, without_advice(words), re.IGNORECASE) is not None
 
 
-def explained(words: str, torch: str) -> str:
-    """Return the cause of a GPU's failure, and a cure where one is known, as one line.
+def explain(words: str, torch: str) -> str:
+    """Return the cause of a GPU failure, and a remedy if one is known, as one line.
 
     Args:
-        words: what torch has raised.
-        torch: version of torch and the CUDA that it was built for.
+        words: error text of torch.
+        torch: version of torch, and of the CUDA that it was built for.
     """
-    said = essence(words)
+    said = without_advice(words)
     line = first_sentence(said)
-    for pattern, told in CURES:
+    for pattern, message in REMEDIES:
         if re.search(pattern, said, re.IGNORECASE):
-            return told.format(torch=torch, words=line)
+            return message.format(torch=torch, words=line)
     return line or "it failed without a word"
 
 
-def essence(words: str) -> str:
-    """Return torch's words without the advice for its makers, which follows every error of CUDA."""
+def without_advice(words: str) -> str:
+    """Return an error text of torch without the advice for developers at its end."""
     return ADVICE.split(words)[0]
 
 
 def first_sentence(words: str) -> str:
-    """Return what torch says first: addresses follow it."""
+    """Return the first sentence of an error text of torch; addresses follow it."""
     line = re.split(r"(?<=[a-z0-9)])\. ", " ".join(words.split()))[0]
-    return line[:MOST].strip().rstrip(".")
+    return line[:MAX_CHARACTERS].strip().rstrip(".")
 
 
 def memory_full(
     device: str, use: MemoryUse | None, *, learners: int, steps: int, graphs: bool
 ) -> str:
-    """Return what a learner tells whose GPU has no more memory.
+    """Return the message of a learner whose GPU has no free memory.
 
     Args:
         device: such as `cuda:0`.
-        use: what is known of its memory.
-        learners: how many of this run's are on it.
+        use: use of its memory; None if unknown.
+        learners: number of this run's learners on the GPU.
         steps: agent steps of one rollout.
         graphs: whether CUDA graphs are recorded.
     """
     mib, several = 2**20, learners > 1
-    who = f"{learners} learners of this run share it" if several else "no other learner has it"
+    sharing = f"{learners} learners of this run share it" if several else "no other learner has it"
     known = ""
     if use is not None:
         known = (
@@ -121,7 +121,7 @@ def memory_full(
             f"{use.own / mib:,.0f} of them by this learner ({steps:,} agent steps per update), and "
         )
     return (
-        f"{device} has no more memory: {known}{who}: take "
+        f"{device} has no more memory: {known}{sharing}: take "
         f"{'fewer --learners, ' if several else ''}a smaller --num-envs or --num-steps, "
         f"{'--no-graphs, ' if graphs else ''}or another --device; nvidia-smi lists what else uses "
         "it"

@@ -1,8 +1,8 @@
-"""How much of the processors others took while something was measured.
+"""Load of the machine: the share of processor time that other programs used during a measurement.
 
     /proc/stat, /proc/<pid>/stat --read_usage, twice--> Usage, Usage --others_share--> 0 to 1
 
-Runs in the parent; it only reads what the kernel tells.
+Runs in the parent; it only reads files of the kernel.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ PROC = Path("/proc")
 _IDLE = slice(3, 5)
 """idle and iowait among the times of a processor: proc_stat(5)."""
 _STEAL_END = 8
-"""What follows is in the others already."""
+"""End of the times that count: later fields are included in earlier ones."""
 _PARENT, _TIMES = 1, slice(11, 15)
-"""After the name of a process: its parent; its own time and that of children it has waited for."""
+"""Fields after the name of a process: parent; own time and time of children it has waited for."""
 
 
 class Usage(NamedTuple):
     """Processor time up to an instant, in clock ticks.
 
     Attributes:
-        total: of the processors in question, busy or not.
-        busy: the same, busy with whatever, or taken by the host of a virtual machine.
-        own: of this process and all that descend from it.
+        total: of the chosen processors, busy or idle.
+        busy: of the chosen processors, used by any program or by the host of a virtual machine.
+        own: of this process and all its descendants.
     """
 
     total: int
@@ -37,7 +37,7 @@ class Usage(NamedTuple):
 
 
 def others_share(before: Usage | None, after: Usage | None) -> float:
-    """Return the share of the processors that others took between two instants; 0 if unknown."""
+    """Return the share of processor time that others used between two instants; 0 if unknown."""
     if before is None or after is None or after.total <= before.total:
         return 0.0
     others = (after.busy - before.busy) - (after.own - before.own)
@@ -47,12 +47,12 @@ def others_share(before: Usage | None, after: Usage | None) -> float:
 def read_usage(
     cores: Iterable[int] | None = None, pid: int | None = None, proc: Path = PROC
 ) -> Usage | None:
-    """Return the usage until now; None where the kernel does not tell.
+    """Return the usage until now; None if the kernel does not report it.
 
     Args:
-        cores: the processors in question (default: those that this process may use).
-        pid: whose time is `own`, with all descendants (default: this process).
-        proc: where the kernel tells.
+        cores: the chosen processors (default: those that this process may use).
+        pid: process for `own`, with its descendants (default: this process).
+        proc: mount point of procfs.
     """
     wanted = {f"cpu{core}" for core in (os.sched_getaffinity(0) if cores is None else cores)}
     total = busy = 0
@@ -69,7 +69,7 @@ def read_usage(
 
 
 def _own(pid: int, proc: Path) -> int:
-    """Return the time of a process and its descendants, those that were waited for included."""
+    """Return the time of a process and its descendants, with ended ones that were reaped."""
     spent: dict[int, int] = {}
     children: dict[int, list[int]] = {}
     for name in filter(str.isdigit, os.listdir(proc)):

@@ -1,10 +1,10 @@
-"""What this machine has: processors with their cores and NUMA nodes, GPUs, open files.
+"""Machine: processors with their cores and NUMA nodes, GPUs, limit on open files.
 
     sysfs (/sys/devices/system), the affinity of this process --inspect_machine--> Machine
-    torch counts GPUs, a process of their own tries them      ------^
+    torch counts GPUs, a separate process tries them          ------^
 
-Looks, and decides nothing: `plan` does. What the kernel does not tell is taken to be the simplest:
-one core per processor, all on one node.
+This module only inspects; `plan` decides. If the kernel does not report the topology, the simplest
+one is assumed: one core per processor, all on one node.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from galamp.core.machine.cpu_quota import allowed_processors
 from galamp.core.machine.gpus import Found, GpuFacts, try_gpus
 
 SYSFS = Path("/sys")
-MOST_LISTED = 1 << 16
-"""No list of processors that the kernel writes names more."""
+MAX_LISTED = 1 << 16
+"""Most processors in a list of the kernel."""
 
 
 @dataclass(frozen=True)
 class Cpu:
-    """One hardware thread that this process may use.
+    """Hardware thread that this process may use.
 
     Attributes:
-        number: the kernel's number for it, as in an affinity mask.
-        core: socket, and number within it, of the physical core; siblings share one.
-        node: NUMA node, whose memory is nearest.
+        number: number in the kernel, as in an affinity mask.
+        core: (socket, number) of the physical core; sibling threads share one.
+        node: NUMA node with the nearest memory.
     """
 
     number: int
@@ -43,13 +43,13 @@ class Cpu:
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU, as torch counts them.
+    """GPU, as torch counts them.
 
     Attributes:
-        index: the number in its device's name, `cuda:<index>`.
-        node: NUMA node that it is attached to; None where nothing tells.
-        name: the maker's name for it; "" where it was not tried.
-        uuid: what tells it from all others; "" where it was not tried, or torch does not tell.
+        index: number in the name of its device, `cuda:<index>`.
+        node: NUMA node that it is attached to; None if unknown.
+        name: product name; "" if it was not tried.
+        uuid: unique id; "" if it was not tried, or torch does not report it.
     """
 
     index: int
@@ -59,20 +59,20 @@ class Gpu:
 
     @property
     def device(self) -> str:
-        """The name torch has for it."""
+        """Name of the device in torch."""
         return f"cuda:{self.index}"
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What this process may use.
+    """Resources that this process may use.
 
     Attributes:
         cpus: processors.
-        gpus: those that torch shows, but for those that are `unusable`.
-        descriptors: the hard limit on open files.
-        unusable: device -> why it cannot be used, of the GPUs that were tried.
-        quota: the time of processors that control groups allow; None where they limit none.
+        gpus: GPUs that torch sees, without those that are `unusable`.
+        descriptors: hard limit on open files.
+        unusable: device -> reason, for GPUs that were tried and cannot be used.
+        quota: number of processors whose time control groups allow; None without a limit.
     """
 
     cpus: tuple[Cpu, ...]
@@ -83,12 +83,12 @@ class Machine:
 
     @property
     def cores(self) -> tuple[int, ...]:
-        """The numbers of its processors (hardware threads)."""
+        """Numbers of the processors (hardware threads)."""
         return tuple(cpu.number for cpu in self.cpus)
 
     @property
     def usable(self) -> int:
-        """Whose time it has of its processors: of all, or, rounded up, of as many as allowed."""
+        """Number of processors whose time it may use: all, or the quota, rounded up."""
         most = len(self.cpus)
         return most if self.quota is None else max(1, min(most, math.ceil(self.quota)))
 
@@ -98,23 +98,23 @@ class Machine:
         return self.quota is not None and self.quota < len(self.cpus)
 
 
-def told_quota(machine: Machine) -> str:
-    """Return what a control group allows, in words."""
+def quota_text(machine: Machine) -> str:
+    """Return the quota of a control group as text."""
     return f"a control group allows {machine.quota:.3g} of {len(machine.cpus)} processors' time"
 
 
 def plain_machine(cores: Iterable[int], gpus: int, descriptors: int) -> Machine:
-    """Return a machine of one socket without siblings, and GPUs of which no place is known."""
+    """Return a machine with one socket, one thread per core, and GPUs without known NUMA nodes."""
     cpus = tuple(Cpu(number, (0, number)) for number in cores)
     return Machine(cpus, tuple(map(Gpu, range(gpus))), descriptors)
 
 
 def inspect_machine(device: str) -> Machine:
-    """Look at processors and their time, GPUs, and the limit on open files.
+    """Inspect processors and their quota, GPUs, and the limit on open files.
 
     Args:
-        device: the setting `device`. GPUs are tried that it names; where it names none that torch
-            shows, all of them; none for `cpu`.
+        device: the setting `device`. The GPUs that it names are tried; all GPUs, if it names none
+            that torch sees; none for `cpu`.
     """
     gpus, unusable = ((), {}) if device == "cpu" else inspect_gpus(device)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -124,7 +124,7 @@ def inspect_machine(device: str) -> Machine:
 
 
 def inspect_gpus(device: str) -> tuple[tuple[Gpu, ...], dict[str, str]]:
-    """Return the GPUs, and why others cannot be used; see `inspect_machine`."""
+    """Return usable GPUs, and device -> reason for others; see `inspect_machine`."""
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     import torch.cuda  # only counts: the supervisor never makes a CUDA context
 
@@ -144,7 +144,7 @@ def _gpu(index: int, facts: Found | None) -> Gpu:
 
 
 def inspect_cpus(numbers: Iterable[int], sysfs: Path = SYSFS) -> tuple[Cpu, ...]:
-    """Return the processors `numbers` with their cores and nodes, as sysfs tells them."""
+    """Return the processors `numbers` with their cores and nodes, from sysfs."""
     nodes = _nodes(sysfs / "devices/system/node")
     return tuple(_cpu(n, nodes.get(n, 0), sysfs / "devices/system/cpu") for n in numbers)
 
@@ -156,23 +156,23 @@ def node_of_pci(address: str, sysfs: Path = SYSFS) -> int | None:
 
 
 def parse_list(text: str) -> list[int]:
-    """Return the numbers of a list as the kernel writes them: `0-2,8` is 0, 1, 2, 8.
+    """Return the numbers of a list in the kernel's format: `0-2,8` is 0, 1, 2, 8.
 
     Raises:
-        ValueError: the text is no such list.
+        ValueError: the text has another format.
     """
     numbers: list[int] = []
     for part in filter(None, text.strip().split(",")):
         first, dash, last = part.partition("-")
         span = range(int(first), int(last if dash else first) + 1)
-        if len(numbers) + len(span) > MOST_LISTED:
-            raise ValueError(f"more than {MOST_LISTED} processors")
+        if len(numbers) + len(span) > MAX_LISTED:
+            raise ValueError(f"more than {MAX_LISTED} processors")
         numbers += span
     return numbers
 
 
 def format_list(numbers: Iterable[int]) -> str:
-    """Return numbers as the kernel writes lists of processors: 0, 1, 2, 8 is `0-2,8`."""
+    """Return numbers as a list in the kernel's format: 0, 1, 2, 8 is `0-2,8`."""
     spans: list[list[int]] = []
     for number in sorted(set(numbers)):
         if spans and number == spans[-1][1] + 1:
@@ -186,12 +186,12 @@ def _cpu(number: int, node: int, folder: Path) -> Cpu:
     topology = folder / f"cpu{number}" / "topology"
     socket, core = (_number(topology / name) for name in ("physical_package_id", "core_id"))
     if core is None or core < 0:
-        return Cpu(number, (-1, number), node)  # nobody's sibling
+        return Cpu(number, (-1, number), node)  # without a sibling thread
     return Cpu(number, (-1 if socket is None else socket, core), node)
 
 
 def _nodes(folder: Path) -> dict[int, int]:
-    """Return the NUMA node of each processor that the kernel lists with one."""
+    """Return the NUMA node of each processor that the kernel lists: number -> node."""
     found: dict[int, int] = {}
     for path in sorted(folder.glob("node*/cpulist")):
         name = re.fullmatch("node([0-9]{1,6})", path.parent.name)
@@ -199,7 +199,7 @@ def _nodes(folder: Path) -> dict[int, int]:
             if name:
                 found |= dict.fromkeys(parse_list(path.read_text()), int(name[1]))
         except (OSError, ValueError):
-            continue  # as if there were no such node
+            continue  # this node is ignored
     return found
 
 
@@ -211,15 +211,15 @@ def _number(path: Path) -> int | None:
 
 
 def lacks_bf16() -> bool:
-    """Whether this machine's processor computes bf16 slower than float32: it has no such units."""
+    """Whether the processor has no bf16 units, and so computes bf16 slower than float32."""
     flags = _of_processor("flags", "Features").split()
     return not any(name in flags for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def machine_id(root: Path = Path("/")) -> str:
-    """Return what tells this machine from others, "" if nothing does.
+    """Return the unique id of this machine, "" if it has none.
 
-    Its name does not: a container has another one at every start.
+    The host name is not unique: a container gets another one at every start.
     """
     for path in (root / "etc/machine-id", root / "var/lib/dbus/machine-id"):
         try:
@@ -232,12 +232,12 @@ def machine_id(root: Path = Path("/")) -> str:
 
 
 def processor_name() -> str:
-    """Return the name of this machine's processor, as far as the kernel tells it."""
+    """Return the name of the processor, or its architecture if the kernel reports no name."""
     return _of_processor("model name") or platform.machine()
 
 
 def _of_processor(*names: str) -> str:
-    """Return what the kernel says of the first processor under one of `names`; "" if nothing."""
+    """Return the first processor's value for one of `names` in /proc/cpuinfo; "" if missing."""
     text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     fields = (line.partition(":") for line in text.splitlines())
     return next((value.strip() for name, _, value in fields if name.strip() in names), "")

@@ -1,12 +1,12 @@
-"""Memory: how much can still be taken, who was ended for want of it, and memory without a name.
+"""Memory: available bytes, out-of-memory kills, and anonymous files.
 
     /proc/meminfo ---------------------------------------> available_bytes
     /proc/self/cgroup, mountinfo --> control groups ------^
                                      own control group --> out_of_memory_kills
 
-Runs in the supervisor and in evaluation. A limit holds for a control group and all below it, so the
-process's own group and every one above it count, of version 1 and of version 2; on a hybrid system
-each hierarchy is looked at. What is unreadable or odd says nothing and never raises.
+Runs in the supervisor and in evaluation. A limit applies to a control group and all groups below
+it, so the process's own group and all groups above it count, of cgroup version 1 and 2; on a hybrid
+system each hierarchy is read. Files that are unreadable or malformed are ignored, and never raise.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from galamp.core.errors import UserError
 
 PROC = Path("/proc")
 UNLIMITED_BYTES = 2**63 - 1
-"""Said to be free where nothing can be found out."""
+"""Returned as the available memory if nothing is known."""
 
-_MFD_NOEXEC_SEAL = 8  # Linux 6.3; Python has no name for it yet
-_MOST_DIGITS = 20
+_MFD_NOEXEC_SEAL = 8  # Linux 6.3; Python has no constant for it yet
+_MAX_DIGITS = 20
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
 class _Files(NamedTuple):
-    """Where the memory controller of one version says what."""
+    """Names of the memory controller's files, for one version of control groups."""
 
     limits: tuple[str, ...]
     usage: str
     reclaimable: tuple[str, ...]
-    """Lines of memory.stat, sums over the groups below."""
+    """Lines of memory.stat; each is a sum over all groups below."""
     events: str
 
 
@@ -53,27 +53,27 @@ _FILES = {
         "memory.oom_control",
     ),
 }
-"""By type of file system: version 2 and version 1."""
+"""Type of file system -> its files: version 2 and version 1."""
 
 
 class ControlGroup(NamedTuple):
-    """A control group: its folder, and the type of file system that it is in."""
+    """Control group: its folder, and the type of its file system."""
 
     folder: Path
     kind: str
 
     def free_bytes(self) -> int | None:
-        """Return what can still be taken within this group's limits; None where it has none.
+        """Return the free memory within this group's limits, in bytes; None without a limit.
 
-        Above `memory.max` processes are ended; above `memory.high` they are slowed to a crawl.
-        What the kernel can take back counts as free: the page cache of files, and the slab caches
-        that version 2 tells of. Shared memory (tmpfs, memfd) does not: it is counted as page cache
-        (`file`, `cache`), but is kept on the lists of anonymous memory (Linux,
-        admin-guide/cgroup-v2.rst on `inactive_file`), so it is in none of the numbers taken here.
+        Above `memory.max` processes are killed; above `memory.high` they become very slow. Memory
+        that the kernel can reclaim counts as free: the page cache of files, and the slab caches
+        that version 2 reports. Shared memory (tmpfs, memfd) does not: it is counted as page cache
+        (`file`, `cache`), but is on the lists of anonymous memory (Linux,
+        admin-guide/cgroup-v2.rst on `inactive_file`), so it is in none of the numbers used here.
         """
         files = _FILES[self.kind]
-        told = (number_in(self.folder / name) for name in files.limits)
-        limit = min((each for each in told if each is not None), default=None)
+        limits = (number_in(self.folder / name) for name in files.limits)
+        limit = min((each for each in limits if each is not None), default=None)
         if limit is None:
             return None
         stat = _table(self.folder / "memory.stat")
@@ -82,15 +82,15 @@ class ControlGroup(NamedTuple):
         return max(0, limit - max(0, usage - reclaimable))
 
     def kills(self) -> int | None:
-        """Return how many of its processes the kernel has ended for want of memory, if it tells."""
+        """Return the number of out-of-memory kills in this group; None if not reported."""
         return _table(self.folder / _FILES[self.kind].events).get("oom_kill")
 
 
 def available_bytes(proc: Path = PROC) -> int:
-    """Return the memory that can still be taken: of the machine, within all limits that hold here.
+    """Return the available memory of the machine, within all limits of control groups, in bytes.
 
     Args:
-        proc: where the kernel tells of processes.
+        proc: mount point of procfs.
     """
     machine = re.search(r"^MemAvailable: *(\d{1,15}) kB$", _read(proc / "meminfo"), re.MULTILINE)
     free = [int(machine[1]) * 1024] if machine else []
@@ -100,17 +100,17 @@ def available_bytes(proc: Path = PROC) -> int:
 
 
 def out_of_memory_kills(proc: Path = PROC) -> int:
-    """Return how many processes of this control group the kernel has ended for want of memory."""
-    told = (chain[0].kills() for chain in control_groups(proc))
-    return next((kills for kills in told if kills is not None), 0)
+    """Return the number of out-of-memory kills in this process's control group."""
+    found = (chain[0].kills() for chain in control_groups(proc))
+    return next((kills for kills in found if kills is not None), 0)
 
 
 def control_groups(proc: Path = PROC, controller: str = "memory") -> list[list[ControlGroup]]:
-    """Return this process's control group and those above it, for each place where they are seen.
+    """Return this process's control group and all groups above it, for each mounted hierarchy.
 
-    Of version 1 those of `controller`, which has a hierarchy of its own there.
+    Of version 1, the hierarchy of `controller` is used.
 
-    Within a control group namespace the groups above its root have no names: of those only the one
+    Within a control group namespace, groups above its root have no names: of these only the one
     that is mounted can be found.
     """
     own = _own_paths(proc, controller)
@@ -124,7 +124,7 @@ def control_groups(proc: Path = PROC, controller: str = "memory") -> list[list[C
 
 
 def _own_paths(proc: Path, controller: str) -> dict[str, str]:
-    """Return the paths of this process's groups of a controller, by type of file system."""
+    """Return the paths of this process's groups of a controller: type of file system -> path."""
     found = {}
     for line in _read(proc / "self" / "cgroup").splitlines():
         _, _, rest = line.partition(":")
@@ -153,10 +153,10 @@ def _unescaped(match: re.Match[str]) -> str:
 
 
 def _names_between(root: str, path: str) -> list[str] | None:
-    """Return the names that lead from a mount's root to a group; None if it is not below there.
+    """Return the path from a mount's root to a group, as names; None if it is not below the root.
 
-    Above the root of a control group namespace each step is `..`. Where the mount's root is further
-    up than the group, the names between are unknown, and the root stands for all.
+    Above the root of a control group namespace each name is `..`. If the mount's root is further up
+    than the group, the names between them are unknown, and the root is used.
     """
     above, own = ([name for name in text.split("/") if name] for text in (root, path))
     if own[: len(above)] == above:
@@ -172,18 +172,18 @@ def _read(path: Path) -> str:
 
 
 def number_in(path: Path) -> int | None:
-    """Return the number that a file of the kernel's holds; None where it holds none."""
+    """Return the number in a kernel file; None if it holds none."""
     return _number(_read(path))
 
 
 def numbers_in(path: Path) -> list[int | None]:
-    """Return the words in a file of the kernel's as numbers; None for one that is no number."""
+    """Return the words in a kernel file as numbers; None for a word that is no number."""
     return list(map(_number, _read(path).split()))
 
 
 def _number(text: str) -> int | None:
     text = text.strip()
-    return int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS else None
+    return int(text) if text.isdecimal() and len(text) <= _MAX_DIGITS else None
 
 
 def _table(path: Path) -> dict[str, int]:
@@ -193,12 +193,12 @@ def _table(path: Path) -> dict[str, int]:
 
 
 def anonymous_file(name: str) -> int:
-    """Return the descriptor of new memory without a name in any folder; it may be sealed.
+    """Return the descriptor of a new file in memory, without a path (a memfd); it can be sealed.
 
-    It can never be executed, which some systems demand (sysctl vm.memfd_noexec 2).
+    It is never executable, as some systems require (sysctl vm.memfd_noexec 2).
 
     Args:
-        name: shown in /proc, and nowhere looked up.
+        name: name for display in /proc.
 
     Raises:
         UserError: the system refuses.
@@ -213,6 +213,6 @@ def anonymous_file(name: str) -> int:
         return os.memfd_create(name, flags)  # a kernel that does not know the flag
     except OSError as error:
         raise UserError(
-            f"shared memory cannot be made (memfd_create: {error.strerror}): allow it, by the "
+            f"shared memory cannot be created (memfd_create: {error.strerror}): allow it, by the "
             "sysctl vm.memfd_noexec, a container's seccomp profile, or ulimit -n"
         ) from None

@@ -1,8 +1,8 @@
-"""Whether CUDA's Multi-Process Service (MPS) is there: several processes then share one context.
+"""CUDA's Multi-Process Service (MPS): detects its daemon. With MPS, processes share one context.
 
-NVIDIA's manual, "Multi-Process Service": a program asks the control daemon by itself when CUDA
-begins, through a pipe or socket named `control`, and goes on without where nobody answers. So
-nothing is to be set here; galamp starts no daemon and says that one is there.
+NVIDIA's manual, "Multi-Process Service": when CUDA starts, a program contacts the control daemon
+through a pipe or socket named `control`, and continues without MPS if there is no answer. So galamp
+sets nothing and starts no daemon; it only reports that one runs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CONTROL = "control"
 
 
 def mps_folder(environment: Mapping[str, str] = os.environ, usual: str = USUAL) -> Path | None:
-    """Return the folder of the daemon's pipes, where they are; None where there is no daemon."""
+    """Return the folder of the daemon's pipes; None if there is no daemon."""
     folder = Path(environment.get(VARIABLE) or usual)
     try:
         kind = (folder / CONTROL).lstat().st_mode
@@ -27,7 +27,7 @@ def mps_folder(environment: Mapping[str, str] = os.environ, usual: str = USUAL) 
 
 
 def mps_in_words(folder: Path) -> str:
-    """Return what a run says of a daemon that is there."""
+    """Return the message of a run with an MPS daemon."""
     return (
         f"CUDA MPS is in use (its daemon's pipes are in {folder}): learners of one GPU compute at "
         "the same time, and one that is killed, or that a fault of CUDA ends, may take along, or "

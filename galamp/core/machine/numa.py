@@ -1,7 +1,7 @@
-"""On which NUMA node pages of memory are to lie: near the processors that use them most.
+"""NUMA placement: puts pages of memory on the node of the processors that use them most.
 
-Where the kernel refuses, as in many containers, or knows of one node only, pages lie where they
-would have: that costs time, and nothing else.
+If the kernel refuses, as in many containers, or has only one node, the placement does not change:
+that costs time, and nothing else.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ import platform
 
 _MPOL_PREFERRED = 1
 _MBIND = {"x86_64": 237, "aarch64": 235}
-"""Numbers of the system call mbind(2), which the C library does not wrap."""
+"""Architecture -> number of the system call mbind(2), which the C library does not wrap."""
 _BITS = 64
-MOST_NODES = 1024
+MAX_NODES = 1024
 
 
 def prefer_node(address: int, size_bytes: int, node: int) -> bool:
-    """Have pages that are not there yet be taken from `node`, as long as it has any.
+    """Make the kernel allocate new pages of a memory range on `node`, while it has free memory.
 
     Args:
-        address: of a mapping's part, at the beginning of a page.
-        size_bytes: of that part; its last page counts whole. For a shared mapping, it is the
-            memory itself that remembers, whoever maps it.
+        address: start of the range within a mapping, at a page boundary.
+        size_bytes: size of the range; its last page is included as a whole. For a shared mapping
+            the memory object stores this policy, for all processes that map it.
         node: number of a NUMA node.
 
     Returns:
-        Whether the kernel has taken note of it.
+        Whether the kernel has accepted the policy.
     """
     number = _MBIND.get(platform.machine())
-    if number is None or not 0 <= node < MOST_NODES:
+    if number is None or not 0 <= node < MAX_NODES:
         return False
-    mask = (ctypes.c_ulong * (MOST_NODES // _BITS))()
+    mask = (ctypes.c_ulong * (MAX_NODES // _BITS))()
     mask[node // _BITS] = 1 << node % _BITS
     done: int = ctypes.CDLL(None).syscall(
         ctypes.c_long(number),
@@ -39,7 +39,7 @@ def prefer_node(address: int, size_bytes: int, node: int) -> bool:
         ctypes.c_ulong(size_bytes),
         ctypes.c_ulong(_MPOL_PREFERRED),
         mask,
-        ctypes.c_ulong(MOST_NODES + 1),  # the kernel takes one bit less than it is told
+        ctypes.c_ulong(MAX_NODES + 1),  # the kernel uses one bit less than this
         ctypes.c_ulong(0),
     )
     return done == 0

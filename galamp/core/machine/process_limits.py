@@ -1,10 +1,10 @@
-"""How many more processes and threads may be started: control groups and `ulimit -u` limit them.
+"""Process limits: how many more processes and threads control groups and `ulimit -u` allow.
 
     pids.max, pids.current of every control group --> least_room --> plan: refused in one line
     RLIMIT_NPROC, /proc/*/status -------------------^
 
-Runs in the supervisor. Both limits count tasks, which is what the kernel calls a thread: a process
-is as many as it has threads. What is unreadable or odd says nothing and never raises.
+Runs in the supervisor. Both limits count tasks, the kernel's word for threads: a process counts as
+many as it has threads. Files that are unreadable or malformed are ignored, and never raise.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from typing import NamedTuple
 from galamp.core.machine.memory import PROC, ControlGroup, control_groups, number_in
 
 EVERY_ID = 2**32 - 1
-"""So many users and groups there are: all numbers but the one that stands for none."""
+"""Number of possible user and group ids: all 32-bit numbers except the one that means none."""
 
 _CAP_SYS_ADMIN, _CAP_SYS_RESOURCE = 21, 24
 _STATUS = re.compile(r"^Uid:\s+(\d{1,10})\b.*^Threads:\s+(\d{1,9})$", re.MULTILINE | re.DOTALL)
 
 
 class Room(NamedTuple):
-    """So many more tasks may be started, and what limits them."""
+    """Number of tasks that may still be started, and the limit that applies."""
 
     tasks: int
     limit: str
 
 
 def least_room(proc: Path = PROC) -> Room | None:
-    """Return where there is least room for more tasks; None where nothing limits them."""
+    """Return the smallest room of all limits; None without a limit."""
     rooms = [room for chain in control_groups(proc, "pids") for room in map(_of_group, chain)]
     rooms.append(_of_user(proc))
     return min((room for room in rooms if room is not None), default=None)
@@ -46,7 +46,7 @@ def _of_group(group: ControlGroup) -> Room | None:
 
 
 def _of_user(proc: Path) -> Room | None:
-    """Return what the limit of this process's user leaves; it binds nobody with privileges."""
+    """Return the room within the limit of this process's user; privileged users have no limit."""
     most = resource.getrlimit(resource.RLIMIT_NPROC)[0]
     if most == resource.RLIM_INFINITY or _is_privileged(proc):
         return None
@@ -54,10 +54,10 @@ def _of_user(proc: Path) -> Room | None:
 
 
 def in_user_namespace(proc: Path = PROC) -> bool:
-    """Whether this process's users are not those of the machine, as in a rootless container.
+    """Whether this process is in a user namespace with other user ids, as in a rootless container.
 
-    Where all are mapped to themselves, it is as if there were no namespace: see
-    user_namespaces(7). A kernel without namespaces has no such file.
+    A namespace that maps all ids to themselves has no effect: see user_namespaces(7). A kernel
+    without namespaces has no such file.
     """
     try:
         return (proc / "self" / "uid_map").read_text().split() != ["0", "0", str(EVERY_ID)]
@@ -68,8 +68,8 @@ def in_user_namespace(proc: Path = PROC) -> bool:
 def _is_privileged(proc: Path) -> bool:
     """Whether the kernel exempts this process from the limit of its user (`copy_process`).
 
-    It looks for root, and for capabilities, of the machine: those within a user namespace, where
-    anybody may be root, do not count.
+    It exempts root, and some capabilities, of the machine; those within a user namespace do not
+    count.
     """
     if in_user_namespace(proc):
         return False
@@ -81,12 +81,12 @@ def _is_privileged(proc: Path) -> bool:
 
 
 def _count(proc: Path, user: int) -> int:
-    """Return how many threads of all processes are a user's."""
+    """Return the number of threads of all processes of a user."""
     count = 0
     for name in os.listdir(proc):
-        told = _STATUS.search(_text(proc / name / "status")) if name.isdigit() else None
-        if told is not None and int(told[1]) == user:
-            count += int(told[2])
+        found = _STATUS.search(_text(proc / name / "status")) if name.isdigit() else None
+        if found is not None and int(found[1]) == user:
+            count += int(found[2])
     return count
 
 

@@ -1,19 +1,19 @@
-"""The torch device that a name means, tried before it is relied on."""
+"""Torch device of a name; a GPU is tried before it is used."""
 
 from __future__ import annotations
 
 import torch
 
 from galamp.core.errors import UserError
-from galamp.core.machine.gpu_failures import explained
+from galamp.core.machine.gpu_failures import explain
 from galamp.core.machine.gpus import torch_build
 
 
 def usable_device(name: str | torch.device) -> torch.device:
-    """Return the device of that name; `auto` takes a GPU where there is one.
+    """Return the device of a name; `auto` is a GPU if there is one.
 
     Raises:
-        UserError: no such device is usable here.
+        UserError: the device does not exist here, or cannot be used.
     """
     gpus = 0 if str(name) == "cpu" else torch.cuda.device_count()
     if name == "auto":
@@ -23,7 +23,7 @@ def usable_device(name: str | torch.device) -> torch.device:
     except RuntimeError:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device {name}: expected auto, cpu, cuda, or one such as cuda:0")
+        raise UserError(f"--device {name}: expected auto, cpu, cuda, or a GPU such as cuda:0")
     if device.type == "cuda" and (device.index or 0) >= gpus:
         raise UserError(
             f"--device {name}: this machine shows {gpus} GPUs to torch; use --device cpu"
@@ -42,5 +42,5 @@ def _try(device: torch.device) -> None:
     try:
         float(torch.ones(1, device=device) + 1)
     except RuntimeError as error:
-        why = explained(str(error), torch_build())
+        why = explain(str(error), torch_build())
         raise UserError(f"--device {device}: {why}; or use --device cpu") from error

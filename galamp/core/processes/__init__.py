@@ -1,1 +1,1 @@
-"""Parent: throw-away processes that try something out, how processes ended, and orphans."""
+"""Processes: probe processes, exit reports, and orphans. Used mostly by the parent."""

@@ -1,17 +1,17 @@
-"""Orphans: what a process has started and left behind is adopted, ended and reaped.
+"""Orphans: processes whose parent has ended are adopted, ended and reaped.
 
     simulator --starts--> game engine --starts--> helper, and so on
     simulator ends:       game engine --adopted by--> server
-    supervisor: Orphans.end: whoever is a child of the server and no learner or simulator is killed
+    supervisor: Orphans.end: kills children of the server that are no learner and no simulator
 
-A process that has called `adopt_orphans` becomes the parent of all its descendants whose own parent
-has ended, whatever session or group they have moved to. Simulators, learners and the server do so:
-what a simulator has started stays its own while it lives, and is the server's afterwards. Nothing
-else ever becomes a child of the server's, so the children of a program that galamp is a part of are
-never touched. Only when the server itself is killed do orphans become the supervisor's, beside
-children that it has for other reasons, such as a container's other services: there only who is
-known to be of this run is killed, see `Orphans._is_ours`. Others that have ended are reaped
-(`Strays`), in a process that is galamp's alone and in simulators.
+A process that has called `adopt_orphans` (a Linux child subreaper) becomes the parent of all its
+descendants whose own parent has ended, in any session or group. Simulators, learners and the server
+call it: processes that a simulator has started stay its descendants while it runs, and become
+children of the server after it ends. Nothing else becomes a child of the server, so children of a
+program that uses galamp are never killed. If the server itself is killed, orphans become children
+of the supervisor, which may have other children, such as other services of a container: only
+processes that belong to this run are then killed, see `Orphans._is_ours`. Other ended children are
+reaped (`Strays`), in simulators and in a process that belongs to galamp alone.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from galamp.core.errors import EXIT_FAILURE
 
 PROC = Path("/proc")
 POLL_S = 0.002
-KEEPER_WAIT_S = 4.0
-"""Whom the kernel has not ended so long after a kill, a keeper leaves to others."""
+KEEPER_TIMEOUT_S = 4.0
+"""Longest wait of a keeper for killed processes."""
 STRAYS_EVERY_S = 1.0
-"""The supervisor looks so often for others' children that have ended."""
+"""Interval at which the supervisor reaps other ended children."""
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 1, 36, 37
 
 
 class Process(NamedTuple):
-    """One process, as the kernel tells of it."""
+    """Process, from /proc/<pid>/stat."""
 
     name: str
     state: str
@@ -49,7 +49,7 @@ class Process(NamedTuple):
 
 
 def process(pid: int) -> Process | None:
-    """Return what is known of a process; None if it is gone."""
+    """Return name, state and parent of a process; None if it does not exist."""
     with contextlib.suppress(OSError):
         text = (PROC / str(pid) / "stat").read_text(errors="replace")
         head, _, rest = text.rpartition(")")
@@ -59,19 +59,19 @@ def process(pid: int) -> Process | None:
 
 
 def adopts_orphans() -> bool:
-    """Whether this process becomes the parent of its descendants whose own parent has ended."""
+    """Whether this process adopts descendants whose own parent has ended."""
     flag = ctypes.c_int(0)
     ctypes.CDLL(None).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(flag), 0, 0, 0)
     return bool(flag.value)
 
 
 def adopt_orphans(adopt: bool = True) -> None:
-    """Become the parent of descendants whose own parent has ended, or no longer do."""
+    """Adopt descendants whose own parent has ended, or (`adopt` False) stop doing so."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0)
 
 
 def die_with_parent(parent: int, by: signal.Signals) -> None:
-    """Ask the kernel for signal `by` when the parent ends; leave if that has happened."""
+    """Request the signal `by` when the parent ends; exit if it has ended already."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
     if os.getppid() != parent:
@@ -84,7 +84,7 @@ def children_of(pid: int) -> set[int]:
 
 
 def children_of_each(*parents: int) -> dict[int, set[int]]:
-    """Return the children of several processes; looks at every process once at most."""
+    """Return the children of several processes; reads every process at most once."""
     if _lists_children():
         return {parent: _listed_children(parent) for parent in parents}
     found: dict[int, set[int]] = {parent: set() for parent in parents}
@@ -106,17 +106,17 @@ def _lists_children() -> bool:
 
 def _listed_children(parent: int) -> set[int]:
     found: set[int] = set()
-    with contextlib.suppress(OSError):  # the process is gone
+    with contextlib.suppress(OSError):  # the process has ended
         for thread in (PROC / str(parent) / "task").iterdir():
-            with contextlib.suppress(OSError):  # this thread is
+            with contextlib.suppress(OSError):  # this thread has ended
                 found |= set(map(int, (thread / "children").read_text().split()))
     return found
 
 
 def end_child(pid: int, parent: int) -> None:
-    """Kill a process if it is a child of `parent`: its id may be another one's by now."""
+    """Kill a process if it is a child of `parent`: its id may be in use by another one now."""
     handle = -1
-    with contextlib.suppress(OSError, AttributeError):  # older kernels and builds have no handles
+    with contextlib.suppress(OSError, AttributeError):  # older kernels and builds have no pidfds
         handle = os.pidfd_open(pid)
     try:
         known = process(pid)
@@ -127,18 +127,18 @@ def end_child(pid: int, parent: int) -> None:
         else:
             signal.pidfd_send_signal(handle, signal.SIGKILL)
     except OSError:
-        return  # it is gone, or another user's
+        return  # it has ended, or belongs to another user
     finally:
         if handle >= 0:
             os.close(handle)
 
 
-def end_children(patience_s: float) -> bool:
-    """Kill and reap all children of this process, and theirs; returns whether none is left.
+def end_children(timeout_s: float) -> bool:
+    """Kill and reap all descendants of this process; return whether none is left.
 
-    For a process that adopts orphans: children of children come up as their parents end.
+    For a process that adopts orphans: grandchildren become children when their parents end.
     """
-    until_s = time.monotonic() + patience_s
+    until_s = time.monotonic() + timeout_s
     while True:
         for pid in children_of(os.getpid()):
             end_child(pid, os.getpid())
@@ -153,8 +153,8 @@ def end_children(patience_s: float) -> bool:
 
 
 def awaited() -> set[int]:
-    """Return the children that objects of `subprocess` or `multiprocessing` stand for."""
-    import multiprocessing.process  # seldom needed
+    """Return the children that belong to objects of `subprocess` or `multiprocessing`."""
+    import multiprocessing.process  # rarely needed
     import subprocess
 
     found = {each.pid for each in gc.get_objects() if issubclass(type(each), subprocess.Popen)}
@@ -165,20 +165,21 @@ def awaited() -> set[int]:
 
 
 class Strays:
-    """Adopted children that have ended: reaped here, as nobody else would.
+    """Reaps adopted children that have ended: no other code waits for them.
 
-    Whoever has forked a child by `os.fork` waits for it soon after its end; by `subprocess` and
-    `multiprocessing` any time may pass. The kernel does not tell who has started a child, so a
-    zombie is reaped once two looks have found it, and no object of those modules stands for it.
+    Code that has forked a child by `os.fork` waits for it soon after its end; `subprocess` and
+    `multiprocessing` may wait much later. The kernel does not report which code has started a
+    child. So a zombie is reaped if two checks in a row have found it, and it belongs to no object
+    of these modules.
     """
 
     def __init__(self, every_s: float) -> None:
-        """Look so often at most."""
+        """Check at most every `every_s` seconds."""
         self._every_s, self._next_s = every_s, 0.0
         self._ended: set[int] = set()
 
-    def look(self, spared: Collection[int] = ()) -> None:
-        """Reap who has ended, except `spared`; does nothing until the next look is due."""
+    def reap(self, spared: Collection[int] = ()) -> None:
+        """Reap ended children, except `spared`; does nothing before the next check is due."""
         now_s = time.monotonic()
         if now_s < self._next_s:
             return
@@ -191,7 +192,7 @@ class Strays:
 
 
 def _zombies() -> set[int]:
-    """Return the children of this process that have ended and were not waited for."""
+    """Return the ended children of this process that are not reaped yet."""
     try:
         if os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             return set()
@@ -205,37 +206,37 @@ _own_process = False
 
 
 def claim_process() -> None:
-    """Say that this process is galamp's alone: every child that ends may be reaped.
+    """Declare that this process belongs to galamp alone: every child that ends may be reaped.
 
-    For the command line. It may be process 1 of a container, or have been executed in the place of
-    a shell with children; a program that galamp is a part of waits for its children itself.
+    For the command line. It may be process 1 of a container, or have replaced a shell that had
+    children (`exec`). A program that uses galamp as a library waits for its children itself.
     """
     global _own_process
     _own_process = True
 
 
 class Orphans:
-    """What the children of a run have left behind, as their supervisor sees it."""
+    """Orphans of a run: processes that its children have left behind. For the supervisor."""
 
     def __init__(self, variable: str) -> None:
-        """Take the environment variable in which a server tells its children its process id."""
+        """Set the environment variable that holds the server's process id in its children."""
         self.ended = 0
-        """How many were ended so far."""
+        """Number of orphans that were ended so far."""
         self._variable = variable
         self._servers: set[int] = set()
         self._seen: set[int] = set()
         self._strays = Strays(STRAYS_EVERY_S) if _own_process else None
 
     def end(self, server: int | None, known: Collection[int], spared: Collection[int] = ()) -> int:
-        """Kill who is nobody's, and reap those that are this process's.
+        """Kill orphans, and reap those that are children of this process.
 
         Args:
-            server: the server, once it has forked somebody.
-            known: learners and simulators.
-            spared: other children of this process that are to live.
+            server: process id of the server; None before its first fork.
+            known: learners and simulators, which are no orphans.
+            spared: other children of this process that must not be killed.
 
         Returns:
-            How many are not gone yet.
+            number of orphans that have not ended yet.
         """
         left: set[int] = set()
         me = os.getpid()
@@ -253,18 +254,18 @@ class Orphans:
         self.ended += len(left - self._seen)
         self._seen = left
         if self._strays is not None:
-            self._strays.look({*known, *spared, *self._servers})
+            self._strays.reap({*known, *spared, *self._servers})
         return len(left)
 
     def _may_have_adopted(self, server: int | None) -> bool:
-        """Whether orphans may be this process's: a server has ended, or it is process 1."""
+        """Whether this process may have adopted orphans: a server has ended, or it is process 1."""
         if server is None or len(self._servers) > 1 or os.getpid() == 1:
             return True
         known = process(server)
         return known is None or known.state in "ZX"
 
     def _end_own(self, pid: int) -> set[int]:
-        """Kill a child of this process and reap it; returns it if it is not gone yet."""
+        """Kill and reap a child of this process; return it if it has not ended yet."""
         end_child(pid, os.getpid())
         with contextlib.suppress(ChildProcessError):
             if os.waitpid(pid, os.WNOHANG) == (0, 0):
@@ -273,10 +274,10 @@ class Orphans:
         return set()
 
     def _is_ours(self, pid: int) -> bool:
-        """Whether a child of this process, which is nobody known, comes from a server of ours.
+        """Whether an unknown child of this process comes from one of this run's servers.
 
-        What was forked only bears its title, and what was executed the variable, unless it was
-        given another environment; whoever bears neither, as who has ended does, is not killed.
+        A forked process has a galamp title; an executed program has the environment variable,
+        unless it got another environment. A process with neither, such as a zombie, is not killed.
         """
         known = process(pid)
         if known is None:
@@ -291,13 +292,13 @@ class Orphans:
         return False
 
 
-def keep(parent: int, work: Callable[[], object]) -> NoReturn:
-    """Do `work` in a child; nothing that it starts outlives it.
+def run_contained(parent: int, work: Callable[[], object]) -> NoReturn:
+    """Run `work` in a child, as its keeper; all processes that it starts end with it.
 
-    Leaves as the child does. On SIGTERM, and when `parent` ends, all end at once; SIGUSR1 is handed
-    on to the child.
+    This process exits as the child does. On SIGTERM, and when `parent` ends, all processes end at
+    once; SIGUSR1 is forwarded to the child.
     """
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else nobody could be waited for
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it is ignored, children cannot be waited for
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end_all)
     die_with_parent(parent, signal.SIGTERM)
@@ -311,21 +312,21 @@ def keep(parent: int, work: Callable[[], object]) -> NoReturn:
         work()
         sys.exit()
 
-    def hand_on(number: int, frame: object) -> None:
+    def forward(number: int, frame: object) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, number)
 
     try:
-        signal.signal(signal.SIGUSR1, hand_on)
+        signal.signal(signal.SIGUSR1, forward)
         status = _status_of(child)
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     finally:
-        end_children(KEEPER_WAIT_S)
-    _leave_as(os.waitstatus_to_exitcode(status))
+        end_children(KEEPER_TIMEOUT_S)
+    _exit_as(os.waitstatus_to_exitcode(status))
 
 
 def _status_of(child: int) -> int:
-    """Wait for a child's end; meanwhile others that have ended are reaped."""
+    """Wait for a child's end, and return its status; other ended children are reaped."""
     while True:
         pid, status = os.waitpid(-1, 0)
         if pid == child:
@@ -333,12 +334,12 @@ def _status_of(child: int) -> int:
 
 
 def _end_all(number: int, frame: object) -> NoReturn:
-    end_children(KEEPER_WAIT_S)
-    _leave_as(-signal.SIGKILL)
+    end_children(KEEPER_TIMEOUT_S)
+    _exit_as(-signal.SIGKILL)
 
 
-def _leave_as(code: int) -> NoReturn:
-    """End as another process did: with its exit code, or by its signal, but without a core file."""
+def _exit_as(code: int) -> NoReturn:
+    """Exit as another process did: with its code, or by its signal, but without a core file."""
     if code < 0:
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         with contextlib.suppress(OSError, ValueError):  # SIGKILL has no handler

@@ -1,9 +1,9 @@
-"""How far apart published vectors are, measured on whole vectors only.
+"""Consensus distance: distances between published vectors, measured on complete vectors only.
 
-    every learner's newest publication --copied whole--> differences --chunk by chunk--> distances
+    every learner's newest publication --copy--> differences --chunk by chunk--> distances
 
-Runs in the supervisor. The copies need not be of one moment: what is known of a vector is known by
-its number.
+Runs in the supervisor. The copies need not be of the same moment: a vector is identified by its
+number, and the certificate bounds the distances of the same numbers.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from galamp.gossip.transport.parameter_slots import ParameterSlots
 from galamp.memory.versioned_slots import Header
 
 CHUNK = 2**15
-"""Numbers of each vector that are looked at together: they fit into the cache."""
+"""Elements of each vector that are processed together: they fit into the cache."""
 TRIES = 5
 
 
 class Measured(NamedTuple):
-    """Distances (L2) of vectors `numbers` [n]: to their mean [n], between them [n, n]; its norm.
+    """Measured L2 distances of vectors `numbers` [n]: to their mean [n], between them [n, n].
 
-    Their `versions` [n] are the updates that went into them.
+    `versions` [n]: the number of updates in each vector. `norm`: L2 norm of the mean.
     """
 
     numbers: tuple[int, ...]
@@ -36,14 +36,14 @@ class Measured(NamedTuple):
 
 
 class DistanceMeter:
-    """Copies and compares the first `size` numbers of everyone's newest vector."""
+    """Copies and compares the first `size` elements of every learner's newest vector."""
 
     def __init__(self, slots: Sequence[ParameterSlots], size: int) -> None:
         self._slots, self._size = slots, size
         self._copies: npt.NDArray[np.float32] | None = None
 
     def distances(self) -> Measured | None:
-        """Measure; None if someone has published nothing yet, or is too quick to be copied."""
+        """Measure; None if a learner has not published yet, or publishes too fast for a copy."""
         headers = self._copy_all()
         if headers is None:
             return None
@@ -55,9 +55,9 @@ class DistanceMeter:
         return Measured(numbers, tuple(h.version for h in headers), to_mean, pairwise, norm)
 
     def recent(self) -> tuple[list[tuple[int, int]], npt.NDArray[np.float64]]:
-        """Measure everyone's last two publications: (learner, number) of each, and their distances.
+        """Measure all learners' last two publications: (learner, number) of each, and distances.
 
-        What is mixed just now is one of these, but for a learner much slower than its peers.
+        A vector that is mixed now is one of these, unless a learner is much slower than its peers.
         """
         vectors: list[tuple[int, int]] = []
         copies = np.empty((2 * len(self._slots), self._size), np.float32)
@@ -95,11 +95,11 @@ class DistanceMeter:
         self, copy: npt.NDArray[np.float32], slots: ParameterSlots, number: int | None = None
     ) -> Header | None:
         for _ in range(TRIES):
-            look = slots.look(number)
-            if look is not None:
-                np.copyto(copy, slots.payload[look.slot, : self._size].numpy())
-                if slots.unchanged(look):
-                    return look.header
+            read = slots.begin_read(number)
+            if read is not None:
+                np.copyto(copy, slots.payload[read.slot, : self._size].numpy())
+                if slots.unchanged(read):
+                    return read.header
         return None
 
 
@@ -108,7 +108,7 @@ def distances_between(
 ) -> tuple[npt.NDArray[np.float64], float]:
     """Return the pairwise L2 distances [n, n] of `vectors` [n, size], and the norm of their mean.
 
-    Differences come first, in float64: the vectors are far longer than they are apart.
+    Differences are taken first, in float64: the vectors are much longer than their distances.
     """
     count = len(vectors)
     inner, square = np.zeros((count, count)), 0.0

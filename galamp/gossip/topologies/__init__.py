@@ -1,4 +1,4 @@
-"""Gossip graphs by name. A new one: a file here, a line in `TOPOLOGIES`, the contract test."""
+"""Gossip graphs by name. To add one: a file here, a line in `TOPOLOGIES`, the contract test."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ TOPOLOGIES = {
     "star": "galamp.gossip.topologies.star:Star",
     "none": "galamp.gossip.topologies.independent:Independent",
 }
-"""Name to `module:Class`, loaded when asked for."""
+"""Name -> `module:Class`, imported on use."""
 
 FILE = "file:"
-"""Before the path of a file that holds a graph."""
+"""Prefix of the path of a graph file."""
 
 WEIGHTS = ("auto", "uniform", "metropolis")
-"""Ways to weigh peers: `auto` keeps what the graph prefers."""
+"""Kinds of mixing weights: `auto` keeps the weights that suit the graph."""
 
 
 def make_topology(name: str, size: int, weights: str = "auto", seed: int = 0) -> Topology:
     """Return the graph `name` (of `TOPOLOGIES`, or `file:PATH`) over `size` learners.
 
-    `auto` takes the file's weights where it brings some, else uniform ones where they are doubly
-    stochastic or the graph is directed, else (the star, irregular undirected files) Metropolis
-    weights. `uniform` weighs all peers as oneself, whatever the file says.
+    `auto` uses the weights of the file if it has some; else uniform weights if they are doubly
+    stochastic or the graph is directed; else (the star, irregular undirected files) Metropolis
+    weights. `uniform` gives all peers the learner's own weight, and ignores the weights of a file.
 
     Raises:
-        UserError: the file holds no such graph, or the weights do not fit the graph.
+        UserError: the name is unknown, the file holds no such graph, or the weights do not fit it.
     """
     if weights not in WEIGHTS:
         raise UserError(
@@ -65,20 +65,20 @@ def _from_file(name: str, size: int, weights: str) -> Topology:
         return _weighed(graph, graph.shown, weights)
     if weights == "metropolis":
         raise UserError(
-            f"--gossip-weights metropolis: the file of --topology {graph.shown} brings its own "
-            "weights, expected one of 0 and 1; say --gossip-weights auto"
+            f"--gossip-weights metropolis: the file of --topology {graph.shown} has its own "
+            "weights, expected a file of 0 and 1; use --gossip-weights auto"
         )
     return graph
 
 
 def _weighed(graph: Topology, name: str, weights: str) -> Topology:
-    """Return `graph`, which weighs uniformly, weighed as asked for."""
+    """Return `graph`, which has uniform weights, with weights of the kind `weights`."""
     if weights == "metropolis" and not graph.symmetric:
         raise UserError(
-            f"--gossip-weights metropolis: expected a graph where whoever sends also receives, "
-            f"which --topology {name} is not; say --gossip-weights auto or take another graph"
+            f"--gossip-weights metropolis: expected a graph with every edge in both directions, "
+            f"which --topology {name} is not; use --gossip-weights auto or another graph"
         )
-    unfair = graph.symmetric and not graph.doubly_stochastic
-    if weights == "metropolis" or (weights == "auto" and unfair):
+    irregular = graph.symmetric and not graph.doubly_stochastic
+    if weights == "metropolis" or (weights == "auto" and irregular):
         return Metropolis(graph)
     return graph

@@ -1,8 +1,8 @@
-"""What a gossip graph is: a pure function of (rank, round). No torch, no processes.
+"""Base class of gossip graphs: a pure function of (rank, round). No torch, no processes.
 
-In round k learner i averages its own vector with those of `in_peers(i, k)`, by `weights(i, k)`: row
-i of the mixing matrix P_k. The rows sum to 1; where the columns do too (P_k is doubly stochastic),
-an averaging round in lock-step leaves the mean over learners as it was.
+In round k learner i averages its own vector with those of `in_peers(i, k)`, with the mixing weights
+`weights(i, k)`: row i of the mixing matrix P_k. Rows sum to 1. If columns sum to 1 as well (P_k is
+doubly stochastic), a round of synchronous learners keeps the mean over all learners.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from abc import ABC, abstractmethod
 
 
 class Topology(ABC):
-    """A directed graph over `size` learners that may change from round to round.
+    """Directed graph over `size` learners that may change from round to round.
 
-    `j in out_peers(i, k)` exactly when `i in in_peers(j, k)`; nobody is its own peer. Peers come
-    in ascending order, so that sums over them are repeatable.
+    `j in out_peers(i, k)` exactly if `i in in_peers(j, k)`; a learner is never its own peer. Peers
+    are in ascending order, so that sums over them are repeatable.
 
     Attributes:
         size: number of learners n, at least 1.
-        seed: what random graphs are drawn from; the others ignore it.
-        doubly_stochastic: whether the columns of every mixing matrix sum to 1, too.
-        symmetric: whether whoever sends to a peer also receives from it, in every round.
+        seed: seed of random graphs; other graphs ignore it.
+        doubly_stochastic: whether the columns of every mixing matrix also sum to 1.
+        symmetric: whether every edge goes in both directions, in every round.
     """
 
     doubly_stochastic = True
@@ -31,33 +31,33 @@ class Topology(ABC):
 
     @abstractmethod
     def out_peers(self, rank: int, round_: int) -> tuple[int, ...]:
-        """Return to whom `rank` sends in round `round_`."""
+        """Return the learners that `rank` sends to in round `round_`."""
 
     @abstractmethod
     def in_peers(self, rank: int, round_: int) -> tuple[int, ...]:
-        """Return from whom `rank` receives in round `round_`."""
+        """Return the learners that `rank` receives from in round `round_`."""
 
     def weights(self, rank: int, round_: int) -> tuple[float, ...]:
-        """Return the weight of `rank` itself, then those of its in-peers, in their order.
+        """Return the mixing weights: of `rank` itself, then of its in-peers, in their order.
 
-        The same for all (Assran et al. 2019) unless the graph says otherwise.
+        All are equal (Assran et al. 2019) unless a subclass overrides this.
         """
         count = 1 + len(self.in_peers(rank, round_))
         return (1.0 / count,) * count
 
     def period(self) -> int | None:
-        """Return after how many rounds the graph repeats; None if it never does."""
+        """Return the number of rounds after which the graph repeats; None if it never does."""
         return 1
 
     def horizon(self) -> int:
-        """Return over how many rounds, from any on, its edges connect everyone with everyone.
+        """Return a number of consecutive rounds whose edges together connect all learners.
 
-        For random graphs: but for a probability below 1e-9.
+        It holds from any round on; for random graphs with a probability above 1 - 1e-9.
         """
         return self.period() or 1
 
     def edges(self) -> tuple[tuple[int, int], ...]:
-        """Return every (sender, receiver) that can ever occur, in ascending order."""
+        """Return every edge (sender, receiver) that can ever occur, in ascending order."""
         found = {
             (rank, peer)
             for round_ in range(self.horizon())

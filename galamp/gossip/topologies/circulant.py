@@ -1,4 +1,4 @@
-"""Graphs that look the same from every learner: whom one sends to is told by offsets."""
+"""Circulant graphs: every learner sends to the same offsets of its own rank."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Circulant(Topology):
         """Return the offsets of round `round_`, all different, from 1 to n - 1."""
 
     def out_peers(self, rank: int, round_: int) -> tuple[int, ...]:
-        """Return the learners at the offsets above."""
+        """Return the learners at rank + offset."""
         return tuple(sorted((rank + offset) % self.size for offset in self.offsets(round_)))
 
     def in_peers(self, rank: int, round_: int) -> tuple[int, ...]:
-        """Return the learners at the offsets below."""
+        """Return the learners at rank - offset."""
         return tuple(sorted((rank - offset) % self.size for offset in self.offsets(round_)))

@@ -1,4 +1,4 @@
-"""The static exponential graph: a logarithmic number of peers, few rounds from anyone to anyone."""
+"""Static exponential graph: a logarithmic number of peers, few rounds between any two learners."""
 
 from __future__ import annotations
 

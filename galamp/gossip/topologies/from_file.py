@@ -1,14 +1,14 @@
-"""A gossip graph of the user's own, read from a text file before any process starts.
+"""Gossip graph from a user's text file, read before any child starts.
 
     bytes --_text--> str --_rows--> one row per learner --_square--> matrix --FromFile--> graph
 
-Row i, column j is the weight of learner j in the average of learner i; numbers are separated by
-blanks or commas, `#` starts a comment, empty lines do not count. Two forms:
+Row i, column j is the weight of learner j in the average of learner i. Numbers are separated by
+blanks or commas, `#` starts a comment, empty lines are ignored. There are two forms:
 
-* Adjacency, if there are only 0 and 1: a 1 off the diagonal says that learner i receives from
-  learner j. The diagonal says nothing. A permutation, whose rows sum to 1, is of this form, since
-  as weights it would leave nothing to oneself; so is the identity, which connects nobody.
-* Weights, otherwise: every row sums to 1 and is divided by its sum, to be rid of rounding.
+* Adjacency, if all numbers are 0 or 1: a 1 off the diagonal means that learner i receives from
+  learner j. The diagonal is ignored. A permutation, whose rows sum to 1, has this form, because as
+  weights it would give a learner's own vector weight 0; so has the identity, which has no edges.
+* Weights, otherwise: every row sums to 1; it is divided by its sum, to remove rounding errors.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from numpy.typing import NDArray
 from galamp.core.errors import UserError
 from galamp.gossip.topologies.base import Topology
 
-MOST_BYTES = 64 * 2**20
-MOST_LEARNERS = 4096
-MOST_CHARACTERS_SHOWN = 20
+MAX_BYTES = 64 * 2**20
+MAX_LEARNERS = 4096
+MAX_CHARACTERS_SHOWN = 20
 
 ROW_TOLERANCE = 1e-6
-"""How far a row of weights may be from summing to 1: decimals are rounded."""
+"""Largest difference of a row's sum from 1: the user's decimals are rounded."""
 
 COLUMN_TOLERANCE = 1e-9
-"""How far columns may be from summing to 1 for the graph to count as doubly stochastic."""
+"""Largest difference of a column's sum from 1 in a doubly stochastic matrix."""
 
 EMPTY_FIELD = re.compile(r"^\s*,|,\s*,")
 
@@ -43,15 +43,15 @@ Pattern = NDArray[np.bool_]
 
 
 class FromFile(Topology):
-    """The graph in a text file; it connects everyone with everyone.
+    """Graph in a text file; it connects every learner with all others.
 
     Attributes:
-        shown: `file:PATH`, fit for a line of text.
-        weighted: whether the weights are the file's own; uniform otherwise.
+        shown: `file:PATH`, printable, for messages.
+        weighted: whether the weights are those of the file; uniform otherwise.
     """
 
     def __init__(self, path: str, size: int, *, uniform: bool = False) -> None:
-        """Read `path`, and ignore the weights that it may hold if `uniform`.
+        """Read `path`; with `uniform`, ignore the weights in it.
 
         Raises:
             UserError: the file cannot be read, or holds no connected graph over `size` learners.
@@ -72,36 +72,36 @@ class FromFile(Topology):
         self._own, self._shares = matrix.diagonal().copy(), matrix[received]
 
     def out_peers(self, rank: int, round_: int) -> tuple[int, ...]:
-        """Return who has a weight for `rank`."""
+        """Return the learners that have a weight for `rank`."""
         return self._out.of(rank)
 
     def in_peers(self, rank: int, round_: int) -> tuple[int, ...]:
-        """Return for whom `rank` has a weight."""
+        """Return the learners for which `rank` has a weight."""
         return self._in.of(rank)
 
     def weights(self, rank: int, round_: int) -> tuple[float, ...]:
-        """Return the weight of `rank` itself, then those of its in-peers, in their order."""
+        """Return the weight of `rank` itself, then the weights of its in-peers, in their order."""
         return (float(self._own[rank]), *self._shares[self._in.span(rank)].tolist())
 
 
 class _Lists:
-    """Where the rows of a square pattern are true, one row after the other."""
+    """Columns of the true entries of a square pattern, one row after the other."""
 
     def __init__(self, pattern: Pattern) -> None:
         self.columns = np.nonzero(pattern)[1].astype(np.int32)
         self.ends = np.cumsum(pattern.sum(axis=1))
 
     def span(self, row: int) -> slice:
-        """Return where in `columns` this row's are."""
+        """Return the part of `columns` that belongs to a row."""
         return slice(int(self.ends[row - 1]) if row else 0, int(self.ends[row]))
 
     def of(self, row: int) -> tuple[int, ...]:
-        """Return this row's columns in ascending order."""
+        """Return the columns of a row in ascending order."""
         return tuple(self.columns[self.span(row)].tolist())
 
 
 class _Source:
-    """A file's name as error messages give it."""
+    """Graph file: its path, and its name in error messages."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -117,16 +117,16 @@ def _text(source: _Source) -> str:
     try:
         path = Path(source.path)
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe would block, a device never end
+        if not stat.S_ISREG(status.st_mode):  # a pipe could block, a device could be endless
             source.refuse(None, f"not a regular file; {readable}")
         with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1) if status.st_size <= MOST_BYTES else b""
+            content = file.read(MAX_BYTES + 1) if status.st_size <= MAX_BYTES else b""
     except OSError as error:
         source.refuse(None, f"{error.strerror or 'cannot be read'}; {readable}")
-    except ValueError:  # a zero byte, or what is no text
+    except ValueError:  # a zero byte, or no valid text
         source.refuse(None, f"no file can have this name; {readable}")
-    if status.st_size > MOST_BYTES or len(content) > MOST_BYTES:
-        limit = f"{MOST_BYTES // 2**20} MiB"
+    if status.st_size > MAX_BYTES or len(content) > MAX_BYTES:
+        limit = f"{MAX_BYTES // 2**20} MiB"
         source.refuse(None, f"larger than {limit}, expected at most that; write shorter numbers")
     try:
         return content.decode("utf-8-sig")
@@ -136,7 +136,7 @@ def _text(source: _Source) -> str:
 
 
 def _rows(source: _Source, text: str) -> Iterator[tuple[int, Matrix]]:
-    """Yield number and content of every line that holds something; rows are equally long."""
+    """Yield the line number and the numbers of every row; all rows have the same length."""
     first: tuple[int, int] | None = None
     for line, written in enumerate(io.StringIO(text, newline=None), start=1):
         row = written.partition("#")[0].strip()
@@ -144,8 +144,8 @@ def _rows(source: _Source, text: str) -> Iterator[tuple[int, Matrix]]:
             continue
         if EMPTY_FIELD.search(row):
             source.refuse(line, "nothing before a comma, expected a number; write 0 for no edge")
-        fields = row.replace(",", " ").split(maxsplit=MOST_LEARNERS)
-        if len(fields) > MOST_LEARNERS:
+        fields = row.replace(",", " ").split(maxsplit=MAX_LEARNERS)
+        if len(fields) > MAX_LEARNERS:
             _refuse_size(source, line)
         first = first or (line, len(fields))
         if len(fields) != first[1]:
@@ -159,7 +159,7 @@ def _rows(source: _Source, text: str) -> Iterator[tuple[int, Matrix]]:
 
 def _refuse_size(source: _Source, line: int) -> NoReturn:
     source.refuse(
-        line, f"more than {MOST_LEARNERS} learners, expected at most that; take a smaller graph"
+        line, f"more than {MAX_LEARNERS} learners, expected at most that; use a smaller graph"
     )
 
 
@@ -171,7 +171,7 @@ def _numbers(source: _Source, line: int, fields: list[str]) -> Matrix:
         except ValueError:
             source.refuse(
                 line,
-                f"number {len(values) + 1} is {field[:MOST_CHARACTERS_SHOWN]!a}, expected a "
+                f"number {len(values) + 1} is {field[:MAX_CHARACTERS_SHOWN]!a}, expected a "
                 "number; separate numbers by blanks or commas",
             )
     found = np.array(values)
@@ -186,12 +186,12 @@ def _numbers(source: _Source, line: int, fields: list[str]) -> Matrix:
 
 
 def _square(source: _Source, size: int) -> tuple[Matrix, bool]:
-    """Return the matrix [n, n], and whether it is an adjacency; else its rows sum to 1."""
+    """Return the matrix [n, n], and whether it is an adjacency; if not, its rows sum to 1."""
     lines, rows = [], []
     for line, row in _rows(source, _text(source)):
         lines.append(line)
         rows.append(row)
-        if len(rows) > MOST_LEARNERS:
+        if len(rows) > MAX_LEARNERS:
             _refuse_size(source, line)
     if not rows:
         source.refuse(None, "holds no numbers, expected one row per learner; write them")
@@ -204,8 +204,8 @@ def _square(source: _Source, size: int) -> tuple[Matrix, bool]:
     if len(rows) != size:
         source.refuse(
             lines[-1],
-            f"the last row of a graph of {len(rows)} learners, expected {size}; take another "
-            f"graph or say --learners {len(rows)}",
+            f"the last row of a graph of {len(rows)} learners, expected {size}; use another "
+            f"graph or --learners {len(rows)}",
         )
     matrix = np.array(rows)
     if ((matrix == 0) | (matrix == 1)).all():
@@ -214,7 +214,7 @@ def _square(source: _Source, size: int) -> tuple[Matrix, bool]:
 
 
 def _normalised(source: _Source, lines: list[int], matrix: Matrix) -> Matrix:
-    """Return `matrix` with rows that sum to 1, once it is sure that they almost do."""
+    """Check that rows almost sum to 1; return `matrix` with every row divided by its sum."""
     for rank, row in enumerate(matrix):
         total = sum(row.tolist())
         if not abs(total - 1) <= ROW_TOLERANCE:
@@ -234,25 +234,25 @@ def _normalised(source: _Source, lines: list[int], matrix: Matrix) -> Matrix:
 
 
 def _check_connected(source: _Source, received: Pattern) -> None:
-    """Refuse a graph in which some parameters never get somewhere; [receiver, sender]."""
-    informed = _reached(received.T)
-    if not informed.all():
-        _refuse_parts(source, 0, int(np.argmin(informed)))
-    heard = _reached(received)
-    if not heard.all():
-        _refuse_parts(source, int(np.argmin(heard)), 0)
+    """Refuse a graph without a path between some two learners; `received` [receiver, sender]."""
+    from_first = _reached(received.T)
+    if not from_first.all():
+        _refuse_unconnected(source, 0, int(np.argmin(from_first)))
+    to_first = _reached(received)
+    if not to_first.all():
+        _refuse_unconnected(source, int(np.argmin(to_first)), 0)
 
 
-def _refuse_parts(source: _Source, sender: int, receiver: int) -> NoReturn:
+def _refuse_unconnected(source: _Source, sender: int, receiver: int) -> NoReturn:
     source.refuse(
         None,
-        f"learner {sender}'s parameters never reach learner {receiver}, expected a way from "
-        "everyone to everyone; add edges, or run learners apart with --topology none",
+        f"learner {sender}'s parameters never reach learner {receiver}, expected a path between "
+        "any two learners; add edges, or run independent learners with --topology none",
     )
 
 
 def _reached(forward: Pattern) -> Pattern:
-    """Return who can be got to from learner 0, itself included, by [from, to]."""
+    """Return which learners have a path from learner 0, including itself; `forward` [from, to]."""
     found = np.zeros(len(forward), dtype=np.bool_)
     found[0] = True
     queue = [0]

@@ -1,4 +1,4 @@
-"""No edges: learners that train side by side and never exchange anything."""
+"""Graph without edges: learners train side by side and never exchange anything."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ class Independent(Topology):
     symmetric = True
 
     def out_peers(self, rank: int, round_: int) -> tuple[int, ...]:
-        """Return nobody."""
+        """Return no peer."""
         return ()
 
     def in_peers(self, rank: int, round_: int) -> tuple[int, ...]:
-        """Return nobody."""
+        """Return no peer."""
         return ()

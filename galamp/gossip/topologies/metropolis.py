@@ -1,4 +1,4 @@
-"""Metropolis weights: make averaging over an irregular graph keep the mean over learners."""
+"""Metropolis weights: with them, averaging over an irregular graph keeps the mean over learners."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from galamp.gossip.topologies.base import Topology
 
 
 class Metropolis(Topology):
-    """The edges of `graph`, weighed 1 / (1 + max(deg_i, deg_j)), the rest to oneself.
+    """The edges of `graph` with weights 1 / (1 + max(deg_i, deg_j)); the own weight is the rest.
 
-    Both ends of an edge give it the same weight, so that the mixing matrix is symmetric and with
-    that doubly stochastic, whatever the degrees (Xiao, Boyd and Lall 2005).
+    Both ends of an edge give it the same weight. So the mixing matrix is symmetric, and therefore
+    doubly stochastic, for any degrees (Xiao, Boyd and Lall 2005).
     """
 
     symmetric = True
 
     def __init__(self, graph: Topology) -> None:
-        """Wrap `graph`, in which whoever sends to a peer also receives from it."""
+        """Wrap `graph`, which must be symmetric."""
         if not graph.symmetric:
             raise ValueError("Metropolis weights need a symmetric graph")
         super().__init__(graph.size, graph.seed)
         self.graph = graph
-        # Asked for once: a peer's degree costs as much as listing its peers.
+        # Computed once: the degree of a peer costs as much as a list of its peers.
         self._degrees = (
             tuple(len(graph.in_peers(rank, 0)) for rank in range(graph.size))
             if graph.period() == 1
@@ -30,15 +30,15 @@ class Metropolis(Topology):
         )
 
     def out_peers(self, rank: int, round_: int) -> tuple[int, ...]:
-        """Return those of the graph."""
+        """Return the out-peers in the graph."""
         return self.graph.out_peers(rank, round_)
 
     def in_peers(self, rank: int, round_: int) -> tuple[int, ...]:
-        """Return those of the graph."""
+        """Return the in-peers in the graph."""
         return self.graph.in_peers(rank, round_)
 
     def weights(self, rank: int, round_: int) -> tuple[float, ...]:
-        """Return the weight of `rank` itself, then those of its in-peers, in their order."""
+        """Return the weight of `rank` itself, then the weights of its in-peers, in their order."""
         peers = self.in_peers(rank, round_)
         own = self._degree(rank, round_)
         shares = [1.0 / (1 + max(own, self._degree(peer, round_))) for peer in peers]
@@ -50,13 +50,13 @@ class Metropolis(Topology):
         return self._degrees[rank]
 
     def period(self) -> int | None:
-        """Return that of the graph."""
+        """Return the period of the graph."""
         return self.graph.period()
 
     def horizon(self) -> int:
-        """Return that of the graph."""
+        """Return the horizon of the graph."""
         return self.graph.horizon()
 
     def edges(self) -> tuple[tuple[int, int], ...]:
-        """Return those of the graph."""
+        """Return the edges of the graph."""
         return self.graph.edges()

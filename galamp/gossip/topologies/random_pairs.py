@@ -1,4 +1,4 @@
-"""Random pairs: in every round everyone exchanges with one partner, drawn anew."""
+"""Random pairs: in every round each learner exchanges with one partner, drawn at random."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ import numpy as np
 from galamp.gossip.topologies.base import Topology
 
 UNCONNECTED = 1e-9
-"""Largest probability that the pairs of `horizon` rounds leave two learners unconnected."""
+"""Highest probability that the pairs of `horizon` rounds do not connect all learners."""
 
 
 class RandomPairs(Topology):
-    """A uniformly random matching per round; for odd n, one learner is alone.
+    """A uniformly random matching per round; for odd n, one learner has no partner.
 
-    Randomised gossip (Boyd et al. 2006), with as many pairs at a time as there can be. The graph
-    is a pure function of (seed, round, n): the same in every process, whatever was asked before.
+    Randomised gossip (Boyd et al. 2006), with as many pairs per round as possible. The graph is a
+    pure function of (seed, round, n): it is the same in every process and for any order of calls.
     """
 
     symmetric = True
 
     def out_peers(self, rank: int, round_: int) -> tuple[int, ...]:
-        """Return the partner, or nobody for who is alone."""
+        """Return the partner; no peer for a learner without one."""
         partner = matching(self.seed, round_, self.size)[rank]
         return () if partner == rank else (partner,)
 
     def in_peers(self, rank: int, round_: int) -> tuple[int, ...]:
-        """Return the partner, or nobody for who is alone."""
+        """Return the partner; no peer for a learner without one."""
         return self.out_peers(rank, round_)
 
     def period(self) -> int | None:
-        """Return None, but 1 where there is only one matching."""
+        """Return None; 1 if there is only one matching (n <= 2)."""
         return 1 if self.size <= 2 else None
 
     def horizon(self) -> int:
-        """Return the least K for which the bound of `unconnected` is below 1e-9."""
+        """Return the smallest K for which the bound of `unconnected` is below 1e-9."""
         rounds = 1
         while unconnected(self.size, rounds) >= UNCONNECTED:
             rounds += 1
@@ -45,16 +45,17 @@ class RandomPairs(Topology):
 
     def edges(self) -> tuple[tuple[int, int], ...]:
         """Return all ordered pairs of learners."""
-        everyone = range(self.size)
-        return tuple((i, j) for i in everyone for j in everyone if i != j)
+        ranks = range(self.size)
+        return tuple((i, j) for i in ranks for j in ranks if i != j)
 
 
-# Ranks ask one by one for the same round, and asynchronous ones are a few rounds apart.
+# One call per rank and round; asynchronous learners are a few rounds apart.
 @lru_cache(maxsize=32)
 def matching(seed: int, round_: int, size: int) -> Sequence[int]:
-    """Return everyone's partner, by rank; who is alone is its own.
+    """Return the partner of each rank; a learner without a partner gets its own rank.
 
-    Sorts raw random words, whose stream, unlike `Generator.permutation`, no numpy release changes.
+    It sorts raw random words: their stream is the same in all numpy releases, which is not so for
+    `Generator.permutation`.
     """
     source = np.random.Philox(np.random.SeedSequence(seed, spawn_key=(round_,)))
     order = np.argsort(source.random_raw(size), kind="stable")
@@ -66,15 +67,15 @@ def matching(seed: int, round_: int, size: int) -> Sequence[int]:
 
 @lru_cache(maxsize=1024)
 def unconnected(size: int, rounds: int) -> float:
-    """Bound the probability that `rounds` random matchings together are not connected.
+    """Return a bound on the probability that `rounds` random matchings do not connect all learners.
 
-    They are not exactly if no pair in any round crosses some cut of the learners into s and n - s.
-    With m(p) the number of ways to pair up p learners (m(p) = m(p + 1) for odd p, where one is
-    alone), one matching crosses such a cut with probability 1 - m(s) m(n - s) / m(n), for odd n
-    with s the even side; for even n cuts into odd sides are always crossed. The sum over all cuts
-    of the K-th power bounds the rest. For n = 3 and 4 it is 3 (1/3)^K, which only the three
-    possible matchings being all the same can do; for large n it is about n^(2 - K) / 2, from two
-    learners who meet in all K rounds.
+    They do not exactly if no pair in any round crosses some cut of the learners into s and n - s.
+    Let m(p) be the number of ways to pair up p learners (m(p) = m(p + 1) for odd p, where one is
+    left over). One matching crosses such a cut with probability 1 - m(s) m(n - s) / m(n), for odd n
+    with s the even side; for even n, cuts into odd sides are always crossed. The bound is the sum
+    over all cuts of the K-th power of the probability not to cross. For n = 3 and 4 it is
+    3 (1/3)^K: all K matchings are the same one of three. For large n it is about n^(2 - K) / 2:
+    two learners are paired in all K rounds.
     """
     even = size % 2 == 0
     total = 0.0

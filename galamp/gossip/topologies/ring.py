@@ -1,4 +1,4 @@
-"""The directed ring, the graph of the GALA paper's experiments."""
+"""Directed ring: the graph of the GALA paper's experiments."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ class DirectedRing(Circulant):
     """Learner r sends to r + 1 and receives from r - 1 (Assran et al. 2019)."""
 
     def offsets(self, round_: int) -> tuple[int, ...]:
-        """Return the step to the next learner; a ring of one has no edge."""
+        """Return the offset of the next learner; a ring of one learner has no edge."""
         return () if self.size == 1 else (1,)

@@ -1,4 +1,4 @@
-"""The star: a hub that exchanges with everyone."""
+"""Star: one learner, the hub, exchanges with all others."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from galamp.gossip.topologies.base import Topology
 
 
 class Star(Topology):
-    """Learner 0 exchanges with everyone, the others only with it.
+    """Learner 0, the hub, exchanges with all others; the others exchange only with the hub.
 
-    From three learners on, uniform weights favour the hub (they are not doubly stochastic), so
-    `make_topology` gives it Metropolis weights unless told otherwise.
+    With three or more learners, uniform weights favour the hub (they are not doubly stochastic), so
+    `make_topology` uses Metropolis weights by default.
     """
 
     symmetric = True
@@ -19,9 +19,9 @@ class Star(Topology):
         self.doubly_stochastic = size <= 2
 
     def out_peers(self, rank: int, round_: int) -> tuple[int, ...]:
-        """Return everyone else for the hub, the hub for everyone else."""
+        """Return all others for the hub, and the hub for all others."""
         return tuple(range(1, self.size)) if rank == 0 else (0,)
 
     def in_peers(self, rank: int, round_: int) -> tuple[int, ...]:
-        """Return everyone else for the hub, the hub for everyone else."""
+        """Return all others for the hub, and the hub for all others."""
         return self.out_peers(rank, round_)

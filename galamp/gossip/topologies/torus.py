@@ -1,4 +1,4 @@
-"""The torus: a grid of learners whose opposite sides are joined."""
+"""Torus: a grid of learners whose opposite sides are joined."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from galamp.gossip.topologies.base import Topology
 
 
 class Torus(Topology):
-    """Learner r sits at row r // columns, column r % columns, and exchanges with its neighbours.
+    """Learner r is at row r // columns, column r % columns, and exchanges with its neighbours.
 
-    The grid is as square as n allows: `rows` is the greatest divisor of n up to its square root.
-    Where a side has length 2 both ways lead to one neighbour, and where it has length 1 to none,
-    so for a prime n this is the bidirectional ring.
+    The grid is as square as n allows: `rows` is the largest divisor of n up to its square root. A
+    side of length 2 has one neighbour in both directions, a side of length 1 has none. So for a
+    prime n this is the bidirectional ring.
     """
 
     symmetric = True

@@ -1,1 +1,1 @@
-"""Learners: how published vectors reach their peers, here through shared memory."""
+"""Transport of published vectors to the peers, through shared memory. Runs in learners."""

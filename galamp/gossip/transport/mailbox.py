@@ -1,10 +1,10 @@
-"""Mailboxes: one per edge, a bounded ring of tokens from one sender to one receiver.
+"""Mailbox: a bounded ring of tokens from one sender to one receiver; one per edge of the graph.
 
     sender: put(token)  -->  [token, token, ...]  -->  receiver: newest() or oldest(), then accept
 
-A token says which publication of the sender's slots to read. The sender never waits: it overwrites
-the oldest token, and the receiver counts what it never saw. In lock-step the sender looks
-first whether the oldest was read, and waits.
+A token names the publication to read in the sender's slots. The sender never waits: it overwrites
+the oldest token, and the receiver counts tokens that it never saw. A synchronous sender checks
+first that the oldest token was read, and waits otherwise.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _WORDS = _TOKENS + CAPACITY * 4
 
 
 class Token(NamedTuple):
-    """Publication `number` of the sender, made in `round` of its life `incarnation`."""
+    """Notice of the sender's publication `number`, of round `round`, by its `incarnation`."""
 
     number: int
     round: int
@@ -28,19 +28,19 @@ class Token(NamedTuple):
 
 
 class Mailbox:
-    """One directed edge along which vectors called `name` are exchanged."""
+    """Mailbox of one directed edge, for the exchange of vectors called `name`."""
 
     def __init__(self, arrays: SharedArrays, sender: int, receiver: int, name: str) -> None:
         self._words = arrays.words(f"{name}.mailbox{sender}-{receiver}")
 
     @staticmethod
     def spec(sender: int, receiver: int, name: str) -> ArraySpec:
-        """Return the array that holds the edge's mailbox, for what goes by `name`."""
+        """Return the array that holds the mailbox of an edge, for vectors called `name`."""
         return ArraySpec(f"{name}.mailbox{sender}-{receiver}", (_WORDS,), "int64")
 
     @property
     def unread(self) -> int:
-        """Tokens put and not yet accepted or passed over."""
+        """Number of tokens that were put, but not yet accepted or skipped."""
         return int(self._words[_HEAD] - self._words[_TAIL])
 
     def put(self, token: Token) -> None:
@@ -62,7 +62,7 @@ class Mailbox:
         return self._at(self._words[_TAIL])
 
     def accept(self, index: int) -> int:
-        """Mark all up to `index` as read (receiver only); returns how many were passed over."""
+        """Mark all tokens up to `index` as read (receiver only); return how many were skipped."""
         skipped = index - self._words[_TAIL]
         self._words[_TAIL] = index + 1
         return int(skipped)
@@ -75,5 +75,5 @@ class Mailbox:
         at = _TOKENS + (index % CAPACITY) * 4
         token = Token(words[at], words[at + 1], words[at + 2])
         memory_fence()
-        # The sender writes entry `head`, the place of `head - CAPACITY`, before it counts it.
+        # The sender overwrites entry `head - CAPACITY` by entry `head` before it counts the latter.
         return (token, int(index)) if words[_HEAD] - index < CAPACITY else None

@@ -1,4 +1,4 @@
-"""What is told of a published vector: what was mixed, and how far its learner moved it."""
+"""Publication: the record of one published vector: its sources, and the length of its update."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 
 class Source(NamedTuple):
-    """Vector `number` of `peer`, and its weight in an average."""
+    """Source of an average: vector `number` of `peer`, and its mixing weight."""
 
     peer: int
     number: int
@@ -14,12 +14,12 @@ class Source(NamedTuple):
 
 
 class Publication(NamedTuple):
-    """Vector `number` of `learner`: own times its vector before, plus the mixed, plus an update.
+    """Vector `number` of `learner`: own times its previous vector, plus the mixed, plus an update.
 
         x(learner, number) = own x(learner, number - 1) + sum of weight x(peer, number) + u
 
-    with the L2 norm of u at most `length`, over all optimiser steps since then; own and the weights
-    sum to 1. Number 0 is the vector that a learner starts from.
+    u is the sum of all optimiser steps since the previous vector; its L2 norm is at most `length`.
+    `own` and the weights of `mixed` sum to 1. Number 0 is the vector that a learner starts from.
     """
 
     learner: int
@@ -32,5 +32,5 @@ class Publication(NamedTuple):
     mixed: tuple[Source, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return its line in the gossip log."""
+        """Return the publication's line in the gossip log."""
         return {"kind": "publication"} | self._asdict()

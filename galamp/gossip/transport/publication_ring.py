@@ -1,10 +1,11 @@
-"""Journals: what each learner published and what it had mixed before, for whoever checks it.
+"""Publication ring: the records of one learner's publications, for the supervisor's certificate.
 
-    learner --append, before anyone is told--> PublicationRing --drain--> supervisor: certificate
+    learner --append, before it sends tokens--> PublicationRing --drain--> supervisor: certificate
 
-One ring of entries per learner, one writer, one reader, no lock. An entry is written after the
-vector is whole and before its token is sent, so whoever reads of a mix finds what was mixed. The
-writer never waits: what the reader is too slow for is overwritten, and it counts as lost.
+One ring of entries per learner, with one writer, one reader and no lock. An entry is written after
+the vector is complete and before its token is sent. So when an entry names a mixed vector, the
+entry of that vector exists. The writer never waits: it overwrites entries that the reader has not
+drained in time, and the reader counts them as lost.
 """
 
 from __future__ import annotations
@@ -19,37 +20,37 @@ from galamp.gossip.transport.publication import Publication, Source
 from galamp.memory.arrays import ArraySpec, SharedArrays, memory_fence
 
 _FIXED, _PER_PEER = 8, 3
-_BYTES, _LEAST, _MOST = 2**18, 64, 1024
+_RING_BYTES, _MIN_ENTRIES, _MAX_ENTRIES = 2**18, 64, 1024
 
 
 class PublicationRing:
-    """The entries of learner `rank`."""
+    """Ring of the publications of learner `rank`."""
 
     def __init__(self, arrays: SharedArrays, rank: int) -> None:
         self.rank = rank
-        self._entries = arrays[f"journal{rank}"]
-        self._head = arrays.words(f"journal{rank}.head")
+        self._entries = arrays[f"publications{rank}"]
+        self._head = arrays.words(f"publications{rank}.head")
         self._capacity = len(self._entries)
         self._tail = 0
 
     @staticmethod
     def specs(topology: Topology) -> list[ArraySpec]:
-        """Return the arrays of all learners' journals."""
+        """Return the arrays of all learners' rings."""
         most = max(
             len(topology.in_peers(rank, round_))
             for rank in range(topology.size)
             for round_ in range(topology.horizon())
         )
         width = _FIXED + _PER_PEER * most
-        entries = max(_LEAST, min(_MOST, _BYTES // (8 * width)))
+        entries = max(_MIN_ENTRIES, min(_MAX_ENTRIES, _RING_BYTES // (8 * width)))
         specs = []
         for rank in range(topology.size):
-            specs.append(ArraySpec(f"journal{rank}", (entries, width), "float64"))
-            specs.append(ArraySpec(f"journal{rank}.head", (1,), "int64"))
+            specs.append(ArraySpec(f"publications{rank}", (entries, width), "float64"))
+            specs.append(ArraySpec(f"publications{rank}.head", (1,), "int64"))
         return specs
 
     def append(self, publication: Publication) -> None:
-        """Add an entry (the learner only)."""
+        """Append an entry (learner only)."""
         *fixed, mixed = publication[1:]
         entry = self._entries[self._head[0] % self._capacity]
         values = [time.monotonic(), *fixed, len(mixed)]
@@ -61,16 +62,16 @@ class PublicationRing:
         reach("journal.counted")
 
     def drain(self) -> tuple[list[tuple[float, Publication]], int]:
-        """Return the entries since the last call, with their times, and how many were lost.
+        """Return the entries since the last call with their times, and the number of lost entries.
 
-        The time is `time.monotonic()` when the entry was written.
+        The time is `time.monotonic()` at the write.
         """
         head = self._head[0]
         memory_fence()
         first = max(self._tail, head - self._capacity + 1)
         rows = self._entries[np.arange(first, head) % self._capacity]
         memory_fence()
-        # Meanwhile the writer may have come round, and be in the middle of the next entry.
+        # During the copy the writer may have wrapped around and be writing the next entry.
         whole = max(first, self._head[0] - self._capacity + 1)
         lost, self._tail = min(whole, head) - self._tail, head
         return [self._publication(row) for row in rows[whole - first :].tolist()], lost

@@ -115,7 +115,7 @@ def _exchanges(
             row=status_board.learner(rank),
             idle=lambda: None,
         )
-        exchange.begin(0, 0)
+        exchange.resume_from(0, 0)
         exchanges.append(exchange)
     return arrays, exchanges
 

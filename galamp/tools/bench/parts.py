@@ -80,7 +80,7 @@ class Parts:
             network, spec.observation_shape, spec.observation_dtype, spec.num_actions, seed=0
         )
         self.algorithm: Algorithm = make_algorithm(config, model, device=CPU, seed=0)
-        self.algorithm.expect(self.steps, num_envs)
+        self.algorithm.prepare(self.steps, num_envs)
         first = torch.from_numpy(self.emulator.first)
         self.observations = first.repeat(self.steps + 1, *[1] * first.dim())
         self.observations = self.observations.view(self.steps + 1, *first.shape)
@@ -154,11 +154,11 @@ class DeviceParts:
     def block(self) -> dict[str, float]:
         """Return milliseconds per agent step of every part, over a moment."""
         first = self._all[0]
-        before, end_s, turns = first.metrics.phase_s(), time.perf_counter() + BLOCK_S, 0
+        before, end_s, turns = first.status.phase_s(), time.perf_counter() + BLOCK_S, 0
         while not turns or time.perf_counter() < end_s:
             take_turns(self._all, 1)
             turns += 1
-        spent_s = first.metrics.phase_s() - before
+        spent_s = first.status.phase_s() - before
         steps = turns * first.steps_per_turn
         return {name: float(spent_s[phase]) / steps * 1e3 for name, phase in ON_GPU.items()}
 

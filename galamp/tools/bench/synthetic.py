@@ -31,7 +31,7 @@ from galamp.memory.rollout_ports import SimulatorPort
 from galamp.memory.status import Phase
 from galamp.supervision.layout import RunLayout, sketch_model
 from galamp.supervision.plan import CPU, make_plan
-from galamp.workers.learner import Learner, LearnerTask, settle_on_gpu
+from galamp.workers.learner import Learner, LearnerTask, use_gpu
 
 ROWS = 8
 """Observations [ROWS, lanes, ...] that a simulator gives again and again."""
@@ -118,11 +118,11 @@ class SyntheticLearner(Learner):
     def turn(self) -> dict[str, float]:
         """Collect one rollout, learn from it, gossip; returns the metrics of the update."""
         rollout = self.collector.collect(self._number)
-        self.metrics.enter(Phase.UPDATE)
-        gauges = self.algorithm.update(rollout, self._between)
-        self.metrics.enter(Phase.GOSSIP)
+        self.status.enter(Phase.UPDATE)
+        gauges = self.algorithm.update(rollout, self._reduce_gradient)
+        self.status.enter(Phase.GOSSIP)
         self.exchange.turn(self.algorithm.version)
-        self.metrics.enter(Phase.OTHER)
+        self.status.enter(Phase.OTHER)
         self._number += 1
         return gauges
 
@@ -163,7 +163,7 @@ def synthetic_learners(
     for index in range(plan.simulators):
         run_layout.control.set_simulator_incarnation(index, 0)
     if device != CPU:
-        settle_on_gpu(device, benchmark=True)
+        use_gpu(device, benchmark=True)
     return [SyntheticLearner(run_layout.learner(rank, 0)[1]) for rank in range(learners)]
 
 

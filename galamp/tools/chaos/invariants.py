@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from galamp.gossip.mixing import PATIENCE_S
+from galamp.gossip.mixing import STALENESS_TIMEOUT_S
 from galamp.supervision.children import ABSENT_AFTER_S
 
 GRACE_S = 1.0
@@ -251,9 +251,10 @@ class CheckpointsVerify(Invariant):
 class BoundedStaleness(Invariant):
     """A learner goes past its staleness bound only for want of peers, or of their news.
 
-    At the bound it waits until every in-peer that is alive has news, for at most `PATIENCE_S`. So
-    while all of them are alive it goes on without at most once in `PATIENCE_S`; and once more, for
-    the round that was under way when the last of them came.
+    At the bound it waits until every in-peer that is alive has news, for at most
+    `STALENESS_TIMEOUT_S`. So while all of them are alive it goes on without at most once in
+    `STALENESS_TIMEOUT_S`; and once more, for the round that was under way when the last of them
+    came.
     """
 
     name = "I8 staleness stays within its bound"
@@ -277,7 +278,12 @@ class BoundedStaleness(Invariant):
                 continue
             self._alive_s[rank] = alive_s + passed_s
             self._excess[rank] = min(self._excess[rank], excess)
-            most = self._bound + self._excess[rank] + 1 + int((alive_s + passed_s) / PATIENCE_S)
+            most = (
+                self._bound
+                + self._excess[rank]
+                + 1
+                + int((alive_s + passed_s) / STALENESS_TIMEOUT_S)
+            )
             expected = f"staleness of learner {rank} at most {most}, its peers being alive"
             self.hold(stale <= most, expected, str(stale))
 

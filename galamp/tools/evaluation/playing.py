@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galamp.environments.base import Environment, EpisodeCounter
-from galamp.environments.failures import failures_told
+from galamp.environments.failures import failures_reported
 from galamp.tools.evaluation.references import Reference
 
 Act = Callable[[NDArray[Any]], NDArray[np.int64]]
@@ -94,13 +94,13 @@ def play(
     games: list[list[Game]] = [[] for _ in left]
     counter = EpisodeCounter(environment.num_envs)
     env_id = environment.spec.env_id
-    with failures_told(env_id):
+    with failures_reported(env_id):
         observations = environment.reset()
     cut = np.zeros(environment.num_envs, np.bool_)
     while (playing := left > 0).any():
         actions = np.zeros(environment.num_envs, np.int64)
         actions[playing] = act(observations if playing.all() else observations[playing])
-        with failures_told(env_id):
+        with failures_reported(env_id):
             step = environment.step(actions)
         for episode in counter.update(step):
             if playing[episode.env_index]:

@@ -35,7 +35,7 @@ from galamp.environments import (
     start_probe,
 )
 from galamp.environments.base import closing_quietly
-from galamp.environments.failures import failures_told
+from galamp.environments.failures import failures_reported
 from galamp.environments.names import ATARI, canonical_env_id, check_asked
 from galamp.environments.protocols import AtariProtocol, resolve
 from galamp.storage.checkpoint import Found
@@ -240,7 +240,7 @@ def _play_all(
     threads = min(len(seeds), len(os.sched_getaffinity(0)))
     games = []
     seed_generators(how.seed)
-    with failures_told(environment.env_id):
+    with failures_reported(environment.env_id):
         envs = make_environment(environment, seeds, threads=threads)
     with closing_quietly(envs):
         for agent in agents:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from galamp.core.arguments import add_flags, settings_from
 from galamp.core.errors import EXIT_OK, UserError, did_you_mean
-from galamp.core.settings import MOST_CHARACTERS_SHOWN, option
+from galamp.core.settings import MAX_CHARACTERS_SHOWN, option
 
 if TYPE_CHECKING:
     from galamp.tools.topology.analysis import Plan
@@ -115,8 +115,8 @@ def _new_file(config: TopologyConfig) -> Path | None:
     if not config.png:
         return None
     path, shown = Path(config.png), repr(config.png)
-    if len(shown) > MOST_CHARACTERS_SHOWN:
-        shown = f"{shown[:MOST_CHARACTERS_SHOWN]}..."
+    if len(shown) > MAX_CHARACTERS_SHOWN:
+        shown = f"{shown[:MAX_CHARACTERS_SHOWN]}..."
     try:
         folder = stat.S_ISDIR(path.stat().st_mode)
     except FileNotFoundError:

@@ -245,7 +245,7 @@ def as_in_runs(
             for envs in batches:
                 row[envs] = actor.act(0, step, envs)
         for envs in batches:
-            actor.see(0, STEPS, envs)
+            actor.observe(0, STEPS, envs)
         filled = actor.rollout(0, np.ones((STEPS, LANES), np.bool_))
         metrics = algorithm.update(filled, None if reduces is None else lambda: reduces)
         if number == 0:

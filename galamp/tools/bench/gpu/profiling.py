@@ -156,7 +156,7 @@ def main() -> None:
             network=options.network,
             device=options.device,
         )
-    tell(**refusals([learner.metrics for learner in learners], log.getvalue()))
+    tell(**refusals([learner.status for learner in learners], log.getvalue()))
     take_turns(learners, WARM_UP)
     tell(parts_ms=parts_ms(learners))
     gauges, events = profiled(learners)
@@ -190,9 +190,9 @@ def refusals(rows: Iterable[StatusRow], log: str) -> dict[str, Any]:
 
 def parts_ms(learners: list[SyntheticLearner]) -> dict[str, float]:
     """Return the milliseconds of each part of one rollout of one learner."""
-    before = [learner.metrics.phase_s() for learner in learners]
+    before = [learner.status.phase_s() for learner in learners]
     take_turns(learners, ROLLOUTS)
-    spent_s = np.sum([learner.metrics.phase_s() for learner in learners], 0) - np.sum(before, 0)
+    spent_s = np.sum([learner.status.phase_s() for learner in learners], 0) - np.sum(before, 0)
     turns = ROLLOUTS * len(learners)
     return {name: float(spent_s[phase]) / turns * 1e3 for name, phase in ON_GPU.items()}
 
