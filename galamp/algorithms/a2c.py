@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from galamp.algorithms.a2c_config import A2CConfig
 from galamp.algorithms.base import Algorithm, Rollout, trainable
 from galamp.algorithms.cached_conv import CachedConvForward
 from galamp.algorithms.cuda_graphs import Graphs
@@ -28,7 +29,7 @@ from galamp.core.config import AlgorithmConfig
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 SMALLEST_VARIANCE = 1e-8
 """Variance of the returns below which the share that the values explain means nothing."""
-METRICS = ("policy_loss", "value_loss", "entropy", "grad_norm", "explained_variance")
+METRICS = tuple(A2CConfig.gauges)
 """What an update measures, in order."""
 
 
@@ -103,9 +104,11 @@ def _variance(x: Tensor, weights: Tensor) -> Tensor:
 class A2C(Algorithm):
     """A2C with RMSprop on flat vectors."""
 
+    config_class: ClassVar[type[AlgorithmConfig]] = A2CConfig
+
     def __init__(
         self,
-        config: AlgorithmConfig,
+        config: A2CConfig,
         model: ActorCritic,
         *,
         device: torch.device | str,

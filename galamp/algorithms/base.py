@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch import Tensor
 from galamp.algorithms.cuda_graphs import Graphs
 from galamp.algorithms.flat_parameters import FlatParameters
 from galamp.algorithms.forward import Place
+from galamp.core.config import AlgorithmConfig
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,13 @@ class Algorithm(ABC):
     """A learning algorithm with its network, optimiser and sampling randomness.
 
     Attributes:
+        config_class: its settings, its gauges and its default learning rate; a frozen dataclass.
         parameters: the network's parameters and gradients as flat vectors.
         generator: randomness of action sampling, on the learner's device.
         version: optimiser steps taken so far.
     """
 
+    config_class: ClassVar[type[AlgorithmConfig]]
     parameters: FlatParameters
     generator: torch.Generator
     version: int
@@ -93,8 +97,8 @@ class Algorithm(ABC):
         a valid transition changes nothing and is not counted in `version`.
 
         Returns:
-            policy_loss, value_loss, entropy (nats), grad_norm (before clipping) and
-            explained_variance (of returns by values; 0 where returns do not vary).
+            A finite number for each of `config_class.gauges`, whatever the rollout; `grad_norm`
+            alone may be infinite or NaN, which is counted as an overflow.
         """
 
     @abstractmethod

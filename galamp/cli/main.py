@@ -13,14 +13,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import galamp
+from galamp.algorithms import flags_of_others, own_settings
 from galamp.cli.run_config import config_from, configured, kept_of
 from galamp.core import failpoints, installation, isolation
 from galamp.core.arguments import Parser
-from galamp.core.config import RunConfig
+from galamp.core.config import AlgorithmConfig, RunConfig, algorithm_config
 from galamp.core.errors import EXIT_OK, EXIT_SIGINT, GalampError, UserError, refusal
 from galamp.core.processes.reaper import claim_process
 from galamp.core.sanitize import one_line
-from galamp.core.settings import AUTO, Setting, settings
+from galamp.core.settings import AUTO, IMPORTED_FORM, Setting, check, settings
 from galamp.storage.links import followed
 from galamp.telemetry.display.streams import STARTING, announce, fill_closed, tell
 from galamp.workers.forkserver import leave_if_some_are_left, settle_libraries, start_server
@@ -28,12 +29,15 @@ from galamp.workers.forkserver import leave_if_some_are_left, settle_libraries, 
 SECTION_TITLES = {
     "": "run",
     "environment": "environment (frames: emulator frames; one agent step is --frame-skip frames)",
-    "algorithm": "algorithm",
+    "algorithm": "algorithm (those of another one: --algorithm NAME --help)",
     "model": "network",
     "gossip": "gossip",
     "resources": "processes and devices",
     "report": "what is shown and kept",
 }
+
+OWN = "algorithm.own"
+"""Stands for the group of settings that only the algorithm of this command line has."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,48 +81,88 @@ def _answer(arguments: Sequence[str] | None) -> int:
 def _run(words: Sequence[str]) -> int:
     """Run one command, and notice here, not at exit, that its output cannot be written."""
     with installation.held(words):
-        options = build_parser().parse_args(words)
+        options = build_parser(words).parse_args(words)
         code = int(options.command(options))
     sys.stdout.flush()
     return code
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands."""
+def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Return the parser of all commands, with the flags of the algorithm that `words` name.
+
+    Raises:
+        UserError: it is one of the user's, and cannot be used.
+    """
+    usual = RunConfig(algorithm=_algorithm_named(words))
     parser = Parser(prog="galamp", description=galamp.__doc__)
     parser.add_argument("--version", action="version", version=f"galamp {galamp.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    _add_run(commands)
+    _add_run(commands, usual)
     _add_remote(commands)
     _add_eval(commands)
     _add_games(commands)
     _add_topology(commands)
     _add_audit(commands)
-    _add_chaos(commands)
+    _add_chaos(commands, usual)
     return parser
 
 
-def _add_run(commands: Any) -> None:
+def _algorithm_named(words: Sequence[str]) -> AlgorithmConfig:
+    """Return the default settings of the algorithm that a command line names; a2c's if it does not.
+
+    An unknown name is left to the check of all settings.
+    """
+    if words[:1] not in (["run"], ["chaos"]):
+        return algorithm_config()
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--algorithm", nargs="?")
+    name = first.parse_known_args(words)[0].algorithm
+    setting = next(s for s in settings(AlgorithmConfig) if s.name == "algorithm")
+    try:
+        name = check(setting, name)
+    except UserError:
+        return algorithm_config()
+    return algorithm_config(name)
+
+
+def _add_run(commands: Any, usual: RunConfig) -> None:
     parser = commands.add_parser("run", help="train", description="Train, or go on with a run.")
     parser.set_defaults(command=run_command)
     parser.add_argument(
         "--dry-run", action="store_true", help="print who would run where, and start nothing"
     )
-    _add_run_options(parser)
+    _add_run_options(parser, usual)
 
 
-def _add_run_options(parser: argparse.ArgumentParser) -> None:
-    groups = {
-        section: parser.add_argument_group(title) for section, title in SECTION_TITLES.items()
-    }
+def _add_run_options(parser: Parser, usual: RunConfig) -> None:
+    groups: dict[str, Any] = {}
+    for section, title in SECTION_TITLES.items():
+        groups[section] = parser.add_argument_group(title)
+        if section == "algorithm":
+            groups[OWN] = _add_own_group(parser, usual.algorithm)
+    own = own_settings(type(usual.algorithm))
     groups[""].add_argument(
         "--resume", metavar="RUN", type=followed, help="go on with the run in this folder"
     )
     groups["environment"].add_argument(
         "--game", metavar="NAME", help="Atari game, such as Breakout (short for --env-id ALE/...)"
     )
-    for setting in settings(RunConfig):
-        _add_setting(groups[setting.section], setting)
+    for setting in settings(usual):
+        ones_own = setting.section == "algorithm" and setting.name in own
+        _add_setting(groups[OWN if ones_own else setting.section], setting)
+    parser.set_defaults(usual=usual)
+
+
+def _add_own_group(parser: Parser, algorithm: AlgorithmConfig) -> Any:
+    """Return the group of what one algorithm alone has, which says what it measures, too."""
+    name = algorithm.algorithm
+    parser.elsewhere = {
+        flag: f"{flag} is a setting of --algorithm {other}, not of {name}: leave it out, or name "
+        "that algorithm"
+        for flag, other in flags_of_others(name).items()
+    }
+    measured = "; ".join(f"losses/{gauge}: {text}" for gauge, text in algorithm.gauges.items())
+    return parser.add_argument_group(f"algorithm {name}", f"Its metrics: {measured}.")
 
 
 def _add_setting(group: Any, setting: Setting) -> None:
@@ -147,7 +191,8 @@ def _default(setting: Setting) -> str:
 
 def _metavar(setting: Setting) -> str:
     if setting.option.choices:
-        more = (setting.option.prefix + "PATH",) if setting.option.prefix else ()
+        more = [setting.option.prefix + "PATH"] if setting.option.prefix else []
+        more += [IMPORTED_FORM] if setting.option.imports else []
         return "{" + ",".join((*setting.option.choices, *more)) + "}"
     return {int: "N", float: "X", str: "TEXT"}[setting.kind]
 
@@ -238,13 +283,13 @@ def _add_audit(commands: Any) -> None:
     add_options(parser)
 
 
-def _add_chaos(commands: Any) -> None:
+def _add_chaos(commands: Any, usual: RunConfig) -> None:
     from galamp.tools.chaos.command import add_options
 
     parser = commands.add_parser("chaos", help="train under faults, and see that all holds")
     parser.set_defaults(command=chaos_command)
     add_options(parser)
-    _add_run_options(parser)
+    _add_run_options(parser, usual)
 
 
 def chaos_command(options: argparse.Namespace) -> int:

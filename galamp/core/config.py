@@ -7,15 +7,20 @@ Frozen dataclasses, one per component; a component receives only its own section
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from galamp.core.errors import UserError, did_you_mean
 from galamp.core.settings import AUTO, check, option, settings, shown
 
 MOST_CHANNELS = 16
 """Channels of an image that a network takes, and so frames that can be stacked."""
+
+ALGORITHMS = "galamp.algorithms"
+"""Where algorithms are looked up by name."""
 
 
 @dataclass(frozen=True)
@@ -75,47 +80,55 @@ class EnvironmentConfig:
 
 @dataclass(frozen=True)
 class AlgorithmConfig:
-    """A2C as the GALA paper runs it (Assran et al. 2019, appendix)."""
+    """Settings of every learning algorithm; a subclass has those of one besides, see `algorithms`.
 
-    algorithm: str = option("a2c", "learning algorithm", registry="galamp.algorithms:ALGORITHMS")
+    A field of the same name in a subclass takes the place of one here: another default or meaning.
+    """
+
+    gauges: ClassVar[Mapping[str, str]] = {"grad_norm": "L2 norm of the gradient before clipping"}
+    """What an update measures: name of the metric -> one line of meaning. All have `grad_norm`."""
+
+    algorithm: str = option(
+        "a2c",
+        "learning algorithm, or package.module:Class for one of yours; it has its own settings, "
+        "see --help beside its name",
+        registry=f"{ALGORITHMS}:ALGORITHMS",
+        imports=True,
+    )
     num_steps: int = option(
         5, "rollout length T between two updates", unit="agent steps", low=1, high=4096
     )
     learning_rate: float | None = option(
-        None, "step size (default: 7e-4 times the square root of --learners)", low=0.0, high=10.0
+        None, "step size (default: the algorithm's own, by --learners)", low=0.0, high=10.0
     )
     gamma: float = option(0.99, "discount factor", low=0.0, high=1.0)
-    ent_coef: float = option(0.01, "weight of the entropy bonus", low=0.0, high=100.0)
-    vf_coef: float = option(0.5, "weight of the value loss", low=0.0, high=100.0)
-    max_grad_norm: float = option(0.5, "gradients are clipped to this L2 norm", low=0.0)
-    rmsprop_alpha: float = option(0.99, "RMSprop smoothing constant", low=0.0, high=1.0)
-    rmsprop_eps: float = option(
-        1e-5,
-        "RMSprop term in the denominator; where it stands, see --rmsprop-form",
-        low=0.0,
-        high=1.0,
-    )
-    rmsprop_form: str = option(
-        "torch",
-        "RMSprop divides by sqrt(s) + eps (torch: PyTorch, the published GALA code) or by "
-        "sqrt(s + eps) (tf: TensorFlow, OpenAI Baselines, Stable-Baselines3's RMSpropTFLike); "
-        "for A2C all of them take alpha 0.99 and eps 1e-5",
-        names=("torch", "tf"),
-    )
-    rmsprop_initial: float = option(
-        1.0,
-        "mean square s that RMSprop starts from, in both forms: 1 is TensorFlow's; from 0, "
-        "PyTorch's and GALA's, the first steps are ten times as large and can leave the network "
-        "dead",
-        low=0.0,
-        high=1e6,
-    )
     precision: str = option(
         "float32",
         "numbers that the network computes with; weights, gradients and gossip stay float32. bf16 "
         "is for GPUs, and for CPUs that have it (avx512_bf16): on others it is slower",
         names=("float32", "bf16"),
     )
+
+    @classmethod
+    def default_learning_rate(cls, learners: int) -> float:
+        """Return the step size of each of so many learners; every algorithm has its own rule."""
+        raise NotImplementedError(f"{cls.__name__} has no default learning rate")
+
+
+def algorithm_config(name: str = "a2c", asked: str | None = None) -> AlgorithmConfig:
+    """Return the default settings of the algorithm `name`.
+
+    Where `asked` is given, no module of the user's is imported but that of the algorithm `asked`:
+    of others only what every algorithm has is returned.
+
+    Raises:
+        UserError: there is no such algorithm, or it cannot be used.
+    """
+    if asked is not None and ":" in name and name != asked:
+        return AlgorithmConfig(name)
+    # Looked up when asked for, as registries are: nothing below may import what is above.
+    kind = importlib.import_module(ALGORITHMS).config_class(name)
+    return kind(name)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -295,7 +308,7 @@ class RunConfig:
         10_000_000, "length of the run over all learners", unit="agent steps", low=1, high=10**15
     )
     environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
-    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    algorithm: AlgorithmConfig = field(default_factory=algorithm_config)
     model: ModelConfig = field(default_factory=ModelConfig)
     gossip: GossipConfig = field(default_factory=GossipConfig)
     resources: ResourceConfig = field(default_factory=ResourceConfig)
@@ -305,7 +318,7 @@ class RunConfig:
 def to_dict(config: RunConfig) -> dict[str, Any]:
     """Return the JSON form of a config, without what is the caller's: nested dictionaries."""
     values = dataclasses.asdict(config)
-    for setting in settings(RunConfig):
+    for setting in settings(config):
         if not setting.option.stored:
             del values[setting.section][setting.name]
     return values
@@ -329,15 +342,21 @@ def _as_it_was(values: dict[str, Any]) -> dict[tuple[str, str], Any]:
     }
 
 
-def from_dict(values: dict[str, Any]) -> RunConfig:
+def from_dict(values: dict[str, Any], asked: str = "") -> RunConfig:
     """Build a config from its JSON form; what is missing takes its default.
 
-    Of what was written before a setting existed, see `FORMERLY`.
+    Of what was written before a setting existed, see `FORMERLY`. The settings that an algorithm of
+    the user's has besides everyone's are left out, unless it is the one that is `asked` for now:
+    no module is imported because `values` name it.
 
     Raises:
         UserError: an unknown section or setting, or a value out of range.
     """
-    known = {(setting.section, setting.name): setting for setting in settings(RunConfig)}
+    algorithm = _algorithm_in(values, asked)
+    known = {
+        (setting.section, setting.name): setting
+        for setting in settings(RunConfig(algorithm=algorithm))
+    }
     flat: dict[tuple[str, str], Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
@@ -345,19 +364,40 @@ def from_dict(values: dict[str, Any]) -> RunConfig:
         else:
             flat[("", key)] = value
     flat = _as_it_was(values) | flat
+    if type(algorithm) is AlgorithmConfig:
+        flat = {key: value for key, value in flat.items() if key in known or key[0] != "algorithm"}
     for section, name in flat:
         if (section, name) not in known:
             full = f"{section}.{name}" if section else name
             names = (f"{s}.{n}" if s else n for s, n in known)
             raise UserError(f"unknown setting {shown(full)}{did_you_mean(full, names)}")
-    return from_settings({key: check(known[key], value) for key, value in flat.items()})
+    checked = {key: check(known[key], value) for key, value in flat.items()}
+    return from_settings(checked, type(algorithm))
 
 
-def from_settings(values: dict[tuple[str, str], Any]) -> RunConfig:
-    """Build a config from checked values keyed by (section, name)."""
-    sections: dict[str, dict[str, Any]] = {}
+def _algorithm_in(values: dict[str, Any], asked: str) -> AlgorithmConfig:
+    """Return the default settings of the algorithm that a JSON form names.
+
+    A name that can be none is refused when it is checked, with the others.
+    """
+    section = values.get("algorithm")
+    name = section.get("algorithm") if isinstance(section, dict) else None
+    setting = next(s for s in settings(AlgorithmConfig) if s.name == "algorithm")
+    try:
+        return algorithm_config(check(setting, name), asked)
+    except UserError:
+        if name == asked:
+            raise
+        return algorithm_config()
+
+
+def from_settings(
+    values: dict[tuple[str, str], Any], algorithm: type[AlgorithmConfig]
+) -> RunConfig:
+    """Build a config from checked values keyed by (section, name), for one kind of algorithm."""
+    sections: dict[str, dict[str, Any]] = {"algorithm": {}}
     for (section, name), value in values.items():
         sections.setdefault(section, {})[name] = value
     top = sections.pop("", {})
-    kinds = typing.get_type_hints(RunConfig)
+    kinds = typing.get_type_hints(RunConfig) | {"algorithm": algorithm}
     return RunConfig(**top, **{name: kinds[name](**leaves) for name, leaves in sections.items()})

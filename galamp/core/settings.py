@@ -11,15 +11,23 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
+import re
 import types
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from galamp.core.errors import UserError, did_you_mean
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 MOST_CHARACTERS_SHOWN = 60
+
+IMPORTED_FORM = "package.module:Class"
+IMPORTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+"""The name of something of the user's: the module that is imported for it, and its name there."""
 
 AUTO = 0
 """Stands for "choose for me" where a count is expected (`auto` on the command line)."""
@@ -40,6 +48,8 @@ class Option:
     prefix: str = ""
     stored: bool = True
     """Whether it belongs to the run, and not only to the command that shows it."""
+    imports: bool = False
+    """Whether `package.module:Class` is allowed, too: the name of something of the user's."""
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -63,15 +73,16 @@ def option(
     none: str = "",
     prefix: str = "",
     stored: bool = True,
+    imports: bool = False,
 ) -> Any:
     """Declare a setting: a dataclass field that carries its `Option`.
 
     `low` and `high` are inclusive; `names` and the keys of `registry` (`module:TABLE`, looked up
     when asked for) are the choices, besides any text that begins with `prefix`; `auto` allows the
     word `auto` (stored as `AUTO`), `none` is the word for None; what is not `stored` is the
-    caller's.
+    caller's; `imports` allows the form `package.module:Class` besides the choices.
     """
-    known = Option(help, unit, low, high, registry, names, auto, none, prefix, stored)
+    known = Option(help, unit, low, high, registry, names, auto, none, prefix, stored, imports)
     return field(default=default, metadata={"option": known})
 
 
@@ -92,14 +103,19 @@ class Setting:
         return "--" + self.name.replace("_", "-")
 
 
-def settings(config: type, section: str = "") -> Iterator[Setting]:
-    """Yield every leaf setting of `config`, sections in order of declaration."""
-    hints = typing.get_type_hints(config)
-    for leaf in dataclasses.fields(config):
+def settings(config: type | DataclassInstance, section: str = "") -> Iterator[Setting]:
+    """Yield every leaf setting of `config`, sections in order of declaration.
+
+    Of an instance, sections have what theirs have: a section may be of a subclass.
+    """
+    kind_of_all = config if isinstance(config, type) else type(config)
+    hints = typing.get_type_hints(kind_of_all)
+    for leaf in dataclasses.fields(kind_of_all):
         hint = hints[leaf.name]
         if dataclasses.is_dataclass(hint):
             assert isinstance(hint, type)
-            yield from settings(hint, leaf.name)
+            section_of_it = hint if config is kind_of_all else getattr(config, leaf.name)
+            yield from settings(section_of_it, leaf.name)
             continue
         optional = isinstance(hint, types.UnionType)
         kind = (
@@ -122,8 +138,11 @@ def check(setting: Setting, value: Any) -> Any:
     value = _convert(setting, value)
     if known.prefix and isinstance(value, str) and value.startswith(known.prefix):
         return value
+    if known.imports and isinstance(value, str) and IMPORTED.fullmatch(value):
+        return value
     if known.choices and value not in known.choices:
         more = f", or {known.prefix}..." if known.prefix else ""
+        more += f", or {IMPORTED_FORM} for one of yours" if known.imports else ""
         raise UserError(
             f"{setting.flag} {shown(value)}: expected one of {', '.join(known.choices)}{more}"
             f"{did_you_mean(str(value), known.choices)}"

@@ -7,13 +7,7 @@ Spaces that the learner cannot use are refused when the lanes are built.
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
-import os
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar
 
 import gymnasium
@@ -25,6 +19,7 @@ from numpy.typing import NDArray
 
 from galamp.core.config import MOST_CHANNELS, EnvironmentConfig
 from galamp.core.errors import UserError, did_you_mean
+from galamp.core.user_modules import import_user_module, refuse_namesake
 from galamp.environments.base import (
     Environment,
     EnvironmentSpec,
@@ -43,6 +38,8 @@ from galamp.environments.protocols import SETTINGS
 
 NEAR_ENOUGH = 0.7
 """A guess at what an unknown name meant is at least so like it, of the few that a module has."""
+
+EXPECTED = "package.module:factory or package:EnvId-v0"
 
 Maker = Callable[[], Any]
 """Builds one lane; what comes out of a user's is yet to be looked at."""
@@ -170,7 +167,7 @@ def _builder(env_id: str) -> Maker:
     module_name, colon, name = env_id.partition(":")
     if not colon:
         return _maker_by_id(env_id, env_id)
-    module = _imported(env_id, module_name)
+    module = import_user_module(env_id, module_name, EXPECTED)
     factory: Any = module
     for part in name.split("."):
         factory = getattr(factory, part, None)
@@ -178,7 +175,7 @@ def _builder(env_id: str) -> Maker:
         return factory  # type: ignore[no-any-return]
     if name in gymnasium.registry:
         return _maker_by_id(env_id, name)
-    _refuse_namesake(env_id, module_name)
+    refuse_namesake(env_id, module_name)
     if all(map(str.isidentifier, name.split("."))):
         callables = [k for k, v in vars(module).items() if callable(v) and k[0] != "_"]
         near = did_you_mean(name, callables, cutoff=NEAR_ENOUGH)
@@ -204,56 +201,6 @@ def _maker_by_id(env_id: str, name: str) -> Maker:
             raise
 
     return make
-
-
-def _imported(env_id: str, name: str) -> ModuleType:
-    """Import a module of the user's; what is raised from inside it is not this function's.
-
-    The working directory is searched, too, for what is not found elsewhere: a file in it may have
-    the name of a module that others need, or ask for and can do without.
-    """
-    if os.getcwd() not in sys.path and not _is_installed(name.partition(".")[0]):
-        sys.path.append(os.getcwd())
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if not f"{name}.".startswith(f"{error.name}."):
-            raise
-        _refuse_namesake(env_id, name)
-        raise UserError(
-            f"{env_id}: cannot import {name} ({error}): expected package.module:factory or "
-            "package:EnvId-v0; is it installed, or in this folder?"
-        ) from None
-
-
-def _is_installed(package: str) -> bool:
-    """Whether a package or module is found without the working directory."""
-    if package in sys.modules:
-        return True
-    try:
-        spec = importlib.util.find_spec(package)
-    except ValueError:  # no name that a module can have
-        return False
-    # A folder without code is a part of a package of which the working directory may have another.
-    return spec is not None and spec.origin is not None
-
-
-def _refuse_namesake(env_id: str, name: str) -> None:
-    """Tell that a module which was not the one meant has the name of one in the working directory.
-
-    Raises:
-        UserError: it is so.
-    """
-    first = name.partition(".")[0]
-    mine = next((p for p in (Path(first), Path(f"{first}.py")) if p.exists()), None)
-    module = sys.modules.get(first)
-    places = getattr(module, "__path__", [getattr(module, "__file__", None) or "built into Python"])
-    if mine is None or module is None or Path(next(iter(places))).is_relative_to(os.getcwd()):
-        return
-    raise UserError(
-        f"{env_id}: {first} is {next(iter(places))} here, which comes before {mine} in this "
-        "folder: give yours another name"
-    )
 
 
 def _looked_at(env_id: str, env: Any) -> gymnasium.Env[Any, Any]:

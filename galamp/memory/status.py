@@ -8,9 +8,10 @@ is a process that hangs. Single words are whole; a row as a whole may be a few m
 
 from __future__ import annotations
 
+import functools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
 
 import numpy as np
@@ -61,8 +62,8 @@ COUNTERS = (
 )
 """Whole numbers of a row, in order."""
 
-GAUGES = ("policy_loss", "value_loss", "entropy", "grad_norm", "explained_variance")
-"""Latest measurements of a row, in order."""
+GAUGE = "metrics.gauge."
+"""How the array of a gauge is named, before the gauge's own name: which there are is said there."""
 
 
 class StatusRow:
@@ -72,7 +73,7 @@ class StatusRow:
         width = len(COUNTERS)
         self._counters = arrays.words("metrics.counters")[index * width : (index + 1) * width]
         self._phase = arrays.words("metrics.phase")[index : index + 1]
-        self._gauges = arrays["metrics.gauges"][index]
+        self._arrays, self._index = arrays, index
         self._phase_ns = arrays["metrics.phase_ns"][index]
         self._since_ns = time.monotonic_ns()
 
@@ -103,15 +104,25 @@ class StatusRow:
         """Return the time spent so far per `Phase`, in seconds."""
         return np.asarray(self._phase_ns, dtype=np.float64) / 1e9
 
+    @functools.cached_property
+    def _gauges(self) -> dict[str, npt.NDArray[np.float64]]:
+        """The gauges that the board has, in order."""
+        names = [spec.name for spec in self._arrays.specs if spec.name.startswith(GAUGE)]
+        return {name.removeprefix(GAUGE): self._arrays[name] for name in names}
+
     def report(self, gauges: dict[str, float]) -> None:
-        """Store the latest measurements."""
+        """Store the latest measurements.
+
+        Raises:
+            KeyError: the board was made without such a gauge.
+        """
         for name, value in gauges.items():
-            self._gauges[_GAUGE[name]] = value
+            self._gauges[name][self._index] = value
 
     def gauges(self) -> dict[str, float]:
         """Return the latest measurements; those never reported are missing."""
-        values = zip(GAUGES, self._gauges.tolist(), strict=True)
-        return {name: value for name, value in values if value == value}
+        values = {name: float(array[self._index]) for name, array in self._gauges.items()}
+        return {name: value for name, value in values.items() if value == value}
 
     def reset(self) -> None:
         """Start the row of a new process: everything but its running counts."""
@@ -127,7 +138,6 @@ class StatusRow:
 
 
 _COUNTER = {name: index for index, name in enumerate(COUNTERS)}
-_GAUGE = {name: index for index, name in enumerate(GAUGES)}
 
 
 class EpisodeRing:
@@ -167,17 +177,19 @@ class StatusBoard:
     def __init__(self, arrays: SharedArrays, learners: int) -> None:
         self._arrays = arrays
         self._learners = learners
-        self._processes = arrays["metrics.gauges"].shape[0]
 
     @staticmethod
-    def specs(learners: int, simulators: int) -> list[ArraySpec]:
-        """Return the arrays that hold the board."""
+    def specs(learners: int, simulators: int, gauges: Iterable[str] = ()) -> list[ArraySpec]:
+        """Return the arrays that hold the board, with room for what learners measure."""
         rows = learners + simulators
+        measured = [
+            ArraySpec(GAUGE + name, (rows,), "float64", fill=float("nan")) for name in gauges
+        ]
         return [
             ArraySpec("metrics.counters", (rows, len(COUNTERS)), "int64"),
             ArraySpec("metrics.phase", (rows,), "int64"),
             ArraySpec("metrics.phase_ns", (rows, len(Phase)), "float64"),
-            ArraySpec("metrics.gauges", (rows, len(GAUGES)), "float64", fill=float("nan")),
+            *measured,
             ArraySpec("metrics.episodes", (simulators, EPISODE_CAPACITY, 4), "float64"),
             ArraySpec("metrics.episodes.head", (simulators,), "int64"),
         ]

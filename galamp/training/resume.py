@@ -105,7 +105,7 @@ def changes(resume_point: dict[str, Any], config: RunConfig) -> list[str]:
     """
     now = to_dict(config)
     lines = []
-    for setting in settings(RunConfig):
+    for setting in settings(config):
         before = resume_point.get(setting.section, {}) if setting.section else resume_point
         after = now[setting.section] if setting.section else now
         if not (isinstance(before, dict) and setting.name in before and setting.option.stored):
