@@ -105,6 +105,8 @@ class Algorithm(ABC):
     def state(self) -> dict[str, Tensor]:
         """Return the live tensors that are the whole learned state; writing them restores it.
 
+        They are `parameters` [P] and whatever else there is, float32, flat, none longer than P.
+
         To be written before the first step of a rollout only: what acting kept would be stale.
         """
 
