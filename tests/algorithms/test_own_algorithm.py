@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ from galamp.core.errors import UserError
 from galamp.core.settings import option, settings
 from galamp.supervision.plan import make_plan, with_learners
 from galamp.training.resume import changes
-from tests.contracts.algorithm import ACTIONS, INPUTS, AlgorithmContract
+from tests.contracts.algorithm import ACTIONS, INPUTS, AlgorithmContract, random_rollout
 from tests.supervision.test_plan import machine
 from tests.support.engine import DEADLINE_S, ROOT, summary, words
 from tests.support.toy_algorithm import Reinforce, ReinforceConfig
@@ -119,6 +120,24 @@ def test_one_line_in_the_registry_makes_it_galamps_own(
     model = build_model("mlp", (INPUTS,), "float32", ACTIONS, seed=1)
     ready = dataclasses.replace(config.algorithm, learning_rate=0.1)
     assert isinstance(make_algorithm(ready, model, device="cpu", seed=1), Reinforce)
+
+
+def test_the_worked_example_in_the_readme_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = (ROOT / "README.md").read_text()
+    (code,) = (c for c in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "ScaledA2C" in c)
+    (command,) = re.findall(r"`galamp (run [^`]*--reward-scale [^`]*)`", readme)
+    (tmp_path / "scaled.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    config = parsed(*command.split()[1:]).algorithm
+    plain = dataclasses.replace(config, learning_rate=config.default_learning_rate(2))
+    model = build_model("mlp", (INPUTS,), "float32", ACTIONS, seed=1)
+    algorithm = make_algorithm(plain, model, device="cpu", seed=1)
+    assert algorithm.update(random_rollout(1)).keys() == config.gauges.keys()
+    assert to_dict(RunConfig(algorithm=plain))["algorithm"]["reward_scale"] == 0.1
+    assert plain.learning_rate == 1e-3
 
 
 def test_registry_rows_name_a_class_and_its_own_settings() -> None:
