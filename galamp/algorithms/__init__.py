@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from galamp.core.config import AlgorithmConfig, RunConfig
+from galamp.core.algorithm_config import AlgorithmConfig
+from galamp.core.config import RunConfig
 from galamp.core.errors import UserError, did_you_mean
 from galamp.core.settings import IMPORTED_FORM, settings
 from galamp.core.user_modules import import_user_module
@@ -52,7 +53,7 @@ def config_class(name: str) -> type[AlgorithmConfig]:
     if not (isinstance(kind, type) and issubclass(kind, AlgorithmConfig)):
         raise UserError(
             f"--algorithm {name}: expected a class of algorithms with its settings as "
-            "config_class, a subclass of galamp.core.config.AlgorithmConfig; give it one"
+            "config_class, a subclass of galamp.core.algorithm_config.AlgorithmConfig; give it one"
         )
     _check_settings(name, kind)
     return kind

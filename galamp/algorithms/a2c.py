@@ -24,7 +24,7 @@ from galamp.algorithms.graphed_update import RecordedUpdate
 from galamp.algorithms.networks import ActorCritic, ConvActorCritic
 from galamp.algorithms.returns import n_step_returns
 from galamp.algorithms.rmsprop import FlatRMSprop
-from galamp.core.config import AlgorithmConfig
+from galamp.core.algorithm_config import AlgorithmConfig
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 SMALLEST_VARIANCE = 1e-8

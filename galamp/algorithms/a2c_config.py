@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from galamp.core.config import AlgorithmConfig
+from galamp.core.algorithm_config import AlgorithmConfig
 from galamp.core.settings import option
 
 BASE_LEARNING_RATE = 7e-4

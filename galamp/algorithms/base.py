@@ -17,7 +17,7 @@ from torch import Tensor
 from galamp.algorithms.cuda_graphs import Graphs
 from galamp.algorithms.flat_parameters import FlatParameters
 from galamp.algorithms.forward import Place
-from galamp.core.config import AlgorithmConfig
+from galamp.core.algorithm_config import AlgorithmConfig
 
 
 @dataclass(frozen=True)

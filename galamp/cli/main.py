@@ -16,8 +16,9 @@ import galamp
 from galamp.algorithms import flags_of_others, own_settings
 from galamp.cli.run_config import config_from, configured, kept_of
 from galamp.core import failpoints, installation, isolation
+from galamp.core.algorithm_config import AlgorithmConfig, algorithm_config
 from galamp.core.arguments import Parser
-from galamp.core.config import AlgorithmConfig, RunConfig, algorithm_config
+from galamp.core.config import RunConfig
 from galamp.core.errors import EXIT_OK, EXIT_SIGINT, GalampError, UserError, refusal
 from galamp.core.processes.reaper import claim_process
 from galamp.core.sanitize import one_line

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from galamp.core.config import AlgorithmConfig, RunConfig, from_dict, from_settings
+from galamp.core.algorithm_config import AlgorithmConfig
+from galamp.core.config import RunConfig, from_dict, from_settings
 from galamp.core.errors import UserError
 from galamp.core.settings import check, settings, shown
 

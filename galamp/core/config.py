@@ -7,20 +7,16 @@ Frozen dataclasses, one per component; a component receives only its own section
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
+from galamp.core.algorithm_config import AlgorithmConfig, algorithm_config, algorithm_in
 from galamp.core.errors import UserError, did_you_mean
 from galamp.core.settings import AUTO, check, option, settings, shown
 
 MOST_CHANNELS = 16
 """Channels of an image that a network takes, and so frames that can be stacked."""
-
-ALGORITHMS = "galamp.algorithms"
-"""Where algorithms are looked up by name."""
 
 
 @dataclass(frozen=True)
@@ -76,59 +72,6 @@ class EnvironmentConfig:
     clip_rewards: bool | None = option(
         None, "train on rewards clipped to [-1, 1]; scores are never clipped"
     )
-
-
-@dataclass(frozen=True)
-class AlgorithmConfig:
-    """Settings of every learning algorithm; a subclass has those of one besides, see `algorithms`.
-
-    A field of the same name in a subclass takes the place of one here: another default or meaning.
-    """
-
-    gauges: ClassVar[Mapping[str, str]] = {"grad_norm": "L2 norm of the gradient before clipping"}
-    """What an update measures: name of the metric -> one line of meaning. All have `grad_norm`."""
-
-    algorithm: str = option(
-        "a2c",
-        "learning algorithm, or package.module:Class for one of yours; it has its own settings, "
-        "see --help beside its name",
-        registry=f"{ALGORITHMS}:ALGORITHMS",
-        imports=True,
-    )
-    num_steps: int = option(
-        5, "rollout length T between two updates", unit="agent steps", low=1, high=4096
-    )
-    learning_rate: float | None = option(
-        None, "step size (default: the algorithm's own, by --learners)", low=0.0, high=10.0
-    )
-    gamma: float = option(0.99, "discount factor", low=0.0, high=1.0)
-    precision: str = option(
-        "float32",
-        "numbers that the network computes with; weights, gradients and gossip stay float32. bf16 "
-        "is for GPUs, and for CPUs that have it (avx512_bf16): on others it is slower",
-        names=("float32", "bf16"),
-    )
-
-    @classmethod
-    def default_learning_rate(cls, learners: int) -> float:
-        """Return the step size of each of so many learners; every algorithm has its own rule."""
-        raise NotImplementedError(f"{cls.__name__} has no default learning rate")
-
-
-def algorithm_config(name: str = "a2c", asked: str | None = None) -> AlgorithmConfig:
-    """Return the default settings of the algorithm `name`.
-
-    Where `asked` is given, no module of the user's is imported but that of the algorithm `asked`:
-    of others only what every algorithm has is returned.
-
-    Raises:
-        UserError: there is no such algorithm, or it cannot be used.
-    """
-    if asked is not None and ":" in name and name != asked:
-        return AlgorithmConfig(name)
-    # Looked up when asked for, as registries are: nothing below may import what is above.
-    kind = importlib.import_module(ALGORITHMS).config_class(name)
-    return kind(name)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -345,14 +288,14 @@ def _as_it_was(values: dict[str, Any]) -> dict[tuple[str, str], Any]:
 def from_dict(values: dict[str, Any], asked: str = "") -> RunConfig:
     """Build a config from its JSON form; what is missing takes its default.
 
-    Of what was written before a setting existed, see `FORMERLY`. The settings that an algorithm of
-    the user's has besides everyone's are left out, unless it is the one that is `asked` for now:
-    no module is imported because `values` name it.
+    Of what was written before a setting existed, see `FORMERLY`. The settings of an algorithm of
+    the user's are left out, unless it is the one that is `asked` for now: no module is imported
+    because `values` name it.
 
     Raises:
         UserError: an unknown section or setting, or a value out of range.
     """
-    algorithm = _algorithm_in(values, asked)
+    algorithm = algorithm_in(values, asked)
     known = {
         (setting.section, setting.name): setting
         for setting in settings(RunConfig(algorithm=algorithm))
@@ -364,8 +307,9 @@ def from_dict(values: dict[str, Any], asked: str = "") -> RunConfig:
         else:
             flat[("", key)] = value
     flat = _as_it_was(values) | flat
-    if type(algorithm) is AlgorithmConfig:
-        flat = {key: value for key, value in flat.items() if key in known or key[0] != "algorithm"}
+    if type(algorithm) is AlgorithmConfig:  # of its settings nothing is known but its name
+        name = ("algorithm", "algorithm")
+        flat = {key: value for key, value in flat.items() if key == name or key[0] != name[0]}
     for section, name in flat:
         if (section, name) not in known:
             full = f"{section}.{name}" if section else name
@@ -373,22 +317,6 @@ def from_dict(values: dict[str, Any], asked: str = "") -> RunConfig:
             raise UserError(f"unknown setting {shown(full)}{did_you_mean(full, names)}")
     checked = {key: check(known[key], value) for key, value in flat.items()}
     return from_settings(checked, type(algorithm))
-
-
-def _algorithm_in(values: dict[str, Any], asked: str) -> AlgorithmConfig:
-    """Return the default settings of the algorithm that a JSON form names.
-
-    A name that can be none is refused when it is checked, with the others.
-    """
-    section = values.get("algorithm")
-    name = section.get("algorithm") if isinstance(section, dict) else None
-    setting = next(s for s in settings(AlgorithmConfig) if s.name == "algorithm")
-    try:
-        return algorithm_config(check(setting, name), asked)
-    except UserError:
-        if name == asked:
-            raise
-        return algorithm_config()
 
 
 def from_settings(

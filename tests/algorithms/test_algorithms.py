@@ -24,7 +24,7 @@ from galamp.algorithms.flat_parameters import FlatParameters
 from galamp.algorithms.networks import build_model
 from galamp.algorithms.returns import n_step_returns
 from galamp.algorithms.rmsprop import FlatRMSprop
-from galamp.core.config import AlgorithmConfig
+from galamp.core.algorithm_config import AlgorithmConfig
 from galamp.core.errors import UserError
 from tests.contracts.algorithm import ACTIONS, INPUTS, AlgorithmContract, random_rollout
 

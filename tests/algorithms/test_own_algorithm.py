@@ -22,7 +22,8 @@ from galamp.algorithms.a2c_config import A2CConfig
 from galamp.algorithms.base import Algorithm
 from galamp.algorithms.networks import build_model
 from galamp.cli.main import build_parser, config_from, main
-from galamp.core.config import AlgorithmConfig, RunConfig, from_dict, to_dict
+from galamp.core.algorithm_config import AlgorithmConfig
+from galamp.core.config import RunConfig, from_dict, to_dict
 from galamp.core.errors import UserError
 from galamp.core.settings import option, settings
 from galamp.supervision.plan import make_plan, with_learners
@@ -255,7 +256,7 @@ def test_a_stored_name_alone_imports_nothing(
     stored = json.loads((trap / "config.json").read_text())
     read = from_dict(stored)
     assert type(read.algorithm) is AlgorithmConfig
-    assert (read.algorithm.algorithm, read.algorithm.num_steps) == ("evil:Own", 20)
+    assert read.algorithm.algorithm == "evil:Own"
     assert not Path("ran").exists()
     assert "evil" not in sys.modules
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from galamp.algorithms.base import Algorithm, Rollout
-from galamp.core.config import AlgorithmConfig, RunConfig
+from galamp.core.algorithm_config import AlgorithmConfig
+from galamp.core.config import RunConfig
 from galamp.core.settings import check, settings
 
 STEPS, LANES, INPUTS, ACTIONS = 5, 8, 3, 3

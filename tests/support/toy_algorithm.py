@@ -19,7 +19,7 @@ from galamp.algorithms.flat_parameters import FlatParameters
 from galamp.algorithms.forward import Place
 from galamp.algorithms.networks import ActorCritic
 from galamp.algorithms.returns import n_step_returns
-from galamp.core.config import AlgorithmConfig
+from galamp.core.algorithm_config import AlgorithmConfig
 from galamp.core.settings import option
 
 
