@@ -101,8 +101,8 @@ class EnvironmentContract:
             np.testing.assert_array_equal(together, recording.column(name), err_msg=name)
 
     def test_lanes_with_different_seeds_differ(self, recording: Recording) -> None:
-        resolved = recording.column("observations")
-        assert not np.array_equal(resolved[:, 0], resolved[:, 1])
+        observations = recording.column("observations")
+        assert not np.array_equal(observations[:, 0], observations[:, 1])
 
     def test_episodes_end_and_each_reset_follows_an_end(self, recording: Recording) -> None:
         ended = recording.column("terminated") | recording.column("truncated")

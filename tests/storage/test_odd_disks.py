@@ -1,4 +1,4 @@
-"""Disks that cannot do everything: no links, no sync of folders, no locks (tests/storage/test_locks.py)."""
+"""Disks that cannot do everything: no links, no sync of folders; no locks: test_locks.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Environments that fail in every way that a simulator can fail; `--env-id tests.support.crashing:NAME`."""
+"""Environments that fail in every way in which a simulator can fail.
+
+`--env-id tests.support.crashing:NAME`.
+"""
 
 from __future__ import annotations
 

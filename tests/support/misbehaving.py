@@ -1,4 +1,4 @@
-"""Environments of careless users, by name: `--env-id tests.support.misbehaving:NAME` or `:Id-v0`."""
+"""Environments of careless users: `--env-id tests.support.misbehaving:NAME` or `:Id-v0`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Environments that draw from generators which a whole process shares.
 
-`--env-id tests.support.randomness:NAME`. Each new environment appends a line to the file that TEST_DRAWS
-names: its process id, and its first number from each generator as JSON.
+`--env-id tests.support.randomness:NAME`. Each new environment appends a line to the file that
+TEST_DRAWS names: its process id, and its first number from each generator as JSON.
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ def test_every_event_is_kept_over_all_starts(
                 "--json", "--run-dir", folder)  # fmt: skip
     assert first.returncode == 0, first.stderr
     assert first.stderr == ""
-    again = run("--resume", folder, "--env-id", "tests.support.crashing:once", "--total-steps", 5000,
-                "--gamma", 0.9)  # fmt: skip
+    again = run("--resume", folder, "--env-id", "tests.support.crashing:once",
+                "--total-steps", 5000, "--gamma", 0.9)  # fmt: skip
     assert again.returncode == 0, again.stderr
     assert again.stdout == "", "--json is the former caller's"
     assert "started anew" not in again.stderr
