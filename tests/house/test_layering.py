@@ -66,7 +66,8 @@ WITHOUT_TORCH = (
     "core.errors", "core.failpoints", "core.seeding", "cli.main", "cli.attach", "cli.scale",
     "supervision.process", "tools.evaluation.command", "telemetry.display.render",
     "telemetry.display.panels", "telemetry.display.text", "telemetry.display.streams",
-    "telemetry.snapshot", "training.control",
+    "telemetry.snapshot", "training.control", "core.algorithm_config", "core.user_modules",
+    "algorithms.a2c_config",
 )  # fmt: skip
 
 LOCKS = {
