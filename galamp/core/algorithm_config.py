@@ -1,6 +1,6 @@
 """The settings of learning algorithms: what all have, and how those of one are found by its name.
 
-    name --algorithm_config--> galamp.algorithms.config_class --> its AlgorithmConfig, all at default
+    name --algorithm_config--> galamp.algorithms.config_class --> its AlgorithmConfig at default
 
 No torch here: the command line asks while it is parsed.
 """
