@@ -22,7 +22,7 @@ from galamp.core.algorithm_config import AlgorithmConfig
 
 @dataclass(frozen=True)
 class Rollout:
-    """T agent steps of B simulators, on the learner's device.
+    """T agent steps of B environments, on the learner's device.
 
     Attributes:
         observations: [T+1, B, ...] uint8 or float32; `observations[t + 1]` is what the transition

@@ -52,7 +52,7 @@ def facts(context: RunContext, resolved: ResolvedRun) -> list[tuple[str, str]]:
     shape = "x".join(map(str, environment.observation_shape))
     gossip = config.gossip
     together = f"{gossip.method} of {count}"
-    if gossip.method == "gala":
+    if gossip.method == "gossip":
         together += f", topology {gossip.topology}"
     needed, free = shared_bytes(context, resolved) / 2**20, available_bytes() / 2**20
     return [
@@ -62,7 +62,7 @@ def facts(context: RunContext, resolved: ResolvedRun) -> list[tuple[str, str]]:
         ("learners", together),
         ("learning rate", f"{config.algorithm.learning_rate:.6g}"),
         ("rollout", f"{config.algorithm.num_steps} steps of {config.environment.num_envs} "
-         f"simulators: {plan.agent_steps_per_update:,} agent steps per update"),
+         f"environments: {plan.agent_steps_per_update:,} agent steps per update"),
         ("processes", f"{count} learners, {plan.simulators} simulator processes, the supervisor "
          "and the server that all are forked from"),
         ("shared memory", f"{needed:,.0f} MiB; {free:,.0f} MiB are free"),

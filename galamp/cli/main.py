@@ -1,44 +1,53 @@
-"""The command line: words to a RunConfig, an outcome to an exit code.
+"""The command line: words to a command of `COMMANDS`, its outcome to an exit code.
 
-Only what is light is imported at the top: every child imports this module once more, and `--help`
-must not wait for torch.
+Only what is light is imported at the top, and so by the modules in the table: every child imports
+this module once more, and `--help` must not wait for torch.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import importlib
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import galamp
-from galamp.algorithms import flags_of_others, own_settings
-from galamp.cli.run_config import config_from, configured, kept_of
-from galamp.core import failpoints, installation, isolation
-from galamp.core.algorithm_config import AlgorithmConfig, algorithm_config
+from galamp.cli.algorithm_flags import usual_config
+from galamp.core import installation, isolation
 from galamp.core.arguments import Parser
-from galamp.core.config import RunConfig
-from galamp.core.errors import EXIT_OK, EXIT_SIGINT, GalampError, UserError, refusal
-from galamp.core.processes.reaper import claim_process
+from galamp.core.errors import EXIT_OK, EXIT_SIGINT, GalampError, refusal
 from galamp.core.sanitize import one_line
-from galamp.core.settings import AUTO, IMPORTED_FORM, Setting, check, settings
-from galamp.storage.links import followed
-from galamp.telemetry.display.streams import STARTING, announce, fill_closed, tell
-from galamp.workers.forkserver import leave_if_some_are_left, settle_libraries, start_server
+from galamp.telemetry.display.streams import fill_closed, tell
+from galamp.workers.forkserver import leave_if_some_are_left, settle_libraries
 
-SECTION_TITLES = {
-    "": "run",
-    "environment": "environment (frames: emulator frames; one agent step is --frame-skip frames)",
-    "algorithm": "algorithm (those of another one: --algorithm NAME --help)",
-    "model": "network",
-    "gossip": "gossip",
-    "resources": "processes and devices",
-    "report": "what is shown and kept",
+
+class Command(NamedTuple):
+    """One command of `galamp`.
+
+    Attributes:
+        module: what has its `add_options`, which gives a parser the options of the command, and the
+            command itself: a function from the parsed options to an exit code, as `command`.
+        help: what it is for.
+        trains: whether learners compute, here or in children.
+    """
+
+    module: str
+    help: str
+    trains: bool = False
+
+
+COMMANDS = {
+    "run": Command("galamp.cli.run", "train", trains=True),
+    "attach": Command("galamp.cli.attach", "show a running run; Ctrl-C leaves it running"),
+    "scale": Command("galamp.cli.scale", "give a running run more or fewer learners"),
+    "eval": Command("galamp.tools.evaluation.command", "play and score a trained agent"),
+    "games": Command("galamp.cli.games", "list the Atari games that can be played"),
+    "topology": Command("galamp.tools.topology.command", "look at a gossip graph, plan with it"),
+    "audit": Command("galamp.tools.audit.command", "check that learners stayed close enough"),
+    "chaos": Command("galamp.cli.chaos", "train under faults, and see that all holds", trains=True),
 }
-
-OWN = "algorithm.own"
-"""Stands for the group of settings that only the algorithm of this command line has."""
+"""Name -> command, in the order of `galamp --help`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,7 +64,7 @@ def _answer(arguments: Sequence[str] | None) -> int:
     words = sys.argv[1:] if arguments is None else list(arguments)
     for line in isolation.warnings():
         tell(f"galamp: {one_line(line)}\n", sys.stderr)
-    if words[:1] in (["run"], ["chaos"]):
+    if words and words[0] in COMMANDS and COMMANDS[words[0]].trains:
         settle_libraries()  # the parser loads numpy
     try:
         return _run(words)
@@ -94,229 +103,14 @@ def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     Raises:
         UserError: it is one of the user's, and cannot be used.
     """
-    usual = RunConfig(algorithm=_algorithm_named(words))
+    trains = bool(words) and words[0] in COMMANDS and COMMANDS[words[0]].trains
+    usual = usual_config(words if trains else ())
     parser = Parser(prog="galamp", description=galamp.__doc__)
     parser.add_argument("--version", action="version", version=f"galamp {galamp.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    _add_run(commands, usual)
-    _add_remote(commands)
-    _add_eval(commands)
-    _add_games(commands)
-    _add_topology(commands)
-    _add_audit(commands)
-    _add_chaos(commands, usual)
+    for name, command in COMMANDS.items():
+        one = commands.add_parser(name, help=command.help)
+        if command.trains:
+            one.set_defaults(usual=usual)
+        importlib.import_module(command.module).add_options(one)
     return parser
-
-
-def _algorithm_named(words: Sequence[str]) -> AlgorithmConfig:
-    """Return the default settings of the algorithm that a command line names; a2c's if it does not.
-
-    An unknown name is left to the check of all settings.
-    """
-    if words[:1] not in (["run"], ["chaos"]):
-        return algorithm_config()
-    first = argparse.ArgumentParser(add_help=False)
-    first.add_argument("--algorithm", nargs="?")
-    name = first.parse_known_args(words)[0].algorithm
-    setting = next(s for s in settings(AlgorithmConfig) if s.name == "algorithm")
-    try:
-        name = check(setting, name)
-    except UserError:
-        return algorithm_config()
-    return algorithm_config(name)
-
-
-def _add_run(commands: Any, usual: RunConfig) -> None:
-    parser = commands.add_parser("run", help="train", description="Train, or go on with a run.")
-    parser.set_defaults(command=run_command)
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print who would run where, and start nothing"
-    )
-    _add_run_options(parser, usual)
-
-
-def _add_run_options(parser: Parser, usual: RunConfig) -> None:
-    groups: dict[str, Any] = {}
-    for section, title in SECTION_TITLES.items():
-        groups[section] = parser.add_argument_group(title)
-        if section == "algorithm":
-            groups[OWN] = _add_own_group(parser, usual.algorithm)
-    own = own_settings(type(usual.algorithm))
-    groups[""].add_argument(
-        "--resume", metavar="RUN", type=followed, help="go on with the run in this folder"
-    )
-    groups["environment"].add_argument(
-        "--game", metavar="NAME", help="Atari game, such as Breakout (short for --env-id ALE/...)"
-    )
-    for setting in settings(usual):
-        ones_own = setting.section == "algorithm" and setting.name in own
-        _add_setting(groups[OWN if ones_own else setting.section], setting)
-    parser.set_defaults(usual=usual)
-
-
-def _add_own_group(parser: Parser, algorithm: AlgorithmConfig) -> Any:
-    """Return the group of what one algorithm alone has, which says what it measures, too."""
-    name = algorithm.algorithm
-    parser.elsewhere = {
-        flag: f"{flag} is a setting of --algorithm {other}, not of {name}: leave it out, or name "
-        "that algorithm"
-        for flag, other in flags_of_others(name).items()
-    }
-    measured = "; ".join(f"losses/{gauge}: {text}" for gauge, text in algorithm.gauges.items())
-    return parser.add_argument_group(f"algorithm {name}", f"Its metrics: {measured}.")
-
-
-def _add_setting(group: Any, setting: Setting) -> None:
-    known = setting.option
-    text = known.help
-    if "default" not in text:
-        text += f" (default: {_default(setting)})"
-    keywords: dict[str, Any] = {"dest": f"{setting.section}.{setting.name}", "help": text}
-    if setting.kind is bool:
-        keywords["action"] = argparse.BooleanOptionalAction
-    else:
-        keywords["metavar"] = _metavar(setting)
-    group.add_argument(setting.flag, default=argparse.SUPPRESS, **keywords)
-
-
-def _default(setting: Setting) -> str:
-    known = setting.option
-    if setting.default is None:
-        return "the protocol's"
-    if setting.kind is bool:
-        return "yes" if setting.default else "no"
-    if known.auto and setting.default == AUTO:
-        return "auto"
-    return f"{setting.default} {known.unit}".strip()
-
-
-def _metavar(setting: Setting) -> str:
-    if setting.option.choices:
-        more = [setting.option.prefix + "PATH"] if setting.option.prefix else []
-        more += [IMPORTED_FORM] if setting.option.imports else []
-        return "{" + ",".join((*setting.option.choices, *more)) + "}"
-    return {int: "N", float: "X", str: "TEXT"}[setting.kind]
-
-
-def run_command(options: argparse.Namespace) -> int:
-    """`galamp run`."""
-    if options.dry_run:
-        return _dry_run(options)
-    with configured(options) as (config, folder):
-        if not config.report.quiet:
-            announce(STARTING, sys.stderr)
-        failpoints.as_role("supervisor")
-        claim_process()
-        start_server()  # it loads while this process does
-        from galamp.telemetry.display.closing import closing_line
-        from galamp.training.train import train
-
-        outcome = train(_calibrated(options, config), resume=folder)
-    failure = outcome.result.failure
-    if failure is not None:
-        tell(f"galamp: {failure}\n{failure.details}", sys.stderr)
-    if config.report.json:
-        tell(json.dumps(outcome.summary) + "\n", sys.stdout)
-    elif not config.report.quiet:
-        tell(closing_line(outcome.summary), sys.stderr)
-    return outcome.result.exit_code
-
-
-def _dry_run(options: argparse.Namespace) -> int:
-    """`galamp run --dry-run`: nothing is written, so nothing is locked."""
-    config = config_from(options)
-    if getattr(options, "resources.learners", None) == "auto":
-        raise UserError("--dry-run: --learners auto trains to find the number; give a number")
-    if not config.report.quiet:
-        announce(STARTING, sys.stderr)
-    from galamp.cli.dry_run import dry_run
-
-    dry_run(config, kept_of(options))
-    return EXIT_OK
-
-
-def _calibrated(options: argparse.Namespace, config: RunConfig) -> RunConfig:
-    """Return `config` with the quickest number of learners, where that was asked for by `auto`."""
-    if getattr(options, "resources.learners", None) != "auto":
-        return config
-    from galamp.training.autotune import with_quickest
-
-    def show(line: str) -> None:
-        if not config.report.quiet:
-            tell(f"galamp: {line}\n", sys.stderr)
-
-    return with_quickest(config, show, new=options.resume is None, kept=kept_of(options))
-
-
-def _add_remote(commands: Any) -> None:
-    from galamp.cli import attach as attach_command
-    from galamp.cli import scale as scale_command
-
-    attach = commands.add_parser("attach", help="show a running run; Ctrl-C leaves it running")
-    attach_command.add_options(attach)
-    scale = commands.add_parser("scale", help="give a running run more or fewer learners")
-    scale_command.add_options(scale)
-
-
-def _add_eval(commands: Any) -> None:
-    from galamp.tools.evaluation.command import add_options
-
-    parser = commands.add_parser("eval", help="play and score a trained agent")
-    add_options(parser)
-
-
-def _add_games(commands: Any) -> None:
-    parser = commands.add_parser("games", help="list the Atari games that can be played")
-    parser.set_defaults(command=games_command)
-
-
-def _add_topology(commands: Any) -> None:
-    from galamp.tools.topology.command import add_options
-
-    parser = commands.add_parser("topology", help="look at a gossip graph, and plan with it")
-    add_options(parser)
-
-
-def _add_audit(commands: Any) -> None:
-    from galamp.tools.audit.command import add_options
-
-    parser = commands.add_parser("audit", help="check that learners stayed as close as they must")
-    add_options(parser)
-
-
-def _add_chaos(commands: Any, usual: RunConfig) -> None:
-    from galamp.tools.chaos.command import add_options
-
-    parser = commands.add_parser("chaos", help="train under faults, and see that all holds")
-    parser.set_defaults(command=chaos_command)
-    add_options(parser)
-    _add_run_options(parser, usual)
-
-
-def chaos_command(options: argparse.Namespace) -> int:
-    """`galamp chaos`."""
-    from galamp.tools.chaos.command import (
-        chaos_from,
-        check_kept,
-        check_survives,
-        left_open,
-        run_chaos,
-    )
-
-    left, chaos = left_open(options), chaos_from(options)
-    with configured(options) as (config, folder):
-        if folder is not None:
-            check_kept(folder.read_config(), left, options.resume)
-        check_survives(config)
-        if not config.report.quiet:
-            announce(STARTING, sys.stderr)
-        claim_process()
-        return run_chaos(chaos, _calibrated(options, config), folder)
-
-
-def games_command(options: argparse.Namespace) -> int:
-    """`galamp games`."""
-    from galamp.environments.names import list_games
-
-    print("\n".join(list_games()))
-    return 0

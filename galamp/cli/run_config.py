@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 from galamp.core.algorithm_config import AlgorithmConfig
 from galamp.core.config import RunConfig, from_dict, from_settings
 from galamp.core.errors import UserError
-from galamp.core.settings import check, settings, shown
+from galamp.core.older_configs import renamed
+from galamp.core.settings import Setting, check, flag_of, settings, shown
+from galamp.telemetry.display.streams import tell
 
 if TYPE_CHECKING:
     from galamp.storage.run_folder import RunFolder, StoredChoices
@@ -27,6 +30,11 @@ if TYPE_CHECKING:
 Values = dict[tuple[str, str], Any]
 """Settings by section and name."""
 GRAPH_SETTING = ("gossip", "topology")
+
+
+def dest_of(section: str, name: str) -> str:
+    """Return what a setting is called among the parsed options."""
+    return f"{section}.{name}"
 
 
 def config_from(options: argparse.Namespace) -> RunConfig:
@@ -79,11 +87,17 @@ def _given(options: argparse.Namespace) -> Values:
     values: Values = {}
     problems: list[str] = []
     for dest, given in vars(options).items():
-        section, dot, name = dest.partition(".")
+        section, dot, former = dest.partition(".")
         if not dot:
             continue
+        name, value = renamed(section, former, given)
+        setting = known[section, name]
+        if name != former and dest_of(section, name) in options:
+            problems.append(f"{flag_of(former)} and {setting.flag}: are the same; give the latter")
+            continue
+        _tell_renamed(former, given, setting, value)
         try:
-            values[section, name] = check(known[section, name], given)
+            values[section, name] = check(setting, value)
         except UserError as error:
             problems.append(str(error))
     if options.game is not None:
@@ -94,6 +108,14 @@ def _given(options: argparse.Namespace) -> Values:
     if problems:
         raise UserError(*problems)
     return values
+
+
+def _tell_renamed(former: str, given: Any, setting: Setting, value: Any) -> None:
+    """Tell the name of today where the command line has a former one."""
+    if former != setting.name:
+        tell(f"galamp: {flag_of(former)} is now called {setting.flag}\n", sys.stderr)
+    if value != given:
+        tell(f"galamp: {setting.flag} {given} is now called {value}\n", sys.stderr)
 
 
 def _over_stored(options: argparse.Namespace, values: Values) -> RunConfig:

@@ -1,7 +1,7 @@
 """Every setting of a run, written once: default, unit, range, and one line of meaning.
 
 Frozen dataclasses, one per component; a component receives only its own section. The command line
-(`cli.py`) is generated from the fields, and `config.json` in a run folder is their JSON form.
+(`cli/run.py`) is generated from the fields, and `config.json` in a run folder is their JSON form.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from galamp.core.algorithm_config import AlgorithmConfig, algorithm_config, algorithm_in
 from galamp.core.errors import UserError, did_you_mean
+from galamp.core.older_configs import up_to_date
 from galamp.core.settings import AUTO, check, option, settings, shown
 
 MOST_CHANNELS = 16
@@ -28,7 +29,7 @@ class EnvironmentConfig:
         "environment: an Atari game, a Gymnasium id, package:EnvId-v0 for an id that this package "
         "registers, or package.module:factory",
     )
-    num_envs: int = option(16, "simulators per learner", low=1, high=4096)
+    num_envs: int = option(16, "environments per learner", low=1, high=4096)
     protocol: str = option(
         "classic",
         "Atari protocol that the settings below start from",
@@ -91,11 +92,11 @@ class GossipConfig:
     """Who exchanges parameters with whom and when, and how far apart learners may run."""
 
     method: str = option(
-        "gala",
-        "how learners work together: gossip (gala), one learner with everyone's simulators (a2c), "
-        "the mean of all gradients at every step (data-parallel), or not at all (independent); the "
-        "settings below are for gossip",
-        names=("gala", "a2c", "data-parallel", "independent"),
+        "gossip",
+        "how learners work together: they average parameters with peers, as in GALA (gossip), one "
+        "has everyone's environments (single), all average gradients at every step (allreduce), or "
+        "they do not (independent); the settings below are for gossip",
+        names=("gossip", "single", "allreduce", "independent"),
     )
     topology: str = option(
         "ring",
@@ -123,7 +124,7 @@ class GossipConfig:
     sync: bool = option(
         False,
         "lock-step rounds: repeatable (on a CPU to the last bit, with the same --threads and "
-        "--batches), but everyone waits for the slowest",
+        "--env-splits), but everyone waits for the slowest",
     )
     max_staleness: int | None = option(
         8,
@@ -147,12 +148,12 @@ class GossipConfig:
     @property
     def synchronous(self) -> bool:
         """Whether all learners go from round to round together."""
-        return self.sync or self.max_staleness == 0 or self.method == "data-parallel"
+        return self.sync or self.max_staleness == 0 or self.method == "allreduce"
 
     @property
     def coupled(self) -> bool:
         """Whether they do so because they exchange something: none can go on without the others."""
-        return self.synchronous and (self.method == "data-parallel" or self.topology != "none")
+        return self.synchronous and (self.method == "allreduce" or self.topology != "none")
 
 
 @dataclass(frozen=True)
@@ -174,11 +175,16 @@ class ResourceConfig:
         "by itself, which takes longer",
     )
     simulator_workers: int = option(
-        AUTO, "simulator processes per learner", low=1, high=256, auto=True
-    )
-    batches: int = option(
         AUTO,
-        "parts of a learner's simulators that take turns: one is simulated, another inferred",
+        "simulators per learner: processes that step its environments",
+        low=1,
+        high=256,
+        auto=True,
+    )
+    env_splits: int = option(
+        AUTO,
+        "parts of a learner's environments that take turns: one steps while the policy acts for "
+        "another",
         low=1,
         high=16,
         auto=True,
@@ -267,30 +273,12 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     return values
 
 
-FORMERLY: dict[tuple[str, str], tuple[str, Any]] = {("environment", "fire_reset"): ("ALE/", True)}
-"""What was done before there was a setting: (section, name) -> (environments' ids begin so, value).
-
-A stored section always names all of its settings; one that lacks such a setting is older than it.
-"""
-
-
-def _as_it_was(values: dict[str, Any]) -> dict[tuple[str, str], Any]:
-    """Return the settings that a stored config is older than, as they were when it was written."""
-    sections = {name: section for name, section in values.items() if isinstance(section, dict)}
-    env_id = sections.get("environment", {}).get("env_id")
-    return {
-        (section, name): value
-        for (section, name), (start, value) in FORMERLY.items()
-        if isinstance(env_id, str) and env_id.startswith(start) and section in sections
-    }
-
-
 def from_dict(values: dict[str, Any], asked: str = "") -> RunConfig:
     """Build a config from its JSON form; what is missing takes its default.
 
-    Of what was written before a setting existed, see `FORMERLY`. The settings of an algorithm of
-    the user's are left out, unless it is the one that is `asked` for now: no module is imported
-    because `values` name it.
+    What an older galamp has written is taken as it was meant, see `older_configs`. The settings of
+    an algorithm of the user's are left out, unless it is the one that is `asked` for now: no module
+    is imported because `values` name it.
 
     Raises:
         UserError: an unknown section or setting, or a value out of range.
@@ -301,15 +289,14 @@ def from_dict(values: dict[str, Any], asked: str = "") -> RunConfig:
         for setting in settings(RunConfig(algorithm=algorithm))
     }
     flat: dict[tuple[str, str], Any] = {}
-    for key, value in values.items():
+    for key, value in up_to_date(values).items():
         if isinstance(value, dict):
             flat.update({(key, name): leaf for name, leaf in value.items()})
         else:
             flat[("", key)] = value
-    flat = _as_it_was(values) | flat
     if type(algorithm) is AlgorithmConfig:  # of its settings nothing is known but its name
-        name = ("algorithm", "algorithm")
-        flat = {key: value for key, value in flat.items() if key == name or key[0] != name[0]}
+        kept = ("algorithm", "algorithm")
+        flat = {key: value for key, value in flat.items() if key == kept or key[0] != kept[0]}
     for section, name in flat:
         if (section, name) not in known:
             full = f"{section}.{name}" if section else name

@@ -100,7 +100,12 @@ class Setting:
     @property
     def flag(self) -> str:
         """The long option on the command line."""
-        return "--" + self.name.replace("_", "-")
+        return flag_of(self.name)
+
+
+def flag_of(name: str) -> str:
+    """Return the long option on the command line of a setting of that name."""
+    return "--" + name.replace("_", "-")
 
 
 def settings(config: type | DataclassInstance, section: str = "") -> Iterator[Setting]:

@@ -37,7 +37,7 @@ GRADIENTS = "gradients"
 
 def averages_gradients(config: GossipConfig) -> bool:
     """Whether learners average gradients rather than parameters."""
-    return config.method == "data-parallel"
+    return config.method == "allreduce"
 
 
 def exchange_specs(

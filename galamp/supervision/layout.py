@@ -178,7 +178,7 @@ class RunLayout:
             sharing=sum(each.device == learner.device for each in self.plan.learners),
             graphs=config.resources.graphs,
             threads=config.resources.threads,
-            batches=config.resources.batches,
+            env_splits=config.resources.env_splits,
             shape=self.shape,
             wake=self._wakes[learner.rank],
             gossip_wakeups=self._gossip_wakeups,

@@ -171,11 +171,11 @@ def with_learners(
         ran: where those that it had were, by rank; another machine, maybe.
     """
     count, resources = config.resources.learners, config.resources
-    open_ = replace(resources, simulator_workers=AUTO, batches=AUTO, threads=AUTO)
+    open_ = replace(resources, simulator_workers=AUTO, env_splits=AUTO, threads=AUTO)
     usual = _resources(replace(config, resources=open_), ran, machine)
     fixed: dict[str, Any] = {
         name: getattr(resources, name)
-        for name in ("simulator_workers", "batches", "threads")
+        for name in ("simulator_workers", "env_splits", "threads")
         if getattr(resources, name) != getattr(usual, name)
     }
     algorithm = config.algorithm
@@ -234,7 +234,7 @@ def _instead(machine: Machine) -> str:
 
 
 def _with_method(config: RunConfig, count: int) -> tuple[RunConfig, int]:
-    """Apply `--method`: the same simulators, learning rate and all else, other ways to cooperate.
+    """Apply `--method`: the same environments, learning rate and all else, other ways to cooperate.
 
     Returns the config and the number of learners.
 
@@ -244,10 +244,11 @@ def _with_method(config: RunConfig, count: int) -> tuple[RunConfig, int]:
     gossip, algorithm = config.gossip, config.algorithm
     if gossip.target_ball is not None and gossip.synchronous:
         raise UserError(
-            "--target-ball: in lock-step (--sync, --max-staleness 0, data-parallel) all gossip or "
-            "nobody does, which a measured distance cannot decide in time; use --gossip-every"
+            "--target-ball: in lock-step (--sync, --max-staleness 0, --method allreduce) all "
+            "gossip or nobody does, which a measured distance cannot decide in time; use "
+            "--gossip-every"
         )
-    if gossip.method != "gala":
+    if gossip.method != "gossip":
         _refuse_gossip(gossip)
         certificate = gossip.certificate and gossip.method == "independent"
         gossip = replace(gossip, topology=NO_GRAPH, certificate=certificate)
@@ -255,7 +256,7 @@ def _with_method(config: RunConfig, count: int) -> tuple[RunConfig, int]:
         rate = algorithm.default_learning_rate(count)
         algorithm = replace(algorithm, learning_rate=rate)
     environment = config.environment
-    if gossip.method == "a2c":
+    if gossip.method == "single":
         environment = replace(environment, num_envs=environment.num_envs * count)
         count = 1
     config = replace(config, gossip=gossip, algorithm=algorithm, environment=environment)
@@ -305,14 +306,14 @@ def _resources(
     workers = asked.simulator_workers or min(envs, share)
     if workers > envs:
         raise UserError(
-            f"--simulator-workers {workers}: more than the {envs} simulators of --num-envs; "
-            "use at most one worker per simulator"
+            f"--simulator-workers {workers}: more than the {envs} environments of --num-envs; "
+            "use at most one simulator per environment"
         )
-    batches = asked.batches or min(2, workers)
-    if batches > workers:
+    splits = asked.env_splits or min(2, workers)
+    if splits > workers:
         raise UserError(
-            f"--batches {batches}: more than the {workers} of --simulator-workers; "
-            "each batch needs a worker of its own"
+            f"--env-splits {splits}: more than the {workers} of --simulator-workers; "
+            "each part needs a simulator of its own"
         )
     on_cpu = learners[0].device == CPU
     return replace(
@@ -321,7 +322,7 @@ def _resources(
         # In order of rank, so that a resumed run deals them out alike.
         device=",".join(dict.fromkeys(learner.device for learner in learners)),
         simulator_workers=workers,
-        batches=batches,
+        env_splits=splits,
         threads=asked.threads or (share if on_cpu else 1),
     )
 

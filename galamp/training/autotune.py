@@ -158,10 +158,10 @@ def check(config: RunConfig, machine: Machine, *, new: bool) -> None:
     Raises:
         UserError: there is one.
     """
-    if config.gossip.method == "a2c":
+    if config.gossip.method == "single":
         raise UserError(
-            "--learners auto: --method a2c is one learner with everyone's simulators, whose number "
-            "is not to be guessed; expected a whole number"
+            "--learners auto: --method single is one learner with everyone's environments, whose "
+            "number is not to be guessed; expected a whole number"
         )
     if config.gossip.topology.startswith(FILE):
         raise UserError(

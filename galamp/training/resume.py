@@ -15,6 +15,7 @@ import numpy as np
 
 from galamp.core.config import GossipConfig, RunConfig, to_dict
 from galamp.core.errors import UserError
+from galamp.core.older_configs import up_to_date
 from galamp.core.seeding import seed_for
 from galamp.core.settings import AUTO, Setting, settings, shown
 from galamp.gossip.consensus.distances import distances_between
@@ -103,10 +104,10 @@ def changes(resume_point: dict[str, Any], config: RunConfig) -> list[str]:
         resume_point: the settings in the checkpoint; what an older galamp did not know is missing.
         config: the settings now.
     """
-    now = to_dict(config)
+    now, stored = to_dict(config), up_to_date(resume_point)
     lines = []
     for setting in settings(config):
-        before = resume_point.get(setting.section, {}) if setting.section else resume_point
+        before = stored.get(setting.section, {}) if setting.section else stored
         after = now[setting.section] if setting.section else now
         if not (isinstance(before, dict) and setting.name in before and setting.option.stored):
             continue
@@ -150,7 +151,7 @@ def _align(states: list[State], agent_steps_per_update: int, gossip: GossipConfi
     first = states[0].tensors["parameters"]
     if identical and not all(np.array_equal(s.tensors["parameters"], first) for s in states):
         raise UserError(
-            "--method data-parallel: the learners in the checkpoint differ, expected to be one; "
+            "--method allreduce: the learners in the checkpoint differ, expected to be one; "
             "resume with the method that it was made with"
         )
 

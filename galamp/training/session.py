@@ -278,9 +278,9 @@ class Session:
         Raises:
             UserError: the run cannot have so many.
         """
-        if plan.config.gossip.method == "a2c":
+        if plan.config.gossip.method == "single":
             raise UserError(
-                "--method a2c: one learner has everyone's simulators, others would have none; "
+                "--method single: one learner has everyone's environments, others would have none; "
                 "--learners is for methods with several"
             )
         machine = self._context.machine
@@ -330,7 +330,7 @@ def _tell_choices(plan: Plan, machine: Machine, recorder: Recorder) -> None:
         recorder.tell(f"{told_quota(machine)}: what is not set is chosen for {machine.usable}")
     some = "learner" if len(plan.learners) == 1 else "learners"
     recorder.tell(
-        f"{len(plan.learners)} {some} of {config.environment.num_envs} simulators on "
+        f"{len(plan.learners)} {some} of {config.environment.num_envs} environments on "
         f"{config.resources.device}, learning rate {config.algorithm.learning_rate:.3g}"
     )
     if config.algorithm.precision == "bf16" and config.resources.device == CPU and lacks_bf16():

@@ -149,9 +149,9 @@ def _make_folder(plan: Plan, began: datetime) -> RunFolder:
 
 
 def _label(config: RunConfig) -> str:
-    """Return how a run is called: by its method, or for GALA by its graph."""
+    """Return how a run is called: by its method, or where learners gossip by its graph."""
     gossip = config.gossip
-    if gossip.method != "gala":
+    if gossip.method != "gossip":
         return gossip.method
     return Path(gossip.topology).stem if gossip.topology.startswith(FILE) else gossip.topology
 

@@ -2,8 +2,8 @@
 
     simulators --row--> LearnerPort.take --> Actor.act --> send --> simulators
 
-Runs in the learner. The simulators are split into batches that take turns: while the policy acts
-for one, the others simulate. Where the policy lives is its `Actor`'s to know.
+Runs in the learner. The environments are split into parts that take turns: while the policy acts
+for one, the others step. Where the policy lives is its `Actor`'s to know.
 
 The lanes of a simulator that has died or is late are acted on, and learned from by nobody.
 """
@@ -37,13 +37,13 @@ class Collector:
         idle: Idle,
         *,
         device: torch.device,
-        batches: int,
+        env_splits: int,
         clip_rewards: bool,
     ) -> None:
         self._port, self._algorithm, self._metrics, self._idle = port, algorithm, metrics, idle
         self._steps = port.shape.num_steps
         algorithm.expect(port.shape.num_steps, port.shape.num_envs)
-        self._batches = split(port.shape, batches)
+        self._splits = split(port.shape, env_splits)
         self._actor: Actor
         if device.type == "cuda":
             metrics["page_lock_refusal"] = max(metrics["page_lock_refusal"], port.page_lock())
@@ -68,7 +68,7 @@ class Collector:
         drawn = algorithm.generator.get_state()
         try:
             graphs = Graphs()
-            launches = actor.record(graphs, [envs for _, envs in self._batches])
+            launches = actor.record(graphs, [envs for _, envs in self._splits])
             self._metrics.beat()
             algorithm.record(actor.filled, graphs, reduces)
             actor.launches = launches
@@ -90,10 +90,10 @@ class Collector:
         for step in range(self._steps):
             if step == self._steps // 2:
                 reach("collector.half")
-            for workers, envs in self._batches:
+            for workers, envs in self._splits:
                 self._take(first + step, workers)
                 self._port.send(first + step, workers, self._actor.act(slot, step, envs))
-        for workers, envs in self._batches:
+        for workers, envs in self._splits:
             self._take(first + self._steps, workers)
             self._actor.see(slot, self._steps, envs)
         return self._actor.rollout(slot, self._port.valid_mask)
@@ -110,8 +110,8 @@ class Collector:
         self._metrics.enter(Phase.INFER)
 
 
-def split(shape: RolloutShape, batches: int) -> list[tuple[range, slice]]:
-    """Split the simulators into `batches` contiguous parts: their numbers and their lanes."""
-    edges = [shape.workers * part // batches for part in range(batches + 1)]
-    parts = [range(low, high) for low, high in itertools.pairwise(edges)]
-    return [(part, slice(shape.envs(part[0]).start, shape.envs(part[-1]).stop)) for part in parts]
+def split(shape: RolloutShape, parts: int) -> list[tuple[range, slice]]:
+    """Split the environments into contiguous parts: the simulators of each, and its lanes."""
+    edges = [shape.workers * part // parts for part in range(parts + 1)]
+    workers = [range(low, high) for low, high in itertools.pairwise(edges)]
+    return [(w, slice(shape.envs(w[0]).start, shape.envs(w[-1]).stop)) for w in workers]

@@ -65,7 +65,7 @@ class LearnerTask:
     sharing: int
     graphs: bool
     threads: int
-    batches: int
+    env_splits: int
     shape: RolloutShape
     wake: RingWake
     gossip_wakeups: tuple[Wakeup, ...]
@@ -167,7 +167,7 @@ class Learner:
             self.metrics,
             self.idle,
             device=torch.device(task.device),
-            batches=task.batches,
+            env_splits=task.env_splits,
             clip_rewards=task.environment.clip_rewards,
         )
         self.exchange = Exchange(

@@ -21,7 +21,8 @@ from galamp.algorithms.a2c import A2C
 from galamp.algorithms.a2c_config import A2CConfig
 from galamp.algorithms.base import Algorithm
 from galamp.algorithms.networks import build_model
-from galamp.cli.main import build_parser, config_from, main
+from galamp.cli.main import build_parser, main
+from galamp.cli.run_config import config_from
 from galamp.core.algorithm_config import AlgorithmConfig
 from galamp.core.config import RunConfig, from_dict, to_dict
 from galamp.core.errors import UserError
@@ -79,8 +80,7 @@ def test_help_shows_what_the_named_algorithm_has_and_nothing_of_others() -> None
     assert "losses/baseline: running mean of the returns" in " ".join(own.split())
     assert "--rmsprop-eps" in usual
     assert "--rmsprop-eps" not in own
-    assert "--gamma" in usual
-    assert "--gamma" in own
+    assert all("--gamma" in text for text in (usual, own))
     assert "(default: 20 agent steps)" in " ".join(own.split())
     assert help_of(f"--algorithm={NAME}") == own == help_of("--algo", NAME)
     assert help_of("--algorithm", "a2c") == usual == help_of("--algorithm", NAME, "--algo=a2c")
@@ -88,8 +88,7 @@ def test_help_shows_what_the_named_algorithm_has_and_nothing_of_others() -> None
 
 def test_its_settings_are_flags_and_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
     config = parsed("--algorithm", NAME, "--baseline-decay", "0.5", "--seed", "3")
-    assert config.algorithm == ReinforceConfig(NAME, baseline_decay=0.5)
-    assert config.seed == 3
+    assert (config.algorithm, config.seed) == (ReinforceConfig(NAME, baseline_decay=0.5), 3)
     refused = complaint(capsys, "--algorithm", NAME, "--baseline-decay", "2")
     assert refused == "--baseline-decay 2.0: expected a number from 0 to 1"
 
@@ -103,7 +102,7 @@ def test_a_flag_of_another_algorithm_is_refused_with_its_owner(
             f"--rmsprop-eps is a setting of --algorithm a2c, not of {NAME}: leave it out, or name "
             "that algorithm; see galamp run --help"
         )
-    assert set(flags_of_others("a2c")) == set()
+    assert not flags_of_others("a2c")
     assert flags_of_others(NAME).keys() >= {"--ent-coef", "--max-grad-norm"}
     assert complaint(capsys, "--baseline-decay", "1").startswith("unknown option --baseline-decay")
 
@@ -323,8 +322,7 @@ def test_one_file_is_trained_resumed_played_and_audited(tmp_path: Path) -> None:
     )  # fmt: skip
     assert first.returncode == 0, first.stderr
     told = json.loads(first.stdout)
-    assert told["agent_steps"] >= 800
-    assert sum(told["updates_per_learner"]) == told["agent_steps"] // (4 * 20)
+    assert sum(told["updates_per_learner"]) == told["agent_steps"] // (4 * 20) >= 10
     row = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     assert {key for key in row if key.startswith("losses/")} == {
         "losses/baseline",
@@ -332,8 +330,8 @@ def test_one_file_is_trained_resumed_played_and_audited(tmp_path: Path) -> None:
     }
     assert row["losses/baseline"] > 0
     stored = json.loads((folder / "config.json").read_text())["algorithm"]
-    assert (stored["algorithm"], stored["baseline_decay"]) == (name, 0.8)
-    assert stored["learning_rate"] == 0.03
+    kept = {"algorithm": name, "baseline_decay": 0.8, "learning_rate": 0.03}
+    assert stored.items() >= kept.items()
     assert "rmsprop_eps" not in stored
 
     more = ("run", "--resume", folder, "--total-steps", 1200, "--json")

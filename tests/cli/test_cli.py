@@ -16,8 +16,11 @@ from typing import Any
 import pytest
 
 import galamp
+from galamp.cli import games
 from galamp.cli import main as cli
-from galamp.cli.main import build_parser, config_from, main
+from galamp.cli import run as run_module
+from galamp.cli.main import COMMANDS, Command, build_parser, main
+from galamp.cli.run_config import config_from
 from galamp.core.config import RunConfig, from_dict, to_dict
 from galamp.core.errors import CheckpointError, RunFailed
 from galamp.core.settings import Setting, allowed, settings
@@ -68,7 +71,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def command(options: argparse.Namespace) -> int:
         raise AssertionError(f"would train: {config_from(options)}")
 
-    monkeypatch.setattr(cli, "run_command", command)
+    monkeypatch.setattr(run_module, "run_command", command)
 
 
 def parsed(*arguments: str) -> RunConfig:
@@ -326,8 +329,8 @@ def test_how_a_run_was_shown_is_not_taken_from_it(
 def test_something_is_said_before_torch_loads(flags: list[str], told: str) -> None:
     leave = "lambda: sys.exit('torch' in sys.modules)"
     code = (
-        f"import sys, galamp.cli.main as cli; cli.start_server = {leave};"
-        f"cli.main({['run', *flags]})"
+        f"import sys; from galamp.cli import main, run; run.start_server = {leave};"
+        f"main.main({['run', *flags]})"
     )
     ended = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, timeout=60)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", told)
@@ -362,7 +365,7 @@ def help_of(capsys: pytest.CaptureFixture[str], *command: str) -> str:
     return out
 
 
-@pytest.mark.parametrize("command", [(), ("run",), ("eval",), ("games",)])
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
 def test_every_command_has_help(
     capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
 ) -> None:
@@ -371,7 +374,45 @@ def test_every_command_has_help(
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(capsys)
-    assert all(f"\n    {command} " in text for command in ("run", "eval", "games"))
+    for name, command in COMMANDS.items():
+        assert re.search(rf"\n    {name} +{re.escape(command.help)}\n", text)
+
+
+TOY = """
+def add_options(parser):
+    parser.add_argument("--to", default="nobody")
+    parser.set_defaults(command=say)
+
+def say(options):
+    print("hello", options.to)
+    return 3
+"""
+
+
+def test_a_command_is_a_module_and_a_line_in_the_table(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also one from outside the package, with nothing of galamp in it."""
+    (tmp_path / "toy_command.py").write_text(TOY)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(cli, "COMMANDS", COMMANDS | {"toy": Command("toy_command", "say hello")})
+    assert main(["toy", "--to", "you"]) == 3
+    assert capsys.readouterr().out == "hello you\n"
+    assert re.search(r"\n    toy +say hello\n", help_of(capsys))
+    assert help_of(capsys, "toy").startswith("usage: galamp toy")
+    (line,) = complaint(capsys, "toy", "--tow", "you")
+    assert line.startswith("unknown option --tow (did you mean --to?)")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_libraries_are_settled_before_a_command_that_trains_only(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled = []
+    monkeypatch.setattr(cli, "settle_libraries", lambda: settled.append(name))
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    assert settled == [name] * (name in ("run", "chaos"))
 
 
 @pytest.fixture
@@ -456,7 +497,7 @@ def test_endings_are_exit_codes(
     def end(options: argparse.Namespace) -> int:
         raise error
 
-    monkeypatch.setattr(cli, "games_command", end)
+    monkeypatch.setattr(games, "games_command", end)
     assert main(["games"]) == code
     assert capsys.readouterr().err == told
 
@@ -467,7 +508,7 @@ def test_too_few_descriptors_are_no_defect(
     def end(options: argparse.Namespace) -> int:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr(cli, "games_command", end)
+    monkeypatch.setattr(games, "games_command", end)
     assert complaint(capsys, "games") == ["Too many open files: raise the limit (ulimit -n)"]
 
 
@@ -491,7 +532,7 @@ def test_what_the_system_refuses_is_one_line(
     def end(options: argparse.Namespace) -> int:
         raise error
 
-    monkeypatch.setattr(cli, "games_command", end)
+    monkeypatch.setattr(games, "games_command", end)
     assert main(["games"]) == code
     assert re.fullmatch(f"galamp: {told}\n", capsys.readouterr().err)
 
@@ -503,7 +544,7 @@ def test_a_working_directory_that_was_removed_is_told_of(
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    monkeypatch.setattr(cli, "games_command", lambda _: print(os.getcwd()))
+    monkeypatch.setattr(games, "games_command", lambda _: print(os.getcwd()))
     assert main(["games"]) == 2
     assert capsys.readouterr().err == (
         "galamp: No such file or directory: the working directory was removed; go to another\n"
@@ -513,9 +554,9 @@ def test_a_working_directory_that_was_removed_is_told_of(
 FULL = """
 import sys
 sys.argv = ["galamp", *sys.argv[1:]]
-from galamp.cli import main as cli
-cli.games_command = lambda options: print("a game") or 0
-raise SystemExit(cli.main())
+from galamp.cli import games, main
+games.games_command = lambda options: print("a game") or 0
+raise SystemExit(main.main())
 """
 
 
@@ -536,7 +577,7 @@ def test_a_defect_of_galamp_shows_its_traceback(monkeypatch: pytest.MonkeyPatch)
     def end(options: argparse.Namespace) -> int:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli, "games_command", end)
+    monkeypatch.setattr(games, "games_command", end)
     with pytest.raises(ZeroDivisionError):
         main(["games"])
 

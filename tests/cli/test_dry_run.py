@@ -9,7 +9,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from galamp.cli import dry_run
+from galamp.cli import dry_run, run
 from galamp.cli import main as cli
 from galamp.cli.dry_run import facts, learners_table, planned
 from galamp.core.config import from_dict
@@ -83,7 +83,7 @@ def test_the_command_prints_and_leaves_nothing(
 ) -> None:
     found = surveyed(monkeypatch, learners=2, device="cpu")
     monkeypatch.setattr(dry_run, "survey", lambda config, resume: _as_asked(found, config))
-    monkeypatch.setattr(cli, "start_server", lambda: pytest.fail("a server was started"))
+    monkeypatch.setattr(run, "start_server", lambda: pytest.fail("a server was started"))
     monkeypatch.chdir(tmp_path)
     words = ["run", "--dry-run", "--learners", "2", "--learning-rate", "0.25", "--game", "breakout"]
     assert cli.main(words) == 0

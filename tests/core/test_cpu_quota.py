@@ -199,7 +199,7 @@ def test_a_learner_on_a_gpu_has_one_for_itself(
 
 
 def test_what_is_asked_for_is_had() -> None:
-    asked = config(learners=4, simulator_workers=4, threads=3, batches=2, device="cpu")
+    asked = config(learners=4, simulator_workers=4, threads=3, env_splits=2, device="cpu")
     assert make_plan(asked, box(64, 2.0)).config.resources == asked.resources
 
 

@@ -267,7 +267,7 @@ def test_kills_are_those_of_the_own_group(tree: Tree) -> None:
 IN_GROUP = f"""
 import os, sys
 sys.path.insert(0, {str(ROOT)!r})
-from galamp import memory
+from galamp.core.machine import memory
 file, group = sys.argv[1:]
 open(group + "/cgroup.procs", "w").write(str(os.getpid()))
 def free():

@@ -293,7 +293,7 @@ def test_what_a_simulator_raises_at_its_start_is_told_with_its_seeds(
 
 def test_who_hangs_is_told_with_the_limit_that_can_be_set() -> None:
     causes: list[str] = []
-    beats = SimpleNamespace(still_s=301.0, look=MagicMock(), exceeds=lambda least, gaps: True)
+    beats = SimpleNamespace(still_s=301.0, observe=MagicMock(), exceeds=lambda least, gaps: True)
     child = SimpleNamespace(
         role="simulator", has_worked=False, row=SimpleNamespace(phase=Phase.BOOT), beats=beats,
         turns=MagicMock(), note_boot=MagicMock(),

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from galamp.cli.main import build_parser, config_from
+from galamp.cli.main import build_parser
+from galamp.cli.run_config import config_from
 from galamp.core.config import RunConfig, from_dict, to_dict
 from galamp.core.errors import UserError
 from galamp.core.settings import AUTO, settings

@@ -170,7 +170,7 @@ def reduced(devices: list[str]) -> tuple[Tensor, int]:
 
     Whoever waits for peers lets the next one reduce.
     """
-    config = GossipConfig(method="data-parallel", topology="none", certificate=False)
+    config = GossipConfig(method="allreduce", topology="none", certificate=False)
     ranks: list[int] = []
     learners = Learners("none", devices, config, lambda: learners.exchanges[ranks.pop(0)].reduce())
     waits = 0

@@ -441,7 +441,7 @@ def together(world: World, act: Callable[[int], object]) -> None:
 
 @pytest.mark.parametrize("learners", [2, 3, 5])
 def test_everyone_gets_the_mean_of_all_gradients(learners: int) -> None:
-    config = GossipConfig(method="data-parallel", certificate=False)
+    config = GossipConfig(method="allreduce", certificate=False)
     world = World("none", learners, config)
     random = np.random.default_rng(learners)
     for turn in range(5):
@@ -485,7 +485,7 @@ def test_whose_rollout_is_void_takes_the_step_of_the_others() -> None:
     ]
     start = algorithms[0].parameters.data.clone()
     size = len(start)
-    world = World("none", 2, GossipConfig(method="data-parallel", certificate=False), size=size)
+    world = World("none", 2, GossipConfig(method="allreduce", certificate=False), size=size)
     for one, algorithm in zip(world.exchanges, algorithms, strict=True):
         assert one._gradients is not None
         one._gradients.vectors = [algorithm.parameters.grad]
@@ -751,7 +751,7 @@ def test_what_is_not_whole_changes_nothing(folder: RunFolder) -> None:
 
 
 def test_learners_that_are_one_are_compared_at_the_same_step(folder: RunFolder) -> None:
-    run = Run(folder, method="data-parallel")
+    run = Run(folder, method="allreduce")
     run.measure(1.0, versions=(8, 16))
     assert run.monitor.reading.rms is None
     run.measure(0.0, versions=(16, 16))

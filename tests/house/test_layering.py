@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
+from galamp.cli.main import COMMANDS
 from tests.support.loops import each
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,11 +64,11 @@ WITHOUT_PROCESSES = (
 WITHOUT_TORCH = (
     "gossip.topologies", "environments", "workers.simulator", "workers.child", "memory.rollouts",
     "memory.status", "memory.control", "memory.arrays", "memory.rollout_ports", "core.config",
-    "core.errors", "core.failpoints", "core.seeding", "cli.main", "cli.attach", "cli.scale",
-    "supervision.process", "tools.evaluation.command", "telemetry.display.render",
-    "telemetry.display.panels", "telemetry.display.text", "telemetry.display.streams",
-    "telemetry.snapshot", "training.control", "core.algorithm_config", "core.user_modules",
-    "algorithms.a2c_config",
+    "core.errors", "core.failpoints", "core.seeding", "cli.main", "cli.run_config",
+    "supervision.process", "telemetry.display.render", "telemetry.display.panels",
+    "telemetry.display.text", "telemetry.display.streams", "telemetry.snapshot", "training.control",
+    *(command.module.removeprefix("galamp.") for command in COMMANDS.values()),
+    "core.algorithm_config", "core.user_modules", "algorithms.a2c_config",
 )  # fmt: skip
 
 LOCKS = {

@@ -186,7 +186,7 @@ READERS: dict[str, Read] = {
 def short_lines(monkeypatch: pytest.MonkeyPatch) -> int:
     """Lower the limits, as the time that a test takes grows with them, and return them."""
     limit = 2**17
-    for name in ("runlogs.LINE_LIMIT_BYTES", "runlogs.TAIL_BYTES", "gossiplog.LINE_LIMIT_BYTES"):
+    for name in ("run_logs.LINE_LIMIT_BYTES", "run_logs.TAIL_BYTES", "gossip_log.LINE_LIMIT_BYTES"):
         monkeypatch.setattr(f"galamp.storage.{name}", limit)
     return limit
 

@@ -151,7 +151,7 @@ def test_shares_cover_the_cores_and_overlap_only_where_they_must(cores: int, cou
         assert max(users) - min(users) <= 1
 
 
-# Workers, batches, threads, learning rate
+# Simulators, splits, threads, learning rate
 
 
 @given(
@@ -168,7 +168,7 @@ def test_every_plan_leaves_no_choice_open(
     plan = make_plan(config(num_envs, learners=learners or "auto"), machine(cores, gpus))
     made = plan.config.resources
     share = min(len(learner.place.simulators) for learner in plan.learners)
-    assert 1 <= made.batches <= made.simulator_workers <= num_envs
+    assert 1 <= made.env_splits <= made.simulator_workers <= num_envs
     assert made.simulator_workers <= share
     assert 1 <= made.threads <= share
     assert made.learners == len(plan.learners)
@@ -187,7 +187,13 @@ def test_a_plan_of_a_resolved_config_is_the_same_plan() -> None:
 
 def test_what_the_user_chose_stays() -> None:
     asked = config(
-        8, learning_rate=0.01, learners=2, simulator_workers=4, batches=1, threads=3, device="cpu"
+        8,
+        learning_rate=0.01,
+        learners=2,
+        simulator_workers=4,
+        env_splits=1,
+        threads=3,
+        device="cpu",
     )
     made = make_plan(asked, machine(2)).config
     assert made == asked
@@ -206,15 +212,16 @@ def test_only_learners_on_cpus_compute_with_their_whole_share() -> None:
     assert make_plan(config(learners=2), machine(8, gpus=1)).config.resources.threads == 1
 
 
-def test_a_worker_needs_a_simulator_and_a_batch_a_worker() -> None:
+def test_a_simulator_needs_an_environment_and_a_split_a_simulator() -> None:
     assert refused(machine(8), config(4, simulator_workers=5)) == (
-        "--simulator-workers 5: more than the 4 simulators of --num-envs; "
-        "use at most one worker per simulator"
+        "--simulator-workers 5: more than the 4 environments of --num-envs; "
+        "use at most one simulator per environment"
     )
-    assert refused(machine(8), config(4, simulator_workers=2, batches=3)) == (
-        "--batches 3: more than the 2 of --simulator-workers; each batch needs a worker of its own"
+    assert refused(machine(8), config(4, simulator_workers=2, env_splits=3)) == (
+        "--env-splits 3: more than the 2 of --simulator-workers; "
+        "each part needs a simulator of its own"
     )
-    make_plan(config(4, simulator_workers=4, batches=4), machine(8))
+    make_plan(config(4, simulator_workers=4, env_splits=4), machine(8))
 
 
 # Open files
@@ -256,18 +263,18 @@ def working(method: str, learners: int = 4, **gossip: Any) -> RunConfig:
     )
 
 
-@pytest.mark.parametrize("method", ["gala", "data-parallel", "independent"])
+@pytest.mark.parametrize("method", ["gossip", "allreduce", "independent"])
 def test_methods_differ_in_nothing_but_how_learners_work_together(method: str) -> None:
-    plan, gala = (make_plan(working(each), machine(4)) for each in (method, "gala"))
-    assert plan.learners == gala.learners
-    assert replace(plan.config, gossip=gala.config.gossip) == gala.config
-    assert plan.config.gossip.topology == ("ring" if method == "gala" else "none")
-    assert plan.config.gossip.synchronous == (method == "data-parallel")
-    assert plan.config.gossip.certificate == (method != "data-parallel")
+    plan, usual = (make_plan(working(each), machine(4)) for each in (method, "gossip"))
+    assert plan.learners == usual.learners
+    assert replace(plan.config, gossip=usual.config.gossip) == usual.config
+    assert plan.config.gossip.topology == ("ring" if method == "gossip" else "none")
+    assert plan.config.gossip.synchronous == (method == "allreduce")
+    assert plan.config.gossip.certificate == (method != "allreduce")
 
 
-def test_a2c_is_one_learner_with_the_simulators_and_the_learning_rate_of_all() -> None:
-    plan = make_plan(working("a2c"), machine(4))
+def test_single_is_one_learner_with_the_environments_and_the_learning_rate_of_all() -> None:
+    plan = make_plan(working("single"), machine(4))
     assert len(plan.learners) == plan.config.resources.learners == 1
     assert plan.learners[0].place.cores == machine(4).cores
     assert plan.config.environment.num_envs == 4 * 8
@@ -275,25 +282,25 @@ def test_a2c_is_one_learner_with_the_simulators_and_the_learning_rate_of_all() -
     assert not plan.config.gossip.certificate
 
 
-@pytest.mark.parametrize("method", ["gala", "a2c", "data-parallel", "independent"])
+@pytest.mark.parametrize("method", ["gossip", "single", "allreduce", "independent"])
 def test_a_method_is_applied_once(method: str) -> None:
     # A resumed run starts from what was made of it.
     plan = make_plan(working(method), machine(4))
     assert make_plan(plan.config, machine(4)) == plan
 
 
-def test_as_many_simulators_as_all_learners_have_are_no_reason_to_refuse_a2c() -> None:
+def test_as_many_simulators_as_all_learners_have_are_no_reason_to_refuse_one() -> None:
     asked = from_dict(
         {
             "environment": {"num_envs": 1},
-            "gossip": {"method": "a2c"},
+            "gossip": {"method": "single"},
             "resources": {"learners": 4, "simulator_workers": 4, "device": "cpu"},
         }
     )
     assert make_plan(asked, machine(4)).config.resources.simulator_workers == 4
 
 
-@pytest.mark.parametrize("method", ["a2c", "data-parallel", "independent"])
+@pytest.mark.parametrize("method", ["single", "allreduce", "independent"])
 def test_who_does_not_gossip_needs_no_graph(method: str) -> None:
     told = refused(machine(4), working(method, topology="star"))
     assert told.startswith(f"--method {method}: learners do not gossip, so --topology star")
@@ -303,10 +310,10 @@ def test_who_does_not_gossip_needs_no_graph(method: str) -> None:
 
 @pytest.mark.parametrize("settings", [{"sync": True}, {"max_staleness": 0}])
 def test_a_target_needs_learners_on_their_own_time(settings: dict[str, Any]) -> None:
-    assert refused(machine(4), working("gala", target_ball=1.0, **settings)).startswith(
+    assert refused(machine(4), working("gossip", target_ball=1.0, **settings)).startswith(
         "--target-ball: in lock-step"
     )
-    make_plan(working("gala", target_ball=1.0), machine(4))
+    make_plan(working("gossip", target_ball=1.0), machine(4))
 
 
 # Another number of learners
@@ -326,7 +333,7 @@ def test_what_was_chosen_is_chosen_anew() -> None:
 
 
 def test_what_was_asked_for_stays() -> None:
-    wishes = {"threads": 3, "simulator_workers": 5, "batches": 4}
+    wishes = {"threads": 3, "simulator_workers": 5, "env_splits": 4}
     found = rescaled(config(learning_rate=0.5, learners=2, **wishes), 4, machine(4))
     assert found.algorithm.learning_rate == 0.5
     assert {name: getattr(found.resources, name) for name in wishes} == wishes

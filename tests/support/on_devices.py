@@ -143,20 +143,20 @@ class Collecting:
     """A learner on `device` and a simulator per batch, which counts its steps, in this process."""
 
     def __init__(
-        self, device: str, batches: int = 1, network: str = "mlp", **settings: Any
+        self, device: str, env_splits: int = 1, network: str = "mlp", **settings: Any
     ) -> None:
-        self.shape = RolloutShape(STEPS, LANES, batches, SHAPES[network], DTYPES[network])
+        self.shape = RolloutShape(STEPS, LANES, env_splits, SHAPES[network], DTYPES[network])
         count = 1
-        specs = RolloutRing.specs(0, self.shape) + StatusBoard.specs(count, batches)
-        self.arrays, self.wake = SharedArrays.create(specs), RingWake.create(batches)
+        specs = RolloutRing.specs(0, self.shape) + StatusBoard.specs(count, env_splits)
+        self.arrays, self.wake = SharedArrays.create(specs), RingWake.create(env_splits)
         KEPT.append(self.arrays)
         self.simulators = [
             SimulatorPort(self.arrays, 0, self.shape, self.wake, worker, 0)
-            for worker in range(batches)
+            for worker in range(env_splits)
         ]
         self.row: StatusRow = StatusBoard(self.arrays, count).learner(0)
         self.port = LearnerPort(
-            self.arrays, 0, self.shape, self.wake, dict.fromkeys(range(batches), 0).get
+            self.arrays, 0, self.shape, self.wake, dict.fromkeys(range(env_splits), 0).get
         )
         if device != "cpu":
             torch.cuda.set_device(device)
@@ -167,11 +167,11 @@ class Collecting:
             self.row,
             self._simulate,
             device=torch.device(device),
-            batches=batches,
+            env_splits=env_splits,
             clip_rewards=False,
         )
         self.number = 0
-        self.written = [0] * batches
+        self.written = [0] * env_splits
         for simulator in self.simulators:
             simulator.arrive()
 

@@ -1,6 +1,6 @@
 """Lock-step GALA in one process: X = P (X + U), written as plainly as can be.
 
-And data-parallel A2C: everyone steps with the mean of all gradients.
+And all-reduced A2C: everyone steps with the mean of all gradients.
 
 It shares the environments and the algorithm with the engine, and none of its processes, shared
 memory, slots, mailboxes or mixing.
@@ -103,7 +103,7 @@ def train_in_lock_step(config: RunConfig, graph: Topology, turns: int) -> list[R
     gossip, round_ = config.gossip, 0
     for turn in range(1, turns + 1):
         rollouts = [learner.collect() for learner in learners]
-        if gossip.method == "data-parallel":
+        if gossip.method == "allreduce":
             step_together(learners, rollouts)
             continue
         for learner, rollout in zip(learners, rollouts, strict=True):

@@ -225,11 +225,11 @@ def simulator_stopped(folder: Path) -> float:
         [victim] = titled(process.pid, "simulator 0.1")
         began_s = time.monotonic()
         os.kill(victim, signal.SIGSTOP)
-        wait_for(lambda: rows(folder)[-1]["learner0/lanes"] == 2, "two lanes less")
+        wait_for(lambda: rows(folder)[-1]["learner0/envs"] == 2, "two environments less")
         passed_s = time.monotonic() - began_s
         works_on(folder, "learner0/updates", "learner0/agent_steps")
         os.kill(victim, signal.SIGCONT)
-        wait_for(lambda: rows(folder)[-1]["learner0/lanes"] == 4, "all lanes again")
+        wait_for(lambda: rows(folder)[-1]["learner0/envs"] == 4, "all environments again")
         works_on(folder, "learner0/updates")
         told = stopped(process, folder)
     assert told["restarts"] == 0

@@ -197,7 +197,7 @@ def test_second_and_third_signal_end_without_saving(tmp_path: Path, times: int) 
     scenarios.signalled_again(tmp_path / "run", times)
 
 
-@pytest.mark.parametrize("method", ["gala", also("data-parallel")])
+@pytest.mark.parametrize("method", ["gossip", also("allreduce")])
 @pytest.mark.counted
 def test_in_lock_step_all_go_back_to_one_turn(tmp_path: Path, method: str) -> None:
     """States of different turns would make learners differ for good, or wait for each other."""
@@ -212,7 +212,7 @@ def test_in_lock_step_all_go_back_to_one_turn(tmp_path: Path, method: str) -> No
         stopped(process, folder)
     one, other = checkpoint.load(checkpoint.find(folder).path).learners
     assert one.counters["turns"] == other.counters["turns"] > 0
-    if method == "data-parallel":
+    if method == "allreduce":
         assert all(np.array_equal(one.parameters[n], other.parameters[n]) for n in one.parameters)
 
 
@@ -261,7 +261,7 @@ def test_lanes_that_always_fail_are_retired_and_the_others_go_on(tmp_path: Path)
         wait_for(lambda: training(folder), "training")
         reports = (folder / "logs").glob
         wait_for(lambda: len(list(reports("simulator-0.0.crash-*.json"))) == 2, "two failures")
-        wait_for(lambda: rows(folder)[-1]["learner0/lanes"] == 2, "two lanes less")
+        wait_for(lambda: rows(folder)[-1]["learner0/envs"] == 2, "two environments less")
         works_on(folder, "learner0/updates", "learner1/updates")
         told = stopped(process, folder)
     assert (told["given_up"], told["restarts"]) == (["simulator 0.0"], 1)

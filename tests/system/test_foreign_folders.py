@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from galamp.cli import main as cli
-from galamp.cli.main import build_parser, config_from
-from galamp.cli.run_config import configured
+from galamp.cli.main import build_parser
+from galamp.cli.run_config import config_from, configured
 from galamp.core.config import GossipConfig, RunConfig, to_dict
 from galamp.core.disk import temporary_name
 from galamp.core.errors import CheckpointError, UserError

@@ -55,16 +55,12 @@ CASES = {
         3, 20, ("--sync", "--gossip-probability", 0.5), {"gossip_probability": 0.5}
     ),
     "optimizer": Case(3, 12, ("--sync", "--gossip-optimizer"), {"gossip_optimizer": True}),
-    "data-parallel-2": Case(
-        2, 20, ("--method", "data-parallel"), {"method": "data-parallel"}, identical=True
-    ),
-    "data-parallel-3": Case(
-        3, 20, ("--method", "data-parallel"), {"method": "data-parallel"}, identical=True
-    ),
+    "allreduce-2": Case(2, 20, ("--method", "allreduce"), {"method": "allreduce"}, identical=True),
+    "allreduce-3": Case(3, 20, ("--method", "allreduce"), {"method": "allreduce"}, identical=True),
 }
 SLOW = {
-    "max-staleness-0", "bidirectional-ring", "star", "probability", "optimizer", "data-parallel-2",
-    "every-3", "workers", "one-peer-exponential", "atari", "data-parallel-3",
+    "max-staleness-0", "bidirectional-ring", "star", "probability", "optimizer", "allreduce-2",
+    "every-3", "workers", "one-peer-exponential", "atari", "allreduce-3",
 }  # fmt: skip
 """What these add to the others is tested in one process, too: the gate leaves them out."""
 SEED = 11
@@ -102,7 +98,7 @@ def trained(case: Case, config: RunConfig, folder: Path) -> checkpoint.Checkpoin
     """Train in processes; returns the last checkpoint."""
     total = case.turns * config.algorithm.num_steps * case.envs * case.learners
     arguments = ["--env-id", case.env_id, "--learners", case.learners, "--num-envs", case.envs]
-    arguments += ["--seed", SEED, "--total-steps", total, "--threads", 1, "--batches", 1]
+    arguments += ["--seed", SEED, "--total-steps", total, "--threads", 1, "--env-splits", 1]
     arguments += ["--simulator-workers", case.workers, "--quiet", "--run-dir", folder, *case.flags]
     ended = run(*arguments)
     assert ended.returncode == 0, ended.stderr

@@ -13,13 +13,15 @@ import pytest
 
 from galamp.cli.main import main
 from galamp.storage import checkpoint
+from galamp.storage.canonical_json import encode
 from galamp.storage.run_folder import GRAPH
 from galamp.storage.run_logs import read_metrics
+from tests.support.checkpoints import reseal
 from tests.support.engine import ROOT, run, summary
 
 LEARNERS, LANES = 2, 3
 COMMON = ["--env-id", "CartPole-v1", "--learners", LEARNERS, "--num-envs", LANES, "--quiet"]
-COMMON += ["--simulator-workers", 1, "--batches", 1, "--threads", 1, "--seed", 5]
+COMMON += ["--simulator-workers", 1, "--env-splits", 1, "--threads", 1, "--seed", 5]
 STEPS = 600
 A_WHILE = 6_000
 """Agent steps that last long enough for all learners to take part: they start one by one."""
@@ -57,16 +59,16 @@ def kinds(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     "method",
     [
-        pytest.param("gala", marks=pytest.mark.slow),
-        pytest.param("a2c", marks=pytest.mark.slow),
-        pytest.param("data-parallel", marks=pytest.mark.slow),
+        pytest.param("gossip", marks=pytest.mark.slow),
+        pytest.param("single", marks=pytest.mark.slow),
+        pytest.param("allreduce", marks=pytest.mark.slow),
         "independent",
     ],
 )
 def test_every_method_with_the_same_flags(tmp_path: Path, method: str) -> None:
     folder = tmp_path / "run"
     found = trained(folder, "--method", method, steps=A_WHILE)
-    learners, each = (1, LEARNERS * LANES) if method == "a2c" else (LEARNERS, LANES)
+    learners, each = (1, LEARNERS * LANES) if method == "single" else (LEARNERS, LANES)
     assert found["agent_steps"] >= A_WHILE
     assert sum(found["updates_per_learner"]) * 5 * each == found["agent_steps"]
     stored = config(folder)
@@ -78,12 +80,12 @@ def test_every_method_with_the_same_flags(tmp_path: Path, method: str) -> None:
 
     told = found["gossip"]
     assert told["method"] == method
-    assert told["topology"] == ("ring" if method == "gala" else "none")
-    assert told["synchronous"] == (method == "data-parallel")
+    assert told["topology"] == ("ring" if method == "gossip" else "none")
+    assert told["synchronous"] == (method == "allreduce")
     assert told["gradient_correlation"] is None
     distance, certificate = told["consensus_distance"], told["certificate"]
     sent = rows(folder)[-1]["gossip/sent"]
-    if method == "gala":
+    if method == "gossip":
         assert min(found["mixes_per_learner"]) > 0
         assert sent == sum(found["updates_per_learner"])
         assert 0 < distance < certificate
@@ -91,12 +93,12 @@ def test_every_method_with_the_same_flags(tmp_path: Path, method: str) -> None:
         assert found["mixes_per_learner"] == [0, 0]
         assert sent == 0
         assert 0 < distance < certificate
-    elif method == "data-parallel":
+    elif method == "allreduce":
         assert found["mixes_per_learner"] == found["updates_per_learner"]
         assert (distance, told["pairwise_distance"], certificate) == (0.0, 0.0, None)
     else:
         assert (sent, certificate) == (0, None)
-    if method in ("gala", "independent"):
+    if method in ("gossip", "independent"):
         assert told["pairwise_distance"] <= certificate
         assert told["certificate_ratio"] == told["pairwise_distance"] / certificate
         assert audit(folder).returncode == 0
@@ -105,10 +107,10 @@ def test_every_method_with_the_same_flags(tmp_path: Path, method: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_resumed_a2c_run_keeps_its_simulators(tmp_path: Path) -> None:
-    """All simulators are one learner's, once, however often the run is gone on with."""
+def test_a_resumed_run_of_a_single_learner_keeps_its_environments(tmp_path: Path) -> None:
+    """All environments are one learner's, once, however often the run is gone on with."""
     folder = tmp_path / "run"
-    trained(folder, "--method", "a2c")
+    trained(folder, "--method", "single")
     before = config(folder)
     ended = run("--resume", folder, "--total-steps", 2 * STEPS)
     assert ended.returncode == 0, ended.stderr
@@ -116,6 +118,39 @@ def test_a_resumed_a2c_run_keeps_its_simulators(tmp_path: Path) -> None:
     for section in ("environment", "algorithm", "gossip", "resources"):
         assert after[section] == before[section]
     assert summary(folder)["start"] == 2
+
+
+def under_former_names(folder: Path) -> None:
+    """Have a run's config and checkpoints say what an older galamp has written."""
+
+    def older(values: dict[str, Any]) -> dict[str, Any]:
+        values["gossip"]["method"] = "gala"
+        values["resources"]["batches"] = values["resources"].pop("env_splits")
+        return values
+
+    (folder / "config.json").write_text(json.dumps(older(config(folder))))
+    for path in (folder / "checkpoints").glob("ckpt-*"):
+        state = json.loads((path / "state.json").read_text())
+        state["config"] = older(state["config"])
+        (path / "state.json").write_bytes(encode(state))
+        reseal(path)
+
+
+def test_a_run_of_an_older_galamp_is_played_audited_and_gone_on_with(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    trained(folder)
+    before = config(folder)
+    under_former_names(folder)
+    assert main(["eval", str(folder), "--episodes", "1", "--quiet"]) == 0
+    assert audit(folder).returncode == 0
+    ended = run("--resume", folder, "--total-steps", 2 * STEPS)
+    assert ended.returncode == 0, ended.stderr
+    after = config(folder)
+    assert after["gossip"] == before["gossip"]
+    assert after["resources"] == before["resources"]
+    told = [json.loads(line)["text"] for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert f"total steps: from {STEPS} to {2 * STEPS}" in told
+    assert not any(line.startswith(("method:", "batches:", "env splits:")) for line in told)
 
 
 GRAPHS = {
@@ -235,8 +270,8 @@ def test_a_missing_line_is_noticed(tmp_path: Path) -> None:
     [
         (["--target-ball", 1, "--sync"], "--target-ball"),
         (["--target-ball", 1, "--max-staleness", 0], "--target-ball"),
-        (["--target-ball", 1, "--method", "data-parallel"], "--target-ball"),
-        (["--method", "a2c", "--topology", "star"], "--topology star"),
+        (["--target-ball", 1, "--method", "allreduce"], "--target-ball"),
+        (["--method", "single", "--topology", "star"], "--topology star"),
         (["--method", "independent", "--topology", "complete"], "--topology complete"),
         (["--topology", "file:GRAPH"], "the weights of learner 1 sum to 1.1, expected 1"),
         (["--topology", "file:NOT-THERE"], "No such file"),
@@ -270,7 +305,7 @@ def test_from_any_checkpoint_into_lock_step(tmp_path: Path) -> None:
     assert len({learner.counters["turns"] for learner in learners}) == 1
     assert len({learner.counters["rounds"] for learner in learners}) == 1
 
-    refused = run("--resume", folder, "--method", "data-parallel", "--topology", "none")
+    refused = run("--resume", folder, "--method", "allreduce", "--topology", "none")
     assert refused.returncode == 2
     assert "the learners in the checkpoint differ" in refused.stderr
     assert refused.stderr.count("\n") == 1

@@ -181,11 +181,11 @@ def test_the_simulators_here_write_what_is_expected() -> None:
     assert_outcomes(learned)
 
 
-@pytest.mark.parametrize("batches", [1, 2])
+@pytest.mark.parametrize("env_splits", [1, 2])
 @on_gpus(hold=1)
-def test_what_is_learned_on_a_gpu_is_what_the_simulators_wrote(batches: int) -> None:
+def test_what_is_learned_on_a_gpu_is_what_the_simulators_wrote(env_splits: int) -> None:
     """Copies are held back as long as they may be, so that a wait that is missing tells."""
-    here = Collecting("cuda:1", batches)
+    here = Collecting("cuda:1", env_splits)
     parameters, learned = here.learn(4)
     assert_outcomes(learned)
     for one, slot in zip(learned[-2:], here.port.slots, strict=True):
@@ -235,17 +235,17 @@ def test_a_row_that_another_stream_copies_is_not_learned_from(
     assert not learned[0].observations.any()
 
 
-@pytest.mark.parametrize("batches", [1, 2])
+@pytest.mark.parametrize("env_splits", [1, 2])
 @on_gpus()
-def test_a_rollout_takes_one_wait_for_each_batch_of_actions(batches: int) -> None:
-    here = Collecting("cuda:1", batches)
+def test_a_rollout_takes_one_wait_for_each_batch_of_actions(env_splits: int) -> None:
+    here = Collecting("cuda:1", env_splits)
     here.learn(2)
     numbers = counted(lambda: here.collector.collect(2))
-    assert numbers["waits"] == STEPS * batches, numbers
-    assert numbers["to_device"] == (STEPS + 1) * batches + 1, "every row, and all else at once"
-    assert numbers["to_host"] == STEPS * batches, numbers
+    assert numbers["waits"] == STEPS * env_splits, numbers
+    assert numbers["to_device"] == (STEPS + 1) * env_splits + 1, "every row, and all else at once"
+    assert numbers["to_host"] == STEPS * env_splits, numbers
     assert numbers["non_blocking"] == numbers["to_device"] + numbers["to_host"], numbers
-    assert numbers["kernels"] <= STEPS * batches * MOST_KERNELS_OF_AN_ACT, numbers
+    assert numbers["kernels"] <= STEPS * env_splits * MOST_KERNELS_OF_AN_ACT, numbers
 
 
 # Page-locked memory
@@ -285,7 +285,7 @@ def test_a_refusal_is_no_later_kernels_failure(code: int) -> None:
 
 @on_gpus()
 def test_arrays_are_page_locked_whole_and_once() -> None:
-    there = Collecting("cuda:1", batches=2)
+    there = Collecting("cuda:1", env_splits=2)
     assert there.row["page_lock_refusal"] == there.port.page_lock() == 0
     for slot in there.port.slots:
         assert torch.from_numpy(slot.observations).is_pinned()

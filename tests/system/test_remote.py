@@ -337,7 +337,7 @@ def test_a_reader_who_leaves_ends_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [["--sync"], ["--method", "data-parallel"]])
+@pytest.mark.parametrize("method", [["--sync"], ["--method", "allreduce"]])
 def test_lock_step_scales_and_ends_when_it_should(tmp_path: Path, method: list[str]) -> None:
     folder = tmp_path / "run"
     total = 150_000
@@ -358,7 +358,7 @@ def test_lock_step_scales_and_ends_when_it_should(tmp_path: Path, method: list[s
 @pytest.mark.parametrize(
     ("flags", "why"),
     [
-        (["--method", "a2c", "--learners", 2], "--method a2c"),
+        (["--method", "single", "--learners", 2], "--method single"),
         (["--topology", "file:GRAPH", "--learners", 2], "topology"),
     ],
 )

@@ -363,7 +363,7 @@ ORIGIN = tables.Origin(
 
 def shown(every: list[Measurement]) -> list[str]:
     text = io.StringIO()
-    tables.show(every, "galamp", "Pong, 16 simulators", ORIGIN, text)
+    tables.show(every, "galamp", "Pong, 16 environments", ORIGIN, text)
     return [" ".join(line.split()) for line in text.getvalue().splitlines() if line.strip()]
 
 
@@ -371,7 +371,7 @@ def test_table() -> None:
     every = [made("galamp", 1, 2000), made("peer", 1, 1000), made("galamp", 2, 1500)]
     every += [made("peer", 2, 500, pss_mb=2500.0), made("galamp", 3, 1800), made("peer", 3, 720)]
     lines = shown(every)
-    assert lines[0] == "Pong, 16 simulators"
+    assert lines[0] == "Pong, 16 environments"
     assert "system agent steps/s min - max galamp / system memory MB CPU" in lines
     assert "galamp 1,800 1,500 - 2,000 - 500 90 %" in lines
     assert "peer 720 500 - 1,000 2.50 (2.00 - 3.00) 500 90 %" in lines
@@ -443,7 +443,9 @@ def test_run_and_rows(
     assert [r["round"] for r in rows] == [1, 2]
     assert rows[0]["agent_steps_per_s"] == 100
     assert rows[0]["machine"]["cores"] == runs.cores()
-    assert rows[0]["what"].startswith("ALE/Pong-v5, network nature, float32, 32 simulators in all")
+    assert rows[0]["what"].startswith(
+        "ALE/Pong-v5, network nature, float32, 32 environments in all"
+    )
     assert re.fullmatch("unknown|[0-9a-f]{10,}(-dirty)?", rows[0]["commit"])
 
 

@@ -433,7 +433,7 @@ def test_steps_that_train_do_so_on_cpus_too(name: str, monkeypatch: pytest.Monke
         assert all("on the GPU" in problem for problem in outcome.problems)
         return
     words = {
-        "learner": "agent steps/s with 64 simulators",
+        "learner": "agent steps/s with 64 environments",
         "kill": "learner 1 learned again",
         "resume": "cpu: 1,2",
     }

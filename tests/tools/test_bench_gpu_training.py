@@ -312,7 +312,7 @@ def test_a_rate_that_fails_does_not_stop_the_others(monkeypatch: pytest.MonkeyPa
     shown: list[str] = []
     report = Report(shown.append)
     rates.step(replace(JOB, simulators=(64,)), report, Deadline(1e9))
-    assert report.problems == ["64 simulators: two: out of GPU memory"]
+    assert report.problems == ["64 environments: two: out of GPU memory"]
     measured = report.values["measurements"]
     assert [(one["simulators"], one["system"]) for one in measured] == [(64, "one"), (64, "four")]
     assert any("four" in line and "0.50 (0.50 - 0.50)" in line for line in shown)

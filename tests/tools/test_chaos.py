@@ -571,7 +571,7 @@ def chaos(*arguments: object) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        (["--sync"], "--sync, --max-staleness 0, data-parallel: in lock-step"),
+        (["--sync"], "--sync, --max-staleness 0, --method allreduce: in lock-step"),
         (["--max-restarts", 0], "--max-restarts 0: the first fault would end the run"),
         (["--seconds", 0], "--seconds 0.0: expected a number of at least 1 (s)"),
     ],

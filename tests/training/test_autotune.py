@@ -17,7 +17,9 @@ from typing import Any, cast
 
 import pytest
 
-from galamp.cli import main
+from galamp.cli.main import build_parser
+from galamp.cli.run import calibrated
+from galamp.cli.run_config import config_from
 from galamp.core.config import RunConfig, from_dict
 from galamp.core.errors import GalampError, RunFailed, StoppedBySignal, UserError
 from galamp.core.machine.load import Usage, others_share, read_usage
@@ -212,7 +214,10 @@ def test_what_is_wrong_with_any_number_is_told_at_once(
 @pytest.mark.parametrize(
     ("sections", "told"),
     [
-        ({"gossip": {"method": "a2c"}}, "--method a2c is one learner with everyone's simulators"),
+        (
+            {"gossip": {"method": "single"}},
+            "--method single is one learner with everyone's environments",
+        ),
         ({"gossip": {"topology": "file:links.txt"}}, "the graph of --topology file:links.txt is"),
         ({"resources": {"device": "cuda"}}, "this machine shows 0 GPUs"),
         ({"report": {"run_dir": "FULL"}}, "not empty; choose another --run-dir"),
@@ -590,8 +595,8 @@ def test_only_the_word_auto_has_something_measured(
         return replace(config, resources=replace(config.resources, learners=7))
 
     monkeypatch.setattr(autotune, "with_quickest", seven)
-    options = main.build_parser().parse_args(["run", *words])
-    assert main._calibrated(options, main.config_from(options)).resources.learners == number
+    options = build_parser().parse_args(["run", *words])
+    assert calibrated(options, config_from(options)).resources.learners == number
 
 
 @pytest.mark.slow
@@ -604,7 +609,7 @@ def test_auto_measures_and_then_goes_by_what_is_remembered(
     assert first.returncode == 0, first.stderr
     assert "--learners auto: trying 1, " in first.stderr
     cache = RateCache()
-    asked = main.config_from(main.build_parser().parse_args(["run", *words]))
+    asked = config_from(build_parser().parse_args(["run", *words]))
     key = workload(asked, inspect_machine(asked.resources.device))
     busy = "other programs took up to" in first.stderr
     assert (cache.find(key) is None) == busy

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from galamp.cli import chaos, run_config
 from galamp.cli import main as cli
-from galamp.cli import run_config
+from galamp.cli import run as run_module
 from galamp.core.config import RunConfig, to_dict
 from galamp.core.errors import UserError
 from galamp.storage import checkpoint as checkpoints
@@ -58,8 +59,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     real = train.load_resume_point
     for module, name in (
-        (cli, "claim_process"),
-        (cli, "start_server"),
+        (run_module, "claim_process"),
+        (chaos, "claim_process"),
+        (run_module, "start_server"),
         (train, "start_server"),
     ):
         monkeypatch.setattr(module, name, lambda: None)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from galamp.cli.main import build_parser, config_from
+from galamp.cli.main import build_parser
+from galamp.cli.run_config import config_from
 from galamp.core.config import EnvironmentConfig, RunConfig, to_dict
 from galamp.core.errors import CheckpointError
 from galamp.environments.protocols import resolve

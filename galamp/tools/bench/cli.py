@@ -2,7 +2,7 @@
 
 bin/bench run        galamp alone, repeated
 bin/bench limit      galamp and the bare parts of training, taking turns
-bin/bench scale      galamp with more and more learners and simulators
+bin/bench scale      galamp with more and more learners and environments
 bin/bench start      from the command to the first agent steps
 bin/bench neighbour  another program on the same machine, beside a run and without
 bin/bench gossip     publishing and mixing, per topology
@@ -154,7 +154,7 @@ def scale_command(options: argparse.Namespace) -> None:
     systems = [
         galamp_system(workload_from(options, n, b), f"{_learners(n)} x {b}") for n, b in shapes
     ]
-    what = f"{options.game}, network {options.network}, learners x simulators of each"
+    what = f"{options.game}, network {options.network}, learners x environments of each"
     with rows_file(options.json) as rows:
         compare(systems, what, options, rows, subject=systems[0].name)
 
@@ -179,7 +179,7 @@ def start_command(options: argparse.Namespace) -> None:
             found[learners].append(passed_s)
             say(f"galamp: bench: start {number} of {options.repeats}: {_learners(learners)}: ")
             say(f"first step after {passed_s:.2f} s\n")
-    what = f"{options.game}, network {options.network}, {options.num_envs} simulators each"
+    what = f"{options.game}, network {options.network}, {options.num_envs} environments each"
     table = starts_table([(_learners(n), seconds) for n, seconds in found.items()])
     tables.show_table(table, what, origin.lines, sys.stdout)
 
@@ -246,7 +246,7 @@ def described(workload: Workload) -> str:
     """Return what is trained, in words."""
     return (
         f"{workload.env_id}, network {workload.network}, {workload.precision}, "
-        f"{workload.simulators} simulators in all "
+        f"{workload.simulators} environments in all "
         f"(galamp: {workload.learners} learners with {workload.num_envs} each)"
     )
 
@@ -302,7 +302,7 @@ Command = tuple[
 COMMANDS: dict[str, Command] = {
     "run": ("galamp alone, repeated", add_measuring, run_command),
     "limit": ("galamp and the bare parts of training, in turns", add_limit, limit_command),
-    "scale": ("more and more learners and simulators", add_scale, scale_command),
+    "scale": ("more and more learners and environments", add_scale, scale_command),
     "start": ("from the command to the first agent steps", add_start, start_command),
     "neighbour": ("another program beside a run", add_neighbour, neighbour_command),
     "gossip": ("publishing and mixing, per topology", add_gossip, gossip_command),

@@ -21,7 +21,7 @@ def add_measuring(parser: argparse.ArgumentParser) -> None:
     add_timing(parser)
     add = parser.add_argument
     add("--learners", metavar="N", type=_count, default=2, help="galamp's actor-learners")
-    text = "simulators per learner; a peer gets those of all learners together"
+    text = "environments per learner; a peer gets those of all learners together"
     add("--num-envs", metavar="N", type=_count, default=16, help=text)
     text = "what the network computes in; a peer that has no choice computes in float32"
     add("--precision", choices=PRECISIONS, default="float32", help=text)
@@ -43,7 +43,7 @@ def add_scale(parser: argparse.ArgumentParser) -> None:
     add_timing(parser)
     add = parser.add_argument
     add("--learners", metavar="N,N,...", type=_counts, default=(1, 2, 4, 8), help="learners")
-    text = "simulators per learner"
+    text = "environments per learner"
     add("--num-envs", metavar="N,N,...", type=_counts, default=(8, 16, 64), help=text)
 
 
@@ -53,7 +53,7 @@ def add_start(parser: argparse.ArgumentParser) -> None:
     add("--game", metavar="NAME", default="Breakout", help="Atari game")
     add("--network", choices=NETWORKS, default="nature", help="network that is trained")
     add("--learners", metavar="N,N,...", type=_counts, default=(1, 2, 4), help="learners")
-    add("--num-envs", metavar="N", type=_count, default=16, help="simulators per learner")
+    add("--num-envs", metavar="N", type=_count, default=16, help="environments per learner")
     add("--repeats", metavar="N", type=_count, default=5, help="repetitions")
 
 
@@ -63,7 +63,7 @@ def add_neighbour(parser: argparse.ArgumentParser) -> None:
     add("--game", metavar="NAME", default="Breakout", help="Atari game")
     add("--network", choices=NETWORKS, default="nature", help="network that is trained")
     add("--learners", metavar="N", type=_count, default=2, help="learners")
-    add("--num-envs", metavar="N", type=_count, default=16, help="simulators per learner")
+    add("--num-envs", metavar="N", type=_count, default=16, help="environments per learner")
     add("--seconds", metavar="S", type=_duration, default=15.0, help="measured per repetition")
     add("--repeats", metavar="N", type=_count, default=2, help="repetitions")
 
@@ -97,7 +97,7 @@ def add_gpu(parser: argparse.ArgumentParser) -> None:
     add("--game", metavar="NAME", default="Breakout", help="Atari game")
     add("--network", choices=NETWORKS, default="nature", help="network that is trained")
     add("--learners", metavar="N,N,...", type=_counts, default=(1, 2, 4), help="of the rates")
-    text = "of all learners together, for the rates"
+    text = "environments of all learners together, for the rates"
     add("--simulators", metavar="N,N,...", type=_counts, default=(64, 256), help=text)
     add("--seconds", metavar="S", type=_duration, default=6.0, help="measured per rate")
     add("--warm-up", metavar="S", type=_duration, default=2.0, help="left out before that")

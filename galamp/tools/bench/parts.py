@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 
 class Emulator:
-    """The simulators of one learner, in this process."""
+    """The environments of one learner, in this process."""
 
     def __init__(self, env_id: str, num_envs: int) -> None:
         self.envs = num_envs
@@ -68,7 +68,7 @@ class Emulator:
 
 
 class Parts:
-    """One learner of B simulators taken apart, on a CPU."""
+    """One learner of B environments taken apart, on a CPU."""
 
     def __init__(
         self, env_id: str, num_envs: int, network: str, precision: str = "float32"

@@ -75,7 +75,7 @@ class Measurement:
     Attributes:
         system: name of the system.
         round: which repetition, from 1.
-        agent_steps_per_s: agent steps per second over all simulators.
+        agent_steps_per_s: agent steps per second over all environments.
         emulator_frames_per_s: the same in emulator frames.
         seconds: how long was measured, warm-up and start-up left out.
         pss_mb: memory of all processes half way, shared pages counted once, in MB.

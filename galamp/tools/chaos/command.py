@@ -138,8 +138,8 @@ def check_survives(config: RunConfig) -> None:
     """
     if config.gossip.synchronous:
         raise UserError(
-            "--sync, --max-staleness 0, data-parallel: in lock-step all learners go back a few "
-            "turns when one is lost, and here others have to go on meanwhile: leave it out"
+            "--sync, --max-staleness 0, --method allreduce: in lock-step all learners go back a "
+            "few turns when one is lost, and here others have to go on meanwhile: leave it out"
         )
     if not config.resources.max_restarts:
         raise UserError(

@@ -80,7 +80,7 @@ class EvaluationConfig:
     )
     num_envs: int | None = option(
         None,
-        "simulators that play at once (default: 16, or fewer for fewer games)",
+        "environments that play at once (default: 16, or fewer for fewer games)",
         low=1,
         high=4096,
     )

@@ -8,7 +8,7 @@ r"""`bin/bench gpu`: all that has to be known of galamp on a machine with GPUs, 
     kill      four learners on one GPU; one of them is killed, and comes back
     resume    a run goes on on a CPU, and on the GPU again
     profile   20 rollouts under torch.profiler: launches, waits, copies, the longest kernels
-    rates     learners at the same number of simulators: agent steps/s, GPU, watts, frames per joule
+    rates     learners at as many environments: agent steps/s, GPU, watts, frames per joule
     chaos     faults for 40 s
     pong      40 s on the GPU and on the CPU with the same seed: losses alike
 

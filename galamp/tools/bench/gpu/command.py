@@ -38,7 +38,7 @@ STEPS = (
     Step("kill", "one of four learners on a GPU is killed", 75, 25, learners.killed_learner),
     Step("resume", "a run goes on on a CPU and on the GPU again", 90, 30, learners.changed_device),
     Step("profile", "20 rollouts under torch.profiler", 60, 20, profiling.step),
-    Step("rates", "learners at the same number of simulators", 600, 30, rates.step),
+    Step("rates", "learners at the same number of environments", 600, 30, rates.step),
     Step("chaos", "faults for 40 s", 120, 60, chaos.step),
     Step("pong", "Pong for 40 s on the GPU and on the CPU", 140, 95, pong.step),
 )
@@ -114,7 +114,7 @@ def job_from(options: argparse.Namespace, workload: Workload) -> Job:
     """Return what the steps work on.
 
     Raises:
-        UserError: a number of simulators cannot be split among a number of learners.
+        UserError: a number of environments cannot be split among a number of learners.
     """
     counts: tuple[int, ...] = options.learners
     if options.full and FULL_LEARNERS not in counts:

@@ -52,7 +52,7 @@ def one_learner(job: Job, report: Report, deadline: Deadline) -> None:
             report.values["learner_log"] = run.log_end(0)
     shares = ", ".join(f"{name} {share:.0%}" for name, share in summary["time_shares"].items())
     report.say(
-        f"{rate_of(rows):,.0f} agent steps/s with {ONE_OF_ONE} simulators, first update after "
+        f"{rate_of(rows):,.0f} agent steps/s with {ONE_OF_ONE} environments, first update after "
         f"{started_s:.1f} s; {shares}",
         *report.values["remarks"],
     )

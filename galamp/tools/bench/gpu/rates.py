@@ -1,10 +1,10 @@
-"""One learner on the GPUs against several with the same simulators: rates, power, the ceiling.
+"""One learner on the GPUs against several with the same environments: rates, power, the ceiling.
 
-    for S simulators:  galamp with 1, 2, 4 learners of S, S / 2, S / 4 --measure--> Measurement
+    for S environments:  galamp with 1, 2, 4 learners of S, S / 2, S / 4 --measure--> Measurement
                        the bare parts                                  --measure--> ceiling
     Measurements --> a line each at once, a table per S
 
-One learner with all simulators is plain A2C: what several add by gossiping is told against it.
+One learner with all environments is plain A2C: what several add by gossiping is told against it.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def step(job: Job, report: Report, deadline: Deadline) -> None:
                     ROUND, seconds=job.seconds, warm_up_s=job.warm_up_s, patience_s=patience_s
                 )
             except RunFailed as error:  # the others are measured all the same
-                report.judge([f"{simulators} simulators: {error}"])
+                report.judge([f"{simulators} environments: {error}"])
                 continue
             done.append(one)
-            report.say(f"{simulators} simulators, {one.system}: {in_words(one)}")
+            report.say(f"{simulators} environments, {one.system}: {in_words(one)}")
             report.values["measurements"].append(
                 {"simulators": simulators, **dataclasses.asdict(one)}
             )
@@ -66,7 +66,7 @@ def step(job: Job, report: Report, deadline: Deadline) -> None:
 
 
 def systems_of(job: Job, simulators: int, known: Mapping[str, str]) -> Iterator[Measurable]:
-    """Yield what is measured with so many simulators on the GPUs `known`, device -> UUID."""
+    """Yield what is measured with so many environments on the GPUs `known`, device -> UUID."""
     for precision in job.precisions:
         for learners in job.learners:
             workload = _workload(job, learners, simulators // learners, precision)

@@ -48,10 +48,10 @@ class Job:
     """What the steps work on.
 
     Attributes:
-        workload: the game and the network; learners and simulators are the steps' own.
+        workload: the game and the network; learners and environments are the steps' own.
         device: the GPU of the steps that use one, such as `cuda:0`.
         learners: numbers of learners whose rates are measured.
-        simulators: numbers of simulators, of all learners together, at which they are.
+        simulators: numbers of environments, of all learners together, at which they are.
         precisions: what the network computes in then.
         seconds: how long a rate is measured.
         warm_up_s: how long is left out before that.

@@ -78,7 +78,7 @@ def loss_of(
 
 
 class Loop:
-    """The simulators, the network and its optimiser."""
+    """The environments, the network and its optimiser."""
 
     def __init__(
         self, game: str, num_envs: int, network: str, seed: int, threads: int, bf16: bool = False

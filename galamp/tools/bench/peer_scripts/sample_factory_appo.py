@@ -108,7 +108,7 @@ class RowWriter:
 
 
 def make_game(env_id: str, *_: object) -> gymnasium.Env[Any, Any]:
-    """Return one simulator; called in the workers' processes."""
+    """Return one environment; called in the workers' processes."""
     gymnasium.register_envs(ale_py)
     game = gymnasium.make(env_id, obs_type="grayscale")
     game = EpisodicLifeEnv(AtariPreprocessing(game, noop_max=30, frame_skip=FRAMES_PER_STEP))
@@ -118,10 +118,10 @@ def make_game(env_id: str, *_: object) -> gymnasium.Env[Any, Any]:
 
 
 def layout(num_envs: int, cores: int) -> dict[str, int]:
-    """Share exactly `num_envs` simulators out: to as many equal workers as the cores allow.
+    """Share exactly `num_envs` environments out: to as many equal workers as the cores allow.
 
     A worker steps all of its own at once: with two halves that take turns (Sample Factory's
-    default) each pass of the network has half the images. That was slower with 32 simulators on 2
+    default) each pass of the network has half the images. That was slower with 32 environments on 2
     cores, in turns: 427, 540, 494 agent steps/s against 483, 633, 544. To repeat it, change the
     last number below and run `bin/bench peers --peer sample-factory --seconds 18`.
     """

@@ -29,7 +29,7 @@ ENDLESS = 10**12
 
 
 class RowWriter:
-    """Called by A2C after every agent step of all simulators; writes a row now and then."""
+    """Called by A2C after every agent step of all environments; writes a row now and then."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("a", encoding="utf-8")
@@ -63,7 +63,7 @@ def main() -> None:
 
     gymnasium.register_envs(ale_py)
     env_id = f"{rom_id_to_name(options.game)}NoFrameskip-v4"
-    # One process steps all simulators: with processes of their own A2C is slower on few cores.
+    # One process steps all environments: with processes of their own A2C is slower on few cores.
     environment = make_atari_env(
         env_id, n_envs=options.num_envs, seed=options.seed, vec_env_cls=DummyVecEnv
     )

@@ -1,0 +1,33 @@
+"""`galamp chaos`: the settings of a run and of its faults; `tools.chaos` does the rest."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from galamp.cli.run import add_settings, calibrated
+from galamp.cli.run_config import configured
+from galamp.core.arguments import Parser
+from galamp.core.processes.reaper import claim_process
+from galamp.telemetry.display.streams import STARTING, announce
+from galamp.tools.chaos import command as chaos
+
+
+def add_options(parser: Parser) -> None:
+    """Give `parser` the options of `galamp chaos`, and the command."""
+    parser.set_defaults(command=chaos_command)
+    chaos.add_options(parser)
+    add_settings(parser)
+
+
+def chaos_command(options: argparse.Namespace) -> int:
+    """`galamp chaos`."""
+    left, faults = chaos.left_open(options), chaos.chaos_from(options)
+    with configured(options) as (config, folder):
+        if folder is not None:
+            chaos.check_kept(folder.read_config(), left, options.resume)
+        chaos.check_survives(config)
+        if not config.report.quiet:
+            announce(STARTING, sys.stderr)
+        claim_process()
+        return chaos.run_chaos(faults, calibrated(options, config), folder)

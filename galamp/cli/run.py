@@ -1,0 +1,159 @@
+"""`galamp run`: train, or go on with a run.
+
+    RunConfig's options --add_settings--> parser --words--> RunConfig --training.train--> exit code
+
+Runs in the parent; `galamp chaos` takes the same settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from galamp.algorithms import own_settings
+from galamp.cli.algorithm_flags import add_own_group
+from galamp.cli.run_config import config_from, configured, dest_of, kept_of
+from galamp.core import failpoints
+from galamp.core.arguments import Parser
+from galamp.core.config import RunConfig
+from galamp.core.errors import EXIT_OK, UserError
+from galamp.core.older_configs import RENAMED
+from galamp.core.processes.reaper import claim_process
+from galamp.core.settings import AUTO, IMPORTED_FORM, Setting, flag_of, settings
+from galamp.storage.links import followed
+from galamp.telemetry.display.streams import STARTING, announce, tell
+from galamp.workers.forkserver import start_server
+
+SECTION_TITLES = {
+    "": "run",
+    "environment": "environment (frames: emulator frames; one agent step is --frame-skip frames)",
+    "algorithm": "algorithm (those of another one: --algorithm NAME --help)",
+    "model": "network",
+    "gossip": "gossip",
+    "resources": "processes and devices",
+    "report": "what is shown and kept",
+}
+
+OWN = "algorithm.own"
+"""Stands for the group of settings that only the algorithm of this command line has."""
+
+
+def add_options(parser: Parser) -> None:
+    """Give `parser` the options of `galamp run`, and the command."""
+    parser.description = "Train, or go on with a run."
+    parser.set_defaults(command=run_command)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print who would run where, and start nothing"
+    )
+    add_settings(parser)
+
+
+def add_settings(parser: Parser) -> None:
+    """Give `parser` a flag for every setting of its default `usual`, and `--resume`."""
+    usual: RunConfig = parser.get_default("usual")
+    own = own_settings(type(usual.algorithm))
+    groups: dict[str, Any] = {}
+    for section, title in SECTION_TITLES.items():
+        groups[section] = parser.add_argument_group(title)
+        if section == "algorithm":
+            groups[OWN] = add_own_group(parser, usual.algorithm)
+    groups[""].add_argument(
+        "--resume", metavar="RUN", type=followed, help="go on with the run in this folder"
+    )
+    groups["environment"].add_argument(
+        "--game", metavar="NAME", help="Atari game, such as Breakout (short for --env-id ALE/...)"
+    )
+    for setting in settings(usual):
+        ones_own = setting.section == "algorithm" and setting.name in own
+        _add_setting(groups[OWN if ones_own else setting.section], setting)
+    for section, former in RENAMED:
+        groups[section].add_argument(
+            flag_of(former),
+            dest=dest_of(section, former),
+            default=argparse.SUPPRESS,
+            help=argparse.SUPPRESS,
+        )
+
+
+def _add_setting(group: Any, setting: Setting) -> None:
+    known = setting.option
+    text = known.help
+    if "default" not in text:
+        text += f" (default: {_default(setting)})"
+    keywords: dict[str, Any] = {"dest": dest_of(setting.section, setting.name), "help": text}
+    if setting.kind is bool:
+        keywords["action"] = argparse.BooleanOptionalAction
+    else:
+        keywords["metavar"] = _metavar(setting)
+    group.add_argument(setting.flag, default=argparse.SUPPRESS, **keywords)
+
+
+def _default(setting: Setting) -> str:
+    known = setting.option
+    if setting.default is None:
+        return "the protocol's"
+    if setting.kind is bool:
+        return "yes" if setting.default else "no"
+    if known.auto and setting.default == AUTO:
+        return "auto"
+    return f"{setting.default} {known.unit}".strip()
+
+
+def _metavar(setting: Setting) -> str:
+    if setting.option.choices:
+        more = [setting.option.prefix + "PATH"] if setting.option.prefix else []
+        more += [IMPORTED_FORM] if setting.option.imports else []
+        return "{" + ",".join((*setting.option.choices, *more)) + "}"
+    return {int: "N", float: "X", str: "TEXT"}[setting.kind]
+
+
+def run_command(options: argparse.Namespace) -> int:
+    """`galamp run`."""
+    if options.dry_run:
+        return _dry_run(options)
+    with configured(options) as (config, folder):
+        if not config.report.quiet:
+            announce(STARTING, sys.stderr)
+        failpoints.as_role("supervisor")
+        claim_process()
+        start_server()  # it loads while this process does
+        from galamp.telemetry.display.closing import closing_line
+        from galamp.training.train import train
+
+        outcome = train(calibrated(options, config), resume=folder)
+    failure = outcome.result.failure
+    if failure is not None:
+        tell(f"galamp: {failure}\n{failure.details}", sys.stderr)
+    if config.report.json:
+        tell(json.dumps(outcome.summary) + "\n", sys.stdout)
+    elif not config.report.quiet:
+        tell(closing_line(outcome.summary), sys.stderr)
+    return outcome.result.exit_code
+
+
+def _dry_run(options: argparse.Namespace) -> int:
+    """`galamp run --dry-run`: nothing is written, so nothing is locked."""
+    config = config_from(options)
+    if getattr(options, "resources.learners", None) == "auto":
+        raise UserError("--dry-run: --learners auto trains to find the number; give a number")
+    if not config.report.quiet:
+        announce(STARTING, sys.stderr)
+    from galamp.cli.dry_run import dry_run
+
+    dry_run(config, kept_of(options))
+    return EXIT_OK
+
+
+def calibrated(options: argparse.Namespace, config: RunConfig) -> RunConfig:
+    """Return `config` with the quickest number of learners, where that was asked for by `auto`."""
+    if getattr(options, "resources.learners", None) != "auto":
+        return config
+    from galamp.training.autotune import with_quickest
+
+    def show(line: str) -> None:
+        if not config.report.quiet:
+            tell(f"galamp: {line}\n", sys.stderr)
+
+    return with_quickest(config, show, new=options.resume is None, kept=kept_of(options))
