@@ -1,8 +1,10 @@
 """Learning algorithms by name, each loaded when asked for. Pure PyTorch; runs in learners.
 
---algorithm a2c ----------------> ALGORITHMS --config_class--> A2CConfig    no torch yet
---algorithm package.module:Class --> the class itself        --> its `config_class`
-config --make_algorithm--> the algorithm                                    in a learner
+    --algorithm a2c ----------------> ALGORITHMS --config_class--> A2CConfig    no torch yet
+    --algorithm package.module:Class --> the class itself        --> its `config_class`
+    config --make_algorithm--> the algorithm                                    in a learner
+
+Importing this package loads no torch.
 """
 
 from __future__ import annotations
@@ -10,20 +12,17 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from galamp.core import user_code
 from galamp.core.algorithm_config import AlgorithmConfig
 from galamp.core.config import RunConfig
 from galamp.core.errors import UserError, did_you_mean
-from galamp.core.settings import IMPORTED_FORM, settings
-from galamp.core.user_modules import import_user_module
+from galamp.core.settings import CLASS, settings
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from galamp.algorithms.base import Algorithm
-    from galamp.algorithms.networks import ActorCritic
-
-NEAR_ENOUGH = 0.7
-"""A guess at what an unknown name meant is at least so like it, of the few that a module has."""
 
 
 class Row(NamedTuple):
@@ -97,7 +96,7 @@ def check_asked(stored: str, asked: str, holder: str) -> None:
 
 
 def make_algorithm(
-    config: AlgorithmConfig, model: ActorCritic, *, device: torch.device | str, seed: int
+    config: AlgorithmConfig, model: nn.Module, *, device: torch.device | str, seed: int
 ) -> Algorithm:
     """Make the algorithm that `config` names, which moves `model` to `device` and trains it.
 
@@ -122,7 +121,7 @@ def make_algorithm(
 def _row(name: str) -> Row:
     if name not in ALGORITHMS:
         raise UserError(
-            f"--algorithm {name}: expected one of {', '.join(ALGORITHMS)}, or {IMPORTED_FORM} for "
+            f"--algorithm {name}: expected one of {', '.join(ALGORITHMS)}, or {CLASS} for "
             f"one of yours{did_you_mean(name, ALGORITHMS)}"
         )
     return ALGORITHMS[name]
@@ -142,7 +141,7 @@ def _imported(target: str) -> Any:
     what = f"--algorithm {target}"
     module_name, _, name = target.partition(":")
     try:
-        module = import_user_module(what, module_name, IMPORTED_FORM)
+        module = user_code.imported(what, module_name, CLASS)
     except UserError:
         raise
     except Exception as error:  # whatever a module of the user's raises
@@ -152,7 +151,7 @@ def _imported(target: str) -> Any:
         ) from error
     if not isinstance(getattr(module, name, None), type):
         classes = [known for known, value in vars(module).items() if isinstance(value, type)]
-        near = did_you_mean(name, classes, cutoff=NEAR_ENOUGH)
+        near = did_you_mean(name, classes, cutoff=user_code.NEAR_ENOUGH)
         raise UserError(f"{what}: {module_name} has no class {name!r}{near}; name one that it has")
     return getattr(module, name)
 

@@ -7,21 +7,20 @@ Runs in learners. `act` is called at every agent step, `update` once per rollout
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import ClassVar, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from galamp.algorithms.a2c_config import A2CConfig
 from galamp.algorithms.base import Algorithm, Rollout, trainable
-from galamp.algorithms.cached_conv import CachedConvForward
 from galamp.algorithms.cuda_graphs import Graphs
 from galamp.algorithms.flat_parameters import FlatParameters
 from galamp.algorithms.forward import ForwardPass, Place, RecomputedForward
 from galamp.algorithms.graphed_update import RecordedUpdate
-from galamp.algorithms.networks import ActorCritic, ConvActorCritic
 from galamp.algorithms.returns import n_step_returns
 from galamp.algorithms.rmsprop import FlatRMSprop
 from galamp.core.algorithm_config import AlgorithmConfig
@@ -109,7 +108,7 @@ class A2C(Algorithm):
     def __init__(
         self,
         config: A2CConfig,
-        model: ActorCritic,
+        model: nn.Module,
         *,
         device: torch.device | str,
         seed: int,
@@ -137,10 +136,10 @@ class A2C(Algorithm):
     def expect(self, steps: int, envs: int) -> None:
         """Keep what acting computes of rollouts [steps, lanes], where that can be kept."""
         on_cpu = self.parameters.data.device.type == "cpu"
-        if on_cpu and isinstance(self._model, ConvActorCritic) and self._model.scale != 1.0:
-            self._tape = CachedConvForward(
-                self._model, steps, envs, PRECISIONS[self._config.precision]
-            )
+        module, _, name = getattr(self._model, "cached_forward", "").partition(":")
+        if on_cpu and module:
+            build = getattr(importlib.import_module(module), name)
+            self._tape = build(self._model, steps, envs, PRECISIONS[self._config.precision])
 
     def act(self, observations: Tensor, place: Place | None = None) -> Tensor:
         """Return sampled actions [B] int64; see `Algorithm.act`."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from galamp.algorithms.forward import ForwardPass, Outputs, Place
 from galamp.algorithms.matmul import product, rectified_linear
-from galamp.algorithms.networks import ConvActorCritic
+from galamp.algorithms.networks.convolutional import ConvActorCritic
 
 
 class Layers(NamedTuple):

@@ -14,10 +14,9 @@ from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from galamp.algorithms.flat_parameters import FlatParameters
-from galamp.algorithms.networks import ActorCritic
 
 
 class Place(NamedTuple):
@@ -69,7 +68,7 @@ class RecomputedForward(ForwardPass):
 
     def __init__(
         self,
-        model: ActorCritic,
+        model: nn.Module,
         parameters: FlatParameters,
         dtype: torch.dtype = torch.float32,
     ) -> None:

@@ -21,7 +21,7 @@ from galamp.core.config import RunConfig
 from galamp.core.errors import EXIT_OK, UserError
 from galamp.core.older_configs import RENAMED
 from galamp.core.processes.reaper import claim_process
-from galamp.core.settings import AUTO, IMPORTED_FORM, Setting, flag_of, settings
+from galamp.core.settings import AUTO, CLASS, FACTORY, Setting, flag_of, settings
 from galamp.storage.links import followed
 from galamp.telemetry.display.streams import STARTING, announce, tell
 from galamp.workers.forkserver import start_server
@@ -104,8 +104,10 @@ def _default(setting: Setting) -> str:
 def _metavar(setting: Setting) -> str:
     if setting.option.choices:
         more = [setting.option.prefix + "PATH"] if setting.option.prefix else []
-        more += [IMPORTED_FORM] if setting.option.imports else []
-        return "{" + ",".join((*setting.option.choices, *more)) + "}"
+        more += [FACTORY] if setting.option.factory else []
+        more += [CLASS] if setting.option.classes or setting.option.imports else []
+        listed = ",..." if setting.option.classes else ""
+        return "{" + ",".join((*setting.option.choices, *more)) + "}" + listed
     return {int: "N", float: "X", str: "TEXT"}[setting.kind]
 
 

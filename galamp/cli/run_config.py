@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Values = dict[tuple[str, str], Any]
 """Settings by section and name."""
 GRAPH_SETTING = ("gossip", "topology")
+SINKS_SETTING = ("report", "sinks")
 
 
 def dest_of(section: str, name: str) -> str:
@@ -43,7 +44,7 @@ def config_from(options: argparse.Namespace) -> RunConfig:
     Raises:
         UserError: every wrong value, one line each.
     """
-    return _over_stored(options, _given(options))
+    return _checked(_over_stored(options, _given(options)))
 
 
 @contextlib.contextmanager
@@ -57,14 +58,14 @@ def configured(options: argparse.Namespace) -> Iterator[tuple[RunConfig, RunFold
     """
     given = _given(options)
     if options.resume is None:
-        yield from_settings(given, type(options.usual.algorithm)), None
+        yield _checked(from_settings(given, type(options.usual.algorithm))), None
         return
     from galamp.storage.run_folder import RunFolder
 
     _check_run_folder(options.resume)
     with contextlib.closing(RunFolder.open(options.resume)) as folder:
         folder.kept = kept_of(options)
-        yield _over_stored(options, given), folder
+        yield _checked(_over_stored(options, given)), folder
 
 
 def kept_of(options: argparse.Namespace) -> StoredChoices:
@@ -148,6 +149,14 @@ def _check_has(algorithm: AlgorithmConfig, given: Values) -> None:
         raise UserError(*problems)
 
 
+def _checked(config: RunConfig) -> RunConfig:
+    """Return `config` once its metric sinks are loaded: what is missing is told at once."""
+    from galamp.telemetry.sinks import load_sinks
+
+    load_sinks(config.report.sinks)
+    return config
+
+
 def _check_run_folder(folder: Path) -> None:
     from galamp.storage.run_folder import CONFIG
 
@@ -181,6 +190,7 @@ def _stored(folder: Path, given: Values) -> RunConfig:
         UserError: there is none, it is damaged, or a module would be imported that only it names.
     """
     from galamp import algorithms
+    from galamp.algorithms.networks import check_network_asked
     from galamp.core.machine.machine import inspect_machine
     from galamp.environments.names import check_asked
     from galamp.storage.inspection import check_own_graph, refuse_links
@@ -196,8 +206,12 @@ def _stored(folder: Path, given: Values) -> RunConfig:
     algorithms.check_asked(config.algorithm.algorithm, algorithm, f"--resume {folder}: the run")
     asked = given.get(("environment", "env_id"), "")
     check_asked(config.environment.env_id, asked, f"--resume {folder}: the run")
+    asked = given.get(("model", "network"), "")
+    check_network_asked(config.model.network, asked, f"--resume {folder}: the run")
     if GRAPH_SETTING not in given:
         check_own_graph(folder, config.gossip.topology)
+    if SINKS_SETTING not in given:
+        _check_own_sinks(folder, config.report.sinks)
     device = given.get(("resources", "device"), config.resources.device)
     learners = given.get(("resources", "learners"), config.resources.learners)
     machine, ran = inspect_machine(device), _ran(resolved, config)
@@ -205,6 +219,19 @@ def _stored(folder: Path, given: Values) -> RunConfig:
     if ran and (others or changes_kind(device, machine, ran)):
         config = with_learners(config, learners, machine, ran)
     return config
+
+
+def _check_own_sinks(folder: Path, sinks: str) -> None:
+    """Refuse to import a class that only a stored config names: anyone may have written that.
+
+    Raises:
+        UserError: there is such a class.
+    """
+    if ":" in sinks:
+        raise UserError(
+            f"--resume {folder}: the run wants to run your code {sinks}: if that is what you want, "
+            f"add --sinks {sinks}"
+        )
 
 
 def _ran(resolved: object, config: RunConfig) -> list[LearnerPlan]:

@@ -81,9 +81,11 @@ class ModelConfig:
 
     network: str = option(
         "auto",
-        "network: the paper's (gala), Nature's (nature) or a perceptron (mlp); "
-        "auto takes gala for images, mlp for vectors",
-        names=("auto", "gala", "nature", "mlp"),
+        "network: the paper's (gala), Nature's (nature), a perceptron (mlp), or one of your own, "
+        "package.module:factory; auto takes gala for images, mlp for vectors",
+        registry="galamp.algorithms.networks:NETWORKS",
+        names=("auto",),
+        factory=True,
     )
 
 
@@ -231,6 +233,13 @@ class ReportConfig:
 
     name: str = option("", "label in the run folder's name (default: graph or method, learners)")
     run_dir: str = option("", "run folder (default: runs/<env>__<name>__s<seed>__<time>)")
+    sinks: str = option(
+        "jsonl,monitor",
+        "where metrics go: metrics.jsonl in any case, monitor files of all episodes, TensorBoard "
+        "(pip install 'galamp[tensorboard]'), or classes of your own, with commas between them",
+        registry="galamp.telemetry.sinks:SINKS",
+        classes=True,
+    )
     log_every_s: float = option(2.0, "interval between rows of metrics.jsonl", unit="s", low=0.05)
     checkpoint_every_s: float = option(60.0, "interval between checkpoints", unit="s", low=0.5)
     quiet: bool = option(False, "show nothing while running", stored=False)

@@ -5,8 +5,9 @@
     the server          python -c would search it first; `guarded` forbids that, and where Python
                         ignores its environment, `flags_of_children`
     the probe           python -P -c, with the path of its parent that `path_for_children` gives
-    --env-id my:make    `import_user_module` puts it last, behind all that is installed;
-    --algorithm my:Own  and so here
+    --env-id my:make    `user_code.imported` puts it last, behind all that is installed; for
+                        --network and --algorithm as well
+    --sinks my:Sink     `user_code.searching_here_for` puts it last while that module is imported
     all of them         `be_package`: a folder named galamp, such as a clone, that lies where Python
                         searches is no package, and does not stand for the one that is installed
 

@@ -5,11 +5,15 @@ Used by every process that tells people something. Pure functions from text to t
 
 from __future__ import annotations
 
+import re
+
 MOST_CHARACTERS = 1000
 """Room for every choice of a setting, or for a path of usual length."""
 
 END_CHARACTERS = 300
 """So many of them are kept for the end, which says what to do."""
+
+_TENSOR = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
 
 def clean(text: str) -> str:
@@ -29,3 +33,8 @@ def one_line(text: str) -> str:
     if len(text) > MOST_CHARACTERS:
         text = f"{text[: MOST_CHARACTERS - END_CHARACTERS]} ... {text[-END_CHARACTERS:]}"
     return clean(text)
+
+
+def is_tensor_name(value: object) -> bool:
+    """Return whether `value` is fit to name a tensor: no folder, no control character."""
+    return isinstance(value, str) and _TENSOR.fullmatch(value) is not None

@@ -25,9 +25,13 @@ if TYPE_CHECKING:
 
 MOST_CHARACTERS_SHOWN = 60
 
-IMPORTED_FORM = "package.module:Class"
-IMPORTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
-"""The name of something of the user's: the module that is imported for it, and its name there."""
+FACTORY = "package.module:factory"
+CLASS = "package.module:Class"
+"""How code of the user's is named."""
+
+_DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
+_FACTORY = re.compile(f"{_DOTTED}:{_DOTTED}")
+_CLASS = re.compile(rf"{_DOTTED}:[^\W\d]\w*")
 
 AUTO = 0
 """Stands for "choose for me" where a count is expected (`auto` on the command line)."""
@@ -46,6 +50,9 @@ class Option:
     auto: bool = False
     none: str = ""
     prefix: str = ""
+    factory: bool = False
+    classes: bool = False
+    """Whether it is a list: names of the registry and `package.module:Class`, with commas."""
     stored: bool = True
     """Whether it belongs to the run, and not only to the command that shows it."""
     imports: bool = False
@@ -72,17 +79,35 @@ def option(
     auto: bool = False,
     none: str = "",
     prefix: str = "",
+    factory: bool = False,
+    classes: bool = False,
     stored: bool = True,
     imports: bool = False,
 ) -> Any:
     """Declare a setting: a dataclass field that carries its `Option`.
 
     `low` and `high` are inclusive; `names` and the keys of `registry` (`module:TABLE`, looked up
-    when asked for) are the choices, besides any text that begins with `prefix`; `auto` allows the
-    word `auto` (stored as `AUTO`), `none` is the word for None; what is not `stored` is the
-    caller's; `imports` allows the form `package.module:Class` besides the choices.
+    when asked for) are the choices, besides any text that begins with `prefix`, and, with
+    `factory`, any `package.module:factory`; of `classes` several can be chosen, with commas,
+    besides any `package.module:Class`; `auto` allows the word `auto` (stored as `AUTO`),
+    `imports` allows one `package.module:Class`; `none` is the word for None; what is not
+    `stored` is the caller's.
     """
-    known = Option(help, unit, low, high, registry, names, auto, none, prefix, stored, imports)
+    known = Option(
+        help,
+        unit,
+        low,
+        high,
+        registry,
+        names,
+        auto,
+        none,
+        prefix,
+        factory,
+        classes,
+        stored,
+        imports,
+    )
     return field(default=default, metadata={"option": known})
 
 
@@ -141,13 +166,18 @@ def check(setting: Setting, value: Any) -> Any:
     if known.auto and (value == "auto" or (type(value) is int and value == AUTO)):
         return AUTO
     value = _convert(setting, value)
+    if known.classes:
+        return _listed(setting, str(value))
     if known.prefix and isinstance(value, str) and value.startswith(known.prefix):
         return value
-    if known.imports and isinstance(value, str) and IMPORTED.fullmatch(value):
+    if known.imports and isinstance(value, str) and _CLASS.fullmatch(value):
+        return value
+    if known.factory and is_factory(value):
         return value
     if known.choices and value not in known.choices:
         more = f", or {known.prefix}..." if known.prefix else ""
-        more += f", or {IMPORTED_FORM} for one of yours" if known.imports else ""
+        more += f", or {FACTORY}" if known.factory else ""
+        more += f", or {CLASS} for one of yours" if known.imports else ""
         raise UserError(
             f"{setting.flag} {shown(value)}: expected one of {', '.join(known.choices)}{more}"
             f"{did_you_mean(str(value), known.choices)}"
@@ -156,6 +186,25 @@ def check(setting: Setting, value: Any) -> Any:
     if (low is not None and value < low) or (high is not None and value > high):
         raise UserError(f"{setting.flag} {shown(value)}: expected {allowed(setting)}")
     return value
+
+
+def is_factory(value: Any) -> bool:
+    """Whether `value` has the form `package.module:factory`; nothing is imported."""
+    return isinstance(value, str) and _FACTORY.fullmatch(value) is not None
+
+
+def _listed(setting: Setting, text: str) -> str:
+    """Return a list of names and classes in its one form: without blanks, each only once."""
+    choices = setting.option.choices
+    names = dict.fromkeys(filter(None, map(str.strip, text.split(","))))
+    wrong = [name for name in names if name not in choices and not is_factory(name)]
+    if wrong or not names:
+        raise UserError(
+            f"{setting.flag} {shown(text)}: expected one or more of {', '.join(choices)}, or "
+            f"{CLASS}, with commas between them"
+            + "".join(did_you_mean(name, choices) for name in wrong[:1])
+        )
+    return ",".join(names)
 
 
 def _convert(setting: Setting, value: Any) -> Any:

@@ -5,34 +5,22 @@ Used by the probe, before anything is started, and by evaluation, which plays in
 
 from __future__ import annotations
 
-import sysconfig
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import gymnasium
 
-import galamp
+from galamp.core import user_code
 from galamp.core.errors import GalampError
+from galamp.core.user_code import traceback_of
 from galamp.environments.checks import InvalidDataError
-
-MOST_DETAILS = 20_000
-"""Characters of a traceback; one of endless recursion is longer."""
 
 
 def failure_line(env_id: str, error: BaseException) -> str:
     """Return in one line what an environment raised, and where."""
     if isinstance(error, InvalidDataError):
         return str(error)
-    text = " ".join(f"raised {type(error).__name__}: {error}".split()).removesuffix(":")
-    return f"{env_id}: {text} ({_place(error)})"
-
-
-def traceback_of(error: BaseException) -> str:
-    """Return the traceback of an error with its notes, or its end where it is very long."""
-    text = "".join(traceback.format_exception(error))
-    return text if len(text) <= MOST_DETAILS else f"...{text[-MOST_DETAILS:]}"
+    return user_code.failure_line(env_id, error, gymnasium)
 
 
 @contextmanager
@@ -50,20 +38,3 @@ def failures_told(env_id: str) -> Iterator[None]:
         failure = GalampError(failure_line(env_id, error))
         failure.details = traceback_of(error)
         raise failure from error
-
-
-def _place(error: BaseException) -> str:
-    """Return file, line and function of the user's code from which an error came.
-
-    That is the innermost frame which is nobody else's; where there is none, which is not galamp's.
-    """
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}:{error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    installed = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
-    ours = [f"{Path(str(module.__file__)).parent}/" for module in (galamp, gymnasium)]
-    for others in ((*ours, *installed, "<frozen"), (*ours, "<frozen"), ours[:1]):
-        for frame in reversed(frames):
-            if not frame.filename.startswith(tuple(others)):
-                return f"{frame.filename}:{frame.lineno} in {frame.name}"
-    return f"{frames[-1].filename}:{frames[-1].lineno}"

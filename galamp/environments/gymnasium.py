@@ -17,9 +17,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
+from galamp.core import user_code
 from galamp.core.config import MOST_CHANNELS, EnvironmentConfig
 from galamp.core.errors import UserError, did_you_mean
-from galamp.core.user_modules import import_user_module, refuse_namesake
 from galamp.environments.base import (
     Environment,
     EnvironmentSpec,
@@ -36,10 +36,7 @@ from galamp.environments.checks import (
 )
 from galamp.environments.protocols import SETTINGS
 
-NEAR_ENOUGH = 0.7
-"""A guess at what an unknown name meant is at least so like it, of the few that a module has."""
-
-EXPECTED = "package.module:factory or package:EnvId-v0"
+NAMES = "package.module:factory or package:EnvId-v0"
 
 Maker = Callable[[], Any]
 """Builds one lane; what comes out of a user's is yet to be looked at."""
@@ -167,23 +164,20 @@ def _builder(env_id: str) -> Maker:
     module_name, colon, name = env_id.partition(":")
     if not colon:
         return _maker_by_id(env_id, env_id)
-    module = import_user_module(env_id, module_name, EXPECTED)
-    factory: Any = module
-    for part in name.split("."):
-        factory = getattr(factory, part, None)
+    module = user_code.imported(env_id, module_name, NAMES)
+    factory = user_code.attribute(module, name)
     if callable(factory):
         return factory  # type: ignore[no-any-return]
     if name in gymnasium.registry:
         return _maker_by_id(env_id, name)
-    refuse_namesake(env_id, module_name)
+    user_code.refuse_namesake(env_id, module_name)
     if all(map(str.isidentifier, name.split("."))):
-        callables = [k for k, v in vars(module).items() if callable(v) and k[0] != "_"]
-        near = did_you_mean(name, callables, cutoff=NEAR_ENOUGH)
+        near = did_you_mean(name, user_code.callables(module), cutoff=user_code.NEAR_ENOUGH)
         raise UserError(
             f"{env_id}: {module_name} has no function {name!r}{near}, nor has importing it "
             "registered an environment of that name"
         )
-    near = did_you_mean(name, gymnasium.registry, cutoff=NEAR_ENOUGH)
+    near = did_you_mean(name, gymnasium.registry, cutoff=user_code.NEAR_ENOUGH)
     raise UserError(f"{env_id}: importing {module_name} has registered no environment {name}{near}")
 
 

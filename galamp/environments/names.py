@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from galamp.core import user_code
 from galamp.core.errors import UserError, did_you_mean
 
 ATARI = "ALE/"
@@ -129,13 +130,7 @@ def check_asked(stored: str, asked: str, holder: str, how: str = "add --env-id")
     """
     stored = canonical_env_id(stored)
     asked = canonical_env_id(asked) if asked else ""
-    if ":" not in stored + asked or asked == stored:
-        return
-    if asked:
-        raise UserError(f"--env-id {asked}: {holder} is of {stored}; name that")
-    raise UserError(
-        f"{holder} wants to run your code {stored}: if that is what you want, {how} {stored}"
-    )
+    user_code.check_asked("--env-id", stored, asked, holder, how)
 
 
 def _check_form(text: str, module: str, name: str) -> None:

@@ -17,9 +17,10 @@ from typing import Any, NoReturn
 from galamp.core import config
 from galamp.core.errors import EXIT_OK, EXIT_USAGE, UserError
 from galamp.core.seeding import seed_generators
+from galamp.core.user_code import traceback_of
 from galamp.environments import describe
 from galamp.environments.checks import InvalidDataError
-from galamp.environments.failures import failure_line, traceback_of
+from galamp.environments.failures import failure_line
 
 MARGIN_S = 30
 """The probe ends itself so long after its time is up, should nobody else have."""

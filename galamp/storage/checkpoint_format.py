@@ -34,6 +34,7 @@ from safetensors.numpy import save as format_tensors
 
 from galamp.core.disk import open_unfollowed
 from galamp.core.errors import CheckpointError
+from galamp.core.sanitize import is_tensor_name
 from galamp.storage.canonical_json import (
     COUNT_LIMIT,
     JSON_LIMIT_BYTES,
@@ -43,7 +44,7 @@ from galamp.storage.canonical_json import (
     need_count,
     need_mapping,
 )
-from galamp.storage.identity import Identity, is_tensor_name
+from galamp.storage.identity import Identity
 
 MANIFEST = "MANIFEST.json"
 STATE = "state.json"

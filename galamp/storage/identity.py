@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from galamp.core.sanitize import is_tensor_name
 from galamp.storage.canonical_json import need, need_count, need_mapping
 
 LONGEST_LINE = 1000
 """Characters of a name or a line of protocol: Atari's, with all settings changed, has about 300."""
 SIZE_LIMIT = 2**31
 """An observation has fewer numbers, and there are fewer actions: a network for more has no file."""
-_TENSOR = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
 Layout = Sequence[tuple[str, tuple[int, ...]]]
 """Names and shapes of parameters."""
@@ -134,11 +134,6 @@ def _as_before_fire(protocol: str) -> str | None:
         .replace("fire_reset, ", "", 1)
         .replace(", fire_reset)", ")", 1)
     )
-
-
-def is_tensor_name(value: object) -> bool:
-    """Return whether `value` is fit to name a tensor: no folder, no control character."""
-    return isinstance(value, str) and _TENSOR.fullmatch(value) is not None
 
 
 def _layout(value: object) -> tuple[tuple[str, tuple[int, ...]], ...]:

@@ -40,6 +40,7 @@ from galamp.storage.inspection import GRAPH, refuse_links, shared_with
 from galamp.storage.links import LATEST, replace_link
 from galamp.storage.locks import LOCK, Lock, take_lock
 from galamp.storage.mounts import local_locks
+from galamp.storage.run_logs import MONITOR, monitor_name
 
 CONFIG = "config.json"
 SUMMARY = "summary.json"
@@ -94,7 +95,7 @@ class RunFolder(HeldFolder):
     @property
     def monitor(self) -> Path:
         """The folder of finished episodes."""
-        return self.path / "monitor"
+        return self.path / MONITOR
 
     @property
     def metrics(self) -> Path:
@@ -208,8 +209,8 @@ class RunFolder(HeldFolder):
         return self.logs / f"{_part(title)}.log"
 
     def monitor_path(self, index: int) -> Path:
-        """Return the file of the episodes of one simulator."""
-        return self.monitor / f"{index}.monitor.csv"
+        """Return the file of the episodes of one learner."""
+        return self.monitor / monitor_name(index)
 
     def write_config(self, values: dict[str, Any], graph: bytes | None = None) -> bool:
         """Store the run's settings and gossip graph; with that it has begun, and is the latest.

@@ -27,6 +27,9 @@ from galamp.core.disk import Where, as_named, finite, open_plain, open_to_append
 from galamp.storage.learning_curve import Curve
 
 RETURN = "charts/episodic_return"
+MONITOR = "monitor"
+"""The folder of monitor files."""
+
 TAIL_BYTES = 1_000_000
 """A file's end is read in pieces of this size."""
 
@@ -106,7 +109,7 @@ class MetricsLog:
         The first row says so; later rows of former starts are superseded by it.
         """
         self._file = AppendOnly(path, complain, where)
-        self.start = 1 + _last_start(path)
+        self.start = next_start(path)
         """How many times the run was started, this one included."""
         self.append({"global_step": from_step, "resumed_from": from_step})
 
@@ -175,6 +178,11 @@ def _last_start(path: Path) -> int:
     return max((start for start in starts if _is_count(start, MOST_STARTS)), default=0)
 
 
+def next_start(path: Path) -> int:
+    """Return the number of the start that comes after all that metrics.jsonl tells of, from 1."""
+    return 1 + _last_start(path)
+
+
 def curve(path: Path) -> Curve:
     """Return the learning curve.
 
@@ -207,6 +215,11 @@ class EventLog:
         time = datetime.fromtimestamp(time_s).astimezone().isoformat(timespec="milliseconds")
         row = {"time": time, "start": self._start, "elapsed_s": round(elapsed_s, 3), "text": text}
         self._file.append(json.dumps(row).encode() + b"\n")
+
+
+def monitor_name(learner: int) -> str:
+    """Return the name of the file of a learner's episodes."""
+    return f"{learner}.monitor.csv"
 
 
 class MonitorLog:

@@ -14,6 +14,7 @@ from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm
 from galamp.algorithms.flat_parameters import Span
 from galamp.algorithms.networks import build_model, resolve_network
+from galamp.algorithms.networks.checks import check_network
 from galamp.core.disk import Where, as_named
 from galamp.core.seeding import seed_for
 from galamp.environments.base import EnvironmentSpec
@@ -51,9 +52,16 @@ def sketch_model(plan: Plan, environment: EnvironmentSpec) -> ModelSketch:
     """Build the algorithm once, look at it, and let it go.
 
     Raises:
-        UserError: the network does not fit the observations.
+        UserError: the network does not fit the observations, or is the user's and cannot be used.
     """
     network = resolve_network(plan.config.model.network, environment.observation_shape)
+    check_network(
+        network,
+        environment.observation_shape,
+        environment.observation_dtype,
+        environment.num_actions,
+        seed=plan.config.seed,
+    )
     algorithm = build_algorithm(plan, environment, network)
     sizes = {name: tensor.numel() for name, tensor in algorithm.state().items()}
     return ModelSketch(network, tuple(algorithm.parameters.layout()), sizes)
@@ -99,7 +107,11 @@ def array_specs(
 
 
 class RunLayout:
-    """The shared memory of a run and the tasks that work on it."""
+    """The shared memory of a run and the tasks that work on it.
+
+    Attributes:
+        start: how often the run was started, this time included.
+    """
 
     def __init__(
         self,
@@ -115,7 +127,7 @@ class RunLayout:
         self.environment, self.sketch = environment, sketch
         self.count = len(plan.learners)
         self.shape = rollout_shape(plan, environment)
-        self._logs, self._where, self._start = logs, where, start
+        self._logs, self._where, self.start = logs, where, start
         nodes = [learner.node for learner in plan.learners]
         specs = array_specs(plan, topology, environment, sketch)
         self.arrays = SharedArrays.create(specs, nodes if plan.config.resources.pin else ())
@@ -222,7 +234,7 @@ class RunLayout:
 
         No life repeats what a former one went through.
         """
-        entropy = [self.plan.config.seed, rank, self._start]
+        entropy = [self.plan.config.seed, rank, self.start]
         if incarnation:
             entropy += [place, incarnation]
         elif place:

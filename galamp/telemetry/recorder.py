@@ -1,7 +1,7 @@
-r"""From the metrics board to what people read: snapshots, metrics.jsonl, monitor files, summary.
+r"""From the metrics board to what people read: snapshots, rows for the metric sinks, summary.
 
     StatusBoard, EpisodeRings, ConsensusMonitor --Recorder--> Snapshot --> dashboard
-                                                          \--> metrics.jsonl, monitor/*.csv
+                                                          \--> metric sinks: files, TensorBoard
     what happens --Recorder.tell--> the screen and events.jsonl
 
 Runs in the supervisor; it only reads what the children write.
@@ -21,10 +21,12 @@ import numpy.typing as npt
 from galamp.memory.status import EpisodeRing, Phase, StatusRow
 from galamp.storage.learning_curve import Curve
 from galamp.storage.run_folder import RunFolder
-from galamp.storage.run_logs import EventLog, MetricsLog, MonitorLog
+from galamp.storage.run_logs import EventLog
 from galamp.supervision.layout import RunLayout
 from galamp.telemetry.consensus import ConsensusMonitor
 from galamp.telemetry.notices import Notices
+from galamp.telemetry.sinks.base import Episode
+from galamp.telemetry.sinks.group import SinkGroup
 from galamp.telemetry.snapshot import (
     EPISODES_IN_MEAN,
     Event,
@@ -104,10 +106,10 @@ class Recorder:
         self,
         run_layout: RunLayout,
         folder: RunFolder,
-        metrics: MetricsLog,
+        sinks: SinkGroup,
         consensus: ConsensusMonitor,
     ) -> None:
-        self._run_layout, self.folder, self._metrics = run_layout, folder, metrics
+        self._run_layout, self.folder, self._sinks = run_layout, folder, sinks
         self._consensus = consensus
         self._began_s = time.monotonic()
         self._former_s = 0.0
@@ -126,12 +128,8 @@ class Recorder:
         self._notices = Notices(self.tell)
         self._curve = Curve()
         self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
-        self._event_log = EventLog(folder.events, metrics.start, self.tell, folder.where)
-        env_id, now = run_layout.environment.env_id, time.time()
-        self._monitors = [
-            MonitorLog(folder.monitor_path(rank), env_id, now, self.tell, folder.where)
-            for rank in range(run_layout.count)
-        ]
+        self._event_log = EventLog(folder.events, run_layout.start, self.tell, folder.where)
+        sinks.complain = self.tell
 
     @property
     def elapsed_s(self) -> float:
@@ -218,15 +216,17 @@ class Recorder:
         return sorted(found, key=lambda episode: episode[-1])
 
     def log(self) -> None:
-        """Measure distances, append one row to metrics.jsonl and flush the monitor files."""
+        """Measure distances, and give the metric sinks one row."""
         agent_steps = self._run_layout.status_board.agent_steps()
         self._consensus.measure(self._former_s + self.elapsed_s, agent_steps)
         snapshot = self.snapshot()
         if snapshot.mean_return is not None:
             self._curve.add(snapshot.agent_steps, snapshot.mean_return)
-        self._metrics.append(metrics_row(snapshot, self._former_s))
-        for monitor in self._monitors:
-            monitor.flush()
+        self._sinks.write(metrics_row(snapshot, self._former_s))
+
+    def close(self) -> None:
+        """Close the metric sinks: this start of the run has ended."""
+        self._sinks.close()
 
     def snapshot(self) -> Snapshot:
         """Return the run as it is now."""
@@ -266,7 +266,7 @@ class Recorder:
         self._scores.append(score)
         self._lengths.append(length)
         self.episodes += 1
-        self._monitors[rank].append(score, length, ended)
+        self._sinks.add_episode(Episode(rank, score, length, ended))
         mean = self.mean_return
         full = len(self._scores) == EPISODES_IN_MEAN
         if full and mean is not None and (self.best is None or mean > self.best):

@@ -22,12 +22,13 @@ from galamp.gossip.consensus.distances import distances_between
 from galamp.gossip.exchange import averages_gradients
 from galamp.gossip.topologies import FILE
 from galamp.memory.learner_state import GENERATOR_BYTES_OF, STATE_COUNTERS, State
-from galamp.storage.gossip_log import Start
+from galamp.storage.gossip_log import GOSSIP, GossipLog, Start
 from galamp.storage.inspection import GRAPH, is_own_file
 from galamp.storage.run_folder import CONFIG, RunFolder, read_json
-from galamp.storage.run_logs import curve
+from galamp.storage.run_logs import Complain, curve
 from galamp.supervision.layout import RunLayout
 from galamp.supervision.plan import Plan
+from galamp.telemetry.consensus import History
 from galamp.telemetry.recorder import Recorder
 from galamp.training.resize import resized
 from galamp.training.resume_point import ResumePoint
@@ -154,6 +155,33 @@ def _align(states: list[State], agent_steps_per_update: int, gossip: GossipConfi
             "--method allreduce: the learners in the checkpoint differ, expected to be one; "
             "resume with the method that it was made with"
         )
+
+
+def history_of(
+    run_layout: RunLayout,
+    folder: RunFolder,
+    states: Sequence[State],
+    wall_s: float,
+    complain: Complain,
+) -> History | None:
+    """Return what certifies the run; nothing where one learner is all, or nobody wants it.
+
+    Args:
+        run_layout: of this start.
+        folder: where the gossip log is.
+        states: what the learners go on from; none in a new run.
+        wall_s: training time of the former starts.
+        complain: takes one line about a disk that refuses.
+    """
+    gossip = run_layout.plan.config.gossip
+    if run_layout.count == 1 or not gossip.certificate:
+        return None
+    log = GossipLog(folder.path / GOSSIP, complain, folder.where)
+    history = History(
+        run_layout.arrays, run_layout.topology, log, complain, synchronous=gossip.synchronous
+    )
+    history.begin(first_entry(run_layout, states, float(wall_s), run_layout.start))
+    return history
 
 
 def first_entry(

@@ -38,6 +38,12 @@ class ResumePoint:
         return [saved_state(learner, tuple(layout)) for learner in self.checkpoint.learners]
 
 
+def progress_of(resume_point: ResumePoint | None) -> dict[str, Any]:
+    """Return what was reached before a start; a new run goes on from nothing."""
+    new: dict[str, Any] = {"agent_steps": 0, "wall_s": 0.0}
+    return resume_point.checkpoint.progress if resume_point else new
+
+
 def load_resume_point(folder: Path, identity: checkpoints.Identity, sizes: Sizes) -> ResumePoint:
     """Read what is needed to go on with the run in `folder`, with states of these sizes.
 

@@ -20,30 +20,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from galamp.core.config import to_dict
 from galamp.core.errors import GalampError, UserError
 from galamp.core.machine.machine import Machine, lacks_bf16, told_quota
 from galamp.core.machine.memory import available_bytes
 from galamp.core.machine.mps import mps_folder, mps_in_words
 from galamp.environments.base import EnvironmentSpec
-from galamp.memory.learner_state import State
-from galamp.storage.gossip_log import GOSSIP, GossipLog
 from galamp.storage.identity import Identity
 from galamp.storage.run_folder import RunFolder, StoredChoices
-from galamp.storage.run_logs import MetricsLog
+from galamp.storage.run_logs import next_start
 from galamp.supervision.layout import ModelSketch, RunLayout
 from galamp.supervision.plan import CPU, Plan, check_processes, left_out, with_learners
 from galamp.supervision.signals import Signals
-from galamp.telemetry.consensus import ConsensusMonitor, History
+from galamp.telemetry.consensus import ConsensusMonitor
 from galamp.telemetry.display.dashboard import Display
 from galamp.telemetry.display.streams import SafeStream
 from galamp.telemetry.recorder import Losses, Recorder
+from galamp.telemetry.sinks import open_sinks
+from galamp.telemetry.sinks.base import SinkContext
+from galamp.telemetry.sinks.group import SinkGroup
 from galamp.training.checkpointing import Saver
 from galamp.training.control.server import ControlServer
 from galamp.training.resolve import ResolvedRun, resolve_run
-from galamp.training.resume import first_entry, restore, states_for
-from galamp.training.resume_point import ResumePoint, load_resume_point
-from galamp.training.summary import summarise, versions
+from galamp.training.resume import history_of, restore, states_for
+from galamp.training.resume_point import ResumePoint, load_resume_point, progress_of
+from galamp.training.summary import stored_config, summarise
 from galamp.training.supervisor import Callback, RunResult, Supervisor
 
 BEGIN_WITHIN_S, RETRY_EVERY_S = 60.0, 3.0
@@ -137,18 +137,42 @@ class Session:
 
     def _begin(self, resolved: ResolvedRun, resume_point: ResumePoint | None) -> Attempt:
         """Lay everything out for one start, and where it goes on from."""
+        number, done = next_start(self._folder.metrics), progress_of(resume_point)
+        sinks = self._open_sinks(resolved.plan, number, done["agent_steps"])
+        try:
+            return self._laid_out(resolved, resume_point, number, sinks)
+        except BaseException:
+            sinks.close()
+            raise
+
+    def _open_sinks(self, plan: Plan, number: int, from_step: int) -> SinkGroup:
+        """Open the metric sinks of start `number`; the first row says where it goes on from.
+
+        Raises:
+            UserError: one cannot be opened, at the first start.
+        """
+        folder, env_id = self._folder, self._context.environment.env_id
+        told = SinkContext(
+            folder.path, env_id, len(plan.learners), number, from_step, complain, folder.where
+        )
+        return open_sinks(plan.config.report.sinks, told, begun=self._has_begun)
+
+    def _laid_out(
+        self,
+        resolved: ResolvedRun,
+        resume_point: ResumePoint | None,
+        number: int,
+        sinks: SinkGroup,
+    ) -> Attempt:
         began_s, context, folder = time.monotonic(), self._context, self._folder
-        new: dict[str, Any] = {"agent_steps": 0, "wall_s": 0.0}
-        done = resume_point.checkpoint.progress if resume_point else new
-        metrics = MetricsLog(folder.metrics, done["agent_steps"], complain, folder.where)
-        number, plan = metrics.start, resolved.plan
+        plan, done = resolved.plan, progress_of(resume_point)
         run_layout = RunLayout(
             plan, resolved.topology, context.environment, context.sketch, folder.logs, number,
             folder.where,
         )  # fmt: skip
         states = states_for(run_layout, resume_point, number) if resume_point else []
-        history = _history(run_layout, folder, states, done["wall_s"], number)
-        recorder = Recorder(run_layout, folder, metrics, ConsensusMonitor(run_layout, history))
+        history = history_of(run_layout, folder, states, done["wall_s"], complain)
+        recorder = Recorder(run_layout, folder, sinks, ConsensusMonitor(run_layout, history))
         recorder.losses = self._losses
         saver = Saver(
             run_layout, context.identity, folder.checkpoints, recorder.tell,
@@ -175,7 +199,7 @@ class Session:
         graph = None if self._has_begun else resolved.graph
         try:
             changed = self._folder.write_config(
-                _stored_config(resolved.plan, run_layout),
+                stored_config(resolved.plan, run_layout),
                 None if graph is None else graph.content,
             )
         except UserError as error:
@@ -188,7 +212,7 @@ class Session:
         self._has_begun = True
 
     def _supervise(self, attempt: Attempt) -> RunResult:
-        return Supervisor(
+        supervisor = Supervisor(
             attempt.run_layout,
             attempt.recorder,
             attempt.saver,
@@ -196,7 +220,11 @@ class Session:
             self._control_server,
             self._signals,
             [*self._callbacks, self._retreat],
-        ).run()
+        )
+        try:
+            return supervisor.run()
+        finally:
+            attempt.recorder.close()
 
     def _left(self, attempt: Attempt) -> ResumePoint:
         """Return what a start has left; on the disk, should its learners not have come that far."""
@@ -305,21 +333,6 @@ def complain(text: str) -> None:
     stream.flush()
 
 
-def _history(
-    run_layout: RunLayout, folder: RunFolder, states: list[State], wall_s: float, number: int
-) -> History | None:
-    """Return what certifies the run; nothing where one learner is all, or nobody wants it."""
-    gossip = run_layout.plan.config.gossip
-    if run_layout.count == 1 or not gossip.certificate:
-        return None
-    log = GossipLog(folder.path / GOSSIP, complain, folder.where)
-    history = History(
-        run_layout.arrays, run_layout.topology, log, complain, synchronous=gossip.synchronous
-    )
-    history.begin(first_entry(run_layout, states, float(wall_s), number))
-    return history
-
-
 def _tell_choices(plan: Plan, machine: Machine, recorder: Recorder) -> None:
     config = plan.config
     for line in left_out(machine):
@@ -335,19 +348,3 @@ def _tell_choices(plan: Plan, machine: Machine, recorder: Recorder) -> None:
     )
     if config.algorithm.precision == "bf16" and config.resources.device == CPU and lacks_bf16():
         recorder.tell("--precision bf16: this processor has no units for it; float32 is faster")
-
-
-def _stored_config(plan: Plan, run_layout: RunLayout) -> dict[str, Any]:
-    """Return config.json: the settings with every choice made, and what they led to."""
-    return to_dict(plan.asked) | {
-        "resolved": {
-            "protocol": run_layout.environment.protocol,
-            "network": run_layout.sketch.network,
-            "parameters": run_layout.sketch.parameters,
-            "learners": [
-                {"rank": each.rank, "device": each.device, "cores": each.place._asdict()}
-                for each in plan.learners
-            ],
-            "versions": versions(),
-        }
-    }

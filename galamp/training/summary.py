@@ -1,6 +1,6 @@
-"""The summary of a run: what `--json` prints, and what summary.json holds.
+"""What a run is made of, for config.json, and how it ended: `--json` and summary.json.
 
-Runs in the supervisor, once, at the end.
+Runs in the supervisor, at the beginning of every start and once at the end.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import sys
 from typing import Any
 
 import galamp
+from galamp.core.config import to_dict
 from galamp.supervision.layout import RunLayout
+from galamp.supervision.plan import Plan
 from galamp.telemetry.recorder import Recorder
 from galamp.telemetry.snapshot import Snapshot
 from galamp.training.supervisor import RunResult
@@ -77,4 +79,20 @@ def versions() -> dict[str, str]:
         "galamp": galamp.__version__,
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def stored_config(plan: Plan, run_layout: RunLayout) -> dict[str, Any]:
+    """Return config.json: the settings with every choice made, and what they led to."""
+    return to_dict(plan.asked) | {
+        "resolved": {
+            "protocol": run_layout.environment.protocol,
+            "network": run_layout.sketch.network,
+            "parameters": run_layout.sketch.parameters,
+            "learners": [
+                {"rank": each.rank, "device": each.device, "cores": each.place._asdict()}
+                for each in plan.learners
+            ],
+            "versions": versions(),
+        }
     }

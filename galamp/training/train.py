@@ -33,6 +33,7 @@ from galamp.supervision.plan import Plan, check_processes
 from galamp.supervision.signals import Signals
 from galamp.telemetry.display.dashboard import make_display
 from galamp.telemetry.display.streams import fill_closed
+from galamp.telemetry.sinks import load_sinks
 from galamp.training.control.server import ControlServer
 from galamp.training.resolve import ResolvedRun, resolve_run
 from galamp.training.resume_point import load_resume_point
@@ -80,6 +81,7 @@ def _train(
 ) -> Outcome:
     began = datetime.now()
     resume_point = None
+    load_sinks(config.report.sinks)
     with signals.before_a_run():
         start_server()
         torch.set_num_threads(1)

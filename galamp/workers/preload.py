@@ -65,6 +65,8 @@ def _load() -> None:
     import ale_py  # noqa: F401
     import torch  # noqa: F401
 
+    import galamp.algorithms.cached_conv
+    import galamp.algorithms.networks.perceptron
     import galamp.environments.atari
     import galamp.environments.gymnasium
     import galamp.workers.learner

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import random
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,13 +13,17 @@ from torch import Tensor, nn
 
 from galamp.algorithms.flat_parameters import FlatParameters
 from galamp.algorithms.networks import (
-    ActorCritic,
-    ConvActorCritic,
-    MlpActorCritic,
+    NETWORKS,
     bare_model,
     build_model,
+    check_network_asked,
     resolve_network,
+    taking,
 )
+from galamp.algorithms.networks.base import ActorCritic
+from galamp.algorithms.networks.checks import check_model, check_network
+from galamp.algorithms.networks.convolutional import ConvActorCritic
+from galamp.algorithms.networks.perceptron import MlpActorCritic
 from galamp.core.errors import CheckpointError, UserError
 
 
@@ -346,3 +352,124 @@ def test_parameters_that_do_not_fit_are_refused_whole(model: ActorCritic) -> Non
 def test_buffers_are_refused() -> None:
     with pytest.raises(AssertionError, match="buffers"):
         FlatParameters(nn.BatchNorm1d(3), "cpu")
+
+
+# Networks of the user's
+
+
+USERS = "tests.support.networks:"
+TASK = (4,), "float32", 3
+
+
+@pytest.mark.parametrize("name", ["Toy", "drawing"])
+@pytest.mark.parametrize("shape", [(4,), (2, 3), (4, 36, 36)])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_a_network_of_the_users_follows_from_the_seed(
+    name: str, shape: tuple[int, ...], dtype: str
+) -> None:
+    def parameters(seed: int) -> Tensor:
+        model = build_model(USERS + name, shape, dtype, 3, seed=seed)
+        return nn.utils.parameters_to_vector(model.parameters())
+
+    state = (
+        torch.get_rng_state(),
+        random.getstate(),
+        np.random.get_state(legacy=False)["state"]["key"].tolist(),
+    )
+    first = parameters(1)
+    torch.rand(3)
+    after = (
+        torch.get_rng_state(),
+        random.getstate(),
+        np.random.get_state(legacy=False)["state"]["key"].tolist(),
+    )
+    torch.set_rng_state(state[0])
+    np.random.normal(size=3)
+    assert torch.equal(first, parameters(1))
+    assert not torch.equal(first, parameters(2))
+    assert state[1:] == after[1:]
+    assert torch.equal(torch.get_rng_state(), state[0])
+    assert resolve_network(USERS + name, shape) == USERS + name
+    check_network(USERS + name, shape, dtype, 3, seed=1)
+
+
+def test_a_network_of_the_users_takes_another_type_with_the_same_parameters() -> None:
+    model = build_model(USERS + "Toy", (6,), "uint8", 3, seed=1)
+    FlatParameters(model, "cpu")
+    other = taking(model, USERS + "Toy", (6,), "float32", 3)
+    batch = images(5, 6)
+    with torch.no_grad():
+        for mine, theirs in zip(model(batch), other(batch / 255), strict=True):
+            torch.testing.assert_close(mine, theirs)
+    for parameter, shared in zip(model.parameters(), other.parameters(), strict=True):
+        assert parameter.data_ptr() == shared.data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("tests.support.networks:wide", r"returned float32 \[2, 6\] and .*: expected logits float"),
+        ("tests.support.networks:column", r"and float32 \[2, 1\]: expected .* values float32 \[2"),
+        ("tests.support.networks:squeezed", r"\[1, 4\] forward returned .* and float32 \[\]: exp"),
+        ("tests.support.networks:alone", r"forward returned float32 \[2, 3\]: expected"),
+        ("tests.support.networks:nothing", "forward returned None: expected"),
+        ("tests.support.networks:double", r"returned float64 \[2, 3\] and"),
+        ("tests.support.networks:nan", "returned NaN or infinity: expected finite"),
+        ("tests.support.networks:detached", "has no gradient: .* leave out detach and no_grad"),
+        ("tests.support.networks:dropped", "two things for the same observations: .* no dropout"),
+        ("tests.support.networks:WithBuffer", "the buffer norm.running_mean would be neither"),
+        ("tests.support.networks:Frozen", "the parameter value.bias is not trained"),
+        ("tests.support.networks:Half", "the parameter short is float16 on cpu: expected float32"),
+        ("tests.support.networks:Lazy", "the parameter lazy.weight has no shape yet"),
+        ("tests.support.networks:Named", "the parameter a/b.weight has a name that checkpoints"),
+        ("tests.support.networks:empty", "no parameters: expected some to train"),
+        ("tests.support.networks:unseeded", "two calls have given different weights"),
+        ("tests.support.networks:raising", r"raised ValueError: no idea at all .*networks.py:\d"),
+        ("tests.support.networks:leaving", r"raised SystemExit: enough .*networks.py:\d"),
+        ("tests.support.networks:FailingForward", "raised RuntimeError: mat1 .* in forward"),
+        ("tests.support.networks:without_arguments", "raised TypeError: without_arguments"),
+        ("tests.support.networks:table", "returns a torch.nn.Module, it returned dict"),
+        ("tests.support.networks:a_number", "no function 'a_number'"),
+        ("tests.support.networks:Toys", "no function .Toys. .did you mean Toy"),
+        ("tests.support.broken_module:Toy", "raised ModuleNotFoundError: .*broken_module.py:3"),
+        ("tests.nothing:make", "cannot import tests.nothing .*is it installed, or in this folder"),
+    ],
+)
+def test_what_is_no_network_is_told_in_one_line(name: str, told: str) -> None:
+    with pytest.raises(UserError, match=told) as caught:
+        check_network(name, *TASK, seed=1)
+    (line,) = caught.value.problems
+    assert line.startswith(f"--network {name}: ")
+    assert "\n" not in line
+    assert ("raised" in line) == ("Traceback" in caught.value.details)
+
+
+def test_networks_that_come_with_galamp_are_by_name_what_they_are() -> None:
+    for name, known in NETWORKS.items():
+        shape = (8,) if known.dimensions == 1 else (4, 36, 36)
+        check_model(name, build_model(name, shape, "uint8", 3, seed=1), shape, "uint8", 3)
+
+
+def test_only_own_networks_have_a_way_back_written_by_hand() -> None:
+    assert conv_model().cached_forward
+    assert not conv_model(dtype="float32").cached_forward
+    assert not hasattr(build_model(USERS + "Toy", (4,), "float32", 2, seed=1), "cached_forward")
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked", "told"),
+    [
+        ("my:make", "", "the run wants to run your code my:make: .*, add --network my:make"),
+        ("my:make", "gala", "--network gala: the run is of my:make; name that"),
+        ("my:make", "my:other", "--network my:other: the run is of my:make; name that"),
+        ("gala", "my:make", "--network my:make: the run is of gala; name that"),
+        ("my:make; rm -rf ~", "", "network 'my:make; rm -rf ~': expected package.module:factory"),
+    ],
+)
+def test_only_the_user_has_a_module_imported(stored: str, asked: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        check_network_asked(stored, asked, "the run")
+    for name in ("gala", "my:make"):
+        check_network_asked(name, name, "the run")
+    check_network_asked("auto", "", "the run")
+    check_network_asked("gala", "nature", "the run")  # a checkpoint's identity refuses it

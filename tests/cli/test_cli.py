@@ -295,6 +295,46 @@ def test_a_run_folder_alone_runs_no_code(
     assert not Path("ran").exists()
 
 
+@pytest.mark.parametrize("command", ["run", "chaos"])
+@pytest.mark.parametrize("network", ["evil:make", "runs.nice.payload:make", "os:abort"])
+def test_a_run_folder_alone_runs_no_code_for_its_network(
+    capsys: pytest.CaptureFixture[str], trap: Path, command: str, network: str
+) -> None:
+    config = from_dict({"model": {"network": network}})
+    (trap / "config.json").write_text(json.dumps(to_dict(config)))
+    (line,) = complaint(capsys, command, "--resume", str(trap))
+    assert line == (
+        f"--resume {trap}: the run wants to run your code {network}: if that is what you want, "
+        f"add --network {network}"
+    )
+    for other in ("evil:other", "mlp", "auto"):
+        (line,) = complaint(capsys, command, "--resume", str(trap), "--network", other)
+        assert line == f"--network {other}: --resume {trap}: the run is of {network}; name that"
+    assert parsed("--resume", str(trap), "--network", network) == config
+    assert not Path("ran").exists()
+
+
+def test_a_run_of_a_network_of_galamps_takes_no_code_for_another(
+    capsys: pytest.CaptureFixture[str], trap: Path
+) -> None:
+    keep(trap, "CartPole-v1")
+    (line,) = complaint(capsys, "run", "--resume", str(trap), "--network", "evil:make")
+    assert line == f"--network evil:make: --resume {trap}: the run is of auto; name that"
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("network", ["gela", "evil", "evil:", ":make", "a b:c", "evil:make;ls", ""])
+def test_names_of_no_network_are_refused(
+    capsys: pytest.CaptureFixture[str], trap: Path, network: str
+) -> None:
+    (line,) = complaint(capsys, "run", "--network", network)
+    near = " (did you mean gala?)" if network == "gela" else ""
+    told = ": expected one of auto, gala, nature, mlp, or package.module:factory"
+    assert line.startswith("--network ")
+    assert f"{told}{near}" in line
+    assert not Path("ran").exists()
+
+
 @pytest.mark.parametrize("env_id", ["evil:make; rm -rf ~", "$(evil):make", "evil:make\x1b[2J"])
 def test_what_is_to_be_typed_holds_nothing_for_the_shell(
     capsys: pytest.CaptureFixture[str], trap: Path, env_id: str

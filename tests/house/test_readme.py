@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 
+from galamp.algorithms.networks import NETWORKS
+from galamp.algorithms.networks.checks import check_network
 from galamp.cli.main import build_parser
 from galamp.telemetry.recorder import metrics_row
 from galamp.tools.bench import cli
@@ -45,6 +48,22 @@ def test_every_metric_is_explained() -> None:
     row = metrics_row(busy(2), 0.0)
     written = {re.sub(r"^learner\d+", "learner<r>", name) for name in row} | {"start"}
     assert explained == written
+
+
+def test_every_network_is_explained() -> None:
+    (row,) = re.findall(r"^\| `--network` \|.*$", README, re.MULTILINE)
+    assert set(NETWORKS) <= set(re.findall(r"`(\w+)`", row))
+
+
+def test_the_network_of_the_example_can_be_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (code,) = (block for block in blocks if "nn.Module" in block)
+    (tmp_path / "my_networks.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_networks", raising=False)
+    check_network("my_networks:make", (4,), "float32", 2, seed=1)
 
 
 def promises() -> list[str]:

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from galamp.algorithms.a2c import sample
 from galamp.algorithms.base import Algorithm, Rollout, trainable
 from galamp.algorithms.cuda_graphs import Graphs
 from galamp.algorithms.flat_parameters import FlatParameters
 from galamp.algorithms.forward import Place
-from galamp.algorithms.networks import ActorCritic
 from galamp.algorithms.returns import n_step_returns
 from galamp.core.algorithm_config import AlgorithmConfig
 from galamp.core.settings import option
@@ -49,7 +48,7 @@ class Reinforce(Algorithm):
     def __init__(
         self,
         config: ReinforceConfig,
-        model: ActorCritic,
+        model: nn.Module,
         *,
         device: torch.device | str,
         seed: int,

@@ -32,7 +32,7 @@ from galamp.memory.status import EPISODE_CAPACITY, EpisodeRing, Phase, StatusBoa
 from galamp.storage.gossip_log import GOSSIP, GossipLog, Start
 from galamp.storage.learning_curve import Curve
 from galamp.storage.run_folder import RunFolder
-from galamp.storage.run_logs import MetricsLog, read_metrics
+from galamp.storage.run_logs import read_metrics
 from galamp.supervision.layout import ModelSketch, RunLayout
 from galamp.supervision.plan import make_plan
 from galamp.telemetry import recorder
@@ -47,6 +47,8 @@ from galamp.telemetry.recorder import (
     metrics_row,
     thinned,
 )
+from galamp.telemetry.sinks import open_sinks
+from galamp.telemetry.sinks.base import SinkContext
 from galamp.telemetry.snapshot import LEARNER_PHASES, WorkerState
 from tests.support.snapshots import EMPTY, busy
 
@@ -374,9 +376,12 @@ class Run:
         log = GossipLog(folder.path / GOSSIP, print)
         history = History(self.run_layout.arrays, ring, log, print, synchronous=False)
         history.begin(Start(1, LEARNERS, "ring", False, 0.0, ((0.0, 7.0), (7.0, 0.0))))
-        metrics_log = MetricsLog(folder.metrics, 0, print)
+        told = SinkContext(
+            folder.path, "ALE/Pong-v5", LEARNERS, 1, 0, print, t_start=recorder.time.time()
+        )
+        sinks = open_sinks("jsonl,monitor", told)
         consensus = ConsensusMonitor(self.run_layout, history)
-        self.recorder = Recorder(self.run_layout, folder, metrics_log, consensus)
+        self.recorder = Recorder(self.run_layout, folder, sinks, consensus)
 
     def finish(self, rank: int, worker: int, *scores: float) -> None:
         ring = EpisodeRing(self.run_layout.arrays, rank * WORKERS + worker)

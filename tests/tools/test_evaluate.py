@@ -23,9 +23,11 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
+from torch import nn
 
 import galamp
-from galamp.algorithms.networks import ActorCritic, build_model
+from galamp.algorithms.networks import build_model
+from galamp.algorithms.networks.base import ActorCritic
 from galamp.cli.main import main
 from galamp.core.config import EnvironmentConfig, RunConfig, to_dict
 from galamp.core.errors import CheckpointError, GalampError, UserError
@@ -51,13 +53,14 @@ from galamp.tools.evaluation.playing import Game, play, quotas, score
 from galamp.tools.evaluation.references import REFERENCES, Reference, misfit, reference_for
 from galamp.tools.evaluation.table import Progress, show
 from galamp.tools.evaluation.trained import MEAN, locate, read
+from tests.support import networks
 
 CARTPOLE = Identity("CartPole-v1", "gymnasium: ...", (4,), 2, "a2c", "mlp", ())
 BREAKOUT = Identity("ALE/Breakout-v5", "classic: ...", (4, 84, 84), 4, "a2c", "gala", ())
 OBSERVATIONS = np.random.default_rng(5).normal(size=(64, 4)).astype(np.float32)
 
 
-def model_of(identity: Identity, seed: int) -> ActorCritic:
+def model_of(identity: Identity, seed: int) -> nn.Module:
     """A network whose choices differ: the initial policies are all but uniform."""
     dtype = "uint8" if len(identity.observation_shape) == 3 else "float32"
     shape, actions = identity.observation_shape, identity.num_actions
@@ -69,7 +72,7 @@ def model_of(identity: Identity, seed: int) -> ActorCritic:
     return model
 
 
-def state_of(model: ActorCritic, rank: int) -> LearnerState:
+def state_of(model: nn.Module, rank: int) -> LearnerState:
     parameters = {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
     return LearnerState(rank, parameters, {}, {"updates": 1}, np.zeros(16, np.uint8))
 
@@ -555,6 +558,75 @@ def test_an_agent_alone_runs_no_code(
     assert started == []
     assert galamp.load(tmp_path, env_id=name).spec.env_id == name
     assert started == [name]
+
+
+TOY = "tests.support.networks:Toy"
+
+
+def test_a_checkpoint_alone_runs_no_code_for_its_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once(monkeypatch)
+    saved(tmp_path, dataclasses.replace(CARTPOLE, network=TOY), 2)
+    monkeypatch.delitem(sys.modules, "tests.support.networks")
+    told = complaint(capsys, tmp_path)
+    assert f"the checkpoint wants to run your code {TOY}: " in told
+    assert told.endswith(f"add --network {TOY}\n")
+    for other in ("os:abort", "mlp"):
+        told = complaint(capsys, tmp_path, "--network", other)
+        assert f"--network {other}: the checkpoint is of {TOY}; name that" in told
+    for network, how in (("", f"give galamp.load the network {TOY}"), ("os:abort", "name that")):
+        with pytest.raises(UserError, match=how):
+            galamp.load(tmp_path, network=network)
+    assert "tests.support.networks" not in sys.modules
+    assert answer(capsys, tmp_path, "--network", TOY, "--episodes", "1")["results"]
+
+
+@pytest.mark.parametrize("network", ["mlp", "nature", "os:abort"])
+def test_a_checkpoint_of_galamps_own_network_is_named_as_such(
+    cartpole: Path, capsys: pytest.CaptureFixture[str], network: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    at_once(monkeypatch)
+    if network == "mlp":
+        words = ("--network", network, "--episodes", "1", "--output", cartpole / f"{network}.json")
+        assert answer(capsys, cartpole, *words)["results"]
+        return
+    told = complaint(capsys, cartpole, "--network", network)
+    assert f"--network {network}: the checkpoint is of mlp; name that" in told
+
+
+def test_an_agent_of_the_users_network_takes_both_types(tmp_path: Path) -> None:
+    saved(tmp_path, dataclasses.replace(CARTPOLE, network=TOY), 1)
+    agent = galamp.load(tmp_path, network=TOY)
+    pixels = np.random.default_rng(1).integers(0, 256, (64, 4)).astype(np.uint8)
+    of_bytes = agent.act(pixels, greedy=True)
+    assert np.array_equal(of_bytes, agent.act((pixels / 255).astype(np.float32), greedy=True))
+    assert len(set(of_bytes.tolist())) == 2  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("wide", r"ckpt-\d+: --network tests.support.networks:wide: for observations"),
+        ("drawing", r"has the parameter policy.bias \[2\] where the network .*:drawing, for"),
+    ],
+)
+def test_a_users_network_that_is_not_the_checkpoints_is_refused(
+    tmp_path: Path, name: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its code may have changed since."""
+    network = f"tests.support.networks:{name}"
+    saved(tmp_path, dataclasses.replace(CARTPOLE, network=TOY), 1)
+    path = locate(tmp_path).path
+    content = checkpoints.load(path)
+    identity = dataclasses.replace(content.identity, network=network)
+    if name == "drawing":
+        monkeypatch.setattr(networks, "drawing", lambda *task: networks.Toy(*task[:2], 5))
+        monkeypatch.setattr("galamp.tools.evaluation.agent.check_model", lambda *task: None)
+    other = checkpoints.save(tmp_path / "other", dataclasses.replace(content, identity=identity))
+    with pytest.raises(CheckpointError, match=told):
+        galamp.load(other, network=network)
 
 
 def test_another_version_of_the_environment_is_refused(cartpole: Path) -> None:

@@ -324,7 +324,7 @@ def test_a_graph_is_kept_at_the_first_start_and_told_where_it_changed(
     session = object.__new__(Session)
     session._folder, session._has_begun = folder, has_begun
     session._context = cast(Any, SimpleNamespace(machine=None))
-    monkeypatch.setattr(sessions, "_stored_config", lambda plan, run_layout: {"seed": 9})
+    monkeypatch.setattr(sessions, "stored_config", lambda plan, run_layout: {"seed": 9})
     if refused:
         monkeypatch.setattr(run_folder, "replace_json", refusing(errno.ENOSPC))
     new = ResolvedRun(
@@ -344,3 +344,21 @@ def test_a_graph_is_kept_at_the_first_start_and_told_where_it_changed(
     warned = "it still tells of the former start" in capsys.readouterr().err
     assert warned == (has_begun and refused)
     folder.close()
+
+
+def test_a_start_that_cannot_be_laid_out_closes_its_sinks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+
+    def refuse(*_: object) -> None:
+        raise UserError("no room")
+
+    session = object.__new__(Session)
+    session._folder = cast(Any, SimpleNamespace(metrics=tmp_path / "metrics.jsonl"))
+    sinks = SimpleNamespace(close=lambda: closed.append("sinks"))
+    monkeypatch.setattr(session, "_open_sinks", lambda *_: sinks)
+    monkeypatch.setattr(session, "_laid_out", refuse)
+    with pytest.raises(UserError, match="no room"):
+        session._begin(resolved(2), None)
+    assert closed == ["sinks"]

@@ -8,9 +8,10 @@ import math
 import re
 from pathlib import Path
 
+from galamp.algorithms.networks import IMAGE, networks_for
 from galamp.tools.bench import peers
 
-NETWORKS = ("nature", "gala")
+NETWORKS = networks_for(IMAGE)
 PRECISIONS = ("float32", "bf16")
 NATURE_PARAMETERS = 1_686_693
 """Of the Nature network with Breakout's four actions."""

@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from galamp.algorithms.a2c import sample
 from galamp.algorithms.flat_parameters import FlatParameters
-from galamp.algorithms.networks import ActorCritic, bare_model
+from galamp.algorithms.networks import bare_model, check_network_asked, is_users, taking
+from galamp.algorithms.networks.checks import check_model
 from galamp.core.errors import CheckpointError, UserError
 from galamp.core.machine.torch_device import usable_device
 from galamp.environments import EnvironmentSpec, finish_probe, start_probe
@@ -49,12 +51,17 @@ class Agent:
         *,
         seed: int = 0,
         env_id: str = "",
+        network: str = "",
     ) -> None:
-        """Build the network and fill it; `env_id` is as for `load`.
+        """Build the network and fill it; `env_id` and `network` are as for `load`.
 
         Raises:
             CheckpointError: the parameters make no network for these observations.
+            UserError: a module would be imported for it that only the checkpoint names.
         """
+        holder = f"checkpoint {trained.path}"
+        stored = trained.checkpoint.identity.network
+        check_network_asked(stored, network, holder, "give galamp.load the network")
         self.learner, self.path, self.device = learner, trained.path, device
         self._env_id = env_id
         # What the learners hold is copied into the network, and not kept.
@@ -173,15 +180,17 @@ class Agent:
         small = self.device.type == "cpu" and size <= SMALL_BATCH
         return one_thread() if small else nullcontext()
 
-    def _model(self, dtype: str) -> ActorCritic:
-        """Return the network for observations of `dtype`: only the scale of its inputs differs."""
+    def _model(self, dtype: str) -> nn.Module:
+        """Return the network for observations of `dtype`, with the same parameters."""
         if dtype not in self._models:
-            other = next(iter(self._models.values()))
-            self._models[dtype] = other.taking(dtype)
+            other, known = next(iter(self._models.values())), self.identity
+            self._models[dtype] = taking(
+                other, known.network, known.observation_shape, dtype, known.num_actions
+            )
         return self._models[dtype]
 
 
-def _network(trained: Trained, learner: Learner, dtype: str, device: torch.device) -> ActorCritic:
+def _network(trained: Trained, learner: Learner, dtype: str, device: torch.device) -> nn.Module:
     """Return the training's network for observations of `dtype`, with a learner's parameters.
 
     A checkpoint may name any number of actions: memory is taken only once the network's parameters
@@ -191,12 +200,15 @@ def _network(trained: Trained, learner: Learner, dtype: str, device: torch.devic
         CheckpointError: they are not, or they are not finite.
     """
     identity = trained.checkpoint.identity
+    task = identity.observation_shape, dtype, identity.num_actions
     try:
-        model = bare_model(
-            identity.network, identity.observation_shape, dtype, identity.num_actions
-        )
+        model = bare_model(identity.network, *task)
+        if is_users(identity.network):
+            check_model(identity.network, model, *task)
     except UserError as error:
-        raise CheckpointError(f"checkpoint {trained.path}: {error}") from None
+        unfit = CheckpointError(f"checkpoint {trained.path}: {error}")
+        unfit.details = error.details
+        raise unfit from None
     layout = [(name, tuple(each.shape)) for name, each in model.named_parameters()]
     misfit = identity.misfit(layout)
     # The mean of all learners' parameters, the network's own, and room for gradients.
@@ -205,7 +217,9 @@ def _network(trained: Trained, learner: Learner, dtype: str, device: torch.devic
         problem = misfit or f"its network, as it is built, takes {large}"
         raise CheckpointError(f"checkpoint {trained.path}: {problem}")
     values = trained.parameters(learner)
-    flat = FlatParameters(model.to_empty(device="cpu"), device)
+    if not is_users(identity.network):
+        model = model.to_empty(device="cpu")
+    flat = FlatParameters(model, device)
     flat.load_named({name: torch.from_numpy(value) for name, value in values.items()})
     model.zero_grad(set_to_none=True)  # who plays has none
     return model
@@ -243,6 +257,7 @@ def load(
     which: str | None = None,
     seed: int = 0,
     env_id: str = "",
+    network: str = "",
 ) -> Agent:
     """Load a trained agent.
 
@@ -255,13 +270,16 @@ def load(
         env_id: the `module:factory` or `package:EnvId-v0` of the training, for `Agent.spec`, which
             imports that module: a checkpoint alone does not decide what code is run. Acting needs
             no environment.
+        network: the `module:factory` of a network of your own, by the same rule: it is imported to
+            act.
 
     Warns:
         UserWarning: a damaged checkpoint was passed over; one for each.
 
     Raises:
         CheckpointError: there is no such checkpoint or learner, or it is damaged.
-        UserError: the device cannot be used, or an argument has no meaning.
+        UserError: the device cannot be used, an argument has no meaning, or a module would be
+            imported for the network that only the checkpoint names.
     """
     if which not in (None, "best", "latest"):
         raise UserError(f"which {which!r}: expected best or latest")
@@ -269,4 +287,4 @@ def load(
     for line in found.skipped:
         warnings.warn(f"damaged checkpoint passed over: {line}", stacklevel=2)
     trained = read(found.path, learner)
-    return Agent(trained, learner, usable_device(device), seed=seed, env_id=env_id)
+    return Agent(trained, learner, usable_device(device), seed=seed, env_id=env_id, network=network)

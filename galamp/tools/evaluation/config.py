@@ -40,6 +40,11 @@ class EvaluationConfig:
         "package.module:factory or package:EnvId-v0 that the checkpoint names, given once more: a "
         "checkpoint alone does not decide what code is run",
     )
+    network: str = option(
+        "",
+        "package.module:factory of the network that the checkpoint names, given once more: a "
+        "checkpoint alone does not decide what code is run",
+    )
     noop_max: int | None = option(
         None,
         "Atari: a game begins with fewer no-op frames than this, how many is drawn (0: with none; "

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from galamp.algorithms.networks import check_network_asked
 from galamp.core.config import EnvironmentConfig
 from galamp.core.disk import in_home, write_new
 from galamp.core.errors import GalampError, UserError
@@ -71,7 +72,7 @@ def evaluate(
         sys.stderr.write(f"galamp: warning: damaged checkpoint passed over: {line}\n")
     wanted = _wanted(config.learner)
     trained = read(found.path, MEAN if wanted == EACH else wanted)
-    _check_asked(trained.environment.env_id, config.env_id)
+    _check_asked(trained, config)
     target = _target(config.output, found, config.learner)
     environment = evaluation_environment(trained.environment, config)
     if not config.quiet:
@@ -116,7 +117,7 @@ def _prepare(
         raise
     spec = finish_probe(probe)
     trained.check_fits(spec)
-    return _agents(trained, wanted, device), spec
+    return _agents(trained, wanted, device, config.network), spec
 
 
 def write(target: Path, report: dict[str, Any]) -> Path:
@@ -162,15 +163,20 @@ def with_step_limit(environment: EnvironmentConfig, spec: EnvironmentSpec) -> En
     return replace(environment, max_episode_steps=STEP_LIMIT)
 
 
-def _check_asked(trained_in: str, asked: str) -> None:
-    """Refuse another environment than the checkpoint's, and its code unless that is asked for.
+def _check_asked(trained: Trained, config: EvaluationConfig) -> None:
+    """Refuse another environment or network than the checkpoint's, and code not asked for.
 
     Raises:
         UserError: see `check_asked`.
     """
+    trained_in, asked = trained.environment.env_id, config.env_id
     check_asked(trained_in, asked, "the checkpoint")
     if asked and canonical_env_id(asked) != canonical_env_id(trained_in):
         raise UserError(f"--env-id {asked}: the checkpoint is of {trained_in}; name that")
+    network = trained.checkpoint.identity.network
+    check_network_asked(network, config.network, "the checkpoint")
+    if config.network not in ("", network):
+        raise UserError(f"--network {config.network}: the checkpoint is of {network}; name that")
 
 
 def _wanted(text: str) -> int | Literal["mean", "each"]:
@@ -214,12 +220,12 @@ def _device(name: str) -> torch.device:
 
 
 def _agents(
-    trained: Trained, wanted: Learner | Literal["each"], device: torch.device
+    trained: Trained, wanted: Learner | Literal["each"], device: torch.device, network: str
 ) -> list[Agent]:
     from galamp.tools.evaluation.agent import Agent
 
     learners: list[Learner] = [*trained.ranks, MEAN] if wanted == EACH else [wanted]
-    return [Agent(trained, learner, device) for learner in learners]
+    return [Agent(trained, learner, device, network=network) for learner in learners]
 
 
 def _play_all(

@@ -1,0 +1,255 @@
+"""Actor-critic networks by name. A new one: a file here, a line in `NETWORKS`; or one of your own.
+
+    gala, nature, mlp, or package.module:factory --build_model--> observations in, logits and values
+
+What builds a network is called with the observations' shape, their type (`uint8` or `float32`) and
+the number of actions. It returns a `torch.nn.Module` whose forward takes observations [B, *shape]
+of that type and returns logits [B, A] and values [B], float32. `checks` holds one of the user's
+against that. torch is loaded only to build one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from galamp.algorithms.networks.images import image_layout
+from galamp.core import user_code
+from galamp.core.errors import UserError, did_you_mean
+from galamp.core.settings import FACTORY, is_factory
+
+if TYPE_CHECKING:
+    from torch import nn
+
+VECTOR, IMAGE = 1, 3
+"""Dimensions of an observation."""
+
+
+class Entry(NamedTuple):
+    """What is known of a network by its name."""
+
+    dimensions: int
+    """Of the observations that it takes."""
+    factory: str
+    """`module:function`, loaded when asked for."""
+
+
+NETWORKS = {
+    "gala": Entry(IMAGE, "galamp.algorithms.networks.convolutional:gala"),
+    "nature": Entry(IMAGE, "galamp.algorithms.networks.convolutional:nature"),
+    "mlp": Entry(VECTOR, "galamp.algorithms.networks.perceptron:mlp"),
+}
+"""By name; `auto` means the first that takes observations of so many dimensions."""
+
+AUTO = "auto"
+
+
+def networks_for(dimensions: int) -> tuple[str, ...]:
+    """Return the names of the networks for observations of so many dimensions."""
+    return tuple(name for name, known in NETWORKS.items() if known.dimensions == dimensions)
+
+
+def is_users(network: str) -> bool:
+    """Whether a network is one of the user's own."""
+    return ":" in network
+
+
+def check_network_asked(stored: str, asked: str, holder: str, how: str = "add --network") -> None:
+    """Refuse to import a module for a network that only a stored text names.
+
+    Args are those of `user_code.check_asked`.
+
+    Raises:
+        UserError: the user has not named that network, or nothing can be meant by its name.
+    """
+    if is_users(stored) and not is_factory(stored):
+        raise UserError(f"network {stored!r:.80}: expected {FACTORY}")
+    user_code.check_asked("--network", stored, asked, holder, how)
+
+
+def build_model(
+    network: str,
+    observation_shape: tuple[int, ...],
+    observation_dtype: str,
+    num_actions: int,
+    *,
+    seed: int,
+) -> nn.Module:
+    """Make a network on the CPU, with initial weights that follow from `seed`.
+
+    The same arguments give the same bits; what the process shares of randomness is left as it was.
+    A network of the user's own may draw from it: from torch's, numpy's and Python's generators.
+
+    Args:
+        network: one of `NETWORKS`, or `package.module:factory`; see `resolve_network`.
+        observation_shape: one observation's shape, without the batch.
+        observation_dtype: `uint8` (scaled by 1/255) or `float32` (taken as it is).
+        num_actions: number of discrete actions A.
+        seed: seed of the initial weights.
+
+    Raises:
+        UserError: the network does not fit the observations, or one of the user's cannot be made.
+    """
+    import torch
+
+    from galamp.algorithms.networks.base import ActorCritic
+
+    with _seeded(seed):
+        model = _made(network, observation_shape, observation_dtype, num_actions)
+        if isinstance(model, ActorCritic):
+            model.initialise(torch.Generator().manual_seed(seed))
+    return model
+
+
+def bare_model(
+    network: str, observation_shape: tuple[int, ...], observation_dtype: str, num_actions: int
+) -> nn.Module:
+    """Make a network whose parameters have shapes and no values, and take no memory.
+
+    However large it is, its shapes can be looked at; `to_empty` then gives it memory. One of the
+    user's own gets its values and memory at once: its code may need them.
+
+    Args and errors are those of `build_model`.
+    """
+    import torch
+
+    if is_users(network):
+        return build_model(network, observation_shape, observation_dtype, num_actions, seed=0)
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return _made(network, observation_shape, observation_dtype, num_actions)
+
+
+def resolve_network(network: str, observation_shape: tuple[int, ...]) -> str:
+    """Return the name of a network, where `auto` chooses by the observations.
+
+    Images are [C, H, W] with C up to 16, or [H, W, C] with C of 1, 3 or 4. A network of the user's
+    own may take observations of any shape; nothing is imported for it.
+
+    Raises:
+        UserError: an unknown network, or one that cannot take observations of this shape.
+    """
+    shape, dimensions = list(observation_shape), len(observation_shape)
+    if is_users(network):
+        return network
+    if network not in (AUTO, *NETWORKS):
+        raise UserError(
+            f"--network {network}: expected one of {', '.join((AUTO, *NETWORKS))}, or {FACTORY}"
+            f"{did_you_mean(network, (AUTO, *NETWORKS))}"
+        )
+    fitting = networks_for(dimensions)
+    if not fitting:
+        raise UserError(
+            f"observations of shape {shape} are not supported: expected a vector [N] or an image "
+            "[C, H, W] or [H, W, C]; flatten or stack them in the environment, or give a network "
+            f"of your own, --network {FACTORY}"
+        )
+    if network == AUTO:
+        network = fitting[0]
+    if network not in fitting:
+        raise UserError(
+            f"--network {network} cannot take observations of shape {shape}: use "
+            f"{' or '.join(fitting)}, or auto"
+        )
+    if dimensions == IMAGE:
+        image_layout(observation_shape)
+    return network
+
+
+def _made(
+    network: str, observation_shape: tuple[int, ...], observation_dtype: str, num_actions: int
+) -> nn.Module:
+    if observation_dtype not in ("uint8", "float32"):
+        raise UserError(
+            f"observations of {observation_dtype} are not supported: expected uint8 or float32; "
+            "convert them in the environment"
+        )
+    network = resolve_network(network, observation_shape)
+    if is_users(network):
+        return _users(network, observation_shape, observation_dtype, num_actions)
+    module, _, name = NETWORKS[network].factory.partition(":")
+    factory = getattr(importlib.import_module(module), name)
+    model: nn.Module = factory(observation_shape, observation_dtype, num_actions)
+    return model
+
+
+def _users(network: str, *arguments: Any) -> nn.Module:
+    """Call a factory of the user's."""
+    import torch
+
+    what = f"--network {network}"
+    with user_code.mistakes_told(what, torch):
+        model = _factory(what, network)(*arguments)
+    if not isinstance(model, torch.nn.Module):
+        raise UserError(
+            f"{what}: expected a function that returns a torch.nn.Module, it returned "
+            f"{type(model).__name__}"
+        )
+    return model
+
+
+def _factory(what: str, network: str) -> Callable[..., Any]:
+    module_name, _, name = network.partition(":")
+    module = user_code.imported(what, module_name, FACTORY)
+    factory = user_code.attribute(module, name)
+    if callable(factory):
+        return factory  # type: ignore[no-any-return]
+    user_code.refuse_namesake(what, module_name)
+    near = did_you_mean(name, user_code.callables(module), cutoff=user_code.NEAR_ENOUGH)
+    raise UserError(
+        f"{what}: {module_name} has no function {name!r}{near}: expected one that takes "
+        "(observation_shape, observation_dtype, num_actions) and returns a torch.nn.Module"
+    )
+
+
+def taking(
+    model: nn.Module,
+    network: str,
+    observation_shape: tuple[int, ...],
+    observation_dtype: str,
+    num_actions: int,
+) -> nn.Module:
+    """Return a network for observations of another type; it shares every parameter of `model`.
+
+    Args and errors are those of `build_model`.
+    """
+    import torch
+
+    from galamp.algorithms.networks.base import ActorCritic
+
+    if isinstance(model, ActorCritic):
+        return model.taking(observation_dtype)
+    other = bare_model(network, observation_shape, observation_dtype, num_actions)
+    with user_code.mistakes_told(f"--network {network}", torch):
+        other.load_state_dict(model.state_dict(), assign=True)
+    return other
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed what code in this process shares of randomness, for a while, and compute on one thread.
+
+    The bits of the QR decomposition, which orthogonal weights are made by, depend on the threads.
+    """
+    import torch
+
+    threads, drawn, drawn_arrays = (
+        torch.get_num_threads(),
+        random.getstate(),
+        np.random.get_state(),
+    )
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        random.setstate(drawn)
+        np.random.set_state(drawn_arrays)

@@ -1,0 +1,61 @@
+"""What the networks that come with galamp have in common.
+
+Pure PyTorch; used in learners and in evaluation. Weights are orthogonal, biases zero. Gains:
+sqrt(2) for hidden layers, 0.01 for the policy, 1 for the value.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN = math.sqrt(2.0), 0.01, 1.0
+
+
+class ActorCritic(nn.Module, ABC):
+    """A policy and a value function over a discrete set of actions."""
+
+    def __init__(self, num_actions: int, observation_dtype: str) -> None:
+        """Remember the scale that brings observations to the unit interval."""
+        super().__init__()
+        self.num_actions = num_actions
+        self.scale = _scale(observation_dtype)
+
+    def taking(self, observation_dtype: str) -> Self:
+        """Return this network for observations of another type; it shares every parameter."""
+        other = copy.copy(self)
+        other.scale = _scale(observation_dtype)
+        return other
+
+    @property
+    def cached_forward(self) -> str:
+        """`module:Class` of the `ForwardPass` for CPUs that keeps what acting computes, if any.
+
+        The class takes `(model, steps, envs, dtype)` of rollouts [steps, envs].
+        """
+        return ""
+
+    @abstractmethod
+    def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits [B, A] and values [B] of `observations` [B, ...], uint8 or float32."""
+
+    @abstractmethod
+    def initialise(self, generator: torch.Generator) -> None:
+        """Fill every weight and bias."""
+
+
+def _scale(observation_dtype: str) -> float:
+    """Return what brings observations of this type to the unit interval."""
+    return 1.0 / 255.0 if observation_dtype == "uint8" else 1.0
+
+
+def fill(layer: nn.Conv2d | nn.Linear, gain: float, generator: torch.Generator) -> None:
+    """Fill a layer: orthogonal weights of that gain, biases of zero."""
+    nn.init.orthogonal_(layer.weight, gain, generator=generator)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)

@@ -1,0 +1,61 @@
+"""Two small perceptrons for vector observations.
+
+Pure PyTorch; used in learners and in evaluation.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from galamp.algorithms.networks.base import (
+    HIDDEN_GAIN,
+    POLICY_GAIN,
+    VALUE_GAIN,
+    ActorCritic,
+    fill,
+)
+
+MLP_UNITS = 64
+
+
+def mlp(
+    observation_shape: tuple[int, ...], observation_dtype: str, num_actions: int
+) -> MlpActorCritic:
+    """Return the perceptrons for vectors [N]."""
+    return MlpActorCritic(observation_shape[0], num_actions, observation_dtype)
+
+
+class MlpActorCritic(ActorCritic):
+    """Two separate perceptrons of two tanh layers: one for the policy, one for the value."""
+
+    def __init__(self, inputs: int, num_actions: int, observation_dtype: str) -> None:
+        """Allocate the layers; `build_model` fills them."""
+        super().__init__(num_actions, observation_dtype)
+        self.policy = _perceptron(inputs, num_actions)
+        self.value = _perceptron(inputs, 1)
+
+    def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits [B, A] and values [B] of vectors [B, N]."""
+        x = observations.to(torch.float32)
+        if self.scale != 1.0:
+            x = x * self.scale
+        return self.policy(x), self.value(x).squeeze(-1)
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Fill every weight and bias."""
+        for trunk, gain in ((self.policy, POLICY_GAIN), (self.value, VALUE_GAIN)):
+            *hidden, head = (layer for layer in trunk if isinstance(layer, nn.Linear))
+            for layer in hidden:
+                fill(layer, HIDDEN_GAIN, generator)
+            fill(head, gain, generator)
+
+
+def _perceptron(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(inputs, MLP_UNITS),
+        nn.Tanh(),
+        nn.Linear(MLP_UNITS, MLP_UNITS),
+        nn.Tanh(),
+        nn.Linear(MLP_UNITS, outputs),
+    )

@@ -1,0 +1,133 @@
+"""Metric sinks by name. A new one: a file here, a line in `SINKS`, the contract test.
+
+    --sinks NAMES --load_sinks--> classes --open_sinks(context)--> SinkGroup --> Recorder
+
+Used by the parent. A sink's module is imported when it is asked for, before a run begins.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import traceback
+from types import ModuleType
+
+from galamp.core.errors import UserError, did_you_mean
+from galamp.core.user_code import searching_here_for
+from galamp.telemetry.sinks.base import MetricSink, SinkContext
+from galamp.telemetry.sinks.group import SinkGroup, in_words
+
+SINKS = {
+    "jsonl": "galamp.telemetry.sinks.jsonl:JsonlSink",
+    "monitor": "galamp.telemetry.sinks.monitor:MonitorSink",
+    "tensorboard": "galamp.telemetry.sinks.tensorboard:TensorBoardSink",
+}
+"""Name to `module:Class`, loaded when asked for."""
+
+ALWAYS = "jsonl"
+"""Written whatever is asked for: learning curves and resumed runs are made of it."""
+
+
+def load_sinks(names: str) -> dict[str, type[MetricSink]]:
+    """Return the classes of the sinks in a list such as `monitor,my_package.module:MySink`.
+
+    `jsonl` comes first, whether it is listed or not.
+
+    Raises:
+        UserError: one cannot be imported, or is no `MetricSink`.
+    """
+    return {name: _load(name) for name in dict.fromkeys((ALWAYS, *names.split(",")))}
+
+
+def open_sinks(names: str, context: SinkContext, *, begun: bool = False) -> SinkGroup:
+    """Return the sinks of one start of a run.
+
+    Args:
+        names: as for `load_sinks`.
+        context: what they are told of it.
+        begun: whether the run has begun; a sink that cannot be opened is left out then.
+
+    Raises:
+        UserError: a sink cannot be loaded or, at the beginning of a run, be opened.
+    """
+    group = SinkGroup(context.complain)
+    for name, kind in load_sinks(names).items():
+        try:
+            group.add(name, kind(group.context_for(context)))
+        except Exception as error:
+            told = f"--sinks {name}: cannot be opened: {in_words(error)}"
+            if not begun:
+                group.close()
+                raise _with_traceback(f"{told}; correct it, or leave it out") from error
+            context.complain(f"{told}; left out")
+    return group
+
+
+def _load(name: str) -> type[MetricSink]:
+    """Return the class of one sink.
+
+    Raises:
+        UserError: see `load_sinks`.
+    """
+    path = SINKS.get(name, name)
+    module_name, colon, inner = path.partition(":")
+    if not colon:
+        raise UserError(
+            f"--sinks {name}: expected one of {', '.join(SINKS)}, or package.module:Class"
+            f"{did_you_mean(name, SINKS)}"
+        )
+    module = _imported(name, module_name)
+    found: object = module
+    for part in inner.split("."):
+        found = getattr(found, part, None)
+    if found is None:
+        raise UserError(
+            f"--sinks {name}: {module_name} has no {inner}{did_you_mean(inner, vars(module))}"
+        )
+    if not (isinstance(found, type) and issubclass(found, MetricSink)):
+        raise UserError(
+            f"--sinks {name}: expected a subclass of galamp.telemetry.sinks.base.MetricSink, it is "
+            f"{found!r:.80}"
+        )
+    if inspect.isabstract(found):
+        lacking = ", ".join(sorted(found.__abstractmethods__))
+        raise UserError(f"--sinks {name}: the class has to define {lacking}, and does not")
+    return found
+
+
+def _imported(name: str, module: str) -> ModuleType:
+    """Import the module of one sink; the working directory is searched for it, too, as the last.
+
+    Raises:
+        UserError: see `load_sinks`.
+    """
+    try:
+        with searching_here_for(module):
+            return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise _missing(name, module, error) from error
+    except Exception as error:
+        raise _with_traceback(
+            f"--sinks {name}: importing {module} failed: {in_words(error)}"
+        ) from error
+
+
+def _missing(name: str, module: str, error: ModuleNotFoundError) -> UserError:
+    """Return what to tell where a module is missing: the sink's own, or one that it needs."""
+    if f"{module}.".startswith(f"{error.name}."):
+        return UserError(
+            f"--sinks {name}: cannot import {module} ({error}): expected package.module:Class; is "
+            "it installed, or in this folder?"
+        )
+    package = f"galamp[{name}]" if name in SINKS else str(error.name).partition(".")[0]
+    return UserError(
+        f"--sinks {name}: needs the package {str(error.name).partition('.')[0]}, which is not "
+        f"installed: pip install '{package}'"
+    )
+
+
+def _with_traceback(text: str) -> UserError:
+    """Return what ends the command for the exception that is being handled, and where it arose."""
+    told = UserError(text)
+    told.details = traceback.format_exc()
+    return told

@@ -1,0 +1,70 @@
+r"""Several metric sinks as one, none of which can disturb the others or the run.
+
+    Recorder --> SinkGroup --> MetricSink, MetricSink, ...
+                          \--> one line on the first failure of each
+
+Runs in the supervisor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from types import MappingProxyType
+
+from galamp.core.sanitize import one_line
+from galamp.telemetry.sinks.base import Episode, MetricSink, Row, SinkContext
+
+
+class SinkGroup:
+    """The sinks of one start, by name, in the order in which they are written to.
+
+    One that raises is called again the next time, as a disk may have room again; only its first
+    failure is told.
+
+    Attributes:
+        complain: takes one line about a sink that fails.
+    """
+
+    def __init__(self, complain: Callable[[str], None]) -> None:
+        self.complain = complain
+        self._sinks: dict[str, MetricSink] = {}
+        self._failed: set[str] = set()
+
+    def add(self, name: str, sink: MetricSink) -> None:
+        """Add a sink; `name` stands for it in what is told."""
+        self._sinks[name] = sink
+
+    def context_for(self, context: SinkContext) -> SinkContext:
+        """Return a context in which to complain is to complain by this group."""
+        return replace(context, complain=lambda text: self.complain(text))
+
+    def write(self, row: Row) -> None:
+        """Give every sink one row of metrics."""
+        shown = MappingProxyType(dict(row))
+        self._each(lambda sink: sink.write(shown))
+
+    def add_episode(self, episode: Episode) -> None:
+        """Give every sink a finished episode."""
+        self._each(lambda sink: sink.add_episode(episode))
+
+    def close(self) -> None:
+        """Close every sink."""
+        self._each(lambda sink: sink.close())
+
+    def _each(self, call: Callable[[MetricSink], None]) -> None:
+        for name, sink in self._sinks.items():
+            try:
+                call(sink)
+            except Exception as error:
+                self._tell(name, error)
+
+    def _tell(self, name: str, error: Exception) -> None:
+        if name not in self._failed:
+            self._failed.add(name)
+            self.complain(f"--sinks {name}: {in_words(error)}; what it was given then is lost")
+
+
+def in_words(error: Exception) -> str:
+    """Return what was raised, in one line."""
+    return one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
