@@ -1,12 +1,22 @@
-"""Learning algorithms by name, imported on use. Pure PyTorch; runs in learners."""
+"""Learning algorithms by name, each loaded when asked for. Pure PyTorch; runs in learners.
+
+    --algorithm a2c ----------------> ALGORITHMS --config_class--> A2CConfig    no torch yet
+    --algorithm package.module:Class --> the class itself        --> its `config_class`
+    config --make_algorithm--> the algorithm                                    in a learner
+
+Importing this package loads no torch.
+"""
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from galamp.core.config import AlgorithmConfig
+from galamp.core import user_code
+from galamp.core.algorithm_config import AlgorithmConfig
+from galamp.core.config import RunConfig
 from galamp.core.errors import UserError, did_you_mean
+from galamp.core.settings import CLASS, settings
 
 if TYPE_CHECKING:
     import torch
@@ -14,8 +24,75 @@ if TYPE_CHECKING:
 
     from galamp.algorithms.base import Algorithm
 
-ALGORITHMS = {"a2c": "galamp.algorithms.a2c:A2C"}
-"""Name -> "module:Class"; the class takes the arguments of `make_algorithm`."""
+
+class Row(NamedTuple):
+    """Where an algorithm of galamp's own is, as "module:Class" twice.
+
+    The settings are read before anything starts, so the first module must not import torch.
+    """
+
+    config: str
+    algorithm: str
+
+
+ALGORITHMS = {"a2c": Row("galamp.algorithms.a2c_config:A2CConfig", "galamp.algorithms.a2c:A2C")}
+"""Name -> where its settings are and where the class is, which takes what `make_algorithm` does."""
+
+
+def config_class(name: str) -> type[AlgorithmConfig]:
+    """Return the class of the settings of the algorithm `name`; a module of the user's is imported.
+
+    Raises:
+        UserError: there is no such algorithm, or its settings cannot be used.
+    """
+    if ":" not in name:
+        found: type[AlgorithmConfig] = _look_up(_row(name).config)
+        return found
+    kind = getattr(_imported(name), "config_class", None)
+    if not (isinstance(kind, type) and issubclass(kind, AlgorithmConfig)):
+        raise UserError(
+            f"--algorithm {name}: expected a class of algorithms with its settings as "
+            "config_class, a subclass of galamp.core.algorithm_config.AlgorithmConfig; give it one"
+        )
+    _check_settings(name, kind)
+    return kind
+
+
+def own_settings(kind: type[AlgorithmConfig]) -> list[str]:
+    """Return the names of the settings that one kind of algorithm has besides everyone's."""
+    shared = {setting.name for setting in settings(AlgorithmConfig)}
+    return [setting.name for setting in settings(kind) if setting.name not in shared]
+
+
+def flags_of_others(name: str) -> dict[str, str]:
+    """Return the flags that algorithms have and `name` has not: flag -> the algorithm's name."""
+    mine = {setting.flag for setting in settings(config_class(name))}
+    return {
+        setting.flag: other
+        for other in ALGORITHMS
+        for setting in settings(config_class(other))
+        if setting.flag not in mine
+    }
+
+
+def check_asked(stored: str, asked: str, holder: str) -> None:
+    """Refuse to import a module that only a stored text names: anyone may have written that.
+
+    Args:
+        stored: the algorithm's name in a stored config.
+        asked: the name that the user has given now, or empty.
+        holder: what holds the stored text, for the message.
+
+    Raises:
+        UserError: the user has named another algorithm, or has not named one of the user's.
+    """
+    if asked and asked != stored:
+        raise UserError(f"--algorithm {asked}: {holder} is of {stored}; name that")
+    if ":" in stored and not asked:
+        raise UserError(
+            f"{holder} wants to run your code {stored}: if that is what you want, add "
+            f"--algorithm {stored}"
+        )
 
 
 def make_algorithm(
@@ -35,13 +112,66 @@ def make_algorithm(
     """
     if config.learning_rate is None:
         raise ValueError("learning_rate is None: resolve it before making an algorithm")
-    if config.algorithm not in ALGORITHMS:
-        raise UserError(
-            f"--algorithm {config.algorithm}: expected one of {', '.join(ALGORITHMS)}"
-            f"{did_you_mean(config.algorithm, ALGORITHMS)}"
-        )
-    module, name = ALGORITHMS[config.algorithm].split(":")
-    algorithm: Algorithm = getattr(importlib.import_module(module), name)(
-        config, model, device=device, seed=seed
-    )
+    name = config.algorithm
+    kind = _imported(name) if ":" in name else _look_up(_row(name).algorithm)
+    algorithm: Algorithm = kind(config, model, device=device, seed=seed)
     return algorithm
+
+
+def _row(name: str) -> Row:
+    if name not in ALGORITHMS:
+        raise UserError(
+            f"--algorithm {name}: expected one of {', '.join(ALGORITHMS)}, or {CLASS} for "
+            f"one of yours{did_you_mean(name, ALGORITHMS)}"
+        )
+    return ALGORITHMS[name]
+
+
+def _look_up(target: str) -> Any:
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _imported(target: str) -> Any:
+    """Return a class of the user's.
+
+    Raises:
+        UserError: there is no such module or class, or importing it fails.
+    """
+    what = f"--algorithm {target}"
+    module_name, _, name = target.partition(":")
+    try:
+        module = user_code.imported(what, module_name, CLASS)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a module of the user's raises
+        told = " ".join(str(error).split())
+        raise UserError(
+            f"{what}: importing {module_name} raised {type(error).__name__}: {told}; mend it"
+        ) from error
+    if not isinstance(getattr(module, name, None), type):
+        classes = [known for known, value in vars(module).items() if isinstance(value, type)]
+        near = did_you_mean(name, classes, cutoff=user_code.NEAR_ENOUGH)
+        raise UserError(f"{what}: {module_name} has no class {name!r}{near}; name one that it has")
+    return getattr(module, name)
+
+
+def _check_settings(name: str, kind: type[AlgorithmConfig]) -> None:
+    """Raise UserError for settings of the user's that no run could have."""
+    taken = {setting.name for setting in settings(RunConfig) if setting.section != "algorithm"}
+    try:
+        own = own_settings(kind)
+        kind(name)
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"--algorithm {name}: expected every field of {kind.__name__} to be declared by "
+            f"galamp.core.settings.option in a frozen dataclass ({error}); declare it so"
+        ) from None
+    for setting in own:
+        if setting in taken:
+            raise UserError(
+                f"--algorithm {name}: its setting {setting} has the name of one that every run "
+                "has; give it another"
+            )
+    if "grad_norm" not in kind.gauges:
+        raise UserError(f"--algorithm {name}: {kind.__name__}.gauges lacks grad_norm; add it")

@@ -10,11 +10,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from galamp.algorithms.a2c_config import A2CConfig
 from galamp.algorithms.base import Algorithm, Rollout, trainable
 from galamp.algorithms.cuda_graphs import Graphs
 from galamp.algorithms.flat_parameters import FlatParameters
@@ -22,12 +23,12 @@ from galamp.algorithms.forward import ForwardPass, Place, RecomputedForward
 from galamp.algorithms.graphed_update import RecordedUpdate
 from galamp.algorithms.returns import n_step_returns
 from galamp.algorithms.rmsprop import FlatRMSprop
-from galamp.core.config import AlgorithmConfig
+from galamp.core.algorithm_config import AlgorithmConfig
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 MIN_VARIANCE = 1e-8
 """Variance of the returns below which the explained variance is not defined, and 0 is returned."""
-METRICS = ("policy_loss", "value_loss", "entropy", "grad_norm", "explained_variance")
+METRICS = tuple(A2CConfig.gauges)
 """Metrics of an update, in order."""
 
 
@@ -102,9 +103,11 @@ def _variance(x: Tensor, weights: Tensor) -> Tensor:
 class A2C(Algorithm):
     """A2C with RMSprop on flat vectors."""
 
+    config_class: ClassVar[type[AlgorithmConfig]] = A2CConfig
+
     def __init__(
         self,
-        config: AlgorithmConfig,
+        config: A2CConfig,
         model: nn.Module,
         *,
         device: torch.device | str,

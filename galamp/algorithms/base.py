@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch import Tensor
 from galamp.algorithms.cuda_graphs import Graphs
 from galamp.algorithms.flat_parameters import FlatParameters
 from galamp.algorithms.forward import Place
+from galamp.core.algorithm_config import AlgorithmConfig
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,13 @@ class Algorithm(ABC):
     """Learning algorithm with its network, its optimiser and its random generator.
 
     Attributes:
+        config_class: its settings, its gauges and its default learning rate; a frozen dataclass.
         parameters: the network's parameters and gradients as flat vectors.
         generator: random generator of action sampling, on the learner's device.
         version: number of optimiser steps so far.
     """
 
+    config_class: ClassVar[type[AlgorithmConfig]]
     parameters: FlatParameters
     generator: torch.Generator
     version: int
@@ -93,15 +97,17 @@ class Algorithm(ABC):
         a rollout without a valid transition changes nothing and is not counted in `version`.
 
         Returns:
-            policy_loss, value_loss, entropy (nats), grad_norm (before clipping) and
-            explained_variance (of returns by values; 0 where returns do not vary).
+            A finite number for each of `config_class.gauges`, whatever the rollout; `grad_norm`
+            alone may be infinite or NaN, which is counted as an overflow.
         """
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
         """Return the live tensors of the whole learned state; writing to them restores a state.
 
-        Write only before the first step of a rollout: cached results of acting would be stale.
+        They are `parameters` [P] and whatever else there is, float32, flat, none longer than P.
+
+        To be written before the first step of a rollout only: what acting kept would be stale.
         """
 
 

@@ -7,12 +7,13 @@ import sys
 
 from galamp.cli.run import add_settings, calibrated
 from galamp.cli.run_config import configured
+from galamp.core.arguments import Parser
 from galamp.core.processes.reaper import claim_process
 from galamp.telemetry.display.streams import STARTING, announce
 from galamp.tools.chaos import command as chaos
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: Parser) -> None:
     """Give `parser` the options of `galamp chaos`, and the command."""
     parser.set_defaults(command=chaos_command)
     chaos.add_options(parser)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import galamp
+from galamp.cli.algorithm_flags import usual_config
 from galamp.core import installation, isolation
 from galamp.core.arguments import Parser
 from galamp.core.errors import EXIT_OK, EXIT_SIGINT, GalampError, refusal
@@ -90,18 +91,26 @@ def _answer(arguments: Sequence[str] | None) -> int:
 def _run(words: Sequence[str]) -> int:
     """Run one command, and notice here, not at exit, that its output cannot be written."""
     with installation.held(words):
-        options = build_parser().parse_args(words)
+        options = build_parser(words).parse_args(words)
         code = int(options.command(options))
     sys.stdout.flush()
     return code
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands."""
+def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Return the parser of all commands, with the flags of the algorithm that `words` name.
+
+    Raises:
+        UserError: it is one of the user's, and cannot be used.
+    """
+    trains = bool(words) and words[0] in COMMANDS and COMMANDS[words[0]].trains
+    usual = usual_config(words if trains else ())
     parser = Parser(prog="galamp", description=galamp.__doc__)
     parser.add_argument("--version", action="version", version=f"galamp {galamp.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     for name, command in COMMANDS.items():
-        module = importlib.import_module(command.module)
-        module.add_options(commands.add_parser(name, help=command.help))
+        one = commands.add_parser(name, help=command.help)
+        if command.trains:
+            one.set_defaults(usual=usual)
+        importlib.import_module(command.module).add_options(one)
     return parser

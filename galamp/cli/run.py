@@ -12,8 +12,11 @@ import json
 import sys
 from typing import Any
 
+from galamp.algorithms import own_settings
+from galamp.cli.algorithm_flags import add_own_group
 from galamp.cli.run_config import config_from, configured, dest_of, kept_of
 from galamp.core import failpoints
+from galamp.core.arguments import Parser
 from galamp.core.config import RunConfig
 from galamp.core.errors import EXIT_OK, UserError
 from galamp.core.older_configs import RENAMED
@@ -26,15 +29,18 @@ from galamp.workers.forkserver import start_server
 SECTION_TITLES = {
     "": "run",
     "environment": "environment (frames: emulator frames; one agent step is --frame-skip frames)",
-    "algorithm": "algorithm",
+    "algorithm": "algorithm (those of another one: --algorithm NAME --help)",
     "model": "network",
     "gossip": "gossip",
     "resources": "processes and devices",
     "report": "what is shown and kept",
 }
 
+OWN = "algorithm.own"
+"""Stands for the group of settings that only the algorithm of this command line has."""
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+
+def add_options(parser: Parser) -> None:
     """Give `parser` the options of `galamp run`, and the command."""
     parser.description = "Train, or go on with a run."
     parser.set_defaults(command=run_command)
@@ -44,19 +50,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_settings(parser)
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Give `parser` a flag for every setting of a run, and `--resume`."""
-    groups = {
-        section: parser.add_argument_group(title) for section, title in SECTION_TITLES.items()
-    }
+def add_settings(parser: Parser) -> None:
+    """Give `parser` a flag for every setting of its default `usual`, and `--resume`."""
+    usual: RunConfig = parser.get_default("usual")
+    own = own_settings(type(usual.algorithm))
+    groups: dict[str, Any] = {}
+    for section, title in SECTION_TITLES.items():
+        groups[section] = parser.add_argument_group(title)
+        if section == "algorithm":
+            groups[OWN] = add_own_group(parser, usual.algorithm)
     groups[""].add_argument(
         "--resume", metavar="RUN", type=followed, help="go on with the run in this folder"
     )
     groups["environment"].add_argument(
         "--game", metavar="NAME", help="Atari game, such as Breakout (short for --env-id ALE/...)"
     )
-    for setting in settings(RunConfig):
-        _add_setting(groups[setting.section], setting)
+    for setting in settings(usual):
+        ones_own = setting.section == "algorithm" and setting.name in own
+        _add_setting(groups[OWN if ones_own else setting.section], setting)
     for section, former in RENAMED:
         groups[section].add_argument(
             flag_of(former),
@@ -94,7 +105,7 @@ def _metavar(setting: Setting) -> str:
     if setting.option.choices:
         more = [setting.option.prefix + "PATH"] if setting.option.prefix else []
         more += [FACTORY] if setting.option.factory else []
-        more += [CLASS] if setting.option.classes else []
+        more += [CLASS] if setting.option.classes or setting.option.imports else []
         listed = ",..." if setting.option.classes else ""
         return "{" + ",".join((*setting.option.choices, *more)) + "}" + listed
     return {int: "N", float: "X", str: "TEXT"}[setting.kind]

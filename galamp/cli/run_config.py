@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from galamp.core.algorithm_config import AlgorithmConfig
 from galamp.core.config import RunConfig, from_dict, from_settings
 from galamp.core.errors import UserError
 from galamp.core.older_configs import renamed
@@ -57,7 +58,7 @@ def configured(options: argparse.Namespace) -> Iterator[tuple[RunConfig, RunFold
     """
     given = _given(options)
     if options.resume is None:
-        yield _checked(from_settings(given)), None
+        yield _checked(from_settings(given, type(options.usual.algorithm))), None
         return
     from galamp.storage.run_folder import RunFolder
 
@@ -83,7 +84,7 @@ def _given(options: argparse.Namespace) -> Values:
     Raises:
         UserError: every wrong value, one line each.
     """
-    known = {(setting.section, setting.name): setting for setting in settings(RunConfig)}
+    known = {(setting.section, setting.name): setting for setting in settings(options.usual)}
     values: Values = {}
     problems: list[str] = []
     for dest, given in vars(options).items():
@@ -119,9 +120,33 @@ def _tell_renamed(former: str, given: Any, setting: Setting, value: Any) -> None
 
 
 def _over_stored(options: argparse.Namespace, values: Values) -> RunConfig:
-    if options.resume is not None:
-        values = _stored_values(options.resume, values) | values
-    return from_settings(values)
+    if options.resume is None:
+        return from_settings(values, type(options.usual.algorithm))
+    stored = _stored(options.resume, values)
+    kept = {
+        (s.section, s.name): getattr(getattr(stored, s.section) if s.section else stored, s.name)
+        for s in settings(stored)
+        if s.option.stored
+    }
+    _check_has(stored.algorithm, values)
+    return from_settings(kept | values, type(stored.algorithm))
+
+
+def _check_has(algorithm: AlgorithmConfig, given: Values) -> None:
+    """Refuse settings that the algorithm of a run has not.
+
+    Raises:
+        UserError: one line for each.
+    """
+    had = {setting.name for setting in settings(algorithm)}
+    problems = [
+        f"--{name.replace('_', '-')}: the run is of algorithm {algorithm.algorithm}, which has no "
+        "such setting; leave it out"
+        for section, name in given
+        if section == "algorithm" and name not in had
+    ]
+    if problems:
+        raise UserError(*problems)
 
 
 def _checked(config: RunConfig) -> RunConfig:
@@ -155,8 +180,8 @@ def _environment_problems(values: Values, game: bool) -> list[str]:
     return []
 
 
-def _stored_values(folder: Path, given: Values) -> Values:
-    """Return all settings of the run in `folder`, with every choice made as it was.
+def _stored(folder: Path, given: Values) -> RunConfig:
+    """Return the settings of the run in `folder`, with every choice made as it was.
 
     Where another number of learners is `given`, or they go on on another kind of device, what
     follows from it is chosen anew.
@@ -164,6 +189,7 @@ def _stored_values(folder: Path, given: Values) -> Values:
     Raises:
         UserError: there is none, it is damaged, or a module would be imported that only it names.
     """
+    from galamp import algorithms
     from galamp.algorithms.networks import check_network_asked
     from galamp.core.machine.machine import inspect_machine
     from galamp.environments.names import check_asked
@@ -175,7 +201,9 @@ def _stored_values(folder: Path, given: Values) -> Values:
     refuse_links(folder)
     stored = read_json(folder / CONFIG)
     resolved = stored.pop("resolved", None)
-    config = from_dict(stored)
+    algorithm = given.get(("algorithm", "algorithm"), "")
+    config = from_dict(stored, algorithm)
+    algorithms.check_asked(config.algorithm.algorithm, algorithm, f"--resume {folder}: the run")
     asked = given.get(("environment", "env_id"), "")
     check_asked(config.environment.env_id, asked, f"--resume {folder}: the run")
     asked = given.get(("model", "network"), "")
@@ -190,11 +218,7 @@ def _stored_values(folder: Path, given: Values) -> Values:
     others = learners != config.resources.learners
     if ran and (others or changes_kind(device, machine, ran)):
         config = with_learners(config, learners, machine, ran)
-    return {
-        (s.section, s.name): getattr(getattr(config, s.section) if s.section else config, s.name)
-        for s in settings(RunConfig)
-        if s.option.stored
-    }
+    return config
 
 
 def _check_own_sinks(folder: Path, sinks: str) -> None:

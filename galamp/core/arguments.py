@@ -6,6 +6,7 @@ dataclass of options --add_flags--> parser --words--> Namespace --settings_from-
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from galamp.core.errors import EXIT_USAGE, did_you_mean
@@ -19,7 +20,13 @@ C = TypeVar("C", bound="DataclassInstance")
 
 
 class Parser(argparse.ArgumentParser):
-    """Parser whose errors are one line, with the most similar option."""
+    """A parser whose complaints are one line, with the nearest option named.
+
+    Attributes:
+        elsewhere: options that are unknown here for a reason -> a sentence with the reason.
+    """
+
+    elsewhere: Mapping[str, str] = {}
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with code 2."""
@@ -32,6 +39,8 @@ class Parser(argparse.ArgumentParser):
             # The word after an unknown flag is most likely the flag's value.
             word = next((word for word in unknown if word.startswith("-")), unknown[0])
             flag = word.partition("=")[0]
+            if flag in self.elsewhere:
+                self.error(self.elsewhere[flag])
             flags = [name for action in self._actions for name in action.option_strings]
             kind = "option" if flag.startswith("-") else "argument"
             self.error(f"unknown {kind} {shown(flag)}{did_you_mean(flag, flags)}")

@@ -11,6 +11,7 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any
 
+from galamp.core.algorithm_config import AlgorithmConfig, algorithm_config, algorithm_in
 from galamp.core.errors import UserError, did_you_mean
 from galamp.core.older_configs import up_to_date
 from galamp.core.settings import AUTO, check, option, settings, shown
@@ -71,51 +72,6 @@ class EnvironmentConfig:
     life_loss_ends: bool | None = option(None, "a lost life ends the return for training")
     clip_rewards: bool | None = option(
         None, "train on rewards clipped to [-1, 1]; scores are never clipped"
-    )
-
-
-@dataclass(frozen=True)
-class AlgorithmConfig:
-    """A2C as the GALA paper runs it (Assran et al. 2019, appendix)."""
-
-    algorithm: str = option("a2c", "learning algorithm", registry="galamp.algorithms:ALGORITHMS")
-    num_steps: int = option(
-        5, "rollout length T between two updates", unit="agent steps", low=1, high=4096
-    )
-    learning_rate: float | None = option(
-        None, "step size (default: 7e-4 times the square root of --learners)", low=0.0, high=10.0
-    )
-    gamma: float = option(0.99, "discount factor", low=0.0, high=1.0)
-    ent_coef: float = option(0.01, "weight of the entropy bonus", low=0.0, high=100.0)
-    vf_coef: float = option(0.5, "weight of the value loss", low=0.0, high=100.0)
-    max_grad_norm: float = option(0.5, "gradients are clipped to this L2 norm", low=0.0)
-    rmsprop_alpha: float = option(0.99, "RMSprop smoothing constant", low=0.0, high=1.0)
-    rmsprop_eps: float = option(
-        1e-5,
-        "RMSprop term in the denominator; where it stands, see --rmsprop-form",
-        low=0.0,
-        high=1.0,
-    )
-    rmsprop_form: str = option(
-        "torch",
-        "RMSprop divides by sqrt(s) + eps (torch: PyTorch, the published GALA code) or by "
-        "sqrt(s + eps) (tf: TensorFlow, OpenAI Baselines, Stable-Baselines3's RMSpropTFLike); "
-        "for A2C all of them take alpha 0.99 and eps 1e-5",
-        names=("torch", "tf"),
-    )
-    rmsprop_initial: float = option(
-        1.0,
-        "mean square s that RMSprop starts from, in both forms: 1 is TensorFlow's; from 0, "
-        "PyTorch's and GALA's, the first steps are ten times as large and can leave the network "
-        "dead",
-        low=0.0,
-        high=1e6,
-    )
-    precision: str = option(
-        "float32",
-        "numbers that the network computes with; weights, gradients and gossip stay float32. bf16 "
-        "is for GPUs, and for CPUs that have it (avx512_bf16): on others it is slower",
-        names=("float32", "bf16"),
     )
 
 
@@ -310,7 +266,7 @@ class RunConfig:
         10_000_000, "length of the run over all learners", unit="agent steps", low=1, high=10**15
     )
     environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
-    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    algorithm: AlgorithmConfig = field(default_factory=algorithm_config)
     model: ModelConfig = field(default_factory=ModelConfig)
     gossip: GossipConfig = field(default_factory=GossipConfig)
     resources: ResourceConfig = field(default_factory=ResourceConfig)
@@ -320,40 +276,52 @@ class RunConfig:
 def to_dict(config: RunConfig) -> dict[str, Any]:
     """Return the JSON form of a config, without what is the caller's: nested dictionaries."""
     values = dataclasses.asdict(config)
-    for setting in settings(RunConfig):
+    for setting in settings(config):
         if not setting.option.stored:
             del values[setting.section][setting.name]
     return values
 
 
-def from_dict(values: dict[str, Any]) -> RunConfig:
+def from_dict(values: dict[str, Any], asked: str = "") -> RunConfig:
     """Build a config from its JSON form; what is missing takes its default.
 
-    What an older galamp has written is taken as it was meant, see `older_configs`.
+    What an older galamp has written is taken as it was meant, see `older_configs`. The settings of
+    an algorithm of the user's are left out, unless it is the one that is `asked` for now: no module
+    is imported because `values` name it.
 
     Raises:
         UserError: an unknown section or setting, or a value out of range.
     """
-    known = {(setting.section, setting.name): setting for setting in settings(RunConfig)}
+    algorithm = algorithm_in(values, asked)
+    known = {
+        (setting.section, setting.name): setting
+        for setting in settings(RunConfig(algorithm=algorithm))
+    }
     flat: dict[tuple[str, str], Any] = {}
     for key, value in up_to_date(values).items():
         if isinstance(value, dict):
             flat.update({(key, name): leaf for name, leaf in value.items()})
         else:
             flat[("", key)] = value
+    if type(algorithm) is AlgorithmConfig:  # of its settings nothing is known but its name
+        kept = ("algorithm", "algorithm")
+        flat = {key: value for key, value in flat.items() if key == kept or key[0] != kept[0]}
     for section, name in flat:
         if (section, name) not in known:
             full = f"{section}.{name}" if section else name
             names = (f"{s}.{n}" if s else n for s, n in known)
             raise UserError(f"unknown setting {shown(full)}{did_you_mean(full, names)}")
-    return from_settings({key: check(known[key], value) for key, value in flat.items()})
+    checked = {key: check(known[key], value) for key, value in flat.items()}
+    return from_settings(checked, type(algorithm))
 
 
-def from_settings(values: dict[tuple[str, str], Any]) -> RunConfig:
-    """Build a config from checked values keyed by (section, name)."""
-    sections: dict[str, dict[str, Any]] = {}
+def from_settings(
+    values: dict[tuple[str, str], Any], algorithm: type[AlgorithmConfig]
+) -> RunConfig:
+    """Build a config from checked values keyed by (section, name), for one kind of algorithm."""
+    sections: dict[str, dict[str, Any]] = {"algorithm": {}}
     for (section, name), value in values.items():
         sections.setdefault(section, {})[name] = value
     top = sections.pop("", {})
-    kinds = typing.get_type_hints(RunConfig)
+    kinds = typing.get_type_hints(RunConfig) | {"algorithm": algorithm}
     return RunConfig(**top, **{name: kinds[name](**leaves) for name, leaves in sections.items()})

@@ -6,7 +6,7 @@
                         ignores its environment, `flags_of_children`
     the probe           python -P -c, with the parent's path from `path_for_children`
     --env-id my:make    `user_code.imported` searches it last, after all installed packages; for
-                        --network as well
+                        --network and --algorithm as well
     --sinks my:Sink     `user_code.searching_here_for` searches it last, for that import only
     all of them         `be_package`: a folder named galamp, such as a clone, in a folder that
                         Python searches is not taken for the installed package

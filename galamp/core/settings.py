@@ -16,9 +16,12 @@ import types
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from galamp.core.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 MAX_CHARACTERS_SHOWN = 60
 
@@ -28,6 +31,7 @@ CLASS = "package.module:Class"
 
 _DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 _FACTORY = re.compile(f"{_DOTTED}:{_DOTTED}")
+_CLASS = re.compile(rf"{_DOTTED}:[^\W\d]\w*")
 
 AUTO = 0
 """Value of a count that galamp chooses (`auto` on the command line)."""
@@ -50,7 +54,9 @@ class Option:
     classes: bool = False
     """Whether it is a list: names of the registry and `package.module:Class`, with commas."""
     stored: bool = True
-    """Whether the setting belongs to the run, and not only to the command that shows the run."""
+    """Whether it belongs to the run, and not only to the command that shows it."""
+    imports: bool = False
+    """Whether `package.module:Class` is allowed, too: the name of something of the user's."""
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -76,17 +82,31 @@ def option(
     factory: bool = False,
     classes: bool = False,
     stored: bool = True,
+    imports: bool = False,
 ) -> Any:
     """Declare a setting: a dataclass field with an `Option`.
 
-    `low` and `high` are inclusive. The choices are `names`, the keys of `registry` (`module:TABLE`,
-    imported on use), any text that begins with `prefix`, and, with `factory`, any
-    `package.module:factory`; with `classes` the value is a list with commas, of them and of any
-    `package.module:Class`. `auto` allows the word `auto` (stored as `AUTO`); `none` is the word
-    for None. A setting that is not `stored` belongs to the command.
+    `low` and `high` are inclusive; `names` and the keys of `registry` (`module:TABLE`, looked up
+    when asked for) are the choices, besides any text that begins with `prefix`, and, with
+    `factory`, any `package.module:factory`; of `classes` several can be chosen, with commas,
+    besides any `package.module:Class`; `auto` allows the word `auto` (stored as `AUTO`),
+    `imports` allows one `package.module:Class`; `none` is the word for None; what is not
+    `stored` is the caller's.
     """
     known = Option(
-        help, unit, low, high, registry, names, auto, none, prefix, factory, classes, stored
+        help,
+        unit,
+        low,
+        high,
+        registry,
+        names,
+        auto,
+        none,
+        prefix,
+        factory,
+        classes,
+        stored,
+        imports,
     )
     return field(default=default, metadata={"option": known})
 
@@ -113,14 +133,19 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def settings(config: type, section: str = "") -> Iterator[Setting]:
-    """Yield every leaf setting of `config`, sections in order of declaration."""
-    hints = typing.get_type_hints(config)
-    for leaf in dataclasses.fields(config):
+def settings(config: type | DataclassInstance, section: str = "") -> Iterator[Setting]:
+    """Yield every leaf setting of `config`, sections in order of declaration.
+
+    Of an instance, sections have what theirs have: a section may be of a subclass.
+    """
+    kind_of_all = config if isinstance(config, type) else type(config)
+    hints = typing.get_type_hints(kind_of_all)
+    for leaf in dataclasses.fields(kind_of_all):
         hint = hints[leaf.name]
         if dataclasses.is_dataclass(hint):
             assert isinstance(hint, type)
-            yield from settings(hint, leaf.name)
+            section_of_it = hint if config is kind_of_all else getattr(config, leaf.name)
+            yield from settings(section_of_it, leaf.name)
             continue
         optional = isinstance(hint, types.UnionType)
         kind = (
@@ -145,11 +170,14 @@ def check(setting: Setting, value: Any) -> Any:
         return _listed(setting, str(value))
     if known.prefix and isinstance(value, str) and value.startswith(known.prefix):
         return value
+    if known.imports and isinstance(value, str) and _CLASS.fullmatch(value):
+        return value
     if known.factory and is_factory(value):
         return value
     if known.choices and value not in known.choices:
         more = f", or {known.prefix}..." if known.prefix else ""
         more += f", or {FACTORY}" if known.factory else ""
+        more += f", or {CLASS} for one of yours" if known.imports else ""
         raise UserError(
             f"{setting.flag} {shown(value)}: expected one of {', '.join(known.choices)}{more}"
             f"{did_you_mean(str(value), known.choices)}"

@@ -9,9 +9,10 @@ Single words are consistent; different words of a row may differ in age by a few
 
 from __future__ import annotations
 
+import functools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
 
 import numpy as np
@@ -62,8 +63,8 @@ COUNTERS = (
 )
 """Integer counters of a row, in order; `beat` is the heartbeat."""
 
-GAUGES = ("policy_loss", "value_loss", "entropy", "grad_norm", "explained_variance")
-"""Latest metrics of a row, in order."""
+GAUGE = "status.gauge."
+"""Prefix of the name of a gauge's array, before the name of the gauge."""
 
 
 class StatusRow:
@@ -73,7 +74,7 @@ class StatusRow:
         width = len(COUNTERS)
         self._counters = arrays.words("status.counters")[index * width : (index + 1) * width]
         self._phase = arrays.words("status.phase")[index : index + 1]
-        self._gauges = arrays["status.gauges"][index]
+        self._arrays, self._index = arrays, index
         self._phase_ns = arrays["status.phase_ns"][index]
         self._since_ns = time.monotonic_ns()
 
@@ -104,15 +105,25 @@ class StatusRow:
         """Return the time spent so far in each `Phase`, in seconds."""
         return np.asarray(self._phase_ns, dtype=np.float64) / 1e9
 
+    @functools.cached_property
+    def _gauges(self) -> dict[str, npt.NDArray[np.float64]]:
+        """The gauges that the board has, in order."""
+        names = [spec.name for spec in self._arrays.specs if spec.name.startswith(GAUGE)]
+        return {name.removeprefix(GAUGE): self._arrays[name] for name in names}
+
     def report(self, gauges: dict[str, float]) -> None:
-        """Store the latest metrics."""
+        """Store the latest measurements.
+
+        Raises:
+            KeyError: the board was made without such a gauge.
+        """
         for name, value in gauges.items():
-            self._gauges[_GAUGE[name]] = value
+            self._gauges[name][self._index] = value
 
     def gauges(self) -> dict[str, float]:
-        """Return the latest metrics, without those that were never reported."""
-        values = zip(GAUGES, self._gauges.tolist(), strict=True)
-        return {name: value for name, value in values if value == value}
+        """Return the latest measurements; those never reported are missing."""
+        values = {name: float(array[self._index]) for name, array in self._gauges.items()}
+        return {name: value for name, value in values.items() if value == value}
 
     def reset(self) -> None:
         """Prepare the row for a new process; the running counts continue."""
@@ -128,7 +139,6 @@ class StatusRow:
 
 
 _COUNTER = {name: index for index, name in enumerate(COUNTERS)}
-_GAUGE = {name: index for index, name in enumerate(GAUGES)}
 
 
 class EpisodeRing:
@@ -168,17 +178,19 @@ class StatusBoard:
     def __init__(self, arrays: SharedArrays, learners: int) -> None:
         self._arrays = arrays
         self._learners = learners
-        self._processes = arrays["status.gauges"].shape[0]
 
     @staticmethod
-    def specs(learners: int, simulators: int) -> list[ArraySpec]:
-        """Return the arrays that hold the board."""
+    def specs(learners: int, simulators: int, gauges: Iterable[str] = ()) -> list[ArraySpec]:
+        """Return the arrays that hold the board, with room for what learners measure."""
         rows = learners + simulators
+        measured = [
+            ArraySpec(GAUGE + name, (rows,), "float64", fill=float("nan")) for name in gauges
+        ]
         return [
             ArraySpec("status.counters", (rows, len(COUNTERS)), "int64"),
             ArraySpec("status.phase", (rows,), "int64"),
             ArraySpec("status.phase_ns", (rows, len(Phase)), "float64"),
-            ArraySpec("status.gauges", (rows, len(GAUGES)), "float64", fill=float("nan")),
+            *measured,
             ArraySpec("status.episodes", (simulators, EPISODE_CAPACITY, 4), "float64"),
             ArraySpec("status.episodes.head", (simulators,), "int64"),
         ]

@@ -4,8 +4,8 @@
     open folder --read_manifest, read_state--> Checkpoint without learners, what their files hold
                 --read_file, parse_learner---> LearnerState
 
-    learner-<rank>.safetensors   parameters.<name> float32, optimizer.<name> float32 [P],
-                                 generator uint8, where P counts the parameters
+    learner-<rank>.safetensors   parameters.<name> float32, optimizer.<name> float32 [P] or
+                                 shorter, generator uint8, where P counts the parameters
     state.json                   identity, config, progress, and what each learner's file must hold
     MANIFEST.json                written last: size and SHA-256 of each file, its own digest, and
                                  the sequence: which save of the folder this is
@@ -74,7 +74,7 @@ class LearnerState:
     parameters: dict[str, npt.NDArray[np.float32]]
     """By name, in standard PyTorch layout."""
     optimizer: dict[str, npt.NDArray[np.float32]]
-    """By name, each `[P]`, such as RMSprop's `square_average`."""
+    """By name, each `[P]`, such as RMSprop's `square_average`, or shorter, such as a mean `[1]`."""
     counters: dict[str, int]
     generator: npt.NDArray[np.uint8]
     """`[G]`: state of the generator that samples actions."""
@@ -105,7 +105,7 @@ def format_files(checkpoint: Checkpoint) -> Iterator[tuple[str, bytes]]:
         entry = {
             "rank": learner.rank,
             "counters": learner.counters,
-            "optimizer": sorted(learner.optimizer),
+            "optimizer": _optimizer_entry(learner, checkpoint.identity),
             "generator_bytes": learner.generator.size,
         }
         yield learner_file(learner.rank), _format_learner(learner, checkpoint.identity, entry)
@@ -117,6 +117,12 @@ def format_files(checkpoint: Checkpoint) -> Iterator[tuple[str, bytes]]:
         "learners": entries,
     }
     yield STATE, encode(state)
+
+
+def _optimizer_entry(learner: LearnerState, identity: Identity) -> list[str] | dict[str, int]:
+    """Return the names of the optimiser's state; where any is not `[P]`, with their sizes."""
+    sizes = {name: learner.optimizer[name].size for name in sorted(learner.optimizer)}
+    return list(sizes) if {*sizes.values()} <= {identity.num_parameters} else sizes
 
 
 def format_manifest(sequence: int, files: Files) -> bytes:
@@ -188,8 +194,10 @@ def _entry(value: object) -> dict[str, Any]:
     for count in need_mapping(entry["counters"], "counters").values():
         need(type(count) is int and abs(count) < COUNT_LIMIT, "a counter is no whole number")
     names = entry["optimizer"]
-    good = isinstance(names, list) and all(map(is_tensor_name, names))
+    good = isinstance(names, list | dict) and all(map(is_tensor_name, names))
     need(good and len(set(names)) == len(names) <= 8, "unexpected optimizer state")
+    for size in names.values() if isinstance(names, dict) else ():
+        need(need_count(size, "size of optimizer state") > 0, "empty optimizer state")
     size = need_count(entry["generator_bytes"], "generator_bytes")
     need(1 <= size <= GENERATOR_LIMIT_BYTES, "generator_bytes is out of range")
     return entry
@@ -261,10 +269,14 @@ def parse_learner(
 
 
 def _tensor_specs(identity: Identity, entry: dict[str, Any]) -> TensorSpecs:
-    flat = (identity.num_parameters,)
     specs: TensorSpecs = {"generator": ("uint8", (entry["generator_bytes"],))}
     specs |= {f"parameters.{name}": ("float32", shape) for name, shape in identity.layout}
-    specs |= {f"optimizer.{name}": ("float32", flat) for name in entry["optimizer"]}
+    state = entry["optimizer"]
+    sizes = state if isinstance(state, dict) else dict.fromkeys(state, identity.num_parameters)
+    # No more than a list of as many could ask for: memory for all is taken by the parameters.
+    longer = [name for name, size in sizes.items() if size > identity.num_parameters]
+    need(not longer, f"optimizer state {longer[:1]} is longer than the parameters")
+    specs |= {f"optimizer.{name}": ("float32", (size,)) for name, size in sizes.items()}
     return specs
 
 

@@ -96,7 +96,8 @@ def array_specs(
 ) -> list[ArraySpec]:
     """Return every array that the processes of a run share."""
     count, simulators = len(plan.learners), plan.simulators
-    specs = [*ControlBlock.specs(count, simulators), *StatusBoard.specs(count, simulators)]
+    gauges = plan.config.algorithm.gauges
+    specs = ControlBlock.specs(count, simulators) + StatusBoard.specs(count, simulators, gauges)
     specs += exchange_specs(plan.config.gossip, topology, sketch.state_sizes)
     shape = rollout_shape(plan, environment)
     for rank in range(count):

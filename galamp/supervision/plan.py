@@ -9,7 +9,6 @@ is refused.
 
 from __future__ import annotations
 
-import math
 import re
 import resource
 from collections.abc import Sequence
@@ -23,9 +22,6 @@ from galamp.core.machine.process_limits import least_room
 from galamp.core.settings import AUTO
 from galamp.supervision.placement import Place, place
 from galamp.workers.forkserver import MAX_DESCRIPTORS
-
-BASE_LEARNING_RATE = 7e-4
-"""Step size of a single learner; n learners take it times sqrt(n) (published GALA code)."""
 
 NO_GRAPH = "none"
 ONLY_FOR_GOSSIP = (
@@ -183,7 +179,7 @@ def with_learners(
         if getattr(resources, name) != getattr(usual, name)
     }
     algorithm = config.algorithm
-    if algorithm.learning_rate == _learning_rate(count):
+    if algorithm.learning_rate == algorithm.default_learning_rate(count):
         algorithm = replace(algorithm, learning_rate=None)
     resources = replace(open_, learners=learners, **fixed)
     return replace(config, algorithm=algorithm, resources=resources)
@@ -203,10 +199,6 @@ def _node(place: Place, machine: Machine) -> int | None:
     of = {cpu.number: cpu.node for cpu in machine.cpus}
     nodes = {of[number] for number in place.learner}
     return nodes.pop() if len(nodes) == 1 and len(set(of.values())) > 1 else None
-
-
-def _learning_rate(count: int) -> float:
-    return BASE_LEARNING_RATE * math.sqrt(count)
 
 
 def _devices(wanted: str, machine: Machine) -> list[str]:
@@ -261,7 +253,8 @@ def _with_method(config: RunConfig, count: int) -> tuple[RunConfig, int]:
         certificate = gossip.certificate and gossip.method == "independent"
         gossip = replace(gossip, topology=NO_GRAPH, certificate=certificate)
     if algorithm.learning_rate is None:
-        algorithm = replace(algorithm, learning_rate=_learning_rate(count))
+        rate = algorithm.default_learning_rate(count)
+        algorithm = replace(algorithm, learning_rate=rate)
     environment = config.environment
     if gossip.method == "single":
         environment = replace(environment, num_envs=environment.num_envs * count)

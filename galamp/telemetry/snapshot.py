@@ -111,7 +111,7 @@ class Snapshot:
     curve: tuple[tuple[int, float], ...] = ()
     """(agent steps, mean return) since the beginning, thinned to a few hundred points."""
     losses: dict[str, float] = field(default_factory=dict)
-    """policy_loss, value_loss, entropy, grad_norm, explained_variance: means over learners."""
+    """What the algorithm measures, in its order: means over learners."""
     consensus: ConsensusReading = field(default_factory=ConsensusReading)
     events: tuple[Event, ...] = ()
     """Oldest first."""

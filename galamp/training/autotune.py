@@ -205,13 +205,13 @@ def workload(config: RunConfig, machine: Machine) -> dict[str, Any]:
     resources = asdict(config.resources)
     for name in ("learners", "start_timeout_s", "hang_after_s", "max_restarts"):
         del resources[name]
-    environment = config.environment
+    environment, algorithm = config.environment, config.algorithm
     return {
         "machine": [machine_id(), processor_name(), len(machine.cores), cards(machine)],
         "quota": machine.quota if machine.throttled else None,
         "versions": [galamp.__version__, torch.__version__],
         "environment": asdict(environment) | {"env_id": canonical_env_id(environment.env_id)},
-        "algorithm": [config.algorithm.num_steps, config.algorithm.precision],
+        "algorithm": [algorithm.algorithm, algorithm.num_steps, algorithm.precision],
         "network": config.model.network,
         "gossip": asdict(config.gossip),
         "resources": resources,

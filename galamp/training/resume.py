@@ -107,7 +107,7 @@ def changes(resume_point: dict[str, Any], config: RunConfig) -> list[str]:
     """
     now, stored = to_dict(config), up_to_date(resume_point)
     lines = []
-    for setting in settings(RunConfig):
+    for setting in settings(config):
         before = stored.get(setting.section, {}) if setting.section else stored
         after = now[setting.section] if setting.section else now
         if not (isinstance(before, dict) and setting.name in before and setting.option.stored):

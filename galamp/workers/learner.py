@@ -26,7 +26,8 @@ from torch import Tensor
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm
 from galamp.algorithms.networks import build_model
-from galamp.core.config import AlgorithmConfig, GossipConfig
+from galamp.core.algorithm_config import AlgorithmConfig
+from galamp.core.config import GossipConfig
 from galamp.core.errors import RunFailed, StopRun
 from galamp.core.failpoints import reach
 from galamp.core.machine.gpu_failures import MemoryUse, is_memory_full, memory_full

@@ -18,16 +18,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.a2c import A2C, explained_variance, sample
+from galamp.algorithms.a2c_config import A2CConfig
 from galamp.algorithms.base import Algorithm, Rollout
 from galamp.algorithms.flat_parameters import FlatParameters
 from galamp.algorithms.networks import build_model
 from galamp.algorithms.returns import n_step_returns
 from galamp.algorithms.rmsprop import FlatRMSprop
-from galamp.core.config import AlgorithmConfig
+from galamp.core.algorithm_config import AlgorithmConfig
 from galamp.core.errors import UserError
 from tests.contracts.algorithm import ACTIONS, INPUTS, AlgorithmContract, random_rollout
 
-CONFIG = AlgorithmConfig(learning_rate=7e-4)
+CONFIG = A2CConfig(learning_rate=7e-4)
 
 
 def make_a2c(seed: int, device: str = "cpu", **settings: Any) -> A2C:
@@ -441,7 +442,7 @@ def test_update_on_a_gpu_waits_once_and_agrees_with_the_cpu() -> None:
 def test_unresolved_learning_rate_is_refused() -> None:
     model = build_model("mlp", (INPUTS,), "float32", ACTIONS, seed=1)
     with pytest.raises(ValueError, match="learning_rate"):
-        make_algorithm(AlgorithmConfig(), model, device="cpu", seed=1)
+        make_algorithm(A2CConfig(), model, device="cpu", seed=1)
 
 
 def test_unknown_algorithm_is_refused() -> None:

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.a2c import A2C
+from galamp.algorithms.a2c_config import A2CConfig
 from galamp.algorithms.base import Rollout
 from galamp.algorithms.cached_conv import CachedConvForward
 from galamp.algorithms.forward import Place, RecomputedForward
 from galamp.algorithms.networks import build_model
-from galamp.core.config import AlgorithmConfig
 from tests.contracts.algorithm import ACTIONS, random_rollout
 
 STEPS, LANES = 5, 8
@@ -27,7 +27,7 @@ def make(
     shape: tuple[int, ...], network: str = "gala", *, keeps: bool, precision: str = "float32"
 ) -> A2C:
     model = build_model(network, shape, "uint8", ACTIONS, seed=1)
-    config = AlgorithmConfig(learning_rate=7e-4, rmsprop_initial=0.0, precision=precision)
+    config = A2CConfig(learning_rate=7e-4, rmsprop_initial=0.0, precision=precision)
     algorithm = make_algorithm(config, model, device="cpu", seed=1)
     assert isinstance(algorithm, A2C)
     if keeps:
@@ -134,7 +134,7 @@ def test_an_update_that_is_left_can_be_taken_again() -> None:
 
 def test_floats_that_may_be_lost_are_left_to_autograd() -> None:
     model = build_model("gala", (4, 36, 36), "float32", ACTIONS, seed=1)
-    algorithm = make_algorithm(AlgorithmConfig(learning_rate=1e-3), model, device="cpu", seed=1)
+    algorithm = make_algorithm(A2CConfig(learning_rate=1e-3), model, device="cpu", seed=1)
     assert isinstance(algorithm, A2C)
     algorithm.prepare(STEPS, LANES)
     assert isinstance(algorithm._forward, RecomputedForward)

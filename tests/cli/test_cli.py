@@ -30,7 +30,7 @@ from galamp.telemetry.display.streams import STARTING
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"torch", "ale_py", "gymnasium", "cv2", "rich", "multiprocessing", "subprocess"}
-SETTINGS = {setting.name: setting for setting in settings(RunConfig)}
+SETTINGS = {setting.name: setting for setting in settings(RunConfig())}
 DEADLINE_S = 60.0
 
 
@@ -108,7 +108,7 @@ def test_a_wrong_value_is_one_line_and_exit_code_2(
     assert complaint(capsys, "run", *arguments) == [told]
 
 
-NUMBERS = [setting for setting in settings(RunConfig) if setting.kind in (int, float)]
+NUMBERS = [setting for setting in settings(RunConfig()) if setting.kind in (int, float)]
 
 
 @pytest.mark.parametrize("setting", NUMBERS, ids=lambda setting: setting.name)
@@ -496,7 +496,7 @@ def test_help_mentions_each_setting_with_its_meaning_and_default(
     run_help: dict[str, str],
 ) -> None:
     texts = {re.split("[ ,]", words)[0]: text for words, text in run_help.items()}
-    for setting in settings(RunConfig):
+    for setting in settings(RunConfig()):
         text = texts[setting.flag]
         assert text.startswith(setting.option.help)
         assert text.count("(default: ") == 1

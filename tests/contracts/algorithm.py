@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from galamp.algorithms.base import Algorithm, Rollout
+from galamp.core.algorithm_config import AlgorithmConfig
+from galamp.core.config import RunConfig
+from galamp.core.settings import check, settings
 
 STEPS, LANES, INPUTS, ACTIONS = 5, 8, 3, 3
-METRICS = {"policy_loss", "value_loss", "entropy", "grad_norm", "explained_variance"}
 
 
 def random_rollout(
@@ -70,6 +72,24 @@ class AlgorithmContract(ABC):
     def make(self, seed: int) -> Algorithm:
         """A fresh algorithm on the CPU for float32 vectors [INPUTS] and ACTIONS actions."""
 
+    def test_it_brings_its_settings_gauges_and_learning_rate(self) -> None:
+        kind = self.make(1).config_class
+        assert issubclass(kind, AlgorithmConfig)
+        settled = list(settings(kind))
+        flags = [setting.flag for setting in settled]
+        others = [s.flag for s in settings(RunConfig) if s.section != "algorithm"]
+        assert len({*flags, *others}) == len(flags) + len(others)
+        for setting in settled:
+            assert check(setting, setting.default) == setting.default, setting.name
+            assert setting.option.help.strip(), setting.name
+        assert "grad_norm" in kind.gauges
+        for name, meaning in kind.gauges.items():
+            assert name.isidentifier()
+            assert meaning.strip()
+            assert "\n" not in meaning
+        for learners in (1, 2, 1024):
+            assert 0.0 < kind.default_learning_rate(learners) < 10.0
+
     def test_act_gives_one_known_action_per_lane(self) -> None:
         actions = self.make(1).act(torch.randn(200, INPUTS))
         assert actions.shape == (200,)
@@ -91,7 +111,7 @@ class AlgorithmContract(ABC):
         for version in range(1, 4):
             before = copied(algorithm)
             metrics = algorithm.update(random_rollout(version))
-            assert metrics.keys() == METRICS
+            assert metrics.keys() == algorithm.config_class.gauges.keys()
             assert all(math.isfinite(number) for number in metrics.values())
             assert algorithm.version == version
             assert not torch.equal(before["parameters"], algorithm.parameters.data)

@@ -16,7 +16,7 @@ from galamp.core.errors import UserError
 from galamp.core.settings import AUTO, Setting, allowed, check, settings
 from galamp.gossip.topologies import TOPOLOGIES
 
-SETTINGS = {setting.name: setting for setting in settings(RunConfig)}
+SETTINGS = {setting.name: setting for setting in settings(RunConfig())}
 
 
 def refused(setting: str, value: Any) -> str:
@@ -30,16 +30,16 @@ def refused(setting: str, value: Any) -> str:
 
 
 def test_every_setting_has_its_own_flag_and_a_meaning() -> None:
-    flags = [setting.flag for setting in settings(RunConfig)]
+    flags = [setting.flag for setting in settings(RunConfig())]
     assert len(flags) == len(set(flags)) > 30
-    assert all(setting.option.help.strip() for setting in settings(RunConfig))
+    assert all(setting.option.help.strip() for setting in settings(RunConfig()))
     assert SETTINGS["num_envs"].flag == "--num-envs"
     assert SETTINGS["num_envs"].section == "environment"
     assert SETTINGS["seed"].section == ""
 
 
 def test_every_default_is_a_value_that_is_accepted() -> None:
-    for setting in settings(RunConfig):
+    for setting in settings(RunConfig()):
         assert check(setting, setting.default) == setting.default, setting.name
 
 
@@ -77,7 +77,7 @@ def test_a_config_survives_json(config: RunConfig) -> None:
 
 def test_the_json_form_names_every_setting_in_its_section() -> None:
     stored = to_dict(changed())
-    for setting in settings(RunConfig):
+    for setting in settings(RunConfig()):
         section = stored[setting.section] if setting.section else stored
         assert (setting.name in section) == setting.option.stored
     assert stored["environment"]["sticky_actions"] == 0.25
@@ -136,7 +136,7 @@ def test_an_unknown_setting_is_refused_and_the_nearest_named(
 # Numbers
 
 
-@pytest.mark.parametrize("setting", [s for s in settings(RunConfig) if s.option.low is not None])
+@pytest.mark.parametrize("setting", [s for s in settings(RunConfig()) if s.option.low is not None])
 def test_limits_belong_to_the_range_and_what_is_beyond_does_not(setting: Setting) -> None:
     low, high = setting.option.low, setting.option.high
     assert low is not None
@@ -213,7 +213,7 @@ def test_a_refusal_says_what_came_and_what_was_expected() -> None:
 # Auto
 
 
-@pytest.mark.parametrize("setting", [s for s in settings(RunConfig) if s.option.auto])
+@pytest.mark.parametrize("setting", [s for s in settings(RunConfig()) if s.option.auto])
 def test_auto_is_the_word_and_the_stored_form(setting: Setting) -> None:
     assert check(setting, "auto") == AUTO
     assert check(setting, AUTO) == AUTO
@@ -243,7 +243,7 @@ JUNK = (
 )
 
 
-@given(st.sampled_from(list(settings(RunConfig))), JUNK)
+@given(st.sampled_from(list(settings(RunConfig()))), JUNK)
 @example(SETTINGS["total_steps"], 10**5000)
 @example(SETTINGS["total_steps"], "9" * 5000)
 @example(SETTINGS["max_grad_norm"], 10**5000)
@@ -272,7 +272,7 @@ def test_any_value_is_taken_in_range_or_refused_in_one_line(setting: Setting, va
     assert check(setting, taken) == taken
 
 
-SECTIONS = {setting.section for setting in settings(RunConfig)}
+SECTIONS = {setting.section for setting in settings(RunConfig())}
 KEYS = st.sampled_from([*SETTINGS, *sorted(SECTIONS), "sedd"]) | st.text(max_size=8)
 
 

@@ -32,7 +32,7 @@ def settings_or_told(folder: Path, content: bytes) -> None:
         told_in_one_line(error)
         return
     assert from_dict(to_dict(config)) == config
-    for setting in settings(RunConfig):
+    for setting in settings(RunConfig()):
         section = getattr(config, setting.section) if setting.section else config
         value = getattr(section, setting.name)
         known = setting.option

@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from galamp.algorithms import make_algorithm
+from galamp.algorithms.a2c_config import A2CConfig
 from galamp.algorithms.base import Rollout
 from galamp.algorithms.networks import build_model
-from galamp.core.config import AlgorithmConfig, GossipConfig, from_dict
+from galamp.core.config import GossipConfig, from_dict
 from galamp.core.machine.machine import plain_machine
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip import exchange as exchange_module
@@ -480,7 +481,7 @@ def rollout(valid: bool, seed: int) -> Rollout:
 def test_whose_rollout_is_void_takes_the_step_of_the_others() -> None:
     model = [build_model("mlp", (4,), "float32", 2, seed=1) for _ in range(2)]
     algorithms = [
-        make_algorithm(AlgorithmConfig(learning_rate=0.01), m, device="cpu", seed=1) for m in model
+        make_algorithm(A2CConfig(learning_rate=0.01), m, device="cpu", seed=1) for m in model
     ]
     start = algorithms[0].parameters.data.clone()
     size = len(start)

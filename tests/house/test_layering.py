@@ -70,6 +70,7 @@ WITHOUT_TORCH = (
     "telemetry.display.text", "telemetry.display.streams", "telemetry.snapshot",
     "telemetry.sinks", "training.control",
     *(command.module.removeprefix("galamp.") for command in COMMANDS.values()),
+    "core.algorithm_config", "core.user_code", "algorithms.a2c_config",
 )  # fmt: skip
 
 LOCKS = {

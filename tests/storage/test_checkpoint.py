@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import json
 import os
 import pickle
 import subprocess
@@ -41,6 +42,31 @@ def test_round_trip(tmp_path: Path) -> None:
     assert Identity.from_dict(PONG.to_dict()) == PONG
     assert leftovers(path.parent) == []
     assert path.stat().st_mode & 0o777 == 0o700
+
+
+def with_state(sizes: dict[str, int]) -> Checkpoint:
+    """A checkpoint whose optimisers have states of these sizes."""
+    state = {name: np.arange(size, dtype=np.float32) for name, size in sizes.items()}
+    whole = made()
+    learners = [dataclasses.replace(each, optimizer=state) for each in whole.learners]
+    return dataclasses.replace(whole, learners=tuple(learners))
+
+
+def test_optimisers_state_may_be_shorter_than_the_parameters(tmp_path: Path) -> None:
+    saved = with_state({"momentum": PONG.num_parameters, "mean": 1})
+    path = ck.save(tmp_path, saved)
+    assert same(ck.load(path, expected=PONG), saved)
+    state = json.loads((path / "state.json").read_text())
+    sizes = {"mean": 1, "momentum": PONG.num_parameters}
+    assert [entry["optimizer"] for entry in state["learners"]] == [sizes, sizes]
+    usual = json.loads((ck.save(tmp_path / "usual", made()) / "state.json").read_text())
+    assert all(isinstance(entry["optimizer"], list) for entry in usual["learners"])
+
+
+@pytest.mark.parametrize("size", [0, PONG.num_parameters + 1])
+def test_optimisers_state_of_no_or_too_large_size_is_not_saved(tmp_path: Path, size: int) -> None:
+    with pytest.raises(CheckpointNotWritten, match="optimizer state"):
+        ck.save(tmp_path, with_state({"mean": size}))
 
 
 def test_only_the_wanted_learners_are_read(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from galamp.algorithms import make_algorithm
+from galamp.algorithms.a2c_config import A2CConfig
 from galamp.algorithms.base import Algorithm, Rollout
 from galamp.algorithms.networks import build_model
-from galamp.core.config import AlgorithmConfig, GossipConfig
+from galamp.core.config import GossipConfig
 from galamp.gossip.exchange import Exchange, exchange_specs
 from galamp.gossip.topologies import make_topology
 from galamp.gossip.transport.parameter_slots import ParameterSlots
@@ -36,7 +37,7 @@ KEPT: list[SharedArrays] = []
 
 def a2c(network: str, device: str, **settings: Any) -> Algorithm:
     model = build_model(network, SHAPES[network], DTYPES[network], ACTIONS, seed=1)
-    config = AlgorithmConfig(learning_rate=1e-3, **settings)
+    config = A2CConfig(learning_rate=1e-3, **settings)
     return make_algorithm(config, model, device=device, seed=1)
 
 

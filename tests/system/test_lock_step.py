@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from galamp.core.config import AlgorithmConfig, EnvironmentConfig, GossipConfig, RunConfig
+from galamp.algorithms.a2c_config import A2CConfig
+from galamp.core.config import EnvironmentConfig, GossipConfig, RunConfig
 from galamp.gossip.topologies import make_topology
 from galamp.storage import checkpoint
 from tests.support.engine import run
@@ -73,7 +74,7 @@ def test_equals_one_process(tmp_path: Path, name: str) -> None:
     config = RunConfig(
         seed=SEED,
         environment=EnvironmentConfig(env_id=case.env_id, num_envs=case.envs),
-        algorithm=AlgorithmConfig(learning_rate=7e-4 * case.learners**0.5),
+        algorithm=A2CConfig(learning_rate=7e-4 * case.learners**0.5),
         gossip=GossipConfig(topology=case.topology, **case.gossip),
     )
     saved = trained(case, config, tmp_path / "run")

@@ -18,6 +18,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from galamp.algorithms.a2c_config import A2CConfig
 from galamp.core.config import from_dict
 from galamp.core.machine.machine import plain_machine
 from galamp.environments.base import EnvironmentSpec
@@ -81,7 +82,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def arrays() -> SharedArrays:
-    return SharedArrays.create(StatusBoard.specs(LEARNERS, 3))
+    return SharedArrays.create(StatusBoard.specs(LEARNERS, 3, A2CConfig.gauges))
 
 
 # Rows
@@ -312,7 +313,7 @@ def test_the_names_that_users_know() -> None:
         *(f"gossip/{name}" for name in ("certificate", "certificate_ratio", "radius")),
         "gossip/gradient_correlation",
         *(f"gossip/{name}" for name in ("sent", "received", "dropped")),
-        *(f"losses/{name}" for name in metrics.GAUGES),
+        *(f"losses/{name}" for name in A2CConfig.gauges),
         *(f"perf/{name}_share" for name in ("collect", "infer", "update", "gossip", "other")),
     }  # fmt: skip
     names = ("agent_steps", "updates", "SPS", "episodic_return", "staleness", "distance", "envs")

@@ -165,7 +165,7 @@ def test_hostile_text_is_shown_not_obeyed(width: int, height: int) -> None:
 
 
 def test_hints_name_only_flags_that_exist_and_fit_80_columns() -> None:
-    flags = {setting.flag for setting in settings(RunConfig)}
+    flags = {setting.flag for setting in settings(RunConfig())}
     assert set(panels.HINTS) == set(LEARNER_PHASES) == set(panels.PHASES)
     for phase, hint in [*panels.HINTS.items(), *panels.HINTS_CUDA.items()]:
         assert set(re.findall(r"--[a-z-]+", hint)) <= flags

@@ -28,10 +28,11 @@ import numpy as np
 import torch
 
 from galamp.algorithms import make_algorithm
+from galamp.algorithms.a2c_config import A2CConfig
 from galamp.algorithms.base import Algorithm, Rollout
 from galamp.algorithms.forward import Place
 from galamp.algorithms.networks import build_model
-from galamp.core.config import AlgorithmConfig, EnvironmentConfig
+from galamp.core.config import EnvironmentConfig
 from galamp.environments import make_environment
 from galamp.environments.base import EnvironmentSpec
 from galamp.memory.status import Phase
@@ -72,7 +73,7 @@ class Parts:
     def __init__(
         self, env_id: str, num_envs: int, network: str, precision: str = "float32"
     ) -> None:
-        config = AlgorithmConfig(learning_rate=7e-4, precision=precision)
+        config = A2CConfig(learning_rate=7e-4, precision=precision)
         self.envs, self.steps = num_envs, config.num_steps
         self.emulator = Emulator(env_id, num_envs)
         spec = self.emulator.spec

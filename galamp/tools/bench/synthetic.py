@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from galamp.algorithms.a2c_config import A2CConfig
 from galamp.core.config import (
-    AlgorithmConfig,
     EnvironmentConfig,
     ModelConfig,
     ResourceConfig,
@@ -148,7 +148,7 @@ def synthetic_learners(
     """
     config = RunConfig(
         environment=EnvironmentConfig(env_id=environment.env_id, num_envs=num_envs),
-        algorithm=AlgorithmConfig(precision=precision),
+        algorithm=A2CConfig(precision=precision),
         model=ModelConfig(network=network),
         resources=ResourceConfig(
             learners=learners, device=device, simulator_workers=min(2, num_envs), threads=1

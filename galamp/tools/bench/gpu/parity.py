@@ -31,10 +31,10 @@ import torch
 from torch import Tensor
 
 from galamp.algorithms import make_algorithm
+from galamp.algorithms.a2c_config import A2CConfig
 from galamp.algorithms.base import Algorithm, Rollout
 from galamp.algorithms.cuda_graphs import Graphs
 from galamp.algorithms.networks import build_model
-from galamp.core.config import AlgorithmConfig
 from galamp.memory.rollouts import RolloutSlot
 from galamp.supervision.plan import CPU
 from galamp.tools.bench.gpu.children import ask, run, tell
@@ -257,7 +257,7 @@ def as_in_runs(
 def learner_of(network: str, device: str, *, tf32: bool = False) -> Algorithm:
     """Return A2C as it is at first, the same on all devices."""
     model = build_model(network, OBSERVATION, "uint8", ACTIONS, seed=SEED)
-    config = AlgorithmConfig(learning_rate=7e-4)
+    config = A2CConfig(learning_rate=7e-4)
     algorithm: Algorithm = make_algorithm(config, model, device=device, seed=SEED)
     allow_tf32(tf32)  # last, for whatever the algorithm itself may have chosen
     return algorithm

@@ -1,0 +1,50 @@
+"""The flags of one algorithm: of the one that the command line names, and of no other.
+
+    words --usual_config--> RunConfig at its defaults --add_own_group--> flags of the algorithm
+
+Runs in the parent, before the command line is parsed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from galamp.algorithms import flags_of_others
+from galamp.core.algorithm_config import AlgorithmConfig, algorithm_config
+from galamp.core.arguments import Parser
+from galamp.core.config import RunConfig
+from galamp.core.errors import UserError
+from galamp.core.settings import check, settings
+
+
+def usual_config(words: Sequence[str]) -> RunConfig:
+    """Return the defaults of a run of the algorithm that a command line names, a2c if it does not.
+
+    An unknown name is left to the check of all settings.
+
+    Raises:
+        UserError: it is one of the user's, and cannot be used.
+    """
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--algorithm", nargs="?")
+    name = first.parse_known_args(words)[0].algorithm
+    setting = next(s for s in settings(AlgorithmConfig) if s.name == "algorithm")
+    try:
+        name = check(setting, name)
+    except UserError:
+        return RunConfig()
+    return RunConfig(algorithm=algorithm_config(name))
+
+
+def add_own_group(parser: Parser, algorithm: AlgorithmConfig) -> Any:
+    """Return the group of what one algorithm alone has, which says what it measures, too."""
+    name = algorithm.algorithm
+    parser.elsewhere = {
+        flag: f"{flag} is a setting of --algorithm {other}, not of {name}: leave it out, or name "
+        "that algorithm"
+        for flag, other in flags_of_others(name).items()
+    }
+    measured = "; ".join(f"losses/{gauge}: {text}" for gauge, text in algorithm.gauges.items())
+    return parser.add_argument_group(f"algorithm {name}", f"Its metrics: {measured}.")

@@ -1,0 +1,88 @@
+"""The settings of learning algorithms: what all have, and how those of one are found by its name.
+
+    name --algorithm_config--> galamp.algorithms.config_class --> its AlgorithmConfig at default
+
+No torch here: the command line asks while it is parsed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from galamp.core.errors import UserError
+from galamp.core.settings import check, option, settings
+
+ALGORITHMS = "galamp.algorithms"
+"""Where algorithms are looked up by name."""
+
+
+@dataclass(frozen=True)
+class AlgorithmConfig:
+    """Settings of every learning algorithm; a subclass has those of one besides, see `algorithms`.
+
+    A field of the same name in a subclass takes the place of one here: another default or meaning.
+    """
+
+    gauges: ClassVar[Mapping[str, str]] = {"grad_norm": "L2 norm of the gradient before clipping"}
+    """What an update measures: name of the metric -> one line of meaning. All have `grad_norm`."""
+
+    algorithm: str = option(
+        "a2c",
+        "learning algorithm, or package.module:Class for one of yours; it has its own settings, "
+        "see --help beside its name",
+        registry=f"{ALGORITHMS}:ALGORITHMS",
+        imports=True,
+    )
+    num_steps: int = option(
+        5, "rollout length T between two updates", unit="agent steps", low=1, high=4096
+    )
+    learning_rate: float | None = option(
+        None, "step size (default: the algorithm's own, by --learners)", low=0.0, high=10.0
+    )
+    gamma: float = option(0.99, "discount factor", low=0.0, high=1.0)
+    precision: str = option(
+        "float32",
+        "numbers that the network computes with; weights, gradients and gossip stay float32. bf16 "
+        "is for GPUs, and for CPUs that have it (avx512_bf16): on others it is slower",
+        names=("float32", "bf16"),
+    )
+
+    @classmethod
+    def default_learning_rate(cls, learners: int) -> float:
+        """Return the step size of each of so many learners; every algorithm has its own rule."""
+        raise NotImplementedError(f"{cls.__name__} has no default learning rate")
+
+
+def algorithm_config(name: str = "a2c", asked: str | None = None) -> AlgorithmConfig:
+    """Return the default settings of the algorithm `name`.
+
+    Where `asked` is given, no module of the user's is imported but that of the algorithm `asked`:
+    for others what every algorithm has stands in.
+
+    Raises:
+        UserError: there is no such algorithm, or it cannot be used.
+    """
+    if asked is not None and ":" in name and name != asked:
+        return AlgorithmConfig(name)
+    # Looked up when asked for, as registries are: nothing below may import what is above.
+    kind = importlib.import_module(ALGORITHMS).config_class(name)
+    return kind(name)  # type: ignore[no-any-return]
+
+
+def algorithm_in(values: dict[str, Any], asked: str) -> AlgorithmConfig:
+    """Return the default settings of the algorithm that a JSON form names.
+
+    A name that can be none is refused when it is checked, with the others.
+    """
+    section = values.get("algorithm")
+    name = section.get("algorithm") if isinstance(section, dict) else None
+    setting = next(s for s in settings(AlgorithmConfig) if s.name == "algorithm")
+    try:
+        return algorithm_config(check(setting, name), asked)
+    except UserError:
+        if name == asked:
+            raise
+        return algorithm_config()
