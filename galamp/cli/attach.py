@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from galamp.telemetry.display.dashboard import Display
     from galamp.telemetry.display.streams import SafeStream
 
-PATIENCE_S = 60.0
+ANSWER_TIMEOUT_S = 60.0
 """Longest silence of a run that lives: when it is stopped, or between two starts."""
 CALL_AGAIN_S = 0.3
 
@@ -76,10 +76,10 @@ def _watch(run: Path, display: Display, screen: SafeStream) -> bool:
 
     with ControlClient(run) as call:
         call.ask({"want": "watch"})
-        for message in call.messages(PATIENCE_S):
+        for message in call.messages(ANSWER_TIMEOUT_S):
             if "ended" in message or screen.lost:
                 return True
-            display.show(snapshot_from(message.get("snapshot")))
+            display.update(snapshot_from(message.get("snapshot")))
     return False
 
 

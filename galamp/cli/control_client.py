@@ -21,7 +21,7 @@ from galamp.core.sanitize import clean
 from galamp.storage.run_status import not_running
 from galamp.training.control.framing import (
     CONTROL,
-    MOST_LINE_BYTES,
+    MAX_LINE_BYTES,
     BadMessageError,
     Lines,
     line_of,
@@ -46,7 +46,7 @@ class ControlClient:
             NoAnswerError: nobody picks up.
         """
         self._run = run
-        self._lines = Lines(MOST_LINE_BYTES)
+        self._lines = Lines(MAX_LINE_BYTES)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(CONNECT_S)
         try:
@@ -76,16 +76,16 @@ class ControlClient:
         except OSError:
             pass
 
-    def messages(self, patience_s: float) -> Iterator[dict[str, Any]]:
+    def messages(self, timeout_s: float) -> Iterator[dict[str, Any]]:
         """Yield what the run says until it hangs up.
 
         Raises:
             UserError: what it says is a refusal.
-            NoAnswerError: it says nothing for `patience_s`.
+            NoAnswerError: it says nothing for `timeout_s`.
             BadMessageError: it says what no run says.
         """
-        self._socket.settimeout(patience_s)
-        while data := self._receive(patience_s):
+        self._socket.settimeout(timeout_s)
+        while data := self._receive(timeout_s):
             try:
                 yield from map(_unless_refused, self._lines.feed(data))
             except BadMessageError as error:
@@ -124,11 +124,11 @@ class ControlClient:
                 "sent there: remove it, and start the run anew to reach it"
             )
 
-    def _receive(self, patience_s: float) -> bytes:
+    def _receive(self, timeout_s: float) -> bytes:
         try:
             return self._socket.recv(CHUNK_BYTES)
         except TimeoutError:
-            raise self._no_answer(patience_s) from None
+            raise self._no_answer(timeout_s) from None
         except ConnectionError:
             return b""
 

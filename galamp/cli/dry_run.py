@@ -90,7 +90,7 @@ def learners_table(context: RunContext, resolved: ResolvedRun) -> Table:
         result.add_column(heading)
     resources = resolved.plan.config.resources
     for learner in resolved.plan.learners:
-        mine, theirs = map(format_list, learner.place) if resources.pin else ("any", "any")
+        mine, theirs = map(format_list, learner.cpus) if resources.pin else ("any", "any")
         node = format_list(_nodes(context, learner))
         counts = str(resources.threads), str(resources.simulator_workers)
         result.add_row(str(learner.rank), learner.device, node, mine, *counts, theirs)
@@ -115,7 +115,7 @@ def planned(context: RunContext, resolved: ResolvedRun) -> dict[str, Any]:
         "unusable": context.machine.unusable,
         "learners": [
             {"rank": each.rank, "device": each.device, "nodes": _nodes(context, each)}
-            | {"cores": each.place._asdict()}
+            | {"cores": each.cpus._asdict()}
             for each in plan.learners
         ],
     }
@@ -130,4 +130,4 @@ def shared_bytes(context: RunContext, resolved: ResolvedRun) -> int:
 
 def _nodes(context: RunContext, learner: LearnerPlan) -> list[int]:
     """Return the NUMA nodes of the processors that a learner computes on."""
-    return sorted({c.node for c in context.machine.cpus if c.number in learner.place.learner})
+    return sorted({c.node for c in context.machine.cpus if c.number in learner.cpus.learner})

@@ -163,7 +163,7 @@ def _stored_values(folder: Path, given: Values) -> Values:
 
 def _ran(resolved: object, config: RunConfig) -> list[LearnerPlan]:
     """Return where the learners of a run were, as config.json notes it; none where it does not."""
-    from galamp.supervision.placement import Place
+    from galamp.supervision.placement import CpuSet
     from galamp.supervision.plan import LearnerPlan
 
     found: list[LearnerPlan] = []
@@ -171,9 +171,9 @@ def _ran(resolved: object, config: RunConfig) -> list[LearnerPlan]:
         for rank, noted in enumerate(resolved["learners"]):  # type: ignore[index]
             cores = noted["cores"]
             if isinstance(cores, list):  # galamp 0.1: a learner's are its simulators' too
-                cores = dict.fromkeys(Place._fields, cores)
-            place = Place(*(tuple(map(int, cores[name])) for name in Place._fields))
-            found.append(LearnerPlan(rank, str(noted["device"]), place))
-        if len(found) == config.resources.learners and all(each.place.simulators for each in found):
+                cores = dict.fromkeys(CpuSet._fields, cores)
+            cpus = CpuSet(*(tuple(map(int, cores[name])) for name in CpuSet._fields))
+            found.append(LearnerPlan(rank, str(noted["device"]), cpus))
+        if len(found) == config.resources.learners and all(each.cpus.simulators for each in found):
             return found
     return []

@@ -23,7 +23,7 @@ from galamp.storage.links import followed
 if TYPE_CHECKING:
     from galamp.cli.control_client import ControlClient
 
-PATIENCE_S = 180.0
+ANSWER_TIMEOUT_S = 180.0
 """Longest wait for a change: saving, and learners that start on a busy machine."""
 
 
@@ -72,14 +72,14 @@ def _answers(call: ControlClient, run: Path, learners: int) -> Iterator[dict[str
 
     taken = False
     try:
-        for message in call.messages(PATIENCE_S):
+        for message in call.messages(ANSWER_TIMEOUT_S):
             if message != {"taken": learners}:
                 yield message
             taken = True
     except NoAnswerError as error:
         if not taken:
             raise NoAnswerError(f"{error} {_asked(run, learners)}") from None
-        raise GalampError(f"after {PATIENCE_S:.0f} s: {_asked(run, learners)}") from None
+        raise GalampError(f"after {ANSWER_TIMEOUT_S:.0f} s: {_asked(run, learners)}") from None
 
 
 def _asked(run: Path, learners: int) -> str:

@@ -32,7 +32,7 @@ LARGEST = 1e100
 
 COUNT_LIMIT = 2**63
 
-MOST_LEARNERS = 1024
+MAX_LEARNERS = 1024
 """So many a run has at most; the audit takes memory for their square."""
 
 Matrix: TypeAlias = tuple[tuple[float, ...], ...]
@@ -186,8 +186,8 @@ class _WrongError(Exception):
 
 def _start(values: dict[str, Any]) -> Start:
     learners = _count(values, "learners")
-    if not 1 <= learners <= MOST_LEARNERS:
-        raise _WrongError(f"learners: expected 1 to {MOST_LEARNERS}")
+    if not 1 <= learners <= MAX_LEARNERS:
+        raise _WrongError(f"learners: expected 1 to {MAX_LEARNERS}")
     rows = _list(values, "distances", learners)
     distances = tuple(_amounts({"distances": row}, "distances", learners) for row in rows)
     topology, sync = values.get("topology"), values.get("sync")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from galamp.storage.locks import LOCK, Lock, NoLocksError, Standing
 
-LOST_AFTER_S = 3.0
+LOST_TIMEOUT_S = 3.0
 """What is not there for so long is gone, rather than on a disk that is away for a moment."""
 POLL_S = 0.05
 
@@ -44,7 +44,7 @@ class HeldFolder:
     def doubtful(self) -> bool:
         """Whether it was not there, or its lock was not, when last looked at.
 
-        Until that is so for `LOST_AFTER_S`, nothing is written and nothing decided.
+        Until that is so for `LOST_TIMEOUT_S`, nothing is written and nothing decided.
         """
         return self._missed_since_s is not None
 
@@ -77,7 +77,7 @@ class HeldFolder:
 
     def is_settled_ours(self) -> bool:
         """Wait for the end of a doubt; not for a disk that refuses a new lock for ever."""
-        until_s = time.monotonic() + 2 * LOST_AFTER_S
+        until_s = time.monotonic() + 2 * LOST_TIMEOUT_S
         while not (ours := self.is_ours()) and not self.lost and time.monotonic() < until_s:
             time.sleep(POLL_S)
         return ours
@@ -105,7 +105,7 @@ class HeldFolder:
             return
         now_s = time.monotonic()
         self._missed_since_s = self._missed_since_s or now_s
-        if now_s - self._missed_since_s < LOST_AFTER_S:
+        if now_s - self._missed_since_s < LOST_TIMEOUT_S:
             return
         # On some disks a folder that was emptied stays, as the lock in it is still open.
         if on_it and not self._is_emptied():

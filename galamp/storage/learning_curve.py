@@ -7,7 +7,7 @@ Runs in the supervisor. Pure.
 
 from __future__ import annotations
 
-MOST_POINTS = 4096
+MAX_POINTS = 4096
 
 
 class Curve:
@@ -15,7 +15,7 @@ class Curve:
 
     def __init__(self) -> None:
         self.points: list[tuple[int, float]] = []
-        """(agent steps, score), at most `MOST_POINTS` and one; the newest may be replaced."""
+        """(agent steps, score), at most `MAX_POINTS` and one; the newest may be replaced."""
         self._every = 1
         """Of so many points added, one is kept."""
         self._since = 0
@@ -27,7 +27,7 @@ class Curve:
             self.points.pop()
         self.points.append((agent_steps, score))
         self._since = (self._since + 1) % self._every
-        if len(self.points) > MOST_POINTS and not self._since:
+        if len(self.points) > MAX_POINTS and not self._since:
             self.points = self.points[(len(self.points) - 1) % 2 :: 2]
             self._every *= 2
 

@@ -24,7 +24,7 @@ NO_LINKS = CANNOT | {errno.EPERM, errno.EROFS, errno.EPROTO}
 EROFS and EPROTO are some FUSE drivers' way to say so; where a disk means them, the file that is to
 stand for the link cannot be written either.
 """
-MOST_BYTES = 255
+MAX_BYTES = 255
 """The longest name that a file may have."""
 
 
@@ -79,8 +79,8 @@ def _named(path: Path) -> str | None:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             return None
         with open_plain(path) as file:
-            name = file.read(MOST_BYTES + 2).decode().removesuffix("\n")
+            name = file.read(MAX_BYTES + 2).decode().removesuffix("\n")
     except (OSError, ValueError):
         return None
     sound = name.isprintable() and "/" not in name and name not in ("", ".", "..", path.name)
-    return name if sound and len(name.encode()) <= MOST_BYTES else None
+    return name if sound and len(name.encode()) <= MAX_BYTES else None

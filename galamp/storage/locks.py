@@ -37,7 +37,7 @@ NO_LOCKS = CANNOT | {errno.ENOLCK}
 OWNER_WAIT_S = 1.0
 """Longest wait for the name of a lock's owner that has only just taken it."""
 POLL_S = 0.1
-MOST_BYTES = 400
+MAX_BYTES = 400
 
 _OWNER = re.compile(
     r"(?P<owner>process (?P<pid>\d{1,9}) on (?P<host>\S+) since .+?)(, start [0-9a-f]{16})?"
@@ -324,7 +324,7 @@ def _owner(file: int) -> str:
 
 
 def _text(file: int) -> str:
-    text = os.pread(file, MOST_BYTES, 0).decode(errors="replace").strip()
+    text = os.pread(file, MAX_BYTES, 0).decode(errors="replace").strip()
     return text if text.isprintable() else ""
 
 

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 from galamp.core.disk import read_limited, remove_stale, replace_json
 from galamp.storage.locks import wait_for_lock
 
-MOST_BYTES = 1_000_000
-MOST_ENTRIES = 200
+MAX_BYTES = 1_000_000
+MAX_ENTRIES = 200
 """The oldest go first."""
 WRITE_WITHIN_S = 5.0
 """Nobody needs longer to write; who is waited for longer has been stopped."""
@@ -47,7 +47,7 @@ class RateCache:
         """Return what was measured for `key`, the machine and the workload in plain values."""
         return _rates(self._read().get(_digest(key)))
 
-    def keep(self, key: Mapping[str, Any], by_learners: Mapping[int, float]) -> None:
+    def save(self, key: Mapping[str, Any], by_learners: Mapping[int, float]) -> None:
         """Remember a measurement, and what others remember meanwhile.
 
         Raises:
@@ -64,7 +64,7 @@ class RateCache:
             entries = self._read()
             entries.pop(_digest(key), None)
             entries[_digest(key)] = entry
-            replace_json(self.path, dict(list(entries.items())[-MOST_ENTRIES:]))
+            replace_json(self.path, dict(list(entries.items())[-MAX_ENTRIES:]))
             remove_stale(folder)
 
     @contextlib.contextmanager
@@ -84,7 +84,7 @@ class RateCache:
 
     def _read(self) -> dict[str, Any]:
         try:
-            found = json.loads(read_limited(self.path, MOST_BYTES))
+            found = json.loads(read_limited(self.path, MAX_BYTES))
         except (OSError, ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}

@@ -33,10 +33,10 @@ TAIL_BYTES = 1_000_000
 LINE_LIMIT_BYTES = 1_000_000
 """No row is longer: that of a thousand learners takes less than half of it."""
 
-MOST_UNWRITTEN = 10_000
+MAX_UNWRITTEN = 10_000
 """So many episodes are written at once, should `flush` be asked for but once a day."""
 
-MOST_STARTS = 2**31
+MAX_STARTS = 2**31
 COUNT_LIMIT = 2**53
 AMOUNT_LIMIT = 1e300
 """Counts and amounts beyond these were never written by a run."""
@@ -169,10 +169,10 @@ def _is_amount(value: object) -> TypeGuard[float]:
 def _last_start(path: Path) -> int:
     """Return the number of the last start that wrote a row: the greatest; 0 before the first."""
     last = last_row(path).get("start")
-    if _is_count(last, MOST_STARTS):
+    if _is_count(last, MAX_STARTS):
         return last
     starts = (row.get("start") for row in read_metrics(path))
-    return max((start for start in starts if _is_count(start, MOST_STARTS)), default=0)
+    return max((start for start in starts if _is_count(start, MAX_STARTS)), default=0)
 
 
 def curve(path: Path) -> Curve:
@@ -250,7 +250,7 @@ class MonitorLog:
     def append(self, score: float, length: int, ended: float) -> None:
         """Note an episode that ended at time.time() `ended`; `flush` writes it, or many more."""
         self._rows.append((float(score), length, ended))
-        if len(self._rows) >= MOST_UNWRITTEN:
+        if len(self._rows) >= MAX_UNWRITTEN:
             self.flush()
 
     def flush(self) -> None:

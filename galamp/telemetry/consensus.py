@@ -33,9 +33,9 @@ from galamp.telemetry.snapshot import ConsensusReading
 
 FOLLOW_S, CATCH_UP_S = 0.1, 0.3
 """Longest time that certifying may keep the supervisor from its other duties at once."""
-MOST_PENDING = 4096
+MAX_PENDING = 4096
 """Entries of a learner that wait for being taken in; then its journal has to hold them."""
-MOST_LINES = 20_000
+MAX_LINES = 20_000
 """Lines that are kept for a disk that refuses them."""
 
 
@@ -131,7 +131,7 @@ class History:
         self._theory = TheoreticalRadius(topology) if synchronous else None
         self._lines: list[dict[str, Any]] = []
 
-    def begin(self, start: Start) -> None:
+    def start(self, start: Start) -> None:
         """Note which start of the run this is, and how far apart the learners begin."""
         self._certificate.start(np.array(start.distances))
         self._lines.append(start.as_dict())
@@ -204,7 +204,7 @@ class History:
 
     def _drain(self, rank: int) -> None:
         """Fetch a learner's entries, unless there are enough to do already."""
-        if len(self._pending[rank]) > MOST_PENDING:
+        if len(self._pending[rank]) > MAX_PENDING:
             return
         publications, lost = self._publication_rings[rank].drain()
         self._pending[rank].extend(publications)
@@ -239,7 +239,7 @@ class History:
             self._certificate.publish(publication)
             self._lines.append(publication.as_dict())
             if self._theory is not None:
-                self._theory.take(publication)
+                self._theory.receive(publication)
         else:
             # A new life begins with a vector of its own, and what was lost may have been mixed.
             self._incarnations[rank] = publication.incarnation
@@ -252,7 +252,7 @@ class History:
         """Write, or keep for the next time what the disk refused; too much of it makes a gap."""
         if self._log.append(self._lines):
             self._lines = []
-        elif len(self._lines) > MOST_LINES:
+        elif len(self._lines) > MAX_LINES:
             self._lines = [line for line in self._lines if line["kind"] == "start"]
             self._certificate.forget()
 
@@ -277,7 +277,7 @@ class TheoreticalRadius:
             return None
         return (self._per_update + 1.0) * self._greatest
 
-    def take(self, publication: Publication) -> None:
+    def receive(self, publication: Publication) -> None:
         """Take in an update; a round counts once all learners have gone past it."""
         self._lengths(publication)[publication.learner] += publication.length
         self._advance(publication)

@@ -27,7 +27,7 @@ class Notices:
         self._tell = tell
         self._told: set[str] = set()
 
-    def look(self, rows: Sequence[StatusRow]) -> None:
+    def observe(self, rows: Sequence[StatusRow]) -> None:
         """Say what holds of some learner and was not said yet, with the first one it holds of."""
         for counter, words in WORDS.items():
             rank = next((rank for rank, row in enumerate(rows) if row[counter]), None)

@@ -34,8 +34,8 @@ from galamp.telemetry.snapshot import (
 )
 
 RATE_WINDOW_S = 10.0
-MOST_CURVE_POINTS = 400
-MOST_EVENTS = 50
+MAX_CURVE_POINTS = 400
+MAX_EVENTS = 50
 _LEARNER_PHASES = {
     "collect": (Phase.COLLECT,),
     "infer": (Phase.INFER,),
@@ -123,13 +123,13 @@ class Recorder:
         self.episodes = 0
         self.best: float | None = None
         self.losses = Losses()
-        self._notices = Notices(self.tell)
+        self._notices = Notices(self.log_event)
         self._curve = Curve()
-        self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
-        self._event_log = EventLog(folder.events, metrics.start, self.tell, folder.where)
+        self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self._event_log = EventLog(folder.events, metrics.start, self.log_event, folder.where)
         env_id, now = run_layout.environment.env_id, time.time()
         self._monitors = [
-            MonitorLog(folder.monitor_path(rank), env_id, now, self.tell, folder.where)
+            MonitorLog(folder.monitor_path(rank), env_id, now, self.log_event, folder.where)
             for rank in range(run_layout.count)
         ]
 
@@ -146,7 +146,7 @@ class Recorder:
     def mark_running(self) -> None:
         """Note that all learners run: the overall rate is measured from here."""
         self.status = "running"
-        self.tell(f"all learners run after {self.elapsed_s:.1f} s")
+        self.log_event(f"all learners run after {self.elapsed_s:.1f} s")
         self._trained_from = (time.monotonic(), self._run_layout.status_board.agent_steps())
 
     def mark_ended(self) -> None:
@@ -166,7 +166,7 @@ class Recorder:
             np.sum([row.phase_s() for row in self._run_layout.status_board.learners()], axis=0)
         )
 
-    def tell(self, text: str) -> None:
+    def log_event(self, text: str) -> None:
         """Show an event, and keep it in events.jsonl."""
         event = Event(self.elapsed_s, text)
         self._events.append(event)
@@ -184,7 +184,7 @@ class Recorder:
             "last_lengths": list(self._lengths),
         }
 
-    def go_on(self, progress: dict[str, Any], curve: Curve) -> None:
+    def resume_from(self, progress: dict[str, Any], curve: Curve) -> None:
         """Take over what a former start had reached."""
         self.episodes = int(progress["episodes"])
         self._former_s = float(progress["wall_s"])
@@ -202,7 +202,7 @@ class Recorder:
             learner.sample(now_s)
         for rank, score, length, env_index, ended in self._finished():
             self._episode(rank, score, int(length), int(env_index), ended)
-        self._notices.look([learner.row for learner in self.learners])
+        self._notices.observe([learner.row for learner in self.learners])
         self._consensus.follow()
 
     def _finished(self) -> list[tuple[int, float, float, float, float]]:
@@ -257,7 +257,7 @@ class Recorder:
 
     def _episode(self, rank: int, score: float, length: int, env_index: int, ended: float) -> None:
         if not math.isfinite(score):
-            self.tell(
+            self.log_event(
                 f"learner {rank}, env {env_index}: a game's score is {score}: left out of all means"
             )
             return
@@ -297,8 +297,8 @@ class Recorder:
 
 
 def thinned(curve: list[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
-    """Return at most `MOST_CURVE_POINTS` points of a curve, the last one always."""
-    step = -(-len(curve) // MOST_CURVE_POINTS) or 1
+    """Return at most `MAX_CURVE_POINTS` points of a curve, the last one always."""
+    step = -(-len(curve) // MAX_CURVE_POINTS) or 1
     return tuple(curve[(len(curve) - 1) % step :: step]) if curve else ()
 
 

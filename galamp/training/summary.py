@@ -1,4 +1,4 @@
-"""The summary of a run: what `--json` prints, and what summary.json holds.
+"""The summary of a run: printed by `--json`, stored in summary.json.
 
 Runs in the supervisor, once, at the end.
 """
@@ -21,7 +21,7 @@ from galamp.training.supervisor import RunResult
 def summarise(
     result: RunResult, run_layout: RunLayout, recorder: Recorder, start: int, wall_s: float
 ) -> dict[str, Any]:
-    """Return the summary of a run: what `--json` prints and summary.json holds."""
+    """Return the summary of a run: printed by `--json`, stored in summary.json."""
     snapshot = recorder.snapshot()
     progress = recorder.progress()
     return {
@@ -54,7 +54,7 @@ def summarise(
 
 
 def gossip_summary(snapshot: Snapshot, run_layout: RunLayout) -> dict[str, Any]:
-    """Return how the learners worked together, and how far apart they were at the end."""
+    """Return the gossip settings, and the distances between the learners at the end."""
     gossip, seen = run_layout.plan.config.gossip, snapshot.consensus
     return {
         "method": gossip.method,
@@ -71,7 +71,7 @@ def gossip_summary(snapshot: Snapshot, run_layout: RunLayout) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that results depend on."""
+    """Return the versions of galamp, Python and the packages that results depend on."""
     packages = ("torch", "numpy", "gymnasium", "ale-py")
     return {
         "galamp": galamp.__version__,

@@ -26,7 +26,7 @@ from galamp.environments.probe import look
 from galamp.memory.status import Phase
 from galamp.storage.run_folder import StoredChoices
 from galamp.supervision.child import Child
-from galamp.supervision.children import BOOT_LIMIT_S, Children
+from galamp.supervision.children import BOOT_TIMEOUT_S, Children
 from galamp.telemetry.display.streams import STARTING
 from galamp.training.train import survey
 from galamp.workers import simulator
@@ -270,7 +270,7 @@ def test_the_limits_of_a_hang_can_be_set_and_are_named(
 def test_a_process_has_its_time_to_load_whatever_one_environment_has(role: str) -> None:
     row = SimpleNamespace(phase=Phase.BOOT)
     child: Any = SimpleNamespace(role=role, has_worked=False, row=row)
-    assert children(ResourceConfig(start_timeout_s=1.0))._limit(child).least_s == BOOT_LIMIT_S
+    assert children(ResourceConfig(start_timeout_s=1.0))._limit(child).least_s == BOOT_TIMEOUT_S
 
 
 @pytest.mark.parametrize("moment", ["make", "reset"])

@@ -172,7 +172,7 @@ def test_what_does_not_end_is_killed(
     if on_stop == "ignore":
         monkeypatch.setattr(processes, "STOP_GRACE_S", 0.2)
     else:
-        monkeypatch.setattr(processes, "KILL_WAIT_S", 0.5)
+        monkeypatch.setattr(processes, "KILL_TIMEOUT_S", 0.5)
     monkeypatch.setattr(processes, "ABORT_GRACE_S", 0.2)
     pids = tmp_path / "pids"
     with pytest.raises(RunFailed, match=complaint):

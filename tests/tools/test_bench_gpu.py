@@ -419,7 +419,7 @@ def test_steps_that_train_do_so_on_cpus_too(name: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(learners, "STEPS_PER_START", 400)
     monkeypatch.setattr(pong, "TRAINED_S", 5.0)
     monkeypatch.setattr(pong, "NUM_ENVS", 2)
-    monkeypatch.setattr(pong, "LEAST_ROWS", 2)
+    monkeypatch.setattr(pong, "MIN_ROWS", 2)
     (chosen,) = command.chosen(name)
     shown: list[str] = []
     chosen = replace(chosen, limit_s=300.0)

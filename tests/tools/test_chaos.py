@@ -43,7 +43,7 @@ from galamp.tools.chaos.invariants import (
     NoTornReads,
 )
 from galamp.tools.chaos.monitor import check_newest, look_aside
-from galamp.tools.chaos.record import WITHIN_S, measure_throughput, overlapping, record
+from galamp.tools.chaos.record import RECOVERED_WITHIN_S, measure_throughput, overlapping, record
 from galamp.tools.chaos.recovery import Span, Throughput, statistics
 from galamp.tools.chaos.report import lines
 from galamp.tools.chaos.scenario import ChaosScenario
@@ -509,7 +509,11 @@ class TestRecord:
         assert kill.usual == pytest.approx(1000, rel=0.01)
         assert kill.steps_back_s == 3.0
         promise = a_record(kill)["throughput"]
-        assert (promise["kept"], promise["faults"], promise["within_s"]) == (1, 1, WITHIN_S)
+        assert (promise["kept"], promise["faults"], promise["within_s"]) == (
+            1,
+            1,
+            RECOVERED_WITHIN_S,
+        )
 
     def test_the_report_of_what_held(self) -> None:
         faults = [injected(1, Kind.HANG, 120.0, 125.0), injected(2, Kind.KILL, 130.0, None)]
@@ -546,7 +550,7 @@ class StubSupervisor:
     def agent_steps(self) -> int:
         return 1
 
-    def tell(self, text: str) -> None:
+    def log_event(self, text: str) -> None:
         self.told.append(text)
 
     def finish(self) -> None:

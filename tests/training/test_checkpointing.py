@@ -23,7 +23,7 @@ from galamp.supervision.layout import RunLayout, sketch_model
 from galamp.supervision.plan import make_plan
 from galamp.tools.chaos import monitor
 from galamp.tools.chaos.monitor import Aside, InvariantMonitor
-from galamp.training.checkpointing import LEAST_KEPT, Saver
+from galamp.training.checkpointing import MIN_KEPT, Saver
 from galamp.training.train import identity_of
 from tests.supervision.test_plan import config
 from tests.support.checkpoints import made, without_waiting_for_the_disk
@@ -61,7 +61,7 @@ def test_a_disk_with_room_for_a_few_always_has_the_newest(
         path = saver._save(made(steps))
         checkpoints.point(saver._folder, "latest", path)
         assert whole(saver._folder)[-1] == path
-        assert len(whole(saver._folder)) >= min(steps, LEAST_KEPT)
+        assert len(whole(saver._folder)) >= min(steps, MIN_KEPT)
 
 
 def test_a_disk_with_no_room_at_all_is_told(

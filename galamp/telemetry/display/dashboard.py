@@ -37,7 +37,7 @@ class Display(Protocol):
     ) -> None:
         """Leave the stream as it was found, the last thing shown still there."""
 
-    def show(self, snapshot: Snapshot) -> None:
+    def update(self, snapshot: Snapshot) -> None:
         """Show a snapshot; later ones replace or follow it."""
 
 
@@ -87,7 +87,7 @@ class Dashboard:
         self._stream.lost = not self._stream.ready()
         self._live.stop()
 
-    def show(self, snapshot: Snapshot) -> None:
+    def update(self, snapshot: Snapshot) -> None:
         """Draw `snapshot` over the last one, at the terminal's present size."""
         if not self._stream.ready():
             return
@@ -128,7 +128,7 @@ class PlainLines:
             self._waiting = None
         self._stream.flush()
 
-    def show(self, snapshot: Snapshot) -> None:
+    def update(self, snapshot: Snapshot) -> None:
         """Write the events that are new in `snapshot`, and its progress when that is due."""
         if snapshot.elapsed_s < self._last_s:
             self._due_s = snapshot.elapsed_s  # the run was started anew, its time with it
@@ -167,7 +167,7 @@ class Silent:
     ) -> None:
         """Do nothing."""
 
-    def show(self, snapshot: Snapshot) -> None:
+    def update(self, snapshot: Snapshot) -> None:
         """Do nothing."""
 
 

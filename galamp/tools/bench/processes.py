@@ -26,7 +26,7 @@ STOP_GRACE_S = 60.0
 ABORT_GRACE_S = 5.0
 """The same where nobody wants its work any more."""
 
-KILL_WAIT_S = 10.0
+KILL_TIMEOUT_S = 10.0
 POLL_S = 0.05
 BYTES_PER_MB = 1e6
 THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -115,7 +115,7 @@ class Program:
         code = self.wait(STOP_GRACE_S if grace_s is None else grace_s)
         if code not in (EXIT_SIGTERM, -signal.SIGTERM):
             raise RunFailed(f"asked to end, it ended with code {code}: {self.last_words()}")
-        until_s = time.monotonic() + KILL_WAIT_S
+        until_s = time.monotonic() + KILL_TIMEOUT_S
         while left := members(self.session):
             if time.monotonic() > until_s:
                 raise RunFailed(f"left {len(left)} processes behind")
@@ -139,14 +139,14 @@ class Program:
         return next((line for line in own if not line.startswith(WARNING)), self.last_words())
 
     def _kill(self) -> None:
-        until_s = time.monotonic() + KILL_WAIT_S
+        until_s = time.monotonic() + KILL_TIMEOUT_S
         while (left := members(self.session)) and time.monotonic() < until_s:
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             self._process.poll()
             time.sleep(POLL_S)
-        self.wait(KILL_WAIT_S)
+        self.wait(KILL_TIMEOUT_S)
 
 
 def _end_with(parent: int) -> Callable[[], None]:

@@ -15,13 +15,13 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from galamp.gossip.mixing import PATIENCE_S
-from galamp.supervision.children import ABSENT_AFTER_S
+from galamp.supervision.children import ABSENT_TIMEOUT_S
 
 GRACE_S = 1.0
 """A death may be unnoticed for so long."""
 LEFT_GRACE_S = 10.0
 """What has ended, or what its simulator has left behind, may be there for so long."""
-LEAST_GAP_S, USUAL_GAPS = 2 * ABSENT_AFTER_S + 1.0, 10.0
+MIN_GAP_S, USUAL_GAPS = 2 * ABSENT_TIMEOUT_S + 1.0, 10.0
 """A learner whose own processes were left alone makes a turn within so long, or so many times its
 usual turn: it may have waited for one peer until that counted as absent, then for another."""
 GROWTH, GROWTH_BYTES = 0.05, 20 * 2**20

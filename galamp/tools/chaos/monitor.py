@@ -21,11 +21,11 @@ from galamp.gossip.transport.parameter_slots import ParameterSlots
 from galamp.storage import checkpoint
 from galamp.supervision.child import Child
 from galamp.supervision.children import TICK_S
-from galamp.supervision.restart_policy import LONGEST_DELAY_S
+from galamp.supervision.restart_policy import MAX_DELAY_S
 from galamp.tools.chaos import procfs
 from galamp.tools.chaos.injector import Injector
 from galamp.tools.chaos.invariants import (
-    LEAST_GAP_S,
+    MIN_GAP_S,
     USUAL_GAPS,
     BoundedStaleness,
     Breach,
@@ -109,14 +109,14 @@ class InvariantMonitor:
         self._senders = [[s for s, r in edges if r == rank] for rank in range(run_layout.count)]
         self._slots = [ParameterSlots(run_layout.arrays, rank) for rank in range(run_layout.count)]
         self._incarnations = {child.title: child.incarnation for child in self._children.all}
-        limit_s = resources.hang_after_s + LONGEST_DELAY_S + BOOT_S
+        limit_s = resources.hang_after_s + MAX_DELAY_S + BOOT_S
         self.whole, self.rising, self.finite = (
             NoTornReads(),
             MonotonicCounters(),
             FiniteParameters(),
         )
         self.running, self.flat, self.saved = ExpectedProcesses(), NoLeaks(), CheckpointsVerify()
-        self.turning = LearnersProgress(run_layout.count, limit_s, LEAST_GAP_S)
+        self.turning = LearnersProgress(run_layout.count, limit_s, MIN_GAP_S)
         bounded = gossip.max_staleness is not None and run_layout.topology.period() == 1
         self.fresh = (
             BoundedStaleness(run_layout.count, gossip.max_staleness or 0) if bounded else None
@@ -142,7 +142,7 @@ class InvariantMonitor:
 
     def settle(self, usual_turn_s: float) -> None:
         """Note what is usual, once the warm-up is over."""
-        self.turning.bound_s = max(LEAST_GAP_S, USUAL_GAPS * usual_turn_s)
+        self.turning.bound_s = max(MIN_GAP_S, USUAL_GAPS * usual_turn_s)
 
     def tick(self, now_s: float) -> None:
         """Check what is to be checked now."""

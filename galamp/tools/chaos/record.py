@@ -20,7 +20,7 @@ from galamp.tools.chaos.recovery import ENOUGH, WINDOW_S, Span, Throughput, stat
 from galamp.tools.chaos.scenario import ChaosScenario
 from galamp.tools.chaos.schedule import LEARNER, SERVER, SIMULATOR, Kind
 
-WITHIN_S = 10.0
+RECOVERED_WITHIN_S = 10.0
 """Throughput is promised to be back so soon."""
 SETTLE_S = 1.0
 """Throughput counts as undisturbed so long after all work again."""
@@ -136,11 +136,11 @@ def _minus(end_s: float | None, begin_s: float) -> float | None:
 def _promise(injected_faults: Sequence[InjectedFault]) -> dict[str, Any]:
     """Return how often throughput was back as soon as promised."""
     known = [injected for injected in injected_faults if injected.usual is not None]
-    soon = [s for s in known if s.steps_back_s is not None and s.steps_back_s <= WITHIN_S]
+    soon = [s for s in known if s.steps_back_s is not None and s.steps_back_s <= RECOVERED_WITHIN_S]
     return {
         "share": ENOUGH,
         "window_s": WINDOW_S,
-        "within_s": WITHIN_S,
+        "within_s": RECOVERED_WITHIN_S,
         "faults": len(known),
         "kept": len(soon),
     }

@@ -95,7 +95,7 @@ class ChaosScenario:
         self._injector = Injector(supervisor.children, self.faults)
         folder = Path(supervisor.recorder.snapshot().run_dir)
         self._monitor = InvariantMonitor(supervisor, self._injector, folder)
-        supervisor.recorder.tell(
+        supervisor.recorder.log_event(
             f"chaos: seed {self.seed}, {len(self.faults)} faults for {run_layout.count} learners "
             f"and {run_layout.plan.simulators} simulators, after {self.warm_up_s:g} s without"
         )
@@ -124,7 +124,9 @@ class ChaosScenario:
                 return
             for injected in injector.tick(now_s, self.began_s):
                 fault = injected.fault
-                supervisor.recorder.tell(f"chaos {fault.number}/{len(self.faults)}: {fault.words}")
+                supervisor.recorder.log_event(
+                    f"chaos {fault.number}/{len(self.faults)}: {fault.words}"
+                )
             self._turn(supervisor, monitor)
             if not injector.open and monitor.quiet and self._weigh.due(now_s):
                 monitor.weigh()
@@ -155,7 +157,7 @@ class ChaosScenario:
         monitor.tick(now_s)
         if monitor.breach is not None and self.breach is None:
             self.breach, self.broken_s = monitor.breach, now_s
-            supervisor.recorder.tell(f"chaos: broken: {self.breach.name}")
+            supervisor.recorder.log_event(f"chaos: broken: {self.breach.name}")
             supervisor.finish()
 
 

@@ -52,8 +52,8 @@ if TYPE_CHECKING:
 
 AS_ASKED = ("sticky_actions", "noop_max", "fire_reset", "max_frames", "max_episode_steps")
 """Settings of the training's environment that an evaluation can change."""
-MOST_ENVS = 16
-MOST_TORCH_THREADS = 4
+MAX_ENVS = 16
+MAX_TORCH_THREADS = 4
 """Batches of a few observations gain nothing from more."""
 
 
@@ -150,7 +150,7 @@ def evaluation_environment(
     """Return the training's environment, changed to score whole games by their true rewards."""
     asked: dict[str, Any] = {name: getattr(config, name) for name in AS_ASKED}
     given = {name: value for name, value in asked.items() if value is not None}
-    envs = min(config.episodes, config.num_envs or MOST_ENVS)
+    envs = min(config.episodes, config.num_envs or MAX_ENVS)
     whole: dict[str, Any] = {"life_loss_ends": False, "clip_rewards": False, "num_envs": envs}
     return replace(trained, **(given | whole))
 
@@ -208,7 +208,7 @@ def _device(name: str) -> torch.device:
     from galamp.core.machine.torch_device import usable_device
 
     device = usable_device(name)
-    threads = min(torch.get_num_threads(), len(os.sched_getaffinity(0)), MOST_TORCH_THREADS)
+    threads = min(torch.get_num_threads(), len(os.sched_getaffinity(0)), MAX_TORCH_THREADS)
     torch.set_num_threads(threads if device.type == "cpu" else 1)
     return device
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from galamp.tools.topology.mixing_matrices import Rounds, Whole
 
-MOST_ON_A_CIRCLE = 32
-MOST_DOTS = 120
+MAX_ON_A_CIRCLE = 32
+MAX_DOTS = 120
 """Dots on a side of the matrix: 60 columns of text."""
 _BITS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 """Bit of each dot in a braille character, as [row 0..3 from the top][column 0..1]."""
@@ -51,13 +51,13 @@ def braille(dots: NDArray[np.bool_]) -> list[str]:
 
 def picture(rounds: Rounds) -> list[str]:
     """Draw the graph: a circle for few learners, the matrix for many."""
-    return circle(rounds) if rounds.size <= MOST_ON_A_CIRCLE else matrix(rounds)
+    return circle(rounds) if rounds.size <= MAX_ON_A_CIRCLE else matrix(rounds)
 
 
 def matrix(rounds: Rounds) -> list[str]:
     """Draw who hears whom: a row per receiver, a column per sender."""
-    seen = hears(rounds, MOST_DOTS)
-    together, last = -(-rounds.size // MOST_DOTS), str(rounds.size - 1)
+    seen = hears(rounds, MAX_DOTS)
+    together, last = -(-rounds.size // MAX_DOTS), str(rounds.size - 1)
     rows = braille(seen)
     width, margin = len(rows[0]), max(len(last), 5)
     head = "0" + "sends".center(width - 1 - len(last)) + last

@@ -20,12 +20,12 @@ from galamp.core.errors import UserError
 from galamp.core.sanitize import clean
 from galamp.telemetry.display.text import clip_path
 from galamp.tools.topology.analysis import Plan
-from galamp.tools.topology.ascii_graph import MOST_ON_A_CIRCLE, hears
+from galamp.tools.topology.ascii_graph import MAX_ON_A_CIRCLE, hears
 
 INCHES, DOTS_PER_INCH = 7.0, 160
 INK, PALE = "#1f3a5f", "#f5f7fa"
 EDGE, NODE = "#3d7ea6", "#e4572e"
-MOST_CELLS = 1024
+MAX_CELLS = 1024
 REACH = 1.14
 """Edge of the drawing, where the learners' circle has radius 1."""
 
@@ -45,7 +45,7 @@ def _draw(plan: Plan, path: Path) -> None:
     figure = Figure(figsize=(INCHES, INCHES), dpi=DOTS_PER_INCH, facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.09, 0.06, 0.84, 0.84))
-    if plan.rounds.size <= MOST_ON_A_CIRCLE:
+    if plan.rounds.size <= MAX_ON_A_CIRCLE:
         _circle(axes, plan)
     else:
         _matrix(axes, plan)
@@ -110,7 +110,7 @@ def _matrix(axes: Any, plan: Plan) -> None:
 
     axes.set_position((0.1, 0.04, 0.84, 0.84))
     size = plan.rounds.size
-    seen = hears(plan.rounds, MOST_CELLS)
+    seen = hears(plan.rounds, MAX_CELLS)
     edges = (-0.5, size - 0.5, size - 0.5, -0.5)
     colours = ListedColormap([PALE, INK])
     axes.imshow(seen, cmap=colours, vmin=0, vmax=1, extent=edges, interpolation="nearest")

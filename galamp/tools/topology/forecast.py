@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from galamp.tools.topology.krylov import centred
 from galamp.tools.topology.mixing_matrices import Floats, Mixing, Rounds
-from galamp.tools.topology.spectrum import MOST_DENSE, ByModes, Contraction, Spectrum
+from galamp.tools.topology.spectrum import MAX_DENSE, ByModes, Contraction, Spectrum
 
 DIRECTIONS = 64
 WORK = 8e8
@@ -28,10 +28,10 @@ ROUND_WORK = 60_000
 """What a round costs besides, in numbers touched."""
 MEASURED = 20_000
 """Learners times rounds over which a settled ball is averaged at least."""
-FEWEST_SIMULATED, MOST_SIMULATED = 50, 10_000
-MOST_APART = 1000
+MIN_SIMULATED, MAX_SIMULATED = 50, 10_000
+MAX_APART = 1000
 """Rounds for learners that never agree, whose ball grows for ever."""
-MOST_PHASES = 64
+MAX_PHASES = 64
 ONCE_IN = 64
 """Rounds after which the common mean is taken out, lest float32 loses the differences."""
 BLOCK = 1024
@@ -106,7 +106,7 @@ def forecast(
 
 
 def _exactly_known(rounds: Rounds) -> bool:
-    return rounds.circulant or (rounds.period is not None and rounds.size <= MOST_DENSE)
+    return rounds.circulant or (rounds.period is not None and rounds.size <= MAX_DENSE)
 
 
 def by_modes(rounds: Rounds) -> tuple[float, float]:
@@ -172,7 +172,7 @@ def worst_radius(rounds: Rounds, contraction: Contraction, norm: float, delay: i
         return None
     worst = 0.0
     # The products of a period that begins elsewhere differ in norm, unless the rounds commute.
-    for end in range(period if period <= MOST_PHASES else 0):
+    for end in range(period if period <= MAX_PHASES else 0):
         whole = contraction.after(period, end)
         if not whole.converged or whole.value >= 1.0 - 1e-13:
             return None
@@ -184,7 +184,7 @@ def worst_radius(rounds: Rounds, contraction: Contraction, norm: float, delay: i
                 contraction.after(c, int(s)).value for c, s in zip(counts, starts, strict=True)
             )
         worst = max(worst, (parts + whole.value) / (1.0 - whole.value))
-    return norm * worst if period <= MOST_PHASES else None
+    return norm * worst if period <= MAX_PHASES else None
 
 
 def simulate(
@@ -212,11 +212,11 @@ def _lengths(rounds: Rounds, spectrum: Spectrum, delay: int) -> tuple[int | None
     if rounds[0].kernel is not None and rounds[0].complete:
         received = 8 * rounds.size  # two Fourier transforms
     touched = DIRECTIONS * (received + 4 * rounds.size) + ROUND_WORK
-    restart_policy = int(min(max(WORK / touched, FEWEST_SIMULATED), MOST_SIMULATED))
+    restart_policy = int(min(max(WORK / touched, MIN_SIMULATED), MAX_SIMULATED))
     if rounds.period is None:
-        restart_policy = min(restart_policy, max(rounds.most, 2 * FEWEST_SIMULATED))
+        restart_policy = min(restart_policy, max(rounds.most, 2 * MIN_SIMULATED))
     if spectrum.consensus is None:
-        return None, min(restart_policy, MOST_APART)
+        return None, min(restart_policy, MAX_APART)
     return spectrum.consensus * (1 + delay), restart_policy
 
 

@@ -20,9 +20,9 @@ from galamp.gossip.topologies.base import Topology
 Floats = NDArray[np.floating]
 Whole = NDArray[np.int64]
 
-MOST_ROWS_READ = 400_000
+MAX_ROWS_READ = 400_000
 """Rows of mixing matrices that are read in a second or two; longer periods are sampled."""
-MOST_ROUNDS_READ = 500
+MAX_ROUNDS_READ = 500
 FEW_PEERS = 64
 SAME = 1e-12
 
@@ -222,7 +222,7 @@ class Rounds:
     def __init__(self, topology: Topology) -> None:
         self.topology, self.size = topology, topology.size
         period = topology.period()
-        long = period is not None and period > 1 and period * self.size > MOST_ROWS_READ
+        long = period is not None and period > 1 and period * self.size > MAX_ROWS_READ
         self.period = None if long else period
         self._read: dict[int, Mixing] = {}
 
@@ -235,7 +235,7 @@ class Rounds:
     @property
     def most(self) -> int:
         """As many different rounds as can be read in a second or two."""
-        return self.period or min(max(MOST_ROWS_READ // self.size // 2, 32), MOST_ROUNDS_READ)
+        return self.period or min(max(MAX_ROWS_READ // self.size // 2, 32), MAX_ROUNDS_READ)
 
     @property
     def shown(self) -> int:

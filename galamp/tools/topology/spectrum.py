@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galamp.tools.topology.krylov import (
-    MOST_STEPS,
+    MAX_STEPS,
     Found,
     centred,
     largest_eigenvalue,
@@ -27,14 +27,14 @@ from galamp.tools.topology.krylov import (
 )
 from galamp.tools.topology.mixing_matrices import Rounds
 
-MOST_DENSE = 512
-MOST_DENSE_SAMPLED = 128
+MAX_DENSE = 512
+MAX_DENSE_SAMPLED = 128
 LEFT = 0.01
 """Consensus, for the purpose of a plan: so much of the worst disagreement is left."""
 EXACT = 1e-10
 """Less than this is what rounding leaves of nothing; Lanczos returns zero itself."""
-MOST_ROUNDS = 1 << 48
-MOST_SPARSE_ROUNDS = 512
+MAX_ROUNDS = 1 << 48
+MAX_SPARSE_ROUNDS = 512
 FEW_ROUNDS = 16
 PROBE_STEPS = 40
 DIRECTIONS = 64
@@ -43,7 +43,7 @@ DIRECTIONS = 64
 class Contraction(ABC):
     """What `count` rounds from round `start` on leave of disagreement, at worst: a 2-norm."""
 
-    most_rounds = MOST_ROUNDS
+    most_rounds = MAX_ROUNDS
 
     def __init__(self, rounds: Rounds) -> None:
         self.rounds, self.size = rounds, rounds.size
@@ -115,7 +115,7 @@ class Dense(Contraction):
 class Sparse(Contraction):
     """Products with vectors only, and Lanczos."""
 
-    most_rounds = MOST_SPARSE_ROUNDS
+    most_rounds = MAX_SPARSE_ROUNDS
 
     def after(self, count: int, start: int = 0) -> Found:
         """Return the largest singular value of the product, or a lower bound of it."""
@@ -129,7 +129,7 @@ class Sparse(Contraction):
             lambda vector: self._forward(vector, count, start),
             backward,
             self.size,
-            MOST_STEPS if count <= FEW_ROUNDS else PROBE_STEPS,
+            MAX_STEPS if count <= FEW_ROUNDS else PROBE_STEPS,
         )
         self.sure = self.sure and found.converged
         return found
@@ -139,7 +139,7 @@ def contraction_of(rounds: Rounds) -> Contraction:
     """Return the cheapest exact way for this graph."""
     if rounds.circulant:
         return ByModes(rounds)
-    few = MOST_DENSE if rounds.period else MOST_DENSE_SAMPLED
+    few = MAX_DENSE if rounds.period else MAX_DENSE_SAMPLED
     return Dense(rounds) if rounds.size <= few else Sparse(rounds)
 
 

@@ -56,7 +56,7 @@ class Most(NamedTuple):
 
 
 FLOAT32 = Most(1e-4, 2e-2)
-MOST_APART = {"float32": FLOAT32, "tf32": Most(6e-2, 1e-1)}
+MAX_APART = {"float32": FLOAT32, "tf32": Most(6e-2, 1e-1)}
 """As tried on CPUs, with factors rounded as TF32 rounds them for the second: another order of sums
 moves the first gradient by 2e-6, TF32 by 2e-2; one reward of 80 that is 0.1 too large by 8e-3, a
 gamma of 0.98 by 2e-2, observations that are one row late by 0.5. Of the way of 100 updates the same
@@ -64,7 +64,7 @@ are 4e-3 and 1e-2, and for the last two 3e-2 and 0.3."""
 
 RECORDED: dict[str, bool | None] = {"recorded": None, "in two": False}
 """What is to be seen of the gradient amid a recorded update: nothing, or what changes nothing."""
-MOST_FROM_EAGER = 1e-5
+MAX_FROM_EAGER = 1e-5
 """Of any parameter after all updates, between graphs and the same work without."""
 
 
@@ -109,14 +109,14 @@ def lines(values: dict[str, Any]) -> Iterator[str]:
         found = values[name]
         yield (
             f"{name:8} as without graphs but for {found['actions']} of {found['acted']} actions, "
-            f"and parameters up to {found['farthest']:.1e} (at most {MOST_FROM_EAGER:.0e})"
+            f"and parameters up to {found['farthest']:.1e} (at most {MAX_FROM_EAGER:.0e})"
         )
     yield from values.get("refused", ())
 
 
 def limits(values: dict[str, Any]) -> dict[str, Most]:
     """Return what was compared with the CPU, and how far apart it may be."""
-    return MOST_APART | {name: FLOAT32 for name in RECORDED if name in values}
+    return MAX_APART | {name: FLOAT32 for name in RECORDED if name in values}
 
 
 def problems(values: dict[str, Any]) -> Iterator[str]:
@@ -136,10 +136,10 @@ def problems(values: dict[str, Any]) -> Iterator[str]:
         found = values[name]
         if found["actions"]:
             yield f"{name}: {found['actions']} of {found['acted']} actions are others than without"
-        if not found["farthest"] <= MOST_FROM_EAGER:
+        if not found["farthest"] <= MAX_FROM_EAGER:
             yield (
                 f"{name}: parameters are {found['farthest']:.1e} from those without graphs, at "
-                f"most {MOST_FROM_EAGER:.0e}"
+                f"most {MAX_FROM_EAGER:.0e}"
             )
 
 
@@ -154,7 +154,7 @@ def main() -> None:
     tell(updates=options.updates, network=options.network)
     expected = learned(options.network, CPU, rollouts)
     tell(moved=distance(expected.start, expected.end))
-    for name in MOST_APART:
+    for name in MAX_APART:
         found = learned(options.network, options.device, rollouts, tf32=name == "tf32")
         tell(**{name: apart(found, expected)})
     torch.cuda.set_device(options.device)

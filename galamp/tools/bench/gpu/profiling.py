@@ -29,7 +29,7 @@ from galamp.tools.bench.synthetic import ATARI, SyntheticLearner, synthetic_lear
 
 ROLLOUTS, WARM_UP = 20, 10
 LEARNERS, NUM_ENVS = 2, 64
-MOST_KERNELS = 8
+MAX_KERNELS = 8
 SHOWN_CHARACTERS = 70
 
 LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx")
@@ -100,7 +100,7 @@ def summarise(events: Iterable[Event], rollouts: int) -> dict[str, Any]:
         "busy_ms": busy_us / rollouts / 1e3,
         "kernels": [
             {"name": name, "count": count / rollouts, "ms": us / rollouts / 1e3}
-            for us, count, name in kernels[:MOST_KERNELS]
+            for us, count, name in kernels[:MAX_KERNELS]
         ],
     }
 

@@ -25,7 +25,7 @@ from galamp.tools.bench.limit import Limit, parts_table
 from galamp.tools.bench.nvml import Gauge, uuids
 from galamp.tools.bench.runs import Measurable, Measurement, Workload, galamp_system
 
-LEAST_START_S = 12.0
+MIN_START_S = 12.0
 """Start and end of a run take about so long: with less time left none is begun."""
 ROUND = 1
 
@@ -40,7 +40,7 @@ def step(job: Job, report: Report, deadline: Deadline) -> None:
         systems = list(systems_of(job, simulators, known))
         for system in systems:
             patience_s = deadline.left_s - job.warm_up_s - job.seconds
-            if patience_s < LEAST_START_S:
+            if patience_s < MIN_START_S:
                 left_out.append(f"{system.name} with {simulators}")
                 continue
             try:
