@@ -1,9 +1,9 @@
-"""A visitor's end of RUN/control: ask a running run for something, and hear what it says.
+"""Control client: the other end of RUN/control, to request something of a running run.
 
-    ControlClient --ask--> ControlServer.poll
-    ControlServer.show, .decline, .end --messages--> attach, scale
+    ControlClient --send--> ControlServer.poll
+    ControlServer.publish, .decline, .end --messages--> attach, scale
 
-Runs in `galamp attach` and `galamp scale`. Every wait has a deadline, and what comes is foreign.
+Runs in `galamp attach` and `galamp scale`. Every wait has a timeout, and messages are validated.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ CHUNK_BYTES = 2**16
 
 
 class NoAnswerError(GalampError):
-    """The run is there and does not answer: its supervisor is stopped, or hangs."""
+    """The run exists and does not answer: its supervisor is stopped, or hangs."""
 
 
 class ControlClient:
     """A connection to a running run, open for as long as it is entered."""
 
     def __init__(self, run: Path) -> None:
-        """Call the run in a folder.
+        """Connect to the run in a folder.
 
         Raises:
             UserError: it is no run folder, or the run is not running.
-            NoAnswerError: nobody picks up.
+            NoAnswerError: the run does not accept the connection.
         """
         self._run = run
         self._lines = Lines(MAX_LINE_BYTES)
@@ -64,11 +64,11 @@ class ControlClient:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._socket.close()
 
-    def ask(self, request: dict[str, Any]) -> None:
-        """Send a request; if nobody is there any more, `messages` ends at once."""
+    def send(self, request: dict[str, Any]) -> None:
+        """Send a request; if the connection is closed already, `messages` ends at once."""
         try:
             self._socket.sendall(line_of(request))
         except TimeoutError:
@@ -77,12 +77,12 @@ class ControlClient:
             pass
 
     def messages(self, timeout_s: float) -> Iterator[dict[str, Any]]:
-        """Yield what the run says until it hangs up.
+        """Yield the run's messages until it closes the connection.
 
         Raises:
-            UserError: what it says is a refusal.
-            NoAnswerError: it says nothing for `timeout_s`.
-            BadMessageError: it says what no run says.
+            UserError: the message is a refusal.
+            NoAnswerError: none comes within `timeout_s`.
+            BadMessageError: the message is none of a run's.
         """
         self._socket.settimeout(timeout_s)
         while data := self._receive(timeout_s):
@@ -92,9 +92,9 @@ class ControlClient:
                 raise BadMessageError(f"{self._run}: what answers is no run: {error}") from None
 
     def _connect(self) -> None:
-        """Connect to the socket in the folder: to no other, whatever its name leads to.
+        """Connect to the socket in the folder; a link in its place is refused.
 
-        It is opened first, since its own path may be too long for a socket's.
+        The socket is opened first, since its own path may be too long for a socket address.
         """
         try:
             folder = os.open(self._run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,6 +1,6 @@
-"""The command line: words to a RunConfig, an outcome to an exit code.
+"""The command line: arguments to a RunConfig, an outcome to an exit code.
 
-Only what is light is imported at the top: every child imports this module once more, and `--help`
+Only light modules are imported at the top: every child imports this module once more, and `--help`
 must not wait for torch.
 """
 
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _answer(arguments: Sequence[str] | None) -> int:
-    """Run one command, and tell what is wrong with it."""
+    """Run one command, and print its error."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     for line in isolation.warnings():
         tell(f"galamp: {one_line(line)}\n", sys.stderr)
@@ -75,7 +75,7 @@ def _answer(arguments: Sequence[str] | None) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
-    """Run one command, and notice here, not at exit, that its output cannot be written."""
+    """Run one command, and detect here, not at exit, that its output cannot be written."""
     with installation.held(words):
         options = build_parser().parse_args(words)
         code = int(options.command(options))
@@ -162,7 +162,7 @@ def run_command(options: argparse.Namespace) -> int:
         failpoints.as_role("supervisor")
         claim_process()
         start_server()  # it loads while this process does
-        from galamp.telemetry.display.closing import closing_line
+        from galamp.telemetry.display.exit_message import exit_message
         from galamp.training.train import train
 
         outcome = train(_calibrated(options, config), resume=folder)
@@ -172,7 +172,7 @@ def run_command(options: argparse.Namespace) -> int:
     if config.report.json:
         tell(json.dumps(outcome.summary) + "\n", sys.stdout)
     elif not config.report.quiet:
-        tell(closing_line(outcome.summary), sys.stderr)
+        tell(exit_message(outcome.summary), sys.stderr)
     return outcome.result.exit_code
 
 
@@ -190,7 +190,7 @@ def _dry_run(options: argparse.Namespace) -> int:
 
 
 def _calibrated(options: argparse.Namespace, config: RunConfig) -> RunConfig:
-    """Return `config` with the quickest number of learners, where that was asked for by `auto`."""
+    """Return `config` with the fastest number of learners, if `--learners auto` asks for it."""
     if getattr(options, "resources.learners", None) != "auto":
         return config
     from galamp.training.autotune import with_quickest

@@ -1,9 +1,9 @@
-"""The config that a command line makes: over the stored one where a run is resumed.
+"""The config of a command line; for a resumed run, merged into the stored one.
 
     options --given--> values --+--> RunConfig
     RUN/config.json, locked ----/
 
-Runs in the parent. Only what is light is imported at the top, as in the command line itself.
+Runs in the parent. Only light modules are imported at the top, as in the command line itself.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ GRAPH_SETTING = ("gossip", "topology")
 
 
 def config_from(options: argparse.Namespace) -> RunConfig:
-    """Return the config that the options make: over the stored one when a run is resumed.
+    """Return the config of the options, merged into the stored one for a resumed run.
 
     Raises:
         UserError: every wrong value, one line each.
@@ -39,7 +39,7 @@ def config_from(options: argparse.Namespace) -> RunConfig:
 
 @contextlib.contextmanager
 def configured(options: argparse.Namespace) -> Iterator[tuple[RunConfig, RunFolder | None]]:
-    """Yield the config that the options make, and the folder of the run that is resumed, locked.
+    """Yield the config of the options, and the locked folder of the run that is resumed.
 
     The lock comes first: a run that is just ending still writes its config and its last checkpoint.
 
@@ -59,7 +59,7 @@ def configured(options: argparse.Namespace) -> Iterator[tuple[RunConfig, RunFold
 
 
 def kept_of(options: argparse.Namespace) -> StoredChoices:
-    """Return what a run goes on with as it was stored, by what the command line names."""
+    """Return which stored choices a resumed run keeps, given the command line."""
     from galamp.storage.run_folder import StoredChoices
 
     if options.resume is None:
@@ -69,7 +69,7 @@ def kept_of(options: argparse.Namespace) -> StoredChoices:
 
 
 def _given(options: argparse.Namespace) -> Values:
-    """Return what the command line says.
+    """Return the settings that the command line gives.
 
     Raises:
         UserError: every wrong value, one line each.
@@ -109,7 +109,7 @@ def _check_run_folder(folder: Path) -> None:
 
 
 def _environment_problems(values: Values, game: bool) -> list[str]:
-    """Look the environment up before torch is imported: a typing error is told at once."""
+    """Check the environment before torch is imported: a typing error is reported at once."""
     if ("environment", "env_id") not in values:
         return []
     from galamp.environments.names import ATARI, canonical_env_id
@@ -125,13 +125,13 @@ def _environment_problems(values: Values, game: bool) -> list[str]:
 
 
 def _stored_values(folder: Path, given: Values) -> Values:
-    """Return all settings of the run in `folder`, with every choice made as it was.
+    """Return all settings of the run in `folder`, with every choice as stored.
 
-    Where another number of learners is `given`, or they go on on another kind of device, what
-    follows from it is chosen anew.
+    If another number of learners is `given`, or they move to another kind of device, the choices
+    that depend on it are made again.
 
     Raises:
-        UserError: there is none, it is damaged, or a module would be imported that only it names.
+        UserError: there is none, it is damaged, or it alone names a module that would be imported.
     """
     from galamp.core.machine.machine import inspect_machine
     from galamp.environments.names import check_asked
@@ -162,7 +162,7 @@ def _stored_values(folder: Path, given: Values) -> Values:
 
 
 def _ran(resolved: object, config: RunConfig) -> list[LearnerPlan]:
-    """Return where the learners of a run were, as config.json notes it; none where it does not."""
+    """Return the learners' plans as config.json stores them; none where it does not."""
     from galamp.supervision.placement import CpuSet
     from galamp.supervision.plan import LearnerPlan
 
@@ -170,7 +170,7 @@ def _ran(resolved: object, config: RunConfig) -> list[LearnerPlan]:
     with contextlib.suppress(LookupError, TypeError, ValueError):
         for rank, noted in enumerate(resolved["learners"]):  # type: ignore[index]
             cores = noted["cores"]
-            if isinstance(cores, list):  # galamp 0.1: a learner's are its simulators' too
+            if isinstance(cores, list):  # galamp 0.1: a learner and its simulators share them
                 cores = dict.fromkeys(CpuSet._fields, cores)
             cpus = CpuSet(*(tuple(map(int, cores[name])) for name in CpuSet._fields))
             found.append(LearnerPlan(rank, str(noted["device"]), cpus))

@@ -21,7 +21,7 @@ from galamp.telemetry.display.text import count, fit, measure, score
 from galamp.telemetry.snapshot import LearnerSnapshot, Snapshot, WorkerState
 
 WIDE, VERY_WIDE, TALL = 110, 160, 32
-"""Columns from which some, then all sections stand side by side, and the rows that this needs."""
+"""Columns from which some, then all sections stand side by side, and the rows that they need."""
 SIDE, GAP = 42, 3
 """Columns of a section beside the chart, and of the space between two sections."""
 

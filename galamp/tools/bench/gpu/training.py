@@ -17,7 +17,7 @@ from typing import Any
 
 from galamp.core.errors import EXIT_OK, RunFailed
 from galamp.storage.run_logs import read_metrics
-from galamp.telemetry.notices import WORDS
+from galamp.telemetry.notices import NOTICES
 from galamp.tools.bench.gpu.steps import LOG_LINES, Deadline, Job, code_of, wait_for
 from galamp.tools.bench.processes import Program
 from galamp.tools.bench.runs import ENDLESS, ROOT
@@ -25,7 +25,7 @@ from galamp.tools.bench.runs import ENDLESS, ROOT
 ROWS_EVERY_S = 0.5
 SUMMARY, EVENTS, METRICS = "summary.json", "events.jsonl", "metrics.jsonl"
 LOSSES = ("policy_loss", "value_loss", "entropy", "grad_norm")
-NO_GRAPHS = WORDS["graph_refusal"](1)
+NO_GRAPHS = NOTICES["graph_refusal"](1)
 """What a run says once a learner's work could not be recorded."""
 LOG_BYTES = 2**16
 """Of the end of a learner's log, at most."""
