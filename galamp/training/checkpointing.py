@@ -145,9 +145,8 @@ class Saver:
     ) -> None:
         """Write every learner's newest state now, of whichever turn; takes at most `deadline_s`."""
         self._requested = None
-        self._where(
-            self._folder
-        )  # only this thread checks whether the run folder was moved or removed
+        # Only this thread checks whether the run folder was moved or removed.
+        self._where(self._folder)
         until_s = time.monotonic() + deadline_s
         self._wait(until_s, give_up)
         if self._writer is not None and self._writer.is_alive():

@@ -114,14 +114,14 @@ def changes(before: dict[str, Any], config: RunConfig) -> list[str]:
             continue
         old, new = old_section[setting.name], new_section[setting.name]
         if old != new:
-            said, now_said = _said(setting, old), _said(setting, new)
-            if said == now_said:  # they differ in digits that are not shown
-                said, now_said = shown(old), shown(new)
-            lines.append(f"{setting.name.replace('_', ' ')}: from {said} to {now_said}")
+            old_text, new_text = _value_text(setting, old), _value_text(setting, new)
+            if old_text == new_text:  # they differ in digits that are not shown
+                old_text, new_text = shown(old), shown(new)
+            lines.append(f"{setting.name.replace('_', ' ')}: from {old_text} to {new_text}")
     return lines
 
 
-def _said(setting: Setting, value: Any) -> str:
+def _value_text(setting: Setting, value: Any) -> str:
     """Return a setting's value as text."""
     if isinstance(value, bool):
         return "yes" if value else "no"

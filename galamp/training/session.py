@@ -215,9 +215,8 @@ class Session:
             return self._prepare(self._resolve_for(resolved.plan, learners), resume_point)
         except (UserError, OSError) as error:
             why = str(error)
-        return self._return_to_previous(
-            why
-        )  # not in the handler, where the failed attempt still holds its memory
+        # Not in the handler above, where the failed attempt still holds its memory.
+        return self._return_to_previous(why)
 
     def _can_return(self, result: RunResult) -> bool:
         """Return whether a rescaled attempt failed before all its children had worked."""
