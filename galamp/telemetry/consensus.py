@@ -272,7 +272,7 @@ class TheoreticalRadius:
 
     @property
     def radius(self) -> float | None:
-        """Radius for the updates so far; None where theory gives none, or before a complete round."""
+        """Radius for the updates so far; None where theory gives none, or before a whole round."""
         if self._per_update is None or not self._greatest:
             return None
         return (self._per_update + 1.0) * self._greatest

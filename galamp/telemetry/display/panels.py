@@ -86,11 +86,11 @@ def progress(snapshot: Snapshot, width: int) -> Text:
     facts = [f"{words.percent(done, total):>6}", f"{count(done)} of {count(total)} agent steps"]
     if snapshot.status in ("starting", "running", "checkpointing"):
         facts.append(f"left {words.duration(snapshot.remaining_s)}")
-    said = fit(facts, max(1, width - 12)).ljust(52 if width >= 80 else 0)  # a bar that stays put
-    room = max(0, width - len(said) - 2)
+    text = fit(facts, max(1, width - 12)).ljust(52 if width >= 80 else 0)  # a bar that stays put
+    room = max(0, width - len(text) - 2)
     full = min(room, room * done // total) if total > 0 else 0
     line = Text("━" * full, "cyan").append("─" * (room - full), "bright_black")
-    return line.append(f"  {said}", "default")
+    return line.append(f"  {text}", "default")
 
 
 def speed(snapshot: Snapshot) -> list[str]:
