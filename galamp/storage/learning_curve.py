@@ -1,4 +1,4 @@
-"""The learning curve that is shown: of bounded size, however long a run trains.
+"""Learning curve for display: of bounded size, however long a run trains.
 
     row of metrics --add, cut--> Curve --points--> recorder.thinned --> Snapshot --> dashboard
 
@@ -11,15 +11,15 @@ MAX_POINTS = 4096
 
 
 class Curve:
-    """Mean true score over agent steps: points evenly apart in rows, and the newest one."""
+    """Mean true score over agent steps: points at equal distances in rows, and the newest one."""
 
     def __init__(self) -> None:
         self.points: list[tuple[int, float]] = []
-        """(agent steps, score), at most `MAX_POINTS` and one; the newest may be replaced."""
+        """(agent steps, score), at most `MAX_POINTS` + 1; the newest may be replaced."""
         self._every = 1
-        """Of so many points added, one is kept."""
+        """Of this many added points, one is kept."""
         self._since = 0
-        """How many were added after the last that is kept."""
+        """Number of points added after the last kept one."""
 
     def add(self, agent_steps: int, score: float) -> None:
         """Add the newest point."""
@@ -32,7 +32,7 @@ class Curve:
             self._every *= 2
 
     def cut(self, agent_steps: int) -> None:
-        """Forget what lies beyond: the run went on from there."""
+        """Remove all points beyond `agent_steps`: the run resumed from there."""
         while self.points and self.points[-1][0] > agent_steps:
             self.points.pop()
             self._since = 0

@@ -123,7 +123,7 @@ def test_a_lock_that_somebody_removed_is_made_again(
         with pytest.raises(UserError, match="in use by process"):
             RunFolder.open(run.path)
     assert [row["global_step"] for row in read_metrics(run.metrics)] == [0, 2, 2]
-    assert run.news == [f"{run.path / 'lock'} was removed by somebody: made again"] * 2
+    assert run.news == [f"{run.path / 'lock'} was removed: created again"] * 2
     run.close()
     RunFolder.open(run.path).close()
 
