@@ -1,6 +1,6 @@
-"""A graph as a PNG: learners on a circle with arrows, or who hears whom as a matrix.
+"""A graph as a PNG: learners on a circle with arrows, or a receiver-sender matrix.
 
-Imported only when a picture is asked for: matplotlib takes a second to load.
+Imported only when a picture is requested: matplotlib takes a second to load.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _name(plan: Plan) -> str:
 def _circle(axes: Any, plan: Plan) -> None:
     size = plan.rounds.size
     angles = [math.pi / 2 - 2 * math.pi * rank / size for rank in range(size)]
-    places = np.array([(math.cos(angle), math.sin(angle)) for angle in angles])
+    positions = np.array([(math.cos(angle), math.sin(angle)) for angle in angles])
     seen = hears(plan.rounds, size)
     radius = min(0.11, 0.75 * math.pi / size)
     points = radius * INCHES * 0.84 / (2 * REACH) * 72  # of a node, in points
@@ -83,8 +83,8 @@ def _circle(axes: Any, plan: Plan) -> None:
             continue
         axes.add_patch(
             FancyArrowPatch(
-                places[sender],
-                places[receiver],
+                positions[sender],
+                positions[receiver],
                 arrowstyle="<|-|>" if both else "-|>",
                 connectionstyle=f"arc3,rad={0.0 if both else 0.08}",
                 shrinkA=points + 1,
@@ -95,8 +95,8 @@ def _circle(axes: Any, plan: Plan) -> None:
                 alpha=0.85 if seen.sum() < 100 else 0.6,
             )
         )
-    axes.scatter(*places.T, s=(2 * points) ** 2, color=NODE, zorder=3)
-    for rank, (x, y) in enumerate(places):
+    axes.scatter(*positions.T, s=(2 * points) ** 2, color=NODE, zorder=3)
+    for rank, (x, y) in enumerate(positions):
         axes.text(
             x, y, str(rank), ha="center", va="center_baseline", color="white",
             fontsize=max(6.0, min(13.0, points * 0.95)), zorder=4,

@@ -19,7 +19,7 @@ MAX_STEPS = 300
 EVERY = 10
 VANISHED = 1e-12
 TOLERANCE = 1e-7
-"""Relative to the distance from 1, which is what the rate of consensus hangs on."""
+"""Relative to the distance from 1, which decides the rate of consensus."""
 
 
 class Found(NamedTuple):
