@@ -296,9 +296,9 @@ class FakeSystem:
         self.name, self.speed = name, speed
 
     def measure(
-        self, number: int, *, seconds: float, warm_up_s: float, patience_s: float | None = None
+        self, number: int, *, seconds: float, warm_up_s: float, timeout_s: float | None = None
     ) -> Measurement:
-        assert patience_s is not None
+        assert timeout_s is not None
         if not self.speed:
             raise RunFailed(f"{self.name}: out of GPU memory")
         return made(self.name, self.speed)

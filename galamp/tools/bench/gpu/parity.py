@@ -49,7 +49,7 @@ SEED = 1
 
 
 class Most(NamedTuple):
-    """Shares above which something else than rounding is at work."""
+    """Largest shares that rounding explains."""
 
     gradient: float
     way: float
@@ -63,13 +63,13 @@ gamma of 0.98 by 2e-2, observations that are one row late by 0.5. Of the way of 
 are 4e-3 and 1e-2, and for the last two 3e-2 and 0.3."""
 
 RECORDED: dict[str, bool | None] = {"recorded": None, "in two": False}
-"""What is to be seen of the gradient amid a recorded update: nothing, or what changes nothing."""
+"""How much of the gradient is reduced amid a recorded update: none, or without any effect."""
 MAX_FROM_EAGER = 1e-5
-"""Of any parameter after all updates, between graphs and the same work without."""
+"""Largest difference of any parameter after all updates, between graphs and no graphs."""
 
 
 class Learned(NamedTuple):
-    """What came of all updates.
+    """Result of all updates.
 
     Attributes:
         start: [P] float32, the parameters at first.
@@ -85,7 +85,7 @@ class Learned(NamedTuple):
 
 
 class Refused(Exception):
-    """What an actor or an update does could not be recorded."""
+    """The work of an actor or an update could not be recorded as a graph."""
 
 
 def step(job: Job, report: Report, deadline: Deadline) -> None:
@@ -97,7 +97,7 @@ def step(job: Job, report: Report, deadline: Deadline) -> None:
 
 
 def lines(values: dict[str, Any]) -> Iterator[str]:
-    """Yield how far apart the two devices are, and why nothing was recorded, if so."""
+    """Yield the differences between the two devices, and why nothing was recorded, if so."""
     for name, most in limits(values).items():
         found = values[name]
         yield (
@@ -115,14 +115,14 @@ def lines(values: dict[str, Any]) -> Iterator[str]:
 
 
 def limits(values: dict[str, Any]) -> dict[str, Most]:
-    """Return what was compared with the CPU, and how far apart it may be."""
+    """Return what was compared with the CPU, and the largest allowed difference."""
     return MAX_APART | {name: FLOAT32 for name in RECORDED if name in values}
 
 
 def problems(values: dict[str, Any]) -> Iterator[str]:
-    """Yield where they are farther apart than rounding explains; NaN is never near.
+    """Yield differences that rounding does not explain; NaN is always one.
 
-    What was not recorded is a problem as well.
+    Work that was not recorded is a problem as well.
     """
     for name, most in limits(values).items():
         for what, limit in most._asdict().items():
@@ -144,7 +144,7 @@ def problems(values: dict[str, Any]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Learn on all devices, and tell how far apart the results are."""
+    """Learn on all devices, and send the differences."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", required=True)
     parser.add_argument("--network", required=True)
@@ -189,7 +189,7 @@ def rollout(seed: int) -> Rollout:
 def learned(
     network: str, device: str, rollouts: Sequence[Rollout], *, tf32: bool = False
 ) -> Learned:
-    """Return what A2C makes of the rollouts on `device`; all else is the same for all devices."""
+    """Return the result of A2C with the rollouts on `device`; all else is equal on all devices."""
     algorithm = learner_of(network, device, tf32=tf32)
     start = algorithm.parameters.data.to(CPU, copy=True)
     gradient, metrics = torch.zeros_like(start), dict[str, float]()
@@ -255,11 +255,11 @@ def as_in_runs(
 
 
 def learner_of(network: str, device: str, *, tf32: bool = False) -> Algorithm:
-    """Return A2C as it is at first, the same on all devices."""
+    """Return A2C in its initial state, the same on all devices."""
     model = build_model(network, OBSERVATION, "uint8", ACTIONS, seed=SEED)
     config = AlgorithmConfig(learning_rate=7e-4)
     algorithm: Algorithm = make_algorithm(config, model, device=device, seed=SEED)
-    allow_tf32(tf32)  # last, for whatever the algorithm itself may have chosen
+    allow_tf32(tf32)  # last, since the algorithm may have set it
     return algorithm
 
 
@@ -273,13 +273,13 @@ def from_eager(found: Tensor, expected: Tensor, actions: Tensor, acted: Tensor) 
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Have float32 products on GPUs rounded to TF32, or not."""
+    """Allow or forbid TF32 in float32 products on GPUs."""
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     torch.backends.cudnn.allow_tf32 = allowed
 
 
 def apart(found: Learned, expected: Learned) -> dict[str, float]:
-    """Return how far apart two results are: the first gradient, the way gone, and the loss."""
+    """Return the differences of two results: first gradient, distance from the start, and loss."""
     losses = [one.metrics["policy_loss"] + one.metrics["value_loss"] for one in (found, expected)]
     length, way = float(expected.gradient.norm()), distance(expected.start, expected.end)
     return {

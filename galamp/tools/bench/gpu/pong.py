@@ -32,7 +32,7 @@ from galamp.tools.bench.gpu.training import (
 GAME = "ALE/Pong-v5"
 TRAINED_S, NUM_ENVS = 40.0, 32
 SKIPPED = 0.1
-"""Share of the common agent steps that is left out at the beginning."""
+"""Share of the common agent steps that is skipped at the beginning."""
 MIN_ROWS = 5
 
 
@@ -93,7 +93,7 @@ def estimates(rows: Sequence[Row], until: int) -> dict[str, Estimate | None]:
 def problems(
     on_gpu: dict[str, Estimate | None], on_cpu: dict[str, Estimate | None]
 ) -> Iterator[str]:
-    """Yield which losses are not alike."""
+    """Yield the losses that differ."""
     for name, share in SHARES.items():
         found, expected = on_gpu[name], on_cpu[name]
         if found is None or expected is None:
