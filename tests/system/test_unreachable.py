@@ -202,10 +202,10 @@ def test_nobody_is_talked_to_but_a_socket_of_the_run(run: Path, tmp_path: Path, 
             ControlClient(run)
         assert len(os.listdir("/proc/self/fd")) == open_files
         control_server.poll()
-        assert control_server._visitors == {}
+        assert control_server._connections == {}
         with ControlClient(other):  # that one is spoken to by its own name
             control_server.poll()
-            assert len(control_server._visitors) == 1
+            assert len(control_server._connections) == 1
     kind = "a link" if "link" in what else "no socket"
     assert str(caught.value).startswith(f"{control}: is {kind}, where a run has its socket")
     assert "\n" not in str(caught.value)
@@ -250,7 +250,7 @@ def test_a_change_that_takes_long_is_said_to_go_on(
     monkeypatch.setattr(scale, "ANSWER_TIMEOUT_S", 0.6)
     with answering(run) as control_server:
         code, out, err = scaled(capsys, run)
-        assert control_server.wanted == 3
+        assert control_server.requested_learners == 3
     assert (code, out) == (70, "")
     assert err == (
         f"galamp: after 1 s: {run} was asked for 3 learners, and goes on to that by itself: look "
@@ -265,10 +265,10 @@ def test_a_run_that_does_not_hear_may_be_stopped(
     with ControlServer(run, print) as control_server:  # nobody polls it
         control_server.configure(2, lambda wanted: None)
         code, out, err = scaled(capsys, run)
-        assert control_server.wanted is None
+        assert control_server.requested_learners is None
         control_server.poll()
         control_server.poll()
-        assert control_server.wanted == 3  # once it goes on
+        assert control_server.requested_learners == 3  # once it goes on
     assert (code, out, err.count("\n")) == (70, "", 1)
     assert "no answer for 0 s; is it stopped (Ctrl-Z), or very busy? " in err
     assert f"look on by galamp attach {run}\n" in err
@@ -288,7 +288,7 @@ def test_who_interrupts_the_wait_interrupts_no_change(
     monkeypatch.setattr(calling.ControlClient, "messages", messages)
     with answering(run) as control_server:
         code, out, err = scaled(capsys, run)
-        assert control_server.wanted == 3
+        assert control_server.requested_learners == 3
     assert (code, out) == (130, "")
     assert err == (
         f"galamp: {run} was asked for 3 learners, and goes on to that by itself: look on by "
@@ -304,15 +304,15 @@ def test_what_comes_of_it_is_told_as_before(
     if older:
         take = ControlServer._handle_scale
 
-        def quietly(self: ControlServer, visitor: Any, learners: int) -> None:
+        def quietly(self: ControlServer, connection: Any, learners: int) -> None:
             with monkeypatch.context() as patch:
-                patch.setattr(visitor, "say", lambda line: None)
-                take(self, visitor, learners)
+                patch.setattr(connection, "send", lambda line: None)
+                take(self, connection, learners)
 
         monkeypatch.setattr(ControlServer, "_handle_scale", quietly)
 
     def go_on(control_server: ControlServer) -> None:
-        if control_server.wanted == 3:
+        if control_server.requested_learners == 3:
             control_server.configure(3, lambda wanted: None)
             control_server.confirm()
 

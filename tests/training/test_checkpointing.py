@@ -149,8 +149,8 @@ def test_chaos_looks_again_where_no_thread_could_start(
     watch._file_checks, watch._checkpoints, watch._thread = None, tmp_path, ThreadPoolExecutor(1)
     watch._slow = cast(Any, SimpleNamespace(due=lambda now_s: True))
     watch._children = cast(Any, SimpleNamespace(running=lambda: []))
-    watch.saved = cast(Any, SimpleNamespace(look=lambda *found: seen.append(found)))
-    watch.flat = cast(Any, SimpleNamespace(look_at_names=seen.append))
+    watch.saved = cast(Any, SimpleNamespace(observe=lambda *found: seen.append(found)))
+    watch.flat = cast(Any, SimpleNamespace(observe_names=seen.append))
     watch._check_files(1.0)
     assert watch._file_checks is None
     start = threading.Thread.start

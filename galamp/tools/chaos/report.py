@@ -59,7 +59,7 @@ def _notes(found: dict[str, Any]) -> Iterator[str]:
     if any(hang["count"] for hang in hangs):
         longest_s = max(hang["max"] for hang in hangs if hang["count"])
         yield (
-            "A process that is never continued is timed from its end by the limit; "
+            "A process never continued is timed from its end by the limit; "
             f"from the signal: at most {longest_s:.1f} s."
         )
     if any(each["kind"] == "overlapping" for each in found["kinds"]):
