@@ -107,13 +107,7 @@ class RunFolder(HeldFolder):
 
     @classmethod
     def create(
-        cls,
-        root: Path | None,
-        run_dir: str,
-        env_id: str,
-        name: str,
-        seed: int,
-        started: datetime,
+        cls, root: Path | None, run_dir: str, env_id: str, name: str, seed: int, started: datetime
     ) -> RunFolder:
         """Create and lock the folder of a new run.
 

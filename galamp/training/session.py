@@ -188,15 +188,9 @@ class Session:
         self._has_started = True
 
     def _supervise(self, attempt: Attempt) -> RunResult:
-        return Supervisor(
-            attempt.run_layout,
-            attempt.recorder,
-            attempt.saver,
-            self._display,
-            self._control_server,
-            self._signals,
-            [*self._callbacks, self._pending_scale],
-        ).run()
+        parts = attempt.run_layout, attempt.recorder, attempt.saver
+        shared = self._display, self._control_server, self._signals
+        return Supervisor(*parts, *shared, [*self._callbacks, self._pending_scale]).run()
 
     def _resume_point_of(self, attempt: Attempt) -> ResumePoint:
         """Return the attempt's last checkpoint; the one on disk, if its learners saved none."""
