@@ -1,1 +1,1 @@
-"""The command line: words to settings, outcomes to exit codes. One file per command."""
+"""The command line: arguments to settings, outcomes to exit codes. One file per command."""

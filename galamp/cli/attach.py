@@ -1,4 +1,4 @@
-"""`galamp attach`: show a running run, from any terminal, as often as one likes.
+"""`galamp attach`: show a running run on any terminal, any number of times.
 
     RUN/control --snapshots--> the same display as that of `galamp run`
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from galamp.telemetry.display.dashboard import Display
     from galamp.telemetry.display.streams import SafeStream
 
-PATIENCE_S = 60.0
-"""Longest silence of a run that lives: when it is stopped, or between two starts."""
-CALL_AGAIN_S = 0.3
+ANSWER_TIMEOUT_S = 60.0
+"""Longest silence of a running run: while it is stopped (Ctrl-Z), or between two attempts."""
+RECONNECT_S = 0.3
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -38,17 +38,17 @@ def attach_command(options: argparse.Namespace) -> int:
     """`galamp attach`."""
     from galamp.telemetry.display.streams import tell
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so the cursor comes back
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the cursor is restored
     try:
-        said = _look_on(options.run)
+        message = _show_until_end(options.run)
     except KeyboardInterrupt:
-        said = f"detached, training goes on; look again: galamp attach {options.run}\n"
-    tell(said, sys.stderr)
+        message = f"detached, training goes on; look again: galamp attach {options.run}\n"
+    tell(message, sys.stderr)
     return EXIT_OK
 
 
-def _look_on(run: Path) -> str:
-    """Show the run until it ends; returns the last words on it."""
+def _show_until_end(run: Path) -> str:
+    """Show the run until it ends; returns its exit message."""
     from galamp.storage.run_status import NotRunningError
     from galamp.telemetry.display.dashboard import make_display
     from galamp.telemetry.display.streams import SafeStream
@@ -58,39 +58,39 @@ def _look_on(run: Path) -> str:
         try:
             while not _watch(run, display, screen):
                 seen = True
-                time.sleep(CALL_AGAIN_S)
+                time.sleep(RECONNECT_S)
         except NotRunningError as error:
             if not seen:
                 raise
             return f"galamp: {error}\n"
-    return _last_words(run)
+    return _exit_message(run)
 
 
 def _watch(run: Path, display: Display, screen: SafeStream) -> bool:
-    """Show what one connection brings; returns whether there is no more to see.
+    """Show the snapshots of one connection; returns whether the run has ended.
 
-    Where this process was stopped for a while the run has given it up: then call again.
+    A run drops the connection of a process that was stopped for a while: then connect again.
     """
     from galamp.cli.control_client import ControlClient
     from galamp.training.control.snapshot_json import snapshot_from
 
-    with ControlClient(run) as call:
-        call.ask({"want": "watch"})
-        for message in call.messages(PATIENCE_S):
-            if "ended" in message or screen.lost:
+    with ControlClient(run) as client:
+        client.send({"want": "watch"})
+        for answer in client.messages(ANSWER_TIMEOUT_S):
+            if "ended" in answer or screen.lost:
                 return True
-            display.show(snapshot_from(message.get("snapshot")))
+            display.update(snapshot_from(answer.get("snapshot")))
     return False
 
 
-def _last_words(run: Path) -> str:
+def _exit_message(run: Path) -> str:
     from galamp.core.sanitize import clean
     from galamp.storage.run_status import summary_of
-    from galamp.telemetry.display.closing import closing_line
+    from galamp.telemetry.display.exit_message import exit_message
 
     summary = summary_of(run)
     if summary is None:
         return ""
     failure = summary.get("failure")
-    said = f"galamp: {clean(str(failure))}\n" if failure else ""
-    return said + closing_line(summary)
+    message = f"galamp: {clean(str(failure))}\n" if failure else ""
+    return message + exit_message(summary)

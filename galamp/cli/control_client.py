@@ -1,9 +1,9 @@
-"""A visitor's end of RUN/control: ask a running run for something, and hear what it says.
+"""Control client: the other end of RUN/control, to request something of a running run.
 
-    ControlClient --ask--> ControlServer.poll
-    ControlServer.show, .decline, .end --messages--> attach, scale
+    ControlClient --send--> ControlServer.poll
+    ControlServer.publish, .decline, .end --messages--> attach, scale
 
-Runs in `galamp attach` and `galamp scale`. Every wait has a deadline, and what comes is foreign.
+Runs in `galamp attach` and `galamp scale`. Every wait has a timeout, and messages are validated.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from galamp.core.sanitize import clean
 from galamp.storage.run_status import not_running
 from galamp.training.control.framing import (
     CONTROL,
-    MOST_LINE_BYTES,
+    MAX_LINE_BYTES,
     BadMessageError,
     Lines,
     line_of,
@@ -32,21 +32,21 @@ CHUNK_BYTES = 2**16
 
 
 class NoAnswerError(GalampError):
-    """The run is there and does not answer: its supervisor is stopped, or hangs."""
+    """The run exists and does not answer: its supervisor is stopped, or hangs."""
 
 
 class ControlClient:
     """A connection to a running run, open for as long as it is entered."""
 
     def __init__(self, run: Path) -> None:
-        """Call the run in a folder.
+        """Connect to the run in a folder.
 
         Raises:
             UserError: it is no run folder, or the run is not running.
-            NoAnswerError: nobody picks up.
+            NoAnswerError: the run does not accept the connection.
         """
         self._run = run
-        self._lines = Lines(MOST_LINE_BYTES)
+        self._lines = Lines(MAX_LINE_BYTES)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(CONNECT_S)
         try:
@@ -64,11 +64,11 @@ class ControlClient:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._socket.close()
 
-    def ask(self, request: dict[str, Any]) -> None:
-        """Send a request; if nobody is there any more, `messages` ends at once."""
+    def send(self, request: dict[str, Any]) -> None:
+        """Send a request; if the connection is closed already, `messages` ends at once."""
         try:
             self._socket.sendall(line_of(request))
         except TimeoutError:
@@ -76,25 +76,25 @@ class ControlClient:
         except OSError:
             pass
 
-    def messages(self, patience_s: float) -> Iterator[dict[str, Any]]:
-        """Yield what the run says until it hangs up.
+    def messages(self, timeout_s: float) -> Iterator[dict[str, Any]]:
+        """Yield the run's messages until it closes the connection.
 
         Raises:
-            UserError: what it says is a refusal.
-            NoAnswerError: it says nothing for `patience_s`.
-            BadMessageError: it says what no run says.
+            UserError: the message is a refusal.
+            NoAnswerError: none comes within `timeout_s`.
+            BadMessageError: the message is none of a run's.
         """
-        self._socket.settimeout(patience_s)
-        while data := self._receive(patience_s):
+        self._socket.settimeout(timeout_s)
+        while data := self._receive(timeout_s):
             try:
                 yield from map(_unless_refused, self._lines.feed(data))
             except BadMessageError as error:
                 raise BadMessageError(f"{self._run}: what answers is no run: {error}") from None
 
     def _connect(self) -> None:
-        """Connect to the socket in the folder: to no other, whatever its name leads to.
+        """Connect to the socket in the folder; a link in its place is refused.
 
-        It is opened first, since its own path may be too long for a socket's.
+        The socket is opened first, since its own path may be too long for a socket address.
         """
         try:
             folder = os.open(self._run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -124,11 +124,11 @@ class ControlClient:
                 "sent there: remove it, and start the run anew to reach it"
             )
 
-    def _receive(self, patience_s: float) -> bytes:
+    def _receive(self, timeout_s: float) -> bytes:
         try:
             return self._socket.recv(CHUNK_BYTES)
         except TimeoutError:
-            raise self._no_answer(patience_s) from None
+            raise self._no_answer(timeout_s) from None
         except ConnectionError:
             return b""
 

@@ -1,8 +1,8 @@
-"""`galamp run --dry-run`: what a run would be made of, without starting it or writing anything.
+"""`galamp run --dry-run`: the plan of a run, without starting it or writing anything.
 
-    RunConfig --training.survey--> RunContext, Course --facts, table--> text or JSON
+    RunConfig --training.survey--> RunContext, ResolvedRun --facts, table--> text or JSON
 
-The environment is tried out, as before every run: the network and the memory follow from it.
+The environment is probed, as before every run: network and memory depend on it.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from galamp.training.train import survey
 
 
 def dry_run(config: RunConfig, kept: StoredChoices) -> None:
-    """Print the plan on standard output, as JSON where `--json` asks for it.
+    """Print the plan on standard output, as JSON with `--json`.
 
     Raises:
-        UserError: something about the settings, the machine or the folder has to be changed first.
+        UserError: the settings, the machine or the folder have to be changed first.
     """
     context, resolved = survey(config, kept)
     if config.report.json:
@@ -46,7 +46,7 @@ def dry_run(config: RunConfig, kept: StoredChoices) -> None:
 
 
 def facts(context: RunContext, resolved: ResolvedRun) -> list[tuple[str, str]]:
-    """Return what is the same for all learners, as names and words."""
+    """Return what is the same for all learners, as names and text."""
     plan, environment, sketch = resolved.plan, context.environment, context.sketch
     config, count = plan.config, len(plan.learners)
     shape = "x".join(map(str, environment.observation_shape))
@@ -75,14 +75,14 @@ def facts(context: RunContext, resolved: ResolvedRun) -> list[tuple[str, str]]:
 
 
 def gpus_in_words(machine: Machine) -> list[str]:
-    """Return a line per GPU: which one it is, or why it is left out."""
+    """Return a line per GPU: its name, or why it is left out."""
     lines = [f"{gpu.device}: {gpu.name} {gpu.uuid}".rstrip() for gpu in machine.gpus if gpu.name]
     folder = mps_folder() if machine.gpus else None
     return lines + left_out(machine) + ([] if folder is None else [mps_in_words(folder)])
 
 
 def learners_table(context: RunContext, resolved: ResolvedRun) -> Table:
-    """Return a line per learner: its device, and where it and its simulators run."""
+    """Return a line per learner: its device, its processors and those of its simulators."""
     result = Table(box=box.SIMPLE, padding=(0, 1))
     for heading in ("learner", "device", "NUMA node", "processors", "threads"):
         result.add_column(heading)
@@ -90,7 +90,7 @@ def learners_table(context: RunContext, resolved: ResolvedRun) -> Table:
         result.add_column(heading)
     resources = resolved.plan.config.resources
     for learner in resolved.plan.learners:
-        mine, theirs = map(format_list, learner.place) if resources.pin else ("any", "any")
+        mine, theirs = map(format_list, learner.cpus) if resources.pin else ("any", "any")
         node = format_list(_nodes(context, learner))
         counts = str(resources.threads), str(resources.simulator_workers)
         result.add_row(str(learner.rank), learner.device, node, mine, *counts, theirs)
@@ -98,7 +98,7 @@ def learners_table(context: RunContext, resolved: ResolvedRun) -> Table:
 
 
 def planned(context: RunContext, resolved: ResolvedRun) -> dict[str, Any]:
-    """Return the plan for programs: every setting resolved, and what it leads to."""
+    """Return the plan as JSON values: every setting resolved, and what follows from it."""
     plan = resolved.plan
     return {
         "config": to_dict(plan.config),
@@ -115,7 +115,7 @@ def planned(context: RunContext, resolved: ResolvedRun) -> dict[str, Any]:
         "unusable": context.machine.unusable,
         "learners": [
             {"rank": each.rank, "device": each.device, "nodes": _nodes(context, each)}
-            | {"cores": each.place._asdict()}
+            | {"cores": each.cpus._asdict()}
             for each in plan.learners
         ],
     }
@@ -130,4 +130,4 @@ def shared_bytes(context: RunContext, resolved: ResolvedRun) -> int:
 
 def _nodes(context: RunContext, learner: LearnerPlan) -> list[int]:
     """Return the NUMA nodes of the processors that a learner computes on."""
-    return sorted({c.node for c in context.machine.cpus if c.number in learner.place.learner})
+    return sorted({c.node for c in context.machine.cpus if c.number in learner.cpus.learner})

@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _answer(arguments: Sequence[str] | None) -> int:
-    """Run one command, and tell what is wrong with it."""
+    """Run one command, and print its error."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     for line in isolation.warnings():
         tell(f"galamp: {one_line(line)}\n", sys.stderr)
@@ -89,7 +89,7 @@ def _answer(arguments: Sequence[str] | None) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
-    """Run one command, and notice here, not at exit, that its output cannot be written."""
+    """Run one command, and detect here, not at exit, that its output cannot be written."""
     with installation.held(words):
         options = build_parser(words).parse_args(words)
         code = int(options.command(options))

@@ -121,7 +121,7 @@ def run_command(options: argparse.Namespace) -> int:
         failpoints.as_role("supervisor")
         claim_process()
         start_server()  # it loads while this process does
-        from galamp.telemetry.display.closing import closing_line
+        from galamp.telemetry.display.exit_message import exit_message
         from galamp.training.train import train
 
         outcome = train(calibrated(options, config), resume=folder)
@@ -131,7 +131,7 @@ def run_command(options: argparse.Namespace) -> int:
     if config.report.json:
         tell(json.dumps(outcome.summary) + "\n", sys.stdout)
     elif not config.report.quiet:
-        tell(closing_line(outcome.summary), sys.stderr)
+        tell(exit_message(outcome.summary), sys.stderr)
     return outcome.result.exit_code
 
 

@@ -1,9 +1,9 @@
-"""The config that a command line makes: over the stored one where a run is resumed.
+"""The config of a command line; for a resumed run, merged into the stored one.
 
     options --given--> values --+--> RunConfig
     RUN/config.json, locked ----/
 
-Runs in the parent. Only what is light is imported at the top, as in the command line itself.
+Runs in the parent. Only light modules are imported at the top, as in the command line itself.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def dest_of(section: str, name: str) -> str:
 
 
 def config_from(options: argparse.Namespace) -> RunConfig:
-    """Return the config that the options make: over the stored one when a run is resumed.
+    """Return the config of the options, merged into the stored one for a resumed run.
 
     Raises:
         UserError: every wrong value, one line each.
@@ -49,7 +49,7 @@ def config_from(options: argparse.Namespace) -> RunConfig:
 
 @contextlib.contextmanager
 def configured(options: argparse.Namespace) -> Iterator[tuple[RunConfig, RunFolder | None]]:
-    """Yield the config that the options make, and the folder of the run that is resumed, locked.
+    """Yield the config of the options, and the locked folder of the run that is resumed.
 
     The lock comes first: a run that is just ending still writes its config and its last checkpoint.
 
@@ -69,7 +69,7 @@ def configured(options: argparse.Namespace) -> Iterator[tuple[RunConfig, RunFold
 
 
 def kept_of(options: argparse.Namespace) -> StoredChoices:
-    """Return what a run goes on with as it was stored, by what the command line names."""
+    """Return which stored choices a resumed run keeps, given the command line."""
     from galamp.storage.run_folder import StoredChoices
 
     if options.resume is None:
@@ -79,7 +79,7 @@ def kept_of(options: argparse.Namespace) -> StoredChoices:
 
 
 def _given(options: argparse.Namespace) -> Values:
-    """Return what the command line says.
+    """Return the settings that the command line gives.
 
     Raises:
         UserError: every wrong value, one line each.
@@ -165,7 +165,7 @@ def _check_run_folder(folder: Path) -> None:
 
 
 def _environment_problems(values: Values, game: bool) -> list[str]:
-    """Look the environment up before torch is imported: a typing error is told at once."""
+    """Check the environment before torch is imported: a typing error is reported at once."""
     if ("environment", "env_id") not in values:
         return []
     from galamp.environments.names import ATARI, canonical_env_id
@@ -183,11 +183,11 @@ def _environment_problems(values: Values, game: bool) -> list[str]:
 def _stored(folder: Path, given: Values) -> RunConfig:
     """Return the settings of the run in `folder`, with every choice made as it was.
 
-    Where another number of learners is `given`, or they go on on another kind of device, what
-    follows from it is chosen anew.
+    If another number of learners is `given`, or they move to another kind of device, the choices
+    that depend on it are made again.
 
     Raises:
-        UserError: there is none, it is damaged, or a module would be imported that only it names.
+        UserError: there is none, it is damaged, or it alone names a module that would be imported.
     """
     from galamp import algorithms
     from galamp.algorithms.networks import check_network_asked
@@ -235,18 +235,18 @@ def _check_own_sinks(folder: Path, sinks: str) -> None:
 
 
 def _ran(resolved: object, config: RunConfig) -> list[LearnerPlan]:
-    """Return where the learners of a run were, as config.json notes it; none where it does not."""
-    from galamp.supervision.placement import Place
+    """Return the learners' plans as config.json stores them; none where it does not."""
+    from galamp.supervision.placement import CpuSet
     from galamp.supervision.plan import LearnerPlan
 
     found: list[LearnerPlan] = []
     with contextlib.suppress(LookupError, TypeError, ValueError):
         for rank, noted in enumerate(resolved["learners"]):  # type: ignore[index]
             cores = noted["cores"]
-            if isinstance(cores, list):  # galamp 0.1: a learner's are its simulators' too
-                cores = dict.fromkeys(Place._fields, cores)
-            place = Place(*(tuple(map(int, cores[name])) for name in Place._fields))
-            found.append(LearnerPlan(rank, str(noted["device"]), place))
-        if len(found) == config.resources.learners and all(each.place.simulators for each in found):
+            if isinstance(cores, list):  # galamp 0.1: a learner and its simulators share them
+                cores = dict.fromkeys(CpuSet._fields, cores)
+            cpus = CpuSet(*(tuple(map(int, cores[name])) for name in CpuSet._fields))
+            found.append(LearnerPlan(rank, str(noted["device"]), cpus))
+        if len(found) == config.resources.learners and all(each.cpus.simulators for each in found):
             return found
     return []

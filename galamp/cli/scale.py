@@ -1,8 +1,8 @@
-"""`galamp scale`: give a running run more or fewer learners.
+"""`galamp scale`: change the number of learners of a running run.
 
---learners N --> RUN/control --> the run saves, and goes on with N learners --> how long it took
+    --learners N --> RUN/control --> the run saves, and continues with N learners --> duration
 
-Whoever has asked need not stay: once the run has taken the request, it goes on with it.
+The command may be interrupted: once the run has accepted the request, it completes it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from galamp.storage.links import followed
 if TYPE_CHECKING:
     from galamp.cli.control_client import ControlClient
 
-PATIENCE_S = 180.0
-"""Longest wait for a change: saving, and learners that start on a busy machine."""
+ANSWER_TIMEOUT_S = 180.0
+"""Longest wait for the change: saving, and learners that start on a busy machine."""
 
 
 @dataclass(frozen=True)
 class ScaleConfig:
-    """What to ask for."""
+    """The request."""
 
     learners: int = option(1, "actor-learners to go on with", low=1, high=1024)
 
@@ -49,47 +49,49 @@ def scale_command(options: argparse.Namespace) -> int:
     from galamp.telemetry.display.streams import tell
 
     learners = settings_from(options, ScaleConfig).learners
-    with ControlClient(options.run) as call:
-        call.ask({"want": "scale", "learners": learners})
+    with ControlClient(options.run) as client:
+        client.send({"want": "scale", "learners": learners})
         try:
-            for message in _answers(call, options.run, learners):
-                print(_said(message))
+            for message in _answers(client, options.run, learners):
+                print(_result_text(message))
                 return EXIT_OK
         except KeyboardInterrupt:
-            tell(f"galamp: {_asked(options.run, learners)}\n", sys.stderr)
+            tell(f"galamp: {_pending_text(options.run, learners)}\n", sys.stderr)
             return EXIT_SIGINT
     raise GalampError(f"{options.run}: ended before it had {learners} learners")
 
 
-def _answers(call: ControlClient, run: Path, learners: int) -> Iterator[dict[str, Any]]:
-    """Yield what the run says but that it has taken the request.
+def _answers(client: ControlClient, run: Path, learners: int) -> Iterator[dict[str, Any]]:
+    """Yield the run's messages after the one that accepts the request.
 
     Raises:
-        GalampError: it says no more than that in time.
-        NoAnswerError: it says nothing at all.
+        GalampError: no further message came in time.
+        NoAnswerError: no message came at all.
     """
     from galamp.cli.control_client import NoAnswerError
 
-    taken = False
+    accepted = False
     try:
-        for message in call.messages(PATIENCE_S):
+        for message in client.messages(ANSWER_TIMEOUT_S):
             if message != {"taken": learners}:
                 yield message
-            taken = True
+            accepted = True
     except NoAnswerError as error:
-        if not taken:
-            raise NoAnswerError(f"{error} {_asked(run, learners)}") from None
-        raise GalampError(f"after {PATIENCE_S:.0f} s: {_asked(run, learners)}") from None
+        if not accepted:
+            raise NoAnswerError(f"{error} {_pending_text(run, learners)}") from None
+        raise GalampError(
+            f"after {ANSWER_TIMEOUT_S:.0f} s: {_pending_text(run, learners)}"
+        ) from None
 
 
-def _asked(run: Path, learners: int) -> str:
+def _pending_text(run: Path, learners: int) -> str:
     return one_line(
         f"{run} was asked for {learners} learner{'s' if learners != 1 else ''}, and goes on to "
         f"that by itself: look on by galamp attach {run}"
     )
 
 
-def _said(message: dict[str, Any]) -> str:
+def _result_text(message: dict[str, Any]) -> str:
     match message:
         case {"kept": int(learners)}:
             return f"has {learners} learner{'s' if learners != 1 else ''} already"

@@ -1,1 +1,1 @@
-"""What a run leaves on disk: checkpoints, the run folder, and the logs that grow in it."""
+"""Files of a run: checkpoints, the run folder, and the logs that grow in it."""

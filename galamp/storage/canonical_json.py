@@ -1,9 +1,9 @@
-"""The strict form of JSON that checkpoints are written in, and the checks of what was read from it.
+"""Canonical JSON of checkpoints: one spelling per object, and checks of what was read.
 
-    object --encode--> bytes, of each object one spelling --decode--> object --need_...--> use
+    object --encode--> bytes, one spelling per object --decode--> object --need_...--> use
 
-Runs in the supervisor and in evaluation. What is wrong raises a `CheckpointError` of a few words;
-who knows the file puts its path before them.
+Runs in the supervisor and in evaluation. Errors are raised as a `CheckpointError` of a few words;
+the caller adds the file's path.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ COUNT_LIMIT = 2**63
 
 
 def encode(document: object) -> bytes:
-    """Return the one spelling of a document.
+    """Return the canonical bytes of a document.
 
     Raises:
         CheckpointError: it is too large.
-        ValueError, TypeError, RecursionError: JSON cannot say it.
+        ValueError, TypeError, RecursionError: JSON cannot express it.
     """
     text = json.dumps(document, allow_nan=False, sort_keys=True, indent=1)
     content = text.encode() + b"\n"
@@ -32,10 +32,10 @@ def encode(document: object) -> bytes:
 
 
 def decode(name: str, content: bytes) -> dict[str, Any]:
-    """Parse what `encode` wrote; one changed byte, blanks included, is noticed.
+    """Parse the output of `encode`; any changed byte, blanks included, is detected.
 
     Raises:
-        CheckpointError: naming `name`, the file that the content is from.
+        CheckpointError: naming `name`, the file of the content.
     """
     try:
         document = json.loads(content)
@@ -48,13 +48,13 @@ def decode(name: str, content: bytes) -> dict[str, Any]:
 
 
 def need(condition: bool, wrong: str) -> None:
-    """Raise a `CheckpointError` saying what is wrong, unless the condition holds."""
+    """Raise a `CheckpointError` with the text `wrong`, unless the condition holds."""
     if not condition:
         raise CheckpointError(wrong)
 
 
 def need_mapping(value: object, what: str, keys: Collection[str] | None = None) -> dict[str, Any]:
-    """Return a copy of a JSON object, which has exactly the `keys` where they are given."""
+    """Return a copy of a JSON object; it must have exactly `keys`, if given."""
     good = isinstance(value, dict) and (keys is None or set(value) == set(keys))
     need(good, f"{what}: expected an object" + (f" of {', '.join(keys)}" if keys else ""))
     assert isinstance(value, dict)

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, every byte under a digest, and nothing in them that can run.
+"""Checkpoints: written completely or not at all, every byte under a digest, no executable content.
 
 Runs in the supervisor, which saves and resumes, and in evaluation, which only loads.
 
@@ -65,21 +65,21 @@ __all__ = [
 ]
 
 FLOAT_BYTES = 4
-"""Of one parameter."""
+"""Bytes of one parameter."""
 TENSOR_BYTES = 400
-"""What a tensor takes besides its content, which for tiny ones is most of it."""
+"""Overhead of a tensor besides its content: most of a tiny one."""
 
 _FOLDER = re.compile(r"ckpt-(\d{12,18})(?:-(\d{1,6}))?")
 
 
 class CheckpointNotWritten(GalampError):
-    """A checkpoint that could not be saved; earlier ones are untouched, and a retry is safe."""
+    """A checkpoint could not be saved; earlier ones are untouched, and a retry is safe."""
 
 
 class Found(NamedTuple):
-    """The checkpoint that was chosen, and one line for each damaged one that was passed over.
+    """The chosen checkpoint, and one line for each damaged one that was skipped.
 
-    `place` is the folder that was named, links in its path followed.
+    `place` is the folder that was named, with links in its path resolved.
     """
 
     path: Path
@@ -88,11 +88,11 @@ class Found(NamedTuple):
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint into `folder` and return its own folder once it would survive power loss.
+    """Write a checkpoint into `folder`; returns its own folder once it would survive a power loss.
 
-    A checkpoint of the same agent steps is never overwritten: the same content is returned as it
-    stands, another gets the suffix `-1`, `-2`, ... The folder is made, the one above it is not: a
-    run that was removed does not come back.
+    A checkpoint of the same agent steps is never overwritten: if the content is the same, the
+    existing one is returned, otherwise the new one gets the suffix `-1`, `-2`, ... `folder` is
+    created if missing, its parent is not: a removed run folder is not restored.
 
     Raises:
         CheckpointNotWritten: the disk failed, or the content breaks the format.
@@ -123,11 +123,11 @@ def load(
 
     Args:
         path: the checkpoint's folder, or a link to it, which on some disks is a file.
-        expected: what the checkpoint must belong to; compared before any tensor is read.
-        learners: ranks whose tensors are wanted (default: all); the others are only verified.
+        expected: the identity that it must have; compared before any tensor is read.
+        learners: ranks whose tensors are returned (default: all); the others are only verified.
 
     Raises:
-        CheckpointError: one line naming the file and what is wrong with it.
+        CheckpointError: one line naming the file and its error.
     """
     with _opened(follow(path)) as folder:
         _, files = read_manifest(folder)
@@ -151,7 +151,7 @@ def load(
 
 
 def read_identity(path: Path) -> Identity:
-    """Return what a checkpoint belongs to, without reading its tensors.
+    """Return a checkpoint's identity, without reading its tensors.
 
     Raises:
         CheckpointError: the manifest or the state is damaged.
@@ -163,10 +163,11 @@ def read_identity(path: Path) -> Identity:
 def find(path: Path) -> Found:
     """Return the newest whole checkpoint of a run folder or its `checkpoints`, or the one named.
 
-    Newest is the one saved last, which after a resume from an older one is not that of most steps.
+    Newest is the one saved last; after a resume from an older one, that is not the one of most
+    steps.
 
     Raises:
-        CheckpointError: no such path, nothing there is a checkpoint, or none is whole.
+        CheckpointError: no such path, no checkpoint there, or none is whole.
     """
     place = place_of(path)
     wanted = "expected a run folder or a checkpoint"
@@ -195,10 +196,10 @@ def find(path: Path) -> Found:
 
 
 def place_of(path: Path) -> Path:
-    """Return the folder that a path means, links in it followed.
+    """Return the folder that a path means, with links in it resolved.
 
     Raises:
-        CheckpointError: it is `best` or `latest` of a run, and leads to another's checkpoint.
+        CheckpointError: it is `best` or `latest` of a run, and leads to another run's checkpoint.
     """
     place = Path(os.path.realpath(follow(path)))
     if path.name in (BEST, LATEST) and os.path.lexists(place / MANIFEST):
@@ -213,7 +214,7 @@ def place_of(path: Path) -> Path:
 def linked(folder: Path, name: str) -> Path | None:
     """Return the checkpoint in `folder` that its link `name` leads to; None if it leads elsewhere.
 
-    Run folders come from anywhere, and their links with them.
+    Run folders, with their links, may come from an untrusted source.
     """
     found = Path(os.path.realpath(follow(folder / name)))
     inside = found.parent == Path(os.path.realpath(folder))
@@ -221,10 +222,10 @@ def linked(folder: Path, name: str) -> Path | None:
 
 
 def prune(folder: Path, keep: int, protect: Collection[Path] = ()) -> None:
-    """Remove all but the `keep` checkpoints saved last, `protect`, and what the links point to.
+    """Remove all but the `keep` newest checkpoints, `protect`, and the targets of the links.
 
-    Those with an unreadable manifest are left for a person to judge. What the disk refuses to
-    remove is tried again the next time.
+    Checkpoints with an unreadable manifest are kept for the user to check. If the disk refuses to
+    remove one, the next call tries again.
     """
     links = (linked(folder, LATEST), linked(folder, BEST))
     spared = {os.path.realpath(p) for p in (*protect, *links) if p is not None}
@@ -232,19 +233,19 @@ def prune(folder: Path, keep: int, protect: Collection[Path] = ()) -> None:
         known = [path for sequence, path in _listed(folder) if sequence is not None]
         for path in known[: -max(1, keep)]:
             if os.path.realpath(path) not in spared:
-                # A folder half removed when the power fails must not look like a checkpoint.
+                # A folder half removed at a power failure must not look like a checkpoint.
                 with temporary_name(folder) as grave:
                     path.rename(grave)
                     sync_folder(folder)
 
 
 def point(folder: Path, name: Literal["latest", "best"], target: Path) -> None:
-    """Let the link `folder/name` point to a checkpoint of the folder, at no instant to nothing.
+    """Point the link `folder/name` to a checkpoint of the folder, atomically.
 
-    Where the disk has no links it is a file with the checkpoint's name.
+    On a disk without links it is a file with the checkpoint's name.
 
     Raises:
-        CheckpointNotWritten: the disk failed; the link is as before.
+        CheckpointNotWritten: the disk failed; the link is unchanged.
     """
     try:
         replace_link(folder / name, target.name)
@@ -254,7 +255,7 @@ def point(folder: Path, name: Literal["latest", "best"], target: Path) -> None:
 
 
 def _write(folder: Path, checkpoint: Checkpoint, sequence: int) -> Files:
-    """Write all files, the manifest last; returns the size and digest of each but that."""
+    """Write all files, the manifest last; returns size and digest of each other file."""
     folder.mkdir(mode=0o700)
     files: Files = {}
     for name, content in format_files(checkpoint):
@@ -269,7 +270,7 @@ def _write(folder: Path, checkpoint: Checkpoint, sequence: int) -> Files:
 
 
 def _settle(temporary: Path, target: Path, files: Files) -> Path:
-    """Give a finished checkpoint its first free name, unless it already stands there."""
+    """Rename a finished checkpoint to its first free name, unless it exists already."""
     for suffix in itertools.count():
         named = target.with_name(f"{target.name}-{suffix}") if suffix else target
         if not os.path.lexists(named):
@@ -284,7 +285,7 @@ def _settle(temporary: Path, target: Path, files: Files) -> Path:
 
 
 def too_large(needed: int) -> str | None:
-    """Say how what takes so many bytes exceeds the memory that is free; None where it fits."""
+    """Return why `needed` bytes exceed the free memory; None if they fit."""
     free = available_bytes()
     if needed <= free:
         return None
@@ -292,10 +293,10 @@ def too_large(needed: int) -> str | None:
 
 
 def _need_memory(sizes: Sequence[int], tensors: int) -> None:
-    """Refuse learners whose files of these sizes in bytes would not all fit into memory together.
+    """Refuse learners whose files, of these sizes in bytes, do not all fit into memory.
 
-    A file that is being parsed takes its size twice more, and each of its `tensors` some bytes.
-    Nothing is read before: a file with holes takes no room on the disk of whoever sends it.
+    Parsing a file takes twice its size more, and each of its `tensors` some bytes. Nothing is read
+    before: a sparse file takes no disk space from its sender.
     """
     if not sizes:
         return
@@ -306,7 +307,7 @@ def _need_memory(sizes: Sequence[int], tensors: int) -> None:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    """Open a checkpoint's folder; whatever is found wrong in the block gets the path before it."""
+    """Open a checkpoint's folder; errors in the block get the path as a prefix."""
     try:
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
@@ -322,7 +323,7 @@ def _opened(path: Path) -> Iterator[int]:
 
 
 def _listed(folder: Path) -> list[tuple[int | None, Path]]:
-    """Return (sequence, path) of all in the folder, oldest first, unreadable ones at the end."""
+    """Return (sequence, path) of all checkpoints in the folder, oldest first, unreadable last."""
     found: list[tuple[int | None, Path]] = []
     for path in sorted(p for p in folder.iterdir() if _FOLDER.fullmatch(p.name)):
         try:
@@ -334,6 +335,6 @@ def _listed(folder: Path) -> list[tuple[int | None, Path]]:
 
 
 def _next_sequence(folder: Path) -> int:
-    """Return a number above all others; at the limit, where no run comes, the same again."""
+    """Return a number above all others; at the limit, which no run reaches, the limit again."""
     known = (sequence for sequence, _ in _listed(folder) if sequence is not None)
     return min(1 + max(known, default=0), SEQUENCE_LIMIT - 1)

@@ -1,16 +1,16 @@
-"""The format of a checkpoint's files; what is read is checked before memory is taken for it.
+"""Format of a checkpoint's files; sizes are checked before memory is allocated.
 
     Checkpoint --format_files, format_manifest--> name, bytes of each file
-    open folder --read_manifest, read_state--> Checkpoint without learners, what their files hold
+    open folder --read_manifest, read_state--> Checkpoint without learners, contents of their files
                 --read_file, parse_learner---> LearnerState
 
     learner-<rank>.safetensors   parameters.<name> float32, optimizer.<name> float32 [P] or
                                  shorter, generator uint8, where P counts the parameters
     state.json                   identity, config, progress, and what each learner's file must hold
     MANIFEST.json                written last: size and SHA-256 of each file, its own digest, and
-                                 the sequence: which save of the folder this is
+                                 the sequence: number of the save in this folder
 
-Runs in the supervisor and in evaluation. What is wrong raises a `CheckpointError` without a path.
+Runs in the supervisor and in evaluation. Errors are raised as a `CheckpointError` without a path.
 """
 
 from __future__ import annotations
@@ -51,13 +51,14 @@ STATE = "state.json"
 FORMAT = "galamp checkpoint"
 VERSION = 1
 
-# Memory is taken only within these, whatever a file claims.
+# Memory is allocated only within these limits, whatever a file claims.
 HEADER_LIMIT_BYTES = 1_000_000
 LEARNER_LIMIT_BYTES = 2**31
 GENERATOR_LIMIT_BYTES = 2**16
 LEARNER_LIMIT = 1024
 SEQUENCE_LIMIT = 2**53
-"""No run saves so often; a number at the end of what is counted would leave none for the next."""
+"""No run saves this often; a larger number in a file would leave no higher one for the next save.
+"""
 
 Files = dict[str, tuple[int, str]]
 """Size in bytes and SHA-256 by name."""
@@ -68,7 +69,7 @@ TensorSpecs = dict[str, tuple[str, tuple[int, ...]]]
 
 @dataclass(frozen=True)
 class LearnerState:
-    """All that one learner needs to go on."""
+    """Complete state of one learner, from which it can resume."""
 
     rank: int
     parameters: dict[str, npt.NDArray[np.float32]]
@@ -82,7 +83,7 @@ class LearnerState:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One moment of a run."""
+    """State of a run at one moment."""
 
     identity: Identity
     config: dict[str, Any]
@@ -95,7 +96,7 @@ class Checkpoint:
 
 
 def format_files(checkpoint: Checkpoint) -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of each file but the manifest.
+    """Yield name and content of each file except the manifest.
 
     Raises:
         CheckpointError: the content breaks the format.
@@ -144,7 +145,7 @@ def _format_learner(learner: LearnerState, identity: Identity, entry: dict[str, 
 
 
 def read_manifest(folder: int) -> tuple[int, Files]:
-    """Return the sequence, and the size and SHA-256 of each other file."""
+    """Return the sequence, and size and SHA-256 of each other file."""
     with _file(folder, MANIFEST) as (file, size):
         need(size <= JSON_LIMIT_BYTES, f"{MANIFEST} is larger than {JSON_LIMIT_BYTES} bytes")
         document = decode(MANIFEST, file.read(size))
@@ -188,7 +189,7 @@ def read_state(folder: int, files: Files) -> tuple[Checkpoint, dict[int, dict[st
 
 
 def _entry(value: object) -> dict[str, Any]:
-    """Check what the state says of one learner."""
+    """Check one learner's entry in the state."""
     entry = need_mapping(value, "learner", ("rank", "counters", "optimizer", "generator_bytes"))
     need(need_count(entry["rank"], "rank") < LEARNER_LIMIT, "rank is too large")
     for count in need_mapping(entry["counters"], "counters").values():
@@ -204,14 +205,14 @@ def _entry(value: object) -> dict[str, Any]:
 
 
 def _check_size(size: int, rank: int, specs: TensorSpecs) -> None:
-    """Compare a file's size with its tensors, before memory is taken for it."""
+    """Compare a file's size with its tensors, before memory is allocated for it."""
     least = 8 + sum(np.dtype(kind).itemsize * math.prod(shape) for kind, shape in specs.values())
     good = least < size <= min(least + HEADER_LIMIT_BYTES, LEARNER_LIMIT_BYTES)
     need(good, f"{learner_file(rank)} has {size} bytes, its tensors need {least}")
 
 
 def read_file(folder: int, name: str, size: int, digest: str) -> bytes:
-    """Return the content of a file, which the manifest says is of this size and SHA-256."""
+    """Return the content of a file; its size and SHA-256 must be those of the manifest."""
     with _file(folder, name) as (file, found):
         need(found == size, f"{name} has {found} bytes, expected {size}")
         content = file.read(size)
@@ -220,7 +221,7 @@ def read_file(folder: int, name: str, size: int, digest: str) -> bytes:
 
 
 def verify_file(folder: int, name: str, size: int, digest: str) -> None:
-    """Check a file as `read_file` does, without holding its content."""
+    """Check a file like `read_file`, without keeping its content."""
     with _file(folder, name) as (file, found):
         need(found == size, f"{name} has {found} bytes, expected {size}")
         of_file = hashlib.file_digest(file, "sha256").hexdigest()
@@ -233,7 +234,7 @@ def _need_digest(name: str, found: str, digest: str) -> None:
 
 @contextlib.contextmanager
 def _file(folder: int, name: str) -> Iterator[tuple[BufferedReader, int]]:
-    """Open a plain file of a folder, links not followed; yields it and its size in bytes."""
+    """Open a regular file of a folder, following no links; yields it and its size in bytes."""
     try:
         opened = open_unfollowed(folder, name)
     except FileNotFoundError:
@@ -249,7 +250,7 @@ def _file(folder: int, name: str) -> Iterator[tuple[BufferedReader, int]]:
 def parse_learner(
     content: bytes, file: str, identity: Identity, entry: dict[str, Any]
 ) -> LearnerState:
-    """Return the state of the learner that `entry` of the state describes."""
+    """Return the state of the learner that `entry` describes."""
     header_bytes = int.from_bytes(content[:8], "little")
     need(header_bytes <= HEADER_LIMIT_BYTES, f"{file}: its header is too large")
     try:

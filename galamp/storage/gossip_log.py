@@ -1,12 +1,12 @@
-"""gossip.jsonl: who mixed which version when, and how far apart the learners were measured to be.
+"""gossip.jsonl: which learner mixed which version, and the measured distances between learners.
 
-Runs in the supervisor, the one writer; `galamp audit` reads it, possibly while the run goes on.
+Runs in the supervisor, the one writer; `galamp audit` reads it, also while the run continues.
 
     entry.as_dict() --GossipLog--> gossip.jsonl --read_gossip--> entries, checked, one by one
 
-Vector (learner, number) is what a learner's parameters were after its number-th round; a start of
-the run gives number 0. A line comes after all that it refers to. A killed process leaves at most
-one unfinished line, which readers pass over and the next writer cuts off.
+Vector (learner, number) is a learner's parameters after its number-th round; a start of the run
+gives number 0. A line comes after all lines that it refers to. A killed process leaves at most one
+incomplete line; readers skip it and the next writer removes it.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ BRACKET_LIMIT = 4096
 """No line has more lists and objects; each takes ten times more memory than disk, and time."""
 
 LARGEST = 1e100
-"""No sound number is larger: float32 vectors of any length lie closer together than that."""
+"""No valid number is larger: float32 vectors of any length lie closer together than that."""
 
 COUNT_LIMIT = 2**63
 
-MOST_LEARNERS = 1024
-"""So many a run has at most; the audit takes memory for their square."""
+MAX_LEARNERS = 1024
+"""Most learners of a run; the audit takes memory for their square."""
 
 Matrix: TypeAlias = tuple[tuple[float, ...], ...]
 
 
 class Start(NamedTuple):
-    """A start of the run: former vectors are forgotten; `distances[i][j]` lie between numbers 0."""
+    """A start of the run: earlier vectors are forgotten; `distances` are between numbers 0."""
 
     start: int
     learners: int
@@ -54,7 +54,7 @@ class Start(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """Vector (learner, number) stands in no known relation to any other; numbers may jump here."""
+    """Vector (learner, number) has no known relation to any other; numbers may jump here."""
 
     learner: int
     number: int
@@ -65,7 +65,7 @@ class Lost(NamedTuple):
 
 
 class Rebase(NamedTuple):
-    """The unknown vector (learner, number) was measured to lie at `distance` from a known one."""
+    """The unknown vector (learner, number) was measured at `distance` from a known one."""
 
     learner: int
     number: int
@@ -78,7 +78,7 @@ class Rebase(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """L2 distances measured between vectors (r, numbers[r]), and what was certified just then.
+    """L2 distances measured between vectors (r, numbers[r]), and their certificates at that time.
 
     Attributes:
         wall_s: seconds since the start.
@@ -108,7 +108,7 @@ class Measurement(NamedTuple):
 
 
 class Damaged(NamedTuple):
-    """A whole line that is none of the above, and what is wrong with it."""
+    """A complete line that is none of the above, and its error."""
 
     wrong: str
 
@@ -117,18 +117,18 @@ Entry: TypeAlias = Start | Publication | Lost | Rebase | Measurement
 
 
 class GossipLog:
-    """The file being written; a disk that refuses is complained about once and costs lines only."""
+    """Writer of the file; a failing disk is reported once and costs only lines."""
 
     def __init__(self, path: Path, complain: Complain, where: Where = as_named) -> None:
         self._file = AppendOnly(path, complain, where)
 
     @property
     def failed(self) -> int:
-        """Pieces that the disk refused; what they held is to be declared lost."""
+        """Number of pieces that the disk refused; their content has to be declared lost."""
         return self._file.failed
 
     def append(self, entries: list[dict[str, Any]]) -> bool:
-        """Add a line for each entry, all by one write; return whether all are there."""
+        """Add a line for each entry, all by one write; returns whether all were written."""
         if not entries:
             return True
         return self._file.append("".join(map(_line, entries)).encode())
@@ -138,17 +138,17 @@ def _line(entry: dict[str, Any]) -> str:
     try:
         return json.dumps(entry, allow_nan=False, separators=(",", ":")) + "\n"
     except (TypeError, ValueError):
-        # Parameters that diverged, or NumPy's scalars: null is no number to whoever reads it.
+        # Diverged parameters, or NumPy scalars: readers take null for no number.
         return json.dumps(finite(entry), allow_nan=False, separators=(",", ":")) + "\n"
 
 
 def read_gossip(path: Path) -> Iterator[Entry | Damaged]:
-    """Yield exactly one item per whole line, in order, so that counting them gives line numbers.
+    """Yield exactly one item per complete line, in order: their count gives line numbers.
 
-    A last line without its end is passed over. Of a file of any size only a line is held.
+    An incomplete last line is skipped. Only one line is in memory, whatever the size of the file.
 
     Raises:
-        OSError: the file cannot be read, or is no plain file.
+        OSError: the file cannot be read, or is no regular file.
     """
     with open_plain(path) as file:
         while line := file.readline(LINE_LIMIT_BYTES):
@@ -161,7 +161,7 @@ def read_gossip(path: Path) -> Iterator[Entry | Damaged]:
 
 
 def parse(line: bytes) -> Entry | Damaged:
-    """Return what a line says, or what is wrong with it."""
+    """Return the entry of a line, or its error."""
     if line.count(b"[") + line.count(b"{") > BRACKET_LIMIT:
         return Damaged(f"more than {BRACKET_LIMIT} lists and objects in a line")
     try:
@@ -181,13 +181,13 @@ def parse(line: bytes) -> Entry | Damaged:
 
 
 class _WrongError(Exception):
-    """What is wrong with a line."""
+    """The error of a line."""
 
 
 def _start(values: dict[str, Any]) -> Start:
     learners = _count(values, "learners")
-    if not 1 <= learners <= MOST_LEARNERS:
-        raise _WrongError(f"learners: expected 1 to {MOST_LEARNERS}")
+    if not 1 <= learners <= MAX_LEARNERS:
+        raise _WrongError(f"learners: expected 1 to {MAX_LEARNERS}")
     rows = _list(values, "distances", learners)
     distances = tuple(_amounts({"distances": row}, "distances", learners) for row in rows)
     topology, sync = values.get("topology"), values.get("sync")
@@ -274,7 +274,7 @@ def _count(values: dict[str, Any], name: str) -> int:
 
 def _amount(values: dict[str, Any], name: str) -> float:
     value = values.get(name)
-    # What is not finite fails the comparison; a huge int is compared before it becomes a float.
+    # NaN and infinity fail the comparison; a huge int is compared before the conversion.
     if (type(value) is float or type(value) is int) and 0 <= value <= LARGEST:
         return float(value)
     raise _WrongError(f"{name}: expected a finite number from 0")

@@ -1,10 +1,10 @@
-"""Identity: which game and network a run trains, and so which checkpoints it can go on from.
+"""Identity: the environment and network of a run, which its checkpoints must match.
 
-    run --arena.identity_of--> Identity --to_dict--> state.json --from_dict--> Identity
+    run --training.identity_of--> Identity --to_dict--> state.json --from_dict--> Identity
     Identity of a checkpoint --difference--> one line for the user, where another's is expected
                              --misfit------> the same, where its own network has other parameters
 
-Runs in the supervisor and in evaluation. What comes from a file is checked here, field by field.
+Runs in the supervisor and in evaluation. Values from a file are checked here, field by field.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from galamp.core.sanitize import is_tensor_name
 from galamp.storage.canonical_json import need, need_count, need_mapping
 
 LONGEST_LINE = 1000
-"""Characters of a name or a line of protocol: Atari's, with all settings changed, has about 300."""
+"""Most characters of a name or a protocol: Atari's, with all settings changed, has about 300."""
 SIZE_LIMIT = 2**31
-"""An observation has fewer numbers, and there are fewer actions: a network for more has no file."""
+"""Limit of numbers per observation, and of actions: a network for more could not be stored."""
 
 Layout = Sequence[tuple[str, tuple[int, ...]]]
 """Names and shapes of parameters."""
@@ -31,7 +31,7 @@ Layout = Sequence[tuple[str, tuple[int, ...]]]
 
 @dataclass(frozen=True)
 class Identity:
-    """What a checkpoint belongs to; compared before any tensor is read."""
+    """The identity of a checkpoint; compared before any tensor is read."""
 
     env_id: str
     protocol: str
@@ -53,7 +53,7 @@ class Identity:
 
     @classmethod
     def from_dict(cls, values: object) -> Identity:
-        """Build an identity from its JSON form.
+        """Create an identity from its JSON form.
 
         Raises:
             CheckpointError: a field is missing, unknown, of the wrong type, or beyond its limit.
@@ -62,7 +62,7 @@ class Identity:
         found = need_mapping(values, "identity", names)
         for name in ("env_id", "protocol", "algorithm", "network"):
             text = found[name]
-            # What is shown to users must not be able to steer their terminal.
+            # Text that is shown must not contain terminal control sequences.
             good = isinstance(text, str) and text.isprintable() and len(text) <= LONGEST_LINE
             need(good, f"identity: {name} is not a short line of text")
         found["observation_shape"] = _shape(found["observation_shape"], "observation_shape")
@@ -74,7 +74,7 @@ class Identity:
         return cls(**found)
 
     def difference(self, other: Identity) -> str | None:
-        """Say in one line how this checkpoint's identity differs from a run's, or return None."""
+        """Return in one line how a run's identity differs from this one; None if it does not."""
         sentences = {
             "env_id": "is of game {}, this run plays {}",
             "protocol": "is of protocol {}, this run uses {}",
@@ -92,10 +92,10 @@ class Identity:
         return f"has the parameter {unlike[0]} where this run has {unlike[1]}" if unlike else None
 
     def misfit(self, network: Layout) -> str | None:
-        """Say in one line how its parameters are not those of a network, in whatever order.
+        """Return in one line how the parameters differ from a network's; None if they are equal.
 
-        Returns None where they are. Each is as long as its learners' files say, and no longer: a
-        network that fits takes as much memory.
+        Their order does not count. A parameter is as long as its learner's file says, and no
+        longer: a network that fits takes as much memory.
         """
         unlike = _first_unlike(sorted(self.layout), sorted(network))
         if unlike is None:
@@ -107,7 +107,7 @@ class Identity:
 
 
 def _first_unlike(mine: Layout, others: Layout) -> tuple[str, str] | None:
-    """Return the first two parameters, in words, by which two layouts differ."""
+    """Return the first two parameters, as text, in which two layouts differ."""
     for pair in itertools.zip_longest(mine, others):
         if pair[0] != pair[1]:
             has, wants = (f"{each[0]} {list(each[1])}" if each else "none" for each in pair)
@@ -116,14 +116,14 @@ def _first_unlike(mine: Layout, others: Layout) -> tuple[str, str] | None:
 
 
 def _same_protocol(stored: str, run: str) -> bool:
-    """Return whether a checkpoint's line of protocol says what a run's does."""
+    """Return whether a checkpoint's protocol equals a run's."""
     return stored in (run, _as_before_fire(run))
 
 
 def _as_before_fire(protocol: str) -> str | None:
-    """Return how galamp once wrote an Atari protocol: FIRE was pressed, and no word said of it.
+    """Return an Atari protocol as older versions wrote it: FIRE was pressed and not mentioned.
 
-    None where FIRE is not pressed at resets: that could not be played then.
+    None where FIRE is not pressed at resets: older versions did not support that.
     """
     if ", FIRE at reset" not in protocol:
         return None

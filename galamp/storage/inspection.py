@@ -1,10 +1,10 @@
-"""What is looked at before anything is written into a folder that others may have filled.
+"""Checks of a folder before anything is written into it, as others may have filled it.
 
     RUN --refuse_links--> nothing, or one line: a link, or a file with other names elsewhere
-    RUN --shared_with--> who else may write there, for a warning
+    RUN --shared_with--> other users who may write there, for a warning
 
-Runs in the parent. Run folders come from elsewhere, in archives and by git, which carry links:
-what is added to one of its files, cut off or removed would be somebody else's.
+Runs in the parent. Run folders come from elsewhere, in archives and by git, which contain links:
+data that is appended, cut off or removed there would be another user's.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from galamp.storage.mounts import keeps_modes
 FOLDERS: Final = ("checkpoints", "logs", "monitor")
 """Folders of a run."""
 ADDED_TO: Final = ("lock", "metrics.jsonl", "events.jsonl", "gossip.jsonl")
-"""Files of a run that are written in place; the others are made anew and renamed."""
+"""Files of a run that are written in place; the others are created anew and renamed."""
 ENDINGS: Final = (".log", ".csv")
-"""The same in its folders."""
+"""Endings of such files in the run's folders."""
 WRITTEN: Final = {
     "logs": re.compile(r"(learner|simulator)-\d+(\.\d+)?\.(log|crash-.*)"),
     "monitor": re.compile(r"\d+\.monitor\.csv"),
 }
-"""Names in these folders that a run may write to; what else lies there is the user's."""
+"""Names in these folders that a run may write to; other files there are the user's."""
 FILE: Final = "file:"
-"""How the name of a gossip graph begins that is in a file."""
+"""Prefix of the name of a gossip graph that is in a file."""
 GRAPH: Final = "topology.txt"
 CONTAINER_MARKS: Final = (
     ".dockerenv", "run/.containerenv", "var/run/secrets/kubernetes.io",
@@ -42,11 +42,11 @@ CONTAINER_MARKS: Final = (
 
 
 def refuse_links(run: Path) -> None:
-    """See that what is written in a run folder stays in it.
+    """Check that everything written in a run folder stays in it.
 
     Raises:
-        UserError: a folder or file of the run is a link, or has a second name; or they cannot be
-            looked at.
+        UserError: a folder or file of the run is a link, or has a second name; or it cannot be
+            checked.
     """
     try:
         for path in _written(run):
@@ -72,9 +72,9 @@ def _refuse(path: Path, found: os.stat_result, run: Path) -> None:
 
 
 def check_own_graph(run: Path, topology: str) -> None:
-    """See that a run whose gossip graph is of a file has its own copy of it.
+    """Check that a run whose gossip graph is from a file has its own copy of it.
 
-    The path in its config is another machine's, or whoever wrote the config has chosen it.
+    The path in its config is of another machine, or chosen by the config's author.
 
     Raises:
         UserError: it has none.
@@ -87,7 +87,7 @@ def check_own_graph(run: Path, topology: str) -> None:
 
 
 def is_own_file(path: Path) -> bool:
-    """Whether there is a plain file of this name, rather than a link to one."""
+    """Return whether `path` is a regular file, not a link."""
     try:
         return stat.S_ISREG(os.lstat(path).st_mode)
     except OSError:
@@ -95,13 +95,13 @@ def is_own_file(path: Path) -> bool:
 
 
 def shared_with(run: Path) -> str | None:
-    """Say in one line who else may write into a run folder; None if it is the user's alone.
+    """Return in one line which others may write into a run folder; None if only the user may.
 
-    None of that is refused. Owners are no proof: disks without any (exFAT, SMB), containers and
-    networks that map root to nobody show another one for what is the user's own. A folder that
-    the user's own group may write to, as with umask 002, is nobody else's on most systems; one of
-    another group is shared on purpose. Nothing is said of disks without owners and modes, nor to
-    root in a container of whoever owns what it was given: no chmod would change that.
+    None of these is refused. Owners prove nothing: disks without owners (exFAT, SMB), containers
+    and network disks that map root show another owner for the user's own files. Write access for
+    the user's own group, as with umask 002, gives nobody else access on most systems; another group
+    is shared on purpose. Nothing is reported for disks without owners and modes, nor to root in a
+    container about the owner of its mounts: no chmod would change that.
     """
     found = os.stat(run)
     if not keeps_modes(run):
@@ -124,13 +124,13 @@ def shared_with(run: Path) -> str | None:
 
 
 def in_container(root: Path = Path("/")) -> bool:
-    """Whether this process is in a container, whose users are not those of the machine."""
+    """Return whether this process is in a container, whose users are not the machine's."""
     marked = any(map(os.path.exists, (root / name for name in CONTAINER_MARKS)))
     return marked or in_user_namespace(root / "proc")
 
 
 def _written(run: Path) -> Iterator[Path]:
-    """Yield what is written in place, folders before what is in them."""
+    """Yield the paths that are written in place, folders before their content."""
     yield from (run / name for name in ADDED_TO)
     for folder in (run / name for name in FOLDERS):
         yield folder

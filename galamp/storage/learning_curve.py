@@ -1,4 +1,4 @@
-"""The learning curve that is shown: of bounded size, however long a run trains.
+"""Learning curve for display: of bounded size, however long a run trains.
 
     row of metrics --add, cut--> Curve --points--> recorder.thinned --> Snapshot --> dashboard
 
@@ -7,19 +7,19 @@ Runs in the supervisor. Pure.
 
 from __future__ import annotations
 
-MOST_POINTS = 4096
+MAX_POINTS = 4096
 
 
 class Curve:
-    """Mean true score over agent steps: points evenly apart in rows, and the newest one."""
+    """Mean true score over agent steps: points at equal distances in rows, and the newest one."""
 
     def __init__(self) -> None:
         self.points: list[tuple[int, float]] = []
-        """(agent steps, score), at most `MOST_POINTS` and one; the newest may be replaced."""
+        """(agent steps, score), at most `MAX_POINTS` + 1; the newest may be replaced."""
         self._every = 1
-        """Of so many points added, one is kept."""
+        """Of this many added points, one is kept."""
         self._since = 0
-        """How many were added after the last that is kept."""
+        """Number of points added after the last kept one."""
 
     def add(self, agent_steps: int, score: float) -> None:
         """Add the newest point."""
@@ -27,12 +27,12 @@ class Curve:
             self.points.pop()
         self.points.append((agent_steps, score))
         self._since = (self._since + 1) % self._every
-        if len(self.points) > MOST_POINTS and not self._since:
+        if len(self.points) > MAX_POINTS and not self._since:
             self.points = self.points[(len(self.points) - 1) % 2 :: 2]
             self._every *= 2
 
     def cut(self, agent_steps: int) -> None:
-        """Forget what lies beyond: the run went on from there."""
+        """Remove all points beyond `agent_steps`: the run resumed from there."""
         while self.points and self.points[-1][0] > agent_steps:
             self.points.pop()
             self._since = 0

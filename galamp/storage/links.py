@@ -1,4 +1,4 @@
-"""The names `latest` and `best`: links, or where the disk has none, files that hold the same.
+"""The names `latest` and `best`: symbolic links, or files with the target's name on other disks.
 
     target --replace_link--> symbolic link, or a file with the target's name (exFAT, vfat, SMB)
     path as a user gives it --follow--> path without such files
@@ -19,20 +19,20 @@ from galamp.core.disk import UNSUPPORTED, open_plain, sync_folder, temporary_nam
 LATEST: Final = "latest"
 BEST: Final = "best"
 NO_LINKS = UNSUPPORTED | {errno.EPERM, errno.EROFS, errno.EPROTO}
-"""How symlink fails on file systems that have no symbolic links.
+"""Errors of symlink() on file systems without symbolic links.
 
-EROFS and EPROTO are some FUSE drivers' way to say so; where a disk means them, the file that is to
-stand for the link cannot be written either.
+Some FUSE drivers use EROFS and EPROTO for it; if the disk means them, the file in place of the link
+cannot be written either.
 """
-MOST_BYTES = 255
-"""The longest name that a file may have."""
+MAX_BYTES = 255
+"""Longest name that a file may have."""
 
 
 def replace_link(link: Path, target: str) -> None:
-    """Let `link` lead to `target`, the name of what lies beside it, in one atomic step.
+    """Point `link` to `target`, the name of a neighbour in its folder, in one atomic step.
 
     Raises:
-        OSError: the disk refuses; the link is as before.
+        OSError: the disk refuses; the link is unchanged.
     """
     with temporary_name(link.parent) as temporary:
         try:
@@ -46,7 +46,7 @@ def replace_link(link: Path, target: str) -> None:
 
 
 def follow(path: Path) -> Path:
-    """Return `path` with every file in it that stands for a link replaced by what it names.
+    """Return `path` with every file that stands for a link replaced by its target.
 
     Symbolic links are left to the kernel.
     """
@@ -60,27 +60,27 @@ def follow(path: Path) -> Path:
 
 
 def followed(text: str) -> Path:
-    """Return the path that a word on the command line means, once for all that is done with it.
+    """Return the path of a command-line argument, resolved once for the whole command.
 
-    Links in it are followed now: another start may move `runs/latest` at any time. A path without
-    any stays as it was typed.
+    Links in it are resolved now, since another start may move `runs/latest` at any time. A path
+    without links stays as typed.
     """
     path = follow(Path(text))
     try:
         real = os.path.realpath(path)
-    except ValueError:  # a zero byte, which no file has in its name
+    except ValueError:  # a zero byte, which no file name has
         return path
     return path if real == os.path.abspath(path) else Path(real)
 
 
 def _named(path: Path) -> str | None:
-    """Return the name that a file holds in a link's place; None if it is none."""
+    """Return the name in a file that stands for a link; None if it is none."""
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             return None
         with open_plain(path) as file:
-            name = file.read(MOST_BYTES + 2).decode().removesuffix("\n")
+            name = file.read(MAX_BYTES + 2).decode().removesuffix("\n")
     except (OSError, ValueError):
         return None
     sound = name.isprintable() and "/" not in name and name not in ("", ".", "..", path.name)
-    return name if sound and len(name.encode()) <= MOST_BYTES else None
+    return name if sound and len(name.encode()) <= MAX_BYTES else None

@@ -1,12 +1,12 @@
-"""Who may write: advisory locks (flock), which end with their owner and so cannot go stale.
+"""Advisory locks (flock) of run folders; they end with their owner and so cannot become stale.
 
-    RUN/lock --take_lock--> Lock: held while the run lives, its text says by whom
-    Lock --standing_in, place--> whose lock lies in a folder, where the locked folder is now
-    RUN --owner_in--> Owner: whom the text names, for who only looks
-    cache folder --wait_for_lock--> one process at a time, within a limit
+    RUN/lock --take_lock--> Lock: held while the run is alive, its text names the owner
+    Lock --standing_in, place--> whose lock is in a folder, where the locked folder is now
+    RUN --owner_in--> Owner: the owner that the text names, for commands that only read
+    cache folder --wait_for_lock--> one process at a time, with a timeout
 
-Runs in the supervisor, in the parent while rates are measured, and in visitors of a run. A process
-number says something on its own machine only, so the text carries the machine's name.
+Runs in the supervisor, in the parent while rates are measured, and in the control clients. A pid
+has a meaning on its own machine only, so the text contains the machine's name.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from galamp.storage.mounts import local_locks
 
 LOCK = "lock"
 NO_LOCKS = UNSUPPORTED | {errno.ENOLCK}
-"""How flock fails where the file system has no locks, or nobody who serves them."""
+"""Errors of flock() on file systems without locks, or without a lock server."""
 OWNER_WAIT_S = 1.0
-"""Longest wait for the name of a lock's owner that has only just taken it."""
+"""Longest wait for the name of an owner that has only just taken the lock."""
 POLL_S = 0.1
-MOST_BYTES = 400
+MAX_BYTES = 400
 
 _OWNER = re.compile(
     r"(?P<owner>process (?P<pid>\d{1,9}) on (?P<host>\S+) since .+?)(, start [0-9a-f]{16})?"
 )
-"""What an owner says of itself, and which start it is; an older galamp leaves that out."""
+"""Owner text: the process, and which start it is; an older galamp omits the start."""
 
 
 class NoLocksError(UserError):
@@ -50,7 +50,7 @@ class NoLocksError(UserError):
 
 
 class Standing(Enum):
-    """Whose lock lies in a folder."""
+    """Owner of the lock in a folder."""
 
     OURS = "ours"
     MISSING = "missing"
@@ -58,12 +58,12 @@ class Standing(Enum):
 
 
 class Owner(NamedTuple):
-    """Whom a lock's text names; it stays there if that process is killed.
+    """The owner that a lock's text names; the text remains if that process is killed.
 
     Attributes:
         words: process, machine, and since when.
         here: whether it is of this machine.
-        lives: whether it lives and has the lock's file open, which is seen on its own machine only.
+        lives: whether it runs and has the lock file open; known on its own machine only.
     """
 
     words: str
@@ -73,13 +73,13 @@ class Owner(NamedTuple):
 
 @dataclass(frozen=True)
 class Lock:
-    """A run folder's lock, ours until it is closed or the process dies.
+    """A run folder's lock, held until it is closed or the process ends.
 
     Attributes:
         path: where it was taken.
         file: the file, open and locked.
         text: its content, which no other start writes.
-        folder: the run folder, open: it is that one wherever it is moved to.
+        folder: the run folder, open: it stays the same wherever it is moved.
     """
 
     path: Path
@@ -88,7 +88,7 @@ class Lock:
     folder: int
 
     def standing_in(self, folder: Path) -> Standing:
-        """Return whose lock lies in `folder`; if that cannot be told, ours."""
+        """Return the owner of the lock in `folder`; OURS if that cannot be determined."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             found = os.open(folder / LOCK, flags)
@@ -97,7 +97,7 @@ class Lock:
                 return Standing.MISSING
             return Standing.ANOTHERS if error.errno == errno.ELOOP else Standing.OURS
         try:
-            # Not by its number: that of a removed file is given anew, and some disks have none.
+            # Not by its inode number: it may be reused, and some disks have none.
             return Standing.OURS if _text(found) == self.text else Standing.ANOTHERS
         except OSError:
             return Standing.OURS
@@ -105,14 +105,14 @@ class Lock:
             os.close(found)
 
     def is_on(self, folder: Path) -> bool:
-        """Whether `folder` is the one that was locked."""
+        """Return whether `folder` is the one that was locked."""
         try:
             return os.path.samestat(os.stat(folder), os.fstat(self.folder))
         except OSError:
             return False
 
     def place(self) -> Path | None:
-        """Return where the folder is now; None if nowhere, or where nobody can tell."""
+        """Return where the folder is now; None if it has no path, or that cannot be determined."""
         try:
             found = Path(os.readlink(f"/proc/self/fd/{self.folder}"))
         except OSError:
@@ -120,17 +120,17 @@ class Lock:
         return found if self.is_on(found) else None
 
     def folder_is_removed(self) -> bool:
-        """Whether it is certain that the folder has no name any more."""
+        """Return whether it is certain that the folder was removed."""
         try:
             return os.fstat(self.folder).st_nlink == 0
         except OSError as error:
             return error.errno == errno.ESTALE
 
     def renewed(self, folder: Path) -> Lock:
-        """Return this lock once its file, which somebody has removed, is made again in `folder`.
+        """Return this lock with a new file in `folder`, in place of a removed one.
 
         Raises:
-            FileExistsError, BlockingIOError: another start was quicker.
+            FileExistsError, BlockingIOError: another start was faster.
             OSError, NoLocksError: the disk refuses.
         """
         path = folder / LOCK
@@ -150,7 +150,7 @@ class Lock:
         return replace(self, path=path, file=file)
 
     def close(self) -> None:
-        """Give it back: without a text, which the end of a process by force leaves there."""
+        """Release the lock, without text in it; the text remains where a process is killed."""
         with contextlib.suppress(OSError):
             if _text(self.file) == self.text:
                 os.ftruncate(self.file, 0)
@@ -179,7 +179,7 @@ def take_lock(folder: Path, started: datetime) -> Lock:
         except BlockingIOError:
             raise UserError(_in_use(folder, _owner(file))) from None
         if not os.fstat(file).st_nlink:
-            # Its former owner never began, and took it back after we had opened it.
+            # Its previous owner never started, and removed it after this process had opened it.
             raise OSError(errno.ESTALE, "another start was just refused; try again")
         _check_unseen(folder, _text(file))
         since = f"{started:%Y-%m-%d %H:%M:%S}"
@@ -193,7 +193,7 @@ def take_lock(folder: Path, started: datetime) -> Lock:
 
 
 def owner_in(folder: Path) -> Owner | None:
-    """Return whom the lock in `folder` names, without taking it; None where it names nobody."""
+    """Return the owner that the lock in `folder` names, without taking it; None without a name."""
     try:
         file = os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -212,9 +212,9 @@ def owner_in(folder: Path) -> Owner | None:
 
 
 def _has_open(pid: int, found: os.stat_result) -> bool:
-    """Whether a process of this machine has a file open: numbers of dead processes come again.
+    """Return whether a process of this machine has a file open: pids are reused.
 
-    One whose files cannot be looked at, as it is another user's, lives at least.
+    A process whose open files cannot be read, as another user's, counts if it is alive.
     """
     files = f"/proc/{pid}/fd"
     try:
@@ -228,7 +228,7 @@ def _has_open(pid: int, found: os.stat_result) -> bool:
 
 
 def _sign(file: int, text: str, new: Path | None) -> None:
-    """Write who has the lock; where the disk refuses, a `new` file is removed."""
+    """Write the owner text; if the disk refuses, a `new` file is removed."""
     try:
         os.ftruncate(file, 0)
         os.pwrite(file, f"{text}\n".encode(), 0)
@@ -240,12 +240,12 @@ def _sign(file: int, text: str, new: Path | None) -> None:
 
 @contextlib.contextmanager
 def wait_for_lock(
-    path: Path, limit_s: float, waits: Callable[[], object] = lambda: None
+    path: Path, timeout_s: float, waits: Callable[[], object] = lambda: None
 ) -> Iterator[bool]:
-    """Hold the lock `path`, in a folder that exists; yield whether it was got within `limit_s`.
+    """Hold the lock `path`, in a folder that exists; yields whether it was acquired in time.
 
     `waits` is called once if another process has it. Where there are no locks, or the file cannot
-    be made, nobody waits.
+    be created, there is no wait.
     """
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -253,13 +253,13 @@ def wait_for_lock(
         yield False
         return
     try:
-        yield _got(file, limit_s, waits)
+        yield _got(file, timeout_s, waits)
     finally:
         os.close(file)
 
 
-def _got(file: int, limit_s: float, waits: Callable[[], object]) -> bool:
-    until_s, told = time.monotonic() + limit_s, False
+def _got(file: int, timeout_s: float, waits: Callable[[], object]) -> bool:
+    until_s, told = time.monotonic() + timeout_s, False
     while True:
         try:
             _lock(file)
@@ -299,9 +299,9 @@ def _in_use(folder: Path, owner: str) -> str:
 
 
 def _check_unseen(folder: Path, owner: str) -> None:
-    """Refuse a lock that another machine may hold, where locks do not reach beyond a machine.
+    """Refuse a lock that another machine may hold, where locks are not seen between machines.
 
-    Elsewhere a lock that could be taken is free, whoever was killed while it was his.
+    Elsewhere a lock that can be taken is free, even if its owner was killed.
 
     Raises:
         UserError: it may be held.
@@ -315,19 +315,19 @@ def _check_unseen(folder: Path, owner: str) -> None:
 
 
 def _owner(file: int) -> str:
-    """Return what the owner says of itself, which it does an instant after it has the lock."""
+    """Return the owner text, which the owner writes an instant after it has the lock."""
     text, deadline_s = "", time.monotonic() + OWNER_WAIT_S
-    with contextlib.suppress(OSError):  # SMB: what is locked may not even be read
+    with contextlib.suppress(OSError):  # SMB: a locked file may not even be readable
         while not (text := _text(file)) and time.monotonic() < deadline_s:
             time.sleep(0.005)
     return text or "another process"
 
 
 def _text(file: int) -> str:
-    text = os.pread(file, MOST_BYTES, 0).decode(errors="replace").strip()
+    text = os.pread(file, MAX_BYTES, 0).decode(errors="replace").strip()
     return text if text.isprintable() else ""
 
 
 def host() -> str:
-    """Return this machine's name, in one word."""
+    """Return this machine's name, as one word."""
     return "".join(platform.node().split()) or "localhost"

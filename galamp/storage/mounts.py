@@ -1,9 +1,9 @@
-"""What kind of disk a folder is on, as the kernel tells: /proc/self/mountinfo.
+"""File system of a folder, as /proc/self/mountinfo describes it.
 
     folder --mount_of--> type, options --local_locks--> why other machines do not see a lock here
                                        `-keeps_modes--> whether chmod changes anything here
 
-Runs in the parent. Where nothing is told, a disk is taken to be an ordinary one.
+Runs in the parent. Without information, a disk is taken for an ordinary one.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import NamedTuple
 MOUNTS = Path("/proc/self/mountinfo")
 LOCAL_OPTIONS = frozenset({"nolock", "localflock", "local_lock=flock", "local_lock=all", "nobrl"})
 LOCAL_TYPES = frozenset({"beegfs", "fuse"})
-"""Mounts that machines share, and on which a lock is seen by the one that has it only."""
+"""Shared mounts on which only the owner's machine sees a lock."""
 SHARED_FUSE = frozenset({"fuse.glusterfs", "fuse.ceph-fuse", "fuse.juicefs"})
-"""The other drivers outside the kernel (fuse.sshfs, fuse.rclone, ...) hand no flock on."""
+"""FUSE drivers that share locks; others (fuse.sshfs, fuse.rclone, ...) do not."""
 WITHOUT_MODES = frozenset(
     {"9p", "drvfs", "vfat", "msdos", "exfat", "ntfs", "fuseblk", "cifs", "smb3"}
 )
-"""Owner and mode are the mount's there, the same for all files (9p: Windows' disks under WSL)."""
+"""Owner and mode are the mount's there, the same for all files (9p: Windows disks under WSL)."""
 
 _ESCAPE = re.compile(r"\\([0-7]{3})")
-"""How the kernel writes a space in a path."""
+"""The kernel's escape of a space in a path."""
 
 
 class Mount(NamedTuple):
@@ -36,7 +36,7 @@ class Mount(NamedTuple):
 
 
 def mount_of(folder: Path, mounts: Path | None = None) -> Mount:
-    """Return the mount that `folder` is on; one of no type where the kernel does not tell."""
+    """Return the mount that `folder` is on; one without a type where the kernel does not say."""
     place, point_of, found = os.path.realpath(folder), "", Mount("", ())
     try:
         lines = (mounts or MOUNTS).read_text(errors="replace").splitlines()
@@ -55,10 +55,10 @@ def mount_of(folder: Path, mounts: Path | None = None) -> Mount:
 
 
 def local_locks(folder: Path, mounts: Path | None = None) -> str:
-    """Say why a lock in `folder` is seen on this machine only, though others may share the disk.
+    """Return why a lock in `folder` is seen on this machine only, though the disk may be shared.
 
     Returns:
-        The mount's type or option; "" where locks reach everyone, as far as the kernel tells.
+        The mount's type or option; "" where other machines see locks, as far as the kernel says.
     """
     kind, options = mount_of(folder, mounts)
     if kind in LOCAL_TYPES or (kind.startswith("fuse.") and kind not in SHARED_FUSE):
@@ -67,6 +67,6 @@ def local_locks(folder: Path, mounts: Path | None = None) -> str:
 
 
 def keeps_modes(folder: Path, mounts: Path | None = None) -> bool:
-    """Whether files in `folder` have an owner and a mode of their own, which chmod changes."""
+    """Return whether files in `folder` have their own owner and mode, which chmod changes."""
     kind, options = mount_of(folder, mounts)
     return kind not in WITHOUT_MODES or "metadata" in " ".join(options)

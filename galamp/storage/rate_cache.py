@@ -1,10 +1,10 @@
-"""What was measured on this machine before: agent steps/s by number of learners, per workload.
+"""Cache of measured rates on this machine: agent steps/s by number of learners, per workload.
 
     ~/.cache/galamp/learners.json: {key: {"measured": day, "rates": {learners: agent steps/s}}}
     ~/.cache/galamp/learners.lock, measuring-<machine>.lock: one writes, one measures at a time
 
-Runs in the parent. It is a cache: one that is missing, damaged or of another form is an empty one.
-Its folder is shared by all that the user starts, on every machine that shares the home.
+Runs in the parent. A missing or damaged cache, or one of another form, is taken as empty. The
+user's processes share the folder, on every machine that shares the home.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 from galamp.core.disk import read_limited, remove_stale, replace_json
 from galamp.storage.locks import wait_for_lock
 
-MOST_BYTES = 1_000_000
-MOST_ENTRIES = 200
-"""The oldest go first."""
-WRITE_WITHIN_S = 5.0
-"""Nobody needs longer to write; who is waited for longer has been stopped."""
+MAX_BYTES = 1_000_000
+MAX_ENTRIES = 200
+"""The oldest are removed first."""
+WRITE_TIMEOUT_S = 5.0
+"""Longest wait for another writer; one that takes longer has been stopped."""
 
 
 class Rates(NamedTuple):
@@ -40,15 +40,15 @@ class RateCache:
     """The file, and what is in it."""
 
     def __init__(self, path: Path | None = None) -> None:
-        """Use `path` (default: `galamp/learners.json` in the user's folder of caches)."""
+        """Use `path` (default: `galamp/learners.json` in the user's cache folder)."""
         self.path = path or cache_folder() / "learners.json"
 
     def find(self, key: Mapping[str, Any]) -> Rates | None:
-        """Return what was measured for `key`, the machine and the workload in plain values."""
+        """Return the rates for `key`, machine and workload as plain values; None if unknown."""
         return _rates(self._read().get(_digest(key)))
 
-    def keep(self, key: Mapping[str, Any], by_learners: Mapping[int, float]) -> None:
-        """Remember a measurement, and what others remember meanwhile.
+    def save(self, key: Mapping[str, Any], by_learners: Mapping[int, float]) -> None:
+        """Store a measurement; entries that other processes have stored meanwhile are kept.
 
         Raises:
             OSError: the disk refuses.
@@ -60,21 +60,21 @@ class RateCache:
         }
         folder = self.path.parent
         folder.mkdir(parents=True, exist_ok=True)
-        with wait_for_lock(self.path.with_suffix(".lock"), WRITE_WITHIN_S):
+        with wait_for_lock(self.path.with_suffix(".lock"), WRITE_TIMEOUT_S):
             entries = self._read()
             entries.pop(_digest(key), None)
             entries[_digest(key)] = entry
-            replace_json(self.path, dict(list(entries.items())[-MOST_ENTRIES:]))
+            replace_json(self.path, dict(list(entries.items())[-MAX_ENTRIES:]))
             remove_stale(folder)
 
     @contextlib.contextmanager
     def measuring(
         self, machine: Sequence[Any], limit_s: float, waits: Callable[[], object]
     ) -> Iterator[None]:
-        """Be the only one of this user's who measures on a `machine`; wait at most `limit_s`.
+        """Hold this user's measuring lock of a `machine`; waits at most `limit_s`.
 
-        A machine is what says so in the key of its rates. `waits` is called once if somebody else
-        measures. After the limit, or where there are no locks, the block is entered all the same.
+        `machine` is the machine part of the rates' key. `waits` is called once if another process
+        measures. After the timeout, or without locks, the block is entered all the same.
         """
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,16 +84,16 @@ class RateCache:
 
     def _read(self) -> dict[str, Any]:
         try:
-            found = json.loads(read_limited(self.path, MOST_BYTES))
+            found = json.loads(read_limited(self.path, MAX_BYTES))
         except (OSError, ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
 
 
 def cache_folder() -> Path:
-    """Return galamp's folder for what can be found out again."""
+    """Return galamp's cache folder: all in it can be measured again."""
     given = os.environ.get("XDG_CACHE_HOME", "")
-    home = os.path.expanduser("~")  # unchanged where nobody knows one
+    home = os.path.expanduser("~")  # unchanged where it is unknown
     usual = Path(home if os.path.isabs(home) else os.sep, ".cache")
     return (Path(given) if os.path.isabs(given) else usual) / "galamp"
 
@@ -103,7 +103,7 @@ def _digest(key: Mapping[str, Any]) -> str:
 
 
 def _rates(entry: Any) -> Rates | None:
-    """Return what an entry says; None if it is not one of ours."""
+    """Return the rates of an entry; None if it is invalid."""
     try:
         by_learners = {int(count): float(rate) for count, rate in entry["rates"].items()}
         day = date.fromisoformat(entry["measured"])

@@ -1,18 +1,17 @@
-"""The run folder: who may write into it, and where things lie.
+"""Run folder: its files, and the lock that gives one process the right to write.
 
 Runs in the supervisor, the one writer; plots and evaluation only read.
 
     RUN/config.json  metrics.jsonl  events.jsonl  summary.json
     RUN/monitor/<i>.monitor.csv  checkpoints/  logs/
-    RUN/lock         held by flock while the run lives, so that it cannot go stale
-    RUN/control      a socket while the run lives; a stale one is for the lock's owner to replace
-    runs/latest      link to the run that began last
+    RUN/lock         held by flock while the run is alive, so that it cannot become stale
+    RUN/control      a socket while the run is alive; the lock's owner replaces a stale one
+    runs/latest      link to the run that started last
 
-A run begins when its config is written. What is refused before that leaves nothing behind. A folder
-that is renamed under a living run is followed, and a lock that somebody removed is made again. One
-that is removed, or locked by another start, does not come back: from then on nothing is written.
-
-Of the process environment nothing is ever written: it holds secrets.
+A run starts when its config is written. A start that is refused before that leaves nothing behind.
+A folder that is renamed while the run is alive is followed, and a removed lock file is created
+again. A removed folder, or one locked by another start, is lost: nothing is written any more. The
+process environment is never written: it contains secrets.
 """
 
 from __future__ import annotations
@@ -48,18 +47,18 @@ METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
 CHECKPOINTS = "checkpoints"
 JSON_LIMIT_BYTES = 4_000_000
-"""No config and no summary is larger, were there a thousand learners."""
+"""No config and no summary is larger, even with a thousand learners."""
 GRAPH_LIMIT_BYTES = 64 * 2**20
 """No graph that can be read is larger."""
 
 
 class StoredChoices(NamedTuple):
-    """What a run goes on with as it was stored, since whoever resumes it names nothing else.
+    """Stored choices that a resumed run keeps, as its command line does not change them.
 
     Attributes:
-        graph_of: folder of the run whose copy of the gossip graph is taken; None: what is named,
+        graph_of: folder of the run whose copy of the gossip graph is used; None: the named graph,
             even where the name is the same.
-        devices: whether its GPUs are those that it had: one that cannot be used is left out then.
+        devices: whether its devices are the stored ones: unusable GPUs are left out then.
     """
 
     graph_of: Path | None = None
@@ -67,29 +66,29 @@ class StoredChoices(NamedTuple):
 
 
 class RunFolder(HeldFolder):
-    """One run's folder, locked for as long as this object is open.
+    """One run's folder, locked while this object is open.
 
     Attributes:
-        warning: who else may write to it, in one line; None if nobody.
-        kept: what a run that is resumed here goes on with.
+        warning: other users who may write to it, in one line; None if there are none.
+        kept: stored choices of the run that is resumed here.
     """
 
     def __init__(self, path: Path, root: Path, lock: Lock) -> None:
         super().__init__(path, lock)
         self._root = root
         self._take_back: tuple[Path, ...] = ()
-        """What goes with a new run that never begins, in this order."""
+        """Paths that are removed, in this order, if a new run never starts."""
         self.warning = shared_with(path)
         self.kept = StoredChoices(path, devices=True)
 
     @property
     def checkpoints(self) -> Path:
-        """The folder of checkpoints."""
+        """Folder of the checkpoints."""
         return self.path / CHECKPOINTS
 
     @property
     def logs(self) -> Path:
-        """The folder of the processes' logs."""
+        """Folder of the processes' logs."""
         return self.path / "logs"
 
     @property
@@ -99,40 +98,34 @@ class RunFolder(HeldFolder):
 
     @property
     def metrics(self) -> Path:
-        """The rows of metrics."""
+        """File of the metrics."""
         return self.path / METRICS
 
     @property
     def events(self) -> Path:
-        """The events."""
+        """File of the events."""
         return self.path / EVENTS
 
     @classmethod
     def create(
-        cls,
-        root: Path | None,
-        run_dir: str,
-        env_id: str,
-        name: str,
-        seed: int,
-        started: datetime,
+        cls, root: Path | None, run_dir: str, env_id: str, name: str, seed: int, started: datetime
     ) -> RunFolder:
-        """Make and lock the folder of a new run.
+        """Create and lock the folder of a new run.
 
         Args:
             root: folder of runs (default: `runs`), used where `run_dir` is empty.
-            run_dir: the folder that the user asked for, or empty for
+            run_dir: the folder that the user requested, or empty for
                 `<root>/<env>__<name>__s<seed>__<time>`.
-            env_id: environment, of which the last part names the folder.
+            env_id: environment; its last part is used in the folder's name.
             name: label of the run.
             seed: seed of the run.
             started: now.
 
         Raises:
-            UserError: the folder is in use or holds something, or the disk refuses.
+            UserError: the folder is in use or not empty, or the disk refuses.
         """
         root = root or Path("runs")
-        with _told("make the run folder"):
+        with _disk_errors("make the run folder"):
             if run_dir:
                 path = in_home(run_dir)
                 made = _missing(path)
@@ -142,7 +135,7 @@ class RunFolder(HeldFolder):
                 made = _missing(root)
                 path = _make_new(root, label)
                 made = (path, *made)
-            # A folder of other things stays as it is; one with a lock may be another start's.
+            # A folder with other content stays as it is; one with a lock may be another start's.
             entries = set(os.listdir(path))
             if LOCK not in entries:
                 _require_empty(path, entries)
@@ -154,14 +147,14 @@ class RunFolder(HeldFolder):
 
     @classmethod
     def open(cls, path: Path, root: Path | None = None) -> RunFolder:
-        """Lock an existing run's folder, or that of a link to it, to go on with the run.
+        """Lock an existing run's folder, or the target of a link, to resume the run.
 
         Raises:
             UserError: it is no run folder, or in use.
         """
         if not os.path.isfile(path / CONFIG):
             raise UserError(f"{path}: not a run folder (it has no {CONFIG})")
-        with _told(f"open the run folder {path}"):
+        with _disk_errors(f"open the run folder {path}"):
             path = Path(os.path.realpath(path))
             return cls._taken(path, root or Path("runs"), datetime.now())
 
@@ -169,7 +162,7 @@ class RunFolder(HeldFolder):
     def _taken(
         cls, path: Path, root: Path, started: datetime, made: tuple[Path, ...] | None = None
     ) -> RunFolder:
-        """Lock a folder; in a new run's, with `made` for it, nothing may be but a lock."""
+        """Lock a folder; a new run's, with `made` created for it, may contain only a lock."""
         refuse_links(path)
         folder = cls(path, root, take_lock(path, started))
         try:
@@ -190,7 +183,7 @@ class RunFolder(HeldFolder):
         return folder
 
     def close(self) -> None:
-        """Let others use the folder; of a new run that never began, nothing is left."""
+        """Unlock the folder; a new run that never started leaves nothing."""
         if self._lock is None:
             return
         if self._take_back and self.is_settled_ours():
@@ -201,7 +194,7 @@ class RunFolder(HeldFolder):
         self._lock = None
 
     def _is_emptied(self) -> bool:
-        """Whether somebody has removed all that is in it, too: a run that began has a config."""
+        """Return whether all content was removed, too: a run that has started has a config."""
         return not self._take_back and not os.path.lexists(self.path / CONFIG)
 
     def log_path(self, title: str) -> Path:
@@ -213,13 +206,14 @@ class RunFolder(HeldFolder):
         return self.monitor / monitor_name(index)
 
     def write_config(self, values: dict[str, Any], graph: bytes | None = None) -> bool:
-        """Store the run's settings and gossip graph; with that it has begun, and is the latest.
+        """Store the run's settings and gossip graph: the run has started, and is the latest.
 
-        Returns whether there was another graph before. If one is refused, neither is replaced.
+        Returns whether there was another graph before. If one of the two is refused, neither is
+        replaced.
 
         Args:
             values: the settings.
-            graph: what the copy of the graph's file holds; None: it stays as it is.
+            graph: content of the graph file's copy; None: unchanged.
 
         Raises:
             UserError: the disk refuses.
@@ -227,22 +221,22 @@ class RunFolder(HeldFolder):
         if not self.is_settled_ours():
             raise UserError(f"{self.path}: removed, or taken by another start")
         copy, resume_point = self.path / GRAPH, None
-        with _told(f"write {copy}"), contextlib.ExitStack() as stack:
+        with _disk_errors(f"write {copy}"), contextlib.ExitStack() as stack:
             if graph is not None:
                 with contextlib.suppress(FileNotFoundError):
                     resume_point = read_limited(copy, GRAPH_LIMIT_BYTES)
                 if graph != resume_point:
                     stack.enter_context(replacing(copy, graph))
-            with _told(f"write {self.path / CONFIG}"):
+            with _disk_errors(f"write {self.path / CONFIG}"):
                 replace_json(self.path / CONFIG, values)
-        self._begin()
+        self._mark_started()
         return resume_point is not None and graph != resume_point
 
-    def _begin(self) -> None:
-        """Note that the run has begun: its folder stays, and is the latest."""
+    def _mark_started(self) -> None:
+        """Mark the run as started: its folder stays, and is the latest."""
         self._take_back = ()
         if os.path.realpath(self.path.parent) == os.path.realpath(self._root):
-            # A convenience: a folder of that name, or a full disk, must not stop the run.
+            # Optional: a folder of that name, or a full disk, must not stop the run.
             with contextlib.suppress(OSError):
                 replace_link(self._root / LATEST, self.path.name)
                 remove_stale(self._root)
@@ -256,16 +250,16 @@ class RunFolder(HeldFolder):
         return read_json(self.path / CONFIG)
 
     def remove_dead(self) -> None:
-        """Remove what ended starts left half written, or half removed, among the checkpoints.
+        """Remove checkpoints that ended starts left half written or half removed.
 
-        Whoever else wrote there has ended, as the lock is ours: unless it is not seen from
-        everywhere.
+        The other writers have ended, since this run has the lock; unless locks are not seen on all
+        machines.
         """
         with contextlib.suppress(OSError):
             remove_stale(self.checkpoints, alone=not local_locks(self.path))
 
     def write_summary(self, values: dict[str, Any]) -> None:
-        """Store the run's outcome, whole or not at all; in a folder that is lost, nothing.
+        """Store the run's summary, completely or not at all; a lost folder gets none.
 
         Raises:
             GalampError: the disk refuses.
@@ -279,7 +273,7 @@ class RunFolder(HeldFolder):
             raise GalampError(f"{path} not written: {error.strerror}") from error
 
     def read_summary(self) -> dict[str, Any]:
-        """Return the run's outcome.
+        """Return the run's summary.
 
         Raises:
             UserError: it is missing or damaged.
@@ -293,7 +287,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, damaged, or no object.
     """
-    with _told(f"read {path}"):
+    with _disk_errors(f"read {path}"):
         content = read_limited(path, JSON_LIMIT_BYTES)
     try:
         values = json.loads(content)
@@ -305,8 +299,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Turn an error of the disk into one line for the user."""
+def _disk_errors(what: str) -> Iterator[None]:
+    """Convert an OSError into one line for the user."""
     try:
         yield
     except OSError as error:
@@ -320,7 +314,7 @@ def _part(text: str) -> str:
 
 
 def _make_new(root: Path, label: str) -> Path:
-    """Make a folder that no other run has, even one started in the same second."""
+    """Create a folder that no other run has, even one started in the same second."""
     root.mkdir(parents=True, exist_ok=True)
     number = 1
     while True:
@@ -340,7 +334,7 @@ def _require_empty(path: Path, entries: set[str]) -> None:
 
 
 def _is_of_the_system(name: str) -> bool:
-    """Whether macOS, Windows or a file system puts this into every folder by itself."""
+    """Return whether macOS, Windows or a file system creates this file in every folder."""
     return name.startswith("._") or name in (
         ".DS_Store", "lost+found", "desktop.ini", "Thumbs.db",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The files that grow during a run: rows of metrics, events, and a line per finished game.
+"""Growing files of a run: rows of metrics, events, and a line per finished game.
 
 Runs in the supervisor, the one writer; resumed runs, plots and evaluation read them.
 
@@ -6,8 +6,8 @@ Runs in the supervisor, the one writer; resumed runs, plots and evaluation read 
     event --EventLog--> events.jsonl
     episode --MonitorLog--> monitor/<i>.monitor.csv
 
-A killed process leaves at most one unfinished line, which readers pass over and the next writer
-cuts off. A disk that refuses costs rows, never the run. Of a file of any size only a row is held.
+A killed process leaves at most one incomplete line; readers skip it and the next writer removes it.
+A failing disk costs rows, never the run. Only one row is in memory, whatever the size of a file.
 Nothing is written through a link, and nothing into a run folder that is no longer this run's:
 `RunFolder.where`.
 """
@@ -31,43 +31,43 @@ MONITOR = "monitor"
 """The folder of monitor files."""
 
 TAIL_BYTES = 1_000_000
-"""A file's end is read in pieces of this size."""
+"""Size of the pieces in which a file's end is read."""
 
 LINE_LIMIT_BYTES = 1_000_000
 """No row is longer: that of a thousand learners takes less than half of it."""
 
-MOST_UNWRITTEN = 10_000
-"""So many episodes are written at once, should `flush` be asked for but once a day."""
+MAX_UNWRITTEN = 10_000
+"""Number of episodes after which they are written, even if `flush` is hardly ever called."""
 
-MOST_STARTS = 2**31
+MAX_STARTS = 2**31
 COUNT_LIMIT = 2**53
 AMOUNT_LIMIT = 1e300
-"""Counts and amounts beyond these were never written by a run."""
+"""Counts and amounts beyond these limits were never written by a run."""
 
 _OF_NO_FILE = (errno.EINVAL, errno.ENXIO)
-"""How opening fails for what is there and is no plain file: a pipe, a folder; a socket."""
+"""Errors of open() for what is no regular file: a pipe, a folder; a socket."""
 
 Complain = Callable[[str], None]
-"""Takes one line about a disk error; called once per file."""
+"""Called with one line about a disk error, once per file."""
 
 
 class AppendOnly:
-    """A file of lines to which whole pieces are added, each by one write; errors never leave it."""
+    """A file of lines; whole pieces are appended, each by one write; never raises an OSError."""
 
     def __init__(self, path: Path, complain: Complain, where: Where = as_named) -> None:
-        """Add to the file `path`, in a folder that exists, which is where `where` says."""
+        """Append to the file `path`, in a folder that exists; `where` returns its current path."""
         self._path, self._where = path, where
         self.failed = 0
-        """Pieces that the disk refused."""
+        """Number of pieces that the disk refused."""
         self._complain = complain
 
     @property
     def path(self) -> Path | None:
-        """Where the file is now; None if it may not be written."""
+        """Where the file is now; None if it must not be written."""
         return self._where(self._path)
 
     def append(self, piece: bytes) -> bool:
-        """Add `piece`, which ends with a newline; return whether it is all there."""
+        """Append `piece`, which ends with a newline; returns whether it was written completely."""
         path = self.path
         if path is None:
             self.failed += 1
@@ -84,7 +84,7 @@ class AppendOnly:
         return True
 
     def give_up(self, error: OSError) -> None:
-        """Count a piece that is lost."""
+        """Count a lost piece."""
         self.failed += 1
         if self.failed == 1:
             self._complain(f"{self._path}: {error.strerror}; what was to be added is lost")
@@ -99,14 +99,14 @@ class AppendOnly:
 
 
 class MetricsLog:
-    """metrics.jsonl: one row per `append`, each carrying which start of the run wrote it."""
+    """metrics.jsonl: one row per `append`, each with the number of the start that wrote it."""
 
     def __init__(
         self, path: Path, from_step: int, complain: Complain, where: Where = as_named
     ) -> None:
-        """Open the log of a run that goes on from `from_step` agent steps (0: a new one).
+        """Open the log of a run that resumes from `from_step` agent steps (0: a new run).
 
-        The first row says so; later rows of former starts are superseded by it.
+        The first row says so; it supersedes later rows of earlier starts.
         """
         self._file = AppendOnly(path, complain, where)
         self.start = next_start(path)
@@ -119,15 +119,15 @@ class MetricsLog:
         return self._file.failed
 
     def append(self, row: dict[str, Any]) -> None:
-        """Add a row; what is not finite becomes null."""
+        """Add a row; values that are not finite become null."""
         text = json.dumps(finite(row | {"start": self.start}), allow_nan=False)
         self._file.append(text.encode() + b"\n")
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of metrics.jsonl as written; lines that are no whole row are passed over.
+    """Yield the rows of metrics.jsonl as written; invalid or incomplete lines are skipped.
 
-    What cannot be read has no rows.
+    A file that cannot be read has no rows.
     """
     with contextlib.suppress(OSError), open_plain(path) as file:
         whole = True
@@ -138,7 +138,7 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def last_row(path: Path) -> dict[str, Any]:
-    """Return the last whole row of metrics.jsonl, from its end; nothing where there is none."""
+    """Return the last complete row of metrics.jsonl, read from its end; {} if there is none."""
     try:
         with open_plain(path) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
@@ -160,22 +160,22 @@ def _row(line: bytes) -> dict[str, Any] | None:
 
 
 def _is_count(value: object, limit: int = COUNT_LIMIT) -> TypeGuard[int]:
-    """Whether a number is one that a run counts to, whatever a damaged file says."""
+    """Return whether `value` is a count that a run can reach, in case of a damaged file."""
     return type(value) is int and 0 <= value < limit
 
 
 def _is_amount(value: object) -> TypeGuard[float]:
-    # A huge int is compared before it becomes a float, and what is not a number fails.
+    # A huge int is compared before the conversion, and NaN fails the comparison.
     return (type(value) is int or type(value) is float) and -AMOUNT_LIMIT < value < AMOUNT_LIMIT
 
 
 def _last_start(path: Path) -> int:
-    """Return the number of the last start that wrote a row: the greatest; 0 before the first."""
+    """Return the largest start number of all rows; 0 without rows."""
     last = last_row(path).get("start")
-    if _is_count(last, MOST_STARTS):
+    if _is_count(last, MAX_STARTS):
         return last
     starts = (row.get("start") for row in read_metrics(path))
-    return max((start for start in starts if _is_count(start, MOST_STARTS)), default=0)
+    return max((start for start in starts if _is_count(start, MAX_STARTS)), default=0)
 
 
 def next_start(path: Path) -> int:
@@ -186,7 +186,7 @@ def next_start(path: Path) -> int:
 def curve(path: Path) -> Curve:
     """Return the learning curve.
 
-    A start that goes on from an older checkpoint supersedes what former ones wrote beyond it.
+    A start that resumes from an older checkpoint supersedes the rows of earlier starts beyond it.
     """
     found = Curve()
     start: object = None
@@ -194,7 +194,7 @@ def curve(path: Path) -> Curve:
         step, score = row.get("global_step"), row.get(RETURN)
         if not _is_count(step):
             continue
-        # The first row of a start may have been lost to a full disk; any other will do.
+        # The first row of a start may be lost to a full disk; any other one is enough.
         if "resumed_from" in row or row.get("start") != start:
             found.cut(step)
         start = row.get("start")
@@ -204,10 +204,10 @@ def curve(path: Path) -> Curve:
 
 
 class EventLog:
-    """events.jsonl: one line per event, of all starts of a run, written when it happens."""
+    """events.jsonl: one line per event, of all starts of a run, written immediately."""
 
     def __init__(self, path: Path, start: int, complain: Complain, where: Where = as_named) -> None:
-        """Add to the file in start number `start` of the run."""
+        """Append to the file in start number `start` of the run."""
         self._file, self._start = AppendOnly(path, complain, where), start
 
     def append(self, time_s: float, elapsed_s: float, text: str) -> None:
@@ -237,14 +237,14 @@ class MonitorLog:
         complain: Complain,
         where: Where = as_named,
     ) -> None:
-        """Prepare the file; one that exists is added to, and keeps its own `t_start`.
+        """Prepare the file; an existing one is continued, and keeps its own `t_start`.
 
         Args:
             path: `monitor/<i>.monitor.csv`, in a folder that exists.
             env_id: environment.
             t_start: time.time() at the start of the run.
-            complain: told once of a disk error.
-            where: where it is now.
+            complain: called once for a disk error.
+            where: returns its current path.
         """
         self._file = AppendOnly(path, complain, where)
         self._rows: list[tuple[float, int, float]] = []
@@ -253,24 +253,24 @@ class MonitorLog:
         self._t_start = t_start
         self._is_known = False
         with contextlib.suppress(OSError):
-            self._know()
+            self._inspect()
 
     @property
     def failed(self) -> int:
-        """Flushes that the disk refused."""
+        """Number of flushes that the disk refused."""
         return self._file.failed
 
     def append(self, score: float, length: int, ended: float) -> None:
-        """Note an episode that ended at time.time() `ended`; `flush` writes it, or many more."""
+        """Add an episode that ended at time.time() `ended`; it is written by `flush` or later."""
         self._rows.append((float(score), length, ended))
-        if len(self._rows) >= MOST_UNWRITTEN:
+        if len(self._rows) >= MAX_UNWRITTEN:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was noted since the last time; if the disk refuses, it is lost."""
+        """Write the buffered episodes; if the disk refuses, they are lost."""
         rows, self._rows = self._rows, []
         try:
-            self._know()
+            self._inspect()
         except OSError as error:
             self._file.give_up(error)
             return
@@ -282,11 +282,11 @@ class MonitorLog:
         score, length, ended = row
         return f"{score:.10g},{length},{round(ended - self._t_start, 6)}\n"
 
-    def _know(self) -> None:
-        """Find out, once, what is there: a file to go on with, or something to be put aside.
+    def _inspect(self) -> None:
+        """Inspect the existing file, once: continue it, or move it aside.
 
         Raises:
-            OSError: it cannot be told now.
+            OSError: it cannot be inspected now.
         """
         if self._is_known or (path := self._file.path) is None:
             return
@@ -303,7 +303,7 @@ class MonitorLog:
 
 
 def _trim(file: int) -> int:
-    """Cut off a last line without its end, which a killed process left; return the size then."""
+    """Cut off an incomplete last line, which a killed process left; returns the new size."""
     size = kept = os.fstat(file).st_size
     if size == 0 or os.pread(file, 1, size - 1) == b"\n":
         return size
@@ -317,7 +317,7 @@ def _trim(file: int) -> int:
 
 
 def _monitor_start(path: Path) -> float | None:
-    """Return `t_start` of what has this name; None where that has no sound header.
+    """Return `t_start` of an existing monitor file; None if its header is invalid.
 
     Raises:
         OSError: it cannot be read.

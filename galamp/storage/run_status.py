@@ -1,6 +1,6 @@
-"""Why a run does not answer, from what is in its folder: how it ended, or where it may yet run.
+"""Why a run does not answer, from the files in its folder: how it ended, or where it may still run.
 
-Used by who cannot reach it; nothing here touches the run, and its lock is read and never taken.
+Used by commands that cannot reach a run. Nothing here changes the run; its lock is read, not taken.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ UNKNOWN = "it ended without a word: killed, or the machine went down"
 
 
 class NotRunningError(UserError):
-    """Nobody is there to be talked to, as far as can be seen from here."""
+    """The run is not running, as far as this machine can tell."""
 
 
 def not_running(run: Path) -> UserError:
-    """Return the error of who finds nobody to talk to.
+    """Return the error for a command that cannot reach the run.
 
-    A socket is of one machine, while others may see its name; some disks have none.
+    A socket belongs to one machine, while others may see its name; some disks have no sockets.
     """
     if not (run / CONFIG).is_file():
         return UserError(f"{run}: not a run folder (it has no {CONFIG})")
@@ -45,7 +45,7 @@ def not_running(run: Path) -> UserError:
 
 
 def how_it_ended(run: Path) -> str:
-    """Return a few words: how, and after how many agent steps."""
+    """Return as text how the run ended, and after how many agent steps."""
     summary = summary_of(run)
     if summary is None:
         return UNKNOWN
@@ -55,7 +55,7 @@ def how_it_ended(run: Path) -> str:
 
 
 def summary_of(run: Path) -> dict[str, Any] | None:
-    """Return the summary of the run's last start; None where that has left none."""
+    """Return the summary of the run's last start; None if there is none."""
     with contextlib.suppress(UserError):
         summary = read_json(run / SUMMARY)
         whole = type(summary.get("agent_steps")) is int and isinstance(summary.get("status"), str)

@@ -1,1 +1,1 @@
-"""Parent: where children run, the memory they share, their starts, restarts and rollbacks."""
+"""Parent: run layout, start, supervision, restart and rollback of child processes."""

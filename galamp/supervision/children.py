@@ -1,11 +1,12 @@
-"""The crew: every child of a run, each place filled by one life after another.
+"""All children of a run: their starts, ends, failures and hangs.
 
-    call_up, start_due --> Child: Worker, Watch --reap--> Ended --> supervisor: again, or give up
-                 ^                                                      |
-                 +----------------- a new life, when it is due <--------+
+    schedule_all, start_due --> Child: ChildProcess, ProgressMonitor --reap--> Ended --> supervisor
+                 ^                                                                       |
+                 +------------- next incarnation, when it is due <-----------------------+
 
-Runs in the supervisor. The order at a death is what the shared memory relies on: the dead process
-is reaped, it is marked dead, and only then a new life begins: no two ever write to one place.
+Runs in the supervisor. The shared memory relies on the order at an end: the dead process is reaped,
+it is marked dead, and only then the next incarnation starts: two processes never write to the same
+arrays.
 """
 
 from __future__ import annotations
@@ -22,49 +23,50 @@ import torch.multiprocessing  # noqa: F401  # tasks may hold tensors: it knows h
 from galamp.core.machine.memory import out_of_memory_kills
 from galamp.core.processes.reaper import Orphans
 from galamp.memory.status import Phase
-from galamp.supervision.child import KILL_WAIT_S, Child
-from galamp.supervision.launching import READINESS, Hurried, standard_children
+from galamp.supervision.child import KILL_TIMEOUT_S, Child
+from galamp.supervision.launching import READINESS, StartPostponed, standard_children
 from galamp.supervision.layout import RunLayout
 from galamp.supervision.process import ChildFailure, ChildProcess
 from galamp.workers.forkserver import SERVER, left_behind, send_server, server_pid, wake_server
 
 TICK_S = 0.05
 SERVER_TICK_S = 0.005
-"""While the server loads it is looked at so often: everyone waits for it."""
-ORPHANS_WAIT_S = 1.0
-"""What children leave behind is waited for so long at the end, after it was killed."""
+"""Poll interval while the fork server loads: every start waits for it."""
+ORPHANS_TIMEOUT_S = 1.0
+"""Longest wait at the end for killed orphans."""
 ORPHANS_EVERY_S = 1.0
-"""Orphans are looked for so often, and after every end."""
-MOST_TOLD = 4
-"""More losses of the same cause at once are told together."""
-SERVER_END_WAIT_S = 1.0
-"""Children whose server was killed at the end are waited for so long."""
-BOOT_LIMIT_S, BOOT_TIMES = 120.0, 10.0
-"""A first life may take so long to come up at least, whatever one environment may; later lives so
-many times as long as the first took."""
+"""Interval of the search for orphans; every end of a child starts one, too."""
+MAX_LISTED_FAILURES = 4
+"""More failures of the same cause at once are reported in one line."""
+SERVER_END_TIMEOUT_S = 1.0
+"""Longest wait for children whose fork server was killed at the end."""
+BOOT_TIMEOUT_S, BOOT_TIMES = 120.0, 10.0
+"""Start-up limits: the first incarnation may take `BOOT_TIMEOUT_S` at least; later ones may take
+`BOOT_TIMES` the first one's start-up time."""
 HANG_GAPS = 20.0
-"""Who shows no progress for the limit, and for so many times its usual gap, is taken to hang."""
-ABSENT_AFTER_S, ABSENT_GAPS = 2.0, 5.0
-"""A learner without a turn for so long, and for so many usual turns, is not waited for by peers."""
+"""Hang = no progress for max(hang_after_s, HANG_GAPS x usual gap)."""
+ABSENT_TIMEOUT_S, ABSENT_GAPS = 2.0, 5.0
+"""Absent learner = no turn for max(ABSENT_TIMEOUT_S, ABSENT_GAPS x usual gap): peers do not wait.
+"""
 
 
 class Ended(NamedTuple):
-    """A life that is over; `failure` is None where it ended well."""
+    """An incarnation that has ended; `failure` is None where it ended well."""
 
     child: Child
     failure: ChildFailure | None
 
 
 class Limit(NamedTuple):
-    """So long, and for so many usual gaps, may somebody show no progress; the flag that says so."""
+    """Hang limit: max(timeout_s, gaps x usual gap), and the flag that sets it."""
 
-    least_s: float
+    timeout_s: float
     gaps: float
     flag: str
 
 
 class Children:
-    """All places of a run."""
+    """All children of a run."""
 
     def __init__(self, run_layout: RunLayout) -> None:
         resources = run_layout.plan.config.resources
@@ -82,34 +84,34 @@ class Children:
 
     @property
     def all(self) -> list[Child]:
-        """All places, learners first: they take longest to start."""
+        """All children, learners first: they take longest to start."""
         return [*self.learners, *self.simulators]
 
     def running(self) -> Iterator[tuple[Child, ChildProcess]]:
-        """Yield the places where somebody is, with who it is."""
+        """Yield each child that has a process, with that process."""
         return ((child, child.process) for child in self.all if child.process is not None)
 
     @property
     def learning(self) -> bool:
-        """Whether a learner lives or is to be started anew; who cannot be ended does not count."""
+        """Whether a learner runs or will be restarted; unkillable ones do not count."""
         return any(child.expected and not child.unkillable for child in self.learners)
 
     def simulators_of(self, rank: int) -> list[Child]:
-        """Return the places of learner `rank`'s simulators."""
+        """Return the simulators of learner `rank`."""
         return [child for child in self.simulators if child.rank == rank]
 
     def schedule_all(self) -> None:
-        """Have everyone's first life begin."""
+        """Schedule the first start of every child."""
         for child in self.all:
             child.due_s = time.monotonic()
 
     def cancel_all(self) -> None:
-        """Let no further life begin."""
+        """Cancel all scheduled starts."""
         for child in self.all:
             child.due_s = None
 
     def wait(self) -> None:
-        """Sleep until a child ends, for a tick at most."""
+        """Sleep until a child ends, for one tick at most."""
         sentinels = [process.sentinel for _, process in self.running()]
         if sentinels:
             multiprocessing.connection.wait(sentinels, TICK_S)
@@ -117,12 +119,12 @@ class Children:
             time.sleep(SERVER_TICK_S if self._server.awaited else TICK_S)
 
     def reap(self) -> list[Ended]:
-        """Take leave of the children that have ended: they are marked dead, their places empty."""
+        """Reap the children that have ended: they are marked dead and released."""
         ended = []
         for child, process in self.running():
             if not process.running:
                 child.mark_dead()
-                failure = self._named(process.failure())
+                failure = self._with_out_of_memory(process.failure())
                 if failure is None and not child.row["done"]:
                     failure = ChildFailure(child.title, "left before the run was over")
                 child.release()
@@ -130,25 +132,26 @@ class Children:
                 self._orphans_due_s = 0.0
         return ended
 
-    def start_due(self, now_s: float, hurried: Callable[[], bool]) -> list[Ended]:
-        """Begin the lives that are due; returns the places where that could not be done.
+    def start_due(self, now_s: float, postpone: Callable[[], bool]) -> list[Ended]:
+        """Start the children that are due; returns those that could not be started.
 
-        None while the server still loads. With `hurried` it leaves off: something else is to be
-        looked at first.
+        Starts none while the fork server still loads. Stops early if `postpone` says that another
+        event has
+        to be handled first.
         """
         due = [child for child in self.all if child.due_s is not None and now_s >= child.due_s]
         try:
-            if not due or not self._server.look():
+            if not due or not self._server.poll():
                 return []
         except OSError as error:
             return [_not_started(child, error) for child in due]
         failed = []
         for child in due:
-            if hurried():
+            if postpone():
                 break
             try:
-                child.start(hurried)
-            except Hurried:
+                child.start(postpone)
+            except StartPostponed:
                 child.due_s = now_s
                 break
             except (OSError, EOFError) as error:
@@ -156,19 +159,19 @@ class Children:
         return failed
 
     def look_for_orphans(self, now_s: float) -> None:
-        """End what children have left behind, if any has ended or it is time to look again."""
+        """End orphans if a child has ended or the interval has passed."""
         if now_s >= self._orphans_due_s:
             self._orphans_due_s = 0.0 if self.end_orphans() else now_s + ORPHANS_EVERY_S
 
     def end_orphans(self) -> int:
-        """End what children have left behind; returns how many of it are not gone yet."""
+        """Kill processes that children have left behind; returns how many still exist."""
         server = server_pid()
         known = [process.pid for _, process in self.running()]
         forking = server if self._server.loaded(server) else None
         return self.orphans.end(forking, known, standard_children())
 
     def check(self, passed_s: float) -> None:
-        """Look for progress: who shows none for long is ended; nobody waits for who is absent."""
+        """Check every child for progress: end hung ones, mark learners without turns as absent."""
         for child, process in self.running():
             first = not child.has_worked and child.row.phase is not Phase.BOOT
             child.beats.observe(passed_s, first=first)
@@ -176,47 +179,47 @@ class Children:
             child.note_boot(passed_s)
             if process.stuck:
                 process.end_stuck()
-            elif child.beats.exceeds((limit := self._limit(child)).least_s, limit.gaps):
-                wake_server()  # should it be the one that was stopped, nobody's end is heard of
+            elif child.beats.exceeds((limit := self._limit(child)).timeout_s, limit.gaps):
+                wake_server()  # a stopped server would report no end
                 process.declare_stuck(
                     f"hung: no progress for {child.beats.still_s:.0f} s "
                     f"in phase {child.row.phase.name.lower()} (more time: {limit.flag})"
                 )
             if child.role == "learner" and child.row.phase is not Phase.BOOT and not self._coupled:
-                absent = child.turns.exceeds(ABSENT_AFTER_S, ABSENT_GAPS)
+                absent = child.turns.exceeds(ABSENT_TIMEOUT_S, ABSENT_GAPS)
                 self._run_layout.control.set_alive(child.rank, child.has_begun and not absent)
 
     def _limit(self, child: Child) -> Limit:
-        """Return how long somebody may show no progress."""
+        """Return the hang limit of a child."""
         # The first turn may load libraries and choose kernels.
         if not child.has_worked:
-            return Limit(max(BOOT_LIMIT_S, self._start_timeout_s), 0.0, "--start-timeout-s")
+            return Limit(max(BOOT_TIMEOUT_S, self._start_timeout_s), 0.0, "--start-timeout-s")
         if child.row.phase is Phase.BOOT:
             return Limit(max(self._hang_after_s, BOOT_TIMES * child.boot_s), 0.0, "--hang-after-s")
         return Limit(self._hang_after_s, HANG_GAPS, "--hang-after-s")
 
     def kill(self) -> None:
-        """End everyone now."""
-        wake_server()  # a stopped one would tell of no end
+        """Kill all children now."""
+        wake_server()  # a stopped server would report no end
         for _, process in self.running():
             process.kill()
 
-    def end(self, patience_s: float) -> None:
-        """Leave no child behind, and nothing of theirs: wait a moment, kill, reap."""
-        self._join(patience_s)
+    def end(self, timeout_s: float) -> None:
+        """End all children and their orphans: wait up to `timeout_s`, kill, reap."""
+        self._join(timeout_s)
         self.kill()
-        if not self._join(KILL_WAIT_S):
-            send_server(signal.SIGKILL)  # it may hang: whom it has not reaped is adopted
-            self._join(SERVER_END_WAIT_S)
+        if not self._join(KILL_TIMEOUT_S):
+            send_server(signal.SIGKILL)  # it may hang; its children are adopted
+            self._join(SERVER_END_TIMEOUT_S)
         left_behind.update(process.pid for _, process in self.running() if process.running)
-        until_s = time.monotonic() + ORPHANS_WAIT_S
+        until_s = time.monotonic() + ORPHANS_TIMEOUT_S
         while self.end_orphans() and time.monotonic() < until_s:
             wake_server()
             time.sleep(SERVER_TICK_S)
 
-    def _join(self, patience_s: float) -> bool:
-        """Wait for everyone's end, all together for so long at most; returns whether all have."""
-        until_s = time.monotonic() + patience_s
+    def _join(self, timeout_s: float) -> bool:
+        """Wait for all children, `timeout_s` in total; returns whether all have ended."""
+        until_s = time.monotonic() + timeout_s
         while left := [process for _, process in self.running() if process.running]:
             left_s = until_s - time.monotonic()
             if left_s <= 0:
@@ -225,8 +228,8 @@ class Children:
             left[0].join(min(TICK_S, left_s))
         return True
 
-    def _named(self, failure: ChildFailure | None) -> ChildFailure | None:
-        """Say so if the kernel has ended a child for want of memory."""
+    def _with_out_of_memory(self, failure: ChildFailure | None) -> ChildFailure | None:
+        """Return the failure; its cause is replaced where the kernel's OOM killer ended it."""
         kills = out_of_memory_kills()
         more, self._out_of_memory = kills > self._out_of_memory, max(kills, self._out_of_memory)
         if failure is None or not more or not failure.external:
@@ -235,14 +238,14 @@ class Children:
         return ChildFailure(failure.title, why, failure.details)
 
 
-def words_for(lost: Sequence[Ended]) -> list[str]:
-    """Return what to tell of each: what many have in common is told of the first one only."""
+def failure_lines(lost: Sequence[Ended]) -> list[str]:
+    """Return one line per failure; "" for those that the line of an equal cause covers."""
     alike = Counter(failure.cause for _, failure in lost if failure is not None)
     words = []
     for _, failure in lost:
         if failure is None or not (count := alike[failure.cause]):
             words.append("")
-        elif count > MOST_TOLD:
+        elif count > MAX_LISTED_FAILURES:
             words.append(f"{count} learners and simulators: each {failure.cause}")
             alike[failure.cause] = 0
         else:
@@ -251,7 +254,7 @@ def words_for(lost: Sequence[Ended]) -> list[str]:
 
 
 def _not_started(child: Child, error: Exception) -> Ended:
-    """Leave a place, whose life could not be begun, to its next one."""
+    """Release a child that could not be started; its next incarnation may be."""
     child.due_s = None
     child.release()
     cause = f"could not be started: {error}"

@@ -1,8 +1,8 @@
-"""What a run is made of before anyone is spawned: all shared memory, and every child's task.
+"""Run layout: all shared memory of a run, and every child's specification and task.
 
-    Plan --lay_out--> RunLayout: SharedArrays, wake-ups, a (ChildSpec, task) per child
+    Plan --RunLayout--> SharedArrays, wake-ups, a (ChildSpec, task) per child
 
-Runs in the supervisor, which owns all of it; children get what they need by inheritance.
+Runs in the supervisor, which owns all of it before any child starts; children inherit their parts.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from galamp.workers.child import ChildSpec
 from galamp.workers.learner import LearnerTask
 from galamp.workers.simulator import SimulatorTask
 
-PROCESS_PLACE = 2**20
-"""Places of the seeds of processes, beyond those of all lanes: the learner, then its simulators."""
+PROCESS_SEED_OFFSET = 2**20
+"""Seed offsets of processes, beyond those of all lanes: the learner, then its simulators."""
 
 
 @dataclass(frozen=True)
 class ModelSketch:
-    """What the supervisor needs to know of the network: no process keeps one for it."""
+    """Name, parameter layout and state sizes of the network, without the network itself."""
 
     network: str
     layout: tuple[Span, ...]
@@ -49,7 +49,7 @@ class ModelSketch:
 
 
 def sketch_model(plan: Plan, environment: EnvironmentSpec) -> ModelSketch:
-    """Build the algorithm once, look at it, and let it go.
+    """Build the algorithm once, record its sizes, and discard it.
 
     Raises:
         UserError: the network does not fit the observations, or is the user's and cannot be used.
@@ -68,7 +68,7 @@ def sketch_model(plan: Plan, environment: EnvironmentSpec) -> ModelSketch:
 
 
 def build_algorithm(plan: Plan, environment: EnvironmentSpec, network: str) -> Algorithm:
-    """Return a fresh algorithm on the CPU, as every learner starts with."""
+    """Return a new algorithm on the CPU, with the parameters that every learner starts from."""
     model = build_model(
         network,
         environment.observation_shape,
@@ -94,7 +94,7 @@ def rollout_shape(plan: Plan, environment: EnvironmentSpec) -> RolloutShape:
 def array_specs(
     plan: Plan, topology: Topology, environment: EnvironmentSpec, sketch: ModelSketch
 ) -> list[ArraySpec]:
-    """Return every array that the processes of a run share."""
+    """Return the specification of every shared array of a run."""
     count, simulators = len(plan.learners), plan.simulators
     gauges = plan.config.algorithm.gauges
     specs = ControlBlock.specs(count, simulators) + StatusBoard.specs(count, simulators, gauges)
@@ -141,7 +141,7 @@ class RunLayout:
         ]
 
     def learner(self, rank: int, incarnation: int) -> tuple[ChildSpec, LearnerTask]:
-        """Return the spec and the task of learner `rank` in a life of it (counted from 0)."""
+        """Return the specification and the task of one incarnation (from 0) of learner `rank`."""
         learner = self.plan.learners[rank]
         spec = self._spec("learner", learner, 0, rank, incarnation)
         return spec, self._learner_task(learner, incarnation)
@@ -149,7 +149,7 @@ class RunLayout:
     def simulator(
         self, rank: int, worker: int, incarnation: int
     ) -> tuple[ChildSpec, SimulatorTask]:
-        """Return the spec and the task of simulator `worker` of learner `rank` in one life."""
+        """Return the specification and the task of one incarnation of a simulator."""
         learner = self.plan.learners[rank]
         index = self.simulator_index(rank, worker)
         spec = self._spec("simulator", learner, worker, self.count + index, incarnation)
@@ -160,14 +160,14 @@ class RunLayout:
         return rank * self.shape.workers + worker
 
     def wake_learner(self, rank: int) -> None:
-        """Have learner `rank` look at the world anew, should it wait for its simulators."""
+        """Wake learner `rank` if it waits for its simulators: it reads the control block again."""
         self._wakes[rank].learner.signal()
 
     def _spec(
         self, role: str, learner: LearnerPlan, worker: int, row: int, incarnation: int
     ) -> ChildSpec:
         name = f"{role}-{learner.rank}" + (f".{worker}" if role == "simulator" else "") + ".log"
-        cores = learner.place.simulators if role == "simulator" else learner.place.learner
+        cores = learner.cpus.simulators if role == "simulator" else learner.cpus.learner
         return ChildSpec(
             role=role,
             rank=learner.rank,
@@ -201,7 +201,7 @@ class RunLayout:
             topology=self.topology,
             model_seed=config.seed,
             sampling_seed=self._seed(learner.rank, incarnation),
-            process_seed=self._seed(learner.rank, incarnation, PROCESS_PLACE),
+            process_seed=self._seed(learner.rank, incarnation, PROCESS_SEED_OFFSET),
             gossip_seed=config.seed,
             state_sizes=self.sketch.state_sizes,
             total_steps=config.total_steps,
@@ -224,19 +224,19 @@ class RunLayout:
                 self._seed(learner.rank, incarnation, 1 + env_index)
                 for env_index in range(envs.start, envs.stop)
             ),
-            process_seed=self._seed(learner.rank, incarnation, PROCESS_PLACE + 1 + worker),
+            process_seed=self._seed(learner.rank, incarnation, PROCESS_SEED_OFFSET + 1 + worker),
             threads=1,
             incarnation=incarnation,
         )
 
-    def _seed(self, rank: int, incarnation: int, place: int = 0) -> int:
-        """Return the seed of a learner (place 0), of one of its lanes (1 + lane), or of a process.
+    def _seed(self, rank: int, incarnation: int, offset: int = 0) -> int:
+        """Return the seed of a learner (offset 0), of one of its lanes (1 + lane), or of a process.
 
-        No life repeats what a former one went through.
+        Every incarnation gets different seeds.
         """
         entropy = [self.plan.config.seed, rank, self.start]
         if incarnation:
-            entropy += [place, incarnation]
-        elif place:
-            entropy += [place]
+            entropy += [offset, incarnation]
+        elif offset:
+            entropy += [offset]
         return seed_for(*entropy)

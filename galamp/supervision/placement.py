@@ -1,10 +1,10 @@
-"""Which processors a learner and its simulators run on: near its GPU, no physical core twice.
+"""Processors of a learner and its simulators: near its GPU, no physical core used twice.
 
-    Cpus of the machine + a NUMA node (or none) per learner --place--> a Place per learner
+    Cpus of the machine + a NUMA node (or None) per learner --assign_cpus--> a CpuSet per learner
 
-A physical core goes to one learner with all its hardware threads, as long as there are as many
-cores as learners. A learner's cores are on its GPU's node; cores of nodes that have too few
-learners go, for simulators, to those who would have less than others.
+A physical core goes to one learner, with all its hardware threads, as long as there are at least as
+many cores as learners. A learner's cores are on the node of its GPU. Cores on nodes with too few
+learners go, for simulators, to the learners that have the fewest.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import NamedTuple
 from galamp.core.machine.machine import Cpu
 
 Core = tuple[Cpu, ...]
-"""A physical core as its hardware threads."""
+"""A physical core, as its hardware threads."""
 
 
-class Place(NamedTuple):
-    """Numbers of the processors of one learner.
+class CpuSet(NamedTuple):
+    """Processor numbers of one learner.
 
     Attributes:
-        learner: where it computes.
-        simulators: where its simulators run.
+        learner: processors of the learner process.
+        simulators: processors of its simulators.
     """
 
     learner: tuple[int, ...]
@@ -36,21 +36,21 @@ class Place(NamedTuple):
         return tuple(dict.fromkeys(self.learner + self.simulators))
 
 
-def place(cpus: Sequence[Cpu], nodes: Sequence[int | None], *, alone: bool) -> list[Place]:
-    """Deal the processors out.
+def assign_cpus(cpus: Sequence[Cpu], nodes: Sequence[int | None], *, alone: bool) -> list[CpuSet]:
+    """Divide the processors among the learners.
 
     Args:
-        cpus: what can be used, at least one.
+        cpus: usable processors, at least one.
         nodes: the NUMA node that each learner should be on; None for any.
         alone: whether a learner has its first physical core for itself, where it has several.
-            Otherwise it and its simulators share all of theirs.
+            Otherwise it shares all of its cores with its simulators.
     """
     cores = physical_cores(cpus)
-    if len(nodes) > len(cores):  # too few: hardware threads are dealt out instead
+    if len(nodes) > len(cores):  # too few: assign hardware threads instead
         cores = [(cpu,) for core in cores for cpu in core]
     if len(nodes) > len(cores):
-        return [_place([cores[rank % len(cores)]], alone=False) for rank in range(len(nodes))]
-    return [_place(share, alone=alone) for share in _deal(cores, nodes)]
+        return [_cpu_set([cores[rank % len(cores)]], alone=False) for rank in range(len(nodes))]
+    return [_cpu_set(share, alone=alone) for share in _divide(cores, nodes)]
 
 
 def physical_cores(cpus: Sequence[Cpu]) -> list[Core]:
@@ -61,26 +61,26 @@ def physical_cores(cpus: Sequence[Cpu]) -> list[Core]:
     return [tuple(core) for core in found.values()]
 
 
-def _place(cores: Sequence[Core], *, alone: bool) -> Place:
+def _cpu_set(cores: Sequence[Core], *, alone: bool) -> CpuSet:
     numbers = [tuple(cpu.number for cpu in core) for core in cores]
     everything = tuple(number for core in numbers for number in core)
     if not alone or len(numbers) == 1:
-        return Place(everything, everything)
-    return Place(numbers[0], everything[len(numbers[0]) :])
+        return CpuSet(everything, everything)
+    return CpuSet(numbers[0], everything[len(numbers[0]) :])
 
 
-def _deal(cores: list[Core], nodes: Sequence[int | None]) -> list[list[Core]]:
-    """Give each learner its part: no core twice, all cores used, at least one core each."""
+def _divide(cores: list[Core], nodes: Sequence[int | None]) -> list[list[Core]]:
+    """Divide the cores: none twice, all used, at least one for each learner."""
     ranks = _by_node(cores, nodes)
     if ranks is None:
         return [_part(cores, rank, len(nodes)) for rank in range(len(nodes))]
     shares: list[list[Core]] = [[] for _ in nodes]
     spare: list[Core] = []
     for node, local in _local(cores).items():
-        here = ranks.get(node, [])
-        most = -(-len(cores) // len(nodes)) * len(here)  # no more than an equal share each
-        for turn, rank in enumerate(here):
-            shares[rank] = _part(local[:most], turn, len(here))
+        local_ranks = ranks.get(node, [])
+        most = -(-len(cores) // len(nodes)) * len(local_ranks)  # no more than an equal share each
+        for turn, rank in enumerate(local_ranks):
+            shares[rank] = _part(local[:most], turn, len(local_ranks))
         spare += local[most:]
     for core in spare:
         min(shares, key=len).append(core)
@@ -88,21 +88,22 @@ def _deal(cores: list[Core], nodes: Sequence[int | None]) -> list[list[Core]]:
 
 
 def _by_node(cores: list[Core], nodes: Sequence[int | None]) -> dict[int, list[int]] | None:
-    """Return the ranks that go to each node; None where nodes are nobody's matter.
+    """Return the ranks that go to each node; None where nodes make no difference.
 
-    Who has no node, or one without processors of this run, goes where most cores are left.
+    A learner without a node, or on a node without usable processors, goes where most cores are
+    left.
     """
-    local = {node: len(those) for node, those in _local(cores).items()}
+    local = {node: len(cores) for node, cores in _local(cores).items()}
     if len(local) == 1 or all(node not in local for node in nodes):
         return None
-    settled = Counter(node for node in nodes if node in local)
-    if any(number > local[node] for node, number in settled.items() if node is not None):
+    assigned = Counter(node for node in nodes if node in local)
+    if any(number > local[node] for node, number in assigned.items() if node is not None):
         return None  # more learners than cores there: even shares of all are better
     ranks: dict[int, list[int]] = {}
     for rank, node in enumerate(nodes):
         if node is None or node not in local:
-            node = max(local, key=lambda n: local[n] / (1 + settled[n]))
-            settled[node] += 1
+            node = max(local, key=lambda n: local[n] / (1 + assigned[n]))
+            assigned[node] += 1
         ranks.setdefault(node, []).append(rank)
     return ranks
 

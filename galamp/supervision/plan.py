@@ -1,10 +1,10 @@
-"""From what the user asked for and what the machine has to who runs where: no choice is left open.
+"""Plan of a run: every open choice of the settings made for this machine.
 
     RunConfig + Machine --make_plan--> Plan: resolved RunConfig, a LearnerPlan per learner
 
-Pure but for the soft limit on open files, which `make_plan` raises to what the plan needs. Runs in
-the supervisor before any process starts, so this is where a setting that does not fit the machine
-is refused.
+Pure, except that `make_plan` raises the soft limit on open files to what the plan needs. Runs in
+the
+supervisor before any process starts, so a setting that does not fit the machine is refused here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from galamp.core.errors import UserError
 from galamp.core.machine.machine import Machine
 from galamp.core.machine.process_limits import least_room
 from galamp.core.settings import AUTO
-from galamp.supervision.placement import Place, place
+from galamp.supervision.placement import CpuSet, assign_cpus
 from galamp.workers.forkserver import MAX_DESCRIPTORS
 
 NO_GRAPH = "none"
@@ -35,23 +35,24 @@ DESCRIPTORS_PER_CHILD = 4
 DESCRIPTORS_OF_SUPERVISOR = 64
 
 EMULATED = "ALE/"
-"""How the id of an Atari game begins: its simulators have a thread that emulates beside their own.
-What threads other environments have is known to nobody."""
+"""Prefix of Atari environment ids: their simulators run one emulator thread each beside the main
+thread. The threads of other environments are unknown."""
 THREADS_OF_CUDA = 16
-"""About so many threads does the driver start in a learner on a GPU, and torch's autograd."""
+"""Approximate number of threads that the CUDA driver and torch's autograd start in a GPU learner.
+"""
 
 
 @dataclass(frozen=True)
 class LearnerPlan:
-    """Where one learner and its simulators run.
+    """Device and processors of one learner and its simulators.
 
-    `node` is the NUMA node of the learner's processors; None where there is one node only, or they
-    are on several.
+    `node` is the NUMA node of the learner's processors; None where the machine has one node, or the
+    processors are on several.
     """
 
     rank: int
     device: str
-    place: Place
+    cpus: CpuSet
     node: int | None = None
 
 
@@ -62,11 +63,11 @@ class Plan:
     config: RunConfig
     learners: tuple[LearnerPlan, ...]
     device: str
-    """The setting `device` as it was asked for; that of `config` names those that are used."""
+    """The setting `device` as requested; that of `config` names the devices that are used."""
 
     @property
     def asked(self) -> RunConfig:
-        """What is stored: every choice made but for the devices, which each start chooses anew."""
+        """Config as stored: every choice made but the devices, which each attempt chooses again."""
         resources = replace(self.config.resources, device=self.device)
         return replace(self.config, resources=resources)
 
@@ -77,7 +78,7 @@ class Plan:
 
     @property
     def simulators(self) -> int:
-        """Simulator processes over all learners."""
+        """Number of simulator processes over all learners."""
         return len(self.learners) * self.config.resources.simulator_workers
 
     @property
@@ -88,9 +89,9 @@ class Plan:
 
     @property
     def tasks(self) -> int:
-        """Learners, simulators and the one who saves, as the kernel counts them: by threads."""
+        """Threads of learners, simulators and the checkpoint writer, as the kernel counts them."""
         resources, on_cpu = self.config.resources, self.learners[0].device == CPU
-        # torch has two pools of threads for its work, in each of which the one who asks takes part.
+        # torch has two thread pools; the calling thread takes part in each.
         learner = 1 + 2 * (resources.threads - 1) + (0 if on_cpu else THREADS_OF_CUDA)
         simulator = 2 if self.config.environment.env_id.startswith(EMULATED) else 1
         return 1 + len(self.learners) * (learner + resources.simulator_workers * simulator)
@@ -101,20 +102,20 @@ class Plan:
         return self.config.algorithm.num_steps * self.config.environment.num_envs
 
 
-def make_plan(config: RunConfig, machine: Machine, *, goes_on: bool = False) -> Plan:
+def make_plan(config: RunConfig, machine: Machine, *, resumed: bool = False) -> Plan:
     """Make every open choice.
 
     Args:
         config: the settings.
-        machine: what there is to choose from.
-        goes_on: whether the devices are those that a run had: it goes on without those that
-            cannot be used now.
+        machine: the machine's cores, GPUs and limits.
+        resumed: whether the devices are those of a stored run: GPUs that cannot be used now are
+            then left out.
 
     Raises:
-        UserError: the machine has not the devices, cores or file handles that were asked for.
+        UserError: the machine lacks devices, cores or file handles that the settings require.
     """
     device = config.resources.device
-    devices = _devices(usable_devices(device, machine) if goes_on else device, machine)
+    devices = _devices(usable_devices(device, machine) if resumed else device, machine)
     count = config.resources.learners or _learners(devices, machine)
     config, count = _with_method(config, count)
     most = LEARNERS_PER_CORE * len(machine.cores)
@@ -131,15 +132,15 @@ def make_plan(config: RunConfig, machine: Machine, *, goes_on: bool = False) -> 
 
 
 def left_out(machine: Machine) -> list[str]:
-    """Return a line for each GPU that a run cannot use; one that was named was refused before."""
+    """Return a line for each GPU that cannot be used; those of `--device` were refused before."""
     return [f"{device} is left out: {why}" for device, why in machine.unusable.items()]
 
 
 def usable_devices(device: str, machine: Machine) -> str:
-    """Return a run's setting `device` for its next start, without the GPUs that cannot be used.
+    """Return a stored run's setting `device` without the GPUs that cannot be used now.
 
-    Where none that can is left they stay, to be refused with their cause. Where torch shows none
-    of them, as on another machine, `auto` chooses; they are still those that the run is to have.
+    If none of them can be used, all stay, and are refused with their cause. If torch shows none of
+    them, as on another machine, `auto` is returned; the stored setting keeps its devices.
     """
     if device in ("auto", CPU):
         return device
@@ -150,7 +151,7 @@ def usable_devices(device: str, machine: Machine) -> str:
 
 
 def changes_kind(device: str, machine: Machine, ran: Sequence[LearnerPlan]) -> bool:
-    """Whether learners that ran on GPUs go on on the CPU, or the other way round."""
+    """Return whether a run moves from GPUs to the CPU, or from the CPU to GPUs."""
     device = usable_devices(device, machine)
     on_cpu = device == CPU or (device == "auto" and not machine.gpus)
     return on_cpu != (ran[0].device == CPU)
@@ -159,16 +160,16 @@ def changes_kind(device: str, machine: Machine, ran: Sequence[LearnerPlan]) -> b
 def with_learners(
     config: RunConfig, learners: int, machine: Machine, ran: Sequence[LearnerPlan]
 ) -> RunConfig:
-    """Return a config with every choice made, opened for other learners.
+    """Return a resolved config, reopened for another number of learners.
 
-    What the rules would have chosen for those that it had is left open for them to choose anew;
-    what they would not was somebody's wish, and stays.
+    A value that equals the automatic choice for the old number is chosen again; any other value was
+    set by the user, and stays.
 
     Args:
         config: the settings of the run.
-        learners: how many it is to have.
-        machine: what there is to choose from.
-        ran: where those that it had were, by rank; another machine, maybe.
+        learners: the new number of learners.
+        machine: the machine's cores, GPUs and limits.
+        ran: the plans of the old learners, by rank; possibly of another machine.
     """
     count, resources = config.resources.learners, config.resources
     open_ = replace(resources, simulator_workers=AUTO, env_splits=AUTO, threads=AUTO)
@@ -188,16 +189,18 @@ def with_learners(
 def _layout(devices: Sequence[str], machine: Machine, count: int) -> tuple[LearnerPlan, ...]:
     mine = [devices[rank % len(devices)] for rank in range(count)]
     nodes = {gpu.device: gpu.node for gpu in machine.gpus}
-    # On a GPU it launches kernels, which must not wait for a simulator's turn on the same core.
-    places = place(machine.cpus, [nodes.get(device) for device in mine], alone=mine[0] != CPU)
-    near = [_node(each, machine) for each in places]
-    return tuple(map(LearnerPlan, range(count), mine, places, near))
+    # A GPU learner launches kernels, which must not wait for a simulator on the same core.
+    cpu_sets = assign_cpus(
+        machine.cpus, [nodes.get(device) for device in mine], alone=mine[0] != CPU
+    )
+    near = [_node(each, machine) for each in cpu_sets]
+    return tuple(map(LearnerPlan, range(count), mine, cpu_sets, near))
 
 
-def _node(place: Place, machine: Machine) -> int | None:
-    """Return the NUMA node that a learner's memory should lie on."""
+def _node(cpus: CpuSet, machine: Machine) -> int | None:
+    """Return the NUMA node for a learner's memory."""
     of = {cpu.number: cpu.node for cpu in machine.cpus}
-    nodes = {of[number] for number in place.learner}
+    nodes = {of[number] for number in cpus.learner}
     return nodes.pop() if len(nodes) == 1 and len(set(of.values())) > 1 else None
 
 
@@ -229,7 +232,7 @@ def _devices(wanted: str, machine: Machine) -> list[str]:
 
 
 def _instead(machine: Machine) -> str:
-    """Return the devices that can be used, as a value of `--device`."""
+    """Return the usable devices, as a value of `--device`."""
     return ",".join(gpu.device for gpu in machine.gpus if gpu.name) or CPU
 
 
@@ -239,7 +242,7 @@ def _with_method(config: RunConfig, count: int) -> tuple[RunConfig, int]:
     Returns the config and the number of learners.
 
     Raises:
-        UserError: settings that contradict one another.
+        UserError: settings contradict one another.
     """
     gossip, algorithm = config.gossip, config.algorithm
     if gossip.target_ball is not None and gossip.synchronous:
@@ -264,7 +267,7 @@ def _with_method(config: RunConfig, count: int) -> tuple[RunConfig, int]:
 
 
 def _refuse_gossip(gossip: GossipConfig) -> None:
-    """Refuse settings of gossip where learners do not gossip."""
+    """Refuse gossip settings for a method without gossip."""
     usual = GossipConfig()
     given = {name: getattr(gossip, name) for name in ONLY_FOR_GOSSIP}
     if gossip.topology == NO_GRAPH:  # as a resumed run has it
@@ -279,7 +282,7 @@ def _refuse_gossip(gossip: GossipConfig) -> None:
 
 
 def _learners(devices: list[str], machine: Machine) -> int:
-    """One learner per core on CPUs; on GPUs one each, with at least two cores apiece."""
+    """Return one learner per core on CPUs; on GPUs one each, with at least two cores apiece."""
     if devices == [CPU]:
         return min(LEARNERS_PER_CORE, machine.usable)
     return max(1, min(len(devices), machine.usable // 2))
@@ -288,14 +291,15 @@ def _learners(devices: list[str], machine: Machine) -> int:
 def _share(learners: Sequence[LearnerPlan], machine: Machine) -> int:
     """Return how many simulators of a learner can run at once.
 
-    Where a control group allows less time than there are processors, all of these are dealt out
-    none the less: which of them are free, the kernel sees better.
+    Where a control group limits CPU time below the number of processors, all processors are
+    assigned
+    nevertheless: the kernel knows better which of them are free.
     """
-    places = min(len(learner.place.simulators) for learner in learners)
+    fit = min(len(learner.cpus.simulators) for learner in learners)
     if not machine.throttled:
-        return places
+        return fit
     itself = 0 if learners[0].device == CPU else 1
-    return max(1, min(places, machine.usable // len(learners) - itself))
+    return max(1, min(fit, machine.usable // len(learners) - itself))
 
 
 def _resources(
@@ -319,7 +323,7 @@ def _resources(
     return replace(
         asked,
         learners=len(learners),
-        # In order of rank, so that a resumed run deals them out alike.
+        # In order of rank, so that a resumed run assigns them the same way.
         device=",".join(dict.fromkeys(learner.device for learner in learners)),
         simulator_workers=workers,
         env_splits=splits,
@@ -328,10 +332,10 @@ def _resources(
 
 
 def check_processes(plan: Plan, running: int = 0) -> None:
-    """Check that there is room for the tasks of a plan, in the place of those `running`.
+    """Check that the process limits allow the plan's tasks; `running` tasks end before.
 
     Raises:
-        UserError: there is not.
+        UserError: they do not.
     """
     needed, room = plan.tasks - running, least_room()
     if room is not None and needed > room.tasks:

@@ -1,7 +1,7 @@
-"""A child process as its parent sees it: started, watched, ended, and why it ended.
+"""A child process as its parent sees it: start, kill, and why it ended.
 
-supervisor: Worker.start --fork--> galamp.workers.child: child_main(spec, task)
-supervisor: ChildProcess.failure() <-- exit code, signal, the child's own crash report and log
+supervisor: ChildProcess.start --fork--> galamp.workers.child: child_main(spec, task)
+supervisor: ChildProcess.failure() <-- exit code, signal, the child's crash report and log
 """
 
 from __future__ import annotations
@@ -30,28 +30,29 @@ from galamp.workers.forkserver import (
     wake_server,
 )
 
-STACKS_S = 0.3
-"""A hung child has so long to write down its stacks."""
+STACK_DUMP_GRACE_S = 0.3
+"""Time for a hung child to write its stacks to its log."""
 
 
 @dataclass(frozen=True)
 class ChildFailure:
-    """Why a child ended: one line, and its own traceback or stacks where it left any."""
+    """Why a child ended: one line, and its traceback or stacks if it left any."""
 
     title: str
     cause: str
     details: str = ""
     deliberate: bool = False
-    """Whether the child itself found that it could not go on."""
+    """Whether the child itself found that it could not continue."""
     external: bool = False
-    """Whether it was none of its doing: SIGKILL, the end of its server, or it never began."""
+    """Whether the cause was outside the child: SIGKILL, the end of its server, or it never started.
+    """
 
     def __str__(self) -> str:
         return f"{self.title} {self.cause}"
 
 
 class ChildProcess:
-    """The parent's view of one child."""
+    """The parent's handle of one child process."""
 
     def __init__(self, spec: ChildSpec, task: Any) -> None:
         self.spec = dataclasses.replace(spec, incarnation_id=secrets.token_hex(8))
@@ -61,19 +62,19 @@ class ChildProcess:
         self._stuck: str | None = None
         self._stuck_since_s = 0.0
 
-    def start(self, hurried: Callable[[], bool]) -> None:
-        """Have the server fork the child; signals are noted meanwhile.
+    def start(self, postpone: Callable[[], bool]) -> None:
+        """Have the fork server fork the child; signals are only recorded meanwhile.
 
         Args:
-            hurried: whether this is to be left off, for something else is to be looked at first.
+            postpone: whether to leave off the start, as another event has to be handled first.
 
         Raises:
-            Hurried: it was left off.
-            OSError, EOFError: it could not be done.
+            StartPostponed: the start was left off.
+            OSError, EOFError: it failed.
         """
         ensure_tracker()
         wake_server()
-        self._process.hurried = hurried
+        self._process.postpone = postpone
         self._process.start()
 
     @property
@@ -84,56 +85,56 @@ class ChildProcess:
 
     @property
     def sentinel(self) -> int:
-        """A descriptor that is ready once the child has ended."""
+        """A descriptor that becomes readable once the child has ended."""
         return self._process.sentinel
 
     @property
     def running(self) -> bool:
-        """Whether the child still runs; until it does not, nobody may take its place."""
+        """Whether the child still runs; the next incarnation has to wait until it does not."""
         if self._process.is_alive():
             return True
-        # Its server is no more and cannot tell; the kernel ends the child, but not at once.
+        # Its server has ended and cannot report; the kernel ends the child, but not immediately.
         return self._process.server_lost and not _is_over(self.pid)
 
     @property
     def stuck(self) -> bool:
-        """Whether the child hung, and was or is to be ended for it."""
+        """Whether the child was declared hung."""
         return self._stuck is not None
 
     @property
     def stuck_s(self) -> float:
-        """How long it has been known to hang."""
+        """Seconds since the child was declared hung; 0 if it was not."""
         return time.monotonic() - self._stuck_since_s if self.stuck else 0.0
 
     def declare_stuck(self, cause: str) -> None:
-        """Have a hung child leave its stacks in its log; `end_stuck` then ends it."""
+        """Have a hung child write its stacks to its log; `end_stuck` then kills it."""
         self._stuck, self._stuck_since_s = cause, time.monotonic()
-        if self._process.is_alive():  # else its id may be another one's by now
+        if self._process.is_alive():  # else another process may have this id by now
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, STACK_SIGNAL)
 
     def end_stuck(self) -> None:
-        """End a hung child, once it has had time to leave its stacks."""
-        if self.stuck_s > STACKS_S:
+        """Kill a hung child once `STACK_DUMP_GRACE_S` has passed."""
+        if self.stuck_s > STACK_DUMP_GRACE_S:
             self.kill()
 
     def kill(self) -> None:
-        """End the child now."""
+        """Kill the child now."""
         self._process.kill()
 
     def join(self, timeout_s: float) -> bool:
-        """Wait for the child's end, at most `timeout_s`; returns whether it has ended."""
+        """Wait at most `timeout_s` for the child's end; returns whether it has ended."""
         self._process.join(timeout_s)
         if self.running and self._process.server_lost:  # then the line above does not wait
             time.sleep(timeout_s)
         return not self.running
 
     def close(self) -> None:
-        """Give back what is held for a child that has ended."""
+        """Release the resources of a child that has ended."""
         self._process.close()
 
     def failure(self) -> ChildFailure | None:
-        """Say why the child ended; None while it runs or if it ended well."""
+        """Return why the child ended; None while it runs or if it ended well."""
         code = self._process.exitcode
         title = self.spec.title
         if self._stuck is not None:
@@ -154,12 +155,12 @@ class ChildProcess:
 
 
 def _is_over(pid: int) -> bool:
-    """Whether a process that has lost its parent has ended; takes leave of it if it is ours now."""
+    """Return whether an orphaned process has ended; reap it if this process has adopted it."""
     try:
         over = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except OSError:
         return True
     with contextlib.suppress(ChildProcessError):
-        # A process whose first thread has ended looks over, and is not while it has others.
+        # A process whose first thread has ended looks like a zombie while other threads still run.
         return os.waitpid(pid, os.WNOHANG) != (0, 0)
     return over

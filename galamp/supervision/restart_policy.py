@@ -1,6 +1,8 @@
-"""How often a child may be started anew, and after how long: pure, told the time by its caller.
+"""Restart policy: how often and how soon a failed child is restarted.
 
-Loss --RestartPolicy.delay_s--> seconds until the next life, or None: given up
+    Failure --RestartPolicy.delay_s--> seconds until the next incarnation; None: give the child up
+
+Pure: the caller passes the time.
 """
 
 from __future__ import annotations
@@ -8,18 +10,26 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-WITHIN_S = 600.0
-"""Losses are counted over so long."""
+WINDOW_S = 600.0
+"""Failures are counted over this time."""
 QUIET_S = 60.0
-"""Who has lived so long without a loss is started anew at once; sooner, it waits."""
-FIRST_DELAY_S, LONGEST_DELAY_S = 0.25, 30.0
-MOST_DIVERGED = 3
-"""Lives that may end by what a child itself found wrong, such as parameters that diverged."""
+"""After this time without a failure, the next one leads to an immediate restart; else to a delay.
+"""
+FIRST_DELAY_S, MAX_DELAY_S = 0.25, 30.0
+MAX_DIVERGED = 3
+"""Failures that a child itself may report, such as diverged parameters, before it is given up."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """How a life ended: why, after how many agent steps, by its own word or by somebody else."""
+    """How an incarnation ended.
+
+    Attributes:
+        cause: one line.
+        progress: agent steps that it made.
+        deliberate: whether the child itself reported it.
+        external: whether its cause was outside the child.
+    """
 
     cause: str
     progress: int
@@ -28,35 +38,36 @@ class Failure:
 
 
 class RestartPolicy:
-    """The losses of one child, and what follows from them."""
+    """Failure history of one child, and the restart decision that follows from it."""
 
-    def __init__(self, most: int) -> None:
-        """Allow `most` restarts within `WITHIN_S`."""
-        self._most = most
+    def __init__(self, max_restarts: int) -> None:
+        """Allow `max_restarts` restarts within `WINDOW_S`."""
+        self._max_restarts = max_restarts
         self._times: deque[float] = deque()
         self._last: Failure | None = None
         self._deliberate = 0
         self.repeats = False
-        """Whether the last loss was of the same kind, at the same place, as the one before it."""
+        """Whether the last two failures were equal, at the same agent step."""
 
     def expect_failure(self) -> None:
-        """Take the next loss, whatever it is, for no repetition: it will come from outside."""
+        """Take the next failure for no repetition: it will be injected from outside."""
         self._last = None
 
-    def delay_s(self, loss: Failure, now_s: float) -> float | None:
-        """Take note of a loss; returns how long to wait before the next life, None for never.
+    def delay_s(self, failure: Failure, now_s: float) -> float | None:
+        """Record a failure; returns the delay before the restart in seconds, None: do not restart.
 
-        A child is given up when it has used up its restarts, or fails in the same way at the same
-        place twice in a row: it would do so again. Where one was ended by others says nothing.
+        A child is given up when it has used up its restarts, or fails twice in a row in the same
+        way at the same agent step: it would do so again. External ends do not count as such a
+        repetition.
         """
-        own = loss.progress > 0 and not loss.external
-        self.repeats = again = loss == self._last and own
-        self._last = loss
-        self._deliberate += loss.deliberate
+        own = failure.progress > 0 and not failure.external
+        self.repeats = again = failure == self._last and own
+        self._last = failure
+        self._deliberate += failure.deliberate
         self._times.append(now_s)
-        while now_s - self._times[0] > WITHIN_S:
+        while now_s - self._times[0] > WINDOW_S:
             self._times.popleft()
-        if again or len(self._times) > self._most or self._deliberate > MOST_DIVERGED:
+        if again or len(self._times) > self._max_restarts or self._deliberate > MAX_DIVERGED:
             return None
         recent = sum(now_s - then_s < QUIET_S for then_s in self._times) - 1
-        return min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** (recent - 1)) if recent else 0.0
+        return min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** (recent - 1)) if recent else 0.0

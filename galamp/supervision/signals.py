@@ -1,9 +1,9 @@
-"""Signals, noted when they come and acted on when there is time.
+"""Signals of the supervisor: recorded when they arrive, handled when there is time.
 
-    kernel --> Signals --take--> Supervisor: the first one ends the run well, the second at once
-                                             a third ends everything on the spot
+    kernel --> Signals --receive--> Supervisor: the first one ends the run well, the second at once;
+                                                a third ends this process immediately
 
-Runs in the supervisor, over all starts of a run, so that none is lost between two.
+Runs in the supervisor, over all attempts of a run, so that no signal between two is lost.
 """
 
 from __future__ import annotations
@@ -21,41 +21,39 @@ from galamp.workers.forkserver import SUPERVISED
 
 
 class NativeHandler:
-    """How the kernel has a signal taken; Python does not know what a program in C has set up."""
+    """A signal's handler as the kernel has it; Python does not know handlers set by C code."""
 
-    MOST_BYTES = 256
+    MAX_BYTES = 256
     """No C library's `struct sigaction` is larger."""
 
     def __init__(self, number: int) -> None:
-        """Remember how signal `number` is taken now."""
-        self._number, self._action = number, ctypes.create_string_buffer(self.MOST_BYTES)
+        """Read the current handler of signal `number`."""
+        self._number, self._action = number, ctypes.create_string_buffer(self.MAX_BYTES)
         ctypes.CDLL(None).sigaction(number, None, self._action)
 
     def restore(self) -> None:
-        """Have it taken so again."""
+        """Install that handler again."""
         ctypes.CDLL(None).sigaction(self._number, self._action, None)
 
 
 class Signals:
-    """Takes the supervised signals over for as long as it is entered; ignored ones stay so."""
+    """Context manager that handles the supervised signals; ignored ones stay ignored."""
 
     def __init__(self, *, detach: bool) -> None:
-        """With `detach`, a hang-up is only told of: the run goes on without its terminal."""
+        """With `detach`, SIGHUP is only reported: the run continues without its terminal."""
         self._detach = detach
         self._noted: list[int] = []
         self._hung_up = self._raises = False
         self._abandon: Callable[[], object] | None = None
-        self._resume_point: dict[int, Callable[..., object] | int] = {}
+        self._handlers: dict[int, Callable[..., object] | int] = {}
         self._native: dict[int, NativeHandler] = {}
 
     def __enter__(self) -> Self:
         for number in SUPERVISED:
-            resume_point = signal.getsignal(number)
-            if resume_point is not signal.SIG_IGN:
+            handler = signal.getsignal(number)
+            if handler is not signal.SIG_IGN:
                 self._native[number] = NativeHandler(number)
-                self._resume_point[number] = (
-                    signal.SIG_DFL if resume_point is None else resume_point
-                )
+                self._handlers[number] = signal.SIG_DFL if handler is None else handler
                 signal.signal(number, self._note)
         return self
 
@@ -65,40 +63,40 @@ class Signals:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for number, handler in self._resume_point.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
             self._native[number].restore()
 
     @property
     def pending(self) -> bool:
-        """Whether a signal waits to be taken."""
+        """Whether a recorded signal waits to be received."""
         return bool(self._noted)
 
     @property
     def waiting(self) -> int:
-        """How many signals wait to be taken."""
+        """Number of recorded signals that wait to be received."""
         return len(self._noted)
 
-    def take(self) -> int | None:
-        """Return the oldest signal that was not taken yet."""
+    def receive(self) -> int | None:
+        """Return and remove the oldest recorded signal; None if there is none."""
         return self._noted.pop(0) if self._noted else None
 
-    def take_hang_up(self) -> bool:
-        """Whether the terminal was closed since the last call, where that ends nothing."""
+    def receive_hang_up(self) -> bool:
+        """Return whether SIGHUP came since the last call, where it does not end the run."""
         hung_up, self._hung_up = self._hung_up, False
         return hung_up
 
     @contextmanager
-    def before_a_run(self) -> Iterator[None]:
-        """Meanwhile a signal raises `StoppedBySignal`: there is nothing to save yet."""
+    def raising(self) -> Iterator[None]:
+        """Context in which a signal raises `StoppedBySignal`: there is nothing to save yet."""
         self._raises = True
         try:
             yield
         finally:
             self._raises = False
 
-    def last_warning(self, abandon: Callable[[], object]) -> None:
-        """Let the next signal end this process on the spot, after `abandon`."""
+    def exit_on_next(self, abandon: Callable[[], object]) -> None:
+        """Let the next signal end this process immediately, after calling `abandon`."""
         self._abandon = abandon
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -1,1 +1,1 @@
-"""Parent: from the counters in shared memory to snapshots, logs and the dashboard."""
+"""Parent: metrics, logs, snapshots and the dashboard, made from the counters in shared memory."""

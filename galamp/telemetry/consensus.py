@@ -1,10 +1,10 @@
-"""How far apart the learners are: measured, and bounded by what they really mixed.
+"""Consensus: distances between the learners, measured, and bounded by what they really mixed.
 
-    Journals --follow--> Certificate, gossip.jsonl
+    PublicationRings --follow--> Certificate, gossip.jsonl
     parameter slots --measure--> distances, next to the certificate's bounds --> ConsensusReading
 
-Runs in the supervisor; it reads what the learners write, and tells them one thing: whether gossip
-is wanted, where the run has a target for the distance.
+Runs in the supervisor. It reads what the learners write. It writes one flag for them: whether
+gossip is wanted, where the run has a target for the distance.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from galamp.supervision.layout import RunLayout
 from galamp.telemetry.snapshot import ConsensusReading
 
 FOLLOW_S, CATCH_UP_S = 0.1, 0.3
-"""Longest time that certifying may keep the supervisor from its other duties at once."""
-MOST_PENDING = 4096
-"""Entries of a learner that wait for being taken in; then its journal has to hold them."""
-MOST_LINES = 20_000
-"""Lines that are kept for a disk that refuses them."""
+"""Longest time per call that certifying may keep the supervisor from its other work."""
+MAX_PENDING = 4096
+"""Entries of a learner that wait in the supervisor; further ones stay in the learner's ring."""
+MAX_LINES = 20_000
+"""Lines that are kept while the disk refuses them."""
 
 
 class ConsensusMonitor:
-    """Measures distances now and then; with a `History`, says what they can be at most."""
+    """Measures distances at intervals; with a `History`, also gives upper bounds of them."""
 
     def __init__(self, run_layout: RunLayout, history: History | None) -> None:
         config = run_layout.plan.config.gossip
@@ -59,14 +59,14 @@ class ConsensusMonitor:
         return DistanceMeter(slots, run_layout.sketch.parameters)
 
     def follow(self) -> None:
-        """Take in what was published since the last call."""
+        """Process the publications since the last call."""
         if self._history is not None:
             self._history.follow()
 
     def measure(self, wall_s: float, agent_steps: int) -> None:
-        """Measure, certify, and say whether gossip is wanted."""
+        """Measure, certify, and set whether gossip is wanted."""
         measured = self._meter.distances()
-        # Learners that are one at every step are compared at the same step.
+        # Learners whose parameters are identical at every step are compared at the same step.
         if measured is None or (self._identical and len(set(measured.versions)) > 1):
             return
         bounds, radius = None, None
@@ -84,7 +84,7 @@ class ConsensusMonitor:
 def reading_of(
     measured: Measured, bounds: Bounds | None, radius: float | None, cosine: float | None
 ) -> ConsensusReading:
-    """Return what people are shown of a measurement."""
+    """Return a measurement as the values that are shown."""
     pairwise = float(measured.pairwise.max())
     bound = None if bounds is None else finite_or_none(float(bounds.pairwise.max()))
     return ConsensusReading(
@@ -104,10 +104,10 @@ def finite_or_none(value: float) -> float | None:
 
 
 class History:
-    """Who mixed what, from the learners' journals: into the certificate and into gossip.jsonl.
+    """Gossip history of the learners: fed into the certificate and written to gossip.jsonl.
 
-    Where learners are quicker than all this can be followed, or the disk refuses, it has gaps: what
-    comes after one is unknown until it is measured.
+    It has gaps where learners publish faster than it can follow, or the disk refuses: the vectors
+    after a gap are unknown until they are measured.
     """
 
     def __init__(
@@ -115,50 +115,50 @@ class History:
         arrays: SharedArrays,
         topology: Topology,
         log: GossipLog,
-        tell: Callable[[str], None],
+        log_event: Callable[[str], None],
         *,
         synchronous: bool,
     ) -> None:
-        self._log, self._tell = log, tell
-        self._told = False
+        self._log, self._log_event = log, log_event
+        self._gap_reported = False
         ranks = range(topology.size)
         self._publication_rings = [PublicationRing(arrays, rank) for rank in ranks]
         self._pending = [deque[tuple[float, Publication]]() for _ in ranks]
         self._reached = [0] * topology.size
-        """Numbers of the publications that were taken in last, or are just being."""
+        """Number of each learner's last processed publication, or of the one in progress."""
         self._incarnations = [0] * topology.size
         self._certificate = Certificate(topology.size)
         self._theory = TheoreticalRadius(topology) if synchronous else None
         self._lines: list[dict[str, Any]] = []
 
-    def begin(self, start: Start) -> None:
-        """Note which start of the run this is, and how far apart the learners begin."""
+    def start(self, start: Start) -> None:
+        """Record which start of the run this is, and the first distances between the learners."""
         self._certificate.start(np.array(start.distances))
         self._lines.append(start.as_dict())
 
     @property
     def radius(self) -> float | None:
-        """The ball's radius in theory; None where there is no theory, or not yet."""
+        """Theoretical radius; None where theory gives none, or not yet."""
         return None if self._theory is None else self._theory.radius
 
     def follow(self) -> None:
-        """Take in the journals, in order of time: so little has to be kept of the past."""
+        """Process the rings in order of time, so that few old vectors have to be kept."""
         until_s = time.monotonic() + FOLLOW_S
         for rank in range(len(self._publication_rings)):
             self._drain(rank)
         while heads := [(of[0][0], rank) for rank, of in enumerate(self._pending) if of]:
-            self._take(min(heads)[1])
+            self._process_next(min(heads)[1])
             if time.monotonic() > until_s:
                 break
         self._flush()
 
     def measured(self, measured: Measured, wall_s: float, agent_steps: int) -> Bounds | None:
-        """Note a measurement; returns the bounds for just those vectors, None if unknown."""
+        """Record a measurement; returns the bounds for exactly these vectors, None if unknown."""
         until_s = time.monotonic() + CATCH_UP_S
         for rank, number in enumerate(measured.numbers):
-            self._take_until(rank, number, until_s)
+            self._process_until(rank, number, until_s)
         bounds = self._certificate.bounds(measured.numbers)
-        if bounds is None:  # a vector is there before its entry, and stays if its learner dies
+        if bounds is None:  # a vector is published before its entry, and stays if its learner dies
             return None
         certified = bounds if np.isfinite(bounds.pairwise).all() else None
         self._lines.append(
@@ -180,13 +180,13 @@ class History:
     def rebase_unknown(
         self, vectors: Sequence[tuple[int, int]], pairwise: npt.NDArray[np.float64]
     ) -> None:
-        """Place vectors (learner, number) that are unknown by their distance to a known one.
+        """Locate unknown vectors (learner, number) by their distance to a known one.
 
-        Where none is known, all begins anew from the first.
+        If none is known, the certificate restarts from the first.
         """
         until_s = time.monotonic() + CATCH_UP_S
         for vector in vectors:
-            self._take_until(*vector, until_s)
+            self._process_until(*vector, until_s)
         kept = [at for at, vector in enumerate(vectors) if self._certificate.is_kept(*vector)]
         known = [at for at in kept if self._certificate.is_known(*vectors[at])]
         if not kept or len(known) == len(kept):
@@ -203,36 +203,36 @@ class History:
                 self._lines.append(Rebase(*vectors[at], anchor, distance).as_dict())
 
     def _drain(self, rank: int) -> None:
-        """Fetch a learner's entries, unless there are enough to do already."""
-        if len(self._pending[rank]) > MOST_PENDING:
+        """Fetch a learner's entries, unless enough are pending already."""
+        if len(self._pending[rank]) > MAX_PENDING:
             return
         publications, lost = self._publication_rings[rank].drain()
         self._pending[rank].extend(publications)
-        if lost and not self._told:
-            self._told = True
-            self._tell(
+        if lost and not self._gap_reported:
+            self._gap_reported = True
+            self._log_event(
                 "learners gossip faster than it can be certified: there are gaps "
                 "(--no-certificate saves the work, --gossip-every lessens it)"
             )
 
-    def _take_until(self, rank: int, number: int, until_s: float) -> None:
-        """Take in publications of a learner up to a number that is known to be in its journal."""
+    def _process_until(self, rank: int, number: int, until_s: float) -> None:
+        """Process publications of a learner up to a number that is known to be in its ring."""
         while self._reached[rank] < number and time.monotonic() < until_s:
             if not self._pending[rank]:
                 self._drain(rank)
             if not self._pending[rank]:
                 return
-            self._take(rank)
+            self._process_next(rank)
 
-    def _take(self, rank: int) -> None:
-        """Take in a learner's next publication, after all that it mixed.
+    def _process_next(self, rank: int) -> None:
+        """Process a learner's next publication, after all publications that it mixed.
 
-        What lies in a gap before it will not come any more: nobody may wait for that meanwhile.
+        Publications in a gap before it are lost and are not waited for.
         """
         _, publication = self._pending[rank].popleft()
         self._reached[rank] = publication.number
         for source in publication.mixed:
-            self._take_until(source.peer, source.number, math.inf)
+            self._process_until(source.peer, source.number, math.inf)
         is_kept, number = self._certificate.is_kept, publication.number
         whole = is_kept(rank, number - 1) and all(
             is_kept(s.peer, s.number) for s in publication.mixed
@@ -241,9 +241,9 @@ class History:
             self._certificate.publish(publication)
             self._lines.append(publication.as_dict())
             if self._theory is not None:
-                self._theory.take(publication)
+                self._theory.receive(publication)
         else:
-            # A new life begins with a vector of its own, and what was lost may have been mixed.
+            # A new incarnation starts from its own vector, and may have mixed a lost one.
             self._incarnations[rank] = publication.incarnation
             self._certificate.add_unknown(rank, number)
             self._lines.append(Lost(rank, number).as_dict())
@@ -251,18 +251,18 @@ class History:
                 self._theory.lose(publication)
 
     def _flush(self) -> None:
-        """Write, or keep for the next time what the disk refused; too much of it makes a gap."""
+        """Write the lines, or keep them if the disk refuses; too many of them become a gap."""
         if self._log.append(self._lines):
             self._lines = []
-        elif len(self._lines) > MOST_LINES:
+        elif len(self._lines) > MAX_LINES:
             self._lines = [line for line in self._lines if line["kind"] == "start"]
             self._certificate.reset()
 
 
 class TheoreticalRadius:
-    """The theoretical radius for the greatest update, all learners together, so far.
+    """Theoretical radius for the largest update so far, as root mean square over the learners.
 
-    As root mean square over learners, of vectors as they are published.
+    It bounds the vectors as they are published.
     """
 
     def __init__(self, topology: Topology) -> None:
@@ -274,21 +274,22 @@ class TheoreticalRadius:
 
     @property
     def radius(self) -> float | None:
-        """Radius for the updates seen; None where theory gives none, or before a whole round."""
+        """Radius for the updates so far; None where theory gives none, or before a whole round."""
         if self._per_update is None or not self._greatest:
             return None
         return (self._per_update + 1.0) * self._greatest
 
-    def take(self, publication: Publication) -> None:
-        """Take in an update; a round counts once all learners have gone past it."""
+    def receive(self, publication: Publication) -> None:
+        """Add an update; a round counts once all learners have passed it."""
         self._lengths(publication)[publication.learner] += publication.length
         self._advance(publication)
 
     def lose(self, publication: Publication) -> None:
-        """Note an update of which not all is known, as it follows a gap or begins a new life.
+        """Add an update that is not fully known: it follows a gap or starts a new incarnation.
 
-        Its round does not count. A life may begin in a round that a former life was past already,
-        as in lock-step all go back together: what is done anew must not be added to that.
+        Its round does not count. An incarnation may start in a round that an earlier one had passed
+        already, as after a rollback in lock-step: repeated updates must not be added to the earlier
+        ones.
         """
         for round_, lengths in self._rounds.items():
             if round_ > publication.round:

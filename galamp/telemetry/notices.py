@@ -1,6 +1,6 @@
-"""What a learner's row tells of that a user should know: said once in every start of a run.
+"""Notices: conditions in a learner's status row that the user should know, logged once per attempt.
 
-    StatusRow of each learner --Notices.look--> the recorder's `tell`
+    StatusRow of each learner --Notices.observe--> Recorder.log_event
 
 Runs in the supervisor.
 """
@@ -17,23 +17,23 @@ REFUSALS = {
     712: "cudaErrorHostMemoryAlreadyRegistered",
     801: "cudaErrorNotSupported",
 }
-"""Names of the CUDA runtime's errors with which it may refuse to page-lock memory."""
+"""Names of the CUDA runtime errors with which page-locking memory may be refused."""
 
 
 class Notices:
-    """Remembers what was said."""
+    """Logs each notice once."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
-        self._told: set[str] = set()
+    def __init__(self, log_event: Callable[[str], None]) -> None:
+        self._log_event = log_event
+        self._logged: set[str] = set()
 
-    def look(self, rows: Sequence[StatusRow]) -> None:
-        """Say what holds of some learner and was not said yet, with the first one it holds of."""
-        for counter, words in WORDS.items():
+    def observe(self, rows: Sequence[StatusRow]) -> None:
+        """Log each new notice, with the first learner that it applies to."""
+        for counter, text_of in NOTICES.items():
             rank = next((rank for rank, row in enumerate(rows) if row[counter]), None)
-            if rank is not None and counter not in self._told:
-                self._told.add(counter)
-                self._tell(f"learner {rank}: {words(rows[rank][counter])}")
+            if rank is not None and counter not in self._logged:
+                self._logged.add(counter)
+                self._log_event(f"learner {rank}: {text_of(rows[rank][counter])}")
 
 
 def _overflow(count: int) -> str:
@@ -58,9 +58,9 @@ def _no_graphs(_: int) -> str:
     )
 
 
-WORDS = {
+NOTICES = {
     "overflows": _overflow,
     "page_lock_refusal": _refusal,
     "graph_refusal": _no_graphs,
 }
-"""Counters of a row, and what is said once one is not 0."""
+"""Counter of a status row, and the notice that is logged when it is not 0."""

@@ -1,8 +1,8 @@
-r"""From the metrics board to what people read: snapshots, rows for the metric sinks, summary.
+r"""Recorder: turns the status board into snapshots, rows for the metric sinks, and the summary.
 
     StatusBoard, EpisodeRings, ConsensusMonitor --Recorder--> Snapshot --> dashboard
                                                           \--> metric sinks: files, TensorBoard
-    what happens --Recorder.tell--> the screen and events.jsonl
+    what happens --Recorder.log_event--> the screen and events.jsonl
 
 Runs in the supervisor; it only reads what the children write.
 """
@@ -36,8 +36,8 @@ from galamp.telemetry.snapshot import (
 )
 
 RATE_WINDOW_S = 10.0
-MOST_CURVE_POINTS = 400
-MOST_EVENTS = 50
+MAX_CURVE_POINTS = 400
+MAX_EVENTS = 50
 _LEARNER_PHASES = {
     "collect": (Phase.COLLECT,),
     "infer": (Phase.INFER,),
@@ -48,7 +48,7 @@ _LEARNER_PHASES = {
 
 
 class LearnerReading:
-    """What the recorder remembers of one learner between two readings."""
+    """Earlier readings of one learner, from which its rates are computed."""
 
     def __init__(self, row: StatusRow) -> None:
         self.row = row
@@ -59,12 +59,12 @@ class LearnerReading:
         self.start_afresh()
 
     def start_afresh(self) -> None:
-        """Measure rates from now on: what the row counts already was done in a former start."""
+        """Measure rates from now on: the row's counts so far are of an earlier start."""
         self._window.clear()
         self.sample(time.monotonic())
 
     def sample(self, now_s: float) -> None:
-        """Remember counts and phase times for the rates over the last `RATE_WINDOW_S`."""
+        """Record counts and phase times, for the rates over the last `RATE_WINDOW_S`."""
         self._window.append((now_s, self.row["agent_steps"], self.row.phase_s()))
         while now_s - self._window[0][0] > RATE_WINDOW_S and len(self._window) > 2:
             self._window.popleft()
@@ -88,11 +88,11 @@ def shares_of(spent: npt.NDArray[np.float64]) -> dict[str, float]:
 
 @dataclass
 class Losses:
-    """What became of processes that were lost, over all starts of a session.
+    """Lost processes over all attempts of a session.
 
     Attributes:
-        restarts: times that one was started anew.
-        given_up: those that were not, in the start in which they were lost.
+        restarts: number of restarts.
+        given_up: titles of those that were not restarted, in the attempt in which they were lost.
     """
 
     restarts: int = 0
@@ -100,7 +100,7 @@ class Losses:
 
 
 class Recorder:
-    """Reads the board and turns it into snapshots, rows and files."""
+    """Reads the status board and makes snapshots, rows and files of it."""
 
     def __init__(
         self,
@@ -125,11 +125,11 @@ class Recorder:
         self.episodes = 0
         self.best: float | None = None
         self.losses = Losses()
-        self._notices = Notices(self.tell)
+        self._notices = Notices(self.log_event)
         self._curve = Curve()
-        self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
-        self._event_log = EventLog(folder.events, run_layout.start, self.tell, folder.where)
-        sinks.complain = self.tell
+        self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self._event_log = EventLog(folder.events, run_layout.start, self.log_event, folder.where)
+        sinks.complain = self.log_event
 
     @property
     def elapsed_s(self) -> float:
@@ -142,13 +142,13 @@ class Recorder:
         return float(np.mean(self._scores)) if self._scores else None
 
     def mark_running(self) -> None:
-        """Note that all learners run: the overall rate is measured from here."""
+        """Record that all learners run: the overall rate is measured from now on."""
         self.status = "running"
-        self.tell(f"all learners run after {self.elapsed_s:.1f} s")
+        self.log_event(f"all learners run after {self.elapsed_s:.1f} s")
         self._trained_from = (time.monotonic(), self._run_layout.status_board.agent_steps())
 
     def mark_ended(self) -> None:
-        """Note that the learners have ended: the overall rate is measured to here."""
+        """Record that the learners have ended: the overall rate is measured until now."""
         self._trained_to = (time.monotonic(), self._run_layout.status_board.agent_steps())
 
     def overall_rate(self) -> float:
@@ -159,19 +159,19 @@ class Recorder:
         return (last - first) / max(to_s - from_s, 1e-9)
 
     def overall_shares(self) -> dict[str, float]:
-        """Return the share of each phase in all learners' time since this start of the run."""
+        """Return the share of each phase in all learners' time since this attempt began."""
         return shares_of(
             np.sum([row.phase_s() for row in self._run_layout.status_board.learners()], axis=0)
         )
 
-    def tell(self, text: str) -> None:
+    def log_event(self, text: str) -> None:
         """Show an event, and keep it in events.jsonl."""
         event = Event(self.elapsed_s, text)
         self._events.append(event)
         self._event_log.append(time.time(), event.elapsed_s, text)
 
     def progress(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps besides the learners' states."""
+        """Return the progress that a checkpoint stores besides the learners' states."""
         return {
             "agent_steps": self._run_layout.status_board.agent_steps(),
             "episodes": self.episodes,
@@ -182,8 +182,8 @@ class Recorder:
             "last_lengths": list(self._lengths),
         }
 
-    def go_on(self, progress: dict[str, Any], curve: Curve) -> None:
-        """Take over what a former start had reached."""
+    def resume_from(self, progress: dict[str, Any], curve: Curve) -> None:
+        """Continue from the progress and curve of an earlier start."""
         self.episodes = int(progress["episodes"])
         self._former_s = float(progress["wall_s"])
         self.best = progress["best_mean_return_100"]
@@ -194,13 +194,13 @@ class Recorder:
             learner.start_afresh()
 
     def read(self) -> None:
-        """Take in what has happened since the last call."""
+        """Read the counters and episodes since the last call."""
         now_s = time.monotonic()
         for learner in self.learners:
             learner.sample(now_s)
         for rank, score, length, env_index, ended in self._finished():
             self._episode(rank, score, int(length), int(env_index), ended)
-        self._notices.look([learner.row for learner in self.learners])
+        self._notices.observe([learner.row for learner in self.learners])
         self._consensus.follow()
 
     def _finished(self) -> list[tuple[int, float, float, float, float]]:
@@ -229,7 +229,7 @@ class Recorder:
         self._sinks.close()
 
     def snapshot(self) -> Snapshot:
-        """Return the run as it is now."""
+        """Return the current snapshot of the run."""
         learners = tuple(self._learner(r, reading) for r, reading in enumerate(self.learners))
         config = self._run_layout.plan.config
         return Snapshot(
@@ -257,7 +257,7 @@ class Recorder:
 
     def _episode(self, rank: int, score: float, length: int, env_index: int, ended: float) -> None:
         if not math.isfinite(score):
-            self.tell(
+            self.log_event(
                 f"learner {rank}, env {env_index}: a game's score is {score}: left out of all means"
             )
             return
@@ -297,8 +297,8 @@ class Recorder:
 
 
 def thinned(curve: list[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
-    """Return at most `MOST_CURVE_POINTS` points of a curve, the last one always."""
-    step = -(-len(curve) // MOST_CURVE_POINTS) or 1
+    """Return at most `MAX_CURVE_POINTS` points of a curve, always including the last one."""
+    step = -(-len(curve) // MAX_CURVE_POINTS) or 1
     return tuple(curve[(len(curve) - 1) % step :: step]) if curve else ()
 
 
@@ -309,7 +309,7 @@ def mean_of(gauges: list[dict[str, float]]) -> dict[str, float]:
 
 
 def metrics_row(snapshot: Snapshot, former_s: float) -> dict[str, Any]:
-    """Return a snapshot under the metric names that users know, x axis `global_step`."""
+    """Return a snapshot under the public metric names; the x axis is `global_step`."""
     learners = snapshot.learners
     row: dict[str, Any] = {
         "global_step": snapshot.agent_steps,

@@ -1,7 +1,8 @@
-"""What a run looks like at one moment: plain values, made by the supervisor for all who show them.
+"""Snapshot: plain values that describe a run at one moment, for all displays.
 
-The supervisor's `metrics.StatusBoard` readings go in; the dashboard, `metrics.jsonl` and the
-summary come out. No clock, no process and no shared memory here, so rendering is a pure function.
+The supervisor makes it from readings of the status board; the dashboard, `metrics.jsonl` and the
+summary are made from it. No clock, no process and no shared memory here, so rendering is a pure
+function.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from enum import IntEnum
 
 
 class WorkerState(IntEnum):
-    """Life of a child process, as the supervisor sees it."""
+    """State of a child process, as the supervisor sees it."""
 
     STARTING = 0
     RUNNING = 1
@@ -20,10 +21,10 @@ class WorkerState(IntEnum):
 
 
 EPISODES_IN_MEAN = 100
-"""Every mean score is over the last so many training episodes."""
+"""Number of most recent training episodes in every mean score."""
 
 LEARNER_PHASES = ("collect", "infer", "update", "gossip", "other")
-"""What a learner's time goes to: waiting for simulators, acting, learning, gossip, the rest."""
+"""Phases of a learner's time: waiting for simulators, acting, learning, gossip, the rest."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class LearnerSnapshot:
     updates: int = 0
     rounds: int = 0
     envs: int = 0
-    """Simulated environments that take part: fewer than all while a simulator is away."""
+    """Environments that take part: fewer than all while a simulator restarts."""
     phase_shares: dict[str, float] = field(default_factory=dict)
     """Share of recent time per phase of `LEARNER_PHASES`, in 0..1, summing to about 1."""
     mean_return: float | None = None
@@ -54,12 +55,12 @@ class LearnerSnapshot:
     distance: float | None = None
     """L2 distance of the learner's parameters to the mean over learners; None when unknown."""
     out_peers: tuple[int, ...] = ()
-    """To whom it sends now."""
+    """Ranks that it sends to now."""
 
 
 @dataclass(frozen=True)
 class ConsensusReading:
-    """How far apart the learners' parameters were when last measured; L2 norms, None if unknown."""
+    """Distances between the learners' parameters, last measured; L2 norms, None if unknown."""
 
     distances: tuple[float, ...] = ()
     """Of each learner to the mean over learners; empty before the first measurement."""
@@ -68,18 +69,19 @@ class ConsensusReading:
     pairwise: float | None = None
     """The greatest distance between two learners."""
     certificate: float | None = None
-    """What the greatest distance could be at most, by what was mixed and the updates' lengths."""
+    """Upper bound of the greatest distance, from the recorded mixes and the updates' lengths."""
     ratio: float | None = None
     """Greatest distance divided by its certificate, in 0..1."""
     radius: float | None = None
-    """Bound of `rms` in theory, in lock-step on a doubly stochastic graph from an equal start."""
+    """Theoretical bound of `rms`: in lock-step, on a doubly stochastic graph, from an equal start.
+    """
     gradient_correlation: float | None = None
     """Mean cosine between different learners' gradients, in -1..1."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something worth telling, at `elapsed_s` seconds into this start of the run."""
+    """An event to report, at `elapsed_s` seconds into this attempt of the run."""
 
     elapsed_s: float
     text: str
@@ -109,7 +111,7 @@ class Snapshot:
     mean_length: float | None = None
     """Mean length of the same episodes, in agent steps."""
     curve: tuple[tuple[int, float], ...] = ()
-    """(agent steps, mean return) since the beginning, thinned to a few hundred points."""
+    """(agent steps, mean return) since the run began, thinned to a few hundred points."""
     losses: dict[str, float] = field(default_factory=dict)
     """What the algorithm measures, in its order: means over learners."""
     consensus: ConsensusReading = field(default_factory=ConsensusReading)
@@ -119,7 +121,7 @@ class Snapshot:
 
     @property
     def remaining_s(self) -> float | None:
-        """Time left at the present rate, or None while that is unknown."""
+        """Time left at the current rate; None while that is unknown."""
         if self.agent_steps_per_s <= 0:
             return None
         return max(0, self.total_steps - self.agent_steps) / self.agent_steps_per_s

@@ -1,1 +1,1 @@
-"""Commands beside training: evaluation, topology, audit, chaos and bench."""
+"""Parent: commands around training: chaos, audit, topology, evaluation, bench."""

@@ -1,1 +1,1 @@
-"""Parent: one run, from its settings to its summary."""
+"""Parent: one training run, from its settings to its summary."""

@@ -1,10 +1,10 @@
-"""`--learners auto`: the number of learners that is quickest here, measured once and remembered.
+"""`--learners auto`: the fastest number of learners on this machine, measured once and cached.
 
-    candidates --a short run each--> agent steps/s --> the quickest; storage.rate_cache keeps them
+    candidates --a short run each--> agent steps/s --> the fastest; storage.rate_cache keeps them
 
-Runs in the parent, before the run that asked for it. What is remembered holds for one machine and
-one workload: all that says what an agent step costs, and nothing that says what is learned from it.
-What was measured while others used the machine, too, is used and not remembered.
+Runs in the parent, before the run itself. A cached result is valid for one machine and one
+workload: all settings that change the cost of an agent step, none that only change what is learned.
+Rates that were measured while other programs used the processors are used, but not cached.
 """
 
 from __future__ import annotations
@@ -38,28 +38,29 @@ from galamp.training.train import train
 
 WARM_UP_S, MEASURE_S = 2.0, 4.0
 START_S = 2.0
-"""What a run takes besides, for the announcement."""
-AS_GOOD = 0.97
-"""Fewer learners that reach this share of the greatest rate are preferred: they take less memory,
-and that much is noise."""
+"""Start-up time of a short run, for the announced estimate."""
+GOOD_ENOUGH = 0.97
+"""The smallest number of learners with this share of the highest rate is chosen: it takes less
+memory, and a difference of 3 % is noise."""
 
-LEAST_CHANGES = 20
-"""A learner counts its steps once per rollout: of long ones, a few seconds see too few."""
-LONGEST_S = 15.0
+MIN_CHANGES = 20
+"""A learner counts its steps once per rollout: with long rollouts, a few seconds show too few
+changes."""
+MAX_MEASURE_S = 15.0
 
-TOLERATED = 0.1
-"""Rates are remembered if others took no more than this share of the processors meanwhile."""
-WAIT_S = 120.0
-"""Another start of the user's that measures on this machine is waited for at most so long."""
+MAX_OTHERS_SHARE = 0.1
+"""Rates are cached if other programs took at most this share of the processors meanwhile."""
+LOCK_TIMEOUT_S = 120.0
+"""Longest wait for another process of this user that measures on this machine."""
 
-KEPT_NOTHING = StoredChoices()
-"""Of a new run."""
+NO_CHOICES = StoredChoices()
+"""Stored choices of a new run: none."""
 
-Tell = Callable[[str], object]
+Notify = Callable[[str], object]
 
 
 class Measured(NamedTuple):
-    """What was measured, and the greatest share of the processors that others took meanwhile.
+    """Measured rates, and the largest share of the processors that other programs took meanwhile.
 
     Attributes:
         rates: agent steps/s by number of learners.
@@ -72,25 +73,25 @@ class Measured(NamedTuple):
 
 def with_quickest(
     config: RunConfig,
-    tell: Tell,
+    notify: Notify,
     cache: RateCache | None = None,
     *,
     new: bool = True,
-    kept: StoredChoices = KEPT_NOTHING,
+    kept: StoredChoices = NO_CHOICES,
 ) -> RunConfig:
-    """Return `config` with the number of learners that is quickest on this machine.
+    """Return `config` with the fastest number of learners on this machine.
 
     Args:
         config: the settings of the run, whose number of learners is open.
-        tell: takes lines for the user.
-        cache: where rates are kept (default: the user's).
+        notify: called with each line for the user.
+        cache: cache of rates (default: the user's).
         new: whether the run is a new one, which needs a folder of its own.
-        kept: what a run that goes on has of its own.
+        kept: stored choices of a run that is resumed.
 
     Raises:
         UserError: the settings do not fit the machine, or one another.
         RunFailed: no number of learners could be run.
-        StoppedBySignal: the user wants no more of it.
+        StoppedBySignal: a signal has stopped the measurement.
     """
     machine = inspect_machine(config.resources.device)
     tried = config
@@ -98,40 +99,40 @@ def with_quickest(
         device = usable_devices(config.resources.device, machine)
         tried = replace(config, resources=replace(config.resources, device=device))
     check(tried, machine, new=new)
-    rates, when = _rates(tried, machine, cache or RateCache(), tell)
+    rates, when = _rates(tried, machine, cache or RateCache(), notify)
     best = quickest(rates)
     listed = ", ".join(f"{count}: {rate:,.0f}" for count, rate in sorted(rates.items()))
-    tell(f"--learners auto: {best} (agent steps/s by learners, {when}: {listed})")
+    notify(f"--learners auto: {best} (agent steps/s by learners, {when}: {listed})")
     return replace(config, resources=replace(config.resources, learners=best))
 
 
 def _rates(
-    config: RunConfig, machine: Machine, cache: RateCache, tell: Tell
+    config: RunConfig, machine: Machine, cache: RateCache, notify: Notify
 ) -> tuple[dict[int, float], str]:
-    """Return the rates, as remembered or as measured now, and a word on which of the two it is.
+    """Return the rates, cached or measured now, and a note on which of the two.
 
     Raises:
         UserError, RunFailed, StoppedBySignal: as `measured`.
     """
     key, numbers = workload(config, machine), candidates(config, machine)
-    if (known := _remembered(cache, key, numbers)) is not None:
+    if (known := _cached(cache, key, numbers)) is not None:
         return known
     with cache.measuring(
         key["machine"],
-        WAIT_S,
-        lambda: tell("--learners auto: waiting for another start that measures"),
+        LOCK_TIMEOUT_S,
+        lambda: notify("--learners auto: waiting for another start that measures"),
     ):
-        if (known := _remembered(cache, key, numbers)) is not None:
-            return known  # by the other start
-        found = measured(config, numbers, tell)
-        _remember(cache, key, found, tell)
+        if (known := _cached(cache, key, numbers)) is not None:
+            return known  # measured by the other process
+        found = measured(config, numbers, notify)
+        _store_rates(cache, key, found, notify)
     return found.rates, "measured now"
 
 
-def _remembered(
+def _cached(
     cache: RateCache, key: dict[str, Any], numbers: Sequence[int]
 ) -> tuple[dict[int, float], str] | None:
-    """Return what is remembered of the numbers that would be tried; others are nobody's choice."""
+    """Return the cached rates of the candidates; None if there are none."""
     found = cache.find(key)
     if found is None:
         return None
@@ -139,24 +140,24 @@ def _remembered(
     return (rates, f"as measured on {found.measured}, see {cache.path}") if rates else None
 
 
-def _remember(cache: RateCache, key: dict[str, Any], found: Measured, tell: Tell) -> None:
-    if found.others > TOLERATED:
-        tell(
+def _store_rates(cache: RateCache, key: dict[str, Any], found: Measured, notify: Notify) -> None:
+    if found.others > MAX_OTHERS_SHARE:
+        notify(
             f"--learners auto: other programs took up to {found.others:.0%} of the processors "
             "meanwhile: these rates are used now, and measured again next time"
         )
         return
     try:
-        cache.keep(key, found.rates)
+        cache.save(key, found.rates)
     except OSError as error:
         complain(f"{cache.path}: {error.strerror}: the rates will be measured again next time")
 
 
 def check(config: RunConfig, machine: Machine, *, new: bool) -> None:
-    """Find mistakes that would otherwise be told only after all the measuring.
+    """Raise errors now that would otherwise appear only after the measurement.
 
     Raises:
-        UserError: there is one.
+        UserError: the settings do not fit the machine, or one another.
     """
     if config.gossip.method == "single":
         raise UserError(
@@ -176,10 +177,10 @@ def check(config: RunConfig, machine: Machine, *, new: bool) -> None:
 
 
 def candidates(config: RunConfig, machine: Machine) -> list[int]:
-    """Return the numbers of learners to try, in ascending order.
+    """Return the numbers of learners to measure, in ascending order.
 
-    On CPUs half as many as cores, as many, twice as many, and one alone; on GPUs one, two or four
-    on each, with at least two cores apiece. Cores of which a control group allows no use do not
+    On CPUs: half as many as cores, as many, twice as many, and 1. On GPUs: one, two or four per
+    GPU, with at least two cores per learner. Cores that a control group's quota excludes do not
     count.
     """
     cores = machine.usable
@@ -195,13 +196,13 @@ def candidates(config: RunConfig, machine: Machine) -> list[int]:
 
 
 def quickest(rates: Mapping[int, float]) -> int:
-    """Return the least number of learners that is as good as the quickest."""
-    enough = AS_GOOD * max(rates.values())
+    """Return the smallest number of learners whose rate is `GOOD_ENOUGH`."""
+    enough = GOOD_ENOUGH * max(rates.values())
     return min(count for count, rate in rates.items() if rate >= enough)
 
 
 def workload(config: RunConfig, machine: Machine) -> dict[str, Any]:
-    """Return what the rates depend on: this machine, these versions, and the cost of a step."""
+    """Return the cache key: machine, versions, and the settings that change the cost of a step."""
     resources = asdict(config.resources)
     for name in ("learners", "start_timeout_s", "hang_after_s", "max_restarts"):
         del resources[name]
@@ -219,16 +220,16 @@ def workload(config: RunConfig, machine: Machine) -> dict[str, Any]:
 
 
 def cards(machine: Machine) -> list[str]:
-    """Return the names of a machine's GPUs; of one that was not tried, its device's name."""
+    """Return the names of a machine's GPUs; the device name for one that was not tried."""
     return [gpu.name or gpu.device for gpu in machine.gpus]
 
 
 class ThroughputProbe:
-    """A run's companion: it lets the run warm up, measures it, and ends it.
+    """Run callback that waits for a warm-up, measures throughput, and ends the run.
 
-    It measures from one change of the learners' count of steps to another. `rate` is in agent
-    steps/s, over all learners; 0 until it was measured. `others` is the share of the processors
-    that others took meanwhile, 0 to 1.
+    Measures from one change of the learners' step count to another. `rate` is in agent steps/s over
+    all learners; 0 until measured. `others` is the share of the processors that other programs took
+    meanwhile, 0 to 1.
     """
 
     def __init__(
@@ -247,70 +248,68 @@ class ThroughputProbe:
         self._changes = 0
 
     def tick(self, supervisor: Supervisor) -> None:
-        """Look at the clock; see `galamp.training.supervisor.Companion`."""
+        """Advance the measurement; see `galamp.training.supervisor.Callback`."""
         if self.rate or not all(child.has_worked for child in supervisor.children.learners):
             return
         now_s, steps = time.monotonic(), supervisor.run_layout.status_board.agent_steps()
         self._warm_s = self._warm_s or now_s + self.warm_up_s
-        if now_s >= self._warm_s and self._changed(steps) and self._passed(now_s, steps):
+        if now_s >= self._warm_s and self._changed(steps) and self._is_complete(now_s, steps):
             supervisor.finish()
 
     def _changed(self, steps: int) -> bool:
         before, self._steps = self._steps, steps
         return before not in (None, steps)
 
-    def _passed(self, now_s: float, steps: int) -> bool:
-        """Whether enough has been seen, now that the count has changed."""
+    def _is_complete(self, now_s: float, steps: int) -> bool:
+        """Return whether the measurement is complete; called when the step count has changed."""
         if self._first is None:
             self._first, self._before = (now_s, steps), self._usage()
             return False
         self._changes += 1
         passed_s = now_s - self._first[0]
-        enough = self._changes >= LEAST_CHANGES or passed_s >= LONGEST_S
+        enough = self._changes >= MIN_CHANGES or passed_s >= MAX_MEASURE_S
         if passed_s >= self.measure_s and enough:
             self.rate = (steps - self._first[1]) / passed_s
             self.others = others_share(self._before, self._usage())
         return self.rate > 0
 
 
-def measured(config: RunConfig, numbers: Sequence[int], tell: Tell) -> Measured:
-    """Measure those of `numbers` that this machine and the graph can have.
+def measured(config: RunConfig, numbers: Sequence[int], notify: Notify) -> Measured:
+    """Measure those of `numbers` that this machine and graph allow.
 
     Raises:
-        UserError, RunFailed: none of them.
-        StoppedBySignal: the user wants no more of it.
+        UserError, RunFailed: none of them could be measured.
+        StoppedBySignal: a signal has stopped the measurement.
     """
     seconds = len(numbers) * (START_S + WARM_UP_S + MEASURE_S)
-    tell(
+    notify(
         f"--learners auto: trying {', '.join(map(str, numbers))}, about {seconds:.0f} s, once for "
         "this machine and these settings"
     )
     rates, failures, others = dict[int, float](), list[GalampError](), 0.0
     with Signals(detach=config.report.on_hangup == "detach") as signals:
         for number in numbers:
-            stopwatch = ThroughputProbe()
+            probe = ThroughputProbe()
             try:
-                rates[number] = rate_of(config, number, stopwatch, signals)
-                others = max(others, stopwatch.others)
+                rates[number] = rate_of(config, number, probe, signals)
+                others = max(others, probe.others)
             except (UserError, RunFailed) as error:
                 if not rates and failures and str(error) == str(failures[-1]):
-                    raise  # it is not the number that is wrong
+                    raise  # the cause is not the number of learners
                 failures.append(error)
-                tell(f"--learners auto: {number} is left out: {error}")
+                notify(f"--learners auto: {number} is left out: {error}")
     if not rates:
         raise failures[0]
     return Measured(rates, others)
 
 
-def rate_of(
-    config: RunConfig, learners: int, stopwatch: ThroughputProbe, signals: Signals
-) -> float:
-    """Run `config` with so many learners for as long as `stopwatch` does; returns agent steps/s.
+def rate_of(config: RunConfig, learners: int, probe: ThroughputProbe, signals: Signals) -> float:
+    """Run `config` with `learners` learners until `probe` ends the run; returns agent steps/s.
 
     Raises:
-        UserError: the machine or the graph cannot have so many.
+        UserError: the machine or the graph does not allow this number.
         RunFailed: the run failed.
-        StoppedBySignal: the user wants no more of it.
+        StoppedBySignal: a signal has stopped it.
     """
     with tempfile.TemporaryDirectory(prefix="galamp-calibration-") as folder:
         report = ReportConfig(
@@ -323,24 +322,24 @@ def rate_of(
             report=report,
         )
         try:
-            result = train(short, callbacks=[stopwatch], signals=signals).result
+            result = train(short, callbacks=[probe], signals=signals).result
         finally:
             gc.unfreeze()
-            gc.collect()  # the short run's memory
+            gc.collect()  # free the short run's memory
     check_result(result, signals)
-    return stopwatch.rate
+    return probe.rate
 
 
 def check_result(result: RunResult, signals: Signals) -> None:
-    """See how a short run has ended.
+    """Check that a short run was ended by its probe.
 
     Raises:
-        RunFailed: not by its stopwatch.
-        StoppedBySignal: by a signal, or one came while it ended.
+        RunFailed: it failed.
+        StoppedBySignal: a signal has ended it, or came while it ended.
     """
     if result.status == "stopped":
         raise StoppedBySignal(result.exit_code)
-    number = signals.take()
+    number = signals.receive()
     if number is not None:
         raise StoppedBySignal(128 + number)
     if result.failure is not None:

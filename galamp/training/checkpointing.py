@@ -1,10 +1,10 @@
-"""Checkpoints of a running training: asked for, gathered from shared memory, written aside.
+"""Checkpoints of a running training: requested, gathered from shared memory, written by a thread.
 
     Saver.request --control block--> learners --StateSlots--> Saver.poll --> writer thread --> disk
 
-Runs in the supervisor. The learners only copy into memory; the disk is waited for by a thread, so
-a slow one stops nobody. Where there is no room for a thread a checkpoint is left out, and the last
-one is written by the supervisor itself.
+Runs in the supervisor. Learners only copy into memory; a thread waits for the disk, so a slow disk
+delays no learner. If no thread can start, the checkpoint is skipped; the last one is then written
+by the supervisor itself.
 """
 
 from __future__ import annotations
@@ -32,54 +32,54 @@ from galamp.storage.links import BEST, LATEST
 from galamp.supervision.layout import RunLayout
 from galamp.telemetry.snapshot import EPISODES_IN_MEAN
 
-LEAST_KEPT = 2
-"""So many checkpoints stay, even if there is no room for another one then."""
+MIN_KEPT = 2
+"""Number of checkpoints that are kept even if the disk then has no room for another one."""
 
 
 class Saver:
-    """Asks, gathers and writes; one checkpoint at a time."""
+    """Requests, gathers and writes checkpoints, one at a time."""
 
     def __init__(
         self,
         run_layout: RunLayout,
         identity: Identity,
         folder: Path,
-        tell: Callable[[str], None],
+        log_event: Callable[[str], None],
         where: Where = as_named,
         remove_dead: Callable[[], object] = lambda: None,
     ) -> None:
         """Save the states of `run_layout` into `folder`.
 
         Args:
-            run_layout: whose learners' states are saved.
-            identity: what the checkpoints belong to.
+            run_layout: holds the learners' states.
+            identity: the environment and network that the checkpoints belong to.
             folder: where they are written.
-            tell: told of what fails, in a line.
-            where: where the folder is now; may wait until that is certain.
+            log_event: called with one line per failure.
+            where: returns where the folder is now; may wait until that is certain.
             remove_dead: removes what ended starts have left there, if the disk has no room.
         """
-        self._run_layout, self._identity, self._folder, self._tell = (
+        self._run_layout, self._identity, self._folder, self._log_event = (
             run_layout,
             identity,
             folder,
-            tell,
+            log_event,
         )
         self._where, self._remove_dead = where, remove_dead
         self._config = to_dict(run_layout.plan.config)
         self._keep = run_layout.plan.config.report.keep_checkpoints
-        self._wanted: int | None = None
+        self._requested: int | None = None
         self._writer: threading.Thread | None = None
         self._best_path: Path | None = None
         self._best_return = float("-inf")
-        self._left: set[int] = set()
-        self._unmoved: set[str] = set()
-        """Links of which it was told that they could not be moved."""
+        self._excluded: set[int] = set()
+        self._reported_links: set[str] = set()
+        """Links whose failure to move was reported."""
         self.written = 0
         self.last: Checkpoint | None = None
-        """What `finish` has gathered, whether or not the disk took it."""
+        """The checkpoint that `finish` has gathered, whether or not it was written."""
 
-    def go_on(self) -> None:
-        """Go on from a former start: only a better score than that of `best` moves it."""
+    def resume_best(self) -> None:
+        """Resume from an earlier start: only a better score than that of `best` moves the link."""
         best = checkpoints.linked(self._folder, BEST)
         if best is None:
             return
@@ -91,127 +91,137 @@ class Saver:
     @property
     def busy(self) -> bool:
         """Whether a checkpoint is being gathered or written."""
-        return self._wanted is not None or (self._writer is not None and self._writer.is_alive())
+        return self._requested is not None or (self._writer is not None and self._writer.is_alive())
 
-    def leave_out(self, rank: int) -> None:
-        """Save the mean of the others in the place of a learner that will not go on.
+    def exclude(self, rank: int) -> None:
+        """Save the mean of the others in place of the parameters of a learner that was given up.
 
-        What it last was grows old, and would spoil the mean of all that is played with.
+        Its own last parameters grow old, and would distort the mean that evaluation uses.
         """
-        self._left.add(rank)
+        self._excluded.add(rank)
 
     def request(self) -> None:
-        """Ask every learner for its state at the end of its present turn."""
+        """Request every learner's state at the end of its current turn."""
         if self.busy:
             return
         at_turn = 0
         if self._run_layout.plan.config.gossip.coupled:
-            # After a turn in which all save anyway: so what they keep is always of the same turns.
+            # A turn in which all save anyway: so all kept states are of the same turns.
             at_turn = -(-common_turn(self._run_layout) // SAVE_EVERY_TURNS) * SAVE_EVERY_TURNS
-        self._wanted = self._run_layout.control.request_save(at_turn)
+        self._requested = self._run_layout.control.request_save(at_turn)
 
     def poll(self, progress: Callable[[], dict[str, Any]]) -> None:
-        """Once every learner has answered, gather their states and start to write."""
-        if self._wanted is None:
+        """Once every learner has saved, gather the states and start to write."""
+        if self._requested is None:
             return
         if any(map(self._is_awaited, range(self._run_layout.count))):
             return
         found = [states.restore() for states in self._run_layout.states]
-        self._wanted = None
-        if self._torn(found):
-            self.request()  # one has saved anew meanwhile: in lock-step all are saved in one turn
+        self._requested = None
+        if self._is_mixed(found):
+            # One learner has saved again meanwhile; in lock-step all states must be of one turn.
+            self.request()
             return
         checkpoint = self._gather([f[0] for f in found if f is not None], progress())
         if not self._write_aside(checkpoint):
-            self._tell(
+            self._log_event(
                 "checkpoint not written, training goes on: no room for another thread "
                 "(ulimit -u, or pids.max of the control group)"
             )
 
     def _is_awaited(self, rank: int) -> bool:
-        """Whether learner `rank` has still to answer; of one that is dead the last state is taken.
+        """Return whether learner `rank` has still to save; of a dead one the last state is used.
 
-        It has one: without its first state a run does not go on.
+        It has one: no run continues before every learner's first state.
         """
-        assert self._wanted is not None
+        assert self._requested is not None
         found = self._run_layout.states[rank].begin_read()
-        if found is not None and found.header.version >= self._wanted:
+        if found is not None and found.header.version >= self._requested:
             return False
         return found is None or self._run_layout.control.alive(rank)
 
     def finish(
         self, progress: dict[str, Any], deadline_s: float, give_up: Callable[[], bool]
     ) -> None:
-        """Write every learner's newest state now, whichever it is; at most `deadline_s`."""
-        self._wanted = None
-        self._where(self._folder)  # only this thread finds out what has become of the run folder
+        """Write every learner's newest state now, of whichever turn; takes at most `deadline_s`."""
+        self._requested = None
+        # Only this thread checks whether the run folder was moved or removed.
+        self._where(self._folder)
         until_s = time.monotonic() + deadline_s
         self._wait(until_s, give_up)
         if self._writer is not None and self._writer.is_alive():
-            self._tell("no last checkpoint: the disk has not taken the one before it yet")
+            self._log_event("no last checkpoint: the disk has not taken the one before it yet")
             return
         found = [states.restore() for states in self._run_layout.states]
-        if self._torn(found) and (turn := newest_common_turn(self._run_layout.states)) is not None:
-            self._tell(f"the last checkpoint is of turn {turn:,}, the last that all have saved")
+        if (
+            self._is_mixed(found)
+            and (turn := newest_common_turn(self._run_layout.states)) is not None
+        ):
+            self._log_event(
+                f"the last checkpoint is of turn {turn:,}, the last that all have saved"
+            )
             found = [states.restore(turn) for states in self._run_layout.states]
         states = [f[0] for f in found if f is not None]
         if len(states) < len(found):
-            self._tell("no checkpoint: a learner never got as far as its first state")
+            self._log_event("no checkpoint: a learner never got as far as its first state")
             return
-        if self._torn(found):
-            self._tell("no last checkpoint: in lock-step it has to be of one turn of all learners")
+        if self._is_mixed(found):
+            self._log_event(
+                "no last checkpoint: in lock-step it has to be of one turn of all learners"
+            )
             return
         if not self._run_layout.plan.config.gossip.coupled:
-            # One that died just now has saved less than it did.
+            # The saved counters of a learner that has just died may be behind its row.
             states = [state._replace(counters=self._counted(r)) for r, state in enumerate(states)]
         self.last = self._gather(states, progress)
         if not self._write_aside(self.last):
-            self._write(self.last)  # here: nobody is left who would be kept waiting
+            self._write(self.last)  # in this thread: nothing waits for it any more
         self._wait(until_s, give_up)
         if self.busy:
-            self._tell("the last checkpoint was not written in time; an earlier one is whole")
+            self._log_event("the last checkpoint was not written in time; an earlier one is whole")
 
     def _counted(self, rank: int) -> dict[str, int]:
-        """Return the counters of learner `rank` as they stand in its row."""
+        """Return the counters of learner `rank` from its row of the status board."""
         row = self._run_layout.status_board.learner(rank)
         return {name: row[name] for name in STATE_COUNTERS}
 
-    def _torn(self, found: list[tuple[State, Header] | None]) -> bool:
-        """Whether the learners, who go in lock-step, were saved in different turns."""
+    def _is_mixed(self, found: list[tuple[State, Header] | None]) -> bool:
+        """Return whether the states are of different turns, where lock-step requires one turn."""
         turns = {f[1].round for f in found if f is not None}
         return self._run_layout.plan.config.gossip.coupled and len(turns) > 1
 
     def _wait(self, until_s: float, give_up: Callable[[], bool]) -> None:
-        """Wait for the writer thread until the deadline, or until the user will not."""
+        """Wait for the writer thread until the deadline, or until `give_up` says so."""
         while self._writer is not None and self._writer.is_alive():
             if time.monotonic() > until_s or give_up():
                 return
             self._writer.join(0.05)
 
     def _write_aside(self, checkpoint: Checkpoint) -> bool:
-        """Have a thread write a checkpoint; returns whether the kernel has let it start."""
+        """Write a checkpoint in a thread; returns whether the thread could start."""
         writer = threading.Thread(target=self._write, args=(checkpoint,), daemon=True)
         try:
             writer.start()
-        except RuntimeError:  # the limits on processes count threads, too
+        except RuntimeError:  # process limits count threads, too
             return False
         self._writer = writer
         return True
 
     def _gather(self, states: list[State], progress: dict[str, Any]) -> Checkpoint:
         layout = self._run_layout.sketch.layout
-        others = [s.tensors["parameters"] for r, s in enumerate(states) if r not in self._left]
-        for rank in self._left if others else ():
+        others = [s.tensors["parameters"] for r, s in enumerate(states) if r not in self._excluded]
+        for rank in self._excluded if others else ():
             states[rank].tensors["parameters"] = np.mean(others, axis=0)
         learners = tuple(learner_state(rank, state, layout) for rank, state in enumerate(states))
         progress["agent_steps"] = sum(state.counters["agent_steps"] for state in states)
         return Checkpoint(self._identity, self._config, progress, learners)
 
     def _write(self, checkpoint: Checkpoint) -> None:
-        """Write, point `latest` and `best` at it, remove old ones; in the writer thread, if any.
+        """Write a checkpoint, move `latest` and `best`, remove old checkpoints.
 
-        One that is written counts, and old ones go, whatever becomes of the links: who resumes or
-        evaluates a run finds its newest checkpoint without them.
+        Runs in the writer thread, if one could start. A written checkpoint counts, and old ones are
+        removed, even if the links cannot be moved: resume and evaluation find the newest checkpoint
+        without them.
         """
         folder = self._where(self._folder)
         if folder is None:
@@ -222,7 +232,7 @@ class Saver:
         try:
             path = self._save(checkpoint)
         except (GalampError, OSError) as error:
-            self._tell(f"checkpoint not written, training goes on: {error}")
+            self._log_event(f"checkpoint not written, training goes on: {error}")
             return
         self.written += 1
         self._point(LATEST, path)
@@ -234,18 +244,18 @@ class Saver:
         checkpoints.prune(self._folder, self._keep, protect)
 
     def _point(self, name: Literal["latest", "best"], path: Path) -> None:
-        """Let a link point to the checkpoint `path`; that it cannot be moved is told once."""
+        """Point a link to the checkpoint `path`; a failure is reported once per link."""
         try:
             checkpoints.point(self._folder, name, path)
         except CheckpointNotWritten as error:
-            if name not in self._unmoved:
-                self._unmoved.add(name)
-                self._tell(f"{error}; the checkpoint {path.name} is written")
+            if name not in self._reported_links:
+                self._reported_links.add(name)
+                self._log_event(f"{error}; the checkpoint {path.name} is written")
 
     def _save(self, checkpoint: Checkpoint) -> Path:
-        """Write; where the disk has no room for one more, in the place of older ones.
+        """Write a checkpoint; on a full disk, remove older ones first.
 
-        Two whole ones stay in any case.
+        Two whole checkpoints are kept in any case.
         """
         try:
             return checkpoints.save(self._folder, checkpoint)
@@ -254,12 +264,12 @@ class Saver:
                 raise
             protect = {self._best_path} if self._best_path else set()
             self._remove_dead()
-            checkpoints.prune(self._folder, LEAST_KEPT, protect)
+            checkpoints.prune(self._folder, MIN_KEPT, protect)
             return checkpoints.save(self._folder, checkpoint)
 
 
 def full_score(checkpoint: Checkpoint) -> float | None:
-    """Return the mean score that `best` goes by; None before 100 episodes, too few to tell."""
+    """Return the mean score that decides `best`; None before 100 episodes."""
     progress = checkpoint.progress
     full = len(progress.get("last_returns") or ()) >= EPISODES_IN_MEAN
     score = progress.get("mean_return_100")
@@ -267,13 +277,13 @@ def full_score(checkpoint: Checkpoint) -> float | None:
 
 
 def common_turn(run_layout: RunLayout) -> int:
-    """Return a turn that no learner has reached yet, for all to act in the same one."""
-    most = max(row["turns"] for row in run_layout.status_board.learners())
-    return most + 2
+    """Return a turn that no learner has reached yet, so that all can act in it."""
+    latest = max(row["turns"] for row in run_layout.status_board.learners())
+    return latest + 2
 
 
 def learner_state(rank: int, state: State, layout: tuple[Span, ...]) -> LearnerState:
-    """Take a saved state apart: parameters by name in PyTorch's own layout, the rest as it is."""
+    """Convert a saved state: parameters by name in PyTorch's layout, the rest unchanged."""
     tensors = dict(state.tensors)
     flat = tensors.pop("parameters")
     parameters = {span.name: _standard(flat, span) for span in layout}
@@ -281,16 +291,16 @@ def learner_state(rank: int, state: State, layout: tuple[Span, ...]) -> LearnerS
 
 
 def saved_state(learner: LearnerState, layout: tuple[Span, ...]) -> State:
-    """Put a checkpoint's state back together: the inverse of `learner_state`."""
+    """Convert a checkpoint's state back: the inverse of `learner_state`."""
     flat = np.concatenate([_stored(learner.parameters[span.name]) for span in layout])
     tensors = {"parameters": flat, **learner.optimizer}
-    # Once a turn was always a round, and only rounds were counted.
+    # In older checkpoints every turn was a round, and only rounds were counted.
     counters = {"turns": learner.counters.get("rounds", 0)} | dict(learner.counters)
     return State(tensors, counters, learner.generator)
 
 
 def _standard(flat: npt.NDArray[np.float32], span: Span) -> npt.NDArray[np.float32]:
-    """Return one parameter of the flat vector; convolutions are stored OHWI, shown OIHW."""
+    """Return one parameter of the flat vector; convolutions are stored OHWI, returned OIHW."""
     part = flat[span.offset : span.offset + int(np.prod(span.shape))]
     if len(span.shape) != 4:
         return part.reshape(span.shape)
@@ -300,7 +310,7 @@ def _standard(flat: npt.NDArray[np.float32], span: Span) -> npt.NDArray[np.float
 
 
 def _stored(parameter: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return one parameter as it lies in the flat vector."""
+    """Return one parameter as the flat vector stores it."""
     if parameter.ndim == 4:
         parameter = parameter.transpose(0, 2, 3, 1)
     return np.ascontiguousarray(parameter).reshape(-1)

@@ -1,9 +1,8 @@
-"""The states of some learners, for more or fewer of them.
+"""States of n learners, converted for m learners.
 
-    states of n learners --resized--> states of m: the first stay, the others are added up or made
+    states of n learners --resized--> states of m: the first stay; others are merged or created
 
-Runs in the supervisor before any learner starts. Nothing learned is lost to the run's counts: its
-agent steps are the same before and after.
+Runs in the supervisor before any learner starts. The run's total of agent steps stays the same.
 """
 
 from __future__ import annotations
@@ -16,34 +15,34 @@ import torch
 
 from galamp.memory.learner_state import STATE_COUNTERS, State
 
-WHERE = ("turns", "rounds")
-"""Counters that say where in the gossip a learner is, not what it has done."""
+POSITION_COUNTERS = ("turns", "rounds")
+"""Counters that give a learner's position in the gossip, not its work."""
 
 
 def resized(states: Sequence[State], seeds: Sequence[int]) -> list[State]:
-    """Return a state for each of `seeds`, the first ones as they are.
+    """Return a state for each of `seeds`; the first ones are unchanged.
 
-    The agent steps of those that leave go to those that stay, rank by rank. Those that come begin
-    with the mean of all tensors, at the place in the gossip where the first of the others is, and
-    draw their actions from a new generator of their seed.
+    The agent steps of removed learners are added to the remaining ones, rank by rank. New learners
+    start with the mean of all tensors and the largest position counters, and draw actions from a
+    new generator with their seed.
     """
     count = len(seeds)
-    stay = [state._replace(counters=dict(state.counters)) for state in states[:count]]
-    for rank, leaver in enumerate(states[count:], count):
-        stay[rank % count].counters["agent_steps"] += leaver.counters["agent_steps"]
-    come = [_newcomer(states, seed) for seed in seeds[len(states) :]]
-    return stay + come
+    kept = [state._replace(counters=dict(state.counters)) for state in states[:count]]
+    for rank, removed in enumerate(states[count:], count):
+        kept[rank % count].counters["agent_steps"] += removed.counters["agent_steps"]
+    added = [_newcomer(states, seed) for seed in seeds[len(states) :]]
+    return kept + added
 
 
 def _newcomer(states: Sequence[State], seed: int) -> State:
     tensors = {name: _mean([state.tensors[name] for state in states]) for name in states[0].tensors}
     counters = dict.fromkeys(STATE_COUNTERS, 0)
-    counters |= {name: max(state.counters[name] for state in states) for name in WHERE}
+    counters |= {name: max(state.counters[name] for state in states) for name in POSITION_COUNTERS}
     return State(tensors, counters, _generator(seed, like=states[0].generator))
 
 
 def _mean(tensors: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
-    """Return the mean; of equal numbers it is that number, to the last bit."""
+    """Return the mean; the mean of equal numbers is exactly that number."""
     total = np.zeros(tensors[0].shape)
     for tensor in tensors:
         total += tensor
@@ -51,9 +50,9 @@ def _mean(tensors: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]
 
 
 def _generator(seed: int, like: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return the state of a new generator, of the kind that `like` is of."""
+    """Return the state of a new generator, of the same kind as `like`."""
     state: npt.NDArray[np.uint8] = torch.Generator().manual_seed(seed).get_state().numpy()
     if state.size == like.size:
         return state
-    # A GPU's: seed and offset. Making one would make a CUDA context here.
+    # A CUDA generator's state: seed and offset. Creating one here would create a CUDA context.
     return np.array([seed, 0], np.int64).view(np.uint8)

@@ -1,6 +1,6 @@
-"""Every choice of one start made: who runs where, and the graph that the learners gossip in.
+"""Resolved run: every choice of one attempt made, and the gossip graph.
 
-    RunConfig + Machine --resolve_run--> ResolvedRun: Plan, Topology, the graph's file as read
+    RunConfig + Machine --resolve_run--> ResolvedRun: Plan, Topology, the graph file as read
 
 Runs in the supervisor, before any process starts and before anything is written.
 """
@@ -24,7 +24,7 @@ from galamp.training.resume import graph_file
 
 
 class Graph(NamedTuple):
-    """The file that holds a gossip graph, and what stood in it when the graph was made of it."""
+    """The file of a gossip graph, and its content when the graph was built from it."""
 
     path: Path
     content: bytes
@@ -32,7 +32,7 @@ class Graph(NamedTuple):
 
 @dataclass(frozen=True)
 class ResolvedRun:
-    """A plan, the graph that its learners gossip in, and where that is from, if from a file."""
+    """A plan, its gossip graph, and the file of the graph, if there is one."""
 
     plan: Plan
     topology: Topology
@@ -44,13 +44,13 @@ def resolve_run(config: RunConfig, machine: Machine, kept: StoredChoices) -> Res
 
     Args:
         config: the settings.
-        machine: what there is to choose from.
-        kept: what a run that goes on has of its own.
+        machine: the machine's cores, GPUs and limits.
+        kept: stored choices of a run that is resumed.
 
     Raises:
         UserError: the settings do not fit the machine, or one another.
     """
-    plan = make_plan(config, machine, goes_on=kept.devices)
+    plan = make_plan(config, machine, resumed=kept.devices)
     path, gossip = graph_file(plan, kept.graph_of), plan.config.gossip
     count, weights, seed = len(plan.learners), gossip.gossip_weights, plan.config.seed
     if path is None:
@@ -63,7 +63,7 @@ def resolve_run(config: RunConfig, machine: Machine, kept: StoredChoices) -> Res
 
 
 def _content(path: Path) -> bytes | None:
-    """Return what stands in a file; None where it cannot be read, and `make_topology` tells why."""
+    """Return the content of a file; None if it cannot be read: `make_topology` reports why."""
     with contextlib.suppress(OSError, ValueError):  # ValueError: no file can have this name
         return read_limited(path, GRAPH_LIMIT_BYTES)
     return None

@@ -1,8 +1,8 @@
-"""Going on with a run: what an earlier start left, laid where this one looks for it.
+"""Resuming a run: states, counters and curves of an earlier start, restored into a new run layout.
 
     checkpoint, config.json --> ResumePoint --states_for, restore--> StateSlots, curves
 
-Runs in the supervisor before any learner starts. The run may go on with more or fewer learners.
+Runs in the supervisor before any learner starts. The number of learners may change.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from galamp.training.resume_point import ResumePoint
 
 
 def graph_file(plan: Plan, resume: Path | None) -> Path | None:
-    """Return the file that holds the gossip graph, if one does.
+    """Return the file that holds the gossip graph; None if the graph is not from a file.
 
-    A run that is resumed with the graph that it had takes its own copy, which is no link.
+    A run that is resumed with the graph that it had reads its own copy, which is no link.
     """
     name = plan.config.gossip.topology
     if not name.startswith(FILE):
@@ -50,7 +50,7 @@ def graph_file(plan: Plan, resume: Path | None) -> Path | None:
 
 
 def states_for(run_layout: RunLayout, resume_point: ResumePoint, start: int) -> list[State]:
-    """Return the state that each learner of `run_layout` goes on from, in start number `start`.
+    """Return the state that each learner of `run_layout` starts from, in start number `start`.
 
     Raises:
         UserError: the learners' parameters have to be identical, and are not.
@@ -70,27 +70,27 @@ def restore(
     recorder: Recorder,
     folder: RunFolder,
 ) -> None:
-    """Lay the states where the learners look for them when they start, and go on counting."""
+    """Write the states into the learners' slots, and continue all counters."""
     for rank, state in enumerate(states):
         run_layout.states[rank].save(state, save_id=0, incarnation=0)
         row = run_layout.status_board.learner(rank)
         for name in STATE_COUNTERS:
             row[name] = state.counters[name]
     progress = resume_point.checkpoint.progress
-    recorder.go_on(progress, curve(folder.metrics))
-    recorder.tell(f"goes on from {progress['agent_steps']:,} agent steps")
+    recorder.resume_from(progress, curve(folder.metrics))
+    recorder.log_event(f"goes on from {progress['agent_steps']:,} agent steps")
     for line in changes(resume_point.checkpoint.config, run_layout.plan.config):
-        recorder.tell(line)
+        recorder.log_event(line)
     if other_generators(states, run_layout.plan):
-        recorder.tell(
+        recorder.log_event(
             "actions are drawn from new generators: the saved ones are of another kind of device"
         )
     for skipped in resume_point.skipped:
-        recorder.tell(f"damaged checkpoint passed over: {skipped}")
+        recorder.log_event(f"damaged checkpoint passed over: {skipped}")
 
 
 def other_generators(states: Sequence[State], plan: Plan) -> bool:
-    """Whether a learner's saved generator is not of the kind of device that it computes on now."""
+    """Return whether a saved generator is of another kind than its learner's device now."""
     kinds = (learner.device.partition(":")[0] for learner in plan.learners)
     return any(
         state.generator.size != GENERATOR_BYTES_OF[kind]
@@ -98,31 +98,33 @@ def other_generators(states: Sequence[State], plan: Plan) -> bool:
     )
 
 
-def changes(resume_point: dict[str, Any], config: RunConfig) -> list[str]:
-    """Return one line for each setting of a run that is not what it was in its checkpoint.
+def changes(before: dict[str, Any], config: RunConfig) -> list[str]:
+    """Return one line for each setting that differs from the checkpoint's.
 
     Args:
-        resume_point: the settings in the checkpoint; what an older galamp did not know is missing.
+        before: the settings in the checkpoint; those that an older galamp did not know are missing.
         config: the settings now.
     """
-    now, stored = to_dict(config), up_to_date(resume_point)
+    now, before = to_dict(config), up_to_date(before)
     lines = []
     for setting in settings(config):
-        before = stored.get(setting.section, {}) if setting.section else stored
-        after = now[setting.section] if setting.section else now
-        if not (isinstance(before, dict) and setting.name in before and setting.option.stored):
+        old_section = before.get(setting.section, {}) if setting.section else before
+        new_section = now[setting.section] if setting.section else now
+        if not (
+            isinstance(old_section, dict) and setting.name in old_section and setting.option.stored
+        ):
             continue
-        old, new = before[setting.name], after[setting.name]
+        old, new = old_section[setting.name], new_section[setting.name]
         if old != new:
-            said, now_said = _said(setting, old), _said(setting, new)
-            if said == now_said:  # they differ in digits that are not told
-                said, now_said = shown(old), shown(new)
-            lines.append(f"{setting.name.replace('_', ' ')}: from {said} to {now_said}")
+            old_text, new_text = _value_text(setting, old), _value_text(setting, new)
+            if old_text == new_text:  # they differ in digits that are not shown
+                old_text, new_text = shown(old), shown(new)
+            lines.append(f"{setting.name.replace('_', ' ')}: from {old_text} to {new_text}")
     return lines
 
 
-def _said(setting: Setting, value: Any) -> str:
-    """Return a setting's value in a word."""
+def _value_text(setting: Setting, value: Any) -> str:
+    """Return a setting's value as text."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None:
@@ -133,10 +135,10 @@ def _said(setting: Setting, value: Any) -> str:
 
 
 def _align(states: list[State], agent_steps_per_update: int, gossip: GossipConfig) -> None:
-    """Put learners who will go in lock-step into the same turn, should they come from elsewhere.
+    """Set learners that will run in lock-step to the same turn.
 
-    It is the turn in which as many of them would have made the run's agent steps, since the turn
-    is what they end by.
+    It is the turn in which this number of learners would have made the run's agent steps, since the
+    turn decides when they end.
 
     Raises:
         UserError: their parameters have to be identical, and are not.
@@ -180,20 +182,20 @@ def history_of(
     history = History(
         run_layout.arrays, run_layout.topology, log, complain, synchronous=gossip.synchronous
     )
-    history.begin(first_entry(run_layout, states, float(wall_s), run_layout.start))
+    history.start(first_entry(run_layout, states, float(wall_s), run_layout.start))
     return history
 
 
 def first_entry(
     run_layout: RunLayout, states: Sequence[State], wall_s: float, number: int
 ) -> Start:
-    """Return the first line of this start's gossip log: how far apart the learners begin.
+    """Return the first line of this start's gossip log: the distances between the learners.
 
     Args:
         run_layout: of this start.
-        states: what they go on from; none in a new run, where all begin alike.
-        wall_s: training time of the former starts.
-        number: how often the run was started.
+        states: the states that they resume from; empty in a new run, where all start alike.
+        wall_s: training time of the earlier starts, in seconds.
+        number: number of this start.
     """
     distances = np.zeros((run_layout.count, run_layout.count))
     if states:

@@ -1,8 +1,8 @@
-"""What an earlier start of a run left, looked at before anything is built on it.
+"""Resume point: what an earlier start left, checked before anything is built on it.
 
-    checkpoint --load_resume_point: whole? of this game? --> ResumePoint --states--> resume
+    checkpoint --load_resume_point: whole? right environment? --> ResumePoint --states--> resume
 
-Runs in the supervisor. A checkpoint whose digests are right may still be from somewhere else.
+Runs in the supervisor. A checkpoint with correct digests may still come from elsewhere.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from galamp.telemetry.snapshot import EPISODES_IN_MEAN
 from galamp.training.checkpointing import saved_state
 
 LARGEST = 1e100
-"""No sound number is larger."""
+"""No valid number is larger."""
 
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """What an earlier start of the run left."""
+    """The checkpoint that an earlier start of the run left."""
 
     folder: Path
     checkpoint: Checkpoint
@@ -45,28 +45,29 @@ def progress_of(resume_point: ResumePoint | None) -> dict[str, Any]:
 
 
 def load_resume_point(folder: Path, identity: checkpoints.Identity, sizes: Sizes) -> ResumePoint:
-    """Read what is needed to go on with the run in `folder`, with states of these sizes.
+    """Read the checkpoint that the run in `folder` can resume from, with states of these sizes.
 
     Raises:
-        UserError: there is no whole checkpoint, or it is of another game or network, or has not
-            what galamp saves.
+        UserError: there is no whole checkpoint, or it is of another environment or network, or
+            lacks
+            values that galamp saves.
     """
     found = checkpoints.find(folder)
     checkpoint = checkpoints.load(found.path, expected=identity)
     lacks = lacking(checkpoint, sizes)
     if lacks is not None:
-        raise CheckpointError(f"checkpoint {found.path}: nobody can go on from it: {lacks}")
+        raise CheckpointError(f"checkpoint {found.path}: no run can resume from it: {lacks}")
     count = len(checkpoint.learners)
     large = checkpoints.too_large(count * checkpoints.FLOAT_BYTES * identity.num_parameters)
-    if large is not None:  # a second time, as `states` puts them together
+    if large is not None:  # a second copy, which `states` creates
         raise CheckpointError(
-            f"checkpoint {found.path}: to go on, its {count} learners take {large}"
+            f"checkpoint {found.path}: to resume, its {count} learners take {large}"
         )
     return ResumePoint(folder, checkpoint, found.skipped)
 
 
 def lacking(checkpoint: Checkpoint, sizes: Sizes) -> str | None:
-    """Say what a checkpoint lacks of what a run saves; None if it is all there."""
+    """Return what is missing or invalid in a checkpoint; None if it is complete."""
     wrong = [name for name, fits in _PROGRESS.items() if not fits(checkpoint.progress, name)]
     if wrong:
         return f"its progress has no sound {wrong[0]}"

@@ -1,13 +1,13 @@
-"""A run from its first start to its last: another number of learners is a start of its own.
+"""A run from its first attempt to its last: a new number of learners starts a new attempt.
 
-    Former --_begin--> Attempt: RunLayout, Recorder, Saver --Supervisor.run--> RunResult
-       ^                                                                    |
-       |                                            rescaled: the learners' last states
-       `-----------------------------------------------------------------'
-                                                otherwise: summary.json, the end
+    ResumePoint --_prepare--> Attempt: RunLayout, Recorder, Saver --Supervisor.run--> RunResult
+       ^                                                                                |
+       |                                              rescaled: the learners' last states
+       `--------------------------------------------------------------------------------'
+                                                      otherwise: summary.json, the end
 
-A rescaled start that fails before all in it have done any work leads back to the one before it.
-Runs in the supervisor. Folder, display, door and signals last over all starts.
+If a rescaled attempt fails before all its children have worked, the previous one is resumed. Runs
+in the supervisor. Run folder, display, control server and signals last over all attempts.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ from galamp.training.resume_point import ResumePoint, load_resume_point, progres
 from galamp.training.summary import stored_config, summarise
 from galamp.training.supervisor import Callback, RunResult, Supervisor
 
-BEGIN_WITHIN_S, RETRY_EVERY_S = 60.0, 3.0
+RETRY_TIMEOUT_S, RETRY_EVERY_S = 60.0, 3.0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A training that has ended: how, and its summary as written to summary.json."""
+    """A run that has ended: how, and its summary as written to summary.json."""
 
     result: RunResult
     summary: dict[str, Any]
@@ -60,7 +60,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class RunContext:
-    """What is the same in every start of a run."""
+    """What is the same in every attempt of a run."""
 
     machine: Machine
     environment: EnvironmentSpec
@@ -70,7 +70,7 @@ class RunContext:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One start, ready to be supervised."""
+    """One start of a run, ready to be supervised."""
 
     number: int
     began_s: float
@@ -80,26 +80,26 @@ class Attempt:
     saver: Saver
 
 
-class Fallback:
-    """What ran before another number of learners was asked for, until all of these have worked.
+class PendingScale:
+    """The previous attempt, kept until all children of a rescaled one have worked.
 
-    Nobody knows better whether there is room for them than the kernel. See `supervisor.Companion`.
+    Only the kernel can tell whether there is room for the new number. See `supervisor.Callback`.
     """
 
     def __init__(self, confirm: Callable[[], object]) -> None:
-        """`confirm` is called once they all have worked."""
-        self.to: tuple[ResolvedRun, ResumePoint] | None = None
+        """Call `confirm` once all children have worked."""
+        self.previous: tuple[ResolvedRun, ResumePoint] | None = None
         self._confirm = confirm
 
     def tick(self, supervisor: Supervisor) -> None:
-        """Forget it, and free its memory, once it is not needed any more."""
-        if self.to is not None and all(child.has_worked for child in supervisor.children.all):
-            self.to = None
+        """Drop the previous attempt, and free its memory, once all children have worked."""
+        if self.previous is not None and all(child.has_worked for child in supervisor.children.all):
+            self.previous = None
             self._confirm()
 
 
 class Session:
-    """The loop over a run's starts."""
+    """The loop over a run's attempts."""
 
     def __init__(
         self,
@@ -113,51 +113,51 @@ class Session:
         self._callbacks = callbacks
         self._context, self._folder = context, folder
         self._display, self._control_server, self._signals = display, control_server, signals
-        self._has_begun = False
-        self._losses, self._retreat = Losses(), Fallback(control_server.confirm)
+        self._has_started = False
+        self._losses, self._pending_scale = Losses(), PendingScale(control_server.confirm)
 
     def run(self, resolved: ResolvedRun, resume_point: ResumePoint | None) -> Outcome:
         """Train until the run ends.
 
         Raises:
-            UserError: it cannot even begin.
+            UserError: the first attempt cannot start.
         """
-        attempt = self._begin(resolved, resume_point)
+        attempt = self._prepare(resolved, resume_point)
         while True:
             result = self._supervise(attempt)
             if result.scale_to is not None:
-                self._retreat.to = attempt.resolved, self._left(attempt)
+                self._pending_scale.previous = attempt.resolved, self._resume_point_of(attempt)
                 del attempt
-                attempt = self._begin_anew(result.scale_to)
-            elif self._can_go_back(result):
+                attempt = self._start_scaled(result.scale_to)
+            elif self._can_return(result):
                 del attempt
-                attempt = self._go_back(str(result.failure))
+                attempt = self._return_to_previous(str(result.failure))
             else:
                 return self._conclude(attempt, result)
 
-    def _begin(self, resolved: ResolvedRun, resume_point: ResumePoint | None) -> Attempt:
-        """Lay everything out for one start, and where it goes on from."""
+    def _prepare(self, resolved: ResolvedRun, resume_point: ResumePoint | None) -> Attempt:
+        """Create everything for one attempt, and restore its resume point."""
         number, done = next_start(self._folder.metrics), progress_of(resume_point)
         sinks = self._open_sinks(resolved.plan, number, done["agent_steps"])
         try:
-            return self._laid_out(resolved, resume_point, number, sinks)
+            return self._create(resolved, resume_point, number, sinks)
         except BaseException:
             sinks.close()
             raise
 
     def _open_sinks(self, plan: Plan, number: int, from_step: int) -> SinkGroup:
-        """Open the metric sinks of start `number`; the first row says where it goes on from.
+        """Open the metric sinks of attempt `number`, whose rows continue at `from_step`.
 
         Raises:
-            UserError: one cannot be opened, at the first start.
+            UserError: one cannot be opened, at the first attempt.
         """
         folder, env_id = self._folder, self._context.environment.env_id
         told = SinkContext(
             folder.path, env_id, len(plan.learners), number, from_step, complain, folder.where
         )
-        return open_sinks(plan.config.report.sinks, told, begun=self._has_begun)
+        return open_sinks(plan.config.report.sinks, told, begun=self._has_started)
 
-    def _laid_out(
+    def _create(
         self,
         resolved: ResolvedRun,
         resume_point: ResumePoint | None,
@@ -175,41 +175,41 @@ class Session:
         recorder = Recorder(run_layout, folder, sinks, ConsensusMonitor(run_layout, history))
         recorder.losses = self._losses
         saver = Saver(
-            run_layout, context.identity, folder.checkpoints, recorder.tell,
+            run_layout, context.identity, folder.checkpoints, recorder.log_event,
             folder.settled_where, folder.remove_dead,
         )  # fmt: skip
         if resume_point is not None:
             restore(states, resume_point, run_layout, recorder, folder)
-            saver.go_on()
+            saver.resume_best()
         self._store(resolved, run_layout, recorder)
-        _tell_choices(plan, context.machine, recorder)
+        _log_choices(plan, context.machine, recorder)
         share_bytes = run_layout.arrays.size_bytes // run_layout.count
-        self._control_server.begin(
-            run_layout.count, lambda count: self._allow(plan, share_bytes, count)
+        self._control_server.configure(
+            run_layout.count, lambda count: self._check_learners(plan, share_bytes, count)
         )
         gc.freeze()
         return Attempt(number, began_s, resolved, run_layout, recorder, saver)
 
     def _store(self, resolved: ResolvedRun, run_layout: RunLayout, recorder: Recorder) -> None:
-        """Write config.json, and at the first start the graph; one that has begun goes on without.
+        """Write config.json, and at the first attempt the graph; later attempts tolerate a failure.
 
         Raises:
-            UserError: the disk refuses, at the first start.
+            UserError: the disk refuses, at the first attempt.
         """
-        graph = None if self._has_begun else resolved.graph
+        graph = None if self._has_started else resolved.graph
         try:
             changed = self._folder.write_config(
                 stored_config(resolved.plan, run_layout),
                 None if graph is None else graph.content,
             )
         except UserError as error:
-            if not self._has_begun:
+            if not self._has_started:
                 raise
-            complain(f"{error}; it still tells of the former start")
+            complain(f"{error}; it still describes the previous start")
         else:
             if changed and graph is not None:
-                recorder.tell(f"gossip graph: another one than before, from {graph.path}")
-        self._has_begun = True
+                recorder.log_event(f"gossip graph: another one than before, from {graph.path}")
+        self._has_started = True
 
     def _supervise(self, attempt: Attempt) -> RunResult:
         supervisor = Supervisor(
@@ -219,78 +219,79 @@ class Session:
             self._display,
             self._control_server,
             self._signals,
-            [*self._callbacks, self._retreat],
+            [*self._callbacks, self._pending_scale],
         )
         try:
             return supervisor.run()
         finally:
             attempt.recorder.close()
 
-    def _left(self, attempt: Attempt) -> ResumePoint:
-        """Return what a start has left; on the disk, should its learners not have come that far."""
+    def _resume_point_of(self, attempt: Attempt) -> ResumePoint:
+        """Return the attempt's last checkpoint; the one on disk, if its learners saved none."""
         if attempt.saver.last is not None:
             return ResumePoint(self._folder.path, attempt.saver.last, ())
         context = self._context
         return load_resume_point(self._folder.path, context.identity, context.sketch.state_sizes)
 
-    def _begin_anew(self, learners: int) -> Attempt:
-        """Begin with so many learners, or, where there is no room for them, as before."""
-        assert self._retreat.to is not None
-        resolved, resume_point = self._retreat.to
+    def _start_scaled(self, learners: int) -> Attempt:
+        """Start an attempt with `learners` learners; return to the previous one if that fails."""
+        assert self._pending_scale.previous is not None
+        resolved, resume_point = self._pending_scale.previous
         gc.unfreeze()
-        gc.collect()  # the former start's memory
+        gc.collect()  # free the previous attempt's memory
         try:
-            return self._begin(self._course_for(resolved.plan, learners), resume_point)
+            return self._prepare(self._resolve_for(resolved.plan, learners), resume_point)
         except (UserError, OSError) as error:
             why = str(error)
-        return self._go_back(why)  # not above, where what has failed still holds its memory
+        # Not in the handler above, where the failed attempt still holds its memory.
+        return self._return_to_previous(why)
 
-    def _can_go_back(self, result: RunResult) -> bool:
-        """Whether a start failed in which not all who were asked for have done any work yet."""
-        if self._retreat.to is None or result.failure is None:
+    def _can_return(self, result: RunResult) -> bool:
+        """Return whether a rescaled attempt failed before all its children had worked."""
+        if self._pending_scale.previous is None or result.failure is None:
             return False
-        resolved, _ = self._retreat.to
+        resolved, _ = self._pending_scale.previous
         wanted = resolved.plan.config.resources.max_restarts > 0 and not result.is_stopped
         return wanted and not self._folder.lost
 
-    def _go_back(self, why: str) -> Attempt:
-        """Begin again what ran before others were asked for, which cannot be had.
+    def _return_to_previous(self, why: str) -> Attempt:
+        """Resume the previous attempt, since the requested number of learners failed.
 
         Raises:
-            UserError, OSError: see `_begin_patiently`.
+            UserError, OSError: see `_prepare_with_retries`.
         """
-        assert self._retreat.to is not None
-        resolved, resume_point = self._retreat.to
-        self._retreat.to = None
+        assert self._pending_scale.previous is not None
+        resolved, resume_point = self._pending_scale.previous
+        self._pending_scale.previous = None
         gc.unfreeze()
         gc.collect()
         self._control_server.decline(why)
-        attempt = self._begin_patiently(resolved, resume_point)
-        attempt.recorder.tell(f"{len(resolved.plan.learners)} learners as before: {why}")
+        attempt = self._prepare_with_retries(resolved, resume_point)
+        attempt.recorder.log_event(f"{len(resolved.plan.learners)} learners as before: {why}")
         return attempt
 
-    def _begin_patiently(self, resolved: ResolvedRun, resume_point: ResumePoint) -> Attempt:
-        """Begin again what ran a moment ago: should others have taken its memory, wait for it.
+    def _prepare_with_retries(self, resolved: ResolvedRun, resume_point: ResumePoint) -> Attempt:
+        """Prepare the previous attempt again; retry while other programs hold its memory.
 
         Raises:
-            UserError, OSError: it has not come back in time, or someone wants the run to end.
+            UserError, OSError: it failed until the timeout, or a signal is pending.
         """
-        until_s = time.monotonic() + BEGIN_WITHIN_S
+        until_s = time.monotonic() + RETRY_TIMEOUT_S
         while True:
             try:
-                return self._begin(resolved, resume_point)
+                return self._prepare(resolved, resume_point)
             except (UserError, OSError):
                 if self._signals.pending or time.monotonic() > until_s:
                     raise
             time.sleep(RETRY_EVERY_S)
 
-    def _allow(self, plan: Plan, share_bytes: int, learners: int) -> None:
-        """Check that the run, with its share of memory per learner, could have so many.
+    def _check_learners(self, plan: Plan, share_bytes: int, learners: int) -> None:
+        """Check that the run could have `learners` learners, at `share_bytes` of memory each.
 
         Raises:
             UserError: it could not.
         """
-        resolved = self._course_for(plan, learners)
+        resolved = self._resolve_for(plan, learners)
         check_processes(resolved.plan, running=plan.tasks)
         more_bytes = share_bytes * (learners - len(plan.learners))
         free_bytes = available_bytes()
@@ -300,11 +301,11 @@ class Session:
                 f"{free_bytes / 2**20:,.0f} MiB are free: free memory, or take fewer"
             )
 
-    def _course_for(self, plan: Plan, learners: int) -> ResolvedRun:
-        """Plan for another number of learners.
+    def _resolve_for(self, plan: Plan, learners: int) -> ResolvedRun:
+        """Resolve the run for another number of learners.
 
         Raises:
-            UserError: the run cannot have so many.
+            UserError: the run cannot have that number.
         """
         if plan.config.gossip.method == "single":
             raise UserError(
@@ -320,31 +321,33 @@ class Session:
         summary = summarise(result, attempt.run_layout, attempt.recorder, attempt.number, wall_s)
         try:
             self._folder.write_summary(summary)
-        except GalampError as error:  # of a full disk: it takes nothing from what was trained
+        except GalampError as error:  # such as a full disk: the training itself is complete
             complain(str(error))
         self._control_server.end(result.status)
         return Outcome(result, summary, self._folder.path)
 
 
 def complain(text: str) -> None:
-    """Warn of something that does not end the run; if nobody hears it, that does not either."""
+    """Print a warning about a failure that does not end the run; a lost stream is ignored."""
     stream = SafeStream(sys.stderr)
     stream.write(f"galamp: warning: {text}\n")
     stream.flush()
 
 
-def _tell_choices(plan: Plan, machine: Machine, recorder: Recorder) -> None:
+def _log_choices(plan: Plan, machine: Machine, recorder: Recorder) -> None:
     config = plan.config
     for line in left_out(machine):
-        recorder.tell(line)
+        recorder.log_event(line)
     if config.resources.device != CPU and (folder := mps_folder()) is not None:
-        recorder.tell(mps_in_words(folder))
+        recorder.log_event(mps_in_words(folder))
     if machine.throttled:
-        recorder.tell(f"{quota_text(machine)}: what is not set is chosen for {machine.usable}")
+        recorder.log_event(f"{quota_text(machine)}: what is not set is chosen for {machine.usable}")
     some = "learner" if len(plan.learners) == 1 else "learners"
-    recorder.tell(
+    recorder.log_event(
         f"{len(plan.learners)} {some} of {config.environment.num_envs} environments on "
         f"{config.resources.device}, learning rate {config.algorithm.learning_rate:.3g}"
     )
     if config.algorithm.precision == "bf16" and config.resources.device == CPU and lacks_bf16():
-        recorder.tell("--precision bf16: this processor has no units for it; float32 is faster")
+        recorder.log_event(
+            "--precision bf16: this processor has no units for it; float32 is faster"
+        )

@@ -23,7 +23,7 @@ from galamp.training.supervisor import RunResult
 def summarise(
     result: RunResult, run_layout: RunLayout, recorder: Recorder, start: int, wall_s: float
 ) -> dict[str, Any]:
-    """Return the summary of a run: what `--json` prints and summary.json holds."""
+    """Return the summary of a run: printed by `--json`, stored in summary.json."""
     snapshot = recorder.snapshot()
     progress = recorder.progress()
     return {
@@ -56,7 +56,7 @@ def summarise(
 
 
 def gossip_summary(snapshot: Snapshot, run_layout: RunLayout) -> dict[str, Any]:
-    """Return how the learners worked together, and how far apart they were at the end."""
+    """Return the gossip settings, and the distances between the learners at the end."""
     gossip, seen = run_layout.plan.config.gossip, snapshot.consensus
     return {
         "method": gossip.method,
@@ -73,7 +73,7 @@ def gossip_summary(snapshot: Snapshot, run_layout: RunLayout) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that results depend on."""
+    """Return the versions of galamp, Python and the packages that results depend on."""
     packages = ("torch", "numpy", "gymnasium", "ale-py")
     return {
         "galamp": galamp.__version__,
@@ -90,7 +90,7 @@ def stored_config(plan: Plan, run_layout: RunLayout) -> dict[str, Any]:
             "network": run_layout.sketch.network,
             "parameters": run_layout.sketch.parameters,
             "learners": [
-                {"rank": each.rank, "device": each.device, "cores": each.place._asdict()}
+                {"rank": each.rank, "device": each.device, "cores": each.cpus._asdict()}
                 for each in plan.learners
             ],
             "versions": versions(),

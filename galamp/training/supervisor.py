@@ -1,14 +1,14 @@
-"""The supervisor: starts every process of a run, watches them, saves, shows, and ends them all.
+"""The supervisor: starts every process of a run, monitors them, saves, shows, and ends them all.
 
     Supervisor.run:  start; until no learner is left:
-                         wait -> take signals -> answer -> reap -> restart -> check -> hurry
-                              -> save -> show
-                     end everyone, write the last checkpoint
+                         wait -> signals -> requests -> reap -> restart -> check -> stop timeouts
+                              -> save -> display
+                     end all children, write the last checkpoint
 
-It makes no CUDA context, steps no environment, and holds nothing that a child could wait for. A
-child that dies or hangs is started anew while the others go on; what cannot be cured by that ends
-the run: a failure before any work was done, a learner that fails twice at the same place, and the
-loss of the last learner.
+It creates no CUDA context, steps no environment, and holds nothing that a child could wait for. A
+child that dies or hangs is restarted while the others continue. Failures that a restart cannot cure
+end the run: a failure before any work was done, a learner that fails twice at the same agent step,
+and the loss of the last learner.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from galamp.core.errors import EXIT_FAILURE, EXIT_OK
 from galamp.core.processes.reaper import adopt_orphans, adopts_orphans
 from galamp.memory.status import Phase
 from galamp.supervision.child import Child
-from galamp.supervision.children import Children, words_for
+from galamp.supervision.children import Children, failure_lines
 from galamp.supervision.layout import RunLayout
 from galamp.supervision.process import ChildFailure
 from galamp.supervision.rollback import Rollback
@@ -35,22 +35,23 @@ from galamp.training.checkpointing import Saver, common_turn
 from galamp.training.control.server import ControlServer
 from galamp.workers.forkserver import wake_server
 
-SHOW_EVERY_S = 0.25
-LEAVE_AFTER_S = 2.0
-"""After a stop, learners may finish their turn for so long; then they leave in the middle."""
-KILL_AFTER_S = 3.0
-"""Whoever has not left so long after a stop is killed."""
-LEAVE_S = 1.0
-"""At the end, everyone has so long to leave by themselves."""
-LAST_SAVE_S = 10.0
+DISPLAY_EVERY_S = 0.25
+ITERATION_GRACE_S = 2.0
+"""Grace period to finish the current iteration after a stop; then learners leave in the middle of
+it."""
+STOP_TIMEOUT_S = 3.0
+"""Children that still run this long after a stop are killed."""
+EXIT_GRACE_S = 1.0
+"""Grace period at the end for children to exit by themselves."""
+LAST_SAVE_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a start ended: finished, stopped (by a signal), failed, or rescaled.
+    """How an attempt ended: finished, stopped (by a signal), failed, or rescaled.
 
-    Rescaled: someone asked for another number of learners, `scale_to`, and all is ready for them.
-    One that failed may have been stopped by a signal as well: `is_stopped`.
+    Rescaled: another number of learners was requested, `scale_to`, and the run is ready for it. A
+    failed attempt may have been stopped by a signal as well: `is_stopped`.
     """
 
     status: str
@@ -61,14 +62,14 @@ class RunResult:
 
 
 class Callback(Protocol):
-    """Who goes along with a run."""
+    """Extension of a run."""
 
     def tick(self, supervisor: Supervisor) -> None:
-        """Do a little; called in every turn of the supervisor's loop."""
+        """Do a small step of work; called in every iteration of the supervisor's loop."""
 
 
 class Supervisor:
-    """One start of a run, from the first process to the last checkpoint."""
+    """One attempt of a run, from the first process to the last checkpoint."""
 
     def __init__(
         self,
@@ -89,98 +90,100 @@ class Supervisor:
         )
         self.control_server, self._signals = control_server, signals
         self.children = Children(run_layout)
-        self._regroup = Rollback(self.children, run_layout.states)
+        self._rollback = Rollback(self.children, run_layout.states)
         self._coupled = run_layout.plan.config.gossip.coupled
         self._report = run_layout.plan.config.report
         self._failure: ChildFailure | None = None
         self._stopped_by: int | None = None
         self._scale_to: int | None = None
         self._stopping_since_s: float | None = None
-        self._at_once = False
-        self._tick_s = self._next_show_s = self._next_log_s = time.monotonic()
+        self._is_immediate = False
+        self._tick_s = self._next_display_s = self._next_log_s = time.monotonic()
         self._next_save_s = self._tick_s + self._report.checkpoint_every_s
 
     def run(self) -> RunResult:
-        """Train until the total is reached, someone asks to stop, or nobody can go on."""
+        """Train until the total is reached, a stop is requested, or no learner can continue."""
         adopting = adopts_orphans()
         try:
             self._start()
             self._take_signals()
-            while not self._at_once and self.children.learning and not self._overdue:
+            while not self._is_immediate and self.children.learning and not self._overdue:
                 self.children.wait()
                 self._take_signals()
-                self._answer()
+                self._handle_requests()
                 self._reap()
                 self._restart()
                 self._check()
-                self._hurry()
+                self._enforce_stop_timeouts()
                 self._save()
-                self._show()
+                self._refresh_display()
                 for callback in self._callbacks:
                     callback.tick(self)
         finally:
             self.recorder.mark_ended()
             self.run_layout.control.quit = True
-            self.children.end(0.0 if self._at_once else LEAVE_S)
+            self.children.end(0.0 if self._is_immediate else EXIT_GRACE_S)
             adopt_orphans(adopting)
         return self._conclude()
 
     def finish(self) -> None:
-        """Have the run end now as it does when its total is reached."""
+        """End the run now, as if its total were reached."""
         self._stop()
 
     def _start(self) -> None:
-        """Begin everyone's first life."""
+        """Start all children."""
         adopt_orphans()
         self.children.schedule_all()
         self._restart()
 
     def _take_signals(self) -> None:
-        if self._signals.take_hang_up():
-            self.recorder.tell("the terminal was closed: training goes on, galamp attach shows it")
-        while (number := self._signals.take()) is not None:
+        if self._signals.receive_hang_up():
+            self.recorder.log_event(
+                "the terminal was closed: training goes on, galamp attach shows it"
+            )
+        while (number := self._signals.receive()) is not None:
             if self._stopped_by is not None:
-                self._at_once = True
-                self._signals.last_warning(self.children.kill)
+                self._is_immediate = True
+                self._signals.exit_on_next(self.children.kill)
                 return
             self._stopped_by = number
-            self.recorder.tell(f"{signal.Signals(number).name}: saving and stopping")
+            self.recorder.log_event(f"{signal.Signals(number).name}: saving and stopping")
             self._stop()
 
-    def _answer(self) -> None:
-        """Hear who is at the door; end this start if another number of learners is wanted."""
+    def _handle_requests(self) -> None:
+        """Handle control requests; end this attempt if another number of learners is requested."""
         self.control_server.poll()
-        # Not before all have begun: there must be something to go on from.
-        if self.recorder.status == "running" and self.control_server.wanted is not None:
-            self._scale_to = self.control_server.wanted
-            self.recorder.tell(f"the number of learners becomes {self._scale_to}: saving")
+        # Not before all learners run: there must be states to resume from.
+        if self.recorder.status == "running" and self.control_server.requested_learners is not None:
+            self._scale_to = self.control_server.requested_learners
+            self.recorder.log_event(f"the number of learners becomes {self._scale_to}: saving")
             self._stop()
 
     def _reap(self) -> None:
-        """Hear of every end, and end what was left behind."""
+        """Handle the ends of children, and end their orphans."""
         ended = self.children.reap()
-        for (child, failure), words in zip(ended, words_for(ended), strict=True):
+        for (child, failure), line in zip(ended, failure_lines(ended), strict=True):
             if failure is None or self._stopping_since_s is not None:
-                self._mark(child, WorkerState.FAILED if failure else WorkerState.DONE)
-            elif self._regroup.takes(child):
-                self._mark(child, WorkerState.STARTING)
+                self._set_state(child, WorkerState.FAILED if failure else WorkerState.DONE)
+            elif self._rollback.covers(child):
+                self._set_state(child, WorkerState.STARTING)
             else:
-                self._lose(child, failure, words)
+                self._handle_failure(child, failure, line)
         self.children.look_for_orphans(time.monotonic())
 
     def _restart(self) -> None:
-        """Begin the lives that are due."""
-        lost = self.children.start_due(time.monotonic(), lambda: self._signals.pending)
-        for (child, failure), words in zip(lost, words_for(lost), strict=True):
+        """Start the children that are due."""
+        failed = self.children.start_due(time.monotonic(), lambda: self._signals.pending)
+        for (child, failure), line in zip(failed, failure_lines(failed), strict=True):
             assert failure is not None
-            self._lose(child, failure, words)
-        # After both ways to lose somebody: in lock-step all may be gone now, and nobody be due yet.
+            self._handle_failure(child, failure, line)
+        # After both sources of failures: in lock-step all learners may have ended now.
         if self._stopping_since_s is None:
-            self._step_back()
+            self._finish_rollback()
 
-    def _lose(self, child: Child, failure: ChildFailure, words: str) -> None:
-        """Have a place filled again, or go on without it, or end the run; `words` are told."""
-        self._mark(child, WorkerState.FAILED)
+    def _handle_failure(self, child: Child, failure: ChildFailure, line: str) -> None:
+        """Restart a failed child, continue without it, or end the run; `line` is reported."""
+        self._set_state(child, WorkerState.FAILED)
         if child.given_up:
             return
         if self._is_fatal(child):
@@ -193,46 +196,46 @@ class Supervisor:
         if delay_s is None:
             self._give_up(child, failure)
             return
-        self._mark(child, WorkerState.STARTING)
+        self._set_state(child, WorkerState.STARTING)
         self.recorder.losses.restarts += 1
         if child.role == "learner" and self._coupled:
-            self._regroup.begin(failure, delay_s)
+            self._rollback.start(failure, delay_s)
             return
         child.due_s = time.monotonic() + delay_s
         when = f" in {delay_s:.2g} s" if delay_s else ""
-        if words:
-            self.recorder.tell(f"{words}: started anew{when}")
+        if line:
+            self.recorder.log_event(f"{line}: started anew{when}")
 
-    def _step_back(self) -> None:
-        """In lock-step, once all learners are gone: start them anew from one turn."""
-        cause = self._regroup.cause
-        if cause is None or not (self._regroup.ready or self._regroup.overdue):
+    def _finish_rollback(self) -> None:
+        """In lock-step, once all learners have ended: restart them from one common turn."""
+        cause = self._rollback.cause
+        if cause is None or not (self._rollback.ready or self._rollback.overdue):
             return
-        turn = self._regroup.finish() if self._regroup.ready else None
+        turn = self._rollback.finish() if self._rollback.ready else None
         if turn is None:
             self._fail(cause)
         else:
-            self.recorder.tell(f"{cause}: all learners go back to turn {turn:,}")
+            self.recorder.log_event(f"{cause}: all learners go back to turn {turn:,}")
 
     def _is_fatal(self, child: Child) -> bool:
-        """Whether starting anew is no cure, as nothing was ever done there, or is not wanted."""
+        """Return whether a restart is not allowed, or cannot help as the child has never worked."""
         return not child.has_worked or not self.run_layout.plan.config.resources.max_restarts
 
     def _give_up(self, child: Child, failure: ChildFailure) -> None:
-        """Go on without it; a learner without simulators leaves, and without learners all do."""
+        """Continue without a child; stop a learner without simulators, a run without learners."""
         child.given_up = True
         self.recorder.losses.given_up.append(child.title)
-        self.recorder.tell(f"{failure}: given up, too often or always at the same place")
+        self.recorder.log_event(f"{failure}: given up, too often or always at the same place")
         learner = self.children.learners[child.rank]
         if not any(each.expected for each in self.children.simulators_of(child.rank)):
             learner.give_up()
         if learner.given_up:
-            self.saver.leave_out(child.rank)
+            self.saver.exclude(child.rank)
         left = any(each.expected for each in self.children.learners)
         if not left or (self._coupled and learner.given_up):
             self._fail(failure)
 
-    def _mark(self, child: Child, state: WorkerState) -> None:
+    def _set_state(self, child: Child, state: WorkerState) -> None:
         if child.role == "learner":
             self.recorder.learners[child.rank].state = state
 
@@ -241,35 +244,35 @@ class Supervisor:
         passed_s, self._tick_s = now_s - self._tick_s, now_s
         if self._stopping_since_s is None:
             self.children.check(passed_s)
-        self._look_after_folder()
+        self._check_folder()
         for child, _ in self.children.running():
             if child.row.phase is not Phase.BOOT:
-                self._mark(child, WorkerState.RUNNING)
+                self._set_state(child, WorkerState.RUNNING)
 
     def _fail(self, failure: ChildFailure) -> None:
-        """End the run for the first failure; later ones are its consequences."""
+        """End the run for its first failure; later failures follow from it."""
         if self._failure is None and self._stopped_by is None and self._scale_to is None:
             self._failure = failure
-            self.recorder.tell(str(failure))
+            self.recorder.log_event(str(failure))
             self._stop()
             self.run_layout.control.quit = True
 
-    def _look_after_folder(self) -> None:
-        """End the run once its folder is gone: nothing that is still learned could be kept."""
+    def _check_folder(self) -> None:
+        """End the run once its folder is lost: nothing learned from now on could be saved."""
         folder = self.recorder.folder
         if folder.doubtful:
             folder.is_ours()
         while folder.news and not folder.doubtful:
-            self.recorder.tell(folder.news.pop(0))
+            self.recorder.log_event(folder.news.pop(0))
         if folder.lost and self._failure is None:
             cause = "was removed, or taken by another start: nothing can be kept any more"
             self._failure = ChildFailure(f"the run folder {folder.path}", cause)
-            self.recorder.tell(str(self._failure))
+            self.recorder.log_event(str(self._failure))
             self._stop()
             self.run_layout.control.quit = True
 
     def _stop(self) -> None:
-        """Ask the learners to end: after their turn, in lock-step all after the same one."""
+        """Ask the learners to end after their current turn; in lock-step all after the same."""
         if self._stopping_since_s is None:
             self._stopping_since_s = time.monotonic()
             self.recorder.status = "stopping"
@@ -278,19 +281,19 @@ class Supervisor:
 
     @property
     def _overdue(self) -> bool:
-        """Whether a stop has taken too long: somebody cannot be ended, and is not waited for."""
+        """Whether a stop has taken too long: a process ignores SIGKILL, and is not waited for."""
         since_s = self._stopping_since_s
-        return since_s is not None and time.monotonic() - since_s > KILL_AFTER_S + LEAVE_S
+        return since_s is not None and time.monotonic() - since_s > STOP_TIMEOUT_S + EXIT_GRACE_S
 
-    def _hurry(self) -> None:
-        """Be less patient the longer a stop takes."""
+    def _enforce_stop_timeouts(self) -> None:
+        """After a stop, interrupt learners and then kill children as their grace periods end."""
         if self._stopping_since_s is None:
             return
-        wake_server()  # a stopped one would tell of no end
+        wake_server()  # a stopped server would report no end
         passed_s = time.monotonic() - self._stopping_since_s
-        if passed_s > LEAVE_AFTER_S:
+        if passed_s > ITERATION_GRACE_S:
             self.run_layout.control.quit = True
-        if passed_s > KILL_AFTER_S:
+        if passed_s > STOP_TIMEOUT_S:
             self.children.kill()
 
     def _save(self) -> None:
@@ -300,11 +303,11 @@ class Supervisor:
             self.saver.request()
             self._next_save_s = now_s + self._report.checkpoint_every_s
 
-    def _show(self) -> None:
+    def _refresh_display(self) -> None:
         now_s = time.monotonic()
-        if now_s < self._next_show_s:
+        if now_s < self._next_display_s:
             return
-        self._next_show_s = now_s + SHOW_EVERY_S
+        self._next_display_s = now_s + DISPLAY_EVERY_S
         self.recorder.read()
         states = [learner.state for learner in self.recorder.learners]
         if self.recorder.status == "starting" and WorkerState.STARTING not in states:
@@ -312,24 +315,24 @@ class Supervisor:
         if now_s >= self._next_log_s:
             self._next_log_s = now_s + self._report.log_every_s
             self.recorder.log()
-        self._show_to_all()
+        self._publish_snapshot()
 
-    def _show_to_all(self) -> None:
+    def _publish_snapshot(self) -> None:
         snapshot = self.recorder.snapshot()
-        self.display.show(snapshot)
-        self.control_server.show(snapshot)
+        self.display.update(snapshot)
+        self.control_server.publish(snapshot)
 
     def _conclude(self) -> RunResult:
-        """Write the last checkpoint, show the last picture, say how it went."""
+        """Write the last checkpoint, show the last snapshot, return the result."""
         recorder = self.recorder
         recorder.read()
-        if not self._at_once:
-            # Of a run that has ended by itself, the first signal asks for no more than this.
+        if not self._is_immediate:
+            # A run that has ended by itself ignores the first signal: it only asks for this.
             patient = self._stopped_by is None
             self.saver.finish(
-                recorder.progress(), LAST_SAVE_S, lambda: self._signals.waiting > patient
+                recorder.progress(), LAST_SAVE_TIMEOUT_S, lambda: self._signals.waiting > patient
             )
-        self._look_after_folder()
+        self._check_folder()
         recorder.status, code, scale_to = "finished", EXIT_OK, None
         if self._failure is not None:
             recorder.status, code = "failed", EXIT_FAILURE
@@ -338,6 +341,6 @@ class Supervisor:
         elif self._scale_to is not None:
             recorder.status, scale_to = "rescaled", self._scale_to
         recorder.log()
-        self._show_to_all()
+        self._publish_snapshot()
         is_stopped = self._stopped_by is not None
         return RunResult(recorder.status, code, self._failure, scale_to, is_stopped)

@@ -1,8 +1,8 @@
-"""One training from settings to summary: look at environment and machine, plan, run.
+"""One training from settings to summary: probe the environment and machine, plan, run.
 
-    RunConfig --> probe, plan --> RunFolder --> Session: one start after another --> summary.json
+    RunConfig --> probe, plan --> RunFolder --> Session: one attempt after another --> summary.json
 
-Runs in the parent. All that a user can have got wrong is found here, before any worker starts.
+Runs in the parent. All errors in the settings are found here, before any worker starts.
 """
 
 from __future__ import annotations
@@ -52,24 +52,24 @@ def train(
     callbacks: Sequence[Callback] = (),
     signals: Signals | None = None,
 ) -> Outcome:
-    """Train as `config` says.
+    """Train with the settings in `config`.
 
     Args:
         config: the settings.
-        resume: the folder of a run to go on with, locked since before its config was read.
+        resume: the folder of a run to resume, locked since before its config was read.
         screen: where the dashboard is drawn (default: standard error).
-        callbacks: who goes along.
-        signals: who has taken the signals over already (default: nobody has).
+        callbacks: called in every iteration of the supervisor's loop.
+        signals: an entered signal handler (default: a new one).
 
     Raises:
-        UserError: something about the settings, the machine or the folder has to be changed first.
+        UserError: the settings, the machine or the folder have to be changed first.
         StoppedBySignal: a signal has come before there was anything to save.
     """
     if threading.current_thread() is not threading.main_thread():
-        raise UserError("train: Python hears signals in its main thread only; call it there")
+        raise UserError("train: Python receives signals in its main thread only; call it there")
     fill_closed()
-    with sigchld_enabled(), _taken(signals, config.report.on_hangup) as taken:
-        return _train(config, resume, screen, callbacks, taken)
+    with sigchld_enabled(), _signal_handler(signals, config.report.on_hangup) as handler:
+        return _train(config, resume, screen, callbacks, handler)
 
 
 def _train(
@@ -82,7 +82,7 @@ def _train(
     began = datetime.now()
     resume_point = None
     load_sinks(config.report.sinks)
-    with signals.before_a_run():
+    with signals.raising():
         start_server()
         torch.set_num_threads(1)
         context, resolved = survey(config, resume.kept if resume else StoredChoices())
@@ -106,17 +106,17 @@ def _train(
         folder.close()
 
 
-def _taken(signals: Signals | None, on_hangup: str) -> AbstractContextManager[Signals]:
-    """Return what takes the signals over for the run, unless someone has."""
+def _signal_handler(signals: Signals | None, on_hangup: str) -> AbstractContextManager[Signals]:
+    """Return a context manager of `signals`, or of a new signal handler."""
     return nullcontext(signals) if signals else Signals(detach=on_hangup == "detach")
 
 
 def survey(config: RunConfig, kept: StoredChoices) -> tuple[RunContext, ResolvedRun]:
-    """Look at what there is, and choose; the environment is tried out meanwhile.
+    """Probe the environment, inspect the machine, and make every open choice.
 
     Args:
         config: the settings.
-        kept: what a run that goes on has of its own.
+        kept: stored choices of a run that is resumed.
 
     Raises:
         UserError: the environment cannot be used, or the settings do not fit the machine.
@@ -131,7 +131,7 @@ def survey(config: RunConfig, kept: StoredChoices) -> tuple[RunContext, Resolved
         probe.cancel()
         raise
     environment = finish_probe(probe)
-    check_processes(resolved.plan)  # now that the probe takes no room any more
+    check_processes(resolved.plan)  # now that the probe's processes have ended
     sketch = sketch_model(resolved.plan, environment)
     identity = identity_of(resolved.plan, environment, sketch)
     return RunContext(machine, environment, sketch, identity), resolved
@@ -159,7 +159,7 @@ def _label(config: RunConfig) -> str:
 
 
 def identity_of(plan: Plan, environment: EnvironmentSpec, sketch: ModelSketch) -> Identity:
-    """Return what a checkpoint of this run must match."""
+    """Return the identity that a checkpoint of this run must match."""
     return Identity(
         env_id=environment.env_id,
         protocol=environment.protocol,

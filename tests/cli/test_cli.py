@@ -25,7 +25,7 @@ from galamp.core.config import RunConfig, from_dict, to_dict
 from galamp.core.errors import CheckpointError, RunFailed
 from galamp.core.settings import Setting, allowed, settings
 from galamp.gossip.topologies import TOPOLOGIES
-from galamp.telemetry.display.closing import closing_line
+from galamp.telemetry.display.exit_message import exit_message
 from galamp.telemetry.display.streams import STARTING
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -650,12 +650,12 @@ def test_the_closing_line_says_how_it_ended_and_what_to_do_next() -> None:
         "run_dir": "runs/x",
         "env_id": "ALE/Pong-v5",
     }
-    assert closing_line(summary) == (
+    assert exit_message(summary) == (
         "finished: 1,234,567 agent steps, mean score of the last 100 episodes 20.46\n"
         "evaluate it: galamp eval runs/x\n"
     )
-    assert closing_line(summary | {"status": "stopped", "mean_return_100": None}) == (
+    assert exit_message(summary | {"status": "stopped", "mean_return_100": None}) == (
         "stopped: 1,234,567 agent steps\ngo on: galamp run --resume runs/x\n"
     )
-    own = closing_line(summary | {"status": "stopped", "env_id": "my.own:make"})
+    own = exit_message(summary | {"status": "stopped", "env_id": "my.own:make"})
     assert own.endswith("go on: galamp run --resume runs/x --env-id my.own:make\n")

@@ -17,7 +17,7 @@ from galamp.core.machine.machine import Machine, inspect_machine, plain_machine
 from galamp.core.machine.memory import control_groups
 from galamp.supervision.plan import CPU, make_plan, with_learners
 from galamp.training.autotune import candidates, workload
-from galamp.training.session import _tell_choices
+from galamp.training.session import _log_choices
 from tests.cli.test_dry_run import surveyed
 from tests.core.test_memory import GARBAGE, Tree
 from tests.supervision.test_plan import config, limits, rescaled
@@ -184,7 +184,7 @@ def test_learners_threads_and_simulators_are_for_the_time_that_is_allowed(
     plan = make_plan(config(device="cpu"), box(cores, quota))
     made = plan.config.resources
     assert (made.learners, made.simulator_workers, made.threads) == (learners, workers, threads)
-    used = {core for each in plan.learners for core in each.place.cores}
+    used = {core for each in plan.learners for core in each.cpus.cores}
     assert used == set(range(cores)), "the kernel sees best which are free"
 
 
@@ -233,8 +233,8 @@ def test_rates_hold_for_one_quota() -> None:
 def test_it_is_told_in_one_line(quota: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     on = box(64, quota)
-    recorder = SimpleNamespace(tell=told.append)
-    _tell_choices(make_plan(config(device="cpu"), on), on, cast(Any, recorder))
+    recorder = SimpleNamespace(log_event=told.append)
+    _log_choices(make_plan(config(device="cpu"), on), on, cast(Any, recorder))
     words = "a control group allows 1.5 of 64 processors' time"
     lines = [line for line in told if "control group" in line]
     assert lines == ([f"{words}: what is not set is chosen for 2"] if quota == 1.5 else [])

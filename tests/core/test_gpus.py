@@ -235,13 +235,13 @@ def test_a_run_goes_on_with_those_of_its_gpus_that_can_be_used(
     config = RunConfig(resources=ResourceConfig(device=asked, learners=3))
     if used == "cuda:1":
         with pytest.raises(UserError, match=r"--device cuda:1: its memory is full; or use"):
-            make_plan(config, found, goes_on=True)
+            make_plan(config, found, resumed=True)
         return
-    plan = make_plan(config, found, goes_on=True)
+    plan = make_plan(config, found, resumed=True)
     assert plan.asked.resources.device == asked, "the next start looks for them again"
     healed = machine({})
-    again = make_plan(plan.asked, healed, goes_on=True)
-    assert again.devices == make_plan(config, healed, goes_on=True).devices
+    again = make_plan(plan.asked, healed, resumed=True)
+    assert again.devices == make_plan(config, healed, resumed=True).devices
 
 
 def resumed(before: Plan, learners: int, on: Machine) -> Plan:
@@ -249,7 +249,7 @@ def resumed(before: Plan, learners: int, on: Machine) -> Plan:
     config = before.asked
     if learners != len(before.learners) or changes_kind(before.device, on, before.learners):
         config = with_learners(config, learners, on, before.learners)
-    return make_plan(config, on, goes_on=True)
+    return make_plan(config, on, resumed=True)
 
 
 @pytest.mark.parametrize("asked", ["auto", "cuda:1,cuda:0", "cuda:0", "cuda:0,cuda:2", "cpu"])
@@ -272,7 +272,7 @@ def test_a_run_once_without_some_of_its_gpus_goes_on_as_one_that_never_was(
         except UserError as error:
             return str(error)
         config = replace(config, resources=replace(config.resources, learners=learners))
-        assert two == make_plan(config, three(full), goes_on=True)
+        assert two == make_plan(config, three(full), resumed=True)
         return two
 
     for learners, number_before in ((2, 2), (4, 2), (1, 2), (2, 1)):
@@ -339,7 +339,7 @@ def test_no_gpu_is_taken_that_was_not_tried(
     assert found == tried
     if device == "cuda:3":
         asked = RunConfig(resources=ResourceConfig(device=device, learners=2))
-        assert make_plan(asked, machine, goes_on=True).devices == ("cpu", "cpu")
+        assert make_plan(asked, machine, resumed=True).devices == ("cpu", "cpu")
 
 
 @pytest.mark.parametrize(

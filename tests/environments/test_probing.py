@@ -26,7 +26,7 @@ from galamp.environments.probe import try_environment
 from galamp.memory.status import Phase
 from galamp.storage.run_folder import StoredChoices
 from galamp.supervision.child import Child
-from galamp.supervision.children import BOOT_LIMIT_S, Children
+from galamp.supervision.children import BOOT_TIMEOUT_S, Children
 from galamp.telemetry.display.streams import STARTING
 from galamp.training.train import survey
 from galamp.workers import simulator
@@ -245,7 +245,7 @@ def test_every_lane_that_is_made_or_reset_shows_progress() -> None:
 
 
 @pytest.mark.parametrize(
-    ("role", "worked", "phase", "least_s", "flag"),
+    ("role", "worked", "phase", "timeout_s", "flag"),
     [
         ("simulator", False, Phase.BOOT, 300.0, "--start-timeout-s"),
         ("simulator", False, Phase.STEP, 300.0, "--start-timeout-s"),
@@ -255,7 +255,7 @@ def test_every_lane_that_is_made_or_reset_shows_progress() -> None:
     ],
 )
 def test_the_limits_of_a_hang_can_be_set_and_are_named(
-    role: str, worked: bool, phase: Phase, least_s: float, flag: str
+    role: str, worked: bool, phase: Phase, timeout_s: float, flag: str
 ) -> None:
     child = SimpleNamespace(
         role=role, has_worked=worked, row=SimpleNamespace(phase=phase), boot_s=40.0
@@ -263,14 +263,14 @@ def test_the_limits_of_a_hang_can_be_set_and_are_named(
     limit = children(ResourceConfig(start_timeout_s=300.0, hang_after_s=50.0))._limit(
         cast(Child, child)
     )
-    assert (limit.least_s, limit.flag) == (least_s, flag)
+    assert (limit.timeout_s, limit.flag) == (timeout_s, flag)
 
 
 @pytest.mark.parametrize("role", ["learner", "simulator"])
 def test_a_process_has_its_time_to_load_whatever_one_environment_has(role: str) -> None:
     row = SimpleNamespace(phase=Phase.BOOT)
     child: Any = SimpleNamespace(role=role, has_worked=False, row=row)
-    assert children(ResourceConfig(start_timeout_s=1.0))._limit(child).least_s == BOOT_LIMIT_S
+    assert children(ResourceConfig(start_timeout_s=1.0))._limit(child).timeout_s == BOOT_TIMEOUT_S
 
 
 @pytest.mark.parametrize("moment", ["make", "reset"])

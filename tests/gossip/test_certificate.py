@@ -65,7 +65,7 @@ class World:
             self.arrays, topology, log, self.told.append, synchronous=config.synchronous
         )
         zeros = ((0.0,) * n,) * n
-        self.history.begin(Start(1, n, "any", config.synchronous, 0.0, zeros))
+        self.history.start(Start(1, n, "any", config.synchronous, 0.0, zeros))
         self.slots = [ParameterSlots(self.arrays, rank) for rank in range(n)]
         self.meter = DistanceMeter(self.slots, SIZE)
 
@@ -185,11 +185,11 @@ def test_when_nothing_is_known_all_begins_anew(tmp_path: Path) -> None:
     assert found.certified == 1 + sum(known)
 
 
-@pytest.mark.parametrize("most", [consensus.MOST_LINES, 10])
+@pytest.mark.parametrize("most", [consensus.MAX_LINES, 10])
 def test_a_disk_that_refuses_leaves_at_most_a_gap(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    monkeypatch.setattr(consensus, "MOST_LINES", most)
+    monkeypatch.setattr(consensus, "MAX_LINES", most)
     world = World(make_topology("ring", 2), tmp_path, GossipConfig())
 
     def go_on() -> None:
@@ -371,13 +371,13 @@ def test_rounds_done_anew_in_lock_step_are_not_added_to() -> None:
         return Publication(learner, 2 * round_ + incarnation, round_, 0, incarnation, 1.0, 1.0, ())
 
     for round_, learner in itertools.product(range(6), range(2)):
-        theory.take(update(learner, round_, 0))
-    theory.take(update(0, 6, 0))
+        theory.receive(update(learner, round_, 0))
+    theory.receive(update(0, 6, 0))
     before = theory.radius
     for learner in range(2):
         theory.lose(update(learner, 4, 1))
     for round_, learner in itertools.product(range(5, 10), range(2)):
-        theory.take(update(learner, round_, 1))
+        theory.receive(update(learner, round_, 1))
     assert theory.radius == before is not None
 
 

@@ -31,7 +31,7 @@ VARIANTS = {
     "with both": GossipConfig(gossip_optimizer=True, verify_gossip=True),
 }
 GRAPHS = [("ring", 2), ("exponential", 4), ("exponential", 8), ("complete", 4)]
-MOST_KERNELS = {
+MAX_KERNELS = {
     "plain": (12, 1),
     "verified": (14, 2),
     "with the optimiser": (15, 2),
@@ -103,7 +103,7 @@ def test_a_turn_waits_once(graph: str, learners: int, variant: str) -> None:
         turns = there.turns(number)
         assert max(turn["waits"] for turn in turns) == 1, (number, turns)
     peers = len(there.topology.in_peers(0, 0))
-    first, each = MOST_KERNELS[variant]
+    first, each = MAX_KERNELS[variant]
     for turn in turns:
         assert turn["kernels"] <= first + each * (peers - 1), turn
         assert turn["to_device"] == peers, turn

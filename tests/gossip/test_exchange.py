@@ -364,7 +364,7 @@ def test_the_ball_is_that_of_whole_rounds() -> None:
     ball = TheoreticalRadius(world.topology)
     for rank in range(3):
         for publication in world.publication_ring(rank):
-            ball.take(publication)
+            ball.receive(publication)
     per_update = radius_per_update(world.topology)
     assert per_update is not None
     update = WATCH_EVERY_TURNS + 2

@@ -24,12 +24,12 @@ from galamp.gossip.topologies.from_file import FromFile
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.canonical_json import encode
 from galamp.storage.gossip_log import read_gossip
-from galamp.storage.learning_curve import MOST_POINTS, Curve
+from galamp.storage.learning_curve import MAX_POINTS, Curve
 from galamp.storage.rate_cache import RateCache
 from galamp.storage.run_folder import GRAPH_LIMIT_BYTES, RunFolder, read_json
 from galamp.storage.run_logs import (
     LINE_LIMIT_BYTES,
-    MOST_UNWRITTEN,
+    MAX_UNWRITTEN,
     RETURN,
     MetricsLog,
     MonitorLog,
@@ -86,7 +86,7 @@ def long_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def goes_on(path: Path) -> object:
+def resumed(path: Path) -> object:
     return MetricsLog(path, 500, refused).start
 
 
@@ -94,7 +94,7 @@ def takes_in(path: Path) -> object:
     return len(curve(path).points)
 
 
-@pytest.mark.parametrize("read", [takes_in, goes_on, last_row])
+@pytest.mark.parametrize("read", [takes_in, resumed, last_row])
 def test_what_a_resume_reads_is_not_held(long_run: Path, tmp_path: Path, read: Read) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(long_run.read_bytes())
@@ -121,13 +121,13 @@ def test_only_the_end_is_read_for_the_last_start(
     assert MetricsLog(path, 0, refused).start == 4
 
 
-@pytest.mark.parametrize("added", [MOST_POINTS, MOST_POINTS + 1, 3 * MOST_POINTS, 100_000])
+@pytest.mark.parametrize("added", [MAX_POINTS, MAX_POINTS + 1, 3 * MAX_POINTS, 100_000])
 def test_a_learning_curve_is_bounded_even_and_ends_with_the_newest(added: int) -> None:
     found = Curve()
     for step in range(added):
         found.add(step, step / 2)
         assert found.points[-1] == (step, step / 2)
-    assert MOST_POINTS / 2 <= len(found.points) <= MOST_POINTS + 1
+    assert MAX_POINTS / 2 <= len(found.points) <= MAX_POINTS + 1
     steps = [step for step, _ in found.points]
     gaps = {later - sooner for sooner, later in itertools.pairwise(steps[:-1])}
     assert len(gaps) == 1
@@ -136,7 +136,7 @@ def test_a_learning_curve_is_bounded_even_and_ends_with_the_newest(added: int) -
 
 def test_a_curve_that_is_cut_goes_on_from_there() -> None:
     found = Curve()
-    for step in range(3 * MOST_POINTS):
+    for step in range(3 * MAX_POINTS):
         found.add(step, 0.0)
     found.cut(10_000)
     assert 9_990 < found.points[-1][0] <= 10_000
@@ -153,10 +153,10 @@ def test_episodes_are_written_however_rarely_rows_are(tmp_path: Path) -> None:
     path = tmp_path / "0.monitor.csv"
     log = MonitorLog(path, "E", 0.0, refused)
     with Peak() as peak:
-        for number in range(2 * MOST_UNWRITTEN):
+        for number in range(2 * MAX_UNWRITTEN):
             log.append(number / 3, number, 1.0)
-    assert path.read_bytes().count(b"\n") == 2 + 2 * MOST_UNWRITTEN
-    assert peak.used < 400 * MOST_UNWRITTEN
+    assert path.read_bytes().count(b"\n") == 2 + 2 * MAX_UNWRITTEN
+    assert peak.used < 400 * MAX_UNWRITTEN
 
 
 def test_a_column_of_an_audit_is_all_that_it_takes() -> None:

@@ -284,7 +284,7 @@ def content(path: Path) -> dict[str, bytes]:
 def test_a_folder_that_is_taken_away_is_written_to_no_more(
     tmp_path: Path, way: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(held_folder, "LOST_AFTER_S", 0.0)
+    monkeypatch.setattr(held_folder, "LOST_TIMEOUT_S", 0.0)
     if way is unmounted:
         monkeypatch.setattr(Lock, "place", lambda lock: None)
     told: list[str] = []
@@ -360,17 +360,17 @@ def test_a_run_without_a_folder_ends_and_says_so_once(stopped_by: int | None) ->
     supervisor.__dict__ |= {
         "recorder": SimpleNamespace(
             folder=SimpleNamespace(lost=False, doubtful=False, news=[], path="runs/x"),
-            tell=told.append, status="running",
+            log_event=told.append, status="running",
         ),
         "run_layout": SimpleNamespace(control=control),
         "children": SimpleNamespace(cancel_all=lambda: None),
         "_failure": None, "_stopping_since_s": None, "_coupled": False, "_stopped_by": stopped_by,
     }  # fmt: skip
-    supervisor._look_after_folder()
+    supervisor._check_folder()
     assert not told
     cast(Any, supervisor.recorder.folder).lost = True
     for _ in range(3):
-        supervisor._look_after_folder()
+        supervisor._check_folder()
     assert told == [str(supervisor._failure)]
     assert "run folder runs/x was removed, or taken by another start" in told[0]
     assert control.quit

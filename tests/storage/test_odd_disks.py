@@ -45,10 +45,10 @@ def scored(steps: int, score: float) -> Checkpoint:
 def saver(folder: Path, told: list[str]) -> Saver:
     """A saver of a run without processes."""
     made_so = object.__new__(Saver)
-    made_so._folder, made_so._tell, made_so._keep = folder, told.append, 2
+    made_so._folder, made_so._log_event, made_so._keep = folder, told.append, 2
     made_so._where, made_so._remove_dead = as_named, lambda: None
     made_so._best_path, made_so._best_return = None, float("-inf")
-    made_so._unmoved, made_so.written = set(), 0
+    made_so._reported_links, made_so.written = set(), 0
     return made_so
 
 
@@ -78,7 +78,7 @@ def test_without_links_latest_and_best_lead_to_the_same(
     assert locate(tmp_path).path == locate(folder / "best").path == best
     assert locate(tmp_path, "latest").path == locate(folder / "latest").path == newest
     again = saver(folder, told)
-    again.go_on()
+    again.resume_best()
     assert (again._best_return, again._best_path) == (9.0, best)
     # Copied to a disk that has links, it becomes one.
     again._write(scored(6, 4.0))

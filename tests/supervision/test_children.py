@@ -13,13 +13,19 @@ from typing import Any, cast
 import pytest
 
 from galamp.core.processes.reaper import Orphans
-from galamp.supervision.child import KILL_WAIT_S, LONGEST_STEP_S, Child, ProgressMonitor
-from galamp.supervision.children import SERVER_END_WAIT_S, Children, Ended, _not_started, words_for
+from galamp.supervision.child import KILL_TIMEOUT_S, MAX_TICK_S, Child, ProgressMonitor
+from galamp.supervision.children import (
+    SERVER_END_TIMEOUT_S,
+    Children,
+    Ended,
+    _not_started,
+    failure_lines,
+)
 from galamp.supervision.launching import Readiness
 from galamp.supervision.process import ChildFailure, ChildProcess, _is_over
 from galamp.supervision.restart_policy import Failure, RestartPolicy
 from galamp.supervision.rollback import Rollback
-from galamp.training.supervisor import KILL_AFTER_S, LEAVE_S, Supervisor
+from galamp.training.supervisor import EXIT_GRACE_S, STOP_TIMEOUT_S, Supervisor
 from galamp.workers.child import ChildSpec
 from tests.support.engine import wait_for
 
@@ -45,7 +51,7 @@ def test_a_count_that_moves_is_never_still() -> None:
 def test_a_pause_of_the_whole_machine_counts_for_little() -> None:
     watch = ProgressMonitor(Count())
     watch.observe(3600.0)
-    assert watch.still_s == LONGEST_STEP_S
+    assert watch.still_s == MAX_TICK_S
     for _ in range(100):
         watch.observe(0.05)
     assert watch.exceeds(5.0, 20.0)
@@ -112,7 +118,7 @@ def test_an_outlier_is_forgotten() -> None:
 def test_a_new_life_counts_once_it_has_worked() -> None:
     child = object.__new__(Child)
     child.role, child.row = "learner", cast(Any, {"agent_steps": 5})
-    child.incarnation, child._at_birth = 0, 5
+    child.incarnation, child._work_at_start = 0, 5
     assert child.has_begun, "nobody goes on without those who are yet to begin"
     child.incarnation = 1
     assert not child.has_begun
@@ -223,7 +229,7 @@ def test_only_a_new_kill_for_want_of_memory_is_named(
     monkeypatch.setattr("galamp.supervision.children.out_of_memory_kills", lambda: kills)
     children._out_of_memory = 5
     failure = ChildFailure("learner 0", "was ended by SIGKILL", external=external)
-    told = children._named(failure)
+    told = children._with_out_of_memory(failure)
     assert told is not None
     assert ("out of memory" in told.cause) == named
     assert children._out_of_memory == max(5, kills)
@@ -241,7 +247,7 @@ def test_the_end_does_not_wait_for_who_cannot_be_ended(
     """For all together as long as was asked for, after a kill, and after that of the server."""
     began_s = clock.now_s
     children.end(0.1)
-    assert clock.now_s - began_s == pytest.approx(0.1 + KILL_WAIT_S + SERVER_END_WAIT_S)
+    assert clock.now_s - began_s == pytest.approx(0.1 + KILL_TIMEOUT_S + SERVER_END_TIMEOUT_S)
     assert [cast(Any, child.process).killed for child in children.all] == [1, 1]
     assert sent.left == {0}, "the command line does not wait for them either"
 
@@ -283,12 +289,12 @@ def test_what_many_have_in_common_is_told_once() -> None:
     child = cast(Child, None)
     lost = [Ended(child, ChildFailure(f"learner {n}", "could not be started")) for n in range(1000)]
     other = Ended(child, ChildFailure("simulator 0.1", "raised ValueError: x"))
-    words = words_for([other, *lost, Ended(child, None)])
+    words = failure_lines([other, *lost, Ended(child, None)])
     assert list(filter(None, words)) == [
         "simulator 0.1 raised ValueError: x",
         "1000 learners and simulators: each could not be started",
     ]
-    assert words_for(lost[:2]) == [
+    assert failure_lines(lost[:2]) == [
         "learner 0 could not be started",
         "learner 1 could not be started",
     ]
@@ -329,7 +335,7 @@ def test_a_run_does_not_wait_for_its_last_learner_if_that_cannot_be_ended(
     children: Children,
 ) -> None:
     assert children.learning
-    cast(Any, children.learners[0].process).stuck_s = KILL_WAIT_S + 0.1
+    cast(Any, children.learners[0].process).stuck_s = KILL_TIMEOUT_S + 0.1
     assert not children.learning
 
 
@@ -337,19 +343,19 @@ def test_a_stop_does_not_wait_for_who_cannot_be_ended() -> None:
     supervisor = object.__new__(Supervisor)
     supervisor._stopping_since_s = None
     assert not supervisor._overdue
-    supervisor._stopping_since_s = time.monotonic() - KILL_AFTER_S
+    supervisor._stopping_since_s = time.monotonic() - STOP_TIMEOUT_S
     assert not supervisor._overdue
-    supervisor._stopping_since_s -= LEAVE_S + 0.1
+    supervisor._stopping_since_s -= EXIT_GRACE_S + 0.1
     assert supervisor._overdue
 
 
 def test_in_lock_step_nobody_waits_for_ever_for_all_to_come_back(children: Children) -> None:
-    regroup = Rollback(children, [])
-    regroup.begin(ChildFailure("learner 0", "was ended by SIGKILL"), 0.0)
-    assert not regroup.ready
-    assert not regroup.overdue
-    regroup._since_s -= KILL_WAIT_S
-    assert regroup.overdue
+    rollback = Rollback(children, [])
+    rollback.start(ChildFailure("learner 0", "was ended by SIGKILL"), 0.0)
+    assert not rollback.ready
+    assert not rollback.overdue
+    rollback._since_s -= KILL_TIMEOUT_S
+    assert rollback.overdue
 
 
 @pytest.mark.parametrize(("role", "ends"), [("learner", True), ("simulator", False)])
@@ -357,22 +363,24 @@ def test_a_learner_that_fails_twice_at_the_same_place_ends_the_run(role: str, en
     """The others run the same code; a simulator's game is a matter of its own."""
     supervisor = object.__new__(Supervisor)
     done: list[str] = []
-    for name in ("_mark", "_fail", "_give_up"):
+    for name in ("_set_state", "_fail", "_give_up"):
         setattr(supervisor, name, lambda *_, name=name: done.append(name))
     setattr(supervisor, "_is_fatal", lambda child: False)  # noqa: B010
     child = SimpleNamespace(role=role, given_up=False, repeats=True, delay_s=lambda failure: None)
-    supervisor._lose(cast(Child, child), ChildFailure(f"{role} 0", "raised ValueError: x"), "")
-    assert done == ["_mark", "_fail" if ends else "_give_up"]
+    supervisor._handle_failure(
+        cast(Child, child), ChildFailure(f"{role} 0", "raised ValueError: x"), ""
+    )
+    assert done == ["_set_state", "_fail" if ends else "_give_up"]
 
 
 def test_who_cannot_be_started_is_lost_before_all_are_called_back() -> None:
     """In lock-step nobody may be left then: without going back at once, the run would be over."""
     supervisor = object.__new__(Supervisor)
     done: list[str] = []
-    for name in ("_lose", "_step_back"):
+    for name in ("_handle_failure", "_finish_rollback"):
         setattr(supervisor, name, lambda *_, name=name: done.append(name))
     lost = Ended(cast(Child, None), ChildFailure("learner 0", "could not be started"))
-    supervisor.children = cast(Children, SimpleNamespace(start_due=lambda now_s, hurried: [lost]))
+    supervisor.children = cast(Children, SimpleNamespace(start_due=lambda now_s, postpone: [lost]))
     supervisor._stopping_since_s = None
     supervisor._restart()
-    assert done == ["_lose", "_step_back"]
+    assert done == ["_handle_failure", "_finish_rollback"]

@@ -27,12 +27,12 @@ from galamp.supervision import launching
 from galamp.supervision.child import Child
 from galamp.supervision.children import Children
 from galamp.supervision.launching import (
+    AwakeTimeout,
     ForkedProcess,
-    Hurried,
     Launch,
-    Patience,
     Readiness,
     ServerFailed,
+    StartPostponed,
     standard_children,
 )
 from galamp.workers import forkserver as forking
@@ -79,13 +79,13 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     monkeypatch.setattr(launching, "fork_server", lambda: handle)
     monkeypatch.setattr(launching, "wake_server", lambda: server.sent.append(signal.SIGCONT))
     monkeypatch.setattr(launching, "send_server", server.sent.append)
-    monkeypatch.setattr(launching, "LOOK_S", 0.001)
+    monkeypatch.setattr(launching, "POLL_S", 0.001)
     return server
 
 
-def child(hurried: Any = lambda: False, task: bytes = b"") -> ForkedProcess:
+def child(postpone: Any = lambda: False, task: bytes = b"") -> ForkedProcess:
     process = ForkedProcess(target=print, args=(task,))
-    process.hurried = hurried
+    process.postpone = postpone
     return process
 
 
@@ -96,7 +96,7 @@ def after(looks: int) -> Any:
 
 
 def test_a_signal_is_heard_while_the_server_does_not_answer(server: Server) -> None:
-    with pytest.raises(Hurried):
+    with pytest.raises(StartPostponed):
         child(after(3)).start()
     assert server.sent == [signal.SIGCONT] * 4, "it may have been stopped"
     assert os.read(server.task, 1) == b"", "a child that comes up later gets no task"
@@ -110,7 +110,7 @@ def test_a_signal_is_heard_while_a_child_does_not_take_its_task(server: Server) 
         patch.setattr(launching, "server_pid", lambda: 1)
         patch.setattr(launching, "end_child", lambda pid, parent: ended.append(pid))
         server.forked = 4711
-        with pytest.raises(Hurried):
+        with pytest.raises(StartPostponed):
             process.start()
     assert ended == [4711]
     server.close()
@@ -316,12 +316,12 @@ def test_signals_reach_who_waits_for_the_server(server: Server) -> None:
     """They are not held back: the third one ends everything on the spot."""
     masks: list[set[int]] = []
 
-    def hurried() -> bool:
+    def postpone() -> bool:
         masks.append(set(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
         return True
 
-    with pytest.raises(Hurried):
-        child(hurried).start()
+    with pytest.raises(StartPostponed):
+        child(postpone).start()
     assert masks == [set()]
     server.close()
 
@@ -329,7 +329,7 @@ def test_signals_reach_who_waits_for_the_server(server: Server) -> None:
 def test_a_server_that_never_answers_is_given_up(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launching, "ANSWER_LIMIT_S", 0.01)
+    monkeypatch.setattr(launching, "ANSWER_TIMEOUT_S", 0.01)
     with pytest.raises(ServerFailed, match=r"has not answered within 0\.01 s"):
         child().start()
     assert server.sent[-1] == signal.SIGKILL
@@ -397,12 +397,12 @@ def test_who_has_ended_gets_no_signal(server: Server, monkeypatch: pytest.Monkey
 def test_time_in_which_all_are_paused_is_no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = [100.0]
     monkeypatch.setattr(launching.time, "monotonic", lambda: now_s[0])
-    patience = Patience(1.0)
+    timeout = AwakeTimeout(1.0)
     now_s[0] += 3600.0
-    assert not patience.look()
+    assert not timeout.expired()
     for _ in range(20):
         now_s[0] += 0.1
-        late = patience.look()
+        late = timeout.expired()
     assert late
 
 
@@ -435,12 +435,12 @@ def test_a_server_that_loads_is_not_waited_for_but_asked_again(
 ) -> None:
     readiness = Readiness()
     assert not readiness.awaited
-    assert [readiness.look() for _ in range(3)] == [False] * 3
+    assert [readiness.poll() for _ in range(3)] == [False] * 3
     assert readiness.awaited
     assert signal.SIGCONT in servers.sent, "somebody may have stopped it"
     assert not readiness.loaded(1)
     (tmp_path / "loaded-1").touch()
-    assert readiness.look()
+    assert readiness.poll()
     assert not readiness.awaited
     assert readiness.loaded(1)
     assert not readiness.loaded(None)
@@ -449,38 +449,38 @@ def test_a_server_that_loads_is_not_waited_for_but_asked_again(
 def test_a_killed_server_has_a_successor_that_loads(servers: Servers, tmp_path: Path) -> None:
     readiness = Readiness()
     (tmp_path / "loaded-1").touch()
-    assert readiness.look()
+    assert readiness.poll()
     servers.endings[1] = "was ended by SIGKILL"
-    assert not readiness.look()
+    assert not readiness.poll()
     assert servers.pid == 2
     (tmp_path / "loaded-2").touch()
-    assert readiness.look()
+    assert readiness.poll()
 
 
 def test_a_server_that_cannot_load_says_why(servers: Servers, tmp_path: Path) -> None:
     (tmp_path / "loaded-1").write_text("ModuleNotFoundError: No module named 'ale_py'")
     with pytest.raises(ServerFailed, match="could not load: ModuleNotFoundError: No module"):
-        Readiness().look()
+        Readiness().poll()
     assert servers.sent[-1] == signal.SIGKILL, "the next one may load"
 
 
 def test_servers_that_end_while_they_load_are_a_failure(servers: Servers) -> None:
     readiness = Readiness()
-    assert not readiness.look()
+    assert not readiness.poll()
     servers.endings[1] = "was ended by SIGKILL"
-    assert not readiness.look(), "somebody may have killed one"
+    assert not readiness.poll(), "somebody may have killed one"
     servers.endings[2] = "ended with exit code 1"
     with pytest.raises(ServerFailed, match="ended with exit code 1 while it loaded"):
-        readiness.look()
-    assert not readiness.look(), "later lives may find another one"
+        readiness.poll()
+    assert not readiness.poll(), "later lives may find another one"
 
 
 def test_a_server_that_never_loads_is_given_up(
     servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launching, "LOAD_LIMIT_S", -1.0)
+    monkeypatch.setattr(launching, "LOAD_TIMEOUT_S", -1.0)
     with pytest.raises(ServerFailed, match="has not loaded within"):
-        Readiness().look()
+        Readiness().poll()
     assert servers.sent[-1] == signal.SIGKILL
 
 
@@ -491,7 +491,7 @@ class Place:
         self.title, self.due_s, self.failing = title, cast(float | None, 0.0), failing
         self.emptied = self.filled = 0
 
-    def start(self, hurried: Any) -> None:
+    def start(self, postpone: Any) -> None:
         self.due_s = None
         if self.failing is not None:
             raise self.failing
@@ -501,9 +501,9 @@ class Place:
         self.emptied += 1
 
 
-def children(look: Any, *places: Place) -> Children:
+def children(poll: Any, *places: Place) -> Children:
     children = object.__new__(Children)
-    children._server = cast(Readiness, SimpleNamespace(look=look))
+    children._server = cast(Readiness, SimpleNamespace(poll=poll))
     children.learners, children.simulators = cast(list[Child], list(places)), []
     return children
 
@@ -524,13 +524,13 @@ def test_nobody_is_started_before_the_server_has_loaded() -> None:
     "error", [ServerFailed("no server"), BlockingIOError(11, "no process"), EOFError("gone")]
 )
 def test_who_cannot_be_started_is_told(error: Exception) -> None:
-    def look() -> bool:
+    def poll() -> bool:
         if isinstance(error, ServerFailed):
             raise error
         return True
 
     places = [Place("learner 0", error), Place("learner 1", error)]
-    failed = children(look, *places).start_due(1.0, never)
+    failed = children(poll, *places).start_due(1.0, never)
     assert [str(each.failure) for each in failed] == [
         f"{place.title} could not be started: {error}" for place in places
     ]
@@ -538,7 +538,7 @@ def test_who_cannot_be_started_is_told(error: Exception) -> None:
 
 
 def test_who_was_not_started_for_a_signals_sake_stays_due() -> None:
-    places = [Place("learner 0"), Place("learner 1", Hurried()), Place("learner 2")]
+    places = [Place("learner 0"), Place("learner 1", StartPostponed()), Place("learner 2")]
     assert children(lambda: True, *places).start_due(1.0, never) == []
     assert [place.filled for place in places] == [1, 0, 0]
     assert [place.due_s for place in places] == [None, 1.0, 0.0]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from galamp.core.config import RunConfig, from_dict
 from galamp.core.machine.machine import Cpu, Gpu, Machine, inspect_cpus
-from galamp.supervision.placement import Place, physical_cores, place
+from galamp.supervision.placement import CpuSet, assign_cpus, physical_cores
 from galamp.supervision.plan import make_plan
 from tests.support.sysfs import Socket, build
 
@@ -40,11 +40,11 @@ def test_two_sockets_and_eight_gpus(learners: int, tmp_path: Path) -> None:
     seen: set[tuple[int, int]] = set()
     for rank, learner in enumerate(plan.learners):
         assert learner.device == f"cuda:{rank % 8}"
-        assert nodes_of(some, learner.place.cores) == {rank % 8 // 4}
+        assert nodes_of(some, learner.cpus.cores) == {rank % 8 // 4}
         assert learner.node == rank % 8 // 4, "its memory, too"
-        mine, theirs = (cores_of(some, numbers) for numbers in learner.place)
+        mine, theirs = (cores_of(some, numbers) for numbers in learner.cpus)
         assert len(mine) == 1
-        assert len(learner.place.learner) == 2, "siblings stay together"
+        assert len(learner.cpus.learner) == 2, "siblings stay together"
         assert mine.isdisjoint(theirs) or mine == theirs
         assert seen.isdisjoint(mine | theirs)
         seen |= mine | theirs
@@ -60,7 +60,7 @@ def test_where_one_node_has_most_gpus_its_learners_simulate_on_the_other_too(
     tmp_path: Path,
 ) -> None:
     some = cpus(tmp_path, 24, 24)
-    shares = place(some, [0, 0, 0, 1], alone=True)
+    shares = assign_cpus(some, [0, 0, 0, 1], alone=True)
     assert [len(cores_of(some, share.cores)) for share in shares] == [12] * 4
     for share, node in zip(shares, [0, 0, 0, 1], strict=True):
         assert nodes_of(some, share.learner) == {node}
@@ -69,7 +69,7 @@ def test_where_one_node_has_most_gpus_its_learners_simulate_on_the_other_too(
 
 def test_all_gpus_on_one_node_leave_no_core_of_the_other_idle(tmp_path: Path) -> None:
     some = cpus(tmp_path, 8, 8)
-    shares = place(some, [0, 0], alone=True)
+    shares = assign_cpus(some, [0, 0], alone=True)
     assert sorted(n for share in shares for n in share.cores) == list(range(32))
     assert [nodes_of(some, share.learner) for share in shares] == [{0}, {0}]
 
@@ -79,26 +79,26 @@ def test_a_gpu_of_which_no_node_is_known_goes_where_cores_are_left(
     node: int | None, tmp_path: Path
 ) -> None:
     some = cpus(tmp_path, 4, 4)
-    shares = place(some, [0, node], alone=True)
+    shares = assign_cpus(some, [0, node], alone=True)
     assert [nodes_of(some, share.cores) for share in shares] == [{0}, {1}]
 
 
 def test_without_gpus_siblings_stay_together(tmp_path: Path) -> None:
     some = cpus(tmp_path, 4)
-    shares = place(some, [None] * 4, alone=False)
-    assert shares == [Place(pair, pair) for pair in ((0, 4), (1, 5), (2, 6), (3, 7))]
+    shares = assign_cpus(some, [None] * 4, alone=False)
+    assert shares == [CpuSet(pair, pair) for pair in ((0, 4), (1, 5), (2, 6), (3, 7))]
 
 
 def test_more_learners_than_cores_take_a_hardware_thread_each(tmp_path: Path) -> None:
     some = cpus(tmp_path, 2)
-    assert sorted(share.cores for share in place(some, [None] * 4, alone=True)) == [
+    assert sorted(share.cores for share in assign_cpus(some, [None] * 4, alone=True)) == [
         (0,), (1,), (2,), (3,),
     ]  # fmt: skip
 
 
 def test_a_learner_with_one_core_shares_it_with_its_simulators(tmp_path: Path) -> None:
     some = cpus(tmp_path, 2)
-    assert place(some, [0, 0], alone=True) == [Place((0, 2), (0, 2)), Place((1, 3), (1, 3))]
+    assert assign_cpus(some, [0, 0], alone=True) == [CpuSet((0, 2), (0, 2)), CpuSet((1, 3), (1, 3))]
 
 
 @given(
@@ -116,7 +116,7 @@ def test_nobody_is_without_and_nothing_is_idle(
         for core in range(size)
         for thread in range(threads)
     )
-    shares = place(some, nodes, alone=alone)
+    shares = assign_cpus(some, nodes, alone=alone)
     assert len(shares) == len(nodes)
     assert all(share.learner and share.simulators for share in shares)
     assert {n for share in shares for n in share.cores} == {cpu.number for cpu in some} or (

@@ -138,7 +138,7 @@ def test_shares_cover_the_cores_and_overlap_only_where_they_must(cores: int, cou
     on = machine(cores)
     if count > 8 * cores:
         return
-    shares = [learner.place.cores for learner in make_plan(config(learners=count), on).learners]
+    shares = [learner.cpus.cores for learner in make_plan(config(learners=count), on).learners]
     assert all(shares)
     assert {core for share in shares for core in share} == set(on.cores)
     sizes = [len(share) for share in shares]
@@ -167,7 +167,7 @@ def test_every_plan_leaves_no_choice_open(
         return
     plan = make_plan(config(num_envs, learners=learners or "auto"), machine(cores, gpus))
     made = plan.config.resources
-    share = min(len(learner.place.simulators) for learner in plan.learners)
+    share = min(len(learner.cpus.simulators) for learner in plan.learners)
     assert 1 <= made.env_splits <= made.simulator_workers <= num_envs
     assert made.simulator_workers <= share
     assert 1 <= made.threads <= share
@@ -276,7 +276,7 @@ def test_methods_differ_in_nothing_but_how_learners_work_together(method: str) -
 def test_single_is_one_learner_with_the_environments_and_the_learning_rate_of_all() -> None:
     plan = make_plan(working("single"), machine(4))
     assert len(plan.learners) == plan.config.resources.learners == 1
-    assert plan.learners[0].place.cores == machine(4).cores
+    assert plan.learners[0].cpus.cores == machine(4).cores
     assert plan.config.environment.num_envs == 4 * 8
     assert plan.config.algorithm.learning_rate == 7e-4 * 2
     assert not plan.config.gossip.certificate
@@ -371,6 +371,6 @@ def test_more_learners_find_the_other_gpus() -> None:
 def test_devices_that_are_missing_here_are_chosen_anew(device: str, gpus: int, then: str) -> None:
     """For now: back on a machine that has them, the run takes them again."""
     asked = config(device=device, learners=2)
-    plan = make_plan(asked, machine(8, gpus), goes_on=True)
+    plan = make_plan(asked, machine(8, gpus), resumed=True)
     assert plan.config.resources.device == then
     assert plan.asked.resources.device == device

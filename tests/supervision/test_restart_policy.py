@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from galamp.supervision.restart_policy import (
-    LONGEST_DELAY_S,
-    MOST_DIVERGED,
+    MAX_DELAY_S,
+    MAX_DIVERGED,
     QUIET_S,
-    WITHIN_S,
+    WINDOW_S,
     Failure,
     RestartPolicy,
 )
@@ -20,7 +20,7 @@ def test_the_first_loss_costs_no_time_and_more_in_a_row_cost_more() -> None:
     restart_policy = RestartPolicy(100)
     delays = [restart_policy.delay_s(loss(n), float(n)) for n in range(1, 12)]
     assert delays[:5] == [0.0, 0.25, 0.5, 1.0, 2.0]
-    assert delays[-1] == LONGEST_DELAY_S
+    assert delays[-1] == MAX_DELAY_S
 
 
 def test_who_has_lived_quietly_is_started_at_once() -> None:
@@ -34,10 +34,10 @@ def test_too_many_within_the_time_are_too_many() -> None:
     restart_policy = RestartPolicy(2)
     assert restart_policy.delay_s(loss(1), 0.0) is not None
     assert restart_policy.delay_s(loss(2), 1.0) is not None
-    assert restart_policy.delay_s(loss(3), WITHIN_S - 1.0) is None
+    assert restart_policy.delay_s(loss(3), WINDOW_S - 1.0) is None
     restart_policy = RestartPolicy(2)
     for n in range(20):
-        assert restart_policy.delay_s(loss(n), n * (WITHIN_S / 2 + 1)) is not None
+        assert restart_policy.delay_s(loss(n), n * (WINDOW_S / 2 + 1)) is not None
 
 
 def test_the_same_failure_at_the_same_place_is_not_tried_a_third_time() -> None:
@@ -64,6 +64,6 @@ def test_where_others_have_ended_it_says_nothing() -> None:
 
 def test_who_gives_up_by_itself_is_believed_sooner() -> None:
     restart_policy = RestartPolicy(100)
-    for n in range(MOST_DIVERGED):
+    for n in range(MAX_DIVERGED):
         assert restart_policy.delay_s(Failure(f"failed after {n}", n, True), 100.0 * n) is not None
     assert restart_policy.delay_s(Failure("failed after 9", 9, True), 900.0) is None

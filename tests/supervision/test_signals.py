@@ -41,7 +41,7 @@ def test_a_handler_of_a_program_in_c_comes_back(
         monkeypatch.setattr(signal, "getsignal", lambda number: None)
     with Signals(detach=False) as taken:
         os.kill(os.getpid(), number)
-        assert taken.take() == number
+        assert taken.receive() == number
     assert seen == []
     os.kill(os.getpid(), number)
     assert seen == [number]
@@ -54,7 +54,7 @@ def test_a_handler_in_python_comes_back(number: int) -> None:
     signal.signal(number, handler)
     with Signals(detach=False) as taken:
         os.kill(os.getpid(), number)
-        assert taken.take() == number
+        assert taken.receive() == number
     assert signal.getsignal(number) is handler
     os.kill(os.getpid(), number)
     assert seen == [number]
@@ -64,18 +64,18 @@ def test_an_ignored_signal_stays_so(number: int) -> None:
     signal.signal(number, signal.SIG_IGN)
     with Signals(detach=False) as taken:
         os.kill(os.getpid(), number)
-        assert taken.take() is None
+        assert taken.receive() is None
     assert signal.getsignal(number) is signal.SIG_IGN
 
 
 def test_before_a_run_a_signal_is_an_error(number: int) -> None:
     """Also for process 1 of a container, which the kernel sends no signal that is not taken."""
     with Signals(detach=False) as taken:
-        with pytest.raises(StoppedBySignal) as raised, taken.before_a_run():
+        with pytest.raises(StoppedBySignal) as raised, taken.raising():
             os.kill(os.getpid(), number)
         assert raised.value.exit_code == 128 + number
         os.kill(os.getpid(), number)
-        assert taken.take() == number
+        assert taken.receive() == number
 
 
 def test_nothing_keeps_the_last_signal_from_ending_the_process(
@@ -86,7 +86,7 @@ def test_nothing_keeps_the_last_signal_from_ending_the_process(
 
     monkeypatch.setattr(os, "_exit", end)
     with Signals(detach=False) as taken:
-        taken.last_warning(lambda: 1 / 0)
+        taken.exit_on_next(lambda: 1 / 0)
         with pytest.raises(SystemExit) as ended:
             os.kill(os.getpid(), number)
     assert ended.value.code == 128 + number
@@ -104,7 +104,7 @@ def test_training_outside_the_main_thread_is_refused_in_one_line() -> None:
     caller = threading.Thread(target=call)
     caller.start()
     caller.join(DEADLINE_S)
-    assert told == ["train: Python hears signals in its main thread only; call it there"]
+    assert told == ["train: Python receives signals in its main thread only; call it there"]
 
 
 def test_a_program_that_ignores_the_ends_of_children_does_so_again() -> None:

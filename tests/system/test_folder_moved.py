@@ -116,14 +116,14 @@ def test_a_lock_that_somebody_removed_is_made_again(
         assert run.doubtful
         assert not run.lost
         assert not (run.path / "lock").exists()
-        now_s[0] += held_folder.LOST_AFTER_S
+        now_s[0] += held_folder.LOST_TIMEOUT_S
         metrics.append({"global_step": 2})
         assert (run.doubtful, run.lost) == (False, False)
         assert (run.path / "lock").read_text() == text
         with pytest.raises(UserError, match="in use by process"):
             RunFolder.open(run.path)
     assert [row["global_step"] for row in read_metrics(run.metrics)] == [0, 2, 2]
-    assert run.news == [f"{run.path / 'lock'} was removed by somebody: made again"] * 2
+    assert run.news == [f"{run.path / 'lock'} was removed: created again"] * 2
     run.close()
     RunFolder.open(run.path).close()
 
@@ -134,7 +134,7 @@ def test_of_a_removed_lock_another_start_may_be_the_first_owner(
     now_s = patient(monkeypatch)
     (run.path / "lock").unlink()
     assert not run.is_ours()
-    now_s[0] += held_folder.LOST_AFTER_S
+    now_s[0] += held_folder.LOST_TIMEOUT_S
     real, others = fcntl.flock, list[Lock]()
 
     def late(file: int, how: int) -> None:
@@ -160,7 +160,7 @@ def test_a_lock_that_cannot_be_made_again_now_is_made_later(
     now_s = patient(monkeypatch)
     (run.path / "lock").unlink()
     assert not run.is_ours()
-    now_s[0] += held_folder.LOST_AFTER_S
+    now_s[0] += held_folder.LOST_TIMEOUT_S
 
     module, name = (fcntl, "flock") if number == errno.ENOLCK else (os, "pwrite")
     with monkeypatch.context() as patch:
@@ -174,7 +174,7 @@ def test_a_lock_that_cannot_be_made_again_now_is_made_later(
 def test_a_run_ends_though_its_lock_cannot_be_made_again(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(held_folder, "LOST_AFTER_S", 0.0)
+    monkeypatch.setattr(held_folder, "LOST_TIMEOUT_S", 0.0)
     (run.path / "lock").unlink()
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", refusing(errno.ENOSPC))
@@ -197,15 +197,15 @@ def test_a_disk_that_is_away_for_a_moment_comes_back(
         patch.setattr(Lock, "place", lambda lock: None)
         away = run.path.rename(run.path.with_name("away"))
         assert not run.is_ours()
-        now_s[0] += held_folder.LOST_AFTER_S / 2
+        now_s[0] += held_folder.LOST_TIMEOUT_S / 2
         assert not run.is_ours()
         away.rename(run.path)
         assert run.is_ours()
-        now_s[0] += 2 * held_folder.LOST_AFTER_S
+        now_s[0] += 2 * held_folder.LOST_TIMEOUT_S
         run.path.rename(away)
         assert not run.is_ours()
         assert not run.lost  # it is missed anew
-        now_s[0] += held_folder.LOST_AFTER_S
+        now_s[0] += held_folder.LOST_TIMEOUT_S
         assert not run.is_ours()
         assert run.lost
     run.close()

@@ -130,7 +130,7 @@ def test_links_of_a_run_lead_to_its_own_checkpoints_only(
     with pytest.raises(CheckpointError, match="expected a checkpoint beside it"):
         ck.find(folder / name)
     again = saver(folder, [])
-    again.go_on()
+    again.resume_best()
     assert again._best_path is None
     (folder / name).unlink()
     (folder / name).symlink_to(own if absolute else own.name)

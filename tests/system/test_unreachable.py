@@ -22,7 +22,7 @@ from galamp.cli import scale
 from galamp.cli.control_client import ControlClient
 from galamp.cli.main import main
 from galamp.core.errors import UserError
-from galamp.storage.locks import MOST_BYTES, owner_in
+from galamp.storage.locks import MAX_BYTES, owner_in
 from galamp.storage.run_folder import RunFolder
 from galamp.storage.run_status import NotRunningError, not_running
 from galamp.training.control.framing import CONTROL
@@ -157,7 +157,7 @@ def test_only_the_beginning_of_a_plain_file_is_read(run: Path, what: str) -> Non
     elif what == "folder":
         lock.mkdir()
     elif what == "giant":
-        lock.write_text(f"process 4711 on {'e' * MOST_BYTES} {SINCE}\n")
+        lock.write_text(f"process 4711 on {'e' * MAX_BYTES} {SINCE}\n")
         os.truncate(lock, 2**40)
     assert owner_in(run) is None
     assert KILLED in said(run)
@@ -202,10 +202,10 @@ def test_nobody_is_talked_to_but_a_socket_of_the_run(run: Path, tmp_path: Path, 
             ControlClient(run)
         assert len(os.listdir("/proc/self/fd")) == open_files
         control_server.poll()
-        assert control_server._visitors == {}
+        assert control_server._connections == {}
         with ControlClient(other):  # that one is spoken to by its own name
             control_server.poll()
-            assert len(control_server._visitors) == 1
+            assert len(control_server._connections) == 1
     kind = "a link" if "link" in what else "no socket"
     assert str(caught.value).startswith(f"{control}: is {kind}, where a run has its socket")
     assert "\n" not in str(caught.value)
@@ -227,7 +227,7 @@ def answering(
             then(control_server)
 
     with ControlServer(run, print) as control_server:
-        control_server.begin(2, lambda wanted: None)
+        control_server.configure(2, lambda wanted: None)
         thread = threading.Thread(target=serve)
         thread.start()
         try:
@@ -247,10 +247,10 @@ def scaled(capsys: pytest.CaptureFixture[str], run: Path) -> tuple[int, str, str
 def test_a_change_that_takes_long_is_said_to_go_on(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(scale, "PATIENCE_S", 0.6)
+    monkeypatch.setattr(scale, "ANSWER_TIMEOUT_S", 0.6)
     with answering(run) as control_server:
         code, out, err = scaled(capsys, run)
-        assert control_server.wanted == 3
+        assert control_server.requested_learners == 3
     assert (code, out) == (70, "")
     assert err == (
         f"galamp: after 1 s: {run} was asked for 3 learners, and goes on to that by itself: look "
@@ -261,14 +261,14 @@ def test_a_change_that_takes_long_is_said_to_go_on(
 def test_a_run_that_does_not_hear_may_be_stopped(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(scale, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(scale, "ANSWER_TIMEOUT_S", 0.2)
     with ControlServer(run, print) as control_server:  # nobody polls it
-        control_server.begin(2, lambda wanted: None)
+        control_server.configure(2, lambda wanted: None)
         code, out, err = scaled(capsys, run)
-        assert control_server.wanted is None
+        assert control_server.requested_learners is None
         control_server.poll()
         control_server.poll()
-        assert control_server.wanted == 3  # once it goes on
+        assert control_server.requested_learners == 3  # once it goes on
     assert (code, out, err.count("\n")) == (70, "", 1)
     assert "no answer for 0 s; is it stopped (Ctrl-Z), or very busy? " in err
     assert f"look on by galamp attach {run}\n" in err
@@ -279,8 +279,8 @@ def test_who_interrupts_the_wait_interrupts_no_change(
 ) -> None:
     really = ControlClient.messages
 
-    def messages(self: ControlClient, patience_s: float) -> Iterator[dict[str, Any]]:
-        for message in really(self, patience_s):
+    def messages(self: ControlClient, timeout_s: float) -> Iterator[dict[str, Any]]:
+        for message in really(self, timeout_s):
             yield message
             assert message == {"taken": 3}
             raise KeyboardInterrupt
@@ -288,7 +288,7 @@ def test_who_interrupts_the_wait_interrupts_no_change(
     monkeypatch.setattr(calling.ControlClient, "messages", messages)
     with answering(run) as control_server:
         code, out, err = scaled(capsys, run)
-        assert control_server.wanted == 3
+        assert control_server.requested_learners == 3
     assert (code, out) == (130, "")
     assert err == (
         f"galamp: {run} was asked for 3 learners, and goes on to that by itself: look on by "
@@ -302,18 +302,18 @@ def test_what_comes_of_it_is_told_as_before(
 ) -> None:
     """A run that an older galamp has begun does not say that it has taken a request."""
     if older:
-        take = ControlServer._take_wish
+        take = ControlServer._handle_scale
 
-        def quietly(self: ControlServer, visitor: Any, learners: int) -> None:
+        def quietly(self: ControlServer, connection: Any, learners: int) -> None:
             with monkeypatch.context() as patch:
-                patch.setattr(visitor, "say", lambda line: None)
-                take(self, visitor, learners)
+                patch.setattr(connection, "send", lambda line: None)
+                take(self, connection, learners)
 
-        monkeypatch.setattr(ControlServer, "_take_wish", quietly)
+        monkeypatch.setattr(ControlServer, "_handle_scale", quietly)
 
     def go_on(control_server: ControlServer) -> None:
-        if control_server.wanted == 3:
-            control_server.begin(3, lambda wanted: None)
+        if control_server.requested_learners == 3:
+            control_server.configure(3, lambda wanted: None)
             control_server.confirm()
 
     with answering(run, go_on):

@@ -110,4 +110,4 @@ def test_what_is_not_there_is_lost_already() -> None:
     tell("x", None)
     announce("x", None)
     with make_display(False, None) as display:
-        display.show(busy(2))
+        display.update(busy(2))

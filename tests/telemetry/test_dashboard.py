@@ -32,7 +32,7 @@ def test_plain_lines_keep_their_distance_and_tell_each_event_once() -> None:
     with PlainLines(pipe, every_s=10.0) as lines:
         for second in range(26):
             events = tuple(Event(float(s), f"event {s}") for s in (3, 12, 14) if s <= second)
-            lines.show(busy(1, elapsed_s=float(second), events=events[-2:]))
+            lines.update(busy(1, elapsed_s=float(second), events=events[-2:]))
     said = pipe.getvalue().splitlines()
     assert said[0].startswith("galamp   ALE/Breakout-v5   classic")
     times = [line.split()[0] for line in said[1:] if "agent steps" in line]
@@ -61,7 +61,7 @@ os.close(read)
 os.close(write)
 with PlainLines(sys.stdout, every_s=0.0) as lines:
     for second in range(3):
-        lines.show(busy(1, elapsed_s=float(second)))
+        lines.update(busy(1, elapsed_s=float(second)))
     assert lines._stream.lost
 print("later", flush=True)
 """
@@ -75,7 +75,7 @@ def test_a_closed_file_and_an_encoding_without_the_characters_are_survived() -> 
     closed = io.StringIO()
     closed.close()
     with PlainLines(closed) as lines:
-        lines.show(busy(1))
+        lines.update(busy(1))
     ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     SafeStream(ascii_only).write("→x")
     ascii_only.seek(0)
@@ -106,11 +106,11 @@ def test_the_dashboard_redraws_in_place_and_gives_the_cursor_back() -> None:
     display, file = terminal(theirs)
     before = sys.stdout, sys.stderr
     with file, display:
-        display.show(busy(2, status="running"))
+        display.update(busy(2, status="running"))
         first = drain(ours)
         assert "\x1b[?25l" in first, "the cursor is hidden"
         assert "\x1b[?1049h" not in first, "no alternate screen"
-        display.show(busy(2, status="stopping"))
+        display.update(busy(2, status="stopping"))
         again = drain(ours)
         assert again.count("\x1b[1A") == 23
         assert "stopping" in again
@@ -125,7 +125,7 @@ def test_the_dashboard_gives_the_cursor_back_when_the_run_raises() -> None:
     display, file = terminal(theirs)
     with file:
         with contextlib.suppress(KeyboardInterrupt), display:
-            display.show(busy(2))
+            display.update(busy(2))
             raise KeyboardInterrupt
         assert drain(ours).endswith("\x1b[?25h")
     os.close(ours)
@@ -136,10 +136,10 @@ def test_a_terminal_that_goes_away_does_not_reach_the_run() -> None:
     display, file = terminal(theirs)
     with file:
         with display:
-            display.show(busy(2))
+            display.update(busy(2))
             os.close(ours)
             for _ in range(3):
-                display.show(busy(2))
+                display.update(busy(2))
             assert display._stream.lost
             print("still writable", file=sys.stderr)
         assert sys.stderr.writable()
@@ -152,7 +152,7 @@ def test_a_terminal_that_does_not_read_costs_frames_not_time() -> None:
     with file:
         with display:
             for _ in range(50):
-                display.show(busy(2))
+                display.update(busy(2))
             assert not display._stream.lost
             assert not display._stream.ready()
         drain(ours)
@@ -164,11 +164,11 @@ def test_held_output_stops_neither_the_run_nor_its_end() -> None:
     display, file = terminal(theirs)
     with file:
         with display:
-            display.show(busy(2))
+            display.update(busy(2))
             drain(ours)
             termios.tcflow(theirs, termios.TCOOFF)
             for _ in range(3):
-                display.show(busy(2))
+                display.update(busy(2))
         assert drain(ours) == ""
     os.close(ours)
 
@@ -185,4 +185,4 @@ def test_the_display_suits_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     os.close(ours)
     silent: Display = Silent()
     with silent:
-        silent.show(EMPTY)
+        silent.update(EMPTY)

@@ -39,7 +39,7 @@ from galamp.telemetry import recorder
 from galamp.telemetry.consensus import ConsensusMonitor, History
 from galamp.telemetry.recorder import (
     EPISODES_IN_MEAN,
-    MOST_CURVE_POINTS,
+    MAX_CURVE_POINTS,
     RATE_WINDOW_S,
     LearnerReading,
     Recorder,
@@ -278,17 +278,17 @@ def test_a_gap_longer_than_the_window_still_has_a_rate(arrays: SharedArrays, clo
 def test_a_thinned_curve_is_short_even_and_ends_where_the_curve_ends(number: int) -> None:
     curve = [(10 * i, float(i)) for i in range(number)]
     points = thinned(curve)
-    assert len(points) <= MOST_CURVE_POINTS
+    assert len(points) <= MAX_CURVE_POINTS
     assert set(points) <= set(curve)
     if curve:
         assert points[-1] == curve[-1]
         steps = {later[0] - earlier[0] for earlier, later in itertools.pairwise(points)}
         assert len(steps) <= 1
         assert points[0][0] < 10 * (number // len(points) + 1)
-    if number <= MOST_CURVE_POINTS:
+    if number <= MAX_CURVE_POINTS:
         assert points == tuple(curve)
     else:
-        assert len(points) >= MOST_CURVE_POINTS // 2
+        assert len(points) >= MAX_CURVE_POINTS // 2
 
 
 def test_gauges_are_averaged_over_those_that_have_them() -> None:
@@ -375,7 +375,7 @@ class Run:
         self.folder = folder
         log = GossipLog(folder.path / GOSSIP, print)
         history = History(self.run_layout.arrays, ring, log, print, synchronous=False)
-        history.begin(Start(1, LEARNERS, "ring", False, 0.0, ((0.0, 7.0), (7.0, 0.0))))
+        history.start(Start(1, LEARNERS, "ring", False, 0.0, ((0.0, 7.0), (7.0, 0.0))))
         told = SinkContext(
             folder.path, "ALE/Pong-v5", LEARNERS, 1, 0, print, t_start=recorder.time.time()
         )
@@ -532,7 +532,7 @@ def test_a_resumed_run_goes_on_from_its_progress(run: Run, tmp_path: Path, clock
         again.run_layout.status_board.learner(0)["agent_steps"] = 100
         curve = Curve()
         curve.add(100, 2.0)
-        again.recorder.go_on(progress, curve)
+        again.recorder.resume_from(progress, curve)
         clock.now_s += 1.0
         again.recorder.read()
         assert again.recorder.snapshot().agent_steps_per_s == 0, "those were another start's"
@@ -548,20 +548,20 @@ def test_events_are_told_with_their_time_and_the_oldest_are_forgotten(
     run: Run, clock: Clock
 ) -> None:
     run.recorder.read()
-    for number in range(recorder.MOST_EVENTS + 5):
+    for number in range(recorder.MAX_EVENTS + 5):
         clock.now_s += 1.0
-        run.recorder.tell(f"event {number}")
+        run.recorder.log_event(f"event {number}")
     events = run.recorder.snapshot().events
-    assert len(events) == recorder.MOST_EVENTS
-    assert events[-1].text == f"event {recorder.MOST_EVENTS + 4}"
-    assert events[-1].elapsed_s == recorder.MOST_EVENTS + 5
+    assert len(events) == recorder.MAX_EVENTS
+    assert events[-1].text == f"event {recorder.MAX_EVENTS + 4}"
+    assert events[-1].elapsed_s == recorder.MAX_EVENTS + 5
     assert events[0].text == "event 5"
 
 
 def test_events_are_kept_in_the_run_folder(run: Run, clock: Clock) -> None:
     clock.now_s += 1.5
-    run.recorder.tell("one")
-    run.recorder.tell("two\nlines")
+    run.recorder.log_event("one")
+    run.recorder.log_event("two\nlines")
     rows = [json.loads(line) for line in run.folder.events.read_text().splitlines()]
     assert [(row["start"], row["elapsed_s"], row["text"]) for row in rows] == [
         (1, 1.5, "one"),
@@ -572,8 +572,8 @@ def test_events_are_kept_in_the_run_folder(run: Run, clock: Clock) -> None:
 
 def test_a_disk_that_refuses_events_is_told_of_once(run: Run) -> None:
     run.folder.events.mkdir()
-    run.recorder.tell("one")
-    run.recorder.tell("two")
+    run.recorder.log_event("one")
+    run.recorder.log_event("two")
     told = [event.text for event in run.recorder.snapshot().events]
     assert (told[0], told[2]) == ("one", "two")
     assert "events.jsonl" in told[1]

@@ -159,7 +159,7 @@ def test_hostile_text_is_shown_not_obeyed(width: int, height: int) -> None:
     assert "[red]\\x1b[2J\\r\\n\\x07\\u202e\\udc80" in shown
     assert all(char.isprintable() or char == "\n" for char in shown)
     pipe = io.StringIO()
-    PlainLines(pipe).show(snapshot)
+    PlainLines(pipe).update(snapshot)
     assert all(char.isprintable() or char == "\n" for char in pipe.getvalue())
     assert len(pipe.getvalue().splitlines()) == 3
 

@@ -179,7 +179,7 @@ class World:
 def audited(world: World, **limits: int) -> Audit:
     found = Audit(Replay(**limits))
     for line, entry in enumerate(world.entries, 1):
-        found.take(line, entry)
+        found.check(line, entry)
     return found
 
 
@@ -476,7 +476,7 @@ def test_a_rebase_on_what_is_unknown_is_found() -> None:
 )
 def test_nothing_comes_before_a_start(entry: Entry) -> None:
     found = Audit()
-    found.take(1, entry)
+    found.check(1, entry)
     assert found.fault_count == 1
 
 

@@ -172,7 +172,7 @@ def test_what_does_not_end_is_killed(
     if on_stop == "ignore":
         monkeypatch.setattr(processes, "STOP_GRACE_S", 0.2)
     else:
-        monkeypatch.setattr(processes, "KILL_WAIT_S", 0.5)
+        monkeypatch.setattr(processes, "KILL_TIMEOUT_S", 0.5)
     monkeypatch.setattr(processes, "ABORT_GRACE_S", 0.2)
     pids = tmp_path / "pids"
     with pytest.raises(RunFailed, match=complaint):
@@ -236,7 +236,7 @@ def test_thread_counts_are_the_programs_choice(
     log = tmp_path / "log"
     with Program(["sh", "-c", "echo threads=$OMP_NUM_THREADS."], tmp_path, log) as program:
         assert program.wait(60) == 0
-    assert program.last_words() == "threads=."
+    assert program.last_line() == "threads=."
 
 
 def test_galamps_own_words_say_why_it_ended(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_galamps_own_words_say_why_it_ended(tmp_path: Path) -> None:
     with Program(command, tmp_path, tmp_path / "log") as program:
         assert program.wait(60) == 0
     assert program.complaint() == "galamp: learner 1 raised RuntimeError: CUDA error"
-    assert program.last_words() == "galamp: warning: PYTHONPATH"
+    assert program.last_line() == "galamp: warning: PYTHONPATH"
     with Program(["echo", "no such thing"], tmp_path, tmp_path / "other") as program:
         assert program.wait(60) == 0
     assert program.complaint() == "no such thing"
@@ -323,10 +323,10 @@ time.sleep(600)
 def test_usage_counts_a_session(tmp_path: Path) -> None:
     command = [sys.executable, "-c", BURN, tmp_path / "go"]
     with Program(command, tmp_path, tmp_path / "log") as program:
-        wait_for(lambda: program.last_words() == "ready", "the start")
+        wait_for(lambda: program.last_line() == "ready", "the start")
         before = Usage.of(program.session)
         (tmp_path / "go").touch()
-        wait_for(lambda: program.last_words() == "burnt", "the burning")
+        wait_for(lambda: program.last_line() == "burnt", "the burning")
         after = Usage.of(program.session)
         assert members(program.session) == [program.session]
     spent_s = after.session_s - before.session_s

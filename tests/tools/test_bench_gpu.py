@@ -88,7 +88,7 @@ class Steps:
             deadline.check(f"the end of {name}")
             then(report, deadline)
 
-        limits = {"limit_s": 60.0, "least_s": 5.0} | times
+        limits = {"limit_s": 60.0, "min_s": 5.0} | times
         self.steps.append(Step(name, f"does {name}", run=run, **limits))
 
     def run(self, limit_s: float = 540.0) -> list[Outcome]:
@@ -138,7 +138,7 @@ def test_what_no_longer_fits_is_named() -> None:
     steps = Steps()
     steps.add("long", 50.0, nothing)
     steps.add("longer", 100.0, nothing, limit_s=200.0)
-    steps.add("large", 1.0, nothing, least_s=30.0)
+    steps.add("large", 1.0, nothing, min_s=30.0)
     steps.add("small", 1.0, nothing)
     outcomes = steps.run(limit_s=100.0)
     assert [o.result for o in outcomes] == ["passed", "late", "left out", "left out"]
@@ -284,9 +284,9 @@ def test_steps_are_chosen_by_name() -> None:
 def test_the_defaults_fit_into_nine_minutes() -> None:
     options = options_of()
     assert options.limit_s == 540.0
-    assert sum(step.least_s for step in command.STEPS) < options.limit_s - END_S
+    assert sum(step.min_s for step in command.STEPS) < options.limit_s - END_S
     for step in command.STEPS:
-        assert 0 < step.least_s <= step.limit_s
+        assert 0 < step.min_s <= step.limit_s
 
 
 def test_full_is_more() -> None:
@@ -419,7 +419,7 @@ def test_steps_that_train_do_so_on_cpus_too(name: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(learners, "STEPS_PER_START", 400)
     monkeypatch.setattr(pong, "TRAINED_S", 5.0)
     monkeypatch.setattr(pong, "NUM_ENVS", 2)
-    monkeypatch.setattr(pong, "LEAST_ROWS", 2)
+    monkeypatch.setattr(pong, "MIN_ROWS", 2)
     (chosen,) = command.chosen(name)
     shown: list[str] = []
     chosen = replace(chosen, limit_s=300.0)

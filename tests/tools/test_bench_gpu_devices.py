@@ -185,7 +185,7 @@ def test_devices_that_learn_the_same_pass() -> None:
         assert line.startswith(name)
 
 
-@pytest.mark.parametrize("name", [*parity.MOST_APART, *parity.RECORDED])
+@pytest.mark.parametrize("name", [*parity.MAX_APART, *parity.RECORDED])
 @pytest.mark.parametrize("what", ["gradient", "way"])
 @pytest.mark.parametrize("value", [0.15, math.nan, math.inf])
 def test_devices_that_learn_other_things_fail(name: str, what: str, value: float) -> None:
@@ -226,7 +226,7 @@ def test_parity_sees_what_graphs_compute() -> None:
         for reduces in parity.RECORDED.values():
             one, actions = recorded(rollouts, reduces)
             same = parity.from_eager(one.end, eager.end, actions, acted)
-            assert same["farthest"] <= parity.MOST_FROM_EAGER
+            assert same["farthest"] <= parity.MAX_FROM_EAGER
             assert (same["actions"], same["acted"]) == (0, 3 * parity.STEPS * 4)
         assert bool(acted.any())
         wrong = [*rollouts[:2], replace(rollouts[2], rewards=rollouts[2].rewards + 0.5)]
@@ -266,7 +266,7 @@ def test_parity_sees_a_wrong_reward_and_nothing_where_there_is_nothing(
     first, second = small_rollouts
     wrong = [replace(first, rewards=first.rewards + 0.05), second]
     found = parity.apart(parity.learned("gala", "cpu", wrong), expected)
-    assert found["gradient"] > parity.MOST_APART["float32"].gradient
+    assert found["gradient"] > parity.MAX_APART["float32"].gradient
     (told, *_) = parity.problems(LEARNED | {"float32": found})
     assert "the gradient is" in told
     unmoved = expected._replace(end=expected.start, gradient=torch.zeros_like(expected.start))

@@ -113,7 +113,7 @@ def test_a_refusal_of_graphs_is_found_with_the_end_of_the_log(tmp_path: Path) ->
     arrays = SharedArrays.create(StatusBoard.specs(1, 1))
     row = StatusBoard(arrays, 1).learner(0)
     row["graph_refusal"] = row["page_lock_refusal"] = 1
-    Notices(told.append).look([row])
+    Notices(told.append).observe([row])
     events = "".join(json.dumps({"text": text}) + "\n" for text in ["all learners run", *told])
     (run.folder / training.EVENTS).write_text(events)
     (run.folder / "logs" / "learner-0.log").write_text("\n".join(map(str, range(1000))))
@@ -296,9 +296,9 @@ class FakeSystem:
         self.name, self.speed = name, speed
 
     def measure(
-        self, number: int, *, seconds: float, warm_up_s: float, patience_s: float | None = None
+        self, number: int, *, seconds: float, warm_up_s: float, timeout_s: float | None = None
     ) -> Measurement:
-        assert patience_s is not None
+        assert timeout_s is not None
         if not self.speed:
             raise RunFailed(f"{self.name}: out of GPU memory")
         return made(self.name, self.speed)

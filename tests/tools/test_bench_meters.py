@@ -83,7 +83,7 @@ def measured(fake: FakeNvml, *names: str) -> GpuUse:
     gauge.start()
     for _ in range(2):
         fake.clock_s += 5.0
-        gauge.look()
+        gauge.sample()
     return gauge.used(frames_per_s=8000.0)
 
 
@@ -134,7 +134,7 @@ def test_sampled_power_is_the_mean_of_the_looks(monkeypatch: pytest.MonkeyPatch)
     gauge.start()
     for watts in (200, 600):
         gpu.watts = watts
-        gauge.look()
+        gauge.sample()
     fake.clock_s += 1.0
     assert gauge.used(600.0) == GpuUse(0.5, pytest.approx(300.0), pytest.approx(2.0), SAMPLED)
 
@@ -201,7 +201,7 @@ def test_a_failing_look_of_nvidia_smi_is_left_out(monkeypatch: pytest.MonkeyPatc
     gauge = Gauge([SECOND], Smi([SECOND], run))
     gauge.start()
     for _ in range(3):  # of which the first comes too soon
-        gauge.look()
+        gauge.sample()
         clock_s += 1.0
     found = gauge.used(100.0)
     assert found.watts == pytest.approx((512.25 + 100) / 2)
@@ -233,7 +233,7 @@ def test_where_nothing_reads_gpus_nothing_is_told(
     gauge = Gauge([FIRST])
     assert gauge.names == ""
     gauge.start()
-    gauge.look()
+    gauge.sample()
     assert gauge.used(100.0) == GpuUse(None, None, None, "")
 
 

@@ -42,8 +42,8 @@ from galamp.tools.chaos.invariants import (
     NoLeaks,
     NoTornReads,
 )
-from galamp.tools.chaos.monitor import check_newest, look_aside
-from galamp.tools.chaos.record import WITHIN_S, measure_throughput, overlapping, record
+from galamp.tools.chaos.monitor import check_newest, inspect_files
+from galamp.tools.chaos.record import RECOVERED_WITHIN_S, measure_throughput, overlapping, record
 from galamp.tools.chaos.recovery import Span, Throughput, statistics
 from galamp.tools.chaos.report import lines
 from galamp.tools.chaos.scenario import ChaosScenario
@@ -75,7 +75,7 @@ class TestSchedule:
             assert pairs.count((kind, LEARNER)) == pairs.count((kind, SIMULATOR)) == 2
 
     def test_keeps_within_its_bounds(self) -> None:
-        faults = draw(3, **SIZE, seconds=3000.0, every_s=2.0, longest_stop_s=1.5)
+        faults = draw(3, **SIZE, seconds=3000.0, every_s=2.0, max_stop_s=1.5)
         assert len(faults) == pytest.approx(1500, rel=0.05)
         assert {fault.rank for fault in faults} == set(range(4))
         assert {fault.worker for fault in faults} == {0, 1}
@@ -151,68 +151,68 @@ class TestInvariants:
 
     def test_a_torn_copy(self) -> None:
         whole = NoTornReads()
-        whole.look(0, 500)
+        whole.observe(0, 500)
         assert (whole.checks, whole.breach) == (500, None)
-        whole.look(1, 600)
+        whole.observe(1, 600)
         assert found(whole) == "1 torn of 600 verified"
 
     def test_a_counter_that_falls(self) -> None:
         rising = MonotonicCounters()
         for turns in (5, 5, 9):
-            rising.look({"turns of learner 0": turns, "updates of learner 0": 3})
+            rising.observe({"turns of learner 0": turns, "updates of learner 0": 3})
         assert rising.breach is None
-        rising.look({"turns of learner 0": 8, "updates of learner 0": 3})
+        rising.observe({"turns of learner 0": 8, "updates of learner 0": 3})
         assert rising.breach == Breach(MonotonicCounters.name, "turns of learner 0 at least 9", "8")
 
     def test_a_learner_that_was_left_alone_stalls(self) -> None:
         turning = LearnersProgress(2, limit_s=60.0, bound_s=4.0)
         for turn in range(100):
-            turning.look(0.1, [LearnerSeen(turn, others_hit=True), LearnerSeen(0, hit=True)])
+            turning.observe(0.1, [LearnerSeen(turn, others_hit=True), LearnerSeen(0, hit=True)])
         assert turning.breach is None, "learner 1 has been hit, and has its limit"
         for _ in range(42):
-            turning.look(0.1, [LearnerSeen(99, others_hit=True), LearnerSeen(0, hit=True)])
+            turning.observe(0.1, [LearnerSeen(99, others_hit=True), LearnerSeen(0, hit=True)])
         assert found(turning).startswith("none for 4.")
         assert turning.longest_s > 4.0
 
     def test_a_learner_in_trouble_stalls_for_good(self) -> None:
         turning = LearnersProgress(1, limit_s=60.0, bound_s=4.0)
         for _ in range(700):
-            turning.look(0.1, [LearnerSeen(0, expected=False, hit=True)])
+            turning.observe(0.1, [LearnerSeen(0, expected=False, hit=True)])
         assert turning.breach is None, "nobody is there to make a turn"
         for _ in range(601):
-            turning.look(0.1, [LearnerSeen(0, hit=True)])
+            turning.observe(0.1, [LearnerSeen(0, hit=True)])
         assert "none for 60" in found(turning)
 
     def test_a_number_that_is_none(self) -> None:
         arrays = SharedArrays.create(gossip_specs(DirectedRing(2), 6))
         slots, finite = ParameterSlots(arrays, 0), FiniteParameters()
         slots.write(lambda slot: slots.payload[slot].fill_(1.0), incarnation=0, round_=0, version=1)
-        finite.look(0, cast(torch.Tensor, slots.copy(6)))
+        finite.observe(0, cast(torch.Tensor, slots.copy(6)))
         assert finite.breach is None
         slots.payload[1, 3] = math.nan
-        finite.look(0, cast(torch.Tensor, slots.copy(6)))
+        finite.observe(0, cast(torch.Tensor, slots.copy(6)))
         assert found(finite) == "1 of 6 are not"
 
     def test_a_zombie(self) -> None:
         manned = ExpectedProcesses()
         for _ in range(3):
-            manned.look(0.5, ["process 5 is a zombie"])
-            manned.look(0.5, [])
+            manned.observe(0.5, ["process 5 is a zombie"])
+            manned.observe(0.5, [])
         assert manned.breach is None, "it was reaped in time"
         for _ in range(4):
-            manned.look(0.5, ["process 5 is a zombie"])
+            manned.observe(0.5, ["process 5 is a zombie"])
         assert found(manned) == "process 5 is a zombie"
 
     def test_what_a_simulator_has_left_behind(self) -> None:
-        manned, words = ExpectedProcesses(), "process 5 (sleep) lives, and fills no place"
+        manned, words = ExpectedProcesses(), "process 5 (sleep) runs, and belongs to no child"
         for _ in range(20):
-            manned.look(0.5, [], [words])
-            manned.look(0.5, [], ["process 6 (sleep) is a zombie"])
+            manned.observe(0.5, [], [words])
+            manned.observe(0.5, [], ["process 6 (sleep) is a zombie"])
         assert manned.breach is None, "others each time: all go in time"
-        manned.look(1.0, [], [words])
-        manned.look(LEFT_GRACE_S, [], [words])
+        manned.observe(1.0, [], [words])
+        manned.observe(LEFT_GRACE_S, [], [words])
         assert manned.breach is None
-        manned.look(0.5, [], [words])
+        manned.observe(0.5, [], [words])
         assert found(manned) == words
         assert manned.remark == ""
         manned.helpers = 3
@@ -228,21 +228,21 @@ class TestInvariants:
     def test_a_leaked_file(self, tmp_path: Path) -> None:
         flat = NoLeaks()
         for _ in range(2):
-            flat.look_at_descriptors(procfs.descriptors())
+            flat.observe_descriptors(procfs.descriptors())
         assert flat.breach is None
         with (tmp_path / "leak").open("w"):
-            flat.look_at_descriptors(procfs.descriptors())
+            flat.observe_descriptors(procfs.descriptors())
         assert flat.breach is not None
 
     def test_leaked_memory(self) -> None:
         flat, leak = NoLeaks(), []
         procfs.keep_nothing_spare()
-        flat.look_at_memory(procfs.own_bytes())
+        flat.observe_memory(procfs.own_bytes())
         leak.append(np.ones(2**20, np.uint8))
-        flat.look_at_memory(procfs.own_bytes())
+        flat.observe_memory(procfs.own_bytes())
         assert flat.breach is None, "a MiB is no leak"
         leak.append(np.ones(procfs.own_bytes() // 10 + 30 * 2**20, np.uint8))
-        flat.look_at_memory(procfs.own_bytes())
+        flat.observe_memory(procfs.own_bytes())
         assert flat.breach is not None
 
     def test_memory_with_a_name(self) -> None:
@@ -254,7 +254,7 @@ class TestInvariants:
             mapped = mmap.mmap(file, 4096)
             os.close(file)
             flat = NoLeaks()
-            flat.look_at_names(procfs.named_memory(os.getpid()))
+            flat.observe_names(procfs.named_memory(os.getpid()))
             mapped.close()
         finally:
             os.unlink(name)
@@ -270,26 +270,26 @@ class TestInvariants:
         verified, damaged = check_newest(folder)
         assert verified == 1
         assert "ckpt-000000000300" in damaged[0]
-        assert look_aside(folder, []).damaged == damaged
+        assert inspect_files(folder, []).damaged == damaged
 
     def test_staleness_past_its_bound(self) -> None:
         fresh = BoundedStaleness(1, bound=8)
         for stale in range(200):
-            fresh.look(0.1, [stale], [False])
+            fresh.observe(0.1, [stale], [False])
         assert fresh.breach is None, "its peer is dead: there is nothing to mix"
         for stale in (200, 201, 0, 3, 8):
-            fresh.look(0.1, [stale], [True])
+            fresh.observe(0.1, [stale], [True])
         assert fresh.breach is None, "one more round was under way when the peer came"
-        fresh.look(STALENESS_TIMEOUT_S, [9], [True])
+        fresh.observe(STALENESS_TIMEOUT_S, [9], [True])
         assert fresh.breach is None, "its patience has ended once"
-        fresh.look(0.1, [11], [True])
+        fresh.observe(0.1, [11], [True])
         assert found(fresh) == "11"
 
     def test_a_distance_above_its_certificate(self) -> None:
         certified = Certified()
-        certified.look(50, ())
+        certified.observe(50, ())
         assert (certified.checks, certified.breach) == (50, None)
-        certified.look(50, ("line 7: 2 above 1",))
+        certified.observe(50, ("line 7: 2 above 1",))
         assert found(certified) == "line 7: 2 above 1"
 
 
@@ -509,7 +509,11 @@ class TestRecord:
         assert kill.usual == pytest.approx(1000, rel=0.01)
         assert kill.steps_back_s == 3.0
         promise = a_record(kill)["throughput"]
-        assert (promise["kept"], promise["faults"], promise["within_s"]) == (1, 1, WITHIN_S)
+        assert (promise["kept"], promise["faults"], promise["within_s"]) == (
+            1,
+            1,
+            RECOVERED_WITHIN_S,
+        )
 
     def test_the_report_of_what_held(self) -> None:
         faults = [injected(1, Kind.HANG, 120.0, 125.0), injected(2, Kind.KILL, 130.0, None)]
@@ -546,7 +550,7 @@ class StubSupervisor:
     def agent_steps(self) -> int:
         return 1
 
-    def tell(self, text: str) -> None:
+    def log_event(self, text: str) -> None:
         self.told.append(text)
 
     def finish(self) -> None:
@@ -556,7 +560,7 @@ class StubSupervisor:
 def test_the_first_breach_ends_the_run() -> None:
     chaos, supervisor = ChaosScenario(60.0, 6.0, 5, 4.0), StubSupervisor()
     for _ in range(2):
-        chaos._turn(cast(Supervisor, supervisor), cast(Any, StubWatchman()))
+        chaos._step(cast(Supervisor, supervisor), cast(Any, StubWatchman()))
     assert (supervisor.finished, supervisor.told) == (1, ["chaos: broken: I9"])
     assert chaos.breach == StubWatchman.breach
 
@@ -595,7 +599,7 @@ def test_a_run_survives(tmp_path: Path) -> None:
     assert told == json.loads((folder / "chaos.json").read_text())
     assert told["held"]
     assert told["complete"]
-    again = draw(1, learners=2, workers=1, seconds=7.0, every_s=0.7, longest_stop_s=2.4)
+    again = draw(1, learners=2, workers=1, seconds=7.0, every_s=0.7, max_stop_s=2.4)
     assert told["schedule"] == [fault.as_dict() for fault in again]
     assert sum(fault["works_after_s"] is not None for fault in told["faults"]) >= 6
     assert all(each["checks"] for each in told["invariants"])

@@ -85,7 +85,7 @@ def test_a_ring_says_what_is_known_of_it(capsys: pytest.CaptureFixture[str]) -> 
 def test_what_is_not_exact_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     pairs = " ".join(told(capsys, "random-pairs", "--learners", "40").split())
     assert "an estimate, measured over" in pairs
-    assert "drawn anew in every round" in pairs
+    assert "drawn again in every round" in pairs
     assert "simulated: " in pairs
     apart = told(capsys, "none", "--learners", "100")
     assert "never" in apart

@@ -353,7 +353,7 @@ def test_only_what_would_be_tried_is_taken_from_the_cache(
     asked: list[int],
 ) -> None:
     tried, told = measuring(monkeypatch, float)
-    cache.keep(workload(config(), MACHINE), remembered)
+    cache.save(workload(config(), MACHINE), remembered)
     assert with_quickest(config(), told.append, cache).resources.learners == learners
     assert tried == asked
     assert "1000000" not in told[-1]
@@ -473,7 +473,7 @@ def test_who_measures_is_not_waited_for_for_ever(
     cache: RateCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, told = measuring(monkeypatch, float)
-    monkeypatch.setattr(autotune, "WAIT_S", 0.0)
+    monkeypatch.setattr(autotune, "LOCK_TIMEOUT_S", 0.0)
     with RateCache(cache.path).measuring(workload(config(), MACHINE)["machine"], 0.0, lambda: None):
         assert with_quickest(config(), told.append, cache).resources.learners == 4
     assert asked == [1, 2, 4]
@@ -484,7 +484,7 @@ def test_entries_of_two_who_write_at_once_are_both_kept(
 ) -> None:
     read = RateCache._read
     other = RateCache(cache.path)
-    second = threading.Thread(target=other.keep, args=({"b": 2}, {2: 2.0}))
+    second = threading.Thread(target=other.save, args=({"b": 2}, {2: 2.0}))
 
     def slow(self: RateCache) -> dict[str, Any]:
         found = read(self)
@@ -494,7 +494,7 @@ def test_entries_of_two_who_write_at_once_are_both_kept(
         return found
 
     monkeypatch.setattr(RateCache, "_read", slow)
-    cache.keep({"a": 1}, {1: 1.0})
+    cache.save({"a": 1}, {1: 1.0})
     second.join(engine.DEADLINE_S)
     monkeypatch.undo()
     assert cache.find({"a": 1}) is not None
@@ -503,8 +503,8 @@ def test_entries_of_two_who_write_at_once_are_both_kept(
 
 def test_rates_come_back_under_their_key(cache: RateCache) -> None:
     assert cache.find({"a": 1}) is None
-    cache.keep({"a": 1, "b": [2]}, {1: 5.0, 2: 7.5})
-    cache.keep({"a": 2}, {4: 1.0})
+    cache.save({"a": 1, "b": [2]}, {1: 5.0, 2: 7.5})
+    cache.save({"a": 2}, {4: 1.0})
     found = cache.find({"b": [2], "a": 1})
     assert found is not None
     assert found.by_learners == {1: 5.0, 2: 7.5}
@@ -527,14 +527,14 @@ def test_a_damaged_cache_is_an_empty_one(cache: RateCache, content: bytes) -> No
     cache.path.parent.mkdir()
     cache.path.write_bytes(content.replace(b"KEY", rate_cache._digest({"a": 1}).encode()))
     assert cache.find({"a": 1}) is None
-    cache.keep({"a": 1}, {2: 3.0})
+    cache.save({"a": 1}, {2: 3.0})
     assert cache.find({"a": 1}) is not None
 
 
 def test_the_oldest_go_first(cache: RateCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_cache, "MOST_ENTRIES", 2)
+    monkeypatch.setattr(rate_cache, "MAX_ENTRIES", 2)
     for number in (0, 1, 0, 2):
-        cache.keep({"number": number}, {1: 1.0})
+        cache.save({"number": number}, {1: 1.0})
     assert [cache.find({"number": n}) is not None for n in range(3)] == [True, False, True]
 
 
@@ -613,7 +613,7 @@ def test_auto_measures_and_then_goes_by_what_is_remembered(
     key = workload(asked, inspect_machine(asked.resources.device))
     busy = "other programs took up to" in first.stderr
     assert (cache.find(key) is None) == busy
-    cache.keep(key, {1: 5.0, 2: 1.0})
+    cache.save(key, {1: 5.0, 2: 1.0})
     second = engine.run(*words, "--run-dir", tmp_path / "second")
     assert second.returncode == 0, second.stderr
     assert "auto: trying" not in second.stderr

@@ -22,8 +22,8 @@ from galamp.storage.checkpoint import Checkpoint, CheckpointNotWritten
 from galamp.supervision.layout import RunLayout, sketch_model
 from galamp.supervision.plan import make_plan
 from galamp.tools.chaos import monitor
-from galamp.tools.chaos.monitor import Aside, InvariantMonitor
-from galamp.training.checkpointing import LEAST_KEPT, Saver
+from galamp.tools.chaos.monitor import FileChecks, InvariantMonitor
+from galamp.training.checkpointing import MIN_KEPT, Saver
 from galamp.training.train import identity_of
 from tests.supervision.test_plan import config
 from tests.support.checkpoints import made, without_waiting_for_the_disk
@@ -61,7 +61,7 @@ def test_a_disk_with_room_for_a_few_always_has_the_newest(
         path = saver._save(made(steps))
         checkpoints.point(saver._folder, "latest", path)
         assert whole(saver._folder)[-1] == path
-        assert len(whole(saver._folder)) >= min(steps, LEAST_KEPT)
+        assert len(whole(saver._folder)) >= min(steps, MIN_KEPT)
 
 
 def test_a_disk_with_no_room_at_all_is_told(
@@ -143,22 +143,22 @@ def test_chaos_looks_again_where_no_thread_could_start(
     no_thread: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     seen: list[Any] = []
-    looks = Aside(1, (), set())
-    no_thread.setattr(monitor, "look_aside", lambda *_: looks)
+    looks = FileChecks(1, (), set())
+    no_thread.setattr(monitor, "inspect_files", lambda *_: looks)
     watch = object.__new__(InvariantMonitor)
-    watch._aside, watch._checkpoints, watch._thread = None, tmp_path, ThreadPoolExecutor(1)
+    watch._file_checks, watch._checkpoints, watch._thread = None, tmp_path, ThreadPoolExecutor(1)
     watch._slow = cast(Any, SimpleNamespace(due=lambda now_s: True))
     watch._children = cast(Any, SimpleNamespace(running=lambda: []))
-    watch.saved = cast(Any, SimpleNamespace(look=lambda *found: seen.append(found)))
-    watch.flat = cast(Any, SimpleNamespace(look_at_names=seen.append))
-    watch._look_aside(1.0)
-    assert watch._aside is None
+    watch.saved = cast(Any, SimpleNamespace(observe=lambda *found: seen.append(found)))
+    watch.flat = cast(Any, SimpleNamespace(observe_names=seen.append))
+    watch._check_files(1.0)
+    assert watch._file_checks is None
     start = threading.Thread.start
     no_thread.undo()
     assert threading.Thread.start is not start
-    no_thread.setattr(monitor, "look_aside", lambda *_: looks)
-    watch._look_aside(2.0)
-    wait_for(lambda: watch._aside is not None and watch._aside.done(), "the look")
-    watch._look_aside(3.0)
+    no_thread.setattr(monitor, "inspect_files", lambda *_: looks)
+    watch._check_files(2.0)
+    wait_for(lambda: watch._file_checks is not None and watch._file_checks.done(), "the look")
+    watch._check_files(3.0)
     watch.close()
     assert len(seen) == 2

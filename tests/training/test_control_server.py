@@ -18,7 +18,12 @@ import pytest
 from galamp.core.errors import UserError
 from galamp.telemetry.snapshot import Snapshot
 from galamp.training.control.framing import CONTROL
-from galamp.training.control.server import MOST_MISSED, MOST_VISITORS, SPEAK_WITHIN_S, ControlServer
+from galamp.training.control.server import (
+    MAX_CONNECTIONS,
+    MAX_MISSED,
+    REQUEST_TIMEOUT_S,
+    ControlServer,
+)
 from tests.support.engine import DEADLINE_S
 from tests.support.snapshots import busy
 
@@ -27,7 +32,7 @@ from tests.support.snapshots import busy
 def control_server(tmp_path: Path) -> Iterator[ControlServer]:
     complaints: list[str] = []
     with ControlServer(tmp_path, complaints.append) as opened:
-        opened.begin(2, at_most_four)
+        opened.configure(2, at_most_four)
         yield opened
     assert complaints == []
 
@@ -55,7 +60,7 @@ def scale(learners: object) -> bytes:
 
 def settle(control_server: ControlServer) -> None:
     """Let in who knocks, one at a time, and hear what was said."""
-    for _ in range(MOST_VISITORS + 2):
+    for _ in range(MAX_CONNECTIONS + 2):
         control_server.poll()
 
 
@@ -111,7 +116,7 @@ def test_what_makes_no_sense_is_answered_and_dropped(
     line = visit(tmp_path, said)
     settle(control_server)
     assert why in answer(line)["refused"]
-    assert control_server.wanted is None
+    assert control_server.requested_learners is None
 
 
 def test_everyone_who_watches_sees_every_snapshot(
@@ -119,7 +124,7 @@ def test_everyone_who_watches_sees_every_snapshot(
 ) -> None:
     watchers = [visit(tmp_path, watch()) for _ in range(3)]
     settle(control_server)
-    control_server.show(running(2))
+    control_server.publish(running(2))
     control_server.end("finished")
     for line in watchers:
         with line, line.makefile("rb") as said:
@@ -133,13 +138,13 @@ def test_who_asked_for_learners_hears_once_they_run(
 ) -> None:
     asker, late = visit(tmp_path, scale(3)), visit(tmp_path, scale(4))
     settle(control_server)
-    assert control_server.wanted == 3
+    assert control_server.requested_learners == 3
     taken(asker, 3)
     assert answer(late) == {"refused": "a change to 3 learners is under way"}
-    control_server.show(running(2))
-    control_server.begin(3, at_most_four)
-    assert control_server.wanted is None
-    control_server.show(busy(3, status="running"))
+    control_server.publish(running(2))
+    control_server.configure(3, at_most_four)
+    assert control_server.requested_learners is None
+    control_server.publish(busy(3, status="running"))
     assert not select.select([asker], [], [], 0)[0], "not all of them have worked yet"
     control_server.confirm()
     found = answer(asker)["scaled"]
@@ -158,19 +163,19 @@ def test_who_asked_in_vain_hears_why(control_server: ControlServer, tmp_path: Pa
         first, last = answers(asker)
         assert first == {"taken": 3}
         assert word in last["refused"]
-        assert control_server.wanted is None
+        assert control_server.requested_learners is None
 
 
 def test_a_wish_outlives_who_had_it(control_server: ControlServer, tmp_path: Path) -> None:
     visit(tmp_path, scale(3)).close()
     settle(control_server)
-    assert control_server.wanted == 3
-    control_server.begin(3, at_most_four)
-    assert control_server.wanted is None
+    assert control_server.requested_learners == 3
+    control_server.configure(3, at_most_four)
+    assert control_server.requested_learners is None
     control_server.confirm()
     later = visit(tmp_path, scale(4))
     settle(control_server)
-    assert control_server.wanted == 4
+    assert control_server.requested_learners == 4
     later.close()
 
 
@@ -184,7 +189,7 @@ def test_an_answer_to_who_has_left_does_not_throw_out_the_next(
     with visit(tmp_path, watch()) as watcher:  # both ends get the numbers that the asker's had
         settle(control_server)
         control_server.decline("no memory")
-        control_server.show(running(2))
+        control_server.publish(running(2))
         watcher.settimeout(DEADLINE_S)
         assert b"snapshot" in watcher.recv(2**20)
 
@@ -195,13 +200,13 @@ def test_who_does_not_read_is_left_out_then_dropped(
     deaf, attentive = visit(tmp_path, watch()), visit(tmp_path, watch())
     settle(control_server)
     seen = 0
-    for _ in range(MOST_MISSED + 50):
-        control_server.show(running(16))
+    for _ in range(MAX_MISSED + 50):
+        control_server.publish(running(16))
         attentive.settimeout(0.0)
         with contextlib.suppress(BlockingIOError):
             seen += attentive.recv(2**22).count(b"\n")
         control_server.poll()
-    assert seen > MOST_MISSED
+    assert seen > MAX_MISSED
     with deaf:
         deaf.settimeout(DEADLINE_S)
         while deaf.recv(2**20):
@@ -210,11 +215,11 @@ def test_who_does_not_read_is_left_out_then_dropped(
 
 
 def test_there_is_room_for_so_many(control_server: ControlServer, tmp_path: Path) -> None:
-    lines = [visit(tmp_path, watch()) for _ in range(MOST_VISITORS)]
+    lines = [visit(tmp_path, watch()) for _ in range(MAX_CONNECTIONS)]
     settle(control_server)
     over = visit(tmp_path, watch())
     settle(control_server)
-    assert answer(over) == {"refused": f"{MOST_VISITORS} visitors are here already"}
+    assert answer(over) == {"refused": f"{MAX_CONNECTIONS} connections are open already"}
     for line in lines:
         line.close()
     settle(control_server)
@@ -228,7 +233,7 @@ def test_who_says_nothing_is_not_kept(
 ) -> None:
     line = visit(tmp_path, b'{"want"')
     settle(control_server)
-    later_s = time.monotonic() + SPEAK_WITHIN_S + 1
+    later_s = time.monotonic() + REQUEST_TIMEOUT_S + 1
     monkeypatch.setattr("galamp.training.control.server.time.monotonic", lambda: later_s)
     control_server.poll()
     assert "within 5 s" in answer(line)["refused"]
@@ -256,7 +261,7 @@ def test_where_it_cannot_be_opened_the_run_goes_on(tmp_path: Path) -> None:
     complaints: list[str] = []
     with ControlServer(tmp_path, complaints.append) as control_server:
         control_server.poll()
-        control_server.show(running(1))
+        control_server.publish(running(1))
         control_server.end("finished")
     (complaint,) = complaints
     assert "galamp attach and scale do not work" in complaint

@@ -301,5 +301,5 @@ def test_to_go_on_there_has_to_be_room_for_the_states_too(
     checkpoints.save(tmp_path / "checkpoints", whole())
     left = iter([2**40, 2 * 4 * 10 - 1])  # two learners of ten parameters
     monkeypatch.setattr("galamp.storage.checkpoint.available_bytes", lambda: next(left))
-    with pytest.raises(CheckpointError, match="to go on, its 2 learners take 0 MiB"):
+    with pytest.raises(CheckpointError, match="to resume, its 2 learners take 0 MiB"):
         load_resume_point(tmp_path, whole().identity, SIZES)

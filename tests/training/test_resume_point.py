@@ -98,7 +98,7 @@ def test_what_a_run_saves_is_enough(tmp_path: Path) -> None:
 def test_what_is_missing_is_named(case: str, tmp_path: Path) -> None:
     change, complaint = WRONG[case]
     checkpoints.save(tmp_path / "checkpoints", change(whole()))
-    with pytest.raises(CheckpointError, match=f"nobody can go on from it: .*{complaint}"):
+    with pytest.raises(CheckpointError, match=f"no run can resume from it: .*{complaint}"):
         load_resume_point(tmp_path, PONG, SIZES)
 
 
@@ -120,14 +120,14 @@ def test_a_run_of_before_the_fire_setting_goes_on_with_fire(tmp_path: Path, prot
     identity = dataclasses.replace(PONG, protocol=OF_BEFORE[protocol])
     checkpoints.save(tmp_path / "checkpoints", dataclasses.replace(whole(), identity=identity))
 
-    def goes_on(*flags: str) -> bool:
+    def resumed(*flags: str) -> bool:
         words = ["run", "--resume", str(tmp_path), *flags]
         environment = config_from(build_parser().parse_args(words)).environment
         wanted = dataclasses.replace(PONG, protocol=resolve(environment).describe())
         assert load_resume_point(tmp_path, wanted, SIZES).checkpoint.identity == identity
         return environment.fire_reset is True
 
-    assert goes_on()
-    assert goes_on("--fire-reset")
+    assert resumed()
+    assert resumed("--fire-reset")
     with pytest.raises(CheckpointError, match=r"is of protocol .*, this run uses .* no FIRE"):
-        goes_on("--no-fire-reset")
+        resumed("--no-fire-reset")

@@ -20,10 +20,10 @@ from galamp.core.machine.machine import plain_machine
 from galamp.storage import run_folder
 from galamp.storage.run_folder import RunFolder, StoredChoices
 from galamp.supervision.process import ChildFailure
-from galamp.training import resolve as courses
+from galamp.training import resolve as resolving
 from galamp.training import session as sessions
 from galamp.training.resolve import Graph, ResolvedRun, resolve_run
-from galamp.training.session import Fallback, Outcome, Session
+from galamp.training.session import Outcome, PendingScale, Session
 from galamp.training.supervisor import RunResult
 from tests.storage.test_odd_disks import refusing
 from tests.storage.test_run_folder import create
@@ -48,7 +48,7 @@ class Acted(Session):
     def __init__(self, *results: RunResult, worked: int = 0, refused: Exception | None = None):
         """Act; in start number `worked` all have worked, the next one is `refused` at first."""
         self.confirmed = 0
-        self._retreat = Fallback(self._confirm)
+        self._pending_scale = PendingScale(self._confirm)
         self._folder = cast(RunFolder, SimpleNamespace(lost=False))
         self._control_server = cast(Any, SimpleNamespace(decline=self._decline))
         self._signals = cast(Any, SimpleNamespace(pending=False))
@@ -64,20 +64,20 @@ class Acted(Session):
     def _decline(self, why: str) -> None:
         self.declined.append(why)
 
-    def _course_for(self, config: Any, learners: int) -> ResolvedRun:
+    def _resolve_for(self, config: Any, learners: int) -> ResolvedRun:
         return resolved(learners)
 
-    def _begin(self, resolved: ResolvedRun, resume_point: Any) -> Any:
+    def _prepare(self, resolved: ResolvedRun, resume_point: Any) -> Any:
         learners = len(resolved.plan.learners)
         if self._refused is not None and self.begun:
             refused, self._refused = self._refused, None
             raise refused
         self.begun.append(learners)
         self.from_what.append(resume_point)
-        recorder = SimpleNamespace(tell=self.told.append)
+        recorder = SimpleNamespace(log_event=self.told.append)
         return SimpleNamespace(resolved=resolved, recorder=recorder)
 
-    def _left(self, started: Any) -> Any:
+    def _resume_point_of(self, started: Any) -> Any:
         return f"left by {len(started.resolved.plan.learners)}"
 
     def _supervise(self, started: Any) -> RunResult:
@@ -86,7 +86,7 @@ class Acted(Session):
             SimpleNamespace(has_worked=len(self.begun) == self._worked),
         ]
         children = SimpleNamespace(all=children)
-        self._retreat.tick(cast(Any, SimpleNamespace(children=children)))
+        self._pending_scale.tick(cast(Any, SimpleNamespace(children=children)))
         return self._results.pop(0)
 
     def _conclude(self, started: Any, result: RunResult) -> Outcome:
@@ -167,19 +167,19 @@ def test_what_cannot_even_be_laid_out_leads_back(refused: Exception) -> None:
 
 def test_what_is_gone_back_to_is_forgotten_once_all_have_worked() -> None:
     confirmed: list[bool] = []
-    retreat = Fallback(lambda: confirmed.append(True))
+    pending_scale = PendingScale(lambda: confirmed.append(True))
     children = [SimpleNamespace(has_worked=False) for _ in range(3)]
     supervisor = cast(Any, SimpleNamespace(children=SimpleNamespace(all=children)))
-    retreat.tick(supervisor)
-    retreat.to = cast(Any, ("course", "former"))
+    pending_scale.tick(supervisor)
+    pending_scale.previous = cast(Any, ("resolved", "resume point"))
     for child in children:
-        retreat.tick(supervisor)
-        assert retreat.to is not None
+        pending_scale.tick(supervisor)
+        assert pending_scale.previous is not None
         assert not confirmed, "who asked is told nothing that may yet be undone"
         child.has_worked = True
     for _ in range(2):
-        retreat.tick(supervisor)
-    assert retreat.to is None
+        pending_scale.tick(supervisor)
+    assert pending_scale.previous is None
     assert confirmed == [True]
 
 
@@ -203,7 +203,7 @@ def test_a_graph_is_held_as_it_was_read(tmp_path: Path) -> None:
 
 def changing(path: Path, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the file changed after so many readings of it."""
-    make, read = courses.make_topology, courses.read_limited
+    make, read = resolving.make_topology, resolving.read_limited
     readings: list[str] = []
 
     def note(what: str, action: Callable[..., Any], *arguments: Any) -> Any:
@@ -213,8 +213,8 @@ def changing(path: Path, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
             path.write_text(OTHER)
         return found
 
-    monkeypatch.setattr(courses, "make_topology", lambda *a: note("made", make, *a))
-    monkeypatch.setattr(courses, "read_limited", lambda *a: note("read", read, *a))
+    monkeypatch.setattr(resolving, "make_topology", lambda *a: note("made", make, *a))
+    monkeypatch.setattr(resolving, "read_limited", lambda *a: note("read", read, *a))
 
 
 @pytest.mark.parametrize("after", [1, 2])
@@ -322,7 +322,7 @@ def test_a_graph_is_kept_at_the_first_start_and_told_where_it_changed(
 ) -> None:
     folder, told = begun(tmp_path), list[str]()
     session = object.__new__(Session)
-    session._folder, session._has_begun = folder, has_begun
+    session._folder, session._has_started = folder, has_begun
     session._context = cast(Any, SimpleNamespace(machine=None))
     monkeypatch.setattr(sessions, "stored_config", lambda plan, run_layout: {"seed": 9})
     if refused:
@@ -330,18 +330,18 @@ def test_a_graph_is_kept_at_the_first_start_and_told_where_it_changed(
     new = ResolvedRun(
         cast(Any, None), cast(Any, None), Graph(Path("/graphs/x.txt"), OTHER.encode())
     )
-    arguments = (new, cast(Any, None), cast(Any, SimpleNamespace(tell=told.append)))
+    arguments = (new, cast(Any, None), cast(Any, SimpleNamespace(log_event=told.append)))
     if refused and not has_begun:
         with pytest.raises(UserError, match="No space left"):
             session._store(*arguments)
-        assert not session._has_begun
+        assert not session._has_started
     else:
         session._store(*arguments)
-        assert session._has_begun
+        assert session._has_started
     kept = not (has_begun or refused)
     assert (stored(folder)["topology.txt"] == OTHER.encode()) == kept
     assert told == (["gossip graph: another one than before, from /graphs/x.txt"] if kept else [])
-    warned = "it still tells of the former start" in capsys.readouterr().err
+    warned = "it still describes the previous start" in capsys.readouterr().err
     assert warned == (has_begun and refused)
     folder.close()
 

@@ -1,1 +1,1 @@
-"""What people see of a run: pure rendering of snapshots, and the displays that show it."""
+"""Display of a run: pure rendering of snapshots, and the displays that show it."""

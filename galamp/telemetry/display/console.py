@@ -1,4 +1,4 @@
-"""What writes tables: as wide as the terminal, or as a page where there is none."""
+"""Console for tables: as wide as the terminal, or a fixed page width without one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ PAGE_WIDTH = 120
 
 
 def table_console(file: TextIO, width: int | None = None) -> Console:
-    """Return what writes plain text and tables to `file`, `width` columns wide where given."""
+    """Return a console for plain text and tables on `file`; `width` is in columns."""
     width = width or (None if file.isatty() else PAGE_WIDTH)
     return Console(file=file, width=width, markup=False, highlight=False, emoji=False)

@@ -1,8 +1,8 @@
-"""Where a run is shown: a live screen on a terminal, lines elsewhere, or nothing.
+"""Displays of a run: a live screen on a terminal, plain lines elsewhere, or none.
 
-Runs in the supervisor's process; snapshots go in, text comes out on the stream that the caller
-names. A display never disturbs a run: once its terminal or pipe is gone it says nothing more, and
-a live screen leaves out frames that the terminal would not take at once.
+Runs in the supervisor's process. Snapshots go in, text comes out on the caller's stream. A display
+never disturbs a run: after its terminal or pipe is closed it writes nothing, and a live screen
+skips frames that the terminal would not take immediately.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ __all__ = ["Dashboard", "Display", "PlainLines", "Silent", "make_display", "rend
 
 
 class Display(Protocol):
-    """Shows snapshots for as long as it is entered; raises nothing that concerns its stream."""
+    """Shows snapshots while it is entered; never raises an error of its stream."""
 
     def __enter__(self) -> Self:
-        """Take the stream over."""
+        """Acquire the stream."""
 
     def __exit__(
         self,
@@ -35,14 +35,14 @@ class Display(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave the stream as it was found, the last thing shown still there."""
+        """Restore the stream; the last frame stays on it."""
 
-    def show(self, snapshot: Snapshot) -> None:
-        """Show a snapshot; later ones replace or follow it."""
+    def update(self, snapshot: Snapshot) -> None:
+        """Show a snapshot; it replaces or follows the last one."""
 
 
 def make_display(quiet: bool, stream: TextIO | None) -> Display:
-    """Return what suits `stream`: a live screen for a terminal that can draw it, else lines."""
+    """Return the display for `stream`: a live screen on a terminal that can draw it, else lines."""
     if quiet or stream is None:
         return Silent()
     safe = SafeStream(stream)
@@ -53,13 +53,13 @@ def make_display(quiet: bool, stream: TextIO | None) -> Display:
 
 
 class Dashboard:
-    """The live screen: redraws the whole terminal in place at every `show`.
+    """Live screen: redraws the whole terminal in place at every `update`.
 
     The alternate screen is not used, so the last frame stays above the prompt.
     """
 
     def __init__(self, console: Console) -> None:
-        """Take over `console`, and guard the stream that it writes to."""
+        """Acquire `console`, and wrap the stream that it writes to."""
         file = console.file
         self._stream = file if isinstance(file, SafeStream) else SafeStream(file)
         console.file = cast(TextIO, self._stream)
@@ -73,7 +73,7 @@ class Dashboard:
         self._size = console.size
 
     def __enter__(self) -> Self:
-        """Enter; the screen is first touched by `show`."""
+        """Enter; the first `update` draws the screen."""
         return self
 
     def __exit__(
@@ -82,18 +82,18 @@ class Dashboard:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave the last frame and give the cursor back."""
-        # A run must be able to end under a held terminal (^S), even if its cursor stays hidden.
+        """Keep the last frame and show the cursor again."""
+        # A run must be able to end while its terminal is held (^S): the cursor stays hidden.
         self._stream.lost = not self._stream.ready()
         self._live.stop()
 
-    def show(self, snapshot: Snapshot) -> None:
-        """Draw `snapshot` over the last one, at the terminal's present size."""
+    def update(self, snapshot: Snapshot) -> None:
+        """Draw `snapshot` over the last frame, at the terminal's current size."""
         if not self._stream.ready():
             return
         size = self._console.size
         if size != self._size:
-            # The terminal has wrapped the old frame anew: going up by its lines would miss.
+            # After a resize the terminal has wrapped the old frame: its line count is wrong.
             self._console.clear()
             self._size = size
         self._live.start()
@@ -102,14 +102,14 @@ class Dashboard:
 
 
 class PlainLines:
-    """One line of progress now and then, and one per event: for logs and pipes."""
+    """Log lines: one line of progress at intervals, and one per event, for logs and pipes."""
 
     def __init__(self, stream: TextIO, every_s: float = 10.0) -> None:
         """Write to `stream`, progress at most every `every_s` seconds of the run's own time."""
         self._stream = SafeStream(stream)
         self._every_s = every_s
         self._due_s, self._last_s, self._named = 0.0, 0.0, False
-        self._told: tuple[Event, ...] = ()
+        self._shown_events: tuple[Event, ...] = ()
         self._waiting: Snapshot | None = None
 
     def __enter__(self) -> Self:
@@ -122,25 +122,25 @@ class PlainLines:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Write how far the run came, if that was not yet due."""
+        """Write the final progress, unless it was just written."""
         if self._waiting is not None:
             self._print(progress_line(self._waiting))
             self._waiting = None
         self._stream.flush()
 
-    def show(self, snapshot: Snapshot) -> None:
-        """Write the events that are new in `snapshot`, and its progress when that is due."""
+    def update(self, snapshot: Snapshot) -> None:
+        """Write the new events of `snapshot`, and its progress when that is due."""
         if snapshot.elapsed_s < self._last_s:
-            self._due_s = snapshot.elapsed_s  # the run was started anew, its time with it
+            self._due_s = snapshot.elapsed_s  # a new attempt of the run: its time restarts
         self._last_s = snapshot.elapsed_s
         if not self._named:
             self._named = True
             names = (snapshot.env_id, snapshot.protocol, snapshot.run_dir)
             self._print("   ".join(["galamp", *(clean(name) for name in names)]))
         for event in snapshot.events:
-            if event not in self._told:
+            if event not in self._shown_events:
                 self._print(f"{event.elapsed_s:8.1f} s  {clean(event.text)}")
-        self._told = snapshot.events
+        self._shown_events = snapshot.events
         self._waiting = snapshot
         if snapshot.elapsed_s >= self._due_s:
             self._print(progress_line(snapshot))
@@ -167,7 +167,7 @@ class Silent:
     ) -> None:
         """Do nothing."""
 
-    def show(self, snapshot: Snapshot) -> None:
+    def update(self, snapshot: Snapshot) -> None:
         """Do nothing."""
 
 

@@ -41,16 +41,16 @@ HINTS = {
     "gossip": "waiting for slower peers: more --max-staleness, no --sync",
     "other": "neither simulators nor network: too many --learners?",
 }
-"""What to turn when a phase takes the most time."""
+"""Advice by the phase that takes the most time."""
 HINTS_CUDA = {
     "infer": "acting is the limit: more --num-envs, or GPUs in --device",
     "update": "learning is the limit: more --num-envs, or GPUs in --device",
 }
-"""The same where learners are on GPUs and the advice differs."""
+"""Advice for learners on GPUs, where it differs."""
 
 
 def labelled(label: str, lines: Sequence[str]) -> list[Text]:
-    """Put a dim label before the first of `lines` and indent the rest."""
+    """Return `lines` with a dim label before the first one, the others indented."""
     labels = [label, *[""] * (len(lines) - 1)]
     return [
         Text(name.ljust(LABEL_WIDTH), "dim").append(line, "default")
@@ -64,7 +64,7 @@ def titled(title: str, width: int) -> list[Text]:
 
 
 def headline(snapshot: Snapshot, width: int) -> Text:
-    """Name the game and its protocol at the left, the status and the time at the right."""
+    """Return environment and protocol at the left, status and time at the right."""
     right = f"{clean(snapshot.status)}   {words.duration(snapshot.elapsed_s)}"
     line = Text("galamp".ljust(LABEL_WIDTH), "bold")
     line.append(clip(clean(snapshot.env_id), width - LABEL_WIDTH - len(right) - 3), "bold cyan")
@@ -76,25 +76,25 @@ def headline(snapshot: Snapshot, width: int) -> Text:
 
 
 def run_dir(snapshot: Snapshot, width: int) -> list[Text]:
-    """Name the run folder."""
+    """Return the run folder."""
     return labelled("run", [words.clip_path(clean(snapshot.run_dir), width - LABEL_WIDTH)])
 
 
 def progress(snapshot: Snapshot, width: int) -> Text:
-    """Draw how much of the run is done and say how long the rest takes."""
+    """Return the progress bar, and the time that the rest takes."""
     done, total = snapshot.agent_steps, snapshot.total_steps
     facts = [f"{words.percent(done, total):>6}", f"{count(done)} of {count(total)} agent steps"]
     if snapshot.status in ("starting", "running", "checkpointing"):
         facts.append(f"left {words.duration(snapshot.remaining_s)}")
-    said = fit(facts, max(1, width - 12)).ljust(52 if width >= 80 else 0)  # a bar that stays put
-    room = max(0, width - len(said) - 2)
+    text = fit(facts, max(1, width - 12)).ljust(52 if width >= 80 else 0)  # a bar that stays put
+    room = max(0, width - len(text) - 2)
     full = min(room, room * done // total) if total > 0 else 0
     line = Text("━" * full, "cyan").append("─" * (room - full), "bright_black")
-    return line.append(f"  {said}", "default")
+    return line.append(f"  {text}", "default")
 
 
 def speed(snapshot: Snapshot) -> list[str]:
-    """Say how fast the run is, in agent steps and, where there are any, in emulator frames."""
+    """Return the throughput in agent steps and, where there are any, in emulator frames."""
     facts = [f"{count(snapshot.agent_steps_per_s)} agent steps/s"]
     if snapshot.frames_per_step > 1:
         frames = snapshot.agent_steps_per_s * snapshot.frames_per_step
@@ -105,7 +105,7 @@ def speed(snapshot: Snapshot) -> list[str]:
 
 
 def scores(snapshot: Snapshot) -> list[str]:
-    """Say how well the run scores; the last item is the first to go where room is short."""
+    """Return the scores; the last item is omitted first where space is short."""
     if not snapshot.episodes:
         return ["no episode finished yet"]
     return [
@@ -117,7 +117,7 @@ def scores(snapshot: Snapshot) -> list[str]:
 
 
 def losses(snapshot: Snapshot) -> list[str]:
-    """Name every loss in a word or two, with its value."""
+    """Return each loss with a short name and its value."""
     short = {"grad_norm": "grad", "explained_variance": "explained"}
     return [
         f"{clean(short.get(name, name.removesuffix('_loss')))} {measure(value, 2)}"
@@ -126,7 +126,7 @@ def losses(snapshot: Snapshot) -> list[str]:
 
 
 def numbers(snapshot: Snapshot, width: int, rows: int) -> list[Text]:
-    """List speed, score and losses one per line, values at the right; at most `rows` lines."""
+    """Return speed, score and losses, one per line, values at the right; at most `rows` lines."""
     rate = snapshot.agent_steps_per_s
     pairs = [
         ("agent steps/s", count(rate)),
@@ -157,14 +157,14 @@ def _length(snapshot: Snapshot) -> str:
 
 
 def gossip_line(snapshot: Snapshot, width: int) -> str:
-    """Name the graph, draw it, and say how far the learners are apart; the drawing gives way."""
+    """Return the graph's name, its drawing, and the distances; the drawing is shortened first."""
     topology, apart = clip(clean(snapshot.topology), width // 3), distance(snapshot.consensus)
     graph = _graph(snapshot, width - len(topology) - len(apart) - 6)
     return f"{topology}   {graph}   {apart}"
 
 
 def distance(seen: ConsensusReading) -> str:
-    """Say how far the two farthest learners are apart, and how far they can be at most."""
+    """Return the distance between the two farthest learners, and its upper bound."""
     text = f"distance {measure(seen.pairwise, 2)}"
     if seen.certificate is None or seen.ratio is None:
         return text
@@ -172,7 +172,7 @@ def distance(seen: ConsensusReading) -> str:
 
 
 def gossip(snapshot: Snapshot, width: int) -> list[Text]:
-    """Name the graph, draw it, and list how far the learners are apart, values at the right."""
+    """Return the graph's name, its drawing, and the distances, values at the right."""
     seen = snapshot.consensus
     pairs = [
         ("rms to the mean", measure(seen.rms)),
@@ -194,7 +194,7 @@ def _graph(snapshot: Snapshot, width: int) -> str:
 
 
 def hint(snapshot: Snapshot, width: int) -> str:
-    """Name the phase that takes most of the learners' time and the flag to turn."""
+    """Return the phase that takes most of the learners' time, and the flags to change."""
     shares = mean_shares(snapshot.learners)
     if not shares:
         return "not known yet"
@@ -218,7 +218,7 @@ def mean_shares(learners: Iterable[LearnerSnapshot]) -> dict[str, float]:
 
 
 def events(snapshot: Snapshot, width: int, rows: int) -> list[str]:
-    """Tell the newest `rows` events, oldest of them first, one line each."""
+    """Return the newest `rows` events, oldest of them first, one line each."""
     newest = snapshot.events[-rows:] if rows > 0 else ()
     return [
         f"{words.duration(event.elapsed_s):>9}  {clip(clean(event.text), width - 11)}"
@@ -227,9 +227,9 @@ def events(snapshot: Snapshot, width: int, rows: int) -> list[str]:
 
 
 def chart(snapshot: Snapshot, width: int, height: int) -> list[Text]:
-    """Draw the mean score over agent steps, with its extremes, on `height` lines.
+    """Return the mean score over agent steps, with its extremes, on `height` lines.
 
-    There are none where that would be illegible.
+    Empty where it would not be readable.
     """
     if height < 2 or width < 40:
         return []

@@ -21,7 +21,7 @@ from galamp.telemetry.display.text import count, fit, measure, score
 from galamp.telemetry.snapshot import LearnerSnapshot, Snapshot, WorkerState
 
 WIDE, VERY_WIDE, TALL = 110, 160, 32
-"""Columns from which some, then all sections stand side by side, and the rows that this needs."""
+"""Columns from which some, then all sections stand side by side, and the rows that they need."""
 SIDE, GAP = 42, 3
 """Columns of a section beside the chart, and of the space between two sections."""
 
@@ -56,18 +56,18 @@ def _small(snapshot: Snapshot, width: int, height: int) -> list[Text]:
     free = height - len(top) - len(bottom)
     rows = table_rows(len(snapshot.learners), free - 6)
     free -= rows
-    told = max(1, min(len(snapshot.events), (free - 4) // 3))
-    blank = [Text()] if free - told >= 10 else []
-    chart = panels.chart(snapshot, width, free - told - 3 * len(blank))
-    bottom += labelled("events", panels.events(snapshot, room, told))
+    event_rows = max(1, min(len(snapshot.events), (free - 4) // 3))
+    blank = [Text()] if free - event_rows >= 10 else []
+    chart = panels.chart(snapshot, width, free - event_rows - 3 * len(blank))
+    bottom += labelled("events", panels.events(snapshot, room, event_rows))
     return [*top, *blank, *chart, *blank, *table(snapshot, width, rows), *blank, *bottom]
 
 
 def _medium(snapshot: Snapshot, width: int, height: int) -> list[Text]:
     """Set the numbers beside the chart and the gossip beside the events, the learners between."""
     left = width - SIDE - GAP
-    told = _told(snapshot, left, min(6, height // 6))
-    low = _beside(told, left, _gossip(snapshot, SIDE))
+    event_lines = _event_lines(snapshot, left, min(6, height // 6))
+    low = _beside(event_lines, left, _gossip(snapshot, SIDE))
     rows = table_rows(len(snapshot.learners), height - len(low) - 18)
     band = height - len(low) - rows - 5
     top = _beside(_curve(snapshot, left, band), left, _numbers(snapshot, SIDE, band))
@@ -82,7 +82,7 @@ def _large(snapshot: Snapshot, width: int, height: int) -> list[Text]:
     main = [*_curve(snapshot, left, height - rows - 4), Text()]
     main += _learners(snapshot, left, rows)
     rest = [*_numbers(snapshot, side, 14), Text(), *_gossip(snapshot, side), Text()]
-    rest += _told(snapshot, side, height - len(rest) - 2)
+    rest += _event_lines(snapshot, side, height - len(rest) - 2)
     return [Text(), *_beside(main, left, rest)]
 
 
@@ -104,9 +104,9 @@ def _gossip(snapshot: Snapshot, width: int) -> list[Text]:
     return titled("gossip", width) + panels.gossip(snapshot, width)
 
 
-def _told(snapshot: Snapshot, width: int, rows: int) -> list[Text]:
-    told = panels.events(snapshot, width, rows)
-    return [*titled("events", width), *(Text(line) for line in told)]
+def _event_lines(snapshot: Snapshot, width: int, rows: int) -> list[Text]:
+    lines = panels.events(snapshot, width, rows)
+    return [*titled("events", width), *(Text(line) for line in lines)]
 
 
 def _beside(left: list[Text], width: int, right: list[Text]) -> list[Text]:
@@ -197,7 +197,7 @@ def _exceptional(learners: Sequence[LearnerSnapshot]) -> list[_Column]:
     """Return columns that are shown only where there is something to tell."""
     columns = []
     if any(one.incarnation for one in learners):
-        columns.append(_Column("life", [count(1 + one.incarnation) for one in learners]))
+        columns.append(_Column("starts", [count(1 + one.incarnation) for one in learners]))
     if len({one.envs for one in learners}) > 1:
         columns.append(_Column("envs", [count(one.envs) for one in learners]))
     return columns
@@ -227,7 +227,7 @@ def _legend(learners: Sequence[LearnerSnapshot]) -> Text:
 def _more(learners: Sequence[LearnerSnapshot], shown: int) -> Text:
     speeds = [one.agent_steps_per_s for one in learners[shown:]]
     mean = sum(speeds) / len(speeds)
-    said = f" … and {len(speeds)} more: min/mean/max "
-    said += f"{count(min(speeds))}/{count(mean)}/{count(max(speeds))} agent steps/s"
+    summary = f" … and {len(speeds)} more: min/mean/max "
+    summary += f"{count(min(speeds))}/{count(mean)}/{count(max(speeds))} agent steps/s"
     idle = sum(one.state != WorkerState.RUNNING for one in learners[shown:])
-    return Text(said + (f", {idle} not running" if idle else ""), "dim")
+    return Text(summary + (f", {idle} not running" if idle else ""), "dim")

@@ -1,9 +1,9 @@
-"""Writing to people who may have left: nothing here fails or waits because nobody reads.
+"""Writing to streams whose reader may be gone: nothing here fails or waits because of that.
 
     text --announce, tell--> SafeStream --> standard error or output, a terminal, a pipe
-    2>&-  --fill_closed-->  /dev/null in the place of a standard stream that was closed
+    2>&-  --fill_closed-->  /dev/null in place of a standard stream that was closed
 
-Light enough to be imported before anything else is.
+Imports little, so that it can be imported before anything else.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from collections.abc import Callable
 from typing import IO, TextIO
 
 STARTING = "galamp: starting: loading PyTorch, trying the environment\n"
-"""Said at once by commands that take seconds for both."""
+"""Printed first by commands that take seconds for both."""
 
 
 def fill_closed() -> None:
-    """Have nothing (/dev/null) read and written where a standard stream was closed: `2>&-`.
+    """Open /dev/null for each standard stream that was closed: `2>&-`.
 
-    To be called before anything is opened: the next file would get that number, and whatever native
-    code or a child has to say would be written into it.
+    To be called before any file is opened: the next file would get that descriptor, and the output
+    of native code or of a child would be written into it.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -40,12 +40,12 @@ def fill_closed() -> None:
 
 
 class SafeStream:
-    """A text stream whose loss is not an error: from the first failure on, writes do nothing."""
+    """A text stream whose loss is no error: after the first failure, writes do nothing."""
 
     def __init__(self, stream: IO[str] | None) -> None:
-        """Wrap `stream`; whether it is a terminal is asked once, since a lost one denies it.
+        """Wrap `stream`; isatty() is asked once, since a lost stream denies it.
 
-        Without one, as Python has it for a standard stream that was closed, it is lost already.
+        None, Python's value for a closed standard stream, is a lost stream.
         """
         self.lost = stream is None
         self.encoding: str = getattr(stream, "encoding", None) or "utf-8"
@@ -56,7 +56,7 @@ class SafeStream:
             self._tty = False
 
     def isatty(self) -> bool:
-        """Return whether the stream was a terminal to begin with."""
+        """Return whether the stream was a terminal at the start."""
         return self._tty
 
     def fileno(self) -> int:
@@ -70,7 +70,7 @@ class SafeStream:
         return self._stream.fileno()
 
     def ready(self) -> bool:
-        """Return whether a write would be taken without waiting: no when output is held (^S)."""
+        """Return whether a write would not have to wait: false while output is held (^S)."""
         if self.lost:
             return False
         poll = select.poll()  # takes any descriptor; select() refuses those from 1024 on
@@ -104,7 +104,7 @@ class SafeStream:
             self._drain()
 
     def _drain(self) -> None:
-        """Point the lost descriptor at nothing: what is still buffered must not fail at exit."""
+        """Point the lost descriptor at /dev/null: buffered text must not fail at exit."""
         try:
             nothing = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, self.fileno())
@@ -114,14 +114,14 @@ class SafeStream:
 
 
 def tell(text: str, stream: TextIO | None) -> None:
-    """Write to `stream`; that nobody is there to read is no error."""
+    """Write to `stream`; a lost stream is no error."""
     safe = SafeStream(stream)
     safe.write(text)
     safe.flush()
 
 
 def announce(text: str, stream: TextIO | None) -> None:
-    """Write to `stream` at once what only matters now: left out where it would have to wait."""
+    """Write to `stream` if it takes the text immediately; else omit the text."""
     safe = SafeStream(stream)
     if safe.ready():
         safe.write(text)

@@ -1,6 +1,6 @@
-"""Numbers, durations, foreign strings and small pictures as terminal text.
+"""Numbers, durations, external strings and small drawings as terminal text.
 
-Used by the supervisor's process only, for the dashboard and the plain lines. Pure functions: values
+Used only by the supervisor's process, for the dashboard and the plain lines. Pure functions: values
 go in, strings come out; no clock, no process, no colour.
 """
 
@@ -153,11 +153,11 @@ def _scale(points: Sequence[tuple[float, float]], columns: int, rows: int) -> li
 
 
 def gossip_graph(edges: Mapping[int, tuple[int, ...]], width: int) -> str:
-    """Draw who sends to whom: a ring as `0 → 1 → 2 → 0`, anything else as `0→1,3  1→2`.
+    """Draw the edges: a ring as `0 → 1 → 2 → 0`, anything else as `0→1,3  1→2`.
 
     Args:
         edges: the out-peers of every learner, by rank.
-        width: cells to use; what does not fit is left out whole and counted.
+        width: cells to use; edges that do not fit are omitted and counted.
     """
     senders = {rank: peers for rank, peers in sorted(edges.items()) if peers}
     if not senders:
@@ -177,7 +177,7 @@ def gossip_graph(edges: Mapping[int, tuple[int, ...]], width: int) -> str:
 
 
 def _cycle(senders: dict[int, tuple[int, ...]]) -> list[int]:
-    """Return the ranks in the order of the ring that they form, or nothing."""
+    """Return the ranks in the order of the ring that they form; empty if they form none."""
     path = [min(senders)]
     while len(path) <= len(senders):
         peers = senders.get(path[-1], ())

@@ -1,1 +1,1 @@
-"""`galamp audit`: the recorded gossip of a run, replayed and held against what was measured."""
+"""`galamp audit`: the recorded gossip of a run, replayed and compared with the measurements."""

@@ -1,22 +1,22 @@
-"""The audit of a run: no measured distance may exceed what the record of its gossip proves.
+"""Audit of a run: no measured distance may exceed the bound that the gossip record proves.
 
 Runs in the process of `galamp audit`, which only reads the run.
 
-    gossip.jsonl --read_gossip--> entries --Replay--> bounds --compared with what was measured-->
+    gossip.jsonl --read_gossip--> entries --Replay--> bounds --compared with measurements-->
         Audit: counts, violations, faults of the record, one row of `Series` per measurement
 
 A measured distance m violates a certificate c when
 
     m > c (1 + 1e-5) + 1e-6 ||mean||.
 
-The allowance is for float32: parameters are rounded to a relative 6e-8 at every mix and update, and
-mixing shrinks old rounding errors along with old disagreement, so that a few roundings of the
-parameters' norm remain, for averages of up to a hundred vectors; norms themselves are sums with a
+The allowance is for float32. Parameters are rounded to a relative 6e-8 at every mix and update;
+mixing shrinks old rounding errors together with old disagreement, so a few roundings of the
+parameters' norm remain, for averages of up to a hundred vectors. Norms themselves are sums with a
 relative error below 1e-5. "Ratio" is m over the right-hand side: above 1 exactly where there is a
 violation.
 
-Both certificates are held against what was measured: the one recomputed here from the record alone,
-and the one that the run itself had recorded.
+Both certificates are compared with the measurements: the one recomputed here from the record alone,
+and the one that the run itself has recorded.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ from galamp.tools.audit.replay import BadRecordError, Replay
 
 RELATIVE = 1e-5
 OF_NORM = 1e-6
-KEPT_IN_FULL = 1000
-"""So many violations and faults are kept; further ones are counted."""
+MAX_KEPT = 1000
+"""Number of violations and faults that are kept; further ones are only counted."""
 
-LINES_BETWEEN_TELLINGS = 20_000
+LINES_PER_REPORT = 20_000
 
 
 class Violation(NamedTuple):
@@ -65,11 +65,12 @@ class Violation(NamedTuple):
     measured: float
     certificate: float
     by: str
-    """Whose: `recomputed` here, `recorded` by the run, or `both` (the number is the former)."""
+    """Source of the certificate: `recomputed` here, `recorded` by the run, or `both` (then the
+    number is the recomputed one)."""
 
 
 class Fault(NamedTuple):
-    """What makes the record incomplete, and the line where it shows."""
+    """A reason why the record is incomplete, and its line."""
 
     line: int
     wrong: str
@@ -128,7 +129,7 @@ class Series:
 
 
 class Audit:
-    """Takes the entries of a record in order, and keeps what is to be reported."""
+    """Checks the entries of a record in order, and collects the results."""
 
     def __init__(self, replay: Replay | None = None) -> None:
         self.replay = replay or Replay()
@@ -144,11 +145,11 @@ class Audit:
 
     @property
     def passed(self) -> bool:
-        """Whether the record is whole, and nothing measured exceeds a certificate."""
+        """Whether the record is complete, and no measurement exceeds a certificate."""
         return not self.violation_count and not self.fault_count
 
-    def take(self, line: int, entry: Entry | Damaged) -> None:
-        """Check one entry; `line` is for people."""
+    def check(self, line: int, entry: Entry | Damaged) -> None:
+        """Check one entry; `line` is its line number, for the report."""
         try:
             match entry:
                 case Publication():
@@ -169,9 +170,9 @@ class Audit:
             self.fault(line, str(error))
 
     def fault(self, line: int, wrong: str) -> None:
-        """Note what makes the record incomplete."""
+        """Add a reason why the record is incomplete."""
         self.fault_count += 1
-        if len(self.faults) < KEPT_IN_FULL:
+        if len(self.faults) < MAX_KEPT:
             self.faults.append(Fault(line, wrong))
 
     def _start(self, entry: Start) -> None:
@@ -196,17 +197,17 @@ class Audit:
         self.recorded += recorded is not None
         for violation in _violations(line, self.starts, entry, bounds, recorded):
             self.violation_count += 1
-            if len(self.violations) < KEPT_IN_FULL:
+            if len(self.violations) < MAX_KEPT:
                 self.violations.append(violation)
         self.series.add(_point(self.starts - 1, entry, bounds, recorded))
 
 
-def audit(run: Path, tell: Callable[[int, int], None] | None = None) -> Audit:
-    """Replay the record of the run in this folder, which may still go on.
+def audit(run: Path, report: Callable[[int, int], None] | None = None) -> Audit:
+    """Replay the record of the run in this folder, which may still be running.
 
     Args:
         run: run folder.
-        tell: called now and then with the lines read and the measurements among them.
+        report: called at intervals with the lines read and the measurements among them.
 
     Raises:
         UserError: the folder has no record.
@@ -223,9 +224,9 @@ def audit(run: Path, tell: Callable[[int, int], None] | None = None) -> Audit:
     line = 0
     try:
         for line, entry in enumerate(read_gossip(path), 1):
-            found.take(line, entry)
-            if tell is not None and line % LINES_BETWEEN_TELLINGS == 0:
-                tell(line, len(found.series))
+            found.check(line, entry)
+            if report is not None and line % LINES_PER_REPORT == 0:
+                report(line, len(found.series))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     if line == 0:

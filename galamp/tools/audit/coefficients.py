@@ -2,8 +2,8 @@
 
 Runs in the audit's process; `replay` says what is mixed with what.
 
-    begin, write --Columns: coefficients--> bounds
-              updates that hardly count --_Tail--^
+    start, write --Columns: coefficients--> bounds
+              negligible updates --_Tail---------^
 
 Every vector is a weighted sum of the vectors at the start and of all updates since:
 
@@ -41,11 +41,12 @@ LIMIT_BYTES = 256 * 2**20
 """Memory of the coefficients; an update in the window takes 8 bytes per kept vector."""
 
 NEGLIGIBLE = 1e-15
-"""Share of the lengths in the window: a hundred million such drops change no digit that counts."""
+"""Share of the total length in the window: a hundred million such drops change no significant
+digit."""
 
 
 class Bounds(NamedTuple):
-    """What the record proves of one vector per learner.
+    """Proven bounds for one vector per learner.
 
     Attributes:
         to_mean: [learners], of each one's L2 distance to the mean of all.
@@ -61,7 +62,7 @@ class Columns:
 
     def __init__(self, rows: int, entry: Start, limit_bytes: int) -> None:
         self.forced = 0
-        """Updates that were dropped only because memory was full."""
+        """Number of updates that were dropped only because memory was full."""
         self.first = self.used = entry.learners
         most = min(COLUMNS_PER_LEARNER * self.first, limit_bytes // (8 * rows))
         self.most = max(most, 2 * self.first + 16)
@@ -74,8 +75,8 @@ class Columns:
         self.distances = np.maximum(distances, distances.T)
         self.apart = bool(self.distances.any())
 
-    def begin(self, row: int, learner: int) -> None:
-        """Let a row be a vector of the start."""
+    def start(self, row: int, learner: int) -> None:
+        """Let a row be a start vector."""
         self.matrix[row, learner] = 1.0
         self.known[row] = True
 
@@ -117,7 +118,7 @@ class Columns:
         return bounds
 
     def _make_room(self) -> None:
-        """Drop what can hardly count any more; then widen, or drop what counts least."""
+        """Drop negligible updates; if that is not enough, widen, or drop the smallest."""
         first, used, width = self.first, self.used, self.matrix.shape[1]
         matrix = self.matrix if self.known.all() else self.matrix[self.known]
         if len(matrix) == 0:
@@ -151,7 +152,7 @@ class Columns:
 
 
 class _Tail:
-    """What forgotten updates can still contribute to the distance of any two vectors."""
+    """Largest possible contribution of dropped updates to the distance of any two vectors."""
 
     def __init__(self, rows: int) -> None:
         self._before = self._since = 0.0
@@ -164,12 +165,12 @@ class _Tail:
         return self._before * self._left + self._since
 
     def mix(self, row: int, parts: list[tuple[int, float]]) -> None:
-        """Follow what `Columns.write` does."""
+        """Apply the same mix as `Columns.write`."""
         if len(self._weights):
             self._weights[row] = sum(self._weights[source] * weight for source, weight in parts)
 
     def add(self, costs: float, known: NDArray[np.bool_], *, track: bool) -> None:
-        """Add forgotten updates' ranges times lengths, taken over the rows known now."""
+        """Add dropped updates' ranges times lengths, taken over the rows known now."""
         self._since += costs
         if not track or not known.any():
             return
@@ -177,6 +178,6 @@ class _Tail:
             common = float(self._weights[known].min(axis=0).sum())
             self._left = min(self._left, 1.0 - common)
         if not len(self._weights) or self._left < 0.5:
-            # The ranges of all that is forgotten hold for what is known now: begin anew from here.
+            # The ranges of all dropped updates hold for the rows known now: restart from here.
             self._before, self._since, self._left = self.bound, 0.0, 1.0
             self._weights = np.diag(known.astype(np.float64))

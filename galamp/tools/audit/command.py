@@ -1,9 +1,9 @@
-"""`galamp audit`: replay a run's recorded gossip, and hold what was measured against it.
+"""`galamp audit`: replay a run's recorded gossip, and compare the measurements with it.
 
-    words --> audit.audit --> report, JSON or PNG, and exit code 0 or 1
+    arguments --> audit.audit --> report, JSON or PNG, and exit code 0 or 1
 
-Only light modules are imported at the top, for the command line imports this one before it knows
-whether it is needed.
+Only light modules are imported at the top, since the command line imports this one for every
+command.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from galamp.tools.audit.audit import Audit
 
 EXIT_NOT_PROVEN = 1
-"""There is a violation, or the record is incomplete."""
+"""Exit code for a violation or an incomplete record."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +48,7 @@ def audit_command(options: argparse.Namespace) -> int:
     from galamp.tools.audit.audit import audit
     from galamp.tools.audit.report import lines, summary
 
-    found = audit(options.run, _teller())
+    found = audit(options.run, _progress())
     result = summary(options.run, found)
     print(json.dumps(result) if options.json else "\n".join(lines(result)))
     if options.plot is not None:
@@ -56,8 +56,8 @@ def audit_command(options: argparse.Namespace) -> int:
     return EXIT_OK if found.passed else EXIT_NOT_PROVEN
 
 
-def _teller() -> Callable[[int, int], None] | None:
-    """Return what shows progress, for a person: records of gigabytes take minutes."""
+def _progress() -> Callable[[int, int], None] | None:
+    """Return a function that shows progress on a terminal: records of gigabytes take minutes."""
     if not sys.stderr.isatty():
         return None
 
@@ -69,7 +69,7 @@ def _teller() -> Callable[[int, int], None] | None:
 
 
 def _check_target(path: Path, overwrite: bool) -> None:
-    """Complain before the audit, which takes longer."""
+    """Refuse an existing or impossible target before the audit, which takes longer."""
     if path.suffix.lower() != ".png":
         raise UserError(f"--plot {path}: expected a name that ends in .png")
     if not os.path.isdir(path.parent):

@@ -1,4 +1,4 @@
-"""The picture of an audit: distances, certificates and their ratio, over agent steps.
+"""Figure of an audit: distances, certificates and their ratio, over agent steps.
 
 Runs in the process of `galamp audit`; matplotlib is imported only when something is drawn.
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 INK, QUIET, ALARM = "#22262b", "#7c858f", "#c0262d"
 COLOURS = {"pairwise": "#1f5fa8", "to_mean": "#d9730d"}
-"""Told apart by the colour-blind, too; a measured line is solid, its certificate dashed."""
+"""Safe for colour-blind readers; a measured line is solid, its certificate dashed."""
 
 LABELS = {"pairwise": "greatest pair", "to_mean": "to the mean (rms)"}
 RATIO_LABELS = {"pairwise": "greatest pair", "to_mean": "to the mean (worst learner)"}
@@ -48,7 +48,7 @@ def draw(series: Series, title: str) -> bytes:
 
     Args:
         series: at least one measurement.
-        title: what the run is, one line.
+        title: description of the run, one line.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -128,23 +128,23 @@ def _ratios(axes: Axes, series: Series) -> None:
 
 
 def _starts(axes: Axes, series: Series) -> None:
-    """Draw a line where the run was gone on with."""
+    """Draw a vertical line at each resume of the run."""
     start, step = series.column("start"), series.column("step")
     for index in np.flatnonzero(np.diff(start)) + 1:
         axes.axvline(step[index], color=QUIET, lw=0.8, ls=":")
 
 
 def _broken(series: Series, name: str) -> NDArray[np.float64]:
-    """Return a column with NaN between starts: no line leads from one to the next."""
+    """Return a column with NaN between starts: no line connects one to the next."""
     starts = np.flatnonzero(np.diff(series.column("start"))) + 1
     return np.insert(series.column(name), starts, np.nan)
 
 
 def _positive(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return what a logarithmic axis can show."""
+    """Return the values that a logarithmic axis can show."""
     return np.where(values > 0, values, np.nan)
 
 
 def _mark(series: Series) -> dict[str, Any]:
-    """A few measurements are shown as dots, too: one alone makes no line."""
+    """Return the style of dots for a few measurements: a single one makes no line."""
     return {"marker": "o", "ms": 3.5} if len(series) <= 30 else {}

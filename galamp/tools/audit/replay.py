@@ -1,12 +1,12 @@
-"""Gossip replayed from its record: how far apart the learners' parameters can be at most.
+"""Replay of recorded gossip: upper bounds of the distances between the learners' parameters.
 
-Runs in the audit's process. It shares the record's format with what certified the run while it
-trained, and none of the arithmetic, so that a mistake in either shows.
+Runs in the audit's process. It shares the record's format with the code that certified the run
+during training, and none of its arithmetic, so that an error in either is detected.
 
     Start, Publication, Lost, Rebase --Replay--> Columns --> Bounds
 
-Every vector is written as a sum of what the learners started from and of all updates since; what
-follows for the distance between any two is in `columns`.
+Every vector is written as a sum of the learners' start vectors and of all updates since;
+`coefficients` derives the bounds from it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from galamp.storage.gossip_log import Lost, Rebase, Start
 from galamp.tools.audit.coefficients import LIMIT_BYTES, Bounds, Columns
 
 KEPT = 64
-"""Newest vectors of each learner that later lines may refer to."""
+"""Number of newest vectors of each learner that later lines may refer to."""
 
 WEIGHT_SLACK = 1e-6
 
 
 class BadRecordError(Exception):
-    """A line contradicts those before it, or refers to what they do not tell."""
+    """A line contradicts earlier ones, or refers to unknown vectors."""
 
 
 class Replay:
@@ -31,16 +31,16 @@ class Replay:
     def __init__(self, kept: int = KEPT, limit_bytes: int = LIMIT_BYTES) -> None:
         self._kept, self._limit_bytes = kept, limit_bytes
         self.learners = 0
-        """Learners of this start of the run; 0 before the first."""
+        """Number of learners in this start of the run; 0 before the first."""
         self._forced_before = 0
 
     @property
     def forced(self) -> int:
-        """Updates that were dropped because memory was full, not because they hardly counted."""
+        """Number of updates that were dropped only because memory was full."""
         return self._forced_before + (self._columns.forced if self.learners else 0)
 
     def start(self, entry: Start) -> None:
-        """Forget everything; number 0 of each learner is where it starts from."""
+        """Forget everything; number 0 of each learner is its start vector."""
         self._forced_before = self.forced
         self._entry = entry
         self.learners = entry.learners
@@ -50,13 +50,13 @@ class Replay:
         self._number = [-1] * rows
         for learner in range(entry.learners):
             self._number[learner * self._kept] = 0
-            self._columns.begin(learner * self._kept, learner)
+            self._columns.start(learner * self._kept, learner)
 
     def publish(self, entry: Publication) -> None:
         """Mix, and add an update.
 
         Raises:
-            BadRecordError: the vector is then unknown.
+            BadRecordError: the vector is unknown from then on.
         """
         learner, number = entry.learner, entry.number
         self._check_learner(learner)
@@ -71,10 +71,10 @@ class Replay:
         self._set(learner, number, parts, entry.length)
 
     def lose(self, entry: Lost) -> None:
-        """Take a vector as unknown.
+        """Mark a vector as unknown.
 
         Raises:
-            BadRecordError: it is not newer than those before.
+            BadRecordError: it is not newer than the earlier ones.
         """
         self._check_learner(entry.learner)
         newest = self._newest[entry.learner]
@@ -83,9 +83,9 @@ class Replay:
         self._set(entry.learner, entry.number, None, 0.0)
 
     def rebase(self, entry: Rebase) -> None:
-        """Know a vector again: it is the anchor and an update as long as the distance.
+        """Make a vector known again: it is the anchor plus an update as long as the distance.
 
-        A vector that is its own anchor is where all begins anew; no other is known any more.
+        A vector that is its own anchor restarts the replay; no other vector is known then.
 
         Raises:
             BadRecordError: a vector is not recorded, or the anchor is itself unknown.
@@ -93,20 +93,20 @@ class Replay:
         row = self._find(entry.learner, entry.number)
         anchor = self._find(*entry.anchor)
         if anchor == row:
-            self._begin_from(row, entry.learner)
+            self._restart_from(row, entry.learner)
             return
         if not self._columns.known[anchor]:
             raise BadRecordError("rebased on vector ({}, {}), unknown itself".format(*entry.anchor))
-        # What was known stays so: both descriptions hold, and the former needs no measurement.
+        # A known vector keeps its description: both hold, and the older one needs no measurement.
         if not self._columns.known[row]:
             self._columns.write(row, [(anchor, 1.0)], entry.distance)
 
-    def _begin_from(self, row: int, learner: int) -> None:
+    def _restart_from(self, row: int, learner: int) -> None:
         self._forced_before = self.forced
         nowhere = ((0.0,) * self.learners,) * self.learners
         entry = self._entry._replace(distances=nowhere)
         self._columns = Columns(len(self._number), entry, self._limit_bytes)
-        self._columns.begin(row, learner)
+        self._columns.start(row, learner)
 
     def bounds(self, numbers: tuple[int, ...]) -> Bounds | None:
         """Return the bounds for vectors (r, numbers[r]); None where one of them is unknown.
@@ -119,7 +119,7 @@ class Replay:
         return self._columns.bounds([self._find(*pair) for pair in enumerate(numbers)])
 
     def _parts(self, entry: Publication) -> list[tuple[int, float]] | None:
-        """Return (row, weight) of what is mixed; None where some of it is unknown."""
+        """Return (row, weight) of the mixed vectors; None where some of them are unknown."""
         learner, before = entry.learner, entry.number - 1
         if self._newest[learner] != before:
             missing = self._newest[learner] + 1

@@ -1,4 +1,4 @@
-"""What `galamp audit` says: the audit as one JSON object, and that object as text of 80 columns.
+"""Report of `galamp audit`: the audit as one JSON object, and that object as text of 80 columns.
 
 Runs in the process of `galamp audit`.
 
@@ -20,14 +20,14 @@ from galamp.tools.audit.audit import Audit, Series
 
 WIDTH = 80
 SHOWN = 10
-"""So many violations, and so many faults of the record, are shown line by line."""
+"""Number of violations, and of faults of the record, that are shown line by line."""
 
 LABELS = {"to_mean": "to the mean", "pairwise": "greatest pair"}
 ALLOWANCE = "certificate * (1 + 1e-5) + 1e-6 * norm of the mean"
 
 
 def summary(run: Path, audit: Audit) -> dict[str, Any]:
-    """Return all that the audit found; what is unknown is None."""
+    """Return all results of the audit; unknown values are None."""
     measurements = len(audit.series)
     found = {
         "run": str(run),
@@ -74,7 +74,7 @@ def _statistics(series: Series, name: str) -> dict[str, float]:
 
 
 def _of(statistic: Any, values: Any) -> float:
-    """Return a statistic of those values that are known; NaN where none is."""
+    """Return a statistic of the known values; NaN if there are none."""
     known = values[np.isfinite(values)]
     return float(statistic(known)) if len(known) else float("nan")
 

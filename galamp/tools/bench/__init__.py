@@ -1,4 +1,4 @@
-"""`bin/bench`: how fast galamp is here, alone and beside others.
+"""`bin/bench`: speed of galamp on this machine, alone and compared with other programs.
 
 Every system, galamp or peer, is a command that trains in processes of its own and appends rows to
 `RUN/metrics.jsonl`; all are timed by the same code, from those rows, one system at a time:
@@ -6,6 +6,7 @@ Every system, galamp or peer, is a command that trains in processes of its own a
     cli --System--> runs.measure --starts, weighs, ends--> processes.Program (a session of its own)
                         ^                                        |
                         +---- global_step, wall_s ---- RUN/metrics.jsonl
+
     runs.Measurement --> tables (one table at the end), a JSON row each
 
 A peer is an entry of `peers.PEERS` and a script in `peer_scripts/`; a sub-command is an entry of

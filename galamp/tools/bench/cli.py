@@ -1,4 +1,4 @@
-"""The command line of bin/bench: words to systems, measurements to a table.
+"""The command line of bin/bench: arguments to systems, measurements to a table.
 
 bin/bench run        galamp alone, repeated
 bin/bench limit      galamp and the bare parts of training, taking turns
@@ -6,8 +6,8 @@ bin/bench scale      galamp with more and more learners and environments
 bin/bench start      from the command to the first agent steps
 bin/bench neighbour  another program on the same machine, beside a run and without
 bin/bench gossip     publishing and mixing, per topology
-bin/bench gpu        all that has to be known on a machine with GPUs, within nine minutes
-bin/bench peers      galamp and its peers, taking turns
+bin/bench gpu        all checks for a machine with GPUs, within nine minutes
+bin/bench peers      galamp and its peers, in turns
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _leave(number: int, frame: object) -> NoReturn:
-    """End by way of every block that has something to put away."""
+    """Exit by an exception, so that every `finally` block runs."""
     raise SystemExit(128 + number)
 
 
@@ -130,7 +130,7 @@ def limit_command(options: argparse.Namespace) -> None:
 
 
 def uuid_of(device: str) -> tuple[str, ...]:
-    """Return the UUID of a GPU, such as `cuda:0`; nothing where it has none.
+    """Return the UUID of a GPU, such as `cuda:0`, as a tuple; empty where it has none.
 
     Raises:
         UserError: torch does not see it.
@@ -227,7 +227,7 @@ def peers_command(options: argparse.Namespace) -> None:
 
 
 def workload_from(options: argparse.Namespace, learners: int, num_envs: int) -> Workload:
-    """Return what is trained on.
+    """Return the workload of the options.
 
     Raises:
         UserError: no such Atari game.
@@ -243,7 +243,7 @@ def workload_from(options: argparse.Namespace, learners: int, num_envs: int) -> 
 
 
 def described(workload: Workload) -> str:
-    """Return what is trained, in words."""
+    """Return the workload as text."""
     return (
         f"{workload.env_id}, network {workload.network}, {workload.precision}, "
         f"{workload.simulators} environments in all "
@@ -258,7 +258,7 @@ def compare(
     rows: TextIO | None,
     subject: str = GALAMP,
 ) -> None:
-    """Measure the systems in turns, write every measurement down, and show the table."""
+    """Measure the systems in turns, store every measurement, and show the table."""
     what = f"{what}, {options.repeats} x {options.seconds:g} s"
     origin = tables.Origin.here(shlex.join(["bin/bench", *options.words]))
     done: list[Measurement] = []
@@ -279,7 +279,7 @@ def compare(
 
 @contextlib.contextmanager
 def rows_file(path: Path | None) -> Iterator[TextIO | None]:
-    """Open the file that measurements are appended to, if there is to be one.
+    """Open the file that measurements are appended to; yields None without one.
 
     Raises:
         UserError: it cannot be written.
@@ -309,5 +309,5 @@ COMMANDS: dict[str, Command] = {
     "gpu": ("all that is to be known on a machine with GPUs", add_gpu, gpu_command),
     "peers": ("galamp and its peers, taking turns", add_peers, peers_command),
 }
-"""Name -> one line of help, what adds its options, and what runs it: it returns the exit code, if
-another than 0 is possible."""
+"""Name -> one line of help, the function that adds its options, and the one that runs it; the
+latter returns the exit code, if that may be another than 0."""

@@ -1,9 +1,9 @@
-"""What gossip costs a learner per turn, for every topology: publishing and mixing, nothing else.
+"""Cost of gossip per turn of a learner, for every topology: publishing and mixing only.
 
     n learners' vectors of P numbers, in one process --> Exchange.turn of each in turn --> ms, MB
 
-Runs in the bench: on one core, where in a run the vectors of several learners share the caches less
-well; or on one GPU, which all of them share here, one after another.
+Runs in the bench: on one core, whereas in a run several learners' vectors compete for the caches;
+or on one GPU, which all of them share here, one after another.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Cost:
-    """What one learner's turn costs under a topology.
+    """Cost of one learner's turn under a topology.
 
     Attributes:
         topology: its name.
         peers: vectors of others that are mixed per turn, the mean over learners and turns.
         turn_ms: milliseconds of one turn, until a GPU has done all of it; the median over turns and
             learners.
-        quick_ms: the least of the same.
-        slow_ms: the greatest.
+        quick_ms: the minimum of the same.
+        slow_ms: the maximum.
         read_mb: read from others per turn, in MB.
     """
 
@@ -55,10 +55,10 @@ class Cost:
 
 
 def costs(learners: int, size: int, device: torch.device | str = "cpu") -> Iterator[Cost]:
-    """Yield what each topology costs with so many learners and numbers per vector.
+    """Yield the cost of each topology with `learners` learners and `size` numbers per vector.
 
     Raises:
-        UserError: the device is there, and nothing can be computed on it.
+        UserError: the device exists, and nothing can be computed on it.
     """
     device = torch.device(device)
     try:
@@ -94,7 +94,7 @@ def _cost(name: str, topology: Topology, size: int, device: torch.device) -> Cos
 def _exchanges(
     topology: Topology, size: int, device: torch.device
 ) -> tuple[SharedArrays, list[Exchange]]:
-    """Make every learner's side of the exchange, all in this process."""
+    """Create every learner's exchange, all in this process."""
     count, config = topology.size, GossipConfig()
     specs = ControlBlock.specs(count) + StatusBoard.specs(count, 1)
     arrays = SharedArrays.create(specs + exchange_specs(config, topology, {"parameters": size}))

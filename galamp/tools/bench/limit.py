@@ -1,12 +1,12 @@
-"""The ceiling of this machine: what its cores would train if the bare parts were all there is.
+"""Ceiling of this machine: the rate of its cores if the bare parts of training were all the work.
 
     galamp.tools.bench.parts --> milliseconds per agent step of every part on every core
     on CPUs      ceiling = sum over cores of 1 / (emulate + act + learn)
     on one GPU   ceiling = the lesser of: sum over emulating cores of 1 / emulate,
                            sum over learners of 1 / (act + learn + gossip)
 
-Gossip on CPUs, the way between processes, the supervisor and every wait for one another are what
-galamp adds to that.
+galamp adds gossip on CPUs, transport between processes, the supervisor, and every wait of one
+process for another.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ FRAMES_PER_STEP = 4
 
 @dataclass
 class Limit:
-    """The bare parts, measured as a system is.
+    """The bare parts, measured like a system.
 
     Attributes:
-        device: what is learned on: `cpu`, or one GPU such as `cuda:0`.
+        device: device of the learners: `cpu`, or one GPU such as `cuda:0`.
         rounds: milliseconds per agent step of every part, the mean over the cores that do it; one
             per round.
     """
@@ -54,7 +54,7 @@ class Limit:
         *,
         seconds: float,
         warm_up_s: float,
-        patience_s: float | None = None,
+        timeout_s: float | None = None,
     ) -> Measurement:
         """Run the parts on all cores; see `galamp.tools.bench.runs.measure`.
 
@@ -68,7 +68,7 @@ class Limit:
             *("--precision", work.precision, "--device", self.device),
             *("--learners", work.learners, "--seconds", warm_up_s + seconds),
         ]
-        until_s = time.monotonic() + (START_DEADLINE_S if patience_s is None else patience_s)
+        until_s = time.monotonic() + (START_DEADLINE_S if timeout_s is None else timeout_s)
         with (
             tempfile.TemporaryDirectory(prefix="galamp-bench-") as folder,
             Program(command, ROOT, Path(folder, "output.log")) as program,
@@ -79,8 +79,8 @@ class Limit:
             program.ends_within(seconds)
             weight, shares = pss_mb(pids), Usage.of(program.session).shares_since(before, cores())
             if program.wait(max(0.0, until_s - time.monotonic()) + warm_up_s + seconds) != 0:
-                raise RunFailed(f"{self.name}: {program.last_words()}")
-            each: list[dict[str, float]] = json.loads(program.last_words())
+                raise RunFailed(f"{self.name}: {program.last_line()}")
+            each: list[dict[str, float]] = json.loads(program.last_line())
         self.rounds.append(means(each))
         rate = ceiling(each)
         frames = rate * FRAMES_PER_STEP
@@ -90,7 +90,7 @@ class Limit:
         """Return all its processes, once there is one for every core."""
         while len(pids := members(program.session)) <= cores():
             if program.ends_within(POLL_S) or time.monotonic() > until_s:
-                raise RunFailed(f"{self.name}: {program.last_words()}")
+                raise RunFailed(f"{self.name}: {program.last_line()}")
         return pids
 
 
@@ -101,9 +101,9 @@ def means(each: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def ceiling(each: Sequence[dict[str, float]]) -> float:
-    """Return the agent steps/s that processes with such parts allow.
+    """Return the agent steps/s that processes with these parts allow.
 
-    Where some emulate and others learn, the slower of the two groups says how many.
+    Where some emulate and others learn, the slower of the two groups decides.
     """
     emulating = [one for one in each if EMULATE in one]
     learning = [one for one in each if ACT in one]
@@ -111,7 +111,7 @@ def ceiling(each: Sequence[dict[str, float]]) -> float:
 
 
 def parts_table(rounds: Sequence[dict[str, float]]) -> Table:
-    """Return what every part costs: the median over the rounds, and the spread."""
+    """Return the cost of every part: the median over the rounds, and the spread."""
     result = Table(box=box.SIMPLE, padding=(0, 1))
     result.add_column("bare part, per core")
     result.add_column("ms per agent step", justify="right")

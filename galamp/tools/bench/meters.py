@@ -1,10 +1,10 @@
-"""What reads GPUs by their UUIDs: NVML through nvidia-ml-py, or nvidia-smi where that is missing.
+"""GPU meters by UUID: NVML through nvidia-ml-py, or nvidia-smi where that is missing.
 
     UUIDs --meter_of--> Meter.read --> Reading, Reading, ...
 
-Runs in the bench. A GPU is found by its UUID: NVML counts all GPUs of the machine, torch only those
-that CUDA_VISIBLE_DEVICES leaves, and each in an order of its own. What a GPU does not tell (parts
-of a GPU under MIG, old cards) is None, never an error.
+Runs in the bench. GPUs are identified by UUID: NVML counts all GPUs of the machine, torch only
+those that CUDA_VISIBLE_DEVICES leaves, and each in its own order. A value that a GPU does not
+report (parts of a GPU under MIG, old cards) is None, never an error.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from galamp.core.errors import RunFailed
 
 MJ_PER_J = MW_PER_W = 1e3
 PREFIXES = ("GPU-", "MIG-")
-"""What NVML writes before the UUID of a GPU, and of a part of one; torch writes neither."""
+"""NVML's prefixes of the UUID of a GPU, and of a part of one; torch writes neither."""
 
 SMI = "nvidia-smi"
 SMI_FIELDS = ("uuid", "name", "utilization.gpu", "power.draw")
 SMI_DEADLINE_S = 5.0
 SMI_EVERY_S = 1.0
-"""A look by nvidia-smi starts a process, which takes a tenth of a second."""
+"""Minimum interval of nvidia-smi: it starts a process, which takes a tenth of a second."""
 
 
 class Reading(NamedTuple):
-    """What one GPU tells at one moment; None: it does not tell."""
+    """Values of one GPU at one moment; None: not reported."""
 
     utilisation: float | None = None
     watts: float | None = None
@@ -36,16 +36,16 @@ class Reading(NamedTuple):
 
 
 class Meter(Protocol):
-    """What reads GPUs, in the order in which they were named to it."""
+    """Reads GPUs, in the order in which they were given."""
 
     every_s: float
-    """Least time between two looks."""
+    """Minimum time between two readings."""
 
     def names(self) -> list[str]:
-        """Return what each GPU is called; empty where that is unknown."""
+        """Return each GPU's name; empty where that is unknown."""
 
     def read(self) -> list[Reading]:
-        """Return what each GPU tells now."""
+        """Return each GPU's current values."""
 
 
 def bare(uuid: str) -> str:
@@ -56,7 +56,7 @@ def bare(uuid: str) -> str:
 
 
 def meter_of(uuids: Sequence[str]) -> Meter:
-    """Return what can read these GPUs: NVML, else nvidia-smi, else nothing, which tells nothing."""
+    """Return a meter for these GPUs: NVML, else nvidia-smi, else one without values."""
     try:
         return Nvml(uuids)
     except RunFailed:
@@ -114,7 +114,7 @@ class Nvml:
         return next((device for device in found if device is not None), None)
 
     def _ask(self, name: str, subject: Any) -> Any:
-        """Return the answer of one of NVML's functions; None where it has none."""
+        """Return the result of one of NVML's functions; None where it has none."""
         if subject is None:
             return None
         try:
@@ -163,14 +163,14 @@ def _number(text: str) -> float | None:
 
 
 def parse_smi(text: str) -> dict[str, dict[str, str]]:
-    """Return the fields of nvidia-smi's rows by UUID; what is no such row is passed over."""
+    """Return the fields of nvidia-smi's rows by UUID; other lines are skipped."""
     rows = [[field.strip() for field in line.split(",")] for line in text.splitlines()]
     whole = [dict(zip(SMI_FIELDS, row, strict=True)) for row in rows if len(row) == len(SMI_FIELDS)]
     return {row["uuid"]: row for row in whole}
 
 
 def run_smi() -> str:
-    """Return what nvidia-smi says of all GPUs, a row each of `SMI_FIELDS`.
+    """Return the output of nvidia-smi for all GPUs, a row each of `SMI_FIELDS`.
 
     Raises:
         RunFailed: it is missing, fails, or does not answer.
@@ -186,7 +186,7 @@ def run_smi() -> str:
 
 
 class Nothing:
-    """GPUs that nothing here can read."""
+    """Meter of GPUs that cannot be read here."""
 
     every_s = 0.0
 
@@ -198,5 +198,5 @@ class Nothing:
         return [""] * self._count
 
     def read(self) -> list[Reading]:
-        """Tell nothing."""
+        """Return empty readings."""
         return [Reading()] * self._count

@@ -1,10 +1,10 @@
-"""How another program on the same machine fares beside a run: wake-up latency and processor share.
+"""Effect of a run on another program on the same machine: wake-up latency and processor share.
 
     galamp run (own session) || a small program (own session), again and again --> Neighbour
 
-Runs in the bench. The small program sleeps as a shell or an editor does, and is late by as long
-as the scheduler lets it wait; then it computes for a fixed amount of processor time, which takes
-longer the less of a core it gets.
+Runs in the bench. The small program sleeps as a shell or an editor does, and wakes late when the
+scheduler delays it; then it computes for a fixed amount of processor time, which takes longer the
+smaller its share of a core is.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ print(json.dumps({"late_ms": late_ms, "computed_s": time.monotonic() - began}))
 COMPUTED_S = 0.25
 """Processor time that the small program computes for."""
 DEADLINE_S = 120.0
-LOOK_EVERY_S = 0.1
+POLL_EVERY_S = 0.1
 
 
 class Neighbour(NamedTuple):
-    """What the small program met, over all its repetitions.
+    """Measurements of the small program, over all its repetitions.
 
     Attributes:
-        late_ms: how late its sleeps of 10 ms ended, each in ms.
-        stretch: time that its computation took, in times the processor time that it needed.
+        late_ms: delay of each sleep of 10 ms, in ms.
+        stretch: duration of its computation, divided by the processor time that it needed.
         agent_steps_per_s: of the run beside it, 0 without one.
     """
 
@@ -84,7 +84,7 @@ def beside(workload: Workload | None, flags: Sequence[str], seconds: float) -> N
             late_ms += late
             stretch.append(computed_s / COMPUTED_S)
             if program is not None and program.ends_within(0.0):
-                raise RunFailed(f"ended while it was measured: {program.last_words()}")
+                raise RunFailed(f"ended while it was measured: {program.last_line()}")
         return Neighbour(tuple(late_ms), tuple(stretch), _rate(rows) if rows else 0.0)
 
 
@@ -104,14 +104,14 @@ def _small_program() -> tuple[list[float], float]:
 def _await_steps(program: Program, rows: Path) -> None:
     until_s = time.monotonic() + START_DEADLINE_S
     while not any(row["global_step"] > 0 for row in read_rows(rows)):
-        if program.ends_within(LOOK_EVERY_S):
-            raise RunFailed(f"ended at its start: {program.last_words()}")
+        if program.ends_within(POLL_EVERY_S):
+            raise RunFailed(f"ended at its start: {program.last_line()}")
         if time.monotonic() > until_s:
             raise RunFailed(f"made no agent step in {START_DEADLINE_S:.0f} s")
 
 
 def _rate(path: Path) -> float:
-    """Return the agent steps per second over all that the run has written down."""
+    """Return the agent steps per second over all rows of the run."""
     rows = [row for row in read_rows(path) if row["global_step"] > 0]
     passed_s = rows[-1]["wall_s"] - rows[0]["wall_s"]
     steps: int = rows[-1]["global_step"] - rows[0]["global_step"]
@@ -119,7 +119,7 @@ def _rate(path: Path) -> float:
 
 
 def merged(rounds: Sequence[Neighbour]) -> Neighbour:
-    """Return what several rounds met together."""
+    """Return several rounds as one."""
     return Neighbour(
         tuple(ms for one in rounds for ms in one.late_ms),
         tuple(times for one in rounds for times in one.stretch),

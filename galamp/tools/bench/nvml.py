@@ -1,10 +1,10 @@
-"""What GPUs do meanwhile: utilisation and power of those that a run uses, and of no others.
+"""GPU use during a measurement: utilisation and power of the GPUs of a run, and of no others.
 
-    UUIDs --Gauge: start, look, look, ..., used--> GpuUse
+    UUIDs --Gauge: start, sample, sample, ..., used--> GpuUse
 
-Runs in the bench. The energy counter is the driver's own, so nothing between two looks is missed;
+Runs in the bench. The energy counter is the driver's own, so nothing between two samples is missed;
 where there is none, power is sampled. Utilisation is the share of time in which a kernel ran,
-averaged over the looks.
+averaged over the samples.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from galamp.core.machine.machine import inspect_gpus
 from galamp.tools.bench.meters import Meter, Reading, meter_of
 
 COUNTED, SAMPLED = "energy counter", "sampled power"
-"""Where watts come from."""
+"""Sources of the watts."""
 
 
 @dataclass(frozen=True)
 class GpuUse:
-    """The GPUs of a run over one measurement; None: they do not tell.
+    """GPU use of a run over one measurement; None: not reported.
 
     Attributes:
-        utilisation: share of time in which a kernel ran, 0 to 1, the mean over the looks and over
-            those GPUs that tell.
-        watts: mean power of all of them together, if all tell.
+        utilisation: share of time in which a kernel ran, 0 to 1, the mean over the samples and over
+            those GPUs that report it.
+        watts: mean power of all of them together, if all report it.
         frames_per_joule: emulator frames per joule of that.
         watts_from: `COUNTED` or `SAMPLED`; empty where there are no watts.
     """
@@ -53,10 +53,10 @@ def uuids() -> dict[str, str]:
 
 
 class Gauge:
-    """Reads the GPUs of one run, and says what they did from `start` on."""
+    """Samples the GPUs of one run, and returns their use since `start`."""
 
     def __init__(self, uuids: Sequence[str], meter: Meter | None = None) -> None:
-        """Read the GPUs `uuids`, as torch writes them, by `meter` (default: what is there)."""
+        """Sample the GPUs `uuids`, as torch writes them, by `meter` (default: an available one)."""
         self._meter = meter or meter_of(uuids)
         self._begin, self._begin_s = list[Reading](), 0.0
         self._looks: list[list[Reading]] = []
@@ -68,20 +68,20 @@ class Gauge:
         return ", ".join(filter(None, self._meter.names()))
 
     def start(self) -> None:
-        """Begin anew."""
+        """Start a new measurement."""
         self._begin, self._begin_s = self._meter.read(), time.monotonic()
         self._looks = [self._begin]
         self._looked_s = self._begin_s
 
-    def look(self) -> None:
-        """Take a reading, unless the last one was just taken."""
+    def sample(self) -> None:
+        """Take a reading, unless the last one is too recent."""
         now_s = time.monotonic()
         if now_s >= self._looked_s + self._meter.every_s:
             self._looks.append(self._meter.read())
             self._looked_s = now_s
 
     def used(self, frames_per_s: float) -> GpuUse:
-        """Return what was used since `start`, at so many emulator frames per second."""
+        """Return the use since `start`, at `frames_per_s` emulator frames per second."""
         end, seconds = self._meter.read(), time.monotonic() - self._begin_s
         watts, source = counted(self._begin, end, seconds), COUNTED
         if watts is None:
@@ -107,7 +107,7 @@ def counted(begin: Sequence[Reading], end: Sequence[Reading], seconds: float) ->
 
 
 def sampled(looks: Sequence[Sequence[Reading]]) -> float | None:
-    """Return the mean power over the looks at which all GPUs told theirs, in W; None without."""
+    """Return the mean power over the samples at which all GPUs reported theirs, in W; else None."""
     totals = []
     for look in looks:
         watts = [each.watts for each in look if each.watts is not None]

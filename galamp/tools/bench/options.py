@@ -1,4 +1,4 @@
-"""The words that the bench's commands take; what they mean is for `galamp.tools.bench.cli`."""
+"""Options of the bench's commands; `galamp.tools.bench.cli` gives them their meaning."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from galamp.tools.bench import peers
 NETWORKS = networks_for(IMAGE)
 PRECISIONS = ("float32", "bf16")
 NATURE_PARAMETERS = 1_686_693
-"""Of the Nature network with Breakout's four actions."""
+"""Parameters of the Nature network with Breakout's four actions."""
 
 
 def add_measuring(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def add_measuring(parser: argparse.ArgumentParser) -> None:
 
 
 def add_timing(parser: argparse.ArgumentParser, *, seconds: float = 30.0, repeats: int = 3) -> None:
-    """Add what is trained, for how long and how often."""
+    """Add the workload, the duration and the number of repetitions."""
     add = parser.add_argument
     add("--game", metavar="NAME", default="Breakout", help="Atari game")
     add("--network", choices=NETWORKS, default="nature", help="network that is trained")

@@ -1,4 +1,4 @@
-"""The bare parts of training, on every core at once and with nothing between them.
+"""Bare parts of training, on every core at once and with nothing between them.
 
     python -m galamp.tools.bench.parts --env-id ID --num-envs B --network NAME --seconds S
 
@@ -6,8 +6,8 @@
     on one GPU   a core per learner: act, learn, gossip on the GPU; every other core: emulate
 
 Prints one line of JSON: for every core the milliseconds per agent step of every part, the median of
-short blocks that take turns, so that what drifts with time touches all parts alike. What is done on
-a GPU includes the copies to and from it, and all waits for it.
+short blocks that take turns, so that a drift over time affects all parts alike. Work on a GPU
+includes the copies to and from it, and all waits for it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ BLOCK_S = 0.25
 EMULATE, ACT, LEARN = PARTS = ("emulate", "act", "learn")
 GOSSIP = "gossip"
 ON_GPU = {ACT: Phase.INFER, LEARN: Phase.UPDATE, GOSSIP: Phase.GOSSIP}
-"""What a learner does on a GPU, and the phase of its own in which it does so."""
+"""Parts of a learner on a GPU, and their phase in a run."""
 ALL = slice(None)
 T = TypeVar("T")
 
@@ -130,7 +130,7 @@ def block(parts: Parts) -> dict[str, float]:
 
 
 class DeviceParts:
-    """One learner on a device, taken apart; a second one, for it to gossip with, takes turns."""
+    """Parts of one learner on a device; a second learner, to gossip with, takes turns."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class DeviceParts:
         device: str,
         precision: str = "float32",
     ) -> None:
-        """Make the learner, and the second if the run has several `learners`."""
+        """Create the learner, and the second if the run has several `learners`."""
         self._all = synthetic_learners(
             environment,
             learners=min(2, learners),
@@ -189,7 +189,7 @@ def on_one_core(options: argparse.Namespace) -> dict[str, float]:
 
 
 def _work_of(options: argparse.Namespace) -> Callable[[], dict[str, float]]:
-    """Return what measures one block of this core's parts."""
+    """Return a function that measures one block of this core's parts."""
     if options.part is None:
         return partial(
             block,
@@ -209,7 +209,7 @@ def _work_of(options: argparse.Namespace) -> Callable[[], dict[str, float]]:
 
 
 def shares(cores: list[int], options: argparse.Namespace) -> Iterator[tuple[int, list[object]]]:
-    """Yield each core and the words that say what it does; on a GPU, learners come first."""
+    """Yield each core and the arguments of its work; on a GPU, learners come first."""
     if options.device == CPU:
         yield from ((core, []) for core in cores)
         return
@@ -223,7 +223,7 @@ def shares(cores: list[int], options: argparse.Namespace) -> Iterator[tuple[int,
 
 
 def on_all_cores(options: argparse.Namespace) -> list[dict[str, float]]:
-    """Measure on every core, by a process of its own on each; all begin once all are ready."""
+    """Measure on every core, by a process of its own on each; all start once all are ready."""
     command = [sys.executable, "-m", "galamp.tools.bench.parts", *sys.argv[1:]]
     children = [
         subprocess.Popen(
@@ -236,7 +236,7 @@ def on_all_cores(options: argparse.Namespace) -> list[dict[str, float]]:
     ]
     for child in children:
         assert child.stdout is not None
-        child.stdout.readline()  # that it is ready; nothing where it has failed
+        child.stdout.readline()  # it is ready; empty where it has failed
     for child in children:
         assert child.stdin is not None
         with contextlib.suppress(BrokenPipeError):

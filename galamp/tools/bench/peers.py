@@ -1,9 +1,9 @@
-"""What galamp is compared with, each in an environment of its own that is made on first use.
+"""Peers that galamp is compared with, each in an environment of its own, created on first use.
 
     .venv-peers/NAME/          a virtual environment with the peer's packages, beside bin/
     .venv-peers/NAME/done      what it was made from; missing until it is complete
-    .venv-peers/NAME.log       pip's words
-    .venv-peers/NAME.lock      held while it is made
+    .venv-peers/NAME.log       pip's output
+    .venv-peers/NAME.lock      held while it is created
 
 Runs in the bench. Versions that galamp needs too are galamp's tested ones (bin/constraints.txt), so
 a difference in speed is not one of torch or of the emulator.
@@ -32,21 +32,21 @@ SCRIPTS = Path(__file__).parent / "peer_scripts"
 STEP_DEADLINE_S = 1800.0
 
 Say = Callable[[str], None]
-"""Takes a piece of progress; a line comes in two pieces, before and after the work."""
+"""Called with a piece of progress; a line comes in two pieces, before and after the work."""
 
 
 @dataclass(frozen=True)
 class Peer:
-    """Another way to train the same network on the same game.
+    """Another program that trains the same network on the same game.
 
     Attributes:
-        name: how it is called.
+        name: its name.
         script: its program in `peer_scripts/`.
-        networks: which of galamp's networks it can train.
-        requirements: what pip installs for it, in this order; nothing where galamp's own
-            environment will do.
-        exceptions: what it installs after that against galamp's tested versions.
-        precisions: which of galamp's it can compute in, if it has a choice.
+        networks: those of galamp's networks that it can train.
+        requirements: packages that pip installs for it, in this order; empty where galamp's own
+            environment is enough.
+        exceptions: packages that are installed after that, against galamp's tested versions.
+        precisions: those of galamp's precisions that it supports, if it has a choice.
     """
 
     name: str
@@ -119,7 +119,7 @@ def chosen(names: list[str], network: str) -> list[Peer]:
 
 
 def peer_system(peer: Peer, workload: Workload, python: Path) -> System:
-    """Return what measures `peer` with its `python`."""
+    """Return the system that measures `peer` with its `python`."""
     command: tuple[object, ...] = (
         *(python, "-E", "-s", SCRIPTS / peer.script, "--game", workload.rom),
         *("--num-envs", workload.simulators, "--network", workload.network),
@@ -129,11 +129,11 @@ def peer_system(peer: Peer, workload: Workload, python: Path) -> System:
 
 
 def prepare(peer: Peer, say: Say) -> Path:
-    """Return the Python that runs `peer`, after making its environment if it is not complete.
+    """Return the Python that runs `peer`, after creating its environment if it is not complete.
 
     Raises:
-        UserError: another bench is making it now.
-        RunFailed: a step failed; the next start begins anew.
+        UserError: another bench is creating it now.
+        RunFailed: a step failed; the next start tries again from the beginning.
     """
     if not peer.requirements:
         return Path(sys.executable)
@@ -167,9 +167,9 @@ def _log(peer: Peer) -> Path:
 
 @contextlib.contextmanager
 def _locked(name: str) -> Iterator[None]:
-    """Hold the right to make an environment; it ends with this process, so it cannot go stale.
+    """Hold the lock on creating an environment; it ends with this process, so it is never stale.
 
-    Where files cannot be locked, nobody holds it: a bench is seldom started twice at once.
+    Where files cannot be locked, there is no lock: a bench is seldom started twice at once.
     """
     ENVIRONMENTS.mkdir(exist_ok=True)
     with (ENVIRONMENTS / f"{name}.lock").open("w") as lock:
@@ -193,7 +193,7 @@ def _step(peer: Peer, what: str, command: Sequence[object], say: Say) -> None:
     with Program(command, ROOT, _log(peer)) as program:
         try:
             code = program.wait(STEP_DEADLINE_S)
-            failure = f"{program.last_words()} (code {code})" if code else ""
+            failure = f"{program.last_line()} (code {code})" if code else ""
         except GalampError as error:
             failure = str(error)
     say(f" {'failed after ' if failure else ''}{time.monotonic() - start_s:.1f} s\n")

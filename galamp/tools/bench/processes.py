@@ -1,8 +1,8 @@
-"""A measured program's processes: started together, weighed together, and ended for good.
+"""Processes of a measured program: started, measured and ended together.
 
-Runs in the bench. A program leads a session of its own, so all that it ever starts can be found
-again, orphans too, and a Ctrl-C in the terminal reaches the bench alone, which ends the program.
-If the bench dies by whatever cause, the kernel sends the program SIGTERM.
+Runs in the bench. A program leads a session of its own, so that all its processes can be found,
+orphans too, and a Ctrl-C in the terminal reaches the bench alone, which ends the program. If the
+bench dies for any reason, the kernel sends the program SIGTERM.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from types import TracebackType
 from galamp.core.errors import EXIT_SIGTERM, RunFailed
 
 STOP_GRACE_S = 60.0
-"""A program may save its work for so long after SIGTERM."""
+"""Grace period for a program to save its work after SIGTERM."""
 
 ABORT_GRACE_S = 5.0
-"""The same where nobody wants its work any more."""
+"""Grace period after SIGTERM where its work is not needed any more."""
 
-KILL_WAIT_S = 10.0
+KILL_TIMEOUT_S = 10.0
 POLL_S = 0.05
 BYTES_PER_MB = 1e6
 THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-"""Taken out of a program's environment: how many threads it uses is its own choice."""
+"""Removed from a program's environment: it chooses its own number of threads."""
 
 OF_GALAMP, WARNING = "galamp: ", "galamp: warning: "
-"""How lines begin that galamp itself writes for its user."""
+"""Prefixes of galamp's own lines for its user."""
 
 _PR_SET_PDEATHSIG = 1
 _PROC_STATE, _PROC_SESSION, _PROC_TIMES = 0, 3, slice(11, 15)
@@ -42,10 +42,10 @@ _LIBC = ctypes.CDLL(None)
 
 
 class Program:
-    """A command in a session of its own; whatever is left of it at the block's end is killed."""
+    """A command in a session of its own; all its processes are killed at the block's end."""
 
     def __init__(self, command: Sequence[object], folder: Path, log: Path) -> None:
-        """Keep what is to be run in `folder`, with all output appended to `log`."""
+        """Store the command, to be run in `folder` with all output appended to `log`."""
         self._command, self._folder, self._log = [str(word) for word in command], folder, log
 
     def __enter__(self) -> Program:
@@ -80,12 +80,12 @@ class Program:
 
     @property
     def session(self) -> int:
-        """The id of the session that all its processes are in."""
+        """Id of the session of all its processes."""
         return self._process.pid
 
     @property
     def exit_code(self) -> int | None:
-        """How it ended, or None while it runs."""
+        """Its exit code, or None while it runs."""
         return self._process.poll()
 
     def wait(self, deadline_s: float) -> int:
@@ -100,57 +100,57 @@ class Program:
             raise RunFailed(f"did not end within {deadline_s:.0f} s") from None
 
     def ends_within(self, seconds: float) -> bool:
-        """Return whether it has ended, after waiting for that for at most so long."""
+        """Return whether it has ended, after waiting for at most `seconds`."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
         return self.exit_code is not None
 
     def stop(self, grace_s: float | None = None) -> None:
-        """Ask it to end within `grace_s` (default: `STOP_GRACE_S`), and all its processes with it.
+        """Ask it to end within `grace_s` (default: `STOP_GRACE_S`), with all its processes.
 
         Raises:
-            RunFailed: it had to be killed, ended otherwise than asked, or left processes behind.
+            RunFailed: it had to be killed, ended in another way, or left processes behind.
         """
         self._process.terminate()
         code = self.wait(STOP_GRACE_S if grace_s is None else grace_s)
         if code not in (EXIT_SIGTERM, -signal.SIGTERM):
-            raise RunFailed(f"asked to end, it ended with code {code}: {self.last_words()}")
-        until_s = time.monotonic() + KILL_WAIT_S
+            raise RunFailed(f"asked to end, it ended with code {code}: {self.last_line()}")
+        until_s = time.monotonic() + KILL_TIMEOUT_S
         while left := members(self.session):
             if time.monotonic() > until_s:
                 raise RunFailed(f"left {len(left)} processes behind")
             time.sleep(POLL_S)
 
     def lines(self) -> list[str]:
-        """Return all that it has written so far; a last line may be half written."""
+        """Return all lines that it has written so far; the last one may be incomplete."""
         return self._log.read_text(encoding="utf-8", errors="replace").split("\n")
 
-    def last_words(self) -> str:
+    def last_line(self) -> str:
         """Return the last line that it wrote."""
         lines = reversed(self.lines())
         return next((line.strip() for line in lines if line.strip()), "it wrote nothing")
 
     def complaint(self) -> str:
-        """Return why it ended: galamp's last line of its own, for a traceback may follow it.
+        """Return why it ended: galamp's last line for its user, for a traceback may follow it.
 
-        Another program's last line is taken instead.
+        For another program, its last line.
         """
         own = (line for line in reversed(self.lines()) if line.startswith(OF_GALAMP))
-        return next((line for line in own if not line.startswith(WARNING)), self.last_words())
+        return next((line for line in own if not line.startswith(WARNING)), self.last_line())
 
     def _kill(self) -> None:
-        until_s = time.monotonic() + KILL_WAIT_S
+        until_s = time.monotonic() + KILL_TIMEOUT_S
         while (left := members(self.session)) and time.monotonic() < until_s:
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             self._process.poll()
             time.sleep(POLL_S)
-        self.wait(KILL_WAIT_S)
+        self.wait(KILL_TIMEOUT_S)
 
 
 def _end_with(parent: int) -> Callable[[], None]:
-    """Return what a new process does first: ask the kernel for SIGTERM once `parent` dies."""
+    """Return the first function of a new process: it requests SIGTERM for when `parent` dies."""
 
     def ask() -> None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
@@ -166,7 +166,7 @@ def members(session: int) -> list[int]:
 
 
 def titled(session: int, title: str) -> list[int]:
-    """Return the ids of the living processes of a session that call themselves `title`."""
+    """Return the ids of the living processes of a session with the process title `title`."""
     found = []
     for pid in members(session):
         with contextlib.suppress(OSError):
@@ -190,7 +190,7 @@ def _processes(session: int) -> list[tuple[int, list[str]]]:
 
 
 def pss_mb(pids: Sequence[int]) -> float:
-    """Return the memory of processes in MB: shared pages count in equal parts for their users."""
+    """Return the memory of processes in MB: shared pages count in equal parts for each process."""
     total_bytes = 0
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, FileNotFoundError):
@@ -210,7 +210,7 @@ class Usage:
 
     @classmethod
     def of(cls, session: int) -> Usage:
-        """Read it now; what other machines on the same host took from this one is others'."""
+        """Read it now; time that other virtual machines took from this one counts as others'."""
         ticks = sum(int(t) for _, fields in _processes(session) for t in fields[_PROC_TIMES])
         user, nice, system, _, _, irq, softirq, steal = (
             int(t) for t in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
@@ -219,7 +219,7 @@ class Usage:
         return cls(time.monotonic(), ticks / _TICKS_PER_S, (busy - ticks) / _TICKS_PER_S)
 
     def shares_since(self, before: Usage, cores: int) -> tuple[float, float]:
-        """Return the shares of all `cores` that the session and the others had since `before`."""
+        """Return the shares of all `cores` that the session and the others used since `before`."""
         available_s = (self.at_s - before.at_s) * cores
         others_s = max(0.0, self.others_s - before.others_s)
         return (self.session_s - before.session_s) / available_s, others_s / available_s

@@ -1,4 +1,4 @@
-"""One measurement: a system is started, timed by the rows that it writes, weighed, and ended.
+"""One measurement: a system is started, timed by its rows, its memory measured, and ended.
 
 Runs in the bench. Start-up is left out: the clock is the system's own `wall_s`, from the first row
 `warm_up_s` after its first agent step to the first row `seconds` later.
@@ -32,16 +32,16 @@ START_DEADLINE_S = 180.0
 
 POLL_S = 0.2
 MEASURED = ("wall_s", "global_step", "emulator_frames")
-"""What of a row is looked at."""
+"""Fields of a row that are used."""
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class System:
-    """What is measured: a name, and the command that takes `--seed` and `--run-dir` besides.
+    """A measured program: a name, and a command that also takes `--seed` and `--run-dir`.
 
-    `gauge` reads what the GPUs do meanwhile.
+    `gauge` samples the GPUs meanwhile.
     """
 
     name: str
@@ -49,40 +49,40 @@ class System:
     gauge: Gauge | None = None
 
     def measure(
-        self, number: int, *, seconds: float, warm_up_s: float, patience_s: float | None = None
+        self, number: int, *, seconds: float, warm_up_s: float, timeout_s: float | None = None
     ) -> Measurement:
         """Run it for as long as it takes; see the function `measure`."""
-        return measure(self, number, seconds=seconds, warm_up_s=warm_up_s, patience_s=patience_s)
+        return measure(self, number, seconds=seconds, warm_up_s=warm_up_s, timeout_s=timeout_s)
 
 
 class Measurable(Protocol):
-    """What the bench can measure in turns."""
+    """Anything that the bench can measure in turns."""
 
     @property
     def name(self) -> str:
-        """What it is called in tables."""
+        """Its name in tables."""
 
     def measure(
-        self, number: int, *, seconds: float, warm_up_s: float, patience_s: float | None = None
+        self, number: int, *, seconds: float, warm_up_s: float, timeout_s: float | None = None
     ) -> Measurement:
-        """Return what round `number` gave; see the function `measure`."""
+        """Return the result of round `number`; see the function `measure`."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one repetition gave.
+    """Result of one repetition.
 
     Attributes:
         system: name of the system.
-        round: which repetition, from 1.
-        agent_steps_per_s: agent steps per second over all environments.
+        round: number of the repetition, from 1.
+        agent_steps_per_s: agent steps per second over all simulators.
         emulator_frames_per_s: the same in emulator frames.
-        seconds: how long was measured, warm-up and start-up left out.
+        seconds: measured time, without warm-up and start-up.
         pss_mb: memory of all processes half way, shared pages counted once, in MB.
-        processes: how many they were.
+        processes: their number.
         cpu_share: share of all cores that the system used.
         other_cpu_share: share that anything else used; more than a little spoils the measurement.
-        gpu: what the GPUs did, where that was measured.
+        gpu: use of the GPUs, where that was measured.
     """
 
     system: str
@@ -99,7 +99,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Workload:
-    """What every system trains on; `rom` is the emulator's name of the game."""
+    """Training task of every system; `rom` is the emulator's name of the game."""
 
     env_id: str
     rom: str
@@ -117,7 +117,7 @@ class Workload:
 def galamp_system(
     workload: Workload, name: str = GALAMP, *, more: Sequence[str] = ("--device", "cpu")
 ) -> System:
-    """Return galamp as its users run it; `more` are flags that say where and how."""
+    """Return galamp as its users run it; `more` are flags for devices and the like."""
     command: tuple[object, ...] = (
         *(sys.executable, "-m", "galamp", "run", "--env-id", workload.env_id),
         *("--learners", workload.learners, "--num-envs", workload.num_envs),
@@ -128,7 +128,7 @@ def galamp_system(
 
 
 class Window(NamedTuple):
-    """The rows at the beginning, the middle and the end of what is measured; None until written."""
+    """First, middle and last row of the measured time; None until written."""
 
     first: Row | None
     middle: Row | None
@@ -136,7 +136,7 @@ class Window(NamedTuple):
 
 
 def window(rows: Sequence[Row], warm_up_s: float, seconds: float) -> Window:
-    """Find what is measured among the rows written so far."""
+    """Return the measured window among the rows written so far."""
     begun = next((row for row in rows if row["global_step"] > 0), None)
     first = begun and _row_at(rows, begun["wall_s"] + warm_up_s)
     middle = first and _row_at(rows, first["wall_s"] + seconds / 2)
@@ -149,7 +149,7 @@ def _row_at(rows: Sequence[Row], wall_s: float) -> Row | None:
 
 
 class Rate(NamedTuple):
-    """How much was done in how long."""
+    """Rates over a time."""
 
     agent_steps_per_s: float
     emulator_frames_per_s: float
@@ -157,7 +157,7 @@ class Rate(NamedTuple):
 
 
 def rate(first: Row, last: Row) -> Rate:
-    """Return what was done between two rows, per second."""
+    """Return the rates between two rows."""
     seconds = last["wall_s"] - first["wall_s"]
     steps = last["global_step"] - first["global_step"]
     frames = last["emulator_frames"] - first["emulator_frames"]
@@ -171,7 +171,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def alternation(systems: Sequence[Measurable], repeats: int) -> Iterator[tuple[int, Measurable]]:
-    """Yield (round, system) as A B C A B C ...: what drifts with time then touches all alike."""
+    """Yield (round, system) as A B C A B C ...: a drift over time then affects all alike."""
     for number in range(1, repeats + 1):
         for system in systems:
             yield number, system
@@ -183,22 +183,22 @@ def measure(
     *,
     seconds: float,
     warm_up_s: float,
-    patience_s: float | None = None,
+    timeout_s: float | None = None,
 ) -> Measurement:
-    """Run a system for as long as it takes to measure it.
+    """Run a system for as long as the measurement takes.
 
     Args:
-        system: what is run.
+        system: the measured system.
         number: the round, and the seed.
-        seconds: how long is measured.
-        warm_up_s: how long is left out before that.
-        patience_s: most time for start and end together (default: `START_DEADLINE_S` for the
+        seconds: measured time.
+        warm_up_s: time before that.
+        timeout_s: most time for start and end together (default: `START_DEADLINE_S` for the
             start, `processes.STOP_GRACE_S` for the end).
 
     Raises:
-        RunFailed: it ended by itself, made no progress, or left something behind.
+        RunFailed: it ended by itself, made no progress, or left processes behind.
     """
-    known = START_DEADLINE_S if patience_s is None else patience_s
+    known = START_DEADLINE_S if timeout_s is None else timeout_s
     give_up_s = time.monotonic() + known + warm_up_s + seconds
     with tempfile.TemporaryDirectory(prefix="galamp-bench-") as folder:
         run = Path(folder, "run")
@@ -208,7 +208,7 @@ def measure(
             try:
                 measurement = _watch(system, number, program, run, seconds, warm_up_s, give_up_s)
                 left_s = max(ABORT_GRACE_S, give_up_s - time.monotonic())
-                program.stop(None if patience_s is None else left_s)
+                program.stop(None if timeout_s is None else left_s)
             except RunFailed as error:
                 raise RunFailed(f"{system.name}: {error}") from None
     return measurement
@@ -223,18 +223,18 @@ def _watch(
     warm_up_s: float,
     give_up_s: float,
 ) -> Measurement:
-    """Follow the rows until all has been seen."""
+    """Follow the rows until the measurement is complete."""
     before: Usage | None = None
     weight: tuple[float, int] | None = None
     while True:
-        late = time.monotonic() > give_up_s  # before the look: weighing may take long
+        late = time.monotonic() > give_up_s  # before reading rows: measuring memory may take long
         first, middle, last = window(read_rows(run / "metrics.jsonl"), warm_up_s, seconds)
         if first and before is None:
             before = Usage.of(program.session)
             if system.gauge is not None:
                 system.gauge.start()
         if system.gauge is not None:
-            system.gauge.look()
+            system.gauge.sample()
         if middle and weight is None:
             pids = members(program.session)
             weight = pss_mb(pids), len(pids)
@@ -243,7 +243,7 @@ def _watch(
         if program.exit_code is not None:
             raise RunFailed(f"ended with code {program.exit_code}: {program.complaint()}")
         if late:
-            raise RunFailed(f"was not measured in time; its last words: {program.last_words()}")
+            raise RunFailed(f"was not measured in time; its last words: {program.last_line()}")
         time.sleep(POLL_S)
     shares = Usage.of(program.session).shares_since(before, cores())
     speed = rate(first, last)

@@ -1,9 +1,9 @@
-"""How long a user waits: from the command to the first agent steps that were learned from.
+"""Start-up time: from the command to the first agent steps that were learned from.
 
     bin/galamp run --quiet --log-every-s 0.25 --> the first row of metrics.jsonl with agent steps
 
-Runs in the bench. Rows come every quarter of a second: the steps may be that much older. Nothing is
-warmed up: the first repetition may still read files from the disk.
+Runs in the bench. Rows come every quarter of a second: the steps may be that much older. There is
+no warm-up: the first repetition may still read files from the disk.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from galamp.tools.bench.processes import Program
 from galamp.tools.bench.runs import ROOT, START_DEADLINE_S, Workload, galamp_system, read_rows
 
 LAUNCHER = ROOT / "bin" / "galamp"
-LOOK_EVERY_S = 0.01
+POLL_EVERY_S = 0.01
 ROWS_EVERY_S = "0.25"
 
 
@@ -39,8 +39,8 @@ def first_step_s(workload: Workload) -> float:
         start_s = time.monotonic()
         with Program(command, ROOT, Path(folder, "output.log")) as program:
             while not _has_steps(Path(folder, "run", "metrics.jsonl")):
-                if program.ends_within(LOOK_EVERY_S):
-                    raise RunFailed(f"ended at its start: {program.last_words()}")
+                if program.ends_within(POLL_EVERY_S):
+                    raise RunFailed(f"ended at its start: {program.last_line()}")
                 if time.monotonic() > start_s + START_DEADLINE_S:
                     raise RunFailed(f"made no agent step in {START_DEADLINE_S:.0f} s")
             passed_s = time.monotonic() - start_s

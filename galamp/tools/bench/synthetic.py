@@ -1,11 +1,12 @@
-"""Learners of a run without its emulators: all that a learner itself does, on synthetic data.
+"""Synthetic learners: a run's learners without emulators, on random data.
 
     SyntheticLearner.turn:  collect <--random observations, rewards-- SyntheticSimulator
                             (copy, act, actions back) --> update --> gossip
 
 Runs in processes of the bench. The learner is the one of a run, with its copies, launches and
-waits; whatever it waits for is there at once. All of them live in this process and take turns, so
-each computes alone. One learner does not gossip; of two, each mixes what the other has published.
+waits; everything it waits for is ready immediately. All learners are in this process and take
+turns, so each computes alone. A single learner does not gossip; of two, each mixes the other's
+publication.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from galamp.supervision.plan import CPU, make_plan
 from galamp.workers.learner import Learner, LearnerTask, use_gpu
 
 ROWS = 8
-"""Observations [ROWS, lanes, ...] that a simulator gives again and again."""
+"""Observations [ROWS, lanes, ...] that a simulator repeats."""
 END_SHARE = 0.01
 """Share of the steps that end an episode."""
 
@@ -48,18 +49,18 @@ ATARI = EnvironmentSpec(
     clip_rewards=True,
     protocol="synthetic",
 )
-"""What a learner of an Atari game sees."""
+"""Specification of an Atari environment."""
 
 
 class NothingSent(Exception):
-    """There are no actions to answer now."""
+    """No actions are waiting for an answer."""
 
 
 class SyntheticSimulator:
-    """Answers actions at once, with observations and rewards that were drawn before."""
+    """Answers actions immediately, with observations and rewards that were drawn in advance."""
 
     def __init__(self, port: SimulatorPort, environment: EnvironmentSpec, seed: int) -> None:
-        """Draw all from `seed`, and be ready to be called."""
+        """Draw all from `seed`."""
         envs = port.envs.stop - port.envs.start
         random, shape = np.random.default_rng(seed), (ROWS, envs, *environment.observation_shape)
         if environment.observation_dtype == "uint8":
@@ -168,7 +169,7 @@ def synthetic_learners(
 
 
 def take_turns(learners: Sequence[SyntheticLearner], turns: int) -> dict[str, float]:
-    """Let each take so many turns; returns the metrics of the last update."""
+    """Let each learner do `turns` turns; returns the metrics of the last update."""
     gauges: dict[str, float] = {}
     for _ in range(turns):
         for learner in learners:

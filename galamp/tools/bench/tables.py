@@ -1,7 +1,7 @@
-"""What the bench shows and writes: one table at the end, and a JSON row per measurement.
+"""Output of the bench: one table at the end, and a JSON row per measurement.
 
-Runs in the bench. The table is made from the measurements alone; a claim of speed is worth what
-stands beneath it: the commit, the machine, and the command line that gives it again.
+Runs in the bench. The table is made from the measurements alone; below it stand the commit, the
+machine, and the command that reproduces it.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from galamp.tools.bench.nvml import GpuUse
 from galamp.tools.bench.runs import ROOT, Measurement, cores
 
 BUSY_SHARE = 0.05
-"""Share of the cores used by others from which a measurement is called into question."""
+"""Share of the cores used by other programs above which a measurement is marked as doubtful."""
 
 GIT_DEADLINE_S = 10.0
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where measurements come from: enough to repeat them."""
+    """Origin of measurements: enough to repeat them."""
 
     commit: str
     machine: dict[str, Any]
@@ -62,7 +62,7 @@ class Origin:
 
     @property
     def lines(self) -> list[str]:
-        """All of it, for people."""
+        """All of it, as text."""
         return [
             f"commit   {self.commit}",
             f"machine  {self.machine_line}",
@@ -89,7 +89,7 @@ def _commit() -> str:
 
 
 def json_row(measurement: Measurement, origin: Origin, what: str) -> dict[str, Any]:
-    """Return a measurement and where it comes from, for a line of JSON."""
+    """Return a measurement and its origin as JSON values."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": origin.commit,
@@ -103,12 +103,12 @@ def json_row(measurement: Measurement, origin: Origin, what: str) -> dict[str, A
 def show(
     measurements: Sequence[Measurement], subject: str, what: str, origin: Origin, file: TextIO
 ) -> None:
-    """Write the table of all measurements, with what is needed to repeat them beneath."""
+    """Write the table of all measurements, with the facts needed to repeat them below."""
     show_table(table(measurements, subject), what, _remarks(measurements, subject, origin), file)
 
 
 def show_table(found: Table, what: str, remarks: Iterable[str], file: TextIO) -> None:
-    """Write what was measured, the table, and the remarks beneath."""
+    """Write the title, the table, and the remarks below."""
     out = table_console(file)
     out.print(what)
     out.print(found)
@@ -150,7 +150,7 @@ def _gpu_cells(used: Sequence[GpuUse]) -> list[str]:
 
 
 def _median(values: Sequence[float | None], form: str, unit: str = "") -> str:
-    """Return the median of values, or that it is not known where one of them is not."""
+    """Return the median as text, or that it is unknown if one value is."""
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):
         return UNKNOWN
@@ -158,7 +158,7 @@ def _median(values: Sequence[float | None], form: str, unit: str = "") -> str:
 
 
 def gpu_remarks(measurements: Sequence[Measurement]) -> list[str]:
-    """Return a line on where the watts in the table come from, if it has any column for them."""
+    """Return a line on the source of the table's watts, if it has any."""
     used = [m.gpu for m in measurements if m.gpu is not None]
     sources = sorted({gpu.watts_from for gpu in used if gpu.watts_from})
     if not used:
@@ -169,7 +169,7 @@ def gpu_remarks(measurements: Sequence[Measurement]) -> list[str]:
 
 
 def ratios(measurements: Sequence[Measurement], subject: str, system: str) -> list[float]:
-    """Return how many times as fast as `system` the subject was, in each round that has both."""
+    """Return the subject's speed relative to `system`, in each round that has both."""
     if system == subject:
         return []
     speed = {(m.system, m.round): m.agent_steps_per_s for m in measurements}

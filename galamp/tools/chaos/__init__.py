@@ -1,1 +1,1 @@
-"""Faults on purpose: a real training under a seeded schedule of them, and what has to hold."""
+"""`galamp chaos`: a real training under seeded injected faults, checked against invariants."""

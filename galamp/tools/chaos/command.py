@@ -1,9 +1,9 @@
-"""`galamp chaos`: a real training under faults, and the proof that it holds.
+"""`galamp chaos`: a real training under injected faults, and the check that it survives them.
 
-    words --> RunConfig, ChaosConfig --> training.train with a companion --> record, report
+    arguments --> RunConfig, ChaosConfig --> training.train with a callback --> record, report
 
-Only light modules are imported at the top, for the command line imports this one before it knows
-whether it is needed.
+Only light modules are imported at the top, since the command line imports this one for every
+command.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from galamp.training.train import Outcome
 
 EXIT_BROKEN = 1
-"""An invariant was broken."""
+"""Exit code for a broken invariant."""
 
 RECORD = "chaos.json"
 
@@ -38,13 +38,13 @@ LEFT_OPEN = {
     "gossip.verify_gossip": True,
     "report.checkpoint_every_s": 5.0,
 }
-"""Settings of the run that are others under chaos, unless the user gives them: `--seconds` is its
-length, faults come far more often than on any real machine, and more is looked at."""
+"""Settings of the run with other defaults under chaos: `--seconds` gives the length, faults are far
+more frequent than on a real machine, and more is checked."""
 
 
 @dataclass(frozen=True)
 class ChaosConfig:
-    """What happens to the run."""
+    """Settings of the faults."""
 
     seconds: float = option(
         120.0,
@@ -62,12 +62,12 @@ class ChaosConfig:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Give `parser` the options that `galamp run` has not."""
+    """Give `parser` the options that `galamp run` does not have."""
     add_flags(parser.add_argument_group("faults"), ChaosConfig)
 
 
 def chaos_from(options: argparse.Namespace) -> ChaosConfig:
-    """Return what is to happen, and settle for the run what its user has left open.
+    """Return the settings of the faults, and set the run's open settings.
 
     Raises:
         UserError: a wrong value.
@@ -79,20 +79,20 @@ def chaos_from(options: argparse.Namespace) -> ChaosConfig:
 
 
 def left_open(options: argparse.Namespace) -> list[str]:
-    """Return the settings of the run that its user leaves to `chaos_from`."""
+    """Return the names of the run's settings that `chaos_from` sets."""
     return [name for name in LEFT_OPEN if name not in options]
 
 
 def check_kept(stored: dict[str, Any], left: list[str], run: Path) -> None:
-    """Refuse to change settings of a run for good that nobody has named.
+    """Refuse to change stored settings of a run that the user has not named.
 
     Args:
-        stored: what config.json of the run that is resumed holds.
+        stored: config.json of the run that is resumed.
         left: the settings that were left open.
         run: its folder.
 
     Raises:
-        UserError: the run has others than are needed here.
+        UserError: the run's settings are not those that chaos needs.
     """
     flags = []
     for name in left:
@@ -109,18 +109,18 @@ def check_kept(stored: dict[str, Any], left: list[str], run: Path) -> None:
 
 
 def run_chaos(chaos: ChaosConfig, config: RunConfig, resume: RunFolder | None) -> int:
-    """Run, and say what was survived; returns the exit code. The settings are checked before."""
+    """Run, and print the report; returns the exit code. The settings are checked before."""
     from galamp.tools.chaos.scenario import ChaosScenario
     from galamp.training.train import train
 
     callback = ChaosScenario(chaos.seconds, chaos.warm_up_s, chaos.chaos_seed, chaos.faults_every_s)
     outcome = train(config, resume=resume, callbacks=[callback])
     found = _conclude(callback, outcome)
-    _tell(found, config.report.json, outcome.result.failure)
+    _print_report(found, config.report.json, outcome.result.failure)
     return EXIT_BROKEN if not found["held"] else outcome.result.exit_code
 
 
-def _tell(found: dict[str, Any], as_json: bool, failure: ChildFailure | None) -> None:
+def _print_report(found: dict[str, Any], as_json: bool, failure: ChildFailure | None) -> None:
     from galamp.telemetry.display.streams import tell
     from galamp.tools.chaos.report import lines
 
@@ -131,7 +131,7 @@ def _tell(found: dict[str, Any], as_json: bool, failure: ChildFailure | None) ->
 
 
 def check_survives(config: RunConfig) -> None:
-    """Refuse settings under which a run is meant to end at a fault.
+    """Refuse settings with which a fault is meant to end the run.
 
     Raises:
         UserError: there are such.
@@ -148,7 +148,7 @@ def check_survives(config: RunConfig) -> None:
 
 
 def _conclude(callback: ChaosScenario, outcome: Outcome) -> dict[str, Any]:
-    """Look at what was left behind, and keep the record."""
+    """Check the files that the run has left, and store the record."""
     from galamp.core.disk import finite, replace_json
     from galamp.tools.chaos.record import conclude, record
     from galamp.training.session import complain
@@ -157,6 +157,6 @@ def _conclude(callback: ChaosScenario, outcome: Outcome) -> dict[str, Any]:
     found: dict[str, Any] = finite(record(callback, final, outcome.summary))
     try:
         replace_json(outcome.folder / RECORD, found)
-    except OSError as error:  # what was found is shown all the same
+    except OSError as error:  # the report is printed nevertheless
         complain(f"{outcome.folder / RECORD} not written: {error.strerror}")
     return found

@@ -1,9 +1,9 @@
-"""What has to hold however a run is disturbed: one class per invariant, fed with plain values.
+"""Invariants of a run under faults: one class each, fed with plain values.
 
-    what is seen of a run --look--> Invariant: checks counted, the first breach kept
+    values observed of a run --observe--> Invariant: checks counted, the first breach kept
 
-Nothing here reads a clock, a process or the run itself. `passed_s` is time since the last look in
-which the supervisor was awake: a pause of the whole machine is nobody's fault.
+Nothing here reads a clock, a process or the run itself. `passed_s` is the time since the last check
+in which the supervisor was awake: a pause of the whole machine does not count.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from galamp.gossip.mixing import STALENESS_TIMEOUT_S
-from galamp.supervision.children import ABSENT_AFTER_S
+from galamp.supervision.children import ABSENT_TIMEOUT_S
 
 GRACE_S = 1.0
-"""A death may be unnoticed for so long."""
+"""Grace period in which an ended process may be unnoticed."""
 LEFT_GRACE_S = 10.0
-"""What has ended, or what its simulator has left behind, may be there for so long."""
-LEAST_GAP_S, USUAL_GAPS = 2 * ABSENT_AFTER_S + 1.0, 10.0
-"""A learner whose own processes were left alone makes a turn within so long, or so many times its
-usual turn: it may have waited for one peer until that counted as absent, then for another."""
+"""Grace period for ended processes, and for processes that a simulator has left behind."""
+MIN_GAP_S, USUAL_GAPS = 2 * ABSENT_TIMEOUT_S + 1.0, 10.0
+"""A learner whose own processes were not hit makes a turn within max(MIN_GAP_S, USUAL_GAPS x usual
+turn): it may have waited for one peer until that counted as absent, then for another."""
 GROWTH, GROWTH_BYTES = 0.05, 20 * 2**20
-"""The supervisor's memory may grow by this share, and by this much."""
+"""Allowed growth of the supervisor's memory: this share, and this many bytes."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Breach:
 
 
 class Invariant:
-    """Something that has to hold, how often it was looked at, and its first breach."""
+    """A condition that must hold, the number of its checks, and its first breach."""
 
     name: ClassVar[str] = ""
 
@@ -47,18 +47,18 @@ class Invariant:
         self.breach: Breach | None = None
 
     def hold(self, holds: bool, expected: str, found: str) -> None:
-        """Count a check, and keep its breach if it is the first."""
+        """Count a check; keep the breach if it is the first."""
         self.checks += 1
         if not holds and self.breach is None:
             self.breach = Breach(self.name, expected, found)
 
     @property
     def remark(self) -> str:
-        """What else is worth telling of it."""
+        """Return additional information for the report."""
         return ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return it as JSON values."""
         broken = vars(self.breach) if self.breach else None
         return {"name": self.name, "checks": self.checks, "broken": broken, "remark": self.remark}
 
@@ -68,14 +68,14 @@ class NoTornReads(Invariant):
 
     name = "I1 no torn copy is mixed"
 
-    def look(self, torn: int, verified: int) -> None:
-        """See how many copies were found torn under an intact sequence, of how many."""
+    def observe(self, torn: int, verified: int) -> None:
+        """Check copies: `torn` of `verified` were found torn under an intact sequence number."""
         self.hold(torn == 0, "0 torn copies", f"{torn} torn of {verified} verified")
         self.checks = verified
 
 
 class MonotonicCounters(Invariant):
-    """Counters go on where a former life has left them."""
+    """Counters continue where the previous incarnation has left them."""
 
     name = "I2 counters never fall"
 
@@ -83,8 +83,8 @@ class MonotonicCounters(Invariant):
         super().__init__()
         self._last: dict[str, int] = {}
 
-    def look(self, counters: Mapping[str, int]) -> None:
-        """See all counters, by name."""
+    def observe(self, counters: Mapping[str, int]) -> None:
+        """Check all counters, by name."""
         for name, value in counters.items():
             before = self._last.get(name, value)
             self.hold(value >= before, f"{name} at least {before:,}", f"{value:,}")
@@ -93,34 +93,34 @@ class MonotonicCounters(Invariant):
 
 @dataclass(frozen=True)
 class LearnerSeen:
-    """What is seen of a learner's group, itself and its simulators."""
+    """Observation of a learner's group: the learner and its simulators."""
 
     turns: int
     expected: bool = True
-    """Whether learner and simulators are all there, not waiting to be started anew."""
+    """Whether learner and simulators all run, none waiting for its restart."""
     hit: bool = False
-    """Whether one of them has been hit by a fault that is not yet over."""
+    """Whether one of them was hit by a fault that is not over."""
     others_hit: bool = False
 
 
 class LearnersProgress(Invariant):
-    """Every living learner makes turns, and those that were left alone do so soon."""
+    """Every running learner makes turns; those whose group was not hit do so soon."""
 
     name = "I3 learners make turns"
 
     def __init__(self, learners: int, limit_s: float, bound_s: float) -> None:
-        """Take `limit_s` for learners in trouble, and `bound_s` for those left alone."""
+        """Use `limit_s` for learners of hit groups, and `bound_s` for the others."""
         super().__init__()
         self.limit_s, self.bound_s = limit_s, bound_s
         self.longest_s = 0.0
-        """Longest gap of a learner that was left alone, while others were hit."""
+        """Longest gap of a learner whose group was not hit, while others were."""
         self._still_s, self._turns = [0.0] * learners, [-1] * learners
         self._hit = [False] * learners
 
-    def look(self, passed_s: float, seen: Sequence[LearnerSeen]) -> None:
-        """See every learner, in order of rank."""
+    def observe(self, passed_s: float, seen: Sequence[LearnerSeen]) -> None:
+        """Check every learner, in order of rank."""
         for rank, each in enumerate(seen):
-            # A new fault, and its end, start the clock anew.
+            # A new fault, and its end, restart the clock.
             moved = each.turns != self._turns[rank] or each.hit != self._hit[rank]
             self._still_s[rank] = 0.0 if moved else self._still_s[rank] + passed_s * each.expected
             self._turns[rank], self._hit[rank] = each.turns, each.hit
@@ -133,45 +133,45 @@ class LearnersProgress(Invariant):
 
     @property
     def remark(self) -> str:
-        """How long learners stood still for others' sake."""
+        """Return how long learners of groups that were not hit stood still."""
         return f"longest gap of those left alone {self.longest_s:.2f} s, bound {self.bound_s:.1f} s"
 
 
 class FiniteParameters(Invariant):
-    """What is published is a number, all of it."""
+    """All published parameters are finite."""
 
     name = "I4 all that is published is finite"
 
-    def look(self, rank: int, vector: Tensor) -> None:
-        """See a whole copy of what learner `rank` has published."""
+    def observe(self, rank: int, vector: Tensor) -> None:
+        """Check a whole copy of learner `rank`'s publication."""
         bad = int((~vector.isfinite()).sum())
         expected = f"finite numbers in what learner {rank} published"
         self.hold(not bad, expected, f"{bad:,} of {vector.numel():,} are not")
 
 
 class ExpectedProcesses(Invariant):
-    """Those live who are meant to, and nobody else."""
+    """The expected processes run, and no others."""
 
     name = "I5 living children are the intended ones"
 
     def __init__(self) -> None:
         super().__init__()
         self.helpers = 0
-        """Processes that environments had started, and that were ended after their simulators."""
+        """Number of environments' own processes that were ended after their simulators."""
         self._odd_s: dict[str, float] = {}
 
-    def look(self, passed_s: float, odd: Collection[str], left: Collection[str] = ()) -> None:
-        """See what is not as intended, in words.
+    def observe(self, passed_s: float, odd: Collection[str], left: Collection[str] = ()) -> None:
+        """Check the processes.
 
         Args:
-            passed_s: time since the last look.
-            odd: places whose process is missing.
-            left: processes that fill no place, and those that have ended and were not reaped.
+            passed_s: time since the last check.
+            odd: children whose process is missing, as text.
+            left: processes of no child, and ended ones that were not reaped, as text.
         """
         seen = (*odd, *left)
         self._odd_s = {what: self._odd_s.get(what, -passed_s) + passed_s for what in seen}
         worst = max(odd, key=lambda what: self._odd_s[what], default="")
-        expected = "every place filled by one live process"
+        expected = "one live process per child"
         self.hold(self._odd_s.get(worst, 0.0) <= GRACE_S, expected, worst)
         worst = max(left, key=lambda what: self._odd_s[what], default="")
         if self._odd_s.get(worst, 0.0) > LEFT_GRACE_S:
@@ -179,53 +179,53 @@ class ExpectedProcesses(Invariant):
 
     @property
     def remark(self) -> str:
-        """How many helpers of environments were ended."""
+        """Return how many helper processes of environments were ended."""
         if not self.helpers:
             return ""
         return f"{self.helpers} processes that environments had started ended with their simulators"
 
     def end_of(self, title: str, hit: bool) -> None:
-        """See a life end: something must have hit it."""
-        self.hold(hit, f"{title} lives on, for no fault hit it", "it ended")
+        """Check the end of an incarnation: a fault must have hit it."""
+        self.hold(hit, f"{title} keeps running, as no fault hit it", "it ended")
 
 
 class NoLeaks(Invariant):
-    """The supervisor holds no more at the end than at the start, and nothing that has a name."""
+    """The supervisor holds no more at the end than at the start, and no named shared memory."""
 
     name = "I6 nothing leaks"
 
     def __init__(self) -> None:
         super().__init__()
         self.descriptors, self.own_bytes = (-1, -1), (-1, -1)
-        """At the beginning, and now."""
+        """At the first check, and now."""
         self.children_bytes = (-1, -1)
 
-    def look_at_descriptors(self, count: int) -> None:
-        """See how many files are open while every place is filled."""
+    def observe_descriptors(self, count: int) -> None:
+        """Check the number of open files while every child runs."""
         first = self.descriptors[0] if self.descriptors[0] >= 0 else count
         self.descriptors = first, count
         self.hold(count == first, f"{first} open files, as after the warm-up", str(count))
 
-    def look_at_memory(self, own: int) -> None:
-        """See how many bytes the supervisor has for itself."""
+    def observe_memory(self, own: int) -> None:
+        """Check the bytes of the supervisor's own memory."""
         first = self.own_bytes[0] if self.own_bytes[0] >= 0 else own
         self.own_bytes = first, own
         limit = (1 + GROWTH) * first + GROWTH_BYTES
         expected = f"at most {limit / 2**20:.0f} MiB, {first / 2**20:.0f} MiB after the warm-up"
         self.hold(own <= limit, expected, f"{own / 2**20:.0f} MiB")
 
-    def look_at_children(self, pss: int) -> None:
-        """See how many bytes all children take: only told, for it depends on what they play."""
+    def observe_children(self, pss: int) -> None:
+        """Record the bytes of all children: only reported, since they depend on the environment."""
         first = self.children_bytes[0] if self.children_bytes[0] >= 0 else pss
         self.children_bytes = first, pss
 
-    def look_at_names(self, names: Collection[str]) -> None:
-        """See which named shared memory the run's processes hold."""
+    def observe_names(self, names: Collection[str]) -> None:
+        """Check which named shared memory the run's processes hold."""
         self.hold(not names, "no name under /dev/shm", ", ".join(sorted(names)))
 
     @property
     def remark(self) -> str:
-        """What was held first and last."""
+        """Return the first and last values."""
         own, children = (
             [f"{b / 2**20:.0f}" for b in p] for p in (self.own_bytes, self.children_bytes)
         )
@@ -236,12 +236,12 @@ class NoLeaks(Invariant):
 
 
 class CheckpointsVerify(Invariant):
-    """The newest checkpoints are whole, every byte of them."""
+    """The newest checkpoints are whole, every byte verified."""
 
     name = "I7 the newest two checkpoints verify"
 
-    def look(self, verified: int, damaged: Sequence[str]) -> None:
-        """See how many were read, and what was wrong with any."""
+    def observe(self, verified: int, damaged: Sequence[str]) -> None:
+        """Check how many were read, and the errors of the damaged ones."""
         for _ in range(verified):
             self.hold(True, "", "")
         for wrong in damaged:
@@ -249,12 +249,12 @@ class CheckpointsVerify(Invariant):
 
 
 class BoundedStaleness(Invariant):
-    """A learner goes past its staleness bound only for want of peers, or of their news.
+    """A learner exceeds its staleness bound only without living peers, or after a wait for them.
 
-    At the bound it waits until every in-peer that is alive has news, for at most
-    `STALENESS_TIMEOUT_S`. So while all of them are alive it goes on without at most once in
-    `STALENESS_TIMEOUT_S`; and once more, for the round that was under way when the last of them
-    came.
+    At the bound it waits until every living in-peer has news, for at most `STALENESS_TIMEOUT_S`.
+    So while all of them are alive it continues without news at most once per
+    `STALENESS_TIMEOUT_S`; and once more, for the round that was in progress when the last of them
+    came back.
     """
 
     name = "I8 staleness stays within its bound"
@@ -265,8 +265,8 @@ class BoundedStaleness(Invariant):
         self._alive_s: list[float | None] = [None] * learners
         self._excess = [0] * learners
 
-    def look(self, passed_s: float, staleness: Sequence[int], peers: Sequence[bool]) -> None:
-        """See each learner's staleness, and whether all who send to it are alive."""
+    def observe(self, passed_s: float, staleness: Sequence[int], peers: Sequence[bool]) -> None:
+        """Check each learner's staleness, and whether all its in-peers are alive."""
         for rank, (stale, alive) in enumerate(zip(staleness, peers, strict=True)):
             self.most = max(self.most, stale)
             excess, alive_s = max(0, stale - self._bound), self._alive_s[rank]
@@ -289,17 +289,17 @@ class BoundedStaleness(Invariant):
 
     @property
     def remark(self) -> str:
-        """How far it went."""
+        """Return the largest staleness."""
         return f"bound {self._bound}; most, while an in-peer was away, {self.most}"
 
 
 class Certified(Invariant):
-    """No two learners were ever farther apart than the record of their gossip allows."""
+    """No two learners were ever farther apart than their gossip record allows."""
 
     name = "certificate, audited afterwards"
 
-    def look(self, measurements: int, wrong: Sequence[str]) -> None:
-        """See the audit of the whole run."""
+    def observe(self, measurements: int, wrong: Sequence[str]) -> None:
+        """Check the audit of the whole run."""
         self.checks += measurements
         for each in wrong:
             self.hold(False, "no distance above its certificate, and a whole record", each)

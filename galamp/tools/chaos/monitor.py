@@ -1,10 +1,12 @@
-"""Looks at a run that is being disturbed, and holds what it sees against the invariants.
+"""Invariant monitor: observes a run under faults, and checks the invariants.
 
-    Supervisor: rows, slots, places     --every turn--> NoTornReads, Rising, Turning, Finite, Fresh
-    /proc: children, files, memory      --now and then--> ExpectedProcesses, Flat
-    checkpoints, named memory           --aside, in a thread--> CheckpointsVerify, Flat
+    Supervisor: rows, slots, children   --every tick-->  NoTornReads, MonotonicCounters,
+                                                         LearnersProgress, FiniteParameters,
+                                                         BoundedStaleness
+    /proc: children, files, memory      --at intervals-> ExpectedProcesses, NoLeaks
+    checkpoints, named memory           --in a thread--> CheckpointsVerify, NoLeaks
 
-Runs in the supervisor. What takes long is done in a thread, so that no learner is held up.
+Runs in the supervisor. Slow checks are done in a thread, so that no learner is delayed.
 """
 
 from __future__ import annotations
@@ -21,11 +23,11 @@ from galamp.gossip.transport.parameter_slots import ParameterSlots
 from galamp.storage import checkpoint
 from galamp.supervision.child import Child
 from galamp.supervision.children import TICK_S
-from galamp.supervision.restart_policy import LONGEST_DELAY_S
+from galamp.supervision.restart_policy import MAX_DELAY_S
 from galamp.tools.chaos import procfs
 from galamp.tools.chaos.injector import Injector
 from galamp.tools.chaos.invariants import (
-    LEAST_GAP_S,
+    MIN_GAP_S,
     USUAL_GAPS,
     BoundedStaleness,
     Breach,
@@ -41,44 +43,44 @@ from galamp.tools.chaos.invariants import (
 )
 from galamp.training.supervisor import Supervisor
 
-PROC_EVERY_S, VECTORS_EVERY_S, ASIDE_EVERY_S = 0.5, 0.25, 3.0
+PROC_EVERY_S, VECTORS_EVERY_S, FILES_EVERY_S = 0.5, 0.25, 3.0
 BOOT_S = 30.0
-"""A learner that is started anew makes its first turn within so long."""
+"""A restarted learner makes its first turn within this time."""
 NEWEST = 2
 COUNTERS = ("agent_steps", "turns", "updates")
 
 
 class Clock:
-    """Says when something is due again."""
+    """Timer of a repeated check."""
 
     def __init__(self, every_s: float) -> None:
         self._every_s, self._due_s = every_s, 0.0
 
     def due(self, now_s: float) -> bool:
-        """Whether so long has passed since this was last true."""
+        """Return whether the interval has passed since the last time that this was true."""
         if now_s < self._due_s:
             return False
         self._due_s = now_s + self._every_s
         return True
 
 
-class Aside(NamedTuple):
-    """What was found in the thread."""
+class FileChecks(NamedTuple):
+    """Results of the thread."""
 
     verified: int
     damaged: tuple[str, ...]
     names: set[str]
 
 
-def look_aside(folder: Path, pids: list[int]) -> Aside:
-    """Read the newest checkpoints and what processes have mapped; takes long."""
+def inspect_files(folder: Path, pids: list[int]) -> FileChecks:
+    """Verify the newest checkpoints and list the shared memory of processes; slow."""
     verified, damaged = check_newest(folder)
     names: set[str] = set().union(*(procfs.named_memory(pid) for pid in pids))
-    return Aside(verified, damaged, names)
+    return FileChecks(verified, damaged, names)
 
 
 def check_newest(folder: Path) -> tuple[int, tuple[str, ...]]:
-    """Return how many of the newest checkpoints are whole, and what is wrong with the others."""
+    """Return how many of the newest checkpoints are whole, and the errors of the others."""
     newest = sorted(folder.glob("ckpt-*"), key=lambda path: path.name)[-NEWEST:]
     verified, damaged = 0, []
     for path in newest:
@@ -86,16 +88,16 @@ def check_newest(folder: Path) -> tuple[int, tuple[str, ...]]:
             checkpoint.load(path, learners=())
             verified += 1
         except CheckpointError as error:
-            if path.exists():  # else it was old enough to be removed meanwhile
+            if path.exists():  # else it was removed meanwhile as too old
                 damaged.append(str(error))
     return verified, tuple(damaged)
 
 
 class InvariantMonitor:
-    """Keeps all invariants of one run."""
+    """All invariants of one run."""
 
     def __init__(self, supervisor: Supervisor, injector: Injector, folder: Path) -> None:
-        """Begin to watch a run in which every learner works, and that has not been disturbed."""
+        """Start to observe a run in which every learner works and no fault was injected yet."""
         procfs.keep_nothing_spare()
         run_layout = supervisor.run_layout
         gossip, resources = run_layout.plan.config.gossip, run_layout.plan.config.resources
@@ -109,25 +111,25 @@ class InvariantMonitor:
         self._senders = [[s for s, r in edges if r == rank] for rank in range(run_layout.count)]
         self._slots = [ParameterSlots(run_layout.arrays, rank) for rank in range(run_layout.count)]
         self._incarnations = {child.title: child.incarnation for child in self._children.all}
-        limit_s = resources.hang_after_s + LONGEST_DELAY_S + BOOT_S
+        limit_s = resources.hang_after_s + MAX_DELAY_S + BOOT_S
         self.whole, self.rising, self.finite = (
             NoTornReads(),
             MonotonicCounters(),
             FiniteParameters(),
         )
         self.running, self.flat, self.saved = ExpectedProcesses(), NoLeaks(), CheckpointsVerify()
-        self.turning = LearnersProgress(run_layout.count, limit_s, LEAST_GAP_S)
+        self.turning = LearnersProgress(run_layout.count, limit_s, MIN_GAP_S)
         bounded = gossip.max_staleness is not None and run_layout.topology.period() == 1
         self.fresh = (
             BoundedStaleness(run_layout.count, gossip.max_staleness or 0) if bounded else None
         )
         self._verifies = gossip.verify_gossip
         self._proc, self._vectors, self._slow = map(
-            Clock, (PROC_EVERY_S, VECTORS_EVERY_S, ASIDE_EVERY_S)
+            Clock, (PROC_EVERY_S, VECTORS_EVERY_S, FILES_EVERY_S)
         )
         self._next_rank, self._proc_s, self._now_s = 0, 0.0, 0.0
         self._thread = ThreadPoolExecutor(1)
-        self._aside: Future[Aside] | None = None
+        self._file_checks: Future[FileChecks] | None = None
 
     @property
     def invariants(self) -> list[Invariant]:
@@ -137,65 +139,65 @@ class InvariantMonitor:
 
     @property
     def breach(self) -> Breach | None:
-        """The first that was found."""
+        """The first breach; None if there is none."""
         return next((each.breach for each in self.invariants if each.breach), None)
 
-    def settle(self, usual_turn_s: float) -> None:
-        """Note what is usual, once the warm-up is over."""
-        self.turning.bound_s = max(LEAST_GAP_S, USUAL_GAPS * usual_turn_s)
+    def set_usual_turn(self, usual_turn_s: float) -> None:
+        """Set the usual duration of a turn, once the warm-up is over."""
+        self.turning.bound_s = max(MIN_GAP_S, USUAL_GAPS * usual_turn_s)
 
     def tick(self, now_s: float) -> None:
-        """Check what is to be checked now."""
+        """Do the checks that are due."""
         passed_s = now_s - self._now_s if self._now_s else 0.0
         self._now_s = now_s
         awake_s = min(passed_s, 4 * TICK_S)
-        self._look_at_lives()
-        self._look_at_rows(passed_s, awake_s)
+        self._check_ends()
+        self._check_rows(passed_s, awake_s)
         self._proc_s += awake_s
         if self._vectors.due(now_s):
-            self._look_at_a_vector()
+            self._check_vector()
         if self._proc.due(now_s):
-            self._look_at_processes(self._proc_s)
+            self._check_processes(self._proc_s)
             self._proc_s = 0.0
-        self._look_aside(now_s)
+        self._check_files(now_s)
 
     def weigh(self) -> None:
-        """Compare what is held now with what was held at the first call."""
-        self.flat.look_at_descriptors(procfs.descriptors())
-        self.flat.look_at_memory(procfs.own_bytes())
-        self.flat.look_at_children(sum(map(procfs.pss_bytes, self._pids())))
+        """Compare files and memory held now with those of the first call."""
+        self.flat.observe_descriptors(procfs.descriptors())
+        self.flat.observe_memory(procfs.own_bytes())
+        self.flat.observe_children(sum(map(procfs.pss_bytes, self._pids())))
 
     def close(self) -> None:
-        """End the thread, once it has done what it is at."""
+        """End the thread, once its current work is done."""
         self._thread.shutdown(wait=False)
 
     @property
     def quiet(self) -> bool:
-        """Whether all places are filled, and no file is open for a while only."""
+        """Whether all children run, and no file is open only temporarily."""
         filled = all(child.process is not None or child.given_up for child in self._children.all)
-        return filled and not self._saver.busy and self._aside is None
+        return filled and not self._saver.busy and self._file_checks is None
 
-    def _look_at_lives(self) -> None:
-        """See that nobody has ended but those that were hit."""
+    def _check_ends(self) -> None:
+        """Check that only processes that were hit have ended."""
         for child in self._children.all:
             if child.incarnation > self._incarnations[child.title]:
                 self._incarnations[child.title] = child.incarnation
                 hit = any(injected.may_end(child) for injected in self._injector.open)
                 self.running.end_of(child.title, hit)
 
-    def _look_at_rows(self, passed_s: float, awake_s: float) -> None:
+    def _check_rows(self, passed_s: float, awake_s: float) -> None:
         rows, control = [child.row for child in self._children.learners], self._run_layout.control
         if self._verifies:
-            self.whole.look(sum(r["torn"] for r in rows), sum(r["received"] for r in rows))
+            self.whole.observe(sum(r["torn"] for r in rows), sum(r["received"] for r in rows))
         children = self._children.all
         names = (
             (f"{name} of {child.title}", child.row[name]) for child in children for name in COUNTERS
         )
-        self.rising.look(dict(names))
-        self.turning.look(awake_s, [self._seen(child) for child in self._children.learners])
+        self.rising.observe(dict(names))
+        self.turning.observe(awake_s, [self._seen(child) for child in self._children.learners])
         if self.fresh is not None:
             peers = [all(map(control.alive, senders)) for senders in self._senders]
-            self.fresh.look(passed_s, [row["staleness"] for row in rows], peers)
+            self.fresh.observe(passed_s, [row["staleness"] for row in rows], peers)
 
     def _seen(self, learner: Child) -> LearnerSeen:
         group = [learner, *self._children.simulators_of(learner.rank)]
@@ -207,45 +209,46 @@ class InvariantMonitor:
             others_hit=any(child not in group for child in hit),
         )
 
-    def _look_at_a_vector(self) -> None:
-        """See what one learner has published, another one every time."""
+    def _check_vector(self) -> None:
+        """Check the publication of one learner, the next one at each call."""
         self._next_rank = (self._next_rank + 1) % len(self._slots)
         slots = self._slots[self._next_rank]
         vector = slots.copy(slots.payload.shape[1])
         if vector is not None:
-            self.finite.look(self._next_rank, vector)
+            self.finite.observe(self._next_rank, vector)
 
-    def _look_at_processes(self, passed_s: float) -> None:
-        meant = {worker.pid: child.title for child, worker in self._children.running()}
-        self.running.look(passed_s, list(self._odd(meant)), list(left_behind(meant)))
+    def _check_processes(self, passed_s: float) -> None:
+        meant = {process.pid: child.title for child, process in self._children.running()}
+        self.running.observe(passed_s, list(self._mismatches(meant)), list(left_behind(meant)))
         self.running.helpers = self._children.orphans.ended
 
-    def _odd(self, meant: dict[int, str]) -> Iterator[str]:
-        """Yield in words which places are not as intended."""
+    def _mismatches(self, meant: dict[int, str]) -> Iterator[str]:
+        """Yield as text which children are not as expected."""
         for pid, title in meant.items():
             if procfs.process(pid) is None:
-                yield f"{title} ({pid}) is gone, and its place counts as filled"
+                yield f"{title} ({pid}) has ended, and counts as running"
         yield from (f"{child.title} was given up" for child in self._children.all if child.given_up)
 
     def _pids(self) -> list[int]:
-        return [worker.pid for _, worker in self._children.running()]
+        return [process.pid for _, process in self._children.running()]
 
-    def _look_aside(self, now_s: float) -> None:
-        if self._aside is not None and self._aside.done():
-            found, self._aside = self._aside.result(), None
-            self.saved.look(found.verified, found.damaged)
-            self.flat.look_at_names(found.names)
-        elif self._aside is None and self._slow.due(now_s):
+    def _check_files(self, now_s: float) -> None:
+        if self._file_checks is not None and self._file_checks.done():
+            found, self._file_checks = self._file_checks.result(), None
+            self.saved.observe(found.verified, found.damaged)
+            self.flat.observe_names(found.names)
+        elif self._file_checks is None and self._slow.due(now_s):
             pids = [os.getpid(), *self._pids()]
-            with contextlib.suppress(RuntimeError):  # no room for a thread now: the next time
-                self._aside = self._thread.submit(look_aside, self._checkpoints, pids)
+            # RuntimeError: no room for a thread now; the next call tries again.
+            with contextlib.suppress(RuntimeError):
+                self._file_checks = self._thread.submit(inspect_files, self._checkpoints, pids)
 
 
 def left_behind(meant: Collection[int]) -> Iterator[str]:
-    """Yield in words which processes fill no place, or have ended and were not reaped."""
+    """Yield as text which processes belong to no child, or have ended and were not reaped."""
     servers = {server for server in map(procfs.server_of, meant) if server is not None}
     for child in procfs.children({os.getpid(), *servers}):
         if child.zombie:
             yield f"process {child.pid} ({child.name}) is a zombie"
         elif child.parent != os.getpid() and child.pid not in meant:
-            yield f"process {child.pid} ({child.name}) lives, and fills no place"
+            yield f"process {child.pid} ({child.name}) runs, and belongs to no child"

@@ -1,6 +1,6 @@
-"""What the kernel says of processes: whose children they are, and what they hold.
+"""Process information of the kernel: parents, children, open files and memory.
 
-Runs in the supervisor; it only reads /proc. A process that is gone meanwhile has nothing.
+Runs in the supervisor; it only reads /proc. A process that has ended meanwhile has nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PROC = Path("/proc")
 
 
 class Process(NamedTuple):
-    """One process: its parent, and whether it has ended and nobody has asked how."""
+    """One process: its parent, and whether it is a zombie."""
 
     pid: int
     name: str
@@ -29,7 +29,7 @@ class Process(NamedTuple):
 
 
 def process(pid: int) -> Process | None:
-    """Return what is known of a process; None if it is gone."""
+    """Return a process's information; None if it does not exist."""
     with contextlib.suppress(OSError):
         text = (_PROC / str(pid) / "stat").read_text(errors="replace")
         head, _, rest = text.rpartition(")")
@@ -39,7 +39,7 @@ def process(pid: int) -> Process | None:
 
 
 def server_of(pid: int) -> int | None:
-    """Return the server that a child was forked from: its parent, if that is a child of ours."""
+    """Return a child's fork server: its parent, if that is a child of this process."""
     child = process(pid)
     parent = process(child.parent) if child is not None else None
     return parent.pid if parent is not None and parent.parent == os.getpid() else None
@@ -52,27 +52,27 @@ def children(parents: set[int]) -> list[Process]:
 
 
 def descriptors() -> int:
-    """Return how many files this process holds open, the one to count them left out."""
+    """Return how many files this process holds open, without the one used for counting."""
     return len(os.listdir(_PROC / "self" / "fd")) - 1
 
 
 def keep_nothing_spare() -> None:
-    """Have the allocator give big blocks back at once, so that memory held is memory in use.
+    """Have the allocator return big blocks immediately, so that memory held is memory in use.
 
     Verifying a checkpoint takes tens of megabytes for a moment. By default glibc would keep them
-    for the next time, in as many places as there are threads.
+    for the next time, in one arena per thread.
     """
     with contextlib.suppress(AttributeError):  # another library's allocator
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, BIG_BLOCK_BYTES)
 
 
 def own_bytes() -> int:
-    """Return the memory that this process has for itself: shared memory does not count."""
+    """Return this process's private memory; shared memory does not count."""
     return _kilobytes("self/status", "RssAnon:") * 1024
 
 
 def pss_bytes(pid: int) -> int:
-    """Return a process's memory, what it shares with others counted in part."""
+    """Return a process's proportional set size: shared memory counts in part."""
     return _kilobytes(f"{pid}/smaps_rollup", "Pss:") * 1024
 
 

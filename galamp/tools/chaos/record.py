@@ -1,6 +1,6 @@
-"""What came of it all, as plain values: what `chaos.json` holds, and what the report shows.
+"""Record of a chaos run as JSON values: the content of `chaos.json`, and of the report.
 
-Chaos, outcome of the run --conclude--> audit, last checkpoint --record--> one JSON object
+ChaosScenario, outcome of the run --conclude--> audit, last checkpoint --record--> JSON object
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from galamp.tools.chaos.recovery import ENOUGH, WINDOW_S, Span, Throughput, stat
 from galamp.tools.chaos.scenario import ChaosScenario
 from galamp.tools.chaos.schedule import LEARNER, SERVER, SIMULATOR, Kind
 
-WITHIN_S = 10.0
-"""Throughput is promised to be back so soon."""
-SETTLE_S = 1.0
-"""Throughput counts as undisturbed so long after all work again."""
+RECOVERED_WITHIN_S = 10.0
+"""Throughput is promised to recover within this time."""
+RECOVERED_GRACE_S = 1.0
+"""Throughput counts as undisturbed this long after all targets work again."""
 
 
-class Last(CheckpointsVerify):
-    """What the run has left behind at its end can be gone on from."""
+class LastCheckpoint(CheckpointsVerify):
+    """The run can be resumed from its last checkpoint."""
 
     name = "the last checkpoint loads"
 
 
 def conclude(folder: Path) -> list[Invariant]:
-    """Look at what a run that has ended has left on the disk."""
-    last, certified = Last(), Certified()
+    """Check the files that an ended run has left."""
+    last, certified = LastCheckpoint(), Certified()
     try:
         checkpoint.load(checkpoint.find(folder).path)
-        last.look(1, ())
+        last.observe(1, ())
     except CheckpointError as error:
-        last.look(0, (str(error),))
+        last.observe(0, (str(error),))
     if not (folder / GOSSIP).is_file():
         return [last]
     found = audit(folder)
@@ -47,13 +47,13 @@ def conclude(folder: Path) -> list[Invariant]:
     wrong += [
         f"line {v.line}: {v.measured:.5g} above {v.certificate:.5g}" for v in found.violations
     ]
-    certified.look(found.certified, wrong)
+    certified.observe(found.certified, wrong)
     return [certified, last]
 
 
 def measure_throughput(throughput: Throughput, injected_faults: Sequence[InjectedFault]) -> None:
-    """Note for every fault the throughput before it, and after how long it was back."""
-    felt = [Span(s.span.begin_s, s.span.end_s + SETTLE_S) for s in injected_faults]
+    """Set for every fault the throughput before it, and the time until it has recovered."""
+    felt = [Span(s.span.begin_s, s.span.end_s + RECOVERED_GRACE_S) for s in injected_faults]
     for injected in injected_faults:
         injected.usual = throughput.usual(injected.at_s, felt)
         if injected.usual is not None:
@@ -63,7 +63,7 @@ def measure_throughput(throughput: Throughput, injected_faults: Sequence[Injecte
 def record(
     chaos: ChaosScenario, final: Sequence[Invariant], summary: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return all that there is to tell."""
+    """Return the whole record."""
     measure_throughput(chaos.throughput, chaos.injected_faults)
     began_s = chaos.began_s or 0.0
     invariants = [each.as_dict() for each in (*chaos.invariants, *final)]
@@ -90,7 +90,7 @@ def record(
 
 
 def overlapping(injected_faults: Sequence[InjectedFault]) -> list[InjectedFault]:
-    """Return those that were not over in their group when it was hit again, or before."""
+    """Return the faults that overlapped with another one in the same group."""
     pairs = itertools.combinations(injected_faults, 2)
     found = [pair for pair in pairs if pair[0].ranks & pair[1].ranks and _meet(*pair)]
     return [injected for injected in injected_faults if any(injected in pair for pair in found)]
@@ -101,9 +101,9 @@ def _meet(one: InjectedFault, other: InjectedFault) -> bool:
 
 
 def _by_kind(injected_faults: Sequence[InjectedFault]) -> Iterator[dict[str, Any]]:
-    """Yield a line per kind and role of those that came alone, one of all these, one of the others.
+    """Yield a line per kind and role of single faults, one of all of them, one of the overlapping.
 
-    How long a process takes that waits for another one, which was hit too, says little of it.
+    The recovery time of a process that waits for another one, which was hit too, says little.
     """
     others = overlapping(injected_faults)
     alone = [injected for injected in injected_faults if injected not in others]
@@ -134,13 +134,13 @@ def _minus(end_s: float | None, begin_s: float) -> float | None:
 
 
 def _promise(injected_faults: Sequence[InjectedFault]) -> dict[str, Any]:
-    """Return how often throughput was back as soon as promised."""
+    """Return how often throughput has recovered as fast as promised."""
     known = [injected for injected in injected_faults if injected.usual is not None]
-    soon = [s for s in known if s.steps_back_s is not None and s.steps_back_s <= WITHIN_S]
+    soon = [s for s in known if s.steps_back_s is not None and s.steps_back_s <= RECOVERED_WITHIN_S]
     return {
         "share": ENOUGH,
         "window_s": WINDOW_S,
-        "within_s": WITHIN_S,
+        "within_s": RECOVERED_WITHIN_S,
         "faults": len(known),
         "kept": len(soon),
     }

@@ -1,9 +1,9 @@
-"""How fast a run was itself again after a fault: arithmetic on what was sampled.
+"""Recovery time of throughput after a fault: arithmetic on samples.
 
-    (time, agent steps), ... --Throughput--> rates before --back_s--> seconds until they are back
+    (time, agent steps), ... --Throughput--> rates before --back_s--> seconds until recovery
 
-Pure: no clock, no process. Throughput is back at the first instant after a fault from which on the
-next `WINDOW_S` seconds bring `ENOUGH` of what undisturbed windows before it brought (their median).
+Pure: no clock, no process. Throughput has recovered at the first time after a fault from which the
+next `WINDOW_S` seconds reach `ENOUGH` of the median of undisturbed windows before the fault.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 WINDOW_S = 2.0
 ENOUGH = 0.9
 GRID_S = 0.25
-"""Windows begin at multiples of this after what they are compared with."""
+"""Windows start at multiples of this after the compared time."""
 RECENT = 40
-"""So many undisturbed windows make the throughput before a fault: a machine's speed drifts."""
+"""Number of undisturbed windows that give the throughput before a fault: machine speed drifts."""
 HORIZON_S = 120.0
-"""A throughput that is not back after so long is taken not to be."""
+"""Throughput that has not recovered after this time counts as never recovered."""
 
 
 class Span(NamedTuple):
-    """A stretch of time in which a fault was felt; `end_s` is infinite while it is."""
+    """Time in which a fault has an effect; `end_s` is infinite while it lasts."""
 
     begin_s: float
     end_s: float
@@ -39,12 +39,12 @@ class Throughput:
         self._times, self._steps = array("d"), array("d")
 
     def add(self, now_s: float, agent_steps: int) -> None:
-        """Take a sample; later than the last one."""
+        """Add a sample; later than the last one."""
         self._times.append(now_s)
         self._steps.append(agent_steps)
 
     def rates(self, begins_s: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return agent steps per second of the windows that begin then; NaN for those cut off."""
+        """Return agent steps per second of the windows that start then; NaN for incomplete ones."""
         times, steps = np.asarray(self._times), np.asarray(self._steps)
         ends_s = begins_s + WINDOW_S
         gained = np.interp(ends_s, times, steps) - np.interp(begins_s, times, steps)
@@ -52,7 +52,7 @@ class Throughput:
         return np.where(whole, gained / WINDOW_S, np.nan)
 
     def usual(self, before_s: float, disturbed: Sequence[Span]) -> float | None:
-        """Return the median rate of the last undisturbed windows before then; None without any."""
+        """Return the median rate of the last undisturbed windows before then; None if none."""
         if not self._times:
             return None
         begins_s = np.arange(before_s - WINDOW_S, self._times[0], -GRID_S)
@@ -63,16 +63,16 @@ class Throughput:
         return float(np.median(known)) if known.size else None
 
     def back_s(self, from_s: float, usual: float) -> float | None:
-        """Return the seconds from then until throughput is back; None if it never was."""
+        """Return the seconds from then until throughput has recovered; None if it never has."""
         begins_s = np.arange(from_s, min(from_s + HORIZON_S, self._times[-1]), GRID_S)
         enough = np.nonzero(self.rates(begins_s) >= ENOUGH * usual)[0]
         return float(begins_s[enough[0]] - from_s) if enough.size else None
 
 
 def statistics(values: Sequence[float | None]) -> dict[str, Any]:
-    """Return median, p99 and maximum in seconds of those that are known, and how many are not.
+    """Return median, p99 and maximum in seconds of the known values, and how many are unknown.
 
-    Of few values the p99 is the greatest: between two of them nothing was measured.
+    For few values the p99 is the maximum: between two of them nothing was measured.
     """
     known = np.array([value for value in values if value is not None])
     if not known.size:

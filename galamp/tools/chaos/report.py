@@ -1,4 +1,4 @@
-"""What `galamp chaos` says at its end: the record as text of 100 columns at most.
+"""Report of `galamp chaos`: the record as text of at most 100 columns.
 
     record --lines--> text
 
@@ -27,7 +27,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _faults(found: dict[str, Any]) -> Iterator[str]:
-    """Yield the table of what was survived, and how fast."""
+    """Yield the table of survived faults and recovery times."""
     share = f"throughput at {found['throughput']['share']:.0%}"
     yield f"{'':32}{'noticed':>10}{'works again':>20}{share:>29}"
     yield (
@@ -54,12 +54,12 @@ def _notes(found: dict[str, Any]) -> Iterator[str]:
     yield "Seconds; not: throughput was not back before the end, or never known."
     missing = sum(fault["works_after_s"] is None for fault in found["faults"])
     if missing:
-        yield f"Whom {missing} of the faults hit did not work again before the end."
+        yield f"The targets of {missing} faults did not work again before the end."
     hangs = [each["works_after_signal_s"] for each in found["kinds"] if each["kind"] == "HANG"]
     if any(hang["count"] for hang in hangs):
         longest_s = max(hang["max"] for hang in hangs if hang["count"])
         yield (
-            "Who is never told to go on is timed from its end by the limit; "
+            "A process never continued is timed from its end by the limit; "
             f"from the signal: at most {longest_s:.1f} s."
         )
     if any(each["kind"] == "overlapping" for each in found["kinds"]):
@@ -83,7 +83,7 @@ def _invariants(invariants: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _verdict(found: dict[str, Any]) -> Iterator[str]:
-    """Yield how it went; where it went wrong, all that is needed to see it again."""
+    """Yield the verdict; for a failure, all that is needed to reproduce it."""
     summary, broken = found["summary"], found["broken"]
     count, seed = len(found["faults"]), found["seed"]
     if broken is None:

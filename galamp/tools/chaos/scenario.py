@@ -1,10 +1,10 @@
-"""A run's companion that disturbs it: warm-up, faults, calm, and everything watched all the while.
+"""Chaos scenario: a run callback with warm-up, faults and calm, while all invariants are checked.
 
-    Supervisor --tick--> ChaosScenario: sample throughput, check invariants, inject what is due
+    Supervisor --tick--> ChaosScenario: sample throughput, check invariants, inject due faults
                            |  at the end, or at the first breach
                            +--> Supervisor.finish
 
-Runs in the supervisor's loop; no turn of it takes long.
+Runs in the supervisor's loop; every step of it is short.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from galamp.tools.chaos.schedule import Fault, draw
 from galamp.training.supervisor import Supervisor
 
 SAMPLE_EVERY_S, WEIGH_EVERY_S = 0.1, 5.0
-LATE_S = 15.0
-"""What could not be injected so long after the last was due is left out."""
+LATE_TIMEOUT_S = 15.0
+"""Faults that could not be injected this long after the last one was due are left out."""
 OVER = object()
 CALM_S = 2 * WINDOW_S
-"""After the last fault is over, throughput is watched for so long."""
-LONGEST_CALM_S = 60.0
+"""Time for which throughput is measured after the last fault is over."""
+CALM_TIMEOUT_S = 60.0
 STOP_OF_LIMIT = 0.8
-"""A process that is to go on again is stopped for no more than this share of the hang limit."""
+"""Longest stop of a process that is continued, as a share of the hang limit."""
 
 
 class ChaosScenario:
-    """What happens to one run, and what came of it."""
+    """The faults of one run, and their results."""
 
     def __init__(self, seconds: float, warm_up_s: float, seed: int, every_s: float) -> None:
-        """Plan for `seconds` of faults drawn from `seed`, about `every_s` apart."""
+        """Plan `seconds` of faults drawn from `seed`, about `every_s` apart."""
         self.seconds, self.warm_up_s, self.seed, self.every_s = seconds, warm_up_s, seed, every_s
         self.faults: tuple[Fault, ...] = ()
         self.began_s: float | None = None
-        """When the warm-up was over; None before."""
+        """Time at which the warm-up ended; None before."""
         self.complete = False
-        """Whether all faults came, and the calm after them."""
+        """Whether all faults were injected, and the calm after them has passed."""
         self.breach: Breach | None = None
         self.broken_s = 0.0
         self.throughput = Throughput()
@@ -51,12 +51,12 @@ class ChaosScenario:
         self._resolved: Generator[None] | None = None
 
     def tick(self, supervisor: Supervisor) -> None:
-        """Go one step further, unless the run is ending."""
+        """Do the next step, unless the run is ending."""
         self._resolved = self._resolved or self._run(supervisor)
         if ends(supervisor):
             self._resolved.close()
         elif next(self._resolved, OVER) is OVER:
-            supervisor.finish()  # here, too, where the run goes on with other learners
+            supervisor.finish()  # also where the run continues with another number of learners
 
     @property
     def injected_faults(self) -> list[InjectedFault]:
@@ -65,24 +65,24 @@ class ChaosScenario:
 
     @property
     def invariants(self) -> list[Invariant]:
-        """What was watched."""
+        """The invariants that were checked."""
         return self._monitor.invariants if self._monitor else []
 
     def _run(self, supervisor: Supervisor) -> Generator[None]:
-        """The whole course, one turn of the supervisor's loop at a time."""
+        """The whole scenario, one iteration of the supervisor's loop at a time."""
         while not works(supervisor):
             yield
-        injector, monitor = self._begin(supervisor)
+        injector, monitor = self._start(supervisor)
         try:
             yield from self._warm_up(supervisor, monitor)
-            yield from self._disturb(supervisor, injector, monitor)
+            yield from self._inject(supervisor, injector, monitor)
             yield from self._calm(supervisor, injector, monitor)
             self.complete = self.breach is None
         finally:
             injector.release()
             monitor.close()
 
-    def _begin(self, supervisor: Supervisor) -> tuple[Injector, InvariantMonitor]:
+    def _start(self, supervisor: Supervisor) -> tuple[Injector, InvariantMonitor]:
         run_layout = supervisor.run_layout
         self.faults = draw(
             self.seed,
@@ -90,42 +90,44 @@ class ChaosScenario:
             workers=run_layout.shape.workers,
             seconds=self.seconds,
             every_s=self.every_s,
-            longest_stop_s=STOP_OF_LIMIT * run_layout.plan.config.resources.hang_after_s,
+            max_stop_s=STOP_OF_LIMIT * run_layout.plan.config.resources.hang_after_s,
         )
         self._injector = Injector(supervisor.children, self.faults)
         folder = Path(supervisor.recorder.snapshot().run_dir)
         self._monitor = InvariantMonitor(supervisor, self._injector, folder)
-        supervisor.recorder.tell(
+        supervisor.recorder.log_event(
             f"chaos: seed {self.seed}, {len(self.faults)} faults for {run_layout.count} learners "
             f"and {run_layout.plan.simulators} simulators, after {self.warm_up_s:g} s without"
         )
         return self._injector, self._monitor
 
     def _warm_up(self, supervisor: Supervisor, monitor: InvariantMonitor) -> Generator[None]:
-        """See what is usual."""
+        """Measure the usual duration of a turn."""
         learners = supervisor.children.learners
         first, from_s = [child.work for child in learners], time.monotonic()
         while (passed_s := time.monotonic() - from_s) < self.warm_up_s or not monitor.quiet:
-            self._turn(supervisor, monitor)
+            self._step(supervisor, monitor)
             yield
         slowest = min(child.work - work for child, work in zip(learners, first, strict=True))
-        monitor.settle(passed_s / max(1, slowest))
+        monitor.set_usual_turn(passed_s / max(1, slowest))
         monitor.weigh()
         self.began_s = time.monotonic()
 
-    def _disturb(
+    def _inject(
         self, supervisor: Supervisor, injector: Injector, monitor: InvariantMonitor
     ) -> Generator[None]:
-        """Inject everything, each when it is due or as soon after as its target is there."""
+        """Inject every fault, when it is due or as soon after as its target is ready."""
         assert self.began_s is not None
         until_s = self.began_s + self.seconds
         while (now_s := time.monotonic()) < until_s or injector.waiting:
-            if now_s > until_s + LATE_S:
+            if now_s > until_s + LATE_TIMEOUT_S:
                 return
             for injected in injector.tick(now_s, self.began_s):
                 fault = injected.fault
-                supervisor.recorder.tell(f"chaos {fault.number}/{len(self.faults)}: {fault.words}")
-            self._turn(supervisor, monitor)
+                supervisor.recorder.log_event(
+                    f"chaos {fault.number}/{len(self.faults)}: {fault.words}"
+                )
+            self._step(supervisor, monitor)
             if not injector.open and monitor.quiet and self._weigh.due(now_s):
                 monitor.weigh()
             yield
@@ -133,21 +135,21 @@ class ChaosScenario:
     def _calm(
         self, supervisor: Supervisor, injector: Injector, monitor: InvariantMonitor
     ) -> Generator[None]:
-        """Wait until all work again, and see how much."""
+        """Wait until all targets work again, and measure throughput."""
         assert self.began_s is not None
         injector.waiting.clear()
         from_s = since_s = time.monotonic()
         while (now_s := time.monotonic()) < since_s + CALM_S or not monitor.quiet:
-            if now_s > from_s + LONGEST_CALM_S:
+            if now_s > from_s + CALM_TIMEOUT_S:
                 break
             since_s = now_s if injector.open else since_s
             list(injector.tick(now_s, self.began_s))
-            self._turn(supervisor, monitor)
+            self._step(supervisor, monitor)
             yield
-        if monitor.quiet:  # else a checkpoint is open that is still being written
+        if monitor.quiet:  # else a checkpoint that is being written is open
             monitor.weigh()
 
-    def _turn(self, supervisor: Supervisor, monitor: InvariantMonitor) -> None:
+    def _step(self, supervisor: Supervisor, monitor: InvariantMonitor) -> None:
         """Sample and check; at the first breach, end the run."""
         now_s = time.monotonic()
         if self._sample.due(now_s):
@@ -155,16 +157,16 @@ class ChaosScenario:
         monitor.tick(now_s)
         if monitor.breach is not None and self.breach is None:
             self.breach, self.broken_s = monitor.breach, now_s
-            supervisor.recorder.tell(f"chaos: broken: {self.breach.name}")
+            supervisor.recorder.log_event(f"chaos: broken: {self.breach.name}")
             supervisor.finish()
 
 
 def works(supervisor: Supervisor) -> bool:
-    """Whether every learner has learned something."""
+    """Return whether every learner has made agent steps."""
     return all(child.has_worked for child in supervisor.children.learners)
 
 
 def ends(supervisor: Supervisor) -> bool:
-    """Whether the run is on its way out: its total is reached, or it was asked to stop."""
+    """Return whether the run is ending: its total is reached, or a stop was requested."""
     leaving = any(child.row["done"] for child in supervisor.children.learners)
     return leaving or supervisor.recorder.status == "stopping"

@@ -1,9 +1,9 @@
-"""Which faults hit whom and when, drawn from a seed before anything happens.
+"""Fault schedule: which fault hits which child and when, drawn from a seed in advance.
 
     seed, learners, workers, seconds --draw--> Fault, Fault, ...
 
 Pure: no clock, no process. The same seed gives the same faults whatever the run does, and a longer
-schedule begins like a shorter one.
+schedule starts like a shorter one.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ from enum import StrEnum
 from typing import Any
 
 LEARNER, SIMULATOR, SERVER = "learner", "simulator", "server"
-SHORTEST_STOP_S, LONGEST_STOP_S = 0.1, 3.0
+MIN_STOP_S, MAX_STOP_S = 0.1, 3.0
 GAPS = (0.5, 1.5)
-"""Least and greatest time between two faults, in multiples of the usual one."""
+"""Minimum and maximum time between two faults, in multiples of the mean."""
 
 
 class Kind(StrEnum):
-    """What is done to a process."""
+    """Kind of a fault."""
 
     KILL = "KILL"
     STOP = "STOP"
-    """Stopped, and told to go on a while later."""
+    """Stopped, and continued a while later."""
     HANG = "HANG"
-    """Stopped for good: only the limit for hanging ends it."""
+    """Stopped for good: only the hang limit ends it."""
     SEGV = "SEGV"
     ABRT = "ABRT"
     TERM = "TERM"
-    """Children ignore it: what a terminal or a service manager sends to all is the supervisor's."""
+    """Ignored by children: a signal to the whole group is handled by the supervisor."""
 
     @property
     def deadly(self) -> bool:
-        """Whether the process it hits is to be replaced."""
+        """Whether the process is replaced."""
         return self not in (Kind.STOP, Kind.TERM)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault, `at_s` seconds after the first could have come."""
+    """One fault, `at_s` seconds after the first possible time."""
 
     number: int
     at_s: float
@@ -50,25 +50,25 @@ class Fault:
     rank: int = 0
     worker: int = 0
     stop_s: float = 0.0
-    """How long a `STOP` lasts."""
+    """Duration of a `STOP`."""
 
     @property
     def target(self) -> str:
-        """Whom it hits, in words: `learner 0`, `simulator 0.1`, `server`."""
+        """Its target as text: `learner 0`, `simulator 0.1`, `server`."""
         if self.role == SERVER:
             return SERVER
         return f"{self.role} {self.rank}" + (f".{self.worker}" if self.role == SIMULATOR else "")
 
     @property
     def words(self) -> str:
-        """What it does to whom, in words."""
+        """The fault and its target as text."""
         if self.kind is Kind.STOP:
             return f"SIGSTOP for {self.stop_s:.1f} s to {self.target}"
         what = "SIGSTOP for good" if self.kind is Kind.HANG else f"SIG{self.kind}"
         return f"{what} to {self.target}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return it as JSON values."""
         return asdict(self)
 
 
@@ -79,21 +79,21 @@ def draw(
     workers: int,
     seconds: float,
     every_s: float,
-    longest_stop_s: float = LONGEST_STOP_S,
+    max_stop_s: float = MAX_STOP_S,
 ) -> tuple[Fault, ...]:
-    """Return the faults of `seconds`, one in about `every_s`, for learners of `workers` simulators.
+    """Return the faults of `seconds`, about `every_s` apart, for learners of `workers` simulators.
 
-    Every kind hits every role once before any does so again; the server is killed once in two
-    such rounds, for everyone falls with it.
+    Every kind hits every role once before any does so again; the server is killed once in two such
+    rounds, since all children end with it.
     """
     dice = random.Random(seed)
     faults: list[Fault] = []
     at_s = every_s * dice.uniform(*GAPS)
-    for number, (kind, role) in enumerate(_deals(dice), 1):
+    for number, (kind, role) in enumerate(_pairs(dice), 1):
         if at_s > seconds:
             break
         rank, worker = dice.randrange(learners), dice.randrange(workers)
-        stop_s = dice.uniform(SHORTEST_STOP_S, min(LONGEST_STOP_S, longest_stop_s))
+        stop_s = dice.uniform(MIN_STOP_S, min(MAX_STOP_S, max_stop_s))
         faults.append(
             Fault(
                 number,
@@ -109,8 +109,8 @@ def draw(
     return tuple(faults)
 
 
-def _deals(dice: random.Random) -> Iterator[tuple[Kind, str]]:
-    """Yield pairs of kind and role for ever, in rounds of all there are."""
+def _pairs(dice: random.Random) -> Iterator[tuple[Kind, str]]:
+    """Yield pairs of kind and role for ever, in rounds of all pairs."""
     with_server = True
     while True:
         deal = [(kind, role) for kind in Kind for role in (LEARNER, SIMULATOR)]

@@ -1,1 +1,1 @@
-"""Playing with a trained agent: `galamp eval`, and `galamp.load` in Python."""
+"""Evaluation of a trained agent: `galamp eval`, and `galamp.load` in Python."""

@@ -1,8 +1,8 @@
-"""A trained agent as an object: observations in, actions out, both numpy.
+"""Trained agent: observations in, actions out, both numpy.
 
     galamp.load(path) --> Agent.act(observations [B, ...]) --> actions [B]
 
-Runs in users' programs and in evaluation, in one process; nothing is started and nothing written.
+Runs in users' programs and in evaluation, in one process; starts no process and writes no file.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from galamp.tools.evaluation.threads import one_thread
 from galamp.tools.evaluation.trained import MEAN, Learner, Trained, locate, read
 
 SMALL_BATCH = 8
-"""On a CPU, batches of so many observations are computed by one thread."""
+"""Largest batch that one thread computes on a CPU."""
 
 
 class Agent:
@@ -40,7 +40,7 @@ class Agent:
     Attributes:
         learner: the learner's rank, or `mean`.
         path: the checkpoint's folder.
-        device: where the network computes.
+        device: device of the network.
     """
 
     def __init__(
@@ -64,16 +64,16 @@ class Agent:
         check_network_asked(stored, network, holder, "give galamp.load the network")
         self.learner, self.path, self.device = learner, trained.path, device
         self._env_id = env_id
-        # What the learners hold is copied into the network, and not kept.
+        # The learners' arrays are copied into the network, and not kept.
         self._trained = trained.without_learners()
-        # Frames are bytes, vectors are floats; should it be otherwise, `act` sees it.
+        # Frames are bytes, vectors are floats; `act` handles any other type.
         dtype = "uint8" if len(self.identity.observation_shape) == 3 else "float32"
         self._models = {dtype: _network(trained, learner, dtype, device)}
         self.seed(seed)
 
     @property
     def identity(self) -> Identity:
-        """Game, protocol, shapes and network of the training."""
+        """Environment, protocol, shapes and network of the training."""
         return self._trained.checkpoint.identity
 
     @property
@@ -83,12 +83,13 @@ class Agent:
 
     @cached_property
     def spec(self) -> EnvironmentSpec:
-        """The environment of the training, as a short-lived process of its own describes it.
+        """Specification of the training's environment, from a short-lived probe process.
 
         Raises:
             UserError: the environment cannot be built here, or a module would be imported for it
-                that only the checkpoint names: give `env_id` to `load`.
-            CheckpointError: the one installed here is not the one of the training.
+                that
+                only the checkpoint names: pass `env_id` to `load`.
+            CheckpointError: the installed environment is not that of the training.
         """
         stored, holder = self._trained.environment.env_id, f"checkpoint {self.path}"
         check_asked(stored, self._env_id, holder, "give galamp.load the env_id")
@@ -97,19 +98,19 @@ class Agent:
         return spec
 
     def seed(self, seed: int) -> None:
-        """Begin the random choices of `act` anew."""
+        """Seed the random choices of `act`."""
         self._generator = torch.Generator(self.device).manual_seed(seed)
 
     def act(self, observations: Any, *, greedy: bool = False) -> npt.NDArray[np.int64] | int:
-        """Return actions for observations as the environment gives them, pixels unscaled.
+        """Return actions for unscaled observations of the environment.
 
         On a CPU, a batch of up to `SMALL_BATCH` observations is computed by one thread, whatever
-        torch's number of threads; that is as it was afterwards.
+        torch's number of threads; that number is restored afterwards.
 
         Args:
             observations: `[B, *observation_shape]`, or one of `observation_shape`; uint8 for Atari.
                 Images of other environments may have their channels last, as `[B, H, W, C]` or
-                `[H, W, C]`, where training took them so: where C is less than H and W.
+                `[H, W, C]`, where training accepted them so: where C is less than H and W.
             greedy: take the most probable action instead of drawing from the policy.
 
         Returns:
@@ -122,7 +123,7 @@ class Agent:
         dtype = self._dtype(given)
         batch = self._batch(given)
         with np.errstate(over="ignore"):
-            # torch takes only arrays that it could write to.
+            # torch accepts only writable arrays.
             batch = np.require(batch, np.dtype(dtype), ["C", "W"])
         single = len(batch) == 1 and given.ndim == batch.ndim - 1
         if dtype != "uint8":
@@ -131,7 +132,7 @@ class Agent:
         return int(actions[0]) if single else actions
 
     def _batch(self, given: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return one observation or a batch as a batch in the shape that the network takes."""
+        """Return one observation or a batch as a batch in the network's input shape."""
         shape = self.identity.observation_shape
         batch = given[np.newaxis] if given.ndim == len(shape) else given
         if batch.shape[1:] == shape:
@@ -146,7 +147,7 @@ class Agent:
         )
 
     def _channels_last(self) -> tuple[int, ...] | None:
-        """Return the shape `[H, W, C]` that training took images in; None if it took no such."""
+        """Return the shape `[H, W, C]` of the images in training; None for other observations."""
         shape = self.identity.observation_shape
         if len(shape) != 3 or self.identity.env_id.startswith(ATARI):
             return None
@@ -154,7 +155,7 @@ class Agent:
         return (height, width, channels) if channels < min(height, width) else None
 
     def _dtype(self, given: npt.NDArray[Any]) -> str:
-        """Return which of the network's two types the environment's observations came as.
+        """Return which of the network's two input types the observations have.
 
         This is the rule by which the training converted them.
         """
@@ -176,7 +177,7 @@ class Agent:
         return chosen
 
     def _threads(self, size: int) -> AbstractContextManager[None]:
-        """Return what sets the number of threads for a batch of `size`."""
+        """Return a context manager that sets the number of threads for a batch of `size`."""
         small = self.device.type == "cpu" and size <= SMALL_BATCH
         return one_thread() if small else nullcontext()
 
@@ -193,8 +194,8 @@ class Agent:
 def _network(trained: Trained, learner: Learner, dtype: str, device: torch.device) -> nn.Module:
     """Return the training's network for observations of `dtype`, with a learner's parameters.
 
-    A checkpoint may name any number of actions: memory is taken only once the network's parameters
-    are known to be as large as those that were read.
+    A checkpoint may name any number of actions: memory is allocated only after the network's
+    parameters are known to be as large as the stored ones.
 
     Raises:
         CheckpointError: they are not, or they are not finite.
@@ -221,7 +222,7 @@ def _network(trained: Trained, learner: Learner, dtype: str, device: torch.devic
         model = model.to_empty(device="cpu")
     flat = FlatParameters(model, device)
     flat.load_named({name: torch.from_numpy(value) for name, value in values.items()})
-    model.zero_grad(set_to_none=True)  # who plays has none
+    model.zero_grad(set_to_none=True)  # acting needs no gradients
     return model
 
 
@@ -229,7 +230,7 @@ def _array(observations: Any) -> npt.NDArray[Any]:
     """Return observations as an array.
 
     Raises:
-        UserError: no array can be made of them, such as of lists of different lengths.
+        UserError: they are no array, such as lists of different lengths.
     """
     try:
         return np.asarray(observations)
@@ -268,13 +269,13 @@ def load(
         which: `best` or `latest`; by default the best if there is one, else the latest.
         seed: seed of the actions that `act` draws.
         env_id: the `module:factory` or `package:EnvId-v0` of the training, for `Agent.spec`, which
-            imports that module: a checkpoint alone does not decide what code is run. Acting needs
+            imports that module: a checkpoint alone does not decide which code is run. Acting needs
             no environment.
         network: the `module:factory` of a network of your own, by the same rule: it is imported to
             act.
 
     Warns:
-        UserWarning: a damaged checkpoint was passed over; one for each.
+        UserWarning: a damaged checkpoint was skipped; one warning for each.
 
     Raises:
         CheckpointError: there is no such checkpoint or learner, or it is damaged.

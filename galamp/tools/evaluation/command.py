@@ -1,9 +1,9 @@
-"""`galamp eval`: play whole games with a trained agent, and say what they came to.
+"""`galamp eval`: play whole games with a trained agent, and report the scores.
 
-    words --> EvaluationConfig --evaluation.evaluate--> report --> table or JSON, and a file
+    arguments --> EvaluationConfig --evaluation.evaluate--> report --> table or JSON, and a file
 
-Only light modules are imported at the top, for the command line imports this one before it knows
-whether it is needed.
+Only light modules are imported at the top, since the command line imports this one for every
+command.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def eval_command(options: argparse.Namespace) -> int:
     """`galamp eval`."""
     config = settings_from(options, EvaluationConfig)
-    # Read when torch loads: its waiting threads would spin on the cores that the emulator needs.
+    # torch reads it when it loads: waiting threads would spin on the emulator's cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     done = [0]
     try:
@@ -42,7 +42,7 @@ def eval_command(options: argparse.Namespace) -> int:
 
 
 def _evaluate(path: Path, config: EvaluationConfig, done: list[int]) -> int:
-    """Evaluate, write, show; `done[0]` counts the games on the way."""
+    """Evaluate, write, show; `done[0]` counts the finished games."""
     from galamp.tools.evaluation.report import evaluate, write
     from galamp.tools.evaluation.table import Progress, show
 
@@ -50,7 +50,7 @@ def _evaluate(path: Path, config: EvaluationConfig, done: list[int]) -> int:
     try:
         written = write(target, report)
     finally:
-        # What took minutes to find out is shown even if the disk refuses it.
+        # The result of minutes of work is shown even if the disk refuses it.
         if config.json:
             print(json.dumps(report))
         else:

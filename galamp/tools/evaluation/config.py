@@ -1,4 +1,4 @@
-"""The settings of an evaluation, written once: default, range, and one line of meaning."""
+"""Settings of an evaluation: default, range and meaning of each."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from galamp.core.config import ResourceConfig
 from galamp.core.settings import option
 
 EACH: Literal["each"] = "each"
-"""The word for every learner, and the mean of all."""
+"""Value for every learner, and the mean of all."""
 
 
 STEP_LIMIT = 100_000
-"""Agent steps after which a game is cut in environments that have no limit at all."""
+"""Agent steps after which a game is cut in environments without any limit."""
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """How to evaluate; what is None is as it was in training."""
+    """Settings of an evaluation; None: as in training."""
 
     episodes: int = option(30, "whole games to play per agent", low=1, high=1_000_000)
     learner: str = option(

@@ -1,8 +1,8 @@
-"""Whole games played by an agent, and what their scores come to.
+"""Whole games played by an agent, and the statistics of their scores.
 
     Environment --observations--> act --actions--> Environment; finished games --> Score
 
-Runs in evaluation. Numpy only: who acts is the caller's business.
+Runs in evaluation. Numpy only: the caller provides the policy.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Game:
 
 @dataclass(frozen=True)
 class Score:
-    """What a number of games came to; None where it is not defined.
+    """Statistics of a number of games; None where undefined.
 
     Attributes:
         mean: mean true return.
@@ -71,24 +71,24 @@ def play(
     environment: Environment,
     act: Act,
     episodes: int,
-    tell: Callable[[Game], None],
+    on_game: Callable[[Game], None],
     stepped: Callable[[int], None] = lambda envs: None,
 ) -> list[Game]:
     """Play `episodes` whole games and return them, lane after lane.
 
-    Each lane plays a quota that is fixed beforehand, and lanes that are done wait for the others.
-    To take the first games that finish in any lane would prefer short ones: a lane with a long game
-    gets none in while its neighbours finish several, and in most games short means a poor score.
+    Each lane plays a fixed number of games, and finished lanes wait for the others. Taking the
+    first games that finish in any lane would prefer short ones: a lane with a long game finishes
+    none while its neighbours finish several, and in most games short means a low score.
 
     Args:
         environment: B lanes with `life_loss_ends` off, so that games are whole.
         act: chooses the actions of the lanes that still play.
         episodes: number of games over all lanes.
-        tell: called with each game when it is over.
+        on_game: called with each finished game.
         stepped: called after each agent step with the number of lanes that play.
 
     Raises:
-        GalampError: the environment raised something.
+        GalampError: the environment raised an error.
     """
     left = quotas(episodes, environment.num_envs)
     games: list[list[Game]] = [[] for _ in left]
@@ -107,8 +107,8 @@ def play(
                 game = Game(episode.ret, episode.length, bool(cut[episode.env_index]))
                 games[episode.env_index].append(game)
                 left[episode.env_index] -= 1
-                tell(game)
-        # An episode comes out of the counter one step after the one that says how it ended.
+                on_game(game)
+        # The counter returns an episode one step after the step that ended it.
         cut = step.truncated & ~step.terminated
         observations = step.observations
         stepped(int(playing.sum()))
@@ -136,5 +136,5 @@ def score(games: Sequence[Game], reference: Reference | None) -> Score:
 
 
 def _finite(value: float) -> float | None:
-    """Return None for what JSON cannot say."""
+    """Return None for a value that JSON cannot express."""
     return value if np.isfinite(value) else None

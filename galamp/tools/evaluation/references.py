@@ -1,8 +1,8 @@
-"""Published scores of a random player and of a human, to say how good a score is.
+"""Published scores of a random player and of a human, for normalised scores.
 
-Read by evaluation. Both players were scored from 30 no-op starts, over whole games of at most
-108,000 emulator frames, without sticky actions, at a frame skip of 4. Scores of games that are
-played otherwise cannot be placed between theirs.
+Used by evaluation. Both players were scored from 30 no-op starts, over whole games of at most
+108,000 emulator frames, without sticky actions, at a frame skip of 4. Scores of games under other
+settings cannot be normalised by them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SOURCE = "Wang et al. 2016, Dueling Network Architectures, table 2"
 
 
 class Reference(NamedTuple):
-    """True game scores between which a score is placed."""
+    """True game scores of the two reference players."""
 
     random: float
     human: float
@@ -88,11 +88,11 @@ REFERENCES = {
 """By the ROM's name, as `galamp.environments.names.rom_name` gives it."""
 
 PROTOCOL = {"sticky_actions": 0, "noop_max": 30, "frame_skip": 4, "max_frames": 108_000}
-"""How the published scores came about, in the settings of `AtariProtocol`."""
+"""Settings of the published scores, as in `AtariProtocol`."""
 
 
 def misfit(protocol: AtariProtocol) -> str | None:
-    """Say in what a protocol differs from that of the published scores; None where it does not."""
+    """Return how a protocol differs from that of the published scores; None if it does not."""
     wrong = {name: (getattr(protocol, name), value) for name, value in PROTOCOL.items()}
     told = [
         f"{name.replace('_', ' ')} {mine} (theirs {theirs})"

@@ -1,8 +1,8 @@
-"""An evaluation from path to report.
+"""Evaluation, from path to report.
 
     path --locate, read--> Trained --> Agent x rows --play--> games x rows --> report, JSON file
 
-Runs in one process, with the emulator's and torch's own threads; a short-lived probe looks at the
+Runs in one process, with the emulator's and torch's own threads; a short-lived process probes the
 environment first, since a bad ROM ends its process.
 """
 
@@ -53,15 +53,15 @@ if TYPE_CHECKING:
 
 AS_ASKED = ("sticky_actions", "noop_max", "fire_reset", "max_frames", "max_episode_steps")
 """Settings of the training's environment that an evaluation can change."""
-MOST_ENVS = 16
-MOST_TORCH_THREADS = 4
-"""Batches of a few observations gain nothing from more."""
+MAX_ENVS = 16
+MAX_TORCH_THREADS = 4
+"""Batches of a few observations are no faster with more."""
 
 
 def evaluate(
     path: Path, config: EvaluationConfig, progress: Progress
 ) -> tuple[dict[str, Any], Path]:
-    """Evaluate the checkpoint that `path` means; return the report and where `write` shall put it.
+    """Evaluate the checkpoint that `path` means; returns the report and the file for `write`.
 
     Raises:
         UserError: the checkpoint, the environment, the device or the output cannot be used.
@@ -78,7 +78,7 @@ def evaluate(
     if not config.quiet:
         announce(STARTING, sys.stderr)
     agents, spec = _prepare(trained, wanted, environment, config)
-    trained = trained.without_learners()  # the agents have theirs
+    trained = trained.without_learners()  # the agents have their own copies
     environment = with_step_limit(environment, spec)
     games, spec = _play_all(agents, environment, config, progress)
     atari = resolve(environment) if spec.env_id.startswith(ATARI) else None
@@ -105,7 +105,7 @@ def _prepare(
     environment: EnvironmentConfig,
     config: EvaluationConfig,
 ) -> tuple[list[Agent], EnvironmentSpec]:
-    """Return the agents, and what a probe says of the environment while torch is imported.
+    """Return the agents, and the environment's specification, probed while torch is imported.
 
     Nothing is built of the checkpoint before it is known to be of that environment.
     """
@@ -148,16 +148,16 @@ def write(target: Path, report: dict[str, Any]) -> Path:
 def evaluation_environment(
     trained: EnvironmentConfig, config: EvaluationConfig
 ) -> EnvironmentConfig:
-    """Return the training's environment, changed to score whole games by their true rewards."""
+    """Return the training's environment, changed to score whole games by true rewards."""
     asked: dict[str, Any] = {name: getattr(config, name) for name in AS_ASKED}
     given = {name: value for name, value in asked.items() if value is not None}
-    envs = min(config.episodes, config.num_envs or MOST_ENVS)
+    envs = min(config.episodes, config.num_envs or MAX_ENVS)
     whole: dict[str, Any] = {"life_loss_ends": False, "clip_rewards": False, "num_envs": envs}
     return replace(trained, **(given | whole))
 
 
 def with_step_limit(environment: EnvironmentConfig, spec: EnvironmentSpec) -> EnvironmentConfig:
-    """Return the environment with `STEP_LIMIT` where a game could go on for ever."""
+    """Return the environment, with `STEP_LIMIT` where a game could run for ever."""
     if spec.max_episode_steps is not None:
         return environment
     return replace(environment, max_episode_steps=STEP_LIMIT)
@@ -190,14 +190,14 @@ def _wanted(text: str) -> int | Literal["mean", "each"]:
 
 
 def _target(output: str, found: Found, learner: str) -> Path:
-    """Return the file to write, found out before minutes are spent on what goes into it."""
+    """Return the file to write; checked before the games are played."""
     if output:
         path = in_home(output)
         if os.path.lexists(path):
             raise UserError(f"--output {path}: exists already; name a new file")
     else:
         checkpoint = found.path
-        # In the folder that was named, wherever its checkpoints are.
+        # In the named folder, wherever its checkpoints are.
         run = checkpoint.parent if found.place == checkpoint else found.place
         run = run.parent if run.name == "checkpoints" else run
         now = datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -208,13 +208,13 @@ def _target(output: str, found: Found, learner: str) -> Path:
 
 
 def _device(name: str) -> torch.device:
-    """Return the device of that name, once torch has as many threads as are of use there."""
+    """Return the device of that name, and set a useful number of torch threads."""
     import torch
 
     from galamp.core.machine.torch_device import usable_device
 
     device = usable_device(name)
-    threads = min(torch.get_num_threads(), len(os.sched_getaffinity(0)), MOST_TORCH_THREADS)
+    threads = min(torch.get_num_threads(), len(os.sched_getaffinity(0)), MAX_TORCH_THREADS)
     torch.set_num_threads(threads if device.type == "cpu" else 1)
     return device
 
@@ -231,10 +231,10 @@ def _agents(
 def _play_all(
     agents: list[Agent], environment: EnvironmentConfig, how: EvaluationConfig, progress: Progress
 ) -> tuple[list[list[Game]], EnvironmentSpec]:
-    """Let every agent play, all from the same seeds of the lanes and of the action sampling.
+    """Let every agent play, all with the same seeds of lanes and action sampling.
 
     Returns:
-        each agent's games, and what they played.
+        each agent's games, and the environment's specification.
     """
     seeds = [seed_for(how.seed, 1 + env_index) for env_index in range(environment.num_envs)]
     threads = min(len(seeds), len(os.sched_getaffinity(0)))
@@ -267,9 +267,9 @@ def _scores(
     agents: list[Agent],
     games: list[list[Game]],
 ) -> dict[str, Any]:
-    """Return a result per agent, and the published scores that they are compared with.
+    """Return a result per agent, and the published reference scores.
 
-    Where those were made otherwise, they are left out and it is said why.
+    References under other settings are left out, with the reason.
     """
     reference = reference_for(spec.env_id)
     unlike = misfit(atari) if reference and atari else None
@@ -289,7 +289,7 @@ def _scores(
 
 
 def _circumstances(began_s: float) -> dict[str, Any]:
-    """Return when, how and with what the evaluation was made."""
+    """Return time, machine and versions of the evaluation."""
     from galamp.training.summary import versions
 
     return {

@@ -1,4 +1,4 @@
-"""What `galamp eval` shows: progress on standard error, then a table of scores.
+"""Output of `galamp eval`: progress on standard error, then a table of scores.
 
 Runs in the evaluation's process. The table is made from the report alone, as the JSON file has it.
 """
@@ -23,7 +23,7 @@ from galamp.telemetry.display.text import UNKNOWN
 from galamp.tools.evaluation.playing import Game
 
 ROOMY = 100
-"""Columns of a terminal that the table need not be pressed into."""
+"""Terminal columns from which the table needs no compression."""
 
 HEADINGS = {
     "mean": "mean",
@@ -37,16 +37,16 @@ HEADINGS = {
 """Heading -> name in the report."""
 
 LINE_EVERY_S = 10.0
-"""Where there is no terminal, a line of progress comes after so long, and then as often."""
+"""Interval of progress lines where there is no terminal."""
 BAR_EVERY_S = 1.0
-"""On a terminal, what has been played is counted up so often, besides after each game."""
+"""Interval of updates on a terminal, besides the one after each game."""
 
 
 class Tally:
-    """What one agent has played so far; it is shown every `every_s`, and after each game if asked.
+    """Progress of one agent, shown every `every_s`, and after each game if requested.
 
     Attributes:
-        games: finished ones.
+        games: number of finished games.
         steps: agent steps over all lanes.
     """
 
@@ -60,7 +60,7 @@ class Tally:
         every_s: float = LINE_EVERY_S,
         after_games: bool = False,
     ) -> None:
-        """Begin with nothing; `episodes` games are to be played."""
+        """Start at 0 of `episodes` games."""
         self.games, self.steps, self._total = 0, 0, 0.0
         self._name, self._episodes = name, episodes
         self._progress, self._show = progress, show
@@ -82,7 +82,7 @@ class Tally:
 
     @property
     def line(self) -> str:
-        """How far it is, in one line."""
+        """The progress, in one line."""
         mean = f"{self._total / self.games:,.2f}" if self.games else UNKNOWN
         return (
             f"{self._name}: {self.games:,} of {self._episodes:,} games, mean score so far {mean}, "
@@ -94,7 +94,7 @@ class Progress:
     """A bar per agent, or lines where standard error is no terminal.
 
     Attributes:
-        done: `done[0]` counts the games of all agents, for whoever interrupts.
+        done: `done[0]` counts the games of all agents, for an interrupt.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Progress:
         self._shown_s = clock()
 
     def due(self, every_s: float) -> bool:
-        """Return whether `every_s` have passed since this was last so, or since the start."""
+        """Return whether `every_s` have passed since it last returned true, or since the start."""
         now_s = self._clock()
         if now_s - self._shown_s < every_s:
             return False
@@ -114,7 +114,7 @@ class Progress:
 
     @contextmanager
     def of(self, learner: int | str, episodes: int) -> Iterator[Tally]:
-        """Yield what is to be told of one agent's games and steps, and show it."""
+        """Yield the tally of one agent's games and steps, and show it."""
         console = Console(file=sys.stderr)
         name = label(learner)
         if self._quiet:
@@ -142,16 +142,16 @@ class Progress:
 
 
 def _line(tally: Tally) -> None:
-    announce(f"{tally.line}\n", sys.stderr)  # who has stopped reading must not end the games
+    announce(f"{tally.line}\n", sys.stderr)  # a lost stream must not end the games
 
 
 def label(learner: int | str) -> str:
-    """Return what is said of whose parameters play."""
+    """Return a label of the parameters that play."""
     return "mean of learners" if learner == "mean" else f"learner {learner}"
 
 
 def show(report: dict[str, Any], file: TextIO, width: int | None = None) -> None:
-    """Write a report as a table, with what is needed to compare it above and below."""
+    """Write a report as a table, with the facts that a comparison needs above and below."""
     console = table_console(file, width)
     games = report["results"][0]["episodes"]
     chosen = "most probable" if report["greedy"] else "drawn from the policy"
@@ -209,7 +209,7 @@ def _remarks(report: dict[str, Any]) -> Iterator[str]:
 
 
 def _limit(report: dict[str, Any]) -> str:
-    """Return what ended games that were cut."""
+    """Return the limit that cut games short."""
     if report["max_frames"]:
         return f"{report['max_frames']:,} emulator frames"
     steps = f"{report['max_episode_steps']:,} agent steps"

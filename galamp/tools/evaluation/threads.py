@@ -1,8 +1,8 @@
-"""One compute thread for a while, for work too small to be shared.
+"""One compute thread temporarily, for batches that are too small for several.
 
-Runs wherever a trained agent acts. A pass of a small batch takes about half a millisecond on one
-core. Shared between threads, each of its layers waits for the slowest of them, and on busy cores
-one of them is always late: with as many threads as cores it has taken a hundred times as long.
+Runs wherever a trained agent acts. A forward pass of a small batch takes about half a millisecond
+on one core. With several threads, each layer waits for the slowest of them, and on busy cores one
+is always late: with as many threads as cores it has taken a hundred times as long.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _lock = threading.Lock()
 
 
 def _renew_lock() -> None:
-    """In a forked child, nobody is left to release the lock."""
+    """Replace the lock in a forked child, in which no thread can release it."""
     global _lock
     _lock = threading.Lock()
 
@@ -28,12 +28,12 @@ os.register_at_fork(after_in_child=_renew_lock)
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch compute with one thread, and give it back the number that it had.
+    """Let torch compute with one thread, and restore its number of threads.
 
-    torch keeps the number once per thread of Python, and hands a thread that meets torch for the
-    first time the one that was set last anywhere. So whoever comes here waits for whoever is here,
-    lest it should take the 1 for its own number; a thread that begins with torch elsewhere in just
-    this time keeps one thread until it sets another number.
+    torch keeps the number per Python thread, and a thread that first uses torch gets the number
+    that was set last anywhere. So callers wait for one another: otherwise one could take the
+    temporary 1 for its own number. A thread that first uses torch elsewhere during this time keeps
+    one thread until it sets another number.
     """
     with _lock:
         threads = torch.get_num_threads()

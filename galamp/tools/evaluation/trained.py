@@ -1,4 +1,4 @@
-"""What a training left, found and read: which checkpoint, whose parameters, which environment.
+"""Results of a training: which checkpoint, which parameters, which environment.
 
     path --locate--> ckpt-<steps>/ --read--> Trained --parameters(learner)--> named arrays
 
@@ -35,7 +35,7 @@ Parameters = dict[str, npt.NDArray[np.float32]]
 """By name, in standard PyTorch layout."""
 
 PIECE = 2**16
-"""So many numbers at a time are added up in float64."""
+"""Number of values that are summed in float64 at a time."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class Trained:
     def parameters(self, learner: Learner) -> Parameters:
         """Return one learner's parameters, or the mean of all that were read.
 
-        The mean is what the gossip agrees on (Assran et al. 2019): each learner stays within a ball
-        around it.
+        The mean is the consensus of the gossip (Assran et al. 2019): each learner stays within a
+        ball around it.
 
         Raises:
             CheckpointError: a parameter is not finite, or that learner was not read.
@@ -78,12 +78,12 @@ class Trained:
         return {name: _mean([state.parameters[name] for state in chosen]) for name in names}
 
     def without_learners(self) -> Trained:
-        """Return all but what the learners hold."""
+        """Return a copy without the learners' states."""
         checkpoint = dataclasses.replace(self.checkpoint, learners=())
         return dataclasses.replace(self, checkpoint=checkpoint)
 
     def check_fits(self, spec: EnvironmentSpec) -> None:
-        """Compare with an environment as it is installed here.
+        """Compare with the environment that is installed here.
 
         Raises:
             CheckpointError: its observations or actions are not those of the training.
@@ -99,9 +99,9 @@ class Trained:
 
 
 def _mean(values: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
-    """Return the mean of arrays of one shape, which is all the memory that it takes.
+    """Return the mean of arrays of one shape; takes no more memory than the result.
 
-    It is added up in float64, so that nothing is lost however many there are.
+    Sums are in float64, so that no digit is lost whatever the number of arrays.
     """
     mean = np.empty(values[0].shape, np.float32)
     flat, flats = mean.reshape(-1), [value.reshape(-1) for value in values]
@@ -143,10 +143,10 @@ def locate(path: str | Path, which: str | None = None) -> Found:
 
 
 def _check_best(best: Path, place: Path) -> None:
-    """See that the best checkpoint is whole; none is taken in its place unasked.
+    """Check that the best checkpoint is whole; no other one replaces it unasked.
 
     Raises:
-        CheckpointError: it is damaged; where the latest one is whole, it is named.
+        CheckpointError: it is damaged; the latest one is named if it is whole.
     """
     try:
         checkpoints.load(best, learners=())
@@ -163,14 +163,14 @@ def _check_best(best: Path, place: Path) -> None:
 def read(path: Path, learner: Learner | None = MEAN) -> Trained:
     """Read the checkpoint in folder `path`, every byte of it verified.
 
-    Optimisers' and generators' states are left out: who plays needs none.
+    States of optimisers and generators are left out: evaluation needs none.
 
     Args:
         path: as `locate` returns it.
-        learner: whose tensors are wanted; the mean needs all of them.
+        learner: the learner whose tensors are wanted; the mean needs all of them.
 
     Raises:
-        CheckpointError: one line saying what is wrong with it.
+        CheckpointError: its error, in one line.
     """
     ranks = None if learner in (None, MEAN) else (_rank(learner),)
     checkpoint = checkpoints.load(path, learners=ranks)

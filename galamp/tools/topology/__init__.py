@@ -1,1 +1,1 @@
-"""`galamp topology`: what is known of a gossip graph before a run."""
+"""`galamp topology`: analysis of a gossip graph before a run."""

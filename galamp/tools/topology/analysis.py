@@ -1,6 +1,6 @@
-"""Everything known of a graph before a run, as one record: what JSON shows, and what text is from.
+"""Analysis of a graph before a run, as one record for JSON and text.
 
-    Topology, Question --plan--> Plan --as_json--> one object of plain numbers and words
+    Topology, AnalysisRequest --plan--> Plan --as_json--> one object of plain numbers and words
 
 Pure: no clock, no process, no file.
 """
@@ -18,7 +18,7 @@ from galamp.tools.topology.spectrum import Spectrum, contraction_of, study
 
 @dataclass(frozen=True)
 class AnalysisRequest:
-    """What a forecast needs to know besides the graph; norms in the unit of the parameters."""
+    """Parameters of the forecast besides the graph; norms in the unit of the parameters."""
 
     name: str
     gossip_weights: str
@@ -30,7 +30,7 @@ class AnalysisRequest:
 
 @dataclass(frozen=True)
 class Graph:
-    """What the graph itself is like; in-peers and weights as (least, most) over what is shown."""
+    """Properties of the graph; in-peers and weights as (minimum, maximum) over the shown rounds."""
 
     topology: Topology
     in_peers: tuple[int, int]
@@ -41,7 +41,7 @@ class Graph:
 
 @dataclass(frozen=True)
 class Plan:
-    """The answers, and the rounds to draw them from."""
+    """The results, and the rounds to draw them from."""
 
     question: AnalysisRequest
     rounds: Rounds
@@ -52,13 +52,13 @@ class Plan:
 
     @property
     def before_averaging(self) -> float:
-        """Root mean square distance to the mean once updates are added, before the next round."""
+        """Root mean square distance to the mean after updates are added, before the next round."""
         fresh = self.question.update_norm**2 * (1.0 - 1.0 / self.rounds.size)
         return float((self.ball.radius**2 + fresh) ** 0.5)
 
 
 def plan(topology: Topology, question: AnalysisRequest) -> Plan:
-    """Return all there is to say about `topology`."""
+    """Return the whole analysis of `topology`."""
     rounds = Rounds(topology)
     contraction = contraction_of(rounds)
     spectrum = study(rounds, contraction)
@@ -93,7 +93,7 @@ def _graph(rounds: Rounds) -> Graph:
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
-    """Return the plan as plain numbers and words; what is not known or never is None."""
+    """Return the plan as plain numbers and words; unknown values and "never" are None."""
     topology, spectrum, ball = plan.graph.topology, plan.spectrum, plan.ball
     return {
         "topology": plan.question.name,

@@ -1,4 +1,4 @@
-"""A graph as terminal text: learners on a circle, or who hears whom as a matrix of dots.
+"""A graph as terminal text: learners on a circle, or a receiver-sender matrix of dots.
 
 Pure functions: rounds go in, lines come out; no colour, no clock.
 """
@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 
 from galamp.tools.topology.mixing_matrices import Rounds, Whole
 
-MOST_ON_A_CIRCLE = 32
-MOST_DOTS = 120
+MAX_ON_A_CIRCLE = 32
+MAX_DOTS = 120
 """Dots on a side of the matrix: 60 columns of text."""
 _BITS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 """Bit of each dot in a braille character, as [row 0..3 from the top][column 0..1]."""
 
 
 def hears(rounds: Rounds, dots: int) -> NDArray[np.bool_]:
-    """Return who hears whom in any of the rounds shown, [receiver, sender].
+    """Return [receiver, sender]: whether one receives from the other in any of the shown rounds.
 
-    More than `dots` learners are put together, so many per row and column that they fit.
+    More than `dots` learners are grouped, so many per row and column that they fit.
     """
     together = -(-rounds.size // dots)
     side = -(-rounds.size // together)
@@ -36,8 +36,8 @@ def hears(rounds: Rounds, dots: int) -> NDArray[np.bool_]:
 
 
 def _complete(side: int, together: int) -> NDArray[np.bool_]:
-    everyone = np.ones((side, side), dtype=bool)
-    return everyone & ~np.eye(side, dtype=bool) if together == 1 else everyone
+    full = np.ones((side, side), dtype=bool)
+    return full & ~np.eye(side, dtype=bool) if together == 1 else full
 
 
 def braille(dots: NDArray[np.bool_]) -> list[str]:
@@ -51,13 +51,13 @@ def braille(dots: NDArray[np.bool_]) -> list[str]:
 
 def picture(rounds: Rounds) -> list[str]:
     """Draw the graph: a circle for few learners, the matrix for many."""
-    return circle(rounds) if rounds.size <= MOST_ON_A_CIRCLE else matrix(rounds)
+    return circle(rounds) if rounds.size <= MAX_ON_A_CIRCLE else matrix(rounds)
 
 
 def matrix(rounds: Rounds) -> list[str]:
-    """Draw who hears whom: a row per receiver, a column per sender."""
-    seen = hears(rounds, MOST_DOTS)
-    together, last = -(-rounds.size // MOST_DOTS), str(rounds.size - 1)
+    """Draw the matrix: a row per receiver, a column per sender."""
+    seen = hears(rounds, MAX_DOTS)
+    together, last = -(-rounds.size // MAX_DOTS), str(rounds.size - 1)
     rows = braille(seen)
     width, margin = len(rows[0]), max(len(last), 5)
     head = "0" + "sends".center(width - 1 - len(last)) + last
@@ -72,25 +72,25 @@ def matrix(rounds: Rounds) -> list[str]:
 
 
 def circle(rounds: Rounds) -> list[str]:
-    """Draw learners 0, 1, ... clockwise from the top, with a line where one hears another."""
+    """Draw learners 0, 1, ... clockwise from the top, with a line for each edge."""
     size = rounds.size
     height = 11 + 2 * min(size, 6) // 2 if size <= 8 else min(13 + size // 2, 27)
     height += 1 - height % 2
     width = 2 * height
-    places = _places(size, width, height)
+    positions = _positions(size, width, height)
     dots = np.zeros((4 * height, 2 * width), dtype=bool)
     seen = hears(rounds, size)
     for receiver, sender in np.argwhere(seen | seen.T):
         if receiver < sender:
-            _line(dots, _dot(places[receiver]), _dot(places[sender]))
+            _line(dots, _dot(positions[receiver]), _dot(positions[sender]))
     canvas = [list(line) for line in braille(dots)]
-    for rank, (x, y) in enumerate(places):
+    for rank, (x, y) in enumerate(positions):
         _write(canvas, x, y, str(rank))
     lines = ["".join(line).rstrip() for line in canvas]
     return lines[: max(at for at, line in enumerate(lines) if line) + 1]
 
 
-def _places(size: int, width: int, height: int) -> list[tuple[int, int]]:
+def _positions(size: int, width: int, height: int) -> list[tuple[int, int]]:
     """Return the column and row of every learner's number."""
     found = []
     for rank in range(size):
@@ -101,9 +101,9 @@ def _places(size: int, width: int, height: int) -> list[tuple[int, int]]:
     return found
 
 
-def _dot(place: tuple[int, int]) -> tuple[float, float]:
+def _dot(position: tuple[int, int]) -> tuple[float, float]:
     """Return the dot in the middle of a character."""
-    return 2 * place[0] + 1.0, 4 * place[1] + 1.5
+    return 2 * position[0] + 1.0, 4 * position[1] + 1.5
 
 
 def _line(dots: NDArray[np.bool_], start: tuple[float, float], end: tuple[float, float]) -> None:

@@ -1,9 +1,9 @@
-"""`galamp topology`: look at a gossip graph, and plan with it, before a run.
+"""`galamp topology`: analyse a gossip graph, and plan a run with it.
 
-    words --> TopologyConfig --plan_of_graph.plan--> Plan --> text or JSON, and a PNG if asked for
+    arguments --> TopologyConfig --analysis.plan--> Plan --> text or JSON, and a PNG on request
 
-Only light modules are imported at the top, for the command line imports this one before it knows
-whether it is needed.
+Only light modules are imported at the top, since the command line imports this one for every
+command.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TopologyConfig:
-    """What to plan for."""
+    """Settings of the analysis."""
 
     learners: int = option(8, "learners", low=2, high=16_384)
     gossip_weights: str = option(
@@ -67,7 +67,7 @@ def topology_command(options: argparse.Namespace) -> int:
     """`galamp topology`."""
     config = settings_from(options, TopologyConfig)
     picture = _new_file(config)
-    # Read when numpy loads: on a busy machine its waiting threads take ten times as long as one.
+    # numpy reads it when it loads: on a busy machine several threads take ten times as long as one.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     made = _plan(options.name, config)
     if picture is not None:
@@ -107,7 +107,7 @@ def _plan(name: str, config: TopologyConfig) -> Plan:
 
 
 def _new_file(config: TopologyConfig) -> Path | None:
-    """Return where the PNG goes, before any work is done for it.
+    """Return the path of the PNG, checked before any work is done.
 
     Raises:
         UserError: no such folder, no file, or one that exists.

@@ -1,6 +1,6 @@
-"""A graph as a PNG: learners on a circle with arrows, or who hears whom as a matrix.
+"""A graph as a PNG: learners on a circle with arrows, or a receiver-sender matrix.
 
-Imported only when a picture is asked for: matplotlib takes a second to load.
+Imported only when a picture is requested: matplotlib takes a second to load.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from galamp.core.errors import UserError
 from galamp.core.sanitize import clean
 from galamp.telemetry.display.text import clip_path
 from galamp.tools.topology.analysis import Plan
-from galamp.tools.topology.ascii_graph import MOST_ON_A_CIRCLE, hears
+from galamp.tools.topology.ascii_graph import MAX_ON_A_CIRCLE, hears
 
 INCHES, DOTS_PER_INCH = 7.0, 160
 INK, PALE = "#1f3a5f", "#f5f7fa"
 EDGE, NODE = "#3d7ea6", "#e4572e"
-MOST_CELLS = 1024
+MAX_CELLS = 1024
 REACH = 1.14
 """Edge of the drawing, where the learners' circle has radius 1."""
 
@@ -45,7 +45,7 @@ def _draw(plan: Plan, path: Path) -> None:
     figure = Figure(figsize=(INCHES, INCHES), dpi=DOTS_PER_INCH, facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.09, 0.06, 0.84, 0.84))
-    if plan.rounds.size <= MOST_ON_A_CIRCLE:
+    if plan.rounds.size <= MAX_ON_A_CIRCLE:
         _circle(axes, plan)
     else:
         _matrix(axes, plan)
@@ -72,7 +72,7 @@ def _name(plan: Plan) -> str:
 def _circle(axes: Any, plan: Plan) -> None:
     size = plan.rounds.size
     angles = [math.pi / 2 - 2 * math.pi * rank / size for rank in range(size)]
-    places = np.array([(math.cos(angle), math.sin(angle)) for angle in angles])
+    positions = np.array([(math.cos(angle), math.sin(angle)) for angle in angles])
     seen = hears(plan.rounds, size)
     radius = min(0.11, 0.75 * math.pi / size)
     points = radius * INCHES * 0.84 / (2 * REACH) * 72  # of a node, in points
@@ -83,8 +83,8 @@ def _circle(axes: Any, plan: Plan) -> None:
             continue
         axes.add_patch(
             FancyArrowPatch(
-                places[sender],
-                places[receiver],
+                positions[sender],
+                positions[receiver],
                 arrowstyle="<|-|>" if both else "-|>",
                 connectionstyle=f"arc3,rad={0.0 if both else 0.08}",
                 shrinkA=points + 1,
@@ -95,8 +95,8 @@ def _circle(axes: Any, plan: Plan) -> None:
                 alpha=0.85 if seen.sum() < 100 else 0.6,
             )
         )
-    axes.scatter(*places.T, s=(2 * points) ** 2, color=NODE, zorder=3)
-    for rank, (x, y) in enumerate(places):
+    axes.scatter(*positions.T, s=(2 * points) ** 2, color=NODE, zorder=3)
+    for rank, (x, y) in enumerate(positions):
         axes.text(
             x, y, str(rank), ha="center", va="center_baseline", color="white",
             fontsize=max(6.0, min(13.0, points * 0.95)), zorder=4,
@@ -110,7 +110,7 @@ def _matrix(axes: Any, plan: Plan) -> None:
 
     axes.set_position((0.1, 0.04, 0.84, 0.84))
     size = plan.rounds.size
-    seen = hears(plan.rounds, MOST_CELLS)
+    seen = hears(plan.rounds, MAX_CELLS)
     edges = (-0.5, size - 0.5, size - 0.5, -0.5)
     colours = ListedColormap([PALE, INK])
     axes.imshow(seen, cmap=colours, vmin=0, vmax=1, extent=edges, interpolation="nearest")

@@ -1,13 +1,13 @@
-"""How far apart learners will be, and what their messages cost: a forecast for given updates.
+"""Forecast for given updates: distances between learners, and the cost of their messages.
 
     Rounds, update norm, delay --forecast--> Ball (distances, and how they were found)
     Rounds, parameters, rate   --traffic---> Traffic (messages and bytes)
 
 Pure numpy. The rule, in lock-step, from equal parameters: in round k learner i adds an update
 u_i(k) of norm L, then averages y = x + u with its in-peers by row i of P_k, with messages `delay`
-rounds old (its own vector never is). Updates are taken to be independent of one another and to
-have no preferred direction; where they agree, learners are nearer to one another than this.
-Distances are those after the averaging.
+rounds old (its own vector never is). Updates are taken as independent of one another and without a
+preferred direction; where they agree, learners are closer together than this. Distances are those
+after the averaging.
 """
 
 from __future__ import annotations
@@ -19,38 +19,38 @@ from numpy.typing import NDArray
 
 from galamp.tools.topology.krylov import centred
 from galamp.tools.topology.mixing_matrices import Floats, Mixing, Rounds
-from galamp.tools.topology.spectrum import MOST_DENSE, ByModes, Contraction, Spectrum
+from galamp.tools.topology.spectrum import MAX_DENSE, ByModes, Contraction, Spectrum
 
 DIRECTIONS = 64
 WORK = 8e8
-"""Numbers that may be touched by a simulation: about two seconds on one core."""
+"""Numbers that a simulation may touch: about two seconds on one core."""
 ROUND_WORK = 60_000
-"""What a round costs besides, in numbers touched."""
+"""Overhead of a round, in numbers touched."""
 MEASURED = 20_000
-"""Learners times rounds over which a settled ball is averaged at least."""
-FEWEST_SIMULATED, MOST_SIMULATED = 50, 10_000
-MOST_APART = 1000
+"""Minimum of learners times rounds over which a settled ball is averaged."""
+MIN_SIMULATED, MAX_SIMULATED = 50, 10_000
+MAX_APART = 1000
 """Rounds for learners that never agree, whose ball grows for ever."""
-MOST_PHASES = 64
+MAX_PHASES = 64
 ONCE_IN = 64
-"""Rounds after which the common mean is taken out, lest float32 loses the differences."""
+"""Rounds after which the common mean is subtracted, so that float32 keeps the differences."""
 BLOCK = 1024
 BYTES_PER_PARAMETER = 4
 
 
 @dataclass(frozen=True)
 class Ball:
-    """How far apart learners will be, in the unit of the update norm.
+    """Distances between learners, in the unit of the update norm.
 
     Attributes:
         method: `exact` or `simulated`.
         radius: root mean square over learners of the distance to their mean.
         pair: exact: the greatest root-mean-square distance between two learners; simulated: the
             greatest distance between two learners at the end.
-        settled: whether `radius` is what it stays at; otherwise the ball is still growing.
+        settled: whether `radius` is its final value; otherwise the ball is still growing.
         after: rounds that were simulated; 0 where the value is exact.
-        worst: no updates of at most this norm lead to a greater root mean square; None where no
-            such bound is known.
+        worst: upper bound of the root mean square for any updates of at most this norm; None where
+            no such bound is known.
     """
 
     method: str
@@ -82,7 +82,7 @@ class Traffic:
 
 
 def traffic(rounds: Rounds, parameters: int, rounds_per_s: float) -> Traffic:
-    """Return what the messages of a round come to, averaged over a period."""
+    """Return the messages and bytes of a round, averaged over a period."""
     degrees = np.array([mixing.degrees for mixing in rounds.union()])
     return Traffic(
         messages=float(degrees.sum(axis=1).mean()),
@@ -95,7 +95,7 @@ def traffic(rounds: Rounds, parameters: int, rounds_per_s: float) -> Traffic:
 def forecast(
     rounds: Rounds, spectrum: Spectrum, contraction: Contraction, norm: float, delay: int = 0
 ) -> Ball:
-    """Return how far apart learners will be if every update has norm `norm`."""
+    """Return the distances between learners if every update has norm `norm`."""
     if spectrum.consensus is None or delay or not _exactly_known(rounds):
         return simulate(
             rounds, spectrum, norm, delay, worst_radius(rounds, contraction, norm, delay)
@@ -106,7 +106,7 @@ def forecast(
 
 
 def _exactly_known(rounds: Rounds) -> bool:
-    return rounds.circulant or (rounds.period is not None and rounds.size <= MOST_DENSE)
+    return rounds.circulant or (rounds.period is not None and rounds.size <= MAX_DENSE)
 
 
 def by_modes(rounds: Rounds) -> tuple[float, float]:
@@ -172,7 +172,7 @@ def worst_radius(rounds: Rounds, contraction: Contraction, norm: float, delay: i
         return None
     worst = 0.0
     # The products of a period that begins elsewhere differ in norm, unless the rounds commute.
-    for end in range(period if period <= MOST_PHASES else 0):
+    for end in range(period if period <= MAX_PHASES else 0):
         whole = contraction.after(period, end)
         if not whole.converged or whole.value >= 1.0 - 1e-13:
             return None
@@ -184,19 +184,19 @@ def worst_radius(rounds: Rounds, contraction: Contraction, norm: float, delay: i
                 contraction.after(c, int(s)).value for c, s in zip(counts, starts, strict=True)
             )
         worst = max(worst, (parts + whole.value) / (1.0 - whole.value))
-    return norm * worst if period <= MOST_PHASES else None
+    return norm * worst if period <= MAX_PHASES else None
 
 
 def simulate(
     rounds: Rounds, spectrum: Spectrum, norm: float, delay: int, worst: float | None = None
 ) -> Ball:
-    """Let Gaussian updates in 64 directions run through the very rule, as long as it may take."""
-    until, restart_policy = _lengths(rounds, spectrum, delay)
+    """Simulate the rule with Gaussian updates in 64 directions, within the time limit."""
+    until, longest = _lengths(rounds, spectrum, delay)
     fewest = min(max(MEASURED // rounds.size, 20), 400)
-    settled = until is not None and until + fewest <= restart_policy
-    last, begin = restart_policy, restart_policy - max(1, restart_policy // 50)
+    settled = until is not None and until + fewest <= longest
+    last, begin = longest, longest - max(1, longest // 50)
     if until is not None and settled:
-        last, begin = min(restart_policy, until + max(until, fewest)), until
+        last, begin = min(longest, until + max(until, fewest)), until
     walk = Walk(rounds, norm, delay)
     squares = []
     for round_ in range(last):
@@ -207,32 +207,32 @@ def simulate(
 
 
 def _lengths(rounds: Rounds, spectrum: Spectrum, delay: int) -> tuple[int | None, int]:
-    """Return rounds until the ball has settled (None: never), and rounds that may be simulated."""
+    """Return rounds until the ball has settled (None: never), and most rounds to simulate."""
     received = int(rounds[0].degrees.sum())
     if rounds[0].kernel is not None and rounds[0].complete:
         received = 8 * rounds.size  # two Fourier transforms
     touched = DIRECTIONS * (received + 4 * rounds.size) + ROUND_WORK
-    restart_policy = int(min(max(WORK / touched, FEWEST_SIMULATED), MOST_SIMULATED))
+    longest = int(min(max(WORK / touched, MIN_SIMULATED), MAX_SIMULATED))
     if rounds.period is None:
-        restart_policy = min(restart_policy, max(rounds.most, 2 * FEWEST_SIMULATED))
+        longest = min(longest, max(rounds.most, 2 * MIN_SIMULATED))
     if spectrum.consensus is None:
-        return None, min(restart_policy, MOST_APART)
-    return spectrum.consensus * (1 + delay), restart_policy
+        return None, min(longest, MAX_APART)
+    return spectrum.consensus * (1 + delay), longest
 
 
 class Walk:
-    """The rule itself on `values` [n, 64], float32."""
+    """Simulation of the rule on `values` [n, 64], float32."""
 
     def __init__(self, rounds: Rounds, norm: float, delay: int, seed: int = 0) -> None:
         self.rounds, self.delay, self.round = rounds, delay, 0
         self.random = np.random.default_rng(seed)
         self.scale = np.float32(norm / np.sqrt(DIRECTIONS))
         self.values: Floats = np.zeros((rounds.size, DIRECTIONS), np.float32)
-        # y of the last delay + 1 rounds; before the first everyone had the same parameters.
+        # y of the last delay + 1 rounds; before the first all learners had the same parameters.
         self.sent = [np.zeros_like(self.values) for _ in range(delay + 1)]
 
     def step(self) -> None:
-        """Do a round."""
+        """Simulate a round."""
         mixing = self.rounds[self.round]
         updated = self.random.standard_normal(self.values.shape, np.float32)
         updated *= self.scale
@@ -248,12 +248,12 @@ class Walk:
             self.sent = [each - mean for each in self.sent]
 
     def spread(self) -> float:
-        """Return the mean square distance to the mean over learners now."""
+        """Return the current mean square distance to the mean over learners."""
         difference = self.values - self.values.mean(axis=0)
         return float(np.vdot(difference, difference)) / self.rounds.size
 
     def pair(self) -> float:
-        """Return the greatest distance between two learners now."""
+        """Return the current greatest distance between two learners."""
         values = self.values - self.values.mean(axis=0)
         squares = np.einsum("nm,nm->n", values, values)
         most = 0.0

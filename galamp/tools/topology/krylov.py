@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 Vector = NDArray[np.float64]
 Product = Callable[[Vector], NDArray[np.floating]]
 
-MOST_STEPS = 300
+MAX_STEPS = 300
 EVERY = 10
 VANISHED = 1e-12
 TOLERANCE = 1e-7
-"""Relative to the distance from 1, which is what the rate of consensus hangs on."""
+"""Relative to the distance from 1, which decides the rate of consensus."""
 
 
 class Found(NamedTuple):
@@ -35,7 +35,7 @@ def centred(vector: NDArray[np.floating]) -> Vector:
 
 
 def largest_singular_value(
-    forward: Product, backward: Product, size: int, steps: int = MOST_STEPS
+    forward: Product, backward: Product, size: int, steps: int = MAX_STEPS
 ) -> Found:
     """Return the 2-norm of (I - J) M (I - J), J the matrix of all 1/n, by Lanczos.
 
@@ -64,7 +64,7 @@ def largest_singular_value(
     raise AssertionError("the last step returns")
 
 
-def largest_eigenvalue(forward: Product, size: int, steps: int = MOST_STEPS // 2) -> Found:
+def largest_eigenvalue(forward: Product, size: int, steps: int = MAX_STEPS // 2) -> Found:
     """Return the largest modulus of the eigenvalues of (I - J) M (I - J), by Arnoldi."""
     basis = _start(size, steps)
     most = min(steps, size - 1)

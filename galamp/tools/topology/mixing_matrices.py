@@ -20,9 +20,9 @@ from galamp.gossip.topologies.base import Topology
 Floats = NDArray[np.floating]
 Whole = NDArray[np.int64]
 
-MOST_ROWS_READ = 400_000
+MAX_ROWS_READ = 400_000
 """Rows of mixing matrices that are read in a second or two; longer periods are sampled."""
-MOST_ROUNDS_READ = 500
+MAX_ROUNDS_READ = 500
 FEW_PEERS = 64
 SAME = 1e-12
 
@@ -54,12 +54,12 @@ class Mixing:
 
     @property
     def complete(self) -> bool:
-        """Whether everyone hears everyone else."""
+        """Whether every learner receives from every other one."""
         return bool((self.degrees == self.size - 1).all())
 
     @property
     def peer_weights(self) -> Floats:
-        """Every weight of a peer that occurs, [E] or fewer; none where nobody hears anybody."""
+        """All weights of peers that occur, [E] or fewer; empty if no learner has peers."""
         if self._edges is None:
             assert self.kernel is not None
             return self.kernel[1:]
@@ -188,7 +188,7 @@ def _kernel(
 def read_round(topology: Topology, round_: int) -> Mixing:
     """Return the mixing matrix of round `round_`."""
     size = topology.size
-    if _everyone_equally(topology, round_):
+    if _is_uniform(topology, round_):
         kernel = np.full(size, 1.0 / size)
         return Mixing(kernel.copy(), np.full(size, size - 1), None, kernel)
     rows = [topology.weights(rank, round_) for rank in range(size)]
@@ -201,8 +201,8 @@ def read_round(topology: Topology, round_: int) -> Mixing:
     return Mixing(own, degrees, edges)
 
 
-def _everyone_equally(topology: Topology, round_: int) -> bool:
-    """Whether P is the matrix of all 1/n; a row of n equal weights has no other peers to name."""
+def _is_uniform(topology: Topology, round_: int) -> bool:
+    """Return whether P is the matrix of all 1/n: then a row names no other peers."""
     for rank in range(topology.size):
         row = topology.weights(rank, round_)
         if len(row) != topology.size or max(row) - min(row) > SAME:
@@ -211,10 +211,10 @@ def _everyone_equally(topology: Topology, round_: int) -> bool:
 
 
 class Rounds:
-    """The rounds of a topology, each read when first asked for.
+    """The rounds of a topology, each read at its first use.
 
     Attributes:
-        topology: where they come from.
+        topology: the topology.
         period: rounds after which they repeat; None for random graphs, and for periods too long
             to be read as a whole.
     """
@@ -222,7 +222,7 @@ class Rounds:
     def __init__(self, topology: Topology) -> None:
         self.topology, self.size = topology, topology.size
         period = topology.period()
-        long = period is not None and period > 1 and period * self.size > MOST_ROWS_READ
+        long = period is not None and period > 1 and period * self.size > MAX_ROWS_READ
         self.period = None if long else period
         self._read: dict[int, Mixing] = {}
 
@@ -234,12 +234,12 @@ class Rounds:
 
     @property
     def most(self) -> int:
-        """As many different rounds as can be read in a second or two."""
-        return self.period or min(max(MOST_ROWS_READ // self.size // 2, 32), MOST_ROUNDS_READ)
+        """Number of different rounds that can be read in a second or two."""
+        return self.period or min(max(MAX_ROWS_READ // self.size // 2, 32), MAX_ROUNDS_READ)
 
     @property
     def shown(self) -> int:
-        """The rounds of which the union is drawn and the traffic counted."""
+        """Number of rounds of which the union is drawn and the traffic counted."""
         return min(self.topology.horizon(), self.most)
 
     def union(self) -> Iterator[Mixing]:

@@ -1,9 +1,9 @@
-"""How fast a graph brings its learners together: from its rounds to beta, the gap, and consensus.
+"""Spectrum of a graph: its contraction factor beta, its spectral gap, and rounds to consensus.
 
-    Rounds --contraction_of--> Contraction (the norm of what so many rounds leave of disagreement)
+    Rounds --contraction_of--> Contraction (norm of the disagreement that is left after rounds)
     Contraction --study--> Spectrum (beta, rate, rounds to 1 %)
 
-Pure numpy. Three ways to the same numbers: every mode by itself where all rounds are circulant,
+Pure numpy. Three methods for the same numbers: every mode by itself where all rounds are circulant,
 dense matrices for few learners, Lanczos on products with vectors otherwise. J is the matrix of all
 1/n throughout; (I - J) x is the disagreement of x.
 """
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galamp.tools.topology.krylov import (
-    MOST_STEPS,
+    MAX_STEPS,
     Found,
     centred,
     largest_eigenvalue,
@@ -27,23 +27,23 @@ from galamp.tools.topology.krylov import (
 )
 from galamp.tools.topology.mixing_matrices import Rounds
 
-MOST_DENSE = 512
-MOST_DENSE_SAMPLED = 128
+MAX_DENSE = 512
+MAX_DENSE_SAMPLED = 128
 LEFT = 0.01
-"""Consensus, for the purpose of a plan: so much of the worst disagreement is left."""
+"""Consensus is defined as this share of the worst disagreement being left."""
 EXACT = 1e-10
-"""Less than this is what rounding leaves of nothing; Lanczos returns zero itself."""
-MOST_ROUNDS = 1 << 48
-MOST_SPARSE_ROUNDS = 512
+"""Values below this are rounding errors of zero; Lanczos returns zero itself."""
+MAX_ROUNDS = 1 << 48
+MAX_SPARSE_ROUNDS = 512
 FEW_ROUNDS = 16
 PROBE_STEPS = 40
 DIRECTIONS = 64
 
 
 class Contraction(ABC):
-    """What `count` rounds from round `start` on leave of disagreement, at worst: a 2-norm."""
+    """Norm of the disagreement that `count` rounds from round `start` leave at worst: a 2-norm."""
 
-    most_rounds = MOST_ROUNDS
+    most_rounds = MAX_ROUNDS
 
     def __init__(self, rounds: Rounds) -> None:
         self.rounds, self.size = rounds, rounds.size
@@ -115,7 +115,7 @@ class Dense(Contraction):
 class Sparse(Contraction):
     """Products with vectors only, and Lanczos."""
 
-    most_rounds = MOST_SPARSE_ROUNDS
+    most_rounds = MAX_SPARSE_ROUNDS
 
     def after(self, count: int, start: int = 0) -> Found:
         """Return the largest singular value of the product, or a lower bound of it."""
@@ -129,36 +129,36 @@ class Sparse(Contraction):
             lambda vector: self._forward(vector, count, start),
             backward,
             self.size,
-            MOST_STEPS if count <= FEW_ROUNDS else PROBE_STEPS,
+            MAX_STEPS if count <= FEW_ROUNDS else PROBE_STEPS,
         )
         self.sure = self.sure and found.converged
         return found
 
 
 def contraction_of(rounds: Rounds) -> Contraction:
-    """Return the cheapest exact way for this graph."""
+    """Return the cheapest exact method for this graph."""
     if rounds.circulant:
         return ByModes(rounds)
-    few = MOST_DENSE if rounds.period else MOST_DENSE_SAMPLED
+    few = MAX_DENSE if rounds.period else MAX_DENSE_SAMPLED
     return Dense(rounds) if rounds.size <= few else Sparse(rounds)
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """How fast disagreement shrinks, in lock-step.
+    """Speed at which disagreement shrinks, in lock-step.
 
     Attributes:
-        beta: norm of what one period leaves of disagreement: for a graph that never changes and is
+        beta: norm of the disagreement left after one period: for a graph that never changes and is
             doubly stochastic, the second largest singular value of P. None where there is no
-            period to speak of.
+            period.
         converged: whether beta (or the rate of a graph that is not doubly stochastic) is exact to
             rounding; otherwise it is a lower bound.
         rate: factor per round: beta ** (1 / period), which no later period exceeds, or the second
             largest eigenvalue of the period's product where the mean is not kept, or as measured.
-        measured_rounds: over how many rounds the rate was measured; 0 where it was not.
-        consensus: rounds after which at most 1 % is left of any disagreement; None for never.
+        measured_rounds: rounds over which the rate was measured; 0 where it was not.
+        consensus: rounds after which at most 1 % of any disagreement is left; None for never.
         consensus_exact: whether that number is exact, or follows from the rate.
-        exactly_after: rounds after which nothing is left of any disagreement; None for never.
+        exactly_after: rounds after which no disagreement is left; None for never.
     """
 
     beta: float | None
@@ -176,7 +176,7 @@ class Spectrum:
 
 
 def study(rounds: Rounds, contraction: Contraction | None = None) -> Spectrum:
-    """Return how fast the graph brings its learners together."""
+    """Return how fast the graph reaches consensus."""
     contraction = contraction or contraction_of(rounds)
     if rounds.period is None:
         return _measured(rounds, contraction)
@@ -209,7 +209,7 @@ def _consensus(
     if by_rate > contraction.most_rounds // 2:
         return by_rate, False
     first = _first(contraction, LEFT, contraction.most_rounds)
-    # Where the mean is not kept, disagreement may grow for a while: the first time is not the last.
+    # Where the mean is not kept, disagreement may grow temporarily: the first time is not the last.
     return first, contraction.sure and rounds.topology.doubly_stochastic
 
 

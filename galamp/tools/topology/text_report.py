@@ -1,4 +1,4 @@
-"""A plan as plain text of at most 80 columns: the picture, then what it means.
+"""A plan as plain text of at most 80 columns: the picture, then its meaning.
 
 Pure functions: a Plan goes in, lines come out; no colour, so that it reads the same when piped.
 """
@@ -39,7 +39,7 @@ def lines_of(plan: Plan) -> list[str]:
 
 
 def caption(plan: Plan) -> str:
-    """Say what the picture shows, and name one learner's peers."""
+    """Return what the picture shows, and one learner's peers."""
     topology, shown = plan.graph.topology, plan.rounds.shown
     heard = topology.in_peers(0, 0)
     names = ", ".join(map(str, heard[:6])) + (
@@ -49,15 +49,15 @@ def caption(plan: Plan) -> str:
     if shown > 1:
         first = f"All links of {shown} rounds; in the first,"
         return f"{first} learner 0 {f'{both} {names}' if heard else 'is alone'}."
-    return f"Learner 0 {both} {names}." if heard else "Learner 0 hears nobody."
+    return f"Learner 0 {both} {names}." if heard else "Learner 0 receives from no one."
 
 
 def graph_lines(plan: Plan) -> list[str]:
-    """Return what the graph is like."""
+    """Return the properties of the graph."""
     graph, topology = plan.graph, plan.graph.topology
     period = topology.period()
     peers = "none" if graph.peer_weight is None else _span(*graph.peer_weight)
-    repeats = {None: "none: drawn anew in every round", 1: "1 round: it never changes"}
+    repeats = {None: "none: drawn again in every round", 1: "1 round: it never changes"}
     return [
         "graph",
         *_row("in-peers", _span(*graph.in_peers)),
@@ -121,7 +121,7 @@ def _rate_lines(plan: Plan) -> list[str]:
 
 
 def traffic_lines(plan: Plan) -> list[str]:
-    """Return what the messages come to."""
+    """Return the cost of the messages."""
     cost, learners = plan.traffic, plan.rounds.size
     each = cost.messages / learners
     size = _bytes(cost.message_bytes)
@@ -144,7 +144,7 @@ def traffic_lines(plan: Plan) -> list[str]:
 
 
 def ball_lines(plan: Plan) -> list[str]:
-    """Return how far apart learners will be, and how that is known."""
+    """Return the distances between learners, and how they were found."""
     ball, question = plan.ball, plan.question
     old = f", messages {_rounds(question.delay)} old" if question.delay else ""
     two = f"{RMS} of the two furthest apart"
@@ -165,7 +165,7 @@ def ball_lines(plan: Plan) -> list[str]:
 
 
 def _known(plan: Plan) -> str:
-    """Say how the ball was found."""
+    """Return the method by which the ball was found."""
     ball, consensus = plan.ball, plan.spectrum.consensus
     if ball.method == "exact":
         settled = f"; it fills in about {_rounds(consensus)}" if consensus else ""

@@ -1,11 +1,11 @@
-r"""What a run and its visitors say to each other: one JSON object per line, over RUN/control.
+"""Messages between a run and its connections: one JSON object per line, over RUN/control.
 
-    visitor: {"want": "watch"}                    run: {"snapshot": {...}} ... {"ended": "finished"}
-    visitor: {"want": "scale", "learners": 3}     run: {"taken": 3} ... {"scaled": {...}}
-                                                       or {"kept": 3}, having so many already
-    visitor: anything else                        run: {"refused": "why, in a line"}
+    client: {"want": "watch"}                    run: {"snapshot": {...}} ... {"ended": "finished"}
+    client: {"want": "scale", "learners": 3}     run: {"taken": 3} ... {"scaled": {...}}
+                                                      or {"kept": 3}, with that many already
+    client: anything else                        run: {"refused": "why, in a line"}
 
-Used by the supervisor and by who visits it; both take the other's words for foreign.
+Used by the control server and the control clients; neither trusts the other's messages.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from galamp.core.errors import GalampError
 CONTROL = "control"
 """Name of the socket in the run folder."""
 
-MOST_REQUEST_BYTES = 4096
-MOST_LINE_BYTES = 2**22
-"""Room for the snapshot of a thousand learners, ten times over."""
+MAX_REQUEST_BYTES = 4096
+MAX_LINE_BYTES = 2**22
+"""Ten times the snapshot of a thousand learners."""
 
 
 class BadMessageError(GalampError):
-    """What came is nothing that is ever said here."""
+    """A message is not one of the above."""
 
 
 def address(folder: int) -> str:
-    """Return where the socket in an open folder is.
+    """Return the path of the socket in an open folder.
 
-    A socket's path may have 107 bytes, a run folder's is often longer: the way through the open
+    A socket path may have 107 bytes, and a run folder's is often longer; the path through the open
     folder is short.
     """
     return f"/proc/self/fd/{folder}/{CONTROL}"
 
 
 def line_of(message: dict[str, Any]) -> bytes:
-    """Return a message as it is sent."""
+    """Return a message as bytes to send."""
     return json.dumps(message, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
 class Lines:
-    """Bytes as they come in, cut into messages; of a line at most `most` bytes are ever kept."""
+    """Received bytes, split into messages; at most `max_bytes` of a line are stored."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self._rest = bytearray()
 
     def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
@@ -73,5 +73,5 @@ class Lines:
         return message
 
     def _check(self, size: int) -> None:
-        if size > self._most:
-            raise BadMessageError(f"expected at most {self._most} bytes in a line")
+        if size > self._max_bytes:
+            raise BadMessageError(f"expected at most {self._max_bytes} bytes in a line")

@@ -1,11 +1,11 @@
-r"""Where a running run is spoken to: a socket in its folder, RUN/control.
+r"""Control server: the socket RUN/control, by which other commands talk to a running run.
 
     galamp attach --"watch"--> ControlServer --every snapshot--> galamp attach
-    galamp scale --"scale"--> ControlServer.wanted --> Session: another number of learners
+    galamp scale --"scale"--> ControlServer.requested_learners --> Session: new number of learners
                                  \--at once, and once they all run--> galamp scale
 
-Runs in the supervisor, which polls it between two other things: so nothing here ever waits. Who
-does not read is left out, then dropped. Whatever a visitor says, it comes to no more than this.
+Runs in the supervisor, which polls it in its loop, so nothing here waits. A client that does not
+read misses snapshots, and is then dropped. Clients can do nothing else.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from galamp.core.errors import UserError
 from galamp.telemetry.snapshot import Snapshot
 from galamp.training.control.framing import (
     CONTROL,
-    MOST_REQUEST_BYTES,
+    MAX_REQUEST_BYTES,
     BadMessageError,
     Lines,
     address,
@@ -34,73 +34,73 @@ from galamp.training.control.framing import (
 )
 from galamp.training.control.snapshot_json import as_json
 
-MOST_VISITORS = 16
-MOST_MISSED = 40
-"""A watcher who has not taken one snapshot while so many more were made, in 10 s, is dropped."""
-SPEAK_WITHIN_S = 5.0
-MOST_LEARNERS = 1024
+MAX_CONNECTIONS = 16
+MAX_MISSED = 40
+"""A client that misses this many snapshots in a row, in 10 s, is dropped."""
+REQUEST_TIMEOUT_S = 5.0
+MAX_LEARNERS = 1024
 
 
-class LeftError(Exception):
-    """A visitor has gone, or is as good as gone."""
+class DisconnectedError(Exception):
+    """The client has closed the connection, or does not read."""
 
 
 class Connection:
-    """One connection: what it has said so far, and what it has not taken yet."""
+    """One client's connection: what it has sent so far, and what is not sent to it yet."""
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         self.fd = connection.fileno()
-        self.asked = self.watches = False
+        self.has_asked = self.is_watching = False
         self.since_s = time.monotonic()
         self._connection = connection
-        self._lines = Lines(MOST_REQUEST_BYTES)
+        self._lines = Lines(MAX_REQUEST_BYTES)
         self._unsent = b""
         self._missed = 0
 
-    def hear(self) -> Iterator[dict[str, Any]]:
-        """Yield what it says now.
+    def receive(self) -> Iterator[dict[str, Any]]:
+        """Yield the messages that have arrived.
 
         Raises:
-            BadMessageError: it makes no sense.
-            LeftError: it has left.
+            BadMessageError: a message is invalid.
+            DisconnectedError: the client has disconnected.
         """
         try:
-            data = self._connection.recv(MOST_REQUEST_BYTES)
+            data = self._connection.recv(MAX_REQUEST_BYTES)
         except BlockingIOError:
             return
         except OSError:
-            raise LeftError from None
+            raise DisconnectedError from None
         if not data:
-            raise LeftError
+            raise DisconnectedError
         yield from self._lines.feed(data)
 
-    def say(self, line: bytes) -> None:
-        """Send a line, as far as it is taken now; the rest goes with `flush`.
+    def send(self, line: bytes) -> None:
+        """Send a line as far as the socket takes it now; `flush` sends the rest.
 
         Raises:
-            LeftError: it has left.
+            DisconnectedError: the client has disconnected.
         """
         self._unsent += line
         self.flush()
 
-    def show(self, line: bytes) -> None:
-        """Send a line, unless a former one was not all taken yet.
+    def offer(self, line: bytes) -> None:
+        """Send a line, unless an earlier one is not fully sent yet.
 
         Raises:
-            LeftError: it has left, or takes nothing.
+            DisconnectedError: the client has disconnected, or does not read.
         """
         self._missed = self._missed + 1 if self._unsent else 0
-        if self._missed > MOST_MISSED:
-            raise LeftError
+        if self._missed > MAX_MISSED:
+            raise DisconnectedError
         if not self._missed:
-            self.say(line)
+            self.send(line)
 
     def flush(self) -> None:
-        """Send what was not taken before.
+        """Send what is not sent yet, as far as the socket takes it now.
 
         Raises:
-            LeftError: it has left.
+            DisconnectedError: the client has disconnected.
         """
         if not self._unsent:
             return
@@ -109,20 +109,20 @@ class Connection:
         except BlockingIOError:
             pass
         except OSError:
-            raise LeftError from None
+            raise DisconnectedError from None
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._connection.close()
 
 
 @dataclass(frozen=True)
 class ScaleRequest:
-    """Another number of learners, and who asked for it."""
+    """A request for another number of learners, and the connection that it came from."""
 
     learners: int
-    resume_point: int
-    asker: Connection
+    learners_before: int
+    connection: Connection
     since_s: float
 
 
@@ -130,9 +130,9 @@ class ControlServer:
     """The run's end of RUN/control, open for as long as it is entered."""
 
     def __init__(self, folder: Path, complain: Callable[[str], None]) -> None:
-        """Open it in a folder that is ours alone; where that fails the run goes on without."""
-        self._visitors: dict[int, Connection] = {}
-        self._wish: ScaleRequest | None = None
+        """Listen in a folder that this run has locked; on failure the run continues without."""
+        self._connections: dict[int, Connection] = {}
+        self._request: ScaleRequest | None = None
         self._learners = 0
         self._allow: Callable[[int], object] = lambda learners: None
         self._poll = select.poll()
@@ -155,9 +155,9 @@ class ControlServer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Send everyone away and remove the socket."""
-        for visitor in self._visitors.values():
-            visitor.close()
+        """Close all connections and remove the socket."""
+        for connection in self._connections.values():
+            connection.close()
         if self._listener is not None:
             with contextlib.suppress(OSError):
                 self._unbind()
@@ -165,23 +165,23 @@ class ControlServer:
         os.close(self._folder)
 
     def _unbind(self) -> None:
-        """Remove the socket, unless the name is that of another start, which took the folder.
+        """Remove the socket, unless another start has replaced it and taken the folder.
 
-        As long as ours is open, no other one gets its number.
+        While this socket is open, no other file gets its inode number.
         """
         found = os.stat(CONTROL, dir_fd=self._folder, follow_symlinks=False)
         if self._bound is not None and os.path.samestat(found, self._bound):
             os.unlink(CONTROL, dir_fd=self._folder)
 
     @property
-    def wanted(self) -> int | None:
-        """The number of learners that someone asked for, unless the run has it."""
-        if self._wish is None or self._wish.learners == self._learners:
+    def requested_learners(self) -> int | None:
+        """The requested number of learners; None if none is requested, or the run has it."""
+        if self._request is None or self._request.learners == self._learners:
             return None
-        return self._wish.learners
+        return self._request.learners
 
-    def begin(self, learners: int, allow: Callable[[int], object]) -> None:
-        """Note that the run goes on with so many learners.
+    def configure(self, learners: int, allow: Callable[[int], object]) -> None:
+        """Set the number of learners of the current attempt.
 
         Args:
             learners: their number.
@@ -190,120 +190,124 @@ class ControlServer:
         self._learners, self._allow = learners, allow
 
     def poll(self) -> None:
-        """Let visitors in, hear what they want, send what they had not taken; never waits."""
+        """Accept connections, handle their requests, send what is pending; never waits."""
         for fd, _ in self._poll.poll(0):
-            if fd in self._visitors:
-                self._hear(self._visitors[fd])
+            if fd in self._connections:
+                self._receive(self._connections[fd])
             else:
-                self._let_in()
-        for visitor in list(self._visitors.values()):
-            with self._leaving(visitor):
-                self._attend(visitor)
+                self._accept()
+        for connection in list(self._connections.values()):
+            with self._dropping(connection):
+                self._service(connection)
 
-    def show(self, snapshot: Snapshot) -> None:
-        """Show a snapshot to who watches."""
-        watchers = [visitor for visitor in self._visitors.values() if visitor.watches]
-        line = line_of({"snapshot": as_json(snapshot)}) if watchers else b""
-        for visitor in watchers:
-            with self._leaving(visitor):
-                visitor.show(line)
+    def publish(self, snapshot: Snapshot) -> None:
+        """Send a snapshot to every connection that watches."""
+        watching = [
+            connection for connection in self._connections.values() if connection.is_watching
+        ]
+        line = line_of({"snapshot": as_json(snapshot)}) if watching else b""
+        for connection in watching:
+            with self._dropping(connection):
+                connection.offer(line)
 
     def confirm(self) -> None:
-        """Tell who asked for other learners that all of them have worked."""
-        if self._wish and self._wish.learners == self._learners:
-            took_s = time.monotonic() - self._wish.since_s
+        """Answer the scale request: all children have worked."""
+        if self._request and self._request.learners == self._learners:
+            took_s = time.monotonic() - self._request.since_s
             found = {
                 "learners": self._learners,
-                "former": self._wish.resume_point,
+                "former": self._request.learners_before,
                 "took_s": took_s,
             }
             self._answer({"scaled": found})
 
     def decline(self, why: str) -> None:
-        """Say that the learners who were asked for cannot be had."""
+        """Answer the scale request: it failed, and why."""
         self._answer({"refused": why})
 
     def end(self, status: str) -> None:
-        """Tell everyone that the run has ended, and how."""
+        """Tell all connections that the run has ended, and how."""
         self.decline(f"the run has ended before it: {status}")
-        for visitor in list(self._visitors.values()):
-            self._dismiss(visitor, {"ended": status})
+        for connection in list(self._connections.values()):
+            self._send_last(connection, {"ended": status})
 
-    def _let_in(self) -> None:
+    def _accept(self) -> None:
         assert self._listener is not None
         try:
-            connection, _ = self._listener.accept()
+            accepted, _ = self._listener.accept()
         except OSError:
             return
-        visitor = Connection(connection)
-        self._visitors[visitor.fd] = visitor
-        self._poll.register(visitor.fd, select.POLLIN)
-        if len(self._visitors) > MOST_VISITORS:
-            self._dismiss(visitor, {"refused": f"{MOST_VISITORS} visitors are here already"})
+        connection = Connection(accepted)
+        self._connections[connection.fd] = connection
+        self._poll.register(connection.fd, select.POLLIN)
+        if len(self._connections) > MAX_CONNECTIONS:
+            self._send_last(
+                connection, {"refused": f"{MAX_CONNECTIONS} connections are open already"}
+            )
 
-    def _hear(self, visitor: Connection) -> None:
-        with self._leaving(visitor):
-            for message in visitor.hear():
-                if visitor.asked:
+    def _receive(self, connection: Connection) -> None:
+        with self._dropping(connection):
+            for message in connection.receive():
+                if connection.has_asked:
                     raise BadMessageError("expected one request only")
-                visitor.asked = True
-                self._take(visitor, message)
+                connection.has_asked = True
+                self._handle(connection, message)
 
-    def _attend(self, visitor: Connection) -> None:
-        """Send what is left to send; who says nothing is not kept."""
-        visitor.flush()
-        if not visitor.asked and time.monotonic() - visitor.since_s > SPEAK_WITHIN_S:
-            raise BadMessageError(f"expected a request within {SPEAK_WITHIN_S:.0f} s")
+    def _service(self, connection: Connection) -> None:
+        """Send what is pending; drop a connection without a request."""
+        connection.flush()
+        if not connection.has_asked and time.monotonic() - connection.since_s > REQUEST_TIMEOUT_S:
+            raise BadMessageError(f"expected a request within {REQUEST_TIMEOUT_S:.0f} s")
 
-    def _take(self, visitor: Connection, request: dict[str, Any]) -> None:
+    def _handle(self, connection: Connection, request: dict[str, Any]) -> None:
         match request:
             case {"want": "watch", **more} if not more:
-                visitor.watches = True
+                connection.is_watching = True
             case {"want": "scale", "learners": int(number), **more} if not more:
-                self._take_wish(visitor, number)
+                self._handle_scale(connection, number)
             case _:
                 raise BadMessageError("expected to be asked to watch, or to scale to some learners")
 
-    def _take_wish(self, visitor: Connection, learners: int) -> None:
-        if isinstance(learners, bool) or not 1 <= learners <= MOST_LEARNERS:
-            raise BadMessageError(f"expected from 1 to {MOST_LEARNERS} learners")
-        if self._wish is not None:
-            raise BadMessageError(f"a change to {self._wish.learners} learners is under way")
+    def _handle_scale(self, connection: Connection, learners: int) -> None:
+        if isinstance(learners, bool) or not 1 <= learners <= MAX_LEARNERS:
+            raise BadMessageError(f"expected from 1 to {MAX_LEARNERS} learners")
+        if self._request is not None:
+            raise BadMessageError(f"a change to {self._request.learners} learners is under way")
         if learners == self._learners:
-            self._dismiss(visitor, {"kept": learners})
+            self._send_last(connection, {"kept": learners})
             return
         self._allow(learners)
-        self._wish = ScaleRequest(learners, self._learners, visitor, time.monotonic())
-        visitor.say(line_of({"taken": learners}))
+        self._request = ScaleRequest(learners, self._learners, connection, time.monotonic())
+        connection.send(line_of({"taken": learners}))
 
     def _answer(self, message: dict[str, Any]) -> None:
-        """Tell who wished for something what came of it; the wish is over."""
-        if self._wish is not None:
-            self._dismiss(self._wish.asker, message)
-            self._wish = None
+        """Answer the scale request and remove it."""
+        if self._request is not None:
+            self._send_last(self._request.connection, message)
+            self._request = None
 
     @contextlib.contextmanager
-    def _leaving(self, visitor: Connection) -> Iterator[None]:
-        """See a visitor out who has left, or who has asked for something impossible."""
+    def _dropping(self, connection: Connection) -> Iterator[None]:
+        """Drop a connection that has disconnected; answer and drop an invalid request."""
         try:
             yield
-        except LeftError:
-            self._drop(visitor)
+        except DisconnectedError:
+            self._drop(connection)
         except (BadMessageError, UserError) as error:
-            self._dismiss(visitor, {"refused": str(error)})
+            self._send_last(connection, {"refused": str(error)})
 
-    def _dismiss(self, visitor: Connection, message: dict[str, Any]) -> None:
-        """Say a last thing, if it is heard, and hang up."""
-        with contextlib.suppress(LeftError):
-            visitor.say(line_of(message))
-        self._drop(visitor)
+    def _send_last(self, connection: Connection, message: dict[str, Any]) -> None:
+        """Send a last message, if the client reads it, and drop the connection."""
+        with contextlib.suppress(DisconnectedError):
+            connection.send(line_of(message))
+        self._drop(connection)
 
-    def _drop(self, visitor: Connection) -> None:
-        # One who left long ago, as an asker may, had a number that is another visitor's by now.
-        if self._visitors.get(visitor.fd) is visitor:
-            del self._visitors[visitor.fd]
-            self._poll.unregister(visitor.fd)
-            visitor.close()
+    def _drop(self, connection: Connection) -> None:
+        # The descriptor of a connection that was dropped before may be another one's by now.
+        if self._connections.get(connection.fd) is connection:
+            del self._connections[connection.fd]
+            self._poll.unregister(connection.fd)
+            connection.close()
 
 
 def _listen(folder: int) -> socket.socket:
@@ -316,7 +320,7 @@ def _listen(folder: int) -> socket.socket:
         listener.setblocking(False)
         os.fchmod(listener.fileno(), 0o600)  # Linux gives its mode to the name that is bound
         listener.bind(address(folder))
-        listener.listen(MOST_VISITORS)
+        listener.listen(MAX_CONNECTIONS)
     except BaseException:
         listener.close()
         raise

@@ -1,9 +1,9 @@
-"""A snapshot as JSON, and back: read strictly, for it comes from another process.
+"""A snapshot as JSON, and back: validated strictly, since it comes from another process.
 
     Snapshot --as_json--> {"env_id": ..., "learners": [...], ...} --snapshot_from--> Snapshot
 
-The fields and their types are those of the dataclasses. What JSON cannot say, a number that is not
-finite, is null on the way: unknown where the field knows None, else not a number.
+Fields and types are those of the dataclasses. JSON has no NaN and infinity: they are sent as null,
+and read as None where the field allows it, else as NaN.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from galamp.telemetry.snapshot import Snapshot
 from galamp.training.control.framing import BadMessageError
 
 LARGEST = 2**63
-"""Whole numbers lie below this, either way."""
+"""Limit of whole numbers, in both directions."""
 
 
 def as_json(snapshot: Snapshot) -> dict[str, Any]:
-    """Return a snapshot as JSON has it."""
+    """Return a snapshot as plain JSON values."""
     values: dict[str, Any] = finite(dataclasses.asdict(snapshot))
     return values
 
 
 def snapshot_from(values: object) -> Snapshot:
-    """Return the snapshot that `as_json` made these values of.
+    """Return the snapshot of these JSON values.
 
     Raises:
-        BadMessageError: it made no such values, or another version of galamp did.
+        BadMessageError: they are invalid, or of another version of galamp.
     """
     snapshot: Snapshot = _read(Snapshot, values, "snapshot")
     return snapshot
 
 
 def _read(kind: Any, value: object, name: str) -> Any:
-    """Return `value` as one of `kind`, which is any that a field of a snapshot has."""
+    """Return `value` converted to the type `kind`, one of the types of a snapshot's fields."""
     arguments = typing.get_args(kind)
     match typing.get_origin(kind):
         case types.UnionType:
@@ -90,7 +90,7 @@ def _read_leaf(kind: type, value: object, name: str) -> Any:
 
 
 def _typed(kind: type, value: object, name: str) -> Any:
-    # `type`, for true is an int; whole numbers are bounded, for no one can print any.
+    # `type`, since True is an int; bounded, since very large integers cannot be printed.
     if type(value) is kind and not (kind is int and abs(typing.cast(int, value)) >= LARGEST):
         return value
     raise BadMessageError(f"{name}: expected {kind.__name__}, found {value!r:.60}")

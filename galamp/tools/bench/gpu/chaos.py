@@ -1,4 +1,4 @@
-"""The step that disturbs: `galamp chaos` on one GPU, and what it found."""
+"""Step with injected faults: `galamp chaos` on one GPU, and its record."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from galamp.tools.bench.gpu.training import Training, words_of
 
 FAULTS_S, LEARNERS, NUM_ENVS = 40, 4, 16
 OF_RUN = 1
-"""Words of an endless run that `galamp chaos` takes from here on: all but the first."""
+"""Index of the first argument of an endless run that `galamp chaos` takes, too."""
 
 
 def step(job: Job, report: Report, deadline: Deadline) -> None:
@@ -25,7 +25,7 @@ def step(job: Job, report: Report, deadline: Deadline) -> None:
         words = ["chaos", "--seconds", FAULTS_S, "--json", *settings]
         with Training(words, folder, deadline) as run:
             code = run.end()
-            found = record_of(run.last_words)
+            found = record_of(run.last_line)
     report.values |= {
         "code": code,
         **{name: found[name] for name in ("held", "complete", "broken", "kinds", "throughput")},
@@ -35,10 +35,10 @@ def step(job: Job, report: Report, deadline: Deadline) -> None:
 
 
 def record_of(text: str) -> dict[str, Any]:
-    """Return what `galamp chaos --json` has written last.
+    """Return the record that `galamp chaos --json` has printed last.
 
     Raises:
-        RunFailed: it is something else, such as why the run has failed.
+        RunFailed: it is something else, such as the reason of a failure.
     """
     try:
         found = json.loads(text)
@@ -50,7 +50,7 @@ def record_of(text: str) -> dict[str, Any]:
 
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
-    """Yield what was survived, as it is shown."""
+    """Yield the survived faults as text."""
     summary, back = found["summary"], found["throughput"]
     yield (
         f"{len(found['faults'])} faults, {summary['restarts']} restarts, "
@@ -66,7 +66,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
 
 
 def problems(found: dict[str, Any], code: int) -> Iterator[str]:
-    """Yield what did not hold."""
+    """Yield the broken invariants."""
     broken = found["broken"]
     if broken is not None:
         yield f"broken: {broken['name']}: expected {broken['expected']}, found {broken['found']}"

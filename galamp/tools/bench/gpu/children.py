@@ -1,9 +1,9 @@
-"""What is measured on a GPU is measured in a child, which tells what it has found line by line.
+"""Measurements on a GPU are made in a child process, which reports each value on a line.
 
-    parent: ask(module, words) --starts--> python -m galamp.tools.bench.gpu.<module> words
-            values, as far as they came <--"galamp: found {...}" lines-- child: tell(name=value)
+    parent: ask(module, arguments) --starts--> python -m galamp.tools.bench.gpu.<module> arguments
+            values so far <--"galamp: found {...}" lines-- child: tell(name=value)
 
-Whatever else the child writes, such as torch's warnings, is passed over.
+Other output of the child, such as torch's warnings, is skipped.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ FAILURE = "failure"
 
 
 def tell(**values: Any) -> None:
-    """In a child: have the parent know these values."""
+    """In a child: send these values to the parent."""
     print(f"{MARK}{json.dumps(values)}", flush=True)
 
 
 def run(main: Callable[[], None]) -> None:
-    """In a child: do all; the parent is told what was raised, in one line.
+    """In a child: run `main`; an exception is sent to the parent, in one line.
 
-    Of what CUDA raises, the first line says what is wrong, and the last how to find out more.
+    Of a CUDA error, the first line gives the error, and the last how to debug it.
     """
     try:
         main()
@@ -43,13 +43,13 @@ def run(main: Callable[[], None]) -> None:
 
 
 def ask(module: str, words: Sequence[object], report: Report, deadline: Deadline) -> dict[str, Any]:
-    """Run `galamp.tools.bench.gpu.<module>` as a child; returns what it told.
+    """Run `galamp.tools.bench.gpu.<module>` as a child; returns the values that it sent.
 
-    What it tells goes into `report` as well.
+    They are added to `report` as well.
 
     Raises:
         RunFailed: it failed.
-        Late: its time is over; what it had told is in `report`.
+        Late: its time is over; the values so far are in `report`.
     """
     command = [sys.executable, "-m", f"galamp.tools.bench.gpu.{module}", *words]
     with (
@@ -61,13 +61,13 @@ def ask(module: str, words: Sequence[object], report: Report, deadline: Deadline
         finally:
             report.values |= told(program.lines())
         if code != 0:
-            why = report.values.pop(FAILURE, program.last_words())
+            why = report.values.pop(FAILURE, program.last_line())
             raise RunFailed(f"{module} ended with code {code}: {why}")
     return report.values
 
 
 def told(lines: Iterable[str]) -> dict[str, Any]:
-    """Return what a child's lines tell; of a value that is told twice, the last."""
+    """Return the values in a child's lines; of a repeated value, the last."""
     found: dict[str, Any] = {}
     for line in lines:
         if line.startswith(MARK) and line.endswith("}"):

@@ -1,4 +1,4 @@
-"""`bin/bench gpu`: words to steps, outcomes to an exit code."""
+"""`bin/bench gpu`: arguments to steps, outcomes to an exit code."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from galamp.tools.bench.gpu.steps import Job, Outcome, Result, Step, run_steps
 from galamp.tools.bench.runs import Workload
 
 EXIT_FAILED = 1
-"""A step has failed or was late, or none was run."""
+"""Exit code: a step has failed or was late, or none was run."""
 
 DEVICE = "cuda:0"
-"""Until it is known which one can be used."""
+"""Default until it is known which GPU can be used."""
 FULL_LEARNERS = 8
 SHORT, FULL = ("float32",), ("float32", "bf16")
 
@@ -42,7 +42,7 @@ STEPS = (
     Step("chaos", "faults for 40 s", 120, 60, chaos.step),
     Step("pong", "Pong for 40 s on the GPU and on the CPU", 140, 95, pong.step),
 )
-"""In their order: what the later ones rest on comes first. The times are for one GPU of 2024."""
+"""In order: later steps rely on earlier ones. The times are for one GPU of 2024."""
 
 
 def run(
@@ -77,7 +77,7 @@ def run(
 
 
 def machine_here() -> Machine:
-    """Return this machine, with at least one GPU; they are tried, in a process of their own.
+    """Return this machine, with at least one GPU; GPUs are tried in a process of their own.
 
     Raises:
         UserError: torch sees none, or none can be used.
@@ -95,7 +95,7 @@ def machine_here() -> Machine:
 
 
 def chosen(names: str) -> tuple[Step, ...]:
-    """Return the steps that a list of names asks for, in their own order; all if it is empty.
+    """Return the steps of a list of names, in their own order; all if it is empty.
 
     Raises:
         UserError: there is no such step.
@@ -111,7 +111,7 @@ def chosen(names: str) -> tuple[Step, ...]:
 
 
 def job_from(options: argparse.Namespace, workload: Workload) -> Job:
-    """Return what the steps work on.
+    """Return the job of the steps.
 
     Raises:
         UserError: a number of environments cannot be split among a number of learners.
@@ -138,12 +138,12 @@ def job_from(options: argparse.Namespace, workload: Workload) -> Job:
 
 
 def show(line: str) -> None:
-    """Show a line at once."""
+    """Print a line immediately."""
     print(line, flush=True)
 
 
 def _keeper(file: TextIO | None, origin: tables.Origin) -> Callable[[Outcome], None]:
-    """Return what appends each outcome to `file`, if there is one."""
+    """Return a function that appends each outcome to `file`, if there is one."""
 
     def keep(outcome: Outcome) -> None:
         if file is not None:
@@ -155,7 +155,7 @@ def _keeper(file: TextIO | None, origin: tables.Origin) -> Callable[[Outcome], N
 
 
 def json_row(outcome: Outcome, origin: tables.Origin) -> dict[str, Any]:
-    """Return an outcome and where it comes from, for a line of JSON."""
+    """Return an outcome and its origin as JSON values."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": origin.commit,

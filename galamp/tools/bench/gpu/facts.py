@@ -1,6 +1,6 @@
-"""What the machine is: driver, GPUs, cores, NUMA nodes, and what this build of torch is made for.
+"""Facts of the machine: driver, GPUs, cores, NUMA nodes, and the build of torch.
 
-    python -m galamp.tools.bench.gpu.facts --tell--> values --lines--> for people
+    python -m galamp.tools.bench.gpu.facts --tell--> values --lines--> text
                                                values --problems--> what cannot work
 
 A GPU is asked for its properties in the child only.
@@ -34,7 +34,7 @@ BYTES_PER_GIB = 2**30
 
 
 def step(job: Job, report: Report, deadline: Deadline) -> None:
-    """Ask the machine, and look whether torch fits it."""
+    """Collect the facts, and check that torch fits the machine."""
     values = ask("facts", (), report, deadline)
     report.say(*lines(values))
     report.judge(problems(values))
@@ -62,7 +62,7 @@ def lines(values: dict[str, Any]) -> Iterator[str]:
 
 
 def problems(values: dict[str, Any]) -> Iterator[str]:
-    """Yield why torch cannot use what is there."""
+    """Yield why torch cannot use the GPUs."""
     if not values["gpus"]:
         yield "torch sees no GPU"
     for gpu in values["gpus"]:
@@ -75,7 +75,7 @@ def problems(values: dict[str, Any]) -> Iterator[str]:
 
 
 def runs_on(capability: tuple[int, int], archs: Sequence[str]) -> bool:
-    """Whether a GPU runs kernels of a build with `archs`, such as sm_90 or compute_90.
+    """Return whether a GPU runs kernels of a build with `archs`, such as sm_90 or compute_90.
 
     Machine code (sm) runs on GPUs of the same major number and a minor number not below its own;
     PTX (compute) is compiled by the driver for any that is not older.
@@ -93,7 +93,7 @@ def runs_on(capability: tuple[int, int], archs: Sequence[str]) -> bool:
 
 
 def main() -> None:
-    """Tell everything; what does not need the GPU comes first."""
+    """Send all facts; those that need no GPU come first."""
     cpus = inspect_cpus(sorted(os.sched_getaffinity(0)))
     tell(
         cpu=processor_name(),
@@ -125,7 +125,7 @@ def counts(cpus: Sequence[Cpu]) -> dict[str, Any]:
 
 
 def driver(file: Path = DRIVER_FILE) -> str:
-    """Return the version of NVIDIA's driver; empty where nothing tells it."""
+    """Return the version of NVIDIA's driver; empty where it is unknown."""
     try:
         text = file.read_text(errors="replace")
     except OSError:
@@ -141,7 +141,7 @@ def driver(file: Path = DRIVER_FILE) -> str:
 
 
 def _driver_cuda() -> str:
-    """Return the newest version of CUDA that the driver can run; empty where nothing tells it."""
+    """Return the newest version of CUDA that the driver can run; empty where it is unknown."""
     import torch
 
     native: Any = torch._C

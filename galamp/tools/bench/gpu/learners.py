@@ -27,7 +27,7 @@ ONE_OF_ONE, ONE_OF_FOUR = 64, 16
 """Simulators per learner."""
 VICTIM = 1
 STEPS_PER_START = 20_000
-"""Agent steps of each of the starts of a run that changes its device."""
+"""Agent steps of each start of a run that changes its device."""
 
 
 def one_learner(job: Job, report: Report, deadline: Deadline) -> None:
@@ -89,10 +89,10 @@ def killed_learner(job: Job, report: Report, deadline: Deadline) -> None:
 
 
 def victim_of(pids: Sequence[int]) -> int:
-    """Return the one process that bears the victim's title.
+    """Return the one process with the victim's title.
 
     Raises:
-        RunFailed: none does, or several.
+        RunFailed: there is none, or several.
     """
     if len(pids) != 1:
         raise RunFailed(f"expected one process named galamp: learner {VICTIM}, found {len(pids)}")
@@ -100,7 +100,7 @@ def victim_of(pids: Sequence[int]) -> int:
 
 
 def is_back(before: Row, rows: Sequence[Row]) -> bool:
-    """Whether the victim has been started anew since the row `before`, and has learned since."""
+    """Return whether the victim has restarted since the row `before`, and has learned since."""
     life, updates = f"learner{VICTIM}/incarnation", f"learner{VICTIM}/updates"
     anew = [row for row in rows if row[life] > before[life]]
     return bool(anew) and anew[-1][updates] > anew[0][updates]
@@ -114,13 +114,13 @@ def updates_of_others(before: Row, after: Row) -> list[int]:
 
 
 def wrong_others(updates: Sequence[int]) -> Iterator[str]:
-    """Yield whether a learner that was left alone has stood still."""
+    """Yield a problem if a learner that was not killed has stood still."""
     if min(updates) <= 0:
         yield f"a learner that was left alone stood still: {', '.join(map(str, updates))} updates"
 
 
 def changed_device(job: Job, report: Report, deadline: Deadline) -> None:
-    """Train on the GPU, go on on the CPU, and on the GPU again."""
+    """Train on the GPU, resume on the CPU, and on the GPU again."""
     starts: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="galamp-bench-") as home:
         folder = Path(home, "run")
@@ -141,7 +141,7 @@ def changed_device(job: Job, report: Report, deadline: Deadline) -> None:
 
 
 def wrong_starts(summaries: Sequence[Row]) -> Iterator[str]:
-    """Yield which start did not go on from where the one before it had ended."""
+    """Yield each start that did not resume from the end of the one before it."""
     for number, summary in enumerate(summaries, 1):
         for wrong in wrong_end(summary, status="finished", restarts=0):
             yield f"start {number}: {wrong}"

@@ -49,27 +49,27 @@ SEED = 1
 
 
 class Most(NamedTuple):
-    """Shares above which something else than rounding is at work."""
+    """Largest shares that rounding explains."""
 
     gradient: float
     way: float
 
 
 FLOAT32 = Most(1e-4, 2e-2)
-MOST_APART = {"float32": FLOAT32, "tf32": Most(6e-2, 1e-1)}
+MAX_APART = {"float32": FLOAT32, "tf32": Most(6e-2, 1e-1)}
 """As tried on CPUs, with factors rounded as TF32 rounds them for the second: another order of sums
 moves the first gradient by 2e-6, TF32 by 2e-2; one reward of 80 that is 0.1 too large by 8e-3, a
 gamma of 0.98 by 2e-2, observations that are one row late by 0.5. Of the way of 100 updates the same
 are 4e-3 and 1e-2, and for the last two 3e-2 and 0.3."""
 
 RECORDED: dict[str, bool | None] = {"recorded": None, "in two": False}
-"""What is to be seen of the gradient amid a recorded update: nothing, or what changes nothing."""
-MOST_FROM_EAGER = 1e-5
-"""Of any parameter after all updates, between graphs and the same work without."""
+"""How much of the gradient is reduced amid a recorded update: none, or without any effect."""
+MAX_FROM_EAGER = 1e-5
+"""Largest difference of any parameter after all updates, between graphs and no graphs."""
 
 
 class Learned(NamedTuple):
-    """What came of all updates.
+    """Result of all updates.
 
     Attributes:
         start: [P] float32, the parameters at first.
@@ -85,7 +85,7 @@ class Learned(NamedTuple):
 
 
 class Refused(Exception):
-    """What an actor or an update does could not be recorded."""
+    """The work of an actor or an update could not be recorded as a graph."""
 
 
 def step(job: Job, report: Report, deadline: Deadline) -> None:
@@ -97,7 +97,7 @@ def step(job: Job, report: Report, deadline: Deadline) -> None:
 
 
 def lines(values: dict[str, Any]) -> Iterator[str]:
-    """Yield how far apart the two devices are, and why nothing was recorded, if so."""
+    """Yield the differences between the two devices, and why nothing was recorded, if so."""
     for name, most in limits(values).items():
         found = values[name]
         yield (
@@ -109,20 +109,20 @@ def lines(values: dict[str, Any]) -> Iterator[str]:
         found = values[name]
         yield (
             f"{name:8} as without graphs but for {found['actions']} of {found['acted']} actions, "
-            f"and parameters up to {found['farthest']:.1e} (at most {MOST_FROM_EAGER:.0e})"
+            f"and parameters up to {found['farthest']:.1e} (at most {MAX_FROM_EAGER:.0e})"
         )
     yield from values.get("refused", ())
 
 
 def limits(values: dict[str, Any]) -> dict[str, Most]:
-    """Return what was compared with the CPU, and how far apart it may be."""
-    return MOST_APART | {name: FLOAT32 for name in RECORDED if name in values}
+    """Return what was compared with the CPU, and the largest allowed difference."""
+    return MAX_APART | {name: FLOAT32 for name in RECORDED if name in values}
 
 
 def problems(values: dict[str, Any]) -> Iterator[str]:
-    """Yield where they are farther apart than rounding explains; NaN is never near.
+    """Yield differences that rounding does not explain; NaN is always one.
 
-    What was not recorded is a problem as well.
+    Work that was not recorded is a problem as well.
     """
     for name, most in limits(values).items():
         for what, limit in most._asdict().items():
@@ -136,15 +136,15 @@ def problems(values: dict[str, Any]) -> Iterator[str]:
         found = values[name]
         if found["actions"]:
             yield f"{name}: {found['actions']} of {found['acted']} actions are others than without"
-        if not found["farthest"] <= MOST_FROM_EAGER:
+        if not found["farthest"] <= MAX_FROM_EAGER:
             yield (
                 f"{name}: parameters are {found['farthest']:.1e} from those without graphs, at "
-                f"most {MOST_FROM_EAGER:.0e}"
+                f"most {MAX_FROM_EAGER:.0e}"
             )
 
 
 def main() -> None:
-    """Learn on all devices, and tell how far apart the results are."""
+    """Learn on all devices, and send the differences."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", required=True)
     parser.add_argument("--network", required=True)
@@ -154,7 +154,7 @@ def main() -> None:
     tell(updates=options.updates, network=options.network)
     expected = learned(options.network, CPU, rollouts)
     tell(moved=distance(expected.start, expected.end))
-    for name in MOST_APART:
+    for name in MAX_APART:
         found = learned(options.network, options.device, rollouts, tf32=name == "tf32")
         tell(**{name: apart(found, expected)})
     torch.cuda.set_device(options.device)
@@ -189,7 +189,7 @@ def rollout(seed: int) -> Rollout:
 def learned(
     network: str, device: str, rollouts: Sequence[Rollout], *, tf32: bool = False
 ) -> Learned:
-    """Return what A2C makes of the rollouts on `device`; all else is the same for all devices."""
+    """Return the result of A2C with the rollouts on `device`; all else is equal on all devices."""
     algorithm = learner_of(network, device, tf32=tf32)
     start = algorithm.parameters.data.to(CPU, copy=True)
     gradient, metrics = torch.zeros_like(start), dict[str, float]()
@@ -255,11 +255,11 @@ def as_in_runs(
 
 
 def learner_of(network: str, device: str, *, tf32: bool = False) -> Algorithm:
-    """Return A2C as it is at first, the same on all devices."""
+    """Return A2C in its initial state, the same on all devices."""
     model = build_model(network, OBSERVATION, "uint8", ACTIONS, seed=SEED)
     config = A2CConfig(learning_rate=7e-4)
     algorithm: Algorithm = make_algorithm(config, model, device=device, seed=SEED)
-    allow_tf32(tf32)  # last, for whatever the algorithm itself may have chosen
+    allow_tf32(tf32)  # last, since the algorithm may have set it
     return algorithm
 
 
@@ -273,13 +273,13 @@ def from_eager(found: Tensor, expected: Tensor, actions: Tensor, acted: Tensor) 
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Have float32 products on GPUs rounded to TF32, or not."""
+    """Allow or forbid TF32 in float32 products on GPUs."""
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     torch.backends.cudnn.allow_tf32 = allowed
 
 
 def apart(found: Learned, expected: Learned) -> dict[str, float]:
-    """Return how far apart two results are: the first gradient, the way gone, and the loss."""
+    """Return the differences of two results: first gradient, distance from the start, and loss."""
     losses = [one.metrics["policy_loss"] + one.metrics["value_loss"] for one in (found, expected)]
     length, way = float(expected.gradient.norm()), distance(expected.start, expected.end)
     return {

@@ -32,8 +32,8 @@ from galamp.tools.bench.gpu.training import (
 GAME = "ALE/Pong-v5"
 TRAINED_S, NUM_ENVS = 40.0, 32
 SKIPPED = 0.1
-"""Share of the common agent steps that is left out at the beginning."""
-LEAST_ROWS = 5
+"""Share of the common agent steps that is skipped at the beginning."""
+MIN_ROWS = 5
 
 
 ERRORS = 4.0
@@ -84,7 +84,7 @@ def estimates(rows: Sequence[Row], until: int) -> dict[str, Estimate | None]:
     found: dict[str, Estimate | None] = {}
     for name in LOSSES:
         values = [row[f"losses/{name}"] for row in common if row.get(f"losses/{name}") is not None]
-        enough = len(values) >= LEAST_ROWS
+        enough = len(values) >= MIN_ROWS
         error = stdev(values) / math.sqrt(len(values)) if enough else 0.0
         found[name] = Estimate(mean(values), error) if enough else None
     return found
@@ -93,7 +93,7 @@ def estimates(rows: Sequence[Row], until: int) -> dict[str, Estimate | None]:
 def problems(
     on_gpu: dict[str, Estimate | None], on_cpu: dict[str, Estimate | None]
 ) -> Iterator[str]:
-    """Yield which losses are not alike."""
+    """Yield the losses that differ."""
     for name, share in SHARES.items():
         found, expected = on_gpu[name], on_cpu[name]
         if found is None or expected is None:

@@ -29,7 +29,7 @@ from galamp.tools.bench.synthetic import ATARI, SyntheticLearner, synthetic_lear
 
 ROLLOUTS, WARM_UP = 20, 10
 LEARNERS, NUM_ENVS = 2, 64
-MOST_KERNELS = 8
+MAX_KERNELS = 8
 SHOWN_CHARACTERS = 70
 
 LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx")
@@ -49,11 +49,11 @@ ESTIMATED_EAGER = {"launches": 374, "graphs": 0, "waits": 12, "copy_calls": 27}
 
 
 class Event(NamedTuple):
-    """What the profiler says of all calls, or kernels, of one name.
+    """The profiler's totals for all calls, or kernels, of one name.
 
     Attributes:
         name: of the call or the kernel.
-        calls: how many there were.
+        calls: their number.
         device_us: time on the GPU, in microseconds; 0 for what ran on the host.
         on_device: whether it ran on the GPU.
     """
@@ -73,9 +73,9 @@ def step(job: Job, report: Report, deadline: Deadline) -> None:
 
 
 def summarise(events: Iterable[Event], rollouts: int) -> dict[str, Any]:
-    """Return counts and milliseconds per rollout, and the kernels that took longest.
+    """Return counts and milliseconds per rollout, and the longest kernels.
 
-    Copies are told by kind, such as `HtoD (Pinned -> Device)`.
+    Copies are listed by kind, such as `HtoD (Pinned -> Device)`.
     """
     counts = dict.fromkeys(("launches", "graphs", "waits", "copy_calls"), 0.0)
     kernels: list[tuple[float, int, str]] = []
@@ -100,7 +100,7 @@ def summarise(events: Iterable[Event], rollouts: int) -> dict[str, Any]:
         "busy_ms": busy_us / rollouts / 1e3,
         "kernels": [
             {"name": name, "count": count / rollouts, "ms": us / rollouts / 1e3}
-            for us, count, name in kernels[:MOST_KERNELS]
+            for us, count, name in kernels[:MAX_KERNELS]
         ],
     }
 
@@ -125,7 +125,7 @@ def lines(values: dict[str, Any]) -> Iterator[str]:
 
 
 def problems(values: dict[str, Any]) -> Iterator[str]:
-    """Yield what cannot be: no graphs, kernels without launches, losses that are no numbers."""
+    """Yield impossible results: no graphs, kernels without launches, losses that are not finite."""
     if values["graph_refusal"]:
         why = cause(values["learner_log"])
         yield f"what a learner does cannot be recorded as CUDA graphs: {why}"
@@ -140,7 +140,7 @@ def problems(values: dict[str, Any]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Time the parts, profile the rollouts, and tell."""
+    """Time the parts, profile the rollouts, and send the values."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", required=True)
     parser.add_argument("--network", required=True)
@@ -168,7 +168,7 @@ def main() -> None:
 
 @contextlib.contextmanager
 def heard() -> Iterator[io.StringIO]:
-    """Yield what is written to standard error meanwhile, which gets it at the end."""
+    """Yield a buffer of what is written to standard error meanwhile; it is passed on at the end."""
     log = io.StringIO()
     try:
         with contextlib.redirect_stderr(log):
@@ -178,7 +178,7 @@ def heard() -> Iterator[io.StringIO]:
 
 
 def refusals(rows: Iterable[StatusRow], log: str) -> dict[str, Any]:
-    """Return what the driver refused to any of the learners, by their rows, and why no graphs."""
+    """Return the driver's refusals by the learners' rows, and why there are no graphs."""
     counters = ("page_lock_refusal", "graph_refusal")
     found: dict[str, Any] = dict.fromkeys(counters, 0)
     for row in rows:

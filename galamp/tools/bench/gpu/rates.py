@@ -25,13 +25,13 @@ from galamp.tools.bench.limit import Limit, parts_table
 from galamp.tools.bench.nvml import Gauge, uuids
 from galamp.tools.bench.runs import Measurable, Measurement, Workload, galamp_system
 
-LEAST_START_S = 12.0
-"""Start and end of a run take about so long: with less time left none is begun."""
+MIN_START_S = 12.0
+"""Time for start and end of a run: none is started with less time left."""
 ROUND = 1
 
 
 def step(job: Job, report: Report, deadline: Deadline) -> None:
-    """Measure everything, as far as the time goes; what it does not reach is named."""
+    """Measure all systems within the time limit; those that are not reached are listed."""
     known = uuids()
     report.values["measurements"] = []
     left_out: list[str] = []
@@ -39,13 +39,13 @@ def step(job: Job, report: Report, deadline: Deadline) -> None:
         done: list[Measurement] = []
         systems = list(systems_of(job, simulators, known))
         for system in systems:
-            patience_s = deadline.left_s - job.warm_up_s - job.seconds
-            if patience_s < LEAST_START_S:
+            timeout_s = deadline.left_s - job.warm_up_s - job.seconds
+            if timeout_s < MIN_START_S:
                 left_out.append(f"{system.name} with {simulators}")
                 continue
             try:
                 one = system.measure(
-                    ROUND, seconds=job.seconds, warm_up_s=job.warm_up_s, patience_s=patience_s
+                    ROUND, seconds=job.seconds, warm_up_s=job.warm_up_s, timeout_s=timeout_s
                 )
             except RunFailed as error:  # the others are measured all the same
                 report.judge([f"{simulators} environments: {error}"])
@@ -73,7 +73,7 @@ def systems_of(job: Job, simulators: int, known: Mapping[str, str]) -> Iterator[
             more = ("--device", ",".join(known), "--log-every-s", str(ROWS_EVERY_S))
             name = "1 learner" if learners == 1 else f"{learners} learners"
             name += "" if precision == "float32" else f", {precision}"
-            gauge = Gauge(list(known.values())[:learners])  # they are dealt out in turn
+            gauge = Gauge(list(known.values())[:learners])  # they are assigned in turn
             yield replace(galamp_system(workload, name, more=more), gauge=gauge)
     yield Limit(_workload(job, 1, simulators, "float32"), device=job.device)
 
@@ -83,7 +83,7 @@ def _workload(job: Job, learners: int, num_envs: int, precision: str) -> Workloa
 
 
 def in_words(one: Measurement) -> str:
-    """Return a measurement in one line."""
+    """Return a measurement as one line of text."""
     words = [
         f"{one.agent_steps_per_s:,.0f} agent steps/s",
         f"{one.emulator_frames_per_s:,.0f} frames/s",
@@ -102,7 +102,7 @@ def _known(value: Any, form: str) -> str:
 
 
 def table_lines(done: Sequence[Measurement], subject: str) -> list[str]:
-    """Return the table of measurements, and where its watts come from."""
+    """Return the table of measurements, and the source of its watts."""
     lines = _lines_of(tables.table(done, subject))
     return [*lines, *tables.gpu_remarks(done)]
 

@@ -1,9 +1,9 @@
-"""Steps one after another, each within its own time: none of them stops the others.
+"""Steps, one after another, each within its own time limit; a failed one does not stop the others.
 
     Step, Step, ... --run_steps--> Outcome per step: passed, failed, late, or left out
 
-What a step finds is shown as soon as it is found, so that a bench that is cut off has told what it
-knew. A step waits for nothing without its `Deadline`, and leaves no process behind when that ends.
+Each result is shown immediately, so that an interrupted bench has shown what it found. A step waits
+for nothing without its `Deadline`, and leaves no process behind when that ends.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from galamp.tools.bench.processes import ABORT_GRACE_S, Program
 from galamp.tools.bench.runs import Workload
 
 END_S = ABORT_GRACE_S + 1.0
-"""A step that is late may take so long to end its processes."""
-LOOK_EVERY_S = 0.1
+"""Time for a late step to end its processes."""
+POLL_EVERY_S = 0.1
 LOG_LINES = 60
-"""Of the end of a learner's log, at most, where it says why there are no CUDA graphs."""
+"""Most lines that are shown of a learner's log, where it says why there are no CUDA graphs."""
 
 Clock = Callable[[], float]
 
@@ -35,7 +35,7 @@ class Late(RunFailed):
 
 
 class Result(StrEnum):
-    """How a step went."""
+    """Result of a step."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -45,16 +45,16 @@ class Result(StrEnum):
 
 @dataclass(frozen=True)
 class Job:
-    """What the steps work on.
+    """Settings of the steps.
 
     Attributes:
         workload: the game and the network; learners and environments are the steps' own.
         device: the GPU of the steps that use one, such as `cuda:0`.
         learners: numbers of learners whose rates are measured.
-        simulators: numbers of environments, of all learners together, at which they are.
-        precisions: what the network computes in then.
-        seconds: how long a rate is measured.
-        warm_up_s: how long is left out before that.
+        simulators: numbers of simulators, of all learners together, at which they are.
+        precisions: precisions of the network for these rates.
+        seconds: measured time per rate.
+        warm_up_s: time before that.
     """
 
     workload: Workload
@@ -67,7 +67,7 @@ class Job:
 
 
 class Deadline:
-    """When a step's time is over."""
+    """Time limit of a step."""
 
     def __init__(self, seconds: float, clock: Clock = time.monotonic) -> None:
         self._clock, self._until_s = clock, clock() + seconds
@@ -78,7 +78,7 @@ class Deadline:
         return max(0.0, self._until_s - self._clock())
 
     def check(self, what: str) -> None:
-        """Go on, if there is time.
+        """Return if there is time left.
 
         Raises:
             Late: there is none; `what` had not happened yet.
@@ -89,19 +89,19 @@ class Deadline:
 
 @dataclass
 class Report:
-    """What one step finds: lines for people, values for programs, and what is wrong."""
+    """Results of one step: lines of text, values for programs, and problems."""
 
     show: Callable[[str], None]
     values: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     def say(self, *lines: str) -> None:
-        """Show lines at once."""
+        """Show lines immediately."""
         for line in lines:
             self.show(line)
 
     def judge(self, problems: Iterable[str]) -> None:
-        """Take down what is wrong, and show it."""
+        """Record problems, and show them."""
         for problem in problems:
             self.problems.append(problem)
             self.show(f"WRONG: {problem}")
@@ -112,23 +112,23 @@ class Step:
     """One step.
 
     Attributes:
-        name: by which it is chosen.
-        what: what it does, in a few words.
+        name: name on the command line.
+        what: its purpose, in a few words.
         limit_s: most time for it.
-        least_s: it is not begun with less time left.
-        run: does it; whatever it raises is its failure.
+        min_s: it is not started with less time left.
+        run: the step's function; any exception is its failure.
     """
 
     name: str
     what: str
     limit_s: float
-    least_s: float
+    min_s: float
     run: Callable[[Job, Report, Deadline], None]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a step went, and what it found; `problems` is empty if it passed."""
+    """Result of a step, and its values; `problems` is empty if it passed."""
 
     step: str
     result: Result
@@ -149,19 +149,19 @@ def run_steps(
 
     Args:
         steps: in their order.
-        job: what they work on.
+        job: their settings.
         limit_s: most time for all of them.
-        show: takes a line for people, at once.
-        keep: takes each outcome, at once.
-        clock: tells the time, in seconds.
+        show: called with each line of text, immediately.
+        keep: called with each outcome, immediately.
+        clock: returns the time, in seconds.
     """
     until_s = clock() + limit_s
     outcomes = []
     for number, step in enumerate(steps, 1):
         show(f"{number}/{len(steps)} {step.name}: {step.what}")
         left_s = until_s - END_S - clock()
-        if left_s < step.least_s:
-            reason = f"it needs {step.least_s:.0f} s, {max(0.0, left_s):.0f} s are left"
+        if left_s < step.min_s:
+            reason = f"it needs {step.min_s:.0f} s, {max(0.0, left_s):.0f} s are left"
             outcome = Outcome(step.name, Result.LEFT_OUT, 0.0, (reason,), {})
         else:
             outcome = _run(step, job, min(step.limit_s, left_s), show, clock)
@@ -193,21 +193,21 @@ def _run(
 
 
 def cause(log: Iterable[str]) -> str:
-    """Return what an exception said that stands in a log, the first one: others follow from it."""
+    """Return the message of the first exception in a log: later ones follow from it."""
     lines = [line.strip() for line in log if line.strip()]
     raised = (line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line))
     return next(raised, lines[-1] if lines else "it does not say why")
 
 
 def wait_for(ready: Callable[[], bool], program: Program, deadline: Deadline, what: str) -> None:
-    """Wait until something has happened in a program that is running.
+    """Wait until `ready` is true of a running program.
 
     Raises:
         RunFailed: the program has ended.
         Late: the time is over.
     """
     while not ready():
-        if program.ends_within(LOOK_EVERY_S):
+        if program.ends_within(POLL_EVERY_S):
             if ready():
                 return
             raise RunFailed(f"ended with code {program.exit_code}: {program.complaint()}")
@@ -220,7 +220,7 @@ def code_of(program: Program, deadline: Deadline, what: str) -> int:
     Raises:
         Late: it has not.
     """
-    while not program.ends_within(LOOK_EVERY_S):
+    while not program.ends_within(POLL_EVERY_S):
         deadline.check(f"the end of {what}")
     code = program.exit_code
     assert code is not None

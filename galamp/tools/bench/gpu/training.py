@@ -1,9 +1,9 @@
-"""Runs of galamp that a step starts, follows by what they write, and ends.
+"""Training runs of a step: started, followed by the files that they write, and ended.
 
-    Training(words, folder, deadline) --Program--> galamp run ... --run-dir folder
+    Training(arguments, folder, deadline) --Program--> galamp run ... --run-dir folder
         until(condition) <-- metrics.jsonl        stop, finish --> summary.json
 
-Every wait is within the step's time, and nothing of a run outlives the block it was started in.
+Every wait is within the step's time limit, and no process outlives its `with` block.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from galamp.core.errors import EXIT_OK, RunFailed
 from galamp.storage.run_logs import read_metrics
-from galamp.telemetry.notices import WORDS
+from galamp.telemetry.notices import NOTICES
 from galamp.tools.bench.gpu.steps import LOG_LINES, Deadline, Job, code_of, wait_for
 from galamp.tools.bench.processes import Program
 from galamp.tools.bench.runs import ENDLESS, ROOT
@@ -25,10 +25,10 @@ from galamp.tools.bench.runs import ENDLESS, ROOT
 ROWS_EVERY_S = 0.5
 SUMMARY, EVENTS, METRICS = "summary.json", "events.jsonl", "metrics.jsonl"
 LOSSES = ("policy_loss", "value_loss", "entropy", "grad_norm")
-NO_GRAPHS = WORDS["graph_refusal"](1)
-"""What a run says once a learner's work could not be recorded."""
+NO_GRAPHS = NOTICES["graph_refusal"](1)
+"""Notice of a run whose work could not be recorded."""
 LOG_BYTES = 2**16
-"""Of the end of a learner's log, at most."""
+"""Most bytes that are read of the end of a learner's log."""
 
 Row = dict[str, Any]
 
@@ -37,7 +37,7 @@ class Training:
     """One start of a run, in a process and a session of its own."""
 
     def __init__(self, words: Sequence[object], folder: Path, deadline: Deadline) -> None:
-        """Keep what is to be started: `galamp` with `words`, in the run folder `folder`."""
+        """Store the command: `galamp` with the arguments `words`, in the run folder `folder`."""
         self.folder, self._deadline = folder, deadline
         command = [sys.executable, "-m", "galamp", *words]
         self._program = Program(command, ROOT, folder.with_name(f"{folder.name}.log"))
@@ -58,20 +58,20 @@ class Training:
 
     @property
     def session(self) -> int:
-        """The id of the session that all its processes are in."""
+        """Id of the session of all its processes."""
         return self._program.session
 
     @property
-    def last_words(self) -> str:
+    def last_line(self) -> str:
         """The last line that it wrote."""
-        return self._program.last_words()
+        return self._program.last_line()
 
     def rows(self) -> list[Row]:
         """Return the timed rows of its metrics so far."""
         return [row for row in read_metrics(self.folder / METRICS) if "wall_s" in row]
 
     def until(self, ready: Callable[[], bool], what: str) -> None:
-        """Wait until something has happened.
+        """Wait until `ready` is true.
 
         Raises:
             RunFailed: the run has ended.
@@ -84,14 +84,14 @@ class Training:
         self.until(lambda: learns(self.rows()[-1:]), "the first update of every learner")
 
     def until_it_has_trained(self, seconds: float) -> None:
-        """Wait until its rows are so many seconds apart, from the first with agent steps on."""
+        """Wait until its rows span `seconds`, from the first with agent steps."""
         self.until(lambda: span_s(self.rows()) >= seconds, f"{seconds:.0f} s of training")
 
     def stop(self) -> Row:
         """Have it save and end; returns its summary.
 
         Raises:
-            RunFailed: it ended otherwise than asked, or left processes behind.
+            RunFailed: it ended in another way, or left processes behind.
         """
         self._program.stop(max(1.0, self._deadline.left_s))
         return self.summary()
@@ -117,10 +117,10 @@ class Training:
         return code_of(self._program, self._deadline, "the run")
 
     def summary(self) -> Row:
-        """Return what the run has said of itself at its end.
+        """Return the run's own summary.
 
         Raises:
-            RunFailed: it has said nothing.
+            RunFailed: there is none.
         """
         try:
             found: Row = json.loads((self.folder / SUMMARY).read_text())
@@ -129,22 +129,22 @@ class Training:
         return found
 
     def remarks(self) -> list[str]:
-        """Return what the run has said of memory that could not be locked in place."""
-        return [line for line in self._told() if "page-lock" in line]
+        """Return the run's notices about memory that could not be page-locked."""
+        return [line for line in self._event_texts() if "page-lock" in line]
 
     def graph_refusals(self) -> list[str]:
-        """Return what the run has said of work on a GPU that could not be recorded."""
-        return [line for line in self._told() if NO_GRAPHS in line]
+        """Return the run's notices about GPU work that could not be recorded."""
+        return [line for line in self._event_texts() if NO_GRAPHS in line]
 
     def log_end(self, rank: int) -> list[str]:
-        """Return the last lines of a learner's log; none where there is no log."""
+        """Return the last lines of a learner's log; empty without a log."""
         try:
             text = (self.folder / "logs" / f"learner-{rank}.log").read_bytes()[-LOG_BYTES:]
         except OSError:
             return []
         return text.decode(errors="replace").splitlines()[-LOG_LINES:]
 
-    def _told(self) -> list[str]:
+    def _event_texts(self) -> list[str]:
         try:
             return list(_texts((self.folder / EVENTS).read_text(errors="replace")))
         except OSError:
@@ -160,7 +160,7 @@ def _texts(text: str) -> Iterator[str]:
 
 
 def words_of(job: Job, learners: int, num_envs: int, *more: object) -> list[object]:
-    """Return the words of an endless run on the job's game, network and GPU."""
+    """Return the arguments of an endless run on the job's game, network and GPU."""
     work = job.workload
     return [
         *("run", "--env-id", work.env_id, "--network", work.network),
@@ -171,7 +171,7 @@ def words_of(job: Job, learners: int, num_envs: int, *more: object) -> list[obje
 
 
 def learns(rows: Sequence[Row]) -> bool:
-    """Whether, by the last row, every learner has made an update."""
+    """Return whether, by the last row, every learner has made an update."""
     updates = [value for name, value in (rows[-1] if rows else {}).items() if _counts(name)]
     return bool(updates) and min(updates) > 0
 
@@ -209,7 +209,7 @@ def wrong_losses(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def wrong_end(summary: Row, *, status: str, restarts: int) -> Iterator[str]:
-    """Yield what of a run's summary is not as expected."""
+    """Yield values of a run's summary that are not as expected."""
     for name, expected in (("status", status), ("restarts", restarts), ("given_up", [])):
         if summary[name] != expected:
             yield f"{name} is {summary[name]}, expected {expected}"

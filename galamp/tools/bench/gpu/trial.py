@@ -1,9 +1,9 @@
-"""What one GPU's elementary operations take, in microseconds, and whether they do what they should.
+"""Trial of one GPU's elementary operations: microseconds of each, and whether results are right.
 
     python -m galamp.tools.bench.gpu.trial --device cuda:0 --tell--> values, problems--> Report
 
-Everything that a learner is made of: memory locked in place (the way galamp does it), launches,
-waits, copies of the size of a rollout's row and of a parameter vector, and a CUDA graph.
+All operations of a learner: page-locked memory (as galamp locks it), launches, waits, copies of the
+size of a rollout's row and of a parameter vector, and a CUDA graph.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from galamp.tools.bench.gpu.steps import Deadline, Job, Report
 
 LAUNCHES, REPEATS = 500, 50
 KERNELS_OF_GRAPH = 20
-"""As many as one act of an eager learner launches."""
+"""Number of kernels of one act of an eager learner."""
 LOCKED_BYTES = 64 * 2**20
 ROW_BYTES = 64 * 4 * 84 * 84
 """Observations of 64 lanes at one agent step."""
@@ -32,7 +32,7 @@ VECTOR_NUMBERS = 1_686_693
 
 
 def step(job: Job, report: Report, deadline: Deadline) -> None:
-    """Try all."""
+    """Run the whole trial."""
     values = ask("trial", ("--device", job.device), report, deadline)
     report.say(*lines(values))
     report.judge(problems(values))
@@ -67,9 +67,9 @@ def lines(values: dict[str, Any]) -> Iterator[str]:
 
 
 def problems(values: dict[str, Any]) -> Iterator[str]:
-    """Yield what came out wrong, and a refused graph; galamp goes on without, but far slower.
+    """Yield wrong results, and a refused graph: galamp runs without one, but far slower.
 
-    Memory that cannot be locked in place is none: it costs much less.
+    Memory that cannot be page-locked is no problem: it costs much less.
     """
     if values.get("graph_refusal"):
         yield f"no CUDA graph: {values['graph_refusal']}"
@@ -79,7 +79,7 @@ def problems(values: dict[str, Any]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Try everything on one GPU, and tell each result as it comes."""
+    """Try every operation on one GPU, and send each result immediately."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", required=True)
     device = parser.parse_args().device

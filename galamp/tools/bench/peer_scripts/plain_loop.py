@@ -1,4 +1,4 @@
-"""A2C as one would write it oneself, in one process with ordinary PyTorch; run by galamp's Python.
+"""A2C as a plain PyTorch loop in one process; run by galamp's Python.
 
 Same game, network and constants as galamp, nothing of its engine: the emulator and torch each get
 as many threads as there are cores, and take turns. The acting passes keep their graph, so that the

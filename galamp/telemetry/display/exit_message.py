@@ -1,6 +1,6 @@
-"""The last words on a run, for who has watched it.
+"""The line printed when a run ends.
 
-summary --closing_line--> text
+summary --exit_message--> text
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 
-def closing_line(summary: dict[str, Any]) -> str:
-    """Return what a person wants to know at the end: how it ended, and what to do next."""
+def exit_message(summary: dict[str, Any]) -> str:
+    """Return how the run ended, and the command to run next."""
     score = summary["mean_return_100"]
     words = f"{summary['status']}: {summary['agent_steps']:,} agent steps"
     if score is not None:
@@ -17,6 +17,6 @@ def closing_line(summary: dict[str, Any]) -> str:
     after = "evaluate it: galamp eval"
     if summary["status"] != "finished":
         after = "go on: galamp run --resume"
-    # A module is imported only for who names it: what is stored does not decide that.
+    # A module is imported only if the user names it; a stored name is not enough.
     code = f" --env-id {summary['env_id']}" if ":" in summary["env_id"] else ""
     return f"{words}\n{after} {summary['run_dir']}{code}\n"
