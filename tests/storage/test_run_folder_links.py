@@ -93,7 +93,7 @@ def test_a_link_is_told_in_one_line_before_any_process(
     def started() -> None:
         raise AssertionError("a process was started")
 
-    monkeypatch.setattr(cli, "start_server", started)
+    monkeypatch.setattr("galamp.cli.run.start_server", started)
     if name == "checkpoints":
         (run / name).rmdir()
     (run / name).symlink_to(tmp_path)

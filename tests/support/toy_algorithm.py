@@ -59,7 +59,7 @@ class Reinforce(Algorithm):
         self.generator = torch.Generator(device).manual_seed(seed)
         self.version = 0
 
-    def expect(self, steps: int, envs: int) -> None:
+    def prepare(self, steps: int, envs: int) -> None:
         """Nothing is kept of acting."""
 
     def act(self, observations: Tensor, place: Place | None = None) -> Tensor:

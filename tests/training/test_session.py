@@ -358,7 +358,7 @@ def test_a_start_that_cannot_be_laid_out_closes_its_sinks(
     session._folder = cast(Any, SimpleNamespace(metrics=tmp_path / "metrics.jsonl"))
     sinks = SimpleNamespace(close=lambda: closed.append("sinks"))
     monkeypatch.setattr(session, "_open_sinks", lambda *_: sinks)
-    monkeypatch.setattr(session, "_laid_out", refuse)
+    monkeypatch.setattr(session, "_create", refuse)
     with pytest.raises(UserError, match="no room"):
-        session._begin(resolved(2), None)
+        session._prepare(resolved(2), None)
     assert closed == ["sinks"]
