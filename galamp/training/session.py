@@ -137,13 +137,27 @@ class Session:
 
     def _prepare(self, resolved: ResolvedRun, resume_point: ResumePoint | None) -> Attempt:
         """Create everything for one attempt, and restore its resume point."""
-        number, done = next_start(self._folder.metrics), progress_of(resume_point)
-        sinks = self._open_sinks(resolved.plan, number, done["agent_steps"])
+        began_s, context, folder = time.monotonic(), self._context, self._folder
+        number, done = next_start(folder.metrics), progress_of(resume_point)
+        run_layout = RunLayout(
+            resolved.plan, resolved.topology, context.environment, context.sketch, folder.logs,
+            number, folder.where,
+        )  # fmt: skip
+        sinks = self._open_sinks(resolved.plan, number, done["agent_steps"])  # it leaves files
         try:
-            return self._create(resolved, resume_point, number, sinks)
+            recorder, saver = self._create(run_layout, resume_point, sinks)
+            self._store(resolved, run_layout, recorder)
         except BaseException:
             sinks.close()
             raise
+        _log_choices(resolved.plan, context.machine, recorder)
+        share_bytes = run_layout.arrays.size_bytes // run_layout.count
+        self._control_server.configure(
+            run_layout.count,
+            lambda count: self._check_learners(resolved.plan, share_bytes, count),
+        )
+        gc.freeze()
+        return Attempt(number, began_s, resolved, run_layout, recorder, saver)
 
     def _open_sinks(self, plan: Plan, number: int, from_step: int) -> SinkGroup:
         """Open the metric sinks of attempt `number`, whose rows continue at `from_step`.
@@ -158,20 +172,13 @@ class Session:
         return open_sinks(plan.config.report.sinks, told, begun=self._has_started)
 
     def _create(
-        self,
-        resolved: ResolvedRun,
-        resume_point: ResumePoint | None,
-        number: int,
-        sinks: SinkGroup,
-    ) -> Attempt:
-        began_s, context, folder = time.monotonic(), self._context, self._folder
-        plan, done = resolved.plan, progress_of(resume_point)
-        run_layout = RunLayout(
-            plan, resolved.topology, context.environment, context.sketch, folder.logs, number,
-            folder.where,
-        )  # fmt: skip
-        states = states_for(run_layout, resume_point, number) if resume_point else []
-        history = history_of(run_layout, folder, states, done["wall_s"], complain)
+        self, run_layout: RunLayout, resume_point: ResumePoint | None, sinks: SinkGroup
+    ) -> tuple[Recorder, Saver]:
+        """Create what records and saves one attempt, and restore its resume point."""
+        context, folder = self._context, self._folder
+        states = states_for(run_layout, resume_point, run_layout.start) if resume_point else []
+        wall_s = progress_of(resume_point)["wall_s"]
+        history = history_of(run_layout, folder, states, wall_s, complain)
         recorder = Recorder(run_layout, folder, sinks, ConsensusMonitor(run_layout, history))
         recorder.losses = self._losses
         saver = Saver(
@@ -181,14 +188,7 @@ class Session:
         if resume_point is not None:
             restore(states, resume_point, run_layout, recorder, folder)
             saver.resume_best()
-        self._store(resolved, run_layout, recorder)
-        _log_choices(plan, context.machine, recorder)
-        share_bytes = run_layout.arrays.size_bytes // run_layout.count
-        self._control_server.configure(
-            run_layout.count, lambda count: self._check_learners(plan, share_bytes, count)
-        )
-        gc.freeze()
-        return Attempt(number, began_s, resolved, run_layout, recorder, saver)
+        return recorder, saver
 
     def _store(self, resolved: ResolvedRun, run_layout: RunLayout, recorder: Recorder) -> None:
         """Write config.json, and at the first attempt the graph; later attempts tolerate a failure.

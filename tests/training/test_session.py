@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -346,7 +347,7 @@ def test_a_graph_is_kept_at_the_first_start_and_told_where_it_changed(
     folder.close()
 
 
-def test_a_start_that_cannot_be_laid_out_closes_its_sinks(
+def test_an_attempt_that_cannot_be_created_closes_its_sinks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[str] = []
@@ -355,7 +356,9 @@ def test_a_start_that_cannot_be_laid_out_closes_its_sinks(
         raise UserError("no room")
 
     session = object.__new__(Session)
-    session._folder = cast(Any, SimpleNamespace(metrics=tmp_path / "metrics.jsonl"))
+    session._folder = cast(Any, MagicMock(metrics=tmp_path / "metrics.jsonl"))
+    session._context = MagicMock()
+    monkeypatch.setattr(sessions, "RunLayout", MagicMock())
     sinks = SimpleNamespace(close=lambda: closed.append("sinks"))
     monkeypatch.setattr(session, "_open_sinks", lambda *_: sinks)
     monkeypatch.setattr(session, "_create", refuse)

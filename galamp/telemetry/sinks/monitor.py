@@ -11,6 +11,7 @@ class MonitorSink(MetricSink):
 
     def __init__(self, context: SinkContext) -> None:
         super().__init__(context)
+        self._used = False
         folder = context.folder / MONITOR
         self._logs = [
             MonitorLog(
@@ -25,13 +26,15 @@ class MonitorSink(MetricSink):
 
     def write(self, row: Row) -> None:
         """Write the episodes that ended since the last row; the row itself is not kept."""
+        self._used = True
         self.close()
 
     def add_episode(self, episode: Episode) -> None:
         """Note an episode."""
+        self._used = True
         self._logs[episode.learner].append(episode.score, episode.length, episode.ended)
 
     def close(self) -> None:
         """Write what is left; a disk that refuses is told of once per file."""
-        for log in self._logs:
+        for log in self._logs if self._used else ():
             log.flush()
