@@ -16,7 +16,7 @@ from galamp.core.errors import UserError, did_you_mean
 from galamp.core.older_configs import up_to_date
 from galamp.core.settings import AUTO, check, option, settings, shown
 
-MOST_CHANNELS = 16
+MAX_CHANNELS = 16
 """Channels of an image that a network takes, and so frames that can be stacked."""
 
 
@@ -55,7 +55,7 @@ class EnvironmentConfig:
         None, "emulator frames per agent step", unit="frames", low=1, high=60
     )
     frame_stack: int | None = option(
-        None, "observations that the agent sees at once", unit="frames", low=1, high=MOST_CHANNELS
+        None, "observations that the agent sees at once", unit="frames", low=1, high=MAX_CHANNELS
     )
     max_frames: int | None = option(
         None, "an episode is cut after so many emulator frames", unit="frames", low=1, high=10**9

@@ -18,7 +18,7 @@ from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
 from galamp.core import user_code
-from galamp.core.config import MOST_CHANNELS, EnvironmentConfig
+from galamp.core.config import MAX_CHANNELS, EnvironmentConfig
 from galamp.core.errors import UserError, did_you_mean
 from galamp.environments.base import (
     Environment,
@@ -233,10 +233,10 @@ def _spec(
     if not isinstance(actions, Discrete) or actions.start != 0:
         raise UserError(f"{env_id}: expected actions Discrete(n) from 0, got {actions}")
     shape = observations.shape
-    if _channels_last(shape) and shape[2] > MOST_CHANNELS:
+    if _channels_last(shape) and shape[2] > MAX_CHANNELS:
         raise UserError(
             f"{env_id}: images of shape {list(shape)} are not supported: expected [H, W, C] or "
-            f"[C, H, W] with C up to {MOST_CHANNELS}"
+            f"[C, H, W] with C up to {MAX_CHANNELS}"
         )
     count = int(actions.n)
     clip = config.clip_rewards is True

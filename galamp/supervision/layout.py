@@ -31,7 +31,7 @@ from galamp.workers.learner import LearnerTask
 from galamp.workers.simulator import SimulatorTask
 
 PROCESS_SEED_OFFSET = 2**20
-"""Seed offsets of processes, beyond those of all lanes: the learner, then its simulators."""
+"""Seed offsets of processes, beyond those of all environments: the learner, then its simulators."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ class RunLayout:
         )
 
     def _seed(self, rank: int, incarnation: int, offset: int = 0) -> int:
-        """Return the seed of a learner (offset 0), of one of its lanes (1 + lane), or of a process.
+        """Return the seed of a learner (offset 0), of an environment (1 + index) or process.
 
         Every incarnation gets different seeds.
         """

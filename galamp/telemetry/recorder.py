@@ -206,7 +206,7 @@ class Recorder:
     def _finished(self) -> list[tuple[int, float, float, float, float]]:
         """Return the episodes that ended since the last call, of all learners, by time.
 
-        Each is (learner, true score, length in agent steps, lane, time.time() at its end).
+        Each is (learner, true score, length in agent steps, env index, time.time() at its end).
         """
         found = []
         for index, ring in enumerate(self._rings):

@@ -103,5 +103,5 @@ def read_flat_out(arrays: SharedArrays, report: str) -> None:
 
 def orders() -> Iterator[str]:
     """Every point that a life comes to."""
-    rooms = ("slots.", "journal.", "mailbox.", "episodes.")
+    rooms = ("slots.", "ring.", "mailbox.", "episodes.")
     yield from (point for point in failpoints.POINTS if point.startswith(rooms))

@@ -21,7 +21,7 @@ from galamp.core.sanitize import is_tensor_name
 BATCHES = (2, 1)
 """Observations at once; with one, a `squeeze` too many is found."""
 
-MOST_DIMENSIONS = 8
+MAX_DIMENSIONS = 8
 """Of a parameter, as checkpoints hold it."""
 
 
@@ -111,8 +111,8 @@ def _problem(name: str, parameter: nn.Parameter) -> str | None:
         return f"is {kind} on {parameter.device}: expected float32 on the CPU"
     if not parameter.requires_grad:
         return "is not trained: expected requires_grad for all; keep constants out of parameters"
-    if not parameter.numel() or parameter.dim() > MOST_DIMENSIONS:
-        return f"has shape {list(parameter.shape)}: expected 1 to {MOST_DIMENSIONS} sizes above 0"
+    if not parameter.numel() or parameter.dim() > MAX_DIMENSIONS:
+        return f"has shape {list(parameter.shape)}: expected 1 to {MAX_DIMENSIONS} sizes above 0"
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from galamp.core.config import MOST_CHANNELS
+from galamp.core.config import MAX_CHANNELS
 from galamp.core.errors import UserError
 
 CHANNELS_LAST = (1, 3, 4)
@@ -27,14 +27,14 @@ def image_layout(shape: tuple[int, ...]) -> ImageLayout:
     Raises:
         UserError: it is no image that convolutions can take.
     """
-    if shape[0] <= MOST_CHANNELS:
+    if shape[0] <= MAX_CHANNELS:
         layout = ImageLayout(shape[0], shape[1], shape[2], channels_first=True)
     elif shape[2] in CHANNELS_LAST:
         layout = ImageLayout(shape[2], shape[0], shape[1], channels_first=False)
     else:
         raise UserError(
             f"images of shape {list(shape)} are not supported: expected [C, H, W] with C up to "
-            f"{MOST_CHANNELS}, or [H, W, C] with C of 1, 3 or 4"
+            f"{MAX_CHANNELS}, or [H, W, C] with C of 1, 3 or 4"
         )
     if min(layout.height, layout.width) < SMALLEST_IMAGE:
         raise UserError(

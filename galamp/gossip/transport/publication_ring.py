@@ -56,10 +56,10 @@ class PublicationRing:
         values = [time.monotonic(), *fixed, len(mixed)]
         values += [value for source in mixed for value in source]
         entry[: len(values)] = values
-        reach("journal.written")
+        reach("ring.written")
         memory_fence()
         self._head[0] += 1
-        reach("journal.counted")
+        reach("ring.counted")
 
     def drain(self) -> tuple[list[tuple[float, Publication]], int]:
         """Return the entries since the last call with their times, and the number of lost entries.

@@ -35,7 +35,7 @@ from galamp.supervision.plan import CPU, make_plan
 from galamp.workers.learner import Learner, LearnerTask, use_gpu
 
 ROWS = 8
-"""Observations [ROWS, lanes, ...] that a simulator repeats."""
+"""Observations [ROWS, envs, ...] that a simulator repeats."""
 END_SHARE = 0.01
 """Share of the steps that end an episode."""
 
@@ -142,7 +142,7 @@ def synthetic_learners(
     device: str,
     precision: str = "float32",
 ) -> list[SyntheticLearner]:
-    """Return learners of `num_envs` lanes each, all on `device`, in a ring.
+    """Return learners of `num_envs` environments each, all on `device`, in a ring.
 
     Raises:
         UserError: this machine cannot have so many.

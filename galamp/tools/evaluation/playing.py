@@ -62,7 +62,7 @@ class Score:
 
 
 def quotas(episodes: int, num_envs: int) -> NDArray[np.int64]:
-    """Return how many games each lane plays, `[num_envs]`: shares that differ by one at most."""
+    """Return how many games each environment plays, `[num_envs]`: they differ by one at most."""
     envs = np.arange(num_envs)
     return (episodes // num_envs + (envs < episodes % num_envs)).astype(np.int64)
 
@@ -74,18 +74,18 @@ def play(
     on_game: Callable[[Game], None],
     stepped: Callable[[int], None] = lambda envs: None,
 ) -> list[Game]:
-    """Play `episodes` whole games and return them, lane after lane.
+    """Play `episodes` whole games and return them, environment by environment.
 
-    Each lane plays a fixed number of games, and finished lanes wait for the others. Taking the
-    first games that finish in any lane would prefer short ones: a lane with a long game finishes
-    none while its neighbours finish several, and in most games short means a low score.
+    Each environment plays a fixed number of games, and finished ones wait for the others. Taking
+    the first games that finish in any environment would prefer short ones: one with a long game
+    finishes none while its neighbours finish several, and in most games short means a low score.
 
     Args:
-        environment: B lanes with `life_loss_ends` off, so that games are whole.
-        act: chooses the actions of the lanes that still play.
-        episodes: number of games over all lanes.
+        environment: B environments with `life_loss_ends` off, so that games are whole.
+        act: chooses the actions of those that still play.
+        episodes: number of games over all environments.
         on_game: called with each finished game.
-        stepped: called after each agent step with the number of lanes that play.
+        stepped: called after each agent step with the number of environments that play.
 
     Raises:
         GalampError: the environment raised an error.

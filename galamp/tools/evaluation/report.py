@@ -231,7 +231,7 @@ def _agents(
 def _play_all(
     agents: list[Agent], environment: EnvironmentConfig, how: EvaluationConfig, progress: Progress
 ) -> tuple[list[list[Game]], EnvironmentSpec]:
-    """Let every agent play, all with the same seeds of lanes and action sampling.
+    """Let every agent play, all with the same seeds of environments and action sampling.
 
     Returns:
         each agent's games, and the environment's specification.

@@ -47,7 +47,7 @@ class Tally:
 
     Attributes:
         games: number of finished games.
-        steps: agent steps over all lanes.
+        steps: agent steps over all environments.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Tally:
             self._show(self)
 
     def stepped(self, envs: int) -> None:
-        """Count an agent step of so many lanes."""
+        """Count an agent step of so many environments."""
         self.steps += envs
         if self._progress.due(self._every_s):
             self._show(self)

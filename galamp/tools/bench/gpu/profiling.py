@@ -109,7 +109,7 @@ def lines(values: dict[str, Any]) -> Iterator[str]:
     """Yield the profile as it is shown."""
     parts = ", ".join(f"{name} {values['parts_ms'][name]:.2f}" for name in ON_GPU)
     yield (
-        f"per rollout of {values['num_envs']} lanes, ms: {parts}; "
+        f"per rollout of {values['num_envs']} environments, ms: {parts}; "
         f"the GPU is busy for {values['busy_ms']:.2f}"
     )
     estimated = ESTIMATED_EAGER if values["graph_refusal"] else ESTIMATED

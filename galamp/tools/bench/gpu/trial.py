@@ -26,7 +26,7 @@ KERNELS_OF_GRAPH = 20
 """Number of kernels of one act of an eager learner."""
 LOCKED_BYTES = 64 * 2**20
 ROW_BYTES = 64 * 4 * 84 * 84
-"""Observations of 64 lanes at one agent step."""
+"""Observations of 64 environments at one agent step."""
 VECTOR_NUMBERS = 1_686_693
 """Parameters of the Nature network."""
 
