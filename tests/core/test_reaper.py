@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -42,6 +43,7 @@ def family(role: str, **more: str) -> Iterator[tuple[subprocess.Popen[str], list
     assert first.stdout is not None
     pids: list[int] = []
     try:
+        assert select.select([first.stdout], [], [], DEADLINE_S)[0], "it has told nothing"
         pids += map(int, first.stdout.readline().split())
         yield first, pids
     finally:

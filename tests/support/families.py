@@ -96,6 +96,7 @@ def preloaded() -> None:
     from types import ModuleType
 
     heavy = ["torch", "ale_py", "galamp.workers.learner", "galamp.workers.simulator"]
+    heavy += ["galamp.algorithms.cached_conv", "galamp.algorithms.networks.perceptron"]
     heavy += ["galamp.environments", "galamp.environments.atari", "galamp.environments.gymnasium"]
     for name in heavy:
         sys.modules[name] = ModuleType(name)

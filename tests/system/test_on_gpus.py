@@ -224,13 +224,13 @@ def test_a_row_that_another_stream_copies_is_not_learned_from(
 ) -> None:
     """Nobody waits for that stream."""
     here = Collecting("cuda:1")
-    see, aside = here.collector._actor.see, torch.cuda.Stream()
+    see, aside = here.collector._actor.observe, torch.cuda.Stream()
 
     def elsewhere(slot: int, step: int, envs: slice) -> None:
         with torch.cuda.stream(aside):
             see(slot, step, envs)
 
-    monkeypatch.setattr(here.collector._actor, "see", elsewhere)
+    monkeypatch.setattr(here.collector._actor, "observe", elsewhere)
     _, learned = here.learn(1)
     assert not learned[0].observations.any()
 

@@ -663,7 +663,7 @@ def test_every_command_holds_its_environment(
     parser.add_argument("words", nargs="*")
     parser.set_defaults(command=look)
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    monkeypatch.setattr(cli, "build_parser", lambda: parser)
+    monkeypatch.setattr(cli, "build_parser", lambda *_: parser)
     monkeypatch.setattr(cli, "settle_libraries", lambda: None)
     assert cli.main(words) == 0
     assert [line.split(",")[0] for line in seen] == [f"galamp {words[0]}"]
