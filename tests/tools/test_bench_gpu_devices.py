@@ -237,7 +237,7 @@ def test_parity_sees_what_graphs_compute() -> None:
             early.setattr(acting, "finish", lambda: None)
             _, actions = recorded(rollouts)
         assert parity.from_eager(eager.end, eager.end, actions, acted)["actions"], "not waited for"
-        patched.setattr(acting.DeviceActor, "see", lambda *_: None)
+        patched.setattr(acting.DeviceActor, "observe", lambda *_: None)
         blind, _ = recorded(rollouts)
         assert parity.apart(blind, eager)["gradient"] > parity.FLOAT32.gradient
 
