@@ -144,7 +144,7 @@ def _imported(target: str) -> Any:
         module = user_code.imported(what, module_name, CLASS)
     except UserError:
         raise
-    except Exception as error:  # whatever a module of the user's raises
+    except (Exception, SystemExit) as error:  # whatever a module of the user's raises
         told = " ".join(str(error).split())
         raise UserError(
             f"{what}: importing {module_name} raised {type(error).__name__}: {told}; mend it"

@@ -25,6 +25,7 @@ from galamp.core.machine.machine import Machine, lacks_bf16, quota_text
 from galamp.core.machine.memory import available_bytes
 from galamp.core.machine.mps import mps_folder, mps_in_words
 from galamp.environments.base import EnvironmentSpec
+from galamp.memory.learner_state import State
 from galamp.storage.identity import Identity
 from galamp.storage.run_folder import RunFolder, StoredChoices
 from galamp.storage.run_logs import next_start
@@ -143,9 +144,10 @@ class Session:
             resolved.plan, resolved.topology, context.environment, context.sketch, folder.logs,
             number, folder.where,
         )  # fmt: skip
-        sinks = self._open_sinks(resolved.plan, number, done["agent_steps"])  # it leaves files
+        states = states_for(run_layout, resume_point, number) if resume_point else []
+        sinks = self._open_sinks(resolved.plan, number, done["agent_steps"])  # writes files
         try:
-            recorder, saver = self._create(run_layout, resume_point, sinks)
+            recorder, saver = self._create(run_layout, resume_point, states, sinks)
             self._store(resolved, run_layout, recorder)
         except BaseException:
             sinks.close()
@@ -172,11 +174,14 @@ class Session:
         return open_sinks(plan.config.report.sinks, told, begun=self._has_started)
 
     def _create(
-        self, run_layout: RunLayout, resume_point: ResumePoint | None, sinks: SinkGroup
+        self,
+        run_layout: RunLayout,
+        resume_point: ResumePoint | None,
+        states: list[State],
+        sinks: SinkGroup,
     ) -> tuple[Recorder, Saver]:
         """Create what records and saves one attempt, and restore its resume point."""
         context, folder = self._context, self._folder
-        states = states_for(run_layout, resume_point, run_layout.start) if resume_point else []
         wall_s = progress_of(resume_point)["wall_s"]
         history = history_of(run_layout, folder, states, wall_s, complain)
         recorder = Recorder(run_layout, folder, sinks, ConsensusMonitor(run_layout, history))

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -300,7 +301,7 @@ def test_a_sink_that_changes_a_row_changes_it_for_nobody() -> None:
     told: list[str] = []
     group = SinkGroup(told.append)
     for kind in (Changing, Seeing):
-        group.add(kind.__name__, kind(context(Path(), told)))
+        group.add_all({kind.__name__: kind(context(Path(), told))})
     group.write(row(7))
     assert seen == [7]
     assert len(told) == 1
@@ -325,6 +326,33 @@ def test_a_sink_that_cannot_be_opened_is_told_at_the_start_and_left_out_later(
     sinks.write(row(10))
     assert told == [f"{words}; left out"]
     assert len(entries(tmp_path, "row")) == 1
+
+
+def test_a_refused_resume_leaves_the_curve_as_it_was(tmp_path: Path) -> None:
+    """The sink that is always there marks where a resume begins: only once no other refuses."""
+    told: list[str] = []
+    sinks = open_sinks("jsonl", context(tmp_path, told))
+    for step in (100, 200, 300):
+        sinks.write(row(step))
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    resumed = replace(context(tmp_path, told), start=2, from_step=200)
+    with pytest.raises(UserError):
+        open_sinks("tests.support.toy_sinks:Unopened", resumed)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    open_sinks("jsonl", resumed)
+    assert (tmp_path / "metrics.jsonl").read_bytes() != before
+
+
+def test_a_sink_that_tries_to_end_the_process_ends_nothing(tmp_path: Path) -> None:
+    class Leaving(MetricSink):
+        def write(self, row: Any) -> None:
+            sys.exit(3)
+
+    told: list[str] = []
+    group = SinkGroup(told.append)
+    group.add_all({"leaving": Leaving(context(tmp_path, told))})
+    group.write(row(7))
+    assert told == ["--sinks leaving: SystemExit: 3; what it was given then is lost"]
 
 
 # Whole runs

@@ -15,7 +15,7 @@ from types import ModuleType
 from galamp.core.errors import UserError, did_you_mean
 from galamp.core.user_code import searching_here_for
 from galamp.telemetry.sinks.base import MetricSink, SinkContext
-from galamp.telemetry.sinks.group import SinkGroup, in_words
+from galamp.telemetry.sinks.group import FAILURES, SinkGroup, in_words
 
 SINKS = {
     "jsonl": "galamp.telemetry.sinks.jsonl:JsonlSink",
@@ -50,16 +50,20 @@ def open_sinks(names: str, context: SinkContext, *, begun: bool = False) -> Sink
     Raises:
         UserError: a sink cannot be loaded or, at the beginning of a run, be opened.
     """
-    group = SinkGroup(context.complain)
-    for name, kind in load_sinks(names).items():
+    group, classes = SinkGroup(context.complain), load_sinks(names)
+    opened: dict[str, MetricSink] = {}
+    # The curve of a resumed run is cut by the sink that is always there: only once none refuses.
+    for name, kind in sorted(classes.items(), key=lambda item: item[0] == ALWAYS):
         try:
-            group.add(name, kind(group.context_for(context)))
-        except Exception as error:
+            opened[name] = kind(group.context_for(context))
+        except FAILURES as error:
             told = f"--sinks {name}: cannot be opened: {in_words(error)}"
             if not begun:
+                group.add_all(opened)
                 group.close()
                 raise _with_traceback(f"{told}; correct it, or leave it out") from error
             context.complain(f"{told}; left out")
+    group.add_all({name: opened[name] for name in classes if name in opened})
     return group
 
 
@@ -106,7 +110,7 @@ def _imported(name: str, module: str) -> ModuleType:
             return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise _missing(name, module, error) from error
-    except Exception as error:
+    except FAILURES as error:
         raise _with_traceback(
             f"--sinks {name}: importing {module} failed: {in_words(error)}"
         ) from error

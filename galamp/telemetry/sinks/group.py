@@ -8,12 +8,15 @@ Runs in the supervisor.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
 from galamp.core.sanitize import one_line
 from galamp.telemetry.sinks.base import Episode, MetricSink, Row, SinkContext
+
+FAILURES = (Exception, SystemExit)
+"""What a sink may raise without any harm to the run: also an attempt to end the process."""
 
 
 class SinkGroup:
@@ -31,9 +34,9 @@ class SinkGroup:
         self._sinks: dict[str, MetricSink] = {}
         self._failed: set[str] = set()
 
-    def add(self, name: str, sink: MetricSink) -> None:
-        """Add a sink; `name` stands for it in what is told."""
-        self._sinks[name] = sink
+    def add_all(self, sinks: Mapping[str, MetricSink]) -> None:
+        """Add sinks; the names stand for them in what is told."""
+        self._sinks |= sinks
 
     def context_for(self, context: SinkContext) -> SinkContext:
         """Return a context in which to complain is to complain by this group."""
@@ -56,15 +59,15 @@ class SinkGroup:
         for name, sink in self._sinks.items():
             try:
                 call(sink)
-            except Exception as error:
+            except FAILURES as error:
                 self._tell(name, error)
 
-    def _tell(self, name: str, error: Exception) -> None:
+    def _tell(self, name: str, error: BaseException) -> None:
         if name not in self._failed:
             self._failed.add(name)
             self.complain(f"--sinks {name}: {in_words(error)}; what it was given then is lost")
 
 
-def in_words(error: Exception) -> str:
+def in_words(error: BaseException) -> str:
     """Return what was raised, in one line."""
     return one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
