@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 MAX_CHARACTERS_SHOWN = 60
 
 FACTORY = "package.module:factory"
+"""Form of the name of a user's function, or of a class that is called."""
 CLASS = "package.module:Class"
-"""How code of the user's is named."""
+"""Form of the name of a user's class."""
 
 _DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 _FACTORY = re.compile(f"{_DOTTED}:{_DOTTED}")

@@ -13,7 +13,7 @@ import traceback
 from types import ModuleType
 
 from galamp.core.errors import UserError, did_you_mean
-from galamp.core.user_code import searching_here_for
+from galamp.core.user_code import attribute, searching_here_for
 from galamp.telemetry.sinks.base import MetricSink, SinkContext
 from galamp.telemetry.sinks.group import FAILURES, SinkGroup, in_words
 
@@ -81,9 +81,7 @@ def _load(name: str) -> type[MetricSink]:
             f"{did_you_mean(name, SINKS)}"
         )
     module = _imported(name, module_name)
-    found: object = module
-    for part in inner.split("."):
-        found = getattr(found, part, None)
+    found: object = attribute(module, inner)
     if found is None:
         raise UserError(
             f"--sinks {name}: {module_name} has no {inner}{did_you_mean(inner, vars(module))}"
