@@ -1,91 +1,87 @@
-"""One child of a run: its incarnations, its restart policy and its progress.
+"""One child of a run: its process, its progress, its restart policy, through all incarnations.
 
-    Child.start: announce, fork --> ChildProcess --ends--> mark_dead, release: next incarnation
+    Child.start: announce, fork --> galamp.workers.child: child_main(spec, task) in a new process
+          running, hung? failure <-- exit code, heartbeat, crash report, log
+          mark_dead, release --> next incarnation
 
 Runs in the supervisor.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import os
+import secrets
 import time
 from collections.abc import Callable
 from typing import Any
 
+from galamp.core.processes.exit_reports import tail
+from galamp.core.processes.titles import title_of
 from galamp.memory.status import Phase, StatusRow
-from galamp.supervision.layout import RunLayout
-from galamp.supervision.process import ChildFailure, ChildProcess
+from galamp.supervision.child_failure import ChildFailure, failure_of
+from galamp.supervision.launching import ForkedProcess
+from galamp.supervision.presence import Presence
+from galamp.supervision.progress_monitor import ProgressMonitor
 from galamp.supervision.restart_policy import Failure, RestartPolicy
-from galamp.workers.child import ChildSpec
+from galamp.workers.child import STACK_SIGNAL, ChildSpec, PickledTask, child_main
+from galamp.workers.forkserver import ensure_tracker, wake_server
 
 KILL_TIMEOUT_S = 5.0
 """A process that outlives SIGKILL for this long is stuck in the kernel, in disk I/O for example."""
-MAX_TICK_S = 0.2
-"""Longest time that one observation may add, should the supervisor itself have been stopped."""
-MIN_USUAL_GAP_S = 0.05
-"""A usual gap of 0 may grow to this at once."""
-USUAL_GAP_DECAY = 0.99
-"""Share of the usual gap that remains after each change of the counter."""
+STACK_DUMP_GRACE_S = 0.3
+"""Time for a hung child to write its stacks to its log."""
 
-
-class ProgressMonitor:
-    """Time since a counter last changed, counted only while the supervisor itself ran."""
-
-    def __init__(self, count: Callable[[], int], usual_s: float = 0.0) -> None:
-        """Observe `count`; `usual_s` is the usual gap that an earlier incarnation has shown."""
-        self.still_s, self.usual_s = 0.0, usual_s
-        self._count, self._last = count, count()
-
-    def observe(self, passed_s: float, *, first: bool = False) -> None:
-        """Record that `passed_s` more seconds have passed.
-
-        A pause of the supervisor itself, as of a suspended machine, counts for `MAX_TICK_S` at
-        most. The usual
-        gap at most doubles per change: one long gap is not usual yet, and must not give a later
-        hang more
-        time. During the `first` work every gap counts as usual.
-        """
-        count = self._count()
-        if count == self._last:
-            self.still_s += min(passed_s, MAX_TICK_S)
-        else:
-            gap_s = self.still_s if first else min(self.still_s, 2 * self.usual_s + MIN_USUAL_GAP_S)
-            self.usual_s = max(gap_s, USUAL_GAP_DECAY * self.usual_s)
-            self.still_s = 0.0
-        self._last = count
-
-    def exceeds(self, timeout_s: float, gaps: float) -> bool:
-        """Return whether the counter has not changed for max(timeout_s, gaps x usual gap)."""
-        return self.still_s > max(timeout_s, gaps * self.usual_s)
+Prepare = Callable[[int], tuple[ChildSpec, Any]]
+"""Returns the specification and the task of an incarnation, counted from 0."""
 
 
 class Child:
-    """One child: a learner or a simulator, through all its incarnations."""
+    """One child: learner `rank`, or its simulator `number`."""
 
     def __init__(
-        self, run_layout: RunLayout, rank: int, worker: int | None, max_restarts: int
+        self,
+        rank: int,
+        number: int | None,
+        row: StatusRow,
+        presence: Presence,
+        prepare: Prepare,
+        max_restarts: int,
     ) -> None:
-        """Create learner `rank`, or its simulator number `worker`; no process runs yet."""
-        self.rank, self.number = rank, worker
-        self.role = "learner" if worker is None else "simulator"
+        """Create a child; no process runs yet.
+
+        Args:
+            rank: its learner.
+            number: its number among that learner's simulators; None: it is the learner.
+            row: its status row.
+            presence: what other processes are told of it.
+            prepare: makes the specification and the task of each incarnation.
+            max_restarts: see `RestartPolicy`.
+        """
+        self.rank, self.number, self.row = rank, number, row
+        self.role = "learner" if number is None else "simulator"
         self.incarnation = 0
-        self.process: ChildProcess | None = None
         self.due_s: float | None = None
         """time.monotonic() of the next start; None: no start is scheduled."""
-        index = (
-            rank if worker is None else run_layout.count + run_layout.simulator_index(rank, worker)
-        )
-        self.row = StatusRow(run_layout.arrays, index)
-        self.beats = self.turns = ProgressMonitor(lambda: 0)
         self.given_up = False
         self.boot_s = 0.0
         """Start-up time of the first incarnation, in seconds."""
-        self._run_layout, self._restart_policy = run_layout, RestartPolicy(max_restarts)
+        self.beats = self.turns = ProgressMonitor(lambda: 0)
+        self._presence, self._prepare = presence, prepare
+        self._restart_policy = RestartPolicy(max_restarts)
+        self._process: ForkedProcess | None = None
+        self._spec: ChildSpec | None = None
+        self._hang: str | None = None
+        self._hung_since_s = 0.0
         self._work_at_run_start = self._work_at_start = self.work
 
     @property
     def title(self) -> str:
         """Role and rank: `learner 0`, `simulator 0.1`."""
-        return f"{self.role} {self.rank}" + ("" if self.number is None else f".{self.number}")
+        return title_of(self.role, self.rank, self.number)
+
+    # Work, and whether more is expected
 
     @property
     def work(self) -> int:
@@ -105,62 +101,142 @@ class Child:
     @property
     def expected(self) -> bool:
         """Whether a process runs or its start is scheduled."""
-        return not self.given_up and (self.process is not None or self.due_s is not None)
-
-    @property
-    def unkillable(self) -> bool:
-        """Whether the process ignores SIGKILL (stuck in uninterruptible I/O)."""
-        return self.process is not None and self.process.stuck_s > KILL_TIMEOUT_S
-
-    def start(self, postpone: Callable[[], bool]) -> None:
-        """Start the current incarnation.
-
-        Raises:
-            StartPostponed: another event has to be handled first; start again later.
-            OSError, EOFError: the system cannot create another process, or the fork server fails.
-        """
-        self.due_s = None
-        self.row.clear()
-        self.announce()
-        self._work_at_start = self.work
-        self.beats = ProgressMonitor(lambda: self.row["beat"], self.beats.usual_s)
-        self.turns = ProgressMonitor(lambda: self.row["turns"], self.turns.usual_s)
-        self.process = ChildProcess(*self._spec_and_task())
-        try:
-            self.process.start(postpone)
-        except BaseException:
-            self.process = None
-            self.mark_dead()
-            raise
+        return not self.given_up and (self.has_process or self.due_s is not None)
 
     def note_boot(self, passed_s: float) -> None:
         """Add `passed_s` seconds to `boot_s` while the first incarnation still starts up."""
         if self.incarnation == 0 and self.row.phase is Phase.BOOT:
             self.boot_s += passed_s
 
-    def mark_dead(self) -> None:
-        """Announce that this child does not run: other processes stop waiting for it."""
-        control = self._run_layout.control
-        if self.number is None:
-            control.set_alive(self.rank, False)
-        else:
-            control.set_simulator_incarnation(
-                self._run_layout.simulator_index(self.rank, self.number), None
-            )
-            self._run_layout.wake_learner(self.rank)
+    # The process of the current incarnation
+
+    def start(self, postpone: Callable[[], bool]) -> None:
+        """Have the fork server fork the current incarnation; signals are only recorded meanwhile.
+
+        Args:
+            postpone: whether to leave off the start, as another event has to be handled first.
+
+        Raises:
+            StartPostponed: the start was left off; start again later.
+            OSError, EOFError: the system cannot create another process, or the fork server fails.
+        """
+        self.due_s = self._hang = None
+        self.row.clear()
+        self.announce()
+        self._work_at_start = self.work
+        self.beats = ProgressMonitor(lambda: self.row["beat"], self.beats.usual_s)
+        self.turns = ProgressMonitor(lambda: self.row["turns"], self.turns.usual_s)
+        try:
+            self._process = self._forked(postpone)
+        except BaseException:
+            self.mark_dead()
+            raise
+
+    def _forked(self, postpone: Callable[[], bool]) -> ForkedProcess:
+        spec, task = self._prepare(self.incarnation)
+        self._spec = dataclasses.replace(spec, incarnation_id=secrets.token_hex(8))
+        process = ForkedProcess(
+            target=child_main, args=(self._spec, PickledTask(task)), name=f"galamp: {self.title}"
+        )
+        ensure_tracker()
+        wake_server()
+        process.postpone = postpone
+        process.start()
+        return process
+
+    @property
+    def has_process(self) -> bool:
+        """Whether there is a process, running or not yet released."""
+        return self._process is not None
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id; None without a process."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def sentinel(self) -> int:
+        """A descriptor that becomes readable once the process has ended."""
+        assert self._process is not None
+        return self._process.sentinel
+
+    @property
+    def running(self) -> bool:
+        """Whether the process still runs; the next incarnation has to wait until it does not."""
+        return self._process is not None and self._process.running
+
+    @property
+    def hung(self) -> bool:
+        """Whether the process was declared hung."""
+        return self._hang is not None
+
+    @property
+    def hung_s(self) -> float:
+        """Seconds since the process was declared hung; 0 if it was not."""
+        return time.monotonic() - self._hung_since_s if self.hung else 0.0
+
+    @property
+    def unkillable(self) -> bool:
+        """Whether the process ignores SIGKILL (stuck in uninterruptible I/O)."""
+        return self.has_process and self.hung_s > KILL_TIMEOUT_S
+
+    def declare_hung(self, cause: str) -> None:
+        """Have the hung process write its stacks to its log; `end_hung` then kills it."""
+        self._hang, self._hung_since_s = cause, time.monotonic()
+        process = self._process
+        if process is not None and process.is_alive():  # else another may have this id by now
+            assert process.pid is not None
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, STACK_SIGNAL)
+
+    def end_hung(self) -> None:
+        """Kill a hung process once `STACK_DUMP_GRACE_S` has passed."""
+        if self.hung_s > STACK_DUMP_GRACE_S:
+            self.kill()
+
+    def kill(self) -> None:
+        """Kill the process now, if there is one."""
+        if self._process is not None:
+            self._process.kill()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait at most `timeout_s` for the end of the process, if there is one."""
+        if self._process is not None:
+            self._process.join(timeout_s)
+
+    def failure(self) -> ChildFailure | None:
+        """Return why the process ended; None while it runs or if it ended well."""
+        process, spec = self._process, self._spec
+        assert process is not None
+        assert process.pid is not None
+        assert spec is not None
+        if self._hang is not None:
+            return ChildFailure(self.title, self._hang, tail(spec.log))
+        return failure_of(spec, process.pid, process.exitcode, server_lost=process.server_lost)
 
     def release(self) -> None:
         """Release the process that has ended; the next incarnation may start."""
-        if self.process is not None:
-            self.process.close()
-        self.process = None
+        if self._process is not None:
+            self._process.close()
+        self._process = None
         self.incarnation += 1
+
+    # What others are told of it
+
+    def announce(self) -> None:
+        """Announce the incarnation that starts."""
+        self._presence.announce(self.incarnation)
+
+    def mark_dead(self) -> None:
+        """Announce that this child does not run: other processes stop waiting for it."""
+        self._presence.mark_dead()
+
+    # Restarts
 
     def give_up(self) -> None:
         """Stop this child for good."""
         self.given_up, self.due_s = True, None
-        if self.process is not None:
-            self.process.kill()
+        self.kill()
 
     def expect_failure(self) -> None:
         """Announce an injected failure: the restart policy takes it for no repetition."""
@@ -176,20 +252,3 @@ class Child:
         progress = self.work - self._work_at_start
         ended = Failure(failure.cause, progress, failure.deliberate, failure.external)
         return self._restart_policy.delay_s(ended, time.monotonic())
-
-    def _spec_and_task(self) -> tuple[ChildSpec, Any]:
-        if self.number is None:
-            return self._run_layout.learner(self.rank, self.incarnation)
-        return self._run_layout.simulator(self.rank, self.number, self.incarnation)
-
-    def announce(self) -> None:
-        """Announce the incarnation that starts; a learner becomes alive once it has started up."""
-        control = self._run_layout.control
-        if self.number is None:
-            control.set_incarnation(self.rank, self.incarnation)
-            # In lock-step all learners start together, and wait for one another at once.
-            together = self._run_layout.plan.config.gossip.coupled
-            control.set_alive(self.rank, together or self.incarnation == 0)
-        else:
-            index = self._run_layout.simulator_index(self.rank, self.number)
-            control.set_simulator_incarnation(index, self.incarnation)

@@ -1,6 +1,6 @@
 """All children of a run: their starts, ends, failures and hangs.
 
-    schedule_all, start_due --> Child: ChildProcess, ProgressMonitor --reap--> Ended --> supervisor
+    schedule_all, start_due --> Child: process, ProgressMonitor --reap--> Ended --> supervisor
                  ^                                                                       |
                  +------------- next incarnation, when it is due <-----------------------+
 
@@ -16,6 +16,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch.multiprocessing  # noqa: F401  # tasks may hold tensors: it knows how to send them
@@ -24,9 +25,10 @@ from galamp.core.machine.memory import out_of_memory_kills
 from galamp.core.processes.reaper import Orphans
 from galamp.memory.status import Phase
 from galamp.supervision.child import KILL_TIMEOUT_S, Child
+from galamp.supervision.child_failure import ChildFailure
 from galamp.supervision.launching import READINESS, StartPostponed, standard_children
 from galamp.supervision.layout import RunLayout
-from galamp.supervision.process import ChildFailure, ChildProcess
+from galamp.supervision.presence import LearnerPresence, SimulatorPresence
 from galamp.workers.forkserver import SERVER, left_behind, send_server, server_pid, wake_server
 
 TICK_S = 0.05
@@ -70,7 +72,7 @@ class Children:
 
     def __init__(self, run_layout: RunLayout) -> None:
         resources = run_layout.plan.config.resources
-        self._run_layout, self._hang_after_s = run_layout, resources.hang_after_s
+        self._control, self._hang_after_s = run_layout.control, resources.hang_after_s
         self._start_timeout_s = resources.start_timeout_s
         self._coupled = run_layout.plan.config.gossip.coupled
         self._server = READINESS
@@ -78,18 +80,17 @@ class Children:
         self._orphans_due_s = 0.0
         self._out_of_memory = out_of_memory_kills()
         ranks, workers = range(run_layout.count), range(run_layout.shape.workers)
-        most = resources.max_restarts
-        self.learners = [Child(run_layout, rank, None, most) for rank in ranks]
-        self.simulators = [Child(run_layout, rank, w, most) for rank in ranks for w in workers]
+        self.learners = [_learner(run_layout, rank) for rank in ranks]
+        self.simulators = [_simulator(run_layout, rank, w) for rank in ranks for w in workers]
 
     @property
     def all(self) -> list[Child]:
         """All children, learners first: they take longest to start."""
         return [*self.learners, *self.simulators]
 
-    def running(self) -> Iterator[tuple[Child, ChildProcess]]:
-        """Yield each child that has a process, with that process."""
-        return ((child, child.process) for child in self.all if child.process is not None)
+    def with_process(self) -> Iterator[Child]:
+        """Yield each child that has a process."""
+        return (child for child in self.all if child.has_process)
 
     @property
     def learning(self) -> bool:
@@ -112,7 +113,7 @@ class Children:
 
     def wait(self) -> None:
         """Sleep until a child ends, for one tick at most."""
-        sentinels = [process.sentinel for _, process in self.running()]
+        sentinels = [child.sentinel for child in self.with_process()]
         if sentinels:
             multiprocessing.connection.wait(sentinels, TICK_S)
         else:
@@ -121,10 +122,10 @@ class Children:
     def reap(self) -> list[Ended]:
         """Reap the children that have ended: they are marked dead and released."""
         ended = []
-        for child, process in self.running():
-            if not process.running:
+        for child in self.with_process():
+            if not child.running:
                 child.mark_dead()
-                failure = self._with_out_of_memory(process.failure())
+                failure = self._with_out_of_memory(child.failure())
                 if failure is None and not child.row["done"]:
                     failure = ChildFailure(child.title, "left before the run was over")
                 child.release()
@@ -166,28 +167,28 @@ class Children:
     def end_orphans(self) -> int:
         """Kill processes that children have left behind; returns how many still exist."""
         server = server_pid()
-        known = [process.pid for _, process in self.running()]
+        known = [child.pid for child in self.all if child.pid is not None]
         forking = server if self._server.loaded(server) else None
         return self.orphans.end(forking, known, standard_children())
 
     def check(self, passed_s: float) -> None:
         """Check every child for progress: end hung ones, mark learners without turns as absent."""
-        for child, process in self.running():
+        for child in self.with_process():
             first = not child.has_worked and child.row.phase is not Phase.BOOT
             child.beats.observe(passed_s, first=first)
             child.turns.observe(passed_s, first=first)
             child.note_boot(passed_s)
-            if process.stuck:
-                process.end_stuck()
+            if child.hung:
+                child.end_hung()
             elif child.beats.exceeds((limit := self._limit(child)).timeout_s, limit.gaps):
                 wake_server()  # a stopped server would report no end
-                process.declare_stuck(
+                child.declare_hung(
                     f"hung: no progress for {child.beats.still_s:.0f} s "
                     f"in phase {child.row.phase.name.lower()} (more time: {limit.flag})"
                 )
             if child.role == "learner" and child.row.phase is not Phase.BOOT and not self._coupled:
                 absent = child.turns.exceeds(ABSENT_TIMEOUT_S, ABSENT_GAPS)
-                self._run_layout.control.set_alive(child.rank, child.has_begun and not absent)
+                self._control.set_alive(child.rank, child.has_begun and not absent)
 
     def _limit(self, child: Child) -> Limit:
         """Return the hang limit of a child."""
@@ -201,8 +202,8 @@ class Children:
     def kill(self) -> None:
         """Kill all children now."""
         wake_server()  # a stopped server would report no end
-        for _, process in self.running():
-            process.kill()
+        for child in self.all:
+            child.kill()
 
     def end(self, timeout_s: float) -> None:
         """End all children and their orphans: wait up to `timeout_s`, kill, reap."""
@@ -211,7 +212,9 @@ class Children:
         if not self._join(KILL_TIMEOUT_S):
             send_server(signal.SIGKILL)  # it may hang; its children are adopted
             self._join(SERVER_END_TIMEOUT_S)
-        left_behind.update(process.pid for _, process in self.running() if process.running)
+        left_behind.update(
+            child.pid for child in self.all if child.running and child.pid is not None
+        )
         until_s = time.monotonic() + ORPHANS_TIMEOUT_S
         while self.end_orphans() and time.monotonic() < until_s:
             wake_server()
@@ -220,7 +223,7 @@ class Children:
     def _join(self, timeout_s: float) -> bool:
         """Wait for all children, `timeout_s` in total; returns whether all have ended."""
         until_s = time.monotonic() + timeout_s
-        while left := [process for _, process in self.running() if process.running]:
+        while left := [child for child in self.all if child.running]:
             left_s = until_s - time.monotonic()
             if left_s <= 0:
                 return False
@@ -236,6 +239,32 @@ class Children:
             return failure
         why = "was ended by the kernel: out of memory (use fewer --learners or --num-envs)"
         return ChildFailure(failure.title, why, failure.details)
+
+
+def _learner(run_layout: RunLayout, rank: int) -> Child:
+    """Create learner `rank`."""
+    config = run_layout.plan.config
+    return Child(
+        rank,
+        None,
+        run_layout.status_board.learner(rank),
+        LearnerPresence(run_layout.control, rank, together=config.gossip.coupled),
+        partial(run_layout.learner, rank),
+        config.resources.max_restarts,
+    )
+
+
+def _simulator(run_layout: RunLayout, rank: int, worker: int) -> Child:
+    """Create simulator `worker` of learner `rank`."""
+    index = run_layout.simulator_index(rank, worker)
+    return Child(
+        rank,
+        worker,
+        run_layout.status_board.simulator(index),
+        SimulatorPresence(run_layout.control, index, partial(run_layout.wake_learner, rank)),
+        partial(run_layout.simulator, rank, worker),
+        run_layout.plan.config.resources.max_restarts,
+    )
 
 
 def failure_lines(lost: Sequence[Ended]) -> list[str]:

@@ -21,6 +21,7 @@ from multiprocessing import popen_forkserver, process, reduction, resource_track
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess, set_spawning_popen
 from multiprocessing.forkserver import read_signed
+from pathlib import Path
 from typing import Any
 
 from galamp.core.processes.exit_reports import signal_name
@@ -191,6 +192,20 @@ class ForkedProcess(ForkServerProcess):
         popen: Launch | None = self._popen  # type: ignore[attr-defined]
         return popen is not None and popen.server_lost
 
+    @property
+    def running(self) -> bool:
+        """Whether it still runs, as far as the kernel says where its server cannot."""
+        if self.is_alive():
+            return True
+        # Its server has ended; the kernel ends the child with it, but not immediately.
+        return self.server_lost and self.pid is not None and not is_over(self.pid)
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait at most `timeout` seconds for its end."""
+        super().join(timeout)
+        if timeout and self.running and self.server_lost:  # then the line above does not wait
+            time.sleep(timeout)
+
 
 class Launch(popen_forkserver.Popen):
     """Start and end of a child, as in the standard library but with the limits above."""
@@ -287,6 +302,18 @@ class Launch(popen_forkserver.Popen):
             except (OSError, EOFError):
                 self.returncode, self.server_lost = UNKNOWN_TO_SERVER, True
         return self.returncode
+
+
+def is_over(pid: int) -> bool:
+    """Return whether an orphaned process has ended; reap it if this process has adopted it."""
+    try:
+        over = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+    with contextlib.suppress(ChildProcessError):
+        # A process whose first thread has ended looks like a zombie while other threads still run.
+        return os.waitpid(pid, os.WNOHANG) != (0, 0)
+    return over
 
 
 def _check(postpone: Callable[[], bool]) -> None:

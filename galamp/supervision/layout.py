@@ -16,6 +16,7 @@ from galamp.algorithms.flat_parameters import Span
 from galamp.algorithms.networks import build_model, resolve_network
 from galamp.algorithms.networks.checks import check_network
 from galamp.core.disk import Where, as_named
+from galamp.core.processes.titles import title_of
 from galamp.core.seeding import seed_for
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.exchange import exchange_specs
@@ -143,7 +144,7 @@ class RunLayout:
     def learner(self, rank: int, incarnation: int) -> tuple[ChildSpec, LearnerTask]:
         """Return the specification and the task of one incarnation (from 0) of learner `rank`."""
         learner = self.plan.learners[rank]
-        spec = self._spec("learner", learner, 0, rank, incarnation)
+        spec = self._spec("learner", learner, None, incarnation)
         return spec, self._learner_task(learner, incarnation)
 
     def simulator(
@@ -152,7 +153,7 @@ class RunLayout:
         """Return the specification and the task of one incarnation of a simulator."""
         learner = self.plan.learners[rank]
         index = self.simulator_index(rank, worker)
-        spec = self._spec("simulator", learner, worker, self.count + index, incarnation)
+        spec = self._spec("simulator", learner, worker, incarnation)
         return spec, self._simulator_task(learner, worker, index, incarnation)
 
     def simulator_index(self, rank: int, worker: int) -> int:
@@ -164,15 +165,14 @@ class RunLayout:
         self._wakes[rank].learner.signal()
 
     def _spec(
-        self, role: str, learner: LearnerPlan, worker: int, row: int, incarnation: int
+        self, role: str, learner: LearnerPlan, worker: int | None, incarnation: int
     ) -> ChildSpec:
-        name = f"{role}-{learner.rank}" + (f".{worker}" if role == "simulator" else "") + ".log"
+        name = title_of(role, learner.rank, worker).replace(" ", "-") + ".log"
         cores = learner.cpus.simulators if role == "simulator" else learner.cpus.learner
         return ChildSpec(
             role=role,
             rank=learner.rank,
             worker=worker,
-            row=row,
             target=f"galamp.workers.{role}:main",
             cores=cores if self.plan.config.resources.pin else (),
             nice=self.plan.config.resources.nice,

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from galamp.memory.learner_state import StateSlots, newest_common_turn
 from galamp.supervision.child import KILL_TIMEOUT_S, Child
+from galamp.supervision.child_failure import ChildFailure
 from galamp.supervision.children import Children
-from galamp.supervision.process import ChildFailure
 
 
 class Rollback:
@@ -32,8 +32,7 @@ class Rollback:
         self._since_s = time.monotonic()
         for child in self._children.learners:
             child.due_s = None
-            if child.process is not None:
-                child.process.kill()
+            child.kill()
 
     def covers(self, child: Child) -> bool:
         """Return whether this child's end is part of the rollback."""
@@ -42,7 +41,7 @@ class Rollback:
     @property
     def ready(self) -> bool:
         """Whether all learners have ended."""
-        return self._under_way and all(child.process is None for child in self._children.learners)
+        return self._under_way and not any(child.has_process for child in self._children.learners)
 
     @property
     def overdue(self) -> bool:

@@ -23,9 +23,9 @@ from galamp.core.errors import EXIT_FAILURE, EXIT_OK
 from galamp.core.processes.reaper import adopt_orphans, adopts_orphans
 from galamp.memory.status import Phase
 from galamp.supervision.child import Child
+from galamp.supervision.child_failure import ChildFailure
 from galamp.supervision.children import Children, failure_lines
 from galamp.supervision.layout import RunLayout
-from galamp.supervision.process import ChildFailure
 from galamp.supervision.rollback import Rollback
 from galamp.supervision.signals import Signals
 from galamp.telemetry.display.dashboard import Display
@@ -245,7 +245,7 @@ class Supervisor:
         if self._stopping_since_s is None:
             self.children.check(passed_s)
         self._check_folder()
-        for child, _ in self.children.running():
+        for child in self.children.with_process():
             if child.row.phase is not Phase.BOOT:
                 self._set_state(child, WorkerState.RUNNING)
 

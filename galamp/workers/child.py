@@ -31,6 +31,7 @@ from galamp.core.processes.exit_reports import (
     write_report,
 )
 from galamp.core.processes.reaper import adopt_orphans, die_with_parent
+from galamp.core.processes.titles import title_of
 from galamp.workers.forkserver import (
     ORPHANED,
     SERVER,
@@ -48,12 +49,11 @@ OUT_OF_MEMORY_SCORES = {"simulator": 500, "learner": 300}
 
 @dataclass(frozen=True)
 class ChildSpec:
-    """Identity of a child, and where it runs."""
+    """Identity of a child, and where it runs; `worker` is None for a learner."""
 
     role: str
     rank: int
-    worker: int
-    row: int
+    worker: int | None
     target: str
     cores: tuple[int, ...]
     log: str
@@ -65,7 +65,7 @@ class ChildSpec:
     @property
     def title(self) -> str:
         """Role and rank: `learner 0`, `simulator 0.1`."""
-        return f"{self.role} {self.rank}" + (f".{self.worker}" if self.role == "simulator" else "")
+        return title_of(self.role, self.rank, self.worker)
 
     def report(self, pid: int) -> Path:
         """Return the file for the crash report of this child as process `pid`."""

@@ -1,7 +1,7 @@
 """Fork server: the process that forks all children of a run, after it has loaded torch once.
 
     supervisor: start_server() --exec--> server: imports galamp.workers.preload, then waits
-    supervisor: ChildProcess.start() --task--> server --fork--> learner or simulator
+    supervisor: Child.start() --task--> server --fork--> learner or simulator
 
 To load torch takes a second of one core and 100 MB of private memory. With the server, a learner
 starts at once, after a crash too, and all children share these pages. This module is imported

@@ -187,7 +187,7 @@ print(json.dumps(seen))
     assert not imported & (HEAVY | {"numpy"})
     assert not built & (HEAVY - {"subprocess"})
     # What is not even imported cannot have started a process or made a folder.
-    engine = {"galamp.training.train", "galamp.supervision.process", "galamp.storage.run_folder"}
+    engine = {"galamp.training.train", "galamp.supervision.child", "galamp.storage.run_folder"}
     assert not refused & (HEAVY - {"subprocess"} | engine)
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -17,7 +17,7 @@ from galamp.core.errors import EXIT_FAILURE, EXIT_OK, GalampError
 from galamp.core.processes import exit_reports
 from galamp.core.processes.exit_reports import Report, read_report, report_of, signal_name, tail
 from galamp.core.processes.probe_process import Probing
-from galamp.supervision.process import ChildFailure, ChildProcess
+from galamp.supervision.child_failure import ChildFailure, failure_of
 from galamp.workers.child import ChildSpec
 
 INCARNATION = "0123456789abcdef"
@@ -32,12 +32,9 @@ TOLD = {
 
 def ended(folder: Path, code: int | None, *, server_lost: bool = False) -> ChildFailure | None:
     """What is told of learner 0, process 31, which has ended with `code`."""
-    worker = object.__new__(ChildProcess)
     log = str(folder / "learner-0.log")
-    worker.spec = ChildSpec("learner", 0, 0, 0, "", (), log, incarnation_id=INCARNATION)
-    worker._stuck = None
-    worker._process = cast(Any, SimpleNamespace(exitcode=code, pid=31, server_lost=server_lost))
-    return worker.failure()
+    spec = ChildSpec("learner", 0, None, "", (), log, incarnation_id=INCARNATION)
+    return failure_of(spec, 31, code, server_lost=server_lost)
 
 
 def report_path(folder: Path) -> Path:
@@ -187,7 +184,7 @@ from galamp.workers.child import ChildSpec, child_main
 if sys.argv[1] == "served":
     os.environ["GALAMP_SERVER"] = str(os.getppid())
 target, cores, log = sys.argv[2], eval(sys.argv[3]), sys.argv[4]
-spec = ChildSpec("simulator", 0, 0, 0, target, cores, log, 1, incarnation_id="life")
+spec = ChildSpec("simulator", 0, 0, target, cores, log, 1, incarnation_id="life")
 child_main(spec, SimpleNamespace(open=lambda: "the task arrived"))
 """
 

@@ -68,7 +68,7 @@ def test_what_an_environment_raises_is_told_with_its_place(
 
 def test_daemons_that_an_environment_has_started_end_with_its_process() -> None:
     code = (
-        "import multiprocessing, time, galamp.supervision.process\n"
+        "import multiprocessing, time, galamp.workers.child\n"
         "context = multiprocessing.get_context('fork')\n"
         "child = context.Process(target=time.sleep, args=(600,), daemon=True)\n"
         "child.start()\n"
@@ -296,11 +296,10 @@ def test_who_hangs_is_told_with_the_limit_that_can_be_set() -> None:
     beats = SimpleNamespace(still_s=301.0, observe=MagicMock(), exceeds=lambda least, gaps: True)
     child = SimpleNamespace(
         role="simulator", has_worked=False, row=SimpleNamespace(phase=Phase.BOOT), beats=beats,
-        turns=MagicMock(), note_boot=MagicMock(),
+        turns=MagicMock(), note_boot=MagicMock(), hung=False, declare_hung=causes.append,
     )  # fmt: skip
-    worker = SimpleNamespace(stuck=False, declare_stuck=causes.append)
     watching: Any = children(ResourceConfig(start_timeout_s=300.0))
-    watching.running = lambda: [(child, worker)]
+    watching.with_process = lambda: [child]
     watching.check(0.05)
     assert causes == ["hung: no progress for 301 s in phase boot (more time: --start-timeout-s)"]
 

@@ -66,7 +66,7 @@ WITHOUT_TORCH = (
     "gossip.topologies", "environments", "workers.simulator", "workers.child", "memory.rollouts",
     "memory.status", "memory.control", "memory.arrays", "memory.rollout_ports", "core.config",
     "core.errors", "core.failpoints", "core.seeding", "cli.main", "cli.run_config",
-    "supervision.process", "telemetry.display.render", "telemetry.display.panels",
+    "supervision.child", "telemetry.display.render", "telemetry.display.panels",
     "telemetry.display.text", "telemetry.display.streams", "telemetry.snapshot",
     "telemetry.sinks", "training.control",
     *(command.module.removeprefix("galamp.") for command in COMMANDS.values()),

@@ -1,4 +1,4 @@
-"""The supervisor's view of its children, without children: watches, and who cannot be ended."""
+"""Children as their supervisor sees them, without processes: hangs, failures, unkillable ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any, cast
 import pytest
 
 from galamp.core.processes.reaper import Orphans
-from galamp.supervision.child import KILL_TIMEOUT_S, MAX_TICK_S, Child, ProgressMonitor
+from galamp.supervision.child import KILL_TIMEOUT_S, Child
+from galamp.supervision.child_failure import ChildFailure, failure_of
 from galamp.supervision.children import (
     SERVER_END_TIMEOUT_S,
     Children,
@@ -21,8 +22,8 @@ from galamp.supervision.children import (
     _not_started,
     failure_lines,
 )
-from galamp.supervision.launching import Readiness
-from galamp.supervision.process import ChildFailure, ChildProcess, _is_over
+from galamp.supervision.launching import Readiness, is_over
+from galamp.supervision.progress_monitor import MAX_TICK_S, ProgressMonitor
 from galamp.supervision.restart_policy import Failure, RestartPolicy
 from galamp.supervision.rollback import Rollback
 from galamp.training.supervisor import EXIT_GRACE_S, STOP_TIMEOUT_S, Supervisor
@@ -138,9 +139,9 @@ def test_a_process_lives_as_long_as_any_thread_of_it() -> None:
     stat = Path(f"/proc/{child.pid}/stat")
     try:
         wait_for(lambda: ") Z " in stat.read_text(), "the end of the first thread")
-        assert not _is_over(child.pid)
+        assert not is_over(child.pid)
         child.kill()
-        wait_for(lambda: _is_over(child.pid), "the end of the process")
+        wait_for(lambda: is_over(child.pid), "the end of the process")
         assert not stat.exists()
     finally:
         child.kill()
@@ -159,7 +160,7 @@ class Clock:
 class Immortal:
     """Stands for a process that the kernel cannot end: it waits for a disk for ever."""
 
-    pid, running, stuck, stuck_s, killed = 0, True, True, 0.0, 0
+    pid, running, killed = 4711, True, 0
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -167,28 +168,27 @@ class Immortal:
     def kill(self) -> None:
         self.killed += 1
 
-    def join(self, timeout_s: float) -> bool:
+    def join(self, timeout_s: float) -> None:
         self.clock.now_s += timeout_s
-        return False
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock that a crew goes by."""
+    """The clock that the supervisor's waits go by."""
     clock = Clock()
     monkeypatch.setattr("galamp.supervision.children.time", clock)
     return clock
 
 
 class Sent(list[int]):
-    """The signals that a server was sent, and whom a crew has left behind."""
+    """Signals that the fork server was sent, and pids of the children left behind."""
 
     left: set[int]
 
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
-    """What becomes of the server of a crew."""
+    """What happens to the fork server."""
     sent = Sent()
     sent.left = set()
     monkeypatch.setattr("galamp.supervision.children.left_behind", sent.left)
@@ -201,11 +201,12 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
 
 @pytest.fixture
 def children(clock: Clock, sent: Sent) -> Children:
-    """A crew of two, who cannot be ended."""
+    """A learner and a simulator that cannot be ended."""
     children = object.__new__(Children)
     members: list[Any] = [object.__new__(Child), object.__new__(Child)]
     for child in members:
-        child.process, child.due_s, child.given_up = Immortal(clock), None, False
+        child._process, child.due_s, child.given_up = Immortal(clock), None, False
+        child._hang, child._hung_since_s = "hung", time.monotonic()
     children._server, children.orphans, children._orphans_due_s = (
         Readiness(),
         Orphans("GALAMP_SERVER"),
@@ -238,7 +239,7 @@ def test_only_a_new_kill_for_want_of_memory_is_named(
 def test_nobody_takes_the_place_of_who_has_not_ended(children: Children) -> None:
     children.kill()
     assert children.reap() == []
-    assert children.learners[0].process is not None
+    assert children.learners[0].has_process
 
 
 def test_the_end_does_not_wait_for_who_cannot_be_ended(
@@ -248,8 +249,8 @@ def test_the_end_does_not_wait_for_who_cannot_be_ended(
     began_s = clock.now_s
     children.end(0.1)
     assert clock.now_s - began_s == pytest.approx(0.1 + KILL_TIMEOUT_S + SERVER_END_TIMEOUT_S)
-    assert [cast(Any, child.process).killed for child in children.all] == [1, 1]
-    assert sent.left == {0}, "the command line does not wait for them either"
+    assert [cast(Any, child)._process.killed for child in children.all] == [1, 1]
+    assert sent.left == {4711}, "the command line does not wait for them either"
 
 
 @pytest.mark.parametrize("kind", ["stopped", "hung", "sound"])
@@ -259,14 +260,13 @@ def test_the_end_does_not_wait_for_a_server_that_tells_of_no_end(
     """A stopped one is woken, one that hangs is killed: its children are then adopted."""
     cure = {"stopped": signal.SIGCONT, "hung": signal.SIGKILL}.get(kind)
     for child in children.all:
-        worker = cast(Any, child.process)
+        process = cast(Any, child)._process
 
-        def join(timeout_s: float, worker: Any = worker) -> bool:
-            worker.clock.now_s += timeout_s
-            worker.running = bool(cure and cure not in sent)
-            return not worker.running
+        def join(timeout_s: float, process: Any = process) -> None:
+            process.clock.now_s += timeout_s
+            process.running = bool(cure and cure not in sent)
 
-        worker.join = join
+        process.join = join
     children.end(0.1)
     assert (signal.SIGKILL in sent) == (kind == "hung")
     assert signal.SIGCONT in sent
@@ -307,11 +307,8 @@ def test_failures_of_the_server_are_no_repetition(tmp_path: Path, cause: str) ->
         place = SimpleNamespace(title="learner 0", due_s=0.0, release=lambda: None)
         failure = _not_started(cast(Child, place), OSError("no server")).failure
     else:
-        worker = object.__new__(ChildProcess)
-        worker.spec = ChildSpec("learner", 0, 0, 0, "", (), str(tmp_path / "log"))
-        worker._stuck = None
-        worker._process = cast(Any, SimpleNamespace(exitcode=255, pid=31, server_lost=True))
-        failure = worker.failure()
+        spec = ChildSpec("learner", 0, None, "", (), str(tmp_path / "log"))
+        failure = failure_of(spec, 31, 255, server_lost=True)
     assert failure is not None
     restart_policy = RestartPolicy(10)
     for now_s in (0.0, 100.0, 200.0):
@@ -325,9 +322,8 @@ def test_every_start_of_a_run_knows_that_the_server_has_loaded() -> None:
     resources = SimpleNamespace(hang_after_s=1.0, start_timeout_s=1.0, max_restarts=1)
     config = SimpleNamespace(resources=resources, gossip=SimpleNamespace(coupled=False))
     shape = SimpleNamespace(workers=0)
-    run_layout = cast(
-        Any, SimpleNamespace(plan=SimpleNamespace(config=config), count=0, shape=shape)
-    )
+    plan = SimpleNamespace(config=config)
+    run_layout = cast(Any, SimpleNamespace(plan=plan, count=0, shape=shape, control=None))
     assert Children(run_layout)._server is Children(run_layout)._server
 
 
@@ -335,7 +331,7 @@ def test_a_run_does_not_wait_for_its_last_learner_if_that_cannot_be_ended(
     children: Children,
 ) -> None:
     assert children.learning
-    cast(Any, children.learners[0].process).stuck_s = KILL_TIMEOUT_S + 0.1
+    children.learners[0]._hung_since_s -= KILL_TIMEOUT_S + 0.1
     assert not children.learning
 
 

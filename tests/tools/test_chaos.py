@@ -330,23 +330,21 @@ class TestProcesses:
             server.wait()
 
 
-class ChildProcess:
-    """Stands for a living child."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid, self.running = pid, True
-
-
 class Place:
-    """Stands for a post: what an injector looks at."""
+    """Stands for a child: what an injector observes."""
 
     given_up = False
 
     def __init__(self, rank: int, number: int | None, pid: int) -> None:
         self.rank, self.number, self.incarnation, self.work = rank, number, 0, 10
-        self.process: ChildProcess | None = ChildProcess(pid)
+        self.pid: int | None = pid
+        self.running = True
         self.row = Row(pid)
         self.excused = 0
+
+    @property
+    def has_process(self) -> bool:
+        return self.pid is not None
 
     def expect_failure(self) -> None:
         self.excused += 1
@@ -360,7 +358,7 @@ class Row(dict[str, int]):
 
 
 class Places:
-    """Stands for a crew of two learners with a simulator each; their processes just sleep."""
+    """Stands for two learners with a simulator each; their processes just sleep."""
 
     def __init__(self, pids: list[int]) -> None:
         self.learners = [Place(rank, None, pids[rank]) for rank in range(2)]
@@ -389,15 +387,14 @@ class TestInjector:
         kill = Fault(1, 1.0, Kind.KILL, LEARNER, 1)
         injector = Injector(cast(Children, places), [kill])
         learner = places.learners[1]
-        there, learner.process = learner.process, None
+        pid, learner.pid = learner.pid, None
         assert not list(injector.tick(102.0, 100.0))
-        learner.process, learner.row.phase = there, Phase.BOOT
+        learner.pid, learner.row.phase = pid, Phase.BOOT
         assert not list(injector.tick(103.0, 100.0))
         learner.row.phase = Phase.UPDATE
-        assert there is not None
-        there.running = False  # its process id may be another one's by now
+        learner.running = False  # its process id may be another one's by now
         assert not list(injector.tick(103.5, 100.0))
-        there.running = True
+        learner.running = True
         [injected] = injector.tick(104.0, 100.0)
         assert (injected.fault, injected.at_s, learner.excused) == (kill, 104.0, 1)
 
@@ -416,9 +413,9 @@ class TestInjector:
         child.work += 5  # what it had yet done
         list(injector.tick(2.0, 0.0))
         assert injected.noticed_s is None
-        child.incarnation, child.process = 1, None
+        child.incarnation, child.pid = 1, None
         list(injector.tick(3.0, 0.0))
-        child.process = ChildProcess(1)
+        child.pid = 1
         list(injector.tick(4.0, 0.0))
         assert injected.noticed_s == 3.0
         assert not injected.over

@@ -27,7 +27,7 @@ from galamp.core.machine.machine import inspect_machine, machine_id, plain_machi
 from galamp.storage import rate_cache
 from galamp.storage.rate_cache import RateCache, cache_folder
 from galamp.storage.run_folder import StoredChoices
-from galamp.supervision.process import ChildFailure
+from galamp.supervision.child_failure import ChildFailure
 from galamp.supervision.signals import Signals
 from galamp.training import autotune
 from galamp.training.autotune import (

@@ -20,7 +20,7 @@ from galamp.core.errors import UserError
 from galamp.core.machine.machine import plain_machine
 from galamp.storage import run_folder
 from galamp.storage.run_folder import RunFolder, StoredChoices
-from galamp.supervision.process import ChildFailure
+from galamp.supervision.child_failure import ChildFailure
 from galamp.training import resolve as resolving
 from galamp.training import session as sessions
 from galamp.training.resolve import Graph, ResolvedRun, resolve_run

@@ -1,6 +1,6 @@
 """Exit reports: how a process has ended, from its own report, the end of its log, or its signal.
 
-    child: write_report --file--> read_report --> ChildProcess.failure
+    child: write_report --file--> read_report --> Child.failure
     child: log          --------> tail        -----^
 
 Reading never raises, whatever a file holds: a run folder may come from another person.

@@ -22,7 +22,7 @@ from galamp.core.settings import option
 
 if TYPE_CHECKING:
     from galamp.storage.run_folder import RunFolder
-    from galamp.supervision.process import ChildFailure
+    from galamp.supervision.child_failure import ChildFailure
     from galamp.tools.chaos.scenario import ChaosScenario
     from galamp.training.train import Outcome
 

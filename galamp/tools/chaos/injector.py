@@ -50,7 +50,7 @@ class Target:
     @property
     def works(self) -> bool:
         """Whether the child has worked since."""
-        return self.child.process is not None and self.child.work > self.work
+        return self.child.has_process and self.child.work > self.work
 
 
 @dataclass
@@ -180,14 +180,13 @@ class Injector:
 
     def _is_ready(self, child: Child) -> bool:
         """Return whether a child's process works, and has recovered from the last fault."""
-        process = child.process
-        there = process is not None and child.row["pid"] == process.pid and process.running
+        there = child.row["pid"] == child.pid and child.running
         busy = any(child in injected.children for injected in self.open)
         return there and child.row.phase is not Phase.BOOT and not busy
 
     def _target(self, child: Child) -> Target:
-        assert child.process is not None
-        return Target(child, child.incarnation, child.work, child.process.pid)
+        assert child.pid is not None
+        return Target(child, child.incarnation, child.work, child.pid)
 
 
 def _pid(fault: Fault, hits: list[Target]) -> int | None:
@@ -204,13 +203,7 @@ def _send(pid: int, number: signal.Signals) -> None:
 def _continue(injected: InjectedFault) -> None:
     """Send SIGCONT to a stopped process, once, if it still runs."""
     [hit] = injected.hits
-    process = hit.child.process
-    if (
-        not injected.is_continued
-        and process is not None
-        and process.pid == hit.pid
-        and process.running
-    ):
+    if not injected.is_continued and hit.child.pid == hit.pid and hit.child.running:
         hit.work = hit.child.work
         _send(hit.pid, signal.SIGCONT)
     injected.is_continued = True

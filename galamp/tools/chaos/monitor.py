@@ -174,7 +174,7 @@ class InvariantMonitor:
     @property
     def quiet(self) -> bool:
         """Whether all children run, and no file is open only temporarily."""
-        filled = all(child.process is not None or child.given_up for child in self._children.all)
+        filled = all(child.has_process or child.given_up for child in self._children.all)
         return filled and not self._saver.busy and self._file_checks is None
 
     def _check_ends(self) -> None:
@@ -204,7 +204,7 @@ class InvariantMonitor:
         hit = [child for injected in self._injector.open for child in injected.children]
         return LearnerSeen(
             turns=learner.row["turns"],
-            expected=all(child.process is not None or child.given_up for child in group),
+            expected=all(child.has_process or child.given_up for child in group),
             hit=any(child in group for child in hit),
             others_hit=any(child not in group for child in hit),
         )
@@ -218,7 +218,7 @@ class InvariantMonitor:
             self.finite.observe(self._next_rank, vector)
 
     def _check_processes(self, passed_s: float) -> None:
-        meant = {process.pid: child.title for child, process in self._children.running()}
+        meant = {child.pid: child.title for child in self._children.all if child.pid is not None}
         self.running.observe(passed_s, list(self._mismatches(meant)), list(left_behind(meant)))
         self.running.helpers = self._children.orphans.ended
 
@@ -230,7 +230,7 @@ class InvariantMonitor:
         yield from (f"{child.title} was given up" for child in self._children.all if child.given_up)
 
     def _pids(self) -> list[int]:
-        return [process.pid for _, process in self._children.running()]
+        return [child.pid for child in self._children.all if child.pid is not None]
 
     def _check_files(self, now_s: float) -> None:
         if self._file_checks is not None and self._file_checks.done():

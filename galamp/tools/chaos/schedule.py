@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from galamp.core.processes.titles import title_of
+
 LEARNER, SIMULATOR, SERVER = "learner", "simulator", "server"
 MIN_STOP_S, MAX_STOP_S = 0.1, 3.0
 GAPS = (0.5, 1.5)
@@ -57,7 +59,7 @@ class Fault:
         """Its target as text: `learner 0`, `simulator 0.1`, `server`."""
         if self.role == SERVER:
             return SERVER
-        return f"{self.role} {self.rank}" + (f".{self.worker}" if self.role == SIMULATOR else "")
+        return title_of(self.role, self.rank, self.worker if self.role == SIMULATOR else None)
 
     @property
     def words(self) -> str:
