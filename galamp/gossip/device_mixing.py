@@ -54,7 +54,9 @@ class DeviceGossiper(Gossiper):
     ) -> None:
         super().__init__(arrays, rank, topology, vectors, config, **others)
         refusals = [arrays.page_lock(f"{self._name}{peer}") for peer in self._slots]
-        self._row["page_lock_refusal"] = max(self._row["page_lock_refusal"], *refusals)
+        self._row.metrics["page_lock_refusal"] = max(
+            self._row.metrics["page_lock_refusal"], *refusals
+        )
         self._device, self._size = vectors[0].device, sum(vector.numel() for vector in vectors)
         self._copies = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         self._arrived: list[Tensor] = []

@@ -138,11 +138,11 @@ class Gossiper:
             fixed = (self.rank, header.number, header.round, header.version, header.incarnation)
             upper = length * LENGTH_SLACK
             self._publication_ring.append(Publication(*fixed, upper, self._own, self._mixed))
-        self._row["published"] += 1
+        self._row.metrics["published"] += 1
         for peer in self.topology.out_peers(self.rank, self.round) if notify else ():
             self._outboxes[peer].put(Token(header.number, self.round, header.incarnation))
             self._wakeups[peer].signal()
-            self._row["sent"] += 1
+            self._row.metrics["sent"] += 1
         if not notify:
             self._keep_vectors()
 
@@ -177,13 +177,15 @@ class Gossiper:
         mixed = self._blend(own, has_news) if has_news and (waited or not late) else ()
         if not mixed:
             self._row["staleness"] += 1
-            self._row["most_staleness"] = max(self._row["most_staleness"], self._row["staleness"])
+            self._row.metrics["most_staleness"] = max(
+                self._row.metrics["most_staleness"], self._row["staleness"]
+            )
             return False
         for vector, result in zip(self.vectors, self._results, strict=True):
             vector.copy_(result)
-        self._row["left_out"] += len(late)
-        self._row["received"] += len(mixed)
-        self._row["mixes"] += 1
+        self._row.metrics["left_out"] += len(late)
+        self._row.metrics["received"] += len(mixed)
+        self._row.metrics["mixes"] += 1
         self._row["staleness"] = 0
         return True
 
@@ -239,14 +241,14 @@ class Gossiper:
                 self._average(shares, reads)
                 if all(self._slots[peer].unchanged(read) for peer, read in reads.items()):
                     break
-            self._row["retried"] += 1
+            self._row.metrics["retried"] += 1
         else:
             return ()
         if not (self._matches(reads) and self._is_finite()):
             return ()
         for peer, one in found.items():
             assert one is not None
-            self._row["dropped"] += self._inboxes[peer].accept(one[0])
+            self._row.metrics["dropped"] += self._inboxes[peer].accept(one[0])
             self._heard[peer] = one[1].header.number
             self._wakeups[peer].signal()
         self._own = shares[self.rank]
@@ -300,7 +302,7 @@ class Gossiper:
         """Whether all vectors match their checksums; true if checksums are not verified."""
         checked = reads.items() if self._verifies else ()
         torn = sum(self._checksum_read(peer) != read.header.checksum for peer, read in checked)
-        self._row["torn"] += torn
+        self._row.metrics["torn"] += torn
         return not torn
 
     def _checksum_read(self, peer: int) -> int:

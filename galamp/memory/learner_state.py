@@ -22,7 +22,7 @@ from galamp.memory.versioned_slots import NUM_SLOTS, Header, VersionedSlots, hea
 STATE_COUNTERS = (
     "agent_steps", "updates", "turns", "rounds", "mixes", "sent", "received", "dropped",
 )  # fmt: skip
-"""Counters of a status row that continue after a restart or a resume."""
+"""Counters of a status row and its metrics that continue after a restart or a resume."""
 
 GENERATOR_BYTES = 8192
 """Space for the state of a random generator."""

@@ -30,10 +30,10 @@ class Notices:
     def observe(self, rows: Sequence[StatusRow]) -> None:
         """Log each new notice, with the first learner that it applies to."""
         for counter, text_of in NOTICES.items():
-            rank = next((rank for rank, row in enumerate(rows) if row[counter]), None)
+            rank = next((rank for rank, row in enumerate(rows) if row.counter(counter)), None)
             if rank is not None and counter not in self._logged:
                 self._logged.add(counter)
-                self._log_event(f"learner {rank}: {text_of(rows[rank][counter])}")
+                self._log_event(f"learner {rank}: {text_of(rows[rank].counter(counter))}")
 
 
 def _overflow(count: int) -> str:
@@ -63,4 +63,4 @@ NOTICES = {
     "page_lock_refusal": _refusal,
     "graph_refusal": _no_graphs,
 }
-"""Counter of a status row, and the notice that is logged when it is not 0."""
+"""Counter of a status row or its metrics, and the notice that is logged when it is not 0."""

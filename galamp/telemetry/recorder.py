@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from galamp.memory.status import EpisodeRing, Phase, StatusRow
+from galamp.memory.metrics import EpisodeRing
+from galamp.memory.status import Phase, StatusRow
 from galamp.storage.learning_curve import Curve
 from galamp.storage.run_folder import RunFolder
 from galamp.storage.run_logs import EventLog
@@ -249,7 +250,7 @@ class Recorder:
             best_mean_return=self.best,
             mean_length=float(np.mean(self._lengths)) if self._lengths else None,
             curve=thinned(self._curve.points),
-            losses=mean_of([reading.row.gauges() for reading in self.learners]),
+            losses=mean_of([reading.row.metrics.gauges() for reading in self.learners]),
             consensus=self._consensus.reading,
             events=tuple(self._events),
             restarts=self.losses.restarts,
@@ -283,14 +284,14 @@ class Recorder:
             agent_steps_per_s=reading.rate(),
             updates=row["updates"],
             rounds=row["rounds"],
-            envs=row["envs"],
+            envs=row.metrics["envs"],
             phase_shares=reading.phase_shares(),
             mean_return=float(np.mean(reading.scores)) if reading.scores else None,
             episodes=reading.episodes,
             staleness=row["staleness"],
-            sent=row["sent"],
-            received=row["received"],
-            dropped=row["dropped"],
+            sent=row.metrics["sent"],
+            received=row.metrics["received"],
+            dropped=row.metrics["dropped"],
             distance=dict(enumerate(self._consensus.reading.distances)).get(rank),
             out_peers=self._run_layout.topology.out_peers(rank, row["rounds"]),
         )

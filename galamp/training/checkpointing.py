@@ -183,7 +183,7 @@ class Saver:
     def _counted(self, rank: int) -> dict[str, int]:
         """Return the counters of learner `rank` from its row of the status board."""
         row = self._run_layout.status_board.learner(rank)
-        return {name: row[name] for name in STATE_COUNTERS}
+        return {name: row.counter(name) for name in STATE_COUNTERS}
 
     def _is_mixed(self, found: list[tuple[State, Header] | None]) -> bool:
         """Return whether the states are of different turns, where lock-step requires one turn."""

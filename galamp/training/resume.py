@@ -75,7 +75,7 @@ def restore(
         run_layout.states[rank].save(state, save_id=0, incarnation=0)
         row = run_layout.status_board.learner(rank)
         for name in STATE_COUNTERS:
-            row[name] = state.counters[name]
+            row.set_counter(name, state.counters[name])
     progress = resume_point.checkpoint.progress
     recorder.resume_from(progress, curve(folder.metrics))
     recorder.log_event(f"goes on from {progress['agent_steps']:,} agent steps")

@@ -26,6 +26,7 @@ def summarise(
     """Return the summary of a run: printed by `--json`, stored in summary.json."""
     snapshot = recorder.snapshot()
     progress = recorder.progress()
+    metrics = [row.metrics for row in run_layout.status_board.learners()]
     return {
         "status": result.status,
         "failure": str(result.failure) if result.failure else None,
@@ -39,14 +40,14 @@ def summarise(
         "start_wall_s": round(wall_s, 3),
         "agent_steps_per_s": round(recorder.overall_rate(), 1),
         "updates_per_learner": [learner.updates for learner in snapshot.learners],
-        "mixes_per_learner": [row["mixes"] for row in run_layout.status_board.learners()],
-        "most_staleness": max(row["most_staleness"] for row in run_layout.status_board.learners()),
+        "mixes_per_learner": [each["mixes"] for each in metrics],
+        "most_staleness": max(each["most_staleness"] for each in metrics),
         "gossip": gossip_summary(snapshot, run_layout),
         "time_shares": recorder.overall_shares(),
         "episodes": snapshot.episodes,
         "mean_return_100": snapshot.mean_return,
         "best_mean_return_100": snapshot.best_mean_return,
-        "overflowed_updates": sum(row["overflows"] for row in run_layout.status_board.learners()),
+        "overflowed_updates": sum(each["overflows"] for each in metrics),
         "restarts": recorder.losses.restarts,
         "given_up": recorder.losses.given_up,
         "seed": run_layout.plan.config.seed,
@@ -61,7 +62,7 @@ def gossip_summary(snapshot: Snapshot, run_layout: RunLayout) -> dict[str, Any]:
     return {
         "method": gossip.method,
         "topology": gossip.topology,
-        "left_out": sum(row["left_out"] for row in run_layout.status_board.learners()),
+        "left_out": sum(row.metrics["left_out"] for row in run_layout.status_board.learners()),
         "synchronous": gossip.synchronous,
         "consensus_distance": seen.rms,
         "pairwise_distance": seen.pairwise,

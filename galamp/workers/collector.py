@@ -46,7 +46,9 @@ class Collector:
         self._splits = split(port.shape, env_splits)
         self._actor: Actor
         if device.type == "cuda":
-            status["page_lock_refusal"] = max(status["page_lock_refusal"], port.page_lock())
+            status.metrics["page_lock_refusal"] = max(
+                status.metrics["page_lock_refusal"], port.page_lock()
+            )
             self._actor = DeviceActor(port.slots, algorithm, device, clip_rewards=clip_rewards)
         else:
             self._actor = HostActor(port.slots, algorithm, clip_rewards=clip_rewards)

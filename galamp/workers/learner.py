@@ -210,12 +210,12 @@ class Learner:
             self.exchange.turn(self.algorithm.version)
             reach("learner.mixed")
             self.status.enter(Phase.OTHER)
-            self.status.report(gauges)
-            self.status["overflows"] += not math.isfinite(gauges["grad_norm"])
+            self.status.metrics.report(gauges)
+            self.status.metrics["overflows"] += not math.isfinite(gauges["grad_norm"])
             self.status["updates"] = self.algorithm.version
             self.status["turns"] += 1
             self.status["agent_steps"] += self.collector.agent_steps
-            self.status["envs"] = self.port.envs
+            self.status.metrics["envs"] = self.port.envs
             reach("learner.counted")
             self._save_if_due()
             number += 1
@@ -250,7 +250,7 @@ class Learner:
         tensors = {name: t.detach().cpu().numpy() for name, t in self.algorithm.state().items()}
         if not all(np.isfinite(tensor.sum()) for tensor in tensors.values()):
             raise RunFailed(f"learner {self.task.rank} diverged: its state is not finite")
-        counters = {name: self.status[name] for name in STATE_COUNTERS}
+        counters = {name: self.status.counter(name) for name in STATE_COUNTERS}
         generator = self.algorithm.generator.get_state().numpy()
         self._states.save(
             State(tensors, counters, generator),
@@ -295,7 +295,7 @@ class Learner:
         if self._incarnation == 0:
             restore_generator(self.algorithm.generator, state.generator)
             for name, value in state.counters.items():
-                self.status[name] = value
+                self.status.set_counter(name, value)
         else:
             self._saved_id = header.version
             self._rejoin(state)

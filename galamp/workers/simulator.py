@@ -26,9 +26,10 @@ from galamp.environments import make_environment
 from galamp.environments.base import EpisodeCounter, closing_quietly
 from galamp.memory.arrays import SharedArrays
 from galamp.memory.control import ControlBlock
+from galamp.memory.metrics import EpisodeRing
 from galamp.memory.rollout_ports import SimulatorPort
 from galamp.memory.rollouts import RingWake, RolloutShape
-from galamp.memory.status import EpisodeRing, Phase, StatusBoard
+from galamp.memory.status import Phase, StatusBoard
 
 STRAYS_EVERY_S = 5.0
 """Interval at which ended background processes of an environment are reaped."""

@@ -286,7 +286,7 @@ def test_an_act_that_waits_for_a_number_cannot_be_recorded() -> None:
 @on_gpus(host_register=801)
 def test_rows_that_are_not_page_locked_are_no_obstacle() -> None:
     here = graphed(2)
-    assert (here.row["page_lock_refusal"], here.row["graph_refusal"]) == (801, 0)
+    assert (here.row.metrics["page_lock_refusal"], here.row["graph_refusal"]) == (801, 0)
     assert counted(lambda: here.learn(1))["graphs"] == 2 * STEPS + 1
     plain = Collecting(GPU, 2)
     plain.learn(1)

@@ -17,7 +17,7 @@ from galamp.core.errors import UserError
 from galamp.gossip.transport.mailbox import Mailbox
 from galamp.gossip.transport.publication_ring import PublicationRing
 from galamp.memory.arrays import SharedArrays
-from galamp.memory.status import EpisodeRing
+from galamp.memory.metrics import EpisodeRing
 from galamp.memory.versioned_slots import VersionedSlots
 from tests.models.lives import Life, orders, publication, publish_until_it_dies, specs
 

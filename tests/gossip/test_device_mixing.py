@@ -110,7 +110,7 @@ def test_a_turn_waits_once(graph: str, learners: int, variant: str) -> None:
         assert turn["to_host"] == copied_out + 1, "and the figures"
         assert turn["non_blocking"] == peers + copied_out, turn
         assert turn["between"] == 0, turn
-    assert all(row["mixes"] > 0 for row in there.rows)
+    assert all(row.metrics["mixes"] > 0 for row in there.rows)
 
 
 @on_gpus()
@@ -119,7 +119,7 @@ def test_what_is_published_to_be_watched_is_waited_for_once() -> None:
     turn = counted(lambda: there.exchanges[0].turn(1))
     assert (turn["waits"], turn["to_device"], turn["to_host"]) == (1, 0, 2), turn
     assert torch.equal(there.published(0), parameters(there, 0))
-    assert there.rows[0]["sent"] == 0
+    assert there.rows[0].metrics["sent"] == 0
 
 
 # In lock-step
@@ -199,7 +199,7 @@ def test_late_copies_change_no_bit(graph: str, learners: int, variant: str) -> N
         os.environ["FAKE_CUDA_HOLD"] = late
         there = Learners(graph, gpus(learners), VARIANTS[variant])
         found.append(there.train(5))
-        assert not any(row["retried"] or row["torn"] for row in there.rows)
+        assert not any(row.metrics["retried"] or row.metrics["torn"] for row in there.rows)
         for rank, state in enumerate(there.states):
             state["parameters"].mul_(2.0)
             there.exchanges[rank]._parameters.publish(6)
@@ -235,7 +235,7 @@ def test_a_slot_is_even_only_once_it_is_filled(
         monkeypatch.setattr(Tensor, "cpu", unwaited)
     learners.exchanges[1].turn(1)
     assert all_are(learners.published(1), 2.0) == waits
-    assert learners.rows[1]["sent"] == 1
+    assert learners.rows[1].metrics["sent"] == 1
 
 
 @pytest.mark.parametrize("trusts", [False, True])
@@ -267,7 +267,7 @@ def test_what_is_overwritten_while_the_gpu_copies_it_is_not_mixed(
         assert set(mixed.tolist()) == {50.0, 1.0}, "torn"
     else:
         assert all_are(mixed, 2.0), "the newest that is whole"
-        assert learners.rows[0]["retried"] == 1
+        assert learners.rows[0].metrics["retried"] == 1
         learners.exchanges[0].turn(2)
         [source] = learners.publication_rings[0].drain()[0][-1][1].mixed
         assert source == (1, 2, 0.5)
@@ -298,7 +298,7 @@ def test_a_learner_killed_while_the_gpu_copies_is_followed_by_another(
         torch.cuda.synchronize("cuda:1")
     assert all_are(learners.published(1), 2.0), "the one before"
     assert learners.slots[1].begin_read(2) is None
-    assert learners.rows[1]["sent"] == 1
+    assert learners.rows[1].metrics["sent"] == 1
     assert len(learners.publication_rings[1].drain()[0]) == 1
     learners.exchanges[0].turn(1)
     assert all_are(parameters(learners, 0), 1.0), "it was heard in its life before"
@@ -310,7 +310,7 @@ def test_a_learner_killed_while_the_gpu_copies_is_followed_by_another(
     assert (read.header.number, read.header.incarnation) == (2, 1)
     assert all_are(learners.published(1), 7.0)
     learners.exchanges[0].turn(2)
-    assert learners.rows[0]["mixes"] == 2
+    assert learners.rows[0].metrics["mixes"] == 2
     assert all_are(parameters(learners, 0), 4.0)
 
 
@@ -326,18 +326,18 @@ def test_nothing_that_is_not_finite_is_seen_or_taken() -> None:
         learners.exchanges[1].turn(3)
     assert learners.slots[1].published == 0
     assert learners.slots[1].begin_read(1) is None
-    assert learners.rows[1]["sent"] == 0
+    assert learners.rows[1].metrics["sent"] == 0
     # Whoever publishes it all the same is not listened to.
     learners.states[1]["parameters"].fill_(2.0)
     learners.exchanges[1] = learners.exchange(1)
     learners.exchanges[1].turn(4)
     learners.slots[1].payload[1, 7] = float("inf")
     learners.exchanges[0].turn(1)
-    assert learners.rows[0]["mixes"] == 0
+    assert learners.rows[0].metrics["mixes"] == 0
     assert all_are(parameters(learners, 0), 0.0)
     learners.exchanges[1].turn(5)
     learners.exchanges[0].turn(2)
-    assert learners.rows[0]["mixes"] == 1
+    assert learners.rows[0].metrics["mixes"] == 1
 
 
 @on_gpus(hold=1)
@@ -347,11 +347,11 @@ def test_what_differs_from_its_checksum_is_not_mixed() -> None:
     # As two writers would leave it: the sequence says whole, and it is not.
     learners.slots[1].payload[1, -1] += 0.25
     learners.exchanges[0].turn(1)
-    assert (learners.rows[0]["torn"], learners.rows[0]["mixes"]) == (1, 0)
+    assert (learners.rows[0].metrics["torn"], learners.rows[0].metrics["mixes"]) == (1, 0)
     assert all_are(parameters(learners, 0), 0.0)
     learners.exchanges[1].turn(2)
     learners.exchanges[0].turn(2)
-    assert (learners.rows[0]["torn"], learners.rows[0]["mixes"]) == (1, 1)
+    assert (learners.rows[0].metrics["torn"], learners.rows[0].metrics["mixes"]) == (1, 1)
 
 
 # Measured

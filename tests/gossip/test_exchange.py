@@ -199,9 +199,9 @@ def test_parameters_that_are_not_due_are_sent_to_nobody(clock: Clock) -> None:
     for turn in range(1, 10):
         for rank in range(2):
             world.turn(rank, 1.0 + rank)
-        assert [row["sent"] for row in world.rows] == [turn // 3] * 2
+        assert [row.metrics["sent"] for row in world.rows] == [turn // 3] * 2
         assert [row["rounds"] for row in world.rows] == [turn // 3] * 2
-    assert [row["mixes"] for row in world.rows] == [2, 3], "learner 0 sends before it hears"
+    assert [row.metrics["mixes"] for row in world.rows] == [2, 3], "learner 0 sends before it hears"
 
 
 def test_gossip_that_never_takes_place(clock: Clock) -> None:
@@ -210,8 +210,8 @@ def test_gossip_that_never_takes_place(clock: Clock) -> None:
         clock.now_s += 1.0
         for rank in range(2):
             world.turn(rank, 1.0 + rank)
-    assert [row["sent"] for row in world.rows] == [0, 0]
-    assert [row["published"] for row in world.rows] == [20, 20]
+    assert [row.metrics["sent"] for row in world.rows] == [0, 0]
+    assert [row.metrics["published"] for row in world.rows] == [20, 20]
     assert world.parameters[0][0] == 20.0
 
 
@@ -270,7 +270,7 @@ def test_learners_on_their_own_are_watched_now_and_then(clock: Clock) -> None:
     assert [p.number for p in found] == [1, 2, 3], "after turns 1, 5 and 9"
     assert lengths(found) == pytest.approx([1.0, 4.0, 4.0], rel=1e-4), "all turns since the last"
     assert all(p.own == 1.0 and not p.mixed for p in found)
-    assert (world.newest(0)[0], world.rows[0]["sent"]) == (9.0, 0)
+    assert (world.newest(0)[0], world.rows[0].metrics["sent"]) == (9.0, 0)
 
 
 def test_in_lock_step_all_are_watched_after_the_same_turns() -> None:
@@ -282,7 +282,7 @@ def test_in_lock_step_all_are_watched_after_the_same_turns() -> None:
         assert lengths(world.publication_ring(rank)) == pytest.approx(
             [WATCH_EVERY_TURNS] * 2, rel=1e-4
         )
-    assert [row["sent"] for row in world.rows] == [0, 0]
+    assert [row.metrics["sent"] for row in world.rows] == [0, 0]
 
 
 def test_who_is_told_that_gossip_is_not_wanted_is_watched(clock: Clock) -> None:
@@ -293,8 +293,8 @@ def test_who_is_told_that_gossip_is_not_wanted_is_watched(clock: Clock) -> None:
             clock.now_s += 1.0
             for rank in range(2):
                 world.turn(rank, 1.0 + rank)
-    assert [row["sent"] for row in world.rows] == [6, 6]
-    assert [row["published"] for row in world.rows] == [9, 9]
+    assert [row.metrics["sent"] for row in world.rows] == [6, 6]
+    assert [row.metrics["published"] for row in world.rows] == [9, 9]
     found = world.publication_ring(1)
     assert lengths(found) == pytest.approx([2.0] * 9, rel=1e-4)
     assert [len(p.mixed) for p in found] == [0, 1, 1, 1, 0, 0, 0, 1, 1]
@@ -337,7 +337,7 @@ def test_whoever_was_sent_something_finds_it_or_something_newer(clock: Clock) ->
     for _ in range(4):  # mixes after its turn 4
         world.turn(1, 0.0)
     row = world.rows[1]
-    assert (row["mixes"], row["retried"], row["staleness"]) == (1, 0, 0)
+    assert (row.metrics["mixes"], row.metrics["retried"], row["staleness"]) == (1, 0, 0)
     assert world.parameters[1][0] == 3.5, "the newest"
     assert world.publication_ring(1)[-1].mixed == (), "it is told of when it is published"
     world.turn(1, 0.0)
@@ -378,7 +378,7 @@ def test_without_a_bound_nobody_waits() -> None:
     world = World("ring", 2, GossipConfig(max_staleness=None), idle=pytest.fail)
     for _ in range(50):
         world.turn(0, 1.0)
-    assert world.rows[0]["staleness"] == world.rows[0]["most_staleness"] == 50
+    assert world.rows[0]["staleness"] == world.rows[0].metrics["most_staleness"] == 50
 
 
 def test_patience_has_an_end(clock: Clock) -> None:
@@ -395,14 +395,19 @@ def test_patience_has_an_end(clock: Clock) -> None:
     world.turn(0, 1.0)
     assert waited, "at the bound, for both others"
     assert world.rows[0]["staleness"] == 3
-    assert world.rows[0]["left_out"] == 0, "there was nothing to be left out of"
+    assert world.rows[0].metrics["left_out"] == 0, "there was nothing to be left out of"
     world.parameters[1].fill_(8.0)
     world.exchanges[1]._parameters.publish(1)
     waited.clear()
     world.turn(0, 1.0)
     assert waited, "for learner 2"
     row = world.rows[0]
-    assert (row["left_out"], row["received"], row["mixes"], row["staleness"]) == (1, 1, 1, 0)
+    assert (
+        row.metrics["left_out"],
+        row.metrics["received"],
+        row.metrics["mixes"],
+        row["staleness"],
+    ) == (1, 1, 1, 0)
     assert world.parameters[0][0] == pytest.approx(6.0), "half of 4 and half of 8"
 
 
@@ -410,7 +415,7 @@ def test_below_the_bound_all_or_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     world = World("complete", 3, GossipConfig(max_staleness=2), idle=pytest.fail)
     world.exchanges[1]._parameters.publish(1)
     world.turn(0, 1.0)
-    assert (world.rows[0]["mixes"], world.rows[0]["left_out"]) == (0, 0)
+    assert (world.rows[0].metrics["mixes"], world.rows[0].metrics["left_out"]) == (0, 0)
 
 
 def test_nobody_waits_for_those_who_were_told_not_to_gossip(clock: Clock) -> None:
@@ -461,7 +466,7 @@ def test_everyone_gets_the_mean_of_all_gradients(learners: int) -> None:
         for one in world.exchanges:
             one.turn(turn)
     assert all(one.reduces for one in world.exchanges)
-    assert [row["sent"] for row in world.rows] == [5 * (learners - 1)] * learners
+    assert [row.metrics["sent"] for row in world.rows] == [5 * (learners - 1)] * learners
 
 
 def rollout(valid: bool, seed: int) -> Rollout:

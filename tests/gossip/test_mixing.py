@@ -191,7 +191,7 @@ class TestMixing:
         assert not receiver.mix()
         assert (x == 4.0).all()
         mine = row(arrays, 2, 0)
-        assert (mine["received"], mine["dropped"], mine["staleness"]) == (1, 2, 1)
+        assert (mine.metrics["received"], mine.metrics["dropped"], mine["staleness"]) == (1, 2, 1)
 
     def test_only_with_news_from_every_peer(self) -> None:
         graph = Complete(3)
@@ -313,11 +313,11 @@ class TestMixing:
         ParameterSlots(arrays, 1).payload[1, 4] = 7.0001
         assert not receiver.mix()
         assert (x == 0).all()
-        assert row(arrays, 2, 0)["torn"] == 1
+        assert row(arrays, 2, 0).metrics["torn"] == 1
         sender.publish(2)
         assert receiver.mix()
         assert (x == 2).all()
-        assert row(arrays, 2, 0)["torn"] == 1
+        assert row(arrays, 2, 0).metrics["torn"] == 1
 
 
 PARAMETERS = 400_000
@@ -358,5 +358,5 @@ def test_flat_out_nothing_torn_nothing_twice() -> None:
     finally:
         os.kill(child.pid or 0, signal.SIGKILL)
         child.join(DEADLINE_S)
-    retried = row(arrays, 2, 0)["retried"]
+    retried = row(arrays, 2, 0).metrics["retried"]
     print(f"{mixes} mixes, {int(last)} publications, {retried} torn copies thrown away")

@@ -64,8 +64,8 @@ WITHOUT_PROCESSES = (
 )  # fmt: skip
 WITHOUT_TORCH = (
     "gossip.topologies", "environments", "workers.simulator", "workers.child", "memory.rollouts",
-    "memory.status", "memory.control", "memory.arrays", "memory.rollout_ports", "core.config",
-    "core.errors", "core.failpoints", "core.seeding", "cli.main", "cli.run_config",
+    "memory.status", "memory.metrics", "memory.control", "memory.arrays", "memory.rollout_ports",
+    "core.config", "core.errors", "core.failpoints", "core.seeding", "cli.main", "cli.run_config",
     "supervision.child", "telemetry.display.render", "telemetry.display.panels",
     "telemetry.display.text", "telemetry.display.streams", "telemetry.snapshot",
     "telemetry.sinks", "training.control",
@@ -83,7 +83,7 @@ OTHERS = {"galamp", "tensorboard"}
 """Packages whose `Event` is something else."""
 
 # Wall-clock time is for people to read; it jumps, so nothing is measured or waited for by it.
-WALL_CLOCK = {"memory.status", "telemetry.recorder", "telemetry.sinks.base", "workers.child"}
+WALL_CLOCK = {"memory.metrics", "telemetry.recorder", "telemetry.sinks.base", "workers.child"}
 
 THREADED = {"training.checkpointing", "tools.chaos.monitor"}
 

@@ -16,7 +16,8 @@ from galamp.gossip.transport.mailbox import Mailbox, Token
 from galamp.gossip.transport.publication import Publication, Source
 from galamp.gossip.transport.publication_ring import PublicationRing
 from galamp.memory.arrays import ArraySpec, SharedArrays
-from galamp.memory.status import EpisodeRing, StatusBoard
+from galamp.memory.metrics import EpisodeRing
+from galamp.memory.status import StatusBoard
 from galamp.memory.versioned_slots import NUM_SLOTS, Header, VersionedSlots, header_spec
 
 ROLE = "learner 0"

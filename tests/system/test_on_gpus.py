@@ -263,10 +263,10 @@ def test_without_page_locked_memory_the_same_is_learned(code: int) -> None:
     plain.turns(2)
     refuse(code)
     refused = Collecting("cuda:1")
-    assert refused.row["page_lock_refusal"] == code
+    assert refused.row.metrics["page_lock_refusal"] == code
     assert torch.equal(refused.learn(2)[0], parameters)
     learners = Learners("ring", ["cuda:0", "cuda:1"], GossipConfig())
-    assert [row["page_lock_refusal"] for row in learners.rows] == [code] * 2
+    assert [row.metrics["page_lock_refusal"] for row in learners.rows] == [code] * 2
     learners.turns(2)
     for mine, theirs in zip(learners.states, plain.states, strict=True):
         assert torch.equal(mine["parameters"], theirs["parameters"])
@@ -286,7 +286,7 @@ def test_a_refusal_is_no_later_kernels_failure(code: int) -> None:
 @on_gpus()
 def test_arrays_are_page_locked_whole_and_once() -> None:
     there = Collecting("cuda:1", env_splits=2)
-    assert there.row["page_lock_refusal"] == there.port.page_lock() == 0
+    assert there.row.metrics["page_lock_refusal"] == there.port.page_lock() == 0
     for slot in there.port.slots:
         assert torch.from_numpy(slot.observations).is_pinned()
     whole = there.arrays["rollout0.observations"]
@@ -298,4 +298,4 @@ def test_arrays_are_page_locked_whole_and_once() -> None:
 @on_gpus()
 def test_two_learners_of_one_process_share_what_is_locked() -> None:
     learners = Learners("ring", ["cuda:0", "cuda:1"], GossipConfig())
-    assert [row["page_lock_refusal"] for row in learners.rows] == [0, 0]
+    assert [row.metrics["page_lock_refusal"] for row in learners.rows] == [0, 0]

@@ -26,9 +26,10 @@ from galamp.gossip.topologies import make_topology
 from galamp.gossip.transport.parameter_slots import ParameterSlots
 from galamp.gossip.transport.publication import Publication
 from galamp.gossip.transport.publication_ring import PublicationRing
-from galamp.memory import status as metrics
+from galamp.memory import metrics, status
 from galamp.memory.arrays import SharedArrays
-from galamp.memory.status import EPISODE_CAPACITY, EpisodeRing, Phase, StatusBoard
+from galamp.memory.metrics import EPISODE_CAPACITY, METRICS, EpisodeRing
+from galamp.memory.status import STATUS, Phase, StatusBoard
 from galamp.storage.gossip_log import GOSSIP, GossipLog, Start
 from galamp.storage.learning_curve import Curve
 from galamp.storage.run_folder import RunFolder
@@ -53,6 +54,7 @@ from galamp.telemetry.snapshot import LEARNER_PHASES, WorkerState
 from tests.support.snapshots import EMPTY, busy
 
 WALL_S = 1_700_000_000.0
+COUNTERS = [*STATUS, *METRICS]
 LEARNERS, WORKERS = 2, 2
 
 
@@ -75,6 +77,7 @@ class Clock:
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
+    monkeypatch.setattr(status, "time", clock)
     monkeypatch.setattr(metrics, "time", clock)
     monkeypatch.setattr(recorder, "time", clock)
     return clock
@@ -113,18 +116,30 @@ def test_rows_are_apart_and_seen_by_every_reader(arrays: SharedArrays) -> None:
         status_board.simulator(2),
     ]
     for number, row in enumerate(rows, start=1):
-        for name in metrics.COUNTERS:
-            row[name] = 100 * number + metrics.COUNTERS.index(name)
-        row.report({"entropy": float(number)})
+        for index, name in enumerate(COUNTERS):
+            row.set_counter(name, 100 * number + index)
+        row.metrics.report({"entropy": float(number)})
         row.enter(Phase(number))
     seen = [other.learner(0), other.learner(1), other.simulator(0), other.simulator(2)]
     for number, row in enumerate(seen, start=1):
-        for index, name in enumerate(metrics.COUNTERS):
+        for index, name in enumerate(COUNTERS):
             # Entering a phase is a beat.
-            assert row[name] == 100 * number + index + (name == "beat")
-        assert row.gauges() == {"entropy": float(number)}
+            assert row.counter(name) == 100 * number + index + (name == "beat")
+        assert row.metrics.gauges() == {"entropy": float(number)}
         assert row.phase is Phase(number)
     assert other.simulator(1)["updates"] == 0
+
+
+def test_no_word_is_both_status_and_metric(arrays: SharedArrays) -> None:
+    """`row["rounds"]`, for which peers wait, is status; what is only shown is not found there."""
+    row = StatusBoard(arrays, LEARNERS).learner(0)
+    assert not set(STATUS) & set(METRICS)
+    for name in METRICS:
+        with pytest.raises(KeyError):
+            row[name]
+    for name in STATUS:
+        with pytest.raises(KeyError):
+            row.metrics[name]
 
 
 def test_agent_steps_are_those_of_learners(arrays: SharedArrays) -> None:
@@ -149,7 +164,7 @@ def test_a_new_process_keeps_the_running_counts_of_its_row(
     assert again.phase is Phase.BOOT
     clock.now_s += 2.0
     again.enter(Phase.COLLECT)
-    assert again.phase_s()[Phase.BOOT] == 2.0, "the time between two lives is nobody's"
+    assert again.phase_s()[Phase.BOOT] == 2.0, "time between two incarnations is no phase's"
 
 
 def test_a_beat_shows_progress(arrays: SharedArrays) -> None:
@@ -161,12 +176,12 @@ def test_a_beat_shows_progress(arrays: SharedArrays) -> None:
 
 def test_gauges_that_were_never_reported_are_missing(arrays: SharedArrays) -> None:
     row = StatusBoard(arrays, LEARNERS).learner(0)
-    assert row.gauges() == {}
-    row.report({"entropy": 0.0, "value_loss": -2.5})
-    row.report({"value_loss": 3.5, "grad_norm": math.inf})
-    assert row.gauges() == {"entropy": 0.0, "value_loss": 3.5, "grad_norm": math.inf}
+    assert row.metrics.gauges() == {}
+    row.metrics.report({"entropy": 0.0, "value_loss": -2.5})
+    row.metrics.report({"value_loss": 3.5, "grad_norm": math.inf})
+    assert row.metrics.gauges() == {"entropy": 0.0, "value_loss": 3.5, "grad_norm": math.inf}
     with pytest.raises(KeyError):
-        row.report({"entropie": 0.0})
+        row.metrics.report({"entropie": 0.0})
     with pytest.raises(KeyError):
         row["agent_stepz"] += 1
 
@@ -227,7 +242,7 @@ def test_what_is_overwritten_while_it_is_drained_is_left_out(
         number = next(late, 0)
         filled(ring, EPISODE_CAPACITY, number)
 
-    monkeypatch.setattr("galamp.memory.status.memory_fence", meanwhile)
+    monkeypatch.setattr("galamp.memory.metrics.memory_fence", meanwhile)
     entries, tail = ring.drain(0)
     assert entries[:, 0].tolist() == list(range(11, EPISODE_CAPACITY))
     assert ring.drain(tail)[0][:, 0].tolist() == list(
@@ -414,9 +429,14 @@ def test_a_snapshot_is_the_run_as_it_is(run: Run, clock: Clock) -> None:
     recorder.read()
     row = run.run_layout.status_board.learner(1)
     row["agent_steps"], row["updates"], row["rounds"] = 800, 40, 39
-    row["staleness"], row["sent"], row["received"], row["dropped"] = 3, 39, 30, 2
-    row.report({"entropy": 1.5})
-    run.run_layout.status_board.learner(0).report({"entropy": 0.5})
+    row["staleness"], row.metrics["sent"], row.metrics["received"], row.metrics["dropped"] = (
+        3,
+        39,
+        30,
+        2,
+    )
+    row.metrics.report({"entropy": 1.5})
+    run.run_layout.status_board.learner(0).metrics.report({"entropy": 0.5})
     run.run_layout.control.set_incarnation(1, 2)
     recorder.learners[1].state = WorkerState.RUNNING
     run.finish(1, 0, 4.0, 8.0)
@@ -585,7 +605,7 @@ def test_episodes_are_counted_in_the_order_of_time(
 ) -> None:
     """Simulators that end games in turns: the last 100 are the newest, whichever ring is read."""
     now = {"s": 0.0}
-    monkeypatch.setattr("galamp.memory.status.time.time", lambda: now["s"])
+    monkeypatch.setattr("galamp.memory.metrics.time.time", lambda: now["s"])
     for number in range(150):
         now["s"] += 1.0
         run.finish(number % LEARNERS, number // LEARNERS % WORKERS, float(number))
@@ -595,9 +615,9 @@ def test_episodes_are_counted_in_the_order_of_time(
 
 def test_overflowed_updates_are_told_of_once(run: Run) -> None:
     run.recorder.read()
-    run.run_layout.status_board.learner(1)["overflows"] = 3
+    run.run_layout.status_board.learner(1).metrics["overflows"] = 3
     run.recorder.read()
-    run.run_layout.status_board.learner(0)["overflows"] = 1
+    run.run_layout.status_board.learner(0).metrics["overflows"] = 1
     run.recorder.read()
     (told,) = [event.text for event in run.recorder.snapshot().events]
     assert told.startswith("learner 1: the gradient is too large for float32")
@@ -614,7 +634,7 @@ def test_overflowed_updates_are_told_of_once(run: Run) -> None:
 )
 def test_memory_that_is_not_page_locked_is_told_of_once(run: Run, code: int, name: str) -> None:
     for rank in (1, 0):
-        run.run_layout.status_board.learner(rank)["page_lock_refusal"] = code
+        run.run_layout.status_board.learner(rank).metrics["page_lock_refusal"] = code
         run.recorder.read()
     (told,) = [event.text for event in run.recorder.snapshot().events]
     assert told.startswith(f"learner 1: the driver does not page-lock shared memory ({name})")

@@ -112,7 +112,7 @@ def test_a_refusal_of_graphs_is_found_with_the_end_of_the_log(tmp_path: Path) ->
     told: list[str] = []
     arrays = SharedArrays.create(StatusBoard.specs(1, 1))
     row = StatusBoard(arrays, 1).learner(0)
-    row["graph_refusal"] = row["page_lock_refusal"] = 1
+    row["graph_refusal"] = row.metrics["page_lock_refusal"] = 1
     Notices(told.append).observe([row])
     events = "".join(json.dumps({"text": text}) + "\n" for text in ["all learners run", *told])
     (run.folder / training.EVENTS).write_text(events)

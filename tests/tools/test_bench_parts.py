@@ -218,8 +218,8 @@ def test_a_learner_on_synthetic_data_learns_and_gossips() -> None:
     assert gauges["value_loss"] > 0
     for learner, old in zip(learners, before, strict=True):
         assert learner.algorithm.version == 3
-        assert learner.status["sent"] == 3
-        assert learner.status["mixes"] >= 2
+        assert learner.status.metrics["sent"] == 3
+        assert learner.status.metrics["mixes"] >= 2
         assert learner.collector.agent_steps == learner.steps_per_turn == 10
         assert not torch.equal(learner.algorithm.parameters.data, old)
 

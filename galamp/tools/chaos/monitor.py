@@ -188,7 +188,9 @@ class InvariantMonitor:
     def _check_rows(self, passed_s: float, awake_s: float) -> None:
         rows, control = [child.row for child in self._children.learners], self._run_layout.control
         if self._verifies:
-            self.whole.observe(sum(r["torn"] for r in rows), sum(r["received"] for r in rows))
+            self.whole.observe(
+                sum(r.metrics["torn"] for r in rows), sum(r.metrics["received"] for r in rows)
+            )
         children = self._children.all
         names = (
             (f"{name} of {child.title}", child.row[name]) for child in children for name in COUNTERS

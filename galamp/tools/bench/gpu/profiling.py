@@ -182,7 +182,7 @@ def refusals(rows: Iterable[StatusRow], log: str) -> dict[str, Any]:
     counters = ("page_lock_refusal", "graph_refusal")
     found: dict[str, Any] = dict.fromkeys(counters, 0)
     for row in rows:
-        found |= {name: max(found[name], row[name]) for name in counters}
+        found |= {name: max(found[name], row.counter(name)) for name in counters}
     if found["graph_refusal"]:
         found["learner_log"] = log.splitlines()[-LOG_LINES:]
     return found
