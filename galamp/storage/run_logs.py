@@ -102,15 +102,13 @@ class MetricsLog:
     """metrics.jsonl: one row per `append`, each with the number of the start that wrote it."""
 
     def __init__(
-        self, path: Path, from_step: int, complain: Complain, where: Where = as_named
+        self, path: Path, start: int, from_step: int, complain: Complain, where: Where = as_named
     ) -> None:
-        """Open the log of a run that resumes from `from_step` agent steps (0: a new run).
+        """Open the log for start number `start`, from `from_step` agent steps (0: a new run).
 
         The first row says so; it supersedes later rows of earlier starts.
         """
-        self._file = AppendOnly(path, complain, where)
-        self.start = next_start(path)
-        """How many times the run was started, this one included."""
+        self._file, self._start = AppendOnly(path, complain, where), start
         self.append({"global_step": from_step, "resumed_from": from_step})
 
     @property
@@ -120,7 +118,7 @@ class MetricsLog:
 
     def append(self, row: dict[str, Any]) -> None:
         """Add a row; values that are not finite become null."""
-        text = json.dumps(finite(row | {"start": self.start}), allow_nan=False)
+        text = json.dumps(finite(row | {"start": self._start}), allow_nan=False)
         self._file.append(text.encode() + b"\n")
 
 
@@ -169,18 +167,16 @@ def _is_amount(value: object) -> TypeGuard[float]:
     return (type(value) is int or type(value) is float) and -AMOUNT_LIMIT < value < AMOUNT_LIMIT
 
 
-def _last_start(path: Path) -> int:
-    """Return the largest start number of all rows; 0 without rows."""
+def last_start_in(path: Path) -> int:
+    """Return the number of the last start with rows in metrics.jsonl, from 1; 0 without rows.
+
+    That is the last row's; where it has none that can be right, the largest of all rows.
+    """
     last = last_row(path).get("start")
     if _is_count(last, MAX_STARTS):
         return last
     starts = (row.get("start") for row in read_metrics(path))
     return max((start for start in starts if _is_count(start, MAX_STARTS)), default=0)
-
-
-def next_start(path: Path) -> int:
-    """Return the number of the start that comes after all that metrics.jsonl tells of, from 1."""
-    return 1 + _last_start(path)
 
 
 def curve(path: Path) -> Curve:

@@ -11,9 +11,9 @@ from typing import Any
 
 from galamp.core.errors import UserError
 from galamp.core.sanitize import clean
+from galamp.storage.attempts import last_attempt
 from galamp.storage.locks import owner_in
 from galamp.storage.run_folder import CONFIG, SUMMARY, read_json
-from galamp.storage.run_logs import last_row
 
 UNKNOWN = "it ended without a word: killed, or the machine went down"
 
@@ -55,10 +55,10 @@ def how_it_ended(run: Path) -> str:
 
 
 def summary_of(run: Path) -> dict[str, Any] | None:
-    """Return the summary of the run's last start; None if there is none."""
+    """Return the summary of the run's last attempt; None if there is none."""
     with contextlib.suppress(UserError):
         summary = read_json(run / SUMMARY)
         whole = type(summary.get("agent_steps")) is int and isinstance(summary.get("status"), str)
-        if whole and summary.get("start") == last_row(run / "metrics.jsonl").get("start"):
+        if whole and summary.get("start") == last_attempt(run):
             return summary
     return None

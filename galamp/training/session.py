@@ -26,9 +26,9 @@ from galamp.core.machine.memory import available_bytes
 from galamp.core.machine.mps import mps_folder, mps_in_words
 from galamp.environments.base import EnvironmentSpec
 from galamp.memory.learner_state import State
+from galamp.storage.attempts import last_attempt
 from galamp.storage.identity import Identity
 from galamp.storage.run_folder import RunFolder, StoredChoices
-from galamp.storage.run_logs import next_start
 from galamp.supervision.layout import ModelSketch, RunLayout
 from galamp.supervision.plan import CPU, Plan, check_processes, left_out, with_learners
 from galamp.supervision.signals import Signals
@@ -114,7 +114,7 @@ class Session:
         self._callbacks = callbacks
         self._context, self._folder = context, folder
         self._display, self._control_server, self._signals = display, control_server, signals
-        self._has_started = False
+        self._has_started, self._attempts = False, last_attempt(folder.path)
         self._losses, self._pending_scale = Losses(), PendingScale(control_server.confirm)
 
     def run(self, resolved: ResolvedRun, resume_point: ResumePoint | None) -> Outcome:
@@ -139,13 +139,14 @@ class Session:
     def _prepare(self, resolved: ResolvedRun, resume_point: ResumePoint | None) -> Attempt:
         """Create everything for one attempt, and restore its resume point."""
         began_s, context, folder = time.monotonic(), self._context, self._folder
-        number, done = next_start(folder.metrics), progress_of(resume_point)
+        number, done = self._attempts + 1, progress_of(resume_point)
         run_layout = RunLayout(
             resolved.plan, resolved.topology, context.environment, context.sketch, folder.logs,
             number, folder.where,
         )  # fmt: skip
         states = states_for(run_layout, resume_point, number) if resume_point else []
         sinks = self._open_sinks(resolved.plan, number, done["agent_steps"])  # writes files
+        self._attempts = number
         try:
             recorder, saver = self._create(run_layout, resume_point, states, sinks)
             self._store(resolved, run_layout, recorder)

@@ -13,6 +13,7 @@ from typing import Any
 
 import galamp
 from galamp.core.config import to_dict
+from galamp.storage.attempts import attempt_entry
 from galamp.supervision.layout import RunLayout
 from galamp.supervision.plan import Plan
 from galamp.telemetry.recorder import Recorder
@@ -95,5 +96,6 @@ def stored_config(plan: Plan, run_layout: RunLayout) -> dict[str, Any]:
                 for each in plan.learners
             ],
             "versions": versions(),
+            **attempt_entry(run_layout.start),
         }
     }

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from galamp.storage.run_folder import RunFolder
-from galamp.storage.run_logs import next_start
+from galamp.storage.run_logs import last_start_in
 from galamp.telemetry.sinks import open_sinks
 from galamp.telemetry.sinks.base import Episode, MetricSink, SinkContext
 from galamp.telemetry.sinks.group import SinkGroup
@@ -61,7 +61,7 @@ class SinkContract(ABC):
             self.folder,
             'ALE/"x"',
             2,
-            next_start(self.run_folder.metrics),
+            1 + last_start_in(self.run_folder.metrics),
             from_step,
             self.told.append,
             self.run_folder.where,

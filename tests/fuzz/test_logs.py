@@ -17,7 +17,14 @@ from hypothesis import strategies as st
 from galamp.cli.main import main
 from galamp.gossip.transport.publication import Publication, Source
 from galamp.storage.gossip_log import Damaged, Entry, Lost, Measurement, Rebase, Start, parse
-from galamp.storage.run_logs import RETURN, MetricsLog, MonitorLog, curve, read_metrics
+from galamp.storage.run_logs import (
+    RETURN,
+    MetricsLog,
+    MonitorLog,
+    curve,
+    last_start_in,
+    read_metrics,
+)
 from tests.fuzz.bending import EDITS, bent_json, edited, examples
 
 ROWS: list[dict[str, Any]] = [
@@ -37,8 +44,8 @@ def metrics_are_usable(path: Path, content: bytes) -> None:
     assert all(isinstance(row, dict) for row in read_metrics(path))
     assert all(0 <= step < 2**53 and math.isfinite(score) for step, score in curve(path).points)
     told: list[str] = []
-    log = MetricsLog(path, 20, told.append)
-    assert 1 <= log.start <= 2**31
+    assert 0 <= last_start_in(path) < 2**31
+    log = MetricsLog(path, 3, 20, told.append)
     log.append({"global_step": 25, RETURN: 2.5})
     assert curve(path).points[-1] == (25, 2.5)
     assert not told

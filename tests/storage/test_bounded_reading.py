@@ -35,6 +35,7 @@ from galamp.storage.run_logs import (
     MonitorLog,
     curve,
     last_row,
+    last_start_in,
     read_metrics,
 )
 from galamp.tools.audit.audit import Point, Series
@@ -87,7 +88,7 @@ def long_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def resumed(path: Path) -> object:
-    return MetricsLog(path, 500, refused).start
+    return last_start_in(path)
 
 
 def takes_in(path: Path) -> object:
@@ -107,9 +108,9 @@ def test_what_a_resume_reads_is_not_held(long_run: Path, tmp_path: Path, read: R
 def test_the_last_start_is_that_of_the_last_row(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     rows = [{"global_step": 1, "start": 3}, {"global_step": 2, "start": 4}]
-    for last, following in (([], 5), ([{"start": 9}], 10), ([{"start": "x"}, {}], 5)):
+    for last, number in (([], 4), ([{"start": 9}], 9), ([{"start": "x"}, {}], 4)):
         path.write_text("".join(json.dumps(row) + "\n" for row in rows + last))
-        assert MetricsLog(path, 0, refused).start == following
+        assert last_start_in(path) == number
 
 
 def test_only_the_end_is_read_for_the_last_start(
@@ -118,7 +119,7 @@ def test_only_the_end_is_read_for_the_last_start(
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"global_step": 1, "start": 3}\n')
     monkeypatch.setattr("galamp.storage.run_logs.read_metrics", refused)
-    assert MetricsLog(path, 0, refused).start == 4
+    assert last_start_in(path) == 3
 
 
 @pytest.mark.parametrize("added", [MAX_POINTS, MAX_POINTS + 1, 3 * MAX_POINTS, 100_000])
@@ -175,7 +176,7 @@ READERS: dict[str, Read] = {
     "rows": lambda path: list(read_metrics(path)),
     "curve": lambda path: curve(path).points,
     "last row": last_row,
-    "start": lambda path: MetricsLog(path, 0, refused).start - 1,
+    "start": last_start_in,
     "monitor": lambda path: MonitorLog(path, "E", 0.0, refused).flush(),
     "gossip": lambda path: next(read_gossip(path), None),
 }
@@ -223,7 +224,7 @@ def test_a_line_of_many_small_values_takes_bounded_memory(
 
 def test_rows_of_a_thousand_learners_are_short_enough(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    log = MetricsLog(path, 0, refused)
+    log = MetricsLog(path, 1, 0, refused)
     log.append(row_of(123_456_789, learners=1024))
     assert len(list(read_metrics(path))) == 2
     assert 4 * path.stat().st_size < 3 * LINE_LIMIT_BYTES

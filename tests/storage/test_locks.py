@@ -289,7 +289,7 @@ def test_a_folder_that_is_taken_away_is_written_to_no_more(
         monkeypatch.setattr(Lock, "place", lambda lock: None)
     told: list[str] = []
     run = create(tmp_path, tmp_path / "run")
-    metrics = MetricsLog(run.metrics, 0, told.append, run.where)
+    metrics = MetricsLog(run.metrics, 1, 0, told.append, run.where)
     events = EventLog(run.events, 1, told.append, run.where)
     monitors = [MonitorLog(run.monitor_path(i), "E", 0.0, told.append, run.where) for i in (0, 1)]
     gossip = GossipLog(run.path / "gossip.jsonl", told.append, run.where)

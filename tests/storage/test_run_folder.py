@@ -21,7 +21,14 @@ from galamp.core.disk import replace_file, temporary_name
 from galamp.core.errors import GalampError, UserError
 from galamp.storage import run_logs
 from galamp.storage.run_folder import RunFolder
-from galamp.storage.run_logs import AppendOnly, MetricsLog, MonitorLog, curve, read_metrics
+from galamp.storage.run_logs import (
+    AppendOnly,
+    MetricsLog,
+    MonitorLog,
+    curve,
+    last_start_in,
+    read_metrics,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 NOON = datetime(2026, 1, 2, 12, 0, 5)
@@ -127,7 +134,7 @@ def test_what_never_began_leaves_nothing(tmp_path: Path, told: list[str], *, exi
         target.mkdir()
     for run_dir in (target, ""):
         run = create(tmp_path, run_dir)
-        MetricsLog(run.metrics, 0, told.append)
+        MetricsLog(run.metrics, 1, 0, told.append)
         run.close()
     assert os.readlink(tmp_path / "latest") == before.path.name
     left = {before.path, tmp_path / "latest"} | ({target} if existed else set())
@@ -263,7 +270,7 @@ def test_metrics_are_one_write_per_row(
         return write(file, data)
 
     monkeypatch.setattr(os, "write", watched)
-    log = MetricsLog(path, 0, told.append)
+    log = MetricsLog(path, 1, 0, told.append)
     log.append({"global_step": 10, "a": float("nan"), "b": [np.float32("inf"), np.int64(3)]})
     assert written == path.read_bytes().splitlines(keepends=True)
     assert list(read_metrics(path)) == [
@@ -276,13 +283,13 @@ def test_metrics_are_one_write_per_row(
 def test_a_partial_last_line_is_ignored_then_cut_off(tmp_path: Path, told: list[str]) -> None:
     path = tmp_path / "metrics.jsonl"
     assert list(read_metrics(path)) == []
-    MetricsLog(path, 0, told.append).append(row(10, 1.0))
+    MetricsLog(path, 1, 0, told.append).append(row(10, 1.0))
     whole = path.read_bytes()
     for tail in (b'{"global_step": 20', b'{"global_step": 20}', b"\xff", b"\0" * 5000):
         path.write_bytes(whole + tail)
         assert [r["global_step"] for r in read_metrics(path)] == [0, 10]
-        log = MetricsLog(path, 10, told.append)
-        assert log.start == 2
+        assert last_start_in(path) == 1
+        log = MetricsLog(path, 2, 10, told.append)
         log.append(row(30, 2.0))
         assert path.read_bytes().startswith(whole + b"{")
         assert curve(path).points == [(10, 1.0), (30, 2.0)]
@@ -348,16 +355,16 @@ def test_later_starts_supersede_what_lies_beyond_their_checkpoint(
     tmp_path: Path, told: list[str]
 ) -> None:
     path = tmp_path / "metrics.jsonl"
-    first = MetricsLog(path, 0, told.append)
+    first = MetricsLog(path, 1, 0, told.append)
     for step in (10, 20, 30, 40, 50):
         first.append(row(step, step / 10))
-    second = MetricsLog(path, 20, told.append)
+    second = MetricsLog(path, 2, 20, told.append)
     for step in (35, 45):
         second.append(row(step, step / 100))
-    third = MetricsLog(path, 40, told.append)
+    third = MetricsLog(path, 3, 40, told.append)
     third.append(row(60, None))
     third.append(row(70, 7.0))
-    assert (first.start, second.start, third.start) == (1, 2, 3)
+    assert [r["start"] for r in read_metrics(path)] == [1] * 6 + [2] * 3 + [3] * 3
     # 30 lies beyond the checkpoint at 20 although the second start's first score is at 35.
     assert curve(path).points == [(10, 1.0), (20, 2.0), (35, 0.35), (70, 7.0)]
     assert len(list(read_metrics(path))) == 12
@@ -374,7 +381,7 @@ def test_a_full_disk_is_told_once_and_never_raised(
     tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "metrics.jsonl"
-    log = MetricsLog(path, 0, told.append)
+    log = MetricsLog(path, 1, 0, told.append)
     before = path.read_bytes()
     write = os.write
     for broken in (full, lambda file, data: write(file, data[: len(data) // 2])):

@@ -154,7 +154,7 @@ def monitored(path: Path, complain: Complain) -> None:
 
 
 WRITERS: dict[str, Callable[[Path, Complain], object]] = {
-    "metrics": lambda path, complain: MetricsLog(path, 0, complain),
+    "metrics": lambda path, complain: MetricsLog(path, 1, 0, complain),
     "events": lambda path, complain: EventLog(path, 1, complain).append(0.0, 0.0, "x"),
     "gossip": lambda path, complain: GossipLog(path, complain).append([{"kind": "lost"}]),
     "monitor": monitored,

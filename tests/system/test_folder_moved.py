@@ -17,7 +17,7 @@ from galamp.core.errors import UserError
 from galamp.storage import held_folder
 from galamp.storage.locks import Lock, take_lock
 from galamp.storage.run_folder import RunFolder
-from galamp.storage.run_logs import EventLog, MetricsLog, MonitorLog, read_metrics
+from galamp.storage.run_logs import EventLog, MetricsLog, MonitorLog, last_start_in, read_metrics
 from galamp.training.control.framing import CONTROL
 from galamp.training.control.server import ControlServer
 from tests.storage.test_locks import OFTEN, RUN, content
@@ -68,7 +68,7 @@ def test_what_is_written_follows_a_folder_that_is_renamed(
 ) -> None:
     told: list[str] = []
     resume_point = run.path
-    metrics = MetricsLog(run.metrics, 0, told.append, run.where)
+    metrics = MetricsLog(run.metrics, 1, 0, told.append, run.where)
     events = EventLog(run.events, 1, told.append, run.where)
     monitor = MonitorLog(run.monitor_path(0), "E", 0.0, told.append, run.where)
     writer = saver(run.checkpoints, told)
@@ -90,7 +90,8 @@ def test_what_is_written_follows_a_folder_that_is_renamed(
     assert (place / "summary.json").exists()
     assert run.events.read_text()
     assert content(resume_point) == left
-    assert MetricsLog(run.metrics, 0, told.append, run.where).start == 2  # of another start
+    MetricsLog(run.metrics, 2, 1, told.append, run.where)  # of another start
+    assert last_start_in(place / "metrics.jsonl") == 2
     assert run.where(resume_point / "logs") == run.logs == place / "logs"
     run.close()
     RunFolder.open(place).close()
@@ -108,7 +109,7 @@ def test_a_lock_that_somebody_removed_is_made_again(
 ) -> None:
     told: list[str] = []
     now_s = patient(monkeypatch)
-    metrics = MetricsLog(run.metrics, 0, told.append, run.where)
+    metrics = MetricsLog(run.metrics, 1, 0, told.append, run.where)
     text = (run.path / "lock").read_text()
     for _ in range(2):
         (run.path / "lock").unlink()

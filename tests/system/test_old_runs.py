@@ -35,6 +35,8 @@ def test_it_is_resumed_where_it_ended_and_its_record_stays_whole(old_run: Path) 
     assert before["agent_steps"] == 4000
     assert after["status"] == "finished"
     assert after["agent_steps"] >= 8000
+    assert (before["start"], after["start"]) == (1, 2)
+    assert json.loads((old_run / "config.json").read_text())["resolved"]["attempt"] == 2
     assert (old_run / "metrics.jsonl").read_text().splitlines()[: len(rows)] == rows
     audited = galamp("audit", "--json", old_run)
     assert audited.returncode == 0, audited.stderr + audited.stdout

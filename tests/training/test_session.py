@@ -357,7 +357,7 @@ def test_an_attempt_that_cannot_be_created_closes_its_sinks(
 
     session = object.__new__(Session)
     session._folder = cast(Any, MagicMock(metrics=tmp_path / "metrics.jsonl"))
-    session._context = MagicMock()
+    session._context, session._attempts = MagicMock(), 0
     monkeypatch.setattr(sessions, "RunLayout", MagicMock())
     sinks = SimpleNamespace(close=lambda: closed.append("sinks"))
     monkeypatch.setattr(session, "_open_sinks", lambda *_: sinks)
