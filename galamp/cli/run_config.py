@@ -1,7 +1,7 @@
-"""The config of a command line; for a resumed run, merged into the stored one.
+"""The config of a command line: words to checked settings, and these to a config.
 
-    options --given--> values --+--> RunConfig
-    RUN/config.json, locked ----/
+    options --given--> checked settings --> RunConfig
+                           with --resume: --> training.resume_config --> RunConfig
 
 Runs in the parent. Only light modules are imported at the top, as in the command line itself.
 """
@@ -16,8 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from galamp.core.algorithm_config import AlgorithmConfig
-from galamp.core.config import RunConfig, from_dict, from_settings
+from galamp.core.config import RunConfig, from_settings
 from galamp.core.errors import UserError
 from galamp.core.older_configs import renamed
 from galamp.core.settings import Setting, check, flag_of, settings, shown
@@ -25,12 +24,9 @@ from galamp.telemetry.display.streams import tell
 
 if TYPE_CHECKING:
     from galamp.storage.run_folder import RunFolder, StoredChoices
-    from galamp.supervision.plan import LearnerPlan
 
 Values = dict[tuple[str, str], Any]
 """Settings by section and name."""
-GRAPH_SETTING = ("gossip", "topology")
-SINKS_SETTING = ("report", "sinks")
 
 
 def dest_of(section: str, name: str) -> str:
@@ -74,8 +70,10 @@ def kept_of(options: argparse.Namespace) -> StoredChoices:
 
     if options.resume is None:
         return StoredChoices()
-    graph_of = None if "gossip.topology" in options else options.resume
-    return StoredChoices(graph_of, devices="resources.device" not in options)
+    from galamp.training.resume_config import kept_choices
+
+    given = (dest.partition(".") for dest in vars(options))
+    return kept_choices(options.resume, {(section, name) for section, _, name in given})
 
 
 def _given(options: argparse.Namespace) -> Values:
@@ -122,31 +120,10 @@ def _tell_renamed(former: str, given: Any, setting: Setting, value: Any) -> None
 def _over_stored(options: argparse.Namespace, values: Values) -> RunConfig:
     if options.resume is None:
         return from_settings(values, type(options.usual.algorithm))
-    stored = _stored(options.resume, values)
-    kept = {
-        (s.section, s.name): getattr(getattr(stored, s.section) if s.section else stored, s.name)
-        for s in settings(stored)
-        if s.option.stored
-    }
-    _check_has(stored.algorithm, values)
-    return from_settings(kept | values, type(stored.algorithm))
+    _check_run_folder(options.resume)
+    from galamp.training.resume_config import resumed_config
 
-
-def _check_has(algorithm: AlgorithmConfig, given: Values) -> None:
-    """Refuse settings that the algorithm of a run has not.
-
-    Raises:
-        UserError: one line for each.
-    """
-    had = {setting.name for setting in settings(algorithm)}
-    problems = [
-        f"--{name.replace('_', '-')}: the run is of algorithm {algorithm.algorithm}, which has no "
-        "such setting; leave it out"
-        for section, name in given
-        if section == "algorithm" and name not in had
-    ]
-    if problems:
-        raise UserError(*problems)
+    return resumed_config(options.resume, values)
 
 
 def _checked(config: RunConfig) -> RunConfig:
@@ -177,76 +154,4 @@ def _environment_problems(values: Values, game: bool) -> list[str]:
         return [f"{'--game' if game else '--env-id'}: {error}"]
     if game and not known.startswith(ATARI):
         return [f"--game {shown(name)}: expected an Atari game; other environments go by --env-id"]
-    return []
-
-
-def _stored(folder: Path, given: Values) -> RunConfig:
-    """Return the settings of the run in `folder`, with every choice made as it was.
-
-    If another number of learners is `given`, or they move to another kind of device, the choices
-    that depend on it are made again.
-
-    Raises:
-        UserError: there is none, it is damaged, or it alone names a module that would be imported.
-    """
-    from galamp import algorithms
-    from galamp.algorithms.networks import check_network_asked
-    from galamp.core.machine.machine import inspect_machine
-    from galamp.environments.names import check_asked
-    from galamp.storage.inspection import check_own_graph, refuse_links
-    from galamp.storage.run_folder import CONFIG, read_json
-    from galamp.supervision.plan import changes_kind, with_learners
-
-    _check_run_folder(folder)
-    refuse_links(folder)
-    stored = read_json(folder / CONFIG)
-    resolved = stored.pop("resolved", None)
-    algorithm = given.get(("algorithm", "algorithm"), "")
-    config = from_dict(stored, algorithm)
-    algorithms.check_asked(config.algorithm.algorithm, algorithm, f"--resume {folder}: the run")
-    asked = given.get(("environment", "env_id"), "")
-    check_asked(config.environment.env_id, asked, f"--resume {folder}: the run")
-    asked = given.get(("model", "network"), "")
-    check_network_asked(config.model.network, asked, f"--resume {folder}: the run")
-    if GRAPH_SETTING not in given:
-        check_own_graph(folder, config.gossip.topology)
-    if SINKS_SETTING not in given:
-        _check_own_sinks(folder, config.report.sinks)
-    device = given.get(("resources", "device"), config.resources.device)
-    learners = given.get(("resources", "learners"), config.resources.learners)
-    machine, ran = inspect_machine(device), _ran(resolved, config)
-    others = learners != config.resources.learners
-    if ran and (others or changes_kind(device, machine, ran)):
-        config = with_learners(config, learners, machine, ran)
-    return config
-
-
-def _check_own_sinks(folder: Path, sinks: str) -> None:
-    """Refuse to import a class that only a stored config names: anyone may have written that.
-
-    Raises:
-        UserError: there is such a class.
-    """
-    if ":" in sinks:
-        raise UserError(
-            f"--resume {folder}: the run wants to run your code {sinks}: if that is what you want, "
-            f"add --sinks {sinks}"
-        )
-
-
-def _ran(resolved: object, config: RunConfig) -> list[LearnerPlan]:
-    """Return the learners' plans as config.json stores them; none where it does not."""
-    from galamp.supervision.placement import CpuSet
-    from galamp.supervision.plan import LearnerPlan
-
-    found: list[LearnerPlan] = []
-    with contextlib.suppress(LookupError, TypeError, ValueError):
-        for rank, noted in enumerate(resolved["learners"]):  # type: ignore[index]
-            cores = noted["cores"]
-            if isinstance(cores, list):  # galamp 0.1: a learner and its simulators share them
-                cores = dict.fromkeys(CpuSet._fields, cores)
-            cpus = CpuSet(*(tuple(map(int, cores[name])) for name in CpuSet._fields))
-            found.append(LearnerPlan(rank, str(noted["device"]), cpus))
-        if len(found) == config.resources.learners and all(each.cpus.simulators for each in found):
-            return found
     return []

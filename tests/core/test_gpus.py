@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from galamp.cli.dry_run import gpus_in_words
-from galamp.cli.run_config import _ran
 from galamp.core.config import ResourceConfig, RunConfig
 from galamp.core.errors import UserError
 from galamp.core.machine import gpu_trial, gpus
@@ -40,6 +39,7 @@ from galamp.supervision.plan import (
     with_learners,
 )
 from galamp.training import autotune, train
+from galamp.training.resume_config import plans_in
 from tests.fakecuda.inside import settings
 
 TORCH = "2.13.0, for CUDA 13.0"
@@ -360,8 +360,8 @@ def test_no_gpu_is_taken_that_was_not_tried(
 )
 def test_where_a_run_was_is_read_or_is_not_known(resolved: object, known: bool) -> None:
     config = RunConfig(resources=ResourceConfig(learners=1))
-    assert bool(_ran(resolved, config)) is known
-    assert not _ran(resolved, RunConfig()), "nothing was chosen yet"
+    assert bool(plans_in(resolved, config)) is known
+    assert not plans_in(resolved, RunConfig()), "nothing was chosen yet"
 
 
 def test_the_quickest_is_sought_on_those_gpus_that_can_be_used(

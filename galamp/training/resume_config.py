@@ -1,0 +1,136 @@
+"""Config of a resumed run: the stored one, with what is given now in place of it.
+
+    RUN/config.json --stored_config--> every choice as it was --+--> RunConfig
+    settings given with --resume -------------------------------/
+
+Runs in the parent, before any process starts. Nothing is imported because a config alone names it:
+anyone may have written that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Container, Mapping
+from pathlib import Path
+from typing import Any
+
+from galamp import algorithms
+from galamp.algorithms.networks import check_network_asked
+from galamp.core.algorithm_config import AlgorithmConfig
+from galamp.core.config import RunConfig, from_dict, from_settings
+from galamp.core.errors import UserError
+from galamp.core.machine.machine import inspect_machine
+from galamp.core.settings import flag_of, settings
+from galamp.environments.names import check_asked
+from galamp.storage.inspection import check_own_graph, refuse_links
+from galamp.storage.run_folder import CONFIG, StoredChoices, read_json
+from galamp.supervision.placement import CpuSet
+from galamp.supervision.plan import LearnerPlan, changes_kind, with_learners
+
+Values = Mapping[tuple[str, str], Any]
+"""Settings by section and name."""
+
+GRAPH, SINKS, DEVICE = ("gossip", "topology"), ("report", "sinks"), ("resources", "device")
+LEARNERS = ("resources", "learners")
+
+
+def resumed_config(folder: Path, given: Values) -> RunConfig:
+    """Return the config with which the run in `folder` is resumed.
+
+    Args:
+        folder: the run folder.
+        given: checked settings that replace the stored ones.
+
+    Raises:
+        UserError: see `stored_config`; or the run's algorithm has not all of the settings.
+    """
+    stored = stored_config(folder, given)
+    kept = {
+        (s.section, s.name): getattr(getattr(stored, s.section) if s.section else stored, s.name)
+        for s in settings(stored)
+        if s.option.stored
+    }
+    _check_has(stored.algorithm, given)
+    return from_settings(kept | dict(given), type(stored.algorithm))
+
+
+def kept_choices(folder: Path, given: Container[tuple[str, str]]) -> StoredChoices:
+    """Return which stored choices the resumed run keeps: those that no `given` setting replaces."""
+    return StoredChoices(None if GRAPH in given else folder, devices=DEVICE not in given)
+
+
+def stored_config(folder: Path, given: Values) -> RunConfig:
+    """Return the settings of the run in `folder`, with every choice made as it was.
+
+    If another number of learners is `given`, or they move to another kind of device, the choices
+    that depend on it are made again.
+
+    Raises:
+        UserError: there is none, it is damaged, or it alone names a module that would be imported.
+    """
+    refuse_links(folder)
+    stored = read_json(folder / CONFIG)
+    resolved = stored.pop("resolved", None)
+    algorithm = given.get(("algorithm", "algorithm"), "")
+    config = from_dict(stored, algorithm)
+    _check_imports(folder, config, given)
+    device = given.get(DEVICE, config.resources.device)
+    learners = given.get(LEARNERS, config.resources.learners)
+    machine, ran = inspect_machine(device), plans_in(resolved, config)
+    others = learners != config.resources.learners
+    if ran and (others or changes_kind(device, machine, ran)):
+        config = with_learners(config, learners, machine, ran)
+    return config
+
+
+def _check_imports(folder: Path, config: RunConfig, given: Values) -> None:
+    """Check that whatever would be imported or read from elsewhere is named anew.
+
+    Raises:
+        UserError: the stored config alone names it.
+    """
+    run = f"--resume {folder}: the run"
+    asked = given.get(("algorithm", "algorithm"), "")
+    algorithms.check_asked(config.algorithm.algorithm, asked, run)
+    asked = given.get(("environment", "env_id"), "")
+    check_asked(config.environment.env_id, asked, run)
+    check_network_asked(config.model.network, given.get(("model", "network"), ""), run)
+    if GRAPH not in given:
+        check_own_graph(folder, config.gossip.topology)
+    if SINKS not in given and ":" in config.report.sinks:
+        sinks = config.report.sinks
+        raise UserError(
+            f"{run} wants to run your code {sinks}: if that is what you want, add --sinks {sinks}"
+        )
+
+
+def _check_has(algorithm: AlgorithmConfig, given: Values) -> None:
+    """Refuse settings that the algorithm of a run has not.
+
+    Raises:
+        UserError: one line for each.
+    """
+    had = {setting.name for setting in settings(algorithm)}
+    problems = [
+        f"{flag_of(name)}: the run is of algorithm {algorithm.algorithm}, which has no "
+        "such setting; leave it out"
+        for section, name in given
+        if section == "algorithm" and name not in had
+    ]
+    if problems:
+        raise UserError(*problems)
+
+
+def plans_in(resolved: object, config: RunConfig) -> list[LearnerPlan]:
+    """Return the learners' plans in the section `resolved` of config.json; [] if it has none."""
+    found: list[LearnerPlan] = []
+    with contextlib.suppress(LookupError, TypeError, ValueError):
+        for rank, noted in enumerate(resolved["learners"]):  # type: ignore[index]
+            cores = noted["cores"]
+            if isinstance(cores, list):  # galamp 0.1: a learner and its simulators share them
+                cores = dict.fromkeys(CpuSet._fields, cores)
+            cpus = CpuSet(*(tuple(map(int, cores[name])) for name in CpuSet._fields))
+            found.append(LearnerPlan(rank, str(noted["device"]), cpus))
+        if len(found) == config.resources.learners and all(each.cpus.simulators for each in found):
+            return found
+    return []
