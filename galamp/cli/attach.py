@@ -36,14 +36,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def attach_command(options: argparse.Namespace) -> int:
     """`galamp attach`."""
-    from galamp.telemetry.display.streams import tell
+    from galamp.telemetry.display.streams import print_safely
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the cursor is restored
     try:
         message = _show_until_end(options.run)
     except KeyboardInterrupt:
         message = f"detached, training goes on; look again: galamp attach {options.run}\n"
-    tell(message, sys.stderr)
+    print_safely(message, sys.stderr)
     return EXIT_OK
 
 

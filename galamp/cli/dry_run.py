@@ -23,7 +23,7 @@ from galamp.storage.run_folder import StoredChoices
 from galamp.supervision.layout import array_specs
 from galamp.supervision.plan import LearnerPlan, left_out
 from galamp.telemetry.display.console import table_console
-from galamp.telemetry.display.streams import tell
+from galamp.telemetry.display.streams import print_safely
 from galamp.training.resolve import ResolvedRun
 from galamp.training.session import RunContext
 from galamp.training.train import survey
@@ -37,7 +37,7 @@ def dry_run(config: RunConfig, kept: StoredChoices) -> None:
     """
     context, resolved = survey(config, kept)
     if config.report.json:
-        tell(json.dumps(planned(context, resolved)) + "\n", sys.stdout)
+        print_safely(json.dumps(planned(context, resolved)) + "\n", sys.stdout)
         return
     console = table_console(sys.stdout)
     for name, value in facts(context, resolved):

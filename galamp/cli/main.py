@@ -18,7 +18,7 @@ from galamp.core import installation, isolation
 from galamp.core.arguments import Parser
 from galamp.core.errors import EXIT_OK, EXIT_SIGINT, GalampError, refusal
 from galamp.core.sanitize import one_line
-from galamp.telemetry.display.streams import fill_closed, tell
+from galamp.telemetry.display.streams import fill_closed, print_safely
 from galamp.workers.forkserver import exit_if_children_remain, settle_libraries
 
 
@@ -63,29 +63,31 @@ def _answer(arguments: Sequence[str] | None) -> int:
     """Run one command, and print its error."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     for line in isolation.warnings():
-        tell(f"galamp: {one_line(line)}\n", sys.stderr)
+        print_safely(f"galamp: {one_line(line)}\n", sys.stderr)
     if words and words[0] in COMMANDS and COMMANDS[words[0]].trains:
         settle_libraries()  # the parser loads numpy
     try:
         return _run(words)
     except GalampError as error:
         for problem in error.problems:
-            tell(f"galamp: {one_line(problem)}\n", sys.stderr)
+            print_safely(f"galamp: {one_line(problem)}\n", sys.stderr)
         for line in error.details.splitlines():
-            tell(f"{one_line(line)}\n", sys.stderr)
+            print_safely(f"{one_line(line)}\n", sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         # Before the supervisor takes signals, or after it has handed them back.
-        tell("galamp: interrupted\n", sys.stderr)
+        print_safely("galamp: interrupted\n", sys.stderr)
         return EXIT_SIGINT
     except BrokenPipeError:
         return EXIT_OK  # whoever read our output has left
     except OSError as error:
         text, code = refusal(error)
-        tell(f"galamp: {one_line(text)}\n", sys.stderr)
+        print_safely(f"galamp: {one_line(text)}\n", sys.stderr)
         return code
     finally:
-        tell("", sys.stdout)  # what cannot be written is dropped: Python would try again at exit
+        print_safely(
+            "", sys.stdout
+        )  # what cannot be written is dropped: Python would try again at exit
 
 
 def _run(words: Sequence[str]) -> int:

@@ -23,7 +23,7 @@ from galamp.core.older_configs import RENAMED
 from galamp.core.processes.reaper import claim_process
 from galamp.core.settings import AUTO, CLASS, FACTORY, Setting, flag_of, settings
 from galamp.storage.links import followed
-from galamp.telemetry.display.streams import STARTING, announce, tell
+from galamp.telemetry.display.streams import STARTING, announce, print_safely
 from galamp.workers.forkserver import start_server
 
 SECTION_TITLES = {
@@ -127,11 +127,11 @@ def run_command(options: argparse.Namespace) -> int:
         outcome = train(calibrated(options, config), resume=folder)
     failure = outcome.result.failure
     if failure is not None:
-        tell(f"galamp: {failure}\n{failure.details}", sys.stderr)
+        print_safely(f"galamp: {failure}\n{failure.details}", sys.stderr)
     if config.report.json:
-        tell(json.dumps(outcome.summary) + "\n", sys.stdout)
+        print_safely(json.dumps(outcome.summary) + "\n", sys.stdout)
     elif not config.report.quiet:
-        tell(exit_message(outcome.summary), sys.stderr)
+        print_safely(exit_message(outcome.summary), sys.stderr)
     return outcome.result.exit_code
 
 
@@ -156,6 +156,6 @@ def calibrated(options: argparse.Namespace, config: RunConfig) -> RunConfig:
 
     def show(line: str) -> None:
         if not config.report.quiet:
-            tell(f"galamp: {line}\n", sys.stderr)
+            print_safely(f"galamp: {line}\n", sys.stderr)
 
     return with_quickest(config, show, new=options.resume is None, kept=kept_of(options))

@@ -20,7 +20,7 @@ from galamp.core.config import RunConfig, from_settings
 from galamp.core.errors import UserError
 from galamp.core.older_configs import renamed
 from galamp.core.settings import Setting, check, flag_of, settings, shown
-from galamp.telemetry.display.streams import tell
+from galamp.telemetry.display.streams import print_safely
 
 if TYPE_CHECKING:
     from galamp.storage.run_folder import RunFolder, StoredChoices
@@ -94,7 +94,7 @@ def _given(options: argparse.Namespace) -> Values:
         if name != former and dest_of(section, name) in options:
             problems.append(f"{flag_of(former)} and {setting.flag}: are the same; give the latter")
             continue
-        _tell_renamed(former, given, setting, value)
+        _print_renamed(former, given, setting, value)
         try:
             values[section, name] = check(setting, value)
         except UserError as error:
@@ -109,12 +109,12 @@ def _given(options: argparse.Namespace) -> Values:
     return values
 
 
-def _tell_renamed(former: str, given: Any, setting: Setting, value: Any) -> None:
-    """Tell the name of today where the command line has a former one."""
+def _print_renamed(former: str, given: Any, setting: Setting, value: Any) -> None:
+    """Print the name of today where the command line has a former one."""
     if former != setting.name:
-        tell(f"galamp: {flag_of(former)} is now called {setting.flag}\n", sys.stderr)
+        print_safely(f"galamp: {flag_of(former)} is now called {setting.flag}\n", sys.stderr)
     if value != given:
-        tell(f"galamp: {setting.flag} {given} is now called {value}\n", sys.stderr)
+        print_safely(f"galamp: {setting.flag} {given} is now called {value}\n", sys.stderr)
 
 
 def _over_stored(options: argparse.Namespace, values: Values) -> RunConfig:

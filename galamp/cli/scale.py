@@ -46,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def scale_command(options: argparse.Namespace) -> int:
     """`galamp scale`."""
     from galamp.cli.control_client import ControlClient
-    from galamp.telemetry.display.streams import tell
+    from galamp.telemetry.display.streams import print_safely
 
     learners = settings_from(options, ScaleConfig).learners
     with ControlClient(options.run) as client:
@@ -56,7 +56,7 @@ def scale_command(options: argparse.Namespace) -> int:
                 print(_result_text(message))
                 return EXIT_OK
         except KeyboardInterrupt:
-            tell(f"galamp: {_pending_text(options.run, learners)}\n", sys.stderr)
+            print_safely(f"galamp: {_pending_text(options.run, learners)}\n", sys.stderr)
             return EXIT_SIGINT
     raise GalampError(f"{options.run}: ended before it had {learners} learners")
 

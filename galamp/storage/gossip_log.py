@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from galamp.core.disk import Where, as_named, finite, open_plain
 from galamp.gossip.transport.publication import Publication, Source
-from galamp.storage.run_logs import AppendOnly, Complain
+from galamp.storage.run_logs import AppendOnly, Warn
 
 GOSSIP = "gossip.jsonl"
 LINE_LIMIT_BYTES = 32 * 2**20
@@ -119,8 +119,8 @@ Entry: TypeAlias = Start | Publication | Lost | Rebase | Measurement
 class GossipLog:
     """Writer of the file; a failing disk is reported once and costs only lines."""
 
-    def __init__(self, path: Path, complain: Complain, where: Where = as_named) -> None:
-        self._file = AppendOnly(path, complain, where)
+    def __init__(self, path: Path, warn: Warn, where: Where = as_named) -> None:
+        self._file = AppendOnly(path, warn, where)
 
     @property
     def failed(self) -> int:

@@ -47,19 +47,19 @@ AMOUNT_LIMIT = 1e300
 _OF_NO_FILE = (errno.EINVAL, errno.ENXIO)
 """Errors of open() for what is no regular file: a pipe, a folder; a socket."""
 
-Complain = Callable[[str], None]
-"""Called with one line about a disk error, once per file."""
+Warn = Callable[[str], None]
+"""Reports a disk error in one line, once per file."""
 
 
 class AppendOnly:
     """A file of lines; whole pieces are appended, each by one write; never raises an OSError."""
 
-    def __init__(self, path: Path, complain: Complain, where: Where = as_named) -> None:
+    def __init__(self, path: Path, warn: Warn, where: Where = as_named) -> None:
         """Append to the file `path`, in a folder that exists; `where` returns its current path."""
         self._path, self._where = path, where
         self.failed = 0
         """Number of pieces that the disk refused."""
-        self._complain = complain
+        self._warn = warn
 
     @property
     def path(self) -> Path | None:
@@ -87,7 +87,7 @@ class AppendOnly:
         """Count a lost piece."""
         self.failed += 1
         if self.failed == 1:
-            self._complain(f"{self._path}: {error.strerror}; what was to be added is lost")
+            self._warn(f"{self._path}: {error.strerror}; what was to be added is lost")
 
     @staticmethod
     def _add(file: int, piece: bytes) -> None:
@@ -102,13 +102,13 @@ class MetricsLog:
     """metrics.jsonl: one row per `append`, each with the number of the start that wrote it."""
 
     def __init__(
-        self, path: Path, start: int, from_step: int, complain: Complain, where: Where = as_named
+        self, path: Path, start: int, from_step: int, warn: Warn, where: Where = as_named
     ) -> None:
         """Open the log for start number `start`, from `from_step` agent steps (0: a new run).
 
         The first row says so; it supersedes later rows of earlier starts.
         """
-        self._file, self._start = AppendOnly(path, complain, where), start
+        self._file, self._start = AppendOnly(path, warn, where), start
         self.append({"global_step": from_step, "resumed_from": from_step})
 
     @property
@@ -202,9 +202,9 @@ def curve(path: Path) -> Curve:
 class EventLog:
     """events.jsonl: one line per event, of all starts of a run, written immediately."""
 
-    def __init__(self, path: Path, start: int, complain: Complain, where: Where = as_named) -> None:
+    def __init__(self, path: Path, start: int, warn: Warn, where: Where = as_named) -> None:
         """Append to the file in start number `start` of the run."""
-        self._file, self._start = AppendOnly(path, complain, where), start
+        self._file, self._start = AppendOnly(path, warn, where), start
 
     def append(self, time_s: float, elapsed_s: float, text: str) -> None:
         """Add an event that happened at time.time() `time_s`, `elapsed_s` after the start."""
@@ -230,7 +230,7 @@ class MonitorLog:
         path: Path,
         env_id: str,
         t_start: float,
-        complain: Complain,
+        warn: Warn,
         where: Where = as_named,
     ) -> None:
         """Prepare the file; an existing one is continued, and keeps its own `t_start`.
@@ -239,10 +239,10 @@ class MonitorLog:
             path: `monitor/<i>.monitor.csv`, in a folder that exists.
             env_id: environment.
             t_start: time.time() at the start of the run.
-            complain: called once for a disk error.
+            warn: called once for a disk error.
             where: returns its current path.
         """
-        self._file = AppendOnly(path, complain, where)
+        self._file = AppendOnly(path, warn, where)
         self._rows: list[tuple[float, int, float]] = []
         header = json.dumps({"t_start": t_start, "env_id": env_id})
         self._header = f"#{header}\nr,l,t\n"

@@ -130,7 +130,7 @@ class Recorder:
         self._curve = Curve()
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._event_log = EventLog(folder.events, run_layout.start, self.log_event, folder.where)
-        sinks.complain = self.log_event
+        sinks.warn = self.log_event
 
     @property
     def elapsed_s(self) -> float:

@@ -32,7 +32,7 @@ from galamp.storage.rate_cache import RateCache
 from galamp.storage.run_folder import RunFolder, StoredChoices
 from galamp.supervision.plan import LEARNERS_PER_CORE, make_plan, usable_devices
 from galamp.supervision.signals import Signals
-from galamp.training.session import complain
+from galamp.telemetry.display.streams import warn
 from galamp.training.supervisor import RunResult, Supervisor
 from galamp.training.train import train
 
@@ -150,7 +150,7 @@ def _store_rates(cache: RateCache, key: dict[str, Any], found: Measured, notify:
     try:
         cache.save(key, found.rates)
     except OSError as error:
-        complain(f"{cache.path}: {error.strerror}: the rates will be measured again next time")
+        warn(f"{cache.path}: {error.strerror}: the rates will be measured again next time")
 
 
 def check(config: RunConfig, machine: Machine, *, new: bool) -> None:

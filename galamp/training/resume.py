@@ -25,7 +25,7 @@ from galamp.memory.learner_state import GENERATOR_BYTES_OF, STATE_COUNTERS, Stat
 from galamp.storage.gossip_log import GOSSIP, GossipLog, Start
 from galamp.storage.inspection import GRAPH, is_own_file
 from galamp.storage.run_folder import CONFIG, RunFolder, read_json
-from galamp.storage.run_logs import Complain, curve
+from galamp.storage.run_logs import Warn, curve
 from galamp.supervision.layout import RunLayout
 from galamp.supervision.plan import Plan
 from galamp.telemetry.consensus import History
@@ -164,7 +164,7 @@ def history_of(
     folder: RunFolder,
     states: Sequence[State],
     wall_s: float,
-    complain: Complain,
+    warn: Warn,
 ) -> History | None:
     """Return what certifies the run; nothing where one learner is all, or nobody wants it.
 
@@ -173,14 +173,14 @@ def history_of(
         folder: where the gossip log is.
         states: what the learners go on from; none in a new run.
         wall_s: training time of the former starts.
-        complain: takes one line about a disk that refuses.
+        warn: takes one line about a disk that refuses.
     """
     gossip = run_layout.plan.config.gossip
     if run_layout.count == 1 or not gossip.certificate:
         return None
-    log = GossipLog(folder.path / GOSSIP, complain, folder.where)
+    log = GossipLog(folder.path / GOSSIP, warn, folder.where)
     history = History(
-        run_layout.arrays, run_layout.topology, log, complain, synchronous=gossip.synchronous
+        run_layout.arrays, run_layout.topology, log, warn, synchronous=gossip.synchronous
     )
     history.start(first_entry(run_layout, states, float(wall_s), run_layout.start))
     return history

@@ -13,7 +13,6 @@ in the supervisor. Run folder, display, control server and signals last over all
 from __future__ import annotations
 
 import gc
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ from galamp.supervision.plan import CPU, Plan, check_processes, left_out, with_l
 from galamp.supervision.signals import Signals
 from galamp.telemetry.consensus import ConsensusMonitor
 from galamp.telemetry.display.dashboard import Display
-from galamp.telemetry.display.streams import SafeStream
+from galamp.telemetry.display.streams import warn
 from galamp.telemetry.recorder import Losses, Recorder
 from galamp.telemetry.sinks import open_sinks
 from galamp.telemetry.sinks.base import SinkContext
@@ -170,7 +169,7 @@ class Session:
         """
         folder, env_id = self._folder, self._context.environment.env_id
         told = SinkContext(
-            folder.path, env_id, len(plan.learners), number, from_step, complain, folder.where
+            folder.path, env_id, len(plan.learners), number, from_step, warn, folder.where
         )
         return open_sinks(plan.config.report.sinks, told, begun=self._has_started)
 
@@ -184,7 +183,7 @@ class Session:
         """Create what records and saves one attempt, and restore its resume point."""
         context, folder = self._context, self._folder
         wall_s = progress_of(resume_point)["wall_s"]
-        history = history_of(run_layout, folder, states, wall_s, complain)
+        history = history_of(run_layout, folder, states, wall_s, warn)
         recorder = Recorder(run_layout, folder, sinks, ConsensusMonitor(run_layout, history))
         recorder.losses = self._losses
         saver = Saver(
@@ -211,7 +210,7 @@ class Session:
         except UserError as error:
             if not self._has_started:
                 raise
-            complain(f"{error}; it still describes the previous start")
+            warn(f"{error}; it still describes the previous start")
         else:
             if changed and graph is not None:
                 recorder.log_event(f"gossip graph: another one than before, from {graph.path}")
@@ -328,16 +327,9 @@ class Session:
         try:
             self._folder.write_summary(summary)
         except GalampError as error:  # such as a full disk: the training itself is complete
-            complain(str(error))
+            warn(str(error))
         self._control_server.end(result.status)
         return Outcome(result, summary, self._folder.path)
-
-
-def complain(text: str) -> None:
-    """Print a warning about a failure that does not end the run; a lost stream is ignored."""
-    stream = SafeStream(sys.stderr)
-    stream.write(f"galamp: warning: {text}\n")
-    stream.flush()
 
 
 def _log_choices(plan: Plan, machine: Machine, recorder: Recorder) -> None:

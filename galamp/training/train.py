@@ -32,12 +32,12 @@ from galamp.supervision.layout import ModelSketch, sketch_model
 from galamp.supervision.plan import Plan, check_processes
 from galamp.supervision.signals import Signals
 from galamp.telemetry.display.dashboard import make_display
-from galamp.telemetry.display.streams import fill_closed
+from galamp.telemetry.display.streams import fill_closed, warn
 from galamp.telemetry.sinks import load_sinks
 from galamp.training.control.server import ControlServer
 from galamp.training.resolve import ResolvedRun, resolve_run
 from galamp.training.resume_point import load_resume_point
-from galamp.training.session import Outcome, RunContext, Session, complain
+from galamp.training.session import Outcome, RunContext, Session
 from galamp.training.supervisor import Callback
 from galamp.workers.forkserver import sigchld_enabled, start_server
 
@@ -94,11 +94,11 @@ def _train(
     installation.name_run(folder.path)
     report = resolved.plan.config.report
     if folder.warning:
-        complain(folder.warning)
+        warn(folder.warning)
     try:
         with (
             make_display(report.quiet, screen or sys.stderr) as display,
-            ControlServer(folder.path, complain) as control_server,
+            ControlServer(folder.path, warn) as control_server,
         ):
             session = Session(context, folder, display, control_server, signals, callbacks)
             return session.run(resolved, resume_point)

@@ -1,4 +1,4 @@
-"""How the end of a child is told: whose report counts, what 255 means, which signal it was."""
+"""How the end of a child is reported: whose report counts, what 255 means, which signal it was."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from galamp.workers.child import ChildSpec
 
 INCARNATION = "0123456789abcdef"
 TOLD = {
-    "life": INCARNATION,
+    "incarnation": INCARNATION,
     "cause": "failed: x",
     "details": "Traceback",
     "deliberate": True,
@@ -41,19 +41,19 @@ def report_path(folder: Path) -> Path:
     return folder / "learner-0.crash-31.json"
 
 
-def test_a_child_speaks_for_its_own_life(tmp_path: Path) -> None:
+def test_the_report_of_its_own_incarnation_counts(tmp_path: Path) -> None:
     report_path(tmp_path).write_text(json.dumps(TOLD))
     assert ended(tmp_path, 70) == ChildFailure("learner 0", "failed: x", "Traceback", True)
 
 
-@pytest.mark.parametrize("life", ["", "fedcba9876543210", None])
-def test_a_report_of_another_life_with_the_same_process_id_is_none(
-    tmp_path: Path, life: str | None
+@pytest.mark.parametrize("incarnation", ["", "fedcba9876543210", None])
+def test_a_report_of_another_incarnation_with_the_same_process_id_is_none(
+    tmp_path: Path, incarnation: str | None
 ) -> None:
     """In a container process ids come again with every start."""
-    told = TOLD | {"life": life}
-    if life is None:
-        del told["life"]  # as galamp wrote them before
+    told = TOLD | {"incarnation": incarnation}
+    if incarnation is None:
+        del told["incarnation"]  # as galamp wrote them before
     report_path(tmp_path).write_text(json.dumps(told))
     failure = ended(tmp_path, -9)
     assert failure is not None
@@ -72,7 +72,7 @@ DAMAGED: dict[str, str | bytes] = {
     "details that are none": json.dumps(TOLD | {"details": None}),
     "deliberate in words": json.dumps(TOLD | {"deliberate": "yes"}),
     "nested": "[" * 100_000,
-    "a long number": '{"life": ' + "9" * 5000 + "}",
+    "a long number": '{"incarnation": ' + "9" * 5000 + "}",
 }
 
 
@@ -175,7 +175,7 @@ def test_a_cause_is_one_line() -> None:
     )
 
 
-# The first and last lines of a child's life, in a process of its own.
+# The first and last lines of a child, in a process of its own.
 
 CHILD = """
 import os, sys
@@ -184,7 +184,7 @@ from galamp.workers.child import ChildSpec, child_main
 if sys.argv[1] == "served":
     os.environ["GALAMP_SERVER"] = str(os.getppid())
 target, cores, log = sys.argv[2], eval(sys.argv[3]), sys.argv[4]
-spec = ChildSpec("simulator", 0, 0, target, cores, log, 1, incarnation_id="life")
+spec = ChildSpec("simulator", 0, 0, target, cores, log, 1, incarnation_id="one")
 child_main(spec, SimpleNamespace(open=lambda: "the task arrived"))
 """
 
@@ -192,7 +192,7 @@ child_main(spec, SimpleNamespace(open=lambda: "the task arrived"))
 def live(
     log: Path, *, target: str = "builtins:print", cores: str = "()", served: bool = True
 ) -> int:
-    """Lead a whole life; returns its exit code."""
+    """Run a child from start to end; returns its exit code."""
     words = [sys.executable, "-c", CHILD, "served" if served else "", target, cores, str(log)]
     environment = {name: v for name, v in os.environ.items() if name != "GALAMP_SERVER"}
     return subprocess.run(words, env=environment, timeout=60, capture_output=True).returncode
@@ -200,7 +200,7 @@ def live(
 
 @pytest.mark.real
 @pytest.mark.counted
-def test_a_life_that_ends_well(tmp_path: Path) -> None:
+def test_a_child_that_ends_well(tmp_path: Path) -> None:
     assert live(tmp_path / "log") == EXIT_OK
     assert (tmp_path / "log").read_text() == "the task arrived\n"
 
@@ -235,18 +235,18 @@ def test_cores_that_cannot_be_had_end_nothing(tmp_path: Path) -> None:
 def test_a_server_that_has_not_loaded_galamp_is_named(tmp_path: Path) -> None:
     assert live(tmp_path / "simulator-0.0.log", served=False) == EXIT_FAILURE
     [report] = tmp_path.glob("simulator-0.0.crash-*.json")
-    told = read_report(report, "life")
+    told = read_report(report, "one")
     assert told is not None
     assert told.cause.startswith("failed: its server has not loaded galamp")
 
 
 @pytest.mark.real
 @pytest.mark.counted
-def test_what_a_child_raises_is_reported_under_its_life(tmp_path: Path) -> None:
+def test_what_a_child_raises_is_reported_under_its_incarnation(tmp_path: Path) -> None:
     code = live(tmp_path / "simulator-0.0.log", target="builtins:int")
     assert code == EXIT_FAILURE
     [report] = tmp_path.glob("simulator-0.0.crash-*.json")
-    told = read_report(report, "life")
+    told = read_report(report, "one")
     assert told is not None
     assert told.cause.startswith("raised ValueError: invalid literal")
     assert read_report(report, "another") is None
@@ -257,7 +257,7 @@ def test_what_a_child_raises_is_reported_under_its_life(tmp_path: Path) -> None:
 def test_what_is_no_exception_is_reported_too(tmp_path: Path) -> None:
     assert live(tmp_path / "x.log", target="tests.support.families:interrupted") == EXIT_FAILURE
     [report] = tmp_path.glob("x.crash-*.json")
-    told = read_report(report, "life")
+    told = read_report(report, "one")
     assert told is not None
     assert told.cause == "raised KeyboardInterrupt: by hand"
 

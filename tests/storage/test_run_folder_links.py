@@ -17,7 +17,7 @@ from galamp.storage.gossip_log import GOSSIP, GossipLog
 from galamp.storage.inspection import shared_with
 from galamp.storage.locks import LOCK
 from galamp.storage.run_folder import RunFolder
-from galamp.storage.run_logs import Complain, EventLog, MetricsLog, MonitorLog
+from galamp.storage.run_logs import EventLog, MetricsLog, MonitorLog, Warn
 from tests.storage.test_run_folder import create
 
 VICTIM = b"a line\nand one without its end"
@@ -147,16 +147,16 @@ def test_a_link_is_replaced_where_the_file_is_made_anew(
     assert not (run / name).is_symlink()
 
 
-def monitored(path: Path, complain: Complain) -> None:
-    log = MonitorLog(path, "E", 0.0, complain)
+def monitored(path: Path, warn: Warn) -> None:
+    log = MonitorLog(path, "E", 0.0, warn)
     log.append(1.0, 1, 1.0)
     log.flush()
 
 
-WRITERS: dict[str, Callable[[Path, Complain], object]] = {
-    "metrics": lambda path, complain: MetricsLog(path, 1, 0, complain),
-    "events": lambda path, complain: EventLog(path, 1, complain).append(0.0, 0.0, "x"),
-    "gossip": lambda path, complain: GossipLog(path, complain).append([{"kind": "lost"}]),
+WRITERS: dict[str, Callable[[Path, Warn], object]] = {
+    "metrics": lambda path, warn: MetricsLog(path, 1, 0, warn),
+    "events": lambda path, warn: EventLog(path, 1, warn).append(0.0, 0.0, "x"),
+    "gossip": lambda path, warn: GossipLog(path, warn).append([{"kind": "lost"}]),
     "monitor": monitored,
 }
 

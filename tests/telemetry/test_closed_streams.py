@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from galamp.telemetry.display.dashboard import make_display
-from galamp.telemetry.display.streams import SafeStream, announce, tell
+from galamp.telemetry.display.streams import SafeStream, announce, print_safely
 from tests.support.engine import DEADLINE_S, ROOT, also, summary, words
 from tests.support.snapshots import busy
 
@@ -107,7 +107,7 @@ def test_what_is_not_there_is_lost_already() -> None:
     assert not stream.ready()
     with pytest.raises(OSError, match="Bad file descriptor"):
         stream.fileno()
-    tell("x", None)
+    print_safely("x", None)
     announce("x", None)
     with make_display(False, None) as display:
         display.update(busy(2))

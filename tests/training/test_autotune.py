@@ -453,16 +453,16 @@ def test_two_starts_do_not_measure_each_other(
         assert waits.wait(engine.DEADLINE_S)
         return autotune.Measured({1: 1.0, 2: 5.0}, 0.0)
 
-    def tell(line: str) -> None:
+    def on_progress(line: str) -> None:
         told.append(line)
         if "waiting for another start that measures" in line:
             waits.set()
 
     monkeypatch.setattr(autotune, "measured", measure)
-    first = threading.Thread(target=with_quickest, args=(config(), tell, cache))
+    first = threading.Thread(target=with_quickest, args=(config(), on_progress, cache))
     first.start()
     assert inside.wait(engine.DEADLINE_S)
-    second = with_quickest(config(), tell, RateCache(cache.path))
+    second = with_quickest(config(), on_progress, RateCache(cache.path))
     first.join(engine.DEADLINE_S)
     assert second.resources.learners == 2
     assert len(measured) == 1
@@ -588,7 +588,7 @@ def test_only_the_word_auto_has_something_measured(
     words: list[str], number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def seven(
-        config: RunConfig, tell: Callable[[str], object], *, new: bool, kept: StoredChoices
+        config: RunConfig, on_progress: Callable[[str], object], *, new: bool, kept: StoredChoices
     ) -> RunConfig:
         assert new
         assert kept == StoredChoices()

@@ -66,7 +66,7 @@ def write_report(path: Path, incarnation_id: str, report: Report, time_s: float)
     draft = path.with_suffix(".tmp")
     draft.unlink(missing_ok=True)
     with open(draft, "x") as file:
-        json.dump({"life": incarnation_id, **report._asdict(), "time": time_s}, file)
+        json.dump({"incarnation": incarnation_id, **report._asdict(), "time": time_s}, file)
     draft.replace(path)
 
 
@@ -78,7 +78,7 @@ def read_report(path: Path, incarnation_id: str) -> Report | None:
     """
     try:
         values = json.loads(_content(path))
-        matches = values["life"] == incarnation_id and type(values["deliberate"]) is bool
+        matches = values["incarnation"] == incarnation_id and type(values["deliberate"]) is bool
         cause, details = values["cause"], values["details"]
     except (OSError, ValueError, RecursionError, LookupError, TypeError):
         return None

@@ -1,6 +1,6 @@
 """Writing to streams whose reader may be gone: nothing here fails or waits because of that.
 
-    text --announce, tell--> SafeStream --> standard error or output, a terminal, a pipe
+    text --announce, print_safely, warn--> SafeStream --> standard error or output, a pipe
     2>&-  --fill_closed-->  /dev/null in place of a standard stream that was closed
 
 Imports little, so that it can be imported before anything else.
@@ -113,11 +113,16 @@ class SafeStream:
             pass
 
 
-def tell(text: str, stream: TextIO | None) -> None:
+def print_safely(text: str, stream: TextIO | None) -> None:
     """Write to `stream`; a lost stream is no error."""
     safe = SafeStream(stream)
     safe.write(text)
     safe.flush()
+
+
+def warn(text: str) -> None:
+    """Print a warning about a failure that ends nothing; a lost stream is no error."""
+    print_safely(f"galamp: warning: {text}\n", sys.stderr)
 
 
 def announce(text: str, stream: TextIO | None) -> None:

@@ -50,7 +50,7 @@ def open_sinks(names: str, context: SinkContext, *, begun: bool = False) -> Sink
     Raises:
         UserError: a sink cannot be loaded or, at the beginning of a run, be opened.
     """
-    group, classes = SinkGroup(context.complain), load_sinks(names)
+    group, classes = SinkGroup(context.warn), load_sinks(names)
     opened: dict[str, MetricSink] = {}
     # The curve of a resumed run is cut by the sink that is always there: only once none refuses.
     for name, kind in sorted(classes.items(), key=lambda item: item[0] == ALWAYS):
@@ -62,7 +62,7 @@ def open_sinks(names: str, context: SinkContext, *, begun: bool = False) -> Sink
                 group.add_all(opened)
                 group.close()
                 raise _with_traceback(f"{told}; correct it, or leave it out") from error
-            context.complain(f"{told}; left out")
+            context.warn(f"{told}; left out")
     group.add_all({name: opened[name] for name in classes if name in opened})
     return group
 

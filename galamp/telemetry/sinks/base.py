@@ -47,7 +47,7 @@ class SinkContext:
         start: how often the run was started, this time included, from 1.
         from_step: agent steps that the start goes on from (0: a new run). Rows of former starts
             beyond it are superseded.
-        complain: takes one line about what went wrong; the run goes on.
+        warn: reports one line about what went wrong; the run continues.
         where: says where a path in the run folder is now; None if nothing may be written there.
         t_start: time.time() at this start.
     """
@@ -57,7 +57,7 @@ class SinkContext:
     learners: int
     start: int
     from_step: int
-    complain: Callable[[str], None]
+    warn: Callable[[str], None]
     where: Where = as_named
     t_start: float = field(default_factory=time.time)
 

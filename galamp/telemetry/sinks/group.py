@@ -26,21 +26,21 @@ class SinkGroup:
     failure is told.
 
     Attributes:
-        complain: takes one line about a sink that fails.
+        warn: takes one line about a sink that fails.
     """
 
-    def __init__(self, complain: Callable[[str], None]) -> None:
-        self.complain = complain
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        self.warn = warn
         self._sinks: dict[str, MetricSink] = {}
         self._failed: set[str] = set()
 
     def add_all(self, sinks: Mapping[str, MetricSink]) -> None:
-        """Add sinks; the names stand for them in what is told."""
+        """Add sinks; the names stand for them in messages."""
         self._sinks |= sinks
 
     def context_for(self, context: SinkContext) -> SinkContext:
-        """Return a context in which to complain is to complain by this group."""
-        return replace(context, complain=lambda text: self.complain(text))
+        """Return a context whose warnings are given by this group."""
+        return replace(context, warn=lambda text: self.warn(text))
 
     def write(self, row: Row) -> None:
         """Give every sink one row of metrics."""
@@ -60,12 +60,12 @@ class SinkGroup:
             try:
                 call(sink)
             except FAILURES as error:
-                self._tell(name, error)
+                self._warn_of(name, error)
 
-    def _tell(self, name: str, error: BaseException) -> None:
+    def _warn_of(self, name: str, error: BaseException) -> None:
         if name not in self._failed:
             self._failed.add(name)
-            self.complain(f"--sinks {name}: {in_words(error)}; what it was given then is lost")
+            self.warn(f"--sinks {name}: {in_words(error)}; what it was given then is lost")
 
 
 def in_words(error: BaseException) -> str:

@@ -13,9 +13,7 @@ class JsonlSink(MetricSink):
     def __init__(self, context: SinkContext) -> None:
         super().__init__(context)
         path = context.folder / METRICS
-        self._log = MetricsLog(
-            path, context.start, context.from_step, context.complain, context.where
-        )
+        self._log = MetricsLog(path, context.start, context.from_step, context.warn, context.where)
 
     def write(self, row: Row) -> None:
         """Add one line; a disk that refuses is told of once."""

@@ -18,7 +18,7 @@ class MonitorSink(MetricSink):
                 folder / monitor_name(rank),
                 context.env_id,
                 context.t_start,
-                context.complain,
+                context.warn,
                 context.where,
             )
             for rank in range(context.learners)

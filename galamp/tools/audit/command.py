@@ -61,11 +61,11 @@ def _progress() -> Callable[[int, int], None] | None:
     if not sys.stderr.isatty():
         return None
 
-    def tell(lines: int, measurements: int) -> None:
+    def on_progress(lines: int, measurements: int) -> None:
         sys.stderr.write(f"\r\x1b[K{lines:,} lines, {measurements:,} measurements\r")
         sys.stderr.flush()
 
-    return tell
+    return on_progress
 
 
 def _check_target(path: Path, overwrite: bool) -> None:

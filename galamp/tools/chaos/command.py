@@ -121,13 +121,13 @@ def run_chaos(chaos: ChaosConfig, config: RunConfig, resume: RunFolder | None) -
 
 
 def _print_report(found: dict[str, Any], as_json: bool, failure: ChildFailure | None) -> None:
-    from galamp.telemetry.display.streams import tell
+    from galamp.telemetry.display.streams import print_safely
     from galamp.tools.chaos.report import lines
 
     if failure is not None:
-        tell(f"galamp: {failure}\n{failure.details}", sys.stderr)
-    tell(json.dumps(found) if as_json else "\n".join(lines(found)), sys.stdout)
-    tell("\n", sys.stdout)
+        print_safely(f"galamp: {failure}\n{failure.details}", sys.stderr)
+    print_safely(json.dumps(found) if as_json else "\n".join(lines(found)), sys.stdout)
+    print_safely("\n", sys.stdout)
 
 
 def check_survives(config: RunConfig) -> None:
@@ -150,13 +150,13 @@ def check_survives(config: RunConfig) -> None:
 def _conclude(callback: ChaosScenario, outcome: Outcome) -> dict[str, Any]:
     """Check the files that the run has left, and store the record."""
     from galamp.core.disk import finite, replace_json
+    from galamp.telemetry.display.streams import warn
     from galamp.tools.chaos.record import conclude, record
-    from galamp.training.session import complain
 
     final = conclude(outcome.folder) if outcome.result.exit_code == EXIT_OK else []
     found: dict[str, Any] = finite(record(callback, final, outcome.summary))
     try:
         replace_json(outcome.folder / RECORD, found)
     except OSError as error:  # the report is printed nevertheless
-        complain(f"{outcome.folder / RECORD} not written: {error.strerror}")
+        warn(f"{outcome.folder / RECORD} not written: {error.strerror}")
     return found

@@ -129,7 +129,7 @@ class ScaleRequest:
 class ControlServer:
     """The run's end of RUN/control, open for as long as it is entered."""
 
-    def __init__(self, folder: Path, complain: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
         """Listen in a folder that this run has locked; on failure the run continues without."""
         self._connections: dict[int, Connection] = {}
         self._request: ScaleRequest | None = None
@@ -144,7 +144,7 @@ class ControlServer:
             self._bound = os.stat(CONTROL, dir_fd=self._folder, follow_symlinks=False)
             self._poll.register(self._listener, select.POLLIN)
         except OSError as error:
-            complain(f"{folder / CONTROL}: {error.strerror}; galamp attach and scale do not work")
+            warn(f"{folder / CONTROL}: {error.strerror}; galamp attach and scale do not work")
 
     def __enter__(self) -> Self:
         return self

@@ -1,7 +1,7 @@
 """Measurements on a GPU are made in a child process, which reports each value on a line.
 
     parent: ask(module, arguments) --starts--> python -m galamp.tools.bench.gpu.<module> arguments
-            values so far <--"galamp: found {...}" lines-- child: tell(name=value)
+            values so far <--"galamp: found {...}" lines-- child: send(name=value)
 
 Other output of the child, such as torch's warnings, is skipped.
 """
@@ -24,7 +24,7 @@ MARK = "galamp: found "
 FAILURE = "failure"
 
 
-def tell(**values: Any) -> None:
+def send(**values: Any) -> None:
     """In a child: send these values to the parent."""
     print(f"{MARK}{json.dumps(values)}", flush=True)
 
@@ -38,7 +38,7 @@ def run(main: Callable[[], None]) -> None:
         main()
     except Exception as error:
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        tell(**{FAILURE: line})
+        send(**{FAILURE: line})
         raise
 
 

@@ -1,6 +1,6 @@
 """Facts of the machine: driver, GPUs, cores, NUMA nodes, and the build of torch.
 
-    python -m galamp.tools.bench.gpu.facts --tell--> values --lines--> text
+    python -m galamp.tools.bench.gpu.facts --send--> values --lines--> text
                                                values --problems--> what cannot work
 
 A GPU is asked for its properties in the child only.
@@ -25,7 +25,7 @@ from galamp.core.machine.machine import (
 )
 from galamp.core.machine.mps import mps_folder
 from galamp.telemetry.display.text import UNKNOWN
-from galamp.tools.bench.gpu.children import ask, run, tell
+from galamp.tools.bench.gpu.children import ask, run, send
 from galamp.tools.bench.gpu.steps import Deadline, Job, Report
 from galamp.tools.bench.meters import SMI, SMI_DEADLINE_S
 
@@ -95,24 +95,24 @@ def runs_on(capability: tuple[int, int], archs: Sequence[str]) -> bool:
 def main() -> None:
     """Send all facts; those that need no GPU come first."""
     cpus = inspect_cpus(sorted(os.sched_getaffinity(0)))
-    tell(
+    send(
         cpu=processor_name(),
         python=platform.python_version(),
         mps=mps_folder() is not None,
         **counts(cpus),
     )
-    tell(driver=driver())
+    send(driver=driver())
     import torch
 
     cudnn: Any = torch.backends.cudnn
-    tell(
+    send(
         torch=torch.__version__,
         torch_cuda=torch.version.cuda,
         cudnn=cudnn.version() if cudnn.is_available() else None,
         driver_cuda=_driver_cuda(),
         archs=torch.cuda.get_arch_list(),
     )
-    tell(gpus=[_gpu(index) for index in range(torch.cuda.device_count())])
+    send(gpus=[_gpu(index) for index in range(torch.cuda.device_count())])
 
 
 def counts(cpus: Sequence[Cpu]) -> dict[str, Any]:

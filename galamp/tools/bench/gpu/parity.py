@@ -37,7 +37,7 @@ from galamp.algorithms.cuda_graphs import Graphs
 from galamp.algorithms.networks import build_model
 from galamp.memory.rollouts import RolloutSlot
 from galamp.supervision.plan import CPU
-from galamp.tools.bench.gpu.children import ask, run, tell
+from galamp.tools.bench.gpu.children import ask, run, send
 from galamp.tools.bench.gpu.steps import LOG_LINES, Deadline, Job, Report, cause
 from galamp.workers.acting import DeviceActor
 
@@ -151,12 +151,12 @@ def main() -> None:
     parser.add_argument("--updates", type=int, required=True)
     options = parser.parse_args()
     rollouts = [rollout(seed) for seed in range(options.updates)]
-    tell(updates=options.updates, network=options.network)
+    send(updates=options.updates, network=options.network)
     expected = learned(options.network, CPU, rollouts)
-    tell(moved=distance(expected.start, expected.end))
+    send(moved=distance(expected.start, expected.end))
     for name in MAX_APART:
         found = learned(options.network, options.device, rollouts, tf32=name == "tf32")
-        tell(**{name: apart(found, expected)})
+        send(**{name: apart(found, expected)})
     torch.cuda.set_device(options.device)
     torch.backends.cudnn.deterministic = True
     eager, acted = as_in_runs(options.network, options.device, rollouts)
@@ -166,9 +166,9 @@ def main() -> None:
                 options.network, options.device, rollouts, Graphs(), reduces
             )
         except Refused:
-            tell(refused=traceback.format_exc().splitlines()[-LOG_LINES:])
+            send(refused=traceback.format_exc().splitlines()[-LOG_LINES:])
             return
-        tell(**{name: apart(found, expected) | from_eager(found.end, eager.end, actions, acted)})
+        send(**{name: apart(found, expected) | from_eager(found.end, eager.end, actions, acted)})
 
 
 def rollout(seed: int) -> Rollout:

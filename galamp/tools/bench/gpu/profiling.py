@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from galamp.memory.status import StatusRow
-from galamp.tools.bench.gpu.children import ask, run, tell
+from galamp.tools.bench.gpu.children import ask, run, send
 from galamp.tools.bench.gpu.steps import LOG_LINES, Deadline, Job, Report, cause
 from galamp.tools.bench.parts import ON_GPU
 from galamp.tools.bench.synthetic import ATARI, SyntheticLearner, synthetic_learners, take_turns
@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--num-envs", type=int, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    tell(num_envs=options.num_envs)
+    send(num_envs=options.num_envs)
     with heard() as log:
         learners = synthetic_learners(
             ATARI,
@@ -156,11 +156,11 @@ def main() -> None:
             network=options.network,
             device=options.device,
         )
-    tell(**refusals([learner.status for learner in learners], log.getvalue()))
+    send(**refusals([learner.status for learner in learners], log.getvalue()))
     take_turns(learners, WARM_UP)
-    tell(parts_ms=parts_ms(learners))
+    send(parts_ms=parts_ms(learners))
     gauges, events = profiled(learners)
-    tell(
+    send(
         **summarise(events, ROLLOUTS),
         finite=all(map(math.isfinite, gauges.values())),
     )

@@ -1,6 +1,6 @@
 """Trial of one GPU's elementary operations: microseconds of each, and whether results are right.
 
-    python -m galamp.tools.bench.gpu.trial --device cuda:0 --tell--> values, problems--> Report
+    python -m galamp.tools.bench.gpu.trial --device cuda:0 --send--> values, problems--> Report
 
 All operations of a learner: page-locked memory (as galamp locks it), launches, waits, copies of the
 size of a rollout's row and of a parameter vector, and a CUDA graph.
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from galamp.memory.arrays import ArraySpec, SharedArrays
-from galamp.tools.bench.gpu.children import ask, run, tell
+from galamp.tools.bench.gpu.children import ask, run, send
 from galamp.tools.bench.gpu.steps import Deadline, Job, Report
 
 LAUNCHES, REPEATS = 500, 50
@@ -87,13 +87,13 @@ def main() -> None:
     torch.cuda.set_device(device)
     x = torch.zeros(64, device=device)
     torch.cuda.synchronize()
-    tell(context_s=time.perf_counter() - began_s)
+    send(context_s=time.perf_counter() - began_s)
     for trial in (_locked_memory, _launches, _copies):
-        tell(**trial(x))
+        send(**trial(x))
     try:
-        tell(**_graph(x))
+        send(**_graph(x))
     except (RuntimeError, AttributeError) as error:
-        tell(graph_refusal=(str(error).strip() or type(error).__name__).splitlines()[0])
+        send(graph_refusal=(str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 def _locked_memory(x: Tensor) -> dict[str, Any]:
