@@ -20,8 +20,9 @@ from galamp.core.machine.memory import available_bytes
 from galamp.core.machine.mps import mps_folder, mps_in_words
 from galamp.memory.arrays import size_of
 from galamp.storage.run_folder import StoredChoices
+from galamp.supervision.devices import left_out
 from galamp.supervision.layout import array_specs
-from galamp.supervision.plan import LearnerPlan, left_out
+from galamp.supervision.plan import LearnerPlan
 from galamp.telemetry.display.console import table_console
 from galamp.telemetry.display.streams import print_safely
 from galamp.training.resolve import ResolvedRun

@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -39,6 +38,7 @@ from galamp.storage.inspection import GRAPH, refuse_links, shared_with
 from galamp.storage.links import LATEST, replace_link
 from galamp.storage.locks import LOCK, Lock, take_lock
 from galamp.storage.mounts import local_locks
+from galamp.storage.new_folder import make_new, missing, name_part, remove_empty
 from galamp.storage.run_logs import MONITOR, monitor_name
 
 CONFIG = "config.json"
@@ -128,12 +128,12 @@ class RunFolder(HeldFolder):
         with _disk_errors("make the run folder"):
             if run_dir:
                 path = in_home(run_dir)
-                made = _missing(path)
+                made = missing(path)
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
             else:
-                label = f"{_part(env_id)}__{_part(name)}__s{seed}__{started:%Y%m%d-%H%M%S}"
-                made = _missing(root)
-                path = _make_new(root, label)
+                label = f"{name_part(env_id)}__{name_part(name)}__s{seed}__{started:%Y%m%d-%H%M%S}"
+                made = missing(root)
+                path = make_new(root, label)
                 made = (path, *made)
             # A folder with other content stays as it is; one with a lock may be another start's.
             entries = set(os.listdir(path))
@@ -142,7 +142,7 @@ class RunFolder(HeldFolder):
             try:
                 return cls._taken(path, root, started, made)
             except BaseException:
-                _remove_empty(made)
+                remove_empty(made)
                 raise
 
     @classmethod
@@ -199,7 +199,7 @@ class RunFolder(HeldFolder):
 
     def log_path(self, title: str) -> Path:
         """Return the log file of a process, such as `logs/learner-0.log` for `learner 0`."""
-        return self.logs / f"{_part(title)}.log"
+        return self.logs / f"{name_part(title)}.log"
 
     def monitor_path(self, index: int) -> Path:
         """Return the file of the episodes of one learner."""
@@ -308,25 +308,6 @@ def _disk_errors(what: str) -> Iterator[None]:
         raise UserError(f"cannot {what}: {error.strerror}{where}") from None
 
 
-def _part(text: str) -> str:
-    """Return the last part of an environment id or a label, fit for a file name."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "-", text.rsplit("/", 1)[-1]).strip(".-") or "run"
-
-
-def _make_new(root: Path, label: str) -> Path:
-    """Create a folder that no other run has, even one started in the same second."""
-    root.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
-        path = root / (label if number == 1 else f"{label}-{number}")
-        try:
-            path.mkdir(mode=0o700)
-        except FileExistsError:
-            number += 1
-        else:
-            return path
-
-
 def _require_empty(path: Path, entries: set[str]) -> None:
     if any(name != LOCK and not _is_of_the_system(name) for name in entries):
         go_on = f"go on with the run in it by --resume {path}, or " if CONFIG in entries else ""
@@ -338,14 +319,3 @@ def _is_of_the_system(name: str) -> bool:
     return name.startswith("._") or name in (
         ".DS_Store", "lost+found", "desktop.ini", "Thumbs.db",
     )  # fmt: skip
-
-
-def _missing(path: Path) -> tuple[Path, ...]:
-    """Return `path` and the folders above it that do not exist, the innermost first."""
-    return tuple(each for each in (path, *path.parents) if not os.path.lexists(each))
-
-
-def _remove_empty(folders: tuple[Path, ...]) -> None:
-    with contextlib.suppress(OSError):
-        for folder in folders:
-            folder.rmdir()

@@ -9,7 +9,6 @@ supervisor before any process starts, so a setting that does not fit the machine
 
 from __future__ import annotations
 
-import re
 import resource
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from galamp.core.errors import UserError
 from galamp.core.machine.machine import Machine
 from galamp.core.machine.process_limits import least_room
 from galamp.core.settings import AUTO
+from galamp.supervision.devices import CPU, devices_of, usable_devices
 from galamp.supervision.placement import CpuSet, assign_cpus
 from galamp.workers.forkserver import MAX_DESCRIPTORS
 
@@ -29,7 +29,6 @@ ONLY_FOR_GOSSIP = (
     "gossip_optimizer",
 )  # fmt: skip
 
-CPU = "cpu"
 LEARNERS_PER_CORE = 8
 DESCRIPTORS_PER_CHILD = 4
 DESCRIPTORS_OF_SUPERVISOR = 64
@@ -115,7 +114,7 @@ def make_plan(config: RunConfig, machine: Machine, *, resumed: bool = False) -> 
         UserError: the machine lacks devices, cores or file handles that the settings require.
     """
     device = config.resources.device
-    devices = _devices(usable_devices(device, machine) if resumed else device, machine)
+    devices = devices_of(usable_devices(device, machine) if resumed else device, machine)
     count = config.resources.learners or _learners(devices, machine)
     config, count = _with_method(config, count)
     most = LEARNERS_PER_CORE * len(machine.cores)
@@ -129,25 +128,6 @@ def make_plan(config: RunConfig, machine: Machine, *, resumed: bool = False) -> 
     plan = Plan(replace(config, resources=resources), learners, device)
     _check_descriptors(plan, machine)
     return plan
-
-
-def left_out(machine: Machine) -> list[str]:
-    """Return a line for each GPU that cannot be used; those of `--device` were refused before."""
-    return [f"{device} is left out: {why}" for device, why in machine.unusable.items()]
-
-
-def usable_devices(device: str, machine: Machine) -> str:
-    """Return a stored run's setting `device` without the GPUs that cannot be used now.
-
-    If none of them can be used, all stay, and are refused with their cause. If torch shows none of
-    them, as on another machine, `auto` is returned; the stored setting keeps its devices.
-    """
-    if device in ("auto", CPU):
-        return device
-    every = [*(gpu.device for gpu in machine.gpus), *machine.unusable]
-    every.sort(key=lambda name: int(name.removeprefix("cuda:")))
-    shown = every if device == "cuda" else [d for d in device.split(",") if d in every]
-    return ",".join([each for each in shown if each not in machine.unusable] or shown) or "auto"
 
 
 def changes_kind(device: str, machine: Machine, ran: Sequence[LearnerPlan]) -> bool:
@@ -202,38 +182,6 @@ def _node(cpus: CpuSet, machine: Machine) -> int | None:
     of = {cpu.number: cpu.node for cpu in machine.cpus}
     nodes = {of[number] for number in cpus.learner}
     return nodes.pop() if len(nodes) == 1 and len(set(of.values())) > 1 else None
-
-
-def _devices(wanted: str, machine: Machine) -> list[str]:
-    if wanted == "auto":
-        return [gpu.device for gpu in machine.gpus] or [CPU]
-    if wanted == CPU:
-        return [CPU]
-    if wanted == "cuda":
-        wanted = ",".join([gpu.device for gpu in machine.gpus] + [*machine.unusable]) or "cuda:0"
-    devices = wanted.split(",")
-    for device in devices:
-        # No leading zeros: torch takes none.
-        if not re.fullmatch("cuda:(0|[1-9][0-9]{0,3})", device):
-            raise UserError(
-                f"--device {wanted}: expected auto, cpu, cuda, or a list such as cuda:0,cuda:1"
-            )
-        if device in machine.unusable:
-            raise UserError(
-                f"--device {device}: {machine.unusable[device]}; or use --device "
-                f"{_instead(machine)}"
-            )
-        if device not in (gpu.device for gpu in machine.gpus):
-            raise UserError(
-                f"--device {device}: this machine shows {len(machine.gpus)} GPUs to torch; "
-                "use --device cpu, or a torch build and driver that see the GPU"
-            )
-    return devices
-
-
-def _instead(machine: Machine) -> str:
-    """Return the usable devices, as a value of `--device`."""
-    return ",".join(gpu.device for gpu in machine.gpus if gpu.name) or CPU
 
 
 def _with_method(config: RunConfig, count: int) -> tuple[RunConfig, int]:

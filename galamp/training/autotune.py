@@ -30,7 +30,8 @@ from galamp.environments.names import canonical_env_id
 from galamp.gossip.topologies import FILE
 from galamp.storage.rate_cache import RateCache
 from galamp.storage.run_folder import RunFolder, StoredChoices
-from galamp.supervision.plan import LEARNERS_PER_CORE, make_plan, usable_devices
+from galamp.supervision.devices import usable_devices
+from galamp.supervision.plan import LEARNERS_PER_CORE, make_plan
 from galamp.supervision.signals import Signals
 from galamp.telemetry.display.streams import warn
 from galamp.training.supervisor import RunResult, Supervisor

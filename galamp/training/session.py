@@ -20,16 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from galamp.core.errors import GalampError, UserError
-from galamp.core.machine.machine import Machine, lacks_bf16, quota_text
+from galamp.core.machine.machine import Machine
 from galamp.core.machine.memory import available_bytes
-from galamp.core.machine.mps import mps_folder, mps_in_words
 from galamp.environments.base import EnvironmentSpec
 from galamp.memory.learner_state import State
 from galamp.storage.attempts import last_attempt
 from galamp.storage.identity import Identity
 from galamp.storage.run_folder import RunFolder, StoredChoices
 from galamp.supervision.layout import ModelSketch, RunLayout
-from galamp.supervision.plan import CPU, Plan, check_processes, left_out, with_learners
+from galamp.supervision.plan import Plan, check_processes, with_learners
 from galamp.supervision.signals import Signals
 from galamp.telemetry.consensus import ConsensusMonitor
 from galamp.telemetry.display.dashboard import Display
@@ -40,7 +39,7 @@ from galamp.telemetry.sinks.base import SinkContext
 from galamp.telemetry.sinks.group import SinkGroup
 from galamp.training.checkpointing import Saver
 from galamp.training.control.server import ControlServer
-from galamp.training.resolve import ResolvedRun, resolve_run
+from galamp.training.resolve import ResolvedRun, choices_in_words, resolve_run
 from galamp.training.resume import history_of, restore, states_for
 from galamp.training.resume_point import ResumePoint, load_resume_point, progress_of
 from galamp.training.summary import stored_config, summarise
@@ -152,7 +151,8 @@ class Session:
         except BaseException:
             sinks.close()
             raise
-        _log_choices(resolved.plan, context.machine, recorder)
+        for line in choices_in_words(resolved.plan, context.machine):
+            recorder.log_event(line)
         share_bytes = run_layout.arrays.size_bytes // run_layout.count
         self._control_server.configure(
             run_layout.count,
@@ -330,22 +330,3 @@ class Session:
             warn(str(error))
         self._control_server.end(result.status)
         return Outcome(result, summary, self._folder.path)
-
-
-def _log_choices(plan: Plan, machine: Machine, recorder: Recorder) -> None:
-    config = plan.config
-    for line in left_out(machine):
-        recorder.log_event(line)
-    if config.resources.device != CPU and (folder := mps_folder()) is not None:
-        recorder.log_event(mps_in_words(folder))
-    if machine.throttled:
-        recorder.log_event(f"{quota_text(machine)}: what is not set is chosen for {machine.usable}")
-    some = "learner" if len(plan.learners) == 1 else "learners"
-    recorder.log_event(
-        f"{len(plan.learners)} {some} of {config.environment.num_envs} environments on "
-        f"{config.resources.device}, learning rate {config.algorithm.learning_rate:.3g}"
-    )
-    if config.algorithm.precision == "bf16" and config.resources.device == CPU and lacks_bf16():
-        recorder.log_event(
-            "--precision bf16: this processor has no units for it; float32 is faster"
-        )

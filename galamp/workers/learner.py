@@ -13,7 +13,6 @@ state of at most a second before the death, and its counters, which are in share
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from galamp.core.algorithm_config import AlgorithmConfig
 from galamp.core.config import GossipConfig
 from galamp.core.errors import RunFailed, StopRun
 from galamp.core.failpoints import reach
-from galamp.core.machine.gpu_failures import MemoryUse, is_memory_full, memory_full
+from galamp.core.machine.gpu_failures import is_memory_full
 from galamp.core.seeding import seed_generators
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.exchange import Exchange, averages_gradients
@@ -49,6 +48,7 @@ from galamp.memory.rollout_ports import LearnerPort
 from galamp.memory.rollouts import RingWake, RolloutShape
 from galamp.memory.status import Phase, StatusBoard
 from galamp.workers.collector import Collector
+from galamp.workers.gpu import memory_full_text, use_gpu
 
 SAVE_EVERY_S = 1.0
 """Interval of saves: the optimiser's state after a restart is at most this old."""
@@ -93,7 +93,10 @@ def main(task: LearnerTask) -> None:
     except RuntimeError as error:  # of torch's allocator, or of CUDA's libraries
         if task.device == "cpu" or not is_memory_full(str(error)):
             raise
-        raise RunFailed(_memory_full(task)) from error
+        steps = task.shape.num_steps * task.shape.num_envs
+        raise RunFailed(
+            memory_full_text(task.device, learners=task.sharing, steps=steps, graphs=task.graphs)
+        ) from error
 
 
 def _learn(task: LearnerTask) -> None:
@@ -114,32 +117,6 @@ def _learn(task: LearnerTask) -> None:
     if task.device != "cpu":
         # Under MPS, a process that exits with work in progress may break others on its GPU.
         torch.cuda.synchronize(task.device)
-
-
-def _memory_full(task: LearnerTask) -> str:
-    """Return the message for a GPU without free memory."""
-    use = None
-    with contextlib.suppress(RuntimeError):  # it has no memory even for a context
-        free, total = torch.cuda.mem_get_info(task.device)
-        use = MemoryUse(total - free, total, torch.cuda.memory_allocated(task.device))
-    steps = task.shape.num_steps * task.shape.num_envs
-    return memory_full(task.device, use, learners=task.sharing, steps=steps, graphs=task.graphs)
-
-
-def use_gpu(device: str, *, benchmark: bool) -> None:
-    """Configure torch for a GPU: float32 matrix products in TF32, convolutions by cuDNN.
-
-    Args:
-        device: such as `cuda:0`.
-        benchmark: whether cuDNN measures which of its algorithms is fastest, at the first call of
-            each shape. That takes seconds, and the choice, and with it the last bits of results,
-            may differ from run to run. Without it cuDNN uses the same, deterministic algorithm each
-            time.
-    """
-    torch.cuda.set_device(device)
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.benchmark = benchmark
-    torch.backends.cudnn.deterministic = not benchmark
 
 
 class Learner:

@@ -30,14 +30,8 @@ from galamp.core.machine.memory import anonymous_file
 from galamp.core.machine.mps import mps_folder, mps_in_words
 from galamp.core.processes.probe_process import Answer
 from galamp.storage.run_folder import StoredChoices
-from galamp.supervision.plan import (
-    Plan,
-    changes_kind,
-    left_out,
-    make_plan,
-    usable_devices,
-    with_learners,
-)
+from galamp.supervision.devices import left_out, usable_devices
+from galamp.supervision.plan import Plan, changes_kind, make_plan, with_learners
 from galamp.training import autotune, train
 from galamp.training.resume_config import plans_in
 from tests.fakecuda.inside import settings

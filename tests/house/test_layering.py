@@ -60,7 +60,7 @@ WHEN_ASKED_FOR = {("", "tools.evaluation.agent")}
 WITHOUT_PROCESSES = (
     "algorithms", "gossip.topologies", "telemetry.display.dashboard", "telemetry.display.render",
     "telemetry.display.panels", "telemetry.display.text", "telemetry.snapshot", "core.config",
-    "core.errors", "supervision.plan",
+    "core.errors", "supervision.plan", "supervision.devices",
 )  # fmt: skip
 WITHOUT_TORCH = (
     "gossip.topologies", "environments", "workers.simulator", "workers.child", "memory.rollouts",

@@ -30,7 +30,7 @@ from galamp.core.arguments import Parser
 from galamp.core.errors import EXIT_OK, EXIT_SIGINT, GalampError, RunFailed, UserError, refusal
 from galamp.core.machine.torch_device import usable_device
 from galamp.environments.names import ATARI, canonical_env_id, rom_name
-from galamp.supervision.plan import CPU
+from galamp.supervision.devices import CPU
 from galamp.telemetry.display.console import table_console
 from galamp.tools.bench import peers, tables
 from galamp.tools.bench.exchanges import costs, costs_table

@@ -24,7 +24,7 @@ from rich import box
 from rich.table import Table
 
 from galamp.core.errors import RunFailed
-from galamp.supervision.plan import CPU
+from galamp.supervision.devices import CPU
 from galamp.tools.bench.parts import ACT, EMULATE, GOSSIP, PARTS
 from galamp.tools.bench.processes import Program, Usage, members, pss_mb
 from galamp.tools.bench.runs import POLL_S, ROOT, START_DEADLINE_S, Measurement, Workload, cores

@@ -36,7 +36,7 @@ from galamp.core.config import EnvironmentConfig
 from galamp.environments import make_environment
 from galamp.environments.base import EnvironmentSpec
 from galamp.memory.status import Phase
-from galamp.supervision.plan import CPU
+from galamp.supervision.devices import CPU
 from galamp.tools.bench.synthetic import synthetic_learners, take_turns
 
 BLOCK_S = 0.25

@@ -30,9 +30,11 @@ from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.topologies import make_topology
 from galamp.memory.rollout_ports import SimulatorPort
 from galamp.memory.status import Phase
+from galamp.supervision.devices import CPU
 from galamp.supervision.layout import RunLayout, sketch_model
-from galamp.supervision.plan import CPU, make_plan
-from galamp.workers.learner import Learner, LearnerTask, use_gpu
+from galamp.supervision.plan import make_plan
+from galamp.workers.gpu import use_gpu
+from galamp.workers.learner import Learner, LearnerTask
 
 ROWS = 8
 """Observations [ROWS, envs, ...] that a simulator repeats."""

@@ -36,7 +36,7 @@ from galamp.algorithms.base import Algorithm, Rollout
 from galamp.algorithms.cuda_graphs import Graphs
 from galamp.algorithms.networks import build_model
 from galamp.memory.rollouts import RolloutSlot
-from galamp.supervision.plan import CPU
+from galamp.supervision.devices import CPU
 from galamp.tools.bench.gpu.children import ask, run, send
 from galamp.tools.bench.gpu.steps import LOG_LINES, Deadline, Job, Report, cause
 from galamp.workers.acting import DeviceActor

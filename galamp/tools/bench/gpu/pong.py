@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import NamedTuple
 
-from galamp.supervision.plan import CPU
+from galamp.supervision.devices import CPU
 from galamp.telemetry.display.text import UNKNOWN
 from galamp.tools.bench.gpu.steps import Deadline, Job, Report
 from galamp.tools.bench.gpu.training import (
