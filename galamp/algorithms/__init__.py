@@ -35,7 +35,11 @@ class Row(NamedTuple):
     algorithm: str
 
 
-ALGORITHMS = {"a2c": Row("galamp.algorithms.a2c_config:A2CConfig", "galamp.algorithms.a2c:A2C")}
+ALGORITHMS = {
+    "a2c": Row("galamp.algorithms.a2c_config:A2CConfig", "galamp.algorithms.a2c:A2C"),
+    "ppo": Row("galamp.algorithms.ppo_config:PPOConfig", "galamp.algorithms.ppo:PPO"),
+    "pqn": Row("galamp.algorithms.pqn_config:PQNConfig", "galamp.algorithms.pqn:PQN"),
+}
 """Name -> where its settings are and where the class is, which takes what `make_algorithm` does."""
 
 

@@ -108,8 +108,3 @@ class FlatAdam:
         plain = first / first_weight.to(data.dtype)
         change = torch.where(length > RECTIFIED_FROM, divided, plain).masked_fill_(~active, 0.0)
         data.add_(change, alpha=-learning_rate)
-
-
-def annealed(learning_rate: float, progress: float) -> float:
-    """Return the step size that falls linearly to zero while `progress` goes from 0 to 1."""
-    return learning_rate * (1.0 - min(max(progress, 0.0), 1.0))

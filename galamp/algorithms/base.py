@@ -59,6 +59,19 @@ class Algorithm(ABC):
     generator: torch.Generator
     version: int
 
+    @property
+    def reductions(self) -> int:
+        """Number of times that an update calls `reduce`: the same for every rollout."""
+        return 1
+
+    def schedule(self, agent_steps: int, total_steps: int) -> None:
+        """Set what changes in the course of a run, such as the step size, before each rollout.
+
+        Args:
+            agent_steps: of all learners so far, so that every learner is at the same point.
+            total_steps: at which the run ends; more than `agent_steps`, or as many.
+        """
+
     @abstractmethod
     def prepare(self, steps: int, envs: int) -> None:
         """Prepare for rollouts [T, B] = [steps, envs]; acting may then cache results."""

@@ -51,7 +51,7 @@ def n_step_returns(
 
 
 class VTrace(NamedTuple):
-    """Targets of V-trace, each [T, B] float32: of the value, and the policy gradient's advantage."""
+    """Targets of the value and advantages of the policy gradient, each [T, B] float32."""
 
     returns: Tensor
     advantages: Tensor

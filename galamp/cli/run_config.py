@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from galamp.cli.presets import Values, preset_values
 from galamp.core.algorithm_config import AlgorithmConfig
 from galamp.core.config import RunConfig, from_dict, from_settings
 from galamp.core.errors import UserError
@@ -27,9 +28,8 @@ if TYPE_CHECKING:
     from galamp.storage.run_folder import RunFolder, StoredChoices
     from galamp.supervision.plan import LearnerPlan
 
-Values = dict[tuple[str, str], Any]
-"""Settings by section and name."""
 GRAPH_SETTING = ("gossip", "topology")
+ALGORITHM_SETTING = ("algorithm", "algorithm")
 SINKS_SETTING = ("report", "sinks")
 
 
@@ -108,7 +108,28 @@ def _given(options: argparse.Namespace) -> Values:
     problems += _environment_problems(values, options.game is not None)
     if problems:
         raise UserError(*problems)
-    return values
+    return _under_preset(options, values)
+
+
+def _under_preset(options: argparse.Namespace, values: Values) -> Values:
+    """Return `values` over those of the preset, if the command line names one.
+
+    Raises:
+        UserError: the preset cannot be used here.
+    """
+    name = getattr(options, "preset", None)
+    if name is None:
+        return values
+    if options.resume is not None:
+        raise UserError(f"--preset {name}: is for new runs; give single settings with --resume")
+    under = preset_values(name)
+    algorithm = values.get(ALGORITHM_SETTING, under[ALGORITHM_SETTING])
+    if algorithm != under[ALGORITHM_SETTING]:
+        raise UserError(
+            f"--preset {name}: is of algorithm {under[ALGORITHM_SETTING]}; leave out "
+            f"--algorithm {algorithm}, or the preset"
+        )
+    return under | values
 
 
 def _tell_renamed(former: str, given: Any, setting: Setting, value: Any) -> None:

@@ -177,6 +177,7 @@ class Learner:
             task.gossip,
             state=self.algorithm.state(),
             gradient=self.algorithm.parameters.grad,
+            reductions=self.algorithm.reductions,
             seed=task.gossip_seed,
             wakeups=task.gossip_wakeups,
             row=self.status,
@@ -202,6 +203,7 @@ class Learner:
         """Run turns until the total of steps is reached or the supervisor requests a stop."""
         number = self.port.first_rollout()
         while not self._finished():
+            self.algorithm.schedule(self._agent_steps(), self.task.total_steps)
             rollout = self.collector.collect(number)
             self.status.enter(Phase.UPDATE)
             gauges = self.algorithm.update(rollout, self._reduce_gradient)
@@ -260,13 +262,16 @@ class Learner:
 
     def _finished(self) -> bool:
         self.idle()
-        turns = self.status["turns"]
-        if turns >= self.control.stop_turn:
+        if self.status["turns"] >= self.control.stop_turn:
             return True
+        return self._agent_steps() >= self.task.total_steps
+
+    def _agent_steps(self) -> int:
+        """Return the agent steps of all learners; the same for each, if they are synchronous."""
         if self.task.gossip.synchronous:
             by_all = self.task.shape.num_steps * self.task.shape.num_envs * self.task.learners
-            return turns * by_all >= self.task.total_steps
-        return self.status_board.agent_steps() >= self.task.total_steps
+            return self.status["turns"] * by_all
+        return self.status_board.agent_steps()
 
     def _save_if_due(self) -> None:
         """Save the state on request, and at intervals in case this process is killed."""

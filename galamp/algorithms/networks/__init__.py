@@ -1,6 +1,6 @@
 """Actor-critic networks by name. A new one: a file here, a line in `NETWORKS`; or one of your own.
 
-    gala, nature, mlp, or package.module:factory --build_model--> observations in, logits and values
+    gala, nature, mlp, ..., or package.module:factory --build_model--> observations in, logits and values
 
 What builds a network is called with the observations' shape, their type (`uint8` or `float32`) and
 the number of actions. It returns a `torch.nn.Module` whose forward takes observations [B, *shape]
@@ -42,7 +42,10 @@ class Entry(NamedTuple):
 NETWORKS = {
     "gala": Entry(IMAGE, "galamp.algorithms.networks.convolutional:gala"),
     "nature": Entry(IMAGE, "galamp.algorithms.networks.convolutional:nature"),
+    "nature-layernorm": Entry(IMAGE, "galamp.algorithms.networks.layer_norm:nature_layernorm"),
+    "impala-resnet": Entry(IMAGE, "galamp.algorithms.networks.residual:impala_resnet"),
     "mlp": Entry(VECTOR, "galamp.algorithms.networks.perceptron:mlp"),
+    "mlp-layernorm": Entry(VECTOR, "galamp.algorithms.networks.layer_norm:mlp_layernorm"),
 }
 """By name; `auto` means the first that takes observations of so many dimensions."""
 
