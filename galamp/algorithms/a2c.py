@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from galamp.algorithms.a2c_config import A2CConfig
-from galamp.algorithms.base import Algorithm, Rollout, trainable
+from galamp.algorithms.base import Acted, Algorithm, Rollout, trainable
 from galamp.algorithms.cuda_graphs import Graphs
 from galamp.algorithms.flat_parameters import FlatParameters
 from galamp.algorithms.forward import ForwardPass, Place, RecomputedForward
@@ -141,10 +141,13 @@ class A2C(Algorithm):
             build = getattr(importlib.import_module(module), name)
             self._forward = build(self._model, steps, envs, PRECISIONS[self._config.precision])
 
-    def act(self, observations: Tensor, place: Place | None = None) -> Tensor:
+    def act(self, observations: Tensor, first: Tensor, place: Place | None = None) -> Acted:
         """Return sampled actions [B] int64; see `Algorithm.act`."""
+        del first  # the policy has no memory
         with torch.inference_mode():
-            return sample(self._forward.act(observations, place), self.generator)
+            logits = self._forward.act(observations, place)
+            actions = sample(logits, self.generator)
+            return Acted(actions, log_prob(logits, actions) if self.keeps_log_probs else None)
 
     def record(self, rollout: Rollout, graphs: Graphs, reduces: bool | None) -> None:
         """Record the update; see `Algorithm.record`."""
@@ -252,3 +255,8 @@ def sample(logits: Tensor, generator: torch.Generator) -> Tensor:
     """
     arrivals = torch.empty_like(logits).exponential_(generator=generator)
     return (logits - arrivals.log_()).argmax(-1)
+
+
+def log_prob(logits: Tensor, actions: Tensor) -> Tensor:
+    """Return the log-probabilities [...] of actions [...] under the softmax of logits [..., A]."""
+    return logits.log_softmax(-1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)

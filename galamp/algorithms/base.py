@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,19 @@ from galamp.algorithms.cuda_graphs import Graphs
 from galamp.algorithms.flat_parameters import FlatParameters
 from galamp.algorithms.forward import Place
 from galamp.core.algorithm_config import AlgorithmConfig
+
+
+class Acted(NamedTuple):
+    """Actions of B environments, and how probable they were.
+
+    Attributes:
+        actions: [B] int64, as they go into the rollout.
+        log_probs: [B] float32, log-probabilities of the actions under the policy that drew them;
+            None where the algorithm does not keep them.
+    """
+
+    actions: Tensor
+    log_probs: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -34,6 +47,11 @@ class Rollout:
             of `observations[t + 1]`.
         valid: [T, B] bool, the valid mask; False on a reset step, and where a simulator has died or
             was late. Such a transition is never trained on.
+        first: [T+1, B] bool; `observations[t]` is the first of its episode, or the first that the
+            policy sees of a simulator that has just arrived, or has missed steps. What a policy
+            remembers of an environment is forgotten there. Without meaning where all is invalid.
+        log_probs: [T, B] float32, log-probabilities of the actions under the policy that drew them,
+            as `act` returned them; None where the algorithm does not keep them.
     """
 
     observations: Tensor
@@ -42,6 +60,15 @@ class Rollout:
     terminated: Tensor
     truncated: Tensor
     valid: Tensor
+    first: Tensor
+    log_probs: Tensor | None = None
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Rollout:
+        """Return the rollout with `change` of every tensor, such as a copy on another device."""
+        changed: dict[str, Any] = {
+            name: None if tensor is None else change(tensor) for name, tensor in vars(self).items()
+        }
+        return replace(self, **changed)
 
 
 class Algorithm(ABC):
@@ -49,12 +76,14 @@ class Algorithm(ABC):
 
     Attributes:
         config_class: its settings, its gauges and its default learning rate; a frozen dataclass.
+        keeps_log_probs: whether `act` returns log-probabilities, for `Rollout.log_probs`.
         parameters: the network's parameters and gradients as flat vectors.
         generator: random generator of action sampling, on the learner's device.
         version: number of optimiser steps so far.
     """
 
     config_class: ClassVar[type[AlgorithmConfig]]
+    keeps_log_probs: ClassVar[bool] = False
     parameters: FlatParameters
     generator: torch.Generator
     version: int
@@ -77,10 +106,16 @@ class Algorithm(ABC):
         """Prepare for rollouts [T, B] = [steps, envs]; acting may then cache results."""
 
     @abstractmethod
-    def act(self, observations: Tensor, place: Place | None = None) -> Tensor:
-        """Return sampled actions [B] int64 for observations [B, ...].
+    def act(self, observations: Tensor, first: Tensor, place: Place | None = None) -> Acted:
+        """Return sampled actions for B observations.
 
-        `place` is their place in the next rollout; without it, acting caches nothing.
+        On a GPU, acting may be recorded as a CUDA graph: it then must not wait, nor make decisions
+        by what tensors contain.
+
+        Args:
+            observations: [B, ...].
+            first: [B] bool, as in `Rollout.first`; for policies that remember.
+            place: their place in the next rollout; without it, acting caches nothing.
         """
 
     @abstractmethod
@@ -127,11 +162,11 @@ class Algorithm(ABC):
 def trainable(rollout: Rollout) -> Rollout:
     """Return `rollout` without any effect of its invalid transitions.
 
-    Rewards, actions and flags of invalid transitions become neutral, so that not even a NaN in them
-    can pass the valid mask of the loss. A return is cut before an invalid transition, as by
-    truncation: the observation before it is the last valid one.
+    Rewards, actions, log-probabilities and flags of invalid transitions become neutral, so that not
+    even a NaN in them can pass the valid mask of the loss. A return is cut before an invalid
+    transition, as by truncation: the observation before it is the last valid one.
     """
-    valid = rollout.valid
+    valid, log_probs = rollout.valid, rollout.log_probs
     cut = rollout.truncated.clone()
     cut[:-1] |= ~valid[1:]
     return replace(
@@ -141,6 +176,7 @@ def trainable(rollout: Rollout) -> Rollout:
         rewards=rollout.rewards.masked_fill(~valid, 0.0),
         terminated=rollout.terminated & valid,
         truncated=cut,
+        log_probs=None if log_probs is None else log_probs.masked_fill(~valid, 0.0),
     )
 
 

@@ -113,8 +113,10 @@ class CachedConvForward(ForwardPass):
         if place is None:
             room = _room(self._model, 1, len(observations), self._dtype)
             return self._pass(observations, room.at(0, slice(None))).logits
-        self._kept[place] = True
-        return self._pass(observations, self._at(*place)).logits
+        step, envs = place
+        assert isinstance(step, int), "a cache on a CPU"
+        self._kept[step, envs] = True
+        return self._pass(observations, self._at(step, envs)).logits
 
     def values(self, observations: Tensor) -> Tensor:
         """Return the values; see `ForwardPass.values`."""

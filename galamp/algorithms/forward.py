@@ -20,9 +20,12 @@ from galamp.algorithms.flat_parameters import FlatParameters
 
 
 class Place(NamedTuple):
-    """Place of some observations in a rollout [T, B]."""
+    """Place of some observations in a rollout [T, B].
 
-    step: int
+    In a recorded CUDA graph, which serves every step, `step` is a tensor [1] int64 on the GPU.
+    """
+
+    step: int | Tensor
     envs: slice
 
 

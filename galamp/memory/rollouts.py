@@ -57,6 +57,7 @@ class RolloutSlot(NamedTuple):
     terminated: npt.NDArray[np.bool_]  # [T, B]
     truncated: npt.NDArray[np.bool_]  # [T, B]
     valid: npt.NDArray[np.bool_]  # [T, B] False where the transition must not be learned from
+    first: npt.NDArray[np.bool_]  # [T+1, B] the first observation of an episode, or after a call
 
 
 class RolloutRing:
@@ -91,6 +92,7 @@ class RolloutRing:
             ArraySpec(name + "terminated", by_step, "bool"),
             ArraySpec(name + "truncated", by_step, "bool"),
             ArraySpec(name + "valid", by_step, "bool"),
+            ArraySpec(name + "first", (NUM_SLOTS, steps + 1, envs), "bool"),
             ArraySpec(name + "simulators", (lines,), "int64"),
             ArraySpec(name + "learner", (lines,), "int64"),
         ]

@@ -26,7 +26,7 @@ from galamp.algorithms.returns import n_step_returns
 from galamp.algorithms.rmsprop import FlatRMSprop
 from galamp.core.algorithm_config import AlgorithmConfig
 from galamp.core.errors import UserError
-from tests.contracts.algorithm import ACTIONS, INPUTS, AlgorithmContract, random_rollout
+from tests.contracts.algorithm import ACTIONS, INPUTS, AlgorithmContract, acted, random_rollout
 
 CONFIG = A2CConfig(learning_rate=7e-4)
 
@@ -269,7 +269,7 @@ def test_act_samples_from_the_policy_of_the_network() -> None:
     observations = torch.randn(1, INPUTS, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = algorithm._model(observations)[0].softmax(-1)[0] * 50_000
-    counts = torch.bincount(algorithm.act(observations.expand(50_000, -1)), minlength=ACTIONS)
+    counts = torch.bincount(acted(algorithm, observations.expand(50_000, -1)), minlength=ACTIONS)
     assert expected.min() > 1000
     # Chi-squared with two degrees of freedom: 13.8 is passed with a chance of 0.001.
     assert ((counts - expected).square() / expected).sum() < 13.8
@@ -405,7 +405,7 @@ class WaitsForDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def test_update_reads_no_number_back_before_its_metrics(form: str) -> None:
     algorithm = make_a2c(1, rmsprop_form=form)
     with WaitsForDevice() as waits:
-        algorithm.act(torch.zeros(4, INPUTS))
+        acted(algorithm, torch.zeros(4, INPUTS))
         algorithm.update(random_rollout(1))
         assert waits.seen == []
         assert bool(torch.ones(()) > 0)
@@ -416,7 +416,7 @@ def test_update_reads_no_number_back_before_its_metrics(form: str) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_update_on_a_gpu_waits_once_and_agrees_with_the_cpu() -> None:
     def moved(rollout: Rollout) -> Rollout:
-        return Rollout(**{name: value.cuda() for name, value in vars(rollout).items()})
+        return rollout.mapped(Tensor.cuda)
 
     host, device = make_a2c(1), make_a2c(1, "cuda")
     for seed in range(3):
@@ -426,7 +426,7 @@ def test_update_on_a_gpu_waits_once_and_agrees_with_the_cpu() -> None:
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
             metrics = device.update(rollout)
-            device.act(rollout.observations[0])
+            acted(device, rollout.observations[0])
             torch.cuda.set_sync_debug_mode("default")
         waits = [w for w in caught if "called a synchronizing" in str(w.message)]
         assert seed == 0 or len(waits) == 1

@@ -71,7 +71,7 @@ def test_an_act_is_one_launch_and_one_wait(network: str) -> None:
     act = counted(lambda: plain.collector._actor.act(1, 2, envs))
     assert act["graphs"] == 0
     assert act["kernels"] <= MOST_KERNELS_OF_AN_ACT, act
-    assert (act["waits"], act["to_device"], act["to_host"], act["non_blocking"]) == (1, 1, 1, 2)
+    assert (act["waits"], act["to_device"], act["to_host"], act["non_blocking"]) == (1, 2, 1, 3)
 
 
 @pytest.mark.parametrize("network", ["mlp", also("gala")])
@@ -128,6 +128,34 @@ def test_a_hundred_updates_are_the_same_as_without_graphs() -> None:
 @on_gpus(hold=1)
 def test_every_form_of_a_learner_is_the_same_as_without_graphs(settings: dict[str, Any]) -> None:
     assert_same(graphed(**settings), Collecting(GPU, **settings), 3)
+
+
+@on_gpus(hold=1)
+def test_log_probs_and_first_observations_are_the_same_as_without_graphs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(A2C, "keeps_log_probs", True)
+    told: list[Tensor] = []
+    act = A2C.act
+
+    def noted(self: A2C, observations: Tensor, first: Tensor, *place: Any) -> Any:
+        told.append(first)
+        return act(self, observations, first, *place)
+
+    monkeypatch.setattr(A2C, "act", noted)
+    here, plain = graphed(2), Collecting(GPU, 2)
+    assert_same(here, plain, 3)
+    assert len(told) > 4 * 2, "recorded for two batches, and acted on by the other"
+    collected = [each.collector.collect(3).mapped(Tensor.cpu) for each in (here, plain)]
+    for one in collected:
+        assert one.log_probs is not None
+        model = plain.algorithm._model  # type: ignore[attr-defined]
+        seen = one.observations[:-1].flatten(0, 1).to(GPU)
+        log_policy = model(seen)[0].log_softmax(-1).cpu().view(STEPS, LANES, -1)
+        taken = log_policy.gather(-1, one.actions.unsqueeze(-1)).squeeze(-1)
+        torch.testing.assert_close(one.log_probs, taken, rtol=1e-4, atol=1e-5)
+        assert one.first.any()
+        assert torch.equal(one.first[1:], ~one.valid)
 
 
 @pytest.mark.parametrize("reduces", [False, True])

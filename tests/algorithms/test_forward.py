@@ -15,7 +15,7 @@ from galamp.algorithms.base import Rollout
 from galamp.algorithms.cached_conv import CachedConvForward
 from galamp.algorithms.forward import Place, RecomputedForward
 from galamp.algorithms.networks import build_model
-from tests.contracts.algorithm import ACTIONS, random_rollout
+from tests.contracts.algorithm import ACTIONS, acted, random_rollout
 
 STEPS, LANES = 5, 8
 SHAPES = [(4, 36, 36), (44, 52, 3), (4, 84, 84)]
@@ -47,7 +47,7 @@ def act_on(algorithm: A2C, rollout: Rollout, parts: list[slice]) -> Tensor:
     rows = []
     for step in range(STEPS):
         seen = rollout.observations[step]
-        rows.append(torch.cat([algorithm.act(seen[part], Place(step, part)) for part in parts]))
+        rows.append(torch.cat([acted(algorithm, seen[part], Place(step, part)) for part in parts]))
     return torch.stack(rows)
 
 
@@ -99,8 +99,8 @@ def test_what_acting_did_not_see_is_computed() -> None:
     rollout = rollout_of(shape, 1)
     act_on(whole, rollout, [slice(None)])
     for step in (0, 3):
-        half.act(rollout.observations[step], Place(step, slice(None)))
-    half.act(rollout.observations[1, :2], Place(1, slice(0, 2)))
+        acted(half, rollout.observations[step], Place(step, slice(None)))
+    acted(half, rollout.observations[1, :2], Place(1, slice(0, 2)))
     assert half.update(rollout) == pytest.approx(whole.update(rollout), rel=1e-5)
     torch.testing.assert_close(half.parameters.grad, whole.parameters.grad, **TOLERANCE)
 
@@ -111,7 +111,7 @@ def test_nothing_is_kept_over_an_update_or_of_another_place() -> None:
     act_on(used, rollout_of(shape, 1), [slice(None)])
     used.update(rollout_of(shape, 1))
     fresh.update(rollout_of(shape, 1))
-    used.act(rollout_of(shape, 3).observations[0])
+    acted(used, rollout_of(shape, 3).observations[0])
     assert used.update(rollout_of(shape, 2)) == pytest.approx(fresh.update(rollout_of(shape, 2)))
 
 

@@ -475,6 +475,7 @@ def rollout(valid: bool, seed: int) -> Rollout:
         terminated=never,
         truncated=never,
         valid=never | valid,
+        first=torch.zeros(steps + 1, envs, dtype=torch.bool),
     )
 
 

@@ -53,11 +53,12 @@ def rollout(network: str, seed: int) -> Rollout:
         terminated=flags[0] < 0.1,
         truncated=flags[1] < 0.1,
         valid=flags[2] < 0.9,
+        first=torch.zeros(STEPS + 1, LANES, dtype=torch.bool),
     )
 
 
 def moved(rollout: Rollout, device: str) -> Rollout:
-    return Rollout(**{name: value.to(device) for name, value in vars(rollout).items()})
+    return rollout.mapped(lambda tensor: tensor.to(device))
 
 
 def counted(work: Callable[[], object]) -> dict[str, int]:
@@ -215,5 +216,5 @@ class Collecting:
             one = self.collector.collect(self.number)
             self.algorithm.update(one, reduce)
             self.number += 1
-            learned.append(Rollout(**{k: v.cpu().clone() for k, v in vars(one).items()}))
+            learned.append(one.mapped(lambda tensor: tensor.cpu().clone()))
         return self.algorithm.parameters.data.cpu(), learned

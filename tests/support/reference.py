@@ -49,16 +49,19 @@ class ReferenceLearner:
         )
         self.algorithm.prepare(config.algorithm.num_steps, len(envs))
         self.observations = self.environment.reset()
+        self.first = np.ones(len(envs), np.bool_)
 
     def collect(self) -> Rollout:
         """Collect one rollout."""
-        observations, actions, steps = [self.observations], [], []
+        observations, first, actions, steps = [self.observations], [self.first], [], []
         for step in range(self.config.algorithm.num_steps):
             place = Place(step, slice(None))
-            actions.append(self.algorithm.act(torch.from_numpy(observations[-1]), place))
+            seen = torch.from_numpy(observations[-1]), torch.from_numpy(first[-1])
+            actions.append(self.algorithm.act(*seen, place).actions)
             steps.append(self.environment.step(actions[-1].numpy()))
+            first.append(steps[-1].reset)
             observations.append(steps[-1].observations)
-        self.observations = observations[-1]
+        self.observations, self.first = observations[-1], first[-1]
 
         def column(name: str) -> Tensor:
             return torch.from_numpy(np.stack([getattr(step, name) for step in steps]))
@@ -71,6 +74,7 @@ class ReferenceLearner:
             terminated=column("terminated"),
             truncated=column("truncated"),
             valid=~column("reset"),
+            first=torch.from_numpy(np.stack(first)),
         )
 
     def gradient(self, rollout: Rollout) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from galamp.algorithms.a2c import sample
-from galamp.algorithms.base import Algorithm, Rollout, trainable
+from galamp.algorithms.base import Acted, Algorithm, Rollout, trainable
 from galamp.algorithms.cuda_graphs import Graphs
 from galamp.algorithms.flat_parameters import FlatParameters
 from galamp.algorithms.forward import Place
@@ -62,9 +62,9 @@ class Reinforce(Algorithm):
     def prepare(self, steps: int, envs: int) -> None:
         """Nothing is kept of acting."""
 
-    def act(self, observations: Tensor, place: Place | None = None) -> Tensor:
+    def act(self, observations: Tensor, first: Tensor, place: Place | None = None) -> Acted:
         with torch.inference_mode():
-            return sample(self._model(observations)[0], self.generator)
+            return Acted(sample(self._model(observations)[0], self.generator))
 
     def record(self, rollout: Rollout, graphs: Graphs, reduces: bool | None) -> None:
         raise RuntimeError("REINFORCE reads numbers in the middle of its update")

@@ -85,6 +85,7 @@ class Parts:
         first = torch.from_numpy(self.emulator.first)
         self.observations = first.repeat(self.steps + 1, *[1] * first.dim())
         self.observations = self.observations.view(self.steps + 1, *first.shape)
+        self.first = torch.zeros(self.steps + 1, num_envs, dtype=torch.bool)
         self.spent_s = dict.fromkeys(PARTS, 0.0)
 
     def emulate(self) -> None:
@@ -103,11 +104,14 @@ class Parts:
             terminated=nothing,
             truncated=nothing,
             valid=~nothing,
+            first=self.first,
         )
         self._timed(LEARN, partial(self.algorithm.update, rollout))
 
     def _act(self, step: int) -> torch.Tensor:
-        return self.algorithm.act(self.observations[step], Place(step, ALL))
+        return self.algorithm.act(
+            self.observations[step], self.first[step], Place(step, ALL)
+        ).actions
 
     def _timed(self, part: str, work: Callable[[], T]) -> T:
         start_s = time.perf_counter()

@@ -183,6 +183,7 @@ def rollout(seed: int) -> Rollout:
         terminated=flags[0] < 0.05,
         truncated=flags[1] < 0.01,
         valid=flags[2] < 0.99,
+        first=torch.zeros(STEPS + 1, LANES, dtype=torch.bool),
     )
 
 
@@ -194,8 +195,7 @@ def learned(
     start = algorithm.parameters.data.to(CPU, copy=True)
     gradient, metrics = torch.zeros_like(start), dict[str, float]()
     for number, one in enumerate(rollouts):
-        there = {name: value.to(device) for name, value in vars(one).items()}
-        metrics = algorithm.update(Rollout(**there))
+        metrics = algorithm.update(one.mapped(lambda tensor: tensor.to(device)))
         if number == 0:
             gradient = algorithm.parameters.grad.to(CPU, copy=True)
     return Learned(start, gradient, algorithm.parameters.data.to(CPU, copy=True), metrics)
@@ -226,7 +226,9 @@ def as_in_runs(
         Refused: it cannot be recorded.
     """
     algorithm = learner_of(network, device)
-    slot = RolloutSlot(**{name: value.clone().numpy() for name, value in vars(rollouts[0]).items()})
+    slot = RolloutSlot(
+        *(getattr(rollouts[0], name).clone().numpy() for name in RolloutSlot._fields)
+    )
     actor = DeviceActor([slot], algorithm, torch.device(device), clip_rewards=False)
     batches = [slice(low, low + LANES // BATCHES) for low in range(0, LANES, LANES // BATCHES)]
     if graphs is not None:
