@@ -193,6 +193,7 @@ class PPO(ActorCriticAlgorithm):
 
     def _losses(self, batch: Batch) -> Losses:
         known = self._settings
+        bound = known.clip_coef * (1.0 - self.progress if known.anneal_clip else 1.0)
         weights = mean_weights(batch.valid)
         outputs, values = self._forward.outputs(batch.observations.unsqueeze(0))
         outputs, values = outputs.squeeze(0), values.squeeze(0)
@@ -201,9 +202,9 @@ class PPO(ActorCriticAlgorithm):
         advantages = batch.advantages
         if known.norm_adv:
             advantages = standardised(advantages, weights)
-        policy_loss = (weights * clipped_surrogate(log_ratios, advantages, known.clip_coef)).sum()
-        clip = known.clip_coef if known.clip_vloss else None
-        errors = value_losses(values, batch.values, batch.returns, clip)
+        policy_loss = (weights * clipped_surrogate(log_ratios, advantages, bound)).sum()
+        value_bound = bound if known.clip_vloss else None
+        errors = value_losses(values, batch.values, batch.returns, value_bound)
         value_loss = (weights * errors).sum() * (0.5 if known.vf_loss == "half" else 1.0)
         entropy = (weights * self.distribution.entropy(outputs)).sum()
         total = policy_loss + known.vf_coef * value_loss - known.ent_coef * entropy
@@ -211,7 +212,7 @@ class PPO(ActorCriticAlgorithm):
             ratios = log_ratios.exp()
             # Schulman 2020, "Approximating KL divergence", the third estimator: never negative.
             approx_kl = (weights * (ratios - 1.0 - log_ratios)).sum()
-            clip_fraction = (weights * ((ratios - 1.0).abs() > known.clip_coef)).sum()
+            clip_fraction = (weights * ((ratios - 1.0).abs() > bound)).sum()
         return Losses(total, policy_loss, value_loss, entropy, approx_kl, clip_fraction)
 
     def _step(self, active: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ class PPOConfig(AlgorithmConfig):
     update_epochs: int = option(4, "passes over each rollout", low=1, high=1000)
     num_minibatches: int = option(4, "minibatches of each pass", low=1, high=4096)
     clip_coef: float = option(0.1, "ratios are clipped to 1 - this and 1 + this", low=0.0)
+    anneal_clip: bool = option(False, "the bound of the ratios falls linearly as well")
     clip_vloss: bool = option(
         True, "clip the value's change as the ratios are clipped (Stable-Baselines3 does not)"
     )
