@@ -37,6 +37,9 @@ class Row(NamedTuple):
 
 ALGORITHMS = {
     "a2c": Row("galamp.algorithms.a2c_config:A2CConfig", "galamp.algorithms.a2c:A2C"),
+    "vtrace": Row(
+        "galamp.algorithms.vtrace_config:VTraceConfig", "galamp.algorithms.vtrace:VTrace"
+    ),
     "ppo": Row("galamp.algorithms.ppo_config:PPOConfig", "galamp.algorithms.ppo:PPO"),
     "pqn": Row("galamp.algorithms.pqn_config:PQNConfig", "galamp.algorithms.pqn:PQN"),
 }

@@ -93,7 +93,7 @@ class Algorithm(ABC):
         """Number of times that an update calls `reduce`: the same for every rollout."""
         return 1
 
-    def schedule(self, agent_steps: int, total_steps: int) -> None:
+    def schedule(self, agent_steps: int, total_steps: int) -> None:  # noqa: B027
         """Set what changes in the course of a run, such as the step size, before each rollout.
 
         Args:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+
 def minibatches(count: int, parts: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Yield the indices of `parts` minibatches, [N] int64; sizes differ by one at most.
 

@@ -65,9 +65,7 @@ def clipped_surrogate(log_ratios: Tensor, advantages: Tensor, clip: float) -> Te
     return -torch.min(ratios * advantages, ratios.clamp(1.0 - clip, 1.0 + clip) * advantages)
 
 
-def value_losses(
-    values: Tensor, old_values: Tensor, returns: Tensor, clip: float | None
-) -> Tensor:
+def value_losses(values: Tensor, old_values: Tensor, returns: Tensor, clip: float | None) -> Tensor:
     """Return the squared error of each value, [N]; with `clip`, the larger of two.
 
     The other one is that of the value whose change since `old_values` is clipped to +- `clip`, as
@@ -133,17 +131,19 @@ class PPO(ActorCriticAlgorithm):
         losses = Losses(*torch.stack(found).mean(0))
         last_kl = torch.stack(found[before:]).mean(0)
         # The only point where the host waits for the device, but for a bound of the divergence.
-        *numbers, transitions = torch.stack((
-            losses.policy_loss,
-            losses.value_loss,
-            losses.entropy,
-            torch.stack(norms).max(),
-            explained,
-            Losses(*last_kl).approx_kl,
-            losses.clip_fraction,
-            mix_kl,
-            batch.valid.sum(),
-        )).tolist()
+        *numbers, transitions = torch.stack(
+            (
+                losses.policy_loss,
+                losses.value_loss,
+                losses.entropy,
+                torch.stack(norms).max(),
+                explained,
+                Losses(*last_kl).approx_kl,
+                losses.clip_fraction,
+                mix_kl,
+                batch.valid.sum(),
+            )
+        ).tolist()
         self.version += transitions > 0 or is_mean
         return dict(zip(PPOConfig.gauges, numbers, strict=True))
 

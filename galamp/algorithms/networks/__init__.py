@@ -1,6 +1,6 @@
 """Actor-critic networks by name. A new one: a file here, a line in `NETWORKS`; or one of your own.
 
-    gala, nature, mlp, ..., or package.module:factory --build_model--> observations in, logits and values
+    name, or package.module:factory --build_model--> observations in, logits and values out
 
 What builds a network is called with the observations' shape, their type (`uint8` or `float32`) and
 the number of actions. It returns a `torch.nn.Module` whose forward takes observations [B, *shape]

@@ -32,9 +32,7 @@ def nature_layernorm(
     observation_shape: tuple[int, ...], observation_dtype: str, num_actions: int
 ) -> LayerNormConvActorCritic:
     """Return the network of Mnih et al. 2015 with layer normalisation."""
-    return LayerNormConvActorCritic(
-        image_layout(observation_shape), num_actions, observation_dtype
-    )
+    return LayerNormConvActorCritic(image_layout(observation_shape), num_actions, observation_dtype)
 
 
 def mlp_layernorm(

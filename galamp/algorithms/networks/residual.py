@@ -67,9 +67,7 @@ class ResidualActorCritic(ActorCritic):
         super().__init__(num_actions, observation_dtype)
         self.channels_first = layout.channels_first
         inputs = (layout.channels, *FILTERS)
-        self.stages = nn.Sequential(
-            *(Stage(a, b) for a, b in zip(inputs, FILTERS, strict=False))
-        )
+        self.stages = nn.Sequential(*(Stage(a, b) for a, b in zip(inputs, FILTERS, strict=False)))
         height, width = layout.height, layout.width
         for _ in FILTERS:
             height, width = (height + 1) // 2, (width + 1) // 2
