@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from galamp.algorithms import make_algorithm
-from galamp.algorithms.a2c import A2C, explained_variance, sample
+from galamp.algorithms.a2c import A2C, sample
 from galamp.algorithms.a2c_config import A2CConfig
+from galamp.algorithms.actor_critic import explained_variance
 from galamp.algorithms.base import Algorithm, Rollout
 from galamp.algorithms.flat_parameters import FlatParameters
 from galamp.algorithms.networks import build_model

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from galamp.algorithms import graphed_update
-from galamp.algorithms.a2c import A2C
+from galamp.algorithms.a2c import A2C, Targets
 from galamp.algorithms.base import Rollout
 from galamp.cli.main import build_parser
 from galamp.cli.run_config import config_from
@@ -256,13 +256,15 @@ def test_numbers_that_are_not_waited_for_are_others(monkeypatch: pytest.MonkeyPa
 
 
 def with_a_number_read_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    returns = A2C._returns
+    targets = A2C._targets
 
-    def hidden(self: A2C, rollout: Rollout, known: Tensor, bootstrap: Tensor) -> Tensor:
-        float(bootstrap.sum())
-        return returns(self, rollout, known, bootstrap)
+    def hidden(
+        self: A2C, rollout: Rollout, logits: Tensor, values: Tensor, weights: Tensor
+    ) -> Targets:
+        float(values.sum())
+        return targets(self, rollout, logits, values, weights)
 
-    monkeypatch.setattr(A2C, "_returns", hidden)
+    monkeypatch.setattr(A2C, "_targets", hidden)
 
 
 # Where nothing can be recorded

@@ -41,12 +41,14 @@ def random_rollout(
         truncated=chance(0.2),
         valid=chance(valid),
         first=torch.zeros(steps + 1, envs, dtype=torch.bool),
+        log_probs=torch.empty(steps, envs).uniform_(-2.0, -0.5, generator=generator),
     )
 
 
 def spoiled(rollout: Rollout, seed: int) -> Rollout:
     """`rollout` with everything that belongs to invalid transitions alone replaced."""
     other = random_rollout(seed)
+    assert rollout.log_probs is not None
     lost = ~rollout.valid
     touched = torch.zeros(rollout.observations.shape[:2], dtype=torch.bool)
     touched[:-1] |= rollout.valid
@@ -58,6 +60,7 @@ def spoiled(rollout: Rollout, seed: int) -> Rollout:
         rewards=torch.where(lost, math.nan, rollout.rewards),
         terminated=torch.where(lost, other.terminated, rollout.terminated),
         truncated=torch.where(lost, other.truncated, rollout.truncated),
+        log_probs=rollout.log_probs.masked_fill(lost, math.nan),
     )
 
 
@@ -179,8 +182,10 @@ class AlgorithmContract(ABC):
         contexts = torch.arange(LANES * ACTIONS) % ACTIONS
         seen = torch.eye(ACTIONS)[contexts]
         always = torch.ones(1, len(contexts), dtype=torch.bool)
-        for _ in range(300):
-            actions = acted(algorithm, seen)
+        for update in range(300):
+            algorithm.schedule(update, 300)
+            never = torch.zeros(len(contexts), dtype=torch.bool)
+            actions, log_probs = algorithm.act(seen, never)
             rewards = (actions == contexts).to(torch.float32).unsqueeze(0)
             observations = seen.expand(2, -1, -1)
             algorithm.update(
@@ -192,7 +197,9 @@ class AlgorithmContract(ABC):
                     truncated=~always,
                     valid=always,
                     first=always.expand(2, -1),
+                    log_probs=None if log_probs is None else log_probs.unsqueeze(0),
                 )
             )
+        algorithm.schedule(300, 300)
         paid = [(acted(algorithm, seen) == contexts).to(torch.float32).mean() for _ in range(20)]
         assert torch.stack(paid).mean() > 0.9

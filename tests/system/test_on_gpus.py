@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from galamp.algorithms.a2c import A2C
+from galamp.algorithms.a2c import A2C, Targets
 from galamp.algorithms.base import Rollout
 from galamp.algorithms.forward import Place
 from galamp.core.config import GossipConfig
@@ -94,13 +94,15 @@ def test_either_form_of_the_optimiser_waits_for_nothing(form: str) -> None:
 @on_gpus()
 def test_a_number_that_is_read_too_early_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     device, one = a2c("mlp", "cuda:0"), moved(rollout("mlp", 0), "cuda:0")
-    returns = A2C._returns
+    targets = A2C._targets
 
-    def hidden(self: A2C, rollout: Rollout, known: Tensor, bootstrap: Tensor) -> Tensor:
-        float(bootstrap.sum())
-        return returns(self, rollout, known, bootstrap)
+    def hidden(
+        self: A2C, rollout: Rollout, logits: Tensor, values: Tensor, weights: Tensor
+    ) -> Targets:
+        float(values.sum())
+        return targets(self, rollout, logits, values, weights)
 
-    monkeypatch.setattr(A2C, "_returns", hidden)
+    monkeypatch.setattr(A2C, "_targets", hidden)
     assert counted(lambda: device.update(one))["waits"] == 2
 
 
