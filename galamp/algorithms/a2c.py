@@ -149,8 +149,7 @@ class A2C(ActorCriticAlgorithm):
             all metrics but the gradient's norm, in order, and the number of valid transitions.
         """
         rollout = trainable(rollout)
-        bootstrap = self._forward.values(rollout.observations[-1])
-        logits, values = self._forward.outputs(rollout.observations[:-1])
+        logits, values, bootstrap = self._forward.rollout(rollout.observations, rollout.first)
         count = rollout.valid.sum()
         weights = rollout.valid / count.clamp(min=1)
         known_values = torch.cat((values.detach(), bootstrap.unsqueeze(0)))
@@ -180,6 +179,7 @@ class A2C(ActorCriticAlgorithm):
         active = transitions >= (0 if is_mean else 1)
         norm = self._optimiser.step(active, self._settings.max_grad_norm)
         self._forward.discard()
+        self._forward.next_rollout()
         return torch.stack((policy_loss, value_loss, entropy, norm, *others, transitions))
 
     def _targets(

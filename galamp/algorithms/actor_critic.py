@@ -8,7 +8,7 @@ Runs in learners. A subclass adds the update.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +17,13 @@ from galamp.algorithms.base import Acted, Algorithm
 from galamp.algorithms.distributions import Categorical
 from galamp.algorithms.flat_parameters import FlatParameters
 from galamp.algorithms.forward import ForwardPass, Place, RecomputedForward
+from galamp.algorithms.networks.recurrent import RecurrentActorCritic
+from galamp.algorithms.recurrent_forward import RecurrentForward
 
 if TYPE_CHECKING:
     from galamp.core.algorithm_config import AlgorithmConfig
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
-EVALUATED_AT_ONCE = 512
-"""Observations that one forward pass without gradient takes."""
 MIN_VARIANCE = 1e-8
 """Variance of the returns below which the explained variance is not defined, and 0 is returned."""
 
@@ -32,8 +32,11 @@ class ActorCriticAlgorithm(Algorithm):
     """Algorithm with a policy and a value function, and whatever optimiser the subclass adds.
 
     Attributes:
+        learns_at_once: whether an update takes the rollout as one batch, which acting can cache.
         progress: share of the run that is over, by the agent steps of all learners.
     """
+
+    learns_at_once: ClassVar[bool] = True
 
     def __init__(
         self, config: AlgorithmConfig, model: nn.Module, *, device: torch.device | str, seed: int
@@ -52,11 +55,15 @@ class ActorCriticAlgorithm(Algorithm):
 
     def prepare(self, steps: int, envs: int) -> None:
         """Prepare for rollouts [T, B] = [steps, envs]; cache activations of acting if possible."""
+        precision = PRECISIONS[self._config.precision]
+        if isinstance(self._model, RecurrentActorCritic):
+            self._forward = RecurrentForward(self._model, self.parameters, envs, precision)
+            return
         on_cpu = self.parameters.data.device.type == "cpu"
         module, _, name = getattr(self._model, "cached_forward", "").partition(":")
-        if on_cpu and module:
+        if self.learns_at_once and on_cpu and module:
             build = getattr(importlib.import_module(module), name)
-            self._forward = build(self._model, steps, envs, PRECISIONS[self._config.precision])
+            self._forward = build(self._model, steps, envs, precision)
 
     def schedule(self, agent_steps: int, total_steps: int) -> None:
         """See `Algorithm.schedule`."""
@@ -64,9 +71,8 @@ class ActorCriticAlgorithm(Algorithm):
 
     def act(self, observations: Tensor, first: Tensor, place: Place | None = None) -> Acted:
         """Return sampled actions; see `Algorithm.act`."""
-        del first  # the policy has no memory
         with torch.inference_mode():
-            outputs = self._forward.act(observations, place)
+            outputs = self._forward.act(observations, first, place)
             actions = self.distribution.sample(outputs, self.generator)
             kept = self.distribution.log_prob(outputs, actions) if self.keeps_log_probs else None
             return Acted(actions, kept)
@@ -75,18 +81,6 @@ class ActorCriticAlgorithm(Algorithm):
         """Return the learning rate, which falls linearly to zero over the run if it `anneals`."""
         assert self._config.learning_rate is not None
         return self._config.learning_rate * (1.0 - self.progress if anneals else 1.0)
-
-    def _evaluate(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        """Return outputs [N, ...] and values [N] for observations [N, ...], without gradient."""
-        with torch.no_grad():
-            found = [
-                self._forward.outputs(some.unsqueeze(0))
-                for some in observations.split(EVALUATED_AT_ONCE)
-            ]
-        return (
-            torch.cat([each.logits[0] for each in found]),
-            torch.cat([each.values[0] for each in found]),
-        )
 
 
 def explained_variance(returns: Tensor, values: Tensor, weights: Tensor) -> Tensor:

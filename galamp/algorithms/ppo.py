@@ -10,47 +10,19 @@ one that acted is 1 in the first minibatch. How far a round has moved the policy
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from galamp.algorithms.actor_critic import ActorCriticAlgorithm, explained_variance
-from galamp.algorithms.adam import FlatAdam
-from galamp.algorithms.base import Rollout, trainable
-from galamp.algorithms.cuda_graphs import Graphs
-from galamp.algorithms.minibatches import mean_weights, minibatches, standardised
+from galamp.algorithms.actor_critic import explained_variance
+from galamp.algorithms.base import Rollout
+from galamp.algorithms.forward import Outputs
+from galamp.algorithms.minibatch_update import MinibatchAlgorithm, Steps
+from galamp.algorithms.minibatches import mean_weights, standardised
 from galamp.algorithms.ppo_config import PPOConfig
 from galamp.algorithms.returns import lambda_returns
 from galamp.core.algorithm_config import AlgorithmConfig
-
-
-class Batch(NamedTuple):
-    """Transitions of a rollout, [N, ...] each, and what the policy that acted made of them."""
-
-    observations: Tensor
-    actions: Tensor
-    log_probs: Tensor
-    values: Tensor
-    advantages: Tensor
-    returns: Tensor
-    valid: Tensor
-
-    def at(self, indices: Tensor) -> Batch:
-        """Return the transitions at `indices` [n]."""
-        return Batch(*(part[indices] for part in self))
-
-
-class Losses(NamedTuple):
-    """Means over the valid transitions of a minibatch, each []; `total` is minimised."""
-
-    total: Tensor
-    policy_loss: Tensor
-    value_loss: Tensor
-    entropy: Tensor
-    approx_kl: Tensor
-    clip_fraction: Tensor
 
 
 def clipped_surrogate(log_ratios: Tensor, advantages: Tensor, clip: float) -> Tensor:
@@ -78,7 +50,27 @@ def value_losses(values: Tensor, old_values: Tensor, returns: Tensor, clip: floa
     return torch.max(errors, (near - returns).square())
 
 
-class PPO(ActorCriticAlgorithm):
+class Measured(NamedTuple):
+    """Means over the valid transitions of a minibatch, each []."""
+
+    policy_loss: Tensor
+    value_loss: Tensor
+    entropy: Tensor
+    approx_kl: Tensor
+    clip_fraction: Tensor
+
+
+class Before(NamedTuple):
+    """What the policy makes of a rollout before the first step, [T, B, ...] each."""
+
+    actions: Tensor
+    log_probs: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+
+class PPO(MinibatchAlgorithm):
     """PPO with Adam on flat vectors."""
 
     config_class: ClassVar[type[AlgorithmConfig]] = PPOConfig
@@ -94,70 +86,13 @@ class PPO(ActorCriticAlgorithm):
         """Move `model` to `device`; see `make_algorithm`."""
         super().__init__(config, model, device=device, seed=seed)
         self._settings = config
-        self._optimiser = FlatAdam(self.parameters, eps=config.adam_eps)
-        self._last: tuple[Tensor, Tensor] | None = None
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None
+        self._mix_kl = self.parameters.data.new_zeros(())
 
-    @property
-    def reductions(self) -> int:
-        """Number of times that `update` calls `reduce`."""
-        return self._settings.update_epochs * self._settings.num_minibatches
-
-    def record(self, rollout: Rollout, graphs: Graphs, reduces: bool | None) -> None:
-        """Record nothing: minibatches are drawn anew, and their kernels launched, each time."""
-
-    def update(
-        self, rollout: Rollout, reduce: Callable[[], bool] | None = None
-    ) -> dict[str, float]:
-        """Take one optimiser step for every minibatch of every epoch; see `Algorithm.update`."""
-        rollout = trainable(rollout)
-        observations = rollout.observations[-1].clone()
-        mix_kl = self._mix_kl()
-        batch = self._evaluated(rollout)
-        explained = explained_variance(batch.returns, batch.values, mean_weights(batch.valid))
-        found: list[Tensor] = []
-        norms: list[Tensor] = []
-        is_mean = False
-        for _ in range(self._settings.update_epochs):
-            before = len(found)
-            for part in self._minibatches(batch):
-                losses = self._losses(part)
-                self._forward.backward(losses.total)
-                is_mean = reduce is not None and reduce()
-                norms.append(self._step(part.valid.any() | is_mean))
-                found.append(torch.stack(losses).detach())
-            if reduce is None and self._is_far(found[before:]):
-                break
-        self._last = observations, self._evaluate(observations)[0]
-        losses = Losses(*torch.stack(found).mean(0))
-        last_kl = torch.stack(found[before:]).mean(0)
-        # The only point where the host waits for the device, but for a bound of the divergence.
-        *numbers, transitions = torch.stack(
-            (
-                losses.policy_loss,
-                losses.value_loss,
-                losses.entropy,
-                torch.stack(norms).max(),
-                explained,
-                Losses(*last_kl).approx_kl,
-                losses.clip_fraction,
-                mix_kl,
-                batch.valid.sum(),
-            )
-        ).tolist()
-        self.version += transitions > 0 or is_mean
-        return dict(zip(PPOConfig.gauges, numbers, strict=True))
-
-    def _minibatches(self, batch: Batch) -> Iterator[Batch]:
-        for indices in minibatches(
-            len(batch.valid), self._settings.num_minibatches, self.generator
-        ):
-            yield batch.at(indices)
-
-    def _evaluated(self, rollout: Rollout) -> Batch:
-        """Return the transitions of the rollout with what the present policy makes of them."""
-        steps, envs = rollout.rewards.shape
-        outputs, values = self._evaluate(rollout.observations.flatten(0, 1))
-        values = values.view(steps + 1, envs)
+    def _evaluated(self, rollout: Rollout) -> Before:
+        """Return what the present policy makes of the rollout."""
+        self._mix_kl = self._divergence_since_last()
+        outputs, values = self._forward.evaluate(rollout.observations, rollout.first)
         returns = lambda_returns(
             rollout.rewards,
             rollout.terminated,
@@ -166,62 +101,68 @@ class PPO(ActorCriticAlgorithm):
             self._config.gamma,
             self._settings.gae_lambda,
         )
-        actions = rollout.actions.flatten(0, 1)
-        return Batch(
-            observations=rollout.observations[:-1].flatten(0, 1),
-            actions=actions,
-            log_probs=self.distribution.log_prob(outputs[: steps * envs], actions),
-            values=values[:-1].flatten(),
-            advantages=(returns - values[:-1]).flatten(),
-            returns=returns.flatten(),
-            valid=rollout.valid.flatten(),
+        return Before(
+            actions=rollout.actions,
+            log_probs=self.distribution.log_prob(outputs[:-1], rollout.actions),
+            values=values[:-1],
+            advantages=returns - values[:-1],
+            returns=returns,
         )
 
-    def _mix_kl(self) -> Tensor:
-        """Return the mean KL divergence since the last update, [], on its last observations."""
-        if self._last is None:
-            return self.parameters.data.new_zeros(())
-        observations, outputs = self._last
-        return self.distribution.kl(outputs, self._evaluate(observations)[0]).mean()
-
-    def _is_far(self, losses: list[Tensor]) -> bool:
-        """Whether the policy has gone too far in an epoch with these losses."""
-        if self._settings.target_kl is None:
-            return False
-        mean = Losses(*torch.stack(losses).mean(0))
-        return bool(mean.approx_kl > self._settings.target_kl)
-
-    def _losses(self, batch: Batch) -> Losses:
-        known = self._settings
+    def _losses(self, outputs: Outputs, valid: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
+        """Return the loss of a minibatch, and `Measured`; see `MinibatchAlgorithm._losses`."""
+        known, before = self._settings, Before(*parts)
         bound = known.clip_coef * (1.0 - self.progress if known.anneal_clip else 1.0)
-        weights = mean_weights(batch.valid)
-        outputs, values = self._forward.outputs(batch.observations.unsqueeze(0))
-        outputs, values = outputs.squeeze(0), values.squeeze(0)
-        log_ratios = self.distribution.log_prob(outputs, batch.actions) - batch.log_probs
-        log_ratios = log_ratios.masked_fill(~batch.valid, 0.0)
-        advantages = batch.advantages
+        weights = mean_weights(valid)
+        log_ratios = self.distribution.log_prob(outputs.logits, before.actions) - before.log_probs
+        log_ratios = log_ratios.masked_fill(~valid, 0.0)
+        advantages = before.advantages
         if known.norm_adv:
             advantages = standardised(advantages, weights)
         policy_loss = (weights * clipped_surrogate(log_ratios, advantages, bound)).sum()
         value_bound = bound if known.clip_vloss else None
-        errors = value_losses(values, batch.values, batch.returns, value_bound)
+        errors = value_losses(outputs.values, before.values, before.returns, value_bound)
         value_loss = (weights * errors).sum() * (0.5 if known.vf_loss == "half" else 1.0)
-        entropy = (weights * self.distribution.entropy(outputs)).sum()
+        entropy = (weights * self.distribution.entropy(outputs.logits)).sum()
         total = policy_loss + known.vf_coef * value_loss - known.ent_coef * entropy
         with torch.no_grad():
             ratios = log_ratios.exp()
             # Schulman 2020, "Approximating KL divergence", the third estimator: never negative.
             approx_kl = (weights * (ratios - 1.0 - log_ratios)).sum()
             clip_fraction = (weights * ((ratios - 1.0).abs() > bound)).sum()
-        return Losses(total, policy_loss, value_loss, entropy, approx_kl, clip_fraction)
+        return total, *Measured(policy_loss, value_loss, entropy, approx_kl, clip_fraction)
 
-    def _step(self, active: Tensor) -> Tensor:
-        """Take one step along the gradient; return its norm before clipping."""
-        known = self._settings
-        norm = self._optimiser.step(active, known.max_grad_norm, self._step_size(known.anneal_lr))
-        self._forward.discard()
-        return norm
+    def _ends_after(self, measured: Tensor) -> bool:
+        """Whether the policy has gone too far; asks the device, if there is a bound."""
+        bound = self._settings.target_kl
+        return bound is not None and bool(Measured(*measured).approx_kl > bound)
 
-    def state(self) -> dict[str, Tensor]:
-        """Return the parameters [P] and Adam's moments [P] and steps [1], live."""
-        return {"parameters": self.parameters.data, **self._optimiser.state()}
+    def _found(self, rollout: Rollout, steps: Steps) -> tuple[Tensor, ...]:
+        """Return the metrics; see `MinibatchAlgorithm._found`."""
+        before, mean = Before(*steps.once), Measured(*steps.measured.mean(0))
+        self._note_policy(rollout)
+        return (
+            mean.policy_loss,
+            mean.value_loss,
+            mean.entropy,
+            steps.grad_norm,
+            explained_variance(before.returns, before.values, mean_weights(rollout.valid)),
+            Measured(*steps.measured[-1]).approx_kl,
+            mean.clip_fraction,
+            self._mix_kl,
+            steps.state_drift,
+        )
+
+    def _note_policy(self, rollout: Rollout) -> None:
+        """Note the policy on the last observations, which the next rollout begins with."""
+        observations, first = rollout.observations[-1:].clone(), rollout.first[-1:].clone()
+        outputs = self._forward.evaluate(observations, first).logits
+        self._last = observations, first, outputs
+
+    def _divergence_since_last(self) -> Tensor:
+        """Return the mean KL divergence of the policy at the end of the last update from now, []."""
+        if self._last is None:
+            return self.parameters.data.new_zeros(())
+        observations, first, outputs = self._last
+        now = self._forward.evaluate(observations, first).logits
+        return self.distribution.kl(outputs, now).mean()

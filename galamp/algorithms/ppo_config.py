@@ -1,4 +1,4 @@
-"""What PPO brings besides its code: its settings, its metrics and its default learning rate.
+"""What PPO brings besides its code: its settings beyond those of minibatches, and its metrics.
 
 Read while the command line is parsed, so no torch here; the algorithm itself is `ppo.PPO`.
 """
@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from galamp.core.algorithm_config import AlgorithmConfig
+from galamp.algorithms.minibatch_config import MinibatchConfig
 from galamp.core.settings import option
 
 
 @dataclass(frozen=True)
-class PPOConfig(AlgorithmConfig):
+class PPOConfig(MinibatchConfig):
     """PPO with the settings of OpenAI Baselines and CleanRL for Atari (Huang et al. 2022)."""
 
     gauges: ClassVar[Mapping[str, str]] = {
@@ -27,20 +27,13 @@ class PPOConfig(AlgorithmConfig):
         "clip_fraction": "share of ratios that are clipped",
         "mix_kl": "mean KL divergence of the policy before the last gossip round from that after "
         "it, on the last observations, in nats",
+        "state_drift": "mean L2 distance of the kept states of a network with a memory from the "
+        "same computed by the parameters after the update",
     }
 
-    learning_rate: float | None = option(None, "step size (default: 2.5e-4)", low=0.0, high=10.0)
-    anneal_lr: bool = option(
-        True, "the step size falls linearly to zero with the agent steps of all learners"
-    )
-    num_steps: int = option(
-        128, "rollout length T between two updates", unit="agent steps", low=1, high=4096
-    )
     gae_lambda: float = option(
         0.95, "lambda of the generalised advantage estimation", low=0.0, high=1.0
     )
-    update_epochs: int = option(4, "passes over each rollout", low=1, high=1000)
-    num_minibatches: int = option(4, "minibatches of each pass", low=1, high=4096)
     clip_coef: float = option(0.1, "ratios are clipped to 1 - this and 1 + this", low=0.0)
     anneal_clip: bool = option(False, "the bound of the ratios falls linearly as well")
     clip_vloss: bool = option(
@@ -62,10 +55,3 @@ class PPOConfig(AlgorithmConfig):
     )
     ent_coef: float = option(0.01, "weight of the entropy bonus", low=0.0, high=100.0)
     vf_coef: float = option(0.5, "weight of the value loss", low=0.0, high=100.0)
-    max_grad_norm: float = option(0.5, "gradients are clipped to this L2 norm", low=0.0)
-    adam_eps: float = option(1e-5, "Adam's term in the denominator", low=0.0, high=1.0)
-
-    @classmethod
-    def default_learning_rate(cls, learners: int) -> float:
-        """Return 2.5e-4, whatever the number of learners: Adam's step does not grow with noise."""
-        return 2.5e-4

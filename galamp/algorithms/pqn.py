@@ -10,27 +10,35 @@ statistics, so that networks can be averaged.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from galamp.algorithms.actor_critic import ActorCriticAlgorithm, explained_variance
-from galamp.algorithms.adam import FlatAdam
-from galamp.algorithms.base import Acted, Rollout, trainable
-from galamp.algorithms.cuda_graphs import Graphs
-from galamp.algorithms.forward import Place
-from galamp.algorithms.minibatches import mean_weights, minibatches
+from galamp.algorithms.actor_critic import explained_variance
+from galamp.algorithms.base import Acted, Rollout
+from galamp.algorithms.forward import Outputs, Place
+from galamp.algorithms.minibatch_update import MinibatchAlgorithm, Steps
+from galamp.algorithms.minibatches import mean_weights
 from galamp.algorithms.pqn_config import PQNConfig
 from galamp.algorithms.returns import lambda_returns
 from galamp.core.algorithm_config import AlgorithmConfig
 
 
-class PQN(ActorCriticAlgorithm):
+class Before(NamedTuple):
+    """What the network makes of a rollout before the first step, [T, B] each."""
+
+    actions: Tensor
+    returns: Tensor
+    taken: Tensor
+    """Values of the actions taken."""
+
+
+class PQN(MinibatchAlgorithm):
     """PQN with RAdam on flat vectors."""
 
     config_class: ClassVar[type[AlgorithmConfig]] = PQNConfig
+    rectified: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -43,13 +51,7 @@ class PQN(ActorCriticAlgorithm):
         """Move `model` to `device`; see `make_algorithm`."""
         super().__init__(config, model, device=device, seed=seed)
         self._settings = config
-        self._optimiser = FlatAdam(self.parameters, eps=config.adam_eps, rectified=True)
         self._epsilon = torch.full((), config.start_e, device=device)
-
-    @property
-    def reductions(self) -> int:
-        """Number of times that `update` calls `reduce`."""
-        return self._settings.update_epochs * self._settings.num_minibatches
 
     def schedule(self, agent_steps: int, total_steps: int) -> None:
         """Set epsilon and the step size; see `Algorithm.schedule`."""
@@ -61,73 +63,39 @@ class PQN(ActorCriticAlgorithm):
     def act(self, observations: Tensor, first: Tensor, place: Place | None = None) -> Acted:
         """Return the best actions [B] int64, or random ones; see `Algorithm.act`."""
         with torch.inference_mode():
-            q_values = self._forward.act(observations, place)
-            return Acted(epsilon_greedy(q_values, self._epsilon, self.generator), None)
+            q_values = self._forward.act(observations, first, place)
+            return Acted(epsilon_greedy(q_values, self._epsilon, self.generator))
 
-    def record(self, rollout: Rollout, graphs: Graphs, reduces: bool | None) -> None:
-        """Record nothing: minibatches are drawn anew, and their kernels launched, each time."""
-
-    def update(
-        self, rollout: Rollout, reduce: Callable[[], bool] | None = None
-    ) -> dict[str, float]:
-        """Take one optimiser step for every minibatch of every epoch; see `Algorithm.update`."""
-        rollout = trainable(rollout)
-        returns, taken = self._targets(rollout)
-        valid = rollout.valid.flatten()
-        explained = explained_variance(returns, taken, mean_weights(valid))
-        observations = rollout.observations[:-1].flatten(0, 1)
-        actions = rollout.actions.flatten()
-        losses, norms = [], []
-        is_mean = False
-        for _ in range(self._settings.update_epochs):
-            for indices in minibatches(len(valid), self._settings.num_minibatches, self.generator):
-                weights = mean_weights(valid[indices])
-                q_values = self._forward.outputs(observations[indices].unsqueeze(0)).logits[0]
-                chosen = q_values.gather(-1, actions[indices].unsqueeze(-1)).squeeze(-1)
-                loss = (weights * (chosen - returns[indices]).square()).sum()
-                self._forward.backward(loss)
-                is_mean = reduce is not None and reduce()
-                norms.append(self._step(valid[indices].any() | is_mean))
-                losses.append(loss.detach())
-        # The only point where the host waits for the device.
-        *numbers, transitions = torch.stack(
-            (
-                torch.stack(losses).mean(),
-                (mean_weights(valid) * taken).sum(),
-                self._epsilon,
-                torch.stack(norms).max(),
-                explained,
-                valid.sum(),
-            )
-        ).tolist()
-        self.version += transitions > 0 or is_mean
-        return dict(zip(PQNConfig.gauges, numbers, strict=True))
-
-    def _targets(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
-        """Return the returns and the present values of the actions taken, [T B] each."""
-        steps, envs = rollout.rewards.shape
-        q_values = self._evaluate(rollout.observations.flatten(0, 1))[0]
+    def _evaluated(self, rollout: Rollout) -> Before:
+        """Return what the present network makes of the rollout."""
+        q_values, _ = self._forward.evaluate(rollout.observations, rollout.first)
         returns = lambda_returns(
             rollout.rewards,
             rollout.terminated,
             rollout.truncated,
-            q_values.max(-1).values.view(steps + 1, envs),
+            q_values.max(-1).values,
             self._config.gamma,
             self._settings.q_lambda,
         )
-        taken = q_values[: steps * envs].gather(-1, rollout.actions.flatten().unsqueeze(-1))
-        return returns.flatten(), taken.squeeze(-1)
+        return Before(rollout.actions, returns, _of(q_values[:-1], rollout.actions))
 
-    def _step(self, active: Tensor) -> Tensor:
-        """Take one step along the gradient; return its norm before clipping."""
-        known = self._settings
-        norm = self._optimiser.step(active, known.max_grad_norm, self._step_size(known.anneal_lr))
-        self._forward.discard()
-        return norm
+    def _losses(self, outputs: Outputs, valid: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
+        """Return the mean squared error, twice; see `MinibatchAlgorithm._losses`."""
+        before = Before(*parts)
+        errors = _of(outputs.logits, before.actions) - before.returns
+        loss = (mean_weights(valid) * errors.square()).sum()
+        return loss, loss
 
-    def state(self) -> dict[str, Tensor]:
-        """Return the parameters [P] and RAdam's moments [P] and steps [1], live."""
-        return {"parameters": self.parameters.data, **self._optimiser.state()}
+    def _found(self, rollout: Rollout, steps: Steps) -> tuple[Tensor, ...]:
+        """Return the metrics; see `MinibatchAlgorithm._found`."""
+        before, weights = Before(*steps.once), mean_weights(rollout.valid)
+        return (
+            steps.measured.mean(),
+            (weights * before.taken).sum(),
+            self._epsilon,
+            steps.grad_norm,
+            explained_variance(before.returns, before.taken, weights),
+        )
 
 
 def epsilon_greedy(q_values: Tensor, epsilon: Tensor, generator: torch.Generator) -> Tensor:
@@ -137,3 +105,8 @@ def epsilon_greedy(q_values: Tensor, epsilon: Tensor, generator: torch.Generator
     any_action = torch.randint(actions, (count,), generator=generator, device=device)
     explores = torch.rand(count, generator=generator, device=device) < epsilon
     return torch.where(explores, any_action, q_values.argmax(-1))
+
+
+def _of(q_values: Tensor, actions: Tensor) -> Tensor:
+    """Return the values [...] of actions [...] among q_values [..., A]."""
+    return q_values.gather(-1, actions.unsqueeze(-1)).squeeze(-1)

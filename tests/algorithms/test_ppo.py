@@ -77,14 +77,30 @@ def test_advantages_are_standardised_over_valid_transitions_alone() -> None:
         assert torch.isfinite(standardised(values, mean_weights(few))).all()
 
 
-@pytest.mark.parametrize("parts", [1, 3, 8, 60])
+@pytest.mark.parametrize("parts", [1, 3, 5])
 def test_minibatches_hold_every_transition_once(parts: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    drawn = list(minibatches(50, parts, generator))
-    assert len(drawn) == parts
-    assert sorted(torch.cat(drawn).tolist()) == list(range(50))
-    assert max(map(len, drawn)) - min(map(len, drawn)) <= 1
-    assert torch.cat(drawn).tolist() != torch.cat(list(minibatches(50, parts, generator))).tolist()
+    grid = torch.arange(50).view(10, 5)
+    of_env = torch.arange(5).expand(10, 5)
+
+    def drawn(whole_envs: bool) -> list[Tensor]:
+        found = []
+        for (numbers, owners), envs in minibatches(
+            (grid, of_env), parts, generator, whole_envs=whole_envs
+        ):
+            assert numbers.shape[0] == (10 if whole_envs else 1)
+            assert torch.equal(owners, envs.expand_as(owners))
+            found.append(numbers)
+        assert len(found) == parts
+        sizes = [len(each[0]) for each in found]
+        assert max(sizes) - min(sizes) <= 1
+        assert sorted(torch.cat([each.flatten() for each in found]).tolist()) == list(range(50))
+        return found
+
+    for whole_envs in (False, True):
+        first, second = (torch.cat([e.T for e in drawn(whole_envs)]) for _ in range(2))
+        assert not torch.equal(first, second)
+    assert torch.equal(drawn(True)[0][:, :1] // 5, torch.arange(10).unsqueeze(-1)[:, :1])
 
 
 @pytest.mark.parametrize(
@@ -119,7 +135,13 @@ def test_an_update_is_the_literal_one(settings: dict[str, Any]) -> None:
         kls: list[float] = []
         for _ in range(known.update_epochs):
             kls = []
-            for indices in minibatches(40, known.num_minibatches, generator):
+            for (every,), _ in minibatches(
+                (torch.arange(40).view(5, 8),),
+                known.num_minibatches,
+                generator,
+                whole_envs=False,
+            ):
+                indices = every.flatten()
                 rows = indices[clean.valid.flatten()[indices]]
                 logits, new_values = model(clean.observations[:-1].flatten(0, 1)[rows])
                 log_ratios = taken(logits, clean.actions.flatten()[rows]) - old_log_probs[rows]

@@ -75,7 +75,13 @@ def test_an_update_is_the_literal_one() -> None:
             clean.rewards, clean.terminated, clean.truncated, best, 0.99, 0.65
         ).flatten()
         for _ in range(CONFIG.update_epochs):
-            for indices in minibatches(40, CONFIG.num_minibatches, generator):
+            for (every,), _ in minibatches(
+                (torch.arange(40).view(5, 8),),
+                CONFIG.num_minibatches,
+                generator,
+                whole_envs=False,
+            ):
+                indices = every.flatten()
                 rows = indices[clean.valid.flatten()[indices]]
                 q_values, _ = model(clean.observations[:-1].flatten(0, 1)[rows])
                 chosen = q_values[torch.arange(len(rows)), clean.actions.flatten()[rows]]

@@ -45,6 +45,10 @@ NETWORKS = {
     "nature-layernorm": Entry(IMAGE, "galamp.algorithms.networks.layer_norm:nature_layernorm"),
     "impala-resnet": Entry(IMAGE, "galamp.algorithms.networks.residual:impala_resnet"),
     "mlp": Entry(VECTOR, "galamp.algorithms.networks.perceptron:mlp"),
+    "mlp-gru": Entry(VECTOR, "galamp.algorithms.networks.recurrent:mlp_gru"),
+    "mlp-lstm": Entry(VECTOR, "galamp.algorithms.networks.recurrent:mlp_lstm"),
+    "nature-gru": Entry(IMAGE, "galamp.algorithms.networks.recurrent:nature_gru"),
+    "nature-lstm": Entry(IMAGE, "galamp.algorithms.networks.recurrent:nature_lstm"),
     "mlp-layernorm": Entry(VECTOR, "galamp.algorithms.networks.layer_norm:mlp_layernorm"),
 }
 """By name; `auto` means the first that takes observations of so many dimensions."""
