@@ -182,10 +182,10 @@ class AlgorithmContract(ABC):
         contexts = torch.arange(LANES * ACTIONS) % ACTIONS
         seen = torch.eye(ACTIONS)[contexts]
         always = torch.ones(1, len(contexts), dtype=torch.bool)
+        algorithm.prepare(1, len(contexts))
         for update in range(300):
             algorithm.schedule(update, 300)
-            never = torch.zeros(len(contexts), dtype=torch.bool)
-            actions, log_probs = algorithm.act(seen, never)
+            actions, log_probs = algorithm.act(seen, always[0])
             rewards = (actions == contexts).to(torch.float32).unsqueeze(0)
             observations = seen.expand(2, -1, -1)
             algorithm.update(
