@@ -2,7 +2,7 @@
 
 Runs in learners. `act` is called at every agent step, `update` once per rollout:
 
-    observations [B, ...] -> act -> actions [B] -> simulators -> Rollout [T, B] -> update -> metrics
+    observations [B, ...] -> act -> actions -> simulators -> Rollout [T, B] -> update -> metrics
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from torch import Tensor, nn
 from galamp.algorithms.a2c_config import A2CConfig
 from galamp.algorithms.base import Acted, Algorithm, Rollout, trainable
 from galamp.algorithms.cuda_graphs import Graphs
+from galamp.algorithms.distributions import Distribution, make_distribution
 from galamp.algorithms.flat_parameters import FlatParameters
 from galamp.algorithms.forward import ForwardPass, Place, RecomputedForward
 from galamp.algorithms.graphed_update import RecordedUpdate
 from galamp.algorithms.returns import n_step_returns
 from galamp.algorithms.rmsprop import FlatRMSprop
+from galamp.core.action_spec import ActionSpec
 from galamp.core.algorithm_config import AlgorithmConfig
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
@@ -52,12 +54,13 @@ class Findings(NamedTuple):
 
 
 def a2c_losses(
-    logits: Tensor,
+    outputs: Tensor,
     values: Tensor,
     returns: Tensor,
     actions: Tensor,
     weights: Tensor,
     *,
+    distribution: Distribution,
     vf_coef: float,
     ent_coef: float,
 ) -> Losses:
@@ -68,22 +71,21 @@ def a2c_losses(
         policy = -mean((R - V) log pi(a)),   value = mean((R - V)^2),   entropy = mean(H(pi))
 
     Args:
-        logits: [T, B, A] float32, with gradient.
+        outputs: [T, B, A] float32, the policy's, with gradient.
         values: [T, B] float32, with gradient.
         returns: [T, B] float32.
-        actions: [T, B] int64.
+        actions: [T, B, ...].
         weights: [T, B] float32, each transition's weight in the means: 1/n, or 0 where invalid.
+        distribution: of the actions, given the outputs.
         vf_coef: weight of the value loss.
         ent_coef: weight of the entropy.
     """
-    assert logits.dim() == 3
-    assert logits.shape[:2] == values.shape == returns.shape
-    log_policy = logits.log_softmax(-1)
-    log_taken = log_policy.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+    assert outputs.dim() == 3
+    assert outputs.shape[:2] == values.shape == returns.shape
+    log_taken, entropy = distribution.log_prob_and_mean_entropy(outputs, actions, weights)
     errors = returns - values
     policy_loss = -(weights * errors.detach() * log_taken).sum()
     value_loss = (weights * errors.square()).sum()
-    entropy = -(weights.unsqueeze(-1) * log_policy.exp() * log_policy).sum()
     total = policy_loss + vf_coef * value_loss - ent_coef * entropy
     return Losses(total, policy_loss, value_loss, entropy)
 
@@ -110,6 +112,7 @@ class A2C(Algorithm):
         config: A2CConfig,
         model: nn.Module,
         *,
+        actions: ActionSpec,
         device: torch.device | str,
         seed: int,
     ) -> None:
@@ -117,6 +120,7 @@ class A2C(Algorithm):
         assert config.learning_rate is not None
         self._config = config
         self._model = model
+        self._distribution = make_distribution(actions, device)
         self.parameters = FlatParameters(model, device)
         self._optimiser = FlatRMSprop(
             self.parameters,
@@ -142,12 +146,14 @@ class A2C(Algorithm):
             self._forward = build(self._model, steps, envs, PRECISIONS[self._config.precision])
 
     def act(self, observations: Tensor, first: Tensor, place: Place | None = None) -> Acted:
-        """Return sampled actions [B] int64; see `Algorithm.act`."""
+        """Return sampled actions; see `Algorithm.act`."""
         del first  # the policy has no memory
         with torch.inference_mode():
-            logits = self._forward.act(observations, place)
-            actions = sample(logits, self.generator)
-            return Acted(actions, log_prob(logits, actions) if self.keeps_log_probs else None)
+            outputs = self._forward.act(observations, place)
+            actions = self._distribution.sample(outputs, self.generator)
+            if not self.keeps_log_probs:
+                return Acted(actions)
+            return Acted(actions, self._distribution.log_prob(outputs, actions))
 
     def record(self, rollout: Rollout, graphs: Graphs, reduces: bool | None) -> None:
         """Record the update; see `Algorithm.record`."""
@@ -185,11 +191,11 @@ class A2C(Algorithm):
         """Compute the gradient of the loss on `rollout`."""
         rollout = trainable(rollout)
         bootstrap = self._forward.values(rollout.observations[-1])
-        logits, values = self._forward.outputs(rollout.observations[:-1])
+        outputs, values = self._forward.outputs(rollout.observations[:-1])
         count = rollout.valid.sum()
         weights = rollout.valid / count.clamp(min=1)
         returns = self._returns(rollout, values.detach(), bootstrap)
-        losses = self._losses(rollout, logits, values, returns, weights)
+        losses = self._losses(rollout, outputs, values, returns, weights)
         self._forward.backward(losses.total)
         return Findings(
             losses.policy_loss.detach(),
@@ -227,14 +233,15 @@ class A2C(Algorithm):
         )
 
     def _losses(
-        self, rollout: Rollout, logits: Tensor, values: Tensor, returns: Tensor, weights: Tensor
+        self, rollout: Rollout, outputs: Tensor, values: Tensor, returns: Tensor, weights: Tensor
     ) -> Losses:
         return a2c_losses(
-            logits,
+            outputs,
             values,
             returns,
             rollout.actions,
             weights,
+            distribution=self._distribution,
             vf_coef=self._config.vf_coef,
             ent_coef=self._config.ent_coef,
         )
@@ -245,18 +252,3 @@ class A2C(Algorithm):
             "parameters": self.parameters.data,
             "square_average": self._optimiser.square_average,
         }
-
-
-def sample(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """Return actions [B] int64 drawn from the softmax of logits [B, A].
-
-    Method: for independent E_a ~ Exp(1), the smallest E_a / p_a is that of action a with
-    probability p_a. In logarithms this needs no softmax.
-    """
-    arrivals = torch.empty_like(logits).exponential_(generator=generator)
-    return (logits - arrivals.log_()).argmax(-1)
-
-
-def log_prob(logits: Tensor, actions: Tensor) -> Tensor:
-    """Return the log-probabilities [...] of actions [...] under the softmax of logits [..., A]."""
-    return logits.log_softmax(-1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)

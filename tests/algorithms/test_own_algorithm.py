@@ -23,6 +23,7 @@ from galamp.algorithms.base import Algorithm
 from galamp.algorithms.networks import build_model
 from galamp.cli.main import build_parser, main
 from galamp.cli.run_config import config_from
+from galamp.core.action_spec import DiscreteActions
 from galamp.core.algorithm_config import AlgorithmConfig
 from galamp.core.config import RunConfig, from_dict, to_dict
 from galamp.core.errors import UserError
@@ -44,7 +45,9 @@ def toy(learning_rate: float = 0.1, **more: Any) -> ReinforceConfig:
 class TestReinforce(AlgorithmContract):
     def make(self, seed: int) -> Algorithm:
         model = build_model("mlp", (INPUTS,), "float32", ACTIONS, seed=seed)
-        return make_algorithm(toy(), model, device="cpu", seed=seed)
+        return make_algorithm(
+            toy(), model, actions=DiscreteActions(ACTIONS), device="cpu", seed=seed
+        )
 
 
 def parsed(*arguments: str) -> RunConfig:
@@ -119,7 +122,10 @@ def test_one_line_in_the_registry_makes_it_galamps_own(
     assert line.startswith("--baseline-decay is a setting of --algorithm reinforce, not of a2c: ")
     model = build_model("mlp", (INPUTS,), "float32", ACTIONS, seed=1)
     ready = dataclasses.replace(config.algorithm, learning_rate=0.1)
-    assert isinstance(make_algorithm(ready, model, device="cpu", seed=1), Reinforce)
+    assert isinstance(
+        make_algorithm(ready, model, actions=DiscreteActions(ACTIONS), device="cpu", seed=1),
+        Reinforce,
+    )
 
 
 def test_the_worked_example_in_the_readme_works(
@@ -134,7 +140,7 @@ def test_the_worked_example_in_the_readme_works(
     config = parsed(*command.split()[1:]).algorithm
     plain = dataclasses.replace(config, learning_rate=config.default_learning_rate(2))
     model = build_model("mlp", (INPUTS,), "float32", ACTIONS, seed=1)
-    algorithm = make_algorithm(plain, model, device="cpu", seed=1)
+    algorithm = make_algorithm(plain, model, actions=DiscreteActions(ACTIONS), device="cpu", seed=1)
     assert algorithm.update(random_rollout(1)).keys() == config.gauges.keys()
     assert to_dict(RunConfig(algorithm=plain))["algorithm"]["reward_scale"] == 0.1
     assert plain.learning_rate == 1e-3
