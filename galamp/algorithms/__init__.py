@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from galamp.core import user_code
+from galamp.core.action_spec import ActionSpec
 from galamp.core.algorithm_config import AlgorithmConfig
 from galamp.core.config import RunConfig
 from galamp.core.errors import UserError, did_you_mean
@@ -72,11 +73,11 @@ def own_settings(kind: type[AlgorithmConfig]) -> list[str]:
 
 
 def flags_of_others(name: str) -> dict[str, str]:
-    """Return the flags that algorithms have and `name` has not: flag -> the algorithm's name."""
+    """Return the flags that others have and `name` has not: flag -> the first such algorithm."""
     mine = {setting.flag for setting in settings(config_class(name))}
     return {
         setting.flag: other
-        for other in ALGORITHMS
+        for other in reversed(ALGORITHMS)
         for setting in settings(config_class(other))
         if setting.flag not in mine
     }
@@ -103,25 +104,31 @@ def check_asked(stored: str, asked: str, holder: str) -> None:
 
 
 def make_algorithm(
-    config: AlgorithmConfig, model: nn.Module, *, device: torch.device | str, seed: int
+    config: AlgorithmConfig,
+    model: nn.Module,
+    *,
+    actions: ActionSpec,
+    device: torch.device | str,
+    seed: int,
 ) -> Algorithm:
     """Make the algorithm that `config` names, which moves `model` to `device` and trains it.
 
     Args:
         config: settings with the learning rate resolved.
         model: network to train; its parameters become views of one flat vector.
+        actions: the environment's actions; an algorithm refuses those that it cannot learn.
         device: where the algorithm computes.
         seed: seed of action sampling.
 
     Raises:
         ValueError: the learning rate is still None.
-        UserError: an unknown algorithm.
+        UserError: an unknown algorithm, or one that is not for such actions.
     """
     if config.learning_rate is None:
         raise ValueError("learning_rate is None: resolve it before making an algorithm")
     name = config.algorithm
     kind = _imported(name) if ":" in name else _look_up(_row(name).algorithm)
-    algorithm: Algorithm = kind(config, model, device=device, seed=seed)
+    algorithm: Algorithm = kind(config, model, actions=actions, device=device, seed=seed)
     return algorithm
 
 

@@ -2,7 +2,7 @@
 
 Runs in learners. `act` is called at every agent step, `update` once per rollout:
 
-    observations [B, ...] -> act -> actions [B] -> simulators -> Rollout [T, B] -> update -> metrics
+    observations [B, ...] -> act -> actions -> simulators -> Rollout [T, B] -> update -> metrics
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from galamp.algorithms.a2c_config import A2CConfig
 from galamp.algorithms.actor_critic import ActorCriticAlgorithm, explained_variance
 from galamp.algorithms.base import Rollout, trainable
 from galamp.algorithms.cuda_graphs import Graphs
+from galamp.algorithms.distributions import Distribution
 from galamp.algorithms.graphed_update import RecordedUpdate
 from galamp.algorithms.returns import n_step_returns
 from galamp.algorithms.rmsprop import FlatRMSprop
+from galamp.core.action_spec import ActionSpec
 from galamp.core.algorithm_config import AlgorithmConfig
 
 
@@ -39,7 +41,7 @@ class Targets(NamedTuple):
     Attributes:
         returns: [T, B] targets of the value.
         advantages: [T, B] factors of the policy gradient.
-        measures: what is only reported, each [], in the order of `A2C.config_class.gauges`.
+        measures: what is only reported, each [], in the order of `A2C.measures`.
     """
 
     returns: Tensor
@@ -48,12 +50,13 @@ class Targets(NamedTuple):
 
 
 def a2c_losses(
-    logits: Tensor,
+    outputs: Tensor,
     values: Tensor,
     targets: Targets,
     actions: Tensor,
     weights: Tensor,
     *,
+    distribution: Distribution,
     vf_coef: float,
     ent_coef: float,
 ) -> Losses:
@@ -64,21 +67,20 @@ def a2c_losses(
         policy = -mean(A log pi(a)),   value = mean((R - V)^2),   entropy = mean(H(pi))
 
     Args:
-        logits: [T, B, A] float32, with gradient.
+        outputs: [T, B, A] float32, the policy's, with gradient.
         values: [T, B] float32, with gradient.
         targets: the returns R and the advantages A.
-        actions: [T, B] int64.
+        actions: [T, B, ...].
         weights: [T, B] float32, each transition's weight in the means: 1/n, or 0 where invalid.
+        distribution: of the actions, given the outputs.
         vf_coef: weight of the value loss.
         ent_coef: weight of the entropy.
     """
-    assert logits.dim() == 3
-    assert logits.shape[:2] == values.shape == targets.returns.shape
-    log_policy = logits.log_softmax(-1)
-    log_taken = log_policy.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+    assert outputs.dim() == 3
+    assert outputs.shape[:2] == values.shape == targets.returns.shape
+    log_taken, entropy = distribution.log_prob_and_mean_entropy(outputs, actions, weights)
     policy_loss = -(weights * targets.advantages * log_taken).sum()
     value_loss = (weights * (targets.returns - values).square()).sum()
-    entropy = -(weights.unsqueeze(-1) * log_policy.exp() * log_policy).sum()
     total = policy_loss + vf_coef * value_loss - ent_coef * entropy
     return Losses(total, policy_loss, value_loss, entropy)
 
@@ -87,17 +89,20 @@ class A2C(ActorCriticAlgorithm):
     """A2C with RMSprop on flat vectors."""
 
     config_class: ClassVar[type[AlgorithmConfig]] = A2CConfig
+    measures: ClassVar[tuple[str, ...]] = tuple(A2CConfig.gauges)
+    """Metrics that an update computes, in order; a subclass may add others to what it returns."""
 
     def __init__(
         self,
         config: A2CConfig,
         model: nn.Module,
         *,
+        actions: ActionSpec,
         device: torch.device | str,
         seed: int,
     ) -> None:
         """Move `model` to `device`; see `make_algorithm`."""
-        super().__init__(config, model, device=device, seed=seed)
+        super().__init__(config, model, actions=actions, device=device, seed=seed)
         assert config.learning_rate is not None
         self._settings = config
         self._optimiser = FlatRMSprop(
@@ -119,8 +124,8 @@ class A2C(ActorCriticAlgorithm):
                 rollout,
                 partial(self._compute_gradient, rollout),
                 self._step,
-                findings=len(self.config_class.gauges),
-                numbers=len(self.config_class.gauges) + 1,
+                findings=len(self.measures),
+                numbers=len(self.measures) + 1,
                 reduces=reduces,
             )
         finally:
@@ -140,7 +145,7 @@ class A2C(ActorCriticAlgorithm):
             # The only point where the host waits for the device.
             *numbers, transitions = self._step(findings, is_mean).tolist()
         self.version += transitions > 0 or is_mean
-        return dict(zip(self.config_class.gauges, numbers, strict=True))
+        return dict(zip(self.measures, numbers, strict=True))
 
     def _compute_gradient(self, rollout: Rollout) -> Sequence[Tensor]:
         """Compute the gradient of the loss on `rollout`.
@@ -149,17 +154,18 @@ class A2C(ActorCriticAlgorithm):
             all metrics but the gradient's norm, in order, and the number of valid transitions.
         """
         rollout = trainable(rollout)
-        logits, values, bootstrap = self._forward.rollout(rollout.observations, rollout.first)
+        outputs, values, bootstrap = self._forward.rollout(rollout.observations, rollout.first)
         count = rollout.valid.sum()
         weights = rollout.valid / count.clamp(min=1)
         known_values = torch.cat((values.detach(), bootstrap.unsqueeze(0)))
-        targets = self._targets(rollout, logits.detach(), known_values, weights)
+        targets = self._targets(rollout, outputs.detach(), known_values, weights)
         losses = a2c_losses(
-            logits,
+            outputs,
             values,
             targets,
             rollout.actions,
             weights,
+            distribution=self.distribution,
             vf_coef=self._settings.vf_coef,
             ent_coef=self._settings.ent_coef,
         )
@@ -183,10 +189,10 @@ class A2C(ActorCriticAlgorithm):
         return torch.stack((policy_loss, value_loss, entropy, norm, *others, transitions))
 
     def _targets(
-        self, rollout: Rollout, logits: Tensor, values: Tensor, weights: Tensor
+        self, rollout: Rollout, outputs: Tensor, values: Tensor, weights: Tensor
     ) -> Targets:
-        """Return the targets of a rollout, from logits [T, B, A] and values [T+1, B]."""
-        del logits, weights  # the actions are the present policy's own
+        """Return the targets of a rollout, from outputs [T, B, A] and values [T+1, B]."""
+        del outputs, weights  # the actions are the present policy's own
         returns = n_step_returns(
             rollout.rewards, rollout.terminated, rollout.truncated, values, self._config.gamma
         )
@@ -198,18 +204,3 @@ class A2C(ActorCriticAlgorithm):
             "parameters": self.parameters.data,
             "square_average": self._optimiser.square_average,
         }
-
-
-def sample(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """Return actions [B] int64 drawn from the softmax of logits [B, A].
-
-    Method: for independent E_a ~ Exp(1), the smallest E_a / p_a is that of action a with
-    probability p_a. In logarithms this needs no softmax.
-    """
-    arrivals = torch.empty_like(logits).exponential_(generator=generator)
-    return (logits - arrivals.log_()).argmax(-1)
-
-
-def log_prob(logits: Tensor, actions: Tensor) -> Tensor:
-    """Return the log-probabilities [...] of actions [...] under the softmax of logits [..., A]."""
-    return logits.log_softmax(-1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)

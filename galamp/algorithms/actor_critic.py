@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from galamp.algorithms.base import Acted, Algorithm
-from galamp.algorithms.distributions import Categorical
+from galamp.algorithms.distributions import make_distribution
 from galamp.algorithms.flat_parameters import FlatParameters
 from galamp.algorithms.forward import ForwardPass, Place, RecomputedForward
 from galamp.algorithms.networks.recurrent import RecurrentActorCritic
 from galamp.algorithms.recurrent_forward import RecurrentForward
 
 if TYPE_CHECKING:
+    from galamp.core.action_spec import ActionSpec
     from galamp.core.algorithm_config import AlgorithmConfig
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
@@ -39,7 +40,13 @@ class ActorCriticAlgorithm(Algorithm):
     learns_at_once: ClassVar[bool] = True
 
     def __init__(
-        self, config: AlgorithmConfig, model: nn.Module, *, device: torch.device | str, seed: int
+        self,
+        config: AlgorithmConfig,
+        model: nn.Module,
+        *,
+        actions: ActionSpec,
+        device: torch.device | str,
+        seed: int,
     ) -> None:
         """Move `model` to `device`; see `make_algorithm`."""
         self._config = config
@@ -51,7 +58,7 @@ class ActorCriticAlgorithm(Algorithm):
         self.generator = torch.Generator(device).manual_seed(seed)
         self.version = 0
         self.progress = 0.0
-        self.distribution = Categorical()
+        self.distribution = make_distribution(actions, device)
 
     def prepare(self, steps: int, envs: int) -> None:
         """Prepare for rollouts [T, B] = [steps, envs]; cache activations of acting if possible."""

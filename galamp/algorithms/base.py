@@ -24,7 +24,7 @@ class Acted(NamedTuple):
     """Actions of B environments, and how probable they were.
 
     Attributes:
-        actions: [B] int64, as they go into the rollout.
+        actions: [B] int64, or [B, k] int64 or float32, as they go into the rollout.
         log_probs: [B] float32, log-probabilities of the actions under the policy that drew them;
             None where the algorithm does not keep them.
     """
@@ -40,7 +40,8 @@ class Rollout:
     Attributes:
         observations: [T+1, B, ...] uint8 or float32; `observations[t + 1]` is the result of the
             transition at t, even if an episode ended there.
-        actions: [T, B] int64.
+        actions: [T, B] int64 for discrete actions; [T, B, k] int64 or float32 for others, see
+            `ActionSpec`.
         rewards: [T, B] float32, as used for training.
         terminated: [T, B] bool; the return ends here, without a bootstrap.
         truncated: [T, B] bool; the episode was cut here: the return is bootstrapped from the value
@@ -166,13 +167,13 @@ def trainable(rollout: Rollout) -> Rollout:
     even a NaN in them can pass the valid mask of the loss. A return is cut before an invalid
     transition, as by truncation: the observation before it is the last valid one.
     """
-    valid, log_probs = rollout.valid, rollout.log_probs
+    valid, actions, log_probs = rollout.valid, rollout.actions, rollout.log_probs
     cut = rollout.truncated.clone()
     cut[:-1] |= ~valid[1:]
     return replace(
         rollout,
         observations=_without_unseen(rollout.observations, valid),
-        actions=rollout.actions.masked_fill(~valid, 0),
+        actions=actions.masked_fill(~_over(valid, actions), 0),
         rewards=rollout.rewards.masked_fill(~valid, 0.0),
         terminated=rollout.terminated & valid,
         truncated=cut,
@@ -186,5 +187,9 @@ def _without_unseen(observations: Tensor, valid: Tensor) -> Tensor:
         return observations
     none = torch.zeros_like(valid[:1])
     seen = torch.cat((valid, none)) | torch.cat((none, valid))
-    unseen = ~seen.view(*seen.shape, *[1] * (observations.dim() - seen.dim()))
-    return observations.masked_fill(unseen, 0.0)
+    return observations.masked_fill(~_over(seen, observations), 0.0)
+
+
+def _over(mask: Tensor, values: Tensor) -> Tensor:
+    """Return a mask [T, B] as one for values [T, B, ...]."""
+    return mask.view(*mask.shape, *[1] * (values.dim() - mask.dim()))

@@ -121,11 +121,11 @@ class RecomputedForward(ForwardPass):
     def evaluate(self, observations: Tensor, first: Tensor) -> Outputs:
         """Compute so many observations at a time; see `ForwardPass.evaluate`."""
         with torch.no_grad():
-            found = [
-                self._pass(some) for some in observations.flatten(0, 1).split(EVALUATED_AT_ONCE)
-            ]
+            some = torch.split(observations.flatten(0, 1), EVALUATED_AT_ONCE)
+            found = [self._pass(each) for each in some]
         logits, values = (torch.cat(part) for part in zip(*found, strict=True))
-        return Outputs(*(part.unflatten(0, observations.shape[:2]) for part in (logits, values)))
+        steps, envs = observations.shape[:2]
+        return Outputs(logits.view(steps, envs, -1), values.view(steps, envs))
 
     def outputs(self, observations: Tensor, first: Tensor, envs: Tensor) -> Outputs:
         """Compute the forward pass, with gradient; see `ForwardPass.outputs`."""

@@ -23,6 +23,7 @@ from galamp.algorithms.forward import Outputs
 from galamp.algorithms.minibatch_config import MinibatchConfig
 from galamp.algorithms.minibatches import minibatches
 from galamp.algorithms.recurrent_forward import RecurrentForward
+from galamp.core.action_spec import ActionSpec
 
 
 class Steps(NamedTuple):
@@ -46,15 +47,23 @@ class Steps(NamedTuple):
 class MinibatchAlgorithm(ActorCriticAlgorithm):
     """Algorithm that takes many steps of Adam, or RAdam, on each rollout."""
 
+    measures: ClassVar[tuple[str, ...]]
+    """Metrics that `_found` returns, in order; a subclass may add others to what it returns."""
     learns_at_once: ClassVar[bool] = False
     rectified: ClassVar[bool] = False
     """Whether steps are RAdam's."""
 
     def __init__(
-        self, config: MinibatchConfig, model: nn.Module, *, device: torch.device | str, seed: int
+        self,
+        config: MinibatchConfig,
+        model: nn.Module,
+        *,
+        actions: ActionSpec,
+        device: torch.device | str,
+        seed: int,
     ) -> None:
         """Move `model` to `device`; see `make_algorithm`."""
-        super().__init__(config, model, device=device, seed=seed)
+        super().__init__(config, model, actions=actions, device=device, seed=seed)
         self._minibatch = config
         self._optimiser = FlatAdam(self.parameters, eps=config.adam_eps, rectified=self.rectified)
 
@@ -76,7 +85,7 @@ class MinibatchAlgorithm(ActorCriticAlgorithm):
         # The only point where the host waits for the device, but for what ends an update early.
         *numbers, transitions = torch.stack((*found, rollout.valid.sum())).tolist()
         self.version += transitions > 0 or steps.is_mean
-        return dict(zip(self.config_class.gauges, numbers, strict=True))
+        return dict(zip(self.measures, numbers, strict=True))
 
     def _steps_on(self, rollout: Rollout, reduce: Callable[[], bool] | None) -> Steps:
         """Take the steps."""
@@ -124,7 +133,7 @@ class MinibatchAlgorithm(ActorCriticAlgorithm):
 
     @abstractmethod
     def _found(self, rollout: Rollout, steps: Steps) -> Sequence[Tensor]:
-        """Return the metrics, each [], in the order of `config_class.gauges`."""
+        """Return the metrics, each [], in the order of `measures`."""
 
     def _ends_after(self, measured: Tensor) -> bool:
         """Whether an epoch with these means [m] of what `_losses` measured is the last one."""

@@ -1,6 +1,6 @@
 """Minibatches of a rollout: each transition once per epoch, in a random order.
 
-    parts [T, B, ...] --transitions, or whole environments, in random order--> minibatches [t, n, ...]
+    parts [T, B, ...] --transitions, or environments, in random order--> minibatches [t, n, ...]
 
 Runs in learners. A network without a memory learns from single transitions, [1, n]; one with a
 memory from the rollouts of whole environments, [T, n]. Invalid transitions stay in, with a weight

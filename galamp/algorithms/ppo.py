@@ -22,6 +22,7 @@ from galamp.algorithms.minibatch_update import MinibatchAlgorithm, Steps
 from galamp.algorithms.minibatches import mean_weights, standardised
 from galamp.algorithms.ppo_config import PPOConfig
 from galamp.algorithms.returns import lambda_returns
+from galamp.core.action_spec import ActionSpec
 from galamp.core.algorithm_config import AlgorithmConfig
 
 
@@ -74,17 +75,19 @@ class PPO(MinibatchAlgorithm):
     """PPO with Adam on flat vectors."""
 
     config_class: ClassVar[type[AlgorithmConfig]] = PPOConfig
+    measures: ClassVar[tuple[str, ...]] = tuple(PPOConfig.gauges)
 
     def __init__(
         self,
         config: PPOConfig,
         model: nn.Module,
         *,
+        actions: ActionSpec,
         device: torch.device | str,
         seed: int,
     ) -> None:
         """Move `model` to `device`; see `make_algorithm`."""
-        super().__init__(config, model, device=device, seed=seed)
+        super().__init__(config, model, actions=actions, device=device, seed=seed)
         self._settings = config
         self._last: tuple[Tensor, Tensor, Tensor] | None = None
         self._mix_kl = self.parameters.data.new_zeros(())
@@ -160,7 +163,7 @@ class PPO(MinibatchAlgorithm):
         self._last = observations, first, outputs
 
     def _divergence_since_last(self) -> Tensor:
-        """Return the mean KL divergence of the policy at the end of the last update from now, []."""
+        """Return the KL divergence of the policy after the last update from now, []."""
         if self._last is None:
             return self.parameters.data.new_zeros(())
         observations, first, outputs = self._last

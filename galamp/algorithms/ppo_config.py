@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from galamp.algorithms.minibatch_config import MinibatchConfig
+from galamp.core.algorithm_config import algorithm_option
 from galamp.core.settings import option
 
 
@@ -30,6 +31,8 @@ class PPOConfig(MinibatchConfig):
         "state_drift": "mean L2 distance of the kept states of a network with a memory from the "
         "same computed by the parameters after the update",
     }
+
+    algorithm: str = algorithm_option("ppo")
 
     gae_lambda: float = option(
         0.95, "lambda of the generalised advantage estimation", low=0.0, high=1.0

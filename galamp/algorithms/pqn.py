@@ -22,7 +22,9 @@ from galamp.algorithms.minibatch_update import MinibatchAlgorithm, Steps
 from galamp.algorithms.minibatches import mean_weights
 from galamp.algorithms.pqn_config import PQNConfig
 from galamp.algorithms.returns import lambda_returns
+from galamp.core.action_spec import ActionSpec, DiscreteActions
 from galamp.core.algorithm_config import AlgorithmConfig
+from galamp.core.errors import UserError
 
 
 class Before(NamedTuple):
@@ -38,6 +40,7 @@ class PQN(MinibatchAlgorithm):
     """PQN with RAdam on flat vectors."""
 
     config_class: ClassVar[type[AlgorithmConfig]] = PQNConfig
+    measures: ClassVar[tuple[str, ...]] = tuple(PQNConfig.gauges)
     rectified: ClassVar[bool] = True
 
     def __init__(
@@ -45,11 +48,21 @@ class PQN(MinibatchAlgorithm):
         config: PQNConfig,
         model: nn.Module,
         *,
+        actions: ActionSpec,
         device: torch.device | str,
         seed: int,
     ) -> None:
-        """Move `model` to `device`; see `make_algorithm`."""
-        super().__init__(config, model, device=device, seed=seed)
+        """Move `model` to `device`; see `make_algorithm`.
+
+        Raises:
+            UserError: the actions are not one choice of several.
+        """
+        if not isinstance(actions, DiscreteActions):
+            raise UserError(
+                f"--algorithm pqn: expected one choice of several actions, the environment has "
+                f"{actions.describe()}; take ppo"
+            )
+        super().__init__(config, model, actions=actions, device=device, seed=seed)
         self._settings = config
         self._epsilon = torch.full((), config.start_e, device=device)
 

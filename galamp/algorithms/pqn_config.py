@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from galamp.algorithms.minibatch_config import MinibatchConfig
+from galamp.core.algorithm_config import algorithm_option
 from galamp.core.settings import option
 
 
@@ -24,6 +25,8 @@ class PQNConfig(MinibatchConfig):
         "grad_norm": "largest L2 norm of a minibatch's gradient before clipping",
         "explained_variance": "share of the returns' variance that the action values explain",
     }
+
+    algorithm: str = algorithm_option("pqn")
 
     q_lambda: float = option(0.65, "lambda of the returns", low=0.0, high=1.0)
     start_e: float = option(1.0, "epsilon at the start", low=0.0, high=1.0)

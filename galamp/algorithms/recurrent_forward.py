@@ -27,7 +27,7 @@ class RecurrentForward(ForwardPass):
         envs: int,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """Start with states of zero for `envs` environments; other arguments: `RecomputedForward`."""
+        """Start with states of zero for `envs` environments; see `RecomputedForward`."""
         self._model, self._parameters, self._dtype = model, parameters, dtype
         self._states = parameters.data.new_zeros(envs, model.state_size)
         self._start = self._states.clone()
@@ -79,7 +79,8 @@ class RecurrentForward(ForwardPass):
         """
         with torch.no_grad(), self._autocast():
             _, _, states = self._model.sequence(observations, first, self._start)
-        return torch.linalg.vector_norm(states.float() - self._states, dim=-1).mean()
+        distances: Tensor = torch.linalg.vector_norm(states.float() - self._states, dim=-1)
+        return distances.mean()
 
     def backward(self, loss: Tensor) -> None:
         """Run the backward pass by autograd; see `ForwardPass.backward`."""

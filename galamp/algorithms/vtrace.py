@@ -16,6 +16,7 @@ from galamp.algorithms.a2c import A2C, Targets
 from galamp.algorithms.base import Rollout
 from galamp.algorithms.returns import vtrace
 from galamp.algorithms.vtrace_config import VTraceConfig
+from galamp.core.action_spec import ActionSpec
 from galamp.core.algorithm_config import AlgorithmConfig
 
 
@@ -23,6 +24,7 @@ class VTrace(A2C):
     """A2C with V-trace targets."""
 
     config_class: ClassVar[type[AlgorithmConfig]] = VTraceConfig
+    measures: ClassVar[tuple[str, ...]] = tuple(VTraceConfig.gauges)
     keeps_log_probs: ClassVar[bool] = True
 
     def __init__(
@@ -30,19 +32,20 @@ class VTrace(A2C):
         config: VTraceConfig,
         model: nn.Module,
         *,
+        actions: ActionSpec,
         device: torch.device | str,
         seed: int,
     ) -> None:
         """Move `model` to `device`; see `make_algorithm`."""
-        super().__init__(config, model, device=device, seed=seed)
+        super().__init__(config, model, actions=actions, device=device, seed=seed)
         self._traces = config
 
     def _targets(
-        self, rollout: Rollout, logits: Tensor, values: Tensor, weights: Tensor
+        self, rollout: Rollout, outputs: Tensor, values: Tensor, weights: Tensor
     ) -> Targets:
         """Return the V-trace targets; see `A2C._targets`."""
         assert rollout.log_probs is not None
-        log_ratios = self.distribution.log_prob(logits, rollout.actions) - rollout.log_probs
+        log_ratios = self.distribution.log_prob(outputs, rollout.actions) - rollout.log_probs
         log_ratios = log_ratios.masked_fill(~rollout.valid, 0.0)
         returns, advantages = vtrace(
             rollout.rewards,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from galamp.algorithms.a2c_config import A2CConfig
+from galamp.core.algorithm_config import algorithm_option
 from galamp.core.settings import option
 
 
@@ -23,6 +24,8 @@ class VTraceConfig(A2CConfig):
         "nats, estimated from the actions taken",
         "clipped_ratios": "share of the ratios pi / mu above --vtrace-rho-max",
     }
+
+    algorithm: str = algorithm_option("vtrace")
 
     vtrace_lambda: float = option(1.0, "lambda of the traces", low=0.0, high=1.0)
     vtrace_rho_max: float = option(

@@ -82,8 +82,8 @@ class SimulatorPort(RolloutRing):
         memory_fence()
         self._join(0)
 
-    def actions(self, observations: npt.NDArray[Any], idle: Idle) -> npt.NDArray[np.int64]:
-        """Wait for the actions for `observations`, `[envs, ...]`; return a view `[envs]` of them.
+    def actions(self, observations: npt.NDArray[Any], idle: Idle) -> npt.NDArray[Any]:
+        """Wait for the actions for `observations`, `[envs, ...]`; return a view `[envs, ...]`.
 
         If the learner calls during the wait, `observations` become those of the row of the call.
         """
@@ -211,8 +211,8 @@ class LearnerPort(RolloutRing):
                 self._drop(worker, row)
         memory_fence()
 
-    def send(self, row: int, workers: Sequence[int], actions: npt.NDArray[np.int64]) -> None:
-        """Send the actions of row `row`, `[environments of workers]`, to the active simulators."""
+    def send(self, row: int, workers: Sequence[int], actions: npt.NDArray[Any]) -> None:
+        """Send the actions of row `row`, `[environments of workers, ...]`, to active simulators."""
         slot, step = divmod(row, self.shape.num_steps)
         first, last = self.shape.envs(workers[0]), self.shape.envs(workers[-1])
         self.slots[slot % NUM_SLOTS].actions[step, first.start : last.stop] = actions

@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +36,8 @@ class Actor(ABC):
         """Load a row that is not acted on: the last one."""
 
     @abstractmethod
-    def act(self, slot: int, step: int, envs: slice) -> npt.NDArray[np.int64]:
-        """Return actions `[b]` for row `step` of `envs`; they are valid until the next call."""
+    def act(self, slot: int, step: int, envs: slice) -> npt.NDArray[Any]:
+        """Return actions `[b, ...]` for row `step` of `envs`, valid until the next call."""
 
     @abstractmethod
     def rollout(self, slot: int, valid_mask: npt.NDArray[np.bool_]) -> Rollout:
@@ -61,7 +62,7 @@ class HostActor(Actor):
     def observe(self, slot: int, step: int, envs: slice) -> None:
         """See `Actor.observe`; nothing to do, the row is in shared memory."""
 
-    def act(self, slot: int, step: int, envs: slice) -> npt.NDArray[np.int64]:
+    def act(self, slot: int, step: int, envs: slice) -> npt.NDArray[Any]:
         """See `Actor.act`."""
         rows = self._slots[slot]
         acted = self._algorithm.act(
@@ -69,7 +70,7 @@ class HostActor(Actor):
         )
         if rows.log_probs is not None:
             rows.log_probs[step, envs] = _kept(acted)
-        actions: npt.NDArray[np.int64] = acted.actions.numpy()
+        actions: npt.NDArray[Any] = acted.actions.numpy()
         return actions
 
     def rollout(self, slot: int, valid_mask: npt.NDArray[np.bool_]) -> Rollout:
@@ -114,9 +115,10 @@ class DeviceActor(Actor):
             **_outcomes(self._outcomes_gpu, like),
             log_probs=_log_probs(like, algorithm, device),
         )
-        envs = like.rewards.shape[1]
-        self._actions = page_locked(envs, torch.int64)
-        self._actions_host: npt.NDArray[np.int64] = self._actions.numpy()
+        row = like.actions[0]
+        envs = len(row)
+        self._actions = page_locked(row.size, torch.from_numpy(row).dtype).view(row.shape)
+        self._actions_host: npt.NDArray[Any] = self._actions.numpy()
         # What an act reads besides observations, in one copy: the row's number, and `first`.
         self._inputs = page_locked(ROW_BYTES + envs, torch.uint8)
         inputs = self._inputs.numpy()
@@ -131,7 +133,7 @@ class DeviceActor(Actor):
         row = self.filled.observations[step, envs]
         row.copy_(self._shared[slot][step, envs], non_blocking=True)
 
-    def act(self, slot: int, step: int, envs: slice) -> npt.NDArray[np.int64]:
+    def act(self, slot: int, step: int, envs: slice) -> npt.NDArray[Any]:
         """See `Actor.act`; waits for the GPU once, for the actions."""
         self.observe(slot, step, envs)
         # The last act has read these: its actions have arrived.

@@ -23,9 +23,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm
-from galamp.algorithms.networks import build_model
 from galamp.core.algorithm_config import AlgorithmConfig
 from galamp.core.config import GossipConfig
 from galamp.core.errors import RunFailed, StopRun
@@ -48,6 +46,7 @@ from galamp.memory.learner_state import (
 from galamp.memory.rollout_ports import LearnerPort
 from galamp.memory.rollouts import RingWake, RolloutShape
 from galamp.memory.status import Phase, StatusBoard
+from galamp.workers.building import build_algorithm
 from galamp.workers.collector import Collector
 
 SAVE_EVERY_S = 1.0
@@ -351,12 +350,11 @@ def mean_of_peers(task: LearnerTask, control: ControlBlock) -> Tensor | None:
 
 def make_algorithm_for(task: LearnerTask) -> Algorithm:
     """Build the network and the algorithm; all learners start with the same parameters."""
-    environment = task.environment
-    model = build_model(
+    return build_algorithm(
+        task.algorithm,
         task.network,
-        environment.observation_shape,
-        environment.observation_dtype,
-        environment.num_actions,
-        seed=task.model_seed,
+        task.environment,
+        device=task.device,
+        model_seed=task.model_seed,
+        sampling_seed=task.sampling_seed,
     )
-    return make_algorithm(task.algorithm, model, device=task.device, seed=task.sampling_seed)

@@ -47,7 +47,10 @@ def assert_same(left: Collecting, right: Collecting, rollouts: int, **more: Any)
     theirs, expected = right.learn(rollouts, **more)
     for one, other in zip(learned, expected, strict=True):
         for name, tensor in vars(one).items():
-            assert torch.equal(tensor, getattr(other, name)), name
+            if tensor is None:
+                assert getattr(other, name) is None
+            else:
+                assert torch.equal(tensor, getattr(other, name)), name
     torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
     assert left.algorithm.version == right.algorithm.version
     states = [each.algorithm.generator.get_state().tolist() for each in (left, right)]

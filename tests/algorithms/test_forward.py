@@ -15,6 +15,7 @@ from galamp.algorithms.base import Rollout
 from galamp.algorithms.cached_conv import CachedConvForward
 from galamp.algorithms.forward import Place, RecomputedForward
 from galamp.algorithms.networks import build_model
+from galamp.core.action_spec import DiscreteActions
 from tests.contracts.algorithm import ACTIONS, acted, random_rollout
 
 STEPS, LANES = 5, 8
@@ -28,7 +29,9 @@ def make(
 ) -> A2C:
     model = build_model(network, shape, "uint8", ACTIONS, seed=1)
     config = A2CConfig(learning_rate=7e-4, rmsprop_initial=0.0, precision=precision)
-    algorithm = make_algorithm(config, model, device="cpu", seed=1)
+    algorithm = make_algorithm(
+        config, model, actions=DiscreteActions(ACTIONS), device="cpu", seed=1
+    )
     assert isinstance(algorithm, A2C)
     if keeps:
         algorithm.prepare(STEPS, LANES)
@@ -134,7 +137,9 @@ def test_an_update_that_is_left_can_be_taken_again() -> None:
 
 def test_floats_that_may_be_lost_are_left_to_autograd() -> None:
     model = build_model("gala", (4, 36, 36), "float32", ACTIONS, seed=1)
-    algorithm = make_algorithm(A2CConfig(learning_rate=1e-3), model, device="cpu", seed=1)
+    algorithm = make_algorithm(
+        A2CConfig(learning_rate=1e-3), model, actions=DiscreteActions(ACTIONS), device="cpu", seed=1
+    )
     assert isinstance(algorithm, A2C)
     algorithm.prepare(STEPS, LANES)
     assert isinstance(algorithm._forward, RecomputedForward)

@@ -17,6 +17,7 @@ from galamp.algorithms.networks import build_model
 from galamp.algorithms.ppo import PPO, clipped_surrogate, value_losses
 from galamp.algorithms.ppo_config import PPOConfig
 from galamp.algorithms.returns import lambda_returns
+from galamp.core.action_spec import DiscreteActions
 from tests.contracts.algorithm import ACTIONS, INPUTS, AlgorithmContract, random_rollout
 
 CONFIG = PPOConfig("ppo", learning_rate=2.5e-4)
@@ -25,7 +26,9 @@ CONFIG = PPOConfig("ppo", learning_rate=2.5e-4)
 def make(seed: int = 1, **settings: Any) -> PPO:
     model = build_model("mlp", (INPUTS,), "float32", ACTIONS, seed=seed)
     config = dataclasses.replace(CONFIG, **settings)
-    algorithm = make_algorithm(config, model, device="cpu", seed=seed)
+    algorithm = make_algorithm(
+        config, model, actions=DiscreteActions(ACTIONS), device="cpu", seed=seed
+    )
     assert isinstance(algorithm, PPO)
     return algorithm
 

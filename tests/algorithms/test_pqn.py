@@ -16,6 +16,7 @@ from galamp.algorithms.networks import build_model
 from galamp.algorithms.pqn import PQN, epsilon_greedy
 from galamp.algorithms.pqn_config import PQNConfig
 from galamp.algorithms.returns import lambda_returns
+from galamp.core.action_spec import DiscreteActions
 from tests.contracts.algorithm import ACTIONS, INPUTS, AlgorithmContract, random_rollout
 
 CONFIG = PQNConfig("pqn", learning_rate=2.5e-4)
@@ -24,7 +25,9 @@ CONFIG = PQNConfig("pqn", learning_rate=2.5e-4)
 def make(seed: int = 1, **settings: Any) -> PQN:
     model = build_model("mlp-layernorm", (INPUTS,), "float32", ACTIONS, seed=seed)
     config = dataclasses.replace(CONFIG, **settings)
-    algorithm = make_algorithm(config, model, device="cpu", seed=seed)
+    algorithm = make_algorithm(
+        config, model, actions=DiscreteActions(ACTIONS), device="cpu", seed=seed
+    )
     assert isinstance(algorithm, PQN)
     return algorithm
 

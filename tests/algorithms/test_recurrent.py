@@ -14,6 +14,7 @@ from galamp.algorithms.forward import Place
 from galamp.algorithms.networks import build_model
 from galamp.algorithms.networks.recurrent import RecurrentActorCritic
 from galamp.algorithms.recurrent_forward import RecurrentForward
+from galamp.core.action_spec import DiscreteActions
 from tests.contracts.algorithm import ACTIONS, INPUTS, AlgorithmContract
 
 NETWORKS = {
@@ -43,7 +44,7 @@ def make(name: str, network: str = "mlp-gru", seed: int = 1, **settings: Any) ->
     kind = config_class(name)
     config = kind(name, **{"learning_rate": 1e-3, **settings})
     model = build_model(network, *NETWORKS[network], ACTIONS, seed=seed)
-    return make_algorithm(config, model, device="cpu", seed=seed)
+    return make_algorithm(config, model, actions=DiscreteActions(ACTIONS), device="cpu", seed=seed)
 
 
 class TestA2CWithAMemory(AlgorithmContract):

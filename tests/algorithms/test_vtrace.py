@@ -15,6 +15,7 @@ from galamp.algorithms.base import Algorithm, Rollout
 from galamp.algorithms.networks import build_model
 from galamp.algorithms.vtrace import VTrace
 from galamp.algorithms.vtrace_config import VTraceConfig
+from galamp.core.action_spec import DiscreteActions
 from tests.contracts.algorithm import ACTIONS, INPUTS, AlgorithmContract, random_rollout
 
 A2C_CONFIG = A2CConfig(learning_rate=7e-4, rmsprop_initial=0.0)
@@ -23,7 +24,7 @@ CONFIG = VTraceConfig("vtrace", learning_rate=7e-4, rmsprop_initial=0.0)
 
 def make(config: Any, seed: int = 1) -> Any:
     model = build_model("mlp", (INPUTS,), "float32", ACTIONS, seed=seed)
-    return make_algorithm(config, model, device="cpu", seed=seed)
+    return make_algorithm(config, model, actions=DiscreteActions(ACTIONS), device="cpu", seed=seed)
 
 
 class TestVTrace(AlgorithmContract):

@@ -13,6 +13,7 @@ from galamp.algorithms import make_algorithm
 from galamp.algorithms.a2c_config import A2CConfig
 from galamp.algorithms.base import Algorithm, Rollout
 from galamp.algorithms.networks import build_model
+from galamp.core.action_spec import DiscreteActions
 from galamp.core.config import GossipConfig
 from galamp.gossip.exchange import Exchange, exchange_specs
 from galamp.gossip.topologies import make_topology
@@ -38,7 +39,7 @@ KEPT: list[SharedArrays] = []
 def a2c(network: str, device: str, **settings: Any) -> Algorithm:
     model = build_model(network, SHAPES[network], DTYPES[network], ACTIONS, seed=1)
     config = A2CConfig(learning_rate=1e-3, **settings)
-    return make_algorithm(config, model, device=device, seed=1)
+    return make_algorithm(config, model, actions=DiscreteActions(ACTIONS), device=device, seed=1)
 
 
 def rollout(network: str, seed: int) -> Rollout:

@@ -183,7 +183,7 @@ def test_an_agents_network_has_the_same_bits(tmp_path: Path, identity: Identity)
     before = torch.get_rng_state()
     for dtype in ("uint8", "float32"):
         model = build_model(
-            identity.network, identity.observation_shape, dtype, identity.num_actions, seed=5
+            identity.network, identity.observation_shape, dtype, identity.actions.n, seed=5
         )
         mean = {
             name: np.stack([each.parameters[name] for each in trained.checkpoint.learners])
@@ -254,7 +254,7 @@ def test_what_the_learners_held_is_not_kept(
         assert len(held) > 10
         assert [reference for reference in held if reference() is not None] == []
         assert type(agent.act(OBSERVATIONS[0])) is int
-        assert agent.identity.num_actions == 2
+        assert agent.identity.actions.n == 2
 
 
 def test_who_evaluates_holds_the_agents_only(

@@ -30,7 +30,7 @@ from galamp.algorithms.networks.images import image_layout
 CELL_UNITS = 128
 MLP_UNITS = 64
 CELL_GAIN = 1.0
-CELLS = {"gru": nn.GRUCell, "lstm": nn.LSTMCell}
+CELLS: dict[str, type[nn.GRUCell] | type[nn.LSTMCell]] = {"gru": nn.GRUCell, "lstm": nn.LSTMCell}
 
 
 def mlp_gru(
@@ -125,7 +125,7 @@ class RecurrentActorCritic(ActorCritic):
     def fill_cell(self, generator: torch.Generator) -> None:
         """Fill the cell: every gate's weights orthogonal by themselves, biases zero."""
         for weight in (self.cell.weight_ih, self.cell.weight_hh):
-            for gate in weight.detach().split(self.cell.hidden_size):
+            for gate in torch.split(weight.detach(), self.cell.hidden_size):
                 nn.init.orthogonal_(gate, CELL_GAIN, generator=generator)
         for bias in (self.cell.bias_ih, self.cell.bias_hh):
             nn.init.zeros_(bias)

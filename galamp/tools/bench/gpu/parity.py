@@ -35,6 +35,7 @@ from galamp.algorithms.a2c_config import A2CConfig
 from galamp.algorithms.base import Algorithm, Rollout
 from galamp.algorithms.cuda_graphs import Graphs
 from galamp.algorithms.networks import build_model
+from galamp.core.action_spec import DiscreteActions
 from galamp.memory.rollouts import RolloutSlot
 from galamp.supervision.plan import CPU
 from galamp.tools.bench.gpu.children import ask, run, tell
@@ -260,7 +261,9 @@ def learner_of(network: str, device: str, *, tf32: bool = False) -> Algorithm:
     """Return A2C in its initial state, the same on all devices."""
     model = build_model(network, OBSERVATION, "uint8", ACTIONS, seed=SEED)
     config = A2CConfig(learning_rate=7e-4)
-    algorithm: Algorithm = make_algorithm(config, model, device=device, seed=SEED)
+    algorithm: Algorithm = make_algorithm(
+        config, model, actions=DiscreteActions(ACTIONS), device=device, seed=SEED
+    )
     allow_tf32(tf32)  # last, since the algorithm may have set it
     return algorithm
 
