@@ -126,6 +126,19 @@ PRESETS = {
             "model.network": "mlp-layernorm",
         },
     ),
+    "pqn-cartpole": Preset(
+        "found here: 200,000 agent steps do for CartPole-v1",
+        "pqn",
+        {
+            "environment.num_envs": 32,
+            "algorithm.learning_rate": 1e-3,
+            "algorithm.num_steps": 16,
+            "algorithm.q_lambda": 0.95,
+            "algorithm.end_e": 0.05,
+            "algorithm.exploration_fraction": 0.2,
+            "model.network": "mlp-layernorm",
+        },
+    ),
 }
 """By name. A line here is all that a preset takes."""
 

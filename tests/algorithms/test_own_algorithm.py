@@ -21,8 +21,7 @@ from galamp.algorithms.a2c import A2C
 from galamp.algorithms.a2c_config import A2CConfig
 from galamp.algorithms.base import Algorithm
 from galamp.algorithms.networks import build_model
-from galamp.cli.main import build_parser, main
-from galamp.cli.run_config import config_from
+from galamp.cli.main import build_parser
 from galamp.core.action_spec import DiscreteActions
 from galamp.core.algorithm_config import AlgorithmConfig
 from galamp.core.config import RunConfig, from_dict, to_dict
@@ -32,6 +31,7 @@ from galamp.supervision.plan import make_plan, with_learners
 from galamp.training.resume import changes
 from tests.contracts.algorithm import ACTIONS, INPUTS, AlgorithmContract, random_rollout
 from tests.supervision.test_plan import machine
+from tests.support.command_lines import complaint, parsed
 from tests.support.engine import DEADLINE_S, ROOT, summary, words
 from tests.support.toy_algorithm import Reinforce, ReinforceConfig
 
@@ -48,23 +48,6 @@ class TestReinforce(AlgorithmContract):
         return make_algorithm(
             toy(), model, actions=DiscreteActions(ACTIONS), device="cpu", seed=seed
         )
-
-
-def parsed(*arguments: str) -> RunConfig:
-    line = ["run", *arguments]
-    return config_from(build_parser(line).parse_args(line))
-
-
-def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that a refused command line gets, without `galamp: `."""
-    try:
-        code: Any = main(["run", *arguments])
-    except SystemExit as left:
-        code = left.code
-    out, err = capsys.readouterr()
-    assert (code, out) == (2, "")
-    (line,) = err.splitlines()
-    return line.removeprefix("galamp: ")
 
 
 # Settings
