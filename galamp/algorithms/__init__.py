@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from galamp.algorithms.base import Algorithm
+    from galamp.core.action_spec import ActionSpec
 
 
 class Row(NamedTuple):
@@ -35,7 +36,14 @@ class Row(NamedTuple):
     algorithm: str
 
 
-ALGORITHMS = {"a2c": Row("galamp.algorithms.a2c_config:A2CConfig", "galamp.algorithms.a2c:A2C")}
+ALGORITHMS = {
+    "a2c": Row("galamp.algorithms.a2c_config:A2CConfig", "galamp.algorithms.a2c:A2C"),
+    "vtrace": Row(
+        "galamp.algorithms.vtrace_config:VTraceConfig", "galamp.algorithms.vtrace:VTrace"
+    ),
+    "ppo": Row("galamp.algorithms.ppo_config:PPOConfig", "galamp.algorithms.ppo:PPO"),
+    "pqn": Row("galamp.algorithms.pqn_config:PQNConfig", "galamp.algorithms.pqn:PQN"),
+}
 """Name -> where its settings are and where the class is, which takes what `make_algorithm` does."""
 
 
@@ -65,11 +73,11 @@ def own_settings(kind: type[AlgorithmConfig]) -> list[str]:
 
 
 def flags_of_others(name: str) -> dict[str, str]:
-    """Return the flags that algorithms have and `name` has not: flag -> the algorithm's name."""
+    """Return the flags that others have and `name` has not: flag -> the first such algorithm."""
     mine = {setting.flag for setting in settings(config_class(name))}
     return {
         setting.flag: other
-        for other in ALGORITHMS
+        for other in reversed(ALGORITHMS)
         for setting in settings(config_class(other))
         if setting.flag not in mine
     }
@@ -96,25 +104,31 @@ def check_asked(stored: str, asked: str, holder: str) -> None:
 
 
 def make_algorithm(
-    config: AlgorithmConfig, model: nn.Module, *, device: torch.device | str, seed: int
+    config: AlgorithmConfig,
+    model: nn.Module,
+    *,
+    actions: ActionSpec,
+    device: torch.device | str,
+    seed: int,
 ) -> Algorithm:
     """Make the algorithm that `config` names, which moves `model` to `device` and trains it.
 
     Args:
         config: settings with the learning rate resolved.
         model: network to train; its parameters become views of one flat vector.
+        actions: the environment's actions; an algorithm refuses those that it cannot learn.
         device: where the algorithm computes.
         seed: seed of action sampling.
 
     Raises:
         ValueError: the learning rate is still None.
-        UserError: an unknown algorithm.
+        UserError: an unknown algorithm, or one that is not for such actions.
     """
     if config.learning_rate is None:
         raise ValueError("learning_rate is None: resolve it before making an algorithm")
     name = config.algorithm
     kind = _imported(name) if ":" in name else _look_up(_row(name).algorithm)
-    algorithm: Algorithm = kind(config, model, device=device, seed=seed)
+    algorithm: Algorithm = kind(config, model, actions=actions, device=device, seed=seed)
     return algorithm
 
 

@@ -2,12 +2,11 @@
 
 Runs in learners. `act` is called at every agent step, `update` once per rollout:
 
-    observations [B, ...] -> act -> actions [B] -> simulators -> Rollout [T, B] -> update -> metrics
+    observations [B, ...] -> act -> actions -> simulators -> Rollout [T, B] -> update -> metrics
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import ClassVar, NamedTuple
@@ -16,20 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from galamp.algorithms.a2c_config import A2CConfig
-from galamp.algorithms.base import Algorithm, Rollout, trainable
+from galamp.algorithms.actor_critic import ActorCriticAlgorithm, explained_variance
+from galamp.algorithms.base import Rollout, trainable
 from galamp.algorithms.cuda_graphs import Graphs
-from galamp.algorithms.flat_parameters import FlatParameters
-from galamp.algorithms.forward import ForwardPass, Place, RecomputedForward
+from galamp.algorithms.distributions import Distribution
 from galamp.algorithms.graphed_update import RecordedUpdate
 from galamp.algorithms.returns import n_step_returns
 from galamp.algorithms.rmsprop import FlatRMSprop
+from galamp.core.action_spec import ActionSpec
 from galamp.core.algorithm_config import AlgorithmConfig
-
-PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
-MIN_VARIANCE = 1e-8
-"""Variance of the returns below which the explained variance is not defined, and 0 is returned."""
-METRICS = tuple(A2CConfig.gauges)
-"""Metrics of an update, in order."""
 
 
 class Losses(NamedTuple):
@@ -41,83 +35,76 @@ class Losses(NamedTuple):
     entropy: Tensor
 
 
-class Findings(NamedTuple):
-    """Results of the first half of an update, each [], without gradient."""
+class Targets(NamedTuple):
+    """What an update makes of a rollout, without gradient.
 
-    policy_loss: Tensor
-    value_loss: Tensor
-    entropy: Tensor
-    explained_variance: Tensor
-    transitions: Tensor
+    Attributes:
+        returns: [T, B] targets of the value.
+        advantages: [T, B] factors of the policy gradient.
+        measures: what is only reported, each [], in the order of `A2C.measures`.
+    """
+
+    returns: Tensor
+    advantages: Tensor
+    measures: tuple[Tensor, ...] = ()
 
 
 def a2c_losses(
-    logits: Tensor,
+    outputs: Tensor,
     values: Tensor,
-    returns: Tensor,
+    targets: Targets,
     actions: Tensor,
     weights: Tensor,
     *,
+    distribution: Distribution,
     vf_coef: float,
     ent_coef: float,
 ) -> Losses:
     """Return the losses of A2C: total = policy + vf_coef value - ent_coef entropy.
 
-    The advantages R - V carry no gradient and are not normalised:
+    The advantages A carry no gradient and are not normalised:
 
-        policy = -mean((R - V) log pi(a)),   value = mean((R - V)^2),   entropy = mean(H(pi))
+        policy = -mean(A log pi(a)),   value = mean((R - V)^2),   entropy = mean(H(pi))
 
     Args:
-        logits: [T, B, A] float32, with gradient.
+        outputs: [T, B, A] float32, the policy's, with gradient.
         values: [T, B] float32, with gradient.
-        returns: [T, B] float32.
-        actions: [T, B] int64.
+        targets: the returns R and the advantages A.
+        actions: [T, B, ...].
         weights: [T, B] float32, each transition's weight in the means: 1/n, or 0 where invalid.
+        distribution: of the actions, given the outputs.
         vf_coef: weight of the value loss.
         ent_coef: weight of the entropy.
     """
-    assert logits.dim() == 3
-    assert logits.shape[:2] == values.shape == returns.shape
-    log_policy = logits.log_softmax(-1)
-    log_taken = log_policy.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-    errors = returns - values
-    policy_loss = -(weights * errors.detach() * log_taken).sum()
-    value_loss = (weights * errors.square()).sum()
-    entropy = -(weights.unsqueeze(-1) * log_policy.exp() * log_policy).sum()
+    assert outputs.dim() == 3
+    assert outputs.shape[:2] == values.shape == targets.returns.shape
+    log_taken, entropy = distribution.log_prob_and_mean_entropy(outputs, actions, weights)
+    policy_loss = -(weights * targets.advantages * log_taken).sum()
+    value_loss = (weights * (targets.returns - values).square()).sum()
     total = policy_loss + vf_coef * value_loss - ent_coef * entropy
     return Losses(total, policy_loss, value_loss, entropy)
 
 
-def explained_variance(returns: Tensor, values: Tensor, weights: Tensor) -> Tensor:
-    """Return 1 - Var(R - V) / Var(R), weighted, as []; 0 if the returns do not vary."""
-    variance = _variance(returns, weights)
-    unexplained = _variance(returns - values, weights)
-    explained = 1.0 - unexplained / variance.clamp(min=MIN_VARIANCE)
-    return explained.masked_fill(variance <= MIN_VARIANCE, 0.0)
-
-
-def _variance(x: Tensor, weights: Tensor) -> Tensor:
-    return (weights * (x - (weights * x).sum()).square()).sum()
-
-
-class A2C(Algorithm):
+class A2C(ActorCriticAlgorithm):
     """A2C with RMSprop on flat vectors."""
 
     config_class: ClassVar[type[AlgorithmConfig]] = A2CConfig
+    measures: ClassVar[tuple[str, ...]] = tuple(A2CConfig.gauges)
+    """Metrics that an update computes, in order; a subclass may add others to what it returns."""
 
     def __init__(
         self,
         config: A2CConfig,
         model: nn.Module,
         *,
+        actions: ActionSpec,
         device: torch.device | str,
         seed: int,
     ) -> None:
         """Move `model` to `device`; see `make_algorithm`."""
+        super().__init__(config, model, actions=actions, device=device, seed=seed)
         assert config.learning_rate is not None
-        self._config = config
-        self._model = model
-        self.parameters = FlatParameters(model, device)
+        self._settings = config
         self._optimiser = FlatRMSprop(
             self.parameters,
             learning_rate=config.learning_rate,
@@ -126,25 +113,7 @@ class A2C(Algorithm):
             initial=config.rmsprop_initial,
             form=config.rmsprop_form,
         )
-        self._forward: ForwardPass = RecomputedForward(
-            model, self.parameters, PRECISIONS[config.precision]
-        )
         self._recorded: RecordedUpdate | None = None
-        self.generator = torch.Generator(device).manual_seed(seed)
-        self.version = 0
-
-    def prepare(self, steps: int, envs: int) -> None:
-        """Prepare for rollouts [T, B] = [steps, envs]; cache activations of acting if possible."""
-        on_cpu = self.parameters.data.device.type == "cpu"
-        module, _, name = getattr(self._model, "cached_forward", "").partition(":")
-        if on_cpu and module:
-            build = getattr(importlib.import_module(module), name)
-            self._forward = build(self._model, steps, envs, PRECISIONS[self._config.precision])
-
-    def act(self, observations: Tensor, place: Place | None = None) -> Tensor:
-        """Return sampled actions [B] int64; see `Algorithm.act`."""
-        with torch.inference_mode():
-            return sample(self._forward.act(observations, place), self.generator)
 
     def record(self, rollout: Rollout, graphs: Graphs, reduces: bool | None) -> None:
         """Record the update; see `Algorithm.record`."""
@@ -155,8 +124,8 @@ class A2C(Algorithm):
                 rollout,
                 partial(self._compute_gradient, rollout),
                 self._step,
-                findings=len(Findings._fields),
-                numbers=len(METRICS) + 1,
+                findings=len(self.measures),
+                numbers=len(self.measures) + 1,
                 reduces=reduces,
             )
         finally:
@@ -176,65 +145,58 @@ class A2C(Algorithm):
             # The only point where the host waits for the device.
             *numbers, transitions = self._step(findings, is_mean).tolist()
         self.version += transitions > 0 or is_mean
-        return dict(zip(METRICS, numbers, strict=True))
+        return dict(zip(self.measures, numbers, strict=True))
 
-    def _compute_gradient(self, rollout: Rollout) -> Findings:
-        """Compute the gradient of the loss on `rollout`."""
+    def _compute_gradient(self, rollout: Rollout) -> Sequence[Tensor]:
+        """Compute the gradient of the loss on `rollout`.
+
+        Returns:
+            all metrics but the gradient's norm, in order, and the number of valid transitions.
+        """
         rollout = trainable(rollout)
-        bootstrap = self._forward.values(rollout.observations[-1])
-        logits, values = self._forward.outputs(rollout.observations[:-1])
+        outputs, values, bootstrap = self._forward.rollout(rollout.observations, rollout.first)
         count = rollout.valid.sum()
         weights = rollout.valid / count.clamp(min=1)
-        returns = self._returns(rollout, values.detach(), bootstrap)
-        losses = self._losses(rollout, logits, values, returns, weights)
+        known_values = torch.cat((values.detach(), bootstrap.unsqueeze(0)))
+        targets = self._targets(rollout, outputs.detach(), known_values, weights)
+        losses = a2c_losses(
+            outputs,
+            values,
+            targets,
+            rollout.actions,
+            weights,
+            distribution=self.distribution,
+            vf_coef=self._settings.vf_coef,
+            ent_coef=self._settings.ent_coef,
+        )
         self._forward.backward(losses.total)
-        return Findings(
+        return (
             losses.policy_loss.detach(),
             losses.value_loss.detach(),
             losses.entropy.detach(),
-            explained_variance(returns, values.detach(), weights),
+            explained_variance(targets.returns, values.detach(), weights),
+            *targets.measures,
             count,
         )
 
     def _step(self, findings: Sequence[Tensor], is_mean: bool) -> Tensor:
-        """Take the step, if there are valid transitions; return `METRICS` and their number."""
-        found = Findings(*findings)
-        active = found.transitions >= (0 if is_mean else 1)
-        norm = self._optimiser.step(active, self._config.max_grad_norm)
+        """Take the step, if there are valid transitions; return all metrics and their number."""
+        policy_loss, value_loss, entropy, *others, transitions = findings
+        active = transitions >= (0 if is_mean else 1)
+        norm = self._optimiser.step(active, self._settings.max_grad_norm)
         self._forward.discard()
-        return torch.stack(
-            (
-                found.policy_loss,
-                found.value_loss,
-                found.entropy,
-                norm,
-                found.explained_variance,
-                found.transitions,
-            )
-        )
+        self._forward.next_rollout()
+        return torch.stack((policy_loss, value_loss, entropy, norm, *others, transitions))
 
-    def _returns(self, rollout: Rollout, values: Tensor, bootstrap: Tensor) -> Tensor:
-        """Return the returns [T, B], from `values` [T, B] and `bootstrap` [B], V_T."""
-        return n_step_returns(
-            rollout.rewards,
-            rollout.terminated,
-            rollout.truncated,
-            torch.cat((values, bootstrap.unsqueeze(0))),
-            self._config.gamma,
+    def _targets(
+        self, rollout: Rollout, outputs: Tensor, values: Tensor, weights: Tensor
+    ) -> Targets:
+        """Return the targets of a rollout, from outputs [T, B, A] and values [T+1, B]."""
+        del outputs, weights  # the actions are the present policy's own
+        returns = n_step_returns(
+            rollout.rewards, rollout.terminated, rollout.truncated, values, self._config.gamma
         )
-
-    def _losses(
-        self, rollout: Rollout, logits: Tensor, values: Tensor, returns: Tensor, weights: Tensor
-    ) -> Losses:
-        return a2c_losses(
-            logits,
-            values,
-            returns,
-            rollout.actions,
-            weights,
-            vf_coef=self._config.vf_coef,
-            ent_coef=self._config.ent_coef,
-        )
+        return Targets(returns, returns - values[:-1])
 
     def state(self) -> dict[str, Tensor]:
         """Return the parameters [P] and RMSprop's square averages [P], live."""
@@ -242,13 +204,3 @@ class A2C(Algorithm):
             "parameters": self.parameters.data,
             "square_average": self._optimiser.square_average,
         }
-
-
-def sample(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """Return actions [B] int64 drawn from the softmax of logits [B, A].
-
-    Method: for independent E_a ~ Exp(1), the smallest E_a / p_a is that of action a with
-    probability p_a. In logarithms this needs no softmax.
-    """
-    arrivals = torch.empty_like(logits).exponential_(generator=generator)
-    return (logits - arrivals.log_()).argmax(-1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +20,19 @@ from galamp.algorithms.forward import Place
 from galamp.core.algorithm_config import AlgorithmConfig
 
 
+class Acted(NamedTuple):
+    """Actions of B environments, and how probable they were.
+
+    Attributes:
+        actions: [B] int64, or [B, k] int64 or float32, as they go into the rollout.
+        log_probs: [B] float32, log-probabilities of the actions under the policy that drew them;
+            None where the algorithm does not keep them.
+    """
+
+    actions: Tensor
+    log_probs: Tensor | None = None
+
+
 @dataclass(frozen=True)
 class Rollout:
     """Rollout: T agent steps of B environments, on the learner's device.
@@ -27,13 +40,19 @@ class Rollout:
     Attributes:
         observations: [T+1, B, ...] uint8 or float32; `observations[t + 1]` is the result of the
             transition at t, even if an episode ended there.
-        actions: [T, B] int64.
+        actions: [T, B] int64 for discrete actions; [T, B, k] int64 or float32 for others, see
+            `ActionSpec`.
         rewards: [T, B] float32, as used for training.
         terminated: [T, B] bool; the return ends here, without a bootstrap.
         truncated: [T, B] bool; the episode was cut here: the return is bootstrapped from the value
             of `observations[t + 1]`.
         valid: [T, B] bool, the valid mask; False on a reset step, and where a simulator has died or
             was late. Such a transition is never trained on.
+        first: [T+1, B] bool; `observations[t]` is the first of its episode, or the first that the
+            policy sees of a simulator that has just arrived, or has missed steps. What a policy
+            remembers of an environment is forgotten there. Without meaning where all is invalid.
+        log_probs: [T, B] float32, log-probabilities of the actions under the policy that drew them,
+            as `act` returned them; None where the algorithm does not keep them.
     """
 
     observations: Tensor
@@ -42,6 +61,15 @@ class Rollout:
     terminated: Tensor
     truncated: Tensor
     valid: Tensor
+    first: Tensor
+    log_probs: Tensor | None = None
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Rollout:
+        """Return the rollout with `change` of every tensor, such as a copy on another device."""
+        changed: dict[str, Any] = {
+            name: None if tensor is None else change(tensor) for name, tensor in vars(self).items()
+        }
+        return replace(self, **changed)
 
 
 class Algorithm(ABC):
@@ -49,25 +77,46 @@ class Algorithm(ABC):
 
     Attributes:
         config_class: its settings, its gauges and its default learning rate; a frozen dataclass.
+        keeps_log_probs: whether `act` returns log-probabilities, for `Rollout.log_probs`.
         parameters: the network's parameters and gradients as flat vectors.
         generator: random generator of action sampling, on the learner's device.
         version: number of optimiser steps so far.
     """
 
     config_class: ClassVar[type[AlgorithmConfig]]
+    keeps_log_probs: ClassVar[bool] = False
     parameters: FlatParameters
     generator: torch.Generator
     version: int
+
+    @property
+    def reductions(self) -> int:
+        """Number of times that an update calls `reduce`: the same for every rollout."""
+        return 1
+
+    def schedule(self, agent_steps: int, total_steps: int) -> None:  # noqa: B027
+        """Set what changes in the course of a run, such as the step size, before each rollout.
+
+        Args:
+            agent_steps: of all learners so far, so that every learner is at the same point.
+            total_steps: at which the run ends; more than `agent_steps`, or as many.
+        """
 
     @abstractmethod
     def prepare(self, steps: int, envs: int) -> None:
         """Prepare for rollouts [T, B] = [steps, envs]; acting may then cache results."""
 
     @abstractmethod
-    def act(self, observations: Tensor, place: Place | None = None) -> Tensor:
-        """Return sampled actions [B] int64 for observations [B, ...].
+    def act(self, observations: Tensor, first: Tensor, place: Place | None = None) -> Acted:
+        """Return sampled actions for B observations.
 
-        `place` is their place in the next rollout; without it, acting caches nothing.
+        On a GPU, acting may be recorded as a CUDA graph: it then must not wait, nor make decisions
+        by what tensors contain.
+
+        Args:
+            observations: [B, ...].
+            first: [B] bool, as in `Rollout.first`; for policies that remember.
+            place: their place in the next rollout; without it, acting caches nothing.
         """
 
     @abstractmethod
@@ -114,20 +163,21 @@ class Algorithm(ABC):
 def trainable(rollout: Rollout) -> Rollout:
     """Return `rollout` without any effect of its invalid transitions.
 
-    Rewards, actions and flags of invalid transitions become neutral, so that not even a NaN in them
-    can pass the valid mask of the loss. A return is cut before an invalid transition, as by
-    truncation: the observation before it is the last valid one.
+    Rewards, actions, log-probabilities and flags of invalid transitions become neutral, so that not
+    even a NaN in them can pass the valid mask of the loss. A return is cut before an invalid
+    transition, as by truncation: the observation before it is the last valid one.
     """
-    valid = rollout.valid
+    valid, actions, log_probs = rollout.valid, rollout.actions, rollout.log_probs
     cut = rollout.truncated.clone()
     cut[:-1] |= ~valid[1:]
     return replace(
         rollout,
         observations=_without_unseen(rollout.observations, valid),
-        actions=rollout.actions.masked_fill(~valid, 0),
+        actions=actions.masked_fill(~_over(valid, actions), 0),
         rewards=rollout.rewards.masked_fill(~valid, 0.0),
         terminated=rollout.terminated & valid,
         truncated=cut,
+        log_probs=None if log_probs is None else log_probs.masked_fill(~valid, 0.0),
     )
 
 
@@ -137,5 +187,9 @@ def _without_unseen(observations: Tensor, valid: Tensor) -> Tensor:
         return observations
     none = torch.zeros_like(valid[:1])
     seen = torch.cat((valid, none)) | torch.cat((none, valid))
-    unseen = ~seen.view(*seen.shape, *[1] * (observations.dim() - seen.dim()))
-    return observations.masked_fill(unseen, 0.0)
+    return observations.masked_fill(~_over(seen, observations), 0.0)
+
+
+def _over(mask: Tensor, values: Tensor) -> Tensor:
+    """Return a mask [T, B] as one for values [T, B, ...]."""
+    return mask.view(*mask.shape, *[1] * (values.dim() - mask.dim()))

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from galamp.algorithms.forward import ForwardPass, Outputs, Place
+from galamp.algorithms.forward import ForwardPass, Outputs, Place, RolloutOutputs
 from galamp.algorithms.matmul import product, rectified_linear
 from galamp.algorithms.networks.convolutional import ConvActorCritic
 
@@ -108,26 +108,33 @@ class CachedConvForward(ForwardPass):
         self._weights: LayerWeights | None = None
         self._passes: dict[tuple[int, int, int], Pass] = {}
 
-    def act(self, observations: Tensor, place: Place | None) -> Tensor:
+    def act(self, observations: Tensor, first: Tensor, place: Place | None) -> Tensor:
         """Return the logits and cache all activations; see `ForwardPass.act`."""
         if place is None:
             room = _room(self._model, 1, len(observations), self._dtype)
             return self._pass(observations, room.at(0, slice(None))).logits
-        self._kept[place] = True
-        return self._pass(observations, self._at(*place)).logits
+        step, envs = place
+        assert isinstance(step, int), "a cache on a CPU"
+        self._kept[step, envs] = True
+        return self._pass(observations, self._at(step, envs)).logits
 
-    def values(self, observations: Tensor) -> Tensor:
-        """Return the values; see `ForwardPass.values`."""
-        return self._pass(observations, self._at(self._steps, slice(None))).values
-
-    def outputs(self, observations: Tensor) -> Outputs:
-        """Return the cached outputs, after computing missing ones; see `ForwardPass.outputs`."""
-        assert observations.shape[:2] == self._kept.shape, "not the shape that was prepared for"
-        for step in (~self._kept.all(1)).nonzero().flatten().tolist():
-            self._pass(observations[step], self._at(step, slice(None)))
-        self._kept.fill_(True)
+    def rollout(self, observations: Tensor, first: Tensor) -> RolloutOutputs:
+        """Return the cached outputs, after computing missing ones; see `ForwardPass.rollout`."""
+        bootstrap = self._pass(observations[-1], self._at(self._steps, slice(None))).values
+        self._complete(observations[:-1])
         self._leaf = self._layers.outputs[: self._steps].detach().requires_grad_()
-        return Outputs(self._leaf[..., :-1], self._leaf[..., -1])
+        return RolloutOutputs(self._leaf[..., :-1], self._leaf[..., -1], bootstrap)
+
+    def evaluate(self, observations: Tensor, first: Tensor) -> Outputs:
+        """Return the cached outputs, after computing missing ones; see `ForwardPass.evaluate`."""
+        self._pass(observations[-1], self._at(self._steps, slice(None)))
+        self._complete(observations[:-1])
+        outputs = self._layers.outputs.detach()
+        return Outputs(outputs[..., :-1], outputs[..., -1])
+
+    def outputs(self, observations: Tensor, first: Tensor, envs: Tensor) -> Outputs:
+        """Refuse: the cache is of a whole rollout, and minibatches gain nothing by it."""
+        raise NotImplementedError("minibatches are computed by RecomputedForward")
 
     def backward(self, loss: Tensor) -> None:
         """Run the backward pass through every layer; see `ForwardPass.backward`."""
@@ -139,6 +146,13 @@ class CachedConvForward(ForwardPass):
         """Discard the cache; see `ForwardPass.discard`."""
         self._kept.fill_(False)
         self._weights = None
+
+    def _complete(self, observations: Tensor) -> None:
+        """Compute what acting has not: rows of observations [T, B, ...] with a gap."""
+        assert observations.shape[:2] == self._kept.shape, "not the shape that was prepared for"
+        for step in (~self._kept.all(1)).nonzero().flatten().tolist():
+            self._pass(observations[step], self._at(step, slice(None)))
+        self._kept.fill_(True)
 
     def _present(self) -> LayerWeights:
         """Return the weights in the type of the computation; converted again after every update."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from galamp.algorithms import flags_of_others
+from galamp.cli.presets import preset
 from galamp.core.algorithm_config import AlgorithmConfig, algorithm_config
 from galamp.core.arguments import Parser
 from galamp.core.config import RunConfig
@@ -22,14 +23,18 @@ from galamp.core.settings import check, settings
 def usual_config(words: Sequence[str]) -> RunConfig:
     """Return the defaults of a run of the algorithm that a command line names, a2c if it does not.
 
-    An unknown name is left to the check of all settings.
+    A preset names one, too. An unknown name is left to the check of all settings.
 
     Raises:
-        UserError: it is one of the user's, and cannot be used.
+        UserError: it is one of the user's, and cannot be used; or there is no such preset.
     """
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--algorithm", nargs="?")
-    name = first.parse_known_args(words)[0].algorithm
+    first.add_argument("--preset", nargs="?")
+    named = first.parse_known_args(words)[0]
+    name = named.algorithm
+    if name is None and named.preset is not None:
+        name = preset(named.preset).algorithm
     setting = next(s for s in settings(AlgorithmConfig) if s.name == "algorithm")
     try:
         name = check(setting, name)

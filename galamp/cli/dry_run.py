@@ -58,7 +58,7 @@ def facts(context: RunContext, resolved: ResolvedRun) -> list[tuple[str, str]]:
     needed, free = shared_bytes(context, resolved) / 2**20, available_bytes() / 2**20
     return [
         ("environment", f"{environment.env_id}: observations of {shape} "
-         f"{environment.observation_dtype}, {environment.num_actions} actions"),
+         f"{environment.observation_dtype}, {environment.actions.describe()}"),
         ("network", f"{sketch.network}, {sketch.parameters:,} parameters"),
         ("learners", together),
         ("learning rate", f"{config.algorithm.learning_rate:.6g}"),

@@ -14,6 +14,7 @@ from typing import Any
 
 from galamp.algorithms import own_settings
 from galamp.cli.algorithm_flags import add_own_group
+from galamp.cli.presets import PRESETS
 from galamp.cli.run_config import config_from, configured, dest_of, kept_of
 from galamp.core import failpoints
 from galamp.core.arguments import Parser
@@ -64,6 +65,13 @@ def add_settings(parser: Parser) -> None:
     )
     groups["environment"].add_argument(
         "--game", metavar="NAME", help="Atari game, such as Breakout (short for --env-id ALE/...)"
+    )
+    groups["algorithm"].add_argument(
+        "--preset",
+        metavar="{" + ",".join(PRESETS) + "}",
+        help="published settings of an algorithm, which other flags then change; environments are "
+        "those of each learner. "
+        + "; ".join(f"{name}: {known.source}" for name, known in PRESETS.items()),
     )
     for setting in settings(usual):
         ones_own = setting.section == "algorithm" and setting.name in own

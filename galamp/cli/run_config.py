@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from galamp.cli.presets import Values, preset_values
 from galamp.core.config import RunConfig, from_settings
 from galamp.core.errors import UserError
 from galamp.core.older_configs import renamed
@@ -25,8 +26,7 @@ from galamp.telemetry.display.streams import print_safely
 if TYPE_CHECKING:
     from galamp.storage.run_folder import RunFolder, StoredChoices
 
-Values = dict[tuple[str, str], Any]
-"""Settings by section and name."""
+ALGORITHM_SETTING = ("algorithm", "algorithm")
 
 
 def dest_of(section: str, name: str) -> str:
@@ -106,7 +106,28 @@ def _given(options: argparse.Namespace) -> Values:
     problems += _environment_problems(values, options.game is not None)
     if problems:
         raise UserError(*problems)
-    return values
+    return _under_preset(options, values)
+
+
+def _under_preset(options: argparse.Namespace, values: Values) -> Values:
+    """Return `values` over those of the preset, if the command line names one.
+
+    Raises:
+        UserError: the preset cannot be used here.
+    """
+    name = getattr(options, "preset", None)
+    if name is None:
+        return values
+    if options.resume is not None:
+        raise UserError(f"--preset {name}: is for new runs; give single settings with --resume")
+    under = preset_values(name)
+    algorithm = values.get(ALGORITHM_SETTING, under[ALGORITHM_SETTING])
+    if algorithm != under[ALGORITHM_SETTING]:
+        raise UserError(
+            f"--preset {name}: is of algorithm {under[ALGORITHM_SETTING]}; leave out "
+            f"--algorithm {algorithm}, or the preset"
+        )
+    return under | values
 
 
 def _print_renamed(former: str, given: Any, setting: Setting, value: Any) -> None:

@@ -19,6 +19,17 @@ ALGORITHMS = "galamp.algorithms"
 """Where algorithms are looked up by name."""
 
 
+def algorithm_option(name: str) -> Any:
+    """Declare the setting that names the algorithm, with the name of the one whose config it is."""
+    return option(
+        name,
+        "learning algorithm, or package.module:Class for one of yours; it has its own settings, "
+        "see --help beside its name",
+        registry=f"{ALGORITHMS}:ALGORITHMS",
+        imports=True,
+    )
+
+
 @dataclass(frozen=True)
 class AlgorithmConfig:
     """Settings of every learning algorithm; a subclass has those of one besides, see `algorithms`.
@@ -29,13 +40,7 @@ class AlgorithmConfig:
     gauges: ClassVar[Mapping[str, str]] = {"grad_norm": "L2 norm of the gradient before clipping"}
     """What an update measures: name of the metric -> one line of meaning. All have `grad_norm`."""
 
-    algorithm: str = option(
-        "a2c",
-        "learning algorithm, or package.module:Class for one of yours; it has its own settings, "
-        "see --help beside its name",
-        registry=f"{ALGORITHMS}:ALGORITHMS",
-        imports=True,
-    )
+    algorithm: str = algorithm_option("a2c")
     num_steps: int = option(
         5, "rollout length T between two updates", unit="agent steps", low=1, high=4096
     )

@@ -16,6 +16,9 @@ from galamp.core.errors import UserError, did_you_mean
 from galamp.core.older_configs import up_to_date
 from galamp.core.settings import AUTO, check, option, settings, shown
 
+CLIP, SQUASH = ACTION_BOUNDS = ("clip", "squash")
+"""How a policy's unbounded actions are brought into the bounds of a Box."""
+
 MAX_CHANNELS = 16
 """Channels of an image that a network takes, and so frames that can be stacked."""
 
@@ -72,6 +75,13 @@ class EnvironmentConfig:
     life_loss_ends: bool | None = option(None, "a lost life ends the return for training")
     clip_rewards: bool | None = option(
         None, "train on rewards clipped to [-1, 1]; scores are never clipped"
+    )
+    action_bounds: str = option(
+        CLIP,
+        "how the policy's unbounded numbers become actions within the bounds of a Box: clipped "
+        "to them, as in CleanRL and Stable-Baselines3 (clip), or by tanh (squash); infinite "
+        "bounds need neither",
+        names=ACTION_BOUNDS,
     )
 
 

@@ -14,8 +14,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from galamp.core.config import EnvironmentConfig
 from galamp.environments.base import (
     Environment,
@@ -90,5 +88,5 @@ def describe(config: EnvironmentConfig) -> EnvironmentSpec:
     environment = make_environment(config, [0])
     with closing_quietly(environment):
         environment.reset()
-        environment.step(np.zeros(1, np.int64))
+        environment.step(environment.spec.actions.zeros(1))
         return environment.spec

@@ -14,9 +14,11 @@ import numpy as np
 from ale_py.vector_env import AtariVectorEnv
 from numpy.typing import NDArray
 
+from galamp.core.action_spec import DiscreteActions
 from galamp.core.config import EnvironmentConfig
 from galamp.core.errors import UserError
-from galamp.environments.base import Environment, EnvironmentSpec, Transition, check_actions
+from galamp.environments.action_spaces import refuse_bounds
+from galamp.environments.base import Environment, EnvironmentSpec, Transition
 from galamp.environments.names import rom_name
 from galamp.environments.protocols import AtariProtocol, resolve
 
@@ -46,13 +48,14 @@ class AtariEnvironment(Environment):
             env_id=env_id,
             observation_shape=(protocol.frame_stack, SCREEN, SCREEN),
             observation_dtype="uint8",
-            num_actions=len(actions),
+            actions=DiscreteActions(len(actions)),
             action_meanings=tuple(action.name for action in actions),
             frames_per_step=protocol.frame_skip,
             clip_rewards=protocol.clip_rewards,
             protocol=protocol.describe(),
             max_episode_steps=-(-protocol.max_frames // protocol.frame_skip),
         )
+        refuse_bounds(env_id, self.spec.actions, config.action_bounds)
         self._episode_start: NDArray[np.int32] = np.zeros(self.num_envs, np.int32)
 
     def reset(self) -> NDArray[Any]:
@@ -62,9 +65,9 @@ class AtariEnvironment(Environment):
         self._episode_start = _episode_start(info)
         return observations
 
-    def step(self, actions: NDArray[np.int64]) -> Transition:
+    def step(self, actions: NDArray[Any]) -> Transition:
         """Advance by `frames_per_step` emulator frames; see `Environment.step`."""
-        check_actions(actions, self.num_envs, self.spec.num_actions)
+        self.spec.actions.check(actions, self.num_envs)
         observations, rewards, terminated, truncated, info = self._open().step(actions)
         start = _episode_start(info)
         reset = start != self._episode_start

@@ -33,6 +33,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from galamp.core.action_spec import ActionSpec, DiscreteActions, action_spec_from_dict
+
 
 @dataclass(frozen=True)
 class EnvironmentSpec:
@@ -43,8 +45,8 @@ class EnvironmentSpec:
             `package.module:factory`.
         observation_shape: shape of one environment's observation; images have channels first.
         observation_dtype: numpy name, `uint8` or `float32`.
-        num_actions: actions are the integers from 0 to `num_actions - 1`.
-        action_meanings: one word per action; its number if no name is known.
+        actions: the actions that it takes.
+        action_meanings: one word per discrete action, its number if no name is known; else empty.
         frames_per_step: emulator frames per agent step; 1 outside Atari.
         clip_rewards: whether the learner trains on rewards clipped to [-1, 1].
         protocol: the evaluation protocol in one printable line.
@@ -54,16 +56,27 @@ class EnvironmentSpec:
     env_id: str
     observation_shape: tuple[int, ...]
     observation_dtype: str
-    num_actions: int
+    actions: ActionSpec
     action_meanings: tuple[str, ...]
     frames_per_step: int
     clip_rewards: bool
     protocol: str
     max_episode_steps: int | None = None
 
+    @property
+    def num_actions(self) -> int:
+        """Number of discrete actions.
+
+        Raises:
+            TypeError: the actions are of another kind.
+        """
+        if not isinstance(self.actions, DiscreteActions):
+            raise TypeError(f"{self.env_id}: {self.actions.describe()} have no number")
+        return self.actions.n
+
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
-        values = dataclasses.asdict(self)
+        values = dataclasses.asdict(self) | {"actions": self.actions.to_dict()}
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
     @classmethod
@@ -72,7 +85,7 @@ class EnvironmentSpec:
         fields: dict[str, Any] = {
             name: tuple(v) if isinstance(v, list) else v for name, v in values.items()
         }
-        return cls(**fields)
+        return cls(**fields | {"actions": action_spec_from_dict(values["actions"])})
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,11 +124,11 @@ class Environment(ABC):
         """Restart every environment from its seed; return the observations `[B, *shape]`."""
 
     @abstractmethod
-    def step(self, actions: NDArray[np.int64]) -> Transition:
+    def step(self, actions: NDArray[Any]) -> Transition:
         """Advance every environment by one agent step.
 
         Args:
-            actions: `[B]` int64, each from 0 to `spec.num_actions - 1`.
+            actions: a policy's, `[B, *spec.actions.shape]`, see `ActionSpec`.
 
         Raises:
             ValueError: `actions` has a wrong shape, type or range; no environment was advanced.
@@ -136,20 +149,6 @@ def closing_quietly(environment: Environment) -> Iterator[None]:
             environment.close()
         except Exception:
             traceback.print_exc()
-
-
-def check_actions(actions: NDArray[np.int64], num_envs: int, num_actions: int) -> None:
-    """Raise ValueError unless `actions` is `[num_envs]` int64 within `[0, num_actions)`.
-
-    The check is needed because a wrong action makes ale-py's vector environment wait for ever.
-    """
-    if actions.shape != (num_envs,) or actions.dtype != np.int64:
-        raise ValueError(
-            f"actions: expected int64 of shape ({num_envs},), got {actions.dtype} {actions.shape}"
-        )
-    # As unsigned integers, negative ones are very large.
-    if actions.view(np.uint64).max() >= num_actions:
-        raise ValueError(f"actions: expected 0 to {num_actions - 1}, got {actions.tolist()}")
 
 
 @dataclass(frozen=True)

@@ -12,19 +12,20 @@ from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
 from galamp.core import user_code
+from galamp.core.action_spec import ActionSpec, DiscreteActions
 from galamp.core.config import MAX_CHANNELS, EnvironmentConfig
 from galamp.core.errors import UserError, did_you_mean
+from galamp.environments.action_spaces import action_spec
 from galamp.environments.base import (
     Environment,
     EnvironmentSpec,
     Transition,
-    check_actions,
     closing_quietly,
 )
 from galamp.environments.checks import (
@@ -43,7 +44,7 @@ Maker = Callable[[], Any]
 
 
 class GymnasiumEnvironment(Environment):
-    """B Gymnasium environments with Box observations and Discrete actions.
+    """B Gymnasium environments with Box observations; see `action_spaces` for their actions.
 
     Observations that are not uint8 become float32; images are converted to channels first.
     """
@@ -88,6 +89,7 @@ class GymnasiumEnvironment(Environment):
                 raise
         shape = self._vector.single_observation_space.shape
         self._channels_last = shape is not None and _channels_last(shape)
+        self._action_dtype = self._vector.single_action_space.dtype
         self._ended = np.zeros(self.num_envs, np.bool_)
 
     def reset(self) -> NDArray[Any]:
@@ -96,10 +98,11 @@ class GymnasiumEnvironment(Environment):
         self._ended = np.zeros(self.num_envs, np.bool_)
         return self._converted(observations, np.ones(self.num_envs, np.bool_))
 
-    def step(self, actions: NDArray[np.int64]) -> Transition:
+    def step(self, actions: NDArray[Any]) -> Transition:
         """Step the environments one after the other; see `Environment.step`."""
-        check_actions(actions, self.num_envs, self.spec.num_actions)
-        observations, rewards, terminated, truncated, _ = self._vector.step(actions)
+        self.spec.actions.check(actions, self.num_envs)
+        given = self.spec.actions.to_environment(actions).astype(self._action_dtype, copy=False)
+        observations, rewards, terminated, truncated, _ = self._vector.step(given)
         check_rewards(self.spec.env_id, rewards, self._seeds)
         reset, self._ended = self._ended, terminated | truncated
         batch = self._converted(observations, reset)
@@ -227,30 +230,34 @@ def _old_gym(env_id: str) -> str:
 def _spec(
     env_id: str, config: EnvironmentConfig, vector: SyncVectorEnv[Any, Any]
 ) -> EnvironmentSpec:
-    observations, actions = vector.single_observation_space, vector.single_action_space
+    observations = vector.single_observation_space
     if not isinstance(observations, Box):
         raise UserError(f"{env_id}: expected observations in a Box space, got {observations}")
-    if not isinstance(actions, Discrete) or actions.start != 0:
-        raise UserError(f"{env_id}: expected actions Discrete(n) from 0, got {actions}")
+    actions = action_spec(env_id, vector.single_action_space, config.action_bounds)
     shape = observations.shape
     if _channels_last(shape) and shape[2] > MAX_CHANNELS:
         raise UserError(
             f"{env_id}: images of shape {list(shape)} are not supported: expected [H, W, C] or "
             f"[C, H, W] with C up to {MAX_CHANNELS}"
         )
-    count = int(actions.n)
     clip = config.clip_rewards is True
     return EnvironmentSpec(
         env_id=env_id,
         observation_shape=(shape[2], *shape[:2]) if _channels_last(shape) else shape,
         observation_dtype="uint8" if observations.dtype == np.uint8 else "float32",
-        num_actions=count,
-        action_meanings=tuple(str(action) for action in range(count)),
+        actions=actions,
+        action_meanings=_meanings(actions),
         frames_per_step=1,
         clip_rewards=clip,
         protocol=_protocol(clip, config.max_episode_steps),
         max_episode_steps=_step_limit(vector.envs[0]),
     )
+
+
+def _meanings(actions: ActionSpec) -> tuple[str, ...]:
+    if not isinstance(actions, DiscreteActions):
+        return ()
+    return tuple(str(actions.start + number) for number in range(actions.n))
 
 
 def _protocol(clip: bool, max_steps: int | None) -> str:

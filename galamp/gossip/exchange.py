@@ -66,15 +66,20 @@ class Exchange:
         *,
         state: Mapping[str, Tensor],
         gradient: Tensor,
+        reductions: int = 1,
         seed: int,
         wakeups: Sequence[Wakeup],
         row: StatusRow,
         idle: Callable[[], None],
     ) -> None:
-        """Set up the exchange of a live `state`: `parameters` [P], then the optimiser's tensors."""
+        """Set up the exchange of a live `state`: `parameters` [P], then the optimiser's tensors.
+
+        `reductions` is how many times `reduce` is called in a turn.
+        """
         self._config, self._rank, self._gradient = config, rank, gradient
         self._control = ControlBlock(arrays)
         self._schedule = Schedule(config, seed, rank)
+        self._reductions = reductions
         self._alone = not topology.edges()
         self._published_s = 0.0
         self._turn = 0
@@ -115,7 +120,7 @@ class Exchange:
         self._turn = turn
         self._parameters.resume_from(rounds)
         if self._gradients is not None:
-            self._gradients.round = turn
+            self._gradients.round = turn * self._reductions
 
     @property
     def reduces(self) -> bool:

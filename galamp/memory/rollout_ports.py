@@ -82,8 +82,8 @@ class SimulatorPort(RolloutRing):
         memory_fence()
         self._join(0)
 
-    def actions(self, observations: npt.NDArray[Any], idle: Idle) -> npt.NDArray[np.int64]:
-        """Wait for the actions for `observations`, `[envs, ...]`; return a view `[envs]` of them.
+    def actions(self, observations: npt.NDArray[Any], idle: Idle) -> npt.NDArray[Any]:
+        """Wait for the actions for `observations`, `[envs, ...]`; return a view `[envs, ...]`.
 
         If the learner calls during the wait, `observations` become those of the row of the call.
         """
@@ -100,32 +100,44 @@ class SimulatorPort(RolloutRing):
                 self.wake.simulators[self.worker].wait(POLL_S)
 
     def write(self, observations: npt.NDArray[Any], **outcome: npt.NDArray[Any]) -> None:
-        """Write the outcome of the actions (fields of `RolloutSlot`), and the next observations."""
+        """Write the outcome of the actions (fields of `RolloutSlot`), and the next observations.
+
+        A step that is not `valid` was a reset: the observations are the first of an episode.
+        """
         slot, step = divmod(self._row, self.shape.num_steps)
         for name, values in outcome.items():
             getattr(self.slots[slot % NUM_SLOTS], name)[step, self.envs] = values
         reach("rollouts.outcome")
         self._row += 1
-        self._commit(observations)
+        self._commit(observations, first=np.logical_not(outcome["valid"]))
 
     def _answer(self, ticket: int, row: int, observations: npt.NDArray[Any]) -> None:
-        """Answer a call: this simulator is active from `row` on."""
+        """Answer a call: this simulator is active from `row` on.
+
+        The learner's policy may have missed steps of it, so nothing comes before this row.
+        """
         self._ticket, self._row = ticket, row
-        self._commit(observations)
+        self._commit(observations, first=True)
         self._join(ticket)
 
-    def _commit(self, observations: npt.NDArray[Any]) -> None:
+    def _commit(self, observations: npt.NDArray[Any], *, first: npt.NDArray[Any] | bool) -> None:
         """Write the current row of its environments, into both slots that share the row."""
         slot, step = divmod(self._row, self.shape.num_steps)
-        self.slots[slot % NUM_SLOTS].observations[step, self.envs] = observations
+        self._write_row(slot, step, observations, first)
         if step == 0 and slot > 0:
-            last = self.slots[(slot - 1) % NUM_SLOTS]
-            last.observations[self.shape.num_steps, self.envs] = observations
+            self._write_row(slot - 1, self.shape.num_steps, observations, first)
         memory_fence()
         reach("rollouts.written")
         self._simulators[self.worker * WORDS_PER_LINE + COMMITTED] = self._row + 1
         reach("rollouts.committed")
         self.wake.learner.signal()
+
+    def _write_row(
+        self, slot: int, step: int, observations: npt.NDArray[Any], first: npt.NDArray[Any] | bool
+    ) -> None:
+        to = self.slots[slot % NUM_SLOTS]
+        to.observations[step, self.envs] = observations
+        to.first[step, self.envs] = first
 
     def _join(self, ticket: int) -> None:
         memory_fence()
@@ -199,8 +211,8 @@ class LearnerPort(RolloutRing):
                 self._drop(worker, row)
         memory_fence()
 
-    def send(self, row: int, workers: Sequence[int], actions: npt.NDArray[np.int64]) -> None:
-        """Send the actions of row `row`, `[environments of workers]`, to the active simulators."""
+    def send(self, row: int, workers: Sequence[int], actions: npt.NDArray[Any]) -> None:
+        """Send the actions of row `row`, `[environments of workers, ...]`, to active simulators."""
         slot, step = divmod(row, self.shape.num_steps)
         first, last = self.shape.envs(workers[0]), self.shape.envs(workers[-1])
         self.slots[slot % NUM_SLOTS].actions[step, first.start : last.stop] = actions

@@ -40,6 +40,8 @@ class RolloutShape:
     workers: int
     observation_shape: tuple[int, ...]
     observation_dtype: str
+    action_shape: tuple[int, ...] = ()
+    action_dtype: str = "int64"
 
     def envs(self, worker: int) -> slice:
         """Return simulator `worker`'s environments: contiguous, sizes differ by at most one."""
@@ -52,11 +54,12 @@ class RolloutSlot(NamedTuple):
     """One rollout as shared arrays: the learner writes the actions, the simulators all others."""
 
     observations: npt.NDArray[Any]  # [T+1, B, ...]
-    actions: npt.NDArray[np.int64]  # [T, B]
+    actions: npt.NDArray[Any]  # [T, B, ...]
     rewards: npt.NDArray[np.float32]  # [T, B] true rewards, rounded, never clipped
     terminated: npt.NDArray[np.bool_]  # [T, B]
     truncated: npt.NDArray[np.bool_]  # [T, B]
     valid: npt.NDArray[np.bool_]  # [T, B] False where the transition must not be learned from
+    first: npt.NDArray[np.bool_]  # [T+1, B] the first observation of an episode, or after a call
 
 
 class RolloutRing:
@@ -83,14 +86,16 @@ class RolloutRing:
         name = f"rollout{rank}."
         by_step = (NUM_SLOTS, steps, envs)
         observations = (NUM_SLOTS, steps + 1, envs, *shape.observation_shape)
+        actions = (*by_step, *shape.action_shape)
         lines = shape.workers * WORDS_PER_LINE
         return [
             ArraySpec(name + "observations", observations, shape.observation_dtype, near=rank),
-            ArraySpec(name + "actions", by_step, "int64", fill=-1),
+            ArraySpec(name + "actions", actions, shape.action_dtype, fill=-1),
             ArraySpec(name + "rewards", by_step, "float32", fill=float("nan")),
             ArraySpec(name + "terminated", by_step, "bool"),
             ArraySpec(name + "truncated", by_step, "bool"),
             ArraySpec(name + "valid", by_step, "bool"),
+            ArraySpec(name + "first", (NUM_SLOTS, steps + 1, envs), "bool"),
             ArraySpec(name + "simulators", (lines,), "int64"),
             ArraySpec(name + "learner", (lines,), "int64"),
         ]

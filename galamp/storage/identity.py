@@ -17,13 +17,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from galamp.core.action_spec import (
+    SIZE_LIMIT,
+    ActionSpec,
+    DiscreteActions,
+    action_spec_from_dict,
+)
+from galamp.core.errors import CheckpointError
 from galamp.core.sanitize import is_tensor_name
 from galamp.storage.canonical_json import need, need_count, need_mapping
 
 LONGEST_LINE = 1000
 """Most characters of a name or a protocol: Atari's, with all settings changed, has about 300."""
-SIZE_LIMIT = 2**31
-"""Limit of numbers per observation, and of actions: a network for more could not be stored."""
 
 Layout = Sequence[tuple[str, tuple[int, ...]]]
 """Names and shapes of parameters."""
@@ -36,7 +41,7 @@ class Identity:
     env_id: str
     protocol: str
     observation_shape: tuple[int, ...]
-    num_actions: int
+    actions: ActionSpec
     algorithm: str
     network: str
     layout: tuple[tuple[str, tuple[int, ...]], ...]
@@ -48,8 +53,12 @@ class Identity:
         return sum(math.prod(shape) for _, shape in self.layout)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return dataclasses.asdict(self)
+        """Return the JSON form; discrete actions from 0 are a number, as they always were."""
+        values = dataclasses.asdict(self)
+        del values["actions"]
+        if isinstance(self.actions, DiscreteActions) and self.actions.start == 0:
+            return values | {"num_actions": self.actions.n}
+        return values | {"actions": self.actions.to_dict()}
 
     @classmethod
     def from_dict(cls, values: object) -> Identity:
@@ -58,8 +67,10 @@ class Identity:
         Raises:
             CheckpointError: a field is missing, unknown, of the wrong type, or beyond its limit.
         """
-        names = [leaf.name for leaf in dataclasses.fields(cls)]
-        found = need_mapping(values, "identity", names)
+        names = {leaf.name for leaf in dataclasses.fields(cls)}
+        if not (isinstance(values, dict) and "actions" in values):
+            names = names - {"actions"} | {"num_actions"}
+        found = need_mapping(values, "identity", sorted(names))
         for name in ("env_id", "protocol", "algorithm", "network"):
             text = found[name]
             # Text that is shown must not contain terminal control sequences.
@@ -68,8 +79,7 @@ class Identity:
         found["observation_shape"] = _shape(found["observation_shape"], "observation_shape")
         large = math.prod(found["observation_shape"]) >= SIZE_LIMIT
         need(not large, "identity: observation_shape is too large")
-        actions = need_count(found["num_actions"], "num_actions")
-        need(0 < actions < SIZE_LIMIT, "identity: num_actions is out of range")
+        found["actions"] = _actions(found)
         found["layout"] = _layout(found["layout"])
         return cls(**found)
 
@@ -79,7 +89,7 @@ class Identity:
             "env_id": "is of game {}, this run plays {}",
             "protocol": "is of protocol {}, this run uses {}",
             "observation_shape": "sees observations of shape {}, this run's have {}",
-            "num_actions": "chooses among {} actions, this run among {}",
+            "actions": "takes {}, this run {}",
             "algorithm": "is of algorithm {}, this run uses {}",
             "network": "is of network {}, this run uses {}",
         }
@@ -87,6 +97,8 @@ class Identity:
             mine, others = getattr(self, name), getattr(other, name)
             same = _same_protocol(mine, others) if name == "protocol" else mine == others
             if not same:
+                if isinstance(mine, ActionSpec):
+                    mine, others = mine.describe(), others.describe()
                 return sentence.format(mine, others)
         unlike = _first_unlike(self.layout, other.layout)
         return f"has the parameter {unlike[0]} where this run has {unlike[1]}" if unlike else None
@@ -102,7 +114,7 @@ class Identity:
             return None
         return (
             f"has the parameter {unlike[0]} where the network {self.network}, for observations "
-            f"{list(self.observation_shape)} and {self.num_actions} actions, has {unlike[1]}"
+            f"{list(self.observation_shape)} and {self.actions.describe()}, has {unlike[1]}"
         )
 
 
@@ -134,6 +146,18 @@ def _as_before_fire(protocol: str) -> str | None:
         .replace("fire_reset, ", "", 1)
         .replace(", fire_reset)", ")", 1)
     )
+
+
+def _actions(found: dict[str, Any]) -> ActionSpec:
+    """Take the actions out of a JSON form; older ones have their number alone."""
+    if "num_actions" in found:
+        count = need_count(found.pop("num_actions"), "num_actions")
+        need(0 < count < SIZE_LIMIT, "identity: num_actions is out of range")
+        return DiscreteActions(count)
+    try:
+        return action_spec_from_dict(found.pop("actions"))
+    except ValueError as error:
+        raise CheckpointError(f"identity: {error}") from None
 
 
 def _layout(value: object) -> tuple[tuple[str, tuple[int, ...]], ...]:

@@ -10,10 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from galamp.algorithms import make_algorithm
-from galamp.algorithms.base import Algorithm
+from galamp.algorithms.distributions import make_distribution
 from galamp.algorithms.flat_parameters import Span
-from galamp.algorithms.networks import build_model, resolve_network
+from galamp.algorithms.networks import resolve_network
 from galamp.algorithms.networks.checks import check_network
 from galamp.core.disk import Where, as_named
 from galamp.core.processes.titles import title_of
@@ -27,6 +26,7 @@ from galamp.memory.learner_state import StateSlots
 from galamp.memory.rollouts import RingWake, RolloutRing, RolloutShape
 from galamp.memory.status import StatusBoard
 from galamp.supervision.plan import LearnerPlan, Plan
+from galamp.workers.building import build_algorithm
 from galamp.workers.child import ChildSpec
 from galamp.workers.learner import LearnerTask
 from galamp.workers.simulator import SimulatorTask
@@ -60,24 +60,20 @@ def sketch_model(plan: Plan, environment: EnvironmentSpec) -> ModelSketch:
         network,
         environment.observation_shape,
         environment.observation_dtype,
-        environment.num_actions,
+        make_distribution(environment.actions).num_inputs,
         seed=plan.config.seed,
     )
-    algorithm = build_algorithm(plan, environment, network)
+    seed = plan.config.seed
+    algorithm = build_algorithm(
+        plan.config.algorithm,
+        network,
+        environment,
+        device="cpu",
+        model_seed=seed,
+        sampling_seed=seed,
+    )
     sizes = {name: tensor.numel() for name, tensor in algorithm.state().items()}
     return ModelSketch(network, tuple(algorithm.parameters.layout()), sizes)
-
-
-def build_algorithm(plan: Plan, environment: EnvironmentSpec, network: str) -> Algorithm:
-    """Return a new algorithm on the CPU, with the parameters that every learner starts from."""
-    model = build_model(
-        network,
-        environment.observation_shape,
-        environment.observation_dtype,
-        environment.num_actions,
-        seed=plan.config.seed,
-    )
-    return make_algorithm(plan.config.algorithm, model, device="cpu", seed=plan.config.seed)
 
 
 def rollout_shape(plan: Plan, environment: EnvironmentSpec) -> RolloutShape:
@@ -89,6 +85,8 @@ def rollout_shape(plan: Plan, environment: EnvironmentSpec) -> RolloutShape:
         workers=config.resources.simulator_workers,
         observation_shape=environment.observation_shape,
         observation_dtype=environment.observation_dtype,
+        action_shape=environment.actions.shape,
+        action_dtype=environment.actions.dtype,
     )
 
 

@@ -164,7 +164,7 @@ def identity_of(plan: Plan, environment: EnvironmentSpec, sketch: ModelSketch) -
         env_id=environment.env_id,
         protocol=environment.protocol,
         observation_shape=environment.observation_shape,
-        num_actions=environment.num_actions,
+        actions=environment.actions,
         algorithm=plan.config.algorithm.algorithm,
         network=sketch.network,
         layout=tuple((span.name, span.shape) for span in sketch.layout),

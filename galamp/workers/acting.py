@@ -5,22 +5,24 @@
 
 Runs in the learner. An observation is copied to the GPU once: when it is acted on. It stays there
 for the update. Actions and outcomes follow at the end, in one copy. All work goes through one
-stream, in order; the host waits once for each batch of actions.
+stream, in order; the host waits once for each batch of actions. The actions' log-probabilities, if
+the algorithm keeps them, are written where they are computed and never leave the learner.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from galamp.algorithms.base import Algorithm, Rollout
+from galamp.algorithms.base import Acted, Algorithm, Rollout
 from galamp.algorithms.cuda_graphs import Graphs, Launch, finish, page_locked
 from galamp.algorithms.forward import Place
 from galamp.memory.rollouts import RolloutSlot
@@ -34,8 +36,8 @@ class Actor(ABC):
         """Load a row that is not acted on: the last one."""
 
     @abstractmethod
-    def act(self, slot: int, step: int, envs: slice) -> npt.NDArray[np.int64]:
-        """Return actions `[b]` for row `step` of `envs`; they are valid until the next call."""
+    def act(self, slot: int, step: int, envs: slice) -> npt.NDArray[Any]:
+        """Return actions `[b, ...]` for row `step` of `envs`, valid until the next call."""
 
     @abstractmethod
     def rollout(self, slot: int, valid_mask: npt.NDArray[np.bool_]) -> Rollout:
@@ -52,29 +54,32 @@ class HostActor(Actor):
         self, slots: Sequence[RolloutSlot], algorithm: Algorithm, *, clip_rewards: bool
     ) -> None:
         self._algorithm, self._clip = algorithm, clip_rewards
-        self._slots = [Rollout(**_tensors(slot)) for slot in slots]
+        self._slots = [
+            Rollout(**_tensors(slot), log_probs=_log_probs(slot, algorithm, torch.device("cpu")))
+            for slot in slots
+        ]
 
     def observe(self, slot: int, step: int, envs: slice) -> None:
         """See `Actor.observe`; nothing to do, the row is in shared memory."""
 
-    def act(self, slot: int, step: int, envs: slice) -> npt.NDArray[np.int64]:
+    def act(self, slot: int, step: int, envs: slice) -> npt.NDArray[Any]:
         """See `Actor.act`."""
-        observations = self._slots[slot].observations[step, envs]
-        actions: npt.NDArray[np.int64] = self._algorithm.act(
-            observations, Place(step, envs)
-        ).numpy()
+        rows = self._slots[slot]
+        acted = self._algorithm.act(
+            rows.observations[step, envs], rows.first[step, envs], Place(step, envs)
+        )
+        if rows.log_probs is not None:
+            rows.log_probs[step, envs] = _kept(acted)
+        actions: npt.NDArray[Any] = acted.actions.numpy()
         return actions
 
     def rollout(self, slot: int, valid_mask: npt.NDArray[np.bool_]) -> Rollout:
         """See `Actor.rollout`."""
         shared = self._slots[slot]
-        return Rollout(
-            shared.observations,
-            shared.actions,
-            shared.rewards.clamp(-1.0, 1.0) if self._clip else shared.rewards,
-            shared.terminated,
-            shared.truncated,
-            shared.valid & torch.from_numpy(valid_mask),
+        return replace(
+            shared,
+            rewards=shared.rewards.clamp(-1.0, 1.0) if self._clip else shared.rewards,
+            valid=shared.valid & torch.from_numpy(valid_mask),
         )
 
 
@@ -98,20 +103,29 @@ class DeviceActor(Actor):
         clip_rewards: bool,
     ) -> None:
         self._slots, self._algorithm, self._clip = slots, algorithm, clip_rewards
-        steps, envs = slots[0].rewards.shape
         self._shared = [torch.from_numpy(slot.observations) for slot in slots]
-        self._outcomes_host = page_locked(steps * envs * BYTES, torch.uint8)
-        self._outcomes = Outcomes(
-            *(part.numpy() for part in Outcomes.of(self._outcomes_host, steps, envs))
-        )
+        like = slots[0]
+        self._outcomes_host = page_locked(_outcome_bytes(like), torch.uint8)
+        self._outcomes = {
+            name: part.numpy() for name, part in _outcomes(self._outcomes_host, like).items()
+        }
         self._outcomes_gpu = torch.zeros_like(self._outcomes_host, device=device)
-        observations = torch.zeros_like(self._shared[0], device=device)
-        self.filled = Rollout(observations, *Outcomes.of(self._outcomes_gpu, steps, envs))
-        self._actions = page_locked(envs, torch.int64)
-        self._actions_host: npt.NDArray[np.int64] = self._actions.numpy()
-        self._row = page_locked(1, torch.int64)
-        self._row_host = self._row.numpy()
-        self._row_gpu = torch.zeros_like(self._row, device=device)
+        self.filled = Rollout(
+            observations=torch.zeros_like(self._shared[0], device=device),
+            **_outcomes(self._outcomes_gpu, like),
+            log_probs=_log_probs(like, algorithm, device),
+        )
+        row = like.actions[0]
+        envs = len(row)
+        self._actions = page_locked(row.size, torch.from_numpy(row).dtype).view(row.shape)
+        self._actions_host: npt.NDArray[Any] = self._actions.numpy()
+        # What an act reads besides observations, in one copy: the row's number, and `first`.
+        self._inputs = page_locked(ROW_BYTES + envs, torch.uint8)
+        inputs = self._inputs.numpy()
+        self._row_host, self._first_host = inputs[:ROW_BYTES].view(np.int64), inputs[ROW_BYTES:]
+        self._inputs_gpu = torch.zeros_like(self._inputs, device=device)
+        self._row = self._inputs_gpu[:ROW_BYTES].view(torch.int64)
+        self._first = self._inputs_gpu[ROW_BYTES:].view(torch.bool)
         self.launches: dict[int, Launch] = {}
 
     def observe(self, slot: int, step: int, envs: slice) -> None:
@@ -119,29 +133,31 @@ class DeviceActor(Actor):
         row = self.filled.observations[step, envs]
         row.copy_(self._shared[slot][step, envs], non_blocking=True)
 
-    def act(self, slot: int, step: int, envs: slice) -> npt.NDArray[np.int64]:
+    def act(self, slot: int, step: int, envs: slice) -> npt.NDArray[Any]:
         """See `Actor.act`; waits for the GPU once, for the actions."""
         self.observe(slot, step, envs)
+        # The last act has read these: its actions have arrived.
+        self._row_host[0] = step
+        self._first_host[envs] = self._slots[slot].first[step, envs]
         launch = self.launches.get(envs.start)
         if launch is None:
-            self._act_into(self.filled.observations[step, envs], envs, Place(step, envs))
+            self._inputs_gpu.copy_(self._inputs, non_blocking=True)
+            self._act_into(self.filled.observations[step, envs], Place(step, envs))
         else:
-            self._row_host[0] = step  # the last launch has read it: its actions have arrived
             launch()
         finish()
         return self._actions_host[envs]
 
     def rollout(self, slot: int, valid_mask: npt.NDArray[np.bool_]) -> Rollout:
         """See `Actor.rollout`; starts one copy, and does not wait."""
-        host, outcome = self._outcomes, self._slots[slot]
         # The actions come from the GPU, but to keep them there would need one kernel per act. They
         # are part of this one copy anyway, at no cost.
-        host.actions[:] = outcome.actions
-        np.copyto(host.rewards, outcome.rewards)
+        host, outcome = self._outcomes, self._slots[slot]
+        for name, values in host.items():
+            np.copyto(values, getattr(outcome, name))
         if self._clip:
-            np.clip(host.rewards, -1.0, 1.0, out=host.rewards)
-        host.terminated[:], host.truncated[:] = outcome.terminated, outcome.truncated
-        np.logical_and(outcome.valid, valid_mask, out=host.valid)
+            np.clip(host["rewards"], -1.0, 1.0, out=host["rewards"])
+        np.logical_and(outcome.valid, valid_mask, out=host["valid"])
         self._outcomes_gpu.copy_(self._outcomes_host, non_blocking=True)
         return self.filled
 
@@ -158,39 +174,53 @@ class DeviceActor(Actor):
         }
 
     def _act_at_row(self, envs: slice) -> None:
-        """Act on `envs` of the row whose number is in `_row`, so one graph serves all steps."""
-        self._row_gpu.copy_(self._row, non_blocking=True)
-        rows = self.filled.observations[:, envs].index_select(0, self._row_gpu)
-        self._act_into(rows.squeeze(0), envs, None)
+        """Act on `envs` of the row whose number is in `_inputs`, so one graph serves all steps."""
+        self._inputs_gpu.copy_(self._inputs, non_blocking=True)
+        rows = self.filled.observations[:, envs].index_select(0, self._row)
+        self._act_into(rows.squeeze(0), Place(self._row, envs))
 
-    def _act_into(self, observations: Tensor, envs: slice, place: Place | None) -> None:
+    def _act_into(self, observations: Tensor, place: Place) -> None:
         """Act on [b, ...], and start the copy of the actions to the host."""
-        actions = self._algorithm.act(observations, place)
-        self._actions[envs].copy_(actions, non_blocking=True)
+        envs = place.envs
+        acted = self._algorithm.act(observations, self._first[envs], place)
+        self._actions[envs].copy_(acted.actions, non_blocking=True)
+        if self.filled.log_probs is not None:
+            rows = self.filled.log_probs[:, envs]
+            rows.index_copy_(0, self._row, _kept(acted).unsqueeze(0))
 
 
-class Outcomes(NamedTuple):
-    """Parts of a rollout other than observations, each [T, B], one after the other in memory."""
-
-    actions: Any
-    rewards: Any
-    terminated: Any
-    truncated: Any
-    valid: Any
-
-    @staticmethod
-    def of(memory: Tensor, steps: int, envs: int) -> Outcomes:
-        """Return the parts of `memory`, [T B BYTES] uint8, as views in their own types."""
-        parts, end = [], 0
-        for dtype in DTYPES:
-            start, end = end, end + steps * envs * dtype.itemsize
-            parts.append(memory[start:end].view(dtype).view(steps, envs))
-        return Outcomes(*parts)
+ROW_BYTES = 8
+"""Of a row's number, int64."""
+OUTCOMES = RolloutSlot._fields[1:]
+"""Parts of a slot other than observations; those of larger numbers first, so all are aligned."""
 
 
-DTYPES = (torch.int64, torch.float32, torch.bool, torch.bool, torch.bool)
-"""Types of `Outcomes`, the largest first, so that each part is aligned for its type."""
-BYTES = sum(dtype.itemsize for dtype in DTYPES)
+def _outcomes(memory: Tensor, like: RolloutSlot) -> dict[str, Tensor]:
+    """Return `OUTCOMES` as views of `memory`, one after the other, as `like` has them."""
+    parts, end = {}, 0
+    for name in OUTCOMES:
+        array = getattr(like, name)
+        start, end = end, end + array.nbytes
+        dtype = torch.from_numpy(array).dtype
+        parts[name] = memory[start:end].view(dtype).view(array.shape)
+    return parts
+
+
+def _outcome_bytes(like: RolloutSlot) -> int:
+    return sum(getattr(like, name).nbytes for name in OUTCOMES)
+
+
+def _log_probs(like: RolloutSlot, algorithm: Algorithm, device: torch.device) -> Tensor | None:
+    """Return memory [T, B] for the actions' log-probabilities, if `algorithm` keeps them."""
+    if not algorithm.keeps_log_probs:
+        return None
+    return torch.zeros(like.rewards.shape, dtype=torch.float32, device=device)
+
+
+def _kept(acted: Acted) -> Tensor:
+    """Return the log-probabilities [b] of an algorithm that keeps them."""
+    assert acted.log_probs is not None, "keeps_log_probs says that act returns them"
+    return acted.log_probs
 
 
 def _tensors(slot: RolloutSlot) -> dict[str, Tensor]:

@@ -22,9 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm
-from galamp.algorithms.networks import build_model
 from galamp.core.algorithm_config import AlgorithmConfig
 from galamp.core.config import GossipConfig
 from galamp.core.errors import RunFailed, StopRun
@@ -47,6 +45,7 @@ from galamp.memory.learner_state import (
 from galamp.memory.rollout_ports import LearnerPort
 from galamp.memory.rollouts import RingWake, RolloutShape
 from galamp.memory.status import Phase, StatusBoard
+from galamp.workers.building import build_algorithm
 from galamp.workers.collector import Collector
 from galamp.workers.gpu import memory_full_text, use_gpu
 
@@ -154,6 +153,7 @@ class Learner:
             task.gossip,
             state=self.algorithm.state(),
             gradient=self.algorithm.parameters.grad,
+            reductions=self.algorithm.reductions,
             seed=task.gossip_seed,
             wakeups=task.gossip_wakeups,
             row=self.status,
@@ -179,6 +179,7 @@ class Learner:
         """Run turns until the total of steps is reached or the supervisor requests a stop."""
         number = self.port.first_rollout()
         while not self._finished():
+            self.algorithm.schedule(self._agent_steps(), self.task.total_steps)
             rollout = self.collector.collect(number)
             self.status.enter(Phase.UPDATE)
             gauges = self.algorithm.update(rollout, self._reduce_gradient)
@@ -237,13 +238,16 @@ class Learner:
 
     def _finished(self) -> bool:
         self.idle()
-        turns = self.status["turns"]
-        if turns >= self.control.stop_turn:
+        if self.status["turns"] >= self.control.stop_turn:
             return True
+        return self._agent_steps() >= self.task.total_steps
+
+    def _agent_steps(self) -> int:
+        """Return the agent steps of all learners; the same for each, if they are synchronous."""
         if self.task.gossip.synchronous:
             by_all = self.task.shape.num_steps * self.task.shape.num_envs * self.task.learners
-            return turns * by_all >= self.task.total_steps
-        return self.status_board.agent_steps() >= self.task.total_steps
+            return self.status["turns"] * by_all
+        return self.status_board.agent_steps()
 
     def _save_if_due(self) -> None:
         """Save the state on request, and at intervals in case this process is killed."""
@@ -323,12 +327,11 @@ def mean_of_peers(task: LearnerTask, control: ControlBlock) -> Tensor | None:
 
 def make_algorithm_for(task: LearnerTask) -> Algorithm:
     """Build the network and the algorithm; all learners start with the same parameters."""
-    environment = task.environment
-    model = build_model(
+    return build_algorithm(
+        task.algorithm,
         task.network,
-        environment.observation_shape,
-        environment.observation_dtype,
-        environment.num_actions,
-        seed=task.model_seed,
+        task.environment,
+        device=task.device,
+        model_seed=task.model_seed,
+        sampling_seed=task.sampling_seed,
     )
-    return make_algorithm(task.algorithm, model, device=task.device, seed=task.sampling_seed)

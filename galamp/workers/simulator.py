@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -71,7 +72,7 @@ def main(task: SimulatorTask) -> None:
             raise StopRun
 
     seeded = seed_generators(task.process_seed)
-    last_actions: deque[list[int]] = deque(maxlen=ACTIONS_REPORTED)
+    last_actions: deque[list[Any]] = deque(maxlen=ACTIONS_REPORTED)
     with failure_noted(task, last_actions):
         environment = make_environment(
             task.environment, task.seeds, threads=task.threads, progress=status.heartbeat
@@ -106,7 +107,7 @@ def main(task: SimulatorTask) -> None:
 
 
 @contextmanager
-def failure_noted(task: SimulatorTask, last_actions: Iterable[list[int]]) -> Iterator[None]:
+def failure_noted(task: SimulatorTask, last_actions: Iterable[list[Any]]) -> Iterator[None]:
     """Add to an environment's exception a note with all that is needed to reproduce it."""
     try:
         yield
@@ -115,7 +116,7 @@ def failure_noted(task: SimulatorTask, last_actions: Iterable[list[int]]) -> Ite
         raise
 
 
-def failure_note(task: SimulatorTask, last_actions: Iterable[list[int]]) -> str:
+def failure_note(task: SimulatorTask, last_actions: Iterable[list[Any]]) -> str:
     """Return all that is needed to reproduce an environment's exception, in one line."""
     return (
         f"in {task.environment.env_id}, incarnation {task.incarnation} of simulator "

@@ -17,16 +17,19 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from galamp.algorithms import make_algorithm
-from galamp.algorithms.a2c import A2C, explained_variance, sample
+from galamp.algorithms.a2c import A2C
 from galamp.algorithms.a2c_config import A2CConfig
+from galamp.algorithms.actor_critic import explained_variance
 from galamp.algorithms.base import Algorithm, Rollout
+from galamp.algorithms.distributions import Categorical
 from galamp.algorithms.flat_parameters import FlatParameters
 from galamp.algorithms.networks import build_model
 from galamp.algorithms.returns import n_step_returns
 from galamp.algorithms.rmsprop import FlatRMSprop
+from galamp.core.action_spec import DiscreteActions
 from galamp.core.algorithm_config import AlgorithmConfig
 from galamp.core.errors import UserError
-from tests.contracts.algorithm import ACTIONS, INPUTS, AlgorithmContract, random_rollout
+from tests.contracts.algorithm import ACTIONS, INPUTS, AlgorithmContract, acted, random_rollout
 
 CONFIG = A2CConfig(learning_rate=7e-4)
 
@@ -34,7 +37,9 @@ CONFIG = A2CConfig(learning_rate=7e-4)
 def make_a2c(seed: int, device: str = "cpu", **settings: Any) -> A2C:
     model = build_model("mlp", (INPUTS,), "float32", ACTIONS, seed=seed)
     config = dataclasses.replace(CONFIG, **settings)
-    algorithm = make_algorithm(config, model, device=device, seed=seed)
+    algorithm = make_algorithm(
+        config, model, actions=DiscreteActions(ACTIONS), device=device, seed=seed
+    )
     assert isinstance(algorithm, A2C)
     return algorithm
 
@@ -256,7 +261,7 @@ def test_sampling_follows_the_softmax() -> None:
     probabilities = torch.tensor([0.5, 0.3, 0.15, 0.04, 0.01])
     draws = 100_000
     logits = (probabilities.log() + 3.0).expand(draws, -1)
-    actions = sample(logits, torch.Generator().manual_seed(0))
+    actions = Categorical(ACTIONS).sample(logits, torch.Generator().manual_seed(0))
     counts = torch.bincount(actions, minlength=5)
     expected = probabilities * draws
     # Chi-squared with four degrees of freedom: 18.5 is passed with a chance of 0.001.
@@ -269,7 +274,7 @@ def test_act_samples_from_the_policy_of_the_network() -> None:
     observations = torch.randn(1, INPUTS, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = algorithm._model(observations)[0].softmax(-1)[0] * 50_000
-    counts = torch.bincount(algorithm.act(observations.expand(50_000, -1)), minlength=ACTIONS)
+    counts = torch.bincount(acted(algorithm, observations.expand(50_000, -1)), minlength=ACTIONS)
     assert expected.min() > 1000
     # Chi-squared with two degrees of freedom: 13.8 is passed with a chance of 0.001.
     assert ((counts - expected).square() / expected).sum() < 13.8
@@ -370,7 +375,11 @@ def image_rollout(seed: int) -> Rollout:
 def test_lost_images_have_no_influence() -> None:
     algorithms = [
         make_algorithm(
-            CONFIG, build_model("gala", (4, 36, 36), "uint8", ACTIONS, seed=1), device="cpu", seed=1
+            CONFIG,
+            build_model("gala", (4, 36, 36), "uint8", ACTIONS, seed=1),
+            actions=DiscreteActions(ACTIONS),
+            device="cpu",
+            seed=1,
         )
         for _ in range(2)
     ]
@@ -405,7 +414,7 @@ class WaitsForDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def test_update_reads_no_number_back_before_its_metrics(form: str) -> None:
     algorithm = make_a2c(1, rmsprop_form=form)
     with WaitsForDevice() as waits:
-        algorithm.act(torch.zeros(4, INPUTS))
+        acted(algorithm, torch.zeros(4, INPUTS))
         algorithm.update(random_rollout(1))
         assert waits.seen == []
         assert bool(torch.ones(()) > 0)
@@ -416,7 +425,7 @@ def test_update_reads_no_number_back_before_its_metrics(form: str) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_update_on_a_gpu_waits_once_and_agrees_with_the_cpu() -> None:
     def moved(rollout: Rollout) -> Rollout:
-        return Rollout(**{name: value.cuda() for name, value in vars(rollout).items()})
+        return rollout.mapped(Tensor.cuda)
 
     host, device = make_a2c(1), make_a2c(1, "cuda")
     for seed in range(3):
@@ -426,7 +435,7 @@ def test_update_on_a_gpu_waits_once_and_agrees_with_the_cpu() -> None:
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
             metrics = device.update(rollout)
-            device.act(rollout.observations[0])
+            acted(device, rollout.observations[0])
             torch.cuda.set_sync_debug_mode("default")
         waits = [w for w in caught if "called a synchronizing" in str(w.message)]
         assert seed == 0 or len(waits) == 1
@@ -442,14 +451,14 @@ def test_update_on_a_gpu_waits_once_and_agrees_with_the_cpu() -> None:
 def test_unresolved_learning_rate_is_refused() -> None:
     model = build_model("mlp", (INPUTS,), "float32", ACTIONS, seed=1)
     with pytest.raises(ValueError, match="learning_rate"):
-        make_algorithm(A2CConfig(), model, device="cpu", seed=1)
+        make_algorithm(A2CConfig(), model, actions=DiscreteActions(ACTIONS), device="cpu", seed=1)
 
 
 def test_unknown_algorithm_is_refused() -> None:
     model = build_model("mlp", (INPUTS,), "float32", ACTIONS, seed=1)
     config = AlgorithmConfig(algorithm="a3c", learning_rate=1e-3)
     with pytest.raises(UserError, match=r"a3c.*did you mean a2c"):
-        make_algorithm(config, model, device="cpu", seed=1)
+        make_algorithm(config, model, actions=DiscreteActions(ACTIONS), device="cpu", seed=1)
 
 
 def test_saved_gradients_are_not_needed_between_updates() -> None:

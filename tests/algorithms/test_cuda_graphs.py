@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from galamp.algorithms import graphed_update
-from galamp.algorithms.a2c import A2C
+from galamp.algorithms.a2c import A2C, Targets
 from galamp.algorithms.base import Rollout
 from galamp.cli.main import build_parser
 from galamp.cli.run_config import config_from
@@ -47,7 +47,10 @@ def assert_same(left: Collecting, right: Collecting, rollouts: int, **more: Any)
     theirs, expected = right.learn(rollouts, **more)
     for one, other in zip(learned, expected, strict=True):
         for name, tensor in vars(one).items():
-            assert torch.equal(tensor, getattr(other, name)), name
+            if tensor is None:
+                assert getattr(other, name) is None
+            else:
+                assert torch.equal(tensor, getattr(other, name)), name
     torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
     assert left.algorithm.version == right.algorithm.version
     states = [each.algorithm.generator.get_state().tolist() for each in (left, right)]
@@ -71,7 +74,7 @@ def test_an_act_is_one_launch_and_one_wait(network: str) -> None:
     act = counted(lambda: plain.collector._actor.act(1, 2, envs))
     assert act["graphs"] == 0
     assert act["kernels"] <= MOST_KERNELS_OF_AN_ACT, act
-    assert (act["waits"], act["to_device"], act["to_host"], act["non_blocking"]) == (1, 1, 1, 2)
+    assert (act["waits"], act["to_device"], act["to_host"], act["non_blocking"]) == (1, 2, 1, 3)
 
 
 @pytest.mark.parametrize("network", ["mlp", also("gala")])
@@ -128,6 +131,34 @@ def test_a_hundred_updates_are_the_same_as_without_graphs() -> None:
 @on_gpus(hold=1)
 def test_every_form_of_a_learner_is_the_same_as_without_graphs(settings: dict[str, Any]) -> None:
     assert_same(graphed(**settings), Collecting(GPU, **settings), 3)
+
+
+@on_gpus(hold=1)
+def test_log_probs_and_first_observations_are_the_same_as_without_graphs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(A2C, "keeps_log_probs", True)
+    told: list[Tensor] = []
+    act = A2C.act
+
+    def noted(self: A2C, observations: Tensor, first: Tensor, *place: Any) -> Any:
+        told.append(first)
+        return act(self, observations, first, *place)
+
+    monkeypatch.setattr(A2C, "act", noted)
+    here, plain = graphed(2), Collecting(GPU, 2)
+    assert_same(here, plain, 3)
+    assert len(told) > 4 * 2, "recorded for two batches, and acted on by the other"
+    collected = [each.collector.collect(3).mapped(Tensor.cpu) for each in (here, plain)]
+    for one in collected:
+        assert one.log_probs is not None
+        model = plain.algorithm._model  # type: ignore[attr-defined]
+        seen = one.observations[:-1].flatten(0, 1).to(GPU)
+        log_policy = model(seen)[0].log_softmax(-1).cpu().view(STEPS, LANES, -1)
+        taken = log_policy.gather(-1, one.actions.unsqueeze(-1)).squeeze(-1)
+        torch.testing.assert_close(one.log_probs, taken, rtol=1e-4, atol=1e-5)
+        assert one.first.any()
+        assert torch.equal(one.first[1:], ~one.valid)
 
 
 @pytest.mark.parametrize("reduces", [False, True])
@@ -228,13 +259,15 @@ def test_numbers_that_are_not_waited_for_are_others(monkeypatch: pytest.MonkeyPa
 
 
 def with_a_number_read_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    returns = A2C._returns
+    targets = A2C._targets
 
-    def hidden(self: A2C, rollout: Rollout, known: Tensor, bootstrap: Tensor) -> Tensor:
-        float(bootstrap.sum())
-        return returns(self, rollout, known, bootstrap)
+    def hidden(
+        self: A2C, rollout: Rollout, logits: Tensor, values: Tensor, weights: Tensor
+    ) -> Targets:
+        float(values.sum())
+        return targets(self, rollout, logits, values, weights)
 
-    monkeypatch.setattr(A2C, "_returns", hidden)
+    monkeypatch.setattr(A2C, "_targets", hidden)
 
 
 # Where nothing can be recorded

@@ -15,7 +15,8 @@ from galamp.algorithms.base import Rollout
 from galamp.algorithms.cached_conv import CachedConvForward
 from galamp.algorithms.forward import Place, RecomputedForward
 from galamp.algorithms.networks import build_model
-from tests.contracts.algorithm import ACTIONS, random_rollout
+from galamp.core.action_spec import DiscreteActions
+from tests.contracts.algorithm import ACTIONS, acted, random_rollout
 
 STEPS, LANES = 5, 8
 SHAPES = [(4, 36, 36), (44, 52, 3), (4, 84, 84)]
@@ -28,7 +29,9 @@ def make(
 ) -> A2C:
     model = build_model(network, shape, "uint8", ACTIONS, seed=1)
     config = A2CConfig(learning_rate=7e-4, rmsprop_initial=0.0, precision=precision)
-    algorithm = make_algorithm(config, model, device="cpu", seed=1)
+    algorithm = make_algorithm(
+        config, model, actions=DiscreteActions(ACTIONS), device="cpu", seed=1
+    )
     assert isinstance(algorithm, A2C)
     if keeps:
         algorithm.prepare(STEPS, LANES)
@@ -47,7 +50,7 @@ def act_on(algorithm: A2C, rollout: Rollout, parts: list[slice]) -> Tensor:
     rows = []
     for step in range(STEPS):
         seen = rollout.observations[step]
-        rows.append(torch.cat([algorithm.act(seen[part], Place(step, part)) for part in parts]))
+        rows.append(torch.cat([acted(algorithm, seen[part], Place(step, part)) for part in parts]))
     return torch.stack(rows)
 
 
@@ -99,8 +102,8 @@ def test_what_acting_did_not_see_is_computed() -> None:
     rollout = rollout_of(shape, 1)
     act_on(whole, rollout, [slice(None)])
     for step in (0, 3):
-        half.act(rollout.observations[step], Place(step, slice(None)))
-    half.act(rollout.observations[1, :2], Place(1, slice(0, 2)))
+        acted(half, rollout.observations[step], Place(step, slice(None)))
+    acted(half, rollout.observations[1, :2], Place(1, slice(0, 2)))
     assert half.update(rollout) == pytest.approx(whole.update(rollout), rel=1e-5)
     torch.testing.assert_close(half.parameters.grad, whole.parameters.grad, **TOLERANCE)
 
@@ -111,7 +114,7 @@ def test_nothing_is_kept_over_an_update_or_of_another_place() -> None:
     act_on(used, rollout_of(shape, 1), [slice(None)])
     used.update(rollout_of(shape, 1))
     fresh.update(rollout_of(shape, 1))
-    used.act(rollout_of(shape, 3).observations[0])
+    acted(used, rollout_of(shape, 3).observations[0])
     assert used.update(rollout_of(shape, 2)) == pytest.approx(fresh.update(rollout_of(shape, 2)))
 
 
@@ -134,7 +137,9 @@ def test_an_update_that_is_left_can_be_taken_again() -> None:
 
 def test_floats_that_may_be_lost_are_left_to_autograd() -> None:
     model = build_model("gala", (4, 36, 36), "float32", ACTIONS, seed=1)
-    algorithm = make_algorithm(A2CConfig(learning_rate=1e-3), model, device="cpu", seed=1)
+    algorithm = make_algorithm(
+        A2CConfig(learning_rate=1e-3), model, actions=DiscreteActions(ACTIONS), device="cpu", seed=1
+    )
     assert isinstance(algorithm, A2C)
     algorithm.prepare(STEPS, LANES)
     assert isinstance(algorithm._forward, RecomputedForward)

@@ -21,8 +21,8 @@ from galamp.algorithms.a2c import A2C
 from galamp.algorithms.a2c_config import A2CConfig
 from galamp.algorithms.base import Algorithm
 from galamp.algorithms.networks import build_model
-from galamp.cli.main import build_parser, main
-from galamp.cli.run_config import config_from
+from galamp.cli.main import build_parser
+from galamp.core.action_spec import DiscreteActions
 from galamp.core.algorithm_config import AlgorithmConfig
 from galamp.core.config import RunConfig, from_dict, to_dict
 from galamp.core.errors import UserError
@@ -31,6 +31,7 @@ from galamp.supervision.plan import make_plan, with_learners
 from galamp.training.resume import changes
 from tests.contracts.algorithm import ACTIONS, INPUTS, AlgorithmContract, random_rollout
 from tests.supervision.test_plan import machine
+from tests.support.command_lines import complaint, parsed
 from tests.support.engine import DEADLINE_S, ROOT, summary, words
 from tests.support.toy_algorithm import Reinforce, ReinforceConfig
 
@@ -44,24 +45,9 @@ def toy(learning_rate: float = 0.1, **more: Any) -> ReinforceConfig:
 class TestReinforce(AlgorithmContract):
     def make(self, seed: int) -> Algorithm:
         model = build_model("mlp", (INPUTS,), "float32", ACTIONS, seed=seed)
-        return make_algorithm(toy(), model, device="cpu", seed=seed)
-
-
-def parsed(*arguments: str) -> RunConfig:
-    line = ["run", *arguments]
-    return config_from(build_parser(line).parse_args(line))
-
-
-def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that a refused command line gets, without `galamp: `."""
-    try:
-        code: Any = main(["run", *arguments])
-    except SystemExit as left:
-        code = left.code
-    out, err = capsys.readouterr()
-    assert (code, out) == (2, "")
-    (line,) = err.splitlines()
-    return line.removeprefix("galamp: ")
+        return make_algorithm(
+            toy(), model, actions=DiscreteActions(ACTIONS), device="cpu", seed=seed
+        )
 
 
 # Settings
@@ -102,7 +88,10 @@ def test_a_flag_of_another_algorithm_is_refused_with_its_owner(
             f"--rmsprop-eps is a setting of --algorithm a2c, not of {NAME}: leave it out, or name "
             "that algorithm; see galamp run --help"
         )
-    assert not flags_of_others("a2c")
+    others = flags_of_others("a2c")
+    assert others["--clip-coef"] == "ppo"
+    assert others["--vtrace-lambda"] == "vtrace"
+    assert "--vf-coef" not in others
     assert flags_of_others(NAME).keys() >= {"--ent-coef", "--max-grad-norm"}
     assert complaint(capsys, "--baseline-decay", "1").startswith("unknown option --baseline-decay")
 
@@ -119,7 +108,10 @@ def test_one_line_in_the_registry_makes_it_galamps_own(
     assert line.startswith("--baseline-decay is a setting of --algorithm reinforce, not of a2c: ")
     model = build_model("mlp", (INPUTS,), "float32", ACTIONS, seed=1)
     ready = dataclasses.replace(config.algorithm, learning_rate=0.1)
-    assert isinstance(make_algorithm(ready, model, device="cpu", seed=1), Reinforce)
+    assert isinstance(
+        make_algorithm(ready, model, actions=DiscreteActions(ACTIONS), device="cpu", seed=1),
+        Reinforce,
+    )
 
 
 def test_the_worked_example_in_the_readme_works(
@@ -134,7 +126,7 @@ def test_the_worked_example_in_the_readme_works(
     config = parsed(*command.split()[1:]).algorithm
     plain = dataclasses.replace(config, learning_rate=config.default_learning_rate(2))
     model = build_model("mlp", (INPUTS,), "float32", ACTIONS, seed=1)
-    algorithm = make_algorithm(plain, model, device="cpu", seed=1)
+    algorithm = make_algorithm(plain, model, actions=DiscreteActions(ACTIONS), device="cpu", seed=1)
     assert algorithm.update(random_rollout(1)).keys() == config.gauges.keys()
     assert to_dict(RunConfig(algorithm=plain))["algorithm"]["reward_scale"] == 0.1
     assert plain.learning_rate == 1e-3
@@ -172,7 +164,10 @@ def test_settings_of_its_own_that_change_are_told() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("a3c", "--algorithm a3c: expected one of a2c, or package.module:Class for one of yours"),
+        (
+            "a3c",
+            "--algorithm a3c: expected one of a2c, vtrace, ppo, pqn, or package.module:Class",
+        ),
         (
             "nowhere:Own",
             "--algorithm nowhere:Own: cannot import nowhere (No module named 'nowhere'",

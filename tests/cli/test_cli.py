@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import galamp
+from galamp.algorithms.networks import NETWORKS
 from galamp.cli import games
 from galamp.cli import main as cli
 from galamp.cli import run as run_module
@@ -329,7 +330,7 @@ def test_names_of_no_network_are_refused(
 ) -> None:
     (line,) = complaint(capsys, "run", "--network", network)
     near = " (did you mean gala?)" if network == "gela" else ""
-    told = ": expected one of auto, gala, nature, mlp, or package.module:factory"
+    told = f": expected one of auto, {', '.join(NETWORKS)}, or package.module:factory"
     assert line.startswith("--network ")
     assert f"{told}{near}" in line
     assert not Path("ran").exists()

@@ -12,6 +12,7 @@ import pytest
 from galamp.cli import dry_run, run
 from galamp.cli import main as cli
 from galamp.cli.dry_run import facts, learners_table, planned
+from galamp.core.action_spec import DiscreteActions
 from galamp.core.config import from_dict
 from galamp.core.errors import UserError
 from galamp.core.machine.machine import Gpu, Machine, inspect_cpus
@@ -24,7 +25,7 @@ from galamp.training.session import RunContext
 from tests.support.sysfs import Socket, build
 
 SPEC = EnvironmentSpec(
-    "ALE/Breakout-v5", (4, 84, 84), "uint8", 4, tuple("0123"), 4, True, "classic"
+    "ALE/Breakout-v5", (4, 84, 84), "uint8", DiscreteActions(4), tuple("0123"), 4, True, "classic"
 )
 
 

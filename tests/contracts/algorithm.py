@@ -10,11 +10,18 @@ import torch
 from torch import Tensor
 
 from galamp.algorithms.base import Algorithm, Rollout
+from galamp.algorithms.forward import Place
 from galamp.core.algorithm_config import AlgorithmConfig
 from galamp.core.config import RunConfig
 from galamp.core.settings import check, settings
 
 STEPS, LANES, INPUTS, ACTIONS = 5, 8, 3, 3
+
+
+def acted(algorithm: Algorithm, observations: Tensor, place: Place | None = None) -> Tensor:
+    """Return the actions for observations [B, ...] that are not the first of an episode."""
+    none = torch.zeros(len(observations), dtype=torch.bool, device=observations.device)
+    return algorithm.act(observations, none, place).actions
 
 
 def random_rollout(
@@ -33,12 +40,15 @@ def random_rollout(
         terminated=chance(0.2),
         truncated=chance(0.2),
         valid=chance(valid),
+        first=torch.zeros(steps + 1, envs, dtype=torch.bool),
+        log_probs=torch.empty(steps, envs).uniform_(-2.0, -0.5, generator=generator),
     )
 
 
 def spoiled(rollout: Rollout, seed: int) -> Rollout:
     """`rollout` with everything that belongs to invalid transitions alone replaced."""
     other = random_rollout(seed)
+    assert rollout.log_probs is not None
     lost = ~rollout.valid
     touched = torch.zeros(rollout.observations.shape[:2], dtype=torch.bool)
     touched[:-1] |= rollout.valid
@@ -50,6 +60,7 @@ def spoiled(rollout: Rollout, seed: int) -> Rollout:
         rewards=torch.where(lost, math.nan, rollout.rewards),
         terminated=torch.where(lost, other.terminated, rollout.terminated),
         truncated=torch.where(lost, other.truncated, rollout.truncated),
+        log_probs=rollout.log_probs.masked_fill(lost, math.nan),
     )
 
 
@@ -91,7 +102,7 @@ class AlgorithmContract(ABC):
             assert 0.0 < kind.default_learning_rate(learners) < 10.0
 
     def test_act_gives_one_known_action_per_lane(self) -> None:
-        actions = self.make(1).act(torch.randn(200, INPUTS))
+        actions = acted(self.make(1), torch.randn(200, INPUTS))
         assert actions.shape == (200,)
         assert actions.dtype is torch.int64
         assert set(actions.tolist()) == set(range(ACTIONS))
@@ -100,10 +111,10 @@ class AlgorithmContract(ABC):
         first, second = self.make(1), self.make(1)
         observations = torch.zeros(64, INPUTS)
         before = torch.get_rng_state()
-        actions = [first.act(observations) for _ in range(3)]
+        actions = [acted(first, observations) for _ in range(3)]
         assert torch.equal(torch.get_rng_state(), before)
         torch.manual_seed(99)
-        assert all(torch.equal(second.act(observations), drawn) for drawn in actions)
+        assert all(torch.equal(acted(second, observations), drawn) for drawn in actions)
         assert not torch.equal(actions[0], actions[1])
 
     def test_update_steps_counts_and_reports_finite_numbers(self) -> None:
@@ -131,7 +142,7 @@ class AlgorithmContract(ABC):
         fresh.generator.set_state(trained.generator.get_state())
         observations = torch.zeros(64, INPUTS)
         for seed in range(5, 10):
-            assert torch.equal(trained.act(observations), fresh.act(observations))
+            assert torch.equal(acted(trained, observations), acted(fresh, observations))
             assert trained.update(random_rollout(seed)) == fresh.update(random_rollout(seed))
         assert_same_state(trained.state(), fresh.state())
 
@@ -171,12 +182,24 @@ class AlgorithmContract(ABC):
         contexts = torch.arange(LANES * ACTIONS) % ACTIONS
         seen = torch.eye(ACTIONS)[contexts]
         always = torch.ones(1, len(contexts), dtype=torch.bool)
-        for _ in range(300):
-            actions = algorithm.act(seen)
+        algorithm.prepare(1, len(contexts))
+        for update in range(300):
+            algorithm.schedule(update, 300)
+            actions, log_probs = algorithm.act(seen, always[0])
             rewards = (actions == contexts).to(torch.float32).unsqueeze(0)
             observations = seen.expand(2, -1, -1)
             algorithm.update(
-                Rollout(observations, actions.unsqueeze(0), rewards, always, ~always, always)
+                Rollout(
+                    observations,
+                    actions.unsqueeze(0),
+                    rewards,
+                    terminated=always,
+                    truncated=~always,
+                    valid=always,
+                    first=always.expand(2, -1),
+                    log_probs=None if log_probs is None else log_probs.unsqueeze(0),
+                )
             )
-        paid = [(algorithm.act(seen) == contexts).to(torch.float32).mean() for _ in range(20)]
+        algorithm.schedule(300, 300)
+        paid = [(acted(algorithm, seen) == contexts).to(torch.float32).mean() for _ in range(20)]
         assert torch.stack(paid).mean() > 0.9

@@ -18,6 +18,7 @@ from galamp.algorithms import make_algorithm
 from galamp.algorithms.a2c_config import A2CConfig
 from galamp.algorithms.base import Rollout
 from galamp.algorithms.networks import build_model
+from galamp.core.action_spec import DiscreteActions
 from galamp.core.config import GossipConfig, from_dict
 from galamp.core.machine.machine import plain_machine
 from galamp.environments.base import EnvironmentSpec
@@ -480,13 +481,17 @@ def rollout(valid: bool, seed: int) -> Rollout:
         terminated=never,
         truncated=never,
         valid=never | valid,
+        first=torch.zeros(steps + 1, envs, dtype=torch.bool),
     )
 
 
 def test_whose_rollout_is_void_takes_the_step_of_the_others() -> None:
     model = [build_model("mlp", (4,), "float32", 2, seed=1) for _ in range(2)]
     algorithms = [
-        make_algorithm(A2CConfig(learning_rate=0.01), m, device="cpu", seed=1) for m in model
+        make_algorithm(
+            A2CConfig(learning_rate=0.01), m, actions=DiscreteActions(2), device="cpu", seed=1
+        )
+        for m in model
     ]
     start = algorithms[0].parameters.data.clone()
     size = len(start)
@@ -710,7 +715,7 @@ class Run:
         )
         plan = make_plan(config, plain_machine(range(4), 0, 2**20))
         environment = EnvironmentSpec(
-            "ALE/Pong-v5", (4,), "float32", 2, ("l", "r"), 4, True, "classic"
+            "ALE/Pong-v5", (4,), "float32", DiscreteActions(2), ("l", "r"), 4, True, "classic"
         )
         sketch = ModelSketch("mlp", (), {"parameters": 3})
         graph = make_topology(plan.config.gossip.topology, 2)

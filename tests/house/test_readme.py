@@ -52,7 +52,7 @@ def test_every_metric_is_explained() -> None:
 
 def test_every_network_is_explained() -> None:
     (row,) = re.findall(r"^\| `--network` \|.*$", README, re.MULTILINE)
-    assert set(NETWORKS) <= set(re.findall(r"`(\w+)`", row))
+    assert set(NETWORKS) <= set(re.findall(r"`([\w-]+)`", row))
 
 
 def test_the_network_of_the_example_can_be_trained(

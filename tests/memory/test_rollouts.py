@@ -31,6 +31,7 @@ class Simulator:
         self.port = SimulatorPort(ring.arrays, 0, ring.shape, ring.wake, worker, incarnation)
         self.serial = 1000 * (1 + incarnation) + 100_000 * worker
         self.acted: dict[int, int] = {}
+        self.resets: set[int] = set()
         self.port.arrive()
 
     def advance(self) -> bool:
@@ -47,7 +48,7 @@ class Simulator:
             rewards=np.full(envs, self.serial, np.float32),
             terminated=np.zeros(envs, np.bool_),
             truncated=np.zeros(envs, np.bool_),
-            valid=np.ones(envs, np.bool_),
+            valid=np.full(envs, self.serial not in self.resets),
         )
         return True
 
@@ -170,6 +171,57 @@ def test_a_successor_takes_part_from_the_first_row_of_a_later_rollout() -> None:
     assert not ring.learner.valid_mask[:, 2:].any()
     ring.rollout(3)
     assert ring.learner.valid_mask.all()
+
+
+def test_an_observation_is_the_first_at_the_start_and_after_a_reset() -> None:
+    ring = Ring(2)
+    for worker in range(2):
+        ring.start(worker, 0)
+    # Observations of the second simulator in its rows 2, 3 (shared by two rollouts) and 7.
+    ring.simulators[1].resets = {101_002, 101_003, 101_007}
+    found = []
+    for number in range(3):
+        ring.rollout(number)
+        found.append(ring.learner.slots[number % NUM_SLOTS].first.copy())
+    rows = [first[:, lane].tolist() for lane in (0, 3) for first in found]
+    never = [False] * (T + 1)
+    assert rows[:3] == [[True, False, False, False], never, never]
+    assert rows[3:] == [[True, False, True, True], [True, *never[1:]], [False, True, False, False]]
+    assert all((first[:, 0::2] == first[:, 1::2]).all() for first in found)
+
+
+def test_what_a_simulator_shows_first_after_it_was_away_is_a_first_observation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A successor's, that of one that was late, and everyone's for a new learner."""
+    monkeypatch.setattr(rollout_ports, "MIN_TIMEOUT_S", 0.01)
+    ring, number = Ring(2), [0]
+
+    def first() -> list[list[bool]]:
+        ring.rollout(number[0])
+        rows: list[list[bool]] = ring.learner.slots[number[0] % NUM_SLOTS].first[:T].tolist()
+        number[0] += 1
+        return rows
+
+    for worker in range(2):
+        ring.start(worker, 0)
+    first()
+    ring.kill(1)
+    first()
+    ring.start(1, 1)
+    first()  # calls it
+    joined, nobody = [False, False, True, True], [False] * 4
+    assert first() == [joined, nobody, nobody]
+    assert first() == [nobody, nobody, nobody]
+    late = ring.simulators.pop(1)
+    first()
+    ring.simulators[1] = late
+    first()
+    assert not ring.learner.valid_mask[:, 2:].any()
+    assert first() == [joined, nobody, nobody]
+    ring.learner = ring.new_learner()
+    number[0] = ring.learner.first_rollout()
+    assert first() == [[True] * 4, nobody, nobody]
 
 
 def test_a_new_life_does_not_answer_a_call_to_a_former_one() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from galamp.core.action_spec import DiscreteActions
 from galamp.core.errors import CheckpointError
 from galamp.storage import checkpoint as ck
 from galamp.storage.checkpoint import Checkpoint, CheckpointNotWritten, Identity
@@ -97,7 +98,7 @@ DIFFERENCES = {
     "env_id": ("ALE/Breakout-v5", "is of game ALE/Pong-v5, this run plays ALE/Breakout-v5"),
     "protocol": ("machado", "is of protocol classic, this run uses machado"),
     "observation_shape": ((4,), "sees observations of shape (4, 84, 84), this run's have (4,)"),
-    "num_actions": (18, "chooses among 6 actions, this run among 18"),
+    "actions": (DiscreteActions(18), "takes 6 actions, this run 18 actions"),
     "algorithm": ("other", "is of algorithm a2c, this run uses other"),
     "network": ("nature", "is of network gala, this run uses nature"),
     "layout": (LAYOUT[:2], "has the parameter head.bias [1] where this run has none"),

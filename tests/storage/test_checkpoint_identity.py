@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from galamp.core.action_spec import DiscreteActions
 from galamp.core.config import EnvironmentConfig
 from galamp.core.errors import CheckpointError
 from galamp.environments.names import canonical_env_id, list_games
@@ -35,7 +36,7 @@ def identities() -> list[Identity]:
             PONG,
             env_id=game,
             protocol=resolve(environment).describe(),
-            num_actions=18,
+            actions=DiscreteActions(18),
             network=network,
         )
         for game in GAMES

@@ -13,13 +13,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from galamp.core.action_spec import DiscreteActions
 from galamp.storage import checkpoint as ck
 from galamp.storage.checkpoint import Checkpoint, Identity, LearnerState
 from tests.support.checkpoints import ROOT
 
 PARAMETERS = 300_000
 IDENTITY = Identity(
-    "ALE/Pong-v5", "classic", (4, 84, 84), 6, "a2c", "gala", (("w", (PARAMETERS,)),)
+    "ALE/Pong-v5",
+    "classic",
+    (4, 84, 84),
+    DiscreteActions(6),
+    "a2c",
+    "gala",
+    (("w", (PARAMETERS,)),),
 )
 KEEP = 2
 LONGEST_S = 0.4

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from galamp.core.action_spec import DiscreteActions
 from galamp.storage.canonical_json import encode
 from galamp.storage.checkpoint import Checkpoint, Identity, LearnerState
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYOUT = (("body.0.weight", (3, 2)), ("body.0.bias", (3,)), ("head.bias", (1,)))
-PONG = Identity("ALE/Pong-v5", "classic", (4, 84, 84), 6, "a2c", "gala", LAYOUT)
+PONG = Identity("ALE/Pong-v5", "classic", (4, 84, 84), DiscreteActions(6), "a2c", "gala", LAYOUT)
 
 
 @pytest.fixture(autouse=True)

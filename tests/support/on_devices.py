@@ -13,6 +13,7 @@ from galamp.algorithms import make_algorithm
 from galamp.algorithms.a2c_config import A2CConfig
 from galamp.algorithms.base import Algorithm, Rollout
 from galamp.algorithms.networks import build_model
+from galamp.core.action_spec import DiscreteActions
 from galamp.core.config import GossipConfig
 from galamp.gossip.exchange import Exchange, exchange_specs
 from galamp.gossip.topologies import make_topology
@@ -38,7 +39,7 @@ KEPT: list[SharedArrays] = []
 def a2c(network: str, device: str, **settings: Any) -> Algorithm:
     model = build_model(network, SHAPES[network], DTYPES[network], ACTIONS, seed=1)
     config = A2CConfig(learning_rate=1e-3, **settings)
-    return make_algorithm(config, model, device=device, seed=1)
+    return make_algorithm(config, model, actions=DiscreteActions(ACTIONS), device=device, seed=1)
 
 
 def rollout(network: str, seed: int) -> Rollout:
@@ -53,11 +54,12 @@ def rollout(network: str, seed: int) -> Rollout:
         terminated=flags[0] < 0.1,
         truncated=flags[1] < 0.1,
         valid=flags[2] < 0.9,
+        first=torch.zeros(STEPS + 1, LANES, dtype=torch.bool),
     )
 
 
 def moved(rollout: Rollout, device: str) -> Rollout:
-    return Rollout(**{name: value.to(device) for name, value in vars(rollout).items()})
+    return rollout.mapped(lambda tensor: tensor.to(device))
 
 
 def counted(work: Callable[[], object]) -> dict[str, int]:
@@ -215,5 +217,5 @@ class Collecting:
             one = self.collector.collect(self.number)
             self.algorithm.update(one, reduce)
             self.number += 1
-            learned.append(Rollout(**{k: v.cpu().clone() for k, v in vars(one).items()}))
+            learned.append(one.mapped(lambda tensor: tensor.cpu().clone()))
         return self.algorithm.parameters.data.cpu(), learned

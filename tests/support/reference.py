@@ -14,15 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm, Rollout
 from galamp.algorithms.forward import Place
-from galamp.algorithms.networks import build_model
 from galamp.core.config import GossipConfig, RunConfig
 from galamp.core.seeding import seed_for
 from galamp.environments import make_environment
 from galamp.environments.base import Environment
 from galamp.gossip.topologies.base import Topology
+from galamp.workers.building import build_algorithm
 
 FIRST_START = 1
 
@@ -37,28 +36,29 @@ class ReferenceLearner:
         self.environment: Environment = make_environment(config.environment, seeds)
         spec = self.environment.spec
         self.clip = spec.clip_rewards
-        model = build_model(
+        self.algorithm: Algorithm = build_algorithm(
+            config.algorithm,
             config.model.network,
-            spec.observation_shape,
-            spec.observation_dtype,
-            spec.num_actions,
-            seed=config.seed,
-        )
-        self.algorithm: Algorithm = make_algorithm(
-            config.algorithm, model, device="cpu", seed=seed_for(config.seed, rank, FIRST_START)
+            spec,
+            device="cpu",
+            model_seed=config.seed,
+            sampling_seed=seed_for(config.seed, rank, FIRST_START),
         )
         self.algorithm.prepare(config.algorithm.num_steps, len(envs))
         self.observations = self.environment.reset()
+        self.first = np.ones(len(envs), np.bool_)
 
     def collect(self) -> Rollout:
         """Collect one rollout."""
-        observations, actions, steps = [self.observations], [], []
+        observations, first, actions, steps = [self.observations], [self.first], [], []
         for step in range(self.config.algorithm.num_steps):
             place = Place(step, slice(None))
-            actions.append(self.algorithm.act(torch.from_numpy(observations[-1]), place))
+            seen = torch.from_numpy(observations[-1]), torch.from_numpy(first[-1])
+            actions.append(self.algorithm.act(*seen, place).actions)
             steps.append(self.environment.step(actions[-1].numpy()))
+            first.append(steps[-1].reset)
             observations.append(steps[-1].observations)
-        self.observations = observations[-1]
+        self.observations, self.first = observations[-1], first[-1]
 
         def column(name: str) -> Tensor:
             return torch.from_numpy(np.stack([getattr(step, name) for step in steps]))
@@ -71,6 +71,7 @@ class ReferenceLearner:
             terminated=column("terminated"),
             truncated=column("truncated"),
             valid=~column("reset"),
+            first=torch.from_numpy(np.stack(first)),
         )
 
     def gradient(self, rollout: Rollout) -> Tensor:

@@ -12,12 +12,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from galamp.algorithms.a2c import sample
-from galamp.algorithms.base import Algorithm, Rollout, trainable
+from galamp.algorithms.base import Acted, Algorithm, Rollout, trainable
 from galamp.algorithms.cuda_graphs import Graphs
+from galamp.algorithms.distributions import make_distribution
 from galamp.algorithms.flat_parameters import FlatParameters
 from galamp.algorithms.forward import Place
 from galamp.algorithms.returns import n_step_returns
+from galamp.core.action_spec import ActionSpec
 from galamp.core.algorithm_config import AlgorithmConfig
 from galamp.core.settings import option
 
@@ -50,10 +51,12 @@ class Reinforce(Algorithm):
         config: ReinforceConfig,
         model: nn.Module,
         *,
+        actions: ActionSpec,
         device: torch.device | str,
         seed: int,
     ) -> None:
         self._config, self._model = config, model
+        self._distribution = make_distribution(actions, device)
         self.parameters = FlatParameters(model, device)
         self._baseline = torch.zeros(1, device=device)
         self.generator = torch.Generator(device).manual_seed(seed)
@@ -62,9 +65,9 @@ class Reinforce(Algorithm):
     def prepare(self, steps: int, envs: int) -> None:
         """Nothing is kept of acting."""
 
-    def act(self, observations: Tensor, place: Place | None = None) -> Tensor:
+    def act(self, observations: Tensor, first: Tensor, place: Place | None = None) -> Acted:
         with torch.inference_mode():
-            return sample(self._model(observations)[0], self.generator)
+            return Acted(self._distribution.sample(self._model(observations)[0], self.generator))
 
     def record(self, rollout: Rollout, graphs: Graphs, reduces: bool | None) -> None:
         raise RuntimeError("REINFORCE reads numbers in the middle of its update")
@@ -96,9 +99,9 @@ class Reinforce(Algorithm):
             torch.cat((torch.zeros_like(rollout.rewards), unknown)),
             self._config.gamma,
         )
-        logits = self._model(rollout.observations[:-1].flatten(0, 1))[0]
-        log_policy = logits.view(*rollout.actions.shape, -1).log_softmax(-1)
-        log_taken = log_policy.gather(-1, rollout.actions.unsqueeze(-1)).squeeze(-1)
+        outputs = self._model(rollout.observations[:-1].flatten(0, 1))[0]
+        outputs = outputs.view(*rollout.rewards.shape, -1)
+        log_taken = self._distribution.log_prob(outputs, rollout.actions)
         self.parameters.zero_grad()
         (-(weights * (returns - self._baseline) * log_taken).sum()).backward()  # type: ignore[no-untyped-call]
         return (weights * returns).sum() if count else None

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from galamp.core.action_spec import DiscreteActions
 from galamp.core.config import EnvironmentConfig
-from galamp.environments.base import Environment, EnvironmentSpec, Transition, check_actions
+from galamp.environments.base import Environment, EnvironmentSpec, Transition
 from galamp.gossip.topologies.circulant import Circulant
 
 
@@ -33,7 +34,15 @@ class Walk(Environment):
         del config, threads
         self.num_envs, self._seeds = len(seeds), seeds
         self.spec = EnvironmentSpec(
-            env_id, (1,), "float32", 2, ("left", "right"), 1, False, "walk of 20 steps", 20
+            env_id,
+            (1,),
+            "float32",
+            DiscreteActions(2),
+            ("left", "right"),
+            1,
+            False,
+            "walk of 20 steps",
+            20,
         )
         self.reset()
 
@@ -44,9 +53,9 @@ class Walk(Environment):
         self._steps, self._ended = 0, False
         return self._place[:, None].copy()
 
-    def step(self, actions: NDArray[np.int64]) -> Transition:
+    def step(self, actions: NDArray[Any]) -> Transition:
         """Walk by 0.1; the step after the last of an episode only begins the next one."""
-        check_actions(actions, self.num_envs, 2)
+        self.spec.actions.check(actions, self.num_envs)
         started, self._steps = self._ended, 0 if self._ended else self._steps + 1
         if started:
             self._place = np.array([random.normal() for random in self._random], np.float32)

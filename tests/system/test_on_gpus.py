@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from galamp.algorithms.a2c import A2C
+from galamp.algorithms.a2c import A2C, Targets
 from galamp.algorithms.base import Rollout
 from galamp.algorithms.forward import Place
 from galamp.core.config import GossipConfig
@@ -22,6 +22,7 @@ from galamp.gossip.device_mixing import DeviceGossiper
 from galamp.gossip.mixing import Gossiper
 from galamp.memory.arrays import ArraySpec, SharedArrays
 from galamp.workers import acting
+from tests.contracts.algorithm import acted
 from tests.fakecuda.inside import on_gpus
 from tests.support.engine import also
 from tests.support.on_devices import (
@@ -64,7 +65,7 @@ def test_it_learns_on_a_gpu_what_it_learns_on_the_cpu(network: str) -> None:
 @on_gpus()
 def test_acting_and_learning_launch_few_kernels_and_wait_once(network: str) -> None:
     device, one = a2c(network, "cuda:1"), moved(rollout(network, 0), "cuda:1")
-    act = counted(lambda: device.act(one.observations[0], Place(0, slice(0, LANES))).cpu())
+    act = counted(lambda: acted(device, one.observations[0], Place(0, slice(0, LANES))).cpu())
     assert act["kernels"] <= MOST_KERNELS_OF_AN_ACT, act
     assert (act["waits"], act["to_host"], act["to_device"]) == (1, 1, 0), act
     update = counted(lambda: device.update(one))
@@ -76,10 +77,10 @@ def test_acting_and_learning_launch_few_kernels_and_wait_once(network: str) -> N
 def test_actions_are_drawn_by_the_generator_that_is_saved() -> None:
     first, second = (a2c("mlp", "cuda:1") for _ in range(2))
     seen = rollout("mlp", 0).observations[0].to("cuda:1").expand(64, LANES, 4).flatten(0, 1)
-    first.act(seen)
+    acted(first, seen)
     second.generator.set_state(first.generator.get_state())
-    assert first.act(seen).tolist() == second.act(seen).tolist()
-    assert first.act(seen).tolist() != first.act(seen).tolist()
+    assert acted(first, seen).tolist() == acted(second, seen).tolist()
+    assert acted(first, seen).tolist() != acted(first, seen).tolist()
 
 
 @pytest.mark.parametrize("form", ["torch", "tf"])
@@ -93,13 +94,15 @@ def test_either_form_of_the_optimiser_waits_for_nothing(form: str) -> None:
 @on_gpus()
 def test_a_number_that_is_read_too_early_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     device, one = a2c("mlp", "cuda:0"), moved(rollout("mlp", 0), "cuda:0")
-    returns = A2C._returns
+    targets = A2C._targets
 
-    def hidden(self: A2C, rollout: Rollout, known: Tensor, bootstrap: Tensor) -> Tensor:
-        float(bootstrap.sum())
-        return returns(self, rollout, known, bootstrap)
+    def hidden(
+        self: A2C, rollout: Rollout, logits: Tensor, values: Tensor, weights: Tensor
+    ) -> Targets:
+        float(values.sum())
+        return targets(self, rollout, logits, values, weights)
 
-    monkeypatch.setattr(A2C, "_returns", hidden)
+    monkeypatch.setattr(A2C, "_targets", hidden)
     assert counted(lambda: device.update(one))["waits"] == 2
 
 

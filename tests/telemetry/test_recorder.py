@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galamp.algorithms.a2c_config import A2CConfig
+from galamp.core.action_spec import DiscreteActions
 from galamp.core.config import from_dict
 from galamp.core.machine.machine import plain_machine
 from galamp.environments.base import EnvironmentSpec
@@ -369,7 +370,9 @@ def test_a_run_without_learners_yet_has_a_row() -> None:
 
 # The recorder
 
-ENVIRONMENT = EnvironmentSpec("ALE/Pong-v5", (4,), "float32", 2, ("l", "r"), 4, True, "classic")
+ENVIRONMENT = EnvironmentSpec(
+    "ALE/Pong-v5", (4,), "float32", DiscreteActions(2), ("l", "r"), 4, True, "classic"
+)
 
 
 class Run:

@@ -26,9 +26,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 import galamp
+from galamp.algorithms.distributions import Categorical
 from galamp.algorithms.networks import build_model
 from galamp.algorithms.networks.base import ActorCritic
 from galamp.cli.main import main
+from galamp.core.action_spec import DiscreteActions
 from galamp.core.config import EnvironmentConfig, RunConfig, to_dict
 from galamp.core.errors import CheckpointError, GalampError, UserError
 from galamp.core.machine.torch_device import usable_device
@@ -55,15 +57,17 @@ from galamp.tools.evaluation.table import Progress, show
 from galamp.tools.evaluation.trained import MEAN, locate, read
 from tests.support import networks
 
-CARTPOLE = Identity("CartPole-v1", "gymnasium: ...", (4,), 2, "a2c", "mlp", ())
-BREAKOUT = Identity("ALE/Breakout-v5", "classic: ...", (4, 84, 84), 4, "a2c", "gala", ())
+CARTPOLE = Identity("CartPole-v1", "gymnasium: ...", (4,), DiscreteActions(2), "a2c", "mlp", ())
+BREAKOUT = Identity(
+    "ALE/Breakout-v5", "classic: ...", (4, 84, 84), DiscreteActions(4), "a2c", "gala", ()
+)
 OBSERVATIONS = np.random.default_rng(5).normal(size=(64, 4)).astype(np.float32)
 
 
 def model_of(identity: Identity, seed: int) -> nn.Module:
     """A network whose choices differ: the initial policies are all but uniform."""
     dtype = "uint8" if len(identity.observation_shape) == 3 else "float32"
-    shape, actions = identity.observation_shape, identity.num_actions
+    shape, actions = identity.observation_shape, identity.actions.n
     model = build_model(identity.network, shape, dtype, actions, seed=seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -352,7 +356,7 @@ def test_the_number_of_threads_is_given_back_after_an_error(
         raise RuntimeError("no memory")
 
     agent = galamp.load(cartpole)
-    monkeypatch.setattr("galamp.tools.evaluation.agent.sample", fail)
+    monkeypatch.setattr(Categorical, "sample", fail)
     with pytest.raises(RuntimeError, match="no memory"):
         agent.act(OBSERVATIONS[0])
     assert torch.get_num_threads() == 3
@@ -633,8 +637,8 @@ def test_another_version_of_the_environment_is_refused(cartpole: Path) -> None:
     trained = read(locate(cartpole).path)
     spec = describe(trained.environment)
     trained.check_fits(spec)
-    with pytest.raises(CheckpointError, match=r"2 actions, but CartPole-v1 has .* 3 here"):
-        trained.check_fits(dataclasses.replace(spec, num_actions=3))
+    with pytest.raises(CheckpointError, match=r"2 actions, but CartPole-v1 has .* 3 actions here"):
+        trained.check_fits(dataclasses.replace(spec, actions=DiscreteActions(3)))
 
 
 # --- playing ---
@@ -647,7 +651,9 @@ class Scripted(Environment):
 
     def __init__(self, courses: list[ResolvedRun]) -> None:
         self.num_envs = len(courses)
-        self.spec = EnvironmentSpec("scripted", (1,), "float32", 2, ("0", "1"), 1, False, "-")
+        self.spec = EnvironmentSpec(
+            "scripted", (1,), "float32", DiscreteActions(2), ("0", "1"), 1, False, "-"
+        )
         self._courses = courses
 
     def reset(self) -> NDArray[Any]:
@@ -801,7 +807,9 @@ def test_evaluation_follows_the_training_and_compares_where_that_is_fair(
 
 def test_a_percentage_is_given_where_the_reference_fits(breakout: Path) -> None:
     agent = galamp.load(breakout)
-    spec = EnvironmentSpec("ALE/Breakout-v5", (4, 84, 84), "uint8", 4, ("",) * 4, 4, False, "-")
+    spec = EnvironmentSpec(
+        "ALE/Breakout-v5", (4, 84, 84), "uint8", DiscreteActions(4), ("",) * 4, 4, False, "-"
+    )
     games = [[Game(30.5, 10, False), Game(1.7, 10, False)]]
     for config, percent in (("classic", 50.0), ("machado", None)):
         atari = resolve(EnvironmentConfig("ALE/Breakout-v5", protocol=config))
@@ -962,7 +970,7 @@ class Choosing:
     def seed(self, seed: int) -> None:
         pass
 
-    def act(self, observations: Any, *, greedy: bool) -> Any:
+    def policy_actions(self, observations: Any, *, greedy: bool) -> Any:
         return np.zeros(len(observations), np.int64)
 
 
@@ -1204,7 +1212,7 @@ def test_interrupted_games_leave_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     at_once(monkeypatch)
-    act = Agent.act
+    act = Agent.policy_actions
     calls = []
 
     def interrupted(self: Agent, observations: Any, *, greedy: bool = False) -> Any:
@@ -1213,7 +1221,7 @@ def test_interrupted_games_leave_nothing(
             raise KeyboardInterrupt
         return act(self, observations, greedy=greedy)
 
-    monkeypatch.setattr(Agent, "act", interrupted)
+    monkeypatch.setattr(Agent, "policy_actions", interrupted)
     words = ["--episodes", "100", "--num-envs", "1", "--output", str(tmp_path / "result.json")]
     assert main(["eval", str(cartpole), *words]) == 130
     captured = capsys.readouterr()

@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from galamp.core.action_spec import DiscreteActions
 from galamp.core.machine.machine import plain_machine
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.topologies import make_topology
@@ -98,7 +99,9 @@ def no_thread(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def of_a_run(folder: Path, told: list[str]) -> Saver:
     """A saver whose learners, without processes, have all answered the request for version 1."""
-    spec = EnvironmentSpec("CartPole-v1", (4,), "float32", 2, ("0", "1"), 1, False, "x")
+    spec = EnvironmentSpec(
+        "CartPole-v1", (4,), "float32", DiscreteActions(2), ("0", "1"), 1, False, "x"
+    )
     plan = make_plan(config(2, learners=2, device="cpu"), plain_machine(range(2), 0, 4096))
     sketch = sketch_model(plan, spec)
     run_layout = RunLayout(plan, make_topology("ring", 2), spec, sketch, folder / "logs", 1)
@@ -148,7 +151,7 @@ def test_chaos_looks_again_where_no_thread_could_start(
     watch = object.__new__(InvariantMonitor)
     watch._file_checks, watch._checkpoints, watch._thread = None, tmp_path, ThreadPoolExecutor(1)
     watch._slow = cast(Any, SimpleNamespace(due=lambda now_s: True))
-    watch._children = cast(Any, SimpleNamespace(running=lambda: []))
+    watch._children = cast(Any, SimpleNamespace(all=[]))
     watch.saved = cast(Any, SimpleNamespace(observe=lambda *found: seen.append(found)))
     watch.flat = cast(Any, SimpleNamespace(observe_names=seen.append))
     watch._check_files(1.0)

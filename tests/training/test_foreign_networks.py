@@ -138,7 +138,7 @@ def test_eval_and_resume_build_nothing_of_it_either(
     monkeypatch.setattr(agents, "bare_model", build)
     told = complaint(capsys, folder, "--episodes", "1")
     assert "trained on observations" in told
-    assert "but CartPole-v1 has [4] and 2 here" in told
+    assert "but CartPole-v1 has [4] and 2 actions here" in told
     monkeypatch.setattr(checkpoints, "read_file", build)  # of a learner
     with pytest.raises(CheckpointError, match="this run"):
         load_resume_point(folder, CARTPOLE, SIZES)
@@ -159,9 +159,9 @@ def test_agents_are_built_once_the_environment_is_known(
     monkeypatch.setattr(evaluation, "finish_probe", look)
     really = agents.bare_model
 
-    def build(*arguments: Any) -> Any:
+    def build(*arguments: Any, **more: Any) -> Any:
         steps.append("built")
-        return really(*arguments)
+        return really(*arguments, **more)
 
     monkeypatch.setattr(agents, "bare_model", build)
     evaluation._prepare(trained, 0, trained.environment, EvaluationConfig())
@@ -183,7 +183,7 @@ def test_an_agents_network_has_the_same_bits(tmp_path: Path, identity: Identity)
     before = torch.get_rng_state()
     for dtype in ("uint8", "float32"):
         model = build_model(
-            identity.network, identity.observation_shape, dtype, identity.num_actions, seed=5
+            identity.network, identity.observation_shape, dtype, identity.actions.n, seed=5
         )
         mean = {
             name: np.stack([each.parameters[name] for each in trained.checkpoint.learners])
@@ -254,7 +254,7 @@ def test_what_the_learners_held_is_not_kept(
         assert len(held) > 10
         assert [reference for reference in held if reference() is not None] == []
         assert type(agent.act(OBSERVATIONS[0])) is int
-        assert agent.identity.num_actions == 2
+        assert agent.identity.actions.n == 2
 
 
 def test_who_evaluates_holds_the_agents_only(

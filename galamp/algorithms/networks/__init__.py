@@ -1,11 +1,12 @@
 """Actor-critic networks by name. A new one: a file here, a line in `NETWORKS`; or one of your own.
 
-    gala, nature, mlp, or package.module:factory --build_model--> observations in, logits and values
+    name, or package.module:factory --build_model--> observations in, logits and values out
 
 What builds a network is called with the observations' shape, their type (`uint8` or `float32`) and
-the number of actions. It returns a `torch.nn.Module` whose forward takes observations [B, *shape]
-of that type and returns logits [B, A] and values [B], float32. `checks` holds one of the user's
-against that. torch is loaded only to build one.
+the number of the policy's outputs A, which is the distribution's `num_inputs`: the number of
+actions where they are discrete. It returns a `torch.nn.Module` whose forward takes observations
+[B, *shape] of that type and returns outputs [B, A] and values [B], float32. `checks` holds one of
+the user's against that. torch is loaded only to build one.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from galamp.core.settings import FACTORY, is_factory
 if TYPE_CHECKING:
     from torch import nn
 
+    from galamp.algorithms.networks.base import ActorCritic
+
 VECTOR, IMAGE = 1, 3
 """Dimensions of an observation."""
 
@@ -42,7 +45,14 @@ class Entry(NamedTuple):
 NETWORKS = {
     "gala": Entry(IMAGE, "galamp.algorithms.networks.convolutional:gala"),
     "nature": Entry(IMAGE, "galamp.algorithms.networks.convolutional:nature"),
+    "nature-layernorm": Entry(IMAGE, "galamp.algorithms.networks.layer_norm:nature_layernorm"),
+    "impala-resnet": Entry(IMAGE, "galamp.algorithms.networks.residual:impala_resnet"),
     "mlp": Entry(VECTOR, "galamp.algorithms.networks.perceptron:mlp"),
+    "mlp-gru": Entry(VECTOR, "galamp.algorithms.networks.recurrent:mlp_gru"),
+    "mlp-lstm": Entry(VECTOR, "galamp.algorithms.networks.recurrent:mlp_lstm"),
+    "nature-gru": Entry(IMAGE, "galamp.algorithms.networks.recurrent:nature_gru"),
+    "nature-lstm": Entry(IMAGE, "galamp.algorithms.networks.recurrent:nature_lstm"),
+    "mlp-layernorm": Entry(VECTOR, "galamp.algorithms.networks.layer_norm:mlp_layernorm"),
 }
 """By name; `auto` means the first that takes observations of so many dimensions."""
 
@@ -76,9 +86,10 @@ def build_model(
     network: str,
     observation_shape: tuple[int, ...],
     observation_dtype: str,
-    num_actions: int,
+    num_outputs: int,
     *,
     seed: int,
+    state_independent: int = 0,
 ) -> nn.Module:
     """Make a network on the CPU, with initial weights that follow from `seed`.
 
@@ -89,8 +100,10 @@ def build_model(
         network: one of `NETWORKS`, or `package.module:factory`; see `resolve_network`.
         observation_shape: one observation's shape, without the batch.
         observation_dtype: `uint8` (scaled by 1/255) or `float32` (taken as it is).
-        num_actions: number of discrete actions A.
+        num_outputs: number of the policy's outputs A.
         seed: seed of the initial weights.
+        state_independent: how many of the outputs, the last ones, are parameters that no
+            observation changes; networks of the user's own give all of them in their own way.
 
     Raises:
         UserError: the network does not fit the observations, or one of the user's cannot be made.
@@ -100,14 +113,19 @@ def build_model(
     from galamp.algorithms.networks.base import ActorCritic
 
     with _seeded(seed):
-        model = _made(network, observation_shape, observation_dtype, num_actions)
+        model = _made(network, observation_shape, observation_dtype, num_outputs, state_independent)
         if isinstance(model, ActorCritic):
             model.initialise(torch.Generator().manual_seed(seed))
     return model
 
 
 def bare_model(
-    network: str, observation_shape: tuple[int, ...], observation_dtype: str, num_actions: int
+    network: str,
+    observation_shape: tuple[int, ...],
+    observation_dtype: str,
+    num_outputs: int,
+    *,
+    state_independent: int = 0,
 ) -> nn.Module:
     """Make a network whose parameters have shapes and no values, and take no memory.
 
@@ -119,9 +137,9 @@ def bare_model(
     import torch
 
     if is_users(network):
-        return build_model(network, observation_shape, observation_dtype, num_actions, seed=0)
+        return build_model(network, observation_shape, observation_dtype, num_outputs, seed=0)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return _made(network, observation_shape, observation_dtype, num_actions)
+        return _made(network, observation_shape, observation_dtype, num_outputs, state_independent)
 
 
 def resolve_network(network: str, observation_shape: tuple[int, ...]) -> str:
@@ -161,7 +179,11 @@ def resolve_network(network: str, observation_shape: tuple[int, ...]) -> str:
 
 
 def _made(
-    network: str, observation_shape: tuple[int, ...], observation_dtype: str, num_actions: int
+    network: str,
+    observation_shape: tuple[int, ...],
+    observation_dtype: str,
+    num_outputs: int,
+    state_independent: int,
 ) -> nn.Module:
     if observation_dtype not in ("uint8", "float32"):
         raise UserError(
@@ -170,11 +192,16 @@ def _made(
         )
     network = resolve_network(network, observation_shape)
     if is_users(network):
-        return _users(network, observation_shape, observation_dtype, num_actions)
+        return _users(network, observation_shape, observation_dtype, num_outputs)
     module, _, name = NETWORKS[network].factory.partition(":")
     factory = getattr(importlib.import_module(module), name)
-    model: nn.Module = factory(observation_shape, observation_dtype, num_actions)
-    return model
+    dependent = num_outputs - state_independent
+    model: ActorCritic = factory(observation_shape, observation_dtype, dependent)
+    if not state_independent:
+        return model
+    from galamp.algorithms.networks.gaussian import WithLogStd
+
+    return WithLogStd(model, state_independent)
 
 
 def _users(network: str, *arguments: Any) -> nn.Module:
@@ -202,7 +229,7 @@ def _factory(what: str, network: str) -> Callable[..., Any]:
     near = did_you_mean(name, user_code.callables(module), cutoff=user_code.NEAR_ENOUGH)
     raise UserError(
         f"{what}: {module_name} has no function {name!r}{near}: expected one that takes "
-        "(observation_shape, observation_dtype, num_actions) and returns a torch.nn.Module"
+        "(observation_shape, observation_dtype, num_outputs) and returns a torch.nn.Module"
     )
 
 
@@ -211,7 +238,7 @@ def taking(
     network: str,
     observation_shape: tuple[int, ...],
     observation_dtype: str,
-    num_actions: int,
+    num_outputs: int,
 ) -> nn.Module:
     """Return a network for observations of another type; it shares every parameter of `model`.
 
@@ -223,7 +250,7 @@ def taking(
 
     if isinstance(model, ActorCritic):
         return model.taking(observation_dtype)
-    other = bare_model(network, observation_shape, observation_dtype, num_actions)
+    other = bare_model(network, observation_shape, observation_dtype, num_outputs)
     with user_code.mistakes_told(f"--network {network}", torch):
         other.load_state_dict(model.state_dict(), assign=True)
     return other

@@ -29,7 +29,7 @@ def check_network(
     network: str,
     observation_shape: tuple[int, ...],
     observation_dtype: str,
-    num_actions: int,
+    num_outputs: int,
     *,
     seed: int,
 ) -> None:
@@ -43,7 +43,7 @@ def check_network(
     """
     if not is_users(network):
         return
-    task = observation_shape, observation_dtype, num_actions
+    task = observation_shape, observation_dtype, num_outputs
     model, twin = (build_model(network, *task, seed=seed) for _ in range(2))
     check_model(network, model, *task)
     check_model(network, twin, *task)
@@ -61,7 +61,7 @@ def check_model(
     model: nn.Module,
     observation_shape: tuple[int, ...],
     observation_dtype: str,
-    num_actions: int,
+    num_outputs: int,
 ) -> None:
     """Try out a network of the user's on zeros.
 
@@ -75,8 +75,8 @@ def check_model(
         batch = torch.zeros(size, *observation_shape, dtype=getattr(torch, observation_dtype))
         with user_code.mistakes_told(what, torch):
             first, again = model(batch), model(batch)
-        _check_outputs(what, first, batch, num_actions)
-        _check_outputs(what, again, batch, num_actions)
+        _check_outputs(what, first, batch, num_outputs)
+        _check_outputs(what, again, batch, num_outputs)
         if not all(torch.equal(mine, other) for mine, other in zip(first, again, strict=True)):
             raise UserError(
                 f"{what}: forward has returned two things for the same observations: expected no "
@@ -116,16 +116,16 @@ def _problem(name: str, parameter: nn.Parameter) -> str | None:
     return None
 
 
-def _check_outputs(what: str, outputs: Any, batch: Tensor, num_actions: int) -> None:
+def _check_outputs(what: str, outputs: Any, batch: Tensor, num_outputs: int) -> None:
     """Raise UserError unless `outputs` are finite logits [B, A] and values [B] of `batch`."""
     size = len(batch)
     pair = isinstance(outputs, tuple | list) and len(outputs) == 2
     tensors = pair and all(isinstance(each, Tensor) for each in outputs)
     forms = [(tuple(each.shape), each.dtype) for each in outputs] if tensors else []
-    if forms != [((size, num_actions), torch.float32), ((size,), torch.float32)]:
+    if forms != [((size, num_outputs), torch.float32), ((size,), torch.float32)]:
         raise UserError(
             f"{what}: for observations {_form(batch)} forward returned {_told(outputs)}: expected "
-            f"logits float32 [{size}, {num_actions}] and values float32 [{size}]"
+            f"logits float32 [{size}, {num_outputs}] and values float32 [{size}]"
         )
     if not all(bool(each.isfinite().all()) for each in outputs):
         raise UserError(

@@ -73,13 +73,16 @@ class ConvActorCritic(ActorCritic):
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits [B, A] and values [B] of images [B, C, H, W] or [B, H, W, C]."""
+        outputs = self.heads(self.features(observations))
+        return outputs[:, :-1], outputs[:, -1]
+
+    def features(self, observations: Tensor) -> Tensor:
+        """Return what the heads take, [B, 512]."""
         x = self._channels_last(observations)
         x = F.conv2d(x, self.scaled_weight(), self.conv1.bias, self.conv1.stride).relu_()
         x = self.conv2(x).relu_()
         x = self.conv3(x).relu_()
-        x = self.hidden(x.permute(0, 2, 3, 1).flatten(1)).relu_()
-        outputs = self.heads(x)
-        return outputs[:, :-1], outputs[:, -1]
+        return self.hidden(x.permute(0, 2, 3, 1).flatten(1)).relu_()  # type: ignore[no-any-return]
 
     def initialise(self, generator: torch.Generator) -> None:
         """Fill every weight and bias; the two heads differ in gain."""

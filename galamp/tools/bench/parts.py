@@ -27,17 +27,16 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from galamp.algorithms import make_algorithm
 from galamp.algorithms.a2c_config import A2CConfig
-from galamp.algorithms.base import Algorithm, Rollout
+from galamp.algorithms.base import Rollout
 from galamp.algorithms.forward import Place
-from galamp.algorithms.networks import build_model
 from galamp.core.config import EnvironmentConfig
 from galamp.environments import make_environment
 from galamp.environments.base import EnvironmentSpec
 from galamp.memory.status import Phase
 from galamp.supervision.devices import CPU
 from galamp.tools.bench.synthetic import synthetic_learners, take_turns
+from galamp.workers.building import build_algorithm
 
 BLOCK_S = 0.25
 EMULATE, ACT, LEARN = PARTS = ("emulate", "act", "learn")
@@ -61,7 +60,7 @@ class Emulator:
 
     def step(self) -> float:
         """Play one step with random actions; returns the seconds that it took."""
-        actions = self._random.integers(0, self.spec.num_actions, self.envs)
+        actions = self.spec.actions.draw(self._random, self.envs)
         start_s = time.perf_counter()
         self.environment.step(actions)
         return time.perf_counter() - start_s
@@ -77,14 +76,14 @@ class Parts:
         self.envs, self.steps = num_envs, config.num_steps
         self.emulator = Emulator(env_id, num_envs)
         spec = self.emulator.spec
-        model = build_model(
-            network, spec.observation_shape, spec.observation_dtype, spec.num_actions, seed=0
+        self.algorithm = build_algorithm(
+            config, network, spec, device=CPU, model_seed=0, sampling_seed=0
         )
-        self.algorithm: Algorithm = make_algorithm(config, model, device=CPU, seed=0)
         self.algorithm.prepare(self.steps, num_envs)
         first = torch.from_numpy(self.emulator.first)
         self.observations = first.repeat(self.steps + 1, *[1] * first.dim())
         self.observations = self.observations.view(self.steps + 1, *first.shape)
+        self.first = torch.zeros(self.steps + 1, num_envs, dtype=torch.bool)
         self.spent_s = dict.fromkeys(PARTS, 0.0)
 
     def emulate(self) -> None:
@@ -103,11 +102,14 @@ class Parts:
             terminated=nothing,
             truncated=nothing,
             valid=~nothing,
+            first=self.first,
         )
         self._timed(LEARN, partial(self.algorithm.update, rollout))
 
     def _act(self, step: int) -> torch.Tensor:
-        return self.algorithm.act(self.observations[step], Place(step, ALL))
+        return self.algorithm.act(
+            self.observations[step], self.first[step], Place(step, ALL)
+        ).actions
 
     def _timed(self, part: str, work: Callable[[], T]) -> T:
         start_s = time.perf_counter()

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from galamp.algorithms.a2c_config import A2CConfig
+from galamp.core.action_spec import DiscreteActions
 from galamp.core.config import (
     EnvironmentConfig,
     ModelConfig,
@@ -45,7 +46,7 @@ ATARI = EnvironmentSpec(
     env_id="ALE/Breakout-v5",
     observation_shape=(4, 84, 84),
     observation_dtype="uint8",
-    num_actions=4,
+    actions=DiscreteActions(4),
     action_meanings=("NOOP", "FIRE", "RIGHT", "LEFT"),
     frames_per_step=4,
     clip_rewards=True,

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from galamp.algorithms.a2c import sample
+from galamp.algorithms.distributions import make_distribution
 from galamp.algorithms.flat_parameters import FlatParameters
 from galamp.algorithms.networks import bare_model, check_network_asked, is_users, taking
 from galamp.algorithms.networks.checks import check_model
@@ -69,6 +69,7 @@ class Agent:
         # Frames are bytes, vectors are floats; `act` handles any other type.
         dtype = "uint8" if len(self.identity.observation_shape) == 3 else "float32"
         self._models = {dtype: _network(trained, learner, dtype, device)}
+        self._distribution = make_distribution(self.identity.actions, device)
         self.seed(seed)
 
     @property
@@ -101,8 +102,8 @@ class Agent:
         """Seed the random choices of `act`."""
         self._generator = torch.Generator(self.device).manual_seed(seed)
 
-    def act(self, observations: Any, *, greedy: bool = False) -> npt.NDArray[np.int64] | int:
-        """Return actions for unscaled observations of the environment.
+    def act(self, observations: Any, *, greedy: bool = False) -> npt.NDArray[Any] | int:
+        """Return the environment's actions for unscaled observations of it.
 
         On a CPU, a batch of up to `SMALL_BATCH` observations is computed by one thread, whatever
         torch's number of threads; that number is restored afterwards.
@@ -114,11 +115,25 @@ class Agent:
             greedy: take the most probable action instead of drawing from the policy.
 
         Returns:
-            `[B]` int64 for a batch, an int for one observation.
+            discrete actions, as the environment counts them: `[B]` int64 for a batch, an int for
+            one observation. Others: an array of the shape of the environment's actions, or
+            `[B, ...]` of these; int64, or float32 within the bounds of a Box.
 
         Raises:
             UserError: the observations have another shape or type, or one of them is not finite.
         """
+        chosen, single = self._chosen(observations, greedy)
+        actions = self.identity.actions.to_environment(chosen)
+        if not single:
+            return actions
+        return int(actions[0]) if actions.ndim == 1 and actions.dtype == np.int64 else actions[0]
+
+    def policy_actions(self, observations: Any, *, greedy: bool = False) -> npt.NDArray[Any]:
+        """Return actions `[B, ...]` as `Environment.step` of galamp takes them; see `act`."""
+        return self._chosen(observations, greedy)[0]
+
+    def _chosen(self, observations: Any, greedy: bool) -> tuple[npt.NDArray[Any], bool]:
+        """Return a policy's actions `[B, ...]`, and whether the observation was a single one."""
         given = _array(observations)
         dtype = self._dtype(given)
         batch = self._batch(given)
@@ -128,8 +143,7 @@ class Agent:
         single = len(batch) == 1 and given.ndim == batch.ndim - 1
         if dtype != "uint8":
             _check_finite(batch, single)
-        actions = self._choose(batch, dtype, greedy)
-        return int(actions[0]) if single else actions
+        return self._choose(batch, dtype, greedy), single
 
     def _batch(self, given: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return one observation or a batch as a batch in the network's input shape."""
@@ -166,14 +180,15 @@ class Agent:
             raise UserError(f"observations of {given.dtype}: expected {expected}")
         return "float32"
 
-    def _choose(self, batch: npt.NDArray[Any], dtype: str, greedy: bool) -> npt.NDArray[np.int64]:
+    def _choose(self, batch: npt.NDArray[Any], dtype: str, greedy: bool) -> npt.NDArray[Any]:
         if not len(batch):
-            return np.zeros(0, np.int64)
+            return self.identity.actions.zeros(0)
         inputs = torch.from_numpy(batch).to(self.device)
         with self._threads(len(batch)), torch.inference_mode():
-            logits, _ = self._model(dtype)(inputs)
-            actions = logits.argmax(-1) if greedy else sample(logits, self._generator)
-        chosen: npt.NDArray[np.int64] = actions.cpu().numpy()
+            outputs, _ = self._model(dtype)(inputs)
+            policy = self._distribution
+            actions = policy.mode(outputs) if greedy else policy.sample(outputs, self._generator)
+        chosen: npt.NDArray[Any] = actions.cpu().numpy()
         return chosen
 
     def _threads(self, size: int) -> AbstractContextManager[None]:
@@ -185,8 +200,9 @@ class Agent:
         """Return the network for observations of `dtype`, with the same parameters."""
         if dtype not in self._models:
             other, known = next(iter(self._models.values())), self.identity
+            outputs = self._distribution.num_inputs
             self._models[dtype] = taking(
-                other, known.network, known.observation_shape, dtype, known.num_actions
+                other, known.network, known.observation_shape, dtype, outputs
             )
         return self._models[dtype]
 
@@ -201,9 +217,11 @@ def _network(trained: Trained, learner: Learner, dtype: str, device: torch.devic
         CheckpointError: they are not, or they are not finite.
     """
     identity = trained.checkpoint.identity
-    task = identity.observation_shape, dtype, identity.num_actions
+    distribution = make_distribution(identity.actions)
+    task = identity.observation_shape, dtype, distribution.num_inputs
+    free = distribution.state_independent
     try:
-        model = bare_model(identity.network, *task)
+        model = bare_model(identity.network, *task, state_independent=free)
         if is_users(identity.network):
             check_model(identity.network, model, *task)
     except UserError as error:

@@ -19,8 +19,8 @@ from galamp.environments.base import Environment, EpisodeCounter
 from galamp.environments.failures import failures_reported
 from galamp.tools.evaluation.references import Reference
 
-Act = Callable[[NDArray[Any]], NDArray[np.int64]]
-"""Observations `[b, ...]` to actions `[b]`."""
+Act = Callable[[NDArray[Any]], NDArray[Any]]
+"""Observations `[b, ...]` to a policy's actions `[b, ...]`."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def play(
         observations = environment.reset()
     cut = np.zeros(environment.num_envs, np.bool_)
     while (playing := left > 0).any():
-        actions = np.zeros(environment.num_envs, np.int64)
+        actions = environment.spec.actions.zeros(environment.num_envs)
         actions[playing] = act(observations if playing.all() else observations[playing])
         with failures_reported(env_id):
             step = environment.step(actions)

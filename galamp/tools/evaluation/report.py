@@ -17,11 +17,9 @@ import sys
 import time
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
 
 from galamp.algorithms.networks import check_network_asked
 from galamp.core.config import EnvironmentConfig
@@ -253,12 +251,7 @@ def _play_all(
 
 
 def _policy(agent: Agent, greedy: bool) -> Act:
-    def act(observations: NDArray[Any]) -> NDArray[np.int64]:
-        actions = agent.act(observations, greedy=greedy)
-        assert isinstance(actions, np.ndarray)
-        return actions
-
-    return act
+    return partial(agent.policy_actions, greedy=greedy)
 
 
 def _scores(

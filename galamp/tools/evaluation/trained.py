@@ -89,12 +89,12 @@ class Trained:
             CheckpointError: its observations or actions are not those of the training.
         """
         identity = self.checkpoint.identity
-        trained = (identity.observation_shape, identity.num_actions)
-        if trained != (spec.observation_shape, spec.num_actions):
+        trained = (identity.observation_shape, identity.actions)
+        if trained != (spec.observation_shape, spec.actions):
             raise CheckpointError(
                 f"checkpoint {self.path}: trained on observations {list(trained[0])} and "
-                f"{trained[1]} actions, but {spec.env_id} has {list(spec.observation_shape)} and "
-                f"{spec.num_actions} here; install the version that it was trained with"
+                f"{trained[1].describe()}, but {spec.env_id} has {list(spec.observation_shape)} "
+                f"and {spec.actions.describe()} here; install the version that it was trained with"
             )
 
 

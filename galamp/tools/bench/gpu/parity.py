@@ -35,6 +35,7 @@ from galamp.algorithms.a2c_config import A2CConfig
 from galamp.algorithms.base import Algorithm, Rollout
 from galamp.algorithms.cuda_graphs import Graphs
 from galamp.algorithms.networks import build_model
+from galamp.core.action_spec import DiscreteActions
 from galamp.memory.rollouts import RolloutSlot
 from galamp.supervision.devices import CPU
 from galamp.tools.bench.gpu.children import ask, run, send
@@ -183,6 +184,7 @@ def rollout(seed: int) -> Rollout:
         terminated=flags[0] < 0.05,
         truncated=flags[1] < 0.01,
         valid=flags[2] < 0.99,
+        first=torch.zeros(STEPS + 1, LANES, dtype=torch.bool),
     )
 
 
@@ -194,8 +196,7 @@ def learned(
     start = algorithm.parameters.data.to(CPU, copy=True)
     gradient, metrics = torch.zeros_like(start), dict[str, float]()
     for number, one in enumerate(rollouts):
-        there = {name: value.to(device) for name, value in vars(one).items()}
-        metrics = algorithm.update(Rollout(**there))
+        metrics = algorithm.update(one.mapped(lambda tensor: tensor.to(device)))
         if number == 0:
             gradient = algorithm.parameters.grad.to(CPU, copy=True)
     return Learned(start, gradient, algorithm.parameters.data.to(CPU, copy=True), metrics)
@@ -226,7 +227,9 @@ def as_in_runs(
         Refused: it cannot be recorded.
     """
     algorithm = learner_of(network, device)
-    slot = RolloutSlot(**{name: value.clone().numpy() for name, value in vars(rollouts[0]).items()})
+    slot = RolloutSlot(
+        *(getattr(rollouts[0], name).clone().numpy() for name in RolloutSlot._fields)
+    )
     actor = DeviceActor([slot], algorithm, torch.device(device), clip_rewards=False)
     batches = [slice(low, low + LANES // BATCHES) for low in range(0, LANES, LANES // BATCHES)]
     if graphs is not None:
@@ -258,7 +261,9 @@ def learner_of(network: str, device: str, *, tf32: bool = False) -> Algorithm:
     """Return A2C in its initial state, the same on all devices."""
     model = build_model(network, OBSERVATION, "uint8", ACTIONS, seed=SEED)
     config = A2CConfig(learning_rate=7e-4)
-    algorithm: Algorithm = make_algorithm(config, model, device=device, seed=SEED)
+    algorithm: Algorithm = make_algorithm(
+        config, model, actions=DiscreteActions(ACTIONS), device=device, seed=SEED
+    )
     allow_tf32(tf32)  # last, since the algorithm may have set it
     return algorithm
 

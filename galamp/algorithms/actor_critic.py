@@ -1,0 +1,102 @@
+"""What the algorithms with a policy and a value function have in common: how they act.
+
+    observations [B, ...] -> act -> actions [B] and, where asked for, their log-probabilities
+
+Runs in learners. A subclass adds the update.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from galamp.algorithms.base import Acted, Algorithm
+from galamp.algorithms.distributions import make_distribution
+from galamp.algorithms.flat_parameters import FlatParameters
+from galamp.algorithms.forward import ForwardPass, Place, RecomputedForward
+from galamp.algorithms.networks.recurrent import RecurrentActorCritic
+from galamp.algorithms.recurrent_forward import RecurrentForward
+
+if TYPE_CHECKING:
+    from galamp.core.action_spec import ActionSpec
+    from galamp.core.algorithm_config import AlgorithmConfig
+
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
+MIN_VARIANCE = 1e-8
+"""Variance of the returns below which the explained variance is not defined, and 0 is returned."""
+
+
+class ActorCriticAlgorithm(Algorithm):
+    """Algorithm with a policy and a value function, and whatever optimiser the subclass adds.
+
+    Attributes:
+        learns_at_once: whether an update takes the rollout as one batch, which acting can cache.
+        progress: share of the run that is over, by the agent steps of all learners.
+    """
+
+    learns_at_once: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        config: AlgorithmConfig,
+        model: nn.Module,
+        *,
+        actions: ActionSpec,
+        device: torch.device | str,
+        seed: int,
+    ) -> None:
+        """Move `model` to `device`; see `make_algorithm`."""
+        self._config = config
+        self._model = model
+        self.parameters = FlatParameters(model, device)
+        self._forward: ForwardPass = RecomputedForward(
+            model, self.parameters, PRECISIONS[config.precision]
+        )
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.version = 0
+        self.progress = 0.0
+        self.distribution = make_distribution(actions, device)
+
+    def prepare(self, steps: int, envs: int) -> None:
+        """Prepare for rollouts [T, B] = [steps, envs]; cache activations of acting if possible."""
+        precision = PRECISIONS[self._config.precision]
+        if isinstance(self._model, RecurrentActorCritic):
+            self._forward = RecurrentForward(self._model, self.parameters, envs, precision)
+            return
+        on_cpu = self.parameters.data.device.type == "cpu"
+        module, _, name = getattr(self._model, "cached_forward", "").partition(":")
+        if self.learns_at_once and on_cpu and module:
+            build = getattr(importlib.import_module(module), name)
+            self._forward = build(self._model, steps, envs, precision)
+
+    def schedule(self, agent_steps: int, total_steps: int) -> None:
+        """See `Algorithm.schedule`."""
+        self.progress = min(agent_steps / total_steps, 1.0)
+
+    def act(self, observations: Tensor, first: Tensor, place: Place | None = None) -> Acted:
+        """Return sampled actions; see `Algorithm.act`."""
+        with torch.inference_mode():
+            outputs = self._forward.act(observations, first, place)
+            actions = self.distribution.sample(outputs, self.generator)
+            kept = self.distribution.log_prob(outputs, actions) if self.keeps_log_probs else None
+            return Acted(actions, kept)
+
+    def _step_size(self, anneals: bool) -> float:
+        """Return the learning rate, which falls linearly to zero over the run if it `anneals`."""
+        assert self._config.learning_rate is not None
+        return self._config.learning_rate * (1.0 - self.progress if anneals else 1.0)
+
+
+def explained_variance(returns: Tensor, values: Tensor, weights: Tensor) -> Tensor:
+    """Return 1 - Var(R - V) / Var(R), weighted, as []; 0 if the returns do not vary."""
+    variance = _variance(returns, weights)
+    unexplained = _variance(returns - values, weights)
+    explained = 1.0 - unexplained / variance.clamp(min=MIN_VARIANCE)
+    return explained.masked_fill(variance <= MIN_VARIANCE, 0.0)
+
+
+def _variance(x: Tensor, weights: Tensor) -> Tensor:
+    return (weights * (x - (weights * x).sum()).square()).sum()

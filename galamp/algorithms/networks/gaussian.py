@@ -1,0 +1,45 @@
+"""Networks for continuous actions: means from any of galamp's networks, and a free rest.
+
+    observations --body--> means [B, k], values [B]
+    log_std [k], the same for all observations --> outputs [B, 2k] = means, log-standard-deviations
+
+Pure PyTorch; used in learners and in evaluation. The log-standard-deviations do not depend on the
+observation and begin at 0, as in CleanRL and Stable-Baselines3.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from galamp.algorithms.networks.base import ActorCritic
+
+
+class WithLogStd(ActorCritic):
+    """A network whose outputs are followed by parameters that no observation changes."""
+
+    def __init__(self, body: ActorCritic, count: int) -> None:
+        """Follow the outputs of `body` by `count` parameters."""
+        super().__init__(body.num_actions + count, "float32")
+        self.body = body
+        self.log_std = nn.Parameter(torch.empty(count))
+
+    def taking(self, observation_dtype: str) -> Self:
+        """See `ActorCritic.taking`."""
+        other = copy.copy(self)
+        other._modules = dict(self._modules)  # a copy of a module shares them otherwise
+        other.body = self.body.taking(observation_dtype)
+        return other
+
+    def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        """Return outputs [B, 2k] and values [B]; see `ActorCritic.forward`."""
+        means, values = self.body(observations)
+        return torch.cat((means, self.log_std.expand(len(means), -1)), -1), values
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Fill every weight and bias; the standard deviations are 1."""
+        self.body.initialise(generator)
+        nn.init.zeros_(self.log_std)

@@ -1,0 +1,196 @@
+"""Networks with a memory: sequences, states over rollouts, and every algorithm with one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from galamp.algorithms import config_class, make_algorithm
+from galamp.algorithms.base import Algorithm, Rollout
+from galamp.algorithms.forward import Place
+from galamp.algorithms.networks import build_model
+from galamp.algorithms.networks.recurrent import RecurrentActorCritic
+from galamp.algorithms.recurrent_forward import RecurrentForward
+from galamp.core.action_spec import DiscreteActions
+from tests.contracts.algorithm import ACTIONS, INPUTS, AlgorithmContract
+
+NETWORKS = {
+    "mlp": ((INPUTS,), "float32"),
+    "mlp-gru": ((INPUTS,), "float32"),
+    "mlp-lstm": ((INPUTS,), "float32"),
+    "nature-gru": ((4, 84, 84), "uint8"),
+    "nature-lstm": ((4, 84, 84), "uint8"),
+}
+
+
+def observed(network: str, *counts: int) -> Tensor:
+    shape, dtype = NETWORKS[network]
+    generator = torch.Generator().manual_seed(0)
+    if dtype == "uint8":
+        return torch.randint(0, 256, (*counts, *shape), dtype=torch.uint8, generator=generator)
+    return torch.randn(*counts, *shape, generator=generator)
+
+
+def recurrent(network: str) -> RecurrentActorCritic:
+    model = build_model(network, *NETWORKS[network], ACTIONS, seed=1)
+    assert isinstance(model, RecurrentActorCritic)
+    return model
+
+
+def make(name: str, network: str = "mlp-gru", seed: int = 1, **settings: Any) -> Any:
+    kind = config_class(name)
+    config = kind(name, **{"learning_rate": 1e-3, **settings})
+    model = build_model(network, *NETWORKS[network], ACTIONS, seed=seed)
+    return make_algorithm(config, model, actions=DiscreteActions(ACTIONS), device="cpu", seed=seed)
+
+
+class TestA2CWithAMemory(AlgorithmContract):
+    def make(self, seed: int) -> Algorithm:
+        return make("a2c", seed=seed, rmsprop_initial=0.0)
+
+
+class TestVTraceWithAMemory(AlgorithmContract):
+    def make(self, seed: int) -> Algorithm:
+        return make("vtrace", "mlp-lstm", seed, rmsprop_initial=0.0)
+
+
+class TestPPOWithAMemory(AlgorithmContract):
+    def make(self, seed: int) -> Algorithm:
+        return prepared(make("ppo", "mlp-lstm", seed, learning_rate=2e-3))
+
+
+class TestPQNWithAMemory(AlgorithmContract):
+    def make(self, seed: int) -> Algorithm:
+        return prepared(make("pqn", seed=seed))
+
+
+def prepared(algorithm: Algorithm, steps: int = 5, envs: int = 8) -> Algorithm:
+    algorithm.prepare(steps, envs)
+    return algorithm
+
+
+@pytest.mark.parametrize("network", [name for name in NETWORKS if name != "mlp"])
+def test_a_sequence_is_step_by_step(network: str) -> None:
+    model, observations = recurrent(network), observed(network, 7, 3)
+    first = torch.rand(7, 3, generator=torch.Generator().manual_seed(1)) < 0.3
+    state = torch.randn(3, model.state_size)
+    logits, values, end = model.sequence(observations, first, state)
+    for step in range(7):
+        state = state * ~first[step].unsqueeze(-1)
+        one_logits, one_values, state = model.step(observations[step], state)
+        torch.testing.assert_close(logits[step], one_logits, rtol=0, atol=1e-6)
+        torch.testing.assert_close(values[step], one_values, rtol=0, atol=1e-6)
+    torch.testing.assert_close(end, state, rtol=0, atol=1e-6)
+
+
+def act_over(forward: RecurrentForward, observations: Tensor, first: Tensor) -> Tensor:
+    """Logits [T, B, A] of acting step by step, for two halves of the environments in turn."""
+    half = observations.shape[1] // 2
+    return torch.stack(
+        [
+            torch.cat(
+                [
+                    forward.act(observations[t, envs], first[t, envs], Place(t, envs))
+                    for envs in (slice(0, half), slice(half, None))
+                ]
+            )
+            for t in range(len(first))
+        ]
+    )
+
+
+@pytest.mark.parametrize("network", ["mlp-gru", "mlp-lstm"])
+def test_an_update_sees_what_acting_has_computed(network: str) -> None:
+    algorithm = prepared(make("ppo", network), 5, 4)
+    forward = algorithm._forward  # type: ignore[attr-defined]
+    assert isinstance(forward, RecurrentForward)
+    generator = torch.Generator().manual_seed(3)
+    for rollout in range(3):
+        observations = torch.randn(6, 4, INPUTS, generator=generator)
+        first = torch.rand(6, 4, generator=generator) < 0.2
+        if rollout == 0:
+            first[0] = True
+        acted = act_over(forward, observations[:-1], first[:-1])
+        outputs, values = forward.evaluate(observations, first)
+        torch.testing.assert_close(outputs[:-1], acted, rtol=0, atol=1e-6)
+        logits, some_values, bootstrap = forward.rollout(observations, first)
+        torch.testing.assert_close(logits, outputs[:-1], rtol=0, atol=1e-6)
+        torch.testing.assert_close(some_values, values[:-1], rtol=0, atol=1e-6)
+        torch.testing.assert_close(bootstrap, values[-1], rtol=0, atol=1e-6)
+        envs = torch.tensor([3, 1])
+        part = forward.outputs(observations[:-1, envs], first[:-1, envs], envs)
+        torch.testing.assert_close(part.logits, outputs[:-1, envs], rtol=0, atol=1e-6)
+        forward.next_rollout()
+
+
+def test_a_state_is_kept_over_a_mix_and_forgotten_at_the_first_observation() -> None:
+    algorithm = prepared(make("a2c"), 5, 2)
+    forward = algorithm._forward  # type: ignore[attr-defined]
+    observations, none = torch.randn(5, 2, INPUTS), torch.zeros(5, 2, dtype=torch.bool)
+    act_over(forward, observations, none)
+    before = forward._states.clone()
+    assert before.abs().min() > 0.0
+    algorithm.parameters.data.mul_(0.9)  # as a gossip round does
+    assert torch.equal(forward._states, before)
+    rejoined = torch.tensor([True, False])
+    forward.act(observations[0], rejoined, Place(0, slice(None)))
+    alone = forward._model.step(observations[0, :1], torch.zeros(1, before.shape[1]))[2]
+    torch.testing.assert_close(forward._states[:1], alone, rtol=0, atol=1e-6)
+    assert not torch.allclose(forward._states[1:], alone)
+
+
+def remembering_rollout(algorithm: Algorithm, length: int, envs: int) -> tuple[Rollout, Tensor]:
+    """A cue at the first step, nothing after it; the last action pays if it is the cue."""
+    cues = torch.randint(0, 2, (envs,), generator=CUES)
+    observations = torch.zeros(length + 1, envs, INPUTS)
+    observations[0, torch.arange(envs), cues] = 1.0
+    observations[1:, :, 2] = torch.linspace(0, 1, length).unsqueeze(-1)
+    first = torch.zeros(length + 1, envs, dtype=torch.bool)
+    first[0] = first[-1] = True
+    acts = [
+        algorithm.act(observations[t], first[t], Place(t, slice(0, envs))) for t in range(length)
+    ]
+    actions = torch.stack([act.actions for act in acts])
+    rewards = torch.zeros(length, envs)
+    rewards[-1] = (actions[-1] == cues).to(torch.float32)
+    none = torch.zeros(length, envs, dtype=torch.bool)
+    ends = none.clone()
+    ends[-1] = True
+    rollout = Rollout(observations, actions, rewards, ends, none, ~none, first)
+    return rollout, rewards[-1].mean()
+
+
+CUES = torch.Generator()
+
+
+@pytest.mark.parametrize(
+    ("network", "learns"), [("mlp-gru", True), ("mlp-lstm", True), ("mlp", False)]
+)
+def test_what_has_to_be_remembered_is_learned_by_a_memory_alone(network: str, learns: bool) -> None:
+    CUES.manual_seed(5)
+    algorithm = prepared(
+        make("ppo", network, learning_rate=3e-3, num_minibatches=2, max_grad_norm=5.0), 6, 64
+    )
+    shares = []
+    for _ in range(60):
+        rollout, share = remembering_rollout(algorithm, 6, 64)
+        algorithm.update(rollout)
+        shares.append(float(share))
+    last = sum(shares[-10:]) / 10
+    assert last > 0.9 if learns else last < 0.7
+
+
+def test_the_drift_of_states_is_what_an_update_has_changed() -> None:
+    still = prepared(make("ppo", learning_rate=1e-12), 6, 64)
+    moved = prepared(make("ppo", learning_rate=3e-3), 6, 64)
+    plain = prepared(make("ppo", "mlp", learning_rate=3e-3), 6, 64)
+    drifts = []
+    for algorithm in (still, moved, plain):
+        CUES.manual_seed(5)
+        rollout, _ = remembering_rollout(algorithm, 6, 64)
+        drifts.append(algorithm.update(rollout)["state_drift"])
+    assert drifts[0] < 1e-4 < 1e-2 < drifts[1]
+    assert drifts[2] == 0.0

@@ -1,0 +1,97 @@
+"""V-trace against the algorithm contract, and against A2C where both policies are equal."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+from galamp.algorithms import make_algorithm
+from galamp.algorithms.a2c import A2C
+from galamp.algorithms.a2c_config import A2CConfig
+from galamp.algorithms.base import Algorithm, Rollout
+from galamp.algorithms.networks import build_model
+from galamp.algorithms.vtrace import VTrace
+from galamp.algorithms.vtrace_config import VTraceConfig
+from galamp.core.action_spec import DiscreteActions
+from tests.contracts.algorithm import ACTIONS, INPUTS, AlgorithmContract, random_rollout
+
+A2C_CONFIG = A2CConfig(learning_rate=7e-4, rmsprop_initial=0.0)
+CONFIG = VTraceConfig("vtrace", learning_rate=7e-4, rmsprop_initial=0.0)
+
+
+def make(config: Any, seed: int = 1) -> Any:
+    model = build_model("mlp", (INPUTS,), "float32", ACTIONS, seed=seed)
+    return make_algorithm(config, model, actions=DiscreteActions(ACTIONS), device="cpu", seed=seed)
+
+
+class TestVTrace(AlgorithmContract):
+    def make(self, seed: int) -> Algorithm:
+        algorithm = make(CONFIG, seed)
+        assert isinstance(algorithm, VTrace)
+        return algorithm
+
+
+def with_log_probs(rollout: Rollout, algorithm: A2C) -> Rollout:
+    """`rollout` as if the present policy had acted."""
+    with torch.no_grad():
+        logits = algorithm._model(rollout.observations[:-1].flatten(0, 1))[0]
+    log_policy = logits.view(*rollout.actions.shape, -1).log_softmax(-1)
+    taken = log_policy.gather(-1, rollout.actions.unsqueeze(-1)).squeeze(-1)
+    return dataclasses.replace(rollout, log_probs=taken)
+
+
+def test_it_is_a2c_where_the_policy_has_not_changed() -> None:
+    a2c, vtrace = make(A2C_CONFIG), make(CONFIG)
+    for seed in range(5):
+        rollout = random_rollout(seed)
+        expected = a2c.update(rollout)
+        found = vtrace.update(with_log_probs(rollout, vtrace))
+        assert found | {"behaviour_kl": 0.0, "clipped_ratios": 0.0} == found
+        assert {name: found[name] for name in expected} == expected
+        assert torch.equal(a2c.parameters.data, vtrace.parameters.data)
+
+
+def test_actions_of_another_policy_are_corrected() -> None:
+    """The policy gradient of a bandit is the same, whoever has drawn the actions."""
+    generator = torch.Generator().manual_seed(3)
+    count = 200_000
+    behaviour = torch.tensor([0.5, 0.3, 0.2])
+    actions = torch.multinomial(behaviour, count, replacement=True, generator=generator)
+    always = torch.ones(1, count, dtype=torch.bool)
+    rollout = Rollout(
+        observations=torch.zeros(2, count, INPUTS),
+        actions=actions.unsqueeze(0),
+        rewards=torch.tensor([1.0, 2.0, 4.0])[actions].unsqueeze(0),
+        terminated=always,
+        truncated=~always,
+        valid=always,
+        first=torch.ones(2, count, dtype=torch.bool),
+        log_probs=behaviour.log()[actions].unsqueeze(0),
+    )
+    config = dataclasses.replace(
+        CONFIG, vtrace_rho_max=100.0, vtrace_c_max=100.0, max_grad_norm=1e9, ent_coef=0.0
+    )
+    vtrace = make(dataclasses.replace(config, vf_coef=0.0))
+    found = vtrace._compute_gradient(rollout)
+    corrected = vtrace.parameters.grad.clone()
+    # The exact gradient: every action once, weighted by the present policy.
+    vtrace.parameters.zero_grad()
+    logits, values = vtrace._model(torch.zeros(1, INPUTS))
+    advantages = torch.tensor([1.0, 2.0, 4.0]) - values.detach()
+    policy = logits.softmax(-1).squeeze(0)
+    (-(policy.detach() * advantages * policy.log()).sum()).backward()
+    torch.testing.assert_close(corrected, vtrace.parameters.grad, rtol=0.05, atol=0.02)
+    assert float(found[4]) > 0.01
+
+
+@pytest.mark.parametrize("name", ["vtrace_rho_max", "vtrace_c_max", "vtrace_lambda"])
+def test_every_bound_matters_where_the_policy_has_changed(name: str) -> None:
+    rollout = random_rollout(1)
+    shifted = dataclasses.replace(rollout, log_probs=torch.full(rollout.rewards.shape, -2.5))
+    first, second = make(CONFIG), make(dataclasses.replace(CONFIG, **{name: 0.5}))
+    first.update(shifted)
+    second.update(shifted)
+    assert not torch.equal(first.parameters.data, second.parameters.data)
