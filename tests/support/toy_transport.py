@@ -42,16 +42,6 @@ class PublicationsInARing(Transport):
         self._rows = [StatusRow(arrays, rank) for rank in ranks]
         self._control, self._wakeups = ControlBlock(arrays), context.wakeups
 
-    @staticmethod
-    def specs(topology: Topology, size: int, name: str) -> list[ArraySpec]:
-        """Return a ring, its notes, and a note of what was taken, for each learner."""
-        count, specs = topology.size, []
-        for rank in range(count):
-            specs.append(ArraySpec(f"{name}.ring{rank}", (KEPT, size), "float32", near=rank))
-            specs.append(ArraySpec(f"{name}.notes{rank}", (KEPT + 1, TOLD + count), "int64"))
-            specs.append(ArraySpec(f"{name}.taken{rank}", (count, 2), "int64"))
-        return specs
-
     def begin_write(self) -> Tensor:
         """Return the place of the oldest publication, which nobody reads any more."""
         at = (self._count(self.rank) + 1) % KEPT
@@ -68,6 +58,16 @@ class PublicationsInARing(Transport):
         notes[COUNT, 0] = number
         return Header(number, incarnation, round_, version, checksum)
 
+    @staticmethod
+    def specs(topology: Topology, size: int, name: str) -> list[ArraySpec]:
+        """Return a ring, its notes, and a note of what was taken, for each learner."""
+        count, specs = topology.size, []
+        for rank in range(count):
+            specs.append(ArraySpec(f"{name}.ring{rank}", (KEPT, size), "float32", near=rank))
+            specs.append(ArraySpec(f"{name}.notes{rank}", (KEPT + 1, TOLD + count), "int64"))
+            specs.append(ArraySpec(f"{name}.taken{rank}", (count, 2), "int64"))
+        return specs
+
     def notify(self, peer: int, header: Header) -> None:
         """Note that the publication is for this peer, and wake it."""
         notes = self._notes[self.rank]
@@ -76,13 +76,12 @@ class PublicationsInARing(Transport):
         self._wakeups[peer].signal()
 
     def has_room(self) -> bool:
-        """Whether all that were told of it have read the one that is safe no more after the next."""
+        """Whether everyone who was told has read the publication that the next one endangers."""
         oldest = self._count(self.rank) + 2 - KEPT
         row = self._notes[self.rank][oldest % KEPT]
-        mine = row[INCARNATION] == self._control.incarnation(self.rank)
-        return (
-            oldest < 1 or not mine or not any(self._owes(peer, oldest) for peer in self.out_peers)
-        )
+        if oldest < 1 or row[INCARNATION] != self._control.incarnation(self.rank):
+            return True
+        return not any(self._owes(peer, oldest) for peer in self.out_peers)
 
     def _owes(self, peer: int, number: int) -> bool:
         told = self._notes[self.rank][number % KEPT, TOLD + peer]
