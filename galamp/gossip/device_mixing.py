@@ -31,7 +31,7 @@ from torch import Tensor
 from galamp.core.config import GossipConfig
 from galamp.gossip.mixing import Gossiper
 from galamp.gossip.transport.base import Transport, VectorRead
-from galamp.gossip.transport.parameter_slots import length_of
+from galamp.gossip.vectors import length_of
 
 _LENGTH, _MEAN, _SUMS = range(3)
 """Indices of the scalars: the update's length; the sum over the mean; from `_SUMS` on checksums,

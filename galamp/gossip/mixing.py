@@ -26,9 +26,9 @@ from torch import Tensor
 from galamp.core.config import GossipConfig
 from galamp.core.errors import RunFailed
 from galamp.gossip.transport.base import Message, Transport, VectorRead
-from galamp.gossip.transport.parameter_slots import checksum_of, norm_of
 from galamp.gossip.transport.publication import Publication, Source
 from galamp.gossip.transport.publication_ring import PublicationRing
+from galamp.gossip.vectors import checksum_of, norm_of
 from galamp.memory.control import ControlBlock
 from galamp.memory.status import StatusRow
 from galamp.memory.versioned_slots import Header
