@@ -30,10 +30,8 @@ from torch import Tensor
 
 from galamp.core.config import GossipConfig
 from galamp.gossip.mixing import Gossiper
-from galamp.gossip.topologies.base import Topology
-from galamp.gossip.transport.parameter_slots import length_of
-from galamp.memory.arrays import SharedArrays
-from galamp.memory.versioned_slots import SlotRead
+from galamp.gossip.transport.base import Transport, VectorRead
+from galamp.gossip.vectors import length_of
 
 _LENGTH, _MEAN, _SUMS = range(3)
 """Indices of the scalars: the update's length; the sum over the mean; from `_SUMS` on checksums,
@@ -45,24 +43,20 @@ class DeviceGossiper(Gossiper):
 
     def __init__(
         self,
-        arrays: SharedArrays,
-        rank: int,
-        topology: Topology,
+        transport: Transport,
         vectors: Sequence[Tensor],
         config: GossipConfig,
         **others: Any,
     ) -> None:
-        super().__init__(arrays, rank, topology, vectors, config, **others)
-        refusals = [arrays.page_lock(f"{self._name}{peer}") for peer in self._slots]
-        self._row.metrics["page_lock_refusal"] = max(
-            self._row.metrics["page_lock_refusal"], *refusals
-        )
+        super().__init__(transport, vectors, config, **others)
+        refusal = max(self._row.metrics["page_lock_refusal"], transport.page_lock())
+        self._row.metrics["page_lock_refusal"] = refusal
         self._device, self._size = vectors[0].device, sum(vector.numel() for vector in vectors)
         self._copies = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         self._arrived: list[Tensor] = []
         # All scalars have 8 bytes, so one copy moves them all to the host.
         self._first_read = _SUMS + len(vectors)
-        places = self._first_read + len(self._inboxes)
+        places = self._first_read + len(transport.in_peers)
         self._figures = torch.zeros(places, dtype=torch.int64, device=self._device)
         self._reals = self._figures.view(torch.float64)
         self._known = torch.zeros(places, dtype=torch.int64)
@@ -79,12 +73,12 @@ class DeviceGossiper(Gossiper):
         self._finish_publishing()
 
     def _start_publishing(self, version: int, *, notify: bool) -> None:
-        """Start to publish: the slot is odd until `_finish_publishing`."""
+        """Start to publish: no reader accepts the vector until `_finish_publishing`."""
         torch.sub(self.vectors[0], self._results[0], out=self._results[0])
         self._reals[_LENGTH].copy_(length_of(self._results[0]))
         self._sum_bits(self.vectors, _SUMS)
         self._wait_for_room()
-        self._fill(self._slots[self.rank].begin_write())
+        self._fill(self._transport.begin_write())
         self._publishing = version, notify
 
     def _sum_bits(self, vectors: Iterable[Tensor], first: int) -> None:
@@ -102,7 +96,7 @@ class DeviceGossiper(Gossiper):
         """Wait until the GPU has done all work of the round so far; then complete a publication.
 
         Raises:
-            RunFailed: the published vector is not finite; its slot stays odd.
+            RunFailed: the vector to be published is not finite; nobody sees it.
         """
         self._known = self._figures.cpu()
         if self._publishing is None:
@@ -110,7 +104,7 @@ class DeviceGossiper(Gossiper):
         (version, notify), self._publishing = self._publishing, None
         length = self._real(_LENGTH)
         self._refuse_unless_finite(length, version)
-        header = self._slots[self.rank].end_write(
+        header = self._transport.end_write(
             incarnation=self._control.incarnation(self.rank),
             round_=self.round,
             version=version,
@@ -130,18 +124,17 @@ class DeviceGossiper(Gossiper):
         self._finish_publishing()
         super()._pause()
 
-    def _fill(self, slot: int) -> None:
+    def _fill(self, published: Tensor) -> None:
         for at, vector in enumerate(self.vectors):
-            part = self._part(self._slots[self.rank].payload[slot], at)
-            part.copy_(vector, non_blocking=True)
+            self._part(published, at).copy_(vector, non_blocking=True)
 
-    def _average(self, shares: Mapping[int, float], reads: Mapping[int, SlotRead]) -> None:
+    def _average(self, shares: Mapping[int, float], reads: Mapping[int, VectorRead]) -> None:
         super()._average(shares, reads)
         self._reals[_MEAN].copy_(self._results[0].sum())
         self._sum_bits(self._read.values(), self._first_read)
         self._wait_for_device()
 
-    def _fetch(self, reads: Mapping[int, SlotRead]) -> dict[int, Tensor]:
+    def _fetch(self, reads: Mapping[int, VectorRead]) -> dict[int, Tensor]:
         """Start copies of the peers' vectors to the GPU; the policy stream waits for them.
 
         The host has already waited for the copies of the last round, and for their mean.
@@ -153,8 +146,7 @@ class DeviceGossiper(Gossiper):
                 self._arrived.append(torch.empty(self._size, device=self._device))
             found = dict(zip(reads, self._arrived, strict=False))
             for peer, vector in found.items():
-                payload = self._slots[peer].payload[reads[peer].slot]
-                vector.copy_(payload, non_blocking=True)
+                vector.copy_(reads[peer].vector, non_blocking=True)
         policy.wait_stream(self._copies)
         return found
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
+import torch
 from torch import Tensor
 
 from galamp.core.config import GossipConfig
@@ -20,7 +22,8 @@ from galamp.gossip.schedule import Schedule
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.topologies.complete import Complete
 from galamp.gossip.topologies.independent import Independent
-from galamp.gossip.transport.parameter_slots import ParameterSlots, gossip_specs
+from galamp.gossip.transport import SHARED_MEMORY, transport_class
+from galamp.gossip.transport.base import Transport, TransportContext
 from galamp.gossip.transport.publication_ring import PublicationRing
 from galamp.memory.arrays import ArraySpec, SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
@@ -32,7 +35,7 @@ WATCH_EVERY_TURNS = 8
 """The same for synchronous learners, which all publish after the same turns."""
 SAMPLE_EVERY = 8
 """Updates between two gradients that are published for the supervisor to compare."""
-GRADIENTS = "gradients"
+PARAMETERS, GRADIENTS = "parameters", "gradients"
 
 
 def averages_gradients(config: GossipConfig) -> bool:
@@ -41,16 +44,22 @@ def averages_gradients(config: GossipConfig) -> bool:
 
 
 def exchange_specs(
-    config: GossipConfig, topology: Topology, sizes: Mapping[str, int]
+    config: GossipConfig,
+    topology: Topology,
+    sizes: Mapping[str, int],
+    transport: str = SHARED_MEMORY,
 ) -> list[ArraySpec]:
-    """Return the shared arrays of all learners' exchange, for state tensors of these sizes."""
-    parameters = sizes["parameters"]
+    """Return the shared arrays of all learners' exchange, for state tensors of these sizes.
+
+    `transport` is of `TRANSPORTS`.
+    """
+    kind, parameters = transport_class(transport), sizes["parameters"]
     size = sum(sizes.values()) if config.gossip_optimizer else parameters
-    specs = gossip_specs(topology, size)
+    specs = kind.specs(topology, size, PARAMETERS)
     if averages_gradients(config):
-        specs += gossip_specs(Complete(topology.size), parameters, GRADIENTS)
+        specs += kind.specs(Complete(topology.size), parameters, GRADIENTS)
     elif config.gradient_correlation:
-        specs += gossip_specs(Independent(topology.size), parameters, GRADIENTS)
+        specs += kind.specs(Independent(topology.size), parameters, GRADIENTS)
     return specs + (PublicationRing.specs(topology) if config.certificate else [])
 
 
@@ -71,10 +80,12 @@ class Exchange:
         wakeups: Sequence[Wakeup],
         row: StatusRow,
         idle: Callable[[], None],
+        transport: str = SHARED_MEMORY,
     ) -> None:
         """Set up the exchange of a live `state`: `parameters` [P], then the optimiser's tensors.
 
-        `reductions` is how many times `reduce` is called in a turn.
+        `arrays` hold the `exchange_specs` of the same config and transport; `reductions` is how
+        many times `reduce` is called in a turn.
         """
         self._config, self._rank, self._gradient = config, rank, gradient
         self._control = ControlBlock(arrays)
@@ -86,34 +97,24 @@ class Exchange:
         vectors = [state["parameters"]]
         if config.gossip_optimizer:
             vectors += [tensor for name, tensor in state.items() if name != "parameters"]
-        kind = DeviceGossiper if gradient.is_cuda else Gossiper
-        self._parameters = kind(
-            arrays,
-            rank,
-            topology,
-            vectors,
-            config,
-            wakeups=wakeups,
-            row=row,
-            idle=idle,
-            publication_ring=PublicationRing(arrays, rank) if config.certificate else None,
+        context = partial(
+            TransportContext, arrays, rank, wakeups=wakeups, ordered=config.synchronous
         )
+        kind = DeviceGossiper if gradient.is_cuda else Gossiper
+        gossiper = partial(kind, config=config, control=self._control, row=row, idle=idle)
+        new_transport = transport_class(transport)
+        size = sum(vector.numel() for vector in vectors)
+        self._transport = new_transport(context(topology, size, name=PARAMETERS))
+        ring = PublicationRing(arrays, rank) if config.certificate else None
+        self._parameters = gossiper(self._transport, vectors, publication_ring=ring)
         self._gradients: Gossiper | None = None
-        self._samples: ParameterSlots | None = None
+        self._samples: Transport | None = None
+        size, every = gradient.numel(), topology.size
         if averages_gradients(config):
-            self._gradients = kind(
-                arrays,
-                rank,
-                Complete(topology.size),
-                [gradient],
-                config,
-                wakeups=wakeups,
-                row=row,
-                idle=idle,
-                name=GRADIENTS,
-            )
+            gradients = new_transport(context(Complete(every), size, name=GRADIENTS))
+            self._gradients = gossiper(gradients, [gradient])
         elif config.gradient_correlation:
-            self._samples = ParameterSlots(arrays, rank, GRADIENTS)
+            self._samples = new_transport(context(Independent(every), size, name=GRADIENTS))
 
     def resume_from(self, turn: int, rounds: int) -> None:
         """Continue from the live state as it is now, after this many turns and gossip rounds."""
@@ -136,13 +137,25 @@ class Exchange:
         if self._gradients is not None:
             self._gradients.turn(self._turn)
         elif self._samples is not None and self._turn % SAMPLE_EVERY == 0:
-            payload = self._samples.payload
-            self._samples.write(
-                lambda slot: payload[slot].copy_(self._gradient),
+            self._samples.begin_write().copy_(self._gradient)
+            self._samples.end_write(
                 incarnation=self._control.incarnation(self._rank),
                 round_=self._turn,
                 version=self._turn,
             )
+
+    def mean_of_peers(self) -> Tensor | None:
+        """Return the mean of the newest parameters of all live in-peers, [P], on the CPU.
+
+        None if there are no complete and finite ones.
+        """
+        vectors = []
+        for peer in self._transport.in_peers:
+            alive = self._transport.status(peer).alive
+            vector = self._transport.fetch(peer, self._gradient.numel()) if alive else None
+            if vector is not None and bool(torch.isfinite(vector.sum())):
+                vectors.append(vector)
+        return torch.stack(vectors).mean(0) if vectors else None
 
     def turn(self, version: int) -> None:
         """End a turn, after an update: run a gossip round, if one is due.

@@ -1,7 +1,7 @@
 """Gossip of one learner: publish its parameters, and mix them with those of its in-peers.
 
-    publish: vector -> own slots; entry -> publication ring; tokens -> out-peers
-    mix:     a token from every in-peer -> vector = weighted mean of its own and of theirs
+    publish: vector -> transport; entry -> publication ring; messages -> out-peers
+    mix:     a message from every in-peer -> vector = weighted mean of its own and of theirs
 
 Runs in a learner. A round of learner i is x_i = w_ii y_i + sum of w_ij m_j: w are the mixing
 weights, y_i its parameters after its local updates, m_j the newest unread vector of in-peer j. If
@@ -25,15 +25,13 @@ from torch import Tensor
 
 from galamp.core.config import GossipConfig
 from galamp.core.errors import RunFailed
-from galamp.gossip.topologies.base import Topology
-from galamp.gossip.transport.mailbox import Mailbox, Token
-from galamp.gossip.transport.parameter_slots import ParameterSlots, checksum_of, norm_of
+from galamp.gossip.transport.base import Message, Transport, VectorRead
 from galamp.gossip.transport.publication import Publication, Source
 from galamp.gossip.transport.publication_ring import PublicationRing
-from galamp.memory.arrays import SharedArrays, Wakeup
+from galamp.gossip.vectors import checksum_of, norm_of
 from galamp.memory.control import ControlBlock
 from galamp.memory.status import StatusRow
-from galamp.memory.versioned_slots import NUM_SLOTS, Header, SlotRead
+from galamp.memory.versioned_slots import Header
 
 POLL_S = 0.05
 READ_TRIES = 5
@@ -44,51 +42,33 @@ LENGTH_SLACK = 1.0 + 1e-5
 
 
 class Gossiper:
-    """Publishes and mixes the live flat `vectors` of learner `rank`, [P_0], [P_1], ...
+    """Publishes and mixes the live flat `vectors` of one learner, [P_0], [P_1], ...
 
     Parameters come first, if there are other vectors as well: the publication ring describes them.
+    The transport carries them one after another, as one vector.
     """
 
     def __init__(
         self,
-        arrays: SharedArrays,
-        rank: int,
-        topology: Topology,
+        transport: Transport,
         vectors: Sequence[Tensor],
         config: GossipConfig,
         *,
-        wakeups: Sequence[Wakeup],
+        control: ControlBlock,
         row: StatusRow,
         idle: Callable[[], None],
         publication_ring: PublicationRing | None = None,
-        name: str = "parameters",
     ) -> None:
-        self.rank, self.topology, self.vectors, self._name = rank, topology, vectors, name
+        self.rank, self.topology, self._name = transport.rank, transport.topology, transport.name
+        self._transport, self.vectors, self._control = transport, vectors, control
         self._synchronous, self._max_staleness = config.synchronous, config.max_staleness
         self._verifies, self._read = config.verify_gossip, dict[int, Tensor]()
         self.round = 0
-        self._control = ControlBlock(arrays)
-        self._changes = topology.period() != 1
-        self._rows = [StatusRow(arrays, peer) for peer in range(topology.size)]
-        self._slots = {rank: ParameterSlots(arrays, rank, name)}
-        self._inboxes: dict[int, Mailbox] = {}
-        self._outboxes: dict[int, Mailbox] = {}
-        for sender, receiver in topology.edges():
-            if receiver == rank:
-                self._slots[sender] = ParameterSlots(arrays, sender, name)
-                self._inboxes[sender] = Mailbox(arrays, sender, receiver, name)
-            if sender == rank:
-                self._outboxes[receiver] = Mailbox(arrays, sender, receiver, name)
-        self._wakeups, self._row, self._idle, self._publication_ring = (
-            wakeups,
-            row,
-            idle,
-            publication_ring,
-        )
+        self._changes = self.topology.period() != 1
+        self._row, self._idle, self._publication_ring = row, idle, publication_ring
         # The vectors after the last round: what changes until the next one is the sum of updates.
         self._results = [vector.clone() for vector in vectors]
         self._own, self._mixed = 1.0, tuple[Source, ...]()
-        self._heard = dict.fromkeys(self._inboxes, 0)
 
     def resume_from(self, round_: int) -> None:
         """Continue from the vectors as they are now, at round `round_`."""
@@ -101,9 +81,9 @@ class Gossiper:
         return self.mix()
 
     def publish(self, version: int, *, notify: bool = True) -> None:
-        """Copy the vectors into a slot; with `notify`, send this round's out-peers a token.
+        """Publish copies of the vectors; with `notify`, send this round's out-peers a message.
 
-        A synchronous learner first waits until no peer still has to read that slot.
+        A synchronous learner first waits until the transport has room for them.
 
         Raises:
             RunFailed: the parameters are not finite; they are not published.
@@ -112,12 +92,13 @@ class Gossiper:
         length = norm_of(self._results[0])
         self._refuse_unless_finite(length, version)
         self._wait_for_room()
-        header = self._slots[self.rank].write(
-            self._fill,
+        checksum = checksum_of(self.vectors) if self._verifies else 0
+        self._fill(self._transport.begin_write())
+        header = self._transport.end_write(
             incarnation=self._control.incarnation(self.rank),
             round_=self.round,
             version=version,
-            checksum=checksum_of(self.vectors) if self._verifies else 0,
+            checksum=checksum,
         )
         self._announce(header, length, notify=notify)
 
@@ -130,7 +111,7 @@ class Gossiper:
 
     def _wait_for_room(self) -> None:
         if self._synchronous:
-            self._wait(lambda: all(map(self._has_room, self._outboxes)), math.inf)
+            self._wait(self._transport.has_room, math.inf)
 
     def _announce(self, header: Header, length: float, *, notify: bool) -> None:
         """Record the publication, after an update of `length`, and notify the out-peers."""
@@ -140,8 +121,7 @@ class Gossiper:
             self._publication_ring.append(Publication(*fixed, upper, self._own, self._mixed))
         self._row.metrics["published"] += 1
         for peer in self.topology.out_peers(self.rank, self.round) if notify else ():
-            self._outboxes[peer].put(Token(header.number, self.round, header.incarnation))
-            self._wakeups[peer].signal()
+            self._transport.notify(peer, header)
             self._row.metrics["sent"] += 1
         if not notify:
             self._keep_vectors()
@@ -171,9 +151,9 @@ class Gossiper:
         weights = dict(zip(peers, others, strict=True))
         self._wait_for_news(peers)
         # A peer without a message is left out if it is dead, or after the wait at the bound.
-        has_news = {p: w for p, w in weights.items() if self._has_news(p)}
+        has_news = {p: w for p, w in weights.items() if self._transport.news(p) is not None}
         waited = self._at_bound()
-        late = [p for p in peers if p not in has_news and self._control.alive(p)]
+        late = [p for p in peers if p not in has_news and self._transport.status(p).alive]
         mixed = self._blend(own, has_news) if has_news and (waited or not late) else ()
         if not mixed:
             self._row["staleness"] += 1
@@ -206,24 +186,13 @@ class Gossiper:
         In a graph that changes from round to round, a peer that is ahead has sent its message of
         this round to other learners: two such learners would wait for each other for ever.
         """
-        if self._has_news(peer) or not self._control.alive(peer):
+        status = self._transport.status(peer)
+        if not status.alive or self._transport.news(peer) is not None:
             return False
         if self._synchronous:
             return True
-        behind = self._rows[peer]["rounds"] <= self.round
+        behind = status.round <= self.round
         return self._control.gossip_enabled and (behind or not self._changes)
-
-    def _has_news(self, peer: int) -> bool:
-        """Whether there is a new publication of the current incarnation of `peer`."""
-        box, slots = self._inboxes[peer], self._slots[peer]
-        while (found := self._token(box)) is not None:
-            if found[0].incarnation == self._control.incarnation(peer):
-                return self._synchronous or slots.published > self._heard[peer]
-            box.accept(found[1])
-        return False
-
-    def _token(self, box: Mailbox) -> tuple[Token, int] | None:
-        return box.oldest() if self._synchronous else box.newest()
 
     def _blend(self, own: float, weights: Mapping[int, float]) -> tuple[Source, ...]:
         """Put the weighted mean into `_results`; return its sources, none if it is not valid.
@@ -239,44 +208,38 @@ class Gossiper:
             reads = {peer: one[1] for peer, one in found.items() if one is not None}
             if len(reads) == len(weights):
                 self._average(shares, reads)
-                if all(self._slots[peer].unchanged(read) for peer, read in reads.items()):
+                if all(map(self._transport.unchanged, reads.values())):
                     break
             self._row.metrics["retried"] += 1
         else:
             return ()
         if not (self._matches(reads) and self._is_finite()):
             return ()
-        for peer, one in found.items():
+        for one in found.values():
             assert one is not None
-            self._row.metrics["dropped"] += self._inboxes[peer].accept(one[0])
-            self._heard[peer] = one[1].header.number
-            self._wakeups[peer].signal()
+            message, read = one
+            self._row.metrics["dropped"] += self._transport.accept(message, read.header.number)
         self._own = shares[self.rank]
         self._mixed = tuple(
             Source(peer, read.header.number, shares[peer]) for peer, read in reads.items()
         )
         return self._mixed
 
-    def _find(self, peer: int) -> tuple[int, SlotRead] | None:
-        """Return the message of `peer` to read: its index in the mailbox, and the read's start.
-
-        A synchronous learner reads the publication that the message names. Otherwise a message
-        only says that there is a new publication, and the newest one is read.
+    def _find(self, peer: int) -> tuple[Message, VectorRead] | None:
+        """Return the message of `peer` to read, and the read of its publication that has begun.
 
         Raises:
             RunFailed: the learners are synchronous, and the peer is in another round.
         """
-        found = self._token(self._inboxes[peer])
-        if found is None:
+        message = self._transport.news(peer)
+        if message is None:
             return None
-        token, index = found
-        if self._synchronous and token.round != self.round:
-            raise RunFailed(f"learner {peer} sent round {token.round} in round {self.round}")
-        read = self._slots[peer].begin_read(token.number if self._synchronous else None)
-        fresh = read is not None and read.header.incarnation == token.incarnation
-        return (index, read) if read is not None and fresh else None
+        if self._synchronous and message.round != self.round:
+            raise RunFailed(f"learner {peer} sent round {message.round} in round {self.round}")
+        read = self._transport.begin_read(message)
+        return None if read is None else (message, read)
 
-    def _average(self, shares: Mapping[int, float], reads: Mapping[int, SlotRead]) -> None:
+    def _average(self, shares: Mapping[int, float], reads: Mapping[int, VectorRead]) -> None:
         """Sum the vectors times their shares, in order of rank; the reads are checked later."""
         self._read = self._fetch(reads)
         for at, (vector, result) in enumerate(zip(self.vectors, self._results, strict=True)):
@@ -289,16 +252,16 @@ class Gossiper:
                     result.add_(source, alpha=shares[rank])
                 first = False
 
-    def _fetch(self, reads: Mapping[int, SlotRead]) -> dict[int, Tensor]:
-        """Return the peers' vectors: views of the slots, or copies if checksums are verified."""
-        found = {peer: self._slots[peer].payload[read.slot] for peer, read in reads.items()}
+    def _fetch(self, reads: Mapping[int, VectorRead]) -> dict[int, Tensor]:
+        """Return the peers' vectors as they were published, or copies if checksums are verified."""
+        found = {peer: read.vector for peer, read in reads.items()}
         return {peer: one.clone() for peer, one in found.items()} if self._verifies else found
 
     def _is_finite(self) -> bool:
         """Whether the mean is finite."""
         return bool(torch.isfinite(self._results[0].sum()))
 
-    def _matches(self, reads: Mapping[int, SlotRead]) -> bool:
+    def _matches(self, reads: Mapping[int, VectorRead]) -> bool:
         """Whether all vectors match their checksums; true if checksums are not verified."""
         checked = reads.items() if self._verifies else ()
         torn = sum(self._checksum_read(peer) != read.header.checksum for peer, read in checked)
@@ -309,19 +272,13 @@ class Gossiper:
         return checksum_of([self._read[peer]])
 
     def _part(self, payload: Tensor, at: int) -> Tensor:
-        """Return the part of a slot's payload that holds vector number `at`."""
+        """Return the part of a published vector that holds vector number `at`."""
         start = sum(vector.numel() for vector in self.vectors[:at])
         return payload[start : start + self.vectors[at].numel()]
 
-    def _fill(self, slot: int) -> None:
+    def _fill(self, published: Tensor) -> None:
         for at, vector in enumerate(self.vectors):
-            self._part(self._slots[self.rank].payload[slot], at).copy_(vector)
-
-    def _has_room(self, peer: int) -> bool:
-        """Whether the slot that is written next holds no vector that `peer` still has to read."""
-        oldest = self._outboxes[peer].oldest()
-        overwritten = self._slots[self.rank].published + 1 - NUM_SLOTS
-        return oldest is None or oldest[0].number > overwritten or not self._control.alive(peer)
+            self._part(published, at).copy_(vector)
 
     def _wait(self, ready: Callable[[], bool], timeout_s: float) -> None:
         """Wait until `ready`, or for `timeout_s`; `idle` raises when the run is over."""
@@ -332,4 +289,4 @@ class Gossiper:
     def _pause(self) -> None:
         """Sleep shortly within a wait for another learner, which may be waiting as well."""
         self._idle()
-        self._wakeups[self.rank].wait(POLL_S)
+        self._transport.wait(POLL_S)

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from galamp.algorithms.base import Algorithm
 from galamp.core.algorithm_config import AlgorithmConfig
@@ -32,7 +31,6 @@ from galamp.core.seeding import seed_generators
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.exchange import Exchange, averages_gradients
 from galamp.gossip.topologies.base import Topology
-from galamp.gossip.transport.parameter_slots import ParameterSlots
 from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.control import NEVER, ControlBlock
 from galamp.memory.learner_state import (
@@ -294,7 +292,7 @@ class Learner:
             for name in ("turns", "rounds", "updates"):
                 self.status[name] = state.counters[name]
             return
-        mean = mean_of_peers(self.task, self.control)
+        mean = self.exchange.mean_of_peers()
         if mean is not None:
             self.algorithm.state()["parameters"].copy_(mean)
 
@@ -308,21 +306,6 @@ def restore_generator(generator: torch.Generator, saved: npt.NDArray[np.uint8]) 
         return False
     generator.set_state(torch.from_numpy(saved))
     return True
-
-
-def mean_of_peers(task: LearnerTask, control: ControlBlock) -> Tensor | None:
-    """Return the mean of the newest parameters of all live in-peers, [P].
-
-    None if there are no complete and finite ones.
-    """
-    in_peers = {sender for sender, receiver in task.topology.edges() if receiver == task.rank}
-    vectors = []
-    for peer in sorted(in_peers):
-        slots = ParameterSlots(task.arrays, peer)
-        vector = slots.copy(task.state_sizes["parameters"]) if control.alive(peer) else None
-        if vector is not None and bool(torch.isfinite(vector.sum())):
-            vectors.append(vector)
-    return torch.stack(vectors).mean(0) if vectors else None
 
 
 def make_algorithm_for(task: LearnerTask) -> Algorithm:

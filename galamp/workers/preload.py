@@ -69,6 +69,7 @@ def _import_modules() -> None:
     import galamp.algorithms.networks.perceptron
     import galamp.environments.atari
     import galamp.environments.gymnasium
+    import galamp.gossip.transport.shared_memory
     import galamp.workers.learner
     import galamp.workers.simulator  # noqa: F401
 

@@ -22,9 +22,10 @@ from galamp.gossip.consensus.radius import mixing_matrix, radius_per_update
 from galamp.gossip.exchange import Exchange, exchange_specs
 from galamp.gossip.topologies import TOPOLOGIES, make_topology
 from galamp.gossip.topologies.base import Topology
-from galamp.gossip.transport.parameter_slots import ParameterSlots, norm_of
+from galamp.gossip.transport.parameter_slots import ParameterSlots
 from galamp.gossip.transport.publication import Publication, Source
 from galamp.gossip.transport.publication_ring import PublicationRing
+from galamp.gossip.vectors import norm_of
 from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
 from galamp.memory.status import StatusBoard

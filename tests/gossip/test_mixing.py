@@ -18,9 +18,11 @@ from galamp.gossip.mixing import Gossiper
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.topologies.complete import Complete
 from galamp.gossip.topologies.ring import DirectedRing
+from galamp.gossip.transport.base import TransportContext
 from galamp.gossip.transport.mailbox import CAPACITY, Mailbox, Token
 from galamp.gossip.transport.parameter_slots import ParameterSlots, gossip_specs
 from galamp.gossip.transport.publication_ring import PublicationRing
+from galamp.gossip.transport.shared_memory import SharedMemoryTransport
 from galamp.memory.arrays import ArraySpec, SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
 from galamp.memory.status import StatusBoard
@@ -56,13 +58,18 @@ def gossiper(
     idle: Any = lambda: None,
     more: tuple[torch.Tensor, ...] = (),
 ) -> Gossiper:
+    config = GossipConfig(sync=sync, max_staleness=max_staleness, verify_gossip=verify)
+    vectors = [vector, *more]
+    size = sum(each.numel() for each in vectors)
     return Gossiper(
-        arrays,
-        rank,
-        topology,
-        [vector, *more],
-        GossipConfig(sync=sync, max_staleness=max_staleness, verify_gossip=verify),
-        wakeups=wakeups,
+        SharedMemoryTransport(
+            TransportContext(
+                arrays, rank, topology, size, wakeups=wakeups, ordered=config.synchronous
+            )
+        ),
+        vectors,
+        config,
+        control=ControlBlock(arrays),
         row=row(arrays, topology.size, rank),
         idle=idle,
         publication_ring=PublicationRing(arrays, rank),

@@ -41,7 +41,15 @@ MAY_IMPORT: dict[str, str] = {
 Everyone may import the root, which holds the version and imports nothing.
 """
 
+MIXING = (
+    "core gossip.topologies gossip.vectors gossip.transport.base gossip.transport.publication "
+    "gossip.transport.publication_ring memory.control memory.status memory.versioned_slots"
+)
+"""What mixing may import: of transports their interface, no slot, no mailbox, no shared array."""
+
 WITHIN: dict[str, str] = {
+    "gossip.mixing": MIXING,
+    "gossip.device_mixing": f"{MIXING} gossip.mixing",
     "gossip.topologies": "core gossip.topologies",
     "gossip.transport": "core memory gossip.transport gossip.topologies.base",
     "telemetry.sinks": "core storage telemetry.sinks",
@@ -191,6 +199,10 @@ def test_packages_import_downwards_only() -> None:
         ("algorithms.a2c", "memory.rollouts"),
         ("gossip.topologies.ring", "memory.arrays"),
         ("gossip.topologies.ring", "gossip.mixing"),
+        ("gossip.mixing", "gossip.transport.shared_memory"),
+        ("gossip.mixing", "gossip.transport.mailbox"),
+        ("gossip.device_mixing", "gossip.transport.parameter_slots"),
+        ("gossip.device_mixing", "memory.arrays"),
         ("workers.learner", "storage.checkpoint"),
         ("storage.checkpoint", "gossip.mixing"),
         ("supervision.child", "storage.disk"),

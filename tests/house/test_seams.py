@@ -12,10 +12,11 @@ import pytest
 from galamp.core.config import EnvironmentConfig, GossipConfig
 from galamp.core.settings import settings
 from galamp.environments import names
-from galamp.gossip import topologies
+from galamp.gossip import topologies, transport
 from galamp.gossip.topologies.base import Topology
 from tests.contracts.environment import EnvironmentContract
 from tests.contracts.topology import TopologyContract
+from tests.contracts.transport import TransportContract
 
 
 @pytest.fixture(scope="class")
@@ -54,6 +55,18 @@ class TestEnvironmentKind(EnvironmentContract):
             line.delitem(names.ENVIRONMENTS, kind)
         for kind, path in kinds.items():
             line.setitem(names.ENVIRONMENTS, kind, path)
+
+
+class TestTransport(TransportContract):
+    """A transport of gossip."""
+
+    name = "ring"
+
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def _added(cls, line: pytest.MonkeyPatch) -> None:
+        toy = "tests.support.toy_transport:PublicationsInARing"
+        line.setitem(transport.TRANSPORTS, "ring", toy)
 
 
 def test_what_the_page_for_contributors_shows_is_what_is_tested() -> None:
