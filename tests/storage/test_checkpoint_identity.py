@@ -22,7 +22,6 @@ from galamp.environments.names import canonical_env_id, list_games
 from galamp.environments.protocols import SETTINGS, resolve
 from galamp.storage import checkpoint as ck
 from galamp.storage.checkpoint import Identity
-from galamp.storage.identity import Identity
 from tests.support.checkpoints import PONG, made
 
 GAMES = [canonical_env_id(name) for name in list_games()[::10][:10]]
