@@ -110,8 +110,10 @@ class Categorical(Distribution):
     ) -> tuple[Tensor, Tensor]:
         """See `Distribution.log_prob_and_mean_entropy`; one softmax serves both."""
         log_policy = outputs.log_softmax(-1)
+        # Taken first: autograd adds up gradients in an order that follows, down to the last bit.
+        log_taken = _taken(log_policy, actions)
         entropy = -(weights.unsqueeze(-1) * log_policy.exp() * log_policy).sum()
-        return _taken(log_policy, actions), entropy
+        return log_taken, entropy
 
 
 class MultiCategorical(Distribution):

@@ -6,6 +6,7 @@ seen there; that a real GPU takes the captures, and how fast it is then, is not.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,13 @@ from galamp.algorithms.a2c import A2C, Targets
 from galamp.algorithms.base import Rollout
 from galamp.cli.main import build_parser
 from galamp.cli.run_config import config_from
-from galamp.core.config import from_dict, to_dict
+from galamp.core.action_spec import (
+    ActionSpec,
+    BoxActions,
+    MultiBinaryActions,
+    MultiDiscreteActions,
+)
+from galamp.core.config import SQUASH, from_dict, to_dict
 from galamp.tools.bench.synthetic import ATARI, synthetic_learners, take_turns
 from galamp.workers import acting
 from tests.fakecuda.inside import on_gpus
@@ -30,6 +37,12 @@ from tests.system.test_on_gpus import MOST_KERNELS_OF_AN_ACT
 pytestmark = [pytest.mark.real]
 
 GPU = "cuda:1"
+ACTIONS: dict[str, ActionSpec] = {
+    "multi-discrete": MultiDiscreteActions((2, 3)),
+    "multi-binary": MultiBinaryActions(3),
+    "clipped": BoxActions((-1.0, 0.0), (1.0, 2.0)),
+    "squashed": BoxActions((-1.0, -math.inf), (1.0, 2.0), SQUASH),
+}
 
 
 def graphed(
@@ -46,11 +59,9 @@ def assert_same(left: Collecting, right: Collecting, rollouts: int, **more: Any)
     mine, learned = left.learn(rollouts, **more)
     theirs, expected = right.learn(rollouts, **more)
     for one, other in zip(learned, expected, strict=True):
+        assert (one.log_probs is None) == (other.log_probs is None)
         for name, tensor in vars(one).items():
-            if tensor is None:
-                assert getattr(other, name) is None
-            else:
-                assert torch.equal(tensor, getattr(other, name)), name
+            assert tensor is None or torch.equal(tensor, getattr(other, name)), name
     torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
     assert left.algorithm.version == right.algorithm.version
     states = [each.algorithm.generator.get_state().tolist() for each in (left, right)]
@@ -131,6 +142,14 @@ def test_a_hundred_updates_are_the_same_as_without_graphs() -> None:
 @on_gpus(hold=1)
 def test_every_form_of_a_learner_is_the_same_as_without_graphs(settings: dict[str, Any]) -> None:
     assert_same(graphed(**settings), Collecting(GPU, **settings), 3)
+
+
+@pytest.mark.parametrize("kind", list(ACTIONS))
+@on_gpus(hold=1)
+def test_actions_of_every_kind_are_the_same_as_without_graphs(kind: str) -> None:
+    here = graphed(2, actions=ACTIONS[kind])
+    assert not here.row["graph_refusal"]
+    assert_same(here, Collecting(GPU, 2, actions=ACTIONS[kind]), 5)
 
 
 @on_gpus(hold=1)

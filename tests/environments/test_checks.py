@@ -219,7 +219,7 @@ def test_it_is_an_environment_that_raises_and_the_same_every_time(
     assert "80" not in texts.pop()
     error = refused(monkeypatch, reward=1e200)
     assert not isinstance(error, GalampError)
-    spec = ChildSpec("simulator", 0, 0, 0, "", (), str(tmp_path / "simulator-0.0.log"))
+    spec = ChildSpec("simulator", 0, 0, "", (), str(tmp_path / "simulator-0.0.log"))
     _write_report(spec, error)
     [report] = tmp_path.glob("*.crash-*.json")
     assert '"deliberate": false' in report.read_text()

@@ -81,7 +81,7 @@ def test_daemons_that_an_environment_has_started_end_with_its_process() -> None:
 
 
 def test_what_an_environment_raises_when_it_is_closed_ends_nothing() -> None:
-    assert try_environment(config("RaisingInClose"))["spec"]["num_actions"] == 2
+    assert try_environment(config("RaisingInClose"))["spec"]["actions"]["n"] == 2
 
 
 def test_what_the_import_of_a_users_module_raises_is_told_with_its_place(tmp_path: Path) -> None:

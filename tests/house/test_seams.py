@@ -42,6 +42,11 @@ class TestTopology(TopologyContract):
         assert "reverse-ring" in flag.option.choices
 
 
+def _become(registry: dict[str, str], rows: dict[str, str]) -> None:
+    registry.clear()
+    registry.update(rows)
+
+
 class TestEnvironmentKind(EnvironmentContract):
     """A kind of environments, told by how its ids begin."""
 
@@ -49,12 +54,11 @@ class TestEnvironmentKind(EnvironmentContract):
 
     @pytest.fixture(autouse=True, scope="class")
     @classmethod
-    def _added(cls, line: pytest.MonkeyPatch) -> None:
-        kinds = {"walk/": "tests.support.toys:Walk", **names.ENVIRONMENTS}
-        for kind in list(names.ENVIRONMENTS):
-            line.delitem(names.ENVIRONMENTS, kind)
-        for kind, path in kinds.items():
-            line.setitem(names.ENVIRONMENTS, kind, path)
+    def _added(cls) -> Iterator[None]:
+        before = dict(names.ENVIRONMENTS)  # in an order that matters
+        _become(names.ENVIRONMENTS, {"walk/": "tests.support.toys:Walk", **before})
+        yield
+        _become(names.ENVIRONMENTS, before)
 
 
 class TestTransport(TransportContract):

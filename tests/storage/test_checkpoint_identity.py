@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
+import math
 from pathlib import Path
 
 import pytest
 
-from galamp.core.action_spec import DiscreteActions
-from galamp.core.config import EnvironmentConfig
+from galamp.core.action_spec import (
+    ActionSpec,
+    BoxActions,
+    DiscreteActions,
+    MultiDiscreteActions,
+)
+from galamp.core.config import SQUASH, EnvironmentConfig
 from galamp.core.errors import CheckpointError
 from galamp.environments.names import canonical_env_id, list_games
 from galamp.environments.protocols import SETTINGS, resolve
@@ -132,3 +139,32 @@ def test_a_checkpoint_of_before_the_fire_setting_is_of_the_protocol_with_fire() 
         stored = dataclasses.replace(PONG, protocol=other)
         assert (stored.difference(run) is None) == (line == other)
         assert stored.difference(unlike) is not None
+
+
+def test_discrete_actions_are_stored_as_their_number_as_in_older_versions() -> None:
+    stored = PONG.to_dict()
+    assert stored["num_actions"] == 6
+    assert "actions" not in stored
+    assert Identity.from_dict(json.loads(json.dumps(stored))) == PONG
+
+
+@pytest.mark.parametrize(
+    "actions",
+    [
+        DiscreteActions(6, 1),
+        MultiDiscreteActions((2, 3)),
+        BoxActions((-1.0, -math.inf), (1.0, 2.0), SQUASH),
+    ],
+    ids=str,
+)
+def test_other_actions_are_stored_and_told_apart(actions: ActionSpec) -> None:
+    identity = dataclasses.replace(PONG, actions=actions)
+    stored = json.loads(json.dumps(identity.to_dict(), allow_nan=False))
+    assert Identity.from_dict(stored) == identity
+    told = identity.difference(PONG)
+    assert told == f"takes {actions.describe()}, this run 6 actions"
+    for broken in ({"kind": "discrete"}, 6, None, stored["actions"] | {"more": 1}):
+        with pytest.raises(CheckpointError, match="identity: actions: expected"):
+            Identity.from_dict(stored | {"actions": broken})
+    with pytest.raises(CheckpointError, match="identity: expected an object of"):
+        Identity.from_dict(stored | {"num_actions": 6})

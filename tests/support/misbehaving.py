@@ -232,3 +232,10 @@ with_hidden_helpers = _at("reset", _leave_in_session)
 crashing_with_helpers = _at("step", lambda: (_leave_in_session(), ctypes.string_at(0)))
 endless_with_helpers = _at("step", lambda: (_leave_in_session(), time.sleep(600)))
 endless_with_helper = _at("reset", lambda: (_leave_helper(), time.sleep(600)))
+
+
+class TwoActions(gymnasium.Env[Any, Any]):
+    """Actions that nothing can be trained to take."""
+
+    observation_space = FLOATS
+    action_space = gymnasium.spaces.Dict(a=Discrete(2))

@@ -12,8 +12,9 @@ from torch import Tensor
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.a2c_config import A2CConfig
 from galamp.algorithms.base import Algorithm, Rollout
+from galamp.algorithms.distributions import make_distribution
 from galamp.algorithms.networks import build_model
-from galamp.core.action_spec import DiscreteActions
+from galamp.core.action_spec import ActionSpec, DiscreteActions
 from galamp.core.config import GossipConfig
 from galamp.gossip.exchange import Exchange, exchange_specs
 from galamp.gossip.topologies import make_topology
@@ -28,6 +29,7 @@ from galamp.workers.collector import Collector
 from tests.fakecuda.inside import counts, reset_counts
 
 ACTIONS, STEPS, LANES = 4, 5, 4
+DISCRETE = DiscreteActions(ACTIONS)
 SHAPES = {"gala": (4, 84, 84), "nature": (4, 84, 84), "mlp": (4,)}
 DTYPES = {"gala": "uint8", "nature": "uint8", "mlp": "float32"}
 
@@ -36,10 +38,13 @@ KEPT: list[SharedArrays] = []
 """What is page-locked stays: no other block may come to lie at the same addresses."""
 
 
-def a2c(network: str, device: str, **settings: Any) -> Algorithm:
-    model = build_model(network, SHAPES[network], DTYPES[network], ACTIONS, seed=1)
+def a2c(network: str, device: str, actions: ActionSpec = DISCRETE, **settings: Any) -> Algorithm:
+    policy = make_distribution(actions)
+    free = policy.state_independent
+    task = SHAPES[network], DTYPES[network], policy.num_inputs
+    model = build_model(network, *task, seed=1, state_independent=free)
     config = A2CConfig(learning_rate=1e-3, **settings)
-    return make_algorithm(config, model, actions=DiscreteActions(ACTIONS), device=device, seed=1)
+    return make_algorithm(config, model, actions=actions, device=device, seed=1)
 
 
 def rollout(network: str, seed: int) -> Rollout:
@@ -145,9 +150,17 @@ class Collecting:
     """A learner on `device` and a simulator per batch, which counts its steps, in this process."""
 
     def __init__(
-        self, device: str, env_splits: int = 1, network: str = "mlp", **settings: Any
+        self,
+        device: str,
+        env_splits: int = 1,
+        network: str = "mlp",
+        actions: ActionSpec = DISCRETE,
+        **settings: Any,
     ) -> None:
-        self.shape = RolloutShape(STEPS, LANES, env_splits, SHAPES[network], DTYPES[network])
+        observations = SHAPES[network], DTYPES[network]
+        self.shape = RolloutShape(
+            STEPS, LANES, env_splits, *observations, actions.shape, actions.dtype
+        )
         count = 1
         specs = RolloutRing.specs(0, self.shape) + StatusBoard.specs(count, env_splits)
         self.arrays, self.wake = SharedArrays.create(specs), RingWake.create(env_splits)
@@ -162,7 +175,7 @@ class Collecting:
         )
         if device != "cpu":
             torch.cuda.set_device(device)
-        self.algorithm = a2c(network, device, **settings)
+        self.algorithm = a2c(network, device, actions, **settings)
         self.collector = Collector(
             self.port,
             self.algorithm,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
+import gymnasium
 import numpy as np
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from numpy.typing import NDArray
 
 from galamp.core.action_spec import DiscreteActions
@@ -74,3 +76,67 @@ class Walk(Environment):
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+class Targets(gymnasium.Env[Any, Any]):
+    """Two contexts, drawn anew at each of ten steps, and an action that pays 1 in each of them.
+
+    An action that is not of the space ends the run: what a policy draws must never get through.
+    """
+
+    observation_space = Box(0.0, 1.0, (2,), np.float32)
+    action_space: gymnasium.Space[Any]
+    targets: ClassVar[tuple[Any, Any]]
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[Any], dict[str, Any]]:
+        super().reset(seed=seed)
+        self._steps = 0
+        return self._next(), {}
+
+    def step(self, action: Any) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
+        if not self.action_space.contains(action):
+            raise ValueError(f"{action!r} is not of {self.action_space}")
+        self._steps += 1
+        paid = 1.0 - float(np.mean(self.missed(action, self.targets[self._context])))
+        return self._next(), paid, False, self._steps == 10, {}
+
+    def missed(self, action: Any, target: Any) -> NDArray[Any]:
+        """Return for each part of the action how far it is from the target."""
+        return np.not_equal(action, target)
+
+    def _next(self) -> NDArray[Any]:
+        self._context = int(self.np_random.integers(2))
+        return np.eye(2, dtype=np.float32)[self._context]
+
+
+class Counted(Targets):
+    """Actions from -1 to 1."""
+
+    action_space = Discrete(3, start=-1)
+    targets = (-1, 1)
+
+
+class Dials(Targets):
+    """A dial of two and one of three positions."""
+
+    action_space = MultiDiscrete([2, 3])
+    targets = ([1, 0], [0, 2])
+
+
+class Switches(Targets):
+    """Four switches in a square."""
+
+    action_space = MultiBinary([2, 2])
+    targets = ([[1, 0], [0, 1]], [[0, 0], [1, 1]])
+
+
+class Levers(Targets):
+    """Two levers, each between bounds of its own."""
+
+    action_space = Box(np.array([-1.0, 0.0], np.float32), np.array([1.0, 3.0], np.float32))
+    targets = ([0.9, 0.3], [-0.5, 2.5])
+
+    def missed(self, action: Any, target: Any) -> NDArray[Any]:
+        return np.abs(action - np.asarray(target))

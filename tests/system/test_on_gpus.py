@@ -65,7 +65,8 @@ def test_it_learns_on_a_gpu_what_it_learns_on_the_cpu(network: str) -> None:
 @on_gpus()
 def test_acting_and_learning_launch_few_kernels_and_wait_once(network: str) -> None:
     device, one = a2c(network, "cuda:1"), moved(rollout(network, 0), "cuda:1")
-    act = counted(lambda: acted(device, one.observations[0], Place(0, slice(0, LANES))).cpu())
+    seen, place = (one.observations[0], one.first[0]), Place(0, slice(0, LANES))
+    act = counted(lambda: device.act(*seen, place).actions.cpu())
     assert act["kernels"] <= MOST_KERNELS_OF_AN_ACT, act
     assert (act["waits"], act["to_host"], act["to_device"]) == (1, 1, 0), act
     update = counted(lambda: device.update(one))
@@ -245,7 +246,10 @@ def test_a_rollout_takes_one_wait_for_each_batch_of_actions(env_splits: int) -> 
     here.learn(2)
     numbers = counted(lambda: here.collector.collect(2))
     assert numbers["waits"] == STEPS * env_splits, numbers
-    assert numbers["to_device"] == (STEPS + 1) * env_splits + 1, "every row, and all else at once"
+    rows, acts = (STEPS + 1) * env_splits, STEPS * env_splits
+    assert numbers["to_device"] == rows + acts + 1, (
+        "each act's flags; all else of a rollout at once"
+    )
     assert numbers["to_host"] == STEPS * env_splits, numbers
     assert numbers["non_blocking"] == numbers["to_device"] + numbers["to_host"], numbers
     assert numbers["kernels"] <= STEPS * env_splits * MOST_KERNELS_OF_AN_ACT, numbers

@@ -16,7 +16,7 @@ import os, sys
 from galamp.workers.child import ChildSpec, _set_up
 role, nice, inherited = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 os.nice(inherited)
-_set_up(ChildSpec(role, 0, 0, 0, "", (), os.devnull, nice=nice))
+_set_up(ChildSpec(role, 0, 0, "", (), os.devnull, nice=nice))
 print(os.nice(0))
 """
 

@@ -42,7 +42,7 @@ class ActorCritic(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits [B, A] and values [B] of `observations` [B, ...], uint8 or float32."""
+        """Return outputs [B, A] and values [B] of `observations` [B, ...], uint8 or float32."""
 
     @abstractmethod
     def initialise(self, generator: torch.Generator) -> None:
