@@ -373,7 +373,7 @@ ENVIRONMENT = EnvironmentSpec("ALE/Pong-v5", (4,), "float32", 2, ("l", "r"), 4, 
 
 
 class Run:
-    """A recorder over an arena that nobody works in but the test."""
+    """A recorder over a run layout in which only the test works."""
 
     def __init__(self, folder: RunFolder) -> None:
         config = from_dict(
