@@ -306,7 +306,7 @@ def test_a_learner_killed_while_the_gpu_copies_is_followed_by_another(
     assert learners.rows[1].metrics["sent"] == 1
     assert len(learners.publication_rings[1].drain()[0]) == 1
     learners.exchanges[0].turn(1)
-    assert all_are(parameters(learners, 0), 1.0), "it was heard in its life before"
+    assert all_are(parameters(learners, 0), 1.0), "its earlier incarnation was heard"
     learners.control.set_incarnation(1, 1)
     learners.states[1]["parameters"].fill_(7.0)
     learners.exchanges[1] = learners.exchange(1)

@@ -703,7 +703,7 @@ def test_vectors_of_a_writer_at_work_are_whole_or_nothing() -> None:
 
 
 class Run:
-    """A monitor over an arena that nobody works in but the test."""
+    """A monitor over a run layout in which only the test works."""
 
     def __init__(self, folder: RunFolder, **gossip: object) -> None:
         config = from_dict(

@@ -51,12 +51,12 @@ def ways_to_read(
             schedules += [[*words.at[:access], state] for state in later]
 
 
-def token(number: int, life: int) -> Token:
-    return Token(number, 100 + number, life)
+def token(number: int, incarnation: int) -> Token:
+    return Token(number, 100 + number, incarnation)
 
 
 def overrun_after_a_kill(sender_class: type[Mailbox]) -> Iterator[list[list[int]]]:
-    """A full mailbox; a life killed anywhere in its next put; a new life that puts twice."""
+    """A full mailbox; a sender killed anywhere in its next put; its successor puts twice."""
     arrays = SharedArrays.create([Mailbox.spec(0, 1, "x")])
 
     def put(before: bytes, *tokens: Token) -> list[bytes]:

@@ -42,81 +42,81 @@ class Count:
 
 def test_a_count_that_moves_is_never_still() -> None:
     count = Count()
-    watch = ProgressMonitor(count)
+    monitor = ProgressMonitor(count)
     for _ in range(100):
         count.value += 1
-        watch.observe(0.05)
-        assert not watch.exceeds(0.0, 0.0)
+        monitor.observe(0.05)
+        assert not monitor.exceeds(0.0, 0.0)
 
 
 def test_a_pause_of_the_whole_machine_counts_for_little() -> None:
-    watch = ProgressMonitor(Count())
-    watch.observe(3600.0)
-    assert watch.still_s == MAX_TICK_S
+    monitor = ProgressMonitor(Count())
+    monitor.observe(3600.0)
+    assert monitor.still_s == MAX_TICK_S
     for _ in range(100):
-        watch.observe(0.05)
-    assert watch.exceeds(5.0, 20.0)
+        monitor.observe(0.05)
+    assert monitor.exceeds(5.0, 20.0)
 
 
-def gap(watch: ProgressMonitor, count: Count, seconds: float, *, first: bool = False) -> None:
+def gap(monitor: ProgressMonitor, count: Count, seconds: float, *, first: bool = False) -> None:
     """Let the count stand still for so long, and move."""
     for _ in range(round(seconds / 0.05)):
-        watch.observe(0.05, first=first)
+        monitor.observe(0.05, first=first)
     count.value += 1
-    watch.observe(0.05, first=first)
+    monitor.observe(0.05, first=first)
 
 
 def test_one_long_gap_is_no_habit() -> None:
     count = Count()
-    watch = ProgressMonitor(count)
+    monitor = ProgressMonitor(count)
     for _ in range(20):
-        gap(watch, count, 0.1)
-    gap(watch, count, 2.5)  # a process that was stopped, and told to go on
+        gap(monitor, count, 0.1)
+    gap(monitor, count, 2.5)  # a process that was stopped, and told to go on
     for _ in range(60):
-        gap(watch, count, 0.1)
+        gap(monitor, count, 0.1)
     for _ in range(65):
-        watch.observe(0.05)
-    assert watch.exceeds(3.0, 20.0), "a hang after a pause is seen as soon as any other"
+        monitor.observe(0.05)
+    assert monitor.exceeds(3.0, 20.0), "a hang after a pause is seen as soon as any other"
 
 
-def test_the_first_work_shows_what_is_usual_and_so_does_a_former_life() -> None:
+def test_the_first_work_shows_what_is_usual_and_so_does_an_earlier_incarnation() -> None:
     count = Count()
-    watch = ProgressMonitor(count)
-    gap(watch, count, 12.0, first=True)
-    heir = ProgressMonitor(count, watch.usual_s)
+    monitor = ProgressMonitor(count)
+    gap(monitor, count, 12.0, first=True)
+    successor = ProgressMonitor(count, monitor.usual_s)
     for _ in range(400):
-        watch.observe(0.05)
-        heir.observe(0.05)
-    for each in (watch, heir):
+        monitor.observe(0.05)
+        successor.observe(0.05)
+    for each in (monitor, successor):
         assert not each.exceeds(10.0, 20.0)
         assert each.exceeds(10.0, 1.0)
 
 
 def test_who_is_slow_is_given_more_time() -> None:
     count = Count()
-    watch = ProgressMonitor(count)
+    monitor = ProgressMonitor(count)
     for _ in range(8):
-        gap(watch, count, 2.0)
+        gap(monitor, count, 2.0)
     for _ in range(60):
-        watch.observe(0.05)
-    assert watch.exceeds(1.0, 1.0)
-    assert not watch.exceeds(1.0, 5.0)
+        monitor.observe(0.05)
+    assert monitor.exceeds(1.0, 1.0)
+    assert not monitor.exceeds(1.0, 5.0)
 
 
 def test_an_outlier_is_forgotten() -> None:
     count = Count()
-    watch = ProgressMonitor(count)
+    monitor = ProgressMonitor(count)
     for _ in range(200):
-        watch.observe(0.05)
+        monitor.observe(0.05)
     for _ in range(2000):
         count.value += 1
-        watch.observe(0.05)
+        monitor.observe(0.05)
     for _ in range(30):
-        watch.observe(0.05)
-    assert watch.exceeds(1.0, 20.0)
+        monitor.observe(0.05)
+    assert monitor.exceeds(1.0, 20.0)
 
 
-def test_a_new_life_counts_once_it_has_worked() -> None:
+def test_a_new_incarnation_counts_once_it_has_worked() -> None:
     child = object.__new__(Child)
     child.role, child.row = "learner", cast(Any, {"agent_steps": 5})
     child.incarnation, child._work_at_start = 0, 5

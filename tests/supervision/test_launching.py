@@ -472,7 +472,7 @@ def test_servers_that_end_while_they_load_are_a_failure(servers: Servers) -> Non
     servers.endings[2] = "ended with exit code 1"
     with pytest.raises(ServerFailed, match="ended with exit code 1 while it loaded"):
         readiness.poll()
-    assert not readiness.poll(), "later lives may find another one"
+    assert not readiness.poll(), "later incarnations may find another one"
 
 
 def test_a_server_that_never_loads_is_given_up(
@@ -484,27 +484,27 @@ def test_a_server_that_never_loads_is_given_up(
     assert servers.sent[-1] == signal.SIGKILL
 
 
-class Place:
-    """Stands for a child that waits for its next life."""
+class DueChild:
+    """Stands for a child whose next incarnation is due."""
 
     def __init__(self, title: str, failing: Exception | None = None) -> None:
         self.title, self.due_s, self.failing = title, cast(float | None, 0.0), failing
-        self.emptied = self.filled = 0
+        self.released = self.started = 0
 
     def start(self, postpone: Any) -> None:
         self.due_s = None
         if self.failing is not None:
             raise self.failing
-        self.filled += 1
+        self.started += 1
 
     def release(self) -> None:
-        self.emptied += 1
+        self.released += 1
 
 
-def children(poll: Any, *places: Place) -> Children:
+def children(poll: Any, *due: DueChild) -> Children:
     children = object.__new__(Children)
     children._server = cast(Readiness, SimpleNamespace(poll=poll))
-    children.learners, children.simulators = cast(list[Child], list(places)), []
+    children.learners, children.simulators = cast(list[Child], list(due)), []
     return children
 
 
@@ -513,11 +513,11 @@ def never() -> bool:
 
 
 def test_nobody_is_started_before_the_server_has_loaded() -> None:
-    place = Place("learner 0")
+    place = DueChild("learner 0")
     assert children(lambda: False, place).start_due(1.0, never) == []
-    assert (place.due_s, place.filled) == (0.0, 0)
+    assert (place.due_s, place.started) == (0.0, 0)
     assert children(lambda: True, place).start_due(1.0, never) == []
-    assert place.filled == 1
+    assert place.started == 1
 
 
 @pytest.mark.parametrize(
@@ -529,20 +529,20 @@ def test_who_cannot_be_started_is_told(error: Exception) -> None:
             raise error
         return True
 
-    places = [Place("learner 0", error), Place("learner 1", error)]
+    places = [DueChild("learner 0", error), DueChild("learner 1", error)]
     failed = children(poll, *places).start_due(1.0, never)
     assert [str(each.failure) for each in failed] == [
         f"{place.title} could not be started: {error}" for place in places
     ]
-    assert [(place.due_s, place.emptied) for place in places] == [(None, 1)] * 2
+    assert [(place.due_s, place.released) for place in places] == [(None, 1)] * 2
 
 
 def test_who_was_not_started_for_a_signals_sake_stays_due() -> None:
-    places = [Place("learner 0"), Place("learner 1", StartPostponed()), Place("learner 2")]
+    places = [DueChild("learner 0"), DueChild("learner 1", StartPostponed()), DueChild("learner 2")]
     assert children(lambda: True, *places).start_due(1.0, never) == []
-    assert [place.filled for place in places] == [1, 0, 0]
+    assert [place.started for place in places] == [1, 0, 0]
     assert [place.due_s for place in places] == [None, 1.0, 0.0]
-    assert places[1].emptied == 0
+    assert places[1].released == 0
 
 
 def test_children_are_heard_of_even_if_somebody_ignores_their_ends() -> None:

@@ -60,7 +60,7 @@ def hanging() -> Failing:
 
 
 def _only_once(fail: Callable[[], None]) -> Callable[[], None]:
-    """Do it in one life only: the file that TEST_FAILED_ONCE names remembers it."""
+    """Do it in one incarnation only: the file that TEST_FAILED_ONCE names remembers it."""
 
     def attempt() -> None:
         try:

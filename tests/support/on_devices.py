@@ -105,7 +105,7 @@ class Learners:
         self.exchanges = [self.exchange(rank) for rank in range(count)]
 
     def exchange(self, rank: int) -> Exchange:
-        """Begin a life of a learner's exchange, with its state as it is."""
+        """Begin an incarnation of a learner's exchange, with its state as it is."""
         self.control.set_alive(rank, True)
         one = Exchange(
             self.arrays,

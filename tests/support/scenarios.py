@@ -95,7 +95,7 @@ def socket_folder(server: int) -> Path:
 
 @contextlib.contextmanager
 def accompanied(folder: Path) -> Iterator[tuple[list[object], Callable[[], list[int]]]]:
-    """Gives flags with which every lane starts a helper, and what tells which of these still run.
+    """Yield flags with which every environment starts a helper, and the pids of helpers that run.
 
     All must be gone at the end.
     """
@@ -162,7 +162,9 @@ def child_killed(folder: Path, role: str, number: int) -> float:
             os.getpriority(os.PRIO_PROCESS, pid) for pid in titled(process.pid, role.split()[0])
         }
         assert gentle == {min(19, own + RunConfig().resources.nice)}
-        wait_for(lambda: len(living()) == 8, "a helper per lane, and none of former lives")
+        wait_for(
+            lambda: len(living()) == 8, "a helper per environment, and none of earlier incarnations"
+        )
         told = stopped(process, folder)
     assert told["restarts"] == 1
     assert told["failure"] is None
@@ -187,7 +189,9 @@ def server_killed(folder: Path) -> float:
         # Not all are missed at once, and rows may still tell of what was done before.
         wait_for(lambda: rows(folder)[-1]["charts/restarts"] >= 4, "four restarts")
         works_on(folder, "learner0/updates", "learner1/updates")
-        wait_for(lambda: len(living()) == 8, "a helper per lane, and none of former lives")
+        wait_for(
+            lambda: len(living()) == 8, "a helper per environment, and none of earlier incarnations"
+        )
         told = stopped(process, folder)
     # A start that meets the old server as it ends counts as one more loss, and is made again.
     assert 4 <= told["restarts"] <= 8, told
@@ -211,7 +215,9 @@ def child_stopped(folder: Path, role: str, hang_after_s: float) -> float:
         successor(process.pid, role, victim)
         passed_s = time.monotonic() - began_s
         works_on(folder, "learner0/updates", "learner1/updates")
-        wait_for(lambda: len(living()) == 8, "a helper per lane, and none of former lives")
+        wait_for(
+            lambda: len(living()) == 8, "a helper per environment, and none of earlier incarnations"
+        )
         told = stopped(process, folder)
     assert told["restarts"] == 1
     return passed_s

@@ -376,7 +376,7 @@ ENVIRONMENT = EnvironmentSpec(
 
 
 class Run:
-    """A recorder over an arena that nobody works in but the test."""
+    """A recorder over a run layout in which only the test works."""
 
     def __init__(self, folder: RunFolder) -> None:
         config = from_dict(

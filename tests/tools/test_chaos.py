@@ -194,36 +194,36 @@ class TestInvariants:
         assert found(finite) == "1 of 6 are not"
 
     def test_a_zombie(self) -> None:
-        manned = ExpectedProcesses()
+        running = ExpectedProcesses()
         for _ in range(3):
-            manned.observe(0.5, ["process 5 is a zombie"])
-            manned.observe(0.5, [])
-        assert manned.breach is None, "it was reaped in time"
+            running.observe(0.5, ["process 5 is a zombie"])
+            running.observe(0.5, [])
+        assert running.breach is None, "it was reaped in time"
         for _ in range(4):
-            manned.observe(0.5, ["process 5 is a zombie"])
-        assert found(manned) == "process 5 is a zombie"
+            running.observe(0.5, ["process 5 is a zombie"])
+        assert found(running) == "process 5 is a zombie"
 
     def test_what_a_simulator_has_left_behind(self) -> None:
-        manned, words = ExpectedProcesses(), "process 5 (sleep) runs, and belongs to no child"
+        running, words = ExpectedProcesses(), "process 5 (sleep) runs, and belongs to no child"
         for _ in range(20):
-            manned.observe(0.5, [], [words])
-            manned.observe(0.5, [], ["process 6 (sleep) is a zombie"])
-        assert manned.breach is None, "others each time: all go in time"
-        manned.observe(1.0, [], [words])
-        manned.observe(LEFT_GRACE_S, [], [words])
-        assert manned.breach is None
-        manned.observe(0.5, [], [words])
-        assert found(manned) == words
-        assert manned.remark == ""
-        manned.helpers = 3
-        assert manned.remark.startswith("3 processes that environments had started")
+            running.observe(0.5, [], [words])
+            running.observe(0.5, [], ["process 6 (sleep) is a zombie"])
+        assert running.breach is None, "others each time: all go in time"
+        running.observe(1.0, [], [words])
+        running.observe(LEFT_GRACE_S, [], [words])
+        assert running.breach is None
+        running.observe(0.5, [], [words])
+        assert found(running) == words
+        assert running.remark == ""
+        running.helpers = 3
+        assert running.remark.startswith("3 processes that environments had started")
 
     def test_an_end_without_a_fault(self) -> None:
-        manned = ExpectedProcesses()
-        manned.end_of("learner 0", hit=True)
-        assert manned.breach is None
-        manned.end_of("learner 0", hit=False)
-        assert found(manned) == "it ended"
+        running = ExpectedProcesses()
+        running.end_of("learner 0", hit=True)
+        assert running.breach is None
+        running.end_of("learner 0", hit=False)
+        assert found(running) == "it ended"
 
     def test_a_leaked_file(self, tmp_path: Path) -> None:
         flat = NoLeaks()
@@ -601,8 +601,8 @@ def test_a_run_survives(tmp_path: Path) -> None:
     assert sum(fault["works_after_s"] is not None for fault in told["faults"]) >= 6
     assert all(each["checks"] for each in told["invariants"])
     assert told["summary"]["given_up"] == []
-    [manned] = [each for each in told["invariants"] if each["name"] == ExpectedProcesses.name]
-    assert "that environments had started ended with their simulators" in manned["remark"]
+    [running] = [each for each in told["invariants"] if each["name"] == ExpectedProcesses.name]
+    assert "that environments had started ended with their simulators" in running["remark"]
 
 
 @pytest.mark.slow

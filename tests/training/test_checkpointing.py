@@ -148,20 +148,24 @@ def test_chaos_looks_again_where_no_thread_could_start(
     seen: list[Any] = []
     looks = FileChecks(1, (), set())
     no_thread.setattr(monitor, "inspect_files", lambda *_: looks)
-    watch = object.__new__(InvariantMonitor)
-    watch._file_checks, watch._checkpoints, watch._thread = None, tmp_path, ThreadPoolExecutor(1)
-    watch._slow = cast(Any, SimpleNamespace(due=lambda now_s: True))
-    watch._children = cast(Any, SimpleNamespace(all=[]))
-    watch.saved = cast(Any, SimpleNamespace(observe=lambda *found: seen.append(found)))
-    watch.flat = cast(Any, SimpleNamespace(observe_names=seen.append))
-    watch._check_files(1.0)
-    assert watch._file_checks is None
+    observer = object.__new__(InvariantMonitor)
+    observer._file_checks, observer._checkpoints, observer._thread = (
+        None,
+        tmp_path,
+        ThreadPoolExecutor(1),
+    )
+    observer._slow = cast(Any, SimpleNamespace(due=lambda now_s: True))
+    observer._children = cast(Any, SimpleNamespace(all=[]))
+    observer.saved = cast(Any, SimpleNamespace(observe=lambda *found: seen.append(found)))
+    observer.flat = cast(Any, SimpleNamespace(observe_names=seen.append))
+    observer._check_files(1.0)
+    assert observer._file_checks is None
     start = threading.Thread.start
     no_thread.undo()
     assert threading.Thread.start is not start
     no_thread.setattr(monitor, "inspect_files", lambda *_: looks)
-    watch._check_files(2.0)
-    wait_for(lambda: watch._file_checks is not None and watch._file_checks.done(), "the look")
-    watch._check_files(3.0)
-    watch.close()
+    observer._check_files(2.0)
+    wait_for(lambda: observer._file_checks is not None and observer._file_checks.done(), "the look")
+    observer._check_files(3.0)
+    observer.close()
     assert len(seen) == 2

@@ -1,4 +1,4 @@
-"""The door of a run, with nobody behind it but the test."""
+"""The control server of a run, with only the test behind it."""
 
 from __future__ import annotations
 
