@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from galamp.core import user_code
 from galamp.core.algorithm_config import AlgorithmConfig
 from galamp.core.config import RunConfig, from_dict, from_settings
 from galamp.core.errors import UserError
@@ -189,7 +190,6 @@ def _stored(folder: Path, given: Values) -> RunConfig:
     Raises:
         UserError: there is none, it is damaged, or it alone names a module that would be imported.
     """
-    from galamp import algorithms
     from galamp.algorithms.networks import check_network_asked
     from galamp.core.machine.machine import inspect_machine
     from galamp.environments.names import check_asked
@@ -203,15 +203,17 @@ def _stored(folder: Path, given: Values) -> RunConfig:
     resolved = stored.pop("resolved", None)
     algorithm = given.get(("algorithm", "algorithm"), "")
     config = from_dict(stored, algorithm)
-    algorithms.check_asked(config.algorithm.algorithm, algorithm, f"--resume {folder}: the run")
+    run = f"--resume {folder}: the run"
+    name = config.algorithm.algorithm
+    user_code.check_asked("--algorithm", name, algorithm, run, "add --algorithm", fixed=True)
     asked = given.get(("environment", "env_id"), "")
-    check_asked(config.environment.env_id, asked, f"--resume {folder}: the run")
+    check_asked(config.environment.env_id, asked, run)
     asked = given.get(("model", "network"), "")
-    check_network_asked(config.model.network, asked, f"--resume {folder}: the run")
+    check_network_asked(config.model.network, asked, run)
     if GRAPH_SETTING not in given:
         check_own_graph(folder, config.gossip.topology)
     if SINKS_SETTING not in given:
-        _check_own_sinks(folder, config.report.sinks)
+        user_code.check_asked("--sinks", config.report.sinks, "", run, "add --sinks")
     device = given.get(("resources", "device"), config.resources.device)
     learners = given.get(("resources", "learners"), config.resources.learners)
     machine, ran = inspect_machine(device), _ran(resolved, config)
@@ -219,19 +221,6 @@ def _stored(folder: Path, given: Values) -> RunConfig:
     if ran and (others or changes_kind(device, machine, ran)):
         config = with_learners(config, learners, machine, ran)
     return config
-
-
-def _check_own_sinks(folder: Path, sinks: str) -> None:
-    """Refuse to import a class that only a stored config names: anyone may have written that.
-
-    Raises:
-        UserError: there is such a class.
-    """
-    if ":" in sinks:
-        raise UserError(
-            f"--resume {folder}: the run wants to run your code {sinks}: if that is what you want, "
-            f"add --sinks {sinks}"
-        )
 
 
 def _ran(resolved: object, config: RunConfig) -> list[LearnerPlan]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from galamp.core.errors import UserError
-from galamp.core.settings import check, option, settings
+from galamp.core.settings import CLASS, check, option, settings
 
 ALGORITHMS = "galamp.algorithms"
 """Where algorithms are looked up by name."""
@@ -34,7 +34,7 @@ class AlgorithmConfig:
         "learning algorithm, or package.module:Class for one of yours; it has its own settings, "
         "see --help beside its name",
         registry=f"{ALGORITHMS}:ALGORITHMS",
-        imports=True,
+        user_code=CLASS,
     )
     num_steps: int = option(
         5, "rollout length T between two updates", unit="agent steps", low=1, high=4096

@@ -14,7 +14,7 @@ from typing import Any
 from galamp.core.algorithm_config import AlgorithmConfig, algorithm_config, algorithm_in
 from galamp.core.errors import UserError, did_you_mean
 from galamp.core.older_configs import up_to_date
-from galamp.core.settings import AUTO, check, option, settings, shown
+from galamp.core.settings import AUTO, CLASS, FACTORY, check, option, settings, shown
 
 MAX_CHANNELS = 16
 """Channels of an image that a network takes, and so frames that can be stacked."""
@@ -85,7 +85,7 @@ class ModelConfig:
         "package.module:factory; auto takes gala for images, mlp for vectors",
         registry="galamp.algorithms.networks:NETWORKS",
         names=("auto",),
-        factory=True,
+        user_code=FACTORY,
     )
 
 
@@ -238,7 +238,8 @@ class ReportConfig:
         "where metrics go: metrics.jsonl in any case, monitor files of all episodes, TensorBoard "
         "(pip install 'galamp[tensorboard]'), or classes of your own, with commas between them",
         registry="galamp.telemetry.sinks:SINKS",
-        classes=True,
+        user_code=CLASS,
+        several=True,
     )
     log_every_s: float = option(2.0, "interval between rows of metrics.jsonl", unit="s", low=0.05)
     checkpoint_every_s: float = option(60.0, "interval between checkpoints", unit="s", low=0.5)

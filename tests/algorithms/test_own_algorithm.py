@@ -53,14 +53,15 @@ def parsed(*arguments: str) -> RunConfig:
 
 
 def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that a refused command line gets, without `galamp: `."""
+    """The one line that a refused command line gets, without `galamp: ` and a traceback."""
     try:
         code: Any = main(["run", *arguments])
     except SystemExit as left:
         code = left.code
     out, err = capsys.readouterr()
     assert (code, out) == (2, "")
-    (line,) = err.splitlines()
+    line, *details = err.splitlines()
+    assert details[:1] in ([], ["Traceback (most recent call last):"])
     return line.removeprefix("galamp: ")
 
 
@@ -178,7 +179,10 @@ def test_settings_of_its_own_that_change_are_told() -> None:
             "--algorithm nowhere:Own: cannot import nowhere (No module named 'nowhere'",
         ),
         ("tests.nowhere:Own", "--algorithm tests.nowhere:Own: cannot import tests.nowhere ("),
-        ("tests.support.broken_module:Own", "--algorithm tests.support.broken_module:Own: "),
+        (
+            "tests.support.broken_module:Own",
+            "--algorithm tests.support.broken_module:Own: importing tests.support.broken",
+        ),
         ("tests.support.toy_algorithm:Reinforced", "--algorithm tests.support.toy_algorithm:Reinf"),
         ("os:abort", "--algorithm os:abort: os has no class 'abort'"),
         ("pathlib:Path", "--algorithm pathlib:Path: expected a class of algorithms with its sett"),

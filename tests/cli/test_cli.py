@@ -329,7 +329,7 @@ def test_names_of_no_network_are_refused(
 ) -> None:
     (line,) = complaint(capsys, "run", "--network", network)
     near = " (did you mean gala?)" if network == "gela" else ""
-    told = ": expected one of auto, gala, nature, mlp, or package.module:factory"
+    told = ": expected one of auto, gala, nature, mlp, or package.module:factory for one of yours"
     assert line.startswith("--network ")
     assert f"{told}{near}" in line
     assert not Path("ran").exists()
