@@ -12,9 +12,10 @@ import argparse
 import io
 import stat
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from galamp.core.disk import replace_file, write_new
@@ -112,15 +113,15 @@ def figure_file(options: argparse.Namespace) -> FigureFile | None:
 
 
 def rendered(
-    draw: Callable[[], Figure], format: str = FORMATS[0], style: Mapping[str, Any] | None = None
+    draw: Callable[[], Figure], format: str = FORMATS[0], style: Any = MappingProxyType({})
 ) -> bytes:
     """Return a figure as the content of a file.
 
     Args:
         draw: draws it; `style` holds meanwhile.
         format: one of `FORMATS`.
-        style: what differs from matplotlib's own defaults. A matplotlibrc is not heeded: one in the
-            working directory could have LaTeX run, say.
+        style: by name, what differs from matplotlib's own defaults. A matplotlibrc is not heeded:
+            one in the working directory could have LaTeX run, say.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -131,7 +132,7 @@ def rendered(
         raise UserError(f"{FLAG}: matplotlib is missing; pip install matplotlib") from None
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(style or {})
+        mpl.rcParams.update(style)
         content = io.BytesIO()
         draw().savefig(content, format=format)
     return content.getvalue()
