@@ -54,17 +54,8 @@ def test_the_table_has_the_ratio_of_each_pair_of_blocks() -> None:
         AUTOGRAD: [{ACT: 1.0, LEARN: 3.0}, {ACT: 2.0, LEARN: 4.0}, {ACT: 1.0, LEARN: 3.0}],
     }
     first, second = text_lines(forwards_table(found))[-2:]
-    assert first.split() == [
-        "cached,",
-        "by",
-        "hand",
-        *["1.0000", "2.0000", "4.0000", "1.00", "(1.00", "-", "1.00)"],
-    ]
-    assert second.split() == [
-        "plain",
-        "autograd",
-        *["1.0000", "3.0000", "4.0000", "1.50", "(1.00", "-", "2.00)"],
-    ]
+    assert first.split()[3:] == ["1.0000", "2.0000", "4.0000", "1.00", "(1.00", "-", "1.00)"]
+    assert second.split()[2:] == ["1.0000", "3.0000", "4.0000", "1.50", "(1.00", "-", "2.00)"]
 
 
 def test_the_command_has_its_options() -> None:

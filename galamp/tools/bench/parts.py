@@ -137,7 +137,7 @@ def train_block(parts: Parts) -> dict[str, float]:
 def _block(parts: Parts, work: Callable[[], None], *names: str) -> dict[str, float]:
     parts.spent_s = dict.fromkeys(PARTS, 0.0)
     end_s, done = time.perf_counter() + BLOCK_S, 0
-    while time.perf_counter() < end_s:
+    while not done or time.perf_counter() < end_s:
         work()
         done += parts.steps * parts.envs
     return {name: parts.spent_s[name] / done * 1e3 for name in names}
