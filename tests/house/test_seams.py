@@ -50,7 +50,7 @@ class TestEnvironmentKind(EnvironmentContract):
     @classmethod
     def _added(cls, line: pytest.MonkeyPatch) -> None:
         kinds = {"walk/": "tests.support.toys:Walk", **names.ENVIRONMENTS}
-        for kind in list(names.ENVIRONMENTS):
+        for kind in reversed(list(names.ENVIRONMENTS)):  # undone, they are in their order again
             line.delitem(names.ENVIRONMENTS, kind)
         for kind, path in kinds.items():
             line.setitem(names.ENVIRONMENTS, kind, path)
