@@ -56,7 +56,7 @@ def config_class(name: str) -> type[AlgorithmConfig]:
     if ":" not in name:
         found: type[AlgorithmConfig] = _look_up(_row(name).config)
         return found
-    kind = getattr(_imported(name), "config_class", None)
+    kind = getattr(_users(name), "config_class", None)
     if not (isinstance(kind, type) and issubclass(kind, AlgorithmConfig)):
         raise UserError(
             f"--algorithm {name}: expected a class of algorithms with its settings as "
@@ -83,26 +83,6 @@ def flags_of_others(name: str) -> dict[str, str]:
     }
 
 
-def check_asked(stored: str, asked: str, holder: str) -> None:
-    """Refuse to import a module that only a stored text names: anyone may have written that.
-
-    Args:
-        stored: the algorithm's name in a stored config.
-        asked: the name that the user has given now, or empty.
-        holder: what holds the stored text, for the message.
-
-    Raises:
-        UserError: the user has named another algorithm, or has not named one of the user's.
-    """
-    if asked and asked != stored:
-        raise UserError(f"--algorithm {asked}: {holder} is of {stored}; name that")
-    if ":" in stored and not asked:
-        raise UserError(
-            f"{holder} wants to run your code {stored}: if that is what you want, add "
-            f"--algorithm {stored}"
-        )
-
-
 def make_algorithm(
     config: AlgorithmConfig,
     model: nn.Module,
@@ -127,7 +107,7 @@ def make_algorithm(
     if config.learning_rate is None:
         raise ValueError("learning_rate is None: resolve it before making an algorithm")
     name = config.algorithm
-    kind = _imported(name) if ":" in name else _look_up(_row(name).algorithm)
+    kind = _users(name) if ":" in name else _look_up(_row(name).algorithm)
     algorithm: Algorithm = kind(config, model, actions=actions, device=device, seed=seed)
     return algorithm
 
@@ -146,28 +126,13 @@ def _look_up(target: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _imported(target: str) -> Any:
+def _users(name: str) -> Any:
     """Return a class of the user's.
 
     Raises:
         UserError: there is no such module or class, or importing it fails.
     """
-    what = f"--algorithm {target}"
-    module_name, _, name = target.partition(":")
-    try:
-        module = user_code.imported(what, module_name, CLASS)
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:  # whatever a module of the user's raises
-        told = " ".join(str(error).split())
-        raise UserError(
-            f"{what}: importing {module_name} raised {type(error).__name__}: {told}; mend it"
-        ) from error
-    if not isinstance(getattr(module, name, None), type):
-        classes = [known for known, value in vars(module).items() if isinstance(value, type)]
-        near = did_you_mean(name, classes, cutoff=user_code.NEAR_ENOUGH)
-        raise UserError(f"{what}: {module_name} has no class {name!r}{near}; name one that it has")
-    return getattr(module, name)
+    return user_code.load(f"--algorithm {name}", name, CLASS, user_code.is_class, noun="class")
 
 
 def _check_settings(name: str, kind: type[AlgorithmConfig]) -> None:

@@ -8,6 +8,9 @@ backward pass:
 All are [T+1, B, ...] in channels-last order; in bfloat16 if configured, except the heads, whose
 outputs and parameters are float32. The backward pass takes the whole rollout as one batch and
 writes every gradient once, directly into the flat vector, which need not be set to zero before.
+
+It is written by hand for speed alone: plain autograd (`RecomputedForward`) gives the same gradients
+and computes every forward pass twice. What that costs on a machine: `bin/bench forward`.
 """
 
 from __future__ import annotations

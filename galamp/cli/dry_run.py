@@ -11,7 +11,6 @@ import json
 import sys
 from typing import Any
 
-from rich import box
 from rich.table import Table
 
 from galamp.core.config import RunConfig, to_dict
@@ -23,7 +22,7 @@ from galamp.storage.run_folder import StoredChoices
 from galamp.supervision.devices import left_out
 from galamp.supervision.layout import array_specs
 from galamp.supervision.plan import LearnerPlan
-from galamp.telemetry.display.console import table_console
+from galamp.telemetry.display.console import plain_table, table_console
 from galamp.telemetry.display.streams import print_safely
 from galamp.training.resolve import ResolvedRun
 from galamp.training.session import RunContext
@@ -84,11 +83,9 @@ def gpus_in_words(machine: Machine) -> list[str]:
 
 def learners_table(context: RunContext, resolved: ResolvedRun) -> Table:
     """Return a line per learner: its device, its processors and those of its simulators."""
-    result = Table(box=box.SIMPLE, padding=(0, 1))
-    for heading in ("learner", "device", "NUMA node", "processors", "threads"):
-        result.add_column(heading)
-    for heading in ("simulator processes", "on processors"):
-        result.add_column(heading)
+    of_learner = ("learner", "device", "NUMA node", "processors", "threads")
+    headings = (*of_learner, "simulator processes", "on processors")
+    result = plain_table(headings, text=range(len(headings)))
     resources = resolved.plan.config.resources
     for learner in resolved.plan.learners:
         mine, theirs = map(format_list, learner.cpus) if resources.pin else ("any", "any")

@@ -17,12 +17,12 @@ from galamp.cli.algorithm_flags import add_own_group
 from galamp.cli.presets import PRESETS
 from galamp.cli.run_config import config_from, configured, dest_of, kept_of
 from galamp.core import failpoints
-from galamp.core.arguments import Parser
+from galamp.core.arguments import Parser, add_flag
 from galamp.core.config import RunConfig
 from galamp.core.errors import EXIT_OK, UserError
 from galamp.core.older_configs import RENAMED
 from galamp.core.processes.reaper import claim_process
-from galamp.core.settings import AUTO, CLASS, FACTORY, Setting, flag_of, settings
+from galamp.core.settings import flag_of, settings
 from galamp.storage.links import followed
 from galamp.telemetry.display.streams import STARTING, announce, print_safely
 from galamp.workers.forkserver import start_server
@@ -75,7 +75,13 @@ def add_settings(parser: Parser) -> None:
     )
     for setting in settings(usual):
         ones_own = setting.section == "algorithm" and setting.name in own
-        _add_setting(groups[OWN if ones_own else setting.section], setting)
+        add_flag(
+            groups[OWN if ones_own else setting.section],
+            setting,
+            dest=dest_of(setting.section, setting.name),
+            default=argparse.SUPPRESS,
+            none="the protocol's",
+        )
     for section, former in RENAMED:
         groups[section].add_argument(
             flag_of(former),
@@ -83,40 +89,6 @@ def add_settings(parser: Parser) -> None:
             default=argparse.SUPPRESS,
             help=argparse.SUPPRESS,
         )
-
-
-def _add_setting(group: Any, setting: Setting) -> None:
-    known = setting.option
-    text = known.help
-    if "default" not in text:
-        text += f" (default: {_default(setting)})"
-    keywords: dict[str, Any] = {"dest": dest_of(setting.section, setting.name), "help": text}
-    if setting.kind is bool:
-        keywords["action"] = argparse.BooleanOptionalAction
-    else:
-        keywords["metavar"] = _metavar(setting)
-    group.add_argument(setting.flag, default=argparse.SUPPRESS, **keywords)
-
-
-def _default(setting: Setting) -> str:
-    known = setting.option
-    if setting.default is None:
-        return "the protocol's"
-    if setting.kind is bool:
-        return "yes" if setting.default else "no"
-    if known.auto and setting.default == AUTO:
-        return "auto"
-    return f"{setting.default} {known.unit}".strip()
-
-
-def _metavar(setting: Setting) -> str:
-    if setting.option.choices:
-        more = [setting.option.prefix + "PATH"] if setting.option.prefix else []
-        more += [FACTORY] if setting.option.factory else []
-        more += [CLASS] if setting.option.classes or setting.option.imports else []
-        listed = ",..." if setting.option.classes else ""
-        return "{" + ",".join((*setting.option.choices, *more)) + "}" + listed
-    return {int: "N", float: "X", str: "TEXT"}[setting.kind]
 
 
 def run_command(options: argparse.Namespace) -> int:

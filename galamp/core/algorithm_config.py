@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from galamp.core.errors import UserError
-from galamp.core.settings import check, option, settings
+from galamp.core.settings import CLASS, check, option, settings
 
 ALGORITHMS = "galamp.algorithms"
 """Where algorithms are looked up by name."""
@@ -26,7 +26,7 @@ def algorithm_option(name: str) -> Any:
         "learning algorithm, or package.module:Class for one of yours; it has its own settings, "
         "see --help beside its name",
         registry=f"{ALGORITHMS}:ALGORITHMS",
-        imports=True,
+        user_code=CLASS,
     )
 
 

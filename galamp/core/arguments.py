@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from galamp.core.errors import EXIT_USAGE, did_you_mean
 from galamp.core.sanitize import one_line
-from galamp.core.settings import Setting, check, settings, shown
+from galamp.core.settings import AUTO, Setting, check, settings, shown
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -50,7 +50,7 @@ class Parser(argparse.ArgumentParser):
 def add_flags(parser: argparse._ActionsContainer, config: type[Any]) -> None:
     """Add a flag to `parser` for every setting of the dataclass `config`."""
     for setting in settings(config):
-        _add_flag(parser, setting)
+        add_flag(parser, setting, dest=setting.name, default=setting.default)
 
 
 def settings_from(options: argparse.Namespace, config: type[C]) -> C:
@@ -62,16 +62,49 @@ def settings_from(options: argparse.Namespace, config: type[C]) -> C:
     return config(**{s.name: check(s, getattr(options, s.name)) for s in settings(config)})
 
 
-def _add_flag(parser: argparse._ActionsContainer, setting: Setting) -> None:
+def add_flag(
+    parser: argparse._ActionsContainer,
+    setting: Setting,
+    *,
+    dest: str,
+    default: Any,
+    none: str = "",
+) -> None:
+    """Add the flag of one setting.
+
+    Args:
+        parser: the parser, or a group of it.
+        setting: the setting; the help shows its meaning and its own default.
+        dest: its name among the parsed options.
+        default: what stands there if the flag is not given.
+        none: what the default None means, for the help.
+    """
     text = setting.option.help
+    usual = none if setting.default is None else _default(setting)
+    if usual and "default" not in text:
+        text += f" (default: {usual})"
+    keywords: dict[str, Any] = {"dest": dest, "default": default, "help": text}
     if setting.kind is bool:
-        parser.add_argument(
-            setting.flag, action=argparse.BooleanOptionalAction, default=setting.default, help=text
-        )
-        return
-    if setting.default not in (None, ""):
-        text += f" (default: {setting.default})"
-    metavar = {int: "N", float: "X", str: "TEXT"}[setting.kind]
-    if setting.option.choices:
-        metavar = "{" + ",".join(setting.option.choices) + "}"
-    parser.add_argument(setting.flag, metavar=metavar, default=setting.default, help=text)
+        keywords["action"] = argparse.BooleanOptionalAction
+    else:
+        keywords["metavar"] = _metavar(setting)
+    parser.add_argument(setting.flag, **keywords)
+
+
+def _default(setting: Setting) -> str:
+    """Return the default as text; empty where there is none to show."""
+    known = setting.option
+    if setting.kind is bool:
+        return "yes" if setting.default else "no"
+    if known.auto and setting.default == AUTO:
+        return "auto"
+    return f"{setting.default} {known.unit}".strip() if setting.default != "" else ""
+
+
+def _metavar(setting: Setting) -> str:
+    known = setting.option
+    if not known.choices:
+        return {int: "N", float: "X", str: "TEXT"}[setting.kind]
+    more = [f"{known.prefix}PATH"] if known.prefix else []
+    more += [known.user_code] if known.user_code else []
+    return "{" + ",".join((*known.choices, *more)) + "}" + (",..." if known.several else "")

@@ -14,7 +14,7 @@ from typing import Any
 from galamp.core.algorithm_config import AlgorithmConfig, algorithm_config, algorithm_in
 from galamp.core.errors import UserError, did_you_mean
 from galamp.core.older_configs import up_to_date
-from galamp.core.settings import AUTO, check, option, settings, shown
+from galamp.core.settings import AUTO, CLASS, FACTORY, check, option, settings, shown
 
 CLIP, SQUASH = ACTION_BOUNDS = ("clip", "squash")
 """How a policy's unbounded actions are brought into the bounds of a Box."""
@@ -95,7 +95,7 @@ class ModelConfig:
         "package.module:factory; auto takes gala for images, mlp for vectors",
         registry="galamp.algorithms.networks:NETWORKS",
         names=("auto",),
-        factory=True,
+        user_code=FACTORY,
     )
 
 
@@ -248,7 +248,8 @@ class ReportConfig:
         "where metrics go: metrics.jsonl in any case, monitor files of all episodes, TensorBoard "
         "(pip install 'galamp[tensorboard]'), or classes of your own, with commas between them",
         registry="galamp.telemetry.sinks:SINKS",
-        classes=True,
+        user_code=CLASS,
+        several=True,
     )
     log_every_s: float = option(2.0, "interval between rows of metrics.jsonl", unit="s", low=0.05)
     checkpoint_every_s: float = option(60.0, "interval between checkpoints", unit="s", low=0.5)

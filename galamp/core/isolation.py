@@ -159,7 +159,7 @@ class guarded:  # contextlib may not have been loaded yet
         if self._ours:
             os.environ[SAFE_PATH] = OURS
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         """Restore the variable."""
         if not self._ours:
             return

@@ -26,13 +26,12 @@ if TYPE_CHECKING:
 MAX_CHARACTERS_SHOWN = 60
 
 FACTORY = "package.module:factory"
-"""Form of the name of a user's function, or of a class that is called."""
+"""Name of a user's function, or of a class that is called, as messages show it."""
 CLASS = "package.module:Class"
-"""Form of the name of a user's class."""
+"""Name of a user's class, as messages show it."""
 
 _DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
-_FACTORY = re.compile(f"{_DOTTED}:{_DOTTED}")
-_CLASS = re.compile(rf"{_DOTTED}:[^\W\d]\w*")
+_USER_CODE = re.compile(f"{_DOTTED}:{_DOTTED}")
 
 AUTO = 0
 """Value of a count that galamp chooses (`auto` on the command line)."""
@@ -51,13 +50,12 @@ class Option:
     auto: bool = False
     none: str = ""
     prefix: str = ""
-    factory: bool = False
-    classes: bool = False
-    """Whether it is a list: names of the registry and `package.module:Class`, with commas."""
+    user_code: str = ""
+    """`FACTORY` or `CLASS` where the name of something of the user's is allowed, too."""
+    several: bool = False
+    """Whether it is a list of names, with commas."""
     stored: bool = True
     """Whether it belongs to the run, and not only to the command that shows it."""
-    imports: bool = False
-    """Whether `package.module:Class` is allowed, too: the name of something of the user's."""
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -80,19 +78,17 @@ def option(
     auto: bool = False,
     none: str = "",
     prefix: str = "",
-    factory: bool = False,
-    classes: bool = False,
+    user_code: str = "",
+    several: bool = False,
     stored: bool = True,
-    imports: bool = False,
 ) -> Any:
     """Declare a setting: a dataclass field with an `Option`.
 
     `low` and `high` are inclusive; `names` and the keys of `registry` (`module:TABLE`, looked up
-    when asked for) are the choices, besides any text that begins with `prefix`, and, with
-    `factory`, any `package.module:factory`; of `classes` several can be chosen, with commas,
-    besides any `package.module:Class`; `auto` allows the word `auto` (stored as `AUTO`),
-    `imports` allows one `package.module:Class`; `none` is the word for None; what is not
-    `stored` is the caller's.
+    when asked for) are the choices, besides any text that begins with `prefix`, and names of the
+    form `user_code` (`FACTORY` or `CLASS`); of `several`, a list can be given, with commas; `auto`
+    allows the word `auto` (stored as `AUTO`); `none` is the word for None; what is not `stored` is
+    the caller's.
     """
     known = Option(
         help,
@@ -104,10 +100,9 @@ def option(
         auto,
         none,
         prefix,
-        factory,
-        classes,
+        user_code,
+        several,
         stored,
-        imports,
     )
     return field(default=default, metadata={"option": known})
 
@@ -167,18 +162,15 @@ def check(setting: Setting, value: Any) -> Any:
     if known.auto and (value == "auto" or (type(value) is int and value == AUTO)):
         return AUTO
     value = _convert(setting, value)
-    if known.classes:
+    if known.several:
         return _listed(setting, str(value))
     if known.prefix and isinstance(value, str) and value.startswith(known.prefix):
         return value
-    if known.imports and isinstance(value, str) and _CLASS.fullmatch(value):
-        return value
-    if known.factory and is_factory(value):
+    if known.user_code and is_user_code(value):
         return value
     if known.choices and value not in known.choices:
         more = f", or {known.prefix}..." if known.prefix else ""
-        more += f", or {FACTORY}" if known.factory else ""
-        more += f", or {CLASS} for one of yours" if known.imports else ""
+        more += f", or {known.user_code} for one of yours" if known.user_code else ""
         raise UserError(
             f"{setting.flag} {shown(value)}: expected one of {', '.join(known.choices)}{more}"
             f"{did_you_mean(str(value), known.choices)}"
@@ -189,20 +181,21 @@ def check(setting: Setting, value: Any) -> Any:
     return value
 
 
-def is_factory(value: Any) -> bool:
-    """Whether `value` has the form `package.module:factory`; nothing is imported."""
-    return isinstance(value, str) and _FACTORY.fullmatch(value) is not None
+def is_user_code(value: Any) -> bool:
+    """Whether `value` has the form `package.module:name`; nothing is imported."""
+    return isinstance(value, str) and _USER_CODE.fullmatch(value) is not None
 
 
 def _listed(setting: Setting, text: str) -> str:
-    """Return a list of names and classes in its one form: without blanks, each only once."""
-    choices = setting.option.choices
+    """Return a list of names in its one form: without blanks, each only once."""
+    choices, form = setting.option.choices, setting.option.user_code
     names = dict.fromkeys(filter(None, map(str.strip, text.split(","))))
-    wrong = [name for name in names if name not in choices and not is_factory(name)]
+    wrong = [name for name in names if name not in choices and not (form and is_user_code(name))]
     if wrong or not names:
         raise UserError(
-            f"{setting.flag} {shown(text)}: expected one or more of {', '.join(choices)}, or "
-            f"{CLASS}, with commas between them"
+            f"{setting.flag} {shown(text)}: expected one or more of {', '.join(choices)}"
+            + (f", or {form}" if form else "")
+            + ", with commas between them"
             + "".join(did_you_mean(name, choices) for name in wrong[:1])
         )
     return ",".join(names)

@@ -1,11 +1,12 @@
 """User code, by its name: whether it may be imported, where it is searched, and its errors.
 
     name in a stored config --check_asked--> the same name on the command line, or a UserError
-    package.module:factory --imported, attribute--> the factory
+    package.module:name --load--> the function or class of that name
     exception --failure_line, traceback_of--> one line with the place in the code, and a traceback
 
-Used for environments, networks and metric sinks, in every process that makes one. The author of a
-config or a checkpoint must not decide what code is run.
+Used for environments, networks, algorithms and metric sinks, in every process that makes one. The
+author of a config or a checkpoint must not decide what code is run: stored text alone imports
+nothing.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ import os
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import galamp
-from galamp.core.errors import GalampError, UserError
+from galamp.core.errors import GalampError, UserError, did_you_mean
 
 NEAR_ENOUGH = 0.7
 """Smallest similarity, from 0 to 1, of a suggestion for an unknown name within a module."""
@@ -32,7 +33,9 @@ MAX_DETAILS = 20_000
 """Most characters of a traceback; that of an endless recursion is longer."""
 
 
-def check_asked(flag: str, stored: str, asked: str, holder: str, how: str) -> None:
+def check_asked(
+    flag: str, stored: str, asked: str, holder: str, how: str, *, fixed: bool = False
+) -> None:
     """Refuse to import a module that only a stored file names: the file may come from anyone.
 
     Names without a colon belong to galamp or Gymnasium, and need no confirmation.
@@ -43,18 +46,53 @@ def check_asked(flag: str, stored: str, asked: str, holder: str, how: str) -> No
         asked: name that the user has given now, or empty.
         holder: file that holds the stored name, for the message.
         how: what the user must do, up to the name, for the message.
+        fixed: whether another name is refused even if neither needs an import.
 
     Raises:
         UserError: the user has not given the name, or has given another one, and one of the two
             needs the import of a module.
     """
-    if ":" not in stored + asked or asked == stored:
+    needs_import = ":" in stored + asked
+    if asked == stored or not (needs_import or (fixed and asked)):
         return
     if asked:
         raise UserError(f"{flag} {asked}: {holder} is of {stored}; name that")
     raise UserError(
         f"{holder} wants to run your code {stored}: if that is what you want, {how} {stored}"
     )
+
+
+def load(
+    what: str,
+    name: str,
+    expected: str,
+    wanted: Callable[[Any], bool] = callable,
+    *,
+    noun: str = "function",
+) -> Any:
+    """Return the function or class of the user's that is called `package.module:name`.
+
+    Args:
+        what: flag and value that the user has given, for messages.
+        name: its name; attributes of attributes have dots.
+        expected: what it has to be, for messages.
+        wanted: whether an object is such a thing.
+        noun: what such a thing is called, for messages.
+
+    Raises:
+        UserError: the module does not exist, its import fails (`details` are the traceback), or it
+            has no such thing.
+    """
+    module_name, _, path = name.partition(":")
+    with mistakes_told(f"{what}: importing {module_name}"):
+        module = imported(what, module_name, expected)
+    found = attribute(module, path)
+    if wanted(found):
+        return found
+    refuse_namesake(what, module_name)
+    named = [known for known, value in vars(module).items() if wanted(value) and known[0] != "_"]
+    near = did_you_mean(path, named, cutoff=NEAR_ENOUGH)
+    raise UserError(f"{what}: {module_name} has no {noun} {path!r}{near}: expected {expected}")
 
 
 def imported(what: str, name: str, expected: str) -> ModuleType:
@@ -107,6 +145,11 @@ def searching_here_for(name: str) -> Iterator[None]:
         if added:
             with suppress(ValueError):
                 sys.path.remove(here)
+
+
+def is_class(value: object) -> bool:
+    """Whether `value` is a class."""
+    return isinstance(value, type)
 
 
 def attribute(module: ModuleType, path: str) -> Any:

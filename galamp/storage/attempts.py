@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from galamp.core.errors import UserError
+from galamp.core.json_values import is_whole
 from galamp.storage.run_folder import CONFIG, METRICS, SUMMARY, read_json
-from galamp.storage.run_logs import MAX_STARTS, last_start_in
+from galamp.storage.run_logs import MAX_START, last_start_in
 
 RESOLVED, ATTEMPT = "resolved", "attempt"
 """Where config.json has it: in the section of what the settings led to."""
@@ -48,4 +49,4 @@ def _values(path: Path) -> dict[str, Any]:
 
 def _count(value: object) -> int | None:
     """Return `value` if it can be an attempt's number, in case of a damaged file; else None."""
-    return value if type(value) is int and 0 < value < MAX_STARTS else None
+    return value if is_whole(value, 1, MAX_START) else None

@@ -1,6 +1,6 @@
 """Canonical JSON of checkpoints: one spelling per object, and checks of what was read.
 
-    object --encode--> bytes, one spelling per object --decode--> object --need_...--> use
+    object --encode--> bytes, one spelling per object --parse--> object --need_decoded--> dataclass
 
 Runs in the supervisor and in evaluation. Errors are raised as a `CheckpointError` of a few words;
 the caller adds the file's path.
@@ -9,13 +9,16 @@ the caller adds the file's path.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
-from typing import Any
+from typing import Any, TypeVar
 
+from galamp.core.decode import STRICT, Limits, decode
 from galamp.core.errors import CheckpointError
+from galamp.core.json_values import DecodeError, is_whole, json_object
 
 JSON_LIMIT_BYTES = 1_000_000
-COUNT_LIMIT = 2**63
+LARGEST_COUNT = 2**63 - 1
+
+T = TypeVar("T")
 
 
 def encode(document: object) -> bytes:
@@ -31,20 +34,19 @@ def encode(document: object) -> bytes:
     return content
 
 
-def decode(name: str, content: bytes) -> dict[str, Any]:
+def parse(name: str, content: bytes) -> dict[str, Any]:
     """Parse the output of `encode`; any changed byte, blanks included, is detected.
 
     Raises:
         CheckpointError: naming `name`, the file of the content.
     """
     try:
-        document = json.loads(content)
-        good = isinstance(document, dict) and encode(document) == content
-    except (ValueError, RecursionError):
+        document = json_object(content)
+        good = encode(document) == content
+    except (ValueError, RecursionError, DecodeError):
         good = False
     need(good, f"{name} is damaged, or was not written by galamp")
-    found: dict[str, Any] = document
-    return found
+    return document
 
 
 def need(condition: bool, wrong: str) -> None:
@@ -53,16 +55,21 @@ def need(condition: bool, wrong: str) -> None:
         raise CheckpointError(wrong)
 
 
-def need_mapping(value: object, what: str, keys: Collection[str] | None = None) -> dict[str, Any]:
-    """Return a copy of a JSON object; it must have exactly `keys`, if given."""
-    good = isinstance(value, dict) and (keys is None or set(value) == set(keys))
-    need(good, f"{what}: expected an object" + (f" of {', '.join(keys)}" if keys else ""))
-    assert isinstance(value, dict)
-    return dict(value)
+def need_decoded(kind: type[T], value: object, name: str, limits: Limits = STRICT) -> T:
+    """Return a JSON value as an instance of a dataclass; see `core.decode.decode`.
+
+    Raises:
+        CheckpointError: it is none; the text begins with `name`.
+    """
+    try:
+        return decode(kind, value, limits, name)
+    except DecodeError as error:
+        raise CheckpointError(str(error)) from None
 
 
 def need_count(value: object, what: str) -> int:
-    """Return a whole number from 0 to below `COUNT_LIMIT`."""
-    need(type(value) is int and 0 <= value < COUNT_LIMIT, f"{what} is not a count")
+    """Return a whole number from 0 to `LARGEST_COUNT`."""
+    good = is_whole(value, 0, LARGEST_COUNT)
+    need(good, f"{what} is not a count")
     assert isinstance(value, int)
     return value

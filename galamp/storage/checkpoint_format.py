@@ -22,9 +22,9 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import BufferedReader
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,17 +32,18 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as parse_tensors
 from safetensors.numpy import save as format_tensors
 
+from galamp.core.decode import Positive, Range
 from galamp.core.disk import open_unfollowed
 from galamp.core.errors import CheckpointError
 from galamp.core.sanitize import is_tensor_name
 from galamp.storage.canonical_json import (
-    COUNT_LIMIT,
     JSON_LIMIT_BYTES,
-    decode,
+    LARGEST_COUNT,
     encode,
     need,
     need_count,
-    need_mapping,
+    need_decoded,
+    parse,
 )
 from galamp.storage.identity import Identity
 
@@ -92,6 +93,37 @@ class Checkpoint:
     learners: tuple[LearnerState, ...]
 
 
+@dataclass(frozen=True)
+class LearnerEntry:
+    """What the state says of one learner, and so what its file must hold."""
+
+    rank: Annotated[int, Range(0, LEARNER_LIMIT - 1)]
+    counters: dict[str, Annotated[int, Range(-LARGEST_COUNT, LARGEST_COUNT)]]
+    optimizer: tuple[str, ...] | dict[str, Positive]
+    """Names of the optimiser's state; with sizes, where any is not `[P]`."""
+    generator_bytes: Annotated[int, Range(1, GENERATOR_LIMIT_BYTES)]
+
+
+@dataclass(frozen=True)
+class _State:
+    """state.json."""
+
+    identity: Any
+    config: dict[str, Any]
+    progress: dict[str, Any]
+    learners: tuple[LearnerEntry, ...]
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """MANIFEST.json, without its digest."""
+
+    format: str
+    version: int
+    sequence: Annotated[int, Range(0, SEQUENCE_LIMIT - 1)]
+    files: Files
+
+
 # --- writing ---
 
 
@@ -103,14 +135,14 @@ def format_files(checkpoint: Checkpoint) -> Iterator[tuple[str, bytes]]:
     """
     entries = []
     for learner in checkpoint.learners:
-        entry = {
-            "rank": learner.rank,
-            "counters": learner.counters,
-            "optimizer": _optimizer_entry(learner, checkpoint.identity),
-            "generator_bytes": learner.generator.size,
-        }
+        entry = LearnerEntry(
+            learner.rank,
+            learner.counters,
+            _optimizer_entry(learner, checkpoint.identity),
+            learner.generator.size,
+        )
         yield learner_file(learner.rank), _format_learner(learner, checkpoint.identity, entry)
-        entries.append(entry)
+        entries.append(asdict(entry))
     state = {
         "identity": checkpoint.identity.to_dict(),
         "config": checkpoint.config,
@@ -120,10 +152,10 @@ def format_files(checkpoint: Checkpoint) -> Iterator[tuple[str, bytes]]:
     yield STATE, encode(state)
 
 
-def _optimizer_entry(learner: LearnerState, identity: Identity) -> list[str] | dict[str, int]:
+def _optimizer_entry(learner: LearnerState, identity: Identity) -> tuple[str, ...] | dict[str, int]:
     """Return the names of the optimiser's state; where any is not `[P]`, with their sizes."""
     sizes = {name: learner.optimizer[name].size for name in sorted(learner.optimizer)}
-    return list(sizes) if {*sizes.values()} <= {identity.num_parameters} else sizes
+    return tuple(sizes) if {*sizes.values()} <= {identity.num_parameters} else sizes
 
 
 def format_manifest(sequence: int, files: Files) -> bytes:
@@ -133,7 +165,7 @@ def format_manifest(sequence: int, files: Files) -> bytes:
     return encode(body | {"digest": digest})
 
 
-def _format_learner(learner: LearnerState, identity: Identity, entry: dict[str, Any]) -> bytes:
+def _format_learner(learner: LearnerState, identity: Identity, entry: LearnerEntry) -> bytes:
     tensors: dict[str, npt.NDArray[Any]] = {"generator": learner.generator}
     tensors |= {f"parameters.{name}": value for name, value in learner.parameters.items()}
     tensors |= {f"optimizer.{name}": value for name, value in learner.optimizer.items()}
@@ -148,60 +180,39 @@ def read_manifest(folder: int) -> tuple[int, Files]:
     """Return the sequence, and size and SHA-256 of each other file."""
     with _file(folder, MANIFEST) as (file, size):
         need(size <= JSON_LIMIT_BYTES, f"{MANIFEST} is larger than {JSON_LIMIT_BYTES} bytes")
-        document = decode(MANIFEST, file.read(size))
+        document = parse(MANIFEST, file.read(size))
     digest = document.pop("digest", None)
     good = digest == hashlib.sha256(encode(document)).hexdigest()
     need(good, f"{MANIFEST} is damaged: its digest differs")
     need(document.get("format") == FORMAT, f"{MANIFEST} is not of a galamp checkpoint")
     need(document.get("version") == VERSION, f"only format version {VERSION} can be read")
-    need_mapping(document, MANIFEST, ("format", "version", "sequence", "files"))
-    files = {}
-    for name, entry in need_mapping(document["files"], f"{MANIFEST}: files").items():
+    manifest = need_decoded(_Manifest, document, MANIFEST)
+    for name in manifest.files:
         good = re.fullmatch(r"[a-z0-9._-]{1,100}", name) is not None
-        good = good and isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str)
-        need(good, f"{MANIFEST}: unexpected entry of a file")
-        files[name] = (need_count(entry[0], f"{MANIFEST}: size of {name}"), entry[1])
-    sequence = need_count(document["sequence"], f"{MANIFEST}: sequence")
-    need(sequence < SEQUENCE_LIMIT, f"{MANIFEST}: sequence is too large")
-    return sequence, files
+        need(good, f"{MANIFEST}: unexpected name of a file")
+    return manifest.sequence, manifest.files
 
 
-def read_state(folder: int, files: Files) -> tuple[Checkpoint, dict[int, dict[str, Any]]]:
+def read_state(folder: int, files: Files) -> tuple[Checkpoint, dict[int, LearnerEntry]]:
     """Return the checkpoint without its learners, and what each learner's file must hold."""
     size, digest = files.get(STATE, (0, ""))
     need(size <= JSON_LIMIT_BYTES, f"{STATE} is larger than {JSON_LIMIT_BYTES} bytes")
-    state = decode(STATE, read_file(folder, STATE, size, digest))
-    need_mapping(state, STATE, ("identity", "config", "progress", "learners"))
-    identity = Identity.from_dict(state["identity"])
-    config = need_mapping(state["config"], "config")
-    progress = need_mapping(state["progress"], "progress")
-    need_count(progress.get("agent_steps"), "progress: agent_steps")
-    listed = state["learners"]
-    good = isinstance(listed, list) and 1 <= len(listed) <= LEARNER_LIMIT
+    document = parse(STATE, read_file(folder, STATE, size, digest))
+    state = need_decoded(_State, document, STATE)
+    identity = Identity.from_dict(state.identity)
+    need_count(state.progress.get("agent_steps"), "progress: agent_steps")
+    good = 1 <= len(state.learners) <= LEARNER_LIMIT
     need(good, f"{STATE}: expected 1 to {LEARNER_LIMIT} learners")
-    entries = {entry["rank"]: entry for entry in map(_entry, listed)}
+    entries = {entry.rank: entry for entry in state.learners}
     expected = {STATE, *map(learner_file, entries)}
-    good = len(entries) == len(listed) and set(files) == expected
+    good = len(entries) == len(state.learners) and set(files) == expected
     need(good, f"{MANIFEST} and {STATE} name different files")
     for rank, entry in entries.items():
+        names = entry.optimizer
+        good = len(set(names)) == len(names) <= 8 and all(map(is_tensor_name, names))
+        need(good, "unexpected optimizer state")
         _check_size(files[learner_file(rank)][0], rank, _tensor_specs(identity, entry))
-    return Checkpoint(identity, config, progress, ()), entries
-
-
-def _entry(value: object) -> dict[str, Any]:
-    """Check one learner's entry in the state."""
-    entry = need_mapping(value, "learner", ("rank", "counters", "optimizer", "generator_bytes"))
-    need(need_count(entry["rank"], "rank") < LEARNER_LIMIT, "rank is too large")
-    for count in need_mapping(entry["counters"], "counters").values():
-        need(type(count) is int and abs(count) < COUNT_LIMIT, "a counter is no whole number")
-    names = entry["optimizer"]
-    good = isinstance(names, list | dict) and all(map(is_tensor_name, names))
-    need(good and len(set(names)) == len(names) <= 8, "unexpected optimizer state")
-    for size in names.values() if isinstance(names, dict) else ():
-        need(need_count(size, "size of optimizer state") > 0, "empty optimizer state")
-    size = need_count(entry["generator_bytes"], "generator_bytes")
-    need(1 <= size <= GENERATOR_LIMIT_BYTES, "generator_bytes is out of range")
-    return entry
+    return Checkpoint(identity, state.config, state.progress, ()), entries
 
 
 def _check_size(size: int, rank: int, specs: TensorSpecs) -> None:
@@ -248,7 +259,7 @@ def _file(folder: int, name: str) -> Iterator[tuple[BufferedReader, int]]:
 
 
 def parse_learner(
-    content: bytes, file: str, identity: Identity, entry: dict[str, Any]
+    content: bytes, file: str, identity: Identity, entry: LearnerEntry
 ) -> LearnerState:
     """Return the state of the learner that `entry` describes."""
     header_bytes = int.from_bytes(content[:8], "little")
@@ -261,18 +272,18 @@ def parse_learner(
     _check_tensors(tensors, file, specs)
     # Copied, since the parser's arrays are read-only.
     parameters = {name: tensors[f"parameters.{name}"].copy() for name, _ in identity.layout}
-    optimizer = {name: tensors[f"optimizer.{name}"].copy() for name in entry["optimizer"]}
+    optimizer = {name: tensors[f"optimizer.{name}"].copy() for name in entry.optimizer}
     generator = tensors["generator"].copy()
-    return LearnerState(entry["rank"], parameters, optimizer, entry["counters"], generator)
+    return LearnerState(entry.rank, parameters, optimizer, entry.counters, generator)
 
 
 # --- both ---
 
 
-def _tensor_specs(identity: Identity, entry: dict[str, Any]) -> TensorSpecs:
-    specs: TensorSpecs = {"generator": ("uint8", (entry["generator_bytes"],))}
+def _tensor_specs(identity: Identity, entry: LearnerEntry) -> TensorSpecs:
+    specs: TensorSpecs = {"generator": ("uint8", (entry.generator_bytes,))}
     specs |= {f"parameters.{name}": ("float32", shape) for name, shape in identity.layout}
-    state = entry["optimizer"]
+    state = entry.optimizer
     sizes = state if isinstance(state, dict) else dict.fromkeys(state, identity.num_parameters)
     # No more than a list of as many could ask for: memory for all is taken by the parameters.
     longer = [name for name, size in sizes.items() if size > identity.num_parameters]

@@ -12,12 +12,14 @@ incomplete line; readers skip it and the next writer removes it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
+from galamp.core.decode import Limits, Range, decode
 from galamp.core.disk import Where, as_named, finite, open_plain
-from galamp.gossip.transport.publication import Publication, Source
+from galamp.core.json_values import DecodeError, json_object
+from galamp.gossip.transport.publication import Publication
 from galamp.storage.run_logs import AppendOnly, Warn
 
 GOSSIP = "gossip.jsonl"
@@ -30,7 +32,7 @@ BRACKET_LIMIT = 4096
 LARGEST = 1e100
 """No valid number is larger: float32 vectors of any length lie closer together than that."""
 
-COUNT_LIMIT = 2**63
+LIMITS = Limits(number=Range(0.0, LARGEST), more_fields=True)
 
 MAX_LEARNERS = 1024
 """Most learners of a run; the audit takes memory for their square."""
@@ -42,7 +44,7 @@ class Start(NamedTuple):
     """A start of the run: earlier vectors are forgotten; `distances` are between numbers 0."""
 
     start: int
-    learners: int
+    learners: Annotated[int, Range(1, MAX_LEARNERS)]
     topology: str
     sync: bool
     wall_s: float
@@ -98,9 +100,9 @@ class Measurement(NamedTuple):
     distances: tuple[float, ...]
     pairwise: float
     norm: float
-    certificate: tuple[float, ...] | None
-    certificate_pairwise: float | None
-    radius: float | None
+    certificate: tuple[float, ...] | None = None
+    certificate_pairwise: float | None = None
+    radius: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the line's object."""
@@ -165,131 +167,44 @@ def parse(line: bytes) -> Entry | Damaged:
     if line.count(b"[") + line.count(b"{") > BRACKET_LIMIT:
         return Damaged(f"more than {BRACKET_LIMIT} lists and objects in a line")
     try:
-        values = json.loads(line)
-    except (ValueError, RecursionError):
-        return Damaged("not JSON")
-    if not isinstance(values, dict):
-        return Damaged("expected a JSON object")
+        values = json_object(line)
+    except DecodeError as error:
+        return Damaged(str(error))
     kind = values.get("kind")
-    build = _BUILDERS.get(kind) if isinstance(kind, str) else None
-    if build is None:
-        return Damaged(f"kind: expected {', '.join(_BUILDERS)}")
+    entry = _KINDS.get(kind) if isinstance(kind, str) else None
+    if entry is None:
+        return Damaged(f"kind: expected {', '.join(_KINDS)}")
     try:
-        return build(values)
-    except _WrongError as error:
-        return Damaged(f"{kind}: {error}")
+        return _same_sizes(decode(entry, values, LIMITS, str(kind)))
+    except DecodeError as error:
+        return Damaged(str(error))
 
 
-class _WrongError(Exception):
-    """The error of a line."""
-
-
-def _start(values: dict[str, Any]) -> Start:
-    learners = _count(values, "learners")
-    if not 1 <= learners <= MAX_LEARNERS:
-        raise _WrongError(f"learners: expected 1 to {MAX_LEARNERS}")
-    rows = _list(values, "distances", learners)
-    distances = tuple(_amounts({"distances": row}, "distances", learners) for row in rows)
-    topology, sync = values.get("topology"), values.get("sync")
-    if not isinstance(topology, str) or not isinstance(sync, bool):
-        raise _WrongError("expected topology to be text, and sync to be true or false")
-    start, wall_s = _count(values, "start"), _amount(values, "wall_s")
-    return Start(start, learners, topology, sync, wall_s, distances)
-
-
-def _publication(values: dict[str, Any]) -> Publication:
-    mixed = values.get("mixed")
-    if not isinstance(mixed, list):
-        raise _WrongError("mixed: expected a list")
-    return Publication(
-        _count(values, "learner"),
-        _count(values, "number"),
-        _count(values, "round"),
-        _count(values, "version"),
-        _count(values, "incarnation"),
-        _amount(values, "length"),
-        _amount(values, "own"),
-        tuple(map(_message, mixed)),
-    )
-
-
-def _message(value: object) -> Source:
-    match value:
-        case [peer, number, weight]:
-            message = {"peer": peer, "number": number, "weight": weight}
-            parts = _count(message, "peer"), _count(message, "number"), _amount(message, "weight")
-            return Source(*parts)
-    raise _WrongError("mixed: expected lists of peer, number, weight")
-
-
-def _lost(values: dict[str, Any]) -> Lost:
-    return Lost(_count(values, "learner"), _count(values, "number"))
-
-
-def _rebase(values: dict[str, Any]) -> Rebase:
-    peer, number = _list(values, "anchor", 2)
-    anchor = {"anchor": peer, "its number": number}
-    return Rebase(
-        _count(values, "learner"),
-        _count(values, "number"),
-        (_count(anchor, "anchor"), _count(anchor, "its number")),
-        _amount(values, "distance"),
-    )
-
-
-def _measurement(values: dict[str, Any]) -> Measurement:
-    distances = _amounts(values, "distances")
-    numbers = _list(values, "numbers", len(distances))
-    certificate = values.get("certificate")
-    if certificate is not None:
-        certificate = _amounts(values, "certificate", len(distances))
-    return Measurement(
-        _amount(values, "wall_s"),
-        _count(values, "global_step"),
-        tuple(_count({"numbers": number}, "numbers") for number in numbers),
-        distances,
-        _amount(values, "pairwise"),
-        _amount(values, "norm"),
-        certificate,
-        _amount_or_none(values, "certificate_pairwise"),
-        _amount_or_none(values, "radius"),
-    )
-
-
-_BUILDERS: dict[str, Callable[[dict[str, Any]], Entry]] = {
-    "start": _start,
-    "publication": _publication,
-    "lost": _lost,
-    "rebase": _rebase,
-    "measurement": _measurement,
+_KINDS: dict[str, type[Entry]] = {
+    "start": Start,
+    "publication": Publication,
+    "lost": Lost,
+    "rebase": Rebase,
+    "measurement": Measurement,
 }
 
 
-def _count(values: dict[str, Any], name: str) -> int:
-    value = values.get(name)
-    if type(value) is int and 0 <= value < COUNT_LIMIT:
-        return value
-    raise _WrongError(f"{name}: expected a whole number from 0")
+def _same_sizes(entry: Entry) -> Entry:
+    """Return an entry whose lists all have a value for every learner.
+
+    Raises:
+        DecodeError: one has more or fewer.
+    """
+    if isinstance(entry, Start):
+        for row in (entry.distances, *entry.distances):
+            _need_size("start", "distances", row, entry.learners)
+    if isinstance(entry, Measurement):
+        _need_size("measurement", "numbers", entry.numbers, len(entry.distances))
+        if entry.certificate is not None:
+            _need_size("measurement", "certificate", entry.certificate, len(entry.distances))
+    return entry
 
 
-def _amount(values: dict[str, Any], name: str) -> float:
-    value = values.get(name)
-    # NaN and infinity fail the comparison; a huge int is compared before the conversion.
-    if (type(value) is float or type(value) is int) and 0 <= value <= LARGEST:
-        return float(value)
-    raise _WrongError(f"{name}: expected a finite number from 0")
-
-
-def _amount_or_none(values: dict[str, Any], name: str) -> float | None:
-    return None if values.get(name) is None else _amount(values, name)
-
-
-def _list(values: dict[str, Any], name: str, length: int | None = None) -> list[Any]:
-    value = values.get(name)
-    if isinstance(value, list) and length in (None, len(value)):
-        return value
-    raise _WrongError(f"{name}: expected a list" + ("" if length is None else f" of {length}"))
-
-
-def _amounts(values: dict[str, Any], name: str, length: int | None = None) -> tuple[float, ...]:
-    return tuple(_amount({name: value}, name) for value in _list(values, name, length))
+def _need_size(kind: str, name: str, values: tuple[object, ...], size: int) -> None:
+    if len(values) != size:
+        raise DecodeError(f"{kind}: {name}: expected a list of {size}, found one of {len(values)}")

@@ -23,15 +23,29 @@ from galamp.core.action_spec import (
     DiscreteActions,
     action_spec_from_dict,
 )
+from galamp.core.decode import Limits
 from galamp.core.errors import CheckpointError
 from galamp.core.sanitize import is_tensor_name
-from galamp.storage.canonical_json import need, need_count, need_mapping
+from galamp.storage.canonical_json import need, need_count, need_decoded
 
 LONGEST_LINE = 1000
 """Most characters of a name or a protocol: Atari's, with all settings changed, has about 300."""
+LIMITS = Limits(characters=LONGEST_LINE, items=10_000)
 
 Layout = Sequence[tuple[str, tuple[int, ...]]]
 """Names and shapes of parameters."""
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """The fields of an identity that a JSON form has by the same name."""
+
+    env_id: str
+    protocol: str
+    observation_shape: tuple[int, ...]
+    algorithm: str
+    network: str
+    layout: tuple[tuple[str, tuple[int, ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -67,21 +81,18 @@ class Identity:
         Raises:
             CheckpointError: a field is missing, unknown, of the wrong type, or beyond its limit.
         """
-        names = {leaf.name for leaf in dataclasses.fields(cls)}
-        if not (isinstance(values, dict) and "actions" in values):
-            names = names - {"actions"} | {"num_actions"}
-        found = need_mapping(values, "identity", sorted(names))
+        values = dict(values) if isinstance(values, dict) else {}
+        actions = _actions(values)
+        found = need_decoded(_Decoded, values, "identity", LIMITS)
         for name in ("env_id", "protocol", "algorithm", "network"):
-            text = found[name]
             # Text that is shown must not contain terminal control sequences.
-            good = isinstance(text, str) and text.isprintable() and len(text) <= LONGEST_LINE
+            good = getattr(found, name).isprintable()
             need(good, f"identity: {name} is not a short line of text")
-        found["observation_shape"] = _shape(found["observation_shape"], "observation_shape")
-        large = math.prod(found["observation_shape"]) >= SIZE_LIMIT
+        _check_shape(found.observation_shape, "observation_shape")
+        large = math.prod(found.observation_shape) >= SIZE_LIMIT
         need(not large, "identity: observation_shape is too large")
-        found["actions"] = _actions(found)
-        found["layout"] = _layout(found["layout"])
-        return cls(**found)
+        _check_layout(found.layout)
+        return cls(actions=actions, **vars(found))
 
     def difference(self, other: Identity) -> str | None:
         """Return in one line how a run's identity differs from this one; None if it does not."""
@@ -148,33 +159,27 @@ def _as_before_fire(protocol: str) -> str | None:
     )
 
 
-def _actions(found: dict[str, Any]) -> ActionSpec:
+def _actions(values: dict[str, Any]) -> ActionSpec:
     """Take the actions out of a JSON form; older ones have their number alone."""
-    if "num_actions" in found:
-        count = need_count(found.pop("num_actions"), "num_actions")
+    if "actions" not in values:
+        count = need_count(values.pop("num_actions", None), "identity: num_actions")
         need(0 < count < SIZE_LIMIT, "identity: num_actions is out of range")
         return DiscreteActions(count)
     try:
-        return action_spec_from_dict(found.pop("actions"))
+        return action_spec_from_dict(values.pop("actions"))
     except ValueError as error:
         raise CheckpointError(f"identity: {error}") from None
 
 
-def _layout(value: object) -> tuple[tuple[str, tuple[int, ...]], ...]:
+def _check_layout(layout: Layout) -> None:
     """Check the names and shapes of all parameters."""
-    need(isinstance(value, list | tuple), "layout: expected a list")
-    assert isinstance(value, list | tuple)
-    good = all(isinstance(item, list | tuple) and len(item) == 2 for item in value)
-    need(good and 1 <= len(value) <= 10_000, "layout: expected names and shapes")
-    need(all(is_tensor_name(name) for name, _ in value), "layout: unexpected name")
-    names = [name for name, _ in value]
+    need(len(layout) >= 1, "layout: expected names and shapes")
+    names = [name for name, _ in layout]
+    need(all(map(is_tensor_name, names)), "layout: unexpected name")
     need(len(set(names)) == len(names), "layout: a name stands twice")
-    return tuple((name, _shape(shape, f"layout: {name}")) for name, shape in value)
+    for name, shape in layout:
+        _check_shape(shape, f"layout: {name}")
 
 
-def _shape(value: object, what: str) -> tuple[int, ...]:
-    good = isinstance(value, list | tuple) and len(value) <= 8
-    need(good, f"{what} is not a shape")
-    assert isinstance(value, list | tuple)
-    need(all(need_count(size, what) > 0 for size in value), f"{what} is not a shape")
-    return tuple(value)
+def _check_shape(shape: tuple[int, ...], what: str) -> None:
+    need(len(shape) <= 8 and all(size > 0 for size in shape), f"{what} is not a shape")

@@ -12,17 +12,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from galamp.core.decode import Limits, decode
 from galamp.core.disk import read_limited, remove_stale, replace_json
+from galamp.core.json_values import DecodeError, json_object
 from galamp.storage.locks import wait_for_lock
 
 MAX_BYTES = 1_000_000
+LIMITS = Limits(more_fields=True)
 MAX_ENTRIES = 200
 """The oldest are removed first."""
 WRITE_TIMEOUT_S = 5.0
@@ -84,10 +87,9 @@ class RateCache:
 
     def _read(self) -> dict[str, Any]:
         try:
-            found = json.loads(read_limited(self.path, MAX_BYTES))
-        except (OSError, ValueError, RecursionError):
+            return json_object(read_limited(self.path, MAX_BYTES))
+        except (OSError, DecodeError):
             return {}
-        return found if isinstance(found, dict) else {}
 
 
 def cache_folder() -> Path:
@@ -102,12 +104,21 @@ def _digest(key: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _rates(entry: Any) -> Rates | None:
+@dataclass(frozen=True)
+class _Entry:
+    """What is read of an entry."""
+
+    measured: str
+    rates: dict[str, float]
+
+
+def _rates(entry: object) -> Rates | None:
     """Return the rates of an entry; None if it is invalid."""
     try:
-        by_learners = {int(count): float(rate) for count, rate in entry["rates"].items()}
-        day = date.fromisoformat(entry["measured"])
-    except (TypeError, ValueError, KeyError, AttributeError):
+        found = decode(_Entry, entry, LIMITS)
+        by_learners = {int(count): rate for count, rate in found.rates.items()}
+        day = date.fromisoformat(found.measured)
+    except (DecodeError, ValueError):
         return None
-    sound = all(count > 0 and 0 < rate < math.inf for count, rate in by_learners.items())
+    sound = all(count > 0 and rate > 0 for count, rate in by_learners.items())
     return Rates(by_learners, str(day)) if by_learners and sound else None

@@ -17,7 +17,6 @@ process environment is never written: it contains secrets.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator
 from datetime import datetime
@@ -33,6 +32,7 @@ from galamp.core.disk import (
     sync_folder,
 )
 from galamp.core.errors import GalampError, UserError
+from galamp.core.json_values import DecodeError, json_object
 from galamp.storage.held_folder import HeldFolder
 from galamp.storage.inspection import GRAPH, refuse_links, shared_with
 from galamp.storage.links import LATEST, replace_link
@@ -290,12 +290,9 @@ def read_json(path: Path) -> dict[str, Any]:
     with _disk_errors(f"read {path}"):
         content = read_limited(path, JSON_LIMIT_BYTES)
     try:
-        values = json.loads(content)
-    except (ValueError, RecursionError):
-        raise UserError(f"{path}: damaged: expected JSON") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: damaged: expected a JSON object")
-    return values
+        return json_object(content)
+    except DecodeError as error:
+        raise UserError(f"{path}: damaged: {error}") from None
 
 
 @contextlib.contextmanager

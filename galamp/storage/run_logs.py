@@ -21,9 +21,10 @@ import os
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from galamp.core.disk import Where, as_named, finite, open_plain, open_to_append
+from galamp.core.json_values import DecodeError, is_number, is_whole, json_object
 from galamp.storage.learning_curve import Curve
 
 RETURN = "charts/episodic_return"
@@ -39,10 +40,10 @@ LINE_LIMIT_BYTES = 1_000_000
 MAX_UNWRITTEN = 10_000
 """Number of episodes after which they are written, even if `flush` is hardly ever called."""
 
-MAX_STARTS = 2**31
-COUNT_LIMIT = 2**53
-AMOUNT_LIMIT = 1e300
-"""Counts and amounts beyond these limits were never written by a run."""
+MAX_START = 2**31 - 1
+MAX_STEP = 2**53 - 1
+LARGEST = 1e300
+"""Numbers beyond these limits were never written by a run."""
 
 _OF_NO_FILE = (errno.EINVAL, errno.ENXIO)
 """Errors of open() for what is no regular file: a pipe, a folder; a socket."""
@@ -151,20 +152,9 @@ def _row(line: bytes) -> dict[str, Any] | None:
     if not line.startswith(b"{"):
         return None
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
+        return json_object(line)
+    except DecodeError:
         return None
-    return row if isinstance(row, dict) else None
-
-
-def _is_count(value: object, limit: int = COUNT_LIMIT) -> TypeGuard[int]:
-    """Return whether `value` is a count that a run can reach, in case of a damaged file."""
-    return type(value) is int and 0 <= value < limit
-
-
-def _is_amount(value: object) -> TypeGuard[float]:
-    # A huge int is compared before the conversion, and NaN fails the comparison.
-    return (type(value) is int or type(value) is float) and -AMOUNT_LIMIT < value < AMOUNT_LIMIT
 
 
 def last_start_in(path: Path) -> int:
@@ -173,10 +163,10 @@ def last_start_in(path: Path) -> int:
     That is the last row's; where it has none that can be right, the largest of all rows.
     """
     last = last_row(path).get("start")
-    if _is_count(last, MAX_STARTS):
+    if is_whole(last, 0, MAX_START):
         return last
     starts = (row.get("start") for row in read_metrics(path))
-    return max((start for start in starts if _is_count(start, MAX_STARTS)), default=0)
+    return max((start for start in starts if is_whole(start, 0, MAX_START)), default=0)
 
 
 def curve(path: Path) -> Curve:
@@ -188,13 +178,13 @@ def curve(path: Path) -> Curve:
     start: object = None
     for row in read_metrics(path):
         step, score = row.get("global_step"), row.get(RETURN)
-        if not _is_count(step):
+        if not is_whole(step, 0, MAX_STEP):
             continue
         # The first row of a start may be lost to a full disk; any other one is enough.
         if "resumed_from" in row or row.get("start") != start:
             found.cut(step)
         start = row.get("start")
-        if _is_amount(score):
+        if is_number(score, -LARGEST, LARGEST):
             found.add(step, float(score))
     return found
 
@@ -326,8 +316,8 @@ def _monitor_start(path: Path) -> float | None:
             return None
         raise
     try:
-        start = json.loads(first[1:])["t_start"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        start = json_object(first[1:]).get("t_start")
+    except DecodeError:
         return None
-    sound = first.startswith(b"#") and columns == b"r,l,t\n" and _is_amount(start)
-    return float(start) if sound else None
+    sound = first.startswith(b"#") and columns == b"r,l,t\n"
+    return float(start) if sound and is_number(start, -LARGEST, LARGEST) else None

@@ -6,16 +6,30 @@ Used by commands that cannot reach a run. Nothing here changes the run; its lock
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from galamp.core.decode import Limits, decode
 from galamp.core.errors import UserError
+from galamp.core.json_values import DecodeError
 from galamp.core.sanitize import clean
 from galamp.storage.attempts import last_attempt
 from galamp.storage.locks import owner_in
 from galamp.storage.run_folder import CONFIG, SUMMARY, read_json
 
 UNKNOWN = "it ended without a word: killed, or the machine went down"
+
+
+LIMITS = Limits(more_fields=True)
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """What a summary must have to tell how a run has ended."""
+
+    agent_steps: int
+    status: str
 
 
 class NotRunningError(UserError):
@@ -56,9 +70,9 @@ def how_it_ended(run: Path) -> str:
 
 def summary_of(run: Path) -> dict[str, Any] | None:
     """Return the summary of the run's last attempt; None if there is none."""
-    with contextlib.suppress(UserError):
+    with contextlib.suppress(UserError, DecodeError):
         summary = read_json(run / SUMMARY)
-        whole = type(summary.get("agent_steps")) is int and isinstance(summary.get("status"), str)
-        if whole and summary.get("start") == last_attempt(run):
+        decode(_Ending, summary, LIMITS)
+        if summary.get("start") == last_attempt(run):
             return summary
     return None

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from galamp.core.throughput import ThroughputMeter
 from galamp.memory.metrics import EpisodeRing
 from galamp.memory.status import Phase, StatusRow
 from galamp.storage.learning_curve import Curve
@@ -56,28 +57,27 @@ class LearnerReading:
         self.scores: deque[float] = deque(maxlen=EPISODES_IN_MEAN)
         self.episodes = 0
         self.state = WorkerState.STARTING
-        self._window: deque[tuple[float, int, Any]] = deque()
+        self._steps, self._phases = ThroughputMeter(RATE_WINDOW_S), ThroughputMeter(RATE_WINDOW_S)
         self.start_afresh()
 
     def start_afresh(self) -> None:
         """Measure rates from now on: the row's counts so far are of an earlier start."""
-        self._window.clear()
+        self._steps.restart()
+        self._phases.restart()
         self.sample(time.monotonic())
 
     def sample(self, now_s: float) -> None:
         """Record counts and phase times, for the rates over the last `RATE_WINDOW_S`."""
-        self._window.append((now_s, self.row["agent_steps"], self.row.phase_s()))
-        while now_s - self._window[0][0] > RATE_WINDOW_S and len(self._window) > 2:
-            self._window.popleft()
+        self._steps.add(now_s, self.row["agent_steps"])
+        self._phases.add(now_s, self.row.phase_s())
 
     def rate(self) -> float:
         """Return agent steps per second over the window."""
-        (first_s, first, _), (last_s, last, _) = self._window[0], self._window[-1]
-        return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
+        return self._steps.rate
 
     def phase_shares(self) -> dict[str, float]:
         """Return the share of each phase over the window."""
-        return shares_of(self._window[-1][2] - self._window[0][2])
+        return shares_of(self._phases.gain)
 
 
 def shares_of(spent: npt.NDArray[np.float64]) -> dict[str, float]:
@@ -114,8 +114,7 @@ class Recorder:
         self._consensus = consensus
         self._began_s = time.monotonic()
         self._former_s = 0.0
-        self._trained_from: tuple[float, int] | None = None
-        self._trained_to: tuple[float, int] | None = None
+        self._overall = ThroughputMeter()
         self.status = "starting"
         self.learners = [LearnerReading(row) for row in run_layout.status_board.learners()]
         workers = run_layout.shape.workers
@@ -146,18 +145,16 @@ class Recorder:
         """Record that all learners run: the overall rate is measured from now on."""
         self.status = "running"
         self.log_event(f"all learners run after {self.elapsed_s:.1f} s")
-        self._trained_from = (time.monotonic(), self._run_layout.status_board.agent_steps())
+        self._overall.restart()
+        self._overall.add(time.monotonic(), self._run_layout.status_board.agent_steps())
 
     def mark_ended(self) -> None:
         """Record that the learners have ended: the overall rate is measured until now."""
-        self._trained_to = (time.monotonic(), self._run_layout.status_board.agent_steps())
+        self._overall.add(time.monotonic(), self._run_layout.status_board.agent_steps())
 
     def overall_rate(self) -> float:
         """Return agent steps per second while all learners ran; 0 if they never did."""
-        if self._trained_from is None or self._trained_to is None:
-            return 0.0
-        (from_s, first), (to_s, last) = self._trained_from, self._trained_to
-        return (last - first) / max(to_s - from_s, 1e-9)
+        return self._overall.rate
 
     def overall_shares(self) -> dict[str, float]:
         """Return the share of each phase in all learners' time since this attempt began."""

@@ -26,6 +26,7 @@ from galamp.core.errors import GalampError, RunFailed, StoppedBySignal, UserErro
 from galamp.core.machine.load import Usage, others_share, read_usage
 from galamp.core.machine.machine import Machine, inspect_machine, machine_id, processor_name
 from galamp.core.settings import AUTO
+from galamp.core.throughput import ThroughputMeter
 from galamp.environments.names import canonical_env_id
 from galamp.gossip.topologies import FILE
 from galamp.storage.rate_cache import RateCache
@@ -245,8 +246,8 @@ class ThroughputProbe:
         self._before: Usage | None = None
         self._warm_s: float | None = None
         self._steps: int | None = None
-        self._first: tuple[float, int] | None = None
-        self._changes = 0
+        self._meter = ThroughputMeter()
+        self._changes = -1
 
     def tick(self, supervisor: Supervisor) -> None:
         """Advance the measurement; see `galamp.training.supervisor.Callback`."""
@@ -263,14 +264,15 @@ class ThroughputProbe:
 
     def _is_complete(self, now_s: float, steps: int) -> bool:
         """Return whether the measurement is complete; called when the step count has changed."""
-        if self._first is None:
-            self._first, self._before = (now_s, steps), self._usage()
-            return False
+        self._meter.add(now_s, steps)
         self._changes += 1
-        passed_s = now_s - self._first[0]
+        if self._changes == 0:
+            self._before = self._usage()
+            return False
+        passed_s = self._meter.seconds
         enough = self._changes >= MIN_CHANGES or passed_s >= MAX_MEASURE_S
         if passed_s >= self.measure_s and enough:
-            self.rate = (steps - self._first[1]) / passed_s
+            self.rate = self._meter.rate
             self.others = others_share(self._before, self._usage())
         return self.rate > 0
 

@@ -14,8 +14,8 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
-from galamp import algorithms
 from galamp.algorithms.networks import check_network_asked
+from galamp.core import user_code
 from galamp.core.algorithm_config import AlgorithmConfig
 from galamp.core.config import RunConfig, from_dict, from_settings
 from galamp.core.errors import UserError
@@ -91,17 +91,15 @@ def _check_imports(folder: Path, config: RunConfig, given: Values) -> None:
     """
     run = f"--resume {folder}: the run"
     asked = given.get(("algorithm", "algorithm"), "")
-    algorithms.check_asked(config.algorithm.algorithm, asked, run)
+    name = config.algorithm.algorithm
+    user_code.check_asked("--algorithm", name, asked, run, "add --algorithm", fixed=True)
     asked = given.get(("environment", "env_id"), "")
     check_asked(config.environment.env_id, asked, run)
     check_network_asked(config.model.network, given.get(("model", "network"), ""), run)
     if GRAPH not in given:
         check_own_graph(folder, config.gossip.topology)
-    if SINKS not in given and ":" in config.report.sinks:
-        sinks = config.report.sinks
-        raise UserError(
-            f"{run} wants to run your code {sinks}: if that is what you want, add --sinks {sinks}"
-        )
+    if SINKS not in given:
+        user_code.check_asked("--sinks", config.report.sinks, "", run, "add --sinks")
 
 
 def _check_has(algorithm: AlgorithmConfig, given: Values) -> None:

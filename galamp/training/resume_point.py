@@ -7,22 +7,34 @@ Runs in the supervisor. A checkpoint with correct digests may still come from el
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from galamp.algorithms.flat_parameters import Span
+from galamp.core.decode import Limits, Range, decode
 from galamp.core.errors import CheckpointError
+from galamp.core.json_values import DecodeError
 from galamp.memory.learner_state import GENERATOR_BYTES, STATE_COUNTERS, Sizes, State
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, LearnerState
 from galamp.telemetry.snapshot import EPISODES_IN_MEAN
 from galamp.training.checkpointing import saved_state
 
-LARGEST = 1e100
-"""No valid number is larger."""
+LIMITS = Limits(number=Range(-1e100, 1e100), items=EPISODES_IN_MEAN, more_fields=True)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is read of a checkpoint's progress besides the agent steps."""
+
+    episodes: float
+    wall_s: float
+    mean_return_100: float | None
+    best_mean_return_100: float | None
+    last_returns: tuple[float, ...]
+    last_lengths: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -68,9 +80,10 @@ def load_resume_point(folder: Path, identity: checkpoints.Identity, sizes: Sizes
 
 def lacking(checkpoint: Checkpoint, sizes: Sizes) -> str | None:
     """Return what is missing or invalid in a checkpoint; None if it is complete."""
-    wrong = [name for name, fits in _PROGRESS.items() if not fits(checkpoint.progress, name)]
-    if wrong:
-        return f"its progress has no sound {wrong[0]}"
+    try:
+        decode(Progress, checkpoint.progress, LIMITS, "its progress")
+    except DecodeError as error:
+        return str(error)
     for learner in checkpoint.learners:
         lacks = _lacking(learner, sizes)
         if lacks is not None:
@@ -88,32 +101,3 @@ def _lacking(learner: LearnerState, sizes: Sizes) -> str | None:
     if learner.generator.size > GENERATOR_BYTES:
         return f"a generator of {learner.generator.size} bytes"
     return None
-
-
-def _is_amount(value: object) -> bool:
-    number = type(value) is int or (type(value) is float and math.isfinite(value))
-    return number and abs(value) < LARGEST  # type: ignore[arg-type]
-
-
-def _amount(progress: Mapping[str, Any], name: str) -> bool:
-    return _is_amount(progress.get(name))
-
-
-def _amount_or_none(progress: Mapping[str, Any], name: str) -> bool:
-    return name in progress and (progress[name] is None or _amount(progress, name))
-
-
-def _amounts(progress: Mapping[str, Any], name: str) -> bool:
-    values = progress.get(name)
-    whole = isinstance(values, list) and len(values) <= EPISODES_IN_MEAN
-    return whole and all(map(_is_amount, values or []))
-
-
-_PROGRESS = {
-    "episodes": _amount,
-    "wall_s": _amount,
-    "mean_return_100": _amount_or_none,
-    "best_mean_return_100": _amount_or_none,
-    "last_returns": _amounts,
-    "last_lengths": _amounts,
-}

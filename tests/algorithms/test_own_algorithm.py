@@ -173,7 +173,10 @@ def test_settings_of_its_own_that_change_are_told() -> None:
             "--algorithm nowhere:Own: cannot import nowhere (No module named 'nowhere'",
         ),
         ("tests.nowhere:Own", "--algorithm tests.nowhere:Own: cannot import tests.nowhere ("),
-        ("tests.support.broken_module:Own", "--algorithm tests.support.broken_module:Own: "),
+        (
+            "tests.support.broken_module:Own",
+            "--algorithm tests.support.broken_module:Own: importing tests.support.broken",
+        ),
         ("tests.support.toy_algorithm:Reinforced", "--algorithm tests.support.toy_algorithm:Reinf"),
         ("os:abort", "--algorithm os:abort: os has no class 'abort'"),
         ("pathlib:Path", "--algorithm pathlib:Path: expected a class of algorithms with its sett"),

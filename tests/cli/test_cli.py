@@ -330,7 +330,8 @@ def test_names_of_no_network_are_refused(
 ) -> None:
     (line,) = complaint(capsys, "run", "--network", network)
     near = " (did you mean gala?)" if network == "gela" else ""
-    told = f": expected one of auto, {', '.join(NETWORKS)}, or package.module:factory"
+    listed = ", ".join(NETWORKS)
+    told = f": expected one of auto, {listed}, or package.module:factory for one of yours"
     assert line.startswith("--network ")
     assert f"{told}{near}" in line
     assert not Path("ran").exists()
@@ -380,7 +381,7 @@ def test_something_is_said_before_torch_loads(flags: list[str], told: str) -> No
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("{", "damaged: expected JSON"),
+        ("{", "damaged: not JSON: expected a JSON object"),
         ("[]", "damaged: expected a JSON object"),
         ('{"sed": 1}', "unknown setting sed (did you mean seed"),
         ('{"seed": -1}', "--seed -1: expected a whole number"),

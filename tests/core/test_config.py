@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from galamp.algorithms.networks import NETWORKS
 from galamp.core.config import EnvironmentConfig, RunConfig, from_dict, to_dict
 from galamp.core.errors import UserError
 from galamp.core.settings import AUTO, Setting, allowed, check, settings
@@ -46,7 +47,7 @@ def test_every_default_is_a_value_that_is_accepted() -> None:
 def test_registries_are_the_choices() -> None:
     assert SETTINGS["topology"].option.choices == tuple(TOPOLOGIES)
     assert SETTINGS["algorithm"].option.choices == ("a2c", "vtrace", "ppo", "pqn")
-    assert SETTINGS["network"].option.choices == ("auto", "gala", "nature", "mlp")
+    assert SETTINGS["network"].option.choices == ("auto", *NETWORKS)
     assert set(SETTINGS["protocol"].option.choices) == {"classic", "machado"}
     assert SETTINGS["name"].option.choices == ()
 

@@ -131,8 +131,8 @@ def test_any_command_line(thorough: Any, nothing_heavy: Path) -> None:
     @example(["eval", "a" * 300])
     @example(["eval", "a\nb"])
     @example(["audit", "a" * 300])
-    @example(["audit", ".", "--plot", "a" * 300 + ".png"])
-    @example(["audit", ".", "--plot", "a" * 300 + "/x.png"])
+    @example(["audit", ".", "--figure", "a" * 300 + ".png"])
+    @example(["audit", ".", "--figure", "a" * 300 + "/x.png"])
     @example(["topology", "\x1b[2J"])
     @example(["run", "--resume", "a" * 300])
     @example(["run", "--name", "\udc80"])
@@ -152,7 +152,7 @@ ODD_COMMANDS: list[Any] = [
     ["eval", "a\nb"],
     ["audit", "\udc80"],
     ["topology", "file:nowhere"],
-    ["topology", "ring", "--png", "nowhere/x.png"],
+    ["topology", "ring", "--figure", "nowhere/x.png"],
 ]
 
 

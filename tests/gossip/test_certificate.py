@@ -117,6 +117,14 @@ class World:
         return True
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _patience() -> Iterator[None]:
+    """However busy the machine is, what was published is caught up with."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(consensus, "CATCH_UP_S", 60.0)
+        yield
+
+
 ACTIONS = st.tuples(
     st.sampled_from(["turn"] * 20 + ["die", "come back", "come back", "follow", "check", "check"]),
     st.integers(0, 5),

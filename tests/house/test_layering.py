@@ -54,11 +54,12 @@ WITHIN: dict[str, str] = {
     "gossip.transport": "core memory gossip.transport gossip.topologies.base",
     "telemetry.sinks": "core storage telemetry.sinks",
     "telemetry.display": "core telemetry.display telemetry.snapshot",
-    "tools.audit": "tools.audit",
+    "tools.audit": "tools.audit tools.figures",
     "tools.bench": "tools.bench",
     "tools.chaos": "tools.chaos tools.audit",
     "tools.evaluation": "tools.evaluation",
-    "tools.topology": "tools.topology",
+    "tools.topology": "tools.topology tools.figures",
+    "tools.figures": "tools.figures",
 }
 """Part of a package -> what it may import: of its own package, and of others if it names core."""
 

@@ -166,5 +166,5 @@ def test_other_actions_are_stored_and_told_apart(actions: ActionSpec) -> None:
     for broken in ({"kind": "discrete"}, 6, None, stored["actions"] | {"more": 1}):
         with pytest.raises(CheckpointError, match="identity: actions: expected"):
             Identity.from_dict(stored | {"actions": broken})
-    with pytest.raises(CheckpointError, match="identity: expected an object of"):
+    with pytest.raises(CheckpointError, match="identity: num_actions: is not known"):
         Identity.from_dict(stored | {"num_actions": 6})

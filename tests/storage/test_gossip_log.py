@@ -103,7 +103,7 @@ def test_what_diverged_is_written_as_no_number(tmp_path: Path) -> None:
     entry = ENTRIES[1].as_dict() | {"length": math.inf}
     assert GossipLog(tmp_path / "g", refused).append([entry, ENTRIES[2].as_dict()])
     damaged, lost = read_gossip(tmp_path / "g")
-    assert damaged == Damaged("publication: length: expected a finite number from 0")
+    assert damaged == Damaged("publication: length: expected a finite number from 0, found null")
     assert lost == ENTRIES[2]
 
 
@@ -184,18 +184,21 @@ START, PUBLICATION, LOST, REBASE, MEASUREMENT, _ = ENTRIES
         (line_of(PUBLICATION, length=10**400), "length: expected a finite number"),
         (line_of(PUBLICATION, length="1"), "length: expected a finite number"),
         (line_of(PUBLICATION, own=False), "own: expected a finite number"),
-        (line_of(PUBLICATION, mixed={}), "mixed: expected a list"),
-        (line_of(PUBLICATION, mixed=[[1, 2]]), "mixed: expected lists"),
-        (line_of(PUBLICATION, mixed=[{"peer": 1}]), "mixed: expected lists"),
-        (line_of(PUBLICATION, mixed=[[1, 2, -0.1]]), "weight: expected a finite number"),
+        (line_of(PUBLICATION, mixed={}), "mixed: expected a list, found an object"),
+        (line_of(PUBLICATION, mixed=[[1, 2]]), "mixed[0]: expected a list of peer, number, weight"),
+        (line_of(PUBLICATION, mixed=[{"peer": 1}]), "mixed[0]: expected a list of peer, number"),
+        (line_of(PUBLICATION, mixed=[[1, 2, -0.1]]), "mixed[0][2]: expected a finite number"),
         (line_of(REBASE, anchor=[1]), "anchor: expected a list of 2"),
-        (line_of(REBASE, anchor=[1, "2"]), "its number: expected a whole number"),
-        (line_of(START, learners=0, distances=[]), "learners: expected 1 to 1024"),
+        (line_of(REBASE, anchor=[1, "2"]), "anchor[1]: expected a whole number"),
+        (
+            line_of(START, learners=0, distances=[]),
+            "learners: expected a whole number from 1 to 1024",
+        ),
         (line_of(START, learners=3), "distances: expected a list of 3"),
         (line_of(START, distances=[[0, 1], [1]]), "distances: expected a list of 2"),
-        (line_of(START, distances=[[0, 1], [-1, 0]]), "distances: expected a finite number"),
-        (line_of(START, sync=1), "sync to be true or false"),
-        (line_of(START, topology=None), "topology to be text"),
+        (line_of(START, distances=[[0, 1], [-1, 0]]), "distances[1][0]: expected a finite number"),
+        (line_of(START, sync=1), "sync: expected true or false"),
+        (line_of(START, topology=None), "topology: expected text"),
         (line_of(MEASUREMENT, numbers=[1]), "numbers: expected a list of 2"),
         (line_of(MEASUREMENT, distances=None), "distances: expected a list"),
         (line_of(MEASUREMENT, certificate=[1.0]), "certificate: expected a list of 2"),

@@ -17,12 +17,13 @@ def parsed(*arguments: str) -> RunConfig:
 
 
 def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that a refused command line gets, without `galamp: `."""
+    """The one line that a refused command line gets, without `galamp: ` and a traceback."""
     try:
         code: Any = main(["run", *arguments])
     except SystemExit as left:
         code = left.code
     out, err = capsys.readouterr()
     assert (code, out) == (2, "")
-    (line,) = err.splitlines()
+    line, *details = err.splitlines()
+    assert details[:1] in ([], ["Traceback (most recent call last):"])
     return line.removeprefix("galamp: ")

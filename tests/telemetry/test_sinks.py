@@ -198,13 +198,14 @@ def test_a_class_of_ones_own_needs_no_registration() -> None:
     [
         ("tensorbord", "expected one of jsonl, monitor, tensorboard, or package.module:Class (did "
          "you mean tensorboard?)"),
-        ("tests.support.toy_sinks:Tyo", "tests.support.toy_sinks has no Tyo (did you mean Toy?)"),
-        ("tests.support.toy_sinks:NUMBER", "expected a subclass of"),
+        ("tests.support.toy_sinks:Toys", "has no class 'Toys' (did you mean Toy?)"),
+        ("tests.support.toy_sinks:NUMBER", "has no class 'NUMBER'"),
+        ("pathlib:Path", "expected a subclass of"),
         ("tests.support.toy_sinks:Lacking", "has to define write"),
         ("tests.support.no_such:Toy", "cannot import tests.support.no_such"),
         ("no_such_package:Toy", "is it installed, or in this folder?"),
-        ("broken_sink:Toy", "importing broken_sink failed: ZeroDivisionError"),
-        ("needy_sink:Toy", "needs the package not_there, which is not installed: pip install"),
+        ("broken_sink:Toy", "importing broken_sink: raised ZeroDivisionError: division by zero"),
+        ("needy_sink:Toy", "importing needy_sink: raised ModuleNotFoundError: No module"),
     ],
 )  # fmt: skip
 def test_what_is_no_sink_is_told(

@@ -581,7 +581,7 @@ def test_a_run_that_measured_nothing_yet_passes(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tampered(run, lambda lines: lines[:1])
-    assert command(str(run), "--plot", str(run / "a.png")) == 0
+    assert command(str(run), "--figure", str(run / "a.png")) == 0
     shown = capsys.readouterr()
     assert shown.out.endswith("no violation: nothing was certified\n")
     assert "not drawn" in shown.err
@@ -602,16 +602,16 @@ def test_every_text_of_a_huge_audit_fits(tmp_path: Path) -> None:
 @pytest.mark.real
 def test_the_plot_is_a_picture(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = run / "audit.png"
-    assert command(str(run), "--plot", str(path)) == 0
+    assert command(str(run), "--figure", str(path)) == 0
     assert capsys.readouterr().err == f"written: {path}\n"
     content = path.read_bytes()
     assert content.startswith(b"\x89PNG\r\n")
     assert struct.unpack(">II", content[16:24]) == (1500, 1125)
     assert 50_000 < len(content) < 500_000
     with pytest.raises(UserError, match="exists; choose another name, or give --overwrite"):
-        command(str(run), "--plot", str(path))
+        command(str(run), "--figure", str(path))
     path.write_bytes(b"old")
-    assert command(str(run), "--plot", str(path), "--overwrite") == 0
+    assert command(str(run), "--figure", str(path), "--overwrite") == 0
     assert path.read_bytes() == content
 
 
@@ -637,9 +637,9 @@ def test_a_matplotlibrc_that_lies_around_changes_nothing() -> None:
     [
         (["nowhere"], "no such run folder"),
         (["."], "runs with more than one learner record"),
-        ([".", "--plot", "a.pdf"], "expected a name that ends in .png"),
-        ([".", "--plot", "nowhere/a.png"], "there is no folder nowhere"),
-        ([".", "--overwrite"], "goes with --plot"),
+        ([".", "--figure", "a.gif"], "expected a name that ends in .png"),
+        ([".", "--figure", "nowhere/a.png"], "there is no folder nowhere"),
+        ([".", "--overwrite"], "goes with --figure"),
     ],
 )
 def test_mistakes_are_told_in_one_line(

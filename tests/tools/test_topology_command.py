@@ -203,7 +203,7 @@ def test_a_png_is_drawn(size: str, tmp_path: Path, capsys: pytest.CaptureFixture
     for name, more in (("torus", ()), ("ring", ("--overwrite",))):
         before = file.read_bytes() if file.exists() else b""
         with mpl.rc_context(lying_around):
-            told(capsys, name, "--learners", size, "--png", str(file), *more)
+            told(capsys, name, "--learners", size, "--figure", str(file), *more)
         assert file.read_bytes().startswith(b"\x89PNG")
         assert file.read_bytes() != before
     assert [each.name for each in tmp_path.iterdir()] == ["graph.png"]
@@ -227,13 +227,9 @@ def test_a_png_is_drawn(size: str, tmp_path: Path, capsys: pytest.CaptureFixture
         (["ring", "--parameters", "0"], "--parameters 0"),
         (["ring", "--rounds-per-s", "nan"], "--rounds-per-s nan"),
         (["file:nowhere.txt"], "nowhere.txt"),
-        (["ring", "--png", "no/such/folder/graph.png"], "no such folder"),
-        (["ring", "--png", "."], "this is a folder"),
-        (["ring", "--png", "x" * 300 + ".png"], "File name too long"),
-        (["ring", "--png", "a\0b"], "null"),
-        (["ring", "--png", "a\nb/c"], "no such folder"),
         (["two\nlines"], "expected one of"),
-        (["ring", "--png", "/dev/null/graph.png"], "Not a directory"),
+        (["ring", "--figure", "no/such/folder/graph.png"], "no folder no/such/folder"),
+        (["ring", "--overwrite"], "goes with --figure"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(
@@ -252,7 +248,7 @@ def test_a_picture_is_not_overwritten_unasked(
 ) -> None:
     file = tmp_path / "graph.png"
     file.write_text("mine")
-    assert run("ring", "--png", str(file)) == 2
+    assert run("ring", "--figure", str(file)) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert file.read_text() == "mine"
 

@@ -91,10 +91,10 @@ def running(learners: int) -> Snapshot:
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        (b"\x00\xff\n", "expected a line of JSON"),
-        (b"{\n", "expected a line of JSON"),
+        (b"\x00\xff\n", "not JSON: expected a JSON object"),
+        (b"{\n", "not JSON: expected a JSON object"),
         (b"3\n", "expected a JSON object"),
-        (b"[" * 4000 + b"\n", "expected a line of JSON"),
+        (b"[" * 4000 + b"\n", "not JSON: expected a JSON object"),
         (b"x" * 4096 + b"x", "at most 4096 bytes"),
         (b"{}\n", "expected to be asked"),
         (b'{"want": "stop"}\n', "expected to be asked"),

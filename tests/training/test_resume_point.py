@@ -64,13 +64,22 @@ def with_learner(**changes: Any) -> Callable[[Checkpoint], Checkpoint]:
 
 
 WRONG: dict[str, tuple[Callable[[Checkpoint], Checkpoint], str]] = {
-    "no episodes": (without("episodes"), "no sound episodes"),
-    "no best": (without("best_mean_return_100"), "no sound best_mean_return_100"),
-    "time as text": (with_progress(wall_s="3"), "no sound wall_s"),
-    "huge time": (with_progress(wall_s=10**300), "no sound wall_s"),
-    "returns of text": (with_progress(last_returns=["a"]), "no sound last_returns"),
-    "too many returns": (with_progress(last_returns=[1.0] * 101), "no sound last_returns"),
-    "lengths missing": (with_progress(last_lengths=None), "no sound last_lengths"),
+    "no episodes": (without("episodes"), "its progress: episodes: is missing"),
+    "no best": (without("best_mean_return_100"), "its progress: best_mean_return_100: is missing"),
+    "time as text": (with_progress(wall_s="3"), 'wall_s: expected a finite number, found "3"'),
+    "huge time": (with_progress(wall_s=10**300), "wall_s: expected a finite number, found a huge"),
+    "returns of text": (
+        with_progress(last_returns=["a"]),
+        r"last_returns\[0\]: expected a finite number",
+    ),
+    "too many returns": (
+        with_progress(last_returns=[1.0] * 101),
+        "last_returns: expected a list of at most 100",
+    ),
+    "lengths missing": (
+        with_progress(last_lengths=None),
+        "last_lengths: expected a list, found null",
+    ),
     "no counters": (with_learner(counters={"updates": 1}), "learner 0 has no sound counters"),
     "a negative counter": (
         with_learner(counters=dict.fromkeys(STATE_COUNTERS, -1)),

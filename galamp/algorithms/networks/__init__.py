@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +22,7 @@ import numpy as np
 from galamp.algorithms.networks.images import image_layout
 from galamp.core import user_code
 from galamp.core.errors import UserError, did_you_mean
-from galamp.core.settings import FACTORY, is_factory
+from galamp.core.settings import FACTORY, is_user_code
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,6 +58,11 @@ NETWORKS = {
 
 AUTO = "auto"
 
+EXPECTED = (
+    f"{FACTORY}, a function that takes (observation_shape, observation_dtype, num_actions) and "
+    "returns a torch.nn.Module"
+)
+
 
 def networks_for(dimensions: int) -> tuple[str, ...]:
     """Return the names of the networks for observations of so many dimensions."""
@@ -77,7 +82,7 @@ def check_network_asked(stored: str, asked: str, holder: str, how: str = "add --
     Raises:
         UserError: the user has not named that network, or nothing can be meant by its name.
     """
-    if is_users(stored) and not is_factory(stored):
+    if is_users(stored) and not is_user_code(stored):
         raise UserError(f"network {stored!r:.80}: expected {FACTORY}")
     user_code.check_asked("--network", stored, asked, holder, how)
 
@@ -210,27 +215,13 @@ def _users(network: str, *arguments: Any) -> nn.Module:
 
     what = f"--network {network}"
     with user_code.mistakes_told(what, torch):
-        model = _factory(what, network)(*arguments)
+        model = user_code.load(what, network, EXPECTED)(*arguments)
     if not isinstance(model, torch.nn.Module):
         raise UserError(
             f"{what}: expected a function that returns a torch.nn.Module, it returned "
             f"{type(model).__name__}"
         )
     return model
-
-
-def _factory(what: str, network: str) -> Callable[..., Any]:
-    module_name, _, name = network.partition(":")
-    module = user_code.imported(what, module_name, FACTORY)
-    factory = user_code.attribute(module, name)
-    if callable(factory):
-        return factory  # type: ignore[no-any-return]
-    user_code.refuse_namesake(what, module_name)
-    near = did_you_mean(name, user_code.callables(module), cutoff=user_code.NEAR_ENOUGH)
-    raise UserError(
-        f"{what}: {module_name} has no function {name!r}{near}: expected one that takes "
-        "(observation_shape, observation_dtype, num_outputs) and returns a torch.nn.Module"
-    )
 
 
 def taking(

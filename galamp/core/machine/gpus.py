@@ -9,11 +9,12 @@ Runs in the supervisor, before a run takes its GPUs.
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from galamp.core.decode import Limits, decode
+from galamp.core.json_values import DecodeError, json_object
 from galamp.core.machine.gpu_failures import explain
 from galamp.core.processes.probe_process import Answer, Probing
 
@@ -40,6 +41,18 @@ class GpuFacts:
     uuid: str
     pci: str
     memory_bytes: int
+
+
+LIMITS = Limits(more_fields=True)
+
+
+@dataclass(frozen=True)
+class _Result:
+    """A line of the answer: facts of one GPU, or what failed."""
+
+    index: int
+    facts: GpuFacts | None = None
+    failure: str = ""
 
 
 Found = GpuFacts | str
@@ -87,16 +100,13 @@ def parse_answer(answer: Answer, indices: Collection[int], ending: str) -> dict[
     why = ending if answer.in_time else f"not within {GPU_TIMEOUT_S + LOAD_TIMEOUT_S:g} s"
     found: dict[int, Found] = dict.fromkeys(indices, f"could not be tried ({why}): {last}")
     for line in answer.text.splitlines():
-        with contextlib.suppress(ValueError, LookupError, TypeError):
-            result = json.loads(line)
-            if result["index"] in found:
-                facts = "facts" in result
-                found[result["index"]] = GpuFacts(**result["facts"]) if facts else _cause(result)
+        with contextlib.suppress(DecodeError):
+            result = decode(_Result, json_object(line), LIMITS)
+            if result.index in found and result.facts is not None:
+                found[result.index] = result.facts
+            elif result.index in found and result.failure:
+                found[result.index] = explain(result.failure, torch_build())
     return found
-
-
-def _cause(result: dict[str, str]) -> str:
-    return explain(result["failure"], torch_build())
 
 
 def torch_build() -> str:

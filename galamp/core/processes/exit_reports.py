@@ -18,12 +18,15 @@ import traceback
 from pathlib import Path
 from typing import NamedTuple
 
+from galamp.core.decode import Limits, decode
 from galamp.core.errors import GalampError
+from galamp.core.json_values import DecodeError, json_object
 
 MAX_REPORT_BYTES = 2**20
 MAX_CAUSE, MAX_DETAILS_BYTES = 2_000, 600_000
 """Most characters of a cause, and most JSON bytes of a traceback's end: one character has up to
 twelve bytes in JSON."""
+LIMITS = Limits(characters=MAX_REPORT_BYTES, more_fields=True)
 
 
 class Report(NamedTuple):
@@ -77,14 +80,11 @@ def read_report(path: Path, incarnation_id: str) -> Report | None:
     file that is too large, or one in a format other than that of `write_report`.
     """
     try:
-        values = json.loads(_content(path))
-        matches = values["incarnation"] == incarnation_id and type(values["deliberate"]) is bool
-        cause, details = values["cause"], values["details"]
-    except (OSError, ValueError, RecursionError, LookupError, TypeError):
+        values = json_object(_content(path))
+        report = decode(Report, values, LIMITS)
+    except (OSError, DecodeError):
         return None
-    if not matches or type(cause) is not str or type(details) is not str:
-        return None
-    return Report(cause, details, values["deliberate"])
+    return report if values.get("incarnation") == incarnation_id else None
 
 
 def _content(path: Path) -> bytes:

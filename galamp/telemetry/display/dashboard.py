@@ -8,7 +8,6 @@ skips frames that the terminal would not take immediately.
 from __future__ import annotations
 
 import os
-from types import TracebackType
 from typing import Protocol, Self, TextIO, cast
 
 from rich.console import Console
@@ -29,12 +28,7 @@ class Display(Protocol):
     def __enter__(self) -> Self:
         """Acquire the stream."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Restore the stream; the last frame stays on it."""
 
     def update(self, snapshot: Snapshot) -> None:
@@ -76,12 +70,7 @@ class Dashboard:
         """Enter; the first `update` draws the screen."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Keep the last frame and show the cursor again."""
         # A run must be able to end while its terminal is held (^S): the cursor stays hidden.
         self._stream.lost = not self._stream.ready()
@@ -116,12 +105,7 @@ class PlainLines:
         """Enter; nothing is written before the first snapshot."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Write the final progress, unless it was just written."""
         if self._waiting is not None:
             self._print(progress_line(self._waiting))
@@ -159,12 +143,7 @@ class Silent:
         """Do nothing."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Do nothing."""
 
     def update(self, snapshot: Snapshot) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from rich.cells import cell_len, set_cell_size
+
+from galamp.telemetry.display.braille import braille
 
 UNKNOWN = "-"
 """Shown where there is no value yet."""
-
-_BRAILLE_DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
-"""Bit of each dot in a braille character, as [column 0..1][row 0..3 from the top]."""
 
 
 def clip(text: str, width: int) -> str:
@@ -125,15 +125,15 @@ def line_chart(points: Sequence[tuple[float, float]], width: int, height: int) -
     edge; one y only is drawn half way up. Points that are not finite are left out.
     """
     points = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
-    canvas = [[0] * width for _ in range(height)]
+    canvas = np.zeros((4 * height, 2 * width), np.bool_)
     columns, rows = 2 * width - 1, 4 * height - 1
     dots = _scale(points, columns, rows)
     for (x0, y0), (x1, y1) in zip(dots, dots[1:] or dots, strict=False):
         length = max(abs(x1 - x0), abs(y1 - y0), 1)
         for i in range(length + 1):
             x, y = x0 + round((x1 - x0) * i / length), y0 + round((y1 - y0) * i / length)
-            canvas[y // 4][x // 2] |= _BRAILLE_DOTS[x % 2][y % 4]
-    return ["".join(chr(0x2800 + dots) if dots else " " for dots in row) for row in canvas]
+            canvas[y, x] = True
+    return braille(canvas)
 
 
 def _scale(points: Sequence[tuple[float, float]], columns: int, rows: int) -> list[tuple[int, int]]:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import importlib
 import inspect
 import traceback
-from types import ModuleType
 
 from galamp.core.errors import UserError, did_you_mean
-from galamp.core.user_code import attribute, searching_here_for
+from galamp.core.settings import CLASS, is_user_code
+from galamp.core.user_code import is_class, load, searching_here_for
 from galamp.telemetry.sinks.base import MetricSink, SinkContext
 from galamp.telemetry.sinks.group import FAILURES, SinkGroup, in_words
 
@@ -73,18 +73,15 @@ def _load(name: str) -> type[MetricSink]:
     Raises:
         UserError: see `load_sinks`.
     """
-    path = SINKS.get(name, name)
-    module_name, colon, inner = path.partition(":")
-    if not colon:
+    what, found = f"--sinks {name}", None
+    if name in SINKS:
+        found = _own(what, name)
+    elif is_user_code(name):
+        with searching_here_for(name.partition(":")[0]):
+            found = load(what, name, CLASS, is_class, noun="class")
+    else:
         raise UserError(
-            f"--sinks {name}: expected one of {', '.join(SINKS)}, or package.module:Class"
-            f"{did_you_mean(name, SINKS)}"
-        )
-    module = _imported(name, module_name)
-    found: object = attribute(module, inner)
-    if found is None:
-        raise UserError(
-            f"--sinks {name}: {module_name} has no {inner}{did_you_mean(inner, vars(module))}"
+            f"{what}: expected one of {', '.join(SINKS)}, or {CLASS}{did_you_mean(name, SINKS)}"
         )
     if not (isinstance(found, type) and issubclass(found, MetricSink)):
         raise UserError(
@@ -97,35 +94,21 @@ def _load(name: str) -> type[MetricSink]:
     return found
 
 
-def _imported(name: str, module: str) -> ModuleType:
-    """Import the module of one sink; the working directory is searched for it, too, as the last.
+def _own(what: str, name: str) -> object:
+    """Return the class of a sink of galamp's own.
 
     Raises:
-        UserError: see `load_sinks`.
+        UserError: a package that it needs is not installed.
     """
+    module, _, kind = SINKS[name].partition(":")
     try:
-        with searching_here_for(module):
-            return importlib.import_module(module)
+        return getattr(importlib.import_module(module), kind)
     except ModuleNotFoundError as error:
-        raise _missing(name, module, error) from error
-    except FAILURES as error:
-        raise _with_traceback(
-            f"--sinks {name}: importing {module} failed: {in_words(error)}"
+        package = str(error.name).partition(".")[0]
+        raise UserError(
+            f"{what}: needs the package {package}, which is not installed: pip install "
+            f"'galamp[{name}]'"
         ) from error
-
-
-def _missing(name: str, module: str, error: ModuleNotFoundError) -> UserError:
-    """Return what to tell where a module is missing: the sink's own, or one that it needs."""
-    if f"{module}.".startswith(f"{error.name}."):
-        return UserError(
-            f"--sinks {name}: cannot import {module} ({error}): expected package.module:Class; is "
-            "it installed, or in this folder?"
-        )
-    package = f"galamp[{name}]" if name in SINKS else str(error.name).partition(".")[0]
-    return UserError(
-        f"--sinks {name}: needs the package {str(error.name).partition('.')[0]}, which is not "
-        f"installed: pip install '{package}'"
-    )
 
 
 def _with_traceback(text: str) -> UserError:

@@ -1,23 +1,23 @@
 """Figure of an audit: distances, certificates and their ratio, over agent steps.
 
-Runs in the process of `galamp audit`; matplotlib is imported only when something is drawn.
+Runs in the process of `galamp audit`; matplotlib is loaded only when something is drawn.
 
-    Series --draw--> PNG
+    Series --draw--> content of a PNG, SVG or PDF file
 """
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from galamp.core.errors import UserError
 from galamp.tools.audit.audit import Series
+from galamp.tools.figures import FORMATS, rendered
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK, QUIET, ALARM = "#22262b", "#7c858f", "#c0262d"
 COLOURS = {"pairwise": "#1f5fa8", "to_mean": "#d9730d"}
@@ -43,43 +43,38 @@ STYLE: Any = {
 }
 
 
-def draw(series: Series, title: str) -> bytes:
-    """Return a PNG of 1,500 x 1,125 pixels.
+def draw(series: Series, title: str, format: str = FORMATS[0]) -> bytes:
+    """Return the figure, as a PNG of 1,500 x 1,125 pixels.
 
     Args:
         series: at least one measurement.
         title: description of the run, one line.
+        format: one of `figures.FORMATS`.
 
     Raises:
         UserError: matplotlib is not installed.
     """
-    try:
-        import matplotlib as mpl
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-        from matplotlib.ticker import EngFormatter
-    except ImportError:
-        raise UserError("--plot: matplotlib is missing; pip install matplotlib") from None
-    with mpl.rc_context():
-        mpl.rcdefaults()  # a matplotlibrc in the working directory could have LaTeX run, say
-        mpl.rcParams.update(STYLE)
-        layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.15)
-        figure = Figure(figsize=(10, 7.5), dpi=150, layout=layout)
-        FigureCanvasAgg(figure)
-        top, bottom = figure.subplots(2, sharex=True, height_ratios=[1.7, 1])
-        _distances(top, series)
-        _ratios(bottom, series)
-        bottom.set_xlabel("agent steps")
-        bottom.xaxis.set_major_formatter(EngFormatter(sep=""))
-        heading = "How far apart the learners are, and what is proven of it"
-        top.set_title(heading, loc="left", fontsize=15, fontweight="bold", pad=30)
-        place: Any = {"xycoords": "axes fraction", "textcoords": "offset points"}
-        # A run's name may hold dollar signs, which would be read as formulas.
-        top.annotate(title, (0, 1), (0, 12), color=QUIET, parse_math=False, **place)
-        content = io.BytesIO()
-        figure.savefig(content, format="png")
-    return content.getvalue()
+    return rendered(lambda: _figure(series, title), format, STYLE)
+
+
+def _figure(series: Series, title: str) -> Figure:
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.ticker import EngFormatter
+
+    layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.15)
+    figure = Figure(figsize=(10, 7.5), dpi=150, layout=layout)
+    top, bottom = figure.subplots(2, sharex=True, height_ratios=[1.7, 1])
+    _distances(top, series)
+    _ratios(bottom, series)
+    bottom.set_xlabel("agent steps")
+    bottom.xaxis.set_major_formatter(EngFormatter(sep=""))
+    heading = "How far apart the learners are, and what is proven of it"
+    top.set_title(heading, loc="left", fontsize=15, fontweight="bold", pad=30)
+    place: Any = {"xycoords": "axes fraction", "textcoords": "offset points"}
+    # A run's name may hold dollar signs, which would be read as formulas.
+    top.annotate(title, (0, 1), (0, 12), color=QUIET, parse_math=False, **place)
+    return figure
 
 
 def _distances(axes: Axes, series: Series) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from galamp.core.disk import finite
 from galamp.core.sanitize import clean
+from galamp.telemetry.display.console import plain_table, text_lines
 from galamp.telemetry.display.text import UNKNOWN, clip, clip_path
 from galamp.tools.audit.audit import Audit, Series
 
@@ -111,22 +112,23 @@ def _count(count: int, one: str, many: str = "") -> str:
 
 
 def _tables(distances: dict[str, Any]) -> Iterator[str]:
-    yield "L2 distance         measured   certificate   ratio: median   ratio: greatest"
+    table = plain_table(
+        ("L2 distance", "measured", "certificate", "ratio: median", "ratio: greatest")
+    )
+    keys = ("measured_median", "certificate_median", "ratio_median", "ratio_greatest")
     for name, label in LABELS.items():
-        row = distances[name]
-        yield (
-            f"{label:14}{_number(row['measured_median']):>14}"
-            f"{_number(row['certificate_median']):>14}"
-            f"{_number(row['ratio_median']):>16}{_number(row['ratio_greatest']):>18}"
-        )
+        table.add_row(label, *(_number(distances[name][key]) for key in keys))
+    yield from text_lines(table, WIDTH)
     yield "Medians over measurements; to the mean: root mean square over learners, but for"
     yield "ratio: the worst learner's. Ratio: measured over what is allowed, which is"
     yield ALLOWANCE + ", for float32 rounding."
     yield ""
-    yield "run's certificate over recomputed       median         least      greatest"
+    statistics = ("median", "least", "greatest")
+    table = plain_table(("run's certificate over recomputed", *statistics))
     for name, label in LABELS.items():
-        keys = [f"recorded_over_recomputed_{key}" for key in ("median", "least", "greatest")]
-        yield f"{label:32}" + "".join(f"{_number(distances[name][key]):>14}" for key in keys)
+        found = (distances[name][f"recorded_over_recomputed_{each}"] for each in statistics)
+        table.add_row(label, *map(_number, found))
+    yield from text_lines(table, WIDTH)
 
 
 def _violations(found: dict[str, Any]) -> Iterator[str]:
@@ -134,13 +136,14 @@ def _violations(found: dict[str, Any]) -> Iterator[str]:
     if not shown:
         return
     yield ""
-    yield "start     wall s    agent steps  learner    measured  certificate  whose"
+    headings = ("start", "wall s", "agent steps", "learner", "measured", "certificate", "whose")
+    table = plain_table(headings, text=[6])
     for each in shown:
-        learner = "pair" if each["learner"] is None else each["learner"]
-        yield (
-            f"{each['start']:>5}{each['wall_s']:>11.1f}{each['global_step']:>15,}{learner:>9}"
-            f"{each['measured']:>12.5g}{each['certificate']:>13.5g}  {each['by']}"
-        )
+        learner = "pair" if each["learner"] is None else str(each["learner"])
+        when = str(each["start"]), f"{each['wall_s']:.1f}", f"{each['global_step']:,}"
+        distances = f"{each['measured']:.5g}", f"{each['certificate']:.5g}"
+        table.add_row(*when, learner, *distances, each["by"])
+    yield from text_lines(table, WIDTH)
     if (more := found["violation_count"] - len(shown)) > 0:
         yield f"... and {more:,} more"
 

@@ -5,6 +5,7 @@ bin/bench limit      galamp and the bare parts of training, taking turns
 bin/bench scale      galamp with more and more learners and environments
 bin/bench start      from the command to the first agent steps
 bin/bench neighbour  another program on the same machine, beside a run and without
+bin/bench forward    the forward pass by hand against plain autograd
 bin/bench gossip     publishing and mixing, per topology
 bin/bench gpu        all checks for a machine with GPUs, within nine minutes
 bin/bench peers      galamp and its peers, in turns
@@ -34,11 +35,13 @@ from galamp.supervision.devices import CPU
 from galamp.telemetry.display.console import table_console
 from galamp.tools.bench import peers, tables
 from galamp.tools.bench.exchanges import costs, costs_table
+from galamp.tools.bench.forwards import forwards_table, measure
 from galamp.tools.bench.gpu import command as gpu
 from galamp.tools.bench.limit import Limit, parts_table
 from galamp.tools.bench.neighbour import Neighbour, beside, merged, neighbours_table
 from galamp.tools.bench.nvml import Gauge
 from galamp.tools.bench.options import (
+    add_forward,
     add_gossip,
     add_gpu,
     add_limit,
@@ -202,6 +205,18 @@ def neighbour_command(options: argparse.Namespace) -> None:
     tables.show_table(table, what, origin.lines, sys.stdout)
 
 
+def forward_command(options: argparse.Namespace) -> None:
+    """`bin/bench forward`."""
+    origin = tables.Origin.here(shlex.join(["bin/bench", *options.words]))
+    workload = workload_from(options, 1, options.num_envs)
+    found = measure(workload.env_id, workload.num_envs, workload.network, workload.precision)
+    what = (
+        f"{workload.env_id}, network {workload.network}, {workload.precision}, "
+        f"{workload.num_envs} environments, one core; ms per agent step"
+    )
+    tables.show_table(forwards_table(found), what, origin.lines, sys.stdout)
+
+
 def gossip_command(options: argparse.Namespace) -> None:
     """`bin/bench gossip`."""
     torch.set_num_threads(1)
@@ -305,6 +320,7 @@ COMMANDS: dict[str, Command] = {
     "scale": ("more and more learners and environments", add_scale, scale_command),
     "start": ("from the command to the first agent steps", add_start, start_command),
     "neighbour": ("another program beside a run", add_neighbour, neighbour_command),
+    "forward": ("the forward pass by hand, against autograd", add_forward, forward_command),
     "gossip": ("publishing and mixing, per topology", add_gossip, gossip_command),
     "gpu": ("all that is to be known on a machine with GPUs", add_gpu, gpu_command),
     "peers": ("galamp and its peers, taking turns", add_peers, peers_command),

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from statistics import median
 
 import torch
-from rich import box
 from rich.table import Table
 
 from galamp.core.config import GossipConfig
@@ -25,6 +24,7 @@ from galamp.gossip.topologies.base import Topology
 from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
 from galamp.memory.status import StatusBoard
+from galamp.telemetry.display.console import plain_table
 
 TURNS = 40
 WARM_UP_TURNS = 5
@@ -122,10 +122,9 @@ def _exchanges(
 
 def costs_table(found: list[Cost]) -> Table:
     """Return a line per topology."""
-    result = Table(box=box.SIMPLE, padding=(0, 1))
-    result.add_column("topology")
-    for heading in ("peers mixed", "ms per turn", "min - max", "MB read per turn"):
-        result.add_column(heading, justify="right")
+    result = plain_table(
+        ("topology", "peers mixed", "ms per turn", "min - max", "MB read per turn")
+    )
     for one in found:
         result.add_row(
             one.topology,

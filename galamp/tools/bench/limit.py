@@ -20,11 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, median
 
-from rich import box
 from rich.table import Table
 
 from galamp.core.errors import RunFailed
 from galamp.supervision.devices import CPU
+from galamp.telemetry.display.console import plain_table
 from galamp.tools.bench.parts import ACT, EMULATE, GOSSIP, PARTS
 from galamp.tools.bench.processes import Program, Usage, members, pss_mb
 from galamp.tools.bench.runs import POLL_S, ROOT, START_DEADLINE_S, Measurement, Workload, cores
@@ -112,10 +112,7 @@ def ceiling(each: Sequence[dict[str, float]]) -> float:
 
 def parts_table(rounds: Sequence[dict[str, float]]) -> Table:
     """Return the cost of every part: the median over the rounds, and the spread."""
-    result = Table(box=box.SIMPLE, padding=(0, 1))
-    result.add_column("bare part, per core")
-    result.add_column("ms per agent step", justify="right")
-    result.add_column("min - max", justify="right")
+    result = plain_table(("bare part, per core", "ms per agent step", "min - max"))
     for part in rounds[0]:
         costs = [each[part] for each in rounds]
         result.add_row(part, f"{median(costs):.3f}", f"{min(costs):.3f} - {max(costs):.3f}")

@@ -21,10 +21,10 @@ from statistics import median
 from typing import NamedTuple
 
 import numpy as np
-from rich import box
 from rich.table import Table
 
 from galamp.core.errors import RunFailed
+from galamp.telemetry.display.console import plain_table
 from galamp.tools.bench.processes import Program
 from galamp.tools.bench.runs import ROOT, START_DEADLINE_S, Workload, galamp_system, read_rows
 
@@ -129,11 +129,8 @@ def merged(rounds: Sequence[Neighbour]) -> Neighbour:
 
 def neighbours_table(found: Sequence[tuple[str, Neighbour]]) -> Table:
     """Return a line per name: how late sleeps end, and how long a computation takes."""
-    result = Table(box=box.SIMPLE, padding=(0, 1))
-    result.add_column("beside")
     late, takes = ("sleep late by, ms", "p99", "most"), ("computing takes, times", "most")
-    for heading in (*late, *takes, "run, agent steps/s"):
-        result.add_column(heading, justify="right")
+    result = plain_table(("beside", *late, *takes, "run, agent steps/s"))
     for name, one in found:
         p50, p99 = np.percentile(one.late_ms, (50, 99))
         result.add_row(

@@ -69,6 +69,15 @@ def add_neighbour(parser: argparse.ArgumentParser) -> None:
     add("--repeats", metavar="N", type=_count, default=2, help="repetitions")
 
 
+def add_forward(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `forward`."""
+    add = parser.add_argument
+    add("--game", metavar="NAME", default="Breakout", help="Atari game")
+    add("--network", choices=NETWORKS, default="nature", help="network that is trained")
+    add("--num-envs", metavar="N", type=_count, default=16, help="environments")
+    add("--precision", choices=PRECISIONS, default="float32", help="what the network computes in")
+
+
 def add_gossip(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gossip`."""
     add = parser.add_argument

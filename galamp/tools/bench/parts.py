@@ -70,8 +70,15 @@ class Parts:
     """One learner of B environments taken apart, on a CPU."""
 
     def __init__(
-        self, env_id: str, num_envs: int, network: str, precision: str = "float32"
+        self,
+        env_id: str,
+        num_envs: int,
+        network: str,
+        precision: str = "float32",
+        *,
+        cached: bool = True,
     ) -> None:
+        """Make them; if not `cached`, the update computes the forward pass again, by autograd."""
         config = A2CConfig(learning_rate=7e-4, precision=precision)
         self.envs, self.steps = num_envs, config.num_steps
         self.emulator = Emulator(env_id, num_envs)
@@ -79,7 +86,8 @@ class Parts:
         self.algorithm = build_algorithm(
             config, network, spec, device=CPU, model_seed=0, sampling_seed=0
         )
-        self.algorithm.prepare(self.steps, num_envs)
+        if cached:
+            self.algorithm.prepare(self.steps, num_envs)
         first = torch.from_numpy(self.emulator.first)
         self.observations = first.repeat(self.steps + 1, *[1] * first.dim())
         self.observations = self.observations.view(self.steps + 1, *first.shape)
@@ -120,15 +128,21 @@ class Parts:
 
 def block(parts: Parts) -> dict[str, float]:
     """Return milliseconds per agent step of every part, over a moment of each."""
-    result: dict[str, float] = {}
-    for work, names in ((parts.emulate, (EMULATE,)), (parts.train, (ACT, LEARN))):
-        parts.spent_s = dict.fromkeys(PARTS, 0.0)
-        end_s, done = time.perf_counter() + BLOCK_S, 0
-        while time.perf_counter() < end_s:
-            work()
-            done += parts.steps * parts.envs
-        result |= {name: parts.spent_s[name] / done * 1e3 for name in names}
-    return result
+    return _block(parts, parts.emulate, EMULATE) | train_block(parts)
+
+
+def train_block(parts: Parts) -> dict[str, float]:
+    """Return milliseconds per agent step of acting and learning, over a moment."""
+    return _block(parts, parts.train, ACT, LEARN)
+
+
+def _block(parts: Parts, work: Callable[[], None], *names: str) -> dict[str, float]:
+    parts.spent_s = dict.fromkeys(PARTS, 0.0)
+    end_s, done = time.perf_counter() + BLOCK_S, 0
+    while not done or time.perf_counter() < end_s:
+        work()
+        done += parts.steps * parts.envs
+    return {name: parts.spent_s[name] / done * 1e3 for name in names}
 
 
 class DeviceParts:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from galamp.core.errors import RunFailed
+from galamp.core.throughput import ThroughputMeter
 from galamp.storage.run_logs import read_metrics
 from galamp.tools.bench.nvml import Gauge, GpuUse
 from galamp.tools.bench.processes import ABORT_GRACE_S, Program, Usage, members, pss_mb
@@ -158,10 +159,11 @@ class Rate(NamedTuple):
 
 def rate(first: Row, last: Row) -> Rate:
     """Return the rates between two rows."""
-    seconds = last["wall_s"] - first["wall_s"]
-    steps = last["global_step"] - first["global_step"]
-    frames = last["emulator_frames"] - first["emulator_frames"]
-    return Rate(steps / seconds, frames / seconds, seconds)
+    steps, frames = ThroughputMeter(), ThroughputMeter()
+    for row in (first, last):
+        steps.add(row["wall_s"], row["global_step"])
+        frames.add(row["wall_s"], row["emulator_frames"])
+    return Rate(steps.rate, frames.rate, steps.seconds)
 
 
 def read_rows(path: Path) -> list[Row]:

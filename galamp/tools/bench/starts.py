@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from rich import box
 from rich.table import Table
 
 from galamp.core.errors import RunFailed
+from galamp.telemetry.display.console import plain_table
 from galamp.tools.bench.processes import Program
 from galamp.tools.bench.runs import ROOT, START_DEADLINE_S, Workload, galamp_system, read_rows
 
@@ -54,10 +54,7 @@ def _has_steps(path: Path) -> bool:
 
 def starts_table(found: Sequence[tuple[str, list[float]]]) -> Table:
     """Return a line per name: its seconds, the median and the spread."""
-    result = Table(box=box.SIMPLE, padding=(0, 1))
-    result.add_column("galamp")
-    for heading in ("first step after, s", "min - max"):
-        result.add_column(heading, justify="right")
+    result = plain_table(("galamp", "first step after, s", "min - max"))
     for name, seconds in found:
         spread = f"{min(seconds):.2f} - {max(seconds):.2f}"
         result.add_row(name, f"{median(seconds):.2f}", spread)

@@ -17,11 +17,10 @@ from importlib.metadata import version
 from statistics import median
 from typing import Any, TextIO
 
-from rich import box
 from rich.table import Table
 
 from galamp.core.machine.machine import processor_name
-from galamp.telemetry.display.console import table_console
+from galamp.telemetry.display.console import plain_table, table_console
 from galamp.telemetry.display.text import UNKNOWN
 from galamp.tools.bench.nvml import GpuUse
 from galamp.tools.bench.runs import ROOT, Measurement, cores
@@ -120,12 +119,10 @@ def table(measurements: Sequence[Measurement], subject: str) -> Table:
     """Return one line per system, in the order in which they were first measured."""
     systems = list(dict.fromkeys(m.system for m in measurements))
     compared = len(systems) > 1
-    result = Table(box=box.SIMPLE, padding=(0, 1))
-    result.add_column("system")
     ratio = [f"{subject} / system"] if compared else []
     on_gpu = ("GPU", "watts", "frames/J") if any(m.gpu for m in measurements) else ()
-    for heading in ("agent steps/s", "min - max", *ratio, "memory MB", "CPU", *on_gpu):
-        result.add_column(heading, justify="right")
+    speed = ("system", "agent steps/s", "min - max", *ratio)
+    result = plain_table((*speed, "memory MB", "CPU", *on_gpu))
     for system in systems:
         own = [m for m in measurements if m.system == system]
         speeds = [m.agent_steps_per_s for m in own]

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from galamp.core.sanitize import clean
+from galamp.telemetry.display.console import plain_table, text_lines
 from galamp.telemetry.display.text import UNKNOWN
 
-KEYS, WIDTHS = ("p50", "p99", "max"), (10, 10, 7, 7, 10, 7, 7)
+KEYS = ("p50", "p99", "max")
+WIDTH = 100
 LABELS = {"overlapping": "several at once", "STOP": "STOP, CONT", "HANG": "STOP, never CONT"}
 
 
@@ -28,30 +30,26 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
 
 def _faults(found: dict[str, Any]) -> Iterator[str]:
     """Yield the table of survived faults and recovery times."""
-    share = f"throughput at {found['throughput']['share']:.0%}"
-    yield f"{'':32}{'noticed':>10}{'works again':>20}{share:>29}"
-    yield (
-        f"{'fault':17}{'role':11}{'n':>4}{'median':>10}"
-        f"{'median':>10}{'p99':>7}{'max':>7}{'median':>10}{'p99':>7}{'max':>7}{'not':>5}"
-    )
+    share = f"speed at {found['throughput']['share']:.0%}"
+    noticed, works = ("noticed\nmedian",), ("works again\nmedian", "\np99", "\nmax")
+    headings = ("fault", "role", "n", *noticed, *works, f"{share}\nmedian", "\np99", "\nmax")
+    table = plain_table((*headings, "\nnot"), text=[0, 1])
     for each in found["kinds"]:
-        yield _line(each)
+        table.add_row(*_cells(each))
+    yield from text_lines(table, WIDTH)
     yield from _notes(found)
 
 
-def _line(each: dict[str, Any]) -> str:
+def _cells(each: dict[str, Any]) -> list[str]:
     works, steps = each["works_s"], each["throughput_s"]
     times = [each["noticed_s"]["p50"], *(works[key] for key in KEYS), *(steps[key] for key in KEYS)]
     label = LABELS.get(each["kind"], each["kind"])
-    return (
-        f"{label:17}{each['role']:11}{each['injected']:>4}"
-        + "".join(f"{_s(time):>{w}}" for time, w in zip(times, WIDTHS, strict=True))
-        + f"{steps['unknown'] or '':>5}"
-    ).rstrip()
+    unknown = str(steps["unknown"] or "")
+    return [label, each["role"], str(each["injected"]), *map(_s, times), unknown]
 
 
 def _notes(found: dict[str, Any]) -> Iterator[str]:
-    yield "Seconds; not: throughput was not back before the end, or never known."
+    yield "Seconds; speed: until agent steps/s were back; not: never, before the end, or not known."
     missing = sum(fault["works_after_s"] is None for fault in found["faults"])
     if missing:
         yield f"The targets of {missing} faults did not work again before the end."
@@ -74,12 +72,12 @@ def _notes(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _invariants(invariants: list[dict[str, Any]]) -> Iterator[str]:
-    yield f"{'invariant':44}{'checks':>10}{'broken':>8}"
+    table = plain_table(("invariant", "checks", "broken"))
     for each in invariants:
+        remark = f"\n  {each['remark']}" if each["remark"] else ""
         broken = "BROKEN" if each["broken"] else "0"
-        yield f"{each['name']:44}{each['checks']:>10,}{broken:>8}".rstrip()
-        if each["remark"]:
-            yield f"   {each['remark']}"
+        table.add_row(each["name"] + remark, f"{each['checks']:,}", broken)
+    yield from text_lines(table, WIDTH)
 
 
 def _verdict(found: dict[str, Any]) -> Iterator[str]:

@@ -12,12 +12,11 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 import rich.progress as bars
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from galamp.core.sanitize import clean
-from galamp.telemetry.display.console import table_console
+from galamp.telemetry.display.console import plain_table, table_console
 from galamp.telemetry.display.streams import announce
 from galamp.telemetry.display.text import UNKNOWN
 from galamp.tools.evaluation.playing import Game
@@ -167,11 +166,8 @@ def show(report: dict[str, Any], file: TextIO, width: int | None = None) -> None
 
 
 def _table(report: dict[str, Any], roomy: bool) -> Table:
-    table = Table(box=box.SIMPLE, padding=(0, int(roomy)))
-    table.add_column("learner")
     human = ["human"] if report["reference"] else []
-    for heading in (*HEADINGS, "cut", *human):
-        table.add_column(heading, justify="right")
+    table = plain_table(("learner", *HEADINGS, "cut", *human), padding=int(roomy))
     for row in report["results"]:
         cells = [str(row["learner"]), *(_number(row[name]) for name in HEADINGS.values())]
         cells.append(f"{row['truncated']:,}")

@@ -10,13 +10,12 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from galamp.telemetry.display.braille import braille
 from galamp.tools.topology.mixing_matrices import Rounds, Whole
 
 MAX_ON_A_CIRCLE = 32
 MAX_DOTS = 120
 """Dots on a side of the matrix: 60 columns of text."""
-_BITS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
-"""Bit of each dot in a braille character, as [row 0..3 from the top][column 0..1]."""
 
 
 def hears(rounds: Rounds, dots: int) -> NDArray[np.bool_]:
@@ -38,15 +37,6 @@ def hears(rounds: Rounds, dots: int) -> NDArray[np.bool_]:
 def _complete(side: int, together: int) -> NDArray[np.bool_]:
     full = np.ones((side, side), dtype=bool)
     return full & ~np.eye(side, dtype=bool) if together == 1 else full
-
-
-def braille(dots: NDArray[np.bool_]) -> list[str]:
-    """Return `dots` [4 rows, 2 columns] as lines of braille; blank where there is none."""
-    rows, columns = dots.shape
-    padded = np.pad(dots, ((0, -rows % 4), (0, -columns % 2)))
-    cells = padded.reshape(padded.shape[0] // 4, 4, -1, 2)
-    codes = np.einsum("rick,ik->rc", cells, _BITS)
-    return ["".join(chr(0x2800 + code) if code else " " for code in row) for row in codes]
 
 
 def picture(rounds: Rounds) -> list[str]:

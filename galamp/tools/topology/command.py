@@ -1,6 +1,6 @@
 """`galamp topology`: analyse a gossip graph, and plan a run with it.
 
-    arguments --> TopologyConfig --analysis.plan--> Plan --> text or JSON, and a PNG on request
+    arguments --> TopologyConfig --analysis.plan--> Plan --> text or JSON, and a figure on request
 
 Only light modules are imported at the top, since the command line imports this one for every
 command.
@@ -11,14 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import stat
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from galamp.core.arguments import add_flags, settings_from
 from galamp.core.errors import EXIT_OK, UserError, did_you_mean
-from galamp.core.settings import MAX_CHARACTERS_SHOWN, option
+from galamp.core.settings import option
+from galamp.tools.figures import add_figure_flags, figure_file
 
 if TYPE_CHECKING:
     from galamp.tools.topology.analysis import Plan
@@ -49,8 +48,6 @@ class TopologyConfig:
         0.05, "L2 norm of the update that a learner makes between two rounds", low=0.0, high=1e9
     )
     delay: int = option(0, "how many rounds old a message is", unit="rounds", low=0, high=100)
-    png: str = option("", "draw the graph into this new file, too")
-    overwrite: bool = option(False, "replace the file of --png if it exists")
     json: bool = option(False, "print everything as one JSON object")
 
 
@@ -61,19 +58,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "name", metavar="NAME", help="a gossip graph, such as ring or exponential, or file:PATH"
     )
     add_flags(parser, TopologyConfig)
+    add_figure_flags(parser, "draw the graph, too", former="--png")
 
 
 def topology_command(options: argparse.Namespace) -> int:
     """`galamp topology`."""
     config = settings_from(options, TopologyConfig)
-    picture = _new_file(config)
+    file = figure_file(options)
     # numpy reads it when it loads: on a busy machine several threads take ten times as long as one.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     made = _plan(options.name, config)
-    if picture is not None:
+    if file is not None:
         from galamp.tools.topology.figure import draw
 
-        draw(made, picture)
+        file.write(draw(made, file.format))
     if config.json:
         from galamp.tools.topology.analysis import as_json
 
@@ -104,30 +102,3 @@ def _plan(name: str, config: TopologyConfig) -> Plan:
         delay=config.delay,
     )
     return plan(topology, question)
-
-
-def _new_file(config: TopologyConfig) -> Path | None:
-    """Return the path of the PNG, checked before any work is done.
-
-    Raises:
-        UserError: no such folder, no file, or one that exists.
-    """
-    if not config.png:
-        return None
-    path, shown = Path(config.png), repr(config.png)
-    if len(shown) > MAX_CHARACTERS_SHOWN:
-        shown = f"{shown[:MAX_CHARACTERS_SHOWN]}..."
-    try:
-        folder = stat.S_ISDIR(path.stat().st_mode)
-    except FileNotFoundError:
-        if not path.parent.is_dir():
-            raise UserError(f"--png {shown}: no such folder; make it first") from None
-        return path
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise UserError(f"--png {shown}: cannot be a file: {why}; name another") from None
-    if folder:
-        raise UserError(f"--png {shown}: expected a file, this is a folder; add a name")
-    if not config.overwrite:
-        raise UserError(f"--png {shown}: it exists; take another name, or say --overwrite")
-    return path

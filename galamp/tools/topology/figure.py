@@ -1,26 +1,25 @@
-"""A graph as a PNG: learners on a circle with arrows, or a receiver-sender matrix.
+"""Figure of a graph: learners on a circle with arrows, or a receiver-sender matrix.
 
-Imported only when a picture is requested: matplotlib takes a second to load.
+    Plan --draw--> content of a PNG, SVG or PDF file
+
+Runs in the process of `galamp topology`; matplotlib is loaded only when something is drawn.
 """
 
 from __future__ import annotations
 
 import math
-import os
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch
 
-from galamp.core.errors import UserError
 from galamp.core.sanitize import clean
 from galamp.telemetry.display.text import clip_path
+from galamp.tools.figures import rendered
 from galamp.tools.topology.analysis import Plan
 from galamp.tools.topology.ascii_graph import MAX_ON_A_CIRCLE, hears
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 INCHES, DOTS_PER_INCH = 7.0, 160
 INK, PALE = "#1f3a5f", "#f5f7fa"
@@ -30,20 +29,19 @@ REACH = 1.14
 """Edge of the drawing, where the learners' circle has radius 1."""
 
 
-def draw(plan: Plan, path: Path) -> None:
-    """Write the picture of `plan`'s graph to `path`.
+def draw(plan: Plan, format: str) -> bytes:
+    """Return the figure of a graph in one of `figures.FORMATS`.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: matplotlib is not installed.
     """
-    with mpl.rc_context():
-        mpl.rcdefaults()  # a matplotlibrc in the working directory could have LaTeX run, say
-        _draw(plan, path)
+    return rendered(lambda: _figure(plan), format)
 
 
-def _draw(plan: Plan, path: Path) -> None:
+def _figure(plan: Plan) -> Figure:
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(INCHES, INCHES), dpi=DOTS_PER_INCH, facecolor="white")
-    FigureCanvasAgg(figure)
     axes = figure.add_axes((0.09, 0.06, 0.84, 0.84))
     if plan.rounds.size <= MAX_ON_A_CIRCLE:
         _circle(axes, plan)
@@ -52,15 +50,7 @@ def _draw(plan: Plan, path: Path) -> None:
     size = f"{plan.rounds.size:,} learners"
     many = f", all links of {plan.rounds.shown} rounds" if plan.rounds.shown > 1 else ""
     figure.suptitle(f"{_name(plan)}, {size}{many}", color=INK, fontsize=14, y=0.97)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        figure.savefig(partial, format="png")
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(
-            f"--png {str(path)!r}: cannot be written: {error.strerror}; name another"
-        ) from None
+    return figure
 
 
 def _name(plan: Plan) -> str:
@@ -70,6 +60,8 @@ def _name(plan: Plan) -> str:
 
 
 def _circle(axes: Any, plan: Plan) -> None:
+    from matplotlib.patches import FancyArrowPatch
+
     size = plan.rounds.size
     angles = [math.pi / 2 - 2 * math.pi * rank / size for rank in range(size)]
     positions = np.array([(math.cos(angle), math.sin(angle)) for angle in angles])

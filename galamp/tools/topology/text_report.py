@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import textwrap
 
+from rich.console import RenderableType
+
 from galamp.core.sanitize import clean
+from galamp.telemetry.display.console import plain_grid, plain_table, text_lines
 from galamp.telemetry.display.text import clip_path
 from galamp.tools.topology.analysis import Plan
 from galamp.tools.topology.ascii_graph import picture
@@ -128,15 +131,14 @@ def traffic_lines(plan: Plan) -> list[str]:
     lines = [
         f"messages of {plan.question.parameters:,} float32 parameters ({size})"
         f" at {cost.rounds_per_s:g} rounds/s",
-        f"{INDENT}{'':{LABEL}}{'per learner':<16}all learners",
     ]
+    table = plain_table(("", "per learner", "all learners"), text=range(3))
     digits = 0 if cost.messages.is_integer() else 2
-    for label, value, total in (
-        ("messages per round", _few(each), f"{cost.messages:,.{digits}f}"),
-        ("bytes per round", _bytes(cost.bytes / learners), _bytes(cost.bytes)),
-        ("bytes per second", _bytes(cost.bytes_per_s / learners), _bytes(cost.bytes_per_s)),
-    ):
-        lines.append(f"{INDENT}{label:<{LABEL}}{value:<16}{total}")
+    table.add_row("messages per round", _few(each), f"{cost.messages:,.{digits}f}")
+    table.add_row("bytes per round", _bytes(cost.bytes / learners), _bytes(cost.bytes))
+    per_s = _bytes(cost.bytes_per_s / learners), _bytes(cost.bytes_per_s)
+    table.add_row("bytes per second", *per_s)
+    lines += (f"{INDENT}{line}" for line in text_lines(table, WIDTH - len(INDENT)))
     if cost.most_received > 2 * each:
         most = cost.most_received * cost.message_bytes * cost.rounds_per_s
         lines += _row("the busiest", f"receives {cost.most_received:,} per round, {_bytes(most)}/s")
@@ -189,10 +191,16 @@ def _worst(plan: Plan) -> tuple[str, str]:
 
 
 def _row(label: str, value: str, note: str = "") -> list[str]:
-    head = f"{INDENT}{label:<{LABEL}}"
-    text = f"{value:<{VALUE}} {note}" if note else value
-    hanging = " " * (len(head) + (VALUE + 1 if note and len(value) <= VALUE else 0))
-    return textwrap.wrap(head + text, WIDTH, subsequent_indent=hanging, drop_whitespace=True)
+    """Return a property, in lines; its note stands beside the value if that is short."""
+    if note and len(value) <= VALUE:
+        grid = plain_grid(VALUE, None)
+        grid.add_row(value, note)
+        cell: RenderableType = grid
+    else:
+        cell = f"{value} {note}".rstrip()
+    row = plain_grid(len(INDENT) + LABEL - 1, None)
+    row.add_row(f"{INDENT}{label}", cell)
+    return text_lines(row, WIDTH)
 
 
 def _wrapped(text: str) -> list[str]:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from galamp.core.errors import GalampError
+from galamp.core.json_values import DecodeError, json_object
 
 CONTROL = "control"
 """Name of the socket in the run folder."""
@@ -65,12 +66,9 @@ class Lines:
     def _message(self, line: bytes) -> dict[str, Any]:
         self._check(len(line))
         try:
-            message = json.loads(line)
-        except (ValueError, RecursionError):
-            raise BadMessageError("expected a line of JSON") from None
-        if not isinstance(message, dict):
-            raise BadMessageError("expected a JSON object")
-        return message
+            return json_object(line)
+        except DecodeError as error:
+            raise BadMessageError(str(error)) from None
 
     def _check(self, size: int) -> None:
         if size > self._max_bytes:

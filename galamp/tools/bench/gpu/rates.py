@@ -10,13 +10,12 @@ One learner with all environments is plain A2C: what several add by gossiping is
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from galamp.core.errors import RunFailed
-from galamp.telemetry.display.console import PAGE_WIDTH, table_console
+from galamp.telemetry.display.console import text_lines
 from galamp.telemetry.display.text import UNKNOWN
 from galamp.tools.bench import tables
 from galamp.tools.bench.gpu.steps import Deadline, Job, Late, Report
@@ -60,7 +59,7 @@ def step(job: Job, report: Report, deadline: Deadline) -> None:
         for system in systems:
             if isinstance(system, Limit) and system.rounds:
                 report.values[f"parts_of_{simulators}"] = system.rounds[0]
-                report.say(*_lines_of(parts_table(system.rounds)))
+                report.say(*text_lines(parts_table(system.rounds)))
     if left_out:
         raise Late(f"not measured: {', '.join(left_out)}")
 
@@ -103,11 +102,5 @@ def _known(value: Any, form: str) -> str:
 
 def table_lines(done: Sequence[Measurement], subject: str) -> list[str]:
     """Return the table of measurements, and the source of its watts."""
-    lines = _lines_of(tables.table(done, subject))
+    lines = text_lines(tables.table(done, subject))
     return [*lines, *tables.gpu_remarks(done)]
-
-
-def _lines_of(table: Any) -> list[str]:
-    text = io.StringIO()
-    table_console(text, PAGE_WIDTH).print(table)
-    return [line.rstrip() for line in text.getvalue().splitlines() if line.strip()]

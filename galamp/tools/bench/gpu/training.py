@@ -12,7 +12,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from galamp.core.errors import EXIT_OK, RunFailed
@@ -47,14 +46,9 @@ class Training:
         self._program.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Leave no process behind."""
-        self._program.__exit__(kind, error, traceback)
+        self._program.__exit__(*error)
 
     @property
     def session(self) -> int:

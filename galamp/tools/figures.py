@@ -1,0 +1,152 @@
+"""Figures of the tools: the flag that asks for one, where it may be written, and in which format.
+
+    --figure FILE --figure_file--> FigureFile, checked before any work
+    drawing function --rendered--> content --FigureFile.write--> FILE
+
+Runs in the process of a tool. matplotlib is loaded only when something is drawn: it takes a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import stat
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from galamp.core.disk import replace_file, write_new
+from galamp.core.errors import UserError
+from galamp.core.sanitize import clean
+from galamp.core.settings import shown
+from galamp.telemetry.display.streams import print_safely
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FLAG = "--figure"
+FORMATS = ("png", "svg", "pdf")
+"""Ends of a file's name, each a format of matplotlib."""
+
+
+@dataclass(frozen=True)
+class FigureFile:
+    """The file of a figure: its path, and whether it may replace one that exists."""
+
+    path: Path
+    overwrite: bool = False
+
+    @property
+    def format(self) -> str:
+        """One of `FORMATS`, by the end of the name."""
+        return self.path.suffix.lower().removeprefix(".")
+
+    def check(self) -> None:
+        """Check the path before any work is done.
+
+        Raises:
+            UserError: no format, no folder, no file, or one that exists.
+        """
+        if self.format not in FORMATS:
+            ends = " or ".join(f".{each}" for each in FORMATS)
+            raise self._error(f"expected a name that ends in {ends}")
+        try:
+            known = self.path.lstat()
+        except FileNotFoundError:
+            if not self.path.parent.is_dir():
+                folder = shown(self.path.parent)
+                raise self._error(f"there is no folder {folder}; make it first") from None
+            return
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise self._error(f"cannot be a file: {why}; name another") from None
+        if stat.S_ISDIR(known.st_mode):
+            raise self._error("is a folder; add a name")
+        if not self.overwrite:
+            raise self._error("exists; choose another name, or give --overwrite")
+
+    def write(self, content: bytes) -> None:
+        """Write the figure completely, and tell so on standard error; a link is not followed.
+
+        Raises:
+            UserError: it cannot be written, or exists by now and may not be replaced.
+        """
+        try:
+            (replace_file if self.overwrite else write_new)(self.path, content)
+        except OSError as error:
+            raise self._error(f"cannot be written: {error.strerror}; name another") from None
+        print_safely(f"written: {clean(str(self.path))}\n", sys.stderr)
+
+    def _error(self, problem: str) -> UserError:
+        return UserError(f"{FLAG} {shown(self.path)}: {problem}")
+
+
+def add_figure_flags(parser: argparse.ArgumentParser, text: str, former: str) -> None:
+    """Give `parser` the flags of a figure; `former` is what `--figure` was called before."""
+    ends = ", ".join(f".{each}" for each in FORMATS)
+    parser.add_argument(FLAG, metavar="FILE", help=f"{text}; its format by the name: {ends}")
+    parser.add_argument(
+        "--overwrite", action="store_true", help=f"let {FLAG} replace a file that exists"
+    )
+    parser.add_argument(
+        former, dest=FLAG.strip("-"), action=_Former, default=argparse.SUPPRESS,
+        help=argparse.SUPPRESS,
+    )  # fmt: skip
+
+
+def figure_file(options: argparse.Namespace) -> FigureFile | None:
+    """Return the file that the options name, checked; None if they name none.
+
+    Raises:
+        UserError: see `FigureFile.check`; or `--overwrite` is given alone.
+    """
+    if options.figure is None:
+        if options.overwrite:
+            raise UserError(f"--overwrite: goes with {FLAG}; give that, too")
+        return None
+    file = FigureFile(Path(options.figure), options.overwrite)
+    file.check()
+    return file
+
+
+def rendered(
+    draw: Callable[[], Figure], format: str = FORMATS[0], style: Any = MappingProxyType({})
+) -> bytes:
+    """Return a figure as the content of a file.
+
+    Args:
+        draw: draws it; `style` holds meanwhile.
+        format: one of `FORMATS`.
+        style: by name, what differs from matplotlib's own defaults. A matplotlibrc is not heeded:
+            one in the working directory could have LaTeX run, say.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        raise UserError(f"{FLAG}: matplotlib is missing; pip install matplotlib") from None
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(style)
+        content = io.BytesIO()
+        draw().savefig(content, format=format)
+    return content.getvalue()
+
+
+class _Former(argparse.Action):
+    """A former name of a flag: it is taken, and told what it is called now."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        print_safely(f"galamp: {option_string} is now called {FLAG}\n", sys.stderr)
+        setattr(namespace, self.dest, values)
