@@ -13,7 +13,6 @@ import importlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from galamp.core import user_code
-from galamp.core.action_spec import ActionSpec
 from galamp.core.algorithm_config import AlgorithmConfig
 from galamp.core.config import RunConfig
 from galamp.core.errors import UserError, did_you_mean
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from galamp.algorithms.base import Algorithm
+    from galamp.core.action_spec import ActionSpec
 
 
 class Row(NamedTuple):

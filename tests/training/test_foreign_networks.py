@@ -138,7 +138,7 @@ def test_eval_and_resume_build_nothing_of_it_either(
     monkeypatch.setattr(agents, "bare_model", build)
     told = complaint(capsys, folder, "--episodes", "1")
     assert "trained on observations" in told
-    assert "but CartPole-v1 has [4] and 2 here" in told
+    assert "but CartPole-v1 has [4] and 2 actions here" in told
     monkeypatch.setattr(checkpoints, "read_file", build)  # of a learner
     with pytest.raises(CheckpointError, match="this run"):
         load_resume_point(folder, CARTPOLE, SIZES)
@@ -159,9 +159,9 @@ def test_agents_are_built_once_the_environment_is_known(
     monkeypatch.setattr(evaluation, "finish_probe", look)
     really = agents.bare_model
 
-    def build(*arguments: Any) -> Any:
+    def build(*arguments: Any, **more: Any) -> Any:
         steps.append("built")
-        return really(*arguments)
+        return really(*arguments, **more)
 
     monkeypatch.setattr(agents, "bare_model", build)
     evaluation._prepare(trained, 0, trained.environment, EvaluationConfig())
