@@ -247,9 +247,7 @@ def test_a_rollout_takes_one_wait_for_each_batch_of_actions(env_splits: int) -> 
     numbers = counted(lambda: here.collector.collect(2))
     assert numbers["waits"] == STEPS * env_splits, numbers
     rows, acts = (STEPS + 1) * env_splits, STEPS * env_splits
-    assert numbers["to_device"] == rows + acts + 1, (
-        "each act's flags; all else of a rollout at once"
-    )
+    assert numbers["to_device"] == rows + acts + 1, "flags of each act, and all else at once"
     assert numbers["to_host"] == STEPS * env_splits, numbers
     assert numbers["non_blocking"] == numbers["to_device"] + numbers["to_host"], numbers
     assert numbers["kernels"] <= STEPS * env_splits * MOST_KERNELS_OF_AN_ACT, numbers

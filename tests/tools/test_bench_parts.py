@@ -227,8 +227,7 @@ def test_a_learner_on_synthetic_data_learns_and_gossips() -> None:
 def test_what_synthetic_simulators_write_is_what_is_learned_from() -> None:
     (learner,) = synthetic_learners(ATARI, learners=1, num_envs=4, network="gala", device="cpu")
     seen = [
-        {name: value.clone() for name, value in vars(learner.collector.collect(number)).items()}
-        for number in range(3)
+        vars(learner.collector.collect(number).mapped(torch.Tensor.clone)) for number in range(3)
     ]
     assert torch.equal(seen[0]["observations"][-1], seen[1]["observations"][0])
     assert len({one["observations"][0].sum().item() for one in seen}) == 3
