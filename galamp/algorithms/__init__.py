@@ -66,6 +66,11 @@ def config_class(name: str) -> type[AlgorithmConfig]:
     return kind
 
 
+def gives_values(name: str) -> bool:
+    """Whether an algorithm of galamp's own trains a network to give values of actions."""
+    return name in ALGORITHMS and config_class(name).outputs_are_values
+
+
 def own_settings(kind: type[AlgorithmConfig]) -> list[str]:
     """Return the names of the settings that one kind of algorithm has besides everyone's."""
     shared = {setting.name for setting in settings(AlgorithmConfig)}

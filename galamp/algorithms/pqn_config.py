@@ -26,6 +26,8 @@ class PQNConfig(MinibatchConfig):
         "explained_variance": "share of the returns' variance that the action values explain",
     }
 
+    outputs_are_values: ClassVar[bool] = True
+
     algorithm: str = algorithm_option("pqn")
 
     q_lambda: float = option(0.65, "lambda of the returns", low=0.0, high=1.0)

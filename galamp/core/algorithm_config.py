@@ -40,6 +40,9 @@ class AlgorithmConfig:
     gauges: ClassVar[Mapping[str, str]] = {"grad_norm": "L2 norm of the gradient before clipping"}
     """What an update measures: name of the metric -> one line of meaning. All have `grad_norm`."""
 
+    outputs_are_values: ClassVar[bool] = False
+    """Whether the network's outputs are values of actions, of which an agent takes the best."""
+
     algorithm: str = algorithm_option("a2c")
     num_steps: int = option(
         5, "rollout length T between two updates", unit="agent steps", low=1, high=4096

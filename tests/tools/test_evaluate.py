@@ -693,7 +693,7 @@ def test_each_lane_plays_its_share_whatever_the_lengths(episodes: int) -> None:
     courses = scripts(envs=min(4, episodes), games=500)
     seen: list[int] = []
 
-    def act(observations: NDArray[Any]) -> NDArray[np.int64]:
+    def act(observations: NDArray[Any], *_: object) -> NDArray[np.int64]:
         seen.append(len(observations))
         return np.zeros(len(observations), np.int64)
 
@@ -970,7 +970,10 @@ class Choosing:
     def seed(self, seed: int) -> None:
         pass
 
-    def policy_actions(self, observations: Any, *, greedy: bool) -> Any:
+    def reset(self) -> None:
+        pass
+
+    def policy_actions(self, observations: Any, *, greedy: bool, **_: Any) -> Any:
         return np.zeros(len(observations), np.int64)
 
 
@@ -1066,7 +1069,7 @@ def test_lines_come_while_games_are_played(capsys: pytest.CaptureFixture[str]) -
     clock = Clock()
     courses = [[Game(0.0, 50, False)] * 3] * 2
 
-    def act(observations: NDArray[Any]) -> NDArray[np.int64]:
+    def act(observations: NDArray[Any], *_: object) -> NDArray[np.int64]:
         clock.now_s += 4.0
         return np.zeros(len(observations), np.int64)
 
@@ -1215,11 +1218,11 @@ def test_interrupted_games_leave_nothing(
     act = Agent.policy_actions
     calls = []
 
-    def interrupted(self: Agent, observations: Any, *, greedy: bool = False) -> Any:
+    def interrupted(self: Agent, observations: Any, **more: Any) -> Any:
         calls.append(1)
         if len(calls) == 400:
             raise KeyboardInterrupt
-        return act(self, observations, greedy=greedy)
+        return act(self, observations, **more)
 
     monkeypatch.setattr(Agent, "policy_actions", interrupted)
     words = ["--episodes", "100", "--num-envs", "1", "--output", str(tmp_path / "result.json")]

@@ -16,17 +16,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from galamp.algorithms import gives_values
 from galamp.algorithms.distributions import make_distribution
 from galamp.algorithms.flat_parameters import FlatParameters
 from galamp.algorithms.networks import bare_model, check_network_asked, is_users, taking
 from galamp.algorithms.networks.checks import check_model
+from galamp.algorithms.networks.recurrent import RecurrentActorCritic
 from galamp.core.errors import CheckpointError, UserError
 from galamp.core.machine.torch_device import usable_device
 from galamp.environments import EnvironmentSpec, finish_probe, start_probe
 from galamp.environments.names import ATARI, check_asked
 from galamp.storage.checkpoint import FLOAT_BYTES, Identity, too_large
+from galamp.tools.evaluation.memory import Memory
 from galamp.tools.evaluation.threads import one_thread
 from galamp.tools.evaluation.trained import MEAN, Learner, Trained, locate, read
 
@@ -70,6 +73,11 @@ class Agent:
         dtype = "uint8" if len(self.identity.observation_shape) == 3 else "float32"
         self._models = {dtype: _network(trained, learner, dtype, device)}
         self._distribution = make_distribution(self.identity.actions, device)
+        self._takes_the_best = gives_values(self.identity.algorithm)
+        (model,) = self._models.values()
+        self._memory = (
+            Memory(model.state_size, device) if isinstance(model, RecurrentActorCritic) else None
+        )
         self.seed(seed)
 
     @property
@@ -102,7 +110,14 @@ class Agent:
         """Seed the random choices of `act`."""
         self._generator = torch.Generator(self.device).manual_seed(seed)
 
-    def act(self, observations: Any, *, greedy: bool = False) -> npt.NDArray[Any] | int:
+    def reset(self) -> None:
+        """Forget all episodes; for a network with a memory, which also forgets by `first`."""
+        if self._memory is not None:
+            self._memory.forget()
+
+    def act(
+        self, observations: Any, *, greedy: bool = False, first: Any = False
+    ) -> npt.NDArray[Any] | int:
         """Return the environment's actions for unscaled observations of it.
 
         On a CPU, a batch of up to `SMALL_BATCH` observations is computed by one thread, whatever
@@ -112,7 +127,11 @@ class Agent:
             observations: `[B, *observation_shape]`, or one of `observation_shape`; uint8 for Atari.
                 Images of other environments may have their channels last, as `[B, H, W, C]` or
                 `[H, W, C]`, where training accepted them so: where C is less than H and W.
-            greedy: take the most probable action instead of drawing from the policy.
+            greedy: take the most probable action instead of drawing from the policy; an agent of
+                `pqn`, whose network gives values of actions, always takes the best.
+            first: whether an observation is the first of its episode, `[B]` or one bool for all:
+                a network with a memory then forgets the last one. The i-th of a batch is of the
+                i-th environment.
 
         Returns:
             discrete actions, as the environment counts them: `[B]` int64 for a batch, an int for
@@ -122,17 +141,29 @@ class Agent:
         Raises:
             UserError: the observations have another shape or type, or one of them is not finite.
         """
-        chosen, single = self._chosen(observations, greedy)
+        chosen, single = self._chosen(observations, greedy, first, None)
         actions = self.identity.actions.to_environment(chosen)
         if not single:
             return actions
         return int(actions[0]) if actions.ndim == 1 and actions.dtype == np.int64 else actions[0]
 
-    def policy_actions(self, observations: Any, *, greedy: bool = False) -> npt.NDArray[Any]:
-        """Return actions `[B, ...]` as `Environment.step` of galamp takes them; see `act`."""
-        return self._chosen(observations, greedy)[0]
+    def policy_actions(
+        self,
+        observations: Any,
+        *,
+        greedy: bool = False,
+        first: Any = False,
+        envs: npt.NDArray[np.int64] | None = None,
+    ) -> npt.NDArray[Any]:
+        """Return actions `[B, ...]` as `Environment.step` of galamp takes them; see `act`.
 
-    def _chosen(self, observations: Any, greedy: bool) -> tuple[npt.NDArray[Any], bool]:
+        `envs` [B] are the environments of the observations, by default the first B.
+        """
+        return self._chosen(observations, greedy, first, envs)[0]
+
+    def _chosen(
+        self, observations: Any, greedy: bool, first: Any, envs: npt.NDArray[np.int64] | None
+    ) -> tuple[npt.NDArray[Any], bool]:
         """Return a policy's actions `[B, ...]`, and whether the observation was a single one."""
         given = _array(observations)
         dtype = self._dtype(given)
@@ -143,7 +174,9 @@ class Agent:
         single = len(batch) == 1 and given.ndim == batch.ndim - 1
         if dtype != "uint8":
             _check_finite(batch, single)
-        return self._choose(batch, dtype, greedy), single
+        begins = np.broadcast_to(np.asarray(first, np.bool_), (len(batch),))
+        envs = np.arange(len(batch)) if envs is None else envs
+        return self._choose(batch, dtype, greedy, begins, envs), single
 
     def _batch(self, given: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return one observation or a batch as a batch in the network's input shape."""
@@ -180,16 +213,32 @@ class Agent:
             raise UserError(f"observations of {given.dtype}: expected {expected}")
         return "float32"
 
-    def _choose(self, batch: npt.NDArray[Any], dtype: str, greedy: bool) -> npt.NDArray[Any]:
+    def _choose(
+        self,
+        batch: npt.NDArray[Any],
+        dtype: str,
+        greedy: bool,
+        first: npt.NDArray[np.bool_],
+        envs: npt.NDArray[np.int64],
+    ) -> npt.NDArray[Any]:
         if not len(batch):
             return self.identity.actions.zeros(0)
-        inputs = torch.from_numpy(batch).to(self.device)
+        inputs, policy, model = self._on_device(batch), self._distribution, self._model(dtype)
         with self._threads(len(batch)), torch.inference_mode():
-            outputs, _ = self._model(dtype)(inputs)
-            policy = self._distribution
-            actions = policy.mode(outputs) if greedy else policy.sample(outputs, self._generator)
+            if self._memory is None:
+                outputs, _ = model(inputs)
+            else:
+                assert isinstance(model, RecurrentActorCritic)
+                begins, indices = self._on_device(first), self._on_device(envs)
+                outputs = self._memory.outputs(model, inputs, begins, indices)
+            best = greedy or self._takes_the_best
+            actions = policy.mode(outputs) if best else policy.sample(outputs, self._generator)
         chosen: npt.NDArray[Any] = actions.cpu().numpy()
         return chosen
+
+    def _on_device(self, array: npt.NDArray[Any]) -> Tensor:
+        # torch accepts only writable arrays.
+        return torch.from_numpy(np.require(array, requirements=["C", "W"])).to(self.device)
 
     def _threads(self, size: int) -> AbstractContextManager[None]:
         """Return a context manager that sets the number of threads for a batch of `size`."""

@@ -19,8 +19,9 @@ from galamp.environments.base import Environment, EpisodeCounter
 from galamp.environments.failures import failures_reported
 from galamp.tools.evaluation.references import Reference
 
-Act = Callable[[NDArray[Any]], NDArray[Any]]
-"""Observations `[b, ...]` to a policy's actions `[b, ...]`."""
+Act = Callable[[NDArray[Any], NDArray[np.bool_], NDArray[np.int64]], NDArray[Any]]
+"""Observations `[b, ...]`, whether they are the first of their episode `[b]`, and of which
+environments `[b]`, to a policy's actions `[b, ...]`."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,13 @@ def play(
     env_id = environment.spec.env_id
     with failures_reported(env_id):
         observations = environment.reset()
-    cut = np.zeros(environment.num_envs, np.bool_)
+    cut, first = (np.zeros(environment.num_envs, np.bool_) for _ in range(2))
+    first[:] = True
     while (playing := left > 0).any():
         actions = environment.spec.actions.zeros(environment.num_envs)
-        actions[playing] = act(observations if playing.all() else observations[playing])
+        envs = np.flatnonzero(playing)
+        seen = observations if len(envs) == len(playing) else observations[envs]
+        actions[envs] = act(seen, first[envs], envs)
         with failures_reported(env_id):
             step = environment.step(actions)
         for episode in counter.update(step):
@@ -110,7 +114,7 @@ def play(
                 on_game(game)
         # The counter returns an episode one step after the step that ended it.
         cut = step.truncated & ~step.terminated
-        observations = step.observations
+        observations, first = step.observations, step.reset
         stepped(int(playing.sum()))
     return [game for env_index in games for game in env_index]
 

@@ -17,9 +17,11 @@ import sys
 import time
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from galamp.algorithms.networks import check_network_asked
 from galamp.core.config import EnvironmentConfig
@@ -251,7 +253,14 @@ def _play_all(
 
 
 def _policy(agent: Agent, greedy: bool) -> Act:
-    return partial(agent.policy_actions, greedy=greedy)
+    agent.reset()
+
+    def act(
+        observations: NDArray[Any], first: NDArray[np.bool_], envs: NDArray[np.int64]
+    ) -> NDArray[Any]:
+        return agent.policy_actions(observations, greedy=greedy, first=first, envs=envs)
+
+    return act
 
 
 def _scores(
