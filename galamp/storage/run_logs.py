@@ -21,7 +21,7 @@ import os
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, BinaryIO, TypeGuard
 
 from galamp.core.disk import Where, as_named, finite, open_plain, open_to_append
 from galamp.storage.learning_curve import Curve
@@ -130,11 +130,19 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
     A file that cannot be read has no rows.
     """
     with contextlib.suppress(OSError), open_plain(path) as file:
-        whole = True
-        while line := file.readline(LINE_LIMIT_BYTES):
-            begins, whole = whole, line.endswith(b"\n")
-            if begins and whole and (row := _row(line)) is not None:
-                yield row
+        yield from rows_in(file)
+
+
+def rows_in(file: BinaryIO) -> Iterator[dict[str, Any]]:
+    """Yield the rows from where `file` stands; it is left before an incomplete last line."""
+    whole, at = True, file.tell()
+    while line := file.readline(LINE_LIMIT_BYTES):
+        begins, whole = whole, line.endswith(b"\n")
+        if whole:
+            at = file.tell()
+        if begins and whole and (row := _row(line)) is not None:
+            yield row
+    file.seek(at)
 
 
 def last_row(path: Path) -> dict[str, Any]:
@@ -159,12 +167,13 @@ def _row(line: bytes) -> dict[str, Any] | None:
     return row if isinstance(row, dict) else None
 
 
-def _is_count(value: object, limit: int = COUNT_LIMIT) -> TypeGuard[int]:
+def is_count(value: object, limit: int = COUNT_LIMIT) -> TypeGuard[int]:
     """Return whether `value` is a count that a run can reach, in case of a damaged file."""
     return type(value) is int and 0 <= value < limit
 
 
-def _is_amount(value: object) -> TypeGuard[float]:
+def is_amount(value: object) -> TypeGuard[float]:
+    """Return whether `value` is a number that a run can write, in case of a damaged file."""
     # A huge int is compared before the conversion, and NaN fails the comparison.
     return (type(value) is int or type(value) is float) and -AMOUNT_LIMIT < value < AMOUNT_LIMIT
 
@@ -172,10 +181,10 @@ def _is_amount(value: object) -> TypeGuard[float]:
 def _last_start(path: Path) -> int:
     """Return the largest start number of all rows; 0 without rows."""
     last = last_row(path).get("start")
-    if _is_count(last, MAX_STARTS):
+    if is_count(last, MAX_STARTS):
         return last
     starts = (row.get("start") for row in read_metrics(path))
-    return max((start for start in starts if _is_count(start, MAX_STARTS)), default=0)
+    return max((start for start in starts if is_count(start, MAX_STARTS)), default=0)
 
 
 def next_start(path: Path) -> int:
@@ -192,13 +201,13 @@ def curve(path: Path) -> Curve:
     start: object = None
     for row in read_metrics(path):
         step, score = row.get("global_step"), row.get(RETURN)
-        if not _is_count(step):
+        if not is_count(step):
             continue
         # The first row of a start may be lost to a full disk; any other one is enough.
         if "resumed_from" in row or row.get("start") != start:
             found.cut(step)
         start = row.get("start")
-        if _is_amount(score):
+        if is_amount(score):
             found.add(step, float(score))
     return found
 
@@ -333,5 +342,5 @@ def _monitor_start(path: Path) -> float | None:
         start = json.loads(first[1:])["t_start"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    sound = first.startswith(b"#") and columns == b"r,l,t\n" and _is_amount(start)
+    sound = first.startswith(b"#") and columns == b"r,l,t\n" and is_amount(start)
     return float(start) if sound else None

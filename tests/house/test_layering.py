@@ -49,7 +49,9 @@ WITHIN: dict[str, str] = {
     "tools.audit": "tools.audit",
     "tools.bench": "tools.bench",
     "tools.chaos": "tools.chaos tools.audit",
+    "tools.compare": "tools.compare tools.plot tools.evaluation.references",
     "tools.evaluation": "tools.evaluation",
+    "tools.plot": "tools.plot tools.evaluation.references",
     "tools.topology": "tools.topology",
 }
 """Part of a package -> what it may import: of its own package, and of others if it names core."""
