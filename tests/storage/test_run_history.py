@@ -108,14 +108,11 @@ def test_foreign_lines_are_skipped(tmp_path: Path) -> None:
     assert len(RunHistory(tmp_path / "missing")) == 0
 
 
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 6), st.lists(st.integers(0, 6), max_size=4)),
-        min_size=1,
-        max_size=4,
-    ),
-    st.integers(0, 2000),
-)
+STEPS = st.integers(0, 6)
+STARTS = st.lists(st.tuples(STEPS, st.lists(STEPS, max_size=4)), min_size=1, max_size=4)
+
+
+@given(STARTS, st.integers(0, 2000))
 def test_reading_in_two_pieces_is_reading_at_once(
     tmp_path_factory: pytest.TempPathFactory, starts: list[tuple[int, list[int]]], split: int
 ) -> None:

@@ -160,7 +160,7 @@ def test_names_of_metrics() -> None:
     assert metrics.find("entropy", names) == "losses/entropy"
     assert metrics.find("charts/SPS", names) == "charts/SPS"
     assert metrics.find("learner0/SPS", names) == "learner0/SPS"
-    with pytest.raises(runs.UserError, match="expected score, .*a/x, b/x"):
+    with pytest.raises(runs.UserError, match=r"expected score, .*a/x, b/x"):
         metrics.find("x", names)
 
 

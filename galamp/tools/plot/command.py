@@ -49,6 +49,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "only, and a band",
     )
     parser.add_argument(
+        "--ignore",
+        metavar="SETTING",
+        action="append",
+        default=[],
+        help="a setting that --group does not go by, such as total-steps; may be given several "
+        "times",
+    )
+    parser.add_argument(
         "--band",
         choices=BANDS,
         default="stderr",
@@ -101,18 +109,18 @@ def charts_of(runs: Sequence[Run], options: argparse.Namespace) -> list[Chart]:
     """Return a chart per metric that is asked for, of what the runs have told so far.
 
     Raises:
-        UserError: there is no such metric.
+        UserError: there is no such metric, or setting.
     """
     from galamp.tools.plot.charts import chart_of_groups, chart_of_runs, with_references
-    from galamp.tools.plot.groups import group
+    from galamp.tools.plot.groups import checked, group
     from galamp.tools.plot.metrics import find
 
     names = list(dict.fromkeys(name for run in runs for name in run.history.names))
-    charts = []
+    ignored, charts = checked(options.ignore, runs), []
     for word in options.metric or ["score"]:
         metric = find(word, names)
         if options.group:
-            chart = chart_of_groups(group(runs), metric, options.x, options.band)
+            chart = chart_of_groups(group(runs, ignored), metric, options.x, options.band)
         else:
             chart = chart_of_runs(runs, metric, options.x, options.per_learner)
         charts.append(with_references(chart, metric, runs))
@@ -129,6 +137,8 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError("--per-learner: is of single runs; leave out --group")
     if options.band != "stderr" and not options.group:
         raise UserError("--band: goes with --group; give that, too")
+    if options.ignore and not options.group:
+        raise UserError("--ignore: goes with --group; give that, too")
     if options.overwrite and options.output is None:
         raise UserError("--overwrite: goes with --output; give that, too")
     if len(options.runs) > MAX_RUNS:

@@ -13,7 +13,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from galamp.core.errors import UserError, did_you_mean
 from galamp.core.sanitize import clean
+from galamp.core.settings import shown
 from galamp.tools.plot.runs import Run
 
 OF_THE_MACHINE = frozenset(
@@ -60,6 +62,22 @@ def group(runs: Iterable[Run], ignored: Iterable[str] = ()) -> list[Group]:
         Group(_letter(number), _label(runs_of_it, apart), tuple(runs_of_it))
         for number, runs_of_it in enumerate(members)
     ]
+
+
+def checked(words: Iterable[str], runs: Iterable[Run]) -> list[str]:
+    """Return the names of settings that a user gives, as runs have them.
+
+    Raises:
+        UserError: no run has such a setting.
+    """
+    known = {name for run in runs for name in run.settings}
+    names = [word.removeprefix("--").replace("-", "_") for word in words]
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"--ignore {shown(name)}: no run has this setting{did_you_mean(name, known)}"
+            )
+    return names
 
 
 def differing(members: Sequence[Sequence[Run]]) -> list[str]:
