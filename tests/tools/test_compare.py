@@ -125,7 +125,7 @@ def test_who_is_compared_with_whom_does_not_matter(x: list[float], y: list[float
 
 
 def test_statistics_are_those_of_rliable() -> None:
-    reason = "needs rliable, of the extra compare-check"
+    reason = "needs rliable, of the extra dev"
     metrics = pytest.importorskip("rliable.metrics", reason=reason, exc_type=ImportError)
     library = pytest.importorskip("rliable.library", reason=reason, exc_type=ImportError)
     random = np.random.default_rng(3)

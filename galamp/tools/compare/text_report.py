@@ -75,7 +75,7 @@ def _runs(result: dict[str, Any]) -> Table:
             hours = run["hours"]
             table.add_row(
                 group["group"],
-                *([clean(run["env_id"])] if several else []),
+                *([_game(run["env_id"])] if several else []),
                 clean(str(run["seed"])),
                 UNKNOWN if run["agent_steps"] is None else count(run["agent_steps"]),
                 UNKNOWN if hours is None else duration(3600 * hours),
@@ -88,10 +88,12 @@ def _runs(result: dict[str, Any]) -> Table:
 def _settings(result: dict[str, Any]) -> Table:
     letters = [group["group"] for group in result["groups"]]
     if len(letters) > SIDE_BY_SIDE:
-        table = _table("setting", "group", "value")
+        table = _table("setting", "value", "groups")
         for name, of in result["settings"].items():
-            for letter, values in of.items():
-                table.add_row(_setting(name), letter, Text(", ".join(values)))
+            texts = {letter: ", ".join(values) for letter, values in of.items()}
+            for text in dict.fromkeys(texts.values()):
+                those = " ".join(letter for letter in letters if texts[letter] == text)
+                table.add_row(_setting(name), Text(text), those)
         return table
     table = _table("setting", *letters)
     for name, of in result["settings"].items():
@@ -115,8 +117,13 @@ def _scores(result: dict[str, Any]) -> Table:
                 place = axis["places"].get(game, {}).get("at")
                 cells += [_place(place, name), _mean(axis["scores"][group["group"]].get(game, ()))]
             if any(run["env_id"] == game for run in group["runs"]):
-                table.add_row(group["group"], *([clean(game)] if several else []), *cells)
+                table.add_row(group["group"], *([_game(game)] if several else []), *cells)
     return table
+
+
+def _game(env_id: str) -> str:
+    """Return the last part of an environment's id."""
+    return clean(env_id.rpartition("/")[2])
 
 
 def _place(place: float | None, axis: str) -> str:
@@ -183,7 +190,7 @@ def _notes(result: dict[str, Any]) -> Iterator[str]:
     yield "Scores are means of the last 100 training episodes; ± is the standard error over runs."
     for axis in result["at_equal"].values():
         for game, place in axis["places"].items():
-            of = f"{clean(game)}: " if len(result["games"]) > 1 else ""
+            of = f"{_game(game)}: " if len(result["games"]) > 1 else ""
             yield f"{of}Equal {axis['unit']}: as much as the shortest run has, {place['shortest']}."
     if any(axis["human_normalised"] for axis in result["at_equal"].values()):
         yield "Over several games, a score is in percent: 0% plays as chance, 100% as a human."
