@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +282,7 @@ def test_the_range_leaves_out_what_would_make_the_lines_flat() -> None:
         (0.61, 0.69, 4, ["0.62", "0.64", "0.66", "0.68"]),
         (22.6, 33, 5, ["22.5", "25.0", "27.5", "30.0", "32.5"][1:]),
         (0, 3e-5, 3, ["0", "1e-05", "2e-05"]),
+        (0, 2e300, 2, ["0", "1e+300"]),
     ],
 )
 def test_ticks_are_round_numbers(low: float, high: float, most: int, labels: list[str]) -> None:
@@ -370,6 +371,23 @@ def test_code_that_a_config_names_is_not_imported(
     assert run.settings["own_setting"] == 3
 
 
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        {"seed": [1], "environment": {"protocol": ["classic"], "env_id": "ALE/Pong-v5"}},
+        {"environment": 5, "algorithm": {"algorithm": None}, "own": {"a": {"b": [None]}}},
+        {"environment": {"env_id": "ALE/Nothing-v5", "noop_max": "x"}, "resources": []},
+    ],
+)
+def test_foreign_configs_are_no_defect(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], foreign: dict[str, Any]
+) -> None:
+    path, other = finished_run(tmp_path / "a", SCORES), finished_run(tmp_path / "b", SCORES)
+    (path / "config.json").write_text(json.dumps(foreign))
+    assert plot(capsys, path, other, "--group")[0] == 0
+    assert main(["compare", str(path), str(other)]) == 0
+
+
 # Runs that go on
 
 
@@ -392,6 +410,26 @@ def test_following_ends_with_the_run(
     assert "└" in plot(capsys, path, "--follow")[1]
 
 
+def test_following_waits_for_a_metric_only_while_nothing_was_learned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = finished_run(tmp_path / "a", [])
+    with contextlib.closing(RunFolder.open(path)) as folder:
+        log = MetricsLog(folder.metrics, 0, lambda text: None)
+        waited: list[float] = []
+
+        def sleep(seconds: float) -> None:
+            waited.append(seconds)
+            assert len(waited) < 3
+            if len(waited) == 2:
+                write_rows(log, SCORES)
+
+        monkeypatch.setattr("time.sleep", sleep)
+        code, _, err = plot(capsys, path, "--follow", "--metric", "entropie")
+    assert (code, len(waited)) == (2, 2)
+    assert "losses/entropy" in err
+
+
 def test_following_a_real_run_on_a_terminal(tmp_path: Path) -> None:
     path = tmp_path / "run"
     with started(*ENDLESS, "--run-dir", path) as process:
@@ -403,6 +441,8 @@ def test_following_a_real_run_on_a_terminal(tmp_path: Path) -> None:
             assert "left; training goes on" in left.read()
             assert left.read().rindex("\x1b[?25h") > left.read().rindex("\x1b[?25l")
         assert "Traceback" not in left.read()
+        # Of the alternate screen nothing stays; the last picture is printed below the prompt.
+        assert "└" in left.read().rpartition("\x1b[?1049l")[2]
         with OnTerminal("plot", path, "--follow", "--metric", "speed") as follower:
             wait_for(lambda: "agent steps per second" in follower.read(), "a picture")
             os.kill(titled(process.pid, "simulator 0")[0], signal.SIGKILL)
@@ -422,4 +462,3 @@ def test_a_real_run_and_its_resume(tmp_path: Path, capsys: pytest.CaptureFixture
     assert code == 0
     assert "▲ the run was started again" in out
     assert "learner 1" in out
-    assert str(datetime.now().year) not in out

@@ -56,8 +56,9 @@ class Run:
 
     @property
     def seed(self) -> Any:
-        """Seed."""
-        return self.settings["seed"]
+        """Seed; text where the file has no whole number."""
+        seed = self.settings["seed"]
+        return seed if type(seed) is int else str(seed)
 
     def is_running(self) -> bool:
         """Return whether it still trains; of another machine's, whether it may."""
@@ -106,8 +107,8 @@ def read_settings(run: Path) -> dict[str, Any]:
         values |= value if isinstance(value, dict) else {key: value}
     if not isinstance(values["env_id"], str):
         raise UserError(f"{run / CONFIG}: damaged: expected a name as environment.env_id")
-    if values["env_id"].startswith(ATARI) and values["protocol"] in PROTOCOLS:
-        protocol = PROTOCOLS[values["protocol"]]
+    protocol = PROTOCOLS.get(str(values["protocol"]))
+    if values["env_id"].startswith(ATARI) and protocol is not None:
         unset = [name for name in OF_PROTOCOL if values.get(name) is None]
         values |= {name: getattr(protocol, name) for name in unset}
     return values

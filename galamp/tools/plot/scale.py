@@ -71,7 +71,7 @@ def tick_labels(values: list[float]) -> list[str]:
     """Return the numbers with the same suffix and as many decimals as their distance needs."""
     most = max((abs(value) for value in values), default=0.0)
     step = values[1] - values[0] if len(values) > 1 else abs(values[0]) if values else 1.0
-    if 0 < step < 1e-4:
+    if 0 < step < 1e-4 or most >= 1e15:
         return [f"{value:.2g}" if value else "0" for value in values]
     unit, suffix = next(
         ((u, s) for u, s in SUFFIXES if most >= 10 * u or (most >= u > 1e3)), (1, "")
