@@ -97,6 +97,18 @@ def test_another_file_in_its_place_is_read_from_the_start(tmp_path: Path) -> Non
     np.testing.assert_array_equal(history.column("global_step"), [1, 2, 3])
 
 
+def test_a_file_that_became_shorter_is_read_from_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    written = log(path)
+    for step in (10, 20, 30):
+        written.append(row(step))
+    history = RunHistory(path)
+    os.truncate(path, 0)
+    log(path).append(row(5))
+    assert history.update()
+    np.testing.assert_array_equal(history.column("global_step"), [5])
+
+
 def test_foreign_lines_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(

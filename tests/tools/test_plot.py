@@ -317,7 +317,7 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
 def test_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, magic: bytes
 ) -> None:
-    folders = [finished_run(tmp_path / f"$a_{n}$", SCORES, seed=n) for n in range(3)]
+    folders = [finished_run(tmp_path / f"$a_{{{n}$", SCORES, seed=n) for n in range(3)]
     target = tmp_path / f"out.{kind}"
     assert plot(capsys, *folders, "--group", "-o", target)[0] == 0
     content = target.read_bytes()
@@ -327,7 +327,7 @@ def test_figures(
     assert target.read_bytes() == content
     if kind == "svg":
         plot(capsys, *folders, "-o", target, "--overwrite")
-        assert "<!-- $a_0$ -->" in target.read_text()
+        assert "<!-- $a_{0$ -->" in target.read_text()
     if kind == "png":
         picture = cv2.imread(str(target))
         assert picture is not None
@@ -408,6 +408,13 @@ def test_following_ends_with_the_run(
     assert slept == []
     assert target.exists()
     assert "└" in plot(capsys, path, "--follow")[1]
+
+
+def test_following_an_ended_run_refuses_a_wrong_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = finished_run(tmp_path / "a", [])
+    assert "expected score" in refused(capsys, path, "--follow", "--metric", "entropie")
 
 
 def test_following_waits_for_a_metric_only_while_nothing_was_learned(
