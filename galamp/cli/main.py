@@ -42,6 +42,8 @@ COMMANDS = {
     "attach": Command("galamp.cli.attach", "show a running run; Ctrl-C leaves it running"),
     "scale": Command("galamp.cli.scale", "give a running run more or fewer learners"),
     "eval": Command("galamp.tools.evaluation.command", "play and score a trained agent"),
+    "plot": Command("galamp.tools.plot.command", "draw the curves of runs, as text or a figure"),
+    "compare": Command("galamp.tools.compare.command", "compare runs: settings, scores, speed"),
     "games": Command("galamp.cli.games", "list the Atari games that can be played"),
     "topology": Command("galamp.tools.topology.command", "look at a gossip graph, plan with it"),
     "audit": Command("galamp.tools.audit.command", "check that learners stayed close enough"),

@@ -21,7 +21,7 @@ import os
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeGuard
 
 from galamp.core.disk import Where, as_named, finite, open_plain, open_to_append
 from galamp.core.json_values import DecodeError, is_number, is_whole, json_object
@@ -129,11 +129,19 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
     A file that cannot be read has no rows.
     """
     with contextlib.suppress(OSError), open_plain(path) as file:
-        whole = True
-        while line := file.readline(LINE_LIMIT_BYTES):
-            begins, whole = whole, line.endswith(b"\n")
-            if begins and whole and (row := _row(line)) is not None:
-                yield row
+        yield from rows_in(file)
+
+
+def rows_in(file: BinaryIO) -> Iterator[dict[str, Any]]:
+    """Yield the rows from where `file` stands; it is left before an incomplete last line."""
+    whole, at = True, file.tell()
+    while line := file.readline(LINE_LIMIT_BYTES):
+        begins, whole = whole, line.endswith(b"\n")
+        if whole:
+            at = file.tell()
+        if begins and whole and (row := _row(line)) is not None:
+            yield row
+    file.seek(at)
 
 
 def last_row(path: Path) -> dict[str, Any]:
@@ -157,16 +165,26 @@ def _row(line: bytes) -> dict[str, Any] | None:
         return None
 
 
+def is_count(value: object, limit: int = MAX_STEP) -> TypeGuard[int]:
+    """Return whether `value` is a count that a run can reach, in case of a damaged file."""
+    return is_whole(value, 0, limit)
+
+
+def is_amount(value: object) -> TypeGuard[float]:
+    """Return whether `value` is a number that a run can write, in case of a damaged file."""
+    return is_number(value, -LARGEST, LARGEST)
+
+
 def last_start_in(path: Path) -> int:
     """Return the number of the last start with rows in metrics.jsonl, from 1; 0 without rows.
 
     That is the last row's; where it has none that can be right, the largest of all rows.
     """
     last = last_row(path).get("start")
-    if is_whole(last, 0, MAX_START):
+    if is_count(last, MAX_START):
         return last
     starts = (row.get("start") for row in read_metrics(path))
-    return max((start for start in starts if is_whole(start, 0, MAX_START)), default=0)
+    return max((start for start in starts if is_count(start, MAX_START)), default=0)
 
 
 def curve(path: Path) -> Curve:
@@ -178,13 +196,13 @@ def curve(path: Path) -> Curve:
     start: object = None
     for row in read_metrics(path):
         step, score = row.get("global_step"), row.get(RETURN)
-        if not is_whole(step, 0, MAX_STEP):
+        if not is_count(step):
             continue
         # The first row of a start may be lost to a full disk; any other one is enough.
         if "resumed_from" in row or row.get("start") != start:
             found.cut(step)
         start = row.get("start")
-        if is_number(score, -LARGEST, LARGEST):
+        if is_amount(score):
             found.add(step, float(score))
     return found
 
@@ -320,4 +338,4 @@ def _monitor_start(path: Path) -> float | None:
     except DecodeError:
         return None
     sound = first.startswith(b"#") and columns == b"r,l,t\n"
-    return float(start) if sound and is_number(start, -LARGEST, LARGEST) else None
+    return float(start) if sound and is_amount(start) else None

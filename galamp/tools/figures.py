@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 FLAG = "--figure"
 FORMATS = ("png", "svg", "pdf")
 """Ends of a file's name, each a format of matplotlib."""
+WITHOUT_DATE: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+"""Metadata of a figure, so that equal runs give equal files."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,12 @@ class FigureFile:
             raise self._error("exists; choose another name, or give --overwrite")
 
     def write(self, content: bytes) -> None:
-        """Write the figure completely, and tell so on standard error; a link is not followed.
+        """Save the figure, and print so on standard error; see `save`."""
+        self.save(content)
+        print_safely(f"written: {clean(str(self.path))}\n", sys.stderr)
+
+    def save(self, content: bytes) -> None:
+        """Write the figure completely; a link is not followed.
 
         Raises:
             UserError: it cannot be written, or exists by now and may not be replaced.
@@ -78,19 +85,33 @@ class FigureFile:
             (replace_file if self.overwrite else write_new)(self.path, content)
         except OSError as error:
             raise self._error(f"cannot be written: {error.strerror}; name another") from None
-        print_safely(f"written: {clean(str(self.path))}\n", sys.stderr)
 
     def _error(self, problem: str) -> UserError:
         return UserError(f"{FLAG} {shown(self.path)}: {problem}")
 
 
-def add_figure_flags(parser: argparse.ArgumentParser, text: str, former: str) -> None:
-    """Give `parser` the flags of a figure; `former` is what `--figure` was called before."""
+def add_figure_flags(
+    parser: argparse.ArgumentParser, text: str, *, short: str = "", former: str = ""
+) -> None:
+    """Give `parser` the flags of a figure.
+
+    Args:
+        parser: of the command.
+        text: what is drawn.
+        short: a short name of the flag, such as `-o`.
+        former: what the flag was called before.
+    """
     ends = ", ".join(f".{each}" for each in FORMATS)
-    parser.add_argument(FLAG, metavar="FILE", help=f"{text}; its format by the name: {ends}")
+    names = (short, FLAG) if short else (FLAG,)
+    parser.add_argument(*names, metavar="FILE", help=f"{text}; its format by the name: {ends}")
     parser.add_argument(
         "--overwrite", action="store_true", help=f"let {FLAG} replace a file that exists"
     )
+    if former:
+        _add_former(parser, former)
+
+
+def _add_former(parser: argparse.ArgumentParser, former: str) -> None:
     parser.add_argument(
         former, dest=FLAG.strip("-"), action=_Former, default=argparse.SUPPRESS,
         help=argparse.SUPPRESS,
@@ -134,7 +155,7 @@ def rendered(
         mpl.rcdefaults()
         mpl.rcParams.update(style)
         content = io.BytesIO()
-        draw().savefig(content, format=format)
+        draw().savefig(content, format=format, metadata=WITHOUT_DATE.get(format))
     return content.getvalue()
 
 

@@ -57,7 +57,9 @@ WITHIN: dict[str, str] = {
     "tools.audit": "tools.audit tools.figures",
     "tools.bench": "tools.bench",
     "tools.chaos": "tools.chaos tools.audit",
+    "tools.compare": "tools.compare tools.plot tools.evaluation.references",
     "tools.evaluation": "tools.evaluation",
+    "tools.plot": "tools.plot tools.evaluation.references tools.figures",
     "tools.topology": "tools.topology tools.figures",
     "tools.figures": "tools.figures",
 }

@@ -118,16 +118,22 @@ def cells_of(shares: Sequence[float], width: int) -> list[int]:
     return [end - start for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
-def line_chart(points: Sequence[tuple[float, float]], width: int, height: int) -> list[str]:
+Frame = tuple[float, float, float, float]
+"""Values at a chart's left, right, bottom and top edge."""
+
+
+def line_chart(
+    points: Sequence[tuple[float, float]], width: int, height: int, frame: Frame | None = None
+) -> list[str]:
     """Draw `points` (x rising) as one line in braille, `height` strings of `width` characters.
 
-    The first and last x are the left and right edge, the smallest and largest y the bottom and top
-    edge; one y only is drawn half way up. Points that are not finite are left out.
+    Points that are not finite are left out. Without a `frame`, which holds all points, the first
+    and last x are the left and right edge, the smallest and largest y the bottom and top edge; one
+    y only is drawn half way up.
     """
     points = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
     canvas = np.zeros((4 * height, 2 * width), np.bool_)
-    columns, rows = 2 * width - 1, 4 * height - 1
-    dots = _scale(points, columns, rows)
+    dots = _scale(points, 2 * width - 1, 4 * height - 1, frame)
     for (x0, y0), (x1, y1) in zip(dots, dots[1:] or dots, strict=False):
         length = max(abs(x1 - x0), abs(y1 - y0), 1)
         for i in range(length + 1):
@@ -136,12 +142,14 @@ def line_chart(points: Sequence[tuple[float, float]], width: int, height: int) -
     return braille(canvas)
 
 
-def _scale(points: Sequence[tuple[float, float]], columns: int, rows: int) -> list[tuple[int, int]]:
+def _scale(
+    points: Sequence[tuple[float, float]], columns: int, rows: int, frame: Frame | None
+) -> list[tuple[int, int]]:
     """Return the dot (column, row from the top) of every point on a grid that ends at both."""
     if not points:
         return []
-    left, right = points[0][0], points[-1][0]
-    low, high = min(y for _, y in points), max(y for _, y in points)
+    ys = [y for _, y in points]
+    left, right, low, high = frame or (points[0][0], points[-1][0], min(ys), max(ys))
     across, up = right - left or 1.0, high - low
     return [
         (

@@ -1,0 +1,1 @@
+"""`galamp plot`: learning curves and other metrics of runs, in the terminal or as a figure."""
