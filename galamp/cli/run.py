@@ -28,6 +28,7 @@ from galamp.workers.forkserver import start_server
 
 SECTION_TITLES = {
     "": "run",
+    "stop": "when to end before --total-steps",
     "environment": "environment (frames: emulator frames; one agent step is --frame-skip frames)",
     "algorithm": "algorithm (those of another one: --algorithm NAME --help)",
     "model": "network",
@@ -108,6 +109,8 @@ def _metavar(setting: Setting) -> str:
         more += [CLASS] if setting.option.classes or setting.option.imports else []
         listed = ",..." if setting.option.classes else ""
         return "{" + ",".join((*setting.option.choices, *more)) + "}" + listed
+    if setting.option.duration:
+        return "TIME"
     return {int: "N", float: "X", str: "TEXT"}[setting.kind]
 
 

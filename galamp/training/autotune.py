@@ -32,8 +32,9 @@ from galamp.storage.rate_cache import RateCache
 from galamp.storage.run_folder import RunFolder, StoredChoices
 from galamp.supervision.plan import LEARNERS_PER_CORE, make_plan, usable_devices
 from galamp.supervision.signals import Signals
+from galamp.training.result import RunResult
 from galamp.training.session import complain
-from galamp.training.supervisor import RunResult, Supervisor
+from galamp.training.supervisor import Supervisor
 from galamp.training.train import train
 
 WARM_UP_S, MEASURE_S = 2.0, 4.0

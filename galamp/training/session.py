@@ -17,20 +17,20 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from galamp.core.errors import GalampError, UserError
-from galamp.core.machine.machine import Machine, lacks_bf16, quota_text
+from galamp.core.machine.machine import Machine
 from galamp.core.machine.memory import available_bytes
-from galamp.core.machine.mps import mps_folder, mps_in_words
 from galamp.environments.base import EnvironmentSpec
 from galamp.memory.learner_state import State
 from galamp.storage.identity import Identity
 from galamp.storage.run_folder import RunFolder, StoredChoices
 from galamp.storage.run_logs import next_start
 from galamp.supervision.layout import ModelSketch, RunLayout
-from galamp.supervision.plan import CPU, Plan, check_processes, left_out, with_learners
+from galamp.supervision.plan import Plan, check_processes, with_learners
 from galamp.supervision.signals import Signals
 from galamp.telemetry.consensus import ConsensusMonitor
 from galamp.telemetry.display.dashboard import Display
@@ -42,10 +42,12 @@ from galamp.telemetry.sinks.group import SinkGroup
 from galamp.training.checkpointing import Saver
 from galamp.training.control.server import ControlServer
 from galamp.training.resolve import ResolvedRun, resolve_run
+from galamp.training.result import RunResult
 from galamp.training.resume import history_of, restore, states_for
 from galamp.training.resume_point import ResumePoint, load_resume_point, progress_of
+from galamp.training.start_events import log_choices
 from galamp.training.summary import stored_config, summarise
-from galamp.training.supervisor import Callback, RunResult, Supervisor
+from galamp.training.supervisor import Callback, Supervisor
 
 RETRY_TIMEOUT_S, RETRY_EVERY_S = 60.0, 3.0
 
@@ -140,6 +142,7 @@ class Session:
         """Create everything for one attempt, and restore its resume point."""
         began_s, context, folder = time.monotonic(), self._context, self._folder
         number, done = next_start(folder.metrics), progress_of(resume_point)
+        first = not self._has_started
         run_layout = RunLayout(
             resolved.plan, resolved.topology, context.environment, context.sketch, folder.logs,
             number, folder.where,
@@ -152,7 +155,7 @@ class Session:
         except BaseException:
             sinks.close()
             raise
-        _log_choices(resolved.plan, context.machine, recorder)
+        log_choices(resolved.plan, context.machine, recorder, first=first)
         share_bytes = run_layout.arrays.size_bytes // run_layout.count
         self._control_server.configure(
             run_layout.count,
@@ -187,11 +190,13 @@ class Session:
         recorder = Recorder(run_layout, folder, sinks, ConsensusMonitor(run_layout, history))
         recorder.losses = self._losses
         saver = Saver(
-            run_layout, context.identity, folder.checkpoints, recorder.log_event,
-            folder.settled_where, folder.remove_dead,
+            run_layout, context.identity, folder.checkpoints,
+            partial(recorder.log_event, kind="checkpoint"), folder.settled_where,
+            folder.remove_dead,
         )  # fmt: skip
         if resume_point is not None:
-            restore(states, resume_point, run_layout, recorder, folder)
+            kind = "scale" if self._has_started else "resume"
+            restore(states, resume_point, run_layout, recorder, folder, kind)
             saver.resume_best()
         return recorder, saver
 
@@ -213,7 +218,9 @@ class Session:
             complain(f"{error}; it still describes the previous start")
         else:
             if changed and graph is not None:
-                recorder.log_event(f"gossip graph: another one than before, from {graph.path}")
+                recorder.log_event(
+                    f"gossip graph: another one than before, from {graph.path}", kind="setting"
+                )
         self._has_started = True
 
     def _supervise(self, attempt: Attempt) -> RunResult:
@@ -272,7 +279,9 @@ class Session:
         gc.collect()
         self._control_server.decline(why)
         attempt = self._prepare_with_retries(resolved, resume_point)
-        attempt.recorder.log_event(f"{len(resolved.plan.learners)} learners as before: {why}")
+        attempt.recorder.log_event(
+            f"{len(resolved.plan.learners)} learners as before: {why}", kind="scale", cause=why
+        )
         return attempt
 
     def _prepare_with_retries(self, resolved: ResolvedRun, resume_point: ResumePoint) -> Attempt:
@@ -337,22 +346,3 @@ def complain(text: str) -> None:
     stream = SafeStream(sys.stderr)
     stream.write(f"galamp: warning: {text}\n")
     stream.flush()
-
-
-def _log_choices(plan: Plan, machine: Machine, recorder: Recorder) -> None:
-    config = plan.config
-    for line in left_out(machine):
-        recorder.log_event(line)
-    if config.resources.device != CPU and (folder := mps_folder()) is not None:
-        recorder.log_event(mps_in_words(folder))
-    if machine.throttled:
-        recorder.log_event(f"{quota_text(machine)}: what is not set is chosen for {machine.usable}")
-    some = "learner" if len(plan.learners) == 1 else "learners"
-    recorder.log_event(
-        f"{len(plan.learners)} {some} of {config.environment.num_envs} environments on "
-        f"{config.resources.device}, learning rate {config.algorithm.learning_rate:.3g}"
-    )
-    if config.algorithm.precision == "bf16" and config.resources.device == CPU and lacks_bf16():
-        recorder.log_event(
-            "--precision bf16: this processor has no units for it; float32 is faster"
-        )

@@ -17,12 +17,13 @@ from galamp.core.machine.machine import Machine, inspect_machine, plain_machine
 from galamp.core.machine.memory import control_groups
 from galamp.supervision.plan import CPU, make_plan, with_learners
 from galamp.training.autotune import candidates, workload
-from galamp.training.session import _log_choices
+from galamp.training.start_events import log_choices
 from tests.cli.test_dry_run import surveyed
 from tests.core.test_memory import GARBAGE, Tree
 from tests.supervision.test_plan import config, limits, rescaled
 from tests.support.engine import DEADLINE_S, ROOT
 from tests.support.real_groups import real_group
+from tests.support.told import Told
 
 __all__ = ["limits"]
 
@@ -231,10 +232,10 @@ def test_rates_hold_for_one_quota() -> None:
 
 @pytest.mark.parametrize("quota", [None, 1.5, 64.0])
 def test_it_is_told_in_one_line(quota: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
+    told = Told()
     on = box(64, quota)
-    recorder = SimpleNamespace(log_event=told.append)
-    _log_choices(make_plan(config(device="cpu"), on), on, cast(Any, recorder))
+    recorder = SimpleNamespace(log_event=told.log_event)
+    log_choices(make_plan(config(device="cpu"), on), on, cast(Any, recorder), first=True)
     words = "a control group allows 1.5 of 64 processors' time"
     lines = [line for line in told if "control group" in line]
     assert lines == ([f"{words}: what is not set is chosen for 2"] if quota == 1.5 else [])

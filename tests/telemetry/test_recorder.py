@@ -37,6 +37,7 @@ from galamp.supervision.layout import ModelSketch, RunLayout
 from galamp.supervision.plan import make_plan
 from galamp.telemetry import recorder
 from galamp.telemetry.consensus import ConsensusMonitor, History
+from galamp.telemetry.metrics_row import metrics_row
 from galamp.telemetry.recorder import (
     EPISODES_IN_MEAN,
     MAX_CURVE_POINTS,
@@ -44,7 +45,6 @@ from galamp.telemetry.recorder import (
     LearnerReading,
     Recorder,
     mean_of,
-    metrics_row,
     thinned,
 )
 from galamp.telemetry.sinks import open_sinks
