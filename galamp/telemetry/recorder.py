@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from galamp.memory.status import EpisodeRing, Phase, StatusRow
 from galamp.storage.event_log import EventLog
-from galamp.storage.learning_curve import Curve
+from galamp.storage.learning_curve import Curve, thinned
 from galamp.storage.run_folder import RunFolder
 from galamp.supervision.layout import RunLayout
 from galamp.telemetry.consensus import ConsensusMonitor
@@ -38,7 +38,6 @@ from galamp.telemetry.snapshot import (
 )
 
 RATE_WINDOW_S = 10.0
-MAX_CURVE_POINTS = 400
 MAX_EVENTS = 50
 _LEARNER_PHASES = {
     "collect": (Phase.COLLECT,),
@@ -322,9 +321,3 @@ def best_at(progress: dict[str, Any]) -> int:
     """
     found, done = progress.get("best_at_agent_steps"), int(progress["agent_steps"])
     return found if type(found) is int and 0 <= found <= done else done
-
-
-def thinned(curve: list[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
-    """Return at most `MAX_CURVE_POINTS` points of a curve, always including the last one."""
-    step = -(-len(curve) // MAX_CURVE_POINTS) or 1
-    return tuple(curve[(len(curve) - 1) % step :: step]) if curve else ()

@@ -30,7 +30,7 @@ from galamp.memory import status as metrics
 from galamp.memory.arrays import SharedArrays
 from galamp.memory.status import EPISODE_CAPACITY, EpisodeRing, Phase, StatusBoard
 from galamp.storage.gossip_log import GOSSIP, GossipLog, Start
-from galamp.storage.learning_curve import Curve
+from galamp.storage.learning_curve import MAX_CURVE_POINTS, Curve, thinned
 from galamp.storage.run_folder import RunFolder
 from galamp.storage.run_logs import read_metrics
 from galamp.supervision.layout import ModelSketch, RunLayout
@@ -40,12 +40,10 @@ from galamp.telemetry.consensus import ConsensusMonitor, History
 from galamp.telemetry.metrics_row import metrics_row
 from galamp.telemetry.recorder import (
     EPISODES_IN_MEAN,
-    MAX_CURVE_POINTS,
     RATE_WINDOW_S,
     LearnerReading,
     Recorder,
     mean_of,
-    thinned,
 )
 from galamp.telemetry.sinks import open_sinks
 from galamp.telemetry.sinks.base import SinkContext
