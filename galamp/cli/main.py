@@ -41,9 +41,11 @@ COMMANDS = {
     "run": Command("galamp.cli.run", "train", trains=True),
     "attach": Command("galamp.cli.attach", "show a running run; Ctrl-C leaves it running"),
     "scale": Command("galamp.cli.scale", "give a running run more or fewer learners"),
-    "show": Command("galamp.tools.runs.show_command", "show all that is known of a run"),
-    "ls": Command("galamp.tools.runs.ls_command", "list runs"),
-    "prune": Command("galamp.tools.runs.prune_command", "remove older checkpoints, or whole runs"),
+    "show": Command("galamp.tools.run_folders.show_command", "show all that is known of a run"),
+    "ls": Command("galamp.tools.run_folders.ls_command", "list runs"),
+    "prune": Command(
+        "galamp.tools.run_folders.prune_command", "remove older checkpoints, or whole runs"
+    ),
     "eval": Command("galamp.tools.evaluation.command", "play and score a trained agent"),
     "games": Command("galamp.cli.games", "list the Atari games that can be played"),
     "topology": Command("galamp.tools.topology.command", "look at a gossip graph, plan with it"),

@@ -47,8 +47,8 @@ class StopConditions:
             return None
         return StopReason(
             "stop-score",
-            f"the mean score of the last {EPISODES_IN_MEAN} episodes is {mean:.2f}, "
-            f"--stop-score is {wanted:g}",
+            f"the mean score of {EPISODES_IN_MEAN} episodes, {mean:.2f}, has reached "
+            f"--stop-score {wanted:g}",
         )
 
     def _flat(self, recorder: Recorder) -> StopReason | None:
@@ -61,12 +61,12 @@ class StopConditions:
             return None
         return StopReason(
             "stop-when-flat",
-            f"the best mean score, {best:.2f}, has not risen for {since:,} agent steps, "
-            f"--stop-when-flat is {most:,}",
+            f"the best mean score, {best:.2f}, has not risen for {since:,} agent steps "
+            f"(--stop-when-flat {most})",
         )
 
     def _time(self) -> StopReason | None:
         limit_s = self._config.max_time
         if limit_s is None or time.monotonic() - self._began_s < limit_s:
             return None
-        return StopReason("max-time", f"the time is over, --max-time is {duration_text(limit_s)}")
+        return StopReason("max-time", f"--max-time {duration_text(limit_s)} is over")

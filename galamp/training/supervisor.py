@@ -339,9 +339,11 @@ class Supervisor:
         result = result_of(self._failure, self._stopped_by, self._scale_to, self._reason)
         recorder.status = result.status
         if result.scale_to is None and result.reason is not None:
+            steps = self.run_layout.status_board.agent_steps()
             recorder.log_event(
-                f"{result.status}: {result.reason.text}", kind="end", cause=result.reason.kind
-            )
+                f"{result.status} after {steps:,} agent steps: {result.reason.kind}", kind="end",
+                cause=result.reason.text,
+            )  # fmt: skip
         recorder.log()
         self._publish_snapshot()
         return result

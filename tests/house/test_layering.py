@@ -50,7 +50,7 @@ WITHIN: dict[str, str] = {
     "tools.bench": "tools.bench",
     "tools.chaos": "tools.chaos tools.audit",
     "tools.evaluation": "tools.evaluation",
-    "tools.runs": "tools.runs",
+    "tools.run_folders": "tools.run_folders",
     "tools.topology": "tools.topology",
 }
 """Part of a package -> what it may import: of its own package, and of others if it names core."""

@@ -91,6 +91,12 @@ def test_a_full_disk_is_told_once_and_ends_nothing(
     assert "No space left" in told[0]
 
 
+def test_the_end_of_a_line_that_is_too_long_is_no_event(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text("x" * MAX_LINE_BYTES + '{"text": "within"}\n{"text": "next"}\n')
+    assert [event.text for event in read_events(path)] == ["next"]
+
+
 @pytest.mark.parametrize(
     "line",
     ["", "x", "[]", "{}", '{"text": 3}', "[" * 100_000, '{"text": "' + "y" * 200_000 + '"}',

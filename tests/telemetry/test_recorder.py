@@ -463,6 +463,26 @@ def test_the_best_mean_is_one_over_100_episodes(run: Run) -> None:
     assert recorder.best == 9.0
 
 
+def test_it_is_known_how_old_the_best_mean_is(run: Run, tmp_path: Path) -> None:
+    recorder, row = run.recorder, run.run_layout.status_board.learner(0)
+    assert recorder.full_mean_return is None
+    for steps, score, age in ((100, 2.0, 0), (300, 1.0, 200), (400, 5.0, 0), (600, 5.0, 200)):
+        row["agent_steps"] = steps
+        run.finish(0, 0, *[score] * EPISODES_IN_MEAN)
+        recorder.read()
+        assert recorder.full_mean_return == score
+        assert recorder.steps_since_best == age
+    folder = RunFolder.create(tmp_path, "", "Pong", "again", 1, datetime(2026, 1, 1))
+    try:
+        again = Run(folder)
+        again.run_layout.status_board.learner(0)["agent_steps"] = 600
+        again.recorder.resume_from(recorder.progress(), Curve())
+        assert again.recorder.steps_since_best == 200
+        assert again.recorder.full_mean_return == 5.0
+    finally:
+        folder.close()
+
+
 def test_monitor_files_hold_every_episode_of_their_learner(run: Run, clock: Clock) -> None:
     run.finish(0, 0, -21.0)
     clock.now_s += 5.0

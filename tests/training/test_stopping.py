@@ -83,7 +83,7 @@ def test_time_counts_from_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None
     assert conditions.met(cast(Any, recorder())) is None
     now["s"] += 0.1
     reason = conditions.met(cast(Any, recorder()))
-    assert reason == StopReason("max-time", "the time is over, --max-time is 2h")
+    assert reason == StopReason("max-time", "--max-time 2h is over")
 
 
 def test_without_conditions_nothing_ends_a_run() -> None:
@@ -187,9 +187,7 @@ def test_a_run_ends_at_its_score_and_goes_on_without(tmp_path: Path) -> None:
     told = summary(folder)
     assert (told["status"], told["ended_by"]) == ("finished", "stop-score")
     assert told["episodes"] >= 100
-    assert told["reason"] == (
-        "the mean score of the last 100 episodes is 50.00, --stop-score is 50"
-    )
+    assert told["reason"] == ("the mean score of 100 episodes, 50.00, has reached --stop-score 50")
     assert f"why: {told['reason']}" in ended.stderr
     kinds = [event.kind for event in read_events(folder / "events.jsonl")]
     assert kinds[-2:] == ["stop", "end"]

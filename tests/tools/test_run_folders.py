@@ -18,13 +18,13 @@ from galamp.core.errors import GalampError, UserError
 from galamp.storage import checkpoint
 from galamp.storage.event_log import EventLog
 from galamp.storage.locks import Lock, take_lock
-from galamp.tools.runs import pruning
-from galamp.tools.runs.listing import runs_in, table
-from galamp.tools.runs.next_steps import next_steps
-from galamp.tools.runs.pruning import plan_of, remove
-from galamp.tools.runs.record import State, read_record
-from galamp.tools.runs.run_settings import differing, flags_of
-from galamp.tools.runs.sizes import size_of, size_text
+from galamp.tools.run_folders import pruning
+from galamp.tools.run_folders.listing import runs_in, table
+from galamp.tools.run_folders.next_steps import next_steps
+from galamp.tools.run_folders.pruning import plan_of, remove
+from galamp.tools.run_folders.record import State, read_record
+from galamp.tools.run_folders.run_settings import differing, flags_of
+from galamp.tools.run_folders.sizes import size_of, size_text
 from tests.support.checkpoints import made
 
 OLD_RUN = Path(__file__).parents[1] / "support" / "old_runs" / "c3d309f"
