@@ -13,8 +13,8 @@ class StopConfig:
 
     max_time: float | None = option(
         None,
-        "save and stop after this time, 90s, 30m, 2h or 1d, counted from the beginning of this "
-        "command, as batch systems do, also where it resumes a run (default: no limit)",
+        "save and stop once this command has run so long: 90s, 30m, 2h or 1d; a resumed run has "
+        "the whole time again, as in a batch system (default: no limit)",
         unit="s",
         low=1.0,
         duration=True,

@@ -26,6 +26,7 @@ from galamp.core.errors import GalampError, RunFailed, StoppedBySignal, UserErro
 from galamp.core.machine.load import Usage, others_share, read_usage
 from galamp.core.machine.machine import Machine, inspect_machine, machine_id, processor_name
 from galamp.core.settings import AUTO
+from galamp.core.stop_config import StopConfig
 from galamp.environments.names import canonical_env_id
 from galamp.gossip.topologies import FILE
 from galamp.storage.rate_cache import RateCache
@@ -320,6 +321,7 @@ def rate_of(config: RunConfig, learners: int, probe: ThroughputProbe, signals: S
             config,
             total_steps=10**15,
             resources=replace(config.resources, learners=learners),
+            stop=StopConfig(),
             report=report,
         )
         try:

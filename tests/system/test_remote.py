@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from galamp.storage import checkpoint
+from galamp.storage.event_log import read_events
 from galamp.storage.run_logs import read_metrics
 from galamp.training.control.framing import CONTROL, address
 from tests.support.engine import (
@@ -215,6 +216,14 @@ def _check_what_it_left(folder: Path) -> None:
     assert saved.config["resources"]["learners"] == 1
     assert saved.progress["agent_steps"] == summary(folder)["agent_steps"]
     assert sorted(each.name[0] for each in (folder / "monitor").iterdir()) == ["0", "1", "2"]
+    events = [event for event in read_events(folder / "events.jsonl") if event.kind != "notice"]
+    assert [event.start for event in events if event.kind == "running"] == [1, 2, 3]
+    assert [event.start for event in events if event.command] == [1]
+    assert [event.text for event in events if event.text.startswith("the number of")] == [
+        "the number of learners becomes 3: saving", "the number of learners becomes 1: saving",
+    ]  # fmt: skip
+    assert [event.wall_s for event in events] == sorted(event.wall_s for event in events)
+    assert (events[-1].kind, events[-1].start) == ("end", 3)
     audit = galamp("audit", folder)
     assert audit.returncode == 0, audit.stdout + audit.stderr
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,8 @@ from galamp.storage.event_log import read_events
 from galamp.supervision.process import ChildFailure
 from galamp.telemetry.display.exit_message import exit_message
 from galamp.telemetry.recorder import best_at
-from galamp.training import stopping
+from galamp.tools.chaos.command import check_kept
+from galamp.training import stopping, train
 from galamp.training.result import BY_REQUEST, StopReason, result_of
 from galamp.training.stopping import StopConditions
 from tests.support.crashing import Failing
@@ -178,6 +180,28 @@ def test_the_last_words_say_why_and_how_to_go_on(status: str, kind: str, on: str
     })  # fmt: skip
     assert told.splitlines()[-1] == on
     assert ("why: it is \\x1b[2J so\n" in told) == (kind != "total-steps")
+
+
+@pytest.mark.parametrize("tty", [True, False])
+def test_what_a_resume_changes_is_printed_above_the_screen(*, tty: bool) -> None:
+    """Where there is no screen, all events are printed anyway."""
+    screen = io.StringIO()
+    screen.isatty = lambda: tty  # type: ignore[method-assign]
+    before, now = to_dict(from_dict({})), from_dict({"stop": {"stop_score": 5.0}, "seed": 3})
+    resume_point = SimpleNamespace(checkpoint=SimpleNamespace(config=before))
+    train._announce_changes(cast(Any, resume_point), cast(Any, SimpleNamespace(config=now)), screen)
+    lines = ["galamp: seed: from 1 to 3", "galamp: stop score: from none to 5"]
+    assert screen.getvalue().splitlines() == (lines if tty else [])
+
+
+def test_under_chaos_no_stored_condition_ends_a_run() -> None:
+    stored = to_dict(from_dict({"stop": {"stop_score": 5.0}}))
+    left = ["stop.max_time", "stop.stop_score"]
+    with pytest.raises(UserError, match="add --stop-score none if it may"):
+        check_kept(stored, left, Path("run"))
+    check_kept(stored | {"stop": {}}, left, Path("run"))
+    del stored["stop"]  # of an older galamp
+    check_kept(stored, left, Path("run"))
 
 
 def test_a_run_ends_at_its_score_and_goes_on_without(tmp_path: Path) -> None:
