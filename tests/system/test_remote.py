@@ -101,11 +101,11 @@ def test_looking_on_and_scaling(tmp_path: Path) -> None:
     with started(*ENDLESS, "--learners", 1, "--run-dir", folder) as process:
         wait_for(lambda: training(folder), "training")
         with attached(folder) as looker, attached(folder) as stopped, connected(folder) as deaf:
+            deaf.sendall(b'{"want": "watch"}\n')
             (head,) = first_lines(looker, 1)
             assert head.split("   ")[:2] == ["galamp", "tests.support.crashing:unhurried"]
             first_lines(stopped, 1)
             os.kill(stopped.pid, signal.SIGSTOP)
-            deaf.sendall(b'{"want": "watch"}\n')
             up = galamp("scale", folder, "--learners", 3)
             assert up.returncode == 0, up.stderr
             assert up.stdout.startswith("learners: from 1 to 3 in ")
