@@ -41,6 +41,11 @@ COMMANDS = {
     "run": Command("galamp.cli.run", "train", trains=True),
     "attach": Command("galamp.cli.attach", "show a running run; Ctrl-C leaves it running"),
     "scale": Command("galamp.cli.scale", "give a running run more or fewer learners"),
+    "show": Command("galamp.tools.run_folders.show_command", "show all that is known of a run"),
+    "ls": Command("galamp.tools.run_folders.ls_command", "list runs"),
+    "prune": Command(
+        "galamp.tools.run_folders.prune_command", "remove older checkpoints, or whole runs"
+    ),
     "eval": Command("galamp.tools.evaluation.command", "play and score a trained agent"),
     "plot": Command("galamp.tools.plot.command", "draw the curves of runs, as text or a figure"),
     "compare": Command("galamp.tools.compare.command", "compare runs: settings, scores, speed"),

@@ -15,6 +15,7 @@ from galamp.core.algorithm_config import AlgorithmConfig, algorithm_config, algo
 from galamp.core.errors import UserError, did_you_mean
 from galamp.core.older_configs import up_to_date
 from galamp.core.settings import AUTO, CLASS, FACTORY, check, option, settings, shown
+from galamp.core.stop_config import StopConfig
 
 CLIP, SQUASH = ACTION_BOUNDS = ("clip", "squash")
 """How a policy's unbounded actions are brought into the bounds of a Box."""
@@ -262,6 +263,7 @@ class ReportConfig:
         "when the terminal is closed: train on, for galamp attach to show (detach), or save and "
         "stop (stop); under nohup nothing changes either way",
         names=("detach", "stop"),
+        stored=False,
     )
     keep_checkpoints: int = option(
         3, "newest checkpoints to keep besides the best", low=2, high=1000
@@ -281,6 +283,7 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     gossip: GossipConfig = field(default_factory=GossipConfig)
     resources: ResourceConfig = field(default_factory=ResourceConfig)
+    stop: StopConfig = field(default_factory=StopConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
 
 

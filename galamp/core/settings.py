@@ -30,6 +30,9 @@ FACTORY = "package.module:factory"
 CLASS = "package.module:Class"
 """Name of a user's class, as messages show it."""
 
+SECONDS_OF = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+"""Units of a time on the command line."""
+
 _DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 _USER_CODE = re.compile(f"{_DOTTED}:{_DOTTED}")
 
@@ -56,6 +59,8 @@ class Option:
     """Whether it is a list of names, with commas."""
     stored: bool = True
     """Whether it belongs to the run, and not only to the command that shows it."""
+    duration: bool = False
+    """Whether it is a time in seconds, which may be given as `90s`, `30m`, `2h` or `1d`."""
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -81,6 +86,7 @@ def option(
     user_code: str = "",
     several: bool = False,
     stored: bool = True,
+    duration: bool = False,
 ) -> Any:
     """Declare a setting: a dataclass field with an `Option`.
 
@@ -88,7 +94,7 @@ def option(
     when asked for) are the choices, besides any text that begins with `prefix`, and names of the
     form `user_code` (`FACTORY` or `CLASS`); of `several`, a list can be given, with commas; `auto`
     allows the word `auto` (stored as `AUTO`); `none` is the word for None; what is not `stored` is
-    the caller's.
+    the caller's; a `duration` takes a number with a unit.
     """
     known = Option(
         help,
@@ -103,6 +109,7 @@ def option(
         user_code,
         several,
         stored,
+        duration,
     )
     return field(default=default, metadata={"option": known})
 
@@ -212,6 +219,8 @@ def _convert(setting: Setting, value: Any) -> Any:
             return value
         raise wrong
     try:
+        if setting.option.duration and isinstance(value, str):
+            return _seconds(value)
         return _whole(str(value)) if setting.kind is int else _finite(str(value))
     except ValueError:
         raise wrong from None
@@ -235,6 +244,23 @@ def _finite(text: str) -> float:
     return number
 
 
+def _seconds(text: str) -> float:
+    """Return the seconds of a time such as `90`, `90s`, `1.5h`."""
+    unit = text[-1:].lower()
+    if unit in SECONDS_OF:
+        return _finite(text[:-1]) * SECONDS_OF[unit]
+    return _finite(text)
+
+
+def duration_text(seconds: float) -> str:
+    """Return a time as it is given on the command line, in its largest whole unit: `2h`, `90s`."""
+    for unit in reversed(SECONDS_OF):
+        number = seconds / SECONDS_OF[unit]
+        if number.is_integer() and number:
+            return f"{int(number)}{unit}"
+    return f"{seconds:g}s"
+
+
 def shown(value: Any) -> str:
     """Return a user's value as text for one line of a message."""
     try:
@@ -252,6 +278,8 @@ def allowed(setting: Setting) -> str:
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[
         setting.kind
     ]
+    if known.duration:
+        return f"a time such as 90s, 30m, 2h or 1d, of at least 1s, or {known.none}"
     low, high = known.low, known.high
     if low is not None and high is not None:
         words += f" from {_exact(low)} to {_exact(high)}"

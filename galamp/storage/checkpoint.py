@@ -58,6 +58,7 @@ __all__ = [
     "load",
     "place_of",
     "point",
+    "prunable",
     "prune",
     "read_identity",
     "save",
@@ -221,22 +222,31 @@ def linked(folder: Path, name: str) -> Path | None:
     return found if inside and _FOLDER.fullmatch(found.name) and found.is_dir() else None
 
 
-def prune(folder: Path, keep: int, protect: Collection[Path] = ()) -> None:
-    """Remove all but the `keep` newest checkpoints, `protect`, and the targets of the links.
+def prunable(folder: Path, keep: int, protect: Collection[Path] = ()) -> list[Path]:
+    """Return all but the `keep` newest checkpoints, `protect`, and the targets of the links.
 
-    Checkpoints with an unreadable manifest are kept for the user to check. If the disk refuses to
-    remove one, the next call tries again.
+    Checkpoints with an unreadable manifest are not among them: they are for the user to check.
+
+    Raises:
+        OSError: the folder cannot be listed.
     """
     links = (linked(folder, LATEST), linked(folder, BEST))
     spared = {os.path.realpath(p) for p in (*protect, *links) if p is not None}
+    known = [path for sequence, path in _listed(folder) if sequence is not None]
+    return [path for path in known[: -max(1, keep)] if os.path.realpath(path) not in spared]
+
+
+def prune(folder: Path, keep: int, protect: Collection[Path] = ()) -> None:
+    """Remove the `prunable` checkpoints.
+
+    If the disk refuses to remove one, the next call tries again.
+    """
     with contextlib.suppress(OSError):
-        known = [path for sequence, path in _listed(folder) if sequence is not None]
-        for path in known[: -max(1, keep)]:
-            if os.path.realpath(path) not in spared:
-                # A folder half removed at a power failure must not look like a checkpoint.
-                with temporary_name(folder) as grave:
-                    path.rename(grave)
-                    sync_folder(folder)
+        for path in prunable(folder, keep, protect):
+            # A folder half removed at a power failure must not look like a checkpoint.
+            with temporary_name(folder) as grave:
+                path.rename(grave)
+                sync_folder(folder)
 
 
 def point(folder: Path, name: Literal["latest", "best"], target: Path) -> None:

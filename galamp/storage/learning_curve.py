@@ -1,6 +1,6 @@
 """Learning curve for display: of bounded size, however long a run trains.
 
-    row of metrics --add, cut--> Curve --points--> recorder.thinned --> Snapshot --> dashboard
+    row of metrics --add, cut--> Curve --points--> thinned --> Snapshot --> dashboard
 
 Runs in the supervisor. Pure.
 """
@@ -8,6 +8,8 @@ Runs in the supervisor. Pure.
 from __future__ import annotations
 
 MAX_POINTS = 4096
+MAX_CURVE_POINTS = 400
+"""Points that are shown at once."""
 
 
 class Curve:
@@ -36,3 +38,9 @@ class Curve:
         while self.points and self.points[-1][0] > agent_steps:
             self.points.pop()
             self._since = 0
+
+
+def thinned(curve: list[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
+    """Return at most `MAX_CURVE_POINTS` points of a curve, always including the last one."""
+    step = -(-len(curve) // MAX_CURVE_POINTS) or 1
+    return tuple(curve[(len(curve) - 1) % step :: step]) if curve else ()

@@ -1,9 +1,9 @@
-"""Growing files of a run: rows of metrics, events, and a line per finished game.
+"""Growing files of a run: rows of metrics, and a line per finished game.
 
 Runs in the supervisor, the one writer; resumed runs, plots and evaluation read them.
 
     row --MetricsLog--> metrics.jsonl --read_metrics, curve--> rows one by one, learning curve
-    event --EventLog--> events.jsonl
+    event --EventLog--> events.jsonl, in `event_log`
     episode --MonitorLog--> monitor/<i>.monitor.csv
 
 A killed process leaves at most one incomplete line; readers skip it and the next writer removes it.
@@ -19,7 +19,6 @@ import errno
 import json
 import os
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard
 
@@ -205,20 +204,6 @@ def curve(path: Path) -> Curve:
         if is_amount(score):
             found.add(step, float(score))
     return found
-
-
-class EventLog:
-    """events.jsonl: one line per event, of all starts of a run, written immediately."""
-
-    def __init__(self, path: Path, start: int, warn: Warn, where: Where = as_named) -> None:
-        """Append to the file in start number `start` of the run."""
-        self._file, self._start = AppendOnly(path, warn, where), start
-
-    def append(self, time_s: float, elapsed_s: float, text: str) -> None:
-        """Add an event that happened at time.time() `time_s`, `elapsed_s` after the start."""
-        time = datetime.fromtimestamp(time_s).astimezone().isoformat(timespec="milliseconds")
-        row = {"time": time, "start": self._start, "elapsed_s": round(elapsed_s, 3), "text": text}
-        self._file.append(json.dumps(row).encode() + b"\n")
 
 
 def monitor_name(learner: int) -> str:

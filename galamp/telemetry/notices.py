@@ -7,7 +7,8 @@ Runs in the supervisor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from galamp.memory.status import StatusRow
 
@@ -20,10 +21,17 @@ REFUSALS = {
 """Names of the CUDA runtime errors with which page-locking memory may be refused."""
 
 
+class LogEvent(Protocol):
+    """What takes an event: `Recorder.log_event`."""
+
+    def __call__(self, text: str, *, who: str) -> None:
+        """Log that `text` happened to the process `who`."""
+
+
 class Notices:
     """Logs each notice once."""
 
-    def __init__(self, log_event: Callable[[str], None]) -> None:
+    def __init__(self, log_event: LogEvent) -> None:
         self._log_event = log_event
         self._logged: set[str] = set()
 
@@ -33,7 +41,8 @@ class Notices:
             rank = next((rank for rank, row in enumerate(rows) if row.counter(counter)), None)
             if rank is not None and counter not in self._logged:
                 self._logged.add(counter)
-                self._log_event(f"learner {rank}: {text_of(rows[rank].counter(counter))}")
+                who = f"learner {rank}"
+                self._log_event(f"{who}: {text_of(rows[rank].counter(counter))}", who=who)
 
 
 def _overflow(count: int) -> str:

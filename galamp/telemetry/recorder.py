@@ -13,6 +13,7 @@ import math
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,12 @@ import numpy.typing as npt
 from galamp.core.throughput import ThroughputMeter
 from galamp.memory.metrics import EpisodeRing
 from galamp.memory.status import Phase, StatusRow
-from galamp.storage.learning_curve import Curve
+from galamp.storage.event_log import EventLog
+from galamp.storage.learning_curve import Curve, thinned
 from galamp.storage.run_folder import RunFolder
-from galamp.storage.run_logs import EventLog
 from galamp.supervision.layout import RunLayout
 from galamp.telemetry.consensus import ConsensusMonitor
+from galamp.telemetry.metrics_row import mean_of, metrics_row
 from galamp.telemetry.notices import Notices
 from galamp.telemetry.sinks.base import Episode
 from galamp.telemetry.sinks.group import SinkGroup
@@ -38,7 +40,6 @@ from galamp.telemetry.snapshot import (
 )
 
 RATE_WINDOW_S = 10.0
-MAX_CURVE_POINTS = 400
 MAX_EVENTS = 50
 _LEARNER_PHASES = {
     "collect": (Phase.COLLECT,),
@@ -124,12 +125,13 @@ class Recorder:
         self._lengths: deque[int] = deque(maxlen=EPISODES_IN_MEAN)
         self.episodes = 0
         self.best: float | None = None
+        self._best_at = 0
         self.losses = Losses()
         self._notices = Notices(self.log_event)
         self._curve = Curve()
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._event_log = EventLog(folder.events, run_layout.start, self.log_event, folder.where)
-        sinks.warn = self.log_event
+        sinks.warn = partial(self.log_event, kind="sink")
 
     @property
     def elapsed_s(self) -> float:
@@ -141,10 +143,20 @@ class Recorder:
         """Mean true score of the last 100 training episodes, None before the first."""
         return float(np.mean(self._scores)) if self._scores else None
 
+    @property
+    def full_mean_return(self) -> float | None:
+        """Mean true score of the last 100 training episodes, None before there are 100."""
+        return self.mean_return if len(self._scores) == EPISODES_IN_MEAN else None
+
+    @property
+    def steps_since_best(self) -> int:
+        """Agent steps since the mean of 100 episodes was last higher than ever; see `best`."""
+        return self._run_layout.status_board.agent_steps() - self._best_at
+
     def mark_running(self) -> None:
         """Record that all learners run: the overall rate is measured from now on."""
         self.status = "running"
-        self.log_event(f"all learners run after {self.elapsed_s:.1f} s")
+        self.log_event(f"all learners run after {self.elapsed_s:.1f} s", kind="running")
         self._overall.restart()
         self._overall.add(time.monotonic(), self._run_layout.status_board.agent_steps())
 
@@ -162,11 +174,16 @@ class Recorder:
             np.sum([row.phase_s() for row in self._run_layout.status_board.learners()], axis=0)
         )
 
-    def log_event(self, text: str) -> None:
-        """Show an event, and keep it in events.jsonl."""
-        event = Event(self.elapsed_s, text)
+    def log_event(
+        self, text: str, *, kind: str = "notice", who: str = "", cause: str = "", command: str = ""
+    ) -> None:
+        """Show an event, and keep it in events.jsonl; see `event_log.KeptEvent` for the fields."""
+        event = Event(self.elapsed_s, text, kind)
         self._events.append(event)
-        self._event_log.append(time.time(), event.elapsed_s, text)
+        self._event_log.append(
+            time.time(), event.elapsed_s, text, wall_s=self._former_s + event.elapsed_s, kind=kind,
+            who=who, cause=cause, command=command,
+        )  # fmt: skip
 
     def progress(self) -> dict[str, Any]:
         """Return the progress that a checkpoint stores besides the learners' states."""
@@ -176,6 +193,7 @@ class Recorder:
             "wall_s": self._former_s + self.elapsed_s,
             "mean_return_100": self.mean_return,
             "best_mean_return_100": self.best,
+            "best_at_agent_steps": self._best_at,
             "last_returns": list(self._scores),
             "last_lengths": list(self._lengths),
         }
@@ -185,6 +203,7 @@ class Recorder:
         self.episodes = int(progress["episodes"])
         self._former_s = float(progress["wall_s"])
         self.best = progress["best_mean_return_100"]
+        self._best_at = best_at(progress)
         self._scores.extend(progress["last_returns"])
         self._lengths.extend(progress["last_lengths"])
         self._curve = curve
@@ -265,10 +284,9 @@ class Recorder:
         self._lengths.append(length)
         self.episodes += 1
         self._sinks.add_episode(Episode(rank, score, length, ended))
-        mean = self.mean_return
-        full = len(self._scores) == EPISODES_IN_MEAN
-        if full and mean is not None and (self.best is None or mean > self.best):
-            self.best = mean
+        mean = self.full_mean_return
+        if mean is not None and (self.best is None or mean > self.best):
+            self.best, self._best_at = mean, self._run_layout.status_board.agent_steps()
 
     def _learner(self, rank: int, reading: LearnerReading) -> LearnerSnapshot:
         row = reading.row
@@ -294,54 +312,10 @@ class Recorder:
         )
 
 
-def thinned(curve: list[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
-    """Return at most `MAX_CURVE_POINTS` points of a curve, always including the last one."""
-    step = -(-len(curve) // MAX_CURVE_POINTS) or 1
-    return tuple(curve[(len(curve) - 1) % step :: step]) if curve else ()
+def best_at(progress: dict[str, Any]) -> int:
+    """Return the agent steps at which a run had its best mean score.
 
-
-def mean_of(gauges: list[dict[str, float]]) -> dict[str, float]:
-    """Return the mean of each gauge over the learners that have it."""
-    names = dict.fromkeys(name for each in gauges for name in each)
-    return {name: float(np.mean([g[name] for g in gauges if name in g])) for name in names}
-
-
-def metrics_row(snapshot: Snapshot, former_s: float) -> dict[str, Any]:
-    """Return a snapshot under the public metric names; the x axis is `global_step`."""
-    learners = snapshot.learners
-    row: dict[str, Any] = {
-        "global_step": snapshot.agent_steps,
-        "emulator_frames": snapshot.agent_steps * snapshot.frames_per_step,
-        "wall_s": former_s + snapshot.elapsed_s,
-        "charts/episodic_return": snapshot.mean_return,
-        "charts/episodic_length": snapshot.mean_length,
-        "charts/episodes": snapshot.episodes,
-        "charts/SPS": snapshot.agent_steps_per_s,
-        "charts/restarts": snapshot.restarts,
-        "gossip/consensus_distance": snapshot.consensus.rms,
-        "gossip/pairwise_distance": snapshot.consensus.pairwise,
-        "gossip/certificate": snapshot.consensus.certificate,
-        "gossip/certificate_ratio": snapshot.consensus.ratio,
-        "gossip/radius": snapshot.consensus.radius,
-        "gossip/gradient_correlation": snapshot.consensus.gradient_correlation,
-        "gossip/staleness": max((each.staleness for each in learners), default=0),
-        "gossip/sent": sum(each.sent for each in learners),
-        "gossip/received": sum(each.received for each in learners),
-        "gossip/dropped": sum(each.dropped for each in learners),
-    }
-    row |= {f"losses/{name}": value for name, value in snapshot.losses.items()}
-    shares = mean_of([each.phase_shares for each in learners])
-    row |= {f"perf/{name}_share": value for name, value in shares.items()}
-    for each in learners:
-        name = f"learner{each.rank}/"
-        row |= {
-            name + "agent_steps": each.agent_steps,
-            name + "updates": each.updates,
-            name + "SPS": each.agent_steps_per_s,
-            name + "episodic_return": each.mean_return,
-            name + "staleness": each.staleness,
-            name + "envs": each.envs,
-            name + "incarnation": each.incarnation,
-            name + "distance": each.distance,
-        }
-    return row
+    A checkpoint of an older galamp, or of somebody else, may lack them: then they count anew.
+    """
+    found, done = progress.get("best_at_agent_steps"), int(progress["agent_steps"])
+    return found if type(found) is int and 0 <= found <= done else done

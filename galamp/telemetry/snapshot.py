@@ -85,6 +85,8 @@ class Event:
 
     elapsed_s: float
     text: str
+    kind: str = "notice"
+    """One word, as in events.jsonl."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from galamp.core.errors import GalampError, RunFailed, StoppedBySignal, UserErro
 from galamp.core.machine.load import Usage, others_share, read_usage
 from galamp.core.machine.machine import Machine, inspect_machine, machine_id, processor_name
 from galamp.core.settings import AUTO
+from galamp.core.stop_config import StopConfig
 from galamp.core.throughput import ThroughputMeter
 from galamp.environments.names import canonical_env_id
 from galamp.gossip.topologies import FILE
@@ -35,7 +36,8 @@ from galamp.supervision.devices import usable_devices
 from galamp.supervision.plan import LEARNERS_PER_CORE, make_plan
 from galamp.supervision.signals import Signals
 from galamp.telemetry.display.streams import warn
-from galamp.training.supervisor import RunResult, Supervisor
+from galamp.training.result import RunResult
+from galamp.training.supervisor import Supervisor
 from galamp.training.train import train
 
 WARM_UP_S, MEASURE_S = 2.0, 4.0
@@ -322,6 +324,7 @@ def rate_of(config: RunConfig, learners: int, probe: ThroughputProbe, signals: S
             config,
             total_steps=10**15,
             resources=replace(config.resources, learners=learners),
+            stop=StopConfig(),
             report=report,
         )
         try:

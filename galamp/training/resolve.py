@@ -15,12 +15,10 @@ from typing import NamedTuple
 from galamp.core.config import RunConfig
 from galamp.core.disk import read_limited
 from galamp.core.errors import UserError
-from galamp.core.machine.machine import Machine, lacks_bf16, quota_text
-from galamp.core.machine.mps import mps_folder, mps_in_words
+from galamp.core.machine.machine import Machine
 from galamp.gossip.topologies import FILE, make_topology
 from galamp.gossip.topologies.base import Topology
 from galamp.storage.run_folder import GRAPH_LIMIT_BYTES, StoredChoices
-from galamp.supervision.devices import CPU, left_out
 from galamp.supervision.plan import Plan, make_plan
 from galamp.training.resume import graph_file
 
@@ -69,21 +67,3 @@ def _content(path: Path) -> bytes | None:
     with contextlib.suppress(OSError, ValueError):  # ValueError: no file can have this name
         return read_limited(path, GRAPH_LIMIT_BYTES)
     return None
-
-
-def choices_in_words(plan: Plan, machine: Machine) -> list[str]:
-    """Return what the user should know of the choices made, in one line each."""
-    config = plan.config
-    lines = left_out(machine)
-    if config.resources.device != CPU and (folder := mps_folder()) is not None:
-        lines.append(mps_in_words(folder))
-    if machine.throttled:
-        lines.append(f"{quota_text(machine)}: what is not set is chosen for {machine.usable}")
-    some = "learner" if len(plan.learners) == 1 else "learners"
-    lines.append(
-        f"{len(plan.learners)} {some} of {config.environment.num_envs} environments on "
-        f"{config.resources.device}, learning rate {config.algorithm.learning_rate:.3g}"
-    )
-    if config.algorithm.precision == "bf16" and config.resources.device == CPU and lacks_bf16():
-        lines.append("--precision bf16: this processor has no units for it; float32 is faster")
-    return lines

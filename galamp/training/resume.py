@@ -17,7 +17,7 @@ from galamp.core.config import GossipConfig, RunConfig, to_dict
 from galamp.core.errors import UserError
 from galamp.core.older_configs import up_to_date
 from galamp.core.seeding import seed_for
-from galamp.core.settings import AUTO, Setting, settings, shown
+from galamp.core.settings import AUTO, Setting, duration_text, settings, shown
 from galamp.gossip.consensus.distances import distances_between
 from galamp.gossip.exchange import averages_gradients
 from galamp.gossip.topologies import FILE
@@ -69,8 +69,9 @@ def restore(
     run_layout: RunLayout,
     recorder: Recorder,
     folder: RunFolder,
+    kind: str = "resume",
 ) -> None:
-    """Write the states into the learners' slots, and continue all counters."""
+    """Write the states into the learners' slots, and continue all counters; `kind` of event."""
     for rank, state in enumerate(states):
         run_layout.states[rank].save(state, save_id=0, incarnation=0)
         row = run_layout.status_board.learner(rank)
@@ -78,15 +79,15 @@ def restore(
             row.set_counter(name, state.counters[name])
     progress = resume_point.checkpoint.progress
     recorder.resume_from(progress, curve(folder.metrics))
-    recorder.log_event(f"goes on from {progress['agent_steps']:,} agent steps")
+    recorder.log_event(f"goes on from {progress['agent_steps']:,} agent steps", kind=kind)
     for line in changes(resume_point.checkpoint.config, run_layout.plan.config):
-        recorder.log_event(line)
+        recorder.log_event(line, kind="setting")
     if other_generators(states, run_layout.plan):
         recorder.log_event(
             "actions are drawn from new generators: the saved ones are of another kind of device"
         )
     for skipped in resume_point.skipped:
-        recorder.log_event(f"damaged checkpoint passed over: {skipped}")
+        recorder.log_event(f"damaged checkpoint passed over: {skipped}", kind="checkpoint")
 
 
 def other_generators(states: Sequence[State], plan: Plan) -> bool:
@@ -131,6 +132,8 @@ def _value_text(setting: Setting, value: Any) -> str:
         return setting.option.none or "the default"
     if setting.option.auto and value == AUTO:
         return "auto"
+    if setting.option.duration and type(value) is float:
+        return duration_text(value)
     return f"{value:g}" if type(value) is float else shown(value)
 
 

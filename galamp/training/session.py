@@ -16,6 +16,7 @@ import gc
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,13 @@ from galamp.telemetry.sinks.base import SinkContext
 from galamp.telemetry.sinks.group import SinkGroup
 from galamp.training.checkpointing import Saver
 from galamp.training.control.server import ControlServer
-from galamp.training.resolve import ResolvedRun, choices_in_words, resolve_run
+from galamp.training.resolve import ResolvedRun, resolve_run
+from galamp.training.result import RunResult
 from galamp.training.resume import history_of, restore, states_for
 from galamp.training.resume_point import ResumePoint, load_resume_point, progress_of
+from galamp.training.start_events import log_choices
 from galamp.training.summary import stored_config, summarise
-from galamp.training.supervisor import Callback, RunResult, Supervisor
+from galamp.training.supervisor import Callback, Supervisor
 
 RETRY_TIMEOUT_S, RETRY_EVERY_S = 60.0, 3.0
 
@@ -138,6 +141,7 @@ class Session:
         """Create everything for one attempt, and restore its resume point."""
         began_s, context, folder = time.monotonic(), self._context, self._folder
         number, done = self._attempts + 1, progress_of(resume_point)
+        first = not self._has_started
         run_layout = RunLayout(
             resolved.plan, resolved.topology, context.environment, context.sketch, folder.logs,
             number, folder.where,
@@ -151,8 +155,7 @@ class Session:
         except BaseException:
             sinks.close()
             raise
-        for line in choices_in_words(resolved.plan, context.machine):
-            recorder.log_event(line)
+        log_choices(resolved.plan, context.machine, recorder, first=first)
         share_bytes = run_layout.arrays.size_bytes // run_layout.count
         self._control_server.configure(
             run_layout.count,
@@ -187,11 +190,13 @@ class Session:
         recorder = Recorder(run_layout, folder, sinks, ConsensusMonitor(run_layout, history))
         recorder.losses = self._losses
         saver = Saver(
-            run_layout, context.identity, folder.checkpoints, recorder.log_event,
-            folder.settled_where, folder.remove_dead,
+            run_layout, context.identity, folder.checkpoints,
+            partial(recorder.log_event, kind="checkpoint"), folder.settled_where,
+            folder.remove_dead,
         )  # fmt: skip
         if resume_point is not None:
-            restore(states, resume_point, run_layout, recorder, folder)
+            kind = "scale" if self._has_started else "resume"
+            restore(states, resume_point, run_layout, recorder, folder, kind)
             saver.resume_best()
         return recorder, saver
 
@@ -213,7 +218,9 @@ class Session:
             warn(f"{error}; it still describes the previous start")
         else:
             if changed and graph is not None:
-                recorder.log_event(f"gossip graph: another one than before, from {graph.path}")
+                recorder.log_event(
+                    f"gossip graph: another one than before, from {graph.path}", kind="setting"
+                )
         self._has_started = True
 
     def _supervise(self, attempt: Attempt) -> RunResult:
@@ -272,7 +279,9 @@ class Session:
         gc.collect()
         self._control_server.decline(why)
         attempt = self._prepare_with_retries(resolved, resume_point)
-        attempt.recorder.log_event(f"{len(resolved.plan.learners)} learners as before: {why}")
+        attempt.recorder.log_event(
+            f"{len(resolved.plan.learners)} learners as before: {why}", kind="scale", cause=why
+        )
         return attempt
 
     def _prepare_with_retries(self, resolved: ResolvedRun, resume_point: ResumePoint) -> Attempt:

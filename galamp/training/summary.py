@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import shlex
-import sys
 from typing import Any
 
 import galamp
@@ -18,7 +16,8 @@ from galamp.supervision.layout import RunLayout
 from galamp.supervision.plan import Plan
 from galamp.telemetry.recorder import Recorder
 from galamp.telemetry.snapshot import Snapshot
-from galamp.training.supervisor import RunResult
+from galamp.training.result import RunResult
+from galamp.training.start_events import command_line
 
 
 def summarise(
@@ -31,6 +30,8 @@ def summarise(
     return {
         "status": result.status,
         "failure": str(result.failure) if result.failure else None,
+        "ended_by": result.reason.kind if result.reason else None,
+        "reason": result.reason.text if result.reason else None,
         "run_dir": snapshot.run_dir,
         "env_id": snapshot.env_id,
         "protocol": snapshot.protocol,
@@ -52,7 +53,7 @@ def summarise(
         "restarts": recorder.losses.restarts,
         "given_up": recorder.losses.given_up,
         "seed": run_layout.plan.config.seed,
-        "command": shlex.join(sys.argv),
+        "command": command_line(),
         "versions": versions(),
     }
 

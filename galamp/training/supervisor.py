@@ -16,10 +16,8 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
-from galamp.core.errors import EXIT_FAILURE, EXIT_OK
 from galamp.core.processes.reaper import adopt_orphans, adopts_orphans
 from galamp.memory.status import Phase
 from galamp.supervision.child import Child
@@ -33,6 +31,7 @@ from galamp.telemetry.recorder import Recorder
 from galamp.telemetry.snapshot import WorkerState
 from galamp.training.checkpointing import Saver, common_turn
 from galamp.training.control.server import ControlServer
+from galamp.training.result import BY_REQUEST, RunResult, StopReason, result_of
 from galamp.workers.forkserver import wake_server
 
 DISPLAY_EVERY_S = 0.25
@@ -44,21 +43,6 @@ STOP_TIMEOUT_S = 3.0
 EXIT_GRACE_S = 1.0
 """Grace period at the end for children to exit by themselves."""
 LAST_SAVE_TIMEOUT_S = 10.0
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """How an attempt ended: finished, stopped (by a signal), failed, or rescaled.
-
-    Rescaled: another number of learners was requested, `scale_to`, and the run is ready for it. A
-    failed attempt may have been stopped by a signal as well: `is_stopped`.
-    """
-
-    status: str
-    exit_code: int
-    failure: ChildFailure | None = None
-    scale_to: int | None = None
-    is_stopped: bool = False
 
 
 class Callback(Protocol):
@@ -94,6 +78,7 @@ class Supervisor:
         self._coupled = run_layout.plan.config.gossip.coupled
         self._report = run_layout.plan.config.report
         self._failure: ChildFailure | None = None
+        self._reason: StopReason | None = None
         self._stopped_by: int | None = None
         self._scale_to: int | None = None
         self._stopping_since_s: float | None = None
@@ -126,8 +111,9 @@ class Supervisor:
             adopt_orphans(adopting)
         return self._conclude()
 
-    def finish(self) -> None:
+    def finish(self, reason: StopReason = BY_REQUEST) -> None:
         """End the run now, as if its total were reached."""
+        self._reason = self._reason or reason
         self._stop()
 
     def _start(self) -> None:
@@ -139,7 +125,7 @@ class Supervisor:
     def _take_signals(self) -> None:
         if self._signals.receive_hang_up():
             self.recorder.log_event(
-                "the terminal was closed: training goes on, galamp attach shows it"
+                "the terminal was closed: training goes on, galamp attach shows it", kind="signal"
             )
         while (number := self._signals.receive()) is not None:
             if self._stopped_by is not None:
@@ -147,7 +133,8 @@ class Supervisor:
                 self._signals.exit_on_next(self.children.kill)
                 return
             self._stopped_by = number
-            self.recorder.log_event(f"{signal.Signals(number).name}: saving and stopping")
+            name = signal.Signals(number).name
+            self.recorder.log_event(f"{name}: saving and stopping", kind="stop", cause=name)
             self._stop()
 
     def _handle_requests(self) -> None:
@@ -156,7 +143,9 @@ class Supervisor:
         # Not before all learners run: there must be states to resume from.
         if self.recorder.status == "running" and self.control_server.requested_learners is not None:
             self._scale_to = self.control_server.requested_learners
-            self.recorder.log_event(f"the number of learners becomes {self._scale_to}: saving")
+            self.recorder.log_event(
+                f"the number of learners becomes {self._scale_to}: saving", kind="scale"
+            )
             self._stop()
 
     def _reap(self) -> None:
@@ -204,7 +193,10 @@ class Supervisor:
         child.due_s = time.monotonic() + delay_s
         when = f" in {delay_s:.2g} s" if delay_s else ""
         if line:
-            self.recorder.log_event(f"{line}: started anew{when}")
+            self.recorder.log_event(
+                f"{line}: started anew{when}", kind="restart", cause=failure.cause,
+                who=child.title if line == str(failure) else "",
+            )  # fmt: skip
 
     def _finish_rollback(self) -> None:
         """In lock-step, once all learners have ended: restart them from one common turn."""
@@ -215,7 +207,10 @@ class Supervisor:
         if turn is None:
             self._fail(cause)
         else:
-            self.recorder.log_event(f"{cause}: all learners go back to turn {turn:,}")
+            self.recorder.log_event(
+                f"{cause}: all learners go back to turn {turn:,}", kind="rollback",
+                who=cause.title, cause=cause.cause,
+            )  # fmt: skip
 
     def _is_fatal(self, child: Child) -> bool:
         """Return whether a restart is not allowed, or cannot help as the child has never worked."""
@@ -225,7 +220,10 @@ class Supervisor:
         """Continue without a child; stop a learner without simulators, a run without learners."""
         child.given_up = True
         self.recorder.losses.given_up.append(child.title)
-        self.recorder.log_event(f"{failure}: given up, too often or always at the same place")
+        self.recorder.log_event(
+            f"{failure}: given up, too often or always at the same place", kind="given-up",
+            who=child.title, cause=failure.cause,
+        )  # fmt: skip
         learner = self.children.learners[child.rank]
         if not any(each.expected for each in self.children.simulators_of(child.rank)):
             learner.give_up()
@@ -253,9 +251,14 @@ class Supervisor:
         """End the run for its first failure; later failures follow from it."""
         if self._failure is None and self._stopped_by is None and self._scale_to is None:
             self._failure = failure
-            self.recorder.log_event(str(failure))
+            self._log_failure(failure)
             self._stop()
             self.run_layout.control.quit = True
+
+    def _log_failure(self, failure: ChildFailure) -> None:
+        self.recorder.log_event(
+            str(failure), kind="failure", who=failure.title, cause=failure.cause
+        )
 
     def _check_folder(self) -> None:
         """End the run once its folder is lost: nothing learned from now on could be saved."""
@@ -263,11 +266,11 @@ class Supervisor:
         if folder.doubtful:
             folder.is_ours()
         while folder.news and not folder.doubtful:
-            self.recorder.log_event(folder.news.pop(0))
+            self.recorder.log_event(folder.news.pop(0), kind="folder")
         if folder.lost and self._failure is None:
             cause = "was removed, or taken by another start: nothing can be kept any more"
             self._failure = ChildFailure(f"the run folder {folder.path}", cause)
-            self.recorder.log_event(str(self._failure))
+            self._log_failure(self._failure)
             self._stop()
             self.run_layout.control.quit = True
 
@@ -333,14 +336,14 @@ class Supervisor:
                 recorder.progress(), LAST_SAVE_TIMEOUT_S, lambda: self._signals.waiting > patient
             )
         self._check_folder()
-        recorder.status, code, scale_to = "finished", EXIT_OK, None
-        if self._failure is not None:
-            recorder.status, code = "failed", EXIT_FAILURE
-        elif self._stopped_by is not None:
-            recorder.status, code = "stopped", 128 + self._stopped_by
-        elif self._scale_to is not None:
-            recorder.status, scale_to = "rescaled", self._scale_to
+        result = result_of(self._failure, self._stopped_by, self._scale_to, self._reason)
+        recorder.status = result.status
+        if result.scale_to is None and result.reason is not None:
+            steps = self.run_layout.status_board.agent_steps()
+            recorder.log_event(
+                f"{result.status} after {steps:,} agent steps: {result.reason.kind}", kind="end",
+                cause=result.reason.text,
+            )  # fmt: skip
         recorder.log()
         self._publish_snapshot()
-        is_stopped = self._stopped_by is not None
-        return RunResult(recorder.status, code, self._failure, scale_to, is_stopped)
+        return result

@@ -22,6 +22,7 @@ from galamp.core import installation
 from galamp.core.config import RunConfig
 from galamp.core.errors import UserError
 from galamp.core.machine.machine import inspect_machine
+from galamp.core.sanitize import clean
 from galamp.environments import finish_probe, start_probe
 from galamp.environments.base import EnvironmentSpec
 from galamp.environments.names import canonical_env_id
@@ -32,12 +33,14 @@ from galamp.supervision.layout import ModelSketch, sketch_model
 from galamp.supervision.plan import Plan, check_processes
 from galamp.supervision.signals import Signals
 from galamp.telemetry.display.dashboard import make_display
-from galamp.telemetry.display.streams import fill_closed, warn
+from galamp.telemetry.display.streams import SafeStream, announce, fill_closed, warn
 from galamp.telemetry.sinks import load_sinks
 from galamp.training.control.server import ControlServer
 from galamp.training.resolve import ResolvedRun, resolve_run
-from galamp.training.resume_point import load_resume_point
+from galamp.training.resume import changes
+from galamp.training.resume_point import ResumePoint, load_resume_point
 from galamp.training.session import Outcome, RunContext, Session
+from galamp.training.stopping import StopConditions
 from galamp.training.supervisor import Callback
 from galamp.workers.forkserver import sigchld_enabled, start_server
 
@@ -81,6 +84,7 @@ def _train(
 ) -> Outcome:
     began = datetime.now()
     resume_point = None
+    conditions = StopConditions(config.stop)
     load_sinks(config.report.sinks)
     with signals.raising():
         start_server()
@@ -95,15 +99,29 @@ def _train(
     report = resolved.plan.config.report
     if folder.warning:
         warn(folder.warning)
+    if resume_point is not None and not report.quiet:
+        _announce_changes(resume_point, resolved.plan, screen or sys.stderr)
     try:
         with (
             make_display(report.quiet, screen or sys.stderr) as display,
             ControlServer(folder.path, warn) as control_server,
         ):
-            session = Session(context, folder, display, control_server, signals, callbacks)
+            session = Session(
+                context, folder, display, control_server, signals, [*callbacks, conditions]
+            )
             return session.run(resolved, resume_point)
     finally:
         folder.close()
+
+
+def _announce_changes(resume_point: ResumePoint, plan: Plan, screen: TextIO) -> None:
+    """Print every setting that changed above the live screen, whose list of events is short.
+
+    Elsewhere all events are printed, and these are among them.
+    """
+    if SafeStream(screen).isatty():
+        for line in changes(resume_point.checkpoint.config, plan.config):
+            announce(f"galamp: {clean(line)}\n", screen)
 
 
 def _signal_handler(signals: Signals | None, on_hangup: str) -> AbstractContextManager[Signals]:

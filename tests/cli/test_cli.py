@@ -22,7 +22,7 @@ from galamp.cli import main as cli
 from galamp.cli import run as run_module
 from galamp.cli.main import COMMANDS, Command, build_parser, main
 from galamp.cli.run_config import config_from
-from galamp.core.config import RunConfig, from_dict, to_dict
+from galamp.core.config import ReportConfig, RunConfig, from_dict, to_dict
 from galamp.core.errors import CheckpointError, RunFailed
 from galamp.core.settings import Setting, allowed, settings
 from galamp.gossip.topologies import TOPOLOGIES
@@ -353,16 +353,23 @@ def test_environments_that_are_installed_are_not_asked_for_again(trap: Path, env
     assert parsed("--resume", str(trap)) == config
 
 
-@pytest.mark.parametrize("name", ["quiet", "json"])
+@pytest.mark.parametrize(
+    ("name", "value", "flags"),
+    [
+        ("quiet", True, ["--quiet"]),
+        ("json", True, ["--json"]),
+        ("on_hangup", "stop", ["--on-hangup", "stop"]),
+    ],
+)
 def test_how_a_run_was_shown_is_not_taken_from_it(
-    stored: RunConfig, tmp_path: Path, name: str
+    stored: RunConfig, tmp_path: Path, name: str, value: object, flags: list[str]
 ) -> None:
     """Nor from the config of an older version, which has it."""
     values = to_dict(stored)
-    values["report"][name] = True
+    values["report"][name] = value
     (tmp_path / "config.json").write_text(json.dumps(values))
-    assert getattr(parsed("--resume", str(tmp_path)).report, name) is False
-    assert getattr(parsed("--resume", str(tmp_path), f"--{name}").report, name) is True
+    assert getattr(parsed("--resume", str(tmp_path)).report, name) == getattr(ReportConfig, name)
+    assert getattr(parsed("--resume", str(tmp_path), *flags).report, name) == value
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -16,12 +18,13 @@ from galamp.core.machine.memory import control_groups
 from galamp.supervision.devices import CPU
 from galamp.supervision.plan import make_plan, with_learners
 from galamp.training.autotune import candidates, workload
-from galamp.training.resolve import choices_in_words
+from galamp.training.start_events import log_choices
 from tests.cli.test_dry_run import surveyed
 from tests.core.test_memory import GARBAGE, Tree
 from tests.supervision.test_plan import config, limits, rescaled
 from tests.support.engine import DEADLINE_S, ROOT
 from tests.support.real_groups import real_group
+from tests.support.told import Told
 
 __all__ = ["limits"]
 
@@ -230,10 +233,12 @@ def test_rates_hold_for_one_quota() -> None:
 
 @pytest.mark.parametrize("quota", [None, 1.5, 64.0])
 def test_it_is_told_in_one_line(quota: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told()
     on = box(64, quota)
-    plan = make_plan(config(device="cpu"), on)
+    recorder = SimpleNamespace(log_event=told.log_event)
+    log_choices(make_plan(config(device="cpu"), on), on, cast(Any, recorder), first=True)
     words = "a control group allows 1.5 of 64 processors' time"
-    lines = [line for line in choices_in_words(plan, on) if "control group" in line]
+    lines = [line for line in told if "control group" in line]
     assert lines == ([f"{words}: what is not set is chosen for 2"] if quota == 1.5 else [])
     shown = dict(facts(*surveyed(monkeypatch, on, device="cpu")))
     assert shown.get("processors") == (words if quota == 1.5 else None)

@@ -60,6 +60,7 @@ WITHIN: dict[str, str] = {
     "tools.compare": "tools.compare tools.plot tools.evaluation.references",
     "tools.evaluation": "tools.evaluation",
     "tools.plot": "tools.plot tools.evaluation.references tools.figures",
+    "tools.run_folders": "tools.run_folders",
     "tools.topology": "tools.topology tools.figures",
     "tools.figures": "tools.figures",
 }

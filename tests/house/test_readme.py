@@ -12,7 +12,7 @@ import pytest
 from galamp.algorithms.networks import NETWORKS
 from galamp.algorithms.networks.checks import check_network
 from galamp.cli.main import build_parser
-from galamp.telemetry.recorder import metrics_row
+from galamp.telemetry.metrics_row import metrics_row
 from galamp.tools.bench import cli
 from tests.support.snapshots import busy
 

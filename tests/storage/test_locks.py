@@ -22,17 +22,19 @@ from galamp.core import disk
 from galamp.core.disk import remove_stale, temporary_name
 from galamp.core.errors import UserError
 from galamp.storage import held_folder, locks
+from galamp.storage.event_log import EventLog
 from galamp.storage.gossip_log import GossipLog
 from galamp.storage.locks import Lock, take_lock, wait_for_lock
 from galamp.storage.mounts import local_locks
 from galamp.storage.run_folder import RunFolder
-from galamp.storage.run_logs import EventLog, MetricsLog, MonitorLog
+from galamp.storage.run_logs import MetricsLog, MonitorLog
 from galamp.tools.chaos import command, record
 from galamp.training.supervisor import Supervisor
 from tests.storage.test_odd_disks import saver
 from tests.storage.test_run_folder import NOON, create
 from tests.support import engine
 from tests.support.checkpoints import made
+from tests.support.told import Told
 
 HERE = f"process {os.getpid()} on {platform.node()} since 2026-01-02 12:00:05"
 ELSEWHERE = "process 4711 on elsewhere since 2026-01-02 11:00:00"
@@ -354,13 +356,13 @@ def test_a_checkpoint_does_not_bring_its_run_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stopped_by", [None, 2])
 def test_a_run_without_a_folder_ends_and_says_so_once(stopped_by: int | None) -> None:
-    told: list[str] = []
+    told = Told()
     control = SimpleNamespace(quit=False, stop_turn=None)
     supervisor = object.__new__(Supervisor)
     supervisor.__dict__ |= {
         "recorder": SimpleNamespace(
             folder=SimpleNamespace(lost=False, doubtful=False, news=[], path="runs/x"),
-            log_event=told.append, status="running",
+            log_event=told.log_event, status="running",
         ),
         "run_layout": SimpleNamespace(control=control),
         "children": SimpleNamespace(cancel_all=lambda: None),

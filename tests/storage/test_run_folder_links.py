@@ -13,11 +13,12 @@ from galamp.core.config import RunConfig, to_dict
 from galamp.core.disk import open_log, replace_json
 from galamp.core.errors import UserError
 from galamp.storage import inspection
+from galamp.storage.event_log import EventLog
 from galamp.storage.gossip_log import GOSSIP, GossipLog
 from galamp.storage.inspection import shared_with
 from galamp.storage.locks import LOCK
 from galamp.storage.run_folder import RunFolder
-from galamp.storage.run_logs import EventLog, MetricsLog, MonitorLog, Warn
+from galamp.storage.run_logs import MetricsLog, MonitorLog, Warn
 from tests.storage.test_run_folder import create
 
 VICTIM = b"a line\nand one without its end"

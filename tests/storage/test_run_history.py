@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galamp.storage.run_history import RunHistory
-from galamp.storage.run_logs import RETURN, MetricsLog, curve
+from galamp.storage.run_logs import RETURN, MetricsLog, curve, last_start_in
 
 
 def log(path: Path, from_step: int = 0) -> MetricsLog:
-    return MetricsLog(path, from_step, lambda text: None)
+    start = last_start_in(path) + 1 if path.exists() else 1
+    return MetricsLog(path, start, from_step, lambda text: None)
 
 
 def row(step: int, score: float | None = 1.0, **more: object) -> dict[str, object]:
@@ -113,7 +114,7 @@ def test_foreign_lines_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(
         b'[1]\n{"global_step": -1}\n{"global_step": 1e999, "start": 1}\n\xff\n'
-        b'{"global_step": 5, "start": 1, "a": "text", "b": true, "c": 1e300, "d": [1]}\n'
+        b'{"global_step": 5, "start": 1, "a": "text", "b": true, "c": 1e301, "d": [1]}\n'
     )
     history = RunHistory(path)
     assert history.names == ("global_step", "start")

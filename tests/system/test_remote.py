@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from galamp.storage import checkpoint
+from galamp.storage.event_log import read_events
 from galamp.storage.run_logs import read_metrics
 from galamp.training.control.framing import CONTROL, address
 from tests.support.engine import (
@@ -100,11 +101,11 @@ def test_looking_on_and_scaling(tmp_path: Path) -> None:
     with started(*ENDLESS, "--learners", 1, "--run-dir", folder) as process:
         wait_for(lambda: training(folder), "training")
         with attached(folder) as looker, attached(folder) as stopped, connected(folder) as deaf:
+            deaf.sendall(b'{"want": "watch"}\n')
             (head,) = first_lines(looker, 1)
             assert head.split("   ")[:2] == ["galamp", "tests.support.crashing:unhurried"]
             first_lines(stopped, 1)
             os.kill(stopped.pid, signal.SIGSTOP)
-            deaf.sendall(b'{"want": "watch"}\n')
             up = galamp("scale", folder, "--learners", 3)
             assert up.returncode == 0, up.stderr
             assert up.stdout.startswith("learners: from 1 to 3 in ")
@@ -215,6 +216,14 @@ def _check_what_it_left(folder: Path) -> None:
     assert saved.config["resources"]["learners"] == 1
     assert saved.progress["agent_steps"] == summary(folder)["agent_steps"]
     assert sorted(each.name[0] for each in (folder / "monitor").iterdir()) == ["0", "1", "2"]
+    events = [event for event in read_events(folder / "events.jsonl") if event.kind != "notice"]
+    assert [event.start for event in events if event.kind == "running"] == [1, 2, 3]
+    assert [event.start for event in events if event.command] == [1]
+    assert [event.text for event in events if event.text.startswith("the number of")] == [
+        "the number of learners becomes 3: saving", "the number of learners becomes 1: saving",
+    ]  # fmt: skip
+    assert [event.wall_s for event in events] == sorted(event.wall_s for event in events)
+    assert (events[-1].kind, events[-1].start) == ("end", 3)
     audit = galamp("audit", folder)
     assert audit.returncode == 0, audit.stdout + audit.stderr
 

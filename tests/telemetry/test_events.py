@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from galamp.core.config import from_dict, to_dict
+from galamp.storage.event_log import KeptEvent, read_events
 from galamp.training.resume import changes
 from tests.support.crashing import Failing
-from tests.support.engine import run, summary
+from tests.support.engine import DEADLINE_S, run, started, summary, titled, training, wait_for
 
 FLAGS = ["--learners", 1, "--num-envs", 2, "--simulator-workers", 1]
 
@@ -57,7 +60,54 @@ def test_every_event_is_kept_over_all_starts(
     for line in ("total steps: from 4000 to 5000", "gamma: from 0.99 to 0.9"):
         assert line in second
         assert line in again.stderr
-    assert set(lost) == {"time", "start", "elapsed_s", "text"}
+    assert set(lost) == {
+        "time", "start", "elapsed_s", "wall_s", "kind", "who", "cause", "text",
+    }  # fmt: skip
+
+
+def test_a_killed_simulator_and_every_command_are_kept(tmp_path: Path) -> None:
+    folder, env = tmp_path / "run", ["--env-id", "tests.support.crashing:unhurried"]
+    with started(*env, *FLAGS, "--total-steps", 10**12, "--run-dir", folder) as process:
+        wait_for(lambda: "running" in kinds(folder) and training(folder), "training")
+        [victim] = titled(process.pid, "simulator 0.0")
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda: "restart" in kinds(folder), "the restart")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE_S) == 128 + signal.SIGTERM
+    first = kept(folder)
+    assert [event.kind for event in first] == ["start", "running", "restart", "stop", "end"]
+    lost, end = first[2], first[-1]
+    assert (lost.who, lost.cause) == ("simulator 0.0", "was ended by SIGKILL")
+    done = summary(folder)["agent_steps"]
+    assert end.text == f"stopped after {done:,} agent steps: signal"
+    assert end.cause == "SIGTERM"
+    assert (summary(folder)["ended_by"], summary(folder)["reason"]) == ("signal", "SIGTERM")
+
+    again = run("--resume", folder, *env, "--total-steps", done + 200, "--gamma", 0.9)
+    assert again.returncode == 0, again.stderr
+    found = kept(folder)
+    assert found[: len(first)] == first
+    second = found[len(first) :]
+    assert {event.start for event in second} == {2}
+    assert [event.kind for event in second if event.kind != "running"] == [
+        "resume", "setting", "setting", "start", "end",
+    ]  # fmt: skip
+    assert {event.text for event in second if event.kind == "setting"} == {
+        f"total steps: from {10**12} to {done + 200}", "gamma: from 0.99 to 0.9",
+    }  # fmt: skip
+    begun, on = [event.command for event in found if event.command]
+    assert begun.startswith("galamp run --env-id tests.support.crashing:unhurried --learners 1 ")
+    assert on.startswith(f"galamp run --resume {folder} ")
+    assert min(event.wall_s for event in second) >= lost.wall_s > 0
+
+
+def kept(folder: Path) -> list[KeptEvent]:
+    """Return the events but for notices, which depend on the machine."""
+    return [event for event in read_events(folder / "events.jsonl") if event.kind != "notice"]
+
+
+def kinds(folder: Path) -> list[str]:
+    return [event.kind for event in kept(folder)]
 
 
 def test_updates_that_change_nothing_are_told_once(tmp_path: Path) -> None:
@@ -81,7 +131,8 @@ def test_updates_that_change_nothing_are_told_once(tmp_path: Path) -> None:
         ({"gossip": {"target_ball": 0.5}}, ["target ball: from the default to 0.5"]),
         ({"resources": {"learners": 3}}, ["learners: from auto to 3"]),
         ({"algorithm": {"gamma": 0.99000001}}, ["gamma: from 0.99 to 0.99000001"]),
-        ({"report": {"quiet": True, "json": True}}, []),
+        ({"report": {"quiet": True, "json": True, "on_hangup": "stop"}}, []),
+        ({"stop": {"max_time": 7200.0}}, ["max time: from none to 2h"]),
         (
             {"seed": 2, "resources": {"pin": False}},
             ["seed: from 1 to 2", "pin: from yes to no"],

@@ -32,22 +32,20 @@ from galamp.memory.arrays import SharedArrays
 from galamp.memory.metrics import EPISODE_CAPACITY, METRICS, EpisodeRing
 from galamp.memory.status import STATUS, Phase, StatusBoard
 from galamp.storage.gossip_log import GOSSIP, GossipLog, Start
-from galamp.storage.learning_curve import Curve
+from galamp.storage.learning_curve import MAX_CURVE_POINTS, Curve, thinned
 from galamp.storage.run_folder import RunFolder
 from galamp.storage.run_logs import read_metrics
 from galamp.supervision.layout import ModelSketch, RunLayout
 from galamp.supervision.plan import make_plan
 from galamp.telemetry import recorder
 from galamp.telemetry.consensus import ConsensusMonitor, History
+from galamp.telemetry.metrics_row import metrics_row
 from galamp.telemetry.recorder import (
     EPISODES_IN_MEAN,
-    MAX_CURVE_POINTS,
     RATE_WINDOW_S,
     LearnerReading,
     Recorder,
     mean_of,
-    metrics_row,
-    thinned,
 )
 from galamp.telemetry.sinks import open_sinks
 from galamp.telemetry.sinks.base import SinkContext
@@ -486,6 +484,26 @@ def test_the_best_mean_is_one_over_100_episodes(run: Run) -> None:
     recorder.read()
     assert recorder.mean_return == 1.0
     assert recorder.best == 9.0
+
+
+def test_it_is_known_how_old_the_best_mean_is(run: Run, tmp_path: Path) -> None:
+    recorder, row = run.recorder, run.run_layout.status_board.learner(0)
+    assert recorder.full_mean_return is None
+    for steps, score, age in ((100, 2.0, 0), (300, 1.0, 200), (400, 5.0, 0), (600, 5.0, 200)):
+        row["agent_steps"] = steps
+        run.finish(0, 0, *[score] * EPISODES_IN_MEAN)
+        recorder.read()
+        assert recorder.full_mean_return == score
+        assert recorder.steps_since_best == age
+    folder = RunFolder.create(tmp_path, "", "Pong", "again", 1, datetime(2026, 1, 1))
+    try:
+        again = Run(folder)
+        again.run_layout.status_board.learner(0)["agent_steps"] = 600
+        again.recorder.resume_from(recorder.progress(), Curve())
+        assert again.recorder.steps_since_best == 200
+        assert again.recorder.full_mean_return == 5.0
+    finally:
+        folder.close()
 
 
 def test_monitor_files_hold_every_episode_of_their_learner(run: Run, clock: Clock) -> None:

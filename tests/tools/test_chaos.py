@@ -547,7 +547,7 @@ class StubSupervisor:
     def agent_steps(self) -> int:
         return 1
 
-    def log_event(self, text: str) -> None:
+    def log_event(self, text: str, **_: object) -> None:
         self.told.append(text)
 
     def finish(self) -> None:

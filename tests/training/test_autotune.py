@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
@@ -24,6 +25,7 @@ from galamp.core.config import RunConfig, from_dict
 from galamp.core.errors import GalampError, RunFailed, StoppedBySignal, UserError
 from galamp.core.machine.load import Usage, others_share, read_usage
 from galamp.core.machine.machine import inspect_machine, machine_id, plain_machine
+from galamp.core.stop_config import StopConfig
 from galamp.storage import rate_cache
 from galamp.storage.rate_cache import RateCache, cache_folder
 from galamp.storage.run_folder import StoredChoices
@@ -121,6 +123,20 @@ def test_the_quickest_is_measured_once_and_told(
     assert again == settled
     assert asked == [1, 2, 4]
     assert "as measured on 20" in told[-1]
+
+
+def test_a_trial_ends_by_no_stop_condition(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[RunConfig] = []
+
+    def train(config: RunConfig, **_: object) -> Any:
+        asked.append(config)
+        return SimpleNamespace(result=RunResult("finished", 0))
+
+    monkeypatch.setattr(autotune, "train", train)
+    with Signals(detach=True) as signals, contextlib.suppress(GalampError):
+        autotune.rate_of(config(stop={"stop_score": 1.0}), 2, ThroughputProbe(), signals)
+    assert asked[0].stop == StopConfig()
+    assert asked[0].resources.learners == 2
 
 
 def test_what_changes_the_cost_of_a_step_is_measured_anew() -> None:

@@ -29,6 +29,7 @@ from galamp.training.supervisor import RunResult
 from tests.storage.test_odd_disks import refusing
 from tests.storage.test_run_folder import create
 from tests.support.checkpoints import without_waiting_for_the_disk
+from tests.support.told import Told
 from tests.system.test_foreign_folders import with_two
 
 __all__ = ["without_waiting_for_the_disk"]
@@ -56,7 +57,7 @@ class Acted(Session):
         self._results, self._worked, self._refused = list(results), worked, refused
         self.begun: list[int] = []
         self.from_what: list[str] = []
-        self.told: list[str] = []
+        self.told = Told()
         self.declined: list[str] = []
 
     def _confirm(self) -> None:
@@ -75,7 +76,7 @@ class Acted(Session):
             raise refused
         self.begun.append(learners)
         self.from_what.append(resume_point)
-        recorder = SimpleNamespace(log_event=self.told.append)
+        recorder = SimpleNamespace(log_event=self.told.log_event)
         return SimpleNamespace(resolved=resolved, recorder=recorder)
 
     def _resume_point_of(self, started: Any) -> Any:
@@ -321,7 +322,7 @@ def test_a_graph_is_kept_at_the_first_start_and_told_where_it_changed(
     has_begun: bool,
     refused: bool,
 ) -> None:
-    folder, told = begun(tmp_path), list[str]()
+    folder, told = begun(tmp_path), Told()
     session = object.__new__(Session)
     session._folder, session._has_started = folder, has_begun
     session._context = cast(Any, SimpleNamespace(machine=None))
@@ -331,7 +332,7 @@ def test_a_graph_is_kept_at_the_first_start_and_told_where_it_changed(
     new = ResolvedRun(
         cast(Any, None), cast(Any, None), Graph(Path("/graphs/x.txt"), OTHER.encode())
     )
-    arguments = (new, cast(Any, None), cast(Any, SimpleNamespace(log_event=told.append)))
+    arguments = (new, cast(Any, None), cast(Any, SimpleNamespace(log_event=told.log_event)))
     if refused and not has_begun:
         with pytest.raises(UserError, match="No space left"):
             session._store(*arguments)
@@ -357,6 +358,7 @@ def test_an_attempt_that_cannot_be_created_closes_its_sinks(
 
     session = object.__new__(Session)
     session._folder = cast(Any, MagicMock(metrics=tmp_path / "metrics.jsonl"))
+    session._has_started = False
     session._context, session._attempts = MagicMock(), 0
     monkeypatch.setattr(sessions, "RunLayout", MagicMock())
     sinks = SimpleNamespace(close=lambda: closed.append("sinks"))

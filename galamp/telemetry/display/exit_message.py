@@ -7,6 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from galamp.core.sanitize import clean
+
+CONDITIONS = ("max-time", "stop-score", "stop-when-flat")
+"""What ends a run before its total of agent steps, by the names of the flags."""
+
 
 def exit_message(summary: dict[str, Any]) -> str:
     """Return how the run ended, and the command to run next."""
@@ -14,9 +19,13 @@ def exit_message(summary: dict[str, Any]) -> str:
     words = f"{summary['status']}: {summary['agent_steps']:,} agent steps"
     if score is not None:
         words += f", mean score of the last 100 episodes {score:.2f}"
-    after = "evaluate it: galamp eval"
-    if summary["status"] != "finished":
-        after = "go on: galamp run --resume"
+    early = summary.get("ended_by") in CONDITIONS
+    if early:
+        words += f"\nwhy: {clean(str(summary.get('reason')))}"
     # A module is imported only if the user names it; a stored name is not enough.
     code = f" --env-id {summary['env_id']}" if ":" in summary["env_id"] else ""
-    return f"{words}\n{after} {summary['run_dir']}{code}\n"
+    run = f"{summary['run_dir']}{code}"
+    evaluate, on = f"evaluate it: galamp eval {run}", f"go on: galamp run --resume {run}"
+    if early and summary["status"] == "finished":
+        return f"{words}\n{evaluate}\n{on} --{summary['ended_by']} none\n"
+    return f"{words}\n{evaluate if summary['status'] == 'finished' else on}\n"

@@ -31,8 +31,12 @@ EXIT_BROKEN = 1
 
 RECORD = "chaos.json"
 
+NONE = "none"
 LEFT_OPEN = {
     ".total_steps": 10**12,
+    "stop.max_time": NONE,
+    "stop.stop_score": NONE,
+    "stop.stop_when_flat": NONE,
     "resources.hang_after_s": 3.0,
     "resources.max_restarts": 10**6,
     "gossip.verify_gossip": True,
@@ -99,7 +103,7 @@ def check_kept(stored: dict[str, Any], left: list[str], run: Path) -> None:
         section, _, setting = name.rpartition(".")
         values = stored.get(section, {}) if section else stored
         value, flag = LEFT_OPEN[name], "--" + setting.replace("_", "-")
-        if values.get(setting) != value:
+        if values.get(setting) != (None if value == NONE else value):
             flags.append(flag if value is True else f"{flag} {value}")
     if flags:
         raise UserError(

@@ -97,7 +97,8 @@ class ChaosScenario:
         self._monitor = InvariantMonitor(supervisor, self._injector, folder)
         supervisor.recorder.log_event(
             f"chaos: seed {self.seed}, {len(self.faults)} faults for {run_layout.count} learners "
-            f"and {run_layout.plan.simulators} simulators, after {self.warm_up_s:g} s without"
+            f"and {run_layout.plan.simulators} simulators, after {self.warm_up_s:g} s without",
+            kind="chaos",
         )
         return self._injector, self._monitor
 
@@ -125,7 +126,7 @@ class ChaosScenario:
             for injected in injector.tick(now_s, self.began_s):
                 fault = injected.fault
                 supervisor.recorder.log_event(
-                    f"chaos {fault.number}/{len(self.faults)}: {fault.words}"
+                    f"chaos {fault.number}/{len(self.faults)}: {fault.words}", kind="chaos"
                 )
             self._step(supervisor, monitor)
             if not injector.open and monitor.quiet and self._weigh.due(now_s):
@@ -157,7 +158,7 @@ class ChaosScenario:
         monitor.tick(now_s)
         if monitor.breach is not None and self.breach is None:
             self.breach, self.broken_s = monitor.breach, now_s
-            supervisor.recorder.log_event(f"chaos: broken: {self.breach.name}")
+            supervisor.recorder.log_event(f"chaos: broken: {self.breach.name}", kind="chaos")
             supervisor.finish()
 
 

@@ -1,0 +1,1 @@
+"""Run folders at a glance: list them (`ls`), show one (`show`), make room (`prune`)."""

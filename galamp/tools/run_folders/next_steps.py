@@ -1,0 +1,74 @@
+"""What can be done with a run next, as commands.
+
+RunRecord --next_steps--> [(command, what it does), ...]
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from galamp.storage.gossip_log import GOSSIP
+from galamp.storage.run_folder import CHECKPOINTS
+from galamp.tools.run_folders.record import RunRecord, State
+
+OWN_CODE = {
+    ("environment", "env_id"): "--env-id",
+    ("model", "network"): "--network",
+    ("algorithm", "algorithm"): "--algorithm",
+    ("report", "sinks"): "--sinks",
+}
+"""Settings that may name a module of the user's, which is imported only if it is named again."""
+FOR_EVAL = ("--env-id", "--network")
+
+
+def next_steps(record: RunRecord) -> list[tuple[str, str]]:
+    """Return commands, the most useful first, each with what it does."""
+    run = shlex.quote(str(record.path))
+    own = _own_code(record)
+    everything = "".join(f" {flag} {shlex.quote(name)}" for flag, name in own)
+    some = "".join(f" {flag} {shlex.quote(name)}" for flag, name in own if flag in FOR_EVAL)
+    if record.state is State.RUNNING:
+        return [
+            (f"galamp attach {run}", "watch it"),
+            (f"galamp scale {run} --learners N", "have it go on with more learners, or fewer"),
+        ]
+    if record.state is State.ELSEWHERE:
+        return [(f"galamp attach {run}", "watch it, on its own machine")]
+    if not _has_checkpoint(record.path):
+        return [(f"galamp prune {run} --whole", "see what removing it would free")]
+    resume = (f"galamp run --resume {run}{everything}{_further(record)}", "go on with it")
+    evaluate = (f"galamp eval {run}{some}", "play whole games and score them")
+    steps = [evaluate, resume] if record.state is State.FINISHED else [resume, evaluate]
+    if (record.path / GOSSIP).is_file():
+        steps.append((f"galamp audit {run}", "check that its learners stayed close"))
+    steps.append((f"galamp prune {run}", "see what its older checkpoints take"))
+    return steps
+
+
+def _own_code(record: RunRecord) -> list[tuple[str, str]]:
+    """Return the flags and values that name code of the user's."""
+    found = []
+    for (section, name), flag in OWN_CODE.items():
+        values = record.config.get(section)
+        value = values.get(name) if isinstance(values, dict) else None
+        if isinstance(value, str) and ":" in value:
+            found.append((flag, value))
+    return found
+
+
+def _further(record: RunRecord) -> str:
+    """Return the flag without which a finished run would end at once again."""
+    if record.state is not State.FINISHED:
+        return ""
+    ended_by = record.summary.get("ended_by")
+    if ended_by in ("stop-score", "stop-when-flat"):
+        return f" --{ended_by} none"
+    return f" --total-steps {2 * (record.total_steps or record.agent_steps or 0)}"
+
+
+def _has_checkpoint(run: Path) -> bool:
+    try:
+        return any(path.name.startswith("ckpt-") for path in (run / CHECKPOINTS).iterdir())
+    except OSError:
+        return False

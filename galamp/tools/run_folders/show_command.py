@@ -1,0 +1,72 @@
+"""`galamp show`: all that is known of a run, from its files, while it runs and afterwards.
+
+Only light modules are imported at the top, since the command line imports this one for every
+command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from galamp.core.errors import EXIT_OK, UserError
+from galamp.storage.links import followed
+from galamp.tools.run_folders.ls_command import width_of_terminal
+
+EVENTS_SHOWN = 12
+MAX_EVENTS = 100_000
+WIDTH = 100
+"""Columns where the output is no terminal, and at most where it is."""
+MIN_WIDTH = 40
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the options of `galamp show`, and the command."""
+    parser.description = "Show all that is known of a run: now, or how it ended."
+    parser.set_defaults(command=show_command)
+    parser.add_argument("run", metavar="RUN", type=followed, help="run folder")
+    parser.add_argument(
+        "--events", metavar="N", type=_number, default=EVENTS_SHOWN,
+        help=f"newest events to show (default: {EVENTS_SHOWN})",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+
+
+def _number(text: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) <= 6 and int(text) <= MAX_EVENTS:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text}: expected a whole number from 0 to {MAX_EVENTS}")
+
+
+def show_command(options: argparse.Namespace) -> int:
+    """`galamp show`."""
+    from galamp.tools.run_folders.record import is_run, read_record
+    from galamp.tools.run_folders.report import as_json
+
+    if not is_run(options.run):
+        raise UserError(f"{options.run}: not a run folder (it has no config.json)")
+    if options.json:
+        print(json.dumps(as_json(read_record(options.run), options.events), indent=1))
+    else:
+        _show(options.run, options.events)
+    return EXIT_OK
+
+
+def _show(run: Path, events: int) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from galamp.tools.run_folders.picture import picture
+    from galamp.tools.run_folders.record import read_record
+    from galamp.tools.run_folders.report import sections
+
+    record = read_record(run)
+    width = max(MIN_WIDTH, min(width_of_terminal() or WIDTH, WIDTH))
+    lines = picture(record, width)
+    for title, content in sections(record, events, width - 2):
+        lines += [Text(), Text(title, "bold"), *(Text(f"  {line}") for line in content)]
+    console = Console(file=sys.stdout, width=width, highlight=False)
+    for line in lines:
+        console.print(line, soft_wrap=True)
