@@ -45,10 +45,14 @@ class EnvironmentSpec:
         observation_dtype: numpy name, `uint8` or `float32`.
         num_actions: actions are the integers from 0 to `num_actions - 1`.
         action_meanings: one word per action; its number if no name is known.
-        frames_per_step: emulator frames per agent step; 1 outside Atari.
+        frames_per_step: frames per agent step: the frame skip.
         clip_rewards: whether the learner trains on rewards clipped to [-1, 1].
         protocol: the evaluation protocol in one printable line.
         max_episode_steps: agent steps after which an episode is cut; None if unknown.
+        observation_scale: factor that brings observations to the unit interval; None: 1/255 for
+            `uint8`, 1 for `float32`.
+        observation_note: how observations are made of the environment's own, in one printable
+            line; empty where they are taken as they are.
     """
 
     env_id: str
@@ -60,6 +64,8 @@ class EnvironmentSpec:
     clip_rewards: bool
     protocol: str
     max_episode_steps: int | None = None
+    observation_scale: float | None = None
+    observation_note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""

@@ -61,6 +61,7 @@ def sketch_model(plan: Plan, environment: EnvironmentSpec) -> ModelSketch:
         environment.observation_dtype,
         environment.num_actions,
         seed=plan.config.seed,
+        scale=environment.observation_scale,
     )
     algorithm = build_algorithm(plan, environment, network)
     sizes = {name: tensor.numel() for name, tensor in algorithm.state().items()}
@@ -75,6 +76,7 @@ def build_algorithm(plan: Plan, environment: EnvironmentSpec, network: str) -> A
         environment.observation_dtype,
         environment.num_actions,
         seed=plan.config.seed,
+        scale=environment.observation_scale,
     )
     return make_algorithm(plan.config.algorithm, model, device="cpu", seed=plan.config.seed)
 

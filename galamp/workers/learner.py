@@ -353,5 +353,6 @@ def make_algorithm_for(task: LearnerTask) -> Algorithm:
         environment.observation_dtype,
         environment.num_actions,
         seed=task.model_seed,
+        scale=environment.observation_scale,
     )
     return make_algorithm(task.algorithm, model, device=task.device, seed=task.sampling_seed)

@@ -43,6 +43,7 @@ class ReferenceLearner:
             spec.observation_dtype,
             spec.num_actions,
             seed=config.seed,
+            scale=spec.observation_scale,
         )
         self.algorithm: Algorithm = make_algorithm(
             config.algorithm, model, device="cpu", seed=seed_for(config.seed, rank, FIRST_START)

@@ -1,16 +1,20 @@
 """Actor-critic networks by name. A new one: a file here, a line in `NETWORKS`; or one of your own.
 
-    gala, nature, mlp, or package.module:factory --build_model--> observations in, logits and values
+    gala, nature, minatar, mlp, or package.module:factory --build_model--> observations in,
+                                                                           logits and values out
 
 What builds a network is called with the observations' shape, their type (`uint8` or `float32`) and
-the number of actions. It returns a `torch.nn.Module` whose forward takes observations [B, *shape]
-of that type and returns logits [B, A] and values [B], float32. `checks` holds one of the user's
-against that. torch is loaded only to build one.
+the number of actions; one of the user's also with `observation_scale`, if it has an argument of
+that name: the factor that brings observations to the unit interval. It returns a `torch.nn.Module`
+whose forward takes observations [B, *shape] of that type, unscaled, and returns logits [B, A] and
+values [B], float32. `checks` holds one of the user's against that. torch is loaded only to build
+one.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +22,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from galamp.algorithms.networks.images import image_layout
+from galamp.algorithms.networks.images import (
+    SMALLEST_IMAGE,
+    SMALLEST_MINATAR,
+    image_layout,
+)
 from galamp.core import user_code
 from galamp.core.errors import UserError, did_you_mean
 from galamp.core.settings import FACTORY, is_factory
@@ -37,14 +45,17 @@ class Entry(NamedTuple):
     """Of the observations that it takes."""
     factory: str
     """`module:function`, loaded when asked for."""
+    smallest: int = 0
+    """Pixels a side that an image needs."""
 
 
 NETWORKS = {
-    "gala": Entry(IMAGE, "galamp.algorithms.networks.convolutional:gala"),
-    "nature": Entry(IMAGE, "galamp.algorithms.networks.convolutional:nature"),
+    "gala": Entry(IMAGE, "galamp.algorithms.networks.convolutional:gala", SMALLEST_IMAGE),
+    "nature": Entry(IMAGE, "galamp.algorithms.networks.convolutional:nature", SMALLEST_IMAGE),
+    "minatar": Entry(IMAGE, "galamp.algorithms.networks.minatar:minatar", SMALLEST_MINATAR),
     "mlp": Entry(VECTOR, "galamp.algorithms.networks.perceptron:mlp"),
 }
-"""By name; `auto` means the first that takes observations of so many dimensions."""
+"""By name; `auto` means the first that takes the observations, see `fitting`."""
 
 AUTO = "auto"
 
@@ -79,6 +90,7 @@ def build_model(
     num_actions: int,
     *,
     seed: int,
+    scale: float | None = None,
 ) -> nn.Module:
     """Make a network on the CPU, with initial weights that follow from `seed`.
 
@@ -88,9 +100,10 @@ def build_model(
     Args:
         network: one of `NETWORKS`, or `package.module:factory`; see `resolve_network`.
         observation_shape: one observation's shape, without the batch.
-        observation_dtype: `uint8` (scaled by 1/255) or `float32` (taken as it is).
+        observation_dtype: `uint8` or `float32`.
         num_actions: number of discrete actions A.
         seed: seed of the initial weights.
+        scale: factor of the observations; None: 1/255 for `uint8`, 1 for `float32`.
 
     Raises:
         UserError: the network does not fit the observations, or one of the user's cannot be made.
@@ -100,14 +113,18 @@ def build_model(
     from galamp.algorithms.networks.base import ActorCritic
 
     with _seeded(seed):
-        model = _made(network, observation_shape, observation_dtype, num_actions)
+        model = _made(network, observation_shape, observation_dtype, num_actions, scale)
         if isinstance(model, ActorCritic):
             model.initialise(torch.Generator().manual_seed(seed))
     return model
 
 
 def bare_model(
-    network: str, observation_shape: tuple[int, ...], observation_dtype: str, num_actions: int
+    network: str,
+    observation_shape: tuple[int, ...],
+    observation_dtype: str,
+    num_actions: int,
+    scale: float | None = None,
 ) -> nn.Module:
     """Make a network whose parameters have shapes and no values, and take no memory.
 
@@ -118,22 +135,23 @@ def bare_model(
     """
     import torch
 
+    task = network, observation_shape, observation_dtype, num_actions
     if is_users(network):
-        return build_model(network, observation_shape, observation_dtype, num_actions, seed=0)
+        return build_model(*task, seed=0, scale=scale)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return _made(network, observation_shape, observation_dtype, num_actions)
+        return _made(*task, scale)
 
 
 def resolve_network(network: str, observation_shape: tuple[int, ...]) -> str:
     """Return the name of a network, where `auto` chooses by the observations.
 
-    Images are [C, H, W] with C up to 16, or [H, W, C] with C of 1, 3 or 4. A network of the user's
-    own may take observations of any shape; nothing is imported for it.
+    Observations of three dimensions are images, see `image_layout`; any others are taken as
+    vectors. A network of the user's own may take observations of any shape; nothing is imported
+    for it.
 
     Raises:
         UserError: an unknown network, or one that cannot take observations of this shape.
     """
-    shape, dimensions = list(observation_shape), len(observation_shape)
     if is_users(network):
         return network
     if network not in (AUTO, *NETWORKS):
@@ -141,55 +159,80 @@ def resolve_network(network: str, observation_shape: tuple[int, ...]) -> str:
             f"--network {network}: expected one of {', '.join((AUTO, *NETWORKS))}, or {FACTORY}"
             f"{did_you_mean(network, (AUTO, *NETWORKS))}"
         )
-    fitting = networks_for(dimensions)
-    if not fitting:
-        raise UserError(
-            f"observations of shape {shape} are not supported: expected a vector [N] or an image "
-            "[C, H, W] or [H, W, C]; flatten or stack them in the environment, or give a network "
-            f"of your own, --network {FACTORY}"
-        )
+    names = fitting(observation_shape)
     if network == AUTO:
-        network = fitting[0]
-    if network not in fitting:
+        return names[0]
+    if network not in names:
+        smallest = NETWORKS[network].smallest
+        need = f" (it needs images of at least {smallest} x {smallest} pixels)" if smallest else ""
         raise UserError(
-            f"--network {network} cannot take observations of shape {shape}: use "
-            f"{' or '.join(fitting)}, or auto"
+            f"--network {network} cannot take observations of shape {list(observation_shape)}"
+            f"{need}: use {' or '.join(names)}, or auto"
         )
-    if dimensions == IMAGE:
-        image_layout(observation_shape)
     return network
 
 
+def fitting(observation_shape: tuple[int, ...]) -> tuple[str, ...]:
+    """Return the names of the networks that take observations of this shape; one at least."""
+    if len(observation_shape) == IMAGE:
+        layout = image_layout(observation_shape)
+        side = min(layout.height, layout.width)
+        names = tuple(name for name in networks_for(IMAGE) if NETWORKS[name].smallest <= side)
+        if names:
+            return names
+    return networks_for(VECTOR)
+
+
 def _made(
-    network: str, observation_shape: tuple[int, ...], observation_dtype: str, num_actions: int
+    network: str,
+    observation_shape: tuple[int, ...],
+    observation_dtype: str,
+    num_actions: int,
+    scale: float | None,
 ) -> nn.Module:
+    from galamp.algorithms.networks.base import ActorCritic, usual_scale
+
     if observation_dtype not in ("uint8", "float32"):
         raise UserError(
             f"observations of {observation_dtype} are not supported: expected uint8 or float32; "
             "convert them in the environment"
         )
     network = resolve_network(network, observation_shape)
+    if scale is None:
+        scale = usual_scale(observation_dtype)
     if is_users(network):
-        return _users(network, observation_shape, observation_dtype, num_actions)
+        return _users(network, scale, observation_shape, observation_dtype, num_actions)
     module, _, name = NETWORKS[network].factory.partition(":")
     factory = getattr(importlib.import_module(module), name)
     model: nn.Module = factory(observation_shape, observation_dtype, num_actions)
+    if isinstance(model, ActorCritic):
+        model.scale = scale
     return model
 
 
-def _users(network: str, *arguments: Any) -> nn.Module:
+def _users(network: str, scale: float, *arguments: Any) -> nn.Module:
     """Call a factory of the user's."""
     import torch
 
     what = f"--network {network}"
     with user_code.mistakes_told(what, torch):
-        model = _factory(what, network)(*arguments)
+        factory = _factory(what, network)
+        more = {"observation_scale": scale} if _takes_scale(factory) else {}
+        model = factory(*arguments, **more)
     if not isinstance(model, torch.nn.Module):
         raise UserError(
             f"{what}: expected a function that returns a torch.nn.Module, it returned "
             f"{type(model).__name__}"
         )
     return model
+
+
+def _takes_scale(factory: Callable[..., Any]) -> bool:
+    """Whether a factory of the user's has an argument `observation_scale`."""
+    try:
+        return "observation_scale" in inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return False
 
 
 def _factory(what: str, network: str) -> Callable[..., Any]:
@@ -212,6 +255,7 @@ def taking(
     observation_shape: tuple[int, ...],
     observation_dtype: str,
     num_actions: int,
+    scale: float | None = None,
 ) -> nn.Module:
     """Return a network for observations of another type; it shares every parameter of `model`.
 
@@ -222,8 +266,8 @@ def taking(
     from galamp.algorithms.networks.base import ActorCritic
 
     if isinstance(model, ActorCritic):
-        return model.taking(observation_dtype)
-    other = bare_model(network, observation_shape, observation_dtype, num_actions)
+        return model.taking(observation_dtype, scale)
+    other = bare_model(network, observation_shape, observation_dtype, num_actions, scale)
     with user_code.mistakes_told(f"--network {network}", torch):
         other.load_state_dict(model.state_dict(), assign=True)
     return other
