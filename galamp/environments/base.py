@@ -28,7 +28,7 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,13 @@ class EnvironmentSpec:
     max_episode_steps: int | None = None
     observation_scale: float | None = None
     observation_note: str = ""
+
+    @property
+    def scale(self) -> float:
+        """Factor of observations, also where the spec leaves it to their type."""
+        if self.observation_scale is not None:
+            return self.observation_scale
+        return 1 / 255 if self.observation_dtype == "uint8" else 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -132,8 +139,15 @@ class Environment(ABC):
         """Free the environments; to close twice is allowed, to step after a close is not."""
 
 
+class Closable(Protocol):
+    """Anything that is closed."""
+
+    def close(self) -> object:
+        """Free what it holds."""
+
+
 @contextlib.contextmanager
-def closing_quietly(environment: Environment) -> Iterator[None]:
+def closing_quietly(environment: Closable) -> Iterator[None]:
     """Close `environment` after the block; an exception of `close` is printed, and ignored."""
     try:
         yield

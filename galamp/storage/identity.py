@@ -41,6 +41,8 @@ class Identity:
     network: str
     layout: tuple[tuple[str, tuple[int, ...]], ...]
     """Names and shapes of the parameters, in standard PyTorch layout and order."""
+    observation_scale: float | None = None
+    """Factor of observations; None, as before there was a choice: what goes with their type."""
 
     @property
     def num_parameters(self) -> int:
@@ -48,8 +50,11 @@ class Identity:
         return sum(math.prod(shape) for _, shape in self.layout)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return dataclasses.asdict(self)
+        """Return the JSON form; without a scale that is None, as older versions wrote it."""
+        values = dataclasses.asdict(self)
+        if self.observation_scale is None:
+            del values["observation_scale"]
+        return values
 
     @classmethod
     def from_dict(cls, values: object) -> Identity:
@@ -59,6 +64,8 @@ class Identity:
             CheckpointError: a field is missing, unknown, of the wrong type, or beyond its limit.
         """
         names = [leaf.name for leaf in dataclasses.fields(cls)]
+        if isinstance(values, dict):
+            values = {"observation_scale": None, **values}
         found = need_mapping(values, "identity", names)
         for name in ("env_id", "protocol", "algorithm", "network"):
             text = found[name]
@@ -71,6 +78,9 @@ class Identity:
         actions = need_count(found["num_actions"], "num_actions")
         need(0 < actions < SIZE_LIMIT, "identity: num_actions is out of range")
         found["layout"] = _layout(found["layout"])
+        scale = found["observation_scale"]
+        good = scale is None or (isinstance(scale, float) and 0.0 < scale < math.inf)
+        need(good, "identity: observation_scale is no factor")
         return cls(**found)
 
     def difference(self, other: Identity) -> str | None:
@@ -79,6 +89,7 @@ class Identity:
             "env_id": "is of game {}, this run plays {}",
             "protocol": "is of protocol {}, this run uses {}",
             "observation_shape": "sees observations of shape {}, this run's have {}",
+            "observation_scale": "multiplies observations by {}, this run by {}",
             "num_actions": "chooses among {} actions, this run among {}",
             "algorithm": "is of algorithm {}, this run uses {}",
             "network": "is of network {}, this run uses {}",
@@ -87,7 +98,7 @@ class Identity:
             mine, others = getattr(self, name), getattr(other, name)
             same = _same_protocol(mine, others) if name == "protocol" else mine == others
             if not same:
-                return sentence.format(mine, others)
+                return sentence.format(*map(_told, (mine, others)))
         unlike = _first_unlike(self.layout, other.layout)
         return f"has the parameter {unlike[0]} where this run has {unlike[1]}" if unlike else None
 
@@ -104,6 +115,10 @@ class Identity:
             f"has the parameter {unlike[0]} where the network {self.network}, for observations "
             f"{list(self.observation_shape)} and {self.num_actions} actions, has {unlike[1]}"
         )
+
+
+def _told(value: object) -> object:
+    return "what goes with their type" if value is None else value
 
 
 def _first_unlike(mine: Layout, others: Layout) -> tuple[str, str] | None:

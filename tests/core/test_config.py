@@ -46,7 +46,7 @@ def test_every_default_is_a_value_that_is_accepted() -> None:
 def test_registries_are_the_choices() -> None:
     assert SETTINGS["topology"].option.choices == tuple(TOPOLOGIES)
     assert SETTINGS["algorithm"].option.choices == ("a2c",)
-    assert SETTINGS["network"].option.choices == ("auto", "gala", "nature", "mlp")
+    assert SETTINGS["network"].option.choices == ("auto", "gala", "nature", "minatar", "mlp")
     assert set(SETTINGS["protocol"].option.choices) == {"classic", "machado"}
     assert SETTINGS["name"].option.choices == ()
 
