@@ -203,6 +203,7 @@ def test_what_cannot_be_trained_on_is_refused_by_name(name: str, told: str) -> N
     ("name", "value", "told"),
     [
         ("discrete", 3, r"step\(\) is outside its observation_space Discrete\(5, start=-2\)"),
+        ("discrete", -3, "is outside its observation_space Discrete"),
         ("discrete", 1.0, r"step\(\) has dtype float64: its observation_space says int64"),
         ("multi_discrete", [4, 0], "outside its observation_space MultiDiscrete"),
         ("multi_binary", [[0, 1], [2, 0]], "outside its observation_space MultiBinary"),
