@@ -167,12 +167,12 @@ def _reading(vector: SyncVectorEnv[Any, Any], config: EnvironmentConfig) -> Read
     checked = env.env if isinstance(env, PreprocessedEnv) else env
     assert isinstance(checked, CheckedEnv)
     flatten = checked.flatten
-    first = env.channels_first if isinstance(env, PreprocessedEnv) else False
-    first = first or (flatten is not None and flatten.stacks)
+    first, notes = flatten is not None and flatten.stacks, [flatten.note if flatten else ""]
+    if isinstance(env, PreprocessedEnv):
+        first = first or env.channels_first
+        notes.append(env.note)
     reading = read(space, config.observation_reading, channels_first=first)
-    if flatten is None:
-        return reading
-    return reading._replace(note="; ".join(filter(None, (flatten.note, reading.note))))
+    return reading._replace(note="; ".join(filter(None, (*notes, reading.note))))
 
 
 def _refuse_atari_settings(env_id: str, config: EnvironmentConfig) -> None:

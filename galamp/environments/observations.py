@@ -94,12 +94,16 @@ def greatest_bound(space: Box) -> float:
     return max(float(np.abs(each).max(initial=0.0)) for each in bounds)
 
 
+def layout_note(shape: tuple[int, ...], last: bool) -> str:
+    """Return in words how a shape of three dimensions is read."""
+    sides, channels = (shape[:2], shape[2]) if last else (shape[1:], shape[0])
+    place = "last" if last else "first"
+    return f"images of {sides[0]} x {sides[1]}, {channels} channels, which come {place}"
+
+
 def _note(shape: tuple[int, ...], scale: float, last: bool) -> str:
     scaled = "" if scale == 1.0 else f"divided by {1 / scale:g}"
     if len(shape) == IMAGE_DIMENSIONS:
-        sides, channels = (shape[:2], shape[2]) if last else (shape[1:], shape[0])
-        place = "last" if last else "first"
-        image = f"images of {sides[0]} x {sides[1]}, {channels} channels, which come {place}"
-        return f"{image}; {scaled or 'taken as they are'}"
+        return f"{layout_note(shape, last)}; {scaled or 'taken as they are'}"
     many = f"arrays of {list(shape)}, a vector to galamp's own networks" if len(shape) != 1 else ""
     return "; ".join(filter(None, (many, scaled)))

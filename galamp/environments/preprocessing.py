@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple, Self
 
-import cv2
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
@@ -23,11 +22,11 @@ from galamp.core.config import EnvironmentConfig
 from galamp.core.errors import UserError
 from galamp.core.settings import shown
 from galamp.environments import flattening
-from galamp.environments.observations import IMAGE_DIMENSIONS, channels_are_last
+from galamp.environments.observations import IMAGE_DIMENSIONS, channels_are_last, layout_note
 
 MAX_SIDE = 4096
 _SIZE = re.compile(r"([0-9]{1,4})(?:x([0-9]{1,4}))?")
-GRAY = {3: cv2.COLOR_RGB2GRAY, 4: cv2.COLOR_RGBA2GRAY}
+GRAY = {3: "COLOR_RGB2GRAY", 4: "COLOR_RGBA2GRAY"}
 """OpenCV's conversion by the number of channels: 0.299 R + 0.587 G + 0.114 B."""
 
 
@@ -90,6 +89,7 @@ class PreprocessedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     Attributes:
         channels_first: whether observations are images [C, H, W] now.
+        note: how the environment's own images are read, and what is done to them; or empty.
     """
 
     def __init__(
@@ -110,10 +110,9 @@ class PreprocessedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.channels_first = self._is_image
         if how.grayscale:
             _check_colours(env_id, space, self._last)
-        if how.grayscale or how.size:
-            cv2.setNumThreads(
-                1
-            )  # a simulator has a share of the cores, and its threads are counted
+        self._cv2: Any = _opencv() if how.grayscale or how.size else None
+        known = self._is_image and len(space.shape) == IMAGE_DIMENSIONS
+        self.note = layout_note(space.shape, self._last) + how.describe() if known else ""
         frame = self._frame(np.zeros(space.shape, space.dtype))
         self._frames = np.zeros((how.stack, *frame.shape), frame.dtype)
         shape = (how.stack * frame.shape[0], *frame.shape[1:])
@@ -153,13 +152,34 @@ class PreprocessedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             with np.errstate(over="ignore"):  # it becomes infinite, which the batch's check tells
                 given = given.astype(np.float32)
         image = np.ascontiguousarray(given)
+        cv2 = self._cv2
         if how.grayscale:
-            image = cv2.cvtColor(image, GRAY[image.shape[2]])[..., np.newaxis]
+            image = cv2.cvtColor(image, getattr(cv2, GRAY[image.shape[2]]))[..., np.newaxis]
         if how.size:
             height, width = how.size
             resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
             image = resized.reshape(height, width, image.shape[2])
         return np.moveaxis(image, -1, 0)
+
+
+def _opencv() -> Any:
+    """Return OpenCV, which only environments with images to preprocess load.
+
+    It gets one thread: a simulator has a share of the cores, and its threads are counted before.
+
+    Raises:
+        UserError: it cannot be imported.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        told = " ".join(str(error).split())
+        raise UserError(
+            f"--resize, --grayscale: need OpenCV, and importing cv2 raised {type(error).__name__}: "
+            f"{told}; pip install opencv-python, or opencv-python-headless"
+        ) from error
+    cv2.setNumThreads(1)
+    return cv2
 
 
 def _is_image(env_id: str, space: Box, how: Preprocessing) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import cv2
@@ -305,6 +307,40 @@ def test_a_skip_repeats_the_action_and_ends_with_the_true_last_observation() -> 
     assert [step.reset[0] for step in steps] == [False, False, False, True, False]
     for step, frame in zip(steps, (3, 6, 7, 8, 11), strict=True):
         np.testing.assert_array_equal(step.observations[0], seen[frame].astype(np.float32))
+
+
+def test_opencv_is_loaded_only_where_it_is_used() -> None:
+    script = (
+        "import sys\n"
+        "from galamp.core.config import EnvironmentConfig\n"
+        "from galamp.environments import describe\n"
+        f"name = '{ROOM}colours'\n"
+        "describe(EnvironmentConfig(name, frame_stack=2, frame_skip=2))\n"
+        "assert 'cv2' not in sys.modules\n"
+        "describe(EnvironmentConfig(name, resize='36'))\n"
+        "assert sys.modules['cv2'].getNumThreads() == 1\n"
+        "sys.modules['cv2'] = None\n"
+        "describe(EnvironmentConfig(name, resize='36'))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    last = run.stderr.splitlines()[-1]
+    assert "UserError: --resize, --grayscale: need OpenCV, and importing cv2 raised" in last
+    assert "pip install opencv-python" in last
+
+
+def test_how_images_are_read_is_told_before_and_after_preprocessing() -> None:
+    assert describe(config("cube")).observation_note == (
+        "images of 10 x 10, 10 channels, which come last; taken as they are"
+    )
+    assert describe(config("shades", grayscale=True, frame_stack=2)).observation_note == (
+        "images of 40 x 40, 3 channels, which come last, grayscale, stack 2; "
+        "images of 40 x 40, 2 channels, which come first; divided by 255"
+    )
+    assert describe(config("discrete")).observation_note == (
+        "one-hot: 5 numbers of Discrete(5, start=-2)"
+    )
+    assert describe(config("float64")).observation_note == ""
+    assert describe(config("int8")).observation_note == "divided by 128"
 
 
 def test_limits_are_in_agent_steps_whatever_the_skip() -> None:

@@ -29,6 +29,8 @@ COLOURS = ["--resize", "40x36", "--grayscale", "--frame-stack", 2, "--frame-skip
         also("discrete", [], "mlp", (5,), None),
         also("bools", [], "mlp", (4,), None),
         also("int8", [], "mlp", (2,), 1 / 128),
+        also("number", [], "mlp", (), None),
+        also("gray", [], "mlp", (48, 40), None),
         also("int32", [], "mlp", (2, 3), 1 / 8),
         also("cameras", [], "minatar", (4, 10, 12), None),
         also("board", ["--precision", "bf16"], "minatar", (4, 10, 10), None),
