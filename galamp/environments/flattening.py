@@ -23,7 +23,7 @@ from galamp.core.errors import UserError
 from galamp.environments.observations import IMAGE_DIMENSIONS, channels_are_last, scale_of
 
 MAX_NUMBERS = 2**20
-"""Most numbers of a flattened observation: a float32 rollout of more would take gigabytes."""
+"""Most numbers of a flattened vector: a rollout of longer ones would take gigabytes."""
 
 MAX_SHOWN = 100
 """Most characters of a space in a message."""
@@ -72,19 +72,18 @@ class Flattening:
         """
         self._root, self._leaves = space, list(_leaves(env_id, space, ()))
         count = sum(leaf.size for leaf in self._leaves)
-        if count > MAX_NUMBERS:
-            raise UserError(
-                f"{env_id}: observations in the space {shown(space)} would become {count:,} "
-                f"numbers: expected {MAX_NUMBERS:,} at most; make them smaller in the environment"
-            )
         self.stacks = _of_one_size(self._leaves)
         if self.stacks:
             self.space = _stacked(self._leaves)
             self.note = f"{len(self._leaves)} images of {shown(space)}, stacked as channels"
             return
+        if count > MAX_NUMBERS:
+            raise UserError(
+                f"{env_id}: observations in the space {shown(space)} would become {count:,} "
+                f"numbers: expected {MAX_NUMBERS:,} at most; make them smaller in the environment"
+            )
         self.space = Box(-np.inf, np.inf, (count,), np.float32)
-        single = not self._leaves[0].path
-        how = "one-hot" if single and not isinstance(space, MultiBinary) else "flattened"
+        how = "one-hot" if isinstance(space, Discrete | MultiDiscrete) else "flattened"
         self.note = f"{how}: {count} numbers of {shown(space)}"
 
     def __call__(self, observation: Any) -> NDArray[Any]:
@@ -262,4 +261,6 @@ def _image(leaf: Leaf, value: Any, dtype: Any) -> NDArray[Any]:
     """Return an entry as an image [C, H, W] of `dtype`; floats are scaled."""
     array = fitted(value, leaf.shape, leaf.space.dtype, leaf.what)
     image = np.moveaxis(array, -1, 0) if channels_are_last(leaf.shape) else array
-    return image if dtype == np.uint8 else image.astype(np.float32) * np.float32(leaf.scale)
+    if dtype == np.uint8:
+        return image.astype(np.uint8, copy=False)
+    return image.astype(np.float32) * np.float32(leaf.scale)

@@ -190,6 +190,7 @@ def test_runs_of_older_versions_read_observations_as_these_did() -> None:
         ("sequence", r"in the space Sequence\(Discrete\(3\).*cannot be trained on"),
         ("one_of", r"in the space OneOf\(.*\(entry '0'\) cannot be trained on"),
         ("huge", r"in the space Discrete\(1000000000\) would become 1,000,000,000 numbers"),
+        ("nothing", r"in the space Dict\(\) hold no number"),
         ("empty", r"Box\(.*\(0,\).* hold no number"),
     ],
 )

@@ -64,6 +64,7 @@ SPACES: dict[str, gymnasium.Space[Any]] = {
     "one_of": Tuple((OneOf((Discrete(2), Discrete(3))),)),
     "huge": Discrete(10**9),
     "empty": Box(0, 1, (0,)),
+    "nothing": Dict({}),
 }
 
 
