@@ -204,7 +204,12 @@ def test_flags_reach_the_config() -> None:
         {
             "seed": 3,
             "total_steps": 1_000_000,
-            "environment": {"env_id": "CartPole-v1", "num_envs": 8, "clip_rewards": False},
+            "environment": {
+                "env_id": "CartPole-v1",
+                "num_envs": 8,
+                "clip_rewards": False,
+                "observation_reading": "space",
+            },
             "algorithm": {"learning_rate": 1e-3},
             "gossip": {"topology": "none", "sync": True},
             "resources": {"pin": False, "learners": 0, "simulator_workers": 2},
@@ -329,7 +334,7 @@ def test_names_of_no_network_are_refused(
 ) -> None:
     (line,) = complaint(capsys, "run", "--network", network)
     near = " (did you mean gala?)" if network == "gela" else ""
-    told = ": expected one of auto, gala, nature, mlp, or package.module:factory"
+    told = ": expected one of auto, gala, nature, minatar, mlp, or package.module:factory"
     assert line.startswith("--network ")
     assert f"{told}{near}" in line
     assert not Path("ran").exists()
