@@ -103,7 +103,7 @@ class CachedConvForward(ForwardPass):
         self, model: ConvActorCritic, steps: int, envs: int, dtype: torch.dtype = torch.float32
     ) -> None:
         """Allocate the cache for rollouts [steps, envs], computed in `dtype`."""
-        assert model.scale != 1.0, "invalid floats may be NaN, which no mask stops; bytes cannot be"
+        assert model.takes_bytes, "invalid floats may be NaN, which no mask stops; bytes cannot be"
         self._model, self._steps, self._dtype = model, steps, dtype
         self._layers = _room(model, steps + 1, envs, dtype)
         self._kept = torch.zeros(steps, envs, dtype=torch.bool)

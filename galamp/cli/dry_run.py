@@ -17,6 +17,7 @@ from galamp.core.config import RunConfig, to_dict
 from galamp.core.machine.machine import Machine, format_list, quota_text
 from galamp.core.machine.memory import available_bytes
 from galamp.core.machine.mps import mps_folder, mps_in_words
+from galamp.environments.base import EnvironmentSpec
 from galamp.memory.arrays import size_of
 from galamp.storage.run_folder import StoredChoices
 from galamp.supervision.devices import left_out
@@ -58,6 +59,7 @@ def facts(context: RunContext, resolved: ResolvedRun) -> list[tuple[str, str]]:
     return [
         ("environment", f"{environment.env_id}: observations of {shape} "
          f"{environment.observation_dtype}, {environment.actions.describe()}"),
+        *([("observations", environment.observation_note)] if environment.observation_note else []),
         ("network", f"{sketch.network}, {sketch.parameters:,} parameters"),
         ("learners", together),
         ("learning rate", f"{config.algorithm.learning_rate:.6g}"),
@@ -100,6 +102,7 @@ def planned(context: RunContext, resolved: ResolvedRun) -> dict[str, Any]:
     plan = resolved.plan
     return {
         "config": to_dict(plan.config),
+        "observations": _observations(context.environment),
         "network": context.sketch.network,
         "parameters": context.sketch.parameters,
         "shared_memory_bytes": shared_bytes(context, resolved),
@@ -116,6 +119,16 @@ def planned(context: RunContext, resolved: ResolvedRun) -> dict[str, Any]:
             | {"cores": each.cpus._asdict()}
             for each in plan.learners
         ],
+    }
+
+
+def _observations(environment: EnvironmentSpec) -> dict[str, Any]:
+    """Return what the network sees, as JSON values."""
+    return {
+        "shape": list(environment.observation_shape),
+        "dtype": environment.observation_dtype,
+        "scale": environment.scale,
+        "note": environment.observation_note,
     }
 
 

@@ -56,10 +56,31 @@ class EnvironmentConfig:
         "of one no-op; without, many games begin when the agent presses it",
     )
     frame_skip: int | None = option(
-        None, "emulator frames per agent step", unit="frames", low=1, high=60
+        None,
+        "frames per agent step, in any environment: the action is repeated, rewards are summed "
+        "(default: the protocol's; 1 where there is none)",
+        unit="frames",
+        low=1,
+        high=60,
     )
     frame_stack: int | None = option(
-        None, "observations that the agent sees at once", unit="frames", low=1, high=MAX_CHANNELS
+        None,
+        "observations that the agent sees at once, in any environment (default: the protocol's; 1 "
+        "where there is none)",
+        unit="frames",
+        low=1,
+        high=MAX_CHANNELS,
+    )
+    resize: str | None = option(
+        None,
+        "size of images in pixels, such as 84 or 96x128 (height x width), by OpenCV; not for Atari",
+    )
+    grayscale: bool = option(False, "make colour images gray, by OpenCV; not for Atari")
+    observation_reading: str = option(
+        "space",
+        "what scale and channels of observations go by: bounds and shape of their space, or their "
+        "type, as in runs of older versions (bytes are divided by 255, nothing else is)",
+        names=("space", "dtype"),
     )
     max_frames: int | None = option(
         None, "an episode is cut after so many emulator frames", unit="frames", low=1, high=10**9
@@ -92,8 +113,9 @@ class ModelConfig:
 
     network: str = option(
         "auto",
-        "network: the paper's (gala), Nature's (nature), a perceptron (mlp), or one of your own, "
-        "package.module:factory; auto takes gala for images, mlp for vectors",
+        "network: the paper's (gala), Nature's (nature), MinAtar's for small images (minatar), a "
+        "perceptron (mlp), or one of your own, package.module:factory; auto takes gala for images "
+        "from 36 x 36 pixels, minatar for smaller ones, mlp for all else",
         registry="galamp.algorithms.networks:NETWORKS",
         names=("auto",),
         user_code=FACTORY,

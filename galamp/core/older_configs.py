@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-FORMERLY: dict[tuple[str, str], tuple[str, Any]] = {("environment", "fire_reset"): ("ALE/", True)}
+FORMERLY: dict[tuple[str, str], tuple[str, Any]] = {
+    ("environment", "fire_reset"): ("ALE/", True),
+    ("environment", "observation_reading"): ("", "dtype"),
+}
 """What was done before there was a setting: (section, name) -> (environments' ids begin so, value).
 
 A stored section always names all of its settings; one that lacks such a setting is older than it.

@@ -39,6 +39,7 @@ class AtariEnvironment(Environment):
         Raises:
             UserError: the ROM file is missing or damaged, or the protocol does not exist.
         """
+        _refuse_image_settings(env_id, config)
         protocol = resolve(config)
         self.num_envs = len(seeds)
         self._seeds = np.asarray(seeds, np.int64)
@@ -82,6 +83,17 @@ class AtariEnvironment(Environment):
         if self._vector is None:
             raise RuntimeError(f"{self.spec.env_id}: the environment is closed")
         return self._vector
+
+
+def _refuse_image_settings(env_id: str, config: EnvironmentConfig) -> None:
+    """Raise UserError for settings that are for images of other environments."""
+    asked = {"--resize": config.resize is not None, "--grayscale": config.grayscale}
+    flags = ", ".join(flag for flag, given in asked.items() if given)
+    if flags:
+        raise UserError(
+            f"{flags}: not for Atari, and {env_id} is: its frames are gray, of {SCREEN} x {SCREEN} "
+            "pixels, in every protocol: leave it out"
+        )
 
 
 def _episode_start(info: dict[str, NDArray[np.int32]]) -> NDArray[np.int32]:

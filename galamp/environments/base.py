@@ -28,7 +28,7 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,10 +47,14 @@ class EnvironmentSpec:
         observation_dtype: numpy name, `uint8` or `float32`.
         actions: the actions that it takes.
         action_meanings: one word per discrete action, its number if no name is known; else empty.
-        frames_per_step: emulator frames per agent step; 1 outside Atari.
+        frames_per_step: frames per agent step: the frame skip.
         clip_rewards: whether the learner trains on rewards clipped to [-1, 1].
         protocol: the evaluation protocol in one printable line.
         max_episode_steps: agent steps after which an episode is cut; None if unknown.
+        observation_scale: factor that brings observations to the unit interval; None: 1/255 for
+            `uint8`, 1 for `float32`.
+        observation_note: how observations are made of the environment's own, in one printable
+            line; empty where they are taken as they are.
     """
 
     env_id: str
@@ -62,6 +66,15 @@ class EnvironmentSpec:
     clip_rewards: bool
     protocol: str
     max_episode_steps: int | None = None
+    observation_scale: float | None = None
+    observation_note: str = ""
+
+    @property
+    def scale(self) -> float:
+        """Factor of observations, also where the spec leaves it to their type."""
+        if self.observation_scale is not None:
+            return self.observation_scale
+        return 1 / 255 if self.observation_dtype == "uint8" else 1.0
 
     @property
     def num_actions(self) -> int:
@@ -139,8 +152,15 @@ class Environment(ABC):
         """Free the environments; to close twice is allowed, to step after a close is not."""
 
 
+class Closable(Protocol):
+    """Anything that is closed."""
+
+    def close(self) -> object:
+        """Free what it holds."""
+
+
 @contextlib.contextmanager
-def closing_quietly(environment: Environment) -> Iterator[None]:
+def closing_quietly(environment: Closable) -> Iterator[None]:
     """Close `environment` after the block; an exception of `close` is printed, and ignored."""
     try:
         yield

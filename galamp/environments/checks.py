@@ -19,6 +19,8 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from galamp.environments.flattening import Flattening, NotInSpaceError, as_array, fitted
+
 LARGEST = float(np.finfo(np.float32).max)
 """Largest absolute value of rewards and observations: larger ones are infinite in float32."""
 
@@ -42,7 +44,11 @@ class InvalidDataError(ValueError):
 
 
 class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """One environment; only results of the right form, shape and type pass this wrapper."""
+    """One environment; only results of the right form, shape and type pass this wrapper.
+
+    Attributes:
+        flatten: what makes arrays of observations; None if they are arrays.
+    """
 
     def __init__(
         self,
@@ -51,8 +57,12 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         env_index: int,
         seed: int,
         progress: Callable[[], object],
+        flatten: Flattening | None = None,
     ) -> None:
-        """Wrap `env`, number `env_index` of its simulator; `progress` is called at its resets."""
+        """Wrap `env`, number `env_index` of its simulator.
+
+        `progress` is called at its resets; `flatten` makes arrays of observations that are none.
+        """
         super().__init__(env)
         self._env_id, self._env_index, self._seed, self._progress = (
             env_id,
@@ -61,6 +71,9 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             progress,
         )
         self._shape, self._dtype = env.observation_space.shape, env.observation_space.dtype
+        self.flatten = flatten
+        if flatten is not None:
+            self.observation_space = flatten.space
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -106,34 +119,26 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         return self._observation(observation, "step()"), reward, terminated, truncated, {}
 
     def _observation(self, observation: Any, source: str) -> NDArray[Any]:
+        shape, dtype = self._shape, self._dtype
+        plain = self.flatten is None
         if (
-            type(observation) is np.ndarray
-            and observation.shape == self._shape
-            and observation.dtype == self._dtype
+            plain
+            and type(observation) is np.ndarray
+            and observation.shape == shape
+            and observation.dtype == dtype
         ):
             return observation
-        what = f"observation of environment {self._env_index} from {source}"
-        array = _array(observation)
-        if observation is None or array is None:
-            kind = "None" if observation is None else "no array of numbers"
-            self._refuse(f"{what} is {kind}: expected an array", observation)
-        if array.shape != self._shape:
-            self._refuse(
-                f"{what} has shape {list(array.shape)}: its observation_space says "
-                f"{list(self._shape or ())}; return that shape, or correct the space",
-                observation,
-            )
-        if not np.can_cast(array.dtype, self._dtype or array.dtype, "same_kind"):
-            self._refuse(
-                f"{what} has dtype {array.dtype}: its observation_space says {self._dtype}; "
-                "return that dtype, or correct the space",
-                observation,
-            )
-        return array
+        try:
+            if self.flatten is not None:
+                return self.flatten(observation)
+            return fitted(observation, shape or (), dtype)
+        except NotInSpaceError as error:
+            what = f"observation of environment {self._env_index} from {source}{error}"
+            self._refuse(what, observation)
 
     def _number(self, reward: Any) -> float:
         """Return a reward as a Python float; an array of one number is accepted."""
-        array = None if reward is None else _array(reward)
+        array = None if reward is None else as_array(reward)
         if array is None or array.size != 1 or array.dtype.kind not in "biufO":
             kind = _kind(reward, array)
             self._refuse(
@@ -151,7 +156,7 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def _flag(self, name: str, flag: Any) -> bool:
         """Return an end-of-episode flag as a bool; 0 and 1 are accepted."""
-        array = None if flag is None else _array(flag)
+        array = None if flag is None else as_array(flag)
         whole = array is not None and array.size == 1 and array.dtype.kind in "biuf"
         if array is None or not whole or array.item() not in (0, 1):
             kind = _kind(flag, array)
@@ -177,7 +182,7 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             ) from error
 
     def _refuse_reset(self, returned: Any) -> NoReturn:
-        array = None if returned is None else _array(returned)
+        array = None if returned is None else as_array(returned)
         if array is not None and array.shape == self._shape:
             self._refuse_old("reset() returned the observation alone", None)
         self._refuse(
@@ -186,7 +191,7 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         )
 
     def _refuse_info(self, returned: Any) -> NoReturn:
-        array = _array(returned)
+        array = as_array(returned)
         if array is not None and array.shape == self._shape:  # an observation of two numbers
             self._refuse_old("reset() returned the observation alone", None)
         kind = type(returned[1]).__name__
@@ -264,14 +269,6 @@ def _unpacks_old(error: Exception) -> bool:
     """Whether a wrapper has failed to unpack the four values of an old `step()`."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return isinstance(error, ValueError) and last.name == "step" and UNPACKED_OLD in str(error)
-
-
-def _array(value: Any) -> NDArray[Any] | None:
-    """Return `value` as an array; None if that is not possible."""
-    try:
-        return np.asarray(value)
-    except (TypeError, ValueError, RuntimeError):  # such as lists of different lengths
-        return None
 
 
 def _kind(value: Any, array: NDArray[Any] | None) -> str:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from galamp.core import user_code
 from galamp.core.action_spec import ActionSpec, DiscreteActions
-from galamp.core.config import MAX_CHANNELS, EnvironmentConfig
+from galamp.core.config import EnvironmentConfig
 from galamp.core.errors import UserError, did_you_mean
 from galamp.environments.action_spaces import action_spec
 from galamp.environments.base import (
@@ -35,18 +35,27 @@ from galamp.environments.checks import (
     check_rewards,
     is_old_gym,
 )
+from galamp.environments.flattening import Flattening, shown
+from galamp.environments.observations import Reading, read
+from galamp.environments.preprocessing import PreprocessedEnv, Preprocessing
 from galamp.environments.protocols import SETTINGS
 
 NAMES = "package.module:factory or package:EnvId-v0"
+
+FOR_ALL = ("clip_rewards", "frame_skip", "frame_stack")
+"""Settings of Atari's protocols that any environment can have."""
 
 Maker = Callable[[], Any]
 """Builds one environment; the result of a user's factory is not checked yet."""
 
 
 class GymnasiumEnvironment(Environment):
-    """B Gymnasium environments with Box observations; see `action_spaces` for their actions.
+    """B Gymnasium environments; see `action_spaces` for their actions.
 
-    Observations that are not uint8 become float32; images are converted to channels first.
+        env --CheckedEnv: checked, flattened--> --PreprocessedEnv--> SyncVectorEnv --> Transition
+
+    Observations that are not uint8 become float32; images are converted to channels first, and
+    Dict, Tuple, Discrete, MultiDiscrete and MultiBinary observations to one array.
     """
 
     shows_progress: ClassVar[bool] = True
@@ -66,29 +75,33 @@ class GymnasiumEnvironment(Environment):
                 settings that only Atari has.
         """
         _refuse_atari_settings(env_id, config)
-        make = _maker(env_id, config.max_episode_steps)
+        how = Preprocessing.of(config)
+        make = _maker(env_id, config.max_episode_steps, how.skip)
         self.num_envs = len(seeds)
         self._seeds = [int(seed) for seed in seeds]
 
-        def build(number: int) -> CheckedEnv:
+        def build(number: int) -> gymnasium.Env[Any, Any]:
             env = _checked(env_id, make())
             # Environments also sample from their spaces, which Gymnasium seeds from the clock.
             env.action_space.seed(self._seeds[number])
             env.observation_space.seed(self._seeds[number])
             progress()
-            return CheckedEnv(env, env_id, number, self._seeds[number], progress)
+            try:
+                return _observed(env, env_id, number, self._seeds[number], progress, how)
+            except UserError:
+                with closing_quietly(env):
+                    raise
 
         self._vector = SyncVectorEnv(
             [functools.partial(build, number) for number in range(self.num_envs)],
             autoreset_mode=AutoresetMode.NEXT_STEP,
         )
         try:
-            self.spec = _spec(env_id, config, self._vector)
+            self._reading = _reading(self._vector, config)
+            self.spec = _spec(env_id, config, self._vector, self._reading, how)
         except UserError:
             with closing_quietly(self):
                 raise
-        shape = self._vector.single_observation_space.shape
-        self._channels_last = shape is not None and _channels_last(shape)
         self._action_dtype = self._vector.single_action_space.dtype
         self._ended = np.zeros(self.num_envs, np.bool_)
 
@@ -115,26 +128,63 @@ class GymnasiumEnvironment(Environment):
     def _converted(self, observations: Any, reset: NDArray[np.bool_]) -> NDArray[Any]:
         """Return the observations for the learner; `reset` [B] bool: they come from `reset()`."""
         given: NDArray[Any] = observations
-        if self._channels_last:
+        if self._reading.channels_last:
             given = np.moveaxis(given, -1, 1)
         with np.errstate(over="ignore"):  # it becomes infinite, which is reported below
             batch = np.ascontiguousarray(given, dtype=self.spec.observation_dtype)
-        if batch.dtype == np.float32:
+        if given.dtype.kind == "f":  # no other type has NaN, or numbers beyond float32
             check_observations(self.spec.env_id, batch, given, self._seeds, reset)
         return batch
 
 
-def _channels_last(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 3 and shape[2] < min(shape[:2])
+def _observed(
+    env: gymnasium.Env[Any, Any],
+    env_id: str,
+    number: int,
+    seed: int,
+    progress: Callable[[], object],
+    how: Preprocessing,
+) -> gymnasium.Env[Any, Any]:
+    """Return an environment whose observations are of a Box, checked and preprocessed.
+
+    Raises:
+        UserError: they cannot be trained on.
+    """
+    space = env.observation_space
+    flatten = None if isinstance(space, Box) else Flattening(env_id, space)
+    checked = CheckedEnv(env, env_id, number, seed, progress, flatten)
+    if 0 in (checked.observation_space.shape or ()):
+        raise UserError(
+            f"{env_id}: observations in the space {shown(space)} hold no number: expected one at "
+            "least; correct the space"
+        )
+    if how == Preprocessing():
+        return checked
+    return PreprocessedEnv(checked, env_id, how, flatten is not None and flatten.stacks)
+
+
+def _reading(vector: SyncVectorEnv[Any, Any], config: EnvironmentConfig) -> Reading:
+    """Return how observations are read, with all that was done before in its note."""
+    env, space = vector.envs[0], vector.single_observation_space
+    assert isinstance(space, Box)
+    checked = env.env if isinstance(env, PreprocessedEnv) else env
+    assert isinstance(checked, CheckedEnv)
+    flatten = checked.flatten
+    first, notes = flatten is not None and flatten.stacks, [flatten.note if flatten else ""]
+    if isinstance(env, PreprocessedEnv):
+        first = first or env.channels_first
+        notes.append(env.note)
+    reading = read(space, config.observation_reading, channels_first=first)
+    return reading._replace(note="; ".join(filter(None, (*notes, reading.note))))
 
 
 def _refuse_atari_settings(env_id: str, config: EnvironmentConfig) -> None:
     """Raise UserError for a setting that would be silently ignored.
 
-    Two Atari settings are allowed everywhere: rewards can be clipped in any environment, and
-    `life_loss_ends` False (evaluation sets it) is true of any environment without lives.
+    Some Atari settings are allowed everywhere: those `FOR_ALL`, and `life_loss_ends` False
+    (evaluation sets it), which is true of any environment without lives.
     """
-    given = [n for n in SETTINGS if n != "clip_rewards" and getattr(config, n) is not None]
+    given = [n for n in SETTINGS if n not in FOR_ALL and getattr(config, n) is not None]
     if config.life_loss_ends is False:
         given.remove("life_loss_ends")
     if config.protocol != EnvironmentConfig.protocol:
@@ -147,15 +197,16 @@ def _refuse_atari_settings(env_id: str, config: EnvironmentConfig) -> None:
         raise UserError(f"{flags}: only for Atari games, and {env_id} is none: {instead}")
 
 
-def _maker(env_id: str, max_steps: int | None) -> Maker:
+def _maker(env_id: str, max_steps: int | None, skip: int) -> Maker:
     """Return a function without arguments that builds one environment.
 
-    Its episodes are cut after `max_steps` agent steps, and by the environment's own limit.
+    Its episodes are cut after `max_steps` agent steps of `skip` frames, and by the environment's
+    own limit.
     """
     build = _builder(env_id)
     if max_steps is None:
         return build
-    return lambda: TimeLimit(_checked(env_id, build()), max_steps)
+    return lambda: TimeLimit(_checked(env_id, build()), max_steps * skip)
 
 
 def _builder(env_id: str) -> Maker:
@@ -228,29 +279,26 @@ def _old_gym(env_id: str) -> str:
 
 
 def _spec(
-    env_id: str, config: EnvironmentConfig, vector: SyncVectorEnv[Any, Any]
+    env_id: str,
+    config: EnvironmentConfig,
+    vector: SyncVectorEnv[Any, Any],
+    reading: Reading,
+    how: Preprocessing,
 ) -> EnvironmentSpec:
-    observations = vector.single_observation_space
-    if not isinstance(observations, Box):
-        raise UserError(f"{env_id}: expected observations in a Box space, got {observations}")
     actions = action_spec(env_id, vector.single_action_space, config.action_bounds)
-    shape = observations.shape
-    if _channels_last(shape) and shape[2] > MAX_CHANNELS:
-        raise UserError(
-            f"{env_id}: images of shape {list(shape)} are not supported: expected [H, W, C] or "
-            f"[C, H, W] with C up to {MAX_CHANNELS}"
-        )
     clip = config.clip_rewards is True
     return EnvironmentSpec(
         env_id=env_id,
-        observation_shape=(shape[2], *shape[:2]) if _channels_last(shape) else shape,
-        observation_dtype="uint8" if observations.dtype == np.uint8 else "float32",
+        observation_shape=reading.shape,
+        observation_dtype=reading.dtype,
         actions=actions,
         action_meanings=_meanings(actions),
-        frames_per_step=1,
+        frames_per_step=how.skip,
         clip_rewards=clip,
-        protocol=_protocol(clip, config.max_episode_steps),
-        max_episode_steps=_step_limit(vector.envs[0]),
+        protocol=_protocol(clip, config.max_episode_steps, how),
+        max_episode_steps=_step_limit(vector.envs[0], how.skip),
+        observation_scale=reading.scale,
+        observation_note=reading.note,
     )
 
 
@@ -260,16 +308,20 @@ def _meanings(actions: ActionSpec) -> tuple[str, ...]:
     return tuple(str(actions.start + number) for number in range(actions.n))
 
 
-def _protocol(clip: bool, max_steps: int | None) -> str:
+def _protocol(clip: bool, max_steps: int | None, how: Preprocessing) -> str:
     cut = "" if max_steps is None else f", cut after {max_steps} agent steps"
-    return f"gymnasium: rewards {'clipped' if clip else 'not clipped'}{cut}"
+    return f"gymnasium: rewards {'clipped' if clip else 'not clipped'}{cut}{how.describe()}"
 
 
-def _step_limit(env: gymnasium.Env[Any, Any]) -> int | None:
-    """Return the agent steps after which an episode is cut, by wrappers and spec; None: unknown."""
+def _step_limit(env: gymnasium.Env[Any, Any], skip: int) -> int | None:
+    """Return the agent steps, of `skip` frames, after which an episode is cut; None: unknown.
+
+    The limits are those of wrappers and of the environment's spec, in frames.
+    """
     limits = [env.spec.max_episode_steps] if env.spec else []
     while isinstance(env, gymnasium.Wrapper):
         if isinstance(env, TimeLimit):
             limits.append(env._max_episode_steps)
         env = env.env
-    return min((limit for limit in limits if limit is not None), default=None)
+    frames = min((limit for limit in limits if limit is not None), default=None)
+    return None if frames is None else -(-frames // skip)

@@ -46,6 +46,7 @@ class _Decoded:
     algorithm: str
     network: str
     layout: tuple[tuple[str, tuple[int, ...]], ...]
+    observation_scale: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Identity:
     network: str
     layout: tuple[tuple[str, tuple[int, ...]], ...]
     """Names and shapes of the parameters, in standard PyTorch layout and order."""
+    observation_scale: float | None = None
+    """Factor of observations; None, as before there was a choice: what goes with their type."""
 
     @property
     def num_parameters(self) -> int:
@@ -67,9 +70,14 @@ class Identity:
         return sum(math.prod(shape) for _, shape in self.layout)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form; discrete actions from 0 are a number, as they always were."""
+        """Return the JSON form, as older versions wrote it where they could have.
+
+        Discrete actions from 0 are a number; a scale that is None is left out.
+        """
         values = dataclasses.asdict(self)
         del values["actions"]
+        if self.observation_scale is None:
+            del values["observation_scale"]
         if isinstance(self.actions, DiscreteActions) and self.actions.start == 0:
             return values | {"num_actions": self.actions.n}
         return values | {"actions": self.actions.to_dict()}
@@ -92,6 +100,8 @@ class Identity:
         large = math.prod(found.observation_shape) >= SIZE_LIMIT
         need(not large, "identity: observation_shape is too large")
         _check_layout(found.layout)
+        scale = found.observation_scale
+        need(scale is None or scale > 0.0, "identity: observation_scale is no factor")
         return cls(actions=actions, **vars(found))
 
     def difference(self, other: Identity) -> str | None:
@@ -100,6 +110,7 @@ class Identity:
             "env_id": "is of game {}, this run plays {}",
             "protocol": "is of protocol {}, this run uses {}",
             "observation_shape": "sees observations of shape {}, this run's have {}",
+            "observation_scale": "multiplies observations by {}, this run by {}",
             "actions": "takes {}, this run {}",
             "algorithm": "is of algorithm {}, this run uses {}",
             "network": "is of network {}, this run uses {}",
@@ -108,9 +119,7 @@ class Identity:
             mine, others = getattr(self, name), getattr(other, name)
             same = _same_protocol(mine, others) if name == "protocol" else mine == others
             if not same:
-                if isinstance(mine, ActionSpec):
-                    mine, others = mine.describe(), others.describe()
-                return sentence.format(mine, others)
+                return sentence.format(*map(_told, (mine, others)))
         unlike = _first_unlike(self.layout, other.layout)
         return f"has the parameter {unlike[0]} where this run has {unlike[1]}" if unlike else None
 
@@ -127,6 +136,12 @@ class Identity:
             f"has the parameter {unlike[0]} where the network {self.network}, for observations "
             f"{list(self.observation_shape)} and {self.actions.describe()}, has {unlike[1]}"
         )
+
+
+def _told(value: object) -> object:
+    if isinstance(value, ActionSpec):
+        return value.describe()
+    return "what goes with their type" if value is None else value
 
 
 def _first_unlike(mine: Layout, others: Layout) -> tuple[str, str] | None:

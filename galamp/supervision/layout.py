@@ -62,6 +62,7 @@ def sketch_model(plan: Plan, environment: EnvironmentSpec) -> ModelSketch:
         environment.observation_dtype,
         make_distribution(environment.actions).num_inputs,
         seed=plan.config.seed,
+        scale=environment.observation_scale,
     )
     seed = plan.config.seed
     algorithm = build_algorithm(

@@ -186,4 +186,5 @@ def identity_of(plan: Plan, environment: EnvironmentSpec, sketch: ModelSketch) -
         algorithm=plan.config.algorithm.algorithm,
         network=sketch.network,
         layout=tuple((span.name, span.shape) for span in sketch.layout),
+        observation_scale=environment.observation_scale,
     )

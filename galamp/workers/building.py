@@ -37,6 +37,7 @@ def build_algorithm(
         distribution.num_inputs,
         seed=model_seed,
         state_independent=distribution.state_independent,
+        scale=environment.observation_scale,
     )
     return make_algorithm(
         config, model, actions=environment.actions, device=device, seed=sampling_seed

@@ -335,7 +335,8 @@ def test_metrics_are_means_over_valid_transitions() -> None:
     algorithm = make_a2c(1)
     rollout = replace(random_rollout(1), terminated=torch.ones(5, 8, dtype=torch.bool))
     with torch.no_grad():
-        logits, values = algorithm._model(rollout.observations[:-1])
+        logits, values = algorithm._model(rollout.observations[:-1].flatten(0, 1))
+    logits, values = logits.unflatten(0, (5, 8)), values.unflatten(0, (5, 8))
     errors = (rollout.rewards - values)[rollout.valid]
     policy = logits.softmax(-1)[rollout.valid]
     taken = policy[torch.arange(len(policy)), rollout.actions[rollout.valid]].log()

@@ -25,9 +25,14 @@ TOLERANCE = {"rtol": 1e-4, "atol": 1e-6}
 
 
 def make(
-    shape: tuple[int, ...], network: str = "gala", *, keeps: bool, precision: str = "float32"
+    shape: tuple[int, ...],
+    network: str = "gala",
+    *,
+    keeps: bool,
+    precision: str = "float32",
+    scale: float | None = None,
 ) -> A2C:
-    model = build_model(network, shape, "uint8", ACTIONS, seed=1)
+    model = build_model(network, shape, "uint8", ACTIONS, seed=1, scale=scale)
     config = A2CConfig(learning_rate=7e-4, rmsprop_initial=0.0, precision=precision)
     algorithm = make_algorithm(
         config, model, actions=DiscreteActions(ACTIONS), device="cpu", seed=1
@@ -74,6 +79,17 @@ def test_learns_as_by_autograd(shape: tuple[int, ...], parts: list[slice], netwo
         torch.testing.assert_close(kept.parameters.grad, plain.parameters.grad, **TOLERANCE)
         plain.parameters.data.copy_(kept.parameters.data)
         plain.state()["square_average"].copy_(kept.state()["square_average"])
+
+
+def test_learns_from_bits_as_by_autograd() -> None:
+    """Bytes from 0 to 1, which are not scaled."""
+    kept, plain = (make((4, 36, 36), keeps=each, scale=1.0) for each in (True, False))
+    assert isinstance(kept._forward, CachedConvForward)
+    rollout = rollout_of((4, 36, 36), 1)
+    rollout = dataclasses.replace(rollout, observations=rollout.observations % 2)
+    rollout = dataclasses.replace(rollout, actions=act_on(kept, rollout, HALVES))
+    assert kept.update(rollout) == pytest.approx(plain.update(rollout), rel=1e-4, abs=1e-6)
+    torch.testing.assert_close(kept.parameters.grad, plain.parameters.grad, **TOLERANCE)
 
 
 @pytest.mark.parametrize("keeps", [True, False])

@@ -14,15 +14,18 @@ from torch import Tensor, nn
 from galamp.algorithms.flat_parameters import FlatParameters
 from galamp.algorithms.networks import (
     NETWORKS,
+    VECTOR,
     bare_model,
     build_model,
     check_network_asked,
+    networks_for,
     resolve_network,
     taking,
 )
 from galamp.algorithms.networks.base import ActorCritic
 from galamp.algorithms.networks.checks import check_model, check_network
 from galamp.algorithms.networks.convolutional import ConvActorCritic
+from galamp.algorithms.networks.minatar import MinAtarActorCritic
 from galamp.algorithms.networks.perceptron import MlpActorCritic
 from galamp.core.errors import CheckpointError, UserError
 
@@ -130,7 +133,8 @@ def test_same_seed_gives_the_same_bits_whatever_the_threads(
 
 
 @pytest.mark.parametrize(
-    ("network", "shape"), [("gala", (4, 36, 36)), ("nature", (40, 36, 3)), ("mlp", (5,))]
+    ("network", "shape"),
+    [("gala", (4, 36, 36)), ("nature", (40, 36, 3)), ("minatar", (6, 10, 10)), ("mlp", (5,))],
 )
 def test_a_bare_model_has_the_same_shapes_and_no_values(
     network: str, shape: tuple[int, ...]
@@ -143,8 +147,8 @@ def test_a_bare_model_has_the_same_shapes_and_no_values(
     for name, parameter in bare.items():
         assert (parameter.shape, parameter.is_meta) == (whole[name].shape, True)
     assert not any(each.is_meta for each in whole.values())
-    with pytest.raises(UserError, match="are not supported"):
-        bare_model(network, (4, 4), "uint8", 6)
+    with pytest.raises(UserError, match="cannot take observations"):
+        bare_model(network, (4, 4) if network != "mlp" else (4, 36, 36), "uint8", 6)
 
 
 def test_a_network_takes_another_type_with_the_same_parameters() -> None:
@@ -158,6 +162,8 @@ def test_a_network_takes_another_type_with_the_same_parameters() -> None:
         for mine, shared in zip(model(frames), other(frames / 255), strict=True):
             torch.testing.assert_close(mine, shared)
         assert torch.equal(other.taking("uint8")(frames)[0], model(frames)[0])
+    half = model.taking("float32", 0.5)
+    assert (half.scale, half.takes_bytes, model.takes_bytes) == (0.5, False, True)
 
 
 @pytest.mark.parametrize(
@@ -166,9 +172,22 @@ def test_a_network_takes_another_type_with_the_same_parameters() -> None:
         ("auto", (4, 84, 84), "gala"),
         ("auto", (84, 84, 3), "gala"),
         ("auto", (16, 36, 36), "gala"),
+        ("auto", (48, 36, 40), "gala"),
+        ("auto", (4, 35, 84), "minatar"),
+        ("auto", (10, 10, 10), "minatar"),
+        ("auto", (20, 3, 3), "minatar"),
+        ("auto", (3, 2, 9), "mlp"),
         ("auto", (8,), "mlp"),
+        ("auto", (4, 4), "mlp"),
+        ("auto", (), "mlp"),
+        ("auto", (2, 3, 4, 5), "mlp"),
+        ("minatar", (4, 84, 84), "minatar"),
         ("nature", (4, 84, 84), "nature"),
+        ("impala-resnet", (3, 2, 9), "impala-resnet"),
+        ("nature-lstm", (36, 40, 3), "nature-lstm"),
         ("mlp", (8,), "mlp"),
+        ("mlp", (3, 2, 9), "mlp"),
+        ("mlp-gru", (2, 3, 4, 5), "mlp-gru"),
     ],
 )
 def test_network_is_resolved(network: str, shape: tuple[int, ...], expected: str) -> None:
@@ -179,13 +198,20 @@ def test_network_is_resolved(network: str, shape: tuple[int, ...], expected: str
     ("network", "shape", "message"),
     [
         ("gala", (8,), "use mlp"),
-        ("mlp", (4, 84, 84), "use gala or nature"),
-        ("auto", (4, 4), r"shape \[4, 4\] are not supported"),
-        ("auto", (), r"shape \[\] are not supported"),
-        ("auto", (17, 84, 84), "C up to 16"),
-        ("auto", (84, 84, 2), "C of 1, 3 or 4"),
-        ("auto", (4, 35, 84), "at least 36 x 36"),
+        ("mlp", (4, 84, 84), "use gala or nature or minatar or .*nature-lstm, or auto"),
+        (
+            "gala",
+            (4, 35, 84),
+            r"of at least 36 x 36 pixels\): use minatar or impala-resnet, or auto",
+        ),
         ("nature", (84, 35, 3), "at least 36 x 36"),
+        ("nature-layernorm", (4, 36, 35), "at least 36 x 36"),
+        ("nature-gru", (4, 35, 36), "at least 36 x 36"),
+        ("nature-lstm", (35, 36, 3), "at least 36 x 36"),
+        ("minatar", (3, 2, 9), r"shape \[3, 2, 9\] .*at least 3 x 3 pixels\): use mlp or"),
+        ("minatar", (8, 8), "use mlp or .*mlp-layernorm, or auto"),
+        ("impala-resnet", (8,), "use mlp or"),
+        ("mlp-lstm", (4, 10, 10), "use minatar or impala-resnet, or auto"),
         ("galla", (4, 84, 84), "did you mean gala"),
     ],
 )
@@ -248,6 +274,80 @@ def test_perceptron_scales_bytes() -> None:
     assert logits.shape == (4, 3)
     assert values.shape == (4,)
     torch.testing.assert_close(values, float_model(batch / 255)[1])
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [
+        ("gala", (3, 36, 36)),
+        ("nature-layernorm", (3, 37, 44)),
+        ("nature-gru", (40, 36, 3)),
+        ("nature-lstm", (3, 36, 36)),
+        ("impala-resnet", (3, 9, 11)),
+        ("impala-resnet", (20, 9, 3)),
+        ("minatar", (3, 9, 11)),
+        ("mlp", (9,)),
+        ("mlp-layernorm", (3, 4)),
+        ("mlp-gru", (9,)),
+        ("mlp-lstm", (2, 3, 2, 1)),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_observations_are_scaled_by_the_factor_that_is_given(
+    network: str, shape: tuple[int, ...], dtype: str
+) -> None:
+    scaling = build_model(network, shape, dtype, 3, seed=1, scale=1 / 16)
+    plain = build_model(network, shape, "float32", 3, seed=1, scale=1.0)
+    for parameter in (*scaling.parameters(), *plain.parameters()):
+        if parameter.dim() == 1:  # without, layer normalisation undoes any scale
+            parameter.data.copy_(torch.linspace(-1, 1, len(parameter)))
+    batch = images(2, *shape).to(getattr(torch, dtype))
+    unscaled = plain(batch.to(torch.float32))[1]
+    for mine, theirs in zip(scaling(batch), plain(batch / 16), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(scaling(batch)[1], unscaled, rtol=1e-3)
+    other = "float32" if dtype == "uint8" else "uint8"
+    twin = taking(scaling, network, shape, other, 3, 1 / 8)
+    eighth = twin(batch.to(getattr(torch, other)))
+    for mine, theirs in zip(eighth, plain(batch / 8), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("network", networks_for(VECTOR))
+def test_perceptrons_take_any_shape_as_a_vector(network: str) -> None:
+    flat = build_model(network, (12,), "float32", 3, seed=1)
+    batch = images(5, 3, 4)
+    for shape in ((3, 4), (2, 3, 2, 1)):
+        model = build_model(network, shape, "float32", 3, seed=1)
+        mine = model(batch.reshape(5, *shape))
+        assert torch.equal(mine[0], flat(batch.reshape(5, 12))[0])
+    assert build_model(network, (), "float32", 3, seed=1)(torch.zeros(5))[1].shape == (5,)
+
+
+@pytest.mark.parametrize("layout", [(4, 10, 10), (20, 9, 3)])
+def test_minatar_network_equals_plain_layers(layout: tuple[int, ...]) -> None:
+    """Against convolution as a sum over patches; (20, 9, 3) has its channels last."""
+    model = build_model("minatar", layout, "uint8", 6, seed=1)
+    assert isinstance(model, MinAtarActorCritic)
+    assert not model.cached_forward
+    batch = images(3, *layout)
+    x = (batch if layout[0] == 4 else batch.permute(0, 3, 1, 2)).to(torch.float64) / 255
+    rows, columns = x.shape[2] - 2, x.shape[3] - 2
+    filters = model.conv.weight.detach().to(torch.float64).flatten(1)
+    patches = [
+        x[:, :, i : i + 3, j : j + 3].flatten(1) @ filters.T
+        for i in range(rows)
+        for j in range(columns)
+    ]
+    x = torch.stack(patches, -1).relu().flatten(1)
+    assert model.hidden.weight.shape == (128, 16 * rows * columns)
+    x = (x @ model.hidden.weight.detach().to(torch.float64).T).relu()
+    outputs = x @ model.heads.weight.detach().to(torch.float64).T
+    logits, values = model(batch)
+    torch.testing.assert_close(logits.to(torch.float64), outputs[:, :6], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(values.to(torch.float64), outputs[:, 6], rtol=1e-4, atol=1e-5)
+    for layer in (model.conv, model.hidden):
+        assert_orthogonal(layer.weight, math.sqrt(2))
 
 
 # Flat parameters
@@ -405,6 +505,16 @@ def test_a_network_of_the_users_takes_another_type_with_the_same_parameters() ->
         assert parameter.data_ptr() == shared.data_ptr()
 
 
+def test_a_network_of_the_users_is_told_the_scale_if_it_asks() -> None:
+    for dtype, given, scale in (
+        ("uint8", None, 1 / 255),
+        ("float32", None, 1.0),
+        ("uint8", 1.0, 1.0),
+    ):
+        model = build_model(USERS + "Scaled", (4,), dtype, 3, seed=1, scale=given)
+        assert model.scale == scale
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [
@@ -446,13 +556,14 @@ def test_what_is_no_network_is_told_in_one_line(name: str, told: str) -> None:
 
 def test_networks_that_come_with_galamp_are_by_name_what_they_are() -> None:
     for name, known in NETWORKS.items():
-        shape = (8,) if known.dimensions == 1 else (4, 36, 36)
+        shape = (8,) if known.dimensions == 1 else (4, *[known.smallest] * 2)
         check_model(name, build_model(name, shape, "uint8", 3, seed=1), shape, "uint8", 3)
 
 
 def test_only_own_networks_have_a_way_back_written_by_hand() -> None:
     assert conv_model().cached_forward
     assert not conv_model(dtype="float32").cached_forward
+    assert build_model("gala", (4, 84, 84), "uint8", 6, seed=1, scale=1.0).cached_forward
     assert not hasattr(build_model(USERS + "Toy", (4,), "float32", 2, seed=1), "cached_forward")
 
 

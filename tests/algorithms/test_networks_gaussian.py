@@ -52,6 +52,20 @@ def test_a_bare_one_has_the_same_parameters_and_another_type_shares_them(network
         assert mine is its
 
 
+@pytest.mark.parametrize("network", TASKS)
+def test_the_scale_of_observations_reaches_the_network_within(network: str) -> None:
+    shape, dtype = TASKS[network]
+    model = build_model(network, shape, dtype, 2 * K, seed=1, state_independent=K, scale=1 / 16)
+    plain = build_model(network, shape, "float32", K, seed=1, scale=1.0)
+    pixels = torch.randint(0, 256, (3, *shape), dtype=torch.uint8)
+    seen = pixels.to(getattr(torch, dtype))
+    torch.testing.assert_close(model(seen)[1], plain(pixels / 16)[1], rtol=1e-4, atol=1e-5)
+    other = "float32" if dtype == "uint8" else "uint8"
+    twin = taking(model, network, shape, other, 2 * K, 1 / 8)(pixels.to(getattr(torch, other)))
+    torch.testing.assert_close(twin[1], plain(pixels / 8)[1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model(seen)[1], plain(pixels / 16)[1], rtol=1e-4, atol=1e-5)
+
+
 def test_the_mean_of_parameters_has_the_mean_of_log_standard_deviations() -> None:
     """What gossip averages is the flat vector, and they are in it."""
     models = [

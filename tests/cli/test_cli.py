@@ -205,7 +205,12 @@ def test_flags_reach_the_config() -> None:
         {
             "seed": 3,
             "total_steps": 1_000_000,
-            "environment": {"env_id": "CartPole-v1", "num_envs": 8, "clip_rewards": False},
+            "environment": {
+                "env_id": "CartPole-v1",
+                "num_envs": 8,
+                "clip_rewards": False,
+                "observation_reading": "space",
+            },
             "algorithm": {"learning_rate": 1e-3},
             "gossip": {"topology": "none", "sync": True},
             "resources": {"pin": False, "learners": 0, "simulator_workers": 2},

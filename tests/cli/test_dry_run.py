@@ -65,6 +65,19 @@ def test_without_pinning_any_processor_will_do(
     assert [list(columns[i].cells) for i in (3, 6)] == [["any"] * 2] * 2
 
 
+def test_how_observations_are_read_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = surveyed(monkeypatch, learners=1, device="cpu")
+    assert "observations" not in dict(facts(*found))
+    assert planned(*found)["observations"] == {
+        "shape": [4, 84, 84], "dtype": "uint8", "scale": 1 / 255, "note": ""
+    }  # fmt: skip
+    read = replace(SPEC, observation_scale=0.5, observation_note="images [H, W, C], 4 channels")
+    monkeypatch.setattr(train, "finish_probe", lambda _: read)
+    found = train.survey(from_dict({"resources": {"learners": 1}}), StoredChoices())
+    assert dict(facts(*found))["observations"] == "images [H, W, C], 4 channels"
+    assert planned(*found)["observations"]["scale"] == 0.5
+
+
 @pytest.mark.parametrize("learners", [1, 3])
 def test_the_memory_is_what_a_run_reserves(
     learners: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

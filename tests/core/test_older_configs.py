@@ -65,6 +65,15 @@ def test_a_config_of_today_is_left_as_it_is() -> None:
     assert up_to_date(stored) == stored
 
 
+def test_an_older_run_reads_observations_by_their_type_as_it_did() -> None:
+    stored = to_dict(RunConfig())
+    assert from_dict(stored).environment.observation_reading == "space"
+    for env_id in ("CartPole-v1", "ALE/Pong-v5"):
+        older = {k: v for k, v in stored["environment"].items() if k != "observation_reading"}
+        config = from_dict({**stored, "environment": older | {"env_id": env_id}})
+        assert config.environment.observation_reading == "dtype"
+
+
 @pytest.mark.parametrize("value", [["gala"], {"gala": 1}, None, 1, True, "GALA", "gal"])
 def test_what_was_no_choice_then_either_is_refused(value: Any) -> None:
     assert renamed("gossip", "method", value) == ("method", value)

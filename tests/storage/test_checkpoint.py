@@ -101,6 +101,10 @@ DIFFERENCES = {
     "actions": (DiscreteActions(18), "takes 6 actions, this run 18 actions"),
     "algorithm": ("other", "is of algorithm a2c, this run uses other"),
     "network": ("nature", "is of network gala, this run uses nature"),
+    "observation_scale": (
+        0.5,
+        "multiplies observations by what goes with their type, this run by 0.5",
+    ),
     "layout": (LAYOUT[:2], "has the parameter head.bias [1] where this run has none"),
 }
 

@@ -101,6 +101,17 @@ def test_refused_before_tensors_with_both_sides_named(tmp_path: Path) -> None:
         assert told.isprintable()
 
 
+def test_a_scale_is_stored_where_it_is_not_the_types_own(tmp_path: Path) -> None:
+    """Where it is, the file is as older versions wrote it."""
+    assert "observation_scale" not in PONG.to_dict()
+    halved = dataclasses.replace(PONG, observation_scale=0.5)
+    saved = ck.save(tmp_path, dataclasses.replace(made(), identity=halved))
+    assert ck.load(saved, expected=halved).identity == halved
+    for scale in (0.0, -1.0, 0, "1", math.inf, math.nan, True):
+        with pytest.raises(CheckpointError, match="identity: observation_scale"):
+            Identity.from_dict({**PONG.to_dict(), "observation_scale": scale})
+
+
 OF_BEFORE = [
     (
         EnvironmentConfig(fire_reset=True),

@@ -115,11 +115,6 @@ class OldSpace(gymnasium.Env[Any, Any]):
     observation_space, action_space = OldBox(), Discrete(2)  # type: ignore[assignment]
 
 
-class ManyChannels(Scripted):
-    def __init__(self) -> None:
-        super().__init__(space=Box(0, 255, (84, 80, 20), np.uint8))
-
-
 class Tenths(Scripted):
     def __init__(self) -> None:
         super().__init__(reward=0.1)

@@ -27,6 +27,16 @@ class Toy(nn.Module):
         return self.policy(features), self.value(features).squeeze(-1)
 
 
+class Scaled(Toy):
+    """Is told the scale of observations."""
+
+    def __init__(
+        self, shape: tuple[int, ...], dtype: str, actions: int, observation_scale: float
+    ) -> None:
+        super().__init__(shape, dtype, actions)
+        self.scale = observation_scale
+
+
 def drawing(shape: tuple[int, ...], dtype: str, actions: int) -> nn.Module:
     """A good one whose weights are drawn by numpy."""
     model = Toy(shape, dtype, actions)

@@ -42,6 +42,8 @@ CASES = {
     # Two learners that average with each other are one after every round; three are not.
     "workers": Case(2, 20, workers=3, identical=True),
     "atari": Case(2, 12, env_id="ALE/Breakout-v5", workers=2, identical=True),
+    # Bytes that are not divided by 255, and the network for small images.
+    "small-images": Case(2, 8, env_id="tests.support.spaces:cube", identical=True),
     "max-staleness-0": Case(3, 12, ("--max-staleness", 0)),
     "bidirectional-ring": Case(4, 12, graph("bidirectional-ring"), topology="bidirectional-ring"),
     # An even number of rounds of two, after which four are one.

@@ -259,9 +259,21 @@ def test_wrong_observations_are_refused(cartpole: Path, breakout: Path) -> None:
 PICTURES = [(3, 36, 40), (1, 36, 36), (4, 40, 36)]
 
 
-def of_pictures(trained: Any, shape: tuple[int, ...], env_id: str = "my.own:make") -> Agent:
+def of_pictures(
+    trained: Any,
+    shape: tuple[int, ...],
+    env_id: str = "my.own:make",
+    scale: float | None = None,
+    network: str = "gala",
+) -> Agent:
     """An agent of a network for pictures `[C, H, W]`."""
-    identity = dataclasses.replace(BREAKOUT, env_id=env_id, observation_shape=shape)
+    identity = dataclasses.replace(
+        BREAKOUT,
+        env_id=env_id,
+        observation_shape=shape,
+        observation_scale=scale,
+        network=network,
+    )
     model = model_of(identity, 3)
     layout = tuple((name, tuple(p.shape)) for name, p in model.named_parameters())
     content = dataclasses.replace(
@@ -298,6 +310,32 @@ def test_training_s_own_shape_comes_first_and_atari_has_no_other(breakout: Path)
     with pytest.raises(UserError, match=r"expected \[4, 84, 84\] for one") as caught:
         galamp.load(breakout).act(np.zeros((84, 84, 4), np.uint8))
     assert "channels last" not in str(caught.value)
+
+
+def test_observations_are_scaled_as_in_training_whatever_their_type(breakout: Path) -> None:
+    """Actions are drawn: without biases, the most probable one does not depend on the scale."""
+    trained, shape = read(locate(breakout).path), (3, 10, 10)
+    random = np.random.default_rng(2)
+    images = random.integers(0, 9, (64, *shape)) * (random.random((64, *shape)) < 0.05)
+
+    def drawn(scale: float | None, given: Any) -> Any:
+        agent = of_pictures(trained, shape, scale=scale, network="minatar")
+        return np.asarray(agent.act(given)).tolist()
+
+    expected = drawn(1.0, images / 8)
+    assert drawn(1.0, images) != expected
+    assert drawn(None, images.astype(np.uint8)) != expected
+    last = np.moveaxis(images, 1, -1)
+    for given in (images.astype(np.uint8), images, images.astype(np.float32), last):
+        assert drawn(1 / 8, given) == expected
+
+
+def test_an_environment_of_other_bounds_is_not_that_of_the_training(cartpole: Path) -> None:
+    trained = read(locate(cartpole).path)
+    spec = describe(EnvironmentConfig("CartPole-v1"))
+    trained.check_fits(spec)
+    with pytest.raises(CheckpointError, match=r"observations times 1, .* ask for 0\.5 here"):
+        trained.check_fits(dataclasses.replace(spec, observation_scale=0.5))
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf, 1e300])

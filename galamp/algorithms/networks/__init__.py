@@ -4,22 +4,30 @@
 
 What builds a network is called with the observations' shape, their type (`uint8` or `float32`) and
 the number of the policy's outputs A, which is the distribution's `num_inputs`: the number of
-actions where they are discrete. It returns a `torch.nn.Module` whose forward takes observations
-[B, *shape] of that type and returns outputs [B, A] and values [B], float32. `checks` holds one of
-the user's against that. torch is loaded only to build one.
+actions where they are discrete; one of the user's also with `observation_scale`, if it has an
+argument of that name: the factor that brings observations to the unit interval. It returns a
+`torch.nn.Module` whose forward takes observations [B, *shape] of that type, unscaled, and returns
+outputs [B, A] and values [B], float32. `checks` holds one of the user's against that. torch is
+loaded only to build one.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from galamp.algorithms.networks.images import image_layout
+from galamp.algorithms.networks.images import (
+    SMALLEST_IMAGE,
+    SMALLEST_MINATAR,
+    SMALLEST_RESIDUAL,
+    image_layout,
+)
 from galamp.core import user_code
 from galamp.core.errors import UserError, did_you_mean
 from galamp.core.settings import FACTORY, is_user_code
@@ -40,21 +48,28 @@ class Entry(NamedTuple):
     """Of the observations that it takes."""
     factory: str
     """`module:function`, loaded when asked for."""
+    smallest: int = 0
+    """Pixels a side that an image needs."""
 
 
 NETWORKS = {
-    "gala": Entry(IMAGE, "galamp.algorithms.networks.convolutional:gala"),
-    "nature": Entry(IMAGE, "galamp.algorithms.networks.convolutional:nature"),
-    "nature-layernorm": Entry(IMAGE, "galamp.algorithms.networks.layer_norm:nature_layernorm"),
-    "impala-resnet": Entry(IMAGE, "galamp.algorithms.networks.residual:impala_resnet"),
+    "gala": Entry(IMAGE, "galamp.algorithms.networks.convolutional:gala", SMALLEST_IMAGE),
+    "nature": Entry(IMAGE, "galamp.algorithms.networks.convolutional:nature", SMALLEST_IMAGE),
+    "minatar": Entry(IMAGE, "galamp.algorithms.networks.minatar:minatar", SMALLEST_MINATAR),
+    "nature-layernorm": Entry(
+        IMAGE, "galamp.algorithms.networks.layer_norm:nature_layernorm", SMALLEST_IMAGE
+    ),
+    "impala-resnet": Entry(
+        IMAGE, "galamp.algorithms.networks.residual:impala_resnet", SMALLEST_RESIDUAL
+    ),
     "mlp": Entry(VECTOR, "galamp.algorithms.networks.perceptron:mlp"),
     "mlp-gru": Entry(VECTOR, "galamp.algorithms.networks.recurrent:mlp_gru"),
     "mlp-lstm": Entry(VECTOR, "galamp.algorithms.networks.recurrent:mlp_lstm"),
-    "nature-gru": Entry(IMAGE, "galamp.algorithms.networks.recurrent:nature_gru"),
-    "nature-lstm": Entry(IMAGE, "galamp.algorithms.networks.recurrent:nature_lstm"),
+    "nature-gru": Entry(IMAGE, "galamp.algorithms.networks.recurrent:nature_gru", SMALLEST_IMAGE),
+    "nature-lstm": Entry(IMAGE, "galamp.algorithms.networks.recurrent:nature_lstm", SMALLEST_IMAGE),
     "mlp-layernorm": Entry(VECTOR, "galamp.algorithms.networks.layer_norm:mlp_layernorm"),
 }
-"""By name; `auto` means the first that takes observations of so many dimensions."""
+"""By name; `auto` means the first that takes the observations, see `fitting`."""
 
 AUTO = "auto"
 
@@ -95,6 +110,7 @@ def build_model(
     *,
     seed: int,
     state_independent: int = 0,
+    scale: float | None = None,
 ) -> nn.Module:
     """Make a network on the CPU, with initial weights that follow from `seed`.
 
@@ -104,11 +120,12 @@ def build_model(
     Args:
         network: one of `NETWORKS`, or `package.module:factory`; see `resolve_network`.
         observation_shape: one observation's shape, without the batch.
-        observation_dtype: `uint8` (scaled by 1/255) or `float32` (taken as it is).
+        observation_dtype: `uint8` or `float32`.
         num_outputs: number of the policy's outputs A.
         seed: seed of the initial weights.
         state_independent: how many of the outputs, the last ones, are parameters that no
             observation changes; networks of the user's own give all of them in their own way.
+        scale: factor of the observations; None: 1/255 for `uint8`, 1 for `float32`.
 
     Raises:
         UserError: the network does not fit the observations, or one of the user's cannot be made.
@@ -117,8 +134,9 @@ def build_model(
 
     from galamp.algorithms.networks.base import ActorCritic
 
+    task = network, observation_shape, observation_dtype, num_outputs
     with _seeded(seed):
-        model = _made(network, observation_shape, observation_dtype, num_outputs, state_independent)
+        model = _made(*task, state_independent, scale)
         if isinstance(model, ActorCritic):
             model.initialise(torch.Generator().manual_seed(seed))
     return model
@@ -131,6 +149,7 @@ def bare_model(
     num_outputs: int,
     *,
     state_independent: int = 0,
+    scale: float | None = None,
 ) -> nn.Module:
     """Make a network whose parameters have shapes and no values, and take no memory.
 
@@ -141,22 +160,23 @@ def bare_model(
     """
     import torch
 
+    task = network, observation_shape, observation_dtype, num_outputs
     if is_users(network):
-        return build_model(network, observation_shape, observation_dtype, num_outputs, seed=0)
+        return build_model(*task, seed=0, scale=scale)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return _made(network, observation_shape, observation_dtype, num_outputs, state_independent)
+        return _made(*task, state_independent, scale)
 
 
 def resolve_network(network: str, observation_shape: tuple[int, ...]) -> str:
     """Return the name of a network, where `auto` chooses by the observations.
 
-    Images are [C, H, W] with C up to 16, or [H, W, C] with C of 1, 3 or 4. A network of the user's
-    own may take observations of any shape; nothing is imported for it.
+    Observations of three dimensions are images, see `image_layout`; any others are taken as
+    vectors. A network of the user's own may take observations of any shape; nothing is imported
+    for it.
 
     Raises:
         UserError: an unknown network, or one that cannot take observations of this shape.
     """
-    shape, dimensions = list(observation_shape), len(observation_shape)
     if is_users(network):
         return network
     if network not in (AUTO, *NETWORKS):
@@ -164,23 +184,30 @@ def resolve_network(network: str, observation_shape: tuple[int, ...]) -> str:
             f"--network {network}: expected one of {', '.join((AUTO, *NETWORKS))}, or {FACTORY}"
             f"{did_you_mean(network, (AUTO, *NETWORKS))}"
         )
-    fitting = networks_for(dimensions)
-    if not fitting:
-        raise UserError(
-            f"observations of shape {shape} are not supported: expected a vector [N] or an image "
-            "[C, H, W] or [H, W, C]; flatten or stack them in the environment, or give a network "
-            f"of your own, --network {FACTORY}"
-        )
+    names = fitting(observation_shape)
     if network == AUTO:
-        network = fitting[0]
-    if network not in fitting:
+        return names[0]
+    if network not in names:
+        smallest = NETWORKS[network].smallest
+        need = f" (it needs images of at least {smallest} x {smallest} pixels)" if smallest else ""
         raise UserError(
-            f"--network {network} cannot take observations of shape {shape}: use "
-            f"{' or '.join(fitting)}, or auto"
+            f"--network {network} cannot take observations of shape {list(observation_shape)}"
+            f"{need}: use {' or '.join(names)}, or auto"
         )
-    if dimensions == IMAGE:
-        image_layout(observation_shape)
     return network
+
+
+def fitting(observation_shape: tuple[int, ...]) -> tuple[str, ...]:
+    """Return the names of the networks that take observations of this shape, `auto`'s first.
+
+    Images that are too small even for `minatar` may be taken as vectors, too.
+    """
+    if len(observation_shape) != IMAGE:
+        return networks_for(VECTOR)
+    layout = image_layout(observation_shape)
+    side = min(layout.height, layout.width)
+    names = tuple(name for name in networks_for(IMAGE) if NETWORKS[name].smallest <= side)
+    return names if "minatar" in names else (*networks_for(VECTOR), *names)
 
 
 def _made(
@@ -189,19 +216,25 @@ def _made(
     observation_dtype: str,
     num_outputs: int,
     state_independent: int,
+    scale: float | None,
 ) -> nn.Module:
+    from galamp.algorithms.networks.base import usual_scale
+
     if observation_dtype not in ("uint8", "float32"):
         raise UserError(
             f"observations of {observation_dtype} are not supported: expected uint8 or float32; "
             "convert them in the environment"
         )
     network = resolve_network(network, observation_shape)
+    if scale is None:
+        scale = usual_scale(observation_dtype)
     if is_users(network):
-        return _users(network, observation_shape, observation_dtype, num_outputs)
+        return _users(network, scale, observation_shape, observation_dtype, num_outputs)
     module, _, name = NETWORKS[network].factory.partition(":")
     factory = getattr(importlib.import_module(module), name)
     dependent = num_outputs - state_independent
     model: ActorCritic = factory(observation_shape, observation_dtype, dependent)
+    model.scale = scale
     if not state_independent:
         return model
     from galamp.algorithms.networks.gaussian import WithLogStd
@@ -209,13 +242,15 @@ def _made(
     return WithLogStd(model, state_independent)
 
 
-def _users(network: str, *arguments: Any) -> nn.Module:
+def _users(network: str, scale: float, *arguments: Any) -> nn.Module:
     """Call a factory of the user's."""
     import torch
 
     what = f"--network {network}"
     with user_code.mistakes_told(what, torch):
-        model = user_code.load(what, network, EXPECTED)(*arguments)
+        factory = user_code.load(what, network, EXPECTED)
+        more = {"observation_scale": scale} if _takes_scale(factory) else {}
+        model = factory(*arguments, **more)
     if not isinstance(model, torch.nn.Module):
         raise UserError(
             f"{what}: expected a function that returns a torch.nn.Module, it returned "
@@ -224,12 +259,21 @@ def _users(network: str, *arguments: Any) -> nn.Module:
     return model
 
 
+def _takes_scale(factory: Callable[..., Any]) -> bool:
+    """Whether a factory of the user's has an argument `observation_scale`."""
+    try:
+        return "observation_scale" in inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return False
+
+
 def taking(
     model: nn.Module,
     network: str,
     observation_shape: tuple[int, ...],
     observation_dtype: str,
     num_outputs: int,
+    scale: float | None = None,
 ) -> nn.Module:
     """Return a network for observations of another type; it shares every parameter of `model`.
 
@@ -240,8 +284,8 @@ def taking(
     from galamp.algorithms.networks.base import ActorCritic
 
     if isinstance(model, ActorCritic):
-        return model.taking(observation_dtype)
-    other = bare_model(network, observation_shape, observation_dtype, num_outputs)
+        return model.taking(observation_dtype, scale)
+    other = bare_model(network, observation_shape, observation_dtype, num_outputs, scale=scale)
     with user_code.mistakes_told(f"--network {network}", torch):
         other.load_state_dict(model.state_dict(), assign=True)
     return other

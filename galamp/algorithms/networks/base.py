@@ -18,19 +18,36 @@ HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN = math.sqrt(2.0), 0.01, 1.0
 
 
 class ActorCritic(nn.Module, ABC):
-    """A policy and a value function over a discrete set of actions."""
+    """A policy and a value function over a discrete set of actions.
+
+    Attributes:
+        scale: factor that brings observations to the unit interval.
+        takes_bytes: whether observations are uint8, which cannot be NaN.
+    """
 
     def __init__(self, num_actions: int, observation_dtype: str) -> None:
-        """Remember the scale that brings observations to the unit interval."""
+        """Take the scale that goes with the type; `build_model` may set another."""
         super().__init__()
         self.num_actions = num_actions
-        self.scale = _scale(observation_dtype)
+        self.scale = usual_scale(observation_dtype)
+        self.takes_bytes = observation_dtype == "uint8"
 
-    def taking(self, observation_dtype: str) -> Self:
-        """Return this network for observations of another type; it shares every parameter."""
+    def taking(self, observation_dtype: str, scale: float | None = None) -> Self:
+        """Return this network for observations of another type; it shares every parameter.
+
+        Args:
+            observation_dtype: `uint8` or `float32`.
+            scale: factor of these observations; None: the one that goes with the type.
+        """
         other = copy.copy(self)
-        other.scale = _scale(observation_dtype)
+        other.scale = usual_scale(observation_dtype) if scale is None else scale
+        other.takes_bytes = observation_dtype == "uint8"
         return other
+
+    def vectors(self, observations: Tensor, inputs: int) -> Tensor:
+        """Return observations [B, ...] of N = `inputs` numbers each as scaled float32 [B, N]."""
+        x = observations.reshape(-1, inputs).to(torch.float32)
+        return x if self.scale == 1.0 else x * self.scale
 
     @property
     def cached_forward(self) -> str:
@@ -49,8 +66,8 @@ class ActorCritic(nn.Module, ABC):
         """Fill every weight and bias."""
 
 
-def _scale(observation_dtype: str) -> float:
-    """Return what brings observations of this type to the unit interval."""
+def usual_scale(observation_dtype: str) -> float:
+    """Return the factor for observations of this type whose spec gives none: 1/255 for bytes."""
     return 1.0 / 255.0 if observation_dtype == "uint8" else 1.0
 
 

@@ -32,6 +32,7 @@ def check_network(
     num_outputs: int,
     *,
     seed: int,
+    scale: float | None = None,
 ) -> None:
     """Build a network of the user's and try it out; galamp's own need no such look.
 
@@ -44,7 +45,7 @@ def check_network(
     if not is_users(network):
         return
     task = observation_shape, observation_dtype, num_outputs
-    model, twin = (build_model(network, *task, seed=seed) for _ in range(2))
+    model, twin = (build_model(network, *task, seed=seed, scale=scale) for _ in range(2))
     check_model(network, model, *task)
     check_model(network, twin, *task)
     mine, others = dict(model.named_parameters()), dict(twin.named_parameters())

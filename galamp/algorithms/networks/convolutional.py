@@ -69,7 +69,7 @@ class ConvActorCritic(ActorCritic):
     @property
     def cached_forward(self) -> str:
         """The way back that is written by hand, for bytes; see `ActorCritic.cached_forward`."""
-        return "galamp.algorithms.cached_conv:CachedConvForward" if self.scale != 1.0 else ""
+        return "galamp.algorithms.cached_conv:CachedConvForward" if self.takes_bytes else ""
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits [B, A] and values [B] of images [B, C, H, W] or [B, H, W, C]."""

@@ -27,11 +27,11 @@ class WithLogStd(ActorCritic):
         self.body = body
         self.log_std = nn.Parameter(torch.empty(count))
 
-    def taking(self, observation_dtype: str) -> Self:
+    def taking(self, observation_dtype: str, scale: float | None = None) -> Self:
         """See `ActorCritic.taking`."""
         other = copy.copy(self)
         other._modules = dict(self._modules)  # a copy of a module shares them otherwise
-        other.body = self.body.taking(observation_dtype)
+        other.body = self.body.taking(observation_dtype, scale)
         return other
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,15 +1,18 @@
-"""How observations of three dimensions are read as images, by their shape alone. Pure."""
+"""How networks read observations of three dimensions as images, by their shape alone. Pure."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from galamp.core.config import MAX_CHANNELS
-from galamp.core.errors import UserError
 
 CHANNELS_LAST = (1, 3, 4)
 SMALLEST_IMAGE = 36
 """Pixels a side below which the third convolution has nothing to see: ((3 - 1) 2 + 4 - 1) 4 + 8."""
+SMALLEST_MINATAR = 3
+"""Pixels a side below which one convolution of 3 x 3 has nothing to see."""
+SMALLEST_RESIDUAL = 1
+"""Every layer is padded, so that one pixel is enough."""
 
 
 class ImageLayout(NamedTuple):
@@ -22,24 +25,10 @@ class ImageLayout(NamedTuple):
 
 
 def image_layout(shape: tuple[int, ...]) -> ImageLayout:
-    """Read a shape of three dimensions; no shape fits both forms, for C is below the least H.
+    """Read a shape of three dimensions: [C, H, W], as environments give images.
 
-    Raises:
-        UserError: it is no image that convolutions can take.
+    [H, W, C] is taken as well, where H is above `MAX_CHANNELS` and C is 1, 3 or 4.
     """
-    if shape[0] <= MAX_CHANNELS:
-        layout = ImageLayout(shape[0], shape[1], shape[2], channels_first=True)
-    elif shape[2] in CHANNELS_LAST:
-        layout = ImageLayout(shape[2], shape[0], shape[1], channels_first=False)
-    else:
-        raise UserError(
-            f"images of shape {list(shape)} are not supported: expected [C, H, W] with C up to "
-            f"{MAX_CHANNELS}, or [H, W, C] with C of 1, 3 or 4"
-        )
-    if min(layout.height, layout.width) < SMALLEST_IMAGE:
-        raise UserError(
-            f"images of {layout.height} x {layout.width} pixels are too small for convolutions: "
-            f"expected at least {SMALLEST_IMAGE} x {SMALLEST_IMAGE}; enlarge them, or flatten them "
-            "for mlp"
-        )
-    return layout
+    if shape[0] > MAX_CHANNELS and shape[2] in CHANNELS_LAST:
+        return ImageLayout(shape[2], shape[0], shape[1], channels_first=False)
+    return ImageLayout(shape[0], shape[1], shape[2], channels_first=True)

@@ -7,6 +7,8 @@ is gossiped. Pure PyTorch; used in learners and in evaluation.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,8 +40,8 @@ def nature_layernorm(
 def mlp_layernorm(
     observation_shape: tuple[int, ...], observation_dtype: str, num_actions: int
 ) -> LayerNormMlpActorCritic:
-    """Return the perceptron for vectors [N]."""
-    return LayerNormMlpActorCritic(observation_shape[0], num_actions, observation_dtype)
+    """Return the perceptron for vectors [N], or for arrays of N numbers in all."""
+    return LayerNormMlpActorCritic(math.prod(observation_shape), num_actions, observation_dtype)
 
 
 class LayerNormConvActorCritic(ConvActorCritic):
@@ -95,10 +97,8 @@ class LayerNormMlpActorCritic(ActorCritic):
         self.policy, self.value = nn.Linear(second, num_actions), nn.Linear(second, 1)
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits [B, A] and values [B] of vectors [B, N]."""
-        x = observations.to(torch.float32)
-        if self.scale != 1.0:
-            x = x * self.scale
+        """Return logits [B, A] and values [B] of vectors [B, N], or arrays of N numbers."""
+        x = self.vectors(observations, self.hidden1.in_features)
         x = self.norm1(self.hidden1(x)).relu_()
         x = self.norm2(self.hidden2(x)).relu_()
         return self.policy(x), self.value(x).squeeze(-1)

@@ -1,9 +1,11 @@
-"""Two small perceptrons for vector observations.
+"""Two small perceptrons for vector observations, and for any others as vectors.
 
 Pure PyTorch; used in learners and in evaluation.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +24,8 @@ MLP_UNITS = 64
 def mlp(
     observation_shape: tuple[int, ...], observation_dtype: str, num_actions: int
 ) -> MlpActorCritic:
-    """Return the perceptrons for vectors [N]."""
-    return MlpActorCritic(observation_shape[0], num_actions, observation_dtype)
+    """Return the perceptrons for vectors [N], or for arrays of N numbers in all."""
+    return MlpActorCritic(math.prod(observation_shape), num_actions, observation_dtype)
 
 
 class MlpActorCritic(ActorCritic):
@@ -32,14 +34,13 @@ class MlpActorCritic(ActorCritic):
     def __init__(self, inputs: int, num_actions: int, observation_dtype: str) -> None:
         """Allocate the layers; `build_model` fills them."""
         super().__init__(num_actions, observation_dtype)
+        self.inputs = inputs
         self.policy = _perceptron(inputs, num_actions)
         self.value = _perceptron(inputs, 1)
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits [B, A] and values [B] of vectors [B, N]."""
-        x = observations.to(torch.float32)
-        if self.scale != 1.0:
-            x = x * self.scale
+        """Return logits [B, A] and values [B] of vectors [B, N], or arrays of N numbers."""
+        x = self.vectors(observations, self.inputs)
         return self.policy(x), self.value(x).squeeze(-1)
 
     def initialise(self, generator: torch.Generator) -> None:

@@ -8,6 +8,7 @@ used in learners and in evaluation.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 
 import torch
@@ -36,15 +37,15 @@ CELLS: dict[str, type[nn.GRUCell] | type[nn.LSTMCell]] = {"gru": nn.GRUCell, "ls
 def mlp_gru(
     observation_shape: tuple[int, ...], observation_dtype: str, num_actions: int
 ) -> RecurrentMlp:
-    """Return a linear layer and a GRU cell, for vectors [N]."""
-    return RecurrentMlp(observation_shape[0], num_actions, observation_dtype, "gru")
+    """Return a linear layer and a GRU cell, for vectors [N] or arrays of N numbers."""
+    return RecurrentMlp(math.prod(observation_shape), num_actions, observation_dtype, "gru")
 
 
 def mlp_lstm(
     observation_shape: tuple[int, ...], observation_dtype: str, num_actions: int
 ) -> RecurrentMlp:
-    """Return a linear layer and an LSTM cell, for vectors [N]."""
-    return RecurrentMlp(observation_shape[0], num_actions, observation_dtype, "lstm")
+    """Return a linear layer and an LSTM cell, for vectors [N] or arrays of N numbers."""
+    return RecurrentMlp(math.prod(observation_shape), num_actions, observation_dtype, "lstm")
 
 
 def nature_gru(
@@ -142,10 +143,8 @@ class RecurrentMlp(RecurrentActorCritic):
         self.policy, self.value = nn.Linear(CELL_UNITS, num_actions), nn.Linear(CELL_UNITS, 1)
 
     def features(self, observations: Tensor) -> Tensor:
-        """Return [B, 64] for vectors [B, N]."""
-        x = observations.to(torch.float32)
-        if self.scale != 1.0:
-            x = x * self.scale
+        """Return [B, 64] for vectors [B, N], or arrays of N numbers."""
+        x = self.vectors(observations, self.hidden.in_features)
         return self.hidden(x).tanh()  # type: ignore[no-any-return]
 
     def outputs(self, hidden: Tensor) -> tuple[Tensor, Tensor]:

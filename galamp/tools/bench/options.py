@@ -8,10 +8,10 @@ import math
 import re
 from pathlib import Path
 
-from galamp.algorithms.networks import IMAGE, networks_for
 from galamp.tools.bench import peers
 
-NETWORKS = networks_for(IMAGE)
+NETWORKS = ("gala", "nature")
+"""For frames of 84 x 84 pixels, as the other programs have them."""
 PRECISIONS = ("float32", "bf16")
 NATURE_PARAMETERS = 1_686_693
 """Parameters of the Nature network with Breakout's four actions."""

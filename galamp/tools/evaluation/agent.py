@@ -28,6 +28,7 @@ from galamp.core.errors import CheckpointError, UserError
 from galamp.core.machine.torch_device import usable_device
 from galamp.environments import EnvironmentSpec, finish_probe, start_probe
 from galamp.environments.names import ATARI, check_asked
+from galamp.environments.observations import channels_are_last
 from galamp.storage.checkpoint import FLOAT_BYTES, Identity, too_large
 from galamp.tools.evaluation.memory import Memory
 from galamp.tools.evaluation.threads import one_thread
@@ -126,7 +127,9 @@ class Agent:
         Args:
             observations: `[B, *observation_shape]`, or one of `observation_shape`; uint8 for Atari.
                 Images of other environments may have their channels last, as `[B, H, W, C]` or
-                `[H, W, C]`, where training accepted them so: where C is less than H and W.
+                `[H, W, C]`, where training accepted them so (`channels_are_last`); where both
+                shapes are the same, they are first. What training has flattened or preprocessed
+                is taken as it was after that: `[B, *spec.observation_shape]`.
             greedy: take the most probable action instead of drawing from the policy; an agent of
                 `pqn`, whose network gives values of actions, always takes the best.
             first: whether an observation is the first of its episode, `[B]` or one bool for all:
@@ -196,10 +199,11 @@ class Agent:
     def _channels_last(self) -> tuple[int, ...] | None:
         """Return the shape `[H, W, C]` of the images in training; None for other observations."""
         shape = self.identity.observation_shape
-        if len(shape) != 3 or self.identity.env_id.startswith(ATARI):
+        if len(shape) != 3 or self.identity.env_id.startswith(ATARI) or channels_are_last(shape):
             return None
         channels, height, width = shape
-        return (height, width, channels) if channels < min(height, width) else None
+        last = height, width, channels
+        return last if channels_are_last(last) else None
 
     def _dtype(self, given: npt.NDArray[Any]) -> str:
         """Return which of the network's two input types the observations have.
@@ -251,7 +255,12 @@ class Agent:
             other, known = next(iter(self._models.values())), self.identity
             outputs = self._distribution.num_inputs
             self._models[dtype] = taking(
-                other, known.network, known.observation_shape, dtype, outputs
+                other,
+                known.network,
+                known.observation_shape,
+                dtype,
+                outputs,
+                known.observation_scale,
             )
         return self._models[dtype]
 
@@ -268,9 +277,13 @@ def _network(trained: Trained, learner: Learner, dtype: str, device: torch.devic
     identity = trained.checkpoint.identity
     distribution = make_distribution(identity.actions)
     task = identity.observation_shape, dtype, distribution.num_inputs
-    free = distribution.state_independent
     try:
-        model = bare_model(identity.network, *task, state_independent=free)
+        model = bare_model(
+            identity.network,
+            *task,
+            state_independent=distribution.state_independent,
+            scale=identity.observation_scale,
+        )
         if is_users(identity.network):
             check_model(identity.network, model, *task)
     except UserError as error:

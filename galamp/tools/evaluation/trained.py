@@ -96,6 +96,13 @@ class Trained:
                 f"{trained[1].describe()}, but {spec.env_id} has {list(spec.observation_shape)} "
                 f"and {spec.actions.describe()} here; install the version that it was trained with"
             )
+        scale = dataclasses.replace(spec, observation_scale=identity.observation_scale).scale
+        if scale != spec.scale:
+            raise CheckpointError(
+                f"checkpoint {self.path}: trained on observations times {scale:g}, but the bounds "
+                f"of those of {spec.env_id} ask for {spec.scale:g} here; install the version that "
+                "it was trained with"
+            )
 
 
 def _mean(values: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
