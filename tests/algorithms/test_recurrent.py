@@ -14,7 +14,7 @@ from galamp.algorithms.forward import Place
 from galamp.algorithms.networks import build_model
 from galamp.algorithms.networks.recurrent import RecurrentActorCritic
 from galamp.algorithms.recurrent_forward import RecurrentForward
-from galamp.core.action_spec import DiscreteActions
+from galamp.core.action_spec import BoxActions, DiscreteActions
 from tests.contracts.algorithm import ACTIONS, INPUTS, AlgorithmContract
 
 NETWORKS = {
@@ -84,6 +84,24 @@ def test_a_sequence_is_step_by_step(network: str) -> None:
         torch.testing.assert_close(logits[step], one_logits, rtol=0, atol=1e-6)
         torch.testing.assert_close(values[step], one_values, rtol=0, atol=1e-6)
     torch.testing.assert_close(end, state, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("network", ["mlp-gru", "nature-lstm"])
+def test_a_memory_is_kept_where_actions_are_continuous(network: str) -> None:
+    shape, dtype = NETWORKS[network]
+    model = build_model(network, shape, dtype, 4, state_independent=2, seed=1)
+    assert isinstance(model, RecurrentActorCritic)
+    first = torch.zeros(3, 2, dtype=torch.bool)
+    state = torch.zeros(2, model.state_size)
+    outputs, values, end = model.sequence(observed(network, 3, 2), first, state)
+    assert outputs.shape == (3, 2, 4)
+    assert values.shape == (3, 2)
+    assert end.abs().min() > 0.0
+    config = config_class("ppo")("ppo", learning_rate=1e-3)
+    actions = BoxActions((-1.0, -1.0), (1.0, 1.0))
+    algorithm = make_algorithm(config, model, actions=actions, device="cpu", seed=1)
+    algorithm.prepare(3, 2)
+    assert isinstance(algorithm._forward, RecurrentForward)  # type: ignore[attr-defined]
 
 
 def act_over(forward: RecurrentForward, observations: Tensor, first: Tensor) -> Tensor:

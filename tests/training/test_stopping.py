@@ -9,13 +9,13 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from galamp.supervision.child_failure import ChildFailure
 
 from galamp.core.config import from_dict, settings, to_dict
 from galamp.core.errors import UserError
 from galamp.core.settings import check, duration_text
 from galamp.core.stop_config import StopConfig
 from galamp.storage.event_log import read_events
+from galamp.supervision.child_failure import ChildFailure
 from galamp.telemetry.display.exit_message import exit_message
 from galamp.telemetry.recorder import best_at
 from galamp.tools.chaos.command import check_kept

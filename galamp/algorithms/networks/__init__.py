@@ -237,9 +237,9 @@ def _made(
     model.scale = scale
     if not state_independent:
         return model
-    from galamp.algorithms.networks.gaussian import WithLogStd
+    from galamp.algorithms.networks.gaussian import with_log_std
 
-    return WithLogStd(model, state_independent)
+    return with_log_std(model, state_independent)
 
 
 def _users(network: str, scale: float, *arguments: Any) -> nn.Module:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from galamp.algorithms.networks.base import ActorCritic
+from galamp.algorithms.networks.recurrent import RecurrentActorCritic
 
 
 class WithLogStd(ActorCritic):
@@ -37,9 +38,38 @@ class WithLogStd(ActorCritic):
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Return outputs [B, 2k] and values [B]; see `ActorCritic.forward`."""
         means, values = self.body(observations)
-        return torch.cat((means, self.log_std.expand(len(means), -1)), -1), values
+        return self._followed(means), values
+
+    def _followed(self, means: Tensor) -> Tensor:
+        return torch.cat((means, self.log_std.expand(len(means), -1)), -1)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Fill every weight and bias; the standard deviations are 1."""
         self.body.initialise(generator)
         nn.init.zeros_(self.log_std)
+
+
+class RecurrentWithLogStd(WithLogStd, RecurrentActorCritic):
+    """The same for a network with a memory: its states are those of its body."""
+
+    body: RecurrentActorCritic
+
+    @property
+    def cell(self) -> nn.GRUCell | nn.LSTMCell:  # type: ignore[override]
+        """The body's cell."""
+        return self.body.cell
+
+    def features(self, observations: Tensor) -> Tensor:
+        """See `RecurrentActorCritic.features`."""
+        return self.body.features(observations)
+
+    def outputs(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return outputs [N, 2k] and values [N]; see `RecurrentActorCritic.outputs`."""
+        means, values = self.body.outputs(hidden)
+        return self._followed(means), values
+
+
+def with_log_std(body: ActorCritic, count: int) -> WithLogStd:
+    """Return `body` with `count` parameters after its outputs, and the memory that it has."""
+    kind = RecurrentWithLogStd if isinstance(body, RecurrentActorCritic) else WithLogStd
+    return kind(body, count)
