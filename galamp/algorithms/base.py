@@ -77,6 +77,7 @@ class Algorithm(ABC):
 
     Attributes:
         config_class: its settings, its gauges and its default learning rate; a frozen dataclass.
+        heartbeat: called now and then in an update that may take seconds; the learner sets it.
         keeps_log_probs: whether `act` returns log-probabilities, for `Rollout.log_probs`.
         parameters: the network's parameters and gradients as flat vectors.
         generator: random generator of action sampling, on the learner's device.
@@ -84,6 +85,7 @@ class Algorithm(ABC):
     """
 
     config_class: ClassVar[type[AlgorithmConfig]]
+    heartbeat: Callable[[], None] = staticmethod(lambda: None)
     keeps_log_probs: ClassVar[bool] = False
     parameters: FlatParameters
     generator: torch.Generator

@@ -26,7 +26,7 @@ class MinibatchConfig(AlgorithmConfig):
     num_minibatches: int = option(
         4,
         "minibatches of each pass: of single transitions, or of whole environments where the "
-        "network has a memory",
+        "network has a memory; at most as many as there are of these",
         low=1,
         high=4096,
     )

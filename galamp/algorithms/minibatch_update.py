@@ -33,7 +33,8 @@ class Steps(NamedTuple):
         once: what `_evaluated` has returned, [T, B, ...] each.
         measured: means of what `_losses` measured, [epochs, m].
         grad_norm: the largest of all minibatches, [].
-        state_drift: see `RecurrentForward.drift`, []; 0 for a network without a memory.
+        state_drift: see `RecurrentForward.drift`, []; 0 for a network without a memory, and where
+            it is not wanted.
         is_mean: whether gradients were means over all learners.
     """
 
@@ -52,6 +53,8 @@ class MinibatchAlgorithm(ActorCriticAlgorithm):
     learns_at_once: ClassVar[bool] = False
     rectified: ClassVar[bool] = False
     """Whether steps are RAdam's."""
+    measures_drift: ClassVar[bool] = False
+    """Whether `Steps.state_drift` is wanted: it takes another pass over the rollout."""
 
     def __init__(
         self,
@@ -65,12 +68,24 @@ class MinibatchAlgorithm(ActorCriticAlgorithm):
         """Move `model` to `device`; see `make_algorithm`."""
         super().__init__(config, model, actions=actions, device=device, seed=seed)
         self._minibatch = config
+        self._num_minibatches = config.num_minibatches
         self._optimiser = FlatAdam(self.parameters, eps=config.adam_eps, rectified=self.rectified)
 
     @property
     def reductions(self) -> int:
         """Number of times that `update` calls `reduce`."""
-        return self._minibatch.update_epochs * self._minibatch.num_minibatches
+        return self._minibatch.update_epochs * self._num_minibatches
+
+    def prepare(self, steps: int, envs: int) -> None:
+        """Prepare for rollouts [T, B] = [steps, envs]: no minibatch may be empty."""
+        super().prepare(steps, envs)
+        self._num_minibatches = min(
+            self._minibatch.num_minibatches, envs if self._has_memory else steps * envs
+        )
+
+    @property
+    def _has_memory(self) -> bool:
+        return isinstance(self._forward, RecurrentForward)
 
     def record(self, rollout: Rollout, graphs: Graphs, reduces: bool | None) -> None:
         """Record nothing: minibatches are drawn anew, and their kernels launched, each time."""
@@ -92,14 +107,13 @@ class MinibatchAlgorithm(ActorCriticAlgorithm):
         known = self._minibatch
         once = self._evaluated(rollout)
         parts = (rollout.observations[:-1], rollout.first[:-1], rollout.valid, *once)
-        whole_envs = isinstance(self._forward, RecurrentForward)
         epochs: list[Tensor] = []
         norms: list[Tensor] = []
         is_mean = False
         for _ in range(known.update_epochs):
             losses: list[Tensor] = []
             for part, envs in minibatches(
-                parts, known.num_minibatches, self.generator, whole_envs=whole_envs
+                parts, self._num_minibatches, self.generator, whole_envs=self._has_memory
             ):
                 observations, first, valid, *others = part
                 outputs = self._forward.outputs(observations, first, envs)
@@ -108,11 +122,12 @@ class MinibatchAlgorithm(ActorCriticAlgorithm):
                 is_mean = reduce is not None and reduce()
                 norms.append(self._step(valid.any() | is_mean))
                 losses.append(torch.stack(measured).detach())
+                self.heartbeat()
             epochs.append(torch.stack(losses).mean(0))
-            if reduce is None and self._ends_after(epochs[-1]):
+            if not is_mean and self._ends_after(epochs[-1]):
                 break
         drift = rollout.rewards.new_zeros(())
-        if isinstance(self._forward, RecurrentForward):
+        if self.measures_drift and isinstance(self._forward, RecurrentForward):
             drift = self._forward.drift(rollout.observations[:-1], rollout.first[:-1])
         self._forward.next_rollout()
         return Steps(once, torch.stack(epochs), torch.stack(norms).max(), drift, is_mean)

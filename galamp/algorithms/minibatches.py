@@ -18,13 +18,13 @@ from torch import Tensor
 def minibatches(
     parts: Sequence[Tensor], count: int, generator: torch.Generator, *, whole_envs: bool
 ) -> Iterator[tuple[list[Tensor], Tensor]]:
-    """Yield `count` minibatches; sizes differ by one transition, or environment, at most.
+    """Yield `count` minibatches, or as many as there are transitions or environments, if fewer.
 
-    A minibatch may be empty, where there are more of them than transitions or environments.
+    Their sizes differ by one at most.
 
     Args:
         parts: [T, B, ...] each.
-        count: number of minibatches.
+        count: number of minibatches that are wanted.
         generator: draws the order, on the device of the parts.
         whole_envs: whether each environment's transitions stay together and in order.
 
@@ -34,7 +34,7 @@ def minibatches(
     steps, envs = parts[0].shape[:2]
     total = envs if whole_envs else steps * envs
     order = torch.randperm(total, generator=generator, device=generator.device)
-    for indices in order.tensor_split(count):
+    for indices in order.tensor_split(min(count, total)):
         if whole_envs:
             yield [part[:, indices] for part in parts], indices
         else:

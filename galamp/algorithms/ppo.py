@@ -74,6 +74,7 @@ class Before(NamedTuple):
 class PPO(MinibatchAlgorithm):
     """PPO with Adam on flat vectors."""
 
+    measures_drift: ClassVar[bool] = True
     config_class: ClassVar[type[AlgorithmConfig]] = PPOConfig
     measures: ClassVar[tuple[str, ...]] = tuple(PPOConfig.gauges)
 

@@ -58,3 +58,9 @@ class PPOConfig(MinibatchConfig):
     )
     ent_coef: float = option(0.01, "weight of the entropy bonus", low=0.0, high=100.0)
     vf_coef: float = option(0.5, "weight of the value loss", low=0.0, high=100.0)
+
+    def misfit(self, method: str) -> str:
+        """See `AlgorithmConfig.misfit`."""
+        if method == "allreduce" and self.target_kl is not None:
+            return "--target-kl: with --method allreduce all learners take equally many steps"
+        return ""

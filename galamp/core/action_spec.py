@@ -294,7 +294,21 @@ class BoxActions(_Parts):
         if len(squashed):
             unit = (np.tanh(wide[:, squashed]) + 1) / 2
             wide[:, squashed] = low[squashed] + unit * (high - low)[squashed]
-        return super().to_environment(np.clip(wide, low, high).astype(np.float32))
+        inner_low, inner_high = self._inner
+        clipped = np.clip(np.clip(wide, low, high).astype(np.float32), inner_low, inner_high)
+        return super().to_environment(clipped)
+
+    @cached_property
+    def _inner(self) -> tuple[Array, Array]:
+        """The bounds as float32 numbers that do not lie beyond them."""
+        low, high, _ = self._sides
+        with np.errstate(over="ignore"):
+            near_low, near_high = low.astype(np.float32), high.astype(np.float32)
+        up, down = np.float32(np.inf), np.float32(-np.inf)
+        return (
+            np.where(near_low < low, np.nextafter(near_low, up), near_low),
+            np.where(near_high > high, np.nextafter(near_high, down), near_high),
+        )
 
     @cached_property
     def _sides(self) -> tuple[Array, Array, Array]:

@@ -58,6 +58,11 @@ class AlgorithmConfig:
         names=("float32", "bf16"),
     )
 
+    def misfit(self, method: str) -> str:
+        """Return why the settings do not go with a `--method`; empty: they do."""
+        del method
+        return ""
+
     @classmethod
     def default_learning_rate(cls, learners: int) -> float:
         """Return the step size of each of so many learners; every algorithm has its own rule."""

@@ -143,7 +143,7 @@ class PreprocessedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         """Return one observation as a vector [N], or as an image [C, H, W]."""
         how, given = self._how, observation
         if not self._is_image:
-            return given
+            return given if given.ndim else given[np.newaxis]
         if given.ndim < IMAGE_DIMENSIONS:
             given = given[..., np.newaxis]
         elif not self._last:

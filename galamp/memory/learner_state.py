@@ -34,11 +34,22 @@ FINAL = 2**40
 
 READ_TRIES = 5
 
-SAVE_EVERY_TURNS = 32
-"""Synchronous learners all save after the same turns, so that all can return to the same one."""
+SAVE_EVERY_STEPS = 160
+"""Agent steps of one environment after which synchronous learners all save."""
 
 Sizes = Mapping[str, int]
 """Number of elements of each state tensor of the algorithm, in order."""
+
+
+def save_every_turns(num_steps: int, learners: int) -> int:
+    """Return after how many turns, each of so many agent steps, synchronous learners save.
+
+    All save after the same turns, so that all can return to the same one. The longer rollouts are,
+    the longer turns take: after a stop or a death no more than some seconds are to be repeated. But
+    learners at either end of a ring can be `learners` / 2 turns apart, and each keeps two states:
+    the interval is longer than that, so that all have one of the same turn.
+    """
+    return max(learners, SAVE_EVERY_STEPS // num_steps)
 
 
 class State(NamedTuple):

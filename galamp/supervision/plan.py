@@ -113,6 +113,8 @@ def make_plan(config: RunConfig, machine: Machine, *, resumed: bool = False) -> 
     Raises:
         UserError: the machine lacks devices, cores or file handles that the settings require.
     """
+    if misfit := config.algorithm.misfit(config.gossip.method):
+        raise UserError(f"{misfit}; leave out one of them")
     device = config.resources.device
     devices = devices_of(usable_devices(device, machine) if resumed else device, machine)
     count = config.resources.learners or _learners(devices, machine)

@@ -216,7 +216,7 @@ def workload(config: RunConfig, machine: Machine) -> dict[str, Any]:
         "quota": machine.quota if machine.throttled else None,
         "versions": [galamp.__version__, torch.__version__],
         "environment": asdict(environment) | {"env_id": canonical_env_id(environment.env_id)},
-        "algorithm": [algorithm.algorithm, algorithm.num_steps, algorithm.precision],
+        "algorithm": asdict(algorithm) | {"learning_rate": None},
         "network": config.model.network,
         "gossip": asdict(config.gossip),
         "resources": resources,

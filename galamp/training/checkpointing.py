@@ -24,7 +24,7 @@ from galamp.algorithms.flat_parameters import Span
 from galamp.core.config import to_dict
 from galamp.core.disk import Where, as_named
 from galamp.core.errors import CheckpointError, GalampError
-from galamp.memory.learner_state import SAVE_EVERY_TURNS, STATE_COUNTERS, State, newest_common_turn
+from galamp.memory.learner_state import STATE_COUNTERS, State, newest_common_turn, save_every_turns
 from galamp.memory.versioned_slots import Header
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, CheckpointNotWritten, Identity, LearnerState
@@ -107,7 +107,8 @@ class Saver:
         at_turn = 0
         if self._run_layout.plan.config.gossip.coupled:
             # A turn in which all save anyway: so all kept states are of the same turns.
-            at_turn = -(-common_turn(self._run_layout) // SAVE_EVERY_TURNS) * SAVE_EVERY_TURNS
+            every = save_every_turns(self._run_layout.shape.num_steps, self._run_layout.count)
+            at_turn = -(-common_turn(self._run_layout) // every) * every
         self._requested = self._run_layout.control.request_save(at_turn)
 
     def poll(self, progress: Callable[[], dict[str, Any]]) -> None:

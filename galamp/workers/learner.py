@@ -35,10 +35,10 @@ from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.control import NEVER, ControlBlock
 from galamp.memory.learner_state import (
     FINAL,
-    SAVE_EVERY_TURNS,
     STATE_COUNTERS,
     State,
     StateSlots,
+    save_every_turns,
 )
 from galamp.memory.rollout_ports import LearnerPort
 from galamp.memory.rollouts import RingWake, RolloutShape
@@ -127,6 +127,7 @@ class Learner:
         self.status = self.status_board.learner(task.rank)
         self.status.reset()
         self.algorithm = make_algorithm_for(task)
+        self.algorithm.heartbeat = self.status.heartbeat
         self.port = LearnerPort(
             task.arrays,
             task.rank,
@@ -255,7 +256,8 @@ class Learner:
         now_s = time.monotonic()
         due = now_s - self._saved_s > SAVE_EVERY_S
         if self.task.gossip.coupled:
-            due = turns % SAVE_EVERY_TURNS == 0
+            every = save_every_turns(self.task.shape.num_steps, self.task.learners)
+            due = turns % every == 0
         if requested or due:
             self._saved_id = save_id if requested else self._saved_id
             self._saved_s = now_s

@@ -25,6 +25,7 @@ from galamp.algorithms.networks import (
 from galamp.algorithms.networks.base import ActorCritic
 from galamp.algorithms.networks.checks import check_model, check_network
 from galamp.algorithms.networks.convolutional import ConvActorCritic
+from galamp.algorithms.networks.images import ImageLayout, image_layout
 from galamp.algorithms.networks.minatar import MinAtarActorCritic
 from galamp.algorithms.networks.perceptron import MlpActorCritic
 from galamp.core.errors import CheckpointError, UserError
@@ -584,3 +585,8 @@ def test_only_the_user_has_a_module_imported(stored: str, asked: str, told: str)
         check_network_asked(name, name, "the run")
     check_network_asked("auto", "", "the run")
     check_network_asked("gala", "nature", "the run")  # a checkpoint's identity refuses it
+
+
+@pytest.mark.parametrize("shape", [(18, 4, 4), (20, 3, 3), (64, 1, 1)])
+def test_many_channels_of_a_small_image_come_first(shape: tuple[int, int, int]) -> None:
+    assert image_layout(shape) == ImageLayout(*shape, channels_first=True)

@@ -229,3 +229,26 @@ def test_the_mean_gradient_of_two_halves_is_the_gradient_of_the_whole() -> None:
 
 def _envs(rollout: Rollout, envs: slice) -> Rollout:
     return rollout.mapped(lambda tensor: tensor[:, envs])
+
+
+@pytest.mark.parametrize(("steps", "envs"), [(1, 2), (3, 1), (5, 8)])
+def test_no_minibatch_is_empty(steps: int, envs: int) -> None:
+    ppo = make(num_minibatches=8)
+    ppo.prepare(steps, envs)
+    calls: list[float] = []
+    beats: list[None] = []
+    ppo.heartbeat = lambda: beats.append(None)  # type: ignore[method-assign]
+
+    def reduce() -> bool:
+        calls.append(ppo.parameters.grad.norm().item())
+        return False
+
+    ppo.update(random_rollout(0, steps=steps, envs=envs, valid=1.0), reduce)
+    expected = CONFIG.update_epochs * min(8, steps * envs)
+    assert len(calls) == len(beats) == ppo.reductions == expected
+
+
+def test_a_bound_of_the_divergence_and_equal_steps_for_all_do_not_go_together() -> None:
+    assert PPOConfig(target_kl=0.1).misfit("allreduce").startswith("--target-kl: ")
+    assert not PPOConfig(target_kl=0.1).misfit("gossip")
+    assert not PPOConfig().misfit("allreduce")

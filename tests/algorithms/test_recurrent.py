@@ -160,6 +160,15 @@ def test_a_state_is_kept_over_a_mix_and_forgotten_at_the_first_observation() -> 
     assert not torch.allclose(forward._states[1:], alone)
 
 
+@pytest.mark.parametrize("name", ["ppo", "pqn"])
+def test_there_are_no_more_minibatches_than_environments(name: str) -> None:
+    algorithm = prepared(make(name, num_minibatches=64), 6, 2)
+    assert algorithm.reductions == 2 * algorithm._minibatch.update_epochs  # type: ignore[attr-defined]
+    CUES.manual_seed(5)
+    rollout, _ = remembering_rollout(algorithm, 6, 2)
+    assert algorithm.update(rollout)["grad_norm"] > 0.0
+
+
 def remembering_rollout(algorithm: Algorithm, length: int, envs: int) -> tuple[Rollout, Tensor]:
     """A cue at the first step, nothing after it; the last action pays if it is the cue."""
     cues = torch.randint(0, 2, (envs,), generator=CUES)

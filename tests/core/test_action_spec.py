@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium.spaces import Box
 
 from galamp.core.action_spec import (
     ActionSpec,
@@ -17,7 +18,7 @@ from galamp.core.action_spec import (
     MultiDiscreteActions,
     action_spec_from_dict,
 )
-from galamp.core.config import SQUASH
+from galamp.core.config import CLIP, SQUASH
 
 SPECS: list[ActionSpec] = [
     DiscreteActions(3),
@@ -120,3 +121,14 @@ def test_numbers_with_two_bounds_are_squashed() -> None:
     np.testing.assert_allclose(rising, 1 + 3 * np.tanh([-0.3, 0.2]), rtol=1e-6)
     edges = BoxActions((-0.4,), (0.4,), SQUASH).to_environment(np.array([[-99], [99]], np.float32))
     assert edges.ravel().tolist() == [np.float32(-0.4), np.float32(0.4)]
+
+
+@pytest.mark.parametrize("bounds", [CLIP, SQUASH])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_clipped_actions_are_in_the_space_whatever_its_type(dtype: type, bounds: str) -> None:
+    low, high = np.array([-0.1, -0.3, 1e-8], dtype), np.array([0.2, 0.7, 0.1], dtype)
+    space = Box(low, high, dtype=dtype)
+    spec = BoxActions(tuple(low.tolist()), tuple(high.tolist()), bounds)
+    for far in (-50.0, 50.0):
+        (action,) = spec.to_environment(np.full((1, 3), far, np.float32))
+        assert space.contains(action), (action, far)

@@ -27,8 +27,9 @@ class ImageLayout(NamedTuple):
 def image_layout(shape: tuple[int, ...]) -> ImageLayout:
     """Read a shape of three dimensions: [C, H, W], as environments give images.
 
-    [H, W, C] is taken as well, where H is above `MAX_CHANNELS` and C is 1, 3 or 4.
+    [H, W, C] is taken as well, where H is above `MAX_CHANNELS` and C is 1, 3 or 4, unless the last
+    two sides are equal, as height and width are.
     """
-    if shape[0] > MAX_CHANNELS and shape[2] in CHANNELS_LAST:
+    if shape[0] > MAX_CHANNELS and shape[2] in CHANNELS_LAST and shape[1] != shape[2]:
         return ImageLayout(shape[2], shape[0], shape[1], channels_first=False)
     return ImageLayout(shape[0], shape[1], shape[2], channels_first=True)

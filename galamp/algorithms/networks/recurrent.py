@@ -31,6 +31,8 @@ from galamp.algorithms.networks.images import image_layout
 CELL_UNITS = 128
 MLP_UNITS = 64
 CELL_GAIN = 1.0
+FEATURES_AT_ONCE = 512
+"""Observations whose features are computed at a time without gradient."""
 CELLS: dict[str, type[nn.GRUCell] | type[nn.LSTMCell]] = {"gru": nn.GRUCell, "lstm": nn.LSTMCell}
 
 
@@ -109,13 +111,20 @@ class RecurrentActorCritic(ActorCritic):
             logits [t, B, A], values [t, B], and the state [B, S] after the last step.
         """
         steps, envs = first.shape
-        features = self.features(observations.flatten(0, 1)).view(steps, envs, -1)
+        features = self._all_features(observations.flatten(0, 1)).view(steps, envs, -1)
         hidden = []
         for step in range(steps):
             state = self._next(features[step], forgotten(state, first[step]))
             hidden.append(state[:, : self.cell.hidden_size])
         logits, values = self.outputs(torch.cat(hidden))
         return logits.view(steps, envs, -1), values.view(steps, envs), state
+
+    def _all_features(self, observations: Tensor) -> Tensor:
+        """Return the features of [N, ...]; without gradient so many at a time, to save memory."""
+        if torch.is_grad_enabled():
+            return self.features(observations)
+        some = torch.split(observations, FEATURES_AT_ONCE)
+        return torch.cat([self.features(each) for each in some])
 
     def _next(self, features: Tensor, state: Tensor) -> Tensor:
         if isinstance(self.cell, nn.LSTMCell):
