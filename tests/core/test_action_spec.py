@@ -119,8 +119,10 @@ def test_numbers_with_two_bounds_are_squashed() -> None:
     assert found.tolist() == [[1.0, 5.0, 7.0], [4.0, -9.0, 0.0]]
     rising = spec.to_environment(np.array([[-0.3, 0, 0], [0.2, 0, 0]], np.float32))[:, 0]
     np.testing.assert_allclose(rising, 1 + 3 * np.tanh([-0.3, 0.2]), rtol=1e-6)
-    edges = BoxActions((-0.4,), (0.4,), SQUASH).to_environment(np.array([[-99], [99]], np.float32))
-    assert edges.ravel().tolist() == [np.float32(-0.4), np.float32(0.4)]
+    bound = float(np.float32(0.4))
+    spec = BoxActions((-bound,), (bound,), SQUASH)
+    edges = spec.to_environment(np.array([[-99], [99]], np.float32))
+    assert edges.ravel().tolist() == [-bound, bound]
 
 
 @pytest.mark.parametrize("bounds", [CLIP, SQUASH])
