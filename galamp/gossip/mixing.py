@@ -154,7 +154,8 @@ class Gossiper:
         has_news = {p: w for p, w in weights.items() if self._transport.news(p) is not None}
         waited = self._at_bound()
         late = [p for p in peers if p not in has_news and self._transport.status(p).alive]
-        mixed = self._blend(own, has_news) if has_news and (waited or not late) else ()
+        complete = waited or not late or self.topology.partial(self.round)
+        mixed = self._blend(own, has_news) if has_news and complete else ()
         if not mixed:
             self._row["staleness"] += 1
             self._row.metrics["most_staleness"] = max(

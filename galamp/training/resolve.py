@@ -54,11 +54,17 @@ def resolve_run(config: RunConfig, machine: Machine, kept: StoredChoices) -> Res
     """
     plan = make_plan(config, machine, resumed=kept.devices)
     path, gossip = graph_file(plan, kept.graph_of), plan.config.gossip
-    count, weights, seed = len(plan.learners), gossip.gossip_weights, plan.config.seed
+    name = gossip.topology if path is None else f"{FILE}{path}"
+    content = None if path is None else _content(path)
+    topology = make_topology(
+        name,
+        len(plan.learners),
+        gossip.gossip_weights,
+        plan.config.seed,
+        gossip.global_average_every,
+    )
     if path is None:
-        return ResolvedRun(plan, make_topology(gossip.topology, count, weights, seed))
-    content = _content(path)
-    topology = make_topology(f"{FILE}{path}", count, weights, seed)
+        return ResolvedRun(plan, topology)
     if content is None or content != _content(path):
         raise UserError(f"--topology {FILE}{path}: it was changed while it was read: start again")
     return ResolvedRun(plan, topology, Graph(path, content))

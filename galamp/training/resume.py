@@ -202,4 +202,4 @@ def first_entry(
         distances, _ = distances_between(np.stack([s.tensors["parameters"] for s in states]))
     gossip = run_layout.plan.config.gossip
     rows = tuple(map(tuple, distances.tolist()))
-    return Start(number, run_layout.count, gossip.topology, gossip.synchronous, wall_s, rows)
+    return Start(number, run_layout.count, gossip.graph, gossip.synchronous, wall_s, rows)

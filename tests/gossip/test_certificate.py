@@ -132,6 +132,7 @@ ACTIONS = st.tuples(
     st.sampled_from(["auto", "uniform"]),
     st.integers(1, 3),
     st.sampled_from([1.0, 0.5]),
+    st.sampled_from([None, None, 1, 3]),
     st.lists(ACTIONS, max_size=120),
 )
 def test_never_exceeded(
@@ -141,10 +142,16 @@ def test_never_exceeded(
     weights: str,
     every: int,
     probability: float,
+    all_every: int | None,
     actions: list[tuple[str, int, int, float]],
 ) -> None:
-    graph = make_topology(name, size, weights, seed=3)
-    config = GossipConfig(gossip_every=every, gossip_probability=probability, max_staleness=None)
+    graph = make_topology(name, size, weights, 3, all_every)
+    config = GossipConfig(
+        gossip_every=every,
+        gossip_probability=probability,
+        global_average_every=all_every,
+        max_staleness=None,
+    )
     world = World(graph, tmp_path_factory.mktemp("world"), config)
     for kind, rank, direction, length in actions:
         if kind == "check":

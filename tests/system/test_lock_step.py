@@ -55,12 +55,15 @@ CASES = {
         3, 20, ("--sync", "--gossip-probability", 0.5), {"gossip_probability": 0.5}
     ),
     "optimizer": Case(3, 12, ("--sync", "--gossip-optimizer"), {"gossip_optimizer": True}),
+    "global-average": Case(
+        3, 16, ("--sync", "--global-average-every", 3), {"global_average_every": 3}
+    ),
     "allreduce-2": Case(2, 20, ("--method", "allreduce"), {"method": "allreduce"}, identical=True),
     "allreduce-3": Case(3, 20, ("--method", "allreduce"), {"method": "allreduce"}, identical=True),
 }
 SLOW = {
     "max-staleness-0", "bidirectional-ring", "star", "probability", "optimizer", "allreduce-2",
-    "every-3", "workers", "one-peer-exponential", "atari", "allreduce-3",
+    "every-3", "workers", "one-peer-exponential", "atari", "allreduce-3", "global-average",
 }  # fmt: skip
 """What these add to the others is tested in one process, too: the gate leaves them out."""
 SEED = 11
@@ -110,6 +113,8 @@ def referred(case: Case, config: RunConfig) -> list[ReferenceLearner]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return train_in_lock_step(config, make_topology(case.topology, case.learners), case.turns)
+        every = config.gossip.global_average_every
+        graph = make_topology(case.topology, case.learners, global_average_every=every)
+        return train_in_lock_step(config, graph, case.turns)
     finally:
         torch.set_num_threads(threads)

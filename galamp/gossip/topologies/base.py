@@ -45,6 +45,13 @@ class Topology(ABC):
         count = 1 + len(self.in_peers(rank, round_))
         return (1.0 / count,) * count
 
+    def partial(self, round_: int) -> bool:
+        """Return whether an asynchronous learner averages with some in-peers if others are late.
+
+        Otherwise it keeps its own vector until each of them has news.
+        """
+        return False
+
     def period(self) -> int | None:
         """Return the number of rounds after which the graph repeats; None if it never does."""
         return 1
@@ -55,6 +62,14 @@ class Topology(ABC):
         It holds from any round on; for random graphs with a probability above 1 - 1e-9.
         """
         return self.period() or 1
+
+    def most_in_peers(self) -> int:
+        """Return the largest number of in-peers that a learner has in any round."""
+        return max(
+            len(self.in_peers(rank, round_))
+            for rank in range(self.size)
+            for round_ in range(self.horizon())
+        )
 
     def edges(self) -> tuple[tuple[int, int], ...]:
         """Return every edge (sender, receiver) that can ever occur, in ascending order."""
