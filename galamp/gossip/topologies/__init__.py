@@ -19,6 +19,8 @@ TOPOLOGIES = {
     "complete": "galamp.gossip.topologies.complete:Complete",
     "torus": "galamp.gossip.topologies.torus:Torus",
     "random-pairs": "galamp.gossip.topologies.random_pairs:RandomPairs",
+    "base-2": "galamp.gossip.topologies.base_graph:Base2",
+    "base-3": "galamp.gossip.topologies.base_graph:Base3",
     "star": "galamp.gossip.topologies.star:Star",
     "none": "galamp.gossip.topologies.independent:Independent",
 }
@@ -87,7 +89,12 @@ def _from_file(name: str, size: int, weights: str) -> Topology:
 
 
 def _weighed(graph: Topology, name: str, weights: str) -> Topology:
-    """Return `graph`, which has uniform weights, with weights of the kind `weights`."""
+    """Return `graph` with weights of the kind `weights`; uniform unless it has its own."""
+    if graph.weighted and weights != "auto":
+        raise UserError(
+            f"--gossip-weights {weights}: the weights of --topology {name} are part of it, and "
+            "with others it does not average exactly; use --gossip-weights auto"
+        )
     if weights == "metropolis" and not graph.symmetric:
         raise UserError(
             f"--gossip-weights metropolis: expected a graph with every edge in both directions, "

@@ -21,10 +21,12 @@ class Topology(ABC):
         seed: seed of random graphs; other graphs ignore it.
         doubly_stochastic: whether the columns of every mixing matrix also sum to 1.
         symmetric: whether every edge goes in both directions, in every round.
+        weighted: whether the weights are part of the graph: it is not used with others.
     """
 
     doubly_stochastic = True
     symmetric = False
+    weighted = False
 
     def __init__(self, size: int, seed: int = 0) -> None:
         self.size, self.seed = size, seed
