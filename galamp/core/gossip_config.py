@@ -47,6 +47,26 @@ class GossipConfig:
         unit="L2 norm",
         low=0.0,
     )
+    ball_floor: float | None = option(
+        None,
+        "leave out an average that would move a learner's parameters by less than this, so that "
+        "learners do not become one (exploratory)",
+        unit="L2 norm",
+        low=0.0,
+    )
+    outer_momentum: float = option(
+        0.0,
+        "Nesterov momentum of an outer step, which takes the place of an average: on the "
+        "difference that updates and average have made since the last one",
+        low=0.0,
+        high=0.999,
+    )
+    outer_lr: float = option(
+        1.0,
+        "learning rate of the outer step; with 1, and no momentum, it is the average",
+        low=1e-6,
+        high=10.0,
+    )
     gossip_optimizer: bool = option(False, "average the optimiser's state, too")
     sync: bool = option(
         False,
@@ -82,6 +102,16 @@ class GossipConfig:
         """The gossip graph in words."""
         every = self.global_average_every
         return self.topology if every is None else f"{self.topology}, all every {every} rounds"
+
+    @property
+    def outer_steps(self) -> bool:
+        """Whether outer steps take the place of averages."""
+        return self.outer_momentum != 0.0 or self.outer_lr != 1.0
+
+    @property
+    def has_radius(self) -> bool:
+        """Whether theory may give a radius: all average together, by the graph's weights."""
+        return self.synchronous and self.ball_floor is None
 
     @property
     def coupled(self) -> bool:

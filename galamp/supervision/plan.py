@@ -26,7 +26,7 @@ from galamp.workers.forkserver import MAX_DESCRIPTORS
 NO_GRAPH = "none"
 ONLY_FOR_GOSSIP = (
     "topology", "gossip_weights", "gossip_every", "gossip_probability", "global_average_every",
-    "target_ball", "gossip_optimizer",
+    "target_ball", "ball_floor", "outer_momentum", "outer_lr", "gossip_optimizer",
 )  # fmt: skip
 
 LEARNERS_PER_CORE = 8

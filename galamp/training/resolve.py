@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from galamp.core.config import RunConfig
+from galamp.core.config import GossipConfig, RunConfig
 from galamp.core.disk import read_limited
 from galamp.core.errors import UserError
 from galamp.core.machine.machine import Machine, lacks_bf16, quota_text
 from galamp.core.machine.mps import mps_folder, mps_in_words
+from galamp.gossip.consensus.outer_growth import growth_per_round
 from galamp.gossip.topologies import FILE, make_topology
 from galamp.gossip.topologies.base import Topology
 from galamp.storage.run_folder import GRAPH_LIMIT_BYTES, StoredChoices
@@ -63,11 +64,30 @@ def resolve_run(config: RunConfig, machine: Machine, kept: StoredChoices) -> Res
         plan.config.seed,
         gossip.global_average_every,
     )
+    _check_outer_steps(gossip, topology)
     if path is None:
         return ResolvedRun(plan, topology)
     if content is None or content != _content(path):
         raise UserError(f"--topology {FILE}{path}: it was changed while it was read: start again")
     return ResolvedRun(plan, topology, Graph(path, content))
+
+
+def _check_outer_steps(gossip: GossipConfig, topology: Topology) -> None:
+    """Refuse outer steps that drive learners apart.
+
+    Raises:
+        UserError: over this graph, disagreement grows from round to round.
+    """
+    if not gossip.outer_steps:
+        return
+    growth = growth_per_round(topology, gossip.outer_momentum, gossip.outer_lr)
+    if growth is not None and growth >= 1.0 and topology.edges():
+        raise UserError(
+            f"--outer-momentum {gossip.outer_momentum:g} --outer-lr {gossip.outer_lr:g}: over "
+            f"--topology {gossip.graph} of {topology.size} learners, they multiply disagreement "
+            f"by {growth:.4g} per round; use less of them, or another graph, such as "
+            "bidirectional-ring"
+        )
 
 
 def _content(path: Path) -> bytes | None:

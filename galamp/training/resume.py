@@ -180,7 +180,7 @@ def history_of(
         return None
     log = GossipLog(folder.path / GOSSIP, warn, folder.where)
     history = History(
-        run_layout.arrays, run_layout.topology, log, warn, synchronous=gossip.synchronous
+        run_layout.arrays, run_layout.topology, log, warn, with_radius=gossip.has_radius
     )
     history.start(first_entry(run_layout, states, float(wall_s), run_layout.start))
     return history

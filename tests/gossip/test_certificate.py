@@ -63,7 +63,7 @@ class World:
         self.told: list[str] = []
         log = GossipLog(folder / "gossip.jsonl", self.told.append)
         self.history = History(
-            self.arrays, topology, log, self.told.append, synchronous=config.synchronous
+            self.arrays, topology, log, self.told.append, with_radius=config.has_radius
         )
         zeros = ((0.0,) * n,) * n
         self.history.start(Start(1, n, "any", config.synchronous, 0.0, zeros))
@@ -133,6 +133,8 @@ ACTIONS = st.tuples(
     st.integers(1, 3),
     st.sampled_from([1.0, 0.5]),
     st.sampled_from([None, None, 1, 3]),
+    st.sampled_from([None, None, 0.3]),
+    st.sampled_from([(0.0, 1.0), (0.9, 0.7), (0.5, 1.5)]),
     st.lists(ACTIONS, max_size=120),
 )
 def test_never_exceeded(
@@ -143,6 +145,8 @@ def test_never_exceeded(
     every: int,
     probability: float,
     all_every: int | None,
+    floor: float | None,
+    outer: tuple[float, float],
     actions: list[tuple[str, int, int, float]],
 ) -> None:
     weights = "auto" if name.startswith("base-") else weights
@@ -151,6 +155,9 @@ def test_never_exceeded(
         gossip_every=every,
         gossip_probability=probability,
         global_average_every=all_every,
+        ball_floor=floor,
+        outer_momentum=outer[0],
+        outer_lr=outer[1],
         max_staleness=None,
     )
     world = World(graph, tmp_path_factory.mktemp("world"), config)
