@@ -36,7 +36,8 @@ class GossipConfig:
     )
     global_average_every: int | None = option(
         None,
-        "every so many rounds of gossip, average with all learners instead of the graph's peers",
+        "every so many rounds of gossip, average with all learners instead of the graph's peers "
+        "(default: never)",
         unit="rounds",
         low=1,
         high=10**6,
@@ -50,7 +51,7 @@ class GossipConfig:
     ball_floor: float | None = option(
         None,
         "leave out an average that would move a learner's parameters by less than this, so that "
-        "learners do not become one (exploratory)",
+        "learners do not become one; exploratory (default: none is left out)",
         unit="L2 norm",
         low=0.0,
     )

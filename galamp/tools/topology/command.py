@@ -35,7 +35,11 @@ class TopologyConfig:
         names=("auto", "uniform", "metropolis"),
     )
     global_average_every: int | None = option(
-        None, "every so many rounds, average over all learners", unit="rounds", low=1, high=10**6
+        None,
+        "every so many rounds, average over all learners (default: never)",
+        unit="rounds",
+        low=1,
+        high=10**6,
     )
     seed: int = option(1, "seed of random graphs", low=0, high=2**31 - 1)
     parameters: int = option(
