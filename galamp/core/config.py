@@ -13,6 +13,7 @@ from typing import Any
 
 from galamp.core.algorithm_config import AlgorithmConfig, algorithm_config, algorithm_in
 from galamp.core.errors import UserError, did_you_mean
+from galamp.core.gossip_config import GossipConfig as GossipConfig
 from galamp.core.older_configs import up_to_date
 from galamp.core.settings import AUTO, CLASS, FACTORY, check, option, settings, shown
 from galamp.core.stop_config import StopConfig
@@ -120,75 +121,6 @@ class ModelConfig:
         names=("auto",),
         user_code=FACTORY,
     )
-
-
-@dataclass(frozen=True)
-class GossipConfig:
-    """Who exchanges parameters with whom and when, and how far apart learners may run."""
-
-    method: str = option(
-        "gossip",
-        "how learners work together: they average parameters with peers, as in GALA (gossip), one "
-        "has everyone's environments (single), all average gradients at every step (allreduce), or "
-        "they do not (independent); the settings below are for gossip",
-        names=("gossip", "single", "allreduce", "independent"),
-    )
-    topology: str = option(
-        "ring",
-        "gossip graph, or file:PATH with a matrix of weights or links",
-        registry="galamp.gossip.topologies:TOPOLOGIES",
-        prefix="file:",
-    )
-    gossip_weights: str = option(
-        "auto",
-        "weights of the peers in an average: the same for all (uniform), by the peers' degrees "
-        "(metropolis), or what suits the graph (auto)",
-        names=("auto", "uniform", "metropolis"),
-    )
-    gossip_every: int = option(1, "gossip after every so many updates", low=1, high=10**6)
-    gossip_probability: float = option(
-        1.0, "probability that a round of gossip takes place", low=0.0, high=1.0
-    )
-    target_ball: float | None = option(
-        None,
-        "gossip only while a learner is farther than this from the mean (default: always)",
-        unit="L2 norm",
-        low=0.0,
-    )
-    gossip_optimizer: bool = option(False, "average the optimiser's state, too")
-    sync: bool = option(
-        False,
-        "lock-step rounds: repeatable (on a CPU to the last bit, with the same --threads and "
-        "--env-splits), but everyone waits for the slowest",
-    )
-    max_staleness: int | None = option(
-        8,
-        "a learner waits, at most 10 s, once it has gone so many rounds without mixing; 0 is "
-        "lock-step, inf never waits",
-        unit="rounds",
-        low=0,
-        high=10**9,
-        none="inf",
-    )
-    certificate: bool = option(
-        True, "record the gossip, and prove how far apart the learners can be"
-    )
-    verify_gossip: bool = option(
-        False, "put a checksum on what is published, and mix nothing that does not match it"
-    )
-    gradient_correlation: bool = option(
-        False, "measure how alike the learners' gradients are (mean cosine)"
-    )
-
-    @property
-    def synchronous(self) -> bool:
-        """Whether all learners go from round to round together."""
-        return self.sync or self.max_staleness == 0 or self.method == "allreduce"
-
-    @property
-    def coupled(self) -> bool:
-        """Whether they do so because they exchange something: none can go on without the others."""
-        return self.synchronous and (self.method == "allreduce" or self.topology != "none")
 
 
 @dataclass(frozen=True)

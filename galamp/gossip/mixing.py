@@ -25,6 +25,7 @@ from torch import Tensor
 
 from galamp.core.config import GossipConfig
 from galamp.core.errors import RunFailed
+from galamp.gossip.outer_step import OuterStep
 from galamp.gossip.transport.base import Message, Transport, VectorRead
 from galamp.gossip.transport.publication import Publication, Source
 from galamp.gossip.transport.publication_ring import PublicationRing
@@ -69,11 +70,17 @@ class Gossiper:
         # The vectors after the last round: what changes until the next one is the sum of updates.
         self._results = [vector.clone() for vector in vectors]
         self._own, self._mixed = 1.0, tuple[Source, ...]()
+        self._floor, self._outer = config.ball_floor, None
+        if config.outer_steps:
+            momentum, lr = config.outer_momentum, config.outer_lr
+            self._outer = OuterStep(vectors[0], momentum=momentum, lr=lr)
 
     def resume_from(self, round_: int) -> None:
         """Continue from the vectors as they are now, at round `round_`."""
         self.round = round_
         self._keep_vectors()
+        if self._outer is not None:
+            self._outer.restart(self.vectors[0])
 
     def turn(self, version: int) -> bool:
         """Run a gossip round: `publish` and `mix`; return whether it mixed."""
@@ -154,20 +161,38 @@ class Gossiper:
         has_news = {p: w for p, w in weights.items() if self._transport.news(p) is not None}
         waited = self._at_bound()
         late = [p for p in peers if p not in has_news and self._transport.status(p).alive]
-        mixed = self._blend(own, has_news) if has_news and (waited or not late) else ()
+        complete = waited or not late or self.topology.partial(self.round)
+        mixed = self._blend(own, has_news) if has_news and complete else ()
         if not mixed:
             self._row["staleness"] += 1
             self._row.metrics["most_staleness"] = max(
                 self._row.metrics["most_staleness"], self._row["staleness"]
             )
             return False
-        for vector, result in zip(self.vectors, self._results, strict=True):
-            vector.copy_(result)
         self._row.metrics["left_out"] += len(late)
         self._row.metrics["received"] += len(mixed)
-        self._row.metrics["mixes"] += 1
         self._row["staleness"] = 0
+        if self._floor is not None and self._moves_by() < self._floor:
+            self._row.metrics["below_floor"] += 1
+            return False
+        self._take_results()
+        self._row.metrics["mixes"] += 1
         return True
+
+    def _moves_by(self) -> float:
+        """Return how far the mean is from the own parameters (L2); on a GPU the host waits."""
+        return norm_of(self._results[0] - self.vectors[0])
+
+    def _take_results(self) -> None:
+        """Continue from the mean, or from where an outer step leads.
+
+        `_results` keep the mean: an outer step counts as part of the next update, in its length,
+        too, so that what is recorded still proves the bounds.
+        """
+        for vector, result in zip(self.vectors, self._results, strict=True):
+            vector.copy_(result)
+        if self._outer is not None:
+            self._outer.step(self._results[0], out=self.vectors[0])
 
     def _at_bound(self) -> bool:
         """Whether it waits now: if synchronous, or after `max_staleness` rounds without mixing."""

@@ -26,6 +26,7 @@ METRICS = (
     "received",
     "dropped",
     "left_out",
+    "below_floor",
     "retried",
     "torn",
     "most_staleness",

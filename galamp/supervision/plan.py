@@ -25,8 +25,8 @@ from galamp.workers.forkserver import MAX_DESCRIPTORS
 
 NO_GRAPH = "none"
 ONLY_FOR_GOSSIP = (
-    "topology", "gossip_weights", "gossip_every", "gossip_probability", "target_ball",
-    "gossip_optimizer",
+    "topology", "gossip_weights", "gossip_every", "gossip_probability", "global_average_every",
+    "target_ball", "ball_floor", "outer_momentum", "outer_lr", "gossip_optimizer",
 )  # fmt: skip
 
 LEARNERS_PER_CORE = 8

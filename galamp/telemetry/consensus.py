@@ -117,8 +117,9 @@ class History:
         log: GossipLog,
         log_event: Callable[[str], None],
         *,
-        synchronous: bool,
+        with_radius: bool,
     ) -> None:
+        """Set up; `with_radius`: whether the learners' rounds are those that theory is about."""
         self._log, self._log_event = log, log_event
         self._gap_reported = False
         ranks = range(topology.size)
@@ -128,7 +129,7 @@ class History:
         """Number of each learner's last processed publication, or of the one in progress."""
         self._incarnations = [0] * topology.size
         self._certificate = Certificate(topology.size)
-        self._theory = TheoreticalRadius(topology) if synchronous else None
+        self._theory = TheoreticalRadius(topology) if with_radius else None
         self._lines: list[dict[str, Any]] = []
 
     def start(self, start: Start) -> None:

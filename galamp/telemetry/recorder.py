@@ -260,7 +260,7 @@ class Recorder:
             frames_per_step=self._run_layout.environment.frames_per_step,
             agent_steps_per_s=sum(learner.agent_steps_per_s for learner in learners),
             learners=learners,
-            topology=config.gossip.topology,
+            topology=config.gossip.graph,
             episodes=self.episodes,
             mean_return=self.mean_return,
             best_mean_return=self.best,

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from galamp.core.config import RunConfig
+from galamp.core.config import GossipConfig, RunConfig
 from galamp.core.disk import read_limited
 from galamp.core.errors import UserError
 from galamp.core.machine.machine import Machine
+from galamp.gossip.consensus.outer_growth import growth_per_round
 from galamp.gossip.topologies import FILE, make_topology
 from galamp.gossip.topologies.base import Topology
 from galamp.storage.run_folder import GRAPH_LIMIT_BYTES, StoredChoices
@@ -52,14 +53,39 @@ def resolve_run(config: RunConfig, machine: Machine, kept: StoredChoices) -> Res
     """
     plan = make_plan(config, machine, resumed=kept.devices)
     path, gossip = graph_file(plan, kept.graph_of), plan.config.gossip
-    count, weights, seed = len(plan.learners), gossip.gossip_weights, plan.config.seed
+    name = gossip.topology if path is None else f"{FILE}{path}"
+    content = None if path is None else _content(path)
+    topology = make_topology(
+        name,
+        len(plan.learners),
+        gossip.gossip_weights,
+        plan.config.seed,
+        gossip.global_average_every,
+    )
+    _check_outer_steps(gossip, topology)
     if path is None:
-        return ResolvedRun(plan, make_topology(gossip.topology, count, weights, seed))
-    content = _content(path)
-    topology = make_topology(f"{FILE}{path}", count, weights, seed)
+        return ResolvedRun(plan, topology)
     if content is None or content != _content(path):
         raise UserError(f"--topology {FILE}{path}: it was changed while it was read: start again")
     return ResolvedRun(plan, topology, Graph(path, content))
+
+
+def _check_outer_steps(gossip: GossipConfig, topology: Topology) -> None:
+    """Refuse outer steps that drive learners apart.
+
+    Raises:
+        UserError: over this graph, disagreement grows from round to round.
+    """
+    if not gossip.outer_steps:
+        return
+    growth = growth_per_round(topology, gossip.outer_momentum, gossip.outer_lr)
+    if growth is not None and growth >= 1.0 and topology.edges():
+        raise UserError(
+            f"--outer-momentum {gossip.outer_momentum:g} --outer-lr {gossip.outer_lr:g}: over "
+            f"--topology {gossip.graph} of {topology.size} learners, they multiply disagreement "
+            f"by {growth:.4g} per round; use less of them, or another graph, such as "
+            "bidirectional-ring"
+        )
 
 
 def _content(path: Path) -> bytes | None:

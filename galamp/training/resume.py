@@ -183,7 +183,7 @@ def history_of(
         return None
     log = GossipLog(folder.path / GOSSIP, warn, folder.where)
     history = History(
-        run_layout.arrays, run_layout.topology, log, warn, synchronous=gossip.synchronous
+        run_layout.arrays, run_layout.topology, log, warn, with_radius=gossip.has_radius
     )
     history.start(first_entry(run_layout, states, float(wall_s), run_layout.start))
     return history
@@ -205,4 +205,4 @@ def first_entry(
         distances, _ = distances_between(np.stack([s.tensors["parameters"] for s in states]))
     gossip = run_layout.plan.config.gossip
     rows = tuple(map(tuple, distances.tolist()))
-    return Start(number, run_layout.count, gossip.topology, gossip.synchronous, wall_s, rows)
+    return Start(number, run_layout.count, gossip.graph, gossip.synchronous, wall_s, rows)

@@ -64,7 +64,11 @@ def gossip_summary(snapshot: Snapshot, run_layout: RunLayout) -> dict[str, Any]:
     return {
         "method": gossip.method,
         "topology": gossip.topology,
+        "global_average_every": gossip.global_average_every,
         "left_out": sum(row.metrics["left_out"] for row in run_layout.status_board.learners()),
+        "below_floor": sum(
+            row.metrics["below_floor"] for row in run_layout.status_board.learners()
+        ),
         "synchronous": gossip.synchronous,
         "consensus_distance": seen.rms,
         "pairwise_distance": seen.pairwise,

@@ -63,7 +63,7 @@ class World:
         self.told: list[str] = []
         log = GossipLog(folder / "gossip.jsonl", self.told.append)
         self.history = History(
-            self.arrays, topology, log, self.told.append, synchronous=config.synchronous
+            self.arrays, topology, log, self.told.append, with_radius=config.has_radius
         )
         zeros = ((0.0,) * n,) * n
         self.history.start(Start(1, n, "any", config.synchronous, 0.0, zeros))
@@ -140,6 +140,9 @@ ACTIONS = st.tuples(
     st.sampled_from(["auto", "uniform"]),
     st.integers(1, 3),
     st.sampled_from([1.0, 0.5]),
+    st.sampled_from([None, None, 1, 3]),
+    st.sampled_from([None, None, 0.3]),
+    st.sampled_from([(0.0, 1.0), (0.9, 0.7), (0.5, 1.5)]),
     st.lists(ACTIONS, max_size=120),
 )
 def test_never_exceeded(
@@ -149,10 +152,22 @@ def test_never_exceeded(
     weights: str,
     every: int,
     probability: float,
+    all_every: int | None,
+    floor: float | None,
+    outer: tuple[float, float],
     actions: list[tuple[str, int, int, float]],
 ) -> None:
-    graph = make_topology(name, size, weights, seed=3)
-    config = GossipConfig(gossip_every=every, gossip_probability=probability, max_staleness=None)
+    weights = "auto" if name.startswith("base-") else weights
+    graph = make_topology(name, size, weights, 3, all_every)
+    config = GossipConfig(
+        gossip_every=every,
+        gossip_probability=probability,
+        global_average_every=all_every,
+        ball_floor=floor,
+        outer_momentum=outer[0],
+        outer_lr=outer[1],
+        max_staleness=None,
+    )
     world = World(graph, tmp_path_factory.mktemp("world"), config)
     for kind, rank, direction, length in actions:
         if kind == "check":

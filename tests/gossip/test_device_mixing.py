@@ -30,6 +30,10 @@ VARIANTS = {
     "with the optimiser": GossipConfig(gossip_optimizer=True),
     "with both": GossipConfig(gossip_optimizer=True, verify_gossip=True),
 }
+STEERED = {
+    "outer steps": GossipConfig(outer_momentum=0.9, outer_lr=0.7),
+    "a floor": GossipConfig(ball_floor=30.0),
+}
 GRAPHS = [("ring", 2), ("exponential", 4), ("exponential", 8), ("complete", 4)]
 MAX_KERNELS = {
     "plain": (12, 1),
@@ -69,14 +73,16 @@ def all_are(vector: Tensor, value: float) -> bool:
         (pytest.param if graph[1] == 4 else also)(*graph, variant)
         for graph in GRAPHS
         for variant in VARIANTS
-    ],
+    ]
+    + [("exponential", 4, variant) for variant in STEERED],
 )
 @on_gpus(devices=8)
 def test_learners_mix_and_tell_what_those_of_the_cpu_do(
     graph: str, learners: int, variant: str
 ) -> None:
-    there = Learners(graph, gpus(learners), VARIANTS[variant])
-    here = Learners(graph, ["cpu"] * learners, VARIANTS[variant])
+    config = (VARIANTS | STEERED)[variant]
+    there = Learners(graph, gpus(learners), config)
+    here = Learners(graph, ["cpu"] * learners, config)
     for mine, theirs in zip(there.train(5), here.train(5), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6)
     told = 0
@@ -90,7 +96,7 @@ def test_learners_mix_and_tell_what_those_of_the_cpu_do(
             told += len(publication.mixed)
         status, counted = (
             ("rounds", "staleness"),
-            ("published", "sent", "received", "mixes", "dropped"),
+            ("published", "sent", "received", "mixes", "dropped", "below_floor"),
         )
         mine_row, other = there.rows[rank], here.rows[rank]
         assert [mine_row[name] for name in status] == [other[name] for name in status]
@@ -116,6 +122,15 @@ def test_a_turn_waits_once(graph: str, learners: int, variant: str) -> None:
         assert turn["non_blocking"] == peers + copied_out, turn
         assert turn["between"] == 0, turn
     assert all(row.metrics["mixes"] > 0 for row in there.rows)
+
+
+@pytest.mark.parametrize(("variant", "waits"), [("outer steps", 1), ("a floor", 2)])
+@on_gpus(devices=4)
+def test_only_a_floor_makes_the_host_wait_once_more(variant: str, waits: int) -> None:
+    there = Learners("ring", gpus(4), STEERED[variant])
+    turns = there.turns(3)
+    assert max(turn["waits"] for turn in turns) == waits
+    assert sum(row.metrics["mixes"] for row in there.rows) > 0
 
 
 @on_gpus()

@@ -91,7 +91,9 @@ class World:
         size: int = SIZE,
         idle: Callable[[], None] = lambda: None,
     ) -> None:
-        self.topology: Topology = make_topology(graph, learners)
+        self.topology: Topology = make_topology(
+            graph, learners, global_average_every=config.global_average_every
+        )
         self.config = config
         specs = ControlBlock.specs(learners) + StatusBoard.specs(learners, 1)
         specs += exchange_specs(config, self.topology, {"parameters": size, "square": size})

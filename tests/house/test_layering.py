@@ -42,8 +42,9 @@ Everyone may import the root, which holds the version and imports nothing.
 """
 
 MIXING = (
-    "core gossip.topologies gossip.vectors gossip.transport.base gossip.transport.publication "
-    "gossip.transport.publication_ring memory.control memory.status memory.versioned_slots"
+    "core gossip.topologies gossip.vectors gossip.outer_step gossip.transport.base "
+    "gossip.transport.publication gossip.transport.publication_ring "
+    "memory.control memory.status memory.versioned_slots"
 )
 """What mixing may import: of transports their interface, no slot, no mailbox, no shared array."""
 

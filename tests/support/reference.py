@@ -102,6 +102,8 @@ def train_in_lock_step(config: RunConfig, graph: Topology, turns: int) -> list[R
     """Run `turns` turns of all learners, each mixing by its row of the graph's matrix."""
     learners = [ReferenceLearner(config, rank) for rank in range(graph.size)]
     gossip, round_ = config.gossip, 0
+    before = [learner.algorithm.state()["parameters"].clone() for learner in learners]
+    velocities = [torch.zeros_like(vector) for vector in before]
     for turn in range(1, turns + 1):
         rollouts = [learner.collect() for learner in learners]
         if gossip.method == "allreduce":
@@ -111,8 +113,11 @@ def train_in_lock_step(config: RunConfig, graph: Topology, turns: int) -> list[R
             learner.algorithm.update(rollout)
         if gossips(gossip, config.seed, turn):
             names = ["parameters"] + ["square_average"] * gossip.gossip_optimizer
-            mix(learners, graph, round_, names)
+            mix(learners, graph, round_, names, gossip.ball_floor)
             round_ += 1
+            if gossip.outer_steps:
+                for learner, *state in zip(learners, before, velocities, strict=True):
+                    step_outside(learner.algorithm.state()["parameters"], *state, gossip)
     return learners
 
 
@@ -131,8 +136,23 @@ def step_together(learners: list[ReferenceLearner], rollouts: list[Rollout]) -> 
         learner.step(rollout, mean)
 
 
-def mix(learners: list[ReferenceLearner], graph: Topology, round_: int, names: list[str]) -> None:
-    """Let everyone average with its in-peers of round `round_`."""
+def step_outside(vector: Tensor, before: Tensor, velocity: Tensor, gossip: GossipConfig) -> None:
+    """Take a step of SGD with Nesterov momentum on the difference since the last one."""
+    gradient = before - vector
+    velocity.copy_(gossip.outer_momentum * velocity + gradient)
+    ahead = torch.add(gradient, velocity, alpha=gossip.outer_momentum)
+    before.copy_(torch.add(before, ahead, alpha=-gossip.outer_lr))
+    vector.copy_(before)
+
+
+def mix(
+    learners: list[ReferenceLearner],
+    graph: Topology,
+    round_: int,
+    names: list[str],
+    floor: float | None = None,
+) -> None:
+    """Let everyone average with its in-peers of round `round_`, if it moves far enough."""
     for name in names:
         vectors = [learner.algorithm.state()[name] for learner in learners]
         before = [vector.clone() for vector in vectors]
@@ -141,7 +161,9 @@ def mix(learners: list[ReferenceLearner], graph: Topology, round_: int, names: l
                 zip((rank, *graph.in_peers(rank, round_)), graph.weights(rank, round_), strict=True)
             )
             ranks = sorted(weights)
-            vector.copy_(weighted_sum([weights[r] for r in ranks], [before[r] for r in ranks]))
+            mean = weighted_sum([weights[r] for r in ranks], [before[r] for r in ranks])
+            if floor is None or float((mean - vector).double().norm()) >= floor:
+                vector.copy_(mean)
 
 
 def weighted_sum(weights: list[float], vectors: list[Tensor]) -> Tensor:

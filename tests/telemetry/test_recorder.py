@@ -390,7 +390,7 @@ class Run:
         self.run_layout = RunLayout(plan, ring, ENVIRONMENT, sketch, folder.logs, 1)
         self.folder = folder
         log = GossipLog(folder.path / GOSSIP, print)
-        history = History(self.run_layout.arrays, ring, log, print, synchronous=False)
+        history = History(self.run_layout.arrays, ring, log, print, with_radius=False)
         history.start(Start(1, LEARNERS, "ring", False, 0.0, ((0.0, 7.0), (7.0, 0.0))))
         told = SinkContext(
             folder.path, "ALE/Pong-v5", LEARNERS, 1, 0, print, t_start=recorder.time.time()

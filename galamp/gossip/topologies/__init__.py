@@ -8,6 +8,7 @@ from typing import cast
 from galamp.core.errors import UserError, did_you_mean
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.topologies.metropolis import Metropolis
+from galamp.gossip.topologies.periodic_global import PeriodicGlobalAverage
 
 TOPOLOGIES = {
     "ring": "galamp.gossip.topologies.ring:DirectedRing",
@@ -18,6 +19,8 @@ TOPOLOGIES = {
     "complete": "galamp.gossip.topologies.complete:Complete",
     "torus": "galamp.gossip.topologies.torus:Torus",
     "random-pairs": "galamp.gossip.topologies.random_pairs:RandomPairs",
+    "base-2": "galamp.gossip.topologies.base_graph:Base2",
+    "base-3": "galamp.gossip.topologies.base_graph:Base3",
     "star": "galamp.gossip.topologies.star:Star",
     "none": "galamp.gossip.topologies.independent:Independent",
 }
@@ -30,16 +33,30 @@ WEIGHTS = ("auto", "uniform", "metropolis")
 """Kinds of mixing weights: `auto` keeps the weights that suit the graph."""
 
 
-def make_topology(name: str, size: int, weights: str = "auto", seed: int = 0) -> Topology:
+def make_topology(
+    name: str,
+    size: int,
+    weights: str = "auto",
+    seed: int = 0,
+    global_average_every: int | None = None,
+) -> Topology:
     """Return the graph `name` (of `TOPOLOGIES`, or `file:PATH`) over `size` learners.
 
     `auto` uses the weights of the file if it has some; else uniform weights if they are doubly
     stochastic or the graph is directed; else (the star, irregular undirected files) Metropolis
     weights. `uniform` gives all peers the learner's own weight, and ignores the weights of a file.
+    With `global_average_every` H, every H-th round averages over all learners instead.
 
     Raises:
         UserError: the name is unknown, the file holds no such graph, or the weights do not fit it.
     """
+    graph = _graph(name, size, weights, seed)
+    if global_average_every is None:
+        return graph
+    return PeriodicGlobalAverage(graph, global_average_every)
+
+
+def _graph(name: str, size: int, weights: str, seed: int) -> Topology:
     if weights not in WEIGHTS:
         raise UserError(
             f"--gossip-weights {weights!r}: expected one of {', '.join(WEIGHTS)}"
@@ -72,7 +89,12 @@ def _from_file(name: str, size: int, weights: str) -> Topology:
 
 
 def _weighed(graph: Topology, name: str, weights: str) -> Topology:
-    """Return `graph`, which has uniform weights, with weights of the kind `weights`."""
+    """Return `graph` with weights of the kind `weights`; uniform unless it has its own."""
+    if graph.weighted and weights != "auto":
+        raise UserError(
+            f"--gossip-weights {weights}: the weights of --topology {name} are part of it, and "
+            "with others it does not average exactly; use --gossip-weights auto"
+        )
     if weights == "metropolis" and not graph.symmetric:
         raise UserError(
             f"--gossip-weights metropolis: expected a graph with every edge in both directions, "

@@ -21,10 +21,12 @@ class Topology(ABC):
         seed: seed of random graphs; other graphs ignore it.
         doubly_stochastic: whether the columns of every mixing matrix also sum to 1.
         symmetric: whether every edge goes in both directions, in every round.
+        weighted: whether the weights are part of the graph: it is not used with others.
     """
 
     doubly_stochastic = True
     symmetric = False
+    weighted = False
 
     def __init__(self, size: int, seed: int = 0) -> None:
         self.size, self.seed = size, seed
@@ -45,6 +47,13 @@ class Topology(ABC):
         count = 1 + len(self.in_peers(rank, round_))
         return (1.0 / count,) * count
 
+    def partial(self, round_: int) -> bool:
+        """Return whether an asynchronous learner averages with some in-peers if others are late.
+
+        Otherwise it keeps its own vector until each of them has news.
+        """
+        return False
+
     def period(self) -> int | None:
         """Return the number of rounds after which the graph repeats; None if it never does."""
         return 1
@@ -55,6 +64,14 @@ class Topology(ABC):
         It holds from any round on; for random graphs with a probability above 1 - 1e-9.
         """
         return self.period() or 1
+
+    def most_in_peers(self) -> int:
+        """Return the largest number of in-peers that a learner has in any round."""
+        return max(
+            len(self.in_peers(rank, round_))
+            for rank in range(self.size)
+            for round_ in range(self.horizon())
+        )
 
     def edges(self) -> tuple[tuple[int, int], ...]:
         """Return every edge (sender, receiver) that can ever occur, in ascending order."""

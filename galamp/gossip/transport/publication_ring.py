@@ -36,12 +36,7 @@ class PublicationRing:
     @staticmethod
     def specs(topology: Topology) -> list[ArraySpec]:
         """Return the arrays of all learners' rings."""
-        most = max(
-            len(topology.in_peers(rank, round_))
-            for rank in range(topology.size)
-            for round_ in range(topology.horizon())
-        )
-        width = _FIXED + _PER_PEER * most
+        width = _FIXED + _PER_PEER * topology.most_in_peers()
         entries = max(_MIN_ENTRIES, min(_MAX_ENTRIES, _RING_BYTES // (8 * width)))
         specs = []
         for rank in range(topology.size):

@@ -44,6 +44,7 @@ from galamp.storage.gossip_log import (
     read_gossip,
 )
 from galamp.tools.audit.coefficients import Bounds
+from galamp.tools.audit.influence import Influence
 from galamp.tools.audit.replay import BadRecordError, Replay
 
 RELATIVE = 1e-5
@@ -133,6 +134,7 @@ class Audit:
 
     def __init__(self, replay: Replay | None = None) -> None:
         self.replay = replay or Replay()
+        self.influence = Influence()
         self.series = Series()
         self.topology = ""
         self.sync = False
@@ -161,9 +163,11 @@ class Audit:
                 case Lost():
                     self.lost += 1
                     self.replay.lose(entry)
+                    self.influence.lose(entry)
                 case Rebase():
                     self.rebased += 1
                     self.replay.rebase(entry)
+                    self.influence.rebase(entry)
                 case Damaged():
                     self.fault(line, entry.wrong)
         except BadRecordError as error:
@@ -179,12 +183,14 @@ class Audit:
         self.starts += 1
         self.topology, self.sync = entry.topology, entry.sync
         self.replay.start(entry)
+        self.influence.start(entry)
 
     def _publication(self, entry: Publication) -> None:
         self.publications += 1
         self.mixes += bool(entry.mixed)
         self.messages += len(entry.mixed)
         self.replay.publish(entry)
+        self.influence.publish(entry)
 
     def _measurement(self, line: int, entry: Measurement) -> None:
         try:

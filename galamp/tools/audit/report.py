@@ -53,6 +53,12 @@ def summary(run: Path, audit: Audit) -> dict[str, Any]:
         "fault_count": audit.fault_count,
         "faults": [fault._asdict() for fault in audit.faults],
         "allowed": ALLOWANCE,
+        "influence": {
+            "exact": audit.influence.exact,
+            "placed": audit.influence.placed,
+            "unknown": audit.influence.unknown,
+            "learners": [share._asdict() for share in audit.influence.shares()],
+        },
     }
     checked: dict[str, Any] = finite(found)
     return checked
@@ -101,6 +107,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"memory full   {dropped} dropped early, bounded coarsely"
     yield ""
     yield from _tables(found["distances"])
+    yield from _influence(found["influence"])
     yield from _violations(found)
     yield from _faults(found)
     yield ""
@@ -129,6 +136,31 @@ def _tables(distances: dict[str, Any]) -> Iterator[str]:
         found = (distances[name][f"recorded_over_recomputed_{each}"] for each in statistics)
         table.add_row(label, *map(_number, found))
     yield from text_lines(table, WIDTH)
+
+
+def _influence(found: dict[str, Any]) -> Iterator[str]:
+    shares = found["learners"]
+    if len(shares) < 2:
+        return
+    yield ""
+    yield "influence on the mean of all    updates     share    influence     ratio"
+    ratios = {id(s): s["of_influence"] / s["of_updates"] for s in shares if s["of_updates"]}
+    far = sorted(shares, key=lambda share: -abs(ratios.get(id(share), 1.0) - 1.0))[:SHOWN]
+    for share in sorted(far, key=lambda share: int(share["learner"])):
+        learner, ratio = f"learner {share['learner']}", ratios.get(id(share))
+        yield (
+            f"{learner:25}{share['updates']:>14,.0f}"
+            f"{share['of_updates']:>10.1%}{share['of_influence']:>13.1%}{_number(ratio):>10}"
+        )
+    if (more := len(shares) - len(far)) > 0:
+        yield f"... and {more:,} more, whose ratios are nearer to 1"
+    yield "Since the last start: updates of the optimiser, and the same times their weights"
+    yield "in the mean of the last vectors, by the recorded mixes."
+    if not found["exact"]:
+        yield (
+            f"Estimated: {_count(found['placed'], 'vector')} placed by measurement, "
+            f"{_count(found['unknown'], 'publication')} unknown."
+        )
 
 
 def _violations(found: dict[str, Any]) -> Iterator[str]:

@@ -33,6 +33,13 @@ class TopologyConfig:
         "weights of the peers in an average",
         names=("auto", "uniform", "metropolis"),
     )
+    global_average_every: int | None = option(
+        None,
+        "every so many rounds, average over all learners (default: never)",
+        unit="rounds",
+        low=1,
+        high=10**6,
+    )
     seed: int = option(1, "seed of random graphs", low=0, high=2**31 - 1)
     parameters: int = option(
         865_413,
@@ -92,9 +99,16 @@ def _plan(name: str, config: TopologyConfig) -> Plan:
             f"topology {name!r:.80}: expected one of {', '.join(TOPOLOGIES)}, or {FILE}PATH"
             f"{did_you_mean(name, TOPOLOGIES)}"
         )
-    topology = make_topology(name, config.learners, config.gossip_weights, config.seed)
+    topology = make_topology(
+        name,
+        config.learners,
+        config.gossip_weights,
+        config.seed,
+        config.global_average_every,
+    )
+    every = config.global_average_every
     question = AnalysisRequest(
-        name=name,
+        name=name if every is None else f"{name}, all every {every} rounds",
         gossip_weights=config.gossip_weights,
         parameters=config.parameters,
         rounds_per_s=config.rounds_per_s,
