@@ -78,6 +78,8 @@ class Algorithm(ABC):
     Attributes:
         config_class: its settings, its gauges and its default learning rate; a frozen dataclass.
         keeps_log_probs: whether `act` returns log-probabilities, for `Rollout.log_probs`.
+        learns_action_values: whether the network's outputs for the policy are values of actions, as
+            in Q-learning; the value head is what predicts returns otherwise.
         parameters: the network's parameters and gradients as flat vectors.
         generator: random generator of action sampling, on the learner's device.
         version: number of optimiser steps so far.
@@ -85,6 +87,7 @@ class Algorithm(ABC):
 
     config_class: ClassVar[type[AlgorithmConfig]]
     keeps_log_probs: ClassVar[bool] = False
+    learns_action_values: ClassVar[bool] = False
     parameters: FlatParameters
     generator: torch.Generator
     version: int

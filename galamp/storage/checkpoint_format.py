@@ -5,7 +5,8 @@
                 --read_file, parse_learner---> LearnerState
 
     learner-<rank>.safetensors   parameters.<name> float32, optimizer.<name> float32 [P] or
-                                 shorter, generator uint8, where P counts the parameters
+                                 shorter, generator uint8, where P counts the parameters; and
+                                 normaliser float64, in runs that have one
     state.json                   identity, config, progress, and what each learner's file must hold
     MANIFEST.json                written last: size and SHA-256 of each file, its own digest, and
                                  the sequence: number of the save in this folder
@@ -22,7 +23,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BufferedReader
 from typing import Any
 
@@ -60,6 +61,11 @@ SEQUENCE_LIMIT = 2**53
 """No run saves this often; a larger number in a file would leave no higher one for the next save.
 """
 
+NORMALISER = "normaliser"
+"""Name of its tensor, and of its size in a learner's entry."""
+NUMBERS_PER_INPUT, NUMBERS_BESIDES = 4, 8
+"""Limit of a normaliser's size, for observations of so many inputs."""
+
 Files = dict[str, tuple[int, str]]
 """Size in bytes and SHA-256 by name."""
 
@@ -79,6 +85,8 @@ class LearnerState:
     counters: dict[str, int]
     generator: npt.NDArray[np.uint8]
     """`[G]`: state of the generator that samples actions."""
+    normaliser: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    """What `--norm-obs` and `--norm-reward` keep, see `core.normalisation`; else empty."""
 
 
 @dataclass(frozen=True)
@@ -103,12 +111,14 @@ def format_files(checkpoint: Checkpoint) -> Iterator[tuple[str, bytes]]:
     """
     entries = []
     for learner in checkpoint.learners:
-        entry = {
+        entry: dict[str, Any] = {
             "rank": learner.rank,
             "counters": learner.counters,
             "optimizer": _optimizer_entry(learner, checkpoint.identity),
             "generator_bytes": learner.generator.size,
         }
+        if learner.normaliser.size:
+            entry[NORMALISER] = learner.normaliser.size
         yield learner_file(learner.rank), _format_learner(learner, checkpoint.identity, entry)
         entries.append(entry)
     state = {
@@ -137,6 +147,7 @@ def _format_learner(learner: LearnerState, identity: Identity, entry: dict[str, 
     tensors: dict[str, npt.NDArray[Any]] = {"generator": learner.generator}
     tensors |= {f"parameters.{name}": value for name, value in learner.parameters.items()}
     tensors |= {f"optimizer.{name}": value for name, value in learner.optimizer.items()}
+    tensors |= {NORMALISER: learner.normaliser} if learner.normaliser.size else {}
     _check_tensors(tensors, f"learner {learner.rank}", _tensor_specs(identity, entry))
     return format_tensors({name: np.ascontiguousarray(value) for name, value in tensors.items()})
 
@@ -190,7 +201,10 @@ def read_state(folder: int, files: Files) -> tuple[Checkpoint, dict[int, dict[st
 
 def _entry(value: object) -> dict[str, Any]:
     """Check one learner's entry in the state."""
-    entry = need_mapping(value, "learner", ("rank", "counters", "optimizer", "generator_bytes"))
+    keys = {"rank", "counters", "optimizer", "generator_bytes"}
+    if isinstance(value, dict) and NORMALISER in value:
+        keys.add(NORMALISER)
+    entry = need_mapping(value, "learner", sorted(keys))
     need(need_count(entry["rank"], "rank") < LEARNER_LIMIT, "rank is too large")
     for count in need_mapping(entry["counters"], "counters").values():
         need(type(count) is int and abs(count) < COUNT_LIMIT, "a counter is no whole number")
@@ -201,6 +215,8 @@ def _entry(value: object) -> dict[str, Any]:
         need(need_count(size, "size of optimizer state") > 0, "empty optimizer state")
     size = need_count(entry["generator_bytes"], "generator_bytes")
     need(1 <= size <= GENERATOR_LIMIT_BYTES, "generator_bytes is out of range")
+    if NORMALISER in entry:
+        need(need_count(entry[NORMALISER], NORMALISER) > 0, "empty normaliser")
     return entry
 
 
@@ -263,7 +279,9 @@ def parse_learner(
     parameters = {name: tensors[f"parameters.{name}"].copy() for name, _ in identity.layout}
     optimizer = {name: tensors[f"optimizer.{name}"].copy() for name in entry["optimizer"]}
     generator = tensors["generator"].copy()
-    return LearnerState(entry["rank"], parameters, optimizer, entry["counters"], generator)
+    normaliser = tensors[NORMALISER].copy() if NORMALISER in entry else np.zeros(0)
+    counters = entry["counters"]
+    return LearnerState(entry["rank"], parameters, optimizer, counters, generator, normaliser)
 
 
 # --- both ---
@@ -278,6 +296,10 @@ def _tensor_specs(identity: Identity, entry: dict[str, Any]) -> TensorSpecs:
     longer = [name for name, size in sizes.items() if size > identity.num_parameters]
     need(not longer, f"optimizer state {longer[:1]} is longer than the parameters")
     specs |= {f"optimizer.{name}": ("float32", (size,)) for name, size in sizes.items()}
+    if NORMALISER in entry:
+        most = NUMBERS_PER_INPUT * math.prod(identity.observation_shape) + NUMBERS_BESIDES
+        need(entry[NORMALISER] <= most, "normaliser is larger than any of these observations")
+        specs[NORMALISER] = ("float64", (entry[NORMALISER],))
     return specs
 
 

@@ -22,8 +22,10 @@ from galamp.algorithms.distributions import make_distribution
 from galamp.algorithms.flat_parameters import FlatParameters
 from galamp.algorithms.networks import bare_model, check_network_asked, is_users, taking
 from galamp.algorithms.networks.checks import check_model
+from galamp.algorithms.normalising import InputNormaliser, from_raw, layers_of
 from galamp.core.errors import CheckpointError, UserError
 from galamp.core.machine.torch_device import usable_device
+from galamp.core.normalisation import NormaliserSpec
 from galamp.environments import EnvironmentSpec, finish_probe, start_probe
 from galamp.environments.names import ATARI, check_asked
 from galamp.storage.checkpoint import FLOAT_BYTES, Identity, too_large
@@ -68,7 +70,9 @@ class Agent:
         self._trained = trained.without_learners()
         # Frames are bytes, vectors are floats; `act` handles any other type.
         dtype = "uint8" if len(self.identity.observation_shape) == 3 else "float32"
-        self._models = {dtype: _network(trained, learner, dtype, device)}
+        model = _network(trained, learner, dtype, device)
+        self._normalise = _normaliser(trained, learner, model, device)
+        self._models = {dtype: model}
         self._distribution = make_distribution(self.identity.actions, device)
         self.seed(seed)
 
@@ -184,6 +188,8 @@ class Agent:
         if not len(batch):
             return self.identity.actions.zeros(0)
         inputs = torch.from_numpy(batch).to(self.device)
+        if self._normalise is not None:
+            inputs, dtype = self._normalise(inputs), "float32"
         with self._threads(len(batch)), torch.inference_mode():
             outputs, _ = self._model(dtype)(inputs)
             policy = self._distribution
@@ -242,6 +248,28 @@ def _network(trained: Trained, learner: Learner, dtype: str, device: torch.devic
     flat.load_named({name: torch.from_numpy(value) for name, value in values.items()})
     model.zero_grad(set_to_none=True)  # acting needs no gradients
     return model
+
+
+def _normaliser(
+    trained: Trained, learner: Learner, model: nn.Module, device: torch.device
+) -> InputNormaliser | None:
+    """Express the network in the frame of its normaliser; return what makes its observations.
+
+    Raises:
+        CheckpointError: there are no sound statistics, or the network cannot be normalised.
+    """
+    frame, identity = trained.frame(learner), trained.checkpoint.identity
+    if frame is None:
+        return None
+    inputs = len(frame.mean)
+    try:
+        layers = layers_of(model, identity.network, NormaliserSpec(inputs, rewards=False))
+    except UserError as error:
+        raise CheckpointError(f"checkpoint {trained.path}: {error}") from None
+    from_raw(layers, frame, frame)
+    normaliser = InputNormaliser(inputs, device)
+    normaliser.set(frame)
+    return normaliser
 
 
 def _array(observations: Any) -> npt.NDArray[Any]:

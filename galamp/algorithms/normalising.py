@@ -1,0 +1,159 @@
+"""Networks under normalisers: what they see, and the same function in another frame.
+
+    observations [B, N] --InputNormaliser--> (x - mean) / std, clipped --> network
+    parameters in a frame --to_raw--> the same function of raw observations, values in score
+    the same --from_raw--> parameters in another frame
+
+Runs in learners and in evaluation. Raw is the one frame that all learners have in common: networks
+are published, mixed and saved in it. Whatever the frames of two learners, a weighted mean of raw
+parameters is one of the functions that they stand for, and none of two scales (for value heads: van
+Hasselt et al. 2016, PopArt). Sums are in float64. The clip is outside: beyond it, functions differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from galamp.algorithms.networks.base import Rows
+from galamp.core.errors import UserError
+from galamp.core.normalisation import OBSERVATION_CLIP, Frame, NormaliserSpec
+
+
+class InputNormaliser:
+    """Normalises observations, by numbers that stay in the same memory."""
+
+    def __init__(self, inputs: int, device: torch.device | str) -> None:
+        """Leave observations [..., N] as they are, until `set`."""
+        self._mean = torch.zeros(inputs, device=device)
+        self._std = torch.ones(inputs, device=device)
+        self._active = False
+
+    def set(self, frame: Frame) -> None:
+        """Normalise by this frame from now on; raw, there is no clip either."""
+        self._mean.copy_(torch.from_numpy(frame.mean))
+        self._std.copy_(torch.from_numpy(frame.std))
+        self._active = frame.chosen
+
+    def into(self, observations: Tensor, out: Tensor) -> Tensor:
+        """Write normalised `observations` [..., N], of any type, to `out`, float32; return it."""
+        out.copy_(observations, non_blocking=True)
+        if self._active:
+            out.sub_(self._mean).div_(self._std).clamp_(-OBSERVATION_CLIP, OBSERVATION_CLIP)
+        return out
+
+    def __call__(self, observations: Tensor) -> Tensor:
+        """Return normalised observations, float32."""
+        shape, device = observations.shape, self._mean.device
+        return self.into(observations, torch.empty(shape, dtype=torch.float32, device=device))
+
+
+class Layers(NamedTuple):
+    """What of a network depends on the frame.
+
+    Attributes:
+        inputs: layers that take the observation itself; none if it is not normalised.
+        values: what gives values, or action values; None if rewards are not normalised.
+    """
+
+    inputs: tuple[nn.Linear, ...]
+    values: Rows | None
+
+
+def layers_of(
+    model: nn.Module, network: str, spec: NormaliserSpec, *, action_values: bool = False
+) -> Layers:
+    """Return what of `model` depends on the frame.
+
+    Args:
+        model: the network.
+        network: its name, for messages.
+        spec: what is normalised.
+        action_values: see `Algorithm.learns_action_values`.
+
+    Raises:
+        UserError: the network does not tell, or tells what cannot be.
+    """
+    inputs: tuple[nn.Linear, ...] = ()
+    if spec.inputs:
+        inputs = tuple(_told(model, "input_layers", network, "--norm-obs")())
+        if not inputs or not all(_takes(layer, spec.inputs) for layer in inputs):
+            raise UserError(
+                f"--norm-obs: network {network} does not tell its first layers: expected "
+                f"input_layers() to return every nn.Linear, with a bias, of {spec.inputs} inputs"
+            )
+    rows = None
+    if spec.rewards:
+        policy, value = _told(model, "output_rows", network, "--norm-reward")()
+        rows = Rows(*(policy if action_values else value))
+    return Layers(inputs, rows)
+
+
+def to_raw(layers: Layers, frame: Frame) -> None:
+    """Change parameters from `frame` to raw observations and scores."""
+    mean, std = torch.from_numpy(frame.mean), torch.from_numpy(frame.std)
+    with torch.no_grad():
+        for layer in layers.inputs:
+            _express(layer, mean, std, to_raw=True)
+        if layers.values is not None:
+            _scale(layers.values, frame.return_std)
+
+
+def from_raw(layers: Layers, frame: Frame, before: Frame) -> None:
+    """Change parameters from raw observations and scores to `frame`.
+
+    Two bounds keep what the function was not trained on from being blown up: where an observation's
+    std has grown by more than the clip since the frame `before`, what lay beyond the clip counts as
+    at it; and values learned before returns varied are not enlarged.
+    """
+    mean = torch.from_numpy(frame.mean)
+    bound = OBSERVATION_CLIP * before.std if before.chosen else frame.std
+    std = torch.minimum(torch.from_numpy(frame.std), torch.from_numpy(bound))
+    with torch.no_grad():
+        for layer in layers.inputs:
+            _express(layer, mean, std, to_raw=False)
+        if layers.values is not None:
+            factor = 1.0 / frame.return_std
+            _scale(layers.values, min(factor, 1.0) if before.return_std == 1.0 else factor)
+
+
+def _express(layer: nn.Linear, mean: Tensor, std: Tensor, *, to_raw: bool) -> None:
+    """Change W and b between W z + b of z = (x - mean) / std, and W x + b."""
+    device = layer.weight.device
+    mean, std = mean.to(device), std.to(device)
+    weight, bias = layer.weight.double(), layer.bias.double()
+    if to_raw:
+        weight = weight / std
+        bias = bias - weight @ mean
+    else:
+        bias = bias + weight @ mean
+        weight = weight * std
+    layer.weight.copy_(weight)
+    layer.bias.copy_(bias)
+
+
+def _scale(rows: Rows, factor: float) -> None:
+    """Multiply some outputs of a layer."""
+    for parameter in (rows.layer.weight, rows.layer.bias):
+        if parameter is not None:
+            part = parameter[rows.rows]
+            part.copy_(part.double() * factor)
+
+
+def _takes(layer: object, inputs: int) -> bool:
+    fits = isinstance(layer, nn.Linear) and layer.in_features == inputs
+    return fits and getattr(layer, "bias", None) is not None
+
+
+def _told(model: nn.Module, method: str, network: str, flag: str) -> Callable[[], Any]:
+    """Return the method by which a network tells what depends on statistics."""
+    tell: Callable[[], Any] | None = getattr(model, method, None)
+    if tell is None:
+        raise UserError(
+            f"{flag}: network {network} has no method {method}(), which tells what depends on it; "
+            "add it, see galamp.algorithms.networks.base.ActorCritic, or leave the flag out"
+        )
+    return tell
