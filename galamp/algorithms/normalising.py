@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from galamp.algorithms.networks.base import Rows
+from galamp.core import user_code
 from galamp.core.errors import UserError
 from galamp.core.normalisation import OBSERVATION_CLIP, Frame, NormaliserSpec
 
@@ -79,7 +80,7 @@ def layers_of(
     """
     inputs: tuple[nn.Linear, ...] = ()
     if spec.inputs:
-        inputs = tuple(_told(model, "input_layers", network, "--norm-obs")())
+        inputs = tuple(_told(model, "input_layers", network, "--norm-obs"))
         if not inputs or not all(_takes(layer, spec.inputs) for layer in inputs):
             raise UserError(
                 f"--norm-obs: network {network} does not tell its first layers: expected "
@@ -87,7 +88,7 @@ def layers_of(
             )
     rows = None
     if spec.rewards:
-        policy, value = _told(model, "output_rows", network, "--norm-reward")()
+        policy, value = _told(model, "output_rows", network, "--norm-reward")
         rows = Rows(*(policy if action_values else value))
     return Layers(inputs, rows)
 
@@ -124,15 +125,13 @@ def _express(layer: nn.Linear, mean: Tensor, std: Tensor, *, to_raw: bool) -> No
     """Change W and b between W z + b of z = (x - mean) / std, and W x + b."""
     device = layer.weight.device
     mean, std = mean.to(device), std.to(device)
-    weight, bias = layer.weight.double(), layer.bias.double()
     if to_raw:
-        weight = weight / std
-        bias = bias - weight @ mean
-    else:
-        bias = bias + weight @ mean
-        weight = weight * std
-    layer.weight.copy_(weight)
-    layer.bias.copy_(bias)
+        layer.weight.copy_(layer.weight.double() / std)
+    # By the raw weights as they are rounded in both directions, or else the bias would creep.
+    shift = layer.weight.double() @ mean
+    layer.bias.copy_(layer.bias.double() + (-shift if to_raw else shift))
+    if not to_raw:
+        layer.weight.copy_(layer.weight.double() * std)
 
 
 def _scale(rows: Rows, factor: float) -> None:
@@ -148,12 +147,13 @@ def _takes(layer: object, inputs: int) -> bool:
     return fits and getattr(layer, "bias", None) is not None
 
 
-def _told(model: nn.Module, method: str, network: str, flag: str) -> Callable[[], Any]:
-    """Return the method by which a network tells what depends on statistics."""
+def _told(model: nn.Module, method: str, network: str, flag: str) -> Any:
+    """Return what a network tells of itself."""
     tell: Callable[[], Any] | None = getattr(model, method, None)
     if tell is None:
         raise UserError(
             f"{flag}: network {network} has no method {method}(), which tells what depends on it; "
             "add it, see galamp.algorithms.networks.base.ActorCritic, or leave the flag out"
         )
-    return tell
+    with user_code.mistakes_told(f"--network {network}", torch):
+        return tell()
