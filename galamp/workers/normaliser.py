@@ -61,7 +61,7 @@ class Scaling:
 
 
 class Returns:
-    """Running discounted returns of B environments, as in Gymnasium's `NormalizeReward`."""
+    """Running discounted returns of B environments, as in Stable-Baselines3's `VecNormalize`."""
 
     def __init__(self, envs: int, gamma: float) -> None:
         """Start with returns of zero."""
