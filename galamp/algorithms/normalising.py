@@ -1,13 +1,13 @@
-"""Networks under normalisers: what they see, and the same function in another frame.
+"""Networks under normalisers: what they see, and the same function in other scales.
 
     observations [B, N] --InputNormaliser--> (x - mean) / std, clipped --> network
-    parameters in a frame --to_raw--> the same function of raw observations, values in score
-    the same --from_raw--> parameters in another frame
+    parameters in some scales --to_raw--> the same function of raw observations, values in score
+    the same --from_raw--> parameters in other scales
 
-Runs in learners and in evaluation. Raw is the one frame that all learners have in common: networks
-are published, mixed and saved in it. Whatever the frames of two learners, a weighted mean of raw
-parameters is one of the functions that they stand for, and none of two scales (for value heads: van
-Hasselt et al. 2016, PopArt). Sums are in float64. The clip is outside: beyond it, functions differ.
+Runs in learners and in evaluation. Raw scales are the only ones that all learners share: networks
+are published, mixed and saved in them. Whatever the scales of two learners, their raw parameters
+take the same inputs and give values in the same unit, so that they can be averaged (for value
+heads: van Hasselt et al. 2016, PopArt). Sums are in float64. Outputs stay the same within the clip.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from galamp.algorithms.networks.base import Rows
 from galamp.core import user_code
 from galamp.core.errors import UserError
-from galamp.core.normalisation import OBSERVATION_CLIP, Frame, NormaliserSpec
+from galamp.core.normalisation import OBSERVATION_CLIP, NormaliserSpec, Scales
 
 
 class InputNormaliser:
@@ -33,11 +33,11 @@ class InputNormaliser:
         self._std = torch.ones(inputs, device=device)
         self._active = False
 
-    def set(self, frame: Frame) -> None:
-        """Normalise by this frame from now on; raw, there is no clip either."""
-        self._mean.copy_(torch.from_numpy(frame.mean))
-        self._std.copy_(torch.from_numpy(frame.std))
-        self._active = frame.chosen
+    def set(self, scales: Scales) -> None:
+        """Normalise by these scales from now on; raw, there is no clip either."""
+        self._mean.copy_(torch.from_numpy(scales.mean))
+        self._std.copy_(torch.from_numpy(scales.std))
+        self._active = scales.chosen
 
     def into(self, observations: Tensor, out: Tensor) -> Tensor:
         """Write normalised `observations` [..., N], of any type, to `out`, float32; return it."""
@@ -53,7 +53,7 @@ class InputNormaliser:
 
 
 class Layers(NamedTuple):
-    """What of a network depends on the frame.
+    """What of a network depends on the scales.
 
     Attributes:
         inputs: layers that take the observation itself; none if it is not normalised.
@@ -67,7 +67,7 @@ class Layers(NamedTuple):
 def layers_of(
     model: nn.Module, network: str, spec: NormaliserSpec, *, action_values: bool = False
 ) -> Layers:
-    """Return what of `model` depends on the frame.
+    """Return what of `model` depends on the scales.
 
     Args:
         model: the network.
@@ -93,31 +93,31 @@ def layers_of(
     return Layers(inputs, rows)
 
 
-def to_raw(layers: Layers, frame: Frame) -> None:
-    """Change parameters from `frame` to raw observations and scores."""
-    mean, std = torch.from_numpy(frame.mean), torch.from_numpy(frame.std)
+def to_raw(layers: Layers, scales: Scales) -> None:
+    """Change parameters from `scales` to raw observations and scores."""
+    mean, std = torch.from_numpy(scales.mean), torch.from_numpy(scales.std)
     with torch.no_grad():
         for layer in layers.inputs:
             _express(layer, mean, std, to_raw=True)
         if layers.values is not None:
-            _scale(layers.values, frame.return_std)
+            _scale(layers.values, scales.return_std)
 
 
-def from_raw(layers: Layers, frame: Frame, before: Frame) -> None:
-    """Change parameters from raw observations and scores to `frame`.
+def from_raw(layers: Layers, scales: Scales, before: Scales) -> None:
+    """Change parameters from raw observations and scores to `scales`.
 
-    Two bounds keep what the function was not trained on from being blown up: where an observation's
-    std has grown by more than the clip since the frame `before`, what lay beyond the clip counts as
-    at it; and values learned before returns varied are not enlarged.
+    Two bounds keep what the function was not trained on from being blown up: where the std of an
+    observation's number has grown by more than the clip since the scales `before`, what lay beyond
+    the clip counts as at it; and values learned before returns varied are not enlarged.
     """
-    mean = torch.from_numpy(frame.mean)
-    bound = OBSERVATION_CLIP * before.std if before.chosen else frame.std
-    std = torch.minimum(torch.from_numpy(frame.std), torch.from_numpy(bound))
+    mean = torch.from_numpy(scales.mean)
+    bound = OBSERVATION_CLIP * before.std if before.chosen else scales.std
+    std = torch.minimum(torch.from_numpy(scales.std), torch.from_numpy(bound))
     with torch.no_grad():
         for layer in layers.inputs:
             _express(layer, mean, std, to_raw=False)
         if layers.values is not None:
-            factor = 1.0 / frame.return_std
+            factor = 1.0 / scales.return_std
             _scale(layers.values, min(factor, 1.0) if before.return_std == 1.0 else factor)
 
 

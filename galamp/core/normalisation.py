@@ -1,12 +1,12 @@
-"""What normalisers keep: the statistics of a learner's own data, and the frame of its network.
+"""What normalisers keep: the statistics of a learner's own data, and the scales of its network.
 
-    Own of every learner --Known: the newest of each--> pooled --> Frame: means and divisors
-    Saved = Own + Frame --packed--> shared memory, checkpoint --unpacked--> Saved
+    Own of every learner --Known: the newest of each--> pooled --> Scales: means and divisors
+    Saved = Own + Scales --packed--> shared memory, checkpoint --unpacked--> Saved
 
-The frame is what the network is expressed in while a rollout is played and learned from:
-observations come as (x - mean) / std, values are in units of `return_std`. At rest, when parameters
-are published, mixed or saved, they are in the frame of raw observations and scores, which is the
-same for all. No torch here: evaluation reads it first.
+A network is expressed in its scales while a rollout is played and learned from: observations come
+as (x - mean) / std, values are in units of `return_std`. At rest, when parameters are published,
+mixed or saved, they are in raw scales, of observations as they come and values in score, which are
+the same for all. No torch here: evaluation reads it first.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Stable-Baselines3."""
 VARIANCE_EPS = 1e-8
 """Added to a variance, as in CleanRL and Stable-Baselines3."""
 LEAST_SHARE = 1e-3
-"""Least std of an observation's number, as a share of its mean: in float32 the frame of raw
-observations could not hold the mean of one that varies less."""
+"""Least std of an observation's number, as a share of its mean: raw parameters in float32 could not
+hold the mean of one that varies less."""
 WARM_UP = 1000
-"""Observations of all learners before the first update: the first frame is taken from them."""
+"""Observations of all learners before the first update: the first scales are taken from them."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,8 @@ class Known:
 
 
 @dataclass(frozen=True, eq=False)
-class Frame:
-    """Frame that a network is expressed in; float64 numbers that float32 holds exactly.
+class Scales:
+    """Scales that a network is expressed in; float64 numbers that float32 holds exactly.
 
     Attributes:
         chosen: whether there were enough data to choose it; all is 0 and 1 before.
@@ -148,13 +148,13 @@ class Frame:
     return_std: float
 
     @classmethod
-    def raw(cls, inputs: int) -> Frame:
-        """Return the frame of raw observations and scores."""
+    def raw(cls, inputs: int) -> Scales:
+        """Return raw scales: observations as they come, values in score."""
         return cls(False, np.zeros(inputs), np.ones(inputs), 1.0)
 
     @classmethod
-    def of(cls, total: Own) -> Frame:
-        """Return the frame that the moments of all learners give.
+    def of(cls, total: Own) -> Scales:
+        """Return the scales that the moments of all learners give.
 
         Numbers that have never varied are divided by 1. So are rewards, as long as returns have
         not.
@@ -171,7 +171,7 @@ class Frame:
         return cls(True, mean, std, return_std if varies else 1.0)
 
     @classmethod
-    def unpacked(cls, packed: Floats) -> Frame:
+    def unpacked(cls, packed: Floats) -> Scales:
         """Return what `packed` [2 + 2N] has made of it."""
         inputs = len(packed) // 2 - 1
         mean, std = packed[2 : 2 + inputs].copy(), packed[2 + inputs :].copy()
@@ -187,7 +187,7 @@ class Saved:
     """What one learner saves."""
 
     own: Own
-    frame: Frame
+    scales: Scales
 
     @classmethod
     def unpacked(cls, packed: Floats, spec: NormaliserSpec) -> Saved:
@@ -199,9 +199,9 @@ class Saved:
         if packed.size != spec.saved_size:
             raise ValueError(f"{packed.size} numbers, expected {spec.saved_size}")
         own = Own.unpacked(packed[: spec.own_size], spec)
-        saved = cls(own, Frame.unpacked(packed[spec.own_size :]))
+        saved = cls(own, Scales.unpacked(packed[spec.own_size :]))
         sums = (own.observations.count, own.returns.count, own.observations.m2, own.returns.m2)
-        divisors = (saved.frame.std, saved.frame.return_std)
+        divisors = (saved.scales.std, saved.scales.return_std)
         if not (
             np.isfinite(packed).all()
             and all(bool(np.all(np.asarray(each) >= 0.0)) for each in sums)
@@ -212,15 +212,15 @@ class Saved:
 
     def packed(self) -> Floats:
         """Return all as one vector [saved_size]."""
-        return np.concatenate((self.own.packed(), self.frame.packed()))
+        return np.concatenate((self.own.packed(), self.scales.packed()))
 
 
-def frame_of_all(saved: Sequence[Saved], spec: NormaliserSpec) -> Frame:
-    """Return the frame of the pooled statistics of these learners."""
+def scales_of_all(saved: Sequence[Saved], spec: NormaliserSpec) -> Scales:
+    """Return the scales of the pooled statistics of these learners."""
     known = Known(spec)
     for rank, each in enumerate(saved):
         known.hear(rank, each.own)
-    return Frame.of(known.pooled())
+    return Scales.of(known.pooled())
 
 
 NORMALISER_GAUGES = {

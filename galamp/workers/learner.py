@@ -169,9 +169,9 @@ class Learner:
         self._exchange()
 
     def _learn_normalised(self, normaliser: Normaliser, number: int) -> None:
-        """Collect a rollout and update in the newest frame; gossip in that of raw observations.
+        """Collect a rollout and update in the newest scales; gossip in raw ones.
 
-        Before there are enough data to choose the first frame, nothing is learned.
+        Before there are enough data to choose the first scales, nothing is learned.
         """
         learns = normaliser.begin(self.status["turns"])
         try:

@@ -1,11 +1,11 @@
-"""Normaliser of one learner: statistics of its own data, pooled with all others', and its frame.
+"""Normaliser of one learner: statistics of its own data, pooled with all others', and its scales.
 
     slot of the ring --count--> own moments --publish--> MomentSlots r
-    MomentSlots of all --begin--> frame, parameters in it --> collect, update --end--> raw again
+    MomentSlots of all --begin--> scales, parameters in it --> collect, update --end--> raw again
 
 Runs in learners with `--norm-obs` or `--norm-reward`. Between `begin` and `end`, that is while a
-rollout is played and learned from, the frame stays the same. In lock-step it is that of everyone's
-data up to the turn before, for which all wait, so that all have the same.
+rollout is played and learned from, the scales stay the same. In lock-step they are those of
+everyone's data up to the turn before, for which all wait, so that all have the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 
 from galamp.algorithms.normalising import InputNormaliser, Layers, from_raw, to_raw
 from galamp.core.moments import Moments
-from galamp.core.normalisation import REWARD_CLIP, Frame, Known, NormaliserSpec, Own, Saved
+from galamp.core.normalisation import REWARD_CLIP, Known, NormaliserSpec, Own, Saved, Scales
 from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
 from galamp.memory.moment_slots import MomentSlots
@@ -44,12 +44,12 @@ class Scaling:
         self.observations = InputNormaliser(spec.inputs, device) if spec.inputs else None
         self.return_std = 1.0 if spec.rewards else None
 
-    def set(self, frame: Frame) -> None:
-        """Scale by this frame from now on."""
+    def set(self, scales: Scales) -> None:
+        """Scale by these from now on."""
         if self.observations is not None:
-            self.observations.set(frame)
+            self.observations.set(scales)
         if self.return_std is not None:
-            self.return_std = frame.return_std
+            self.return_std = scales.return_std
 
     def rewards(self, rewards: npt.NDArray[np.float32], out: npt.NDArray[np.float32]) -> None:
         """Write scaled rewards to `out`, which may be the same."""
@@ -102,11 +102,11 @@ class Pool:
 
 
 class Normaliser:
-    """Statistics and frame of one learner.
+    """Statistics and scales of one learner.
 
     Attributes:
         scaling: of observations and rewards, for its actor.
-        frame: that of this rollout, or of the last one.
+        scales: those of this rollout, or of the last one.
     """
 
     def __init__(
@@ -125,9 +125,9 @@ class Normaliser:
         self._slots = {rank: MomentSlots(pool.arrays, rank) for rank in pool.ranks}
         self._returns = Returns(envs, spec.gamma)
         self._known = Known(spec)
-        self._in_frame = False
+        self._is_scaled = False
         self.scaling = Scaling(spec, device)
-        self.frame = Frame.raw(spec.inputs)
+        self.scales = Scales.raw(spec.inputs)
 
     @property
     def own(self) -> Own:
@@ -135,26 +135,26 @@ class Normaliser:
         return self._known.of(self._pool.rank)
 
     def begin(self, turn: int) -> bool:
-        """Begin turn `turn`: take the frame of all data, and express the network in it.
+        """Begin turn `turn`: take the scales of all data, and express the network in them.
 
         Returns whether there are enough data to learn. Before, the network stays as it is.
 
         Raises:
             StopRun: the run is over.
         """
-        before, self.frame = self.frame, self._newest_frame(turn)
+        before, self.scales = self.scales, self._newest_scales(turn)
         if before.chosen:
-            # The network was raw. The first frame has none before it: initial weights are for it.
-            from_raw(self._layers, self.frame, before)
-        self._in_frame = self.frame.chosen
-        self.scaling.set(self.frame)
-        return self.frame.chosen
+            # The network was raw. Initial weights are not: they are for the first scales.
+            from_raw(self._layers, self.scales, before)
+        self._is_scaled = self.scales.chosen
+        self.scaling.set(self.scales)
+        return self.scales.chosen
 
     def end(self) -> None:
-        """Express the network in the frame of raw observations and scores."""
-        if self._in_frame:
-            to_raw(self._layers, self.frame)
-            self._in_frame = False
+        """Express the network in raw scales."""
+        if self._is_scaled:
+            to_raw(self._layers, self.scales)
+            self._is_scaled = False
 
     def count(self, slot: RolloutSlot, valid_mask: npt.NDArray[np.bool_]) -> None:
         """Count what a rollout has brought: observations that were acted on, and rewards."""
@@ -179,32 +179,32 @@ class Normaliser:
 
     def gauges(self) -> dict[str, float]:
         """Return what is reported; see `NORMALISER_GAUGES`."""
-        return {"norm_count": self._known.pooled().count, "return_std": self.frame.return_std}
+        return {"norm_count": self._known.pooled().count, "return_std": self.scales.return_std}
 
     def saved(self) -> Floats:
         """Return all that is saved, [saved_size]."""
-        return Saved(self.own, self.frame).packed()
+        return Saved(self.own, self.scales).packed()
 
     def restore(self, saved: Floats) -> None:
         """Continue from what was saved, or from what this rank has published since."""
         found = Saved.unpacked(saved, self._spec)
-        self.frame = found.frame
+        self.scales = found.scales
         self._known.hear(self._pool.rank, found.own)
         if not self._pool.lock_step:
             self._hear(self._pool.ranks)
 
     def rejoin(self) -> None:
-        """Take the frame of all data for a network that others have published."""
+        """Take the scales of all data for a network that others have published."""
         self._hear(self._others())
-        self.frame = Frame.of(self._known.pooled())
+        self.scales = Scales.of(self._known.pooled())
 
-    def _newest_frame(self, turn: int) -> Frame:
-        """Return the frame of all data; once chosen, there always is one."""
+    def _newest_scales(self, turn: int) -> Scales:
+        """Return the scales of all data; once chosen, there always are some."""
         if self._pool.lock_step:
             self._await(turn)
         else:
             self._hear(self._others())
-        return Frame.of(self._known.pooled())
+        return Scales.of(self._known.pooled())
 
     def _hear(self, ranks: Sequence[int]) -> None:
         """Take the newest published moments."""

@@ -1,4 +1,4 @@
-"""The same function in another frame: what is published, mixed and saved under a normaliser."""
+"""The same function in other scales: what is published, mixed and saved under a normaliser."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from galamp.algorithms.networks import build_model
 from galamp.algorithms.normalising import InputNormaliser, Layers, from_raw, layers_of, to_raw
 from galamp.core.errors import UserError
-from galamp.core.normalisation import Frame, NormaliserSpec
+from galamp.core.normalisation import NormaliserSpec, Scales
 
 INPUTS, ACTIONS = 4, 3
 MEANS = np.array([0.5, -20.0, 3.0, 100.0]).astype(np.float32).astype(np.float64)
 STDS = np.array([0.03, 5.0, 1.0, 40.0]).astype(np.float32).astype(np.float64)
-FRAME = Frame(True, MEANS, STDS, 7.5)
-OTHER = Frame(True, MEANS + 0.5 * STDS, STDS * np.array([2.0, 0.5, 1.0, 3.0]), 0.25)
+SCALED = Scales(True, MEANS, STDS, 7.5)
+OTHER = Scales(True, MEANS + 0.5 * STDS, STDS * np.array([2.0, 0.5, 1.0, 3.0]), 0.25)
 VECTORS = ("mlp", "mlp-layernorm", "mlp-gru", "mlp-lstm")
 IMAGES = ("gala", "nature", "nature-layernorm", "nature-lstm", "impala-resnet")
 BOTH = NormaliserSpec(INPUTS, True)
@@ -42,9 +42,9 @@ def observations(count: int = 64) -> Tensor:
     return torch.from_numpy(draw.astype(np.float32))
 
 
-def seen(frame: Frame, raw: Tensor) -> Tensor:
+def seen(scales: Scales, raw: Tensor) -> Tensor:
     normaliser = InputNormaliser(INPUTS, "cpu")
-    normaliser.set(frame)
+    normaliser.set(scales)
     return normaliser(raw)
 
 
@@ -60,19 +60,19 @@ def close(one: Tensor, other: Tensor) -> None:
 
 @pytest.mark.parametrize("free", [0, 2])
 @pytest.mark.parametrize("network", VECTORS)
-def test_a_network_is_the_same_function_in_every_frame(network: str, free: int) -> None:
-    """In the frame of another learner, and of raw observations and scores."""
+def test_a_network_is_the_same_function_in_all_scales(network: str, free: int) -> None:
+    """In the scales of another learner, and of raw observations and scores."""
     model, raw = model_of(network, free=free), observations()
     layers = layers_of(model, network, BOTH)
-    logits, values = outputs(model, seen(FRAME, raw))
-    to_raw(layers, FRAME)
+    logits, values = outputs(model, seen(SCALED, raw))
+    to_raw(layers, SCALED)
     found, scores = outputs(model, raw)
     close(found, logits)
-    close(scores / FRAME.return_std, values)
-    from_raw(layers, OTHER, FRAME)
+    close(scores / SCALED.return_std, values)
+    from_raw(layers, OTHER, SCALED)
     found, scores = outputs(model, seen(OTHER, raw))
     close(found, logits)
-    close(scores * OTHER.return_std / FRAME.return_std, values)
+    close(scores * OTHER.return_std / SCALED.return_std, values)
 
 
 @pytest.mark.parametrize("network", VECTORS)
@@ -80,28 +80,28 @@ def test_there_and_back_a_thousand_times(network: str) -> None:
     """As in so many turns: what rounding leaves does not add up to anything."""
     model, raw = model_of(network), observations()
     layers = layers_of(model, network, BOTH)
-    before = outputs(model, seen(FRAME, raw))
+    before = outputs(model, seen(SCALED, raw))
     for _ in range(1000):
-        to_raw(layers, FRAME)
-        from_raw(layers, FRAME, FRAME)
-    for mine, other in zip(outputs(model, seen(FRAME, raw)), before, strict=True):
+        to_raw(layers, SCALED)
+        from_raw(layers, SCALED, SCALED)
+    for mine, other in zip(outputs(model, seen(SCALED, raw)), before, strict=True):
         close(mine, other)
 
 
-def test_the_mean_of_one_function_in_two_frames_is_that_function() -> None:
+def test_the_mean_of_one_function_in_two_scales_is_that_function() -> None:
     """What gossip does; the mean of the weights as they are would be something else."""
     one, other, raw = model_of("mlp"), model_of("mlp"), observations()
     mine, theirs = (layers_of(model, "mlp", BOTH) for model in (one, other))
-    logits, values = outputs(one, seen(FRAME, raw))
-    to_raw(theirs, FRAME)
-    from_raw(theirs, OTHER, FRAME)  # the other learner has the same function in its own frame
+    logits, values = outputs(one, seen(SCALED, raw))
+    to_raw(theirs, SCALED)
+    from_raw(theirs, OTHER, SCALED)  # the other learner has the same function in its own scales
     wrong = averaged(one, other)
-    assert (outputs(wrong, seen(FRAME, raw))[0] - logits).abs().max() > 0.1
-    to_raw(mine, FRAME)
+    assert (outputs(wrong, seen(SCALED, raw))[0] - logits).abs().max() > 0.1
+    to_raw(mine, SCALED)
     to_raw(theirs, OTHER)
     mixed = averaged(one, other)
-    from_raw(layers_of(mixed, "mlp", BOTH), FRAME, FRAME)
-    for found, expected in zip(outputs(mixed, seen(FRAME, raw)), (logits, values), strict=True):
+    from_raw(layers_of(mixed, "mlp", BOTH), SCALED, SCALED)
+    for found, expected in zip(outputs(mixed, seen(SCALED, raw)), (logits, values), strict=True):
         close(found, expected)
 
 
@@ -125,21 +125,21 @@ def test_predicted_returns_stay_as_the_scale_changes(network: str, action_values
     given = observations() if network in VECTORS else torch.rand(2, 4, 84, 84)
     at = 0 if action_values else 1
     before = outputs(model, given)
-    to_raw(layers, FRAME)
-    from_raw(layers, OTHER, FRAME)
+    to_raw(layers, SCALED)
+    from_raw(layers, OTHER, SCALED)
     after = outputs(model, given)
-    close(after[at] * OTHER.return_std, before[at] * FRAME.return_std)
+    close(after[at] * OTHER.return_std, before[at] * SCALED.return_std)
     torch.testing.assert_close(after[1 - at], before[1 - at], rtol=1e-6, atol=1e-6)
 
 
 def test_values_learned_before_returns_varied_are_not_enlarged() -> None:
     model, given = model_of("mlp"), observations()
     layers = layers_of(model, "mlp", NormaliserSpec(0, True))
-    unknown = replace(FRAME, return_std=1.0)
+    unknown = replace(SCALED, return_std=1.0)
     _, before = outputs(model, given)
-    from_raw(layers, replace(FRAME, return_std=0.01), unknown)
+    from_raw(layers, replace(SCALED, return_std=0.01), unknown)
     close(outputs(model, given)[1], before)
-    from_raw(layers, replace(FRAME, return_std=50.0), unknown)
+    from_raw(layers, replace(SCALED, return_std=50.0), unknown)
     close(outputs(model, given)[1], before / 50.0)
 
 
@@ -148,19 +148,19 @@ def test_what_lay_beyond_the_clip_is_not_blown_up() -> None:
     model = model_of("mlp")
     layers = layers_of(model, "mlp", NormaliserSpec(INPUTS, False))
     before = layers.inputs[0].weight.detach().clone()
-    rare = replace(FRAME, std=FRAME.std * [1.0, 1e-3, 1.0, 1.0])
+    rare = replace(SCALED, std=SCALED.std * [1.0, 1e-3, 1.0, 1.0])
     to_raw(layers, rare)
-    from_raw(layers, FRAME, rare)
+    from_raw(layers, SCALED, rare)
     factors = layers.inputs[0].weight.detach() / before
     assert factors.mean(0).tolist() == pytest.approx([1.0, 10.0, 1.0, 1.0], rel=1e-5)
 
 
 def test_observations_are_clipped_and_of_any_type() -> None:
-    frame = Frame(True, np.array([10.0, 0.0]), np.array([2.0, 0.5]), 1.0)
+    scales = Scales(True, np.array([10.0, 0.0]), np.array([2.0, 0.5]), 1.0)
     normaliser = InputNormaliser(2, "cpu")
     given = torch.tensor([[12, 1], [250, 0]], dtype=torch.uint8)
-    assert normaliser(given).tolist() == [[12.0, 1.0], [250.0, 0.0]], "raw until there is a frame"
-    normaliser.set(frame)
+    assert normaliser(given).tolist() == [[12.0, 1.0], [250.0, 0.0]], "raw until there are scales"
+    normaliser.set(scales)
     assert normaliser(given).tolist() == [[1.0, 2.0], [10.0, 0.0]]
     assert normaliser(given).dtype is torch.float32
 

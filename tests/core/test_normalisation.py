@@ -13,13 +13,13 @@ from galamp.core.config import EnvironmentConfig
 from galamp.core.moments import Moments
 from galamp.core.normalisation import (
     WARM_UP,
-    Frame,
     Known,
     NormaliserSpec,
     Own,
     Saved,
-    frame_of_all,
+    Scales,
     normaliser_spec,
+    scales_of_all,
 )
 
 SPEC = NormaliserSpec(inputs=3, rewards=True)
@@ -84,57 +84,57 @@ def test_the_order_of_ranks_decides_the_bits_and_nothing_else_does() -> None:
     assert np.array_equal(*found)
 
 
-def test_the_frame_is_of_everything_and_not_of_the_ranks() -> None:
+def test_scales_are_of_everything_and_not_of_the_ranks() -> None:
     """A mean of means would count the learner of few data as much as that of many."""
     few, many = drawn(1, 10), drawn(2, 5000) + 7.0
-    saved = [Saved(own_of(x, x[:, :1]), Frame.raw(3)) for x in (few, many)]
-    frame, whole = frame_of_all(saved, SPEC), np.concatenate([few, many])
-    assert np.allclose(frame.mean, whole.mean(0), rtol=1e-6)
-    assert frame.std[1:] == pytest.approx(whole.std(0)[1:], rel=1e-6)
-    assert frame.return_std == pytest.approx(whole[:, 0].std(), rel=1e-4)
+    saved = [Saved(own_of(x, x[:, :1]), Scales.raw(3)) for x in (few, many)]
+    scales, whole = scales_of_all(saved, SPEC), np.concatenate([few, many])
+    assert np.allclose(scales.mean, whole.mean(0), rtol=1e-6)
+    assert scales.std[1:] == pytest.approx(whole.std(0)[1:], rel=1e-6)
+    assert scales.return_std == pytest.approx(whole[:, 0].std(), rel=1e-4)
 
 
-def test_a_frame_needs_data() -> None:
+def test_scales_need_data() -> None:
     few = drawn(1, WARM_UP - 1)
-    raw = Frame.of(own_of(few, few[:, :1]))
+    raw = Scales.of(own_of(few, few[:, :1]))
     assert not raw.chosen
-    assert np.array_equal(raw.packed(), Frame.raw(3).packed())
+    assert np.array_equal(raw.packed(), Scales.raw(3).packed())
     more = drawn(1, WARM_UP)
-    assert Frame.of(own_of(more, more[:, :1])).chosen
+    assert Scales.of(own_of(more, more[:, :1])).chosen
 
 
 def test_what_never_varies_is_divided_by_one() -> None:
     constant = np.tile([0.0, 5.0, -3.0], (WARM_UP, 1))
-    frame = Frame.of(own_of(constant, constant[:, :1]))
-    assert frame.std.tolist() == [1.0, 1.0, 1.0]
-    assert frame.mean.tolist() == [0.0, 5.0, -3.0]
-    assert frame.return_std == 1.0
+    scales = Scales.of(own_of(constant, constant[:, :1]))
+    assert scales.std.tolist() == [1.0, 1.0, 1.0]
+    assert scales.mean.tolist() == [0.0, 5.0, -3.0]
+    assert scales.return_std == 1.0
 
 
 def test_what_hardly_varies_is_divided_by_a_share_of_its_mean() -> None:
     values = np.random.default_rng(1).normal(1000.0, 0.01, (2 * WARM_UP, 3))
-    frame = Frame.of(own_of(values, values[:, :1]))
-    assert np.allclose(frame.std, 1.0, rtol=1e-3)
+    scales = Scales.of(own_of(values, values[:, :1]))
+    assert np.allclose(scales.std, 1.0, rtol=1e-3)
 
 
-def test_float32_holds_a_frame_exactly() -> None:
+def test_float32_holds_scales_exactly() -> None:
     values = drawn(3, 2 * WARM_UP)
-    frame = Frame.of(own_of(values, values[:, :1]))
-    assert np.array_equal(frame.mean, frame.mean.astype(np.float32).astype(np.float64))
-    assert np.array_equal(frame.std, frame.std.astype(np.float32).astype(np.float64))
+    scales = Scales.of(own_of(values, values[:, :1]))
+    assert np.array_equal(scales.mean, scales.mean.astype(np.float32).astype(np.float64))
+    assert np.array_equal(scales.std, scales.std.astype(np.float32).astype(np.float64))
 
 
 @pytest.mark.parametrize("spec", [SPEC, NormaliserSpec(2, False), NormaliserSpec(0, True)])
 def test_what_is_saved_comes_back_to_the_bit(spec: NormaliserSpec) -> None:
     observations, returns = drawn(1, 2000, 3)[:, : spec.inputs], drawn(2, 2000, 1)
     own = Own(Moments.of(observations), Moments.of(returns[:, : spec.returns]))
-    saved = Saved(own, Frame.of(own))
+    saved = Saved(own, Scales.of(own))
     packed = saved.packed()
     assert packed.size == spec.saved_size
     assert own.packed().size == spec.own_size
     again = Saved.unpacked(packed, spec)
     assert np.array_equal(again.packed(), packed)
-    assert again.frame.chosen
+    assert again.scales.chosen
     assert again.own.count == 2000
 
 
@@ -164,7 +164,7 @@ def spoiled(at: int, value: float) -> Callable[[np.ndarray], np.ndarray]:
 def test_what_no_learner_saves_is_refused(spoil: Callable[[np.ndarray], np.ndarray]) -> None:
     values = drawn(1, 2000)
     own = own_of(values, values[:, :1])
-    packed = Saved(own, Frame.of(own)).packed()
+    packed = Saved(own, Scales.of(own)).packed()
     with pytest.raises(ValueError, match="numbers"):
         Saved.unpacked(spoil(packed), SPEC)
 

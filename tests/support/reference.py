@@ -102,7 +102,7 @@ class ReferenceLearner:
         self.algorithm.update(rollout, put)
 
 
-class Frame(NamedTuple):
+class Scales(NamedTuple):
     """What observations and rewards are brought to mean 0 and deviation 1 by."""
 
     mean: Tensor
@@ -111,13 +111,13 @@ class Frame(NamedTuple):
 
 
 class PlainNormaliser:
-    """A learner's own data, one by one, and its perceptron in the frame of everyone's."""
+    """A learner's own data, one by one, and its perceptron in the scales of everyone's."""
 
     def __init__(self, learner: ReferenceLearner, envs: int) -> None:
         self._learner, self._running = learner, np.zeros(envs)
         self.observations: list[np.ndarray] = []
         self.returns: list[float] = []
-        self.frame: Frame | None = None
+        self.scales: Scales | None = None
 
     def count(
         self, raw: np.ndarray, rewards: np.ndarray, ended: np.ndarray, valid: np.ndarray
@@ -132,31 +132,31 @@ class PlainNormaliser:
                 self._running[env] = 0.0
 
     def seen(self, raw: Tensor) -> Tensor:
-        if self.frame is None or not self._learner.config.environment.norm_obs:
+        if self.scales is None or not self._learner.config.environment.norm_obs:
             return raw
-        return ((raw - self.frame.mean) / self.frame.std).clamp(-10, 10)
+        return ((raw - self.scales.mean) / self.scales.std).clamp(-10, 10)
 
     def scaled(self, rewards: Tensor) -> Tensor:
-        if self.frame is None or not self._learner.config.environment.norm_reward:
+        if self.scales is None or not self._learner.config.environment.norm_reward:
             return rewards
-        return (rewards / self.frame.return_std).clamp(-10, 10)
+        return (rewards / self.scales.return_std).clamp(-10, 10)
 
-    def enter(self, frame: Frame) -> None:
-        """Change raw parameters to `frame`; the first weights of all are for the first frame."""
-        if self.frame is not None:
+    def enter(self, scales: Scales) -> None:
+        """Change raw parameters to `scales`; the first weights of all are for the first scales."""
+        if self.scales is not None:
             for layer, values in self._first_and_last():
-                layer.bias += layer.weight @ frame.mean
-                layer.weight *= frame.std
-                values.mul_(1 / frame.return_std)
-        self.frame = frame
+                layer.bias += layer.weight @ scales.mean
+                layer.weight *= scales.std
+                values.mul_(1 / scales.return_std)
+        self.scales = scales
 
     def leave(self) -> None:
         """Change parameters to raw ones."""
-        assert self.frame is not None
+        assert self.scales is not None
         for layer, values in self._first_and_last():
-            layer.weight /= self.frame.std
-            layer.bias -= layer.weight @ self.frame.mean
-            values.mul_(self.frame.return_std)
+            layer.weight /= self.scales.std
+            layer.bias -= layer.weight @ self.scales.mean
+            values.mul_(self.scales.return_std)
 
     def _first_and_last(self) -> Iterator[tuple[Any, Tensor]]:
         """Yield the first layers, and what gives the values."""
@@ -167,15 +167,15 @@ class PlainNormaliser:
             yield nn.Linear(4, 1), model.value[-1].bias
 
 
-def frame_of(learners: list[ReferenceLearner]) -> Frame | None:
-    """Return the frame of everyone's data; None before there are a thousand."""
+def scales_of(learners: list[ReferenceLearner]) -> Scales | None:
+    """Return the scales of everyone's data; None before there are a thousand."""
     data = np.array([x for learner in learners for x in learner.normaliser.observations])
     returns = [x for learner in learners for x in learner.normaliser.returns]
     if len(data) < 1000:
         return None
     mean, std = data.mean(0), np.sqrt(data.var(0) + 1e-8)
     deviation = float(np.sqrt(np.var(returns) + 1e-8))
-    return Frame(torch.from_numpy(mean).float(), torch.from_numpy(std).float(), deviation)
+    return Scales(torch.from_numpy(mean).float(), torch.from_numpy(std).float(), deviation)
 
 
 class Leave(Exception):
@@ -188,18 +188,18 @@ def train_in_lock_step(config: RunConfig, graph: Topology, turns: int) -> list[R
     gossip, round_ = config.gossip, 0
     normalises = config.environment.norm_obs and config.environment.norm_reward
     for turn in range(1, turns + 1):
-        frame = frame_of(learners) if normalises else None
-        for learner in learners if frame else ():
-            learner.normaliser.enter(frame)
+        scales = scales_of(learners) if normalises else None
+        for learner in learners if scales else ():
+            learner.normaliser.enter(scales)
         rollouts = [learner.collect() for learner in learners]
-        if normalises and frame is None:
+        if normalises and scales is None:
             continue
         if gossip.method == "allreduce":
             step_together(learners, rollouts)
         else:
             for learner, rollout in zip(learners, rollouts, strict=True):
                 learner.algorithm.update(rollout)
-        for learner in learners if frame else ():
+        for learner in learners if scales else ():
             learner.normaliser.leave()
         if gossip.method == "allreduce":
             continue

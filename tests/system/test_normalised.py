@@ -15,11 +15,11 @@ import galamp
 from galamp.algorithms.a2c_config import A2CConfig
 from galamp.algorithms.networks import build_model
 from galamp.core.config import EnvironmentConfig, GossipConfig, RunConfig
-from galamp.core.normalisation import NormaliserSpec, Saved, frame_of_all
+from galamp.core.normalisation import NormaliserSpec, Saved, scales_of_all
 from galamp.storage import checkpoint
 from galamp.storage.checkpoint import Checkpoint
+from tests.support.engine import also, run, started, summary, titled, training, wait_for
 from tests.support.engine import galamp as command
-from tests.support.engine import run, started, summary, titled, training, wait_for
 from tests.support.scenarios import rows
 from tests.system.test_lock_step import Case, referred, trained
 
@@ -60,10 +60,10 @@ def test_lock_step_equals_one_process_with_a_list_of_all_data(tmp_path: Path, me
         for name, value in expected.algorithm.parameters.named().items():
             assert np.allclose(learner.parameters[name], value.numpy(), rtol=1e-3, atol=1e-4), name
         assert 0 < learner.counters["updates"] == expected.algorithm.version < 40
-    frames = [own.frame.packed() for own in statistics(found)]
-    assert np.array_equal(frames[0], frames[1])
-    assert np.array_equal(frames[0], frames[2])
-    assert frames[0][0] == 1.0
+    scales = [own.scales.packed() for own in statistics(found)]
+    assert np.array_equal(scales[0], scales[1])
+    assert np.array_equal(scales[0], scales[2])
+    assert scales[0][0] == 1.0
     assert len({len(each.observations) for each in data}) > 1
     vectors = [
         np.concatenate([value.ravel() for value in learner.parameters.values()])
@@ -98,7 +98,7 @@ def test_a_run_is_trained_resumed_and_evaluated(tmp_path: Path) -> None:
     played = command("eval", folder, "--episodes", 2, "--json", "--quiet")
     assert (played.returncode, played.stderr) == (0, "")
     assert json.loads(played.stdout)["results"][0]["learner"] == "mean"
-    _check_agent(folder, found, frame_of_all(after, spec).mean)
+    _check_agent(folder, found, scales_of_all(after, spec).mean)
 
 
 def _check_agent(folder: Path, found: Checkpoint, mean: np.ndarray) -> None:
@@ -139,6 +139,19 @@ def test_a_killed_learner_counts_on_from_where_its_rank_was(tmp_path: Path) -> N
 
 def counted(folder: Path) -> list[float]:
     return [row["losses/norm_count"] for row in rows(folder) if "losses/norm_count" in row]
+
+
+@pytest.mark.parametrize("algorithm", ["pqn", also("vtrace")])
+def test_a_network_of_the_users_that_tells_is_normalised(tmp_path: Path, algorithm: str) -> None:
+    """With action values in its policy's outputs, too."""
+    folder, network = tmp_path / "run", "tests.support.networks:Telling"
+    words = ["--env-id", "CartPole-v1", "--network", network, "--algorithm", algorithm, *BOTH]
+    words += ["--learners", 2, "--num-envs", 4, "--num-steps", 32, "--total-steps", 4000, "--sync"]
+    ended = run(*words, "--quiet", "--run-dir", folder)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert min(summary(folder)["mixes_per_learner"]) > 0
+    agent = galamp.load(folder, network=network)
+    assert agent.act(np.zeros((3, 4), np.float32)).shape == (3,)  # type: ignore[union-attr]
 
 
 def test_what_cannot_be_normalised_is_one_line(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from galamp.algorithms.forward import Place
 from galamp.algorithms.networks import build_model
 from galamp.algorithms.normalising import layers_of
 from galamp.core.errors import StopRun
-from galamp.core.normalisation import WARM_UP, Frame, NormaliserSpec, Own
+from galamp.core.normalisation import WARM_UP, NormaliserSpec, Own, Scales
 from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
 from galamp.memory.moment_slots import MomentSlots
@@ -100,7 +100,7 @@ def data_of(team: Team, turns: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("lock_step", [False, True])
-def test_the_frame_is_of_the_data_of_all(lock_step: bool) -> None:
+def test_scales_are_of_the_data_of_all(lock_step: bool) -> None:
     team = Team(3, lock_step=lock_step)
     for normaliser in team.normalisers:
         normaliser.publish(0)
@@ -108,27 +108,27 @@ def test_the_frame_is_of_the_data_of_all(lock_step: bool) -> None:
     data = data_of(team, 4)
     for normaliser in team.normalisers:
         normaliser.begin(4)
-        assert np.array_equal(normaliser.frame.mean, team.normalisers[0].frame.mean)
-        assert np.allclose(normaliser.frame.mean, data.mean(0), rtol=1e-6)
-        assert np.allclose(normaliser.frame.std, np.sqrt(data.var(0) + 1e-8), rtol=1e-5)
+        assert np.array_equal(normaliser.scales.mean, team.normalisers[0].scales.mean)
+        assert np.allclose(normaliser.scales.mean, data.mean(0), rtol=1e-6)
+        assert np.allclose(normaliser.scales.std, np.sqrt(data.var(0) + 1e-8), rtol=1e-5)
         assert normaliser.gauges()["norm_count"] == len(data)
         normaliser.end()
 
 
-def test_within_a_rollout_and_its_update_the_frame_is_one() -> None:
+def test_within_a_rollout_and_its_update_scales_are_fixed() -> None:
     team = Team(2)
     team.turns(range(3))
     mine, other = team.normalisers
     mine.begin(3)
-    before = mine.frame.packed()
+    before = mine.scales.packed()
     mine.count(slot_of(77), ALL)
     other.count(slot_of(78), ALL)
     other.publish(4)
-    assert np.array_equal(mine.frame.packed(), before)
-    assert mine.scaling.return_std == mine.frame.return_std
+    assert np.array_equal(mine.scales.packed(), before)
+    assert mine.scaling.return_std == mine.scales.return_std
     mine.end()
     mine.begin(4)
-    assert not np.array_equal(mine.frame.packed(), before)
+    assert not np.array_equal(mine.scales.packed(), before)
     mine.end()
 
 
@@ -136,7 +136,7 @@ def test_the_first_weights_are_for_normalised_observations() -> None:
     """Weights that are drawn for numbers near 1 must not be taken for those of raw numbers."""
     team = Team(1)
     fresh = team.network(0)
-    assert not team.play(0, 0), "nothing is learned before there is a frame"
+    assert not team.play(0, 0), "nothing is learned before there are scales"
     assert torch.equal(team.network(0), fresh)
     while team.normalisers[0].own.count < WARM_UP:
         team.play(0, 1)
@@ -147,14 +147,14 @@ def test_the_first_weights_are_for_normalised_observations() -> None:
     assert not torch.equal(team.network(0), fresh)
 
 
-def test_another_frame_is_no_other_policy() -> None:
+def test_other_scales_are_no_other_policy() -> None:
     """Raw parameters are the same before and after, though the statistics have moved."""
     team = Team(1)
     team.turns(range(3))
     raw, (normaliser,) = team.network(0), team.normalisers
-    frame = normaliser.frame.packed()
+    scales = normaliser.scales.packed()
     normaliser.begin(3)
-    assert not np.array_equal(normaliser.frame.packed(), frame)
+    assert not np.array_equal(normaliser.scales.packed(), scales)
     normaliser.end()
     torch.testing.assert_close(team.network(0), raw, rtol=1e-5, atol=1e-6)
 
@@ -173,7 +173,7 @@ def test_a_process_that_is_started_anew_counts_on() -> None:
     assert count == sum(slot_of(10 * turn).valid.sum() for turn in range(5))
     team.normalisers[0].rejoin()
     data = data_of(team, 5)
-    assert np.allclose(team.normalisers[0].frame.mean, data.mean(0), rtol=1e-6)
+    assert np.allclose(team.normalisers[0].scales.mean, data.mean(0), rtol=1e-6)
     team.turns(range(5, 7))
     team.normalisers[1].begin(7)
     assert team.normalisers[1].gauges()["norm_count"] == len(data_of(team, 7))
@@ -298,7 +298,7 @@ def test_an_actor_learns_from_what_it_has_acted_on(monkeypatch: pytest.MonkeyPat
     raw = slots[1].observations.copy()
     mean, std = np.full(4, 0.25), np.full(4, 0.125)
     scaling = Scaling(NormaliserSpec(4, True), "cpu")
-    scaling.set(Frame(True, mean, std, 0.25))
+    scaling.set(Scales(True, mean, std, 0.25))
     actor = HostActor(slots, a2c("mlp", "cpu"), clip_rewards=False, scaling=scaling)
     for step in range(STEPS):
         actor.act(1, step, slice(0, LANES))
@@ -315,7 +315,7 @@ def test_an_actor_learns_from_what_it_has_acted_on(monkeypatch: pytest.MonkeyPat
 
 def test_rewards_are_clipped_after_they_are_divided() -> None:
     scaling = Scaling(NormaliserSpec(0, True), "cpu")
-    scaling.set(Frame(True, np.zeros(0), np.ones(0), 0.5))
+    scaling.set(Scales(True, np.zeros(0), np.ones(0), 0.5))
     rewards = np.array([1.0, -2.0, 100.0, -100.0], np.float32)
     out = np.empty_like(rewards)
     scaling.rewards(rewards, out)

@@ -253,22 +253,22 @@ def _network(trained: Trained, learner: Learner, dtype: str, device: torch.devic
 def _normaliser(
     trained: Trained, learner: Learner, model: nn.Module, device: torch.device
 ) -> InputNormaliser | None:
-    """Express the network in the frame of its normaliser; return what makes its observations.
+    """Express the network in the scales of its normaliser; return what makes its observations.
 
     Raises:
         CheckpointError: there are no sound statistics, or the network cannot be normalised.
     """
-    frame, identity = trained.frame(learner), trained.checkpoint.identity
-    if frame is None:
+    scales, identity = trained.scales(learner), trained.checkpoint.identity
+    if scales is None:
         return None
-    inputs = len(frame.mean)
+    inputs = len(scales.mean)
     try:
         layers = layers_of(model, identity.network, NormaliserSpec(inputs, rewards=False))
     except UserError as error:
         raise CheckpointError(f"checkpoint {trained.path}: {error}") from None
-    from_raw(layers, frame, frame)
+    from_raw(layers, scales, scales)
     normaliser = InputNormaliser(inputs, device)
-    normaliser.set(frame)
+    normaliser.set(scales)
     return normaliser
 
 

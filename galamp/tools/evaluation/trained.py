@@ -21,7 +21,7 @@ import numpy.typing as npt
 from galamp.core.config import EnvironmentConfig, from_dict
 from galamp.core.disk import in_home
 from galamp.core.errors import CheckpointError, UserError
-from galamp.core.normalisation import Frame, Saved, frame_of_all, normaliser_spec
+from galamp.core.normalisation import Saved, Scales, normaliser_spec, scales_of_all
 from galamp.core.settings import shown
 from galamp.environments.base import EnvironmentSpec
 from galamp.storage import checkpoint as checkpoints
@@ -78,8 +78,8 @@ class Trained:
         names = [name for name, _ in self.checkpoint.identity.layout]
         return {name: _mean([state.parameters[name] for state in chosen]) for name in names}
 
-    def frame(self, learner: Learner) -> Frame | None:
-        """Return the frame of one learner's observations, or that of all learners' data together.
+    def scales(self, learner: Learner) -> Scales | None:
+        """Return the scales of one learner's observations, or those of all learners' data together.
 
         None if observations are not normalised. Parameters are of raw observations, whoever's.
 
@@ -97,7 +97,7 @@ class Trained:
             raise CheckpointError(
                 f"checkpoint {self.path}: no sound statistics of observations ({error})"
             ) from None
-        return frame_of_all(saved, spec) if learner == MEAN else saved[0].frame
+        return scales_of_all(saved, spec) if learner == MEAN else saved[0].scales
 
     def without_learners(self) -> Trained:
         """Return a copy without the learners' states."""
