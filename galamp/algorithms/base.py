@@ -105,6 +105,13 @@ class Algorithm(ABC):
             total_steps: at which the run ends; more than `agent_steps`, or as many.
         """
 
+    def rescale(self, change: Callable[[Tensor], Tensor]) -> None:  # noqa: B027
+        """Take other scales of observations from now on: the network is in them already.
+
+        Called before a rollout, with `--norm-obs`. `change` returns observations [..., N] of
+        earlier rollouts in the new scales; it is for what an algorithm keeps of them.
+        """
+
     @abstractmethod
     def prepare(self, steps: int, envs: int) -> None:
         """Prepare for rollouts [T, B] = [steps, envs]; acting may then cache results."""

@@ -52,6 +52,16 @@ class InputNormaliser:
         return self.into(observations, torch.empty(shape, dtype=torch.float32, device=device))
 
 
+def rescaled(observations: Tensor, before: Scales, after: Scales) -> Tensor:
+    """Return observations [..., N] that are in the scales `before` in those `after`."""
+    device = observations.device
+    mean, std, new_mean, new_std = (
+        torch.from_numpy(numbers).to(device)
+        for numbers in (before.mean, before.std, after.mean, after.std)
+    )
+    return ((observations.double() * std + mean - new_mean) / new_std).to(observations.dtype)
+
+
 class Layers(NamedTuple):
     """What of a network depends on the scales.
 

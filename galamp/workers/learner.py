@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from galamp.algorithms.base import Rollout
+from galamp.algorithms.normalising import rescaled
 from galamp.core.errors import RunFailed, StopRun
 from galamp.core.failpoints import reach
 from galamp.core.machine.gpu_failures import is_memory_full
@@ -173,7 +175,10 @@ class Learner:
 
         Before there are enough data to choose the first scales, nothing is learned.
         """
+        before = normaliser.scales
         learns = normaliser.begin(self.status["turns"])
+        if normaliser.scaling.observations is not None:
+            self.algorithm.rescale(partial(rescaled, before=before, after=normaliser.scales))
         try:
             rollout = self.collector.collect(number)
             normaliser.count(self.port.slots[number % NUM_SLOTS], self.port.valid_mask)

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from galamp.algorithms.networks import build_model
-from galamp.algorithms.normalising import InputNormaliser, Layers, from_raw, layers_of, to_raw
+from galamp.algorithms.normalising import (
+    InputNormaliser,
+    Layers,
+    from_raw,
+    layers_of,
+    rescaled,
+    to_raw,
+)
 from galamp.core.errors import UserError
 from galamp.core.normalisation import NormaliserSpec, Scales
 
@@ -153,6 +160,13 @@ def test_what_lay_beyond_the_clip_is_not_blown_up() -> None:
     from_raw(layers, SCALED, rare)
     factors = layers.inputs[0].weight.detach() / before
     assert factors.mean(0).tolist() == pytest.approx([1.0, 10.0, 1.0, 1.0], rel=1e-5)
+
+
+def test_observations_that_are_kept_come_to_other_scales() -> None:
+    raw = observations()
+    found = rescaled(seen(SCALED, raw), SCALED, OTHER)
+    assert found.dtype is torch.float32
+    close(found, seen(OTHER, raw))
 
 
 def test_observations_are_clipped_and_of_any_type() -> None:
