@@ -63,6 +63,16 @@ def test_shards_are_the_whole_stream(data: st.DataObject) -> None:
         assert np.allclose(total.returns.variance, everything[:, :1].var(0), **CLOSE)
 
 
+def test_two_are_merged_as_if_they_were_one() -> None:
+    few, many = drawn(1, 7), drawn(2, 300) - 40.0
+    whole = np.concatenate([few, many])
+    for one, other in ((few, many), (many, few), (whole, whole[:0]), (whole[:0], whole)):
+        found = Moments.of(one).merged(Moments.of(other))
+        assert found.count == 307
+        assert np.allclose(found.mean, whole.mean(0), rtol=1e-12)
+        assert np.allclose(found.variance, whole.var(0), rtol=1e-12)
+
+
 def test_older_moments_never_take_the_place_of_newer_ones() -> None:
     known = Known(SPEC)
     old = own_of(drawn(1, 5), drawn(1, 5, 1))
