@@ -79,6 +79,8 @@ class Algorithm(ABC):
         config_class: its settings, its gauges and its default learning rate; a frozen dataclass.
         heartbeat: called now and then in an update that may take seconds; the learner sets it.
         keeps_log_probs: whether `act` returns log-probabilities, for `Rollout.log_probs`.
+        learns_action_values: whether the network's outputs for the policy are values of actions, as
+            in Q-learning; the value head is what predicts returns otherwise.
         parameters: the network's parameters and gradients as flat vectors.
         generator: random generator of action sampling, on the learner's device.
         version: number of optimiser steps so far.
@@ -87,6 +89,7 @@ class Algorithm(ABC):
     config_class: ClassVar[type[AlgorithmConfig]]
     heartbeat: Callable[[], None] = staticmethod(lambda: None)
     keeps_log_probs: ClassVar[bool] = False
+    learns_action_values: ClassVar[bool] = False
     parameters: FlatParameters
     generator: torch.Generator
     version: int
@@ -102,6 +105,13 @@ class Algorithm(ABC):
         Args:
             agent_steps: of all learners so far, so that every learner is at the same point.
             total_steps: at which the run ends; more than `agent_steps`, or as many.
+        """
+
+    def rescale(self, change: Callable[[Tensor], Tensor]) -> None:  # noqa: B027
+        """Take other scales of observations from now on: the network is in them already.
+
+        Called before a rollout, with `--norm-obs`. `change` returns observations [..., N] of
+        earlier rollouts in the new scales; it is for what an algorithm keeps of them.
         """
 
     @abstractmethod

@@ -10,6 +10,7 @@ one that acted is 1 in the first minibatch. How far a round has moved the policy
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -92,6 +93,12 @@ class PPO(MinibatchAlgorithm):
         self._settings = config
         self._last: tuple[Tensor, Tensor, Tensor] | None = None
         self._mix_kl = self.parameters.data.new_zeros(())
+
+    def rescale(self, change: Callable[[Tensor], Tensor]) -> None:
+        """See `Algorithm.rescale`."""
+        if self._last is not None:
+            observations, first, outputs = self._last
+            self._last = change(observations), first, outputs
 
     def _evaluated(self, rollout: Rollout) -> Before:
         """Return what the present policy makes of the rollout."""

@@ -42,6 +42,7 @@ class PQN(MinibatchAlgorithm):
     config_class: ClassVar[type[AlgorithmConfig]] = PQNConfig
     measures: ClassVar[tuple[str, ...]] = tuple(PQNConfig.gauges)
     rectified: ClassVar[bool] = True
+    learns_action_values: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -99,6 +99,16 @@ class EnvironmentConfig:
     clip_rewards: bool | None = option(
         None, "train on rewards clipped to [-1, 1]; scores are never clipped"
     )
+    norm_obs: bool = option(
+        False,
+        "subtract the mean of vector observations and divide by their standard deviation, both of "
+        "all learners' data so far; clipped to [-10, 10]",
+    )
+    norm_reward: bool = option(
+        False,
+        "train on rewards divided by the standard deviation of the discounted return, of all "
+        "learners' data so far; clipped to [-10, 10]",
+    )
     action_bounds: str = option(
         CLIP,
         "how the policy's unbounded numbers become actions within the bounds of a Box: clipped "

@@ -170,6 +170,12 @@ class Exchange:
         elif self._to_be_watched():
             self._parameters.publish(version, notify=False)
 
+    def pass_turn(self) -> None:
+        """End a turn without an update: nothing is published, and no round is run."""
+        self._turn += 1
+        if self._gradients is not None:
+            self._gradients.round = self._turn * self._reductions
+
     def _to_be_watched(self) -> bool:
         """Whether it is time to publish parameters for measurements, without a gossip round."""
         if self._config.synchronous:

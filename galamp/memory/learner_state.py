@@ -4,7 +4,8 @@
     checkpoint, or earlier incarnation --> StateSlots --restore, at its start--> learner
 
 Each learner has a pair of versioned slots. A state is its flat tensors one after the other (the
-algorithm's `state()`), its counters, and the state of its sampling generator.
+algorithm's `state()`), its counters, the state of its sampling generator, and what its normaliser
+keeps, if it has one.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ Sizes = Mapping[str, int]
 """Number of elements of each state tensor of the algorithm, in order."""
 
 
+NOTHING: npt.NDArray[np.float64] = np.zeros(0)
+
+
 def save_every_turns(num_steps: int, learners: int) -> int:
     """Return after how many turns, each of so many agent steps, synchronous learners save.
 
@@ -58,6 +62,8 @@ class State(NamedTuple):
     tensors: dict[str, npt.NDArray[np.float32]]
     counters: dict[str, int]
     generator: npt.NDArray[np.uint8]
+    normaliser: npt.NDArray[np.float64] = NOTHING
+    """What its normaliser keeps; empty without one."""
 
 
 class StateSlots(VersionedSlots):
@@ -70,16 +76,18 @@ class StateSlots(VersionedSlots):
         self._tensors = arrays[name + "tensors"]
         self._counters = arrays[name + "counters"]
         self._generator = arrays[name + "generator"]
+        self._normaliser = arrays[name + "normaliser"]
 
     @staticmethod
-    def specs(rank: int, sizes: Sizes) -> list[ArraySpec]:
-        """Return the arrays of learner `rank`'s saved states."""
+    def specs(rank: int, sizes: Sizes, normaliser: int = 0) -> list[ArraySpec]:
+        """Return the arrays of learner `rank`'s saved states; `normaliser`: numbers of that."""
         name, total = f"state{rank}.", sum(sizes.values())
         return [
             header_spec(name + "header"),
             ArraySpec(name + "tensors", (NUM_SLOTS, total), "float32", math.nan, near=rank),
             ArraySpec(name + "counters", (NUM_SLOTS, len(STATE_COUNTERS) + 1), "int64"),
             ArraySpec(name + "generator", (NUM_SLOTS, GENERATOR_BYTES), "uint8"),
+            ArraySpec(name + "normaliser", (NUM_SLOTS, normaliser), "float64"),
         ]
 
     def save(self, state: State, *, save_id: int, incarnation: int) -> Header:
@@ -127,6 +135,7 @@ class StateSlots(VersionedSlots):
             at += size
         length = state.generator.size
         self._generator[slot, :length] = state.generator
+        self._normaliser[slot] = state.normaliser
         self._counters[slot, :-1] = [state.counters[name] for name in STATE_COUNTERS]
         self._counters[slot, -1] = length
 
@@ -138,7 +147,8 @@ class StateSlots(VersionedSlots):
             at += size
         *counters, length = self._counters[slot].tolist()
         values = dict(zip(STATE_COUNTERS, counters, strict=True))
-        return State(tensors, values, self._generator[slot, :length].copy())
+        generator = self._generator[slot, :length].copy()
+        return State(tensors, values, generator, self._normaliser[slot].copy())
 
 
 def newest_common_turn(states: Sequence[StateSlots]) -> int | None:

@@ -5,7 +5,8 @@
                 --read_file, parse_learner---> LearnerState
 
     learner-<rank>.safetensors   parameters.<name> float32, optimizer.<name> float32 [P] or
-                                 shorter, generator uint8, where P counts the parameters
+                                 shorter, generator uint8, where P counts the parameters; and
+                                 normaliser float64, in runs that have one
     state.json                   identity, config, progress, and what each learner's file must hold
     MANIFEST.json                written last: size and SHA-256 of each file, its own digest, and
                                  the sequence: number of the save in this folder
@@ -22,7 +23,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from io import BufferedReader
 from typing import Annotated, Any
 
@@ -61,6 +62,11 @@ SEQUENCE_LIMIT = 2**53
 """No run saves this often; a larger number in a file would leave no higher one for the next save.
 """
 
+NORMALISER = "normaliser"
+"""Name of its tensor, and of its size in a learner's entry."""
+NUMBERS_PER_INPUT, NUMBERS_BESIDES = 4, 8
+"""Limit of a normaliser's size, for observations of so many inputs."""
+
 Files = dict[str, tuple[int, str]]
 """Size in bytes and SHA-256 by name."""
 
@@ -80,6 +86,8 @@ class LearnerState:
     counters: dict[str, int]
     generator: npt.NDArray[np.uint8]
     """`[G]`: state of the generator that samples actions."""
+    normaliser: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    """What `--norm-obs` and `--norm-reward` keep, see `core.normalisation`; else empty."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +110,8 @@ class LearnerEntry:
     optimizer: tuple[str, ...] | dict[str, Positive]
     """Names of the optimiser's state; with sizes, where any is not `[P]`."""
     generator_bytes: Annotated[int, Range(1, GENERATOR_LIMIT_BYTES)]
+    normaliser: Positive | None = None
+    """Size of the statistics of its normaliser, if it has one."""
 
 
 @dataclass(frozen=True)
@@ -140,9 +150,10 @@ def format_files(checkpoint: Checkpoint) -> Iterator[tuple[str, bytes]]:
             learner.counters,
             _optimizer_entry(learner, checkpoint.identity),
             learner.generator.size,
+            learner.normaliser.size or None,
         )
         yield learner_file(learner.rank), _format_learner(learner, checkpoint.identity, entry)
-        entries.append(asdict(entry))
+        entries.append({name: each for name, each in asdict(entry).items() if each is not None})
     state = {
         "identity": checkpoint.identity.to_dict(),
         "config": checkpoint.config,
@@ -169,6 +180,7 @@ def _format_learner(learner: LearnerState, identity: Identity, entry: LearnerEnt
     tensors: dict[str, npt.NDArray[Any]] = {"generator": learner.generator}
     tensors |= {f"parameters.{name}": value for name, value in learner.parameters.items()}
     tensors |= {f"optimizer.{name}": value for name, value in learner.optimizer.items()}
+    tensors |= {NORMALISER: learner.normaliser} if learner.normaliser.size else {}
     _check_tensors(tensors, f"learner {learner.rank}", _tensor_specs(identity, entry))
     return format_tensors({name: np.ascontiguousarray(value) for name, value in tensors.items()})
 
@@ -274,7 +286,8 @@ def parse_learner(
     parameters = {name: tensors[f"parameters.{name}"].copy() for name, _ in identity.layout}
     optimizer = {name: tensors[f"optimizer.{name}"].copy() for name in entry.optimizer}
     generator = tensors["generator"].copy()
-    return LearnerState(entry.rank, parameters, optimizer, entry.counters, generator)
+    normaliser = tensors[NORMALISER].copy() if entry.normaliser else np.zeros(0)
+    return LearnerState(entry.rank, parameters, optimizer, entry.counters, generator, normaliser)
 
 
 # --- both ---
@@ -289,6 +302,10 @@ def _tensor_specs(identity: Identity, entry: LearnerEntry) -> TensorSpecs:
     longer = [name for name, size in sizes.items() if size > identity.num_parameters]
     need(not longer, f"optimizer state {longer[:1]} is longer than the parameters")
     specs |= {f"optimizer.{name}": ("float32", (size,)) for name, size in sizes.items()}
+    if entry.normaliser:
+        most = NUMBERS_PER_INPUT * math.prod(identity.observation_shape) + NUMBERS_BESIDES
+        need(entry.normaliser <= most, "normaliser is larger than any of these observations")
+        specs[NORMALISER] = ("float64", (entry.normaliser,))
     return specs
 
 

@@ -15,6 +15,7 @@ from galamp.algorithms.flat_parameters import Span
 from galamp.algorithms.networks import resolve_network
 from galamp.algorithms.networks.checks import check_network
 from galamp.core.disk import Where, as_named
+from galamp.core.normalisation import NORMALISER_GAUGES, NormaliserSpec, normaliser_spec
 from galamp.core.processes.titles import title_of
 from galamp.core.seeding import seed_for
 from galamp.environments.base import EnvironmentSpec
@@ -22,13 +23,14 @@ from galamp.gossip.exchange import exchange_specs
 from galamp.gossip.topologies.base import Topology
 from galamp.memory.arrays import ArraySpec, SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
-from galamp.memory.learner_state import StateSlots
+from galamp.memory.learner_state import State, StateSlots
+from galamp.memory.moment_slots import MomentSlots
 from galamp.memory.rollouts import RingWake, RolloutRing, RolloutShape
 from galamp.memory.status import StatusBoard
 from galamp.supervision.plan import LearnerPlan, Plan
-from galamp.workers.building import build_algorithm
+from galamp.workers.building import build_algorithm, build_normalised, seen_dtype
 from galamp.workers.child import ChildSpec
-from galamp.workers.learner import LearnerTask
+from galamp.workers.learner_task import LearnerTask
 from galamp.workers.simulator import SimulatorTask
 
 PROCESS_SEED_OFFSET = 2**20
@@ -37,16 +39,25 @@ PROCESS_SEED_OFFSET = 2**20
 
 @dataclass(frozen=True)
 class ModelSketch:
-    """Name, parameter layout and state sizes of the network, without the network itself."""
+    """Name, parameter layout and state sizes of the network, without the network itself.
+
+    `normaliser` is what is normalised, None if nothing is.
+    """
 
     network: str
     layout: tuple[Span, ...]
     state_sizes: dict[str, int]
+    normaliser: NormaliserSpec | None = None
 
     @property
     def parameters(self) -> int:
         """Number of parameters P."""
         return self.state_sizes["parameters"]
+
+    @property
+    def normaliser_size(self) -> int:
+        """Number of what a learner's normaliser keeps; 0 without one."""
+        return 0 if self.normaliser is None else self.normaliser.saved_size
 
 
 def sketch_model(plan: Plan, environment: EnvironmentSpec) -> ModelSketch:
@@ -55,26 +66,29 @@ def sketch_model(plan: Plan, environment: EnvironmentSpec) -> ModelSketch:
     Raises:
         UserError: the network does not fit the observations, or is the user's and cannot be used.
     """
-    network = resolve_network(plan.config.model.network, environment.observation_shape)
+    config = plan.config
+    network = resolve_network(config.model.network, environment.observation_shape)
+    normaliser = normaliser_spec(
+        config.environment, environment.observation_shape, config.algorithm.gamma
+    )
     check_network(
         network,
         environment.observation_shape,
-        environment.observation_dtype,
+        seen_dtype(environment.observation_dtype, normaliser),
         make_distribution(environment.actions).num_inputs,
         seed=plan.config.seed,
         scale=environment.observation_scale,
     )
     seed = plan.config.seed
-    algorithm = build_algorithm(
-        plan.config.algorithm,
-        network,
-        environment,
-        device="cpu",
-        model_seed=seed,
-        sampling_seed=seed,
-    )
+    seeds = {"model_seed": seed, "sampling_seed": seed}
+    if normaliser is None:
+        algorithm = build_algorithm(config.algorithm, network, environment, device="cpu", **seeds)
+    else:
+        algorithm, _ = build_normalised(
+            config.algorithm, network, environment, normaliser, device="cpu", **seeds
+        )
     sizes = {name: tensor.numel() for name, tensor in algorithm.state().items()}
-    return ModelSketch(network, tuple(algorithm.parameters.layout()), sizes)
+    return ModelSketch(network, tuple(algorithm.parameters.layout()), sizes, normaliser)
 
 
 def rollout_shape(plan: Plan, environment: EnvironmentSpec) -> RolloutShape:
@@ -96,13 +110,17 @@ def array_specs(
 ) -> list[ArraySpec]:
     """Return the specification of every shared array of a run."""
     count, simulators = len(plan.learners), plan.simulators
-    gauges = plan.config.algorithm.gauges
+    gauges = dict(plan.config.algorithm.gauges)
+    if sketch.normaliser is not None:
+        gauges |= NORMALISER_GAUGES
     specs = ControlBlock.specs(count, simulators) + StatusBoard.specs(count, simulators, gauges)
     specs += exchange_specs(plan.config.gossip, topology, sketch.state_sizes)
     shape = rollout_shape(plan, environment)
     for rank in range(count):
         specs += RolloutRing.specs(rank, shape)
-        specs += StateSlots.specs(rank, sketch.state_sizes)
+        specs += StateSlots.specs(rank, sketch.state_sizes, sketch.normaliser_size)
+        if sketch.normaliser is not None:
+            specs += MomentSlots.specs(rank, sketch.normaliser.own_size)
     return specs
 
 
@@ -159,6 +177,13 @@ class RunLayout:
         """Return a simulator's number over all learners."""
         return rank * self.shape.workers + worker
 
+    def publish_moments(self, rank: int, state: State) -> None:
+        """Publish the statistics of a restored state, for all learners, before any is started."""
+        spec = self.sketch.normaliser
+        if spec is not None:
+            slots, own = MomentSlots(self.arrays, rank), state.normaliser[: spec.own_size]
+            slots.publish(own, incarnation=0, turn=state.counters["turns"])
+
     def wake_learner(self, rank: int) -> None:
         """Wake learner `rank` if it waits for its simulators: it reads the control block again."""
         self._wakes[rank].learner.signal()
@@ -196,6 +221,7 @@ class RunLayout:
             environment=self.environment,
             algorithm=config.algorithm,
             network=self.sketch.network,
+            normaliser=self.sketch.normaliser,
             gossip=config.gossip,
             topology=self.topology,
             model_seed=config.seed,

@@ -205,6 +205,10 @@ def quickest(rates: Mapping[int, float]) -> int:
     return min(count for count, rate in rates.items() if rate >= enough)
 
 
+COST_OF_A_STEP = ("algorithm", "num_steps", "precision", "update_epochs", "num_minibatches")
+"""Settings of an algorithm, where it has them, that change what an agent step costs."""
+
+
 def workload(config: RunConfig, machine: Machine) -> dict[str, Any]:
     """Return the cache key: machine, versions, and the settings that change the cost of a step."""
     resources = asdict(config.resources)
@@ -216,7 +220,7 @@ def workload(config: RunConfig, machine: Machine) -> dict[str, Any]:
         "quota": machine.quota if machine.throttled else None,
         "versions": [galamp.__version__, torch.__version__],
         "environment": asdict(environment) | {"env_id": canonical_env_id(environment.env_id)},
-        "algorithm": asdict(algorithm) | {"learning_rate": None},
+        "algorithm": [getattr(algorithm, name, None) for name in COST_OF_A_STEP],
         "network": config.model.network,
         "gossip": asdict(config.gossip),
         "resources": resources,

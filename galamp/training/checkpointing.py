@@ -288,7 +288,9 @@ def learner_state(rank: int, state: State, layout: tuple[Span, ...]) -> LearnerS
     tensors = dict(state.tensors)
     flat = tensors.pop("parameters")
     parameters = {span.name: _standard(flat, span) for span in layout}
-    return LearnerState(rank, parameters, tensors, state.counters, state.generator)
+    return LearnerState(
+        rank, parameters, tensors, state.counters, state.generator, state.normaliser
+    )
 
 
 def saved_state(learner: LearnerState, layout: tuple[Span, ...]) -> State:
@@ -297,7 +299,7 @@ def saved_state(learner: LearnerState, layout: tuple[Span, ...]) -> State:
     tensors = {"parameters": flat, **learner.optimizer}
     # In older checkpoints every turn was a round, and only rounds were counted.
     counters = {"turns": learner.counters.get("rounds", 0)} | dict(learner.counters)
-    return State(tensors, counters, learner.generator)
+    return State(tensors, counters, learner.generator, learner.normaliser)
 
 
 def _standard(flat: npt.NDArray[np.float32], span: Span) -> npt.NDArray[np.float32]:

@@ -8,37 +8,54 @@ Runs in the supervisor before any learner starts. The run's total of agent steps
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from galamp.core.normalisation import NormaliserSpec, Own, Saved
 from galamp.memory.learner_state import STATE_COUNTERS, State
 
 POSITION_COUNTERS = ("turns", "rounds")
 """Counters that give a learner's position in the gossip, not its work."""
 
 
-def resized(states: Sequence[State], seeds: Sequence[int]) -> list[State]:
+def resized(
+    states: Sequence[State], seeds: Sequence[int], normaliser: NormaliserSpec | None = None
+) -> list[State]:
     """Return a state for each of `seeds`; the first ones are unchanged.
 
     The agent steps of removed learners are added to the remaining ones, rank by rank. New learners
     start with the mean of all tensors and the largest position counters, and draw actions from a
-    new generator with their seed.
+    new generator with their seed. Statistics of normalisers stay those of all data, each counted
+    once: removed learners' are merged into the remaining ones', new learners have counted nothing.
     """
     count = len(seeds)
     kept = [state._replace(counters=dict(state.counters)) for state in states[:count]]
     for rank, removed in enumerate(states[count:], count):
         kept[rank % count].counters["agent_steps"] += removed.counters["agent_steps"]
-    added = [_newcomer(states, seed) for seed in seeds[len(states) :]]
+        if normaliser is not None:
+            kept[rank % count] = _with_data_of(kept[rank % count], removed, normaliser)
+    added = [_newcomer(states, seed, normaliser) for seed in seeds[len(states) :]]
     return kept + added
 
 
-def _newcomer(states: Sequence[State], seed: int) -> State:
+def _with_data_of(state: State, removed: State, spec: NormaliserSpec) -> State:
+    mine, other = (Saved.unpacked(each.normaliser, spec) for each in (state, removed))
+    merged = replace(mine, own=mine.own.merged(other.own))
+    return state._replace(normaliser=merged.packed())
+
+
+def _newcomer(states: Sequence[State], seed: int, spec: NormaliserSpec | None) -> State:
     tensors = {name: _mean([state.tensors[name] for state in states]) for name in states[0].tensors}
     counters = dict.fromkeys(STATE_COUNTERS, 0)
     counters |= {name: max(state.counters[name] for state in states) for name in POSITION_COUNTERS}
-    return State(tensors, counters, _generator(seed, like=states[0].generator))
+    newcomer = State(tensors, counters, _generator(seed, like=states[0].generator))
+    if spec is None:
+        return newcomer
+    first = Saved.unpacked(states[0].normaliser, spec)
+    return newcomer._replace(normaliser=replace(first, own=Own.none(spec)).packed())
 
 
 def _mean(tensors: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:

@@ -57,7 +57,8 @@ def states_for(run_layout: RunLayout, resume_point: ResumePoint, start: int) -> 
     """
     config = run_layout.plan.config
     seeds = [seed_for(config.seed, rank, start) for rank in range(run_layout.count)]
-    states = resized(resume_point.states(run_layout.sketch.layout), seeds)
+    sketch = run_layout.sketch
+    states = resized(resume_point.states(sketch.layout), seeds, sketch.normaliser)
     if config.gossip.synchronous:
         _align(states, run_layout.plan.agent_steps_per_update, config.gossip)
     return states
@@ -74,6 +75,7 @@ def restore(
     """Write the states into the learners' slots, and continue all counters; `kind` of event."""
     for rank, state in enumerate(states):
         run_layout.states[rank].save(state, save_id=0, incarnation=0)
+        run_layout.publish_moments(rank, state)
         row = run_layout.status_board.learner(rank)
         for name in STATE_COUNTERS:
             row.set_counter(name, state.counters[name])

@@ -51,6 +51,7 @@ def resumed_config(folder: Path, given: Values) -> RunConfig:
         if s.option.stored
     }
     _check_has(stored.algorithm, given)
+    _check_normalisers(stored, given)
     return from_settings(kept | dict(given), type(stored.algorithm))
 
 
@@ -114,6 +115,22 @@ def _check_has(algorithm: AlgorithmConfig, given: Values) -> None:
         "such setting; leave it out"
         for section, name in given
         if section == "algorithm" and name not in had
+    ]
+    if problems:
+        raise UserError(*problems)
+
+
+def _check_normalisers(stored: RunConfig, given: Values) -> None:
+    """Refuse another choice of what is normalised: networks are trained for the one they have.
+
+    Raises:
+        UserError: one line for each.
+    """
+    problems = [
+        f"{flag_of(name)}: the run was begun {'with' if was else 'without'} it, and goes on so; "
+        "leave it out"
+        for name in ("norm_obs", "norm_reward")
+        if given.get(("environment", name), was := getattr(stored.environment, name)) != was
     ]
     if problems:
         raise UserError(*problems)

@@ -16,6 +16,7 @@ from galamp.algorithms.flat_parameters import Span
 from galamp.core.decode import Limits, Range, decode
 from galamp.core.errors import CheckpointError
 from galamp.core.json_values import DecodeError
+from galamp.core.normalisation import NormaliserSpec, Saved
 from galamp.memory.learner_state import GENERATOR_BYTES, STATE_COUNTERS, Sizes, State
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, LearnerState
@@ -56,17 +57,27 @@ def progress_of(resume_point: ResumePoint | None) -> dict[str, Any]:
     return resume_point.checkpoint.progress if resume_point else new
 
 
-def load_resume_point(folder: Path, identity: checkpoints.Identity, sizes: Sizes) -> ResumePoint:
-    """Read the checkpoint that the run in `folder` can resume from, with states of these sizes.
+def load_resume_point(
+    folder: Path,
+    identity: checkpoints.Identity,
+    sizes: Sizes,
+    normaliser: NormaliserSpec | None = None,
+) -> ResumePoint:
+    """Read the checkpoint that the run in `folder` can resume from.
+
+    Args:
+        folder: the run folder.
+        identity: what the checkpoint must be of.
+        sizes: those of its states.
+        normaliser: what the run normalises.
 
     Raises:
         UserError: there is no whole checkpoint, or it is of another environment or network, or
-            lacks
-            values that galamp saves.
+            lacks values that galamp saves.
     """
     found = checkpoints.find(folder)
     checkpoint = checkpoints.load(found.path, expected=identity)
-    lacks = lacking(checkpoint, sizes)
+    lacks = lacking(checkpoint, sizes, normaliser)
     if lacks is not None:
         raise CheckpointError(f"checkpoint {found.path}: no run can resume from it: {lacks}")
     count = len(checkpoint.learners)
@@ -78,14 +89,16 @@ def load_resume_point(folder: Path, identity: checkpoints.Identity, sizes: Sizes
     return ResumePoint(folder, checkpoint, found.skipped)
 
 
-def lacking(checkpoint: Checkpoint, sizes: Sizes) -> str | None:
+def lacking(
+    checkpoint: Checkpoint, sizes: Sizes, normaliser: NormaliserSpec | None = None
+) -> str | None:
     """Return what is missing or invalid in a checkpoint; None if it is complete."""
     try:
         decode(Progress, checkpoint.progress, LIMITS, "its progress")
     except DecodeError as error:
         return str(error)
     for learner in checkpoint.learners:
-        lacks = _lacking(learner, sizes)
+        lacks = _lacking(learner, sizes) or _unsound(learner, normaliser)
         if lacks is not None:
             return f"learner {learner.rank} has {lacks}"
     return None
@@ -100,4 +113,16 @@ def _lacking(learner: LearnerState, sizes: Sizes) -> str | None:
         return f"another optimiser's state ({', '.join(sorted(found)) or 'none'})"
     if learner.generator.size > GENERATOR_BYTES:
         return f"a generator of {learner.generator.size} bytes"
+    return None
+
+
+def _unsound(learner: LearnerState, spec: NormaliserSpec | None) -> str | None:
+    """Return what is wrong with the statistics of a learner's normaliser."""
+    if spec is None:
+        surplus = learner.normaliser.size > 0
+        return "statistics of a normaliser that this run has not" if surplus else None
+    try:
+        Saved.unpacked(learner.normaliser, spec)
+    except ValueError as error:
+        return f"no sound statistics of its normaliser ({error})"
     return None

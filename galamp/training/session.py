@@ -243,7 +243,10 @@ class Session:
         if attempt.saver.last is not None:
             return ResumePoint(self._folder.path, attempt.saver.last, ())
         context = self._context
-        return load_resume_point(self._folder.path, context.identity, context.sketch.state_sizes)
+        sketch = context.sketch
+        return load_resume_point(
+            self._folder.path, context.identity, sketch.state_sizes, sketch.normaliser
+        )
 
     def _start_scaled(self, learners: int) -> Attempt:
         """Start an attempt with `learners` learners; return to the previous one if that fails."""

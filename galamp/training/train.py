@@ -91,8 +91,9 @@ def _train(
         torch.set_num_threads(1)
         context, resolved = survey(config, resume.kept if resume else StoredChoices())
         if resume is not None:
+            sketch = context.sketch
             resume_point = load_resume_point(
-                resume.path, context.identity, context.sketch.state_sizes
+                resume.path, context.identity, sketch.state_sizes, sketch.normaliser
             )
     folder = resume or _make_folder(resolved.plan, began)
     installation.name_run(folder.path)

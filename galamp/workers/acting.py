@@ -6,7 +6,8 @@
 Runs in the learner. An observation is copied to the GPU once: when it is acted on. It stays there
 for the update. Actions and outcomes follow at the end, in one copy. All work goes through one
 stream, in order; the host waits once for each batch of actions. The actions' log-probabilities, if
-the algorithm keeps them, are written where they are computed and never leave the learner.
+the algorithm keeps them, are written where they are computed and never leave the learner. With a
+normaliser, observations and rewards are scaled on the way: the algorithm never sees others.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from galamp.algorithms.base import Acted, Algorithm, Rollout
 from galamp.algorithms.cuda_graphs import Graphs, Launch, finish, page_locked
 from galamp.algorithms.forward import Place
 from galamp.memory.rollouts import RolloutSlot
+from galamp.workers.normaliser import Scaling
 
 
 class Actor(ABC):
@@ -51,23 +53,35 @@ class HostActor(Actor):
     """Acts on a CPU, directly on the simulators' shared memory."""
 
     def __init__(
-        self, slots: Sequence[RolloutSlot], algorithm: Algorithm, *, clip_rewards: bool
+        self,
+        slots: Sequence[RolloutSlot],
+        algorithm: Algorithm,
+        *,
+        clip_rewards: bool,
+        scaling: Scaling | None = None,
     ) -> None:
         self._algorithm, self._clip = algorithm, clip_rewards
+        self._scaling = scaling
+        self._normalised: Tensor | None = None
+        if scaling is not None and scaling.observations is not None:
+            self._normalised = _observations(slots[0], scaling, torch.device("cpu"))
         self._slots = [
             Rollout(**_tensors(slot), log_probs=_log_probs(slot, algorithm, torch.device("cpu")))
             for slot in slots
         ]
 
     def observe(self, slot: int, step: int, envs: slice) -> None:
-        """See `Actor.observe`; nothing to do, the row is in shared memory."""
+        """See `Actor.observe`; without a normaliser the row stays in shared memory."""
+        if self._scaling is not None:
+            self._seen(slot, step, envs)
 
     def act(self, slot: int, step: int, envs: slice) -> npt.NDArray[Any]:
         """See `Actor.act`."""
         rows = self._slots[slot]
-        acted = self._algorithm.act(
-            rows.observations[step, envs], rows.first[step, envs], Place(step, envs)
-        )
+        observations = rows.observations[step, envs]
+        if self._scaling is not None:
+            observations = self._seen(slot, step, envs)
+        acted = self._algorithm.act(observations, rows.first[step, envs], Place(step, envs))
         if rows.log_probs is not None:
             rows.log_probs[step, envs] = _kept(acted)
         actions: npt.NDArray[Any] = acted.actions.numpy()
@@ -76,11 +90,23 @@ class HostActor(Actor):
     def rollout(self, slot: int, valid_mask: npt.NDArray[np.bool_]) -> Rollout:
         """See `Actor.rollout`."""
         shared = self._slots[slot]
-        return replace(
-            shared,
-            rewards=shared.rewards.clamp(-1.0, 1.0) if self._clip else shared.rewards,
-            valid=shared.valid & torch.from_numpy(valid_mask),
-        )
+        rewards = shared.rewards.clamp(-1.0, 1.0) if self._clip else shared.rewards
+        valid = shared.valid & torch.from_numpy(valid_mask)
+        if self._scaling is None:
+            return replace(shared, rewards=rewards, valid=valid)
+        scaled = torch.empty_like(rewards)
+        self._scaling.rewards(rewards.numpy(), scaled.numpy())
+        observations = shared.observations if self._normalised is None else self._normalised
+        return replace(shared, observations=observations, rewards=scaled, valid=valid)
+
+    def _seen(self, slot: int, step: int, envs: slice) -> Tensor:
+        """Return a row as the network sees it; it is kept for the update."""
+        raw = self._slots[slot].observations[step, envs]
+        if self._normalised is None:
+            return raw
+        assert self._scaling is not None
+        assert self._scaling.observations is not None
+        return self._scaling.observations.into(raw, self._normalised[step, envs])
 
 
 class DeviceActor(Actor):
@@ -101,8 +127,10 @@ class DeviceActor(Actor):
         device: torch.device,
         *,
         clip_rewards: bool,
+        scaling: Scaling | None = None,
     ) -> None:
         self._slots, self._algorithm, self._clip = slots, algorithm, clip_rewards
+        self._scaling = scaling
         self._shared = [torch.from_numpy(slot.observations) for slot in slots]
         like = slots[0]
         self._outcomes_host = page_locked(_outcome_bytes(like), torch.uint8)
@@ -111,7 +139,7 @@ class DeviceActor(Actor):
         }
         self._outcomes_gpu = torch.zeros_like(self._outcomes_host, device=device)
         self.filled = Rollout(
-            observations=torch.zeros_like(self._shared[0], device=device),
+            observations=_observations(slots[0], scaling, device),
             **_outcomes(self._outcomes_gpu, like),
             log_probs=_log_probs(like, algorithm, device),
         )
@@ -131,7 +159,11 @@ class DeviceActor(Actor):
     def observe(self, slot: int, step: int, envs: slice) -> None:
         """Start the copy of a row; work that is started later in the stream sees it complete."""
         row = self.filled.observations[step, envs]
-        row.copy_(self._shared[slot][step, envs], non_blocking=True)
+        raw = self._shared[slot][step, envs]
+        if self._scaling is None or self._scaling.observations is None:
+            row.copy_(raw, non_blocking=True)
+        else:
+            self._scaling.observations.into(raw, row)
 
     def act(self, slot: int, step: int, envs: slice) -> npt.NDArray[Any]:
         """See `Actor.act`; waits for the GPU once, for the actions."""
@@ -157,6 +189,8 @@ class DeviceActor(Actor):
             np.copyto(values, getattr(outcome, name))
         if self._clip:
             np.clip(host["rewards"], -1.0, 1.0, out=host["rewards"])
+        if self._scaling is not None:
+            self._scaling.rewards(host["rewards"], host["rewards"])
         np.logical_and(outcome.valid, valid_mask, out=host["valid"])
         self._outcomes_gpu.copy_(self._outcomes_host, non_blocking=True)
         return self.filled
@@ -208,6 +242,13 @@ def _outcomes(memory: Tensor, like: RolloutSlot) -> dict[str, Tensor]:
 
 def _outcome_bytes(like: RolloutSlot) -> int:
     return sum(getattr(like, name).nbytes for name in OUTCOMES)
+
+
+def _observations(like: RolloutSlot, scaling: Scaling | None, device: torch.device) -> Tensor:
+    """Return memory [T+1, B, ...] for observations as the network sees them."""
+    normalised = scaling is not None and scaling.observations is not None
+    dtype = torch.float32 if normalised else torch.from_numpy(like.observations).dtype
+    return torch.zeros(like.observations.shape, dtype=dtype, device=device)
 
 
 def _log_probs(like: RolloutSlot, algorithm: Algorithm, device: torch.device) -> Tensor | None:

@@ -24,6 +24,7 @@ from galamp.memory.rollout_ports import Idle, LearnerPort
 from galamp.memory.rollouts import NUM_SLOTS, RolloutShape
 from galamp.memory.status import Phase, StatusRow
 from galamp.workers.acting import Actor, DeviceActor, HostActor
+from galamp.workers.normaliser import Scaling
 
 
 class Collector:
@@ -39,6 +40,7 @@ class Collector:
         device: torch.device,
         env_splits: int,
         clip_rewards: bool,
+        scaling: Scaling | None = None,
     ) -> None:
         self._port, self._algorithm, self._status, self._idle = port, algorithm, status, idle
         self._steps = port.shape.num_steps
@@ -49,9 +51,13 @@ class Collector:
             status.metrics["page_lock_refusal"] = max(
                 status.metrics["page_lock_refusal"], port.page_lock()
             )
-            self._actor = DeviceActor(port.slots, algorithm, device, clip_rewards=clip_rewards)
+            self._actor = DeviceActor(
+                port.slots, algorithm, device, clip_rewards=clip_rewards, scaling=scaling
+            )
         else:
-            self._actor = HostActor(port.slots, algorithm, clip_rewards=clip_rewards)
+            self._actor = HostActor(
+                port.slots, algorithm, clip_rewards=clip_rewards, scaling=scaling
+            )
 
     def record(self, reduces: bool | None) -> bool:
         """Record CUDA graphs for acting and learning on the GPU, and use them from now on.

@@ -15,68 +15,39 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from galamp.algorithms.base import Algorithm
-from galamp.core.algorithm_config import AlgorithmConfig
-from galamp.core.config import GossipConfig
+from galamp.algorithms.base import Rollout
+from galamp.algorithms.normalising import rescaled
 from galamp.core.errors import RunFailed, StopRun
 from galamp.core.failpoints import reach
 from galamp.core.machine.gpu_failures import is_memory_full
 from galamp.core.seeding import seed_generators
-from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.exchange import Exchange, averages_gradients
-from galamp.gossip.topologies.base import Topology
-from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.control import NEVER, ControlBlock
 from galamp.memory.learner_state import (
     FINAL,
+    NOTHING,
     STATE_COUNTERS,
     State,
     StateSlots,
     save_every_turns,
 )
 from galamp.memory.rollout_ports import LearnerPort
-from galamp.memory.rollouts import RingWake, RolloutShape
+from galamp.memory.rollouts import NUM_SLOTS
 from galamp.memory.status import Phase, StatusBoard
-from galamp.workers.building import build_algorithm
+from galamp.memory.versioned_slots import Header
 from galamp.workers.collector import Collector
 from galamp.workers.gpu import memory_full_text, use_gpu
+from galamp.workers.learner_task import LearnerTask, make_algorithm_for
+from galamp.workers.normaliser import Normaliser
 
 SAVE_EVERY_S = 1.0
 """Interval of saves: the optimiser's state after a restart is at most this old."""
-
-
-@dataclass(frozen=True)
-class LearnerTask:
-    """Arguments of learner `rank`; `sharing` learners, including itself, are on its device."""
-
-    arrays: SharedArrays
-    rank: int
-    learners: int
-    device: str
-    sharing: int
-    graphs: bool
-    threads: int
-    env_splits: int
-    shape: RolloutShape
-    wake: RingWake
-    gossip_wakeups: tuple[Wakeup, ...]
-    environment: EnvironmentSpec
-    algorithm: AlgorithmConfig
-    network: str
-    gossip: GossipConfig
-    topology: Topology
-    model_seed: int
-    sampling_seed: int
-    process_seed: int
-    gossip_seed: int
-    state_sizes: dict[str, int]
-    total_steps: int
 
 
 def main(task: LearnerTask) -> None:
@@ -126,7 +97,7 @@ class Learner:
         self._incarnation = self.control.incarnation(task.rank)
         self.status = self.status_board.learner(task.rank)
         self.status.reset()
-        self.algorithm = make_algorithm_for(task)
+        self.algorithm, self.normaliser = make_algorithm_for(task, self.idle)
         self.algorithm.heartbeat = self.status.heartbeat
         self.port = LearnerPort(
             task.arrays,
@@ -144,6 +115,7 @@ class Learner:
             device=torch.device(task.device),
             env_splits=task.env_splits,
             clip_rewards=task.environment.clip_rewards,
+            scaling=None if self.normaliser is None else self.normaliser.scaling,
         )
         self.exchange = Exchange(
             task.arrays,
@@ -179,23 +151,61 @@ class Learner:
         number = self.port.first_rollout()
         while not self._finished():
             self.algorithm.schedule(self._agent_steps(), self.task.total_steps)
-            rollout = self.collector.collect(number)
-            self.status.enter(Phase.UPDATE)
-            gauges = self.algorithm.update(rollout, self._reduce_gradient)
-            reach("learner.updated")
-            self.status.enter(Phase.GOSSIP)
-            self.exchange.turn(self.algorithm.version)
-            reach("learner.mixed")
+            if self.normaliser is None:
+                self._learn(self.collector.collect(number))
+            else:
+                self._learn_normalised(self.normaliser, number)
             self.status.enter(Phase.OTHER)
-            self.status.metrics.report(gauges)
-            self.status.metrics["overflows"] += not math.isfinite(gauges["grad_norm"])
             self.status["updates"] = self.algorithm.version
             self.status["turns"] += 1
             self.status["agent_steps"] += self.collector.agent_steps
             self.status.metrics["envs"] = self.port.envs
             reach("learner.counted")
+            if self.normaliser is not None:
+                self.normaliser.publish(self.status["turns"])
             self._save_if_due()
             number += 1
+
+    def _learn(self, rollout: Rollout) -> None:
+        """Update, and gossip."""
+        self._update(rollout)
+        self._exchange()
+
+    def _learn_normalised(self, normaliser: Normaliser, number: int) -> None:
+        """Collect a rollout and update in the newest scales; gossip in raw ones.
+
+        Before there are enough data to choose the first scales, nothing is learned.
+        """
+        before = normaliser.scales
+        learns = normaliser.begin(self.status["turns"])
+        if normaliser.scaling.observations is not None:
+            self.algorithm.rescale(partial(rescaled, before=before, after=normaliser.scales))
+        try:
+            rollout = self.collector.collect(number)
+            normaliser.count(self.port.slots[number % NUM_SLOTS], self.port.valid_mask)
+            if learns:
+                self._update(rollout)
+        except StopRun:
+            normaliser.end()
+            raise
+        normaliser.end()
+        self.status.metrics.report(normaliser.gauges())
+        if learns:
+            self._exchange()
+        else:
+            self.exchange.pass_turn()
+
+    def _update(self, rollout: Rollout) -> None:
+        self.status.enter(Phase.UPDATE)
+        gauges = self.algorithm.update(rollout, self._reduce_gradient)
+        reach("learner.updated")
+        self.status.metrics.report(gauges)
+        self.status.metrics["overflows"] += not math.isfinite(gauges["grad_norm"])
+
+    def _exchange(self) -> None:
+        self.status.enter(Phase.GOSSIP)
+        self.exchange.turn(self.algorithm.version)
+        reach("learner.mixed")
 
     def _reduce(self) -> bool:
         """Pass the gradient to the exchange; return whether it is the mean of all learners now."""
@@ -230,10 +240,13 @@ class Learner:
         counters = {name: self.status.counter(name) for name in STATE_COUNTERS}
         generator = self.algorithm.generator.get_state().numpy()
         self._states.save(
-            State(tensors, counters, generator),
+            State(tensors, counters, generator, self._normaliser_state()),
             save_id=save_id,
             incarnation=self.control.incarnation(self.task.rank),
         )
+
+    def _normaliser_state(self) -> npt.NDArray[np.float64]:
+        return NOTHING if self.normaliser is None else self.normaliser.saved()
 
     def _finished(self) -> bool:
         self.idle()
@@ -269,8 +282,14 @@ class Learner:
         if found is None:
             self.exchange.resume_from(0, 0)
             self.save(0)
-            return
-        state, header = found
+        else:
+            self._restore_from(*found)
+        if self.normaliser is not None:
+            self.normaliser.publish(self.status["turns"])
+
+    def _restore_from(self, state: State, header: Header) -> None:
+        if self.normaliser is not None:
+            self.normaliser.restore(state.normaliser)
         for name, tensor in self.algorithm.state().items():
             tensor.copy_(torch.from_numpy(state.tensors[name]).view_as(tensor))
         if self._incarnation == 0:
@@ -297,6 +316,8 @@ class Learner:
         mean = self.exchange.mean_of_peers()
         if mean is not None:
             self.algorithm.state()["parameters"].copy_(mean)
+            if self.normaliser is not None:
+                self.normaliser.rejoin()
 
 
 def restore_generator(generator: torch.Generator, saved: npt.NDArray[np.uint8]) -> bool:
@@ -308,15 +329,3 @@ def restore_generator(generator: torch.Generator, saved: npt.NDArray[np.uint8]) 
         return False
     generator.set_state(torch.from_numpy(saved))
     return True
-
-
-def make_algorithm_for(task: LearnerTask) -> Algorithm:
-    """Build the network and the algorithm; all learners start with the same parameters."""
-    return build_algorithm(
-        task.algorithm,
-        task.network,
-        task.environment,
-        device=task.device,
-        model_seed=task.model_seed,
-        sampling_seed=task.sampling_seed,
-    )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,10 +17,12 @@ from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm, Rollout, trainable
 from galamp.algorithms.minibatches import mean_weights, minibatches, standardised
 from galamp.algorithms.networks import build_model
+from galamp.algorithms.normalising import from_raw, layers_of, rescaled, to_raw
 from galamp.algorithms.ppo import PPO, clipped_surrogate, value_losses
 from galamp.algorithms.ppo_config import PPOConfig
 from galamp.algorithms.returns import lambda_returns
 from galamp.core.action_spec import DiscreteActions
+from galamp.core.normalisation import NormaliserSpec, Scales
 from tests.contracts.algorithm import ACTIONS, INPUTS, AlgorithmContract, random_rollout
 
 CONFIG = PPOConfig("ppo", learning_rate=2.5e-4)
@@ -252,3 +257,20 @@ def test_a_bound_of_the_divergence_and_equal_steps_for_all_do_not_go_together() 
     assert PPOConfig(target_kl=0.1).misfit("allreduce").startswith("--target-kl: ")
     assert not PPOConfig(target_kl=0.1).misfit("gossip")
     assert not PPOConfig().misfit("allreduce")
+
+
+def test_other_scales_of_observations_are_no_change_of_policy() -> None:
+    """The last observations, which the divergence is taken on, are kept in the scales before."""
+    algorithm, divergence = make(learning_rate=1e-2), []
+    draw = np.random.default_rng(1)
+    scales = [
+        Scales(True, draw.normal(size=INPUTS), draw.uniform(0.5, 2.0, INPUTS), 1.0)
+        for _ in range(4)
+    ]
+    layers = layers_of(algorithm._model, "mlp", NormaliserSpec(INPUTS, False))
+    for turn, (before, after) in enumerate(itertools.pairwise(scales)):
+        to_raw(layers, before)
+        from_raw(layers, after, before)
+        algorithm.rescale(partial(rescaled, before=before, after=after))
+        divergence.append(algorithm.update(random_rollout(turn))["mix_kl"])
+    assert divergence == pytest.approx([0.0] * 3, abs=1e-6)

@@ -17,6 +17,7 @@ import pytest
 from galamp.core.action_spec import DiscreteActions
 from galamp.core.errors import CheckpointError
 from galamp.storage import checkpoint as ck
+from galamp.storage.canonical_json import encode
 from galamp.storage.checkpoint import Checkpoint, CheckpointNotWritten, Identity
 from tests.support.checkpoints import (
     LAYOUT,
@@ -24,6 +25,7 @@ from tests.support.checkpoints import (
     ROOT,
     learner,
     made,
+    reseal,
     same,
 )
 
@@ -68,6 +70,46 @@ def test_optimisers_state_may_be_shorter_than_the_parameters(tmp_path: Path) -> 
 def test_optimisers_state_of_no_or_too_large_size_is_not_saved(tmp_path: Path, size: int) -> None:
     with pytest.raises(CheckpointNotWritten, match="optimizer"):
         ck.save(tmp_path, with_state({"mean": size}))
+
+
+def with_normaliser(*sizes: int) -> Checkpoint:
+    """A checkpoint whose learners' normalisers keep so many numbers."""
+    whole = made()
+    numbers = [np.sqrt(np.arange(size)) for size in sizes]
+    pairs = zip(whole.learners, numbers, strict=True)
+    learners = tuple(dataclasses.replace(each, normaliser=kept) for each, kept in pairs)
+    return dataclasses.replace(whole, learners=learners)
+
+
+def test_what_a_normaliser_keeps_is_stored_to_the_bit(tmp_path: Path) -> None:
+    """Old checkpoints, and those of runs without one, name no such tensor."""
+    path = ck.save(tmp_path, with_normaliser(12, 5))
+    loaded = ck.load(path, expected=PONG)
+    assert [each.normaliser.tolist() for each in loaded.learners] == [
+        np.sqrt(np.arange(size)).tolist() for size in (12, 5)
+    ]
+    assert same(loaded, made()), "all else is as it was"
+    usual = ck.save(tmp_path / "usual", made())
+    assert "normaliser" not in (usual / "state.json").read_text()
+    assert [each.normaliser.size for each in ck.load(usual).learners] == [0, 0]
+
+
+def test_a_normaliser_for_other_observations_is_not_saved(tmp_path: Path) -> None:
+    most = 4 * 4 * 84 * 84 + 8
+    ck.save(tmp_path, with_normaliser(most, 1))
+    with pytest.raises(CheckpointNotWritten, match="normaliser is larger than any"):
+        ck.save(tmp_path, with_normaliser(most + 1, 1))
+
+
+@pytest.mark.parametrize("size", [0, -1, 2**60, "5", None, True])
+def test_a_size_of_a_normaliser_that_cannot_be_is_refused(tmp_path: Path, size: object) -> None:
+    path = ck.save(tmp_path, with_normaliser(5, 5))
+    state = json.loads((path / "state.json").read_text())
+    state["learners"][0]["normaliser"] = size
+    (path / "state.json").write_bytes(encode(state))
+    reseal(path)
+    with pytest.raises(CheckpointError, match="normaliser"):
+        ck.load(path)
 
 
 def test_only_the_wanted_learners_are_read(tmp_path: Path) -> None:

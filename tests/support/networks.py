@@ -37,6 +37,26 @@ class Scaled(Toy):
         self.scale = observation_scale
 
 
+class Telling(nn.Module):
+    """One for vectors, that tells what depends on statistics."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: str, actions: int) -> None:
+        super().__init__()
+        assert dtype == "float32"
+        self.body = nn.Sequential(nn.Linear(shape[0], 32), nn.Tanh())
+        self.policy, self.value = nn.Linear(32, actions), nn.Linear(32, 1)
+
+    def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.body(observations)
+        return self.policy(features), self.value(features).squeeze(-1)
+
+    def input_layers(self) -> tuple[nn.Module, ...]:
+        return (self.body[0],)
+
+    def output_rows(self) -> tuple[tuple[nn.Linear, slice], ...]:
+        return (self.policy, slice(None)), (self.value, slice(None))
+
+
 def drawing(shape: tuple[int, ...], dtype: str, actions: int) -> nn.Module:
     """A good one whose weights are drawn by numpy."""
     model = Toy(shape, dtype, actions)

@@ -3,16 +3,18 @@
 And all-reduced A2C: everyone steps with the mean of all gradients.
 
 It shares the environments and the algorithm with the engine, and none of its processes, shared
-memory, slots, mailboxes or mixing.
+memory, slots, mailboxes or mixing. What is normalised is so by statistics of a list of all data.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from galamp.algorithms.base import Algorithm, Rollout
 from galamp.algorithms.forward import Place
@@ -47,13 +49,15 @@ class ReferenceLearner:
         self.algorithm.prepare(config.algorithm.num_steps, len(envs))
         self.observations = self.environment.reset()
         self.first = np.ones(len(envs), np.bool_)
+        self.normaliser = PlainNormaliser(self, len(envs))
 
     def collect(self) -> Rollout:
         """Collect one rollout."""
         observations, first, actions, steps = [self.observations], [self.first], [], []
         for step in range(self.config.algorithm.num_steps):
             place = Place(step, slice(None))
-            seen = torch.from_numpy(observations[-1]), torch.from_numpy(first[-1])
+            shown = self.normaliser.seen(torch.from_numpy(observations[-1]))
+            seen = shown, torch.from_numpy(first[-1])
             actions.append(self.algorithm.act(*seen, place).actions)
             steps.append(self.environment.step(actions[-1].numpy()))
             first.append(steps[-1].reset)
@@ -64,10 +68,14 @@ class ReferenceLearner:
             return torch.from_numpy(np.stack([getattr(step, name) for step in steps]))
 
         rewards = column("rewards").to(torch.float32)
+        rewards = rewards.clamp(-1, 1) if self.clip else rewards
+        raw = np.stack(observations)
+        ended = column("terminated") | column("truncated")
+        self.normaliser.count(raw, rewards.numpy(), ended.numpy(), ~column("reset").numpy())
         return Rollout(
-            observations=torch.from_numpy(np.stack(observations)),
+            observations=self.normaliser.seen(torch.from_numpy(raw)),
             actions=torch.stack(actions),
-            rewards=rewards.clamp(-1, 1) if self.clip else rewards,
+            rewards=self.normaliser.scaled(rewards),
             terminated=column("terminated"),
             truncated=column("truncated"),
             valid=~column("reset"),
@@ -94,6 +102,82 @@ class ReferenceLearner:
         self.algorithm.update(rollout, put)
 
 
+class Scales(NamedTuple):
+    """What observations and rewards are brought to mean 0 and deviation 1 by."""
+
+    mean: Tensor
+    std: Tensor
+    return_std: float
+
+
+class PlainNormaliser:
+    """A learner's own data, one by one, and its perceptron in the scales of everyone's."""
+
+    def __init__(self, learner: ReferenceLearner, envs: int) -> None:
+        self._learner, self._running = learner, np.zeros(envs)
+        self.observations: list[np.ndarray] = []
+        self.returns: list[float] = []
+        self.scales: Scales | None = None
+
+    def count(
+        self, raw: np.ndarray, rewards: np.ndarray, ended: np.ndarray, valid: np.ndarray
+    ) -> None:
+        for step, env in np.ndindex(valid.shape):
+            if valid[step, env]:
+                self.observations.append(raw[step, env].astype(np.float64))
+                self._running[env] *= self._learner.config.algorithm.gamma
+                self._running[env] += float(rewards[step, env])
+                self.returns.append(float(self._running[env]))
+            if ended[step, env] or not valid[step, env]:
+                self._running[env] = 0.0
+
+    def seen(self, raw: Tensor) -> Tensor:
+        if self.scales is None or not self._learner.config.environment.norm_obs:
+            return raw
+        return ((raw - self.scales.mean) / self.scales.std).clamp(-10, 10)
+
+    def scaled(self, rewards: Tensor) -> Tensor:
+        if self.scales is None or not self._learner.config.environment.norm_reward:
+            return rewards
+        return (rewards / self.scales.return_std).clamp(-10, 10)
+
+    def enter(self, scales: Scales) -> None:
+        """Change raw parameters to `scales`; the first weights of all are for the first scales."""
+        if self.scales is not None:
+            for layer, values in self._first_and_last():
+                layer.bias += layer.weight @ scales.mean
+                layer.weight *= scales.std
+                values.mul_(1 / scales.return_std)
+        self.scales = scales
+
+    def leave(self) -> None:
+        """Change parameters to raw ones."""
+        assert self.scales is not None
+        for layer, values in self._first_and_last():
+            layer.weight /= self.scales.std
+            layer.bias -= layer.weight @ self.scales.mean
+            values.mul_(self.scales.return_std)
+
+    def _first_and_last(self) -> Iterator[tuple[Any, Tensor]]:
+        """Yield the first layers, and what gives the values."""
+        model = self._learner.algorithm._model
+        with torch.no_grad():
+            yield model.policy[0], torch.empty(0)
+            yield model.value[0], model.value[-1].weight
+            yield nn.Linear(4, 1), model.value[-1].bias
+
+
+def scales_of(learners: list[ReferenceLearner]) -> Scales | None:
+    """Return the scales of everyone's data; None before there are a thousand."""
+    data = np.array([x for learner in learners for x in learner.normaliser.observations])
+    returns = [x for learner in learners for x in learner.normaliser.returns]
+    if len(data) < 1000:
+        return None
+    mean, std = data.mean(0), np.sqrt(data.var(0) + 1e-8)
+    deviation = float(np.sqrt(np.var(returns) + 1e-8))
+    return Scales(torch.from_numpy(mean).float(), torch.from_numpy(std).float(), deviation)
+
+
 class Leave(Exception):
     """Ends an update in the middle."""
 
@@ -104,13 +188,23 @@ def train_in_lock_step(config: RunConfig, graph: Topology, turns: int) -> list[R
     gossip, round_ = config.gossip, 0
     before = [learner.algorithm.state()["parameters"].clone() for learner in learners]
     velocities = [torch.zeros_like(vector) for vector in before]
+    normalises = config.environment.norm_obs and config.environment.norm_reward
     for turn in range(1, turns + 1):
+        scales = scales_of(learners) if normalises else None
+        for learner in learners if scales else ():
+            learner.normaliser.enter(scales)
         rollouts = [learner.collect() for learner in learners]
+        if normalises and scales is None:
+            continue
         if gossip.method == "allreduce":
             step_together(learners, rollouts)
+        else:
+            for learner, rollout in zip(learners, rollouts, strict=True):
+                learner.algorithm.update(rollout)
+        for learner in learners if scales else ():
+            learner.normaliser.leave()
+        if gossip.method == "allreduce":
             continue
-        for learner, rollout in zip(learners, rollouts, strict=True):
-            learner.algorithm.update(rollout)
         if gossips(gossip, config.seed, turn):
             names = ["parameters"] + ["square_average"] * gossip.gossip_optimizer
             mix(learners, graph, round_, names, gossip.ball_floor)

@@ -18,10 +18,13 @@ from galamp.algorithms.a2c import A2C, Targets
 from galamp.algorithms.base import Rollout
 from galamp.algorithms.forward import Place
 from galamp.core.config import GossipConfig
+from galamp.core.normalisation import NormaliserSpec, Scales
 from galamp.gossip.device_mixing import DeviceGossiper
 from galamp.gossip.mixing import Gossiper
 from galamp.memory.arrays import ArraySpec, SharedArrays
+from galamp.memory.rollouts import RolloutSlot
 from galamp.workers import acting
+from galamp.workers.normaliser import Scaling
 from tests.contracts.algorithm import acted
 from tests.fakecuda.inside import on_gpus
 from tests.support.engine import also
@@ -46,6 +49,36 @@ WAITS_OF_A_TURN = 1
 
 
 # A2C
+
+
+@on_gpus()
+def test_it_is_given_on_a_gpu_what_it_is_given_on_the_cpu_by_a_normaliser() -> None:
+    """Every row as it is acted on, the last one, and the rewards."""
+    filled = [rollout("mlp", seed) for seed in range(2)]
+    slots = [
+        RolloutSlot(*(getattr(one, name).numpy() for name in RolloutSlot._fields)) for one in filled
+    ]
+    scales = Scales(True, np.full(4, 0.25), np.full(4, 0.125), 0.25)
+    given = []
+    for device in ("cpu", "cuda:1"):
+        scaling = Scaling(NormaliserSpec(4, True), device)
+        scaling.set(scales)
+        algorithm = a2c("mlp", device)
+        actor: acting.Actor = acting.HostActor(
+            slots, algorithm, clip_rewards=False, scaling=scaling
+        )
+        if device != "cpu":
+            actor = acting.DeviceActor(
+                slots, algorithm, torch.device(device), clip_rewards=False, scaling=scaling
+            )
+        for step in range(STEPS):
+            actor.act(1, step, slice(0, LANES))
+        actor.observe(1, STEPS, slice(0, LANES))
+        found = actor.rollout(1, np.ones((STEPS, LANES), np.bool_))
+        given.append((found.observations.cpu(), found.rewards.cpu()))
+    assert torch.equal(given[0][0], given[1][0])
+    assert torch.equal(given[0][1], given[1][1])
+    assert (given[0][0] != filled[1].observations).any()
 
 
 @pytest.mark.parametrize("network", ["mlp", also("gala"), also("nature")])

@@ -665,7 +665,9 @@ def test_a_users_network_that_is_not_the_checkpoints_is_refused(
     identity = dataclasses.replace(content.identity, network=network)
     if name == "drawing":
         monkeypatch.setattr(networks, "drawing", lambda *task: networks.Toy(*task[:2], 5))
-        monkeypatch.setattr("galamp.tools.evaluation.agent.check_model", lambda *task: None)
+        monkeypatch.setattr(
+            "galamp.tools.evaluation.trained_network.check_model", lambda *task: None
+        )
     other = checkpoints.save(tmp_path / "other", dataclasses.replace(content, identity=identity))
     with pytest.raises(CheckpointError, match=told):
         galamp.load(other, network=network)

@@ -168,7 +168,8 @@ def test_settings_that_differ_are_flags() -> None:
     stored = to_dict(
         from_dict({
             "seed": 7, "gossip": {"sync": True, "max_staleness": None, "certificate": False},
-            "environment": {"env_id": "ALE/Pong-v5", "sticky_actions": 0.25, "fire_reset": None},
+            "environment": {"env_id": "ALE/Pong-v5", "sticky_actions": 0.25, "fire_reset": None,
+                            "observation_reading": "space"},
             "resources": {"learners": 2}, "algorithm": {"learning_rate": 0.001},
             "stop": {"max_time": 7200.0}, "report": {"quiet": True, "run_dir": "x"},
         })

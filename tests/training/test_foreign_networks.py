@@ -25,9 +25,9 @@ from galamp.environments import EnvironmentSpec, describe
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.canonical_json import encode
 from galamp.storage.checkpoint import Checkpoint, Identity, LearnerState
-from galamp.tools.evaluation import agent as agents
 from galamp.tools.evaluation import report as evaluation
 from galamp.tools.evaluation import trained as reading
+from galamp.tools.evaluation import trained_network
 from galamp.tools.evaluation.agent import Agent
 from galamp.tools.evaluation.config import EvaluationConfig
 from galamp.tools.evaluation.trained import MEAN, locate, read
@@ -135,7 +135,7 @@ def test_eval_and_resume_build_nothing_of_it_either(
         raise AssertionError("something is built")
 
     at_once(monkeypatch)
-    monkeypatch.setattr(agents, "bare_model", build)
+    monkeypatch.setattr(trained_network, "bare_model", build)
     told = complaint(capsys, folder, "--episodes", "1")
     assert "trained on observations" in told
     assert "but CartPole-v1 has [4] and 2 actions here" in told
@@ -157,13 +157,13 @@ def test_agents_are_built_once_the_environment_is_known(
         return describe(environment)
 
     monkeypatch.setattr(evaluation, "finish_probe", look)
-    really = agents.bare_model
+    really = trained_network.bare_model
 
     def build(*arguments: Any, **more: Any) -> Any:
         steps.append("built")
         return really(*arguments, **more)
 
-    monkeypatch.setattr(agents, "bare_model", build)
+    monkeypatch.setattr(trained_network, "bare_model", build)
     evaluation._prepare(trained, 0, trained.environment, EvaluationConfig())
     assert steps == ["looked", "built"]
 
@@ -247,7 +247,7 @@ def test_what_the_learners_held_is_not_kept(
             held.extend(map(weakref.ref, state.parameters.values()))
         return trained
 
-    monkeypatch.setattr(agents, "read", noted)
+    monkeypatch.setattr("galamp.tools.evaluation.agent.read", noted)
     for learner in (MEAN, 1):
         agent = galamp.load(tmp_path, learner=learner)
         gc.collect()

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from galamp.core.moments import Moments
+from galamp.core.normalisation import NormaliserSpec, Own, Saved, Scales, scales_of_all
 from galamp.memory.learner_state import STATE_COUNTERS, State
 from galamp.training.resize import resized
 
@@ -20,6 +22,31 @@ def state(rank: int, generator_bytes: int = 5056) -> State:
         "square_average": np.array([rank, 2 * rank, 1e-30], np.float32),
     }
     return State(tensors, counters, np.full(generator_bytes, rank, np.uint8))
+
+
+SPEC = NormaliserSpec(2, True)
+
+
+def counting(rank: int) -> State:
+    """A state whose normaliser has counted numbers of its own."""
+    data = np.random.default_rng(rank).normal(rank, 1 + rank, (600 + rank, 2))
+    own = Own(Moments.of(data), Moments.of(data[:, :1]))
+    return state(rank)._replace(normaliser=Saved(own, Scales.of(own)).packed())
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 6])
+def test_statistics_stay_those_of_all_data_counted_once(count: int) -> None:
+    states = [counting(rank) for rank in range(3)]
+    before = scales_of_all([Saved.unpacked(each.normaliser, SPEC) for each in states], SPEC)
+    stay = resized(states, SEEDS[:count], SPEC)
+    found = [Saved.unpacked(each.normaliser, SPEC) for each in stay]
+    after = scales_of_all(found, SPEC)
+    assert sum(each.own.observations.count for each in found) == 600 + 601 + 602
+    assert np.allclose(after.packed(), before.packed(), rtol=1e-6)
+    for new in found[3:]:
+        assert new.own.count == 0
+        first = Saved.unpacked(states[0].normaliser, SPEC)
+        assert np.array_equal(new.scales.packed(), first.scales.packed())
 
 
 def steps(states: list[State]) -> int:

@@ -50,8 +50,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def survey(config: RunConfig, kept: StoredChoices) -> tuple[Any, Any]:
         found.append(config)
-        state_sizes = SimpleNamespace(state_sizes=SIZES)
-        return SimpleNamespace(identity=PONG, sketch=state_sizes), SimpleNamespace(plan=None)
+        sketch = SimpleNamespace(state_sizes=SIZES, normaliser=None)
+        return SimpleNamespace(identity=PONG, sketch=sketch), SimpleNamespace(plan=None)
 
     def load_resume_point(*args: Any) -> ResumePoint:
         found.append(real(*args))

@@ -15,6 +15,7 @@ from galamp.cli.main import build_parser
 from galamp.cli.run_config import config_from
 from galamp.core.config import EnvironmentConfig, RunConfig, to_dict
 from galamp.core.errors import CheckpointError
+from galamp.core.normalisation import NormaliserSpec, Own, Saved, Scales
 from galamp.environments.protocols import resolve
 from galamp.memory.learner_state import GENERATOR_BYTES, STATE_COUNTERS
 from galamp.storage import checkpoint as checkpoints
@@ -109,6 +110,34 @@ def test_what_is_missing_is_named(case: str, tmp_path: Path) -> None:
     checkpoints.save(tmp_path / "checkpoints", change(whole()))
     with pytest.raises(CheckpointError, match=f"no run can resume from it: .*{complaint}"):
         load_resume_point(tmp_path, PONG, SIZES)
+
+
+SPEC = NormaliserSpec(2, True)
+SOUND = Saved(Own.none(SPEC), Scales.raw(2)).packed()
+
+
+@pytest.mark.parametrize(
+    ("kept", "spec", "complaint"),
+    [
+        (SOUND, SPEC, None),
+        (SOUND, None, "statistics of a normaliser that this run has not"),
+        (SOUND[:0], SPEC, r"no sound statistics of its normaliser \(0 numbers, expected 14\)"),
+        (SOUND[:-1], SPEC, "no sound statistics"),
+        (-SOUND, SPEC, r"no sound statistics of its normaliser \(numbers that are no statistics"),
+        (SOUND * np.nan, SPEC, "no sound statistics"),
+    ],
+)
+def test_statistics_are_those_that_the_run_has(
+    tmp_path: Path, kept: np.ndarray, spec: NormaliserSpec | None, complaint: str | None
+) -> None:
+    content = whole()
+    learners = tuple(dataclasses.replace(each, normaliser=kept) for each in content.learners)
+    checkpoints.save(tmp_path / "checkpoints", dataclasses.replace(content, learners=learners))
+    if complaint is None:
+        load_resume_point(tmp_path, PONG, SIZES, spec)
+        return
+    with pytest.raises(CheckpointError, match=f"no run can resume from it: .*{complaint}"):
+        load_resume_point(tmp_path, PONG, SIZES, spec)
 
 
 OF_BEFORE = {

@@ -9,12 +9,22 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN = math.sqrt(2.0), 0.01, 1.0
+
+
+class Rows(NamedTuple):
+    """Some of a linear layer's outputs."""
+
+    layer: nn.Linear
+    rows: slice
+
+
+ALL = slice(None)
 
 
 class ActorCritic(nn.Module, ABC):
@@ -56,6 +66,20 @@ class ActorCritic(nn.Module, ABC):
         The class takes `(model, steps, envs, dtype)` of rollouts [steps, envs].
         """
         return ""
+
+    def input_layers(self) -> tuple[nn.Linear, ...]:
+        """Return every layer that takes the observation itself; none if that is not a vector.
+
+        With `--norm-obs` they are changed as the statistics of observations change.
+        """
+        return ()
+
+    @abstractmethod
+    def output_rows(self) -> tuple[Rows, Rows]:
+        """Return what gives the policy's outputs, and what gives the values.
+
+        With `--norm-reward` one of them is changed as the statistics of returns change.
+        """
 
     @abstractmethod
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from galamp.algorithms.networks.base import (
     POLICY_GAIN,
     VALUE_GAIN,
     ActorCritic,
+    Rows,
     fill,
 )
 from galamp.algorithms.networks.images import ImageLayout, image_layout
@@ -83,6 +84,10 @@ class ConvActorCritic(ActorCritic):
         x = self.conv2(x).relu_()
         x = self.conv3(x).relu_()
         return self.hidden(x.permute(0, 2, 3, 1).flatten(1)).relu_()  # type: ignore[no-any-return]
+
+    def output_rows(self) -> tuple[Rows, Rows]:
+        """Return the parts of the one layer of both heads; see `ActorCritic.output_rows`."""
+        return Rows(self.heads, slice(-1)), Rows(self.heads, slice(-1, None))
 
     def initialise(self, generator: torch.Generator) -> None:
         """Fill every weight and bias; the two heads differ in gain."""

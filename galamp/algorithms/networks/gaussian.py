@@ -15,7 +15,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from galamp.algorithms.networks.base import ActorCritic
+from galamp.algorithms.networks.base import ActorCritic, Rows
 from galamp.algorithms.networks.recurrent import RecurrentActorCritic
 
 
@@ -34,6 +34,14 @@ class WithLogStd(ActorCritic):
         other._modules = dict(self._modules)  # a copy of a module shares them otherwise
         other.body = self.body.taking(observation_dtype, scale)
         return other
+
+    def input_layers(self) -> tuple[nn.Linear, ...]:
+        """Return those of the body; see `ActorCritic.input_layers`."""
+        return self.body.input_layers()
+
+    def output_rows(self) -> tuple[Rows, Rows]:
+        """Return those of the body; see `ActorCritic.output_rows`."""
+        return self.body.output_rows()
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Return outputs [B, 2k] and values [B]; see `ActorCritic.forward`."""

@@ -14,10 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from galamp.algorithms.networks.base import (
+    ALL,
     HIDDEN_GAIN,
     POLICY_GAIN,
     VALUE_GAIN,
     ActorCritic,
+    Rows,
     fill,
 )
 from galamp.algorithms.networks.convolutional import (
@@ -102,6 +104,14 @@ class LayerNormMlpActorCritic(ActorCritic):
         x = self.norm1(self.hidden1(x)).relu_()
         x = self.norm2(self.hidden2(x)).relu_()
         return self.policy(x), self.value(x).squeeze(-1)
+
+    def input_layers(self) -> tuple[nn.Linear, ...]:
+        """Return the first layer; see `ActorCritic.input_layers`."""
+        return (self.hidden1,)
+
+    def output_rows(self) -> tuple[Rows, Rows]:
+        """Return both heads; see `ActorCritic.output_rows`."""
+        return Rows(self.policy, ALL), Rows(self.value, ALL)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Fill every weight and bias."""

@@ -15,6 +15,7 @@ from galamp.algorithms.networks.base import (
     POLICY_GAIN,
     VALUE_GAIN,
     ActorCritic,
+    Rows,
     fill,
 )
 from galamp.algorithms.networks.images import ImageLayout, image_layout
@@ -54,6 +55,10 @@ class MinAtarActorCritic(ActorCritic):
         x = self.hidden(x.flatten(1)).relu_()
         outputs = self.heads(x)
         return outputs[:, :-1], outputs[:, -1]
+
+    def output_rows(self) -> tuple[Rows, Rows]:
+        """Return the parts of the one layer of both heads; see `ActorCritic.output_rows`."""
+        return Rows(self.heads, slice(-1)), Rows(self.heads, slice(-1, None))
 
     def initialise(self, generator: torch.Generator) -> None:
         """Fill every weight and bias; the two heads differ in gain."""

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from galamp.algorithms.networks.base import (
+    ALL,
     HIDDEN_GAIN,
     POLICY_GAIN,
     VALUE_GAIN,
     ActorCritic,
+    Rows,
     fill,
 )
 
@@ -43,13 +45,25 @@ class MlpActorCritic(ActorCritic):
         x = self.vectors(observations, self.inputs)
         return self.policy(x), self.value(x).squeeze(-1)
 
+    def input_layers(self) -> tuple[nn.Linear, ...]:
+        """Return the first layers of both; see `ActorCritic.input_layers`."""
+        return _linear(self.policy)[0], _linear(self.value)[0]
+
+    def output_rows(self) -> tuple[Rows, Rows]:
+        """Return the last layers of both; see `ActorCritic.output_rows`."""
+        return Rows(_linear(self.policy)[-1], ALL), Rows(_linear(self.value)[-1], ALL)
+
     def initialise(self, generator: torch.Generator) -> None:
         """Fill every weight and bias."""
         for trunk, gain in ((self.policy, POLICY_GAIN), (self.value, VALUE_GAIN)):
-            *hidden, head = (layer for layer in trunk if isinstance(layer, nn.Linear))
+            *hidden, head = _linear(trunk)
             for layer in hidden:
                 fill(layer, HIDDEN_GAIN, generator)
             fill(head, gain, generator)
+
+
+def _linear(trunk: nn.Sequential) -> list[nn.Linear]:
+    return [layer for layer in trunk if isinstance(layer, nn.Linear)]
 
 
 def _perceptron(inputs: int, outputs: int) -> nn.Sequential:

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from galamp.algorithms.networks.base import (
+    ALL,
     HIDDEN_GAIN,
     POLICY_GAIN,
     VALUE_GAIN,
     ActorCritic,
+    Rows,
     fill,
 )
 from galamp.algorithms.networks.convolutional import (
@@ -159,6 +161,14 @@ class RecurrentMlp(RecurrentActorCritic):
     def outputs(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """See `RecurrentActorCritic.outputs`."""
         return self.policy(hidden), self.value(hidden).squeeze(-1)
+
+    def input_layers(self) -> tuple[nn.Linear, ...]:
+        """Return the first layer; see `ActorCritic.input_layers`."""
+        return (self.hidden,)
+
+    def output_rows(self) -> tuple[Rows, Rows]:
+        """Return both heads; see `ActorCritic.output_rows`."""
+        return Rows(self.policy, ALL), Rows(self.value, ALL)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Fill every weight and bias."""

@@ -10,10 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from galamp.algorithms.networks.base import (
+    ALL,
     HIDDEN_GAIN,
     POLICY_GAIN,
     VALUE_GAIN,
     ActorCritic,
+    Rows,
     fill,
 )
 from galamp.algorithms.networks.images import ImageLayout, image_layout
@@ -83,6 +85,10 @@ class ResidualActorCritic(ActorCritic):
         x = self.stages(x).relu_()
         x = self.hidden(x.permute(0, 2, 3, 1).flatten(1)).relu_()
         return self.policy(x), self.value(x).squeeze(-1)
+
+    def output_rows(self) -> tuple[Rows, Rows]:
+        """Return both heads; see `ActorCritic.output_rows`."""
+        return Rows(self.policy, ALL), Rows(self.value, ALL)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Fill every weight and bias; blocks are the identity at first (Goyal et al. 2017)."""

@@ -35,7 +35,8 @@ from galamp.supervision.devices import CPU
 from galamp.supervision.layout import RunLayout, sketch_model
 from galamp.supervision.plan import make_plan
 from galamp.workers.gpu import use_gpu
-from galamp.workers.learner import Learner, LearnerTask
+from galamp.workers.learner import Learner
+from galamp.workers.learner_task import LearnerTask
 
 ROWS = 8
 """Observations [ROWS, envs, ...] that a simulator repeats."""

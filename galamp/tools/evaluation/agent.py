@@ -20,19 +20,18 @@ from torch import Tensor, nn
 
 from galamp.algorithms import gives_values
 from galamp.algorithms.distributions import make_distribution
-from galamp.algorithms.flat_parameters import FlatParameters
-from galamp.algorithms.networks import bare_model, check_network_asked, is_users, taking
-from galamp.algorithms.networks.checks import check_model
+from galamp.algorithms.networks import check_network_asked, taking
 from galamp.algorithms.networks.recurrent import RecurrentActorCritic
-from galamp.core.errors import CheckpointError, UserError
+from galamp.core.errors import UserError
 from galamp.core.machine.torch_device import usable_device
 from galamp.environments import EnvironmentSpec, finish_probe, start_probe
 from galamp.environments.names import ATARI, check_asked
 from galamp.environments.observations import channels_are_last
-from galamp.storage.checkpoint import FLOAT_BYTES, Identity, too_large
+from galamp.storage.checkpoint import Identity
 from galamp.tools.evaluation.memory import Memory
 from galamp.tools.evaluation.threads import one_thread
 from galamp.tools.evaluation.trained import MEAN, Learner, Trained, locate, read
+from galamp.tools.evaluation.trained_network import normaliser_of, trained_network
 
 SMALL_BATCH = 8
 """Largest batch that one thread computes on a CPU."""
@@ -72,7 +71,9 @@ class Agent:
         self._trained = trained.without_learners()
         # Frames are bytes, vectors are floats; `act` handles any other type.
         dtype = "uint8" if len(self.identity.observation_shape) == 3 else "float32"
-        self._models = {dtype: _network(trained, learner, dtype, device)}
+        model = trained_network(trained, learner, dtype, device)
+        self._normalise = normaliser_of(trained, learner, model, device)
+        self._models = {dtype: model}
         self._distribution = make_distribution(self.identity.actions, device)
         self._takes_the_best = gives_values(self.identity.algorithm)
         (model,) = self._models.values()
@@ -227,7 +228,10 @@ class Agent:
     ) -> npt.NDArray[Any]:
         if not len(batch):
             return self.identity.actions.zeros(0)
-        inputs, policy, model = self._on_device(batch), self._distribution, self._model(dtype)
+        inputs, policy = self._on_device(batch), self._distribution
+        if self._normalise is not None:
+            inputs, dtype = self._normalise(inputs), "float32"
+        model = self._model(dtype)
         with self._threads(len(batch)), torch.inference_mode():
             if self._memory is None:
                 outputs, _ = model(inputs)
@@ -263,47 +267,6 @@ class Agent:
                 known.observation_scale,
             )
         return self._models[dtype]
-
-
-def _network(trained: Trained, learner: Learner, dtype: str, device: torch.device) -> nn.Module:
-    """Return the training's network for observations of `dtype`, with a learner's parameters.
-
-    A checkpoint may name any number of actions: memory is allocated only after the network's
-    parameters are known to be as large as the stored ones.
-
-    Raises:
-        CheckpointError: they are not, or they are not finite.
-    """
-    identity = trained.checkpoint.identity
-    distribution = make_distribution(identity.actions)
-    task = identity.observation_shape, dtype, distribution.num_inputs
-    try:
-        model = bare_model(
-            identity.network,
-            *task,
-            state_independent=distribution.state_independent,
-            scale=identity.observation_scale,
-        )
-        if is_users(identity.network):
-            check_model(identity.network, model, *task)
-    except UserError as error:
-        unfit = CheckpointError(f"checkpoint {trained.path}: {error}")
-        unfit.details = error.details
-        raise unfit from None
-    layout = [(name, tuple(each.shape)) for name, each in model.named_parameters()]
-    misfit = identity.misfit(layout)
-    # The mean of all learners' parameters, the network's own, and room for gradients.
-    large = too_large(3 * FLOAT_BYTES * identity.num_parameters)
-    if misfit or large:
-        problem = misfit or f"its network, as it is built, takes {large}"
-        raise CheckpointError(f"checkpoint {trained.path}: {problem}")
-    values = trained.parameters(learner)
-    if not is_users(identity.network):
-        model = model.to_empty(device="cpu")
-    flat = FlatParameters(model, device)
-    flat.load_named({name: torch.from_numpy(value) for name, value in values.items()})
-    model.zero_grad(set_to_none=True)  # acting needs no gradients
-    return model
 
 
 def _array(observations: Any) -> npt.NDArray[Any]:

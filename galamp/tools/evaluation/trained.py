@@ -21,6 +21,7 @@ import numpy.typing as npt
 from galamp.core.config import EnvironmentConfig, from_dict
 from galamp.core.disk import in_home
 from galamp.core.errors import CheckpointError, UserError
+from galamp.core.normalisation import Saved, Scales, normaliser_spec, scales_of_all
 from galamp.core.settings import shown
 from galamp.environments.base import EnvironmentSpec
 from galamp.storage import checkpoint as checkpoints
@@ -76,6 +77,27 @@ class Trained:
                 )
         names = [name for name, _ in self.checkpoint.identity.layout]
         return {name: _mean([state.parameters[name] for state in chosen]) for name in names}
+
+    def scales(self, learner: Learner) -> Scales | None:
+        """Return the scales of one learner's observations, or those of all learners' data together.
+
+        None if observations are not normalised. Parameters are of raw observations, whoever's.
+
+        Raises:
+            CheckpointError: the checkpoint has no sound statistics.
+        """
+        if not self.environment.norm_obs:
+            return None
+        spec = normaliser_spec(self.environment, self.checkpoint.identity.observation_shape)
+        assert spec is not None
+        chosen = [s for s in self.checkpoint.learners if learner in (MEAN, s.rank)]
+        try:
+            saved = [Saved.unpacked(state.normaliser, spec) for state in chosen]
+        except ValueError as error:
+            raise CheckpointError(
+                f"checkpoint {self.path}: no sound statistics of observations ({error})"
+            ) from None
+        return scales_of_all(saved, spec) if learner == MEAN else saved[0].scales
 
     def without_learners(self) -> Trained:
         """Return a copy without the learners' states."""
