@@ -10,6 +10,7 @@ from pathlib import Path
 
 from galamp.algorithms.networks import IMAGE, networks_for
 from galamp.tools.bench import peers
+from galamp.tools.bench.learning_tasks import TASKS
 
 NETWORKS = networks_for(IMAGE)
 PRECISIONS = ("float32", "bf16")
@@ -118,6 +119,20 @@ def add_peers(parser: argparse.ArgumentParser) -> None:
     add_measuring(parser)
     text = f"compare with {' or '.join(peers.PEERS)} (may be repeated; none means all)"
     parser.add_argument("--peer", metavar="NAME", action="append", default=[], help=text)
+
+
+def add_learning(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `learning`."""
+    add = parser.add_argument
+    slow = [task.name for task in TASKS.values() if task.slow]
+    text = f"train {' or '.join(TASKS)} (may be repeated; none means all but {' and '.join(slow)})"
+    add("--task", metavar="NAME", action="append", default=[], help=text)
+    add("--seeds", metavar="N,N,...", type=_counts, default=(1,), help="seeds of each task")
+    text = "what learns: cpu, or one GPU (cuda, which is cuda:0, or cuda:N)"
+    add("--device", metavar="NAME", type=_device, default="cpu", help=text)
+    text = "most time for one training (none means the task's own, half an hour for most)"
+    add("--limit-s", metavar="S", type=_duration, help=text)
+    add("--json", metavar="FILE", type=Path, help="append one JSON row per training")
 
 
 def _count(text: str) -> int:
