@@ -234,8 +234,9 @@ def gossip_command(options: argparse.Namespace) -> None:
 
 def peers_command(options: argparse.Namespace) -> None:
     """`bin/bench peers`."""
-    workload = workload_from(options, options.learners, options.num_envs)
-    others = peers.chosen(options.peer, workload.network)
+    num_envs = options.num_envs or peers.NUM_ENVS[options.algorithm]
+    workload = workload_from(options, options.learners, num_envs)
+    others = peers.chosen(options.peer, workload)
     with rows_file(options.json) as rows:
         systems: list[Measurable] = [galamp_system(workload)]
         for peer in others:
@@ -263,14 +264,16 @@ def workload_from(options: argparse.Namespace, learners: int, num_envs: int) -> 
     if not env_id.startswith(ATARI):
         raise UserError(f"--game {options.game}: expected an Atari game, such as Breakout")
     precision = getattr(options, "precision", "float32")
-    return Workload(env_id, rom_name(env_id), learners, num_envs, options.network, precision)
+    algorithm = getattr(options, "algorithm", peers.A2C)
+    shape = (learners, num_envs, options.network, precision, algorithm)
+    return Workload(env_id, rom_name(env_id), *shape)
 
 
 def described(workload: Workload) -> str:
     """Return the workload as text."""
     return (
-        f"{workload.env_id}, network {workload.network}, {workload.precision}, "
-        f"{workload.simulators} environments in all "
+        f"{workload.env_id}, {workload.algorithm}, network {workload.network}, "
+        f"{workload.precision}, {workload.simulators} environments in all "
         f"(galamp: {workload.learners} learners with {workload.num_envs} each)"
     )
 

@@ -18,13 +18,13 @@ NATURE_PARAMETERS = 1_686_693
 """Parameters of the Nature network with Breakout's four actions."""
 
 
-def add_measuring(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the commands that measure one workload."""
+def add_measuring(parser: argparse.ArgumentParser, *, num_envs: int | None = 16) -> None:
+    """Add the options of the commands that measure one workload; None lets the command choose."""
     add_timing(parser)
     add = parser.add_argument
     add("--learners", metavar="N", type=_count, default=2, help="galamp's actor-learners")
     text = "environments per learner; a peer gets those of all learners together"
-    add("--num-envs", metavar="N", type=_count, default=16, help=text)
+    add("--num-envs", metavar="N", type=_count, default=num_envs, help=text)
     text = "what the network computes in; a peer that has no choice computes in float32"
     add("--precision", choices=PRECISIONS, default="float32", help=text)
 
@@ -116,8 +116,18 @@ def add_gpu(parser: argparse.ArgumentParser) -> None:
 
 def add_peers(parser: argparse.ArgumentParser) -> None:
     """Add the options of `peers`."""
-    add_measuring(parser)
-    text = f"compare with {' or '.join(peers.PEERS)} (may be repeated; none means all)"
+    add_measuring(parser, num_envs=None)
+    usual = " and ".join(f"{number} for {name}" for name, number in peers.NUM_ENVS.items())
+    text = (
+        f"a2c, or ppo with the settings of --preset ppo-atari for everyone; --num-envs is {usual} "
+        "unless given"
+    )
+    parser.add_argument("--algorithm", choices=tuple(peers.PEERS), default=peers.A2C, help=text)
+    names = " or ".join(peers.PEERS[peers.A2C])
+    text = (
+        f"compare with {names} (may be repeated; none means all); loops over EnvPool are left out, "
+        "as it cannot be installed on every machine"
+    )
     parser.add_argument("--peer", metavar="NAME", action="append", default=[], help=text)
 
 
