@@ -65,14 +65,20 @@ def row(steps: int, episodes: int, score: float | None) -> dict[str, Any]:
 
 def test_the_bar_is_reached_once_for_good() -> None:
     rows = [row(0, 0, None), row(100, 100, 9.9), row(200, 150, 10.0), row(300, 190, 11.0)]
-    assert result([*rows, row(400, 220, 8.0)], 10) == Result(400, 40.0, 8.0, 200)
-    assert result(rows[:2], 10) == Result(100, 10.0, 9.9, None)
+    assert result([*rows, row(400, 220, 8.0)], 10, 1000) == Result(400, 40.0, 8.0, 200)
+    assert result(rows[:2], 10, 1000) == Result(100, 10.0, 9.9, None)
 
 
 def test_few_episodes_do_not_count() -> None:
     lucky = [row(10, 1, 500.0), row(20, 99, 500.0)]
-    assert result(lucky, 475).reached_at is None
-    assert result([*lucky, row(30, 100, 500.0)], 475).reached_at == 30
+    assert result(lucky, 475, 1000).reached_at is None
+    assert result([*lucky, row(30, 100, 500.0)], 475, 1000).reached_at == 30
+
+
+def test_late_is_not_reached() -> None:
+    late = [row(990, 100, 9.0), row(1001, 110, 20.0)]
+    assert result(late, 10, 1000) == Result(1001, 100.1, 20.0, None)
+    assert result(late, 10, 1001).reached_at == 1001
 
 
 @pytest.mark.parametrize(
@@ -84,11 +90,11 @@ def test_few_episodes_do_not_count() -> None:
     ],
 )
 def test_rows_that_are_none(strange: dict[str, Any]) -> None:
-    assert result([strange | {"charts/episodic_return": 500.0}], 1) == Result()
+    assert result([strange | {"charts/episodic_return": 500.0}], 1, 1000) == Result()
 
 
 def test_no_score_yet() -> None:
-    assert result([row(10, 100, None), row(20, 100, float("nan"))], 1) == Result(20, 2.0)
+    assert result([row(10, 100, None), row(20, 100, float("nan"))], 1, 1000) == Result(20, 2.0)
 
 
 # Tasks

@@ -3,8 +3,9 @@
     Task, seed --command_of--> processes.Program --> RUN/metrics.jsonl --result--> Training
 
 Runs in the bench. A bar is reached at the first row of metrics at which the mean return of the last
-100 training episodes is not below it; means of fewer episodes do not count. The run goes on to
-its last agent step all the same, so the mean at the end shows whether it stayed.
+100 training episodes is not below it; means of fewer episodes do not count, nor does what comes
+after the task's agent steps, which the last rollout may exceed. The run goes on to its end all the
+same, so the mean at the end shows whether it stayed. Rows are 2 s apart.
 """
 
 from __future__ import annotations
@@ -149,7 +150,7 @@ def train(task: Task, seed: int, device: str, limit_s: float) -> Training:
                 share = _until_it_ends(program, limit_s)
             except RunFailed as error:
                 failure = str(error)
-        found = result(read_metrics(path / "metrics.jsonl"), task.bar)
+        found = result(read_metrics(path / "metrics.jsonl"), task.bar, task.steps)
     named = (task.name, shown, seed, task.steps, task.bar, task.control)
     return Training(*named, found, share, failure)
 
@@ -171,8 +172,8 @@ def _until_it_ends(program: Program, limit_s: float) -> float:
     return last.shares_since(before, cores())[1] if last.at_s > before.at_s else 0.0
 
 
-def result(rows: Iterable[dict[str, Any]], bar: float) -> Result:
-    """Return what the rows of a run's metrics say about a bar."""
+def result(rows: Iterable[dict[str, Any]], bar: float, within: int) -> Result:
+    """Return what a run's rows of metrics say about a bar, to be reached `within` agent steps."""
     found = Result()
     for row in rows:
         steps, wall_s, score = row.get("global_step"), row.get(WALL), row.get(RETURN)
@@ -182,7 +183,7 @@ def result(rows: Iterable[dict[str, Any]], bar: float) -> Result:
         if is_number(score, -LARGEST, LARGEST):
             found = dataclasses.replace(found, mean_return=score)
             enough = is_whole(row.get(EPISODES), WINDOW, MAX_STEP)
-            if found.reached_at is None and enough and score >= bar:
+            if found.reached_at is None and enough and score >= bar and steps <= within:
                 found = dataclasses.replace(found, reached_at=steps)
     return found
 
