@@ -444,7 +444,7 @@ def test_run_and_rows(
     assert rows[0]["agent_steps_per_s"] == 100
     assert rows[0]["machine"]["cores"] == runs.cores()
     assert rows[0]["what"].startswith(
-        "ALE/Pong-v5, network nature, float32, 32 environments in all"
+        "ALE/Pong-v5, a2c, network nature, float32, 32 environments in all"
     )
     assert re.fullmatch("unknown|[0-9a-f]{10,}(-dirty)?", rows[0]["commit"])
 
@@ -463,14 +463,14 @@ def test_commands_of_systems() -> None:
     workload = runs.Workload("ALE/SpaceInvaders-v5", "space_invaders", 3, 4, "gala")
     ours = " ".join(runs.galamp_system(workload).command)
     assert "--env-id ALE/SpaceInvaders-v5 --learners 3 --num-envs 4 --network gala" in ours
-    peer = peers.PEERS["plain-loop"]
+    peer = peers.PEERS["a2c"]["plain-loop"]
     theirs = " ".join(peers.peer_system(peer, workload, Path("python")).command)
     what = "--game space_invaders --num-envs 12 --network gala"
     assert theirs.endswith(f"plain_loop.py {what} --precision float32")
     bf16 = dataclasses.replace(workload, precision="bf16")
     assert "--precision bf16" in " ".join(runs.galamp_system(bf16).command)
     assert peers.peer_system(peer, bf16, Path("python")).command[-2:] == ("--precision", "bf16")
-    other = peers.PEERS["stable-baselines3"]
+    other = peers.PEERS["a2c"]["stable-baselines3"]
     assert "--precision" not in peers.peer_system(other, bf16, Path("python")).command
 
 
@@ -505,7 +505,7 @@ def test_environment_is_made_once(steps: list[str], tmp_path: Path) -> None:
         assert steps == whole
     peers.prepare(replace(NEEDY, requirements=("torch", "needy==2")), cli.say)
     assert steps == [*whole, "create environment", "install torch", "install needy==2"]
-    assert peers.prepare(peers.PEERS["plain-loop"], cli.say) == Path(sys.executable)
+    assert peers.prepare(peers.PEERS["a2c"]["plain-loop"], cli.say) == Path(sys.executable)
     assert len(steps) == 6
 
 

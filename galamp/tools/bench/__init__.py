@@ -1,4 +1,4 @@
-"""`bin/bench`: speed of galamp on this machine, alone and compared with other programs.
+"""`bin/bench`: speed and learning of galamp on this machine, alone and beside other programs.
 
 Every system, galamp or peer, is a command that trains in processes of its own and appends rows to
 `RUN/metrics.jsonl`; all are timed by the same code, from those rows, one system at a time:
@@ -9,6 +9,9 @@ Every system, galamp or peer, is a command that trains in processes of its own a
 
     runs.Measurement --> tables (one table at the end), a JSON row each
 
+`bin/bench learning` lets runs end by themselves and reads from their rows what they have learned.
+
 A peer is an entry of `peers.PEERS` and a script in `peer_scripts/`; a sub-command is an entry of
-`cli.COMMANDS`, a step of `bin/bench gpu` one of `gpu.command.STEPS`.
+`cli.COMMANDS`, a step of `bin/bench gpu` one of `gpu.command.STEPS`,
+a task one of `learning_tasks.TASKS`.
 """

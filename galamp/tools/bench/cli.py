@@ -9,6 +9,7 @@ bin/bench forward    the forward pass by hand against plain autograd
 bin/bench gossip     publishing and mixing, per topology
 bin/bench gpu        all checks for a machine with GPUs, within nine minutes
 bin/bench peers      galamp and its peers, in turns
+bin/bench learning   known tasks, trained to known bars
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from galamp.core.machine.torch_device import usable_device
 from galamp.environments.names import ATARI, canonical_env_id, rom_name
 from galamp.supervision.devices import CPU
 from galamp.telemetry.display.console import table_console
-from galamp.tools.bench import peers, tables
+from galamp.tools.bench import learning, peers, tables
 from galamp.tools.bench.exchanges import costs, costs_table
 from galamp.tools.bench.forwards import forwards_table, measure
 from galamp.tools.bench.gpu import command as gpu
@@ -44,6 +45,7 @@ from galamp.tools.bench.options import (
     add_forward,
     add_gossip,
     add_gpu,
+    add_learning,
     add_limit,
     add_measuring,
     add_neighbour,
@@ -100,7 +102,7 @@ def say(text: str) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = Parser(prog="bin/bench", description="Measure speed.")
+    parser = Parser(prog="bin/bench", description="Measure speed and learning.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     for name, (text, add_options, command) in COMMANDS.items():
         one = commands.add_parser(
@@ -232,13 +234,21 @@ def gossip_command(options: argparse.Namespace) -> None:
 
 def peers_command(options: argparse.Namespace) -> None:
     """`bin/bench peers`."""
-    workload = workload_from(options, options.learners, options.num_envs)
-    others = peers.chosen(options.peer, workload.network)
+    num_envs = options.num_envs or peers.NUM_ENVS[options.algorithm]
+    workload = workload_from(options, options.learners, num_envs)
+    others = peers.chosen(options.peer, workload)
     with rows_file(options.json) as rows:
         systems: list[Measurable] = [galamp_system(workload)]
         for peer in others:
             systems.append(peers.peer_system(peer, workload, peers.prepare(peer, say)))
         compare(systems, described(workload), options, rows)
+
+
+def learning_command(options: argparse.Namespace) -> int:
+    """`bin/bench learning`."""
+    origin = tables.Origin.here(shlex.join(["bin/bench", *options.words]))
+    with rows_file(options.json) as rows:
+        return learning.run(options, origin, rows, say)
 
 
 def workload_from(options: argparse.Namespace, learners: int, num_envs: int) -> Workload:
@@ -254,14 +264,16 @@ def workload_from(options: argparse.Namespace, learners: int, num_envs: int) -> 
     if not env_id.startswith(ATARI):
         raise UserError(f"--game {options.game}: expected an Atari game, such as Breakout")
     precision = getattr(options, "precision", "float32")
-    return Workload(env_id, rom_name(env_id), learners, num_envs, options.network, precision)
+    algorithm = getattr(options, "algorithm", peers.A2C)
+    shape = (learners, num_envs, options.network, precision, algorithm)
+    return Workload(env_id, rom_name(env_id), *shape)
 
 
 def described(workload: Workload) -> str:
     """Return the workload as text."""
     return (
-        f"{workload.env_id}, network {workload.network}, {workload.precision}, "
-        f"{workload.simulators} environments in all "
+        f"{workload.env_id}, {workload.algorithm}, network {workload.network}, "
+        f"{workload.precision}, {workload.simulators} environments in all "
         f"(galamp: {workload.learners} learners with {workload.num_envs} each)"
     )
 
@@ -324,6 +336,7 @@ COMMANDS: dict[str, Command] = {
     "gossip": ("publishing and mixing, per topology", add_gossip, gossip_command),
     "gpu": ("all that is to be known on a machine with GPUs", add_gpu, gpu_command),
     "peers": ("galamp and its peers, taking turns", add_peers, peers_command),
+    "learning": ("known tasks, trained to known bars", add_learning, learning_command),
 }
 """Name -> one line of help, the function that adds its options, and the one that runs it; the
 latter returns the exit code, if that may be another than 0."""

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from galamp.tools.bench import peers
+from galamp.tools.bench.learning_tasks import TASKS
 
 NETWORKS = ("gala", "nature")
 """For frames of 84 x 84 pixels, as the other programs have them."""
@@ -17,13 +18,13 @@ NATURE_PARAMETERS = 1_686_693
 """Parameters of the Nature network with Breakout's four actions."""
 
 
-def add_measuring(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the commands that measure one workload."""
+def add_measuring(parser: argparse.ArgumentParser, *, num_envs: int | None = 16) -> None:
+    """Add the options of the commands that measure one workload; None lets the command choose."""
     add_timing(parser)
     add = parser.add_argument
     add("--learners", metavar="N", type=_count, default=2, help="galamp's actor-learners")
     text = "environments per learner; a peer gets those of all learners together"
-    add("--num-envs", metavar="N", type=_count, default=16, help=text)
+    add("--num-envs", metavar="N", type=_count, default=num_envs, help=text)
     text = "what the network computes in; a peer that has no choice computes in float32"
     add("--precision", choices=PRECISIONS, default="float32", help=text)
 
@@ -115,9 +116,33 @@ def add_gpu(parser: argparse.ArgumentParser) -> None:
 
 def add_peers(parser: argparse.ArgumentParser) -> None:
     """Add the options of `peers`."""
-    add_measuring(parser)
-    text = f"compare with {' or '.join(peers.PEERS)} (may be repeated; none means all)"
+    add_measuring(parser, num_envs=None)
+    usual = " and ".join(f"{number} for {name}" for name, number in peers.NUM_ENVS.items())
+    text = (
+        f"a2c, or ppo with the settings of --preset ppo-atari for everyone; --num-envs is {usual} "
+        "unless given"
+    )
+    parser.add_argument("--algorithm", choices=tuple(peers.PEERS), default=peers.A2C, help=text)
+    names = " or ".join(peers.PEERS[peers.A2C])
+    text = (
+        f"compare with {names} (may be repeated; none means all); loops over EnvPool are left out, "
+        "as it cannot be installed on every machine"
+    )
     parser.add_argument("--peer", metavar="NAME", action="append", default=[], help=text)
+
+
+def add_learning(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `learning`."""
+    add = parser.add_argument
+    slow = [task.name for task in TASKS.values() if task.slow]
+    text = f"train {' or '.join(TASKS)} (may be repeated; none means all but {' and '.join(slow)})"
+    add("--task", metavar="NAME", action="append", default=[], help=text)
+    add("--seeds", metavar="N,N,...", type=_counts, default=(1,), help="seeds of each task")
+    text = "what learns: cpu, or one GPU (cuda, which is cuda:0, or cuda:N)"
+    add("--device", metavar="NAME", type=_device, default="cpu", help=text)
+    text = "most time for one training (none means the task's own, half an hour for most)"
+    add("--limit-s", metavar="S", type=_duration, help=text)
+    add("--json", metavar="FILE", type=Path, help="append one JSON row per training")
 
 
 def _count(text: str) -> int:

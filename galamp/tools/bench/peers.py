@@ -19,7 +19,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from galamp.core.errors import GalampError, RunFailed, UserError, did_you_mean
@@ -47,6 +47,8 @@ class Peer:
             environment is enough.
         exceptions: packages that are installed after that, against galamp's tested versions.
         precisions: those of galamp's precisions that it supports, if it has a choice.
+        flags: arguments of its script besides those of the workload.
+        multiple: its environments have to be a multiple of this.
     """
 
     name: str
@@ -55,15 +57,19 @@ class Peer:
     requirements: tuple[str, ...] = ()
     exceptions: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    multiple: int = 1
 
 
-PEERS = {
+A2C, PPO = "a2c", "ppo"
+A2C_PEERS = {
     peer.name: peer
     for peer in (
         Peer(
             name="stable-baselines3",
-            script="sb3_a2c.py",
+            script="sb3.py",
             networks=("nature",),
+            flags=("--algorithm", A2C),
             # torch alone first: left to itself, the next line may fetch another build of it.
             requirements=(
                 "torch",
@@ -74,6 +80,7 @@ PEERS = {
             name="sample-factory",
             script="sample_factory_appo.py",
             networks=("nature",),
+            flags=("--algorithm", A2C),
             # Its metadata wants gymnasium below 1.0 and numpy below 2.0, and would bring an older
             # emulator with them. It runs with the tested emulator, so it is installed without what
             # it asks for, and what it really imports is named here.
@@ -96,26 +103,56 @@ PEERS = {
 }
 
 
-def chosen(names: list[str], network: str) -> list[Peer]:
+PPO_FLAGS = ("--algorithm", PPO)
+PPO_PEERS = {
+    peer.name: peer
+    for peer in (
+        replace(A2C_PEERS["stable-baselines3"], flags=PPO_FLAGS),
+        # A minibatch of its is a number of whole rollouts: a quarter of the environments.
+        replace(A2C_PEERS["sample-factory"], flags=PPO_FLAGS, multiple=4),
+        Peer(name="plain-loop", script="plain_ppo.py", networks=("nature",)),
+    )
+}
+
+PEERS = {A2C: A2C_PEERS, PPO: PPO_PEERS}
+"""Algorithm of `bin/bench peers` -> its peers by name."""
+
+NUM_ENVS = {A2C: 16, PPO: 4}
+"""Usual environments per learner: two learners' are the eight of published settings of PPO."""
+
+
+def chosen(names: list[str], workload: Workload) -> list[Peer]:
     """Return the peers of these names, or all.
 
     Raises:
-        UserError: an unknown name, or a peer that cannot train `network`.
+        UserError: an unknown name, or a peer that cannot train the workload.
     """
-    unknown = [name for name in names if name not in PEERS]
+    known = PEERS[workload.algorithm]
+    unknown = [name for name in names if name not in known]
     if unknown:
         raise UserError(
-            f"--peer {unknown[0]}: expected one of {', '.join(PEERS)}"
-            f"{did_you_mean(unknown[0], PEERS)}"
+            f"--peer {unknown[0]}: expected one of {', '.join(known)}"
+            f"{did_you_mean(unknown[0], known)}"
         )
-    peers = [PEERS[name] for name in dict.fromkeys(names)] or list(PEERS.values())
+    peers = [known[name] for name in dict.fromkeys(names)] or list(known.values())
     for peer in peers:
-        if network not in peer.networks:
-            raise UserError(
-                f"--network {network}: {peer.name} trains {' or '.join(peer.networks)} only; "
-                f"use that, or leave it out by naming the others with --peer"
-            )
+        _check(peer, workload)
     return peers
+
+
+def _check(peer: Peer, workload: Workload) -> None:
+    """Raise a UserError if `peer` cannot train the workload."""
+    if workload.network not in peer.networks:
+        raise UserError(
+            f"--network {workload.network}: {peer.name} trains {' or '.join(peer.networks)} only; "
+            f"use that, or leave it out by naming the others with --peer"
+        )
+    if workload.simulators % peer.multiple:
+        raise UserError(
+            f"--num-envs {workload.num_envs}: {peer.name} takes a multiple of {peer.multiple} "
+            f"environments, here {workload.simulators} of all learners together; choose other "
+            f"numbers, or leave it out by naming the others with --peer"
+        )
 
 
 def peer_system(peer: Peer, workload: Workload, python: Path) -> System:
@@ -124,6 +161,7 @@ def peer_system(peer: Peer, workload: Workload, python: Path) -> System:
         *(python, "-E", "-s", SCRIPTS / peer.script, "--game", workload.rom),
         *("--num-envs", workload.simulators, "--network", workload.network),
         *(("--precision", workload.precision) if workload.precision in peer.precisions else ()),
+        *peer.flags,
     )
     return System(peer.name, tuple(map(str, command)))
 

@@ -35,6 +35,9 @@ POLL_S = 0.2
 MEASURED = ("wall_s", "global_step", "emulator_frames")
 """Fields of a row that are used."""
 
+SETTINGS = {"a2c": (), "ppo": ("--preset", "ppo-atari")}
+"""Algorithm of a workload -> galamp's flags for it."""
+
 Row = dict[str, Any]
 
 
@@ -108,6 +111,7 @@ class Workload:
     num_envs: int
     network: str
     precision: str = "float32"
+    algorithm: str = "a2c"
 
     @property
     def simulators(self) -> int:
@@ -122,7 +126,8 @@ def galamp_system(
     command: tuple[object, ...] = (
         *(sys.executable, "-m", "galamp", "run", "--env-id", workload.env_id),
         *("--learners", workload.learners, "--num-envs", workload.num_envs),
-        *("--network", workload.network, "--precision", workload.precision, *more),
+        *("--network", workload.network, "--precision", workload.precision),
+        *(*SETTINGS[workload.algorithm], *more),
         *("--total-steps", ENDLESS, "--json"),
     )
     return System(name, tuple(map(str, command)))

@@ -89,13 +89,17 @@ def _commit() -> str:
 
 def json_row(measurement: Measurement, origin: Origin, what: str) -> dict[str, Any]:
     """Return a measurement and its origin as JSON values."""
+    return origin_row(origin, what) | dataclasses.asdict(measurement)
+
+
+def origin_row(origin: Origin, what: str) -> dict[str, Any]:
+    """Return the JSON values with which every row of the bench begins."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": origin.commit,
         "machine": origin.machine,
         "command": origin.command,
         "what": what,
-        **dataclasses.asdict(measurement),
     }
 
 
@@ -190,10 +194,14 @@ def _remarks(measurements: Sequence[Measurement], subject: str, origin: Origin) 
         lines.append("Ratios: the median of the rounds' ratios, and the least and the greatest.")
     lines.append("Memory: all processes, shared pages counted once. CPU: share of all cores.")
     lines += gpu_remarks(measurements)
-    busiest = max(m.other_cpu_share for m in measurements)
-    if busiest > BUSY_SHARE:
-        lines.append(
-            f"NOT QUIET: something else used up to {100 * busiest:.0f} % of the cores meanwhile; "
-            "measure again on an idle machine."
-        )
-    return lines
+    return lines + quiet_remarks(max(m.other_cpu_share for m in measurements))
+
+
+def quiet_remarks(busiest: float) -> list[str]:
+    """Return a line if the greatest share of the cores that others used spoils measured times."""
+    if busiest <= BUSY_SHARE:
+        return []
+    return [
+        f"NOT QUIET: something else used up to {100 * busiest:.0f} % of the cores meanwhile; "
+        "measure again on an idle machine."
+    ]

@@ -1,10 +1,12 @@
 """Sample Factory's APPO, run by the Python of its own environment until it is ended.
 
-Its own processes throughout: workers that simulate, one that acts, one that learns. Its Atari
-example's constants and preprocessing (up to 30 no-ops, frame skip 4, 84 x 84 pixels, a lost life
-ends the episode, clipped rewards, 4 stacked frames), in gymnasium's faster form of it: the emulator
-itself gives grey images, and only of the frames that are looked at. Its encoder `convnet_atari`
-with ReLU and a layer of 512 units is the Nature network.
+Its own processes throughout: workers that simulate, one that acts, one that learns. The constants
+are its Atari example's, or with `--algorithm ppo` those of CleanRL's `ppo_atari.py`: rollouts of
+128 agent steps, 4 epochs of 4 minibatches. The preprocessing is its Atari example's (up to 30
+no-ops, frame skip 4, 84 x 84 pixels, a lost life ends the episode, clipped rewards, 4 stacked
+frames), in gymnasium's faster form of it: the emulator itself gives grey images, and only of the
+frames that are looked at. Its encoder `convnet_atari` with ReLU and a layer of 512 units is the
+Nature network.
 
 The learner's own count is reported: the agent steps in all batches that it has learned from, told
 after each. Whatever is simulated gets there, so this is the speed of training, as with the others;
@@ -84,6 +86,21 @@ SETTINGS: dict[str, Any] = {
     "summaries_use_frameskip": False,
 }
 
+NUM_STEPS, MINIBATCHES = 128, 4
+
+
+def settings_of(algorithm: str, num_envs: int) -> dict[str, Any]:
+    """Return the settings of its Atari example (a2c), or those of PPO for so many environments."""
+    if algorithm == "a2c":
+        return SETTINGS
+    return SETTINGS | {
+        "rollout": NUM_STEPS,
+        "batch_size": num_envs * NUM_STEPS // MINIBATCHES,
+        "num_batches_per_epoch": MINIBATCHES,
+        "num_epochs": 4,
+        "ppo_clip_value": 0.1,
+    }
+
 
 class RowWriter:
     """Called by the runner with every count of the learner; writes a row now and then."""
@@ -130,11 +147,14 @@ def layout(num_envs: int, cores: int) -> dict[str, int]:
     return {"num_workers": workers, "num_envs_per_worker": each, "worker_num_splits": 1}
 
 
-def configuration(env_id: str, num_envs: int, seed: int, folder: Path) -> argparse.Namespace:
+def configuration(
+    env_id: str, num_envs: int, algorithm: str, seed: int, folder: Path
+) -> argparse.Namespace:
     """Return Sample Factory's settings; its files go to `folder`."""
     words = [f"--env={env_id}", f"--train_dir={folder}", "--experiment=appo", f"--seed={seed}"]
     parser, _ = parse_sf_args(words)
-    parser.set_defaults(**SETTINGS, **layout(num_envs, len(os.sched_getaffinity(0))))
+    cores = len(os.sched_getaffinity(0))
+    parser.set_defaults(**settings_of(algorithm, num_envs), **layout(num_envs, cores))
     settings: argparse.Namespace = parse_full_cfg(parser, words)
     return settings
 
@@ -152,6 +172,7 @@ def main() -> None:
     parser.add_argument("--game", required=True)
     parser.add_argument("--num-envs", type=int, required=True)
     parser.add_argument("--network", choices=["nature"], required=True)
+    parser.add_argument("--algorithm", choices=["a2c", "ppo"], required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--run-dir", type=Path, required=True)
     options = parser.parse_args()
@@ -163,7 +184,8 @@ def main() -> None:
     os.chdir(folder)
     env_id = f"{rom_id_to_name(options.game)}NoFrameskip-v4"
     register_env(env_id, make_game)
-    _, runner = make_runner(configuration(env_id, options.num_envs, options.seed, folder))
+    what = (env_id, options.num_envs, options.algorithm, options.seed, folder)
+    _, runner = make_runner(configuration(*what))
     # Its own method for this loses the handlers that a message has already.
     runner.policy_msg_handlers[LEARNER_ENV_STEPS].append(RowWriter(folder / "metrics.jsonl"))
     if runner.init() == ExperimentStatus.SUCCESS:

@@ -1,0 +1,95 @@
+"""Known tasks with known bars, for `bin/bench learning`: one line of `TASKS` each. Data only.
+
+The bar of CartPole-v1 is Gymnasium's own (`reward_threshold`), that of Acrobot-v1 ten above it.
+That of Pendulum-v1 takes a policy that swings up and stands, that of Pong is three points below the
+most.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from galamp.core.errors import UserError, did_you_mean
+
+MINUTE_S = 60.0
+CUE = (
+    "--env-id galamp.tools.bench.cue:FirstCue --algorithm ppo --learners 1 --num-envs 64 "
+    "--num-steps 16 --learning-rate 2e-3"
+)
+"""A task for a memory; guessing gives a mean return of 0.25 there."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task.
+
+    Attributes:
+        name: its name.
+        flags: the arguments of `galamp run`, without `--total-steps`, `--seed` and `--device`.
+        steps: agent steps over all learners, within which the bar is to be reached.
+        bar: mean return of 100 training episodes in a row that counts as learned.
+        limit_s: most time for one training, with start and end.
+        slow: whether it is only trained if it is named.
+        control: whether it must not reach the bar: what this shows is that another task is hard.
+    """
+
+    name: str
+    flags: str
+    steps: int
+    bar: float
+    limit_s: float = 30 * MINUTE_S
+    slow: bool = False
+    control: bool = False
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task(
+            "cartpole-a2c", "--env-id CartPole-v1 --preset a2c-classic --learners 1", 200_000, 475
+        ),
+        Task(
+            "cartpole-ppo", "--env-id CartPole-v1 --preset ppo-cartpole --learners 1", 100_000, 475
+        ),
+        Task(
+            "cartpole-pqn", "--env-id CartPole-v1 --preset pqn-cartpole --learners 1", 200_000, 475
+        ),
+        Task("acrobot-ppo", "--env-id Acrobot-v1 --preset ppo-acrobot --learners 1", 200_000, -90),
+        Task(
+            "pendulum-ppo", "--env-id Pendulum-v1 --preset ppo-pendulum --learners 2", 200_000, -250
+        ),
+        Task("cue-gru", f"{CUE} --network mlp-gru", 60_000, 0.9),
+        Task("cue-mlp", f"{CUE} --network mlp", 60_000, 0.9, control=True),
+        Task(
+            "pong-ppo",
+            "--game Pong --preset ppo-atari --learners 2",
+            2_500_000,
+            18,
+            limit_s=240 * MINUTE_S,
+            slow=True,
+        ),
+        Task(
+            "pong-vtrace",
+            "--game Pong --algorithm vtrace --learners 2 --num-envs 8",
+            2_500_000,
+            18,
+            limit_s=240 * MINUTE_S,
+            slow=True,
+        ),
+    )
+}
+
+
+def chosen(names: list[str]) -> list[Task]:
+    """Return the tasks of these names, or all that are not slow.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    for name in names:
+        if name not in TASKS:
+            raise UserError(
+                f"--task {name}: expected one of {', '.join(TASKS)}{did_you_mean(name, TASKS)}"
+            )
+    named = [TASKS[name] for name in dict.fromkeys(names)]
+    return named or [task for task in TASKS.values() if not task.slow]
