@@ -12,6 +12,6 @@ Every system, galamp or peer, is a command that trains in processes of its own a
 `bin/bench learning` lets runs end by themselves and reads from their rows what they have learned.
 
 A peer is an entry of `peers.PEERS` and a script in `peer_scripts/`; a sub-command is an entry of
-`cli.COMMANDS`, a step of `bin/bench gpu` one of `gpu.command.STEPS`,
-a task one of `learning_tasks.TASKS`.
+`cli.COMMANDS`, a step of `bin/bench gpu` one of `gpu.command.STEPS`, a task of `bin/bench learning`
+one of `learning_tasks.TASKS`.
 """
