@@ -40,12 +40,12 @@ class Targets(NamedTuple):
 
     Attributes:
         returns: [T, B] targets of the value.
-        advantages: [T, B] factors of the policy gradient.
+        advantages: [T, B] factors of the policy gradient; None: the returns less the values.
         measures: what is only reported, each [], in the order of `A2C.measures`.
     """
 
     returns: Tensor
-    advantages: Tensor
+    advantages: Tensor | None = None
     measures: tuple[Tensor, ...] = ()
 
 
@@ -79,8 +79,10 @@ def a2c_losses(
     assert outputs.dim() == 3
     assert outputs.shape[:2] == values.shape == targets.returns.shape
     log_taken, entropy = distribution.log_prob_and_mean_entropy(outputs, actions, weights)
-    policy_loss = -(weights * targets.advantages * log_taken).sum()
-    value_loss = (weights * (targets.returns - values).square()).sum()
+    errors = targets.returns - values
+    advantages = errors.detach() if targets.advantages is None else targets.advantages
+    policy_loss = -(weights * advantages * log_taken).sum()
+    value_loss = (weights * errors.square()).sum()
     total = policy_loss + vf_coef * value_loss - ent_coef * entropy
     return Losses(total, policy_loss, value_loss, entropy)
 
@@ -196,7 +198,7 @@ class A2C(ActorCriticAlgorithm):
         returns = n_step_returns(
             rollout.rewards, rollout.terminated, rollout.truncated, values, self._config.gamma
         )
-        return Targets(returns, returns - values[:-1])
+        return Targets(returns)
 
     def state(self) -> dict[str, Tensor]:
         """Return the parameters [P] and RMSprop's square averages [P], live."""

@@ -100,6 +100,7 @@ def preloaded() -> None:
     heavy += ["galamp.environments", "galamp.environments.atari", "galamp.environments.gymnasium"]
     for name in heavy:
         sys.modules[name] = ModuleType(name)
+    vars(sys.modules["torch"])["Tensor"] = object  # a name in signatures
     import galamp.workers.preload  # noqa: F401
 
     serve()

@@ -200,7 +200,7 @@ def _check_refusals(folder: Path) -> None:
         assert ended.returncode == 2
         assert why in ended.stderr
         assert ended.stderr.count("\n") == 1
-    assert refusal(folder, b"GET / HTTP/1.0\r\n\r\n") == "expected a line of JSON"
+    assert refusal(folder, b"GET / HTTP/1.0\r\n\r\n") == "not JSON: expected a JSON object"
     assert "at most 4096 bytes" in refusal(folder, b"x" * 5000)
     assert "to be asked to watch" in refusal(folder, b'{"want": "stop"}\n')
 

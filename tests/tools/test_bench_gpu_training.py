@@ -22,6 +22,7 @@ from galamp.tools.bench.gpu.steps import LOG_LINES, Deadline, Job, Late, Report
 from galamp.tools.bench.limit import Limit
 from galamp.tools.bench.nvml import COUNTED, GpuUse
 from galamp.tools.bench.runs import Measurement, System, Workload
+from tests.support.told import Told
 
 pytestmark = [pytest.mark.real, pytest.mark.counted]  # for they start processes
 
@@ -109,11 +110,11 @@ def test_a_refusal_of_graphs_is_found_with_the_end_of_the_log(tmp_path: Path) ->
     run = training.Training(["run"], tmp_path / "run", Deadline(1.0))
     assert run.graph_refusals() == run.log_end(0) == []
     (run.folder / "logs").mkdir(parents=True)
-    told: list[str] = []
+    told = Told()
     arrays = SharedArrays.create(StatusBoard.specs(1, 1))
     row = StatusBoard(arrays, 1).learner(0)
     row["graph_refusal"] = row.metrics["page_lock_refusal"] = 1
-    Notices(told.append).observe([row])
+    Notices(told.log_event).observe([row])
     events = "".join(json.dumps({"text": text}) + "\n" for text in ["all learners run", *told])
     (run.folder / training.EVENTS).write_text(events)
     (run.folder / "logs" / "learner-0.log").write_text("\n".join(map(str, range(1000))))
