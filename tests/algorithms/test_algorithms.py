@@ -66,7 +66,7 @@ def literal_return(
     truncated: list[bool],
     values: list[float],
 ) -> float:
-    """One lane: add discounted rewards from t on until something ends the sum."""
+    """One environment: add discounted rewards from t on until something ends the sum."""
     total, discount = 0.0, 1.0
     for s in range(t, len(rewards)):
         total += discount * rewards[s]

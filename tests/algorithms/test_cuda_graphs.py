@@ -31,7 +31,7 @@ from galamp.tools.bench.synthetic import ATARI, synthetic_learners, take_turns
 from galamp.workers import acting
 from tests.fakecuda.inside import on_gpus
 from tests.support.engine import also
-from tests.support.on_devices import LANES, STEPS, Collecting, counted
+from tests.support.on_devices import ENVS, STEPS, Collecting, counted
 from tests.system.test_on_gpus import MOST_KERNELS_OF_AN_ACT
 
 pytestmark = [pytest.mark.real]
@@ -78,7 +78,7 @@ def test_an_act_is_one_launch_and_one_wait(network: str) -> None:
     plain, here = Collecting(GPU, 2, network), graphed(2, network)
     for each in (plain, here):
         each.learn(1)
-    envs = slice(0, LANES // 2)
+    envs = slice(0, ENVS // 2)
     act = counted(lambda: here.collector._actor.act(1, 2, envs))
     assert (act["graphs"], act["kernels"], act["waits"]) == (1, 0, 1), act
     assert (act["to_device"], act["to_host"], act["non_blocking"]) == (1, 0, 1), "the row"
@@ -173,7 +173,7 @@ def test_log_probs_and_first_observations_are_the_same_as_without_graphs(
         assert one.log_probs is not None
         model = plain.algorithm._model  # type: ignore[attr-defined]
         seen = one.observations[:-1].flatten(0, 1).to(GPU)
-        log_policy = model(seen)[0].log_softmax(-1).cpu().view(STEPS, LANES, -1)
+        log_policy = model(seen)[0].log_softmax(-1).cpu().view(STEPS, ENVS, -1)
         taken = log_policy.gather(-1, one.actions.unsqueeze(-1)).squeeze(-1)
         torch.testing.assert_close(one.log_probs, taken, rtol=1e-4, atol=1e-5)
         assert one.first.any()
@@ -214,7 +214,7 @@ def test_a_rollout_of_which_nothing_counts_changes_nothing(from_all: bool) -> No
         here.learn(2, lambda: from_all)
         before = {name: value.clone() for name, value in here.algorithm.state().items()}
         here.collector.collect(2)
-        nothing = np.zeros((STEPS, LANES), np.bool_)
+        nothing = np.zeros((STEPS, ENVS), np.bool_)
         here.algorithm.update(here.collector._actor.rollout(0, nothing), lambda: from_all)
         assert here.algorithm.version == 2 + from_all
         same = [torch.equal(before[name], value) for name, value in here.algorithm.state().items()]

@@ -18,7 +18,7 @@ from galamp.algorithms.networks import build_model
 from galamp.core.action_spec import DiscreteActions
 from tests.contracts.algorithm import ACTIONS, acted, random_rollout
 
-STEPS, LANES = 5, 8
+STEPS, ENVS = 5, 8
 SHAPES = [(4, 36, 36), (44, 52, 3), (4, 84, 84)]
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-6}
 """Float32 sums taken in another order; measured here: relative errors of 1e-5 and less."""
@@ -39,13 +39,13 @@ def make(
     )
     assert isinstance(algorithm, A2C)
     if keeps:
-        algorithm.prepare(STEPS, LANES)
+        algorithm.prepare(STEPS, ENVS)
     return algorithm
 
 
 def rollout_of(shape: tuple[int, ...], seed: int) -> Rollout:
     generator = torch.Generator().manual_seed(seed)
-    size = (STEPS + 1, LANES, *shape)
+    size = (STEPS + 1, ENVS, *shape)
     images = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
     return dataclasses.replace(random_rollout(seed), observations=images)
 
@@ -59,7 +59,7 @@ def act_on(algorithm: A2C, rollout: Rollout, parts: list[slice]) -> Tensor:
     return torch.stack(rows)
 
 
-HALVES = [slice(0, 3), slice(3, LANES)]
+HALVES = [slice(0, 3), slice(3, ENVS)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -157,5 +157,5 @@ def test_floats_that_may_be_lost_are_left_to_autograd() -> None:
         A2CConfig(learning_rate=1e-3), model, actions=DiscreteActions(ACTIONS), device="cpu", seed=1
     )
     assert isinstance(algorithm, A2C)
-    algorithm.prepare(STEPS, LANES)
+    algorithm.prepare(STEPS, ENVS)
     assert isinstance(algorithm._forward, RecomputedForward)

@@ -15,7 +15,7 @@ from galamp.core.algorithm_config import AlgorithmConfig
 from galamp.core.config import RunConfig
 from galamp.core.settings import check, settings
 
-STEPS, LANES, INPUTS, ACTIONS = 5, 8, 3, 3
+STEPS, ENVS, INPUTS, ACTIONS = 5, 8, 3, 3
 
 
 def acted(algorithm: Algorithm, observations: Tensor, place: Place | None = None) -> Tensor:
@@ -25,7 +25,7 @@ def acted(algorithm: Algorithm, observations: Tensor, place: Place | None = None
 
 
 def random_rollout(
-    seed: int, *, steps: int = STEPS, envs: int = LANES, valid: float = 0.8
+    seed: int, *, steps: int = STEPS, envs: int = ENVS, valid: float = 0.8
 ) -> Rollout:
     """A rollout of random vectors [INPUTS] with every kind of flag in it."""
     generator = torch.Generator().manual_seed(seed)
@@ -101,7 +101,7 @@ class AlgorithmContract(ABC):
         for learners in (1, 2, 1024):
             assert 0.0 < kind.default_learning_rate(learners) < 10.0
 
-    def test_act_gives_one_known_action_per_lane(self) -> None:
+    def test_act_gives_one_known_action_per_environment(self) -> None:
         actions = acted(self.make(1), torch.randn(200, INPUTS))
         assert actions.shape == (200,)
         assert actions.dtype is torch.int64
@@ -156,21 +156,21 @@ class AlgorithmContract(ABC):
     def test_valid_transitions_all_have_influence(self) -> None:
         rollout = random_rollout(1, valid=1.0)
         states = []
-        for env_index in range(-1, LANES):
+        for env_index in range(-1, ENVS):
             valid = rollout.valid.clone()
             if env_index >= 0:
                 valid[2, env_index] = False
             algorithm = self.make(1)
             algorithm.update(replace(rollout, valid=valid))
             states.append(algorithm.parameters.data)
-        for env_index in range(1, LANES + 1):
+        for env_index in range(1, ENVS + 1):
             assert not torch.equal(states[0], states[env_index])
 
     def test_rollout_without_valid_transition_changes_nothing(self) -> None:
         algorithm = self.make(1)
         algorithm.update(random_rollout(0))
         before = copied(algorithm)
-        lost = replace(random_rollout(1), valid=torch.zeros(STEPS, LANES, dtype=torch.bool))
+        lost = replace(random_rollout(1), valid=torch.zeros(STEPS, ENVS, dtype=torch.bool))
         metrics = algorithm.update(spoiled(lost, 2))
         assert_same_state(before, copied(algorithm))
         assert algorithm.version == 1
@@ -179,7 +179,7 @@ class AlgorithmContract(ABC):
     def test_learns_which_action_pays(self) -> None:
         """A bandit whose context names the action that pays."""
         algorithm = self.make(1)
-        contexts = torch.arange(LANES * ACTIONS) % ACTIONS
+        contexts = torch.arange(ENVS * ACTIONS) % ACTIONS
         seen = torch.eye(ACTIONS)[contexts]
         always = torch.ones(1, len(contexts), dtype=torch.bool)
         algorithm.prepare(1, len(contexts))

@@ -21,7 +21,7 @@ SEEDS = (5, 2**31 - 1)
 
 @dataclass
 class Recording:
-    """A course of B lanes: what was given, what came back, and copies made at once."""
+    """A course of B environments: what was given, what came back, and copies made at once."""
 
     spec: EnvironmentSpec
     first: NDArray[Any]
@@ -41,7 +41,7 @@ def play(
     num_steps: int,
     threads: int = 1,
 ) -> Recording:
-    """Step lanes by the given actions `[T, B]`, or by ones drawn from each lane's seed."""
+    """Step environments by the given actions `[T, B]`, or by ones drawn from their seeds."""
     environment = make_environment(config, seeds, threads=threads)
     if actions is None:
         n = environment.spec.num_actions
@@ -89,7 +89,7 @@ class EnvironmentContract:
                 assert flags.shape == (envs,)
                 assert flags.dtype == np.bool_
 
-    def test_lanes_do_not_depend_on_how_they_are_split(self, recording: Recording) -> None:
+    def test_environments_do_not_depend_on_how_they_are_split(self, recording: Recording) -> None:
         parts = [
             play(self.config, SEEDS[:1], recording.actions[:, :1], self.num_steps),
             play(self.config, SEEDS[1:], recording.actions[:, 1:], self.num_steps),
@@ -100,7 +100,7 @@ class EnvironmentContract:
             together = np.concatenate([part.column(name) for part in parts], axis=1)
             np.testing.assert_array_equal(together, recording.column(name), err_msg=name)
 
-    def test_lanes_with_different_seeds_differ(self, recording: Recording) -> None:
+    def test_environments_with_different_seeds_differ(self, recording: Recording) -> None:
         observations = recording.column("observations")
         assert not np.array_equal(observations[:, 0], observations[:, 1])
 

@@ -19,7 +19,7 @@ from galamp.gossip.transport.publication_ring import PublicationRing
 from galamp.memory.arrays import SharedArrays
 from galamp.memory.metrics import EpisodeRing
 from galamp.memory.versioned_slots import VersionedSlots
-from tests.models.lives import Life, orders, publication, publish_until_it_dies, specs
+from tests.models.incarnations import Incarnation, orders, publication, publish_until_it_dies, specs
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 60
@@ -93,7 +93,7 @@ def test_a_writer_killed_at(point: str, monkeypatch: pytest.MonkeyPatch) -> None
     assert readers.episodes() == at_least.get("episode", whole)
     # Whoever takes its place goes on where it was killed, and is read as a whole.
     following = TIME + ("vector" in at_least)
-    successor = Life(arrays, 1)
+    successor = Incarnation(arrays, 1)
     for number in range(following, following + 3):
         assert successor.publish() == number
         assert readers.newest_vector() == readers.newest_token() == (number, 1)

@@ -31,7 +31,7 @@ def test_seeds_stay_what_they_are() -> None:
     assert seed_for(2**31 - 1, 63, 2, 16) == 1117400780
 
 
-def test_seeds_of_learners_lanes_and_starts_are_distinct() -> None:
+def test_seeds_of_learners_environments_and_starts_are_distinct() -> None:
     found = [
         seed_for(seed, rank, start, *env_index)
         for seed in (0, 1, 2, 2**31 - 1)

@@ -151,7 +151,7 @@ def test_what_gymnasium_takes_is_taken(
 
 
 def test_infos_are_nobodys_business(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lanes whose infos do not go together would stop Gymnasium's own vector environment."""
+    """Environments whose infos do not go together would stop Gymnasium's own vector environment."""
     environment = scripted(monkeypatch, reset=(np.zeros(2), None))
     environment.reset()
     environment.close()
@@ -198,7 +198,7 @@ def test_a_missing_observation_is_told() -> None:
 
 
 @pytest.mark.parametrize("name", ["raising_in_reset", "raising_in_step"])
-def test_the_lane_that_raises_is_named(name: str) -> None:
+def test_the_environment_that_raises_is_named(name: str) -> None:
     environment = make_environment(EnvironmentConfig(f"tests.support.misbehaving:{name}"), SEEDS)
 
     def play() -> None:

@@ -134,7 +134,7 @@ class TestCartPole(EnvironmentContract):
         return gymnasium.make("CartPole-v1")
 
     def convert(self, observation: Any) -> Any:
-        """Return one lane's observation as the learner gets it."""
+        """Return one environment's observation as the learner gets it."""
         return observation
 
     def test_equals_environments_stepped_by_hand(self, recording: Recording) -> None:
@@ -239,7 +239,7 @@ def test_without_life_loss_only_the_end_of_the_game_terminates() -> None:
 
 
 def transition(rewards: list[float], ended: str, reset: str) -> Transition:
-    """Build a step of lanes from flags such as `.tc` (t terminated, c cut) and `r..`."""
+    """Build a step of environments from flags such as `.tc` (t terminated, c cut) and `r..`."""
 
     def flags(text: str, letter: str) -> NDArray[np.bool_]:
         return np.array([c == letter for c in text])

@@ -234,8 +234,8 @@ def test_who_leaves_with_a_thread_that_is_no_daemon_leaves_at_once(
     assert '"cause": "raised SystemExit:"' in report.read_text()
 
 
-def test_every_lane_that_is_made_or_reset_shows_progress() -> None:
-    """A simulator of many slow lanes is no hanging one."""
+def test_every_environment_that_is_made_or_reset_shows_progress() -> None:
+    """A simulator of many slow environments is no hanging one."""
     seen: list[int] = []
     environment = make_environment(config("healthy"), [1, 2, 3], progress=lambda: seen.append(1))
     assert len(seen) == 3

@@ -14,7 +14,7 @@ import pytest
 
 from galamp.memory.arrays import WORDS_PER_LINE, SharedArrays
 from galamp.memory.versioned_slots import VersionedSlots
-from tests.models.lives import (
+from tests.models.incarnations import (
     FELL,
     READS,
     REPORTS,

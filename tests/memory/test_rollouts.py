@@ -1,4 +1,4 @@
-"""The ring between a learner and its simulators: who takes part, and whose lanes count."""
+"""The ring between a learner and its simulators: who takes part, and whose environments count."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Simulator:
 
 
 class Ring:
-    """One learner and the simulators of its lanes, two lanes each, all in this process."""
+    """One learner and its simulators, with two environments each, all in this process."""
 
     def __init__(self, workers: int, *, synchronous: bool = False) -> None:
         self.shape = RolloutShape(T, 2 * workers, workers, (1,), "float32")
@@ -136,7 +136,7 @@ def test_all_take_part_from_the_first_row() -> None:
         assert ring.learner.envs == 4
 
 
-def test_the_lanes_of_a_dead_simulator_do_not_count_from_its_death_on() -> None:
+def test_the_environments_of_a_dead_simulator_do_not_count_from_its_death_on() -> None:
     ring = Ring(2)
     for worker in range(2):
         ring.start(worker, 0)
@@ -183,7 +183,7 @@ def test_an_observation_is_the_first_at_the_start_and_after_a_reset() -> None:
     for number in range(3):
         ring.rollout(number)
         found.append(ring.learner.slots[number % NUM_SLOTS].first.copy())
-    rows = [first[:, lane].tolist() for lane in (0, 3) for first in found]
+    rows = [first[:, environment].tolist() for environment in (0, 3) for first in found]
     never = [False] * (T + 1)
     assert rows[:3] == [[True, False, False, False], never, never]
     assert rows[3:] == [[True, False, True, True], [True, *never[1:]], [False, True, False, False]]

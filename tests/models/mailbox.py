@@ -1,8 +1,9 @@
 """Model of `Mailbox`: a sender that overwrites, a receiver that takes each token once at most.
 
-Both crash and are started anew; the supervisor opens a new life of the sender before it starts. A
-token is three words, as in memory. Each of them also says which token it is of, so that half a
-token shows; `accepted` is no part of the protocol, it remembers what was accepted in all lives.
+Both crash and are started anew; the supervisor opens a new incarnation of the sender before it
+starts. A token is three words, as in memory. Each of them also says which token it is of, so that
+half a token shows; `accepted` is no part of the protocol, it remembers what was accepted in all
+incarnations.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from tests.models.explorer import DEAD, DONE, Model, Program, Violated, World
 
 SENDER, RECEIVER = 0, 1
 Token = tuple[int, int, tuple[int, int]]
-"""Number, round, life; the round stands for the number here."""
+"""Number, round, incarnation; the round stands for the number here."""
 EMPTY: Token = (0, 0, (0, 0))
 
 
@@ -25,14 +26,14 @@ class Memory(NamedTuple):
     tail: int = 0
     number: int = 0
     """Of the sender's newest publication."""
-    life: int = 0
+    incarnation: int = 0
     """Of the sender, as the supervisor tells everyone."""
     accepted: int = 0
 
 
 class Sender(NamedTuple):
     at: str = "publish"
-    life: int = 0
+    incarnation: int = 0
     number: int = 0
 
 
@@ -61,7 +62,7 @@ class Rules:
     tail_shared: bool = True
     """The receiver marks in shared memory what it has accepted."""
     knows_lives: bool = True
-    """The receiver ignores tokens of the sender's former lives."""
+    """The receiver ignores tokens of the sender's former incarnations."""
 
 
 def model(rules: Rules) -> Model:
@@ -93,7 +94,7 @@ class SenderSteps:
             **self.word(1, "word 2"),
             **self.word(2, last),
             "count": self.count,
-            DEAD: self.new_life,
+            DEAD: self.new_incarnation,
         }
 
     def publish(self, world: World, me: int) -> Iterator[World]:
@@ -108,7 +109,7 @@ class SenderSteps:
         def write(world: World, me: int) -> Iterator[World]:
             memory, sender = world.memory, world.processes[me]
             at = (memory.head - self._rules.counts_first) % self._rules.capacity
-            whole = (sender.number, sender.number, (sender.number, sender.life))
+            whole = (sender.number, sender.number, (sender.number, sender.incarnation))
             token = with_word(memory.tokens[at], whole, which)
             tokens = (*memory.tokens[:at], token, *memory.tokens[at + 1 :])
             yield world.after(me, sender._replace(at=following), tokens=tokens)
@@ -120,9 +121,9 @@ class SenderSteps:
         sender = world.processes[me]._replace(at=at)
         yield world.after(me, sender, head=world.memory.head + 1)
 
-    def new_life(self, world: World, me: int) -> Iterator[World]:
-        life = world.memory.life + 1
-        yield world.after(me, Sender(life=life), life=life)
+    def new_incarnation(self, world: World, me: int) -> Iterator[World]:
+        incarnation = world.memory.incarnation + 1
+        yield world.after(me, Sender(incarnation=incarnation), incarnation=incarnation)
 
 
 class ReceiverSteps:
@@ -191,14 +192,14 @@ class ReceiverSteps:
         yield world.after(me, receiver._replace(at="judge"))
 
     def judge(self, world: World, me: int) -> Iterator[World]:
-        """Take the token as news if it is of the sender's present life."""
+        """Take the token as news if it is of the sender's present incarnation."""
         receiver = world.processes[me]
-        if receiver.token[2][1] == world.memory.life:
+        if receiver.token[2][1] == world.memory.incarnation:
             at = "accept"
         elif self._rules.knows_lives:
             at = "pass over"
         else:
-            raise Violated("former life")
+            raise Violated("former incarnation")
         yield world.after(me, receiver._replace(at=at))
 
     def accept(self, world: World, me: int) -> Iterator[World]:

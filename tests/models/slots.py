@@ -1,12 +1,12 @@
 """Model of `VersionedSlots`: a writer that crashes and is started anew, and a reader.
 
 The payload is two cells, so that half of it can be written. Both hold what was published, (number,
-life), so that a reader can tell what it got from what the header promised.
+incarnation), so that a reader can tell what it got from what the header promised.
 
 On a GPU the payload is copied by an engine of its own: the writer tells it to, and waits for it
 before it goes on. When the writer is killed, its engine goes on until the kernel has taken the
-process apart, somewhere in the middle; only then is a new life begun. A reader's engine copies
-between its look and its check as the reader itself does.
+process apart, somewhere in the middle; only then is a new incarnation begun. A reader's engine
+copies between its look and its check as the reader itself does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NOTHING: Stamp = (0, 0)
 class RolloutSlot(NamedTuple):
     sequence: int = 0
     number: int = 0
-    life: int = 0
+    incarnation: int = 0
     left: Stamp = NOTHING
     right: Stamp = NOTHING
 
@@ -45,7 +45,7 @@ class Memory(NamedTuple):
 
 class Writer(NamedTuple):
     at: str = "begin"
-    life: int = 0
+    incarnation: int = 0
     number: int = 0
 
 
@@ -74,26 +74,26 @@ class Rules:
     marks_odd: bool = True
     """The writer makes the sequence odd before it writes."""
     repairs: bool = False
-    """A new life makes an odd sequence even without writing the slot anew."""
+    """A new incarnation makes an odd sequence even without writing the slot anew."""
     takes_back: bool = False
-    """A new life takes the odd sequence back to the even one before it, and begins from there."""
+    """A new incarnation takes the odd sequence back to the even one before it, and begins there."""
     repeats_odd: bool = False
-    """A new life goes on under the odd sequence that it finds, instead of stepping past it."""
+    """A new incarnation goes on under the odd sequence that it finds, and does not step past it."""
     writers: int = 1
     by_engine: bool = False
     """As `galamp.gossip.device_mixing` has it: an engine copies the payload."""
     waits_for_engine: bool = True
     """The writer makes the sequence even only once its engine is done."""
     outlives: bool = False
-    """A dead writer's engine goes on in the next life, which has one of its own."""
+    """A dead writer's engine goes on in the next incarnation, which has one of its own."""
     checks_early: bool = False
     """The reader looks at the sequence once more before its copy is over."""
 
 
 def model(rules: Rules) -> Model:
     writers = range(rules.writers)
-    privates = [Writer(life=life) for life in writers]
-    # That of every second life: a new one begins with another than the one before it.
+    privates = [Writer(incarnation=incarnation) for incarnation in writers]
+    # That of every second incarnation: a new one begins with another than the one before it.
     engines = [Engine()] * 2 * rules.by_engine
     programs = [*[WriterSteps(rules).program()] * rules.writers, ReaderSteps(rules).program()]
     return Model(
@@ -130,8 +130,8 @@ class WriterSteps:
             "await engine": self.await_engine,
             **self.put("left", "right", stamp=True),
             **self.put("right", "number", stamp=True),
-            **self.put("number", "life", stamp=False),
-            **self.put("life", "even", stamp=False),
+            **self.put("number", "incarnation", stamp=False),
+            **self.put("incarnation", "even", stamp=False),
             "even": self.even,
             "publish": self.publish,
             "repair": self.repair,
@@ -157,24 +157,26 @@ class WriterSteps:
         following = "tell engine" if self._rules.by_engine else "left"
         yield world.after(me, writer._replace(at=following), slots=slots)
 
-    def engine_of(self, life: int) -> int:
-        return self._rules.writers + 1 + life % 2
+    def engine_of(self, incarnation: int) -> int:
+        return self._rules.writers + 1 + incarnation % 2
 
     def tell_engine(self, world: World, me: int) -> Iterator[World]:
         writer = world.processes[me]
-        told = Engine("left", (writer.number, writer.life))
+        told = Engine("left", (writer.number, writer.incarnation))
         at = "await engine" if self._rules.waits_for_engine else "number"
-        yield world.after(self.engine_of(writer.life), told).after(me, writer._replace(at=at))
+        yield world.after(self.engine_of(writer.incarnation), told).after(
+            me, writer._replace(at=at)
+        )
 
     def await_engine(self, world: World, me: int) -> Iterator[World]:
         writer = world.processes[me]
-        if world.processes[self.engine_of(writer.life)].at == DONE:
+        if world.processes[self.engine_of(writer.incarnation)].at == DONE:
             yield world.after(me, writer._replace(at="number"))
 
     def put(self, name: str, following: str, *, stamp: bool) -> Program:
         def write(world: World, me: int) -> Iterator[World]:
             writer = world.processes[me]
-            whole = (writer.number, writer.life)
+            whole = (writer.number, writer.incarnation)
             value = whole if stamp else getattr(writer, name)
             slots = world.memory.with_slot(writer.number, **{name: value})
             yield world.after(me, writer._replace(at=following), slots=slots)
@@ -193,8 +195,10 @@ class WriterSteps:
 
     def start_anew(self, world: World, me: int) -> Iterator[World]:
         if self._rules.by_engine and not self._rules.outlives:
-            world = world.after(self.engine_of(world.processes[me].life), Engine())
-        writer = Writer("repair" if self._rules.repairs else "begin", world.processes[me].life + 1)
+            world = world.after(self.engine_of(world.processes[me].incarnation), Engine())
+        writer = Writer(
+            "repair" if self._rules.repairs else "begin", world.processes[me].incarnation + 1
+        )
         yield world.after(me, writer)
 
     def repair(self, world: World, me: int) -> Iterator[World]:
@@ -213,7 +217,7 @@ class ReaderSteps:
             "choose": self.choose,
             "look": self.look,
             "see number": self.see_number,
-            "see life": self.see_life,
+            "see incarnation": self.see_incarnation,
             "check early": self.check_early,
             "copy left": self.copy_left,
             "copy right": self.copy_right,
@@ -244,11 +248,11 @@ class ReaderSteps:
         if number != reader.wanted:
             yield self.give_up(world, me)
         else:
-            yield world.after(me, reader._replace(at="see life", header=(number, 0)))
+            yield world.after(me, reader._replace(at="see incarnation", header=(number, 0)))
 
-    def see_life(self, world: World, me: int) -> Iterator[World]:
+    def see_incarnation(self, world: World, me: int) -> Iterator[World]:
         reader = world.processes[me]
-        header = (reader.wanted, world.memory.slot(reader.wanted).life)
+        header = (reader.wanted, world.memory.slot(reader.wanted).incarnation)
         at = "check early" if self._rules.checks_early else "copy left"
         yield world.after(me, reader._replace(at=at, header=header))
 

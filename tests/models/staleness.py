@@ -19,7 +19,7 @@ class Memory(NamedTuple):
     """One entry per learner in each."""
 
     unread: tuple[int, ...]
-    """Whether its mailbox holds news of its present life: head, tail and incarnation in one."""
+    """Whether its mailbox holds news of its present incarnation: all of its words in one."""
     alive: tuple[int, ...]
 
 
@@ -47,7 +47,7 @@ class Rules:
     bound: int = 1
     crashes: int = 2
     looks_at_alive: bool = True
-    """A learner that waits asks whether the neighbour lives."""
+    """A learner that waits asks whether the neighbour incarnations."""
     publishes_first: bool = True
     """A learner publishes before it waits, not after."""
     supervisor_crashes: bool = False
@@ -129,7 +129,7 @@ class SupervisorSteps:
         program = {
             "watch": self.watch,
             "judge": self.judge,
-            "open life": self.open_life,
+            "open incarnation": self.open_incarnation,
             "count in": self.count_in,
             "start": self.start,
         }
@@ -151,10 +151,10 @@ class SupervisorSteps:
     def judge(self, world: World, me: int) -> Iterator[World]:
         """Start it anew, or let it be: it may have died too often."""
         supervisor = world.processes[me]
-        yield world.after(me, supervisor._replace(at="open life"))
+        yield world.after(me, supervisor._replace(at="open incarnation"))
         yield world.after(me, without(supervisor, supervisor.learner))
 
-    def open_life(self, world: World, me: int) -> Iterator[World]:
+    def open_incarnation(self, world: World, me: int) -> Iterator[World]:
         supervisor = world.processes[me]
         unread = put(world.memory.unread, supervisor.learner, 0)
         yield world.after(me, supervisor._replace(at="count in"), unread=unread)

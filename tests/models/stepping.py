@@ -1,7 +1,7 @@
 """Every state of shared memory that a kill can leave behind, by stepping real code through opcodes.
 
     a write --opcode by opcode--> states: the block's bytes, each distinct one once, in order
-    a state --put back--> what readers find there, and what the next life makes of it
+    a state --put back--> what readers find there, and what the next incarnation makes of it
 
 A copy by numpy is one opcode: a payload should be copied piece by piece for half of it to show.
 """

@@ -82,7 +82,7 @@ MUTANTS: dict[str, tuple[Any, str]] = {
     "receiver trusts one entry too many": (Mailbox(slack=1), "torn"),
     "token counted before it is written": (Mailbox(counts_first=True), "torn"),
     "tail kept private": (Mailbox(tail_shared=False), "twice"),
-    "former lives listened to": (Mailbox(knows_lives=False), "former life"),
+    "former incarnations listened to": (Mailbox(knows_lives=False), "former incarnation"),
     "waits for the dead": (Wait(learners=2, looks_at_alive=False), STUCK),
     # From a bound of one on, everyone has published before anyone waits.
     "waits before it publishes": (Wait(learners=2, bound=0, publishes_first=False), STUCK),
@@ -100,12 +100,12 @@ MUTANTS: dict[str, tuple[Any, str]] = {
         Handshake(learner_resumes="at zero", crashes=1),
         "torn",
     ),
-    "a life that has passed is not missed": (
+    "a incarnation that has passed is not missed": (
         Handshake(patient=True, watches="alive", crashes=1),
         STUCK,
     ),
-    "the life is looked at too late": (
-        Handshake(patient=True, watches="life since joining", crashes=1),
+    "the incarnation is looked at too late": (
+        Handshake(patient=True, watches="incarnation since joining", crashes=1),
         STUCK,
     ),
 }

@@ -28,7 +28,7 @@ from galamp.memory.status import StatusBoard, StatusRow
 from galamp.workers.collector import Collector
 from tests.fakecuda.inside import counts, reset_counts
 
-ACTIONS, STEPS, LANES = 4, 5, 4
+ACTIONS, STEPS, ENVS = 4, 5, 4
 DISCRETE = DiscreteActions(ACTIONS)
 SHAPES = {"gala": (4, 84, 84), "nature": (4, 84, 84), "mlp": (4,)}
 DTYPES = {"gala": "uint8", "nature": "uint8", "mlp": "float32"}
@@ -49,17 +49,17 @@ def a2c(network: str, device: str, actions: ActionSpec = DISCRETE, **settings: A
 
 def rollout(network: str, seed: int) -> Rollout:
     generator = torch.Generator().manual_seed(seed)
-    shape = (STEPS + 1, LANES, *SHAPES[network])
+    shape = (STEPS + 1, ENVS, *SHAPES[network])
     pixels = torch.randint(0, 255, shape, generator=generator, dtype=torch.uint8)
-    flags = [torch.rand(STEPS, LANES, generator=generator) for _ in range(3)]
+    flags = [torch.rand(STEPS, ENVS, generator=generator) for _ in range(3)]
     return Rollout(
         observations=pixels if DTYPES[network] == "uint8" else pixels / 255.0,
-        actions=torch.randint(0, ACTIONS, (STEPS, LANES), generator=generator),
-        rewards=torch.randn(STEPS, LANES, generator=generator),
+        actions=torch.randint(0, ACTIONS, (STEPS, ENVS), generator=generator),
+        rewards=torch.randn(STEPS, ENVS, generator=generator),
         terminated=flags[0] < 0.1,
         truncated=flags[1] < 0.1,
         valid=flags[2] < 0.9,
-        first=torch.zeros(STEPS + 1, LANES, dtype=torch.bool),
+        first=torch.zeros(STEPS + 1, ENVS, dtype=torch.bool),
     )
 
 
@@ -159,7 +159,7 @@ class Collecting:
     ) -> None:
         observations = SHAPES[network], DTYPES[network]
         self.shape = RolloutShape(
-            STEPS, LANES, env_splits, *observations, actions.shape, actions.dtype
+            STEPS, ENVS, env_splits, *observations, actions.shape, actions.dtype
         )
         count = 1
         specs = RolloutRing.specs(0, self.shape) + StatusBoard.specs(count, env_splits)

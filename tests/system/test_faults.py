@@ -142,7 +142,7 @@ def test_stopped_child_is_replaced(tmp_path: Path, role: str) -> None:
 
 
 def test_learner_goes_on_with_its_other_simulators(tmp_path: Path) -> None:
-    """The lanes of a stopped simulator are left out, and taken in again once it wakes."""
+    """The environments of a stopped simulator are left out, and taken in again once it wakes."""
     scenarios.simulator_stopped(tmp_path / "run")
 
 
@@ -254,7 +254,7 @@ def test_environment_that_always_fails_ends_the_run(
         assert summary(folder)["given_up"] == ["simulator 0.0"]
 
 
-def test_lanes_that_always_fail_are_retired_and_the_others_go_on(tmp_path: Path) -> None:
+def test_environments_that_always_fail_are_retired_and_the_others_go_on(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     flags = ["--env-id", "tests.support.crashing:picky", "--simulator-workers", 2]
     with started(*ENDLESS, *flags, "--run-dir", folder) as process:

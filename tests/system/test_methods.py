@@ -19,8 +19,8 @@ from galamp.storage.run_logs import read_metrics
 from tests.support.checkpoints import reseal
 from tests.support.engine import ROOT, run, summary
 
-LEARNERS, LANES = 2, 3
-COMMON = ["--env-id", "CartPole-v1", "--learners", LEARNERS, "--num-envs", LANES, "--quiet"]
+LEARNERS, ENVS = 2, 3
+COMMON = ["--env-id", "CartPole-v1", "--learners", LEARNERS, "--num-envs", ENVS, "--quiet"]
 COMMON += ["--simulator-workers", 1, "--env-splits", 1, "--threads", 1, "--seed", 5]
 STEPS = 600
 A_WHILE = 6_000
@@ -68,7 +68,7 @@ def kinds(folder: Path) -> list[str]:
 def test_every_method_with_the_same_flags(tmp_path: Path, method: str) -> None:
     folder = tmp_path / "run"
     found = trained(folder, "--method", method, steps=A_WHILE)
-    learners, each = (1, LEARNERS * LANES) if method == "single" else (LEARNERS, LANES)
+    learners, each = (1, LEARNERS * ENVS) if method == "single" else (LEARNERS, ENVS)
     assert found["agent_steps"] >= A_WHILE
     assert sum(found["updates_per_learner"]) * 5 * each == found["agent_steps"]
     stored = config(folder)

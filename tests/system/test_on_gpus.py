@@ -29,7 +29,7 @@ from tests.contracts.algorithm import acted
 from tests.fakecuda.inside import on_gpus
 from tests.support.engine import also
 from tests.support.on_devices import (
-    LANES,
+    ENVS,
     STEPS,
     Collecting,
     Learners,
@@ -72,9 +72,9 @@ def test_it_is_given_on_a_gpu_what_it_is_given_on_the_cpu_by_a_normaliser() -> N
                 slots, algorithm, torch.device(device), clip_rewards=False, scaling=scaling
             )
         for step in range(STEPS):
-            actor.act(1, step, slice(0, LANES))
-        actor.observe(1, STEPS, slice(0, LANES))
-        found = actor.rollout(1, np.ones((STEPS, LANES), np.bool_))
+            actor.act(1, step, slice(0, ENVS))
+        actor.observe(1, STEPS, slice(0, ENVS))
+        found = actor.rollout(1, np.ones((STEPS, ENVS), np.bool_))
         given.append((found.observations.cpu(), found.rewards.cpu()))
     assert torch.equal(given[0][0], given[1][0])
     assert torch.equal(given[0][1], given[1][1])
@@ -98,7 +98,7 @@ def test_it_learns_on_a_gpu_what_it_learns_on_the_cpu(network: str) -> None:
 @on_gpus()
 def test_acting_and_learning_launch_few_kernels_and_wait_once(network: str) -> None:
     device, one = a2c(network, "cuda:1"), moved(rollout(network, 0), "cuda:1")
-    seen, place = (one.observations[0], one.first[0]), Place(0, slice(0, LANES))
+    seen, place = (one.observations[0], one.first[0]), Place(0, slice(0, ENVS))
     act = counted(lambda: device.act(*seen, place).actions.cpu())
     assert act["kernels"] <= MOST_KERNELS_OF_AN_ACT, act
     assert (act["waits"], act["to_host"], act["to_device"]) == (1, 1, 0), act
@@ -110,7 +110,7 @@ def test_acting_and_learning_launch_few_kernels_and_wait_once(network: str) -> N
 @on_gpus()
 def test_actions_are_drawn_by_the_generator_that_is_saved() -> None:
     first, second = (a2c("mlp", "cuda:1") for _ in range(2))
-    seen = rollout("mlp", 0).observations[0].to("cuda:1").expand(64, LANES, 4).flatten(0, 1)
+    seen = rollout("mlp", 0).observations[0].to("cuda:1").expand(64, ENVS, 4).flatten(0, 1)
     acted(first, seen)
     second.generator.set_state(first.generator.get_state())
     assert acted(first, seen).tolist() == acted(second, seen).tolist()
@@ -201,7 +201,7 @@ def test_a_vector_that_is_not_brought_to_the_gpu_is_seen(monkeypatch: pytest.Mon
 
 def assert_outcomes(learned: list[Rollout]) -> None:
     """What the simulators of `Collecting` write with their steps, from the first one on."""
-    steps = torch.arange(1, len(learned) * STEPS + 1).unsqueeze(1).expand(-1, LANES)
+    steps = torch.arange(1, len(learned) * STEPS + 1).unsqueeze(1).expand(-1, ENVS)
     for name, expected in {
         "rewards": (steps % 3).float(),
         "terminated": steps % 7 == 0,
@@ -230,7 +230,7 @@ def test_what_is_learned_on_a_gpu_is_what_the_simulators_wrote(env_splits: int) 
     # The same actions on the CPU: what follows is told by the rollouts alone.
     host = a2c("mlp", "cpu")
     for number, one in enumerate(learned):
-        for row, env_index in itertools.product(range(STEPS + 1), range(LANES)):
+        for row, env_index in itertools.product(range(STEPS + 1), range(ENVS)):
             step = (number * STEPS + row) * 10 + env_index
             expected = np.sin(step * np.arange(1.0, 5.0)).astype(np.float32)
             assert one.observations[row, env_index].numpy() == pytest.approx(expected), (

@@ -58,7 +58,7 @@ def leave_socket(run: Path) -> None:
 
 
 def said(run: Path) -> str:
-    """What a visitor is told."""
+    """What a connection is answered."""
     with pytest.raises(NotRunningError) as caught:
         ControlClient(run)
     text = str(caught.value)

@@ -217,7 +217,7 @@ def recorded(rollouts: list[Rollout], reduces: bool | None = None) -> tuple[Any,
 @on_gpus(hold=1)
 def test_parity_sees_what_graphs_compute() -> None:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(parity, "LANES", 4)
+        patched.setattr(parity, "ENVS", 4)
         torch.cuda.set_device("cuda:1")
         rollouts = [parity.rollout(seed) for seed in range(3)]
         eager, acted = parity.as_in_runs("gala", "cuda:1", rollouts)
@@ -252,7 +252,7 @@ def test_parity_says_that_nothing_can_be_recorded() -> None:
 
 @pytest.fixture
 def small_rollouts(monkeypatch: pytest.MonkeyPatch) -> list[Rollout]:
-    monkeypatch.setattr(parity, "LANES", 2)
+    monkeypatch.setattr(parity, "ENVS", 2)
     torch.set_num_threads(1)
     return [parity.rollout(seed) for seed in range(2)]
 

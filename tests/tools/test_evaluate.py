@@ -687,7 +687,7 @@ ResolvedRun = list[Game]
 
 
 class Scripted(Environment):
-    """Lanes whose games are written down: the reward of a game comes with its last step."""
+    """Environments whose games are written down: the reward of a game comes with its last step."""
 
     def __init__(self, courses: list[ResolvedRun]) -> None:
         self.num_envs = len(courses)
@@ -729,7 +729,7 @@ def scripts(envs: int, games: int) -> list[ResolvedRun]:
 
 
 @pytest.mark.parametrize("episodes", [1, 4, 10, 43])
-def test_each_lane_plays_its_share_whatever_the_lengths(episodes: int) -> None:
+def test_each_environment_plays_its_share_whatever_the_lengths(episodes: int) -> None:
     courses = scripts(envs=min(4, episodes), games=500)
     seen: list[int] = []
 
@@ -746,7 +746,7 @@ def test_each_lane_plays_its_share_whatever_the_lengths(episodes: int) -> None:
     assert games == [game for resolved in expected for game in resolved]
     assert len(told) == episodes
     assert sorted(map(str, told)) == sorted(map(str, games))
-    # Lanes that are done are not acted for.
+    # Environments that are done are not acted for.
     assert seen[0] == len(courses)
     assert sum(seen) == sum(game.length + 1 for game in games)
 

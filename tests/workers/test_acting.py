@@ -12,10 +12,10 @@ from galamp.algorithms.base import Acted
 from galamp.algorithms.forward import Place
 from galamp.memory.rollouts import NUM_SLOTS, RolloutSlot
 from galamp.workers.acting import HostActor
-from tests.support.on_devices import LANES, STEPS, a2c, rollout
+from tests.support.on_devices import ENVS, STEPS, a2c, rollout
 
-HALVES = [slice(0, 1), slice(1, LANES)]
-ALL = np.ones((STEPS, LANES), np.bool_)
+HALVES = [slice(0, 1), slice(1, ENVS)]
+ALL = np.ones((STEPS, ENVS), np.bool_)
 
 
 def slots() -> list[RolloutSlot]:
@@ -42,7 +42,7 @@ def test_log_probs_are_those_of_the_policy_that_acted(monkeypatch: pytest.Monkey
     play(actor, 1, two[1])
     with torch.no_grad():
         logits = algorithm._model(learned.observations[:-1].flatten(0, 1))[0]
-    policy = logits.double().softmax(-1).view(STEPS, LANES, -1)
+    policy = logits.double().softmax(-1).view(STEPS, ENVS, -1)
     taken = policy.gather(-1, learned.actions.unsqueeze(-1)).squeeze(-1).log()
     assert learned.log_probs is not None
     assert learned.log_probs.dtype is torch.float32

@@ -22,7 +22,8 @@ from galamp.memory.moment_slots import MomentSlots
 from galamp.memory.rollouts import NUM_SLOTS, RolloutSlot
 from galamp.workers.acting import HostActor
 from galamp.workers.normaliser import Normaliser, Pool, Returns, Scaling
-from tests.support.on_devices import LANES, STEPS, a2c, rollout
+from tests.support.on_devices import ENVS as FEW_ENVS
+from tests.support.on_devices import STEPS, a2c, rollout
 
 INPUTS, ENVS, ROWS = 4, 8, 100
 SPEC = NormaliserSpec(INPUTS, True, 0.9)
@@ -301,9 +302,9 @@ def test_an_actor_learns_from_what_it_has_acted_on(monkeypatch: pytest.MonkeyPat
     scaling.set(Scales(True, mean, std, 0.25))
     actor = HostActor(slots, a2c("mlp", "cpu"), clip_rewards=False, scaling=scaling)
     for step in range(STEPS):
-        actor.act(1, step, slice(0, LANES))
-    actor.observe(1, STEPS, slice(0, LANES))
-    learned = actor.rollout(1, np.ones((STEPS, LANES), np.bool_))
+        actor.act(1, step, slice(0, FEW_ENVS))
+    actor.observe(1, STEPS, slice(0, FEW_ENVS))
+    learned = actor.rollout(1, np.ones((STEPS, FEW_ENVS), np.bool_))
     expected = torch.from_numpy((raw - 0.25) / 0.125)
     torch.testing.assert_close(learned.observations, expected.to(torch.float32))
     assert torch.equal(learned.observations[:-1], torch.stack(given))

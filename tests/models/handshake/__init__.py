@@ -2,11 +2,11 @@
 
     learner     ticket_row, ticket, sent --> simulator     rows go up for ever; rollout k has rows
     simulator   rows, committed, joined  --> learner       k T to (k + 1) T, in slot k mod 2
-    supervisor  alive, life              --> learner
+    supervisor  alive, incarnation              --> learner
 
 The learner trusts what a simulator wrote from the first row of the rollout that it was invited to
 until it leaves it out, and uses that twice: row by row to act, and all of it in the update. What it
-uses must be whole, of that very row, and of one life.
+uses must be whole, of that very row, and of one incarnation.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["Rules", "model"]
 
 def model(rules: Rules) -> Model:
     where = cells_of(rules)
-    second = Simulator(DONE if rules.reaped_first else "unborn", life=1)
+    second = Simulator(DONE if rules.reaped_first else "unborn", incarnation=1)
     processes = (Learner(end=rules.rollouts), Simulator(), Supervisor(), second)
     start = World(Memory((UNWRITTEN,) * len(where)), processes, rules.crashes)
     simulator = SimulatorSteps(rules, where).program()

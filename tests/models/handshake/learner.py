@@ -15,7 +15,7 @@ class LearnerSteps:
 
     def program(self) -> Program:
         return {
-            "see life": self.see_life,
+            "see incarnation": self.see_incarnation,
             "write ticket row": self.write_ticket_row,
             "write ticket": self.write_ticket,
             "begin rollout": self.begin_rollout,
@@ -31,8 +31,8 @@ class LearnerSteps:
 
     def invite(self, learner: Learner) -> Learner:
         """Ask the simulator, once it is known which, to join at a coming rollout."""
-        knows = self._rules.watches != "life since invitation"
-        return learner._replace(at=self.first_of_ticket() if knows else "see life")
+        knows = self._rules.watches != "incarnation since invitation"
+        return learner._replace(at=self.first_of_ticket() if knows else "see incarnation")
 
     def first_of_ticket(self) -> str:
         return "write ticket row" if self._rules.row_first else "write ticket"
@@ -40,10 +40,12 @@ class LearnerSteps:
     def after_ticket(self, learner: Learner) -> str:
         return "update" if learner.rollout >= 0 else "begin rollout"
 
-    def see_life(self, world: World, me: int) -> Iterator[World]:
-        joining = self._rules.watches == "life since joining"
+    def see_incarnation(self, world: World, me: int) -> Iterator[World]:
+        joining = self._rules.watches == "incarnation since joining"
         at = "await" if joining else self.first_of_ticket()
-        yield from move(world, world.processes[me]._replace(at=at, life=world.memory.life))
+        yield from move(
+            world, world.processes[me]._replace(at=at, incarnation=world.memory.incarnation)
+        )
 
     def write_ticket_row(self, world: World, me: int) -> Iterator[World]:
         learner, rules = world.processes[me], self._rules
@@ -62,7 +64,10 @@ class LearnerSteps:
         """Go on with a simulator that is present; look whether an absent one has joined."""
         resume_point, memory = world.processes[me], world.memory
         learner = Learner(
-            "await", resume_point.rollout + 1, life=resume_point.life, end=resume_point.end
+            "await",
+            resume_point.rollout + 1,
+            incarnation=resume_point.incarnation,
+            end=resume_point.end,
         )
         first = self.first_row(learner)
         if learner.rollout == resume_point.end:
@@ -70,7 +75,9 @@ class LearnerSteps:
         elif resume_point.present:
             yield from move(world, learner._replace(present=True, wrote=resume_point.wrote))
         elif memory.ticket_row == first and self.has_joined(world):
-            at = "see life" if self._rules.watches == "life since joining" else "await"
+            at = (
+                "see incarnation" if self._rules.watches == "incarnation since joining" else "await"
+            )
             yield from move(world, learner._replace(at=at, present=True))
         elif memory.ticket_row > first:
             yield from move(world, learner._replace(at="update"))
@@ -95,7 +102,11 @@ class LearnerSteps:
 
     def ask(self, world: World, me: int) -> Iterator[World]:
         learner, memory = world.processes[me], world.memory
-        if memory.alive if self._rules.watches == "alive" else memory.life == learner.life:
+        if (
+            memory.alive
+            if self._rules.watches == "alive"
+            else memory.incarnation == learner.incarnation
+        ):
             yield from move(world, learner._replace(at="await"))
         else:
             yield from self.leave_out(world, learner)
@@ -130,19 +141,19 @@ class LearnerSteps:
         yield from move(world, learner._replace(used=learner.used + 1))
 
     def used(self, world: World, learner: Learner, kind: str, step: int) -> Learner:
-        row, life = world.memory.cells[self._where[kind, learner.rollout % NUM_SLOTS, step]]
-        if (row, life) == HALF:
+        row, incarnation = world.memory.cells[self._where[kind, learner.rollout % NUM_SLOTS, step]]
+        if (row, incarnation) == HALF:
             raise Violated("torn")
         if row != self.first_row(learner) + step:
             raise Violated("another row")
-        if learner.wrote not in (None, life):
-            raise Violated("two lives")
-        return learner._replace(wrote=life)
+        if learner.wrote not in (None, incarnation):
+            raise Violated("two incarnations")
+        return learner._replace(wrote=incarnation)
 
     # Living again
 
     def resume(self, world: World, me: int) -> Iterator[World]:
-        """A new life knows what is in memory, and counts nobody present."""
+        """A new incarnation knows what is in memory, and counts nobody present."""
         memory, rules = world.memory, self._rules
         if rules.learner_resumes != "beyond":
             sent = 0 if "nothing sent" in rules.learner_resumes else memory.sent

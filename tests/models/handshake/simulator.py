@@ -28,7 +28,7 @@ class SimulatorSteps:
         seen = {
             "what was joined": memory.joined,
             "nothing": 0,
-            "the present ticket": memory.ticket if simulator.life else 0,
+            "the present ticket": memory.ticket if simulator.incarnation else 0,
         }[self._rules.remembers]
         yield world.after(me, simulator._replace(at="look for ticket", seen=seen))
 
@@ -58,7 +58,7 @@ class SimulatorSteps:
     def write(self, world: World, me: int) -> Iterator[World]:
         simulator = world.processes[me]
         at = self.after_commit(simulator) if self._rules.commits_first else "commit"
-        cells = self.with_row(world, simulator, (simulator.row, simulator.life))
+        cells = self.with_row(world, simulator, (simulator.row, simulator.incarnation))
         yield world.after(me, simulator._replace(at=at), cells=cells)
 
     def with_row(self, world: World, simulator: Simulator, stamp: Stamp) -> tuple[Stamp, ...]:
@@ -71,7 +71,7 @@ class SimulatorSteps:
             cells[self._where["observation", (rollout - 1) % NUM_SLOTS, steps]] = stamp
         if not simulator.joining:
             rollout, step = divmod(row - 1, steps)
-            outcome = stamp if stamp == HALF else (row - 1, simulator.life)
+            outcome = stamp if stamp == HALF else (row - 1, simulator.incarnation)
             cells[self._where["outcome", rollout % NUM_SLOTS, step]] = outcome
         return tuple(cells)
 

@@ -43,7 +43,7 @@ from galamp.tools.bench.gpu.steps import LOG_LINES, Deadline, Job, Report, cause
 from galamp.workers.acting import DeviceActor
 
 UPDATES = 100
-STEPS, LANES, ACTIONS = 5, 16, 4
+STEPS, ENVS, ACTIONS = 5, 16, 4
 BATCHES = 2
 OBSERVATION = (4, 84, 84)
 SEED = 1
@@ -175,16 +175,16 @@ def main() -> None:
 def rollout(seed: int) -> Rollout:
     """Return a rollout on the CPU, drawn from `seed`."""
     generator = torch.Generator().manual_seed(seed)
-    shape = (STEPS + 1, LANES, *OBSERVATION)
-    flags = [torch.rand(STEPS, LANES, generator=generator) for _ in range(3)]
+    shape = (STEPS + 1, ENVS, *OBSERVATION)
+    flags = [torch.rand(STEPS, ENVS, generator=generator) for _ in range(3)]
     return Rollout(
         observations=torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8),
-        actions=torch.randint(0, ACTIONS, (STEPS, LANES), generator=generator),
-        rewards=torch.randn(STEPS, LANES, generator=generator).clamp(-1.0, 1.0),
+        actions=torch.randint(0, ACTIONS, (STEPS, ENVS), generator=generator),
+        rewards=torch.randn(STEPS, ENVS, generator=generator).clamp(-1.0, 1.0),
         terminated=flags[0] < 0.05,
         truncated=flags[1] < 0.01,
         valid=flags[2] < 0.99,
-        first=torch.zeros(STEPS + 1, LANES, dtype=torch.bool),
+        first=torch.zeros(STEPS + 1, ENVS, dtype=torch.bool),
     )
 
 
@@ -231,7 +231,7 @@ def as_in_runs(
         *(getattr(rollouts[0], name).clone().numpy() for name in RolloutSlot._fields)
     )
     actor = DeviceActor([slot], algorithm, torch.device(device), clip_rewards=False)
-    batches = [slice(low, low + LANES // BATCHES) for low in range(0, LANES, LANES // BATCHES)]
+    batches = [slice(low, low + ENVS // BATCHES) for low in range(0, ENVS, ENVS // BATCHES)]
     if graphs is not None:
         try:
             actor.launches = actor.record(graphs, batches)
@@ -239,7 +239,7 @@ def as_in_runs(
         except Exception as error:
             raise Refused from error
     start, gradient = algorithm.parameters.data.to(CPU, copy=True), torch.empty(0)
-    actions = np.zeros((len(rollouts), STEPS, LANES), np.int64)
+    actions = np.zeros((len(rollouts), STEPS, ENVS), np.int64)
     metrics: dict[str, float] = {}
     for number, one in enumerate(rollouts):
         for name, values in slot._asdict().items():
@@ -249,7 +249,7 @@ def as_in_runs(
                 row[envs] = actor.act(0, step, envs)
         for envs in batches:
             actor.observe(0, STEPS, envs)
-        filled = actor.rollout(0, np.ones((STEPS, LANES), np.bool_))
+        filled = actor.rollout(0, np.ones((STEPS, ENVS), np.bool_))
         metrics = algorithm.update(filled, None if reduces is None else lambda: reduces)
         if number == 0:
             gradient = algorithm.parameters.grad.to(CPU, copy=True)

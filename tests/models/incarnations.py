@@ -1,4 +1,4 @@
-"""What runs in children that are killed: lives of a learner that only publishes.
+"""What runs in children that are killed: incarnations of a learner that only publishes.
 
 All that is published is a function of its number, so that whoever reads can tell what is whole.
 """
@@ -38,8 +38,8 @@ def specs(size: int) -> list[ArraySpec]:
     ]
 
 
-class Life:
-    """One life of the learner: `publish` leaves a number everywhere, in the order of real ones."""
+class Incarnation:
+    """An incarnation of the learner: `publish` leaves a number everywhere, in the real order."""
 
     def __init__(self, arrays: SharedArrays, incarnation: int) -> None:
         self._incarnation = incarnation
@@ -73,16 +73,16 @@ def publication(number: int, incarnation: int) -> Publication:
 
 
 def publish_until_it_dies(arrays: SharedArrays) -> None:
-    """Child: the first life, which takes its order from the environment."""
+    """Child: the first incarnation, which takes its order from the environment."""
     failpoints.as_role(ROLE)
-    incarnation = Life(arrays, 0)
+    incarnation = Incarnation(arrays, 0)
     while os.getppid() != 1:
         incarnation.publish()
 
 
 def publish_flat_out(arrays: SharedArrays, incarnation: int) -> None:
     """Child: write vectors and nothing else, until it is killed."""
-    one = Life(arrays, incarnation)
+    one = Incarnation(arrays, incarnation)
     while os.getppid() != 1:
         one.write()
 
@@ -103,6 +103,6 @@ def read_flat_out(arrays: SharedArrays, report: str) -> None:
 
 
 def orders() -> Iterator[str]:
-    """Every point that a life comes to."""
+    """Every point that a incarnation comes to."""
     rooms = ("slots.", "ring.", "mailbox.", "episodes.")
     yield from (point for point in failpoints.POINTS if point.startswith(rooms))
