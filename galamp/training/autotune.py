@@ -14,21 +14,17 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
-import torch
-
-import galamp
 from galamp.core.config import ReportConfig, RunConfig
 from galamp.core.errors import GalampError, RunFailed, StoppedBySignal, UserError
 from galamp.core.machine.load import Usage, others_share, read_usage
-from galamp.core.machine.machine import Machine, inspect_machine, machine_id, processor_name
+from galamp.core.machine.machine import Machine, inspect_machine
 from galamp.core.settings import AUTO
 from galamp.core.stop_config import StopConfig
 from galamp.core.throughput import ThroughputMeter
-from galamp.environments.names import canonical_env_id
 from galamp.gossip.topologies import FILE
 from galamp.storage.rate_cache import RateCache
 from galamp.storage.run_folder import RunFolder, StoredChoices
@@ -39,6 +35,7 @@ from galamp.telemetry.display.streams import warn
 from galamp.training.result import RunResult
 from galamp.training.supervisor import Supervisor
 from galamp.training.train import train
+from galamp.training.workload import workload
 
 WARM_UP_S, MEASURE_S = 2.0, 4.0
 START_S = 2.0
@@ -203,33 +200,6 @@ def quickest(rates: Mapping[int, float]) -> int:
     """Return the smallest number of learners whose rate is `GOOD_ENOUGH`."""
     enough = GOOD_ENOUGH * max(rates.values())
     return min(count for count, rate in rates.items() if rate >= enough)
-
-
-COST_OF_A_STEP = ("algorithm", "num_steps", "precision", "update_epochs", "num_minibatches")
-"""Settings of an algorithm, where it has them, that change what an agent step costs."""
-
-
-def workload(config: RunConfig, machine: Machine) -> dict[str, Any]:
-    """Return the cache key: machine, versions, and the settings that change the cost of a step."""
-    resources = asdict(config.resources)
-    for name in ("learners", "start_timeout_s", "hang_after_s", "max_restarts"):
-        del resources[name]
-    environment, algorithm = config.environment, config.algorithm
-    return {
-        "machine": [machine_id(), processor_name(), len(machine.cores), cards(machine)],
-        "quota": machine.quota if machine.throttled else None,
-        "versions": [galamp.__version__, torch.__version__],
-        "environment": asdict(environment) | {"env_id": canonical_env_id(environment.env_id)},
-        "algorithm": [getattr(algorithm, name, None) for name in COST_OF_A_STEP],
-        "network": config.model.network,
-        "gossip": asdict(config.gossip),
-        "resources": resources,
-    }
-
-
-def cards(machine: Machine) -> list[str]:
-    """Return the names of a machine's GPUs; the device name for one that was not tried."""
-    return [gpu.name or gpu.device for gpu in machine.gpus]
 
 
 class ThroughputProbe:

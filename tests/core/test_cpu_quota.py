@@ -17,8 +17,9 @@ from galamp.core.machine.machine import Machine, inspect_machine, plain_machine
 from galamp.core.machine.memory import control_groups
 from galamp.supervision.devices import CPU
 from galamp.supervision.plan import make_plan, with_learners
-from galamp.training.autotune import candidates, workload
+from galamp.training.autotune import candidates
 from galamp.training.start_events import log_choices
+from galamp.training.workload import workload
 from tests.cli.test_dry_run import surveyed
 from tests.core.test_memory import GARBAGE, Tree
 from tests.supervision.test_plan import config, limits, rescaled

@@ -38,9 +38,9 @@ from galamp.training.autotune import (
     check_result,
     quickest,
     with_quickest,
-    workload,
 )
 from galamp.training.supervisor import RunResult
+from galamp.training.workload import workload
 from tests.support import engine
 
 MACHINE = plain_machine((0, 1), 0, 1024)
