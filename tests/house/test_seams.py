@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import pytest
 
+from galamp.cli.main import COMMANDS, Command, main
 from galamp.core.config import EnvironmentConfig, GossipConfig
 from galamp.core.settings import settings
 from galamp.environments import names
@@ -71,6 +72,32 @@ class TestTransport(TransportContract):
     def _added(cls, line: pytest.MonkeyPatch) -> None:
         toy = "tests.support.toy_transport:PublicationsInARing"
         line.setitem(transport.TRANSPORTS, "ring", toy)
+
+
+class TestCommand:
+    """A command."""
+
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def _added(cls, line: pytest.MonkeyPatch) -> None:
+        greet = Command("tests.support.toy_command", "say hello")
+        line.setitem(COMMANDS, "greet", greet)
+
+    def test_it_runs_with_its_options(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["greet", "--times", "2"]) == 0
+        assert capsys.readouterr().out == "hello\nhello\n"
+
+    def test_the_help_lists_it(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit):
+            main(["--help"])
+        assert "say hello" in capsys.readouterr().out
+
+    def test_its_mistakes_are_told_in_a_line(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as left:
+            main(["greet", "--tmes", "2"])
+        assert left.value.code == 2
+        (told,) = capsys.readouterr().err.splitlines()
+        assert "did you mean --times" in told
 
 
 def test_what_the_page_for_contributors_shows_is_what_is_tested() -> None:
