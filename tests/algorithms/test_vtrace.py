@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from galamp.algorithms import make_algorithm
-from galamp.algorithms.a2c import A2C
+from galamp.algorithms.a2c import A2C, Targets, a2c_losses
 from galamp.algorithms.a2c_config import A2CConfig
 from galamp.algorithms.base import Algorithm, Rollout
+from galamp.algorithms.distributions import Categorical
 from galamp.algorithms.networks import build_model
 from galamp.algorithms.vtrace import VTrace
 from galamp.algorithms.vtrace_config import VTraceConfig
@@ -95,3 +96,27 @@ def test_every_bound_matters_where_the_policy_has_changed(name: str) -> None:
     first.update(shifted)
     second.update(shifted)
     assert not torch.equal(first.parameters.data, second.parameters.data)
+
+
+def test_the_policy_gradient_and_the_entropy_are_those_of_rlax() -> None:
+    """google-deepmind/rlax, `_src/policy_gradients_test.py`, Apache-2.0."""
+    logits = torch.tensor([[1.0, 1.0, 1.0], [2.0, 0.0, 0.0], [-1.0, -2.0, -3.0]])
+    weights = torch.tensor([-2.0, 2.0, 0.0])
+    advantages = torch.tensor([0.3, 0.2, 0.1])
+    actions = torch.tensor([[0, 1, 2], [0, 0, 0]])
+    found = []
+    for batch, sign in enumerate((1.0, -1.0)):
+        returns = torch.zeros(3, 1)
+        losses = a2c_losses(
+            (logits + batch).unsqueeze(1),
+            returns,
+            Targets(returns, sign * advantages.unsqueeze(1)),
+            actions[batch].unsqueeze(1),
+            (weights - batch).unsqueeze(1) / 3,
+            distribution=Categorical(3),
+            vf_coef=0.5,
+            ent_coef=0.01,
+        )
+        found.append([float(losses.policy_loss), -float(losses.entropy)])
+    assert found[0] == pytest.approx([0.0788835088, 0.288693], abs=1e-4)
+    assert found[1] == pytest.approx([0.327200909, 1.15422], abs=1e-4)

@@ -127,8 +127,10 @@ def test_who_is_compared_with_whom_does_not_matter(x: list[float], y: list[float
 
 def test_statistics_are_those_of_rliable() -> None:
     reason = "needs rliable, of the extra dev"
-    metrics = pytest.importorskip("rliable.metrics", reason=reason, exc_type=ImportError)
-    library = pytest.importorskip("rliable.library", reason=reason, exc_type=ImportError)
+    metrics, library = (
+        pytest.importorskip(f"rliable.{name}", reason=reason, exc_type=ImportError)
+        for name in ("metrics", "library")
+    )
     random = np.random.default_rng(3)
     x, y = random.normal(0.0, 1.0, (7, 3)), random.normal(0.6, 1.0, (5, 3))
     ours = improvement(list(x.T), list(y.T))
