@@ -24,7 +24,7 @@ import torch
 from galamp.algorithms.base import Rollout
 from galamp.algorithms.normalising import rescaled
 from galamp.core.errors import RunFailed, StopRun
-from galamp.core.failpoints import reach
+from galamp.core.failpoints import hit
 from galamp.core.machine.gpu_failures import is_memory_full
 from galamp.core.seeding import seed_generators
 from galamp.gossip.exchange import Exchange, averages_gradients
@@ -160,7 +160,7 @@ class Learner:
             self.status["turns"] += 1
             self.status["agent_steps"] += self.collector.agent_steps
             self.status.metrics["envs"] = self.port.envs
-            reach("learner.counted")
+            hit("learner.counted")
             if self.normaliser is not None:
                 self.normaliser.publish(self.status["turns"])
             self._save_if_due()
@@ -198,14 +198,14 @@ class Learner:
     def _update(self, rollout: Rollout) -> None:
         self.status.enter(Phase.UPDATE)
         gauges = self.algorithm.update(rollout, self._reduce_gradient)
-        reach("learner.updated")
+        hit("learner.updated")
         self.status.metrics.report(gauges)
         self.status.metrics["overflows"] += not math.isfinite(gauges["grad_norm"])
 
     def _exchange(self) -> None:
         self.status.enter(Phase.GOSSIP)
         self.exchange.turn(self.algorithm.version)
-        reach("learner.mixed")
+        hit("learner.mixed")
 
     def _reduce(self) -> bool:
         """Pass the gradient to the exchange; return whether it is the mean of all learners now."""

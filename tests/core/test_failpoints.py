@@ -121,11 +121,11 @@ def test_all_points_of_a_life_are_tried() -> None:
 
 
 def reached() -> list[str]:
-    """The argument of every call of `reach` in the package."""
+    """The argument of every call of `hit` in the package."""
     found = []
     for path in (ROOT / "galamp").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "reach":
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "hit":
                 found.append(ast.literal_eval(node.args[0]))
     return found
 
@@ -150,7 +150,7 @@ def test_what_cannot_be_ordered_is_refused(
     monkeypatch.setenv(failpoints.VARIABLE, text)
     with pytest.raises(UserError, match=complaint):
         failpoints.as_role("learner 0")
-    failpoints.reach("slots.odd")
+    failpoints.hit("slots.odd")
 
 
 INCARNATION = """
@@ -158,8 +158,8 @@ import sys
 from galamp.core.failpoints import *
 {before}
 for number in range(3):
-    reach("slots.odd")
-    reach("slots.even")
+    hit("slots.odd")
+    hit("slots.even")
     print(number, flush=True)
 """
 
