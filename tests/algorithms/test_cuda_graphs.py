@@ -20,12 +20,8 @@ from galamp.algorithms.a2c import A2C, Targets
 from galamp.algorithms.base import Rollout
 from galamp.cli.main import build_parser
 from galamp.cli.run_config import config_from
-from galamp.core.action_spec import (
-    ActionSpec,
-    BoxActions,
-    MultiBinaryActions,
-    MultiDiscreteActions,
-)
+from galamp.core.action_spec import ActionSpec, MultiBinaryActions, MultiDiscreteActions
+from galamp.core.box_actions import BoxActions
 from galamp.core.config import SQUASH, from_dict, to_dict
 from galamp.tools.bench.synthetic import ATARI, synthetic_learners, take_turns
 from galamp.workers import acting
