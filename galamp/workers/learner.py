@@ -177,7 +177,7 @@ class Learner:
         Before there are enough data to choose the first scales, nothing is learned.
         """
         before = normaliser.scales
-        learns = normaliser.begin(self.status["turns"])
+        learns = normaliser.start_turn(self.status["turns"])
         if normaliser.scaling.observations is not None:
             self.algorithm.rescale(partial(rescaled, before=before, after=normaliser.scales))
         try:
@@ -186,9 +186,9 @@ class Learner:
             if learns:
                 self._update(rollout)
         except StopRun:
-            normaliser.end()
+            normaliser.end_turn()
             raise
-        normaliser.end()
+        normaliser.end_turn()
         self.status.metrics.report(normaliser.gauges())
         if learns:
             self._exchange()

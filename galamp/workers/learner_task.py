@@ -85,7 +85,7 @@ def make_algorithm_for(
             task.arrays,
             task.rank,
             range(task.learners) if pools else (task.rank,),
-            lock_step=task.gossip.coupled,
+            synchronous=task.gossip.coupled,
             wakeups=task.gossip_wakeups,
             idle=idle,
         ),

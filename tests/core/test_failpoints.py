@@ -44,7 +44,7 @@ FOUND_OF_IT = {
 
 
 class Readers:
-    """All who read what a life leaves; each remembers how far it has come."""
+    """All who read what an incarnation leaves; each remembers how far it has come."""
 
     def __init__(self, arrays: SharedArrays) -> None:
         self._payload = arrays["p"]
@@ -54,7 +54,7 @@ class Readers:
         self._episodes, self._tail = EpisodeRing(arrays, 0), 0
 
     def newest_vector(self) -> tuple[int, int]:
-        """Number and life of the newest vector, which is whole, and so is what it was made from."""
+        """Number and incarnation of the newest vector; it and what it was made from are whole."""
         copies = []
         header = self._slots.read(lambda slot: copies.append(self._payload[slot].copy()))
         assert header is not None

@@ -277,12 +277,12 @@ def test_orphans_are_looked_for_after_an_end_and_now_and_then(
     children: Children, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = iter([1, 0, 0, 0])
-    looks: list[float] = []
-    monkeypatch.setattr(children, "end_orphans", lambda: looks.append(now_s) or next(left))
+    scans: list[float] = []
+    monkeypatch.setattr(children, "end_orphans", lambda: scans.append(now_s) or next(left))
     for tenth in range(25):
         now_s = tenth / 10
         children.look_for_orphans(now_s)
-    assert looks == [0.0, 0.1, 1.1, 2.1], "and again at once while any is not gone"
+    assert scans == [0.0, 0.1, 1.1, 2.1], "and again at once while any is not gone"
 
 
 def test_what_many_have_in_common_is_told_once() -> None:
