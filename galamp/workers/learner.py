@@ -78,7 +78,7 @@ def _learn(task: LearnerTask) -> None:
         learner.run()
     except StopRun:
         # Within a turn. Synchronous learners keep the states that were saved after the same turn.
-        complete = not task.gossip.coupled
+        complete = not task.gossip.exchanges_in_lock_step
     if complete:
         learner.save(FINAL)
     learner.status["done"] = 1
@@ -268,7 +268,7 @@ class Learner:
         requested = save_id != self._saved_id and at_turn != NEVER and turns >= at_turn
         now_s = time.monotonic()
         due = now_s - self._saved_s > SAVE_EVERY_S
-        if self.task.gossip.coupled:
+        if self.task.gossip.exchanges_in_lock_step:
             every = save_every_turns(self.task.shape.num_steps, self.task.learners)
             due = turns % every == 0
         if requested or due:
@@ -309,7 +309,7 @@ class Learner:
         learners all return to the turn of their saved states, and repeat the turns after it.
         """
         self.status["staleness"] = 0
-        if self.task.gossip.coupled:
+        if self.task.gossip.exchanges_in_lock_step:
             for name in ("turns", "rounds", "updates"):
                 self.status[name] = state.counters[name]
             return

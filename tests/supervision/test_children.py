@@ -320,7 +320,9 @@ def test_failures_of_the_server_are_no_repetition(tmp_path: Path, cause: str) ->
 def test_every_start_of_a_run_knows_that_the_server_has_loaded() -> None:
     """Long after the first one the file that has told so may have been tidied away."""
     resources = SimpleNamespace(hang_after_s=1.0, start_timeout_s=1.0, max_restarts=1)
-    config = SimpleNamespace(resources=resources, gossip=SimpleNamespace(coupled=False))
+    config = SimpleNamespace(
+        resources=resources, gossip=SimpleNamespace(exchanges_in_lock_step=False)
+    )
     shape = SimpleNamespace(workers=0)
     plan = SimpleNamespace(config=config)
     run_layout = cast(Any, SimpleNamespace(plan=plan, count=0, shape=shape, control=None))
