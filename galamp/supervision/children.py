@@ -168,8 +168,8 @@ class Children:
         """Kill processes that children have left behind; returns how many still exist."""
         server = server_pid()
         known = [child.pid for child in self.all if child.pid is not None]
-        forking = server if self._server.loaded(server) else None
-        return self.orphans.end(forking, known, standard_children())
+        forker = server if self._server.loaded(server) else None
+        return self.orphans.end(forker, known, standard_children())
 
     def check(self, passed_s: float) -> None:
         """Check every child for progress: end hung ones, mark learners without turns as absent."""
