@@ -307,8 +307,8 @@ def _disk_errors(what: str) -> Iterator[None]:
 
 def _require_empty(path: Path, entries: set[str]) -> None:
     if any(name != LOCK and not _is_of_the_system(name) for name in entries):
-        go_on = f"go on with the run in it by --resume {path}, or " if CONFIG in entries else ""
-        raise UserError(f"--run-dir {path}: not empty; {go_on}choose another --run-dir")
+        resume = f"resume the run in it by --resume {path}, or " if CONFIG in entries else ""
+        raise UserError(f"--run-dir {path}: not empty; {resume}choose another --run-dir")
 
 
 def _is_of_the_system(name: str) -> bool:

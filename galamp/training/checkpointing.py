@@ -105,7 +105,7 @@ class Saver:
         if self.busy:
             return
         at_turn = 0
-        if self._run_layout.plan.config.gossip.coupled:
+        if self._run_layout.plan.config.gossip.exchanges_in_lock_step:
             # A turn in which all save anyway: so all kept states are of the same turns.
             every = save_every_turns(self._run_layout.shape.num_steps, self._run_layout.count)
             at_turn = -(-common_turn(self._run_layout) // every) * every
@@ -171,7 +171,7 @@ class Saver:
                 "no last checkpoint: in lock-step it has to be of one turn of all learners"
             )
             return
-        if not self._run_layout.plan.config.gossip.coupled:
+        if not self._run_layout.plan.config.gossip.exchanges_in_lock_step:
             # The saved counters of a learner that has just died may be behind its row.
             states = [state._replace(counters=self._counted(r)) for r, state in enumerate(states)]
         self.last = self._gather(states, progress)
@@ -189,7 +189,7 @@ class Saver:
     def _is_mixed(self, found: list[tuple[State, Header] | None]) -> bool:
         """Return whether the states are of different turns, where lock-step requires one turn."""
         turns = {f[1].round for f in found if f is not None}
-        return self._run_layout.plan.config.gossip.coupled and len(turns) > 1
+        return self._run_layout.plan.config.gossip.exchanges_in_lock_step and len(turns) > 1
 
     def _wait(self, until_s: float, give_up: Callable[[], bool]) -> None:
         """Wait for the writer thread until the deadline, or until `give_up` says so."""

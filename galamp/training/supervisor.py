@@ -75,7 +75,7 @@ class Supervisor:
         self.control_server, self._signals = control_server, signals
         self.children = Children(run_layout)
         self._rollback = Rollback(self.children, run_layout.states)
-        self._coupled = run_layout.plan.config.gossip.coupled
+        self._in_lock_step = run_layout.plan.config.gossip.exchanges_in_lock_step
         self._report = run_layout.plan.config.report
         self._failure: ChildFailure | None = None
         self._reason: StopReason | None = None
@@ -187,7 +187,7 @@ class Supervisor:
             return
         self._set_state(child, WorkerState.STARTING)
         self.recorder.losses.restarts += 1
-        if child.role == "learner" and self._coupled:
+        if child.role == "learner" and self._in_lock_step:
             self._rollback.start(failure, delay_s)
             return
         child.due_s = time.monotonic() + delay_s
@@ -230,7 +230,7 @@ class Supervisor:
         if learner.given_up:
             self.saver.exclude(child.rank)
         left = any(each.expected for each in self.children.learners)
-        if not left or (self._coupled and learner.given_up):
+        if not left or (self._in_lock_step and learner.given_up):
             self._fail(failure)
 
     def _set_state(self, child: Child, state: WorkerState) -> None:
@@ -280,7 +280,9 @@ class Supervisor:
             self._stopping_since_s = time.monotonic()
             self.recorder.status = "stopping"
             self.children.cancel_all()
-            self.run_layout.control.stop_turn = common_turn(self.run_layout) if self._coupled else 0
+            self.run_layout.control.stop_turn = (
+                common_turn(self.run_layout) if self._in_lock_step else 0
+            )
 
     @property
     def _overdue(self) -> bool:

@@ -24,7 +24,7 @@ import torch
 from galamp.algorithms.base import Rollout
 from galamp.algorithms.normalising import rescaled
 from galamp.core.errors import RunFailed, StopRun
-from galamp.core.failpoints import reach
+from galamp.core.failpoints import hit
 from galamp.core.machine.gpu_failures import is_memory_full
 from galamp.core.seeding import seed_generators
 from galamp.gossip.exchange import Exchange, averages_gradients
@@ -78,7 +78,7 @@ def _learn(task: LearnerTask) -> None:
         learner.run()
     except StopRun:
         # Within a turn. Synchronous learners keep the states that were saved after the same turn.
-        complete = not task.gossip.coupled
+        complete = not task.gossip.exchanges_in_lock_step
     if complete:
         learner.save(FINAL)
     learner.status["done"] = 1
@@ -160,7 +160,7 @@ class Learner:
             self.status["turns"] += 1
             self.status["agent_steps"] += self.collector.agent_steps
             self.status.metrics["envs"] = self.port.envs
-            reach("learner.counted")
+            hit("learner.counted")
             if self.normaliser is not None:
                 self.normaliser.publish(self.status["turns"])
             self._save_if_due()
@@ -177,7 +177,7 @@ class Learner:
         Before there are enough data to choose the first scales, nothing is learned.
         """
         before = normaliser.scales
-        learns = normaliser.begin(self.status["turns"])
+        learns = normaliser.start_turn(self.status["turns"])
         if normaliser.scaling.observations is not None:
             self.algorithm.rescale(partial(rescaled, before=before, after=normaliser.scales))
         try:
@@ -186,9 +186,9 @@ class Learner:
             if learns:
                 self._update(rollout)
         except StopRun:
-            normaliser.end()
+            normaliser.end_turn()
             raise
-        normaliser.end()
+        normaliser.end_turn()
         self.status.metrics.report(normaliser.gauges())
         if learns:
             self._exchange()
@@ -198,14 +198,14 @@ class Learner:
     def _update(self, rollout: Rollout) -> None:
         self.status.enter(Phase.UPDATE)
         gauges = self.algorithm.update(rollout, self._reduce_gradient)
-        reach("learner.updated")
+        hit("learner.updated")
         self.status.metrics.report(gauges)
         self.status.metrics["overflows"] += not math.isfinite(gauges["grad_norm"])
 
     def _exchange(self) -> None:
         self.status.enter(Phase.GOSSIP)
         self.exchange.turn(self.algorithm.version)
-        reach("learner.mixed")
+        hit("learner.mixed")
 
     def _reduce(self) -> bool:
         """Pass the gradient to the exchange; return whether it is the mean of all learners now."""
@@ -268,7 +268,7 @@ class Learner:
         requested = save_id != self._saved_id and at_turn != NEVER and turns >= at_turn
         now_s = time.monotonic()
         due = now_s - self._saved_s > SAVE_EVERY_S
-        if self.task.gossip.coupled:
+        if self.task.gossip.exchanges_in_lock_step:
             every = save_every_turns(self.task.shape.num_steps, self.task.learners)
             due = turns % every == 0
         if requested or due:
@@ -309,7 +309,7 @@ class Learner:
         learners all return to the turn of their saved states, and repeat the turns after it.
         """
         self.status["staleness"] = 0
-        if self.task.gossip.coupled:
+        if self.task.gossip.exchanges_in_lock_step:
             for name in ("turns", "rounds", "updates"):
                 self.status[name] = state.counters[name]
             return

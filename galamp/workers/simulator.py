@@ -20,7 +20,7 @@ import numpy as np
 
 from galamp.core.config import EnvironmentConfig
 from galamp.core.errors import StopRun
-from galamp.core.failpoints import reach
+from galamp.core.failpoints import hit
 from galamp.core.processes.reaper import Strays
 from galamp.core.seeding import seed_generators
 from galamp.environments import make_environment
@@ -91,7 +91,7 @@ def main(task: SimulatorTask) -> None:
             last_actions.append(actions.tolist())
             with failure_noted(task, last_actions):
                 step = environment.step(actions)
-            reach("simulator.stepped")
+            hit("simulator.stepped")
             observations = step.observations
             port.write(
                 observations,

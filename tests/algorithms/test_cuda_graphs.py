@@ -20,12 +20,8 @@ from galamp.algorithms.a2c import A2C, Targets
 from galamp.algorithms.base import Rollout
 from galamp.cli.main import build_parser
 from galamp.cli.run_config import config_from
-from galamp.core.action_spec import (
-    ActionSpec,
-    BoxActions,
-    MultiBinaryActions,
-    MultiDiscreteActions,
-)
+from galamp.core.action_spec import ActionSpec, MultiBinaryActions, MultiDiscreteActions
+from galamp.core.box_actions import BoxActions
 from galamp.core.config import SQUASH, from_dict, to_dict
 from galamp.tools.bench.synthetic import ATARI, synthetic_learners, take_turns
 from galamp.workers import acting
@@ -239,7 +235,7 @@ def test_recording_changes_nothing_that_was_learned_or_drawn() -> None:
 
 @on_gpus(hold=1)
 def test_a_learner_with_graphs_goes_on_from_a_saved_state() -> None:
-    """It is written into the learner as a former life or a checkpoint left it."""
+    """It is written into the learner as a former incarnation or a checkpoint left it."""
     resume_point = graphed(2)
     resume_point.learn(3)
     state = {name: value.cpu() for name, value in resume_point.algorithm.state().items()}

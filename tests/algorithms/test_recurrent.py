@@ -14,7 +14,8 @@ from galamp.algorithms.forward import Place
 from galamp.algorithms.networks import build_model
 from galamp.algorithms.networks.recurrent import RecurrentActorCritic
 from galamp.algorithms.recurrent_forward import RecurrentForward
-from galamp.core.action_spec import BoxActions, DiscreteActions
+from galamp.core.action_spec import DiscreteActions
+from galamp.core.box_actions import BoxActions
 from tests.contracts.algorithm import ACTIONS, INPUTS, AlgorithmContract
 
 NETWORKS = {

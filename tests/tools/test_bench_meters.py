@@ -78,7 +78,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, fake: FakeNvml | None) -> None:
 
 
 def measured(fake: FakeNvml, *names: str) -> GpuUse:
-    """Return what a gauge says of 10 s with two looks, at 8,000 frames/s."""
+    """Return what a gauge says of 10 s with two samples, at 8,000 frames/s."""
     gauge = Gauge(names)
     gauge.start()
     for _ in range(2):
