@@ -43,13 +43,18 @@ def usual_config(words: Sequence[str]) -> RunConfig:
     return RunConfig(algorithm=algorithm_config(name))
 
 
-def add_own_group(parser: Parser, algorithm: AlgorithmConfig) -> Any:
-    """Return the group of what one algorithm alone has, which says what it measures, too."""
+def flags_elsewhere(algorithm: AlgorithmConfig) -> dict[str, str]:
+    """Return the flags that other algorithms have, with a line for each that says whose it is."""
     name = algorithm.algorithm
-    parser.elsewhere = {
+    return {
         flag: f"{flag} is a setting of --algorithm {other}, not of {name}: leave it out, or name "
         "that algorithm"
         for flag, other in flags_of_others(name).items()
     }
+
+
+def add_own_group(parser: Parser, algorithm: AlgorithmConfig) -> Any:
+    """Return the group of what one algorithm alone has, which says what it measures, too."""
+    name = algorithm.algorithm
     measured = "; ".join(f"losses/{gauge}: {text}" for gauge, text in algorithm.gauges.items())
     return parser.add_argument_group(f"algorithm {name}", f"Its metrics: {measured}.")

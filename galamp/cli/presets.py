@@ -82,7 +82,7 @@ PRESETS = {
         {
             "environment.num_envs": 4,
             "algorithm.learning_rate": 1e-3,
-            "algorithm.anneal_lr": False,
+            "algorithm.lr_schedule": "constant",
             "algorithm.num_steps": 1024,
             "algorithm.num_minibatches": 64,
             "algorithm.update_epochs": 10,
@@ -100,7 +100,7 @@ PRESETS = {
         {
             "environment.num_envs": 16,
             "algorithm.learning_rate": 3e-4,
-            "algorithm.anneal_lr": False,
+            "algorithm.lr_schedule": "constant",
             "algorithm.num_steps": 256,
             "algorithm.num_minibatches": 64,
             "algorithm.update_epochs": 4,

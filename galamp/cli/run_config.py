@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from galamp.cli.presets import Values, preset_values
 from galamp.core.config import RunConfig, from_settings
 from galamp.core.errors import UserError
-from galamp.core.older_configs import renamed
+from galamp.core.older_configs import RENAMED, renamed
 from galamp.core.settings import Setting, check, flag_of, settings, shown
 from galamp.telemetry.display.streams import print_safely
 
@@ -89,7 +89,9 @@ def _given(options: argparse.Namespace) -> Values:
         section, dot, former = dest.partition(".")
         if not dot:
             continue
-        name, value = renamed(section, former, given)
+        name, value = former, given
+        if (section, former) not in known or (section, former) not in RENAMED:
+            name, value = renamed(section, former, given)
         setting = known[section, name]
         if name != former and dest_of(section, name) in options:
             problems.append(f"{flag_of(former)} and {setting.flag}: are the same; give the latter")
@@ -132,6 +134,10 @@ def _under_preset(options: argparse.Namespace, values: Values) -> Values:
 
 def _print_renamed(former: str, given: Any, setting: Setting, value: Any) -> None:
     """Print the name of today where the command line has a former one."""
+    if isinstance(given, bool) and value != given:  # a switch that has become a choice
+        text = flag_of(former if given else f"no_{former}")
+        print_safely(f"galamp: {text} is now called {setting.flag} {value}\n", sys.stderr)
+        return
     if former != setting.name:
         print_safely(f"galamp: {flag_of(former)} is now called {setting.flag}\n", sys.stderr)
     if value != given:

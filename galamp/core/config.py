@@ -74,7 +74,8 @@ class EnvironmentConfig:
     )
     resize: str | None = option(
         None,
-        "size of images in pixels, such as 84 or 96x128 (height x width), by OpenCV; not for Atari",
+        "size of images in pixels, such as 84 or 96x128 (height x width), by OpenCV; not for Atari "
+        "(default: as they are)",
     )
     grayscale: bool = option(False, "make colour images gray, by OpenCV; not for Atari")
     observation_reading: str = option(
@@ -276,7 +277,7 @@ def from_dict(values: dict[str, Any], asked: str = "") -> RunConfig:
         for setting in settings(RunConfig(algorithm=algorithm))
     }
     flat: dict[tuple[str, str], Any] = {}
-    for key, value in up_to_date(values).items():
+    for key, value in up_to_date(values, known).items():
         if isinstance(value, dict):
             flat.update({(key, name): leaf for name, leaf in value.items()})
         else:

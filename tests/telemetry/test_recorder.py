@@ -323,6 +323,7 @@ def test_the_names_that_users_know() -> None:
         "wall_s",
         *(f"charts/{name}" for name in ("episodic_return", "episodic_length", "episodes", "SPS")),
         "charts/restarts",
+        "charts/learning_rate",
         *(f"gossip/{name}" for name in ("consensus_distance", "pairwise_distance", "staleness")),
         *(f"gossip/{name}" for name in ("certificate", "certificate_ratio", "radius")),
         "gossip/gradient_correlation",
