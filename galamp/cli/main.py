@@ -59,6 +59,9 @@ COMMANDS = {
     "eval": Command("galamp.tools.evaluation.command", "play and score a trained agent"),
     "plot": Command("galamp.tools.plot.command", "draw the curves of runs, as text or a figure"),
     "compare": Command("galamp.tools.compare.command", "compare runs: settings, scores, speed"),
+    "config": Command(
+        "galamp.cli.config_command", "print the settings of a run or a preset, for run --config"
+    ),
     "games": Command("galamp.cli.games", "list the Atari games that can be played"),
     "topology": Command("galamp.tools.topology.command", "look at a gossip graph, plan with it"),
     "audit": Command("galamp.tools.audit.command", "check that learners stayed close enough"),

@@ -22,7 +22,7 @@ class Preset(NamedTuple):
     source: str
     algorithm: str
     settings: Mapping[str, Any]
-    """By `section.name`."""
+    """By `section.name`; `.name` where there is no section."""
 
 
 PRESETS = {

@@ -11,7 +11,8 @@ import argparse
 import json
 import sys
 
-from galamp.cli.run_config import config_from, configured, kept_of
+from galamp.cli.layers import asks_for_quickest
+from galamp.cli.run_config import config_with_sources, configured, kept_of
 from galamp.cli.run_flags import add_settings
 from galamp.core import failpoints
 from galamp.core.arguments import Parser
@@ -68,20 +69,20 @@ def run_command(options: argparse.Namespace) -> int:
 
 def _dry_run(options: argparse.Namespace) -> int:
     """`galamp run --dry-run`: nothing is written, so nothing is locked."""
-    config = config_from(options)
-    if getattr(options, "resources.learners", None) == "auto":
+    config, sources = config_with_sources(options)
+    if asks_for_quickest(options):
         raise UserError("--dry-run: --learners auto trains to find the number; give a number")
     if not config.report.quiet:
         announce(STARTING, sys.stderr)
     from galamp.cli.dry_run import dry_run
 
-    dry_run(config, kept_of(options))
+    dry_run(config, kept_of(options), sources)
     return EXIT_OK
 
 
 def calibrated(options: argparse.Namespace, config: RunConfig) -> RunConfig:
     """Return `config` with the quickest number of learners, where that was asked for by `auto`."""
-    if getattr(options, "resources.learners", None) != "auto":
+    if not asks_for_quickest(options):
         return config
     from galamp.training.autotune import with_quickest
 
