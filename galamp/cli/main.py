@@ -64,6 +64,7 @@ COMMANDS = {
         "galamp.cli.config_command", "print the settings of a run or a preset, for run --config"
     ),
     "games": Command("galamp.cli.games", "list the Atari games that can be played"),
+    "completion": Command("galamp.cli.completion", "have Tab complete galamp's words in a shell"),
     "topology": Command("galamp.tools.topology.command", "look at a gossip graph, plan with it"),
     "audit": Command("galamp.tools.audit.command", "check that learners stayed close enough"),
     "chaos": Command("galamp.cli.chaos", "train under faults, and see that all holds", trains=True),
@@ -160,6 +161,8 @@ def build_parser(words: Sequence[str] | None = None) -> argparse.ArgumentParser:
             from galamp.cli.algorithm_flags import usual_config
 
             one.set_defaults(usual=usual_config(words or ()))
+        if name == "completion":  # it completes what parsers know
+            one.set_defaults(build_parser=build_parser)
         importlib.import_module(command.module).add_options(one)
         if command.trains:
             here = {*one.flags, *one.elsewhere, *COMMANDS}
