@@ -64,6 +64,9 @@ COMMANDS = {
         "galamp.cli.config_command", "print the settings of a run or a preset, for run --config"
     ),
     "games": Command("galamp.cli.games", "list the Atari games that can be played"),
+    "doctor": Command(
+        "galamp.tools.doctor.command", "look at this machine, and say what to do for runs"
+    ),
     "completion": Command("galamp.cli.completion", "have Tab complete galamp's words in a shell"),
     "topology": Command("galamp.tools.topology.command", "look at a gossip graph, plan with it"),
     "audit": Command("galamp.tools.audit.command", "check that learners stayed close enough"),
