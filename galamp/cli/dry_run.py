@@ -15,6 +15,7 @@ from rich.table import Table
 
 from galamp.cli.config_file import full_name, toml_of
 from galamp.cli.layers import Sources
+from galamp.core.algorithm_config import lr_in_words
 from galamp.core.config import RunConfig, to_dict, value_in
 from galamp.core.machine.machine import Machine, format_list, quota_text
 from galamp.core.machine.memory import available_bytes
@@ -75,7 +76,7 @@ def facts(context: RunContext, resolved: ResolvedRun) -> list[tuple[str, str]]:
         *([("observations", environment.observation_note)] if environment.observation_note else []),
         ("network", f"{sketch.network}, {sketch.parameters:,} parameters"),
         ("learners", together),
-        ("learning rate", f"{config.algorithm.learning_rate:.6g}"),
+        ("learning rate", lr_in_words(config.algorithm, 6)),
         ("rollout", f"{config.algorithm.num_steps} steps of {config.environment.num_envs} "
          f"environments: {plan.agent_steps_per_update:,} agent steps per update"),
         ("processes", f"{count} learners, {plan.simulators} simulator processes, the supervisor "

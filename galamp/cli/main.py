@@ -122,6 +122,8 @@ def _run(words: Sequence[str]) -> int:
         sys.stdout.write(overview(COMMANDS))
         sys.stdout.flush()
         return EXIT_OK
+    if words[0] == "help" and words[1] in COMMANDS:
+        words = [words[1], "--help"]
     _check_command(words[0])
     with installation.held(words):
         options = build_parser(words).parse_args(words)

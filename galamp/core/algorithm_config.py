@@ -41,6 +41,13 @@ def lr_schedule_option(default: str) -> Any:
     )
 
 
+def lr_in_words(config: AlgorithmConfig, digits: int = 3) -> str:
+    """Return the learning rate that a run begins with, and how it falls, as text."""
+    schedule = getattr(config, "lr_schedule", "constant")  # one of the user's may have none
+    falls = "" if schedule == "constant" else f", falling to 0 ({schedule})"
+    return f"{config.learning_rate:.{digits}g}{falls}"
+
+
 def lr_factor(schedule: str, progress: float) -> float:
     """Return the factor of the learning rate where `progress`, from 0 to 1, of a run is over."""
     if schedule == "linear":
