@@ -59,7 +59,7 @@ COMMANDS = {
     "eval": Command("galamp.tools.evaluation.command", "play and score a trained agent"),
     "plot": Command("galamp.tools.plot.command", "draw the curves of runs, as text or a figure"),
     "compare": Command("galamp.tools.compare.command", "compare runs: settings, scores, speed"),
-    "presets": Command("galamp.cli.presets_command", "list settings that are known to work"),
+    "presets": Command("galamp.cli.presets_command", "list named settings, and what was reached"),
     "config": Command(
         "galamp.cli.config_command", "print the settings of a run or a preset, for run --config"
     ),

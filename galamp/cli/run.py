@@ -22,16 +22,16 @@ from galamp.core.processes.reaper import claim_process
 from galamp.telemetry.display.streams import STARTING, announce, print_safely
 from galamp.workers.forkserver import start_server
 
-EXAMPLES = """
+EXAMPLES = """\
   galamp run --game Breakout              train; Ctrl-C saves and stops
-  galamp run --preset cartpole --seed 2   settings that are known to work"""
+  galamp run --preset cartpole --seed 2   a minute to the full score"""
 """What the help begins with."""
 
 
 def add_options(parser: Parser) -> None:
     """Give `parser` the options of `galamp run`, and the command."""
     parser.usage = "galamp run [options]"
-    parser.description = f"Train, or go on with a run.\n{EXAMPLES}"
+    parser.description = f"Train, or go on with a run.\n\n{EXAMPLES}"
     parser.set_defaults(command=run_command)
     add_settings(parser)
     parser.add_argument(

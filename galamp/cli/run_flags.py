@@ -97,8 +97,8 @@ def _add_others(groups: dict[str, Any], shown: bool) -> None:
         groups[section].add_argument(flag, metavar=metavar, help=text, **known)
 
     add(START, "--game", "NAME", "Atari game, such as Breakout (short for --env-id ALE/...)")
-    add(START, "--preset", "NAME", f"settings that are known to work: {', '.join(PRESETS)}; "
-        "galamp presets says what each is")  # fmt: skip
+    add(START, "--preset", "NAME", f"a named set of settings: {', '.join(PRESETS)}; "
+        "galamp presets says what each is for")  # fmt: skip
     add(START, "--resume", "RUN", "go on with the run in this folder", type=followed)
     add("", "--config", "FILE", "settings from a TOML file, such as galamp config writes")
     add("", "--like", "RUN", "the settings of another run, with a seed of its own", type=followed)

@@ -25,7 +25,7 @@ MAX_METAVAR = 60
 
 
 class HelpText(argparse.HelpFormatter):
-    """Help in which a switch stands once, as `--[no-]sync`, and lines that were broken stay so."""
+    """Help in which a switch stands once, as `--[no-]sync`, and indented paragraphs stay."""
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if isinstance(action, argparse.BooleanOptionalAction):
@@ -33,9 +33,9 @@ class HelpText(argparse.HelpFormatter):
         return super()._format_action_invocation(action)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        if "\n" in text:
-            return "".join(f"{indent}{line}" for line in text.splitlines(keepends=True))
-        return super()._fill_text(text, width, indent)
+        fill = super()._fill_text
+        parts = text.split("\n\n")
+        return "\n\n".join(p if p.startswith(" ") else fill(p, width, indent) for p in parts)
 
 
 def switch_of(action: argparse.BooleanOptionalAction) -> str:
