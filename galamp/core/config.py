@@ -15,7 +15,16 @@ from galamp.core.algorithm_config import AlgorithmConfig, algorithm_config, algo
 from galamp.core.errors import UserError, did_you_mean
 from galamp.core.gossip_config import GossipConfig as GossipConfig
 from galamp.core.older_configs import up_to_date
-from galamp.core.settings import AUTO, CLASS, FACTORY, check, option, settings, shown
+from galamp.core.settings import (
+    AUTO,
+    CLASS,
+    FACTORY,
+    Setting,
+    check,
+    option,
+    settings,
+    shown,
+)
 from galamp.core.stop_config import StopConfig
 
 CLIP, SQUASH = ACTION_BOUNDS = ("clip", "squash")
@@ -74,7 +83,8 @@ class EnvironmentConfig:
     )
     resize: str | None = option(
         None,
-        "size of images in pixels, such as 84 or 96x128 (height x width), by OpenCV; not for Atari",
+        "size of images in pixels, such as 84 or 96x128 (height x width), by OpenCV; not for Atari "
+        "(default: as they are)",
     )
     grayscale: bool = option(False, "make colour images gray, by OpenCV; not for Atari")
     observation_reading: str = option(
@@ -276,7 +286,7 @@ def from_dict(values: dict[str, Any], asked: str = "") -> RunConfig:
         for setting in settings(RunConfig(algorithm=algorithm))
     }
     flat: dict[tuple[str, str], Any] = {}
-    for key, value in up_to_date(values).items():
+    for key, value in up_to_date(values, known).items():
         if isinstance(value, dict):
             flat.update({(key, name): leaf for name, leaf in value.items()})
         else:
@@ -303,3 +313,9 @@ def from_settings(
     top = sections.pop("", {})
     kinds = typing.get_type_hints(RunConfig) | {"algorithm": algorithm}
     return RunConfig(**top, **{name: kinds[name](**leaves) for name, leaves in sections.items()})
+
+
+def value_in(config: RunConfig, setting: Setting) -> Any:
+    """Return the value that a setting has in a config."""
+    section = getattr(config, setting.section) if setting.section else config
+    return getattr(section, setting.name)

@@ -31,6 +31,7 @@ def metrics_row(snapshot: Snapshot, former_s: float) -> dict[str, Any]:
         "charts/episodic_length": snapshot.mean_length,
         "charts/episodes": snapshot.episodes,
         "charts/SPS": snapshot.agent_steps_per_s,
+        "charts/learning_rate": snapshot.learning_rate,
         "charts/restarts": snapshot.restarts,
         "gossip/consensus_distance": snapshot.consensus.rms,
         "gossip/pairwise_distance": snapshot.consensus.pairwise,

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from galamp.core.throughput import ThroughputMeter
-from galamp.memory.metrics import EpisodeRing
+from galamp.memory.metrics import LEARNING_RATE, EpisodeRing
 from galamp.memory.status import Phase, StatusRow
 from galamp.storage.event_log import EventLog
 from galamp.storage.learning_curve import Curve, thinned
@@ -249,6 +249,8 @@ class Recorder:
         """Return the current snapshot of the run."""
         learners = tuple(self._learner(r, reading) for r, reading in enumerate(self.learners))
         config = self._run_layout.plan.config
+        gauges = mean_of([reading.row.metrics.gauges() for reading in self.learners])
+        learning_rate = gauges.pop(LEARNING_RATE, None)
         return Snapshot(
             env_id=self._run_layout.environment.env_id,
             protocol=self._run_layout.environment.protocol,
@@ -266,7 +268,8 @@ class Recorder:
             best_mean_return=self.best,
             mean_length=float(np.mean(self._lengths)) if self._lengths else None,
             curve=thinned(self._curve.points),
-            losses=mean_of([reading.row.metrics.gauges() for reading in self.learners]),
+            losses=gauges,
+            learning_rate=learning_rate,
             consensus=self._consensus.reading,
             events=tuple(self._events),
             restarts=self.losses.restarts,

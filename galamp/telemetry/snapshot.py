@@ -116,6 +116,8 @@ class Snapshot:
     """(agent steps, mean return) since the run began, thinned to a few hundred points."""
     losses: dict[str, float] = field(default_factory=dict)
     """What the algorithm measures, in its order: means over learners."""
+    learning_rate: float | None = None
+    """Of the last updates: mean over learners; None while it is unknown."""
     consensus: ConsensusReading = field(default_factory=ConsensusReading)
     events: tuple[Event, ...] = ()
     """Oldest first."""

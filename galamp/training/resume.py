@@ -108,7 +108,8 @@ def changes(before: dict[str, Any], config: RunConfig) -> list[str]:
         before: the settings in the checkpoint; those that an older galamp did not know are missing.
         config: the settings now.
     """
-    now, before = to_dict(config), up_to_date(before)
+    known = {(setting.section, setting.name) for setting in settings(config)}
+    now, before = to_dict(config), up_to_date(before, known)
     lines = []
     for setting in settings(config):
         old_section = before.get(setting.section, {}) if setting.section else before

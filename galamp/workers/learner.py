@@ -37,6 +37,7 @@ from galamp.memory.learner_state import (
     StateSlots,
     save_every_turns,
 )
+from galamp.memory.metrics import LEARNING_RATE
 from galamp.memory.rollout_ports import LearnerPort
 from galamp.memory.rollouts import NUM_SLOTS
 from galamp.memory.status import Phase, StatusBoard
@@ -199,7 +200,7 @@ class Learner:
         self.status.enter(Phase.UPDATE)
         gauges = self.algorithm.update(rollout, self._reduce_gradient)
         hit("learner.updated")
-        self.status.metrics.report(gauges)
+        self.status.metrics.report(gauges | {LEARNING_RATE: self.algorithm.learning_rate})
         self.status.metrics["overflows"] += not math.isfinite(gauges["grad_norm"])
 
     def _exchange(self) -> None:

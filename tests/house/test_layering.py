@@ -59,6 +59,7 @@ WITHIN: dict[str, str] = {
     "tools.bench": "tools.bench",
     "tools.chaos": "tools.chaos tools.audit",
     "tools.compare": "tools.compare tools.plot tools.evaluation.references",
+    "tools.doctor": "tools.doctor tools.bench.parts",
     "tools.evaluation": "tools.evaluation",
     "tools.plot": "tools.plot tools.evaluation.references tools.figures",
     "tools.run_folders": "tools.run_folders",

@@ -323,6 +323,7 @@ def test_the_names_that_users_know() -> None:
         "wall_s",
         *(f"charts/{name}" for name in ("episodic_return", "episodic_length", "episodes", "SPS")),
         "charts/restarts",
+        "charts/learning_rate",
         *(f"gossip/{name}" for name in ("consensus_distance", "pairwise_distance", "staleness")),
         *(f"gossip/{name}" for name in ("certificate", "certificate_ratio", "radius")),
         "gossip/gradient_correlation",
@@ -436,8 +437,8 @@ def test_a_snapshot_is_the_run_as_it_is(run: Run, clock: Clock) -> None:
         30,
         2,
     )
-    row.metrics.report({"entropy": 1.5})
-    run.run_layout.status_board.learner(0).metrics.report({"entropy": 0.5})
+    row.metrics.report({"entropy": 1.5, "learning_rate": 1e-3})
+    run.run_layout.status_board.learner(0).metrics.report({"entropy": 0.5, "learning_rate": 3e-3})
     run.run_layout.control.set_incarnation(1, 2)
     recorder.learners[1].state = WorkerState.RUNNING
     run.finish(1, 0, 4.0, 8.0)
@@ -446,6 +447,8 @@ def test_a_snapshot_is_the_run_as_it_is(run: Run, clock: Clock) -> None:
     seen = recorder.snapshot()
     assert (seen.env_id, seen.protocol) == ("ALE/Pong-v5", "classic")
     assert (seen.agent_steps, seen.total_steps, seen.frames_per_step) == (800, 5000, 4)
+    assert seen.learning_rate == pytest.approx(2e-3)
+    assert "learning_rate" not in seen.losses
     assert seen.elapsed_s == 2.0
     assert seen.agent_steps_per_s == 400.0
     assert (seen.episodes, seen.mean_return, seen.mean_length) == (2, 6.0, 50.0)
