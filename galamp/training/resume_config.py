@@ -96,6 +96,8 @@ def _check_imports(folder: Path, config: RunConfig, given: Values) -> None:
     user_code.check_asked("--algorithm", name, asked, run, "add --algorithm", fixed=True)
     asked = given.get(("environment", "env_id"), "")
     check_asked(config.environment.env_id, asked, run)
+    wrappers = given.get(("environment", "wrapper"), ())
+    user_code.check_all_asked("--wrapper", config.environment.wrapper, wrappers, run, "add")
     check_network_asked(config.model.network, given.get(("model", "network"), ""), run)
     if GRAPH not in given:
         check_own_graph(folder, config.gossip.topology)
