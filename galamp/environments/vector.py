@@ -244,4 +244,7 @@ def _resets_at_once(env_id: str, vector: VectorEnv[Any, Any, Any]) -> bool:
 
 def _step_limit(vector: VectorEnv[Any, Any, Any]) -> int | None:
     """Return the agent steps after which episodes are cut; None if the environment says nothing."""
-    return getattr(getattr(vector, "spec", None), "max_episode_steps", None)
+    spec = getattr(vector, "spec", None)
+    kwargs = getattr(spec, "kwargs", None) or {}
+    limits = (kwargs.get("max_episode_steps"), getattr(spec, "max_episode_steps", None))
+    return next((int(limit) for limit in limits if limit is not None), None)

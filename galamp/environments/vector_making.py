@@ -18,6 +18,7 @@ from gymnasium.vector import VectorEnv
 from galamp.core import keywords
 from galamp.core.config import EnvironmentConfig
 from galamp.core.errors import UserError
+from galamp.environments.envpool import is_of_envpool, of_envpool
 from galamp.environments.making import (
     OWN_OF_MAKE,
     Factory,
@@ -30,9 +31,6 @@ from galamp.environments.making import (
     refuse_window,
     wrapped,
 )
-
-ENVPOOL = "envpool"
-"""Package whose factories take seeds, and more, among any keyword arguments."""
 
 OWN_OF_MAKE_VEC = (*OWN_OF_MAKE, "vectorization_mode", "vector_kwargs")
 """Arguments that `gymnasium.make_vec` and `gymnasium.make` take themselves."""
@@ -76,7 +74,7 @@ def reset_seed(vector: VectorEnv[Any, Any, Any], seeds: list[int]) -> Any:
         return list(seeds)
     if modules & set(ARRAYS):
         return np.asarray(seeds, np.int64)
-    return None if _is_envpool(type(vector.unwrapped)) else seeds[0]
+    return None if is_of_envpool(vector.unwrapped) else seeds[0]
 
 
 def _by_factory(
@@ -93,7 +91,7 @@ def _by_factory(
             "itself: leave it out, or give the limit to the factory (--env-kwargs)"
         )
     takes = _parameters(factory)
-    is_envpool = _is_envpool(factory)
+    is_envpool = is_of_envpool(factory)
     if takes is not None and "num_envs" not in takes:
         raise UserError(
             f"{env_id}: --vector expects a function with the argument num_envs, that returns so "
@@ -109,7 +107,7 @@ def _by_factory(
     _refuse_ours(arguments, {"num_envs": "--num-envs", "seed": "--seed"}, ours)
     refuse_unknown(env_id, factory, arguments)
     refuse_lacking(env_id, factory, ours | dict(arguments))
-    return factory(**ours | dict(arguments))
+    return of_envpool(factory(**ours | dict(arguments)))
 
 
 def _by_id(
@@ -155,10 +153,6 @@ def _parameters(factory: Factory) -> set[str] | None:
     if any(each.kind is each.VAR_KEYWORD for each in parameters):
         return None
     return {each.name for each in parameters}
-
-
-def _is_envpool(made: Any) -> bool:
-    return str(made.__module__).partition(".")[0] == ENVPOOL
 
 
 def _checked(env_id: str, vector: Any) -> VectorEnv[Any, Any, Any]:
