@@ -43,9 +43,9 @@ def canonical(flag: str, texts: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def values(texts: Iterable[str]) -> dict[str, Any]:
-    """Return the keyword arguments of canonical texts."""
+    """Return the keyword arguments of `KEY=VALUE` texts."""
     pairs = (text.partition("=") for text in texts)
-    return {key: json.loads(value) for key, _, value in pairs}
+    return {key: parsed(value) for key, _, value in pairs}
 
 
 def parsed(text: str) -> Any:
