@@ -136,11 +136,22 @@ def add_flag(
         text += f" (default: {usual})"
     keywords: dict[str, Any] = {"dest": dest, "default": default}
     keywords["help"] = argparse.SUPPRESS if hidden else text
-    if setting.kind is bool:
+    if setting.option.texts:
+        keywords |= _of_texts(setting)
+        if isinstance(default, tuple):
+            keywords["default"] = list(default)  # argparse adds to a copy
+    elif setting.kind is bool:
         keywords["action"] = argparse.BooleanOptionalAction
     else:
         keywords["metavar"] = metavar
     parser.add_argument(setting.flag, **keywords)
+
+
+def _of_texts(setting: Setting) -> dict[str, Any]:
+    """Return how the parser takes a list: names one after each flag, other texts also in a row."""
+    if setting.option.user_code:
+        return {"action": "append", "metavar": setting.option.metavar}
+    return {"action": "extend", "nargs": "+", "metavar": setting.option.metavar}
 
 
 def _default(setting: Setting) -> str:
@@ -150,6 +161,8 @@ def _default(setting: Setting) -> str:
         return "yes" if setting.default else "no"
     if known.auto and setting.default == AUTO:
         return "auto"
+    if known.texts:
+        return ""
     return f"{setting.default} {known.unit}".strip() if setting.default != "" else ""
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from galamp.core.config import EnvironmentConfig
-from galamp.environments.names import ENVIRONMENTS, canonical_env_id
+from galamp.environments.names import VECTOR, canonical_env_id, kind_of
 
 if TYPE_CHECKING:
     from galamp.environments.base import (
@@ -79,7 +79,7 @@ def make_environment(
     if not seeds or not all(0 <= seed < SEED_LIMIT for seed in seeds):
         raise ValueError(f"seeds: expected one or more from 0 to {SEED_LIMIT - 1}, got {seeds}")
     env_id = canonical_env_id(config.env_id)
-    path = next(path for start, path in ENVIRONMENTS.items() if env_id.startswith(start))
+    path = VECTOR if config.vector else kind_of(env_id)
     module, _, name = path.partition(":")
     build = getattr(importlib.import_module(module), name)
     more = {"progress": progress} if build.shows_progress else {}

@@ -133,6 +133,8 @@ def _value_text(setting: Setting, value: Any) -> str:
         return "yes" if value else "no"
     if value is None:
         return setting.option.none or "the default"
+    if setting.option.texts:
+        return shown(" ".join(map(str, value)) or "none")
     if setting.option.auto and value == AUTO:
         return "auto"
     if setting.option.duration and type(value) is float:

@@ -126,6 +126,8 @@ def check_imports(holder: str, config: RunConfig, given: Values) -> None:
     user_code.check_asked("--algorithm", name, asked, holder, "add --algorithm", fixed=True)
     asked = given.get(("environment", "env_id"), "")
     check_asked(config.environment.env_id, asked, holder)
+    wrappers = given.get(("environment", "wrapper"), ())
+    user_code.check_all_asked("--wrapper", config.environment.wrapper, wrappers, holder, "add")
     check_network_asked(config.model.network, given.get(("model", "network"), ""), holder)
     if SINKS not in given:
         user_code.check_asked("--sinks", config.report.sinks, "", holder, "add --sinks")

@@ -99,6 +99,7 @@ def main(task: SimulatorTask) -> None:
                 terminated=step.terminated,
                 truncated=step.truncated,
                 valid=np.logical_not(step.reset),
+                first=step.begins,
             )
             for episode in counter.update(step):
                 episodes.append(episode.ret, episode.length, episode.env_index + port.envs.start)

@@ -28,6 +28,7 @@ from galamp.core.config import EnvironmentConfig
 from galamp.core.disk import in_home, write_new
 from galamp.core.errors import GalampError, UserError
 from galamp.core.seeding import seed_for, seed_generators
+from galamp.core.user_code import check_all_asked
 from galamp.environments import (
     EnvironmentSpec,
     finish_probe,
@@ -157,8 +158,11 @@ def evaluation_environment(
 
 
 def with_step_limit(environment: EnvironmentConfig, spec: EnvironmentSpec) -> EnvironmentConfig:
-    """Return the environment, with `STEP_LIMIT` where a game could run for ever."""
-    if spec.max_episode_steps is not None:
+    """Return the environment, with `STEP_LIMIT` where a game could run for ever.
+
+    A vector environment cuts its episodes itself, or not at all.
+    """
+    if spec.max_episode_steps is not None or environment.vector:
         return environment
     return replace(environment, max_episode_steps=STEP_LIMIT)
 
@@ -173,6 +177,8 @@ def _check_asked(trained: Trained, config: EvaluationConfig) -> None:
     check_asked(trained_in, asked, "the checkpoint")
     if asked and canonical_env_id(asked) != canonical_env_id(trained_in):
         raise UserError(f"--env-id {asked}: the checkpoint is of {trained_in}; name that")
+    stored = trained.environment.wrapper
+    check_all_asked("--wrapper", stored, config.wrapper, "the checkpoint", "add")
     network = trained.checkpoint.identity.network
     check_network_asked(network, config.network, "the checkpoint")
     if config.network not in ("", network):
@@ -242,6 +248,7 @@ def _play_all(
     seed_generators(how.seed)
     with failures_reported(environment.env_id):
         envs = make_environment(environment, seeds, threads=threads)
+    envs.bootstraps = False  # nobody learns from these games
     with closing_quietly(envs):
         for agent in agents:
             agent.seed(seed_for(how.seed, 0))
