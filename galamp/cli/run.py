@@ -30,6 +30,7 @@ from galamp.workers.forkserver import start_server
 SECTION_TITLES = {
     "": "run",
     "stop": "when to end before --total-steps",
+    "evaluation": "evaluation while it trains",
     "environment": "environment (frames: emulator frames; one agent step is --frame-skip frames)",
     "algorithm": "algorithm (those of another one: --algorithm NAME --help)",
     "model": "network",

@@ -13,6 +13,7 @@ from typing import Any
 
 from galamp.core.algorithm_config import AlgorithmConfig, algorithm_config, algorithm_in
 from galamp.core.errors import UserError, did_you_mean
+from galamp.core.eval_config import EvalConfig
 from galamp.core.gossip_config import GossipConfig as GossipConfig
 from galamp.core.older_configs import up_to_date
 from galamp.core.settings import AUTO, CLASS, FACTORY, check, option, settings, shown
@@ -248,6 +249,7 @@ class RunConfig:
     gossip: GossipConfig = field(default_factory=GossipConfig)
     resources: ResourceConfig = field(default_factory=ResourceConfig)
     stop: StopConfig = field(default_factory=StopConfig)
+    evaluation: EvalConfig = field(default_factory=EvalConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
 
 
