@@ -34,6 +34,7 @@ SECTION_TITLES = {
     START: "the flags that matter most",
     "": "settings from elsewhere (default < preset < file or run < flag)",
     "stop": "when to end before --total-steps",
+    "evaluation": "evaluation while it trains",
     "environment": "environment (frames: emulator frames; one agent step is --frame-skip frames)",
     "algorithm": "algorithm (those of another one: --algorithm NAME --help)",
     "model": "network",

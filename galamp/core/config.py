@@ -18,6 +18,7 @@ from galamp.core.environment_config import MAX_CHANNELS as MAX_CHANNELS
 from galamp.core.environment_config import SQUASH as SQUASH
 from galamp.core.environment_config import EnvironmentConfig as EnvironmentConfig
 from galamp.core.errors import UserError, did_you_mean
+from galamp.core.eval_config import EvalConfig
 from galamp.core.gossip_config import GossipConfig as GossipConfig
 from galamp.core.older_configs import up_to_date
 from galamp.core.settings import (
@@ -163,6 +164,7 @@ class RunConfig:
     gossip: GossipConfig = field(default_factory=GossipConfig)
     resources: ResourceConfig = field(default_factory=ResourceConfig)
     stop: StopConfig = field(default_factory=StopConfig)
+    evaluation: EvalConfig = field(default_factory=EvalConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
 
 

@@ -33,6 +33,7 @@ from galamp.telemetry.sinks.base import Episode
 from galamp.telemetry.sinks.group import SinkGroup
 from galamp.telemetry.snapshot import (
     EPISODES_IN_MEAN,
+    EvaluationReading,
     Event,
     LearnerSnapshot,
     Snapshot,
@@ -126,6 +127,8 @@ class Recorder:
         self.episodes = 0
         self.best: float | None = None
         self._best_at = 0
+        self.evaluation: EvaluationReading | None = None
+        """The newest evaluation while the run trains."""
         self.losses = Losses()
         self._notices = Notices(self.log_event)
         self._curve = Curve()
@@ -271,6 +274,7 @@ class Recorder:
             losses=gauges,
             learning_rate=learning_rate,
             consensus=self._consensus.reading,
+            evaluation=self.evaluation,
             events=tuple(self._events),
             restarts=self.losses.restarts,
         )

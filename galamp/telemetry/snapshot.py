@@ -80,6 +80,27 @@ class ConsensusReading:
 
 
 @dataclass(frozen=True)
+class EvaluationReading:
+    """The newest evaluation of the mean of all learners, while the run trains.
+
+    Attributes:
+        agent_steps: agent steps of the checkpoint that played.
+        mean: mean true score of its games.
+        standard_error: of the mean; None of one game.
+        episodes: number of games.
+        best: highest mean of all evaluations.
+        best_at: agent steps of that one's checkpoint.
+    """
+
+    agent_steps: int
+    mean: float
+    standard_error: float | None
+    episodes: int
+    best: float
+    best_at: int
+
+
+@dataclass(frozen=True)
 class Event:
     """An event to report, at `elapsed_s` seconds into this attempt of the run."""
 
@@ -97,7 +118,8 @@ class Snapshot:
     protocol: str
     run_dir: str
     status: str
-    """One word: starting, running, stopping, checkpointing, finished, failed."""
+    """One word: starting, running, stopping, checkpointing, evaluating, finished,
+    failed."""
     elapsed_s: float
     agent_steps: int
     total_steps: int
@@ -119,6 +141,8 @@ class Snapshot:
     learning_rate: float | None = None
     """Of the last updates: mean over learners; None while it is unknown."""
     consensus: ConsensusReading = field(default_factory=ConsensusReading)
+    evaluation: EvaluationReading | None = None
+    """None before the first one."""
     events: tuple[Event, ...] = ()
     """Oldest first."""
     restarts: int = 0

@@ -40,6 +40,7 @@ from galamp.telemetry.sinks.base import SinkContext
 from galamp.telemetry.sinks.group import SinkGroup
 from galamp.training.checkpointing import Saver
 from galamp.training.control.server import ControlServer
+from galamp.training.evaluator import Evaluator
 from galamp.training.resolve import ResolvedRun, resolve_run
 from galamp.training.result import RunResult
 from galamp.training.resume import history_of, restore, states_for
@@ -80,6 +81,7 @@ class Attempt:
     run_layout: RunLayout
     recorder: Recorder
     saver: Saver
+    evaluator: Evaluator | None
 
 
 class PendingScale:
@@ -161,8 +163,21 @@ class Session:
             run_layout.count,
             lambda count: self._check_learners(resolved.plan, share_bytes, count),
         )
+        evaluator = self._evaluator(run_layout, recorder, saver)
         gc.freeze()
-        return Attempt(number, began_s, resolved, run_layout, recorder, saver)
+        return Attempt(number, began_s, resolved, run_layout, recorder, saver, evaluator)
+
+    def _evaluator(
+        self, run_layout: RunLayout, recorder: Recorder, saver: Saver
+    ) -> Evaluator | None:
+        """Create what evaluates the run while it trains; None if it is not to be evaluated."""
+        plan = run_layout.plan
+        if plan.config.evaluation.eval_every is None:
+            return None
+        taken = {core for learner in plan.learners for core in learner.cpus.cores}
+        left = [core for core in self._context.machine.cores if core not in taken]
+        cores = tuple(left) if plan.config.resources.pin else ()
+        return Evaluator(run_layout, recorder, saver, cores)
 
     def _open_sinks(self, plan: Plan, number: int, from_step: int) -> SinkGroup:
         """Open the metric sinks of attempt `number`, whose rows continue at `from_step`.
@@ -232,10 +247,13 @@ class Session:
             self._control_server,
             self._signals,
             [*self._callbacks, self._pending_scale],
+            attempt.evaluator,
         )
         try:
             return supervisor.run()
         finally:
+            if attempt.evaluator is not None:
+                attempt.evaluator.close()
             attempt.recorder.close()
 
     def _resume_point_of(self, attempt: Attempt) -> ResumePoint:

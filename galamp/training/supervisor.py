@@ -31,6 +31,7 @@ from galamp.telemetry.recorder import Recorder
 from galamp.telemetry.snapshot import WorkerState
 from galamp.training.checkpointing import Saver, common_turn
 from galamp.training.control.server import ControlServer
+from galamp.training.evaluator import LAST_TIMEOUT_S, Evaluator
 from galamp.training.result import BY_REQUEST, RunResult, StopReason, result_of
 from galamp.workers.forkserver import wake_server
 
@@ -64,8 +65,9 @@ class Supervisor:
         control_server: ControlServer,
         signals: Signals,
         callbacks: Sequence[Callback] = (),
+        evaluator: Evaluator | None = None,
     ) -> None:
-        self._callbacks = callbacks
+        self._callbacks, self._evaluator = callbacks, evaluator
         self.run_layout, self.recorder, self.saver, self.display = (
             run_layout,
             recorder,
@@ -102,6 +104,8 @@ class Supervisor:
                 self._enforce_stop_timeouts()
                 self._save()
                 self._refresh_display()
+                if self._evaluator is not None and self._stopping_since_s is None:
+                    self._evaluator.tick()
                 for callback in self._callbacks:
                     callback.tick(self)
         finally:
@@ -339,6 +343,8 @@ class Supervisor:
             )
         self._check_folder()
         result = result_of(self._failure, self._stopped_by, self._scale_to, self._reason)
+        if self._evaluator is not None and result.status == "finished":
+            self._finish_evaluation(self._evaluator)
         recorder.status = result.status
         if result.scale_to is None and result.reason is not None:
             steps = self.run_layout.status_board.agent_steps()
@@ -349,3 +355,19 @@ class Supervisor:
         recorder.log()
         self._publish_snapshot()
         return result
+
+    def _finish_evaluation(self, evaluator: Evaluator) -> None:
+        """Wait for the last checkpoint's evaluation, until a timeout or a signal."""
+        self.recorder.status = "evaluating"
+        until_s = time.monotonic() + LAST_TIMEOUT_S
+        evaluator.take_ended()
+        evaluator.start_last()
+        while evaluator.is_playing:
+            if self._signals.waiting or time.monotonic() > until_s:
+                evaluator.close(f"the run has ended, and waits {LAST_TIMEOUT_S:.0f} s at most")
+                return
+            self.control_server.poll()
+            self._publish_snapshot()
+            time.sleep(DISPLAY_EVERY_S)
+            evaluator.take_ended()
+            evaluator.start_last()

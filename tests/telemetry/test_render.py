@@ -17,6 +17,7 @@ from galamp.telemetry.display.dashboard import PlainLines
 from galamp.telemetry.display.render import render
 from galamp.telemetry.snapshot import (
     LEARNER_PHASES,
+    EvaluationReading,
     Event,
     LearnerSnapshot,
     Snapshot,
@@ -191,3 +192,12 @@ def test_the_chart_is_labelled_with_its_extremes() -> None:
     assert len(lines[0]) == 60
     assert ord(lines[0][-1]) & 0x88, "the last score, the best, is in the last column"
     assert re.fullmatch(r" +└ 0 ─+ 99.0k agent steps", lines[5])
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40), (200, 50)])
+def test_the_newest_and_the_best_evaluation_are_on_the_screen(width: int, height: int) -> None:
+    seen = EvaluationReading(1_000_000, 31.7, 2.4, 10, 33.8, 750_000)
+    text = "\n".join(screen(busy(4, evaluation=seen), width, height))
+    for number in ("31.7", "33.8", "1.00M", "750k", "0.48"):
+        assert number in text
+    assert "eval" not in "\n".join(screen(busy(4), width, height))

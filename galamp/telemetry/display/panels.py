@@ -116,6 +116,21 @@ def scores(snapshot: Snapshot) -> list[str]:
     ]
 
 
+def evaluation(snapshot: Snapshot, width: int) -> list[Text]:
+    """Return a line with the newest evaluation; none before the first one."""
+    seen = snapshot.evaluation
+    if seen is None:
+        return []
+    error = "" if seen.standard_error is None else f" ± {score(seen.standard_error)}"
+    facts = [
+        f"score {score(seen.mean)}{error}",
+        f"of {count(seen.episodes)} game{'s' if seen.episodes > 1 else ''}",
+        f"at {count(seen.agent_steps)} agent steps",
+        f"best {score(seen.best)} at {count(seen.best_at)}",
+    ]
+    return labelled("eval", [fit(facts, width - LABEL_WIDTH)])
+
+
 def losses(snapshot: Snapshot) -> list[str]:
     """Return each loss with a short name and its value."""
     short = {"grad_norm": "grad", "explained_variance": "explained"}
@@ -139,6 +154,9 @@ def numbers(snapshot: Snapshot, width: int, rows: int) -> list[Text]:
     ]
     if snapshot.frames_per_step <= 1:
         del pairs[1]
+    if (seen := snapshot.evaluation) is not None:
+        pairs.append((f"eval score at {count(seen.agent_steps)}", score(seen.mean)))
+        pairs.append((f"best eval score at {count(seen.best_at)}", score(seen.best)))
     found = [
         (clean(name.replace("_", " ")), measure(value)) for name, value in snapshot.losses.items()
     ]

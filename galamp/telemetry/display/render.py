@@ -50,6 +50,7 @@ def _small(snapshot: Snapshot, width: int, height: int) -> list[Text]:
     room = width - LABEL_WIDTH
     top = labelled("speed", [fit(panels.speed(snapshot), room)])
     top += labelled("last 100", [fit(panels.scores(snapshot), room)])
+    top += panels.evaluation(snapshot, width)
     bottom = labelled("gossip", [panels.gossip_line(snapshot, room)])
     bottom += labelled("losses", [fit(panels.losses(snapshot), room)])
     bottom += labelled("limit", [panels.hint(snapshot, room)])
@@ -81,7 +82,8 @@ def _large(snapshot: Snapshot, width: int, height: int) -> list[Text]:
     rows = table_rows(len(snapshot.learners), height - 11)
     main = [*_curve(snapshot, left, height - rows - 4), Text()]
     main += _learners(snapshot, left, rows)
-    rest = [*_numbers(snapshot, side, 14), Text(), *_gossip(snapshot, side), Text()]
+    rows_of_numbers = 14 if snapshot.evaluation is None else 16
+    rest = [*_numbers(snapshot, side, rows_of_numbers), Text(), *_gossip(snapshot, side), Text()]
     rest += _event_lines(snapshot, side, height - len(rest) - 2)
     return [Text(), *_beside(main, left, rest)]
 

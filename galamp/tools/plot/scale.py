@@ -24,8 +24,12 @@ def frame(chart: Chart) -> Frame:
 
     Outliers stay outside, and so do reference scores that would make the lines flat.
     """
-    x = np.concatenate([line.x for line in chart.lines])
-    y = np.concatenate([part for line in chart.lines for part in (line.y, line.low, line.high)])
+    points = [np.reshape(line.dots, (-1, 2)).T for line in chart.lines]
+    x = np.concatenate([line.x for line in chart.lines] + [across for across, _ in points])
+    y = np.concatenate(
+        [part for line in chart.lines for part in (line.y, line.low, line.high)]
+        + [up for _, up in points]
+    )
     low, high = float(y.min()), float(y.max())
     core_low, core_high = map(float, np.percentile(y, [2, 98]))
     if core_high > core_low and high - low > OUTLIERS * (core_high - core_low):
