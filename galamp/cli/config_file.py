@@ -155,6 +155,13 @@ def toml_of(setting: Setting, value: Any) -> str:
         value = setting.option.none
     elif setting.option.duration:
         value = duration_text(value)
-    if isinstance(value, str):  # JSON's escapes are TOML's, but for one
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, tuple):
+        return f"[{', '.join(_quoted(text) for text in value)}]"
+    if isinstance(value, str):
+        return _quoted(value)
     return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _quoted(text: str) -> str:
+    """Return a text in quotes: JSON's escapes are TOML's, but for one."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -134,7 +134,7 @@ def add_flag(
         metavar = "NAME"
     if usual and "default" not in text:
         text += f" (default: {usual})"
-    keywords: dict[str, Any] = {"dest": dest, "default": default}
+    keywords: dict[str, Any] = {"dest": dest, "default": default, "metavar": metavar}
     keywords["help"] = argparse.SUPPRESS if hidden else text
     if setting.option.texts:
         keywords |= _of_texts(setting)
@@ -142,16 +142,15 @@ def add_flag(
             keywords["default"] = list(default)  # argparse adds to a copy
     elif setting.kind is bool:
         keywords["action"] = argparse.BooleanOptionalAction
-    else:
-        keywords["metavar"] = metavar
+        del keywords["metavar"]
     parser.add_argument(setting.flag, **keywords)
 
 
 def _of_texts(setting: Setting) -> dict[str, Any]:
     """Return how the parser takes a list: names one after each flag, other texts also in a row."""
     if setting.option.user_code:
-        return {"action": "append", "metavar": setting.option.metavar}
-    return {"action": "extend", "nargs": "+", "metavar": setting.option.metavar}
+        return {"action": "append"}
+    return {"action": "extend", "nargs": "+"}
 
 
 def _default(setting: Setting) -> str:
@@ -162,12 +161,14 @@ def _default(setting: Setting) -> str:
     if known.auto and setting.default == AUTO:
         return "auto"
     if known.texts:
-        return ""
+        return "none"
     return f"{setting.default} {known.unit}".strip() if setting.default != "" else ""
 
 
 def _metavar(setting: Setting) -> str:
     known = setting.option
+    if known.texts:
+        return known.metavar
     if not known.choices:
         return {int: "N", float: "X", str: "TEXT"}[setting.kind]
     return "{" + ",".join(_forms(setting)) + "}" + (",..." if known.several else "")

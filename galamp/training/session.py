@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ from galamp.training.resume_point import ResumePoint, load_resume_point, progres
 from galamp.training.start_events import log_choices
 from galamp.training.summary import stored_config, summarise
 from galamp.training.supervisor import Callback, Supervisor
+from galamp.training.surroundings import monitor_of
 
 RETRY_TIMEOUT_S, RETRY_EVERY_S = 60.0, 3.0
 
@@ -69,6 +70,8 @@ class RunContext:
     environment: EnvironmentSpec
     sketch: ModelSketch
     identity: Identity
+    rates: Mapping[int, float] = field(default_factory=dict)
+    """Agent steps/s by number of learners, as measured on this machine before."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +205,10 @@ class Session:
         context, folder = self._context, self._folder
         wall_s = progress_of(resume_point)["wall_s"]
         history = history_of(run_layout, folder, states, wall_s, warn)
-        recorder = Recorder(run_layout, folder, sinks, ConsensusMonitor(run_layout, history))
+        recorder = Recorder(
+            run_layout, folder, sinks, ConsensusMonitor(run_layout, history),
+            monitor_of(run_layout, context.machine), context.rates,
+        )  # fmt: skip
         recorder.losses = self._losses
         saver = Saver(
             run_layout, context.identity, folder.checkpoints,

@@ -106,6 +106,7 @@ class Supervisor:
                 self._refresh_display()
                 if self._evaluator is not None and self._stopping_since_s is None:
                     self._evaluator.tick()
+                self.display.poll()
                 for callback in self._callbacks:
                     callback.tick(self)
         finally:
@@ -134,12 +135,17 @@ class Supervisor:
         while (number := self._signals.receive()) is not None:
             if self._stopped_by is not None:
                 self._is_immediate = True
-                self._signals.exit_on_next(self.children.kill)
+                self._signals.exit_on_next(self._abandon)
                 return
             self._stopped_by = number
             name = signal.Signals(number).name
             self.recorder.log_event(f"{name}: saving and stopping", kind="stop", cause=name)
             self._stop()
+
+    def _abandon(self) -> None:
+        """Kill all children and give the terminal back: this process ends at once."""
+        self.display.abandon()
+        self.children.kill()
 
     def _handle_requests(self) -> None:
         """Handle control requests; end this attempt if another number of learners is requested."""
@@ -327,7 +333,8 @@ class Supervisor:
         self._publish_snapshot()
 
     def _publish_snapshot(self) -> None:
-        snapshot = self.recorder.snapshot()
+        with_game = self.display.wants_game or self.control_server.wants_game
+        snapshot = self.recorder.snapshot(with_game=with_game)
         self.display.update(snapshot)
         self.control_server.publish(snapshot)
 

@@ -708,10 +708,21 @@ def test_the_closing_line_says_how_it_ended_and_what_to_do_next() -> None:
     }
     assert exit_message(summary) == (
         "finished: 1,234,567 agent steps, mean score of the last 100 episodes 20.46\n"
+        "files    runs/x\n"
+        "look at it: galamp show runs/x\n"
+        "draw it: galamp plot runs/x\n"
         "evaluate it: galamp eval runs/x\n"
     )
-    assert exit_message(summary | {"status": "stopped", "mean_return_100": None}) == (
-        "stopped: 1,234,567 agent steps\ngo on: galamp run --resume runs/x\n"
+    facts = {"wall_s": 125.0, "start": 2, "agent_steps_per_s": 1200.0, "restarts": 1}
+    facts |= {"best_mean_return_100": 20.5, "status": "stopped", "mean_return_100": None}
+    assert exit_message(summary | facts) == (
+        "stopped: 1,234,567 agent steps\n"
+        "time     2 m 05 s   over 2 starts   1,200 agent steps/s   1 restart\n"
+        "best     mean score 20.50   runs/x/checkpoints/best\n"
+        "files    runs/x\n"
+        "look at it: galamp show runs/x\n"
+        "evaluate it: galamp eval runs/x\n"
+        "go on: galamp run --resume runs/x\n"
     )
     own = exit_message(summary | {"status": "stopped", "env_id": "my.own:make"})
     assert own.endswith("go on: galamp run --resume runs/x --env-id my.own:make\n")

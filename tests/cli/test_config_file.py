@@ -47,7 +47,12 @@ def sources(*words: str) -> dict[tuple[str, str], str]:
 VALUES = {
     "seed": 7,
     "total_steps": 5000,
-    "environment": {"env_id": "CartPole-v1", "num_envs": 4, "observation_reading": "space"},
+    "environment": {
+        "env_id": "CartPole-v1",
+        "env_kwargs": ["sutton_barto_reward=true", 'name="a b"'],
+        "num_envs": 4,
+        "observation_reading": "space",
+    },
     "algorithm": {"algorithm": "ppo", "learning_rate": 1e-05, "target_kl": 0.5},
     "gossip": {"max_staleness": None, "topology": "exponential"},
     "resources": {"learners": 2, "threads": 1},

@@ -327,7 +327,9 @@ def test_the_names_that_users_know() -> None:
         *(f"gossip/{name}" for name in ("consensus_distance", "pairwise_distance", "staleness")),
         *(f"gossip/{name}" for name in ("certificate", "certificate_ratio", "radius")),
         "gossip/gradient_correlation",
-        *(f"gossip/{name}" for name in ("sent", "received", "dropped")),
+        *(f"gossip/{name}" for name in ("sent", "received", "overwritten")),
+        *(f"system/{name}" for name in ("cpu", "cpu_others", "memory", "gpu", "gpu_memory")),
+        *(f"system/{name}" for name in ("watts", "joules_per_frame")),
         *(f"losses/{name}" for name in A2CConfig.gauges),
         *(f"perf/{name}_share" for name in ("collect", "infer", "update", "gossip", "other")),
     }  # fmt: skip
@@ -354,7 +356,7 @@ def test_a_row_holds_what_the_snapshot_holds() -> None:
     assert row["gossip/staleness"] == 2
     assert row["gossip/sent"] == 2000 + 2001 + 2002
     assert row["gossip/received"] == 3000 + 3001 + 3002
-    assert row["gossip/dropped"] == 40 + 41 + 42
+    assert row["gossip/overwritten"] == 40 + 41 + 42
     assert row["losses/entropy"] == 1.213
     assert row["perf/collect_share"] == pytest.approx(0.41)
     assert row["learner2/SPS"] == 1113.0
@@ -457,7 +459,7 @@ def test_a_snapshot_is_the_run_as_it_is(run: Run, clock: Clock) -> None:
     one = seen.learners[1]
     assert (one.rank, one.state, one.incarnation) == (1, WorkerState.RUNNING, 2)
     assert (one.agent_steps, one.updates, one.rounds) == (800, 40, 39)
-    assert (one.staleness, one.sent, one.received, one.dropped) == (3, 39, 30, 2)
+    assert (one.staleness, one.sent, one.received, one.overwritten) == (3, 39, 30, 2)
     assert (one.mean_return, one.episodes, one.out_peers) == (6.0, 2, (0,))
     assert (one.agent_steps_per_s, one.device) == (400.0, "cpu")
     assert seen.learners[0].mean_return is None

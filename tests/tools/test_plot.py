@@ -20,6 +20,7 @@ from galamp.storage.eval_log import Evaluation, EvaluationLog
 from galamp.storage.run_folder import RunFolder
 from galamp.storage.run_history import RunHistory
 from galamp.storage.run_logs import MetricsLog
+from galamp.telemetry.display import ticks
 from galamp.tools.plot import charts, groups, metrics, runs, scale, terminal
 from galamp.tools.plot.charts import Chart, Line
 from tests.support.engine import (
@@ -304,8 +305,8 @@ def test_the_range_leaves_out_what_would_make_the_lines_flat() -> None:
     ],
 )
 def test_ticks_are_round_numbers(low: float, high: float, most: int, labels: list[str]) -> None:
-    values = scale.ticks(low, high, most)
-    assert scale.tick_labels(values) == labels
+    values = ticks.ticks(low, high, most)
+    assert ticks.tick_labels(values) == labels
 
 
 # The command

@@ -13,8 +13,9 @@ import numpy as np
 from rich.text import Text
 
 from galamp.telemetry.display.text import Frame, clip, line_chart
+from galamp.telemetry.display.ticks import tick_labels, ticks
 from galamp.tools.plot.charts import Chart, Line, Numbers
-from galamp.tools.plot.scale import beyond, frame, tick_labels, ticks
+from galamp.tools.plot.scale import beyond, frame
 
 COLOURS = ("cyan", "yellow", "magenta", "green", "blue", "red")
 KEYS = "123456789abcdefghijklmnopqrstuvwxyz"

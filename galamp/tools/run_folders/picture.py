@@ -15,6 +15,7 @@ from galamp.storage.learning_curve import thinned
 from galamp.storage.run_folder import METRICS
 from galamp.storage.run_logs import curve
 from galamp.telemetry.display import panels
+from galamp.telemetry.display.chart import score_chart
 from galamp.telemetry.display.panels import LABEL_WIDTH, labelled
 from galamp.telemetry.display.text import count, fit, measure, score
 from galamp.telemetry.evaluations import reading_of
@@ -66,9 +67,9 @@ def picture(record: RunRecord, width: int) -> list[Text]:
     lines = [panels.headline(snapshot, width), *panels.run_dir(snapshot, width)]
     lines.append(panels.progress(snapshot, width))
     lines += labelled("speed", [fit(panels.speed(snapshot), room)])
-    lines += labelled("last 100", [fit(panels.scores(snapshot), room)])
+    lines += labelled("score", [fit(panels.scores(snapshot), room)])
     lines += panels.evaluation(snapshot, width)
-    lines += [Text(), *panels.chart(snapshot, width, CHART_ROWS), Text()]
+    lines += [Text(), *score_chart(snapshot, width, CHART_ROWS), Text()]
     lines += _learners(record, width)
     lines += labelled("gossip", [fit([panels.distance(snapshot.consensus)], room)])
     lines += labelled("losses", [fit(panels.losses(snapshot), room)])
