@@ -15,7 +15,7 @@ from typing import NamedTuple
 import galamp
 from galamp.cli.algorithm_flags import usual_config
 from galamp.core import installation, isolation
-from galamp.core.arguments import Parser
+from galamp.core.arguments import CommandsFormatter, Parser
 from galamp.core.errors import EXIT_OK, EXIT_SIGINT, GalampError, refusal
 from galamp.core.sanitize import one_line
 from galamp.telemetry.display.streams import fill_closed, print_safely
@@ -49,6 +49,9 @@ COMMANDS = {
     "eval": Command("galamp.tools.evaluation.command", "play and score a trained agent"),
     "plot": Command("galamp.tools.plot.command", "draw the curves of runs, as text or a figure"),
     "compare": Command("galamp.tools.compare.command", "compare runs: settings, scores, speed"),
+    "export-logs": Command(
+        "galamp.tools.export_logs.command", "metrics for TensorBoard or Weights & Biases"
+    ),
     "games": Command("galamp.cli.games", "list the Atari games that can be played"),
     "topology": Command("galamp.tools.topology.command", "look at a gossip graph, plan with it"),
     "audit": Command("galamp.tools.audit.command", "check that learners stayed close enough"),
@@ -114,7 +117,7 @@ def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     """
     trains = bool(words) and words[0] in COMMANDS and COMMANDS[words[0]].trains
     usual = usual_config(words if trains else ())
-    parser = Parser(prog="galamp", description=galamp.__doc__)
+    parser = Parser(prog="galamp", description=galamp.__doc__, formatter_class=CommandsFormatter)
     parser.add_argument("--version", action="version", version=f"galamp {galamp.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     for name, command in COMMANDS.items():

@@ -15,7 +15,7 @@ from typing import Any
 from galamp.algorithms import own_settings
 from galamp.cli.algorithm_flags import add_own_group
 from galamp.cli.presets import PRESETS
-from galamp.cli.run_config import config_from, configured, dest_of, kept_of
+from galamp.cli.run_config import SINK_FLAGS, config_from, configured, dest_of, kept_of
 from galamp.core import failpoints
 from galamp.core.arguments import Parser, add_flag
 from galamp.core.config import RunConfig
@@ -37,6 +37,12 @@ SECTION_TITLES = {
     "resources": "processes and devices",
     "report": "what is shown and kept",
 }
+
+SHORT = {
+    "tensorboard": "scalars in RUN/tensorboard",
+    "track": "track the run at Weights & Biases, in RUN/wandb where there is no key",
+}
+"""Flag of `SINK_FLAGS` -> what it does."""
 
 OWN = "algorithm.own"
 """Stands for the group of settings that only the algorithm of this command line has."""
@@ -74,6 +80,10 @@ def add_settings(parser: Parser) -> None:
         "those of each learner. "
         + "; ".join(f"{name}: {known.source}" for name, known in PRESETS.items()),
     )
+    for name, sink in SINK_FLAGS.items():
+        groups["report"].add_argument(
+            f"--{name}", action="store_true", help=f"short for {sink} among --sinks: {SHORT[name]}"
+        )
     for setting in settings(usual):
         ones_own = setting.section == "algorithm" and setting.name in own
         add_flag(

@@ -60,6 +60,7 @@ WITHIN: dict[str, str] = {
     "tools.chaos": "tools.chaos tools.audit",
     "tools.compare": "tools.compare tools.plot tools.evaluation.references",
     "tools.evaluation": "tools.evaluation",
+    "tools.export_logs": "tools.export_logs tools.run_folders.record",
     "tools.plot": "tools.plot tools.evaluation.references tools.figures",
     "tools.run_folders": "tools.run_folders",
     "tools.topology": "tools.topology tools.figures",
