@@ -52,6 +52,7 @@ COMMANDS = {
     "export-logs": Command(
         "galamp.tools.export_logs.command", "metrics for TensorBoard or Weights & Biases"
     ),
+    "profile": Command("galamp.cli.profile", "record a running run: where its time goes"),
     "games": Command("galamp.cli.games", "list the Atari games that can be played"),
     "topology": Command("galamp.tools.topology.command", "look at a gossip graph, plan with it"),
     "audit": Command("galamp.tools.audit.command", "check that learners stayed close enough"),

@@ -62,6 +62,7 @@ WITHIN: dict[str, str] = {
     "tools.evaluation": "tools.evaluation",
     "tools.export_logs": "tools.export_logs tools.run_folders.record",
     "tools.plot": "tools.plot tools.evaluation.references tools.figures",
+    "tools.profile": "tools.profile",
     "tools.run_folders": "tools.run_folders",
     "tools.topology": "tools.topology tools.figures",
     "tools.figures": "tools.figures",
