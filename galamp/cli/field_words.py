@@ -51,11 +51,9 @@ FLAGS = {
     "--save-dir": "--run-dir",
     "--train-dir": "--run-dir",
     "--log-folder": "--run-dir",
-    "--tensorboard": "--sinks jsonl,monitor,tensorboard",
-    "--tensorboard-log": "--sinks jsonl,monitor,tensorboard",
-    "--track": "--sinks jsonl,monitor,tensorboard",
-    "--wandb": "--sinks jsonl,monitor,tensorboard",
-    "--with-wandb": "--sinks jsonl,monitor,tensorboard",
+    "--tensorboard-log": "--tensorboard",
+    "--wandb": "--track",
+    "--with-wandb": "--track",
     "--capture-video": "galamp record RUN, afterwards",
     "--save-video": "galamp record RUN, afterwards",
     "--render": "galamp play RUN, afterwards",
@@ -94,7 +92,7 @@ COMMANDS = {
     "plot-train": "galamp plot RUN",
     "all-plots": "galamp compare RUN...",
     "record-video": "galamp record RUN",
-    "tensorboard": "galamp run --sinks jsonl,monitor,tensorboard",
+    "tensorboard": "galamp export-logs RUN --tensorboard",
     "version": "galamp --version",
 }
 """Command elsewhere -> what to use here."""

@@ -16,7 +16,7 @@ import galamp
 from galamp.cli.field_words import command_elsewhere, flags_elsewhere
 from galamp.cli.overview import overview
 from galamp.core import installation, isolation
-from galamp.core.arguments import Parser
+from galamp.core.arguments import CommandsFormatter, Parser
 from galamp.core.errors import (
     EXIT_OK,
     EXIT_SIGINT,
@@ -63,6 +63,10 @@ COMMANDS = {
     "config": Command(
         "galamp.cli.config_command", "print the settings of a run or a preset, for run --config"
     ),
+    "export-logs": Command(
+        "galamp.tools.export_logs.command", "metrics for TensorBoard or Weights & Biases"
+    ),
+    "profile": Command("galamp.cli.profile", "record a running run: where its time goes"),
     "games": Command("galamp.cli.games", "list the Atari games that can be played"),
     "doctor": Command(
         "galamp.tools.doctor.command", "look at this machine, and say what to do for runs"
@@ -155,7 +159,7 @@ def build_parser(words: Sequence[str] | None = None) -> argparse.ArgumentParser:
     Raises:
         UserError: the algorithm is one of the user's, and cannot be used.
     """
-    parser = Parser(prog="galamp", description=galamp.__doc__)
+    parser = Parser(prog="galamp", description=galamp.__doc__, formatter_class=CommandsFormatter)
     parser.add_argument("--version", action="version", version=f"galamp {galamp.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     for name, command in COMMANDS.items():

@@ -8,8 +8,11 @@ Runs in the parent; `galamp chaos` takes the same settings.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from galamp.cli.layers import asks_for_quickest
 from galamp.cli.run_config import config_with_sources, configured, kept_of
@@ -21,6 +24,9 @@ from galamp.core.errors import EXIT_OK, UserError
 from galamp.core.processes.reaper import claim_process
 from galamp.telemetry.display.streams import STARTING, announce, print_safely
 from galamp.workers.forkserver import start_server
+
+if TYPE_CHECKING:
+    from galamp.tools.profile.first_minute import FirstMinute
 
 EXAMPLES = """\
   galamp run --game Breakout              train; Ctrl-C saves and stops
@@ -40,6 +46,11 @@ def add_options(parser: Parser) -> None:
         help="print what would be run, where each setting is from, and who would run where; start "
         "nothing",
     )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="record all processes for a minute, once they are warm, as galamp profile does",
+    )
     parser.put_help_last()
 
 
@@ -47,7 +58,7 @@ def run_command(options: argparse.Namespace) -> int:
     """`galamp run`."""
     if options.dry_run:
         return _dry_run(options)
-    with configured(options) as (config, folder):
+    with configured(options) as (config, folder), _profiling(options.profile) as callbacks:
         if not config.report.quiet:
             announce(STARTING, sys.stderr)
         failpoints.as_role("supervisor")
@@ -56,7 +67,7 @@ def run_command(options: argparse.Namespace) -> int:
         from galamp.telemetry.display.exit_message import exit_message
         from galamp.training.train import train
 
-        outcome = train(calibrated(options, config), resume=folder)
+        outcome = train(calibrated(options, config), resume=folder, callbacks=callbacks)
     failure = outcome.result.failure
     if failure is not None:
         print_safely(f"galamp: {failure}\n{failure.details}", sys.stderr)
@@ -65,6 +76,24 @@ def run_command(options: argparse.Namespace) -> int:
     elif not config.report.quiet:
         print_safely(exit_message(outcome.summary), sys.stderr)
     return outcome.result.exit_code
+
+
+@contextlib.contextmanager
+def _profiling(wanted: bool) -> Iterator[list[FirstMinute]]:
+    """Yield what records the first minute of the run, if that is wanted.
+
+    Raises:
+        UserError: py-spy is not installed.
+    """
+    if not wanted:
+        yield []
+        return
+    from galamp.tools.profile.first_minute import FirstMinute
+    from galamp.tools.profile.recording import py_spy
+
+    py_spy()
+    with contextlib.closing(FirstMinute()) as first_minute:
+        yield [first_minute]
 
 
 def _dry_run(options: argparse.Namespace) -> int:

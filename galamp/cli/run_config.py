@@ -13,6 +13,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,10 @@ from galamp.telemetry.display.streams import print_safely
 if TYPE_CHECKING:
     from galamp.storage.run_folder import RunFolder, StoredChoices
 
+SINK_FLAGS = {"tensorboard": "tensorboard", "track": "wandb"}
+"""Flag -> the metric sink that it adds to those of the run."""
+WANDB_PROJECT = ("report", "wandb_project")
+
 
 def dest_of(section: str, name: str) -> str:
     """Return what a setting is called among the parsed options."""
@@ -46,7 +51,7 @@ def config_from(options: argparse.Namespace) -> RunConfig:
     Raises:
         UserError: every wrong value, one line each.
     """
-    return _checked(_over_stored(options, _given(options).values))
+    return _checked(options, _over_stored(options, _given(options).values))
 
 
 def config_with_sources(options: argparse.Namespace) -> tuple[RunConfig, Sources]:
@@ -56,7 +61,7 @@ def config_with_sources(options: argparse.Namespace) -> tuple[RunConfig, Sources
         UserError: every wrong value, one line each.
     """
     given = _given(options)
-    config = _checked(_over_stored(options, given.values))
+    config = _checked(options, _over_stored(options, given.values))
     stored: Sources = {}
     if options.resume is not None:
         stored = {(s.section, s.name): str(options.resume) for s in settings(config)}
@@ -80,14 +85,14 @@ def configured(options: argparse.Namespace) -> Iterator[tuple[RunConfig, RunFold
     """
     given = _given(options).values
     if options.resume is None:
-        yield _checked(from_settings(given, type(options.usual.algorithm))), None
+        yield _checked(options, from_settings(given, type(options.usual.algorithm))), None
         return
     from galamp.storage.run_folder import RunFolder
 
     _check_run_folder(options.resume)
     with contextlib.closing(RunFolder.open(options.resume)) as folder:
         folder.kept = kept_of(options)
-        yield _checked(_over_stored(options, given)), folder
+        yield _checked(options, _over_stored(options, given)), folder
 
 
 def kept_of(options: argparse.Namespace) -> StoredChoices:
@@ -171,12 +176,20 @@ def _over_stored(options: argparse.Namespace, values: Values) -> RunConfig:
     return resumed_config(options.resume, values)
 
 
-def _checked(config: RunConfig) -> RunConfig:
-    """Return `config` once its metric sinks are loaded: what is missing is told at once."""
+def _checked(options: argparse.Namespace, config: RunConfig) -> RunConfig:
+    """Return `config` with the sinks of short flags; all are loaded: what is missing is told now.
+
+    Raises:
+        UserError: a sink cannot be loaded.
+    """
     from galamp.telemetry.sinks import load_sinks
 
-    load_sinks(config.report.sinks)
-    return config
+    short = [sink for flag, sink in SINK_FLAGS.items() if getattr(options, flag, False)]
+    if dest_of(*WANDB_PROJECT) in options:
+        short.append(SINK_FLAGS["track"])
+    names = ",".join(dict.fromkeys([*config.report.sinks.split(","), *short]))
+    load_sinks(names)
+    return replace(config, report=replace(config.report, sinks=names))
 
 
 def _check_run_folder(folder: Path) -> None:

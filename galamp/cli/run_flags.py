@@ -13,7 +13,7 @@ from typing import Any
 from galamp.algorithms import own_settings
 from galamp.cli.algorithm_flags import add_own_group, flags_elsewhere
 from galamp.cli.presets import PRESETS
-from galamp.cli.run_config import dest_of
+from galamp.cli.run_config import SINK_FLAGS, dest_of
 from galamp.core.arguments import Parser, add_flag
 from galamp.core.config import RunConfig
 from galamp.core.older_configs import RENAMED, SWITCHES
@@ -42,6 +42,12 @@ SECTION_TITLES = {
     "resources": "processes and devices",
     "report": "what is shown and kept",
 }
+
+SHORT = {
+    "tensorboard": "scalars in RUN/tensorboard",
+    "track": "track the run at Weights & Biases, in RUN/wandb where there is no key",
+}
+"""Flag of `SINK_FLAGS` -> what it does."""
 
 OWN = "algorithm.own"
 """Stands for the group of settings that only the algorithm of this command line has."""
@@ -103,6 +109,9 @@ def _add_others(groups: dict[str, Any], shown: bool) -> None:
     add(START, "--resume", "RUN", "go on with the run in this folder", type=followed)
     add("", "--config", "FILE", "settings from a TOML file, such as galamp config writes")
     add("", "--like", "RUN", "the settings of another run, with a seed of its own", type=followed)
+    for name, sink in SINK_FLAGS.items():
+        text = f"short for {sink} among --sinks: {SHORT[name]}" if shown else argparse.SUPPRESS
+        groups["report"].add_argument(f"--{name}", action="store_true", help=text)
 
 
 def _add_former(group: Any, section: str, former: str) -> None:

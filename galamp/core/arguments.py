@@ -92,6 +92,17 @@ class Parser(argparse.ArgumentParser):
                 self.error(self.elsewhere[flag])
 
 
+class CommandsFormatter(argparse.HelpFormatter):
+    """Help with a line per command: argparse leaves no room for the indentation of long names."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        """Add an argument, and make room for the commands of which it is one."""
+        super().add_argument(action)
+        for command in self._iter_indented_subactions(action):
+            wide = len(self._format_action_invocation(command)) + self._current_indent
+            self._action_max_length = max(self._action_max_length, wide)
+
+
 def add_flags(parser: argparse._ActionsContainer, config: type[Any]) -> None:
     """Add a flag to `parser` for every setting of the dataclass `config`."""
     for setting in settings(config):

@@ -127,10 +127,14 @@ class ReportConfig:
     sinks: str = option(
         "jsonl,monitor",
         "where metrics go: metrics.jsonl in any case, monitor files of all episodes, TensorBoard "
-        "(pip install 'galamp[tensorboard]'), or classes of your own, with commas between them",
+        "(pip install 'galamp[tensorboard]'), Weights & Biases (wandb; pip install "
+        "'galamp[wandb]'), or classes of your own, with commas between them",
         registry="galamp.telemetry.sinks:SINKS",
         user_code=CLASS,
         several=True,
+    )
+    wandb_project: str = option(
+        "galamp", "project at Weights & Biases; given, it tracks the run there, as --track does"
     )
     log_every_s: float = option(2.0, "interval between rows of metrics.jsonl", unit="s", low=0.05)
     checkpoint_every_s: float = option(60.0, "interval between checkpoints", unit="s", low=0.5)

@@ -78,6 +78,21 @@ def refusal(error: OSError) -> tuple[str, int]:
     return text, EXIT_FAILURE
 
 
+def not_installed(what: str, extra: str, error: ModuleNotFoundError) -> UserError:
+    """Return the error for an optional package that is missing.
+
+    Args:
+        what: option or command that needs it.
+        extra: of galamp, that brings it.
+        error: the import that failed.
+    """
+    package = str(error.name).partition(".")[0]
+    return UserError(
+        f"{what}: needs the package {package}, which is not installed: pip install "
+        f"'galamp[{extra}]'"
+    )
+
+
 def did_you_mean(word: str, known: Iterable[str], *, most: int = 3, cutoff: float = 0.5) -> str:
     """Return ` (did you mean a, b?)` for the names nearest to `word`, or an empty string.
 

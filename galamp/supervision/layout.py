@@ -16,7 +16,7 @@ from galamp.algorithms.networks import resolve_network
 from galamp.algorithms.networks.checks import check_network
 from galamp.core.disk import Where, as_named
 from galamp.core.normalisation import NORMALISER_GAUGES, NormaliserSpec, normaliser_spec
-from galamp.core.processes.titles import title_of
+from galamp.core.processes.titles import run_name, title_of
 from galamp.core.seeding import seed_for
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.exchange import exchange_specs
@@ -203,6 +203,7 @@ class RunLayout:
             nice=self.plan.config.resources.nice,
             incarnation=incarnation,
             log=str((self._where(self._logs) or self._logs) / name),
+            run=run_name(self._logs.parent),
         )
 
     def _learner_task(self, learner: LearnerPlan, incarnation: int) -> LearnerTask:

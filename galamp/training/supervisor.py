@@ -13,12 +13,14 @@ and the loss of the last learner.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Sequence
 from typing import Protocol
 
 from galamp.core.processes.reaper import adopt_orphans, adopts_orphans
+from galamp.core.processes.tracing import permit_tracing
 from galamp.memory.status import Phase
 from galamp.supervision.child import Child
 from galamp.supervision.child_failure import ChildFailure
@@ -76,6 +78,7 @@ class Supervisor:
         )
         self.control_server, self._signals = control_server, signals
         self.children = Children(run_layout)
+        control_server.tracing.configure(self._processes, self._permit_tracing)
         self._rollback = Rollback(self.children, run_layout.states)
         self._in_lock_step = run_layout.plan.config.gossip.exchanges_in_lock_step
         self._report = run_layout.plan.config.report
@@ -157,6 +160,20 @@ class Supervisor:
                 f"the number of learners becomes {self._scale_to}: saving", kind="scale"
             )
             self._stop()
+
+    def _processes(self) -> dict[int, str]:
+        """Return process id and title of every process of the run that works now."""
+        found = {os.getpid(): "supervisor"}
+        return found | {
+            child.pid: child.title
+            for child in self.children.with_process()
+            if child.pid is not None
+        }
+
+    def _permit_tracing(self, pid: int) -> None:
+        """Let a process trace this one and, as soon as they look, all children."""
+        permit_tracing(pid)
+        self.run_layout.control.tracer = pid
 
     def _reap(self) -> None:
         """Handle the ends of children, and end their orphans."""

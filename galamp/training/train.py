@@ -22,6 +22,8 @@ from galamp.core import installation
 from galamp.core.config import RunConfig
 from galamp.core.errors import UserError
 from galamp.core.machine.machine import inspect_machine
+from galamp.core.processes.reaper import is_claimed
+from galamp.core.processes.titles import run_name, show_title
 from galamp.core.sanitize import clean
 from galamp.environments import finish_probe, start_probe
 from galamp.environments.base import EnvironmentSpec
@@ -43,7 +45,7 @@ from galamp.training.session import Outcome, RunContext, Session
 from galamp.training.stopping import StopConditions
 from galamp.training.supervisor import Callback
 from galamp.training.surroundings import known_rates
-from galamp.workers.forkserver import sigchld_enabled, start_server
+from galamp.workers.forkserver import name_server, sigchld_enabled, start_server
 
 __all__ = ["Outcome", "train"]
 
@@ -98,6 +100,7 @@ def _train(
             )
     folder = resume or _make_folder(resolved.plan, began)
     installation.name_run(folder.path)
+    _name_processes(folder.path)
     report = resolved.plan.config.report
     if folder.warning:
         warn(folder.warning)
@@ -114,6 +117,14 @@ def _train(
             return session.run(resolved, resume_point)
     finally:
         folder.close()
+
+
+def _name_processes(folder: Path) -> None:
+    """Have the titles of the server and, if it is galamp's alone, this process name the run."""
+    name = run_name(folder)
+    name_server(name)
+    if is_claimed():
+        show_title(name, "supervisor")
 
 
 def _announce_changes(resume_point: ResumePoint, plan: Plan, screen: TextIO) -> None:

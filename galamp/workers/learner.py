@@ -26,6 +26,7 @@ from galamp.algorithms.normalising import rescaled
 from galamp.core.errors import RunFailed, StopRun
 from galamp.core.failpoints import hit
 from galamp.core.machine.gpu_failures import is_memory_full
+from galamp.core.processes.tracing import TracingPermit
 from galamp.core.seeding import seed_generators
 from galamp.gossip.exchange import Exchange, averages_gradients
 from galamp.memory.control import NEVER, ControlBlock
@@ -94,6 +95,7 @@ class Learner:
     def __init__(self, task: LearnerTask) -> None:
         self.task = task
         self.control = ControlBlock(task.arrays)
+        self._tracing = TracingPermit(lambda: self.control.tracer)
         self.status_board = StatusBoard(task.arrays, task.learners)
         self._incarnation = self.control.incarnation(task.rank)
         self.status = self.status_board.learner(task.rank)
@@ -216,12 +218,13 @@ class Learner:
         return self.exchange.reduces
 
     def idle(self) -> None:
-        """Count a heartbeat during a wait; end the wait if the run is over.
+        """Count a heartbeat during a wait, permit tracing; end the wait if the run is over.
 
         Raises:
             StopRun: the supervisor requests an exit.
         """
         self.status.heartbeat()
+        self._tracing.follow()
         if self.control.quit:
             raise StopRun
 

@@ -32,7 +32,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         ("--num-timesteps", "--total-steps"),
         ("--n-envs", "--num-envs"),
         ("--env", "--env-id, or --game for Atari"),
-        ("--track", "--sinks jsonl,monitor,tensorboard"),
+        ("--wandb", "--track"),
         ("--target-score", "--stop-score"),
     ],
 )

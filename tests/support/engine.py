@@ -23,6 +23,7 @@ from typing import Any, Self
 
 import pytest
 
+from galamp.core.processes.titles import without_run
 from tests.support import forked
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,12 +133,12 @@ def running(pid: int) -> bool:
 
 
 def titled(pid: int, title: str) -> list[int]:
-    """Return the descendants of `pid` whose title is `galamp: <title>...`."""
+    """Return the descendants of `pid` whose title is `galamp[...]: <title>...`."""
     found = []
     for child in family(pid):
         with contextlib.suppress(OSError):
             line = Path(f"/proc/{child}/cmdline").read_bytes().decode(errors="replace")
-            if line.startswith(f"galamp: {title}"):
+            if without_run(line).startswith(f"galamp: {title}"):
                 found.append(child)
     return found
 

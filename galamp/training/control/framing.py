@@ -4,6 +4,7 @@
     client: {"want": "game", "show": true}       run: snapshots have the frame of a game, too
     client: {"want": "scale", "learners": 3}     run: {"taken": 3} ... {"scaled": {...}}
                                                       or {"kept": 3}, with that many already
+    client: {"want": "profile"}                  run: {"processes": {"4711": "learner 0", ...}}
     client: anything else                        run: {"refused": "why, in a line"}
 
 Used by the control server and the control clients; neither trusts the other's messages.

@@ -1,6 +1,7 @@
 r"""Control server: the socket RUN/control, by which other commands talk to a running run.
 
     galamp attach --"watch"--> ControlServer --every snapshot--> galamp attach
+    galamp profile --"profile"--> Tracing: may trace the run's processes while it is connected
     galamp scale --"scale"--> ControlServer.requested_learners --> Session: new number of learners
                                  \--at once, and once they all run--> galamp scale
 
@@ -32,6 +33,7 @@ from galamp.training.control.framing import (
     line_of,
 )
 from galamp.training.control.snapshot_json import as_json
+from galamp.training.control.tracing import Tracing
 
 MAX_CONNECTIONS = 16
 MAX_MISSED = 40
@@ -54,7 +56,7 @@ class Connection:
         self.history = 0
         """Number of the history of metrics that it has."""
         self.since_s = time.monotonic()
-        self._connection = connection
+        self.socket = connection
         self._lines = Lines(MAX_REQUEST_BYTES)
         self._unsent = b""
         self._missed = 0
@@ -67,7 +69,7 @@ class Connection:
             DisconnectedError: the client has disconnected.
         """
         try:
-            data = self._connection.recv(MAX_REQUEST_BYTES)
+            data = self.socket.recv(MAX_REQUEST_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -107,7 +109,7 @@ class Connection:
         if not self._unsent:
             return
         try:
-            self._unsent = self._unsent[self._connection.send(self._unsent) :]
+            self._unsent = self._unsent[self.socket.send(self._unsent) :]
         except BlockingIOError:
             pass
         except OSError:
@@ -115,7 +117,7 @@ class Connection:
 
     def close(self) -> None:
         """Close the connection."""
-        self._connection.close()
+        self.socket.close()
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ class ControlServer:
     def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
         """Listen in a folder that this run has locked; on failure the run continues without."""
         self._connections: dict[int, Connection] = {}
+        self.tracing = Tracing()
         self._request: ScaleRequest | None = None
         self._learners = 0
         self._allow: Callable[[int], object] = lambda learners: None
@@ -278,8 +281,12 @@ class ControlServer:
                 connection.is_watching = True
             case {"want": "scale", "learners": int(number), **more} if not more:
                 self._handle_scale(connection, number)
+            case {"want": "profile", **more} if not more:
+                connection.send(line_of(self.tracing.begin(connection.socket)))
             case _:
-                raise BadMessageError("expected to be asked to watch, or to scale to some learners")
+                raise BadMessageError(
+                    "expected to be asked to watch, to profile, or to scale to some learners"
+                )
 
     def _handle_scale(self, connection: Connection, learners: int) -> None:
         if isinstance(learners, bool) or not 1 <= learners <= MAX_LEARNERS:
@@ -320,6 +327,7 @@ class ControlServer:
         if self._connections.get(connection.fd) is connection:
             del self._connections[connection.fd]
             self._poll.unregister(connection.fd)
+            self.tracing.end(connection.fd)
             connection.close()
 
 
