@@ -75,7 +75,7 @@ FLAGS = {
 COMMANDS = {
     "train": "galamp run",
     "learn": "galamp run",
-    "enjoy": "galamp play RUN",
+    "enjoy": "galamp play RUN|galamp eval RUN",
     "watch": "galamp attach RUN",
     "evaluate": "galamp eval RUN",
     "test": "galamp eval RUN",
@@ -95,7 +95,7 @@ COMMANDS = {
     "tensorboard": "galamp export-logs RUN --tensorboard",
     "version": "galamp --version",
 }
-"""Command elsewhere -> what to use here."""
+"""Command elsewhere -> what to use here; of several, `|` between them, the first that there is."""
 
 PLAIN = ("Ctrl-C", "flags,", "nothing:", "--version")
 """First words of answers that name no command and no setting."""
@@ -115,8 +115,8 @@ def flags_elsewhere(known: Container[str]) -> dict[str, str]:
 
 def command_elsewhere(word: str, known: Container[str]) -> str:
     """Return the answer to the name of a command of other tools; empty if there is none."""
-    use = COMMANDS.get(word.replace("_", "-"), "")
-    return answer_to(word, use) if use and _leads_to(use, known) else ""
+    uses = COMMANDS.get(word.replace("_", "-"), "").split("|")
+    return next((answer_to(word, use) for use in uses if use and _leads_to(use, known)), "")
 
 
 def answer_to(word: str, use: str) -> str:

@@ -72,3 +72,5 @@ def test_answers_lead_to_what_there_is() -> None:
     }
     assert command_elsewhere("train", ("eval",)) == ""
     assert command_elsewhere("nowhere", COMMANDS) == ""
+    assert command_elsewhere("enjoy", ("eval",)).endswith("use galamp eval RUN")
+    assert command_elsewhere("enjoy", ("eval", "play")).endswith("use galamp play RUN")
