@@ -60,6 +60,7 @@ WITHIN: dict[str, str] = {
     "tools.chaos": "tools.chaos tools.audit",
     "tools.compare": "tools.compare tools.plot tools.evaluation.references",
     "tools.evaluation": "tools.evaluation",
+    "tools.play": "tools.play tools.evaluation",
     "tools.plot": "tools.plot tools.evaluation.references tools.figures",
     "tools.run_folders": "tools.run_folders",
     "tools.topology": "tools.topology tools.figures",

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from galamp.algorithms import gives_values
 from galamp.algorithms.distributions import make_distribution
 from galamp.algorithms.networks import check_network_asked, taking
-from galamp.algorithms.networks.recurrent import RecurrentActorCritic
+from galamp.algorithms.networks.recurrent import RecurrentActorCritic, forgotten
 from galamp.core.errors import UserError
 from galamp.core.machine.torch_device import usable_device
 from galamp.environments import EnvironmentSpec, finish_probe, start_probe
@@ -35,6 +35,10 @@ from galamp.tools.evaluation.trained_network import normaliser_of, trained_netwo
 
 SMALL_BATCH = 8
 """Largest batch that one thread computes on a CPU."""
+
+
+State = tuple[npt.NDArray[np.float32], ...]
+"""States of a network with a memory, `[B, S]`, as Stable-Baselines3 hands them about."""
 
 
 class Agent:
@@ -165,10 +169,90 @@ class Agent:
         """
         return self._chosen(observations, greedy, first, envs)[0]
 
+    def predict(
+        self,
+        observation: Any,
+        state: State | None = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[npt.NDArray[Any], State | None]:
+        """Return actions and the next state, with the signature of Stable-Baselines3's `predict`.
+
+        Nothing is remembered between calls: what a network with a memory knows is in `state`.
+
+        Args:
+            observation: one, or a batch of B, as for `act`.
+            state: what the last call returned; None at the start.
+            episode_start: `[B]` bool, or one for all: whose episode begins, so that its state
+                counts as none.
+            deterministic: as `greedy` of `act`.
+
+        Raises:
+            UserError: as for `act`.
+        """
+        outputs, _, after, single = self._computed(observation, state, episode_start)
+        best, policy = deterministic or self._takes_the_best, self._distribution
+        drawn = policy.mode(outputs) if best else policy.sample(outputs, self._generator)
+        actions = self.identity.actions.to_environment(drawn.cpu().numpy())
+        following = None if after is None else (after.cpu().numpy(),)
+        return (actions[0, ...] if single else actions), following
+
+    def logits(self, observations: Any, state: State | None = None) -> npt.NDArray[np.float32]:
+        """Return the policy's outputs: of discrete actions their logits, or of `pqn` their values.
+
+        Args:
+            observations: one, or a batch of B, as for `act`.
+            state: as `predict` has returned it, for a network with a memory; None: the
+                observations are the first of their episodes.
+        """
+        outputs, _, _, single = self._computed(observations, state)
+        found: npt.NDArray[np.float32] = outputs.cpu().numpy()
+        return found[0, ...] if single else found
+
+    def value(self, observations: Any, state: State | None = None) -> npt.NDArray[np.float32]:
+        """Return the network's estimates of the discounted return that is still to come.
+
+        It is of the rewards of the training: clipped ones, where the training clipped them. Of
+        `pqn` it is the value of the best action.
+
+        Args:
+            observations: one, or a batch of B, as for `act`.
+            state: as for `logits`.
+        """
+        outputs, values, _, single = self._computed(observations, state)
+        best = outputs.amax(-1) if self._takes_the_best else values
+        found: npt.NDArray[np.float32] = best.cpu().numpy()
+        return found[0, ...] if single else found
+
+    def _computed(
+        self, observations: Any, state: State | None, episode_start: Any = None
+    ) -> tuple[Tensor, Tensor, Tensor | None, bool]:
+        """Return outputs [B, A], values [B], next states, and whether it was a single one."""
+        batch, dtype, single = self._prepared(observations)
+        inputs = self._on_device(batch)
+        if self._normalise is not None:
+            inputs, dtype = self._normalise(inputs), "float32"
+        model = self._model(dtype)
+        with self._threads(len(batch)), torch.inference_mode():
+            if not isinstance(model, RecurrentActorCritic):
+                return *model(inputs), None, single
+            shape = len(batch), model.state_size
+            given = np.zeros(shape, np.float32) if state is None else state[0]
+            begins = np.asarray(False if episode_start is None else episode_start, np.bool_)
+            first = self._on_device(np.broadcast_to(begins.reshape(-1), (len(batch),)))
+            return *model.step(inputs, forgotten(self._on_device(given), first)), single
+
     def _chosen(
         self, observations: Any, greedy: bool, first: Any, envs: npt.NDArray[np.int64] | None
     ) -> tuple[npt.NDArray[Any], bool]:
         """Return a policy's actions `[B, ...]`, and whether the observation was a single one."""
+        batch, dtype, single = self._prepared(observations)
+        begins = np.broadcast_to(np.asarray(first, np.bool_), (len(batch),))
+        envs = np.arange(len(batch)) if envs is None else envs
+        return self._choose(batch, dtype, greedy, begins, envs), single
+
+    def _prepared(self, observations: Any) -> tuple[npt.NDArray[Any], str, bool]:
+        """Return the observations as a batch, their type, and whether it was a single one."""
         given = _array(observations)
         dtype = self._dtype(given)
         batch = self._batch(given)
@@ -178,9 +262,7 @@ class Agent:
         single = len(batch) == 1 and given.ndim == batch.ndim - 1
         if dtype != "uint8":
             _check_finite(batch, single)
-        begins = np.broadcast_to(np.asarray(first, np.bool_), (len(batch),))
-        envs = np.arange(len(batch)) if envs is None else envs
-        return self._choose(batch, dtype, greedy, begins, envs), single
+        return batch, dtype, single
 
     def _batch(self, given: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return one observation or a batch as a batch in the network's input shape."""
