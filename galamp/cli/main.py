@@ -57,6 +57,7 @@ COMMANDS = {
         "galamp.tools.run_folders.prune_command", "remove older checkpoints, or whole runs"
     ),
     "eval": Command("galamp.tools.evaluation.command", "play and score a trained agent"),
+    "record": Command("galamp.tools.play.record_command", "record a trained agent as a video"),
     "plot": Command("galamp.tools.plot.command", "draw the curves of runs, as text or a figure"),
     "compare": Command("galamp.tools.compare.command", "compare runs: settings, scores, speed"),
     "presets": Command("galamp.cli.presets_command", "list named settings, and what was reached"),

@@ -62,6 +62,7 @@ WITHIN: dict[str, str] = {
     "tools.doctor": "tools.doctor tools.bench.parts",
     "tools.evaluation": "tools.evaluation",
     "tools.export_logs": "tools.export_logs tools.run_folders.record",
+    "tools.play": "tools.play tools.evaluation",
     "tools.plot": "tools.plot tools.evaluation.references tools.figures",
     "tools.profile": "tools.profile",
     "tools.run_folders": "tools.run_folders",
