@@ -47,6 +47,9 @@ COMMANDS = {
         "galamp.tools.run_folders.prune_command", "remove older checkpoints, or whole runs"
     ),
     "eval": Command("galamp.tools.evaluation.command", "play and score a trained agent"),
+    "export": Command(
+        "galamp.tools.export.command", "write a trained agent as ONNX, TorchScript, safetensors"
+    ),
     "plot": Command("galamp.tools.plot.command", "draw the curves of runs, as text or a figure"),
     "compare": Command("galamp.tools.compare.command", "compare runs: settings, scores, speed"),
     "games": Command("galamp.cli.games", "list the Atari games that can be played"),

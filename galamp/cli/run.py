@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from galamp.algorithms import own_settings
 from galamp.cli.algorithm_flags import add_own_group
@@ -27,6 +27,9 @@ from galamp.storage.links import followed
 from galamp.telemetry.display.streams import STARTING, announce, print_safely
 from galamp.workers.forkserver import start_server
 
+if TYPE_CHECKING:
+    from galamp.training.supervisor import Callback
+
 SECTION_TITLES = {
     "": "run",
     "stop": "when to end before --total-steps",
@@ -40,6 +43,9 @@ SECTION_TITLES = {
 
 OWN = "algorithm.own"
 """Stands for the group of settings that only the algorithm of this command line has."""
+
+CALLBACKS: list[Callback] = []
+"""Called in the supervisor's loop: nothing, unless a program leads the run, see `cli.python`."""
 
 
 def add_options(parser: Parser) -> None:
@@ -105,7 +111,7 @@ def run_command(options: argparse.Namespace) -> int:
         from galamp.telemetry.display.exit_message import exit_message
         from galamp.training.train import train
 
-        outcome = train(calibrated(options, config), resume=folder)
+        outcome = train(calibrated(options, config), resume=folder, callbacks=CALLBACKS)
     failure = outcome.result.failure
     if failure is not None:
         print_safely(f"galamp: {failure}\n{failure.details}", sys.stderr)

@@ -7,6 +7,7 @@ function.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -120,6 +121,11 @@ class Snapshot:
     events: tuple[Event, ...] = ()
     """Oldest first."""
     restarts: int = 0
+
+    @property
+    def score(self) -> float:
+        """The mean score, for programs: NaN before the first episode, so comparisons are false."""
+        return math.nan if self.mean_return is None else self.mean_return
 
     @property
     def remaining_s(self) -> float | None:
