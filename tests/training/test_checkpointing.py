@@ -56,8 +56,8 @@ def test_a_disk_with_room_for_a_few_always_has_the_newest(
 
     monkeypatch.setattr(checkpoints, "save", on_a_small_disk)
     saver = object.__new__(Saver)
-    saver._folder, saver._best_path = tmp_path / "checkpoints", None
-    saver._remove_dead = lambda: None
+    saver._folder, saver._best_path, saver.protected = tmp_path / "checkpoints", None, None
+    saver._remove_dead, saver._by_evaluation = lambda: None, False
     for steps in range(1, 9):
         path = saver._save(made(steps))
         checkpoints.point(saver._folder, "latest", path)
@@ -76,8 +76,8 @@ def test_a_disk_with_no_room_at_all_is_told(
 
     monkeypatch.setattr(checkpoints, "save", full)
     saver = object.__new__(Saver)
-    saver._folder, saver._best_path = tmp_path, None
-    saver._remove_dead = lambda: None
+    saver._folder, saver._best_path, saver.protected = tmp_path, None, None
+    saver._remove_dead, saver._by_evaluation = lambda: None, False
     with pytest.raises(CheckpointNotWritten):
         saver._save(made(3))
     assert len(whole(tmp_path)) == 2
