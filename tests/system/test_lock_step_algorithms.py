@@ -98,12 +98,12 @@ REAL = {("vtrace", "gossip", "multi-binary"), ("ppo", "allreduce", "squashed"),
 
 REFUSED = {
     ("pqn", actions): f"--algorithm pqn: expected one choice of several actions, the environment "
-    f"has {told} actions; take ppo"
+    f"has {told}; take ppo"
     for actions, told in {
-        "multi-discrete": "MultiDiscrete [2, 3]",
-        "multi-binary": "MultiBinary 4",
-        "clipped": "Box [2]",
-        "squashed": "Box [2]",
+        "multi-discrete": "MultiDiscrete [2, 3] actions",
+        "multi-binary": "MultiBinary 4 actions",
+        "clipped": "Box [2] actions",
+        "squashed": "Box [2] actions, squashed",
     }.items()
 }
 """Algorithm and kind of actions -> the line that tells why they do not go together."""

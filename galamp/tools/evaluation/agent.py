@@ -75,7 +75,8 @@ class Agent:
         self._normalise = normaliser_of(trained, learner, model, device)
         self._models = {dtype: model}
         self._distribution = make_distribution(self.identity.actions, device)
-        self._takes_the_best = gives_values(self.identity.algorithm)
+        known = self.identity  # an older checkpoint names the algorithm alone
+        self._takes_the_best = known.outputs_are_values or gives_values(known.algorithm)
         (model,) = self._models.values()
         self._memory = (
             Memory(model.state_size, device) if isinstance(model, RecurrentActorCritic) else None
@@ -131,8 +132,8 @@ class Agent:
                 `[H, W, C]`, where training accepted them so (`channels_are_last`); where both
                 shapes are the same, they are first. What training has flattened or preprocessed
                 is taken as it was after that: `[B, *spec.observation_shape]`.
-            greedy: take the most probable action instead of drawing from the policy; an agent of
-                `pqn`, whose network gives values of actions, always takes the best.
+            greedy: take the most probable action instead of drawing from the policy; an agent
+                whose network gives values of actions, as `pqn` trains it, always takes the best.
             first: whether an observation is the first of its episode, `[B]` or one bool for all:
                 a network with a memory then forgets the last one. The i-th of a batch is of the
                 i-th environment.
