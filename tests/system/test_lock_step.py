@@ -56,7 +56,7 @@ CASES = {
     "ring": Case(3, 40),
     # Two learners that average with each other are one after every round; three are not.
     "workers": Case(2, 20, workers=3, identical=True),
-    "atari": Case(2, 12, env_id="ALE/Breakout-v5", workers=2, identical=True),
+    "atari": Case(2, 4, env_id="ALE/Breakout-v5", workers=2, identical=True),
     # Bytes that are not divided by 255, and the network for small images.
     "small-images": Case(2, 8, env_id="tests.support.spaces:cube", identical=True),
     "max-staleness-0": Case(3, 12, ("--max-staleness", 0)),
