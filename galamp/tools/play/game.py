@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from galamp.algorithms import gives_values
 from galamp.core.action_spec import ActionSpec, DiscreteActions
 from galamp.environments.failures import failures_reported
 from galamp.environments.screens import FilmedEnvironment, Frame
@@ -130,7 +129,7 @@ def decided(agent: Agent, meanings: tuple[str, ...], greedy: bool) -> Decide:
     """Return how a trained agent decides; `meanings` are the names of its discrete actions."""
     agent.reset()
     state: Any = None
-    spec, are_values = agent.identity.actions, gives_values(agent.identity.algorithm)
+    spec, are_values = agent.identity.actions, agent.policy.takes_the_best
 
     def decide(observations: NDArray[Any], first: bool) -> Decision:
         nonlocal state
