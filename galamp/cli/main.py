@@ -47,6 +47,9 @@ COMMANDS = {
         "galamp.tools.run_folders.prune_command", "remove older checkpoints, or whole runs"
     ),
     "eval": Command("galamp.tools.evaluation.command", "play and score a trained agent"),
+    "play": Command(
+        "galamp.tools.play.play_command", "watch a trained agent in the terminal, or play yourself"
+    ),
     "record": Command("galamp.tools.play.record_command", "record a trained agent as a video"),
     "plot": Command("galamp.tools.plot.command", "draw the curves of runs, as text or a figure"),
     "compare": Command("galamp.tools.compare.command", "compare runs: settings, scores, speed"),

@@ -191,7 +191,7 @@ def test_the_strip_shows_the_action_that_was_taken() -> None:
     decision = Decision(np.zeros(1), "ACTION3", 1.0, shares, taken=3)
     picture = overlay.drawn(frame, Moment([frame], decision, 0.0, 1, 1))
     bar = (picture == TAKEN).all(axis=2)
-    assert bar[420:].sum() > 200
+    assert bar[420:].sum() > 150
     assert not bar[:420].any()
     continuous = Decision(np.zeros((1, 2)), "0.5 -0.25", 1.0)
     first = Overlay(frame, ()).drawn(frame, Moment([frame], continuous, 0.0, 1, 1))
