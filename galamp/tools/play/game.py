@@ -84,11 +84,13 @@ class Tally:
         self.scores: list[float] = []
         self.is_cut = False
 
-    def note(self, moment: Moment) -> None:
-        """Count a moment."""
-        del self.scores[moment.episode - 1 :]
-        self.scores.append(moment.score)
-        self.is_cut = not moment.ended
+    def counted(self, game: Iterable[Moment]) -> Iterator[Moment]:
+        """Yield all moments, and count each before."""
+        for moment in game:
+            del self.scores[moment.episode - 1 :]
+            self.scores.append(moment.score)
+            self.is_cut = not moment.ended
+            yield moment
 
 
 def moments(

@@ -88,8 +88,7 @@ def _play(options: argparse.Namespace, config: PlayConfig) -> None:
             with _screen(terminal, filmed, keys) as screen:
                 player = Player(screen, filmed.fps, merges=filmed.flickers, press=press)
                 game = moments(filmed, decide, config.episodes, config.max_steps)
-                for moment in player.play(game):
-                    tally.note(moment)
+                player.play(tally.counted(game))
         except Quit:
             pass
         finally:

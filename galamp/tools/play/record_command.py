@@ -25,7 +25,7 @@ from galamp.tools.play.config import PlayConfig
 PROGRESS_EVERY_S = 0.5
 
 if TYPE_CHECKING:
-    from galamp.tools.play.game import Moment, Tally
+    from galamp.tools.play.game import Moment
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +80,7 @@ def _record(options: argparse.Namespace, config: PlayConfig) -> int:
             filmed, decided(agent, names, config.greedy), config.episodes, config.max_steps
         )
         tally = Tally()
-        played = _counted(game, tally)
+        played = _telling(tally.counted(game))
         first = next(played)
         overlay = Overlay(first.frames[0], names)
         shown = paced(itertools.chain([first], played), fps / filmed.fps, merges=filmed.flickers)
@@ -97,11 +97,10 @@ def _record(options: argparse.Namespace, config: PlayConfig) -> int:
     return EXIT_OK
 
 
-def _counted(game: Iterable[Moment], tally: Tally) -> Iterator[Moment]:
-    """Yield all moments; count them, and tell progress on a terminal."""
+def _telling(game: Iterable[Moment]) -> Iterator[Moment]:
+    """Yield all moments; tell progress on a terminal."""
     told_s = time.monotonic()
     for moment in game:
-        tally.note(moment)
         if sys.stderr.isatty() and time.monotonic() - told_s > PROGRESS_EVERY_S:
             told_s = time.monotonic()
             sys.stderr.write(

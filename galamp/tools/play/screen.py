@@ -80,7 +80,7 @@ def composed(
     if not beside:
         told = f"score {moment.score:g}  episode {moment.episode}  {state}"
         shown.append(clip(told, columns))
-    return [*shown, f"{DIM}{clip(view.keys, columns)}{RESET}"]
+    return [*shown, f"{DIM}{clip(view.keys, columns)}{RESET}"][:rows]
 
 
 def facts(moment: Moment, title: str, state: str, rows: int) -> list[str]:

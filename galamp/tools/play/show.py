@@ -8,7 +8,7 @@ Runs in `galamp play`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -67,8 +67,8 @@ class Player:
         """The pace, and whether the game is paused."""
         return f"x {SPEEDS[self._speed]:g}" + (", paused" if self._is_paused else "")
 
-    def play(self, game: Iterator[Moment]) -> Iterator[Moment]:
-        """Show a game; yields its moments after they were shown.
+    def play(self, game: Iterable[Moment]) -> None:
+        """Show a game to its end.
 
         Raises:
             Quit: the user has ended it.
@@ -81,7 +81,6 @@ class Player:
                 due_s = max(due_s + number / fps, time.monotonic() - MAX_LATE_S)
                 if self._wait(due_s, frame, moment):
                     due_s = time.monotonic()
-            yield moment
 
     def _wait(self, due_s: float, frame: Frame, moment: Moment) -> bool:
         """Wait until it is time for the next frame; returns whether the game was paused."""
