@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -171,3 +172,30 @@ def test_chaos_looks_again_where_no_thread_could_start(
     observer._check_files(3.0)
     observer.close()
     assert len(seen) == 2
+
+
+@pytest.mark.parametrize("by_evaluation", [False, True])
+def test_best_is_chosen_by_evaluations_where_there_are_any(
+    by_evaluation: bool, tmp_path: Path
+) -> None:
+    saver = of_a_run(tmp_path, [])
+    saver._by_evaluation, saver._keep = by_evaluation, 2
+    score = {"last_returns": [1.0] * 100, "mean_return_100": 5.0}
+
+    def write(steps: int) -> Path:
+        saver._write(replace(made(steps), progress={"agent_steps": steps} | score))
+        assert saver.newest is not None
+        assert saver.newest.agent_steps == steps
+        return saver.newest.path
+
+    first = write(1)
+    assert (checkpoints.linked(saver._folder, "best") == first) != by_evaluation
+    saver.protected = second = write(2)
+    for steps in (3, 4, 5):
+        write(steps)
+    assert second.is_dir(), "it is being evaluated"
+    saver.point_best(second)
+    saver.protected = None
+    write(6)
+    assert checkpoints.linked(saver._folder, "best") == second
+    assert not first.is_dir()

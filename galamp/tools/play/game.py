@@ -71,6 +71,27 @@ class Moment:
     ended: bool = False
 
 
+class Tally:
+    """What a game has come to.
+
+    Attributes:
+        scores: of all games so far; the last one may not be over.
+        is_cut: whether it is not.
+    """
+
+    def __init__(self) -> None:
+        self.scores: list[float] = []
+        self.is_cut = False
+
+    def counted(self, game: Iterable[Moment]) -> Iterator[Moment]:
+        """Yield all moments, and count each before."""
+        for moment in game:
+            del self.scores[moment.episode - 1 :]
+            self.scores.append(moment.score)
+            self.is_cut = not moment.ended
+            yield moment
+
+
 def moments(
     filmed: FilmedEnvironment, decide: Decide, episodes: int, max_steps: int
 ) -> Iterator[Moment]:

@@ -40,6 +40,7 @@ def next_steps(record: RunRecord) -> list[tuple[str, str]]:
     resume = (f"galamp run --resume {run}{everything}{_further(record)}", "go on with it")
     evaluate = (f"galamp eval {run}{some}", "play whole games and score them")
     steps = [evaluate, resume] if record.state is State.FINISHED else [resume, evaluate]
+    steps.append((f"galamp play {run}{some}", "watch it play, in the terminal"))
     if (record.path / GOSSIP).is_file():
         steps.append((f"galamp audit {run}", "check that its learners stayed close"))
     steps.append((f"galamp prune {run}", "see what its older checkpoints take"))
