@@ -24,7 +24,7 @@ from galamp.core.throughput import ThroughputMeter
 from galamp.memory.latest_observation import latest_observation
 from galamp.memory.metrics import EpisodeRing
 from galamp.memory.status import Phase, StatusRow
-from galamp.storage.event_log import EventLog
+from galamp.storage.event_log import EventLog, read_events
 from galamp.storage.learning_curve import Curve, thinned
 from galamp.storage.run_folder import RunFolder
 from galamp.supervision.layout import RunLayout
@@ -52,6 +52,8 @@ from galamp.telemetry.time_left import TimeLeft
 
 RATE_WINDOW_S = 10.0
 MAX_EVENTS = 50
+MAX_FORMER_EVENTS = 20
+"""Events of earlier starts that are shown."""
 _LEARNER_PHASES = {
     "collect": (Phase.COLLECT,),
     "infer": (Phase.INFER,),
@@ -239,6 +241,7 @@ class Recorder:
     ) -> None:
         """Continue from the progress, the curve and rows of metrics of earlier starts."""
         self._history.extend(rows)
+        self._events.extendleft(reversed(self._former_events(float(progress["wall_s"]))))
         self.episodes = int(progress["episodes"])
         self._former_s = float(progress["wall_s"])
         self.best = progress["best_mean_return_100"]
@@ -248,6 +251,15 @@ class Recorder:
         self._curve = curve
         for learner in self.learners:
             learner.start_afresh()
+
+    def _former_events(self, former_s: float) -> list[Event]:
+        """Return the newest events of earlier starts; their times are before this one's begin."""
+        kept = deque(read_events(self.folder.events), maxlen=MAX_FORMER_EVENTS)
+        return [
+            Event(min(0.0, event.wall_s - former_s), event.text, event.kind)
+            for event in kept
+            if event.start < self._run_layout.start
+        ]
 
     def read(self) -> None:
         """Read the counters and episodes since the last call."""

@@ -31,6 +31,7 @@ from galamp.memory import metrics, status
 from galamp.memory.arrays import SharedArrays
 from galamp.memory.metrics import EPISODE_CAPACITY, METRICS, EpisodeRing
 from galamp.memory.status import STATUS, Phase, StatusBoard
+from galamp.storage.event_log import EventLog
 from galamp.storage.gossip_log import GOSSIP, GossipLog, Start
 from galamp.storage.learning_curve import MAX_CURVE_POINTS, Curve, thinned
 from galamp.storage.run_folder import RunFolder
@@ -49,7 +50,7 @@ from galamp.telemetry.recorder import (
 )
 from galamp.telemetry.sinks import open_sinks
 from galamp.telemetry.sinks.base import SinkContext
-from galamp.telemetry.snapshot import LEARNER_PHASES, WorkerState
+from galamp.telemetry.snapshot import LEARNER_PHASES, Event, WorkerState
 from tests.support.snapshots import EMPTY, busy
 
 WALL_S = 1_700_000_000.0
@@ -575,7 +576,14 @@ def test_a_resumed_run_goes_on_from_its_progress(run: Run, tmp_path: Path, clock
         again.run_layout.status_board.learner(0)["agent_steps"] = 100
         curve = Curve()
         curve.add(100, 2.0)
-        again.recorder.resume_from(progress, curve)
+        log = EventLog(folder.events, 0, print)
+        log.append(WALL_S, 20.0, "learner 1 was lost", wall_s=20.0, kind="restart")
+        again.recorder.resume_from(progress, curve, [{"global_step": 50, "charts/SPS": 9.0}])
+        seen = again.recorder.snapshot()
+        assert seen.total_s == pytest.approx(30.0), "one clock over all starts"
+        assert seen.events == (Event(-10.0, "learner 1 was lost", "restart"),)
+        assert seen.history is not None
+        assert (seen.history.steps, seen.history.columns["charts/SPS"]) == ((50,), (9.0,))
         clock.now_s += 1.0
         again.recorder.read()
         assert again.recorder.snapshot().agent_steps_per_s == 0, "those were another start's"
