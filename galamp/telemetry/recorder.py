@@ -146,6 +146,7 @@ class Recorder:
         self._consensus, self._system = consensus, system
         self._facts = FactsReader(run_layout, rates or {})
         self._time_left, self._history = TimeLeft(), MetricHistoryBuilder(run_layout.count)
+        self._limit = ""
         self.goal: Goal | None = None
         """What the run is to do, where that is not a number of agent steps."""
         self.most_left_s: float | None = None
@@ -271,9 +272,10 @@ class Recorder:
             self._episode(rank, score, int(length), int(env_index), ended)
         self._notices.observe([learner.row for learner in self.learners])
         self._consensus.follow()
-        self._facts.sample(now_s)
         if self._system is not None:
             self._system.sample()
+        if self._facts.sample(now_s):
+            self._limit = self._bottleneck()
 
     def _finished(self) -> list[tuple[int, float, float, float, float]]:
         """Return the episodes that ended since the last call, of all learners, by time.
@@ -340,7 +342,7 @@ class Recorder:
             edges=self._consensus.edges(),
             has_ages=self._consensus.has_ages,
             system=self._seen(rate),
-            bottleneck=self._bottleneck(),
+            bottleneck=self._limit,
             goal=self.goal,
             history=self._history.reading,
             game=self._game() if with_game else None,
