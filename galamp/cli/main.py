@@ -49,6 +49,7 @@ COMMANDS = {
     "eval": Command("galamp.tools.evaluation.command", "play and score a trained agent"),
     "plot": Command("galamp.tools.plot.command", "draw the curves of runs, as text or a figure"),
     "compare": Command("galamp.tools.compare.command", "compare runs: settings, scores, speed"),
+    "report": Command("galamp.tools.report.command", "write a run as one page for a browser"),
     "export-logs": Command(
         "galamp.tools.export_logs.command", "metrics for TensorBoard or Weights & Biases"
     ),
