@@ -12,6 +12,9 @@ import errno
 import os
 from collections.abc import Iterable
 
+NEAR = 0.65
+"""Smallest similarity, from 0 to 1, of a suggestion for a flag, a setting or a command."""
+
 EXIT_OK = 0
 EXIT_USAGE = 2
 EXIT_FAILURE = 70
@@ -95,8 +98,11 @@ def did_you_mean(word: str, known: Iterable[str], *, most: int = 3, cutoff: floa
 
     At most `most` names; `cutoff` is the smallest similarity of a name, from 0 to 1.
     """
-    by_folded = {name.lower().replace("_", ""): name for name in known}
-    near = difflib.get_close_matches(
-        word.lower().replace("_", ""), by_folded, n=most, cutoff=cutoff
-    )
+    by_folded = {_folded(name): name for name in known}
+    near = difflib.get_close_matches(_folded(word), by_folded, n=most, cutoff=cutoff)
     return f" (did you mean {', '.join(by_folded[name] for name in near)}?)" if near else ""
+
+
+def _folded(name: str) -> str:
+    """Return a name as it is compared: what all flags begin with would make them alike."""
+    return name.lower().replace("_", "").lstrip("-")

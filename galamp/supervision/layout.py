@@ -24,6 +24,7 @@ from galamp.gossip.topologies.base import Topology
 from galamp.memory.arrays import ArraySpec, SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
 from galamp.memory.learner_state import State, StateSlots
+from galamp.memory.metrics import LEARNING_RATE
 from galamp.memory.moment_slots import MomentSlots
 from galamp.memory.rollouts import RingWake, RolloutRing, RolloutShape
 from galamp.memory.status import StatusBoard
@@ -110,7 +111,7 @@ def array_specs(
 ) -> list[ArraySpec]:
     """Return the specification of every shared array of a run."""
     count, simulators = len(plan.learners), plan.simulators
-    gauges = dict(plan.config.algorithm.gauges)
+    gauges = {LEARNING_RATE: "", **plan.config.algorithm.gauges}
     if sketch.normaliser is not None:
         gauges |= NORMALISER_GAUGES
     specs = ControlBlock.specs(count, simulators) + StatusBoard.specs(count, simulators, gauges)

@@ -44,6 +44,7 @@ from galamp.training.resume_point import ResumePoint, load_resume_point
 from galamp.training.session import Outcome, RunContext, Session
 from galamp.training.stopping import StopConditions
 from galamp.training.supervisor import Callback
+from galamp.training.surroundings import known_rates
 from galamp.workers.forkserver import name_server, sigchld_enabled, start_server
 
 __all__ = ["Outcome", "train"]
@@ -107,7 +108,7 @@ def _train(
         _announce_changes(resume_point, resolved.plan, screen or sys.stderr)
     try:
         with (
-            make_display(report.quiet, screen or sys.stderr) as display,
+            make_display(report.quiet, screen or sys.stderr, stops=True) as display,
             ControlServer(folder.path, warn) as control_server,
         ):
             session = Session(
@@ -164,7 +165,8 @@ def survey(config: RunConfig, kept: StoredChoices) -> tuple[RunContext, Resolved
     check_processes(resolved.plan)  # now that the probe's processes have ended
     sketch = sketch_model(resolved.plan, environment)
     identity = identity_of(resolved.plan, environment, sketch)
-    return RunContext(machine, environment, sketch, identity), resolved
+    rates = known_rates(config, machine)
+    return RunContext(machine, environment, sketch, identity, rates), resolved
 
 
 def _with_canonical_environment(config: RunConfig) -> RunConfig:

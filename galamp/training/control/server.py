@@ -18,7 +18,7 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -52,7 +52,9 @@ class Connection:
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         self.fd = connection.fileno()
-        self.has_asked = self.is_watching = False
+        self.has_asked = self.is_watching = self.wants_game = False
+        self.history = 0
+        """Number of the history of metrics that it has."""
         self.since_s = time.monotonic()
         self.socket = connection
         self._lines = Lines(MAX_REQUEST_BYTES)
@@ -85,8 +87,8 @@ class Connection:
         self._unsent += line
         self.flush()
 
-    def offer(self, line: bytes) -> None:
-        """Send a line, unless an earlier one is not fully sent yet.
+    def offer(self, line: bytes) -> bool:
+        """Send a line, unless an earlier one is not fully sent yet; returns whether it was sent.
 
         Raises:
             DisconnectedError: the client has disconnected, or does not read.
@@ -96,6 +98,7 @@ class Connection:
             raise DisconnectedError
         if not self._missed:
             self.send(line)
+        return not self._missed
 
     def flush(self) -> None:
         """Send what is not sent yet, as far as the socket takes it now.
@@ -197,15 +200,25 @@ class ControlServer:
             with self._dropping(connection):
                 self._service(connection)
 
+    @property
+    def wants_game(self) -> bool:
+        """Whether a connection wants the frame of a game in its snapshots."""
+        return any(connection.wants_game for connection in self._connections.values())
+
     def publish(self, snapshot: Snapshot) -> None:
-        """Send a snapshot to every connection that watches."""
-        watching = [
-            connection for connection in self._connections.values() if connection.is_watching
-        ]
-        line = line_of({"snapshot": as_json(snapshot)}) if watching else b""
-        for connection in watching:
+        """Send a snapshot to every connection that watches; the history only where it is new."""
+        number = snapshot.history.number if snapshot.history else 0
+        lines: dict[bool, bytes] = {}
+        for connection in list(self._connections.values()):
+            if not connection.is_watching:
+                continue
+            new = connection.history != number
+            if new not in lines:
+                sent = snapshot if new else replace(snapshot, history=None)
+                lines[new] = line_of({"snapshot": as_json(sent)})
             with self._dropping(connection):
-                connection.offer(line)
+                if connection.offer(lines[new]):
+                    connection.history = number
 
     def confirm(self) -> None:
         """Answer the scale request: all children have worked."""
@@ -245,7 +258,7 @@ class ControlServer:
     def _receive(self, connection: Connection) -> None:
         with self._dropping(connection):
             for message in connection.receive():
-                if connection.has_asked:
+                if connection.has_asked and not connection.is_watching:
                     raise BadMessageError("expected one request only")
                 connection.has_asked = True
                 self._handle(connection, message)
@@ -258,6 +271,12 @@ class ControlServer:
 
     def _handle(self, connection: Connection, request: dict[str, Any]) -> None:
         match request:
+            case {"want": "game", "show": bool(show), **more} if (
+                connection.is_watching and not more
+            ):
+                connection.wants_game = show
+            case _ if connection.is_watching:
+                raise BadMessageError("expected one request only")
             case {"want": "watch", **more} if not more:
                 connection.is_watching = True
             case {"want": "scale", "learners": int(number), **more} if not more:
