@@ -66,6 +66,7 @@ COMMANDS = {
     ),
     "plot": Command("galamp.tools.plot.command", "draw the curves of runs, as text or a figure"),
     "compare": Command("galamp.tools.compare.command", "compare runs: settings, scores, speed"),
+    "report": Command("galamp.tools.report.command", "write a run as one page for a browser"),
     "presets": Command("galamp.cli.presets_command", "list named settings, and what was reached"),
     "config": Command(
         "galamp.cli.config_command", "print the settings of a run or a preset, for run --config"
