@@ -9,7 +9,7 @@ import pytest
 
 from galamp.core.config import EnvironmentConfig
 from galamp.core.errors import UserError
-from galamp.environments import describe
+from galamp.environments import describe, finish_probe, start_probe
 from galamp.environments.protocols import AtariProtocol, resolve
 from galamp.tools.evaluation.references import misfit
 from tests.contracts.environment import EnvironmentContract, Recording, play
@@ -74,16 +74,13 @@ def test_modes_and_difficulties_are_other_games() -> None:
         assert not np.array_equal(other, usual)
 
 
-@pytest.mark.parametrize(
-    ("settings", "complaint"),
-    [
-        ({"mode": 7}, r"^--mode 7: expected one that ALE/Pong-v5 has: 0, 1$"),
-        ({"difficulty": 4}, r"^--difficulty 4: expected one that ALE/Pong-v5 has: 0, 1, 2, 3$"),
-    ],
-)
-def test_a_game_without_that_mode_is_told(settings: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(UserError, match=complaint):
-        describe(EnvironmentConfig("Pong", **settings))
+def test_a_game_without_that_mode_or_difficulty_is_told_before_a_run_starts() -> None:
+    with pytest.raises(UserError) as caught:
+        finish_probe(start_probe(EnvironmentConfig("Pong", mode=7)))
+    assert str(caught.value) == "--mode 7: expected one that ALE/Pong-v5 has: 0, 1"
+    assert caught.value.details == ""
+    with pytest.raises(UserError, match=r"^--difficulty 4: expected one .* has: 0, 1, 2, 3$"):
+        describe(EnvironmentConfig("Pong", difficulty=4))
 
 
 def test_published_scores_are_of_the_usual_game() -> None:
