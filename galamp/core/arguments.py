@@ -110,7 +110,7 @@ def _default(setting: Setting) -> str:
     if known.auto and setting.default == AUTO:
         return "auto"
     if known.texts:
-        return ""
+        return "none"
     return f"{setting.default} {known.unit}".strip() if setting.default != "" else ""
 
 
