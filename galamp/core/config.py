@@ -18,9 +18,19 @@ from galamp.core.environment_config import MAX_CHANNELS as MAX_CHANNELS
 from galamp.core.environment_config import SQUASH as SQUASH
 from galamp.core.environment_config import EnvironmentConfig as EnvironmentConfig
 from galamp.core.errors import UserError, did_you_mean
+from galamp.core.eval_config import EvalConfig
 from galamp.core.gossip_config import GossipConfig as GossipConfig
 from galamp.core.older_configs import up_to_date
-from galamp.core.settings import AUTO, CLASS, FACTORY, check, option, settings, shown
+from galamp.core.settings import (
+    AUTO,
+    CLASS,
+    FACTORY,
+    Setting,
+    check,
+    option,
+    settings,
+    shown,
+)
 from galamp.core.stop_config import StopConfig
 
 
@@ -117,10 +127,14 @@ class ReportConfig:
     sinks: str = option(
         "jsonl,monitor",
         "where metrics go: metrics.jsonl in any case, monitor files of all episodes, TensorBoard "
-        "(pip install 'galamp[tensorboard]'), or classes of your own, with commas between them",
+        "(pip install 'galamp[tensorboard]'), Weights & Biases (wandb; pip install "
+        "'galamp[wandb]'), or classes of your own, with commas between them",
         registry="galamp.telemetry.sinks:SINKS",
         user_code=CLASS,
         several=True,
+    )
+    wandb_project: str = option(
+        "galamp", "project at Weights & Biases; given, it tracks the run there, as --track does"
     )
     log_every_s: float = option(2.0, "interval between rows of metrics.jsonl", unit="s", low=0.05)
     checkpoint_every_s: float = option(60.0, "interval between checkpoints", unit="s", low=0.5)
@@ -154,6 +168,7 @@ class RunConfig:
     gossip: GossipConfig = field(default_factory=GossipConfig)
     resources: ResourceConfig = field(default_factory=ResourceConfig)
     stop: StopConfig = field(default_factory=StopConfig)
+    evaluation: EvalConfig = field(default_factory=EvalConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
 
 
@@ -184,7 +199,7 @@ def from_dict(values: dict[str, Any], asked: str = "") -> RunConfig:
         for setting in settings(RunConfig(algorithm=algorithm))
     }
     flat: dict[tuple[str, str], Any] = {}
-    for key, value in up_to_date(values).items():
+    for key, value in up_to_date(values, known).items():
         if isinstance(value, dict):
             flat.update({(key, name): leaf for name, leaf in value.items()})
         else:
@@ -211,3 +226,9 @@ def from_settings(
     top = sections.pop("", {})
     kinds = typing.get_type_hints(RunConfig) | {"algorithm": algorithm}
     return RunConfig(**top, **{name: kinds[name](**leaves) for name, leaves in sections.items()})
+
+
+def value_in(config: RunConfig, setting: Setting) -> Any:
+    """Return the value that a setting has in a config."""
+    section = getattr(config, setting.section) if setting.section else config
+    return getattr(section, setting.name)

@@ -82,7 +82,8 @@ class EnvironmentConfig:
     )
     resize: str | None = option(
         None,
-        "size of images in pixels, such as 84 or 96x128 (height x width), by OpenCV; not for Atari",
+        "size of images in pixels, such as 84 or 96x128 (height x width), by OpenCV; not for Atari "
+        "(default: as they are)",
     )
     grayscale: bool = option(False, "make colour images gray, by OpenCV; not for Atari")
     observation_reading: str = option(

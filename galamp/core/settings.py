@@ -33,6 +33,9 @@ CLASS = "package.module:Class"
 SECONDS_OF = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 """Units of a time on the command line."""
 
+COUNTS_OF = {"k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
+"""Suffixes of a whole number on the command line."""
+
 _DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 _USER_CODE = re.compile(f"{_DOTTED}:{_DOTTED}")
 
@@ -249,11 +252,12 @@ def _convert(setting: Setting, value: Any) -> Any:
 
 
 def _whole(text: str) -> int:
-    """Return an integer; `1e6` and `2.0` are accepted."""
+    """Return an integer; `1e6`, `2.0`, `500k` and `1.5M` are accepted."""
     try:
         return int(text)
     except ValueError:
-        number = _finite(text)
+        times = COUNTS_OF.get(text[-1:], 1)
+        number = round(_finite(text[:-1]) * times, 6) if times > 1 else _finite(text)
         if not number.is_integer():
             raise
         return int(number)

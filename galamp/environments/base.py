@@ -33,7 +33,8 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from galamp.core.action_spec import ActionSpec, DiscreteActions, action_spec_from_dict
+from galamp.core.action_kinds import action_spec_from_dict
+from galamp.core.action_spec import ActionSpec, DiscreteActions
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,11 @@ class GymnasiumEnvironment(Environment):
         """Close every environment; see `Environment.close`."""
         self._vector.close()
 
+    @property
+    def single(self) -> gymnasium.Env[Any, Any]:
+        """The first of the environments, with its wrappers."""
+        return self._vector.envs[0]
+
     def _converted(self, observations: Any, reset: NDArray[np.bool_]) -> NDArray[Any]:
         """Return the observations for the learner; `reset` [B] bool: they come from `reset()`."""
         given: NDArray[Any] = observations

@@ -425,9 +425,9 @@ GUARDED = """
 from galamp.workers import forkserver
 import subprocess
 from multiprocessing import util
-look = "import sys; print(sys.path[0] == '')"
+probe = "import sys; print(sys.path[0] == '')"
 def started():
-    words = [sys.executable, *util._args_from_interpreter_flags(), "-c", look]
+    words = [sys.executable, *util._args_from_interpreter_flags(), "-c", probe]
     return subprocess.run(words, capture_output=True, text=True).stdout.strip()
 before = started()
 with forkserver._guarded():
@@ -501,8 +501,8 @@ def test_a_package_that_only_this_process_finds_starts_nothing(
 
 
 @pytest.fixture
-def looks(here: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, object]]]:
-    """Have the look answered: how the process that looks ends; returns how it was started."""
+def searches(here: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, object]]]:
+    """Have the search answered: how the process that searches ends; returns how it was started."""
     started: list[dict[str, object]] = []
     monkeypatch.delenv("PYTHONPATH", raising=False)
     monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT)])
@@ -532,20 +532,20 @@ def looks(here: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dic
     ],
 )
 def test_a_look_that_comes_to_nothing_refuses_nothing(
-    looks: Callable[..., list[dict[str, object]]], ending: int | Exception, *, found: bool
+    searches: Callable[..., list[dict[str, object]]], ending: int | Exception, *, found: bool
 ) -> None:
-    started = looks(ending)
+    started = searches(ending)
     assert isolation.is_findable() is found
-    (look,) = started
-    assert look["stdin"] == subprocess.DEVNULL
-    assert look["timeout"] == isolation.SEARCH_TIMEOUT_S
+    (search,) = started
+    assert search["stdin"] == subprocess.DEVNULL
+    assert search["timeout"] == isolation.SEARCH_TIMEOUT_S
 
 
 def test_it_looks_as_the_server_would(
-    looks: Callable[..., list[dict[str, object]]], monkeypatch: pytest.MonkeyPatch
+    searches: Callable[..., list[dict[str, object]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(isolation, "flags_of_children", lambda: ["-s", "-X", "utf8"])
-    started = looks(0)
+    started = searches(0)
     isolation.is_findable()
     assert started[0]["words"] == [sys.executable, "-s", "-X", "utf8", "-c", isolation._LOOK]
 

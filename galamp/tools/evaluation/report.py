@@ -41,11 +41,12 @@ from galamp.environments.names import ATARI, canonical_env_id, check_asked
 from galamp.environments.protocols import AtariProtocol, resolve
 from galamp.storage.checkpoint import Found
 from galamp.telemetry.display.streams import STARTING, announce
-from galamp.tools.evaluation.config import EACH, STEP_LIMIT, EvaluationConfig
+from galamp.tools.evaluation.config import EACH, EvaluationConfig
 from galamp.tools.evaluation.playing import Act, Game, play, score
 from galamp.tools.evaluation.references import SOURCE, misfit, reference_for
 from galamp.tools.evaluation.table import Progress
 from galamp.tools.evaluation.trained import MEAN, Learner, Trained, locate, read
+from galamp.tools.evaluation.whole_games import whole_games, with_step_limit
 
 if TYPE_CHECKING:
     import torch
@@ -153,18 +154,7 @@ def evaluation_environment(
     asked: dict[str, Any] = {name: getattr(config, name) for name in AS_ASKED}
     given = {name: value for name, value in asked.items() if value is not None}
     envs = min(config.episodes, config.num_envs or MAX_ENVS)
-    whole: dict[str, Any] = {"life_loss_ends": False, "clip_rewards": False, "num_envs": envs}
-    return replace(trained, **(given | whole))
-
-
-def with_step_limit(environment: EnvironmentConfig, spec: EnvironmentSpec) -> EnvironmentConfig:
-    """Return the environment, with `STEP_LIMIT` where a game could run for ever.
-
-    A vector environment cuts its episodes itself, or not at all.
-    """
-    if spec.max_episode_steps is not None or environment.vector:
-        return environment
-    return replace(environment, max_episode_steps=STEP_LIMIT)
+    return replace(whole_games(trained), **(given | {"num_envs": envs}))
 
 
 def _check_asked(trained: Trained, config: EvaluationConfig) -> None:
