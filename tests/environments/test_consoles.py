@@ -11,6 +11,7 @@ from galamp.core.config import EnvironmentConfig
 from galamp.core.errors import UserError
 from galamp.environments import describe, finish_probe, start_probe
 from galamp.environments.protocols import AtariProtocol, resolve
+from galamp.environments.screens import filmed
 from galamp.tools.evaluation.references import misfit
 from tests.contracts.environment import EnvironmentContract, Recording, play
 
@@ -72,6 +73,18 @@ def test_modes_and_difficulties_are_other_games() -> None:
     np.testing.assert_array_equal(memory(mode=0, difficulty=0), usual)
     for other in (memory(mode=8), memory(difficulty=1)):
         assert not np.array_equal(other, usual)
+
+
+def test_its_screen_is_filmed_frame_by_frame() -> None:
+    config = EnvironmentConfig("Breakout", obs_type="ram", mode=4, noop_max=0, frame_skip=3)
+    film = filmed(config, 5)
+    _, frames = film.reset()
+    shapes = [frame.shape for frame in frames]
+    for _ in range(2):
+        _, frames = film.step(np.ones(1, np.int64))
+        shapes += [frame.shape for frame in frames]
+    assert shapes == [(210, 160, 3)] * 7
+    film.close()
 
 
 def test_a_game_without_that_mode_or_difficulty_is_told_before_a_run_starts() -> None:
