@@ -62,7 +62,7 @@ def test_arguments_and_wrappers_are_given_as_python_has_them() -> None:
         "--wrapper=gymnasium.wrappers:NormalizeReward",
         "--wrapper=gymnasium.wrappers:RescaleObservation",
     ]
-    with pytest.raises(UserError, match="env_kwargs: .* a factory of your own"):
+    with pytest.raises(UserError, match=r"env_kwargs: .* a factory of your own"):
         words_of({"env_kwargs": {"level": object()}})
 
 
