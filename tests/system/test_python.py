@@ -21,7 +21,7 @@ from galamp.cli.python.page import page
 from galamp.cli.python.process import RunProcess
 from galamp.cli.python.run import Run
 from galamp.cli.python.words import words_of
-from galamp.core.errors import RunFailed
+from galamp.core.errors import RunFailed, UserError
 from galamp.telemetry.snapshot import Snapshot
 from tests.support.engine import DEADLINE_S, ROOT, wait_for
 
@@ -50,6 +50,20 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield Path.cwd()
     finally:
         os.chdir(before)
+
+
+def test_arguments_and_wrappers_are_given_as_python_has_them() -> None:
+    kwargs = {"sutton_barto_reward": True, "render_mode": "rgb_array"}
+    wrappers = ["gymnasium.wrappers:NormalizeReward", "gymnasium.wrappers:RescaleObservation"]
+    words = words_of({"env_id": "CartPole-v1", "env_kwargs": kwargs, "wrapper": wrappers})
+    assert words[2:6] == [
+        "--env-kwargs=sutton_barto_reward=true",
+        '--env-kwargs=render_mode="rgb_array"',
+        "--wrapper=gymnasium.wrappers:NormalizeReward",
+        "--wrapper=gymnasium.wrappers:RescaleObservation",
+    ]
+    with pytest.raises(UserError, match=r"env_kwargs: .* a factory of your own"):
+        words_of({"env_kwargs": {"level": object()}})
 
 
 def public() -> dict[str, Any]:
