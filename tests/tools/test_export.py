@@ -93,6 +93,7 @@ def test_onnxruntime_computes_the_same(tmp_path: Path) -> None:
     """With memory and with normalised observations; states come and go by their names."""
     with_onnx()
     for name in ("memory", "normalised"):
+        (tmp_path / name).mkdir()
         agent = agent_of(name, tmp_path / name)
         recording = seen_by(agent)
         if name == "normalised":
@@ -233,7 +234,7 @@ def test_the_file_and_its_description(cartpole: Path, capsys: pytest.CaptureFixt
     [
         (("--which", "all"), "--which all: expected mean, a learner's rank such as 0, best or"),
         (("--which", "best"), "has no best checkpoint; ask for the latest"),
-        (("--which", "9"), "learner 9"),
+        (("--which", "9"), "it has no learner [9], but 0 to 1"),
         (("--format", "tf"), "--format tf: expected one of onnx, torchscript, safetensors"),
         (("-o", "/nowhere/x.pt"), "/nowhere: no folder that can be written to"),
         (("-o", "/tmp"), "--output /tmp: is a folder; add a name"),

@@ -35,9 +35,10 @@ LOOK_S = 5.0
 
 
 class Run:
-    """A run, which trains in processes of its own as `galamp run` does; it ends with this program.
+    """A run, which trains in processes of its own as `galamp run` does.
 
-    Used as a context manager it is started, and stopped at the end. Signals and threads of the
+    It ends with this object, or with the program. Used as a context manager it is started, and
+    stopped at the end. Signals and threads of the
     program are left alone. Nothing is started before `start`, but settings are checked at once.
 
     Args:
@@ -333,7 +334,7 @@ def train(
 
     Example:
         >>> result = galamp.train(
-        ...     env="CartPole-v1", learners=2, num_envs=4, total_steps=200_000, run_dir="runs/cartpole",
+        ...     env="CartPole-v1", learners=2, num_envs=4, run_dir="runs/cartpole",
         ...     stop=lambda snapshot: snapshot.agent_steps > 2000 and snapshot.score > 5,
         ... )
         >>> result.status, result.agent_steps > 2000
