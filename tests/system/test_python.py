@@ -30,7 +30,7 @@ SMALL: dict[str, Any] = {"env": "CartPole-v1", "learners": 1, "num_envs": 4}
 def python(code: str) -> subprocess.CompletedProcess[str]:
     """Run a program to its end."""
     words = [sys.executable, "-c", code]
-    return subprocess.run(words, cwd=ROOT, text=True, capture_output=True, timeout=DEADLINE_S)
+    return subprocess.run(words, cwd=ROOT, text=True, capture_output=True, timeout=2 * DEADLINE_S)
 
 
 def run_examples(thing: Any, name: str) -> int:
