@@ -150,8 +150,8 @@ def install(extra: str, python: str, folder: str) -> None:
     place = choose(Path(folder))
     lock = take_turn(place, check_stopped)
     place.check_ours()  # once more: somebody may have filled the folder meanwhile
-    found, kind = place.look()
-    check_stopped()  # Ctrl-C ends the look as well, which says nothing about its Python.
+    found, kind = place.inspect()
+    check_stopped()  # Ctrl-C ends the inspection as well, which says nothing about its Python.
     if found is Found.HEALTHY and stamp.ready(extra, str(place.folder), kind):
         return
     if found is not Found.HEALTHY:
@@ -168,7 +168,7 @@ def install(extra: str, python: str, folder: str) -> None:
     else:
         create(place, python, locks)
     pip_install(place, extra, torch, locks)
-    found, kind = place.look()
+    found, kind = place.inspect()
     check_stopped()
     if found is not Found.HEALTHY:
         raise SetupError(f"{place.python} does not run: remove {place.folder} and start again")
@@ -191,7 +191,7 @@ class Torch:
         self.place = place
         self.settings = torch_order.Settings.read(place.folder)
         self.version, self.limits = tested()
-        self.machine = torch_build.look(check_stopped=check_stopped)
+        self.machine = torch_build.inspect(check_stopped=check_stopped)
         self.choice = torch_build.choose(self.version, self.machine)
         self.order = torch_order.order(
             self.version,

@@ -1,6 +1,6 @@
 """Where the environment lies, what is there already, and who may change it.
 
-    Place.look()       nothing, healthy, broken, or of a Python that does not run here
+    Place.inspect()    nothing, healthy, broken, or of a Python that does not run here
     choose(folder)     the folder, or one beside it where that is of another Python
     take_turn(place)   `setup.lock`: one set-up at a time; the others wait
     take_alone(place)  `in-use.lock`: nobody runs from it; runs hold it shared, and nobody waits
@@ -27,7 +27,7 @@ from pathlib import Path
 
 import stamp
 
-LOOK_LIMIT_S = 60.0
+PROBE_TIMEOUT_S = 60.0
 LOCK_WAIT_S = 1800.0
 POLL_S = 0.2
 WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
@@ -109,7 +109,7 @@ class Place:
                 return f"{'.'.join(value.split('.')[:2])}-{os.uname().machine}"
         return ""
 
-    def look(self) -> tuple[Found, str]:
+    def inspect(self) -> tuple[Found, str]:
         """Return what is there, and the kind of its Python where that runs.
 
         Raises:
@@ -164,12 +164,12 @@ class Place:
                 capture_output=True,
                 text=True,
                 errors="replace",
-                timeout=LOOK_LIMIT_S,
+                timeout=PROBE_TIMEOUT_S,
                 check=False,
             )
         except subprocess.TimeoutExpired:
             raise SetupError(
-                f"{self.python} did not answer within {LOOK_LIMIT_S:.0f} s: the machine or its "
+                f"{self.python} did not answer within {PROBE_TIMEOUT_S:.0f} s: the machine or its "
                 f"disk is too busy, or {self.folder} is damaged and has to be removed"
             ) from None
         except OSError as error:
@@ -233,7 +233,7 @@ def choose(folder: Path) -> Place:
         place.check_ours()
         if last:
             place.check_trusted()  # nobody has named this folder
-        found, _ = place.look()
+        found, _ = place.inspect()
         if found is not Found.ELSEWHERE:
             return place
         python = f"Python ({place.kind() or 'unknown'})"

@@ -91,10 +91,10 @@ def attempt(
     say(line, end="")
     with log.open("a", encoding="utf-8") as output:
         print("\n$", *(stamp.bare(str(word)) for word in command), file=output, flush=True)
-        begin = output.tell()
+        start = output.tell()
 
         def meets_unwanted() -> bool:
-            return bool(unwanted and unwanted.search(_said(log, begin)))
+            return bool(unwanted and unwanted.search(_said(log, start)))
 
         process = subprocess.Popen(
             command,
@@ -114,7 +114,7 @@ def attempt(
             raise
         if code is None:
             _end_group(process, signal.SIGINT)  # by which pip removes what it has fetched
-    said, took = _said(log, begin), f"{time.monotonic() - start_s:.1f} s"
+    said, took = _said(log, start), f"{time.monotonic() - start_s:.1f} s"
     outcome = Outcome.FAILED if code else Outcome.DONE
     if meets_unwanted():
         outcome = Outcome.UNWANTED
@@ -124,9 +124,9 @@ def attempt(
     return outcome
 
 
-def _said(log: Path, begin: int) -> str:
+def _said(log: Path, start: int) -> str:
     with log.open("rb") as file:
-        file.seek(begin)
+        file.seek(start)
         return file.read().decode(errors="replace")
 
 

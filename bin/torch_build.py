@@ -1,6 +1,6 @@
 """Chooses the build of torch that fits a machine's NVIDIA driver and cards; used by install.py.
 
-    look()                     what the machine has: driver, cards, processor
+    inspect()                  what the machine has: driver, cards, processor
     choose(version, machine)   the newest of PyTorch's builds that runs on the most of its cards,
                                in a line for its user; depends on nothing else
 
@@ -208,7 +208,7 @@ def _named(machine: Machine) -> str:
     return f"{_listed(machine.cards)}{driver}"
 
 
-def look(
+def inspect(
     root: Path = Path("/"),
     check_stopped: Callable[[], None] = lambda: None,
     limit_s: float = SMI_LIMIT_S,

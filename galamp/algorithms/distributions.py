@@ -21,11 +21,11 @@ from torch import Tensor
 
 from galamp.core.action_spec import (
     ActionSpec,
-    BoxActions,
     DiscreteActions,
     MultiBinaryActions,
     MultiDiscreteActions,
 )
+from galamp.core.box_actions import BoxActions
 
 HALF_LOG_TAU = 0.5 * math.log(2.0 * math.pi)
 LOG_2 = math.log(2.0)

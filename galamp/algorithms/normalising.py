@@ -158,12 +158,12 @@ def _takes(layer: object, inputs: int) -> bool:
 
 
 def _told(model: nn.Module, method: str, network: str, flag: str) -> Any:
-    """Return what a network tells of itself."""
-    tell: Callable[[], Any] | None = getattr(model, method, None)
-    if tell is None:
+    """Return what a network declares of itself."""
+    declare: Callable[[], Any] | None = getattr(model, method, None)
+    if declare is None:
         raise UserError(
             f"{flag}: network {network} has no method {method}(), which tells what depends on it; "
             "add it, see galamp.algorithms.networks.base.ActorCritic, or leave the flag out"
         )
     with user_code.mistakes_told(f"--network {network}", torch):
-        return tell()
+        return declare()

@@ -5,7 +5,8 @@
 
 Used by every process; numpy only. A policy's actions are flat: [B] for `DiscreteActions`, [B, k]
 for all others, whatever shape the environment's have. Discrete ones count from 0, and those of a
-`Box` are unbounded: all are brought to the environment's form at its border alone.
+`Box` (`box_actions.py`) are unbounded: all are brought to the environment's form at its border
+alone. `action_kinds.py` has the list of kinds.
 """
 
 from __future__ import annotations
@@ -13,20 +14,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from galamp.core.config import ACTION_BOUNDS, CLIP, SQUASH
-
 SIZE_LIMIT = 2**31
 """Limit of choices, and of numbers in an action: a network for more could not be stored."""
-UNBOUNDED = 1e30
-"""A bound at or beyond this counts as none: float32 numbers end at 3.4e38."""
 
 Array = npt.NDArray[Any]
 
@@ -108,7 +103,7 @@ class DiscreteActions(ActionSpec):
 
     def __post_init__(self) -> None:
         """Raise ValueError for a spec that can be none."""
-        _need(_is_count(self.n) and _is_whole(self.start), "n or start is out of range")
+        require(_is_count(self.n) and _is_whole(self.start), "n or start is out of range")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -138,7 +133,7 @@ class DiscreteActions(ActionSpec):
         return f"0 to {self.n - 1}" if wrong else ""
 
 
-class _Parts(ActionSpec):
+class PartedActions(ActionSpec):
     """Spec of actions of k parts, which are flat for a policy and have a `form` elsewhere."""
 
     form: tuple[int, ...] | None
@@ -165,11 +160,11 @@ class _Parts(ActionSpec):
     def _check_form(self) -> None:
         shape = self.space_shape
         whole = isinstance(shape, tuple) and len(shape) <= 8 and all(map(_is_count, shape))
-        _need(whole and math.prod(shape) == self.size, "form is no shape of as many parts")
+        require(whole and math.prod(shape) == self.size, "form is no shape of as many parts")
 
 
 @dataclass(frozen=True)
-class MultiDiscreteActions(_Parts):
+class MultiDiscreteActions(PartedActions):
     """One of `nvec[i]` choices for each of k parts; the environment's begin at `start[i]`."""
 
     kind: ClassVar[str] = "multi-discrete"
@@ -182,14 +177,14 @@ class MultiDiscreteActions(_Parts):
     def __post_init__(self) -> None:
         """Raise ValueError for a spec that can be none."""
         good = isinstance(self.nvec, tuple) and all(map(_is_count, self.nvec))
-        _need(good and 0 < sum(self.nvec) < SIZE_LIMIT, "nvec is out of range")
+        require(good and 0 < sum(self.nvec) < SIZE_LIMIT, "nvec is out of range")
         starts = isinstance(self.start, tuple) and all(map(_is_whole, self.start))
-        _need(starts and len(self.start) in (0, len(self.nvec)), "start is not like nvec")
+        require(starts and len(self.start) in (0, len(self.nvec)), "start is not like nvec")
         self._check_form()
 
     @property
     def size(self) -> int:
-        """See `_Parts.size`."""
+        """See `PartedActions.size`."""
         return len(self.nvec)
 
     def describe(self) -> str:
@@ -210,7 +205,7 @@ class MultiDiscreteActions(_Parts):
 
 
 @dataclass(frozen=True)
-class MultiBinaryActions(_Parts):
+class MultiBinaryActions(PartedActions):
     """`n` switches, each 0 or 1."""
 
     kind: ClassVar[str] = "multi-binary"
@@ -220,12 +215,12 @@ class MultiBinaryActions(_Parts):
 
     def __post_init__(self) -> None:
         """Raise ValueError for a spec that can be none."""
-        _need(_is_count(self.n), "n is out of range")
+        require(_is_count(self.n), "n is out of range")
         self._check_form()
 
     @property
     def size(self) -> int:
-        """See `_Parts.size`."""
+        """See `PartedActions.size`."""
         return self.n
 
     def describe(self) -> str:
@@ -240,112 +235,8 @@ class MultiBinaryActions(_Parts):
         return "0 or 1" if ((actions < 0) | (actions > 1)).any() else ""
 
 
-@dataclass(frozen=True)
-class BoxActions(_Parts):
-    """k numbers, each within its bounds `low[i]` and `high[i]`, or without where they are infinite.
-
-    A policy's numbers are unbounded. At the environment's border they are clipped to the bounds;
-    with `bounds` `squash`, those with two finite bounds become
-    low + (tanh(x) + 1) / 2 (high - low) instead.
-    """
-
-    kind: ClassVar[str] = "box"
-    dtype: ClassVar[str] = "float32"
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    bounds: str = CLIP
-    form: tuple[int, ...] | None = None
-    """Shape of the environment's action; None: [k]."""
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for a spec that can be none."""
-        sides = (self.low, self.high)
-        numbers = all(isinstance(s, tuple) and {*map(type, s)} <= {int, float} for s in sides)
-        _need(numbers and len(self.low) == len(self.high) > 0, "low and high are not alike")
-        below = all(low < high for low, high in zip(self.low, self.high, strict=True))
-        _need(below, "low is not below high")
-        _need(self.bounds in ACTION_BOUNDS, f"bounds is neither {CLIP} nor {SQUASH}")
-        self._check_form()
-
-    @property
-    def size(self) -> int:
-        """See `_Parts.size`."""
-        return len(self.low)
-
-    @property
-    def squashed(self) -> tuple[bool, ...]:
-        """Which of the k numbers are squashed."""
-        finite = [abs(a) < UNBOUNDED > abs(b) for a, b in zip(self.low, self.high, strict=True)]
-        return tuple(self.bounds == SQUASH and each for each in finite)
-
-    def describe(self) -> str:
-        """See `ActionSpec.describe`."""
-        return f"Box {list(self.space_shape)} actions" + (", squashed" * any(self.squashed))
-
-    def draw(self, random: np.random.Generator, envs: int) -> Array:
-        """See `ActionSpec.draw`."""
-        return random.standard_normal((envs, self.size), np.float32)
-
-    def to_environment(self, actions: Array) -> Array:
-        """See `ActionSpec.to_environment`; float32."""
-        # In float64, in which the difference of two finite bounds does not overflow.
-        low, high, squashed = self._sides
-        wide = actions.astype(np.float64)
-        if len(squashed):
-            unit = (np.tanh(wide[:, squashed]) + 1) / 2
-            wide[:, squashed] = low[squashed] + unit * (high - low)[squashed]
-        inner_low, inner_high = self._inner
-        clipped = np.clip(np.clip(wide, low, high).astype(np.float32), inner_low, inner_high)
-        return super().to_environment(clipped)
-
-    @cached_property
-    def _inner(self) -> tuple[Array, Array]:
-        """The bounds as float32 numbers that do not lie beyond them."""
-        low, high, _ = self._sides
-        with np.errstate(over="ignore"):
-            near_low, near_high = low.astype(np.float32), high.astype(np.float32)
-        up, down = np.float32(np.inf), np.float32(-np.inf)
-        return (
-            np.where(near_low < low, np.nextafter(near_low, up), near_low),
-            np.where(near_high > high, np.nextafter(near_high, down), near_high),
-        )
-
-    @cached_property
-    def _sides(self) -> tuple[Array, Array, Array]:
-        """Low, high, and which are squashed, as arrays."""
-        low, high = (np.array(side, np.float64) for side in (self.low, self.high))
-        return low, high, np.flatnonzero(self.squashed)
-
-    def _problem(self, actions: Array) -> str:
-        return "" if np.isfinite(actions).all() else "finite numbers"
-
-
-KINDS: dict[str, type[ActionSpec]] = {
-    kind.kind: kind
-    for kind in (DiscreteActions, MultiDiscreteActions, MultiBinaryActions, BoxActions)
-}
-"""Kinds of actions, by their name in the JSON form."""
-
-
-def action_spec_from_dict(values: object) -> ActionSpec:
-    """Return the spec of a JSON form, as `ActionSpec.to_dict` returns it.
-
-    Raises:
-        ValueError: it is none, in one line.
-    """
-    kind = KINDS.get(str(values.get("kind"))) if isinstance(values, Mapping) else None
-    if kind is None or not isinstance(values, Mapping):
-        raise ValueError(f"actions: expected a kind, one of {', '.join(KINDS)}")
-    names = [leaf.name for leaf in dataclasses.fields(kind)]
-    _need(values.keys() == {"kind", *names}, f"expected exactly kind, {', '.join(names)}")
-    found = {name: values[name] for name in names}
-    for name, infinite in (("low", -math.inf), ("high", math.inf)):
-        if isinstance(found.get(name), list):
-            found[name] = [infinite if bound is None else bound for bound in found[name]]
-    return kind(**{n: tuple(v) if isinstance(v, list) else v for n, v in found.items()})
-
-
-def _need(good: bool, problem: str) -> None:
+def require(good: bool, problem: str) -> None:
+    """Raise ValueError with a spec's problem, unless all is good."""
     if not good:
         raise ValueError(f"actions: {problem}")
 

@@ -6,7 +6,7 @@ kills learner 1 with SIGKILL the third time that it has filled a slot; without `
 that reaches the point is killed. An order applies to incarnation 0 of a process only: a restarted
 process calls `disarm`. Without an order a failpoint costs one call and one comparison.
 
-    worker: as_role(title) --> armed, if the order is for this process --> reach(point) --> SIGKILL
+    worker: as_role(title) --> armed, if the order is for this process --> hit(point) --> SIGKILL
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Order(NamedTuple):
 
 
 _order: Order | None = None
-_reached = 0
+_hits = 0
 
 
 def as_role(title: str) -> None:
@@ -92,10 +92,10 @@ def arm(text: str | None, role: str | None = None) -> None:
     Raises:
         UserError: the text has a wrong form, or the point does not exist.
     """
-    global _order, _reached
+    global _order, _hits
     order = _parse(text) if text else None
     _order = order if order is not None and order.role in (None, role) else None
-    _reached = 0
+    _hits = 0
 
 
 def disarm() -> None:
@@ -103,18 +103,18 @@ def disarm() -> None:
     arm(None)
 
 
-def reach(point: str) -> None:
+def hit(point: str) -> None:
     """Mark that the process has reached `point`; an order may kill it here."""
     if _order is not None:
         _count(_order, point)
 
 
 def _count(order: Order, point: str) -> None:
-    global _reached
+    global _hits
     assert point in POINTS, f"{point} is not among the declared points"
     if point == order.point:
-        _reached += 1
-        if _reached == order.time:
+        _hits += 1
+        if _hits == order.time:
             os.kill(os.getpid(), signal.SIGKILL)
 
 

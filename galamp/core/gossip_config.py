@@ -115,7 +115,7 @@ class GossipConfig:
         return self.synchronous and self.ball_floor is None
 
     @property
-    def coupled(self) -> bool:
-        """Whether they do so because they exchange something: none can go on without the others."""
+    def exchanges_in_lock_step(self) -> bool:
+        """Whether learners exchange in every turn, so that none can continue without the others."""
         exchanges = self.topology != "none" or self.global_average_every is not None
         return self.synchronous and (self.method == "allreduce" or exchanges)

@@ -25,7 +25,7 @@ OBSERVATION_CLIP = REWARD_CLIP = 10.0
 Stable-Baselines3."""
 VARIANCE_EPS = 1e-8
 """Added to a variance, as in CleanRL and Stable-Baselines3."""
-LEAST_SHARE = 1e-3
+MIN_STD_SHARE = 1e-3
 """Least std of an observation's number, as a share of its mean: raw parameters in float32 could not
 hold the mean of one that varies less."""
 WARM_UP = 1000
@@ -164,7 +164,7 @@ class Scales:
             return cls.raw(inputs)
         mean = _rounded(total.observations.mean)
         variance = total.observations.variance
-        std = np.maximum(np.sqrt(variance + VARIANCE_EPS), LEAST_SHARE * np.abs(mean))
+        std = np.maximum(np.sqrt(variance + VARIANCE_EPS), MIN_STD_SHARE * np.abs(mean))
         std = _rounded(np.where(variance > 0.0, std, 1.0))
         varies = bool(total.returns.variance.sum() > 0.0)
         return_std = float(_rounded(np.sqrt(total.returns.variance.sum() + VARIANCE_EPS)))

@@ -14,11 +14,11 @@ from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
 from galamp.core.action_spec import (
     ActionSpec,
-    BoxActions,
     DiscreteActions,
     MultiBinaryActions,
     MultiDiscreteActions,
 )
+from galamp.core.box_actions import BoxActions
 from galamp.core.config import CLIP
 from galamp.core.errors import UserError
 

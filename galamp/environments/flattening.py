@@ -65,7 +65,7 @@ class Flattening:
     """
 
     def __init__(self, env_id: str, space: gymnasium.Space[Any]) -> None:
-        """Look at all entries of a space.
+        """Visit all entries of a space.
 
         Raises:
             UserError: there is one that cannot be trained on, or too many numbers.

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from galamp.core.failpoints import reach
+from galamp.core.failpoints import hit
 from galamp.memory.arrays import ArraySpec, SharedArrays, memory_fence
 
 METRICS = (
@@ -37,6 +37,9 @@ METRICS = (
 
 GAUGE = "metrics.gauge."
 """Prefix of the name of a gauge's array, before the name of the gauge."""
+
+LEARNING_RATE = "learning_rate"
+"""The gauge that every learner has besides those of its algorithm: of its last update."""
 
 EPISODE_CAPACITY = 4096
 """Finished episodes that a simulator's ring can hold before the supervisor reads them."""
@@ -110,10 +113,10 @@ class EpisodeRing:
         """Add a finished episode; the oldest unread one is overwritten when the ring is full."""
         entry = self._entries[self._head[0] % EPISODE_CAPACITY]
         entry[:] = (score, length, env_index, time.time())
-        reach("episodes.written")
+        hit("episodes.written")
         memory_fence()
         self._head[0] += 1
-        reach("episodes.counted")
+        hit("episodes.counted")
 
     def drain(self, tail: int) -> tuple[npt.NDArray[np.float64], int]:
         """Return the entries `[n, 4]` since `tail`, without overwritten ones, and the new tail."""

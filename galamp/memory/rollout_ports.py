@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from galamp.core.failpoints import reach
+from galamp.core.failpoints import hit
 from galamp.memory.arrays import WORDS_PER_LINE, SharedArrays, memory_fence
 from galamp.memory.rollouts import (
     CALLED_TO,
@@ -99,17 +99,24 @@ class SimulatorPort(RolloutRing):
                 idle()
                 self.wake.simulators[self.worker].wait(POLL_S)
 
-    def write(self, observations: npt.NDArray[Any], **outcome: npt.NDArray[Any]) -> None:
+    def write(
+        self,
+        observations: npt.NDArray[Any],
+        *,
+        first: npt.NDArray[np.bool_] | None = None,
+        **outcome: npt.NDArray[Any],
+    ) -> None:
         """Write the outcome of the actions (fields of `RolloutSlot`), and the next observations.
 
-        A step that is not `valid` was a reset: the observations are the first of an episode.
+        `first` [envs]: the observations are the first of an episode; by default, where the step is
+        not `valid`, which was a reset.
         """
         slot, step = divmod(self._row, self.shape.num_steps)
         for name, values in outcome.items():
             getattr(self.slots[slot % NUM_SLOTS], name)[step, self.envs] = values
-        reach("rollouts.outcome")
+        hit("rollouts.outcome")
         self._row += 1
-        self._commit(observations, first=np.logical_not(outcome["valid"]))
+        self._commit(observations, first=~outcome["valid"] if first is None else first)
 
     def _answer(self, ticket: int, row: int, observations: npt.NDArray[Any]) -> None:
         """Answer a call: this simulator is active from `row` on.
@@ -127,9 +134,9 @@ class SimulatorPort(RolloutRing):
         if step == 0 and slot > 0:
             self._write_row(slot - 1, self.shape.num_steps, observations, first)
         memory_fence()
-        reach("rollouts.written")
+        hit("rollouts.written")
         self._simulators[self.worker * WORDS_PER_LINE + COMMITTED] = self._row + 1
-        reach("rollouts.committed")
+        hit("rollouts.committed")
         self.wake.learner.signal()
 
     def _write_row(
@@ -144,7 +151,7 @@ class SimulatorPort(RolloutRing):
         self._simulators[self.worker * WORDS_PER_LINE + JOINED] = (
             self._incarnation + 1
         ) * INCARNATION + ticket
-        reach("rollouts.joined")
+        hit("rollouts.joined")
         self.wake.learner.signal()
 
 
@@ -217,11 +224,11 @@ class LearnerPort(RolloutRing):
         first, last = self.shape.envs(workers[0]), self.shape.envs(workers[-1])
         self.slots[slot % NUM_SLOTS].actions[step, first.start : last.stop] = actions
         memory_fence()
-        reach("rollouts.acted")
+        hit("rollouts.acted")
         for worker in workers:
             if worker in self._active:
                 self._learner[worker * WORDS_PER_LINE + SENT] = row + 1
-                reach("rollouts.sent")
+                hit("rollouts.sent")
                 self.wake.simulators[worker].signal()
 
     def _inactive(self) -> Iterator[tuple[int, int]]:
@@ -250,7 +257,7 @@ class LearnerPort(RolloutRing):
                 at = worker * WORDS_PER_LINE
                 self._learner[at + CALLED_TO] = row
                 memory_fence()
-                reach("rollouts.called")
+                hit("rollouts.called")
                 self._learner[at + TICKET] += 1
                 self.wake.simulators[worker].signal()
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from galamp.core.failpoints import reach
+from galamp.core.failpoints import hit
 from galamp.memory.arrays import WORDS_PER_LINE, ArraySpec, SharedArrays, memory_fence
 
 NUM_SLOTS = 2
@@ -84,7 +84,7 @@ class VersionedSlots:
         sequence = words[at + _SEQUENCE]
         # After a kill during a write the sequence is odd already: skip it, never use it twice.
         words[at + _SEQUENCE] = sequence + (2 if sequence & 1 else 1)
-        reach("slots.odd")
+        hit("slots.odd")
         memory_fence()
         return slot
 
@@ -95,19 +95,19 @@ class VersionedSlots:
         number = self.published + 1
         at = WORDS_PER_LINE * (number % NUM_SLOTS + 1)
         words = self._words
-        reach("slots.filled")
+        hit("slots.filled")
         words[at + _NUMBER] = number
         words[at + _INCARNATION] = incarnation
         words[at + _ROUND] = round_
         words[at + _VERSION] = version
         words[at + _CHECKSUM] = checksum
-        reach("slots.headed")
+        hit("slots.headed")
         memory_fence()
         words[at + _SEQUENCE] += 1
-        reach("slots.even")
+        hit("slots.even")
         memory_fence()
         words[0] = number
-        reach("slots.published")
+        hit("slots.published")
         return Header(number, incarnation, round_, version, checksum)
 
     def begin_read(self, number: int | None = None) -> SlotRead | None:

@@ -24,7 +24,7 @@ from typing import Literal, NamedTuple
 
 from galamp.core.disk import remove_stale, sync_folder, temporary_name, write_new
 from galamp.core.errors import CheckpointError, GalampError
-from galamp.core.failpoints import reach
+from galamp.core.failpoints import hit
 from galamp.core.machine.memory import available_bytes
 from galamp.storage.canonical_json import need, need_count
 from galamp.storage.checkpoint_format import (
@@ -105,12 +105,12 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
         with temporary_name(folder) as temporary:
             files = _write(temporary, checkpoint, _next_sequence(folder))
             load(temporary, learners=())
-            reach("checkpoint.verified")
+            hit("checkpoint.verified")
             target = _settle(temporary, folder / f"ckpt-{steps:012d}", files)
-        reach("checkpoint.renamed")
+        hit("checkpoint.renamed")
         sync_folder(folder)
         sync_folder(folder.parent)
-        reach("checkpoint.saved")
+        hit("checkpoint.saved")
     except (OSError, CheckpointError, ValueError, TypeError, RecursionError) as error:
         why = (isinstance(error, OSError) and error.strerror) or error
         raise CheckpointNotWritten(f"no checkpoint written in {folder}: {why}") from error
@@ -259,7 +259,7 @@ def point(folder: Path, name: Literal["latest", "best"], target: Path) -> None:
     """
     try:
         replace_link(folder / name, target.name)
-        reach("checkpoint.pointed")
+        hit("checkpoint.pointed")
     except OSError as error:
         raise CheckpointNotWritten(f"{folder / name} not moved: {error.strerror}") from error
 
@@ -271,10 +271,10 @@ def _write(folder: Path, checkpoint: Checkpoint, sequence: int) -> Files:
     for name, content in format_files(checkpoint):
         write_new(folder / name, content)
         files[name] = (len(content), hashlib.sha256(content).hexdigest())
-        reach("checkpoint.file")
-    reach("checkpoint.files")
+        hit("checkpoint.file")
+    hit("checkpoint.files")
     write_new(folder / MANIFEST, format_manifest(sequence, files))
-    reach("checkpoint.manifest")
+    hit("checkpoint.manifest")
     sync_folder(folder)
     return files
 

@@ -17,12 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from galamp.core.action_spec import (
-    SIZE_LIMIT,
-    ActionSpec,
-    DiscreteActions,
-    action_spec_from_dict,
-)
+from galamp.core.action_kinds import action_spec_from_dict
+from galamp.core.action_spec import SIZE_LIMIT, ActionSpec, DiscreteActions
 from galamp.core.decode import Limits
 from galamp.core.errors import CheckpointError
 from galamp.core.sanitize import is_tensor_name

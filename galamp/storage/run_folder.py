@@ -2,7 +2,7 @@
 
 Runs in the supervisor, the one writer; plots and evaluation only read.
 
-    RUN/config.json  metrics.jsonl  events.jsonl  summary.json
+    RUN/config.json  metrics.jsonl  events.jsonl  eval.jsonl  summary.json
     RUN/monitor/<i>.monitor.csv  checkpoints/  logs/
     RUN/lock         held by flock while the run is alive, so that it cannot become stale
     RUN/control      a socket while the run is alive; the lock's owner replaces a stale one
@@ -307,8 +307,8 @@ def _disk_errors(what: str) -> Iterator[None]:
 
 def _require_empty(path: Path, entries: set[str]) -> None:
     if any(name != LOCK and not _is_of_the_system(name) for name in entries):
-        go_on = f"go on with the run in it by --resume {path}, or " if CONFIG in entries else ""
-        raise UserError(f"--run-dir {path}: not empty; {go_on}choose another --run-dir")
+        resume = f"resume the run in it by --resume {path}, or " if CONFIG in entries else ""
+        raise UserError(f"--run-dir {path}: not empty; {resume}choose another --run-dir")
 
 
 def _is_of_the_system(name: str) -> bool:

@@ -74,7 +74,7 @@ class Children:
         resources = run_layout.plan.config.resources
         self._control, self._hang_after_s = run_layout.control, resources.hang_after_s
         self._start_timeout_s = resources.start_timeout_s
-        self._coupled = run_layout.plan.config.gossip.coupled
+        self._in_lock_step = run_layout.plan.config.gossip.exchanges_in_lock_step
         self._server = READINESS
         self.orphans = Orphans(SERVER)
         self._orphans_due_s = 0.0
@@ -168,8 +168,8 @@ class Children:
         """Kill processes that children have left behind; returns how many still exist."""
         server = server_pid()
         known = [child.pid for child in self.all if child.pid is not None]
-        forking = server if self._server.loaded(server) else None
-        return self.orphans.end(forking, known, standard_children())
+        forker = server if self._server.loaded(server) else None
+        return self.orphans.end(forker, known, standard_children())
 
     def check(self, passed_s: float) -> None:
         """Check every child for progress: end hung ones, mark learners without turns as absent."""
@@ -186,7 +186,11 @@ class Children:
                     f"hung: no progress for {child.beats.still_s:.0f} s "
                     f"in phase {child.row.phase.name.lower()} (more time: {limit.flag})"
                 )
-            if child.role == "learner" and child.row.phase is not Phase.BOOT and not self._coupled:
+            if (
+                child.role == "learner"
+                and child.row.phase is not Phase.BOOT
+                and not self._in_lock_step
+            ):
                 absent = child.turns.exceeds(ABSENT_TIMEOUT_S, ABSENT_GAPS)
                 self._control.set_alive(child.rank, child.has_begun and not absent)
 
@@ -248,7 +252,7 @@ def _learner(run_layout: RunLayout, rank: int) -> Child:
         rank,
         None,
         run_layout.status_board.learner(rank),
-        LearnerPresence(run_layout.control, rank, together=config.gossip.coupled),
+        LearnerPresence(run_layout.control, rank, together=config.gossip.exchanges_in_lock_step),
         partial(run_layout.learner, rank),
         config.resources.max_restarts,
     )

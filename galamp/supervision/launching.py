@@ -259,7 +259,7 @@ class Launch(popen_forkserver.Popen):
                 send_server(signal.SIGKILL)
                 raise ServerFailed(f"{THE_SERVER} has not answered within {ANSWER_TIMEOUT_S:g} s")
         answer = int(read_signed(self.sentinel))
-        if answer < 0:  # see forking.answer_failed_forks
+        if answer < 0:  # see forkserver.answer_failed_forks
             raise ServerFailed(
                 f"no room for another process ({os.strerror(-answer)}): raise ulimit -u, or "
                 "pids.max of the control group, or use fewer --learners"

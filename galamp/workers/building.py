@@ -3,7 +3,7 @@
     settings, network's name, EnvironmentSpec --build_algorithm--> Algorithm
     the same with what is normalised --build_normalised--> Algorithm, Layers of its network
 
-Runs in learners, and in the supervisor, which looks at one without training it.
+Runs in learners, and in the supervisor, which checks one without training it.
 """
 
 from __future__ import annotations

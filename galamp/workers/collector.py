@@ -18,7 +18,7 @@ import torch
 
 from galamp.algorithms.base import Algorithm, Rollout
 from galamp.algorithms.cuda_graphs import Graphs
-from galamp.core.failpoints import reach
+from galamp.core.failpoints import hit
 from galamp.core.machine.gpu_failures import is_memory_full
 from galamp.memory.rollout_ports import Idle, LearnerPort
 from galamp.memory.rollouts import NUM_SLOTS, RolloutShape
@@ -96,7 +96,7 @@ class Collector:
         self._port.start_rollout(number, self._idle)
         for step in range(self._steps):
             if step == self._steps // 2:
-                reach("collector.half")
+                hit("collector.half")
             for workers, envs in self._splits:
                 self._receive(first + step, workers)
                 self._port.send(first + step, workers, self._actor.act(slot, step, envs))

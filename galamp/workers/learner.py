@@ -24,8 +24,9 @@ import torch
 from galamp.algorithms.base import Rollout
 from galamp.algorithms.normalising import rescaled
 from galamp.core.errors import RunFailed, StopRun
-from galamp.core.failpoints import reach
+from galamp.core.failpoints import hit
 from galamp.core.machine.gpu_failures import is_memory_full
+from galamp.core.processes.tracing import TracingPermit
 from galamp.core.seeding import seed_generators
 from galamp.gossip.exchange import Exchange, averages_gradients
 from galamp.memory.control import NEVER, ControlBlock
@@ -37,6 +38,7 @@ from galamp.memory.learner_state import (
     StateSlots,
     save_every_turns,
 )
+from galamp.memory.metrics import LEARNING_RATE
 from galamp.memory.rollout_ports import LearnerPort
 from galamp.memory.rollouts import NUM_SLOTS
 from galamp.memory.status import Phase, StatusBoard
@@ -78,7 +80,7 @@ def _learn(task: LearnerTask) -> None:
         learner.run()
     except StopRun:
         # Within a turn. Synchronous learners keep the states that were saved after the same turn.
-        complete = not task.gossip.coupled
+        complete = not task.gossip.exchanges_in_lock_step
     if complete:
         learner.save(FINAL)
     learner.status["done"] = 1
@@ -93,6 +95,7 @@ class Learner:
     def __init__(self, task: LearnerTask) -> None:
         self.task = task
         self.control = ControlBlock(task.arrays)
+        self._tracing = TracingPermit(lambda: self.control.tracer)
         self.status_board = StatusBoard(task.arrays, task.learners)
         self._incarnation = self.control.incarnation(task.rank)
         self.status = self.status_board.learner(task.rank)
@@ -160,7 +163,7 @@ class Learner:
             self.status["turns"] += 1
             self.status["agent_steps"] += self.collector.agent_steps
             self.status.metrics["envs"] = self.port.envs
-            reach("learner.counted")
+            hit("learner.counted")
             if self.normaliser is not None:
                 self.normaliser.publish(self.status["turns"])
             self._save_if_due()
@@ -177,7 +180,7 @@ class Learner:
         Before there are enough data to choose the first scales, nothing is learned.
         """
         before = normaliser.scales
-        learns = normaliser.begin(self.status["turns"])
+        learns = normaliser.start_turn(self.status["turns"])
         if normaliser.scaling.observations is not None:
             self.algorithm.rescale(partial(rescaled, before=before, after=normaliser.scales))
         try:
@@ -186,9 +189,9 @@ class Learner:
             if learns:
                 self._update(rollout)
         except StopRun:
-            normaliser.end()
+            normaliser.end_turn()
             raise
-        normaliser.end()
+        normaliser.end_turn()
         self.status.metrics.report(normaliser.gauges())
         if learns:
             self._exchange()
@@ -198,14 +201,14 @@ class Learner:
     def _update(self, rollout: Rollout) -> None:
         self.status.enter(Phase.UPDATE)
         gauges = self.algorithm.update(rollout, self._reduce_gradient)
-        reach("learner.updated")
-        self.status.metrics.report(gauges)
+        hit("learner.updated")
+        self.status.metrics.report(gauges | {LEARNING_RATE: self.algorithm.learning_rate})
         self.status.metrics["overflows"] += not math.isfinite(gauges["grad_norm"])
 
     def _exchange(self) -> None:
         self.status.enter(Phase.GOSSIP)
         self.exchange.turn(self.algorithm.version)
-        reach("learner.mixed")
+        hit("learner.mixed")
 
     def _reduce(self) -> bool:
         """Pass the gradient to the exchange; return whether it is the mean of all learners now."""
@@ -215,12 +218,13 @@ class Learner:
         return self.exchange.reduces
 
     def idle(self) -> None:
-        """Count a heartbeat during a wait; end the wait if the run is over.
+        """Count a heartbeat during a wait, permit tracing; end the wait if the run is over.
 
         Raises:
             StopRun: the supervisor requests an exit.
         """
         self.status.heartbeat()
+        self._tracing.follow()
         if self.control.quit:
             raise StopRun
 
@@ -268,7 +272,7 @@ class Learner:
         requested = save_id != self._saved_id and at_turn != NEVER and turns >= at_turn
         now_s = time.monotonic()
         due = now_s - self._saved_s > SAVE_EVERY_S
-        if self.task.gossip.coupled:
+        if self.task.gossip.exchanges_in_lock_step:
             every = save_every_turns(self.task.shape.num_steps, self.task.learners)
             due = turns % every == 0
         if requested or due:
@@ -309,7 +313,7 @@ class Learner:
         learners all return to the turn of their saved states, and repeat the turns after it.
         """
         self.status["staleness"] = 0
-        if self.task.gossip.coupled:
+        if self.task.gossip.exchanges_in_lock_step:
             for name in ("turns", "rounds", "updates"):
                 self.status[name] = state.counters[name]
             return

@@ -85,7 +85,7 @@ def make_algorithm_for(
             task.arrays,
             task.rank,
             range(task.learners) if pools else (task.rank,),
-            lock_step=task.gossip.coupled,
+            synchronous=task.gossip.exchanges_in_lock_step,
             wakeups=task.gossip_wakeups,
             idle=idle,
         ),

@@ -1,11 +1,12 @@
 """Normaliser of one learner: statistics of its own data, pooled with all others', and its scales.
 
     slot of the ring --count--> own moments --publish--> MomentSlots r
-    MomentSlots of all --begin--> scales, parameters in it --> collect, update --end--> raw again
+    MomentSlots of all --start_turn--> scales, parameters in them --> collect, update
+    parameters in them --end_turn--> raw again
 
-Runs in learners with `--norm-obs` or `--norm-reward`. Between `begin` and `end`, that is while a
-rollout is played and learned from, the scales stay the same. In lock-step they are those of
-everyone's data up to the turn before, for which all wait, so that all have the same.
+Runs in learners with `--norm-obs` or `--norm-reward`. Between `start_turn` and `end_turn`, that is
+while a rollout is played and learned from, the scales stay the same. In lock-step they are those of
+all data up to the turn before, for which all wait, so that all have the same.
 """
 
 from __future__ import annotations
@@ -90,13 +91,13 @@ class Pool:
     Attributes:
         arrays: hold the slots.
         ranks: of which data are pooled, this learner's own among them.
-        lock_step: whether all wait for one another's statistics of the turn before.
+        synchronous: whether all wait for one another's statistics of the turn before.
     """
 
     arrays: SharedArrays
     rank: int
     ranks: Sequence[int]
-    lock_step: bool
+    synchronous: bool
     wakeups: Sequence[Wakeup]
     idle: Callable[[], None]
 
@@ -134,8 +135,8 @@ class Normaliser:
         """The moments of this learner's own data."""
         return self._known.of(self._pool.rank)
 
-    def begin(self, turn: int) -> bool:
-        """Begin turn `turn`: take the scales of all data, and express the network in them.
+    def start_turn(self, turn: int) -> bool:
+        """Start turn `turn`: take the scales of all data, and express the network in them.
 
         Returns whether there are enough data to learn. Before, the network stays as it is.
 
@@ -150,7 +151,7 @@ class Normaliser:
         self.scaling.set(self.scales)
         return self.scales.chosen
 
-    def end(self) -> None:
+    def end_turn(self) -> None:
         """Express the network in raw scales."""
         if self._is_scaled:
             to_raw(self._layers, self.scales)
@@ -174,7 +175,7 @@ class Normaliser:
         pool = self._pool
         incarnation = self._control.incarnation(pool.rank)
         self._slots[pool.rank].publish(self.own.packed(), incarnation=incarnation, turn=turn)
-        for rank in pool.ranks if pool.lock_step else ():
+        for rank in pool.ranks if pool.synchronous else ():
             pool.wakeups[rank].signal()
 
     def gauges(self) -> dict[str, float]:
@@ -190,7 +191,7 @@ class Normaliser:
         found = Saved.unpacked(saved, self._spec)
         self.scales = found.scales
         self._known.hear(self._pool.rank, found.own)
-        if not self._pool.lock_step:
+        if not self._pool.synchronous:
             self._hear(self._pool.ranks)
 
     def rejoin(self) -> None:
@@ -200,7 +201,7 @@ class Normaliser:
 
     def _newest_scales(self, turn: int) -> Scales:
         """Return the scales of all data; once chosen, there always are some."""
-        if self._pool.lock_step:
+        if self._pool.synchronous:
             self._await(turn)
         else:
             self._hear(self._others())

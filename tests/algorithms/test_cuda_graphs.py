@@ -20,12 +20,8 @@ from galamp.algorithms.a2c import A2C, Targets
 from galamp.algorithms.base import Rollout
 from galamp.cli.main import build_parser
 from galamp.cli.run_config import config_from
-from galamp.core.action_spec import (
-    ActionSpec,
-    BoxActions,
-    MultiBinaryActions,
-    MultiDiscreteActions,
-)
+from galamp.core.action_spec import ActionSpec, MultiBinaryActions, MultiDiscreteActions
+from galamp.core.box_actions import BoxActions
 from galamp.core.config import SQUASH, from_dict, to_dict
 from galamp.tools.bench.synthetic import ATARI, synthetic_learners, take_turns
 from galamp.workers import acting
@@ -127,6 +123,17 @@ def test_a_turn_waits_once_for_each_batch_of_actions_and_once_for_the_update(bat
 @on_gpus(hold=1)
 def test_a_hundred_updates_are_the_same_as_without_graphs() -> None:
     assert_same(graphed(2), Collecting(GPU, 2), 100)
+
+
+@pytest.mark.parametrize("form", ["torch", also("tf")])
+@on_gpus()
+def test_a_learning_rate_that_changes_is_not_recorded_as_it_was(form: str) -> None:
+    settings = {"lr_schedule": "linear", "rmsprop_form": form}
+    here, plain = graphed(2, **settings), Collecting(GPU, 2, **settings)
+    for done in (0, 90):
+        for each in (here, plain):
+            each.algorithm.schedule(done, 100)
+        assert_same(here, plain, 1)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +246,7 @@ def test_recording_changes_nothing_that_was_learned_or_drawn() -> None:
 
 @on_gpus(hold=1)
 def test_a_learner_with_graphs_goes_on_from_a_saved_state() -> None:
-    """It is written into the learner as a former life or a checkpoint left it."""
+    """It is written into the learner as a former incarnation or a checkpoint left it."""
     resume_point = graphed(2)
     resume_point.learn(3)
     state = {name: value.cpu() for name, value in resume_point.algorithm.state().items()}

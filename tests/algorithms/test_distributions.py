@@ -24,11 +24,11 @@ from galamp.algorithms.distributions import (
 )
 from galamp.core.action_spec import (
     ActionSpec,
-    BoxActions,
     DiscreteActions,
     MultiBinaryActions,
     MultiDiscreteActions,
 )
+from galamp.core.box_actions import BoxActions
 from galamp.core.config import SQUASH
 from tests.algorithms.test_algorithms import WaitsForDevice
 

@@ -14,7 +14,8 @@ from galamp.algorithms.cached_conv import CachedConvForward
 from galamp.algorithms.flat_parameters import FlatParameters
 from galamp.algorithms.forward import Place, RecomputedForward
 from galamp.algorithms.networks import bare_model, build_model, taking
-from galamp.core.action_spec import ActionSpec, BoxActions, MultiDiscreteActions
+from galamp.core.action_spec import ActionSpec, MultiDiscreteActions
+from galamp.core.box_actions import BoxActions
 from tests.contracts.algorithm import acted
 from tests.support.on_devices import rollout
 

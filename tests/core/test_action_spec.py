@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box
 
+from galamp.core.action_kinds import action_spec_from_dict
 from galamp.core.action_spec import (
     ActionSpec,
-    BoxActions,
     DiscreteActions,
     MultiBinaryActions,
     MultiDiscreteActions,
-    action_spec_from_dict,
 )
+from galamp.core.box_actions import BoxActions
 from galamp.core.config import CLIP, SQUASH
 
 SPECS: list[ActionSpec] = [

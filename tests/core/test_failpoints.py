@@ -44,7 +44,7 @@ FOUND_OF_IT = {
 
 
 class Readers:
-    """All who read what a life leaves; each remembers how far it has come."""
+    """All who read what an incarnation leaves; each remembers how far it has come."""
 
     def __init__(self, arrays: SharedArrays) -> None:
         self._payload = arrays["p"]
@@ -54,7 +54,7 @@ class Readers:
         self._episodes, self._tail = EpisodeRing(arrays, 0), 0
 
     def newest_vector(self) -> tuple[int, int]:
-        """Number and life of the newest vector, which is whole, and so is what it was made from."""
+        """Number and incarnation of the newest vector; it and what it was made from are whole."""
         copies = []
         header = self._slots.read(lambda slot: copies.append(self._payload[slot].copy()))
         assert header is not None
@@ -121,11 +121,11 @@ def test_all_points_of_a_life_are_tried() -> None:
 
 
 def reached() -> list[str]:
-    """The argument of every call of `reach` in the package."""
+    """The argument of every call of `hit` in the package."""
     found = []
     for path in (ROOT / "galamp").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "reach":
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "hit":
                 found.append(ast.literal_eval(node.args[0]))
     return found
 
@@ -150,7 +150,7 @@ def test_what_cannot_be_ordered_is_refused(
     monkeypatch.setenv(failpoints.VARIABLE, text)
     with pytest.raises(UserError, match=complaint):
         failpoints.as_role("learner 0")
-    failpoints.reach("slots.odd")
+    failpoints.hit("slots.odd")
 
 
 INCARNATION = """
@@ -158,8 +158,8 @@ import sys
 from galamp.core.failpoints import *
 {before}
 for number in range(3):
-    reach("slots.odd")
-    reach("slots.even")
+    hit("slots.odd")
+    hit("slots.even")
     print(number, flush=True)
 """
 

@@ -257,7 +257,7 @@ def test_a_run_once_without_some_of_its_gpus_goes_on_as_one_that_never_was(
     def three(indices: list[int]) -> Machine:
         return machine({f"cuda:{index}": "its memory is full" for index in indices})
 
-    def go_on(learners: int, number_before: int) -> Plan | str:
+    def resume(learners: int, number_before: int) -> Plan | str:
         config = RunConfig(resources=ResourceConfig(device=asked, learners=number_before))
         first = make_plan(config, three([]))
         one, two = resumed(first, number_before, three(resume_point)), None
@@ -270,7 +270,7 @@ def test_a_run_once_without_some_of_its_gpus_goes_on_as_one_that_never_was(
         return two
 
     for learners, number_before in ((2, 2), (4, 2), (1, 2), (2, 1)):
-        found = go_on(learners, number_before)
+        found = resume(learners, number_before)
         if isinstance(found, str):
             assert asked.startswith("cuda")
             assert "its memory is full" in found

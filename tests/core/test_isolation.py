@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 import galamp
 from galamp.core import isolation
 from galamp.core.errors import UserError
-from galamp.environments.gymnasium import _builder
+from galamp.environments.making import find
 from tests.support.engine import also
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -302,7 +302,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_ones_own_modules_come_after_all_others(here: Path, name: str) -> None:
     (here / f"{name}.py").write_text("raise SystemExit")
     (here / f"own_of_{name}.py").write_text("def make(): ...")
-    assert _builder(f"own_of_{name}:make").__module__ == f"own_of_{name}"
+    assert find(f"own_of_{name}:make").__module__ == f"own_of_{name}"
     found = PathFinder.find_spec(name)
     assert found is not None
     assert not str(found.origin).startswith(str(here))
@@ -331,7 +331,7 @@ def test_what_is_found_elsewhere_adds_no_working_directory(
     )
     (here / "orjson_of_ones_own.py").write_text("raise SystemExit")
     try:
-        assert _builder(env_id)() is None
+        assert find(env_id)() is None
     finally:
         for name in [name for name in sys.modules if name.startswith("games_elsewhere")]:
             del sys.modules[name]
@@ -345,7 +345,7 @@ def test_an_empty_folder_elsewhere_does_not_hide_a_package(
     sys.path.insert(0, str(site))
     (site / "games_of_mine").mkdir()
     (here / "games_of_mine.py").write_text("def make(): ...\n")
-    assert _builder("games_of_mine:make").__module__ == "games_of_mine"
+    assert find("games_of_mine:make").__module__ == "games_of_mine"
     del sys.modules["games_of_mine"]
 
 
@@ -366,7 +366,7 @@ def test_a_namesake_of_another_module_is_told_as_such(here: Path, file: str, env
     with pytest.raises(
         UserError, match=f"{module} is (/|built in).* comes before {mine} in this folder"
     ):
-        _builder(env_id)
+        find(env_id)
 
 
 def test_the_probe_gets_the_path_without_the_working_directory(
@@ -425,9 +425,9 @@ GUARDED = """
 from galamp.workers import forkserver
 import subprocess
 from multiprocessing import util
-look = "import sys; print(sys.path[0] == '')"
+probe = "import sys; print(sys.path[0] == '')"
 def started():
-    words = [sys.executable, *util._args_from_interpreter_flags(), "-c", look]
+    words = [sys.executable, *util._args_from_interpreter_flags(), "-c", probe]
     return subprocess.run(words, capture_output=True, text=True).stdout.strip()
 before = started()
 with forkserver._guarded():
@@ -501,8 +501,8 @@ def test_a_package_that_only_this_process_finds_starts_nothing(
 
 
 @pytest.fixture
-def looks(here: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, object]]]:
-    """Have the look answered: how the process that looks ends; returns how it was started."""
+def searches(here: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, object]]]:
+    """Have the search answered: how the process that searches ends; returns how it was started."""
     started: list[dict[str, object]] = []
     monkeypatch.delenv("PYTHONPATH", raising=False)
     monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT)])
@@ -532,20 +532,20 @@ def looks(here: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dic
     ],
 )
 def test_a_look_that_comes_to_nothing_refuses_nothing(
-    looks: Callable[..., list[dict[str, object]]], ending: int | Exception, *, found: bool
+    searches: Callable[..., list[dict[str, object]]], ending: int | Exception, *, found: bool
 ) -> None:
-    started = looks(ending)
+    started = searches(ending)
     assert isolation.is_findable() is found
-    (look,) = started
-    assert look["stdin"] == subprocess.DEVNULL
-    assert look["timeout"] == isolation.SEARCH_TIMEOUT_S
+    (search,) = started
+    assert search["stdin"] == subprocess.DEVNULL
+    assert search["timeout"] == isolation.SEARCH_TIMEOUT_S
 
 
 def test_it_looks_as_the_server_would(
-    looks: Callable[..., list[dict[str, object]]], monkeypatch: pytest.MonkeyPatch
+    searches: Callable[..., list[dict[str, object]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(isolation, "flags_of_children", lambda: ["-s", "-X", "utf8"])
-    started = looks(0)
+    started = searches(0)
     isolation.is_findable()
     assert started[0]["words"] == [sys.executable, "-s", "-X", "utf8", "-c", isolation._LOOK]
 

@@ -268,16 +268,16 @@ def test_every_process_is_looked_at_once_for_several_parents(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where the kernel lists no children."""
-    looks: list[int] = []
+    scans: list[int] = []
     known = reaper.process
-    monkeypatch.setattr(reaper, "process", lambda pid: looks.append(pid) or known(pid))
+    monkeypatch.setattr(reaper, "process", lambda pid: scans.append(pid) or known(pid))
     monkeypatch.setattr(reaper, "_lists_children", lambda: False)
     child = subprocess.Popen(["sleep", "600"])
     try:
         found = reaper.children_of_each(os.getpid(), os.getppid())
         assert child.pid in found[os.getpid()]
         assert os.getpid() in found[os.getppid()]
-        assert len(looks) == len(set(looks))
+        assert len(scans) == len(set(scans))
     finally:
         child.kill()
         child.wait(DEADLINE_S)

@@ -107,7 +107,9 @@ def test_a_later_life_draws_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("TEST_FAILED_ONCE", str(tmp_path / "failed"))
     words = ["--env-id", "tests.support.randomness:stumbling", *FLAGS, "--total-steps", 10**9]
     with started(*words, "--run-dir", tmp_path / "run"):
-        wait_for(lambda: draws.exists() and len(first_draws(draws)) > SIMULATORS, "a second life")
+        wait_for(
+            lambda: draws.exists() and len(first_draws(draws)) > SIMULATORS, "a second incarnation"
+        )
     found = first_draws(draws)
     assert len(found) == SIMULATORS + 1
     for source in [*SOURCES, "space"]:

@@ -10,11 +10,11 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Te
 
 from galamp.core.action_spec import (
     ActionSpec,
-    BoxActions,
     DiscreteActions,
     MultiBinaryActions,
     MultiDiscreteActions,
 )
+from galamp.core.box_actions import BoxActions
 from galamp.core.config import SQUASH, EnvironmentConfig
 from galamp.core.errors import UserError
 from galamp.environments import make_environment

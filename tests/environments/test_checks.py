@@ -213,7 +213,7 @@ def test_the_environment_that_raises_is_named(name: str) -> None:
 def test_it_is_an_environment_that_raises_and_the_same_every_time(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A simulator that says so on purpose would have four lives, as a learner that diverged."""
+    """A simulator that says so on purpose would be restarted thrice, as a learner that diverged."""
     texts = {str(refused(monkeypatch, reward=1e200)) for _ in range(2)}
     assert len(texts) == 1
     assert "80" not in texts.pop()
@@ -241,7 +241,7 @@ def test_ten_rewards_of_a_tenth_are_one(tmp_path: Path) -> None:
 def test_no_learner_is_blamed_for_what_an_environment_returns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One reward that is no number costs an episode and a new life of its simulator."""
+    """One reward that is no number costs an episode and a new incarnation of its simulator."""
     monkeypatch.setenv("TEST_FAILED_ONCE", str(tmp_path / "failed"))
     folder = tmp_path / "run"
     flags = ["--total-steps", 8000, "--learners", 1, "--num-envs", 4, "--quiet"]

@@ -216,20 +216,20 @@ def test_a_disk_that_refuses_leaves_at_most_a_gap(
     monkeypatch.setattr(consensus, "MAX_LINES", most)
     world = World(make_topology("ring", 2), tmp_path, GossipConfig())
 
-    def go_on() -> None:
+    def run_turns() -> None:
         for _ in range(20):
             world.act("turn", 0, 0, 1.0)
             world.act("turn", 1, 1, 1.0)
             world.history.follow()
 
-    go_on()
+    run_turns()
     assert world.check()
     with monkeypatch.context() as full:
         full.setattr(GossipLog, "append", lambda self, entries: False)
-        go_on()
-    go_on()
+        run_turns()
+    run_turns()
     world.check()
-    go_on()
+    run_turns()
     assert world.check()
     text = (tmp_path / GOSSIP).read_text()
     assert ('"lost"' in text) == (most == 10), "what fits into memory is written later"

@@ -422,7 +422,7 @@ def test_below_the_bound_all_or_nothing(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_nobody_waits_for_those_who_were_told_not_to_gossip(clock: Clock) -> None:
-    """A learner at its bound when the others are told so must not sit out its patience."""
+    """A learner at its bound when the others are told so must not wait until its deadline."""
     idle: list[float] = []
 
     def be_idle() -> None:

@@ -1,4 +1,4 @@
-"""Mailboxes whose real sender goes on, or is killed, between any two looks of the real receiver."""
+"""Mailboxes whose real sender goes on, or is killed, between any two steps of the real receiver."""
 
 from __future__ import annotations
 

@@ -328,7 +328,7 @@ class TestMixing:
 
 
 PARAMETERS = 400_000
-LEAST_MIXES = 300
+MIN_MIXES = 300
 
 
 def publish_flat_out(arrays: SharedArrays, wakeups: tuple[Wakeup, ...]) -> None:
@@ -354,7 +354,7 @@ def test_flat_out_nothing_torn_nothing_twice() -> None:
         last, mixes = 0.0, 0
         until_s = time.monotonic() + DEADLINE_S
         # Not before the sender was ahead of the receiver once: else nothing was overwritten.
-        while mixes < LEAST_MIXES or last <= mixes:
+        while mixes < MIN_MIXES or last <= mixes:
             x.zero_()
             if receiver.mix():
                 message = 2 * float(x[0])

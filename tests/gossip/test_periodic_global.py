@@ -104,8 +104,8 @@ def test_other_rounds_still_want_all_their_peers() -> None:
 
 def test_lock_step_over_no_edges_is_together_all_the_same() -> None:
     config = GossipConfig(topology="none", sync=True, global_average_every=8)
-    assert config.coupled
-    assert not GossipConfig(topology="none", sync=True).coupled
+    assert config.exchanges_in_lock_step
+    assert not GossipConfig(topology="none", sync=True).exchanges_in_lock_step
 
 
 def test_the_analysis_knows_of_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -250,8 +250,8 @@ class Box:
             told = f"Model: \t\t {model}\nIRQ:   \t\t 16\n"
             self.put(f"proc/driver/nvidia/gpus/0000:{number:02}:00.0/information", told)
 
-    def look(self, limit_s: float = 10.0) -> Any:
-        found = build.look(self.root, limit_s=limit_s)
+    def inspect(self, limit_s: float = 10.0) -> Any:
+        found = build.inspect(self.root, limit_s=limit_s)
         uname = os.uname()
         assert (found.system, found.processor) == (uname.sysname, uname.machine)
         return found
@@ -271,7 +271,7 @@ OPEN = (
 
 
 def test_a_machine_without_anything(box: Box) -> None:
-    found = box.look()
+    found = box.inspect()
     assert (found.driver, found.cards, found.trouble) == ("", (), "")
     assert not found.tegra
     assert not found.amd
@@ -280,14 +280,14 @@ def test_a_machine_without_anything(box: Box) -> None:
 def test_other_makers_are_seen(box: Box) -> None:
     box.put("dev/kfd")
     box.put("etc/nv_tegra_release", "# R36\n")
-    found = box.look()
+    found = box.inspect()
     assert found.tegra
     assert found.amd
 
 
 def test_nvidia_smi_is_asked(box: Box, tmp_path: Path) -> None:
     box.smi(f'echo "$*" > {tmp_path}/asked; echo "550.54.15, 9.0, NVIDIA H100 80GB HBM3"')
-    found = box.look()
+    found = box.inspect()
     assert (found.driver, found.cards, found.trouble) == ("550.54.15", (H100,), "")
     asked = (tmp_path / "asked").read_text().split()
     assert asked == ["--query-gpu=driver_version,compute_cap,name", "--format=csv,noheader"]
@@ -296,7 +296,7 @@ def test_nvidia_smi_is_asked(box: Box, tmp_path: Path) -> None:
 def test_windows_has_its_own_place_for_it(box: Box) -> None:
     box.put("usr/lib/wsl/lib/nvidia-smi", "#!/bin/sh\necho '560.94, 8.9, NVIDIA L4'\n")
     (box.root / "usr/lib/wsl/lib/nvidia-smi").chmod(0o755)
-    assert box.look().cards == (build.Card("NVIDIA L4", (8, 9)),)
+    assert box.inspect().cards == (build.Card("NVIDIA L4", (8, 9)),)
 
 
 @pytest.mark.parametrize(("text", "version"), [(CLOSED, "535.183.01"), (OPEN, "550.54.15")])
@@ -305,23 +305,23 @@ def test_without_it_the_driver_is_read(box: Box, text: str, version: str) -> Non
     box.put("dev/nvidiactl")
     box.put("dev/nvidia-uvm")
     box.driver(text, "Tesla T4")
-    found = box.look()
+    found = box.inspect()
     assert (found.driver, found.cards) == (version, (build.Card("Tesla T4"),))
 
 
 def test_a_container_without_the_devices_has_no_gpu(box: Box) -> None:
     """Though /proc shows the driver of its host and all cards."""
     box.driver(OPEN, "Tesla T4", "Tesla T4")
-    assert box.look().cards == ()
+    assert box.inspect().cards == ()
     box.put("dev/nvidia1")
-    assert box.look().cards == (build.Card("NVIDIA GPU"),)
+    assert box.inspect().cards == (build.Card("NVIDIA GPU"),)
 
 
 def test_no_devices_is_an_answer(box: Box) -> None:
     box.put("dev/nvidia0")
     box.driver(OPEN, "Tesla T4")
     box.smi("echo No devices were found; exit 6")
-    assert box.look().cards == ()
+    assert box.inspect().cards == ()
 
 
 @pytest.mark.parametrize(
@@ -335,19 +335,19 @@ def test_no_devices_is_an_answer(box: Box) -> None:
 )
 def test_a_failing_nvidia_smi_is_no_verdict(box: Box, script: str) -> None:
     box.smi(script)
-    found = box.look()
+    found = box.inspect()
     assert found.cards == ()
     assert found.trouble
     box.put("dev/nvidia0")
     box.driver(CLOSED, "Tesla T4")
-    found = box.look()
+    found = box.inspect()
     assert (found.driver, found.cards) == ("535.183.01", (build.Card("Tesla T4"),))
 
 
 def test_one_that_cannot_be_started(box: Box) -> None:
     box.smi("")
     (box.path / "nvidia-smi").write_bytes(b"\x7fELF of another processor")
-    assert "Exec format error" in box.look().trouble
+    assert "Exec format error" in box.inspect().trouble
 
 
 @pytest.mark.real
@@ -357,7 +357,7 @@ def test_a_hanging_nvidia_smi_has_a_deadline(box: Box, tmp_path: Path) -> None:
     box.driver(CLOSED, "Tesla T4")
     box.smi(f"sleep 600 & echo $! > {tmp_path}/child; wait")
     started_s = time.monotonic()
-    found = box.look(limit_s=1.0)
+    found = box.inspect(limit_s=1.0)
     assert time.monotonic() - started_s < 300
     assert found.trouble == "nvidia-smi did not answer within 1 s"
     assert (found.driver, found.cards) == ("535.183.01", (build.Card("Tesla T4"),))
@@ -375,4 +375,4 @@ def test_a_set_up_that_is_stopped_does_not_wait_for_it(box: Box) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build.look(box.root, stopped)
+        build.inspect(box.root, stopped)

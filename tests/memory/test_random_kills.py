@@ -26,7 +26,7 @@ from tests.models.incarnations import (
 
 SIZE = 400_000
 LONGEST_LIFE_S = 0.02
-"""A life publishes for so long at most: some dozen vectors."""
+"""An incarnation publishes for so long at most: some dozen vectors."""
 DEADLINE_S = 60.0
 MOST_TIMES = 4
 """Where a kill falls is the machine's affair: so many times as many are tried at most."""
@@ -74,7 +74,7 @@ def kill_at_random(kills: int, seed: int) -> Outcome:
             enough = [report[READS] + 1 for report in reports]
             wait_for(
                 lambda: all(r[READS] >= n for r, n in zip(reports, enough, strict=True)),
-                "a read of the last life",
+                "a read of the last incarnation",
             )
         arrays["stop"][0] = 1
         for reader in (one, other):
@@ -90,7 +90,7 @@ def live_and_die(arrays: SharedArrays, incarnation: int, for_s: float) -> bool:
     slots = VersionedSlots(arrays, "h")
     before = slots.published
     with child(publish_flat_out, arrays, incarnation) as writer:
-        wait_for(lambda: slots.published > before, f"the first vector of life {incarnation}")
+        wait_for(lambda: slots.published > before, f"the first vector of incarnation {incarnation}")
         time.sleep(for_s)
         writer.kill()
         writer.join(DEADLINE_S)

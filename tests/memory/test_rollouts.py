@@ -25,7 +25,7 @@ def blocked() -> None:
 
 
 class Simulator:
-    """A simulator whose observations are serial numbers of its own, told apart by its life."""
+    """A simulator whose observations are serial numbers, different in every incarnation."""
 
     def __init__(self, ring: Ring, worker: int, incarnation: int) -> None:
         self.port = SimulatorPort(ring.arrays, 0, ring.shape, ring.wake, worker, incarnation)
@@ -105,7 +105,7 @@ class Ring:
         self.check(number)
 
     def check(self, number: int) -> None:
-        """Whatever is trusted is what one life did with just these actions."""
+        """Whatever is trusted is what one incarnation did with just these actions."""
         slot = self.learner.slots[number % NUM_SLOTS]
         by_serial = {
             serial: action
@@ -362,7 +362,7 @@ def test_whatever_happens_what_is_trusted_is_true(
 
 
 def test_the_search_for_a_mixture_finds_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A simulator that answers calls to its former life puts its observation among the other's."""
+    """A simulator that answers its former incarnation's calls mixes observations of both."""
 
     def answers_everything(port: Any) -> None:
         port._ticket = 0

@@ -1,4 +1,4 @@
-"""Versioned slots whose real writer is killed at every opcode: nothing torn, and life goes on."""
+"""Versioned slots whose real writer is killed at every opcode: nothing torn, the next one works."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Subject(NamedTuple):
 
     arrays: SharedArrays
     begin: Callable[[], Any]
-    """Begin a life of the writer."""
+    """Start an incarnation of the writer."""
     publish: Callable[[Any, int, int], Header]
     payload: Callable[[int], bytes]
     """What a slot must hold once a value is published."""
@@ -139,7 +139,7 @@ def examine(
 
 
 def states_of_life(subject: Subject, incarnation: int, before: bytes) -> list[bytes]:
-    """The states that memory goes through while a life begins and publishes once."""
+    """The states that memory goes through while an incarnation begins and publishes once."""
     put_back(subject.arrays, before)
     return step_through(
         subject.arrays, lambda: subject.publish(subject.begin(), incarnation, incarnation)
@@ -159,7 +159,7 @@ def killed_anywhere(
 
 
 def all_series(subject: Subject, killed: int) -> list[list[bytes]]:
-    """Both slots are written; then so many lives are killed, and the next one publishes."""
+    """Both slots are written; then so many incarnations are killed, and the next one publishes."""
     states = [state_of(subject.arrays)]
     for incarnation in (1, 2):
         states += states_of_life(subject, incarnation, states[-1])
@@ -180,7 +180,7 @@ def test_slots_are_sound_wherever_their_writer_is_killed(
 
 
 class Repairing(VersionedSlots):
-    """A writer whose next life makes odd sequences even without writing the slot anew."""
+    """A writer whose next incarnation makes odd sequences even without writing the slot anew."""
 
     def __init__(self, arrays: SharedArrays, name: str) -> None:
         super().__init__(arrays, name)

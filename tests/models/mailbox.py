@@ -38,7 +38,7 @@ class Sender(NamedTuple):
 
 
 class Receiver(NamedTuple):
-    at: str = "begin"
+    at: str = "start"
     entry: int = 0
     token: Token = EMPTY
     tail: int = 0
@@ -61,7 +61,7 @@ class Rules:
     """The sender counts a token before it has written it."""
     tail_shared: bool = True
     """The receiver marks in shared memory what it has accepted."""
-    knows_lives: bool = True
+    knows_incarnations: bool = True
     """The receiver ignores tokens of the sender's former incarnations."""
 
 
@@ -132,7 +132,7 @@ class ReceiverSteps:
 
     def program(self) -> Program:
         return {
-            "begin": self.begin,
+            "start": self.start,
             "compare tail": self.compare_tail,
             "compare head": self.compare_head,
             **self.word(0, "word 1"),
@@ -151,7 +151,7 @@ class ReceiverSteps:
     def give_up(self, world: World, me: int) -> World:
         return world.after(me, Receiver(tail=world.processes[me].tail))
 
-    def begin(self, world: World, me: int) -> Iterator[World]:
+    def start(self, world: World, me: int) -> Iterator[World]:
         """Look for a token, or have enough."""
         yield world.after(me, Receiver(DONE))
         entry = self.tail_of(world, me) if self._rules.takes_oldest else world.memory.head - 1
@@ -196,7 +196,7 @@ class ReceiverSteps:
         receiver = world.processes[me]
         if receiver.token[2][1] == world.memory.incarnation:
             at = "accept"
-        elif self._rules.knows_lives:
+        elif self._rules.knows_incarnations:
             at = "pass over"
         else:
             raise Violated("former incarnation")

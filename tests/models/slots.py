@@ -3,10 +3,10 @@
 The payload is two cells, so that half of it can be written. Both hold what was published, (number,
 incarnation), so that a reader can tell what it got from what the header promised.
 
-On a GPU the payload is copied by an engine of its own: the writer tells it to, and waits for it
+On a GPU the payload is copied by an engine of its own: the writer starts it, and waits for it
 before it goes on. When the writer is killed, its engine goes on until the kernel has taken the
 process apart, somewhere in the middle; only then is a new incarnation begun. A reader's engine
-copies between its look and its check as the reader itself does.
+copies between its read of the sequence and its check as the reader itself does.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Memory(NamedTuple):
 
 
 class Writer(NamedTuple):
-    at: str = "begin"
+    at: str = "start"
     incarnation: int = 0
     number: int = 0
 
@@ -124,9 +124,9 @@ class WriterSteps:
 
     def program(self) -> Program:
         return {
-            "begin": self.begin,
+            "start": self.start,
             "odd": self.odd,
-            "tell engine": self.tell_engine,
+            "start engine": self.start_engine,
             "await engine": self.await_engine,
             **self.put("left", "right", stamp=True),
             **self.put("right", "number", stamp=True),
@@ -138,7 +138,7 @@ class WriterSteps:
             DEAD: self.start_anew,
         }
 
-    def begin(self, world: World, me: int) -> Iterator[World]:
+    def start(self, world: World, me: int) -> Iterator[World]:
         writer, number = world.processes[me], world.memory.published + 1
         at = DONE if number > self._rules.publications else "odd"
         yield world.after(me, writer._replace(at=at, number=number))
@@ -154,13 +154,13 @@ class WriterSteps:
             return
         step = (0 if self._rules.repeats_odd else 2) if left_odd else 1
         slots = memory.with_slot(writer.number, sequence=sequence + step * self._rules.marks_odd)
-        following = "tell engine" if self._rules.by_engine else "left"
+        following = "start engine" if self._rules.by_engine else "left"
         yield world.after(me, writer._replace(at=following), slots=slots)
 
     def engine_of(self, incarnation: int) -> int:
         return self._rules.writers + 1 + incarnation % 2
 
-    def tell_engine(self, world: World, me: int) -> Iterator[World]:
+    def start_engine(self, world: World, me: int) -> Iterator[World]:
         writer = world.processes[me]
         told = Engine("left", (writer.number, writer.incarnation))
         at = "await engine" if self._rules.waits_for_engine else "number"
@@ -191,13 +191,13 @@ class WriterSteps:
 
     def publish(self, world: World, me: int) -> Iterator[World]:
         writer = world.processes[me]
-        yield world.after(me, writer._replace(at="begin"), published=writer.number)
+        yield world.after(me, writer._replace(at="start"), published=writer.number)
 
     def start_anew(self, world: World, me: int) -> Iterator[World]:
         if self._rules.by_engine and not self._rules.outlives:
             world = world.after(self.engine_of(world.processes[me].incarnation), Engine())
         writer = Writer(
-            "repair" if self._rules.repairs else "begin", world.processes[me].incarnation + 1
+            "repair" if self._rules.repairs else "start", world.processes[me].incarnation + 1
         )
         yield world.after(me, writer)
 
@@ -205,7 +205,7 @@ class WriterSteps:
         number = world.memory.published + 1
         sequence = world.memory.slot(number).sequence
         slots = world.memory.with_slot(number, sequence=sequence + sequence % 2)
-        yield world.after(me, world.processes[me]._replace(at="begin"), slots=slots)
+        yield world.after(me, world.processes[me]._replace(at="start"), slots=slots)
 
 
 class ReaderSteps:
@@ -215,7 +215,7 @@ class ReaderSteps:
     def program(self) -> Program:
         return {
             "choose": self.choose,
-            "look": self.look,
+            "read": self.read,
             "see number": self.see_number,
             "see incarnation": self.see_incarnation,
             "check early": self.check_early,
@@ -229,12 +229,12 @@ class ReaderSteps:
         yield world.after(me, Reader(DONE))
         newest = world.memory.published
         for wanted in {newest, max(newest - 1, 0)} - {0}:
-            yield world.after(me, world.processes[me]._replace(at="look", wanted=wanted))
+            yield world.after(me, world.processes[me]._replace(at="read", wanted=wanted))
 
     def give_up(self, world: World, me: int) -> World:
         return world.after(me, Reader())
 
-    def look(self, world: World, me: int) -> Iterator[World]:
+    def read(self, world: World, me: int) -> Iterator[World]:
         reader = world.processes[me]
         sequence = world.memory.slot(reader.wanted).sequence
         if sequence % 2:

@@ -37,17 +37,17 @@ def step_through(arrays: SharedArrays, action: Callable[[], object]) -> Steps:
     states = [state_of(arrays)]
     opcodes = 0
 
-    def look(frame: FrameType, event: str, argument: Any) -> Any:
+    def note_state(frame: FrameType, event: str, argument: Any) -> Any:
         nonlocal opcodes
         frame.f_trace_opcodes = True
         opcodes += event == "opcode"
         now = state_of(arrays)
         if now != states[-1]:
             states.append(now)
-        return look
+        return note_state
 
     before = sys.gettrace()  # perhaps that of a coverage tool
-    sys.settrace(look)
+    sys.settrace(note_state)
     try:
         action()
     finally:

@@ -82,7 +82,7 @@ MUTANTS: dict[str, tuple[Any, str]] = {
     "receiver trusts one entry too many": (Mailbox(slack=1), "torn"),
     "token counted before it is written": (Mailbox(counts_first=True), "torn"),
     "tail kept private": (Mailbox(tail_shared=False), "twice"),
-    "former incarnations listened to": (Mailbox(knows_lives=False), "former incarnation"),
+    "former incarnations listened to": (Mailbox(knows_incarnations=False), "former incarnation"),
     "waits for the dead": (Wait(learners=2, looks_at_alive=False), STUCK),
     # From a bound of one on, everyone has published before anyone waits.
     "waits before it publishes": (Wait(learners=2, bound=0, publishes_first=False), STUCK),

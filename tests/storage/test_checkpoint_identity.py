@@ -10,12 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from galamp.core.action_spec import (
-    ActionSpec,
-    BoxActions,
-    DiscreteActions,
-    MultiDiscreteActions,
-)
+from galamp.core.action_spec import ActionSpec, DiscreteActions, MultiDiscreteActions
+from galamp.core.box_actions import BoxActions
 from galamp.core.config import SQUASH, EnvironmentConfig
 from galamp.core.errors import CheckpointError
 from galamp.environments.names import canonical_env_id, list_games

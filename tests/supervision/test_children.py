@@ -277,12 +277,12 @@ def test_orphans_are_looked_for_after_an_end_and_now_and_then(
     children: Children, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = iter([1, 0, 0, 0])
-    looks: list[float] = []
-    monkeypatch.setattr(children, "end_orphans", lambda: looks.append(now_s) or next(left))
+    scans: list[float] = []
+    monkeypatch.setattr(children, "end_orphans", lambda: scans.append(now_s) or next(left))
     for tenth in range(25):
         now_s = tenth / 10
         children.look_for_orphans(now_s)
-    assert looks == [0.0, 0.1, 1.1, 2.1], "and again at once while any is not gone"
+    assert scans == [0.0, 0.1, 1.1, 2.1], "and again at once while any is not gone"
 
 
 def test_what_many_have_in_common_is_told_once() -> None:
@@ -320,7 +320,9 @@ def test_failures_of_the_server_are_no_repetition(tmp_path: Path, cause: str) ->
 def test_every_start_of_a_run_knows_that_the_server_has_loaded() -> None:
     """Long after the first one the file that has told so may have been tidied away."""
     resources = SimpleNamespace(hang_after_s=1.0, start_timeout_s=1.0, max_restarts=1)
-    config = SimpleNamespace(resources=resources, gossip=SimpleNamespace(coupled=False))
+    config = SimpleNamespace(
+        resources=resources, gossip=SimpleNamespace(exchanges_in_lock_step=False)
+    )
     shape = SimpleNamespace(workers=0)
     plan = SimpleNamespace(config=config)
     run_layout = cast(Any, SimpleNamespace(plan=plan, count=0, shape=shape, control=None))

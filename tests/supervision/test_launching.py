@@ -35,7 +35,7 @@ from galamp.supervision.launching import (
     StartPostponed,
     standard_children,
 )
-from galamp.workers import forkserver as forking
+from galamp.workers import forkserver
 from galamp.workers.forkserver import (
     FOLDER,
     _enable_sigchld,
@@ -61,10 +61,10 @@ class Server:
         from_child, self.answer = os.pipe()
         self.task, to_child = os.pipe()
         if self.forked is not None:
-            self.tell(self.forked)
+            self.reply(self.forked)
         return from_child, to_child
 
-    def tell(self, number: int) -> None:
+    def reply(self, number: int) -> None:
         os.write(self.answer, SIGNED.pack(number))
 
     def close(self) -> None:
@@ -89,9 +89,9 @@ def child(postpone: Any = lambda: False, task: bytes = b"") -> ForkedProcess:
     return process
 
 
-def after(looks: int) -> Any:
-    """Something else is to be looked at after so many looks."""
-    left = iter([False] * looks)
+def after(polls: int) -> Any:
+    """Something else is to be seen to after so many polls."""
+    left = iter([False] * polls)
     return lambda: next(left, True)
 
 
@@ -131,10 +131,10 @@ def test_the_command_line_waits_for_nobody_whom_the_kernel_cannot_end(
 ) -> None:
     left: list[int] = []
     monkeypatch.setattr(os, "_exit", left.append)
-    forking.exit_if_children_remain(7)
+    forkserver.exit_if_children_remain(7)
     assert left == []
-    monkeypatch.setattr(forking, "left_behind", {4711, 42})
-    forking.exit_if_children_remain(7)
+    monkeypatch.setattr(forkserver, "left_behind", {4711, 42})
+    forkserver.exit_if_children_remain(7)
     assert left == [7]
     expected = "galamp: warning: could not be ended, and are left behind: 42, 4711\n"
     assert capsys.readouterr().err == expected
@@ -163,10 +163,10 @@ def test_a_process_forked_by_one_that_has_trained_is_refused(
 ) -> None:
     """It would wait for, and send signals to, a server that is its parent's."""
     monkeypatch.setattr(fork_server(), "_forkserver_pid", 4711)
-    monkeypatch.setattr(forking, "_owners", [os.getppid()])
-    monkeypatch.setattr(forking, "ensure_server", lambda: pytest.fail("it was asked"))
+    monkeypatch.setattr(forkserver, "_owners", [os.getppid()])
+    monkeypatch.setattr(forkserver, "ensure_server", lambda: pytest.fail("it was asked"))
     with pytest.raises(UserError, match=r"fork of one that has trained.*spawn"):
-        forking.start_server()
+        forkserver.start_server()
 
 
 @pytest.fixture
@@ -179,12 +179,12 @@ def without_a_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dic
         started.append(dict(os.environ))
 
     monkeypatch.setattr(fork_server(), "_forkserver_pid", None)
-    monkeypatch.setattr(forking, "_owners", [])
-    monkeypatch.setattr(forking, "ensure_server", start)
-    monkeypatch.setattr(forking, "is_findable", lambda: True)
+    monkeypatch.setattr(forkserver, "_owners", [])
+    monkeypatch.setattr(forkserver, "ensure_server", start)
+    monkeypatch.setattr(forkserver, "is_findable", lambda: True)
     monkeypatch.setattr(util, "get_temp_dir", lambda: str(tmp_path))
     for name in ("settle_libraries", "_enable_sigchld"):
-        monkeypatch.setattr(forking, name, lambda: None)
+        monkeypatch.setattr(forkserver, name, lambda: None)
     return started
 
 
@@ -194,9 +194,9 @@ def test_a_program_may_put_its_environment_back_between_two_trainings(
 ) -> None:
     for _ in range(2):
         with mock.patch.dict(os.environ, clear=clear):
-            forking.start_server()
+            forkserver.start_server()
     for environment in without_a_start:
-        assert environment[forking.SUPERVISOR] == str(os.getpid())
+        assert environment[forkserver.SUPERVISOR] == str(os.getpid())
         assert FOLDER in environment
     assert len(without_a_start) == 2
 
@@ -205,18 +205,18 @@ def test_a_program_may_put_its_environment_back_between_two_trainings(
 def test_a_process_that_was_really_forked_by_one_that_has_trained_is_refused(
     without_a_start: list[dict[str, str]],
 ) -> None:
-    forking.start_server()
+    forkserver.start_server()
     child = os.fork()
     if not child:
         code = 1
         try:
-            forking.start_server()
+            forkserver.start_server()
         except UserError:
             code = 0
         finally:
             os._exit(code)
     assert os.waitpid(child, 0)[1] == 0
-    forking.start_server()
+    forkserver.start_server()
 
 
 # Open files of the server: one for every child
@@ -243,10 +243,10 @@ def test_the_server_has_room_for_all_children_and_these_have_what_they_know(
     limits = [given]
     monkeypatch.setattr(resource, "getrlimit", lambda kind: limits[-1])
     monkeypatch.setattr(resource, "setrlimit", lambda kind, pair: limits.append(pair))
-    monkeypatch.setattr(forking, "_raised_from", [])
-    forking.raise_file_limit()
+    monkeypatch.setattr(forkserver, "_raised_from", [])
+    forkserver.raise_file_limit()
     assert limits[-1] == (servers, given[1])
-    forking.restore_file_limit()
+    forkserver.restore_file_limit()
     assert limits[-1] == (childs, given[1])
 
 
@@ -365,7 +365,7 @@ def test_a_child_gets_its_whole_task(server: Server, size: int) -> None:
     living.join(DEADLINE_S)
     assert process.pid == 4711
     assert b"x" * size in taken
-    server.tell(0)
+    server.reply(0)
     process.join()
     assert process.exitcode == 0
     server.close()
@@ -378,7 +378,7 @@ def test_a_servers_end_is_told_from_a_childs_exit_code_255(server: Server, lost:
     launch.sentinel, _ = server.connect([])
     assert launch.poll() is None
     if not lost:
-        server.tell(255)
+        server.reply(255)
     os.close(server.answer)
     assert launch.poll() == 255
     assert launch.server_lost is lost
@@ -389,7 +389,7 @@ def test_who_has_ended_gets_no_signal(server: Server, monkeypatch: pytest.Monkey
     launch = object.__new__(Launch)
     launch.returncode, launch.pid = None, os.getpid()
     launch.sentinel, _ = server.connect([])
-    server.tell(0)
+    server.reply(0)
     launch._send_signal(signal.SIGKILL)
     server.close()
 
@@ -577,11 +577,11 @@ def test_without_a_folder_for_temporary_files_nothing_starts(
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("long" * 20)))
         monkeypatch.setattr(util, "get_temp_dir", refuse)
     for name in ("settle_libraries", "_enable_sigchld"):
-        monkeypatch.setattr(forking, name, lambda: None)
-    monkeypatch.setattr(forking, "ensure_server", started)
+        monkeypatch.setattr(forkserver, name, lambda: None)
+    monkeypatch.setattr(forkserver, "ensure_server", started)
     for name in ("SUPERVISOR", "SERVER", "FOLDER"):
-        monkeypatch.setenv(getattr(forking, name), "")
+        monkeypatch.setenv(getattr(forkserver, name), "")
     before = tempfile.tempdir
     with pytest.raises(UserError, match=r"^no folder for temporary files \(No usable .*set TMPDIR"):
-        forking.start_server()
+        forkserver.start_server()
     assert tempfile.tempdir == before

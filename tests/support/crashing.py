@@ -139,7 +139,7 @@ def stumbling() -> Failing:
 
 
 def dozing() -> Failing:
-    """Is late once, in the first simulator of learner 1, for longer than that has patience."""
+    """Is late once, in the first simulator of learner 1, for longer than that waits."""
     late = _only_once(lambda: time.sleep(2.0))
     return Failing(late if _is_in("simulator 1.0") else lambda: None)
 

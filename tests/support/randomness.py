@@ -43,7 +43,7 @@ class Drawing(gymnasium.Env[Any, Any]):
 
     def __init__(self, fail: Callable[[], None] = lambda: None) -> None:
         self.action_space = gymnasium.spaces.Discrete(1000)
-        self._fail, self._told, self._steps = fail, False, 0
+        self._fail, self._recorded, self._steps = fail, False, 0
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, Any]:
         self._steps = 0
@@ -59,14 +59,14 @@ class Drawing(gymnasium.Env[Any, Any]):
         drawn = {name: draw() for name, draw in SOURCES.items()}
         drawn["space"] = int(self.action_space.sample()) / 1000
         drawn["hash"] = hash("galamp") % 1000 / 1000
-        self._tell(drawn)
+        self._record(drawn)
         return np.array(list(drawn.values()), np.float32)
 
-    def _tell(self, drawn: dict[str, float]) -> None:
-        if not self._told and "TEST_DRAWS" in os.environ:
+    def _record(self, drawn: dict[str, float]) -> None:
+        if not self._recorded and "TEST_DRAWS" in os.environ:
             with open(os.environ["TEST_DRAWS"], "a") as file:
                 file.write(json.dumps({"pid": os.getpid(), **drawn}) + "\n")
-        self._told = True
+        self._recorded = True
 
 
 def drawing() -> Drawing:

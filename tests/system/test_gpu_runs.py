@@ -281,7 +281,7 @@ def test_a_run_goes_on_without_page_locked_memory(
 def test_a_gpu_that_fails_ends_one_life_of_its_learner(
     gpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every life of learner 1 fails at its 200th update; learner 0 goes on meanwhile."""
+    """Every incarnation of learner 1 fails at its 200th update; learner 0 goes on meanwhile."""
     monkeypatch.setenv("FAKE_CUDA_FAILS_AT", "1:aten::_fused_adam_:200")
     folder = tmp_path / "run"
     with started(*ENDLESS, "--device", "cuda", "--run-dir", folder) as process:

@@ -655,13 +655,13 @@ def test_every_command_holds_its_environment(
     where.lock.touch()
     seen = []
 
-    def look(_: argparse.Namespace) -> int:
+    def note_users(_: argparse.Namespace) -> int:
         seen.extend(place.users(where))
         return 0
 
     parser = cli.Parser()
     parser.add_argument("words", nargs="*")
-    parser.set_defaults(command=look)
+    parser.set_defaults(command=note_users)
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     monkeypatch.setattr(cli, "build_parser", lambda *_: parser)
     monkeypatch.setattr(cli, "settle_libraries", lambda: None)

@@ -30,7 +30,7 @@ AT_ONCE_S = 2.0
 FIRST_WORD_S = 0.5
 """From the command until something stands on the screen."""
 LEFT_OUT_S = 1.0 + 2.0
-"""A learner's patience, then its rollout, and the next row of metrics that tells of it."""
+"""A learner's deadline, then its rollout, and the next row of metrics that tells of it."""
 HANG_S = 1.5
 REPLACED_S = HANG_S + 3.0
 

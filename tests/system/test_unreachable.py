@@ -311,12 +311,12 @@ def test_what_comes_of_it_is_told_as_before(
 
         monkeypatch.setattr(ControlServer, "_handle_scale", quietly)
 
-    def go_on(control_server: ControlServer) -> None:
+    def confirm(control_server: ControlServer) -> None:
         if control_server.requested_learners == 3:
             control_server.configure(3, lambda wanted: None)
             control_server.confirm()
 
-    with answering(run, go_on):
+    with answering(run, confirm):
         code, out, err = scaled(capsys, run)
     assert (code, err) == (0, "")
     assert out.startswith("learners: from 2 to 3 in ")

@@ -124,8 +124,8 @@ def test_a_refusal_of_graphs_is_found_with_the_end_of_the_log(tmp_path: Path) ->
 
 
 def test_a_killed_learner_is_back_when_it_learns() -> None:
-    def row(life: int, updates: int) -> training.Row:
-        return {"learner1/incarnation": life, "learner1/updates": updates}
+    def row(incarnation: int, updates: int) -> training.Row:
+        return {"learner1/incarnation": incarnation, "learner1/updates": updates}
 
     before = row(0, 10)
     assert not learners.is_back(before, [before, row(0, 12)])

@@ -281,7 +281,7 @@ class TestInvariants:
             fresh.observe(0.1, [stale], [True])
         assert fresh.breach is None, "one more round was under way when the peer came"
         fresh.observe(STALENESS_TIMEOUT_S, [9], [True])
-        assert fresh.breach is None, "its patience has ended once"
+        assert fresh.breach is None, "its deadline has passed once"
         fresh.observe(0.1, [11], [True])
         assert found(fresh) == "11"
 

@@ -146,8 +146,8 @@ def test_chaos_looks_again_where_no_thread_could_start(
     no_thread: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     seen: list[Any] = []
-    looks = FileChecks(1, (), set())
-    no_thread.setattr(monitor, "inspect_files", lambda *_: looks)
+    checks = FileChecks(1, (), set())
+    no_thread.setattr(monitor, "inspect_files", lambda *_: checks)
     observer = object.__new__(InvariantMonitor)
     observer._file_checks, observer._checkpoints, observer._thread = (
         None,
@@ -163,9 +163,11 @@ def test_chaos_looks_again_where_no_thread_could_start(
     start = threading.Thread.start
     no_thread.undo()
     assert threading.Thread.start is not start
-    no_thread.setattr(monitor, "inspect_files", lambda *_: looks)
+    no_thread.setattr(monitor, "inspect_files", lambda *_: checks)
     observer._check_files(2.0)
-    wait_for(lambda: observer._file_checks is not None and observer._file_checks.done(), "the look")
+    wait_for(
+        lambda: observer._file_checks is not None and observer._file_checks.done(), "the check"
+    )
     observer._check_files(3.0)
     observer.close()
     assert len(seen) == 2

@@ -152,11 +152,11 @@ def test_agents_are_built_once_the_environment_is_known(
     steps: list[str] = []
     at_once(monkeypatch)
 
-    def look(environment: EnvironmentConfig) -> EnvironmentSpec:
+    def probed(environment: EnvironmentConfig) -> EnvironmentSpec:
         steps.append("looked")
         return describe(environment)
 
-    monkeypatch.setattr(evaluation, "finish_probe", look)
+    monkeypatch.setattr(evaluation, "finish_probe", probed)
     really = trained_network.bare_model
 
     def build(*arguments: Any, **more: Any) -> Any:
@@ -168,7 +168,7 @@ def test_agents_are_built_once_the_environment_is_known(
     assert steps == ["looked", "built"]
 
 
-# What is built is what was built before there was a look at its shapes first
+# What is built is what was built before its shapes were checked first
 
 
 @pytest.mark.parametrize("identity", [CARTPOLE, BREAKOUT], ids=["cartpole", "breakout"])

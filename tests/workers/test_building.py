@@ -9,7 +9,8 @@ import torch
 
 from galamp.algorithms.a2c_config import A2CConfig
 from galamp.algorithms.networks import build_model
-from galamp.core.action_spec import ActionSpec, BoxActions, DiscreteActions
+from galamp.core.action_spec import ActionSpec, DiscreteActions
+from galamp.core.box_actions import BoxActions
 from galamp.environments.base import EnvironmentSpec
 from galamp.workers.building import build_algorithm
 

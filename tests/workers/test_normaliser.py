@@ -48,11 +48,11 @@ def slot_of(seed: int, *, valid: float = 0.9) -> RolloutSlot:
 class Team:
     """Learners with nothing but a network and a normaliser each."""
 
-    def __init__(self, learners: int, *, lock_step: bool = False) -> None:
+    def __init__(self, learners: int, *, synchronous: bool = False) -> None:
         specs = ControlBlock.specs(learners)
         for rank in range(learners):
             specs += MomentSlots.specs(rank, SPEC.own_size)
-        self.arrays, self.lock_step = SharedArrays.create(specs), lock_step
+        self.arrays, self.synchronous = SharedArrays.create(specs), synchronous
         self.ranks, self.control = range(learners), ControlBlock(self.arrays)
         for rank in self.ranks:
             self.control.set_alive(rank, True)
@@ -63,7 +63,9 @@ class Team:
 
     def join(self, rank: int, idle: Callable[[], None] | None = None) -> Normaliser:
         """A new process of learner `rank`."""
-        pool = Pool(self.arrays, rank, self.ranks, self.lock_step, self.wakeups, idle or self.never)
+        pool = Pool(
+            self.arrays, rank, self.ranks, self.synchronous, self.wakeups, idle or self.never
+        )
         layers = layers_of(self.models[rank], "mlp", SPEC)
         return Normaliser(SPEC, pool, layers, envs=ENVS, device="cpu", clip_rewards=False)
 
@@ -81,13 +83,13 @@ class Team:
 
     def play(self, rank: int, turn: int) -> bool:
         normaliser = self.normalisers[rank]
-        learns = normaliser.begin(turn)
+        learns = normaliser.start_turn(turn)
         normaliser.count(slot_of(10 * turn + rank), ALL)
         if learns:
             with torch.no_grad():
                 for parameter in self.models[rank].parameters():
                     parameter.add_(1e-3 * torch.sin(parameter + turn))
-        normaliser.end()
+        normaliser.end_turn()
         return learns
 
     def network(self, rank: int) -> Tensor:
@@ -100,37 +102,37 @@ def data_of(team: Team, turns: int) -> np.ndarray:
     return np.concatenate([slot.observations[:-1][slot.valid] for slot in slots]).astype("f8")
 
 
-@pytest.mark.parametrize("lock_step", [False, True])
-def test_scales_are_of_the_data_of_all(lock_step: bool) -> None:
-    team = Team(3, lock_step=lock_step)
+@pytest.mark.parametrize("synchronous", [False, True])
+def test_scales_are_of_the_data_of_all(synchronous: bool) -> None:
+    team = Team(3, synchronous=synchronous)
     for normaliser in team.normalisers:
         normaliser.publish(0)
     team.turns(range(4))
     data = data_of(team, 4)
     for normaliser in team.normalisers:
-        normaliser.begin(4)
+        normaliser.start_turn(4)
         assert np.array_equal(normaliser.scales.mean, team.normalisers[0].scales.mean)
         assert np.allclose(normaliser.scales.mean, data.mean(0), rtol=1e-6)
         assert np.allclose(normaliser.scales.std, np.sqrt(data.var(0) + 1e-8), rtol=1e-5)
         assert normaliser.gauges()["norm_count"] == len(data)
-        normaliser.end()
+        normaliser.end_turn()
 
 
 def test_within_a_rollout_and_its_update_scales_are_fixed() -> None:
     team = Team(2)
     team.turns(range(3))
     mine, other = team.normalisers
-    mine.begin(3)
+    mine.start_turn(3)
     before = mine.scales.packed()
     mine.count(slot_of(77), ALL)
     other.count(slot_of(78), ALL)
     other.publish(4)
     assert np.array_equal(mine.scales.packed(), before)
     assert mine.scaling.return_std == mine.scales.return_std
-    mine.end()
-    mine.begin(4)
+    mine.end_turn()
+    mine.start_turn(4)
     assert not np.array_equal(mine.scales.packed(), before)
-    mine.end()
+    mine.end_turn()
 
 
 def test_the_first_weights_are_for_normalised_observations() -> None:
@@ -142,9 +144,9 @@ def test_the_first_weights_are_for_normalised_observations() -> None:
     while team.normalisers[0].own.count < WARM_UP:
         team.play(0, 1)
     (normaliser,) = team.normalisers
-    assert normaliser.begin(2)
+    assert normaliser.start_turn(2)
     assert torch.equal(team.network(0), fresh)
-    normaliser.end()
+    normaliser.end_turn()
     assert not torch.equal(team.network(0), fresh)
 
 
@@ -154,9 +156,9 @@ def test_other_scales_are_no_other_policy() -> None:
     team.turns(range(3))
     raw, (normaliser,) = team.network(0), team.normalisers
     scales = normaliser.scales.packed()
-    normaliser.begin(3)
+    normaliser.start_turn(3)
     assert not np.array_equal(normaliser.scales.packed(), scales)
-    normaliser.end()
+    normaliser.end_turn()
     torch.testing.assert_close(team.network(0), raw, rtol=1e-5, atol=1e-6)
 
 
@@ -176,12 +178,12 @@ def test_a_process_that_is_started_anew_counts_on() -> None:
     data = data_of(team, 5)
     assert np.allclose(team.normalisers[0].scales.mean, data.mean(0), rtol=1e-6)
     team.turns(range(5, 7))
-    team.normalisers[1].begin(7)
+    team.normalisers[1].start_turn(7)
     assert team.normalisers[1].gauges()["norm_count"] == len(data_of(team, 7))
 
 
 def test_resumed_in_lock_step_is_as_never_interrupted() -> None:
-    whole, halves = Team(2, lock_step=True), Team(2, lock_step=True)
+    whole, halves = Team(2, synchronous=True), Team(2, synchronous=True)
     for team in (whole, halves):
         for normaliser in team.normalisers:
             normaliser.publish(0)
@@ -189,7 +191,7 @@ def test_resumed_in_lock_step_is_as_never_interrupted() -> None:
     halves.turns(range(3))
     saved = [normaliser.saved() for normaliser in halves.normalisers]
     networks = [halves.network(rank) for rank in halves.ranks]
-    again = Team(2, lock_step=True)
+    again = Team(2, synchronous=True)
     for rank in again.ranks:
         nn.utils.vector_to_parameters(networks[rank], again.models[rank].parameters())
         again.normalisers[rank].restore(saved[rank])
@@ -203,11 +205,11 @@ def test_resumed_in_lock_step_is_as_never_interrupted() -> None:
 
 def test_in_lock_step_the_statistics_of_that_turn_are_awaited() -> None:
     """Of the incarnation that lives now, and of that turn: neither older nor newer ones do."""
-    team = Team(2, lock_step=True)
+    team = Team(2, synchronous=True)
     first, second = team.normalisers
     first.publish(0)
     second.publish(0)
-    first.begin(0)
+    first.start_turn(0)
     first.count(slot_of(0), ALL)
     first.publish(1)
     stages: list[Callable[[], object]] = [
@@ -225,25 +227,25 @@ def test_in_lock_step_the_statistics_of_that_turn_are_awaited() -> None:
 
     waiting = team.join(0, idle)
     waiting._known.hear(0, first.own)
-    waiting.begin(1)
+    waiting.start_turn(1)
     assert not stages
     assert waiting._known.of(1).count == second.own.count > 0
 
 
 def test_in_lock_step_the_end_of_a_run_ends_the_wait() -> None:
-    team = Team(2, lock_step=True)
+    team = Team(2, synchronous=True)
 
     def over() -> None:
         raise StopRun
 
     with pytest.raises(StopRun):
-        team.join(0, over).begin(0)
+        team.join(0, over).start_turn(0)
 
 
 def test_in_lock_step_the_dead_are_not_awaited() -> None:
-    team = Team(2, lock_step=True)
+    team = Team(2, synchronous=True)
     team.control.set_alive(1, False)
-    team.normalisers[0].begin(0)
+    team.normalisers[0].start_turn(0)
 
 
 def test_what_is_not_valid_is_not_counted() -> None:

@@ -1,4 +1,4 @@
-"""A look at a network of the user's, before any process is started for it.
+"""Check of a network of the user's, before any process is started for it.
 
     network --built twice: the same weights?--> parameters --forward on zeros--> logits and values
 
@@ -34,7 +34,7 @@ def check_network(
     seed: int,
     scale: float | None = None,
 ) -> None:
-    """Build a network of the user's and try it out; galamp's own need no such look.
+    """Build a network of the user's and try it out; galamp's own need no such check.
 
     Args are those of `build_model`.
 

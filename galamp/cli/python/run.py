@@ -334,7 +334,8 @@ def train(
 
     Example:
         >>> result = galamp.train(
-        ...     env="CartPole-v1", learners=2, num_envs=4, run_dir="runs/cartpole",
+        ...     env="CartPole-v1", learners=2, num_envs=4, total_steps=200_000,
+        ...     run_dir="runs/cartpole",
         ...     stop=lambda snapshot: snapshot.agent_steps > 2000 and snapshot.score > 5,
         ... )
         >>> result.status, result.agent_steps > 2000

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from galamp.core.failpoints import reach
+from galamp.core.failpoints import hit
 from galamp.memory.arrays import WORDS_PER_LINE, ArraySpec, SharedArrays, memory_fence
 
 CAPACITY = 4
@@ -48,10 +48,10 @@ class Mailbox:
         words = self._words
         at = _TOKENS + (words[_HEAD] % CAPACITY) * 4
         words[at], words[at + 1], words[at + 2] = token
-        reach("mailbox.written")
+        hit("mailbox.written")
         memory_fence()
         words[_HEAD] += 1
-        reach("mailbox.counted")
+        hit("mailbox.counted")
 
     def newest(self) -> tuple[Token, int] | None:
         """Return the newest unread token and its index; None if there is none."""

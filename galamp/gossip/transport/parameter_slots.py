@@ -28,7 +28,7 @@ def gossip_specs(topology: Topology, size: int, name: str = "parameters") -> lis
 
 
 class ParameterSlots(VersionedSlots):
-    """Published vectors of a learner: `payload` [SLOTS, size] float32, parameters first."""
+    """Published vectors of a learner: `payload` [NUM_SLOTS, size] float32, parameters first."""
 
     def __init__(self, arrays: SharedArrays, rank: int, name: str = "parameters") -> None:
         super().__init__(arrays, f"{name}{rank}.header")

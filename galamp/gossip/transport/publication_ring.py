@@ -14,7 +14,7 @@ import time
 
 import numpy as np
 
-from galamp.core.failpoints import reach
+from galamp.core.failpoints import hit
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.transport.publication import Publication, Source
 from galamp.memory.arrays import ArraySpec, SharedArrays, memory_fence
@@ -51,10 +51,10 @@ class PublicationRing:
         values = [time.monotonic(), *fixed, len(mixed)]
         values += [value for source in mixed for value in source]
         entry[: len(values)] = values
-        reach("ring.written")
+        hit("ring.written")
         memory_fence()
         self._head[0] += 1
-        reach("ring.counted")
+        hit("ring.counted")
 
     def drain(self) -> tuple[list[tuple[float, Publication]], int]:
         """Return the entries since the last call with their times, and the number of lost entries.

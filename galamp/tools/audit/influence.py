@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from galamp.gossip.transport.publication import Publication
 from galamp.storage.gossip_log import Lost, Rebase, Start
 
-KEPT, LEAST_KEPT = 64, 8
+KEPT, MIN_KEPT = 64, 8
 """Most and fewest newest vectors of each learner that later lines may mix."""
 LIMIT_BYTES = 64 * 2**20
 
@@ -67,14 +67,14 @@ class Influence:
         """Begin with number 0 of each learner, without influence of anyone."""
         self._learners = entry.learners
         fitting = LIMIT_BYTES // (8 * entry.learners**2)
-        self._kept = max(LEAST_KEPT, min(KEPT, fitting))
-        self._begin()
+        self._kept = max(MIN_KEPT, min(KEPT, fitting))
+        self._clear()
         for numbers in self._numbers:
             numbers[0] = 0
         if entry.start == 1:  # of a resumed run, no line says how many there were before
             self._versions.update(dict.fromkeys(range(entry.learners), 0))
 
-    def _begin(self) -> None:
+    def _clear(self) -> None:
         n = self._learners
         self.placed = self.unknown = 0
         self._sums = np.zeros((n, self._kept, n))
@@ -107,11 +107,11 @@ class Influence:
         self._forget(entry.learner, entry.number)
 
     def rebase(self, entry: Rebase) -> None:
-        """Take an unknown vector for its anchor; begin anew where it is its own."""
+        """Take an unknown vector for its anchor; start again where it is its own."""
         if self._find(entry.learner, entry.number) is not None:
             return
         if entry.anchor == (entry.learner, entry.number):
-            self._begin()
+            self._clear()
             self._keep(entry.learner, entry.number, np.zeros(self._learners))
         elif (anchor := self._find(*entry.anchor)) is not None:
             self._keep(entry.learner, entry.number, anchor.copy())

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from statistics import mean
 
 from galamp.core.errors import RunFailed
+from galamp.core.machine.gpu_meters import Meter, Reading, meter_of
 from galamp.core.machine.machine import inspect_gpus
-from galamp.tools.bench.meters import Meter, Reading, meter_of
 
 COUNTED, SAMPLED = "energy counter", "sampled power"
 """Sources of the watts."""
@@ -58,9 +58,9 @@ class Gauge:
     def __init__(self, uuids: Sequence[str], meter: Meter | None = None) -> None:
         """Sample the GPUs `uuids`, as torch writes them, by `meter` (default: an available one)."""
         self._meter = meter or meter_of(uuids)
-        self._begin, self._begin_s = list[Reading](), 0.0
-        self._looks: list[list[Reading]] = []
-        self._looked_s = -self._meter.every_s
+        self._first, self._started_s = list[Reading](), 0.0
+        self._samples: list[list[Reading]] = []
+        self._sampled_s = -self._meter.every_s
 
     @property
     def names(self) -> str:
@@ -69,24 +69,24 @@ class Gauge:
 
     def start(self) -> None:
         """Start a new measurement."""
-        self._begin, self._begin_s = self._meter.read(), time.monotonic()
-        self._looks = [self._begin]
-        self._looked_s = self._begin_s
+        self._first, self._started_s = self._meter.read(), time.monotonic()
+        self._samples = [self._first]
+        self._sampled_s = self._started_s
 
     def sample(self) -> None:
         """Take a reading, unless the last one is too recent."""
         now_s = time.monotonic()
-        if now_s >= self._looked_s + self._meter.every_s:
-            self._looks.append(self._meter.read())
-            self._looked_s = now_s
+        if now_s >= self._sampled_s + self._meter.every_s:
+            self._samples.append(self._meter.read())
+            self._sampled_s = now_s
 
     def used(self, frames_per_s: float) -> GpuUse:
         """Return the use since `start`, at `frames_per_s` emulator frames per second."""
-        end, seconds = self._meter.read(), time.monotonic() - self._begin_s
-        watts, source = counted(self._begin, end, seconds), COUNTED
+        end, seconds = self._meter.read(), time.monotonic() - self._started_s
+        watts, source = counted(self._first, end, seconds), COUNTED
         if watts is None:
-            watts, source = sampled(self._looks), SAMPLED
-        shares = [each.utilisation for look in self._looks for each in look]
+            watts, source = sampled(self._samples), SAMPLED
+        shares = [each.utilisation for sample in self._samples for each in sample]
         known = [share for share in shares if share is not None]
         return GpuUse(
             mean(known) if known else None,
@@ -96,21 +96,23 @@ class Gauge:
         )
 
 
-def counted(begin: Sequence[Reading], end: Sequence[Reading], seconds: float) -> float | None:
+def counted(
+    first_readings: Sequence[Reading], last_readings: Sequence[Reading], seconds: float
+) -> float | None:
     """Return the mean power by the energy counters, in W; None where a GPU has none."""
     spent_j = 0.0
-    for first, last in zip(begin, end, strict=True):
+    for first, last in zip(first_readings, last_readings, strict=True):
         if first.joules is None or last.joules is None:
             return None
         spent_j += last.joules - first.joules
-    return spent_j / seconds if begin and seconds > 0 else None
+    return spent_j / seconds if first_readings and seconds > 0 else None
 
 
-def sampled(looks: Sequence[Sequence[Reading]]) -> float | None:
+def sampled(samples: Sequence[Sequence[Reading]]) -> float | None:
     """Return the mean power over the samples at which all GPUs reported theirs, in W; else None."""
     totals = []
-    for look in looks:
-        watts = [each.watts for each in look if each.watts is not None]
-        if look and len(watts) == len(look):
+    for sample in samples:
+        watts = [each.watts for each in sample if each.watts is not None]
+        if sample and len(watts) == len(sample):
             totals.append(sum(watts))
     return mean(totals) if totals else None

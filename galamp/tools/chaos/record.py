@@ -53,7 +53,7 @@ def conclude(folder: Path) -> list[Invariant]:
 
 def measure_throughput(throughput: Throughput, injected_faults: Sequence[InjectedFault]) -> None:
     """Set for every fault the throughput before it, and the time until it has recovered."""
-    felt = [Span(s.span.begin_s, s.span.end_s + RECOVERED_GRACE_S) for s in injected_faults]
+    felt = [Span(s.span.start_s, s.span.end_s + RECOVERED_GRACE_S) for s in injected_faults]
     for injected in injected_faults:
         injected.usual = throughput.usual(injected.at_s, felt)
         if injected.usual is not None:
@@ -129,8 +129,8 @@ def _line(kind: str, role: str, injected_faults: Sequence[InjectedFault]) -> dic
     }
 
 
-def _minus(end_s: float | None, begin_s: float) -> float | None:
-    return None if end_s is None else end_s - begin_s
+def _minus(end_s: float | None, start_s: float) -> float | None:
+    return None if end_s is None else end_s - start_s
 
 
 def _promise(injected_faults: Sequence[InjectedFault]) -> dict[str, Any]:

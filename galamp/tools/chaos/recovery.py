@@ -28,7 +28,7 @@ HORIZON_S = 120.0
 class Span(NamedTuple):
     """Time in which a fault has an effect; `end_s` is infinite while it lasts."""
 
-    begin_s: float
+    start_s: float
     end_s: float
 
 
@@ -43,30 +43,30 @@ class Throughput:
         self._times.append(now_s)
         self._steps.append(agent_steps)
 
-    def rates(self, begins_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    def rates(self, starts_s: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return agent steps per second of the windows that start then; NaN for incomplete ones."""
         times, steps = np.asarray(self._times), np.asarray(self._steps)
-        ends_s = begins_s + WINDOW_S
-        gained = np.interp(ends_s, times, steps) - np.interp(begins_s, times, steps)
-        whole = (begins_s >= times[0]) & (ends_s <= times[-1])
+        ends_s = starts_s + WINDOW_S
+        gained = np.interp(ends_s, times, steps) - np.interp(starts_s, times, steps)
+        whole = (starts_s >= times[0]) & (ends_s <= times[-1])
         return np.where(whole, gained / WINDOW_S, np.nan)
 
     def usual(self, before_s: float, disturbed: Sequence[Span]) -> float | None:
         """Return the median rate of the last undisturbed windows before then; None if none."""
         if not self._times:
             return None
-        begins_s = np.arange(before_s - WINDOW_S, self._times[0], -GRID_S)
+        starts_s = np.arange(before_s - WINDOW_S, self._times[0], -GRID_S)
         for span in disturbed:
-            begins_s = begins_s[(begins_s + WINDOW_S <= span.begin_s) | (begins_s >= span.end_s)]
-        rates = self.rates(begins_s)
+            starts_s = starts_s[(starts_s + WINDOW_S <= span.start_s) | (starts_s >= span.end_s)]
+        rates = self.rates(starts_s)
         known = rates[~np.isnan(rates)][:RECENT]
         return float(np.median(known)) if known.size else None
 
     def back_s(self, from_s: float, usual: float) -> float | None:
         """Return the seconds from then until throughput has recovered; None if it never has."""
-        begins_s = np.arange(from_s, min(from_s + HORIZON_S, self._times[-1]), GRID_S)
-        enough = np.nonzero(self.rates(begins_s) >= ENOUGH * usual)[0]
-        return float(begins_s[enough[0]] - from_s) if enough.size else None
+        starts_s = np.arange(from_s, min(from_s + HORIZON_S, self._times[-1]), GRID_S)
+        enough = np.nonzero(self.rates(starts_s) >= ENOUGH * usual)[0]
+        return float(starts_s[enough[0]] - from_s) if enough.size else None
 
 
 def statistics(values: Sequence[float | None]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from galamp.tools.compare.statistics import Improvement
 
 THRESHOLD = 0.05
 """Chance of a difference between equal configurations that is accepted, over all comparisons."""
-LEAST_SEEDS = 2
+MIN_SEEDS = 2
 
 
 def statement(
@@ -33,15 +33,15 @@ def statement(
         comparisons: how many are made at once; each gets its share of the threshold (Bonferroni).
         unit: what is equal: agent steps, or time.
     """
-    begin = f"{ours} and {theirs} at equal {unit}:"
-    few = [name for name, count in seeds.items() if count < LEAST_SEEDS]
+    pair = f"{ours} and {theirs} at equal {unit}:"
+    few = [name for name, count in seeds.items() if count < MIN_SEEDS]
     if not all(seeds.values()):
-        return f"{begin} no statement can be made: they have no game with a score in common."
+        return f"{pair} no statement can be made: they have no game with a score in common."
     if found is None or few:
         who = " and ".join(few)
         return (
-            f"{begin} no statement can be made: {who} {'has' if len(few) == 1 else 'have'} one "
-            f"seed; it takes at least {LEAST_SEEDS} per group, and {_needed(comparisons)} to show "
+            f"{pair} no statement can be made: {who} {'has' if len(few) == 1 else 'have'} one "
+            f"seed; it takes at least {MIN_SEEDS} per group, and {_needed(comparisons)} to show "
             "a difference."
         )
     higher, lower = (ours, theirs) if found.probability >= 0.5 else (theirs, ours)
@@ -50,24 +50,24 @@ def statement(
     told += f", 95 % interval {found.interval.low:.2f} to {found.interval.high:.2f}"
     if found.p <= threshold:
         return (
-            f"{begin} yes, {higher} scores higher than {lower} ({told}); equal configurations "
+            f"{pair} yes, {higher} scores higher than {lower} ({told}); equal configurations "
             f"differ so much in {chance} of cases."
         )
     if found.smallest_p > threshold:
         return (
-            f"{begin} it cannot be told with so few seeds: even runs that are all higher would be "
+            f"{pair} it cannot be told with so few seeds: even runs that are all higher would be "
             f"so in {_percent(found.smallest_p)} of cases by chance; it takes "
             f"{_needed(comparisons)} per group ({told})."
         )
     return (
-        f"{begin} no difference is shown ({told}): equal configurations differ so much in "
+        f"{pair} no difference is shown ({told}): equal configurations differ so much in "
         f"{chance} of cases. More seeds may show one."
     )
 
 
 def _needed(comparisons: int) -> int:
     """Return the seeds per group from which a complete separation is below the threshold."""
-    seeds = LEAST_SEEDS
+    seeds = MIN_SEEDS
     while 2 / math.comb(2 * seeds, seeds) > THRESHOLD / comparisons:
         seeds += 1
     return seeds

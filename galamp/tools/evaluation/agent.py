@@ -8,6 +8,7 @@ Runs in users' programs and in evaluation, in one process; starts no process and
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from galamp.algorithms.networks import check_network_asked
 from galamp.core.config import EnvironmentConfig
 from galamp.core.errors import UserError
 from galamp.core.machine.torch_device import usable_device
+from galamp.core.user_code import check_all_asked
 from galamp.environments import EnvironmentSpec, finish_probe, start_probe
 from galamp.environments.names import check_asked
 from galamp.storage import checkpoint as checkpoints
@@ -55,9 +57,10 @@ class Agent:
         *,
         seed: int = 0,
         env_id: str = "",
+        wrapper: Sequence[str] = (),
         network: str = "",
     ) -> None:
-        """Build the network and fill it; `env_id` and `network` are as for `load`.
+        """Build the network and fill it; `env_id`, `wrapper` and `network` are as for `load`.
 
         Raises:
             CheckpointError: the parameters make no network for these observations.
@@ -67,7 +70,7 @@ class Agent:
         stored = trained.checkpoint.identity.network
         check_network_asked(stored, network, holder, "give galamp.load the network")
         self.learner, self.path, self.device = learner, trained.path, device
-        self._env_id = env_id
+        self._env_id, self._wrappers = env_id, tuple(wrapper)
         # The learners' arrays are copied into the network, and not kept.
         self._trained = trained.without_learners()
         self._form = InputForm(self.identity)
@@ -98,12 +101,13 @@ class Agent:
 
         Raises:
             UserError: the environment cannot be built here, or a module would be imported for it
-                that
-                only the checkpoint names: pass `env_id` to `load`.
+                that only the checkpoint names: pass `env_id`, or `wrapper`, to `load`.
             CheckpointError: the installed environment is not that of the training.
         """
         stored, holder = self._trained.environment.env_id, f"checkpoint {self.path}"
         check_asked(stored, self._env_id, holder, "give galamp.load the env_id")
+        wrappers, how = self._trained.environment.wrapper, "give galamp.load the wrapper:"
+        check_all_asked("--wrapper", wrappers, self._wrappers, holder, how)
         spec = finish_probe(start_probe(self._trained.environment))
         self._trained.check_fits(spec)
         return spec
@@ -343,6 +347,7 @@ def load(
     which: str | None = None,
     seed: int = 0,
     env_id: str = "",
+    wrapper: str | Sequence[str] = (),
     network: str = "",
 ) -> Agent:
     """Load a trained agent.
@@ -356,6 +361,7 @@ def load(
         env_id: the `module:factory` or `package:EnvId-v0` of the training, for `Agent.spec`, which
             imports that module: a checkpoint alone does not decide which code is run. Acting needs
             no environment.
+        wrapper: the `module:Class` of the training's wrapper, or of all in their order, likewise.
         network: the `module:factory` of a network of your own, by the same rule: it is imported to
             act.
 
@@ -378,4 +384,12 @@ def load(
     for line in found.skipped:
         warnings.warn(f"damaged checkpoint passed over: {line}", stacklevel=2)
     trained = read(found.path, learner)
-    return Agent(trained, learner, usable_device(device), seed=seed, env_id=env_id, network=network)
+    return Agent(
+        trained,
+        learner,
+        usable_device(device),
+        seed=seed,
+        env_id=env_id,
+        wrapper=(wrapper,) if isinstance(wrapper, str) else wrapper,
+        network=network,
+    )

@@ -28,6 +28,7 @@ from galamp.core.config import EnvironmentConfig
 from galamp.core.disk import in_home, write_new
 from galamp.core.errors import GalampError, UserError
 from galamp.core.seeding import seed_for, seed_generators
+from galamp.core.user_code import check_all_asked
 from galamp.environments import (
     EnvironmentSpec,
     finish_probe,
@@ -166,6 +167,8 @@ def _check_asked(trained: Trained, config: EvaluationConfig) -> None:
     check_asked(trained_in, asked, "the checkpoint")
     if asked and canonical_env_id(asked) != canonical_env_id(trained_in):
         raise UserError(f"--env-id {asked}: the checkpoint is of {trained_in}; name that")
+    stored = trained.environment.wrapper
+    check_all_asked("--wrapper", stored, config.wrapper, "the checkpoint", "add")
     network = trained.checkpoint.identity.network
     check_network_asked(network, config.network, "the checkpoint")
     if config.network not in ("", network):
@@ -235,6 +238,7 @@ def _play_all(
     seed_generators(how.seed)
     with failures_reported(environment.env_id):
         envs = make_environment(environment, seeds, threads=threads)
+    envs.bootstraps = False  # nobody learns from these games
     with closing_quietly(envs):
         for agent in agents:
             agent.seed(seed_for(how.seed, 0))

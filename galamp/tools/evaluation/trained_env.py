@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from galamp.core.action_spec import (
     ActionSpec,
-    BoxActions,
     DiscreteActions,
     MultiBinaryActions,
     MultiDiscreteActions,
 )
+from galamp.core.box_actions import BoxActions
 from galamp.core.config import CLIP, EnvironmentConfig
 from galamp.environments import SEED_LIMIT, EnvironmentSpec, make_environment
 from galamp.environments.failures import failures_reported

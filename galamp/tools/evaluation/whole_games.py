@@ -21,6 +21,6 @@ def whole_games(environment: EnvironmentConfig) -> EnvironmentConfig:
 
 def with_step_limit(environment: EnvironmentConfig, spec: EnvironmentSpec) -> EnvironmentConfig:
     """Return the environment, with `STEP_LIMIT` where a game could run for ever."""
-    if spec.max_episode_steps is not None:
+    if spec.max_episode_steps is not None or environment.vector:
         return environment
     return replace(environment, max_episode_steps=STEP_LIMIT)

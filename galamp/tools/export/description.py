@@ -13,11 +13,11 @@ from typing import Any
 import galamp
 from galamp.core.action_spec import (
     ActionSpec,
-    BoxActions,
     DiscreteActions,
     MultiBinaryActions,
     MultiDiscreteActions,
 )
+from galamp.core.box_actions import BoxActions
 from galamp.core.config import EnvironmentConfig
 from galamp.core.disk import finite
 from galamp.environments.names import ATARI

@@ -51,7 +51,7 @@ def picture(charts: Sequence[Chart], console: Console) -> Group:
 
 
 def follow(runs: Sequence[Run], charts: Charts, file: FigureFile | None) -> int:
-    """Draw until all runs have ended, or Ctrl-C; the last picture stays.
+    """Draw until all runs have ended, or Ctrl-C; the last drawing stays.
 
     Raises:
         UserError: a metric does not exist, or a file cannot be written.
@@ -60,12 +60,12 @@ def follow(runs: Sequence[Run], charts: Charts, file: FigureFile | None) -> int:
     message, drawn = "left; training goes on\n", list[Chart]()
     with _screen(file is None) as draw:
         try:
-            for goes_on in _refreshes(runs):
+            for continues in _refreshes(runs):
                 try:
                     drawn = list(charts())
                 except UserError:
                     # What the learners measure is known from the first update on.
-                    if not goes_on or _has_learned(runs):
+                    if not continues or _has_learned(runs):
                         raise
                 if file is not None:
                     file = _saved(drawn, file)
@@ -81,17 +81,17 @@ def follow(runs: Sequence[Run], charts: Charts, file: FigureFile | None) -> int:
 
 def _refreshes(runs: Sequence[Run]) -> Iterator[bool]:
     """Yield whether some runs go on, after each reading of what is new; at the end, False."""
-    changed_s, goes_on = time.monotonic(), True
-    while goes_on:
+    changed_s, continues = time.monotonic(), True
+    while continues:
         began_s = time.monotonic()
         # Asked before the rows are read: the last ones are written before the lock is released.
         running = [run for run in runs if run.is_running()]
         if sum(run.history.update() for run in runs):
             changed_s = time.monotonic()
         silent = time.monotonic() - changed_s > SILENT_S
-        goes_on = any(run.is_here() or not silent for run in running)
-        yield goes_on
-        if goes_on:
+        continues = any(run.is_here() or not silent for run in running)
+        yield continues
+        if continues:
             took_s = time.monotonic() - began_s
             time.sleep(min(max(EVERY_S, IDLE * took_s), MAX_PAUSE_S))
 

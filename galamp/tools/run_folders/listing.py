@@ -23,7 +23,7 @@ from galamp.tools.run_folders.sizes import size_of, size_text
 TITLES = ("run", "game", "learners", "steps", "score", "state", "age", "size")
 LEFT = ("run", "game", "state")
 """Columns of text; numbers stand at the right."""
-LEAST_NAME = 16
+MIN_NAME_WIDTH = 16
 """Cells that remain of a name where the terminal is narrow."""
 GAP = 2
 
@@ -53,7 +53,7 @@ def table(records: Sequence[RunRecord], width: int | None) -> list[str]:
     widths = [max(cell_len(row[i]) for row in rows) for i in range(len(TITLES))]
     if width is not None:
         spare = width - sum(widths[1:]) - GAP * (len(widths) - 1)
-        widths[0] = min(widths[0], max(LEAST_NAME, spare))
+        widths[0] = min(widths[0], max(MIN_NAME_WIDTH, spare))
     lines = []
     for row in rows:
         cells = [

@@ -194,14 +194,14 @@ def simulate(
     until, longest = _lengths(rounds, spectrum, delay)
     fewest = min(max(MEASURED // rounds.size, 20), 400)
     settled = until is not None and until + fewest <= longest
-    last, begin = longest, longest - max(1, longest // 50)
+    last, first = longest, longest - max(1, longest // 50)
     if until is not None and settled:
-        last, begin = min(longest, until + max(until, fewest)), until
+        last, first = min(longest, until + max(until, fewest)), until
     walk = Walk(rounds, norm, delay)
     squares = []
     for round_ in range(last):
         walk.step()
-        if round_ >= begin:
+        if round_ >= first:
             squares.append(walk.spread())
     return Ball("simulated", float(np.sqrt(np.mean(squares))), walk.pair(), settled, last, worst)
 

@@ -18,7 +18,7 @@ class LearnerSteps:
             "see incarnation": self.see_incarnation,
             "write ticket row": self.write_ticket_row,
             "write ticket": self.write_ticket,
-            "begin rollout": self.begin_rollout,
+            "start rollout": self.start_rollout,
             "await": self.await_row,
             "ask": self.ask,
             "use": self.use,
@@ -38,7 +38,7 @@ class LearnerSteps:
         return "write ticket row" if self._rules.row_first else "write ticket"
 
     def after_ticket(self, learner: Learner) -> str:
-        return "update" if learner.rollout >= 0 else "begin rollout"
+        return "update" if learner.rollout >= 0 else "start rollout"
 
     def see_incarnation(self, world: World, me: int) -> Iterator[World]:
         joining = self._rules.watches == "incarnation since joining"
@@ -60,7 +60,7 @@ class LearnerSteps:
 
     # Collecting
 
-    def begin_rollout(self, world: World, me: int) -> Iterator[World]:
+    def start_rollout(self, world: World, me: int) -> Iterator[World]:
         """Go on with a simulator that is present; look whether an absent one has joined."""
         resume_point, memory = world.processes[me], world.memory
         learner = Learner(
@@ -136,7 +136,7 @@ class LearnerSteps:
         elif learner.used < learner.valid_mask + outcomes:
             learner = self.used(world, learner, "outcome", learner.used - learner.valid_mask)
         else:
-            yield from move(world, learner._replace(at="begin rollout"))
+            yield from move(world, learner._replace(at="start rollout"))
             return
         yield from move(world, learner._replace(used=learner.used + 1))
 

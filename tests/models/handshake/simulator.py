@@ -15,8 +15,8 @@ class SimulatorSteps:
     def program(self) -> Program:
         return {
             "boot": self.boot,
-            "look for ticket": self.look_for_ticket,
-            "look for actions": self.look_for_actions,
+            "await ticket": self.await_ticket,
+            "await actions": self.await_actions,
             "see row": self.see_row,
             "write": self.write,
             "commit": self.commit,
@@ -30,27 +30,27 @@ class SimulatorSteps:
             "nothing": 0,
             "the present ticket": memory.ticket if simulator.incarnation else 0,
         }[self._rules.remembers]
-        yield world.after(me, simulator._replace(at="look for ticket", seen=seen))
+        yield world.after(me, simulator._replace(at="await ticket", seen=seen))
 
-    def look_for_ticket(self, world: World, me: int) -> Iterator[World]:
+    def await_ticket(self, world: World, me: int) -> Iterator[World]:
         simulator, ticket = world.processes[me], world.memory.ticket
         if ticket != simulator.seen:
             yield world.after(me, simulator._replace(at="see row", seen=ticket, joining=True))
         elif simulator.row is not None:
-            yield world.after(me, simulator._replace(at="look for actions"))
+            yield world.after(me, simulator._replace(at="await actions"))
 
-    def look_for_actions(self, world: World, me: int) -> Iterator[World]:
+    def await_actions(self, world: World, me: int) -> Iterator[World]:
         simulator = world.processes[me]
         if world.memory.sent > simulator.row:
-            yield from self.begin_row(world, me, simulator._replace(row=simulator.row + 1))
+            yield from self.start_row(world, me, simulator._replace(row=simulator.row + 1))
         else:
-            yield world.after(me, simulator._replace(at="look for ticket"))
+            yield world.after(me, simulator._replace(at="await ticket"))
 
     def see_row(self, world: World, me: int) -> Iterator[World]:
         simulator = world.processes[me]._replace(row=world.memory.ticket_row)
-        yield from self.begin_row(world, me, simulator)
+        yield from self.start_row(world, me, simulator)
 
-    def begin_row(self, world: World, me: int, simulator: Simulator) -> Iterator[World]:
+    def start_row(self, world: World, me: int, simulator: Simulator) -> Iterator[World]:
         at = "commit" if self._rules.commits_first else "write"
         cells = self.with_row(world, simulator, HALF)
         yield world.after(me, simulator._replace(at=at), cells=cells)
@@ -81,9 +81,9 @@ class SimulatorSteps:
         yield world.after(me, simulator._replace(at=at), committed=simulator.row + 1)
 
     def after_commit(self, simulator: Simulator) -> str:
-        return "join" if simulator.joining else "look for ticket"
+        return "join" if simulator.joining else "await ticket"
 
     def join(self, world: World, me: int) -> Iterator[World]:
         simulator = world.processes[me]
-        moved = simulator._replace(at="look for ticket", joining=False)
+        moved = simulator._replace(at="await ticket", joining=False)
         yield world.after(me, moved, joined=simulator.seen)

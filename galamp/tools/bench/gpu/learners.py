@@ -101,8 +101,8 @@ def victim_of(pids: Sequence[int]) -> int:
 
 def is_back(before: Row, rows: Sequence[Row]) -> bool:
     """Return whether the victim has restarted since the row `before`, and has learned since."""
-    life, updates = f"learner{VICTIM}/incarnation", f"learner{VICTIM}/updates"
-    anew = [row for row in rows if row[life] > before[life]]
+    incarnation, updates = f"learner{VICTIM}/incarnation", f"learner{VICTIM}/updates"
+    anew = [row for row in rows if row[incarnation] > before[incarnation]]
     return bool(anew) and anew[-1][updates] > anew[0][updates]
 
 

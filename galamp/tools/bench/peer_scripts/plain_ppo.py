@@ -128,9 +128,9 @@ def advantages_of(rewards: Tensor, ended: Tensor, values: Tensor, bootstrap: Ten
     found = torch.zeros_like(rewards)
     ahead, following = torch.zeros_like(bootstrap), bootstrap
     for t in reversed(range(len(rewards))):
-        goes_on = 1.0 - ended[t]
-        delta = rewards[t] + GAMMA * goes_on * following - values[t]
-        ahead = delta + GAMMA * GAE_LAMBDA * goes_on * ahead
+        continues = 1.0 - ended[t]
+        delta = rewards[t] + GAMMA * continues * following - values[t]
+        ahead = delta + GAMMA * GAE_LAMBDA * continues * ahead
         found[t], following = ahead, values[t]
     return found
 
