@@ -18,11 +18,11 @@ import galamp
 from galamp.cli.main import main
 from galamp.core.action_spec import (
     ActionSpec,
-    BoxActions,
     DiscreteActions,
     MultiBinaryActions,
     MultiDiscreteActions,
 )
+from galamp.core.box_actions import BoxActions
 from galamp.core.config import SQUASH
 from galamp.core.errors import GalampError, UserError
 from galamp.environments import describe
