@@ -57,6 +57,9 @@ COMMANDS = {
         "galamp.tools.run_folders.prune_command", "remove older checkpoints, or whole runs"
     ),
     "eval": Command("galamp.tools.evaluation.command", "play and score a trained agent"),
+    "play": Command(
+        "galamp.tools.play.play_command", "watch a trained agent in the terminal, or play yourself"
+    ),
     "record": Command("galamp.tools.play.record_command", "record a trained agent as a video"),
     "export": Command(
         "galamp.tools.export.command", "write a trained agent as ONNX, TorchScript, safetensors"
