@@ -67,6 +67,8 @@ WITHIN: dict[str, str] = {
     "tools.plot": "tools.plot tools.evaluation.references tools.figures",
     "tools.profile": "tools.profile",
     "tools.run_folders": "tools.run_folders",
+    "tools.sweep": "tools.sweep tools.bench.processes tools.compare tools.plot "
+    "tools.run_folders.record",
     "tools.topology": "tools.topology tools.figures",
     "tools.figures": "tools.figures",
 }
