@@ -30,7 +30,7 @@ from galamp.telemetry.sinks.group import SinkGroup
 from galamp.telemetry.sinks.wandb_follower import follow
 from tests.contracts.sink import T_START, SinkContract, episode, row
 from tests.support import fake_tensorboard
-from tests.support.engine import run, summary
+from tests.support.engine import DEADLINE_S, run, summary
 from tests.support.offline_wandb import wandb_rows
 from tests.support.toy_sinks import Toy, entries
 
@@ -515,18 +515,20 @@ def test_a_run_writes_to_ones_own_sink_and_an_older_one_goes_on(tmp_path: Path) 
     importlib.util.find_spec("wandb") is None,
     reason="the package wandb is not installed: pip install 'galamp[wandb]'",
 )
-def test_a_run_is_tracked_by_the_real_wandb_offline(
+def test_the_real_wandb_is_given_every_row_of_a_start_offline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
-    folder = tmp_path / "run"
-    flags = ("--env-id", "CartPole-v1", "--learners", 1, "--num-envs", 2, "--quiet")
-    ended = run(*flags, "--track", "--total-steps", 400, "--run-dir", folder)
-    assert ended.returncode == 0, ended.stderr
-    assert "wandb" not in (folder / "events.jsonl").read_text()
-    (offline,) = (folder / "wandb").glob("offline-run-*")
+    monkeypatch.setattr(importlib.import_module(WANDB), "FINISH_S", 2 * DEADLINE_S)
+    told: list[str] = []
+    (tmp_path / "logs").mkdir()
+    sinks = open_sinks("wandb", context(tmp_path, told))
+    for step in (10, 20, 30):
+        sinks.write(row(step))
+    sinks.close()
+    assert told == []
+    (offline,) = (tmp_path / "wandb").glob("offline-run-*")
     rows, tracked = wandb_rows(offline)
-    written = [each for each in read_metrics(folder / "metrics.jsonl") if "start" in each]
-    written = [each["global_step"] for each in written if "resumed_from" not in each]
-    assert [each["global_step"] for each in rows] == written
+    assert [each["global_step"] for each in rows] == [10, 20, 30]
+    assert [each["charts/episodic_return"] for each in rows] == [1.0, 2.0, 3.0]
     assert tracked.project == "galamp"
