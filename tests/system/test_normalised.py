@@ -12,16 +12,16 @@ import pytest
 import torch
 
 import galamp
-from galamp.algorithms.a2c_config import A2CConfig
 from galamp.algorithms.networks import build_model
-from galamp.core.config import EnvironmentConfig, GossipConfig, RunConfig
 from galamp.core.normalisation import NormaliserSpec, Saved, scales_of_all
 from galamp.storage import checkpoint
 from galamp.storage.checkpoint import Checkpoint
+from tests.support.command_lines import parsed
 from tests.support.engine import also, run, started, summary, titled, training, wait_for
 from tests.support.engine import galamp as command
+from tests.support.in_process import planned
 from tests.support.scenarios import rows
-from tests.system.test_lock_step import Case, referred, trained
+from tests.system.test_lock_step import Case, referred
 
 BOTH = ("--norm-obs", "--norm-reward")
 CARTPOLE = NormaliserSpec(4, True)
@@ -41,16 +41,10 @@ def test_lock_step_equals_one_process_with_a_list_of_all_data(tmp_path: Path, me
     """To what float32 leaves: here means are merged, there taken of everything at once."""
     flags = ("--sync",) if method == "gossip" else ("--method", method)
     case = Case(3, 40, (*flags, *BOTH))
-    config = RunConfig(
-        seed=11,
-        environment=EnvironmentConfig(
-            env_id="CartPole-v1", num_envs=4, norm_obs=True, norm_reward=True
-        ),
-        algorithm=A2CConfig(learning_rate=7e-4 * 3**0.5),
-        gossip=GossipConfig(method=method),
-    )
-    found = trained(case, config, tmp_path / "run")
-    reference = referred(case, config)
+    ended = run(*case.words, "--quiet", "--run-dir", tmp_path / "run")
+    assert ended.returncode == 0, ended.stderr
+    found = saved_in(tmp_path / "run")
+    reference = referred(case, planned(parsed(*case.words)).config)
     data = [learner.normaliser for learner in reference]
     for learner, own, expected in zip(found.learners, statistics(found), reference, strict=True):
         plain = np.array(expected.normaliser.observations)

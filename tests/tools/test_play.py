@@ -16,7 +16,8 @@ import pytest
 from rich.text import Text
 
 from galamp.cli.main import main
-from galamp.core.action_spec import BoxActions, DiscreteActions
+from galamp.core.action_spec import DiscreteActions
+from galamp.core.box_actions import BoxActions
 from galamp.core.errors import UserError
 from galamp.environments.base import EnvironmentSpec
 from galamp.tools.play import keyboard as keyboards
