@@ -53,6 +53,7 @@ COMMANDS = {
     "topology": Command("galamp.tools.topology.command", "look at a gossip graph, plan with it"),
     "audit": Command("galamp.tools.audit.command", "check that learners stayed close enough"),
     "chaos": Command("galamp.cli.chaos", "train under faults, and see that all holds", trains=True),
+    "help": Command("galamp.cli.help", "explain a topic, or list all topics"),
 }
 """Name -> command, in the order of `galamp --help`."""
 
@@ -99,6 +100,8 @@ def _answer(arguments: Sequence[str] | None) -> int:
 
 def _run(words: Sequence[str]) -> int:
     """Run one command, and detect here, not at exit, that its output cannot be written."""
+    if len(words) == 2 and words[0] == "help" and words[1] in COMMANDS:
+        words = [words[1], "--help"]
     with installation.held(words):
         options = build_parser(words).parse_args(words)
         code = int(options.command(options))
