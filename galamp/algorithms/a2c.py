@@ -105,17 +105,27 @@ class A2C(ActorCriticAlgorithm):
     ) -> None:
         """Move `model` to `device`; see `make_algorithm`."""
         super().__init__(config, model, actions=actions, device=device, seed=seed)
-        assert config.learning_rate is not None
         self._settings = config
+        # Steps on GPUs are recorded, with every number that is no tensor.
+        recorded = config.lr_schedule != "constant" and self.parameters.data.device.type != "cpu"
+        rate = self.learning_rate
         self._optimiser = FlatRMSprop(
             self.parameters,
-            learning_rate=config.learning_rate,
+            learning_rate=self.parameters.data.new_full((), rate) if recorded else rate,
             alpha=config.rmsprop_alpha,
             eps=config.rmsprop_eps,
             initial=config.rmsprop_initial,
             form=config.rmsprop_form,
         )
         self._recorded: RecordedUpdate | None = None
+
+    def schedule(self, agent_steps: int, total_steps: int) -> None:
+        """Set the learning rate, also of steps that are recorded; see `Algorithm.schedule`."""
+        super().schedule(agent_steps, total_steps)
+        if isinstance(self._optimiser.learning_rate, Tensor):
+            self._optimiser.learning_rate.fill_(self.learning_rate)
+        else:
+            self._optimiser.learning_rate = self.learning_rate
 
     def record(self, rollout: Rollout, graphs: Graphs, reduces: bool | None) -> None:
         """Record the update; see `Algorithm.record`."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from galamp.core.algorithm_config import AlgorithmConfig
+from galamp.core.algorithm_config import AlgorithmConfig, lr_schedule_option
 from galamp.core.settings import option
 
 BASE_LEARNING_RATE = 7e-4
@@ -32,6 +32,7 @@ class A2CConfig(AlgorithmConfig):
     learning_rate: float | None = option(
         None, "step size (default: 7e-4 times the square root of --learners)", low=0.0, high=10.0
     )
+    lr_schedule: str = lr_schedule_option("constant")
     ent_coef: float = option(0.01, "weight of the entropy bonus", low=0.0, high=100.0)
     vf_coef: float = option(0.5, "weight of the value loss", low=0.0, high=100.0)
     max_grad_norm: float = option(0.5, "gradients are clipped to this L2 norm", low=0.0)

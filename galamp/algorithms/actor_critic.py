@@ -19,6 +19,7 @@ from galamp.algorithms.flat_parameters import FlatParameters
 from galamp.algorithms.forward import ForwardPass, Place, RecomputedForward
 from galamp.algorithms.networks.recurrent import RecurrentActorCritic
 from galamp.algorithms.recurrent_forward import RecurrentForward
+from galamp.core.algorithm_config import lr_factor
 
 if TYPE_CHECKING:
     from galamp.core.action_spec import ActionSpec
@@ -58,6 +59,8 @@ class ActorCriticAlgorithm(Algorithm):
         self.generator = torch.Generator(device).manual_seed(seed)
         self.version = 0
         self.progress = 0.0
+        assert config.learning_rate is not None
+        self.learning_rate = config.learning_rate
         self.distribution = make_distribution(actions, device)
 
     def prepare(self, steps: int, envs: int) -> None:
@@ -75,6 +78,9 @@ class ActorCriticAlgorithm(Algorithm):
     def schedule(self, agent_steps: int, total_steps: int) -> None:
         """See `Algorithm.schedule`."""
         self.progress = min(agent_steps / total_steps, 1.0)
+        assert self._config.learning_rate is not None
+        factor = lr_factor(getattr(self._config, "lr_schedule", "constant"), self.progress)
+        self.learning_rate = self._config.learning_rate * factor
 
     def act(self, observations: Tensor, first: Tensor, place: Place | None = None) -> Acted:
         """Return sampled actions; see `Algorithm.act`."""
@@ -83,11 +89,6 @@ class ActorCriticAlgorithm(Algorithm):
             actions = self.distribution.sample(outputs, self.generator)
             kept = self.distribution.log_prob(outputs, actions) if self.keeps_log_probs else None
             return Acted(actions, kept)
-
-    def _step_size(self, anneals: bool) -> float:
-        """Return the learning rate, which falls linearly to zero over the run if it `anneals`."""
-        assert self._config.learning_rate is not None
-        return self._config.learning_rate * (1.0 - self.progress if anneals else 1.0)
 
 
 def explained_variance(returns: Tensor, values: Tensor, weights: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ transitions come in, and the algorithm takes one optimiser step.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -83,6 +84,7 @@ class Algorithm(ABC):
             in Q-learning; the value head is what predicts returns otherwise.
         parameters: the network's parameters and gradients as flat vectors.
         generator: random generator of action sampling, on the learner's device.
+        learning_rate: of the next optimiser step; NaN where the algorithm does not tell.
         version: number of optimiser steps so far.
     """
 
@@ -92,6 +94,7 @@ class Algorithm(ABC):
     learns_action_values: ClassVar[bool] = False
     parameters: FlatParameters
     generator: torch.Generator
+    learning_rate: float = math.nan
     version: int
 
     @property

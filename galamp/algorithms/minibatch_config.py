@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from galamp.core.algorithm_config import AlgorithmConfig
+from galamp.core.algorithm_config import AlgorithmConfig, lr_schedule_option
 from galamp.core.settings import option
 
 
@@ -16,9 +16,7 @@ class MinibatchConfig(AlgorithmConfig):
     """Epochs, minibatches and Adam."""
 
     learning_rate: float | None = option(None, "step size (default: 2.5e-4)", low=0.0, high=10.0)
-    anneal_lr: bool = option(
-        True, "the step size falls linearly to zero with the agent steps of all learners"
-    )
+    lr_schedule: str = lr_schedule_option("linear")
     num_steps: int = option(
         128, "rollout length T between two updates", unit="agent steps", low=1, high=4096
     )

@@ -157,8 +157,7 @@ class MinibatchAlgorithm(ActorCriticAlgorithm):
 
     def _step(self, active: Tensor) -> Tensor:
         """Take one step along the gradient; return its norm before clipping."""
-        known = self._minibatch
-        norm = self._optimiser.step(active, known.max_grad_norm, self._step_size(known.anneal_lr))
+        norm = self._optimiser.step(active, self._minibatch.max_grad_norm, self.learning_rate)
         self._forward.discard()
         return norm
 

@@ -36,13 +36,15 @@ class FlatRMSprop:
 
     Attributes:
         square_average: [P] float32, s.
+        learning_rate: of the next step. One that changes under steps that are recorded is a tensor,
+            [] float32 on the device.
     """
 
     def __init__(
         self,
         parameters: FlatParameters,
         *,
-        learning_rate: float,
+        learning_rate: float | Tensor,
         alpha: float,
         eps: float,
         initial: float = 0.0,
@@ -51,7 +53,7 @@ class FlatRMSprop:
         """Optimise `parameters.data` along `parameters.grad`."""
         self.square_average = torch.full_like(parameters.data, initial)
         self._parameters = parameters
-        self._learning_rate = learning_rate
+        self.learning_rate = learning_rate
         self._alpha = alpha
         self._eps = eps
         self._apply = {"torch": self._torch_step, "tf": self._tf_step}[form]
@@ -79,7 +81,7 @@ class FlatRMSprop:
         data, grad, average = self._parameters.data, self._parameters.grad, self.square_average
         torch._fused_adam_(
             *([data], [grad], [grad], [average], [], [self._steps]),
-            lr=self._learning_rate,
+            lr=self.learning_rate,
             beta1=0.0,
             beta2=self._alpha,
             weight_decay=0.0,
@@ -91,7 +93,7 @@ class FlatRMSprop:
         )
 
     def _tf_step(self, scale: Tensor, active: Tensor) -> None:
-        """Divide the gradient by `scale` and take the step, in eight passes.
+        """Divide the gradient by `scale` and take the step, in eight passes; in nine by a tensor.
 
         If `active` is false, the gradient becomes 0 and s keeps its value, even if either is not
         finite; the divisor is then never 0, so there is no 0 / 0.
@@ -101,4 +103,7 @@ class FlatRMSprop:
         average.mul_(torch.where(active, self._alpha, 1.0))
         average.addcmul_(grad, grad, value=1.0 - self._alpha)
         divisor = average.add(torch.where(active, self._eps, 1.0)).sqrt_()
-        data.addcdiv_(grad, divisor, value=-self._learning_rate)
+        if isinstance(self.learning_rate, Tensor):
+            data.addcdiv_(grad.mul_(self.learning_rate), divisor, value=-1.0)
+        else:
+            data.addcdiv_(grad, divisor, value=-self.learning_rate)

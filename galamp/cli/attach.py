@@ -1,20 +1,24 @@
 """`galamp attach`: show a running run on any terminal, any number of times.
 
-    RUN/control --snapshots--> the same display as that of `galamp run`
+    RUN/control --snapshots--> the same display and keys as those of `galamp run`
+                               --once: one frame, or one JSON object, and no keys
 
-Ctrl-C leaves the run running.
+Ctrl-C and q leave the run running.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from galamp.core.errors import EXIT_OK
+from galamp.core.errors import EXIT_OK, UserError
 from galamp.storage.links import followed
 
 if TYPE_CHECKING:
@@ -22,29 +26,123 @@ if TYPE_CHECKING:
 
     from galamp.telemetry.display.dashboard import Display
     from galamp.telemetry.display.streams import SafeStream
+    from galamp.telemetry.snapshot import Snapshot
 
 ANSWER_TIMEOUT_S = 60.0
 """Longest silence of a running run: while it is stopped (Ctrl-Z), or between two attempts."""
 RECONNECT_S = 0.3
+RUNS = Path("runs")
+"""Where runs are looked for if none is named."""
+ONCE_SIZE = (120, 40)
+"""Columns and lines of one frame where there is no terminal."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the options of `galamp attach`, and the command."""
     parser.set_defaults(command=attach_command)
-    parser.add_argument("run", metavar="RUN", type=followed, help="folder of a running run")
+    parser.add_argument(
+        "run",
+        metavar="RUN",
+        type=followed,
+        nargs="?",
+        help=f"folder of a running run (default: the one that runs in {RUNS}/)",
+    )
+    parser.add_argument(
+        "--once", action="store_true", help="print one frame to standard output, and leave"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="with --once: as JSON, with all figures"
+    )
 
 
 def attach_command(options: argparse.Namespace) -> int:
     """`galamp attach`."""
     from galamp.telemetry.display.streams import print_safely
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the cursor is restored
+    if options.json and not options.once:
+        raise UserError("--json: one frame as JSON; add --once")
+    run = options.run or the_running_run(RUNS)
+    if options.once:
+        _print_once(run, options.json)
+        return EXIT_OK
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the terminal is put back
     try:
-        message = _show_until_end(options.run)
+        message = _show_until_end(run)
     except KeyboardInterrupt:
-        message = f"detached, training goes on; look again: galamp attach {options.run}\n"
+        message = f"detached, training goes on; look again: galamp attach {run}\n"
     print_safely(message, sys.stderr)
     return EXIT_OK
+
+
+def the_running_run(runs: Path) -> Path:
+    """Return the folder of the one run in `runs` that is running.
+
+    Raises:
+        UserError: there is none, or there are several.
+    """
+    found = list(_running(runs))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise UserError(f"no run is running in {runs}/: give the folder of one, galamp attach RUN")
+    names = ", ".join(map(str, found))
+    raise UserError(f"{len(found)} runs are running: give one of {names}")
+
+
+def _running(runs: Path) -> Iterator[Path]:
+    """Yield the folders in `runs` whose run accepts connections."""
+    from galamp.cli.control_client import ControlClient, NoAnswerError
+    from galamp.training.control.framing import CONTROL
+
+    try:
+        folders = sorted(runs.iterdir())
+    except OSError:
+        return
+    for folder in folders:
+        if folder.is_symlink() or not (folder / CONTROL).is_socket():
+            continue
+        try:
+            with ControlClient(folder):
+                yield folder
+        except NoAnswerError:
+            yield folder
+        except UserError:
+            continue  # what a killed run has left
+
+
+def _print_once(run: Path, as_json: bool) -> None:
+    """Print one frame, or the snapshot as JSON."""
+    from rich.console import Console
+
+    from galamp.telemetry.display.render import render
+    from galamp.training.control.snapshot_json import as_json as values_of
+
+    snapshot = _one_snapshot(run)
+    if as_json:
+        sys.stdout.write(json.dumps(values_of(snapshot)) + "\n")
+        return
+    size = shutil.get_terminal_size(ONCE_SIZE)
+    width, height = size if sys.stdout.isatty() else ONCE_SIZE
+    console = Console(file=sys.stdout, width=width)
+    for line in render(snapshot, width=width, height=height - 1):
+        console.print(line, no_wrap=True, crop=True, highlight=False, markup=False)
+
+
+def _one_snapshot(run: Path) -> Snapshot:
+    """Return the next snapshot of a run.
+
+    Raises:
+        UserError: it does not run, or ends before one.
+    """
+    from galamp.cli.control_client import ControlClient
+    from galamp.training.control.snapshot_json import snapshot_from
+
+    with ControlClient(run) as client:
+        client.send({"want": "watch"})
+        for answer in client.messages(ANSWER_TIMEOUT_S):
+            if "snapshot" in answer:
+                return snapshot_from(answer["snapshot"])
+    raise UserError(f"{run}: the run has ended; see galamp show {run}")
 
 
 def _show_until_end(run: Path) -> str:
@@ -75,11 +173,21 @@ def _watch(run: Path, display: Display, screen: SafeStream) -> bool:
     from galamp.training.control.snapshot_json import snapshot_from
 
     with ControlClient(run) as client:
+        shows_game = False
+
+        def beside() -> None:
+            nonlocal shows_game
+            display.poll()
+            if display.wants_game != shows_game:
+                shows_game = display.wants_game
+                client.send({"want": "game", "show": shows_game})
+
         client.send({"want": "watch"})
-        for answer in client.messages(ANSWER_TIMEOUT_S):
+        for answer in client.messages(ANSWER_TIMEOUT_S, beside):
             if "ended" in answer or screen.lost:
                 return True
             display.update(snapshot_from(answer.get("snapshot")))
+            beside()
     return False
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from galamp.cli.run import add_settings, calibrated
+from galamp.cli.run import calibrated
 from galamp.cli.run_config import configured
+from galamp.cli.run_flags import add_settings
 from galamp.core.arguments import Parser
 from galamp.core.processes.reaper import claim_process
 from galamp.telemetry.display.streams import STARTING, announce
@@ -16,8 +17,11 @@ from galamp.tools.chaos import command as chaos
 def add_options(parser: Parser) -> None:
     """Give `parser` the options of `galamp chaos`, and the command."""
     parser.set_defaults(command=chaos_command)
+    parser.usage = "galamp chaos [options] [options of galamp run]"
+    parser.description = "Train under faults, and check that the run survives them."
+    parser.epilog = "All options of galamp run are taken, too: see galamp run --help."
     chaos.add_options(parser)
-    add_settings(parser)
+    add_settings(parser, shown=False)
 
 
 def chaos_command(options: argparse.Namespace) -> int:

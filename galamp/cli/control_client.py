@@ -9,9 +9,11 @@ Runs in `galamp attach` and `galamp scale`. Every wait has a timeout, and messag
 from __future__ import annotations
 
 import os
+import select
 import socket
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,6 +30,7 @@ from galamp.training.control.framing import (
 
 CONNECT_S = 5.0
 CHUNK_BYTES = 2**16
+BESIDE_EVERY_S = 0.1
 
 
 class NoAnswerError(GalampError):
@@ -70,8 +73,14 @@ class ControlClient:
         except OSError:
             pass
 
-    def messages(self, timeout_s: float) -> Iterator[dict[str, Any]]:
+    def messages(
+        self, timeout_s: float, beside: Callable[[], object] | None = None
+    ) -> Iterator[dict[str, Any]]:
         """Yield the run's messages until it closes the connection.
+
+        Args:
+            timeout_s: longest silence.
+            beside: called several times a second while this waits.
 
         Raises:
             UserError: the message is a refusal.
@@ -79,7 +88,7 @@ class ControlClient:
             BadMessageError: the message is none of a run's.
         """
         self._socket.settimeout(timeout_s)
-        while data := self._receive(timeout_s):
+        while data := self._receive(timeout_s, beside):
             try:
                 yield from map(_unless_refused, self._lines.feed(data))
             except BadMessageError as error:
@@ -118,7 +127,13 @@ class ControlClient:
                 "sent there: remove it, and start the run anew to reach it"
             )
 
-    def _receive(self, timeout_s: float) -> bytes:
+    def _receive(self, timeout_s: float, beside: Callable[[], object] | None) -> bytes:
+        until_s, poll = time.monotonic() + timeout_s, select.poll()
+        poll.register(self._socket, select.POLLIN)
+        while beside is not None and not poll.poll(BESIDE_EVERY_S * 1e3):
+            beside()
+            if time.monotonic() > until_s:
+                raise self._no_answer(timeout_s)
         try:
             return self._socket.recv(CHUNK_BYTES)
         except TimeoutError:

@@ -13,10 +13,14 @@ from typing import Any
 
 from rich.table import Table
 
-from galamp.core.config import RunConfig, to_dict
+from galamp.cli.config_file import full_name, toml_of
+from galamp.cli.layers import Sources
+from galamp.core.algorithm_config import lr_in_words
+from galamp.core.config import RunConfig, to_dict, value_in
 from galamp.core.machine.machine import Machine, format_list, quota_text
 from galamp.core.machine.memory import available_bytes
 from galamp.core.machine.mps import mps_folder, mps_in_words
+from galamp.core.settings import settings, shown
 from galamp.environments.base import EnvironmentSpec
 from galamp.memory.arrays import size_of
 from galamp.storage.run_folder import StoredChoices
@@ -30,17 +34,27 @@ from galamp.training.session import RunContext
 from galamp.training.train import survey
 
 
-def dry_run(config: RunConfig, kept: StoredChoices) -> None:
+def dry_run(config: RunConfig, kept: StoredChoices, sources: Sources) -> None:
     """Print the plan on standard output, as JSON with `--json`.
+
+    Args:
+        config: the settings.
+        kept: stored choices that a resumed run keeps.
+        sources: where each setting is from that is no default.
 
     Raises:
         UserError: the settings, the machine or the folder have to be changed first.
     """
     context, resolved = survey(config, kept)
     if config.report.json:
-        print_safely(json.dumps(planned(context, resolved)) + "\n", sys.stdout)
+        named = {full_name(*key): source for key, source in sources.items()}
+        plan = planned(context, resolved) | {"sources": named}
+        print_safely(json.dumps(plan) + "\n", sys.stdout)
         return
     console = table_console(sys.stdout)
+    if sources:
+        console.print(settings_table(config, sources))
+        console.print()
     for name, value in facts(context, resolved):
         console.print(f"{name:<15}{value}", soft_wrap=True)
     console.print(learners_table(context, resolved))
@@ -62,7 +76,7 @@ def facts(context: RunContext, resolved: ResolvedRun) -> list[tuple[str, str]]:
         *([("observations", environment.observation_note)] if environment.observation_note else []),
         ("network", f"{sketch.network}, {sketch.parameters:,} parameters"),
         ("learners", together),
-        ("learning rate", f"{config.algorithm.learning_rate:.6g}"),
+        ("learning rate", lr_in_words(config.algorithm, 6)),
         ("rollout", f"{config.algorithm.num_steps} steps of {config.environment.num_envs} "
          f"environments: {plan.agent_steps_per_update:,} agent steps per update"),
         ("processes", f"{count} learners, {plan.simulators} simulator processes, the supervisor "
@@ -74,6 +88,17 @@ def facts(context: RunContext, resolved: ResolvedRun) -> list[tuple[str, str]]:
         *(("GPU", line) for line in gpus_in_words(context.machine)),
         *([("processors", quota_text(context.machine))] if context.machine.throttled else []),
     ]  # fmt: skip
+
+
+def settings_table(config: RunConfig, sources: Sources) -> Table:
+    """Return a line per setting that is no default: its value, and where that is from."""
+    result = plain_table(("setting", "value", "from"), text=range(3))
+    for setting in settings(config):
+        source = sources.get((setting.section, setting.name))
+        if source is not None:
+            name = full_name(setting.section, setting.name)
+            result.add_row(name, shown(toml_of(setting, value_in(config, setting))), source)
+    return result
 
 
 def gpus_in_words(machine: Machine) -> list[str]:

@@ -61,7 +61,7 @@ def topics_list() -> str:
     known = topics()
     width = max(map(len, known))
     lines = [f"  {topic:<{width}}  {_explained(topic)}" for topic in known]
-    return "\n".join(["Topics, galamp help TOPIC:", "", *lines, "", "Commands: galamp --help", ""])
+    return "\n".join(["topics, galamp help TOPIC:", *lines, ""])
 
 
 def _explained(topic: str) -> str:

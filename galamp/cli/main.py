@@ -13,11 +13,22 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import galamp
-from galamp.cli.algorithm_flags import usual_config
+from galamp.cli.field_words import command_elsewhere, flags_elsewhere
+from galamp.cli.help import topics_list
+from galamp.cli.overview import overview
 from galamp.core import installation, isolation
-from galamp.core.arguments import Parser
-from galamp.core.errors import EXIT_OK, EXIT_SIGINT, GalampError, refusal
+from galamp.core.arguments import CommandsFormatter, Parser
+from galamp.core.errors import (
+    EXIT_OK,
+    EXIT_SIGINT,
+    NEAR,
+    GalampError,
+    UserError,
+    did_you_mean,
+    refusal,
+)
 from galamp.core.sanitize import one_line
+from galamp.core.settings import shown
 from galamp.telemetry.display.streams import fill_closed, print_safely
 from galamp.workers.forkserver import exit_if_children_remain, settle_libraries
 
@@ -29,7 +40,7 @@ class Command(NamedTuple):
         module: what has its `add_options`, which gives a parser the options of the command, and the
             command itself: a function from the parsed options to an exit code, as `command`.
         help: what it is for.
-        trains: whether learners compute, here or in children.
+        trains: whether learners compute, here or in children: it has the settings of a run.
     """
 
     module: str
@@ -47,15 +58,29 @@ COMMANDS = {
         "galamp.tools.run_folders.prune_command", "remove older checkpoints, or whole runs"
     ),
     "eval": Command("galamp.tools.evaluation.command", "play and score a trained agent"),
+    "record": Command("galamp.tools.play.record_command", "record a trained agent as a video"),
     "plot": Command("galamp.tools.plot.command", "draw the curves of runs, as text or a figure"),
     "compare": Command("galamp.tools.compare.command", "compare runs: settings, scores, speed"),
+    "presets": Command("galamp.cli.presets_command", "list named settings, and what was reached"),
+    "config": Command(
+        "galamp.cli.config_command", "print the settings of a run or a preset, for run --config"
+    ),
+    "export-logs": Command(
+        "galamp.tools.export_logs.command", "metrics for TensorBoard or Weights & Biases"
+    ),
+    "profile": Command("galamp.cli.profile", "record a running run: where its time goes"),
     "games": Command("galamp.cli.games", "list the Atari games that can be played"),
+    "doctor": Command(
+        "galamp.tools.doctor.command", "look at this machine, and say what to do for runs"
+    ),
+    "completion": Command("galamp.cli.completion", "have Tab complete galamp's words in a shell"),
     "topology": Command("galamp.tools.topology.command", "look at a gossip graph, plan with it"),
     "audit": Command("galamp.tools.audit.command", "check that learners stayed close enough"),
     "chaos": Command("galamp.cli.chaos", "train under faults, and see that all holds", trains=True),
     "help": Command("galamp.cli.help", "explain a topic, or list all topics"),
 }
 """Name -> command, in the order of `galamp --help`."""
+HELP = ("help", "-h", "--help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,8 +125,15 @@ def _answer(arguments: Sequence[str] | None) -> int:
 
 def _run(words: Sequence[str]) -> int:
     """Run one command, and detect here, not at exit, that its output cannot be written."""
+    if not words or (len(words) == 1 and words[0] in HELP):
+        sys.stdout.write(overview(COMMANDS))
+        if words and words[0] == "help":
+            sys.stdout.write(f"\n{topics_list()}")
+        sys.stdout.flush()
+        return EXIT_OK
     if len(words) == 2 and words[0] == "help" and words[1] in COMMANDS:
         words = [words[1], "--help"]
+    _check_command(words[0])
     with installation.held(words):
         options = build_parser(words).parse_args(words)
         code = int(options.command(options))
@@ -109,20 +141,44 @@ def _run(words: Sequence[str]) -> int:
     return code
 
 
-def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """Return the parser of all commands, with the flags of the algorithm that `words` name.
+def _check_command(word: str) -> None:
+    """Refuse a word that is no command.
 
     Raises:
-        UserError: it is one of the user's, and cannot be used.
+        UserError: it is none; other tools' words are answered with galamp's.
     """
-    trains = bool(words) and words[0] in COMMANDS and COMMANDS[words[0]].trains
-    usual = usual_config(words if trains else ())
-    parser = Parser(prog="galamp", description=galamp.__doc__)
+    if word in COMMANDS or word.startswith("-"):
+        return
+    near = did_you_mean(word, COMMANDS, cutoff=NEAR)
+    answer = command_elsewhere(word, COMMANDS) or f"unknown command {shown(word)}{near}"
+    raise UserError(f"{answer}; see galamp help")
+
+
+def build_parser(words: Sequence[str] | None = None) -> argparse.ArgumentParser:
+    """Return the parser of all commands, with the flags of the algorithm that `words` name.
+
+    Args:
+        words: the command line, if it is known: only its command then gets its options, and no
+            other's module is imported.
+
+    Raises:
+        UserError: the algorithm is one of the user's, and cannot be used.
+    """
+    parser = Parser(prog="galamp", description=galamp.__doc__, formatter_class=CommandsFormatter)
     parser.add_argument("--version", action="version", version=f"galamp {galamp.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     for name, command in COMMANDS.items():
         one = commands.add_parser(name, help=command.help)
+        if words is not None and words[:1] != [name]:
+            continue
         if command.trains:
-            one.set_defaults(usual=usual)
+            from galamp.cli.algorithm_flags import usual_config
+
+            one.set_defaults(usual=usual_config(words or ()))
+        if name == "completion":  # it completes what parsers know
+            one.set_defaults(build_parser=build_parser)
         importlib.import_module(command.module).add_options(one)
+        if command.trains:
+            here = {*one.flags, *one.elsewhere, *COMMANDS}
+            one.elsewhere = {**flags_elsewhere(here), **one.elsewhere}
     return parser

@@ -1,7 +1,7 @@
 """The config of a command line: words to checked settings, and these to a config.
 
-    options --given--> checked settings --> RunConfig
-                           with --resume: --> training.resume_config --> RunConfig
+    options --_flags--> checked settings --layers.under_flags--> RunConfig
+                              with --resume: --> training.resume_config --> RunConfig
 
 Runs in the parent. Only light modules are imported at the top, as in the command line itself.
 """
@@ -13,20 +13,31 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from galamp.cli.presets import Values, preset_values
-from galamp.core.config import RunConfig, from_settings
+from galamp.cli.layers import (
+    ALGORITHM,
+    Given,
+    Sources,
+    flag_sources,
+    refuse_beside_resume,
+    under_flags,
+)
+from galamp.cli.presets import Values
+from galamp.core.config import RunConfig, from_settings, value_in
 from galamp.core.errors import UserError
-from galamp.core.older_configs import renamed
+from galamp.core.older_configs import RENAMED, renamed
 from galamp.core.settings import Setting, check, flag_of, settings, shown
 from galamp.telemetry.display.streams import print_safely
 
 if TYPE_CHECKING:
     from galamp.storage.run_folder import RunFolder, StoredChoices
 
-ALGORITHM_SETTING = ("algorithm", "algorithm")
+SINK_FLAGS = {"tensorboard": "tensorboard", "track": "wandb"}
+"""Flag -> the metric sink that it adds to those of the run."""
+WANDB_PROJECT = ("report", "wandb_project")
 
 
 def dest_of(section: str, name: str) -> str:
@@ -40,7 +51,27 @@ def config_from(options: argparse.Namespace) -> RunConfig:
     Raises:
         UserError: every wrong value, one line each.
     """
-    return _checked(_over_stored(options, _given(options)))
+    return _checked(options, _over_stored(options, _given(options).values))
+
+
+def config_with_sources(options: argparse.Namespace) -> tuple[RunConfig, Sources]:
+    """Return the config of the options, and where each setting is from that is no default.
+
+    Raises:
+        UserError: every wrong value, one line each.
+    """
+    given = _given(options)
+    config = _checked(options, _over_stored(options, given.values))
+    stored: Sources = {}
+    if options.resume is not None:
+        stored = {(s.section, s.name): str(options.resume) for s in settings(config)}
+    usual = {(s.section, s.name): s.default for s in settings(config)} | {
+        ALGORITHM: RunConfig().algorithm.algorithm
+    }
+    changed = {
+        key for s in settings(config) if value_in(config, s) != usual[key := (s.section, s.name)]
+    }
+    return config, {k: v for k, v in (stored | given.sources).items() if k in changed}
 
 
 @contextlib.contextmanager
@@ -52,16 +83,16 @@ def configured(options: argparse.Namespace) -> Iterator[tuple[RunConfig, RunFold
     Raises:
         UserError: every wrong value, one line each; or the folder is in use.
     """
-    given = _given(options)
+    given = _given(options).values
     if options.resume is None:
-        yield _checked(from_settings(given, type(options.usual.algorithm))), None
+        yield _checked(options, from_settings(given, type(options.usual.algorithm))), None
         return
     from galamp.storage.run_folder import RunFolder
 
     _check_run_folder(options.resume)
     with contextlib.closing(RunFolder.open(options.resume)) as folder:
         folder.kept = kept_of(options)
-        yield _checked(_over_stored(options, given)), folder
+        yield _checked(options, _over_stored(options, given)), folder
 
 
 def kept_of(options: argparse.Namespace) -> StoredChoices:
@@ -76,8 +107,21 @@ def kept_of(options: argparse.Namespace) -> StoredChoices:
     return kept_choices(options.resume, {(section, name) for section, _, name in given})
 
 
-def _given(options: argparse.Namespace) -> Values:
-    """Return the settings that the command line gives.
+def _given(options: argparse.Namespace) -> Given:
+    """Return the settings that the command line gives, by flags and by what it names.
+
+    Raises:
+        UserError: every wrong value, one line each.
+    """
+    flags = _flags(options)
+    if options.resume is None:
+        return under_flags(options, flags)
+    refuse_beside_resume(options)
+    return Given(flags, flag_sources(flags))
+
+
+def _flags(options: argparse.Namespace) -> Values:
+    """Return the settings that flags give.
 
     Raises:
         UserError: every wrong value, one line each.
@@ -89,7 +133,9 @@ def _given(options: argparse.Namespace) -> Values:
         section, dot, former = dest.partition(".")
         if not dot:
             continue
-        name, value = renamed(section, former, given)
+        name, value = former, given
+        if (section, former) not in known or (section, former) not in RENAMED:
+            name, value = renamed(section, former, given)
         setting = known[section, name]
         if name != former and dest_of(section, name) in options:
             problems.append(f"{flag_of(former)} and {setting.flag}: are the same; give the latter")
@@ -106,32 +152,15 @@ def _given(options: argparse.Namespace) -> Values:
     problems += _environment_problems(values, options.game is not None)
     if problems:
         raise UserError(*problems)
-    return _under_preset(options, values)
-
-
-def _under_preset(options: argparse.Namespace, values: Values) -> Values:
-    """Return `values` over those of the preset, if the command line names one.
-
-    Raises:
-        UserError: the preset cannot be used here.
-    """
-    name = getattr(options, "preset", None)
-    if name is None:
-        return values
-    if options.resume is not None:
-        raise UserError(f"--preset {name}: is for new runs; give single settings with --resume")
-    under = preset_values(name)
-    algorithm = values.get(ALGORITHM_SETTING, under[ALGORITHM_SETTING])
-    if algorithm != under[ALGORITHM_SETTING]:
-        raise UserError(
-            f"--preset {name}: is of algorithm {under[ALGORITHM_SETTING]}; leave out "
-            f"--algorithm {algorithm}, or the preset"
-        )
-    return under | values
+    return values
 
 
 def _print_renamed(former: str, given: Any, setting: Setting, value: Any) -> None:
     """Print the name of today where the command line has a former one."""
+    if isinstance(given, bool) and value != given:  # a switch that has become a choice
+        text = flag_of(former if given else f"no_{former}")
+        print_safely(f"galamp: {text} is now called {setting.flag} {value}\n", sys.stderr)
+        return
     if former != setting.name:
         print_safely(f"galamp: {flag_of(former)} is now called {setting.flag}\n", sys.stderr)
     if value != given:
@@ -147,12 +176,20 @@ def _over_stored(options: argparse.Namespace, values: Values) -> RunConfig:
     return resumed_config(options.resume, values)
 
 
-def _checked(config: RunConfig) -> RunConfig:
-    """Return `config` once its metric sinks are loaded: what is missing is told at once."""
+def _checked(options: argparse.Namespace, config: RunConfig) -> RunConfig:
+    """Return `config` with the sinks of short flags; all are loaded: what is missing is told now.
+
+    Raises:
+        UserError: a sink cannot be loaded.
+    """
     from galamp.telemetry.sinks import load_sinks
 
-    load_sinks(config.report.sinks)
-    return config
+    short = [sink for flag, sink in SINK_FLAGS.items() if getattr(options, flag, False)]
+    if dest_of(*WANDB_PROJECT) in options:
+        short.append(SINK_FLAGS["track"])
+    names = ",".join(dict.fromkeys([*config.report.sinks.split(","), *short]))
+    load_sinks(names)
+    return replace(config, report=replace(config.report, sinks=names))
 
 
 def _check_run_folder(folder: Path) -> None:

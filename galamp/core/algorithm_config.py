@@ -8,6 +8,7 @@ No torch here: the command line asks while it is parsed.
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -28,6 +29,30 @@ def algorithm_option(name: str) -> Any:
         registry=f"{ALGORITHMS}:ALGORITHMS",
         user_code=CLASS,
     )
+
+
+def lr_schedule_option(default: str) -> Any:
+    """Declare the setting that names the schedule of the learning rate, see `lr_factor`."""
+    return option(
+        default,
+        "learning rate over the run, by the agent steps of all learners: constant, or falling to "
+        "zero at --total-steps, by a line (linear) or half a cosine (cosine)",
+        names=("constant", "linear", "cosine"),
+    )
+
+
+def lr_in_words(config: AlgorithmConfig, digits: int = 3) -> str:
+    """Return the learning rate that a run begins with, and how it falls, as text."""
+    schedule = getattr(config, "lr_schedule", "constant")  # one of the user's may have none
+    falls = "" if schedule == "constant" else f", falling to 0 ({schedule})"
+    return f"{config.learning_rate:.{digits}g}{falls}"
+
+
+def lr_factor(schedule: str, progress: float) -> float:
+    """Return the factor of the learning rate where `progress`, from 0 to 1, of a run is over."""
+    if schedule == "linear":
+        return 1.0 - progress
+    return (1.0 + math.cos(math.pi * progress)) / 2.0 if schedule == "cosine" else 1.0
 
 
 @dataclass(frozen=True)

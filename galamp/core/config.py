@@ -12,110 +12,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from galamp.core.algorithm_config import AlgorithmConfig, algorithm_config, algorithm_in
+from galamp.core.environment_config import ACTION_BOUNDS as ACTION_BOUNDS
+from galamp.core.environment_config import CLIP as CLIP
+from galamp.core.environment_config import MAX_CHANNELS as MAX_CHANNELS
+from galamp.core.environment_config import SQUASH as SQUASH
+from galamp.core.environment_config import EnvironmentConfig as EnvironmentConfig
 from galamp.core.errors import UserError, did_you_mean
+from galamp.core.eval_config import EvalConfig
 from galamp.core.gossip_config import GossipConfig as GossipConfig
 from galamp.core.older_configs import up_to_date
-from galamp.core.settings import AUTO, CLASS, FACTORY, check, option, settings, shown
+from galamp.core.settings import (
+    AUTO,
+    CLASS,
+    FACTORY,
+    Setting,
+    check,
+    option,
+    settings,
+    shown,
+)
 from galamp.core.stop_config import StopConfig
-
-CLIP, SQUASH = ACTION_BOUNDS = ("clip", "squash")
-"""How a policy's unbounded actions are brought into the bounds of a Box."""
-
-MAX_CHANNELS = 16
-"""Channels of an image that a network takes, and so frames that can be stacked."""
-
-
-@dataclass(frozen=True)
-class EnvironmentConfig:
-    """Which environment, and under which evaluation protocol."""
-
-    env_id: str = option(
-        "ALE/Breakout-v5",
-        "environment: an Atari game, a Gymnasium id, package:EnvId-v0 for an id that this package "
-        "registers, or package.module:factory",
-    )
-    num_envs: int = option(16, "environments per learner", low=1, high=4096)
-    protocol: str = option(
-        "classic",
-        "Atari protocol that the settings below start from",
-        registry="galamp.environments.protocols:PROTOCOLS",
-    )
-    sticky_actions: float | None = option(
-        None, "probability that the emulator repeats the last action", low=0.0, high=0.99
-    )
-    noop_max: int | None = option(
-        None,
-        "an episode begins with fewer no-op frames than this, how many is drawn (0: with none); "
-        "they are not counted in its length",
-        unit="frames",
-        low=0,
-        high=1000,
-    )
-    fire_reset: bool | None = option(
-        None,
-        "press FIRE for one frame at the start of an episode, in games that have it, in the place "
-        "of one no-op; without, many games begin when the agent presses it",
-    )
-    frame_skip: int | None = option(
-        None,
-        "frames per agent step, in any environment: the action is repeated, rewards are summed "
-        "(default: the protocol's; 1 where there is none)",
-        unit="frames",
-        low=1,
-        high=60,
-    )
-    frame_stack: int | None = option(
-        None,
-        "observations that the agent sees at once, in any environment (default: the protocol's; 1 "
-        "where there is none)",
-        unit="frames",
-        low=1,
-        high=MAX_CHANNELS,
-    )
-    resize: str | None = option(
-        None,
-        "size of images in pixels, such as 84 or 96x128 (height x width), by OpenCV; not for Atari",
-    )
-    grayscale: bool = option(False, "make colour images gray, by OpenCV; not for Atari")
-    observation_reading: str = option(
-        "space",
-        "what scale and channels of observations go by: bounds and shape of their space, or their "
-        "type, as in runs of older versions (bytes are divided by 255, nothing else is)",
-        names=("space", "dtype"),
-    )
-    max_frames: int | None = option(
-        None, "an episode is cut after so many emulator frames", unit="frames", low=1, high=10**9
-    )
-    max_episode_steps: int | None = option(
-        None,
-        "an episode is cut after so many agent steps, in any environment (default: the "
-        "environment's own limit, if it has one)",
-        unit="agent steps",
-        low=1,
-        high=10**9,
-    )
-    full_action_space: bool | None = option(None, "offer all 18 actions in every game")
-    life_loss_ends: bool | None = option(None, "a lost life ends the return for training")
-    clip_rewards: bool | None = option(
-        None, "train on rewards clipped to [-1, 1]; scores are never clipped"
-    )
-    norm_obs: bool = option(
-        False,
-        "subtract the mean of vector observations and divide by their standard deviation, both of "
-        "all learners' data so far; clipped to [-10, 10]",
-    )
-    norm_reward: bool = option(
-        False,
-        "train on rewards divided by the standard deviation of the discounted return, of all "
-        "learners' data so far; clipped to [-10, 10]",
-    )
-    action_bounds: str = option(
-        CLIP,
-        "how the policy's unbounded numbers become actions within the bounds of a Box: clipped "
-        "to them, as in CleanRL and Stable-Baselines3 (clip), or by tanh (squash); infinite "
-        "bounds need neither",
-        names=ACTION_BOUNDS,
-    )
 
 
 @dataclass(frozen=True)
@@ -211,10 +127,14 @@ class ReportConfig:
     sinks: str = option(
         "jsonl,monitor",
         "where metrics go: metrics.jsonl in any case, monitor files of all episodes, TensorBoard "
-        "(pip install 'galamp[tensorboard]'), or classes of your own, with commas between them",
+        "(pip install 'galamp[tensorboard]'), Weights & Biases (wandb; pip install "
+        "'galamp[wandb]'), or classes of your own, with commas between them",
         registry="galamp.telemetry.sinks:SINKS",
         user_code=CLASS,
         several=True,
+    )
+    wandb_project: str = option(
+        "galamp", "project at Weights & Biases; given, it tracks the run there, as --track does"
     )
     log_every_s: float = option(2.0, "interval between rows of metrics.jsonl", unit="s", low=0.05)
     checkpoint_every_s: float = option(60.0, "interval between checkpoints", unit="s", low=0.5)
@@ -248,6 +168,7 @@ class RunConfig:
     gossip: GossipConfig = field(default_factory=GossipConfig)
     resources: ResourceConfig = field(default_factory=ResourceConfig)
     stop: StopConfig = field(default_factory=StopConfig)
+    evaluation: EvalConfig = field(default_factory=EvalConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
 
 
@@ -257,6 +178,8 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     for setting in settings(config):
         if not setting.option.stored:
             del values[setting.section][setting.name]
+        elif setting.option.texts:
+            values[setting.section][setting.name] = list(values[setting.section][setting.name])
     return values
 
 
@@ -276,7 +199,7 @@ def from_dict(values: dict[str, Any], asked: str = "") -> RunConfig:
         for setting in settings(RunConfig(algorithm=algorithm))
     }
     flat: dict[tuple[str, str], Any] = {}
-    for key, value in up_to_date(values).items():
+    for key, value in up_to_date(values, known).items():
         if isinstance(value, dict):
             flat.update({(key, name): leaf for name, leaf in value.items()})
         else:
@@ -303,3 +226,9 @@ def from_settings(
     top = sections.pop("", {})
     kinds = typing.get_type_hints(RunConfig) | {"algorithm": algorithm}
     return RunConfig(**top, **{name: kinds[name](**leaves) for name, leaves in sections.items()})
+
+
+def value_in(config: RunConfig, setting: Setting) -> Any:
+    """Return the value that a setting has in a config."""
+    section = getattr(config, setting.section) if setting.section else config
+    return getattr(section, setting.name)

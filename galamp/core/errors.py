@@ -12,6 +12,9 @@ import errno
 import os
 from collections.abc import Iterable
 
+NEAR = 0.65
+"""Smallest similarity, from 0 to 1, of a suggestion for a flag, a setting or a command."""
+
 EXIT_OK = 0
 EXIT_USAGE = 2
 EXIT_FAILURE = 70
@@ -75,13 +78,31 @@ def refusal(error: OSError) -> tuple[str, int]:
     return text, EXIT_FAILURE
 
 
+def not_installed(what: str, extra: str, error: ModuleNotFoundError) -> UserError:
+    """Return the error for an optional package that is missing.
+
+    Args:
+        what: option or command that needs it.
+        extra: of galamp, that brings it.
+        error: the import that failed.
+    """
+    package = str(error.name).partition(".")[0]
+    return UserError(
+        f"{what}: needs the package {package}, which is not installed: pip install "
+        f"'galamp[{extra}]'"
+    )
+
+
 def did_you_mean(word: str, known: Iterable[str], *, most: int = 3, cutoff: float = 0.5) -> str:
     """Return ` (did you mean a, b?)` for the names nearest to `word`, or an empty string.
 
     At most `most` names; `cutoff` is the smallest similarity of a name, from 0 to 1.
     """
-    by_folded = {name.lower().replace("_", ""): name for name in known}
-    near = difflib.get_close_matches(
-        word.lower().replace("_", ""), by_folded, n=most, cutoff=cutoff
-    )
+    by_folded = {_folded(name): name for name in known}
+    near = difflib.get_close_matches(_folded(word), by_folded, n=most, cutoff=cutoff)
     return f" (did you mean {', '.join(by_folded[name] for name in near)}?)" if near else ""
+
+
+def _folded(name: str) -> str:
+    """Return a name as it is compared: what all flags begin with would make them alike."""
+    return name.lower().replace("_", "").lstrip("-")

@@ -14,7 +14,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +33,14 @@ CLASS = "package.module:Class"
 SECONDS_OF = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 """Units of a time on the command line."""
 
+COUNTS_OF = {"k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
+"""Suffixes of a whole number on the command line."""
+
 _DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 _USER_CODE = re.compile(f"{_DOTTED}:{_DOTTED}")
+
+Texts = Callable[[str, tuple[str, ...]], tuple[str, ...]]
+"""Takes a flag and the texts behind it; raises a `UserError`."""
 
 AUTO = 0
 """Value of a count that galamp chooses (`auto` on the command line)."""
@@ -61,6 +67,10 @@ class Option:
     """Whether it belongs to the run, and not only to the command that shows it."""
     duration: bool = False
     """Whether it is a time in seconds, which may be given as `90s`, `30m`, `2h` or `1d`."""
+    texts: Texts | None = None
+    """What checks a list of texts, which are given apart, and brings it into its one form."""
+    metavar: str = ""
+    """What one of the `texts` is called in the help."""
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -87,6 +97,8 @@ def option(
     several: bool = False,
     stored: bool = True,
     duration: bool = False,
+    texts: Texts | None = None,
+    metavar: str = "",
 ) -> Any:
     """Declare a setting: a dataclass field with an `Option`.
 
@@ -94,7 +106,8 @@ def option(
     when asked for) are the choices, besides any text that begins with `prefix`, and names of the
     form `user_code` (`FACTORY` or `CLASS`); of `several`, a list can be given, with commas; `auto`
     allows the word `auto` (stored as `AUTO`); `none` is the word for None; what is not `stored` is
-    the caller's; a `duration` takes a number with a unit.
+    the caller's; a `duration` takes a number with a unit; `texts` checks a list of texts that are
+    given apart, each a `metavar`.
     """
     known = Option(
         help,
@@ -110,6 +123,8 @@ def option(
         several,
         stored,
         duration,
+        texts,
+        metavar,
     )
     return field(default=default, metadata={"option": known})
 
@@ -154,6 +169,7 @@ def settings(config: type | DataclassInstance, section: str = "") -> Iterator[Se
         kind = (
             next(k for k in typing.get_args(hint) if k is not types.NoneType) if optional else hint
         )
+        kind = typing.get_origin(kind) or kind  # of tuple[str, ...]
         yield Setting(section, leaf.name, kind, optional, leaf.default, leaf.metadata["option"])
 
 
@@ -168,6 +184,8 @@ def check(setting: Setting, value: Any) -> Any:
         return None
     if known.auto and (value == "auto" or (type(value) is int and value == AUTO)):
         return AUTO
+    if known.texts:
+        return known.texts(setting.flag, _texts(setting, value))
     value = _convert(setting, value)
     if known.several:
         return _listed(setting, str(value))
@@ -208,6 +226,13 @@ def _listed(setting: Setting, text: str) -> str:
     return ",".join(names)
 
 
+def _texts(setting: Setting, value: Any) -> tuple[str, ...]:
+    """Return a list of texts as a tuple, after a look at their kind."""
+    if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
+        raise UserError(f"{setting.flag} {shown(value)}: expected {allowed(setting)}")
+    return tuple(value)
+
+
 def _convert(setting: Setting, value: Any) -> Any:
     wrong = UserError(f"{setting.flag} {shown(value)}: expected {allowed(setting)}")
     if setting.kind is bool or isinstance(value, bool):
@@ -227,11 +252,12 @@ def _convert(setting: Setting, value: Any) -> Any:
 
 
 def _whole(text: str) -> int:
-    """Return an integer; `1e6` and `2.0` are accepted."""
+    """Return an integer; `1e6`, `2.0`, `500k` and `1.5M` are accepted."""
     try:
         return int(text)
     except ValueError:
-        number = _finite(text)
+        times = COUNTS_OF.get(text[-1:], 1)
+        number = round(_finite(text[:-1]) * times, 6) if times > 1 else _finite(text)
         if not number.is_integer():
             raise
         return int(number)
@@ -275,6 +301,8 @@ def shown(value: Any) -> str:
 def allowed(setting: Setting) -> str:
     """Return the accepted values of a setting, such as `a whole number from 1 to 4096`."""
     known = setting.option
+    if known.texts:
+        return f"texts, each {known.metavar}"
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[
         setting.kind
     ]

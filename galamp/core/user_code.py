@@ -17,7 +17,7 @@ import os
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
@@ -60,6 +60,17 @@ def check_asked(
     raise UserError(
         f"{holder} wants to run your code {stored}: if that is what you want, {how} {stored}"
     )
+
+
+def check_all_asked(
+    flag: str, stored: Iterable[str], asked: Iterable[str], holder: str, how: str
+) -> None:
+    """Check names of which there may be several, in an order that matters; see `check_asked`.
+
+    `how` is what the user must do, up to the first flag.
+    """
+    between = f" {flag} "
+    check_asked(flag, between.join(stored), between.join(asked), holder, f"{how} {flag}")
 
 
 def load(

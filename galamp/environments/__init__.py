@@ -1,7 +1,8 @@
 """Environments: built by name, and described by a probe before a run starts.
 
 Used by the parent (the probe finds the shapes) and by simulator processes. Emulators are imported
-only when an environment is built, torch never.
+only when an environment is built, torch never; numpy with the first name that needs it, since the
+command line looks up `protocols` and `names` here.
 
     parent                                   probe process
     start_probe(config)  ----- JSON ---->    probe: describe(config) tries one environment
@@ -13,18 +14,20 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from galamp.core.config import EnvironmentConfig
-from galamp.environments.base import (
-    Environment,
-    EnvironmentSpec,
-    Episode,
-    EpisodeCounter,
-    Transition,
-    closing_quietly,
-)
-from galamp.environments.names import ENVIRONMENTS, canonical_env_id
-from galamp.environments.probing import Probe, finish_probe, start_probe
+from galamp.environments.names import VECTOR, canonical_env_id, kind_of
+
+if TYPE_CHECKING:
+    from galamp.environments.base import (
+        Environment,
+        EnvironmentSpec,
+        Episode,
+        EpisodeCounter,
+        Transition,
+    )
+    from galamp.environments.probing import Probe, finish_probe, start_probe
 
 __all__ = [
     "Environment",
@@ -39,9 +42,17 @@ __all__ = [
     "start_probe",
 ]
 
-
 SEED_LIMIT = 2**31
 """Seeds of environments are below this: emulators store them as signed 32-bit integers."""
+
+
+def __getattr__(name: str) -> object:
+    """Import what needs numpy when it is asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    probing = name in ("Probe", "finish_probe", "start_probe")
+    module = "galamp.environments.probing" if probing else "galamp.environments.base"
+    return getattr(importlib.import_module(module), name)
 
 
 def make_environment(
@@ -68,7 +79,7 @@ def make_environment(
     if not seeds or not all(0 <= seed < SEED_LIMIT for seed in seeds):
         raise ValueError(f"seeds: expected one or more from 0 to {SEED_LIMIT - 1}, got {seeds}")
     env_id = canonical_env_id(config.env_id)
-    path = next(path for start, path in ENVIRONMENTS.items() if env_id.startswith(start))
+    path = VECTOR if config.vector else kind_of(env_id)
     module, _, name = path.partition(":")
     build = getattr(importlib.import_module(module), name)
     more = {"progress": progress} if build.shows_progress else {}
@@ -85,6 +96,8 @@ def describe(config: EnvironmentConfig) -> EnvironmentSpec:
         UserError: as for `make_environment`.
         InvalidDataError: the environment has returned invalid data.
     """
+    from galamp.environments.base import closing_quietly
+
     environment = make_environment(config, [0])
     with closing_quietly(environment):
         environment.reset()

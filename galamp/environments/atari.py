@@ -1,4 +1,7 @@
-"""Atari environments, emulated by ale-py's C++ vector environment.
+"""Atari environments, emulated by ale-py: by its C++ vector environment, or one by one.
+
+    protocol is plain: AtariVectorEnv  --+
+    modes, RAM:        atari_consoles  --+--> batch of frames, rewards, ends --> Transition
 
 Runs in simulator processes and in the probe. The emulator returns a batch of preprocessed frames;
 this module converts its results into `Transition`s, and works around its pitfalls, each described
@@ -18,12 +21,10 @@ from galamp.core.action_spec import DiscreteActions
 from galamp.core.config import EnvironmentConfig
 from galamp.core.errors import UserError
 from galamp.environments.action_spaces import refuse_bounds
+from galamp.environments.atari_consoles import SCREEN, Consoles, observation_shape
 from galamp.environments.base import Environment, EnvironmentSpec, Transition
 from galamp.environments.names import rom_name
 from galamp.environments.protocols import AtariProtocol, resolve
-
-SCREEN = 84
-"""Height and width of a preprocessed frame, in pixels (Mnih et al. 2015)."""
 
 
 class AtariEnvironment(Environment):
@@ -39,15 +40,19 @@ class AtariEnvironment(Environment):
         Raises:
             UserError: the ROM file is missing or damaged, or the protocol does not exist.
         """
-        _refuse_image_settings(env_id, config)
+        _refuse_settings(env_id, config)
         protocol = resolve(config)
         self.num_envs = len(seeds)
         self._seeds = np.asarray(seeds, np.int64)
-        self._vector: AtariVectorEnv | None = _load(env_id, protocol, self.num_envs, threads)
+        self._vector: AtariVectorEnv | Consoles | None = (
+            _load(env_id, protocol, self.num_envs, threads)
+            if protocol.is_plain
+            else Consoles(env_id, protocol, self.num_envs)
+        )
         actions = self._vector.ale.get_action_set()
         self.spec = EnvironmentSpec(
             env_id=env_id,
-            observation_shape=(protocol.frame_stack, SCREEN, SCREEN),
+            observation_shape=observation_shape(protocol),
             observation_dtype="uint8",
             actions=DiscreteActions(len(actions)),
             action_meanings=tuple(action.name for action in actions),
@@ -79,20 +84,28 @@ class AtariEnvironment(Environment):
         """Stop the emulator's threads and free its environments; see `Environment.close`."""
         self._vector = None
 
-    def _open(self) -> AtariVectorEnv:
+    def _open(self) -> AtariVectorEnv | Consoles:
         if self._vector is None:
             raise RuntimeError(f"{self.spec.env_id}: the environment is closed")
         return self._vector
 
 
-def _refuse_image_settings(env_id: str, config: EnvironmentConfig) -> None:
-    """Raise UserError for settings that are for images of other environments."""
+def _refuse_settings(env_id: str, config: EnvironmentConfig) -> None:
+    """Raise UserError for settings that are for other environments."""
     asked = {"--resize": config.resize is not None, "--grayscale": config.grayscale}
     flags = ", ".join(flag for flag, given in asked.items() if given)
     if flags:
         raise UserError(
             f"{flags}: not for Atari, and {env_id} is: its frames are gray, of {SCREEN} x {SCREEN} "
             "pixels, in every protocol: leave it out"
+        )
+    made = {"--env-kwargs": bool(config.env_kwargs), "--wrapper": bool(config.wrapper)}
+    flags = ", ".join(flag for flag, given in made.items() if given)
+    if flags:
+        raise UserError(
+            f"{flags}: not for Atari games, which are made in one piece: use --mode, --difficulty, "
+            "--obs-type and the protocol's flags, or a factory of your own around "
+            f"gymnasium.make({env_id!r})"
         )
 
 

@@ -3,10 +3,10 @@
 Runs in simulator processes, in evaluation, and in the probe process. Actions come in; one
 `Transition` of B environments comes out per agent step. Nothing here imports torch or an emulator.
 
-All environments reset in the next step (Gymnasium's NEXT_STEP autoreset). If step t ends an
-episode, its observation is the true last one of that episode, so a truncated step can be
-bootstrapped from
-it. Step t + 1 then ignores its action and only starts the next episode:
+Environments reset in the next step (Gymnasium's NEXT_STEP autoreset; `vector` says what those do
+that reset at once). If step t ends an episode, its observation is the true last one of that
+episode, so a truncated step can be bootstrapped from it. Step t + 1 then ignores its action and
+only starts the next episode:
 
     step          t - 1     t           t + 1       t + 2
     observation   ...       the last    the first   the second
@@ -116,6 +116,9 @@ class Transition:
         truncated: `[B]` bool, the episode was cut: bootstrap from the observation.
         reset: `[B]` bool, the step ignored its action and only started a new episode: its reward is
             0, and it must not be trained on.
+        ended: `[B]` bool, the episode is complete with this step; None: it is at the next reset.
+            Given by environments that reset at once. A reward of theirs counts at a `reset`, too.
+        first: `[B]` bool, the observation is the first that is seen of an episode; None: `reset`.
     """
 
     observations: NDArray[Any]
@@ -123,6 +126,13 @@ class Transition:
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
     reset: NDArray[np.bool_]
+    ended: NDArray[np.bool_] | None = None
+    first: NDArray[np.bool_] | None = None
+
+    @property
+    def begins(self) -> NDArray[np.bool_]:
+        """Where what a policy remembers ends: the observation is the first of an episode, `[B]`."""
+        return self.reset if self.first is None else self.first
 
 
 class Environment(ABC):
@@ -132,6 +142,9 @@ class Environment(ABC):
     num_envs: int
     shows_progress: ClassVar[bool] = False
     """Whether the class accepts `progress`, and calls it for every environment made or reset."""
+    bootstraps: bool = True
+    """Whether a truncated step must show the last observation of its episode. Evaluation needs none
+    and sets it to False: environments that reset at once then show the first of the next."""
 
     @abstractmethod
     def reset(self) -> NDArray[Any]:
@@ -197,6 +210,8 @@ class EpisodeCounter:
 
     def update(self, transition: Transition) -> list[Episode]:
         """Count one agent step of all environments; return the completed episodes, by env_index."""
+        if transition.ended is not None:
+            return self._at_once(transition.rewards, transition.ended)
         finished = []
         if transition.reset.any():
             for env_index in np.flatnonzero(transition.reset).tolist():
@@ -206,4 +221,16 @@ class EpisodeCounter:
             self._starts[transition.reset] = self._steps + 1
         self._returns += transition.rewards  # 0 where an environment was reset
         self._steps += 1
+        return finished
+
+    def _at_once(self, rewards: NDArray[np.float64], ended: NDArray[np.bool_]) -> list[Episode]:
+        """Count a step of environments that reset at once: none of them is a reset alone."""
+        self._returns += rewards
+        self._steps += 1
+        finished = [
+            Episode(index, float(self._returns[index]), self._steps - int(self._starts[index]))
+            for index in np.flatnonzero(ended).tolist()
+        ]
+        self._returns[ended] = 0.0
+        self._starts[ended] = self._steps
         return finished

@@ -17,10 +17,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
-from galamp.core import user_code
 from galamp.core.action_spec import ActionSpec, DiscreteActions
 from galamp.core.config import EnvironmentConfig
-from galamp.core.errors import UserError, did_you_mean
+from galamp.core.errors import UserError
 from galamp.environments.action_spaces import action_spec
 from galamp.environments.base import (
     Environment,
@@ -28,25 +27,12 @@ from galamp.environments.base import (
     Transition,
     closing_quietly,
 )
-from galamp.environments.checks import (
-    PORTED,
-    CheckedEnv,
-    check_observations,
-    check_rewards,
-    is_old_gym,
-)
+from galamp.environments.checks import CheckedEnv, check_observations, check_rewards
 from galamp.environments.flattening import Flattening, shown
+from galamp.environments.making import how_made, maker
 from galamp.environments.observations import Reading, read
 from galamp.environments.preprocessing import PreprocessedEnv, Preprocessing
-from galamp.environments.protocols import SETTINGS
-
-NAMES = "package.module:factory or package:EnvId-v0"
-
-FOR_ALL = ("clip_rewards", "frame_skip", "frame_stack")
-"""Settings of Atari's protocols that any environment can have."""
-
-Maker = Callable[[], Any]
-"""Builds one environment; the result of a user's factory is not checked yet."""
+from galamp.environments.protocols import refuse_atari_settings
 
 
 class GymnasiumEnvironment(Environment):
@@ -74,14 +60,14 @@ class GymnasiumEnvironment(Environment):
             UserError: the environment does not exist, its spaces cannot be used, or `config` has
                 settings that only Atari has.
         """
-        _refuse_atari_settings(env_id, config)
+        refuse_atari_settings(env_id, config)
         how = Preprocessing.of(config)
-        make = _maker(env_id, config.max_episode_steps, how.skip)
+        make = maker(env_id, config, how.skip)
         self.num_envs = len(seeds)
         self._seeds = [int(seed) for seed in seeds]
 
         def build(number: int) -> gymnasium.Env[Any, Any]:
-            env = _checked(env_id, make())
+            env = make()
             # Environments also sample from their spaces, which Gymnasium seeds from the clock.
             env.action_space.seed(self._seeds[number])
             env.observation_space.seed(self._seeds[number])
@@ -124,6 +110,11 @@ class GymnasiumEnvironment(Environment):
     def close(self) -> None:
         """Close every environment; see `Environment.close`."""
         self._vector.close()
+
+    @property
+    def single(self) -> gymnasium.Env[Any, Any]:
+        """The first of the environments, with its wrappers."""
+        return self._vector.envs[0]
 
     def _converted(self, observations: Any, reset: NDArray[np.bool_]) -> NDArray[Any]:
         """Return the observations for the learner; `reset` [B] bool: they come from `reset()`."""
@@ -178,106 +169,6 @@ def _reading(vector: SyncVectorEnv[Any, Any], config: EnvironmentConfig) -> Read
     return reading._replace(note="; ".join(filter(None, (*notes, reading.note))))
 
 
-def _refuse_atari_settings(env_id: str, config: EnvironmentConfig) -> None:
-    """Raise UserError for a setting that would be silently ignored.
-
-    Some Atari settings are allowed everywhere: those `FOR_ALL`, and `life_loss_ends` False
-    (evaluation sets it), which is true of any environment without lives.
-    """
-    given = [n for n in SETTINGS if n not in FOR_ALL and getattr(config, n) is not None]
-    if config.life_loss_ends is False:
-        given.remove("life_loss_ends")
-    if config.protocol != EnvironmentConfig.protocol:
-        given.append("protocol")
-    if given:
-        flags = ", ".join("--" + name.replace("_", "-") for name in given)
-        instead = "leave it out"
-        if "max_frames" in given:
-            instead += "; --max-episode-steps cuts episodes in any environment, by agent steps"
-        raise UserError(f"{flags}: only for Atari games, and {env_id} is none: {instead}")
-
-
-def _maker(env_id: str, max_steps: int | None, skip: int) -> Maker:
-    """Return a function without arguments that builds one environment.
-
-    Its episodes are cut after `max_steps` agent steps of `skip` frames, and by the environment's
-    own limit.
-    """
-    build = _builder(env_id)
-    if max_steps is None:
-        return build
-    return lambda: TimeLimit(_checked(env_id, build()), max_steps * skip)
-
-
-def _builder(env_id: str) -> Maker:
-    """Return a function without arguments that builds one environment without a step limit.
-
-    `module:name` is a factory in that module if it exists, else an id that the import of the module
-    has registered, as in Gymnasium.
-    """
-    module_name, colon, name = env_id.partition(":")
-    if not colon:
-        return _maker_by_id(env_id, env_id)
-    module = user_code.imported(env_id, module_name, NAMES)
-    factory = user_code.attribute(module, name)
-    if callable(factory):
-        return factory  # type: ignore[no-any-return]
-    if name in gymnasium.registry:
-        return _maker_by_id(env_id, name)
-    user_code.refuse_namesake(env_id, module_name)
-    if all(map(str.isidentifier, name.split("."))):
-        near = did_you_mean(name, user_code.callables(module), cutoff=user_code.NEAR_ENOUGH)
-        raise UserError(
-            f"{env_id}: {module_name} has no function {name!r}{near}, and its import has not "
-            "registered an environment of that name"
-        )
-    near = did_you_mean(name, gymnasium.registry, cutoff=user_code.NEAR_ENOUGH)
-    raise UserError(f"{env_id}: importing {module_name} has registered no environment {name}{near}")
-
-
-def _maker_by_id(env_id: str, name: str) -> Maker:
-    """Return a function that builds the environment that is registered as `name`."""
-
-    def make() -> Any:
-        try:
-            return gymnasium.make(name, disable_env_checker=True)
-        except gymnasium.error.Error as error:
-            raise UserError(f"{env_id}: {' '.join(str(error).split())}") from error
-        except TypeError as error:
-            if str(error).startswith("Gym is incompatible with Gymnasium"):
-                raise UserError(_old_gym(env_id)) from error
-            raise
-
-    return make
-
-
-def _checked(env_id: str, env: Any) -> gymnasium.Env[Any, Any]:
-    """Return `env`, if it is a Gymnasium environment.
-
-    Raises:
-        UserError: it is not.
-    """
-    if not isinstance(env, gymnasium.Env):
-        if is_old_gym(env):
-            raise UserError(_old_gym(env_id))
-        raise UserError(
-            f"{env_id}: expected a function that returns a gymnasium.Env, "
-            f"it returned {type(env).__name__}"
-        )
-    for name in ("observation_space", "action_space"):
-        space = getattr(env, name, None)
-        if space is None:
-            raise UserError(f"{env_id}: the environment has no {name}: set it in its __init__")
-        if not isinstance(space, gymnasium.Space):
-            kind = f"{type(space).__module__}.{type(space).__name__}"
-            raise UserError(f"{env_id}: {name} is a {kind}: expected one of gymnasium.spaces")
-    return env
-
-
-def _old_gym(env_id: str) -> str:
-    return f"{env_id}: the environment is one of the old Gym API (package gym): {PORTED}"
-
-
 def _spec(
     env_id: str,
     config: EnvironmentConfig,
@@ -292,25 +183,29 @@ def _spec(
         observation_shape=reading.shape,
         observation_dtype=reading.dtype,
         actions=actions,
-        action_meanings=_meanings(actions),
+        action_meanings=meanings(actions),
         frames_per_step=how.skip,
         clip_rewards=clip,
-        protocol=_protocol(clip, config.max_episode_steps, how),
+        protocol=protocol(config, how.describe()),
         max_episode_steps=_step_limit(vector.envs[0], how.skip),
         observation_scale=reading.scale,
         observation_note=reading.note,
     )
 
 
-def _meanings(actions: ActionSpec) -> tuple[str, ...]:
+def meanings(actions: ActionSpec) -> tuple[str, ...]:
+    """Return a word per discrete action, its number; nothing for others."""
     if not isinstance(actions, DiscreteActions):
         return ()
     return tuple(str(actions.start + number) for number in range(actions.n))
 
 
-def _protocol(clip: bool, max_steps: int | None, how: Preprocessing) -> str:
-    cut = "" if max_steps is None else f", cut after {max_steps} agent steps"
-    return f"gymnasium: rewards {'clipped' if clip else 'not clipped'}{cut}{how.describe()}"
+def protocol(config: EnvironmentConfig, done: str = "") -> str:
+    """Return the protocol in one line; `done` is what is done to observations, after a comma."""
+    clipped, steps = config.clip_rewards is True, config.max_episode_steps
+    cut = "" if steps is None else f", cut after {steps} agent steps"
+    told = f"gymnasium: rewards {'clipped' if clipped else 'not clipped'}{cut}{done}"
+    return told + how_made(config)
 
 
 def _step_limit(env: gymnasium.Env[Any, Any], skip: int) -> int | None:

@@ -28,6 +28,10 @@ The class is an `Environment` and accepts `(env_id, config, seeds, threads)`, an
 """
 
 
+VECTOR = "galamp.environments.vector:VectorEnvironment"
+"""The class for environments that are their own vector environments (`--vector`)."""
+
+
 NEAR_ENOUGH = 0.8
 """Smallest similarity, from 0 to 1, of a suggestion for an unknown name."""
 
@@ -111,6 +115,11 @@ def canonical_env_id(text: str) -> str:
     if text in gymnasium.registry:
         return text
     raise _unknown(text, match["game"] if match else text, gymnasium.registry)
+
+
+def kind_of(env_id: str) -> str:
+    """Return which class builds an environment of a canonical id, as `module:Class`."""
+    return next(path for start, path in ENVIRONMENTS.items() if env_id.startswith(start))
 
 
 def check_asked(stored: str, asked: str, holder: str, how: str = "add --env-id") -> None:

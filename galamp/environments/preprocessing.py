@@ -110,7 +110,7 @@ class PreprocessedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.channels_first = self._is_image
         if how.grayscale:
             _check_colours(env_id, space, self._last)
-        self._cv2: Any = _opencv() if how.grayscale or how.size else None
+        self._cv2: Any = opencv() if how.grayscale or how.size else None
         known = self._is_image and len(space.shape) == IMAGE_DIMENSIONS
         self.note = layout_note(space.shape, self._last) + how.describe() if known else ""
         frame = self._frame(np.zeros(space.shape, space.dtype))
@@ -162,8 +162,8 @@ class PreprocessedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         return np.moveaxis(image, -1, 0)
 
 
-def _opencv() -> Any:
-    """Return OpenCV, which only environments with images to preprocess load.
+def opencv(asker: str = "--resize, --grayscale: need") -> Any:
+    """Return OpenCV, which only environments with images to preprocess load; `asker` needs it.
 
     It gets one thread: a simulator has a share of the cores, and its threads are counted before.
 
@@ -175,7 +175,7 @@ def _opencv() -> Any:
     except ImportError as error:
         told = " ".join(str(error).split())
         raise UserError(
-            f"--resize, --grayscale: need OpenCV, and importing cv2 raised {type(error).__name__}: "
+            f"{asker} OpenCV, and importing cv2 raised {type(error).__name__}: "
             f"{told}; pip install opencv-python, or opencv-python-headless"
         ) from error
     cv2.setNumThreads(1)

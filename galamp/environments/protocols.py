@@ -14,6 +14,9 @@ from typing import Any
 from galamp.core.config import EnvironmentConfig
 from galamp.core.errors import UserError, did_you_mean
 
+IMAGE, RAM = "image", "ram"
+"""Values of --obs-type: frames of 84 x 84 pixels, or the console's memory."""
+
 
 @dataclass(frozen=True)
 class AtariProtocol:
@@ -35,6 +38,9 @@ class AtariProtocol:
         full_action_space: all 18 actions instead of those that the game uses.
         life_loss_ends: a lost life ends the return for training; the game continues.
         clip_rewards: the learner trains on rewards clipped to [-1, 1].
+        mode: of the game; None: its own.
+        difficulty: of the game; None: its own.
+        obs_type: what is seen, `IMAGE` or `RAM`.
     """
 
     name: str
@@ -47,6 +53,14 @@ class AtariProtocol:
     full_action_space: bool
     life_loss_ends: bool
     clip_rewards: bool
+    mode: int | None = None
+    difficulty: int | None = None
+    obs_type: str = IMAGE
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether ale-py's vector environment can play it: frames of the game's own mode."""
+        return (self.mode, self.difficulty, self.obs_type) == (None, None, IMAGE)
 
     def describe(self) -> str:
         """Return the protocol in one line, with a list of settings that differ from its entry."""
@@ -62,12 +76,18 @@ class AtariProtocol:
             "rewards clipped" if self.clip_rewards else "rewards not clipped",
             f"{self.max_frames} frames",
             "all 18 actions" if self.full_action_space else "minimal actions",
+            *([f"mode {self.mode}"] if self.mode is not None else []),
+            *([f"difficulty {self.difficulty}"] if self.difficulty is not None else []),
+            *(["RAM"] if self.obs_type == RAM else []),
         )
         return f"{name}: {', '.join(parts)}"
 
 
 SETTINGS = tuple(f.name for f in dataclasses.fields(AtariProtocol) if f.name != "name")
 """The protocol's settings, named as the `EnvironmentConfig` fields that override them."""
+
+FOR_ALL = ("clip_rewards", "frame_skip", "frame_stack")
+"""Settings of Atari's protocols that any environment can have."""
 
 PROTOCOLS = {
     protocol.name: protocol
@@ -106,7 +126,8 @@ PROTOCOLS = {
 def resolve(config: EnvironmentConfig) -> AtariProtocol:
     """Return the protocol that `config` names, with the config's overrides (not None) applied.
 
-    `max_episode_steps` applies to any environment; here it can lower `max_frames`.
+    Of the memory only one state is seen, unless `frame_stack` is given. `max_episode_steps`
+    applies to any environment; here it can lower `max_frames`.
 
     Raises:
         UserError: the protocol does not exist.
@@ -118,8 +139,29 @@ def resolve(config: EnvironmentConfig) -> AtariProtocol:
         )
     overrides: dict[str, Any] = {name: getattr(config, name) for name in SETTINGS}
     given = {name: value for name, value in overrides.items() if value is not None}
+    if config.obs_type == RAM:
+        given.setdefault("frame_stack", 1)  # it holds what frames must be stacked for
     protocol = dataclasses.replace(PROTOCOLS[config.protocol], **given)
     steps = config.max_episode_steps
     if steps is not None and steps * protocol.frame_skip < protocol.max_frames:
         protocol = dataclasses.replace(protocol, max_frames=steps * protocol.frame_skip)
     return protocol
+
+
+def refuse_atari_settings(env_id: str, config: EnvironmentConfig) -> None:
+    """Raise UserError for a setting that would be silently ignored outside Atari.
+
+    Some Atari settings are allowed everywhere: those `FOR_ALL`, and `life_loss_ends` False
+    (evaluation sets it), which is true of any environment without lives.
+    """
+    given = [n for n in SETTINGS if n not in FOR_ALL and getattr(config, n) is not None]
+    if config.life_loss_ends is False:
+        given.remove("life_loss_ends")
+    if config.protocol != EnvironmentConfig.protocol:
+        given.append("protocol")
+    if given:
+        flags = ", ".join("--" + name.replace("_", "-") for name in given)
+        instead = "leave it out"
+        if "max_frames" in given:
+            instead += "; --max-episode-steps cuts episodes in any environment, by agent steps"
+        raise UserError(f"{flags}: only for Atari games, and {env_id} is none: {instead}")

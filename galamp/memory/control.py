@@ -13,7 +13,7 @@ from galamp.memory.arrays import WORDS_PER_LINE, ArraySpec, SharedArrays, memory
 NEVER = 2**62
 """A number of turns that no run reaches."""
 
-_STOP_TURN, _QUIT, _SAVE_ID, _SAVE_TURN, _NO_GOSSIP = range(5)
+_STOP_TURN, _QUIT, _SAVE_ID, _SAVE_TURN, _NO_GOSSIP, _TRACER = range(6)
 
 
 class ControlBlock:
@@ -79,6 +79,15 @@ class ControlBlock:
     @gossip_enabled.setter
     def gossip_enabled(self, value: bool) -> None:
         self._words[_NO_GOSSIP] = not value
+
+    @property
+    def tracer(self) -> int:
+        """Process that may trace all children, as for a profile; 0: none."""
+        return int(self._words[_TRACER])
+
+    @tracer.setter
+    def tracer(self, pid: int) -> None:
+        self._words[_TRACER] = pid
 
     def alive(self, rank: int) -> bool:
         """Whether learner `rank` is running; other learners wait only for running ones."""

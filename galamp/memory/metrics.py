@@ -38,6 +38,9 @@ METRICS = (
 GAUGE = "metrics.gauge."
 """Prefix of the name of a gauge's array, before the name of the gauge."""
 
+LEARNING_RATE = "learning_rate"
+"""The gauge that every learner has besides those of its algorithm: of its last update."""
+
 EPISODE_CAPACITY = 4096
 """Finished episodes that a simulator's ring can hold before the supervisor reads them."""
 

@@ -99,17 +99,24 @@ class SimulatorPort(RolloutRing):
                 idle()
                 self.wake.simulators[self.worker].wait(POLL_S)
 
-    def write(self, observations: npt.NDArray[Any], **outcome: npt.NDArray[Any]) -> None:
+    def write(
+        self,
+        observations: npt.NDArray[Any],
+        *,
+        first: npt.NDArray[np.bool_] | None = None,
+        **outcome: npt.NDArray[Any],
+    ) -> None:
         """Write the outcome of the actions (fields of `RolloutSlot`), and the next observations.
 
-        A step that is not `valid` was a reset: the observations are the first of an episode.
+        `first` [envs]: the observations are the first of an episode; by default, where the step is
+        not `valid`, which was a reset.
         """
         slot, step = divmod(self._row, self.shape.num_steps)
         for name, values in outcome.items():
             getattr(self.slots[slot % NUM_SLOTS], name)[step, self.envs] = values
         hit("rollouts.outcome")
         self._row += 1
-        self._commit(observations, first=np.logical_not(outcome["valid"]))
+        self._commit(observations, first=~outcome["valid"] if first is None else first)
 
     def _answer(self, ticket: int, row: int, observations: npt.NDArray[Any]) -> None:
         """Answer a call: this simulator is active from `row` on.

@@ -24,7 +24,7 @@ from galamp.storage.mounts import keeps_modes
 
 FOLDERS: Final = ("checkpoints", "logs", "monitor")
 """Folders of a run."""
-ADDED_TO: Final = ("lock", "metrics.jsonl", "events.jsonl", "gossip.jsonl")
+ADDED_TO: Final = ("lock", "metrics.jsonl", "events.jsonl", "eval.jsonl", "gossip.jsonl")
 """Files of a run that are written in place; the others are created anew and renamed."""
 ENDINGS: Final = (".log", ".csv")
 """Endings of such files in the run's folders."""

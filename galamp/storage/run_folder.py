@@ -2,7 +2,7 @@
 
 Runs in the supervisor, the one writer; plots and evaluation only read.
 
-    RUN/config.json  metrics.jsonl  events.jsonl  summary.json
+    RUN/config.json  metrics.jsonl  events.jsonl  eval.jsonl  summary.json
     RUN/monitor/<i>.monitor.csv  checkpoints/  logs/
     RUN/lock         held by flock while the run is alive, so that it cannot become stale
     RUN/control      a socket while the run is alive; the lock's owner replaces a stale one

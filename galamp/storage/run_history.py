@@ -27,6 +27,8 @@ FRAMES = "emulator_frames"
 WALL_S = "wall_s"
 RESTARTS = "charts/restarts"
 START = "start"
+FORMER = {"gossip/dropped": "gossip/overwritten"}
+"""Names of metrics in the files of older versions, and what they are called now."""
 MAX_NAMES = 100_000
 """Metrics beyond this number are left out: a thousand learners have a tenth of it."""
 
@@ -114,6 +116,7 @@ class RunHistory:
 
     def _append(self, row: dict[str, Any]) -> None:
         rows = len(self)
+        row = {FORMER.get(name, name): value for name, value in row.items()}
         for name, value in row.items():
             if name not in self._columns and is_amount(value) and len(self._columns) < MAX_NAMES:
                 self._columns[name] = array("d", [math.nan]) * rows

@@ -16,7 +16,7 @@ from galamp.algorithms.networks import resolve_network
 from galamp.algorithms.networks.checks import check_network
 from galamp.core.disk import Where, as_named
 from galamp.core.normalisation import NORMALISER_GAUGES, NormaliserSpec, normaliser_spec
-from galamp.core.processes.titles import title_of
+from galamp.core.processes.titles import run_name, title_of
 from galamp.core.seeding import seed_for
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.exchange import exchange_specs
@@ -24,6 +24,7 @@ from galamp.gossip.topologies.base import Topology
 from galamp.memory.arrays import ArraySpec, SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
 from galamp.memory.learner_state import State, StateSlots
+from galamp.memory.metrics import LEARNING_RATE
 from galamp.memory.moment_slots import MomentSlots
 from galamp.memory.rollouts import RingWake, RolloutRing, RolloutShape
 from galamp.memory.status import StatusBoard
@@ -110,7 +111,7 @@ def array_specs(
 ) -> list[ArraySpec]:
     """Return the specification of every shared array of a run."""
     count, simulators = len(plan.learners), plan.simulators
-    gauges = dict(plan.config.algorithm.gauges)
+    gauges = {LEARNING_RATE: "", **plan.config.algorithm.gauges}
     if sketch.normaliser is not None:
         gauges |= NORMALISER_GAUGES
     specs = ControlBlock.specs(count, simulators) + StatusBoard.specs(count, simulators, gauges)
@@ -202,6 +203,7 @@ class RunLayout:
             nice=self.plan.config.resources.nice,
             incarnation=incarnation,
             log=str((self._where(self._logs) or self._logs) / name),
+            run=run_name(self._logs.parent),
         )
 
     def _learner_task(self, learner: LearnerPlan, incarnation: int) -> LearnerTask:

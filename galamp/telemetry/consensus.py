@@ -13,6 +13,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,12 +30,15 @@ from galamp.gossip.transport.publication_ring import PublicationRing
 from galamp.memory.arrays import SharedArrays
 from galamp.storage.gossip_log import GossipLog, Lost, Measurement, Rebase, Start
 from galamp.supervision.layout import RunLayout
-from galamp.telemetry.snapshot import ConsensusReading
+from galamp.telemetry.mixed_edges import MixedEdges
+from galamp.telemetry.snapshot import ConsensusReading, EdgeSnapshot
 
 FOLLOW_S, CATCH_UP_S = 0.1, 0.3
 """Longest time per call that certifying may keep the supervisor from its other work."""
 MAX_PENDING = 4096
 """Entries of a learner that wait in the supervisor; further ones stay in the learner's ring."""
+MAX_EDGES = 256
+"""Edges that are shown; of more, the oldest."""
 MAX_LINES = 20_000
 """Lines that are kept while the disk refuses them."""
 
@@ -51,6 +55,7 @@ class ConsensusMonitor:
         if config.gradient_correlation:
             self._gradients = self._make_meter(run_layout, GRADIENTS)
         self._identical = averages_gradients(config)
+        self._certified: tuple[float, float] | None = None
         self.reading = ConsensusReading()
 
     @staticmethod
@@ -62,6 +67,18 @@ class ConsensusMonitor:
         """Process the publications since the last call."""
         if self._history is not None:
             self._history.follow()
+
+    @property
+    def has_ages(self) -> bool:
+        """Whether it is recorded what is mixed."""
+        return self._history is not None
+
+    def edges(self) -> tuple[EdgeSnapshot, ...]:
+        """Return the edges over which something was mixed; of very many the oldest."""
+        edges = self._history.edges() if self._history is not None else []
+        if len(edges) > MAX_EDGES:
+            edges = sorted(edges, key=lambda edge: -edge.age)[:MAX_EDGES]
+        return tuple(edges)
 
     def measure(self, wall_s: float, agent_steps: int) -> None:
         """Measure, certify, and set whether gossip is wanted."""
@@ -76,9 +93,18 @@ class ConsensusMonitor:
             if bounds is None:
                 self._history.rebase_unknown(*self._meter.recent())
         cosine = self._gradients.mean_cosine() if self._gradients else None
-        self.reading = reading_of(measured, bounds, radius, cosine)
+        self.reading = self._with_last(reading_of(measured, bounds, radius, cosine), wall_s)
         if self._target is not None:
             self._control.gossip_enabled = bool(measured.to_mean.max() > self._target)
+
+    def _with_last(self, reading: ConsensusReading, wall_s: float) -> ConsensusReading:
+        """Return a reading with the newest certificate that there was."""
+        if reading.certificate is not None:
+            self._certified = wall_s, reading.certificate
+        if self._certified is None:
+            return reading
+        then_s, last = self._certified
+        return replace(reading, last_certificate=last, last_certificate_age_s=wall_s - then_s)
 
 
 def reading_of(
@@ -128,6 +154,7 @@ class History:
         self._reached = [0] * topology.size
         """Number of each learner's last processed publication, or of the one in progress."""
         self._incarnations = [0] * topology.size
+        self._edges = MixedEdges()
         self._certificate = Certificate(topology.size)
         self._theory = TheoreticalRadius(topology) if with_radius else None
         self._lines: list[dict[str, Any]] = []
@@ -141,6 +168,10 @@ class History:
     def radius(self) -> float | None:
         """Theoretical radius; None where theory gives none, or not yet."""
         return None if self._theory is None else self._theory.radius
+
+    def edges(self) -> list[EdgeSnapshot]:
+        """Return the edges over which something was mixed, by what was fetched so far."""
+        return self._edges.reading()
 
     def follow(self) -> None:
         """Process the rings in order of time, so that few old vectors have to be kept."""
@@ -209,6 +240,7 @@ class History:
             return
         publications, lost = self._publication_rings[rank].drain()
         self._pending[rank].extend(publications)
+        self._edges.add([publication for _, publication in publications])
         if lost and not self._gap_reported:
             self._gap_reported = True
             self._log_event(

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from galamp.telemetry.snapshot import Snapshot
+from galamp.telemetry.snapshot import Snapshot, SystemReading
+
+GIB = 2**30
 
 
 def mean_of(gauges: list[dict[str, float]]) -> dict[str, float]:
@@ -31,6 +33,7 @@ def metrics_row(snapshot: Snapshot, former_s: float) -> dict[str, Any]:
         "charts/episodic_length": snapshot.mean_length,
         "charts/episodes": snapshot.episodes,
         "charts/SPS": snapshot.agent_steps_per_s,
+        "charts/learning_rate": snapshot.learning_rate,
         "charts/restarts": snapshot.restarts,
         "gossip/consensus_distance": snapshot.consensus.rms,
         "gossip/pairwise_distance": snapshot.consensus.pairwise,
@@ -41,9 +44,10 @@ def metrics_row(snapshot: Snapshot, former_s: float) -> dict[str, Any]:
         "gossip/staleness": max((each.staleness for each in learners), default=0),
         "gossip/sent": sum(each.sent for each in learners),
         "gossip/received": sum(each.received for each in learners),
-        "gossip/dropped": sum(each.dropped for each in learners),
+        "gossip/overwritten": sum(each.overwritten for each in learners),
     }
     row |= {f"losses/{name}": value for name, value in snapshot.losses.items()}
+    row |= _system(snapshot.system)
     shares = mean_of([each.phase_shares for each in learners])
     row |= {f"perf/{name}_share": value for name, value in shares.items()}
     for each in learners:
@@ -59,3 +63,18 @@ def metrics_row(snapshot: Snapshot, former_s: float) -> dict[str, Any]:
             name + "distance": each.distance,
         }
     return row
+
+
+def _system(seen: SystemReading) -> dict[str, Any]:
+    """Return what the run takes of the machine; None where that is not known."""
+    rates = [gpu.utilisation for gpu in seen.gpus if gpu.utilisation is not None]
+    used = [gpu.memory_bytes for gpu in seen.gpus if gpu.memory_bytes is not None]
+    return {
+        "system/cpu": seen.run_share,
+        "system/cpu_others": seen.others_share,
+        "system/memory": None if seen.memory_bytes is None else seen.memory_bytes / GIB,
+        "system/gpu": float(np.mean(rates)) if rates else None,
+        "system/gpu_memory": sum(used) / GIB if used else None,
+        "system/watts": seen.watts,
+        "system/joules_per_frame": seen.joules_per_frame,
+    }

@@ -12,7 +12,8 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -20,24 +21,35 @@ import numpy as np
 import numpy.typing as npt
 
 from galamp.core.throughput import ThroughputMeter
-from galamp.memory.metrics import EpisodeRing
+from galamp.memory.latest_observation import latest_observation
+from galamp.memory.metrics import LEARNING_RATE, EpisodeRing
 from galamp.memory.status import Phase, StatusRow
 from galamp.storage.event_log import EventLog
 from galamp.storage.learning_curve import Curve, thinned
 from galamp.storage.run_folder import RunFolder
 from galamp.supervision.layout import RunLayout
+from galamp.telemetry.bottleneck import bottleneck
 from galamp.telemetry.consensus import ConsensusMonitor
+from galamp.telemetry.game_frame import game_frame
+from galamp.telemetry.metric_history import MetricHistoryBuilder
 from galamp.telemetry.metrics_row import mean_of, metrics_row
 from galamp.telemetry.notices import Notices
 from galamp.telemetry.sinks.base import Episode
 from galamp.telemetry.sinks.group import SinkGroup
 from galamp.telemetry.snapshot import (
     EPISODES_IN_MEAN,
+    EvaluationReading,
     Event,
+    GameFrame,
+    Goal,
     LearnerSnapshot,
     Snapshot,
+    SystemReading,
     WorkerState,
 )
+from galamp.telemetry.system_monitor import SystemMonitor
+from galamp.telemetry.throughput_facts import FactsReader
+from galamp.telemetry.time_left import TimeLeft
 
 RATE_WINDOW_S = 10.0
 MAX_EVENTS = 50
@@ -65,12 +77,18 @@ class LearnerReading:
         """Measure rates from now on: the row's counts so far are of an earlier start."""
         self._steps.restart()
         self._phases.restart()
+        self._updates_before = self.row["updates"]
         self.sample(time.monotonic())
 
     def sample(self, now_s: float) -> None:
         """Record counts and phase times, for the rates over the last `RATE_WINDOW_S`."""
         self._steps.add(now_s, self.row["agent_steps"])
         self._phases.add(now_s, self.row.phase_s())
+
+    @property
+    def updates(self) -> int:
+        """Updates since this start of the run."""
+        return self.row["updates"] - self._updates_before
 
     def rate(self) -> float:
         """Return agent steps per second over the window."""
@@ -110,9 +128,27 @@ class Recorder:
         folder: RunFolder,
         sinks: SinkGroup,
         consensus: ConsensusMonitor,
+        system: SystemMonitor | None = None,
+        rates: Mapping[int, float] | None = None,
     ) -> None:
+        """Record one attempt.
+
+        Args:
+            run_layout: what the children write to.
+            folder: of the run.
+            sinks: where rows of metrics go.
+            consensus: measures distances.
+            system: samples the machine (default: nothing does).
+            rates: agent steps/s by number of learners, as measured on this machine before.
+        """
         self._run_layout, self.folder, self._sinks = run_layout, folder, sinks
-        self._consensus = consensus
+        self._consensus, self._system = consensus, system
+        self._facts = FactsReader(run_layout, rates or {})
+        self._time_left, self._history = TimeLeft(), MetricHistoryBuilder(run_layout.count)
+        self.goal: Goal | None = None
+        """What the run is to do, where that is not a number of agent steps."""
+        self.most_left_s: float | None = None
+        """Time left by a limit of time."""
         self._began_s = time.monotonic()
         self._former_s = 0.0
         self._overall = ThroughputMeter()
@@ -126,6 +162,8 @@ class Recorder:
         self.episodes = 0
         self.best: float | None = None
         self._best_at = 0
+        self.evaluation: EvaluationReading | None = None
+        """The newest evaluation while the run trains."""
         self.losses = Losses()
         self._notices = Notices(self.log_event)
         self._curve = Curve()
@@ -158,6 +196,7 @@ class Recorder:
         self.status = "running"
         self.log_event(f"all learners run after {self.elapsed_s:.1f} s", kind="running")
         self._overall.restart()
+        self._time_left.restart()
         self._overall.add(time.monotonic(), self._run_layout.status_board.agent_steps())
 
     def mark_ended(self) -> None:
@@ -198,8 +237,11 @@ class Recorder:
             "last_lengths": list(self._lengths),
         }
 
-    def resume_from(self, progress: dict[str, Any], curve: Curve) -> None:
-        """Continue from the progress and curve of an earlier start."""
+    def resume_from(
+        self, progress: dict[str, Any], curve: Curve, rows: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        """Continue from the progress, the curve and rows of metrics of earlier starts."""
+        self._history.extend(rows)
         self.episodes = int(progress["episodes"])
         self._former_s = float(progress["wall_s"])
         self.best = progress["best_mean_return_100"]
@@ -215,10 +257,14 @@ class Recorder:
         now_s = time.monotonic()
         for learner in self.learners:
             learner.sample(now_s)
+        self._time_left.add(now_s, self._run_layout.status_board.agent_steps())
         for rank, score, length, env_index, ended in self._finished():
             self._episode(rank, score, int(length), int(env_index), ended)
         self._notices.observe([learner.row for learner in self.learners])
         self._consensus.follow()
+        self._facts.sample(now_s)
+        if self._system is not None:
+            self._system.sample()
 
     def _finished(self) -> list[tuple[int, float, float, float, float]]:
         """Return the episodes that ended since the last call, of all learners, by time.
@@ -239,16 +285,25 @@ class Recorder:
         snapshot = self.snapshot()
         if snapshot.mean_return is not None:
             self._curve.add(snapshot.agent_steps, snapshot.mean_return)
-        self._sinks.write(metrics_row(snapshot, self._former_s))
+        row = metrics_row(snapshot, self._former_s)
+        self._history.add(row)
+        self._sinks.write(row)
 
     def close(self) -> None:
         """Close the metric sinks: this start of the run has ended."""
         self._sinks.close()
 
-    def snapshot(self) -> Snapshot:
-        """Return the current snapshot of the run."""
-        learners = tuple(self._learner(r, reading) for r, reading in enumerate(self.learners))
+    def snapshot(self, *, with_game: bool = False) -> Snapshot:
+        """Return the current snapshot of the run; `with_game`: with the newest frame of a game."""
+        distances = dict(enumerate(self._consensus.reading.distances))
+        learners = tuple(
+            self._learner(r, reading, distances.get(r)) for r, reading in enumerate(self.learners)
+        )
         config = self._run_layout.plan.config
+        gauges = mean_of([reading.row.metrics.gauges() for reading in self.learners])
+        learning_rate = gauges.pop(LEARNING_RATE, None)
+        rate = sum(learner.agent_steps_per_s for learner in learners)
+        gossip = config.gossip
         return Snapshot(
             env_id=self._run_layout.environment.env_id,
             protocol=self._run_layout.environment.protocol,
@@ -258,19 +313,61 @@ class Recorder:
             agent_steps=sum(learner.agent_steps for learner in learners),
             total_steps=config.total_steps,
             frames_per_step=self._run_layout.environment.frames_per_step,
-            agent_steps_per_s=sum(learner.agent_steps_per_s for learner in learners),
+            agent_steps_per_s=rate,
             learners=learners,
-            topology=config.gossip.graph,
+            topology=gossip.graph,
             episodes=self.episodes,
             mean_return=self.mean_return,
             best_mean_return=self.best,
             mean_length=float(np.mean(self._lengths)) if self._lengths else None,
             curve=thinned(self._curve.points),
-            losses=mean_of([reading.row.metrics.gauges() for reading in self.learners]),
+            losses=gauges,
+            learning_rate=learning_rate,
             consensus=self._consensus.reading,
+            evaluation=self.evaluation,
             events=tuple(self._events),
             restarts=self.losses.restarts,
+            attempt=self._run_layout.start,
+            former_s=self._former_s,
+            remaining_s=self._remaining_s(),
+            max_staleness=0 if gossip.synchronous else gossip.max_staleness,
+            max_grad_norm=getattr(config.algorithm, "max_grad_norm", None) or None,
+            edges=self._consensus.edges(),
+            has_ages=self._consensus.has_ages,
+            system=self._seen(rate),
+            bottleneck=self._bottleneck(),
+            goal=self.goal,
+            history=self._history.reading,
+            game=self._game() if with_game else None,
         )
+
+    def _remaining_s(self) -> float | None:
+        """Return the time left, by the agent steps or by a limit of time."""
+        left = self._run_layout.plan.config.total_steps
+        left -= self._run_layout.status_board.agent_steps()
+        by_steps_s = self._time_left.seconds(time.monotonic(), left)
+        known = [each for each in (by_steps_s, self.most_left_s) if each is not None]
+        return min(known, default=None)
+
+    def _seen(self, rate: float) -> SystemReading:
+        """Return the last sample of the machine, with the energy per frame at this `rate`."""
+        if self._system is None:
+            return SystemReading()
+        reading = self._system.reading
+        frames = rate * self._run_layout.environment.frames_per_step
+        if reading.watts is None or frames <= 0:
+            return reading
+        return replace(reading, joules_per_frame=reading.watts / frames)
+
+    def _bottleneck(self) -> str:
+        if self.status != "running" or self._system is None:
+            return ""
+        return bottleneck(self._facts.facts(self.learners, self._system.reading))
+
+    def _game(self) -> GameFrame | None:
+        layout = self._run_layout
+        observation = latest_observation(layout.arrays, 0, layout.shape)
+        return None if observation is None else game_frame(observation, 0, 0)
 
     def _episode(self, rank: int, score: float, length: int, env_index: int, ended: float) -> None:
         if not math.isfinite(score):
@@ -288,7 +385,9 @@ class Recorder:
         if mean is not None and (self.best is None or mean > self.best):
             self.best, self._best_at = mean, self._run_layout.status_board.agent_steps()
 
-    def _learner(self, rank: int, reading: LearnerReading) -> LearnerSnapshot:
+    def _learner(
+        self, rank: int, reading: LearnerReading, distance: float | None
+    ) -> LearnerSnapshot:
         row = reading.row
         return LearnerSnapshot(
             rank=rank,
@@ -306,8 +405,8 @@ class Recorder:
             staleness=row["staleness"],
             sent=row.metrics["sent"],
             received=row.metrics["received"],
-            dropped=row.metrics["dropped"],
-            distance=dict(enumerate(self._consensus.reading.distances)).get(rank),
+            overwritten=row.metrics["dropped"],
+            distance=distance,
             out_peers=self._run_layout.topology.out_peers(rank, row["rounds"]),
         )
 

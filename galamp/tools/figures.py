@@ -169,5 +169,6 @@ class _Former(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        print_safely(f"galamp: {option_string} is now called {FLAG}\n", sys.stderr)
+        if getattr(namespace, self.dest, None) is None:  # once, however often it is given
+            print_safely(f"galamp: {option_string} is now called {FLAG}\n", sys.stderr)
         setattr(namespace, self.dest, values)

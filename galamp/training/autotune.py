@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from galamp.core.config import ReportConfig, RunConfig
 from galamp.core.errors import GalampError, RunFailed, StoppedBySignal, UserError
+from galamp.core.eval_config import EvalConfig
 from galamp.core.machine.load import Usage, others_share, read_usage
 from galamp.core.machine.machine import Machine, inspect_machine
 from galamp.core.settings import AUTO
@@ -299,6 +300,7 @@ def rate_of(config: RunConfig, learners: int, probe: ThroughputProbe, signals: S
             total_steps=10**15,
             resources=replace(config.resources, learners=learners),
             stop=StopConfig(),
+            evaluation=EvalConfig(),
             report=report,
         )
         try:

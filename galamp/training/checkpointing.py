@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,14 @@ from galamp.telemetry.snapshot import EPISODES_IN_MEAN
 
 MIN_KEPT = 2
 """Number of checkpoints that are kept even if the disk then has no room for another one."""
+
+
+class Written(NamedTuple):
+    """Checkpoint on the disk: where, and the progress that it has saved."""
+
+    path: Path
+    agent_steps: int
+    wall_s: float
 
 
 class Saver:
@@ -71,17 +79,25 @@ class Saver:
         self._writer: threading.Thread | None = None
         self._best_path: Path | None = None
         self._best_return = float("-inf")
+        self._by_evaluation = run_layout.plan.config.evaluation.eval_every is not None
         self._excluded: set[int] = set()
         self._reported_links: set[str] = set()
         """Links whose failure to move was reported."""
         self.written = 0
         self.last: Checkpoint | None = None
         """The checkpoint that `finish` has gathered, whether or not it was written."""
+        self.newest: Written | None = None
+        """The checkpoint that was written last in this attempt."""
+        self.protected: Path | None = None
+        """A checkpoint that is being evaluated, and so is not removed."""
 
     def resume_best(self) -> None:
         """Resume from an earlier start: only a better score than that of `best` moves the link."""
         best = checkpoints.linked(self._folder, BEST)
         if best is None:
+            return
+        if self._by_evaluation:
+            self._best_path = best
             return
         with contextlib.suppress(CheckpointError):
             score = full_score(checkpoints.load(best, learners=()))
@@ -92,6 +108,11 @@ class Saver:
     def busy(self) -> bool:
         """Whether a checkpoint is being gathered or written."""
         return self._requested is not None or (self._writer is not None and self._writer.is_alive())
+
+    def point_best(self, path: Path) -> None:
+        """Point `best` to a checkpoint that is `protected`: an evaluation has found it the best."""
+        self._point(BEST, path)
+        self._best_path = path
 
     def exclude(self, rank: int) -> None:
         """Save the mean of the others in place of the parameters of a learner that was given up.
@@ -218,7 +239,7 @@ class Saver:
         return Checkpoint(self._identity, self._config, progress, learners)
 
     def _write(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint, move `latest` and `best`, remove old checkpoints.
+        """Write a checkpoint, move the links, remove old checkpoints.
 
         Runs in the writer thread, if one could start. A written checkpoint counts, and old ones are
         removed, even if the links cannot be moved: resume and evaluation find the newest checkpoint
@@ -237,12 +258,18 @@ class Saver:
             return
         self.written += 1
         self._point(LATEST, path)
-        score = full_score(checkpoint)
+        self._point_best_by_training(checkpoint, path)
+        kept = {path, self._best_path, self.protected}
+        checkpoints.prune(self._folder, self._keep, {each for each in kept if each is not None})
+        progress = checkpoint.progress
+        self.newest = Written(path, progress["agent_steps"], progress.get("wall_s", 0.0))
+
+    def _point_best_by_training(self, checkpoint: Checkpoint, path: Path) -> None:
+        """Point `best` to a checkpoint of a higher training score, unless evaluations choose it."""
+        score = None if self._by_evaluation else full_score(checkpoint)
         if score is not None and score > self._best_return:
             self._best_return, self._best_path = score, path
             self._point(BEST, path)
-        protect = {path} | ({self._best_path} if self._best_path else set())
-        checkpoints.prune(self._folder, self._keep, protect)
 
     def _point(self, name: Literal["latest", "best"], path: Path) -> None:
         """Point a link to the checkpoint `path`; a failure is reported once per link."""

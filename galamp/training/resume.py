@@ -29,6 +29,7 @@ from galamp.storage.run_logs import Warn, curve
 from galamp.supervision.layout import RunLayout
 from galamp.supervision.plan import Plan
 from galamp.telemetry.consensus import History
+from galamp.telemetry.metric_history import rows_before
 from galamp.telemetry.recorder import Recorder
 from galamp.training.resize import resized
 from galamp.training.resume_point import ResumePoint
@@ -80,7 +81,9 @@ def restore(
         for name in STATE_COUNTERS:
             row.set_counter(name, state.counters[name])
     progress = resume_point.checkpoint.progress
-    recorder.resume_from(progress, curve(folder.metrics))
+    recorder.resume_from(
+        progress, curve(folder.metrics), rows_before(folder.metrics, run_layout.count)
+    )
     recorder.log_event(f"goes on from {progress['agent_steps']:,} agent steps", kind=kind)
     for line in changes(resume_point.checkpoint.config, run_layout.plan.config):
         recorder.log_event(line, kind="setting")
@@ -108,7 +111,8 @@ def changes(before: dict[str, Any], config: RunConfig) -> list[str]:
         before: the settings in the checkpoint; those that an older galamp did not know are missing.
         config: the settings now.
     """
-    now, before = to_dict(config), up_to_date(before)
+    known = {(setting.section, setting.name) for setting in settings(config)}
+    now, before = to_dict(config), up_to_date(before, known)
     lines = []
     for setting in settings(config):
         old_section = before.get(setting.section, {}) if setting.section else before
@@ -132,6 +136,8 @@ def _value_text(setting: Setting, value: Any) -> str:
         return "yes" if value else "no"
     if value is None:
         return setting.option.none or "the default"
+    if setting.option.texts:
+        return shown(" ".join(map(str, value)) or "none")
     if setting.option.auto and value == AUTO:
         return "auto"
     if setting.option.duration and type(value) is float:

@@ -10,6 +10,7 @@ anyone may have written that.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,13 @@ from typing import Any
 from galamp.algorithms.networks import check_network_asked
 from galamp.core import user_code
 from galamp.core.algorithm_config import AlgorithmConfig
-from galamp.core.config import RunConfig, from_dict, from_settings
+from galamp.core.config import RunConfig, from_dict, from_settings, value_in
 from galamp.core.errors import UserError
 from galamp.core.machine.machine import inspect_machine
 from galamp.core.settings import flag_of, settings
 from galamp.environments.names import check_asked
-from galamp.storage.inspection import check_own_graph, refuse_links
+from galamp.storage.inspection import FILE, check_own_graph, refuse_links
+from galamp.storage.inspection import GRAPH as GRAPH_FILE
 from galamp.storage.run_folder import CONFIG, StoredChoices, read_json
 from galamp.supervision.placement import CpuSet
 from galamp.supervision.plan import LearnerPlan, changes_kind, with_learners
@@ -31,7 +33,7 @@ Values = Mapping[tuple[str, str], Any]
 """Settings by section and name."""
 
 GRAPH, SINKS, DEVICE = ("gossip", "topology"), ("report", "sinks"), ("resources", "device")
-LEARNERS = ("resources", "learners")
+LEARNERS, RUN_DIR = ("resources", "learners"), ("report", "run_dir")
 
 
 def resumed_config(folder: Path, given: Values) -> RunConfig:
@@ -45,14 +47,34 @@ def resumed_config(folder: Path, given: Values) -> RunConfig:
         UserError: see `stored_config`; or the run's algorithm has not all of the settings.
     """
     stored = stored_config(folder, given)
-    kept = {
-        (s.section, s.name): getattr(getattr(stored, s.section) if s.section else stored, s.name)
-        for s in settings(stored)
-        if s.option.stored
-    }
     _check_has(stored.algorithm, given)
     _check_normalisers(stored, given)
-    return from_settings(kept | dict(given), type(stored.algorithm))
+    return from_settings(_kept(stored) | dict(given), type(stored.algorithm))
+
+
+def values_like(folder: Path, given: Values) -> dict[tuple[str, str], Any]:
+    """Return the settings of the run in `folder`, for a new run that has the same.
+
+    They are its stored ones but for the folder; a gossip graph from a file is the run's copy of it.
+
+    Args:
+        folder: the run folder.
+        given: checked settings that replace the stored ones.
+
+    Raises:
+        UserError: see `stored_config`.
+    """
+    stored = stored_config(folder, given, f"--like {folder}: the run")
+    kept = _kept(stored)
+    del kept[RUN_DIR]
+    if stored.gossip.topology.startswith(FILE):
+        kept[GRAPH] = f"{FILE}{os.path.abspath(folder / GRAPH_FILE)}"
+    return kept
+
+
+def _kept(stored: RunConfig) -> dict[tuple[str, str], Any]:
+    """Return the settings that belong to a run, by section and name."""
+    return {(s.section, s.name): value_in(stored, s) for s in settings(stored) if s.option.stored}
 
 
 def kept_choices(folder: Path, given: Container[tuple[str, str]]) -> StoredChoices:
@@ -60,8 +82,10 @@ def kept_choices(folder: Path, given: Container[tuple[str, str]]) -> StoredChoic
     return StoredChoices(None if GRAPH in given else folder, devices=DEVICE not in given)
 
 
-def stored_config(folder: Path, given: Values) -> RunConfig:
+def stored_config(folder: Path, given: Values, holder: str = "") -> RunConfig:
     """Return the settings of the run in `folder`, with every choice made as it was.
+
+    `holder` is what refusals call the run (default: as it is resumed).
 
     If another number of learners is `given`, or they move to another kind of device, the choices
     that depend on it are made again.
@@ -74,7 +98,9 @@ def stored_config(folder: Path, given: Values) -> RunConfig:
     resolved = stored.pop("resolved", None)
     algorithm = given.get(("algorithm", "algorithm"), "")
     config = from_dict(stored, algorithm)
-    _check_imports(folder, config, given)
+    check_imports(holder or f"--resume {folder}: the run", config, given)
+    if GRAPH not in given:
+        check_own_graph(folder, config.gossip.topology)
     device = given.get(DEVICE, config.resources.device)
     learners = given.get(LEARNERS, config.resources.learners)
     machine, ran = inspect_machine(device), plans_in(resolved, config)
@@ -84,23 +110,27 @@ def stored_config(folder: Path, given: Values) -> RunConfig:
     return config
 
 
-def _check_imports(folder: Path, config: RunConfig, given: Values) -> None:
-    """Check that whatever would be imported or read from elsewhere is named anew.
+def check_imports(holder: str, config: RunConfig, given: Values) -> None:
+    """Check that whatever would be imported is named anew.
+
+    Args:
+        holder: what has the config, for a refusal.
+        config: the config that comes from elsewhere.
+        given: settings that the command line names.
 
     Raises:
-        UserError: the stored config alone names it.
+        UserError: the config alone names it.
     """
-    run = f"--resume {folder}: the run"
     asked = given.get(("algorithm", "algorithm"), "")
     name = config.algorithm.algorithm
-    user_code.check_asked("--algorithm", name, asked, run, "add --algorithm", fixed=True)
+    user_code.check_asked("--algorithm", name, asked, holder, "add --algorithm", fixed=True)
     asked = given.get(("environment", "env_id"), "")
-    check_asked(config.environment.env_id, asked, run)
-    check_network_asked(config.model.network, given.get(("model", "network"), ""), run)
-    if GRAPH not in given:
-        check_own_graph(folder, config.gossip.topology)
+    check_asked(config.environment.env_id, asked, holder)
+    wrappers = given.get(("environment", "wrapper"), ())
+    user_code.check_all_asked("--wrapper", config.environment.wrapper, wrappers, holder, "add")
+    check_network_asked(config.model.network, given.get(("model", "network"), ""), holder)
     if SINKS not in given:
-        user_code.check_asked("--sinks", config.report.sinks, "", run, "add --sinks")
+        user_code.check_asked("--sinks", config.report.sinks, "", holder, "add --sinks")
 
 
 def _check_has(algorithm: AlgorithmConfig, given: Values) -> None:

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from galamp.telemetry.sinks.base import SinkContext
 from galamp.telemetry.sinks.group import SinkGroup
 from galamp.training.checkpointing import Saver
 from galamp.training.control.server import ControlServer
+from galamp.training.evaluator import Evaluator
 from galamp.training.resolve import ResolvedRun, resolve_run
 from galamp.training.result import RunResult
 from galamp.training.resume import history_of, restore, states_for
@@ -47,6 +48,7 @@ from galamp.training.resume_point import ResumePoint, load_resume_point, progres
 from galamp.training.start_events import log_choices
 from galamp.training.summary import stored_config, summarise
 from galamp.training.supervisor import Callback, Supervisor
+from galamp.training.surroundings import monitor_of
 
 RETRY_TIMEOUT_S, RETRY_EVERY_S = 60.0, 3.0
 
@@ -68,6 +70,8 @@ class RunContext:
     environment: EnvironmentSpec
     sketch: ModelSketch
     identity: Identity
+    rates: Mapping[int, float] = field(default_factory=dict)
+    """Agent steps/s by number of learners, as measured on this machine before."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class Attempt:
     run_layout: RunLayout
     recorder: Recorder
     saver: Saver
+    evaluator: Evaluator | None
 
 
 class PendingScale:
@@ -161,8 +166,21 @@ class Session:
             run_layout.count,
             lambda count: self._check_learners(resolved.plan, share_bytes, count),
         )
+        evaluator = self._evaluator(run_layout, recorder, saver)
         gc.freeze()
-        return Attempt(number, began_s, resolved, run_layout, recorder, saver)
+        return Attempt(number, began_s, resolved, run_layout, recorder, saver, evaluator)
+
+    def _evaluator(
+        self, run_layout: RunLayout, recorder: Recorder, saver: Saver
+    ) -> Evaluator | None:
+        """Create what evaluates the run while it trains; None if it is not to be evaluated."""
+        plan = run_layout.plan
+        if plan.config.evaluation.eval_every is None:
+            return None
+        taken = {core for learner in plan.learners for core in learner.cpus.cores}
+        left = [core for core in self._context.machine.cores if core not in taken]
+        cores = tuple(left) if plan.config.resources.pin else ()
+        return Evaluator(run_layout, recorder, saver, cores)
 
     def _open_sinks(self, plan: Plan, number: int, from_step: int) -> SinkGroup:
         """Open the metric sinks of attempt `number`, whose rows continue at `from_step`.
@@ -187,7 +205,10 @@ class Session:
         context, folder = self._context, self._folder
         wall_s = progress_of(resume_point)["wall_s"]
         history = history_of(run_layout, folder, states, wall_s, warn)
-        recorder = Recorder(run_layout, folder, sinks, ConsensusMonitor(run_layout, history))
+        recorder = Recorder(
+            run_layout, folder, sinks, ConsensusMonitor(run_layout, history),
+            monitor_of(run_layout, context.machine), context.rates,
+        )  # fmt: skip
         recorder.losses = self._losses
         saver = Saver(
             run_layout, context.identity, folder.checkpoints,
@@ -232,10 +253,13 @@ class Session:
             self._control_server,
             self._signals,
             [*self._callbacks, self._pending_scale],
+            attempt.evaluator,
         )
         try:
             return supervisor.run()
         finally:
+            if attempt.evaluator is not None:
+                attempt.evaluator.close()
             attempt.recorder.close()
 
     def _resume_point_of(self, attempt: Attempt) -> ResumePoint:

@@ -11,6 +11,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from galamp.core.algorithm_config import lr_in_words
 from galamp.core.machine.machine import Machine, lacks_bf16, quota_text
 from galamp.core.machine.mps import mps_folder, mps_in_words
 from galamp.supervision.devices import CPU, left_out
@@ -39,7 +40,7 @@ def log_choices(plan: Plan, machine: Machine, recorder: Recorder, *, first: bool
     some = "learner" if len(plan.learners) == 1 else "learners"
     recorder.log_event(
         f"{len(plan.learners)} {some} of {config.environment.num_envs} environments on "
-        f"{config.resources.device}, learning rate {config.algorithm.learning_rate:.3g}",
+        f"{config.resources.device}, learning rate {lr_in_words(config.algorithm)}",
         kind="start" if first else "scale",
         command=command_line() if first else "",
     )

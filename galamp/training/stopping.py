@@ -33,6 +33,9 @@ class StopConditions:
     def tick(self, supervisor: Supervisor) -> None:
         """End the run if a condition is met and nothing else ends it already."""
         recorder = supervisor.recorder
+        limit_s = self._config.max_time
+        if limit_s is not None:
+            recorder.most_left_s = max(0.0, limit_s - (time.monotonic() - self._began_s))
         if recorder.status in ("starting", "running") and (reason := self.met(recorder)):
             recorder.log_event(f"{reason.text}: saving and stopping", kind="stop")
             supervisor.finish(reason)

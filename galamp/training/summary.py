@@ -5,6 +5,7 @@ Runs in the supervisor, at the beginning of every start and once at the end.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import platform
 from typing import Any
@@ -49,6 +50,7 @@ def summarise(
         "episodes": snapshot.episodes,
         "mean_return_100": snapshot.mean_return,
         "best_mean_return_100": snapshot.best_mean_return,
+        "evaluation": snapshot.evaluation and dataclasses.asdict(snapshot.evaluation),
         "overflowed_updates": sum(each["overflows"] for each in metrics),
         "restarts": recorder.losses.restarts,
         "given_up": recorder.losses.given_up,

@@ -13,12 +13,14 @@ and the loss of the last learner.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Sequence
 from typing import Protocol
 
 from galamp.core.processes.reaper import adopt_orphans, adopts_orphans
+from galamp.core.processes.tracing import permit_tracing
 from galamp.memory.status import Phase
 from galamp.supervision.child import Child
 from galamp.supervision.child_failure import ChildFailure
@@ -31,6 +33,7 @@ from galamp.telemetry.recorder import Recorder
 from galamp.telemetry.snapshot import WorkerState
 from galamp.training.checkpointing import Saver, common_turn
 from galamp.training.control.server import ControlServer
+from galamp.training.evaluator import LAST_TIMEOUT_S, Evaluator
 from galamp.training.result import BY_REQUEST, RunResult, StopReason, result_of
 from galamp.workers.forkserver import wake_server
 
@@ -64,8 +67,9 @@ class Supervisor:
         control_server: ControlServer,
         signals: Signals,
         callbacks: Sequence[Callback] = (),
+        evaluator: Evaluator | None = None,
     ) -> None:
-        self._callbacks = callbacks
+        self._callbacks, self._evaluator = callbacks, evaluator
         self.run_layout, self.recorder, self.saver, self.display = (
             run_layout,
             recorder,
@@ -74,6 +78,7 @@ class Supervisor:
         )
         self.control_server, self._signals = control_server, signals
         self.children = Children(run_layout)
+        control_server.tracing.configure(self._processes, self._permit_tracing)
         self._rollback = Rollback(self.children, run_layout.states)
         self._in_lock_step = run_layout.plan.config.gossip.exchanges_in_lock_step
         self._report = run_layout.plan.config.report
@@ -102,6 +107,9 @@ class Supervisor:
                 self._enforce_stop_timeouts()
                 self._save()
                 self._refresh_display()
+                if self._evaluator is not None and self._stopping_since_s is None:
+                    self._evaluator.tick()
+                self.display.poll()
                 for callback in self._callbacks:
                     callback.tick(self)
         finally:
@@ -130,12 +138,17 @@ class Supervisor:
         while (number := self._signals.receive()) is not None:
             if self._stopped_by is not None:
                 self._is_immediate = True
-                self._signals.exit_on_next(self.children.kill)
+                self._signals.exit_on_next(self._abandon)
                 return
             self._stopped_by = number
             name = signal.Signals(number).name
             self.recorder.log_event(f"{name}: saving and stopping", kind="stop", cause=name)
             self._stop()
+
+    def _abandon(self) -> None:
+        """Kill all children and give the terminal back: this process ends at once."""
+        self.display.abandon()
+        self.children.kill()
 
     def _handle_requests(self) -> None:
         """Handle control requests; end this attempt if another number of learners is requested."""
@@ -147,6 +160,20 @@ class Supervisor:
                 f"the number of learners becomes {self._scale_to}: saving", kind="scale"
             )
             self._stop()
+
+    def _processes(self) -> dict[int, str]:
+        """Return process id and title of every process of the run that works now."""
+        found = {os.getpid(): "supervisor"}
+        return found | {
+            child.pid: child.title
+            for child in self.children.with_process()
+            if child.pid is not None
+        }
+
+    def _permit_tracing(self, pid: int) -> None:
+        """Let a process trace this one and, as soon as they look, all children."""
+        permit_tracing(pid)
+        self.run_layout.control.tracer = pid
 
     def _reap(self) -> None:
         """Handle the ends of children, and end their orphans."""
@@ -323,7 +350,8 @@ class Supervisor:
         self._publish_snapshot()
 
     def _publish_snapshot(self) -> None:
-        snapshot = self.recorder.snapshot()
+        with_game = self.display.wants_game or self.control_server.wants_game
+        snapshot = self.recorder.snapshot(with_game=with_game)
         self.display.update(snapshot)
         self.control_server.publish(snapshot)
 
@@ -339,6 +367,8 @@ class Supervisor:
             )
         self._check_folder()
         result = result_of(self._failure, self._stopped_by, self._scale_to, self._reason)
+        if self._evaluator is not None and result.status == "finished":
+            self._finish_evaluation(self._evaluator)
         recorder.status = result.status
         if result.scale_to is None and result.reason is not None:
             steps = self.run_layout.status_board.agent_steps()
@@ -349,3 +379,19 @@ class Supervisor:
         recorder.log()
         self._publish_snapshot()
         return result
+
+    def _finish_evaluation(self, evaluator: Evaluator) -> None:
+        """Wait for the last checkpoint's evaluation, until a timeout or a signal."""
+        self.recorder.status = "evaluating"
+        until_s = time.monotonic() + LAST_TIMEOUT_S
+        evaluator.take_ended()
+        evaluator.start_last()
+        while evaluator.is_playing:
+            if self._signals.waiting or time.monotonic() > until_s:
+                evaluator.close(f"the run has ended, and waits {LAST_TIMEOUT_S:.0f} s at most")
+                return
+            self.control_server.poll()
+            self._publish_snapshot()
+            time.sleep(DISPLAY_EVERY_S)
+            evaluator.take_ended()
+            evaluator.start_last()

@@ -22,6 +22,8 @@ from galamp.core import installation
 from galamp.core.config import RunConfig
 from galamp.core.errors import UserError
 from galamp.core.machine.machine import inspect_machine
+from galamp.core.processes.reaper import is_claimed
+from galamp.core.processes.titles import run_name, show_title
 from galamp.core.sanitize import clean
 from galamp.environments import finish_probe, start_probe
 from galamp.environments.base import EnvironmentSpec
@@ -42,7 +44,8 @@ from galamp.training.resume_point import ResumePoint, load_resume_point
 from galamp.training.session import Outcome, RunContext, Session
 from galamp.training.stopping import StopConditions
 from galamp.training.supervisor import Callback
-from galamp.workers.forkserver import sigchld_enabled, start_server
+from galamp.training.surroundings import known_rates
+from galamp.workers.forkserver import name_server, sigchld_enabled, start_server
 
 __all__ = ["Outcome", "train"]
 
@@ -97,6 +100,7 @@ def _train(
             )
     folder = resume or _make_folder(resolved.plan, began)
     installation.name_run(folder.path)
+    _name_processes(folder.path)
     report = resolved.plan.config.report
     if folder.warning:
         warn(folder.warning)
@@ -104,7 +108,7 @@ def _train(
         _announce_changes(resume_point, resolved.plan, screen or sys.stderr)
     try:
         with (
-            make_display(report.quiet, screen or sys.stderr) as display,
+            make_display(report.quiet, screen or sys.stderr, stops=True) as display,
             ControlServer(folder.path, warn) as control_server,
         ):
             session = Session(
@@ -113,6 +117,14 @@ def _train(
             return session.run(resolved, resume_point)
     finally:
         folder.close()
+
+
+def _name_processes(folder: Path) -> None:
+    """Have the titles of the server and, if it is galamp's alone, this process name the run."""
+    name = run_name(folder)
+    name_server(name)
+    if is_claimed():
+        show_title(name, "supervisor")
 
 
 def _announce_changes(resume_point: ResumePoint, plan: Plan, screen: TextIO) -> None:
@@ -153,7 +165,8 @@ def survey(config: RunConfig, kept: StoredChoices) -> tuple[RunContext, Resolved
     check_processes(resolved.plan)  # now that the probe's processes have ended
     sketch = sketch_model(resolved.plan, environment)
     identity = identity_of(resolved.plan, environment, sketch)
-    return RunContext(machine, environment, sketch, identity), resolved
+    rates = known_rates(config, machine)
+    return RunContext(machine, environment, sketch, identity, rates), resolved
 
 
 def _with_canonical_environment(config: RunConfig) -> RunConfig:

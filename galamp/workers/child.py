@@ -21,8 +21,6 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, NoReturn
 
-from setproctitle import setproctitle
-
 from galamp.core import failpoints
 from galamp.core.disk import open_log
 from galamp.core.errors import EXIT_FAILURE, EXIT_OK, GalampError, StopRun
@@ -31,7 +29,7 @@ from galamp.core.processes.exit_reports import (
     write_report,
 )
 from galamp.core.processes.reaper import adopt_orphans, die_with_parent
-from galamp.core.processes.titles import title_of
+from galamp.core.processes.titles import show_title, title_of
 from galamp.workers.forkserver import (
     ORPHANED,
     SERVER,
@@ -61,6 +59,8 @@ class ChildSpec:
     nice: int = 0
     incarnation_id: str = ""
     """Unique name of this incarnation: no other one has it, in this or any other start."""
+    run: str = ""
+    """Name of the run in titles; see `titles.run_name`."""
 
     @property
     def title(self) -> str:
@@ -164,7 +164,7 @@ def _redirect_output(path: str) -> None:
 
 
 def _set_up(spec: ChildSpec) -> None:
-    setproctitle(f"galamp: {spec.title}")
+    show_title(spec.run, spec.title)
     if not spec.incarnation:
         failpoints.as_role(spec.title)
     with contextlib.suppress(OSError):

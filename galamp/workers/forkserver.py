@@ -26,13 +26,18 @@ from typing import Any, Final
 
 from galamp.core.errors import UserError
 from galamp.core.isolation import HOME, flags_of_children, guarded, is_findable
+from galamp.core.processes.titles import process_title, show_title
 
 PRELOAD: Final = "galamp.workers.preload"
+SERVER_TITLE = "server"
 ORPHANED = signal.SIGCONT
 """Signal that the kernel sends to the server when the supervisor ends; it resumes a stopped one."""
 
 SUPERVISED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """Signals that only the supervisor handles, even if the terminal sends them to all processes."""
+
+RUN_FILE = "run"
+"""In the folder of the server's socket: the name of the run."""
 
 MAX_DESCRIPTORS = 240
 """Most open files of one task: the standard library's server accepts 256."""
@@ -142,6 +147,23 @@ def loaded_file(server: int) -> Path:
     return Path(os.environ[FOLDER]) / f"loaded-{server}"
 
 
+def name_server(run: str) -> None:
+    """Have the server show the name of its run in its title, from its next fork on.
+
+    It starts before the run has a folder.
+    """
+    with contextlib.suppress(OSError):
+        (Path(os.environ[FOLDER]) / RUN_FILE).write_text(run)
+
+
+def named_run() -> str:
+    """Return the name of the run in the server; empty while it has none."""
+    try:
+        return (Path(os.environ[FOLDER]) / RUN_FILE).read_text()
+    except OSError:
+        return ""
+
+
 def start_server() -> None:
     """Start the server, unless it runs; it ends when this process ends, for any reason.
 
@@ -212,16 +234,41 @@ def ensure_server() -> None:
 
 @contextmanager
 def _guarded() -> Iterator[None]:
-    """Make Pythons that the standard library starts in this block skip the working directory."""
-    from multiprocessing import util
+    """Make Pythons that the standard library starts in this block skip the working directory.
 
-    usual = util._args_from_interpreter_flags  # type: ignore[attr-defined]
-    util._args_from_interpreter_flags = flags_of_children  # type: ignore[attr-defined]
+    Its resource tracker gets a title.
+    """
+    import multiprocessing.util
+
+    util: Any = multiprocessing.util
+    usual = util._args_from_interpreter_flags
+    spawn = util.spawnv_passfds
+
+    def titled_spawn(path: str, words: Sequence[str], files: Sequence[int]) -> Any:
+        *rest, program = words
+        titled = _TITLED_TRACKER + program if _TRACKER in program else program
+        return spawn(path, [*rest, titled], files)
+
+    util._args_from_interpreter_flags = flags_of_children
+    util.spawnv_passfds = titled_spawn
     try:
         with guarded():
             yield
     finally:
-        util._args_from_interpreter_flags = usual  # type: ignore[attr-defined]
+        util._args_from_interpreter_flags = usual
+        util.spawnv_passfds = spawn
+
+
+_TRACKER = "multiprocessing.resource_tracker"
+_TITLED_TRACKER = f"""\
+import os
+try:
+    from setproctitle import setproctitle
+    setproctitle(f"{process_title("", "resource tracker of ")}{{os.getppid()}}")
+except ImportError:
+    pass
+"""
+"""What is put before the resource tracker's program; it is of the process that started it."""
 
 
 _raised_from: list[int] = []
@@ -262,12 +309,17 @@ def answer_failed_forks() -> None:
 
     fork, receive = os.fork, reduction.recvfds
     received: list[int] = []
+    shown = named_run()
 
     def recvfds(sock: socket.socket, size: int) -> list[int]:
         received[:] = receive(sock, size)
         return list(received)
 
     def answering_fork() -> int:
+        nonlocal shown
+        if (run := named_run()) != shown:
+            shown = run
+            show_title(run, SERVER_TITLE)
         try:
             child = fork()
         except OSError as error:

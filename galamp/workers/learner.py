@@ -26,6 +26,7 @@ from galamp.algorithms.normalising import rescaled
 from galamp.core.errors import RunFailed, StopRun
 from galamp.core.failpoints import hit
 from galamp.core.machine.gpu_failures import is_memory_full
+from galamp.core.processes.tracing import TracingPermit
 from galamp.core.seeding import seed_generators
 from galamp.gossip.exchange import Exchange, averages_gradients
 from galamp.memory.control import NEVER, ControlBlock
@@ -37,6 +38,7 @@ from galamp.memory.learner_state import (
     StateSlots,
     save_every_turns,
 )
+from galamp.memory.metrics import LEARNING_RATE
 from galamp.memory.rollout_ports import LearnerPort
 from galamp.memory.rollouts import NUM_SLOTS
 from galamp.memory.status import Phase, StatusBoard
@@ -93,6 +95,7 @@ class Learner:
     def __init__(self, task: LearnerTask) -> None:
         self.task = task
         self.control = ControlBlock(task.arrays)
+        self._tracing = TracingPermit(lambda: self.control.tracer)
         self.status_board = StatusBoard(task.arrays, task.learners)
         self._incarnation = self.control.incarnation(task.rank)
         self.status = self.status_board.learner(task.rank)
@@ -199,7 +202,7 @@ class Learner:
         self.status.enter(Phase.UPDATE)
         gauges = self.algorithm.update(rollout, self._reduce_gradient)
         hit("learner.updated")
-        self.status.metrics.report(gauges)
+        self.status.metrics.report(gauges | {LEARNING_RATE: self.algorithm.learning_rate})
         self.status.metrics["overflows"] += not math.isfinite(gauges["grad_norm"])
 
     def _exchange(self) -> None:
@@ -215,12 +218,13 @@ class Learner:
         return self.exchange.reduces
 
     def idle(self) -> None:
-        """Count a heartbeat during a wait; end the wait if the run is over.
+        """Count a heartbeat during a wait, permit tracing; end the wait if the run is over.
 
         Raises:
             StopRun: the supervisor requests an exit.
         """
         self.status.heartbeat()
+        self._tracing.follow()
         if self.control.quit:
             raise StopRun
 

@@ -17,14 +17,17 @@ from typing import NoReturn
 from galamp.core.errors import EXIT_FAILURE
 from galamp.core.isolation import be_package, unguard
 from galamp.core.processes.reaper import adopt_orphans, die_with_parent, end_children
+from galamp.core.processes.titles import show_title
 from galamp.workers.forkserver import (
     FOLDER,
     ORPHANED,
     SERVER,
+    SERVER_TITLE,
     SUPERVISED,
     SUPERVISOR,
     answer_failed_forks,
     loaded_file,
+    named_run,
     raise_file_limit,
 )
 
@@ -58,9 +61,7 @@ def _report_loaded(failure: str) -> None:
 
 def _import_modules() -> None:
     """Import the modules that children need."""
-    from setproctitle import setproctitle
-
-    setproctitle("galamp: server")
+    show_title(named_run(), SERVER_TITLE)
 
     import ale_py  # noqa: F401
     import torch  # noqa: F401

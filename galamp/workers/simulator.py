@@ -22,6 +22,7 @@ from galamp.core.config import EnvironmentConfig
 from galamp.core.errors import StopRun
 from galamp.core.failpoints import hit
 from galamp.core.processes.reaper import Strays
+from galamp.core.processes.tracing import TracingPermit
 from galamp.core.seeding import seed_generators
 from galamp.environments import make_environment
 from galamp.environments.base import EpisodeCounter, closing_quietly
@@ -66,8 +67,11 @@ def main(task: SimulatorTask) -> None:
         task.arrays, task.rank, task.shape, task.wake, task.worker, task.incarnation
     )
 
+    tracing = TracingPermit(lambda: control.tracer)
+
     def idle() -> None:
         status.heartbeat()
+        tracing.follow()
         if control.quit:
             raise StopRun
 
@@ -99,6 +103,7 @@ def main(task: SimulatorTask) -> None:
                 terminated=step.terminated,
                 truncated=step.truncated,
                 valid=np.logical_not(step.reset),
+                first=step.begins,
             )
             for episode in counter.update(step):
                 episodes.append(episode.ret, episode.length, episode.env_index + port.envs.start)

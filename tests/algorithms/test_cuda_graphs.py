@@ -125,6 +125,17 @@ def test_a_hundred_updates_are_the_same_as_without_graphs() -> None:
     assert_same(graphed(2), Collecting(GPU, 2), 100)
 
 
+@pytest.mark.parametrize("form", ["torch", also("tf")])
+@on_gpus()
+def test_a_learning_rate_that_changes_is_not_recorded_as_it_was(form: str) -> None:
+    settings = {"lr_schedule": "linear", "rmsprop_form": form}
+    here, plain = graphed(2, **settings), Collecting(GPU, 2, **settings)
+    for done in (0, 90):
+        for each in (here, plain):
+            each.algorithm.schedule(done, 100)
+        assert_same(here, plain, 1)
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import json
 import os
@@ -141,8 +142,11 @@ def test_all_problems_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> No
         (("run", "Breakout"), "unknown argument Breakout; see galamp run --help"),
         (("run", "--seed"), "argument --seed: expected one argument; see galamp run --help"),
         (("run", "--quiet=3"), "argument --quiet/--no-quiet: ignored explicit argument '3'"),
-        (("runn",), "argument COMMAND: invalid choice: 'runn' (choose from "),
-        ((), "the following arguments are required: COMMAND; see galamp --help"),
+        (("runn",), "unknown command runn (did you mean run"),
+        (("rum",), "unknown command rum (did you mean run?); see galamp help"),
+        (("xyzzy",), "unknown command xyzzy; see galamp help"),
+        (("--quiet",), "the following arguments are required: COMMAND; see galamp --help"),
+        (("run", "--lrn", "1"), "unknown option --lrn; see galamp run --help"),
     ],
 )
 def test_words_that_fit_nowhere_are_refused_with_the_nearest(
@@ -411,25 +415,62 @@ def test_a_stored_config_that_is_damaged_is_refused(
 
 
 def help_of(capsys: pytest.CaptureFixture[str], *command: str) -> str:
-    with pytest.raises(SystemExit) as left:
-        main([*command, "--help"])
-    assert left.value.code == 0
+    with contextlib.suppress(SystemExit):
+        assert main([*command, "--help"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     return out
 
 
-@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
-def test_every_command_has_help(
-    capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
-) -> None:
-    assert help_of(capsys, *command).startswith("usage: " + " ".join(("galamp", *command)))
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    text = help_of(capsys, command)
+    assert text.startswith(f"usage: galamp {command}")
+    assert not re.search(r"--[a-z-]+, --no-", text), "a switch stands once"
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(capsys)
     for name, command in COMMANDS.items():
-        assert re.search(rf"\n    {name} +{re.escape(command.help)}\n", text)
+        assert re.search(rf"\n  {name} +{re.escape(command.help)}\n", text)
+    assert max(map(len, text.splitlines())) < 80
+    assert help_of(capsys, "games") == help_of(capsys, "help", "games")
+    for words in ((), ("help",), ("-h",)):
+        assert main(words) == 0
+        assert capsys.readouterr() == (text, "")
+
+
+def test_the_help_of_a_run_begins_with_examples_and_eight_flags(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = help_of(capsys, "run")
+    examples, _, rest = text.partition("\nthe flags that matter most:\n")
+    lines = [line.split("  ")[1] for line in examples.splitlines() if line.startswith("  ")]
+    assert len(lines) == 2
+    for line in lines:
+        assert callable(build_parser().parse_args(line.split()[1:]).command)
+    first = rest.partition("\n\n")[0]
+    assert len(re.findall(r"^  --", first, re.MULTILINE)) == 8
+    assert max(map(len, text.splitlines())) < 80
+
+
+def test_the_help_of_chaos_names_its_own_flags_only(capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(capsys, "chaos")
+    assert "--faults-every-s" in text
+    assert "see galamp run --help" in text
+    assert "--num-envs" not in text
+    assert config_from(build_parser().parse_args(["chaos", "--num-envs", "3"]))
+
+
+def test_a_command_line_loads_its_own_command_only() -> None:
+    code = (
+        "import sys; from galamp.cli.main import build_parser; build_parser(['games']);"
+        "print(*sorted(n for n in sys.modules if n.startswith('galamp.')))"
+    )
+    loaded = python("-c", code, measured=False).stdout.split()
+    assert "galamp.cli.games" in loaded
+    assert not {"galamp.cli.run", "galamp.core.config"} & set(loaded)
 
 
 TOY = """
@@ -452,7 +493,7 @@ def test_a_command_is_a_module_and_a_line_in_the_table(
     monkeypatch.setattr(cli, "COMMANDS", COMMANDS | {"toy": Command("toy_command", "say hello")})
     assert main(["toy", "--to", "you"]) == 3
     assert capsys.readouterr().out == "hello you\n"
-    assert re.search(r"\n    toy +say hello\n", help_of(capsys))
+    assert re.search(r"\n  toy +say hello\n", help_of(capsys))
     assert help_of(capsys, "toy").startswith("usage: galamp toy")
     (line,) = complaint(capsys, "toy", "--tow", "you")
     assert line.startswith("unknown option --tow (did you mean --to?)")
@@ -492,12 +533,13 @@ def run_help(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
         ("--learners N", "quickest here, once (default: one per core, on GPUs one each)"),
         ("--rmsprop-eps X", "(default: 1e-05)"),
         ("--sticky-actions X", "(default: the protocol's)"),
-        ("--clip-rewards, --no-clip-rewards", "(default: the protocol's)"),
-        ("--sync, --no-sync", "everyone waits for the slowest (default: no)"),
-        ("--pin, --no-pin", "(default: yes)"),
+        ("--[no-]clip-rewards", "(default: the protocol's)"),
+        ("--[no-]sync", "everyone waits for the slowest (default: no)"),
+        ("--[no-]pin", "(default: yes)"),
         (
-            f"--topology {{{','.join(TOPOLOGIES)},file:PATH}}",
-            "gossip graph, or file:PATH with a matrix of weights or links (default: ring)",
+            "--topology NAME",
+            f"gossip graph, or file:PATH with a matrix of weights or links; one of "
+            f"{', '.join(TOPOLOGIES)}, file:PATH (default: ring)",
         ),
         ("--learning-rate X", "(default: 7e-4 times the square root of --learners)"),
     ],
@@ -509,7 +551,7 @@ def test_help_shows_defaults(run_help: dict[str, str], flag: str, said: str) -> 
 def test_help_mentions_each_setting_with_its_meaning_and_default(
     run_help: dict[str, str],
 ) -> None:
-    texts = {re.split("[ ,]", words)[0]: text for words, text in run_help.items()}
+    texts = {words.split()[0].replace("[no-]", ""): text for words, text in run_help.items()}
     for setting in settings(RunConfig()):
         text = texts[setting.flag]
         assert text.startswith(setting.option.help)
@@ -666,10 +708,21 @@ def test_the_closing_line_says_how_it_ended_and_what_to_do_next() -> None:
     }
     assert exit_message(summary) == (
         "finished: 1,234,567 agent steps, mean score of the last 100 episodes 20.46\n"
+        "files    runs/x\n"
+        "look at it: galamp show runs/x\n"
+        "draw it: galamp plot runs/x\n"
         "evaluate it: galamp eval runs/x\n"
     )
-    assert exit_message(summary | {"status": "stopped", "mean_return_100": None}) == (
-        "stopped: 1,234,567 agent steps\ngo on: galamp run --resume runs/x\n"
+    facts = {"wall_s": 125.0, "start": 2, "agent_steps_per_s": 1200.0, "restarts": 1}
+    facts |= {"best_mean_return_100": 20.5, "status": "stopped", "mean_return_100": None}
+    assert exit_message(summary | facts) == (
+        "stopped: 1,234,567 agent steps\n"
+        "time     2 m 05 s   over 2 starts   1,200 agent steps/s   1 restart\n"
+        "best     mean score 20.50   runs/x/checkpoints/best\n"
+        "files    runs/x\n"
+        "look at it: galamp show runs/x\n"
+        "evaluate it: galamp eval runs/x\n"
+        "go on: galamp run --resume runs/x\n"
     )
     own = exit_message(summary | {"status": "stopped", "env_id": "my.own:make"})
     assert own.endswith("go on: galamp run --resume runs/x --env-id my.own:make\n")

@@ -11,7 +11,7 @@ import pytest
 
 from galamp.cli import dry_run, run
 from galamp.cli import main as cli
-from galamp.cli.dry_run import facts, learners_table, planned
+from galamp.cli.dry_run import facts, learners_table, planned, settings_table
 from galamp.core.action_spec import DiscreteActions
 from galamp.core.config import from_dict
 from galamp.core.errors import UserError
@@ -55,6 +55,17 @@ def test_who_runs_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         ["1", "1"],
         ["6", "6"],
         ["1-3,9-11", "5-7,13-15"],
+    ]
+
+
+def test_each_setting_that_is_no_default_is_shown_with_its_source() -> None:
+    config = from_dict({"seed": 3, "gossip": {"sync": True, "max_staleness": None}})
+    sources = {("", "seed"): "--seed", ("gossip", "sync"): "--config a.toml"}
+    columns = settings_table(config, sources).columns
+    assert [list(column.cells) for column in columns] == [
+        ["seed", "gossip.sync"],
+        ["3", "true"],
+        ["--seed", "--config a.toml"],
     ]
 
 

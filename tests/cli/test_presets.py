@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from galamp.algorithms import config_class
+from galamp.cli.main import main
 from galamp.cli.presets import PRESETS, preset_values
 from galamp.core.config import RunConfig
 from galamp.core.settings import check, settings
 from tests.support.command_lines import complaint, parsed
+
+ROOT = Path(__file__).resolve().parents[2]
+EVIDENCE = "\n".join(
+    file.read_text() for file in (ROOT / "README.md", *(ROOT / "galamp").rglob("*.txt"))
+)
+"""What is said of measurements, in the README and in the help."""
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -23,7 +31,25 @@ def test_every_setting_of_a_preset_is_one_of_its_algorithm(
         assert check(known[key], value) == value, key
     config = parsed("--preset", name)
     for (section, leaf), value in preset_values(name).items():
-        assert getattr(getattr(config, section), leaf) == value
+        assert getattr(getattr(config, section) if section else config, leaf) == value
+
+
+def test_every_preset_is_listed_with_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["presets"]) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) < 80
+    for name, known in PRESETS.items():
+        assert f"\n{name} " in f"\n{text}"
+        for part in (known.source, known.result):
+            assert part in " ".join(text.split())
+
+
+def test_every_result_was_measured() -> None:
+    """Each number of a result stands in the evidence."""
+    for name, known in PRESETS.items():
+        scores = re.findall(r"-?\d+\.?\d*(?= (?:and|after|of) )", known.result)
+        assert bool(scores) is bool(known.result), name
+        assert all(score in EVIDENCE for score in scores), name
 
 
 def test_flags_change_a_preset() -> None:
@@ -39,7 +65,7 @@ def test_what_does_not_go_together_is_told_in_a_line(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     said = complaint(capsys, "--preset", "ppo-atary")
-    assert said.startswith("--preset ppo-atary: expected one of a2c-atari, ")
+    assert said.startswith("--preset ppo-atary: expected one of cartpole, ")
     assert "(did you mean ppo-atari, " in said
     said = complaint(capsys, "--preset", "ppo-atari", "--algorithm", "a2c")
     assert said == (

@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 import galamp
 from galamp.core import isolation
 from galamp.core.errors import UserError
-from galamp.environments.gymnasium import _builder
+from galamp.environments.making import find
 from tests.support.engine import also
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -302,7 +302,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_ones_own_modules_come_after_all_others(here: Path, name: str) -> None:
     (here / f"{name}.py").write_text("raise SystemExit")
     (here / f"own_of_{name}.py").write_text("def make(): ...")
-    assert _builder(f"own_of_{name}:make").__module__ == f"own_of_{name}"
+    assert find(f"own_of_{name}:make").__module__ == f"own_of_{name}"
     found = PathFinder.find_spec(name)
     assert found is not None
     assert not str(found.origin).startswith(str(here))
@@ -331,7 +331,7 @@ def test_what_is_found_elsewhere_adds_no_working_directory(
     )
     (here / "orjson_of_ones_own.py").write_text("raise SystemExit")
     try:
-        assert _builder(env_id)() is None
+        assert find(env_id)() is None
     finally:
         for name in [name for name in sys.modules if name.startswith("games_elsewhere")]:
             del sys.modules[name]
@@ -345,7 +345,7 @@ def test_an_empty_folder_elsewhere_does_not_hide_a_package(
     sys.path.insert(0, str(site))
     (site / "games_of_mine").mkdir()
     (here / "games_of_mine.py").write_text("def make(): ...\n")
-    assert _builder("games_of_mine:make").__module__ == "games_of_mine"
+    assert find("games_of_mine:make").__module__ == "games_of_mine"
     del sys.modules["games_of_mine"]
 
 
@@ -366,7 +366,7 @@ def test_a_namesake_of_another_module_is_told_as_such(here: Path, file: str, env
     with pytest.raises(
         UserError, match=f"{module} is (/|built in).* comes before {mine} in this folder"
     ):
-        _builder(env_id)
+        find(env_id)
 
 
 def test_the_probe_gets_the_path_without_the_working_directory(

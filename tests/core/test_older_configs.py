@@ -10,10 +10,10 @@ import pytest
 from galamp.algorithms import ALGORITHMS
 from galamp.core.config import RunConfig, from_dict, to_dict
 from galamp.core.errors import UserError
-from galamp.core.older_configs import RENAMED, RENAMED_CHOICES, renamed, up_to_date
+from galamp.core.older_configs import RENAMED, RENAMED_CHOICES, SWITCHES, renamed, up_to_date
 from galamp.core.settings import settings
 
-SETTINGS = {(setting.section, setting.name): setting for setting in settings(RunConfig)}
+SETTINGS = {(setting.section, setting.name): setting for setting in settings(RunConfig())}
 METHODS = {"gala": "gossip", "a2c": "single", "data-parallel": "allreduce"}
 
 
@@ -25,6 +25,20 @@ def test_former_names_lead_to_settings_and_choices_of_today() -> None:
         now = SETTINGS[setting].option.choices
         assert set(choices.values()) <= set(now)
         assert not set(choices) & set(now)
+    assert set(RENAMED) >= SWITCHES
+
+
+@pytest.mark.parametrize("name", ["ppo", "pqn", "a2c"])
+@pytest.mark.parametrize(("anneals", "schedule"), [(True, "linear"), (False, "constant")])
+def test_a_learning_rate_that_fell_falls_on(name: str, anneals: bool, schedule: str) -> None:
+    read = from_dict({"algorithm": {"algorithm": name, "anneal_lr": anneals}})
+    assert to_dict(read)["algorithm"]["lr_schedule"] == schedule
+
+
+def test_a_setting_of_the_users_keeps_a_name_that_was_galamps() -> None:
+    stored = {"algorithm": {"anneal_lr": True}}
+    assert up_to_date(stored, {("algorithm", "anneal_lr")}) == stored
+    assert up_to_date(stored) == {"algorithm": {"lr_schedule": "linear"}}
 
 
 def test_no_word_is_a_method_and_an_algorithm() -> None:

@@ -29,9 +29,8 @@ from galamp.environments import (
     start_probe,
 )
 from galamp.environments.atari import AtariEnvironment
-from galamp.environments.gymnasium import FOR_ALL
 from galamp.environments.names import canonical_env_id, list_games
-from galamp.environments.protocols import PROTOCOLS, SETTINGS, resolve
+from galamp.environments.protocols import FOR_ALL, PROTOCOLS, SETTINGS, resolve
 from tests.contracts.environment import SEEDS, EnvironmentContract, Recording, play
 
 

@@ -13,6 +13,7 @@ from galamp.core.config import RunConfig, to_dict
 from galamp.core.disk import open_log, replace_json
 from galamp.core.errors import UserError
 from galamp.storage import inspection
+from galamp.storage.eval_log import EVALUATIONS
 from galamp.storage.event_log import EventLog
 from galamp.storage.gossip_log import GOSSIP, GossipLog
 from galamp.storage.inspection import shared_with
@@ -48,7 +49,7 @@ FILES = (
 
 def test_the_names_that_are_looked_at_are_those_that_are_used(run: Path) -> None:
     folder = RunFolder.open(run)
-    appended = (folder.metrics.name, folder.events.name, GOSSIP)
+    appended = (folder.metrics.name, folder.events.name, EVALUATIONS, GOSSIP)
     assert (LOCK, *appended) == inspection.ADDED_TO
     folders = {folder.checkpoints.name, folder.logs.name, folder.monitor.name}
     assert folders == set(inspection.FOLDERS)

@@ -18,15 +18,22 @@ import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 from typing import Any, Self
 
 import pytest
+
+from galamp.core.processes.titles import without_run
+from tests.support import forked
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 60.0
 """What a quiet machine does in a few seconds must have happened by then on a busy one."""
 
-STARTERS = ("words", "command", "started", "run", "galamp", "OnTerminal")
+STREAMS: dict[str, Any] = {"cwd": ROOT, "stdin": DEVNULL, "stdout": PIPE, "stderr": PIPE}
+"""Where a command starts, and what it reads and writes."""
+
+STARTERS = ("words", "command", "begun", "started", "run", "galamp", "OnTerminal")
 """What of this module starts real runs, or gives the words for one."""
 
 allowed = True
@@ -49,31 +56,38 @@ def command(*arguments: object) -> list[str]:
     return words("run", *arguments)
 
 
+def begun(*arguments: object, new_python: bool = False) -> subprocess.Popen[str]:
+    """Start any command; whoever calls this must `end` it.
+
+    It is forked, unless a test wants a new Python or has set what one may read at its start.
+    """
+    if new_python or not forked.has_its_environment():
+        return subprocess.Popen(words(*arguments), text=True, **STREAMS)
+    assert allowed, "this test starts a real run: mark it with pytest.mark.real"
+    return forked.Forked(list(map(str, arguments)), **STREAMS)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Kill a command, and whatever is left of it."""
+    for pid in [*family(process.pid), process.pid]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.communicate(timeout=DEADLINE_S)
+
+
 @contextlib.contextmanager
-def started(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+def started(*arguments: object, new_python: bool = False) -> Iterator[subprocess.Popen[str]]:
     """Start a run; whatever is left of it is killed at the end."""
-    process = subprocess.Popen(
-        command(*arguments),
-        cwd=ROOT,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    process = begun("run", *arguments, new_python=new_python)
     try:
         yield process
     finally:
-        for pid in [*family(process.pid), process.pid]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        process.communicate(timeout=DEADLINE_S)
+        end(process)
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object, new_python: bool = False) -> subprocess.CompletedProcess[str]:
     """Run to the end."""
-    return subprocess.run(
-        command(*arguments), cwd=ROOT, text=True, capture_output=True, timeout=2 * DEADLINE_S
-    )
+    return galamp("run", *arguments, new_python=new_python)
 
 
 def summary(folder: Path) -> dict[str, Any]:
@@ -119,12 +133,12 @@ def running(pid: int) -> bool:
 
 
 def titled(pid: int, title: str) -> list[int]:
-    """Return the descendants of `pid` whose title is `galamp: <title>...`."""
+    """Return the descendants of `pid` whose title is `galamp[...]: <title>...`."""
     found = []
     for child in family(pid):
         with contextlib.suppress(OSError):
             line = Path(f"/proc/{child}/cmdline").read_bytes().decode(errors="replace")
-            if line.startswith(f"galamp: {title}"):
+            if without_run(line).startswith(f"galamp: {title}"):
                 found.append(child)
     return found
 
@@ -138,11 +152,14 @@ def training(folder: Path) -> bool:
     return False
 
 
-def galamp(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run another command than `run` to its end."""
-    return subprocess.run(
-        words(*arguments), cwd=ROOT, text=True, capture_output=True, timeout=2 * DEADLINE_S
-    )
+def galamp(*arguments: object, new_python: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run any command to its end."""
+    process = begun(*arguments, new_python=new_python)
+    try:
+        output, errors = process.communicate(timeout=2 * DEADLINE_S)
+    finally:
+        end(process)
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
 class OnTerminal:

@@ -193,6 +193,8 @@ def train_in_lock_step(config: RunConfig, graph: Topology, turns: int) -> list[R
         scales = scales_of(learners) if normalises else None
         for learner in learners if scales else ():
             learner.normaliser.enter(scales)
+        for learner in learners:
+            learner.algorithm.schedule(turn - 1, turns)
         rollouts = [learner.collect() for learner in learners]
         if normalises and scales is None:
             continue

@@ -7,9 +7,13 @@ from typing import Any
 from galamp.telemetry.snapshot import (
     LEARNER_PHASES,
     ConsensusReading,
+    EdgeSnapshot,
     Event,
+    GpuReading,
     LearnerSnapshot,
+    MetricHistory,
     Snapshot,
+    SystemReading,
     WorkerState,
 )
 
@@ -23,9 +27,10 @@ def learner(rank: int, of: int, **known: Any) -> LearnerSnapshot:
         "phase_shares": dict(zip(LEARNER_PHASES, (0.41, 0.14, 0.31, 0.04, 0.1), strict=True)),
         "mean_return": 20.5 + rank,
         "staleness": rank % 8,
+        "envs": 16,
         "sent": 2000 + rank,
         "received": 3000 + rank,
-        "dropped": 40 + rank,
+        "overwritten": 40 + rank,
         "distance": 0.501 + rank / 100,
         "out_peers": ((rank + 1) % of,) if of > 1 else (),
     }
@@ -68,6 +73,41 @@ def busy(number: int, /, **known: Any) -> Snapshot:
         ),
         "events": (Event(60.0, "checkpoint 1 saved"), Event(90.0, "checkpoint 2 saved")),
         "restarts": 2,
+        "former_s": 60.0,
+        "attempt": 2,
+        "remaining_s": 3792.2,
+        "max_staleness": 8,
+        "max_grad_norm": 0.5,
+        "edges": tuple(
+            EdgeSnapshot((rank - 1) % number, rank, rank % 8, 100 + rank, 0.5)
+            for rank in range(number if number > 1 else 0)
+        ),
+        "has_ages": number > 1,
+        "system": SystemReading(
+            cores=(0, 1, 2, 3),
+            loads=(1.0, 0.9, 0.8, 0.7),
+            run_share=0.8,
+            others_share=0.05,
+            memory_bytes=3 * 2**30,
+            free_bytes=20 * 2**30,
+            gpus=(GpuReading("cuda:0", "H200", 0.71, 5 * 2**30, 141 * 2**30, 212.0),),
+            watts=212.0,
+            joules_per_frame=0.0229,
+        ),
+        "bottleneck": "infer 51% of learners' time, batches of 4: --num-envs 8, at most +34%",
+        "history": MetricHistory(
+            7,
+            tuple(range(0, 100_000, 1000)),
+            {
+                "charts/episodic_return": tuple(i / 10 for i in range(100)),
+                "charts/SPS": tuple(2000.0 + i for i in range(100)),
+                **{
+                    f"learner{r}/episodic_return": (None,) * 50
+                    + tuple(float(i + r) for i in range(50))
+                    for r in range(number)
+                },
+            },
+        ),
     }
     return Snapshot(**(values | known))
 

@@ -18,7 +18,8 @@ SMALL = ["--learners", 2, "--num-envs", 4, "--log-every-s", 0.2]
 @pytest.mark.counted
 def test_train_then_resume(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    first = run("--game", "Breakout", *SMALL, "--total-steps", 2500, "--run-dir", folder, "--json")
+    words = ["--game", "Breakout", *SMALL, "--total-steps", 2500, "--run-dir", folder, "--json"]
+    first = run(*words, new_python=True)
     assert first.returncode == 0, first.stderr
     told = json.loads(first.stdout)
     assert told == summary(folder)
@@ -31,7 +32,7 @@ def test_train_then_resume(tmp_path: Path) -> None:
     assert 0 < told["gossip"]["consensus_distance"] < 10
     _check_files(folder, told)
 
-    second = run("--resume", folder, "--total-steps", 6000, "--json")
+    second = run("--resume", folder, "--total-steps", 6000, "--json", new_python=True)
     assert second.returncode == 0, second.stderr
     later = json.loads(second.stdout)
     assert later["start"] == 2

@@ -31,6 +31,7 @@ class Case:
     envs: int = 4
     workers: int = 1
     identical: bool = False
+    lr_schedule: str = "constant"
 
 
 def graph(name: str) -> tuple[object, ...]:
@@ -41,7 +42,7 @@ FLOOR = 0.0003
 """Some averages of the first turns move CartPole's learners by more than this, others by less."""
 
 CASES = {
-    "ring": Case(3, 40),
+    "ring": Case(3, 40, ("--sync", "--lr-schedule", "cosine"), lr_schedule="cosine"),
     # Two learners that average with each other are one after every round; three are not.
     "workers": Case(2, 20, workers=3, identical=True),
     "atari": Case(2, 12, env_id="ALE/Breakout-v5", workers=2, identical=True),
@@ -92,7 +93,7 @@ def test_equals_one_process(tmp_path: Path, name: str) -> None:
     config = RunConfig(
         seed=SEED,
         environment=EnvironmentConfig(env_id=case.env_id, num_envs=case.envs),
-        algorithm=A2CConfig(learning_rate=7e-4 * case.learners**0.5),
+        algorithm=A2CConfig(learning_rate=7e-4 * case.learners**0.5, lr_schedule=case.lr_schedule),
         gossip=GossipConfig(topology=case.topology, **case.gossip),
     )
     saved = trained(case, config, tmp_path / "run")

@@ -6,13 +6,14 @@ import contextlib
 import io
 import os
 import pty
+import re
 import subprocess
 import sys
 import termios
 from typing import Any
 
 import pytest
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 
 from galamp.telemetry.display.dashboard import (
     Dashboard,
@@ -22,6 +23,7 @@ from galamp.telemetry.display.dashboard import (
     make_display,
     progress_line,
 )
+from galamp.telemetry.display.keyboard import Keyboard, keys_in
 from galamp.telemetry.display.streams import SafeStream
 from galamp.telemetry.snapshot import Event
 from tests.support.snapshots import EMPTY, busy
@@ -42,7 +44,14 @@ def test_plain_lines_keep_their_distance_and_tell_each_event_once() -> None:
 
 
 def test_a_line_of_progress() -> None:
-    snapshot = busy(1, elapsed_s=12.4, agent_steps=57_600, mean_return=1.9, best_mean_return=2.1)
+    snapshot = busy(
+        1,
+        elapsed_s=12.4,
+        agent_steps=57_600,
+        mean_return=1.9,
+        best_mean_return=2.1,
+        remaining_s=4300.0,
+    )
     assert progress_line(snapshot) == (
         "    12.4 s       57,600 agent steps (0.5 %)  2,310/s (9,240 frames/s)"
         "  score 1.9 (best 2.1)  left 1 h 11 m"
@@ -82,11 +91,11 @@ def test_a_closed_file_and_an_encoding_without_the_characters_are_survived() -> 
     assert ascii_only.read() == "?x"
 
 
-def terminal(output: int) -> tuple[Dashboard, Any]:
+def terminal(output: int, keyboard: Keyboard | None = None) -> tuple[Dashboard, Any]:
     """Return a dashboard of 80 x 24 on the terminal `output`, and the file it writes to."""
     file = open(output, "w", encoding="utf-8")  # noqa: SIM115
     console = Console(file=file, force_terminal=True, width=80, height=24)
-    return Dashboard(console), file
+    return Dashboard(console, keyboard), file
 
 
 def drain(source: int) -> str:
@@ -101,34 +110,112 @@ def drain(source: int) -> str:
     return seen.decode()
 
 
-def test_the_dashboard_redraws_in_place_and_gives_the_cursor_back() -> None:
+def test_a_frame_is_one_synchronised_write_of_what_has_changed() -> None:
     ours, theirs = pty.openpty()
     display, file = terminal(theirs)
     before = sys.stdout, sys.stderr
     with file, display:
         display.update(busy(2, status="running"))
         first = drain(ours)
-        assert "\x1b[?25l" in first, "the cursor is hidden"
-        assert "\x1b[?1049h" not in first, "no alternate screen"
+        assert first.startswith("\x1b[?2026h\x1b[?1049h\x1b[?25l")
+        assert first.endswith("\x1b[?2026l")
+        display.update(busy(2, status="running"))
+        assert drain(ours) == "", "nothing has changed"
         display.update(busy(2, status="stopping"))
         again = drain(ours)
-        assert again.count("\x1b[1A") == 23
         assert "stopping" in again
+        assert re.findall(r"\x1b\[(\d+);1H", again) == ["1", "3"], "only the lines that differ"
+        assert "\x1b[2J" not in again
+        assert "\x1b[2K" not in again
         display.__exit__(None, None, None)
-        assert drain(ours).endswith("\x1b[?25h")
+        assert drain(ours).endswith("\x1b[?25h\x1b[?1049l")
     assert (sys.stdout, sys.stderr) == before
     os.close(ours)
 
 
-def test_the_dashboard_gives_the_cursor_back_when_the_run_raises() -> None:
+def test_another_size_is_drawn_from_nothing() -> None:
+    ours, theirs = pty.openpty()
+    display, file = terminal(theirs)
+    with file, display:
+        display.update(busy(2))
+        drain(ours)
+        display._console.size = ConsoleDimensions(60, 20)
+        display.update(busy(2))
+        again = drain(ours)
+        assert again.startswith("\x1b[?2026h\x1b[H\x1b[2J\x1b[1;1H")
+        assert max(map(int, re.findall(r"\x1b\[(\d+);1H", again))) <= 20
+    os.close(ours)
+
+
+def test_the_dashboard_gives_the_terminal_back_when_the_run_raises() -> None:
     ours, theirs = pty.openpty()
     display, file = terminal(theirs)
     with file:
         with contextlib.suppress(KeyboardInterrupt), display:
             display.update(busy(2))
             raise KeyboardInterrupt
-        assert drain(ours).endswith("\x1b[?25h")
+        assert drain(ours).endswith("\x1b[?25h\x1b[?1049l")
     os.close(ours)
+
+
+def test_keys_are_read_and_the_modes_are_put_back() -> None:
+    ours, theirs = pty.openpty()
+    before = termios.tcgetattr(theirs)
+    with open(theirs, "r+b", buffering=0, closefd=False) as keys:
+        display, file = terminal(theirs, Keyboard(io.TextIOWrapper(keys)))
+        with file:
+            with display:
+                display.update(busy(2))
+                assert not termios.tcgetattr(theirs)[3] & (termios.ICANON | termios.ECHO)
+                assert termios.tcgetattr(theirs)[3] & termios.ISIG, "Ctrl-C stays a signal"
+                drain(ours)
+                os.write(ours, b"3")
+                display.poll()
+                assert "consensus distance of each learner" in drain(ours)
+                os.write(ours, b"g")
+                display.poll()
+                assert display.wants_game
+                os.write(ours, b"q")
+                with pytest.raises(KeyboardInterrupt):
+                    display.poll()
+            assert termios.tcgetattr(theirs) == before
+    os.close(ours)
+
+
+def test_a_process_that_ends_at_once_gives_the_terminal_back() -> None:
+    ours, theirs = pty.openpty()
+    before = termios.tcgetattr(theirs)
+    with open(theirs, "r+b", buffering=0, closefd=False) as keys:
+        display, file = terminal(theirs, Keyboard(io.TextIOWrapper(keys)))
+        with file, display:
+            display.update(busy(2))
+            drain(ours)
+            display.abandon()
+            assert drain(ours).endswith("\x1b[?25h\x1b[?1049l")
+            assert termios.tcgetattr(theirs) == before
+    os.close(ours)
+
+
+@pytest.mark.parametrize(
+    ("sent", "keys"),
+    [
+        ("3m?", ["3", "m", "?"]),
+        ("\x1b[A\x1b[6~q", ["up", "page down", "q"]),
+        ("\x1b", ["escape"]),
+        ("\x1b[1;5Cx", ["x"]),
+    ],
+)
+def test_what_terminals_send_for_keys(sent: str, keys: list[str]) -> None:
+    assert keys_in(sent) == keys
+
+
+def test_without_a_terminal_there_are_no_keys() -> None:
+    for stream in (None, io.StringIO("3")):
+        keyboard = Keyboard(stream)
+        keyboard.open()
+        assert not keyboard.usable
+        assert not keyboard.is_open
+        assert keyboard.read() == []
 
 
 def test_a_terminal_that_goes_away_does_not_reach_the_run() -> None:
@@ -138,8 +225,8 @@ def test_a_terminal_that_goes_away_does_not_reach_the_run() -> None:
         with display:
             display.update(busy(2))
             os.close(ours)
-            for _ in range(3):
-                display.update(busy(2))
+            for steps in range(3):
+                display.update(busy(2, agent_steps=steps))
             assert display._stream.lost
             print("still writable", file=sys.stderr)
         assert sys.stderr.writable()
@@ -152,6 +239,7 @@ def test_a_terminal_that_does_not_read_costs_frames_not_time() -> None:
     with file:
         with display:
             for _ in range(50):
+                display._screen.renew()
                 display.update(busy(2))
             assert not display._stream.lost
             assert not display._stream.ready()

@@ -323,10 +323,13 @@ def test_the_names_that_users_know() -> None:
         "wall_s",
         *(f"charts/{name}" for name in ("episodic_return", "episodic_length", "episodes", "SPS")),
         "charts/restarts",
+        "charts/learning_rate",
         *(f"gossip/{name}" for name in ("consensus_distance", "pairwise_distance", "staleness")),
         *(f"gossip/{name}" for name in ("certificate", "certificate_ratio", "radius")),
         "gossip/gradient_correlation",
-        *(f"gossip/{name}" for name in ("sent", "received", "dropped")),
+        *(f"gossip/{name}" for name in ("sent", "received", "overwritten")),
+        *(f"system/{name}" for name in ("cpu", "cpu_others", "memory", "gpu", "gpu_memory")),
+        *(f"system/{name}" for name in ("watts", "joules_per_frame")),
         *(f"losses/{name}" for name in A2CConfig.gauges),
         *(f"perf/{name}_share" for name in ("collect", "infer", "update", "gossip", "other")),
     }  # fmt: skip
@@ -353,7 +356,7 @@ def test_a_row_holds_what_the_snapshot_holds() -> None:
     assert row["gossip/staleness"] == 2
     assert row["gossip/sent"] == 2000 + 2001 + 2002
     assert row["gossip/received"] == 3000 + 3001 + 3002
-    assert row["gossip/dropped"] == 40 + 41 + 42
+    assert row["gossip/overwritten"] == 40 + 41 + 42
     assert row["losses/entropy"] == 1.213
     assert row["perf/collect_share"] == pytest.approx(0.41)
     assert row["learner2/SPS"] == 1113.0
@@ -436,8 +439,8 @@ def test_a_snapshot_is_the_run_as_it_is(run: Run, clock: Clock) -> None:
         30,
         2,
     )
-    row.metrics.report({"entropy": 1.5})
-    run.run_layout.status_board.learner(0).metrics.report({"entropy": 0.5})
+    row.metrics.report({"entropy": 1.5, "learning_rate": 1e-3})
+    run.run_layout.status_board.learner(0).metrics.report({"entropy": 0.5, "learning_rate": 3e-3})
     run.run_layout.control.set_incarnation(1, 2)
     recorder.learners[1].state = WorkerState.RUNNING
     run.finish(1, 0, 4.0, 8.0)
@@ -446,6 +449,8 @@ def test_a_snapshot_is_the_run_as_it_is(run: Run, clock: Clock) -> None:
     seen = recorder.snapshot()
     assert (seen.env_id, seen.protocol) == ("ALE/Pong-v5", "classic")
     assert (seen.agent_steps, seen.total_steps, seen.frames_per_step) == (800, 5000, 4)
+    assert seen.learning_rate == pytest.approx(2e-3)
+    assert "learning_rate" not in seen.losses
     assert seen.elapsed_s == 2.0
     assert seen.agent_steps_per_s == 400.0
     assert (seen.episodes, seen.mean_return, seen.mean_length) == (2, 6.0, 50.0)
@@ -454,7 +459,7 @@ def test_a_snapshot_is_the_run_as_it_is(run: Run, clock: Clock) -> None:
     one = seen.learners[1]
     assert (one.rank, one.state, one.incarnation) == (1, WorkerState.RUNNING, 2)
     assert (one.agent_steps, one.updates, one.rounds) == (800, 40, 39)
-    assert (one.staleness, one.sent, one.received, one.dropped) == (3, 39, 30, 2)
+    assert (one.staleness, one.sent, one.received, one.overwritten) == (3, 39, 30, 2)
     assert (one.mean_return, one.episodes, one.out_peers) == (6.0, 2, (0,))
     assert (one.agent_steps_per_s, one.device) == (400.0, "cpu")
     assert seen.learners[0].mean_return is None

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import importlib.util
 import json
 import os
+import signal
+import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,17 +23,21 @@ from galamp.cli.run_config import config_from
 from galamp.core.config import RunConfig, to_dict
 from galamp.core.errors import UserError
 from galamp.storage.run_folder import CONFIG
-from galamp.storage.run_logs import curve, last_row, read_metrics
+from galamp.storage.run_logs import curve, last_row, last_start_in, read_metrics
 from galamp.telemetry.sinks import SINKS, load_sinks, open_sinks
 from galamp.telemetry.sinks.base import MetricSink, SinkContext
 from galamp.telemetry.sinks.group import SinkGroup
+from galamp.telemetry.sinks.wandb_follower import follow
 from tests.contracts.sink import T_START, SinkContract, episode, row
 from tests.support import fake_tensorboard
 from tests.support.engine import run, summary
+from tests.support.offline_wandb import wandb_rows
 from tests.support.toy_sinks import Toy, entries
 
 TOY = "tests.support.toy_sinks:Toy"
 SINK = "galamp.telemetry.sinks.tensorboard"
+WANDB = "galamp.telemetry.sinks.wandb"
+FOLLOWER = "galamp.telemetry.sinks.wandb_follower"
 
 
 class TestJsonl(SinkContract):
@@ -158,6 +166,86 @@ class TestTensorBoard(SinkContract):
         assert self.scalars(self.folder, "losses/entropy") == [(10, 1.5), (20, 0.5)]
 
 
+class TestWandbOfAStandIn(SinkContract):
+    """The follower is run here afterwards, once per start, and W&B is a list."""
+
+    name = "wandb"
+    supersedes = False
+
+    @pytest.fixture(autouse=True)
+    def _package(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+        there = tmp_path / "packages" / "wandb"
+        there.mkdir(parents=True)
+        (there / "__init__.py").touch()
+        monkeypatch.syspath_prepend(there.parent)
+        self.started: list[list[str]] = []
+        monkeypatch.setattr("subprocess.Popen", self.begun)
+        sys.modules.pop(WANDB, None)
+        yield
+        sys.modules.pop(WANDB, None)
+
+    def begun(self, words: list[str], **files: Any) -> types.SimpleNamespace:
+        """Return a process that does all that it is asked, and is none."""
+        self.started.append(words)
+        calls = ("poll", "terminate", "wait", "kill")
+        return types.SimpleNamespace(**dict.fromkeys(calls, lambda *timeout: None))
+
+    def steps(self, folder: Path) -> list[int]:
+        given: list[dict[str, Any]] = []
+        for start in range(1, 1 + last_start_in(folder / "metrics.jsonl")):
+            follow(folder, start, given.append, lambda: True)
+        assert not any("start" in each or "resumed_from" in each for each in given)
+        return [each["global_step"] for each in given if "global_step" in each]
+
+    # Its rows are those of metrics.jsonl, whose writer tells of the disk.
+    test_a_disk_that_refuses_is_told_once_and_costs_its_rows_only = None  # type: ignore[assignment]
+
+    def test_every_start_has_its_process(self) -> None:
+        for start in (1, 2):
+            self.write(self.open(from_step=10 * (start - 1)), 10 * start)
+            words = self.started[-1]
+            assert words[-5:] == ["-m", FOLLOWER, str(self.folder), str(start), str(os.getpid())]
+        assert len(self.started) == 2
+
+    def test_a_process_that_has_ended_is_told_once_and_costs_nothing_else(self) -> None:
+        process = types.SimpleNamespace(poll=lambda: 1)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("subprocess.Popen", lambda *words, **files: process)
+            sink = self.open()
+            self.write(sink, 10, 20, 30)
+            sink.close()
+        assert self.steps(self.folder) == [10, 20, 30]
+        (line,) = self.told
+        assert "W&B has ended: see logs/wandb.log" in line
+        assert f"galamp export-logs {self.folder} --wandb" in line
+
+
+def test_a_process_of_wandbs_that_does_not_finish_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    popen = subprocess.Popen
+    started: list[subprocess.Popen[bytes]] = []
+
+    def begun(words: list[str], **files: Any) -> subprocess.Popen[bytes]:
+        started.append(popen(["sleep", "60"], **files))  # SIGTERM is blocked, as in the real one
+        return started[0]
+
+    monkeypatch.setitem(sys.modules, "wandb", types.ModuleType("wandb"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: types.SimpleNamespace(origin="x"))
+    monkeypatch.setattr("subprocess.Popen", begun)
+    sys.modules.pop(WANDB, None)
+    module = importlib.import_module(WANDB)
+    monkeypatch.setattr(module, "FINISH_S", 0.05)
+    sink = module.WandbSink(context(tmp_path, told))
+    sink.write(row(10))
+    sink.close()
+    del sys.modules[WANDB]
+    assert started[0].returncode == -signal.SIGKILL
+    (line,) = told
+    assert "W&B had not finished after" in line
+
+
 class TestToy(SinkContract):
     """A user's own keeps the contract like any other, as far as it can."""
 
@@ -177,7 +265,8 @@ class TestToy(SinkContract):
 
 
 def test_every_registered_sink_has_its_contract() -> None:
-    tested = {kind.name for kind in (TestJsonl, TestMonitor, TestTensorBoard)}
+    kinds = (TestJsonl, TestMonitor, TestTensorBoard, TestWandbOfAStandIn)
+    tested = {kind.name for kind in kinds}
     assert tested == set(SINKS)
 
 
@@ -196,8 +285,8 @@ def test_a_class_of_ones_own_needs_no_registration() -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("tensorbord", "expected one of jsonl, monitor, tensorboard, or package.module:Class (did "
-         "you mean tensorboard?)"),
+        ("tensorbord", "expected one of jsonl, monitor, tensorboard, wandb, or "
+         "package.module:Class (did you mean tensorboard?)"),
         ("tests.support.toy_sinks:Toys", "has no class 'Toys' (did you mean Toy?)"),
         ("tests.support.toy_sinks:NUMBER", "has no class 'NUMBER'"),
         ("pathlib:Path", "expected a subclass of"),
@@ -258,13 +347,31 @@ def test_a_list_of_something_else_is_refused(text: str, capsys: pytest.CaptureFi
     assert cli.main(["run", "--sinks", text]) == 2
     told = capsys.readouterr().err
     assert told.startswith("galamp: --sinks ")
-    assert "expected one or more of jsonl, monitor, tensorboard, or package.module:Class" in told
+    assert "expected one or more of jsonl, monitor, tensorboard, wandb, or package" in told
     assert told.count("\n") == 1
 
 
 def test_blanks_and_repetitions_are_left_out(tmp_path: Path) -> None:
     options = cli.build_parser().parse_args(["run", "--sinks", f" monitor, {TOY} ,monitor,"])
     assert config_from(options).report.sinks == f"monitor,{TOY}"
+
+
+@pytest.mark.parametrize(
+    ("flags", "sinks", "project"),
+    [
+        (["--track"], "jsonl,monitor,wandb", "galamp"),
+        (["--wandb-project", "pong"], "jsonl,monitor,wandb", "pong"),
+        (["--tensorboard", "--track"], "jsonl,monitor,tensorboard,wandb", "galamp"),
+        (["--sinks", "tensorboard", "--tensorboard"], "tensorboard", "galamp"),
+        ([], "jsonl,monitor", "galamp"),
+    ],
+)
+def test_short_flags_add_their_sinks(
+    monkeypatch: pytest.MonkeyPatch, flags: list[str], sinks: str, project: str
+) -> None:
+    monkeypatch.setattr("galamp.telemetry.sinks.load_sinks", lambda names: {})
+    report = config_from(cli.build_parser().parse_args(["run", *flags])).report
+    assert (report.sinks, report.wandb_project) == (sinks, project)
 
 
 # Failures
@@ -402,3 +509,24 @@ def test_a_run_writes_to_ones_own_sink_and_an_older_one_goes_on(tmp_path: Path) 
     assert again.returncode == 0, again.stderr
     assert os.listdir(folder / "monitor") == ["0.monitor.csv"]
     assert len(entries(folder, "close")) == 1
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("wandb") is None,
+    reason="the package wandb is not installed: pip install 'galamp[wandb]'",
+)
+def test_a_run_is_tracked_by_the_real_wandb_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    folder = tmp_path / "run"
+    flags = ("--env-id", "CartPole-v1", "--learners", 1, "--num-envs", 2, "--quiet")
+    ended = run(*flags, "--track", "--total-steps", 400, "--run-dir", folder)
+    assert ended.returncode == 0, ended.stderr
+    assert "wandb" not in (folder / "events.jsonl").read_text()
+    (offline,) = (folder / "wandb").glob("offline-run-*")
+    rows, tracked = wandb_rows(offline)
+    written = [each for each in read_metrics(folder / "metrics.jsonl") if "start" in each]
+    written = [each["global_step"] for each in written if "resumed_from" not in each]
+    assert [each["global_step"] for each in rows] == written
+    assert tracked.project == "galamp"

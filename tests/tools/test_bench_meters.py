@@ -9,9 +9,10 @@ from types import SimpleNamespace
 import pytest
 
 from galamp.core.errors import RunFailed
+from galamp.core.machine import gpu_meters
+from galamp.core.machine.gpu_meters import Nothing, Nvml, Reading, Smi, bare, meter_of, parse_smi
 from galamp.core.machine.machine import Gpu
-from galamp.tools.bench import meters, nvml
-from galamp.tools.bench.meters import Nothing, Nvml, Reading, Smi, bare, meter_of, parse_smi
+from galamp.tools.bench import nvml
 from galamp.tools.bench.nvml import COUNTED, SAMPLED, Gauge, GpuUse, uuids
 
 FIRST, SECOND, THIRD, FOURTH = (f"{digit * 8}-0000-0000-0000-000000000000" for digit in "1234")
@@ -59,6 +60,9 @@ class FakeNvml:
         gpu = self._of(device)
         return int(self._known(self.clock_s * gpu.watts * 1000 if gpu.energy else None))
 
+    def nvmlDeviceGetMemoryInfo(self, device: str) -> SimpleNamespace:
+        return SimpleNamespace(used=int(self._of(device).watts * 2**20), total=2**40)
+
     def _of(self, device: str) -> FakeGpu:
         self.read.add(device)
         return self.gpus[device]
@@ -72,7 +76,7 @@ class FakeNvml:
 def installed(monkeypatch: pytest.MonkeyPatch, fake: FakeNvml | None) -> None:
     """Have `fake` be the package; nvidia-smi is not there."""
     monkeypatch.setitem(sys.modules, "pynvml", fake)
-    monkeypatch.setattr(meters, "SMI", "/no/such/nvidia-smi")
+    monkeypatch.setattr(gpu_meters, "SMI", "/no/such/nvidia-smi")
     if fake is not None:
         monkeypatch.setattr(nvml.time, "monotonic", lambda: fake.clock_s)
 
@@ -215,7 +219,7 @@ def test_nvidia_smi_is_asked_for_what_is_read(
     script.write_text(f'#!/bin/sh\necho "$@" >&2\ncat <<END\n{ROWS}END\n')
     script.chmod(0o755)
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    monkeypatch.setattr(meters, "SMI", str(script))
+    monkeypatch.setattr(gpu_meters, "SMI", str(script))
     meter = meter_of([SECOND])
     assert isinstance(meter, Smi)
     assert meter.read()[0].watts == 512.25

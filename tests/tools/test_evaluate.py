@@ -49,8 +49,10 @@ from galamp.telemetry.display.streams import STARTING
 from galamp.telemetry.display.text import UNKNOWN
 from galamp.tools.evaluation import agent as agents
 from galamp.tools.evaluation import report as evaluation
+from galamp.tools.evaluation import whole_games
 from galamp.tools.evaluation.agent import SMALL_BATCH, Agent
 from galamp.tools.evaluation.config import STEP_LIMIT, EvaluationConfig
+from galamp.tools.evaluation.inputs import InputForm
 from galamp.tools.evaluation.playing import Game, play, quotas, score
 from galamp.tools.evaluation.references import REFERENCES, Reference, misfit, reference_for
 from galamp.tools.evaluation.table import Progress, show
@@ -305,7 +307,7 @@ def test_training_s_own_shape_comes_first_and_atari_has_no_other(breakout: Path)
     trained = read(locate(breakout).path)
     for shape in ((40, 36, 3), (36, 36, 1), (36, 40, 4)):  # training itself had channels last
         agent = of_pictures(trained, shape)
-        assert agent._channels_last() is None
+        assert InputForm(agent.identity).channels_last() is None
         assert type(agent.act(np.zeros(shape, np.uint8))) is int
     with pytest.raises(UserError, match=r"expected \[4, 84, 84\] for one") as caught:
         galamp.load(breakout).act(np.zeros((84, 84, 4), np.uint8))
@@ -924,7 +926,7 @@ def test_games_that_would_never_end_are_cut(
     by: str,
 ) -> None:
     at_once(monkeypatch)
-    monkeypatch.setattr(evaluation, "STEP_LIMIT", DEFAULT)
+    monkeypatch.setattr(whole_games, "STEP_LIMIT", DEFAULT)
     saved(tmp_path, dataclasses.replace(CARTPOLE, env_id=env_id), 1)
     file = tmp_path / "result.json"
     words = ["--episodes", "3", "--num-envs", "2", "--output", str(file), *flags]

@@ -20,7 +20,6 @@ from galamp.core.moments import Moments
 from galamp.core.normalisation import NormaliserSpec, Own, Saved, Scales
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, Identity, LearnerState
-from galamp.tools.evaluation.agent import Agent
 from galamp.tools.evaluation.trained import MEAN, read
 
 SPEC = NormaliserSpec(4, True)
@@ -82,20 +81,11 @@ def test_an_agent_is_the_function_that_was_saved(tmp_path: Path, learner: int) -
     """Parameters are of raw observations; within the clip the scales changes nothing."""
     path, given = saved_run(tmp_path / "c"), data_of(learner, 200).astype(np.float32)
     agent = galamp.load(path, learner=learner)
-    logits = logits_of(agent, given)
+    logits = agent.logits(given)
     assert np.allclose(logits, raw_outputs(learner, given), rtol=1e-4, atol=1e-4)
     chosen = agent.act(given, greedy=True)
     assert np.array_equal(chosen, raw_outputs(learner, given).argmax(1))
     assert np.ptp(logits, axis=0).max() > 0.1, "they depend on the observations"
-
-
-def logits_of(agent: Agent, given: np.ndarray) -> np.ndarray:
-    with torch.no_grad():
-        assert agent._normalise is not None
-        outputs: np.ndarray = agent._model("float32")(agent._normalise(torch.from_numpy(given)))[
-            0
-        ].numpy()
-    return outputs
 
 
 def test_what_lies_beyond_the_clip_counts_as_at_it(tmp_path: Path) -> None:
@@ -104,7 +94,7 @@ def test_what_lies_beyond_the_clip_counts_as_at_it(tmp_path: Path) -> None:
     assert scales is not None
     edge = (scales.mean + 10.0 * scales.std).astype(np.float32)[None]
     far = edge + np.float32(1e4)
-    assert np.allclose(logits_of(agent, far), logits_of(agent, edge), rtol=1e-4, atol=1e-4)
+    assert np.allclose(agent.logits(far), agent.logits(edge), rtol=1e-4, atol=1e-4)
 
 
 def test_observations_of_any_type_are_the_same_to_it(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ FIRST[0], FIRST[3, 1] = True, True
 
 def with_loud_policy(agent: Agent) -> Agent:
     """Initial policies are all but uniform: let choices differ."""
-    (model,) = agent._models.values()
+    model = agent.module.network
     assert isinstance(model, RecurrentActorCritic)
     with torch.no_grad():
         model.policy.weight.mul_(300.0)
@@ -42,7 +42,7 @@ def agent(tmp_path: Path) -> Agent:
 
 def expected(agent: Agent) -> NDArray[np.int64]:
     """Greedy actions [T, B] of the network over the whole sequence."""
-    (model,) = agent._models.values()
+    model = agent.module.network
     with torch.no_grad():
         state = torch.zeros(3, model.state_size)
         outputs = model.sequence(torch.from_numpy(SEEN), torch.from_numpy(FIRST), state)[0]

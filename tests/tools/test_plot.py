@@ -16,9 +16,11 @@ import pytest
 from rich.cells import cell_len
 
 from galamp.cli.main import main
+from galamp.storage.eval_log import Evaluation, EvaluationLog
 from galamp.storage.run_folder import RunFolder
 from galamp.storage.run_history import RunHistory
 from galamp.storage.run_logs import MetricsLog
+from galamp.telemetry.display import ticks
 from galamp.tools.plot import charts, groups, metrics, runs, scale, terminal
 from galamp.tools.plot.charts import Chart, Line
 from tests.support.engine import (
@@ -236,6 +238,23 @@ mean score of the last 100 episodes
 """
 
 
+@pytest.mark.parametrize(("axis", "x"), [("steps", 2000), ("frames", 8000), ("hours", 0.02)])
+def test_evaluations_are_dots_on_the_curve(tmp_path: Path, axis: str, x: float) -> None:
+    path = finished_run(tmp_path / "a", [0.0, 10.0, 20.0])
+    EvaluationLog(path, lambda text: None).append(
+        Evaluation(2000, mean=50.0, episodes=3, emulator_frames=8000, wall_s=72.0)
+    )
+    found = runs.load([path])
+    chart = charts.chart_of_runs(found, metrics.SCORE, axis, False)
+    assert chart.lines[0].dots == ((x, 50.0),)
+    assert scale.frame(chart)[3] == 50.0
+    _, top, *_, last = [line.plain for line in terminal.render(chart, 40, 6)]
+    assert "●" in top
+    assert last == terminal.DOT_NOTE[:40]
+    other = charts.chart_of_runs(found, "charts/SPS", axis, False)
+    assert other.lines[0].dots == ()
+
+
 @pytest.mark.parametrize("width", [20, 30, 39, 80, 200])
 @pytest.mark.parametrize("height", [1, 10, 40])
 def test_no_line_is_wider_than_the_terminal(tmp_path: Path, width: int, height: int) -> None:
@@ -286,8 +305,8 @@ def test_the_range_leaves_out_what_would_make_the_lines_flat() -> None:
     ],
 )
 def test_ticks_are_round_numbers(low: float, high: float, most: int, labels: list[str]) -> None:
-    values = scale.ticks(low, high, most)
-    assert scale.tick_labels(values) == labels
+    values = ticks.ticks(low, high, most)
+    assert ticks.tick_labels(values) == labels
 
 
 # The command

@@ -266,3 +266,25 @@ def test_where_it_cannot_be_opened_the_run_goes_on(tmp_path: Path) -> None:
     (complaint,) = complaints
     assert "galamp attach and scale do not work" in complaint
     assert (tmp_path / CONTROL).read_text() == "mine"
+
+
+def test_who_profiles_may_trace_for_as_long_as_it_is_connected(
+    control_server: ControlServer, tmp_path: Path
+) -> None:
+    permitted: list[int] = []
+    control_server.tracing.configure(lambda: {7: "learner 0", 8: "supervisor"}, permitted.append)
+    first = visit(tmp_path, b'{"want": "profile"}\n')
+    settle(control_server)
+    assert json.loads(first.recv(65_536)) == {"processes": {"7": "learner 0", "8": "supervisor"}}
+    second = visit(tmp_path, b'{"want": "profile"}\n')
+    settle(control_server)
+    assert "another profile" in answer(second)["refused"]
+    assert permitted == [os.getpid()], "the kernel says who is connected"
+    first.close()
+    settle(control_server)
+    assert permitted == [os.getpid(), 0]
+    third = visit(tmp_path, b'{"want": "profile"}\n')
+    settle(control_server)
+    control_server.end("finished")
+    third.close()
+    assert permitted[2:] == [os.getpid(), 0]

@@ -195,7 +195,7 @@ def test_an_agents_network_has_the_same_bits(tmp_path: Path, identity: Identity)
                 for name, values in mean.items()
             }
         )
-        found = agent._model(dtype)
+        found = agent.module_of(dtype).network
         assert [p.stride() for p in found.parameters()] == [p.stride() for p in model.parameters()]
         with torch.inference_mode():
             for mine, other in zip(found(inputs), model(inputs), strict=True):
@@ -292,7 +292,7 @@ def test_a_network_is_built_only_where_there_is_room_for_it(
         Agent(trained, MEAN, torch.device("cpu"))
     free(monkeypatch, needed // MIB + 1)
     agent = Agent(trained, MEAN, torch.device("cpu"))
-    assert all(each.grad is None for each in agent._model("uint8").parameters())
+    assert all(each.grad is None for each in agent.module_of("uint8").network.parameters())
 
 
 def test_to_go_on_there_has_to_be_room_for_the_states_too(

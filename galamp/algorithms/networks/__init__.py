@@ -20,8 +20,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from galamp.algorithms.networks.images import (
     SMALLEST_IMAGE,
     SMALLEST_MINATAR,
@@ -297,6 +295,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
     The bits of the QR decomposition, which orthogonal weights are made by, depend on the threads.
     """
+    import numpy as np
     import torch
 
     threads, drawn, drawn_arrays = (

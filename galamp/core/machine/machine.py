@@ -210,9 +210,14 @@ def _number(path: Path) -> int | None:
         return None
 
 
+def processor_flags() -> list[str]:
+    """Return the names of what the processor can do, as the kernel lists them."""
+    return _of_processor("flags", "Features").split()
+
+
 def lacks_bf16() -> bool:
     """Whether the processor has no bf16 units, and so computes bf16 slower than float32."""
-    flags = _of_processor("flags", "Features").split()
+    flags = processor_flags()
     return not any(name in flags for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 

@@ -85,6 +85,11 @@ class Probing(subprocess.Popen[bytes]):
             start_new_session=True,
         )
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended, or its time is over: `answer` then waits for seconds at most."""
+        return self._ended(0.0) or time.monotonic() > self._until_s
+
     def answer(self) -> Answer:
         """Wait for the answer; the process and its descendants have ended afterwards."""
         try:

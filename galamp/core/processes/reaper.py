@@ -215,6 +215,11 @@ def claim_process() -> None:
     _own_process = True
 
 
+def is_claimed() -> bool:
+    """Return whether this process belongs to galamp alone; see `claim_process`."""
+    return _own_process
+
+
 class Orphans:
     """Orphans of a run: processes that its children have left behind. For the supervisor."""
 

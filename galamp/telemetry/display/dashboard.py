@@ -1,22 +1,31 @@
 """Displays of a run: a live screen on a terminal, plain lines elsewhere, or none.
 
-Runs in the supervisor's process. Snapshots go in, text comes out on the caller's stream. A display
-never disturbs a run: after its terminal or pipe is closed it writes nothing, and a live screen
-skips frames that the terminal would not take immediately.
+    Snapshot --update--> render --> Screen --> terminal
+    keys --poll--> Viewing --^
+
+Runs in the supervisor's process, or in that of `galamp attach`. Snapshots go in, text comes out on
+the caller's stream. A display never disturbs a run: after its terminal or pipe is closed it writes
+nothing, and a live screen skips frames that the terminal would not take immediately.
 """
 
 from __future__ import annotations
 
 import os
+import signal
+import sys
+from dataclasses import replace
 from typing import Protocol, Self, TextIO, cast
 
 from rich.console import Console
-from rich.live import Live
 
 from galamp.core.sanitize import clean
+from galamp.telemetry.display.keyboard import Keyboard, in_foreground
 from galamp.telemetry.display.render import render
+from galamp.telemetry.display.screen import Screen
 from galamp.telemetry.display.streams import SafeStream
+from galamp.telemetry.display.suspension import Suspension
 from galamp.telemetry.display.text import count, duration, percent, score
+from galamp.telemetry.display.viewing import Viewing, pressed
 from galamp.telemetry.snapshot import Event, Snapshot
 
 __all__ = ["Dashboard", "Display", "PlainLines", "Silent", "make_display", "render"]
@@ -29,68 +38,146 @@ class Display(Protocol):
         """Acquire the stream."""
 
     def __exit__(self, *error: object) -> None:
-        """Restore the stream; the last frame stays on it."""
+        """Restore the stream."""
 
     def update(self, snapshot: Snapshot) -> None:
         """Show a snapshot; it replaces or follows the last one."""
 
+    def poll(self) -> None:
+        """Act on what the viewer has asked for; called several times a second."""
 
-def make_display(quiet: bool, stream: TextIO | None) -> Display:
-    """Return the display for `stream`: a live screen on a terminal that can draw it, else lines."""
+    def abandon(self) -> None:
+        """Give the terminal back: this process is about to end without leaving."""
+
+    @property
+    def wants_game(self) -> bool:
+        """Whether snapshots are to have the frame of a game."""
+
+
+def make_display(quiet: bool, stream: TextIO | None, *, stops: bool = False) -> Display:
+    """Return the display for `stream`: a live screen on a terminal that can draw it, else lines.
+
+    Keys are read from standard input; `stops`: whether `q` stops the run.
+    """
     if quiet or stream is None:
         return Silent()
     safe = SafeStream(stream)
     draws = os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
     if safe.isatty() and draws and safe.encoding.lower().replace("-", "") == "utf8":
-        return Dashboard(Console(file=cast(TextIO, safe), force_terminal=True))
+        console = Console(file=cast(TextIO, safe), force_terminal=True)
+        return Dashboard(console, Keyboard(sys.stdin), stops=stops)
     return PlainLines(stream)
 
 
 class Dashboard:
-    """Live screen: redraws the whole terminal in place at every `update`.
+    """Live screen, with keys where there is a keyboard: the alternate screen, while it is entered.
 
-    The alternate screen is not used, so the last frame stays above the prompt.
+    Nothing is drawn while this process is in the background of its shell.
     """
 
-    def __init__(self, console: Console) -> None:
-        """Acquire `console`, and wrap the stream that it writes to."""
+    def __init__(
+        self, console: Console, keyboard: Keyboard | None = None, *, stops: bool = False
+    ) -> None:
+        """Acquire `console`, and wrap the stream that it writes to.
+
+        Args:
+            console: of the terminal.
+            keyboard: whose keys count.
+            stops: whether `q` stops the run, after a question; else it interrupts this process.
+        """
         file = console.file
         self._stream = file if isinstance(file, SafeStream) else SafeStream(file)
         console.file = cast(TextIO, self._stream)
-        self._console = console
-        self._live = Live(
-            console=console,
-            auto_refresh=False,
-            redirect_stdout=False,
-            vertical_overflow="crop",
+        self._console, self._keyboard = console, keyboard or Keyboard(None)
+        self._screen = Screen(console, self._stream)
+        self._suspension = Suspension()
+        self._snapshot: Snapshot | None = None
+        self._viewing = Viewing(
+            keys=self._keyboard.usable, stops=stops, colour=not console.no_color
         )
-        self._size = console.size
 
     def __enter__(self) -> Self:
         """Enter; the first `update` draws the screen."""
+        self._suspension.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Keep the last frame and show the cursor again."""
-        # A run must be able to end while its terminal is held (^S): the cursor stays hidden.
-        self._stream.lost = not self._stream.ready()
-        self._live.stop()
+        """Return to the ordinary screen, and put the terminal's modes back."""
+        self._suspension.__exit__()
+        self._release()
+
+    @property
+    def wants_game(self) -> bool:
+        """Whether the game is looked at."""
+        return self._viewing.view == "game"
 
     def update(self, snapshot: Snapshot) -> None:
         """Draw `snapshot` over the last frame, at the terminal's current size."""
-        if not self._stream.ready():
+        if snapshot.history is None and self._snapshot is not None:
+            snapshot = replace(snapshot, history=self._snapshot.history)
+        self._snapshot = snapshot
+        self.poll()
+        self._draw()
+
+    def poll(self) -> None:
+        """Act on the keys that were pressed; stop, if the terminal has asked for that."""
+        if self._suspension.requested:
+            self._release()
+            self._suspension.stop()
+        if self._suspension.continued():
+            self._keyboard.renew()
+            self._screen.renew()
+        for key in self._keyboard.read():
+            self._press(key)
+
+    def abandon(self) -> None:
+        """Put the terminal back past all buffers: this process ends at once."""
+        self._keyboard.close()
+        self._screen.abandon()
+
+    def _press(self, key: str) -> None:
+        if self._snapshot is None:
             return
-        size = self._console.size
-        if size != self._size:
-            # After a resize the terminal has wrapped the old frame: its line count is wrong.
-            self._console.clear()
-            self._size = size
-        self._live.start()
-        frame = render(snapshot, width=size.width, height=size.height)
-        self._live.update(frame, refresh=True)
+        self._viewing, leaves = pressed(self._viewing, key, self._snapshot)
+        self._draw()
+        if leaves:
+            signal.raise_signal(signal.SIGINT)
+
+    def _draw(self) -> None:
+        if self._snapshot is None or not self._stream.ready() or not self._may_draw():
+            return
+        self._keyboard.open()
+        width, height = self._console.size
+        lines = render(self._snapshot, width=width, height=height, viewing=self._viewing)
+        self._screen.paint(lines, (width, height))
+
+    def _may_draw(self) -> bool:
+        try:
+            return in_foreground(self._stream.fileno())
+        except OSError:
+            return True  # no descriptor behind it
+
+    def _release(self) -> None:
+        """Give the terminal back."""
+        self._keyboard.close()
+        # A run must be able to end while its terminal is held (^S): its screen stays then.
+        if self._stream.ready():
+            self._screen.leave()
 
 
-class PlainLines:
+class _Passive:
+    """What a display without keys does not do."""
+
+    wants_game = False
+
+    def poll(self) -> None:
+        """Do nothing."""
+
+    def abandon(self) -> None:
+        """Do nothing."""
+
+
+class PlainLines(_Passive):
     """Log lines: one line of progress at intervals, and one per event, for logs and pipes."""
 
     def __init__(self, stream: TextIO, every_s: float = 10.0) -> None:
@@ -136,7 +223,7 @@ class PlainLines:
         self._stream.write(line + "\n")
 
 
-class Silent:
+class Silent(_Passive):
     """Shows nothing."""
 
     def __enter__(self) -> Self:
@@ -156,16 +243,16 @@ def progress_line(snapshot: Snapshot) -> str:
     speed = f"{count(rate)}/s"
     if snapshot.frames_per_step > 1:
         speed += f" ({count(rate * snapshot.frames_per_step)} frames/s)"
-    facts = [
-        f"{snapshot.elapsed_s:8.1f} s  {done:>11,} agent steps"
-        f" ({percent(done, snapshot.total_steps)})",
-        speed,
-    ]
+    share = percent(done, snapshot.total_steps)
+    if snapshot.goal is not None:
+        share = clean(snapshot.goal.text)
+    facts = [f"{snapshot.elapsed_s:8.1f} s  {done:>11,} agent steps ({share})", speed]
     if snapshot.mean_return is not None:
         best = f" (best {score(snapshot.best_mean_return)})"
         facts.append(f"score {score(snapshot.mean_return)}{best}")
     if snapshot.status in ("starting", "running", "checkpointing"):
-        facts.append(f"left {duration(snapshot.remaining_s)}")
+        left = snapshot.goal.remaining_s if snapshot.goal else snapshot.remaining_s
+        facts.append(f"left {duration(left)}")
     else:
         facts.append(clean(snapshot.status))
     return "  ".join(facts)

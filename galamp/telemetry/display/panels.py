@@ -15,6 +15,7 @@ from galamp.core.sanitize import clean
 from galamp.telemetry.display import text as words
 from galamp.telemetry.display.text import clip, count, fit, measure, score
 from galamp.telemetry.snapshot import (
+    EPISODES_IN_MEAN,
     LEARNER_PHASES,
     ConsensusReading,
     LearnerSnapshot,
@@ -23,6 +24,8 @@ from galamp.telemetry.snapshot import (
 )
 
 LABEL_WIDTH = 9
+NARROW = 60
+"""Columns below which only the most important is shown."""
 
 STATUS_STYLES = {"running": "green", "finished": "bold green", "failed": "bold red"}
 PHASES = {
@@ -34,19 +37,8 @@ PHASES = {
 }
 """Character and colour of each phase: the bars can be read without colours too."""
 
-HINTS = {
-    "collect": "simulators are the limit: more --simulator-workers or cores",
-    "infer": "acting is the limit: --device cuda, or more --threads",
-    "update": "learning is the limit: --device cuda, or more --threads",
-    "gossip": "waiting for slower peers: more --max-staleness, no --sync",
-    "other": "neither simulators nor network: too many --learners?",
-}
-"""Advice by the phase that takes the most time."""
-HINTS_CUDA = {
-    "infer": "acting is the limit: more --num-envs, or GPUs in --device",
-    "update": "learning is the limit: more --num-envs, or GPUs in --device",
-}
-"""Advice for learners on GPUs, where it differs."""
+WARNINGS = ("restart", "given-up", "rollback", "failure", "folder", "sink", "signal", "notice")
+"""Kinds of events that a small screen shows the newest of."""
 
 
 def labelled(label: str, lines: Sequence[str]) -> list[Text]:
@@ -64,8 +56,11 @@ def titled(title: str, width: int) -> list[Text]:
 
 
 def headline(snapshot: Snapshot, width: int) -> Text:
-    """Return environment and protocol at the left, status and time at the right."""
-    right = f"{clean(snapshot.status)}   {words.duration(snapshot.elapsed_s)}"
+    """Return environment and protocol at the left, status and time of all attempts at the right."""
+    attempt = f" (start {snapshot.attempt})" if snapshot.attempt > 1 else ""
+    right = f"{clean(snapshot.status)}   {words.duration(snapshot.total_s)}{attempt}"
+    if width < NARROW:
+        right = f"{clean(snapshot.status)} {words.duration(snapshot.total_s)}"
     line = Text("galamp".ljust(LABEL_WIDTH), "bold")
     line.append(clip(clean(snapshot.env_id), width - LABEL_WIDTH - len(right) - 3), "bold cyan")
     room = width - line.cell_len - len(right) - 6
@@ -82,23 +77,38 @@ def run_dir(snapshot: Snapshot, width: int) -> list[Text]:
 
 def progress(snapshot: Snapshot, width: int) -> Text:
     """Return the progress bar, and the time that the rest takes."""
-    done, total = snapshot.agent_steps, snapshot.total_steps
-    facts = [f"{words.percent(done, total):>6}", f"{count(done)} of {count(total)} agent steps"]
-    if snapshot.status in ("starting", "running", "checkpointing"):
-        facts.append(f"left {words.duration(snapshot.remaining_s)}")
+    share, facts = _progress(snapshot, width < NARROW)
     text = fit(facts, max(1, width - 12)).ljust(52 if width >= 80 else 0)  # a bar that stays put
     room = max(0, width - len(text) - 2)
-    full = min(room, room * done // total) if total > 0 else 0
+    full = min(room, int(room * share))
     line = Text("━" * full, "cyan").append("─" * (room - full), "bright_black")
     return line.append(f"  {text}", "default")
 
 
+def _progress(snapshot: Snapshot, narrow: bool) -> tuple[float, list[str]]:
+    """Return the share that is done, and the progress in words, the time left early if `narrow`."""
+    done, total, goal = snapshot.agent_steps, snapshot.total_steps, snapshot.goal
+    left = snapshot.remaining_s
+    if goal is not None:
+        share, left = min(1.0, max(0.0, goal.share)), goal.remaining_s
+        facts = [f"{words.percent(share, 1):>6}", clean(goal.text)]
+    else:
+        share = min(1.0, done / total) if total > 0 else 0.0
+        facts = [
+            f"{words.percent(done, total):>6}",
+            f"{count(done):>5} of {count(total)} agent steps",
+        ]
+    if snapshot.status in ("starting", "running", "checkpointing"):
+        facts.insert(1 if narrow else len(facts), f"left {words.duration(left)}")
+    return share, facts
+
+
 def speed(snapshot: Snapshot) -> list[str]:
     """Return the throughput in agent steps and, where there are any, in emulator frames."""
-    facts = [f"{count(snapshot.agent_steps_per_s)} agent steps/s"]
+    facts = [f"{count(snapshot.agent_steps_per_s):>5} agent steps/s"]
     if snapshot.frames_per_step > 1:
         frames = snapshot.agent_steps_per_s * snapshot.frames_per_step
-        facts.append(f"{count(frames)} emulator frames/s")
+        facts.append(f"{count(frames):>5} emulator frames/s")
     if snapshot.restarts:
         facts.append(f"{snapshot.restarts} restart{'s' if snapshot.restarts > 1 else ''}")
     return facts
@@ -108,21 +118,52 @@ def scores(snapshot: Snapshot) -> list[str]:
     """Return the scores; the last item is omitted first where space is short."""
     if not snapshot.episodes:
         return ["no episode finished yet"]
+    many = snapshot.episodes >= EPISODES_IN_MEAN
+    of = f"{EPISODES_IN_MEAN} episodes" if many else f"{snapshot.episodes} so far"
     return [
-        f"of {count(snapshot.episodes)} episode{'s' if snapshot.episodes > 1 else ''}",
-        f"score {score(snapshot.mean_return)}",
-        f"best {score(snapshot.best_mean_return)}",
+        f"{score(snapshot.mean_return):>6} mean of {of}",
+        f"best {_best(snapshot):>6}",
         f"length {_length(snapshot)}",
+        f"{count(snapshot.episodes)} episode{'s' if snapshot.episodes > 1 else ''}",
     ]
+
+
+def evaluation(snapshot: Snapshot, width: int) -> list[Text]:
+    """Return a line with the newest evaluation; none before the first one."""
+    seen = snapshot.evaluation
+    if seen is None:
+        return []
+    error = "" if seen.standard_error is None else f" ± {score(seen.standard_error)}"
+    facts = [
+        f"score {score(seen.mean)}{error}",
+        f"of {count(seen.episodes)} game{'s' if seen.episodes > 1 else ''}",
+        f"at {count(seen.agent_steps)} agent steps",
+        f"best {score(seen.best)} at {count(seen.best_at)}",
+    ]
+    return labelled("eval", [fit(facts, width - LABEL_WIDTH)])
+
+
+def _best(snapshot: Snapshot) -> str:
+    """Return the best mean score; there is none before there are episodes enough."""
+    if snapshot.best_mean_return is None:
+        return f"after {EPISODES_IN_MEAN}"
+    return score(snapshot.best_mean_return)
 
 
 def losses(snapshot: Snapshot) -> list[str]:
     """Return each loss with a short name and its value."""
     short = {"grad_norm": "grad", "explained_variance": "explained"}
     return [
-        f"{clean(short.get(name, name.removesuffix('_loss')))} {measure(value, 2)}"
+        f"{clean(short.get(name, name.removesuffix('_loss')))} {loss(name, value, 2)}"
         for name, value in snapshot.losses.items()
     ] or ["no update yet"]
+
+
+def loss(name: str, value: float, digits: int = 3) -> str:
+    """Return a loss; an explained variance far below 0 says no more than that it is."""
+    if name == "explained_variance" and value < -1:
+        return "<-1"
+    return measure(value, digits)
 
 
 def numbers(snapshot: Snapshot, width: int, rows: int) -> list[Text]:
@@ -132,28 +173,76 @@ def numbers(snapshot: Snapshot, width: int, rows: int) -> list[Text]:
         ("agent steps/s", count(rate)),
         ("emulator frames/s", count(rate * snapshot.frames_per_step)),
         ("mean score", score(snapshot.mean_return)),
-        ("best mean score", score(snapshot.best_mean_return)),
+        ("best mean score", _best(snapshot)),
         ("mean length", _length(snapshot)),
         ("episodes", count(snapshot.episodes)),
         ("restarts", count(snapshot.restarts)),
     ]
     if snapshot.frames_per_step <= 1:
         del pairs[1]
-    found = [
-        (clean(name.replace("_", " ")), measure(value)) for name, value in snapshot.losses.items()
-    ]
+    if (seen := snapshot.evaluation) is not None:
+        pairs.append((f"eval score at {count(seen.agent_steps)}", score(seen.mean)))
+        pairs.append((f"best eval score at {count(seen.best_at)}", score(seen.best)))
+    found = [(_title(name, snapshot), loss(name, value)) for name, value in snapshot.losses.items()]
     blank = [("", "")] if found and len(pairs) + len(found) < rows else []
-    return [_pair(*pair, width) for pair in (pairs + blank + found)[:rows]]
+    return [pair(*each, width) for each in (pairs + blank + found)[:rows]]
 
 
-def _pair(name: str, value: str, width: int) -> Text:
+def _title(name: str, snapshot: Snapshot) -> str:
+    if name == "grad_norm" and snapshot.max_grad_norm:
+        return f"grad norm (clipped to {snapshot.max_grad_norm:g})"
+    return clean(name.replace("_", " "))
+
+
+def pair(name: str, value: str, width: int) -> Text:
+    """Return a name at the left and a value at the right."""
     return Text(name, "dim").append(value.rjust(width - len(name)), "default")
 
 
 def _length(snapshot: Snapshot) -> str:
     if snapshot.mean_length is None:
         return words.UNKNOWN
-    return f"{count(snapshot.mean_length)} agent steps"
+    return f"{count(snapshot.mean_length):>5} agent steps"
+
+
+def machine(snapshot: Snapshot) -> list[str]:
+    """Return what the run takes of the machine: processors, memory, GPUs, power."""
+    seen = snapshot.system
+    if seen.run_share is None:
+        return ["not sampled yet"]
+    cores = len(seen.cores)
+    facts = [f"CPU {100 * cores * seen.run_share:4.0f} % of {cores} core{'s' if cores > 1 else ''}"]
+    if seen.others_share is not None:
+        facts.append(f"others {100 * cores * seen.others_share:4.0f} %")
+    if seen.memory_bytes is not None and seen.free_bytes is not None:
+        both = seen.memory_bytes + seen.free_bytes
+        facts.append(f"RAM {gib(seen.memory_bytes)} of {gib(both)} GiB")
+    return facts + gpus(snapshot)
+
+
+def gpus(snapshot: Snapshot) -> list[str]:
+    """Return the use of all GPUs together in a few words; nothing where none is in use."""
+    seen = snapshot.system
+    rates = [gpu.utilisation for gpu in seen.gpus if gpu.utilisation is not None]
+    facts = []
+    if rates:
+        many = f"{len(rates)} GPUs" if len(rates) > 1 else "GPU"
+        facts.append(f"{many} {100 * sum(rates) / len(rates):3.0f} %")
+    used = [gpu.memory_bytes for gpu in seen.gpus if gpu.memory_bytes is not None]
+    if used:
+        facts.append(f"{gib(sum(used))} GiB")
+    if seen.watts is not None:
+        facts.append(f"{seen.watts:4.0f} W")
+    if seen.joules_per_frame is not None:
+        per = "frame" if snapshot.frames_per_step > 1 else "step"
+        facts.append(f"{measure(seen.joules_per_frame, 2)} J/{per}")
+    return facts
+
+
+def gib(size: float) -> str:
+    """Return bytes in GiB, without the unit."""
+    value = size / 2**30
+    return f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
 
 
 def gossip_line(snapshot: Snapshot, width: int) -> str:
@@ -164,28 +253,40 @@ def gossip_line(snapshot: Snapshot, width: int) -> str:
 
 
 def distance(seen: ConsensusReading) -> str:
-    """Return the distance between the two farthest learners, and its upper bound."""
-    text = f"distance {measure(seen.pairwise, 2)}"
-    if seen.certificate is None or seen.ratio is None:
+    """Return the pairwise distance and its certificate; an older one with its age."""
+    text = f"pairwise distance {measure(seen.pairwise, 2)}"
+    if seen.certificate is not None:
+        return f"{text} ≤ {measure(seen.certificate, 2)}"
+    if seen.last_certificate is None or seen.last_certificate_age_s is None:
         return text
-    return f"{text} ≤ {measure(seen.certificate, 2)} ({seen.ratio:.0%})"
+    age = words.duration(seen.last_certificate_age_s)
+    return f"{text} (≤ {measure(seen.last_certificate, 2)} {age} ago)"
 
 
 def gossip(snapshot: Snapshot, width: int) -> list[Text]:
     """Return the graph's name, its drawing, and the distances, values at the right."""
+    topology = Text(clip(clean(snapshot.topology), width))
+    return [topology, Text(_graph(snapshot, width)), *distances(snapshot, width)]
+
+
+def distances(snapshot: Snapshot, width: int) -> list[Text]:
+    """Return the distances and what they can be at most, by the names of metrics.jsonl."""
     seen = snapshot.consensus
+    certificate = measure(seen.certificate)
+    if seen.certificate is None and seen.last_certificate is not None:
+        age = words.duration(seen.last_certificate_age_s)
+        certificate = f"{measure(seen.last_certificate)} {age} ago"
     pairs = [
-        ("rms to the mean", measure(seen.rms)),
-        ("farthest two", measure(seen.pairwise)),
-        ("proved at most", measure(seen.certificate)),
-        ("ratio", words.UNKNOWN if seen.ratio is None else f"{seen.ratio:.1%}"),
+        ("consensus distance", measure(seen.rms)),
+        ("pairwise distance", measure(seen.pairwise)),
+        ("certificate", certificate),
+        ("certificate ratio", words.UNKNOWN if seen.ratio is None else f"{seen.ratio:.1%}"),
     ]
     if seen.radius is not None:
-        pairs.append(("radius in theory", measure(seen.radius)))
+        pairs.append(("radius", measure(seen.radius)))
     if seen.gradient_correlation is not None:
-        pairs.append(("cosine of gradients", f"{seen.gradient_correlation:.3f}"))
-    numbers = [_pair(name, value, width) for name, value in pairs]
-    return [Text(clip(clean(snapshot.topology), width)), Text(_graph(snapshot, width)), *numbers]
+        pairs.append(("gradient correlation", f"{seen.gradient_correlation:.3f}"))
+    return [pair(name, value, width) for name, value in pairs]
 
 
 def _graph(snapshot: Snapshot, width: int) -> str:
@@ -194,14 +295,8 @@ def _graph(snapshot: Snapshot, width: int) -> str:
 
 
 def hint(snapshot: Snapshot, width: int) -> str:
-    """Return the phase that takes most of the learners' time, and the flags to change."""
-    shares = mean_shares(snapshot.learners)
-    if not shares:
-        return "not known yet"
-    phase = max(shares, key=lambda name: shares[name])
-    cuda = any(one.device.startswith("cuda") for one in snapshot.learners)
-    advice = HINTS_CUDA.get(phase, HINTS[phase]) if cuda else HINTS[phase]
-    return clip(f"{phase}: {advice}", width)
+    """Return what limits the throughput, and the flags to change."""
+    return clip(clean(snapshot.bottleneck) or "not known yet", width)
 
 
 def mean_shares(learners: Iterable[LearnerSnapshot]) -> dict[str, float]:
@@ -217,36 +312,27 @@ def mean_shares(learners: Iterable[LearnerSnapshot]) -> dict[str, float]:
     }
 
 
-def events(snapshot: Snapshot, width: int, rows: int) -> list[str]:
-    """Return the newest `rows` events, oldest of them first, one line each."""
-    newest = snapshot.events[-rows:] if rows > 0 else ()
+def events(snapshot: Snapshot, width: int, rows: int, back: int = 0) -> list[str]:
+    """Return `rows` events, oldest first, one line each: the newest, or those `back` before."""
+    end = len(snapshot.events) - back
+    newest = snapshot.events[max(0, end - rows) : end] if rows > 0 else ()
     return [
         f"{words.duration(event.elapsed_s):>9}  {clip(clean(event.text), width - 11)}"
         for event in newest
     ] or ["none"]
 
 
-def chart(snapshot: Snapshot, width: int, height: int) -> list[Text]:
-    """Return the mean score over agent steps, with its extremes, on `height` lines.
+def health(snapshot: Snapshot) -> str:
+    """Return how many learners work: `4/4 learners ok`."""
+    fine = sum(one.state in (WorkerState.RUNNING, WorkerState.DONE) for one in snapshot.learners)
+    number = len(snapshot.learners)
+    return f"{fine}/{number} learner{'' if number == 1 else 's'} ok"
 
-    Empty where it would not be readable.
-    """
-    if height < 2 or width < 40:
-        return []
-    curve = snapshot.curve
-    if not curve:
-        middle = [Text()] * (height // 2) + [Text("no score yet".center(width), "dim")]
-        return middle + [Text()] * (height - len(middle))
-    top, low = score(max(y for _, y in curve)), score(min(y for _, y in curve))
-    gutter = max(len(top), len(low), LABEL_WIDTH - 2)
-    names = [""] * (height - 1)
-    names[-1], names[0] = low, top
-    drawn = words.line_chart(curve, width - gutter - 2, height - 1)
-    lines = [
-        Text(f"{name:>{gutter}} ", "dim").append("│", "bright_black").append(line, "cyan")
-        for name, line in zip(names, drawn, strict=True)
-    ]
-    first, last = count(curve[0][0]), f"{count(curve[-1][0])} agent steps"
-    rule = "─" * max(0, width - gutter - 5 - len(first) - len(last))
-    axis = Text(" " * (gutter + 1)).append("└ ", "bright_black").append(f"{first} ", "dim")
-    return [*lines, axis.append(rule, "bright_black").append(f" {last}", "dim")]
+
+def last_warning(snapshot: Snapshot, width: int) -> str:
+    """Return the newest event that somebody should know of; empty if there is none."""
+    for event in reversed(snapshot.events):
+        if event.kind in WARNINGS:
+            age = words.duration(snapshot.elapsed_s - event.elapsed_s)
+            return clip(f"{age} ago: {clean(event.text)}", width)
+    return ""

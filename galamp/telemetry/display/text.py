@@ -7,7 +7,7 @@ go in, strings come out; no clock, no process, no colour.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from rich.cells import cell_len, set_cell_size
@@ -83,6 +83,25 @@ def measure(value: float | None, digits: int = 3) -> str:
     if abs(value) >= 99.5:
         return count(value)
     return f"{value:.0e}" if abs(value) < 0.001 else f"{value:#.{digits}g}".rstrip(".")
+
+
+def one_exponent(
+    values: Iterable[float | None],
+) -> tuple[str, Callable[[float | None], str]]:
+    """Return the exponent of a column of measurements, and what writes its numbers by it.
+
+    The exponent is ` e-3`, say, or nothing for values that are readable without.
+    """
+    most = max((abs(v) for v in values if v is not None and math.isfinite(v)), default=0.0)
+    power = 0 if most == 0 or 0.1 <= most < 999.5 else math.floor(math.log10(most))
+    decimals = next((d for d, limit in ((3, 1), (2, 9.995), (1, 99.95)) if most < limit), 0)
+
+    def number(value: float | None) -> str:
+        if value is None or not math.isfinite(value):
+            return UNKNOWN if value is None else str(value)
+        return f"{value / 10.0**power:.{2 if power else decimals}f}"
+
+    return (f" e{power:+d}" if power else ""), number
 
 
 def percent(done: float, total: float) -> str:

@@ -11,7 +11,7 @@ import importlib
 import inspect
 import traceback
 
-from galamp.core.errors import UserError, did_you_mean
+from galamp.core.errors import UserError, did_you_mean, not_installed
 from galamp.core.settings import CLASS, is_user_code
 from galamp.core.user_code import is_class, load, searching_here_for
 from galamp.telemetry.sinks.base import MetricSink, SinkContext
@@ -21,6 +21,7 @@ SINKS = {
     "jsonl": "galamp.telemetry.sinks.jsonl:JsonlSink",
     "monitor": "galamp.telemetry.sinks.monitor:MonitorSink",
     "tensorboard": "galamp.telemetry.sinks.tensorboard:TensorBoardSink",
+    "wandb": "galamp.telemetry.sinks.wandb:WandbSink",
 }
 """Name to `module:Class`, loaded when asked for."""
 
@@ -104,11 +105,7 @@ def _own(what: str, name: str) -> object:
     try:
         return getattr(importlib.import_module(module), kind)
     except ModuleNotFoundError as error:
-        package = str(error.name).partition(".")[0]
-        raise UserError(
-            f"{what}: needs the package {package}, which is not installed: pip install "
-            f"'galamp[{name}]'"
-        ) from error
+        raise not_installed(what, name, error) from error
 
 
 def _with_traceback(text: str) -> UserError:

@@ -1,6 +1,7 @@
 """TensorBoard event files as a metric sink; needs the package tensorboard, and no TensorFlow.
 
-    row --TensorBoardSink--> tensorboard/events.out.tfevents.<start>
+    row --TensorBoardSink--> EventFile --> tensorboard/events.out.tfevents.<start>
+    metrics.jsonl --galamp export-logs--> EventFile --> the same, afterwards
 
 One file per start. A start that goes on from an earlier step begins with the event by which
 TensorBoard drops what former starts wrote beyond it, as `SummaryWriter(purge_step=...)` does.
@@ -13,7 +14,6 @@ import contextlib
 import errno
 import io
 import itertools
-import math
 import os
 import time
 from pathlib import Path
@@ -23,36 +23,63 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from galamp.core.disk import open_to_append
 from galamp.telemetry.sinks.base import MetricSink, Row, SinkContext
+from galamp.telemetry.sinks.scalars import scalars, step_of
 
 FOLDER = "tensorboard"
-STEP = "global_step"
-"""The x axis, which is no tag of its own."""
 
 
 class TensorBoardSink(MetricSink):
-    """Scalars in `tensorboard/`, whose tags are the names in the rows; texts are left out."""
+    """Scalars in `tensorboard/`; `scalars` says which, and under which tags."""
 
     def __init__(self, context: SinkContext) -> None:
         super().__init__(context)
         self._began_s = time.monotonic()
-        self._name = ""
+        self._file = EventFile(context.start, context.from_step)
 
     def write(self, row: Row) -> None:
-        """Add one event with all numbers of the row, as float32 at step `global_step`.
+        """Add one event with all numbers of the row.
 
         Raises:
             OSError: the disk refuses; the row is lost, and the file is as it was.
         """
         folder = self.context.where(self.context.folder / FOLDER)
-        if folder is None:
-            return
+        if folder is not None:
+            self._file.write(folder, row, self._now())
+
+    def _now(self) -> float:
+        """Return the time for people to read; a clock that is set meanwhile changes nothing."""
+        return self.context.t_start + time.monotonic() - self._began_s
+
+
+class EventFile:
+    """The event file of one start of a run; it is made with its first row.
+
+    Attributes:
+        name: of the file; empty before the first row.
+    """
+
+    def __init__(self, start: int, from_step: int) -> None:
+        """Prepare the file of start number `start`, which goes on from `from_step`."""
+        self.name = ""
+        self._start, self._from_step = start, from_step
+
+    def write(self, folder: Path, row: Row, time_s: float) -> None:
+        """Add one event with all numbers of the row, as float32 at step `global_step`.
+
+        Args:
+            folder: of event files; it is made where there is none.
+            row: a row of metrics.
+            time_s: date and time of the row, as of time.time().
+
+        Raises:
+            OSError: the disk refuses; the row is lost, and the file is as it was.
+        """
         _make(folder)
-        self._name = self._name or _new_name(folder, self.context.start)
-        event = Event(wall_time=self._now(), step=int(float(row[STEP] or 0)))
-        for tag, value in row.items():
-            if tag != STEP and isinstance(value, int | float) and math.isfinite(value):
-                event.summary.value.add(tag=tag, simple_value=float(value))
-        self._append(folder / self._name, event)
+        self.name = self.name or _new_name(folder, self._start)
+        event = Event(wall_time=time_s, step=step_of(row))
+        for tag, value in scalars(row):
+            event.summary.value.add(tag=tag, simple_value=value)
+        self._append(folder / self.name, event)
 
     def _append(self, path: Path, event: Event) -> None:
         """Add a record, whole or not at all; an empty file gets its header before it.
@@ -63,7 +90,7 @@ class TensorBoardSink(MetricSink):
         file = open_to_append(path)
         try:
             size = os.fstat(file).st_size
-            piece = _records([event] if size else [*self._header(), event])
+            piece = _records([event] if size else [*self._header(event.wall_time), event])
             written = 0
             try:
                 written = os.write(file, piece)
@@ -75,19 +102,14 @@ class TensorBoardSink(MetricSink):
         if written != len(piece):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    def _header(self) -> list[Event]:
+    def _header(self, time_s: float) -> list[Event]:
         """Return the first events of a file: the format's version, and what is superseded."""
-        header = [Event(wall_time=self._now(), file_version="brain.Event:2")]
-        if self.context.start > 1:
+        header = [Event(wall_time=time_s, file_version="brain.Event:2")]
+        if self._start > 1:
             start = SessionLog(status=SessionLog.START)
             # What stands at this very step or beyond is dropped; the row at the step itself stays.
-            step = self.context.from_step + 1
-            header.append(Event(wall_time=self._now(), step=step, session_log=start))
+            header.append(Event(wall_time=time_s, step=self._from_step + 1, session_log=start))
         return header
-
-    def _now(self) -> float:
-        """Return the time for people to read; a clock that is set meanwhile changes nothing."""
-        return self.context.t_start + time.monotonic() - self._began_s
 
 
 def _make(folder: Path) -> None:

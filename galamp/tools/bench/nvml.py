@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from statistics import mean
 
 from galamp.core.errors import RunFailed
+from galamp.core.machine.gpu_meters import Meter, Reading, meter_of
 from galamp.core.machine.machine import inspect_gpus
-from galamp.tools.bench.meters import Meter, Reading, meter_of
 
 COUNTED, SAMPLED = "energy counter", "sampled power"
 """Sources of the watts."""

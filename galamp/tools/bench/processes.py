@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from galamp.core.errors import EXIT_SIGTERM, RunFailed
+from galamp.core.processes.titles import without_run
 
 STOP_GRACE_S = 60.0
 """Grace period for a program to save its work after SIGTERM."""
@@ -160,12 +161,12 @@ def members(session: int) -> list[int]:
 
 
 def titled(session: int, title: str) -> list[int]:
-    """Return the ids of the living processes of a session with the process title `title`."""
+    """Return the ids of the living processes of a session with this title, of whatever run."""
     found = []
     for pid in members(session):
         with contextlib.suppress(OSError):
             line = Path("/proc", str(pid), "cmdline").read_bytes()
-            if line.strip(b"\0 ").decode(errors="replace") == title:
+            if without_run(line.strip(b"\0 ").decode(errors="replace")) == title:
                 found.append(pid)
     return found
 

@@ -8,7 +8,7 @@ Runs in users' programs and in evaluation, in one process; starts no process and
 from __future__ import annotations
 
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,25 +16,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from galamp.algorithms import gives_values
-from galamp.algorithms.distributions import make_distribution
-from galamp.algorithms.networks import check_network_asked, taking
-from galamp.algorithms.networks.recurrent import RecurrentActorCritic
+from galamp.algorithms.networks import check_network_asked
 from galamp.core.errors import UserError
 from galamp.core.machine.torch_device import usable_device
+from galamp.core.user_code import check_all_asked
 from galamp.environments import EnvironmentSpec, finish_probe, start_probe
-from galamp.environments.names import ATARI, check_asked
-from galamp.environments.observations import channels_are_last
+from galamp.environments.names import check_asked
+from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Identity
-from galamp.tools.evaluation.memory import Memory
-from galamp.tools.evaluation.threads import one_thread
+from galamp.storage.links import BEST
+from galamp.tools.evaluation.inputs import Batch, InputForm
+from galamp.tools.evaluation.policy import SMALL_BATCH, Computed, Policy, State
+from galamp.tools.evaluation.policy_module import PolicyModule
 from galamp.tools.evaluation.trained import MEAN, Learner, Trained, locate, read
-from galamp.tools.evaluation.trained_network import normaliser_of, trained_network
+from galamp.tools.evaluation.trained_env import TrainedEnv
+from galamp.tools.evaluation.trained_network import normalised, trained_network
+from galamp.tools.evaluation.whole_games import whole_games, with_step_limit
 
-SMALL_BATCH = 8
-"""Largest batch that one thread computes on a CPU."""
+__all__ = ["SMALL_BATCH", "Agent", "load"]
 
 
 class Agent:
@@ -54,9 +55,10 @@ class Agent:
         *,
         seed: int = 0,
         env_id: str = "",
+        wrapper: Sequence[str] = (),
         network: str = "",
     ) -> None:
-        """Build the network and fill it; `env_id` and `network` are as for `load`.
+        """Build the network and fill it; `env_id`, `wrapper` and `network` are as for `load`.
 
         Raises:
             CheckpointError: the parameters make no network for these observations.
@@ -66,20 +68,14 @@ class Agent:
         stored = trained.checkpoint.identity.network
         check_network_asked(stored, network, holder, "give galamp.load the network")
         self.learner, self.path, self.device = learner, trained.path, device
-        self._env_id = env_id
+        self._env_id, self._wrappers = env_id, tuple(wrapper)
         # The learners' arrays are copied into the network, and not kept.
         self._trained = trained.without_learners()
-        # Frames are bytes, vectors are floats; `act` handles any other type.
-        dtype = "uint8" if len(self.identity.observation_shape) == 3 else "float32"
+        self._form = InputForm(self.identity)
+        dtype = self._form.usual_dtype
         model = trained_network(trained, learner, dtype, device)
-        self._normalise = normaliser_of(trained, learner, model, device)
-        self._models = {dtype: model}
-        self._distribution = make_distribution(self.identity.actions, device)
-        self._takes_the_best = gives_values(self.identity.algorithm)
-        (model,) = self._models.values()
-        self._memory = (
-            Memory(model.state_size, device) if isinstance(model, RecurrentActorCritic) else None
-        )
+        scales = normalised(trained, learner, model)
+        self._policy = Policy(self.identity, model, dtype, scales, device)
         self.seed(seed)
 
     @property
@@ -98,24 +94,30 @@ class Agent:
 
         Raises:
             UserError: the environment cannot be built here, or a module would be imported for it
-                that
-                only the checkpoint names: pass `env_id` to `load`.
+                that only the checkpoint names: pass `env_id`, or `wrapper`, to `load`.
             CheckpointError: the installed environment is not that of the training.
         """
         stored, holder = self._trained.environment.env_id, f"checkpoint {self.path}"
         check_asked(stored, self._env_id, holder, "give galamp.load the env_id")
+        wrappers, how = self._trained.environment.wrapper, "give galamp.load the wrapper:"
+        check_all_asked("--wrapper", wrappers, self._wrappers, holder, how)
         spec = finish_probe(start_probe(self._trained.environment))
         self._trained.check_fits(spec)
         return spec
 
+    @property
+    def score(self) -> float | None:
+        """Mean score of the last 100 training episodes at the checkpoint; None before the first."""
+        score = self._trained.checkpoint.progress.get("mean_return_100")
+        return float(score) if isinstance(score, int | float) else None
+
     def seed(self, seed: int) -> None:
-        """Seed the random choices of `act`."""
-        self._generator = torch.Generator(self.device).manual_seed(seed)
+        """Seed the random choices of `act` and `predict`."""
+        self._policy.seed(seed)
 
     def reset(self) -> None:
         """Forget all episodes; for a network with a memory, which also forgets by `first`."""
-        if self._memory is not None:
-            self._memory.forget()
+        self._policy.forget()
 
     def act(
         self, observations: Any, *, greedy: bool = False, first: Any = False
@@ -144,10 +146,16 @@ class Agent:
 
         Raises:
             UserError: the observations have another shape or type, or one of them is not finite.
+
+        Example:
+            >>> agent = galamp.load("runs/cartpole")
+            >>> agent.act([0.0, 0.1, 0.0, -0.1], greedy=True) in (0, 1)
+            True
         """
-        chosen, single = self._chosen(observations, greedy, first, None)
+        batch = self._form.batch(observations)
+        chosen = self._policy.remembering(batch, greedy, first, None)
         actions = self.identity.actions.to_environment(chosen)
-        if not single:
+        if not batch.single:
             return actions
         return int(actions[0]) if actions.ndim == 1 and actions.dtype == np.int64 else actions[0]
 
@@ -163,134 +171,165 @@ class Agent:
 
         `envs` [B] are the environments of the observations, by default the first B.
         """
-        return self._chosen(observations, greedy, first, envs)[0]
+        return self._policy.remembering(self._form.batch(observations), greedy, first, envs)
 
-    def _chosen(
-        self, observations: Any, greedy: bool, first: Any, envs: npt.NDArray[np.int64] | None
-    ) -> tuple[npt.NDArray[Any], bool]:
-        """Return a policy's actions `[B, ...]`, and whether the observation was a single one."""
-        given = _array(observations)
-        dtype = self._dtype(given)
-        batch = self._batch(given)
-        with np.errstate(over="ignore"):
-            # torch accepts only writable arrays.
-            batch = np.require(batch, np.dtype(dtype), ["C", "W"])
-        single = len(batch) == 1 and given.ndim == batch.ndim - 1
-        if dtype != "uint8":
-            _check_finite(batch, single)
-        begins = np.broadcast_to(np.asarray(first, np.bool_), (len(batch),))
-        envs = np.arange(len(batch)) if envs is None else envs
-        return self._choose(batch, dtype, greedy, begins, envs), single
+    def predict(
+        self,
+        observation: Any,
+        state: State | None = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[npt.NDArray[Any], State | None]:
+        """Return actions and the next state, with the signature of Stable-Baselines3's `predict`.
 
-    def _batch(self, given: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return one observation or a batch as a batch in the network's input shape."""
-        shape = self.identity.observation_shape
-        batch = given[np.newaxis] if given.ndim == len(shape) else given
-        if batch.shape[1:] == shape:
-            return batch
-        last = self._channels_last()
-        if last is not None and batch.shape[1:] == last:
-            return np.moveaxis(batch, -1, 1)
-        more = f"; or {list(last)} with channels last" if last else ""
-        raise UserError(
-            f"observations of shape {list(given.shape)}: expected {list(shape)} for one, "
-            f"or [B, {', '.join(map(str, shape))}] for a batch{more}"
+        Nothing is remembered between calls: what a network with a memory knows is in `state`.
+
+        Args:
+            observation: one, or a batch of B, as for `act`.
+            state: what the last call returned; None at the start.
+            episode_start: `[B]` bool, or one for all: whose episode begins, so that its state
+                counts as none.
+            deterministic: as `greedy` of `act`.
+
+        Returns:
+            the environment's actions, `[B, ...]`, or an array of one action for one observation;
+            and the state for the next call: of a network with a memory one array `[B, S]` in a
+            tuple, else None.
+
+        Raises:
+            UserError: as for `act`; or the state is of another batch.
+
+        Example:
+            >>> agent = galamp.load("runs/cartpole")
+            >>> env = agent.env()
+            >>> observation, _ = env.reset(seed=1)
+            >>> action, state = agent.predict(observation, deterministic=True)
+            >>> observation, reward, terminated, truncated, _ = env.step(action)
+        """
+        batch = self._form.batch(observation)
+        before = self._policy.state_of(state, episode_start, len(batch.array))
+        outputs, _, after = self._policy.computed(batch, before)
+        chosen = self._policy.drawn(outputs, deterministic)
+        actions = self.identity.actions.to_environment(chosen)
+        following = None if after is None else (after.cpu().numpy(),)
+        return (actions[0, ...] if batch.single else actions), following
+
+    def logits(self, observations: Any, state: State | None = None) -> npt.NDArray[np.float32]:
+        """Return the policy's outputs: of discrete actions their logits, or of `pqn` their values.
+
+        Args:
+            observations: one, or a batch of B, as for `act`.
+            state: as `predict` has returned it, for a network with a memory; None: the
+                observations are the first of their episodes.
+
+        Returns:
+            `[B, A]` float32, or `[A]` for one observation. A is the sum of all choices for
+            `MultiDiscrete`, and for a `Box` of k numbers 2 k: means, then logarithms of standard
+            deviations.
+
+        Raises:
+            UserError: as for `predict`.
+
+        Example:
+            >>> galamp.load("runs/cartpole").logits([[0.0, 0.1, 0.0, -0.1]]).shape
+            (1, 2)
+        """
+        batch = self._form.batch(observations)
+        return _result(self._evaluated(batch, state).outputs, batch.single)
+
+    def value(self, observations: Any, state: State | None = None) -> npt.NDArray[np.float32]:
+        """Return the network's estimates of the discounted return that is still to come.
+
+        It is of the rewards of the training: clipped ones, where the training clipped them. Of
+        `pqn` it is the value of the best action.
+
+        Args:
+            observations: one, or a batch of B, as for `act`.
+            state: as for `logits`.
+
+        Returns:
+            `[B]` float32, or `[]` for one observation.
+
+        Raises:
+            UserError: as for `predict`.
+
+        Example:
+            >>> galamp.load("runs/cartpole").value([[0.0, 0.1, 0.0, -0.1]]).shape
+            (1,)
+        """
+        batch = self._form.batch(observations)
+        found = self._evaluated(batch, state)
+        best = found.outputs.amax(-1) if self._policy.takes_the_best else found.values
+        return _result(best, batch.single)
+
+    @property
+    def module(self) -> PolicyModule:
+        """The policy as an `nn.Module`: unscaled observations in, outputs and values out.
+
+        It takes uint8 for images and float32 for vectors, as most environments give them. It shares
+        the agent's parameters.
+
+        Example:
+            >>> import torch
+            >>> module = galamp.load("runs/cartpole").module
+            >>> logits, values = module(torch.zeros(3, 4))
+            >>> tuple(logits.shape), tuple(values.shape)
+            ((3, 2), (3,))
+        """
+        return self.module_of(self._form.usual_dtype)
+
+    def module_of(self, dtype: str) -> PolicyModule:
+        """Return the module for observations of `uint8` or `float32`; see `module`."""
+        return self._policy.module(dtype)
+
+    def env(self, *, seed: int = 0, training: bool = False) -> TrainedEnv:
+        """Return a Gymnasium environment with the preprocessing and protocol of the training.
+
+        Games are whole and rewards true, as in `galamp eval`; with `training`, they are as the
+        agent was trained on them: a lost life may end an episode, and rewards may be clipped.
+
+        Args:
+            seed: of the first episode; `reset(seed=...)` gives another.
+            training: the training's own protocol.
+
+        Returns:
+            an environment of observations `[*observation_shape]` as `act` takes them, and actions
+            as `act` returns them.
+
+        Raises:
+            UserError, CheckpointError: as for `spec`.
+
+        Example:
+            >>> env = galamp.load("runs/cartpole").env()
+            >>> observation, info = env.reset(seed=1)
+            >>> observation.shape, env.action_space
+            ((4,), Discrete(2))
+        """
+        spec, environment = self.spec, self._trained.environment
+        if not training:
+            environment = with_step_limit(whole_games(environment), spec)
+        return TrainedEnv(environment, seed)
+
+    def __repr__(self) -> str:
+        known, score = self.identity, self.score
+        who = "mean of all learners" if self.learner == MEAN else f"learner {self.learner}"
+        told = "no score yet" if score is None else f"score {score:.4g} in training"
+        best = checkpoints.linked(self.path.parent, BEST)
+        which = self.path.name + (" (best)" if best and best.name == self.path.name else "")
+        return (
+            f"Agent({known.env_id}, {known.algorithm}, {known.network}, {who}, "
+            f"{self.agent_steps:,} agent steps, {told}, {which})"
         )
 
-    def _channels_last(self) -> tuple[int, ...] | None:
-        """Return the shape `[H, W, C]` of the images in training; None for other observations."""
-        shape = self.identity.observation_shape
-        if len(shape) != 3 or self.identity.env_id.startswith(ATARI) or channels_are_last(shape):
-            return None
-        channels, height, width = shape
-        last = height, width, channels
-        return last if channels_are_last(last) else None
-
-    def _dtype(self, given: npt.NDArray[Any]) -> str:
-        """Return which of the network's two input types the observations have.
-
-        This is the rule by which the training converted them.
-        """
-        if given.dtype == np.uint8:
-            return "uint8"
-        if self.identity.env_id.startswith(ATARI) or given.dtype.kind not in "biuf":
-            expected = "uint8" if self.identity.env_id.startswith(ATARI) else "numbers"
-            raise UserError(f"observations of {given.dtype}: expected {expected}")
-        return "float32"
-
-    def _choose(
-        self,
-        batch: npt.NDArray[Any],
-        dtype: str,
-        greedy: bool,
-        first: npt.NDArray[np.bool_],
-        envs: npt.NDArray[np.int64],
-    ) -> npt.NDArray[Any]:
-        if not len(batch):
-            return self.identity.actions.zeros(0)
-        inputs, policy = self._on_device(batch), self._distribution
-        if self._normalise is not None:
-            inputs, dtype = self._normalise(inputs), "float32"
-        model = self._model(dtype)
-        with self._threads(len(batch)), torch.inference_mode():
-            if self._memory is None:
-                outputs, _ = model(inputs)
-            else:
-                assert isinstance(model, RecurrentActorCritic)
-                begins, indices = self._on_device(first), self._on_device(envs)
-                outputs = self._memory.outputs(model, inputs, begins, indices)
-            best = greedy or self._takes_the_best
-            actions = policy.mode(outputs) if best else policy.sample(outputs, self._generator)
-        chosen: npt.NDArray[Any] = actions.cpu().numpy()
-        return chosen
-
-    def _on_device(self, array: npt.NDArray[Any]) -> Tensor:
-        # torch accepts only writable arrays.
-        return torch.from_numpy(np.require(array, requirements=["C", "W"])).to(self.device)
-
-    def _threads(self, size: int) -> AbstractContextManager[None]:
-        """Return a context manager that sets the number of threads for a batch of `size`."""
-        small = self.device.type == "cpu" and size <= SMALL_BATCH
-        return one_thread() if small else nullcontext()
-
-    def _model(self, dtype: str) -> nn.Module:
-        """Return the network for observations of `dtype`, with the same parameters."""
-        if dtype not in self._models:
-            other, known = next(iter(self._models.values())), self.identity
-            outputs = self._distribution.num_inputs
-            self._models[dtype] = taking(
-                other,
-                known.network,
-                known.observation_shape,
-                dtype,
-                outputs,
-                known.observation_scale,
-            )
-        return self._models[dtype]
+    def _evaluated(self, batch: Batch, state: State | None) -> Computed:
+        """Return what the network gives; `state` None: for first observations of episodes."""
+        return self._policy.computed(batch, self._policy.state_of(state, None, len(batch.array)))
 
 
-def _array(observations: Any) -> npt.NDArray[Any]:
-    """Return observations as an array.
-
-    Raises:
-        UserError: they are no array, such as lists of different lengths.
-    """
-    try:
-        return np.asarray(observations)
-    except (ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"observations: expected one array of numbers ({reason})") from None
-
-
-def _check_finite(batch: npt.NDArray[Any], single: bool) -> None:
-    """Raise UserError for the first row of `[B, ...]` that holds NaN or infinity."""
-    # One number that is not finite makes the sum so; float32 numbers cannot overflow it.
-    with np.errstate(invalid="ignore"):
-        if np.isfinite(batch.sum(dtype=np.float64)):
-            return
-    row = int(np.argmin(np.isfinite(batch).reshape(len(batch), -1).all(axis=1)))
-    where = "the observation" if single else f"observations: row {row}"
-    raise UserError(f"{where} holds NaN, infinity or a number beyond float32: expected finite ones")
+def _result(outputs: Tensor, single: bool) -> npt.NDArray[np.float32]:
+    """Return `[B, ...]` as an array, or its only row."""
+    values: npt.NDArray[np.float32] = outputs.cpu().numpy()
+    return values[0, ...] if single else values
 
 
 def load(
@@ -301,6 +340,7 @@ def load(
     which: str | None = None,
     seed: int = 0,
     env_id: str = "",
+    wrapper: str | Sequence[str] = (),
     network: str = "",
 ) -> Agent:
     """Load a trained agent.
@@ -314,6 +354,7 @@ def load(
         env_id: the `module:factory` or `package:EnvId-v0` of the training, for `Agent.spec`, which
             imports that module: a checkpoint alone does not decide which code is run. Acting needs
             no environment.
+        wrapper: the `module:Class` of the training's wrapper, or of all in their order, likewise.
         network: the `module:factory` of a network of your own, by the same rule: it is imported to
             act.
 
@@ -331,4 +372,12 @@ def load(
     for line in found.skipped:
         warnings.warn(f"damaged checkpoint passed over: {line}", stacklevel=2)
     trained = read(found.path, learner)
-    return Agent(trained, learner, usable_device(device), seed=seed, env_id=env_id, network=network)
+    return Agent(
+        trained,
+        learner,
+        usable_device(device),
+        seed=seed,
+        env_id=env_id,
+        wrapper=(wrapper,) if isinstance(wrapper, str) else wrapper,
+        network=network,
+    )

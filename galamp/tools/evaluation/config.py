@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from galamp.core import keywords
 from galamp.core.config import ResourceConfig
-from galamp.core.settings import option
+from galamp.core.settings import CLASS, option
 
 EACH: Literal["each"] = "each"
 """Value for every learner, and the mean of all."""
@@ -39,6 +40,14 @@ class EvaluationConfig:
         "",
         "package.module:factory or package:EnvId-v0 that the checkpoint names, given once more: a "
         "checkpoint alone does not decide what code is run",
+    )
+    wrapper: tuple[str, ...] = option(
+        (),
+        "package.module:Class of each wrapper that the checkpoint names, given once more, in its "
+        "order",
+        texts=keywords.names,
+        user_code=CLASS,
+        metavar=CLASS,
     )
     network: str = option(
         "",

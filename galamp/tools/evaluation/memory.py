@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from galamp.algorithms.networks.recurrent import RecurrentActorCritic, forgotten
+from galamp.algorithms.networks.recurrent import forgotten
 
 
 class Memory:
@@ -22,21 +22,19 @@ class Memory:
         """Forget every environment."""
         self._states = self._states[:0]
 
-    def outputs(
-        self, model: RecurrentActorCritic, observations: Tensor, first: Tensor, envs: Tensor
-    ) -> Tensor:
-        """Return the policy's outputs [B, A], and remember the observations.
+    def states(self, envs: Tensor, first: Tensor) -> Tensor:
+        """Return states [B, S], zero where an episode begins.
 
         Args:
-            model: the network.
-            observations: [B, ...].
+            envs: [B] int64, of which environments, each at most once.
             first: [B] bool, whose episode begins.
-            envs: [B] int64, which environments they are of, each at most once.
         """
         new = int(envs.max()) + 1 - len(self._states)
         if new > 0:
             empty = self._states.new_zeros(new, self._states.shape[1])
             self._states = torch.cat((self._states, empty))
-        outputs, _, states = model.step(observations, forgotten(self._states[envs], first))
+        return forgotten(self._states[envs], first)
+
+    def keep(self, envs: Tensor, states: Tensor) -> None:
+        """Remember states [B, S] of environments [B]."""
         self._states[envs] = states
-        return outputs

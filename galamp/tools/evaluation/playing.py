@@ -106,15 +106,16 @@ def play(
         actions[envs] = act(seen, first[envs], envs)
         with failures_reported(env_id):
             step = environment.step(actions)
+        # The counter returns an episode one step after the step that ended it, or with that step.
+        before, cut = cut, step.truncated & ~step.terminated
+        told = before if step.ended is None else cut
         for episode in counter.update(step):
             if playing[episode.env_index]:
-                game = Game(episode.ret, episode.length, bool(cut[episode.env_index]))
+                game = Game(episode.ret, episode.length, bool(told[episode.env_index]))
                 games[episode.env_index].append(game)
                 left[episode.env_index] -= 1
                 on_game(game)
-        # The counter returns an episode one step after the step that ended it.
-        cut = step.truncated & ~step.terminated
-        observations, first = step.observations, step.reset
+        observations, first = step.observations, step.begins
         stepped(int(playing.sum()))
     return [game for env_index in games for game in env_index]
 

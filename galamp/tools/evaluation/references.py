@@ -87,15 +87,23 @@ REFERENCES = {
 }
 """By the ROM's name, as `galamp.environments.names.rom_name` gives it."""
 
-PROTOCOL = {"sticky_actions": 0, "noop_max": 30, "frame_skip": 4, "max_frames": 108_000}
-"""Settings of the published scores, as in `AtariProtocol`."""
+PROTOCOL = {
+    "sticky_actions": 0,
+    "noop_max": 30,
+    "frame_skip": 4,
+    "max_frames": 108_000,
+    "mode": None,
+    "difficulty": None,
+    "obs_type": "image",
+}
+"""Settings of the published scores, as in `AtariProtocol`; None: the game's own."""
 
 
 def misfit(protocol: AtariProtocol) -> str | None:
     """Return how a protocol differs from that of the published scores; None if it does not."""
     wrong = {name: (getattr(protocol, name), value) for name, value in PROTOCOL.items()}
     told = [
-        f"{name.replace('_', ' ')} {mine} (theirs {theirs})"
+        f"{name.replace('_', ' ')} {mine} (theirs {'the usual' if theirs is None else theirs})"
         for name, (mine, theirs) in wrong.items()
         if mine != theirs
     ]

@@ -28,6 +28,7 @@ from galamp.core.config import EnvironmentConfig
 from galamp.core.disk import in_home, write_new
 from galamp.core.errors import GalampError, UserError
 from galamp.core.seeding import seed_for, seed_generators
+from galamp.core.user_code import check_all_asked
 from galamp.environments import (
     EnvironmentSpec,
     finish_probe,
@@ -40,11 +41,12 @@ from galamp.environments.names import ATARI, canonical_env_id, check_asked
 from galamp.environments.protocols import AtariProtocol, resolve
 from galamp.storage.checkpoint import Found
 from galamp.telemetry.display.streams import STARTING, announce
-from galamp.tools.evaluation.config import EACH, STEP_LIMIT, EvaluationConfig
+from galamp.tools.evaluation.config import EACH, EvaluationConfig
 from galamp.tools.evaluation.playing import Act, Game, play, score
 from galamp.tools.evaluation.references import SOURCE, misfit, reference_for
 from galamp.tools.evaluation.table import Progress
 from galamp.tools.evaluation.trained import MEAN, Learner, Trained, locate, read
+from galamp.tools.evaluation.whole_games import whole_games, with_step_limit
 
 if TYPE_CHECKING:
     import torch
@@ -152,15 +154,7 @@ def evaluation_environment(
     asked: dict[str, Any] = {name: getattr(config, name) for name in AS_ASKED}
     given = {name: value for name, value in asked.items() if value is not None}
     envs = min(config.episodes, config.num_envs or MAX_ENVS)
-    whole: dict[str, Any] = {"life_loss_ends": False, "clip_rewards": False, "num_envs": envs}
-    return replace(trained, **(given | whole))
-
-
-def with_step_limit(environment: EnvironmentConfig, spec: EnvironmentSpec) -> EnvironmentConfig:
-    """Return the environment, with `STEP_LIMIT` where a game could run for ever."""
-    if spec.max_episode_steps is not None:
-        return environment
-    return replace(environment, max_episode_steps=STEP_LIMIT)
+    return replace(whole_games(trained), **(given | {"num_envs": envs}))
 
 
 def _check_asked(trained: Trained, config: EvaluationConfig) -> None:
@@ -173,6 +167,8 @@ def _check_asked(trained: Trained, config: EvaluationConfig) -> None:
     check_asked(trained_in, asked, "the checkpoint")
     if asked and canonical_env_id(asked) != canonical_env_id(trained_in):
         raise UserError(f"--env-id {asked}: the checkpoint is of {trained_in}; name that")
+    stored = trained.environment.wrapper
+    check_all_asked("--wrapper", stored, config.wrapper, "the checkpoint", "add")
     network = trained.checkpoint.identity.network
     check_network_asked(network, config.network, "the checkpoint")
     if config.network not in ("", network):
@@ -242,6 +238,7 @@ def _play_all(
     seed_generators(how.seed)
     with failures_reported(environment.env_id):
         envs = make_environment(environment, seeds, threads=threads)
+    envs.bootstraps = False  # nobody learns from these games
     with closing_quietly(envs):
         for agent in agents:
             agent.seed(seed_for(how.seed, 0))

@@ -148,8 +148,9 @@ def locate(path: str | Path, which: str | None = None) -> Found:
 
     Args:
         path: a run folder, its `checkpoints`, one checkpoint, or the link `best` or `latest`.
-        which: `best` (of the mean score of 100 training episodes) or `latest`, where `path` holds
-            several; by default the best one if there is one, else the latest.
+        which: `best` (of the mean score of 100 training episodes, or of the evaluations while it
+            trained, if there were any) or `latest`, where `path` holds several; by default the
+            best one if there is one, else the latest.
 
     Raises:
         CheckpointError: there is no whole checkpoint, or the best one is damaged.

@@ -1,6 +1,6 @@
 """Network of a trained agent, with its parameters, and what normalises its observations.
 
-    Trained --trained_network--> nn.Module, --normaliser_of--> InputNormaliser
+    Trained --trained_network--> nn.Module, --normalised--> the same under its normaliser, Scales
 
 Runs in evaluation and in users' programs.
 """
@@ -14,9 +14,9 @@ from galamp.algorithms.distributions import make_distribution
 from galamp.algorithms.flat_parameters import FlatParameters
 from galamp.algorithms.networks import bare_model, is_users
 from galamp.algorithms.networks.checks import check_model
-from galamp.algorithms.normalising import InputNormaliser, from_raw, layers_of
+from galamp.algorithms.normalising import from_raw, layers_of
 from galamp.core.errors import CheckpointError, UserError
-from galamp.core.normalisation import NormaliserSpec
+from galamp.core.normalisation import NormaliserSpec, Scales
 from galamp.storage.checkpoint import FLOAT_BYTES, too_large
 from galamp.tools.evaluation.trained import Learner, Trained
 
@@ -65,10 +65,8 @@ def trained_network(
     return model
 
 
-def normaliser_of(
-    trained: Trained, learner: Learner, model: nn.Module, device: torch.device
-) -> InputNormaliser | None:
-    """Express the network in the scales of its normaliser; return what makes its observations.
+def normalised(trained: Trained, learner: Learner, model: nn.Module) -> Scales | None:
+    """Express the network in the scales of its observations; return these, None if it has none.
 
     Raises:
         CheckpointError: there are no sound statistics, or the network cannot be normalised.
@@ -76,12 +74,10 @@ def normaliser_of(
     scales, identity = trained.scales(learner), trained.checkpoint.identity
     if scales is None:
         return None
-    inputs = len(scales.mean)
     try:
-        layers = layers_of(model, identity.network, NormaliserSpec(inputs, rewards=False))
+        spec = NormaliserSpec(len(scales.mean), rewards=False)
+        layers = layers_of(model, identity.network, spec)
     except UserError as error:
         raise CheckpointError(f"checkpoint {trained.path}: {error}") from None
     from_raw(layers, scales, scales)
-    normaliser = InputNormaliser(inputs, device)
-    normaliser.set(scales)
-    return normaliser
+    return scales

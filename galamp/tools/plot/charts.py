@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from galamp.storage.eval_log import Evaluation
 from galamp.storage.run_history import FRAMES, STEP, WALL_S, RunHistory
 from galamp.tools.plot.groups import Group
 from galamp.tools.plot.metrics import SCORE, TITLES, of_learners
@@ -55,6 +56,7 @@ class Line:
         low, high: its band at these points; empty if it has none.
         colour: number of its colour; lines of one run have the same.
         thin: whether it is one learner's.
+        dots: points (x, y) of single evaluations of the same run.
     """
 
     label: str
@@ -65,6 +67,7 @@ class Line:
     high: Numbers = field(default_factory=lambda: np.empty(0))
     thin: bool = False
     marks: tuple[Mark, ...] = ()
+    dots: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,8 @@ def chart_of_runs(runs: Sequence[Run], metric: str, axis: str, per_learner: bool
         history, several = run.history, len(runs) > 1
         name = run.label if several or not per_learner else "all learners"
         x, y = curve(history, metric, axis)
-        lines.append(Line(name, x, y, colour, marks=marks(history, axis)))
+        found = dots(run.evaluations(), axis) if metric == SCORE else ()
+        lines.append(Line(name, x, y, colour, marks=marks(history, axis), dots=found))
         for rank, column in of_learners(history.names, metric) if per_learner else ():
             x, y = curve(history, column, axis)
             label = f"{run.label} learner {rank}" if several else f"learner {rank}"
@@ -138,6 +142,16 @@ def marks(history: RunHistory, axis: str) -> tuple[Mark, ...]:
     found = [Mark("restart", x[at]) for at in history.restarts()]
     found += [Mark("resume", x[at]) for at in history.resumes if at < len(x)]
     return tuple(mark for mark in found if np.isfinite(mark.x))[-MAX_MARKS:]
+
+
+def dots(evaluations: Sequence[Evaluation], axis: str) -> tuple[tuple[float, float], ...]:
+    """Return the mean scores of evaluations while a run trained, at the axis' values."""
+    of = {
+        "steps": [float(each.agent_steps) for each in evaluations],
+        "frames": [float(each.emulator_frames) for each in evaluations],
+        "hours": [each.wall_s / 3600.0 for each in evaluations],
+    }
+    return tuple(zip(of[axis], (each.mean for each in evaluations), strict=True))
 
 
 def mean_line(

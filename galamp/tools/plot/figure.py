@@ -27,6 +27,8 @@ MARKERS = {
     "resume": ("^", "the run was started again"),
     "restart": ("x", "a process was restarted"),
 }
+DOT: dict[str, Any] = {"marker": "o", "ls": "", "mfc": "white", "mew": 1.5, "ms": 6}
+DOT_NOTE = "evaluation: mean score of whole games"
 MAX_LEGEND = 12
 """Lines in a legend; of more, those of single learners are left out."""
 STYLE: Any = {
@@ -112,6 +114,8 @@ def _line(axes: Axes, line: Line) -> None:
     )
     if len(line.low):
         axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, lw=0)
+    if line.dots:
+        axes.plot(*np.transpose(line.dots), mec=colour, zorder=2.5, **DOT)
     for kind, (marker, _) in MARKERS.items():
         at = [mark.x for mark in line.marks if mark.kind == kind]
         y = np.interp(at, line.x, line.y)
@@ -131,6 +135,9 @@ def _legend(axes: Axes, chart: Chart, notes: Sequence[str]) -> None:
         if kind in kinds:
             handles.append(Line2D([], [], ls="", marker=marker, color=QUIET, mec=INK, ms=7))
             order.append(text)
+    if any(line.dots for line in chart.lines):
+        handles.append(Line2D([], [], mec=QUIET, **DOT))
+        order.append(DOT_NOTE)
     columns = 1 if notes or max(map(len, order), default=0) > 45 else 3
     if len(named) < len(chart.lines):
         notes = ["thin: the learners of each run", *notes]

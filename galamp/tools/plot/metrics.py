@@ -10,14 +10,14 @@ from collections.abc import Sequence
 
 from galamp.core.errors import UserError, did_you_mean
 from galamp.core.settings import shown
-from galamp.storage.run_history import FRAMES, RESTARTS, START, STEP, WALL_S
+from galamp.storage.run_history import FORMER, FRAMES, RESTARTS, START, STEP, WALL_S
 from galamp.storage.run_logs import RETURN
 
 SCORE = RETURN
 AXIS_COLUMNS = (STEP, FRAMES, WALL_S, START)
 """Columns that are axes, and the number of the start."""
 
-ALIASES = {"score": SCORE, "length": "charts/episodic_length", "speed": "charts/SPS"}
+ALIASES = {"score": SCORE, "length": "charts/episodic_length", "speed": "charts/SPS", **FORMER}
 TITLES = {
     SCORE: "mean score of the last 100 episodes",
     "charts/episodic_length": "mean length of the last 100 episodes (agent steps)",

@@ -1,7 +1,7 @@
 """Runs as `plot` and `compare` see them: folder, settings and history; nothing is written.
 
     RUN/config.json --read_settings--> settings by name
-    RUN/metrics.jsonl --RunHistory--> columns
+    RUN/metrics.jsonl --RunHistory--> columns; RUN/eval.jsonl --read_evaluations--> dots
     RUNs --load--> Run, ... with labels that tell them apart
 
 A module that a stored config names is never imported.
@@ -23,13 +23,14 @@ from galamp.core.sanitize import clean
 from galamp.core.settings import settings
 from galamp.environments.protocols import PROTOCOLS
 from galamp.environments.protocols import SETTINGS as OF_PROTOCOL
+from galamp.storage.eval_log import Evaluation, read_evaluations
 from galamp.storage.locks import owner_in
 from galamp.storage.run_folder import CONFIG, METRICS, read_json
 from galamp.storage.run_history import RunHistory
 from galamp.storage.run_status import summary_of
 
 ATARI = "ALE/"
-NO_SETTINGS = frozenset({"report", "stop", "resolved"})
+NO_SETTINGS = frozenset({"report", "stop", "evaluation", "resolved"})
 """Sections of config.json that say how a run is shown, when it ends, and what came out."""
 
 
@@ -59,6 +60,10 @@ class Run:
         """Seed; text where the file has no whole number."""
         seed = self.settings["seed"]
         return seed if type(seed) is int else str(seed)
+
+    def evaluations(self) -> list[Evaluation]:
+        """Return the evaluations made while it trained, so far."""
+        return read_evaluations(self.path)
 
     def is_running(self) -> bool:
         """Return whether it still trains; of another machine's, whether it may."""

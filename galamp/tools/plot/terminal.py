@@ -13,14 +13,16 @@ import numpy as np
 from rich.text import Text
 
 from galamp.telemetry.display.text import Frame, clip, line_chart
+from galamp.telemetry.display.ticks import tick_labels, ticks
 from galamp.tools.plot.charts import Chart, Line, Numbers
-from galamp.tools.plot.scale import beyond, frame, tick_labels, ticks
+from galamp.tools.plot.scale import beyond, frame
 
 COLOURS = ("cyan", "yellow", "magenta", "green", "blue", "red")
 KEYS = "123456789abcdefghijklmnopqrstuvwxyz"
 MAX_LEGEND = 12
 MARKS = {"resume": "▲", "restart": "x"}
 MARK_NOTES = {"resume": "▲ the run was started again", "restart": "x a process was restarted"}
+DOT, DOT_NOTE = "●", "● evaluation: mean score of whole games"
 MIN_WIDTH, MIN_HEIGHT = 30, 4
 
 
@@ -73,7 +75,7 @@ def render(chart: Chart, width: int, height: int) -> list[Text]:
 
 
 def _draw(canvas: _Canvas, chart: Chart, edges: Frame) -> None:
-    """Draw references, bands, thin lines, lines, and the keys of the lines on top."""
+    """Draw references, bands, thin lines, lines, and on top evaluations and the lines' keys."""
     for name, value in chart.references.items():
         if edges[2] <= value <= edges[3]:
             row, label = _row(canvas, edges, value), f" {name} {value:g}"
@@ -84,6 +86,11 @@ def _draw(canvas: _Canvas, chart: Chart, edges: Frame) -> None:
         for edge in (line.low, line.high) if len(line.low) else ():
             _braille(canvas, line.x, edge, edges, f"{style} dim")
         _braille(canvas, line.x, line.y, edges, f"{style} dim" if line.thin else style)
+    for line in chart.lines:
+        for x, y in line.dots:
+            if edges[2] <= y <= edges[3]:
+                style = f"bold {COLOURS[line.colour % len(COLOURS)]}"
+                canvas.put(_column(canvas, edges, x), _row(canvas, edges, y), DOT, style)
     if len(chart.lines) > 1:
         for key, line in zip(KEYS, chart.lines, strict=False):
             style = f"bold {COLOURS[line.colour % len(COLOURS)]}"
@@ -157,6 +164,7 @@ def _described(line: Line) -> str:
 def _notes(chart: Chart, edges: Frame, width: int) -> list[Text]:
     kinds = {mark.kind for line in chart.lines for mark in line.marks}
     told = [note for kind, note in MARK_NOTES.items() if kind in kinds]
+    told += [DOT_NOTE] if any(line.dots for line in chart.lines) else []
     texts = [*(["   ".join(told)] if told else []), *beyond(chart, edges), *chart.notes]
     return [Text(clip(text, width), "dim") for text in texts]
 

@@ -1,17 +1,21 @@
-"""Stored evaluations of a run: the reports that `galamp eval` has written into its folder.
+"""Stored evaluations of a run: reports of `galamp eval`, and those made while it trained.
 
 RUN/eval-*.json --evaluations--> a line per learner that was evaluated
+RUN/eval.jsonl  --evaluations--> a line for the newest, and one for the best
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from galamp.core.disk import read_limited
 from galamp.core.sanitize import clean
+from galamp.storage.eval_log import EVALUATIONS, Evaluation, best_of, read_evaluations
 from galamp.storage.run_folder import JSON_LIMIT_BYTES
 from galamp.tools.run_folders.record import amount, whole_number
 
@@ -32,7 +36,19 @@ def evaluation_files(run: Path) -> list[Path]:
 
 def evaluations(run: Path) -> list[str]:
     """Return a line for each evaluated learner of each report, all clean."""
-    return [clean(line) for path in evaluation_files(run) for line in _lines(path)]
+    lines = [line for path in evaluation_files(run) for line in _lines(path)]
+    return [clean(line) for line in [*lines, *_while_training(read_evaluations(run))]]
+
+
+def _while_training(found: Sequence[Evaluation]) -> list[str]:
+    """Return a line for the newest evaluation, and one for the best."""
+    last, best = found[-1] if found else None, best_of(found)
+    if last is None or best is None:
+        return []
+    lines = [f"{_result(asdict(last), asdict(last))}   {EVALUATIONS}"]
+    if best is not last:
+        lines.append(f"{_result(asdict(best), asdict(best))}   {EVALUATIONS}, best")
+    return lines
 
 
 def _lines(path: Path) -> list[str]:

@@ -10,12 +10,15 @@ from typing import Any
 from rich.text import Text
 
 from galamp.core.sanitize import clean
+from galamp.storage.eval_log import read_evaluations
 from galamp.storage.learning_curve import thinned
 from galamp.storage.run_folder import METRICS
 from galamp.storage.run_logs import curve
 from galamp.telemetry.display import panels
+from galamp.telemetry.display.chart import score_chart
 from galamp.telemetry.display.panels import LABEL_WIDTH, labelled
 from galamp.telemetry.display.text import count, fit, measure, score
+from galamp.telemetry.evaluations import reading_of
 from galamp.telemetry.snapshot import ConsensusReading, Snapshot
 from galamp.tools.run_folders.record import RunRecord, amount, whole_number
 
@@ -53,6 +56,7 @@ def snapshot_of(record: RunRecord) -> Snapshot:
             certificate=amount(row.get("gossip/certificate")),
             ratio=amount(row.get("gossip/certificate_ratio")),
         ),
+        evaluation=reading_of(read_evaluations(record.path)),
         restarts=int(record.number("restarts", "charts/restarts") or 0),
     )
 
@@ -63,8 +67,9 @@ def picture(record: RunRecord, width: int) -> list[Text]:
     lines = [panels.headline(snapshot, width), *panels.run_dir(snapshot, width)]
     lines.append(panels.progress(snapshot, width))
     lines += labelled("speed", [fit(panels.speed(snapshot), room)])
-    lines += labelled("last 100", [fit(panels.scores(snapshot), room)])
-    lines += [Text(), *panels.chart(snapshot, width, CHART_ROWS), Text()]
+    lines += labelled("score", [fit(panels.scores(snapshot), room)])
+    lines += panels.evaluation(snapshot, width)
+    lines += [Text(), *score_chart(snapshot, width, CHART_ROWS), Text()]
     lines += _learners(record, width)
     lines += labelled("gossip", [fit([panels.distance(snapshot.consensus)], room)])
     lines += labelled("losses", [fit(panels.losses(snapshot), room)])

@@ -30,7 +30,7 @@ from galamp.tools.run_folders.record import is_run
 from galamp.tools.run_folders.sizes import size_of
 
 OWN_FILES = re.compile(
-    r"config\.json|metrics\.jsonl|events\.jsonl|gossip\.jsonl|topology\.txt|summary\.json"
+    r"config\.json|metrics\.jsonl|events\.jsonl|eval\.jsonl|gossip\.jsonl|topology\.txt|summary\.json"
     r"|chaos\.json|control|eval-.*\.json|\.tmp-.*"
 )
 """Names of the files that galamp writes into a run folder, besides its lock."""

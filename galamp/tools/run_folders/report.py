@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from galamp.core.disk import finite
 from galamp.core.errors import UserError
 from galamp.core.sanitize import clean
+from galamp.storage.eval_log import read_evaluations
 from galamp.storage.event_log import KeptEvent, read_events
 from galamp.storage.run_folder import EVENTS
 from galamp.telemetry.display.text import clip, duration
@@ -90,6 +91,9 @@ def as_json(record: RunRecord, newest: int) -> dict[str, Any]:
         "commands": past.commands,
         "events": [dataclasses.asdict(event) for event in past.events],
         "evaluations": [path.name for path in evaluation_files(record.path)],
+        "evaluations_while_training": [
+            dataclasses.asdict(each) for each in read_evaluations(record.path)
+        ],
         "next": [command for command, _ in next_steps(record)],
     })  # fmt: skip
     return values

@@ -1,8 +1,10 @@
 """Messages between a run and its connections: one JSON object per line, over RUN/control.
 
     client: {"want": "watch"}                    run: {"snapshot": {...}} ... {"ended": "finished"}
+    client: {"want": "game", "show": true}       run: snapshots have the frame of a game, too
     client: {"want": "scale", "learners": 3}     run: {"taken": 3} ... {"scaled": {...}}
                                                       or {"kept": 3}, with that many already
+    client: {"want": "profile"}                  run: {"processes": {"4711": "learner 0", ...}}
     client: anything else                        run: {"refused": "why, in a line"}
 
 Used by the control server and the control clients; neither trusts the other's messages.

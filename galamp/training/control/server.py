@@ -1,6 +1,7 @@
 r"""Control server: the socket RUN/control, by which other commands talk to a running run.
 
     galamp attach --"watch"--> ControlServer --every snapshot--> galamp attach
+    galamp profile --"profile"--> Tracing: may trace the run's processes while it is connected
     galamp scale --"scale"--> ControlServer.requested_learners --> Session: new number of learners
                                  \--at once, and once they all run--> galamp scale
 
@@ -17,7 +18,7 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,6 +33,7 @@ from galamp.training.control.framing import (
     line_of,
 )
 from galamp.training.control.snapshot_json import as_json
+from galamp.training.control.tracing import Tracing
 
 MAX_CONNECTIONS = 16
 MAX_MISSED = 40
@@ -50,9 +52,11 @@ class Connection:
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         self.fd = connection.fileno()
-        self.has_asked = self.is_watching = False
+        self.has_asked = self.is_watching = self.wants_game = False
+        self.history = 0
+        """Number of the history of metrics that it has."""
         self.since_s = time.monotonic()
-        self._connection = connection
+        self.socket = connection
         self._lines = Lines(MAX_REQUEST_BYTES)
         self._unsent = b""
         self._missed = 0
@@ -65,7 +69,7 @@ class Connection:
             DisconnectedError: the client has disconnected.
         """
         try:
-            data = self._connection.recv(MAX_REQUEST_BYTES)
+            data = self.socket.recv(MAX_REQUEST_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -83,8 +87,8 @@ class Connection:
         self._unsent += line
         self.flush()
 
-    def offer(self, line: bytes) -> None:
-        """Send a line, unless an earlier one is not fully sent yet.
+    def offer(self, line: bytes) -> bool:
+        """Send a line, unless an earlier one is not fully sent yet; returns whether it was sent.
 
         Raises:
             DisconnectedError: the client has disconnected, or does not read.
@@ -94,6 +98,7 @@ class Connection:
             raise DisconnectedError
         if not self._missed:
             self.send(line)
+        return not self._missed
 
     def flush(self) -> None:
         """Send what is not sent yet, as far as the socket takes it now.
@@ -104,7 +109,7 @@ class Connection:
         if not self._unsent:
             return
         try:
-            self._unsent = self._unsent[self._connection.send(self._unsent) :]
+            self._unsent = self._unsent[self.socket.send(self._unsent) :]
         except BlockingIOError:
             pass
         except OSError:
@@ -112,7 +117,7 @@ class Connection:
 
     def close(self) -> None:
         """Close the connection."""
-        self._connection.close()
+        self.socket.close()
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,7 @@ class ControlServer:
     def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
         """Listen in a folder that this run has locked; on failure the run continues without."""
         self._connections: dict[int, Connection] = {}
+        self.tracing = Tracing()
         self._request: ScaleRequest | None = None
         self._learners = 0
         self._allow: Callable[[int], object] = lambda learners: None
@@ -194,15 +200,25 @@ class ControlServer:
             with self._dropping(connection):
                 self._service(connection)
 
+    @property
+    def wants_game(self) -> bool:
+        """Whether a connection wants the frame of a game in its snapshots."""
+        return any(connection.wants_game for connection in self._connections.values())
+
     def publish(self, snapshot: Snapshot) -> None:
-        """Send a snapshot to every connection that watches."""
-        watching = [
-            connection for connection in self._connections.values() if connection.is_watching
-        ]
-        line = line_of({"snapshot": as_json(snapshot)}) if watching else b""
-        for connection in watching:
+        """Send a snapshot to every connection that watches; the history only where it is new."""
+        number = snapshot.history.number if snapshot.history else 0
+        lines: dict[bool, bytes] = {}
+        for connection in list(self._connections.values()):
+            if not connection.is_watching:
+                continue
+            new = connection.history != number
+            if new not in lines:
+                sent = snapshot if new else replace(snapshot, history=None)
+                lines[new] = line_of({"snapshot": as_json(sent)})
             with self._dropping(connection):
-                connection.offer(line)
+                if connection.offer(lines[new]):
+                    connection.history = number
 
     def confirm(self) -> None:
         """Answer the scale request: all children have worked."""
@@ -242,7 +258,7 @@ class ControlServer:
     def _receive(self, connection: Connection) -> None:
         with self._dropping(connection):
             for message in connection.receive():
-                if connection.has_asked:
+                if connection.has_asked and not connection.is_watching:
                     raise BadMessageError("expected one request only")
                 connection.has_asked = True
                 self._handle(connection, message)
@@ -255,12 +271,22 @@ class ControlServer:
 
     def _handle(self, connection: Connection, request: dict[str, Any]) -> None:
         match request:
+            case {"want": "game", "show": bool(show), **more} if (
+                connection.is_watching and not more
+            ):
+                connection.wants_game = show
+            case _ if connection.is_watching:
+                raise BadMessageError("expected one request only")
             case {"want": "watch", **more} if not more:
                 connection.is_watching = True
             case {"want": "scale", "learners": int(number), **more} if not more:
                 self._handle_scale(connection, number)
+            case {"want": "profile", **more} if not more:
+                connection.send(line_of(self.tracing.begin(connection.socket)))
             case _:
-                raise BadMessageError("expected to be asked to watch, or to scale to some learners")
+                raise BadMessageError(
+                    "expected to be asked to watch, to profile, or to scale to some learners"
+                )
 
     def _handle_scale(self, connection: Connection, learners: int) -> None:
         if isinstance(learners, bool) or not 1 <= learners <= MAX_LEARNERS:
@@ -301,6 +327,7 @@ class ControlServer:
         if self._connections.get(connection.fd) is connection:
             del self._connections[connection.fd]
             self._poll.unregister(connection.fd)
+            self.tracing.end(connection.fd)
             connection.close()
 
 

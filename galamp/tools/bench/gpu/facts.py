@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from galamp.core.machine.gpu_meters import SMI, SMI_DEADLINE_S
 from galamp.core.machine.machine import (
     Cpu,
     format_list,
@@ -27,7 +28,6 @@ from galamp.core.machine.mps import mps_folder
 from galamp.telemetry.display.text import UNKNOWN
 from galamp.tools.bench.gpu.children import ask, run, send
 from galamp.tools.bench.gpu.steps import Deadline, Job, Report
-from galamp.tools.bench.meters import SMI, SMI_DEADLINE_S
 
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
 BYTES_PER_GIB = 2**30

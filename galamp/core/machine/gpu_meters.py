@@ -2,9 +2,10 @@
 
     UUIDs --meter_of--> Meter.read --> Reading, Reading, ...
 
-Runs in the bench. GPUs are identified by UUID: NVML counts all GPUs of the machine, torch only
-those that CUDA_VISIBLE_DEVICES leaves, and each in its own order. A value that a GPU does not
-report (parts of a GPU under MIG, old cards) is None, never an error.
+Runs in the bench, and in the supervisor (`Nvml` only: nvidia-smi takes too long). GPUs are
+identified by UUID: NVML counts all GPUs of the machine, torch only those that CUDA_VISIBLE_DEVICES
+leaves, and each in its own order. A value that a GPU does not report (parts of a GPU under MIG, old
+cards) is None, never an error.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ class Reading(NamedTuple):
     utilisation: float | None = None
     watts: float | None = None
     joules: float | None = None
+    memory_bytes: int | None = None
+    """In use, by whomever."""
+    memory_total_bytes: int | None = None
 
 
 class Meter(Protocol):
@@ -101,10 +105,13 @@ class Nvml:
         rates = self._ask("nvmlDeviceGetUtilizationRates", device)
         power = self._ask("nvmlDeviceGetPowerUsage", device)
         energy = self._ask("nvmlDeviceGetTotalEnergyConsumption", device)
+        memory = self._ask("nvmlDeviceGetMemoryInfo", device)
         return Reading(
             None if rates is None else rates.gpu / 100,
             None if power is None else power / MW_PER_W,
             None if energy is None else energy / MJ_PER_J,
+            None if memory is None else int(memory.used),
+            None if memory is None else int(memory.total),
         )
 
     def _find(self, uuid: str) -> Any:

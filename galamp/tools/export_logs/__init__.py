@@ -1,0 +1,1 @@
+"""`galamp export-logs`: the metrics of any run for TensorBoard and Weights & Biases, afterwards."""

@@ -1,0 +1,145 @@
+"""`galamp record`: play with a trained agent, and write what it sees and weighs as a video.
+
+    arguments --load--> Agent, FilmedEnvironment --moments--> Overlay --paced--> VideoFile
+
+Only light modules are imported at the top, since the command line imports this one for every
+command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from galamp.core.arguments import add_flags, settings_from
+from galamp.core.errors import EXIT_OK, EXIT_SIGINT, UserError
+from galamp.core.sanitize import clean
+from galamp.tools.play.config import PlayConfig
+
+PROGRESS_EVERY_S = 0.5
+
+if TYPE_CHECKING:
+    from galamp.tools.play.game import Moment
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the options of `galamp record`, and the command."""
+    parser.set_defaults(command=record_command)
+    parser.add_argument(
+        "path", metavar="RUN_OR_CHECKPOINT", type=Path, help="run folder, or one of its checkpoints"
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", required=True, help="the video: a name in .mp4 or .gif"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="let -o replace a file that exists"
+    )
+    parser.add_argument(
+        "--fps",
+        metavar="X",
+        type=float,
+        help="frames per second of the video, which plays at the game's own pace (default: all of "
+        "the game's: 60 of an Atari, every frame of the emulator; of others one per agent step; "
+        "30 in a .gif at most)",
+    )
+    add_flags(parser, PlayConfig)
+
+
+def record_command(options: argparse.Namespace) -> int:
+    """`galamp record`."""
+    config = settings_from(options, PlayConfig)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        return _record(options, config)
+    except KeyboardInterrupt:
+        sys.stderr.write("galamp: interrupted; nothing written\n")
+        return EXIT_SIGINT
+
+
+def _record(options: argparse.Namespace, config: PlayConfig) -> int:
+    from galamp.environments.base import closing_quietly
+    from galamp.telemetry.display.streams import STARTING, announce, print_safely
+    from galamp.tools.play.game import decided, moments, paced
+    from galamp.tools.play.loading import load
+    from galamp.tools.play.overlay import Overlay
+    from galamp.tools.play.video import MAX_GIF_FPS, video_file
+
+    file = video_file(options.output, overwrite=options.overwrite)
+    announce(STARTING, sys.stderr)
+    agent, filmed = load(options.path, config)
+    with closing_quietly(filmed):
+        fps = _fps(options.fps, filmed.fps, MAX_GIF_FPS if file.is_gif else filmed.fps)
+        names = filmed.environment.spec.action_meanings
+        game = moments(
+            filmed, decided(agent, names, config.greedy), config.episodes, config.max_steps
+        )
+        played = _Played(game)
+        first = next(played)
+        overlay = Overlay(first.frames[0], names)
+        shown = paced(_chain(first, played), fps / filmed.fps, merges=filmed.flickers)
+        written = file.write((overlay.drawn(*each) for each in shown), fps)
+    for number, score in enumerate(played.scores, 1):
+        print_safely(f"episode {number}: score {score:g}\n", sys.stdout)
+    if played.is_cut:
+        print_safely(f"cut after {config.max_steps:,} agent steps (--max-steps)\n", sys.stderr)
+    print_safely(
+        f"written: {clean(str(file.path))}, {written.frames:,} frames of {overlay.width} x "
+        f"{overlay.height}, {written.frames / fps:.1f} s at {fps:g} a second, {written.codec}\n",
+        sys.stderr,
+    )
+    return EXIT_OK
+
+
+class _Played:
+    """Moments on their way into the video: tells progress on a terminal.
+
+    Attributes:
+        scores: of all games; the last one may have been cut.
+        is_cut: whether it was.
+    """
+
+    def __init__(self, game: Iterator[Moment]) -> None:
+        self._game, self._told_s = game, time.monotonic()
+        self.scores: list[float] = []
+        self.is_cut = False
+
+    def __iter__(self) -> Iterator[Moment]:
+        return self
+
+    def __next__(self) -> Moment:
+        moment = next(self._game)
+        del self.scores[moment.episode - 1 :]
+        self.scores.append(moment.score)
+        self.is_cut = not moment.ended
+        now_s = time.monotonic()
+        if sys.stderr.isatty() and now_s - self._told_s > PROGRESS_EVERY_S:
+            self._told_s = now_s
+            sys.stderr.write(
+                f"\rrecording: episode {moment.episode}, step {moment.step:,}, "
+                f"score {moment.score:g}\x1b[K\r"
+            )
+            sys.stderr.flush()
+        return moment
+
+
+def _fps(asked: float | None, own: float, usual: float) -> float:
+    """Return the frames per second of the video.
+
+    Raises:
+        UserError: there are not so many.
+    """
+    if asked is None:
+        return min(own, usual)
+    if not 0.1 <= asked <= own:
+        raise UserError(f"--fps {asked:g}: expected 0.1 to {own:g}, the frames that the game has")
+    return asked
+
+
+def _chain(first: Moment, rest: Iterable[Moment]) -> Iterator[Moment]:
+    yield first
+    yield from rest

@@ -1,0 +1,140 @@
+"""Video files: MP4 by OpenCV, GIF by Pillow; complete under their name, or not there.
+
+    RGB frames [H, W, 3] uint8 --VideoFile.write--> FILE.mp4 or FILE.gif
+
+The file is written under a temporary name beside its place, frame by frame, and then renamed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+
+from galamp.core.disk import in_home, temporary_name
+from galamp.core.errors import GalampError, UserError
+from galamp.core.settings import shown
+from galamp.environments.screens import Frame
+
+FORMATS = (".mp4", ".gif")
+CODECS = ("vp09", "mp4v")
+"""Codecs of an MP4 file, the best first: VP9 is played by browsers, MPEG-4 by older players."""
+MAX_GIF_FPS = 30.0
+"""Most browsers show a GIF of more frames per second slower than it is."""
+
+
+class Written(NamedTuple):
+    """A video that was written: number of its frames, and how they are coded."""
+
+    frames: int
+    codec: str
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """The file of a video: its path, and whether it may replace one that exists."""
+
+    path: Path
+    overwrite: bool = False
+
+    @property
+    def is_gif(self) -> bool:
+        """Whether it is a GIF, by the end of its name."""
+        return self.path.suffix.lower() == ".gif"
+
+    def check(self) -> None:
+        """Check the path before any game is played.
+
+        Raises:
+            UserError: no format, no folder, or a file that exists.
+        """
+        if self.path.suffix.lower() not in FORMATS:
+            raise self._error("expected a name that ends in .mp4 or .gif")
+        if os.path.isdir(self.path):
+            raise self._error("is a folder; add a name")
+        if not os.path.isdir(self.path.parent):
+            raise self._error(f"there is no folder {shown(self.path.parent)}; make it first")
+        if os.path.lexists(self.path) and not self.overwrite:
+            raise self._error("exists; choose another name, or give --overwrite")
+
+    def write(self, frames: Iterator[Frame], fps: float) -> Written:
+        """Write all frames, at least one, of one size.
+
+        Raises:
+            GalampError: the disk refuses, no codec works, or the name was taken meanwhile.
+        """
+        try:
+            with temporary_name(self.path.parent) as folder:
+                folder.mkdir(mode=0o700)
+                draft = folder / f"video{self.path.suffix.lower()}"
+                written = (_gif if self.is_gif else _mp4)(draft, frames, fps)
+                if self.overwrite:
+                    draft.replace(self.path)
+                else:
+                    os.link(draft, self.path)
+        except OSError as error:
+            raise GalampError(f"{self.path} not written: {error.strerror or error}") from error
+        return written
+
+    def _error(self, problem: str) -> UserError:
+        return UserError(f"-o {shown(self.path)}: {problem}")
+
+
+def video_file(name: str, *, overwrite: bool) -> VideoFile:
+    """Return the file of that name, checked.
+
+    Raises:
+        UserError: see `VideoFile.check`.
+    """
+    file = VideoFile(in_home(name), overwrite)
+    file.check()
+    return file
+
+
+def _mp4(path: Path, frames: Iterator[Frame], fps: float) -> Written:
+    first = next(frames)
+    height, width = first.shape[:2]
+    for codec in CODECS:
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, (width, height))
+        if writer.isOpened():
+            break
+        writer.release()
+    else:
+        raise GalampError(f"{path}: OpenCV has no codec for it here; name a .gif")
+    count = 0
+    try:
+        for frame in _all(first, frames):
+            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+            count += 1
+    finally:
+        writer.release()
+    if not path.stat().st_size:
+        raise GalampError(f"{path}: OpenCV has written nothing")
+    return Written(count, codec)
+
+
+def _gif(path: Path, frames: Iterator[Frame], fps: float) -> Written:
+    from PIL import Image
+
+    count = 0
+
+    def images() -> Iterator[Image.Image]:
+        nonlocal count
+        for frame in frames:
+            count += 1
+            yield Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE)
+
+    made = images()
+    next(made).save(
+        path, save_all=True, append_images=made, duration=1000.0 / fps, loop=0, optimize=False
+    )
+    return Written(count, "gif")
+
+
+def _all(first: Frame, rest: Iterator[Frame]) -> Iterator[Frame]:
+    yield first
+    yield from rest

@@ -1,0 +1,210 @@
+"""`galamp record`: the file, its frames and the strip below them, as OpenCV reads them back."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from galamp.cli.main import main
+from galamp.core.action_spec import DiscreteActions
+from galamp.core.config import EnvironmentConfig
+from galamp.core.errors import GalampError, UserError
+from galamp.environments import make_environment
+from galamp.environments.screens import HEIGHT, WIDTH, FilmedAtari, filmed
+from galamp.storage.checkpoint import Identity
+from galamp.tools.play.game import Decision, Moment, moments, paced
+from galamp.tools.play.overlay import TAKEN, Overlay
+from galamp.tools.play.video import video_file
+from tests.support import stills
+from tests.tools.test_evaluate import BREAKOUT, saved
+
+STILLS = "tests.support.stills:make"
+OF_STILLS = Identity(STILLS, "gymnasium: ...", (1,), DiscreteActions(2), "a2c", "mlp", ())
+OWN = ["--env-id", STILLS]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stills")
+    saved(folder, OF_STILLS, 2, steps=700)
+    return folder
+
+
+def read_back(path: Path) -> tuple[NDArray[Any], float]:
+    """All frames of a video, RGB, and its frames per second."""
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    while True:
+        there, frame = capture.read()
+        if not there:
+            return np.array(frames), capture.get(cv2.CAP_PROP_FPS)
+        frames.append(frame[..., ::-1])
+
+
+@pytest.mark.parametrize("name", ["play.mp4", "play.gif"])
+def test_a_video_is_read_back(name: str, run: Path, tmp_path: Path, capsys: Any) -> None:
+    file = tmp_path / name
+    assert main(["record", str(run), "-o", str(file), "--episodes", "2", *OWN]) == 0
+    out, err = capsys.readouterr()
+    assert out == "episode 1: score 7\nepisode 2: score 7\n"
+    assert f"{file}, {2 * (1 + stills.STEPS)} frames of 320 x 298, 0.8 s at 20 a second" in err
+    frames, fps = read_back(file)
+    assert frames.shape == (2 * (1 + stills.STEPS), 298, 320, 3)
+    assert fps == pytest.approx(20.0)
+    games = frames[:, :240].astype(int)
+    for number, game in enumerate(games):
+        step = number % (1 + stills.STEPS)
+        assert abs(int(np.median(game)) - (20 + 25 * step)) <= 6
+        square = game[90:150, 40 * step + 8 : 40 * step + 32]
+        assert square.min() > 230
+    strips = frames[:, 240:].astype(int)
+    assert all(strip.max() > 150 for strip in strips), "there is text"
+    changed = [np.abs(a - b).max() > 60 for a, b in itertools.pairwise(strips)]
+    assert all(changed), "score and step change with every frame"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_fewer_frames_play_as_long(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "play.gif"
+    words = ["record", str(run), "-o", str(file), "--fps", "5", "--max-steps", "7", *OWN]
+    assert main(words) == 0
+    frames, fps = read_back(file)
+    assert (len(frames), fps) == (2, pytest.approx(5.0))
+
+
+def test_refusals(run: Path, tmp_path: Path, capsys: Any) -> None:
+    there = tmp_path / "there.mp4"
+    there.write_text("mine")
+
+    def refused(*words: object) -> str:
+        assert main(["record", *map(str, words)]) == 2
+        err: str = capsys.readouterr().err.replace(
+            "galamp: starting: loading PyTorch, trying the ", ""
+        )
+        return err
+
+    assert "expected a name that ends in .mp4 or .gif" in refused(run, "-o", "play.avi")
+    assert "there is no folder" in refused(run, "-o", tmp_path / "no" / "play.mp4")
+    assert "exists; choose another name, or give --overwrite" in refused(run, "-o", there)
+    assert there.read_text() == "mine"
+    new = tmp_path / "new.mp4"
+    assert "wants to run your code" in refused(run, "-o", new)
+    assert "--fps 21: expected 0.1 to 20" in refused(run, "-o", new, *OWN, "--fps", 21)
+    assert "--learner x: expected mean" in refused(run, "-o", new, *OWN, "--learner", "x")
+    wrong = refused(run, "-o", new, *OWN, "--checkpoint", "first")
+    assert "--checkpoint first: expected best, latest, or a name in" in wrong
+    assert "no such path" in refused(run, "-o", new, *OWN, "--checkpoint", "ckpt-1")
+    assert not new.exists()
+
+
+def test_an_environment_without_frames_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(stills.Stills.metadata, "render_modes", ["human"])
+    with pytest.raises(UserError, match="has no frames: expected render_mode rgb_array"):
+        filmed(EnvironmentConfig(env_id=STILLS), 1)
+    monkeypatch.setitem(stills.Stills.metadata, "render_modes", ["rgb_array"])
+    monkeypatch.setattr(stills.Stills, "render", lambda self: None)
+    with pytest.raises(UserError, match="has no frames: expected uint8"):
+        filmed(EnvironmentConfig(env_id=STILLS), 1).reset()
+
+
+@pytest.mark.parametrize("protocol", ["classic", "machado"])
+def test_the_screen_of_an_atari_is_of_the_game_that_the_agent_plays(protocol: str) -> None:
+    config = EnvironmentConfig(env_id=BREAKOUT.env_id, protocol=protocol, life_loss_ends=False)
+    film, alone = filmed(config, 5), make_environment(config, [5])
+    draw = np.random.default_rng(0)
+    observations, frames = film.reset()
+    np.testing.assert_array_equal(observations, alone.reset())
+    assert frames[0].shape == (HEIGHT, WIDTH, 3)
+    shown, resets = 0, 0
+    for _ in range(230):
+        actions = draw.integers(film.environment.spec.num_actions, size=1)
+        transition, frames = film.step(actions)
+        np.testing.assert_array_equal(transition.observations, alone.step(actions).observations)
+        ends = bool(transition.terminated[0] or transition.truncated[0])
+        assert len(frames) == (1 if transition.reset[0] else 4) or ends
+        shown += len(frames)
+        resets += int(transition.reset[0])
+    assert resets > 0
+    assert frames[-1].max() > 100
+    film.close()
+    alone.close()
+
+
+def test_a_screen_of_another_game_is_told() -> None:
+    config = EnvironmentConfig(env_id="ALE/Pong-v5", life_loss_ends=False)
+    film = FilmedAtari(make_environment(config, [5]), config, 6)
+    film.reset()
+
+    def go_on() -> None:
+        for _ in range(500):
+            film.step(np.zeros(1, np.int64))
+
+    with pytest.raises(GalampError, match="its screen shows another game"):
+        go_on()
+
+
+def test_moments_count_episodes_steps_and_scores() -> None:
+    film = filmed(EnvironmentConfig(env_id=STILLS), 1)
+    firsts: list[bool] = []
+
+    def decide(observations: Any, first: bool) -> Decision:
+        firsts.append(first)
+        return Decision(np.zeros(1, np.int64))
+
+    found = list(moments(film, decide, 2, 100))
+    assert [each.step for each in found] == [*range(8), *range(8)]
+    assert [each.score for each in found] == [each.step for each in found]
+    assert [each.ended for each in found] == ([False] * 7 + [True]) * 2
+    assert [each.decision is None for each in found] == ([True] + [False] * 7) * 2
+    assert firsts == ([True] + [False] * 6) * 2
+    assert len(list(moments(film, decide, 2, 9))) == 1 + 7 + 1 + 2
+
+
+@pytest.mark.parametrize(
+    ("share", "merges", "expected"),
+    [(1.0, False, [1, 2, 9, 4]), (0.5, False, [2, 4]), (0.5, True, [2, 9]), (0.3, True, [9, 9])],
+)
+def test_frames_are_left_out_evenly(share: float, merges: bool, expected: list[int]) -> None:
+    game = [
+        Moment([np.full((1, 1, 3), value, np.uint8)], None, value, 1, number)
+        for number, value in enumerate((1, 2, 9, 4))
+    ]
+    if share == 0.3:
+        expected = [9]
+    found = list(paced(game, share, merges=merges))
+    assert [int(frame[0, 0, 0]) for frame, _ in found] == expected
+    assert found[-1][1].step == 3
+
+
+def test_the_strip_shows_the_action_that_was_taken() -> None:
+    frame = np.zeros((210, 160, 3), np.uint8)
+    names = tuple(f"ACTION{number}" for number in range(18))
+    overlay = Overlay(frame, names)
+    assert (overlay.width, overlay.height % 2) == (320, 0)
+    shares = dict.fromkeys(names, 0.02) | {"ACTION3": 0.6}
+    decision = Decision(np.zeros(1), "ACTION3", 1.0, shares, taken=3)
+    picture = overlay.drawn(frame, Moment([frame], decision, 0.0, 1, 1))
+    bar = (picture == TAKEN).all(axis=2)
+    assert bar[420:].sum() > 200
+    assert not bar[:420].any()
+    continuous = Decision(np.zeros((1, 2)), "0.5 -0.25", 1.0)
+    first = Overlay(frame, ()).drawn(frame, Moment([frame], continuous, 0.0, 1, 1))
+    other = Overlay(frame, ()).drawn(frame, Moment([frame], None, 0.0, 1, 1))
+    assert (first != other).any()
+
+
+def test_nothing_is_left_of_a_video_that_failed(tmp_path: Path) -> None:
+    def frames() -> Any:
+        yield np.zeros((10, 10, 3), np.uint8)
+        raise GalampError("the game broke")
+
+    for name in ("play.mp4", "play.gif"):
+        with pytest.raises(GalampError, match="the game broke"):
+            video_file(str(tmp_path / name), overwrite=False).write(frames(), 10.0)
+    assert list(tmp_path.iterdir()) == []
