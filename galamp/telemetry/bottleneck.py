@@ -87,7 +87,9 @@ def _machine(facts: Facts) -> Iterator[str]:
         if gain >= LEAST_GAIN:
             yield f"--learners {best}: +{gain:.0%}, as measured on this machine"
     if facts.others >= MANY_OTHERS:
-        yield f"other programs take {facts.others:.0%} of the cores' time"
+        first = max(facts.shares, key=lambda name: facts.shares[name])
+        others = f"other programs take {facts.others:.0%} of the cores"
+        yield f"{others}; {first} {facts.shares[first]:.0%}"
 
 
 def _phase(facts: Facts) -> str:
@@ -98,7 +100,7 @@ def _phase(facts: Facts) -> str:
         rest = facts.shares[second]
         return f"balanced: {first} {share:.0%}, {second} {rest:.0%}; no single limit"
     advice = _ADVICE[first](facts, share)
-    return f"{first} {share:.0%} of learners' time{advice}"
+    return f"{first} {share:.0%}{advice}"
 
 
 def _at_most(share: float) -> str:
@@ -112,7 +114,7 @@ def _collect(facts: Facts, share: float) -> str:
         if facts.splits == 1 and facts.envs > 1:
             idle = f"simulators idle {facts.simulators_idle:.0%}"
             return f", {idle}: --env-splits 2, {_at_most(share / 2)}"
-        return f": simulators wait {facts.simulators_idle:.0%} of theirs, as learners do"
+        return f": both sides wait for wake-ups; simulators idle {facts.simulators_idle:.0%}"
     if facts.busy < IDLE and facts.workers < facts.envs:
         more = min(facts.envs, 2 * facts.workers)
         return f", cores {facts.busy:.0%} busy: --simulator-workers {more}, {_at_most(share / 2)}"
@@ -142,7 +144,7 @@ def _threads(facts: Facts, share: float) -> str:
         saved = share * (1 - facts.threads / spare)
         return f", cores {facts.busy:.0%} busy: --threads {spare}, {_at_most(saved)}"
     if facts.busy >= FULL:
-        return f": the network fills {facts.cores} cores; a smaller one, or more cores, would help"
+        return f": the network fills {facts.cores} cores; a smaller one would help"
     return ": the network is the limit"
 
 
@@ -158,11 +160,11 @@ def _on_gpu(facts: Facts, share: float) -> str:
 
 def _gossip(facts: Facts, share: float) -> str:
     if facts.synchronous:
-        return f", learners wait for the slowest: without --sync {_at_most(share)}"
+        return f", waiting for the slowest: without --sync {_at_most(share)}"
     if facts.max_staleness is not None and facts.max_staleness > 0:
         more = 4 * facts.max_staleness
-        return f", waiting for slower peers: --max-staleness {more}, {_at_most(share)}"
-    return ": mixing vectors of this size takes that long; --gossip-every 2 halves it"
+        return f", for slower peers: --max-staleness {more}, {_at_most(share)}"
+    return f", vectors this large: --gossip-every 2, {_at_most(share / 2)}"
 
 
 def _other(facts: Facts, share: float) -> str:

@@ -1,6 +1,6 @@
 """Lock-step GALA in one process: X = P (X + U), written as plainly as can be.
 
-And all-reduced A2C: everyone steps with the mean of all gradients.
+And all-reduced: everyone takes every step with the mean of all gradients.
 
 It shares the environments and the algorithm with the engine, and none of its processes, shared
 memory, slots, mailboxes or mixing. What is normalised is so by statistics of a list of all data.
@@ -8,8 +8,10 @@ memory, slots, mailboxes or mixing. What is normalised is so by statistics of a 
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from threading import Barrier
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +28,7 @@ from galamp.gossip.topologies.base import Topology
 from galamp.workers.building import build_algorithm
 
 FIRST_START = 1
+DEADLINE_S = 60.0
 
 
 class ReferenceLearner:
@@ -53,13 +56,13 @@ class ReferenceLearner:
 
     def collect(self) -> Rollout:
         """Collect one rollout."""
-        observations, first, actions, steps = [self.observations], [self.first], [], []
+        observations, first, acted, steps = [self.observations], [self.first], [], []
         for step in range(self.config.algorithm.num_steps):
             place = Place(step, slice(None))
             shown = self.normaliser.seen(torch.from_numpy(observations[-1]))
             seen = shown, torch.from_numpy(first[-1])
-            actions.append(self.algorithm.act(*seen, place).actions)
-            steps.append(self.environment.step(actions[-1].numpy()))
+            acted.append(self.algorithm.act(*seen, place))
+            steps.append(self.environment.step(acted[-1].actions.numpy()))
             first.append(steps[-1].reset)
             observations.append(steps[-1].observations)
         self.observations, self.first = observations[-1], first[-1]
@@ -69,37 +72,20 @@ class ReferenceLearner:
 
         rewards = column("rewards").to(torch.float32)
         rewards = rewards.clamp(-1, 1) if self.clip else rewards
+        kept = [each.log_probs for each in acted if each.log_probs is not None]
         raw = np.stack(observations)
         ended = column("terminated") | column("truncated")
         self.normaliser.count(raw, rewards.numpy(), ended.numpy(), ~column("reset").numpy())
         return Rollout(
             observations=self.normaliser.seen(torch.from_numpy(raw)),
-            actions=torch.stack(actions),
+            actions=torch.stack([each.actions for each in acted]),
             rewards=self.normaliser.scaled(rewards),
             terminated=column("terminated"),
             truncated=column("truncated"),
             valid=~column("reset"),
             first=torch.from_numpy(np.stack(first)),
+            log_probs=torch.stack(kept) if len(kept) == len(acted) else None,
         )
-
-    def gradient(self, rollout: Rollout) -> Tensor:
-        """Return the gradient on `rollout`, not clipped; no step is taken."""
-
-        def leave() -> bool:
-            raise Leave
-
-        with contextlib.suppress(Leave):
-            self.algorithm.update(rollout, leave)
-        return self.algorithm.parameters.grad.clone()
-
-    def step(self, rollout: Rollout, gradient: Tensor) -> None:
-        """Take one optimiser step with everyone's `gradient`."""
-
-        def put() -> bool:
-            self.algorithm.parameters.grad.copy_(gradient)
-            return True
-
-        self.algorithm.update(rollout, put)
 
 
 class Scales(NamedTuple):
@@ -178,10 +164,6 @@ def scales_of(learners: list[ReferenceLearner]) -> Scales | None:
     return Scales(torch.from_numpy(mean).float(), torch.from_numpy(std).float(), deviation)
 
 
-class Leave(Exception):
-    """Ends an update in the middle."""
-
-
 def train_in_lock_step(config: RunConfig, graph: Topology, turns: int) -> list[ReferenceLearner]:
     """Run `turns` turns of all learners, each mixing by its row of the graph's matrix."""
     learners = [ReferenceLearner(config, rank) for rank in range(graph.size)]
@@ -189,7 +171,10 @@ def train_in_lock_step(config: RunConfig, graph: Topology, turns: int) -> list[R
     before = [learner.algorithm.state()["parameters"].clone() for learner in learners]
     velocities = [torch.zeros_like(vector) for vector in before]
     normalises = config.environment.norm_obs and config.environment.norm_reward
+    by_all = config.algorithm.num_steps * config.environment.num_envs * graph.size
     for turn in range(1, turns + 1):
+        for learner in learners:
+            learner.algorithm.schedule((turn - 1) * by_all, config.total_steps)
         scales = scales_of(learners) if normalises else None
         for learner in learners if scales else ():
             learner.normaliser.enter(scales)
@@ -224,12 +209,24 @@ def gossips(gossip: GossipConfig, seed: int, turn: int) -> bool:
 
 
 def step_together(learners: list[ReferenceLearner], rollouts: list[Rollout]) -> None:
-    """Average the gradients of all, and let everyone take a step with the mean."""
-    pairs = list(zip(learners, rollouts, strict=True))
-    gradients = [learner.gradient(rollout) for learner, rollout in pairs]
-    mean = weighted_sum([1 / len(learners)] * len(learners), gradients)
-    for learner, rollout in pairs:
-        learner.step(rollout, mean)
+    """Let everyone update, with the mean of all gradients in the place of each."""
+    everyone, gradients = Barrier(len(learners)), [torch.empty(0)] * len(learners)
+
+    def reduce(rank: int) -> bool:
+        own = learners[rank].algorithm.parameters.grad
+        gradients[rank] = own.clone()
+        everyone.wait(DEADLINE_S)
+        own.copy_(weighted_sum([1 / len(learners)] * len(learners), gradients))
+        everyone.wait(DEADLINE_S)
+        return True
+
+    with ThreadPoolExecutor(len(learners)) as pool:
+        updates = [
+            pool.submit(learner.algorithm.update, rollout, partial(reduce, rank))
+            for rank, (learner, rollout) in enumerate(zip(learners, rollouts, strict=True))
+        ]
+        for update in updates:
+            update.result()
 
 
 def step_outside(vector: Tensor, before: Tensor, velocity: Tensor, gossip: GossipConfig) -> None:

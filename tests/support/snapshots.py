@@ -94,7 +94,7 @@ def busy(number: int, /, **known: Any) -> Snapshot:
             watts=212.0,
             joules_per_frame=0.0229,
         ),
-        "bottleneck": "infer 51% of learners' time, batches of 4: --num-envs 8, at most +34%",
+        "bottleneck": "infer 51%, batches of 4: --num-envs 8, at most +34%",
         "history": MetricHistory(
             7,
             tuple(range(0, 100_000, 1000)),

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -298,6 +299,32 @@ def test_a_closed_terminal_ends_nothing(tmp_path: Path) -> None:
         assert process.wait(DEADLINE_S) == 143
     assert summary(folder)["status"] == "stopped"
     steps_never_fall(folder)
+
+
+def test_keys_on_the_terminal_of_a_run(tmp_path: Path) -> None:
+    """A view, the game, Ctrl-Z (which stops nobody in a session without a shell), and the end."""
+    folder = tmp_path / "run"
+    with OnTerminal("run", *ENDLESS, "--learners", 2, "--run-dir", folder) as terminal:
+        before = termios.tcgetattr(terminal.master)
+        wait_for(lambda: "? help" in terminal.read(), "the dashboard")
+        assert not termios.tcgetattr(terminal.master)[3] & termios.ICANON
+        wait_for(lambda: training(folder), "training")
+        terminal.press(b"3")
+        wait_for(lambda: "consensus distance of each learner" in terminal.read(), "the view")
+        terminal.press(b"g")
+        wait_for(lambda: "the observations are numbers" in terminal.read(), "the game")
+        terminal.press(b"\x1a")
+        wait_for(lambda: terminal.read().count("\x1b[?1049h") == 2, "the screen again")
+        assert terminal.seen.count("\x1b[?1049l") == 1
+        terminal.press(b"q")
+        wait_for(lambda: "Save and stop this run?" in terminal.read(), "the question")
+        terminal.press(b"y")
+        assert terminal.process.wait(DEADLINE_S) == 130
+        after = terminal.read().rpartition("\x1b[?1049l")[2]
+        assert termios.tcgetattr(terminal.master) == before
+    assert f"go on: galamp run --resume {folder}" in after
+    assert "look at it: galamp show" in after
+    assert {"system/cpu", "system/memory"} <= {name for name, value in rows(folder)[-1].items()}
 
 
 @pytest.mark.slow

@@ -53,7 +53,7 @@ def screen(
 @pytest.mark.parametrize(("width", "height"), [(40, 10), *SIZES, (160, 50)])
 @pytest.mark.parametrize("view", VIEWS.values())
 def test_whole_frames(view: str, width: int, height: int) -> None:
-    """As `frames` beside this has them; after a wanted change, remove the file, run this twice."""
+    """As `frames` beside this has them; after a wanted change, remove the file and run twice."""
     if view != "overview" and width not in (40, 80, 120):
         return
     game = GameFrame(0, 0, 20, 20, bytes(range(0, 200, 10)).hex() * 20)
@@ -93,7 +93,7 @@ def test_every_number_of_every_learner_is_on_the_screen(
     else:
         for name, value in CONSENSUS.items():
             assert re.search(rf"{name} +{re.escape(value)}( |$)", text, re.MULTILINE)
-    assert "infer 51% of learners' time, batches of 4: --num-envs 8" in text
+    assert "infer 51%, batches of 4: --num-envs 8, at most +34%" in text
     assert ("1 → 0" in text) == (learners == 2)
 
 

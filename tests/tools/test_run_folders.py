@@ -202,7 +202,7 @@ def test_all_that_is_known_is_shown(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["show", str(run)]) == 0
     text = capsys.readouterr().out
     for words in (
-        "CartPole-v1", "finished", "4,000 of 4,000 agent steps", "score 23.9",
+        "CartPole-v1", "finished", "4,000 of 4,000 agent steps", "score      23.9 mean of",
         "galamp run --env-id CartPole-v1", "--sync", "event 19", "events, the last 12 of 21",
         "31.50 ± 2.00 in 30 games, greedy, learner mean, at 4,000 agent steps", "checkpoints/",
         f"galamp eval {run}", f"galamp run --resume {run} --total-steps 8000",

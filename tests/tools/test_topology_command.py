@@ -77,7 +77,7 @@ def test_a_ring_says_what_is_known_of_it(capsys: pytest.CaptureFixture[str]) -> 
     for fact in (
         "ring, 8 learners", "Learner 0 hears 7.", "own 0.5, peers 0.5", "beta 0.92388",
         "after 59 rounds", "3.46 MB 27.7 MB", "34.6 MB 277 MB", "at worst 0.6069",
-        "distance to the mean 0.06614", "exactly",
+        "consensus distance 0.06614", "exactly",
     ):  # fmt: skip
         assert fact in shown
 

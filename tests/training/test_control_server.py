@@ -133,6 +133,45 @@ def test_everyone_who_watches_sees_every_snapshot(
         assert last == {"ended": "finished"}
 
 
+def received(line: socket.socket) -> Any:
+    """Return the next message."""
+    said = b""
+    while not said.endswith(b"\n"):
+        said += line.recv(1)
+    return json.loads(said)
+
+
+def test_a_history_is_sent_once(control_server: ControlServer, tmp_path: Path) -> None:
+    with visit(tmp_path, watch()) as early:
+        settle(control_server)
+        control_server.publish(running(1))
+        control_server.publish(running(1))
+        with visit(tmp_path, watch()) as late:
+            settle(control_server)
+            control_server.publish(running(1))
+            told = [received(early)["snapshot"]["history"] is not None for _ in range(3)]
+            assert told == [True, False, False]
+            assert received(late)["snapshot"]["history"]["number"] == 7
+
+
+def test_a_game_is_wanted_while_somebody_looks(
+    control_server: ControlServer, tmp_path: Path
+) -> None:
+    game = b'{"want": "game", "show": %s}\n'
+    with visit(tmp_path, watch() + game % b"true") as line:
+        settle(control_server)
+        assert control_server.wants_game
+        line.sendall(game % b"false")
+        settle(control_server)
+        assert not control_server.wants_game
+        line.sendall(game % b"true")
+    settle(control_server)
+    assert not control_server.wants_game, "the connection is gone"
+    refused = visit(tmp_path, game % b"true")
+    settle(control_server)
+    assert "expected to be asked" in answer(refused)["refused"]
+
+
 def test_who_asked_for_learners_hears_once_they_run(
     control_server: ControlServer, tmp_path: Path
 ) -> None:

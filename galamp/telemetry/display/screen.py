@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from rich.color import ColorSystem
 from rich.console import Console
@@ -37,12 +37,14 @@ class Screen:
         """Paint on `stream` with the colours that `console` knows."""
         self._console, self._stream = console, stream
         self._shown: list[str] = []
+        self._known: dict[Hashable, str] = {}
+        """Lines of the last frame -> what was written for them."""
         self._size = (0, 0)
         self.entered = False
 
     def paint(self, lines: Sequence[Text], size: tuple[int, int]) -> None:
         """Show `lines` on a terminal of `size`, columns and rows."""
-        drawn = [_ansi(line, self._console) for line in lines[: size[1]]]
+        drawn = self._translated(lines[: size[1]])
         drawn += [""] * (size[1] - len(drawn))
         head = ""
         if not self.entered or size != self._size:
@@ -57,6 +59,15 @@ class Screen:
         if head or changed:
             self._stream.write(f"{BEGIN}{head}{''.join(changed)}{END}")
             self._stream.flush()
+
+    def _translated(self, lines: Sequence[Text]) -> list[str]:
+        """Return what is written for each line; most are those of the last frame."""
+        former, self._known = self._known, {}
+        for line in lines:
+            key = _key(line)
+            if key not in self._known:
+                self._known[key] = former.get(key) or _ansi(line, self._console)
+        return [self._known[_key(line)] for line in lines]
 
     def renew(self) -> None:
         """Let the next `paint` write every line: something else may have written."""
@@ -74,6 +85,10 @@ class Screen:
         if self.entered:
             with contextlib.suppress(OSError, ValueError):
                 os.write(self._stream.fileno(), LEAVE.encode())
+
+
+def _key(line: Text) -> Hashable:
+    return line.plain, tuple(line.spans), line.style
 
 
 def _fills(lines: Sequence[Text], row: int, width: int) -> bool:

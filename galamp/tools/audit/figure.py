@@ -23,8 +23,8 @@ INK, QUIET, ALARM = "#22262b", "#7c858f", "#c0262d"
 COLOURS = {"pairwise": "#1f5fa8", "to_mean": "#d9730d"}
 """Safe for colour-blind readers; a measured line is solid, its certificate dashed."""
 
-LABELS = {"pairwise": "greatest pair", "to_mean": "to the mean (rms)"}
-RATIO_LABELS = {"pairwise": "greatest pair", "to_mean": "to the mean (worst learner)"}
+LABELS = {"pairwise": "pairwise distance", "to_mean": "consensus distance (rms)"}
+RATIO_LABELS = {"pairwise": "pairwise distance", "to_mean": "consensus distance (worst learner)"}
 STYLE: Any = {
     "font.size": 10.5,
     "text.color": INK,

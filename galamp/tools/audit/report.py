@@ -23,7 +23,7 @@ WIDTH = 80
 SHOWN = 10
 """Number of violations, and of faults of the record, that are shown line by line."""
 
-LABELS = {"to_mean": "to the mean", "pairwise": "greatest pair"}
+LABELS = {"to_mean": "consensus distance", "pairwise": "pairwise distance"}
 ALLOWANCE = "certificate * (1 + 1e-5) + 1e-6 * norm of the mean"
 
 
@@ -126,9 +126,9 @@ def _tables(distances: dict[str, Any]) -> Iterator[str]:
     for name, label in LABELS.items():
         table.add_row(label, *(_number(distances[name][key]) for key in keys))
     yield from text_lines(table, WIDTH)
-    yield "Medians over measurements; to the mean: root mean square over learners, but for"
-    yield "ratio: the worst learner's. Ratio: measured over what is allowed, which is"
-    yield ALLOWANCE + ", for float32 rounding."
+    yield "Medians over measurements; consensus distance: to the mean, root mean square over"
+    yield "learners, but for ratio: the worst's. Ratio: measured over what is allowed,"
+    yield f"{ALLOWANCE}, for float32 rounding."
     yield ""
     statistics = ("median", "least", "greatest")
     table = plain_table(("run's certificate over recomputed", *statistics))

@@ -13,6 +13,7 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
+from galamp.telemetry.snapshot import Goal
 from galamp.tools.chaos.injector import InjectedFault, Injector
 from galamp.tools.chaos.invariants import Breach, Invariant
 from galamp.tools.chaos.monitor import Clock, InvariantMonitor
@@ -45,6 +46,8 @@ class ChaosScenario:
         self.breach: Breach | None = None
         self.broken_s = 0.0
         self.throughput = Throughput()
+        self._warm_s: float | None = None
+        """Time at which the warm-up began."""
         self._sample, self._weigh = Clock(SAMPLE_EVERY_S), Clock(WEIGH_EVERY_S)
         self._injector: Injector | None = None
         self._monitor: InvariantMonitor | None = None
@@ -53,10 +56,26 @@ class ChaosScenario:
     def tick(self, supervisor: Supervisor) -> None:
         """Do the next step, unless the run is ending."""
         self._resolved = self._resolved or self._run(supervisor)
+        supervisor.recorder.goal = self.goal(time.monotonic())
         if ends(supervisor):
             self._resolved.close()
         elif next(self._resolved, OVER) is OVER:
             supervisor.finish()  # also where the run continues with another number of learners
+
+    def goal(self, now_s: float) -> Goal:
+        """Return the progress by time: warm-up, faults and calm."""
+        whole_s = self.warm_up_s + self.seconds + CALM_S
+        if self.began_s is None:
+            passed_s = 0.0 if self._warm_s is None else min(now_s - self._warm_s, self.warm_up_s)
+            text = f"warm-up: {passed_s:.0f} of {self.warm_up_s:.0f} s"
+        else:
+            faults_s = now_s - self.began_s
+            passed_s = min(whole_s, self.warm_up_s + faults_s)
+            text = f"{min(faults_s, self.seconds):.0f} of {self.seconds:.0f} s"
+            text += f"   fault {len(self.injected_faults)} of {len(self.faults)}"
+        broken = 0 if self.breach is None else 1
+        text += f"   {broken} invariants broken"
+        return Goal(passed_s / whole_s, text, max(0.0, whole_s - passed_s))
 
     @property
     def injected_faults(self) -> list[InjectedFault]:
@@ -105,7 +124,8 @@ class ChaosScenario:
     def _warm_up(self, supervisor: Supervisor, monitor: InvariantMonitor) -> Generator[None]:
         """Measure the usual duration of a turn."""
         learners = supervisor.children.learners
-        first, from_s = [child.work for child in learners], time.monotonic()
+        first = [child.work for child in learners]
+        from_s = self._warm_s = time.monotonic()
         while (passed_s := time.monotonic() - from_s) < self.warm_up_s or not monitor.quiet:
             self._step(supervisor, monitor)
             yield

@@ -152,9 +152,7 @@ def ball_lines(plan: Plan) -> list[str]:
     two = f"{RMS} of the two furthest apart"
     return [
         f"epsilon-ball for updates of norm {question.update_norm:g}{old}",
-        *_row(
-            "distance to the mean", f"{ball.radius:.4g}", "root mean square, independent updates"
-        ),
+        *_row("consensus distance", f"{ball.radius:.4g}", "root mean square, independent updates"),
         *_row("before averaging", f"{plan.before_averaging:.4g}", "once new updates are added"),
         *_row(
             "between two learners",

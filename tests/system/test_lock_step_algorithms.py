@@ -1,0 +1,183 @@
+"""Every algorithm, with its kinds of actions and networks, by every method: one process's bits.
+
+A table of cases, and of what is refused. Each pair of an algorithm and a method, an algorithm and a
+kind of actions, an algorithm and a kind of network, and a method and a kind of network is in it.
+All cases are trained by a run's learners in threads of this process, and some as real runs, too.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from galamp.algorithms import ALGORITHMS, config_class
+from galamp.cli.main import main
+from galamp.core.config import RunConfig
+from galamp.core.gossip_config import GossipConfig
+from galamp.core.settings import settings
+from galamp.gossip.topologies import make_topology
+from galamp.storage import checkpoint
+from tests.support.command_lines import parsed
+from tests.support.engine import also, run
+from tests.support.in_process import planned, train_in_process
+from tests.support.reference import ReferenceLearner, train_in_lock_step
+
+LEARNERS, ENVS, STEPS, TURNS, SEED = 2, 2, 4, 5, 11
+
+ACTIONS = {
+    "discrete": ("Counted",),
+    "multi-discrete": ("Dials",),
+    "multi-binary": ("Switches",),
+    "clipped": ("Levers", "--action-bounds", "clip"),
+    "squashed": ("Levers", "--action-bounds", "squash"),
+}
+"""Kind of actions -> the toy that takes them, and flags."""
+
+
+class Case(NamedTuple):
+    """What goes together in a run."""
+
+    algorithm: str
+    method: str
+    actions: str
+    network: str
+
+    @property
+    def memory(self) -> bool:
+        return self.network in ("mlp-gru", "mlp-lstm")
+
+    @property
+    def words(self) -> list[str]:
+        """The command line of the run, without its folder."""
+        toy, *more = ACTIONS[self.actions]
+        total = TURNS * STEPS * ENVS * LEARNERS
+        words = ["--env-id", f"tests.support.toys:{toy}", "--algorithm", self.algorithm]
+        words += ["--network", self.network, "--method", self.method, "--sync", *more]
+        if "update_epochs" in {s.name for s in settings(config_class(self.algorithm))}:
+            words += ["--update-epochs", "2"]
+        numbers = {
+            "learners": LEARNERS, "num-envs": ENVS, "num-steps": STEPS, "total-steps": total,
+            "seed": SEED, "threads": 1, "env-splits": 1, "simulator-workers": 1,
+        }  # fmt: skip
+        for name, number in numbers.items():
+            words += [f"--{name}", str(number)]
+        return [*words, "--device", "cpu"]
+
+
+CASES = [
+    Case("a2c", "gossip", "discrete", "mlp"),
+    Case("a2c", "allreduce", "multi-discrete", "mlp-gru"),
+    Case("a2c", "independent", "multi-binary", "mlp-lstm"),
+    Case("a2c", "single", "clipped", "mlp"),
+    Case("a2c", "gossip", "squashed", "mlp-gru"),
+    Case("vtrace", "gossip", "multi-binary", "mlp-lstm"),
+    Case("vtrace", "allreduce", "discrete", "mlp"),
+    Case("vtrace", "independent", "clipped", "mlp"),
+    Case("vtrace", "single", "squashed", "mlp-gru"),
+    Case("vtrace", "gossip", "multi-discrete", "mlp"),
+    Case("ppo", "gossip", "clipped", "mlp"),
+    Case("ppo", "allreduce", "squashed", "mlp-lstm"),
+    Case("ppo", "independent", "multi-discrete", "mlp"),
+    Case("ppo", "single", "multi-binary", "mlp"),
+    Case("ppo", "allreduce", "discrete", "mlp"),
+    Case("pqn", "gossip", "discrete", "mlp-layernorm"),
+    Case("pqn", "allreduce", "discrete", "mlp-gru"),
+    Case("pqn", "independent", "discrete", "mlp-layernorm"),
+    Case("pqn", "single", "discrete", "mlp-lstm"),
+]
+
+REAL = {("vtrace", "gossip", "multi-binary"), ("ppo", "allreduce", "squashed"),
+        ("pqn", "independent", "discrete"), ("a2c", "single", "clipped")}  # fmt: skip
+"""Cases that the gate has as real runs: each algorithm and method once; the slow set has all."""
+
+REFUSED = {
+    ("pqn", actions): f"--algorithm pqn: expected one choice of several actions, the environment "
+    f"has {told} actions; take ppo"
+    for actions, told in {
+        "multi-discrete": "MultiDiscrete [2, 3]",
+        "multi-binary": "MultiBinary 4",
+        "clipped": "Box [2]",
+        "squashed": "Box [2]",
+    }.items()
+}
+"""Algorithm and kind of actions -> the line that tells why they do not go together."""
+
+
+def test_every_pair_is_in_the_table() -> None:
+    """And whatever is in neither table is found here, as would be an algorithm that is new."""
+    (methods,) = (s.option.names for s in settings(GossipConfig) if s.name == "method")
+    assert {(c.algorithm, c.method) for c in CASES} == set(product(ALGORITHMS, methods))
+    kinds = set(product(ALGORITHMS, ACTIONS))
+    assert {(c.algorithm, c.actions) for c in CASES} == kinds - REFUSED.keys()
+    assert {(c.algorithm, c.memory) for c in CASES} == set(product(ALGORITHMS, (False, True)))
+    assert {(c.method, c.memory) for c in CASES} == set(product(methods, (False, True)))
+    assert {case[:3] for case in CASES} >= REAL
+    assert [set(names) for names in zip(*REAL, strict=True)][:2] == [set(ALGORITHMS), set(methods)]
+
+
+@pytest.mark.parametrize("case", CASES, ids="-".join)
+def test_learners_equal_one_process(case: Case) -> None:
+    plan = planned(parsed(*case.words))
+    learners = train_in_process(plan)
+    expected = referred(plan.config)
+    for learner, reference in zip(learners, expected, strict=True):
+        assert (learner.status["turns"], learner.status["updates"]) == (TURNS, TURNS)
+        for name, tensor in reference.algorithm.state().items():
+            assert torch.equal(learner.algorithm.state()[name], tensor), name
+        drawn = learner.algorithm.generator.get_state()
+        assert torch.equal(drawn, reference.algorithm.generator.get_state())
+    vectors = [learner.algorithm.parameters.data for learner in learners]
+    assert_alike(case.method, vectors)
+    assert not torch.equal(vectors[0], ReferenceLearner(plan.config, 0).algorithm.parameters.data)
+
+
+@pytest.mark.parametrize(
+    "case", [case if case[:3] in REAL else also(case) for case in CASES], ids="-".join
+)
+def test_a_run_equals_one_process(tmp_path: Path, case: Case) -> None:
+    folder = tmp_path / "run"
+    ended = run(*case.words, "--quiet", "--run-dir", folder)
+    assert ended.returncode == 0, ended.stderr
+    saved = checkpoint.load(folder / "checkpoints" / "latest")
+    vectors = []
+    for learner, reference in zip(
+        saved.learners, referred(planned(parsed(*case.words)).config), strict=True
+    ):
+        for name, value in reference.algorithm.parameters.named().items():
+            assert np.array_equal(learner.parameters[name], value.numpy()), name
+        for name, values in learner.optimizer.items():
+            assert np.array_equal(values, reference.algorithm.state()[name].numpy()), name
+        drawn = reference.algorithm.generator.get_state()
+        assert np.array_equal(learner.generator, drawn.numpy())
+        assert learner.counters["updates"] == learner.counters["turns"] == TURNS
+        vectors.append(reference.algorithm.parameters.data)
+    assert_alike(case.method, vectors)
+
+
+@pytest.mark.parametrize(("algorithm", "actions"), REFUSED)
+def test_what_does_not_go_together_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], algorithm: str, actions: str
+) -> None:
+    words = Case(algorithm, "gossip", actions, "mlp").words
+    assert main(["run", *words, "--quiet", "--run-dir", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err == f"galamp: {REFUSED[algorithm, actions]}\n"
+    assert not (tmp_path / "run").exists()
+
+
+def referred(config: RunConfig) -> list[ReferenceLearner]:
+    """Train in this thread, by the settings of a plan."""
+    graph = make_topology(config.gossip.topology, config.resources.learners)
+    return train_in_lock_step(config, graph, TURNS)
+
+
+def assert_alike(method: str, vectors: list[Tensor]) -> None:
+    """Two learners are one after every average, and never become one by themselves."""
+    first, *others = vectors
+    assert len(others) == (0 if method == "single" else LEARNERS - 1)
+    assert all(torch.equal(first, other) == (method != "independent") for other in others)
