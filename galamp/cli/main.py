@@ -59,6 +59,9 @@ COMMANDS = {
     ),
     "eval": Command("galamp.tools.evaluation.command", "play and score a trained agent"),
     "record": Command("galamp.tools.play.record_command", "record a trained agent as a video"),
+    "export": Command(
+        "galamp.tools.export.command", "write a trained agent as ONNX, TorchScript, safetensors"
+    ),
     "plot": Command("galamp.tools.plot.command", "draw the curves of runs, as text or a figure"),
     "compare": Command("galamp.tools.compare.command", "compare runs: settings, scores, speed"),
     "presets": Command("galamp.cli.presets_command", "list named settings, and what was reached"),

@@ -27,11 +27,15 @@ from galamp.workers.forkserver import start_server
 
 if TYPE_CHECKING:
     from galamp.tools.profile.first_minute import FirstMinute
+    from galamp.training.supervisor import Callback
 
 EXAMPLES = """\
   galamp run --game Breakout              train; Ctrl-C saves and stops
   galamp run --preset cartpole --seed 2   a minute to the full score"""
 """What the help begins with."""
+
+CALLBACKS: list[Callback] = []
+"""Called in the supervisor's loop: nothing, unless a program leads the run, see `cli.python`."""
 
 
 def add_options(parser: Parser) -> None:
@@ -58,7 +62,7 @@ def run_command(options: argparse.Namespace) -> int:
     """`galamp run`."""
     if options.dry_run:
         return _dry_run(options)
-    with configured(options) as (config, folder), _profiling(options.profile) as callbacks:
+    with configured(options) as (config, folder), _profiling(options.profile) as profilers:
         if not config.report.quiet:
             announce(STARTING, sys.stderr)
         failpoints.as_role("supervisor")
@@ -67,6 +71,7 @@ def run_command(options: argparse.Namespace) -> int:
         from galamp.telemetry.display.exit_message import exit_message
         from galamp.training.train import train
 
+        callbacks = [*CALLBACKS, *profilers]
         outcome = train(calibrated(options, config), resume=folder, callbacks=callbacks)
     failure = outcome.result.failure
     if failure is not None:

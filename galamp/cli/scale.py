@@ -52,7 +52,7 @@ def scale_command(options: argparse.Namespace) -> int:
     with ControlClient(options.run) as client:
         client.send({"want": "scale", "learners": learners})
         try:
-            for message in _answers(client, options.run, learners):
+            for message in answers(client, options.run, learners):
                 print(_result_text(message))
                 return EXIT_OK
         except KeyboardInterrupt:
@@ -61,8 +61,12 @@ def scale_command(options: argparse.Namespace) -> int:
     raise GalampError(f"{options.run}: ended before it had {learners} learners")
 
 
-def _answers(client: ControlClient, run: Path, learners: int) -> Iterator[dict[str, Any]]:
+def answers(
+    client: ControlClient, run: Path, learners: int, timeout_s: float = ANSWER_TIMEOUT_S
+) -> Iterator[dict[str, Any]]:
     """Yield the run's messages after the one that accepts the request.
+
+    `timeout_s` is the longest wait for each.
 
     Raises:
         GalampError: no further message came in time.
@@ -72,16 +76,14 @@ def _answers(client: ControlClient, run: Path, learners: int) -> Iterator[dict[s
 
     accepted = False
     try:
-        for message in client.messages(ANSWER_TIMEOUT_S):
+        for message in client.messages(timeout_s):
             if message != {"taken": learners}:
                 yield message
             accepted = True
     except NoAnswerError as error:
         if not accepted:
             raise NoAnswerError(f"{error} {_pending_text(run, learners)}") from None
-        raise GalampError(
-            f"after {ANSWER_TIMEOUT_S:.0f} s: {_pending_text(run, learners)}"
-        ) from None
+        raise GalampError(f"after {timeout_s:.0f} s: {_pending_text(run, learners)}") from None
 
 
 def _pending_text(run: Path, learners: int) -> str:

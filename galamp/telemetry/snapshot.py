@@ -7,6 +7,7 @@ function.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -265,6 +266,11 @@ class Snapshot:
     """None: unchanged since the last snapshot, or nothing yet."""
     game: GameFrame | None = None
     """None: nobody looks at it."""
+
+    @property
+    def score(self) -> float:
+        """The mean score, for programs: NaN before the first episode, so comparisons are false."""
+        return math.nan if self.mean_return is None else self.mean_return
 
     @property
     def total_s(self) -> float:

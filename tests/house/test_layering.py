@@ -63,6 +63,7 @@ WITHIN: dict[str, str] = {
     "tools.evaluation": "tools.evaluation",
     "tools.export_logs": "tools.export_logs tools.run_folders.record",
     "tools.play": "tools.play tools.evaluation",
+    "tools.export": "tools.export tools.evaluation",
     "tools.plot": "tools.plot tools.evaluation.references tools.figures",
     "tools.profile": "tools.profile",
     "tools.run_folders": "tools.run_folders",
@@ -71,8 +72,11 @@ WITHIN: dict[str, str] = {
 }
 """Part of a package -> what it may import: of its own package, and of others if it names core."""
 
-WHEN_ASKED_FOR = {("", "tools.evaluation.agent")}
-"""`galamp.load` is the one import that points upwards; it happens when somebody calls for it."""
+WHEN_ASKED_FOR = {
+    ("", "tools.evaluation.agent"), ("", "cli.python.run"), ("", "telemetry.snapshot"),
+    ("", "core.errors"),
+}  # fmt: skip
+"""What `galamp` offers to programs points upwards; it is imported when somebody calls for it."""
 
 WITHOUT_PROCESSES = (
     "algorithms", "gossip.topologies", "telemetry.display.dashboard", "telemetry.display.render",

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from galamp.algorithms.networks import check_network_asked
+from galamp.core.config import EnvironmentConfig
 from galamp.core.errors import UserError
 from galamp.core.machine.torch_device import usable_device
 from galamp.core.user_code import check_all_asked
@@ -45,6 +46,7 @@ class Agent:
         learner: the learner's rank, or `mean`.
         path: the checkpoint's folder.
         device: device of the network.
+        policy: what computes actions: the network, the distribution, what is remembered.
     """
 
     def __init__(
@@ -75,7 +77,7 @@ class Agent:
         dtype = self._form.usual_dtype
         model = trained_network(trained, learner, dtype, device)
         scales = normalised(trained, learner, model)
-        self._policy = Policy(self.identity, model, dtype, scales, device)
+        self.policy = Policy(self.identity, model, dtype, scales, device)
         self.seed(seed)
 
     @property
@@ -87,6 +89,11 @@ class Agent:
     def agent_steps(self) -> int:
         """Agent steps of the training, over all learners."""
         return self._trained.agent_steps
+
+    @property
+    def environment(self) -> EnvironmentConfig:
+        """Settings of the training's environment."""
+        return self._trained.environment
 
     @cached_property
     def spec(self) -> EnvironmentSpec:
@@ -113,11 +120,11 @@ class Agent:
 
     def seed(self, seed: int) -> None:
         """Seed the random choices of `act` and `predict`."""
-        self._policy.seed(seed)
+        self.policy.seed(seed)
 
     def reset(self) -> None:
         """Forget all episodes; for a network with a memory, which also forgets by `first`."""
-        self._policy.forget()
+        self.policy.forget()
 
     def act(
         self, observations: Any, *, greedy: bool = False, first: Any = False
@@ -153,7 +160,7 @@ class Agent:
             True
         """
         batch = self._form.batch(observations)
-        chosen = self._policy.remembering(batch, greedy, first, None)
+        chosen = self.policy.remembering(batch, greedy, first, None)
         actions = self.identity.actions.to_environment(chosen)
         if not batch.single:
             return actions
@@ -171,7 +178,7 @@ class Agent:
 
         `envs` [B] are the environments of the observations, by default the first B.
         """
-        return self._policy.remembering(self._form.batch(observations), greedy, first, envs)
+        return self.policy.remembering(self._form.batch(observations), greedy, first, envs)
 
     def predict(
         self,
@@ -207,9 +214,9 @@ class Agent:
             >>> observation, reward, terminated, truncated, _ = env.step(action)
         """
         batch = self._form.batch(observation)
-        before = self._policy.state_of(state, episode_start, len(batch.array))
-        outputs, _, after = self._policy.computed(batch, before)
-        chosen = self._policy.drawn(outputs, deterministic)
+        before = self.policy.state_of(state, episode_start, len(batch.array))
+        outputs, _, after = self.policy.computed(batch, before)
+        chosen = self.policy.drawn(outputs, deterministic)
         actions = self.identity.actions.to_environment(chosen)
         following = None if after is None else (after.cpu().numpy(),)
         return (actions[0, ...] if batch.single else actions), following
@@ -259,7 +266,7 @@ class Agent:
         """
         batch = self._form.batch(observations)
         found = self._evaluated(batch, state)
-        best = found.outputs.amax(-1) if self._policy.takes_the_best else found.values
+        best = found.outputs.amax(-1) if self.policy.takes_the_best else found.values
         return _result(best, batch.single)
 
     @property
@@ -280,7 +287,7 @@ class Agent:
 
     def module_of(self, dtype: str) -> PolicyModule:
         """Return the module for observations of `uint8` or `float32`; see `module`."""
-        return self._policy.module(dtype)
+        return self.policy.module(dtype)
 
     def env(self, *, seed: int = 0, training: bool = False) -> TrainedEnv:
         """Return a Gymnasium environment with the preprocessing and protocol of the training.
@@ -323,7 +330,7 @@ class Agent:
 
     def _evaluated(self, batch: Batch, state: State | None) -> Computed:
         """Return what the network gives; `state` None: for first observations of episodes."""
-        return self._policy.computed(batch, self._policy.state_of(state, None, len(batch.array)))
+        return self.policy.computed(batch, self.policy.state_of(state, None, len(batch.array)))
 
 
 def _result(outputs: Tensor, single: bool) -> npt.NDArray[np.float32]:
@@ -365,6 +372,11 @@ def load(
         CheckpointError: there is no such checkpoint or learner, or it is damaged.
         UserError: the device cannot be used, an argument has no meaning, or a module would be
             imported for the network that only the checkpoint names.
+
+    Example:
+        >>> agent = galamp.load("runs/cartpole", learner=1, which="latest")
+        >>> agent.identity.env_id, agent.learner
+        ('CartPole-v1', 1)
     """
     if which not in (None, "best", "latest"):
         raise UserError(f"which {which!r}: expected best or latest")

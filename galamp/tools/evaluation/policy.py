@@ -71,6 +71,11 @@ class Policy:
         self._state_size = size
         self._generator = torch.Generator(device)
 
+    @property
+    def normalises(self) -> bool:
+        """Whether observations are normalised."""
+        return self._scales is not None and self._scales.chosen
+
     def seed(self, seed: int) -> None:
         """Seed the random choices of actions."""
         self._generator.manual_seed(seed)

@@ -1,0 +1,100 @@
+"""Settings of a program as the words of `galamp run`, checked before any process starts.
+
+    game="Breakout", learners=2, pin=False --words_of--> run --game=Breakout --learners=2 --no-pin
+
+Names are those of the flags, with underscores. Runs in a user's program.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from galamp.core.errors import UserError
+from galamp.core.settings import flag_of, shown
+
+Value = str | int | float | bool | Path | None
+"""Value of a setting; None: as if it were not given."""
+
+NOT_HERE = {
+    "quiet": "a program shows snapshots itself",
+    "json": "the result has the summary",
+    "dry_run": "it is for the command line",
+    "help": "it is for the command line",
+    "on_hangup": "a program's run ends with it",
+}
+"""Flags of `galamp run` that a program cannot give, and why."""
+
+
+def words_of(given: Mapping[str, Value]) -> list[str]:
+    """Return the words of `galamp run` for settings by name, checked as the command line does.
+
+    Raises:
+        UserError: an unknown setting or a wrong value, in the words of the command line.
+    """
+    words = ["run"]
+    for name, value in given.items():
+        if name in NOT_HERE:
+            raise UserError(f"{name}: not for programs, {NOT_HERE[name]}; leave it out")
+        if value is not None:
+            words.append(_word(name, value))
+    words += ["--quiet", "--json"]
+    _check(words)
+    return words
+
+
+def env_id_of(env: str | Callable[..., Any]) -> str:
+    """Return the name of an environment: as it is, or of a function that makes one.
+
+    Raises:
+        UserError: another process cannot import the function.
+    """
+    if isinstance(env, str):
+        return env
+    module, name = getattr(env, "__module__", None), getattr(env, "__qualname__", "<locals>")
+    if not callable(env) or module in (None, "__main__") or "<" in name:
+        raise UserError(
+            f"env {shown(env)}: expected a name, or a function of a module that other processes "
+            "can import; put it into a file of its own, and import it from there"
+        )
+    return f"{module}:{name}"
+
+
+def _word(name: str, value: Value) -> str:
+    """Return one setting as a word; a value that begins with a dash stays with its flag."""
+    if isinstance(value, bool):
+        return flag_of(name if value else f"no_{name}")
+    return f"{flag_of(name)}={value}"
+
+
+def _check(words: list[str]) -> None:
+    """Parse and check the words as the command line does, without its exit.
+
+    Raises:
+        UserError: what the command line would print.
+    """
+    from galamp.cli.main import build_parser
+    from galamp.cli.run_config import config_from
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            parser = build_parser(words)
+            # A setting's whole name, not its beginning.
+            _command_of(parser).allow_abbrev = False
+            options = parser.parse_args(words)
+    except SystemExit:
+        text = " ".join(said.getvalue().split())
+        raise UserError(text.removeprefix("galamp: ").partition("; see galamp")[0]) from None
+    config_from(options)
+
+
+def _command_of(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Return the parser of `galamp run`."""
+    actions = (each for each in parser._actions if isinstance(each, argparse._SubParsersAction))
+    run: argparse.ArgumentParser = next(actions).choices["run"]
+    return run

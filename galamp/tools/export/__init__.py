@@ -1,0 +1,1 @@
+"""Export of a trained agent to what other programs read: ONNX, TorchScript, safetensors."""

@@ -1,0 +1,144 @@
+"""Export, from a run to a file that is known to act the same.
+
+    path --locate, read--> Agent --record--> Recording
+    Agent.module --Format.written--> bytes --Format.read, verify--> file, file.json
+
+Runs in one process; a short-lived one probes the environment first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from galamp.core.disk import in_home, replace_file, write_new
+from galamp.core.errors import GalampError, UserError
+from galamp.core.settings import shown
+from galamp.storage.checkpoint import Found
+from galamp.telemetry.display.streams import print_safely
+from galamp.tools.evaluation.agent import Agent
+from galamp.tools.evaluation.trained import MEAN, Learner, locate, read
+from galamp.tools.export.config import ExportConfig
+from galamp.tools.export.description import described
+from galamp.tools.export.formats import Example, Format, format_of
+from galamp.tools.export.verification import Recording, Verification, record, verify
+
+
+class Exported(NamedTuple):
+    """What was written, and how it was found to be the same."""
+
+    path: Path
+    description: Path
+    text: str
+
+
+def export(path: Path, config: ExportConfig, output: str | None, *, overwrite: bool) -> Exported:
+    """Export the agent that `path` and `config.which` mean.
+
+    Raises:
+        UserError: the agent, the environment, the format or the file cannot be used.
+        GalampError: the export differs from the agent, or the disk refuses; nothing is written.
+    """
+    format, (learner, which) = format_of(config.format), _wanted(config.which)
+    found = locate(path, which)
+    for line in found.skipped:
+        print_safely(f"galamp: warning: damaged checkpoint passed over: {line}\n", sys.stderr)
+    file = _target(output, found, f"{learner}{format.ending}", overwrite)
+    trained, device = read(found.path, learner), torch.device("cpu")
+    agent = Agent(
+        trained, learner, device, seed=config.seed, env_id=config.env_id, network=config.network
+    )
+    env = agent.env(seed=config.seed)
+    try:
+        recording = record(agent, env)
+    finally:
+        env.close()
+    content, verified = converted(agent, format, recording)
+    description = described(agent, config.format, file.name, verified)
+    told = json.dumps(description, allow_nan=False, indent=1).encode() + b"\n"
+    beside = _description_of(file)
+    for each, part in ((file, content), (beside, told)):
+        _write(each, part, overwrite)
+    return Exported(file, beside, f"{agent!r}\n{_in_words(verified)}")
+
+
+def converted(agent: Agent, format: Format, recording: Recording) -> tuple[bytes, Verification]:
+    """Return an agent as the content of a file, verified.
+
+    Raises:
+        GalampError: the format cannot express its network, or it differs.
+    """
+    module = agent.module_of(recording.observations.dtype.name).eval()
+    observations, states = recording
+    example = Example(observations[:2], None if states is None else states[:2])
+    try:
+        content = format.written(module, example)
+        function = format.read(content, module)
+    except Exception as error:  # whatever a network of the user's, or the exporter, raises
+        reason = " ".join(str(error).split())[:200]
+        raise GalampError(
+            f"nothing written: network {agent.identity.network} cannot be exported to this format "
+            f"({type(error).__name__}: {reason}); choose another --format"
+        ) from error
+    return content, verify(agent, function, recording)
+
+
+def _wanted(text: str) -> tuple[Learner, str | None]:
+    """Return whose parameters, and which checkpoint, `--which` means."""
+    if text in ("best", "latest"):
+        return MEAN, text
+    if text == MEAN:
+        return MEAN, None
+    if text.isascii() and text.isdigit() and len(text) <= 9:
+        return int(text), None
+    raise UserError(
+        f"--which {shown(text)}: expected mean, a learner's rank such as 0, best or latest"
+    )
+
+
+def _target(output: str | None, found: Found, name: str, overwrite: bool) -> Path:
+    """Return the file to write, checked before any work is done.
+
+    Raises:
+        UserError: it cannot be written, or it exists, or its description.
+    """
+    if output:
+        file = in_home(output)
+    else:
+        run = found.path.parent if found.place == found.path else found.place
+        run = run.parent if run.name == "checkpoints" else run
+        file = run / f"export-{found.path.name}-{name}"
+    if not os.path.isdir(file.parent) or not os.access(file.parent, os.W_OK | os.X_OK):
+        raise UserError(f"{file.parent}: no folder that can be written to; use another --output")
+    for each in (file, _description_of(file)):
+        if os.path.isdir(each):
+            raise UserError(f"--output {each}: is a folder; add a name")
+        if os.path.lexists(each) and not overwrite:
+            raise UserError(f"{each}: exists; choose another --output, or give --overwrite")
+    return file
+
+
+def _description_of(file: Path) -> Path:
+    return file.with_name(f"{file.name}.json")
+
+
+def _write(path: Path, content: bytes, overwrite: bool) -> None:
+    try:
+        (replace_file if overwrite else write_new)(path, content)
+    except OSError as error:
+        raise GalampError(f"{path} not written: {error.strerror}") from None
+
+
+def _in_words(verified: Verification) -> str:
+    """Return what was verified as a sentence."""
+    ties = f", and one as good for {verified.near_ties:,}" if verified.near_ties else ""
+    return (
+        f"verified on {verified.observations:,} observations of games: the same action for "
+        f"{verified.same_actions:,}{ties}; greatest difference of logits "
+        f"{verified.logits_difference:.1g}"
+    )

@@ -1,0 +1,238 @@
+"""Training from Python: `galamp.train` and `galamp.Run`, and every example in a docstring."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import galamp
+from galamp.cli.python.page import page
+from galamp.cli.python.process import RunProcess
+from galamp.cli.python.run import Run
+from galamp.cli.python.words import words_of
+from galamp.core.errors import RunFailed
+from galamp.telemetry.snapshot import Snapshot
+from tests.support.engine import DEADLINE_S, ROOT, wait_for
+
+SMALL: dict[str, Any] = {"env": "CartPole-v1", "learners": 1, "num_envs": 4}
+
+
+def run_examples(thing: Any, name: str) -> int:
+    """Run the examples of one docstring; return how many lines there were."""
+    finder = doctest.DocTestFinder(recurse=False)
+    runner = doctest.DocTestRunner(verbose=False)
+    said: list[str] = []
+    for test in finder.find(thing, name, globs={"galamp": galamp}):
+        runner.run(test, out=said.append)
+    results = runner.summarize(verbose=False)
+    assert results.failed == 0, "".join(said)
+    return results.attempted
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A working directory with a run in `runs/cartpole`, which the example of `train` makes."""
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("python"))
+    try:
+        assert run_examples(galamp.train, "train")
+        yield Path.cwd()
+    finally:
+        os.chdir(before)
+
+
+def public() -> dict[str, Any]:
+    """What programs use: the functions and classes of `galamp`, and the methods of agents."""
+    found: dict[str, Any] = {"Run": galamp.Run, "Result": galamp.Result, "load": galamp.load}
+    for name in ("act", "predict", "logits", "value", "module", "env"):
+        found[f"Agent.{name}"] = inspect.getattr_static(galamp.Agent, name)
+    return found
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", sorted(public()))
+def test_examples_are_right(place: Path, name: str) -> None:
+    assert run_examples(public()[name], name) > 0
+
+
+@pytest.mark.real
+def test_a_run_tells_how_it_ended(place: Path) -> None:
+    result = galamp.Result.of("runs/cartpole")
+    stored = json.loads(Path("runs/cartpole/summary.json").read_text())
+    assert result.summary == stored
+    assert stored["ended_by"] == "request"
+    assert stored["command"].startswith("galamp run ")
+    for text in (result._repr_html_(), repr(result)):
+        assert "finished" in text
+        assert "runs/cartpole" in text
+    with pytest.raises(galamp.UserError, match="not a run folder"):
+        galamp.Result.of("runs")
+
+
+@pytest.mark.real
+def test_a_run_is_watched_scaled_and_stopped(tmp_path: Path) -> None:
+    run = galamp.Run(**SMALL, total_steps=10**6, run_dir=tmp_path / "r")
+    assert repr(run) == "Run(CartPole-v1, not started)"
+    seen: list[Snapshot] = []
+    with run:
+        for snapshot in run.snapshots():
+            seen.append(snapshot)
+            if len(seen) == 2:
+                run.scale(2)
+            if len(snapshot.learners) == 2 and snapshot.agent_steps > seen[0].agent_steps:
+                break
+        with pytest.raises(galamp.GalampError, match=r"still trains after 0\.01 s"):
+            run.wait(0.01)
+        assert run.look() is not None
+        assert "learners</th><td" in run._repr_html_()
+        assert run.folder == tmp_path / "r"
+    assert not run.running
+    assert run.stop() == run.wait(1) == run.result
+    assert run.result.summary["start"] == 2, "scaled once"
+    assert run.look() == run._seen
+    with pytest.raises(galamp.UserError, match="started before"):
+        run.start()
+
+
+@pytest.mark.real
+def test_a_run_ends_with_its_program(tmp_path: Path) -> None:
+    program = (
+        "import galamp, os, sys\n"
+        "run = galamp.Run(env='CartPole-v1', learners=1, num_envs=4, "
+        f"run_dir={str(tmp_path / 'r')!r})\n"
+        "run.start().folder\n"
+        "print(run.pid, flush=True)\n"
+        "os._exit(0)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=DEADLINE_S,
+    )
+    supervisor = Path(f"/proc/{int(ended.stdout)}")
+    wait_for(lambda: not supervisor.exists(), "the end of the supervisor")
+    assert json.loads((tmp_path / "r" / "summary.json").read_text())["ended_by"] == "request"
+
+
+@pytest.mark.real
+def test_what_only_the_run_finds_is_told_in_its_words(tmp_path: Path) -> None:
+    (tmp_path / "theirs").write_text("")
+    with (
+        pytest.raises(galamp.UserError, match="not empty; go on with the run in it"),
+        galamp.Run(**SMALL, run_dir=tmp_path) as run,
+    ):
+        list(run.snapshots())
+    with pytest.raises(galamp.UserError, match="not empty"):
+        _ = run.result
+    assert os.listdir(tmp_path) == ["theirs"]
+
+
+# --- without a run ---
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"learning_rat": 1}, r"unknown option --learning-rat=?1? \(did you mean --learning-rate"),
+        ({"total_steps": -1}, "--total-steps -1: expected a whole number from 1"),
+        ({"game": "Brakout"}, r"--game: unknown environment 'Brakout' \(did you mean Breakout"),
+        ({"env": "CartPole-v1", "game": "Pong"}, "both name the environment"),
+        ({"env": lambda: None}, "a function of a module that other processes can import"),
+        ({"resume": "/nowhere"}, "--resume /nowhere: no run folder"),
+        ({"quiet": True}, "quiet: not for programs"),
+        ({"dry_run": True}, "dry_run: not for programs"),
+        ({"sync": 3}, "--sync"),
+    ],
+)
+def test_mistakes_are_told_before_anything_starts(given: dict[str, Any], line: str) -> None:
+    with pytest.raises(galamp.UserError, match=line) as caught:
+        galamp.Run(**given)
+    assert len(caught.value.problems) == 1
+
+
+def test_settings_become_the_words_of_the_command_line() -> None:
+    given = {"env_id": "CartPole-v1", "pin": False, "seed": 3, "name": "-x", "max_time": None}
+    wanted = ["--env-id=CartPole-v1", "--no-pin", "--seed=3", "--name=-x"]
+    assert words_of(given) == ["run", *wanted, "--quiet", "--json"]
+
+
+def test_an_environment_is_named_by_its_function() -> None:
+    run = Run(env=words_of)
+    assert "--env-id=galamp.cli.python.words:words_of" in run._words
+
+
+def test_what_was_not_started_says_so() -> None:
+    run = galamp.Run(**SMALL)
+    for use in (run.stop, lambda: run.folder, lambda: run.pid, lambda: next(run.snapshots())):
+        with pytest.raises(galamp.UserError, match="was not started"):
+            use()
+    assert run.look() is None
+    assert "not started" in run._repr_html_()
+
+
+def test_a_child_that_ends_without_a_word_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("galamp.cli.python.process._START", "raise SystemExit(70)")
+    process = RunProcess(["run"])
+    assert process.wait(DEADLINE_S)
+    assert process.folder() is None
+    with pytest.raises(RunFailed, match=r"ended without a word \(exit code 70\)"):
+        process.summary()
+
+
+def test_a_child_that_heeds_nothing_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print('{}', flush=True); "
+    monkeypatch.setattr("galamp.cli.python.process._START", deaf + "time.sleep(600)")
+    monkeypatch.setattr("galamp.cli.python.process.TERMINATE_TIMEOUT_S", 0.1)
+    process = RunProcess(["run"])
+    wait_for(process._lines, "its first line")
+    with pytest.raises(galamp.GalampError, match="has not begun within 0 s"):
+        process.folder(0.01)
+    process.end(0.1)
+    with pytest.raises(RunFailed, match="SIGKILL"):
+        process.summary()
+
+
+def test_the_package_loads_nothing_before_it_is_asked() -> None:
+    heavy = ("torch", "numpy", "rich", "gymnasium", "argparse")
+    code = (
+        f"import sys, galamp; print([n for n in {heavy} if n in sys.modules]); "
+        "galamp.Run, galamp.train, galamp.Snapshot, galamp.UserError, dir(galamp); "
+        "print('torch' in sys.modules)"
+    )
+    began_s = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, timeout=DEADLINE_S
+    )
+    assert ended.stdout == "[]\nFalse\n", ended.stderr
+    assert time.monotonic() > began_s
+    assert set(galamp.__all__) <= set(dir(galamp))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = galamp.nothing
+
+
+def test_pages_hold_what_they_are_given_and_nothing_else() -> None:
+    shown = page({"run": "<b>&"}, ((0, 1.0), (100, 3.0), (200, 2.0)))
+    assert "&lt;b&gt;&amp;" in shown
+    assert shown.count("<polyline") == 1
+    assert 'points="4.0,116.0 210.0,4.0 416.0,60.0"' in shown
+    assert "<svg" not in page({}, ((0, 1.0),))
+    assert "nan" not in page({}, ((5, 1.0), (5, 1.0)))
+
+
+def test_scores_that_are_not_there_yet_are_below_nothing() -> None:
+    snapshot = Snapshot("", "", "", "running", 0.0, 0, 1, 1, 0.0)
+    assert math.isnan(snapshot.score)
+    assert not snapshot.score > -math.inf
