@@ -139,6 +139,12 @@ def test_the_network_of_the_example_can_be_trained(
     check_network("my_networks:make", (4,), "float32", 2, seed=1)
 
 
+def test_python_in_blocks_is_python() -> None:
+    for name, text in TEXTS.items():
+        for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+            compile(code, name, "exec")
+
+
 def guarantees() -> list[str]:
     """The cells that name the tests, of the table of faults and guarantees."""
     rows = TEXTS["guarantees"].splitlines()
