@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from importlib import resources
 
@@ -16,6 +17,10 @@ from galamp.core.errors import EXIT_OK, UserError, did_you_mean
 
 MAX_WIDTH = 100
 """Columns of a page on wider terminals: longer lines are hard to read."""
+MARGIN = 2
+"""Columns beside a block of commands."""
+_COMMAND = re.compile(r"^((?:galamp|bin/bench) [^#\n]*?) +# ([^\n]*)$", re.MULTILINE)
+"""A command with a comment behind it."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -70,6 +75,13 @@ def _explained(topic: str) -> str:
     return title.partition(": ")[2]
 
 
+def fitted(text: str, width: int) -> str:
+    """Return a text whose commands have their comments above, where a line would be too long."""
+    return _COMMAND.sub(
+        lambda found: found[0] if len(found[0]) <= width else f"# {found[2]}\n{found[1]}", text
+    )
+
+
 def _page(text: str) -> None:
     """Lay a text out for the terminal, and page it where it is longer than that."""
     from rich.console import Console
@@ -80,4 +92,4 @@ def _page(text: str) -> None:
     # less: ends at once where all fits, shows colours, and leaves the text on the screen.
     os.environ.setdefault("LESS", "-FRX")
     with console.pager(styles=True):
-        console.print(Markdown(text))
+        console.print(Markdown(fitted(text, console.width - MARGIN)))

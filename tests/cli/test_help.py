@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from galamp.cli.help import topics
+from galamp.cli.help import fitted, topics
 from galamp.cli.main import main
 
 
@@ -53,3 +53,14 @@ def test_on_a_terminal_a_topic_is_laid_out_and_paged(
     assert "Gossip" in "".join(lines[:3]), "a title, without its #"
     assert any(line.strip() == "The bound" for line in lines)
     assert max(map(len, lines)) <= min(columns, 100)
+
+
+def test_comments_stand_above_commands_that_would_be_too_long() -> None:
+    text = (
+        "galamp ls      # list\nbin/bench limit   # what is possible\nno command   # at all, here"
+    )
+    above = (
+        "galamp ls      # list\n# what is possible\nbin/bench limit\nno command   # at all, here"
+    )
+    assert fitted(text, 21) == above
+    assert fitted(text, 80) == text

@@ -14,7 +14,7 @@ import pytest
 
 from galamp.algorithms.networks import NETWORKS
 from galamp.algorithms.networks.checks import check_network
-from galamp.cli.help import text_of, topics
+from galamp.cli.help import fitted, text_of, topics
 from galamp.cli.main import COMMANDS, build_parser, main
 from galamp.telemetry.metrics_row import metrics_row
 from galamp.tools.bench import cli
@@ -24,7 +24,7 @@ from tests.support.snapshots import busy
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 TEXTS = {"README": README, **{topic: text_of(topic) for topic in topics()}}
-MAX_README_LINES = 150
+MAX_README_LINES, MAX_BLOCK = 150, 78
 PLACEHOLDER = re.compile(r"\b[A-Z]{3,}\b")
 """Such as TOPIC, in commands that stand in a sentence."""
 
@@ -137,6 +137,15 @@ def test_the_network_of_the_example_can_be_trained(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "my_networks", raising=False)
     check_network("my_networks:make", (4,), "float32", 2, seed=1)
+
+
+def test_blocks_fit_a_terminal_of_80_columns() -> None:
+    """But for the comments of commands, which go above them there."""
+    for topic in topics():
+        for kind, block in re.findall(r"```(\w+)\n(.*?)```", TEXTS[topic], re.DOTALL):
+            lines = fitted(block, MAX_BLOCK) if kind == "sh" else block
+            limit = 110 if kind == "sh" else MAX_BLOCK  # a long command can be broken
+            assert max(map(len, lines.splitlines())) <= limit, (topic, block)
 
 
 def test_python_in_blocks_is_python() -> None:
