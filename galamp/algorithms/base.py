@@ -80,8 +80,6 @@ class Algorithm(ABC):
         config_class: its settings, its gauges and its default learning rate; a frozen dataclass.
         heartbeat: called now and then in an update that may take seconds; the learner sets it.
         keeps_log_probs: whether `act` returns log-probabilities, for `Rollout.log_probs`.
-        learns_action_values: whether the network's outputs for the policy are values of actions, as
-            in Q-learning; the value head is what predicts returns otherwise.
         parameters: the network's parameters and gradients as flat vectors.
         generator: random generator of action sampling, on the learner's device.
         learning_rate: of the next optimiser step; NaN where the algorithm does not tell.
@@ -91,11 +89,18 @@ class Algorithm(ABC):
     config_class: ClassVar[type[AlgorithmConfig]]
     heartbeat: Callable[[], None] = staticmethod(lambda: None)
     keeps_log_probs: ClassVar[bool] = False
-    learns_action_values: ClassVar[bool] = False
     parameters: FlatParameters
     generator: torch.Generator
     learning_rate: float = math.nan
     version: int
+
+    @property
+    def learns_action_values(self) -> bool:
+        """Whether the network's outputs for the policy are values of actions, as in Q-learning.
+
+        They predict returns then; the value head does otherwise.
+        """
+        return self.config_class.outputs_are_values
 
     @property
     def reductions(self) -> int:

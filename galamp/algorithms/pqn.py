@@ -4,8 +4,8 @@ Runs in learners. The network's outputs for the policy are action values; its va
 
     act: epsilon-greedy --Rollout [T, B]--> Q(lambda) returns --epochs x minibatches--> RAdam
 
-Layer normalisation in the network keeps it stable (`--network nature-layernorm`). It has no running
-statistics, so that networks can be averaged.
+Layer normalisation in the network keeps it stable; `--network auto` takes one with it. It has no
+running statistics, so that networks can be averaged.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ class PQN(MinibatchAlgorithm):
     config_class: ClassVar[type[AlgorithmConfig]] = PQNConfig
     measures: ClassVar[tuple[str, ...]] = tuple(PQNConfig.gauges)
     rectified: ClassVar[bool] = True
-    learns_action_values: ClassVar[bool] = True
 
     def __init__(
         self,

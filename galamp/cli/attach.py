@@ -65,7 +65,8 @@ def attach_command(options: argparse.Namespace) -> int:
     if options.once:
         _print_once(run, options.json)
         return EXIT_OK
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the terminal is put back
+    for number in (signal.SIGTERM, signal.SIGQUIT):  # so that the terminal is put back
+        signal.signal(number, signal.default_int_handler)
     try:
         message = _show_until_end(run)
     except KeyboardInterrupt:

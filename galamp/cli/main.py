@@ -58,12 +58,16 @@ COMMANDS = {
         "galamp.tools.run_folders.prune_command", "remove older checkpoints, or whole runs"
     ),
     "eval": Command("galamp.tools.evaluation.command", "play and score a trained agent"),
+    "play": Command(
+        "galamp.tools.play.play_command", "watch a trained agent in the terminal, or play yourself"
+    ),
     "record": Command("galamp.tools.play.record_command", "record a trained agent as a video"),
     "export": Command(
         "galamp.tools.export.command", "write a trained agent as ONNX, TorchScript, safetensors"
     ),
     "plot": Command("galamp.tools.plot.command", "draw the curves of runs, as text or a figure"),
     "compare": Command("galamp.tools.compare.command", "compare runs: settings, scores, speed"),
+    "report": Command("galamp.tools.report.command", "write a run as one page for a browser"),
     "presets": Command("galamp.cli.presets_command", "list named settings, and what was reached"),
     "config": Command(
         "galamp.cli.config_command", "print the settings of a run or a preset, for run --config"

@@ -52,7 +52,7 @@ def scale_command(options: argparse.Namespace) -> int:
     with ControlClient(options.run) as client:
         client.send({"want": "scale", "learners": learners})
         try:
-            for message in answers(client, options.run, learners):
+            for message in answers(client, options.run, learners, ANSWER_TIMEOUT_S):
                 print(_result_text(message))
                 return EXIT_OK
         except KeyboardInterrupt:
@@ -62,7 +62,7 @@ def scale_command(options: argparse.Namespace) -> int:
 
 
 def answers(
-    client: ControlClient, run: Path, learners: int, timeout_s: float = ANSWER_TIMEOUT_S
+    client: ControlClient, run: Path, learners: int, timeout_s: float
 ) -> Iterator[dict[str, Any]]:
     """Yield the run's messages after the one that accepts the request.
 

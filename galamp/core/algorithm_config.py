@@ -66,7 +66,10 @@ class AlgorithmConfig:
     """What an update measures: name of the metric -> one line of meaning. All have `grad_norm`."""
 
     outputs_are_values: ClassVar[bool] = False
-    """Whether the network's outputs are values of actions, of which an agent takes the best."""
+    """Whether the network's outputs are values of actions, of which an agent takes the best.
+
+    `--network auto` then takes one with layer normalisation where there is one.
+    """
 
     algorithm: str = algorithm_option("a2c")
     num_steps: int = option(

@@ -111,7 +111,8 @@ class EnvironmentConfig:
     )
     obs_type: str | None = option(
         None,
-        "Atari: what the agent sees, frames (image) or the console's memory of 128 bytes (ram)",
+        "Atari: what the agent sees, frames (image) or the console's memory of 128 bytes (ram) "
+        "(default: image)",
         names=("image", "ram"),
     )
     full_action_space: bool | None = option(None, "offer all 18 actions in every game")

@@ -52,6 +52,7 @@ NEEDED = (
     "cv2",
     "rich",
     "matplotlib",
+    "PIL",
     "safetensors",
     "setproctitle",
 )

@@ -21,7 +21,7 @@ from galamp.core.action_spec import DiscreteActions
 from galamp.core.config import EnvironmentConfig
 from galamp.core.errors import UserError
 from galamp.environments.action_spaces import refuse_bounds
-from galamp.environments.atari_consoles import SCREEN, Consoles, observation_shape
+from galamp.environments.atari_consoles import SCREEN, Console, Consoles, observation_shape
 from galamp.environments.base import Environment, EnvironmentSpec, Transition
 from galamp.environments.names import rom_name
 from galamp.environments.protocols import AtariProtocol, resolve
@@ -83,6 +83,12 @@ class AtariEnvironment(Environment):
     def close(self) -> None:
         """Stop the emulator's threads and free its environments; see `Environment.close`."""
         self._vector = None
+
+    @property
+    def console(self) -> Console | None:
+        """The first console; None where ale-py's vector environment plays."""
+        vector = self._open()
+        return vector.first if isinstance(vector, Consoles) else None
 
     def _open(self) -> AtariVectorEnv | Consoles:
         if self._vector is None:

@@ -56,7 +56,7 @@ class Consoles:
         """
         ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         self._consoles = [Console(env_id, protocol) for _ in range(num_envs)]
-        self.ale = self._consoles[0]
+        self.ale = self.first = self._consoles[0]
 
     def reset(self, seed: NDArray[np.int64]) -> tuple[NDArray[np.uint8], Info]:
         """Restart every console from its seed."""
@@ -83,11 +83,16 @@ class Consoles:
 
 
 class Console:
-    """One console: an emulator, its last two frames, and the stack of what was seen."""
+    """One console: an emulator, its last two frames, and the stack of what was seen.
+
+    Attributes:
+        film: where every frame of a step is kept, [H, W, 3] each; None: nowhere.
+    """
 
     def __init__(self, env_id: str, protocol: AtariProtocol) -> None:
         """Load the game; see `Consoles`."""
         self._env_id, self._how = env_id, protocol
+        self.film: list[NDArray[np.uint8]] | None = None
         rom = roms.get_rom_path(rom_name(env_id))
         assert rom is not None, env_id
         self._rom = rom
@@ -145,6 +150,7 @@ class Console:
         self._look(0)
         self._see()
         self._steps, self._lives, self._over = 0, self._ale.lives(), False
+        self.record()
 
     def step(self, action: int) -> Outcome:
         """Repeat an action for the frame skip, or until the episode is over; or begin the next."""
@@ -155,6 +161,7 @@ class Console:
         reward, lost = 0, False
         for left in range(how.frame_skip, 0, -1):
             reward += ale.act(self._actions[action])
+            self.record()
             self._steps += 1
             game_over, lives = ale.game_over(), ale.lives()
             lost = 0 < lives < self._lives
@@ -174,6 +181,11 @@ class Console:
     def frame_numbers(self) -> tuple[int, int]:
         """Return the emulator's frames since it was loaded, and within the episode."""
         return self._ale.getFrameNumber(), self._ale.getEpisodeFrameNumber()
+
+    def record(self) -> None:
+        """Add the screen as it is now to the film, if there is one."""
+        if self.film is not None:
+            self.film.append(self._ale.getScreenRGB())
 
     @property
     def _seen_shape(self) -> tuple[int, ...]:

@@ -118,6 +118,31 @@ class FilmedAtari(FilmedEnvironment):
         return transition, frames
 
 
+class FilmedConsole(FilmedEnvironment):
+    """An Atari game that is played on a console of its own, with every frame of it."""
+
+    flickers: ClassVar[bool] = True
+
+    def __init__(self, environment: Environment, console: Any) -> None:
+        """Have the `console` of an `AtariEnvironment` record what it shows."""
+        super().__init__(environment, ATARI_FPS)
+        self._film: list[Frame] = []
+        console.film = self._film
+
+    def reset(self) -> tuple[NDArray[Any], list[Frame]]:
+        """See `FilmedEnvironment.reset`."""
+        return self.environment.reset(), self._taken()
+
+    def step(self, actions: NDArray[Any]) -> tuple[Transition, list[Frame]]:
+        """See `FilmedEnvironment.step`."""
+        return self.environment.step(actions), self._taken()
+
+    def _taken(self) -> list[Frame]:
+        frames = self._film[:]
+        self._film.clear()
+        return frames
+
+
 class FilmedGymnasium(FilmedEnvironment):
     """A Gymnasium environment, rendered after every agent step."""
 
@@ -178,6 +203,9 @@ def filmed(config: EnvironmentConfig, seed: int) -> FilmedEnvironment:
     environment = make_environment(config, [seed])
     try:
         if canonical_env_id(config.env_id).startswith(ATARI):
+            console = getattr(environment, "console", None)
+            if console is not None:
+                return FilmedConsole(environment, console)
             return FilmedAtari(environment, config, seed)
         if isinstance(environment, GymnasiumEnvironment):
             return FilmedGymnasium(environment)

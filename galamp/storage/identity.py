@@ -43,6 +43,7 @@ class _Decoded:
     network: str
     layout: tuple[tuple[str, tuple[int, ...]], ...]
     observation_scale: float | None = None
+    outputs_are_values: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Identity:
     """Names and shapes of the parameters, in standard PyTorch layout and order."""
     observation_scale: float | None = None
     """Factor of observations; None, as before there was a choice: what goes with their type."""
+    outputs_are_values: bool = False
+    """Whether the network gives values of actions; never said before, and of `pqn` not needed."""
 
     @property
     def num_parameters(self) -> int:
@@ -68,12 +71,15 @@ class Identity:
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form, as older versions wrote it where they could have.
 
-        Discrete actions from 0 are a number; a scale that is None is left out.
+        Discrete actions from 0 are a number; a scale that is None is left out, and so is that
+        outputs are no values.
         """
         values = dataclasses.asdict(self)
         del values["actions"]
         if self.observation_scale is None:
             del values["observation_scale"]
+        if not self.outputs_are_values:
+            del values["outputs_are_values"]
         if isinstance(self.actions, DiscreteActions) and self.actions.start == 0:
             return values | {"num_actions": self.actions.n}
         return values | {"actions": self.actions.to_dict()}

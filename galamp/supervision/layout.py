@@ -68,7 +68,11 @@ def sketch_model(plan: Plan, environment: EnvironmentSpec) -> ModelSketch:
         UserError: the network does not fit the observations, or is the user's and cannot be used.
     """
     config = plan.config
-    network = resolve_network(config.model.network, environment.observation_shape)
+    network = resolve_network(
+        config.model.network,
+        environment.observation_shape,
+        values=config.algorithm.outputs_are_values,
+    )
     normaliser = normaliser_spec(
         config.environment, environment.observation_shape, config.algorithm.gamma
     )

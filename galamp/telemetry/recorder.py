@@ -24,7 +24,7 @@ from galamp.core.throughput import ThroughputMeter
 from galamp.memory.latest_observation import latest_observation
 from galamp.memory.metrics import LEARNING_RATE, EpisodeRing
 from galamp.memory.status import Phase, StatusRow
-from galamp.storage.event_log import EventLog
+from galamp.storage.event_log import EventLog, read_events
 from galamp.storage.learning_curve import Curve, thinned
 from galamp.storage.run_folder import RunFolder
 from galamp.supervision.layout import RunLayout
@@ -53,6 +53,8 @@ from galamp.telemetry.time_left import TimeLeft
 
 RATE_WINDOW_S = 10.0
 MAX_EVENTS = 50
+MAX_FORMER_EVENTS = 20
+"""Events of earlier starts that are shown."""
 _LEARNER_PHASES = {
     "collect": (Phase.COLLECT,),
     "infer": (Phase.INFER,),
@@ -145,6 +147,7 @@ class Recorder:
         self._consensus, self._system = consensus, system
         self._facts = FactsReader(run_layout, rates or {})
         self._time_left, self._history = TimeLeft(), MetricHistoryBuilder(run_layout.count)
+        self._limit = ""
         self.goal: Goal | None = None
         """What the run is to do, where that is not a number of agent steps."""
         self.most_left_s: float | None = None
@@ -242,6 +245,7 @@ class Recorder:
     ) -> None:
         """Continue from the progress, the curve and rows of metrics of earlier starts."""
         self._history.extend(rows)
+        self._events.extendleft(reversed(self._former_events(float(progress["wall_s"]))))
         self.episodes = int(progress["episodes"])
         self._former_s = float(progress["wall_s"])
         self.best = progress["best_mean_return_100"]
@@ -251,6 +255,15 @@ class Recorder:
         self._curve = curve
         for learner in self.learners:
             learner.start_afresh()
+
+    def _former_events(self, former_s: float) -> list[Event]:
+        """Return the newest events of earlier starts; their times are before this one's begin."""
+        kept = deque(read_events(self.folder.events), maxlen=MAX_FORMER_EVENTS)
+        return [
+            Event(min(0.0, event.wall_s - former_s), event.text, event.kind)
+            for event in kept
+            if event.start < self._run_layout.start
+        ]
 
     def read(self) -> None:
         """Read the counters and episodes since the last call."""
@@ -262,9 +275,10 @@ class Recorder:
             self._episode(rank, score, int(length), int(env_index), ended)
         self._notices.observe([learner.row for learner in self.learners])
         self._consensus.follow()
-        self._facts.sample(now_s)
         if self._system is not None:
             self._system.sample()
+        if self._facts.sample(now_s):
+            self._limit = self._bottleneck()
 
     def _finished(self) -> list[tuple[int, float, float, float, float]]:
         """Return the episodes that ended since the last call, of all learners, by time.
@@ -335,7 +349,7 @@ class Recorder:
             edges=self._consensus.edges(),
             has_ages=self._consensus.has_ages,
             system=self._seen(rate),
-            bottleneck=self._bottleneck(),
+            bottleneck=self._limit,
             goal=self.goal,
             history=self._history.reading,
             game=self._game() if with_game else None,

@@ -119,7 +119,7 @@ class EvaluationReading:
 
 @dataclass(frozen=True)
 class Event:
-    """An event to report, at `elapsed_s` seconds into this attempt of the run."""
+    """An event to report, at `elapsed_s` seconds into this attempt, or before it (below 0)."""
 
     elapsed_s: float
     text: str

@@ -47,11 +47,13 @@ class FactsReader:
         self._phases = ThroughputMeter(WINDOW_S)
         self._due_s = 0.0
 
-    def sample(self, now_s: float) -> None:
-        """Record the simulators' phases, unless that was done just now."""
-        if now_s >= self._due_s:
-            self._due_s = now_s + SAMPLE_EVERY_S
-            self._phases.add(now_s, np.sum([row.phase_s() for row in self._simulators], axis=0))
+    def sample(self, now_s: float) -> bool:
+        """Record the simulators' phases, unless that was done just now; returns whether it was."""
+        if now_s < self._due_s:
+            return False
+        self._due_s = now_s + SAMPLE_EVERY_S
+        self._phases.add(now_s, np.sum([row.phase_s() for row in self._simulators], axis=0))
+        return True
 
     def facts(self, learners: Sequence[Learner], system: SystemReading) -> Facts:
         """Return what is known now."""

@@ -155,6 +155,7 @@ class Evaluator:
         settings = {
             "episodes": config.evaluation.eval_episodes,
             "env_id": config.environment.env_id,
+            "wrapper": config.environment.wrapper,
             "network": self._run_layout.sketch.network,
             "seed": config.seed,
             "start_timeout_s": config.resources.start_timeout_s,

@@ -12,10 +12,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Container, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from galamp.algorithms.networks import check_network_asked
+from galamp.algorithms.networks import AUTO, NETWORKS, check_network_asked
 from galamp.core import user_code
 from galamp.core.algorithm_config import AlgorithmConfig
 from galamp.core.config import RunConfig, from_dict, from_settings, value_in
@@ -101,6 +102,7 @@ def stored_config(folder: Path, given: Values, holder: str = "") -> RunConfig:
     check_imports(holder or f"--resume {folder}: the run", config, given)
     if GRAPH not in given:
         check_own_graph(folder, config.gossip.topology)
+    config = _with_plain_network(config, resolved)
     device = given.get(DEVICE, config.resources.device)
     learners = given.get(LEARNERS, config.resources.learners)
     machine, ran = inspect_machine(device), plans_in(resolved, config)
@@ -108,6 +110,16 @@ def stored_config(folder: Path, given: Values, holder: str = "") -> RunConfig:
     if ran and (others or changes_kind(device, machine, ran)):
         config = with_learners(config, learners, machine, ran)
     return config
+
+
+def _with_plain_network(config: RunConfig, resolved: object) -> RunConfig:
+    """Name the network that `auto` had chosen for PQN before it chose layer normalisation."""
+    if config.model.network != AUTO or not config.algorithm.outputs_are_values:
+        return config
+    name = resolved.get("network") if isinstance(resolved, dict) else None
+    if not isinstance(name, str) or name not in NETWORKS or NETWORKS[name].layer_norm:
+        return config
+    return replace(config, model=replace(config.model, network=name))
 
 
 def check_imports(holder: str, config: RunConfig, given: Values) -> None:

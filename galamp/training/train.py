@@ -201,4 +201,5 @@ def identity_of(plan: Plan, environment: EnvironmentSpec, sketch: ModelSketch) -
         network=sketch.network,
         layout=tuple((span.name, span.shape) for span in sketch.layout),
         observation_scale=environment.observation_scale,
+        outputs_are_values=plan.config.algorithm.outputs_are_values,
     )

@@ -196,6 +196,23 @@ def test_network_is_resolved(network: str, shape: tuple[int, ...], expected: str
 
 
 @pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((4, 84, 84), "nature-layernorm"),
+        ((8,), "mlp-layernorm"),
+        ((3, 2, 9), "mlp-layernorm"),
+        ((4, 10, 10), "minatar"),
+    ],
+)
+def test_values_of_actions_are_from_normalised_layers(
+    shape: tuple[int, ...], expected: str
+) -> None:
+    """As PQN was published; of the networks for small images none has any."""
+    assert resolve_network("auto", shape, values=True) == expected
+    assert resolve_network("mlp", (8,), values=True) == "mlp"
+
+
+@pytest.mark.parametrize(
     ("network", "shape", "message"),
     [
         ("gala", (8,), "use mlp"),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from galamp.algorithms import make_algorithm
+from galamp.algorithms import config_class, make_algorithm
 from galamp.algorithms.base import Algorithm, trainable
 from galamp.algorithms.minibatches import minibatches
 from galamp.algorithms.networks import build_model
@@ -17,7 +19,15 @@ from galamp.algorithms.pqn import PQN, epsilon_greedy
 from galamp.algorithms.pqn_config import PQNConfig
 from galamp.algorithms.returns import lambda_returns
 from galamp.core.action_spec import DiscreteActions
+from galamp.core.config import RunConfig, to_dict
+from galamp.environments import make_environment
+from galamp.storage.identity import Identity
+from galamp.supervision.layout import sketch_model
+from galamp.training.resume_config import stored_config
+from galamp.training.train import identity_of
 from tests.contracts.algorithm import ACTIONS, INPUTS, AlgorithmContract, random_rollout
+from tests.support.command_lines import parsed
+from tests.support.in_process import planned
 
 CONFIG = PQNConfig("pqn", learning_rate=2.5e-4)
 
@@ -35,6 +45,41 @@ def make(seed: int = 1, **settings: Any) -> PQN:
 class TestPQN(AlgorithmContract):
     def make(self, seed: int) -> Algorithm:
         return make(seed, learning_rate=1e-3)
+
+
+class Own(PQN):
+    """One of the user's, who says no more than that it is like PQN."""
+
+
+def test_one_of_the_users_that_is_like_it_is_known_by_its_settings() -> None:
+    """Its network is one with layer normalisation, and its agents take the best."""
+    config = parsed("--algorithm", f"{__name__}:Own", "--env-id", "tests.support.toys:Counted")
+    plan = planned(config)
+    environment = make_environment(config.environment, [0]).spec
+    sketch = sketch_model(plan, environment)
+    assert sketch.network == "mlp-layernorm"
+    identity = identity_of(plan, environment, sketch)
+    assert (identity.algorithm, identity.outputs_are_values) == (f"{__name__}:Own", True)
+    assert Identity.from_dict(identity.to_dict()) == identity
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "noted", "kept"),
+    [
+        ("pqn", "mlp", "mlp"),
+        ("pqn", "mlp-layernorm", "auto"),
+        ("pqn", "evil:make", "auto"),
+        ("pqn", None, "auto"),
+        ("a2c", "mlp", "auto"),
+    ],
+)
+def test_a_run_of_before_keeps_the_network_that_auto_was_then(
+    tmp_path: Path, algorithm: str, noted: str | None, kept: str
+) -> None:
+    values = to_dict(RunConfig(algorithm=config_class(algorithm)()))
+    values["resolved"] = {"network": noted}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert stored_config(tmp_path, {}).model.network == kept
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])

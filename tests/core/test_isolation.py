@@ -578,6 +578,6 @@ def test_all_packages_that_are_needed_are_looked_at() -> None:
     config = configparser.ConfigParser(interpolation=None)
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     lines = config["options"]["install_requires"].split()
-    named = {"ale-py": "ale_py", "opencv-python": "cv2"}
+    named = {"ale-py": "ale_py", "opencv-python": "cv2", "pillow": "PIL"}
     wanted = {Requirement(line).name for line in lines}
     assert {named.get(name, name) for name in wanted} == set(isolation.NEEDED)

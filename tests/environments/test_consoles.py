@@ -9,8 +9,9 @@ import pytest
 
 from galamp.core.config import EnvironmentConfig
 from galamp.core.errors import UserError
-from galamp.environments import describe
+from galamp.environments import describe, finish_probe, start_probe
 from galamp.environments.protocols import AtariProtocol, resolve
+from galamp.environments.screens import filmed
 from galamp.tools.evaluation.references import misfit
 from tests.contracts.environment import EnvironmentContract, Recording, play
 
@@ -74,16 +75,25 @@ def test_modes_and_difficulties_are_other_games() -> None:
         assert not np.array_equal(other, usual)
 
 
-@pytest.mark.parametrize(
-    ("settings", "complaint"),
-    [
-        ({"mode": 7}, r"^--mode 7: expected one that ALE/Pong-v5 has: 0, 1$"),
-        ({"difficulty": 4}, r"^--difficulty 4: expected one that ALE/Pong-v5 has: 0, 1, 2, 3$"),
-    ],
-)
-def test_a_game_without_that_mode_is_told(settings: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(UserError, match=complaint):
-        describe(EnvironmentConfig("Pong", **settings))
+def test_its_screen_is_filmed_frame_by_frame() -> None:
+    config = EnvironmentConfig("Breakout", obs_type="ram", mode=4, noop_max=0, frame_skip=3)
+    film = filmed(config, 5)
+    _, frames = film.reset()
+    shapes = [frame.shape for frame in frames]
+    for _ in range(2):
+        _, frames = film.step(np.ones(1, np.int64))
+        shapes += [frame.shape for frame in frames]
+    assert shapes == [(210, 160, 3)] * 7
+    film.close()
+
+
+def test_a_game_without_that_mode_or_difficulty_is_told_before_a_run_starts() -> None:
+    with pytest.raises(UserError) as caught:
+        finish_probe(start_probe(EnvironmentConfig("Pong", mode=7)))
+    assert str(caught.value) == "--mode 7: expected one that ALE/Pong-v5 has: 0, 1"
+    assert caught.value.details == ""
+    with pytest.raises(UserError, match=r"^--difficulty 4: expected one .* has: 0, 1, 2, 3$"):
+        describe(EnvironmentConfig("Pong", difficulty=4))
 
 
 def test_published_scores_are_of_the_usual_game() -> None:

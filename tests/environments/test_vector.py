@@ -18,6 +18,7 @@ from galamp.environments import Episode, EpisodeCounter, Transition, describe, m
 from galamp.environments.checks import InvalidDataError
 from galamp.environments.vector import VectorEnvironment
 from galamp.environments.vector_making import reset_seed
+from galamp.tools.evaluation.trained_env import TrainedEnv
 from tests.contracts.environment import EnvironmentContract, Recording, play
 from tests.support import vectors
 from tests.support.vectors import Walk
@@ -172,6 +173,23 @@ def test_arguments_wrappers_and_seeds_arrive(monkeypatch: pytest.MonkeyPatch) ->
     assert reset_seed(environment._vector, [5, 6]) == 5
     assert reset_seed(vectors.next_step(2), [5, 6]) == [5, 6]
     assert describe(EnvironmentConfig("CartPole-v1", vector=True)).max_episode_steps == 500
+
+
+@pytest.mark.parametrize("name", ["next_step", "same_step"])
+def test_agents_play_it_as_one_environment(name: str) -> None:
+    """As `Agent.env` gives it: episodes are those of the walk alone, every step of them."""
+    env, alone = TrainedEnv(many(name), 5), Walk()
+    episodes = 0
+    seen, own = env.reset()[0], alone.reset(seed=5)[0]
+    for action in ACTIONS[:, 0]:
+        np.testing.assert_array_equal(seen, own)
+        seen, reward, over, cut, _ = env.step(action)
+        own, *outcome, _ = alone.step(action)
+        assert [reward, over, cut] == outcome
+        if over or cut:
+            seen, own = env.reset()[0], alone.reset()[0]
+            episodes += 1
+    assert episodes > 10
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [

@@ -66,6 +66,7 @@ WITHIN: dict[str, str] = {
     "tools.export": "tools.export tools.evaluation",
     "tools.plot": "tools.plot tools.evaluation.references tools.figures",
     "tools.profile": "tools.profile",
+    "tools.report": "tools.report tools.plot tools.run_folders",
     "tools.run_folders": "tools.run_folders",
     "tools.topology": "tools.topology tools.figures",
     "tools.figures": "tools.figures",

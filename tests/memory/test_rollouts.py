@@ -32,6 +32,7 @@ class Simulator:
         self.serial = 1000 * (1 + incarnation) + 100_000 * worker
         self.acted: dict[int, int] = {}
         self.resets: set[int] = set()
+        self.begun: set[int] = set()
         self.port.arrive()
 
     def advance(self) -> bool:
@@ -49,6 +50,7 @@ class Simulator:
             terminated=np.zeros(envs, np.bool_),
             truncated=np.zeros(envs, np.bool_),
             valid=np.full(envs, self.serial not in self.resets),
+            first=np.full(envs, self.serial in self.begun) if self.begun else None,
         )
         return True
 
@@ -188,6 +190,17 @@ def test_an_observation_is_the_first_at_the_start_and_after_a_reset() -> None:
     assert rows[:3] == [[True, False, False, False], never, never]
     assert rows[3:] == [[True, False, True, True], [True, *never[1:]], [False, True, False, False]]
     assert all((first[:, 0::2] == first[:, 1::2]).all() for first in found)
+
+
+def test_a_first_observation_need_not_follow_a_reset() -> None:
+    """Environments that reset in the same step say themselves where an episode begins."""
+    ring = Ring(1)
+    ring.start(0, 0)
+    ring.simulators[0].resets, ring.simulators[0].begun = {1_001}, {1_001, 1_003}
+    ring.rollout(0)
+    slot = ring.learner.slots[0]
+    assert slot.first[:, 0].tolist() == [True, True, False, True]
+    assert slot.valid[:, 0].tolist() == [False, True, True]
 
 
 def test_what_a_simulator_shows_first_after_it_was_away_is_a_first_observation(

@@ -29,6 +29,7 @@ PREPROCESSING = [
 CHANGES = {
     "sticky_actions": 0.5, "noop_max": 7, "frame_skip": 3, "frame_stack": 2, "max_frames": 1000,
     "full_action_space": True, "life_loss_ends": False, "clip_rewards": False, "fire_reset": False,
+    "mode": 1, "difficulty": 1, "obs_type": "ram",
 }  # fmt: skip
 
 

@@ -143,6 +143,16 @@ def titled(pid: int, title: str) -> list[int]:
     return found
 
 
+def titles(pid: int) -> set[str]:
+    """Return the titles of `pid` and its descendants that are galamp's."""
+    found = set()
+    for each in [pid, *family(pid)]:
+        with contextlib.suppress(OSError):
+            line = Path(f"/proc/{each}/cmdline").read_bytes().strip(b"\0 ")
+            found.add(line.decode(errors="replace"))
+    return {title for title in found if title.startswith("galamp")}
+
+
 def training(folder: Path) -> bool:
     """Whether every learner of the run in `folder` has taken a step, as its metrics tell."""
     with contextlib.suppress(OSError, ValueError, IndexError):

@@ -90,7 +90,10 @@ def train_in_process(plan: Plan) -> list[LearnerInThread]:
     config, count = plan.config, len(plan.learners)
     environment = make_environment(config.environment, [0])
     environment.close()
-    topology = make_topology(config.gossip.topology, count, seed=config.seed)
+    every = config.gossip.global_average_every
+    topology = make_topology(
+        config.gossip.topology, count, seed=config.seed, global_average_every=every
+    )
     sketch = sketch_model(plan, environment.spec)
     layout = RunLayout(plan, topology, environment.spec, sketch, Path(), 1)
     workers = range(layout.shape.workers)

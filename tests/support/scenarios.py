@@ -27,12 +27,17 @@ from tests.support.engine import (
     started,
     summary,
     titled,
+    titles,
     training,
     wait_for,
 )
 
 ENDLESS = ["--total-steps", 10**9, "--learners", 2, "--num-envs", 4, "--quiet"]
 ENDLESS += ["--log-every-s", 0.1, "--env-id", "tests.support.crashing:unhurried"]
+OF_TWO_LEARNERS = (
+    "supervisor", "server", "learner 0", "learner 1", "simulator 0.0", "simulator 1.0",
+)  # fmt: skip
+"""Titles of the processes of a run of two learners with a simulator each."""
 HANG_S = 4.0
 """A limit on hangs that no healthy process comes near, however busy the machine is."""
 
@@ -181,6 +186,8 @@ def server_killed(folder: Path) -> float:
         [server] = titled(process.pid, "server")
         children = titled(process.pid, "learner") + titled(process.pid, "simulator")
         assert len(children) == 4
+        named = {f"galamp[{folder.name}]: {each}" for each in OF_TWO_LEARNERS}
+        assert titles(process.pid) == {*named, f"galamp: resource tracker of {process.pid}"}
         began_s = time.monotonic()
         os.kill(server, signal.SIGKILL)
         gone([server, *children])
@@ -192,6 +199,7 @@ def server_killed(folder: Path) -> float:
         wait_for(
             lambda: len(living()) == 8, "a helper per environment, and none of earlier incarnations"
         )
+        assert named <= titles(process.pid), "those that came back are named, too"
         told = stopped(process, folder)
     # A start that meets the old server as it ends counts as one more loss, and is made again.
     assert 4 <= told["restarts"] <= 8, told

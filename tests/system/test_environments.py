@@ -100,15 +100,6 @@ def test_another_mode_is_played_by_its_memory(tmp_path: Path) -> None:
     assert "mode 4 (theirs the usual)" in report["reference_misfit"]
 
 
-@pytest.mark.real
-def test_what_does_not_exist_is_refused_before_a_folder_is_made(tmp_path: Path) -> None:
-    words = ["--game", "Pong", "--mode", 9, "--run-dir", tmp_path / "run"]
-    ended = run(*SMALL, *words)
-    assert ended.returncode == 2
-    assert ended.stderr == "galamp: --mode 9: expected one that ALE/Pong-v5 has: 0, 1\n"
-    assert not (tmp_path / "run").exists()
-
-
 def test_mistakes_of_the_command_line_are_told_at_once() -> None:
     assert refused("--env-kwargs", "gravity").startswith("--env-kwargs gravity: expected KEY=VALUE")
     assert refused("--wrapper", "Doubled") == "--wrapper Doubled: expected package.module:Class"

@@ -9,7 +9,6 @@ import math
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,17 @@ from galamp.cli.python.page import page
 from galamp.cli.python.process import RunProcess
 from galamp.cli.python.run import Run
 from galamp.cli.python.words import words_of
-from galamp.core.errors import RunFailed
+from galamp.core.errors import RunFailed, UserError
 from galamp.telemetry.snapshot import Snapshot
 from tests.support.engine import DEADLINE_S, ROOT, wait_for
 
 SMALL: dict[str, Any] = {"env": "CartPole-v1", "learners": 1, "num_envs": 4}
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end."""
+    words = [sys.executable, "-c", code]
+    return subprocess.run(words, cwd=ROOT, text=True, capture_output=True, timeout=2 * DEADLINE_S)
 
 
 def run_examples(thing: Any, name: str) -> int:
@@ -42,7 +47,7 @@ def run_examples(thing: Any, name: str) -> int:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A working directory with a run in `runs/cartpole`, which the example of `train` makes."""
+    """A working directory with `runs/cartpole`: the run that the example of `train` makes."""
     before = Path.cwd()
     os.chdir(tmp_path_factory.mktemp("python"))
     try:
@@ -50,6 +55,20 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield Path.cwd()
     finally:
         os.chdir(before)
+
+
+def test_arguments_and_wrappers_are_given_as_python_has_them() -> None:
+    kwargs = {"sutton_barto_reward": True, "render_mode": "rgb_array"}
+    wrappers = ["gymnasium.wrappers:NormalizeReward", "gymnasium.wrappers:RescaleObservation"]
+    words = words_of({"env_id": "CartPole-v1", "env_kwargs": kwargs, "wrapper": wrappers})
+    assert words[2:6] == [
+        "--env-kwargs=sutton_barto_reward=true",
+        '--env-kwargs=render_mode="rgb_array"',
+        "--wrapper=gymnasium.wrappers:NormalizeReward",
+        "--wrapper=gymnasium.wrappers:RescaleObservation",
+    ]
+    with pytest.raises(UserError, match=r"env_kwargs: .* a factory of your own"):
+        words_of({"env_kwargs": {"level": object()}})
 
 
 def public() -> dict[str, Any]:
@@ -109,8 +128,7 @@ def test_a_run_is_watched_scaled_and_stopped(tmp_path: Path) -> None:
 def test_a_run_ends_with_its_program(tmp_path: Path) -> None:
     program = (
         "import galamp, os, sys\n"
-        "run = galamp.Run(env='CartPole-v1', learners=1, num_envs=4, "
-        f"run_dir={str(tmp_path / 'r')!r})\n"
+        f"run = galamp.Run(**{SMALL!r}, run_dir={str(tmp_path / 'r')!r})\n"
         "run.start().folder\n"
         "print(run.pid, flush=True)\n"
         "os._exit(0)\n"
@@ -125,19 +143,6 @@ def test_a_run_ends_with_its_program(tmp_path: Path) -> None:
     supervisor = Path(f"/proc/{int(ended.stdout)}")
     wait_for(lambda: not supervisor.exists(), "the end of the supervisor")
     assert json.loads((tmp_path / "r" / "summary.json").read_text())["ended_by"] == "request"
-
-
-@pytest.mark.real
-def test_what_only_the_run_finds_is_told_in_its_words(tmp_path: Path) -> None:
-    (tmp_path / "theirs").write_text("")
-    with (
-        pytest.raises(galamp.UserError, match="not empty; go on with the run in it"),
-        galamp.Run(**SMALL, run_dir=tmp_path) as run,
-    ):
-        list(run.snapshots())
-    with pytest.raises(galamp.UserError, match="not empty"):
-        _ = run.result
-    assert os.listdir(tmp_path) == ["theirs"]
 
 
 # --- without a run ---
@@ -183,6 +188,19 @@ def test_what_was_not_started_says_so() -> None:
     assert "not started" in run._repr_html_()
 
 
+def test_what_only_the_run_finds_is_told_in_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "galamp: warning: w\\ngalamp: --run-dir r: not empty\\nTraceback: theirs\\n"
+    program = f"import sys; sys.stderr.write('{said}'); raise SystemExit(2)"
+    monkeypatch.setattr("galamp.cli.python.process._START", program)
+    with pytest.raises(galamp.UserError) as caught, galamp.Run(**SMALL) as run:
+        list(run.snapshots())
+    assert caught.value.problems == ("--run-dir r: not empty",)
+    assert caught.value.details == "Traceback: theirs"
+    for use in (lambda: run.result, lambda: run.folder, run.stop, lambda: run.wait(1)):
+        with pytest.raises(galamp.UserError, match="not empty"):
+            use()
+
+
 def test_a_child_that_ends_without_a_word_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("galamp.cli.python.process._START", "raise SystemExit(70)")
     process = RunProcess(["run"])
@@ -212,12 +230,8 @@ def test_the_package_loads_nothing_before_it_is_asked() -> None:
         "galamp.Run, galamp.train, galamp.Snapshot, galamp.UserError, dir(galamp); "
         "print('torch' in sys.modules)"
     )
-    began_s = time.monotonic()
-    ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, timeout=DEADLINE_S
-    )
+    ended = python(code)
     assert ended.stdout == "[]\nFalse\n", ended.stderr
-    assert time.monotonic() > began_s
     assert set(galamp.__all__) <= set(dir(galamp))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = galamp.nothing

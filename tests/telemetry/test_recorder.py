@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from galamp.memory import metrics, status
 from galamp.memory.arrays import SharedArrays
 from galamp.memory.metrics import EPISODE_CAPACITY, METRICS, EpisodeRing
 from galamp.memory.status import STATUS, Phase, StatusBoard
+from galamp.storage.event_log import EventLog
 from galamp.storage.gossip_log import GOSSIP, GossipLog, Start
 from galamp.storage.learning_curve import MAX_CURVE_POINTS, Curve, thinned
 from galamp.storage.run_folder import RunFolder
@@ -38,6 +40,7 @@ from galamp.storage.run_logs import read_metrics
 from galamp.supervision.layout import ModelSketch, RunLayout
 from galamp.supervision.plan import make_plan
 from galamp.telemetry import recorder
+from galamp.telemetry.bottleneck import LEAST_UPDATES
 from galamp.telemetry.consensus import ConsensusMonitor, History
 from galamp.telemetry.metrics_row import metrics_row
 from galamp.telemetry.recorder import (
@@ -49,7 +52,7 @@ from galamp.telemetry.recorder import (
 )
 from galamp.telemetry.sinks import open_sinks
 from galamp.telemetry.sinks.base import SinkContext
-from galamp.telemetry.snapshot import LEARNER_PHASES, WorkerState
+from galamp.telemetry.snapshot import LEARNER_PHASES, Event, SystemReading, WorkerState
 from tests.support.snapshots import EMPTY, busy
 
 WALL_S = 1_700_000_000.0
@@ -578,7 +581,14 @@ def test_a_resumed_run_goes_on_from_its_progress(run: Run, tmp_path: Path, clock
         again.run_layout.status_board.learner(0)["agent_steps"] = 100
         curve = Curve()
         curve.add(100, 2.0)
-        again.recorder.resume_from(progress, curve)
+        log = EventLog(folder.events, 0, print)
+        log.append(WALL_S, 20.0, "learner 1 was lost", wall_s=20.0, kind="restart")
+        again.recorder.resume_from(progress, curve, [{"global_step": 50, "charts/SPS": 9.0}])
+        seen = again.recorder.snapshot()
+        assert seen.total_s == pytest.approx(30.0), "one clock over all starts"
+        assert seen.events == (Event(-10.0, "learner 1 was lost", "restart"),)
+        assert seen.history is not None
+        assert (seen.history.steps, seen.history.columns["charts/SPS"]) == ((50,), (9.0,))
         clock.now_s += 1.0
         again.recorder.read()
         assert again.recorder.snapshot().agent_steps_per_s == 0, "those were another start's"
@@ -588,6 +598,38 @@ def test_a_resumed_run_goes_on_from_its_progress(run: Run, tmp_path: Path, clock
         assert again.recorder.snapshot().curve == ((100, 2.0), (200, 2.02))
     finally:
         folder.close()
+
+
+class Machinery:
+    """What samples a machine whose cores are full."""
+
+    reading = SystemReading(
+        cores=(0, 1), loads=(1.0, 1.0), run_share=0.95, others_share=0.0, watts=100.0
+    )
+
+    def sample(self) -> None:
+        pass
+
+
+def test_the_limit_is_named_once_every_learner_has_made_updates(run: Run, clock: Clock) -> None:
+    run.recorder._system = cast(Any, Machinery())
+    rows = list(run.run_layout.status_board.learners())
+    run.recorder.mark_running()
+    told = []
+    for updates in (LEAST_UPDATES - 1, LEAST_UPDATES):
+        for row in rows:
+            row.enter(Phase.INFER)
+        clock.now_s += 3.0
+        for row in rows:
+            row.enter(Phase.UPDATE)
+            row["updates"], row["agent_steps"] = updates, 30 * updates
+        run.recorder.read()
+        told.append(run.recorder.snapshot().bottleneck)
+    assert told == ["", "infer 100%, batches of 2: --num-envs 8, at most +100%"]
+    seen = run.recorder.snapshot()
+    frames = 4 * seen.agent_steps_per_s
+    assert seen.system.joules_per_frame == pytest.approx(100.0 / frames)
+    assert metrics_row(seen, 0.0)["system/cpu"] == 0.95
 
 
 def test_events_are_told_with_their_time_and_the_oldest_are_forgotten(

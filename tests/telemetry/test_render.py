@@ -13,6 +13,7 @@ from rich.console import Console
 
 from galamp.telemetry.display.chart import ChartLine, chart
 from galamp.telemetry.display.dashboard import PlainLines
+from galamp.telemetry.display.game_view import picture
 from galamp.telemetry.display.render import render
 from galamp.telemetry.display.viewing import VIEWS, Viewing, pressed
 from galamp.telemetry.snapshot import (
@@ -186,6 +187,18 @@ def test_ages_of_edges_are_shown_against_the_bound() -> None:
         line for line in screen(busy(4, learners=away), 80, 24, Viewing(view="gossip"))
         if line.startswith("to 3")
     )  # fmt: skip
+
+
+def test_a_picture_has_two_greys_in_a_cell() -> None:
+    rows = [b"\x00" * 16, b"\xff" * 16] * 8
+    frame = GameFrame(0, 0, 16, 16, b"".join(rows).hex())
+    lines = picture(frame, 20, 8, colour=True)
+    assert [line.plain for line in lines] == ["  " + "▀" * 16] * 8
+    assert {str(span.style) for line in lines for span in line.spans} == {
+        "color(232) on color(255)"
+    }
+    assert [line.plain.strip() for line in picture(frame, 20, 4, colour=False)] == [""] * 4
+    assert picture(GameFrame(0, 0, 16, 16, "00"), 20, 8, colour=True)[0].plain == "no whole frame"
 
 
 def test_keys_choose_the_view_the_metric_and_the_events() -> None:

@@ -19,11 +19,11 @@ from galamp.algorithms.cached_conv import CachedConvForward
 from galamp.algorithms.forward import Place
 from galamp.core.action_spec import (
     ActionSpec,
-    BoxActions,
     DiscreteActions,
     MultiBinaryActions,
     MultiDiscreteActions,
 )
+from galamp.core.box_actions import BoxActions
 from galamp.core.config import SQUASH, EnvironmentConfig
 from galamp.core.errors import UserError
 from galamp.core.normalisation import Scales

@@ -18,11 +18,11 @@ import galamp
 from galamp.cli.main import main
 from galamp.core.action_spec import (
     ActionSpec,
-    BoxActions,
     DiscreteActions,
     MultiBinaryActions,
     MultiDiscreteActions,
 )
+from galamp.core.box_actions import BoxActions
 from galamp.core.config import SQUASH
 from galamp.core.errors import GalampError, UserError
 from galamp.environments import describe
@@ -35,8 +35,9 @@ from galamp.tools.export.export import converted
 from galamp.tools.export.formats import Example, Format, Function, format_of
 from galamp.tools.export.torch_formats import SafetensorsFormat, TorchScriptFormat, function_of
 from galamp.tools.export.verification import Recording, _actions, record, verify
+from tests.support.engine import also
 from tests.tools.test_evaluate import BREAKOUT, CARTPOLE, OBSERVATIONS, saved
-from tests.tools.test_evaluate_normalised import data_of, saved_run
+from tests.tools.test_evaluate_normalised import saved_run
 from tests.tools.test_memory import LSTM, VALUES, with_loud_policy
 
 ONNX = ("onnx", "onnxruntime", "onnxscript")
@@ -89,22 +90,19 @@ def test_agents_of_every_kind_are_the_same_function(tmp_path: Path, name: str, f
     assert content
 
 
-def test_onnxruntime_computes_the_same(tmp_path: Path) -> None:
-    """With memory and with normalised observations; states come and go by their names."""
+@pytest.mark.parametrize("name", ["memory", also("normalised"), also("images")])
+def test_onnxruntime_computes_the_same(tmp_path: Path, name: str) -> None:
+    """Inputs, outputs and states go by their names, in batches of any size."""
     with_onnx()
-    for name in ("memory", "normalised"):
-        agent = agent_of(name, tmp_path / name)
-        recording = seen_by(agent)
-        if name == "normalised":
-            recording = Recording(data_of(1, 300).astype(np.float32), None)
-        content, verified = converted(agent, format_of("onnx"), recording)
-        assert verified.same_actions + verified.near_ties == 300
-        session = importlib.import_module("onnxruntime").InferenceSession(content)
-        inputs = {each.name: each.shape for each in session.get_inputs()}
-        outputs = [each.name for each in session.get_outputs()]
-        memory = {"state": ["batch", 256]} if name == "memory" else {}
-        assert inputs == {"observations": ["batch", 4], **memory}
-        assert outputs == ["logits", "values", *(["next_state"] if memory else [])]
+    agent = agent_of(name, tmp_path)
+    content, verified = converted(agent, format_of("onnx"), seen_by(agent))
+    assert verified.same_actions + verified.near_ties == 300
+    session = importlib.import_module("onnxruntime").InferenceSession(content)
+    inputs = {each.name: each.shape for each in session.get_inputs()}
+    outputs = [each.name for each in session.get_outputs()]
+    memory = {"state": ["batch", 256]} if name == "memory" else {}
+    assert inputs == {"observations": ["batch", *agent.identity.observation_shape], **memory}
+    assert outputs == ["logits", "values", *(["next_state"] if memory else [])]
 
 
 def test_torchscript_is_loaded_without_galamp(tmp_path: Path) -> None:
@@ -233,7 +231,7 @@ def test_the_file_and_its_description(cartpole: Path, capsys: pytest.CaptureFixt
     [
         (("--which", "all"), "--which all: expected mean, a learner's rank such as 0, best or"),
         (("--which", "best"), "has no best checkpoint; ask for the latest"),
-        (("--which", "9"), "learner 9"),
+        (("--which", "9"), "it has no learner [9], but 0 to 1"),
         (("--format", "tf"), "--format tf: expected one of onnx, torchscript, safetensors"),
         (("-o", "/nowhere/x.pt"), "/nowhere: no folder that can be written to"),
         (("-o", "/tmp"), "--output /tmp: is a folder; add a name"),

@@ -90,10 +90,18 @@ def test_games_are_played_with_the_flags_of_their_episodes(agent: Agent) -> None
     assert len(games) == 4
 
 
-def test_an_agent_of_values_takes_the_best(tmp_path: Path) -> None:
-    saved(tmp_path, VALUES, 1)
+@pytest.mark.parametrize(
+    ("algorithm", "values", "takes_the_best"),
+    [("pqn", False, True), ("mine:Own", True, True), ("mine:Own", False, False)],
+)
+def test_an_agent_of_values_takes_the_best(
+    tmp_path: Path, algorithm: str, values: bool, takes_the_best: bool
+) -> None:
+    """Of galamp's own by its name, as older checkpoints have it; of the user's by what it says."""
+    known = dataclasses.replace(VALUES, algorithm=algorithm, outputs_are_values=values)
+    saved(tmp_path, known, 1)
     agent = load(tmp_path)
     seen = SEEN.reshape(-1, 4)
     drawn, best = agent.act(seen), agent.act(seen, greedy=True)
-    np.testing.assert_array_equal(drawn, best)
+    assert np.array_equal(drawn, best) == takes_the_best
     assert isinstance(agent.identity.actions, DiscreteActions)

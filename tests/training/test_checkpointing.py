@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -56,8 +57,8 @@ def test_a_disk_with_room_for_a_few_always_has_the_newest(
 
     monkeypatch.setattr(checkpoints, "save", on_a_small_disk)
     saver = object.__new__(Saver)
-    saver._folder, saver._best_path = tmp_path / "checkpoints", None
-    saver._remove_dead = lambda: None
+    saver._folder, saver._best_path, saver.protected = tmp_path / "checkpoints", None, None
+    saver._remove_dead, saver._by_evaluation = lambda: None, False
     for steps in range(1, 9):
         path = saver._save(made(steps))
         checkpoints.point(saver._folder, "latest", path)
@@ -76,8 +77,8 @@ def test_a_disk_with_no_room_at_all_is_told(
 
     monkeypatch.setattr(checkpoints, "save", full)
     saver = object.__new__(Saver)
-    saver._folder, saver._best_path = tmp_path, None
-    saver._remove_dead = lambda: None
+    saver._folder, saver._best_path, saver.protected = tmp_path, None, None
+    saver._remove_dead, saver._by_evaluation = lambda: None, False
     with pytest.raises(CheckpointNotWritten):
         saver._save(made(3))
     assert len(whole(tmp_path)) == 2
@@ -171,3 +172,30 @@ def test_chaos_looks_again_where_no_thread_could_start(
     observer._check_files(3.0)
     observer.close()
     assert len(seen) == 2
+
+
+@pytest.mark.parametrize("by_evaluation", [False, True])
+def test_best_is_chosen_by_evaluations_where_there_are_any(
+    by_evaluation: bool, tmp_path: Path
+) -> None:
+    saver = of_a_run(tmp_path, [])
+    saver._by_evaluation, saver._keep = by_evaluation, 2
+    score = {"last_returns": [1.0] * 100, "mean_return_100": 5.0}
+
+    def write(steps: int) -> Path:
+        saver._write(replace(made(steps), progress={"agent_steps": steps} | score))
+        assert saver.newest is not None
+        assert saver.newest.agent_steps == steps
+        return saver.newest.path
+
+    first = write(1)
+    assert (checkpoints.linked(saver._folder, "best") == first) != by_evaluation
+    saver.protected = second = write(2)
+    for steps in (3, 4, 5):
+        write(steps)
+    assert second.is_dir(), "it is being evaluated"
+    saver.point_best(second)
+    saver.protected = None
+    write(6)
+    assert checkpoints.linked(saver._folder, "best") == second
+    assert not first.is_dir()

@@ -48,6 +48,8 @@ class Entry(NamedTuple):
     """`module:function`, loaded when asked for."""
     smallest: int = 0
     """Pixels a side that an image needs."""
+    layer_norm: bool = False
+    """Whether layers are normalised."""
 
 
 NETWORKS = {
@@ -55,7 +57,10 @@ NETWORKS = {
     "nature": Entry(IMAGE, "galamp.algorithms.networks.convolutional:nature", SMALLEST_IMAGE),
     "minatar": Entry(IMAGE, "galamp.algorithms.networks.minatar:minatar", SMALLEST_MINATAR),
     "nature-layernorm": Entry(
-        IMAGE, "galamp.algorithms.networks.layer_norm:nature_layernorm", SMALLEST_IMAGE
+        IMAGE,
+        "galamp.algorithms.networks.layer_norm:nature_layernorm",
+        SMALLEST_IMAGE,
+        layer_norm=True,
     ),
     "impala-resnet": Entry(
         IMAGE, "galamp.algorithms.networks.residual:impala_resnet", SMALLEST_RESIDUAL
@@ -65,9 +70,11 @@ NETWORKS = {
     "mlp-lstm": Entry(VECTOR, "galamp.algorithms.networks.recurrent:mlp_lstm"),
     "nature-gru": Entry(IMAGE, "galamp.algorithms.networks.recurrent:nature_gru", SMALLEST_IMAGE),
     "nature-lstm": Entry(IMAGE, "galamp.algorithms.networks.recurrent:nature_lstm", SMALLEST_IMAGE),
-    "mlp-layernorm": Entry(VECTOR, "galamp.algorithms.networks.layer_norm:mlp_layernorm"),
+    "mlp-layernorm": Entry(
+        VECTOR, "galamp.algorithms.networks.layer_norm:mlp_layernorm", layer_norm=True
+    ),
 }
-"""By name; `auto` means the first that takes the observations, see `fitting`."""
+"""By name; `auto` means the first that takes the observations, see `resolve_network`."""
 
 AUTO = "auto"
 
@@ -165,8 +172,13 @@ def bare_model(
         return _made(*task, state_independent, scale)
 
 
-def resolve_network(network: str, observation_shape: tuple[int, ...]) -> str:
+def resolve_network(
+    network: str, observation_shape: tuple[int, ...], *, values: bool = False
+) -> str:
     """Return the name of a network, where `auto` chooses by the observations.
+
+    Where its outputs are to be `values` of actions, the first with layer normalisation is chosen,
+    as PQN was published with, if there is one for these observations.
 
     Observations of three dimensions are images, see `image_layout`; any others are taken as
     vectors. A network of the user's own may take observations of any shape; nothing is imported
@@ -184,7 +196,8 @@ def resolve_network(network: str, observation_shape: tuple[int, ...]) -> str:
         )
     names = fitting(observation_shape)
     if network == AUTO:
-        return names[0]
+        normalised = [name for name in names if values and NETWORKS[name].layer_norm]
+        return [*normalised, *names][0]
     if network not in names:
         smallest = NETWORKS[network].smallest
         need = f" (it needs images of at least {smallest} x {smallest} pixels)" if smallest else ""

@@ -55,7 +55,7 @@ raise SystemExit(main(request["parent"]))
 
 
 class RunProcess:
-    """A process that trains; it ends with the process that has made this object."""
+    """A process that trains; it ends with this object, or the process that has made it."""
 
     def __init__(self, words: Sequence[str]) -> None:
         """Start `galamp` with these words.
@@ -64,20 +64,24 @@ class RunProcess:
             OSError: no process can be started.
         """
         self._said, self._complained = map(anonymous_file, ("galamp-output", "galamp-errors"))
-        self.close = weakref.finalize(self, _close, self._said, self._complained)
+        requests, self._request = os.pipe()
+        self.close = weakref.finalize(self, _close, self._said, self._complained, self._request)
         request = {
             "path": path_for_children(),
             "words": ["galamp", *words],
             "parent": os.getpid(),
         }
         # In a session of its own, Ctrl-C in the terminal or the notebook is the program's alone.
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _START, json.dumps(request)],
-            stdin=subprocess.PIPE,
-            stdout=self._said,
-            stderr=self._complained,
-            start_new_session=True,
-        )
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _START, json.dumps(request)],
+                stdin=requests,
+                stdout=self._said,
+                stderr=self._complained,
+                start_new_session=True,
+            )
+        finally:
+            os.close(requests)
 
     @property
     def pid(self) -> int:
@@ -108,9 +112,8 @@ class RunProcess:
 
     def ask_to_end(self) -> None:
         """Ask the run to end well; it saves first."""
-        assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
-            os.write(self._process.stdin.fileno(), b".")
+            os.write(self._request, b".")
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for the end; return whether it has come in time."""

@@ -35,9 +35,10 @@ LOOK_S = 5.0
 
 
 class Run:
-    """A run, which trains in processes of its own as `galamp run` does; it ends with this program.
+    """A run, which trains in processes of its own as `galamp run` does.
 
-    Used as a context manager it is started, and stopped at the end. Signals and threads of the
+    It ends with this object, or with the program. Used as a context manager it is started, and
+    stopped at the end. Signals and threads of the
     program are left alone. Nothing is started before `start`, but settings are checked at once.
 
     Args:

@@ -10,15 +10,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from galamp.core.errors import UserError
 from galamp.core.settings import flag_of, shown
 
-Value = str | int | float | bool | Path | None
-"""Value of a setting; None: as if it were not given."""
+Single = str | int | float | bool | Path | None
+Value = Single | Sequence[str] | Mapping[str, object]
+"""Value of a setting; None: as if it were not given. Lists and dicts are for settings that take
+several texts, such as `wrapper` and `env_kwargs`."""
 
 NOT_HERE = {
     "quiet": "a program shows snapshots itself",
@@ -40,8 +43,7 @@ def words_of(given: Mapping[str, Value]) -> list[str]:
     for name, value in given.items():
         if name in NOT_HERE:
             raise UserError(f"{name}: not for programs, {NOT_HERE[name]}; leave it out")
-        if value is not None:
-            words.append(_word(name, value))
+        words += [_word(name, each) for each in _singly(name, value) if each is not None]
     words += ["--quiet", "--json"]
     _check(words)
     return words
@@ -64,7 +66,21 @@ def env_id_of(env: str | Callable[..., Any]) -> str:
     return f"{module}:{name}"
 
 
-def _word(name: str, value: Value) -> str:
+def _singly(name: str, value: Value) -> Sequence[Single]:
+    """Return the values that are given by a word each.
+
+    Raises:
+        UserError: a value of a dict is nothing that JSON can express.
+    """
+    if isinstance(value, Mapping):
+        try:
+            return [f"{key}={json.dumps(each)}" for key, each in value.items()]
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{name}: {error}; give it by a factory of your own") from None
+    return list(value) if isinstance(value, list | tuple) else [cast(Single, value)]
+
+
+def _word(name: str, value: Single) -> str:
     """Return one setting as a word; a value that begins with a dash stays with its flag."""
     if isinstance(value, bool):
         return flag_of(name if value else f"no_{name}")

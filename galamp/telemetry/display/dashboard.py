@@ -57,13 +57,15 @@ class Display(Protocol):
 def make_display(quiet: bool, stream: TextIO | None, *, stops: bool = False) -> Display:
     """Return the display for `stream`: a live screen on a terminal that can draw it, else lines.
 
-    Keys are read from standard input; `stops`: whether `q` stops the run.
+    A process that starts in the background of its shell has lines, too. Keys are read from standard
+    input; `stops`: whether `q` stops the run.
     """
     if quiet or stream is None:
         return Silent()
     safe = SafeStream(stream)
     draws = os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
-    if safe.isatty() and draws and safe.encoding.lower().replace("-", "") == "utf8":
+    draws = draws and safe.isatty() and in_foreground(safe.fileno())
+    if draws and safe.encoding.lower().replace("-", "") == "utf8":
         console = Console(file=cast(TextIO, safe), force_terminal=True)
         return Dashboard(console, Keyboard(sys.stdin), stops=stops)
     return PlainLines(stream)
@@ -209,7 +211,7 @@ class PlainLines(_Passive):
             names = (snapshot.env_id, snapshot.protocol, snapshot.run_dir)
             self._print("   ".join(["galamp", *(clean(name) for name in names)]))
         for event in snapshot.events:
-            if event not in self._shown_events:
+            if event.elapsed_s >= 0 and event not in self._shown_events:
                 self._print(f"{event.elapsed_s:8.1f} s  {clean(event.text)}")
         self._shown_events = snapshot.events
         self._waiting = snapshot

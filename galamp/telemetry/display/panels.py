@@ -313,12 +313,16 @@ def mean_shares(learners: Iterable[LearnerSnapshot]) -> dict[str, float]:
 
 
 def events(snapshot: Snapshot, width: int, rows: int, back: int = 0) -> list[str]:
-    """Return `rows` events, oldest first, one line each: the newest, or those `back` before."""
+    """Return `rows` events, oldest first, one line each: the newest, or those `back` before.
+
+    Their times are those of the total clock, over all attempts.
+    """
     end = len(snapshot.events) - back
     newest = snapshot.events[max(0, end - rows) : end] if rows > 0 else ()
+    times = [words.duration(snapshot.former_s + event.elapsed_s) for event in newest]
     return [
-        f"{words.duration(event.elapsed_s):>9}  {clip(clean(event.text), width - 11)}"
-        for event in newest
+        f"{time:>9}  {clip(clean(event.text), width - 11)}"
+        for time, event in zip(times, newest, strict=True)
     ] or ["none"]
 
 

@@ -126,8 +126,8 @@ def _tables(distances: dict[str, Any]) -> Iterator[str]:
     for name, label in LABELS.items():
         table.add_row(label, *(_number(distances[name][key]) for key in keys))
     yield from text_lines(table, WIDTH)
-    yield "Medians over measurements; consensus distance: to the mean, root mean square over"
-    yield "learners, but for ratio: the worst's. Ratio: measured over what is allowed,"
+    yield "Medians over measurements; consensus distance: root mean square to the mean,"
+    yield "but for ratio: the worst learner's. Ratio: measured over what is allowed,"
     yield f"{ALLOWANCE}, for float32 rounding."
     yield ""
     statistics = ("median", "least", "greatest")

@@ -140,8 +140,8 @@ class Agent:
                 `[H, W, C]`, where training accepted them so (`channels_are_last`); where both
                 shapes are the same, they are first. What training has flattened or preprocessed
                 is taken as it was after that: `[B, *spec.observation_shape]`.
-            greedy: take the most probable action instead of drawing from the policy; an agent of
-                `pqn`, whose network gives values of actions, always takes the best.
+            greedy: take the most probable action instead of drawing from the policy; an agent
+                whose network gives values of actions, as `pqn` trains it, always takes the best.
             first: whether an observation is the first of its episode, `[B]` or one bool for all:
                 a network with a memory then forgets the last one. The i-th of a batch is of the
                 i-th environment.

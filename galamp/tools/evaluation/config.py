@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from galamp.core import keywords
 from galamp.core.config import ResourceConfig
@@ -15,6 +15,18 @@ EACH: Literal["each"] = "each"
 
 STEP_LIMIT = 100_000
 """Agent steps after which a game is cut in environments without any limit."""
+
+
+def wrapper_option() -> Any:
+    """Declare the setting that names a checkpoint's wrappers once more, for each of the tools."""
+    return option(
+        (),
+        "package.module:Class of each wrapper that the checkpoint names, given once more, in its "
+        "order: a checkpoint alone does not decide what code is run",
+        texts=keywords.names,
+        user_code=CLASS,
+        metavar=CLASS,
+    )
 
 
 @dataclass(frozen=True)
@@ -41,14 +53,7 @@ class EvaluationConfig:
         "package.module:factory or package:EnvId-v0 that the checkpoint names, given once more: a "
         "checkpoint alone does not decide what code is run",
     )
-    wrapper: tuple[str, ...] = option(
-        (),
-        "package.module:Class of each wrapper that the checkpoint names, given once more, in its "
-        "order",
-        texts=keywords.names,
-        user_code=CLASS,
-        metavar=CLASS,
-    )
+    wrapper: tuple[str, ...] = wrapper_option()
     network: str = option(
         "",
         "package.module:factory of the network that the checkpoint names, given once more: a "

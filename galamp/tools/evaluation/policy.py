@@ -65,7 +65,8 @@ class Policy:
         self._identity, self._scales, self._device = identity, scales, device
         self._networks, self._modules = {dtype: network}, dict[str, PolicyModule]()
         self.distribution = make_distribution(identity.actions, device)
-        self.takes_the_best = gives_values(identity.algorithm)
+        # An older checkpoint names the algorithm alone.
+        self.takes_the_best = identity.outputs_are_values or gives_values(identity.algorithm)
         size = network.state_size if isinstance(network, RecurrentActorCritic) else 0
         self._memory = Memory(size, device) if size else None
         self._state_size = size

@@ -33,7 +33,8 @@ class TrainedEnv(gymnasium.Env[NDArray[Any], Any]):
 
     The next episode goes on from the random numbers of the last one, as in training. Where a lost
     life ends an episode, the game goes on at the next one, after a no-op, as in `EpisodicLifeEnv`
-    of OpenAI Baselines.
+    of OpenAI Baselines. A vector environment that resets at once shows the first observation of the
+    next episode in place of the last one.
 
     Attributes:
         protocol: how it is played, in one line.
@@ -48,6 +49,7 @@ class TrainedEnv(gymnasium.Env[NDArray[Any], Any]):
         # Actions come as the environment takes them: there is nothing left to be squashed.
         self._config = replace(environment, num_envs=1, action_bounds=CLIP)
         self._is_new, self._is_within = True, False
+        self._following: NDArray[Any] | None = None
         self._make(seed)
         spec = self._environment.spec
         self.protocol = spec.protocol
@@ -70,9 +72,11 @@ class TrainedEnv(gymnasium.Env[NDArray[Any], Any]):
         if self._is_new:
             with failures_reported(self._config.env_id):
                 observation = self._environment.reset()[0]
+        elif self._following is not None:
+            observation = self._following
         else:
             observation = self._next_episode()
-        self._is_new, self._is_within = False, False
+        self._is_new, self._is_within, self._following = False, False, None
         return observation, {}
 
     def step(self, action: Any) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
@@ -92,6 +96,8 @@ class TrainedEnv(gymnasium.Env[NDArray[Any], Any]):
             step = self._environment.step(actions)
         terminated, truncated = bool(step.terminated[0]), bool(step.truncated[0])
         self._is_within = not (terminated or truncated)
+        if step.ended is not None and step.ended[0]:
+            self._following = step.observations[0]
         reward = float(step.rewards[0])
         if self._environment.spec.clip_rewards:
             reward = float(np.clip(reward, -1.0, 1.0))
@@ -106,7 +112,8 @@ class TrainedEnv(gymnasium.Env[NDArray[Any], Any]):
 
     def _make(self, seed: int) -> None:
         self._environment = make_environment(self._config, [seed % SEED_LIMIT])
-        self._is_new, self._is_within = True, False
+        self._environment.bootstraps = False
+        self._is_new, self._is_within, self._following = True, False, None
 
     def _next_seed(self) -> int:
         """Return a seed for an episode that begins while another is not over."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from galamp.core.settings import option
-from galamp.tools.evaluation.config import EvaluationConfig
+from galamp.tools.evaluation.config import EvaluationConfig, wrapper_option
 
 FORMATS = {
     "onnx": "galamp.tools.export.onnx_format:OnnxFormat",
@@ -31,5 +31,6 @@ class ExportConfig:
         "there is one, else in the latest; or best or latest: the mean in that one",
     )
     env_id: str = option(EvaluationConfig.env_id, "as for galamp eval")
+    wrapper: tuple[str, ...] = wrapper_option()
     network: str = option(EvaluationConfig.network, "as for galamp eval")
     seed: int = option(1, "seed of the games whose observations it is verified on", low=0)

@@ -51,7 +51,13 @@ def export(path: Path, config: ExportConfig, output: str | None, *, overwrite: b
     file = _target(output, found, f"{learner}{format.ending}", overwrite)
     trained, device = read(found.path, learner), torch.device("cpu")
     agent = Agent(
-        trained, learner, device, seed=config.seed, env_id=config.env_id, network=config.network
+        trained,
+        learner,
+        device,
+        seed=config.seed,
+        env_id=config.env_id,
+        wrapper=config.wrapper,
+        network=config.network,
     )
     env = agent.env(seed=config.seed)
     try:

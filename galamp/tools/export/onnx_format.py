@@ -71,11 +71,10 @@ class OnnxFormat(Format):
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Context without the exporter's remarks on packages that it could use, too."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(action="ignore"):
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(level)

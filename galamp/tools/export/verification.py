@@ -23,7 +23,7 @@ from galamp.tools.export.torch_formats import function_of
 
 OBSERVATIONS = 1000
 TOLERANCE = 1e-5
-"""Greatest difference of two outputs: absolute up to 1, beyond that a part of the greater."""
+"""Greatest difference of two outputs, as a part of the greatest output where that is above 1."""
 AT_ONCE = 128
 """Batch size; the last batch is smaller, so that no size can have been fixed."""
 
@@ -110,8 +110,8 @@ def _difference(wanted: NDArray[Any], found: NDArray[Any]) -> float:
     """Return the greatest difference; infinity for other shapes, or where there is NaN."""
     if wanted.shape != found.shape:
         return np.inf
-    scale = np.maximum(1.0, np.abs(wanted))
-    return float(np.nan_to_num(np.abs(wanted - found) / scale, nan=np.inf).max(initial=0.0))
+    greatest = np.abs(wanted - found).max(initial=0.0) / np.abs(wanted).max(initial=1.0)
+    return float(np.nan_to_num(greatest, nan=np.inf))
 
 
 def _actions(policy: Distribution, wanted: NDArray[Any], found: NDArray[Any]) -> tuple[int, int]:

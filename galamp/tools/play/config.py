@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from galamp.core.config import ResourceConfig
 from galamp.core.settings import option
+from galamp.tools.evaluation.config import wrapper_option
 
 MAX_STEPS = 20_000
 
@@ -33,6 +34,7 @@ class PlayConfig:
         "package.module:factory or package:EnvId-v0 that the checkpoint names, given once more: a "
         "checkpoint alone does not decide what code is run",
     )
+    wrapper: tuple[str, ...] = wrapper_option()
     network: str = option(
         "",
         "package.module:factory of the network that the checkpoint names, given once more: a "

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from galamp.algorithms import gives_values
 from galamp.core.action_spec import ActionSpec, DiscreteActions
 from galamp.environments.failures import failures_reported
 from galamp.environments.screens import FilmedEnvironment, Frame
@@ -70,6 +69,27 @@ class Moment:
     episode: int
     step: int
     ended: bool = False
+
+
+class Tally:
+    """What a game has come to.
+
+    Attributes:
+        scores: of all games so far; the last one may not be over.
+        is_cut: whether it is not.
+    """
+
+    def __init__(self) -> None:
+        self.scores: list[float] = []
+        self.is_cut = False
+
+    def counted(self, game: Iterable[Moment]) -> Iterator[Moment]:
+        """Yield all moments, and count each before."""
+        for moment in game:
+            del self.scores[moment.episode - 1 :]
+            self.scores.append(moment.score)
+            self.is_cut = not moment.ended
+            yield moment
 
 
 def moments(
@@ -130,7 +150,7 @@ def decided(agent: Agent, meanings: tuple[str, ...], greedy: bool) -> Decide:
     """Return how a trained agent decides; `meanings` are the names of its discrete actions."""
     agent.reset()
     state: Any = None
-    spec, are_values = agent.identity.actions, gives_values(agent.identity.algorithm)
+    spec, are_values = agent.identity.actions, agent.policy.takes_the_best
 
     def decide(observations: NDArray[Any], first: bool) -> Decision:
         nonlocal state

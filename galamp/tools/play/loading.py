@@ -14,6 +14,7 @@ from galamp.algorithms.networks import check_network_asked
 from galamp.core.errors import UserError
 from galamp.core.seeding import seed_for, seed_generators
 from galamp.core.settings import shown
+from galamp.core.user_code import check_all_asked
 from galamp.environments import finish_probe, start_probe
 from galamp.environments.failures import failures_reported
 from galamp.environments.names import check_asked
@@ -37,6 +38,7 @@ def load(path: Path, config: PlayConfig) -> tuple[Agent, FilmedEnvironment]:
     trained = read(_checkpoint(path, config.checkpoint), learner)
     stored = trained.environment
     check_asked(stored.env_id, config.env_id, "the checkpoint")
+    check_all_asked("--wrapper", stored.wrapper, config.wrapper, "the checkpoint", "add")
     network = trained.checkpoint.identity.network
     check_network_asked(network, config.network, "the checkpoint")
     environment = dataclasses.replace(stored, life_loss_ends=False, clip_rewards=False, num_envs=1)

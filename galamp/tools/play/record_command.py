@@ -9,6 +9,7 @@ command.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 import time
@@ -64,7 +65,7 @@ def record_command(options: argparse.Namespace) -> int:
 def _record(options: argparse.Namespace, config: PlayConfig) -> int:
     from galamp.environments.base import closing_quietly
     from galamp.telemetry.display.streams import STARTING, announce, print_safely
-    from galamp.tools.play.game import decided, moments, paced
+    from galamp.tools.play.game import Tally, decided, moments, paced
     from galamp.tools.play.loading import load
     from galamp.tools.play.overlay import Overlay
     from galamp.tools.play.video import MAX_GIF_FPS, video_file
@@ -78,14 +79,15 @@ def _record(options: argparse.Namespace, config: PlayConfig) -> int:
         game = moments(
             filmed, decided(agent, names, config.greedy), config.episodes, config.max_steps
         )
-        played = _Played(game)
+        tally = Tally()
+        played = _telling(tally.counted(game))
         first = next(played)
         overlay = Overlay(first.frames[0], names)
-        shown = paced(_chain(first, played), fps / filmed.fps, merges=filmed.flickers)
+        shown = paced(itertools.chain([first], played), fps / filmed.fps, merges=filmed.flickers)
         written = file.write((overlay.drawn(*each) for each in shown), fps)
-    for number, score in enumerate(played.scores, 1):
+    for number, score in enumerate(tally.scores, 1):
         print_safely(f"episode {number}: score {score:g}\n", sys.stdout)
-    if played.is_cut:
+    if tally.is_cut:
         print_safely(f"cut after {config.max_steps:,} agent steps (--max-steps)\n", sys.stderr)
     print_safely(
         f"written: {clean(str(file.path))}, {written.frames:,} frames of {overlay.width} x "
@@ -95,36 +97,18 @@ def _record(options: argparse.Namespace, config: PlayConfig) -> int:
     return EXIT_OK
 
 
-class _Played:
-    """Moments on their way into the video: tells progress on a terminal.
-
-    Attributes:
-        scores: of all games; the last one may have been cut.
-        is_cut: whether it was.
-    """
-
-    def __init__(self, game: Iterator[Moment]) -> None:
-        self._game, self._told_s = game, time.monotonic()
-        self.scores: list[float] = []
-        self.is_cut = False
-
-    def __iter__(self) -> Iterator[Moment]:
-        return self
-
-    def __next__(self) -> Moment:
-        moment = next(self._game)
-        del self.scores[moment.episode - 1 :]
-        self.scores.append(moment.score)
-        self.is_cut = not moment.ended
-        now_s = time.monotonic()
-        if sys.stderr.isatty() and now_s - self._told_s > PROGRESS_EVERY_S:
-            self._told_s = now_s
+def _telling(game: Iterable[Moment]) -> Iterator[Moment]:
+    """Yield all moments; tell progress on a terminal."""
+    told_s = time.monotonic()
+    for moment in game:
+        if sys.stderr.isatty() and time.monotonic() - told_s > PROGRESS_EVERY_S:
+            told_s = time.monotonic()
             sys.stderr.write(
                 f"\rrecording: episode {moment.episode}, step {moment.step:,}, "
                 f"score {moment.score:g}\x1b[K\r"
             )
             sys.stderr.flush()
-        return moment
+        yield moment
 
 
 def _fps(asked: float | None, own: float, usual: float) -> float:
@@ -138,8 +122,3 @@ def _fps(asked: float | None, own: float, usual: float) -> float:
     if not 0.1 <= asked <= own:
         raise UserError(f"--fps {asked:g}: expected 0.1 to {own:g}, the frames that the game has")
     return asked
-
-
-def _chain(first: Moment, rest: Iterable[Moment]) -> Iterator[Moment]:
-    yield first
-    yield from rest

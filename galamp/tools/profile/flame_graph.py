@@ -86,8 +86,8 @@ def _box(name: str, node: _Node, left: float, y: int, whole: int) -> str:
 
 
 def _colour(name: str, node: _Node) -> str:
-    """Return grey for what only waits, else a warm colour by the frame's file."""
-    if node.idle == node.count:
+    """Return grey for what mostly waits, else a warm colour by the frame's file."""
+    if 2 * node.idle > node.count:
         return "#d5d9dd"
     place = zlib.crc32(name.partition("(")[2].partition(":")[0].encode())
     return f"hsl({15 + place % 40},{70 + place // 64 % 20}%,{68 + place // 4096 % 10}%)"

@@ -14,12 +14,13 @@ from galamp.tools.run_folders.record import RunRecord, State
 
 OWN_CODE = {
     ("environment", "env_id"): "--env-id",
+    ("environment", "wrapper"): "--wrapper",
     ("model", "network"): "--network",
     ("algorithm", "algorithm"): "--algorithm",
     ("report", "sinks"): "--sinks",
 }
 """Settings that may name a module of the user's, which is imported only if it is named again."""
-FOR_EVAL = ("--env-id", "--network")
+FOR_EVAL = ("--env-id", "--wrapper", "--network")
 
 
 def next_steps(record: RunRecord) -> list[tuple[str, str]]:
@@ -40,6 +41,7 @@ def next_steps(record: RunRecord) -> list[tuple[str, str]]:
     resume = (f"galamp run --resume {run}{everything}{_further(record)}", "go on with it")
     evaluate = (f"galamp eval {run}{some}", "play whole games and score them")
     steps = [evaluate, resume] if record.state is State.FINISHED else [resume, evaluate]
+    steps.append((f"galamp play {run}{some}", "watch it play, in the terminal"))
     if (record.path / GOSSIP).is_file():
         steps.append((f"galamp audit {run}", "check that its learners stayed close"))
     steps.append((f"galamp prune {run}", "see what its older checkpoints take"))
@@ -52,8 +54,8 @@ def _own_code(record: RunRecord) -> list[tuple[str, str]]:
     for (section, name), flag in OWN_CODE.items():
         values = record.config.get(section)
         value = values.get(name) if isinstance(values, dict) else None
-        if isinstance(value, str) and ":" in value:
-            found.append((flag, value))
+        several = value if isinstance(value, list) else [value]
+        found += [(flag, each) for each in several if isinstance(each, str) and ":" in each]
     return found
 
 

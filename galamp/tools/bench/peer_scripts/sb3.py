@@ -20,10 +20,10 @@ from typing import Any
 import ale_py
 import gymnasium
 from ale_py.registration import rom_id_to_name
-from stable_baselines3 import A2C, PPO  # type: ignore[import-not-found]
-from stable_baselines3.common.callbacks import BaseCallback  # type: ignore[import-not-found]
-from stable_baselines3.common.env_util import make_atari_env  # type: ignore[import-not-found]
-from stable_baselines3.common.vec_env import (  # type: ignore[import-not-found]
+from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_atari_env
+from stable_baselines3.common.vec_env import (
     DummyVecEnv,
     VecFrameStack,
 )
@@ -37,7 +37,7 @@ NUM_STEPS, MINIBATCHES = 128, 4
 """Of PPO: rollout length, and minibatches per epoch."""
 
 
-class RowWriter(BaseCallback):  # type: ignore[misc]
+class RowWriter(BaseCallback):
     """Called before every rollout, and so after all learning; writes a row now and then."""
 
     def __init__(self, path: Path) -> None:

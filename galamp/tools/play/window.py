@@ -1,0 +1,86 @@
+"""A game in a window, by OpenCV: with the strip of a video below it.
+
+Moment --Overlay--> frame --cv2.imshow--> window; cv2.waitKey --> keys
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+import cv2
+
+from galamp.core.errors import UserError
+from galamp.environments.screens import Frame
+from galamp.tools.play.game import Moment
+from galamp.tools.play.overlay import Overlay
+from galamp.tools.play.show import Quit
+
+DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
+NO_KEY = -1
+ARROWS = {
+    65361: "left", 65362: "up", 65363: "right", 65364: "down",
+    2424832: "left", 2490368: "up", 2555904: "right", 2621440: "down",
+}  # fmt: skip
+"""Numbers of `cv2.waitKeyEx`: X11 and others."""
+
+
+def check_display() -> None:
+    """Check that there is a display.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not any(os.environ.get(name) for name in DISPLAYS):
+        raise UserError(
+            "--window: there is no display (DISPLAY); without --window it is shown in the terminal"
+        )
+
+
+class Window:
+    """A window that shows a game; closing it ends the game."""
+
+    def __init__(self, title: str, actions: tuple[str, ...]) -> None:
+        """Show frames under `title`, with the named actions."""
+        self._title, self._actions = title, actions
+        self._overlay: Overlay | None = None
+
+    def show(self, frame: Frame, moment: Moment, state: str) -> None:
+        """Show a frame; see `show.Screen`.
+
+        Raises:
+            UserError: OpenCV has no windows here.
+            Quit: the window was closed.
+        """
+        try:
+            if self._overlay is None:
+                self._overlay = Overlay(frame, self._actions)
+                cv2.namedWindow(self._title, cv2.WINDOW_AUTOSIZE)
+            elif cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1:
+                raise Quit
+            picture = self._overlay.drawn(frame, moment)
+            cv2.imshow(self._title, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+            cv2.setWindowTitle(self._title, f"{self._title}   {state}")
+        except cv2.error as error:
+            why = " ".join(str(error).split())
+            raise UserError(
+                f"--window: OpenCV shows no windows here ({why[:200]}); pip install opencv-python "
+                "in place of opencv-python-headless, or leave out --window"
+            ) from error
+
+    def keys(self, timeout_s: float) -> list[str]:
+        """Return a key that was pressed; see `show.Screen`."""
+        until_s = time.monotonic() + timeout_s
+        while True:
+            left_ms = max(1, round(1000 * (until_s - time.monotonic())))
+            number = cv2.waitKeyEx(left_ms)
+            if number != NO_KEY:
+                known = ARROWS.get(number)
+                return [known if known is not None else chr(number & 0xFF)]
+            if time.monotonic() >= until_s:
+                return []
+
+    def close(self) -> None:
+        """Close the window."""
+        if self._overlay is not None:
+            cv2.destroyAllWindows()
