@@ -31,8 +31,8 @@ RUN_DIR = ("report", "run_dir")
 COMMENT_COLUMN = 36
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Return what is in a TOML file.
+def read(path: Path, flag: str = "--config ") -> dict[str, Any]:
+    """Return what is in a TOML file; `flag` is how the user has given it.
 
     Raises:
         UserError: it cannot be read, or is not TOML.
@@ -40,9 +40,9 @@ def read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(read_limited(path, MAX_BYTES).decode())
     except OSError as error:
-        raise UserError(f"--config {path}: {error.strerror}; expected a TOML file") from None
+        raise UserError(f"{flag}{path}: {error.strerror}; expected a TOML file") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"--config {path}: not TOML: {error}; see galamp config") from None
+        raise UserError(f"{flag}{path}: not TOML: {error}; see galamp config") from None
 
 
 def read_stored(folder: Path, what: str) -> dict[str, Any]:

@@ -52,6 +52,7 @@ COMMANDS = {
     "run": Command("galamp.cli.run", "train", trains=True),
     "attach": Command("galamp.cli.attach", "show a running run; Ctrl-C leaves it running"),
     "scale": Command("galamp.cli.scale", "give a running run more or fewer learners"),
+    "sweep": Command("galamp.cli.sweep", "run many: settings, environments, seeds, from a file"),
     "show": Command("galamp.tools.run_folders.show_command", "show all that is known of a run"),
     "ls": Command("galamp.tools.run_folders.ls_command", "list runs"),
     "prune": Command(

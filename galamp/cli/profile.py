@@ -73,7 +73,13 @@ def profile_command(options: argparse.Namespace) -> int:
         print_safely(
             f"galamp: recording {len(processes)} processes for {options.seconds} s\n", sys.stderr
         )
-        recording = record(program, processes, options.seconds)
+        try:
+            recording = record(program, processes, options.seconds)
+        except BaseException:  # Ctrl-C, too: no empty folder is left
+            if options.output is None:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+            raise
     snapshot = _snapshot(options.run)
     _write(folder, options, recording, snapshot)
     print("\n".join(lines(str(options.run), options.seconds, recording, snapshot)))

@@ -108,8 +108,8 @@ class Transition:
 
     Attributes:
         observations: `[B, *observation_shape]`, owned by the receiver: later steps do not change
-        it. rewards: `[B]` float64, the true rewards of the environment, never clipped; each is
-        finite
+            it.
+        rewards: `[B]` float64, the true rewards of the environment, never clipped; each is finite
             and fits float32, the type for training.
         terminated: `[B]` bool, ends the return for training: the game is over, or a life was lost
             and the protocol ends the return then. No reset follows a lost life.

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +30,7 @@ from galamp.tools.profile.recording import Recording, rate_for, record
 from galamp.tools.profile.report import as_json, lines
 from galamp.tools.profile.speedscope import speedscope
 from galamp.tools.profile.stacks import Samples, idle_share, parse, phases_of, shares
+from galamp.training.control.server import ControlServer
 from tests.support.engine import galamp, started, training, wait_for
 from tests.support.snapshots import busy
 
@@ -194,6 +196,25 @@ def test_a_run_that_does_not_run_is_refused(
     monkeypatch.setattr(recording, "py_spy", lambda: "py-spy")
     assert main(["profile", str(tmp_path)]) == 2
     assert "not a run folder" in capsys.readouterr().err
+
+
+def test_nothing_is_left_where_nothing_was_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bin").mkdir()
+    spy = fake(tmp_path / "bin", "Operation not permitted")
+    monkeypatch.setattr(recording, "py_spy", lambda: spy)
+    monkeypatch.setattr(tracing, "PTRACE_SCOPE", tmp_path / "none")
+    run = tmp_path / "run"
+    run.mkdir()
+    with ControlServer(run, print) as server, ThreadPoolExecutor(1) as pool:
+        server.tracing.configure(lambda: {1: "learner 0"}, lambda pid: None)
+        found = pool.submit(main, ["profile", str(run)])
+        while not found.done():
+            server.poll()
+    assert found.result() == 2
+    assert "--cap-add SYS_PTRACE" in capsys.readouterr().err
+    assert list((run / "profiles").iterdir()) == []
 
 
 # The real one

@@ -225,5 +225,5 @@ def test_what_is_shown_is_what_the_agent_goes_by(network: str, tmp_path: Path) -
         assert sum(decision.shares.values()) == pytest.approx(1.0)
         best = max(decision.shares, key=lambda name: decision.shares[name])
         assert (decision.action, decision.taken) == (best, int(decision.actions[0]))
-        if step % 7 == 0:
-            assert decision.value == pytest.approx(float(agent.value(seen)[0]))
+        forgets = step % 7 == 0 or network == "mlp"
+        assert (decision.value == float(agent.value(seen)[0])) == forgets

@@ -61,8 +61,14 @@ class WandbRun:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Finish it: what is left is written, and sent where it is online."""
+        """Finish it: what is left is written, and sent where it is online.
+
+        Only W&B's own process writes, and it may not be done when `finish` returns.
+        """
+        import wandb
+
         self._opened.finish()
+        wandb.teardown()
 
     @property
     def place(self) -> str:

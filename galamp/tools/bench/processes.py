@@ -1,8 +1,8 @@
 """Processes of a measured program: started, measured and ended together.
 
-Runs in the bench. A program leads a session of its own, so that all its processes can be found,
-orphans too, and a Ctrl-C in the terminal reaches the bench alone, which ends the program. If the
-bench dies for any reason, the kernel sends the program SIGTERM.
+Runs in the bench, and in `galamp sweep`. A program leads a session of its own, so that all its
+processes can be found, orphans too, and a Ctrl-C in the terminal reaches the bench alone, which
+ends the program. If the bench dies for any reason, the kernel sends the program SIGTERM.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from galamp.core.errors import EXIT_SIGTERM, RunFailed
 from galamp.core.processes.titles import without_run
@@ -44,9 +45,26 @@ _LIBC = ctypes.CDLL(None)
 class Program:
     """A command in a session of its own; all its processes are killed at the block's end."""
 
-    def __init__(self, command: Sequence[object], folder: Path, log: Path) -> None:
-        """Store the command, to be run in `folder` with all output appended to `log`."""
+    def __init__(
+        self,
+        command: Sequence[object],
+        folder: Path,
+        log: Path,
+        *,
+        cores: Collection[int] = (),
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Store the command, to be run in `folder` with all output appended to `log`.
+
+        Args:
+            command: its words.
+            folder: its working directory.
+            log: file of its output.
+            cores: processors that it may use; none: those of this process.
+            environment: variables that it has besides those of this process.
+        """
         self._command, self._folder, self._log = [str(word) for word in command], folder, log
+        self._cores, self._environment = tuple(cores), environment
 
     def __enter__(self) -> Program:
         """Start it."""
@@ -57,9 +75,10 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={k: v for k, v in os.environ.items() if k not in THREAD_COUNTS},
+                env={k: v for k, v in os.environ.items() if k not in THREAD_COUNTS}
+                | dict(self._environment),
                 start_new_session=True,
-                preexec_fn=_end_with(os.getpid()),
+                preexec_fn=_end_with(os.getpid(), self._cores),
             )
         return self
 
@@ -71,7 +90,7 @@ class Program:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._process.wait(ABORT_GRACE_S)
         finally:
-            self._kill()
+            self.kill()
 
     @property
     def session(self) -> int:
@@ -116,6 +135,10 @@ class Program:
                 raise RunFailed(f"left {len(left)} processes behind")
             time.sleep(POLL_S)
 
+    def ask_to_end(self) -> None:
+        """Have it save its work and end; its processes end it themselves."""
+        self._process.terminate()
+
     def lines(self) -> list[str]:
         """Return all lines that it has written so far; the last one may be incomplete."""
         return self._log.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -133,7 +156,12 @@ class Program:
         own = (line for line in reversed(self.lines()) if line.startswith(OF_GALAMP))
         return next((line for line in own if not line.startswith(WARNING)), self.last_line())
 
-    def _kill(self) -> None:
+    def kill(self) -> None:
+        """Kill all its processes.
+
+        Raises:
+            RunFailed: they do not end.
+        """
         until_s = time.monotonic() + KILL_TIMEOUT_S
         while (left := members(self.session)) and time.monotonic() < until_s:
             for pid in left:
@@ -144,13 +172,18 @@ class Program:
         self.wait(KILL_TIMEOUT_S)
 
 
-def _end_with(parent: int) -> Callable[[], None]:
-    """Return the first function of a new process: it requests SIGTERM for when `parent` dies."""
+def _end_with(parent: int, cores: Collection[int] = ()) -> Callable[[], None]:
+    """Return the first function of a new process: it requests SIGTERM for when `parent` dies.
+
+    Where `cores` are given, it binds the process to them, too.
+    """
 
     def ask() -> None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         if os.getppid() != parent:  # it died before the kernel knew
             os.kill(os.getpid(), signal.SIGTERM)
+        if cores:
+            os.sched_setaffinity(0, cores)
 
     return ask
 

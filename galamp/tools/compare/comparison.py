@@ -47,10 +47,24 @@ def compare(
         ignored: settings that make no groups.
     """
     games = list(dict.fromkeys(run.env_id for run in runs))
-    groups = group(runs, ignored=(*ignored, *(["env_id"] if len(games) > 1 else [])))
+    return compare_groups(
+        group(runs, ignored=(*ignored, *(["env_id"] if len(games) > 1 else []))), games, wanted
+    )
+
+
+def compare_groups(
+    groups: Sequence[Group], games: Sequence[str], wanted: float | None = None
+) -> dict[str, Any]:
+    """Return the comparison of groups that are known, such as the arms of a sweep.
+
+    Args:
+        groups: at least one; the first is what others are compared with.
+        games: environments of their runs.
+        wanted: score of which the time to reach it is asked for.
+    """
     notes: list[str] = []
     return {
-        "games": games,
+        "games": list(games),
         "groups": [_group(each, wanted) for each in groups],
         "settings": _settings(groups),
         "wanted_score": wanted,
