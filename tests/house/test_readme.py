@@ -16,8 +16,10 @@ from galamp.algorithms.networks import NETWORKS
 from galamp.algorithms.networks.checks import check_network
 from galamp.cli.help import fitted, text_of, topics
 from galamp.cli.main import COMMANDS, build_parser, main
+from galamp.cli.sweep_file import sweep_from
 from galamp.telemetry.metrics_row import metrics_row
 from galamp.tools.bench import cli
+from tests.support.command_lines import parsed
 from tests.support.loops import each
 from tests.support.snapshots import busy
 
@@ -137,6 +139,18 @@ def test_the_network_of_the_example_can_be_trained(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "my_networks", raising=False)
     check_network("my_networks:make", (4,), "float32", 2, seed=1)
+
+
+def test_files_that_are_shown_are_read(tmp_path: Path) -> None:
+    """One for `sweep`, of two arms, two values, two games and three seeds, and one for `run`."""
+    shown = {
+        name: re.findall(r"```toml\n(.*?)```", text, re.DOTALL) for name, text in TEXTS.items()
+    }
+    (sweep,), (run,) = shown["sweeps"], shown["configure"]
+    (tmp_path / "sweep.toml").write_text(sweep)
+    assert len(sweep_from(tmp_path / "sweep.toml").runs) == 2 * 2 * 2 * 3
+    (tmp_path / "run.toml").write_text(run)
+    assert parsed("--config", str(tmp_path / "run.toml")).algorithm.algorithm == "ppo"
 
 
 def test_blocks_fit_a_terminal_of_80_columns() -> None:
