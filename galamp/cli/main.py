@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import galamp
 from galamp.cli.field_words import command_elsewhere, flags_elsewhere
+from galamp.cli.help import topics_list
 from galamp.cli.overview import overview
 from galamp.core import installation, isolation
 from galamp.core.arguments import CommandsFormatter, Parser
@@ -84,6 +85,7 @@ COMMANDS = {
     "topology": Command("galamp.tools.topology.command", "look at a gossip graph, plan with it"),
     "audit": Command("galamp.tools.audit.command", "check that learners stayed close enough"),
     "chaos": Command("galamp.cli.chaos", "train under faults, and see that all holds", trains=True),
+    "help": Command("galamp.cli.help", "explain a topic, or list all topics"),
 }
 """Name -> command, in the order of `galamp --help`."""
 HELP = ("help", "-h", "--help")
@@ -133,9 +135,11 @@ def _run(words: Sequence[str]) -> int:
     """Run one command, and detect here, not at exit, that its output cannot be written."""
     if not words or (len(words) == 1 and words[0] in HELP):
         sys.stdout.write(overview(COMMANDS))
+        if words and words[0] == "help":
+            sys.stdout.write(f"\n{topics_list()}")
         sys.stdout.flush()
         return EXIT_OK
-    if words[0] == "help" and words[1] in COMMANDS:
+    if len(words) == 2 and words[0] == "help" and words[1] in COMMANDS:
         words = [words[1], "--help"]
     _check_command(words[0])
     with installation.held(words):

@@ -24,7 +24,7 @@ class Preset(NamedTuple):
     settings: Mapping[str, Any]
     """By `section.name`; `.name` where there is no section."""
     result: str = ""
-    """What was measured with it, in README's evidence; empty where nothing was."""
+    """What was measured with it, as `galamp help evidence` has it; empty where nothing was."""
 
 
 PPO_CARTPOLE = {

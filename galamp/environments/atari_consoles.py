@@ -147,7 +147,7 @@ class Console:
                 self._ale.reset_game()
         self._stack[:] = 0
         self._screens[:] = 0
-        self._look(0)
+        self._observe(0)
         self._see()
         self._steps, self._lives, self._over = 0, self._ale.lives(), False
         self.record()
@@ -168,7 +168,7 @@ class Console:
             if game_over or self._steps >= how.max_frames:
                 break
             if left <= len(self._screens):
-                self._look(left - 1)
+                self._observe(left - 1)
         self._see()
         self._lives, self._over = lives, game_over or self._steps >= how.max_frames
         terminated = game_over or (how.life_loss_ends and lost)
@@ -191,7 +191,7 @@ class Console:
     def _seen_shape(self) -> tuple[int, ...]:
         return (RAM_BYTES,) if self._how.obs_type == RAM else (SCREEN, SCREEN)
 
-    def _look(self, place: int) -> None:
+    def _observe(self, place: int) -> None:
         """Keep the screen, for the maximum of the last two; the later is the first of them."""
         if self._how.obs_type != RAM:
             self._screens[place] = self._ale.getScreenGrayscale()

@@ -126,7 +126,7 @@ class Evaluator:
         self._playing.process.cancel()
         self._playing, self._saver.protected = None, None
         if why:
-            self._tell(f"evaluation at {steps:,} agent steps left out: {why}")
+            self._log_event(f"evaluation at {steps:,} agent steps left out: {why}")
 
     def _may_start(self, now_s: float) -> bool:
         return self._playing is None and not self._is_given_up and now_s >= self._due_s
@@ -138,7 +138,7 @@ class Evaluator:
         self._next = (number + 1) * self._every
         if skipped and not self._has_told:
             self._has_told = True
-            self._tell(
+            self._log_event(
                 f"evaluations take longer than --eval-every: {skipped} left out before that at "
                 f"{written.agent_steps:,} agent steps (each line of eval.jsonl says how many)"
             )
@@ -201,7 +201,9 @@ class Evaluator:
         """Store and tell a result."""
         self._last = playing.written.agent_steps
         if report["results"][0]["mean"] is None:
-            self._tell(f"evaluation at {self._last:,} agent steps left out: its mean is not finite")
+            self._log_event(
+                f"evaluation at {self._last:,} agent steps left out: its mean is not finite"
+            )
             return
         evaluation = self._evaluation(playing, report)
         self._log.append(evaluation)
@@ -210,7 +212,7 @@ class Evaluator:
         if evaluation.best:
             self._saver.point_best(playing.written.path)
         error = evaluation.standard_error
-        self._tell(
+        self._log_event(
             f"evaluation at {evaluation.agent_steps:,} agent steps: score {evaluation.mean:.2f}"
             + ("" if error is None else f" ± {error:.2f}")
             + f" in {evaluation.episodes} games"
@@ -226,19 +228,19 @@ class Evaluator:
         if delay_s is not None:
             self._due_s = time.monotonic() + delay_s
             self._next = written.agent_steps // self._every * self._every
-            self._tell(f"{at}: tried again", cause=cause)
+            self._log_event(f"{at}: tried again", cause=cause)
         elif self._restart_policy.repeats:
             self._last = written.agent_steps
-            self._tell(f"{at}: left out, the same as before", cause=cause)
+            self._log_event(f"{at}: left out, the same as before", cause=cause)
         else:
             self._is_given_up = True
-            self._tell(f"{at}: given up, too often; training goes on without", cause=cause)
+            self._log_event(f"{at}: given up, too often; training goes on without", cause=cause)
 
-    def _tell(self, text: str, cause: str = "") -> None:
+    def _log_event(self, text: str, cause: str = "") -> None:
         self._recorder.log_event(text, kind="evaluation", who=WHO, cause=cause)
 
     def _warn(self, text: str) -> None:
-        self._tell(text)
+        self._log_event(text)
 
 
 _OF_RESULT = (

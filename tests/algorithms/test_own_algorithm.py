@@ -21,6 +21,7 @@ from galamp.algorithms.a2c import A2C
 from galamp.algorithms.a2c_config import A2CConfig
 from galamp.algorithms.base import Algorithm
 from galamp.algorithms.networks import build_model
+from galamp.cli.help import text_of
 from galamp.cli.main import build_parser, main
 from galamp.core.action_spec import DiscreteActions
 from galamp.core.algorithm_config import AlgorithmConfig
@@ -114,12 +115,12 @@ def test_one_line_in_the_registry_makes_it_galamps_own(
     )
 
 
-def test_the_worked_example_in_the_readme_works(
+def test_the_worked_example_of_the_help_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    readme = (ROOT / "README.md").read_text()
-    (code,) = (c for c in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "ScaledA2C" in c)
-    (command,) = re.findall(r"`galamp (run [^`]*--reward-scale [^`]*)`", readme)
+    text = text_of("extending")
+    (code,) = (c for c in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "ScaledA2C" in c)
+    (command,) = re.findall(r"`galamp (run [^`]*--reward-scale [^`]*)`", text)
     (tmp_path / "scaled.py").write_text(code)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))

@@ -16,7 +16,7 @@ from tests.support.command_lines import complaint, parsed
 
 ROOT = Path(__file__).resolve().parents[2]
 EVIDENCE = "\n".join(
-    file.read_text() for file in (ROOT / "README.md", *(ROOT / "galamp").rglob("*.txt"))
+    file.read_text() for file in (ROOT / "README.md", *(ROOT / "galamp").rglob("topics/*.md"))
 )
 """What is said of measurements, in the README and in the help."""
 

@@ -113,13 +113,13 @@ def test_a_run_is_watched_scaled_and_stopped(tmp_path: Path) -> None:
                 break
         with pytest.raises(galamp.GalampError, match=r"still trains after 0\.01 s"):
             run.wait(0.01)
-        assert run.look() is not None
+        assert run.snapshot() is not None
         assert "learners</th><td" in run._repr_html_()
         assert run.folder == tmp_path / "r"
     assert not run.running
     assert run.stop() == run.wait(1) == run.result
     assert run.result.summary["start"] == 2, "scaled once"
-    assert run.look() == run._seen
+    assert run.snapshot() == run._seen
     with pytest.raises(galamp.UserError, match="started before"):
         run.start()
 
@@ -184,7 +184,7 @@ def test_what_was_not_started_says_so() -> None:
     for use in (run.stop, lambda: run.folder, lambda: run.pid, lambda: next(run.snapshots())):
         with pytest.raises(galamp.UserError, match="was not started"):
             use()
-    assert run.look() is None
+    assert run.snapshot() is None
     assert "not started" in run._repr_html_()
 
 

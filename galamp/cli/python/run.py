@@ -31,7 +31,7 @@ SILENCE_S = 60.0
 """Longest silence of a run that trains: while it is stopped, or between two attempts."""
 STOP_TIMEOUT_S = 120.0
 """Longest wait for a run to save and end, before it is ended more sternly."""
-LOOK_S = 5.0
+SNAPSHOT_TIMEOUT_S = 5.0
 
 
 class Run:
@@ -175,7 +175,7 @@ class Run:
             time.sleep(POLL_S)
         _ = self.result
 
-    def look(self, timeout: float = LOOK_S) -> Snapshot | None:
+    def snapshot(self, timeout: float = SNAPSHOT_TIMEOUT_S) -> Snapshot | None:
         """Return a new snapshot; of a run that has ended the last one seen, None if there is none.
 
         Args:

@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeAlias
 from galamp.core.disk import Where, as_named
 
 Row: TypeAlias = Mapping[str, float | int | str | None]
-"""Metrics by name, as README lists them, always with `global_step`; None: nothing is known yet."""
+"""Metrics by name (`galamp help metrics`), always with `global_step`; None: nothing known yet."""
 
 
 class Episode(NamedTuple):

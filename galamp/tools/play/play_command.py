@@ -92,7 +92,7 @@ def _play(options: argparse.Namespace, config: PlayConfig) -> None:
         except Quit:
             pass
         finally:
-            _tell(tally)
+            _print_tally(tally)
 
 
 def _decider(
@@ -131,7 +131,7 @@ def _screen(terminal: Terminal | None, filmed: FilmedEnvironment, keys: str) -> 
         yield OnTerminal(terminal, spec.env_id, keys)
 
 
-def _tell(tally: Tally) -> None:
+def _print_tally(tally: Tally) -> None:
     """Print the score of each game; one that was not played to its end is marked."""
     from galamp.telemetry.display.streams import print_safely
 

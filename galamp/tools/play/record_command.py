@@ -80,7 +80,7 @@ def _record(options: argparse.Namespace, config: PlayConfig) -> int:
             filmed, decided(agent, names, config.greedy), config.episodes, config.max_steps
         )
         tally = Tally()
-        played = _telling(tally.counted(game))
+        played = _with_progress(tally.counted(game))
         first = next(played)
         overlay = Overlay(first.frames[0], names)
         shown = paced(itertools.chain([first], played), fps / filmed.fps, merges=filmed.flickers)
@@ -97,7 +97,7 @@ def _record(options: argparse.Namespace, config: PlayConfig) -> int:
     return EXIT_OK
 
 
-def _telling(game: Iterable[Moment]) -> Iterator[Moment]:
+def _with_progress(game: Iterable[Moment]) -> Iterator[Moment]:
     """Yield all moments; tell progress on a terminal."""
     told_s = time.monotonic()
     for moment in game:

@@ -41,7 +41,7 @@ class FirstMinute:
         if self._done:
             return
         if self._process is not None:
-            self._look(supervisor, self._process)
+            self._check_on(supervisor, self._process)
         elif supervisor.recorder.status == "running":
             now_s = time.monotonic()
             self._running_since_s = self._running_since_s or now_s
@@ -76,7 +76,7 @@ class FirstMinute:
         finally:
             os.close(log)
 
-    def _look(self, supervisor: Supervisor, process: subprocess.Popen[bytes]) -> None:
+    def _check_on(self, supervisor: Supervisor, process: subprocess.Popen[bytes]) -> None:
         code = process.poll()
         if code is None:
             return
