@@ -40,7 +40,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=sweep_command)
     parser.add_argument(
         "file", metavar="FILE", type=Path,
-        help="TOML: sections of a run, as for run --config, and [sweep]: see the README",
+        help="TOML: sections of a run, as for run --config, and [sweep] with seeds and games, "
+        "[sweep.grid] with lists of values, [[sweep.arm]] with named settings",
     )  # fmt: skip
     parser.add_argument(
         "--dry-run", action="store_true", help="check all, list the runs, start nothing"

@@ -382,6 +382,6 @@ def test_a_real_sweep_trains_its_runs_and_has_nothing_left_to_do(
         ("finished", 2),
     ]
     assert all(run["agent_steps"] >= 200 for run in result["runs"])
-    assert "2 of 2: gamma-0.99-CartPole-v1-2 starts on cores" in done.stderr
+    assert "2 of 2: gamma-0.99-CartPole-v1-2 starts, cores" in done.stderr
     assert main(["sweep", str(file), "--dir", str(folder), "--dry-run"]) == 0
     assert "2 runs, 0 to do" in capsys.readouterr().out
