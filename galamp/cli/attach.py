@@ -55,15 +55,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def attach_command(options: argparse.Namespace) -> int:
+def attach_command(args: argparse.Namespace) -> int:
     """`galamp attach`."""
     from galamp.telemetry.display.streams import print_safely
 
-    if options.json and not options.once:
+    if args.json and not args.once:
         raise UserError("--json: one frame as JSON; add --once")
-    run = options.run or the_running_run(RUNS)
-    if options.once:
-        _print_once(run, options.json)
+    run = args.run or the_running_run(RUNS)
+    if args.once:
+        _print_once(run, args.json)
         return EXIT_OK
     for number in (signal.SIGTERM, signal.SIGQUIT):  # so that the terminal is put back
         signal.signal(number, signal.default_int_handler)

@@ -17,21 +17,21 @@ from galamp.tools.chaos import command as chaos
 def add_options(parser: Parser) -> None:
     """Give `parser` the options of `galamp chaos`, and the command."""
     parser.set_defaults(command=chaos_command)
-    parser.usage = "galamp chaos [options] [options of galamp run]"
+    parser.usage = "galamp chaos [args] [options of galamp run]"
     parser.description = "Train under faults, and check that the run survives them."
     parser.epilog = "All options of galamp run are taken, too: see galamp run --help."
     chaos.add_options(parser)
     add_settings(parser, shown=False)
 
 
-def chaos_command(options: argparse.Namespace) -> int:
+def chaos_command(args: argparse.Namespace) -> int:
     """`galamp chaos`."""
-    left, faults = chaos.left_open(options), chaos.chaos_from(options)
-    with configured(options) as (config, folder):
+    left, faults = chaos.left_open(args), chaos.chaos_from(args)
+    with configured(args) as (config, folder):
         if folder is not None:
-            chaos.check_kept(folder.read_config(), left, options.resume)
+            chaos.check_kept(folder.read_config(), left, args.resume)
         chaos.check_survives(config)
         if not config.report.quiet:
             announce(STARTING, sys.stderr)
         claim_process()
-        return chaos.run_chaos(faults, calibrated(options, config), folder)
+        return chaos.run_chaos(faults, calibrated(args, config), folder)

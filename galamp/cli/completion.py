@@ -67,16 +67,16 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--candidates", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
 
 
-def completion_command(options: argparse.Namespace) -> int:
+def completion_command(args: argparse.Namespace) -> int:
     """`galamp completion`."""
-    if options.candidates is not None:
-        found = map(clean, candidates(options.candidates, options.build_parser))
+    if args.candidates is not None:
+        found = map(clean, candidates(args.candidates, args.build_parser))
         sys.stdout.writelines(f"{candidate}\n" for candidate in found)
         return EXIT_OK
-    if options.shell not in SCRIPTS:
-        given = "no shell" if options.shell is None else options.shell
+    if args.shell not in SCRIPTS:
+        given = "no shell" if args.shell is None else args.shell
         raise UserError(f"completion: {given}: expected one of {', '.join(SCRIPTS)}")
-    sys.stdout.write(SCRIPTS[options.shell])
+    sys.stdout.write(SCRIPTS[args.shell])
     return EXIT_OK
 
 

@@ -28,11 +28,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", metavar="NAME", help="a preset, see galamp presets")
 
 
-def config_command(options: argparse.Namespace) -> int:
+def config_command(args: argparse.Namespace) -> int:
     """`galamp config`."""
-    if options.run is not None and options.preset is not None:
-        raise UserError(f"--preset {options.preset}: give a run or a preset, not both")
-    text = _of_run(options.run) if options.run is not None else _of_preset(options.preset)
+    if args.run is not None and args.preset is not None:
+        raise UserError(f"--preset {args.preset}: give a run or a preset, not both")
+    text = _of_run(args.run) if args.run is not None else _of_preset(args.preset)
     sys.stdout.write(text)
     return EXIT_OK
 

@@ -26,7 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=games_command)
 
 
-def games_command(options: argparse.Namespace) -> int:
+def games_command(args: argparse.Namespace) -> int:
     """`galamp games`."""
     from galamp.environments.names import list_games
 

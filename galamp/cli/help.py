@@ -29,12 +29,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=help_command)
 
 
-def help_command(options: argparse.Namespace) -> int:
+def help_command(args: argparse.Namespace) -> int:
     """`galamp help`."""
-    if options.topic is None:
+    if args.topic is None:
         sys.stdout.write(topics_list())
         return EXIT_OK
-    text = text_of(options.topic)
+    text = text_of(args.topic)
     if sys.stdout.isatty():
         _page(text)
     else:

@@ -57,33 +57,33 @@ def flag_sources(values: Mapping[tuple[str, str], object]) -> Sources:
     return {(section, name): f"--{name.replace('_', '-')}" for section, name in values}
 
 
-def under_flags(options: argparse.Namespace, flags: Values) -> Given:
+def under_flags(args: argparse.Namespace, flags: Values) -> Given:
     """Return what a new run is given: the flags, over whatever else the command line names.
 
     Raises:
         UserError: of several that exclude one another, of another algorithm, or with wrong values.
     """
-    if options.config is not None and options.like is not None:
+    if args.config is not None and args.like is not None:
         raise UserError("--config and --like: both give all settings; give one of them")
-    above = _Above(options, flags)
-    found = (_preset(options, above), _file(options, flags, above), _like(options, flags, above))
+    above = _Above(args, flags)
+    found = (_preset(args, above), _file(args, flags, above), _like(args, flags, above))
     values, sources = merged([layer for layer in found if layer is not None])
     return Given(values | flags, sources | flag_sources(flags))
 
 
-def asks_for_quickest(options: argparse.Namespace) -> bool:
+def asks_for_quickest(args: argparse.Namespace) -> bool:
     """Return whether `--learners auto`, or the same in a file, asks to find the quickest number."""
-    flag = getattr(options, f"{LEARNERS[0]}.{LEARNERS[1]}", None)
-    if flag is not None or options.config is None:
+    flag = getattr(args, f"{LEARNERS[0]}.{LEARNERS[1]}", None)
+    if flag is not None or args.config is None:
         return bool(flag == WORD)
-    section = config_file.read(Path(options.config)).get(LEARNERS[0])
+    section = config_file.read(Path(args.config)).get(LEARNERS[0])
     return isinstance(section, dict) and section.get(LEARNERS[1]) == WORD
 
 
 class _Above(NamedTuple):
     """The command line above presets and files: it decides which algorithm there is."""
 
-    options: argparse.Namespace
+    args: argparse.Namespace
     flags: Values
 
     def check(self, source: str, own: object) -> None:
@@ -92,45 +92,45 @@ class _Above(NamedTuple):
         Raises:
             UserError: `own` is another.
         """
-        wanted = self.flags.get(ALGORITHM, self.options.usual.algorithm.algorithm)
+        wanted = self.flags.get(ALGORITHM, self.args.usual.algorithm.algorithm)
         if own in (None, wanted):
             return
         others = (f"--{name} {value}" for name in ("like", "config")
-                  if (value := getattr(self.options, name)) is not None)  # fmt: skip
+                  if (value := getattr(self.args, name)) is not None)  # fmt: skip
         other = f"--algorithm {wanted}" if ALGORITHM in self.flags else next(others)
         what = "the preset" if source.startswith("--preset") else source.split()[0]
         raise UserError(f"{source}: is of algorithm {own}; leave out {other}, or {what}")
 
 
-def refuse_beside_resume(options: argparse.Namespace) -> None:
+def refuse_beside_resume(args: argparse.Namespace) -> None:
     """Refuse what is for new runs.
 
     Raises:
         UserError: one of them is given.
     """
     for name in ("preset", "config", "like"):
-        value = getattr(options, name)
+        value = getattr(args, name)
         if value is not None:
             raise UserError(
                 f"--{name} {value}: is for new runs; give single settings with --resume"
             )
 
 
-def _preset(options: argparse.Namespace, above: _Above) -> Layer | None:
-    if options.preset is None:
+def _preset(args: argparse.Namespace, above: _Above) -> Layer | None:
+    if args.preset is None:
         return None
-    values, source = preset_values(options.preset), f"--preset {options.preset}"
+    values, source = preset_values(args.preset), f"--preset {args.preset}"
     above.check(source, values[ALGORITHM])
     return Layer(source, values)
 
 
-def _file(options: argparse.Namespace, flags: Values, above: _Above) -> Layer | None:
-    if options.config is None:
+def _file(args: argparse.Namespace, flags: Values, above: _Above) -> Layer | None:
+    if args.config is None:
         return None
-    source, raw = f"--config {options.config}", config_file.read(Path(options.config))
+    source, raw = f"--config {args.config}", config_file.read(Path(args.config))
     above.check(source, config_file.algorithm_in(raw))
-    values = config_file.checked(raw, options.usual, source)
-    _check_own_code(source, values, flags, options.usual)
+    values = config_file.checked(raw, args.usual, source)
+    _check_own_code(source, values, flags, args.usual)
     return Layer(source, values)
 
 
@@ -145,8 +145,8 @@ def _check_own_code(source: str, values: Values, flags: Values, usual: RunConfig
     check_imports(source, from_settings(values, type(usual.algorithm)), flags)
 
 
-def _like(options: argparse.Namespace, flags: Values, above: _Above) -> Layer | None:
-    folder: Path | None = options.like
+def _like(args: argparse.Namespace, flags: Values, above: _Above) -> Layer | None:
+    folder: Path | None = args.like
     if folder is None:
         return None
     source = f"--like {folder}"

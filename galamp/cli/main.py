@@ -143,8 +143,8 @@ def _run(words: Sequence[str]) -> int:
         words = [words[1], "--help"]
     _check_command(words[0])
     with installation.held(words):
-        options = build_parser(words).parse_args(words)
-        code = int(options.command(options))
+        args = build_parser(words).parse_args(words)
+        code = int(args.command(args))
     sys.stdout.flush()
     return code
 
@@ -166,7 +166,7 @@ def build_parser(words: Sequence[str] | None = None) -> argparse.ArgumentParser:
     """Return the parser of all commands, with the flags of the algorithm that `words` name.
 
     Args:
-        words: the command line, if it is known: only its command then gets its options, and no
+        words: the command line, if it is known: only its command then gets its args, and no
             other's module is imported.
 
     Raises:

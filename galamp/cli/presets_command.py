@@ -19,7 +19,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=presets_command)
 
 
-def presets_command(options: argparse.Namespace) -> int:
+def presets_command(args: argparse.Namespace) -> int:
     """`galamp presets`."""
     for name, known in PRESETS.items():
         sys.stdout.writelines(f"{line}\n" for line in lines_of(name, known))

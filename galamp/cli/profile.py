@@ -59,7 +59,7 @@ def _seconds(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text}: expected whole seconds from 1 to {MAX_SECONDS}")
 
 
-def profile_command(options: argparse.Namespace) -> int:
+def profile_command(args: argparse.Namespace) -> int:
     """`galamp profile`."""
     from galamp.cli.control_client import ControlClient
     from galamp.telemetry.display.streams import print_safely
@@ -67,22 +67,22 @@ def profile_command(options: argparse.Namespace) -> int:
     from galamp.tools.profile.report import lines
 
     program = py_spy()
-    with ControlClient(options.run) as client:
-        processes = _permitted(client, options.run)
-        folder = _folder(options)
+    with ControlClient(args.run) as client:
+        processes = _permitted(client, args.run)
+        folder = _folder(args)
         print_safely(
-            f"galamp: recording {len(processes)} processes for {options.seconds} s\n", sys.stderr
+            f"galamp: recording {len(processes)} processes for {args.seconds} s\n", sys.stderr
         )
         try:
-            recording = record(program, processes, options.seconds)
+            recording = record(program, processes, args.seconds)
         except BaseException:  # Ctrl-C, too: no empty folder is left
-            if options.output is None:
+            if args.output is None:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
             raise
-    snapshot = _snapshot(options.run)
-    _write(folder, options, recording, snapshot)
-    print("\n".join(lines(str(options.run), options.seconds, recording, snapshot)))
+    snapshot = _snapshot(args.run)
+    _write(folder, args, recording, snapshot)
+    print("\n".join(lines(str(args.run), args.seconds, recording, snapshot)))
     print(f"\nwritten: {folder}: flame graphs to open in a browser, a file for speedscope.app")
     return EXIT_OK
 
@@ -112,13 +112,13 @@ def _is_process(entry: tuple[object, object]) -> bool:
     return sound and isinstance(title, str) and title.isprintable() and len(title) < 100
 
 
-def _folder(options: argparse.Namespace) -> Path:
+def _folder(args: argparse.Namespace) -> Path:
     """Return the new folder for the files.
 
     Raises:
         UserError: it cannot be made, or is not empty.
     """
-    folder: Path = options.output or options.run / FOLDER / f"{datetime.now():%Y%m%d-%H%M%S}"
+    folder: Path = args.output or args.run / FOLDER / f"{datetime.now():%Y%m%d-%H%M%S}"
     try:
         os.makedirs(folder, exist_ok=True)
         used = next(os.scandir(folder), None) is not None
@@ -143,7 +143,7 @@ def _snapshot(run: Path) -> Snapshot | None:
 
 
 def _write(
-    folder: Path, options: argparse.Namespace, recording: Recording, snapshot: Snapshot | None
+    folder: Path, args: argparse.Namespace, recording: Recording, snapshot: Snapshot | None
 ) -> None:
     from galamp.core.disk import write_new
     from galamp.core.processes.titles import run_name
@@ -152,14 +152,14 @@ def _write(
     from galamp.tools.profile.speedscope import speedscope
     from galamp.tools.profile.stacks import ROLES
 
-    name, files = run_name(options.run), {}
+    name, files = run_name(args.run), {}
     for role in ROLES:
         of_role = [each for each in recording.samples if each.role == role and each.total]
         if of_role:
-            title = f"{name}: {role}, {len(of_role)} processes, {options.seconds} s"
+            title = f"{name}: {role}, {len(of_role)} processes, {args.seconds} s"
             files[f"{role}.svg"] = flame_graph(title, of_role)
     files["profile.speedscope.json"] = speedscope(name, recording.samples, recording.rate)
-    report = as_json(options.seconds, recording, snapshot)
+    report = as_json(args.seconds, recording, snapshot)
     files["report.json"] = json.dumps(report, indent=1).encode()
     for file, content in files.items():
         write_new(folder / file, content)

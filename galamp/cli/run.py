@@ -40,7 +40,7 @@ CALLBACKS: list[Callback] = []
 
 def add_options(parser: Parser) -> None:
     """Give `parser` the options of `galamp run`, and the command."""
-    parser.usage = "galamp run [options]"
+    parser.usage = "galamp run [args]"
     parser.description = f"Train, or go on with a run.\n\n{EXAMPLES}"
     parser.set_defaults(command=run_command)
     add_settings(parser)
@@ -58,11 +58,11 @@ def add_options(parser: Parser) -> None:
     parser.put_help_last()
 
 
-def run_command(options: argparse.Namespace) -> int:
+def run_command(args: argparse.Namespace) -> int:
     """`galamp run`."""
-    if options.dry_run:
-        return _dry_run(options)
-    with configured(options) as (config, folder), _profiling(options.profile) as profilers:
+    if args.dry_run:
+        return _dry_run(args)
+    with configured(args) as (config, folder), _profiling(args.profile) as profilers:
         if not config.report.quiet:
             announce(STARTING, sys.stderr)
         failpoints.as_role("supervisor")
@@ -72,7 +72,7 @@ def run_command(options: argparse.Namespace) -> int:
         from galamp.training.train import train
 
         callbacks = [*CALLBACKS, *profilers]
-        outcome = train(calibrated(options, config), resume=folder, callbacks=callbacks)
+        outcome = train(calibrated(args, config), resume=folder, callbacks=callbacks)
     failure = outcome.result.failure
     if failure is not None:
         print_safely(f"galamp: {failure}\n{failure.details}", sys.stderr)
@@ -101,22 +101,22 @@ def _profiling(wanted: bool) -> Iterator[list[FirstMinute]]:
         yield [first_minute]
 
 
-def _dry_run(options: argparse.Namespace) -> int:
+def _dry_run(args: argparse.Namespace) -> int:
     """`galamp run --dry-run`: nothing is written, so nothing is locked."""
-    config, sources = config_with_sources(options)
-    if asks_for_quickest(options):
+    config, sources = config_with_sources(args)
+    if asks_for_quickest(args):
         raise UserError("--dry-run: --learners auto trains to find the number; give a number")
     if not config.report.quiet:
         announce(STARTING, sys.stderr)
     from galamp.cli.dry_run import dry_run
 
-    dry_run(config, kept_of(options), sources)
+    dry_run(config, kept_of(args), sources)
     return EXIT_OK
 
 
-def calibrated(options: argparse.Namespace, config: RunConfig) -> RunConfig:
+def calibrated(args: argparse.Namespace, config: RunConfig) -> RunConfig:
     """Return `config` with the quickest number of learners, where that was asked for by `auto`."""
-    if not asks_for_quickest(options):
+    if not asks_for_quickest(args):
         return config
     from galamp.training.autotune import with_quickest
 
@@ -124,4 +124,4 @@ def calibrated(options: argparse.Namespace, config: RunConfig) -> RunConfig:
         if not config.report.quiet:
             print_safely(f"galamp: {line}\n", sys.stderr)
 
-    return with_quickest(config, show, new=options.resume is None, kept=kept_of(options))
+    return with_quickest(config, show, new=args.resume is None, kept=kept_of(args))

@@ -45,26 +45,26 @@ def dest_of(section: str, name: str) -> str:
     return f"{section}.{name}"
 
 
-def config_from(options: argparse.Namespace) -> RunConfig:
-    """Return the config of the options, merged into the stored one for a resumed run.
+def config_from(args: argparse.Namespace) -> RunConfig:
+    """Return the config of the args, merged into the stored one for a resumed run.
 
     Raises:
         UserError: every wrong value, one line each.
     """
-    return _checked(options, _over_stored(options, _given(options).values))
+    return _checked(args, _over_stored(args, _given(args).values))
 
 
-def config_with_sources(options: argparse.Namespace) -> tuple[RunConfig, Sources]:
-    """Return the config of the options, and where each setting is from that is no default.
+def config_with_sources(args: argparse.Namespace) -> tuple[RunConfig, Sources]:
+    """Return the config of the args, and where each setting is from that is no default.
 
     Raises:
         UserError: every wrong value, one line each.
     """
-    given = _given(options)
-    config = _checked(options, _over_stored(options, given.values))
+    given = _given(args)
+    config = _checked(args, _over_stored(args, given.values))
     stored: Sources = {}
-    if options.resume is not None:
-        stored = {(s.section, s.name): str(options.resume) for s in settings(config)}
+    if args.resume is not None:
+        stored = {(s.section, s.name): str(args.resume) for s in settings(config)}
     usual = {(s.section, s.name): s.default for s in settings(config)} | {
         ALGORITHM: RunConfig().algorithm.algorithm
     }
@@ -75,61 +75,61 @@ def config_with_sources(options: argparse.Namespace) -> tuple[RunConfig, Sources
 
 
 @contextlib.contextmanager
-def configured(options: argparse.Namespace) -> Iterator[tuple[RunConfig, RunFolder | None]]:
-    """Yield the config of the options, and the locked folder of the run that is resumed.
+def configured(args: argparse.Namespace) -> Iterator[tuple[RunConfig, RunFolder | None]]:
+    """Yield the config of the args, and the locked folder of the run that is resumed.
 
     The lock comes first: a run that is just ending still writes its config and its last checkpoint.
 
     Raises:
         UserError: every wrong value, one line each; or the folder is in use.
     """
-    given = _given(options).values
-    if options.resume is None:
-        yield _checked(options, from_settings(given, type(options.usual.algorithm))), None
+    given = _given(args).values
+    if args.resume is None:
+        yield _checked(args, from_settings(given, type(args.usual.algorithm))), None
         return
     from galamp.storage.run_folder import RunFolder
 
-    _check_run_folder(options.resume)
-    with contextlib.closing(RunFolder.open(options.resume)) as folder:
-        folder.kept = kept_of(options)
-        yield _checked(options, _over_stored(options, given)), folder
+    _check_run_folder(args.resume)
+    with contextlib.closing(RunFolder.open(args.resume)) as folder:
+        folder.kept = kept_of(args)
+        yield _checked(args, _over_stored(args, given)), folder
 
 
-def kept_of(options: argparse.Namespace) -> StoredChoices:
+def kept_of(args: argparse.Namespace) -> StoredChoices:
     """Return which stored choices a resumed run keeps, given the command line."""
     from galamp.storage.run_folder import StoredChoices
 
-    if options.resume is None:
+    if args.resume is None:
         return StoredChoices()
     from galamp.training.resume_config import kept_choices
 
-    given = (dest.partition(".") for dest in vars(options))
-    return kept_choices(options.resume, {(section, name) for section, _, name in given})
+    given = (dest.partition(".") for dest in vars(args))
+    return kept_choices(args.resume, {(section, name) for section, _, name in given})
 
 
-def _given(options: argparse.Namespace) -> Given:
+def _given(args: argparse.Namespace) -> Given:
     """Return the settings that the command line gives, by flags and by what it names.
 
     Raises:
         UserError: every wrong value, one line each.
     """
-    flags = _flags(options)
-    if options.resume is None:
-        return under_flags(options, flags)
-    refuse_beside_resume(options)
+    flags = _flags(args)
+    if args.resume is None:
+        return under_flags(args, flags)
+    refuse_beside_resume(args)
     return Given(flags, flag_sources(flags))
 
 
-def _flags(options: argparse.Namespace) -> Values:
+def _flags(args: argparse.Namespace) -> Values:
     """Return the settings that flags give.
 
     Raises:
         UserError: every wrong value, one line each.
     """
-    known = {(setting.section, setting.name): setting for setting in settings(options.usual)}
+    known = {(setting.section, setting.name): setting for setting in settings(args.usual)}
     values: Values = {}
     problems: list[str] = []
-    for dest, given in vars(options).items():
+    for dest, given in vars(args).items():
         section, dot, former = dest.partition(".")
         if not dot:
             continue
@@ -137,7 +137,7 @@ def _flags(options: argparse.Namespace) -> Values:
         if (section, former) not in known or (section, former) not in RENAMED:
             name, value = renamed(section, former, given)
         setting = known[section, name]
-        if name != former and dest_of(section, name) in options:
+        if name != former and dest_of(section, name) in args:
             problems.append(f"{flag_of(former)} and {setting.flag}: are the same; give the latter")
             continue
         _print_renamed(former, given, setting, value)
@@ -145,11 +145,11 @@ def _flags(options: argparse.Namespace) -> Values:
             values[section, name] = check(setting, value)
         except UserError as error:
             problems.append(str(error))
-    if options.game is not None:
+    if args.game is not None:
         if ("environment", "env_id") in values:
             problems.append("--game and --env-id: both name the environment; give one of them")
-        values["environment", "env_id"] = options.game
-    problems += _environment_problems(values, options.game is not None)
+        values["environment", "env_id"] = args.game
+    problems += _environment_problems(values, args.game is not None)
     if problems:
         raise UserError(*problems)
     return values
@@ -167,16 +167,16 @@ def _print_renamed(former: str, given: Any, setting: Setting, value: Any) -> Non
         print_safely(f"galamp: {setting.flag} {given} is now called {value}\n", sys.stderr)
 
 
-def _over_stored(options: argparse.Namespace, values: Values) -> RunConfig:
-    if options.resume is None:
-        return from_settings(values, type(options.usual.algorithm))
-    _check_run_folder(options.resume)
+def _over_stored(args: argparse.Namespace, values: Values) -> RunConfig:
+    if args.resume is None:
+        return from_settings(values, type(args.usual.algorithm))
+    _check_run_folder(args.resume)
     from galamp.training.resume_config import resumed_config
 
-    return resumed_config(options.resume, values)
+    return resumed_config(args.resume, values)
 
 
-def _checked(options: argparse.Namespace, config: RunConfig) -> RunConfig:
+def _checked(args: argparse.Namespace, config: RunConfig) -> RunConfig:
     """Return `config` with the sinks of short flags; all are loaded: what is missing is told now.
 
     Raises:
@@ -184,8 +184,8 @@ def _checked(options: argparse.Namespace, config: RunConfig) -> RunConfig:
     """
     from galamp.telemetry.sinks import load_sinks
 
-    short = [sink for flag, sink in SINK_FLAGS.items() if getattr(options, flag, False)]
-    if dest_of(*WANDB_PROJECT) in options:
+    short = [sink for flag, sink in SINK_FLAGS.items() if getattr(args, flag, False)]
+    if dest_of(*WANDB_PROJECT) in args:
         short.append(SINK_FLAGS["track"])
     names = ",".join(dict.fromkeys([*config.report.sinks.split(","), *short]))
     load_sinks(names)

@@ -43,22 +43,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def scale_command(options: argparse.Namespace) -> int:
+def scale_command(args: argparse.Namespace) -> int:
     """`galamp scale`."""
     from galamp.cli.control_client import ControlClient
     from galamp.telemetry.display.streams import print_safely
 
-    learners = settings_from(options, ScaleConfig).learners
-    with ControlClient(options.run) as client:
+    learners = settings_from(args, ScaleConfig).learners
+    with ControlClient(args.run) as client:
         client.send({"want": "scale", "learners": learners})
         try:
-            for message in answers(client, options.run, learners, ANSWER_TIMEOUT_S):
+            for message in answers(client, args.run, learners, ANSWER_TIMEOUT_S):
                 print(_result_text(message))
                 return EXIT_OK
         except KeyboardInterrupt:
-            print_safely(f"galamp: {_pending_text(options.run, learners)}\n", sys.stderr)
+            print_safely(f"galamp: {_pending_text(args.run, learners)}\n", sys.stderr)
             return EXIT_SIGINT
-    raise GalampError(f"{options.run}: ended before it had {learners} learners")
+    raise GalampError(f"{args.run}: ended before it had {learners} learners")
 
 
 def answers(

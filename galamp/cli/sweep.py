@@ -68,26 +68,26 @@ def _jobs(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text}: expected a number from 1 to {MAX_JOBS}")
 
 
-def sweep_command(options: argparse.Namespace) -> int:
+def sweep_command(args: argparse.Namespace) -> int:
     """`galamp sweep`."""
     from galamp.cli.sweep_file import sweep_from
 
-    figure = figure_file(options)
-    sweep = sweep_from(options.file, options.allow, options.jobs)
-    folder = options.dir or Path("runs") / sweep.name
-    with _ledger(folder, options) as ledger:
+    figure = figure_file(args)
+    sweep = sweep_from(args.file, args.allow, args.jobs)
+    folder = args.dir or Path("runs") / sweep.name
+    with _ledger(folder, args) as ledger:
         starts = ledger.starts(sweep)
-        packing = _checked(sweep, starts, options)
-        if options.dry_run:
-            _list(sweep, starts, packing, options.json)
+        packing = _checked(sweep, starts, args)
+        if args.dry_run:
+            _list(sweep, starts, packing, args.json)
             return EXIT_OK
-        code = _train(sweep, ledger, starts, packing, quiet=options.quiet)
-        _report(sweep, ledger, figure, as_json=options.json)
+        code = _train(sweep, ledger, starts, packing, quiet=args.quiet)
+        _report(sweep, ledger, figure, as_json=args.json)
     return code
 
 
 @contextlib.contextmanager
-def _ledger(folder: Path, options: argparse.Namespace) -> Iterator[Ledger]:
+def _ledger(folder: Path, args: argparse.Namespace) -> Iterator[Ledger]:
     """Yield what is known of a sweep's folder, which is made and locked unless nothing is run.
 
     Raises:
@@ -96,19 +96,19 @@ def _ledger(folder: Path, options: argparse.Namespace) -> Iterator[Ledger]:
     from galamp.storage.locks import take_lock
     from galamp.tools.sweep.ledger import Ledger
 
-    if options.dry_run:
-        yield Ledger(folder, options.file)
+    if args.dry_run:
+        yield Ledger(folder, args.file)
         return
-    Ledger(folder, options.file)  # before anything is made
+    Ledger(folder, args.file)  # before anything is made
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--dir {folder}: {error.strerror}; choose another") from None
     with contextlib.closing(take_lock(folder, datetime.now())):
-        yield Ledger(folder, options.file)
+        yield Ledger(folder, args.file)
 
 
-def _checked(sweep: Sweep, starts: Sequence[Start], options: argparse.Namespace) -> Packing:
+def _checked(sweep: Sweep, starts: Sequence[Start], args: argparse.Namespace) -> Packing:
     """Check all that is to be begun, and return the machine's cores and GPUs to pack onto.
 
     Raises:
@@ -119,7 +119,7 @@ def _checked(sweep: Sweep, starts: Sequence[Start], options: argparse.Namespace)
     from galamp.tools.sweep.checking import check_all, survey
     from galamp.tools.sweep.packing import Packing
 
-    if starts and not options.quiet:
+    if starts and not args.quiet:
         announce("galamp: checking: loading PyTorch, trying the environments\n", sys.stderr)
     on_gpus = any(start.run.uses_gpus for start in starts)
     machine = inspect_machine("auto" if on_gpus else "cpu")

@@ -210,7 +210,7 @@ def _values(arm: Arm, of_file: Raw, sweep: SweepConfig) -> tuple[Values, RunConf
         UserError: a line for each problem.
     """
     name = arm.own.get("preset", sweep.preset)
-    of_preset = preset_values(str(name)) if name else {}
+    of_preset = _of_preset(arm, str(name)) if name else {}
     named = [config_file.algorithm_in(raw) for raw in (arm.raw, of_file)]
     algorithm = next((each for each in named if each is not None), None)
     if algorithm is not None and name and algorithm != of_preset[ALGORITHM]:
@@ -228,6 +228,13 @@ def _values(arm: Arm, of_file: Raw, sweep: SweepConfig) -> tuple[Values, RunConf
     values = of_preset | config_file.checked(of_file, usual, arm.source)
     values |= config_file.checked(arm.raw, usual, arm.source)
     return values | {ALGORITHM: usual.algorithm.algorithm}, usual
+
+
+def _of_preset(arm: Arm, name: str) -> Values:
+    try:
+        return preset_values(name)
+    except UserError as error:
+        raise UserError(f"{arm.source}: {str(error).removeprefix('--')}") from None
 
 
 def _usual(arm: Arm, algorithm: Any) -> RunConfig:

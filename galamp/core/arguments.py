@@ -109,13 +109,13 @@ def add_flags(parser: argparse._ActionsContainer, config: type[Any]) -> None:
         add_flag(parser, setting, dest=setting.name, default=setting.default)
 
 
-def settings_from(options: argparse.Namespace, config: type[C]) -> C:
+def settings_from(args: argparse.Namespace, config: type[C]) -> C:
     """Return the checked settings.
 
     Raises:
         UserError: a wrong value.
     """
-    return config(**{s.name: check(s, getattr(options, s.name)) for s in settings(config)})
+    return config(**{s.name: check(s, getattr(args, s.name)) for s in settings(config)})
 
 
 def add_flag(

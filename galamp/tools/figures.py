@@ -118,17 +118,17 @@ def _add_former(parser: argparse.ArgumentParser, former: str) -> None:
     )  # fmt: skip
 
 
-def figure_file(options: argparse.Namespace) -> FigureFile | None:
+def figure_file(args: argparse.Namespace) -> FigureFile | None:
     """Return the file that the options name, checked; None if they name none.
 
     Raises:
         UserError: see `FigureFile.check`; or `--overwrite` is given alone.
     """
-    if options.figure is None:
-        if options.overwrite:
+    if args.figure is None:
+        if args.overwrite:
             raise UserError(f"--overwrite: goes with {FLAG}; give that, too")
         return None
-    file = FigureFile(Path(options.figure), options.overwrite)
+    file = FigureFile(Path(args.figure), args.overwrite)
     file.check()
     return file
 

@@ -70,8 +70,8 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
 def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """See to it that a refusal which is missing fails a test instead of starting a run."""
 
-    def command(options: argparse.Namespace) -> int:
-        raise AssertionError(f"would train: {config_from(options)}")
+    def command(args: argparse.Namespace) -> int:
+        raise AssertionError(f"would train: {config_from(args)}")
 
     monkeypatch.setattr(run_module, "run_command", command)
 
@@ -478,8 +478,8 @@ def add_options(parser):
     parser.add_argument("--to", default="nobody")
     parser.set_defaults(command=say)
 
-def say(options):
-    print("hello", options.to)
+def say(args):
+    print("hello", args.to)
     return 3
 """
 
@@ -590,7 +590,7 @@ def test_endings_are_exit_codes(
     code: int,
     told: str,
 ) -> None:
-    def end(options: argparse.Namespace) -> int:
+    def end(args: argparse.Namespace) -> int:
         raise error
 
     monkeypatch.setattr(games, "games_command", end)
@@ -601,7 +601,7 @@ def test_endings_are_exit_codes(
 def test_too_few_descriptors_are_no_defect(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def end(options: argparse.Namespace) -> int:
+    def end(args: argparse.Namespace) -> int:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     monkeypatch.setattr(games, "games_command", end)
@@ -625,7 +625,7 @@ def test_what_the_system_refuses_is_one_line(
     told: str,
     code: int,
 ) -> None:
-    def end(options: argparse.Namespace) -> int:
+    def end(args: argparse.Namespace) -> int:
         raise error
 
     monkeypatch.setattr(games, "games_command", end)
@@ -670,7 +670,7 @@ def test_output_that_goes_to_a_full_disk_is_one_line(words: list[str], to: str) 
 
 
 def test_a_defect_of_galamp_shows_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def end(options: argparse.Namespace) -> int:
+    def end(args: argparse.Namespace) -> int:
         raise ZeroDivisionError
 
     monkeypatch.setattr(games, "games_command", end)

@@ -36,8 +36,8 @@ def keep(folder: Path, **older: dict[str, Any]) -> Path:
 def test_a_former_method_is_taken_with_a_hint(
     capsys: pytest.CaptureFixture[str], command: str, former: str, now: str
 ) -> None:
-    options = build_parser().parse_args([command, "--method", former])
-    with configured(options) as (config, _):
+    args = build_parser().parse_args([command, "--method", former])
+    with configured(args) as (config, _):
         assert config.gossip.method == now
     told = f"galamp: --method {former} is now called {now}\n"
     assert capsys.readouterr() == ("", told)

@@ -82,8 +82,8 @@ def command_lines(draw: st.DrawFn) -> list[str]:
 def nothing_heavy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """Only settings are made, in an empty folder, which is still empty at the end."""
 
-    def settle(options: argparse.Namespace) -> int:
-        config = config_from(options)
+    def settle(args: argparse.Namespace) -> int:
+        config = config_from(args)
         shown = ReportConfig(quiet=config.report.quiet, json=config.report.json,
                              on_hangup=config.report.on_hangup)  # fmt: skip
         stored = from_dict(to_dict(config))

@@ -14,7 +14,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=greet_command)
 
 
-def greet_command(options: argparse.Namespace) -> int:
+def greet_command(args: argparse.Namespace) -> int:
     """`galamp greet`."""
-    sys.stdout.write("hello\n" * options.times)
+    sys.stdout.write("hello\n" * args.times)
     return EXIT_OK

@@ -352,8 +352,8 @@ def test_a_list_of_something_else_is_refused(text: str, capsys: pytest.CaptureFi
 
 
 def test_blanks_and_repetitions_are_left_out(tmp_path: Path) -> None:
-    options = cli.build_parser().parse_args(["run", "--sinks", f" monitor, {TOY} ,monitor,"])
-    assert config_from(options).report.sinks == f"monitor,{TOY}"
+    args = cli.build_parser().parse_args(["run", "--sinks", f" monitor, {TOY} ,monitor,"])
+    assert config_from(args).report.sinks == f"monitor,{TOY}"
 
 
 @pytest.mark.parametrize(
@@ -479,8 +479,8 @@ def test_a_run_folder_alone_runs_no_sink(
         f"galamp: --resume {tmp_path}: the run wants to run your code {TOY}: if that is what you "
         f"want, add --sinks {TOY}\n"
     )
-    options = cli.build_parser().parse_args(["run", "--resume", str(tmp_path), *flags])
-    assert config_from(options).report.sinks == flags[1]
+    args = cli.build_parser().parse_args(["run", "--resume", str(tmp_path), *flags])
+    assert config_from(args).report.sinks == flags[1]
 
 
 def test_a_run_writes_to_ones_own_sink_and_an_older_one_goes_on(tmp_path: Path) -> None:

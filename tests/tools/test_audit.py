@@ -486,8 +486,8 @@ def test_nothing_comes_before_a_start(entry: Entry) -> None:
 def command(*words: str) -> int:
     parser = argparse.ArgumentParser()
     audit_command.add_options(parser)
-    options = parser.parse_args(words)
-    return int(options.command(options))
+    args = parser.parse_args(words)
+    return int(args.command(args))
 
 
 @pytest.fixture

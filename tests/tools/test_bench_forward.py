@@ -63,5 +63,5 @@ def test_the_command_has_its_options() -> None:
 
     parser = argparse.ArgumentParser()
     add_forward(parser)
-    options = parser.parse_args(["--network", "gala", "--num-envs", "4", "--precision", "bf16"])
-    assert (options.network, options.num_envs, options.precision) == ("gala", 4, "bf16")
+    args = parser.parse_args(["--network", "gala", "--num-envs", "4", "--precision", "bf16"])
+    assert (args.network, args.num_envs, args.precision) == ("gala", 4, "bf16")

@@ -282,9 +282,9 @@ def test_steps_are_chosen_by_name() -> None:
 
 
 def test_the_defaults_fit_into_nine_minutes() -> None:
-    options = options_of()
-    assert options.limit_s == 540.0
-    assert sum(step.min_s for step in command.STEPS) < options.limit_s - END_S
+    args = options_of()
+    assert args.limit_s == 540.0
+    assert sum(step.min_s for step in command.STEPS) < args.limit_s - END_S
     for step in command.STEPS:
         assert 0 < step.min_s <= step.limit_s
 

@@ -25,9 +25,9 @@ def run(*words: str) -> int:
     """Run the command as the command line does."""
     parser = argparse.ArgumentParser()
     add_options(parser)
-    options = parser.parse_args(words)
+    args = parser.parse_args(words)
     try:
-        return int(options.command(options))
+        return int(args.command(args))
     except GalampError as error:
         sys.stderr.write(f"galamp: {error}\n")
         return error.exit_code

@@ -611,8 +611,8 @@ def test_only_the_word_auto_has_something_measured(
         return replace(config, resources=replace(config.resources, learners=7))
 
     monkeypatch.setattr(autotune, "with_quickest", seven)
-    options = build_parser().parse_args(["run", *words])
-    assert calibrated(options, config_from(options)).resources.learners == number
+    args = build_parser().parse_args(["run", *words])
+    assert calibrated(args, config_from(args)).resources.learners == number
 
 
 @pytest.mark.slow

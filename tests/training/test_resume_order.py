@@ -144,8 +144,8 @@ def test_a_link_is_followed_when_the_command_line_is_read(
 ) -> None:
     monkeypatch.chdir(run.parent)
     Path("a-link").symlink_to("run")
-    options = cli.build_parser().parse_args([*words, "a-link"])
-    found = options.resume if "--resume" in words else options.run
+    args = cli.build_parser().parse_args([*words, "a-link"])
+    found = args.resume if "--resume" in words else args.run
     Path("a-link").unlink()
     Path("a-link").symlink_to("nowhere")
     assert found == run

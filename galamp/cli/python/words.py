@@ -102,11 +102,11 @@ def _check(words: list[str]) -> None:
             parser = build_parser(words)
             # A setting's whole name, not its beginning.
             _command_of(parser).allow_abbrev = False
-            options = parser.parse_args(words)
+            args = parser.parse_args(words)
     except SystemExit:
         text = " ".join(said.getvalue().split())
         raise UserError(text.removeprefix("galamp: ").partition("; see galamp")[0]) from None
-    config_from(options)
+    config_from(args)
 
 
 def _command_of(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

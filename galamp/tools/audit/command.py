@@ -35,15 +35,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_figure_flags(parser, "draw distances, certificates and their ratio", former="--plot")
 
 
-def audit_command(options: argparse.Namespace) -> int:
+def audit_command(args: argparse.Namespace) -> int:
     """`galamp audit`: 0 where no measured distance exceeds its certificate, else 1."""
-    file = figure_file(options)
+    file = figure_file(args)
     from galamp.tools.audit.audit import audit
     from galamp.tools.audit.report import lines, summary
 
-    found = audit(options.run, _progress())
-    result = summary(options.run, found)
-    print(json.dumps(result) if options.json else "\n".join(lines(result)))
+    found = audit(args.run, _progress())
+    result = summary(args.run, found)
+    print(json.dumps(result) if args.json else "\n".join(lines(result)))
     if file is not None:
         _draw(file, result, found)
     return EXIT_OK if found.passed else EXIT_NOT_PROVEN

@@ -67,15 +67,15 @@ from galamp.tools.bench.starts import first_step_s, starts_table
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    options = build_parser().parse_args(words)
-    options.words = words
+    args = build_parser().parse_args(words)
+    args.words = words
     for line in isolation.warnings():
         say(f"galamp: {line}\n")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
     try:
         with installation.held(["bench", *words]):
-            code = options.command(options)
+            code = args.command(args)
     except GalampError as error:
         say(f"galamp: bench: {error}\n")
         return error.exit_code
@@ -113,24 +113,24 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run_command(options: argparse.Namespace) -> None:
+def run_command(args: argparse.Namespace) -> None:
     """`bin/bench run`."""
-    workload = workload_from(options, options.learners, options.num_envs)
-    with rows_file(options.json) as rows:
-        compare([galamp_system(workload)], described(workload), options, rows)
+    workload = workload_from(args, args.learners, args.num_envs)
+    with rows_file(args.json) as rows:
+        compare([galamp_system(workload)], described(workload), args, rows)
 
 
-def limit_command(options: argparse.Namespace) -> None:
+def limit_command(args: argparse.Namespace) -> None:
     """`bin/bench limit`."""
-    workload = workload_from(options, options.learners, options.num_envs)
-    galamp, what, device = galamp_system(workload), described(workload), options.device
+    workload = workload_from(args, args.learners, args.num_envs)
+    galamp, what, device = galamp_system(workload), described(workload), args.device
     if device != CPU:
         gauge = Gauge(uuid_of(device))
         galamp = galamp_system(workload, more=("--device", device))
         galamp, what = replace(galamp, gauge=gauge), f"{what}, on {device} {gauge.names}"
     limit = Limit(workload, device=device)
-    with rows_file(options.json) as rows:
-        compare([galamp, limit], what, options, rows)
+    with rows_file(args.json) as rows:
+        compare([galamp, limit], what, args, rows)
     table_console(sys.stdout).print(parts_table(limit.rounds))
 
 
@@ -153,64 +153,62 @@ def uuid_of(device: str) -> tuple[str, ...]:
     return (found[device],)
 
 
-def scale_command(options: argparse.Namespace) -> None:
+def scale_command(args: argparse.Namespace) -> None:
     """`bin/bench scale`."""
-    shapes = [(n, b) for n in options.learners for b in options.num_envs]
-    systems = [
-        galamp_system(workload_from(options, n, b), f"{_learners(n)} x {b}") for n, b in shapes
-    ]
-    what = f"{options.game}, network {options.network}, learners x environments of each"
-    with rows_file(options.json) as rows:
-        compare(systems, what, options, rows, subject=systems[0].name)
+    shapes = [(n, b) for n in args.learners for b in args.num_envs]
+    systems = [galamp_system(workload_from(args, n, b), f"{_learners(n)} x {b}") for n, b in shapes]
+    what = f"{args.game}, network {args.network}, learners x environments of each"
+    with rows_file(args.json) as rows:
+        compare(systems, what, args, rows, subject=systems[0].name)
 
 
 def _learners(count: int) -> str:
     return "1 learner" if count == 1 else f"{count} learners"
 
 
-def gpu_command(options: argparse.Namespace) -> int:
+def gpu_command(args: argparse.Namespace) -> int:
     """`bin/bench gpu`."""
-    workload = workload_from(options, 1, 1)
-    return gpu.run(options, workload, rows_file(options.json))
+    workload = workload_from(args, 1, 1)
+    return gpu.run(args, workload, rows_file(args.json))
 
 
-def start_command(options: argparse.Namespace) -> None:
+def start_command(args: argparse.Namespace) -> None:
     """`bin/bench start`."""
-    origin = tables.Origin.here(shlex.join(["bin/bench", *options.words]))
-    found: dict[int, list[float]] = {learners: [] for learners in options.learners}
-    for number in range(1, options.repeats + 1):
-        for learners in options.learners:
-            passed_s = first_step_s(workload_from(options, learners, options.num_envs))
+    origin = tables.Origin.here(shlex.join(["bin/bench", *args.words]))
+    found: dict[int, list[float]] = {learners: [] for learners in args.learners}
+    for number in range(1, args.repeats + 1):
+        for learners in args.learners:
+            passed_s = first_step_s(workload_from(args, learners, args.num_envs))
             found[learners].append(passed_s)
-            say(f"galamp: bench: start {number} of {options.repeats}: {_learners(learners)}: ")
+            say(f"galamp: bench: start {number} of {args.repeats}: {_learners(learners)}: ")
             say(f"first step after {passed_s:.2f} s\n")
-    what = f"{options.game}, network {options.network}, {options.num_envs} environments each"
+    what = f"{args.game}, network {args.network}, {args.num_envs} environments each"
     table = starts_table([(_learners(n), seconds) for n, seconds in found.items()])
     tables.show_table(table, what, origin.lines, sys.stdout)
 
 
-def neighbour_command(options: argparse.Namespace) -> None:
+def neighbour_command(args: argparse.Namespace) -> None:
     """`bin/bench neighbour`."""
-    origin = tables.Origin.here(shlex.join(["bin/bench", *options.words]))
-    workload = workload_from(options, options.learners, options.num_envs)
+    origin = tables.Origin.here(shlex.join(["bin/bench", *args.words]))
+    workload = workload_from(args, args.learners, args.num_envs)
     others: dict[str, tuple[str, ...] | None] = {"nothing": None, "a run": ()}
     for words in ("--nice 0", "--no-pin"):
         others[f"a run with {words}"] = tuple(words.split())
     found: dict[str, list[Neighbour]] = {name: [] for name in others}
-    for number in range(1, options.repeats + 1):
+    for number in range(1, args.repeats + 1):
         for name, flags in others.items():
-            say(f"galamp: bench: round {number} of {options.repeats}: beside {name}\n")
+            say(f"galamp: bench: round {number} of {args.repeats}: beside {name}\n")
             runs = None if flags is None else workload
-            found[name].append(beside(runs, flags or (), options.seconds))
+            found[name].append(beside(runs, flags or (), args.seconds))
     table = neighbours_table([(name, merged(rounds)) for name, rounds in found.items()])
     what = f"a small program beside {described(workload)}"
     tables.show_table(table, what, origin.lines, sys.stdout)
 
 
-def forward_command(options: argparse.Namespace) -> None:
+def forward_command(args: argparse.Namespace) -> None:
     """`bin/bench forward`."""
-    origin = tables.Origin.here(shlex.join(["bin/bench", *options.words]))
-    workload = workload_from(options, 1, options.num_envs)
+    origin = tables.Origin.here(shlex.join(["bin/bench", *args.words]))
+    workload = workload_from(args, 1, args.num_envs)
     found = measure(workload.env_id, workload.num_envs, workload.network, workload.precision)
     what = (
         f"{workload.env_id}, network {workload.network}, {workload.precision}, "
@@ -219,53 +217,53 @@ def forward_command(options: argparse.Namespace) -> None:
     tables.show_table(forwards_table(found), what, origin.lines, sys.stdout)
 
 
-def gossip_command(options: argparse.Namespace) -> None:
+def gossip_command(args: argparse.Namespace) -> None:
     """`bin/bench gossip`."""
     torch.set_num_threads(1)
-    device = usable_device(options.device)
+    device = usable_device(args.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # memory is page-locked for the present one
-    origin = tables.Origin.here(shlex.join(["bin/bench", *options.words]))
+    origin = tables.Origin.here(shlex.join(["bin/bench", *args.words]))
     where = "one core" if device.type == "cpu" else torch.cuda.get_device_name(device)
-    what = f"{options.learners} learners, {options.parameters:,} numbers per vector, {where}"
-    table = costs_table(list(costs(options.learners, options.parameters, device)))
+    what = f"{args.learners} learners, {args.parameters:,} numbers per vector, {where}"
+    table = costs_table(list(costs(args.learners, args.parameters, device)))
     tables.show_table(table, what, origin.lines, sys.stdout)
 
 
-def peers_command(options: argparse.Namespace) -> None:
+def peers_command(args: argparse.Namespace) -> None:
     """`bin/bench peers`."""
-    num_envs = options.num_envs or peers.NUM_ENVS[options.algorithm]
-    workload = workload_from(options, options.learners, num_envs)
-    others = peers.chosen(options.peer, workload)
-    with rows_file(options.json) as rows:
+    num_envs = args.num_envs or peers.NUM_ENVS[args.algorithm]
+    workload = workload_from(args, args.learners, num_envs)
+    others = peers.chosen(args.peer, workload)
+    with rows_file(args.json) as rows:
         systems: list[Measurable] = [galamp_system(workload)]
         for peer in others:
             systems.append(peers.peer_system(peer, workload, peers.prepare(peer, say)))
-        compare(systems, described(workload), options, rows)
+        compare(systems, described(workload), args, rows)
 
 
-def learning_command(options: argparse.Namespace) -> int:
+def learning_command(args: argparse.Namespace) -> int:
     """`bin/bench learning`."""
-    origin = tables.Origin.here(shlex.join(["bin/bench", *options.words]))
-    with rows_file(options.json) as rows:
-        return learning.run(options, origin, rows, say)
+    origin = tables.Origin.here(shlex.join(["bin/bench", *args.words]))
+    with rows_file(args.json) as rows:
+        return learning.run(args, origin, rows, say)
 
 
-def workload_from(options: argparse.Namespace, learners: int, num_envs: int) -> Workload:
+def workload_from(args: argparse.Namespace, learners: int, num_envs: int) -> Workload:
     """Return the workload of the options.
 
     Raises:
         UserError: no such Atari game.
     """
     try:
-        env_id = canonical_env_id(options.game)
+        env_id = canonical_env_id(args.game)
     except UserError as error:
         raise UserError(f"--game: {error}") from None
     if not env_id.startswith(ATARI):
-        raise UserError(f"--game {options.game}: expected an Atari game, such as Breakout")
-    precision = getattr(options, "precision", "float32")
-    algorithm = getattr(options, "algorithm", peers.A2C)
-    shape = (learners, num_envs, options.network, precision, algorithm)
+        raise UserError(f"--game {args.game}: expected an Atari game, such as Breakout")
+    precision = getattr(args, "precision", "float32")
+    algorithm = getattr(args, "algorithm", peers.A2C)
+    shape = (learners, num_envs, args.network, precision, algorithm)
     return Workload(env_id, rom_name(env_id), *shape)
 
 
@@ -281,18 +279,18 @@ def described(workload: Workload) -> str:
 def compare(
     systems: Sequence[Measurable],
     what: str,
-    options: argparse.Namespace,
+    args: argparse.Namespace,
     rows: TextIO | None,
     subject: str = GALAMP,
 ) -> None:
     """Measure the systems in turns, store every measurement, and show the table."""
-    what = f"{what}, {options.repeats} x {options.seconds:g} s"
-    origin = tables.Origin.here(shlex.join(["bin/bench", *options.words]))
+    what = f"{what}, {args.repeats} x {args.seconds:g} s"
+    origin = tables.Origin.here(shlex.join(["bin/bench", *args.words]))
     done: list[Measurement] = []
-    for number, system in alternation(systems, options.repeats):
-        say(f"galamp: bench: round {number} of {options.repeats}: {system.name} ...")
+    for number, system in alternation(systems, args.repeats):
+        say(f"galamp: bench: round {number} of {args.repeats}: {system.name} ...")
         try:
-            one = system.measure(number, seconds=options.seconds, warm_up_s=options.warm_up)
+            one = system.measure(number, seconds=args.seconds, warm_up_s=args.warm_up)
         except GalampError:
             say("\n")
             raise
@@ -338,5 +336,5 @@ COMMANDS: dict[str, Command] = {
     "peers": ("galamp and its peers, taking turns", add_peers, peers_command),
     "learning": ("known tasks, trained to known bars", add_learning, learning_command),
 }
-"""Name -> one line of help, the function that adds its options, and the one that runs it; the
+"""Name -> one line of help, the function that adds its args, and the one that runs it; the
 latter returns the exit code, if that may be another than 0."""

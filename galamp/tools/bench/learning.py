@@ -98,7 +98,7 @@ class Training:
 
 
 def run(
-    options: argparse.Namespace,
+    args: argparse.Namespace,
     origin: tables.Origin,
     rows: TextIO | None,
     say: Callable[[str], None],
@@ -108,13 +108,13 @@ def run(
     Raises:
         UserError: there is no such task.
     """
-    tasks, seeds = chosen(options.task), tuple(dict.fromkeys(options.seeds))
-    what = f"mean return of the last {WINDOW} training episodes, on {options.device}"
+    tasks, seeds = chosen(args.task), tuple(dict.fromkeys(args.seeds))
+    what = f"mean return of the last {WINDOW} training episodes, on {args.device}"
     done = []
     for task in tasks:
         for seed in seeds:
             say(f"galamp: bench: {task.name}, seed {seed} ...")
-            one = train(task, seed, options.device, options.limit_s or task.limit_s)
+            one = train(task, seed, args.device, args.limit_s or task.limit_s)
             say(f" {_outcome(one)}\n")
             done.append(one)
             if rows is not None:

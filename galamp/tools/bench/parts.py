@@ -189,56 +189,56 @@ def emulator_block(emulator: Emulator) -> dict[str, float]:
     return {EMULATE: spent_s / steps * 1e3}
 
 
-def on_one_core(options: argparse.Namespace) -> dict[str, float]:
-    """Measure on core `options.core`."""
-    os.sched_setaffinity(0, [options.core])
+def on_one_core(args: argparse.Namespace) -> dict[str, float]:
+    """Measure on core `args.core`."""
+    os.sched_setaffinity(0, [args.core])
     torch.set_num_threads(1)
-    measured = _work_of(options)
+    measured = _work_of(args)
     measured()
     print("ready", flush=True)
     sys.stdin.readline()
-    end_s = time.perf_counter() + options.seconds
+    end_s = time.perf_counter() + args.seconds
     blocks: list[dict[str, float]] = []
     while not blocks or time.perf_counter() < end_s:
         blocks.append(measured())
     return {name: median(each[name] for each in blocks) for name in blocks[0]}
 
 
-def _work_of(options: argparse.Namespace) -> Callable[[], dict[str, float]]:
+def _work_of(args: argparse.Namespace) -> Callable[[], dict[str, float]]:
     """Return a function that measures one block of this core's parts."""
-    if options.part is None:
+    if args.part is None:
         return partial(
             block,
-            Parts(options.env_id, options.num_envs, options.network, options.precision),
+            Parts(args.env_id, args.num_envs, args.network, args.precision),
         )
-    if options.part == EMULATE:
-        return partial(emulator_block, Emulator(options.env_id, options.num_envs))
+    if args.part == EMULATE:
+        return partial(emulator_block, Emulator(args.env_id, args.num_envs))
     parts = DeviceParts(
-        Emulator(options.env_id, 1).spec,
-        learners=options.learners,
-        num_envs=options.num_envs,
-        network=options.network,
-        device=options.device,
-        precision=options.precision,
+        Emulator(args.env_id, 1).spec,
+        learners=args.learners,
+        num_envs=args.num_envs,
+        network=args.network,
+        device=args.device,
+        precision=args.precision,
     )
     return parts.block
 
 
-def shares(cores: list[int], options: argparse.Namespace) -> Iterator[tuple[int, list[object]]]:
+def shares(cores: list[int], args: argparse.Namespace) -> Iterator[tuple[int, list[object]]]:
     """Yield each core and the arguments of its work; on a GPU, learners come first."""
-    if options.device == CPU:
+    if args.device == CPU:
         yield from ((core, []) for core in cores)
         return
-    learners = min(options.learners, len(cores))
+    learners = min(args.learners, len(cores))
     emulators = cores[learners:] or cores[-1:]
-    envs = max(1, options.num_envs * learners // len(emulators))
+    envs = max(1, args.num_envs * learners // len(emulators))
     for core in cores[:learners]:
         yield core, ["--part", LEARN]
     for core in emulators:
         yield core, ["--part", EMULATE, "--num-envs", envs]
 
 
-def on_all_cores(options: argparse.Namespace) -> list[dict[str, float]]:
+def on_all_cores(args: argparse.Namespace) -> list[dict[str, float]]:
     """Measure on every core, by a process of its own on each; all start once all are ready."""
     command = [sys.executable, "-m", "galamp.tools.bench.parts", *sys.argv[1:]]
     children = [
@@ -248,7 +248,7 @@ def on_all_cores(options: argparse.Namespace) -> list[dict[str, float]]:
             stdout=subprocess.PIPE,
             text=True,
         )
-        for core, words in shares(sorted(os.sched_getaffinity(0)), options)
+        for core, words in shares(sorted(os.sched_getaffinity(0)), args)
     ]
     for child in children:
         assert child.stdout is not None
@@ -276,8 +276,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--core", type=int)
     parser.add_argument("--part", choices=(EMULATE, LEARN))
-    options = parser.parse_args()
-    found = on_all_cores(options) if options.core is None else on_one_core(options)
+    args = parser.parse_args()
+    found = on_all_cores(args) if args.core is None else on_one_core(args)
     print(json.dumps(found), flush=True)
 
 

@@ -70,21 +70,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_flags(parser.add_argument_group("faults"), ChaosConfig)
 
 
-def chaos_from(options: argparse.Namespace) -> ChaosConfig:
+def chaos_from(args: argparse.Namespace) -> ChaosConfig:
     """Return the settings of the faults, and set the run's open settings.
 
     Raises:
         UserError: a wrong value.
     """
     for name, value in LEFT_OPEN.items():
-        if name not in options:
-            setattr(options, name, value)
-    return settings_from(options, ChaosConfig)
+        if name not in args:
+            setattr(args, name, value)
+    return settings_from(args, ChaosConfig)
 
 
-def left_open(options: argparse.Namespace) -> list[str]:
+def left_open(args: argparse.Namespace) -> list[str]:
     """Return the names of the run's settings that `chaos_from` sets."""
-    return [name for name in LEFT_OPEN if name not in options]
+    return [name for name in LEFT_OPEN if name not in args]
 
 
 def check_kept(stored: dict[str, Any], left: list[str], run: Path) -> None:

@@ -44,25 +44,25 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
-def compare_command(options: argparse.Namespace) -> int:
+def compare_command(args: argparse.Namespace) -> int:
     """`galamp compare`."""
-    if options.score is not None and not math.isfinite(options.score):
-        raise UserError(f"--score {options.score}: expected a number")
-    if len(options.runs) > MAX_RUNS:
-        raise UserError(f"{len(options.runs)} runs: expected at most {MAX_RUNS}; name fewer")
+    if args.score is not None and not math.isfinite(args.score):
+        raise UserError(f"--score {args.score}: expected a number")
+    if len(args.runs) > MAX_RUNS:
+        raise UserError(f"{len(args.runs)} runs: expected at most {MAX_RUNS}; name fewer")
     from galamp.core.disk import finite
     from galamp.tools.compare.comparison import compare
     from galamp.tools.compare.text_report import show
     from galamp.tools.plot.groups import checked
     from galamp.tools.plot.runs import load
 
-    runs = load(options.runs)
+    runs = load(args.runs)
     if len(runs) < 2:
-        raise UserError(f"{options.runs[0]}: expected at least two runs; name another")
-    result = compare(runs, options.score, checked(options.ignore, runs))
+        raise UserError(f"{args.runs[0]}: expected at least two runs; name another")
+    result = compare(runs, args.score, checked(args.ignore, runs))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
-    if options.json:
+    if args.json:
         print(json.dumps(finite(result)))
     else:
         show(result, sys.stdout)

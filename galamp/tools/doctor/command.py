@@ -31,7 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=doctor_command)
 
 
-def doctor_command(options: argparse.Namespace) -> int:
+def doctor_command(args: argparse.Namespace) -> int:
     """`galamp doctor`."""
     from galamp.tools.doctor.checks import CHECKS
     from galamp.tools.doctor.trial import tried

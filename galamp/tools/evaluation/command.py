@@ -28,14 +28,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_flags(parser, EvaluationConfig)
 
 
-def eval_command(options: argparse.Namespace) -> int:
+def eval_command(args: argparse.Namespace) -> int:
     """`galamp eval`."""
-    config = settings_from(options, EvaluationConfig)
+    config = settings_from(args, EvaluationConfig)
     # torch reads it when it loads: waiting threads would spin on the emulator's cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     done = [0]
     try:
-        return _evaluate(options.path, config, done)
+        return _evaluate(args.path, config, done)
     except KeyboardInterrupt:
         sys.stderr.write(f"galamp: interrupted after {done[0]} games; nothing written\n")
         return EXIT_SIGINT

@@ -35,13 +35,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="let it replace files that exist")
 
 
-def export_command(options: argparse.Namespace) -> int:
+def export_command(args: argparse.Namespace) -> int:
     """`galamp export`."""
-    config = settings_from(options, ExportConfig)
+    config = settings_from(args, ExportConfig)
     announce(STARTING, sys.stderr)
     from galamp.tools.export.export import export
 
-    exported = export(options.path, config, options.output, overwrite=options.overwrite)
+    exported = export(args.path, config, args.output, overwrite=args.overwrite)
     print_safely(f"{exported.text}\n", sys.stdout)
     for path in (exported.path, exported.description):
         print_safely(f"written: {path}\n", sys.stderr)

@@ -43,28 +43,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def export_command(options: argparse.Namespace) -> int:
+def export_command(args: argparse.Namespace) -> int:
     """`galamp export-logs`."""
     from galamp.tools.run_folders.record import is_run
 
-    tracks = options.wandb or options.wandb_project is not None
-    if not (options.tensorboard or tracks):
+    tracks = args.wandb or args.wandb_project is not None
+    if not (args.tensorboard or tracks):
         raise UserError("export-logs: expected --tensorboard, --wandb, or both")
-    if not is_run(options.run):
-        raise UserError(f"{options.run}: not a run folder (it has no config.json)")
-    folder = None if options.output is None else _made(options.output)
-    if options.tensorboard:
+    if not is_run(args.run):
+        raise UserError(f"{args.run}: not a run folder (it has no config.json)")
+    folder = None if args.output is None else _made(args.output)
+    if args.tensorboard:
         from galamp.tools.export_logs.tensorboard import export
 
-        place = folder or options.run / "tensorboard"
-        rows = export(options.run, place)
+        place = folder or args.run / "tensorboard"
+        rows = export(args.run, place)
         _written(f"{rows:,} rows to {place}; look at them: tensorboard --logdir {place}")
     if tracks:
         from galamp.tools.export_logs.wandb import export as export_to_wandb
 
-        rows, there = export_to_wandb(
-            options.run, folder or options.run, options.wandb_project or ""
-        )
+        rows, there = export_to_wandb(args.run, folder or args.run, args.wandb_project or "")
         later = "" if "://" in there else f"; upload them: wandb sync {there}"
         _written(f"{rows:,} rows to {there}{later}")
     return EXIT_OK

@@ -50,14 +50,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_flags(parser, PlayConfig)
 
 
-def play_command(options: argparse.Namespace) -> int:
+def play_command(args: argparse.Namespace) -> int:
     """`galamp play`."""
-    config = settings_from(options, PlayConfig)
+    config = settings_from(args, PlayConfig)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from galamp.tools.play.terminal import Closed
 
     try:
-        _play(options, config)
+        _play(args, config)
     except KeyboardInterrupt:
         return EXIT_SIGINT
     except Closed as closed:
@@ -65,7 +65,7 @@ def play_command(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _play(options: argparse.Namespace, config: PlayConfig) -> None:
+def _play(args: argparse.Namespace, config: PlayConfig) -> None:
     """Show the games; print their scores when the screen is restored."""
     from galamp.environments.base import closing_quietly
     from galamp.telemetry.display.streams import STARTING, announce
@@ -76,14 +76,14 @@ def _play(options: argparse.Namespace, config: PlayConfig) -> None:
     from galamp.tools.play.window import check_display
 
     # What cannot be shown is refused before anything is loaded.
-    if options.window:
+    if args.window:
         check_display()
-    terminal = None if options.window else Terminal()
+    terminal = None if args.window else Terminal()
     announce(STARTING, sys.stderr)
-    agent, filmed = load(options.path, config)
+    agent, filmed = load(args.path, config)
     tally = Tally()
     with closing_quietly(filmed):
-        decide, press, keys = _decider(agent, filmed, options, config)
+        decide, press, keys = _decider(agent, filmed, args, config)
         try:
             with _screen(terminal, filmed, keys) as screen:
                 player = Player(screen, filmed.fps, merges=filmed.flickers, press=press)
@@ -96,7 +96,7 @@ def _play(options: argparse.Namespace, config: PlayConfig) -> None:
 
 
 def _decider(
-    agent: Agent, filmed: FilmedEnvironment, options: argparse.Namespace, config: PlayConfig
+    agent: Agent, filmed: FilmedEnvironment, args: argparse.Namespace, config: PlayConfig
 ) -> tuple[Decide, Callable[[str], None] | None, str]:
     """Return who decides, what takes a person's keys, and what the keys do.
 
@@ -107,7 +107,7 @@ def _decider(
     from galamp.tools.play.keyboard import Keyboard
 
     spec = filmed.environment.spec
-    if not options.human:
+    if not args.human:
         return decided(agent, spec.action_meanings, config.greedy), None, KEYS
     keyboard = Keyboard(spec)
     return keyboard.decide, keyboard.press, f"{keyboard.help}   {KEYS_OF_A_PERSON}"

@@ -51,18 +51,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_flags(parser, PlayConfig)
 
 
-def record_command(options: argparse.Namespace) -> int:
+def record_command(args: argparse.Namespace) -> int:
     """`galamp record`."""
-    config = settings_from(options, PlayConfig)
+    config = settings_from(args, PlayConfig)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        return _record(options, config)
+        return _record(args, config)
     except KeyboardInterrupt:
         sys.stderr.write("galamp: interrupted; nothing written\n")
         return EXIT_SIGINT
 
 
-def _record(options: argparse.Namespace, config: PlayConfig) -> int:
+def _record(args: argparse.Namespace, config: PlayConfig) -> int:
     from galamp.environments.base import closing_quietly
     from galamp.telemetry.display.streams import STARTING, announce, print_safely
     from galamp.tools.play.game import Tally, decided, moments, paced
@@ -70,11 +70,11 @@ def _record(options: argparse.Namespace, config: PlayConfig) -> int:
     from galamp.tools.play.overlay import Overlay
     from galamp.tools.play.video import MAX_GIF_FPS, video_file
 
-    file = video_file(options.output, overwrite=options.overwrite)
+    file = video_file(args.output, overwrite=args.overwrite)
     announce(STARTING, sys.stderr)
-    agent, filmed = load(options.path, config)
+    agent, filmed = load(args.path, config)
     with closing_quietly(filmed):
-        fps = _fps(options.fps, filmed.fps, MAX_GIF_FPS if file.is_gif else filmed.fps)
+        fps = _fps(args.fps, filmed.fps, MAX_GIF_FPS if file.is_gif else filmed.fps)
         names = filmed.environment.spec.action_meanings
         game = moments(
             filmed, decided(agent, names, config.greedy), config.episodes, config.max_steps

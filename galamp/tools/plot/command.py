@@ -71,22 +71,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def plot_command(options: argparse.Namespace) -> int:
+def plot_command(args: argparse.Namespace) -> int:
     """`galamp plot`."""
-    _check(options)
+    _check(args)
     from galamp.tools.plot import follow
     from galamp.tools.plot.runs import load
 
-    file = figure_file(options)
-    runs = load(options.runs)
+    file = figure_file(args)
+    runs = load(args.runs)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # braille, where the terminal has none
-    if options.follow:
-        return follow.follow(runs, lambda: charts_of(runs, options), file)
-    charts = charts_of(runs, options)
+    if args.follow:
+        return follow.follow(runs, lambda: charts_of(runs, args), file)
+    charts = charts_of(runs, args)
     if not any(chart.lines for chart in charts):
         raise UserError(
-            f"{options.runs[0]}: {_nothing(runs)}; --follow waits for it"
+            f"{args.runs[0]}: {_nothing(runs)}; --follow waits for it"
             if len(runs) == 1
             else f"{len(runs)} runs: {_nothing(runs)}; --follow waits for it"
         )
@@ -99,7 +99,7 @@ def plot_command(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def charts_of(runs: Sequence[Run], options: argparse.Namespace) -> list[Chart]:
+def charts_of(runs: Sequence[Run], args: argparse.Namespace) -> list[Chart]:
     """Return a chart per metric that is asked for, of what the runs have told so far.
 
     Raises:
@@ -110,31 +110,31 @@ def charts_of(runs: Sequence[Run], options: argparse.Namespace) -> list[Chart]:
     from galamp.tools.plot.metrics import find
 
     names = list(dict.fromkeys(name for run in runs for name in run.history.names))
-    ignored, charts = checked(options.ignore, runs), []
-    for word in options.metric or ["score"]:
+    ignored, charts = checked(args.ignore, runs), []
+    for word in args.metric or ["score"]:
         metric = find(word, names)
-        if options.group:
-            chart = chart_of_groups(group(runs, ignored), metric, options.x, options.band)
+        if args.group:
+            chart = chart_of_groups(group(runs, ignored), metric, args.x, args.band)
         else:
-            chart = chart_of_runs(runs, metric, options.x, options.per_learner)
+            chart = chart_of_runs(runs, metric, args.x, args.per_learner)
         charts.append(with_references(chart, metric, runs))
     return charts
 
 
-def _check(options: argparse.Namespace) -> None:
+def _check(args: argparse.Namespace) -> None:
     """Refuse options that contradict one another.
 
     Raises:
         UserError: some do.
     """
-    if options.group and options.per_learner:
+    if args.group and args.per_learner:
         raise UserError("--per-learner: is of single runs; leave out --group")
-    if options.band != "stderr" and not options.group:
+    if args.band != "stderr" and not args.group:
         raise UserError("--band: goes with --group; give that, too")
-    if options.ignore and not options.group:
+    if args.ignore and not args.group:
         raise UserError("--ignore: goes with --group; give that, too")
-    if len(options.runs) > MAX_RUNS:
-        raise UserError(f"{len(options.runs)} runs: expected at most {MAX_RUNS}; name fewer")
+    if len(args.runs) > MAX_RUNS:
+        raise UserError(f"{len(args.runs)} runs: expected at most {MAX_RUNS}; name fewer")
 
 
 def _nothing(runs: Sequence[Run]) -> str:

@@ -42,21 +42,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def report_command(options: argparse.Namespace) -> int:
+def report_command(args: argparse.Namespace) -> int:
     """`galamp report`."""
-    file = options.output or options.run / FILE
-    _check(options.run, file, options.overwrite)
+    file = args.output or args.run / FILE
+    _check(args.run, file, args.overwrite)
     from galamp.core.disk import replace_file, write_new
     from galamp.tools.plot.runs import load
     from galamp.tools.report.clips import clip_of
     from galamp.tools.report.content import content
     from galamp.tools.run_folders.record import read_record
 
-    clip = clip_of(options.run, options.clip)
-    (run,) = load([options.run])
-    page = content(read_record(options.run), run, clip)
+    clip = clip_of(args.run, args.clip)
+    (run,) = load([args.run])
+    page = content(read_record(args.run), run, clip)
     try:
-        (replace_file if options.overwrite else write_new)(file, page)
+        (replace_file if args.overwrite else write_new)(file, page)
     except OSError as error:
         raise UserError(f"-o {file}: cannot be written: {error.strerror}; name another") from None
     print_safely(f"galamp: written: {clean(str(file))}\n", sys.stderr)

@@ -30,14 +30,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the list as JSON")
 
 
-def ls_command(options: argparse.Namespace) -> int:
+def ls_command(args: argparse.Namespace) -> int:
     """`galamp ls`."""
     from galamp.tools.run_folders.listing import as_json, runs_in, table
 
-    folder = options.folder or Path(RUNS)
+    folder = args.folder or Path(RUNS)
     # Without a name, nothing is wrong where no run was begun yet.
-    records = runs_in(folder) if options.folder or os.path.isdir(folder) else []
-    if options.json:
+    records = runs_in(folder) if args.folder or os.path.isdir(folder) else []
+    if args.json:
         print(json.dumps([as_json(record) for record in records], indent=1))
     elif records:
         print("\n".join(table(records, width_of_terminal())))

@@ -48,22 +48,22 @@ def _number(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text}: expected a whole number of at least 1")
 
 
-def prune_command(options: argparse.Namespace) -> int:
+def prune_command(args: argparse.Namespace) -> int:
     """`galamp prune`: every run is looked at before anything is removed."""
     from galamp.tools.run_folders.pruning import plan_of
     from galamp.tools.run_folders.sizes import size_text
 
-    runs = dict.fromkeys(options.runs)
-    plans = [plan_of(run, options.keep, whole=options.whole) for run in runs]
+    runs = dict.fromkeys(args.runs)
+    plans = [plan_of(run, args.keep, whole=args.whole) for run in runs]
     for plan in plans:
         print("\n".join(_words(plan)), flush=True)
     if not any(plan.goes for plan in plans):
         print("nothing to remove")
-    elif not options.yes:
+    elif not args.yes:
         total = size_text(sum(plan.bytes for plan in plans))
         print(f"nothing is removed yet; to remove it, {total} in all, add --yes")
     else:
-        _remove_all(plans, options.keep)
+        _remove_all(plans, args.keep)
     return EXIT_OK
 
 

@@ -40,17 +40,17 @@ def _number(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text}: expected a whole number from 0 to {MAX_EVENTS}")
 
 
-def show_command(options: argparse.Namespace) -> int:
+def show_command(args: argparse.Namespace) -> int:
     """`galamp show`."""
     from galamp.tools.run_folders.record import is_run, read_record
     from galamp.tools.run_folders.report import as_json
 
-    if not is_run(options.run):
-        raise UserError(f"{options.run}: not a run folder (it has no config.json)")
-    if options.json:
-        print(json.dumps(as_json(read_record(options.run), options.events), indent=1))
+    if not is_run(args.run):
+        raise UserError(f"{args.run}: not a run folder (it has no config.json)")
+    if args.json:
+        print(json.dumps(as_json(read_record(args.run), args.events), indent=1))
     else:
-        _show(options.run, options.events)
+        _show(args.run, args.events)
     return EXIT_OK
 
 

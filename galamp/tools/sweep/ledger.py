@@ -194,7 +194,7 @@ def set_aside(path: Path) -> Path | None:
 
 def _has_entries(folder: Path) -> bool:
     try:
-        return next(os.scandir(folder), None) is not None
+        return bool(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return os.path.lexists(folder) and not folder.is_dir()
 

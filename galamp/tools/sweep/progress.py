@@ -65,7 +65,7 @@ class Progress:
         gpus = f", GPU {format_list(place.gpus)}" if place.gpus else ""
         what = "goes on" if resume else "starts"
         where = f"cores {format_list(place.cores)}{gpus}"
-        self._print(f"{self._number} of {self._total}: {run.name} {what} on {where}")
+        self._print(f"{self._number} of {self._total}: {run.name} {what}, {where}")
 
     def ended(self, run: PlannedRun, how: Ended, failure: str) -> None:
         """Print how a run has ended."""

@@ -108,11 +108,11 @@ class Runner:
         self._gpus, self._command, self._grace_s = gpus, command, grace_s
         self._running: list[_Running] = []
         self._stops = False
-        self.failed: list[str] = []
-        """Names of runs that failed."""
+        self.unfinished: list[str] = []
+        """Names of runs that failed, or that somebody else has stopped."""
 
     def run(self, starts: Sequence[Start], signals: Signals) -> int:
-        """Run all; returns the exit code: of success, of a failure, or of the first signal.
+        """Run all; returns the exit code: of success, of a failure (of any run), or the signal's.
 
         Raises:
             OSError: the disk, or the system, refuses a start; all that run were asked to save.
@@ -133,7 +133,7 @@ class Runner:
             raise
         finally:
             self._close()
-        return EXIT_FAILURE if self.failed else EXIT_OK
+        return EXIT_FAILURE if self.unfinished else EXIT_OK
 
     def _start(self, waiting: list[Start]) -> list[Start]:
         """Start what has room, in order; returns what has none. Smaller runs may overtake."""
@@ -198,8 +198,8 @@ class Runner:
             how, failure = Ended.FAILED, one_line(each.program.complaint())
         self._running.remove(each)
         self._packing.free(each.place)
-        if how is Ended.FAILED:
-            self.failed.append(each.run.name)
+        if how is not Ended.FINISHED:
+            self.unfinished.append(each.run.name)
         with contextlib.suppress(GalampError):  # what the kernel cannot end is no one's to wait for
             each.whole.close()
         self._ledger.ended(each.run, code, failure)

@@ -68,13 +68,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_figure_flags(parser, "draw the graph, too", former="--png")
 
 
-def topology_command(options: argparse.Namespace) -> int:
+def topology_command(args: argparse.Namespace) -> int:
     """`galamp topology`."""
-    config = settings_from(options, TopologyConfig)
-    file = figure_file(options)
+    config = settings_from(args, TopologyConfig)
+    file = figure_file(args)
     # numpy reads it when it loads: on a busy machine several threads take ten times as long as one.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    made = _plan(options.name, config)
+    made = _plan(args.name, config)
     if file is not None:
         from galamp.tools.topology.figure import draw
 

@@ -46,12 +46,12 @@ STEPS = (
 
 
 def run(
-    options: argparse.Namespace, workload: Workload, rows: AbstractContextManager[TextIO | None]
+    args: argparse.Namespace, workload: Workload, rows: AbstractContextManager[TextIO | None]
 ) -> int:
-    """Run the steps that `options` name; returns the exit code.
+    """Run the steps that `args` name; returns the exit code.
 
     Args:
-        options: as `galamp.tools.bench.options.add_gpu` has them.
+        args: as `galamp.tools.bench.options.add_gpu` has them.
         workload: the game and the network.
         rows: opens the file that rows are appended to, if there is to be one.
 
@@ -59,15 +59,15 @@ def run(
         UserError: there is no GPU that can be used, or no such step, or the numbers do not fit
             one another.
     """
-    steps = chosen(options.steps)
-    job = job_from(options, workload)
+    steps = chosen(args.steps)
+    job = job_from(args, workload)
     machine = machine_here()
     for device, why in machine.unusable.items():
         show(f"{device} is left out: {why}")
     job = replace(job, device=machine.gpus[0].device)
-    origin = tables.Origin.here(shlex.join(["bin/bench", *options.words]))
+    origin = tables.Origin.here(shlex.join(["bin/bench", *args.words]))
     with rows as file:
-        outcomes = run_steps(steps, job, options.limit_s, show, _keeper(file, origin))
+        outcomes = run_steps(steps, job, args.limit_s, show, _keeper(file, origin))
     show("")
     for outcome in outcomes:
         show(f"{outcome.step:8} {outcome.result:9} {outcome.seconds:6.1f} s")
@@ -110,16 +110,16 @@ def chosen(names: str) -> tuple[Step, ...]:
     return tuple(step for step in STEPS if step.name in wanted)
 
 
-def job_from(options: argparse.Namespace, workload: Workload) -> Job:
+def job_from(args: argparse.Namespace, workload: Workload) -> Job:
     """Return the job of the steps.
 
     Raises:
         UserError: a number of environments cannot be split among a number of learners.
     """
-    counts: tuple[int, ...] = options.learners
-    if options.full and FULL_LEARNERS not in counts:
+    counts: tuple[int, ...] = args.learners
+    if args.full and FULL_LEARNERS not in counts:
         counts = (*counts, FULL_LEARNERS)
-    for simulators in options.simulators:
+    for simulators in args.simulators:
         for count in counts:
             if simulators % count:
                 raise UserError(
@@ -130,10 +130,10 @@ def job_from(options: argparse.Namespace, workload: Workload) -> Job:
         workload=workload,
         device=DEVICE,
         learners=counts,
-        simulators=options.simulators,
-        precisions=FULL if options.full else SHORT,
-        seconds=options.seconds,
-        warm_up_s=options.warm_up,
+        simulators=args.simulators,
+        precisions=FULL if args.full else SHORT,
+        seconds=args.seconds,
+        warm_up_s=args.warm_up,
     )
 
 

@@ -150,22 +150,20 @@ def main() -> None:
     parser.add_argument("--device", required=True)
     parser.add_argument("--network", required=True)
     parser.add_argument("--updates", type=int, required=True)
-    options = parser.parse_args()
-    rollouts = [rollout(seed) for seed in range(options.updates)]
-    send(updates=options.updates, network=options.network)
-    expected = learned(options.network, CPU, rollouts)
+    args = parser.parse_args()
+    rollouts = [rollout(seed) for seed in range(args.updates)]
+    send(updates=args.updates, network=args.network)
+    expected = learned(args.network, CPU, rollouts)
     send(moved=distance(expected.start, expected.end))
     for name in MAX_APART:
-        found = learned(options.network, options.device, rollouts, tf32=name == "tf32")
+        found = learned(args.network, args.device, rollouts, tf32=name == "tf32")
         send(**{name: apart(found, expected)})
-    torch.cuda.set_device(options.device)
+    torch.cuda.set_device(args.device)
     torch.backends.cudnn.deterministic = True
-    eager, acted = as_in_runs(options.network, options.device, rollouts)
+    eager, acted = as_in_runs(args.network, args.device, rollouts)
     for name, reduces in RECORDED.items():
         try:
-            found, actions = as_in_runs(
-                options.network, options.device, rollouts, Graphs(), reduces
-            )
+            found, actions = as_in_runs(args.network, args.device, rollouts, Graphs(), reduces)
         except Refused:
             send(refused=traceback.format_exc().splitlines()[-LOG_LINES:])
             return

@@ -146,16 +146,16 @@ def main() -> None:
     parser.add_argument("--device", required=True)
     parser.add_argument("--network", required=True)
     parser.add_argument("--num-envs", type=int, required=True)
-    options = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    send(num_envs=options.num_envs)
+    send(num_envs=args.num_envs)
     with heard() as log:
         learners = synthetic_learners(
             ATARI,
             learners=LEARNERS,
-            num_envs=options.num_envs,
-            network=options.network,
-            device=options.device,
+            num_envs=args.num_envs,
+            network=args.network,
+            device=args.device,
         )
     send(**refusals([learner.status for learner in learners], log.getvalue()))
     take_turns(learners, WARM_UP)

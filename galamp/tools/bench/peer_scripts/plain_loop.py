@@ -161,16 +161,16 @@ def main() -> None:
     parser.add_argument("--precision", choices=["float32", "bf16"], default="float32")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--run-dir", type=Path, required=True)
-    options = parser.parse_args()
+    args = parser.parse_args()
 
     threads = len(os.sched_getaffinity(0))
-    bf16 = options.precision == "bf16"
-    loop = Loop(options.game, options.num_envs, options.network, options.seed, threads, bf16)
+    bf16 = args.precision == "bf16"
+    loop = Loop(args.game, args.num_envs, args.network, args.seed, threads, bf16)
     steps, last_s = 0, time.monotonic()
-    with (options.run_dir / "metrics.jsonl").open("a", encoding="utf-8") as rows:
+    with (args.run_dir / "metrics.jsonl").open("a", encoding="utf-8") as rows:
         while True:
             loop.update()
-            steps += NUM_STEPS * options.num_envs
+            steps += NUM_STEPS * args.num_envs
             now_s = time.monotonic()
             if now_s - last_s >= ROW_EVERY_S:
                 last_s = now_s

@@ -175,16 +175,16 @@ def main() -> None:
     parser.add_argument("--algorithm", choices=["a2c", "ppo"], required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--run-dir", type=Path, required=True)
-    options = parser.parse_args()
+    args = parser.parse_args()
 
     signal.signal(signal.SIGTERM, lambda number, frame: leave(128 + number))
-    folder = options.run_dir.resolve()
+    folder = args.run_dir.resolve()
     # Its temporary files too, and out of the checkout, whose state it would write down.
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
     os.chdir(folder)
-    env_id = f"{rom_id_to_name(options.game)}NoFrameskip-v4"
+    env_id = f"{rom_id_to_name(args.game)}NoFrameskip-v4"
     register_env(env_id, make_game)
-    what = (env_id, options.num_envs, options.algorithm, options.seed, folder)
+    what = (env_id, args.num_envs, args.algorithm, args.seed, folder)
     _, runner = make_runner(configuration(*what))
     # Its own method for this loses the handlers that a message has already.
     runner.policy_msg_handlers[LEARNER_ENV_STEPS].append(RowWriter(folder / "metrics.jsonl"))

@@ -87,19 +87,19 @@ def main() -> None:
     parser.add_argument("--algorithm", choices=["a2c", "ppo"], required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--run-dir", type=Path, required=True)
-    options = parser.parse_args()
+    args = parser.parse_args()
 
     gymnasium.register_envs(ale_py)
-    env_id = f"{rom_id_to_name(options.game)}NoFrameskip-v4"
+    env_id = f"{rom_id_to_name(args.game)}NoFrameskip-v4"
     # One process steps all environments: with processes of their own it is slower on few cores.
     environment = make_atari_env(
-        env_id, n_envs=options.num_envs, seed=options.seed, vec_env_cls=DummyVecEnv
+        env_id, n_envs=args.num_envs, seed=args.seed, vec_env_cls=DummyVecEnv
     )
     stacked = VecFrameStack(environment, n_stack=4)
-    kind = {"a2c": A2C, "ppo": PPO}[options.algorithm]
-    settings = settings_of(options.algorithm, options.num_envs)
-    model = kind("CnnPolicy", stacked, seed=options.seed, device="cpu", verbose=0, **settings)
-    model.learn(ENDLESS, callback=RowWriter(options.run_dir / "metrics.jsonl"))
+    kind = {"a2c": A2C, "ppo": PPO}[args.algorithm]
+    settings = settings_of(args.algorithm, args.num_envs)
+    model = kind("CnnPolicy", stacked, seed=args.seed, device="cpu", verbose=0, **settings)
+    model.learn(ENDLESS, callback=RowWriter(args.run_dir / "metrics.jsonl"))
 
 
 if __name__ == "__main__":
