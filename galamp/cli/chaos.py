@@ -17,7 +17,7 @@ from galamp.tools.chaos import command as chaos
 def add_options(parser: Parser) -> None:
     """Give `parser` the options of `galamp chaos`, and the command."""
     parser.set_defaults(command=chaos_command)
-    parser.usage = "galamp chaos [args] [options of galamp run]"
+    parser.usage = "galamp chaos [options] [options of galamp run]"
     parser.description = "Train under faults, and check that the run survives them."
     parser.epilog = "All options of galamp run are taken, too: see galamp run --help."
     chaos.add_options(parser)

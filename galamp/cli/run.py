@@ -40,7 +40,7 @@ CALLBACKS: list[Callback] = []
 
 def add_options(parser: Parser) -> None:
     """Give `parser` the options of `galamp run`, and the command."""
-    parser.usage = "galamp run [args]"
+    parser.usage = "galamp run [options]"
     parser.description = f"Train, or go on with a run.\n\n{EXAMPLES}"
     parser.set_defaults(command=run_command)
     add_settings(parser)

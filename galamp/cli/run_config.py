@@ -46,7 +46,7 @@ def dest_of(section: str, name: str) -> str:
 
 
 def config_from(args: argparse.Namespace) -> RunConfig:
-    """Return the config of the args, merged into the stored one for a resumed run.
+    """Return the config of the options, merged into the stored one for a resumed run.
 
     Raises:
         UserError: every wrong value, one line each.
@@ -55,7 +55,7 @@ def config_from(args: argparse.Namespace) -> RunConfig:
 
 
 def config_with_sources(args: argparse.Namespace) -> tuple[RunConfig, Sources]:
-    """Return the config of the args, and where each setting is from that is no default.
+    """Return the config of the options, and where each setting is from that is no default.
 
     Raises:
         UserError: every wrong value, one line each.
@@ -76,7 +76,7 @@ def config_with_sources(args: argparse.Namespace) -> tuple[RunConfig, Sources]:
 
 @contextlib.contextmanager
 def configured(args: argparse.Namespace) -> Iterator[tuple[RunConfig, RunFolder | None]]:
-    """Yield the config of the args, and the locked folder of the run that is resumed.
+    """Yield the config of the options, and the locked folder of the run that is resumed.
 
     The lock comes first: a run that is just ending still writes its config and its last checkpoint.
 

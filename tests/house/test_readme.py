@@ -72,7 +72,7 @@ def test_commands_of_the_bench_parse() -> None:
 
 
 def test_commands_in_sentences_exist() -> None:
-    """Also their args, where nothing is left to fill in."""
+    """Also their options, where nothing is left to fill in."""
     for name, text in TEXTS.items():
         prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
         for line in re.findall(r"`(?:bin/)?galamp ([a-z][^`]*)`", prose):

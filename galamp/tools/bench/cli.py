@@ -336,5 +336,5 @@ COMMANDS: dict[str, Command] = {
     "peers": ("galamp and its peers, taking turns", add_peers, peers_command),
     "learning": ("known tasks, trained to known bars", add_learning, learning_command),
 }
-"""Name -> one line of help, the function that adds its args, and the one that runs it; the
+"""Name -> one line of help, the function that adds its options, and the one that runs it; the
 latter returns the exit code, if that may be another than 0."""
