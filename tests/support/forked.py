@@ -27,31 +27,29 @@ from typing import Any, NoReturn
 from galamp.workers import forkserver
 
 START_PYTHON = multiprocessing.util.spawnv_passfds  # type: ignore[attr-defined]
-BY_GALAMP = (
-    "PYTEST_CURRENT_TEST",
-    "OMP_WAIT_POLICY",
-    forkserver.HASH_SEED_VARIABLE,
-    *forkserver.THREAD_VARIABLES,
-    *forkserver.ALLOCATOR_VARIABLES,
-    *(forkserver.SUPERVISOR, forkserver.SERVER, forkserver.FOLDER),
-)
-"""Environment variables that are set while tests run, and that every command sets anew."""
+READ_EARLY = ("PYTHON", "FAKE_CUDA_", "CUDA_", "GALAMP_CRASH_AT", "TMPDIR")
+"""Begins of the names of environment variables that are read once, when Python starts or a module
+is imported. A forked command reads all others as a new Python would."""
 
 FAILED = 1
 """Exit code for an exception that nobody has caught, as Python's own."""
 
 
-def environment() -> dict[str, str]:
-    """Return all variables that are not set anew anyway."""
-    return {name: value for name, value in os.environ.items() if name not in BY_GALAMP}
+def read_early() -> dict[str, str]:
+    """Return the variables of `READ_EARLY`; galamp sets the seed of hashes for every command."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(READ_EARLY) and name != forkserver.HASH_SEED_VARIABLE
+    }
 
 
-AT_FIRST = environment()
+AT_FIRST = read_early()
 
 
 def has_its_environment() -> bool:
     """Whether this process has the variables that it has loaded its modules with."""
-    return environment() == AT_FIRST
+    return read_early() == AT_FIRST
 
 
 class Forked(subprocess.Popen[str]):

@@ -1,0 +1,41 @@
+"""Commands of the tests are forked, and do what those of a new Python do."""
+
+from __future__ import annotations
+
+import pytest
+
+import galamp
+from tests.support import engine
+from tests.support.engine import begun, end
+from tests.support.forked import Forked
+
+WORDS = {"--version": 0, "ls nowhere": 2, "run --num-envs x": 2, "topology ring --learners 3": 0}
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_a_forked_command_says_and_does_what_a_new_python_does(words: str) -> None:
+    forked, new = (engine.galamp(*words.split(), new_python=new) for new in (False, True))
+    assert (forked.returncode, forked.stdout, forked.stderr) == (
+        new.returncode,
+        new.stdout,
+        new.stderr,
+    )
+    assert forked.returncode == WORDS[words]
+
+
+def test_it_is_forked_whatever_libraries_have_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    import cv2  # noqa: F401  (sets variables)
+
+    monkeypatch.setenv("QT_QPA_FONTDIR", "elsewhere")
+    process = begun("--version")
+    assert isinstance(process, Forked)
+    assert process.communicate(timeout=60)[0] == f"galamp {galamp.__version__}\n"
+    end(process)
+
+
+@pytest.mark.parametrize("name", ["PYTHONPATH", "FAKE_CUDA_DEVICES", "TMPDIR"])
+def test_what_is_read_early_needs_a_new_python(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "/tmp")
+    process = begun("--version")
+    end(process)
+    assert not isinstance(process, Forked)
