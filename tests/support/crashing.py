@@ -16,6 +16,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from galamp.core.processes.titles import without_run
+
 HEALTHY_STEPS = 300
 
 
@@ -116,9 +118,9 @@ def overwhelming() -> Failing:
 
 
 def _is_in(title: str) -> bool:
-    """Whether this process has a title that begins so."""
+    """Whether this process has a title that begins so, whichever the run."""
     with open("/proc/self/cmdline", "rb") as file:
-        return file.read().startswith(f"galamp: {title}".encode())
+        return without_run(file.read().decode()).startswith(f"galamp: {title}")
 
 
 def picky() -> Failing:
