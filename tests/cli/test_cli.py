@@ -437,9 +437,11 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["help", "games"])
     assert capsys.readouterr().out == help_of(capsys, "games")
-    for words in ((), ("help",), ("-h",)):
+    for words in ((), ("-h",)):
         assert main(words) == 0
         assert capsys.readouterr() == (text, "")
+    assert main(["help"]) == 0
+    assert capsys.readouterr().out.startswith(f"{text}\ntopics, ")
 
 
 def test_the_help_of_a_run_begins_with_examples_and_eight_flags(
