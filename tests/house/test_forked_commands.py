@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import torch
 
 import galamp
 from tests.support import engine
@@ -39,3 +42,16 @@ def test_what_is_read_early_needs_a_new_python(name: str, monkeypatch: pytest.Mo
     process = begun("--version")
     end(process)
     assert not isinstance(process, Forked)
+
+
+def test_threads_of_the_tests_are_not_waited_for(tmp_path: Path) -> None:
+    """OpenMP would wait for those of the thread that forks: the learner here has two as well."""
+    torch.set_num_threads(2)
+    try:
+        torch.ones(2000, 2000).sum()
+    finally:
+        torch.set_num_threads(1)
+    words = "--env-id CartPole-v1 --learners 1 --num-envs 64 --num-steps 64 --threads 2"
+    words += " --total-steps 9000"
+    ended = engine.run(*words.split(), "--quiet", "--run-dir", tmp_path / "run")
+    assert (ended.returncode, ended.stderr) == (0, "")

@@ -17,6 +17,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import traceback
 import types
 import warnings
@@ -63,13 +64,21 @@ class Forked(subprocess.Popen[str]):
     def _execute_child(self, args: list[str], *options: Any) -> None:
         """Popen's own step: it gets all options, in one order on every Python."""
         cwd, ends = options[4], options[9:15]
+
+        def fork() -> None:
+            self.pid = os.fork()
+            if self.pid == 0:
+                _be_command(args, cwd, (ends[0], ends[3], ends[5]))
+
         sys.stdout.flush()
         sys.stderr.flush()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # from 3.12 on: that this process has threads
-            self.pid = os.fork()
-        if self.pid == 0:
-            _be_command(args, cwd, (ends[0], ends[3], ends[5]))
+            # OpenMP has threads for each thread that has computed; the fork of one would wait for
+            # those. A new one has none, and is the only thread of the fork.
+            forking = threading.Thread(target=fork)
+            forking.start()
+            forking.join()
         self._child_created = True
         self._close_pipe_fds(*ends)
 
