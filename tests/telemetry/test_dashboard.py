@@ -26,6 +26,7 @@ from galamp.telemetry.display.dashboard import (
 from galamp.telemetry.display.keyboard import Keyboard, keys_in
 from galamp.telemetry.display.streams import SafeStream
 from galamp.telemetry.snapshot import Event
+from tests.support.engine import wait_for
 from tests.support.snapshots import EMPTY, busy
 
 
@@ -169,15 +170,22 @@ def test_keys_are_read_and_the_modes_are_put_back() -> None:
                 assert not termios.tcgetattr(theirs)[3] & (termios.ICANON | termios.ECHO)
                 assert termios.tcgetattr(theirs)[3] & termios.ISIG, "Ctrl-C stays a signal"
                 drain(ours)
+                # The kernel hands on what is typed when it comes to it.
                 os.write(ours, b"3")
-                display.poll()
-                assert "consensus distance of each learner" in drain(ours)
+                title = "consensus distance of each learner"
+                seen: list[str] = []
+
+                def shown() -> bool:
+                    display.poll()
+                    seen.append(drain(ours))
+                    return title in "".join(seen)
+
+                wait_for(shown, "the view")
                 os.write(ours, b"g")
-                display.poll()
-                assert display.wants_game
+                wait_for(lambda: display.poll() or display.wants_game, "the game")
                 os.write(ours, b"q")
                 with pytest.raises(KeyboardInterrupt):
-                    display.poll()
+                    wait_for(display.poll, "the signal")
             assert termios.tcgetattr(theirs) == before
     os.close(ours)
 
