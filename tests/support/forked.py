@@ -9,6 +9,7 @@ is tested with new Pythons: `engine.words`.
 from __future__ import annotations
 
 import faulthandler
+import functools
 import importlib
 import itertools
 import multiprocessing.process
@@ -120,6 +121,14 @@ def _forget_the_test() -> None:
     tracker._fd = tracker._pid = None  # type: ignore[attr-defined]
     forkserver.fork_server.cache_clear()
     forkserver.left_behind.clear()
+    import torch  # not before: it reads variables that the tests set first
+
+    # Learners are forked from this, and OpenMP's state does not outlive forks: with several threads
+    # one in a hundred runs of a single learner stood still. However many they are to have, they
+    # compute with one.
+    limited = functools.partial(torch.set_num_threads, 1)
+    limited()
+    torch.set_num_threads = lambda _: limited()
     multiprocessing.util.spawnv_passfds = _started  # type: ignore[attr-defined]
 
 
