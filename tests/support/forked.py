@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import faulthandler
 import functools
+import gc
 import importlib
 import itertools
 import multiprocessing.process
@@ -32,6 +33,9 @@ START_PYTHON = multiprocessing.util.spawnv_passfds  # type: ignore[attr-defined]
 READ_EARLY = ("PYTHON", "FAKE_CUDA_", "CUDA_", "GALAMP_CRASH_AT", "TMPDIR")
 """Begins of the names of environment variables that are read once, when Python starts or a module
 is imported. A forked command reads all others as a new Python would."""
+
+kept: list[object] = []
+"""Objects of the tests that a fork replaces by its own."""
 
 FAILED = 1
 """Exit code for an exception that nobody has caught, as Python's own."""
@@ -71,6 +75,9 @@ class Forked(subprocess.Popen[str]):
             if self.pid == 0:
                 _be_command(args, cwd, (ends[0], ends[3], ends[5]))
 
+        if "cv2" in sys.modules:
+            # A simulator does the same, and would wait there for threads that it does not have.
+            sys.modules["cv2"].setNumThreads(1)
         sys.stdout.flush()
         sys.stderr.flush()
         with warnings.catch_warnings():
@@ -87,6 +94,9 @@ class Forked(subprocess.Popen[str]):
 def _be_command(arguments: list[str], cwd: str, streams: tuple[int, int, int]) -> NoReturn:
     """Be the command, in a fork: nothing of the test must happen here, whatever comes."""
     code = FAILED
+    # What the tests have left is never freed here: it would close files that are others' by then.
+    gc.freeze()
+    kept.extend([sys.stdin, sys.stdout, sys.stderr, sys.modules["__main__"]])
     try:
         _take_streams(streams)
         os.chdir(cwd)
