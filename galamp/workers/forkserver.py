@@ -159,7 +159,7 @@ def name_server(run: str) -> None:
 def named_run() -> str:
     """Return the name of the run in the server; empty while it has none."""
     try:
-        return (Path(os.environ[FOLDER]) / RUN_FILE).read_text()
+        return (Path(os.environ.get(FOLDER, "")) / RUN_FILE).read_text()
     except OSError:
         return ""
 
