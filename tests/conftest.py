@@ -20,8 +20,6 @@ from galamp.core.errors import UserError
 from tests.support import engine
 
 os.environ["OMP_NUM_THREADS"] = "1"
-# Read when torch loads, which commands do here: threads that spin would take each other's core.
-os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 # Whoever starts the tests in the background may ignore signals; children would inherit that, and
 # a run leaves ignored signals ignored.

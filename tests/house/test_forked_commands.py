@@ -45,7 +45,7 @@ def test_what_is_read_early_needs_a_new_python(name: str, monkeypatch: pytest.Mo
 
 
 def test_threads_of_the_tests_are_not_waited_for(tmp_path: Path) -> None:
-    """OpenMP would wait for those of the thread that forks: the learner here has two as well."""
+    """In a fork of this process OpenMP would wait for them: the learner has two as well."""
     torch.set_num_threads(2)
     try:
         torch.ones(2000, 2000).sum()

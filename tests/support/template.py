@@ -1,0 +1,154 @@
+"""The process that commands of the tests are forked from: it has loaded torch, and done nothing.
+
+    forked.Template --words, folder, environment; streams--> serve --fork--> galamp.cli.main.main
+                    <--process id; exit status once it has ended--
+
+A command's fork server is forked as well, as soon as it is wanted. Both do what a new Python does
+once it has loaded its modules: nothing was computed here, so no library has threads or files that
+a fork would miss.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import importlib
+import itertools
+import json
+import multiprocessing.util
+import os
+import selectors
+import signal
+import socket
+import sys
+import traceback
+import types
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from setproctitle import setproctitle
+
+MODULES = (
+    "galamp.cli.main",
+    "galamp.training.train",
+    "galamp.environments.atari",
+    "galamp.environments.gymnasium",
+    "galamp.tools.evaluation.agent",
+    "galamp.workers.learner",
+    "galamp.workers.simulator",
+)
+"""What commands and their servers load anyway, which takes nearly two seconds of a core."""
+
+LARGEST_REQUEST = 2**20
+FAILED = 1
+"""Exit code for an exception that nobody has caught, as Python's own."""
+
+START_PYTHON = multiprocessing.util.spawnv_passfds  # type: ignore[attr-defined]
+
+
+def serve(control: int) -> None:
+    """Fork commands as asked for at the socket `control`, until its other end is closed."""
+    # Titles are written over the first environment, which is found before it is replaced.
+    setproctitle("template of tests")
+    for module in MODULES:
+        importlib.import_module(module)
+    sys.modules["__main__"] = importlib.import_module("galamp.__main__")
+    multiprocessing.util.spawnv_passfds = _started  # type: ignore[attr-defined]
+    requests = socket.socket(fileno=control)
+    with selectors.DefaultSelector() as selector:
+        selector.register(requests, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is not requests:
+                    selector.unregister(key.fileobj)
+                    _report(key.fd, *key.data)
+                    continue
+                data, files, _, _ = socket.recv_fds(requests, LARGEST_REQUEST, 4)
+                if not data:
+                    return
+                pid = _command(json.loads(data), files[:3])
+                for file in files[:3]:
+                    os.close(file)
+                requests.send(array.array("q", [pid]).tobytes())
+                selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, files[3]))
+
+
+def _report(ended: int, pid: int, status: int) -> None:
+    """Write how a command has ended to the pipe `status`, if anybody reads there."""
+    _, how = os.waitpid(pid, 0)
+    with contextlib.suppress(BrokenPipeError):
+        os.write(status, str(os.waitstatus_to_exitcode(how)).encode())
+    os.close(status)
+    os.close(ended)
+
+
+def _command(request: dict[str, Any], streams: Sequence[int]) -> int:
+    """Fork a command; returns its process id."""
+    pid = os.fork()
+    if pid == 0:
+        code = FAILED
+        try:
+            for target, source in enumerate(streams):
+                os.dup2(source, target)
+            _close_all_but(())
+            os.chdir(request["cwd"])
+            os.environ.clear()
+            os.environ.update(request["environment"])
+            sys.argv = ["galamp", *request["words"]]
+            code = _main()
+        finally:
+            os._exit(code)
+    return pid
+
+
+def _main() -> int:
+    """Run the command; returns the exit code that Python would end with."""
+    from galamp.cli.main import main
+
+    try:
+        code = main()
+    except SystemExit as ended:  # by argparse
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = FAILED
+    multiprocessing.util._exit_function()  # type: ignore[attr-defined]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
+
+
+def _started(path: str, words: list[str], kept: Sequence[int]) -> int:
+    """Start a Python as multiprocessing does, but fork the server; returns its process id."""
+    if not words[-1].startswith("from multiprocessing.forkserver import main"):
+        return START_PYTHON(path, words, kept)  # type: ignore[no-any-return]
+    pid = os.fork()
+    if pid == 0:
+        _be_server(words[-1], kept)
+    return pid
+
+
+def _be_server(program: str, kept: Sequence[int]) -> NoReturn:
+    """Be the server whose program `python -c` would run, with the files `kept`."""
+    code = FAILED
+    try:
+        _close_all_but(kept)
+        signal.set_wakeup_fd(-1)
+        for number in signal.valid_signals():
+            if callable(signal.getsignal(number)):  # a handler of the command's
+                default = number == signal.SIGINT
+                signal.signal(number, signal.default_int_handler if default else signal.SIG_DFL)
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(program, {})
+    except SystemExit:
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    os._exit(code)
+
+
+def _close_all_but(kept: Sequence[int]) -> None:
+    """Close all files but the standard streams and some."""
+    bounds = [2, *sorted(kept), os.sysconf("SC_OPEN_MAX")]
+    for low, high in itertools.pairwise(bounds):
+        os.closerange(low + 1, high)
