@@ -19,6 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from galamp.core.arguments import whole_number
 from galamp.core.errors import EXIT_OK, GalampError, UserError
 from galamp.storage.links import followed
 
@@ -44,19 +45,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=profile_command)
     parser.add_argument("run", metavar="RUN", type=followed, help="folder of a running run")
     parser.add_argument(
-        "-d", "--seconds", metavar="S", type=_seconds, default=SECONDS,
+        "-d", "--seconds", metavar="S", type=whole_number(1, MAX_SECONDS), default=SECONDS,
         help=f"how long (default: {SECONDS})",
     )  # fmt: skip
     parser.add_argument(
         "-o", "--output", metavar="DIR", type=Path,
         help=f"folder for the files (default: RUN/{FOLDER}/<time>)",
     )  # fmt: skip
-
-
-def _seconds(text: str) -> int:
-    if text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MAX_SECONDS:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text}: expected whole seconds from 1 to {MAX_SECONDS}")
 
 
 def profile_command(args: argparse.Namespace) -> int:

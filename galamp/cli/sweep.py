@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from galamp.core.arguments import whole_number
 from galamp.core.errors import EXIT_OK, UserError
 from galamp.core.settings import AUTO
 from galamp.tools.figures import FigureFile, add_figure_flags, figure_file
@@ -46,7 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--dry-run", action="store_true", help="check all, list the runs, start nothing"
     )
     parser.add_argument(
-        "--jobs", metavar="N", type=_jobs, default=AUTO,
+        "--jobs", metavar="N", type=whole_number(1, MAX_JOBS), default=AUTO,
         help="runs at once; more than have cores share them (default: as many as have cores)",
     )  # fmt: skip
     parser.add_argument(
@@ -60,12 +61,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="show nothing while it runs")
     parser.add_argument("--json", action="store_true", help="print the results as JSON at the end")
     add_figure_flags(parser, "draw the scores into a file at the end", short="-o")
-
-
-def _jobs(text: str) -> int:
-    if text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MAX_JOBS:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text}: expected a number from 1 to {MAX_JOBS}")
 
 
 def sweep_command(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from galamp.core.errors import EXIT_USAGE, NEAR, did_you_mean
@@ -101,6 +101,18 @@ class CommandsFormatter(argparse.HelpFormatter):
         for command in self._iter_indented_subactions(action):
             wide = len(self._format_action_invocation(command)) + self._current_indent
             self._action_max_length = max(self._action_max_length, wide)
+
+
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """Return a `type` for `add_argument`: whole numbers from `low` to `high`."""
+
+    def number(text: str) -> int:
+        known = text.isascii() and text.isdigit() and len(text) <= len(str(high))
+        if known and low <= int(text) <= high:
+            return int(text)
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number from {low} to {high}")
+
+    return number
 
 
 def add_flags(parser: argparse._ActionsContainer, config: type[Any]) -> None:

@@ -33,6 +33,26 @@ FORMATS = ("png", "svg", "pdf")
 WITHOUT_DATE: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 """Metadata of a figure, so that equal runs give equal files."""
 
+INK, QUIET = "#22262b", "#7c858f"
+CHART_STYLE: Any = {
+    "font.size": 10.5,
+    "text.color": INK,
+    "text.parse_math": False,  # names may hold dollar signs
+    "axes.edgecolor": QUIET,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e7ea",
+    "grid.linewidth": 0.8,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+}
+"""How curves look, by matplotlib's names."""
+
 
 @dataclass(frozen=True)
 class FigureFile:
@@ -153,7 +173,7 @@ def rendered(
         raise UserError(f"{FLAG}: matplotlib is missing; pip install matplotlib") from None
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(style)
+        mpl.rcParams.update({"svg.hashsalt": "galamp", **style})  # ids that are the same every time
         content = io.BytesIO()
         draw().savefig(content, format=format, metadata=WITHOUT_DATE.get(format))
     return content.getvalue()

@@ -159,8 +159,8 @@ def name_server(run: str) -> None:
 def named_run() -> str:
     """Return the name of the run in the server; empty while it has none."""
     try:
-        return (Path(os.environ.get(FOLDER, "")) / RUN_FILE).read_text()
-    except OSError:
+        return (Path(os.environ[FOLDER]) / RUN_FILE).read_text()
+    except (KeyError, OSError):  # a server without a folder, or a run that has none yet
         return ""
 
 

@@ -68,10 +68,11 @@ def begun(*arguments: object, new_python: bool = False) -> subprocess.Popen[str]
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """Kill a command, and whatever is left of it."""
-    for pid in [*family(process.pid), process.pid]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    """Kill a command and its descendants, unless it has ended: its id may be another's by then."""
+    if process.poll() is None:
+        for pid in [*family(process.pid), process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     process.communicate(timeout=DEADLINE_S)
 
 

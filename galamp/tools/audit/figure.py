@@ -13,34 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galamp.tools.audit.audit import Series
-from galamp.tools.figures import FORMATS, rendered
+from galamp.tools.figures import CHART_STYLE, FORMATS, QUIET, rendered
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, QUIET, ALARM = "#22262b", "#7c858f", "#c0262d"
+ALARM = "#c0262d"
 COLOURS = {"pairwise": "#1f5fa8", "to_mean": "#d9730d"}
 """Safe for colour-blind readers; a measured line is solid, its certificate dashed."""
 
 LABELS = {"pairwise": "pairwise distance", "to_mean": "consensus distance (rms)"}
 RATIO_LABELS = {"pairwise": "pairwise distance", "to_mean": "consensus distance (worst learner)"}
-STYLE: Any = {
-    "font.size": 10.5,
-    "text.color": INK,
-    "axes.edgecolor": QUIET,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e4e7ea",
-    "grid.linewidth": 0.8,
-    "xtick.color": QUIET,
-    "ytick.color": QUIET,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-}
 
 
 def draw(series: Series, title: str, format: str = FORMATS[0]) -> bytes:
@@ -54,7 +38,7 @@ def draw(series: Series, title: str, format: str = FORMATS[0]) -> bytes:
     Raises:
         UserError: matplotlib is not installed.
     """
-    return rendered(lambda: _figure(series, title), format, STYLE)
+    return rendered(lambda: _figure(series, title), format, CHART_STYLE)
 
 
 def _figure(series: Series, title: str) -> Figure:

@@ -17,6 +17,20 @@ STEP_LIMIT = 100_000
 """Agent steps after which a game is cut in environments without any limit."""
 
 
+def given_once_more(what: str) -> Any:
+    """Declare a setting for user code that a checkpoint names: the command line names it, too."""
+    return option(
+        "",
+        f"{what} that the checkpoint names, given once more: a checkpoint alone does not decide "
+        "what code is run",
+    )
+
+
+ENV_ID = "package.module:factory or package:EnvId-v0"
+NETWORK = "package.module:factory of the network"
+"""What is given once more."""
+
+
 def wrapper_option() -> Any:
     """Declare the setting that names a checkpoint's wrappers once more, for each of the tools."""
     return option(
@@ -48,17 +62,9 @@ class EvaluationConfig:
         "take the most probable action instead of drawing one (can stall where a game waits for "
         "FIRE, or else for ever: see --fire-reset, --max-episode-steps)",
     )
-    env_id: str = option(
-        "",
-        "package.module:factory or package:EnvId-v0 that the checkpoint names, given once more: a "
-        "checkpoint alone does not decide what code is run",
-    )
+    env_id: str = given_once_more(ENV_ID)
     wrapper: tuple[str, ...] = wrapper_option()
-    network: str = option(
-        "",
-        "package.module:factory of the network that the checkpoint names, given once more: a "
-        "checkpoint alone does not decide what code is run",
-    )
+    network: str = given_once_more(NETWORK)
     noop_max: int | None = option(
         None,
         "Atari: a game begins with fewer no-op frames than this, how many is drawn (0: with none; "

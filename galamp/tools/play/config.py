@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from galamp.core.config import ResourceConfig
 from galamp.core.settings import option
-from galamp.tools.evaluation.config import wrapper_option
+from galamp.tools.evaluation.config import ENV_ID, NETWORK, given_once_more, wrapper_option
 
 MAX_STEPS = 20_000
 
@@ -29,17 +29,9 @@ class PlayConfig:
     max_steps: int = option(
         MAX_STEPS, "end after so many steps of all games", unit="agent steps", low=1, high=10**9
     )
-    env_id: str = option(
-        "",
-        "package.module:factory or package:EnvId-v0 that the checkpoint names, given once more: a "
-        "checkpoint alone does not decide what code is run",
-    )
+    env_id: str = given_once_more(ENV_ID)
     wrapper: tuple[str, ...] = wrapper_option()
-    network: str = option(
-        "",
-        "package.module:factory of the network that the checkpoint names, given once more: a "
-        "checkpoint alone does not decide what code is run",
-    )
+    network: str = given_once_more(NETWORK)
     start_timeout_s: float = option(
         ResourceConfig.start_timeout_s,
         "the environment may take so long to be made, to be reset and to take its first step",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from galamp.tools.figures import rendered
+from galamp.tools.figures import CHART_STYLE, INK, QUIET, rendered
 from galamp.tools.plot.charts import Chart, Line
 from galamp.tools.plot.scale import beyond, frame
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, QUIET = "#22262b", "#7c858f"
 COLOURS = ("#1f5fa8", "#d9730d", "#2a8a5b", "#b5377d", "#7a5cc0", "#8a6d1f", "#1797a6", "#c0262d")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)))
 """Colours, safe for colour-blind readers; from the ninth line on the dashes change, too."""
@@ -31,24 +30,6 @@ DOT: dict[str, Any] = {"marker": "o", "ls": "", "mfc": "white", "mew": 1.5, "ms"
 DOT_NOTE = "evaluation: mean score of whole games"
 MAX_LEGEND = 12
 """Lines in a legend; of more, those of single learners are left out."""
-STYLE: Any = {
-    "font.size": 10.5,
-    "text.color": INK,
-    "text.parse_math": False,  # names may hold dollar signs
-    "axes.edgecolor": QUIET,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e4e7ea",
-    "grid.linewidth": 0.8,
-    "xtick.color": QUIET,
-    "ytick.color": QUIET,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-    "svg.hashsalt": "galamp",
-}
 
 
 def draw(charts: Sequence[Chart], kind: str) -> bytes:
@@ -73,7 +54,7 @@ def draw(charts: Sequence[Chart], kind: str) -> bytes:
             _chart(axes, chart)
         return whole
 
-    return rendered(figure, kind, STYLE)
+    return rendered(figure, kind, CHART_STYLE)
 
 
 def _chart(axes: Axes, chart: Chart) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from galamp.core.arguments import whole_number
 from galamp.core.errors import EXIT_OK, GalampError
 from galamp.core.sanitize import clean
 from galamp.storage.links import followed
@@ -16,7 +17,7 @@ from galamp.storage.links import followed
 if TYPE_CHECKING:
     from galamp.tools.run_folders.pruning import Plan
 
-KEEP = 1
+KEEP, MAX_KEEP = 1, 999_999
 MAX_SHOWN = 20
 
 
@@ -31,7 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "runs", metavar="RUN", nargs="+", type=followed, help="folders of runs that have ended"
     )
     parser.add_argument(
-        "--keep", metavar="N", type=_number, default=KEEP,
+        "--keep", metavar="N", type=whole_number(1, MAX_KEEP), default=KEEP,
         help="newest checkpoints that stay, besides the best one and the newest whole one "
         f"(default: {KEEP})",
     )  # fmt: skip
@@ -40,12 +41,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="remove all that galamp has written into these folders; files of yours stay",
     )  # fmt: skip
     parser.add_argument("--yes", action="store_true", help="do remove it")
-
-
-def _number(text: str) -> int:
-    if text.isascii() and text.isdigit() and len(text) <= 6 and int(text) > 0:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text}: expected a whole number of at least 1")
 
 
 def prune_command(args: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ import json
 import sys
 from pathlib import Path
 
+from galamp.core.arguments import whole_number
 from galamp.core.errors import EXIT_OK, UserError
 from galamp.storage.links import followed
 from galamp.tools.run_folders.ls_command import width_of_terminal
@@ -28,16 +29,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=show_command)
     parser.add_argument("run", metavar="RUN", type=followed, help="run folder")
     parser.add_argument(
-        "--events", metavar="N", type=_number, default=EVENTS_SHOWN,
+        "--events", metavar="N", type=whole_number(0, MAX_EVENTS), default=EVENTS_SHOWN,
         help=f"newest events to show (default: {EVENTS_SHOWN})",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print it as JSON")
-
-
-def _number(text: str) -> int:
-    if text.isascii() and text.isdigit() and len(text) <= 6 and int(text) <= MAX_EVENTS:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text}: expected a whole number from 0 to {MAX_EVENTS}")
 
 
 def show_command(args: argparse.Namespace) -> int:
