@@ -18,12 +18,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from galamp.core.throughput import ThroughputMeter
 from galamp.memory.latest_observation import latest_observation
 from galamp.memory.metrics import LEARNING_RATE, EpisodeRing
-from galamp.memory.status import Phase, StatusRow
 from galamp.storage.event_log import EventLog, read_events
 from galamp.storage.learning_curve import Curve, thinned
 from galamp.storage.run_folder import RunFolder
@@ -31,6 +29,7 @@ from galamp.supervision.layout import RunLayout
 from galamp.telemetry.bottleneck import bottleneck
 from galamp.telemetry.consensus import ConsensusMonitor
 from galamp.telemetry.game_frame import game_frame
+from galamp.telemetry.learner_reading import LearnerReading, shares_of
 from galamp.telemetry.metric_history import MetricHistoryBuilder
 from galamp.telemetry.metrics_row import mean_of, metrics_row
 from galamp.telemetry.notices import Notices
@@ -45,67 +44,14 @@ from galamp.telemetry.snapshot import (
     LearnerSnapshot,
     Snapshot,
     SystemReading,
-    WorkerState,
 )
 from galamp.telemetry.system_monitor import SystemMonitor
 from galamp.telemetry.throughput_facts import FactsReader
 from galamp.telemetry.time_left import TimeLeft
 
-RATE_WINDOW_S = 10.0
 MAX_EVENTS = 50
 MAX_FORMER_EVENTS = 20
 """Events of earlier starts that are shown."""
-_LEARNER_PHASES = {
-    "collect": (Phase.COLLECT,),
-    "infer": (Phase.INFER,),
-    "update": (Phase.UPDATE,),
-    "gossip": (Phase.GOSSIP,),
-    "other": (Phase.OTHER,),
-}
-
-
-class LearnerReading:
-    """Earlier readings of one learner, from which its rates are computed."""
-
-    def __init__(self, row: StatusRow) -> None:
-        self.row = row
-        self.scores: deque[float] = deque(maxlen=EPISODES_IN_MEAN)
-        self.episodes = 0
-        self.state = WorkerState.STARTING
-        self._steps, self._phases = ThroughputMeter(RATE_WINDOW_S), ThroughputMeter(RATE_WINDOW_S)
-        self.start_afresh()
-
-    def start_afresh(self) -> None:
-        """Measure rates from now on: the row's counts so far are of an earlier start."""
-        self._steps.restart()
-        self._phases.restart()
-        self._updates_before = self.row["updates"]
-        self.sample(time.monotonic())
-
-    def sample(self, now_s: float) -> None:
-        """Record counts and phase times, for the rates over the last `RATE_WINDOW_S`."""
-        self._steps.add(now_s, self.row["agent_steps"])
-        self._phases.add(now_s, self.row.phase_s())
-
-    @property
-    def updates(self) -> int:
-        """Updates since this start of the run."""
-        return self.row["updates"] - self._updates_before
-
-    def rate(self) -> float:
-        """Return agent steps per second over the window."""
-        return self._steps.rate
-
-    def phase_shares(self) -> dict[str, float]:
-        """Return the share of each phase over the window."""
-        return shares_of(self._phases.gain)
-
-
-def shares_of(spent: npt.NDArray[np.float64]) -> dict[str, float]:
-    """Return the share of each of a learner's phases in the seconds spent per `Phase`."""
-    named = {name: sum(spent[p] for p in of) for name, of in _LEARNER_PHASES.items()}
-    total = sum(named.values())
-    return {name: float(s / total) for name, s in named.items()} if total > 0 else {}
 
 
 @dataclass

@@ -8,7 +8,6 @@ Runs in the supervisor; it only reads.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 
@@ -16,22 +15,11 @@ from galamp.core.throughput import ThroughputMeter
 from galamp.memory.status import Phase
 from galamp.supervision.layout import RunLayout
 from galamp.telemetry.bottleneck import Facts
+from galamp.telemetry.learner_reading import RATE_WINDOW_S, LearnerReading
 from galamp.telemetry.metrics_row import mean_of
 from galamp.telemetry.snapshot import SystemReading
 
-WINDOW_S = 10.0
 SAMPLE_EVERY_S = 2.0
-
-
-class Learner(Protocol):
-    """What is known of a learner: `recorder.LearnerReading`."""
-
-    @property
-    def updates(self) -> int:
-        """Updates since this start of the run."""
-
-    def phase_shares(self) -> dict[str, float]:
-        """Return the share of each phase."""
 
 
 class FactsReader:
@@ -44,7 +32,7 @@ class FactsReader:
             run_layout.status_board.simulator(index)
             for index in range(run_layout.count * run_layout.shape.workers)
         ]
-        self._phases = ThroughputMeter(WINDOW_S)
+        self._phases = ThroughputMeter(RATE_WINDOW_S)
         self._due_s = 0.0
 
     def sample(self, now_s: float) -> bool:
@@ -55,7 +43,7 @@ class FactsReader:
         self._phases.add(now_s, np.sum([row.phase_s() for row in self._simulators], axis=0))
         return True
 
-    def facts(self, learners: Sequence[Learner], system: SystemReading) -> Facts:
+    def facts(self, learners: Sequence[LearnerReading], system: SystemReading) -> Facts:
         """Return what is known now."""
         plan = self._layout.plan
         resources, gossip = plan.config.resources, plan.config.gossip

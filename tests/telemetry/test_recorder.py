@@ -39,17 +39,12 @@ from galamp.storage.run_folder import RunFolder
 from galamp.storage.run_logs import read_metrics
 from galamp.supervision.layout import ModelSketch, RunLayout
 from galamp.supervision.plan import make_plan
-from galamp.telemetry import recorder
+from galamp.telemetry import learner_reading, recorder
 from galamp.telemetry.bottleneck import LEAST_UPDATES
 from galamp.telemetry.consensus import ConsensusMonitor, History
+from galamp.telemetry.learner_reading import RATE_WINDOW_S, LearnerReading
 from galamp.telemetry.metrics_row import metrics_row
-from galamp.telemetry.recorder import (
-    EPISODES_IN_MEAN,
-    RATE_WINDOW_S,
-    LearnerReading,
-    Recorder,
-    mean_of,
-)
+from galamp.telemetry.recorder import EPISODES_IN_MEAN, Recorder, mean_of
 from galamp.telemetry.sinks import open_sinks
 from galamp.telemetry.sinks.base import SinkContext
 from galamp.telemetry.snapshot import LEARNER_PHASES, Event, SystemReading, WorkerState
@@ -82,6 +77,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     monkeypatch.setattr(status, "time", clock)
     monkeypatch.setattr(metrics, "time", clock)
     monkeypatch.setattr(recorder, "time", clock)
+    monkeypatch.setattr(learner_reading, "time", clock)
     return clock
 
 
