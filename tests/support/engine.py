@@ -61,7 +61,7 @@ def begun(*arguments: object, new_python: bool = False) -> subprocess.Popen[str]
 
     It is forked, unless a test wants a new Python or has set what one may read at its start.
     """
-    if new_python or not forked.has_its_environment():
+    if new_python or not forked.has_a_template():
         return subprocess.Popen(words(*arguments), text=True, **STREAMS)
     assert allowed, "this test starts a real run: mark it with pytest.mark.real"
     return forked.Forked(list(map(str, arguments)), **STREAMS)

@@ -26,9 +26,12 @@ from galamp.workers import forkserver
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = "import sys; from tests.support.template import serve; serve(int(sys.argv[1]))"
-READ_EARLY = ("PYTHON", "FAKE_CUDA_", "CUDA_", "TMPDIR")
+READ_EARLY = ("PYTHON", "FAKE_CUDA_LIBRARY", "CUDA_", "TMPDIR")
 """Begins of the names of environment variables that are read once, when Python starts or a module
 is imported. A forked command reads all others as a new Python would."""
+
+MOST_GPUS = {"FAKE_CUDA_DEVICES": "16"}
+"""As many have to be there when torch is loaded with fake GPUs; a command may have fewer."""
 
 START_TIMEOUT_S = 120.0
 """Longest wait for a process id, and so for torch to load before the first."""
@@ -46,9 +49,13 @@ def read_early() -> dict[str, str]:
 AT_FIRST = read_early()
 
 
-def has_its_environment() -> bool:
-    """Whether the variables are those that the template's modules are loaded with."""
-    return read_early() == AT_FIRST
+def has_a_template() -> bool:
+    """Whether there is a template for the variables of now.
+
+    There is one for those of the beginning, and one for fake GPUs.
+    """
+    early = read_early()
+    return early == AT_FIRST or "FAKE_CUDA_LIBRARY" in early
 
 
 class Template:
@@ -58,6 +65,7 @@ class Template:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.settimeout(START_TIMEOUT_S)
         with theirs, mock.patch.dict(os.environ):
+            os.environ |= MOST_GPUS
             forkserver.settle_libraries()  # some are read before any program is
             self._process = subprocess.Popen(
                 [sys.executable, "-c", PROGRAM, str(theirs.fileno())],
@@ -81,9 +89,13 @@ class Template:
         return int(pid)
 
 
-@functools.cache
 def template() -> Template:
-    """Return the template of this process."""
+    """Return the template of this process for the variables of now."""
+    return _template(tuple(read_early().items()))
+
+
+@functools.cache
+def _template(early: tuple[tuple[str, str], ...]) -> Template:
     return Template()
 
 

@@ -3,9 +3,9 @@
     forked.Template --words, folder, environment; streams--> serve --fork--> galamp.cli.main.main
                     <--process id; exit status once it has ended--
 
-A command's fork server is forked as well, as soon as it is wanted. Both do what a new Python does
-once it has loaded its modules: nothing was computed here, so no library has threads or files that
-a fork would miss.
+A command's fork server and its probes are forked as well, as soon as they are wanted. All do what a
+new Python does once it has loaded its modules: nothing was computed here, so no library has threads
+or files that a fork would miss.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from setproctitle import setproctitle
+
+from galamp.core.processes import probe_process
 
 MODULES = (
     "galamp.cli.main",
@@ -54,6 +56,7 @@ def serve(control: int) -> None:
         importlib.import_module(module)
     sys.modules["__main__"] = importlib.import_module("galamp.__main__")
     multiprocessing.util.spawnv_passfds = _started  # type: ignore[attr-defined]
+    probe_process.Probing._execute_child = _fork_probe  # type: ignore[attr-defined]
     requests = socket.socket(fileno=control)
     with selectors.DefaultSelector() as selector:
         selector.register(requests, selectors.EVENT_READ)
@@ -108,7 +111,7 @@ def _main() -> int:
     try:
         code = main()
     except SystemExit as ended:  # by argparse
-        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        code = _code_of(ended)
     except BaseException:
         traceback.print_exc()
         code = FAILED
@@ -118,21 +121,40 @@ def _main() -> int:
     return code
 
 
+def _code_of(ended: SystemExit) -> int:
+    return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+
+
 def _started(path: str, words: list[str], kept: Sequence[int]) -> int:
     """Start a Python as multiprocessing does, but fork the server; returns its process id."""
     if not words[-1].startswith("from multiprocessing.forkserver import main"):
         return START_PYTHON(path, words, kept)  # type: ignore[no-any-return]
     pid = os.fork()
     if pid == 0:
-        _be_server(words[-1], kept)
+        _be(words[-1], [], kept)
     return pid
 
 
-def _be_server(program: str, kept: Sequence[int]) -> NoReturn:
-    """Be the server whose program `python -c` would run, with the files `kept`."""
+def _fork_probe(probing: probe_process.Probing, words: list[str], *options: Any) -> None:
+    """Popen's own step, which gets all options in one order on every Python."""
+    ends = options[9:15]
+    probing.pid = os.fork()
+    if probing.pid == 0:
+        os.setsid()
+        for target, source in enumerate((ends[0], ends[3], ends[5])):
+            os.dup2(source, target)
+        *_, program, request = words
+        _be(program, [request], ())
+    probing._child_created = True  # type: ignore[attr-defined]
+    probing._close_pipe_fds(*ends)  # type: ignore[attr-defined]
+
+
+def _be(program: str, arguments: list[str], kept: Sequence[int]) -> NoReturn:
+    """Be what `python -c program arguments...` would be, with the files `kept`."""
     code = FAILED
     try:
         _close_all_but(kept)
+        sys.argv = ["-c", *arguments]
         signal.set_wakeup_fd(-1)
         for number in signal.valid_signals():
             if callable(signal.getsignal(number)):  # a handler of the command's
@@ -140,10 +162,13 @@ def _be_server(program: str, kept: Sequence[int]) -> NoReturn:
                 signal.signal(number, signal.default_int_handler if default else signal.SIG_DFL)
         sys.modules["__main__"] = types.ModuleType("__main__")
         exec(program, {})
-    except SystemExit:
         code = 0
+    except SystemExit as ended:
+        code = _code_of(ended)
     except BaseException:
         traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
     os._exit(code)
 
 
