@@ -60,7 +60,7 @@ class LayerNormConvActorCritic(ConvActorCritic):
         for layer in (self.conv1, self.conv2, self.conv3):
             kernel, stride = layer.kernel_size[0], layer.stride[0]
             height, width = ((side - kernel) // stride + 1 for side in (height, width))
-            norms.append(nn.LayerNorm((height, width, layer.out_channels)))
+            norms.append(nn.LayerNorm([height, width, layer.out_channels]))
         self.norm1, self.norm2, self.norm3 = norms
         self.norm4 = nn.LayerNorm(HIDDEN_UNITS)
 
