@@ -12,10 +12,10 @@ import argparse
 import contextlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
 
 from galamp.core.arguments import whole_number
 from galamp.core.errors import EXIT_OK, UserError
@@ -23,9 +23,11 @@ from galamp.core.settings import AUTO
 from galamp.tools.figures import FigureFile, add_figure_flags, figure_file
 
 if TYPE_CHECKING:
+    from galamp.tools.plot.charts import Chart
     from galamp.tools.sweep.ledger import Ledger, Start
     from galamp.tools.sweep.packing import Packing
     from galamp.tools.sweep.planned import Sweep
+    from galamp.tools.sweep.search import Searcher
 
 MAX_JOBS = 1024
 
@@ -66,11 +68,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def sweep_command(args: argparse.Namespace) -> int:
     """`galamp sweep`."""
     from galamp.cli.sweep_file import sweep_from
+    from galamp.tools.sweep.search import require_optuna
 
     figure = figure_file(args)
     sweep = sweep_from(args.file, args.allow, args.jobs)
     folder = args.dir or Path("runs") / sweep.name
+    if sweep.search is not None:
+        require_optuna()
     with _ledger(folder, args) as ledger:
+        if sweep.search is not None:
+            return _search(sweep, ledger, figure, args)
         starts = ledger.starts(sweep)
         packing = _checked(sweep, starts, args)
         if args.dry_run:
@@ -79,6 +86,59 @@ def sweep_command(args: argparse.Namespace) -> int:
         code = _train(sweep, ledger, starts, packing, quiet=args.quiet)
         _report(sweep, ledger, figure, as_json=args.json)
     return code
+
+
+def _search(
+    sweep: Sweep, ledger: Ledger, figure: FigureFile | None, args: argparse.Namespace
+) -> int:
+    """Run the trials of a search; returns the exit code."""
+    from galamp.supervision.signals import Signals
+    from galamp.tools.sweep.progress import Progress
+    from galamp.tools.sweep.runner import Runner
+    from galamp.tools.sweep.search import Searcher
+    from galamp.tools.sweep.search_report import charted, search_results, show_search
+    from galamp.tools.sweep.text_report import charts_of
+
+    searcher = Searcher(sweep, ledger, reads_only=args.dry_run)
+    packing = _checked(sweep, searcher.corners(), args)
+    count = searcher.count
+    if args.dry_run:
+        _list_search(sweep, searcher, as_json=args.json)
+        return EXIT_OK
+    with Signals(detach=False) as signals, Progress(ledger, count, quiet=args.quiet) as progress:
+        runner = Runner(ledger, packing, progress, gpus=sweep.config.gpus)
+        code = runner.run((), signals, searcher.more)
+    searcher.settle()
+    trials = searcher.trials()
+    result = search_results(sweep, ledger, trials)
+    _print(result, charts_of(charted(sweep, trials), ledger), show_search, figure, args.json)
+    return code
+
+
+def _list_search(sweep: Sweep, searcher: Searcher, *, as_json: bool) -> None:
+    """Print what is searched, and how much of it is still to do."""
+    from galamp.telemetry.display.console import plain_table, table_console
+
+    assert sweep.search is not None
+    ranges = {each.name: str(each) for each in sweep.search.ranges}
+    if as_json:
+        known = [
+            {"arm": trial.arm, "trial": trial.number, "state": trial.state,
+             "score": trial.score, "settings": dict(trial.params)}
+            for trial in searcher.trials()
+        ]  # fmt: skip
+        print(json.dumps({"sweep": sweep.name, "ranges": ranges, "trials": known,
+                          "runs_to_do": searcher.count}))  # fmt: skip
+        return
+    table = plain_table(("flag", "range"), text=(0, 1))
+    for name, text in ranges.items():
+        table.add_row(name, text)
+    console = table_console(sys.stdout)
+    console.print(table)
+    arms = f" of each of {len(sweep.arms)} arms" if len(sweep.arms) > 1 else ""
+    each = len(sweep.runs) // len(sweep.arms)
+    runs = "" if len(sweep.arms) > 1 else f", {each} run{'s' if each > 1 else ''} each"
+    console.print(f"{sweep.search.trials} trials{arms}{runs}; {searcher.count} runs to do")
 
 
 @contextlib.contextmanager
@@ -165,12 +225,22 @@ def _train(
 
 def _report(sweep: Sweep, ledger: Ledger, figure: FigureFile | None, *, as_json: bool) -> None:
     """Print the results, and draw them: on a terminal, or into the file."""
-    from galamp.core.disk import finite
-    from galamp.tools.plot import follow
     from galamp.tools.sweep.results import results
     from galamp.tools.sweep.text_report import charts_of, show
 
-    result, charts = results(sweep, ledger), charts_of(sweep, ledger)
+    _print(results(sweep, ledger), charts_of(sweep, ledger), show, figure, as_json)
+
+
+def _print(
+    result: dict[str, Any],
+    charts: Sequence[Chart],
+    show: Callable[[dict[str, Any], TextIO], None],
+    figure: FigureFile | None,
+    as_json: bool,
+) -> None:
+    from galamp.core.disk import finite
+    from galamp.tools.plot import follow
+
     if as_json:
         print(json.dumps(finite(result)))
     else:

@@ -2,6 +2,7 @@
 
     [sweep] + [sweep.grid] + [[sweep.arm]] --> arms x environments x seeds, each a PlannedRun
     sections of a run, as in --config -------^
+    [search] --search_file--> what trials of each arm draw besides
 
 Default < preset < sections of the file < grid < arm. Whatever cannot be used is told in one line
 each, before anything starts.
@@ -12,13 +13,15 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from galamp.cli import config_file
+from galamp.cli import config_file, search_file
 from galamp.cli.config_file import full_name
 from galamp.cli.layers import ALGORITHM, LEARNERS, SEED, WORD
 from galamp.cli.presets import Values, preset_values
+from galamp.cli.search_file import SearchedArm, search_from
 from galamp.core.algorithm_config import AlgorithmConfig, algorithm_config
 from galamp.core.config import RunConfig, from_settings
 from galamp.core.errors import NEAR, UserError, did_you_mean
@@ -67,7 +70,7 @@ def sweep_from(path: Path, allowed: Sequence[str] = (), jobs: int = AUTO) -> Swe
         UserError: a line for each problem.
     """
     raw = config_file.read(path, "")
-    of_sweep = raw.pop(SECTION, {})
+    of_sweep, of_search = raw.pop(SECTION, {}), raw.pop(search_file.SECTION, None)
     if not isinstance(of_sweep, dict):
         raise UserError(f"{path}: sweep: expected a section, [sweep]")
     config = _config(path, of_sweep, jobs)
@@ -83,7 +86,37 @@ def sweep_from(path: Path, allowed: Sequence[str] = (), jobs: int = AUTO) -> Swe
     problems += _repeated(path, runs)
     if problems:
         raise UserError(*dict.fromkeys(problems))
-    return Sweep(name_part(config.name or path.stem), config, tuple(runs))
+    sweep = Sweep(name_part(config.name or path.stem), config, tuple(runs))
+    return sweep if of_search is None else _searched(path, sweep, of_search, raw, of_sweep, allowed)
+
+
+def _searched(
+    path: Path, sweep: Sweep, of_search: Any, of_file: Raw, of_sweep: Raw, allowed: Sequence[str]
+) -> Sweep:
+    """Return a sweep whose runs are those of trials, with the search of its file.
+
+    Raises:
+        UserError: a line for each problem.
+    """
+    grid = {key.rpartition(".")[::2] for key, _ in _axes(path, of_sweep.get("grid", {}))}
+    arms, of_arms = list(_arms(path, of_sweep)), []
+    for arm in arms:
+        _, usual = _values(arm, of_file, sweep.config)
+        given = frozenset(config_file.checked(arm.raw, usual, arm.source))
+        of_arms.append(SearchedArm(usual, given & grid, given - grid))
+    search = search_from(path, of_search, of_arms)
+    if (count := search.trials * len(sweep.runs)) > MAX_RUNS:
+        raise UserError(f"{path}: search: {count:,} runs, more than {MAX_RUNS:,}; try less")
+    problems: list[str] = []
+    for arm, corner in itertools.product(arms, search.corners()):
+        values, usual = _values(arm, of_file, sweep.config)
+        drawn = search.values(corner)
+        config = from_settings(values | drawn, type(usual.algorithm))
+        of_trial = arm._replace(source=f"{path}: search")
+        problems += _refused(of_trial, config, drawn, sweep.config, allowed)
+    if problems:
+        raise UserError(*dict.fromkeys(problems))
+    return replace(sweep, search=search)
 
 
 def _config(path: Path, of_sweep: Raw, jobs: int) -> SweepConfig:

@@ -17,6 +17,7 @@ from typing import Any
 
 from galamp.core.config import RunConfig
 from galamp.core.settings import AUTO, Setting, duration_text, is_user_code, option, settings
+from galamp.tools.sweep.space import Search
 
 ENV_ID, SEED = ("environment", "env_id"), ("", "seed")
 CPU = "cpu"
@@ -82,11 +83,15 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep: its runs, in the order in which they start, and how they are packed."""
+    """A sweep: its runs, in the order in which they start, and how they are packed.
+
+    Of one with a `search`, the runs are what each trial is made of: they lack what it draws.
+    """
 
     name: str
     config: SweepConfig
     runs: tuple[PlannedRun, ...]
+    search: Search | None = None
 
     @property
     def arms(self) -> list[str]:
@@ -111,8 +116,8 @@ def command(run: PlannedRun, folder: Path, *, resume: bool) -> list[str]:
     """
     words = [sys.executable, "-m", "galamp", "run", "--quiet", "--on-hangup=stop"]
     if resume:
-        return [*words, f"--resume={folder}", *_flags(run, code_only=True)]
-    return [*words, f"--run-dir={folder}", *_flags(run)]
+        return [*words, f"--resume={folder}", *flags(run, code_only=True)]
+    return [*words, f"--run-dir={folder}", *flags(run)]
 
 
 def own_code(config: RunConfig) -> Iterator[tuple[Setting, str]]:
@@ -134,7 +139,7 @@ def _texts(setting: Setting, config: RunConfig) -> list[str]:
     return value.split(",") if setting.option.several else [value]
 
 
-def _flags(run: PlannedRun, *, code_only: bool = False) -> Iterator[str]:
+def flags(run: PlannedRun, *, code_only: bool = False) -> Iterator[str]:
     """Yield what the run is given as flags; of `code_only`, what names code of the user's."""
     code = {(setting.section, setting.name) for setting, _ in own_code(run.config)}
     for setting in settings(run.config):

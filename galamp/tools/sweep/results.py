@@ -29,7 +29,7 @@ WAITING = "waiting"
 
 def results(sweep: Sweep, ledger: Ledger) -> dict[str, Any]:
     """Return what has come of all runs so far."""
-    runs = [_run(run, ledger) for run in sweep.runs]
+    runs = [of_run(run, ledger) for run in sweep.runs]
     groups = groups_of(sweep, ledger)
     compared = compare_groups(groups, sweep.games) if len(groups) > 1 else None
     pairs = compared["at_equal"]["steps"]["pairs"] if compared else []
@@ -57,7 +57,8 @@ def groups_of(sweep: Sweep, ledger: Ledger, env_id: str | None = None) -> list[G
     return [Group(arm, arm, tuple(of_arms[arm])) for arm in sweep.arms if arm in of_arms]
 
 
-def _run(run: PlannedRun, ledger: Ledger) -> dict[str, Any]:
+def of_run(run: PlannedRun, ledger: Ledger) -> dict[str, Any]:
+    """Return what has come of a run so far."""
     path, known = ledger.path(run), ledger.runs.get(run.name)
     values: dict[str, Any] = {
         "run": run.name,

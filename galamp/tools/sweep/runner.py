@@ -37,6 +37,8 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 Command = Callable[[PlannedRun, Path, bool], Sequence[object]]
 """Run, its folder, whether it is resumed --> the words of its command."""
+More = Callable[[], Sequence[Start]]
+"""Returns what is to be run besides, after all else was started; nothing at the end."""
 
 
 class Ended(StrEnum):
@@ -111,15 +113,17 @@ class Runner:
         self.unfinished: list[str] = []
         """Names of runs that failed, or that somebody else has stopped."""
 
-    def run(self, starts: Sequence[Start], signals: Signals) -> int:
+    def run(self, starts: Sequence[Start], signals: Signals, more: More = tuple) -> int:
         """Run all; returns the exit code: of success, of a failure (of any run), or the signal's.
+
+        While nothing waits and there is room, `more` is asked.
 
         Raises:
             OSError: the disk, or the system, refuses a start; all that run were asked to save.
         """
         waiting = list(starts)
         try:
-            while waiting or self._running:
+            while (waiting := waiting or self._asked(more)) or self._running:
                 if (number := signals.receive()) is not None:
                     self._stop(signals)
                     return 128 + number
@@ -134,6 +138,14 @@ class Runner:
         finally:
             self._close()
         return EXIT_FAILURE if self.unfinished else EXIT_OK
+
+    def _asked(self, more: More) -> list[Start]:
+        """Return what is to be run besides, if one more run may have room."""
+        place = self._packing.take(1)
+        if place is None:
+            return []
+        self._packing.free(place)
+        return list(more())
 
     def _start(self, waiting: list[Start]) -> list[Start]:
         """Start what has room, in order; returns what has none. Smaller runs may overtake."""
