@@ -1,4 +1,4 @@
-"""The section `search` of a sweep's file: what is searched, and what is refused before any starts."""
+"""The section `search` of a sweep's file: what is searched, and what is refused before a start."""
 
 from __future__ import annotations
 

@@ -142,13 +142,17 @@ def test_the_network_of_the_example_can_be_trained(
 
 
 def test_files_that_are_shown_are_read(tmp_path: Path) -> None:
-    """One for `sweep`, of two arms, two values, two games and three seeds, and one for `run`."""
+    """A sweep of two arms, two values, two games and three seeds; a search; and one for `run`."""
     shown = {
         name: re.findall(r"```toml\n(.*?)```", text, re.DOTALL) for name, text in TEXTS.items()
     }
-    (sweep,), (run,) = shown["sweeps"], shown["configure"]
+    (sweep, search), (run,) = shown["sweeps"], shown["configure"]
     (tmp_path / "sweep.toml").write_text(sweep)
     assert len(sweep_from(tmp_path / "sweep.toml").runs) == 2 * 2 * 2 * 3
+    (tmp_path / "search.toml").write_text(search)
+    searched = sweep_from(tmp_path / "search.toml")
+    assert searched.search is not None
+    assert (searched.search.trials, len(searched.search.ranges), len(searched.runs)) == (20, 2, 2)
     (tmp_path / "run.toml").write_text(run)
     assert parsed("--config", str(tmp_path / "run.toml")).algorithm.algorithm == "ppo"
 

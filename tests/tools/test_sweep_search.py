@@ -66,12 +66,23 @@ def made(tmp_path: Path) -> Ledger:
     return Ledger(folder, tmp_path / "try.toml")
 
 
+ROW = '{"start": 1, "global_step": 1000}'
 Score = Callable[[PlannedRun], float | None]
 
 
 def worth(run: PlannedRun) -> float | None:
     """The nearer to a discount of 0.7, the better; the second seed has more."""
     return 100.0 - abs(run.config.algorithm.gamma - 0.7) + run.seed
+
+
+def finish(ledger: Ledger, run: PlannedRun) -> None:
+    """Write a run that has ended with its score."""
+    path = ledger.path(run)
+    path.mkdir()
+    (path / "config.json").write_text("{}")
+    (path / "metrics.jsonl").write_text(f"{ROW}\n")
+    summary = {"status": "finished", "start": 1, "mean_return_100": worth(run)}
+    (path / "summary.json").write_text(json.dumps(summary))
 
 
 def ran(
@@ -84,8 +95,11 @@ def ran(
 
     def fake(run: PlannedRun, folder: Path, resume: bool) -> list[object]:
         summary = {"status": "finished", "start": 1, "mean_return_100": score(run)}
-        end = f'{script}\nmkdir $1; echo "$2" > $1/config.json; echo "$3" > $1/summary.json'
-        return ["/bin/sh", "-c", end, "sh", folder, config, json.dumps(summary)]
+        end = (
+            f'{script}\nmkdir $1; echo "$2" > $1/config.json; echo "$3" > $1/summary.json; '
+            'echo "$4" > $1/metrics.jsonl'
+        )
+        return ["/bin/sh", "-c", end, "sh", folder, config, json.dumps(summary), ROW]
 
     packing = Packing(sorted(os.sched_getaffinity(0)), jobs=jobs)
     code = Runner(ledger, packing, told, command=fake).run(
@@ -125,11 +139,7 @@ def test_later_trials_are_drawn_where_earlier_ones_were_good(file: Path, tmp_pat
     while starts := searcher.more():
         (run,) = (start.run for start in starts)
         ledger.started(run)
-        path = ledger.path(run)
-        path.mkdir()
-        (path / "config.json").write_text("{}")
-        summary = {"status": "finished", "start": 1, "mean_return_100": worth(run)}
-        (path / "summary.json").write_text(json.dumps(summary))
+        finish(ledger, run)
         ledger.ended(run, 0)
     far = [abs(trial.params["gamma"] - 0.7) for trial in searcher.trials()]
     assert sum(far[-20:]) < sum(far[:20]) / 2
@@ -148,12 +158,7 @@ def test_a_search_that_was_killed_goes_on_with_the_trials_that_were_under_way(
     assert [start.run.name for start in first] == [f"a2c-trial-0-CartPole-v1-{n}" for n in (1, 2)]
     for start in first:
         ledger.started(start.run)
-    path = ledger.path(first[0].run)
-    path.mkdir()
-    (path / "config.json").write_text("{}")
-    (path / "summary.json").write_text(
-        json.dumps({"status": "finished", "start": 1, "mean_return_100": worth(first[0].run)})
-    )
+    finish(ledger, first[0].run)
     with (ledger.folder / FILE).open("a") as journal:
         journal.write('{"op_code":4,"work')
     told = Told()
@@ -296,7 +301,7 @@ def test_a_dry_run_says_what_is_searched_and_makes_nothing(
     assert main(words) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["gamma", "0.5", "to", "0.99"] in lines
-    assert lines[-1] == "6 trials, 2 runs each; 12 runs to do".split()
+    assert " ".join(lines[-1]) == "6 trials, 2 runs each; 12 runs to do"
     assert not folder.exists()
     made(tmp_path).save()
     ran(sweep_from(file), tmp_path, Told())
