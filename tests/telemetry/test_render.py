@@ -106,7 +106,7 @@ def columns(lines: list[str]) -> list[int]:
 
 @pytest.mark.parametrize(("width", "height"), [(60, 24), *SIZES])
 def test_nothing_moves_when_numbers_change(width: int, height: int) -> None:
-    """F7: a bar of 12, 9, 6 and 5 cells, columns that come and go."""
+    """No bar of 12, 9, 6 and 5 cells, no columns that come and go."""
     usual = screen(busy(3), width, height)
     other = tuple(
         learner(
@@ -134,7 +134,6 @@ def test_a_column_of_distances_has_one_exponent() -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(30, 6), (40, 10), (59, 30), (200, 8)])
 def test_a_small_screen_shows_what_matters_and_nothing_else(width: int, height: int) -> None:
-    """F14."""
     events = (
         Event(1.0, "learner 3 was ended by SIGKILL", "restart"),
         Event(2.0, "saved", "checkpoint"),
@@ -149,7 +148,6 @@ def test_a_small_screen_shows_what_matters_and_nothing_else(width: int, height: 
 
 
 def test_numbers_say_what_they_mean() -> None:
-    """F13."""
     text = "\n".join(screen(busy(2, losses={"explained_variance": -160.0}), 80, 24))
     assert "explained <-1" in text
     assert "stale≤8" in text
@@ -167,7 +165,7 @@ def test_the_last_certificate_stays_with_its_age() -> None:
 
 
 def test_chaos_shows_its_own_progress() -> None:
-    """F4: `0.0 %   4,880 of 1.00T agent steps   left >999 d`."""
+    """Not `0.0 %   4,880 of 1.00T agent steps   left >999 d`."""
     goal = Goal(0.7, "14 of 20 s   fault 4 of 5", 6.0)
     text = "\n".join(screen(busy(2, goal=goal, total_steps=10**12), 80, 24))
     assert "70.0 %   14 of 20 s   fault 4 of 5   left 6 s" in text
@@ -309,7 +307,7 @@ def test_the_chart_has_round_numbers_at_both_axes() -> None:
 
 
 def test_an_outlier_does_not_stretch_the_chart() -> None:
-    """F12: the upper half of 18 rows carried the curve."""
+    """All rows carry the curve, not its upper half alone."""
     points = ((0, 0.3), *((1000 * i, 1.0 + 0.002 * i) for i in range(1, 100)))
     lines = [line.plain for line in chart((ChartLine(points, "cyan"),), 60, 12)]
     assert sum(any(char > "\u2800" for char in line) for line in lines) >= 9
