@@ -11,7 +11,14 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from galamp.telemetry.display.chart import ChartLine, chart
+from galamp.telemetry.display.chart import (
+    SCORE,
+    ChartLine,
+    chart,
+    known_metrics,
+    metric_chart,
+    restarts_of,
+)
 from galamp.telemetry.display.dashboard import PlainLines
 from galamp.telemetry.display.game_view import picture
 from galamp.telemetry.display.render import render
@@ -23,6 +30,7 @@ from galamp.telemetry.snapshot import (
     GameFrame,
     Goal,
     LearnerSnapshot,
+    MetricHistory,
     Snapshot,
     WorkerState,
 )
@@ -312,6 +320,25 @@ def test_an_outlier_does_not_stretch_the_chart() -> None:
     lines = [line.plain for line in chart((ChartLine(points, "cyan"),), 60, 12)]
     assert sum(any(char > "\u2800" for char in line) for line in lines) >= 9
     assert min(float(line.split()[0]) for line in lines if "┤" in line) > 0.8
+
+
+def test_restarts_are_marked_where_they_happened() -> None:
+    counts = (None, 0.0, 0.0, 2.0, 2.0, 3.0, 0.0, 0.0, 1.0)  # the second attempt counts anew
+    steps = tuple(range(0, 90_000, 10_000))
+    scores = tuple(float(step) for step in steps)
+    history = MetricHistory(1, steps, {"charts/restarts": counts, SCORE: scores})
+    assert restarts_of(busy(1, history=history)) == (30_000, 50_000, 80_000)
+    for metric in known_metrics(busy(1, history=history)):
+        lines = metric_chart(busy(1, history=history, curve=()), metric, 60, 12)
+        axis = lines[-2].plain
+        assert axis.startswith("restarts└")
+        room = len(axis) - 1 - axis.index("└")
+        found = [at - 1 - axis.index("└") for at, char in enumerate(axis) if char == "▲"]
+        assert found == [round((room - 1) * share) for share in (3 / 8, 5 / 8, 1)]
+    without = MetricHistory(1, steps, {SCORE: scores})
+    axis = metric_chart(busy(1, history=without), known_metrics(busy(1))[0], 60, 12)[-2].plain
+    assert axis.startswith("        └")
+    assert "▲" not in axis
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40), (200, 50)])
