@@ -945,8 +945,12 @@ def test_games_that_would_never_end_are_cut(
 
 @pytest.mark.real
 def test_atari_games_are_cut_by_the_lower_of_both_limits(
-    breakout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    breakout: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    at_once(monkeypatch)
     file = tmp_path / "result.json"
     words = ["--episodes", "1", "--max-episode-steps", "9", "--greedy", "--output", str(file)]
     assert main(["eval", str(breakout), *words]) == 0
