@@ -97,6 +97,7 @@ def a_number() -> int:
 
 class TestBreakout(EnvironmentContract):
     config = EnvironmentConfig("Breakout")
+    num_steps = 180
     has_lives = True
 
     def test_lost_lives_end_returns_and_only_lost_games_reset(self, recording: Recording) -> None:
@@ -117,11 +118,12 @@ class TestBreakout(EnvironmentContract):
 
 
 class TestPong(EnvironmentContract):
-    config = EnvironmentConfig("Pong", max_frames=480, sticky_actions=0.25)
+    config = EnvironmentConfig("Pong", max_frames=240, sticky_actions=0.25)
+    num_steps = 130
 
     def test_max_frames_truncates_and_does_not_terminate(self, recording: Recording) -> None:
         truncated = recording.column("truncated")
-        assert np.flatnonzero(truncated[:, 0]).tolist() == [119, 240]  # 120 agent steps and a reset
+        assert np.flatnonzero(truncated[:, 0]).tolist() == [59, 120]  # 60 agent steps and a reset
         assert not recording.column("terminated").any()
 
 

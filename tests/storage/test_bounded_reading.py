@@ -9,7 +9,7 @@ import itertools
 import json
 import os
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -47,6 +47,15 @@ __all__ = ["without_waiting_for_the_disk"]
 
 MIB = 2**20
 Read = Callable[[Path], object]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def what_others_left() -> Iterator[None]:
+    """Is looked at once only, and not again before every block: it can be a million objects."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 class Peak:
