@@ -32,6 +32,7 @@ from galamp.environments.atari import AtariEnvironment
 from galamp.environments.names import canonical_env_id, list_games
 from galamp.environments.protocols import FOR_ALL, PROTOCOLS, SETTINGS, resolve
 from tests.contracts.environment import SEEDS, EnvironmentContract, Recording, play
+from tests.support.engine import also
 
 
 class Walk(gymnasium.Env[Any, Any]):
@@ -459,7 +460,7 @@ def test_without_fire_breakout_waits_for_the_agent() -> None:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("noop_max", [0, 1, 2, 5])
+@pytest.mark.parametrize("noop_max", [0, 1, also(2), 5])
 @pytest.mark.parametrize("fire_reset", [True, False])
 def test_fewer_no_ops_than_the_limit_are_played(noop_max: int, fire_reset: bool) -> None:
     """Against the emulator's own count of frames: ale-py draws 0 to `noop_max - 1` of them."""
@@ -469,7 +470,7 @@ def test_fewer_no_ops_than_the_limit_are_played(noop_max: int, fire_reset: bool)
     assert isinstance(environment, AtariEnvironment)
     environment.reset()
     played = set()
-    for _ in range(30):
+    for _ in range(15):
         environment.step(np.zeros(2, np.int64))
         _, _, _, _, info = environment._open().step(np.zeros(2, np.int64))
         played |= set(info["episode_frame_number"].tolist())
