@@ -28,7 +28,7 @@ std::atomic<bool> gives_defaults{false};  // torch.Generator(device) is the devi
 std::array<std::atomic<int64_t>, MOST_DEVICES> used_bytes{};
 
 // A child of fork may use CUDA only if its parent has not.
-const int at_fork = pthread_atfork(nullptr, nullptr, [] {
+const int device_at_fork = pthread_atfork(nullptr, nullptr, [] {
   if (initialised) forked = true;
 });
 

@@ -76,7 +76,7 @@ Counts& all_counts() {
 }
 
 // A child of fork counts anew.
-const int at_fork = pthread_atfork(nullptr, nullptr, [] { counts = nullptr; });
+const int counts_at_fork = pthread_atfork(nullptr, nullptr, [] { counts = nullptr; });
 
 std::atomic<int> latched{0};
 

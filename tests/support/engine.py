@@ -7,7 +7,6 @@ of `STARTERS`; should it overlook one, that test fails here, so that `bin/test -
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import pty
@@ -36,13 +35,15 @@ STREAMS: dict[str, Any] = {"cwd": ROOT, "stdin": DEVNULL, "stdout": PIPE, "stder
 STARTERS = ("words", "command", "begun", "started", "run", "galamp", "OnTerminal")
 """What of this module starts real runs, or gives the words for one."""
 
+NOT_ALLOWED = "this test starts a real run: mark it with pytest.mark.real"
+
 allowed = True
 """Whether the test that is running now is marked as one that starts real runs."""
 
 
 def words(*arguments: object) -> list[str]:
     """Return the command line `galamp` with `arguments`."""
-    assert allowed, "this test starts a real run: mark it with pytest.mark.real"
+    assert allowed, NOT_ALLOWED
     return [sys.executable, "-m", "galamp", *map(str, arguments)]
 
 
@@ -63,7 +64,7 @@ def begun(*arguments: object, new_python: bool = False) -> subprocess.Popen[str]
     """
     if new_python or not forked.has_a_template():
         return subprocess.Popen(words(*arguments), text=True, **STREAMS)
-    assert allowed, "this test starts a real run: mark it with pytest.mark.real"
+    assert allowed, NOT_ALLOWED
     return forked.Forked(list(map(str, arguments)), **STREAMS)
 
 
@@ -180,15 +181,15 @@ class OnTerminal:
         self.master, slave = pty.openpty()
         termios.tcsetwinsize(slave, (lines, columns))
         os.set_blocking(self.master, False)
-        self.process = subprocess.Popen(
-            words(*arguments),
+        assert allowed, NOT_ALLOWED
+        self.process = forked.Forked(
+            list(map(str, arguments)),
+            on_terminal=True,
             cwd=ROOT,
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            env=os.environ | {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"},
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            env=os.environ | {"TERM": "xterm-256color"},
         )
         os.close(slave)
         self.seen = ""

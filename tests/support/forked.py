@@ -26,7 +26,7 @@ from galamp.workers import forkserver
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = "import sys; from tests.support.template import serve; serve(int(sys.argv[1]))"
-READ_EARLY = ("PYTHON", "FAKE_CUDA_LIBRARY", "CUDA_", "TMPDIR")
+READ_EARLY = ("PYTHON", "FAKE_CUDA_LIBRARY", "CUDA_")
 """Begins of the names of environment variables that are read once, when Python starts or a module
 is imported. A forked command reads all others as a new Python would."""
 
@@ -81,9 +81,8 @@ class Template:
         self._control.close()
         self._process.wait(START_TIMEOUT_S)
 
-    def start(self, words: Sequence[str], cwd: str, files: Sequence[int]) -> int:
+    def start(self, files: Sequence[int], **request: Any) -> int:
         """Start a command with three streams and a pipe for its exit code; returns its id."""
-        request = {"words": list(words), "cwd": str(cwd), "environment": dict(os.environ)}
         socket.send_fds(self._control, [json.dumps(request).encode()], files)
         (pid,) = array.array("q", self._control.recv(8))
         return int(pid)
@@ -102,15 +101,25 @@ def _template(early: tuple[tuple[str, str], ...]) -> Template:
 class Forked(subprocess.Popen[str]):
     """A running `galamp ARGUMENTS...`, in text mode; its three streams are pipes or files."""
 
-    def __init__(self, arguments: Sequence[str], **options: Any) -> None:
+    def __init__(
+        self, arguments: Sequence[str], *, on_terminal: bool = False, **options: Any
+    ) -> None:
+        """Start it; `on_terminal`, its streams are the terminal of a session of its own."""
+        self._on_terminal = on_terminal
         super().__init__(list(arguments), text=True, **options)
 
     def _execute_child(self, args: list[str], *options: Any) -> None:
         """Popen's own step: it gets all options, in one order on every Python."""
-        cwd, ends = options[4], options[9:15]
+        cwd, env, ends = options[4], options[5], options[9:15]
         self._ended, told = os.pipe()
         try:
-            self.pid = template().start(args, cwd, (ends[0], ends[3], ends[5], told))
+            self.pid = template().start(
+                (ends[0], ends[3], ends[5], told),
+                words=args,
+                cwd=str(cwd),
+                environment=dict(os.environ if env is None else env),
+                on_terminal=self._on_terminal,
+            )
         finally:
             os.close(told)
         self._child_created = True

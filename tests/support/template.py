@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import fcntl
 import importlib
 import itertools
 import json
@@ -21,6 +22,8 @@ import selectors
 import signal
 import socket
 import sys
+import tempfile
+import termios
 import traceback
 import types
 from collections.abc import Sequence
@@ -97,11 +100,24 @@ def _command(request: dict[str, Any], streams: Sequence[int]) -> int:
             os.chdir(request["cwd"])
             os.environ.clear()
             os.environ.update(request["environment"])
+            tempfile.tempdir = None  # as it is found by the variables of before
+            if request["on_terminal"]:
+                _be_on_terminal()
             sys.argv = ["galamp", *request["words"]]
             code = _main()
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     return pid
+
+
+def _be_on_terminal() -> None:
+    """Have the terminal of standard input, in a session of one's own."""
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+    sys.stdout, sys.stderr = (os.fdopen(n, "w", 1, encoding="utf-8", closefd=False) for n in (1, 2))
 
 
 def _main() -> int:
