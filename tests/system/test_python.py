@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import galamp
+from galamp.cli.python import process as of_runs
 from galamp.cli.python.page import page
 from galamp.cli.python.process import RunProcess
 from galamp.cli.python.run import Run
@@ -24,13 +25,36 @@ from galamp.core.errors import RunFailed, UserError
 from galamp.telemetry.snapshot import Snapshot
 from tests.support.engine import DEADLINE_S, ROOT, wait_for
 
-SMALL: dict[str, Any] = {"env": "CartPole-v1", "learners": 1, "num_envs": 4}
+UNHURRIED = "tests.support.crashing:unhurried"
+SMALL: dict[str, Any] = {"env": UNHURRIED, "learners": 1, "num_envs": 4}
+
+LAST = 'raise SystemExit(main(request["parent"]))'
+"""The last line of the child's program; before it, the child can be made to fork its servers."""
+
+FORKING = """
+import importlib, multiprocessing.util
+from galamp.core.processes import probe_process
+from tests.support import template
+for module in template.MODULES:
+    importlib.import_module(module)
+sys.modules["__main__"] = importlib.import_module("galamp.__main__")
+multiprocessing.util.spawnv_passfds = template._started
+probe_process.Probing._execute_child = template._fork_probe
+"""
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
     """Run a program to its end."""
     words = [sys.executable, "-c", code]
     return subprocess.run(words, cwd=ROOT, text=True, capture_output=True, timeout=2 * DEADLINE_S)
+
+
+@pytest.fixture
+def forking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child forks its server and its probe; those of `place` are new Pythons."""
+    program = of_runs._START.replace(LAST, FORKING + LAST)
+    assert program != of_runs._START
+    monkeypatch.setattr(of_runs, "_START", program)
 
 
 def run_examples(thing: Any, name: str) -> int:
@@ -80,6 +104,7 @@ def public() -> dict[str, Any]:
 
 
 @pytest.mark.real
+@pytest.mark.usefixtures("forking")
 @pytest.mark.parametrize("name", sorted(public()))
 def test_examples_are_right(place: Path, name: str) -> None:
     assert run_examples(public()[name], name) > 0
@@ -100,9 +125,10 @@ def test_a_run_tells_how_it_ended(place: Path) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.usefixtures("forking")
 def test_a_run_is_watched_scaled_and_stopped(tmp_path: Path) -> None:
     run = galamp.Run(**SMALL, total_steps=10**6, run_dir=tmp_path / "r")
-    assert repr(run) == "Run(CartPole-v1, not started)"
+    assert repr(run) == f"Run({UNHURRIED}, not started)"
     seen: list[Snapshot] = []
     with run:
         for snapshot in run.snapshots():
@@ -125,9 +151,12 @@ def test_a_run_is_watched_scaled_and_stopped(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.usefixtures("forking")
 def test_a_run_ends_with_its_program(tmp_path: Path) -> None:
     program = (
-        "import galamp, os, sys\n"
+        "import galamp, os\n"
+        "from galamp.cli.python import process\n"
+        f"process._START = {of_runs._START!r}\n"
         f"run = galamp.Run(**{SMALL!r}, run_dir={str(tmp_path / 'r')!r})\n"
         "run.start().folder\n"
         "print(run.pid, flush=True)\n"

@@ -240,7 +240,8 @@ def test_py_spy_records_every_process_of_a_run(tmp_path: Path) -> None:
     if why := spying_refused():
         pytest.skip(why)
     folder, out = tmp_path / "two", tmp_path / "profile"
-    flags = ("--env-id", "CartPole-v1", "--learners", 2, "--num-envs", 2, "--quiet")
+    env = ("--env-id", "tests.support.crashing:unhurried")
+    flags = (*env, "--learners", 2, "--num-envs", 2, "--quiet")
     total = ("--total-steps", 10**9, "--log-every-s", 0.1, "--simulator-workers", 1)
     with started(*flags, *total, "--run-dir", folder):
         wait_for(lambda: training(folder), "training")
