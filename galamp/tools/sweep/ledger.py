@@ -89,16 +89,20 @@ class Ledger:
         """Read what there is; nothing is made.
 
         Raises:
-            UserError: the folder holds something else, or sweep.json is damaged.
+            UserError: the folder is none or holds something else, or sweep.json cannot be read.
         """
         self.folder = folder
         self._content = _Content(FORMAT, str(file))
         try:
             content = json_object(read_limited(folder / FILE, MAX_BYTES))
             self._content = decode(_Content, content, LIMITS)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             _require_empty(folder)
-        except (OSError, DecodeError) as error:
+        except OSError as error:
+            raise UserError(
+                f"{folder / FILE}: cannot be read: {error.strerror}; choose another --dir"
+            ) from None
+        except DecodeError as error:
             raise UserError(f"{folder / FILE}: damaged: {error}") from None
         if self._content.format != FORMAT:
             raise UserError(f"{folder / FILE}: of another galamp; use that one, or another --dir")
@@ -203,7 +207,7 @@ def _require_empty(folder: Path) -> None:
     """Check that a folder without sweep.json is none, or empty but for a lock.
 
     Raises:
-        UserError: it is not.
+        UserError: it is not, or it is no folder.
     """
     try:
         others = set(os.listdir(folder)) - {LOCK, LOGS}
