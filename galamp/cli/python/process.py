@@ -147,9 +147,9 @@ class RunProcess:
         """
         code, lines = self._process.wait(KILL_TIMEOUT_S), self._lines()
         ended_well = code in (EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM)
-        for line in reversed(lines):
-            if ended_well and RUN_DIR in line and "status" in line:
-                return line
+        told = [line for line in lines if RUN_DIR in line and "status" in line]
+        if ended_well and told:
+            return told[-1]
         raise self._error(code)
 
     def _error(self, code: int) -> GalampError:
