@@ -108,7 +108,9 @@ def test_a_disk_that_takes_nothing_prevents_runs(
         ("0", False, True),
         ("1", False, False),
         ("1", True, True),
+        ("2", True, True),
         ("3", False, False),
+        ("3", True, False),
         ("", False, True),
     ],
 )
@@ -121,7 +123,8 @@ def test_who_may_trace(
     file.write_text(scope)
     found = only(checks.tracing(tmp_path, root=root))
     assert (found.text == "py-spy may read runs") is free
-    assert ("sysctl" in found.fix) is not free
+    assert ("sysctl" in found.fix) is (not free and scope != "3")
+    assert ("boot" in found.fix) is (scope == "3")
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     assert only(checks.tracing(tmp_path, root=root)).fix == "pip install py-spy"
 
