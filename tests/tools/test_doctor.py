@@ -7,6 +7,7 @@ import os
 import resource
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -49,6 +50,12 @@ def test_processors_and_who_else_uses_them(monkeypatch: pytest.MonkeyPatch) -> N
     assert quota.text == "4 of 8: 0-2,5; a control group allows the time of 1.5"
     assert "--learners" in quota.fix
     assert load.fix == "end other programs for full speed"
+
+    def unknown() -> NoReturn:
+        raise OSError("Load averages are unobtainable")
+
+    monkeypatch.setattr(os, "getloadavg", unknown)
+    assert only(checks.processors()) == quota
 
 
 @pytest.mark.parametrize(

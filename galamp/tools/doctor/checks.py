@@ -48,7 +48,10 @@ def processors() -> Iterable[Finding]:
         )  # fmt: skip
     else:
         yield Finding("processors", text)
-    load = os.getloadavg()[0]
+    try:
+        load = os.getloadavg()[0]
+    except OSError:  # no /proc/loadavg
+        return
     fix = "end other programs for full speed" if load > BUSY * count else ""
     yield Finding("load", f"{load:.1f} in the last minute", fix)
 
