@@ -189,6 +189,11 @@ def test_a_run_ends_with_its_program(tmp_path: Path) -> None:
         ({"quiet": True}, "quiet: not for programs"),
         ({"dry_run": True}, "dry_run: not for programs"),
         ({"sync": 3}, "--sync"),
+        ({"seed": [1, 2]}, "--seed 1,2: expected a whole number"),
+        ({"learners": (1, 2)}, "--learners 1,2: expected"),
+        ({"game": ["Pong", "Breakout"]}, "--game: unknown environment 'Pong,Breakout'"),
+        ({"sinks": ["no.module:A", "monitor"]}, "--sinks no.module:A: cannot import no"),
+        ({"env": "CartPole-v1", "env_id": "Acrobot-v1"}, "env, env_id: both name the environment"),
     ],
 )
 def test_mistakes_are_told_before_anything_starts(given: dict[str, Any], line: str) -> None:
@@ -201,6 +206,36 @@ def test_settings_become_the_words_of_the_command_line() -> None:
     given = {"env_id": "CartPole-v1", "pin": False, "seed": 3, "name": "-x", "max_time": None}
     wanted = ["--env-id=CartPole-v1", "--no-pin", "--seed=3", "--name=-x"]
     assert words_of(given) == ["run", *wanted, "--quiet", "--json"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"device": ["cuda:0", "cuda:1"]}, ["--device=cuda:0,cuda:1"]),
+        ({"sinks": ("monitor", "tensorboard")}, ["--sinks=monitor,tensorboard"]),
+        ({"seed": [3]}, ["--seed=3"]),
+        ({"wrapper": ["a:B"]}, ["--wrapper=a:B"]),
+        ({"wrapper": [], "sinks": []}, []),
+        ({"tensorboard": True, "track": False, "profile": False}, ["--tensorboard"]),
+    ],
+)
+def test_lists_and_switches_are_given_as_the_flag_takes_them(
+    given: dict[str, Any], words: list[str]
+) -> None:
+    assert words_of(given) == ["run", *words, "--quiet", "--json"]
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"preset": "cartpole"}, "CartPole-v1"),
+        ({"env_id": "Acrobot-v1"}, "Acrobot-v1"),
+        ({"game": "Pong"}, "Pong"),
+        ({}, "Breakout"),
+    ],
+)
+def test_a_run_is_called_by_what_it_plays(given: dict[str, Any], name: str) -> None:
+    assert name in repr(galamp.Run(**given))
 
 
 def test_an_environment_is_named_by_its_function() -> None:
@@ -228,6 +263,34 @@ def test_what_only_the_run_finds_is_told_in_its_words(monkeypatch: pytest.Monkey
     for use in (lambda: run.result, lambda: run.folder, run.stop, lambda: run.wait(1)):
         with pytest.raises(galamp.UserError, match="not empty"):
             use()
+
+
+PRINTED = ("{not JSON}", '{"loss": 1}', "[1]", "{'a': 1}")
+"""What a sink of the user's may print in the supervisor."""
+
+
+def test_what_a_users_code_prints_is_not_taken_for_the_runs_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = ['{"run_dir": "r"}', '{"run_dir": "r", "status": "finished"}']
+    lines = [*PRINTED, told[0], *PRINTED, told[1], *PRINTED]
+    monkeypatch.setattr("galamp.cli.python.process._START", f"print({chr(10).join(lines)!r})")
+    process = RunProcess(["run"])
+    assert process.wait(DEADLINE_S)
+    assert process.folder() == Path("r")
+    assert process.summary()["status"] == "finished"
+
+
+def test_a_snapshot_of_a_run_that_has_not_begun_is_waited_for_no_longer_than_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("galamp.cli.python.process._START", "import os; os.read(0, 1)")
+    run = galamp.Run(**SMALL).start()
+    for timeout in (0.0, 0.1):
+        with pytest.raises(galamp.GalampError, match="has not begun within 0 s"):
+            run.snapshot(timeout)
+    assert run._process is not None
+    run._process.end(DEADLINE_S)
 
 
 def test_a_child_that_ends_without_a_word_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
