@@ -5,6 +5,7 @@ And the mark `real` for every test that starts real runs: `bin/test --fast` leav
 
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 import signal
@@ -52,6 +53,11 @@ def pytest_configure(config: pytest.Config) -> None:
     except UserError as error:
         raise pytest.UsageError(str(error)) from None
     config.add_cleanup(lambda: holding.__exit__(None, None, None))
+
+
+def pytest_collection_finish() -> None:
+    """Leave out what is loaded by now, as it stays, whenever garbage is looked for."""
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

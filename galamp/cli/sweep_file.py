@@ -199,7 +199,7 @@ def _nested(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         if dot:
             value = {name: value}
         if isinstance(value, dict) and isinstance(found.get(section), dict):
-            found[section] |= value
+            found[section] = {**found[section], **value}  # the file's own tables stay as they are
         else:
             found[section] = value
     return found

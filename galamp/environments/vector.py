@@ -143,7 +143,13 @@ class VectorEnvironment(Environment):
         chosen = np.asarray(final)[cut]
         if chosen.dtype == object:  # Gymnasium's: an array per environment that has one
             chosen = np.stack(list(chosen))
-        return self._observations(chosen, f"info['{FINAL[0]}']", cut, len(chosen))
+        last = self._observations(chosen, f"info['{FINAL[0]}']", cut, len(chosen))
+        if not np.isfinite(last).all():
+            raise InvalidDataError(
+                f"{self.spec.env_id}: info['{FINAL[0]}'] holds nan, inf or a number beyond "
+                "float32: expected finite numbers"
+            )
+        return last
 
     def _observations(
         self, given: Any, source: str, reset: NDArray[np.bool_], count: int | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import re
 import subprocess
 import sys
@@ -33,7 +32,8 @@ from galamp.training.resume import changes
 from tests.contracts.algorithm import ACTIONS, INPUTS, AlgorithmContract, random_rollout
 from tests.supervision.test_plan import machine
 from tests.support.command_lines import complaint, parsed
-from tests.support.engine import DEADLINE_S, ROOT, summary, words
+from tests.support.engine import DEADLINE_S, ROOT, STREAMS, end, summary
+from tests.support.forked import Forked
 from tests.support.toy_algorithm import Reinforce, ReinforceConfig
 
 NAME = "tests.support.toy_algorithm:Reinforce"
@@ -300,15 +300,13 @@ def test_a_config_of_before_keeps_its_keys() -> None:
 
 
 def galamp(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run `galamp` in a working directory of its own, with this package on the path."""
-    return subprocess.run(
-        words(*arguments),
-        cwd=folder,
-        text=True,
-        capture_output=True,
-        timeout=2 * DEADLINE_S,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    """Run `galamp` in a working directory of its own."""
+    process = Forked([str(word) for word in arguments], **STREAMS | {"cwd": folder})
+    try:
+        output, errors = process.communicate(timeout=2 * DEADLINE_S)
+    finally:
+        end(process)
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
 @pytest.mark.real

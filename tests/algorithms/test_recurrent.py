@@ -59,14 +59,18 @@ class TestVTraceWithAMemory(AlgorithmContract):
         return make("vtrace", "mlp-lstm", seed, rmsprop_initial=0.0)
 
 
+FEW = {"update_epochs": 2, "num_minibatches": 2}
+"""Steps of an update: as many as are needed to tell epochs and minibatches apart."""
+
+
 class TestPPOWithAMemory(AlgorithmContract):
     def make(self, seed: int) -> Algorithm:
-        return prepared(make("ppo", "mlp-lstm", seed, learning_rate=2e-3))
+        return prepared(make("ppo", "mlp-lstm", seed, learning_rate=2e-3, **FEW))
 
 
 class TestPQNWithAMemory(AlgorithmContract):
     def make(self, seed: int) -> Algorithm:
-        return prepared(make("pqn", seed=seed))
+        return prepared(make("pqn", seed=seed, **FEW))
 
 
 def prepared(algorithm: Algorithm, steps: int = 5, envs: int = 8) -> Algorithm:

@@ -11,6 +11,7 @@ import re
 import resource
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from galamp.core.settings import Setting, allowed, settings
 from galamp.gossip.topologies import TOPOLOGIES
 from galamp.telemetry.display.exit_message import exit_message
 from galamp.telemetry.display.streams import STARTING
+from tests.support.engine import also
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"torch", "ale_py", "gymnasium", "cv2", "rich", "multiprocessing", "subprocess"}
@@ -77,7 +79,8 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def parsed(*arguments: str) -> RunConfig:
-    return config_from(build_parser().parse_args(["run", *arguments]))
+    words = ["run", *arguments]
+    return config_from(build_parser(words).parse_args(words))
 
 
 # Refusals
@@ -287,8 +290,13 @@ def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 CODE = ("evil:make", "evil:Game-v0", "runs.nice.payload:make", "  evil:make ", "os:abort")
 
 
-@pytest.mark.parametrize("command", ["run", "chaos"])
-@pytest.mark.parametrize("env_id", CODE)
+def of_both_commands(names: Sequence[str]) -> list[Any]:
+    """All names with `run`, and one of them with `chaos`, which does as `run`."""
+    others = [also("chaos", name) for name in names[1:]]
+    return [*(("run", name) for name in names), ("chaos", names[0]), *others]
+
+
+@pytest.mark.parametrize(("command", "env_id"), of_both_commands(CODE))
 def test_a_run_folder_alone_runs_no_code(
     capsys: pytest.CaptureFixture[str], trap: Path, command: str, env_id: str
 ) -> None:
@@ -305,8 +313,9 @@ def test_a_run_folder_alone_runs_no_code(
     assert not Path("ran").exists()
 
 
-@pytest.mark.parametrize("command", ["run", "chaos"])
-@pytest.mark.parametrize("network", ["evil:make", "runs.nice.payload:make", "os:abort"])
+@pytest.mark.parametrize(
+    ("command", "network"), of_both_commands(["evil:make", "runs.nice.payload:make", "os:abort"])
+)
 def test_a_run_folder_alone_runs_no_code_for_its_network(
     capsys: pytest.CaptureFixture[str], trap: Path, command: str, network: str
 ) -> None:

@@ -60,6 +60,26 @@ def test_preset_is_below_the_file_below_the_grid_below_the_arm(tmp_path: Path) -
     assert (run.config.total_steps, run.settings["algorithm.update_epochs"]) == (7, 20)
 
 
+@pytest.mark.parametrize(
+    "grid",
+    [
+        "algorithm = [{gamma = 0.5}, {gamma = 0.9}]",
+        "algorithm = [{gamma = 0.5}, {gamma = 0.9}]\n'algorithm.learning_rate' = [1e-3]",
+        "algorithm.gamma = [0.5, 0.9]",
+    ],
+)
+def test_what_one_arm_sets_is_not_set_in_the_next(tmp_path: Path, grid: str) -> None:
+    """A grid may vary tables; each arm is put on top of them anew."""
+    arms = "[[sweep.arm]]\nname='a'\nalgorithm.ent_coef = 0.1\n[[sweep.arm]]\nname='b'\n"
+    runs = sweep_of(tmp_path, f"{CARTPOLE}[sweep.grid]\n{grid}\n{arms}").runs
+    assert [(run.arm[0], run.config.algorithm.gamma) for run in runs] == [
+        ("a", 0.5), ("a", 0.9), ("b", 0.5), ("b", 0.9)
+    ]  # fmt: skip
+    given = [run.settings.get("algorithm.ent_coef") for run in runs]
+    assert given == [0.1, 0.1, None, None]
+    assert not any("ent" in run.name for run in runs[2:])
+
+
 def test_a_run_without_anything_varied_is_called_by_its_algorithm(tmp_path: Path) -> None:
     assert names(sweep_of(tmp_path, f"seed = 4\n{CARTPOLE}")) == ["a2c-CartPole-v1-4"]
 

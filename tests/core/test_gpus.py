@@ -508,11 +508,11 @@ def test_no_answer_is_lost_where_many_answer_at_once() -> None:
     if not child:
         os.dup2(file, 1)
         gpu_trial.try_gpu = at_once
-        gpu_trial.main({"indices": list(range(64)), "gpu_timeout_s": 60.0, "timeout_s": 60})
+        gpu_trial.main({"indices": list(range(24)), "gpu_timeout_s": 60.0, "timeout_s": 60})
     assert os.waitpid(child, 0)[1] == 0
     lines = os.pread(file, 2**24, 0).decode().splitlines()
     os.close(file)
-    assert sorted(json.loads(line)["index"] for line in lines) == list(range(64))
+    assert sorted(json.loads(line)["index"] for line in lines) == list(range(24))
 
 
 def test_facts_of_a_stopped_trial_are_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,7 @@ class TestMemory(EnvironmentContract):
     config: ClassVar[EnvironmentConfig] = EnvironmentConfig(
         "Pong", obs_type="ram", mode=1, difficulty=2, max_frames=360
     )
+    num_steps: ClassVar[int] = 120
 
     def test_it_is_seen_and_told(self, recording: Recording) -> None:
         assert recording.spec.observation_shape == (128,)

@@ -261,6 +261,27 @@ def test_a_cut_without_its_last_observation_is_refused() -> None:
         environment.step(np.zeros(3, np.int64))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_a_last_observation_that_is_not_finite_is_refused(
+    monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    step = vectors.Batch.step
+
+    def wrong(self: Any, actions: Any) -> Any:
+        *others, info = step(self, actions)
+        if "final_obs" in info:
+            info = info | {"final_obs": np.full(np.shape(others[0]), value)}
+        return (*others, info)
+
+    monkeypatch.setattr(vectors.Batch, "step", wrong)
+    environment = make_environment(many("Batch"), SEEDS)
+    environment.reset()
+    for t in range(vectors.LIMIT - 1):
+        environment.step(np.full(3, t % 2))
+    with pytest.raises(InvalidDataError, match=r"info\['final_obs'\] holds nan, inf or"):
+        environment.step(np.zeros(3, np.int64))
+
+
 class Pool(gymnasium.Env[Any, Any]):
     """As EnvPool's environments were until 1.2: the spaces of one, and seeds fixed at the start."""
 

@@ -139,7 +139,7 @@ STATE = json.loads(
 
 
 @pytest.mark.real
-@examples(100, 2500)
+@examples(50, 2500)
 def test_states_with_right_digests(thorough: Any, folder: Path) -> None:
     @thorough
     @given(bent_json(STATE))

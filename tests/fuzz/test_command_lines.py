@@ -124,7 +124,7 @@ def answer(words: list[str]) -> None:
 
 
 @pytest.mark.real
-@examples(150, 3000)
+@examples(80, 3000)
 def test_any_command_line(thorough: Any, nothing_heavy: Path) -> None:
     @thorough
     @given(command_lines())

@@ -33,6 +33,7 @@ from galamp.storage.gossip_log import GOSSIP, GossipLog, Start
 from galamp.telemetry import consensus
 from galamp.telemetry.consensus import History, TheoreticalRadius
 from galamp.tools.audit.audit import audit
+from tests.support.engine import also
 from tests.support.literal import literal_bounds
 
 SIZE = 5
@@ -133,7 +134,7 @@ ACTIONS = st.tuples(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sampled_from(NAMES),
     st.integers(2, 6),
@@ -356,7 +357,7 @@ def lock_step_rounds(world: World, rounds: int, seed: int) -> Iterator[Any]:
         yield round_, before, np.stack([v.numpy().astype(float) for v in world.vectors])
 
 
-@pytest.mark.parametrize("size", [2, 3, 4, 6, 8])
+@pytest.mark.parametrize("size", [2, 3, also(4), also(6), 8])
 @pytest.mark.parametrize("name", NAMES)
 def test_lock_step_is_the_mixing_matrix(tmp_path: Path, name: str, size: int) -> None:
     graph = make_topology(name, size, seed=5)
@@ -435,20 +436,24 @@ def test_radius_where_it_is_known() -> None:
     assert radius_per_update(make_topology("star", 4, "uniform")) is None
 
 
+TURNS = 1500
+"""More than the journal of a learner holds."""
+
+
 def test_a_journal_that_is_too_slowly_read_says_what_is_lost(tmp_path: Path) -> None:
     graph = make_topology("ring", 2)
     world = World(graph, tmp_path, GossipConfig(max_staleness=None))
     publication_ring = PublicationRing(world.arrays, 0)
-    for _ in range(5000):
+    for _ in range(TURNS):
         world.act("turn", 0, 0, 1.0)
     entries, lost = publication_ring.drain()
     publications_ = [publication for _, publication in entries]
-    assert lost + len(publications_) == 5000
+    assert lost + len(publications_) == TURNS
     assert lost > 0
-    assert [p.number for p in publications_] == list(range(lost + 1, 5001))
+    assert [p.number for p in publications_] == list(range(lost + 1, TURNS + 1))
     assert all(p.length == pytest.approx(1.0, rel=1e-4) for p in publications_)
     world.act("turn", 1, 0, 1.0)
-    for _ in range(5000):
+    for _ in range(TURNS):
         world.act("turn", 0, 0, 1.0)
     assert not world.check(), "learner 0 is somewhere"
     assert "faster than it can be certified" in world.told[0]
@@ -459,7 +464,7 @@ def test_a_journal_that_is_too_slowly_read_says_what_is_lost(tmp_path: Path) -> 
 def test_a_gap_in_one_journal_only_is_got_over(tmp_path: Path) -> None:
     """What one learner mixed lies in the other's gap, again and again: nothing to wait for."""
     world = World(make_topology("ring", 2), tmp_path, GossipConfig())
-    for turn in range(4000):
+    for turn in range(3000):
         if turn == 800:
             world.history._drain(1)  # as where time was up before the other one's were fetched
         world.act("turn", turn % 2, 0, 0.1)

@@ -136,9 +136,16 @@ def tree(module: str) -> ast.Module:
     return ast.parse(MODULES[module].read_text())
 
 
+@cache
+def nodes(source: ast.AST) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(source))
+
+
 def imports(node: ast.AST, at_once: bool = True) -> Iterator[Import]:
     """Yield what runs; what only a type checker sees is no import."""
     for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.expr):  # in which there is no import
+            continue
         if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
             continue
         if isinstance(child, ast.Import):
@@ -148,8 +155,13 @@ def imports(node: ast.AST, at_once: bool = True) -> Iterator[Import]:
             for alias in child.names:
                 yield Import(f"{child.module}.{alias.name}", at_once)
         else:
-            later = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            later = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
             yield from imports(child, at_once and not later)
+
+
+@cache
+def imported_by(module: str) -> tuple[Import, ...]:
+    return tuple(imports(tree(module)))
 
 
 def own(name: str) -> str | None:
@@ -165,7 +177,7 @@ def belongs(module: str, names: tuple[str, ...]) -> bool:
 
 
 def direct(module: str) -> Iterator[tuple[str, bool]]:
-    for name, at_once in imports(tree(module)):
+    for name, at_once in imported_by(module):
         target = own(name)
         if target:
             yield target, at_once
@@ -244,7 +256,7 @@ def test_files_import_one_another_in_no_circle() -> None:
 
 def uses(module: str, library: str) -> bool:
     """Whether a module imports `multiprocessing` or `torch.multiprocessing`, say."""
-    return any(f".{library}." in f".{name}." for name, _ in imports(tree(module)))
+    return any(f".{library}." in f".{name}." for name, _ in imported_by(module))
 
 
 @each("module", [m for m in sorted(MODULES) if belongs(m, WITHOUT_PROCESSES)])
@@ -276,7 +288,7 @@ def closure(module: str) -> frozenset[str]:
 @each("module", [m for m in sorted(MODULES) if belongs(m, WITHOUT_TORCH)])
 def test_torch_is_not_among_what_is_imported_at_once(module: str) -> None:
     for imported in closure(module):
-        heavy = [name for name, at_once in imports(tree(imported)) if at_once]
+        heavy = [name for name, at_once in imported_by(imported) if at_once]
         assert not any(name.partition(".")[0] == "torch" for name in heavy), imported
 
 
@@ -303,7 +315,7 @@ def test_simulators_and_topologies_leave_torch_alone_when_really_imported() -> N
 
 def locks(source: ast.AST) -> Iterator[str]:
     """Yield every use of what two processes could lock, or what has a name in /dev/shm."""
-    for node in ast.walk(source):
+    for node in nodes(source):
         if isinstance(node, ast.Attribute) and node.attr in LOCKS:
             yield ast.unparse(node)
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] not in OTHERS:
@@ -343,7 +355,7 @@ def starts_threads(source: ast.AST) -> bool:
 
 
 def calls(source: ast.AST) -> Iterator[ast.expr]:
-    yield from (node.func for node in ast.walk(source) if isinstance(node, ast.Call))
+    yield from (node.func for node in nodes(source) if isinstance(node, ast.Call))
 
 
 def named(node: ast.Attribute | ast.Name) -> str:
@@ -356,7 +368,7 @@ def test_only_who_goes_on_without_starts_threads() -> None:
 
 
 def tells_wall_clock(source: ast.AST) -> bool:
-    for node in ast.walk(source):
+    for node in nodes(source):
         if isinstance(node, ast.Attribute) and ast.unparse(node) in ("time.time", "time.time_ns"):
             return True
         if isinstance(node, ast.ImportFrom) and node.module == "time":

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 import pytest
@@ -19,7 +20,7 @@ from tests.models.incarnations import (
     READS,
     REPORTS,
     TORN,
-    publish_flat_out,
+    fork_writers,
     read_flat_out,
     specs,
 )
@@ -62,20 +63,26 @@ def kill_at_random(kills: int, seed: int) -> Outcome:
     draw = random.Random(seed)
     arrays = SharedArrays.create(specs(SIZE))
     reports = [arrays.words(report) for report in REPORTS]
+    orders, theirs = multiprocessing.Pipe()
     with (
+        orders,
+        theirs,
         child(read_flat_out, arrays, REPORTS[0]) as one,
         child(read_flat_out, arrays, REPORTS[1]) as other,
+        child(fork_writers, arrays, theirs),
     ):
         half_written = incarnation = 0
         while incarnation < kills or (not half_written and incarnation < MOST_TIMES * kills):
-            half_written += live_and_die(arrays, incarnation, draw.uniform(0, LONGEST_LIFE_S))
+            for_s = draw.uniform(0, LONGEST_LIFE_S)
+            half_written += live_and_die(arrays, orders, incarnation, for_s)
             incarnation += 1
-        with child(publish_flat_out, arrays, incarnation):
-            enough = [report[READS] + 1 for report in reports]
-            wait_for(
-                lambda: all(r[READS] >= n for r, n in zip(reports, enough, strict=True)),
-                "a read of the last incarnation",
-            )
+        orders.send(incarnation)
+        enough = [report[READS] + 1 for report in reports]
+        wait_for(
+            lambda: all(r[READS] >= n for r, n in zip(reports, enough, strict=True)),
+            "a read of the last incarnation",
+        )
+        killed(orders)
         arrays["stop"][0] = 1
         for reader in (one, other):
             reader.join(DEADLINE_S)
@@ -85,16 +92,21 @@ def kill_at_random(kills: int, seed: int) -> Outcome:
     )
 
 
-def live_and_die(arrays: SharedArrays, incarnation: int, for_s: float) -> bool:
+def killed(orders: Connection) -> None:
+    """Have the writer killed and reaped."""
+    orders.send("now")
+    assert orders.poll(DEADLINE_S)
+    assert orders.recv() == -signal.SIGKILL
+
+
+def live_and_die(arrays: SharedArrays, orders: Connection, incarnation: int, for_s: float) -> bool:
     """Let a writer publish, kill and reap it; whether it left half of a vector behind."""
     slots = VersionedSlots(arrays, "h")
     before = slots.published
-    with child(publish_flat_out, arrays, incarnation) as writer:
-        wait_for(lambda: slots.published > before, f"the first vector of incarnation {incarnation}")
-        time.sleep(for_s)
-        writer.kill()
-        writer.join(DEADLINE_S)
-        assert writer.exitcode == -signal.SIGKILL
+    orders.send(incarnation)
+    wait_for(lambda: slots.published > before, f"the first vector of incarnation {incarnation}")
+    time.sleep(for_s)
+    killed(orders)
     sequences = arrays["h"].reshape(-1, WORDS_PER_LINE)[1:, 0]
     assert (sequences % 2).sum() < 2, "one of the two is whole"
     header = slots.read(lambda slot: None)

@@ -14,8 +14,10 @@ vain for ever.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -97,6 +99,23 @@ class _Explored:
 
 def explore(model: Model) -> Finding:
     """Visit every reachable world, nearest first."""
+    with without_garbage_collection():
+        return _explore(model)
+
+
+@contextlib.contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """A fifth of the time would go into looking at the worlds again, which have no cycles."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _explore(model: Model) -> Finding:
     explored = _Explored(model.start)
     queue = deque([0])
     while queue:

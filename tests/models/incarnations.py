@@ -6,7 +6,9 @@ All that is published is a function of its number, so that whoever reads can tel
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 
 import numpy as np
 
@@ -82,9 +84,26 @@ def publish_until_it_dies(arrays: SharedArrays) -> None:
 
 def publish_flat_out(arrays: SharedArrays, incarnation: int) -> None:
     """Child: write vectors and nothing else, until it is killed."""
-    one = Incarnation(arrays, incarnation)
-    while os.getppid() != 1:
+    one, parent = Incarnation(arrays, incarnation), os.getppid()
+    while os.getppid() == parent:
         one.write()
+
+
+def fork_writers(arrays: SharedArrays, orders: Connection) -> None:
+    """Child: fork a writer for each incarnation it is told; kill it at the next word.
+
+    Then tell how it ended. A new Python for each of them would take most of a test's time.
+    """
+    while (incarnation := orders.recv()) is not None:
+        if not (writer := os.fork()):
+            publish_flat_out(arrays, incarnation)
+            os._exit(0)
+        try:
+            orders.recv()
+        finally:
+            os.kill(writer, signal.SIGKILL)
+            _, how = os.waitpid(writer, 0)
+        orders.send(os.waitstatus_to_exitcode(how))
 
 
 def read_flat_out(arrays: SharedArrays, report: str) -> None:

@@ -13,6 +13,7 @@ from tests.models.handshake import Rules as Handshake
 from tests.models.mailbox import Rules as Mailbox
 from tests.models.slots import Rules as Slots
 from tests.models.staleness import Rules as Wait
+from tests.support.engine import also
 
 MODELS: dict[type[Any], Callable[[Any], Model]] = {
     Slots: slots.model,
@@ -45,6 +46,9 @@ SOUND: dict[str, tuple[Any, int]] = {
     ),
 }
 """How a protocol is played, and the least number of worlds that there must be."""
+
+UNUSED = ("mailbox, oldest first", "handshake, present tickets ignored")
+"""Ways that would be sound as well, but are not those of galamp."""
 
 LARGE: dict[str, tuple[Any, int]] = {
     "slots": (Slots(publications=5, crashes=3), 200_000),
@@ -113,7 +117,7 @@ MUTANTS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("name", SOUND)
+@pytest.mark.parametrize("name", [also(name) if name in UNUSED else name for name in SOUND])
 def test_sound_over_all_interleavings(name: str) -> None:
     check_sound(*SOUND[name])
 

@@ -99,7 +99,7 @@ def killed(folder: Path, steps: int, after_s: float) -> tuple[int, list[int]]:
 
 @pytest.mark.real
 @pytest.mark.parametrize(
-    "kills", [6, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
+    "kills", [4, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
 )
 def test_two_are_whole_after_every_kill(tmp_path: Path, kills: int) -> None:
     folder, draw, steps = tmp_path / "checkpoints", random.Random(kills), 1

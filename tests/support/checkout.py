@@ -21,7 +21,9 @@ from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[2]
 
-STUB = r"""#!/bin/sh
+KIND = f"{sys.version_info[0]}.{sys.version_info[1]}-{os.uname().machine}"
+
+STUB = rf"""#!/bin/sh
 echo "$*" >> "$STUB_CALLS"
 if [ -n "$STUB_FAIL" ]; then
     case "$*." in *"$STUB_FAIL"*) echo "the stub failed on purpose"; exit 3 ;; esac
@@ -33,11 +35,12 @@ case "$*" in
             echo "$$" > "$STUB_FIFO"
             exec timeout 60 cat "$STUB_FIFO"
         fi
-        if [ -n "$STUB_PIP_HAS" ]; then exec "$STUB_REAL" "$STUB_PIP" "$0" "$@"; fi ;;
+        case "$STUB_PIP_HAS $*." in
+            " "* | *" -e ."*) ;;
+            *) exec "$STUB_REAL" "$STUB_PIP" "$0" "$@" ;;
+        esac ;;
     *"-m pip uninstall "*) exec "$STUB_REAL" "$STUB_PIP" "$0" "$@" ;;
-    *"import pip"*)
-        exec "$STUB_REAL" -c \
-            'import os, sys; print("%d.%d-%s" % (*sys.version_info[:2], os.uname()[4]))' ;;
+    *"import pip"*) echo {KIND} ;;
     *half-installed*) ;;
     "-P -m galamp paths"*) echo "PYTHONPATH=$PYTHONPATH PYTHONHOME=$PYTHONHOME" ;;
     "-P -m galamp "*) shift 3; for word; do echo "[$word]"; done ;;
@@ -47,7 +50,6 @@ case "$*" in
 esac
 """
 
-KIND = f"{sys.version_info[0]}.{sys.version_info[1]}-{os.uname().machine}"
 PROBED = '#!/bin/sh\ncase "$*" in *stamp.py*) exit 1 ;; esac\n'
 """The beginning of a Python whose environment is not ready; the rest is its answer to the probe."""
 BROKEN = f"{PROBED}echo {KIND}\necho broken\n"

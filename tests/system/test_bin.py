@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from tests.support.checkout import BROKEN, ROOT, STUB, Checkout, load
+from tests.support.engine import also
 
 pytestmark = pytest.mark.real  # for they start processes
 
@@ -72,7 +73,7 @@ def test_starts_through_a_symlink(checkout: Checkout, tmp_path: Path) -> None:
     assert checkout.ready
 
 
-@pytest.mark.parametrize("name", ["setup.cfg", "pyproject.toml", "bin/constraints.txt"])
+@pytest.mark.parametrize("name", ["setup.cfg", also("pyproject.toml"), "bin/constraints.txt"])
 def test_a_changed_file_installs_again_into_the_same_environment(
     checkout: Checkout, name: str
 ) -> None:
@@ -207,9 +208,13 @@ def test_half_installed_packages_are_forgotten(checkout: Checkout, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("bad", "taken"), [((), "python3.11"), (("python3.11",), "python3.12"),
-                       (("python3.11", "python3.12", "python3.13"), "python3")],
-)  # fmt: skip
+    ("bad", "taken"),
+    [
+        ((), "python3.11"),
+        also(("python3.11",), "python3.12"),
+        (("python3.11", "python3.12", "python3.13"), "python3"),
+    ],
+)
 def test_the_tested_python_comes_first_and_unfit_ones_are_skipped(
     checkout: Checkout, bad: tuple[str, ...], taken: str
 ) -> None:
@@ -289,8 +294,8 @@ def test_galamp_python_overrides_the_search(checkout: Checkout) -> None:
 @pytest.mark.parametrize(
     ("named", "cwd", "taken"),
     [
-        ("./mine", "path", "path/./mine"),
-        ("path/mine", "", "path/mine"),
+        also("./mine", "path", "path/./mine"),
+        also("path/mine", "", "path/mine"),
         ("../path/mine", "a check out", "a check out/../path/mine"),
     ],
 )

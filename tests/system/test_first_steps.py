@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from galamp.cli.main import main
-from tests.support.engine import DEADLINE_S, ROOT, words
+from tests.support.engine import DEADLINE_S, ROOT, STREAMS, end
+from tests.support.forked import Forked
 
 README = (ROOT / "README.md").read_text()
 RUN = "run --preset cartpole --learners 2"
-SHORT = ["--num-envs", "2", "--total-steps", "3000", "--quiet"]
+SHORT = ["--num-envs", "2", "--total-steps", "1000", "--quiet"]
 NOT_HERE = ("attach", "scale", "record", "play")
 """What needs a running run, or pygame to draw CartPole."""
 
@@ -28,13 +27,15 @@ def after_training() -> list[list[str]]:
 
 
 def train(folder: Path, *arguments: str) -> None:
-    done = subprocess.run(
-        words(*arguments), cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
-        capture_output=True, timeout=DEADLINE_S,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    process = Forked(arguments, **STREAMS | {"cwd": folder})
+    try:
+        _, errors = process.communicate(timeout=DEADLINE_S)
+    finally:
+        end(process)
+    assert process.returncode == 0, errors
 
 
+@pytest.mark.real
 def test_what_readme_shows_after_training_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -47,7 +48,7 @@ def test_what_readme_shows_after_training_works(
     for asked in after_training():
         quick = [places.get(word, word) for word in asked]
         if "--resume" in asked:
-            train(tmp_path, *quick, "--total-steps", "3200", "--quiet")
+            train(tmp_path, *quick, "--total-steps", "1200", "--quiet")
             continue
         capsys.readouterr()
         assert main(quick) == 0, (quick, capsys.readouterr().err)

@@ -53,10 +53,10 @@ FLOOR = 0.0003
 """Some averages of the first turns move CartPole's learners by more than this, others by less."""
 
 CASES = {
-    "ring": Case(3, 40, ("--sync", "--lr-schedule", "cosine")),
+    "ring": Case(3, 16, ("--sync", "--lr-schedule", "cosine")),
     # Two learners that average with each other are one after every round; three are not.
-    "workers": Case(2, 20, workers=3, identical=True),
-    "atari": Case(2, 4, env_id="ALE/Breakout-v5", workers=2, identical=True),
+    "workers": Case(2, 8, workers=3, identical=True),
+    "atari": Case(2, 3, env_id="ALE/Breakout-v5", envs=2, workers=2, identical=True),
     # Bytes that are not divided by 255, and the network for small images.
     "small-images": Case(2, 8, env_id="tests.support.spaces:cube", identical=True),
     "max-staleness-0": Case(3, 12, ("--max-staleness", 0)),
@@ -73,8 +73,8 @@ CASES = {
     "global-average": Case(3, 16, ("--sync", "--global-average-every", 3)),
     "outer-momentum": Case(3, 12, ("--sync", "--outer-momentum", 0.9, "--outer-lr", 0.7)),
     "ball-floor": Case(3, 12, ("--sync", "--ball-floor", FLOOR)),
-    "allreduce-2": Case(2, 20, ("--method", "allreduce"), identical=True),
-    "allreduce-3": Case(3, 20, ("--method", "allreduce"), identical=True),
+    "allreduce-2": Case(2, 8, ("--method", "allreduce"), identical=True),
+    "allreduce-3": Case(3, 8, ("--method", "allreduce"), identical=True),
 }
 
 

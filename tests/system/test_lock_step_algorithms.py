@@ -16,13 +16,12 @@ import torch
 from torch import Tensor
 
 from galamp.algorithms import ALGORITHMS, config_class
-from galamp.cli.main import main
 from galamp.core.config import RunConfig
 from galamp.core.gossip_config import GossipConfig
 from galamp.core.settings import settings
 from galamp.gossip.topologies import make_topology
 from tests.support.command_lines import parsed
-from tests.support.engine import also
+from tests.support.engine import also, run
 from tests.support.in_process import planned
 from tests.support.reference import ReferenceLearner, train_in_lock_step
 from tests.support.same_bits import assert_learners_equal, assert_run_equals
@@ -59,7 +58,7 @@ class Case(NamedTuple):
         words = ["--env-id", f"tests.support.toys:{toy}", "--algorithm", self.algorithm]
         words += ["--network", self.network, "--method", self.method, "--sync", *more]
         if "update_epochs" in {s.name for s in settings(config_class(self.algorithm))}:
-            words += ["--update-epochs", "2"]
+            words += ["--update-epochs", "2", "--num-minibatches", "2"]
         numbers = {
             "learners": LEARNERS, "num-envs": ENVS, "num-steps": STEPS, "total-steps": total,
             "seed": SEED, "threads": 1, "env-splits": 1, "simulator-workers": 1,
@@ -142,11 +141,11 @@ def test_a_run_equals_one_process(tmp_path: Path, case: Case) -> None:
 
 @pytest.mark.parametrize(("algorithm", "actions"), REFUSED)
 def test_what_does_not_go_together_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], algorithm: str, actions: str
+    tmp_path: Path, algorithm: str, actions: str
 ) -> None:
     words = Case(algorithm, "gossip", actions, "mlp").words
-    assert main(["run", *words, "--quiet", "--run-dir", str(tmp_path / "run")]) == 2
-    assert capsys.readouterr().err == f"galamp: {REFUSED[algorithm, actions]}\n"
+    ended = run(*words, "--quiet", "--run-dir", tmp_path / "run")
+    assert (ended.returncode, ended.stderr) == (2, f"galamp: {REFUSED[algorithm, actions]}\n")
     assert not (tmp_path / "run").exists()
 
 

@@ -29,12 +29,12 @@ def test_it_is_resumed_where_it_ended_and_its_record_stays_whole(old_run: Path) 
     """The audit replays the gossip of both attempts."""
     before = summary(old_run)
     rows = (old_run / "metrics.jsonl").read_text().splitlines()
-    resumed = run("--resume", old_run, "--total-steps", 8000, "--quiet")
+    resumed = run("--resume", old_run, "--total-steps", 5000, "--quiet")
     assert resumed.returncode == 0, resumed.stderr
     after = summary(old_run)
     assert before["agent_steps"] == 4000
     assert after["status"] == "finished"
-    assert after["agent_steps"] >= 8000
+    assert after["agent_steps"] >= 5000
     assert (before["start"], after["start"]) == (1, 2)
     assert json.loads((old_run / "config.json").read_text())["resolved"]["attempt"] == 2
     assert (old_run / "metrics.jsonl").read_text().splitlines()[: len(rows)] == rows

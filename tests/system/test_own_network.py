@@ -26,7 +26,7 @@ SMALL = ["--env-id", "CartPole-v1", "--learners", 2, "--num-envs", 2, "--device"
 @pytest.mark.counted
 def test_a_network_of_the_users_is_trained_and_evaluated(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    first = run(*SMALL, "--network", TOY, "--total-steps", 2000, "--run-dir", folder, "--sync")
+    first = run(*SMALL, "--network", TOY, "--total-steps", 500, "--run-dir", folder, "--sync")
     assert (first.returncode, first.stderr) == (0, "")
     assert min(summary(folder)["mixes_per_learner"]) > 0
     identity = checkpoint.load(locate(folder).path).identity
@@ -36,7 +36,7 @@ def test_a_network_of_the_users_is_trained_and_evaluated(tmp_path: Path) -> None
     alone = run("--resume", folder)
     told = f"wants to run your code {TOY}: if that is what you want, add --network {TOY}\n"
     assert (alone.returncode, told in alone.stderr) == (2, True)
-    again = run("--resume", folder, "--network", TOY, "--total-steps", 3000, "--quiet")
+    again = run("--resume", folder, "--network", TOY, "--total-steps", 1000, "--quiet")
     assert (again.returncode, again.stderr, summary(folder)["start"]) == (0, "", 2)
 
     refused = command("eval", folder, "--episodes", 1)
@@ -56,7 +56,7 @@ def test_a_module_in_the_working_directory_is_found_by_parent_and_learners(tmp_p
     code = "from tests.support.networks import Toy\ndef make(*task): return Toy(*task)\n"
     (tmp_path / "mine.py").write_text(code)
     (tmp_path / "queue.py").write_text("raise SystemExit('the wrong one')\n")
-    arguments = [*SMALL, "--network", "mine:make", "--total-steps", 500, "--run-dir", "run"]
+    arguments = [*SMALL, "--network", "mine:make", "--total-steps", 200, "--run-dir", "run"]
     done = subprocess.run(
         start("run", *arguments),
         cwd=tmp_path,

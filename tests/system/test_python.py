@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import galamp
+from galamp.cli.python import process as of_runs
 from galamp.cli.python.page import page
 from galamp.cli.python.process import RunProcess
 from galamp.cli.python.run import Run
@@ -24,13 +25,36 @@ from galamp.core.errors import RunFailed, UserError
 from galamp.telemetry.snapshot import Snapshot
 from tests.support.engine import DEADLINE_S, ROOT, wait_for
 
-SMALL: dict[str, Any] = {"env": "CartPole-v1", "learners": 1, "num_envs": 4}
+UNHURRIED = "tests.support.crashing:unhurried"
+SMALL: dict[str, Any] = {"env": UNHURRIED, "learners": 1, "num_envs": 4}
+
+LAST = 'raise SystemExit(main(request["parent"]))'
+"""The last line of the child's program; before it, the child can be made to fork its servers."""
+
+FORKING = """
+import importlib, multiprocessing.util
+from galamp.core.processes import probe_process
+from tests.support import template
+for module in template.MODULES:
+    importlib.import_module(module)
+sys.modules["__main__"] = importlib.import_module("galamp.__main__")
+multiprocessing.util.spawnv_passfds = template._started
+probe_process.Probing._execute_child = template._fork_probe
+"""
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
     """Run a program to its end."""
     words = [sys.executable, "-c", code]
     return subprocess.run(words, cwd=ROOT, text=True, capture_output=True, timeout=2 * DEADLINE_S)
+
+
+@pytest.fixture
+def forking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child forks its server and its probe; those of `place` are new Pythons."""
+    program = of_runs._START.replace(LAST, FORKING + LAST)
+    assert program != of_runs._START
+    monkeypatch.setattr(of_runs, "_START", program)
 
 
 def run_examples(thing: Any, name: str) -> int:
@@ -80,6 +104,7 @@ def public() -> dict[str, Any]:
 
 
 @pytest.mark.real
+@pytest.mark.usefixtures("forking")
 @pytest.mark.parametrize("name", sorted(public()))
 def test_examples_are_right(place: Path, name: str) -> None:
     assert run_examples(public()[name], name) > 0
@@ -100,9 +125,10 @@ def test_a_run_tells_how_it_ended(place: Path) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.usefixtures("forking")
 def test_a_run_is_watched_scaled_and_stopped(tmp_path: Path) -> None:
     run = galamp.Run(**SMALL, total_steps=10**6, run_dir=tmp_path / "r")
-    assert repr(run) == "Run(CartPole-v1, not started)"
+    assert repr(run) == f"Run({UNHURRIED}, not started)"
     seen: list[Snapshot] = []
     with run:
         for snapshot in run.snapshots():
@@ -125,9 +151,12 @@ def test_a_run_is_watched_scaled_and_stopped(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.usefixtures("forking")
 def test_a_run_ends_with_its_program(tmp_path: Path) -> None:
     program = (
-        "import galamp, os, sys\n"
+        "import galamp, os\n"
+        "from galamp.cli.python import process\n"
+        f"process._START = {of_runs._START!r}\n"
         f"run = galamp.Run(**{SMALL!r}, run_dir={str(tmp_path / 'r')!r})\n"
         "run.start().folder\n"
         "print(run.pid, flush=True)\n"
@@ -160,6 +189,11 @@ def test_a_run_ends_with_its_program(tmp_path: Path) -> None:
         ({"quiet": True}, "quiet: not for programs"),
         ({"dry_run": True}, "dry_run: not for programs"),
         ({"sync": 3}, "--sync"),
+        ({"seed": [1, 2]}, "--seed 1,2: expected a whole number"),
+        ({"learners": (1, 2)}, "--learners 1,2: expected"),
+        ({"game": ["Pong", "Breakout"]}, "--game: unknown environment 'Pong,Breakout'"),
+        ({"sinks": ["no.module:A", "monitor"]}, "--sinks no.module:A: cannot import no"),
+        ({"env": "CartPole-v1", "env_id": "Acrobot-v1"}, "env, env_id: both name the environment"),
     ],
 )
 def test_mistakes_are_told_before_anything_starts(given: dict[str, Any], line: str) -> None:
@@ -172,6 +206,36 @@ def test_settings_become_the_words_of_the_command_line() -> None:
     given = {"env_id": "CartPole-v1", "pin": False, "seed": 3, "name": "-x", "max_time": None}
     wanted = ["--env-id=CartPole-v1", "--no-pin", "--seed=3", "--name=-x"]
     assert words_of(given) == ["run", *wanted, "--quiet", "--json"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"device": ["cuda:0", "cuda:1"]}, ["--device=cuda:0,cuda:1"]),
+        ({"sinks": ("monitor", "tensorboard")}, ["--sinks=monitor,tensorboard"]),
+        ({"seed": [3]}, ["--seed=3"]),
+        ({"wrapper": ["a:B"]}, ["--wrapper=a:B"]),
+        ({"wrapper": [], "sinks": []}, []),
+        ({"tensorboard": True, "track": False, "profile": False}, ["--tensorboard"]),
+    ],
+)
+def test_lists_and_switches_are_given_as_the_flag_takes_them(
+    given: dict[str, Any], words: list[str]
+) -> None:
+    assert words_of(given) == ["run", *words, "--quiet", "--json"]
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"preset": "cartpole"}, "CartPole-v1"),
+        ({"env_id": "Acrobot-v1"}, "Acrobot-v1"),
+        ({"game": "Pong"}, "Pong"),
+        ({}, "Breakout"),
+    ],
+)
+def test_a_run_is_called_by_what_it_plays(given: dict[str, Any], name: str) -> None:
+    assert name in repr(galamp.Run(**given))
 
 
 def test_an_environment_is_named_by_its_function() -> None:
@@ -199,6 +263,34 @@ def test_what_only_the_run_finds_is_told_in_its_words(monkeypatch: pytest.Monkey
     for use in (lambda: run.result, lambda: run.folder, run.stop, lambda: run.wait(1)):
         with pytest.raises(galamp.UserError, match="not empty"):
             use()
+
+
+PRINTED = ("{not JSON}", '{"loss": 1}', "[1]", "{'a': 1}")
+"""What a sink of the user's may print in the supervisor."""
+
+
+def test_what_a_users_code_prints_is_not_taken_for_the_runs_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = ['{"run_dir": "r"}', '{"run_dir": "r", "status": "finished"}']
+    lines = [*PRINTED, told[0], *PRINTED, told[1], *PRINTED]
+    monkeypatch.setattr("galamp.cli.python.process._START", f"print({chr(10).join(lines)!r})")
+    process = RunProcess(["run"])
+    assert process.wait(DEADLINE_S)
+    assert process.folder() == Path("r")
+    assert process.summary()["status"] == "finished"
+
+
+def test_a_snapshot_of_a_run_that_has_not_begun_is_waited_for_no_longer_than_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("galamp.cli.python.process._START", "import os; os.read(0, 1)")
+    run = galamp.Run(**SMALL).start()
+    for timeout in (0.0, 0.1):
+        with pytest.raises(galamp.GalampError, match="has not begun within 0 s"):
+            run.snapshot(timeout)
+    assert run._process is not None
+    run._process.end(DEADLINE_S)
 
 
 def test_a_child_that_ends_without_a_word_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:

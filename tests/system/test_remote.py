@@ -27,6 +27,8 @@ from tests.support.engine import (
     DEADLINE_S,
     ROOT,
     OnTerminal,
+    begun,
+    end,
     family,
     galamp,
     run,
@@ -59,13 +61,11 @@ def steps_never_fall(folder: Path) -> None:
 @contextmanager
 def attached(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Look on from a pipe."""
-    words = [sys.executable, "-m", "galamp", "attach", str(folder)]
-    process = subprocess.Popen(words, cwd=ROOT, text=True, stderr=subprocess.PIPE)
+    process = begun("attach", folder)
     try:
         yield process
     finally:
-        process.kill()
-        process.communicate()
+        end(process)
 
 
 def first_lines(process: subprocess.Popen[str], count: int) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.checkout import BROKEN, ROOT, Checkout, load_from
+from tests.support.engine import also
 
 pytestmark = pytest.mark.real  # for they start processes
 
@@ -116,8 +117,8 @@ def test_where_only_cuda_is_to_be_had_it_is_taken_and_told_first(box: Box) -> No
     [
         ("580.65.06", "9.0", False, "cu130"),
         ("550.54.15", "9.0", True, "cu126"),
-        ("535.183.01", "8.0", True, "cu126"),
-        ("580.65.06", "12.0", True, "cu130"),
+        also("535.183.01", "8.0", True, "cu126"),
+        also("580.65.06", "12.0", True, "cu130"),
     ],
 )
 def test_a_gpu_gets_its_build(
@@ -146,7 +147,10 @@ def test_what_the_default_index_has_is_taken_and_told(box: Box) -> None:
 
 @pytest.mark.parametrize(
     ("driver", "capability", "why"),
-    [("470.256.02", "8.0", "needs driver 525 or newer"), ("580.65.06", "3.7", "has code for it")],
+    [
+        ("470.256.02", "8.0", "needs driver 525 or newer"),
+        also("580.65.06", "3.7", "has code for it"),
+    ],
 )
 def test_a_gpu_that_no_build_fits_is_no_failure(
     box: Box, driver: str, capability: str, why: str

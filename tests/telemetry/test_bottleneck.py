@@ -66,7 +66,6 @@ def test_the_advice_fits_the_machine(phase: str, known: dict[str, Any], expected
 
 
 def test_nothing_is_said_before_every_learner_has_made_some_updates() -> None:
-    """F2: a verdict before the first step."""
     assert said("infer", updates=LEAST_UPDATES - 1) == ""
     assert said("infer", busy=None) == ""
     assert bottleneck(replace(USUAL, shares={})) == ""

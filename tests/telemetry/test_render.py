@@ -11,7 +11,14 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from galamp.telemetry.display.chart import ChartLine, chart
+from galamp.telemetry.display.chart import (
+    SCORE,
+    ChartLine,
+    chart,
+    known_metrics,
+    metric_chart,
+    restarts_of,
+)
 from galamp.telemetry.display.dashboard import PlainLines
 from galamp.telemetry.display.game_view import picture
 from galamp.telemetry.display.render import render
@@ -23,6 +30,7 @@ from galamp.telemetry.snapshot import (
     GameFrame,
     Goal,
     LearnerSnapshot,
+    MetricHistory,
     Snapshot,
     WorkerState,
 )
@@ -106,7 +114,7 @@ def columns(lines: list[str]) -> list[int]:
 
 @pytest.mark.parametrize(("width", "height"), [(60, 24), *SIZES])
 def test_nothing_moves_when_numbers_change(width: int, height: int) -> None:
-    """F7: a bar of 12, 9, 6 and 5 cells, columns that come and go."""
+    """No bar of 12, 9, 6 and 5 cells, no columns that come and go."""
     usual = screen(busy(3), width, height)
     other = tuple(
         learner(
@@ -134,7 +142,6 @@ def test_a_column_of_distances_has_one_exponent() -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(30, 6), (40, 10), (59, 30), (200, 8)])
 def test_a_small_screen_shows_what_matters_and_nothing_else(width: int, height: int) -> None:
-    """F14."""
     events = (
         Event(1.0, "learner 3 was ended by SIGKILL", "restart"),
         Event(2.0, "saved", "checkpoint"),
@@ -149,7 +156,6 @@ def test_a_small_screen_shows_what_matters_and_nothing_else(width: int, height: 
 
 
 def test_numbers_say_what_they_mean() -> None:
-    """F13."""
     text = "\n".join(screen(busy(2, losses={"explained_variance": -160.0}), 80, 24))
     assert "explained <-1" in text
     assert "stale≤8" in text
@@ -167,7 +173,7 @@ def test_the_last_certificate_stays_with_its_age() -> None:
 
 
 def test_chaos_shows_its_own_progress() -> None:
-    """F4: `0.0 %   4,880 of 1.00T agent steps   left >999 d`."""
+    """Not `0.0 %   4,880 of 1.00T agent steps   left >999 d`."""
     goal = Goal(0.7, "14 of 20 s   fault 4 of 5", 6.0)
     text = "\n".join(screen(busy(2, goal=goal, total_steps=10**12), 80, 24))
     assert "70.0 %   14 of 20 s   fault 4 of 5   left 6 s" in text
@@ -239,13 +245,12 @@ def test_learners_beyond_the_screen_are_counted_with_their_range_of_speeds() -> 
     assert len([line for line in screen(busy(32), 200, 50) if "running   cuda" in line]) == 32
 
 
-@pytest.mark.parametrize("learners", [0, 1, 3, 40])
-def test_any_size_is_survived(learners: int) -> None:
+@pytest.mark.parametrize("shown", [EMPTY, busy(0), busy(1), busy(3), busy(40)])
+def test_any_size_is_survived(shown: Snapshot) -> None:
     for width in (1, 5, 43, 79, 110, 160, 300):
         for height in (1, 2, 5, 10, 23, 31, 32, 70):
             for view in VIEWS.values():
-                screen(busy(learners), width, height, Viewing(view=view, keys=True))
-                screen(EMPTY, width, height, Viewing(view=view))
+                screen(shown, width, height, Viewing(view=view, keys=shown is not EMPTY))
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
@@ -309,11 +314,30 @@ def test_the_chart_has_round_numbers_at_both_axes() -> None:
 
 
 def test_an_outlier_does_not_stretch_the_chart() -> None:
-    """F12: the upper half of 18 rows carried the curve."""
+    """All rows carry the curve, not its upper half alone."""
     points = ((0, 0.3), *((1000 * i, 1.0 + 0.002 * i) for i in range(1, 100)))
     lines = [line.plain for line in chart((ChartLine(points, "cyan"),), 60, 12)]
     assert sum(any(char > "\u2800" for char in line) for line in lines) >= 9
     assert min(float(line.split()[0]) for line in lines if "┤" in line) > 0.8
+
+
+def test_restarts_are_marked_where_they_happened() -> None:
+    counts = (None, 0.0, 0.0, 2.0, 2.0, 3.0, 0.0, 0.0, 1.0)  # the second attempt counts anew
+    steps = tuple(range(0, 90_000, 10_000))
+    scores = tuple(float(step) for step in steps)
+    history = MetricHistory(1, steps, {"charts/restarts": counts, SCORE: scores})
+    assert restarts_of(busy(1, history=history)) == (30_000, 50_000, 80_000)
+    for metric in known_metrics(busy(1, history=history)):
+        lines = metric_chart(busy(1, history=history, curve=()), metric, 60, 12)
+        axis = lines[-2].plain
+        assert axis.startswith("restarts└")
+        room = len(axis) - 1 - axis.index("└")
+        found = [at - 1 - axis.index("└") for at, char in enumerate(axis) if char == "▲"]
+        assert found == [round((room - 1) * share) for share in (3 / 8, 5 / 8, 1)]
+    without = MetricHistory(1, steps, {SCORE: scores})
+    axis = metric_chart(busy(1, history=without), known_metrics(busy(1))[0], 60, 12)[-2].plain
+    assert axis.startswith("        └")
+    assert "▲" not in axis
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40), (200, 50)])

@@ -124,7 +124,7 @@ def test_only_gpus_that_learners_use_are_read() -> None:
 
 
 def test_the_time_left_is_calm() -> None:
-    """F5: 17 m at 8 s, 9 m at 38 s, 3 m at 69 s."""
+    """Not 17 m at 8 s, 9 m at 38 s, 3 m at 69 s."""
     left = TimeLeft()
     left.add(0.0, 0)
     left.add(WARM_S - 1, 700)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import random
+import shutil
 import struct
 from collections.abc import Callable
 from itertools import pairwise
@@ -26,6 +28,7 @@ from galamp.tools.audit.audit import Audit, Point, Series, audit
 from galamp.tools.audit.figure import draw
 from galamp.tools.audit.replay import Replay
 from galamp.tools.audit.report import lines, summary
+from tests.support.engine import also
 
 SIZE = 5
 Key = tuple[int, int]
@@ -246,13 +249,13 @@ def test_drifting_learners_come_close_to_the_bound() -> None:
 
 
 def test_negligible_drops_change_nothing_and_happen() -> None:
-    world = ring(2, 320, every=80)
+    world = ring(2, 160, every=80)
     found = audited(world, kept=8)
     columns = found.replay._columns
     assert found.passed
     assert columns.tail.bound > 0
     assert found.replay.forced == 0
-    assert columns.used < 1060 < len(world.updates) == 1280
+    assert columns.used < 600 < len(world.updates) == 640
     bounds = found.series.column("pairwise_bound")
     for truth, pair in zip(world.truths, bounds, strict=True):
         assert truth is not None
@@ -277,8 +280,8 @@ def test_wide_window_grows_before_anything_counts_is_dropped() -> None:
 
 
 def test_what_was_dropped_for_lack_of_memory_fades() -> None:
-    """Of 1,050 updates 40 are held: what the others could once do would add up to a hundred."""
-    world = ring(18, 350, learners=3, every=50)
+    """Of 600 updates 40 are held: what the others could once do would add up to a hundred."""
+    world = ring(18, 200, learners=3, every=50)
     found = audited(world, kept=4, limit_bytes=8 * 12 * 43)
     assert found.passed
     assert found.replay.forced > 500
@@ -335,16 +338,20 @@ def test_a_vector_taken_over_whole_from_a_known_one_is_known() -> None:
 
 
 def replaced(world: World, which: type, change: Callable[[Any], Entry], skip: int = 0) -> World:
-    """Change the first entry of a kind after `skip` of them."""
-    indices = [i for i, entry in enumerate(world.entries) if isinstance(entry, which)]
-    world.entries[indices[skip]] = change(world.entries[indices[skip]])
-    return world
+    """A world like this whose record has another first entry of a kind after `skip` of them."""
+    changed, at = copy.copy(world), place(world, which, skip)
+    changed.entries = [*world.entries[:at], change(world.entries[at]), *world.entries[at + 1 :]]
+    return changed
 
 
 def removed(world: World, which: type, skip: int = 0) -> World:
-    indices = [i for i, entry in enumerate(world.entries) if isinstance(entry, which)]
-    del world.entries[indices[skip]]
-    return world
+    changed, at = copy.copy(world), place(world, which, skip)
+    changed.entries = [*world.entries[:at], *world.entries[at + 1 :]]
+    return changed
+
+
+def place(world: World, which: type, skip: int) -> int:
+    return [i for i, entry in enumerate(world.entries) if isinstance(entry, which)][skip]
 
 
 def test_a_distance_above_the_certificate_is_found_to_its_line() -> None:
@@ -358,7 +365,7 @@ def test_a_distance_above_the_certificate_is_found_to_its_line() -> None:
 
     def violations(pairwise_: float) -> list[Any]:
         changed = replaced(
-            ring(7, 50),
+            world,
             Measurement,
             lambda m: m._replace(pairwise=pairwise_, certificate=None, certificate_pairwise=None),
             skip=3,
@@ -395,6 +402,12 @@ def test_a_length_that_was_shrunk_is_found_where_the_bound_is_tight() -> None:
     assert {v.by for v in audited(shrunk).violations} == {"recomputed"}
 
 
+@pytest.fixture(scope="module")
+def sound() -> World:
+    """Nobody changes it: `replaced` makes another one."""
+    return ring(11, 100)
+
+
 @pytest.mark.parametrize(
     ("change", "wrong"),
     [
@@ -411,9 +424,9 @@ def test_a_length_that_was_shrunk_is_found_where_the_bound_is_tight() -> None:
     ],
 )
 def test_a_publication_that_contradicts_the_record_is_found(
-    change: Callable[[Any], Entry], wrong: str
+    sound: World, change: Callable[[Any], Entry], wrong: str
 ) -> None:
-    found = audited(replaced(ring(11, 100), Publication, change, skip=330))
+    found = audited(replaced(sound, Publication, change, skip=330))
     assert wrong in found.faults[0].wrong
     # What is told once is not told again of every later vector.
     assert found.fault_count == 1 or "sum" not in wrong
@@ -490,14 +503,18 @@ def command(*words: str) -> int:
     return int(args.command(args))
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     world = ring(16, 60)
     world.start(0.3)
     world.live(60)
-    folder = tmp_path / "run$with$dollars"
-    folder.mkdir()
-    return world.save(folder)
+    return world.save(tmp_path_factory.mktemp("recorded"))
+
+
+@pytest.fixture
+def run(recorded: Path, tmp_path: Path) -> Path:
+    """A run of one's own."""
+    return Path(shutil.copytree(recorded, tmp_path / "run$with$dollars"))
 
 
 def test_report_of_a_sound_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -529,7 +546,7 @@ def test_violations_are_shown_and_counted(
 ) -> None:
     world = ring(17, 100)
     for skip in range(12):
-        replaced(world, Measurement, lambda m: m._replace(pairwise=1e6, wall_s=1e6), skip)
+        world = replaced(world, Measurement, lambda m: m._replace(pairwise=1e6, wall_s=1e6), skip)
     assert command(str(world.save(tmp_path))) == 1
     out = capsys.readouterr().out.splitlines()
     assert out[-1] == "12 violations"
@@ -600,7 +617,10 @@ def test_every_text_of_a_huge_audit_fits(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-def test_the_plot_is_a_picture(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_plot_is_a_picture_whatever_a_matplotlibrc_says(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that lies around would be read from the working directory, and can name programs."""
     path = run / "audit.png"
     assert command(str(run), "--figure", str(path)) == 0
     assert capsys.readouterr().err == f"written: {path}\n"
@@ -611,25 +631,16 @@ def test_the_plot_is_a_picture(run: Path, capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(UserError, match="exists; choose another name, or give --overwrite"):
         command(str(run), "--figure", str(path))
     path.write_bytes(b"old")
-    assert command(str(run), "--figure", str(path), "--overwrite") == 0
+    with mpl.rc_context({"text.usetex": True, "axes.facecolor": "red", "font.size": 30}):
+        assert command(str(run), "--figure", str(path), "--overwrite") == 0
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("distance", [0.0, 1e-9, 1e99])
+@pytest.mark.parametrize("distance", [0.0, also(1e-9), 1e99])
 def test_extremes_can_be_drawn(distance: float) -> None:
     series = Series()
     series.add(Point(0, 1, 80, distance, *[math.nan] * 3, distance, *[math.nan] * 4))
     assert draw(series, "$x^").startswith(b"\x89PNG")
-
-
-@pytest.mark.real
-def test_a_matplotlibrc_that_lies_around_changes_nothing() -> None:
-    """It would be read from the working directory, and can name programs."""
-    series = Series()
-    series.add(Point(0, 1, 80, 1.0, *[math.nan] * 3, 1.0, *[math.nan] * 4))
-    plain = draw(series, "x")
-    with mpl.rc_context({"text.usetex": True, "axes.facecolor": "red", "font.size": 30}):
-        assert draw(series, "x") == plain
 
 
 @pytest.mark.parametrize(

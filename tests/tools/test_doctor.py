@@ -7,6 +7,7 @@ import os
 import resource
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -49,6 +50,12 @@ def test_processors_and_who_else_uses_them(monkeypatch: pytest.MonkeyPatch) -> N
     assert quota.text == "4 of 8: 0-2,5; a control group allows the time of 1.5"
     assert "--learners" in quota.fix
     assert load.fix == "end other programs for full speed"
+
+    def unknown() -> NoReturn:
+        raise OSError("Load averages are unobtainable")
+
+    monkeypatch.setattr(os, "getloadavg", unknown)
+    assert only(checks.processors()) == quota
 
 
 @pytest.mark.parametrize(
@@ -108,7 +115,9 @@ def test_a_disk_that_takes_nothing_prevents_runs(
         ("0", False, True),
         ("1", False, False),
         ("1", True, True),
+        ("2", True, True),
         ("3", False, False),
+        ("3", True, False),
         ("", False, True),
     ],
 )
@@ -121,7 +130,8 @@ def test_who_may_trace(
     file.write_text(scope)
     found = only(checks.tracing(tmp_path, root=root))
     assert (found.text == "py-spy may read runs") is free
-    assert ("sysctl" in found.fix) is not free
+    assert ("sysctl" in found.fix) is (not free and scope != "3")
+    assert ("boot" in found.fix) is (scope == "3")
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     assert only(checks.tracing(tmp_path, root=root)).fix == "pip install py-spy"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from galamp.tools.evaluation.agent import Agent
 from galamp.tools.export import export as exports
 from galamp.tools.export import formats, verification
 from galamp.tools.export.description import from_logits
-from galamp.tools.export.export import converted
+from galamp.tools.export.export import _write, converted
 from galamp.tools.export.formats import Example, Format, Function, format_of
 from galamp.tools.export.torch_formats import SafetensorsFormat, TorchScriptFormat, function_of
 from galamp.tools.export.verification import Recording, _actions, record, verify
@@ -274,3 +275,24 @@ def test_a_module_for_other_observations_shares_its_parameters(tmp_path: Path) -
     np.testing.assert_allclose(scaled, agent.logits(images), atol=1e-5)
     assert dataclasses.asdict(agent.identity)["network"] == "gala"
     assert verification.OBSERVATIONS == 1000
+
+
+@pytest.mark.parametrize("most_bytes", [100, 5_000])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_full_disk_leaves_no_part_of_an_export(
+    most_bytes: int, overwrite: bool, tmp_path: Path
+) -> None:
+    """Whether it refuses the file or, with the file on it, its description."""
+    file, beside = tmp_path / "policy.pt", tmp_path / "policy.pt.json"
+    if overwrite:
+        file.write_text("mine")
+        beside.write_text("mine, too")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, before[1]))
+    try:
+        with pytest.raises(GalampError, match=r"policy\.pt not written: File too large"):
+            _write(file, b"x" * 1_000, beside, b"y" * 10_000, overwrite)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    left = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert left == ({file.name: "mine", beside.name: "mine, too"} if overwrite else {})

@@ -59,7 +59,7 @@ def dense(learners: int, publications: list[Publication]) -> np.ndarray:
     return found / found.sum()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32), learners=st.integers(1, 6), rounds=st.integers(1, 120))
 def test_it_equals_the_product_of_all_matrices(seed: int, learners: int, rounds: int) -> None:
     random, newest = np.random.default_rng(seed), [0] * learners
@@ -190,7 +190,7 @@ def test_of_many_learners_those_farthest_from_their_share_are_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world = World(4, 30)
-    world.live(300)
+    world.live(60)
     command(str(world.save(tmp_path)))
     out = capsys.readouterr().out
     assert out.count("learner ") >= 10

@@ -103,6 +103,9 @@ def test_no_row_is_wider_than_the_terminal(size: tuple[int, int], names: tuple[s
 def test_keys_of_a_terminal() -> None:
     sent = "\x1b[A\x1b[Dq \x1bOC\x1b[15~+\x1b[1;5A"
     assert parsed(sent) == ["up", "left", "q", " ", "right", "+"]
+    functions = "\x1bOP\x1bOQ\x1bOR\x1bOS"  # F1 to F4 are no letters
+    assert parsed(f"p{functions}\x1bOA{functions}") == ["p", "up"]
+    assert parsed("\x1bO") == []
 
 
 def spec_of(*meanings: str, actions: Any = None) -> EnvironmentSpec:
@@ -253,6 +256,36 @@ def test_a_window_shows_what_a_video_holds(monkeypatch: pytest.MonkeyPatch) -> N
         Window("a game", BREAKOUT).show(still(9), moment, "x 1")
 
 
+NUM_LOCK, SHIFT = 0x10 << 16, 0x1 << 16
+
+
+@pytest.mark.parametrize(
+    ("sent", "keys"),
+    [
+        ([65361], ["left"]),
+        ([NUM_LOCK | 65361], ["left"]),
+        ([SHIFT | NUM_LOCK | 65364], ["down"]),
+        ([NUM_LOCK | ord("q")], ["q"]),
+        ([SHIFT | ord("+")], ["+"]),
+        ([65360], []),  # Home, whose last byte is that of P
+        ([65505, SHIFT | ord("P")], ["P"]),
+    ],
+)
+def test_keys_of_a_window(
+    sent: list[int], keys: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = iter([*sent, *[-1] * 9])
+    now = {"s": 0.0}
+
+    def wait(left_ms: int) -> int:
+        now["s"] += 0.01
+        return next(numbers)
+
+    monkeypatch.setattr(window.cv2, "waitKeyEx", wait)
+    monkeypatch.setattr(window, "time", SimpleNamespace(monotonic=lambda: now["s"]))
+    assert Window("a game", BREAKOUT).keys(0.05) == keys
+
+
 def refuse(*_: object) -> None:
     raise window.cv2.error("The function is not implemented. Rebuild the library with GTK+")
 
@@ -308,7 +341,9 @@ def test_a_terminal_is_restored_by_q(endless: tuple[OnTerminal, Any]) -> None:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), also(signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), also(signal.SIGINT, 130), also(signal.SIGQUIT, 131)]
+)
 def test_a_terminal_is_restored_by_a_signal(
     endless: tuple[OnTerminal, Any], number: int, code: int
 ) -> None:

@@ -482,8 +482,8 @@ def test_following_a_real_run_on_a_terminal(tmp_path: Path) -> None:
 def test_a_real_run_and_its_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "run"
     flags = ["--env-id", "CartPole-v1", "--learners", 2, "--num-envs", 2, "--quiet"]
-    assert train(*flags, "--total-steps", 2000, "--run-dir", path).returncode == 0
-    assert train("--resume", path, "--total-steps", 4000, "--quiet").returncode == 0
+    assert train(*flags, "--total-steps", 600, "--run-dir", path).returncode == 0
+    assert train("--resume", path, "--total-steps", 1200, "--quiet").returncode == 0
     code, out, _ = plot(capsys, path, "--per-learner", "--x", "hours")
     assert code == 0
     assert "▲ the run was started again" in out

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -31,7 +32,7 @@ from galamp.tools.profile.report import as_json, lines
 from galamp.tools.profile.speedscope import speedscope
 from galamp.tools.profile.stacks import Samples, idle_share, parse, phases_of, shares
 from galamp.training.control.server import ControlServer
-from tests.support.engine import galamp, started, training, wait_for
+from tests.support.engine import DEADLINE_S, ROOT, galamp, started, training, wait_for
 from tests.support.snapshots import busy
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -181,6 +182,64 @@ def test_another_failure_is_py_spys_own(tmp_path: Path) -> None:
     assert not isinstance(failed.value, UserError)
 
 
+RECORDS = """#!/bin/sh
+while [ "$1" != --output ]; do shift; done
+"""
+"""Begin of a py-spy whose $2 is the file for its samples."""
+
+
+def test_a_py_spy_that_complains_at_length_is_not_stopped_by_it(tmp_path: Path) -> None:
+    spy = tmp_path / "py-spy"
+    complain = "head -c 300000 /dev/zero | tr '\\0' x >&2\n"
+    spy.write_text(f"{RECORDS}{complain}echo 'main (a.py:1) 5' > \"$2\"\n")
+    spy.chmod(0o700)
+    (samples,) = record(str(spy), {1: "learner 0"}, 1).samples
+    assert samples.total == 5
+
+
+SPYING = """
+import sys
+from galamp.tools.profile.recording import record
+record(sys.argv[1], {1: "learner 0"}, 60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_whatever_ends_it_no_py_spy_and_no_file_is_left(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    spy, files, pid = tmp_path / "py-spy", tmp_path / "files", tmp_path / "pid"
+    spy.write_text(f"#!/bin/sh\necho $$ > {pid}.new; mv {pid}.new {pid}; exec sleep 600\n")
+    spy.chmod(0o700)
+    files.mkdir()
+    words = [sys.executable, "-c", SPYING, str(spy)]
+    with subprocess.Popen(
+        words, cwd=ROOT, env=os.environ | {"TMPDIR": str(files)}, stderr=subprocess.DEVNULL
+    ) as process:
+        wait_for(pid.exists, "the start of py-spy")
+        process.send_signal(number)
+        process.wait(DEADLINE_S)
+    assert list(files.iterdir()) == []
+    assert not Path(f"/proc/{int(pid.read_text())}").exists()
+
+
+def test_where_one_cannot_be_started_the_others_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[subprocess.Popen[bytes]] = []
+
+    def spy(*_: object) -> subprocess.Popen[bytes]:
+        if begun:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        begun.append(subprocess.Popen(["sleep", "600"]))
+        return begun[0]
+
+    monkeypatch.setattr(recording, "_spy", spy)
+    with pytest.raises(BlockingIOError):
+        record("py-spy", {1: "learner 0", 2: "learner 1"}, 60)
+    assert begun[0].returncode is not None
+
+
 def test_without_py_spy_it_is_told_before_anything_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -240,7 +299,8 @@ def test_py_spy_records_every_process_of_a_run(tmp_path: Path) -> None:
     if why := spying_refused():
         pytest.skip(why)
     folder, out = tmp_path / "two", tmp_path / "profile"
-    flags = ("--env-id", "CartPole-v1", "--learners", 2, "--num-envs", 2, "--quiet")
+    env = ("--env-id", "tests.support.crashing:unhurried")
+    flags = (*env, "--learners", 2, "--num-envs", 2, "--quiet")
     total = ("--total-steps", 10**9, "--log-every-s", 0.1, "--simulator-workers", 1)
     with started(*flags, *total, "--run-dir", folder):
         wait_for(lambda: training(folder), "training")
@@ -273,7 +333,7 @@ class Waiting:
         self.events: list[str] = []
         self.words: list[str] = []
         self.code: int | None = None
-        self.terminated = False
+        self.terminated = self.killed = self.deaf = False
         place = SimpleNamespace(path=folder, where=lambda path: path)
         self.recorder = SimpleNamespace(
             status="starting", folder=place, log_event=lambda text, kind: self.events.append(text)
@@ -282,11 +342,21 @@ class Waiting:
     def begun(self, words: list[str], **how: Any) -> SimpleNamespace:
         self.words = words
         return SimpleNamespace(
-            poll=lambda: self.code, wait=lambda: None, terminate=self.note_terminated
+            poll=lambda: self.code,
+            wait=self.wait,
+            terminate=self.note_terminated,
+            kill=self.note_killed,
         )
+
+    def wait(self, timeout: float) -> None:
+        if self.deaf and not self.killed:
+            raise subprocess.TimeoutExpired("galamp profile", timeout)
 
     def note_terminated(self) -> None:
         self.terminated = True
+
+    def note_killed(self) -> None:
+        self.killed = True
 
 
 def test_the_first_minute_begins_once_all_are_warm(
@@ -318,6 +388,19 @@ def test_a_run_that_ends_before_ends_the_profile(
     with contextlib.closing(first_minute.FirstMinute(warm_up_s=0.0)) as minute:
         minute.tick(supervisor)
     assert supervisor.terminated
+    assert not supervisor.killed
+
+
+def test_a_profile_that_does_not_end_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "logs").mkdir()
+    supervisor: Any = Waiting(tmp_path)
+    supervisor.recorder.status, supervisor.deaf = "running", True
+    monkeypatch.setattr(first_minute.subprocess, "Popen", supervisor.begun)
+    with contextlib.closing(first_minute.FirstMinute(warm_up_s=0.0)) as minute:
+        minute.tick(supervisor)
+    assert supervisor.killed
 
 
 def test_a_run_has_the_callback_only_if_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import itertools
+import os
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image, ImageSequence
 
 from galamp.cli.main import main
 from galamp.core.action_spec import DiscreteActions
@@ -22,6 +27,7 @@ from galamp.storage.checkpoint import Identity
 from galamp.tools.evaluation.agent import load
 from galamp.tools.play.game import Decision, Moment, decided, moments, paced
 from galamp.tools.play.overlay import TAKEN, Overlay
+from galamp.tools.play.record_command import _fps
 from galamp.tools.play.video import video_file
 from tests.support import stills
 from tests.tools.test_evaluate import BREAKOUT, saved
@@ -97,6 +103,7 @@ def test_refusals(run: Path, tmp_path: Path, capsys: Any) -> None:
     assert there.read_text() == "mine"
     new = tmp_path / "new.mp4"
     assert "wants to run your code" in refused(run, "-o", new)
+    assert "cannot be a file: File name too long" in refused(run, "-o", "x" * 300 + ".mp4")
     assert "--fps 21: expected 0.1 to 20" in refused(run, "-o", new, *OWN, "--fps", 21)
     assert "--learner x: expected mean" in refused(run, "-o", new, *OWN, "--learner", "x")
     wrong = refused(run, "-o", new, *OWN, "--checkpoint", "first")
@@ -123,15 +130,15 @@ def test_the_screen_of_an_atari_is_of_the_game_that_the_agent_plays(protocol: st
     observations, frames = film.reset()
     np.testing.assert_array_equal(observations, alone.reset())
     assert frames[0].shape == (HEIGHT, WIDTH, 3)
-    shown, resets = 0, 0
-    for _ in range(230):
+    resets, left = 0, 230
+    while left:
         actions = draw.integers(film.environment.spec.num_actions, size=1)
         transition, frames = film.step(actions)
         np.testing.assert_array_equal(transition.observations, alone.step(actions).observations)
         ends = bool(transition.terminated[0] or transition.truncated[0])
         assert len(frames) == (1 if transition.reset[0] else 4) or ends
-        shown += len(frames)
         resets += int(transition.reset[0])
+        left = min(left, 30) - 1 if resets else left - 1
     assert resets > 0
     assert frames[-1].max() > 100
     film.close()
@@ -210,6 +217,66 @@ def test_nothing_is_left_of_a_video_that_failed(tmp_path: Path) -> None:
         with pytest.raises(GalampError, match="the game broke"):
             video_file(str(tmp_path / name), overwrite=False).write(frames(), 10.0)
     assert list(tmp_path.iterdir()) == []
+
+
+def noise(count: int) -> Iterator[NDArray[np.uint8]]:
+    draw = np.random.default_rng(0)
+    return (draw.integers(0, 255, (64, 64, 3), np.uint8) for _ in range(count))
+
+
+@pytest.mark.parametrize("fps", [7.0, 24.0, 30.0, 50.0])
+def test_a_gif_lasts_as_long_as_its_frames(fps: float, tmp_path: Path) -> None:
+    """Its frames last whole hundredths of a second, which do not add up to another pace."""
+    path = tmp_path / "play.gif"
+    video_file(str(path), overwrite=False).write(noise(round(2 * fps)), fps)
+    with Image.open(path) as image:
+        lasted = [frame.info["duration"] for frame in ImageSequence.Iterator(image)]
+    assert sum(lasted) == 2000
+    assert max(lasted) - min(lasted) <= 10
+
+
+@pytest.mark.parametrize("name", ["play.mp4", "play.gif"])
+def test_a_full_disk_is_told_and_the_old_video_stays(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text("mine")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(GalampError, match=f"{name} not written: "):
+            video_file(str(path), overwrite=True).write(noise(60), 10.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
+def test_a_disk_without_hard_links_gets_its_video(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    file = video_file(str(tmp_path / "play.gif"), overwrite=False)
+    assert file.write(noise(2), 10.0).frames == 2
+    content = file.path.read_bytes()
+    with pytest.raises(GalampError, match="File exists"):
+        file.write(noise(3), 10.0)
+    assert file.path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [file.path]
+
+
+def test_a_gif_of_too_many_frames_a_second_is_refused() -> None:
+    """Browsers show a frame of one hundredth of a second for ten."""
+    assert _fps(None, 60.0, 50.0, 30.0) == 30.0
+    assert _fps(50.0, 60.0, 50.0, 30.0) == 50.0
+    for most, whose in (
+        (50.0, "50, the frames that a .gif can"),
+        (60.0, "60, the frames that the game"),
+    ):
+        with pytest.raises(UserError, match=f"--fps 61: expected 0.1 to {whose}"):
+            _fps(61.0, 60.0, most, 30.0)
 
 
 @pytest.mark.parametrize("network", ["mlp", "mlp-gru"])

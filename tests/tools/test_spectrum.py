@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,7 @@ def rounds_of(name: str, size: int, weights: str = "auto") -> Rounds:
     return Rounds(make_topology(name, size, weights, seed=3))
 
 
+@cache
 def literal(topology: Topology, round_: int) -> NDArray[np.float64]:
     """The mixing matrix, entry by entry."""
     matrix = np.zeros((topology.size, topology.size))
@@ -228,19 +230,16 @@ def test_the_rate_of_random_pairs_is_near_that_of_the_mean_square() -> None:
 def literal_walk(
     topology: Topology, delay: int, updates: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The rule with messages `delay` rounds old, learner by learner; updates [rounds, n, m]."""
+    """The rule with messages `delay` rounds old, by dense matrices; updates [rounds, n, m]."""
     values: NDArray[np.float64] = np.zeros_like(updates[0])
     sent: list[NDArray[np.float64]] = []
     for round_, update in enumerate(updates):
         sent.append(values + update)
-        following = np.zeros_like(values)
-        for rank in range(topology.size):
-            own, *others = topology.weights(rank, round_)
-            following[rank] = own * sent[-1][rank]
-            for peer, weight in zip(topology.in_peers(rank, round_), others, strict=True):
-                if round_ >= delay:
-                    following[rank] += weight * sent[round_ - delay][peer]
-        values = following
+        matrix = literal(topology, round_)
+        own = np.diag(np.diag(matrix))
+        values = own @ sent[-1]
+        if round_ >= delay:
+            values += (matrix - own) @ sent[round_ - delay]
     return values
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -193,6 +194,12 @@ def test_folders_of_others_are_left_alone(sweep: Sweep, tmp_path: Path) -> None:
     (tmp_path / "runs" / "sweep.json").write_text("{")
     with pytest.raises(UserError, match="damaged"):
         made(tmp_path)
+    (tmp_path / "runs" / "sweep.json").unlink()
+    (tmp_path / "runs" / "sweep.json").mkdir()
+    with pytest.raises(UserError, match=r"sweep\.json: cannot be read: .*; choose another --dir"):
+        made(tmp_path)
+    with pytest.raises(UserError, match=r"try\.toml: Not a directory; choose another --dir"):
+        Ledger(tmp_path / "try.toml", tmp_path / "try.toml")
 
 
 # Running
@@ -294,7 +301,66 @@ def test_a_second_signal_ends_the_runs_at_once(sweep: Sweep, tmp_path: Path) -> 
     script = 'mkdir $2; trap "" TERM; touch $2/ready; sleep 600'
     assert ran(ledger, sweep, told, script) == 143
     assert [entry.exit_code for entry in ledger.runs.values()] == [-signal.SIGKILL] * 2
+    assert made(tmp_path).runs == ledger.runs
     assert [line[0] for line in told.lines][-2:] == ["stopped"] * 2
+
+
+def test_all_runs_save_where_the_sweep_cannot_go_on(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that refuses sweep.json ends the sweep; every run has its time to save."""
+    ledger = made(tmp_path)
+    first, *others = sweep.runs
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def all_run() -> bool:
+        if len(list(ledger.folder.glob("*/ready"))) == len(others):
+            monkeypatch.setattr(ledger, "save", refuse)
+            (ledger.folder / "go").touch()
+        return False
+
+    script = f"""
+        mkdir $2; cd $2/..
+        [ $1 != {first.name} ] || {{ until [ -e go ]; do sleep 0.05; done; exit 0; }}
+        save() {{ until [ -e {others[0].name}/saved ]; do sleep 0.05; done; sleep 1; }}
+        [ $1 != {others[0].name} ] || save() {{ :; }}
+        trap 'save; touch $1/saved; exit 143' TERM
+        sleep 600 & touch $1/ready; wait
+    """
+    with pytest.raises(OSError, match="No space left"):
+        ran(ledger, sweep, Told((all_run, 0)), script, jobs=4)
+    assert [(ledger.path(run) / "saved").exists() for run in others] == [True] * len(others)
+
+
+@pytest.mark.parametrize("obeys", [True, False])
+def test_a_run_that_writes_nothing_is_ended_while_the_others_are_seen_to(
+    obeys: bool, sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, *others = sweep.runs
+    ledger, told = made(tmp_path), Told()
+    monkeypatch.setattr(
+        Runner, "_is_silent", lambda _, each: each.run is hangs and (ledger.path(hangs)).exists()
+    )
+    ignores = "" if obeys else 'trap "" TERM; '
+    script = f"{ignores}mkdir $2; [ $1 != {hangs.name} ] || exec sleep 600"
+    assert ran(ledger, sweep, told, script, grace_s=0.5) == 70
+    ends = [line for line in told.lines if line[0] in ("finished", "failed")]
+    why = "it wrote no metrics for too long, and was ended"
+    assert ("failed", hangs.name, why) in ends
+    assert len(ends) == 1 + len(others)
+    code = -signal.SIGTERM if obeys else -signal.SIGKILL
+    assert ledger.runs[hangs.name].exit_code == code
+
+
+def test_a_failure_whose_log_is_gone_does_not_end_the_others(sweep: Sweep, tmp_path: Path) -> None:
+    ledger, told = made(tmp_path), Told()
+    failing = sweep.runs[0].name
+    script = f'mkdir $2; [ $1 != {failing} ] || {{ rm "$2/../logs/$1.log"; exit 70; }}'
+    assert ran(ledger, sweep, told, script) == 70
+    assert len([line for line in told.lines if line[0] == "finished"]) == 3
+    assert "its log cannot be read" in ledger.runs[failing].failure
 
 
 def test_what_a_run_without_checkpoint_has_left_is_moved_aside(
@@ -368,20 +434,18 @@ def test_a_wrong_file_is_a_usage_error(
     assert "expected a TOML file" in capsys.readouterr().err
 
 
-def test_a_real_sweep_trains_its_runs_and_has_nothing_left_to_do(
+def test_a_real_sweep_trains_its_run_and_has_nothing_left_to_do(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = TEXT.replace("1000", "200").replace("0.9, 0.99", "0.99")
+    text = TEXT.replace("1000", "200").replace("[1, 2]", "[2]").replace("0.9, 0.99", "0.99")
     file.write_text(text.replace("learners = 1", "learners = 1\nsimulator_workers = 1"))
     folder = tmp_path / "runs"
     done = galamp("sweep", file, "--dir", folder, "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert [(run["state"], run["seed"]) for run in result["runs"]] == [
-        ("finished", 1),
-        ("finished", 2),
-    ]
-    assert all(run["agent_steps"] >= 200 for run in result["runs"])
-    assert "2 of 2: gamma-0.99-CartPole-v1-2 starts, cores" in done.stderr
+    (run,) = result["runs"]
+    assert (run["state"], run["seed"]) == ("finished", 2)
+    assert run["agent_steps"] >= 200
+    assert "1 of 1: gamma-0.99-CartPole-v1-2 starts, cores" in done.stderr
     assert main(["sweep", str(file), "--dir", str(folder), "--dry-run"]) == 0
-    assert "2 runs, 0 to do" in capsys.readouterr().out
+    assert "1 runs, 0 to do" in capsys.readouterr().out

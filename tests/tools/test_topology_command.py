@@ -19,6 +19,7 @@ from galamp.gossip.topologies import TOPOLOGIES, make_topology
 from galamp.tools.topology.ascii_graph import braille, hears, matrix, picture
 from galamp.tools.topology.command import TopologyConfig, add_options
 from galamp.tools.topology.mixing_matrices import Rounds
+from tests.support.engine import also
 
 
 def run(*words: str) -> int:
@@ -51,7 +52,7 @@ def rounds_of(name: str, size: int) -> Rounds:
 # What is shown
 
 
-@pytest.mark.parametrize("size", [2, 7, 33, 130])
+@pytest.mark.parametrize("size", [2, 7, also(33), 130])
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_every_graph_fits_eighty_columns(
     name: str, size: int, capsys: pytest.CaptureFixture[str]

@@ -107,7 +107,9 @@ def resolved(learners: int, restarts: int = 5) -> ResolvedRun:
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without pauses, and without looking for what is free in all that the tests have loaded."""
     monkeypatch.setattr(sessions, "RETRY_EVERY_S", 0.0)
+    monkeypatch.setattr(sessions, "gc", MagicMock())
 
 
 def test_learners_who_were_asked_for_and_cannot_begin_end_no_run() -> None:
@@ -119,7 +121,6 @@ def test_learners_who_were_asked_for_and_cannot_begin_end_no_run() -> None:
     assert session.told == [f"2 learners as before: {FAILED.failure}"]
 
 
-@pytest.mark.real
 @pytest.mark.parametrize("back", [to(3), to(1)])
 def test_others_may_be_asked_for_afterwards(back: RunResult) -> None:
     session = Acted(to(5), FAILED, back, STOPPED)
@@ -127,7 +128,6 @@ def test_others_may_be_asked_for_afterwards(back: RunResult) -> None:
     assert session.begun == [2, 5, 2, back.scale_to]
 
 
-@pytest.mark.real
 @pytest.mark.parametrize(
     ("results", "worked", "begun"),
     [
@@ -156,7 +156,6 @@ def test_who_wants_no_restarts_wants_no_other_start_either() -> None:
     assert Acted(to(5), FAILED).act(restarts=0) is FAILED
 
 
-@pytest.mark.real
 @pytest.mark.parametrize(
     "refused", [UserError("no memory"), OSError(errno.EMFILE, "Too many open files")]
 )

@@ -102,8 +102,9 @@ class RunProcess:
         until_s = time.monotonic() + timeout_s
         while True:
             running, lines = self.running, self._lines()
-            if lines and RUN_DIR in lines[0]:
-                return Path(lines[0][RUN_DIR])
+            for line in lines:
+                if RUN_DIR in line:
+                    return Path(line[RUN_DIR])
             if not running:
                 return None
             if time.monotonic() > until_s:
@@ -146,8 +147,9 @@ class RunProcess:
         """
         code, lines = self._process.wait(KILL_TIMEOUT_S), self._lines()
         ended_well = code in (EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM)
-        if ended_well and lines and RUN_DIR in lines[-1] and "status" in lines[-1]:
-            return lines[-1]
+        told = [line for line in lines if RUN_DIR in line and "status" in line]
+        if ended_well and told:
+            return told[-1]
         raise self._error(code)
 
     def _error(self, code: int) -> GalampError:
@@ -166,9 +168,14 @@ class RunProcess:
         return error
 
     def _lines(self) -> list[dict[str, Any]]:
-        """Return the whole lines of JSON so far."""
+        """Return the whole lines of JSON so far; others are what a user's code has printed."""
         *whole, _ = _content(self._said).split(b"\n")
-        return [json.loads(line) for line in whole if line.startswith(b"{")]
+        found: list[dict[str, Any]] = []
+        for line in whole:
+            if line.startswith(b"{"):
+                with contextlib.suppress(ValueError):
+                    found.append(json.loads(line))
+        return found
 
 
 def _content(file: int) -> bytes:

@@ -16,9 +16,9 @@ from typing import Any, Self
 
 from galamp.cli.control_client import ControlClient
 from galamp.cli.python.page import page
-from galamp.cli.python.process import POLL_S, RunProcess
+from galamp.cli.python.process import FOLDER_TIMEOUT_S, POLL_S, RunProcess
 from galamp.cli.python.result import Result, result_of
-from galamp.cli.python.words import Value, env_id_of, words_of
+from galamp.cli.python.words import Value, config_of, env_id_of, words_of
 from galamp.cli.scale import ANSWER_TIMEOUT_S as SCALE_TIMEOUT_S
 from galamp.cli.scale import ScaleConfig, answers
 from galamp.core.errors import GalampError, UserError
@@ -38,8 +38,8 @@ class Run:
     """A run, which trains in processes of its own as `galamp run` does.
 
     It ends with this object, or with the program. Used as a context manager it is started, and
-    stopped at the end. Signals and threads of the
-    program are left alone. Nothing is started before `start`, but settings are checked at once.
+    stopped at the end. Signals and threads of the program are left alone. Nothing is started before
+    `start`, but settings are checked at once.
 
     Args:
         game: an Atari game, such as `Breakout`.
@@ -68,11 +68,13 @@ class Run:
         run_dir: str | Path | None = None,
         **settings: Value,
     ) -> None:
-        self._name = game or (None if env is None else env_id_of(env)) or "Breakout"
         given: dict[str, Value] = {"game": game, "run_dir": run_dir, **settings}
         if env is not None:
+            if given.get("env_id") is not None:
+                raise UserError("env, env_id: both name the environment; give one")
             given["env_id"] = env_id_of(env)
         self._words = words_of(given)
+        self._name = config_of(self._words).environment.env_id
         self._process: RunProcess | None = None
         self._folder: Path | None = None
         self._seen: Snapshot | None = None
@@ -162,6 +164,7 @@ class Run:
         Raises:
             UserError, GalampError: the run has failed, or does not answer.
         """
+        self._reachable()
         heard_s = time.monotonic()
         while self._reachable():
             try:
@@ -179,17 +182,19 @@ class Run:
         """Return a new snapshot; of a run that has ended the last one seen, None if there is none.
 
         Args:
-            timeout: longest wait for it, in seconds.
+            timeout: longest wait for it, in seconds; a run that has just been started takes a few.
 
         Raises:
             GalampError: the run does not answer in time.
         """
-        if self._process is None or self._result is not None or not self._reachable():
+        until_s = time.monotonic() + timeout
+        if self._process is None or self._result is not None or not self._reachable(timeout):
             return self._seen
+        left_s = max(POLL_S, until_s - time.monotonic())
         # A run that is about to end can no longer be reached.
         with (
             contextlib.suppress(NotRunningError),
-            contextlib.closing(self._watched(timeout)) as some,
+            contextlib.closing(self._watched(left_s)) as some,
         ):
             next(some, None)
         return self._seen
@@ -266,11 +271,11 @@ class Run:
             raise UserError("the run was not started: call start, or use it in a with statement")
         return self._process
 
-    def _reachable(self) -> bool:
+    def _reachable(self, timeout_s: float = FOLDER_TIMEOUT_S) -> bool:
         """Wait until the run has begun; return whether it goes on."""
         process = self._started()
         if self._folder is None and self._result is None:
-            self._folder = process.folder()
+            self._folder = process.folder(timeout_s)
         return self.running
 
     def _watched(self, timeout_s: float) -> Generator[Snapshot]:

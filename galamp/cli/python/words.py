@@ -1,6 +1,7 @@
 """Settings of a program as the words of `galamp run`, checked before any process starts.
 
     game="Breakout", learners=2, pin=False --words_of--> run --game=Breakout --learners=2 --no-pin
+                                           --config_of--> RunConfig, as the command line makes it
 
 Names are those of the flags, with underscores. Runs in a user's program.
 """
@@ -15,13 +16,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from galamp.core.config import RunConfig
 from galamp.core.errors import UserError
-from galamp.core.settings import flag_of, shown
+from galamp.core.settings import flag_of, settings, shown
 
 Single = str | int | float | bool | Path | None
 Value = Single | Sequence[str] | Mapping[str, object]
-"""Value of a setting; None: as if it were not given. Lists and dicts are for settings that take
-several texts, such as `wrapper` and `env_kwargs`."""
+"""Value of a setting; None: as if it were not given. Lists are for settings that take several, such
+as `wrapper`, `sinks` and `device`; dicts for those of NAME=VALUE, such as `env_kwargs`."""
 
 NOT_HERE = {
     "quiet": "a program shows snapshots itself",
@@ -32,21 +34,28 @@ NOT_HERE = {
 }
 """Flags of `galamp run` that a program cannot give, and why."""
 
+SWITCHES = ("tensorboard", "track", "profile")
+"""Flags that only turn something on: False leaves them out."""
+
 
 def words_of(given: Mapping[str, Value]) -> list[str]:
-    """Return the words of `galamp run` for settings by name, checked as the command line does.
+    """Return the words of `galamp run` for settings by name; `config_of` checks them.
 
     Raises:
-        UserError: an unknown setting or a wrong value, in the words of the command line.
+        UserError: a setting is not for programs, or a value cannot be a word.
     """
+    repeated = {each.name for each in settings(RunConfig()) if each.option.texts}
     words = ["run"]
     for name, value in given.items():
         if name in NOT_HERE:
             raise UserError(f"{name}: not for programs, {NOT_HERE[name]}; leave it out")
-        words += [_word(name, each) for each in _singly(name, value) if each is not None]
-    words += ["--quiet", "--json"]
-    _check(words)
-    return words
+        if name in SWITCHES and value is False:
+            continue
+        found = [each for each in _singly(name, value) if each is not None]
+        if len(found) > 1 and name not in repeated:
+            found = [",".join(map(str, found))]
+        words += [_word(name, each) for each in found]
+    return [*words, "--quiet", "--json"]
 
 
 def env_id_of(env: str | Callable[..., Any]) -> str:
@@ -87,11 +96,11 @@ def _word(name: str, value: Single) -> str:
     return f"{flag_of(name)}={value}"
 
 
-def _check(words: list[str]) -> None:
-    """Parse and check the words as the command line does, without its exit.
+def config_of(words: list[str]) -> RunConfig:
+    """Return the settings of a run by its words, checked as the command line does.
 
     Raises:
-        UserError: what the command line would print.
+        UserError: an unknown setting or a wrong value, in the words of the command line.
     """
     from galamp.cli.main import build_parser
     from galamp.cli.run_config import config_from
@@ -106,7 +115,7 @@ def _check(words: list[str]) -> None:
     except SystemExit:
         text = " ".join(said.getvalue().split())
         raise UserError(text.removeprefix("galamp: ").partition("; see galamp")[0]) from None
-    config_from(args)
+    return config_from(args)
 
 
 def _command_of(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

@@ -7,6 +7,7 @@ Pure. The range follows the bulk of the values: what lies far outside is drawn a
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -57,8 +58,10 @@ METRICS = (
     Metric("GPU power, W", "system/watts"),
 )
 """Metrics in the order of the key `m`; those without values are passed over."""
-CHARTED = tuple(
-    dict.fromkeys(name for metric in METRICS for name in (metric.name, metric.second) if name)
+RESTARTS = "charts/restarts"
+CHARTED = (
+    *dict.fromkeys(name for metric in METRICS for name in (metric.name, metric.second) if name),
+    RESTARTS,
 )
 CHARTED_PER_LEARNER = tuple(metric.per_learner for metric in METRICS if metric.per_learner)
 
@@ -81,7 +84,21 @@ def known_metrics(snapshot: Snapshot) -> list[Metric]:
 
 def score_chart(snapshot: Snapshot, width: int, height: int) -> list[Text]:
     """Return the chart of the score."""
-    return [line.copy() for line in chart(lines_of(snapshot, METRICS[0]), width, height)]
+    return metric_chart(snapshot, METRICS[0], width, height)
+
+
+def metric_chart(snapshot: Snapshot, metric: Metric, width: int, height: int) -> list[Text]:
+    """Return the chart of a metric, with a mark at every restart of a process."""
+    lines, marks = lines_of(snapshot, metric), restarts_of(snapshot)
+    return [line.copy() for line in chart(lines, width, height, marks)]
+
+
+def restarts_of(snapshot: Snapshot) -> tuple[float, ...]:
+    """Return the agent steps at which processes were started anew, as closely as rows are kept."""
+    history = snapshot.history
+    counts = _points(history, history.columns.get(RESTARTS) if history else None)
+    pairs = itertools.pairwise([(0.0, 0.0), *counts])
+    return tuple(step for (_, before), (step, now) in pairs if now > before)
 
 
 def lines_of(snapshot: Snapshot, metric: Metric) -> tuple[ChartLine, ...]:
@@ -115,10 +132,13 @@ def _points(
 
 
 @lru_cache(maxsize=16)
-def chart(lines: tuple[ChartLine, ...], width: int, height: int) -> tuple[Text, ...]:
+def chart(
+    lines: tuple[ChartLine, ...], width: int, height: int, restarts: tuple[float, ...] = ()
+) -> tuple[Text, ...]:
     """Return `height` lines of at most `width` cells; none where that would not be readable.
 
-    What is returned is shared between calls, and not to be changed.
+    `restarts` are agent steps; an axis with ticks has a mark at each that is within the chart. What
+    is returned is shared between calls, and not to be changed.
     """
     if height < LEAST_HEIGHT or width < LEAST_WIDTH:
         return ()
@@ -140,7 +160,8 @@ def chart(lines: tuple[ChartLine, ...], width: int, height: int) -> tuple[Text, 
         tick = "┤" if row in labels else "│"
         line = Text(f"{labels.get(row, '')[:GUTTER]:>{GUTTER}} ", "dim")
         drawn.append(line.append(tick, "bright_black").append_text(_line(cells[row])))
-    return (*drawn, *_axis(frame, room, axis_rows))
+    marks = [step for step in restarts if frame[0] <= step <= frame[1]]
+    return (*drawn, *_axis(frame, room, axis_rows, marks))
 
 
 def _frame(points: Sequence[tuple[float, float]]) -> Frame:
@@ -186,17 +207,25 @@ def _line(cells: Sequence[tuple[str, str]]) -> Text:
     return text.append(run, style or None)
 
 
-def _axis(frame: Frame, width: int, rows: int) -> list[Text]:
-    """Return the x axis with its ticks, if there are two rows, and its numbers."""
+def _axis(frame: Frame, width: int, rows: int, restarts: Sequence[float]) -> list[Text]:
+    """Return the x axis with its ticks and restarts, if there are two rows, and its numbers."""
     label = " agent steps"
     values = ticks(frame[0], frame[1], max(2, (width - len(label)) // 12))
     rule, numbers = ["─"] * width, [" "] * (width + GUTTER + 2)
     for value, text in zip(values, tick_labels(values), strict=True):
-        column = round((width - 1) * (value - frame[0]) / (frame[1] - frame[0]))
+        column = _column(frame, width, value)
         rule[column] = "┬"
         first = max(0, column + GUTTER + 2 - len(text) // 2)
         if first + len(text) <= len(numbers) - len(label):
             numbers[first : first + len(text)] = text
     numbers[-len(label) :] = label
-    axis = Text(" " * (GUTTER + 1)).append("└" + "".join(rule), "bright_black")
+    head = "restarts" if restarts else ""
+    axis = Text(f"{head:>{GUTTER + 1}}", "yellow").append("└" + "".join(rule), "bright_black")
+    for step in restarts:
+        at = GUTTER + 2 + _column(frame, width, step)
+        axis = Text.assemble(axis[:at], ("▲", "yellow"), axis[at + 1 :])
     return [axis, Text("".join(numbers), "dim")][-rows:]
+
+
+def _column(frame: Frame, width: int, step: float) -> int:
+    return round((width - 1) * (step - frame[0]) / (frame[1] - frame[0]))

@@ -15,7 +15,7 @@ from dataclasses import replace
 from rich.text import Text
 
 from galamp.telemetry.display import game_view, gossip_view, help_view, panels, system_view
-from galamp.telemetry.display.chart import chart, known_metrics, lines_of
+from galamp.telemetry.display.chart import known_metrics, lines_of, metric_chart
 from galamp.telemetry.display.panels import LABEL_WIDTH, NARROW, labelled, titled
 from galamp.telemetry.display.table import table, table_rows
 from galamp.telemetry.display.text import fit
@@ -159,9 +159,9 @@ def _chart(snapshot: Snapshot, width: int, rows: int, viewing: Viewing) -> list[
     known = known_metrics(snapshot)
     metric = known[viewing.metric % len(known)]
     if metric is known[0]:
-        return list(chart(lines_of(snapshot, metric), width, rows))
+        return metric_chart(snapshot, metric, width, rows)
     title = Text(metric.title.center(width).rstrip(), "dim")
-    return [title, *chart(lines_of(snapshot, metric), width, rows - 1)] if rows > 2 else []
+    return [title, *metric_chart(snapshot, metric, width, rows - 1)] if rows > 2 else []
 
 
 def _curve(snapshot: Snapshot, width: int, rows: int, viewing: Viewing) -> list[Text]:
@@ -177,7 +177,7 @@ def _curve(snapshot: Snapshot, width: int, rows: int, viewing: Viewing) -> list[
         if len(lines) > len(snapshot.learners):
             title.append("━", "bold cyan").append("all ", "dim")
     title.append("─" * max(0, width - title.cell_len), "bright_black")
-    return [title, *chart(lines, width, rows - 1)]
+    return [title, *metric_chart(snapshot, metric, width, rows - 1)]
 
 
 def _numbers(snapshot: Snapshot, width: int, rows: int) -> list[Text]:

@@ -31,6 +31,8 @@ BUSY = 0.5
 NARROW, LOW = 80, 24
 """Columns and lines that the dashboard is made for."""
 PTRACE_SCOPE = "sys/kernel/yama/ptrace_scope"
+FORBIDDEN = 3
+"""Scope in which not even root may trace, until the next boot."""
 
 
 def processors() -> Iterable[Finding]:
@@ -46,7 +48,10 @@ def processors() -> Iterable[Finding]:
         )  # fmt: skip
     else:
         yield Finding("processors", text)
-    load = os.getloadavg()[0]
+    try:
+        load = os.getloadavg()[0]
+    except OSError:  # no /proc/loadavg
+        return
     fix = "end other programs for full speed" if load > BUSY * count else ""
     yield Finding("load", f"{load:.1f} in the last minute", fix)
 
@@ -94,10 +99,13 @@ def tracing(proc: Path = PROC, *, root: bool | None = None) -> Iterable[Finding]
         scope = int((proc / PTRACE_SCOPE).read_text())
     except (OSError, ValueError):
         scope = 0
-    if scope == 0 or (root if root is not None else os.geteuid() == 0):
+    root = os.geteuid() == 0 if root is None else root
+    if scope == 0 or (root and scope < FORBIDDEN):
         yield Finding("profiling", "py-spy may read runs")
         return
     fix = "sudo sysctl kernel.yama.ptrace_scope=0, or sudo py-spy"
+    if scope == FORBIDDEN:
+        fix = "boot anew with a lower kernel.yama.ptrace_scope"
     yield Finding("profiling", f"the kernel lets nobody read them (ptrace_scope {scope})", fix)
 
 

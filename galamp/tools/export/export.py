@@ -8,6 +8,7 @@ Runs in one process; a short-lived one probes the environment first.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 import torch
 
-from galamp.core.disk import in_home, replace_file, write_new
+from galamp.core.disk import in_home, replacing, write_new
 from galamp.core.errors import GalampError, UserError
 from galamp.core.settings import shown
 from galamp.storage.checkpoint import Found
@@ -68,8 +69,7 @@ def export(path: Path, config: ExportConfig, output: str | None, *, overwrite: b
     description = described(agent, config.format, file.name, verified)
     told = json.dumps(description, allow_nan=False, indent=1).encode() + b"\n"
     beside = _description_of(file)
-    for each, part in ((file, content), (beside, told)):
-        _write(each, part, overwrite)
+    _write(file, content, beside, told, overwrite)
     return Exported(file, beside, f"{agent!r}\n{_in_words(verified)}")
 
 
@@ -133,11 +133,26 @@ def _description_of(file: Path) -> Path:
     return file.with_name(f"{file.name}.json")
 
 
-def _write(path: Path, content: bytes, overwrite: bool) -> None:
+def _write(file: Path, content: bytes, beside: Path, told: bytes, overwrite: bool) -> None:
+    """Write an export and its description, both or neither.
+
+    Raises:
+        GalampError: the disk refuses, or one of the names was taken meanwhile.
+    """
+    mine: list[Path] = []
     try:
-        (replace_file if overwrite else write_new)(path, content)
+        if overwrite:  # both are on the disk before any is replaced
+            with replacing(file, content), replacing(beside, told):
+                return
+        for path, part in ((file, content), (beside, told)):
+            if os.path.lexists(path):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+            mine.append(path)
+            write_new(path, part)
     except OSError as error:
-        raise GalampError(f"{path} not written: {error.strerror}") from None
+        for path in mine:
+            path.unlink(missing_ok=True)
+        raise GalampError(f"{file} not written: {error.strerror}") from None
 
 
 def _in_words(verified: Verification) -> str:

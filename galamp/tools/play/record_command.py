@@ -46,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         help="frames per second of the video, which plays at the game's own pace (default: all of "
         "the game's: 60 of an Atari, every frame of the emulator; of others one per agent step; "
-        "30 in a .gif at most)",
+        "30 in a .gif at most); a .gif can have 50",
     )
     add_flags(parser, PlayConfig)
 
@@ -68,13 +68,14 @@ def _record(args: argparse.Namespace, config: PlayConfig) -> int:
     from galamp.tools.play.game import Tally, decided, moments, paced
     from galamp.tools.play.loading import load
     from galamp.tools.play.overlay import Overlay
-    from galamp.tools.play.video import MAX_GIF_FPS, video_file
+    from galamp.tools.play.video import MAX_GIF_FPS, USUAL_GIF_FPS, video_file
 
     file = video_file(args.output, overwrite=args.overwrite)
     announce(STARTING, sys.stderr)
     agent, filmed = load(args.path, config)
     with closing_quietly(filmed):
-        fps = _fps(args.fps, filmed.fps, MAX_GIF_FPS if file.is_gif else filmed.fps)
+        most, usual = (MAX_GIF_FPS, USUAL_GIF_FPS) if file.is_gif else (filmed.fps, filmed.fps)
+        fps = _fps(args.fps, filmed.fps, most, usual)
         names = filmed.environment.spec.action_meanings
         game = moments(
             filmed, decided(agent, names, config.greedy), config.episodes, config.max_steps
@@ -111,14 +112,23 @@ def _with_progress(game: Iterable[Moment]) -> Iterator[Moment]:
         yield moment
 
 
-def _fps(asked: float | None, own: float, usual: float) -> float:
+def _fps(asked: float | None, own: float, most: float, usual: float) -> float:
     """Return the frames per second of the video.
+
+    Args:
+        asked: by the user; None: what is usual.
+        own: frames per second of the game.
+        most: what the format can have.
+        usual: of the format.
 
     Raises:
         UserError: there are not so many.
     """
     if asked is None:
         return min(own, usual)
-    if not 0.1 <= asked <= own:
-        raise UserError(f"--fps {asked:g}: expected 0.1 to {own:g}, the frames that the game has")
+    if not 0.1 <= asked <= min(own, most):
+        whose = "the game has" if own <= most else "a .gif can have"
+        raise UserError(
+            f"--fps {asked:g}: expected 0.1 to {min(own, most):g}, the frames that {whose}"
+        )
     return asked

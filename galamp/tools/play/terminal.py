@@ -28,7 +28,7 @@ ESCAPES = {
     "\x1bOA": "up", "\x1bOB": "down", "\x1bOC": "right", "\x1bOD": "left",
 }  # fmt: skip
 MOST_BYTES = 1024
-ENDING = (signal.SIGTERM, signal.SIGHUP)
+ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """Signals that end the command; the terminal is restored first."""
 
 
@@ -164,6 +164,8 @@ def parsed(text: str) -> list[str]:
             # Another key: a sequence ends with a letter or ~.
             end = next((at for at, char in enumerate(text[2:], 2) if "@" <= char <= "~"), 2)
             text = text[end + 1 :]
+        elif text.startswith("\x1bO"):
+            text = text[3:]  # F1 to F4, or a key of the numeric pad
         else:
             found.append(text[0])
             text = text[1:]

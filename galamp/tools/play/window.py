@@ -17,12 +17,12 @@ from galamp.tools.play.overlay import Overlay
 from galamp.tools.play.show import Quit
 
 DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
-NO_KEY = -1
-ARROWS = {
-    65361: "left", 65362: "up", 65363: "right", 65364: "down",
-    2424832: "left", 2490368: "up", 2555904: "right", 2621440: "down",
-}  # fmt: skip
-"""Numbers of `cv2.waitKeyEx`: X11 and others."""
+SYMBOL = 0xFFFF
+"""The bits of `cv2.waitKeyEx` that are the key, as X11 numbers it; those above are Shift, Num Lock
+and others. Of no key it is this number itself."""
+ARROWS = {65361: "left", 65362: "up", 65363: "right", 65364: "down"}
+LAST_CHARACTER = 0xFF
+"""Keys up to this one are characters."""
 
 
 def check_display() -> None:
@@ -73,10 +73,11 @@ class Window:
         until_s = time.monotonic() + timeout_s
         while True:
             left_ms = max(1, round(1000 * (until_s - time.monotonic())))
-            number = cv2.waitKeyEx(left_ms)
-            if number != NO_KEY:
-                known = ARROWS.get(number)
-                return [known if known is not None else chr(number & 0xFF)]
+            key = cv2.waitKeyEx(left_ms) & SYMBOL
+            if key in ARROWS:
+                return [ARROWS[key]]
+            if key <= LAST_CHARACTER:
+                return [chr(key)]
             if time.monotonic() >= until_s:
                 return []
 

@@ -8,6 +8,7 @@ Runs in the supervisor, which starts the command and never waits for it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 WARM_UP_S = 5.0
 SECONDS = 60
+END_S = 10.0
+"""Longest wait for its end after SIGTERM, and then after SIGKILL."""
 LOG = "profile.log"
 KIND = "profile"
 
@@ -50,9 +53,14 @@ class FirstMinute:
 
     def close(self) -> None:
         """End it, if the run ends before it."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
-            self._process.wait()
+        process = self._process
+        if process is None or process.poll() is not None:
+            return
+        for end in (process.terminate, process.kill):
+            end()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(END_S)
+                return
 
     def _start(self, supervisor: Supervisor) -> None:
         folder = supervisor.recorder.folder

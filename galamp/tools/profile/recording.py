@@ -7,13 +7,15 @@ py-spy is a program of its own, and stops its process for each sample, for about
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,32 +74,59 @@ def record(program: str, processes: Mapping[int, str], seconds: float) -> Record
         GalampError: none could be recorded for another reason.
     """
     rate = rate_for(len(processes))
-    with tempfile.TemporaryDirectory(prefix="galamp-profile-") as folder:
+    with _ended_as_by_ctrl_c(), tempfile.TemporaryDirectory(prefix="galamp-profile-") as folder:
         files = {pid: Path(folder) / str(pid) for pid in processes}
-        spies = {pid: _spy(program, pid, files[pid], seconds, rate) for pid in processes}
+        spies: list[subprocess.Popen[bytes]] = []
         try:
-            _await(list(spies.values()), seconds + START_S)
+            for pid, file in files.items():
+                spies.append(_spy(program, pid, file, seconds, rate))
+            _await(spies, seconds + START_S)
         finally:
-            told = {pid: _end(spy) for pid, spy in spies.items()}
+            for spy in spies:
+                spy.kill()
+                spy.wait()
         samples, failures = [], {}
         for pid, title in processes.items():
             try:
                 samples.append(parse(pid, title, files[pid].read_text(errors="replace")))
             except OSError:
-                failures[title] = told[pid]
+                failures[title] = _why(files[pid])
     if failures and not samples:
         raise _refused(next(iter(failures.values())))
     return Recording(samples, failures, rate)
 
 
 def _spy(program: str, pid: int, file: Path, seconds: float, rate: int) -> subprocess.Popen[bytes]:
-    """Start py-spy on one process; idle samples are kept, lines are those of functions."""
+    """Start py-spy on one process; idle samples are kept, lines are those of functions.
+
+    What it says goes to a file as well: a pipe that nobody reads would stop it once full.
+    """
     words = ["--duration", str(max(1, round(seconds))), "--rate", str(rate), "--output", str(file)]
     flags = ["--format", "raw", "--idle", "--function"]
-    return subprocess.Popen(
-        [program, "record", "--pid", str(pid), *words, *flags],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    with _said(file).open("wb") as said:
+        return subprocess.Popen(
+            [program, "record", "--pid", str(pid), *words, *flags],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said,
+        )  # fmt: skip
+
+
+def _said(file: Path) -> Path:
+    """Return the file with what a py-spy says, beside that with its samples."""
+    return file.with_suffix(".said")
+
+
+@contextlib.contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise KeyboardInterrupt: no py-spy and no file of its is left."""
+    before = {}
+    try:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            with contextlib.suppress(ValueError):  # only a main thread takes signals
+                before[number] = signal.signal(number, signal.default_int_handler)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _await(spies: list[subprocess.Popen[bytes]], timeout_s: float) -> None:
@@ -107,11 +136,10 @@ def _await(spies: list[subprocess.Popen[bytes]], timeout_s: float) -> None:
         time.sleep(POLL_S)
 
 
-def _end(spy: subprocess.Popen[bytes]) -> str:
-    """End one that still runs; returns the line in which it says why it failed."""
-    spy.kill()
-    _, told = spy.communicate()
-    lines = [line.strip() for line in told.decode(errors="replace").splitlines() if line.strip()]
+def _why(file: Path) -> str:
+    """Return the line in which a py-spy has said why it failed."""
+    told = _said(file).read_text(errors="replace")
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith(("Error", "Reason"))]
     return one_line(" ".join(errors or lines[-1:]) or "py-spy said nothing")
 

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import galamp
-from galamp.core.decode import Limits, decode
+from galamp.core.decode import Limits, Range, decode
 from galamp.core.disk import read_limited, replace_json
 from galamp.core.errors import UserError
 from galamp.core.json_values import DecodeError, json_object
@@ -30,6 +30,7 @@ FILE, LOGS = "sweep.json", "logs"
 FORMAT = 1
 MAX_BYTES = 2**28
 MAX_RUNS_SHOWN = 10
+SIGNALS = 64
 LIMITS = Limits(items=100_000, more_fields=True)
 
 
@@ -58,7 +59,7 @@ class Entry:
         settings: what it is given, by `section.name`; the rest are defaults of that galamp.
         galamp: version that began it.
         starts: how often it was started.
-        exit_code: of the last start that has ended; None before.
+        exit_code: of the last start that has ended, negative of a signal; None before.
         failure: why that one failed.
     """
 
@@ -69,7 +70,7 @@ class Entry:
     settings: dict[str, Any] = field(default_factory=dict)
     galamp: str = ""
     starts: int = 0
-    exit_code: int | None = None
+    exit_code: Annotated[int, Range(-SIGNALS, 255)] | None = None
     failure: str = ""
 
 
@@ -89,16 +90,20 @@ class Ledger:
         """Read what there is; nothing is made.
 
         Raises:
-            UserError: the folder holds something else, or sweep.json is damaged.
+            UserError: the folder is none or holds something else, or sweep.json cannot be read.
         """
         self.folder = folder
         self._content = _Content(FORMAT, str(file))
         try:
             content = json_object(read_limited(folder / FILE, MAX_BYTES))
             self._content = decode(_Content, content, LIMITS)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             _require_empty(folder)
-        except (OSError, DecodeError) as error:
+        except OSError as error:
+            raise UserError(
+                f"{folder / FILE}: cannot be read: {error.strerror}; choose another --dir"
+            ) from None
+        except DecodeError as error:
             raise UserError(f"{folder / FILE}: damaged: {error}") from None
         if self._content.format != FORMAT:
             raise UserError(f"{folder / FILE}: of another galamp; use that one, or another --dir")
@@ -203,7 +208,7 @@ def _require_empty(folder: Path) -> None:
     """Check that a folder without sweep.json is none, or empty but for a lock.
 
     Raises:
-        UserError: it is not.
+        UserError: it is not, or it is no folder.
     """
     try:
         others = set(os.listdir(folder)) - {LOCK, LOGS}

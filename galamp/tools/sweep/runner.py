@@ -71,16 +71,23 @@ class Watcher(Protocol):
 
 @dataclass
 class _Running:
-    """A run that was started."""
+    """A run that was started.
+
+    Attributes:
+        run, place, program: what runs where.
+        whole: closed when it has ended.
+        changed_s: when its metrics last changed, or it was started, on the monotonic clock.
+        seen: their size in bytes and time of change in ns.
+        killed_s: when it is killed, if it was asked to end since it wrote nothing.
+    """
 
     run: PlannedRun
     place: Place
     program: Program
     whole: contextlib.ExitStack
-    resumed: bool
     changed_s: float = field(default_factory=time.monotonic)
     seen: tuple[int, int] = (0, 0)
-    silent: bool = False
+    killed_s: float | None = None
 
 
 class Runner:
@@ -175,18 +182,18 @@ class Runner:
             )
         )  # fmt: skip
         self._watcher.started(run, place, resume=start.resume)
-        return _Running(run, place, program, whole, start.resume)
+        return _Running(run, place, program, whole)
 
     def _look(self) -> None:
         """Take what has ended from the runs, and end what hangs."""
         for each in list(self._running):
             if each.program.exit_code is not None:
                 self._end(each)
-            elif not each.silent and self._is_silent(each):
-                each.silent = True
+            elif each.killed_s is None and self._is_silent(each):
+                each.killed_s = time.monotonic() + self._grace_s
                 each.program.ask_to_end()
-                if not each.program.ends_within(self._grace_s):
-                    each.program.kill()
+            elif each.killed_s is not None and time.monotonic() > each.killed_s:
+                each.program.kill()
 
     def _is_silent(self, each: _Running) -> bool:
         """Return whether a run has written nothing for too long: its supervisor hangs."""
@@ -199,22 +206,29 @@ class Runner:
         return time.monotonic() - each.changed_s > allowed_s
 
     def _end(self, each: _Running) -> None:
-        """Note how a run has ended, and give back its cores."""
-        code = each.program.exit_code or 0
+        """Note how a run has ended, and give back its cores.
+
+        Raises:
+            OSError: it cannot be noted; not while all runs stop, for the others are to save.
+        """
+        code = each.program.exit_code
+        if code is None:
+            code = EXIT_FAILURE  # the kernel cannot end it
         how, failure = Ended.FINISHED, ""
-        if each.silent:
+        if each.killed_s is not None:
             how, failure = Ended.FAILED, "it wrote no metrics for too long, and was ended"
         elif code in STOPPED or (self._stops and code == -signal.SIGKILL):
             how = Ended.STOPPED
         elif code != EXIT_OK:
-            how, failure = Ended.FAILED, one_line(each.program.complaint())
+            how, failure = Ended.FAILED, _complaint(each.program)
         self._running.remove(each)
         self._packing.free(each.place)
         if how is not Ended.FINISHED:
             self.unfinished.append(each.run.name)
         with contextlib.suppress(GalampError):  # what the kernel cannot end is no one's to wait for
             each.whole.close()
-        self._ledger.ended(each.run, code, failure)
+        with contextlib.suppress(*[OSError] if self._stops else []):
+            self._ledger.ended(each.run, code, failure)
         self._watcher.ended(each.run, how, failure)
 
     def _stop(self, signals: Signals) -> None:
@@ -235,6 +249,14 @@ class Runner:
             with contextlib.suppress(GalampError):
                 each.program.kill()
             self._end(each)
+
+
+def _complaint(program: Program) -> str:
+    """Return why a program failed, in a line; its log may be gone."""
+    try:
+        return one_line(program.complaint())
+    except OSError as error:
+        return f"why is not known: its log cannot be read ({error.strerror})"
 
 
 def visible(gpus: Sequence[int]) -> str:
