@@ -337,7 +337,7 @@ def _ends_line(file: Any, size: int) -> bool:
 
 
 def _is_whole(found: Any, search: Search) -> bool:
-    return found.params.keys() == {each.name for each in search.ranges}
+    return set(found.params) == {each.name for each in search.ranges}
 
 
 def _distribution(of: Range) -> Any:
