@@ -41,13 +41,21 @@ _ours: set[str] = set()
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Create a file that must not exist yet, and wait until it is on the disk."""
+    """Create a file that must not exist yet, and wait until it is on the disk.
+
+    Raises:
+        OSError: it exists, or cannot be written; then there is no part of it.
+    """
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         left = memoryview(content)
         while left:
             left = left[os.write(file, left) :]
         _sync(file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
     finally:
         os.close(file)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from galamp.core.disk import as_named, replace_json, sync_folder
+from galamp.core.disk import as_named, replace_file, replace_json, sync_folder, write_new
 from galamp.core.errors import UserError
 from galamp.storage import checkpoint as ck
 from galamp.storage.checkpoint import Checkpoint
@@ -50,6 +50,27 @@ def saver(folder: Path, told: list[str]) -> Saver:
     made_so._best_path, made_so._best_return, made_so.protected = None, float("-inf"), None
     made_so._reported_links, made_so.written, made_so._by_evaluation = set(), 0, False
     return made_so
+
+
+# No room
+
+
+@pytest.mark.parametrize("refused", ["write", "fsync"])
+@pytest.mark.parametrize("write", [write_new, replace_file])
+def test_a_disk_that_refuses_has_no_part_of_a_file(
+    tmp_path: Path, write: Any, refused: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces = iter([os.write])  # the first is written
+
+    def some(file: int, content: memoryview) -> int:
+        for piece in pieces:
+            return piece(file, content[:3])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, refused, some if refused == "write" else refusing(errno.ENOSPC))
+    with pytest.raises(OSError, match="No space left"):
+        write(tmp_path / "report.html", b"a whole page")
+    assert os.listdir(tmp_path) == []
 
 
 # No links
