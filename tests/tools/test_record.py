@@ -173,6 +173,8 @@ def test_moments_count_episodes_steps_and_scores() -> None:
     assert [each.decision is None for each in found] == ([True] + [False] * 7) * 2
     assert firsts == ([True] + [False] * 6) * 2
     assert len(list(moments(film, decide, 2, 9))) == 1 + 7 + 1 + 2
+    *_, last = moments(film, decide, 2, 7)
+    assert (last.episode, last.step, last.ended) == (1, 7, True), "no game of no step after it"
 
 
 @pytest.mark.parametrize(

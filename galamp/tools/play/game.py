@@ -105,7 +105,7 @@ def moments(
         observations, frames = filmed.reset()
     score, step, episode, first = 0.0, 0, 1, True
     yield Moment(frames, None, score, episode, step)
-    for _ in range(max_steps):
+    for taken in range(1, max_steps + 1):
         decision = decide(observations, first)
         with failures_reported(env_id):
             transition, frames = filmed.step(decision.actions)
@@ -115,7 +115,7 @@ def moments(
         yield Moment(frames, decision, score, episode, step, ended)
         if not ended:
             continue
-        if episode == episodes:
+        if episode == episodes or taken == max_steps:
             return
         with failures_reported(env_id):
             transition, frames = filmed.step(filmed.environment.spec.actions.zeros(1))

@@ -88,7 +88,7 @@ def _record(args: argparse.Namespace, config: PlayConfig) -> int:
         written = file.write((overlay.drawn(*each) for each in shown), fps)
     for number, score in enumerate(tally.scores, 1):
         print_safely(f"episode {number}: score {score:g}\n", sys.stdout)
-    if tally.is_cut:
+    if tally.is_cut or len(tally.scores) < config.episodes:
         print_safely(f"cut after {config.max_steps:,} agent steps (--max-steps)\n", sys.stderr)
     print_safely(
         f"written: {clean(str(file.path))}, {written.frames:,} frames of {overlay.width} x "
