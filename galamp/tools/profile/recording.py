@@ -72,19 +72,22 @@ def record(program: str, processes: Mapping[int, str], seconds: float) -> Record
     Raises:
         UserError: the kernel lets none of them be recorded.
         GalampError: none could be recorded for another reason.
+        KeyboardInterrupt: SIGINT, SIGTERM or SIGHUP came meanwhile; every py-spy has ended.
     """
     rate = rate_for(len(processes))
-    with _ended_as_by_ctrl_c(), tempfile.TemporaryDirectory(prefix="galamp-profile-") as folder:
+    with _signals_noted() as noted, tempfile.TemporaryDirectory(prefix="galamp-profile-") as folder:
         files = {pid: Path(folder) / str(pid) for pid in processes}
         spies: list[subprocess.Popen[bytes]] = []
         try:
             for pid, file in files.items():
                 spies.append(_spy(program, pid, file, seconds, rate))
-            _await(spies, seconds + START_S)
+            _await(spies, seconds + START_S, noted)
         finally:
             for spy in spies:
                 spy.kill()
                 spy.wait()
+        if noted:
+            raise KeyboardInterrupt
         samples, failures = [], {}
         for pid, title in processes.items():
             try:
@@ -116,23 +119,29 @@ def _said(file: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _ended_as_by_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP raise KeyboardInterrupt: no py-spy and no file of its is left."""
+def _signals_noted() -> Iterator[list[int]]:
+    """Note SIGINT, SIGTERM and SIGHUP: one that raised at once could lose a py-spy being started.
+
+    Nothing is noted outside the main thread, which alone takes signals.
+    """
+    noted: list[int] = []
     before = {}
     try:
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            with contextlib.suppress(ValueError):  # only a main thread takes signals
-                before[number] = signal.signal(number, signal.default_int_handler)
-        yield
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_IGN:
+                continue
+            with contextlib.suppress(ValueError):
+                before[number] = signal.signal(number, lambda number, _: noted.append(number))
+        yield noted
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _await(spies: list[subprocess.Popen[bytes]], timeout_s: float) -> None:
-    """Wait for the end of all, at most `timeout_s`."""
+def _await(spies: list[subprocess.Popen[bytes]], timeout_s: float, noted: list[int]) -> None:
+    """Wait for the end of all, or a signal, at most `timeout_s`."""
     until_s = time.monotonic() + timeout_s
-    while any(spy.poll() is None for spy in spies) and time.monotonic() < until_s:
+    while any(spy.poll() is None for spy in spies) and time.monotonic() < until_s and not noted:
         time.sleep(POLL_S)
 
 
