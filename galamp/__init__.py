@@ -5,7 +5,8 @@
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from galamp.cli.python.result import Result
-    from galamp.cli.python.run import Run, train
+    from galamp.cli.python.run import Run
+    from galamp.cli.python.train import train
     from galamp.core.errors import CheckpointError, GalampError, UserError
     from galamp.telemetry.snapshot import Snapshot
     from galamp.tools.evaluation.agent import Agent, load
@@ -34,9 +35,9 @@ def __getattr__(name: str) -> object:
 
         return getattr(agent, name)
     if name in ("Result", "Run", "train"):
-        from galamp.cli.python import run
+        from galamp.cli.python import train
 
-        return getattr(run, name)
+        return getattr(train, name)
     if name == "Snapshot":
         from galamp.telemetry import snapshot
 

@@ -140,9 +140,14 @@ class VectorEnvironment(Environment):
                 f"{self.spec.env_id}: an episode was truncated, and the info of that step has no "
                 f"{FINAL[0]}: expected the last observations there, as it resets in the same step"
             )
-        chosen = np.asarray(final)[cut]
-        if chosen.dtype == object:  # Gymnasium's: an array per environment that has one
-            chosen = np.stack(list(chosen))
+        # Where not all episodes have ended, there may be None for the others.
+        rows = [final[index] for index in np.flatnonzero(cut)]
+        if any(row is None for row in rows):
+            raise InvalidDataError(
+                f"{self.spec.env_id}: an episode was truncated, and info['{FINAL[0]}'] of that "
+                "step holds None for it: expected its last observation"
+            )
+        chosen = np.stack(rows)
         last = self._observations(chosen, f"info['{FINAL[0]}']", cut, len(chosen))
         if not np.isfinite(last).all():
             raise InvalidDataError(

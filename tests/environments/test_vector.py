@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
@@ -261,25 +262,45 @@ def test_a_cut_without_its_last_observation_is_refused() -> None:
         environment.step(np.zeros(3, np.int64))
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
-def test_a_last_observation_that_is_not_finite_is_refused(
-    monkeypatch: pytest.MonkeyPatch, value: float
-) -> None:
+def at_the_cut(monkeypatch: pytest.MonkeyPatch, final: Callable[[Any], Any]) -> Any:
+    """Make the step in which episodes are truncated, where `final` changes what they ended with."""
     step = vectors.Batch.step
 
-    def wrong(self: Any, actions: Any) -> Any:
+    def changed(self: Any, actions: Any) -> Any:
         *others, info = step(self, actions)
         if "final_obs" in info:
-            info = info | {"final_obs": np.full(np.shape(others[0]), value)}
+            info = info | {"final_obs": final(info["final_obs"])}
         return (*others, info)
 
-    monkeypatch.setattr(vectors.Batch, "step", wrong)
+    monkeypatch.setattr(vectors.Batch, "step", changed)
     environment = make_environment(many("Batch"), SEEDS)
     environment.reset()
     for t in range(vectors.LIMIT - 1):
         environment.step(np.full(3, t % 2))
-    with pytest.raises(InvalidDataError, match=r"info\['final_obs'\] holds nan, inf or"):
-        environment.step(np.zeros(3, np.int64))
+    return environment.step(np.zeros(3, np.int64))
+
+
+@pytest.mark.parametrize(
+    ("final", "complaint"),
+    [
+        *((lambda last, v=v: np.full(np.shape(last), v), "holds nan, inf or")
+          for v in (np.nan, np.inf, 1e300)),
+        (lambda last: [None] * len(last), "holds None for it: expected its last observation"),
+        (lambda last: np.full(len(last), None), "holds None for it: expected its last observation"),
+    ],
+)  # fmt: skip
+def test_a_last_observation_that_is_none_or_not_finite_is_refused(
+    monkeypatch: pytest.MonkeyPatch, final: Callable[[Any], Any], complaint: str
+) -> None:
+    with pytest.raises(InvalidDataError, match=rf"info\['final_obs'\].* {complaint}"):
+        at_the_cut(monkeypatch, final)
+
+
+def test_last_observations_may_be_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        expected = at_the_cut(patch, lambda last: last)
+    found = at_the_cut(monkeypatch, list)
+    assert np.array_equal(found.observations, expected.observations)
 
 
 class Pool(gymnasium.Env[Any, Any]):

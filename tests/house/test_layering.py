@@ -76,7 +76,7 @@ WITHIN: dict[str, str] = {
 """Part of a package -> what it may import: of its own package, and of others if it names core."""
 
 WHEN_ASKED_FOR = {
-    ("", "tools.evaluation.agent"), ("", "cli.python.run"), ("", "telemetry.snapshot"),
+    ("", "tools.evaluation.agent"), ("", "cli.python.train"), ("", "telemetry.snapshot"),
     ("", "core.errors"),
 }  # fmt: skip
 """What `galamp` offers to programs points upwards; it is imported when somebody calls for it."""

@@ -146,7 +146,8 @@ def games() -> Iterable[Finding]:
 
 def disk(folder: Path = Path("runs")) -> Iterable[Finding]:
     """Yield the room for runs, and whether they can be written."""
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    whole = folder.absolute()
+    there = next(path for path in (whole, *whole.parents) if os.path.exists(path))
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         yield Finding(
             "disk", f"{there} cannot be written to", "go to another folder", prevents=True
