@@ -118,6 +118,20 @@ class A2C(ActorCriticAlgorithm):
             form=config.rmsprop_form,
         )
         self._recorded: RecordedUpdate | None = None
+        self._parts: tuple[Tensor, ...] = ()
+
+    @property
+    def reductions(self) -> int:
+        """Number of times that `update` calls `reduce`."""
+        return max(1, len(self._parts))
+
+    def prepare(self, steps: int, envs: int) -> None:
+        """Prepare for rollouts [T, B] = [steps, envs]; see `Algorithm.prepare`."""
+        parts = min(self._settings.updates_per_rollout, envs)
+        self.learns_at_once = parts == 1
+        super().prepare(steps, envs)
+        everyone = torch.arange(envs, device=self.parameters.data.device)
+        self._parts = () if parts == 1 else everyone.tensor_split(parts)
 
     def schedule(self, agent_steps: int, total_steps: int) -> None:
         """Set the learning rate, also of steps that are recorded; see `Algorithm.schedule`."""
@@ -128,7 +142,9 @@ class A2C(ActorCriticAlgorithm):
             self._optimiser.learning_rate = self.learning_rate
 
     def record(self, rollout: Rollout, graphs: Graphs, reduces: bool | None) -> None:
-        """Record the update; see `Algorithm.record`."""
+        """Record the update, unless it is of several steps; see `Algorithm.record`."""
+        if self._parts:
+            return
         learned = {name: tensor.clone() for name, tensor in self.state().items()}
         try:
             self._recorded = RecordedUpdate(
@@ -147,7 +163,9 @@ class A2C(ActorCriticAlgorithm):
     def update(
         self, rollout: Rollout, reduce: Callable[[], bool] | None = None
     ) -> dict[str, float]:
-        """Take one optimiser step; see `Algorithm.update`."""
+        """Take one optimiser step, or `updates_per_rollout`; see `Algorithm.update`."""
+        if self._parts:
+            return self._update_in_parts(rollout, reduce)
         if self._recorded is not None and rollout is self._recorded.rollout:
             *numbers, transitions = self._recorded(reduce)
             is_mean = self._recorded.reduces is True
@@ -159,14 +177,37 @@ class A2C(ActorCriticAlgorithm):
         self.version += transitions > 0 or is_mean
         return dict(zip(self.measures, numbers, strict=True))
 
-    def _compute_gradient(self, rollout: Rollout) -> Sequence[Tensor]:
-        """Compute the gradient of the loss on `rollout`.
+    def _update_in_parts(
+        self, rollout: Rollout, reduce: Callable[[], bool] | None
+    ) -> dict[str, float]:
+        """Take a step for one part of the environments after the other; returns mean metrics."""
+        rows, is_mean = [], False
+        for envs in self._parts:
+            findings = self._compute_gradient(rollout.of(envs), envs)
+            is_mean = reduce is not None and reduce()
+            rows.append(self._step_along(findings, is_mean))
+            self.heartbeat()
+        self._forward.next_rollout()
+        found = torch.stack(rows)
+        counts = found[:, -1]
+        weights = counts / counts.sum().clamp(min=1)
+        # The only point where the host waits for the device.
+        *numbers, transitions = torch.cat((weights @ found[:, :-1], counts.sum()[None])).tolist()
+        self.version += transitions > 0 or is_mean
+        return dict(zip(self.measures, numbers, strict=True))
+
+    def _compute_gradient(self, rollout: Rollout, envs: Tensor | None = None) -> Sequence[Tensor]:
+        """Compute the gradient of the loss on `rollout`, which is of all environments or of `envs`.
 
         Returns:
             all metrics but the gradient's norm, in order, and the number of valid transitions.
         """
         rollout = trainable(rollout)
-        outputs, values, bootstrap = self._forward.rollout(rollout.observations, rollout.first)
+        if envs is None:
+            outputs, values, bootstrap = self._forward.rollout(rollout.observations, rollout.first)
+        else:
+            every, of_every = self._forward.outputs(rollout.observations, rollout.first, envs)
+            outputs, values, bootstrap = every[:-1], of_every[:-1], of_every[-1].detach()
         count = rollout.valid.sum()
         weights = rollout.valid / count.clamp(min=1)
         known_values = torch.cat((values.detach(), bootstrap.unsqueeze(0)))
@@ -192,12 +233,17 @@ class A2C(ActorCriticAlgorithm):
         )
 
     def _step(self, findings: Sequence[Tensor], is_mean: bool) -> Tensor:
+        """Take the only step on a rollout; see `_step_along`."""
+        numbers = self._step_along(findings, is_mean)
+        self._forward.next_rollout()
+        return numbers
+
+    def _step_along(self, findings: Sequence[Tensor], is_mean: bool) -> Tensor:
         """Take the step, if there are valid transitions; return all metrics and their number."""
         policy_loss, value_loss, entropy, *others, transitions = findings
         active = transitions >= (0 if is_mean else 1)
         norm = self._optimiser.step(active, self._settings.max_grad_norm)
         self._forward.discard()
-        self._forward.next_rollout()
         return torch.stack((policy_loss, value_loss, entropy, norm, *others, transitions))
 
     def _targets(

@@ -33,6 +33,14 @@ class A2CConfig(AlgorithmConfig):
         None, "step size (default: 7e-4 times the square root of --learners)", low=0.0, high=10.0
     )
     lr_schedule: str = lr_schedule_option("constant")
+    updates_per_rollout: int = option(
+        1,
+        "optimiser steps on each rollout, one after the other, each on its share of the "
+        "environments (at most one for each): as many as so many smaller learners would take; all "
+        "but the first learn from actions of an older policy",
+        low=1,
+        high=4096,
+    )
     ent_coef: float = option(0.01, "weight of the entropy bonus", low=0.0, high=100.0)
     vf_coef: float = option(0.5, "weight of the value loss", low=0.0, high=100.0)
     max_grad_norm: float = option(0.5, "gradients are clipped to this L2 norm", low=0.0)

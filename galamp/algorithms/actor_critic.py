@@ -8,7 +8,7 @@ Runs in learners. A subclass adds the update.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ class ActorCriticAlgorithm(Algorithm):
         progress: share of the run that is over, by the agent steps of all learners.
     """
 
-    learns_at_once: ClassVar[bool] = True
+    learns_at_once: bool = True
 
     def __init__(
         self,

@@ -72,6 +72,10 @@ class Rollout:
         }
         return replace(self, **changed)
 
+    def of(self, envs: Tensor) -> Rollout:
+        """Return a copy of the rollout with some environments only, [b] int64."""
+        return self.mapped(lambda tensor: tensor[:, envs])
+
 
 class Algorithm(ABC):
     """Learning algorithm with its network, its optimiser and its random generator.

@@ -50,7 +50,7 @@ class MinibatchAlgorithm(ActorCriticAlgorithm):
 
     measures: ClassVar[tuple[str, ...]]
     """Metrics that `_found` returns, in order; a subclass may add others to what it returns."""
-    learns_at_once: ClassVar[bool] = False
+    learns_at_once = False
     rectified: ClassVar[bool] = False
     """Whether steps are RAdam's."""
     measures_drift: ClassVar[bool] = False

@@ -17,7 +17,10 @@ from galamp.core.config import RunConfig
 from galamp.core.machine.machine import Machine, machine_id, processor_name
 from galamp.environments.names import canonical_env_id
 
-COST_OF_A_STEP = ("algorithm", "num_steps", "precision", "update_epochs", "num_minibatches")
+COST_OF_A_STEP = (
+    "algorithm", "num_steps", "precision", "update_epochs", "num_minibatches",
+    "updates_per_rollout",
+)  # fmt: skip
 """Settings of an algorithm, where it has them, that change what an agent step costs."""
 
 

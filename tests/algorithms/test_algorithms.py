@@ -23,20 +23,33 @@ from galamp.algorithms.actor_critic import explained_variance
 from galamp.algorithms.base import Algorithm, Rollout
 from galamp.algorithms.distributions import Categorical
 from galamp.algorithms.flat_parameters import FlatParameters
+from galamp.algorithms.forward import Place
 from galamp.algorithms.networks import build_model
 from galamp.algorithms.returns import n_step_returns
 from galamp.algorithms.rmsprop import FlatRMSprop
+from galamp.algorithms.vtrace_config import VTraceConfig
 from galamp.core.action_spec import DiscreteActions
 from galamp.core.algorithm_config import AlgorithmConfig
 from galamp.core.errors import UserError
-from tests.contracts.algorithm import ACTIONS, INPUTS, AlgorithmContract, acted, random_rollout
+from tests.contracts.algorithm import (
+    ACTIONS,
+    ENVS,
+    INPUTS,
+    STEPS,
+    AlgorithmContract,
+    acted,
+    random_rollout,
+)
 
 CONFIG = A2CConfig(learning_rate=7e-4)
 
 
 def make_a2c(seed: int, device: str = "cpu", **settings: Any) -> A2C:
-    model = build_model("mlp", (INPUTS,), "float32", ACTIONS, seed=seed)
-    config = dataclasses.replace(CONFIG, **settings)
+    return made(dataclasses.replace(CONFIG, **settings), seed, device)
+
+
+def made(config: A2CConfig, seed: int = 1, device: str = "cpu", network: str = "mlp") -> A2C:
+    model = build_model(network, (INPUTS,), "float32", ACTIONS, seed=seed)
     algorithm = make_algorithm(
         config, model, actions=DiscreteActions(ACTIONS), device=device, seed=seed
     )
@@ -53,6 +66,68 @@ class TestA2C(AlgorithmContract):
 class TestA2CWithTheOtherForm(AlgorithmContract):
     def make(self, seed: int) -> Algorithm:
         return make_a2c(seed, rmsprop_initial=0.0, rmsprop_form="tf", rmsprop_eps=1e-8)
+
+
+class TestA2CInParts(AlgorithmContract):
+    def make(self, seed: int) -> Algorithm:
+        algorithm = make_a2c(seed, rmsprop_initial=0.0, updates_per_rollout=3)
+        algorithm.prepare(STEPS, ENVS)
+        return algorithm
+
+
+# Updates in parts
+
+
+@pytest.mark.parametrize("kind", [A2CConfig, VTraceConfig])
+def test_parts_are_updates_of_some_environments_one_after_the_other(kind: type[A2CConfig]) -> None:
+    config = kind(learning_rate=7e-4, rmsprop_initial=0.0, updates_per_rollout=3)
+    together, apart = (made(replace(config, updates_per_rollout=n)) for n in (3, 1))
+    together.prepare(STEPS, ENVS)
+    assert (together.reductions, apart.reductions) == (3, 1)
+    calls: list[None] = []
+
+    def counted() -> bool:
+        calls.append(None)
+        return False
+
+    for seed in range(4):
+        rollout = random_rollout(seed)
+        metrics = together.update(rollout, counted)
+        parts = torch.arange(ENVS).tensor_split(3)
+        found = [apart.update(rollout.of(envs)) for envs in parts]
+        assert len(calls) == 3 * (seed + 1)
+        assert together.version == seed + 1
+        torch.testing.assert_close(together.parameters.data, apart.parameters.data)
+        counts = [int(rollout.valid[:, envs].sum()) for envs in parts]
+        for name, value in metrics.items():
+            each = zip(counts, found, strict=True)
+            mean = sum(count * part[name] for count, part in each) / sum(counts)
+            assert value == pytest.approx(mean, rel=1e-4, abs=1e-5), name
+
+
+def test_there_is_a_step_for_each_environment_at_most() -> None:
+    algorithm = make_a2c(1, updates_per_rollout=4)
+    algorithm.prepare(STEPS, 2)
+    assert algorithm.reductions == 2
+    algorithm.update(random_rollout(1, envs=2))
+
+
+def test_what_a_policy_remembers_goes_on_over_all_parts() -> None:
+    """At a learning rate of 0 it is as if there were one part."""
+    config = A2CConfig(learning_rate=0.0)
+    both = [made(replace(config, updates_per_rollout=n), network="mlp-gru") for n in (1, 3)]
+    for algorithm in both:
+        algorithm.prepare(STEPS, ENVS)
+    for seed in range(3):
+        rollout = random_rollout(seed)
+        for t in range(STEPS):
+            one, other = (
+                a.act(rollout.observations[t], rollout.first[t], Place(t, slice(0, ENVS)))
+                for a in both
+            )
+            assert torch.equal(one.actions, other.actions)
+        first, second = (a.update(rollout) for a in both)
+        assert first["entropy"] == pytest.approx(second["entropy"], rel=1e-4)
 
 
 # Returns

@@ -141,6 +141,7 @@ def test_a_learning_rate_that_changes_is_not_recorded_as_it_was(form: str) -> No
     [
         {"precision": "bf16"},
         {"rmsprop_form": "tf"},
+        {"updates_per_rollout": 2},
         also({"network": "gala"}),
         also({"network": "nature", "precision": "bf16"}),
     ],

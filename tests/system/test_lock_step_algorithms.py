@@ -129,6 +129,14 @@ def test_learners_equal_one_process(case: Case) -> None:
     assert not torch.equal(vectors[0], ReferenceLearner(plan.config, 0).algorithm.parameters.data)
 
 
+@pytest.mark.parametrize("case", [CASES[1], CASES[5], CASES[6]], ids="-".join)
+def test_learners_that_update_in_parts_equal_one_process(case: Case) -> None:
+    plan = planned(parsed(*case.words, "--updates-per-rollout", "2"))
+    learners = assert_learners_equal(plan, referred(plan.config))
+    assert {learner.algorithm.reductions for learner in learners} == {2}
+    assert_alike(case.method, [learner.algorithm.parameters.data for learner in learners])
+
+
 @pytest.mark.parametrize(
     "case", [case if case[:3] in REAL else also(case) for case in CASES], ids="-".join
 )
