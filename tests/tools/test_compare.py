@@ -295,8 +295,29 @@ def test_steps_and_time_to_a_score(tmp_path: Path) -> None:
     assert [run["steps_to_score"] for run in a["runs"]] == [2000, 3000, None]
     assert (a["reached"], a["steps_to_score"]) == (2, 3000)
     assert a["hours_to_score"] == pytest.approx(0.03)
-    # Of two runs one has not come there: the median is unknown.
-    assert (b["reached"], b["steps_to_score"], b["hours_to_score"]) == (1, None, None)
+    assert a["reached_interval"] == pytest.approx((0.2077, 0.9385), abs=1e-4)
+    # Of two runs one has come there: by then, half of all have.
+    assert (b["reached"], b["steps_to_score"]) == (1, 1000)
+    c = compare(loaded, 6.0)["groups"][0]
+    assert (c["reached"], c["steps_to_score"], c["hours_to_score"]) == (1, None, None)
+
+
+def test_groups_are_compared_in_reaching_a_score(tmp_path: Path) -> None:
+    slow, quick = [[1.0, 1.0, 5.0]] * 4, [[5.0, 5.0, 5.0]] * 4
+    result = compare(of(tmp_path, a=(slow, {}), b=(quick, FAST)), 5.0)
+    [pair] = result["reaching"]
+    assert pair["groups"] == ["A", "B"]
+    assert pair["log_rank_p"] == pytest.approx(0.0082, abs=1e-4)
+    assert pair["reached_p"] == 1.0
+    file = io.StringIO()
+    show(result, file, 200)
+    assert (
+        "A and B to a score of 5: equal configurations differ so much in how soon runs reach it in "
+        "0.82 % of cases (log-rank test), and so much in how many do in all cases (exact test)."
+    ) in " ".join(file.getvalue().split())
+    assert compare(of(tmp_path / "x", a=(slow, {}), b=(quick, FAST)), 9.0)["reaching"] == [
+        {"groups": ["A", "B"], "log_rank_p": None, "reached_p": 1.0}
+    ]
 
 
 def test_energy_is_told_where_it_was_recorded(tmp_path: Path) -> None:

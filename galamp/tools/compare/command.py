@@ -32,7 +32,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "only are a group, the first run's is what others are compared with",
     )
     parser.add_argument(
-        "--score", metavar="X", type=float, help="tell how many agent steps and hours X takes, too"
+        "--score",
+        metavar="X",
+        type=float,
+        help="tell how many runs reach the score X, and when half of all do, too",
     )
     parser.add_argument(
         "--ignore",

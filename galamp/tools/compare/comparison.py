@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from galamp.core.sanitize import clean
+from galamp.tools.compare.reaching import Reaching, exact_test, log_rank, median_time, share
 from galamp.tools.compare.statistics import improvement, iqm, iqm_interval
 from galamp.tools.compare.verdict import statement
 from galamp.tools.evaluation.references import reference_for
@@ -68,6 +69,7 @@ def compare_groups(
         "groups": [_group(each, wanted) for each in groups],
         "settings": _settings(groups),
         "wanted_score": wanted,
+        "reaching": [] if wanted is None else _reaching(groups, games, wanted),
         "at_equal": {axis: _at_equal(groups, games, axis, notes) for axis in AXES},
         "notes": list(dict.fromkeys([*notes, *_notes(groups)])),
     }
@@ -85,9 +87,37 @@ def _group(group: Group, wanted: float | None) -> dict[str, Any]:
         result[name] = _median(run[name] for run in runs)
     if wanted is not None:
         result["reached"] = sum(run["steps_to_score"] is not None for run in runs)
-        for name in ("steps_to_score", "hours_to_score"):
-            result[name] = _median_of_all([run[name] for run in runs])
+        result["reached_interval"] = share(_reachings(runs, "steps"))
+        for axis in AXES:
+            result[f"{axis}_to_score"] = median_time(_reachings(runs, axis))
     return result
+
+
+def _reachings(runs: Sequence[dict[str, Any]], axis: str) -> list[Reaching]:
+    """Return whether and when runs reached the score; without a curve, at once they did not."""
+    lasted = {"steps": "agent_steps", "hours": "hours"}[axis]
+    return [
+        Reaching(run[lasted] or 0.0, False)
+        if run[f"{axis}_to_score"] is None
+        else Reaching(run[f"{axis}_to_score"], True)
+        for run in runs
+    ]
+
+
+def _reaching(groups: Sequence[Group], games: Sequence[str], wanted: float) -> list[dict[str, Any]]:
+    """Return how surely each group differs from the first in reaching the score."""
+    first, *others = (
+        [_reachings([_run(run, wanted) for run in _of([each], game)], "steps") for game in games]
+        for each in groups
+    )
+    return [
+        {
+            "groups": [groups[0].letter, each.letter],
+            "log_rank_p": log_rank(first, other),
+            "reached_p": exact_test(first, other),
+        }
+        for each, other in zip(groups[1:], others, strict=True)
+    ]
 
 
 def _run(run: Run, wanted: float | None) -> dict[str, Any]:
@@ -268,11 +298,3 @@ def _last(column: Any) -> float | None:
 def _median(numbers: Iterable[float | None]) -> float | None:
     known = [number for number in numbers if number is not None and math.isfinite(number)]
     return float(np.median(known)) if known else None
-
-
-def _median_of_all(numbers: Sequence[float | None]) -> float | None:
-    """Return the median where None is later than all; None where half or more are None."""
-    # Where two are in the middle, both must be known.
-    found = sorted(math.inf if number is None else number for number in numbers)
-    middle = found[(len(found) - 1) // 2], found[len(found) // 2]
-    return sum(middle) / 2 if math.isfinite(middle[1]) else None

@@ -19,6 +19,7 @@ from galamp.core.sanitize import clean
 from galamp.telemetry.display.console import table_console
 from galamp.telemetry.display.text import UNKNOWN, count, duration, measure, score
 from galamp.tools.compare.comparison import machine_only
+from galamp.tools.compare.verdict import reaching_statement
 
 SIDE_BY_SIDE = 4
 """Groups up to which the settings of each have a column of their own."""
@@ -46,7 +47,10 @@ def _tables(result: dict[str, Any]) -> Iterator[tuple[str, Table]]:
     if any(axis["iqm"] for axis in result["at_equal"].values()):
         yield "interquartile mean of the scores, with 95 % bootstrap interval", _means(result)
     if result["wanted_score"] is not None:
-        yield f"to a score of {result['wanted_score']:g}, median over runs", _reached(groups)
+        heading = (
+            f"a score of {result['wanted_score']:g}: by how many runs, and when by half of all"
+        )
+        yield heading, _reached(groups)
     yield "speed, median over runs", _speed(groups)
 
 
@@ -56,6 +60,10 @@ def _statements(result: dict[str, Any]) -> Iterator[str]:
         yield steps["statement"]
         if steps["improvement"] or hours["improvement"]:
             yield hours["statement"]
+    for pair in result["reaching"]:
+        yield reaching_statement(
+            pair["groups"], result["wanted_score"], pair["log_rank_p"], pair["reached_p"]
+        )
 
 
 def _table(*columns: str) -> Table:
@@ -162,12 +170,14 @@ def _interval(found: dict[str, Any], percent: bool) -> str:
 
 
 def _reached(groups: Sequence[dict[str, Any]]) -> Table:
-    table = _table("group", "reached by", "agent steps", "time")
+    table = _table("group", "reached by", "95 % interval", "agent steps", "time")
     for group in groups:
         steps, hours = group["steps_to_score"], group["hours_to_score"]
+        low, high = group["reached_interval"]
         table.add_row(
             group["group"],
             f"{group['reached']} of {len(group['runs'])} runs",
+            f"{100 * low:.0f}% to {100 * high:.0f}%",
             UNKNOWN if steps is None else count(steps),
             UNKNOWN if hours is None else duration(3600 * hours),
         )

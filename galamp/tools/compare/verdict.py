@@ -1,12 +1,12 @@
 """One sentence: is it a difference? It says no more than so many seeds can tell.
 
-Improvement, number of seeds --statement--> text
+Improvement, number of seeds --statement--> text; p of reaching --reaching_statement--> text
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from galamp.tools.compare.statistics import Improvement
 
@@ -45,23 +45,44 @@ def statement(
             "a difference."
         )
     higher, lower = (ours, theirs) if found.probability >= 0.5 else (theirs, ours)
-    chance, threshold = _percent(found.p), THRESHOLD / comparisons
+    chance, threshold = _cases(found.p), THRESHOLD / comparisons
     told = f"probability that a run of {ours} beats one of {theirs}: {found.probability:.2f}"
     told += f", 95 % interval {found.interval.low:.2f} to {found.interval.high:.2f}"
     if found.p <= threshold:
         return (
             f"{pair} yes, {higher} scores higher than {lower} ({told}); equal configurations "
-            f"differ so much in {chance} of cases."
+            f"differ so much in {chance}."
         )
     if found.smallest_p > threshold:
         return (
             f"{pair} it cannot be told with so few seeds: even runs that are all higher would be "
-            f"so in {_percent(found.smallest_p)} of cases by chance; it takes "
+            f"so in {_cases(found.smallest_p)} by chance; it takes "
             f"{_needed(comparisons)} per group ({told})."
         )
     return (
         f"{pair} no difference is shown ({told}): equal configurations differ so much in "
-        f"{chance} of cases. More seeds may show one."
+        f"{chance}. More seeds may show one."
+    )
+
+
+def reaching_statement(
+    groups: Sequence[str], wanted: float, log_rank_p: float | None, reached_p: float
+) -> str:
+    """Return how surely two configurations differ in reaching a score.
+
+    Args:
+        groups: names of both.
+        wanted: the score.
+        log_rank_p: of when runs reach it; None where none does.
+        reached_p: of how many do.
+    """
+    pair = f"{' and '.join(groups)} to a score of {wanted:g}:"
+    if log_rank_p is None:
+        return f"{pair} no run that could be compared reaches it."
+    return (
+        f"{pair} equal configurations differ so much in how soon runs reach it in "
+        f"{_cases(log_rank_p)} (log-rank test), and so much in how many do in "
+        f"{_cases(reached_p)} (exact test)."
     )
 
 
@@ -73,5 +94,5 @@ def _needed(comparisons: int) -> int:
     return seeds
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %" if share < 0.995 else "all"
+def _cases(share: float) -> str:
+    return f"{100 * share:.2g} % of cases" if share < 0.995 else "all cases"
