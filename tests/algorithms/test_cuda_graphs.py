@@ -354,7 +354,7 @@ def test_rows_that_are_not_page_locked_are_no_obstacle() -> None:
 
 
 @on_gpus()
-def test_what_a_former_life_could_not_record_is_not_tried_again() -> None:
+def test_what_a_former_incarnation_could_not_record_is_not_tried_again() -> None:
     here = Collecting(GPU, 2)
     here.row["graph_refusal"] = 1
     assert counted(lambda: here.collector.record(None))["kernels"] == 0

@@ -113,7 +113,7 @@ def die_at(point: str, arrays: SharedArrays, monkeypatch: pytest.MonkeyPatch) ->
         child.join(DEADLINE_S)
 
 
-def test_all_points_of_a_life_are_tried() -> None:
+def test_all_points_of_an_incarnation_are_tried() -> None:
     assert set(orders()) == set(FOUND_OF_IT)
 
 

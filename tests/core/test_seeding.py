@@ -101,7 +101,7 @@ def test_processes_draw_on_their_own_and_repeat_themselves(
             assert np.array_equal(value, again.parameters[name]), name
 
 
-def test_a_later_life_draws_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_later_incarnation_draws_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draws = tmp_path / "draws"
     monkeypatch.setenv("TEST_DRAWS", str(draws))
     monkeypatch.setenv("TEST_FAILED_ONCE", str(tmp_path / "failed"))

@@ -221,7 +221,7 @@ class TestMixing:
         assert all_[0].mix()
         assert (vectors[0] == 2).all(), "the weights are shared by those who are left"
 
-    def test_former_life_is_ignored(self) -> None:
+    def test_former_incarnation_is_ignored(self) -> None:
         ring = DirectedRing(2)
         arrays, wakeups = world(ring, 2)
         x, y = torch.zeros(2), torch.ones(2)

@@ -122,6 +122,6 @@ def read_flat_out(arrays: SharedArrays, report: str) -> None:
 
 
 def orders() -> Iterator[str]:
-    """Every point that a incarnation comes to."""
+    """Every point that an incarnation comes to."""
     rooms = ("slots.", "ring.", "mailbox.", "episodes.")
     yield from (point for point in failpoints.POINTS if point.startswith(rooms))

@@ -104,7 +104,7 @@ MUTANTS: dict[str, tuple[Any, str]] = {
         Handshake(learner_resumes="at zero", crashes=1),
         "torn",
     ),
-    "a incarnation that has passed is not missed": (
+    "an incarnation that has passed is not missed": (
         Handshake(patient=True, watches="alive", crashes=1),
         STUCK,
     ),

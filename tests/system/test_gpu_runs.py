@@ -278,7 +278,7 @@ def test_a_run_goes_on_without_page_locked_memory(
     assert f"({name})" in told
 
 
-def test_a_gpu_that_fails_ends_one_life_of_its_learner(
+def test_a_gpu_that_fails_ends_one_incarnation_of_its_learner(
     gpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every incarnation of learner 1 fails at its 200th update; learner 0 goes on meanwhile."""
