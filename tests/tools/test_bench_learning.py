@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from galamp.core.errors import UserError
-from galamp.tools.bench import cli, learning, learning_tasks
+from galamp.tools.bench import cli, learning, learning_tasks, minatar
 from galamp.tools.bench.cue import CUES, DELAY, FirstCue
 from galamp.tools.bench.learning import Result, result
 from galamp.tools.bench.learning_tasks import TASKS, Task, chosen
@@ -266,3 +266,43 @@ def test_without_a_memory_one_guesses() -> None:
     assert guesses[0][2][DELAY] == [0.0] * CUES + [1.0]  # asks for the answer
     assert not np.any(guesses[0][2][:DELAY])
     assert 0.15 < sum(score for _, score, _ in guesses) / 200 < 0.35
+
+
+# MinAtar's games
+
+
+class StandIn:
+    """What `minatar.gym` has: minatar is under the GPL, and not installed for tests."""
+
+    def __init__(self, game: str, *, use_minimal_action_set: bool) -> None:
+        self.made_of = game, use_minimal_action_set
+
+
+@pytest.mark.parametrize("name", ["asterix", "breakout", "freeway", "seaquest", "space_invaders"])
+def test_minatars_games_have_the_actions_that_they_need(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "minatar", ModuleType("minatar"))
+    monkeypatch.setitem(sys.modules, "minatar.gym", SimpleNamespace(BaseEnv=StandIn))  # type: ignore[arg-type]
+    assert getattr(minatar, name)().made_of == (name, True)
+
+
+def test_without_minatar_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "minatar", None)  # type: ignore[arg-type]
+    with pytest.raises(ImportError, match="pip install --no-deps minatar"):
+        minatar.breakout()
+
+
+def test_every_game_of_a_task_is_there() -> None:
+    games = {task.name: parsed(*learning.command_of(task, 1, "cpu")[1:]) for task in TASKS.values()}
+    for name, config in games.items():
+        module, _, factory = config.environment.env_id.partition(":")
+        if module == minatar.__name__:
+            assert callable(getattr(minatar, factory)), name
+
+
+@pytest.mark.parametrize("game", ["breakout", "asterix"])
+def test_algorithms_of_a_game_get_as_many_steps(game: str) -> None:
+    tasks = [task for task in TASKS.values() if task.name.startswith(f"minatar-{game}")]
+    assert {task.name.rpartition("-")[2] for task in tasks} == {"a2c", "ppo", "pqn"}
+    assert len({task.steps for task in tasks}) == 1

@@ -18,6 +18,18 @@ CUE = (
 )
 """A task for a memory; guessing gives a mean return of 0.25 there."""
 
+MINATAR = {
+    "a2c": "--algorithm a2c --learners 2 --num-envs 16",
+    "ppo": "--algorithm ppo --learners 2 --num-envs 32 --num-steps 128 --num-minibatches 8 "
+    "--learning-rate 1e-3",
+    "pqn": "--algorithm pqn --learners 2 --num-envs 32 --num-steps 32 --num-minibatches 8 "
+    "--update-epochs 2 --learning-rate 5e-4 --end-e 0.05",
+}
+"""Algorithm -> flags for MinAtar's games."""
+MINATAR_STEPS = 1_000_000
+MINATAR_BARS = {"breakout": (5.0, 8.0), "asterix": (1.5, 3.0)}
+"""Game -> what A2C has to reach, and what the others have to, which is above A2C's end."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -40,6 +52,12 @@ class Task:
     limit_s: float = 30 * MINUTE_S
     slow: bool = False
     control: bool = False
+
+
+def _of_minatar(game: str, algorithm: str) -> Task:
+    bar = MINATAR_BARS[game][algorithm != "a2c"]
+    flags = f"--env-id galamp.tools.bench.minatar:{game} {MINATAR[algorithm]}"
+    return Task(f"minatar-{game}-{algorithm}", flags, MINATAR_STEPS, bar, slow=True)
 
 
 TASKS = {
@@ -76,6 +94,7 @@ TASKS = {
             limit_s=240 * MINUTE_S,
             slow=True,
         ),
+        *(_of_minatar(game, algorithm) for game in MINATAR_BARS for algorithm in MINATAR),
     )
 }
 
