@@ -24,6 +24,7 @@ from galamp.tools.sweep.packing import Packing, Place
 from galamp.tools.sweep.planned import PlannedRun, Sweep
 from galamp.tools.sweep.runner import Ended, Runner, visible
 from tests.support.engine import galamp
+from tests.support.sweeps import made
 
 TEXT = """
 total_steps = 1000
@@ -49,12 +50,6 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture
 def sweep(file: Path) -> Sweep:
     return sweep_from(file)
-
-
-def made(tmp_path: Path) -> Ledger:
-    folder = tmp_path / "runs"
-    folder.mkdir(exist_ok=True)
-    return Ledger(folder, tmp_path / "try.toml")
 
 
 def ended_run(path: Path, status: str, scores: Sequence[float] = (1.0, 2.0), seed: int = 1) -> Path:

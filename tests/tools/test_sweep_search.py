@@ -27,6 +27,7 @@ from galamp.tools.sweep.runner import Runner
 from galamp.tools.sweep.search import FILE, OPEN, TOLD, WORTHLESS, Searcher, Trial
 from galamp.tools.sweep.search_report import longer
 from tests.support.engine import galamp
+from tests.support.sweeps import made
 from tests.tools.test_sweep import Told
 
 pytest.importorskip("optuna", reason="optuna is not installed: pip install 'galamp[search]'")
@@ -58,12 +59,6 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture
 def sweep(file: Path) -> Sweep:
     return sweep_from(file)
-
-
-def made(tmp_path: Path) -> Ledger:
-    folder = tmp_path / "runs"
-    folder.mkdir(exist_ok=True)
-    return Ledger(folder, tmp_path / "try.toml")
 
 
 FINISHED = {

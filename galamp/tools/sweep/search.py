@@ -10,19 +10,17 @@ begun, resumed or skipped as those of any sweep. Optuna is imported when a searc
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from galamp.core.config import from_settings
 from galamp.core.errors import UserError
 from galamp.tools.run_folders.record import read_record
+from galamp.tools.sweep.journal import heal, storage_of
 from galamp.tools.sweep.ledger import Ledger, Start, Todo, todo_of
 from galamp.tools.sweep.planned import PlannedRun, Sweep
 from galamp.tools.sweep.space import Range, Search
@@ -205,9 +203,9 @@ class Searcher:
             return {}
         if not reads_only:
             self._ledger.save()  # before the journal: the folder is a sweep's
-            _heal(path)
+            heal(path)
         try:
-            storage = _storage(path)
+            storage = storage_of(path)
             names = {summary.study_name for summary in optuna.get_all_study_summaries(storage)}
             studies = {
                 arm: optuna.load_study(study_name=arm, storage=storage)
@@ -300,40 +298,6 @@ def in_words(params: Mapping[str, Any]) -> str:
 def amount(value: Any) -> str:
     """Return a value that was drawn as text."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-class _Held:
-    """Lock of the journal: nothing to do, as the sweep holds its whole folder.
-
-    Optuna's own stays behind a process that is killed, and is waited for then.
-    """
-
-    def acquire(self) -> bool:
-        return True
-
-    def release(self) -> None:
-        pass
-
-
-def _storage(path: Path) -> Any:
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=_Held()))
-
-
-def _heal(path: Path) -> None:
-    """Remove a last line that was not written to its end: what is added would be part of it."""
-    with contextlib.suppress(FileNotFoundError), path.open("r+b") as file:
-        size = file.seek(0, os.SEEK_END)
-        while size and not _ends_line(file, size):
-            size -= 1
-        file.truncate(size)
-
-
-def _ends_line(file: Any, size: int) -> bool:
-    file.seek(size - 1)
-    return bool(file.read(1) == b"\n")
 
 
 def _is_whole(found: Any, search: Search) -> bool:
