@@ -128,7 +128,7 @@ def _signals_noted() -> Iterator[list[int]]:
     before = {}
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is signal.SIG_IGN:
+            if signal.getsignal(number) in (signal.SIG_IGN, None):  # None: not Python's to restore
                 continue
             with contextlib.suppress(ValueError):
                 before[number] = signal.signal(number, lambda number, _: noted.append(number))
