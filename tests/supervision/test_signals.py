@@ -37,14 +37,21 @@ def test_a_handler_of_a_program_in_c_comes_back(
 ) -> None:
     """Python knows of one that was there before itself that it is none of its own: None."""
     ctypes.CDLL(None).signal(number, native)
+    known = signal.getsignal
+
+    def getsignal(each: int) -> object:
+        return None if each == number else known(each)
+
     if before_python:
-        monkeypatch.setattr(signal, "getsignal", lambda number: None)
+        monkeypatch.setattr(signal, "getsignal", getsignal)
     with Signals(detach=False) as taken:
         os.kill(os.getpid(), number)
         assert taken.receive() == number
     assert seen == []
     os.kill(os.getpid(), number)
     assert seen == [number]
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_a_handler_in_python_comes_back(number: int) -> None:
