@@ -171,7 +171,7 @@ def _checked(sweep: Sweep, starts: Sequence[Start], args: argparse.Namespace) ->
     """
     from galamp.core.machine.machine import inspect_machine
     from galamp.telemetry.display.streams import announce
-    from galamp.tools.sweep.checking import check_all, survey
+    from galamp.tools.sweep.checking import Survey, check_all
     from galamp.tools.sweep.packing import Packing
 
     if starts and not args.quiet:
@@ -182,7 +182,7 @@ def _checked(sweep: Sweep, starts: Sequence[Start], args: argparse.Namespace) ->
     cores = [cpu.number for cpu in neighbours][: machine.usable]
     config = sweep.config
     packing = Packing(cores, len(machine.gpus), jobs=config.jobs, runs_per_gpu=config.runs_per_gpu)
-    check_all(starts, packing, cores, survey)
+    check_all(starts, packing, cores, Survey())
     return packing
 
 

@@ -258,7 +258,9 @@ def _values(arm: Arm, of_file: Raw, sweep: SweepConfig) -> tuple[Values, RunConf
                 f"{arm.source}: resources.learners auto: trains to find the number; give a number"
             )
     usual = _usual(arm, algorithm or of_preset.get(ALGORITHM, RunConfig().algorithm.algorithm))
-    values = of_preset | config_file.checked(of_file, usual, arm.source)
+    # What is wrong in the file for every arm is told once.
+    of_all = arm.source if named[0] is not None else arm.source.partition(": arm ")[0]
+    values = of_preset | config_file.checked(of_file, usual, of_all)
     values |= config_file.checked(arm.raw, usual, arm.source)
     return values | {ALGORITHM: usual.algorithm.algorithm}, usual
 

@@ -142,26 +142,33 @@ def _signal_handler(signals: Signals | None, on_hangup: str) -> AbstractContextM
     return nullcontext(signals) if signals else Signals(detach=on_hangup == "detach")
 
 
-def survey(config: RunConfig, kept: StoredChoices) -> tuple[RunContext, ResolvedRun]:
+def survey(
+    config: RunConfig, kept: StoredChoices, known: EnvironmentSpec | None = None
+) -> tuple[RunContext, ResolvedRun]:
     """Probe the environment, inspect the machine, and make every open choice.
 
     Args:
         config: the settings.
         kept: stored choices of a run that is resumed.
+        known: what a probe of this environment has told before; None: it is probed.
 
     Raises:
         UserError: the environment cannot be used, or the settings do not fit the machine.
     """
     config = _with_canonical_environment(config)
     timeout_s = config.resources.start_timeout_s
-    probe = start_probe(config.environment, timeout_s=timeout_s, seed=config.seed)
+    probe = None
+    if known is None:
+        probe = start_probe(config.environment, timeout_s=timeout_s, seed=config.seed)
     try:
         machine = inspect_machine(config.resources.device)
         resolved = resolve_run(config, machine, kept)
     except BaseException:
-        probe.cancel()
+        if probe is not None:
+            probe.cancel()
         raise
-    environment = finish_probe(probe)
+    environment = known if probe is None else finish_probe(probe)
+    assert environment is not None
     check_processes(resolved.plan)  # now that the probe's processes have ended
     sketch = sketch_model(resolved.plan, environment)
     identity = identity_of(resolved.plan, environment, sketch)

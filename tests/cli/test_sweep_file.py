@@ -119,6 +119,23 @@ def test_a_run_has_a_core_per_learner_or_as_many_as_the_file_says(tmp_path: Path
 
 
 @pytest.mark.parametrize(
+    ("wrong", "arms"),
+    [
+        ("[algorithm]\ngama = 0.9", ""),
+        ("[report]\nkeep_checkpoints = 1", ""),
+        ("[algorithm]\ngama = 0.9", "algorithm.algorithm = 'ppo'"),
+    ],
+)
+def test_what_is_wrong_for_every_arm_is_told_once(tmp_path: Path, wrong: str, arms: str) -> None:
+    """It names an arm only where that has another algorithm, and so other settings."""
+    given = "\n".join(f"[[sweep.arm]]\nname = '{name}'\n{arms}" for name in "abcd")
+    with pytest.raises(UserError) as error:
+        sweep_of(tmp_path, f"{wrong}\n{given}")
+    assert len(error.value.problems) == (4 if arms else 1)
+    assert all((": arm " in line) is bool(arms) for line in error.value.problems)
+
+
+@pytest.mark.parametrize(
     ("text", "wrong"),
     [
         ("[sweep", "not TOML"),

@@ -8,21 +8,23 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
 from galamp.cli.main import main
 from galamp.cli.sweep_file import sweep_from
-from galamp.core.config import from_dict, to_dict
+from galamp.core.config import RunConfig, from_dict, to_dict
 from galamp.core.errors import UserError
 from galamp.supervision.signals import Signals
 from galamp.tools.sweep import checking
-from galamp.tools.sweep.checking import alike, check_all
+from galamp.tools.sweep.checking import Survey, alike, check_all
 from galamp.tools.sweep.ledger import Ledger, Start, Todo, todo_of
 from galamp.tools.sweep.packing import Packing, Place
 from galamp.tools.sweep.planned import PlannedRun, Sweep
 from galamp.tools.sweep.runner import Ended, Runner, visible
+from galamp.training import train
 from tests.support.engine import galamp
 from tests.support.sweeps import made
 
@@ -136,6 +138,34 @@ def test_one_run_of_each_arm_and_environment_is_checked_on_its_cores(sweep: Swee
     )
     assert os.sched_getaffinity(0) == set(cores)
     assert alike(iter(sweep.runs)) == [sweep.runs[0], sweep.runs[2]]
+
+
+def test_an_environment_is_tried_once_however_many_arms_train_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = """[sweep]
+games = ["CartPole-v1", "Acrobot-v1"]
+[sweep.grid]
+"algorithm.gamma" = [0.9, 0.99]
+"environment.num_envs" = [2, 4]
+"environment.frame_stack" = [1, 3]
+"""
+    (tmp_path / "many.toml").write_text(text)
+    asked: list[tuple[str, int, object]] = []
+
+    def survey(config: RunConfig, kept: object, known: object) -> tuple[SimpleNamespace, None]:
+        of = config.environment
+        asked.append((of.env_id, of.frame_stack or 1, known))
+        return SimpleNamespace(environment=(of.env_id, of.frame_stack or 1)), None
+
+    monkeypatch.setattr(train, "survey", survey)
+    check = Survey()
+    for run in sweep_from(tmp_path / "many.toml").runs:
+        check(run)
+    assert len(asked) == 16
+    tried = [(env_id, stack) for env_id, stack, known in asked if known is None]
+    assert len(tried) == len(set(tried)) == 4
+    assert all(known in (None, (env_id, stack)) for env_id, stack, known in asked)
 
 
 def test_finished_runs_are_skipped_and_interrupted_ones_gone_on_with(
@@ -376,7 +406,7 @@ def test_what_a_run_without_checkpoint_has_left_is_moved_aside(
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """No environment is tried, and torch is not loaded."""
-    monkeypatch.setattr(checking, "survey", lambda run: None)
+    monkeypatch.setattr(checking, "Survey", lambda: lambda run: None)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -291,7 +291,7 @@ def test_the_command_at_the_end_has_the_settings_of_the_trial(sweep: Sweep, tmp_
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """No environment is tried, and torch is not loaded."""
-    monkeypatch.setattr(checking, "survey", lambda run: None)
+    monkeypatch.setattr(checking, "Survey", lambda: lambda run: None)
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -348,7 +348,7 @@ def test_a_corner_that_cannot_be_run_is_told_before_anything_starts(
         if run.config.algorithm.gamma == 0.99:
             raise UserError("alas")
 
-    monkeypatch.setattr(checking, "survey", check)
+    monkeypatch.setattr(checking, "Survey", lambda: check)
     assert main(["sweep", str(file), "--dir", str(tmp_path / "runs"), "--quiet"]) == 2
     said = "a2c with gamma 0.99, num-steps 20, CartPole-v1: alas"
     assert capsys.readouterr().err.count(said) == 1

@@ -62,9 +62,13 @@ def iqm(scores: Numbers) -> Numbers:
 
 def iqm_interval(tasks: Tasks) -> Interval:
     """Return the interval of the interquartile mean over all runs of all tasks."""
+    return _interval(_drawn_iqm(tasks, np.random.default_rng(0)))
+
+
+def iqm_difference(x: Tasks, y: Tasks) -> Interval:
+    """Return the interval of X's interquartile mean less Y's, each over all runs of all tasks."""
     random = np.random.default_rng(0)
-    drawn = [task[random.integers(len(task), size=(RESAMPLES, len(task)))] for task in tasks]
-    return _interval(iqm(np.concatenate(drawn, axis=1)))
+    return _interval(_drawn_iqm(x, random) - _drawn_iqm(y, random))
 
 
 def improvement(x: Tasks, y: Tasks) -> Improvement:
@@ -79,6 +83,12 @@ def improvement(x: Tasks, y: Tasks) -> Improvement:
         math.comb(len(ours) + len(theirs), len(ours)) for ours, theirs in zip(x, y, strict=True)
     )
     return Improvement(found, _interval(drawn), p, min(1.0, 2.0 / arrangements))
+
+
+def _drawn_iqm(tasks: Tasks, random: np.random.Generator) -> Numbers:
+    """Return [resamples]: the interquartile mean of runs that are resampled within each task."""
+    drawn = [task[random.integers(len(task), size=(RESAMPLES, len(task)))] for task in tasks]
+    return iqm(np.concatenate(drawn, axis=1))
 
 
 def _interval(drawn: Numbers) -> Interval:

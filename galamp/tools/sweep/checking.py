@@ -11,11 +11,16 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 from galamp.core.errors import UserError
 from galamp.tools.sweep.ledger import Start
 from galamp.tools.sweep.packing import Packing
 from galamp.tools.sweep.planned import SEED, PlannedRun, digest
+
+if TYPE_CHECKING:
+    from galamp.environments.base import EnvironmentSpec
 
 Check = Callable[[PlannedRun], object]
 """Raises a `UserError` for a run that cannot start."""
@@ -46,18 +51,27 @@ def check_all(
         raise UserError(*problems)
 
 
-def survey(run: PlannedRun) -> None:
-    """Check a run as `galamp run` does before it starts any process.
+class Survey:
+    """Checks runs as `galamp run` does before it starts any process; each environment once."""
 
-    Raises:
-        UserError: its environment cannot be used, or its settings do not fit the machine.
-    """
-    from galamp.storage.run_folder import StoredChoices
-    from galamp.telemetry.sinks import load_sinks
-    from galamp.training.train import survey as of_run
+    def __init__(self) -> None:
+        self._known: dict[str, EnvironmentSpec] = {}
 
-    load_sinks(run.config.report.sinks)
-    of_run(run.config, StoredChoices())
+    def __call__(self, run: PlannedRun) -> None:
+        """Check a run.
+
+        Raises:
+            UserError: its environment cannot be used, or its settings do not fit the machine.
+        """
+        from galamp.storage.run_folder import StoredChoices
+        from galamp.telemetry.sinks import load_sinks
+        from galamp.training.train import survey
+
+        load_sinks(run.config.report.sinks)
+        # One of them is made, however many there will be.
+        environment = digest(asdict(replace(run.config.environment, num_envs=1)))
+        context, _ = survey(run.config, StoredChoices(), self._known.get(environment))
+        self._known[environment] = context.environment
 
 
 def alike(runs: Iterator[PlannedRun]) -> list[PlannedRun]:
