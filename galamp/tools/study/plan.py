@@ -1,0 +1,101 @@
+"""What was decided before the runs: blocks, games, seeds, rates, scores, hypotheses. Data only.
+
+Rules (hypotheses.py decides by them, and by nothing else):
+
+H1, robustness: with 256 environments, more runs of GALA than of a tuned A2C end above half of what
+    a tuned A2C with 16 reaches. Counted: `final`, of one learner that the seed draws. Test: the
+    exact form of Mantel's and Haenszel's, over games.
+H2, sample efficiency: with 64 environments, the area under GALA's curve is larger than that under
+    a tuned A2C's. Test: permutations of the probability of improvement, within games.
+H3, speed: GALA comes to +15 in Pong in less time than A2C. Test: log-rank.
+
+Supported: p after Holm's correction over the three is below 0.05, and the difference is GALA's;
+refuted: below 0.05, and the other's; else undecided. A hypothesis whose runs are not all there yet
+is open, and counts as one of the three all the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from galamp.core.errors import UserError, did_you_mean
+
+FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "results"
+
+MINATAR = "galamp.tools.bench.minatar:"
+GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
+"""MinAtar's games, as factories of MINATAR."""
+RANDOM_EPISODES = 500
+LEVEL = 0.05
+SHARE = 0.5
+"""Share of the reference's score, above that of random actions, that a run has to end above."""
+SCORE_OF_PONG = 15.0
+
+A2C_16, A2C_64, A2C_256 = "a2c-16", "a2c-64", "a2c-256"
+GALA_64, GALA_256 = "gala-64", "gala-256"
+A2C_PONG, GALA_PONG = "a2c-pong", "gala-pong"
+"""Arms that a hypothesis compares; all others are controls, reported beside them."""
+RATE = "-lr"
+"""Stands before the learning rate in the names of the arms of block tuning."""
+
+GRID_POINTS = 40
+"""Points of a stored curve, at equal distances over a run's agent steps."""
+EPISODES = 64
+"""Whole games of an evaluation."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some runs of the study, in one file of `galamp sweep`.
+
+    Attributes:
+        name: of it, and of its file.
+        about: what it is for.
+    """
+
+    name: str
+    about: str
+
+    @property
+    def file(self) -> Path:
+        """File of `galamp sweep`."""
+        return FOLDER / f"{self.name}.toml"
+
+    @property
+    def results(self) -> Path:
+        """Rows of the runs that have ended."""
+        return RESULTS / f"{self.name}.jsonl"
+
+
+BLOCKS = {
+    block.name: block
+    for block in (
+        Block("tuning", "three learning rates for each method and size; in no result"),
+        Block(
+            "reference", "a tuned A2C with 16 environments, for the scores to reach; in no result"
+        ),
+        Block("robustness", "256 environments: A2C and GALA, all games (H1)"),
+        Block("efficiency", "64 environments: A2C, GALA, and the controls, three games (H2)"),
+        Block("pong", "time and agent steps to +15 in Pong (H3)"),
+    )
+}
+
+
+def block_named(name: str) -> Block:
+    """Return a block.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if name not in BLOCKS:
+        raise UserError(
+            f"{name}: expected a block, one of {', '.join(BLOCKS)}{did_you_mean(name, BLOCKS)}"
+        )
+    return BLOCKS[name]
+
+
+def game_of(env_id: str) -> str:
+    """Return an environment's short name."""
+    return env_id.removeprefix(MINATAR).removeprefix("ALE/").removesuffix("-v5").lower()

@@ -1,0 +1,276 @@
+"""`bin/study`: the rules that decide, what is kept of a run, a block from file to report."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from galamp.cli import study as command
+from galamp.cli.sweep_file import sweep_from
+from galamp.core.errors import EXIT_OK, UserError
+from galamp.tools.compare.statistics import iqm, iqm_difference, iqm_interval
+from galamp.tools.study import hypotheses, plan, random_actions, tuning
+from galamp.tools.study.checking import complaints
+from galamp.tools.study.collecting import at_grid
+from galamp.tools.study.hypotheses import Outcome, Scale, decide
+from galamp.tools.study.pilot import fitting_seeds
+from galamp.tools.study.report import Study, report
+from galamp.tools.study.rows import Row, add_row, read_rows
+from galamp.tools.study.text_report import charts, show
+
+GAMES = ("asterix", "breakout", "freeway")
+SCALES = {game: Scale(random=1.0, reference=5.0) for game in GAMES}
+SEEDS = range(1, 7)
+
+
+def row(arm: str, game: str, seed: int, score: float, **other: object) -> Row:
+    """A row of a run whose score was the same from its first episodes to its end."""
+    made = Row(
+        arm, game, seed, "0" * 16, "0.1.0", 1000, 1000, 60.0,
+        (None, *[score] * (plan.GRID_POINTS - 1)), None, None, score, score, 0, 0.01, 1.0,
+    )  # fmt: skip
+    return dataclasses.replace(made, **other)  # type: ignore[arg-type]
+
+
+def rows(arm: str, score: Callable[[str, int], float]) -> list[Row]:
+    return [row(arm, game, seed, score(game, seed)) for game in GAMES for seed in SEEDS]
+
+
+def small(game: str, seed: int) -> float:
+    """Scores around a fifth of the reference's."""
+    return 1.5 + 0.1 * seed
+
+
+def large(game: str, seed: int) -> float:
+    """Scores around the reference's."""
+    return 4.5 + 0.1 * seed
+
+
+# The rules
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "favours"), [(large, small, True), (small, large, False)]
+)
+def test_a_difference_is_found_whoever_it_favours(
+    ours: Callable[[str, int], float], theirs: Callable[[str, int], float], favours: bool
+) -> None:
+    both = [*rows(plan.GALA_256, ours), *rows(plan.A2C_256, theirs)]
+    robust = hypotheses.robustness(both, SCALES, whole=True)
+    assert (robust.p is not None and robust.p < 1e-6, robust.favours) == (True, favours)
+    assert [count in robust.found for count in ("18 of 18", "; A2C 0 of", "GALA 0 of")] == [
+        True, favours, not favours
+    ]  # fmt: skip
+    both = [*rows(plan.GALA_64, ours), *rows(plan.A2C_64, theirs)]
+    efficient = hypotheses.efficiency(both, SCALES, whole=True)
+    assert (efficient.p is not None and efficient.p < 0.001, efficient.favours) == (True, favours)
+    pong = [
+        row(arm, "pong", seed, 20.0, reached_s=600.0 + seed + 60 * later)
+        for arm, later in ((plan.GALA_PONG, not favours), (plan.A2C_PONG, favours))
+        for seed in SEEDS
+    ]
+    fast = hypotheses.speed(pong, whole=True)
+    assert (fast.p is not None and fast.p < 0.01, fast.favours) == (True, favours)
+
+
+def test_equal_arms_differ_in_nothing_and_missing_runs_leave_it_open() -> None:
+    same = [*rows(plan.GALA_256, large), *rows(plan.A2C_256, large)]
+    assert hypotheses.robustness(same, SCALES, whole=True).p == 1.0
+    assert hypotheses.robustness(same, SCALES, whole=False).p is None
+    assert hypotheses.robustness([], SCALES, whole=True).p is None
+    assert hypotheses.robustness(same, {}, whole=True).p is None, "no game has a scale"
+    never = [row(arm, "pong", 1, -20.0) for arm in (plan.GALA_PONG, plan.A2C_PONG)]
+    assert hypotheses.speed(never, whole=True).p is None, "none came to the score"
+
+
+def test_a_seed_that_only_one_arm_has_is_left_out() -> None:
+    both = [*rows(plan.GALA_256, large), *rows(plan.A2C_256, small)[:-1]]
+    found = hypotheses.pairs(both, plan.GALA_256, plan.A2C_256, SCALES)
+    assert [[len(side) for side in found[game]] for game in GAMES] == [[6, 6], [6, 6], [5, 5]]
+
+
+def test_holm_corrects_and_the_rule_decides() -> None:
+    """0.01, 0.04, 0.03 become 0.03, 0.06, 0.06, as in Holm 1979 (R's p.adjust)."""
+    tests = [
+        Outcome(f"H{n}", "", p, favours=True, found="") for n, p in enumerate((0.01, 0.04, 0.03))
+    ]
+    found = decide(tests)
+    assert [each.corrected for each in found] == pytest.approx([0.03, 0.06, 0.06])
+    assert [each.verdict for each in found] == ["supported", "undecided", "undecided"]
+    tests[0] = dataclasses.replace(tests[0], favours=False)
+    tests[1] = dataclasses.replace(tests[1], p=None)
+    found = decide(tests)
+    assert [each.corrected for each in found] == [pytest.approx(0.03), None, pytest.approx(0.06)]
+    assert [each.verdict for each in found] == ["refuted", "open", "undecided"]
+
+
+def test_the_interval_of_a_difference_is_that_of_resampled_interquartile_means() -> None:
+    random = np.random.default_rng(1)
+    ours = [random.normal(level + 0.5, 0.2, size=8) for level in (0.2, 0.5, 0.8)]
+    theirs = [random.normal(level, 0.2, size=8) for level in (0.2, 0.5, 0.8)]
+    low, high = iqm_difference(ours, theirs)
+    found = float(iqm(np.concatenate(ours)) - iqm(np.concatenate(theirs)))
+    assert low < found < high
+    assert low > 0.2
+    widths = [each.high - each.low for each in (iqm_interval(ours), iqm_interval(theirs))]
+    assert high - low == pytest.approx(np.hypot(*widths), rel=0.15), "variances are added"
+    back = iqm_difference(theirs, ours)
+    assert (back.low, back.high) == (pytest.approx(-high, abs=0.02), pytest.approx(-low, abs=0.02))
+
+
+def test_the_rate_with_the_best_mean_of_normalised_scores_is_taken() -> None:
+    """A game with large scores does not outvote one with small ones."""
+    scores = {0.001: (100.0, 1.0), 0.002: (90.0, 2.0), 0.004: (10.0, 1.9)}
+    tried = [
+        row(f"a2c-64{plan.RATE}{rate:g}", game, 1000, score)
+        for rate, of in scores.items()
+        for game, score in zip(GAMES, of, strict=False)
+    ]
+    assert tuning.chosen(tried) == {"a2c-64": 0.002}
+    assert tuning.worths(tried)["a2c-64"][0.002] == pytest.approx(0.95)
+    assert tuning.chosen(tried[:-1]) == {}, "a run is missing"
+
+
+# What is kept
+
+
+def test_a_curve_is_kept_at_equal_distances() -> None:
+    points = at_grid(np.array([250.0, 500.0]), np.array([2.0, 4.0]), 1000)
+    assert len(points) == plan.GRID_POINTS
+    assert points[: plan.GRID_POINTS // 4 - 1] == (None,) * (plan.GRID_POINTS // 4 - 1)
+    assert points[plan.GRID_POINTS // 4 - 1] == 2.0
+    assert points[3 * plan.GRID_POINTS // 8 - 1] == 3.0
+    assert set(points[plan.GRID_POINTS // 2 :]) == {4.0}, "it stays where the run has ended"
+    assert at_grid(np.empty(0), np.empty(0), 1000) == (None,) * plan.GRID_POINTS
+
+
+def test_rows_come_back_as_they_were_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "results" / "some.jsonl"
+    assert read_rows(file) == []
+    kept = [row("a", "pong", 1, 2.5, reached_s=3.0, parameters="ab"), row("a", "pong", 2, 0.0)]
+    for each in kept:
+        add_row(file, each)
+    assert read_rows(file) == kept
+    with file.open("a") as stream:
+        stream.write('{"arm": 3}\n')
+    with pytest.raises(UserError, match=r"some\.jsonl: line 3: damaged"):
+        read_rows(file)
+
+
+@pytest.mark.parametrize(("hours", "available", "seeds"), [(6, 3, 3), (6, 2.9, 2), (2, 3, 6)])
+def test_as_many_seeds_as_fit_into_the_time(hours: float, available: float, seeds: int) -> None:
+    assert fitting_seeds(hours, available, 6) == seeds
+
+
+# The files
+
+
+def test_the_files_of_the_study_are_what_the_plan_says() -> None:
+    """Every arm that a hypothesis compares is there, with the games and seeds that it needs."""
+    sweeps = {name: sweep_from(block.file, command.CODE) for name, block in plan.BLOCKS.items()}
+    for block, arms, games, seeds in (
+        ("robustness", (plan.A2C_256, plan.GALA_256), 5, 6),
+        ("efficiency", (plan.A2C_64, plan.GALA_64), 3, 6),
+        ("pong", (plan.A2C_PONG, plan.GALA_PONG), 1, 3),
+    ):
+        for arm in arms:
+            of = [run for run in sweeps[block].runs if run.arm == arm]
+            assert len({run.env_id for run in of}) == games
+            assert len({run.seed for run in of}) == seeds
+            resources = of[0].config.resources
+            every = resources.learners * of[0].config.environment.num_envs
+            assert str(every) in arm or block == "pong"
+            assert (resources.learners > 1) is arm.startswith("gala")
+    planned = {name: [command._cell(run) for run in sweep.runs] for name, sweep in sweeps.items()}
+    rows_of = {name: read_rows(block.results) for name, block in plan.BLOCKS.items()}
+    study = Study(rows_of, planned, {})
+    assert list(complaints(study, {name: each.runs for name, each in sweeps.items()})) == []
+
+
+# A block from its file to a report
+
+BLOCK = """
+total_steps = 600
+[environment]
+env_id = "CartPole-v1"
+num_envs = 2
+[resources]
+device = "cpu"
+threads = 1
+env_splits = 1
+learners = 2
+[report]
+log_every_s = 0.1
+[sweep]
+seeds = [3]
+[[sweep.arm]]
+name = "gala-sync-64"
+gossip.sync = true
+"""
+
+
+@pytest.fixture
+def block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> plan.Block:
+    """A block of one small run in place of those of the study, with results of its own."""
+    monkeypatch.setattr(plan, "FOLDER", tmp_path)
+    monkeypatch.setattr(plan, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(plan, "EPISODES", 4)
+    for name in plan.BLOCKS:
+        (tmp_path / f"{name}.toml").write_text(BLOCK)
+    return plan.BLOCKS["efficiency"]
+
+
+def test_a_run_is_kept_as_a_row_and_repeated_to_the_bit(
+    block: plan.Block, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["run", block.name, "--dir", str(tmp_path / "runs"), "--hours", "1"]
+    assert command.main(words) == EXIT_OK
+    (kept,) = read_rows(block.results)
+    assert (kept.arm, kept.game, kept.seed) == ("gala-sync-64", "cartpole-v1", 3)
+    assert (kept.agent_steps, kept.violations, len(kept.parameters)) == (600, 0, 64)
+    assert (kept.final or 0.0) >= 1.0
+    assert 0 < (kept.ball or 0.0) < kept.norm
+    assert command.main(words) == EXIT_OK
+    assert read_rows(block.results) == [kept], "what is done is not done again"
+    assert command.main(["cell", block.name, "gala-sync-64", "cartpole-v1", "3"]) == EXIT_OK
+    assert "the same bits" in capsys.readouterr().out.splitlines()[-1]
+    other = dataclasses.replace(kept, parameters="0" * 64)
+    block.results.write_text(json.dumps(dataclasses.asdict(other)) + "\n")
+    assert command._compared(kept, other) == command.EXIT_DIFFERS
+    assert command.main(["cell", block.name, "gala-sync-64", "cartpole-v1", "4"]) == 2
+    assert "no run of block efficiency" in capsys.readouterr().err
+
+
+def test_a_report_has_decisions_tables_and_a_picture() -> None:
+    arms = {"robustness": (plan.GALA_256, plan.A2C_256), "efficiency": (plan.GALA_64, plan.A2C_64)}
+    of: dict[str, list[Row]] = {name: [] for name in plan.BLOCKS} | {
+        name: [*rows(ours, large), *rows(theirs, small)] for name, (ours, theirs) in arms.items()
+    }
+    planned = {name: [each.cell for each in kept] for name, kept in of.items()}
+    study = Study(of, planned, SCALES)
+    found = report(study)
+    assert [each["verdict"] for each in found["decisions"]] == ["supported", "supported", "open"]
+    table = io.StringIO()
+    show(found, table, 160)
+    assert all(word in table.getvalue() for word in ("supported", "all games"))
+    assert max(map(len, table.getvalue().splitlines())) <= 160
+    drawn = charts(study, "robustness")
+    assert [chart.title.split(":")[0] for chart in drawn] == list(GAMES)
+    assert [len(chart.lines) for chart in drawn] == [2, 2, 2]
+    assert json.loads(json.dumps(found)) == json.loads(json.dumps(report(study)))
+
+
+def test_scores_of_random_actions_are_kept(tmp_path: Path) -> None:
+    file = tmp_path / "random.json"
+    assert random_actions.read(file) == {}
+    random_actions.write({"breakout": 0.5}, file)
+    assert random_actions.read(file) == {"breakout": 0.5}
+    file.write_text("[]")
+    with pytest.raises(UserError, match="damaged"):
+        random_actions.read(file)
