@@ -1,5 +1,6 @@
 """The command line of bin/study: GALA's claims on runs of one's own.
 
+bin/study setup    install MinAtar's games, which are under the GPL and no part of galamp
 bin/study plan     the blocks: what each is for, how many of its runs are done
 bin/study pilot    how fast each arm is here, and how much of a block fits into the time given
 bin/study run      train the runs of a block that are not done, and keep a row of each
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -69,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
         assert isinstance(one, Parser)
         return one
 
+    add("setup", "Install MinAtar's games beside galamp; they are under the GPL", setup_command)
     add("plan", "Show the blocks, and how many of their runs are done", plan_command)
     one = add("pilot", "Measure each arm of a block, and say what fits into a time", pilot_command)
     _add_block(one)
@@ -110,6 +113,12 @@ def _hours(text: str) -> float:
 
 def _add_block(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("block", metavar="BLOCK", help=f"one of {', '.join(plan.BLOCKS)}")
+
+
+def setup_command(args: argparse.Namespace) -> int:
+    """`bin/study setup`."""
+    words = [sys.executable, "-m", "pip", "install", "--no-deps", plan.PACKAGE]
+    return subprocess.run(words, check=False).returncode
 
 
 def plan_command(args: argparse.Namespace) -> int:

@@ -25,6 +25,8 @@ FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
 
 MINATAR = "galamp.tools.bench.minatar:"
+PACKAGE = "minatar==1.0.15"
+"""The package with the games; what else it asks for, it needs to draw for people."""
 GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
 """MinAtar's games, as factories of MINATAR."""
 RANDOM_EPISODES = 500
