@@ -5,6 +5,7 @@ And the mark `real` for every test that starts real runs: `bin/test --fast` leav
 
 from __future__ import annotations
 
+import functools
 import gc
 import inspect
 import os
@@ -65,6 +66,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     engine.allowed = item.get_closest_marker("real") is not None
 
 
+@functools.cache
 def reached(function: Callable[..., Any]) -> set[Callable[..., Any]]:
     """The functions and classes of the tests that a test names, and those that these name."""
     found: set[Callable[..., Any]] = set()

@@ -349,8 +349,8 @@ def test_the_gate_runs_every_step_and_names_the_failing_ones(checkout: Checkout)
     assert steps_of(failed) == [
         ["format", "ok"],
         ["lint", "ok"],
-        ["types", "FAILED"],
         ["tests", "ok"],
+        ["types", "FAILED"],
         ["timing", "ok"],
     ]
     assert failed.stdout.endswith("galamp: the gate failed: types\n")
@@ -365,7 +365,7 @@ def test_the_fast_gate_leaves_out_what_takes_long(checkout: Checkout) -> None:
     done = checkout.start("--fast", command="test")
     assert done.returncode == 0
     assert done.stdout.endswith("galamp: the gate with --fast passed\n")
-    assert steps_of(done) == [[s, "ok"] for s in ("format", "lint", "types", "tests")]
+    assert steps_of(done) == [[s, "ok"] for s in ("format", "lint", "tests", "types")]
     last = checkout.calls_file.read_text().splitlines()[-1]
     assert last.endswith("-m not slow and not timing and not real")
     assert checkout.start("--fast", command="test", STUB_FAIL="ruff check").returncode == 1
@@ -374,7 +374,7 @@ def test_the_fast_gate_leaves_out_what_takes_long(checkout: Checkout) -> None:
 def test_lines_are_counted_where_that_is_asked_for(checkout: Checkout) -> None:
     done = checkout.start("--coverage", command="test")
     assert done.stdout.endswith("galamp: the gate with --coverage passed\n")
-    names = ("format", "lint", "types", "tests", "runs", "timing", "combine", "coverage")
+    names = ("format", "lint", "tests", "runs", "types", "timing", "combine", "coverage")
     assert steps_of(done) == [[name, "ok"] for name in names]
     missed = checkout.start("--coverage", command="test", STUB_FAIL="coverage report")
     assert missed.stdout.endswith("galamp: the gate failed: coverage\n")

@@ -14,7 +14,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -631,6 +630,8 @@ def test_the_plot_is_a_picture_whatever_a_matplotlibrc_says(
     with pytest.raises(UserError, match="exists; choose another name, or give --overwrite"):
         command(str(run), "--figure", str(path))
     path.write_bytes(b"old")
+    import matplotlib as mpl
+
     with mpl.rc_context({"text.usetex": True, "axes.facecolor": "red", "font.size": 30}):
         assert command(str(run), "--figure", str(path), "--overwrite") == 0
     assert path.read_bytes() == content

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 import pytest
 
 from galamp.core.errors import UserError
@@ -104,6 +103,8 @@ def test_the_format_is_that_of_the_name() -> None:
 
 def test_a_matplotlibrc_changes_nothing() -> None:
     plain = rendered(drawn)
+    import matplotlib as mpl
+
     with mpl.rc_context({"text.usetex": True, "axes.facecolor": "red", "font.size": 30}):
         assert rendered(drawn) == plain
     assert rendered(drawn, style={"font.size": 30}) != plain

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,10 @@ from galamp.tools.compare.reaching import (
     share,
 )
 
-stats = pytest.importorskip("scipy.stats", reason="scipy comes with the development extra")
+
+def stats() -> Any:
+    """SciPy's statistics: they take a second to load, so not whenever tests are collected."""
+    return pytest.importorskip("scipy.stats", reason="scipy comes with the development extra")
 
 
 def drawn(seed: int, count: int, mean: float = 5.0) -> list[Reaching]:
@@ -30,7 +34,7 @@ def drawn(seed: int, count: int, mean: float = 5.0) -> list[Reaching]:
 
 
 def censored(runs: Runs) -> object:
-    return stats.CensoredData(
+    return stats().CensoredData(
         uncensored=[run.time for run in runs if run.reached],
         right=[run.time for run in runs if not run.reached],
     )
@@ -39,14 +43,14 @@ def censored(runs: Runs) -> object:
 @pytest.mark.parametrize(("reached", "count"), [(0, 6), (1, 6), (3, 6), (6, 6), (1, 1), (17, 30)])
 def test_the_share_has_wilsons_interval(reached: int, count: int) -> None:
     runs = [Reaching(1.0, number < reached) for number in range(count)]
-    expected = stats.binomtest(reached, count).proportion_ci(method="wilson")
+    expected = stats().binomtest(reached, count).proportion_ci(method="wilson")
     assert share(runs) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_median_is_that_of_kaplan_and_meier(seed: int) -> None:
     runs = drawn(seed, 9)
-    survival = stats.ecdf(censored(runs)).sf
+    survival = stats().ecdf(censored(runs)).sf
     below = survival.quantiles[survival.probabilities <= 0.5 + 1e-12]
     assert median_time(runs) == (below[0] if len(below) else None)
 
@@ -59,7 +63,7 @@ def test_fewer_than_half_have_no_median() -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_of_one_task_the_log_rank_test_is_scipys(seed: int) -> None:
     x, y = drawn(seed, 8), drawn(seed + 100, 6, mean=9.0)
-    expected = stats.logrank(censored(x), censored(y)).pvalue
+    expected = stats().logrank(censored(x), censored(y)).pvalue
     assert log_rank([x], [y]) == pytest.approx(expected, rel=1e-9)
 
 
@@ -70,8 +74,8 @@ def test_of_several_tasks_runs_are_compared_within_each() -> None:
     one = log_rank([quick[0]], [quick[1]])
     assert one is not None
     two = log_rank([quick[0], slow[0]], [quick[1], slow[1]])
-    z = stats.norm.isf(one / 2) * np.sqrt(2)
-    assert two == pytest.approx(2 * stats.norm.sf(z), rel=1e-9)
+    z = stats().norm.isf(one / 2) * np.sqrt(2)
+    assert two == pytest.approx(2 * stats().norm.sf(z), rel=1e-9)
     assert log_rank([quick[0], []], [quick[1], slow[1]]) == pytest.approx(one, rel=1e-9)
 
 
@@ -89,7 +93,7 @@ def of(reached: int, count: int) -> list[Reaching]:
 )
 def test_of_one_task_the_exact_test_is_fishers(table: tuple[int, int, int, int]) -> None:
     a, n, b, m = table
-    expected = stats.fisher_exact([[a, n - a], [b, m - b]]).pvalue
+    expected = stats().fisher_exact([[a, n - a], [b, m - b]]).pvalue
     assert exact_test([of(a, n)], [of(b, m)]) == pytest.approx(expected, rel=1e-9)
 
 

@@ -30,7 +30,10 @@ from tests.support.engine import galamp
 from tests.support.sweeps import made
 from tests.tools.test_sweep import Told
 
-pytest.importorskip("optuna", reason="optuna is not installed: pip install 'galamp[search]'")
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("optuna") is None,
+    reason="optuna is not installed: pip install 'galamp[search]'",
+)
 
 TEXT = """
 total_steps = 1000

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 
@@ -198,6 +197,8 @@ def test_graphs_that_change_are_drawn_over_all_their_rounds() -> None:
 
 @pytest.mark.parametrize("size", ["6", "40"])
 def test_a_png_is_drawn(size: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import matplotlib as mpl
+
     file = tmp_path / "graph.png"
     # As a matplotlibrc in the working directory would have it.
     lying_around = {"text.usetex": True, "savefig.format": "pdf", "text.latex.preamble": "\\x"}
