@@ -19,10 +19,14 @@ import numpy as np
 from galamp.core.processes.titles import without_run
 
 HEALTHY_STEPS = 300
+PAUSE_S = 0.001
 
 
 class Failing(gymnasium.Env[Any, Any]):
-    """A trivial environment that calls `fail` after `HEALTHY_STEPS` steps."""
+    """A trivial environment that calls `fail` after `HEALTHY_STEPS` steps.
+
+    From then on it leaves the cores to others for most of the time: a run is watched cheaply.
+    """
 
     observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
     action_space = gymnasium.spaces.Discrete(2)
@@ -38,6 +42,8 @@ class Failing(gymnasium.Env[Any, Any]):
         self._steps += 1
         if self._steps == HEALTHY_STEPS:
             self._fail()
+        if self._steps > HEALTHY_STEPS:
+            time.sleep(PAUSE_S)
         return np.zeros(2, np.float32), float(action), self._steps % 50 == 0, False, {}
 
 
@@ -151,10 +157,11 @@ def healthy() -> Failing:
 
 
 class Unhurried(Failing):
-    """Leaves the cores to others for most of the time, so that a run can be watched cheaply."""
+    """Leaves the cores to others for most of the time from the first step on."""
 
     def step(self, action: Any) -> Any:
-        time.sleep(0.001)
+        if self._steps < HEALTHY_STEPS:
+            time.sleep(PAUSE_S)
         return super().step(action)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import array
 import contextlib
 import fcntl
+import gc
 import importlib
 import itertools
 import json
@@ -35,12 +36,18 @@ from galamp.core.processes import probe_process
 
 MODULES = (
     "galamp.cli.main",
+    "galamp.cli.run",
     "galamp.training.train",
+    "galamp.algorithms.a2c",
     "galamp.environments.atari",
     "galamp.environments.gymnasium",
     "galamp.tools.evaluation.agent",
     "galamp.workers.learner",
     "galamp.workers.simulator",
+    "galamp.gossip.transport.shared_memory",
+    "galamp.telemetry.sinks.jsonl",
+    "galamp.telemetry.sinks.monitor",
+    "gymnasium.envs.classic_control",
 )
 """What commands and their servers load anyway, which takes nearly two seconds of a core."""
 
@@ -58,6 +65,7 @@ def serve(control: int) -> None:
     for module in MODULES:
         importlib.import_module(module)
     sys.modules["__main__"] = importlib.import_module("galamp.__main__")
+    gc.freeze()  # what is loaded stays, and need not be looked through, and so copied, by each
     multiprocessing.util.spawnv_passfds = _started  # type: ignore[attr-defined]
     probe_process.Probing._execute_child = _fork_probe  # type: ignore[attr-defined]
     requests = socket.socket(fileno=control)

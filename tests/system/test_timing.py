@@ -1,7 +1,8 @@
 """What happens in time: the seconds that are promised, measured alone, on whatever machine this is.
 
 Run last and without other tests beside them, by `bin/test`, or `bin/test -m timing`. That the same
-happens at all, on however busy a machine, is tested beside everything else, by the same scenarios.
+happens at all, on however busy a machine, is tested beside everything else, by the same scenarios;
+those that wait longest are slow there.
 """
 
 from __future__ import annotations

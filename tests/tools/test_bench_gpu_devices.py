@@ -245,9 +245,11 @@ def test_parity_sees_what_graphs_compute() -> None:
 @on_gpus(no_graphs=1)
 def test_parity_says_that_nothing_can_be_recorded() -> None:
     torch.cuda.set_device("cuda:1")
-    with pytest.MonkeyPatch.context() as patched, pytest.raises(parity.Refused) as refused:
+    with pytest.MonkeyPatch.context() as patched:
         patched.setattr(parity, "ENVS", 2)
-        recorded([parity.rollout(1)])
+        one = parity.rollout(1)
+        with pytest.raises(parity.Refused) as refused:
+            recorded([one])
     assert "operation not supported" in cause(traceback.format_exception(refused.value))
 
 
