@@ -1,6 +1,7 @@
 """One compute thread for every test and all that it starts: two cores, many processes.
 
-And the mark `real` for every test that starts real runs: `bin/test --fast` leaves those out.
+And two marks: `real` for every test that starts real runs, and `quick` for those of
+`bin/test --fast`: no real run, no dear module, and of a test with many cases the first.
 """
 
 from __future__ import annotations
@@ -30,6 +31,38 @@ for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         handler = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         signal.signal(number, handler)
 
+NOT_QUICK = {"real", "slow", "timing"}
+
+DEAR = tuple(
+    f"tests/{name}"
+    for name in (
+        # Emulators, frame by frame.
+        "environments/test_environments.py",
+        "environments/test_consoles.py",
+        "tools/test_evaluate.py",
+        "tools/test_record.py",
+        # Trainings, to what is learned or to the last bit.
+        "algorithms/test_ppo.py",
+        "algorithms/test_pqn.py",
+        "algorithms/test_recurrent.py",
+        "algorithms/test_vtrace.py",
+        "system/test_lock_step.py",
+        "system/test_lock_step_algorithms.py",
+        # Figures and what loads the libraries of others.
+        "tools/test_audit.py",
+        "tools/test_compare.py",
+        "tools/test_export.py",
+        "tools/test_plot.py",
+        "tools/test_sweep_search.py",
+        # Hundreds of drawn examples, or all interleavings.
+        "fuzz/",
+        "models/",
+        "gossip/test_certificate.py",
+        "gossip/test_topologies.py",
+    )
+)
+"""Modules whose tests take most of the seconds of those that start no run."""
+
 # How long an example takes is the machine's affair.
 settings.register_profile("any", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any")
@@ -37,11 +70,17 @@ settings.load_profile("any")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that start real runs, before any are left out for their marks."""
+    """Mark the tests that start real runs and the quick ones, before any are left out for marks."""
     starters = {getattr(engine, name) for name in engine.STARTERS}
+    tried = set()
     for item in items:
         if isinstance(item, pytest.Function) and starters & reached(item.function):
             item.add_marker(pytest.mark.real)
+        name = item.nodeid.partition("[")[0]
+        if name in tried or name.startswith(DEAR) or not NOT_QUICK.isdisjoint(marks_of(item)):
+            continue
+        tried.add(name)
+        item.add_marker(pytest.mark.quick)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -64,6 +103,11 @@ def pytest_collection_finish() -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Let a test start real runs only if it is marked so."""
     engine.allowed = item.get_closest_marker("real") is not None
+
+
+def marks_of(item: pytest.Item) -> set[str]:
+    """The names of a test's marks."""
+    return {mark.name for mark in item.iter_markers()}
 
 
 @functools.cache

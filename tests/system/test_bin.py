@@ -367,7 +367,7 @@ def test_the_fast_gate_leaves_out_what_takes_long(checkout: Checkout) -> None:
     assert done.stdout.endswith("galamp: the gate with --fast passed\n")
     assert steps_of(done) == [[s, "ok"] for s in ("format", "lint", "tests", "types")]
     last = checkout.calls_file.read_text().splitlines()[-1]
-    assert last.endswith("-m not slow and not timing and not real")
+    assert last.endswith("-m quick")
     assert checkout.start("--fast", command="test", STUB_FAIL="ruff check").returncode == 1
 
 
