@@ -17,6 +17,7 @@ from galamp.algorithms.forward import Place, RecomputedForward
 from galamp.algorithms.networks import build_model
 from galamp.core.action_spec import DiscreteActions
 from tests.contracts.algorithm import ACTIONS, acted, random_rollout
+from tests.support.engine import also
 
 STEPS, ENVS = 5, 8
 SHAPES = [(4, 36, 36), (44, 52, 3), (4, 84, 84)]
@@ -63,8 +64,15 @@ HALVES = [slice(0, 3), slice(3, ENVS)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("parts", [[slice(None)], HALVES])
-@pytest.mark.parametrize("network", ["gala", "nature"])
+@pytest.mark.parametrize(
+    ("network", "parts"),
+    [
+        ("gala", [slice(None)]),
+        ("nature", HALVES),
+        also("gala", HALVES),
+        also("nature", [slice(None)]),
+    ],
+)
 def test_learns_as_by_autograd(shape: tuple[int, ...], parts: list[slice], network: str) -> None:
     kept, plain = make(shape, network, keeps=True), make(shape, network, keeps=False)
     assert isinstance(kept._forward, CachedConvForward)

@@ -18,6 +18,7 @@ from galamp.algorithms.recurrent_forward import RecurrentForward
 from galamp.core.action_spec import DiscreteActions
 from galamp.core.box_actions import BoxActions
 from tests.contracts.algorithm import ACTIONS, INPUTS, AlgorithmContract
+from tests.support.engine import also
 
 NETWORKS = {
     "mlp": ((INPUTS,), "float32"),
@@ -200,7 +201,7 @@ CUES = torch.Generator()
 
 
 @pytest.mark.parametrize(
-    ("network", "learns"), [("mlp-gru", True), ("mlp-lstm", True), ("mlp", False)]
+    ("network", "learns"), [also("mlp-gru", True), ("mlp-lstm", True), ("mlp", False)]
 )
 def test_what_has_to_be_remembered_is_learned_by_a_memory_alone(network: str, learns: bool) -> None:
     CUES.manual_seed(5)

@@ -28,7 +28,7 @@ def test_it_is_the_same_game_bit_for_bit(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of settings that both can do; how no-ops are drawn is all that differs."""
-    config, rows = EnvironmentConfig(**settings), 120
+    config, rows = EnvironmentConfig(**settings), 90
     theirs = play(config, (5,), None, rows)
     monkeypatch.setattr(AtariProtocol, "is_plain", False)
     ours = play(config, (5,), theirs.actions, rows)

@@ -270,7 +270,7 @@ def publications(seed: int, graph: Topology, rounds: int) -> Iterator[Publicatio
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("window", [EVICTED_AT_ONCE, 2 * EVICTED_AT_ONCE, 4096])
+@pytest.mark.parametrize("window", [EVICTED_AT_ONCE, also(2 * EVICTED_AT_ONCE), 4096])
 def test_a_window_with_a_rest_is_no_less_than_the_whole_history(name: str, window: int) -> None:
     graph = make_topology(name, 4)
     certificate = Certificate(4, window=window)

@@ -18,7 +18,7 @@ RANDOM = {"Counted": 10 / 3, "Dials": 25 / 6, "Switches": 5.0}
 """Mean return of random play in ten steps: the share of parts that it gets right."""
 
 
-def trained(folder: Path, env_id: str, *more: object, steps: int = 6000) -> None:
+def trained(folder: Path, env_id: str, *more: object, steps: int = 4000) -> None:
     """Train two learners in lock-step, so that the outcome follows from the seed."""
     done = run(
         "--env-id", env_id, "--learners", 2, "--num-envs", 4, "--total-steps", steps, "--sync",

@@ -79,7 +79,7 @@ def parameters(folder: Path) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
 def test_learners_of_a_run_have_a_gpu_each(gpus: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     ended = run(
-        *CARTPOLE, "--learners", 2, "--device", "auto", "--total-steps", 2000, "--run-dir", folder
+        *CARTPOLE, "--learners", 2, "--device", "auto", "--total-steps", 1000, "--run-dir", folder
     )
     assert ended.returncode == 0, ended.stderr
     told = summary(folder)
@@ -103,13 +103,13 @@ ALL_OF_GOSSIP = [
 @pytest.mark.parametrize(
     "more",
     [
-        [*ALL_OF_GOSSIP, *CARTPOLE, "--total-steps", 1000],
+        [*ALL_OF_GOSSIP, *CARTPOLE, "--total-steps", 600],
         also([*ALL_OF_GOSSIP, "--game", "Breakout", "--num-envs", 4, "--total-steps", 640]),
-        ["--method", "allreduce", *CARTPOLE, "--total-steps", 1000],
-        also(["--method", "single", *CARTPOLE, "--total-steps", 1000]),
-        also(["--method", "independent", *CARTPOLE, "--total-steps", 1000]),
+        ["--method", "allreduce", *CARTPOLE, "--total-steps", 600],
+        also(["--method", "single", *CARTPOLE, "--total-steps", 600]),
+        also(["--method", "independent", *CARTPOLE, "--total-steps", 600]),
         also(["--precision", "bf16", "--game", "Breakout", "--num-envs", 4, "--total-steps", 640]),
-        also(["--topology", "torus", "--max-staleness", 1, *CARTPOLE, "--total-steps", 1000]),
+        also(["--topology", "torus", "--max-staleness", 1, *CARTPOLE, "--total-steps", 600]),
     ],
     ids=lambda flags: " ".join(map(str, flags[:2])),
 )
@@ -137,7 +137,7 @@ def test_lock_step_on_gpus_is_repeatable(gpus: Path, tmp_path: Path, again: list
     for name, more in (("first", []), ("second", again)):
         folder = tmp_path / name
         flags = [*CARTPOLE, "--learners", 2, "--device", "cuda", "--sync", "--seed", 7, *more]
-        assert run(*flags, "--total-steps", 2000, "--run-dir", folder).returncode == 0
+        assert run(*flags, "--total-steps", 800, "--run-dir", folder).returncode == 0
         found.append(parameters(folder))
     for mine, theirs in zip(*found, strict=True):
         assert np.array_equal(mine, theirs)
@@ -166,7 +166,7 @@ def test_a_learner_that_dies_while_its_gpu_publishes_is_replaced(
     monkeypatch.setenv(failpoints.VARIABLE, f"{point}:40@learner 1")
     folder = tmp_path / "run"
     flags = ["--env-id", "tests.support.crashing:healthy", "--num-envs", 4, "--learners", 2]
-    flags += ["--device", "cuda", "--verify-gossip", "--total-steps", 10_000, "--run-dir", folder]
+    flags += ["--device", "cuda", "--verify-gossip", "--total-steps", 4000, "--run-dir", folder]
     ended = run(*flags)
     assert ended.returncode == 0, ended.stderr
     assert summary(folder)["restarts"] == 1
@@ -178,20 +178,20 @@ def test_a_run_goes_on_on_a_cpu_and_on_a_gpu_again_and_plays_there(
 ) -> None:
     folder = tmp_path / "run"
     flags = [*CARTPOLE, "--learners", 2, "--device", "cuda", "--run-dir", folder]
-    assert run(*flags, "--total-steps", 1000).returncode == 0
+    assert run(*flags, "--total-steps", 600).returncode == 0
     monkeypatch.setenv("FAKE_CUDA_DEVICES", "0")
-    on_cpu = run("--resume", folder, "--total-steps", 2000)
+    on_cpu = run("--resume", folder, "--total-steps", 1200)
     assert on_cpu.returncode == 0, on_cpu.stderr
     assert "actions are drawn from new generators" in on_cpu.stderr
     assert used(gpus) == [[0], [1]]
     latest = checkpoint.load(folder / "checkpoints" / "latest")
     assert [len(each.generator) for each in latest.learners] == [GENERATOR_BYTES_OF["cpu"]] * 2
     monkeypatch.setenv("FAKE_CUDA_DEVICES", "2")
-    again = run("--resume", folder, "--device", "cuda", "--total-steps", 3000)
+    again = run("--resume", folder, "--device", "cuda", "--total-steps", 1800)
     assert again.returncode == 0, again.stderr
     assert "actions are drawn from new generators" in again.stderr
     assert used(gpus) == [[0], [0], [1], [1]]
-    assert summary(folder)["agent_steps"] >= 3000
+    assert summary(folder)["agent_steps"] >= 1800
     played = galamp("eval", folder, "--device", "cuda:1", "--episodes", 2, "--json")
     assert played.returncode == 0, played.stderr
     assert json.loads(played.stdout)["device"] == "cuda:1"
@@ -202,8 +202,8 @@ def test_a_run_goes_on_on_a_cpu_and_on_a_gpu_again_and_plays_there(
 def test_on_the_same_kind_of_device_the_same_generators_go_on(gpus: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     flags = [*CARTPOLE, "--learners", 2, "--device", "cuda", "--run-dir", folder]
-    assert run(*flags, "--total-steps", 1000).returncode == 0
-    again = run("--resume", folder, "--total-steps", 2000)
+    assert run(*flags, "--total-steps", 600).returncode == 0
+    again = run("--resume", folder, "--total-steps", 1200)
     assert again.returncode == 0, again.stderr
     assert "actions are drawn from new generators" not in again.stderr
 
@@ -232,7 +232,7 @@ def test_an_agent_is_not_played_on_a_gpu_that_cannot_be_used(
 def test_a_run_may_do_without_graphs(gpus: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     flags = [*CARTPOLE, "--learners", 2, "--device", "cuda", "--no-graphs", "--run-dir", folder]
-    ended = run(*flags, "--total-steps", 1000)
+    ended = run(*flags, "--total-steps", 600)
     assert ended.returncode == 0, ended.stderr
     for each in of_learners(gpus):
         assert each["graphs"] == 0
@@ -251,7 +251,7 @@ def test_a_run_goes_on_where_no_graph_can_be_recorded(
     monkeypatch.setenv("FAKE_CUDA_NO_GRAPHS", "1")
     folder = tmp_path / "run"
     flags = [*CARTPOLE, "--learners", 2, "--device", "cuda", "--run-dir", folder]
-    ended = run(*flags, "--total-steps", 1000)
+    ended = run(*flags, "--total-steps", 600)
     assert ended.returncode == 0, ended.stderr
     assert summary(folder)["restarts"] == 0
     assert [each["graphs"] for each in of_learners(gpus)] == [0, 0]
@@ -270,7 +270,7 @@ def test_a_run_goes_on_without_page_locked_memory(
     monkeypatch.setenv("FAKE_CUDA_HOST_REGISTER", str(code))
     folder = tmp_path / "run"
     flags = [*CARTPOLE, "--learners", 2, "--device", "cuda", "--run-dir", folder]
-    ended = run(*flags, "--total-steps", 1000)
+    ended = run(*flags, "--total-steps", 600)
     assert ended.returncode == 0, ended.stderr
     assert used(gpus) == [[0], [1]]
     assert summary(folder)["restarts"] == 0
@@ -347,7 +347,7 @@ def test_a_gpu_that_is_full_is_told_of_with_what_to_change(
     """It has room for a trial, and none for a learner."""
     monkeypatch.setenv("FAKE_CUDA_MEMORY", "1:100000")
     flags = [*CARTPOLE, "--learners", 2, "--device", "cuda", "--run-dir", tmp_path / "run"]
-    ended = run(*flags, "--total-steps", 1000)
+    ended = run(*flags, "--total-steps", 600)
     assert ended.returncode == 70
     assert "learner 1 failed: cuda:1 has no more memory: " in ended.stderr
     assert "no other learner has it: take a smaller --num-envs or --num-steps" in ended.stderr

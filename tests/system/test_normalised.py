@@ -40,7 +40,7 @@ def statistics(found: Checkpoint, spec: NormaliserSpec = CARTPOLE) -> list[Saved
 def test_lock_step_equals_one_process_with_a_list_of_all_data(tmp_path: Path, method: str) -> None:
     """To what float32 leaves: here means are merged, there taken of everything at once."""
     flags = ("--sync",) if method == "gossip" else ("--method", method)
-    case = Case(3, 40, (*flags, *BOTH))
+    case = Case(3, 24, (*flags, *BOTH))
     ended = run(*case.words, "--quiet", "--run-dir", tmp_path / "run")
     assert ended.returncode == 0, ended.stderr
     found = saved_in(tmp_path / "run")

@@ -637,7 +637,7 @@ def test_the_plot_is_a_picture_whatever_a_matplotlibrc_says(
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("distance", [0.0, also(1e-9), 1e99])
+@pytest.mark.parametrize("distance", [also(0.0), also(1e-9), 1e99])
 def test_extremes_can_be_drawn(distance: float) -> None:
     series = Series()
     series.add(Point(0, 1, 80, distance, *[math.nan] * 3, distance, *[math.nan] * 4))

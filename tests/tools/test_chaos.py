@@ -50,7 +50,7 @@ from galamp.tools.chaos.scenario import ChaosScenario
 from galamp.tools.chaos.schedule import LEARNER, SERVER, SIMULATOR, Fault, Kind, draw
 from galamp.training.supervisor import Supervisor
 from tests.support.checkpoints import made
-from tests.support.engine import DEADLINE_S, ROOT, words
+from tests.support.engine import DEADLINE_S, ROOT, galamp, words
 from tests.support.scenarios import accompanied
 
 SIZE: dict[str, Any] = {"learners": 4, "workers": 2}
@@ -562,13 +562,6 @@ def test_the_first_breach_ends_the_run() -> None:
     assert chaos.breach == StubWatchman.breach
 
 
-def chaos(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run `galamp chaos` to its end."""
-    return subprocess.run(
-        words("chaos", *arguments), cwd=ROOT, text=True, capture_output=True, timeout=300
-    )
-
-
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
@@ -578,7 +571,7 @@ def chaos(*arguments: object) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_a_mistake_is_told_before_anything_starts(flags: list[Any], complaint: str) -> None:
-    ended = chaos(*flags)
+    ended = galamp("chaos", *flags)
     assert ended.returncode == EXIT_USAGE
     assert ended.stderr.startswith(f"galamp: {complaint}")
 
@@ -590,7 +583,7 @@ def test_a_run_survives(tmp_path: Path) -> None:
     flags = ["--learners", 2, "--num-envs", 4, "--quiet", "--json"]
     flags += ["--seconds", 4, "--faults-every-s", 0.5, "--warm-up-s", 3, "--run-dir", folder]
     with accompanied(folder) as (more, _):  # what they start is no breach, and ends with them
-        ended = chaos(*flags, *more)
+        ended = galamp("chaos", *flags, *more)
     assert ended.returncode == EXIT_OK, ended.stdout + ended.stderr
     told = json.loads(ended.stdout)
     assert told == json.loads((folder / "chaos.json").read_text())
@@ -608,6 +601,7 @@ def test_a_run_survives(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_game_survives(tmp_path: Path) -> None:
     flags = ["--game", "Breakout", "--learners", 2, "--seconds", 60, "--run-dir", tmp_path / "run"]
-    ended = chaos(*flags, "--json", "--quiet")
+    command = words("chaos", *flags, "--json", "--quiet")
+    ended = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=300)
     assert ended.returncode == EXIT_OK, ended.stdout + ended.stderr
     assert all(fault["works_after_s"] is not None for fault in json.loads(ended.stdout)["faults"])

@@ -241,10 +241,10 @@ def test_a_run_ends_when_its_score_no_longer_rises(tmp_path: Path) -> None:
 @pytest.mark.timing
 def test_a_run_ends_at_its_time(tmp_path: Path) -> None:
     folder, env = tmp_path / "run", ["--env-id", "tests.training.test_stopping:constant"]
-    ended = run(*env, *FLAGS, *ENDLESS, "--max-time", "3s", "--run-dir", folder)
+    ended = run(*env, *FLAGS, *ENDLESS, "--max-time", "2s", "--run-dir", folder)
     assert ended.returncode == 0, ended.stderr
     told = summary(folder)
     assert (told["status"], told["ended_by"]) == ("stopped", "max-time")
     assert told["agent_steps"] > 0
-    assert 2 < told["wall_s"] < 30
+    assert 1 < told["wall_s"] < 30
     assert f"go on: galamp run --resume {folder}" in ended.stderr
