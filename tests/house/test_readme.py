@@ -14,6 +14,7 @@ import pytest
 
 from galamp.algorithms.networks import NETWORKS
 from galamp.algorithms.networks.checks import check_network
+from galamp.cli import study
 from galamp.cli.help import fitted, text_of, topics
 from galamp.cli.main import COMMANDS, build_parser, main
 from galamp.cli.sweep_file import sweep_from
@@ -45,13 +46,15 @@ def commands_of(text: str) -> list[list[str]]:
 LINES = [(name, words) for name, text in TEXTS.items() for words in commands_of(text)]
 GALAMP = [" ".join(words[1:]) for _, words in LINES if words[0] == "galamp"]
 BENCH = [words[1:] for _, words in LINES if words[0] == "bench"]
+STUDY = [words[1:] for _, words in LINES if words[0] == "study"]
 
 
 def test_every_command_of_a_block_is_known() -> None:
     assert len(GALAMP) > 60
     assert len(BENCH) > 10
+    assert len(STUDY) > 5
     for name, words in LINES:
-        assert words[0] in ("galamp", "bench", "test"), (name, words)
+        assert words[0] in ("galamp", "bench", "study", "test"), (name, words)
         assert (ROOT / "bin" / words[0]).exists()
 
 
@@ -66,9 +69,11 @@ def test_command_parses(line: str) -> None:
         assert callable(parser().parse_args(shlex.split(line)).command)
 
 
-def test_commands_of_the_bench_parse() -> None:
+def test_commands_of_the_bench_and_the_study_parse() -> None:
     for words in BENCH:
         assert callable(cli.build_parser().parse_args(words).command), words
+    for words in STUDY:
+        assert callable(study.build_parser().parse_args(words).command), words
 
 
 def test_commands_in_sentences_exist() -> None:
