@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from galamp.core import isolation
 from galamp.core.arguments import Parser, whole_number
-from galamp.core.errors import EXIT_OK, EXIT_SIGINT, GalampError, UserError, refusal
+from galamp.core.errors import EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM, GalampError, UserError, refusal
 from galamp.tools.figures import add_figure_flags, figure_file
 from galamp.tools.study import plan
 
@@ -163,12 +163,12 @@ def run_command(args: argparse.Namespace) -> int:
     words = ["sweep", str(block.file), "--dir", str(folder)]
     for name in _code(sweep):
         words += ["--allow", name]
-    code = EXIT_SIGINT
+    code = EXIT_SIGTERM
     with _ended_after(args.hours) as ended:
         code = galamp(words)
     done = _collect(sweep, block, folder)
     sys.stderr.write(f"galamp: study: {done} new rows in {block.results}\n")
-    if code == EXIT_SIGINT and ended():
+    if code == EXIT_SIGTERM and ended():
         return EXIT_OK
     return code
 
@@ -304,14 +304,20 @@ def _compared(row: Row, stored: Row | None) -> int:
 
 @contextmanager
 def _ended_after(hours: float | None) -> Iterator[Callable[[], bool]]:
-    """Have this process get SIGINT after a time; yields a function that says whether it did."""
+    """Have this process get SIGTERM after a time; yields a function that says whether it did.
+
+    SIGINT may be ignored, as it is in what a script has put into the background.
+    """
     due: list[int] = []
 
     def end(number: int, frame: object) -> None:
         due.append(number)
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
 
-    before = signal.signal(signal.SIGALRM, end)
+    before = {
+        signal.SIGALRM: signal.signal(signal.SIGALRM, end),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, signal.default_int_handler),
+    }
     signal.setitimer(signal.ITIMER_REAL, HOUR_S * (hours or 0.0))  # 0: never
     try:
         yield lambda: bool(due)
@@ -320,7 +326,8 @@ def _ended_after(hours: float | None) -> Iterator[Callable[[], bool]]:
             raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(signal.SIGALRM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from galamp.tools.study.pilot import fitting_seeds
 from galamp.tools.study.report import Study, report
 from galamp.tools.study.rows import Row, add_row, read_rows
 from galamp.tools.study.text_report import charts, show
+from tests.support.engine import wait_for
 
 GAMES = ("asterix", "breakout", "freeway")
 SCALES = {game: Scale(random=1.0, reference=5.0) for game in GAMES}
@@ -245,6 +247,23 @@ def test_a_run_is_kept_as_a_row_and_repeated_to_the_bit(
     assert command._compared(kept, other) == command.EXIT_DIFFERS
     assert command.main(["cell", block.name, "gala-sync-64", "cartpole-v1", "4"]) == 2
     assert "no run of block efficiency" in capsys.readouterr().err
+
+
+def test_the_time_is_over_even_where_sigint_is_ignored() -> None:
+    """As in what a script has put into the background; Ctrl-C is Ctrl-C all the same."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    taken = signal.getsignal(signal.SIGTERM)
+    try:
+        with command._ended_after(0.1 / command.HOUR_S) as ended:
+            assert not ended()
+            wait_for(lambda: False, "the signal")
+        assert ended()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with pytest.raises(KeyboardInterrupt), command._ended_after(None):
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) is taken
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 def test_a_report_has_decisions_tables_and_a_picture() -> None:
