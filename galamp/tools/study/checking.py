@@ -27,7 +27,7 @@ def complaints(study: Study, runs: Mapping[str, Sequence[PlannedRun]]) -> Iterat
         yield from (f"{name}: {line}" for line in tuning.misfits(rates, runs[name]))
     seeds = {name: {run.seed for run in of} for name, of in runs.items()}
     for name in ("tuning", "reference"):
-        for other in ("robustness", "efficiency", "pong"):
+        for other in (*plan.NORMALISED, "pong"):
             if shared := seeds[name] & seeds[other]:
                 yield f"{name} and {other}: both have seeds {sorted(shared)}"
 

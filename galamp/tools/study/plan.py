@@ -80,9 +80,14 @@ BLOCKS = {
         ),
         Block("robustness", "256 environments: A2C and GALA, all games (H1)"),
         Block("efficiency", "64 environments: A2C, GALA, and the controls, three games (H2)"),
+        Block("exploratory", "graphs, periods, targets of the distance; decides nothing"),
         Block("pong", "time and agent steps to +15 in Pong (H3)"),
     )
 }
+
+
+NORMALISED = ("robustness", "efficiency", "exploratory")
+"""Blocks whose scores are on the scale of the reference."""
 
 
 def block_named(name: str) -> Block:

@@ -82,7 +82,7 @@ def report(study: Study) -> dict[str, Any]:
         ],
         "scales": {game: asdict(scale) for game, scale in study.scales.items()},
         "rates": tuning.worths(study.rows["tuning"]),
-        "arms": [row for name in ("robustness", "efficiency") for row in _arms(study, name)],
+        "arms": [row for name in plan.NORMALISED for row in _arms(study, name)],
         "pong": _pong(study.rows["pong"]),
         "runs": {
             name: {"done": len(study.rows[name]), "planned": len(study.planned[name])}
