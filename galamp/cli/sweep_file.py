@@ -220,7 +220,8 @@ def _runs(
     config = from_settings(values, type(usual.algorithm))
     problems += _refused(arm, config, values, sweep, allowed)
     cores = arm.own.get("cores", sweep.cores)
-    if type(cores) is not int or cores < 0:
+    least = 1 if "cores" in arm.own else AUTO
+    if type(cores) is not int or cores < least:
         problems.append(f"{arm.source}: cores: expected a number from 1")
     if problems:
         raise UserError(*problems)

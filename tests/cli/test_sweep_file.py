@@ -157,6 +157,7 @@ def test_what_is_wrong_for_every_arm_is_told_once(tmp_path: Path, wrong: str, ar
         ("[[sweep.arm]]\nname='a'\n[[sweep.arm]]\nname='b'", "are the same run"),
         ("[[sweep.arm]]\npreset = 'cartpole'\nalgorithm.algorithm='a2c'", "preset cartpole is of"),
         ("[[sweep.arm]]\ncores = 'x'", "cores: expected a number"),
+        ("[[sweep.arm]]\ncores = 0", "cores: expected a number from 1"),
         ("[sweep]\npreset = 'x'", "preset x: expected one of"),
         ("[algorithm]\nalgorithm = 'x'", r"algorithm\.algorithm x: expected one of"),
         ("[report]\nrun_dir = 'x'", r"report\.run_dir: the sweep gives it"),
