@@ -28,7 +28,7 @@ from galamp.core.errors import NEAR, UserError, did_you_mean
 from galamp.core.settings import AUTO, check, settings, shown
 from galamp.environments.names import canonical_env_id
 from galamp.storage.new_folder import name_part
-from galamp.tools.sweep.planned import ENV_ID, PlannedRun, Sweep, SweepConfig, own_code
+from galamp.tools.sweep.planned import ENV_ID, SEEDS, PlannedRun, Sweep, SweepConfig, own_code
 
 SECTION = "sweep"
 LISTS = ("seeds", "games", "grid", "arm")
@@ -86,8 +86,21 @@ def sweep_from(path: Path, allowed: Sequence[str] = (), jobs: int = AUTO) -> Swe
     problems += _repeated(path, runs)
     if problems:
         raise UserError(*dict.fromkeys(problems))
+    if config.order == SEEDS:
+        runs = _seed_by_seed(runs)
     sweep = Sweep(name_part(config.name or path.stem), config, tuple(runs))
     return sweep if of_search is None else _searched(path, sweep, of_search, raw, of_sweep, allowed)
+
+
+def _seed_by_seed(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """Return the runs so that all arms and environments have a seed before any has its next."""
+    places: Counter[tuple[str, str]] = Counter()
+    order = []
+    for run in runs:
+        of = run.arm, run.env_id
+        order.append(places[of])
+        places[of] += 1
+    return [run for _, run in sorted(zip(order, runs, strict=True), key=lambda pair: pair[0])]
 
 
 def _searched(

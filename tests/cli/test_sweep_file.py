@@ -47,6 +47,21 @@ def test_every_combination_of_arms_grid_environments_and_seeds_is_run(tmp_path: 
     assert (last.config.gossip.method, last.config.seed) == ("single", 1)
 
 
+def test_runs_go_seed_by_seed_if_the_file_says_so(tmp_path: Path) -> None:
+    """An arm with fewer seeds is done sooner; whatever is left, all have as many."""
+    sweep = sweep_of(
+        tmp_path,
+        "[sweep]\norder = 'seeds'\nseeds = [7, 5]\ngames = ['CartPole-v1', 'Acrobot-v1']\n"
+        "[[sweep.arm]]\nname = 'a'\n"
+        "[[sweep.arm]]\nname = 'b'\nseeds = [9]\n'algorithm.gamma' = 0.9\n",
+    )
+    assert names(sweep) == [
+        "a-CartPole-v1-7", "a-Acrobot-v1-7", "b-CartPole-v1-9", "b-Acrobot-v1-9",
+        "a-CartPole-v1-5", "a-Acrobot-v1-5",
+    ]  # fmt: skip
+    assert sweep.arms == ["a", "b"]
+
+
 def test_preset_is_below_the_file_below_the_grid_below_the_arm(tmp_path: Path) -> None:
     text = (
         f"total_steps = 7\n{CARTPOLE}num_envs = 3\n[sweep]\npreset = 'cartpole'\n"
@@ -140,8 +155,12 @@ def test_what_is_wrong_for_every_arm_is_told_once(tmp_path: Path, wrong: str, ar
     [
         ("[sweep", "not TOML"),
         ("sweep = 3", "expected a section"),
-        ("[sweep]\nseed = 1", r"sweep\.seed .did you mean seeds.*expected name, preset, jobs"),
+        (
+            "[sweep]\nseed = 1",
+            r"sweep\.seed .did you mean seeds.*expected name, preset, order, jobs",
+        ),
         ("[sweep]\njobs = -1", r"sweep\.jobs -1: expected"),
+        ("[sweep]\norder = 'games'", r"sweep\.order games: expected .*arms.*seeds"),
         ("[sweep]\nseeds = [1, 'a']", "seeds .*expected whole numbers"),
         ("[sweep]\nseeds = [1, 1]", "2 runs would be called"),
         ("seed = 1\n[sweep]\nseeds = 2", "both give seeds"),

@@ -21,6 +21,7 @@ from galamp.tools.sweep.space import Search
 
 ENV_ID, SEED = ("environment", "env_id"), ("", "seed")
 CPU = "cpu"
+ARMS, SEEDS = "arms", "seeds"
 
 Values = Mapping[tuple[str, str], Any]
 """Settings by section and name."""
@@ -32,6 +33,12 @@ class SweepConfig:
 
     name: str = option("", "the folder is runs/NAME (default: the name of the file)")
     preset: str = option("", "preset below the settings of the file")
+    order: str = option(
+        ARMS,
+        "what comes first: all runs of the first arm (arms), or the first "
+        "seed of every arm and environment (seeds)",
+        names=(ARMS, SEEDS),
+    )
     jobs: int = option(AUTO, "runs at once (default: as many as have cores)", low=1, high=1024,
                        auto=True)  # fmt: skip
     cores: int = option(AUTO, "cores of each run (default: one per learner)", low=1, high=4096,
