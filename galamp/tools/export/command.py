@@ -14,6 +14,7 @@ from pathlib import Path
 
 from galamp.core.arguments import add_flags, settings_from
 from galamp.core.errors import EXIT_OK
+from galamp.core.leaving import leaving_on_signals
 from galamp.telemetry.display.streams import STARTING, announce, print_safely
 from galamp.tools.export.config import ExportConfig
 
@@ -41,7 +42,8 @@ def export_command(args: argparse.Namespace) -> int:
     announce(STARTING, sys.stderr)
     from galamp.tools.export.export import export
 
-    exported = export(args.path, config, args.output, overwrite=args.overwrite)
+    with leaving_on_signals():
+        exported = export(args.path, config, args.output, overwrite=args.overwrite)
     print_safely(f"{exported.text}\n", sys.stdout)
     for path in (exported.path, exported.description):
         print_safely(f"written: {path}\n", sys.stderr)

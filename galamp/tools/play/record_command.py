@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from galamp.core.arguments import add_flags, settings_from
 from galamp.core.errors import EXIT_OK, EXIT_SIGINT, UserError
+from galamp.core.leaving import leaving_on_signals
 from galamp.core.sanitize import clean
 from galamp.tools.play.config import PlayConfig
 
@@ -56,7 +57,8 @@ def record_command(args: argparse.Namespace) -> int:
     config = settings_from(args, PlayConfig)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        return _record(args, config)
+        with leaving_on_signals():
+            return _record(args, config)
     except KeyboardInterrupt:
         sys.stderr.write("galamp: interrupted; nothing written\n")
         return EXIT_SIGINT
