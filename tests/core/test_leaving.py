@@ -24,7 +24,6 @@ def _default() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Pillow's file
 @pytest.mark.parametrize("number", ENDING)
 @pytest.mark.parametrize("name", ["game.mp4", "game.gif"])
 def test_a_video_that_was_being_written_is_removed(

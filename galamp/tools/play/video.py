@@ -173,5 +173,6 @@ def _gif(path: Path, frames: Iterator[Frame], fps: float) -> Written:
             yield image
 
     made = images()
-    next(made).save(path, save_all=True, append_images=made, loop=0, optimize=False)
+    with path.open("w+b") as file:  # Pillow leaves its own open if a signal ends it
+        next(made).save(file, "GIF", save_all=True, append_images=made, loop=0, optimize=False)
     return Written(count, "gif")
