@@ -51,6 +51,8 @@ MIXING = (
 WITHIN: dict[str, str] = {
     "gossip.mixing": MIXING,
     "gossip.device_mixing": f"{MIXING} gossip.mixing",
+    "gossip.cluster": "core memory gossip.cluster gossip.topologies.base gossip.transport.mailbox "
+    "gossip.transport.publication gossip.transport.publication_ring",
     "gossip.topologies": "core gossip.topologies",
     "gossip.transport": "core memory gossip.transport gossip.topologies.base",
     "telemetry.sinks": "core storage telemetry.sinks",
@@ -92,7 +94,7 @@ WITHOUT_TORCH = (
     "gossip.topologies", "environments", "workers.simulator", "workers.child", "memory.rollouts",
     "memory.status", "memory.metrics", "memory.control", "memory.arrays", "memory.rollout_ports",
     "core.config", "core.errors", "core.failpoints", "core.seeding", "cli.main", "cli.run_config",
-    "supervision.child", "telemetry.display.render", "telemetry.display.panels",
+    "supervision.child", "gossip.cluster", "telemetry.display.render", "telemetry.display.panels",
     "telemetry.display.text", "telemetry.display.streams", "telemetry.snapshot",
     "telemetry.sinks", "training.control",
     *(command.module.removeprefix("galamp.") for command in COMMANDS.values()),
@@ -111,7 +113,7 @@ OTHERS = {"galamp", "tensorboard"}
 # Wall-clock time is for people to read; it jumps, so nothing is measured or waited for by it.
 WALL_CLOCK = {"memory.metrics", "telemetry.recorder", "telemetry.sinks.base", "workers.child"}
 
-THREADED = {"training.checkpointing", "tools.chaos.monitor"}
+THREADED = {"training.checkpointing", "tools.chaos.monitor", "gossip.cluster.outbox"}
 
 
 class Import(NamedTuple):

@@ -1,0 +1,69 @@
+"""Every port in the registry keeps the contract, and so does one from outside."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from galamp.core.errors import RunFailed, UserError
+from galamp.gossip import cluster
+from galamp.gossip.cluster.port import PortContext
+from tests.contracts.port import PortContract
+
+COUNT = itertools.count()
+
+
+def free_address() -> str:
+    """An address of this machine that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"tcp/127.0.0.1:{free.getsockname()[1]}"
+
+
+class TestRegistered(PortContract):
+    """Whatever is in the registry, under its name."""
+
+    @pytest.fixture(autouse=True, params=sorted(cluster.PORTS))
+    def _named(self, request: pytest.FixtureRequest) -> None:
+        pytest.importorskip(request.param)
+        self.name, self._address = request.param, free_address()
+
+    def address(self) -> str:
+        return self._address
+
+
+class TestFromOutside(PortContract):
+    """One that is added by a line."""
+
+    name = "in-one-process"
+
+    @pytest.fixture(autouse=True)
+    def _added(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        toy = "tests.support.toy_port:InOneProcess"
+        monkeypatch.setitem(cluster.PORTS, self.name, toy)
+        self._address = f"toy/{next(COUNT)}"
+
+    def address(self) -> str:
+        return self._address
+
+
+def test_without_zenoh_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "zenoh", None)
+    with pytest.raises(UserError, match=r"needs the package zenoh.*pip install 'galamp\[cluster\]"):
+        cluster.port_class(cluster.ZENOH)
+
+
+def test_an_address_in_use_is_said_in_one_line() -> None:
+    pytest.importorskip("zenoh")
+    kind: Callable[[PortContext], object] = cluster.port_class(cluster.ZENOH)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        where = f"tcp/127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(RunFailed) as raised:
+            kind(PortContext(0, 2, 2, (where,), (), 100, lambda: None))
+    assert str(raised.value).startswith(f"cannot listen at {where}: ")
+    assert "\n" not in str(raised.value)
