@@ -22,6 +22,7 @@ from galamp.core.errors import UserError
 from galamp.gossip.topologies import TOPOLOGIES, make_topology
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.topologies.from_file import FromFile
+from galamp.gossip.topologies.from_node import FromNode
 from galamp.gossip.topologies.metropolis import Metropolis
 from galamp.gossip.topologies.random_pairs import unconnected
 from tests.contracts.topology import (
@@ -54,6 +55,66 @@ class TestRegistered(TopologyContract):
 
     def make(self, size: int) -> Topology:
         return self.build(size)
+
+
+@each("nodes", [1, 2, 3, 4, 8])
+@each("lanes", [1, 2, 4])
+def test_hierarchical_keeps_to_its_machine_but_for_every_kth_round(nodes: int, lanes: int) -> None:
+    graph = make_topology("hierarchical", nodes * lanes, nodes=nodes, nodes_every=3)
+    reached = set[int]()
+    for round_ in range(2 * graph.period()):
+        pairs = sent(graph, [round_])
+        assert len(pairs) == (nodes * lanes if nodes * lanes > 1 else 0), "one message each"
+        crosses = {sender // lanes != receiver // lanes for sender, receiver in pairs}
+        between = nodes > 1 and (lanes == 1 or round_ % 3 == 2)
+        assert crosses <= {between}
+        for sender, receiver in pairs if between else ():
+            assert sender % lanes == receiver % lanes
+            reached.add((receiver // lanes - sender // lanes) % nodes)
+    powers = {2**t % nodes for t in range((nodes - 1).bit_length())}
+    assert reached == powers
+
+
+def test_hierarchical_averages_machines_exactly_and_mixes_faster_than_one_ring() -> None:
+    of_one_lane = make_topology("hierarchical", 8, nodes=8)
+    product = np.linalg.multi_dot([mixing_matrix(of_one_lane, k) for k in range(3)])
+    assert np.allclose(product, 1 / 8)
+    left = {}
+    for name in ("hierarchical", "ring"):
+        graph, product = make_topology(name, 16, nodes=4), np.eye(16)
+        for round_ in range(24):
+            product = mixing_matrix(graph, round_) @ product
+        left[name] = np.linalg.norm(product - 1 / 16, 2)
+    assert left["hierarchical"] < left["ring"] / 10
+
+
+class TestFromNode(TopologyContract):
+    """A graph as another node numbers it, with weights that differ from peer to peer."""
+
+    edges_are_drawn = False
+
+    def make(self, size: int) -> Topology:
+        return FromNode(make_topology("base-3", size), size // 3)
+
+    @each("name", ["ring", "star", "exponential", "hierarchical", "base-3"])
+    def test_every_node_sees_the_same_graph(self, name: str) -> None:
+        nodes, lanes = 3, 2
+        graph = make_topology(name, nodes * lanes, nodes=nodes)
+        for node in range(nodes):
+            here = FromNode(graph, node * lanes)
+            order = [(rank + node * lanes) % here.size for rank in range(here.size)]
+            for round_ in range(graph.period() or 1):
+                seen = mixing_matrix(here, round_)
+                assert np.allclose(seen, mixing_matrix(graph, round_)[np.ix_(order, order)])
+
+
+class TestHierarchical(TopologyContract):
+    """On as many machines as there can be of two learners, or else of one."""
+
+    edges_are_drawn = False
+
+    def make(self, size: int) -> Topology:
+        return make_topology("hierarchical", size, nodes=size if size % 2 else size // 2)
 
 
 class TestUniformStar(TopologyContract):

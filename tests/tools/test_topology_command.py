@@ -111,6 +111,26 @@ def test_json_holds_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["epsilon_ball"]["worst_case_rms"] is None
 
 
+def test_machines_are_planned_by_what_they_send_one_another(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["--nodes", "8", "--learners", "32", "--parameters", "1000", "--rounds-per-s", "10"]
+    for every, messages in ((2, 2.0), (4, 1.0), (8, 0.5)):
+        found = as_object(capsys, "hierarchical", *words, "--nodes-every", str(every))
+        assert found["traffic"]["bytes_per_s_per_node"] == messages * 4000 * 10
+        assert found["graph"]["in_peers_most"] == 1
+    ring = as_object(capsys, "ring", *words)
+    assert ring["traffic"]["bytes_per_s_per_node"] == 4000 * 10
+    assert ring["consensus"]["rounds_to_1_percent"] > 900
+    shown = " ".join(told(capsys, "hierarchical", *words).split())
+    assert "32 learners on 8 machines" in shown
+    assert "a machine sends 40 kB/s to others, 1 message per round" in shown
+    assert "after 18 rounds" in shown
+    assert "machine" not in told(capsys, "ring", "--learners", "32")
+    assert run("ring", "--nodes", "8", "--learners", "12") == 2
+    assert "expected a multiple of --nodes 8" in capsys.readouterr().err
+
+
 def test_the_update_norm_and_the_delay_reach_the_forecast(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

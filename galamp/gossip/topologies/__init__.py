@@ -10,6 +10,9 @@ from galamp.gossip.topologies.base import Topology
 from galamp.gossip.topologies.metropolis import Metropolis
 from galamp.gossip.topologies.periodic_global import PeriodicGlobalAverage
 
+HIERARCHICAL = "hierarchical"
+"""The graph that knows machines."""
+
 TOPOLOGIES = {
     "ring": "galamp.gossip.topologies.ring:DirectedRing",
     "bidirectional-ring": "galamp.gossip.topologies.bidirectional_ring:BidirectionalRing",
@@ -21,6 +24,7 @@ TOPOLOGIES = {
     "random-pairs": "galamp.gossip.topologies.random_pairs:RandomPairs",
     "base-2": "galamp.gossip.topologies.base_graph:Base2",
     "base-3": "galamp.gossip.topologies.base_graph:Base3",
+    HIERARCHICAL: "galamp.gossip.topologies.hierarchical:Hierarchical",
     "star": "galamp.gossip.topologies.star:Star",
     "none": "galamp.gossip.topologies.independent:Independent",
 }
@@ -39,24 +43,29 @@ def make_topology(
     weights: str = "auto",
     seed: int = 0,
     global_average_every: int | None = None,
+    *,
+    nodes: int = 1,
+    nodes_every: int = 4,
 ) -> Topology:
     """Return the graph `name` (of `TOPOLOGIES`, or `file:PATH`) over `size` learners.
 
     `auto` uses the weights of the file if it has some; else uniform weights if they are doubly
     stochastic or the graph is directed; else (the star, irregular undirected files) Metropolis
     weights. `uniform` gives all peers the learner's own weight, and ignores the weights of a file.
-    With `global_average_every` H, every H-th round averages over all learners instead.
+    With `global_average_every` H, every H-th round averages over all learners instead. Only the
+    graph `hierarchical` knows of `nodes` machines: it joins them in every `nodes_every`-th round.
 
     Raises:
         UserError: the name is unknown, the file holds no such graph, or the weights do not fit it.
     """
-    graph = _graph(name, size, weights, seed)
+    over = {"nodes": nodes, "every": nodes_every} if name == HIERARCHICAL else {}
+    graph = _graph(name, size, weights, seed, over)
     if global_average_every is None:
         return graph
     return PeriodicGlobalAverage(graph, global_average_every)
 
 
-def _graph(name: str, size: int, weights: str, seed: int) -> Topology:
+def _graph(name: str, size: int, weights: str, seed: int, over: dict[str, int]) -> Topology:
     if weights not in WEIGHTS:
         raise UserError(
             f"--gossip-weights {weights!r}: expected one of {', '.join(WEIGHTS)}"
@@ -70,7 +79,7 @@ def _graph(name: str, size: int, weights: str, seed: int) -> Topology:
             f"{did_you_mean(name, TOPOLOGIES)}"
         )
     module, _, kind = TOPOLOGIES[name].partition(":")
-    graph = cast(Topology, getattr(importlib.import_module(module), kind)(size, seed))
+    graph = cast(Topology, getattr(importlib.import_module(module), kind)(size, seed, **over))
     return _weighed(graph, name, weights)
 
 

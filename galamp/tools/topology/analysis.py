@@ -26,6 +26,8 @@ class AnalysisRequest:
     rounds_per_s: float
     update_norm: float
     delay: int
+    nodes: int = 1
+    """Machines that the learners are on, as many on each, in order of rank."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def plan(topology: Topology, question: AnalysisRequest) -> Plan:
     contraction = contraction_of(rounds)
     spectrum = study(rounds, contraction)
     ball = forecast(rounds, spectrum, contraction, question.update_norm, question.delay)
-    cost = traffic(rounds, question.parameters, question.rounds_per_s)
+    cost = traffic(rounds, question.parameters, question.rounds_per_s, question.nodes)
     return Plan(question, rounds, _graph(rounds), spectrum, cost, ball)
 
 
@@ -148,4 +150,6 @@ def _traffic(plan: Plan) -> dict[str, Any]:
         "bytes_per_round_per_learner": cost.bytes / learners,
         "bytes_per_s": cost.bytes_per_s,
         "bytes_per_s_per_learner": cost.bytes_per_s / learners,
+        "nodes": plan.question.nodes,
+        "bytes_per_s_per_node": cost.bytes_per_s_per_node,
     }

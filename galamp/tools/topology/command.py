@@ -28,6 +28,13 @@ class TopologyConfig:
     """Settings of the analysis."""
 
     learners: int = option(8, "learners", low=2, high=16_384)
+    nodes: int = option(
+        1, "machines that have so many learners together, as many each", low=1, high=4096
+    )
+    nodes_every: int = option(
+        4, "in hierarchical: exchange between machines every so many rounds", unit="rounds", low=2,
+        high=10**6,
+    )  # fmt: skip
     gossip_weights: str = option(
         "auto",
         "weights of the peers in an average",
@@ -99,12 +106,18 @@ def _plan(name: str, config: TopologyConfig) -> Plan:
             f"topology {name!r:.80}: expected one of {', '.join(TOPOLOGIES)}, or {FILE}PATH"
             f"{did_you_mean(name, TOPOLOGIES)}"
         )
+    if config.learners % config.nodes:
+        raise UserError(
+            f"--learners {config.learners}: expected a multiple of --nodes {config.nodes}"
+        )
     topology = make_topology(
         name,
         config.learners,
         config.gossip_weights,
         config.seed,
         config.global_average_every,
+        nodes=config.nodes,
+        nodes_every=config.nodes_every,
     )
     every = config.global_average_every
     question = AnalysisRequest(
@@ -114,5 +127,6 @@ def _plan(name: str, config: TopologyConfig) -> Plan:
         rounds_per_s=config.rounds_per_s,
         update_norm=config.update_norm,
         delay=config.delay,
+        nodes=config.nodes,
     )
     return plan(topology, question)

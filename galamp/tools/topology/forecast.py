@@ -69,6 +69,8 @@ class Traffic:
     message_bytes: int
     most_received: int
     rounds_per_s: float
+    leaving: float = 0.0
+    """Messages that a machine sends to others in a round, on average."""
 
     @property
     def bytes(self) -> float:
@@ -80,16 +82,36 @@ class Traffic:
         """Bytes that all learners send in a second."""
         return self.bytes * self.rounds_per_s
 
+    @property
+    def bytes_per_s_per_node(self) -> float:
+        """Bytes that a machine sends to others in a second."""
+        return self.leaving * self.message_bytes * self.rounds_per_s
 
-def traffic(rounds: Rounds, parameters: int, rounds_per_s: float) -> Traffic:
-    """Return the messages and bytes of a round, averaged over a period."""
+
+def traffic(rounds: Rounds, parameters: int, rounds_per_s: float, nodes: int = 1) -> Traffic:
+    """Return the messages and bytes of a round, averaged over a period; on so many machines."""
     degrees = np.array([mixing.degrees for mixing in rounds.union()])
     return Traffic(
         messages=float(degrees.sum(axis=1).mean()),
         message_bytes=BYTES_PER_PARAMETER * parameters,
         most_received=int(degrees.max()),
         rounds_per_s=rounds_per_s,
+        leaving=_leaving(rounds, nodes),
     )
+
+
+def _leaving(rounds: Rounds, nodes: int) -> float:
+    """Return the messages that one of `nodes` machines sends to others in one of the rounds."""
+    graph, lanes = rounds.topology, rounds.size // nodes
+    if nodes == 1:
+        return 0.0
+    crossing = sum(
+        rank // lanes != peer // lanes
+        for round_ in range(rounds.shown)
+        for rank in range(rounds.size)
+        for peer in graph.out_peers(rank, round_)
+    )
+    return crossing / rounds.shown / nodes
 
 
 def forecast(

@@ -24,8 +24,9 @@ INDENT = "  "
 def lines_of(plan: Plan) -> list[str]:
     """Return everything to print."""
     name = clip_path(clean(plan.question.name), 50)
+    nodes = plan.question.nodes
     return [
-        f"{name}, {plan.rounds.size:,} learners",
+        f"{name}, {plan.rounds.size:,} learners" + (f" on {nodes:,} machines" if nodes > 1 else ""),
         "",
         *picture(plan.rounds),
         "",
@@ -139,6 +140,10 @@ def traffic_lines(plan: Plan) -> list[str]:
     per_s = _bytes(cost.bytes_per_s / learners), _bytes(cost.bytes_per_s)
     table.add_row("bytes per second", *per_s)
     lines += (f"{INDENT}{line}" for line in text_lines(table, WIDTH - len(INDENT)))
+    if plan.question.nodes > 1:
+        leaves = f"sends {_bytes(cost.bytes_per_s_per_node)}/s to others"
+        some = "message" if cost.leaving == 1 else "messages"
+        lines += _row("a machine", f"{leaves}, {cost.leaving:,.4g} {some} per round")
     if cost.most_received > 2 * each:
         most = cost.most_received * cost.message_bytes * cost.rounds_per_s
         lines += _row("the busiest", f"receives {cost.most_received:,} per round, {_bytes(most)}/s")

@@ -1,0 +1,53 @@
+"""A gossip graph over all nodes' learners, numbered as one node numbers them."""
+
+from __future__ import annotations
+
+from galamp.gossip.topologies.base import Topology
+
+
+class FromNode(Topology):
+    """`graph`, whose learner `first` is called 0, the next one 1, and so on, round."""
+
+    def __init__(self, graph: Topology, first: int) -> None:
+        super().__init__(graph.size, graph.seed)
+        self.graph, self._first = graph, first
+        self.symmetric, self.weighted = graph.symmetric, graph.weighted
+        self.doubly_stochastic = graph.doubly_stochastic
+
+    def _there(self, rank: int) -> int:
+        return (rank + self._first) % self.size
+
+    def _here(self, rank: int) -> int:
+        return (rank - self._first) % self.size
+
+    def out_peers(self, rank: int, round_: int) -> tuple[int, ...]:
+        """Return the out-peers in the graph."""
+        return tuple(sorted(map(self._here, self.graph.out_peers(self._there(rank), round_))))
+
+    def in_peers(self, rank: int, round_: int) -> tuple[int, ...]:
+        """Return the in-peers in the graph."""
+        return tuple(sorted(map(self._here, self.graph.in_peers(self._there(rank), round_))))
+
+    def weights(self, rank: int, round_: int) -> tuple[float, ...]:
+        """Return the weights of the graph, in the order of the peers here."""
+        there = self._there(rank)
+        own, *others = self.graph.weights(there, round_)
+        peers = self.graph.in_peers(there, round_)
+        pairs = sorted(zip(map(self._here, peers), others, strict=True))
+        return (own, *(weight for _, weight in pairs))
+
+    def partial(self, round_: int) -> bool:
+        """Return what the graph says."""
+        return self.graph.partial(round_)
+
+    def period(self) -> int | None:
+        """Return the period of the graph."""
+        return self.graph.period()
+
+    def horizon(self) -> int:
+        """Return the horizon of the graph."""
+        return self.graph.horizon()
+
+    def most_in_peers(self) -> int:
+        """Return the largest number of in-peers in the graph."""
+        return self.graph.most_in_peers()
