@@ -20,13 +20,14 @@ from galamp.core.config import RunConfig, to_dict, value_in
 from galamp.core.machine.machine import Machine, format_list, quota_text
 from galamp.core.machine.memory import available_bytes
 from galamp.core.machine.mps import mps_folder, mps_in_words
+from galamp.core.nodes import is_loopback
 from galamp.core.settings import settings, shown
 from galamp.environments.base import EnvironmentSpec
 from galamp.memory.arrays import size_of
 from galamp.storage.run_folder import StoredChoices
 from galamp.supervision.devices import left_out
 from galamp.supervision.layout import array_specs
-from galamp.supervision.plan import LearnerPlan
+from galamp.supervision.plan import LearnerPlan, Plan
 from galamp.telemetry.display.console import plain_table, table_console
 from galamp.telemetry.display.streams import print_safely
 from galamp.training.resolve import ResolvedRun
@@ -63,7 +64,7 @@ def dry_run(config: RunConfig, kept: StoredChoices, sources: Sources) -> None:
 def facts(context: RunContext, resolved: ResolvedRun) -> list[tuple[str, str]]:
     """Return what is the same for all learners, as names and text."""
     plan, environment, sketch = resolved.plan, context.environment, context.sketch
-    config, count = plan.config, len(plan.learners)
+    config, count = plan.config, plan.ranks.all
     shape = "x".join(map(str, environment.observation_shape))
     gossip = config.gossip
     together = f"{gossip.method} of {count}"
@@ -79,14 +80,30 @@ def facts(context: RunContext, resolved: ResolvedRun) -> list[tuple[str, str]]:
         ("learning rate", lr_in_words(config.algorithm, 6)),
         ("rollout", f"{config.algorithm.num_steps} steps of {config.environment.num_envs} "
          f"environments: {plan.agent_steps_per_update:,} agent steps per update"),
-        ("processes", f"{count} learners, {plan.simulators} simulator processes, the supervisor "
-         "and the server that all are forked from"),
+        ("processes", f"{len(plan.learners)} learners, {plan.simulators} simulator processes, the "
+         "supervisor and the server that all are forked from"),
         ("shared memory", f"{needed:,.0f} MiB; {free:,.0f} MiB are free"),
         ("open files", f"at most {plan.descriptors:,}; the limit is "
          f"{context.machine.descriptors:,}"),
-        ("ports", "none: all talk through shared memory"),
+        *place_in_words(plan),
         *(("GPU", line) for line in gpus_in_words(context.machine)),
         *([("processors", quota_text(context.machine))] if context.machine.throttled else []),
+    ]  # fmt: skip
+
+
+def place_in_words(plan: Plan) -> list[tuple[str, str]]:
+    """Return where this machine is among those of the run, and what it opens to the network."""
+    place, ranks = plan.place, plan.ranks
+    if place is None:
+        return [("ports", "none: all talk through shared memory")]
+    own = [ranks.among_all(lane) for lane in range(ranks.lanes)]
+    plain = [each for each in (*place.listen, *place.connect) if not is_loopback(each)]
+    return [
+        ("machine", f"{place.node} of {place.nodes}: learners {own[0]} to {own[-1]} of {ranks.all} "
+         "in all, and a bridge to the others"),
+        ("ports", f"listens at {', '.join(place.listen) or 'none'}; connects to "
+         f"{', '.join(place.connect) or 'none'}"),
+        *([("network", f"in plain text: {', '.join(plain)}")] if plain else []),
     ]  # fmt: skip
 
 
@@ -133,7 +150,8 @@ def planned(context: RunContext, resolved: ResolvedRun) -> dict[str, Any]:
         "shared_memory_bytes": shared_bytes(context, resolved),
         "open_files": plan.descriptors,
         "processors_allowed": context.machine.quota,
-        "ports": [],
+        "ports": [] if plan.place is None else list(plan.place.listen),
+        **({} if plan.place is None else {"place": plan.place._asdict()}),
         "gpus": [
             {"device": gpu.device, "name": gpu.name, "uuid": gpu.uuid, "node": gpu.node}
             for gpu in context.machine.gpus

@@ -118,6 +118,8 @@ def calibrated(args: argparse.Namespace, config: RunConfig) -> RunConfig:
     """Return `config` with the quickest number of learners, where that was asked for by `auto`."""
     if not asks_for_quickest(args):
         return config
+    if config.cluster.nodes > 1:
+        raise UserError("--learners auto: measures one machine; with --nodes give a number")
     from galamp.training.autotune import with_quickest
 
     def show(line: str) -> None:

@@ -40,6 +40,7 @@ SECTION_TITLES = {
     "model": "network",
     "gossip": "gossip",
     "resources": "processes and devices",
+    "cluster": "several machines (galamp help cluster)",
     "report": "what is shown and kept",
 }
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from galamp.core.algorithm_config import AlgorithmConfig, algorithm_config, algorithm_in
+from galamp.core.cluster_config import ClusterConfig
 from galamp.core.environment_config import ACTION_BOUNDS as ACTION_BOUNDS
 from galamp.core.environment_config import CLIP as CLIP
 from galamp.core.environment_config import MAX_CHANNELS as MAX_CHANNELS
@@ -168,6 +169,7 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     gossip: GossipConfig = field(default_factory=GossipConfig)
     resources: ResourceConfig = field(default_factory=ResourceConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
     stop: StopConfig = field(default_factory=StopConfig)
     evaluation: EvalConfig = field(default_factory=EvalConfig)
     report: ReportConfig = field(default_factory=ReportConfig)

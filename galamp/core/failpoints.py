@@ -47,6 +47,8 @@ POINTS: Final[Mapping[str, str]] = MappingProxyType(
         "learner.updated": "the parameters have changed, they are not published yet",
         "learner.mixed": "a gossip round is over, the turn is not counted yet",
         "learner.counted": "the turn is counted, its state is not saved yet",
+        "bridge.taken": "a frame is found good, its learner's slots are as before",
+        "bridge.mirrored": "a frame is published here, not noted as taken",
         "checkpoint.file": "one more file, not the manifest, is on the disk",
         "checkpoint.files": "all files but the manifest are on the disk",
         "checkpoint.manifest": "all files are on the disk, none is read back yet",
@@ -60,7 +62,7 @@ POINTS: Final[Mapping[str, str]] = MappingProxyType(
 
 _ORDER = re.compile(
     r"(?P<point>[a-z.]+):(?P<time>[1-9]\d{0,8})"
-    r"(?:@(?P<role>supervisor|learner \d+|simulator \d+\.\d+))?"
+    r"(?:@(?P<role>supervisor|bridge|learner \d+|simulator \d+\.\d+))?"
 )
 _EXAMPLE = f"{VARIABLE}='slots.filled:3@learner 1'"
 

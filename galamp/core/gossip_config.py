@@ -42,6 +42,14 @@ class GossipConfig:
         low=1,
         high=10**6,
     )
+    nodes_every: int = option(
+        4,
+        "with --topology hierarchical, learners exchange between machines once in so many rounds, "
+        "and within their own in the others",
+        unit="rounds",
+        low=2,
+        high=10**6,
+    )
     target_ball: float | None = option(
         None,
         "gossip only while a learner is farther than this from the mean (default: always)",
@@ -101,8 +109,10 @@ class GossipConfig:
     @property
     def graph(self) -> str:
         """The gossip graph in words."""
-        every = self.global_average_every
-        return self.topology if every is None else f"{self.topology}, all every {every} rounds"
+        every, name = self.global_average_every, self.topology
+        if name == "hierarchical":
+            name += f", between machines every {self.nodes_every} rounds"
+        return name if every is None else f"{name}, all every {every} rounds"
 
     @property
     def outer_steps(self) -> bool:
@@ -117,5 +127,9 @@ class GossipConfig:
     @property
     def exchanges_in_lock_step(self) -> bool:
         """Whether learners exchange in every turn, so that none can continue without the others."""
-        exchanges = self.topology != "none" or self.global_average_every is not None
-        return self.synchronous and (self.method == "allreduce" or exchanges)
+        return self.synchronous and (self.method == "allreduce" or self.exchanges)
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether the gossip graph has edges."""
+        return self.topology != "none" or self.global_average_every is not None

@@ -9,7 +9,7 @@ Runs in a learner. The run's `GossipConfig` decides what is exchanged, and when.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -149,10 +149,17 @@ class Exchange:
 
         None if there are no complete and finite ones.
         """
+        status = self._transport.status
+        return self.mean_of([peer for peer in self._transport.in_peers if status(peer).alive])
+
+    def mean_of(self, learners: Iterable[int]) -> Tensor | None:
+        """Return the mean of the newest parameters of these learners, [P], on the CPU.
+
+        None if there are no complete and finite ones.
+        """
         vectors = []
-        for peer in self._transport.in_peers:
-            alive = self._transport.status(peer).alive
-            vector = self._transport.fetch(peer, self._gradient.numel()) if alive else None
+        for learner in learners:
+            vector = self._transport.fetch(learner, self._gradient.numel())
             if vector is not None and bool(torch.isfinite(vector.sum())):
                 vectors.append(vector)
         return torch.stack(vectors).mean(0) if vectors else None

@@ -119,16 +119,22 @@ _WORD = {name: index for index, name in enumerate(STATUS)}
 
 
 class StatusBoard:
-    """All rows and episode rings; the first `learners` rows are learners', the rest simulators'."""
+    """All rows and episode rings: of learners, of other nodes' and the bridge, of simulators.
 
-    def __init__(self, arrays: SharedArrays, learners: int) -> None:
+    The middle part, of `remote` learners of other nodes and of the bridge, which writes them, is
+    only there in runs on several machines.
+    """
+
+    def __init__(self, arrays: SharedArrays, learners: int, remote: int = 0) -> None:
         self._arrays = arrays
-        self._learners = learners
+        self._learners, self._counted = learners, learners + _with_bridge(remote)
 
     @staticmethod
-    def specs(learners: int, simulators: int, gauges: Iterable[str] = ()) -> list[ArraySpec]:
+    def specs(
+        learners: int, simulators: int, gauges: Iterable[str] = (), remote: int = 0
+    ) -> list[ArraySpec]:
         """Return the arrays that hold status and metrics, with room for what learners measure."""
-        rows = learners + simulators
+        rows = learners + _with_bridge(remote) + simulators
         return [
             ArraySpec("status.words", (rows, len(STATUS)), "int64"),
             ArraySpec("status.phase", (rows,), "int64"),
@@ -138,18 +144,30 @@ class StatusBoard:
         ]
 
     def learner(self, rank: int) -> StatusRow:
-        """Return a learner's row."""
+        """Return a learner's row, of this node or of another."""
         return StatusRow(self._arrays, rank)
 
     def simulator(self, index: int) -> StatusRow:
         """Return a simulator's row; `index` counts over all learners."""
-        return StatusRow(self._arrays, self._learners + index)
+        return StatusRow(self._arrays, self._counted + index)
+
+    def bridge(self) -> StatusRow:
+        """Return the bridge's row, where there is one."""
+        return StatusRow(self._arrays, self._counted - 1)
 
     def learners(self) -> Iterator[StatusRow]:
-        """Yield every learner's row."""
+        """Yield the row of every learner of this node."""
         return (self.learner(rank) for rank in range(self._learners))
 
     def agent_steps(self) -> int:
-        """Return the number of agent steps of all learners so far."""
+        """Return the number of agent steps of all learners so far, those of other nodes included.
+
+        The bridge's are those of this node's earlier starts that only the other nodes know of.
+        """
         at = _WORD["agent_steps"]
-        return int(self._arrays["status.words"][: self._learners, at].sum())
+        return int(self._arrays["status.words"][: self._counted, at].sum())
+
+
+def _with_bridge(remote: int) -> int:
+    """Return the number of rows of other nodes' learners and of the bridge."""
+    return remote + 1 if remote else 0

@@ -67,16 +67,23 @@ class Lost(NamedTuple):
 
 
 class Rebase(NamedTuple):
-    """The unknown vector (learner, number) was measured at `distance` from a known one."""
+    """The unknown vector (learner, number) was measured at `distance` from a known one.
+
+    `anew`: it was known, but its learner is on another node, whose record is not in this one.
+    """
 
     learner: int
     number: int
     anchor: tuple[int, int]
     distance: float
+    anew: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the line's object."""
-        return {"kind": "rebase"} | self._asdict()
+        line = {"kind": "rebase"} | self._asdict()
+        if not self.anew:
+            del line["anew"]
+        return line
 
 
 class Measurement(NamedTuple):

@@ -25,7 +25,7 @@ from galamp.supervision.launching import ForkedProcess
 from galamp.supervision.presence import Presence
 from galamp.supervision.progress_monitor import ProgressMonitor
 from galamp.supervision.restart_policy import Failure, RestartPolicy
-from galamp.workers.child import STACK_SIGNAL, ChildSpec, PickledTask, child_main
+from galamp.workers.child import BRIDGE, STACK_SIGNAL, ChildSpec, PickledTask, child_main
 from galamp.workers.forkserver import ensure_tracker, wake_server
 
 KILL_TIMEOUT_S = 5.0
@@ -60,7 +60,7 @@ class Child:
             max_restarts: see `RestartPolicy`.
         """
         self.rank, self.number, self.row = rank, number, row
-        self.role = "learner" if number is None else "simulator"
+        self.role = self._role()
         self.incarnation = 0
         self.due_s: float | None = None
         """time.monotonic() of the next start; None: no start is scheduled."""
@@ -75,6 +75,9 @@ class Child:
         self._hang: str | None = None
         self._hung_since_s = 0.0
         self._work_at_run_start = self._work_at_start = self.work
+
+    def _role(self) -> str:
+        return "learner" if self.number is None else "simulator"
 
     @property
     def title(self) -> str:
@@ -252,3 +255,20 @@ class Child:
         progress = self.work - self._work_at_start
         ended = Failure(failure.cause, progress, failure.deliberate, failure.external)
         return self._restart_policy.delay_s(ended, time.monotonic())
+
+
+class BridgeChild(Child):
+    """The bridge of a node to the others; its rank has no meaning, and its work are its loops."""
+
+    def _role(self) -> str:
+        return BRIDGE
+
+    @property
+    def title(self) -> str:
+        """Its role: a node has one."""
+        return BRIDGE
+
+    @property
+    def work(self) -> int:
+        """Loops of all incarnations together."""
+        return self.row["turns"]

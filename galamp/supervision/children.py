@@ -23,12 +23,13 @@ import torch.multiprocessing  # noqa: F401  # tasks may hold tensors: it knows h
 
 from galamp.core.machine.memory import out_of_memory_kills
 from galamp.core.processes.reaper import Orphans
+from galamp.memory.cluster_board import ClusterBoard
 from galamp.memory.status import Phase
-from galamp.supervision.child import KILL_TIMEOUT_S, Child
+from galamp.supervision.child import KILL_TIMEOUT_S, BridgeChild, Child
 from galamp.supervision.child_failure import ChildFailure
 from galamp.supervision.launching import READINESS, StartPostponed, standard_children
 from galamp.supervision.layout import RunLayout
-from galamp.supervision.presence import LearnerPresence, SimulatorPresence
+from galamp.supervision.presence import BridgePresence, LearnerPresence, SimulatorPresence
 from galamp.workers.forkserver import SERVER, left_behind, send_server, server_pid, wake_server
 
 TICK_S = 0.05
@@ -70,6 +71,11 @@ class Limit(NamedTuple):
 class Children:
     """All children of a run."""
 
+    bridge: BridgeChild | None = None
+    """To the other nodes, in a run on several machines."""
+    _board: ClusterBoard | None = None
+    _remote = range(0)
+
     def __init__(self, run_layout: RunLayout) -> None:
         resources = run_layout.plan.config.resources
         self._control, self._hang_after_s = run_layout.control, resources.hang_after_s
@@ -82,11 +88,15 @@ class Children:
         ranks, workers = range(run_layout.count), range(run_layout.shape.workers)
         self.learners = [_learner(run_layout, rank) for rank in ranks]
         self.simulators = [_simulator(run_layout, rank, w) for rank in ranks for w in workers]
+        if run_layout.board is not None:
+            self.bridge, self._board = _bridge(run_layout), run_layout.board
+            self._remote = run_layout.plan.ranks.remote
 
     @property
     def all(self) -> list[Child]:
-        """All children, learners first: they take longest to start."""
-        return [*self.learners, *self.simulators]
+        """All children, learners before simulators: they take longest to start."""
+        bridges = [] if self.bridge is None else [self.bridge]
+        return [*bridges, *self.learners, *self.simulators]
 
     def with_process(self) -> Iterator[Child]:
         """Yield each child that has a process."""
@@ -193,6 +203,16 @@ class Children:
             ):
                 absent = child.turns.exceeds(ABSENT_TIMEOUT_S, ABSENT_GAPS)
                 self._control.set_alive(child.rank, child.has_begun and not absent)
+        if self._board is not None:
+            self._follow_bridge(self._board)
+
+    def _follow_bridge(self, board: ClusterBoard) -> None:
+        """Mark which other nodes' learners are there; none if the bridge does not say so now."""
+        bridge = self.bridge
+        told = bridge is not None and bridge.has_process
+        told = told and bridge is not None and bridge.beats.still_s < ABSENT_TIMEOUT_S
+        for rank in self._remote:
+            self._control.set_alive(rank, told and bool(board.rank(rank, "alive")))
 
     def _limit(self, child: Child) -> Limit:
         """Return the hang limit of a child."""
@@ -267,6 +287,18 @@ def _simulator(run_layout: RunLayout, rank: int, worker: int) -> Child:
         run_layout.status_board.simulator(index),
         SimulatorPresence(run_layout.control, index, partial(run_layout.wake_learner, rank)),
         partial(run_layout.simulator, rank, worker),
+        run_layout.plan.config.resources.max_restarts,
+    )
+
+
+def _bridge(run_layout: RunLayout) -> BridgeChild:
+    """Create the bridge."""
+    return BridgeChild(
+        0,
+        None,
+        run_layout.status_board.bridge(),
+        BridgePresence(run_layout.control, run_layout.plan.ranks.remote),
+        run_layout.bridge,
         run_layout.plan.config.resources.max_restarts,
     )
 

@@ -7,6 +7,7 @@ Runs in the supervisor, which owns all of it before any child starts; children i
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,18 +20,22 @@ from galamp.core.normalisation import NORMALISER_GAUGES, NormaliserSpec, normali
 from galamp.core.processes.titles import run_name, title_of
 from galamp.core.seeding import seed_for
 from galamp.environments.base import EnvironmentSpec
+from galamp.gossip.cluster.mirrors import INCARNATION as MIRROR_INCARNATION
 from galamp.gossip.exchange import exchange_specs
 from galamp.gossip.topologies.base import Topology
 from galamp.memory.arrays import ArraySpec, SharedArrays, Wakeup
+from galamp.memory.cluster_board import ClusterBoard
 from galamp.memory.control import ControlBlock
 from galamp.memory.learner_state import State, StateSlots
 from galamp.memory.metrics import LEARNING_RATE
 from galamp.memory.moment_slots import MomentSlots
 from galamp.memory.rollouts import RingWake, RolloutRing, RolloutShape
 from galamp.memory.status import StatusBoard
+from galamp.supervision.cluster import about_run, digest_of
 from galamp.supervision.plan import LearnerPlan, Plan
+from galamp.workers.bridge import BridgeTask
 from galamp.workers.building import build_algorithm, build_normalised, seen_dtype
-from galamp.workers.child import ChildSpec
+from galamp.workers.child import BRIDGE, ChildSpec
 from galamp.workers.learner_task import LearnerTask
 from galamp.workers.simulator import SimulatorTask
 
@@ -118,7 +123,11 @@ def array_specs(
     gauges = {LEARNING_RATE: "", **plan.config.algorithm.gauges}
     if sketch.normaliser is not None:
         gauges |= NORMALISER_GAUGES
-    specs = ControlBlock.specs(count, simulators) + StatusBoard.specs(count, simulators, gauges)
+    ranks = plan.ranks
+    specs = ControlBlock.specs(ranks.all, simulators)
+    specs += StatusBoard.specs(count, simulators, gauges, len(ranks.remote))
+    if plan.place is not None:
+        specs += ClusterBoard.specs(ranks.nodes, ranks.all)
     specs += exchange_specs(plan.config.gossip, topology, sketch.state_sizes)
     shape = rollout_shape(plan, environment)
     for rank in range(count):
@@ -156,9 +165,16 @@ class RunLayout:
         self.arrays = SharedArrays.create(specs, nodes if plan.config.resources.pin else ())
         self._wakes = [RingWake.create(self.shape.workers) for _ in plan.learners]
         self._gossip_wakeups = tuple(Wakeup() for _ in plan.learners)
+        ranks, self.board = plan.ranks, None
+        if plan.place is not None:
+            self._bridge_wakeup = Wakeup()  # stands for those of all learners of other nodes
+            self._gossip_wakeups += (self._bridge_wakeup,) * len(ranks.remote)
+            self.board = ClusterBoard(self.arrays, ranks.nodes, ranks.all)
         self.control = ControlBlock(self.arrays)
         self.control.prepare()
-        self.status_board = StatusBoard(self.arrays, self.count)
+        for rank in ranks.remote:
+            self.control.set_incarnation(rank, MIRROR_INCARNATION)
+        self.status_board = StatusBoard(self.arrays, self.count, len(ranks.remote))
         self.states = [
             StateSlots(self.arrays, rank, sketch.state_sizes) for rank in range(self.count)
         ]
@@ -178,6 +194,28 @@ class RunLayout:
         spec = self._spec("simulator", learner, worker, incarnation)
         return spec, self._simulator_task(learner, worker, index, incarnation)
 
+    def bridge(self, incarnation: int) -> tuple[ChildSpec, BridgeTask]:
+        """Return the specification and the task of one incarnation of the bridge."""
+        plan, place = self.plan, self.plan.place
+        assert place is not None
+        spec = self._spec(BRIDGE, plan.learners[0], None, incarnation)
+        config, sketch = plan.config, self.sketch
+        network = sketch.network, sketch.parameters
+        about = about_run(config, plan.ranks, self.environment.env_id, *network)
+        task = BridgeTask(
+            arrays=self.arrays,
+            place=place,
+            ranks=plan.ranks,
+            topology=self.topology,
+            wakeup=self._bridge_wakeup,
+            wakeups=self._gossip_wakeups,
+            about=about,
+            run=digest_of(about, config.cluster.join),
+            model=digest_of(*sketch.layout),
+            certificate=config.gossip.certificate,
+        )
+        return dataclasses.replace(spec, cores=()), task
+
     def simulator_index(self, rank: int, worker: int) -> int:
         """Return a simulator's number over all learners."""
         return rank * self.shape.workers + worker
@@ -196,7 +234,8 @@ class RunLayout:
     def _spec(
         self, role: str, learner: LearnerPlan, worker: int | None, incarnation: int
     ) -> ChildSpec:
-        name = title_of(role, learner.rank, worker).replace(" ", "-") + ".log"
+        title = BRIDGE if role == BRIDGE else title_of(role, learner.rank, worker)
+        name = title.replace(" ", "-") + ".log"
         cores = learner.cpus.simulators if role == "simulator" else learner.cpus.learner
         return ChildSpec(
             role=role,
@@ -216,6 +255,7 @@ class RunLayout:
             arrays=self.arrays,
             rank=learner.rank,
             learners=self.count,
+            place=self.plan.ranks,
             device=learner.device,
             sharing=sum(each.device == learner.device for each in self.plan.learners),
             graphs=config.resources.graphs,
@@ -248,6 +288,7 @@ class RunLayout:
             worker=worker,
             index=index,
             learners=self.count,
+            remote=len(self.plan.ranks.remote),
             shape=self.shape,
             wake=self._wakes[learner.rank],
             environment=config.environment,
@@ -265,7 +306,7 @@ class RunLayout:
 
         Every incarnation gets different seeds.
         """
-        entropy = [self.plan.config.seed, rank, self.start]
+        entropy = [self.plan.config.seed, self.plan.ranks.among_all(rank), self.start]
         if incarnation:
             entropy += [offset, incarnation]
         elif offset:

@@ -9,6 +9,7 @@ supervisor before any process starts, so a setting that does not fit the machine
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,9 @@ from galamp.core.config import GossipConfig, ResourceConfig, RunConfig
 from galamp.core.errors import UserError
 from galamp.core.machine.machine import Machine
 from galamp.core.machine.process_limits import least_room
+from galamp.core.nodes import Place, Ranks, place_of
 from galamp.core.settings import AUTO
+from galamp.supervision.cluster import check_cluster
 from galamp.supervision.devices import CPU, devices_of, usable_devices
 from galamp.supervision.placement import CpuSet, assign_cpus
 from galamp.workers.forkserver import MAX_DESCRIPTORS
@@ -26,6 +29,7 @@ from galamp.workers.forkserver import MAX_DESCRIPTORS
 NO_GRAPH = "none"
 ONLY_FOR_GOSSIP = (
     "topology", "gossip_weights", "gossip_every", "gossip_probability", "global_average_every",
+    "nodes_every",
     "target_ball", "ball_floor", "outer_momentum", "outer_lr", "gossip_optimizer",
 )  # fmt: skip
 
@@ -39,6 +43,8 @@ thread. The threads of other environments are unknown."""
 THREADS_OF_CUDA = 16
 """Approximate number of threads that the CUDA driver and torch's autograd start in a GPU learner.
 """
+THREADS_OF_NETWORK = 8
+"""Approximate number of threads that a bridge's network library starts."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,8 @@ class Plan:
     learners: tuple[LearnerPlan, ...]
     device: str
     """The setting `device` as requested; that of `config` names the devices that are used."""
+    place: Place | None = None
+    """This node among those of the run; None for a run on one machine."""
 
     @property
     def asked(self) -> RunConfig:
@@ -76,6 +84,12 @@ class Plan:
         return tuple(learner.device for learner in self.learners)
 
     @property
+    def ranks(self) -> Ranks:
+        """How the learners of all nodes are numbered; there may be but one node."""
+        node, nodes = (0, 1) if self.place is None else self.place[:2]
+        return Ranks(node, nodes, len(self.learners))
+
+    @property
     def simulators(self) -> int:
         """Number of simulator processes over all learners."""
         return len(self.learners) * self.config.resources.simulator_workers
@@ -83,7 +97,7 @@ class Plan:
     @property
     def descriptors(self) -> int:
         """Open files that the supervisor needs at most."""
-        children = len(self.learners) + self.simulators
+        children = len(self.learners) + self.simulators + (self.place is not None)
         return DESCRIPTORS_OF_SUPERVISOR + DESCRIPTORS_PER_CHILD * children
 
     @property
@@ -93,7 +107,8 @@ class Plan:
         # torch has two thread pools; the calling thread takes part in each.
         learner = 1 + 2 * (resources.threads - 1) + (0 if on_cpu else THREADS_OF_CUDA)
         simulator = 2 if self.config.environment.env_id.startswith(EMULATED) else 1
-        return 1 + len(self.learners) * (learner + resources.simulator_workers * simulator)
+        bridge = 0 if self.place is None else 1 + THREADS_OF_NETWORK + self.place.nodes
+        return 1 + len(self.learners) * (learner + resources.simulator_workers * simulator) + bridge
 
     @property
     def agent_steps_per_update(self) -> int:
@@ -115,10 +130,13 @@ def make_plan(config: RunConfig, machine: Machine, *, resumed: bool = False) -> 
     """
     if misfit := config.algorithm.misfit(config.gossip.method):
         raise UserError(f"{misfit}; leave out one of them")
+    place = place_of(config.cluster, os.environ)
     device = config.resources.device
     devices = devices_of(usable_devices(device, machine) if resumed else device, machine)
     count = config.resources.learners or _learners(devices, machine)
     config, count = _with_method(config, count)
+    if place is not None:
+        check_cluster(config, place, count)
     most = LEARNERS_PER_CORE * len(machine.cores)
     if count > most:
         raise UserError(
@@ -127,7 +145,7 @@ def make_plan(config: RunConfig, machine: Machine, *, resumed: bool = False) -> 
         )
     learners = _layout(devices, machine, count)
     resources = _resources(config, learners, machine)
-    plan = Plan(replace(config, resources=resources), learners, device)
+    plan = Plan(replace(config, resources=resources), learners, device, place)
     _check_descriptors(plan, machine)
     return plan
 
@@ -162,7 +180,7 @@ def with_learners(
         if getattr(resources, name) != getattr(usual, name)
     }
     algorithm = config.algorithm
-    if algorithm.learning_rate == algorithm.default_learning_rate(count):
+    if algorithm.learning_rate == algorithm.default_learning_rate(count * config.cluster.nodes):
         algorithm = replace(algorithm, learning_rate=None)
     resources = replace(open_, learners=learners, **fixed)
     return replace(config, algorithm=algorithm, resources=resources)
@@ -206,7 +224,7 @@ def _with_method(config: RunConfig, count: int) -> tuple[RunConfig, int]:
         certificate = gossip.certificate and gossip.method == "independent"
         gossip = replace(gossip, topology=NO_GRAPH, certificate=certificate)
     if algorithm.learning_rate is None:
-        rate = algorithm.default_learning_rate(count)
+        rate = algorithm.default_learning_rate(count * config.cluster.nodes)
         algorithm = replace(algorithm, learning_rate=rate)
     environment = config.environment
     if gossip.method == "single":

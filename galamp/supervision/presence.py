@@ -44,6 +44,21 @@ class LearnerPresence:
         self._control.set_alive(self._rank, False)
 
 
+class BridgePresence:
+    """Presence of a node's bridge: without it, other nodes' learners cannot be heard."""
+
+    def __init__(self, control: ControlBlock, remote: range) -> None:
+        self._control, self._remote = control, remote
+
+    def announce(self, incarnation: int) -> None:
+        """Announce nothing: learners are there when the bridge says so."""
+
+    def mark_dead(self) -> None:
+        """Announce that the other nodes' learners are not there."""
+        for rank in self._remote:
+            self._control.set_alive(rank, False)
+
+
 class SimulatorPresence:
     """Presence of a simulator, for which its learner may wait.
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from galamp.gossip.consensus.certificate import Bounds, Certificate
 from galamp.gossip.consensus.distances import DistanceMeter, Measured
 from galamp.gossip.consensus.radius import radius_per_update
-from galamp.gossip.exchange import GRADIENTS, averages_gradients
+from galamp.gossip.exchange import GRADIENTS, PARAMETERS, averages_gradients
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.transport.parameter_slots import ParameterSlots
 from galamp.gossip.transport.publication import Publication
@@ -50,7 +50,7 @@ class ConsensusMonitor:
         config = run_layout.plan.config.gossip
         self._control, self._history = run_layout.control, history
         self._target = config.target_ball
-        self._meter = self._make_meter(run_layout, "parameters")
+        self._meter = self._make_meter(run_layout, PARAMETERS)
         self._gradients = None
         if config.gradient_correlation:
             self._gradients = self._make_meter(run_layout, GRADIENTS)
@@ -60,7 +60,8 @@ class ConsensusMonitor:
 
     @staticmethod
     def _make_meter(run_layout: RunLayout, name: str) -> DistanceMeter:
-        slots = [ParameterSlots(run_layout.arrays, rank, name) for rank in range(run_layout.count)]
+        every = range(run_layout.topology.size if name == PARAMETERS else run_layout.count)
+        slots = [ParameterSlots(run_layout.arrays, rank, name) for rank in every]
         return DistanceMeter(slots, run_layout.sketch.parameters)
 
     def follow(self) -> None:
@@ -144,8 +145,19 @@ class History:
         log_event: Callable[[str], None],
         *,
         with_radius: bool,
+        mirrors: range = range(0),
     ) -> None:
-        """Set up; `with_radius`: whether the learners' rounds are those that theory is about."""
+        """Set up.
+
+        Args:
+            arrays: the learners' shared memory.
+            topology: the gossip graph.
+            log: file that it writes to.
+            log_event: takes a line for the user.
+            with_radius: whether the learners' rounds are those that theory is about.
+            mirrors: learners of other nodes.
+        """
+        self._mirrors = mirrors
         self._log, self._log_event = log, log_event
         self._gap_reported = False
         ranks = range(topology.size)
@@ -206,8 +218,22 @@ class History:
                 self.radius,
             ).as_dict()
         )
+        if certified is not None:
+            self._place_mirrors(measured)
         self.follow()
         return certified
+
+    def _place_mirrors(self, measured: Measured) -> None:
+        """Describe the vectors of other nodes' learners by their distance to the first one here.
+
+        What they mix there is not recorded here: by their own updates alone, bounds only grow.
+        """
+        anchor = 0, measured.numbers[0]
+        for rank in self._mirrors:
+            vector, distance = (rank, measured.numbers[rank]), float(measured.pairwise[rank, 0])
+            self._certificate.rebase(*vector, *anchor, distance * (1 + 1e-5))
+            line = Rebase(*vector, anchor, distance * (1 + 1e-5), anew=True)
+            self._lines.append(line.as_dict())
 
     def rebase_unknown(
         self, vectors: Sequence[tuple[int, int]], pairwise: npt.NDArray[np.float64]

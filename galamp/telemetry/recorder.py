@@ -42,6 +42,7 @@ from galamp.telemetry.snapshot import (
     GameFrame,
     Goal,
     LearnerSnapshot,
+    NodeSnapshot,
     Snapshot,
     SystemReading,
 )
@@ -50,6 +51,8 @@ from galamp.telemetry.throughput_facts import FactsReader
 from galamp.telemetry.time_left import TimeLeft
 
 MAX_EVENTS = 50
+STEPS_ELSEWHERE = "steps_elsewhere"
+"""In a checkpoint's progress: agent steps of each learner of the other nodes of a run."""
 MAX_FORMER_EVENTS = 20
 """Events of earlier starts that are shown."""
 
@@ -102,7 +105,9 @@ class Recorder:
         self._former_s = 0.0
         self._overall = ThroughputMeter()
         self.status = "starting"
-        self.learners = [LearnerReading(row) for row in run_layout.status_board.learners()]
+        board = run_layout.status_board
+        self.learners = [LearnerReading(row) for row in board.learners()]
+        self._elsewhere = [LearnerReading(board.learner(r)) for r in run_layout.plan.ranks.remote]
         workers = run_layout.shape.workers
         self._rings = [EpisodeRing(run_layout.arrays, i) for i in range(run_layout.count * workers)]
         self._tails = [0] * len(self._rings)
@@ -175,6 +180,7 @@ class Recorder:
 
     def progress(self) -> dict[str, Any]:
         """Return the progress that a checkpoint stores besides the learners' states."""
+        elsewhere = [reading.row["agent_steps"] for reading in self._elsewhere]
         return {
             "agent_steps": self._run_layout.status_board.agent_steps(),
             "episodes": self.episodes,
@@ -184,6 +190,7 @@ class Recorder:
             "best_at_agent_steps": self._best_at,
             "last_returns": list(self._scores),
             "last_lengths": list(self._lengths),
+            **({STEPS_ELSEWHERE: elsewhere} if elsewhere else {}),
         }
 
     def resume_from(
@@ -199,7 +206,7 @@ class Recorder:
         self._scores.extend(progress["last_returns"])
         self._lengths.extend(progress["last_lengths"])
         self._curve = curve
-        for learner in self.learners:
+        for learner in (*self.learners, *self._elsewhere):
             learner.start_afresh()
 
     def _former_events(self, former_s: float) -> list[Event]:
@@ -214,7 +221,7 @@ class Recorder:
     def read(self) -> None:
         """Read the counters and episodes since the last call."""
         now_s = time.monotonic()
-        for learner in self.learners:
+        for learner in (*self.learners, *self._elsewhere):
             learner.sample(now_s)
         self._time_left.add(now_s, self._run_layout.status_board.agent_steps())
         for rank, score, length, env_index, ended in self._finished():
@@ -262,7 +269,7 @@ class Recorder:
         config = self._run_layout.plan.config
         gauges = mean_of([reading.row.metrics.gauges() for reading in self.learners])
         learning_rate = gauges.pop(LEARNING_RATE, None)
-        rate = sum(learner.agent_steps_per_s for learner in learners)
+        rate = sum(reading.rate() for reading in (*self.learners, *self._elsewhere))
         gossip = config.gossip
         return Snapshot(
             env_id=self._run_layout.environment.env_id,
@@ -270,7 +277,7 @@ class Recorder:
             run_dir=str(self.folder.path),
             status=self.status,
             elapsed_s=self.elapsed_s,
-            agent_steps=sum(learner.agent_steps for learner in learners),
+            agent_steps=self._run_layout.status_board.agent_steps(),
             total_steps=config.total_steps,
             frames_per_step=self._run_layout.environment.frames_per_step,
             agent_steps_per_s=rate,
@@ -294,6 +301,7 @@ class Recorder:
             max_grad_norm=getattr(config.algorithm, "max_grad_norm", None) or None,
             edges=self._consensus.edges(),
             has_ages=self._consensus.has_ages,
+            nodes=nodes_of(self._run_layout),
             system=self._seen(rate),
             bottleneck=self._limit,
             goal=self.goal,
@@ -369,6 +377,24 @@ class Recorder:
             distance=distance,
             out_peers=self._run_layout.topology.out_peers(rank, row["rounds"]),
         )
+
+
+def nodes_of(run_layout: RunLayout) -> tuple[NodeSnapshot, ...]:
+    """Return the other nodes, as the bridge sees them; none in a run on one machine."""
+    board, ranks = run_layout.board, run_layout.plan.ranks
+    if board is None:
+        return ()
+    first = {node: ranks.here(node * ranks.lanes) for node in range(ranks.nodes)}
+    return tuple(
+        NodeSnapshot(
+            node,
+            (first[node], first[node] + ranks.lanes - 1),
+            bool(board.node(node, "present")),
+            *(board.node(node, name) for name in ("received", "sent", "overwritten", "refused")),
+        )
+        for node in range(ranks.nodes)
+        if node != ranks.node
+    )
 
 
 def best_at(progress: dict[str, Any]) -> int:

@@ -73,6 +73,29 @@ class EdgeSnapshot:
 
 
 @dataclass(frozen=True)
+class NodeSnapshot:
+    """Another node of a run on several machines, as this node's bridge sees it.
+
+    Attributes:
+        node: its number.
+        learners: first and last of its learners, as they are numbered here.
+        present: whether it can be reached, and agrees.
+        received: vectors that were taken from it.
+        sent: vectors that were sent to it.
+        overwritten: publications that were not, for newer ones replaced them.
+        refused: what it sent and was not taken, as of another learner, or damaged.
+    """
+
+    node: int
+    learners: tuple[int, int]
+    present: bool
+    received: int = 0
+    sent: int = 0
+    overwritten: int = 0
+    refused: int = 0
+
+
+@dataclass(frozen=True)
 class ConsensusReading:
     """Distances between the learners' parameters, last measured; L2 norms, None if unknown."""
 
@@ -258,6 +281,8 @@ class Snapshot:
     """Edges of the graph, of large graphs only the oldest."""
     has_ages: bool = False
     """Whether the ages of edges are recorded."""
+    nodes: tuple[NodeSnapshot, ...] = ()
+    """The other nodes, in a run on several machines."""
     system: SystemReading = field(default_factory=SystemReading)
     bottleneck: str = ""
     """What limits the throughput, and what to change; empty while that is not known."""

@@ -30,6 +30,7 @@ from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, CheckpointNotWritten, Identity, LearnerState
 from galamp.storage.links import BEST, LATEST
 from galamp.supervision.layout import RunLayout
+from galamp.telemetry.recorder import STEPS_ELSEWHERE
 from galamp.telemetry.snapshot import EPISODES_IN_MEAN
 
 MIN_KEPT = 2
@@ -234,8 +235,13 @@ class Saver:
         others = [s.tensors["parameters"] for r, s in enumerate(states) if r not in self._excluded]
         for rank in self._excluded if others else ():
             states[rank].tensors["parameters"] = np.mean(others, axis=0)
+        board = self._run_layout.board
+        if board is not None:  # with what earlier starts of this node have done
+            for rank, state in enumerate(states):
+                state.counters["agent_steps"] += board.missing(rank)
         learners = tuple(learner_state(rank, state, layout) for rank, state in enumerate(states))
         progress["agent_steps"] = sum(state.counters["agent_steps"] for state in states)
+        progress["agent_steps"] += sum(progress.get(STEPS_ELSEWHERE, ()))
         return Checkpoint(self._identity, self._config, progress, learners)
 
     def _write(self, checkpoint: Checkpoint) -> None:

@@ -19,6 +19,7 @@ from galamp.core.machine.machine import Machine
 from galamp.gossip.consensus.outer_growth import growth_per_round
 from galamp.gossip.topologies import FILE, make_topology
 from galamp.gossip.topologies.base import Topology
+from galamp.gossip.topologies.from_node import FromNode
 from galamp.storage.run_folder import GRAPH_LIMIT_BYTES, StoredChoices
 from galamp.supervision.plan import Plan, make_plan
 from galamp.training.resume import graph_file
@@ -57,12 +58,16 @@ def resolve_run(config: RunConfig, machine: Machine, kept: StoredChoices) -> Res
     content = None if path is None else _content(path)
     topology = make_topology(
         name,
-        len(plan.learners),
+        plan.ranks.all,
         gossip.gossip_weights,
         plan.config.seed,
         gossip.global_average_every,
+        nodes=plan.ranks.nodes,
+        nodes_every=gossip.nodes_every,
     )
     _check_outer_steps(gossip, topology)
+    if plan.place is not None:
+        topology = FromNode(topology, plan.ranks.among_all(0))
     if path is None:
         return ResolvedRun(plan, topology)
     if content is None or content != _content(path):

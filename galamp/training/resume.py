@@ -30,7 +30,7 @@ from galamp.supervision.layout import RunLayout
 from galamp.supervision.plan import Plan
 from galamp.telemetry.consensus import History
 from galamp.telemetry.metric_history import rows_before
-from galamp.telemetry.recorder import Recorder
+from galamp.telemetry.recorder import STEPS_ELSEWHERE, Recorder
 from galamp.training.resize import resized
 from galamp.training.resume_point import ResumePoint
 
@@ -57,7 +57,8 @@ def states_for(run_layout: RunLayout, resume_point: ResumePoint, start: int) -> 
         UserError: the learners' parameters have to be identical, and are not.
     """
     config = run_layout.plan.config
-    seeds = [seed_for(config.seed, rank, start) for rank in range(run_layout.count)]
+    ranks = map(run_layout.plan.ranks.among_all, range(run_layout.count))
+    seeds = [seed_for(config.seed, rank, start) for rank in ranks]
     sketch = run_layout.sketch
     states = resized(resume_point.states(sketch.layout), seeds, sketch.normaliser)
     if config.gossip.synchronous:
@@ -81,6 +82,7 @@ def restore(
         for name in STATE_COUNTERS:
             row.set_counter(name, state.counters[name])
     progress = resume_point.checkpoint.progress
+    _restore_steps_elsewhere(progress, run_layout)
     recorder.resume_from(
         progress, curve(folder.metrics), rows_before(folder.metrics, run_layout.count)
     )
@@ -93,6 +95,23 @@ def restore(
         )
     for skipped in resume_point.skipped:
         recorder.log_event(f"damaged checkpoint passed over: {skipped}", kind="checkpoint")
+
+
+def _restore_steps_elsewhere(progress: dict[str, Any], run_layout: RunLayout) -> None:
+    """Count on from what the learners of other nodes had done; the first one here has it if alone.
+
+    They tell what they have done since.
+    """
+    steps, board = progress.get(STEPS_ELSEWHERE, ()), run_layout.status_board
+    if len(steps) == len(run_layout.plan.ranks.remote):
+        for rank, count in zip(run_layout.plan.ranks.remote, steps, strict=True):
+            board.learner(rank)["agent_steps"] = count
+    else:
+        board.learner(0)["agent_steps"] += sum(steps)
+        found = run_layout.states[0].restore()
+        assert found is not None
+        found[0].counters["agent_steps"] = board.learner(0)["agent_steps"]
+        run_layout.states[0].save(found[0], save_id=0, incarnation=0)
 
 
 def other_generators(states: Sequence[State], plan: Plan) -> bool:
@@ -187,12 +206,13 @@ def history_of(
         warn: takes one line about a disk that refuses.
     """
     gossip = run_layout.plan.config.gossip
-    if run_layout.count == 1 or not gossip.certificate:
+    if run_layout.topology.size == 1 or not gossip.certificate:
         return None
     log = GossipLog(folder.path / GOSSIP, warn, folder.where)
     history = History(
-        run_layout.arrays, run_layout.topology, log, warn, with_radius=gossip.has_radius
-    )
+        run_layout.arrays, run_layout.topology, log, warn, with_radius=gossip.has_radius,
+        mirrors=run_layout.plan.ranks.remote,
+    )  # fmt: skip
     history.start(first_entry(run_layout, states, float(wall_s), run_layout.start))
     return history
 
@@ -204,13 +224,17 @@ def first_entry(
 
     Args:
         run_layout: of this start.
-        states: the states that they resume from; empty in a new run, where all start alike.
+        states: the states that they resume from; empty in a new run, where all start alike. The
+            first vector of another node's learner is, by definition, that of the same lane here.
         wall_s: training time of the earlier starts, in seconds.
         number: number of this start.
     """
-    distances = np.zeros((run_layout.count, run_layout.count))
+    count = run_layout.topology.size
+    distances = np.zeros((count, count))
     if states:
-        distances, _ = distances_between(np.stack([s.tensors["parameters"] for s in states]))
+        lanes = np.arange(count) % run_layout.count
+        found, _ = distances_between(np.stack([s.tensors["parameters"] for s in states]))
+        distances = found[np.ix_(lanes, lanes)]
     gossip = run_layout.plan.config.gossip
     rows = tuple(map(tuple, distances.tolist()))
-    return Start(number, run_layout.count, gossip.graph, gossip.synchronous, wall_s, rows)
+    return Start(number, count, gossip.graph, gossip.synchronous, wall_s, rows)

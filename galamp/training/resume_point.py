@@ -20,10 +20,13 @@ from galamp.core.normalisation import NormaliserSpec, Saved
 from galamp.memory.learner_state import GENERATOR_BYTES, STATE_COUNTERS, Sizes, State
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, LearnerState
+from galamp.supervision.cluster import MAX_LEARNERS
 from galamp.telemetry.snapshot import EPISODES_IN_MEAN
 from galamp.training.checkpointing import saved_state
 
 LIMITS = Limits(number=Range(-1e100, 1e100), items=EPISODES_IN_MEAN, more_fields=True)
+
+OF_LEARNERS = Limits(items=MAX_LEARNERS, whole=Range(0, 10**15), more_fields=True)
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,13 @@ class Progress:
     best_mean_return_100: float | None
     last_returns: tuple[float, ...]
     last_lengths: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ProgressElsewhere:
+    """What is read of a checkpoint's progress in a run on several machines."""
+
+    steps_elsewhere: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,6 +105,7 @@ def lacking(
     """Return what is missing or invalid in a checkpoint; None if it is complete."""
     try:
         decode(Progress, checkpoint.progress, LIMITS, "its progress")
+        decode(ProgressElsewhere, checkpoint.progress, OF_LEARNERS, "its progress")
     except DecodeError as error:
         return str(error)
     for learner in checkpoint.learners:

@@ -353,6 +353,11 @@ class Session:
                 "--method single: one learner has everyone's environments, others would have none; "
                 "--learners is for methods with several"
             )
+        if plan.place is not None:
+            raise UserError(
+                f"--nodes {plan.place.nodes}: all nodes must have the same number of learners; "
+                "stop them, and go on with --resume and another --learners"
+            )
         machine = self._context.machine
         config = with_learners(plan.asked, learners, machine, plan.learners)
         return resolve_run(config, machine, StoredChoices(self._folder.path, devices=True))

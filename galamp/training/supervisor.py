@@ -246,11 +246,14 @@ class Supervisor:
     def _give_up(self, child: Child, failure: ChildFailure) -> None:
         """Continue without a child; stop a learner without simulators, a run without learners."""
         child.given_up = True
+        child.mark_dead()
         self.recorder.losses.given_up.append(child.title)
         self.recorder.log_event(
             f"{failure}: given up, too often or always at the same place", kind="given-up",
             who=child.title, cause=failure.cause,
         )  # fmt: skip
+        if child is self.children.bridge:
+            return
         learner = self.children.learners[child.rank]
         if not any(each.expected for each in self.children.simulators_of(child.rank)):
             learner.give_up()
@@ -270,6 +273,9 @@ class Supervisor:
         if self._stopping_since_s is None:
             self.children.check(passed_s)
         self._check_folder()
+        board = self.run_layout.board
+        for line in () if board is None else board.notices():
+            self.recorder.log_event(line, kind="node")
         for child in self.children.with_process():
             if child.row.phase is not Phase.BOOT:
                 self._set_state(child, WorkerState.RUNNING)

@@ -24,6 +24,7 @@ def monitor_of(run_layout: RunLayout, machine: Machine) -> SystemMonitor:
     """Return what samples the machine under the processes of an attempt."""
     board = run_layout.status_board
     rows = [*board.learners(), *map(board.simulator, range(run_layout.plan.simulators))]
+    rows += [] if run_layout.board is None else [board.bridge()]
 
     def pids() -> Iterator[int]:
         yield from filter(None, (os.getpid(), server_pid(), *(row["pid"] for row in rows)))

@@ -183,10 +183,14 @@ def _with_canonical_environment(config: RunConfig) -> RunConfig:
 
 def _make_folder(plan: Plan, began: datetime) -> RunFolder:
     report, config = plan.config.report, plan.config
-    name = report.name or f"{_label(config)}{len(plan.learners)}"
+    name = report.name or f"{_label(config)}{len(plan.learners)}{_label_of_node(plan)}"
     return RunFolder.create(
         None, report.run_dir, config.environment.env_id, name, config.seed, began
     )
+
+
+def _label_of_node(plan: Plan) -> str:
+    return "" if plan.place is None else f"x{plan.place.nodes}-node{plan.place.node}"
 
 
 def _label(config: RunConfig) -> str:

@@ -1,6 +1,6 @@
 """Child process: entry and exit code of every child: its title, its log, its signals, its end.
 
-    forked by the server --child_main(spec, task)--> galamp.workers.learner or .simulator
+    forked by the server --child_main(spec, task)--> galamp.workers.learner, .simulator or .bridge
 
 A child ends when its parent ends, for any reason. It leaves signals to the supervisor, writes only
 to its own log, and shows its role and rank in its title (`ps`, `top`, `py-spy`).
@@ -41,7 +41,9 @@ STACK_SIGNAL = signal.SIGUSR1
 """Makes a child write the stacks of all its threads to its log."""
 
 
-OUT_OF_MEMORY_SCORES = {"simulator": 500, "learner": 300}
+BRIDGE = "bridge"
+"""Role of the process that talks to other nodes, of which a node has one."""
+OUT_OF_MEMORY_SCORES = {"simulator": 500, "learner": 300, BRIDGE: 300}
 """Kernel's oom_score_adj by role: when memory runs out, simulators go first, then learners."""
 
 
@@ -64,8 +66,8 @@ class ChildSpec:
 
     @property
     def title(self) -> str:
-        """Role and rank: `learner 0`, `simulator 0.1`."""
-        return title_of(self.role, self.rank, self.worker)
+        """Role and rank: `learner 0`, `simulator 0.1`; `bridge`."""
+        return BRIDGE if self.role == BRIDGE else title_of(self.role, self.rank, self.worker)
 
     def report(self, pid: int) -> Path:
         """Return the file for the crash report of this child as process `pid`."""

@@ -29,6 +29,7 @@ from galamp.core.machine.gpu_failures import is_memory_full
 from galamp.core.processes.tracing import TracingPermit
 from galamp.core.seeding import seed_generators
 from galamp.gossip.exchange import Exchange, averages_gradients
+from galamp.memory.cluster_board import ClusterBoard
 from galamp.memory.control import NEVER, ControlBlock
 from galamp.memory.learner_state import (
     FINAL,
@@ -50,6 +51,8 @@ from galamp.workers.normaliser import Normaliser
 
 SAVE_EVERY_S = 1.0
 """Interval of saves: the optimiser's state after a restart is at most this old."""
+SETTLE_TIMEOUT_S, SETTLE_POLL_S = 20.0, 0.02
+"""Longest wait at the start for what other nodes have, and how often it is looked for."""
 
 
 def main(task: LearnerTask) -> None:
@@ -96,7 +99,7 @@ class Learner:
         self.task = task
         self.control = ControlBlock(task.arrays)
         self._tracing = TracingPermit(lambda: self.control.tracer)
-        self.status_board = StatusBoard(task.arrays, task.learners)
+        self.status_board = StatusBoard(task.arrays, task.learners, len(task.place.remote))
         self._incarnation = self.control.incarnation(task.rank)
         self.status = self.status_board.learner(task.rank)
         self.status.reset()
@@ -284,6 +287,7 @@ class Learner:
         """Load the state of an earlier incarnation or of a checkpoint, if there is one."""
         found = self._states.restore()
         if found is None:
+            self._begin_where_others_are()
             self.exchange.resume_from(0, 0)
             self.save(0)
         else:
@@ -300,11 +304,31 @@ class Learner:
             restore_generator(self.algorithm.generator, state.generator)
             for name, value in state.counters.items():
                 self.status.set_counter(name, value)
+            self._begin_where_others_are()
         else:
             self._saved_id = header.version
             self._rejoin(state)
         self.algorithm.version = self.status["updates"]
         self.exchange.resume_from(self.status["turns"], self.status["rounds"])
+
+    def _begin_where_others_are(self) -> None:
+        """On one of several nodes, begin with the mean of those that train in the same lane.
+
+        It waits until its bridge knows them: a node that comes late, or again, must not pull the
+        others back to what it has.
+        """
+        place = self.task.place
+        if place.nodes == 1:
+            return
+        board, until_s = ClusterBoard(self.task.arrays, place.nodes, place.all), time.monotonic()
+        until_s += SETTLE_TIMEOUT_S
+        while not board.settled and time.monotonic() < until_s:
+            self.idle()
+            time.sleep(SETTLE_POLL_S)
+        twins = range(self.task.rank + place.lanes, place.all, place.lanes)
+        mean = self.exchange.mean_of(rank for rank in twins if board.rank(rank, "mirrored"))
+        if mean is not None:
+            self.algorithm.state()["parameters"].copy_(mean)
 
     def _rejoin(self, state: State) -> None:
         """Rejoin the run after a restart: start with the mean of the in-peers' parameters.

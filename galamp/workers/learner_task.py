@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from galamp.algorithms.base import Algorithm
 from galamp.core.algorithm_config import AlgorithmConfig
 from galamp.core.config import GossipConfig
+from galamp.core.nodes import Ranks
 from galamp.core.normalisation import NormaliserSpec
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.exchange import averages_gradients
@@ -25,11 +26,15 @@ from galamp.workers.normaliser import Normaliser, Pool
 
 @dataclass(frozen=True)
 class LearnerTask:
-    """Arguments of learner `rank`; `sharing` learners, including itself, are on its device."""
+    """Arguments of learner `rank`, one of `learners` on this node, in its `place` among all.
+
+    `sharing` learners, including itself, are on its device.
+    """
 
     arrays: SharedArrays
     rank: int
     learners: int
+    place: Ranks
     device: str
     sharing: int
     graphs: bool

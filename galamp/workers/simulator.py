@@ -42,7 +42,10 @@ ACTIONS_REPORTED = 32
 
 @dataclass(frozen=True)
 class SimulatorTask:
-    """Arguments of simulator `worker` of learner `rank`; `index` counts over all learners."""
+    """Arguments of simulator `worker` of learner `rank`; `index` counts over all learners.
+
+    `remote` learners are on other nodes.
+    """
 
     arrays: SharedArrays
     rank: int
@@ -56,12 +59,13 @@ class SimulatorTask:
     process_seed: int
     threads: int
     incarnation: int = 0
+    remote: int = 0
 
 
 def main(task: SimulatorTask) -> None:
     """Simulate until the run is over."""
     control = ControlBlock(task.arrays)
-    status = StatusBoard(task.arrays, task.learners).simulator(task.index)
+    status = StatusBoard(task.arrays, task.learners, task.remote).simulator(task.index)
     status.reset()
     port = SimulatorPort(
         task.arrays, task.rank, task.shape, task.wake, task.worker, task.incarnation

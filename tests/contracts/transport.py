@@ -315,6 +315,16 @@ class TransportContract:
         assert nodes.publish(sender, 2).number == 2
         assert taken(receiver) == (2, 0)
 
+    def test_any_learners_newest_vector_can_be_fetched(self) -> None:
+        nodes = Nodes(self.name, DirectedRing(3))
+        receiver = nodes.end(1)
+        assert receiver.in_peers == (0,)
+        assert receiver.fetch(2, SIZE) is None
+        nodes.publish(nodes.end(2), 5)
+        vector = receiver.fetch(2, SIZE)
+        assert vector is not None
+        assert vector.tolist() == [5.0] * SIZE
+
     # Incarnations
 
     def test_messages_of_former_incarnations_are_not_taken(self) -> None:

@@ -325,7 +325,9 @@ def test_every_start_of_a_run_knows_that_the_server_has_loaded() -> None:
     )
     shape = SimpleNamespace(workers=0)
     plan = SimpleNamespace(config=config)
-    run_layout = cast(Any, SimpleNamespace(plan=plan, count=0, shape=shape, control=None))
+    run_layout = cast(
+        Any, SimpleNamespace(plan=plan, count=0, shape=shape, control=None, board=None)
+    )
     assert Children(run_layout)._server is Children(run_layout)._server
 
 

@@ -171,7 +171,7 @@ class Transport(ABC):
 
     @abstractmethod
     def fetch(self, peer: int, size: int) -> Tensor | None:
-        """Return a copy of the first `size` numbers of an in-peer's newest vector.
+        """Return a copy of the first `size` numbers of a learner's newest vector, in-peer or not.
 
         Told of or not, and whichever incarnation wrote it: a learner that is started anew begins
         from its peers' vectors. None if none is complete.

@@ -108,8 +108,9 @@ class SharedMemoryTransport(Transport):
         return skipped
 
     def fetch(self, peer: int, size: int) -> Tensor | None:
-        """Return a copy of the start of a peer's newest even slot."""
-        return self._slots[peer].copy(size)
+        """Return a copy of the start of a learner's newest even slot."""
+        slots = self._slots.get(peer) or ParameterSlots(self._arrays, peer, self.name)
+        return slots.copy(size)
 
     def status(self, peer: int) -> PeerStatus:
         """Return the state of a peer from the control block and the status board."""

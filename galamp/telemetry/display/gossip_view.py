@@ -28,7 +28,7 @@ def gossip_view(snapshot: Snapshot, width: int, height: int) -> list[Text]:
     """Draw the graph and its ages, what was measured, and the learners, on `height` lines."""
     number = len(snapshot.learners)
     lines = [*titled(f"gossip: {clip(clean(snapshot.topology), max(1, width - 20))}", width)]
-    if number < 2:
+    if number < 2 and not snapshot.nodes:
         return [*lines, Text("one learner: nobody to gossip with", "dim")]
     matrix = number <= MAX_MATRIX and 3 + CELL * (number + 1) <= width
     left = _matrix(snapshot) if matrix else _oldest(snapshot, height // 2)
@@ -38,6 +38,7 @@ def gossip_view(snapshot: Snapshot, width: int, height: int) -> list[Text]:
         lines += _beside(left, across, right)
     else:
         lines += left + panels.distances(snapshot, min(SIDE, width))
+    lines += _nodes(snapshot, width)
     notes = [Text(clip(text, width), "dim") for text in _notes(snapshot)]
     room = height - len(lines) - len(notes) - 2
     lines += [Text(), *notes, *titled("consensus distance of each learner", width)]
@@ -97,6 +98,20 @@ def _oldest(snapshot: Snapshot, rows: int) -> list[Text]:
             for edge in edges
         ),
     ]
+
+
+def _nodes(snapshot: Snapshot, width: int) -> list[Text]:
+    """Return a line for each other machine: whether it is there, and what was exchanged."""
+    lines = []
+    for node in snapshot.nodes:
+        first, last = node.learners
+        text = (
+            f"machine {node.node} (learners {first}-{last}) {'there' if node.present else 'away '}"
+            f"  received {count(node.received)}  sent {count(node.sent)}"
+            f"  overwritten {count(node.overwritten)}  refused {count(node.refused)}"
+        )
+        lines.append(Text(clip(text, width), "default" if node.present else "bold red"))
+    return [Text(), *lines] if lines else []
 
 
 def _notes(snapshot: Snapshot) -> list[str]:

@@ -37,7 +37,17 @@ PHASES = {
 }
 """Character and colour of each phase: the bars can be read without colours too."""
 
-WARNINGS = ("restart", "given-up", "rollback", "failure", "folder", "sink", "signal", "notice")
+WARNINGS = (
+    "restart",
+    "given-up",
+    "rollback",
+    "failure",
+    "folder",
+    "sink",
+    "signal",
+    "notice",
+    "node",
+)
 """Kinds of events that a small screen shows the newest of."""
 
 

@@ -98,7 +98,8 @@ class Replay:
         if not self._columns.known[anchor]:
             raise BadRecordError("rebased on vector ({}, {}), unknown itself".format(*entry.anchor))
         # A known vector keeps its description: both hold, and the older one needs no measurement.
-        if not self._columns.known[row]:
+        # Unless it is to be described anew: a bound over the history of a mirror only grows.
+        if entry.anew or not self._columns.known[row]:
             self._columns.write(row, [(anchor, 1.0)], entry.distance)
 
     def _restart_from(self, row: int, learner: int) -> None:

@@ -145,6 +145,8 @@ def check_survives(config: RunConfig) -> None:
             "--sync, --max-staleness 0, --method allreduce: in lock-step all learners go back a "
             "few turns when one is lost, and here others have to go on meanwhile: leave it out"
         )
+    if config.cluster.nodes > 1:
+        raise UserError("--nodes: faults are drawn for one machine; leave it out")
     if not config.resources.max_restarts:
         raise UserError(
             "--max-restarts 0: the first fault would end the run; leave it out, or give more"

@@ -1,0 +1,152 @@
+"""Mirrors: other nodes' learners in this node's shared memory, as if they ran here.
+
+    tokens in the mailboxes of edges that leave the node --leaving--> what to publish, and for whom
+    frames --put, ring--> slots and mailboxes of the learners that they are of
+
+Runs in bridges, without torch. The bridge is the one writer of these learners' slots, publication
+rings and outgoing mailboxes, and the one reader of the mailboxes that lead to them. A learner that
+reads them sees no difference.
+
+For the certificate a mirrored vector is the one before it plus an update, whose length is measured
+here. So it needs no record of what happened on the other node, whatever was lost on the way; and
+the supervisor measures it anew every few seconds. The mirror of a learner that cannot be heard
+follows the learner of the same lane on this node: it is shown where those are that train. Nobody
+mixes it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from galamp.core.nodes import Ranks
+from galamp.gossip.cluster.wire import Frame, Vector
+from galamp.gossip.topologies.base import Topology
+from galamp.gossip.transport.mailbox import Mailbox, Token
+from galamp.gossip.transport.publication import Publication
+from galamp.gossip.transport.publication_ring import PublicationRing
+from galamp.memory.arrays import SharedArrays, Wakeup
+from galamp.memory.versioned_slots import Header, VersionedSlots
+
+INCARNATION = 1
+"""Of all mirrors: they outlive their bridge. Not 0, for nobody knows where they begin."""
+TRIES = 5
+CHUNK = 2**15
+LENGTH_SLACK = 1.0 + 1e-5
+"""Factor that rounds measured lengths up, by more than their error."""
+
+
+class Leaving(NamedTuple):
+    """Publication of learner `rank` of this node, to be mixed by some `lanes` of another one.
+
+    `superseded` tokens were put before the newest and not read.
+    """
+
+    node: int
+    rank: int
+    lanes: int
+    superseded: int
+
+
+class Mirrors:
+    """All mirrors of one node, and the mailboxes at its border."""
+
+    def __init__(
+        self,
+        arrays: SharedArrays,
+        topology: Topology,
+        ranks: Ranks,
+        wakeups: Sequence[Wakeup],
+        *,
+        certificate: bool,
+        name: str = "parameters",
+    ) -> None:
+        self._ranks, self._wakeups = ranks, wakeups
+        every = range(ranks.all)
+        self._slots = [VersionedSlots(arrays, f"{name}{rank}.header") for rank in every]
+        self._vectors = [arrays[f"{name}{rank}"] for rank in every]
+        self.size = int(self._vectors[0].shape[1])
+        mine = range(ranks.lanes)
+        edges = topology.edges()
+        self._outgoing = {
+            (s, r): Mailbox(arrays, s, r, name) for s, r in edges if s in mine and r not in mine
+        }
+        self._incoming = {
+            (s, r): Mailbox(arrays, s, r, name) for s, r in edges if r in mine and s not in mine
+        }
+        self._rings = {rank: PublicationRing(arrays, rank) for rank in ranks.remote if certificate}
+
+    # What leaves the node
+
+    def leaving(self) -> list[Leaving]:
+        """Take the tokens that learners of this node have sent to others."""
+        found: dict[tuple[int, int], Leaving] = {}
+        for (sender, receiver), box in self._outgoing.items():
+            newest = box.newest()
+            if newest is None:
+                continue
+            superseded, node = box.accept(newest[1]), self._ranks.node_of(receiver)
+            lane = 1 << self._ranks.among_all(receiver) % self._ranks.lanes
+            before = found.get((node, sender), Leaving(node, sender, 0, 0))
+            lanes = before.lanes | lane
+            more = max(before.superseded, superseded)
+            found[node, sender] = Leaving(node, sender, lanes, more)
+        return list(found.values())
+
+    def copy(self, rank: int) -> tuple[Header, Vector] | None:
+        """Return a copy of a learner's newest vector; None if none is whole."""
+        slots, vectors = self._slots[rank], self._vectors[rank]
+        for _ in range(TRIES):
+            read = slots.begin_read()
+            if read is not None:
+                copy: Vector = vectors[read.slot].copy()
+                if slots.unchanged(read):
+                    return read.header, copy
+        return None
+
+    # What comes
+
+    def put(self, rank: int, frame: Frame, vector: Vector) -> None:
+        """Publish another node's vector in its learner's slots; tell those that are to mix it."""
+        header = self._write(rank, frame.round, frame.version, frame.checksum, vector)
+        for lane in range(self._ranks.lanes):
+            box = self._incoming.get((rank, lane)) if frame.lanes >> lane & 1 else None
+            if box is not None:
+                box.put(Token(header.number, header.round, header.incarnation))
+                self._wakeups[lane].signal()
+
+    def follow(self, rank: int) -> None:
+        """Put the newest vector of the same lane here into the mirror of a learner that is away."""
+        twin = self._ranks.among_all(rank) % self._ranks.lanes
+        found = self.copy(twin)
+        if found is None:
+            return
+        of, vector = found
+        self._write(rank, of.round, of.version, of.checksum, vector)
+
+    def _write(self, rank: int, round_: int, version: int, checksum: int, vector: Vector) -> Header:
+        """Publish a vector, and record it with its distance to the one before."""
+        length = self._distance(rank, vector) * LENGTH_SLACK if rank in self._rings else 0.0
+        slots, vectors = self._slots[rank], self._vectors[rank]
+        np.copyto(vectors[slots.begin_write()], vector)
+        header = slots.end_write(
+            incarnation=INCARNATION, round_=round_, version=version, checksum=checksum
+        )
+        if rank in self._rings:
+            fixed = rank, header.number, header.round, header.version, header.incarnation
+            self._rings[rank].append(Publication(*fixed, length, 1.0, ()))
+        return header
+
+    def _distance(self, rank: int, vector: Vector) -> float:
+        """Return the L2 distance of a vector to the mirror's newest one; 0 if there is none."""
+        read = self._slots[rank].begin_read()
+        if read is None:
+            return 0.0
+        square, last = 0.0, self._vectors[rank][read.slot]
+        for at in range(0, self.size, CHUNK):
+            part = vector[at : at + CHUNK].astype(np.float64) - last[at : at + CHUNK]
+            square += float(part @ part)
+        return math.sqrt(square)

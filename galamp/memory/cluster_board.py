@@ -1,0 +1,114 @@
+"""Cluster board: what a node's bridge knows of the other nodes, in shared memory.
+
+    bridge --writes--> ClusterBoard --> supervisor: who is alive, notices; learners: settled
+                            `--> the next incarnation of the bridge, which goes on from it
+
+One writer, the bridge. Only runs on several machines have one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from galamp.memory.arrays import ArraySpec, SharedArrays, memory_fence
+
+NOTICES, NOTICE_BYTES = 32, 1024
+"""Notices that wait for the supervisor, and the length of one."""
+_SETTLED, _EPOCH, _SESSION, _HEAD, _WORDS = range(5)
+
+NODE_WORDS = ("epoch", "session", "present", "received", "sent", "overwritten", "refused")
+"""Of each node: the newest start of it that is known, whether it can be reached and agrees, frames
+that were taken from it, that were sent to it, and that newer ones replaced, and what was refused.
+"""
+RANK_WORDS = ("alive", "number", "mirrored", "at_start", "before")
+"""Of each learner, by its number here: whether another node's runs, the number of its newest
+publication that was taken, whether its slots hold one of those since its node came; of an own one
+its agent steps at this start, and those that the other nodes know of its node's earlier starts.
+"""
+
+
+class ClusterBoard:
+    """The board of one node."""
+
+    def __init__(self, arrays: SharedArrays, nodes: int, ranks: int) -> None:
+        self._words = arrays.words("cluster")
+        self._nodes = arrays["cluster.nodes"]
+        self._ranks = arrays["cluster.ranks"]
+        self._notices = arrays["cluster.notices"]
+        self.nodes, self.ranks = nodes, ranks
+        self._read = 0
+
+    @staticmethod
+    def specs(nodes: int, ranks: int) -> list[ArraySpec]:
+        """Return the arrays that hold the board."""
+        return [
+            ArraySpec("cluster", (_WORDS,), "int64"),
+            ArraySpec("cluster.nodes", (nodes, len(NODE_WORDS)), "int64"),
+            ArraySpec("cluster.ranks", (ranks, len(RANK_WORDS)), "int64"),
+            ArraySpec("cluster.notices", (NOTICES, NOTICE_BYTES), "uint8"),
+        ]
+
+    @property
+    def settled(self) -> bool:
+        """Whether learners may begin: from another node's vectors, or without any."""
+        return bool(self._words[_SETTLED])
+
+    def settle(self) -> None:
+        """Let the learners begin."""
+        self._words[_SETTLED] = 1
+
+    @property
+    def epoch(self) -> int:
+        """Which start of this node this is, by what the other nodes know; 0 before the first."""
+        return int(self._words[_EPOCH])
+
+    @property
+    def session(self) -> int:
+        """Random number of this start, the same for all incarnations of its bridge."""
+        return int(self._words[_SESSION])
+
+    def begin(self, epoch: int, session: int) -> None:
+        """Begin, or renumber, this start of the node."""
+        self._words[_SESSION] = session
+        self._words[_EPOCH] = epoch
+
+    def node(self, node: int, name: str) -> int:
+        """Return a word of a node."""
+        return int(self._nodes[node, _NODE[name]])
+
+    def set_node(self, node: int, name: str, value: int) -> None:
+        """Set a word of a node."""
+        self._nodes[node, _NODE[name]] = value
+
+    def rank(self, rank: int, name: str) -> int:
+        """Return a word of a learner."""
+        return int(self._ranks[rank, _RANK[name]])
+
+    def set_rank(self, rank: int, name: str, value: int) -> None:
+        """Set a word of a learner."""
+        self._ranks[rank, _RANK[name]] = value
+
+    def missing(self, rank: int) -> int:
+        """Return the agent steps of a learner here that only the other nodes know of."""
+        return max(0, self.rank(rank, "before") - self.rank(rank, "at_start"))
+
+    def notice(self, text: str) -> None:
+        """Leave one line for the supervisor; of too many the newest stay."""
+        head = int(self._words[_HEAD])
+        line = np.frombuffer(text.encode()[:NOTICE_BYTES].ljust(NOTICE_BYTES, b"\0"), np.uint8)
+        self._notices[head % NOTICES] = line
+        memory_fence()
+        self._words[_HEAD] = head + 1
+
+    def notices(self) -> list[str]:
+        """Return the lines since the last call (supervisor only)."""
+        head = int(self._words[_HEAD])
+        memory_fence()
+        first = max(self._read, head - NOTICES + 1)
+        self._read = head
+        lines = (bytes(self._notices[at % NOTICES]) for at in range(first, head))
+        return [line.rstrip(b"\0").decode(errors="replace") for line in lines]
+
+
+_NODE = {name: at for at, name in enumerate(NODE_WORDS)}
+_RANK = {name: at for at, name in enumerate(RANK_WORDS)}

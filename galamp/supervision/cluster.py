@@ -1,0 +1,65 @@
+"""Runs on several machines: whether settings are fit for one, and what its nodes must agree on.
+
+    RunConfig, Place --check_cluster--> a UserError, or the plan
+    RunConfig, Ranks, model --about_run, digest_of--> identity of the run on the wire
+
+Pure. Runs in the supervisor before any process starts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import galamp
+from galamp.core.config import RunConfig
+from galamp.core.errors import UserError
+from galamp.core.nodes import Place, Ranks
+from galamp.gossip.cluster import ZENOH, port_class
+
+MAX_LANES, MAX_LEARNERS = 64, 1024
+"""Most learners of one of several nodes, and of all of them."""
+
+
+def check_cluster(config: RunConfig, place: Place, lanes: int) -> None:
+    """Check that learners can gossip between nodes, `lanes` on each.
+
+    Raises:
+        UserError: they cannot, or what they need for it is not installed.
+    """
+    port_class(ZENOH)
+    gossip, nodes = config.gossip, f"--nodes {place.nodes}"
+    if gossip.method != "gossip":
+        raise UserError(f"{nodes}: --method {gossip.method} is for one machine; use gossip")
+    if gossip.synchronous:
+        raise UserError(
+            f"{nodes}: in lock-step (--sync, --max-staleness 0) all would wait for every machine "
+            "that is slow or dead; leave one of the two out"
+        )
+    if not gossip.exchanges:
+        raise UserError(f"{nodes}: --topology none has no edge from one to another; choose a graph")
+    if gossip.gradient_correlation:
+        raise UserError(f"{nodes}: --gradient-correlation is for one machine; leave it out")
+    if gossip.target_ball is not None:
+        raise UserError(f"{nodes}: --target-ball is for one machine; use --gossip-every")
+    if lanes > MAX_LANES or lanes * place.nodes > MAX_LEARNERS:
+        raise UserError(
+            f"{nodes} with --learners {lanes}: expected at most {MAX_LANES} on a machine, and "
+            f"{MAX_LEARNERS:,} in all"
+        )
+
+
+def about_run(config: RunConfig, ranks: Ranks, env_id: str, network: str, parameters: int) -> str:
+    """Return, in words, what all nodes of a run must agree on."""
+    gossip = config.gossip
+    also = ", with the optimiser's state" if gossip.gossip_optimizer else ""
+    return (
+        f"galamp {galamp.__version__}, {env_id}, {config.algorithm.algorithm}, "
+        f"{network} of {parameters:,} parameters, {ranks.nodes} nodes of "
+        f"{ranks.lanes} learners, {gossip.graph}{also}, seed {config.seed}"
+    )
+
+
+def digest_of(*values: object) -> int:
+    """Return a number of 64 bits that stands for these values, the same on every node."""
+    text = "\0".join(map(repr, values))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")

@@ -1,0 +1,181 @@
+"""Membership: epochs without a clock, counts that neither fall nor double, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from galamp.core.nodes import Ranks
+from galamp.gossip.cluster.membership import ABSENT_S, Lane, Membership
+from galamp.gossip.cluster.wire import Frame
+from galamp.memory.arrays import SharedArrays
+from galamp.memory.cluster_board import ClusterBoard
+
+NODES, LANES = 3, 2
+ALL = frozenset(range(NODES))
+
+
+class Node:
+    """One start of a node: its board, its membership, and the steps that its learners have made."""
+
+    def __init__(self, node: int, *, session: int, steps: int = 0, about: str = "a run") -> None:
+        self.ranks = Ranks(node, NODES, LANES)
+        size = self.ranks.all
+        self.board = ClusterBoard(SharedArrays.create(ClusterBoard.specs(NODES, size)), NODES, size)
+        self.board.begin(1, session)
+        for lane in range(LANES):
+            self.board.set_rank(lane, "at_start", steps)
+        self.rows = dict.fromkeys(range(size), 0) | dict.fromkeys(range(LANES), steps)
+        self.membership = Membership(self.ranks, self.board, about)
+
+    def hello(self) -> bytes:
+        told = {rank: steps + self.board.missing(rank) for rank, steps in self.rows.items()}
+        return self.membership.hello([Lane(True, 3, 5)] * LANES, told)
+
+    def hear(self, *others: Node, now_s: float = 0.0) -> list[str | None]:
+        said = [self.membership.hear(o.ranks.node, o.hello(), now_s) for o in others]
+        for rank, steps in self.membership.steps().items():
+            self.rows[rank] = max(self.rows[rank], steps)
+        self.membership.update(ALL, now_s)
+        return said
+
+    @property
+    def total(self) -> int:
+        """Agent steps over all nodes, as this one counts them."""
+        return sum(self.rows.values()) + sum(map(self.board.missing, range(LANES)))
+
+
+def talk(*nodes: Node, rounds: int = 3) -> None:
+    for _ in range(rounds):
+        for one in nodes:
+            one.hear(*(other for other in nodes if other is not one))
+
+
+def test_nodes_know_one_another_after_two_rounds() -> None:
+    nodes = [Node(node, session=10 + node) for node in range(NODES)]
+    nodes[0].hear(nodes[1])
+    assert nodes[0].membership.present(1)
+    assert not nodes[0].membership.knows_this(1), "it has not heard of this start yet"
+    talk(*nodes)
+    for one in nodes:
+        assert all(map(one.membership.knows_this, one.membership.others))
+        assert [one.board.rank(rank, "alive") for rank in one.ranks.remote] == [1] * 4
+        assert one.membership.lanes_of(one.membership.others[0]) == (Lane(True, 3, 5),) * LANES
+
+
+def test_a_node_that_is_not_heard_or_not_reached_is_absent_and_comes_back() -> None:
+    one, other = Node(0, session=10), Node(1, session=11)
+    one.hear(other)
+    membership = one.membership
+    assert membership.update(ALL, ABSENT_S / 2) == []
+    assert ["gone" in line for line in membership.update(ALL, ABSENT_S)] == [True]
+    assert [one.board.rank(rank, "alive") for rank in one.ranks.remote] == [0] * 4
+    one.hear(other, now_s=5.0)
+    assert membership.present(1)
+    assert ["gone" in line for line in membership.update(frozenset(), 5.0)] == [True]
+
+
+def test_a_node_that_starts_anew_with_nothing_passes_what_others_know_of_it() -> None:
+    """Whatever was sent before is old then, though numbers begin anew."""
+    one, other, third = (Node(node, session=10 + node) for node in range(NODES))
+    talk(one, other, third)
+    one.board.set_rank(one.ranks.here(2), "number", 500)
+    before = Frame(2, 1, 0, 501, 0, 0, 0, 0)
+    assert one.membership.objection(1, before) is None
+    for times in (2, 3, 4):
+        other = Node(1, session=100 + times)
+        one.hear(other)
+        assert one.board.node(1, "session") != 100 + times, "it is not taken for its predecessor"
+        assert not other.membership.knows_this(0)
+        talk(one, other, third)
+        assert other.board.epoch == times
+        assert one.board.node(1, "epoch") == times
+        assert one.membership.objection(1, before) == "", "of an earlier start"
+        assert one.membership.objection(1, before._replace(epoch=times, number=1)) is None
+
+
+def test_counts_neither_fall_nor_double_however_often_a_node_dies() -> None:
+    nodes = [Node(node, session=10 + node) for node in range(NODES)]
+    done, seen = 0, 0
+    for life in range(6):
+        for node in nodes:
+            for lane in range(LANES):
+                node.rows[lane] += 100 + lane
+                done += 100 + lane
+        talk(*nodes)
+        assert [node.total for node in nodes] == [done] * NODES
+        assert done > seen
+        seen = done
+        if life % 2:  # from nothing, or from a checkpoint with a part of what it had done
+            nodes[1] = Node(1, session=100 + life)
+        else:
+            nodes[1] = Node(1, session=100 + life, steps=min(nodes[1].rows[0], 50))
+        nodes[1].hear(nodes[0])
+    talk(*nodes)
+    assert [node.total for node in nodes] == [done] * NODES
+    late = Node(2, session=999)
+    late.hear(nodes[0], nodes[1])
+    assert late.total == done
+
+
+def test_hearsay_of_a_present_start_is_not_added() -> None:
+    one, other = Node(0, session=10), Node(1, session=11)
+    talk(one, other)
+    one.rows[0] += 100
+    other.hear(one)
+    one.rows[0] += 100
+    one.hear(other)
+    assert one.total == 200
+
+
+def test_frames_under_another_nodes_rank_or_of_the_past_are_not_taken() -> None:
+    one, other = Node(0, session=10), Node(1, session=11)
+    talk(one, other)
+    frame = Frame(2, 1, 0, 7, 0, 0, 0, 0)
+    objection = one.membership.objection
+    assert objection(1, frame) is None
+    for rank in (0, 1, 4, 5):
+        assert "not its own" in (objection(1, frame._replace(rank=rank)) or "")
+    assert "not its own" in (objection(2, frame) or "")
+    one.board.set_rank(one.ranks.here(2), "number", 7)
+    assert [objection(1, frame._replace(number=n)) for n in (6, 7, 8)] == ["", "", None]
+    assert [objection(1, frame._replace(epoch=e, number=8)) for e in (0, 2)] == ["", ""]
+
+
+def test_a_node_that_differs_is_refused_once_in_words_that_name_both() -> None:
+    one, other = Node(0, session=10, about="a ring"), Node(1, session=11, about="a star")
+    assert one.hear(other, other) == ["node 1 differs: a star; this one: a ring", None]
+    assert not one.membership.present(1)
+    again = Node(1, session=12, about="a star")
+    assert one.hear(again) == ["node 1 differs: a star; this one: a ring"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epoch": 2**41},
+        {"epoch": -1},
+        {"session": 2**63},
+        {"knows": []},
+        {"knows": [[1, 1]] * 5000},
+        {"steps": [1]},
+        {"steps": [1.5] * 6},
+        {"lanes": []},
+        {"lanes": [[True, 1, 1]] * 2},
+        {"node": 2},
+        {"about": "x" * 5000},
+        {"more": 1},
+    ],
+)
+def test_texts_that_are_none_are_refused_and_change_nothing(change: dict[str, object]) -> None:
+    one, other = Node(0, session=10), Node(1, session=11)
+    text = json.dumps(json.loads(other.hello()) | change).encode()
+    refused = one.membership.hear(1, text, 0.0)
+    assert refused
+    assert "\n" not in refused
+    for noise in (b"", b"\xff" * 9, b"[]", b"{}", b"{" * 10_000, b"0" * 10**6, text[:-1]):
+        assert one.membership.hear(1, noise, 0.0)
+    one.membership.update(ALL, 0.0)
+    assert not one.membership.present(1)
+    assert (one.board.epoch, one.board.node(1, "epoch")) == (1, 0)

@@ -1,0 +1,165 @@
+"""Two nodes in this process: their shared memory, bridges over a toy port, and learners' ends."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+
+import torch
+
+from galamp.core.nodes import Place, Ranks
+from galamp.gossip import cluster
+from galamp.gossip.cluster import PORTS
+from galamp.gossip.topologies import make_topology
+from galamp.gossip.topologies.from_node import FromNode
+from galamp.gossip.transport.base import Transport, TransportContext
+from galamp.gossip.transport.parameter_slots import ParameterSlots, gossip_specs
+from galamp.gossip.transport.publication import Publication
+from galamp.gossip.transport.publication_ring import PublicationRing
+from galamp.gossip.transport.shared_memory import SharedMemoryTransport
+from galamp.memory.arrays import SharedArrays, Wakeup
+from galamp.memory.cluster_board import ClusterBoard
+from galamp.memory.control import ControlBlock
+from galamp.memory.status import StatusBoard
+from galamp.memory.versioned_slots import Header
+from galamp.workers.bridge import Bridge, BridgeTask
+from tests.support.toy_port import InOneProcess
+
+SIZE = 7
+TOY = "in-one-process"
+ADDRESSES = (f"toy/two-nodes-{number}" for number in itertools.count())
+DEADLINE_S = 60.0
+
+assert cluster.PORTS is PORTS
+
+
+class OneNode:
+    """A node as its supervisor and its learners see it; `bridge` is stepped by the test."""
+
+    def __init__(
+        self, node: int, address: str, *, lanes: int = 2, graph: str = "ring", about: str = "run"
+    ) -> None:
+        self.ranks = ranks = Ranks(node, 2, lanes)
+        self.topology = FromNode(make_topology(graph, ranks.all), ranks.among_all(0))
+        remote = len(ranks.remote)
+        specs = ControlBlock.specs(ranks.all) + StatusBoard.specs(lanes, 1, (), remote)
+        specs += ClusterBoard.specs(ranks.nodes, ranks.all) + gossip_specs(self.topology, SIZE)
+        specs += PublicationRing.specs(self.topology)
+        self.arrays = SharedArrays.create(specs)
+        self.control = ControlBlock(self.arrays)
+        self.control.prepare()
+        for rank in range(lanes):
+            self.control.set_alive(rank, True)
+        for rank in ranks.remote:
+            self.control.set_incarnation(rank, 1)
+        self.board = ClusterBoard(self.arrays, ranks.nodes, ranks.all)
+        self.status = StatusBoard(self.arrays, lanes, remote)
+        wakeup = Wakeup()
+        wakeups = (*(Wakeup() for _ in range(lanes)), *(wakeup for _ in ranks.remote))
+        place = Place(node, 2, (address,), (address,))
+        self.task = BridgeTask(
+            self.arrays, place, ranks, self.topology, wakeup, wakeups, about, 1, 2, True, TOY
+        )
+        self.ends: list[Transport] = [self.end(rank) for rank in range(lanes)]
+        self.rings = [PublicationRing(self.arrays, rank) for rank in range(ranks.all)]
+        self.bridge = Bridge(self.task)
+
+    def end(self, lane: int) -> Transport:
+        """What a new process of a learner has."""
+        wakeups = self.task.wakeups
+        return SharedMemoryTransport(
+            TransportContext(self.arrays, lane, self.topology, SIZE, wakeups)
+        )
+
+    def new_bridge(self) -> None:
+        """As the supervisor starts one after the last one was killed."""
+        self.bridge.close()
+        self.bridge = Bridge(self.task)
+
+    @property
+    def port(self) -> InOneProcess:
+        port = self.bridge._port
+        assert isinstance(port, InOneProcess)
+        return port
+
+    def publish(self, lane: int, value: float, *, round_: int = 0) -> Header:
+        """Publish a vector that is `value` everywhere, and tell all out-peers of the round."""
+        end = self.ends[lane]
+        end.begin_write().fill_(value)
+        header = end.end_write(incarnation=0, round_=round_, version=abs(int(value)))
+        self.rings[lane].append(
+            Publication(lane, header.number, round_, header.version, 0, 1.0, 1.0, ())
+        )
+        for peer in self.topology.out_peers(lane, round_):
+            end.notify(peer, header)
+        return header
+
+    def newest(self, rank: int) -> float | None:
+        """The value of a learner's newest vector; it must be the same everywhere."""
+        vector = ParameterSlots(self.arrays, rank).copy(SIZE)
+        if vector is None:
+            return None
+        assert (vector == vector[0]).all(), f"torn: {vector}"
+        return float(vector[0])
+
+    def mixed(self, lane: int) -> float | None:
+        """The value of the vector that an in-peer has sent a learner; None if there is no news."""
+        end = self.ends[lane]
+        for peer in end.in_peers:
+            message = end.news(peer)
+            read = None if message is None else end.begin_read(message)
+            if message is not None and read is not None:
+                value = float(read.vector[0])
+                assert torch.equal(read.vector, torch.full((SIZE,), value))
+                assert end.unchanged(read)
+                end.accept(message, read.header.number)
+                return value
+        return None
+
+
+class TwoNodes:
+    """Both, and the time that their bridges are told."""
+
+    def __init__(self, **given: object) -> None:
+        self.address, self._given = next(ADDRESSES), given
+        self.nodes = [OneNode(n, self.address, **given) for n in range(2)]  # type: ignore[arg-type]
+        self.now_s = time.monotonic()
+
+    def __getitem__(self, node: int) -> OneNode:
+        return self.nodes[node]
+
+    def begin_anew(self, node: int) -> OneNode:
+        """Start a node again in an empty memory, as in a new folder."""
+        self.nodes[node].bridge.close()
+        self.nodes[node] = OneNode(node, self.address, **self._given)  # type: ignore[arg-type]
+        self.nodes[node].bridge._opened_s = self.now_s
+        return self.nodes[node]
+
+    def step(self, passed_s: float = 0.1) -> None:
+        """Let some time pass, and both bridges work."""
+        self.now_s += passed_s
+        for node in self.nodes:
+            node.bridge.step(self.now_s)
+
+    def until(self, holds: Callable[[], object], passed_s: float = 0.1) -> None:
+        """Work until something holds."""
+        end_s = time.monotonic() + DEADLINE_S
+        while not holds():
+            self.step(passed_s)
+            time.sleep(0.001)  # the outboxes have threads of their own
+            assert time.monotonic() < end_s, "it never holds"
+
+    def met(self) -> TwoNodes:
+        """Work until they know each other."""
+        self.until(
+            lambda: all(
+                node.bridge._membership.knows_this(1 - at) and node.board.settled
+                for at, node in enumerate(self.nodes)
+            )
+        )
+        return self
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.bridge.close()

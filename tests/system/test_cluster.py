@@ -1,0 +1,169 @@
+"""Real runs on two nodes of one machine, by zenoh: they mix, die, come back, and count once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gossip.test_ports import free_address
+from tests.support.engine import galamp, run, started, summary, titled, training, wait_for
+from tests.support.scenarios import ENDLESS, gone, rows, stopped, successor
+
+pytest.importorskip("zenoh")
+
+ON_TWO = [*ENDLESS, "--topology", "hierarchical", "--nodes-every", 2, "--nodes", 2]
+ON_TWO += ["--checkpoint-every-s", 0.5, "--simulator-workers", 1]
+
+
+def node(address: str, number: int) -> list[object]:
+    return [*ON_TWO, "--join", address, "--node-rank", number]
+
+
+def events(folder: Path) -> list[str]:
+    """What was reported, while it runs or after it."""
+    lines = (folder / "events.jsonl").read_text().splitlines()
+    return [json.loads(line)["text"] for line in lines]
+
+
+def last(folder: Path) -> dict[str, Any]:
+    return rows(folder)[-1]
+
+
+def mixing(folder: Path) -> bool:
+    """Whether both learners mix, in rounds with the other node, too: none grows stale."""
+    row = last(folder)
+    return row["gossip/received"] > 20 and row["gossip/staleness"] < 10
+
+
+def reported(folder: Path, text: str, times: int = 1) -> bool:
+    return sum(text in line for line in events(folder)) >= times
+
+
+class Pair:
+    """Two nodes of a run that both train; each is started, killed and started anew."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.address, self._stack = free_address(), stack
+        self.folders = [folder / "zero", folder / "one"]
+        self.processes = [self.start(number, self.folders[number]) for number in range(2)]
+
+    def start(self, number: int, folder: Path) -> subprocess.Popen[str]:
+        more: list[object] = ["--run-dir", folder]
+        process = self._stack.enter_context(started(*node(self.address, number), *more))
+        return process
+
+    def resume(self, number: int) -> None:
+        environment = ENDLESS[ENDLESS.index("--env-id") :]
+        more = ["--resume", self.folders[number], "--quiet", *environment]
+        self.processes[number] = self._stack.enter_context(started(*more))
+
+    def bridge(self, number: int) -> int:
+        (found,) = titled(self.processes[number].pid, "bridge")
+        return found
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    with ExitStack() as stack:
+        found = Pair(tmp_path, stack)
+        for folder in found.folders:
+            wait_for(lambda folder=folder: training(folder) and mixing(folder), "mixing")  # type: ignore[misc]
+        yield found
+
+
+@pytest.mark.real
+def test_a_node_that_dies_comes_back_and_no_step_is_lost_or_counted_twice(pair: Pair) -> None:
+    zero, one = pair.folders
+    assert reported(zero, "node 1 is there")
+    assert reported(one, "node 0 is there")
+
+    # A bridge that dies is started anew, and carries on.
+    victim = pair.bridge(0)
+    os.kill(victim, signal.SIGKILL)
+    successor(pair.processes[0].pid, "bridge", victim)
+    wait_for(lambda: reported(one, "node 0 is there", 2) and mixing(one), "mixing again")
+    wait_for(lambda: mixing(zero), "mixing again")
+
+    # A node that dies: the other one is told at once, and goes on alone.
+    orphans = titled(pair.processes[1].pid, "")
+    pair.processes[1].kill()
+    gone(orphans)
+    wait_for(lambda: reported(zero, "node 1 is gone"), "the notice")
+    alone = last(zero)
+    wait_for(lambda: last(zero)["learner1/updates"] > alone["learner1/updates"] + 5, "going on")
+
+    # It comes back from its folder.
+    pair.resume(1)
+    wait_for(lambda: reported(one, "goes on from"), "the resume")
+    wait_for(lambda: reported(zero, "node 1 is there", 2), "its return")
+    wait_for(lambda: mixing(one) and mixing(zero), "mixing again")
+
+    # And once more, with nothing: what it has done before is not forgotten by the other one.
+    pair.processes[1].kill()
+    wait_for(lambda: reported(zero, "node 1 is gone", 2), "the notice")
+    before = last(zero)["global_step"]
+    anew = one.with_name("anew")
+    pair.processes[1] = pair.start(1, anew)
+    wait_for(lambda: training(anew) and mixing(anew), "mixing again")
+    wait_for(lambda: last(anew)["global_step"] > before, "the count of what others have done")
+
+    stopped(pair.processes[1], anew)
+    stopped(pair.processes[0], zero)
+    counts = [row["global_step"] for row in rows(zero)]
+    assert counts == sorted(counts)
+    own = {
+        folder: sum(last(folder)[f"learner{r}/agent_steps"] for r in (0, 1))
+        for folder in (zero, anew)
+    }
+    assert summary(zero)["agent_steps"] >= own[zero] + own[anew]
+    assert summary(zero)["restarts"] == 1
+    for folder in (zero, anew):
+        record = json.loads(galamp("audit", folder, "--json").stdout)
+        assert record["learners"] == 4
+        assert record["passed"], record
+
+
+@pytest.mark.real
+def test_both_nodes_end_when_all_steps_are_done_and_a_node_that_differs_is_told(
+    tmp_path: Path,
+) -> None:
+    address = free_address()
+    short = ["--total-steps", 4_000, "--env-id", "CartPole-v1"]
+    with started(*node(address, 0), *short, "--run-dir", tmp_path / "0") as first:
+        other = run(*node(address, 1), *short, "--run-dir", tmp_path / "1", "--seed", 2)
+        assert other.returncode == 0, other.stderr
+        assert first.wait(60) == 0
+    for number in range(2):
+        found = [line for line in events(tmp_path / str(number)) if "differs" in line]
+        assert len(found) == 1
+        assert f"node {1 - number} differs: " in found[0]
+        assert "seed 1" in found[0]
+        assert "seed 2" in found[0]
+    with started(*node(address, 0), *short, "--run-dir", tmp_path / "2") as first:
+        other = run(*node(address, 1), *short, "--run-dir", tmp_path / "3")
+        assert other.returncode == 0, other.stderr
+        assert first.wait(60) == 0
+    totals = [summary(tmp_path / name)["agent_steps"] for name in "23"]
+    assert min(totals) >= 4_000
+    for name in "23":
+        row = last(tmp_path / name)
+        assert sum(row[f"learner{rank}/agent_steps"] for rank in (0, 1)) < 4_000, "together"
+
+
+@pytest.mark.real
+def test_an_address_that_is_taken_ends_the_run_in_a_line(tmp_path: Path) -> None:
+    address = free_address()
+    with started(*node(address, 0), "--run-dir", tmp_path / "0"):
+        wait_for(lambda: training(tmp_path / "0"), "training")
+        ended = run(*node(address, 0), "--run-dir", tmp_path / "1")
+    assert ended.returncode == 70
+    (line,) = [each for each in ended.stderr.splitlines() if each.startswith("galamp: bridge")]
+    assert f"cannot listen at {address}: " in line

@@ -1,0 +1,268 @@
+"""Bridges of two nodes over a port without a network: learners see no difference to one machine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from galamp.gossip import cluster
+from galamp.gossip.cluster.wire import Frame, bit_sum, pack
+from galamp.workers.bridge import JOIN_LIMIT_S, JOIN_S
+from tests.models.stepping import put_back, state_of, step_through
+from tests.support.two_nodes import SIZE, TOY, TwoNodes
+
+
+@pytest.fixture(autouse=True)
+def _toy_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(cluster.PORTS, TOY, "tests.support.toy_port:InOneProcess")
+
+
+@pytest.fixture
+def two() -> Iterator[TwoNodes]:
+    nodes = TwoNodes()
+    yield nodes
+    nodes.close()
+
+
+def test_vectors_reach_the_learners_that_the_graph_sends_them_to(two: TwoNodes) -> None:
+    """In the ring 0 -> 1 -> 2 -> 3 -> 0, of which each node has two and calls them 0 and 1."""
+    two.met()
+    for node in two.nodes:
+        node.publish(0, 1.0)
+        sent = node.publish(1, 10.0 + node.ranks.node, round_=5)
+        assert node.mixed(1) == 1.0, "within a node nothing has changed"
+        assert sent.number == 1
+    two.until(lambda: all(node.board.rank(3, "mirrored") for node in two.nodes))
+    assert [node.newest(3) for node in two.nodes] == [11.0, 10.0]
+    assert [node.mixed(0) for node in two.nodes] == [11.0, 10.0]
+    assert [node.mixed(0) for node in two.nodes] == [None, None], "nothing is read twice"
+    for node in two.nodes:
+        assert node.status.learner(3)["rounds"] == 6
+        assert node.ends[0].status(3).round == 6
+        assert node.board.node(1 - node.ranks.node, "received") == 1
+
+
+def test_the_newest_wins_and_what_it_replaced_is_counted(two: TwoNodes) -> None:
+    two.met()
+    two[1].port.stuck = True
+    for value in range(1, 21):
+        two[0].publish(1, float(value))
+        two[0].bridge.step(two.now_s)
+    two[1].port.stuck = False
+    two.until(lambda: two[1].newest(3) == 20.0)
+    assert two[1].mixed(0) == 20.0
+    board = two[0].board
+    two.until(lambda: board.node(1, "sent") + board.node(1, "overwritten") == 20)
+    assert board.node(1, "sent") <= 3
+
+
+def test_lengths_of_mirrored_vectors_are_measured_for_the_certificate(two: TwoNodes) -> None:
+    two.met()
+    for value in (1.0, 4.0, 4.0, -2.0):
+        two[0].publish(1, value)
+        two.until(lambda value=value: two[1].mixed(0) == value)  # type: ignore[misc]
+    entries, lost = two[1].rings[3].drain()
+    lengths = [entry.length / math.sqrt(SIZE) for _, entry in entries]
+    assert lost == 0
+    assert lengths[-3:] == pytest.approx([3.0, 0.0, 6.0], rel=1e-4)
+    assert all(entry.own == 1.0 and not entry.mixed for _, entry in entries)
+    assert [entry.number for _, entry in entries] == list(range(1, len(entries) + 1))
+
+
+def test_a_node_alone_begins_soon_and_its_absent_learners_follow_its_own() -> None:
+    two = TwoNodes()
+    alone, other = two.nodes
+    other.port.cut = True
+    two.step(0.0)
+    assert not alone.board.settled
+    two.step(JOIN_S + 0.5)
+    assert alone.board.settled
+    alone.publish(0, 5.0)
+    alone.publish(1, 6.0)
+    two.step(2.0)
+    assert [alone.newest(rank) for rank in alone.ranks.remote] == [5.0, 6.0]
+    assert alone.mixed(0) is None, "nobody is told of them"
+    assert [alone.board.rank(rank, "alive") for rank in alone.ranks.remote] == [0, 0]
+    two.close()
+
+
+def test_a_node_that_comes_late_waits_for_the_vectors_of_those_that_train() -> None:
+    two = TwoNodes()
+    first, late = two.nodes
+    late.port.cut = True
+    two.until(lambda: first.board.settled)
+    first.publish(0, 7.0)
+    first.publish(1, 8.0)
+    late = two.begin_anew(1)
+    two.until(lambda: late.board.settled)
+    assert [late.newest(rank) for rank in late.ranks.remote] == [7.0, 8.0]
+    assert [late.board.rank(rank, "mirrored") for rank in late.ranks.remote] == [1, 1]
+    assert [first.board.rank(rank, "mirrored") for rank in first.ranks.remote] == [0, 0]
+    two.close()
+
+
+def test_no_learner_waits_for_ever_for_vectors_that_do_not_come() -> None:
+    two = TwoNodes()
+    two.met()
+    two[0].publish(0, 7.0)
+    late = two.begin_anew(1)
+    late.port.stuck = True  # it hears texts, and no vector
+    two.until(lambda: late.board.settled, passed_s=1.0)
+    assert two.now_s - late.bridge._opened_s >= JOIN_LIMIT_S
+    late.port.stuck = False
+    two.close()
+
+
+def test_a_cut_is_noticed_and_heals_by_itself(two: TwoNodes) -> None:
+    two.met()
+    two[0].publish(1, 1.0)
+    two.until(lambda: two[1].mixed(0) == 1.0)
+    two[1].port.cut = True
+    two.until(lambda: not any(node.board.rank(3, "alive") for node in two.nodes))
+    for node in two.nodes:
+        assert any("gone" in line for line in node.board.notices())
+        node.publish(1, 2.0)
+        node.publish(0, 2.0)
+    two.step()
+    assert two[1].mixed(0) is None
+    two[1].port.cut = False
+    two.until(lambda: all(node.board.rank(3, "alive") for node in two.nodes))
+    two[0].publish(1, 3.0)
+    two.until(lambda: two[1].mixed(0) == 3.0)
+
+
+def test_a_bridge_after_a_killed_one_goes_on(two: TwoNodes) -> None:
+    two.met()
+    two[0].publish(1, 1.0)
+    two.until(lambda: two[1].mixed(0) == 1.0)
+    for node in two.nodes:
+        node.status.learner(0)["agent_steps"] = 100
+    two.until(lambda: two[1].status.agent_steps() == 200, passed_s=0.5)
+    session = two[0].board.session
+    two[0].new_bridge()
+    two[1].new_bridge()
+    two[0].publish(1, 2.0)
+    two.met()
+    two[0].publish(1, 3.0)
+    two.until(lambda: two[1].mixed(0) == 3.0)
+    assert (two[0].board.session, two[0].board.epoch) == (session, 1)
+    two.until(lambda: two[1].status.agent_steps() == two[0].status.agent_steps() == 200)
+
+
+def test_a_node_that_begins_anew_is_heard_although_its_numbers_begin_anew(two: TwoNodes) -> None:
+    two.met()
+    for value in range(1, 10):
+        two[1].publish(1, float(value))
+        two.until(lambda value=value: two[0].mixed(0) == value)  # type: ignore[misc]
+    two[1].status.learner(0)["agent_steps"] = 500
+    two.until(lambda: two[0].status.agent_steps() == 500, passed_s=0.5)
+    again = two.begin_anew(1)
+    two.met()
+    assert again.board.epoch == 2
+    again.publish(1, 30.0)
+    two.until(lambda: two[0].mixed(0) == 30.0)
+    again.status.learner(0)["agent_steps"] = 20
+    two.until(lambda: two[0].status.agent_steps() == 520, passed_s=0.5)
+    two.until(lambda: again.status.agent_steps() == 520)
+    assert again.board.missing(0) == 500
+
+
+def framed(two: TwoNodes, number: int, *, rank: int = 3, value: float = 9.0) -> bytearray:
+    vector = np.full(SIZE, value, np.float32)
+    epoch = two[1].board.epoch
+    frame = Frame(rank, epoch, 0, number, 0, 0, 1, bit_sum(vector))
+    return pack(frame, vector, two[0].bridge._identity)
+
+
+def test_replays_wrong_ranks_and_broken_frames_change_nothing(two: TwoNodes) -> None:
+    two.met()
+    two[1].publish(1, 1.0)
+    two.until(lambda: two[0].mixed(0) == 1.0)
+    bridge, before = two[0].bridge, two[0].newest(3)
+    flipped = framed(two, 50)
+    flipped[-1] ^= 64
+    bad = [
+        framed(two, 1),  # a replay
+        framed(two, 50, rank=1),  # as a learner of the receiver
+        flipped,
+        framed(two, 50)[:-1],
+        framed(two, 50, value=math.nan),
+        b"",
+        b"GALA" * 40,
+    ]
+    for packed in bad:
+        bridge._take(1, bytes(packed), two.now_s)
+    assert two[0].mixed(0) is None
+    assert two[0].newest(3) == before
+    assert two[0].board.node(1, "refused") == len(bad) - 1, "a late one is no offence"
+    assert len([n for n in two[0].board.notices() if "refused" in n or "own" in n]) == 1
+    bridge._take(1, bytes(framed(two, 50)), two.now_s)
+    assert two[0].mixed(0) == 9.0
+
+
+def test_a_bridge_killed_anywhere_within_a_frame_leaves_whole_vectors(two: TwoNodes) -> None:
+    two.met()
+    node, packed = two[0], bytes(framed(two, 50))
+    two[1].publish(1, 1.0)
+    two.until(lambda: node.newest(3) == 1.0)
+    before = state_of(node.arrays)
+    states = step_through(node.arrays, lambda: node.bridge._take(1, packed, two.now_s)).states
+    assert len(states) > 10
+    for state in states:
+        put_back(node.arrays, state)
+        assert node.newest(3) in (1.0, 9.0)
+        found = node.mixed(0)
+        assert found in (None, 1.0, 9.0)
+        put_back(node.arrays, state)
+        node.ends[0] = node.end(0)
+        node.bridge._take(1, bytes(framed(two, 51, value=11.0)), two.now_s)
+        assert node.newest(3) == 11.0
+        assert node.mixed(0) == 11.0
+    put_back(node.arrays, before)
+
+
+def test_nodes_that_differ_exchange_nothing_and_say_why() -> None:
+    two = TwoNodes()
+    two[1].bridge.close()
+    two.nodes[1] = type(two[0])(1, two.address, about="something else")
+    for _ in range(30):
+        two.step()
+        for node in two.nodes:
+            node.publish(1, 1.0)
+    assert [node.mixed(0) for node in two.nodes] == [None, None]
+    (said,) = two[0].board.notices()
+    assert said == "node 1 differs: something else; this one: run"
+    assert all(node.board.settled for node in two.nodes), "each trains for itself"
+    two.close()
+
+
+@pytest.mark.parametrize("graph", ["complete", "one-peer-exponential", "star"])
+def test_every_edge_between_nodes_carries_tokens(graph: str) -> None:
+    two = TwoNodes(graph=graph)
+    two.met()
+    for round_ in range(4):
+        for node in two.nodes:
+            for lane in range(2):
+                node.publish(lane, 1.0 + round_, round_=round_)
+    expected = {
+        (node.ranks.node, receiver, sender)
+        for node in two.nodes
+        for sender, receiver in node.topology.edges()
+        if receiver < 2 <= sender
+    }
+    heard = set[tuple[int, int, int]]()
+
+    def all_heard() -> bool:
+        for node in two.nodes:
+            for lane, end in enumerate(node.ends):
+                for peer in end.in_peers:
+                    message = end.news(peer) if peer >= 2 else None
+                    if message is not None:
+                        heard.add((node.ranks.node, lane, peer))
+        return heard == expected
+
+    two.until(all_heard)
+    two.close()
