@@ -20,7 +20,6 @@ from galamp.core.config import RunConfig, to_dict, value_in
 from galamp.core.machine.machine import Machine, format_list, quota_text
 from galamp.core.machine.memory import available_bytes
 from galamp.core.machine.mps import mps_folder, mps_in_words
-from galamp.core.nodes import is_loopback
 from galamp.core.settings import settings, shown
 from galamp.environments.base import EnvironmentSpec
 from galamp.memory.arrays import size_of
@@ -97,13 +96,13 @@ def place_in_words(plan: Plan) -> list[tuple[str, str]]:
     if place is None:
         return [("ports", "none: all talk through shared memory")]
     own = [ranks.among_all(lane) for lane in range(ranks.lanes)]
-    plain = [each for each in (*place.listen, *place.connect) if not is_loopback(each)]
     return [
         ("machine", f"{place.node} of {place.nodes}: learners {own[0]} to {own[-1]} of {ranks.all} "
          "in all, and a bridge to the others"),
         ("ports", f"listens at {', '.join(place.listen) or 'none'}; connects to "
          f"{', '.join(place.connect) or 'none'}"),
-        *([("network", f"in plain text: {', '.join(plain)}")] if plain else []),
+        *([("network", f"in plain text: {', '.join(place.plain)}")] if place.plain else []),
+        *([("keys", place.keys.key)] if place.keys is not None else []),
     ]  # fmt: skip
 
 

@@ -81,6 +81,7 @@ COMMANDS = {
     "doctor": Command(
         "galamp.tools.doctor.command", "look at this machine, and say what to do for runs"
     ),
+    "keys": Command("galamp.tools.keys.command", "make the keys of a run on several machines"),
     "completion": Command("galamp.cli.completion", "have Tab complete galamp's words in a shell"),
     "topology": Command("galamp.tools.topology.command", "look at a gossip graph, plan with it"),
     "audit": Command("galamp.tools.audit.command", "check that learners stayed close enough"),

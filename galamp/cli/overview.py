@@ -21,7 +21,7 @@ GROUPS = {
     "train": ("run", "attach", "scale", "sweep"),
     "see and compare": ("ls", "show", "plot", "compare", "report", "export-logs"),
     "use what was trained": ("eval", "play", "record", "export"),
-    "configure": ("presets", "config", "games", "doctor", "completion", "help"),
+    "configure": ("presets", "config", "games", "doctor", "keys", "completion", "help"),
     "look deeper": ("profile", "topology", "audit", "chaos"),
     "tidy up": ("prune",),
 }

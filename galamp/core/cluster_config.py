@@ -28,9 +28,14 @@ class ClusterConfig:
     )
     join: str = option(
         "",
-        "address of machine 0, such as tcp/127.0.0.1:7447; with more than two machines one address "
+        "address of machine 0, such as tls/machine-0:7447; with more than two machines one address "
         "of each, in order, with commas between them, the last of which may be left out (default: "
         "none)",
+    )
+    keys: str = option(
+        "",
+        "folder with the keys of this machine, as galamp keys makes them, for addresses tls/... "
+        "(default: none)",
     )
     insecure_network: bool = option(
         False, "gossip over a network in plain text: who is in it can read and alter the run"

@@ -14,10 +14,12 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from galamp.core.cluster_config import ClusterConfig
 from galamp.core.errors import UserError
+from galamp.core.node_keys import NodeKeys, keys_in
 from galamp.core.settings import shown
 
 PORT = 7447
@@ -37,12 +39,22 @@ KUBERNETES = "KUBERNETES_SERVICE_HOST"
 
 
 class Place(NamedTuple):
-    """Place of this node among those of the run; addresses to listen at, and to connect to."""
+    """Place of this node among those of the run; addresses to listen at, and to connect to.
+
+    `keys` are those of the node where it is to prove who it is, and is encrypted.
+    """
 
     node: int
     nodes: int
     listen: tuple[str, ...]
     connect: tuple[str, ...]
+    keys: NodeKeys | None = None
+
+    @property
+    def plain(self) -> tuple[str, ...]:
+        """Addresses at which others could read and alter what goes over the wire."""
+        every = () if self.keys is not None else (*self.listen, *self.connect)
+        return tuple(address for address in every if not is_loopback(address))
 
 
 class Ranks(NamedTuple):
@@ -95,14 +107,16 @@ def place_of(config: ClusterConfig, environ: Mapping[str, str]) -> Place | None:
         raise UserError(f"--node-rank {node}: --nodes {config.nodes} are 0 to {config.nodes - 1}")
     addresses = _addresses(config)
     listen = addresses[node : node + 1]
-    return Place(node, config.nodes, listen, addresses[:node])
+    keys = keys_in(Path(config.keys), node) if config.keys else None
+    return Place(node, config.nodes, listen, addresses[:node], keys)
 
 
 def _refuse_alone(config: ClusterConfig) -> None:
     """Refuse settings that have no meaning on one machine."""
-    if config.join or config.node_rank or config.insecure_network:
+    if config.join or config.node_rank or config.keys or config.insecure_network:
         raise UserError(
-            "--join, --node-rank and --insecure-network: are for several machines; give --nodes"
+            "--join, --node-rank, --keys and --insecure-network: are for several machines; give "
+            "--nodes"
         )
 
 
@@ -144,7 +158,7 @@ def _addresses(config: ClusterConfig) -> tuple[str, ...]:
         wanted = "that of node 0" if least == 1 else f"those of nodes 0 to {least - 1}"
         raise UserError(
             f"--join: {len(addresses)} addresses, --nodes {config.nodes} connect to {wanted}: give "
-            "them in order, with commas between them, such as tcp/127.0.0.1:7447"
+            "them in order, with commas between them, such as tls/machine-0:7447"
         )
     for address in addresses:
         _check_address(address, config)
@@ -155,12 +169,19 @@ def _check_address(address: str, config: ClusterConfig) -> None:
     found = _ADDRESS.fullmatch(address)
     if found is None or not 0 < int(found["port"]) < 2**16:
         raise UserError(
-            f"--join {shown(address)}: expected tcp/HOST:PORT, such as tcp/127.0.0.1:7447"
+            f"--join {shown(address)}: expected tls/HOST:PORT, such as tls/machine-0:7447, or "
+            "tcp/127.0.0.1:7447 within a machine"
         )
-    if found["kind"] == "tcp" and not is_loopback(address) and not config.insecure_network:
+    secret = found["kind"] == "tls"
+    if secret != bool(config.keys):
         raise UserError(
-            f"--join {shown(address)}: everyone in that network could read and alter the run; "
-            "--insecure-network takes it nevertheless"
+            f"--join {shown(address)}: tls/ needs --keys, and --keys needs tls/: make keys with "
+            "galamp keys"
+        )
+    if not secret and not is_loopback(address) and not config.insecure_network:
+        raise UserError(
+            f"--join {shown(address)}: everyone in that network could read and alter the run; use "
+            "tls/ and --keys (galamp help cluster), or --insecure-network to take it nevertheless"
         )
 
 

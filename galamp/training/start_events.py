@@ -14,7 +14,6 @@ from pathlib import Path
 from galamp.core.algorithm_config import lr_in_words
 from galamp.core.machine.machine import Machine, lacks_bf16, quota_text
 from galamp.core.machine.mps import mps_folder, mps_in_words
-from galamp.core.nodes import is_loopback
 from galamp.supervision.devices import CPU, left_out
 from galamp.supervision.plan import Plan
 from galamp.telemetry.recorder import Recorder
@@ -47,14 +46,14 @@ def log_choices(plan: Plan, machine: Machine, recorder: Recorder, *, first: bool
     )
     place = plan.place
     if place is not None:
-        plain = [each for each in (*place.listen, *place.connect) if not is_loopback(each)]
         where = ", ".join((*place.listen, *place.connect))
         recorder.log_event(f"machine {place.node} of {place.nodes}, by {where}", kind="node")
-        if plain:
+        if place.plain:
+            where = ", ".join(place.plain)
             recorder.log_event(
-                f"insecure: whoever is in the network of {', '.join(plain)} can read and alter the "
-                "run", kind="warning",
-            )  # fmt: skip
+                f"insecure: whoever is in the network of {where} can read and alter the run",
+                kind="warning",
+            )
     if config.algorithm.precision == "bf16" and config.resources.device == CPU and lacks_bf16():
         recorder.log_event(
             "--precision bf16: this processor has no units for it; float32 is faster"

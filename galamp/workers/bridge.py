@@ -111,7 +111,7 @@ class Bridge:
         self._port: Port = port_class(task.port)(
             PortContext(
                 place.node, place.nodes, ranks.all, place.listen, place.connect, frame_bytes,
-                task.wakeup.signal,
+                task.wakeup.signal, place.keys,
             )
         )  # fmt: skip
         self._opened_s = time.monotonic()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from galamp.core.node_keys import NodeKeys
 from galamp.gossip.cluster import port_class
 from galamp.gossip.cluster.port import Port, PortContext
 from galamp.memory.arrays import Wakeup
@@ -21,11 +22,11 @@ RANKS = 4
 class End:
     """A node's port, and the wake-up that it has been given."""
 
-    def __init__(self, name: str, node: int, address: str) -> None:
+    def __init__(self, name: str, node: int, address: str, keys: NodeKeys | None = None) -> None:
         self._wakeup = Wakeup()
         listen, connect = ((address,), ()) if node == 0 else ((), (address,))
         self.port: Port = port_class(name)(
-            PortContext(node, 2, RANKS, listen, connect, SIZE, self._wakeup.signal)
+            PortContext(node, 2, RANKS, listen, connect, SIZE, self._wakeup.signal, keys)
         )
         self.frames, self.texts = list[tuple[int, bytes]](), list[tuple[int, bytes]]()
         self.asked = list[tuple[int, int]]()
@@ -49,10 +50,17 @@ class PortContract:
         """An address that only this test uses, the same at every call."""
         raise NotImplementedError
 
+    def keys(self, node: int) -> NodeKeys | None:
+        """The keys of a node, if it has some."""
+        return None
+
+    def end(self, node: int) -> End:
+        """A node's end, open now."""
+        return End(self.name, node, self.address(), self.keys(node))
+
     @pytest.fixture
     def pair(self) -> Iterator[tuple[End, End]]:
-        address = self.address()
-        ends = End(self.name, 0, address), End(self.name, 1, address)
+        ends = self.end(0), self.end(1)
         self.meet(*ends)
         yield ends
         for end in ends:
@@ -64,10 +72,9 @@ class PortContract:
         other.until(lambda: other.port.alive() == {0})
 
     def test_it_does_not_matter_who_comes_first(self) -> None:
-        address = self.address()
-        other = End(self.name, 1, address)
+        other = self.end(1)
         other.until(lambda: not other.port.alive())
-        one = End(self.name, 0, address)
+        one = self.end(0)
         self.meet(one, other)
         for end in (one, other):
             end.port.close()
@@ -122,7 +129,7 @@ class PortContract:
         one.port.tell(1, b"to nobody")
         one.port.fetch(1, 2)
         one.until(lambda: one.port.sent(1) == 1)
-        successor = End(self.name, 1, self.address())
+        successor = self.end(1)
         other.port = successor.port  # which the fixture closes
         self.meet(one, successor)
         successor.port.publish(0, 2, lambda: b"back")

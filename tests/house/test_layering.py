@@ -66,6 +66,7 @@ WITHIN: dict[str, str] = {
     "tools.export_logs": "tools.export_logs tools.run_folders.record",
     "tools.play": "tools.play tools.evaluation",
     "tools.export": "tools.export tools.evaluation",
+    "tools.keys": "tools.keys",
     "tools.plot": "tools.plot tools.evaluation.references tools.figures",
     "tools.profile": "tools.profile",
     "tools.report": "tools.report tools.plot tools.run_folders",

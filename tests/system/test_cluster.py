@@ -132,7 +132,7 @@ def test_a_node_that_dies_comes_back_and_no_step_is_lost_or_counted_twice(pair: 
 
 
 @pytest.mark.real
-def test_both_nodes_end_when_all_steps_are_done_and_a_node_that_differs_is_told(
+def test_a_node_that_differs_is_told_and_two_that_agree_end_together_by_tls(
     tmp_path: Path,
 ) -> None:
     address = free_address()
@@ -147,8 +147,12 @@ def test_both_nodes_end_when_all_steps_are_done_and_a_node_that_differs_is_told(
         assert f"node {1 - number} differs: " in found[0]
         assert "seed 1" in found[0]
         assert "seed 2" in found[0]
-    with started(*node(address, 0), *short, "--run-dir", tmp_path / "2") as first:
-        other = run(*node(address, 1), *short, "--run-dir", tmp_path / "3")
+    pytest.importorskip("cryptography")
+    assert galamp("keys", tmp_path / "keys").returncode == 0
+    secret = address.replace("tcp/", "tls/")
+    short += ["--keys", tmp_path / "keys"]
+    with started(*node(secret, 0), *short, "--run-dir", tmp_path / "2") as first:
+        other = run(*node(secret, 1), *short, "--run-dir", tmp_path / "3")
         assert other.returncode == 0, other.stderr
         assert first.wait(60) == 0
     totals = [summary(tmp_path / name)["agent_steps"] for name in "23"]

@@ -15,6 +15,8 @@ Runs in bridges. What every port promises (`tests/contracts/port.py`):
 - Nothing torn: a frame arrives as it was sent, or not at all, with the node that it is from, as
   far as the network can tell. What is in it is for the caller to check: a port hands on whatever
   reaches it, up to a size.
+- With keys, nobody without a certificate of the run reads or sends anything, and a node sends as
+  itself only.
 - It heals by itself: a node that comes back, from however long an absence, is heard again.
 """
 
@@ -23,6 +25,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from galamp.core.node_keys import NodeKeys
 
 Make = Callable[[], bytes | bytearray | None]
 """Makes a frame when its turn has come, in a thread of the port; None: there is none any more."""
@@ -40,6 +44,7 @@ class PortContext:
         connect: addresses of nodes to connect to.
         frame_bytes: length of a frame; nothing much longer is accepted.
         wake: called, from any thread, when something has arrived.
+        keys: by which nodes prove to each other who they are; None: whoever connects is believed.
     """
 
     node: int
@@ -49,6 +54,7 @@ class PortContext:
     connect: tuple[str, ...]
     frame_bytes: int
     wake: Callable[[], object]
+    keys: NodeKeys | None = None
 
 
 class Port(ABC):

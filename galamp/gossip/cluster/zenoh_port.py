@@ -21,6 +21,7 @@ from typing import Any
 from galamp.core.errors import RunFailed, not_installed
 from galamp.gossip.cluster.outbox import Outbox
 from galamp.gossip.cluster.port import Make, Port, PortContext
+from galamp.gossip.cluster.zenoh_access import secured
 
 PREFIX = "galamp"
 LEASE_S = 3.0
@@ -204,6 +205,8 @@ def _config(zenoh: Any, context: PortContext) -> Any:
         "transport/link/tx/lease": round(1000 * LEASE_S),
         "transport/link/rx/max_message_size": context.frame_bytes + ROOM_BYTES,
     }
+    if context.keys is not None:
+        values |= secured(context, context.keys, PREFIX)
     for name, value in values.items():
         config.insert_json5(name, json.dumps(value))
     return config
