@@ -15,15 +15,17 @@ import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from galamp.core.cluster_config import ClusterConfig
 from galamp.core.errors import UserError
-from galamp.core.node_keys import NodeKeys, keys_in
 from galamp.core.settings import shown
 
-PORT = 7447
-"""Port of the addresses that are made from a launcher's variables."""
+if TYPE_CHECKING:
+    from galamp.core.node_keys import NodeKeys
+
+MAX_LANES, MAX_LEARNERS = 64, 1024
+"""Most learners of one of several nodes, and of all of them."""
 _ADDRESS = re.compile(
     r"(?P<kind>tcp|tls)/(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(?P<port>\d{1,5})"
 )
@@ -107,7 +109,11 @@ def place_of(config: ClusterConfig, environ: Mapping[str, str]) -> Place | None:
         raise UserError(f"--node-rank {node}: --nodes {config.nodes} are 0 to {config.nodes - 1}")
     addresses = _addresses(config)
     listen = addresses[node : node + 1]
-    keys = keys_in(Path(config.keys), node) if config.keys else None
+    keys = None
+    if config.keys:
+        from galamp.core.node_keys import keys_in
+
+        keys = keys_in(Path(config.keys), node)
     return Place(node, config.nodes, listen, addresses[:node], keys)
 
 

@@ -17,13 +17,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch.multiprocessing  # noqa: F401  # tasks may hold tensors: it knows how to send them
 
 from galamp.core.machine.memory import out_of_memory_kills
 from galamp.core.processes.reaper import Orphans
-from galamp.memory.cluster_board import ClusterBoard
 from galamp.memory.status import Phase
 from galamp.supervision.child import KILL_TIMEOUT_S, BridgeChild, Child
 from galamp.supervision.child_failure import ChildFailure
@@ -31,6 +30,9 @@ from galamp.supervision.launching import READINESS, StartPostponed, standard_chi
 from galamp.supervision.layout import RunLayout
 from galamp.supervision.presence import BridgePresence, LearnerPresence, SimulatorPresence
 from galamp.workers.forkserver import SERVER, left_behind, send_server, server_pid, wake_server
+
+if TYPE_CHECKING:
+    from galamp.memory.cluster_board import ClusterBoard
 
 TICK_S = 0.05
 SERVER_TICK_S = 0.005

@@ -13,11 +13,8 @@ import hashlib
 import galamp
 from galamp.core.config import RunConfig
 from galamp.core.errors import UserError
-from galamp.core.nodes import Place, Ranks
+from galamp.core.nodes import MAX_LANES, MAX_LEARNERS, Place, Ranks
 from galamp.gossip.cluster import ZENOH, port_class
-
-MAX_LANES, MAX_LEARNERS = 64, 1024
-"""Most learners of one of several nodes, and of all of them."""
 
 
 def check_cluster(config: RunConfig, place: Place, lanes: int) -> None:

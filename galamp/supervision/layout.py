@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from galamp.algorithms.distributions import make_distribution
 from galamp.algorithms.flat_parameters import Span
@@ -20,24 +21,25 @@ from galamp.core.normalisation import NORMALISER_GAUGES, NormaliserSpec, normali
 from galamp.core.processes.titles import run_name, title_of
 from galamp.core.seeding import seed_for
 from galamp.environments.base import EnvironmentSpec
-from galamp.gossip.cluster.mirrors import INCARNATION as MIRROR_INCARNATION
 from galamp.gossip.exchange import exchange_specs
 from galamp.gossip.topologies.base import Topology
 from galamp.memory.arrays import ArraySpec, SharedArrays, Wakeup
-from galamp.memory.cluster_board import ClusterBoard
 from galamp.memory.control import ControlBlock
 from galamp.memory.learner_state import State, StateSlots
 from galamp.memory.metrics import LEARNING_RATE
 from galamp.memory.moment_slots import MomentSlots
 from galamp.memory.rollouts import RingWake, RolloutRing, RolloutShape
 from galamp.memory.status import StatusBoard
-from galamp.supervision.cluster import about_run, digest_of
 from galamp.supervision.plan import LearnerPlan, Plan
-from galamp.workers.bridge import BridgeTask
 from galamp.workers.building import build_algorithm, build_normalised, seen_dtype
 from galamp.workers.child import BRIDGE, ChildSpec
 from galamp.workers.learner_task import LearnerTask
 from galamp.workers.simulator import SimulatorTask
+
+if TYPE_CHECKING:
+    from galamp.memory.cluster_board import ClusterBoard
+    from galamp.supervision.border import Border
+    from galamp.workers.bridge import BridgeTask
 
 PROCESS_SEED_OFFSET = 2**20
 """Seed offsets of processes, beyond those of all environments: the learner, then its simulators."""
@@ -127,7 +129,9 @@ def array_specs(
     specs = ControlBlock.specs(ranks.all, simulators)
     specs += StatusBoard.specs(count, simulators, gauges, len(ranks.remote))
     if plan.place is not None:
-        specs += ClusterBoard.specs(ranks.nodes, ranks.all)
+        from galamp.supervision.border import Border
+
+        specs += Border.specs(plan)
     specs += exchange_specs(plan.config.gossip, topology, sketch.state_sizes)
     shape = rollout_shape(plan, environment)
     for rank in range(count):
@@ -160,20 +164,20 @@ class RunLayout:
         self.count = len(plan.learners)
         self.shape = rollout_shape(plan, environment)
         self._logs, self._where, self.start = logs, where, start
-        nodes = [learner.node for learner in plan.learners]
+        ranks = plan.ranks
+        nodes = [learner.node for learner in plan.learners] + [None] * len(ranks.remote)
         specs = array_specs(plan, topology, environment, sketch)
         self.arrays = SharedArrays.create(specs, nodes if plan.config.resources.pin else ())
         self._wakes = [RingWake.create(self.shape.workers) for _ in plan.learners]
         self._gossip_wakeups = tuple(Wakeup() for _ in plan.learners)
-        ranks, self.board = plan.ranks, None
-        if plan.place is not None:
-            self._bridge_wakeup = Wakeup()  # stands for those of all learners of other nodes
-            self._gossip_wakeups += (self._bridge_wakeup,) * len(ranks.remote)
-            self.board = ClusterBoard(self.arrays, ranks.nodes, ranks.all)
         self.control = ControlBlock(self.arrays)
         self.control.prepare()
-        for rank in ranks.remote:
-            self.control.set_incarnation(rank, MIRROR_INCARNATION)
+        self._border: Border | None = None
+        if plan.place is not None:
+            from galamp.supervision.border import Border
+
+            self._border = Border(plan, plan.place, self.arrays)
+            self._gossip_wakeups += self._border.wakeups()
         self.status_board = StatusBoard(self.arrays, self.count, len(ranks.remote))
         self.states = [
             StateSlots(self.arrays, rank, sketch.state_sizes) for rank in range(self.count)
@@ -194,26 +198,21 @@ class RunLayout:
         spec = self._spec("simulator", learner, worker, incarnation)
         return spec, self._simulator_task(learner, worker, index, incarnation)
 
+    @property
+    def board(self) -> ClusterBoard | None:
+        """What is known of other nodes; None in a run on one machine."""
+        return None if self._border is None else self._border.board
+
     def bridge(self, incarnation: int) -> tuple[ChildSpec, BridgeTask]:
         """Return the specification and the task of one incarnation of the bridge."""
-        plan, place = self.plan, self.plan.place
-        assert place is not None
-        spec = self._spec(BRIDGE, plan.learners[0], None, incarnation)
-        config, sketch = plan.config, self.sketch
-        network = sketch.network, sketch.parameters
-        about = about_run(config, plan.ranks, self.environment.env_id, *network)
-        task = BridgeTask(
-            arrays=self.arrays,
-            place=place,
-            ranks=plan.ranks,
-            topology=self.topology,
-            wakeup=self._bridge_wakeup,
-            wakeups=self._gossip_wakeups,
-            about=about,
-            run=digest_of(about, config.cluster.join),
-            model=digest_of(*sketch.layout),
-            certificate=config.gossip.certificate,
-        )
+        assert self._border is not None, "a run on one machine has no bridge"
+        from galamp.supervision.cluster import about_run
+
+        spec = self._spec(BRIDGE, self.plan.learners[0], None, incarnation)
+        network, env_id = (self.sketch.network, self.sketch.parameters), self.environment.env_id
+        about = about_run(self.plan.config, self.plan.ranks, env_id, *network)
+        wakeups, model = self._gossip_wakeups, self.sketch.layout
+        task = self._border.task(self.topology, wakeups, about, model)
         return dataclasses.replace(spec, cores=()), task
 
     def simulator_index(self, rank: int, worker: int) -> int:

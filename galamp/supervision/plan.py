@@ -21,7 +21,6 @@ from galamp.core.machine.machine import Machine
 from galamp.core.machine.process_limits import least_room
 from galamp.core.nodes import Place, Ranks, place_of
 from galamp.core.settings import AUTO
-from galamp.supervision.cluster import check_cluster
 from galamp.supervision.devices import CPU, devices_of, usable_devices
 from galamp.supervision.placement import CpuSet, assign_cpus
 from galamp.workers.forkserver import MAX_DESCRIPTORS
@@ -136,6 +135,8 @@ def make_plan(config: RunConfig, machine: Machine, *, resumed: bool = False) -> 
     count = config.resources.learners or _learners(devices, machine)
     config, count = _with_method(config, count)
     if place is not None:
+        from galamp.supervision.cluster import check_cluster
+
         check_cluster(config, place, count)
     most = LEARNERS_PER_CORE * len(machine.cores)
     if count > most:

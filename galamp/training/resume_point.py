@@ -16,11 +16,11 @@ from galamp.algorithms.flat_parameters import Span
 from galamp.core.decode import Limits, Range, decode
 from galamp.core.errors import CheckpointError
 from galamp.core.json_values import DecodeError
+from galamp.core.nodes import MAX_LEARNERS
 from galamp.core.normalisation import NormaliserSpec, Saved
 from galamp.memory.learner_state import GENERATOR_BYTES, STATE_COUNTERS, Sizes, State
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, LearnerState
-from galamp.supervision.cluster import MAX_LEARNERS
 from galamp.telemetry.snapshot import EPISODES_IN_MEAN
 from galamp.training.checkpointing import saved_state
 

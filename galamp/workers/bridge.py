@@ -10,6 +10,7 @@ other nodes' learners are absent until the next one has come. It imports no torc
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import time
 from collections import deque
@@ -48,6 +49,8 @@ JOIN_S, JOIN_LIMIT_S = 2.0, 12.0
 """How long learners wait at their start for other nodes to be heard, and then for their vectors."""
 FETCH_EVERY_S = 2.0
 FOLLOW_EVERY_S = 1.0
+LOOK_EVERY_S = 0.05
+"""Longest time until it is noticed that a node cannot be reached any more."""
 REFUSALS_EVERY_S = 10.0
 """Interval of notices of what a node sends that is refused; in between it is only counted."""
 
@@ -115,7 +118,8 @@ class Bridge:
             )
         )  # fmt: skip
         self._opened_s = time.monotonic()
-        self._hello_due_s = self._follow_due_s = self._opened_s
+        self._hello_due_s = self._follow_due_s = self._look_due_s = self._opened_s
+        self._follows = itertools.cycle(ranks.remote)
 
     def _begin(self) -> None:
         """Begin this start of the node; only its first bridge does so."""
@@ -146,11 +150,13 @@ class Bridge:
         """Take what has come, send what has to go, and note who is there."""
         self._row.heartbeat()
         self._tracing.follow()
-        self._listen(now_s)
+        if self._listen(now_s) or now_s >= self._look_due_s:
+            self._look_due_s = now_s + LOOK_EVERY_S
+            for change in self._membership.update(self._port.alive(), now_s):
+                self.board.notice(change)
+            self._count()
         for node, packed in self._port.frames():
             self._take(node, packed, now_s)
-        for change in self._membership.update(self._port.alive(), now_s):
-            self.board.notice(change)
         for node, number in self._port.asked():
             rank = self._ranks.here(number)
             if rank < self._ranks.lanes:
@@ -158,7 +164,6 @@ class Bridge:
         for leaving in self._mirrors.leaving():
             self._superseded[leaving.node] += leaving.superseded
             self._offer(leaving.node, leaving.rank, leaving.lanes)
-        self._count()
         if now_s >= self._hello_due_s:
             self._hello_due_s = now_s + HELLO_EVERY_S
             self._tell()
@@ -168,17 +173,21 @@ class Bridge:
 
     # Membership
 
-    def _listen(self, now_s: float) -> None:
-        """Take what the others tell; answer at once where it is new who they are."""
+    def _listen(self, now_s: float) -> bool:
+        """Take what the others tell, if anything; answer at once where it is new who they are."""
+        told = self._port.told()
+        if not told:
+            return False
         board = self.board
         before = board.epoch, [board.node(n, "session") for n in self._membership.others]
-        for node, text in self._port.told():
+        for node, text in told:
             refusal = self._membership.hear(node, text, now_s)
             if refusal is not None:
                 self._refuse(node, refusal, now_s)
         after = board.epoch, [board.node(n, "session") for n in self._membership.others]
         if before != after:
             self._hello_due_s = now_s
+        return True
 
     def _tell(self) -> None:
         lanes = [
@@ -285,9 +294,13 @@ class Bridge:
             self.board.notice(text)
 
     def _follow(self, now_s: float) -> None:
-        """Have the mirrors of learners that are not heard follow those that train here."""
-        if now_s >= self._follow_due_s:
-            self._follow_due_s = now_s + FOLLOW_EVERY_S
-            for rank in self._ranks.remote:
-                if self.board.settled and not self.board.rank(rank, "mirrored"):
+        """Have the mirrors of learners that are not heard follow those that train here, in turn."""
+        if now_s >= self._follow_due_s and self.board.settled:
+            remote = self._ranks.remote
+            passed_s, each_s = now_s - self._follow_due_s, FOLLOW_EVERY_S / len(remote)
+            self._follow_due_s = now_s + each_s
+            for rank in itertools.islice(
+                self._follows, min(len(remote), 1 + int(passed_s / each_s))
+            ):
+                if not self.board.rank(rank, "mirrored"):
                     self._mirrors.follow(rank)

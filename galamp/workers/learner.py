@@ -29,7 +29,6 @@ from galamp.core.machine.gpu_failures import is_memory_full
 from galamp.core.processes.tracing import TracingPermit
 from galamp.core.seeding import seed_generators
 from galamp.gossip.exchange import Exchange, averages_gradients
-from galamp.memory.cluster_board import ClusterBoard
 from galamp.memory.control import NEVER, ControlBlock
 from galamp.memory.learner_state import (
     FINAL,
@@ -320,6 +319,8 @@ class Learner:
         place = self.task.place
         if place.nodes == 1:
             return
+        from galamp.memory.cluster_board import ClusterBoard
+
         board, until_s = ClusterBoard(self.task.arrays, place.nodes, place.all), time.monotonic()
         until_s += SETTLE_TIMEOUT_S
         while not board.settled and time.monotonic() < until_s:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 
 import pytest
@@ -62,6 +63,21 @@ def test_what_several_machines_cannot_do_is_refused_in_a_line(
     assert main([*ON_TWO, *words, "--quiet", *dry]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert wrong in line
+
+
+def test_a_run_on_one_machine_loads_nothing_of_it() -> None:
+    """Neither the supervisor and what it forks, nor the server."""
+    code = (
+        "import sys, galamp.training.train, galamp.cli.dry_run, galamp.workers.learner, "
+        "galamp.workers.simulator, galamp.gossip.transport.shared_memory\n"
+        "print([m for m in sys.modules if m.startswith(('zenoh', 'galamp.gossip.cluster', "
+        "'galamp.workers.bridge', 'galamp.supervision.border', 'galamp.supervision.cluster', "
+        "'galamp.memory.cluster', 'galamp.core.node_keys'))])"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ended.stdout == "[]\n"
 
 
 def test_chaos_is_for_one_machine(capsys: pytest.CaptureFixture[str]) -> None:

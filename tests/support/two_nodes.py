@@ -9,8 +9,6 @@ from collections.abc import Callable
 import torch
 
 from galamp.core.nodes import Place, Ranks
-from galamp.gossip import cluster
-from galamp.gossip.cluster import PORTS
 from galamp.gossip.topologies import make_topology
 from galamp.gossip.topologies.from_node import FromNode
 from galamp.gossip.transport.base import Transport, TransportContext
@@ -30,8 +28,6 @@ SIZE = 7
 TOY = "in-one-process"
 ADDRESSES = (f"toy/two-nodes-{number}" for number in itertools.count())
 DEADLINE_S = 60.0
-
-assert cluster.PORTS is PORTS
 
 
 class OneNode:
@@ -121,9 +117,9 @@ class OneNode:
 class TwoNodes:
     """Both, and the time that their bridges are told."""
 
-    def __init__(self, **given: object) -> None:
-        self.address, self._given = next(ADDRESSES), given
-        self.nodes = [OneNode(n, self.address, **given) for n in range(2)]  # type: ignore[arg-type]
+    def __init__(self, graph: str = "ring") -> None:
+        self.address, self._graph = next(ADDRESSES), graph
+        self.nodes = [OneNode(n, self.address, graph=graph) for n in range(2)]
         self.now_s = time.monotonic()
 
     def __getitem__(self, node: int) -> OneNode:
@@ -132,7 +128,7 @@ class TwoNodes:
     def begin_anew(self, node: int) -> OneNode:
         """Start a node again in an empty memory, as in a new folder."""
         self.nodes[node].bridge.close()
-        self.nodes[node] = OneNode(node, self.address, **self._given)  # type: ignore[arg-type]
+        self.nodes[node] = OneNode(node, self.address, graph=self._graph)
         self.nodes[node].bridge._opened_s = self.now_s
         return self.nodes[node]
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from galamp.core import failpoints
 from tests.gossip.test_ports import free_address
-from tests.support.engine import galamp, run, started, summary, titled, training, wait_for
+from tests.support.engine import also, galamp, run, started, summary, titled, training, wait_for
 from tests.support.scenarios import ENDLESS, gone, rows, stopped, successor
 
 pytest.importorskip("zenoh")
@@ -47,6 +48,16 @@ def reported(folder: Path, text: str, times: int = 1) -> bool:
     return sum(text in line for line in events(folder)) >= times
 
 
+def until_mixing(folder: Path) -> None:
+    """Wait until a node trains and mixes."""
+    wait_for(lambda: training(folder) and mixing(folder), "mixing")
+
+
+def until_reported(folder: Path, text: str, times: int = 1) -> None:
+    """Wait for an event."""
+    wait_for(lambda: reported(folder, text, times), f"{text!r}, {times} times")
+
+
 class Pair:
     """Two nodes of a run that both train; each is started, killed and started anew."""
 
@@ -75,7 +86,7 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
     with ExitStack() as stack:
         found = Pair(tmp_path, stack)
         for folder in found.folders:
-            wait_for(lambda folder=folder: training(folder) and mixing(folder), "mixing")  # type: ignore[misc]
+            until_mixing(folder)
         yield found
 
 
@@ -89,30 +100,32 @@ def test_a_node_that_dies_comes_back_and_no_step_is_lost_or_counted_twice(pair: 
     victim = pair.bridge(0)
     os.kill(victim, signal.SIGKILL)
     successor(pair.processes[0].pid, "bridge", victim)
-    wait_for(lambda: reported(one, "node 0 is there", 2) and mixing(one), "mixing again")
-    wait_for(lambda: mixing(zero), "mixing again")
+    until_reported(one, "node 0 is there", 2)
+    until_mixing(one)
+    until_mixing(zero)
 
     # A node that dies: the other one is told at once, and goes on alone.
     orphans = titled(pair.processes[1].pid, "")
     pair.processes[1].kill()
     gone(orphans)
-    wait_for(lambda: reported(zero, "node 1 is gone"), "the notice")
+    until_reported(zero, "node 1 is gone")
     alone = last(zero)
     wait_for(lambda: last(zero)["learner1/updates"] > alone["learner1/updates"] + 5, "going on")
 
     # It comes back from its folder.
     pair.resume(1)
-    wait_for(lambda: reported(one, "goes on from"), "the resume")
-    wait_for(lambda: reported(zero, "node 1 is there", 2), "its return")
-    wait_for(lambda: mixing(one) and mixing(zero), "mixing again")
+    until_reported(one, "goes on from")
+    until_reported(zero, "node 1 is there", 2)
+    until_mixing(one)
+    until_mixing(zero)
 
     # And once more, with nothing: what it has done before is not forgotten by the other one.
     pair.processes[1].kill()
-    wait_for(lambda: reported(zero, "node 1 is gone", 2), "the notice")
+    until_reported(zero, "node 1 is gone", 2)
     before = last(zero)["global_step"]
     anew = one.with_name("anew")
     pair.processes[1] = pair.start(1, anew)
-    wait_for(lambda: training(anew) and mixing(anew), "mixing again")
+    until_mixing(anew)
     wait_for(lambda: last(anew)["global_step"] > before, "the count of what others have done")
 
     stopped(pair.processes[1], anew)
@@ -160,6 +173,33 @@ def test_a_node_that_differs_is_told_and_two_that_agree_end_together_by_tls(
     for name in "23":
         row = last(tmp_path / name)
         assert sum(row[f"learner{rank}/agent_steps"] for rank in (0, 1)) < 4_000, "together"
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    "point",
+    [
+        "bridge.taken",
+        also("bridge.mirrored"),
+        also("slots.filled"),
+        also("ring.written"),
+        also("mailbox.written"),
+    ],
+)
+def test_a_run_survives_the_death_of_both_bridges_at(
+    point: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(failpoints.VARIABLE, f"{point}:40@bridge")
+    address, more = free_address(), ["--total-steps", 12_000, "--env-id", "CartPole-v1"]
+    with started(*node(address, 0), *more, "--run-dir", tmp_path / "0") as first:
+        other = run(*node(address, 1), *more, "--run-dir", tmp_path / "1")
+        assert other.returncode == 0, other.stderr
+        assert first.wait(60) == 0
+    for name in "01":
+        told = summary(tmp_path / name)
+        assert told["restarts"] == 1
+        assert told["agent_steps"] >= 12_000
+        assert json.loads(galamp("audit", tmp_path / name, "--json").stdout)["passed"]
 
 
 @pytest.mark.real

@@ -23,7 +23,7 @@ OF_CALLS = ("rollouts.called", "rollouts.joined")
 OF_RUNS = [
     point
     for point in failpoints.POINTS
-    if not point.startswith("checkpoint.") and point not in OF_CALLS
+    if not point.startswith(("checkpoint.", "bridge.")) and point not in OF_CALLS
 ]
 QUICK = {"learner.updated"}
 

@@ -207,14 +207,14 @@ def changing(path: Path, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
     make, read = resolving.make_topology, resolving.read_limited
     readings: list[str] = []
 
-    def note(what: str, action: Callable[..., Any], *arguments: Any) -> Any:
-        found = action(*arguments)
+    def note(what: str, action: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        found = action(*arguments, **named)
         readings.append(what)
         if len(readings) == after:
             path.write_text(OTHER)
         return found
 
-    monkeypatch.setattr(resolving, "make_topology", lambda *a: note("made", make, *a))
+    monkeypatch.setattr(resolving, "make_topology", lambda *a, **n: note("made", make, *a, **n))
     monkeypatch.setattr(resolving, "read_limited", lambda *a: note("read", read, *a))
 
 

@@ -27,6 +27,11 @@ def two() -> Iterator[TwoNodes]:
     nodes.close()
 
 
+def until_mixed(two: TwoNodes, node: int, value: float) -> None:
+    """Work until a node's first learner has got a vector of this value."""
+    two.until(lambda: two[node].mixed(0) == value)
+
+
 def test_vectors_reach_the_learners_that_the_graph_sends_them_to(two: TwoNodes) -> None:
     """In the ring 0 -> 1 -> 2 -> 3 -> 0, of which each node has two and calls them 0 and 1."""
     two.met()
@@ -63,7 +68,7 @@ def test_lengths_of_mirrored_vectors_are_measured_for_the_certificate(two: TwoNo
     two.met()
     for value in (1.0, 4.0, 4.0, -2.0):
         two[0].publish(1, value)
-        two.until(lambda value=value: two[1].mixed(0) == value)  # type: ignore[misc]
+        until_mixed(two, 1, value)
     entries, lost = two[1].rings[3].drain()
     lengths = [entry.length / math.sqrt(SIZE) for _, entry in entries]
     assert lost == 0
@@ -156,7 +161,7 @@ def test_a_node_that_begins_anew_is_heard_although_its_numbers_begin_anew(two: T
     two.met()
     for value in range(1, 10):
         two[1].publish(1, float(value))
-        two.until(lambda value=value: two[0].mixed(0) == value)  # type: ignore[misc]
+        until_mixed(two, 0, value)
     two[1].status.learner(0)["agent_steps"] = 500
     two.until(lambda: two[0].status.agent_steps() == 500, passed_s=0.5)
     again = two.begin_anew(1)

@@ -38,6 +38,7 @@ TEXT_BYTES = 2**17
 LARGEST_EPOCH = 2**40
 _LIMITS = Limits(whole=Range(0, 2**62), items=4096, characters=1024)
 Epoch = Annotated[int, Range(0, LARGEST_EPOCH)]
+Steps = Annotated[int, Range(0, 10**15)]
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Hello:
     epoch: Epoch
     session: int
     knows: tuple[tuple[Epoch, int], ...]
-    steps: tuple[int, ...]
+    steps: tuple[Steps, ...]
     lanes: tuple[Lane, ...]
 
 
@@ -85,6 +86,7 @@ class Membership:
     def __init__(self, ranks: Ranks, board: ClusterBoard, about: str) -> None:
         self._ranks, self._board, self._about = ranks, board, about
         self._heard = dict[int, _Heard]()
+        self._steps = dict.fromkeys(ranks.remote, 0)
         self._differs = set[tuple[int, int]]()
         self.others = tuple(node for node in range(ranks.nodes) if node != ranks.node)
 
@@ -116,6 +118,8 @@ class Membership:
         if sizes != (ranks.nodes, ranks.all, ranks.lanes):
             return f"node {node} tells of {sizes} nodes, learners and lanes"
         self._renumber(hello)
+        for rank in ranks.remote:
+            self._steps[rank] = max(self._steps[rank], hello.steps[ranks.among_all(rank)])
         if self._is_newest(node, hello):
             self._heard[node] = _Heard(hello, now_s)
         return None
@@ -134,7 +138,7 @@ class Membership:
         epoch, session = hello.knows[own]
         if epoch == 0 or (epoch, session) == (board.epoch, board.session):
             return
-        if epoch >= board.epoch and session != board.session:
+        if board.epoch <= epoch < LARGEST_EPOCH and session != board.session:
             board.begin(epoch + 1, board.session)
         for lane in range(self._ranks.lanes):
             before = hello.steps[self._ranks.among_all(lane)]
@@ -190,14 +194,8 @@ class Membership:
         return () if found is None else found.hello.lanes
 
     def steps(self) -> dict[int, int]:
-        """Return the agent steps of other nodes' learners, by their number here, as heard now."""
-        found: dict[int, int] = {}
-        for heard in self._heard.values():
-            for number, count in enumerate(heard.hello.steps):
-                rank = self._ranks.here(number)
-                if rank >= self._ranks.lanes:
-                    found[rank] = max(count, found.get(rank, 0))
-        return found
+        """Return the agent steps of other nodes' learners, by their number here, so far heard."""
+        return self._steps
 
     def objection(self, node: int, frame: Frame) -> str | None:
         """Return why a frame that came from `node` is not taken; None if it is.

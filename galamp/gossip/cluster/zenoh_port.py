@@ -47,11 +47,13 @@ class ZenohPort(Port):
         zenoh: Any = importlib.import_module("zenoh")
         self._zenoh, self._context = zenoh, context
         self._others = [node for node in range(context.nodes) if node != context.node]
+        lanes = context.ranks // context.nodes
         self._frames: dict[tuple[int, int], deque[bytes]] = {
             (node, rank): deque(maxlen=KEPT)
             for node in self._others
-            for rank in range(context.ranks)
+            for rank in range(node * lanes, (node + 1) * lanes)
         }
+        self._arrived = deque[tuple[int, int]](maxlen=KEPT * context.ranks)
         self._texts = deque[tuple[int, bytes]](maxlen=MAX_TEXTS)
         self._asked = deque[tuple[int, int]](maxlen=context.nodes * context.ranks)
         self._tokens = {node: dict[str, None]() for node in self._others}
@@ -90,9 +92,10 @@ class ZenohPort(Port):
     def frames(self) -> list[tuple[int, bytes]]:
         """Return what the subscriber has kept."""
         found = []
-        for (node, _), kept in self._frames.items():
-            while kept:
-                found.append((node, kept.popleft()))
+        for sender in _taken(self._arrived):
+            kept = self._frames[sender]
+            if kept:  # else it has made room for a newer one
+                found.append((sender[0], kept.popleft()))
         return found
 
     def fetch(self, node: int, rank: int) -> None:
@@ -156,6 +159,7 @@ class ZenohPort(Port):
         kept = self._frames.get((found[0], found[1])) if found else None
         if kept is not None and len(sample.payload) <= self._context.frame_bytes + ROOM_BYTES:
             kept.append(sample.payload.to_bytes())
+            self._arrived.append((found[0], found[1]))
             self._context.wake()
 
     def _on_text(self, sample: Any) -> None:

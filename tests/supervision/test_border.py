@@ -1,0 +1,129 @@
+"""What a node has for the learners of other nodes: memory, seeds, wake-ups, the bridge's task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from galamp.core.action_spec import DiscreteActions
+from galamp.core.config import RunConfig, from_dict
+from galamp.core.machine.machine import plain_machine
+from galamp.core.nodes import Ranks
+from galamp.environments.base import EnvironmentSpec
+from galamp.gossip import cluster
+from galamp.memory.arrays import size_of
+from galamp.storage.run_folder import StoredChoices
+from galamp.supervision.children import Children
+from galamp.supervision.layout import RunLayout, array_specs, sketch_model
+from galamp.supervision.plan import with_learners
+from galamp.telemetry.recorder import nodes_of
+from galamp.telemetry.snapshot import NodeSnapshot
+from galamp.training.resolve import ResolvedRun, resolve_run
+
+MACHINE = plain_machine(range(4), 0, 2**20)
+CARTPOLE = EnvironmentSpec("CartPole-v1", (4,), "float32", DiscreteActions(2), (), 1, False, "")
+
+
+@pytest.fixture(autouse=True)
+def _port(monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = "tests.support.toy_port:InOneProcess"
+    monkeypatch.setitem(cluster.PORTS, cluster.ZENOH, toy)
+
+
+def config(node: int, nodes: int = 2, learners: int = 2, **gossip: object) -> RunConfig:
+    joined = ",".join(f"tcp/127.0.0.1:{7000 + n}" for n in range(nodes))
+    place = {"nodes": nodes, "node_rank": node, "join": joined} if nodes > 1 else {}
+    return from_dict(
+        {
+            "environment": {"env_id": "CartPole-v1", "num_envs": 4},
+            "resources": {"learners": learners, "simulator_workers": 1, "device": "cpu"},
+            "cluster": place,
+            "gossip": gossip,
+        }
+    )
+
+
+def laid_out(node: int, tmp_path: Path, nodes: int = 2) -> tuple[ResolvedRun, RunLayout]:
+    resolved = resolve_run(config(node, nodes), MACHINE, StoredChoices())
+    sketch = sketch_model(resolved.plan, CARTPOLE)
+    return resolved, RunLayout(resolved.plan, resolved.topology, CARTPOLE, sketch, tmp_path, 1)
+
+
+def test_nodes_have_the_seeds_and_rates_of_one_machine_with_all_learners(tmp_path: Path) -> None:
+    alone = resolve_run(config(0, 1, learners=4), MACHINE, StoredChoices())
+    sketch = sketch_model(alone.plan, CARTPOLE)
+    whole = RunLayout(alone.plan, alone.topology, CARTPOLE, sketch, tmp_path, 1)
+    wanted = [whole.learner(rank, 0)[1] for rank in range(4)]
+    found = []
+    for node in range(2):
+        _, layout = laid_out(node, tmp_path)
+        found += [layout.learner(rank, 0)[1] for rank in range(2)]
+        assert layout.simulator(1, 0, 0)[1].seeds == whole.simulator(2 * node + 1, 0, 0)[1].seeds
+    for one, other in zip(found, wanted, strict=True):
+        assert (one.model_seed, one.sampling_seed) == (other.model_seed, other.sampling_seed)
+        assert one.algorithm.learning_rate == other.algorithm.learning_rate
+    assert [task.place.among_all(task.rank) for task in found] == [0, 1, 2, 3]
+
+
+def test_the_bridge_is_one_more_child_and_the_mirrors_are_nobodys(tmp_path: Path) -> None:
+    resolved, layout = laid_out(1, tmp_path)
+    children = Children(layout)
+    assert [child.title for child in children.all] == [
+        "bridge", "learner 0", "learner 1", "simulator 0.0", "simulator 1.0",
+    ]  # fmt: skip
+    spec, task = layout.bridge(0)
+    assert (spec.title, spec.target, Path(spec.log).name) == (
+        "bridge", "galamp.workers.bridge:main", "bridge.log",
+    )  # fmt: skip
+    assert task.ranks == Ranks(1, 2, 2)
+    assert len(task.wakeups) == layout.topology.size == 4
+    assert task.wakeups[2] is task.wakeups[3] is task.wakeup
+    assert [layout.control.incarnation(rank) for rank in range(4)] == [0, 0, 1, 1]
+    board = layout.board
+    assert board is not None
+    for rank in (2, 3):
+        board.set_rank(rank, "alive", 1)
+    children.check(0.1)
+    assert not layout.control.alive(2), "as long as no bridge runs, it cannot know"
+    board.set_node(0, "received", 7)
+    assert nodes_of(layout) == (NodeSnapshot(0, (2, 3), False, received=7),)
+    rows = [layout.status_board.learner(rank) for rank in range(4)]
+    rows.append(layout.status_board.bridge())
+    for steps, row in enumerate(rows, 1):
+        row["agent_steps"] = steps
+    layout.status_board.simulator(0)["agent_steps"] = 1000
+    assert layout.status_board.agent_steps() == 15
+    assert len(list(layout.status_board.learners())) == 2
+    kept = with_learners(resolved.plan.asked, 2, MACHINE, resolved.plan.learners)
+    assert kept.algorithm.learning_rate is None, "the usual one of four is chosen again"
+
+
+def test_a_run_on_one_machine_has_nothing_more(tmp_path: Path) -> None:
+    resolved, layout = laid_out(0, tmp_path, nodes=1)
+    assert layout.board is None
+    assert nodes_of(layout) == ()
+    assert Children(layout).all[0].title == "learner 0"
+    names = {spec.name for spec in layout.arrays.specs}
+    assert not any(name.startswith("cluster") for name in names)
+    on_two = resolve_run(config(0), MACHINE, StoredChoices())
+    args = (CARTPOLE, layout.sketch)
+    more = size_of(array_specs(on_two.plan, on_two.topology, *args))
+    assert more > size_of(array_specs(resolved.plan, resolved.topology, *args))
+
+
+def test_memory_of_mirrors_is_near_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine with several NUMA nodes every array has a learner near it, or none."""
+    from galamp.memory.arrays import SharedArrays
+
+    given = []
+    create = SharedArrays.create
+
+    def noted(specs, nodes=()):  # type: ignore[no-untyped-def]
+        given.append((specs, nodes))
+        return create(specs, ())
+
+    monkeypatch.setattr(SharedArrays, "create", noted)
+    laid_out(0, tmp_path)
+    ((specs, nodes),) = given
+    assert max(spec.near for spec in specs if spec.near is not None) < len(nodes) == 4
