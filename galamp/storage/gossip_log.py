@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
+from galamp.core.cluster_config import MAX_NODES
 from galamp.core.decode import Limits, Range, decode
 from galamp.core.disk import Where, as_named, finite, open_plain
 from galamp.core.json_values import DecodeError, json_object
@@ -37,11 +38,15 @@ LIMITS = Limits(number=Range(0.0, LARGEST), more_fields=True)
 MAX_LEARNERS = 1024
 """Most learners of a run; the audit takes memory for their square."""
 
+Node: TypeAlias = Annotated[int, Range(0, MAX_NODES)]
 Matrix: TypeAlias = tuple[tuple[float, ...], ...]
 
 
 class Start(NamedTuple):
-    """A start of the run: earlier vectors are forgotten; `distances` are between numbers 0."""
+    """A start of the run: earlier vectors are forgotten; `distances` are between numbers 0.
+
+    `place`: which node this is, of how many; None on one machine. Its own learners come first.
+    """
 
     start: int
     learners: Annotated[int, Range(1, MAX_LEARNERS)]
@@ -49,10 +54,14 @@ class Start(NamedTuple):
     sync: bool
     wall_s: float
     distances: Matrix
+    place: tuple[Node, Node] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the line's object."""
-        return {"kind": "start"} | self._asdict()
+        line = {"kind": "start"} | self._asdict()
+        if self.place is None:
+            del line["place"]
+        return line
 
 
 class Lost(NamedTuple):

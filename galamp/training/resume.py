@@ -237,4 +237,6 @@ def first_entry(
         distances = found[np.ix_(lanes, lanes)]
     gossip = run_layout.plan.config.gossip
     rows = tuple(map(tuple, distances.tolist()))
-    return Start(number, count, gossip.graph, gossip.synchronous, wall_s, rows)
+    ranks = run_layout.plan.ranks
+    place = None if run_layout.plan.place is None else (ranks.node, ranks.nodes)
+    return Start(number, count, gossip.graph, gossip.synchronous, wall_s, rows, place)

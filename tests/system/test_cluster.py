@@ -142,6 +142,11 @@ def test_a_node_that_dies_comes_back_and_no_step_is_lost_or_counted_twice(pair: 
         record = json.loads(galamp("audit", folder, "--json").stdout)
         assert record["learners"] == 4
         assert record["passed"], record
+    whole = json.loads(galamp("audit", zero, one, anew, "--json").stdout)
+    assert whole["passed"], whole["across"]
+    taken = {(each["sender"], each["receiver"]): each for each in whole["across"]}
+    assert set(taken) == {(0, 1), (1, 0)}
+    assert all(each["found"] > 20 for each in taken.values()), taken
 
 
 @pytest.mark.real

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from datetime import datetime
 from pathlib import Path
@@ -145,12 +146,19 @@ def test_a_link_is_followed_when_the_command_line_is_read(
     monkeypatch.chdir(run.parent)
     Path("a-link").symlink_to("run")
     args = cli.build_parser().parse_args([*words, "a-link"])
-    found = args.resume if "--resume" in words else args.run
+    found = folder_of(args)
     Path("a-link").unlink()
     Path("a-link").symlink_to("nowhere")
     assert found == run
     typed = cli.build_parser().parse_args([*words, "run"])
-    assert Path("run") == (typed.resume if "--resume" in words else typed.run)
+    assert Path("run") == folder_of(typed)
+
+
+def folder_of(args: argparse.Namespace) -> Path:
+    """The one folder that a command line names."""
+    named = [vars(args).get(name) for name in ("resume", "run", "runs")]
+    (found,) = [each for each in named if each is not None]
+    return found[0] if isinstance(found, list) else found
 
 
 def test_a_link_above_a_run_is_followed_too(run: Path) -> None:

@@ -26,13 +26,13 @@ from galamp.core.nodes import Ranks
 from galamp.gossip.cluster.wire import Frame, Vector
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.transport.mailbox import Mailbox, Token
-from galamp.gossip.transport.publication import Publication
+from galamp.gossip.transport.publication import FOLLOWS, Publication
 from galamp.gossip.transport.publication_ring import PublicationRing
 from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.versioned_slots import Header, VersionedSlots
 
 INCARNATION = 1
-"""Of all mirrors: they outlive their bridge. Not 0, for nobody knows where they begin."""
+"""Of all mirrors, for learners that read them: they outlive their bridge."""
 TRIES = 5
 CHUNK = 2**15
 LENGTH_SLACK = 1.0 + 1e-5
@@ -111,7 +111,7 @@ class Mirrors:
 
     def put(self, rank: int, frame: Frame, vector: Vector) -> None:
         """Publish another node's vector in its learner's slots; tell those that are to mix it."""
-        header = self._write(rank, frame.round, frame.version, frame.checksum, vector)
+        header = self._write(rank, frame, frame.epoch, vector)
         for lane in range(self._ranks.lanes):
             box = self._incoming.get((rank, lane)) if frame.lanes >> lane & 1 else None
             if box is not None:
@@ -125,18 +125,21 @@ class Mirrors:
         if found is None:
             return
         of, vector = found
-        self._write(rank, of.round, of.version, of.checksum, vector)
+        self._write(rank, of, FOLLOWS, vector)
 
-    def _write(self, rank: int, round_: int, version: int, checksum: int, vector: Vector) -> Header:
-        """Publish a vector, and record it with its distance to the one before."""
+    def _write(self, rank: int, of: Frame | Header, recorded: int, vector: Vector) -> Header:
+        """Publish a vector, and record it with its distance to the one before.
+
+        A mirror has one incarnation for its readers; `recorded` is that of the record.
+        """
         length = self._distance(rank, vector) * LENGTH_SLACK if rank in self._rings else 0.0
         slots, vectors = self._slots[rank], self._vectors[rank]
         np.copyto(vectors[slots.begin_write()], vector)
         header = slots.end_write(
-            incarnation=INCARNATION, round_=round_, version=version, checksum=checksum
+            incarnation=INCARNATION, round_=of.round, version=of.version, checksum=of.checksum
         )
         if rank in self._rings:
-            fixed = rank, header.number, header.round, header.version, header.incarnation
+            fixed = rank, header.number, header.round, header.version, recorded
             self._rings[rank].append(Publication(*fixed, length, 1.0, ()))
         return header
 

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+FOLLOWS = 2**40 + 1
+"""Incarnation, in the record, of the mirror of another node's learner that follows one here.
+
+Of all other publications of a mirror it is the epoch of that learner's node.
+"""
+
 
 class Source(NamedTuple):
     """Source of an average: vector `number` of `peer`, and its mixing weight."""

@@ -11,11 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from galamp.core.errors import EXIT_OK
+from galamp.core.errors import EXIT_OK, UserError
 from galamp.core.settings import shown
 from galamp.storage.links import followed
 from galamp.tools.figures import FigureFile, add_figure_flags, figure_file
@@ -30,7 +30,10 @@ EXIT_NOT_PROVEN = 1
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the options of `galamp audit`, and the command."""
     parser.set_defaults(command=audit_command)
-    parser.add_argument("run", metavar="RUN", type=followed, help="run folder")
+    parser.add_argument(
+        "runs", metavar="RUN", type=followed, nargs="+",
+        help="run folder; several, of the machines of one run, are checked against each other, too"
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     add_figure_flags(parser, "draw distances, certificates and their ratio", former="--plot")
 
@@ -38,15 +41,43 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def audit_command(args: argparse.Namespace) -> int:
     """`galamp audit`: 0 where no measured distance exceeds its certificate, else 1."""
     file = figure_file(args)
+    if len(args.runs) > 1:
+        return _several(args.runs, as_json=args.json, drawn=file is not None)
     from galamp.tools.audit.audit import audit
     from galamp.tools.audit.report import lines, summary
 
-    found = audit(args.run, _progress())
-    result = summary(args.run, found)
+    (run,) = args.runs
+    found = audit(run, _progress())
+    result = summary(run, found)
     print(json.dumps(result) if args.json else "\n".join(lines(result)))
     if file is not None:
         _draw(file, result, found)
     return EXIT_OK if found.passed else EXIT_NOT_PROVEN
+
+
+def _several(runs: Sequence[Path], *, as_json: bool, drawn: bool) -> int:
+    """Audit the nodes of a run, each for itself, and what has come over between them.
+
+    Raises:
+        UserError: they are no nodes of a run; or a figure is wanted, which is of one.
+    """
+    from galamp.tools.audit.across import crossings
+    from galamp.tools.audit.audit import audit
+    from galamp.tools.audit.report import across_lines, lines, summary
+
+    if drawn:
+        raise UserError("--figure: draws one run; give one folder")
+    results = [summary(run, audit(run, _progress())) for run in runs]
+    between = crossings(runs)
+    passed = all(each["passed"] for each in results) and not any(one.false for one in between)
+    if as_json:
+        across = [one._asdict() for one in between]
+        print(json.dumps({"passed": passed, "runs": results, "across": across}))
+    else:
+        for result in results:
+            print("\n".join(lines(result)), end="\n\n")
+        print("\n".join(across_lines(between)))
+    return EXIT_OK if passed else EXIT_NOT_PROVEN
 
 
 def _progress() -> Callable[[int, int], None] | None:

@@ -7,7 +7,7 @@ Runs in the process of `galamp audit`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from galamp.core.disk import finite
 from galamp.core.sanitize import clean
 from galamp.telemetry.display.console import plain_table, text_lines
 from galamp.telemetry.display.text import UNKNOWN, clip, clip_path
+from galamp.tools.audit.across import Crossing
 from galamp.tools.audit.audit import Audit, Series
 
 WIDTH = 80
@@ -112,6 +113,21 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     yield from _faults(found)
     yield ""
     yield _verdict(found)
+
+
+def across_lines(between: Sequence[Crossing]) -> Iterator[str]:
+    """Yield the report of what has come over between nodes."""
+    table = plain_table(("machine", "took from", "vectors", "published", "unknown", "false"))
+    for one in between:
+        sizes = one.vectors, one.found, one.unknown, one.false
+        table.add_row(str(one.receiver), str(one.sender), *(f"{size:,}" for size in sizes))
+    yield from text_lines(table, WIDTH)
+    yield "Published: by the other machine's record, in the same order. Unknown: that one"
+    yield "has a gap there, or ends before. False: it has no vector of such a round and"
+    yield "number of updates, or of an earlier place."
+    yield ""
+    false = sum(one.false for one in between)
+    yield f"{_count(false, 'vector')} that nobody published" if false else "all agrees"
 
 
 def _count(count: int, one: str, many: str = "") -> str:

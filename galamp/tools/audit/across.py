@@ -1,0 +1,144 @@
+"""Audit across nodes: what a node has mirrored of another one, that one must have published.
+
+    gossip.jsonl of each node --of_node--> Record --between--> Crossing: vectors, whether published
+
+Runs in the process of `galamp audit`. No clock is compared: a vector is named by its learner, the
+start of that learner's node, and its round and number of updates, on both sides. Within a start
+they must have come over in the order in which they were published, without any twice.
+
+Where a record has gaps, a vector that is not found may have been in one: it counts as unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from galamp.core.errors import UserError
+from galamp.core.nodes import Ranks
+from galamp.core.settings import shown
+from galamp.gossip.transport.publication import FOLLOWS, Publication
+from galamp.storage.gossip_log import GOSSIP, Lost, Start, read_gossip
+
+Vector = tuple[int, int]
+"""Round, and number of updates, of a published vector."""
+
+
+@dataclass
+class NodeStart:
+    """What one start of a node has recorded, by number of the learner among all.
+
+    Attributes:
+        ranks: the node's place.
+        published: its own learners' vectors, in order.
+        gaps: own learners of which some publications are not known.
+        taken: other nodes' learners' vectors, in order, by start of their node, its epoch.
+    """
+
+    ranks: Ranks
+    published: dict[int, dict[Vector, int]] = field(default_factory=dict)
+    gaps: set[int] = field(default_factory=set)
+    taken: dict[int, dict[int, list[Vector]]] = field(default_factory=dict)
+
+
+class Crossing(NamedTuple):
+    """Vectors that `receiver` has taken from `sender`, two nodes.
+
+    `found` of them were published by it, `unknown` ones may be in gaps; all others are `false`, or
+    came in another order than they were published in.
+    """
+
+    sender: int
+    receiver: int
+    vectors: int
+    found: int
+    unknown: int
+    false: int
+
+
+def of_node(run: Path) -> list[NodeStart]:
+    """Return all starts in the record of one node.
+
+    Raises:
+        UserError: it is of a run on one machine, or of an older galamp.
+    """
+    starts: list[NodeStart] = []
+    for entry in read_gossip(run / GOSSIP):
+        if isinstance(entry, Start):
+            if entry.place is None:
+                raise UserError(f"{shown(run)}: is of a run on one machine; audit it alone")
+            node, nodes = entry.place
+            starts.append(NodeStart(Ranks(node, nodes, entry.learners // nodes)))
+        elif starts and isinstance(entry, Publication):
+            _add(starts[-1], entry)
+        elif starts and isinstance(entry, Lost) and entry.learner < starts[-1].ranks.lanes:
+            starts[-1].gaps.add(starts[-1].ranks.among_all(entry.learner))
+    return starts
+
+
+def _add(start: NodeStart, entry: Publication) -> None:
+    number, vector = start.ranks.among_all(entry.learner), (entry.round, entry.version)
+    if entry.learner < start.ranks.lanes:
+        known = start.published.setdefault(number, {})
+        known.setdefault(vector, len(known))
+    elif entry.incarnation != FOLLOWS:
+        epochs = start.taken.setdefault(number, {})
+        epochs.setdefault(entry.incarnation, []).append(vector)
+
+
+def crossings(runs: Sequence[Path]) -> list[Crossing]:
+    """Return what has come over between the nodes of these runs, oldest folder of a node first.
+
+    Raises:
+        UserError: a record is not of one of several nodes, or they are of different runs.
+    """
+    starts = [start for run in runs for start in of_node(run)]
+    sizes = {start.ranks[1:] for start in starts}
+    if len(sizes) > 1:
+        told = ", ".join(f"{nodes} machines of {lanes} learners" for nodes, lanes in sorted(sizes))
+        raise UserError(f"audit: these are of different runs: {told}")
+    nodes = sorted({start.ranks.node for start in starts})
+    return [
+        _between([s for s in starts if s.ranks.node == sender], receiver, starts)
+        for sender in nodes
+        for receiver in nodes
+        if sender != receiver
+    ]
+
+
+def _between(senders: list[NodeStart], receiver: int, starts: list[NodeStart]) -> Crossing:
+    total = found = unknown = 0
+    for start in (one for one in starts if one.ranks.node == receiver):
+        for number, vectors in _taken_from(start, senders[0].ranks):
+            published, gap = max(
+                ((one.published.get(number, {}), number in one.gaps) for one in senders),
+                key=lambda each: _in_order(vectors, each[0]),
+            )
+            matched = _in_order(vectors, published)
+            total, found = total + len(vectors), found + matched
+            if gap:
+                unknown += len(vectors) - matched
+            else:  # a killed node has not recorded the last ones
+                last = max((version for _, version in published), default=-1)
+                unknown += sum(version > last for _, version in vectors)
+    return Crossing(senders[0].ranks.node, receiver, total, found, unknown, total - found - unknown)
+
+
+def _taken_from(start: NodeStart, sender: Ranks) -> Iterator[tuple[int, list[Vector]]]:
+    """Yield what a node has taken of each learner of another one, by start of that one."""
+    for lane in range(sender.lanes):
+        number = sender.among_all(lane)
+        for vectors in start.taken.get(number, {}).values():
+            yield number, vectors
+
+
+def _in_order(vectors: Sequence[Vector], published: dict[Vector, int]) -> int:
+    """Return how many of the vectors were published, each later than the one before."""
+    last, count = -1, 0
+    for vector in vectors:
+        at = published.get(vector, -1)
+        if at > last:
+            last, count = at, count + 1
+    return count
