@@ -15,7 +15,7 @@ from galamp.memory.cluster_board import ClusterBoard
 from galamp.memory.control import ControlBlock
 from galamp.supervision.cluster import digest_of
 from galamp.supervision.plan import Plan
-from galamp.workers.bridge import BridgeTask
+from galamp.workers.bridge_task import BridgeTask
 
 
 class Border:

@@ -39,7 +39,7 @@ from galamp.workers.simulator import SimulatorTask
 if TYPE_CHECKING:
     from galamp.memory.cluster_board import ClusterBoard
     from galamp.supervision.border import Border
-    from galamp.workers.bridge import BridgeTask
+    from galamp.workers.bridge_task import BridgeTask
 
 PROCESS_SEED_OFFSET = 2**20
 """Seed offsets of processes, beyond those of all environments: the learner, then its simulators."""

@@ -14,14 +14,12 @@ import itertools
 import secrets
 import time
 from collections import deque
-from dataclasses import dataclass
 from functools import partial
 
 from galamp.core.errors import StopRun
 from galamp.core.failpoints import hit
-from galamp.core.nodes import Place, Ranks
 from galamp.core.processes.tracing import TracingPermit
-from galamp.gossip.cluster import ZENOH, port_class
+from galamp.gossip.cluster import port_class
 from galamp.gossip.cluster.membership import HELLO_EVERY_S, Lane, Membership
 from galamp.gossip.cluster.mirrors import Mirrors
 from galamp.gossip.cluster.port import Port, PortContext
@@ -34,12 +32,11 @@ from galamp.gossip.cluster.wire import (
     pack,
     unpack,
 )
-from galamp.gossip.topologies.base import Topology
-from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.cluster_board import ClusterBoard
 from galamp.memory.control import ControlBlock
 from galamp.memory.status import Phase, StatusBoard
 from galamp.memory.versioned_slots import VersionedSlots
+from galamp.workers.bridge_task import BridgeTask
 
 TICK_S = 0.05
 """Longest sleep: within it the end of the run is noticed."""
@@ -53,23 +50,6 @@ LOOK_EVERY_S = 0.05
 """Longest time until it is noticed that a node cannot be reached any more."""
 REFUSALS_EVERY_S = 10.0
 """Interval of notices of what a node sends that is refused; in between it is only counted."""
-
-
-@dataclass(frozen=True)
-class BridgeTask:
-    """Arguments of a node's bridge; `wakeups` are of all learners, as this node numbers them."""
-
-    arrays: SharedArrays
-    place: Place
-    ranks: Ranks
-    topology: Topology
-    wakeup: Wakeup
-    wakeups: tuple[Wakeup, ...]
-    about: str
-    run: int
-    model: int
-    certificate: bool
-    port: str = ZENOH
 
 
 def main(task: BridgeTask) -> None:
@@ -190,13 +170,16 @@ class Bridge:
         return True
 
     def _tell(self) -> None:
-        lanes = [
-            Lane(self._control.alive(rank), self._rows[rank]["rounds"], self._own[rank].published)
-            for rank in range(self._ranks.lanes)
-        ]
-        text = self._membership.hello(lanes, self._steps())
+        lanes = map(self._lane, range(self._ranks.lanes))
+        text = self._membership.hello(list(lanes), self._steps())
         for node in self._membership.others:
             self._port.tell(node, text)
+
+    def _lane(self, rank: int) -> Lane:
+        """Return the state of a learner here; one that starts up is not waited for elsewhere."""
+        row = self._rows[rank]
+        alive = self._control.alive(rank) and row.phase is not Phase.BOOT
+        return Lane(alive, row["rounds"], self._own[rank].published)
 
     def _steps(self) -> dict[int, int]:
         """Return the agent steps of all learners, with those of earlier starts of this node."""

@@ -19,9 +19,10 @@ from galamp.gossip.transport.shared_memory import SharedMemoryTransport
 from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.cluster_board import ClusterBoard
 from galamp.memory.control import ControlBlock
-from galamp.memory.status import StatusBoard
+from galamp.memory.status import Phase, StatusBoard
 from galamp.memory.versioned_slots import Header
-from galamp.workers.bridge import Bridge, BridgeTask
+from galamp.workers.bridge import Bridge
+from galamp.workers.bridge_task import BridgeTask
 from tests.support.toy_port import InOneProcess
 
 SIZE = 7
@@ -51,6 +52,8 @@ class OneNode:
             self.control.set_incarnation(rank, 1)
         self.board = ClusterBoard(self.arrays, ranks.nodes, ranks.all)
         self.status = StatusBoard(self.arrays, lanes, remote)
+        for row in self.status.learners():
+            row.enter(Phase.COLLECT)
         wakeup = Wakeup()
         wakeups = (*(Wakeup() for _ in range(lanes)), *(wakeup for _ in ranks.remote))
         place = Place(node, 2, (address,), (address,))

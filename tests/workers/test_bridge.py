@@ -10,6 +10,7 @@ import pytest
 
 from galamp.gossip import cluster
 from galamp.gossip.cluster.wire import Frame, bit_sum, pack
+from galamp.memory.status import Phase
 from galamp.workers.bridge import JOIN_LIMIT_S, JOIN_S
 from tests.models.stepping import put_back, state_of, step_through
 from tests.support.two_nodes import SIZE, TOY, TwoNodes
@@ -48,6 +49,19 @@ def test_vectors_reach_the_learners_that_the_graph_sends_them_to(two: TwoNodes) 
         assert node.status.learner(3)["rounds"] == 6
         assert node.ends[0].status(3).round == 6
         assert node.board.node(1 - node.ranks.node, "received") == 1
+
+
+def test_a_learner_that_starts_up_or_is_dead_is_not_waited_for_on_the_other_node(
+    two: TwoNodes,
+) -> None:
+    two.met()
+    seen = two[1].board
+    two.until(lambda: [seen.rank(rank, "alive") for rank in (2, 3)] == [1, 1])
+    two[0].status.learner(0).reset()
+    two[0].control.set_alive(1, False)
+    two.until(lambda: [seen.rank(rank, "alive") for rank in (2, 3)] == [0, 0])
+    two[0].status.learner(0).enter(Phase.COLLECT)
+    two.until(lambda: [seen.rank(rank, "alive") for rank in (2, 3)] == [1, 0])
 
 
 def test_the_newest_wins_and_what_it_replaced_is_counted(two: TwoNodes) -> None:

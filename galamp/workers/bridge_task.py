@@ -1,0 +1,27 @@
+"""Task of a node's bridge: its arguments. The supervisor writes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from galamp.core.nodes import Place, Ranks
+from galamp.gossip.cluster import ZENOH
+from galamp.gossip.topologies.base import Topology
+from galamp.memory.arrays import SharedArrays, Wakeup
+
+
+@dataclass(frozen=True)
+class BridgeTask:
+    """Arguments of a node's bridge; `wakeups` are of all learners, as this node numbers them."""
+
+    arrays: SharedArrays
+    place: Place
+    ranks: Ranks
+    topology: Topology
+    wakeup: Wakeup
+    wakeups: tuple[Wakeup, ...]
+    about: str
+    run: int
+    model: int
+    certificate: bool
+    port: str = ZENOH
