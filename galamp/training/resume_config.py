@@ -12,13 +12,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Container, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from galamp.algorithms.networks import AUTO, NETWORKS, check_network_asked
 from galamp.core import user_code
 from galamp.core.algorithm_config import AlgorithmConfig
+from galamp.core.cluster_config import ClusterConfig
 from galamp.core.config import RunConfig, from_dict, from_settings, value_in
 from galamp.core.errors import UserError
 from galamp.core.machine.machine import inspect_machine
@@ -50,7 +51,14 @@ def resumed_config(folder: Path, given: Values) -> RunConfig:
     stored = stored_config(folder, given)
     _check_has(stored.algorithm, given)
     _check_normalisers(stored, given)
-    return from_settings(_kept(stored) | dict(given), type(stored.algorithm))
+    return from_settings(_kept(stored) | _alone(given) | dict(given), type(stored.algorithm))
+
+
+def _alone(given: Values) -> dict[tuple[str, str], Any]:
+    """Return the settings of several machines as they are on one, if that is given: `--nodes 1`."""
+    if given.get(("cluster", "nodes")) != 1:
+        return {}
+    return {("cluster", field.name): field.default for field in fields(ClusterConfig)}
 
 
 def values_like(folder: Path, given: Values) -> dict[tuple[str, str], Any]:

@@ -65,6 +65,7 @@ def test_what_several_machines_cannot_do_is_refused_in_a_line(
     assert wrong in line
 
 
+@pytest.mark.real
 def test_a_run_on_one_machine_loads_nothing_of_it() -> None:
     """Neither the supervisor and what it forks, nor the server."""
     code = (

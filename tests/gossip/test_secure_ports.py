@@ -45,6 +45,7 @@ class TestWithKeys(PortContract):
     def keys(self, node: int) -> NodeKeys:
         return keys_in(self._folder, node)
 
+    @pytest.mark.real
     def test_nobody_else_is_heard_and_the_others_are_not_disturbed(
         self, pair: tuple[End, End], tmp_path: Path
     ) -> None:

@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from galamp.core import failpoints
+from galamp.storage.event_log import read_events
 from tests.gossip.test_ports import free_address
 from tests.support.engine import also, galamp, run, started, summary, titled, training, wait_for
 from tests.support.scenarios import ENDLESS, gone, rows, stopped, successor
@@ -30,8 +31,8 @@ def node(address: str, number: int) -> list[object]:
 
 def events(folder: Path) -> list[str]:
     """What was reported, while it runs or after it."""
-    lines = (folder / "events.jsonl").read_text().splitlines()
-    return [json.loads(line)["text"] for line in lines]
+    found = folder / "events.jsonl"
+    return [event.text for event in read_events(found)] if found.exists() else []
 
 
 def last(folder: Path) -> dict[str, Any]:
@@ -46,6 +47,11 @@ def mixing(folder: Path) -> bool:
 
 def reported(folder: Path, text: str, times: int = 1) -> bool:
     return sum(text in line for line in events(folder)) >= times
+
+
+def until_training(folder: Path) -> None:
+    """Wait until a node trains."""
+    wait_for(lambda: training(folder), "training")
 
 
 def until_mixing(folder: Path) -> None:
@@ -149,35 +155,46 @@ def test_a_node_that_dies_comes_back_and_no_step_is_lost_or_counted_twice(pair: 
     assert all(each["found"] > 20 for each in taken.values()), taken
 
 
+@contextmanager
+def two(folder: Path, *more: object, secret: bool = False) -> Iterator[list[Path]]:
+    """Two nodes, the second with `more` settings; they are stopped at the end, and audited."""
+    address, common = free_address(), []
+    if secret:
+        assert galamp("keys", folder / "keys").returncode == 0
+        address, common = address.replace("tcp/", "tls/"), ["--keys", folder / "keys"]
+    folders = [folder / "zero", folder / "one"]
+    with ExitStack() as stack:
+        processes = []
+        for number, extra in enumerate([common, [*common, *more]]):
+            words = [*node(address, number), *extra, "--run-dir", folders[number]]
+            processes.append(stack.enter_context(started(*words)))
+        yield folders
+        for process, where in zip(processes, folders, strict=True):
+            stopped(process, where)
+    for where in folders:
+        assert json.loads(galamp("audit", where, "--json").stdout)["passed"]
+
+
 @pytest.mark.real
-def test_a_node_that_differs_is_told_and_two_that_agree_end_together_by_tls(
-    tmp_path: Path,
-) -> None:
-    address = free_address()
-    short = ["--total-steps", 4_000, "--env-id", "CartPole-v1"]
-    with started(*node(address, 0), *short, "--run-dir", tmp_path / "0") as first:
-        other = run(*node(address, 1), *short, "--run-dir", tmp_path / "1", "--seed", 2)
-        assert other.returncode == 0, other.stderr
-        assert first.wait(60) == 0
-    for number in range(2):
-        found = [line for line in events(tmp_path / str(number)) if "differs" in line]
-        assert len(found) == 1
-        assert f"node {1 - number} differs: " in found[0]
-        assert "seed 1" in found[0]
-        assert "seed 2" in found[0]
+def test_a_node_that_differs_is_told_and_each_trains_for_itself(tmp_path: Path) -> None:
+    with two(tmp_path, "--seed", 2) as folders:
+        for number, folder in enumerate(folders):
+            until_reported(folder, f"node {1 - number} differs: ")
+            until_training(folder)
+    for folder in folders:
+        (line,) = [line for line in events(folder) if "differs" in line]
+        assert "seed 1" in line
+        assert "seed 2" in line
+        own = sum(last(folder)[f"learner{rank}/agent_steps"] for rank in (0, 1))
+        assert summary(folder)["agent_steps"] == own, "nobody else's are counted"
+
+
+@pytest.mark.real
+def test_nodes_with_keys_mix_by_tls(tmp_path: Path) -> None:
     pytest.importorskip("cryptography")
-    assert galamp("keys", tmp_path / "keys").returncode == 0
-    secret = address.replace("tcp/", "tls/")
-    short += ["--keys", tmp_path / "keys"]
-    with started(*node(secret, 0), *short, "--run-dir", tmp_path / "2") as first:
-        other = run(*node(secret, 1), *short, "--run-dir", tmp_path / "3")
-        assert other.returncode == 0, other.stderr
-        assert first.wait(60) == 0
-    totals = [summary(tmp_path / name)["agent_steps"] for name in "23"]
-    assert min(totals) >= 4_000
-    for name in "23":
-        row = last(tmp_path / name)
-        assert sum(row[f"learner{rank}/agent_steps"] for rank in (0, 1)) < 4_000, "together"
+    with two(tmp_path, secret=True) as folders:
+        for folder in folders:
+            until_mixing(folder)
 
 
 @pytest.mark.real
@@ -195,16 +212,13 @@ def test_a_run_survives_the_death_of_both_bridges_at(
     point: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(failpoints.VARIABLE, f"{point}:40@bridge")
-    address, more = free_address(), ["--total-steps", 12_000, "--env-id", "CartPole-v1"]
-    with started(*node(address, 0), *more, "--run-dir", tmp_path / "0") as first:
-        other = run(*node(address, 1), *more, "--run-dir", tmp_path / "1")
-        assert other.returncode == 0, other.stderr
-        assert first.wait(60) == 0
-    for name in "01":
-        told = summary(tmp_path / name)
-        assert told["restarts"] == 1
-        assert told["agent_steps"] >= 12_000
-        assert json.loads(galamp("audit", tmp_path / name, "--json").stdout)["passed"]
+    with two(tmp_path) as folders:
+        for folder in folders:
+            until_reported(folder, "bridge was ended by SIGKILL")
+        for number, folder in enumerate(folders):
+            until_reported(folder, f"node {1 - number} is there", 2)
+            until_mixing(folder)
+    assert [summary(folder)["restarts"] for folder in folders] == [1, 1]
 
 
 @pytest.mark.real
