@@ -281,7 +281,7 @@ def test_what_a_simulator_raises_at_its_start_is_told_with_its_seeds(
         monkeypatch.setattr(simulator, name, MagicMock())
     environment = config(f"raising_in_{moment}")
     task: Any = SimpleNamespace(
-        arrays=None, rank=0, worker=1, index=1, learners=1, shape=None, wake=None,
+        arrays=None, rank=0, worker=1, index=1, learners=1, remote=0, shape=None, wake=None,
         environment=environment, seeds=(7, 8), process_seed=3, threads=1,
         incarnation=2,
     )  # fmt: skip
@@ -369,7 +369,7 @@ def test_a_simulator_looks_for_what_its_environment_has_left(
     actions = np.zeros(2, np.int64)
     mocks["SimulatorPort"]().actions.side_effect = [actions, actions, StopRun]
     task: Any = SimpleNamespace(
-        arrays=None, rank=0, worker=0, index=0, learners=1, shape=None, wake=None,
+        arrays=None, rank=0, worker=0, index=0, learners=1, remote=0, shape=None, wake=None,
         environment=EnvironmentConfig("CartPole-v1"), seeds=(7, 8), process_seed=3, threads=1,
         incarnation=0,
     )  # fmt: skip
