@@ -207,3 +207,15 @@ def test_faults_leave_an_estimate(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "Estimated: 1 vector placed by measurement, 0 publications unknown." in (
         capsys.readouterr().out
     )
+
+
+def test_of_one_of_several_machines_it_says_nothing() -> None:
+    """Its record has no mixes of theirs: its own learners would seem to weigh next to nothing."""
+    found = Influence()
+    found.start(beginning(2)._replace(place=(0, 2)))
+    found.publish(Publication(0, 1, 0, 1, 0, 1.0, 1.0, ()))
+    found.publish(Publication(1, 1, 0, 5, 1, 1.0, 1.0, ()))
+    assert found.shares() == []
+    found.start(beginning(2))
+    found.publish(Publication(0, 1, 0, 1, 0, 1.0, 1.0, ()))
+    assert len(found.shares()) == 2

@@ -14,6 +14,8 @@ graph in lock-step every update weighs 1 / n, and influence is proportional to t
 messages that are dropped, late or renormalised change that. Of outer steps, which publications hold
 as part of updates, it knows nothing.
 
+Of one of several machines, whose record has no mixes of the others', it says nothing.
+
 What was before the last start counts for nothing. Nor does what a vector contains that is placed by
 measurement after a gap: it is taken for its anchor, and the result is an estimate.
 """
@@ -56,7 +58,7 @@ class Influence:
     def __init__(self) -> None:
         self.placed = self.unknown = 0
         """Vectors since the start that were placed by measurement; publications not followed."""
-        self._learners = 0
+        self._learners, self._others_mix = 0, False
 
     @property
     def exact(self) -> bool:
@@ -65,7 +67,7 @@ class Influence:
 
     def start(self, entry: Start) -> None:
         """Begin with number 0 of each learner, without influence of anyone."""
-        self._learners = entry.learners
+        self._learners, self._others_mix = entry.learners, entry.place is not None
         fitting = LIMIT_BYTES // (8 * entry.learners**2)
         self._kept = max(MIN_KEPT, min(KEPT, fitting))
         self._clear()
@@ -118,7 +120,9 @@ class Influence:
         self.placed += 1
 
     def shares(self) -> list[Share]:
-        """Return every learner's share; nothing before the first update."""
+        """Return every learner's share; nothing before the first update, or if others mix, too."""
+        if self._others_mix:
+            return []
         mean = self._last.mean(axis=0) if self._learners else np.zeros(0)
         if not mean.sum() > 0:
             return []
