@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from galamp.telemetry.display.gossip_view import gossip_view
-from galamp.telemetry.snapshot import NodeSnapshot, Snapshot
+from galamp.telemetry.snapshot import EdgeSnapshot, NodeSnapshot, Snapshot
 from galamp.training.control.snapshot_json import as_json, snapshot_from
 from tests.support.snapshots import busy
 
@@ -30,6 +30,18 @@ def test_other_machines_are_listed(lanes: int, width: int) -> None:
     if width == 120:
         assert lines[0].endswith("received 12  sent 13  overwritten 5  refused 0")
     assert not any(line.startswith("machine") for line in shown(busy(lanes), width))
+
+
+def test_what_is_mixed_from_other_machines_has_columns() -> None:
+    """Those of a machine that is away are crossed out; what they receive, their machine shows."""
+    nodes = (NodeSnapshot(2, (4, 5), False), NodeSnapshot(1, (2, 3), True))
+    edges = (EdgeSnapshot(1, 0, 2), EdgeSnapshot(3, 0, 6), EdgeSnapshot(4, 1, 7))
+    snapshot = replace(busy(2), nodes=nodes, edges=edges)
+    head, first, second = shown(snapshot, 120)[1:4]
+    assert head.split()[:7] == ["from", "0", "1", "2", "3", "4", "5"]
+    assert first.split()[:8] == ["to", "0", "\\", "2", "·", "6", "·", "·"]
+    assert second.split()[:8] == ["to", "1", "→", "\\", "·", "·", "✕", "·"]
+    assert [line for line in shown(replace(snapshot, nodes=()), 120)[1:2] if "2" in line[:20]] == []
 
 
 def test_who_attaches_sees_them_too() -> None:

@@ -2,11 +2,14 @@
 
     Snapshot.edges, .learners, .consensus --gossip_view--> lines of coloured text
 
-Rows receive, columns send. An age is in rounds of the receiver since it last mixed a vector of the
-sender; its colour is by its share of the bound of `--max-staleness`.
+Rows receive, columns send; learners of other machines have columns only. An age is in rounds of the
+receiver since it last mixed a vector of the sender; its colour is by its share of the bound of
+`--max-staleness`.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from rich.text import Text
 
@@ -30,7 +33,8 @@ def gossip_view(snapshot: Snapshot, width: int, height: int) -> list[Text]:
     lines = [*titled(f"gossip: {clip(clean(snapshot.topology), max(1, width - 20))}", width)]
     if number < 2 and not snapshot.nodes:
         return [*lines, Text("one learner: nobody to gossip with", "dim")]
-    matrix = number <= MAX_MATRIX and 3 + CELL * (number + 1) <= width
+    columns = len(_senders(snapshot))
+    matrix = columns <= MAX_MATRIX and 3 + CELL * (columns + 1) <= width
     left = _matrix(snapshot) if matrix else _oldest(snapshot, height // 2)
     across = max((line.cell_len for line in left), default=0)
     if across + GAP + SIDE <= width:
@@ -45,16 +49,37 @@ def gossip_view(snapshot: Snapshot, width: int, height: int) -> list[Text]:
     return lines + _distances(snapshot, width, room)
 
 
+class _Sender(NamedTuple):
+    """A column: a learner, whether it is there, and whom it sends to now, as far as is known."""
+
+    rank: int
+    is_there: bool
+    out_peers: tuple[int, ...]
+
+
+def _senders(snapshot: Snapshot) -> list[_Sender]:
+    """Return this machine's learners, then those of the others."""
+    running = WorkerState.RUNNING
+    own = [_Sender(one.rank, one.state == running, one.out_peers) for one in snapshot.learners]
+    elsewhere = [
+        _Sender(rank, node.present, ())
+        for node in snapshot.nodes
+        for rank in range(node.learners[0], node.learners[1] + 1)
+    ]
+    return own + sorted(elsewhere)
+
+
 def _matrix(snapshot: Snapshot) -> list[Text]:
     """Return the matrix with its head."""
     ages = {(edge.receiver, edge.sender): edge for edge in snapshot.edges}
+    senders = _senders(snapshot)
     head = Text("from ", "dim")
-    for one in snapshot.learners:
-        head.append(f"{one.rank:>{CELL}}", "dim")
+    for sender in senders:
+        head.append(f"{sender.rank:>{CELL}}", "dim")
     lines = [head]
     for receiver in snapshot.learners:
         line = Text(f"to {receiver.rank:<2}", "dim")
-        for sender in snapshot.learners:
+        for sender in senders:
             line.append_text(_cell(snapshot, receiver, sender, ages))
         lines.append(line)
     return lines
@@ -63,13 +88,13 @@ def _matrix(snapshot: Snapshot) -> list[Text]:
 def _cell(
     snapshot: Snapshot,
     receiver: LearnerSnapshot,
-    sender: LearnerSnapshot,
+    sender: _Sender,
     ages: dict[tuple[int, int], EdgeSnapshot],
 ) -> Text:
     edge = ages.get((receiver.rank, sender.rank))
     if receiver.rank == sender.rank:
         return Text("\\".rjust(CELL), "bright_black")
-    if sender.state != WorkerState.RUNNING and edge is not None:
+    if not sender.is_there and edge is not None:
         return Text("✕".rjust(CELL), "bold red")
     if edge is not None:
         return Text(f"{count(edge.age):>{CELL}}", _style(edge.age, snapshot.max_staleness))
