@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = Parser(prog="bin/study", description="GALA's claims on runs of one's own.")
+    parser = Parser(
+        prog="bin/study",
+        description="Test GALA's claims by runs of your own; galamp help evidence explains it.",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
 
     def add(name: str, text: str, command: Callable[[argparse.Namespace], int]) -> Parser:
@@ -156,17 +160,18 @@ def pilot_command(args: argparse.Namespace) -> int:
 
 def run_command(args: argparse.Namespace) -> int:
     """`bin/study run`."""
-    from galamp.cli.main import main as galamp
+    from galamp.cli.sweep import train_sweep
 
     block, sweep = plan.block_named(args.block), _sweep(args.block)
-    folder = args.dir or Path("runs") / sweep.name
-    words = ["sweep", str(block.file), "--dir", str(folder)]
-    for name in _code(sweep):
-        words += ["--allow", name]
+    folder, known = args.dir or Path("runs") / sweep.name, _known(block)
+    left = tuple(run for run in sweep.runs if (_cell(run), run.hash) not in known)
+    if not left:
+        sys.stderr.write(f"galamp: study: {block.results} has a row of every run\n")
+        return EXIT_OK
     code = EXIT_SIGTERM
     with _ended_after(args.hours) as ended:
-        code = galamp(words)
-    done = _collect(sweep, block, folder)
+        code = train_sweep(replace(sweep, runs=left), folder, block.file)
+    done = _collect(left, block, folder)
     sys.stderr.write(f"galamp: study: {done} new rows in {block.results}\n")
     if code == EXIT_SIGTERM and ended():
         return EXIT_OK
@@ -246,11 +251,6 @@ def _sweep(name: str) -> Sweep:
     return sweep_from(plan.block_named(name).file, CODE)
 
 
-def _code(sweep: Sweep) -> Iterator[str]:
-    """Yield the environments of a sweep that have to be allowed."""
-    return (env_id for env_id in sweep.games if env_id in CODE)
-
-
 def _study() -> Study:
     from galamp.tools.study.report import study_of
 
@@ -263,20 +263,24 @@ def _cell(run: PlannedRun) -> Cell:
     return Cell(run.arm, plan.game_of(run.env_id), run.seed)
 
 
-def _collect(sweep: Sweep, block: plan.Block, folder: Path) -> int:
-    """Add a row for each run that has finished and has none; returns how many."""
+def _known(block: plan.Block) -> set[tuple[Cell, str]]:
+    """Return the runs of which there is a row: their cell, and the digest of their settings."""
+    from galamp.tools.study.rows import read_rows
+
+    return {(row.cell, row.hash) for row in read_rows(block.results)}
+
+
+def _collect(runs: Sequence[PlannedRun], block: plan.Block, folder: Path) -> int:
+    """Add a row for each of these runs that has finished; returns how many."""
     from galamp.tools.run_folders.record import State, is_run, read_record
     from galamp.tools.study import random_actions
     from galamp.tools.study.collecting import row_of
-    from galamp.tools.study.rows import add_row, read_rows
+    from galamp.tools.study.rows import add_row
 
-    known = {(row.cell, row.hash) for row in read_rows(block.results)}
     added = 0
-    for run in sweep.runs:
+    for run in runs:
         path = folder / run.name
-        if (_cell(run), run.hash) in known or not is_run(path):
-            continue
-        if read_record(path).state is State.FINISHED:
+        if is_run(path) and read_record(path).state is State.FINISHED:
             add_row(block.results, row_of(run, path))
             added += 1
     if block.name == "reference" and not random_actions.read():

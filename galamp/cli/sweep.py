@@ -88,6 +88,23 @@ def sweep_command(args: argparse.Namespace) -> int:
     return code
 
 
+def train_sweep(sweep: Sweep, folder: Path, file: Path) -> int:
+    """Train the runs of a sweep that are not finished, as `galamp sweep FILE --dir FOLDER` does.
+
+    Returns:
+        the exit code.
+
+    Raises:
+        UserError: the folder is of another sweep, or a run cannot be started.
+    """
+    args = argparse.Namespace(file=file, dry_run=False, quiet=False)
+    with _ledger(folder, args) as ledger:
+        starts = ledger.starts(sweep)
+        code = _train(sweep, ledger, starts, _checked(sweep, starts, args), quiet=False)
+        _report(sweep, ledger, None, as_json=False)
+    return code
+
+
 def _search(
     sweep: Sweep, ledger: Ledger, figure: FigureFile | None, args: argparse.Namespace
 ) -> int:

@@ -238,8 +238,9 @@ def test_a_run_is_kept_as_a_row_and_repeated_to_the_bit(
     assert (kept.agent_steps, kept.violations, len(kept.parameters)) == (600, 0, 64)
     assert (kept.final or 0.0) >= 1.0
     assert 0 < (kept.ball or 0.0) < kept.norm
-    assert command.main(words) == EXIT_OK
-    assert read_rows(block.results) == [kept], "what is done is not done again"
+    assert command.main([*words[:3], str(tmp_path / "elsewhere")]) == EXIT_OK
+    assert read_rows(block.results) == [kept]
+    assert not (tmp_path / "elsewhere").exists(), "what has a row is not trained again"
     assert command.main(["cell", block.name, "gala-sync-64", "cartpole-v1", "3"]) == EXIT_OK
     assert "the same bits" in capsys.readouterr().out.splitlines()[-1]
     other = dataclasses.replace(kept, parameters="0" * 64)
