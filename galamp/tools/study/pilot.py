@@ -9,20 +9,15 @@ from __future__ import annotations
 
 import math
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from galamp.core.errors import EXIT_OK, RunFailed
-from galamp.tools.bench.processes import Program
-from galamp.tools.run_folders.record import read_record
+from galamp.tools.bench.runs import System, measure
 from galamp.tools.sweep.planned import PlannedRun, Sweep, flags
 
-SECONDS = 20
-LIMIT_S = 180.0
-POLL_S = 0.2
+SECONDS, WARM_UP_S = 15.0, 5.0
+"""Measured of each arm, and left out before that, from its first agent step on."""
 HOUR_S = 3600.0
 
 
@@ -54,12 +49,12 @@ def rates(sweep: Sweep, say: Callable[[str], object]) -> list[Rate]:
     """Measure each arm.
 
     Raises:
-        RunFailed: a run fails, or takes longer than `LIMIT_S`.
+        RunFailed: a run fails, or makes no agent steps.
     """
     found = []
     for arm in sweep.arms:
         of = [run for run in sweep.runs if run.arm == arm]
-        say(f"{arm}: {SECONDS} s ...")
+        say(f"{arm}: {WARM_UP_S + SECONDS:g} s ...")
         per_s, start_s = _measured(of[0])
         steps = sum(run.config.total_steps for run in of)
         found.append(Rate(arm, per_s, start_s, len(of), steps))
@@ -73,19 +68,8 @@ def fitting_seeds(hours: float, available: float, seeds: int) -> int:
 
 def _measured(run: PlannedRun) -> tuple[float, float]:
     """Return the agent steps per second of a run, and its time without training."""
-    with tempfile.TemporaryDirectory(prefix="galamp-study-") as place:
-        folder = Path(place, "run")
-        words = [sys.executable, "-m", "galamp", "run", "--quiet", f"--run-dir={folder}"]
-        words += [*flags(run), f"--max-time={SECONDS}s"]
-        began_s = time.monotonic()
-        with Program(words, Path.cwd(), Path(place, "output.log")) as program:
-            while not program.ends_within(POLL_S):
-                if time.monotonic() > began_s + LIMIT_S:
-                    raise RunFailed(f"{run.name}: still ran after {LIMIT_S:g} s")
-            if program.exit_code != EXIT_OK:
-                raise RunFailed(f"{run.name}: {program.complaint()}")
-        record = read_record(folder)
-        wall_s, steps = record.number("wall_s", "wall_s"), record.agent_steps
-        if not wall_s or not steps:
-            raise RunFailed(f"{run.name}: made no agent steps in {SECONDS} s")
-        return steps / wall_s, max(0.0, time.monotonic() - began_s - wall_s)
+    command = (sys.executable, "-m", "galamp", "run", "--quiet", *flags(run))
+    began_s = time.monotonic()
+    found = measure(System(run.name, command), run.seed, seconds=SECONDS, warm_up_s=WARM_UP_S)
+    other_s = time.monotonic() - began_s - WARM_UP_S - found.seconds
+    return found.agent_steps_per_s, max(0.0, other_s)
