@@ -71,7 +71,7 @@ WITHIN: dict[str, str] = {
     "tools.profile": "tools.profile",
     "tools.report": "tools.report tools.plot tools.run_folders",
     "tools.run_folders": "tools.run_folders",
-    "tools.study": "tools.study tools.audit tools.bench.minatar tools.bench.processes "
+    "tools.study": "tools.study tools.audit tools.bench.minatar tools.bench.runs "
     "tools.compare tools.evaluation tools.plot tools.run_folders.record tools.sweep",
     "tools.sweep": "tools.sweep tools.bench.processes tools.compare tools.plot "
     "tools.run_folders.record",
