@@ -272,7 +272,10 @@ def test_a_report_has_decisions_tables_and_a_picture() -> None:
     of: dict[str, list[Row]] = {name: [] for name in plan.BLOCKS} | {
         name: [*rows(ours, large), *rows(theirs, small)] for name, (ours, theirs) in arms.items()
     }
+    of["reference"] = rows(plan.A2C_16, large)
     planned = {name: [each.cell for each in kept] for name, kept in of.items()}
+    part = Study(of | {"reference": of["reference"][1:]}, planned, SCALES)
+    assert [each.verdict for each in part.decisions()] == ["open"] * 3, "a reference run is missing"
     study = Study(of, planned, SCALES)
     found = report(study)
     assert [each["verdict"] for each in found["decisions"]] == ["supported", "supported", "open"]

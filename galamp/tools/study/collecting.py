@@ -33,13 +33,12 @@ from galamp.tools.sweep.planned import PlannedRun
 GOSSIP = "gossip"
 
 
-def row_of(planned: PlannedRun, folder: Path, *, score: bool = True) -> Row:
+def row_of(planned: PlannedRun, folder: Path) -> Row:
     """Return the row of a run that has ended.
 
     Args:
         planned: what it was given.
         folder: of the run.
-        score: whether to play games with what it has trained.
 
     Raises:
         UserError, CheckpointError: the folder lacks something, or is damaged.
@@ -52,7 +51,7 @@ def row_of(planned: PlannedRun, folder: Path, *, score: bool = True) -> Row:
     learners = config.resources.learners
     mean = mean_parameters(folder)
     gossip = _gossip(folder) if config.gossip.method == GOSSIP and learners > 1 else None
-    final = _score(planned, folder, str(planned.seed % learners)) if score else None
+    final = _score(planned, folder, str(planned.seed % learners))
     return Row(
         arm=planned.arm,
         game=plan.game_of(planned.env_id),
@@ -66,7 +65,7 @@ def row_of(planned: PlannedRun, folder: Path, *, score: bool = True) -> Row:
         reached_steps=int(steps[reached[0]]) if len(reached) else None,
         reached_s=float(hours[reached[0]] * 3600) if len(reached) else None,
         final=final,
-        mean=_score(planned, folder, MEAN) if score and learners > 1 else final,
+        mean=_score(planned, folder, MEAN) if learners > 1 else final,
         violations=None if gossip is None else gossip["violation_count"],
         ball=None if gossip is None else gossip["distances"]["to_mean"]["measured_median"],
         norm=float(np.linalg.norm(mean)),

@@ -44,19 +44,19 @@ class Study:
         return bool(wanted) and wanted <= {row.cell for row in self.rows[block]}
 
     def decisions(self) -> list[Decision]:
-        """Return what has become of the hypotheses."""
-        whole = self.whole
+        """Return what has become of the hypotheses; without the whole reference H1, H2 are open."""
+        whole, scaled = self.whole, self.whole("reference", plan.A2C_16)
         return hypotheses.decide(
             [
                 hypotheses.robustness(
                     self.rows["robustness"],
                     self.scales,
-                    whole("robustness", plan.A2C_256, plan.GALA_256),
+                    scaled and whole("robustness", plan.A2C_256, plan.GALA_256),
                 ),
                 hypotheses.efficiency(
                     self.rows["efficiency"],
                     self.scales,
-                    whole("efficiency", plan.A2C_64, plan.GALA_64),
+                    scaled and whole("efficiency", plan.A2C_64, plan.GALA_64),
                 ),
                 hypotheses.speed(self.rows["pong"], whole("pong", plan.A2C_PONG, plan.GALA_PONG)),
             ]
