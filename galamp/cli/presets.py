@@ -191,6 +191,21 @@ PRESETS = {
             "model.network": "mlp-layernorm",
         },
     ),
+    "pqn-minatar": Preset(
+        "PureJaxQL: pqn_minatar.yaml",
+        "pqn",
+        {
+            "environment.num_envs": 128,
+            "algorithm.learning_rate": 5e-4,
+            "algorithm.num_steps": 32,
+            "algorithm.num_minibatches": 32,
+            "algorithm.update_epochs": 2,
+            "algorithm.q_lambda": 0.65,
+            "algorithm.end_e": 0.05,
+            "algorithm.exploration_fraction": 0.1,
+            "model.network": "minatar-layernorm",
+        },
+    ),
     "pqn-cartpole": Preset(
         "found here: 200,000 agent steps do for CartPole-v1",
         "pqn",

@@ -201,13 +201,13 @@ def test_network_is_resolved(network: str, shape: tuple[int, ...], expected: str
         ((4, 84, 84), "nature-layernorm"),
         ((8,), "mlp-layernorm"),
         ((3, 2, 9), "mlp-layernorm"),
-        ((4, 10, 10), "minatar"),
+        ((4, 10, 10), "minatar-layernorm"),
     ],
 )
 def test_values_of_actions_are_from_normalised_layers(
     shape: tuple[int, ...], expected: str
 ) -> None:
-    """As PQN was published; of the networks for small images none has any."""
+    """As PQN was published."""
     assert resolve_network("auto", shape, values=True) == expected
     assert resolve_network("mlp", (8,), values=True) == "mlp"
 
@@ -220,7 +220,7 @@ def test_values_of_actions_are_from_normalised_layers(
         (
             "gala",
             (4, 35, 84),
-            r"of at least 36 x 36 pixels\): use minatar or impala-resnet, or auto",
+            r"least 36 x 36 pixels\): use minatar or minatar-layernorm or impala-resnet, or auto",
         ),
         ("nature", (84, 35, 3), "at least 36 x 36"),
         ("nature-layernorm", (4, 36, 35), "at least 36 x 36"),
@@ -229,7 +229,7 @@ def test_values_of_actions_are_from_normalised_layers(
         ("minatar", (3, 2, 9), r"shape \[3, 2, 9\] .*at least 3 x 3 pixels\): use mlp or"),
         ("minatar", (8, 8), "use mlp or .*mlp-layernorm, or auto"),
         ("impala-resnet", (8,), "use mlp or"),
-        ("mlp-lstm", (4, 10, 10), "use minatar or impala-resnet, or auto"),
+        ("mlp-lstm", (4, 10, 10), "use minatar or minatar-layernorm or impala-resnet, or auto"),
         ("galla", (4, 84, 84), "did you mean gala"),
     ],
 )
@@ -304,6 +304,7 @@ def test_perceptron_scales_bytes() -> None:
         ("impala-resnet", (3, 9, 11)),
         ("impala-resnet", (20, 9, 3)),
         ("minatar", (3, 9, 11)),
+        ("minatar-layernorm", (9, 11, 3)),
         ("mlp", (9,)),
         ("mlp-layernorm", (3, 4)),
         ("mlp-gru", (9,)),
@@ -342,10 +343,11 @@ def test_perceptrons_take_any_shape_as_a_vector(network: str) -> None:
     assert build_model(network, (), "float32", 3, seed=1)(torch.zeros(5))[1].shape == (5,)
 
 
+@pytest.mark.parametrize("network", ["minatar", "minatar-layernorm"])
 @pytest.mark.parametrize("layout", [(4, 10, 10), (20, 9, 3)])
-def test_minatar_network_equals_plain_layers(layout: tuple[int, ...]) -> None:
+def test_minatar_network_equals_plain_layers(network: str, layout: tuple[int, ...]) -> None:
     """Against convolution as a sum over patches; (20, 9, 3) has its channels last."""
-    model = build_model("minatar", layout, "uint8", 6, seed=1)
+    model = build_model(network, layout, "uint8", 6, seed=1)
     assert isinstance(model, MinAtarActorCritic)
     assert not model.cached_forward
     batch = images(3, *layout)
@@ -357,15 +359,23 @@ def test_minatar_network_equals_plain_layers(layout: tuple[int, ...]) -> None:
         for i in range(rows)
         for j in range(columns)
     ]
-    x = torch.stack(patches, -1).relu().flatten(1)
+    x = literal_norm(torch.stack(patches, -1).flatten(1), network).relu()
     assert model.hidden.weight.shape == (128, 16 * rows * columns)
-    x = (x @ model.hidden.weight.detach().to(torch.float64).T).relu()
+    x = literal_norm(x @ model.hidden.weight.detach().to(torch.float64).T, network).relu()
     outputs = x @ model.heads.weight.detach().to(torch.float64).T
     logits, values = model(batch)
     torch.testing.assert_close(logits.to(torch.float64), outputs[:, :6], rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(values.to(torch.float64), outputs[:, 6], rtol=1e-4, atol=1e-5)
     for layer in (model.conv, model.hidden):
         assert_orthogonal(layer.weight, math.sqrt(2))
+
+
+def literal_norm(x: Tensor, network: str) -> Tensor:
+    """Return rows with mean 0 and variance 1, if the network's name asks for it."""
+    if not network.endswith("layernorm"):
+        return x
+    variance, mean = torch.var_mean(x, 1, correction=0, keepdim=True)
+    return (x - mean) / (variance + 1e-5).sqrt()
 
 
 # Flat parameters

@@ -62,6 +62,12 @@ NETWORKS = {
         SMALLEST_IMAGE,
         layer_norm=True,
     ),
+    "minatar-layernorm": Entry(
+        IMAGE,
+        "galamp.algorithms.networks.layer_norm:minatar_layernorm",
+        SMALLEST_MINATAR,
+        layer_norm=True,
+    ),
     "impala-resnet": Entry(
         IMAGE, "galamp.algorithms.networks.residual:impala_resnet", SMALLEST_RESIDUAL
     ),

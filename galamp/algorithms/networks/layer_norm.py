@@ -1,8 +1,8 @@
 """Networks with layer normalisation before every ReLU, as PQN needs them (Gallici et al. 2024).
 
 `nature-layernorm` is Mnih et al.'s of 2015, `mlp-layernorm` a perceptron of 120 and 84 units, both
-as CleanRL has them for PQN. Layer normalisation keeps no running statistics: nothing but parameters
-is gossiped. Pure PyTorch; used in learners and in evaluation.
+as CleanRL has them for PQN; `minatar-layernorm` is `minatar`. Layer normalisation keeps no running
+statistics: nothing but parameters is gossiped. Pure PyTorch; used in learners and in evaluation.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from galamp.algorithms.networks.convolutional import (
     ConvActorCritic,
 )
 from galamp.algorithms.networks.images import ImageLayout, image_layout
+from galamp.algorithms.networks.minatar import MinAtarActorCritic
 
 MLP_UNITS = (120, 84)
 
@@ -37,6 +38,14 @@ def nature_layernorm(
 ) -> LayerNormConvActorCritic:
     """Return the network of Mnih et al. 2015 with layer normalisation."""
     return LayerNormConvActorCritic(image_layout(observation_shape), num_actions, observation_dtype)
+
+
+def minatar_layernorm(
+    observation_shape: tuple[int, ...], observation_dtype: str, num_actions: int
+) -> LayerNormMinAtarActorCritic:
+    """Return the network for small images with layer normalisation."""
+    layout = image_layout(observation_shape)
+    return LayerNormMinAtarActorCritic(layout, num_actions, observation_dtype)
 
 
 def mlp_layernorm(
@@ -85,6 +94,29 @@ class LayerNormConvActorCritic(ConvActorCritic):
         super().initialise(generator)
         for norm in (self.norm1, self.norm2, self.norm3, self.norm4):
             _fill_norm(norm)
+
+
+class LayerNormMinAtarActorCritic(MinAtarActorCritic):
+    """A convolution and a linear layer, each normalised over all of one image's outputs."""
+
+    def __init__(self, layout: ImageLayout, num_actions: int, observation_dtype: str) -> None:
+        """Allocate the layers; `build_model` fills them."""
+        super().__init__(layout, num_actions, observation_dtype)
+        self.norm1 = nn.LayerNorm(self.filtered)
+        self.norm2 = nn.LayerNorm(self.hidden.out_features)
+
+    def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits [B, A] and values [B] of images [B, C, H, W] or [B, H, W, C]."""
+        x = self.norm1(self.convolved(observations)).relu_()
+        x = self.norm2(self.hidden(x.flatten(1))).relu_()
+        outputs = self.heads(x)
+        return outputs[:, :-1], outputs[:, -1]
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Fill every weight and bias."""
+        super().initialise(generator)
+        _fill_norm(self.norm1)
+        _fill_norm(self.norm2)
 
 
 class LayerNormMlpActorCritic(ActorCritic):

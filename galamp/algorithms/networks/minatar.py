@@ -6,6 +6,8 @@ learners and in evaluation.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -35,6 +37,9 @@ class MinAtarActorCritic(ActorCritic):
     """A convolution and a linear layer, shared by the policy and value heads.
 
     Both heads are one linear layer of A + 1 outputs, the value last.
+
+    Attributes:
+        filtered: shape of the convolution's outputs of one image, [filters, height, width].
     """
 
     def __init__(self, layout: ImageLayout, num_actions: int, observation_dtype: str) -> None:
@@ -42,19 +47,23 @@ class MinAtarActorCritic(ActorCritic):
         super().__init__(num_actions, observation_dtype)
         self.channels_first = layout.channels_first
         self.conv = nn.Conv2d(layout.channels, FILTERS, KERNEL)
-        pixels = (layout.height - KERNEL + 1) * (layout.width - KERNEL + 1)
-        self.hidden = nn.Linear(FILTERS * pixels, HIDDEN_UNITS)
+        self.filtered = (FILTERS, layout.height - KERNEL + 1, layout.width - KERNEL + 1)
+        self.hidden = nn.Linear(math.prod(self.filtered), HIDDEN_UNITS)
         self.heads = nn.Linear(HIDDEN_UNITS, num_actions + 1)
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits [B, A] and values [B] of images [B, C, H, W] or [B, H, W, C]."""
-        x = observations if self.channels_first else observations.permute(0, 3, 1, 2)
-        # Scaling the few weights is cheaper than scaling every pixel.
-        weight = self.conv.weight if self.scale == 1.0 else self.conv.weight * self.scale
-        x = F.conv2d(x.to(torch.float32), weight, self.conv.bias).relu_()
+        x = self.convolved(observations).relu_()
         x = self.hidden(x.flatten(1)).relu_()
         outputs = self.heads(x)
         return outputs[:, :-1], outputs[:, -1]
+
+    def convolved(self, observations: Tensor) -> Tensor:
+        """Return the convolution's outputs [B, *filtered] of images, before any ReLU."""
+        x = observations if self.channels_first else observations.permute(0, 3, 1, 2)
+        # Scaling the few weights is cheaper than scaling every pixel.
+        weight = self.conv.weight if self.scale == 1.0 else self.conv.weight * self.scale
+        return F.conv2d(x.to(torch.float32), weight, self.conv.bias)
 
     def output_rows(self) -> tuple[Rows, Rows]:
         """Return the parts of the one layer of both heads; see `ActorCritic.output_rows`."""

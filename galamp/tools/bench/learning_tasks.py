@@ -22,8 +22,7 @@ MINATAR = {
     "a2c": "--algorithm a2c --learners 2 --num-envs 16",
     "ppo": "--algorithm ppo --learners 2 --num-envs 32 --num-steps 128 --num-minibatches 8 "
     "--learning-rate 1e-3",
-    "pqn": "--algorithm pqn --learners 2 --num-envs 32 --num-steps 32 --num-minibatches 8 "
-    "--update-epochs 2 --learning-rate 5e-4 --end-e 0.05",
+    "pqn": "--preset pqn-minatar --learners 2 --num-envs 64 --num-minibatches 16",
 }
 """Algorithm -> flags for MinAtar's games."""
 MINATAR_STEPS = 1_000_000
