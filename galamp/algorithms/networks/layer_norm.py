@@ -102,7 +102,7 @@ class LayerNormMinAtarActorCritic(MinAtarActorCritic):
     def __init__(self, layout: ImageLayout, num_actions: int, observation_dtype: str) -> None:
         """Allocate the layers; `build_model` fills them."""
         super().__init__(layout, num_actions, observation_dtype)
-        self.norm1 = nn.LayerNorm(self.filtered)
+        self.norm1 = nn.LayerNorm(list(self.filtered))
         self.norm2 = nn.LayerNorm(self.hidden.out_features)
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
