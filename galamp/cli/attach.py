@@ -1,7 +1,7 @@
 """`galamp attach`: show a running run on any terminal, any number of times.
 
     RUN/control --snapshots--> the same display and keys as those of `galamp run`
-                               --once: one frame, or one JSON object, and no keys
+                               --once: one frame, one JSON object or one picture, and no keys
 
 Ctrl-C and q leave the run running.
 """
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, cast
 
 from galamp.core.errors import EXIT_OK, UserError
 from galamp.storage.links import followed
+from galamp.tools.figures import add_figure_flags, figure_file
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -33,6 +34,8 @@ ANSWER_TIMEOUT_S = 60.0
 RECONNECT_S = 0.3
 RUNS = Path("runs")
 """Where runs are looked for if none is named."""
+PICTURES = ("svg",)
+"""What a picture of a frame can be."""
 ONCE_SIZE = (120, 40)
 """Columns and lines of one frame where there is no terminal."""
 
@@ -53,6 +56,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="with --once: as JSON, with all figures"
     )
+    add_figure_flags(parser, "with --once: the frame as a picture", short="-o", formats=PICTURES)
 
 
 def attach_command(args: argparse.Namespace) -> int:
@@ -61,9 +65,15 @@ def attach_command(args: argparse.Namespace) -> int:
 
     if args.json and not args.once:
         raise UserError("--json: one frame as JSON; add --once")
+    if args.figure is not None and not args.once:
+        raise UserError("--figure: one frame as a picture; add --once")
+    picture = figure_file(args, PICTURES)
     run = args.run or the_running_run(RUNS)
+    if picture is not None:
+        picture.write(_picture(_one_snapshot(run)))
     if args.once:
-        _print_once(run, args.json)
+        if picture is None or args.json:
+            _print_once(run, args.json)
         return EXIT_OK
     for number in (signal.SIGTERM, signal.SIGQUIT):  # so that the terminal is put back
         signal.signal(number, signal.default_int_handler)
@@ -127,6 +137,16 @@ def _print_once(run: Path, as_json: bool) -> None:
     console = Console(file=sys.stdout, width=width)
     for line in render(snapshot, width=width, height=height - 1):
         console.print(line, no_wrap=True, crop=True, highlight=False, markup=False)
+
+
+def _picture(snapshot: Snapshot) -> bytes:
+    """Return one frame as SVG."""
+    from galamp.telemetry.display.picture import svg_of
+    from galamp.telemetry.display.render import render
+
+    width, height = ONCE_SIZE
+    lines = render(snapshot, width=width, height=height - 1)
+    return svg_of(lines, width=width, title="galamp attach")
 
 
 def _one_snapshot(run: Path) -> Snapshot:

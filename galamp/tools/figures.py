@@ -12,7 +12,7 @@ import argparse
 import io
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -56,14 +56,15 @@ CHART_STYLE: Any = {
 
 @dataclass(frozen=True)
 class FigureFile:
-    """The file of a figure: its path, and whether it may replace one that exists."""
+    """The file of a figure: its path, whether it may replace one that exists, what it can be."""
 
     path: Path
     overwrite: bool = False
+    formats: Sequence[str] = FORMATS
 
     @property
     def format(self) -> str:
-        """One of `FORMATS`, by the end of the name."""
+        """One of `formats`, by the end of the name."""
         return self.path.suffix.lower().removeprefix(".")
 
     def check(self) -> None:
@@ -72,8 +73,8 @@ class FigureFile:
         Raises:
             UserError: no format, no folder, no file, or one that exists.
         """
-        if self.format not in FORMATS:
-            ends = " or ".join(f".{each}" for each in FORMATS)
+        if self.format not in self.formats:
+            ends = " or ".join(f".{each}" for each in self.formats)
             raise self._error(f"expected a name that ends in {ends}")
         try:
             known = self.path.lstat()
@@ -111,7 +112,12 @@ class FigureFile:
 
 
 def add_figure_flags(
-    parser: argparse.ArgumentParser, text: str, *, short: str = "", former: str = ""
+    parser: argparse.ArgumentParser,
+    text: str,
+    *,
+    short: str = "",
+    former: str = "",
+    formats: Sequence[str] = FORMATS,
 ) -> None:
     """Give `parser` the flags of a figure.
 
@@ -120,8 +126,9 @@ def add_figure_flags(
         text: what is drawn.
         short: a short name of the flag, such as `-o`.
         former: what the flag was called before.
+        formats: ends of names that `figure_file` is to take.
     """
-    ends = ", ".join(f".{each}" for each in FORMATS)
+    ends = ", ".join(f".{each}" for each in formats)
     names = (short, FLAG) if short else (FLAG,)
     parser.add_argument(*names, metavar="FILE", help=f"{text}; its format by the name: {ends}")
     parser.add_argument(
@@ -138,7 +145,7 @@ def _add_former(parser: argparse.ArgumentParser, former: str) -> None:
     )  # fmt: skip
 
 
-def figure_file(args: argparse.Namespace) -> FigureFile | None:
+def figure_file(args: argparse.Namespace, formats: Sequence[str] = FORMATS) -> FigureFile | None:
     """Return the file that the options name, checked; None if they name none.
 
     Raises:
@@ -148,7 +155,7 @@ def figure_file(args: argparse.Namespace) -> FigureFile | None:
         if args.overwrite:
             raise UserError(f"--overwrite: goes with {FLAG}; give that, too")
         return None
-    file = FigureFile(Path(args.figure), args.overwrite)
+    file = FigureFile(Path(args.figure), args.overwrite, formats)
     file.check()
     return file
 

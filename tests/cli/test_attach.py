@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -78,3 +79,37 @@ def test_the_one_that_runs_is_found_and_several_are_named(tmp_path: Path) -> Non
 def test_json_is_for_one_frame(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["attach", "x", "--json"]) == 2
     assert "add --once" in capsys.readouterr().err
+
+
+def test_one_frame_as_a_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A well-formed SVG that loads nothing; equal frames give equal files; none is replaced."""
+    monkeypatch.chdir(tmp_path)
+    with shown(tmp_path / "runs" / "a"):
+        assert main(["attach", "--once", "-o", "one.svg"]) == 0
+        assert main(["attach", "--once", "-o", "two.svg"]) == 0
+        assert main(["attach", "--once", "-o", "one.svg"]) == 2
+    assert capsys.readouterr().out == ""
+    content = (tmp_path / "one.svg").read_text()
+    assert content == (tmp_path / "two.svg").read_text()
+    assert "url(http" not in content
+    assert "font-face" not in content
+    words = "".join(ElementTree.fromstring(content).itertext()).replace("\xa0", " ")
+    for each in ("ALE/Breakout-v5", "left 1 h 03 m", "consensus distance"):
+        assert each in words
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["-o", "a.svg"], "add --once"),
+        (["--once", "-o", "a.png"], "expected a name that ends in .svg"),
+        (["--once", "--overwrite"], "goes with --figure"),
+    ],
+)
+def test_a_picture_that_cannot_be_is_refused(
+    flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["attach", "x", *flags]) == 2
+    assert message in capsys.readouterr().err
