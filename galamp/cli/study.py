@@ -5,6 +5,7 @@ bin/study plan     the blocks: what each is for, how many of its runs are done
 bin/study pilot    how fast each arm is here, and how much of a block fits into the time given
 bin/study run      train the runs of a block that are not done, and keep a row of each
 bin/study cell     repeat one run, and hold it against its row
+bin/study peer     train Stable-Baselines3's A2C in Pong, with its published settings
 bin/study check    whether rows, files and the rule for learning rates agree
 bin/study report   decisions, tables, a picture
 bin/study power    what so many runs can show, by simulation
@@ -39,6 +40,8 @@ EXIT_DIFFERS = 1
 """Exit code if something does not agree."""
 HOUR_S = 3600.0
 MAX_HOURS = 1000.0
+PEER_STEPS = 3_000_000
+"""As many as galamp's runs in Pong have."""
 CODE = tuple(plan.MINATAR + game for game in plan.GAMES)
 """Environments of the study that its files name."""
 
@@ -93,6 +96,11 @@ def build_parser() -> argparse.ArgumentParser:
     one.add_argument("arm", metavar="ARM", help="such as gala-256")
     one.add_argument("game", metavar="GAME", help="such as breakout")
     one.add_argument("seed", metavar="SEED", type=whole_number(0, 2**31 - 1))
+    one = add("peer", "Train Stable-Baselines3's A2C in Pong to +15, as published", peer_command)
+    one.add_argument("--steps", metavar="N", type=whole_number(1, 10**9), default=PEER_STEPS,
+                     help=f"agent steps at most (default: {PEER_STEPS:,})")  # fmt: skip
+    one.add_argument("--seed", metavar="N", type=whole_number(0, 2**31 - 1), default=1,
+                     help="seed (default: 1)")  # fmt: skip
     add("check", "Hold rows, files and the rule for learning rates together", check_command)
     one = add("report", "Show decisions and tables, draw a picture", report_command)
     one.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -197,6 +205,20 @@ def cell_command(args: argparse.Namespace) -> int:
         row = row_of(run, folder)
     stored = {row.cell: row for row in _study().rows[args.block]}.get(cell)
     return _compared(row, stored)
+
+
+def peer_command(args: argparse.Namespace) -> int:
+    """`bin/study peer`."""
+    from galamp.tools.study import stable_baselines3
+
+    run = stable_baselines3.train(args.seed, args.steps)
+    stable_baselines3.add(run)
+    ended = "+15" if run.reached_s is not None else f"a score of {run.score}"
+    print(
+        f"Stable-Baselines3 {run.version}: {ended} after {run.agent_steps:,} agent steps, "
+        f"{run.wall_s / 60:.1f} minutes"
+    )
+    return EXIT_OK
 
 
 def check_command(args: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,13 +17,14 @@ from galamp.cli import study as command
 from galamp.cli.sweep_file import sweep_from
 from galamp.core.errors import EXIT_OK, UserError
 from galamp.tools.compare.statistics import iqm, iqm_difference, iqm_interval
-from galamp.tools.study import hypotheses, plan, random_actions, tuning
+from galamp.tools.study import hypotheses, plan, random_actions, stable_baselines3, tuning
 from galamp.tools.study.checking import complaints
 from galamp.tools.study.collecting import at_grid
 from galamp.tools.study.hypotheses import Outcome, Scale, decide
 from galamp.tools.study.pilot import fitting_seeds
 from galamp.tools.study.report import Study, report
 from galamp.tools.study.rows import Row, add_row, read_rows
+from galamp.tools.study.stable_baselines3 import PeerRun
 from galamp.tools.study.text_report import charts, show
 from tests.support.engine import wait_for
 
@@ -297,3 +299,52 @@ def test_scores_of_random_actions_are_kept(tmp_path: Path) -> None:
     file.write_text("[]")
     with pytest.raises(UserError, match="damaged"):
         random_actions.read(file)
+
+
+# Stable-Baselines3 beside it
+
+PEER = PeerRun("stable-baselines3", "2.9.2", 1, 1600, 60.0, 1600, 60.0, 15.5)
+
+
+def test_a_run_of_another_library_is_kept_and_shown_beside(tmp_path: Path) -> None:
+    file = tmp_path / "peers.jsonl"
+    assert stable_baselines3.read(file) == []
+    for each in (PEER, dataclasses.replace(PEER, seed=2, reached_steps=None, reached_s=None)):
+        stable_baselines3.add(each, file)
+    kept = stable_baselines3.read(file)
+    assert kept[0] == PEER
+    study = Study({name: [] for name in plan.BLOCKS}, dict.fromkeys(plan.BLOCKS, ()), {}, kept)
+    (shown,) = report(study)["pong"]
+    assert (shown["arm"], shown["runs"], shown["reached"]) == ("stable-baselines3", 2, 1)
+    assert (shown["steps"], shown["seconds"]) == (1600, 60.0)
+    assert [each.verdict for each in study.decisions()] == ["open"] * 3, "it decides nothing"
+    file.write_text("[]\n")
+    with pytest.raises(UserError, match="damaged"):
+        stable_baselines3.read(file)
+
+
+@pytest.mark.parametrize(
+    ("returns", "goes_on", "score"),
+    [([], True, None), ([20.0] * 99, True, 20.0), ([14.0] * 100, True, 14.0),
+     ([20.0] * 50 + [10.0] * 50, False, 15.0)],
+)  # fmt: skip
+def test_it_ends_once_a_hundred_episodes_have_the_score(
+    returns: list[float], goes_on: bool, score: float | None
+) -> None:
+    reached = stable_baselines3.Reached(15.0)
+    model = SimpleNamespace(ep_info_buffer=[{"r": each} for each in returns])
+    assert reached({"self": model}, {}) is goes_on
+    assert (reached.score, reached.done) == (score, not goes_on)
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_stable_baselines3_is_really_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("stable_baselines3")
+    monkeypatch.setattr(stable_baselines3, "FILE", tmp_path / "peers.jsonl")
+    assert command.main(["peer", "--steps", "160"]) == EXIT_OK
+    (run,) = stable_baselines3.read(tmp_path / "peers.jsonl")
+    assert (run.agent_steps, run.seed, run.reached_steps) == (160, 1, None)
+    assert "160 agent steps" in capsys.readouterr().out

@@ -22,6 +22,7 @@ from galamp.tools.compare.statistics import (
 )
 from galamp.tools.study import plan
 from galamp.tools.study.rows import Row, by_game
+from galamp.tools.study.stable_baselines3 import PeerRun
 
 Numbers = NDArray[np.float64]
 OPEN, SUPPORTED, REFUTED, UNDECIDED = "open", "supported", "refuted", "undecided"
@@ -210,7 +211,7 @@ def speed(rows: Sequence[Row], whole: bool) -> Outcome:
     return Outcome("H3", claim, log_rank(ours, theirs), sooner, found)
 
 
-def times(row: Row) -> Reaching:
+def times(row: Row | PeerRun) -> Reaching:
     """Return when a run came to the score of Pong, or how long it lasted without."""
     if row.reached_s is None:
         return Reaching(row.wall_s, False)

@@ -16,9 +16,10 @@ import numpy as np
 
 from galamp.tools.compare.reaching import Reaching, median_time, share
 from galamp.tools.compare.statistics import iqm_interval
-from galamp.tools.study import hypotheses, plan, random_actions, tuning
+from galamp.tools.study import hypotheses, plan, random_actions, stable_baselines3, tuning
 from galamp.tools.study.hypotheses import Decision, Scales
 from galamp.tools.study.rows import Cell, Row, by_game, read_rows
+from galamp.tools.study.stable_baselines3 import PeerRun
 
 SHARES = (0.25, 0.5, 0.75)
 """Shares of the reference of which it is counted how many runs end above."""
@@ -32,11 +33,13 @@ class Study:
         rows: block -> its rows.
         planned: block -> cells of its file.
         scales: game -> its scale.
+        peers: runs of others in Pong.
     """
 
     rows: Mapping[str, Sequence[Row]]
     planned: Mapping[str, Sequence[Cell]]
     scales: Scales
+    peers: Sequence[PeerRun] = ()
 
     def whole(self, block: str, *arms: str) -> bool:
         """Return whether all planned runs of these arms have a row."""
@@ -70,7 +73,8 @@ def study_of(planned: Mapping[str, Sequence[Cell]]) -> Study:
         UserError: stored rows are damaged.
     """
     rows = {name: read_rows(block.results) for name, block in plan.BLOCKS.items()}
-    return Study(rows, planned, hypotheses.scales(rows["reference"], random_actions.read()))
+    scales = hypotheses.scales(rows["reference"], random_actions.read())
+    return Study(rows, planned, scales, stable_baselines3.read())
 
 
 def report(study: Study) -> dict[str, Any]:
@@ -83,7 +87,7 @@ def report(study: Study) -> dict[str, Any]:
         "scales": {game: asdict(scale) for game, scale in study.scales.items()},
         "rates": tuning.worths(study.rows["tuning"]),
         "arms": [row for name in plan.NORMALISED for row in _arms(study, name)],
-        "pong": _pong(study.rows["pong"]),
+        "pong": _pong([*study.rows["pong"], *study.peers]),
         "runs": {
             name: {"done": len(study.rows[name]), "planned": len(study.planned[name])}
             for name in plan.BLOCKS
@@ -157,7 +161,7 @@ def _aggregate(tasks: Sequence[hypotheses.Numbers]) -> dict[str, Any] | None:
     }
 
 
-def _pong(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def _pong(rows: Sequence[Row | PeerRun]) -> list[dict[str, Any]]:
     found = []
     for arm in dict.fromkeys(row.arm for row in rows):
         of = [row for row in rows if row.arm == arm]

@@ -1,0 +1,138 @@
+"""Stable-Baselines3's A2C in Pong with its published settings: what the study's runs stand beside.
+
+    train --PeerRun--> results/stable-baselines3.jsonl, a line for each run
+
+The settings are those of RL Baselines3 Zoo for Atari (`hyperparams/a2c.yml`): 16 environments,
+rollouts of 5 agent steps, RMSprop in TensorFlow's form. Torch computes on as many threads as it
+likes. A run ends when the mean return of the last 100 episodes is the study's score of Pong.
+Stable-Baselines3 is no dependency of galamp's: `pip install -e .[dev]` brings it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from galamp.core.decode import decode
+from galamp.core.disk import read_limited
+from galamp.core.errors import UserError
+from galamp.core.json_values import DecodeError, json_object
+from galamp.tools.study import plan
+from galamp.tools.study.rows import LIMITS, MAX_BYTES
+
+FILE = plan.RESULTS / "stable-baselines3.jsonl"
+GAME = "PongNoFrameskip-v4"
+ENVIRONMENTS, STACKED = 16, 4
+SETTINGS: dict[str, Any] = {"ent_coef": 0.01, "vf_coef": 0.25}
+RMSPROP_EPS = 1e-5
+EPISODES = 100
+"""Episodes whose mean return counts, as in Stable-Baselines3's own log."""
+
+
+@dataclass(frozen=True)
+class PeerRun:
+    """One run of Stable-Baselines3.
+
+    Attributes:
+        arm: its name in tables.
+        version: of Stable-Baselines3.
+        seed: its seed.
+        agent_steps: made when it ended.
+        wall_s: training time in seconds, without start-up.
+        reached_steps: agent steps at the score, or None.
+        reached_s: training time there.
+        score: mean return of the last 100 episodes at the end; None before the first.
+    """
+
+    arm: str
+    version: str
+    seed: int
+    agent_steps: int
+    wall_s: float
+    reached_steps: int | None
+    reached_s: float | None
+    score: float | None
+
+
+def train(seed: int, steps: int, target: float = plan.SCORE_OF_PONG) -> PeerRun:
+    """Train until the score, or for so many agent steps.
+
+    Raises:
+        UserError: Stable-Baselines3 is not installed.
+    """
+    try:
+        import ale_py
+        import gymnasium
+        import stable_baselines3
+        from stable_baselines3.common.env_util import make_atari_env
+        from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
+        from stable_baselines3.common.vec_env import VecFrameStack
+    except ImportError as error:
+        raise UserError(f"Stable-Baselines3 is missing ({error}): pip install -e .[dev]") from None
+
+    gymnasium.register_envs(ale_py)
+    environment = VecFrameStack(make_atari_env(GAME, ENVIRONMENTS, seed), STACKED)
+    policy = {
+        "optimizer_class": RMSpropTFLike,
+        "optimizer_kwargs": {"eps": RMSPROP_EPS},
+    }
+    model = stable_baselines3.A2C(
+        "CnnPolicy", environment, seed=seed, device="cpu", policy_kwargs=policy, **SETTINGS
+    )
+    reached = Reached(target)
+    began_s = time.monotonic()
+    try:
+        model.learn(steps, callback=reached)
+    finally:
+        environment.close()
+    made, wall_s = model.num_timesteps, time.monotonic() - began_s
+    return PeerRun(
+        arm="stable-baselines3", version=stable_baselines3.__version__, seed=seed,
+        agent_steps=made, wall_s=wall_s, score=reached.score,
+        reached_steps=made if reached.done else None, reached_s=wall_s if reached.done else None,
+    )  # fmt: skip
+
+
+class Reached:
+    """Ends the training once the mean return of the last episodes is the score."""
+
+    def __init__(self, target: float) -> None:
+        self._target = target
+        self.score: float | None = None
+        self.done = False
+
+    def __call__(self, variables: dict[str, Any], _: dict[str, Any]) -> bool:
+        """Look at the episodes of a step; returns whether training goes on."""
+        returns = [episode["r"] for episode in variables["self"].ep_info_buffer]
+        self.score = sum(returns) / len(returns) if returns else None
+        self.done = len(returns) >= EPISODES and (self.score or 0.0) >= self._target
+        return not self.done
+
+
+def add(run: PeerRun, path: Path | None = None) -> None:
+    """Add a run to the file.
+
+    Raises:
+        OSError: the disk refuses it.
+    """
+    with (path or FILE).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(run)) + "\n")
+
+
+def read(path: Path | None = None) -> list[PeerRun]:
+    """Return the stored runs, none if there is no file.
+
+    Raises:
+        UserError: it cannot be read, or a line is damaged.
+    """
+    path = path or FILE
+    try:
+        lines = read_limited(path, MAX_BYTES).decode().splitlines()
+        return [decode(PeerRun, json_object(line), LIMITS) for line in lines]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, DecodeError) as error:
+        raise UserError(f"{path}: damaged: {error}") from None
