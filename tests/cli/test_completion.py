@@ -37,6 +37,7 @@ def offered(*words: str) -> list[str]:
         (("run", "--game", "=", "Breako"), ["Breakout"]),
         (("run", "--game", "="), list_games()),
         (("run", "--preset", ""), list(PRESETS)),
+        (("presets", "pqn-a"), ["pqn-atari"]),
         (("run", "--topology", "expo"), ["exponential"]),
         (("run", "--lr-schedule", "c"), ["constant", "cosine"]),
         (("topology", ""), list(TOPOLOGIES)),

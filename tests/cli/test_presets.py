@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,26 @@ def test_every_preset_is_listed_with_what_it_is_for(capsys: pytest.CaptureFixtur
         assert f"\n{name} " in f"\n{text}"
         for part in (known.source, known.result):
             assert part in " ".join(text.split())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_flags_that_are_shown_of_a_preset_are_what_it_sets(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["presets", name]) == 0
+    told, _, command = capsys.readouterr().out.partition(f"galamp run --preset {name} is\n")
+    assert told.startswith(name)
+    assert "galamp run " in command
+    words = shlex.split(command.replace("\\\n", " "))
+    assert words[:2] == ["galamp", "run"]
+    assert parsed(*words[2:]) == parsed("--preset", name)
+
+
+def test_a_preset_that_is_not_there_has_its_name_corrected(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["presets", "ppo-atary"]) == 2
+    assert "did you mean ppo-atari" in capsys.readouterr().err
 
 
 def test_every_result_was_measured() -> None:

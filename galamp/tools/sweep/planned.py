@@ -152,10 +152,11 @@ def flags(run: PlannedRun, *, code_only: bool = False) -> Iterator[str]:
     for setting in settings(run.config):
         key = setting.section, setting.name
         if key in run.values and (key in code or not code_only):
-            yield from _flag(setting, run.values[key])
+            yield from words_of(setting, run.values[key])
 
 
-def _flag(setting: Setting, value: Any) -> Iterator[str]:
+def words_of(setting: Setting, value: Any) -> Iterator[str]:
+    """Yield a setting as words of a command line."""
     if isinstance(value, tuple):
         yield from (f"{setting.flag}={text}" for text in value)
     elif isinstance(value, bool):
