@@ -20,6 +20,7 @@ from galamp.cli.python.process import RunProcess
 from galamp.cli.python.run import Run
 from galamp.cli.python.words import words_of
 from galamp.core.errors import RunFailed, UserError
+from galamp.storage.run_status import NotRunningError
 from galamp.telemetry.snapshot import Snapshot
 from tests.support.engine import DEADLINE_S, ROOT, wait_for
 
@@ -138,6 +139,25 @@ def test_a_run_is_watched_scaled_and_stopped(tmp_path: Path) -> None:
     assert run.snapshot() == run._seen
     with pytest.raises(galamp.UserError, match="started before"):
         run.start()
+
+
+@pytest.mark.real
+@pytest.mark.usefixtures("forking")
+@pytest.mark.parametrize("watched", [False, True])
+def test_on_a_disk_without_sockets_a_run_trains_unseen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watched: bool
+) -> None:
+    def unreachable(run: Run) -> None:
+        wait_for(lambda: run.folder, "the run's begin")
+        raise NotRunningError("runs, but has no socket to be reached by")
+
+    monkeypatch.setattr(Run, "snapshots", unreachable)
+    small: dict[str, Any] = {**SMALL, "total_steps": 40, "run_dir": tmp_path / "r"}
+    if watched:
+        with pytest.raises(galamp.UserError, match="no socket"):
+            galamp.train(**small, stop=lambda _: False)
+    else:
+        assert galamp.train(**small).agent_steps == 40
 
 
 @pytest.mark.real

@@ -202,6 +202,19 @@ def test_a_torch_that_cannot_be_loaded_prevents_runs(
     assert finding.text.endswith("ImportError: built for another processor")
 
 
+def test_an_environment_that_cannot_be_made_is_not_taken_for_a_broken_torch(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "gymnasium.py").write_text("raise ImportError('no such\\nlibrary')")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = {finding.what: finding for finding in tried(0.0)}
+    assert not any(finding.prevents for finding in found.values())
+    assert found["PyTorch"].fix == ""
+    assert "cannot be trained: ImportError: no such" in found["speed"].text
+    assert "\n" not in found["speed"].text
+    assert "galamp run --env-id" in found["speed"].fix
+
+
 def test_findings_become_lines(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ Runs in a user's program.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from typing import Any
 from galamp.cli.python.result import Result
 from galamp.cli.python.run import Run
 from galamp.cli.python.words import Value
+from galamp.storage.run_status import NotRunningError
 from galamp.telemetry.snapshot import Snapshot
+
+POLL_S = 0.2
 
 
 def train(
@@ -46,7 +50,8 @@ def train(
 
     Raises:
         UserError: a setting is unknown, a value is wrong, or they do not fit this machine.
-        GalampError: the run has failed.
+        GalampError: the run has failed; or `stop` or `on_snapshot` is given, and there is nothing
+            to call it with, since the disk of `run_dir` has no sockets.
         KeyboardInterrupt: Ctrl-C; the run has saved, and can be resumed.
 
     Example:
@@ -61,9 +66,15 @@ def train(
     with Run(
         game, env=env, learners=learners, total_steps=total_steps, run_dir=run_dir, **settings
     ) as run:
-        for snapshot in run.snapshots():
-            if on_snapshot is not None:
-                on_snapshot(snapshot)
-            if stop is not None and stop(snapshot):
-                break
+        try:
+            for snapshot in run.snapshots():
+                if on_snapshot is not None:
+                    on_snapshot(snapshot)
+                if stop is not None and stop(snapshot):
+                    break
+        except NotRunningError:
+            if stop is not None or on_snapshot is not None:
+                raise
+            while run.running:  # unseen, on a disk without sockets
+                time.sleep(POLL_S)
     return run.result

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import traceback
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from galamp.core.errors import EXIT_OK
 from galamp.core.json_values import DecodeError, json_object
 from galamp.core.machine.memory import PROC
 from galamp.core.processes.probe_process import Probing
+from galamp.core.sanitize import clean
 from galamp.environments.names import list_games
 from galamp.tools.doctor.finding import Finding
 
@@ -45,6 +47,7 @@ class Found:
         unusable: device -> why it cannot be used.
         env_id: environment of the speed test.
         part_ms: milliseconds of one core per agent step, by part: emulate, act, learn.
+        failure: why the speed could not be measured; empty if it could.
     """
 
     torch: str
@@ -53,6 +56,7 @@ class Found:
     unusable: dict[str, str]
     env_id: str
     part_ms: dict[str, float]
+    failure: str = ""
 
     @property
     def rate(self) -> float:
@@ -76,13 +80,20 @@ def _try(seconds: float) -> Found:
 
     gpus, unusable = inspect_gpus("auto")
     env_id, network = ATARI if list_games() else PLAIN
+    part_ms, failure = dict[str, float](), ""
+    try:
+        part_ms = measured(env_id, network, seconds)
+    except Exception as error:  # of an emulator or an environment; torch was loaded before
+        traceback.print_exc()
+        failure = f"{type(error).__name__}: {error}"
     return Found(
         torch.__version__,
         torch.version.cuda or "",
         tuple(f"{gpu.device} {gpu.name}" for gpu in gpus),
         unusable,
         env_id,
-        measured(env_id, network, seconds),
+        part_ms,
+        failure,
     )
 
 
@@ -129,8 +140,13 @@ def findings_of(found: Found, proc: Path = PROC) -> Iterable[Finding]:
         yield Finding("GPU", f"{device} cannot be used", why)
     if not found.gpus and not found.unusable:
         yield _without_gpu(found, proc)
-    parts = ", ".join(f"{name} {ms:.2f}" for name, ms in found.part_ms.items())
     game = found.env_id.removeprefix("ALE/").removesuffix("-v5")
+    if not found.part_ms:
+        why = clean(found.failure)
+        fix = f"galamp run --env-id {found.env_id} --learners 1 --total-steps 1000 shows more"
+        yield Finding("speed", f"{game} cannot be trained: {why}", fix)
+        return
+    parts = ", ".join(f"{name} {ms:.2f}" for name, ms in found.part_ms.items())
     yield Finding(
         "speed", f"{game}: {found.rate:,.0f} agent steps/s on one core (ms of each: {parts})"
     )
