@@ -303,7 +303,7 @@ def _collect(runs: Sequence[PlannedRun], block: plan.Block, folder: Path) -> int
     for run in runs:
         path = folder / run.name
         if is_run(path) and read_record(path).state is State.FINISHED:
-            add_row(block.results, row_of(run, path))
+            add_row(block.results, row_of(run, path, sharp=block.sharpness))
             added += 1
     if block.name == "reference" and not random_actions.read():
         random_actions.write(random_actions.mean_scores())

@@ -9,15 +9,24 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
+import torch
 
 from galamp.cli import study as command
 from galamp.cli.sweep_file import sweep_from
 from galamp.core.errors import EXIT_OK, UserError
 from galamp.tools.compare.statistics import iqm, iqm_difference, iqm_interval
-from galamp.tools.study import hypotheses, plan, random_actions, stable_baselines3, tuning
+from galamp.tools.study import (
+    hypotheses,
+    plan,
+    random_actions,
+    sharpness,
+    stable_baselines3,
+    tuning,
+)
 from galamp.tools.study.checking import complaints
 from galamp.tools.study.collecting import at_grid
 from galamp.tools.study.hypotheses import Outcome, Scale, decide
@@ -27,6 +36,9 @@ from galamp.tools.study.rows import Row, add_row, read_rows
 from galamp.tools.study.stable_baselines3 import PeerRun
 from galamp.tools.study.text_report import charts, show
 from tests.support.engine import wait_for
+
+if TYPE_CHECKING:
+    from galamp.tools.evaluation.agent import Agent
 
 GAMES = ("asterix", "breakout", "freeway")
 SCALES = {game: Scale(random=1.0, reference=5.0) for game in GAMES}
@@ -208,7 +220,7 @@ num_envs = 2
 device = "cpu"
 threads = 1
 env_splits = 1
-learners = 2
+learners = 3
 [report]
 log_every_s = 0.1
 [sweep]
@@ -227,7 +239,8 @@ def block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> plan.Block:
     monkeypatch.setattr(plan, "EPISODES", 4)
     for name in plan.BLOCKS:
         (tmp_path / f"{name}.toml").write_text(BLOCK)
-    return plan.BLOCKS["efficiency"]
+    monkeypatch.setattr(plan, "STEPS", 64)
+    return plan.BLOCKS["exploratory"]
 
 
 def test_a_run_is_kept_as_a_row_and_repeated_to_the_bit(
@@ -240,6 +253,8 @@ def test_a_run_is_kept_as_a_row_and_repeated_to_the_bit(
     assert (kept.agent_steps, kept.violations, len(kept.parameters)) == (600, 0, 64)
     assert (kept.final or 0.0) >= 1.0
     assert 0 < (kept.ball or 0.0) < kept.norm
+    assert kept.sharpness is not None
+    assert all(map(np.isfinite, kept.sharpness))
     assert command.main([*words[:3], str(tmp_path / "elsewhere")]) == EXIT_OK
     assert read_rows(block.results) == [kept]
     assert not (tmp_path / "elsewhere").exists(), "what has a row is not trained again"
@@ -249,7 +264,7 @@ def test_a_run_is_kept_as_a_row_and_repeated_to_the_bit(
     block.results.write_text(json.dumps(dataclasses.asdict(other)) + "\n")
     assert command._compared(kept, other) == command.EXIT_DIFFERS
     assert command.main(["cell", block.name, "gala-sync-64", "cartpole-v1", "4"]) == 2
-    assert "no run of block efficiency" in capsys.readouterr().err
+    assert "no run of block exploratory" in capsys.readouterr().err
 
 
 def test_the_time_is_over_even_where_sigint_is_ignored() -> None:
@@ -299,6 +314,63 @@ def test_scores_of_random_actions_are_kept(tmp_path: Path) -> None:
     file.write_text("[]")
     with pytest.raises(UserError, match="damaged"):
         random_actions.read(file)
+
+
+# How the loss curves
+
+
+@pytest.mark.parametrize("length", [0.1, 3.0])
+def test_the_curvature_of_a_parabola_is_its_own_in_every_direction(length: float) -> None:
+    """x A x / 2 has the second derivative d A d along a unit vector d; a slope adds nothing."""
+    matrix = torch.diag(torch.tensor([2.0, -1.0, 5.0], dtype=torch.float64))
+    centre, slope = torch.tensor([1.0, 2.0, 3.0]).double(), torch.tensor([7.0, -3.0, 1.0]).double()
+    for unit in torch.eye(3, dtype=torch.float64):
+        found = sharpness.curvature(
+            lambda x: float(x @ matrix @ x / 2 + slope @ x), centre, length * unit
+        )
+        assert found == pytest.approx(float(unit @ matrix @ unit))
+
+
+def test_returns_end_with_the_episode_and_go_on_at_a_cut() -> None:
+    """Rewards 1, 2, 4, 8, 16: an episode of three that ends, one that is cut, and the last step."""
+    agent = StandIn([(1, False, False), (2, False, False), (4, True, False),
+                     (8, False, True), (16, False, False)])  # fmt: skip
+    batch = sharpness.played(cast("Agent", agent), 1, 5, 0.5)
+    assert batch.returns.tolist() == [1 + 1 + 1, 2 + 2, 4, 8 + 50, 16 + 50]
+    assert batch.advantages.tolist() == [each - 10 for each in batch.returns.tolist()]
+    assert batch.actions.tolist() == [1] * 5
+    assert batch.observations[:, 0].tolist() == [0, 1, 2, 0, 0], "the first one of each episode"
+
+
+class StandIn:
+    """An agent and its environment: what happens is known, and every value 100 (in a batch 10)."""
+
+    def __init__(self, script: list[tuple[int, bool, bool]]) -> None:
+        self._script, self._at = iter(script), 0
+
+    def env(self, **_: object) -> StandIn:
+        return self
+
+    def reset(self) -> tuple[list[float], dict[str, Any]]:
+        self._at = 0
+        return [0.0], {}
+
+    def step(self, _: int) -> tuple[list[float], float, bool, bool, dict[str, Any]]:
+        reward, terminated, truncated = next(self._script)
+        self._at += 1
+        return [float(self._at)], reward, terminated, truncated, {}
+
+    def act(self, _: object) -> int:
+        return 1
+
+    def value(self, _: object) -> float:
+        return 100.0
+
+    def module(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.zeros(len(batch), 2), torch.full((len(batch),), 10.0)
+
+    def close(self) -> None:
+        pass
 
 
 # Stable-Baselines3 beside it

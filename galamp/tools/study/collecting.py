@@ -28,17 +28,20 @@ from galamp.tools.plot.runs import load as load_runs
 from galamp.tools.run_folders.record import read_record
 from galamp.tools.study import plan
 from galamp.tools.study.rows import Row
+from galamp.tools.study.sharpness import sharpness
 from galamp.tools.sweep.planned import PlannedRun
 
 GOSSIP = "gossip"
+CORRELATION = "gossip/gradient_correlation"
 
 
-def row_of(planned: PlannedRun, folder: Path) -> Row:
+def row_of(planned: PlannedRun, folder: Path, *, sharp: bool = False) -> Row:
     """Return the row of a run that has ended.
 
     Args:
         planned: what it was given.
         folder: of the run.
+        sharp: whether to measure how the loss curves.
 
     Raises:
         UserError, CheckpointError: the folder lacks something, or is damaged.
@@ -52,6 +55,7 @@ def row_of(planned: PlannedRun, folder: Path) -> Row:
     mean = mean_parameters(folder)
     gossip = _gossip(folder) if config.gossip.method == GOSSIP and learners > 1 else None
     final = _score(planned, folder, str(planned.seed % learners))
+    _, correlation = curve(run.history, CORRELATION, "steps")
     return Row(
         arm=planned.arm,
         game=plan.game_of(planned.env_id),
@@ -70,6 +74,8 @@ def row_of(planned: PlannedRun, folder: Path) -> Row:
         ball=None if gossip is None else gossip["distances"]["to_mean"]["measured_median"],
         norm=float(np.linalg.norm(mean)),
         parameters=hashlib.sha256(mean.tobytes()).hexdigest() if config.gossip.sync else "",
+        correlation=float(np.median(correlation)) if len(correlation) else None,
+        sharpness=sharpness(planned, folder) if sharp else None,
     )
 
 

@@ -46,6 +46,8 @@ GRID_POINTS = 40
 """Points of a stored curve, at equal distances over a run's agent steps."""
 EPISODES = 64
 """Whole games of an evaluation."""
+STEPS = 2048
+"""Agent steps that are played to see how the loss curves."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,12 @@ class Block:
     Attributes:
         name: of it, and of its file.
         about: what it is for.
+        sharpness: whether the curvature of the loss is measured after each run.
     """
 
     name: str
     about: str
+    sharpness: bool = False
 
     @property
     def file(self) -> Path:
@@ -80,7 +84,11 @@ BLOCKS = {
         ),
         Block("robustness", "256 environments: A2C and GALA, all games (H1)"),
         Block("efficiency", "64 environments: A2C, GALA, and the controls, three games (H2)"),
-        Block("exploratory", "graphs, periods, targets of the distance; decides nothing"),
+        Block(
+            "exploratory",
+            "graphs, periods, targets of the distance; decides nothing",
+            sharpness=True,
+        ),
         Block("pong", "time and agent steps to +15 in Pong (H3)"),
     )
 }

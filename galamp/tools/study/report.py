@@ -7,7 +7,7 @@ Scores are normalised: 0 is random actions, 1 the median of the reference runs o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -124,7 +124,6 @@ def _row(
     areas = [
         np.array([hypotheses.area(row, scales[name]) for row in of]) for name, of in games.items()
     ]
-    balls = [row.ball for row in every if row.ball is not None]
     return {
         "block": block,
         "arm": arm,
@@ -138,9 +137,20 @@ def _row(
             for name, runs in reached.items()
         },
         "raw": median([row.final for row in every if row.final is not None]) if game else None,
-        "ball": median(balls) if balls else None,
+        "ball": _median(row.ball for row in every),
+        "correlation": _median(row.correlation for row in every),
+        "sharpness": [
+            _median(None if row.sharpness is None else row.sharpness[side] for row in every)
+            for side in (0, 1)
+        ],
         "wall_s": median([row.wall_s for row in every]),
     }
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    """Return the median of the values that there are; None if there are none."""
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
 
 
 def _scores(games: Mapping[str, list[Row]], scales: Scales, name: str) -> list[hypotheses.Numbers]:

@@ -56,6 +56,10 @@ class Row:
             run; None without gossip.
         norm: L2 norm of the mean of all parameters at the end.
         parameters: digest of the mean of all parameters after a run in lock-step, else empty.
+        correlation: cosine of two learners' gradients, mean over pairs, median over the run; None
+            if it was not measured.
+        sharpness: curvature of the loss at the end along the learners' differences from their
+            mean, and along random directions; None where it is not asked for.
     """
 
     arm: str
@@ -75,6 +79,8 @@ class Row:
     ball: float | None
     norm: float
     parameters: str = ""
+    correlation: float | None = None
+    sharpness: tuple[float, float] | None = None
 
     @property
     def cell(self) -> Cell:

@@ -38,7 +38,10 @@ def show(found: Mapping[str, Any], file: TextIO, width: int | None = None) -> No
         console.print(Text(f"{each['name']}: {each['claim']}."))
     for block in dict.fromkeys(row["block"] for row in found["arms"]):
         console.print(Text(f"\n{block}"))
-        console.print(_arms([row for row in found["arms"] if row["block"] == block]))
+        rows = [row for row in found["arms"] if row["block"] == block]
+        console.print(_arms(rows))
+        if any(row["correlation"] is not None or None not in row["sharpness"] for row in rows):
+            console.print(_disagreement(rows))
     if found["arms"]:
         console.print(Text(SCALE_NOTE, "dim"))
     if found["pong"]:
@@ -68,6 +71,18 @@ def _arms(rows: Sequence[Mapping[str, Any]]) -> Any:
                     UNKNOWN if row["ball"] is None else f"{row['ball']:.2g}",
                     duration(row["wall_s"]),
                 )
+    return table
+
+
+def _disagreement(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """Return how learners disagree: their gradients, and how the loss curves between them."""
+    headings = ("game", "arm", "ball", "gradient correlation", "curvature: differences", "random")
+    table = plain_table(headings, text=(0, 1))
+    for row in rows:
+        if row["game"]:
+            values = (row["ball"], row["correlation"], *row["sharpness"])
+            shown = (UNKNOWN if value is None else f"{value:.2g}" for value in values)
+            table.add_row(row["game"], row["arm"], *shown)
     return table
 
 
