@@ -30,7 +30,7 @@ def chaos_command(args: argparse.Namespace) -> int:
     with configured(args) as (config, folder):
         if folder is not None:
             chaos.check_kept(folder.read_config(), left, args.resume)
-        chaos.check_survives(config)
+        chaos.check_survives(config, faults, folder is not None)
         if not config.report.quiet:
             announce(STARTING, sys.stderr)
         claim_process()

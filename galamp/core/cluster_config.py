@@ -32,6 +32,11 @@ class ClusterConfig:
         "of each, in order, with commas between them, the last of which may be left out (default: "
         "none)",
     )
+    listen: str = option(
+        "",
+        "address at which this machine listens, where the others reach it at another one, as in a "
+        "container or behind a forwarded port: tls/0.0.0.0:7447 (default: its own of --join)",
+    )
     keys: str = option(
         "",
         "folder with the keys of this machine, as galamp keys makes them, for addresses tls/... "

@@ -108,7 +108,7 @@ def place_of(config: ClusterConfig, environ: Mapping[str, str]) -> Place | None:
     if node >= config.nodes:
         raise UserError(f"--node-rank {node}: --nodes {config.nodes} are 0 to {config.nodes - 1}")
     addresses = _addresses(config)
-    listen = addresses[node : node + 1]
+    listen = _listened(config, addresses[node : node + 1])
     keys = None
     if config.keys:
         from galamp.core.node_keys import keys_in
@@ -119,10 +119,10 @@ def place_of(config: ClusterConfig, environ: Mapping[str, str]) -> Place | None:
 
 def _refuse_alone(config: ClusterConfig) -> None:
     """Refuse settings that have no meaning on one machine."""
-    if config.join or config.node_rank or config.keys or config.insecure_network:
+    if any((config.join, config.node_rank, config.listen, config.keys, config.insecure_network)):
         raise UserError(
-            "--join, --node-rank, --keys and --insecure-network: are for several machines; give "
-            "--nodes"
+            "--join, --node-rank, --listen, --keys and --insecure-network: are for several "
+            "machines; give --nodes"
         )
 
 
@@ -167,26 +167,43 @@ def _addresses(config: ClusterConfig) -> tuple[str, ...]:
             "them in order, with commas between them, such as tls/machine-0:7447"
         )
     for address in addresses:
-        _check_address(address, config)
+        _check_address("--join", address, config)
     return addresses
 
 
-def _check_address(address: str, config: ClusterConfig) -> None:
+def _listened(config: ClusterConfig, own: tuple[str, ...]) -> tuple[str, ...]:
+    """Return where a node listens whose `own` address among all is this one; it may have none.
+
+    Raises:
+        UserError: the address is wrong or not safe, or nobody connects to it.
+    """
+    if not config.listen:
+        return own
+    if not own:
+        raise UserError(
+            f"--listen {shown(config.listen)}: nobody connects to this machine, for its address is "
+            "not in --join; leave it out"
+        )
+    _check_address("--listen", config.listen, config)
+    return (config.listen,)
+
+
+def _check_address(flag: str, address: str, config: ClusterConfig) -> None:
     found = _ADDRESS.fullmatch(address)
     if found is None or not 0 < int(found["port"]) < 2**16:
         raise UserError(
-            f"--join {shown(address)}: expected tls/HOST:PORT, such as tls/machine-0:7447, or "
+            f"{flag} {shown(address)}: expected tls/HOST:PORT, such as tls/machine-0:7447, or "
             "tcp/127.0.0.1:7447 within a machine"
         )
     secret = found["kind"] == "tls"
     if secret != bool(config.keys):
         raise UserError(
-            f"--join {shown(address)}: tls/ needs --keys, and --keys needs tls/: make keys with "
+            f"{flag} {shown(address)}: tls/ needs --keys, and --keys needs tls/: make keys with "
             "galamp keys"
         )
     if not secret and not is_loopback(address) and not config.insecure_network:
         raise UserError(
-            f"--join {shown(address)}: everyone in that network could read and alter the run; use "
+            f"{flag} {shown(address)}: everyone in that network could read and alter the run; use "
             "tls/ and --keys (galamp help cluster), or --insecure-network to take it nevertheless"
         )
 

@@ -77,6 +77,19 @@ def test_what_cannot_be_is_refused_in_a_line(
     assert "\n" not in str(refused.value)
 
 
+def test_where_a_node_is_reached_at_another_address_it_listens_at_its_own() -> None:
+    own = ClusterConfig(nodes=2, node_rank=0, join=A, listen=B)
+    assert place_of(own, {}) == Place(0, 2, (B,), ())
+    for wrong, why in [
+        (ClusterConfig(nodes=2, node_rank=1, join=A, listen=B), "nobody connects to this machine"),
+        (ClusterConfig(nodes=2, node_rank=0, join=A, listen="tcp/0.0.0.0:7"), "read and alter"),
+        (ClusterConfig(nodes=2, node_rank=0, join=A, listen="0.0.0.0:7"), "expected tls/HOST:PORT"),
+        (ClusterConfig(listen=A), "give --nodes"),
+    ]:
+        with pytest.raises(UserError, match=why):
+            place_of(wrong, {})
+
+
 def test_an_open_network_is_taken_if_that_is_wanted() -> None:
     wanted = ClusterConfig(nodes=2, node_rank=1, join="tcp/10.0.0.1:7447", insecure_network=True)
     assert place_of(wanted, {}) == Place(1, 2, (), ("tcp/10.0.0.1:7447",))

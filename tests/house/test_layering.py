@@ -59,7 +59,7 @@ WITHIN: dict[str, str] = {
     "telemetry.display": "core telemetry.display telemetry.snapshot",
     "tools.audit": "tools.audit tools.figures",
     "tools.bench": "tools.bench",
-    "tools.chaos": "tools.chaos tools.audit",
+    "tools.chaos": "tools.chaos tools.audit tools.bench.processes tools.sweep.planned",
     "tools.compare": "tools.compare tools.plot tools.evaluation.references",
     "tools.doctor": "tools.doctor tools.bench.parts",
     "tools.evaluation": "tools.evaluation",

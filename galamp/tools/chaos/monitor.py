@@ -41,6 +41,7 @@ from galamp.tools.chaos.invariants import (
     NoLeaks,
     NoTornReads,
 )
+from galamp.tools.chaos.link_watch import LinkWatch
 from galamp.training.supervisor import Supervisor
 
 PROC_EVERY_S, VECTORS_EVERY_S, FILES_EVERY_S = 0.5, 0.25, 3.0
@@ -96,8 +97,15 @@ def check_newest(folder: Path) -> tuple[int, tuple[str, ...]]:
 class InvariantMonitor:
     """All invariants of one run."""
 
-    def __init__(self, supervisor: Supervisor, injector: Injector, folder: Path) -> None:
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        injector: Injector,
+        folder: Path,
+        link: LinkWatch | None = None,
+    ) -> None:
         """Start to observe a run in which every learner works and no fault was injected yet."""
+        self._link = link
         procfs.keep_nothing_spare()
         run_layout = supervisor.run_layout
         gossip, resources = run_layout.plan.config.gossip, run_layout.plan.config.resources
@@ -135,7 +143,8 @@ class InvariantMonitor:
     def invariants(self) -> list[Invariant]:
         """All of them, in order."""
         known = (self.whole, self.rising, self.turning, self.finite, self.running, self.flat)
-        return [*known, self.saved, *([self.fresh] if self.fresh else [])]
+        of_link = [] if self._link is None else self._link.invariants
+        return [*known, self.saved, *([self.fresh] if self.fresh else []), *of_link]
 
     @property
     def breach(self) -> Breach | None:
@@ -145,6 +154,8 @@ class InvariantMonitor:
     def set_usual_turn(self, usual_turn_s: float) -> None:
         """Set the usual duration of a turn, once the warm-up is over."""
         self.turning.bound_s = max(MIN_GAP_S, USUAL_GAPS * usual_turn_s)
+        if self._link is not None:
+            self._link.set_usual_turn(usual_turn_s)
 
     def tick(self, now_s: float) -> None:
         """Do the checks that are due."""
@@ -153,6 +164,8 @@ class InvariantMonitor:
         awake_s = min(passed_s, 4 * TICK_S)
         self._check_ends()
         self._check_rows(passed_s, awake_s)
+        if self._link is not None:
+            self._link.check(awake_s)
         self._proc_s += awake_s
         if self._vectors.due(now_s):
             self._check_vector()

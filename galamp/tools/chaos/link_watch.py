@@ -1,0 +1,65 @@
+"""Link watch: observes the link to the second node and that node, and checks their invariants.
+
+    Link, LinkView, SecondNode, open faults --every tick--> CutNoticed, VectorsArrive, NoneRefused,
+                                                            OtherRuns
+
+Runs in the supervisor, in runs on two machines only.
+"""
+
+from __future__ import annotations
+
+from galamp.tools.chaos.injector import Injector
+from galamp.tools.chaos.invariants import USUAL_GAPS, Invariant
+from galamp.tools.chaos.link import LinkView
+from galamp.tools.chaos.link_invariants import (
+    MIXES_S,
+    CutNoticed,
+    NoneRefused,
+    OtherRuns,
+    VectorsArrive,
+)
+from galamp.tools.chaos.schedule import LINK, Kind
+from galamp.tools.chaos.second_node import SecondNode
+from galamp.training.supervisor import Supervisor
+
+
+class LinkWatch:
+    """The invariants of one link."""
+
+    def __init__(
+        self, supervisor: Supervisor, injector: Injector, view: LinkView, second: SecondNode
+    ) -> None:
+        self._children, self._injector = supervisor.children, injector
+        self._view, self._second = view, second
+        gossip = supervisor.run_layout.plan.config.gossip
+        self._rounds = gossip.gossip_every * gossip.nodes_every
+        self.noticed, self.arriving = CutNoticed(), VectorsArrive()
+        self.none_refused, self.other = NoneRefused(), OtherRuns()
+
+    @property
+    def invariants(self) -> list[Invariant]:
+        """All of them, in order."""
+        return [self.noticed, self.arriving, self.none_refused, self.other]
+
+    def set_usual_turn(self, usual_turn_s: float) -> None:
+        """Set the usual duration of a turn, once the warm-up is over."""
+        self.arriving.bound_s = max(MIXES_S, USUAL_GAPS * usual_turn_s * self._rounds)
+
+    def check(self, passed_s: float) -> None:
+        """Check all; `passed_s`: since the last time, without pauses of this machine."""
+        view, link = self._view, self._second.link
+        hit, received = self._bridge_is_hit, view.received
+        cut = any(e.fault.kind is Kind.CUT and not link.whole for e in self._injector.open)
+        self.noticed.observe(passed_s, cut=cut, present=view.present, hit=hit)
+        self.arriving.observe(passed_s, whole=link.whole, received=received, hit=hit)
+        self.none_refused.observe(received, view.refused)
+        self.other.observe(self._second.stopped)
+
+    @property
+    def _bridge_is_hit(self) -> bool:
+        """Whether the bridge does not run now, or has not recovered from a fault."""
+        bridge = self._children.bridge
+        if bridge is None or not bridge.has_process:
+            return True
+        faults = [each for each in self._injector.open if each.fault.role != LINK]
+        return any(bridge in each.children for each in faults)
