@@ -37,6 +37,12 @@ class ClusterConfig:
         "address at which this machine listens, where the others reach it at another one, as in a "
         "container or behind a forwarded port: tls/0.0.0.0:7447 (default: its own of --join)",
     )
+    transport: str = option(
+        "zenoh",
+        "library that carries vectors between machines: zenoh, or torch's gloo where nothing else "
+        "may be installed, which knows neither keys nor encryption",
+        names=("zenoh", "gloo"),
+    )
     keys: str = option(
         "",
         "folder with the keys of this machine, as galamp keys makes them, for addresses tls/... "

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -107,6 +108,8 @@ def place_of(config: ClusterConfig, environ: Mapping[str, str]) -> Place | None:
         )
     if node >= config.nodes:
         raise UserError(f"--node-rank {node}: --nodes {config.nodes} are 0 to {config.nodes - 1}")
+    if config.transport == "gloo":
+        _check_gloo(config)
     addresses = _addresses(config)
     listen = _listened(config, addresses[node : node + 1])
     keys = None
@@ -119,10 +122,28 @@ def place_of(config: ClusterConfig, environ: Mapping[str, str]) -> Place | None:
 
 def _refuse_alone(config: ClusterConfig) -> None:
     """Refuse settings that have no meaning on one machine."""
-    if any((config.join, config.node_rank, config.listen, config.keys, config.insecure_network)):
+    if replace(config, node_rank=config.node_rank or None) != ClusterConfig():
         raise UserError(
-            "--join, --node-rank, --listen, --keys and --insecure-network: are for several "
-            "machines; give --nodes"
+            "--join, --node-rank, --listen, --transport, --keys and --insecure-network: are for "
+            "several machines; give --nodes"
+        )
+
+
+def _check_gloo(config: ClusterConfig) -> None:
+    """Refuse what gloo cannot do: encrypt, and be reached at one address only.
+
+    Raises:
+        UserError: it is asked for.
+    """
+    if config.keys or "tls/" in config.join:
+        raise UserError(
+            "--transport gloo: cannot encrypt, nor prove who a machine is: leave --keys out and "
+            "give tcp/ addresses, in a network that only the run's machines are in; or use zenoh"
+        )
+    if config.listen:
+        raise UserError(
+            "--transport gloo: opens more ports than that of --join, which are reached at the same "
+            "host; leave --listen out, or use zenoh"
         )
 
 
@@ -202,9 +223,11 @@ def _check_address(flag: str, address: str, config: ClusterConfig) -> None:
             "galamp keys"
         )
     if not secret and not is_loopback(address) and not config.insecure_network:
+        safe = "use zenoh with " if config.transport == "gloo" else "use "
         raise UserError(
-            f"{flag} {shown(address)}: everyone in that network could read and alter the run; use "
-            "tls/ and --keys (galamp help cluster), or --insecure-network to take it nevertheless"
+            f"{flag} {shown(address)}: everyone in that network could read and alter the run; "
+            f"{safe}tls/ and --keys (galamp help cluster), or --insecure-network to take it "
+            "nevertheless"
         )
 
 

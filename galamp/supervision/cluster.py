@@ -14,7 +14,7 @@ import galamp
 from galamp.core.config import RunConfig
 from galamp.core.errors import UserError
 from galamp.core.nodes import MAX_LANES, MAX_LEARNERS, Place, Ranks
-from galamp.gossip.cluster import ZENOH, port_class
+from galamp.gossip.cluster import port_class
 
 
 def check_cluster(config: RunConfig, place: Place, lanes: int) -> None:
@@ -23,7 +23,7 @@ def check_cluster(config: RunConfig, place: Place, lanes: int) -> None:
     Raises:
         UserError: they cannot, or what they need for it is not installed.
     """
-    port_class(ZENOH)
+    port_class(config.cluster.transport)
     gossip, nodes = config.gossip, f"--nodes {place.nodes}"
     if gossip.method != "gossip":
         raise UserError(f"{nodes}: --method {gossip.method} is for one machine; use gossip")

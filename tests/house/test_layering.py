@@ -114,7 +114,10 @@ OTHERS = {"galamp", "tensorboard"}
 # Wall-clock time is for people to read; it jumps, so nothing is measured or waited for by it.
 WALL_CLOCK = {"memory.metrics", "telemetry.recorder", "telemetry.sinks.base", "workers.child"}
 
-THREADED = {"training.checkpointing", "tools.chaos.monitor", "gossip.cluster.outbox"}
+THREADED = {
+    "training.checkpointing", "tools.chaos.monitor", "gossip.cluster.outbox",
+    "gossip.cluster.gloo_edge",
+}  # fmt: skip
 
 
 class Import(NamedTuple):

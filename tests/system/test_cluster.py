@@ -1,4 +1,4 @@
-"""Real runs on two nodes of one machine, by zenoh: they mix, die, come back, and count once."""
+"""Real runs on two nodes of one machine: they mix, die, come back, and count once."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from galamp.core import failpoints
+from galamp.gossip.cluster import GLOO, ZENOH
 from galamp.storage.event_log import read_events
 from tests.gossip.test_ports import free_address
 from tests.support.engine import also, galamp, run, started, summary, titled, training, wait_for
@@ -26,8 +27,8 @@ ON_TWO = [*ENDLESS, "--topology", "hierarchical", "--nodes-every", 2, "--nodes",
 ON_TWO += ["--checkpoint-every-s", 0.5, "--simulator-workers", 1]
 
 
-def node(address: str, number: int) -> list[object]:
-    return [*ON_TWO, "--join", address, "--node-rank", number]
+def node(address: str, number: int, transport: str = ZENOH) -> list[object]:
+    return [*ON_TWO, "--join", address, "--node-rank", number, "--transport", transport]
 
 
 def events(folder: Path) -> list[str]:
@@ -89,15 +90,15 @@ def until_carried(folder: Path) -> None:
 class Pair:
     """Two nodes of a run that both train; each is started, killed and started anew."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self.address, self._stack = free_address(), stack
+    def __init__(self, folder: Path, stack: ExitStack, transport: str) -> None:
+        self.address, self._stack, self._transport = free_address(), stack, transport
         self.folders = [folder / "zero", folder / "one"]
         self.processes = [self.start(number, self.folders[number]) for number in range(2)]
 
     def start(self, number: int, folder: Path) -> subprocess.Popen[str]:
         more: list[object] = ["--run-dir", folder]
-        process = self._stack.enter_context(started(*node(self.address, number), *more))
-        return process
+        words = node(self.address, number, self._transport)
+        return self._stack.enter_context(started(*words, *more))
 
     def resume(self, number: int) -> None:
         environment = ENDLESS[ENDLESS.index("--env-id") :]
@@ -116,10 +117,10 @@ class Pair:
         until_reported(zero, GONE, before + 1)
 
 
-@pytest.fixture
-def pair(tmp_path: Path) -> Iterator[Pair]:
+@pytest.fixture(params=[ZENOH, also(GLOO)])
+def pair(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Pair]:
     with ExitStack() as stack:
-        found = Pair(tmp_path, stack)
+        found = Pair(tmp_path, stack, request.param)
         for folder in found.folders:
             until_mixing(folder)
         yield found
