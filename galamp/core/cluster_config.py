@@ -43,6 +43,12 @@ class ClusterConfig:
         "may be installed, which knows neither keys nor encryption",
         names=("zenoh", "gloo"),
     )
+    wire: str = option(
+        "float32",
+        "numbers as they go between machines: float32, or bf16, which is half the bytes; what it "
+        "rounds off is added to the next vector",
+        names=("float32", "bf16"),
+    )
     keys: str = option(
         "",
         "folder with the keys of this machine, as galamp keys makes them, for addresses tls/... "

@@ -124,8 +124,8 @@ def _refuse_alone(config: ClusterConfig) -> None:
     """Refuse settings that have no meaning on one machine."""
     if replace(config, node_rank=config.node_rank or None) != ClusterConfig():
         raise UserError(
-            "--join, --node-rank, --listen, --transport, --keys and --insecure-network: are for "
-            "several machines; give --nodes"
+            "--join, --node-rank, --listen, --transport, --wire, --keys and --insecure-network: "
+            "are for several machines; give --nodes"
         )
 
 

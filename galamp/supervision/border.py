@@ -63,4 +63,5 @@ class Border:
             model=digest_of(*model),
             certificate=config.gossip.certificate,
             port=config.cluster.transport,
+            wire=config.cluster.wire,
         )

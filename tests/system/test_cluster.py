@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -182,12 +182,14 @@ def test_a_node_that_dies_comes_back_and_no_step_is_lost_or_counted_twice(pair: 
 
 
 @contextmanager
-def two(folder: Path, *more: object, secret: bool = False) -> Iterator[list[Path]]:
+def two(
+    folder: Path, *more: object, secret: bool = False, both: Sequence[object] = ()
+) -> Iterator[list[Path]]:
     """Two nodes, the second with `more` settings; they are stopped at the end, and audited."""
-    address, common = free_address(), []
+    address, common = free_address(), [*both]
     if secret:
         assert galamp("keys", folder / "keys").returncode == 0
-        address, common = address.replace("tcp/", "tls/"), ["--keys", folder / "keys"]
+        address, common = address.replace("tcp/", "tls/"), [*both, "--keys", folder / "keys"]
     folders = [folder / "zero", folder / "one"]
     with ExitStack() as stack:
         processes = []
@@ -255,3 +257,45 @@ def test_an_address_that_is_taken_ends_the_run_in_a_line(tmp_path: Path) -> None
     assert ended.returncode == 70
     (line,) = [each for each in ended.stderr.splitlines() if each.startswith("galamp: bridge")]
     assert f"cannot listen at {address}: " in line
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_half_the_bytes_are_enough(tmp_path: Path) -> None:
+    with two(tmp_path, both=["--wire", "bf16"]) as folders:
+        for folder in folders:
+            until_mixing(folder)
+    for folder in folders:
+        rounded = json.loads(galamp("audit", folder, "--json").stdout)["rounded"]
+        assert rounded["vectors"] > 5
+        assert 0.0 < rounded["greatest"] < 1.0
+    assert json.loads(galamp("audit", *folders, "--json").stdout)["passed"]
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_three_nodes_mix_and_their_records_agree(tmp_path: Path) -> None:
+    """Every node exchanges with both others: 1 and 2 machines further, in turn."""
+    addresses = ",".join(free_address() for _ in range(3))
+    folders = [tmp_path / name for name in ("zero", "one", "two")]
+    with ExitStack() as stack:
+        processes = []
+        for number, folder in enumerate(folders):
+            words = [*node(addresses, number), "--nodes", 3, "--learners", 1]
+            processes.append(stack.enter_context(started(*words, "--run-dir", folder)))
+        for number, folder in enumerate(folders):
+            until_training(folder)
+            for other in {0, 1, 2} - {number}:
+                until_reported(folder, f"node {other} is there")
+        for folder in folders:
+            wait_for(lambda at=folder: last(at)["gossip/received"] > 40, "mixing")
+        for process, folder in zip(processes, folders, strict=True):
+            stopped(process, folder)
+    for folder in folders:
+        record = json.loads(galamp("audit", folder, "--json").stdout)
+        assert (record["learners"], record["passed"]) == (3, True)
+    whole = json.loads(galamp("audit", *folders, "--json").stdout)
+    assert whole["passed"], whole["across"]
+    taken = {(each["sender"], each["receiver"]): each["found"] for each in whole["across"]}
+    assert len(taken) == 6
+    assert min(taken.values()) > 5, taken
