@@ -274,14 +274,15 @@ def test_half_the_bytes_are_enough(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_three_nodes_mix_and_their_records_agree(tmp_path: Path) -> None:
+@pytest.mark.parametrize("transport", [ZENOH, GLOO])
+def test_three_nodes_mix_and_their_records_agree(transport: str, tmp_path: Path) -> None:
     """Every node exchanges with both others: 1 and 2 machines further, in turn."""
     addresses = ",".join(free_address() for _ in range(3))
     folders = [tmp_path / name for name in ("zero", "one", "two")]
     with ExitStack() as stack:
         processes = []
         for number, folder in enumerate(folders):
-            words = [*node(addresses, number), "--nodes", 3, "--learners", 1]
+            words = [*node(addresses, number, transport), "--nodes", 3, "--learners", 1]
             processes.append(stack.enter_context(started(*words, "--run-dir", folder)))
         for number, folder in enumerate(folders):
             until_training(folder)

@@ -23,6 +23,7 @@ from galamp.tools.chaos.injector import Injector
 from galamp.tools.chaos.invariants import Invariant
 from galamp.tools.chaos.link import DELAY_S, SLOW_BYTES_PER_S, Disturbance, Link, LinkView
 from galamp.tools.chaos.link_invariants import (
+    BridgeFlat,
     CutNoticed,
     NoneRefused,
     OtherRuns,
@@ -279,7 +280,7 @@ class TestInvariants:
 
     def test_a_link_that_does_not_heal(self) -> None:
         arriving = VectorsArrive()
-        for _ in range(99):
+        for _ in range(149):
             arriving.observe(0.1, whole=True, received=7, hit=False)
             assert arriving.breach is None
         for _ in range(200):
@@ -288,10 +289,10 @@ class TestInvariants:
         for at in range(200):
             arriving.observe(0.1, whole=True, received=at // 50, hit=False)
         assert arriving.breach is None
-        for _ in range(102):
+        for _ in range(152):
             arriving.observe(0.1, whole=True, received=9, hit=False)
-        assert found(arriving).startswith("none for 10.")
-        assert "longest time without a vector 10." in arriving.remark
+        assert found(arriving).startswith("none for 15.")
+        assert "longest time without a vector 15." in arriving.remark
 
     def test_a_message_that_is_refused(self) -> None:
         none = NoneRefused()
@@ -299,6 +300,18 @@ class TestInvariants:
         assert (none.checks, none.breach) == (50, None)
         none.observe(60, 1)
         assert found(none) == "1 refused, 60 vectors taken"
+
+    def test_a_bridge_that_holds_more_and_more(self) -> None:
+        flat, leaking = BridgeFlat(), BridgeFlat()
+        for more in range(7):
+            flat.observe(20 + more, 50 * 2**20 + more)
+        assert flat.breach is None
+        flat.observe(27, 50 * 2**20)
+        assert found(flat) == "27"
+        leaking.observe(20, 50 * 2**20)
+        leaking.observe(20, 73 * 2**20)
+        assert found(leaking) == "73 MiB"
+        assert leaking.remark == "open files 20 to 20; MiB 50 to 73"
 
     def test_a_second_machine_that_ends_or_has_failures(self) -> None:
         other, whole = OtherRuns(), OtherWhole()

@@ -23,7 +23,8 @@ from galamp.gossip.cluster.wire import Halves, Vector, widened
 
 LENGTH_SLACK = 1.0 + 1e-5
 """Factor that rounds measured lengths up, by more than their error."""
-CHUNK = 2**15
+CHUNK = 2**14
+"""Numbers that are rounded at once: they fit in a processor's cache."""
 
 
 class Rounded(NamedTuple):
@@ -49,15 +50,25 @@ class Rounding:
 
         Numbers that are not finite stay so, and leave nothing out.
         """
-        wanted = vector + self._left_out
-        halves = halved(wanted)
-        read = widened(halves)
-        with np.errstate(invalid="ignore"):  # of infinities
-            np.subtract(wanted, read, out=self._left_out)
-            distance = _distance(vector, read) * LENGTH_SLACK
-        if not np.isfinite(self._left_out).all():
-            np.nan_to_num(self._left_out, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-        return Rounded(halves, read, distance)
+        halves, read = np.empty(vector.size, np.uint16), np.empty(vector.size, np.float32)
+        square = 0.0
+        with np.errstate(invalid="ignore", over="ignore"):  # of infinities
+            for at in range(0, vector.size, CHUNK):
+                part = slice(at, at + CHUNK)
+                square += self._round(vector[part], halves[part], read[part], part)
+        return Rounded(halves, read, math.sqrt(square) * LENGTH_SLACK)
+
+    def _round(self, vector: Vector, halves: Halves, read: Vector, part: slice) -> float:
+        """Round a part into `halves` and `read`; returns the square of its error."""
+        wanted = vector + self._left_out[part]
+        halves[:] = halved(wanted)
+        read[:] = widened(halves)
+        left_out = wanted - read
+        if not np.isfinite(left_out).all():
+            np.nan_to_num(left_out, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        self._left_out[part] = left_out
+        error: npt.NDArray[np.float64] = vector.astype(np.float64) - read
+        return float(np.square(error, out=error).sum())
 
 
 def halved(vector: Vector) -> Halves:
@@ -68,12 +79,3 @@ def halved(vector: Vector) -> Halves:
     if nan.any():  # whose bits the sum could carry into another number
         upper[nan] = 0x7FC0
     return upper
-
-
-def _distance(one: Vector, other: Vector) -> float:
-    square = 0.0
-    for at in range(0, one.size, CHUNK):
-        part: npt.NDArray[np.float64] = one[at : at + CHUNK].astype(np.float64)
-        part -= other[at : at + CHUNK]
-        square += float(part @ part)
-    return math.sqrt(square)

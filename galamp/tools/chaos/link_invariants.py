@@ -8,12 +8,16 @@ As in `invariants`, nothing here reads a clock, a process or the run itself.
 from __future__ import annotations
 
 from galamp.gossip.cluster.zenoh_port import LEASE_S
-from galamp.tools.chaos.invariants import Invariant
+from galamp.tools.chaos.invariants import GROWTH, GROWTH_BYTES, Invariant
 
-NOTICED_GRACE_S = 2.0
-"""What a busy machine may need beyond the lease."""
+NOTICED_GRACE_S, MIXES_GRACE_S = 2.0, 5.0
+"""What a busy machine may need beyond the lease, and beyond `MIXES_S`."""
 MIXES_S = 10.0
 """Over a link that is whole, a vector comes at least so often: as long after a cut, or a start."""
+
+
+SOCKETS = 6
+"""Connections of a bridge that may be about to begin or to end."""
 
 
 class CutNoticed(Invariant):
@@ -41,7 +45,7 @@ class VectorsArrive(Invariant):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bound_s, self.longest_s = MIXES_S, 0.0
+        self.bound_s, self.longest_s = MIXES_S + MIXES_GRACE_S, 0.0
         self._without_s, self._received = 0.0, -1
 
     def observe(self, passed_s: float, *, whole: bool, received: int, hit: bool) -> None:
@@ -78,6 +82,36 @@ class OtherRuns(Invariant):
     def observe(self, stopped: str) -> None:
         """Check why it has `stopped`; empty if it runs."""
         self.hold(not stopped, "it runs, as no fault hit it", stopped)
+
+
+class BridgeFlat(Invariant):
+    """The other node's bridge, which lives through all disturbances, holds no more at their end."""
+
+    name = "I13 its bridge leaks nothing"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.descriptors, self.own_bytes = (-1, -1), (-1, -1)
+        """At the first check, and now."""
+
+    def observe(self, descriptors: int, own_bytes: int) -> None:
+        """Check its open files and its memory; 0, 0 if it cannot be found."""
+        first = self.descriptors[0] if self.descriptors[0] >= 0 else descriptors
+        self.descriptors = first, descriptors
+        most = first + SOCKETS
+        self.hold(descriptors <= most, f"at most {most} open files", str(descriptors))
+        first = self.own_bytes[0] if self.own_bytes[0] >= 0 else own_bytes
+        self.own_bytes = first, own_bytes
+        most = round((1 + GROWTH) * first + GROWTH_BYTES)
+        expected = f"at most {most / 2**20:.0f} MiB"
+        self.hold(own_bytes <= most, expected, f"{own_bytes / 2**20:.0f} MiB")
+
+    @property
+    def remark(self) -> str:
+        """Return the first and last values."""
+        first, last = (b / 2**20 for b in self.own_bytes)
+        files = f"{self.descriptors[0]} to {self.descriptors[1]}"
+        return f"open files {files}; MiB {first:.0f} to {last:.0f}"
 
 
 class OtherWhole(Invariant):

@@ -8,11 +8,12 @@ Runs in the supervisor, in runs on two machines only.
 
 from __future__ import annotations
 
+from galamp.tools.chaos import procfs
 from galamp.tools.chaos.injector import Injector
 from galamp.tools.chaos.invariants import USUAL_GAPS, Invariant
 from galamp.tools.chaos.link import LinkView
 from galamp.tools.chaos.link_invariants import (
-    MIXES_S,
+    BridgeFlat,
     CutNoticed,
     NoneRefused,
     OtherRuns,
@@ -34,16 +35,23 @@ class LinkWatch:
         gossip = supervisor.run_layout.plan.config.gossip
         self._rounds = gossip.gossip_every * gossip.nodes_every
         self.noticed, self.arriving = CutNoticed(), VectorsArrive()
-        self.none_refused, self.other = NoneRefused(), OtherRuns()
+        self.none_refused, self.other, self.flat = NoneRefused(), OtherRuns(), BridgeFlat()
 
     @property
     def invariants(self) -> list[Invariant]:
         """All of them, in order."""
-        return [self.noticed, self.arriving, self.none_refused, self.other]
+        return [self.noticed, self.arriving, self.none_refused, self.other, self.flat]
 
     def set_usual_turn(self, usual_turn_s: float) -> None:
         """Set the usual duration of a turn, once the warm-up is over."""
-        self.arriving.bound_s = max(MIXES_S, USUAL_GAPS * usual_turn_s * self._rounds)
+        bound_s = USUAL_GAPS * usual_turn_s * self._rounds
+        self.arriving.bound_s = max(self.arriving.bound_s, bound_s)
+
+    def weigh(self) -> None:
+        """Compare what the second node's bridge holds with the first time; no fault is open."""
+        pid = self._second.bridge
+        if pid is not None:
+            self.flat.observe(procfs.descriptors(pid), procfs.own_bytes(pid))
 
     def check(self, passed_s: float) -> None:
         """Check all; `passed_s`: since the last time, without pauses of this machine."""

@@ -179,6 +179,8 @@ class InvariantMonitor:
         self.flat.observe_descriptors(procfs.descriptors())
         self.flat.observe_memory(procfs.own_bytes())
         self.flat.observe_children(sum(map(procfs.pss_bytes, self._pids())))
+        if self._link is not None:
+            self._link.weigh()
 
     def close(self) -> None:
         """End the thread, once its current work is done."""

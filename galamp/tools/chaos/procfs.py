@@ -51,9 +51,16 @@ def children(parents: set[int]) -> list[Process]:
     return [each for each in map(process, pids) if each is not None and each.parent in parents]
 
 
-def descriptors() -> int:
-    """Return how many files this process holds open, without the one used for counting."""
-    return len(os.listdir(_PROC / "self" / "fd")) - 1
+def descriptors(pid: int | None = None) -> int:
+    """Return how many files a process, or this one, holds open; 0 if it has ended.
+
+    Without the one used for counting.
+    """
+    if pid is None:
+        return len(os.listdir(_PROC / "self" / "fd")) - 1
+    with contextlib.suppress(OSError):
+        return len(os.listdir(_PROC / str(pid) / "fd"))
+    return 0
 
 
 def keep_nothing_spare() -> None:
@@ -66,9 +73,9 @@ def keep_nothing_spare() -> None:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, BIG_BLOCK_BYTES)
 
 
-def own_bytes() -> int:
-    """Return this process's private memory; shared memory does not count."""
-    return _kilobytes("self/status", "RssAnon:") * 1024
+def own_bytes(pid: int | None = None) -> int:
+    """Return the private memory of a process, or this one; shared memory does not count."""
+    return _kilobytes(f"{pid or 'self'}/status", "RssAnon:") * 1024
 
 
 def pss_bytes(pid: int) -> int:

@@ -25,10 +25,11 @@ from galamp.core.errors import RunFailed, UserError
 from galamp.core.json_values import DecodeError, json_object
 from galamp.core.settings import settings
 from galamp.supervision.cluster import check_cluster
-from galamp.tools.bench.processes import Program
+from galamp.tools.bench.processes import Program, titled
 from galamp.tools.chaos.link import Link
 from galamp.tools.chaos.relay import HOST
 from galamp.tools.sweep.planned import PlannedRun, flags
+from galamp.workers.child import BRIDGE
 
 ENDLESS_STEPS = 10**12
 ALWAYS = {("algorithm", "algorithm"), ("environment", "env_id")}
@@ -54,6 +55,11 @@ class SecondNode:
         if self._program.exit_code is not None:
             return f"it ended with code {self._program.exit_code}: {self._program.complaint()}"
         return "" if self.link.running else "the relay between both has ended"
+
+    @property
+    def bridge(self) -> int | None:
+        """Process id of its bridge; None while there is none."""
+        return next(iter(titled(self._program.session, f"galamp: {BRIDGE}")), None)
 
     def end(self) -> dict[str, Any]:
         """Have it save and end; returns its summary.
