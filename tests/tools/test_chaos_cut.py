@@ -347,6 +347,7 @@ def test_the_second_machine_has_the_settings_of_the_first() -> None:
     [
         (["--nodes", 2, "--join", "tcp/127.0.0.1:7"], "--cut: starts both machines"),
         (["--topology", "none"], "has no edge"),
+        (["--learners", "auto"], "with --cut give a number"),
         (["--method", "single"], "--method single is for one machine"),
     ],
 )

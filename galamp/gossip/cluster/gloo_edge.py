@@ -86,13 +86,16 @@ class GlooEdge:
             self._texts.append((kind, value, text))
             self._spoken.signal()
 
-    def close(self, timeout_s: float) -> None:
-        """Break the connection, and end the threads, within about `timeout_s`."""
+    def leave(self) -> None:
+        """Break the connection, and have the threads end."""
         self._closed = True
         group = self._group
         if group is not None:
             group.destroy()
         self._spoken.signal()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait at most `timeout_s` for the end of the thread that meets."""
         self._thread.join(timeout_s)
 
     # Its threads

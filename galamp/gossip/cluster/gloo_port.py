@@ -9,6 +9,8 @@ gone, again and again. The bridge imports torch for it.
 
 from __future__ import annotations
 
+import time
+
 from galamp.core.errors import UserError
 from galamp.gossip.cluster.gloo_edge import GlooEdge
 from galamp.gossip.cluster.gloo_meeting import Meeting, StoreHost, torch_distributed
@@ -99,8 +101,11 @@ class GlooPort(Port):
     def close(self) -> None:
         """Break all connections, and listen no more."""
         for edge in self._edges.values():
-            edge.close(CLOSE_TIMEOUT_S)
+            edge.leave()
+        until_s = time.monotonic() + CLOSE_TIMEOUT_S
+        for edge in self._edges.values():
+            edge.join(max(0.0, until_s - time.monotonic()))
         for outbox in self._outboxes.values():
-            outbox.close(CLOSE_TIMEOUT_S)
+            outbox.close(max(0.0, until_s - time.monotonic()))
         for host in self._hosts:
             host.close()

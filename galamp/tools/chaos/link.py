@@ -9,6 +9,7 @@ Runs in the supervisor; nothing here waits.
 from __future__ import annotations
 
 import contextlib
+import select
 import subprocess
 import sys
 from typing import Any
@@ -19,7 +20,7 @@ from galamp.tools.chaos.injector import InjectedFault
 from galamp.tools.chaos.schedule import Fault, Kind
 
 RELAY = "galamp.tools.chaos.relay"
-END_TIMEOUT_S = 5.0
+START_TIMEOUT_S, END_TIMEOUT_S = 60.0, 5.0
 DELAY_S, SLOW_BYTES_PER_S = 0.25, 2**20
 """How late a slow link is in each direction, and how many bytes a narrow one carries."""
 COMMANDS = {
@@ -49,7 +50,9 @@ class Link:
             start_new_session=True,  # a Ctrl-C in the terminal is for the run
         )
         assert self._process.stdout is not None
-        told = self._process.stdout.readline().strip()  # empty if it ends before
+        stdout = self._process.stdout
+        there = select.select([stdout], [], [], START_TIMEOUT_S)[0]
+        told = stdout.readline().strip() if there else b""  # empty if it ends before
         if not told.isdigit():
             self.close()
             raise RunFailed("the relay between the two machines did not start")
