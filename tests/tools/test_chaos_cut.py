@@ -31,9 +31,11 @@ from galamp.tools.chaos.link_invariants import (
     VectorsArrive,
 )
 from galamp.tools.chaos.relay import HOST, Relay
+from galamp.tools.chaos.report import lines
 from galamp.tools.chaos.schedule import BRIDGE, LINK, OF_LINK, OF_PROCESSES, Fault, Kind, draw
 from galamp.tools.chaos.second_node import command, halves
 from tests.support.engine import DEADLINE_S, galamp
+from tests.tools.test_chaos import a_record
 
 
 class Connected:
@@ -252,6 +254,27 @@ class TestDisturbance:
         injector.release()
         injector.release()
         assert link.told == [f"delay {DELAY_S}", "pass"]
+
+    def test_the_report_times_it_from_its_end(self) -> None:
+        view = StubView()
+        cut = Disturbance(
+            Fault(1, 15.0, Kind.CUT, LINK, stop_s=4.0),
+            115.0,
+            cast(Any, StubLink()),
+            cast(Any, view),
+        )
+        view.present = False
+        cut.update(117.0)
+        cut.update(119.0)
+        view.present, view.received = True, 6
+        cut.update(120.5)
+        told = a_record(cut)
+        (line, _) = told["kinds"]
+        assert (line["kind"], line["role"]) == ("CUT", "link")
+        assert (line["noticed_s"]["p50"], line["works_s"]["p50"]) == (2.0, 1.5)
+        text = list(lines(told))
+        assert max(map(len, text)) <= 100
+        assert "A link: noticed as the other machine counts as gone" in "\n".join(text)
 
     def test_a_narrow_one_has_its_rate(self) -> None:
         assert self.begun(Kind.NARROW)[1].told == [f"slow {SLOW_BYTES_PER_S}"]
