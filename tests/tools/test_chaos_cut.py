@@ -21,7 +21,14 @@ from galamp.gossip.cluster.zenoh_port import LEASE_S
 from galamp.supervision.children import Children
 from galamp.tools.chaos.injector import Injector
 from galamp.tools.chaos.invariants import Invariant
-from galamp.tools.chaos.link import DELAY_S, SLOW_BYTES_PER_S, Disturbance, Link, LinkView
+from galamp.tools.chaos.link import (
+    DELAY_S,
+    SLOW_BYTES_PER_S,
+    Disturbance,
+    Link,
+    LinkView,
+    of_link,
+)
 from galamp.tools.chaos.link_invariants import (
     BridgeFlat,
     CutNoticed,
@@ -32,8 +39,17 @@ from galamp.tools.chaos.link_invariants import (
 )
 from galamp.tools.chaos.relay import HOST, Relay
 from galamp.tools.chaos.report import lines
-from galamp.tools.chaos.schedule import BRIDGE, LINK, OF_LINK, OF_PROCESSES, Fault, Kind, draw
-from galamp.tools.chaos.second_node import command, halves
+from galamp.tools.chaos.schedule import (
+    BRIDGE,
+    LINK,
+    MACHINE,
+    OF_LINK,
+    OF_PROCESSES,
+    Fault,
+    Kind,
+    draw,
+)
+from galamp.tools.chaos.second_node import command, halves, other_folder
 from tests.support.engine import DEADLINE_S, galamp
 from tests.tools.test_chaos import a_record
 
@@ -187,7 +203,8 @@ class TestSchedule:
 
     def test_a_round_has_every_kind_on_link_and_bridge(self) -> None:
         faults = draw(7, learners=2, workers=2, seconds=1000.0, every_s=2.0, link=True)
-        a_round = faults[: 3 * len(OF_PROCESSES) + len(OF_LINK) + 1]
+        a_round = faults[: 3 * len(OF_PROCESSES) + len(OF_LINK) + 2]
+        assert [f.kind for f in a_round if f.role == MACHINE] == [Kind.KILL]
         assert sorted(f.kind for f in a_round if f.role == LINK) == sorted(OF_LINK)
         assert sorted(f.kind for f in a_round if f.role == BRIDGE) == sorted(OF_PROCESSES)
         cuts = [fault.stop_s for fault in faults if fault.kind is Kind.CUT]
@@ -199,6 +216,8 @@ class TestSchedule:
         assert Fault(1, 0.0, Kind.CUT, LINK, stop_s=2.04).words == "link cut for 2.0 s"
         assert Fault(1, 0.0, Kind.RESET, LINK).words == "link reset"
         assert Fault(1, 0.0, Kind.KILL, BRIDGE).words == "SIGKILL to bridge"
+        away = Fault(1, 0.0, Kind.KILL, MACHINE, stop_s=3.0)
+        assert away.words == "SIGKILL to the other machine, which is started again after 3.0 s"
 
 
 class StubLink:
@@ -220,7 +239,7 @@ class TestDisturbance:
         link, view = StubLink(), StubView()
 
         def disturb(fault: Fault, now_s: float) -> Disturbance:
-            return Disturbance(fault, now_s, cast(Link, link), cast(LinkView, view))
+            return of_link(fault, now_s, cast(Link, link), cast(LinkView, view))
 
         faults = [Fault(1, 0.0, kind, LINK, stop_s=4.0), Fault(2, 0.0, Kind.RESET, LINK)]
         injector = Injector(cast(Children, None), faults, disturb)
@@ -257,7 +276,7 @@ class TestDisturbance:
 
     def test_the_report_times_it_from_its_end(self) -> None:
         view = StubView()
-        cut = Disturbance(
+        cut = of_link(
             Fault(1, 15.0, Kind.CUT, LINK, stop_s=4.0),
             115.0,
             cast(Any, StubLink()),
@@ -274,7 +293,7 @@ class TestDisturbance:
         assert (line["noticed_s"]["p50"], line["works_s"]["p50"]) == (2.0, 1.5)
         text = list(lines(told))
         assert max(map(len, text)) <= 100
-        assert "A link: noticed as the other machine counts as gone" in "\n".join(text)
+        assert "Link, machine: noticed as that machine counts as gone" in "\n".join(text)
 
     def test_a_narrow_one_has_its_rate(self) -> None:
         assert self.begun(Kind.NARROW)[1].told == [f"slow {SLOW_BYTES_PER_S}"]
@@ -327,12 +346,14 @@ class TestInvariants:
     def test_a_bridge_that_holds_more_and_more(self) -> None:
         flat, leaking = BridgeFlat(), BridgeFlat()
         for more in range(7):
-            flat.observe(20 + more, 50 * 2**20 + more)
+            flat.observe(1, 20 + more, 50 * 2**20 + more)
         assert flat.breach is None
-        flat.observe(27, 50 * 2**20)
-        assert found(flat) == "27"
-        leaking.observe(20, 50 * 2**20)
-        leaking.observe(20, 73 * 2**20)
+        flat.observe(2, 30, 80 * 2**20)
+        assert flat.breach is None, "a new one"
+        flat.observe(2, 37, 80 * 2**20)
+        assert found(flat) == "37"
+        leaking.observe(1, 20, 50 * 2**20)
+        leaking.observe(1, 20, 73 * 2**20)
         assert found(leaking) == "73 MiB"
         assert leaking.remark == "open files 20 to 20; MiB 50 to 73"
 
@@ -356,11 +377,14 @@ def test_the_second_machine_has_the_settings_of_the_first() -> None:
         cluster=replace(config.cluster, nodes=2, node_rank=1, join="tcp/127.0.0.1:7"),
         report=replace(config.report, run_dir="first"),
     )
-    words = command(config)[1:]
+    words = command(config, Path("other"), resume=False)[1:]
     assert words[:3] == ["-m", "galamp", "run"]
     assert {"--seed=5", "--env-id=CartPole-v1", "--num-envs=4", "--algorithm=a2c"} <= set(words)
     assert {"--nodes=2", "--node-rank=1", "--join=tcp/127.0.0.1:7"} <= set(words)
-    assert not [word for word in words if word.startswith("--run-dir")]
+    assert [word for word in words if word.startswith("--run-dir")] == ["--run-dir=other"]
+    again = command(config, Path("other"), resume=True)
+    assert again[-1] == "--resume=other", "its settings are in its folder"
+    assert str(other_folder(config)) == "first-node1"
     one, two = halves()
     assert len(one) == len(two) > 0
 
@@ -400,5 +424,8 @@ def test_two_machines_survive_cuts(tmp_path: Path) -> None:
     assert any(fault["kind"] == Kind.CUT for fault in of_link)
     assert all(fault["works_after_s"] is not None for fault in of_link)
     assert any(fault["role"] == BRIDGE for fault in told["faults"])
+    killed = [fault for fault in told["faults"] if fault["role"] == MACHINE]
+    assert killed
+    assert all(fault["works_after_s"] is not None for fault in killed)
     assert all(each["checks"] for each in told["invariants"])
     assert Path(f"{folder}-node1", "summary.json").exists()

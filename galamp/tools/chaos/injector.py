@@ -21,7 +21,7 @@ from galamp.supervision.child import Child
 from galamp.supervision.children import Children
 from galamp.tools.chaos.procfs import server_of
 from galamp.tools.chaos.recovery import Span
-from galamp.tools.chaos.schedule import BRIDGE, LEARNER, LINK, SERVER, Fault, Kind
+from galamp.tools.chaos.schedule import BRIDGE, LEARNER, LINK, MACHINE, SERVER, Fault, Kind
 
 SIGNALS = {
     Kind.KILL: signal.SIGKILL,
@@ -34,7 +34,7 @@ SIGNALS = {
 
 
 NETWORK = -1
-"""Stands among ranks for the bridge and the link to another node."""
+"""Stands among ranks for the bridge, the link to another node, and that node."""
 
 
 @dataclass
@@ -110,9 +110,9 @@ class InjectedFault:
     def ranks(self) -> set[int]:
         """Ranks of the affected groups: a learner and its simulators wait for one another.
 
-        Bridge and link are one group, `NETWORK`.
+        Bridge, link and the other machine are one group, `NETWORK`.
         """
-        if self.fault.role in (BRIDGE, LINK):
+        if self.fault.role in (BRIDGE, LINK, MACHINE):
             return {NETWORK}
         return {hit.child.rank for hit in self.hits}
 
@@ -149,8 +149,8 @@ class InjectedFault:
         }
 
 
-Disturb = Callable[[Fault, float], InjectedFault]
-"""Begins a fault of the link, at this time."""
+Disturb = Callable[[Fault, float], InjectedFault | None]
+"""Begins a fault of the link, or of the node behind it, at this time; None: not now."""
 
 
 class Injector:
@@ -162,7 +162,7 @@ class Injector:
         faults: Sequence[Fault],
         disturb: Disturb | None = None,
     ) -> None:
-        """Inject `faults`; `disturb` begins those of the link, where there is one."""
+        """Inject `faults`; `disturb` begins those of the link and the node behind it, if any."""
         self.waiting = list(faults)
         self.injected_faults: list[InjectedFault] = []
         self._children, self._disturb = children, disturb
@@ -174,7 +174,7 @@ class Injector:
             if injected.fault.kind is Kind.STOP and now_s >= injected.at_s + injected.fault.stop_s:
                 injected.mend(now_s)
         for fault in [each for each in self.waiting if began_s + each.at_s <= now_s]:
-            begin = self._on_link if fault.role == LINK else self._on_processes
+            begin = self._on_other if fault.role in (LINK, MACHINE) else self._on_processes
             injected_fault = begin(fault, now_s)
             if injected_fault is not None:
                 self.waiting.remove(fault)
@@ -192,9 +192,10 @@ class Injector:
         _send(pid, SIGNALS[fault.kind])
         return InjectedFault(fault, now_s, hits)
 
-    def _on_link(self, fault: Fault, now_s: float) -> InjectedFault | None:
-        """Disturb the link, unless it has not recovered from the last time."""
-        if self._disturb is None or any(each.fault.role == LINK for each in self.open):
+    def _on_other(self, fault: Fault, now_s: float) -> InjectedFault | None:
+        """Disturb the link or the other node, unless one has not recovered from the last time."""
+        busy = any(each.fault.role in (LINK, MACHINE) for each in self.open)
+        if self._disturb is None or busy:
             return None
         return self._disturb(fault, now_s)
 

@@ -1,6 +1,6 @@
 """The connection to the other node, as chaos holds it: a relay that it disturbs, and what arrives.
 
-    Fault of a link --Disturbance.update--> Link.tell --> relay: cut, slow, delayed, reset, whole
+    Fault --disturbance, update--> Link.tell --> relay: cut, slow, delayed, reset, whole
     ClusterBoard, ControlBlock --LinkView--> whether the other node counts as there, vectors taken
 
 Runs in the supervisor; nothing here waits.
@@ -12,6 +12,8 @@ import contextlib
 import select
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from galamp.core.errors import RunFailed
@@ -112,18 +114,25 @@ class LinkView:
 
 
 class Disturbance(InjectedFault):
-    """A fault of the link: it ends by itself; it is over when a new vector has come after its end.
+    """A fault of the link, or of the node behind it, which is over when a new vector has come.
 
-    It counts as noticed when the other node counts as gone.
+    It ends by itself. It counts as noticed when the other node counts as gone.
     """
 
-    def __init__(self, fault: Fault, at_s: float, link: Link, view: LinkView) -> None:
-        """Begin it."""
+    def __init__(
+        self,
+        fault: Fault,
+        at_s: float,
+        view: LinkView,
+        begin: Callable[[], object],
+        end: Callable[[], object],
+    ) -> None:
+        """Begin it by `begin`; `end` is to end it."""
         super().__init__(fault, at_s, [])
-        self._link, self._view = link, view
+        self._view, self._end = view, end
         self._mended_s: float | None = None
         self._received = 0
-        link.tell(COMMANDS[fault.kind])
+        begin()
 
     def update(self, now_s: float) -> None:
         """End it when it is time; check whether the nodes mix again."""
@@ -136,9 +145,9 @@ class Disturbance(InjectedFault):
             self.back_s = now_s
 
     def mend(self, now_s: float) -> None:
-        """Make the link whole."""
+        """End it, once."""
         if self._mended_s is None:
-            self._link.tell(WHOLE)
+            self._end()
             self._mended_s, self._received = now_s, self._view.received
 
     @property
@@ -150,3 +159,9 @@ class Disturbance(InjectedFault):
         """Return it as JSON values, as other faults, and how long it lasted."""
         lasted = None if self._mended_s is None else self._mended_s - self.at_s
         return super().as_dict(began_s) | {"lasted_s": lasted}
+
+
+def of_link(fault: Fault, at_s: float, link: Link, view: LinkView) -> Disturbance:
+    """Begin a fault of the link."""
+    begin, end = partial(link.tell, COMMANDS[fault.kind]), partial(link.tell, WHOLE)
+    return Disturbance(fault, at_s, view, begin, end)

@@ -75,7 +75,7 @@ class NoneRefused(Invariant):
 
 
 class OtherRuns(Invariant):
-    """The other node, which no fault hits, and the relay between both keep running."""
+    """The other node, where it was not killed on purpose, and the relay between both keep running."""
 
     name = "I12 the other machine keeps running"
 
@@ -92,17 +92,19 @@ class BridgeFlat(Invariant):
     def __init__(self) -> None:
         super().__init__()
         self.descriptors, self.own_bytes = (-1, -1), (-1, -1)
-        """At the first check, and now."""
+        """At the first check of the newest bridge, and now."""
+        self._pid = -1
 
-    def observe(self, descriptors: int, own_bytes: int) -> None:
-        """Check its open files and its memory; 0, 0 if it cannot be found."""
-        first = self.descriptors[0] if self.descriptors[0] >= 0 else descriptors
-        self.descriptors = first, descriptors
-        most = first + SOCKETS
+    def observe(self, pid: int, descriptors: int, own_bytes: int) -> None:
+        """Check open files and memory of process `pid`; a new one begins anew."""
+        if pid != self._pid:
+            self._pid = pid
+            self.descriptors, self.own_bytes = (descriptors,) * 2, (own_bytes,) * 2
+        self.descriptors = self.descriptors[0], descriptors
+        most = self.descriptors[0] + SOCKETS
         self.hold(descriptors <= most, f"at most {most} open files", str(descriptors))
-        first = self.own_bytes[0] if self.own_bytes[0] >= 0 else own_bytes
-        self.own_bytes = first, own_bytes
-        most = round((1 + GROWTH) * first + GROWTH_BYTES)
+        self.own_bytes = self.own_bytes[0], own_bytes
+        most = round((1 + GROWTH) * self.own_bytes[0] + GROWTH_BYTES)
         expected = f"at most {most / 2**20:.0f} MiB"
         self.hold(own_bytes <= most, expected, f"{own_bytes / 2**20:.0f} MiB")
 

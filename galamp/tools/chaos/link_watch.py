@@ -19,9 +19,12 @@ from galamp.tools.chaos.link_invariants import (
     OtherRuns,
     VectorsArrive,
 )
-from galamp.tools.chaos.schedule import LINK, Kind
+from galamp.tools.chaos.schedule import MACHINE, Kind
 from galamp.tools.chaos.second_node import SecondNode
 from galamp.training.supervisor import Supervisor
+
+BOOT_S = 30.0
+"""The other machine, started again, sends its first vector within this time, and `MIXES_S`."""
 
 
 class LinkWatch:
@@ -33,6 +36,7 @@ class LinkWatch:
         self._children, self._injector = supervisor.children, injector
         self._view, self._second = view, second
         gossip = supervisor.run_layout.plan.config.gossip
+        self._start_s = 0.0
         self._rounds = gossip.gossip_every * gossip.nodes_every
         self.noticed, self.arriving = CutNoticed(), VectorsArrive()
         self.none_refused, self.other, self.flat = NoneRefused(), OtherRuns(), BridgeFlat()
@@ -51,17 +55,23 @@ class LinkWatch:
         """Compare what the second node's bridge holds with the first time; no fault is open."""
         pid = self._second.bridge
         if pid is not None:
-            self.flat.observe(procfs.descriptors(pid), procfs.own_bytes(pid))
+            self.flat.observe(pid, procfs.descriptors(pid), procfs.own_bytes(pid))
 
     def check(self, passed_s: float) -> None:
         """Check all; `passed_s`: since the last time, without pauses of this machine."""
         view, link = self._view, self._second.link
-        hit, received = self._bridge_is_hit, view.received
+        hit, received = self._bridge_is_hit or self._starts(passed_s), view.received
         cut = any(e.fault.kind is Kind.CUT and not link.whole for e in self._injector.open)
         self.noticed.observe(passed_s, cut=cut, present=view.present, hit=hit)
         self.arriving.observe(passed_s, whole=link.whole, received=received, hit=hit)
         self.none_refused.observe(received, view.refused)
         self.other.observe(self._second.stopped)
+
+    def _starts(self, passed_s: float) -> bool:
+        """Whether the other node is away, or has time left to come back."""
+        killed = any(each.fault.role == MACHINE for each in self._injector.open)
+        self._start_s = self._start_s + passed_s if killed and not self._second.away else 0.0
+        return killed and self._start_s < BOOT_S
 
     @property
     def _bridge_is_hit(self) -> bool:
@@ -69,5 +79,5 @@ class LinkWatch:
         bridge = self._children.bridge
         if bridge is None or not bridge.has_process:
             return True
-        faults = [each for each in self._injector.open if each.fault.role != LINK]
+        faults = self._injector.open
         return any(bridge in each.children for each in faults)

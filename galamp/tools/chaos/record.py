@@ -20,9 +20,18 @@ from galamp.tools.chaos.invariants import Certified, CheckpointsVerify, Invarian
 from galamp.tools.chaos.link_invariants import OtherWhole
 from galamp.tools.chaos.recovery import ENOUGH, WINDOW_S, Span, Throughput, statistics
 from galamp.tools.chaos.scenario import ChaosScenario
-from galamp.tools.chaos.schedule import BRIDGE, LEARNER, LINK, SERVER, SIMULATOR, Kind
+from galamp.tools.chaos.schedule import (
+    BRIDGE,
+    LEARNER,
+    LINK,
+    MACHINE,
+    SERVER,
+    SIMULATOR,
+    Kind,
+)
 from galamp.tools.chaos.second_node import SecondNode
 
+ROLES = (LEARNER, SIMULATOR, SERVER, BRIDGE, LINK, MACHINE)
 RECOVERED_WITHIN_S = 10.0
 """Throughput is promised to recover within this time."""
 RECOVERED_GRACE_S = 1.0
@@ -134,7 +143,7 @@ def _by_kind(injected_faults: Sequence[InjectedFault]) -> Iterator[dict[str, Any
     """
     others = overlapping(injected_faults)
     alone = [injected for injected in injected_faults if injected not in others]
-    for kind, role in itertools.product(Kind, (LEARNER, SIMULATOR, SERVER, BRIDGE, LINK)):
+    for kind, role in itertools.product(Kind, ROLES):
         group = [s for s in alone if (s.fault.kind, s.fault.role) == (kind, role)]
         if group:
             yield _line(kind, role, group)
@@ -144,8 +153,8 @@ def _by_kind(injected_faults: Sequence[InjectedFault]) -> Iterator[dict[str, Any
 
 
 def _line(kind: str, role: str, injected_faults: Sequence[InjectedFault]) -> dict[str, Any]:
-    link = [s for s in injected_faults if s.fault.role == LINK and s.noticed_s is not None]
-    ends = [*link, *(s for s in injected_faults if s.fault.kind.deadly)]
+    links = [s for s in injected_faults if s.fault.role == LINK and s.noticed_s is not None]
+    ends = [*links, *(s for s in injected_faults if s.fault.kind.deadly)]
     return {
         "kind": str(kind),
         "role": role,

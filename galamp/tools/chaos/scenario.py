@@ -16,11 +16,11 @@ from pathlib import Path
 from galamp.telemetry.snapshot import Goal
 from galamp.tools.chaos.injector import Disturb, InjectedFault, Injector
 from galamp.tools.chaos.invariants import Breach, Invariant
-from galamp.tools.chaos.link import Disturbance, LinkView
+from galamp.tools.chaos.link import Disturbance, LinkView, of_link
 from galamp.tools.chaos.link_watch import LinkWatch
 from galamp.tools.chaos.monitor import Clock, InvariantMonitor
 from galamp.tools.chaos.recovery import WINDOW_S, Throughput
-from galamp.tools.chaos.schedule import Fault, draw
+from galamp.tools.chaos.schedule import MACHINE, Fault, draw
 from galamp.tools.chaos.second_node import SecondNode
 from galamp.training.supervisor import Supervisor
 
@@ -141,11 +141,19 @@ class ChaosScenario:
         return self._injector, self._monitor
 
     def _disturber(self, view: LinkView | None) -> Disturb | None:
-        """Return what begins a fault of the link, if there is one."""
+        """Return what begins a fault of the link, or of the other machine, if there is one."""
         if view is None or self._second is None:
             return None
-        link = self._second.link
-        return lambda fault, now_s: Disturbance(fault, now_s, link, view)
+        second = self._second
+
+        def begin(fault: Fault, now_s: float) -> Disturbance | None:
+            if fault.role == MACHINE:
+                if not (second.saved and view.present):
+                    return None
+                return Disturbance(fault, now_s, view, second.kill, second.start_again)
+            return of_link(fault, now_s, second.link, view)
+
+        return begin
 
     def _warm_up(self, supervisor: Supervisor, monitor: InvariantMonitor) -> Generator[None]:
         """Measure the usual duration of a turn."""

@@ -17,11 +17,12 @@ from typing import Any
 from galamp.core.processes.titles import title_of
 
 LEARNER, SIMULATOR, SERVER = "learner", "simulator", "server"
-BRIDGE, LINK = "bridge", "link"
-"""Only in runs on several machines: the process that talks to the others, and the connection."""
+BRIDGE, LINK, MACHINE = "bridge", "link", "machine"
+"""Only in runs on two machines: the process that talks to the other, the connection, the other."""
 MIN_STOP_S, MAX_STOP_S = 0.1, 3.0
 DISTURBED_S = 0.5, 8.0
-"""Shortest and longest time of a link that is cut, late or narrow: below and above the lease."""
+"""Shortest and longest time of a link that is cut, late or narrow, below and above the lease; and
+of a machine that is away."""
 GAPS = (0.5, 1.5)
 """Minimum and maximum time between two faults, in multiples of the mean."""
 
@@ -68,12 +69,12 @@ class Fault:
     rank: int = 0
     worker: int = 0
     stop_s: float = 0.0
-    """Duration of a `STOP`, or of a disturbance of the link."""
+    """Duration of a `STOP`, of a disturbance of the link, or of a machine's absence."""
 
     @property
     def target(self) -> str:
         """Its target as text: `learner 0`, `simulator 0.1`, `server`, `bridge`, `link`."""
-        if self.role in (SERVER, BRIDGE, LINK):
+        if self.role in (SERVER, BRIDGE, LINK, MACHINE):
             return self.role
         return title_of(self.role, self.rank, self.worker if self.role == SIMULATOR else None)
 
@@ -85,6 +86,8 @@ class Fault:
         if self.role == LINK:
             time = f" for {self.stop_s:.1f} s" if self.stop_s else ""
             return f"link {_OF_LINK_IN_WORDS[self.kind]}{time}"
+        if self.role == MACHINE:
+            return f"SIGKILL to the other machine, which is started again after {self.stop_s:.1f} s"
         what = "SIGSTOP for good" if self.kind is Kind.HANG else f"SIG{self.kind}"
         return f"{what} to {self.target}"
 
@@ -114,8 +117,8 @@ def draw(
     """Return the faults of `seconds`, about `every_s` apart, for learners of `workers` simulators.
 
     Every kind hits every role once before any does so again; the server is killed once in two such
-    rounds, since all children end with it. With a `link` to another node, so are the bridge's and
-    the link's own kinds.
+    rounds, since all children end with it. With a `link` to another node, the bridge is hit by all
+    kinds, too, the link by its own, and the other machine is killed, once in a round each.
     """
     dice = random.Random(seed)
     faults: list[Fault] = []
@@ -125,8 +128,9 @@ def draw(
             break
         rank, worker = dice.randrange(learners), dice.randrange(workers)
         longest_s = min(MAX_STOP_S, max_stop_s)
-        stop_s = dice.uniform(*(DISTURBED_S if role == LINK else (MIN_STOP_S, longest_s)))
-        lasts = kind is Kind.STOP or (role == LINK and kind is not Kind.RESET)
+        away = role in (LINK, MACHINE)
+        stop_s = dice.uniform(*(DISTURBED_S if away else (MIN_STOP_S, longest_s)))
+        lasts = kind is Kind.STOP or (away and kind is not Kind.RESET)
         faults.append(
             Fault(
                 number,
@@ -148,7 +152,8 @@ def _pairs(dice: random.Random, *, link: bool) -> Iterator[tuple[Kind, str]]:
     roles = (LEARNER, SIMULATOR, BRIDGE) if link else (LEARNER, SIMULATOR)
     while True:
         deal = [(kind, role) for kind in OF_PROCESSES for role in roles]
-        deal += [(kind, LINK) for kind in OF_LINK if link]
+        if link:
+            deal += [*((kind, LINK) for kind in OF_LINK), (Kind.KILL, MACHINE)]
         dice.shuffle(deal)
         if with_server:
             deal.insert(dice.randrange(len(deal) + 1), (Kind.KILL, SERVER))

@@ -14,13 +14,15 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from galamp.core.cluster_config import ClusterConfig
 from galamp.core.config import RunConfig, value_in
+from galamp.core.disk import in_home
 from galamp.core.errors import RunFailed, UserError
 from galamp.core.json_values import DecodeError, json_object
 from galamp.core.settings import settings
@@ -32,9 +34,13 @@ from galamp.tools.sweep.planned import PlannedRun, flags
 from galamp.workers.child import BRIDGE
 
 ENDLESS_STEPS = 10**12
-ALWAYS = {("algorithm", "algorithm"), ("environment", "env_id")}
+ALWAYS = {
+    ("algorithm", "algorithm"),
+    ("environment", "env_id"),
+    ("report", "checkpoint_every_s"),
+}
 LEFT_OUT = ("report", "stop", "cluster")
-"""Sections that are the first node's own affair."""
+"""Sections that are the first node's own affair, but for what is `ALWAYS` given."""
 STOP_TIMEOUT_S = 60.0
 
 
@@ -46,13 +52,41 @@ class SecondNode:
         link: between both.
     """
 
-    def __init__(self, config: RunConfig, link: Link, program: Program) -> None:
-        self.config, self.link, self._program = config, link, program
+    def __init__(
+        self, config: RunConfig, link: Link, folder: Path, start: Callable[[bool], Program]
+    ) -> None:
+        """Start it by `start`, which is told whether to resume its run, in `folder`."""
+        self.config, self.link, self._folder, self._start = config, link, folder, start
+        self._program = start(False).__enter__()
+        self.away = False
+        """Whether it was killed, and not started again yet."""
+
+    @property
+    def saved(self) -> bool:
+        """Whether it has a checkpoint, from which it can go on."""
+        return any(self._folder.glob("checkpoints/ckpt-*"))
+
+    def kill(self) -> None:
+        """Kill all of its processes, as a machine that loses its power."""
+        self.away = True
+        self._program.kill()
+
+    def start_again(self) -> None:
+        """Start it again in its folder."""
+        self._program = self._start(True).__enter__()
+        self.away = False
+
+    def close(self) -> None:
+        """Leave no process of it behind."""
+        self._program.__exit__()
 
     @property
     def stopped(self) -> str:
-        """Why it, or the link, does not run any more, in a line; empty while both run."""
-        if self._program.exit_code is not None:
+        """Why it, or the link, does not run any more, in a line; empty while both run.
+
+        Nor is anything wrong while it is away.
+        """
+        if not self.away and self._program.exit_code is not None:
             return f"it ended with code {self._program.exit_code}: {self._program.complaint()}"
         return "" if self.link.running else "the relay between both has ended"
 
@@ -89,14 +123,14 @@ def check_alone(config: RunConfig, resumed: bool) -> None:
     if resumed:
         raise UserError("--cut: starts a new run on two machines; leave --resume out")
     other = other_folder(config)
-    if other and os.path.lexists(other):
+    if os.path.lexists(other):
         raise UserError(f"--cut: the second machine's folder is {other}, which exists: remove it")
 
 
-def other_folder(config: RunConfig) -> str:
-    """Return the folder of the second node's run; empty: it gets one among all runs."""
-    run_dir = config.report.run_dir
-    return f"{run_dir.rstrip('/')}-node1" if run_dir else ""
+def other_folder(config: RunConfig) -> Path:
+    """Return the folder of the second node's run: the first one's, and which node it is."""
+    run_dir = config.report.run_dir.rstrip("/")
+    return in_home(f"{run_dir or f'runs/chaos-{datetime.now():%Y%m%d-%H%M%S}'}-node1")
 
 
 @contextlib.contextmanager
@@ -116,12 +150,14 @@ def second_node(config: RunConfig) -> Iterator[SecondNode]:
         first, second = halves()
         stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
         os.sched_setaffinity(0, first)
-        words = [*command(replace(config, cluster=replace(both, node_rank=1)))]
-        where = other_folder(config)
-        words += [f"--run-dir={where}"] if where else []
-        here = Path.cwd()
-        program = stack.enter_context(Program(words, here, folder / "log", cores=second))
-        yield SecondNode(replace(config, cluster=own), link, program)
+        other, where = replace(config, cluster=replace(both, node_rank=1)), other_folder(config)
+
+        def start(resumes: bool) -> Program:
+            words = command(other, where, resume=resumes)
+            return Program(words, Path.cwd(), folder / "log", cores=second)
+
+        node = SecondNode(replace(config, cluster=own), link, where, start)
+        yield stack.enter_context(contextlib.closing(node))
 
 
 def check_two(config: RunConfig) -> None:
@@ -145,21 +181,30 @@ def halves() -> tuple[set[int], set[int]]:
     return (set(cores[:half]), set(cores[half : 2 * half])) if half else (set(cores), set(cores))
 
 
-def command(config: RunConfig) -> list[str]:
-    """Return the command line of the second node: all settings that are no defaults, as flags."""
+def command(config: RunConfig, folder: Path, *, resume: bool) -> list[str]:
+    """Return the command line of the second node: all settings that are no defaults, as flags.
+
+    One that is resumed has them from its folder, but for code of the user's.
+    """
     usual = {(s.section, s.name): s.default for s in settings(config)}
     config = replace(config, total_steps=ENDLESS_STEPS)
     values = {
         key: value_in(config, setting)
         for setting in settings(config)
-        if setting.option.stored and (key := (setting.section, setting.name))[0] not in LEFT_OUT
-        if key in ALWAYS or value_in(config, setting) != usual[key]
+        if (key := (setting.section, setting.name)) in ALWAYS
+        or (
+            setting.option.stored
+            and setting.section not in LEFT_OUT
+            and value_in(config, setting) != usual[key]
+        )
     }
     cluster = config.cluster
     place = [f"--nodes={cluster.nodes}", f"--node-rank={cluster.node_rank}"]
     run = PlannedRun("", "", config.environment.env_id, config.seed, values, config)
     words = [sys.executable, "-m", "galamp", "run", "--quiet", "--json", "--on-hangup=stop"]
-    return [*words, *place, f"--join={cluster.join}", *flags(run)]
+    if resume:
+        return [*words, f"--resume={folder}", *flags(run, code_only=True)]
+    return [*words, f"--run-dir={folder}", *place, f"--join={cluster.join}", *flags(run)]
 
 
 def _free_port() -> int:
