@@ -75,7 +75,7 @@ class NoneRefused(Invariant):
 
 
 class OtherRuns(Invariant):
-    """The other node, where it was not killed on purpose, and the relay between both keep running."""
+    """The other node, unless it was killed on purpose, and the relay between both keep running."""
 
     name = "I12 the other machine keeps running"
 
