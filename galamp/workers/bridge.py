@@ -18,6 +18,7 @@ from functools import partial
 
 from galamp.core.errors import StopRun
 from galamp.core.failpoints import hit
+from galamp.core.processes.allocator import keep_nothing_spare
 from galamp.core.processes.tracing import TracingPermit
 from galamp.gossip.cluster import port_class
 from galamp.gossip.cluster.membership import HELLO_EVERY_S, Lane, Membership
@@ -62,6 +63,7 @@ def main(task: BridgeTask) -> None:
     Raises:
         RunFailed: the port cannot be opened.
     """
+    keep_nothing_spare()  # its library's threads take vectors, and give them back
     bridge = Bridge(task)
     try:
         bridge.run()

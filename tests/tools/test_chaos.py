@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from galamp.core.errors import EXIT_OK, EXIT_USAGE
+from galamp.core.processes.allocator import keep_nothing_spare
 from galamp.gossip.mixing import STALENESS_TIMEOUT_S
 from galamp.gossip.topologies.ring import DirectedRing
 from galamp.gossip.transport.parameter_slots import ParameterSlots, gossip_specs
@@ -244,7 +245,7 @@ class TestInvariants:
 
     def test_leaked_memory(self) -> None:
         flat, leak = NoLeaks(), []
-        procfs.keep_nothing_spare()
+        keep_nothing_spare()
         flat.observe_memory(procfs.own_bytes())
         leak.append(np.ones(2**20, np.uint8))
         flat.observe_memory(procfs.own_bytes())

@@ -16,8 +16,8 @@ MIXES_S = 10.0
 """Over a link that is whole, a vector comes at least so often: as long after a cut, or a start."""
 
 
-SOCKETS = 6
-"""Connections of a bridge that may be about to begin or to end."""
+SOCKETS, VECTORS = 6, 6
+"""Connections of a bridge that may be about to begin or to end, and vectors that are under way."""
 
 
 class CutNoticed(Invariant):
@@ -89,8 +89,9 @@ class BridgeFlat(Invariant):
 
     name = "I13 its bridge leaks nothing"
 
-    def __init__(self) -> None:
+    def __init__(self, vector_bytes: int) -> None:
         super().__init__()
+        self._under_way = VECTORS * vector_bytes
         self.descriptors, self.own_bytes = (-1, -1), (-1, -1)
         """At the first check of the newest bridge, and now."""
         self._pid = -1
@@ -104,7 +105,7 @@ class BridgeFlat(Invariant):
         most = self.descriptors[0] + SOCKETS
         self.hold(descriptors <= most, f"at most {most} open files", str(descriptors))
         self.own_bytes = self.own_bytes[0], own_bytes
-        most = round((1 + GROWTH) * self.own_bytes[0] + GROWTH_BYTES)
+        most = round((1 + GROWTH) * self.own_bytes[0] + GROWTH_BYTES) + self._under_way
         expected = f"at most {most / 2**20:.0f} MiB"
         self.hold(own_bytes <= most, expected, f"{own_bytes / 2**20:.0f} MiB")
 

@@ -39,7 +39,8 @@ class LinkWatch:
         self._start_s = 0.0
         self._rounds = gossip.gossip_every * gossip.nodes_every
         self.noticed, self.arriving = CutNoticed(), VectorsArrive()
-        self.none_refused, self.other, self.flat = NoneRefused(), OtherRuns(), BridgeFlat()
+        self.none_refused, self.other = NoneRefused(), OtherRuns()
+        self.flat = BridgeFlat(supervisor.run_layout.arrays["parameters0"][0].nbytes)
 
     @property
     def invariants(self) -> list[Invariant]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from galamp.core.errors import CheckpointError
+from galamp.core.processes.allocator import keep_nothing_spare
 from galamp.gossip.transport.parameter_slots import ParameterSlots
 from galamp.storage import checkpoint
 from galamp.supervision.child import Child
@@ -106,7 +107,7 @@ class InvariantMonitor:
     ) -> None:
         """Start to observe a run in which every learner works and no fault was injected yet."""
         self._link = link
-        procfs.keep_nothing_spare()
+        keep_nothing_spare()
         run_layout = supervisor.run_layout
         gossip, resources = run_layout.plan.config.gossip, run_layout.plan.config.resources
         self._run_layout, self._children, self._saver = (

@@ -6,7 +6,6 @@ Runs in the supervisor; it only reads /proc. A process that has ended meanwhile 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -14,8 +13,6 @@ from typing import NamedTuple
 from galamp.core.processes.reaper import children_of_each
 
 NAMED = "/dev/shm/"
-BIG_BLOCK_BYTES = 128 * 1024
-_M_MMAP_THRESHOLD = -3
 _PROC = Path("/proc")
 
 
@@ -61,16 +58,6 @@ def descriptors(pid: int | None = None) -> int:
     with contextlib.suppress(OSError):
         return len(os.listdir(_PROC / str(pid) / "fd"))
     return 0
-
-
-def keep_nothing_spare() -> None:
-    """Have the allocator return big blocks immediately, so that memory held is memory in use.
-
-    Verifying a checkpoint takes tens of megabytes for a moment. By default glibc would keep them
-    for the next time, in one arena per thread.
-    """
-    with contextlib.suppress(AttributeError):  # another library's allocator
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, BIG_BLOCK_BYTES)
 
 
 def own_bytes(pid: int | None = None) -> int:
