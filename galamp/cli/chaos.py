@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 
+from galamp.cli.layers import asks_for_quickest
 from galamp.cli.run import calibrated
 from galamp.cli.run_config import configured
 from galamp.cli.run_flags import add_settings
 from galamp.core.arguments import Parser
+from galamp.core.errors import UserError
 from galamp.core.processes.reaper import claim_process
 from galamp.telemetry.display.streams import STARTING, announce
 from galamp.tools.chaos import command as chaos
@@ -30,7 +32,9 @@ def chaos_command(args: argparse.Namespace) -> int:
     with configured(args) as (config, folder):
         if folder is not None:
             chaos.check_kept(folder.read_config(), left, args.resume)
-        chaos.check_survives(config)
+        if faults.cut and asks_for_quickest(args):
+            raise UserError("--learners auto: measures one machine; with --cut give a number")
+        chaos.check_survives(config, faults, folder is not None)
         if not config.report.quiet:
             announce(STARTING, sys.stderr)
         claim_process()

@@ -32,6 +32,23 @@ class ClusterConfig:
         "of each, in order, with commas between them, the last of which may be left out (default: "
         "none)",
     )
+    listen: str = option(
+        "",
+        "address at which this machine listens, where the others reach it at another one, as in a "
+        "container or behind a forwarded port: tls/0.0.0.0:7447 (default: its own of --join)",
+    )
+    transport: str = option(
+        "zenoh",
+        "library that carries vectors between machines: zenoh, or torch's gloo where nothing else "
+        "may be installed, which knows neither keys nor encryption",
+        names=("zenoh", "gloo"),
+    )
+    wire: str = option(
+        "float32",
+        "numbers as they go between machines: float32, or bf16, which is half the bytes; what it "
+        "rounds off is added to the next vector",
+        names=("float32", "bf16"),
+    )
     keys: str = option(
         "",
         "folder with the keys of this machine, as galamp keys makes them, for addresses tls/... "

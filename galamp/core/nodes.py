@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -107,8 +108,10 @@ def place_of(config: ClusterConfig, environ: Mapping[str, str]) -> Place | None:
         )
     if node >= config.nodes:
         raise UserError(f"--node-rank {node}: --nodes {config.nodes} are 0 to {config.nodes - 1}")
+    if config.transport == "gloo":
+        _check_gloo(config)
     addresses = _addresses(config)
-    listen = addresses[node : node + 1]
+    listen = _listened(config, addresses[node : node + 1])
     keys = None
     if config.keys:
         from galamp.core.node_keys import keys_in
@@ -119,10 +122,28 @@ def place_of(config: ClusterConfig, environ: Mapping[str, str]) -> Place | None:
 
 def _refuse_alone(config: ClusterConfig) -> None:
     """Refuse settings that have no meaning on one machine."""
-    if config.join or config.node_rank or config.keys or config.insecure_network:
+    if replace(config, node_rank=config.node_rank or None) != ClusterConfig():
         raise UserError(
-            "--join, --node-rank, --keys and --insecure-network: are for several machines; give "
-            "--nodes"
+            "--join, --node-rank, --listen, --transport, --wire, --keys and --insecure-network: "
+            "are for several machines; give --nodes"
+        )
+
+
+def _check_gloo(config: ClusterConfig) -> None:
+    """Refuse what gloo cannot do: encrypt, and be reached at one address only.
+
+    Raises:
+        UserError: it is asked for.
+    """
+    if config.keys or "tls/" in config.join:
+        raise UserError(
+            "--transport gloo: cannot encrypt, nor prove who a machine is: leave --keys out and "
+            "give tcp/ addresses, in a network that only the run's machines are in; or use zenoh"
+        )
+    if config.listen:
+        raise UserError(
+            "--transport gloo: opens more ports than that of --join, which are reached at the same "
+            "host; leave --listen out, or use zenoh"
         )
 
 
@@ -167,27 +188,46 @@ def _addresses(config: ClusterConfig) -> tuple[str, ...]:
             "them in order, with commas between them, such as tls/machine-0:7447"
         )
     for address in addresses:
-        _check_address(address, config)
+        _check_address("--join", address, config)
     return addresses
 
 
-def _check_address(address: str, config: ClusterConfig) -> None:
+def _listened(config: ClusterConfig, own: tuple[str, ...]) -> tuple[str, ...]:
+    """Return where a node listens whose `own` address among all is this one; it may have none.
+
+    Raises:
+        UserError: the address is wrong or not safe, or nobody connects to it.
+    """
+    if not config.listen:
+        return own
+    if not own:
+        raise UserError(
+            f"--listen {shown(config.listen)}: nobody connects to this machine, for its address is "
+            "not in --join; leave it out"
+        )
+    _check_address("--listen", config.listen, config)
+    return (config.listen,)
+
+
+def _check_address(flag: str, address: str, config: ClusterConfig) -> None:
     found = _ADDRESS.fullmatch(address)
     if found is None or not 0 < int(found["port"]) < 2**16:
         raise UserError(
-            f"--join {shown(address)}: expected tls/HOST:PORT, such as tls/machine-0:7447, or "
+            f"{flag} {shown(address)}: expected tls/HOST:PORT, such as tls/machine-0:7447, or "
             "tcp/127.0.0.1:7447 within a machine"
         )
     secret = found["kind"] == "tls"
     if secret != bool(config.keys):
         raise UserError(
-            f"--join {shown(address)}: tls/ needs --keys, and --keys needs tls/: make keys with "
+            f"{flag} {shown(address)}: tls/ needs --keys, and --keys needs tls/: make keys with "
             "galamp keys"
         )
     if not secret and not is_loopback(address) and not config.insecure_network:
+        safe = "use zenoh with " if config.transport == "gloo" else "use "
         raise UserError(
-            f"--join {shown(address)}: everyone in that network could read and alter the run; use "
-            "tls/ and --keys (galamp help cluster), or --insecure-network to take it nevertheless"
+            f"{flag} {shown(address)}: everyone in that network could read and alter the run; "
+            f"{safe}tls/ and --keys (galamp help cluster), or --insecure-network to take it "
+            "nevertheless"
         )
 
 

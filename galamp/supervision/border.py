@@ -62,4 +62,6 @@ class Border:
             run=digest_of(about, config.cluster.join),
             model=digest_of(*model),
             certificate=config.gossip.certificate,
+            port=config.cluster.transport,
+            wire=config.cluster.wire,
         )

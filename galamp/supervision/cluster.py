@@ -14,7 +14,8 @@ import galamp
 from galamp.core.config import RunConfig
 from galamp.core.errors import UserError
 from galamp.core.nodes import MAX_LANES, MAX_LEARNERS, Place, Ranks
-from galamp.gossip.cluster import ZENOH, port_class
+from galamp.gossip.cluster import port_class
+from galamp.gossip.cluster.wire import FLOAT32
 
 
 def check_cluster(config: RunConfig, place: Place, lanes: int) -> None:
@@ -23,7 +24,7 @@ def check_cluster(config: RunConfig, place: Place, lanes: int) -> None:
     Raises:
         UserError: they cannot, or what they need for it is not installed.
     """
-    port_class(ZENOH)
+    port_class(config.cluster.transport)
     gossip, nodes = config.gossip, f"--nodes {place.nodes}"
     if gossip.method != "gossip":
         raise UserError(f"{nodes}: --method {gossip.method} is for one machine; use gossip")
@@ -49,6 +50,8 @@ def about_run(config: RunConfig, ranks: Ranks, env_id: str, network: str, parame
     """Return, in words, what all nodes of a run must agree on."""
     gossip = config.gossip
     also = ", with the optimiser's state" if gossip.gossip_optimizer else ""
+    wire = config.cluster.wire
+    also += "" if wire == FLOAT32 else f", {wire} on the wire"
     return (
         f"galamp {galamp.__version__}, {env_id}, {config.algorithm.algorithm}, "
         f"{network} of {parameters:,} parameters, {ranks.nodes} nodes of "

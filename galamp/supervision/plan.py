@@ -44,6 +44,8 @@ THREADS_OF_CUDA = 16
 """
 THREADS_OF_NETWORK = 8
 """Approximate number of threads that a bridge's network library starts."""
+THREADS_PER_EDGE = {"zenoh": 1, "gloo": 7}
+"""Approximate number of threads that it starts for each other node besides."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,10 @@ class Plan:
         # torch has two thread pools; the calling thread takes part in each.
         learner = 1 + 2 * (resources.threads - 1) + (0 if on_cpu else THREADS_OF_CUDA)
         simulator = 2 if self.config.environment.env_id.startswith(EMULATED) else 1
-        bridge = 0 if self.place is None else 1 + THREADS_OF_NETWORK + self.place.nodes
+        bridge = 0
+        if self.place is not None:
+            edges = self.place.nodes * THREADS_PER_EDGE[self.config.cluster.transport]
+            bridge = 1 + THREADS_OF_NETWORK + edges
         return 1 + len(self.learners) * (learner + resources.simulator_workers * simulator) + bridge
 
     @property

@@ -18,14 +18,19 @@ from functools import partial
 
 from galamp.core.errors import StopRun
 from galamp.core.failpoints import hit
+from galamp.core.processes.allocator import keep_nothing_spare
 from galamp.core.processes.tracing import TracingPermit
 from galamp.gossip.cluster import port_class
 from galamp.gossip.cluster.membership import HELLO_EVERY_S, Lane, Membership
 from galamp.gossip.cluster.mirrors import Mirrors
 from galamp.gossip.cluster.port import Port, PortContext
+from galamp.gossip.cluster.rounding import Rounding
 from galamp.gossip.cluster.wire import (
+    BF16,
     Frame,
     FrameError,
+    Halves,
+    Vector,
     WireIdentity,
     bit_sum,
     header_of,
@@ -58,6 +63,7 @@ def main(task: BridgeTask) -> None:
     Raises:
         RunFailed: the port cannot be opened.
     """
+    keep_nothing_spare()  # its library's threads take vectors, and give them back
     bridge = Bridge(task)
     try:
         bridge.run()
@@ -82,7 +88,9 @@ class Bridge:
         self._own = [
             VersionedSlots(task.arrays, f"parameters{r}.header") for r in range(ranks.lanes)
         ]
-        self._identity = WireIdentity(task.run, task.model, self._mirrors.size, ranks.all)
+        size = self._mirrors.size
+        self._identity = WireIdentity(task.run, task.model, size, ranks.all, task.wire)
+        self._roundings = dict[tuple[int, int], Rounding]()
         if not self.board.session:
             self._begin()
         self._membership = Membership(ranks, self.board, task.about)
@@ -239,11 +247,26 @@ class Bridge:
             return None
         of, vector = found
         number, epoch = self._ranks.among_all(rank), self.board.epoch
+        numbers, checksum, distance = self._on_wire(node, rank, vector, of.checksum)
         frame = Frame(
-            number, epoch, of.incarnation, of.number, of.round, of.version, lanes,
-            of.checksum or bit_sum(vector),
+            number, epoch, of.incarnation, of.number, of.round, of.version, lanes, checksum,
+            distance,
         )  # fmt: skip
-        return pack(frame, vector, self._identity)
+        return pack(frame, numbers, self._identity)
+
+    def _on_wire(
+        self, node: int, rank: int, vector: Vector, checksum: int
+    ) -> tuple[Vector | Halves, int, float]:
+        """Return what is sent of a vector, its checksum, and how far it is from the vector.
+
+        Called by the thread of this node's outbox alone, in which the rounding is kept.
+        """
+        if self._identity.wire != BF16:
+            return vector, checksum or bit_sum(vector), 0.0
+        if (node, rank) not in self._roundings:
+            self._roundings[node, rank] = Rounding(vector.size)
+        rounded = self._roundings[node, rank].encode(vector)
+        return rounded.halves, bit_sum(rounded.vector), rounded.distance
 
     def _take(self, node: int, packed: bytes, now_s: float) -> None:
         """Mirror a frame, if it is what it says, and newer than what there is."""

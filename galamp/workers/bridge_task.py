@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from galamp.core.nodes import Place, Ranks
 from galamp.gossip.cluster import ZENOH
+from galamp.gossip.cluster.wire import FLOAT32
 from galamp.gossip.topologies.base import Topology
 from galamp.memory.arrays import SharedArrays, Wakeup
 
@@ -25,3 +26,4 @@ class BridgeTask:
     model: int
     certificate: bool
     port: str = ZENOH
+    wire: str = FLOAT32

@@ -48,6 +48,8 @@ def test_a_dry_run_shows_the_place_of_a_machine(capsys: pytest.CaptureFixture[st
     [
         ([], "--nodes 2: which of them is this? Give --node-rank"),
         (["--node-rank", "0", "--join", "tcp/10.0.0.1:7447"], "could read and alter the run"),
+        (["--node-rank", "0", "--transport", "gloo", "--keys", "k"], "cannot encrypt"),
+        (["--node-rank", "1", "--listen", A], "nobody connects to this machine"),
         (["--node-rank", "0", "--sync"], "in lock-step"),
         (["--node-rank", "0", "--method", "allreduce"], "--method allreduce is for one machine"),
         (["--node-rank", "0", "--topology", "none"], "has no edge"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from galamp.core.cluster_config import ClusterConfig
@@ -75,6 +77,33 @@ def test_what_cannot_be_is_refused_in_a_line(
     with pytest.raises(UserError, match=wrong) as refused:
         place_of(config, environ)
     assert "\n" not in str(refused.value)
+
+
+def test_where_a_node_is_reached_at_another_address_it_listens_at_its_own() -> None:
+    own = ClusterConfig(nodes=2, node_rank=0, join=A, listen=B)
+    assert place_of(own, {}) == Place(0, 2, (B,), ())
+    for wrong, why in [
+        (ClusterConfig(nodes=2, node_rank=1, join=A, listen=B), "nobody connects to this machine"),
+        (ClusterConfig(nodes=2, node_rank=0, join=A, listen="tcp/0.0.0.0:7"), "read and alter"),
+        (ClusterConfig(nodes=2, node_rank=0, join=A, listen="0.0.0.0:7"), "expected tls/HOST:PORT"),
+        (ClusterConfig(listen=A), "give --nodes"),
+    ]:
+        with pytest.raises(UserError, match=why):
+            place_of(wrong, {})
+
+
+def test_gloo_takes_no_keys_and_no_other_address_than_that_of_all() -> None:
+    gloo = replace(TWO, transport="gloo")
+    assert place_of(gloo, {}) == place_of(TWO, {})
+    for wrong, why in [
+        (replace(gloo, keys="keys", join="tls/a:7"), "cannot encrypt"),
+        (replace(gloo, join="tls/a:7"), "cannot encrypt"),
+        (replace(gloo, listen=B), "opens more ports"),
+        (replace(gloo, join="tcp/10.0.0.1:7"), "use zenoh with tls/ and --keys .*, or --insecure"),
+        (ClusterConfig(transport="gloo"), "give --nodes"),
+    ]:
+        with pytest.raises(UserError, match=why):
+            place_of(wrong, {})
 
 
 def test_an_open_network_is_taken_if_that_is_wanted() -> None:

@@ -23,12 +23,20 @@ def free_address() -> str:
         return f"tcp/127.0.0.1:{free.getsockname()[1]}"
 
 
+def needs_port(name: str) -> None:
+    """Skip a test where what a port needs is not installed."""
+    try:
+        cluster.port_class(name)
+    except UserError as error:
+        pytest.skip(str(error))
+
+
 class TestRegistered(PortContract):
     """Whatever is in the registry, under its name."""
 
     @pytest.fixture(autouse=True, params=sorted(cluster.PORTS))
     def _named(self, request: pytest.FixtureRequest) -> None:
-        pytest.importorskip(request.param)
+        needs_port(request.param)
         self.name, self._address = request.param, free_address()
 
     def address(self) -> str:
@@ -56,9 +64,10 @@ def test_without_zenoh_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch)
         cluster.port_class(cluster.ZENOH)
 
 
-def test_an_address_in_use_is_said_in_one_line() -> None:
-    pytest.importorskip("zenoh")
-    kind: Callable[[PortContext], object] = cluster.port_class(cluster.ZENOH)
+@pytest.mark.parametrize("name", sorted(cluster.PORTS))
+def test_an_address_in_use_is_said_in_one_line(name: str) -> None:
+    needs_port(name)
+    kind: Callable[[PortContext], object] = cluster.port_class(name)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from galamp.gossip.cluster.rounding import Rounding
 from galamp.gossip.cluster.wire import (
+    BF16,
     HEADER_BYTES,
     Frame,
     FrameError,
@@ -22,6 +26,7 @@ from galamp.gossip.vectors import checksum_of
 
 IDENTITY = WireIdentity(run=7, model=2**64 - 1, size=5, ranks=4)
 VECTOR = np.array([1.0, -2.5, 0.0, 3e-38, 1e30], np.float32)
+HALF = IDENTITY._replace(wire=BF16)
 WORD = st.integers(0, 2**62)
 
 
@@ -40,6 +45,26 @@ def test_what_is_packed_comes_back(
     assert found == header_of(packed, IDENTITY) == frame
     assert (vector == VECTOR).all()
     assert len(packed) == IDENTITY.frame_bytes == HEADER_BYTES + 20
+
+
+def test_half_the_bytes_carry_what_was_rounded() -> None:
+    rounded = Rounding(5).encode(VECTOR)
+    frame = Frame(3, 2, 1, 9, 8, 7, 1, bit_sum(rounded.vector), rounded.distance)
+    packed = pack(frame, rounded.halves, HALF)
+    assert len(packed) == HALF.frame_bytes == HEADER_BYTES + 10
+    found, vector = unpack(bytes(packed), HALF)
+    assert found == frame
+    assert (vector == rounded.vector).all()
+    with pytest.raises(FrameError, match="10 bytes, of 10 that it tells of, expected 20"):
+        unpack(bytes(packed), IDENTITY)
+    packed[-1] ^= 64
+    with pytest.raises(FrameError, match="checksum"):
+        unpack(packed, HALF)
+    for wrong in (-1.0, math.nan, math.inf):
+        with pytest.raises(FrameError, match="expected a length"):
+            header_of(pack(frame._replace(rounded=wrong), rounded.halves, HALF), HALF)
+    with pytest.raises(FrameError, match="expected a length"):
+        header_of(pack(frame, VECTOR, IDENTITY), IDENTITY)
 
 
 def test_its_checksum_is_the_one_that_learners_put_on_what_they_publish() -> None:

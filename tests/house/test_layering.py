@@ -59,7 +59,7 @@ WITHIN: dict[str, str] = {
     "telemetry.display": "core telemetry.display telemetry.snapshot",
     "tools.audit": "tools.audit tools.figures",
     "tools.bench": "tools.bench",
-    "tools.chaos": "tools.chaos tools.audit",
+    "tools.chaos": "tools.chaos tools.audit tools.bench.processes tools.sweep.planned",
     "tools.compare": "tools.compare tools.plot tools.evaluation.references",
     "tools.doctor": "tools.doctor tools.bench.parts",
     "tools.evaluation": "tools.evaluation",
@@ -114,7 +114,10 @@ OTHERS = {"galamp", "tensorboard"}
 # Wall-clock time is for people to read; it jumps, so nothing is measured or waited for by it.
 WALL_CLOCK = {"memory.metrics", "telemetry.recorder", "telemetry.sinks.base", "workers.child"}
 
-THREADED = {"training.checkpointing", "tools.chaos.monitor", "gossip.cluster.outbox"}
+THREADED = {
+    "training.checkpointing", "tools.chaos.monitor", "gossip.cluster.outbox",
+    "gossip.cluster.gloo_edge",
+}  # fmt: skip
 
 
 class Import(NamedTuple):

@@ -42,6 +42,7 @@ ENTRIES: list[Entry] = [
     Rebase(1, 12, (0, 15), 0.31),
     Measurement(12.5, 5000, (7, 6), (0.1, 0.2), 0.31, 61.2, (0.9, 1.0), 2.2, 1.3),
     Measurement(12.5, 5000, (7, 6), (0.1, 0.2), 0.31, 61.2, None, None, None),
+    Publication(3, 8, 6, 7, 2, 0.0123, 1.0, (), 0.004),
 ]
 
 
@@ -78,7 +79,7 @@ def test_a_pipe_of_that_name_holds_no_reader(
         signal.signal(signal.SIGALRM, resume_point)
 
 
-@given(st.builds(Publication, *[counts] * 5, amounts, amounts, messages))
+@given(st.builds(Publication, *[counts] * 5, amounts, amounts, messages, amounts))
 def test_numbers_survive_exactly(entry: Publication) -> None:
     assert parse(gossip_log._line(entry.as_dict()).encode()) == entry
 
@@ -158,7 +159,7 @@ def test_a_full_disk_is_told_once_and_costs_only_lines(
     assert list(read_gossip(tmp_path / "g")) == [ENTRIES[0], ENTRIES[3]]
 
 
-START, PUBLICATION, LOST, REBASE, MEASUREMENT, _ = ENTRIES
+START, PUBLICATION, LOST, REBASE, MEASUREMENT, *_ = ENTRIES
 
 
 @pytest.mark.parametrize(

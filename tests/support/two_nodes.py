@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 
 from galamp.core.nodes import Place, Ranks
+from galamp.gossip.cluster.wire import FLOAT32
 from galamp.gossip.topologies import make_topology
 from galamp.gossip.topologies.from_node import FromNode
 from galamp.gossip.transport.base import Transport, TransportContext
@@ -35,7 +36,14 @@ class OneNode:
     """A node as its supervisor and its learners see it; `bridge` is stepped by the test."""
 
     def __init__(
-        self, node: int, address: str, *, lanes: int = 2, graph: str = "ring", about: str = "run"
+        self,
+        node: int,
+        address: str,
+        *,
+        lanes: int = 2,
+        graph: str = "ring",
+        about: str = "run",
+        wire: str = FLOAT32,
     ) -> None:
         self.ranks = ranks = Ranks(node, 2, lanes)
         self.topology = FromNode(make_topology(graph, ranks.all), ranks.among_all(0))
@@ -58,7 +66,7 @@ class OneNode:
         wakeups = (*(Wakeup() for _ in range(lanes)), *(wakeup for _ in ranks.remote))
         place = Place(node, 2, (address,), (address,))
         self.task = BridgeTask(
-            self.arrays, place, ranks, self.topology, wakeup, wakeups, about, 1, 2, True, TOY
+            self.arrays, place, ranks, self.topology, wakeup, wakeups, about, 1, 2, True, TOY, wire
         )
         self.ends: list[Transport] = [self.end(rank) for rank in range(lanes)]
         self.rings = [PublicationRing(self.arrays, rank) for rank in range(ranks.all)]
@@ -120,9 +128,9 @@ class OneNode:
 class TwoNodes:
     """Both, and the time that their bridges are told."""
 
-    def __init__(self, graph: str = "ring") -> None:
+    def __init__(self, graph: str = "ring", wire: str = FLOAT32) -> None:
         self.address, self._graph = next(ADDRESSES), graph
-        self.nodes = [OneNode(n, self.address, graph=graph) for n in range(2)]
+        self.nodes = [OneNode(n, self.address, graph=graph, wire=wire) for n in range(2)]
         self.now_s = time.monotonic()
 
     def __getitem__(self, node: int) -> OneNode:

@@ -1,4 +1,4 @@
-"""Real runs on two nodes of one machine, by zenoh: they mix, die, come back, and count once."""
+"""Real runs on two nodes of one machine: they mix, die, come back, and count once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from galamp.core import failpoints
+from galamp.gossip.cluster import GLOO, ZENOH
 from galamp.storage.event_log import read_events
 from tests.gossip.test_ports import free_address
 from tests.support.engine import also, galamp, run, started, summary, titled, training, wait_for
@@ -26,8 +27,8 @@ ON_TWO = [*ENDLESS, "--topology", "hierarchical", "--nodes-every", 2, "--nodes",
 ON_TWO += ["--checkpoint-every-s", 0.5, "--simulator-workers", 1]
 
 
-def node(address: str, number: int) -> list[object]:
-    return [*ON_TWO, "--join", address, "--node-rank", number]
+def node(address: str, number: int, transport: str = ZENOH) -> list[object]:
+    return [*ON_TWO, "--join", address, "--node-rank", number, "--transport", transport]
 
 
 def events(folder: Path) -> list[str]:
@@ -89,15 +90,15 @@ def until_carried(folder: Path) -> None:
 class Pair:
     """Two nodes of a run that both train; each is started, killed and started anew."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self.address, self._stack = free_address(), stack
+    def __init__(self, folder: Path, stack: ExitStack, transport: str) -> None:
+        self.address, self._stack, self._transport = free_address(), stack, transport
         self.folders = [folder / "zero", folder / "one"]
         self.processes = [self.start(number, self.folders[number]) for number in range(2)]
 
     def start(self, number: int, folder: Path) -> subprocess.Popen[str]:
         more: list[object] = ["--run-dir", folder]
-        process = self._stack.enter_context(started(*node(self.address, number), *more))
-        return process
+        words = node(self.address, number, self._transport)
+        return self._stack.enter_context(started(*words, *more))
 
     def resume(self, number: int) -> None:
         environment = ENDLESS[ENDLESS.index("--env-id") :]
@@ -116,10 +117,10 @@ class Pair:
         until_reported(zero, GONE, before + 1)
 
 
-@pytest.fixture
-def pair(tmp_path: Path) -> Iterator[Pair]:
+@pytest.fixture(params=[ZENOH, also(GLOO)])
+def pair(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Pair]:
     with ExitStack() as stack:
-        found = Pair(tmp_path, stack)
+        found = Pair(tmp_path, stack, request.param)
         for folder in found.folders:
             until_mixing(folder)
         yield found
@@ -181,12 +182,14 @@ def test_a_node_that_dies_comes_back_and_no_step_is_lost_or_counted_twice(pair: 
 
 
 @contextmanager
-def two(folder: Path, *more: object, secret: bool = False) -> Iterator[list[Path]]:
+def two(
+    folder: Path, *more: object, secret: bool = False, both: Sequence[object] = ()
+) -> Iterator[list[Path]]:
     """Two nodes, the second with `more` settings; they are stopped at the end, and audited."""
-    address, common = free_address(), []
+    address, common = free_address(), [*both]
     if secret:
         assert galamp("keys", folder / "keys").returncode == 0
-        address, common = address.replace("tcp/", "tls/"), ["--keys", folder / "keys"]
+        address, common = address.replace("tcp/", "tls/"), [*both, "--keys", folder / "keys"]
     folders = [folder / "zero", folder / "one"]
     with ExitStack() as stack:
         processes = []
@@ -254,3 +257,46 @@ def test_an_address_that_is_taken_ends_the_run_in_a_line(tmp_path: Path) -> None
     assert ended.returncode == 70
     (line,) = [each for each in ended.stderr.splitlines() if each.startswith("galamp: bridge")]
     assert f"cannot listen at {address}: " in line
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_half_the_bytes_are_enough(tmp_path: Path) -> None:
+    with two(tmp_path, both=["--wire", "bf16"]) as folders:
+        for folder in folders:
+            until_mixing(folder)
+    for folder in folders:
+        rounded = json.loads(galamp("audit", folder, "--json").stdout)["rounded"]
+        assert rounded["vectors"] > 5
+        assert 0.0 < rounded["greatest"] < 1.0
+    assert json.loads(galamp("audit", *folders, "--json").stdout)["passed"]
+
+
+@pytest.mark.slow
+@pytest.mark.real
+@pytest.mark.parametrize("transport", [ZENOH, GLOO])
+def test_three_nodes_mix_and_their_records_agree(transport: str, tmp_path: Path) -> None:
+    """Every node exchanges with both others: 1 and 2 machines further, in turn."""
+    addresses = ",".join(free_address() for _ in range(3))
+    folders = [tmp_path / name for name in ("zero", "one", "two")]
+    with ExitStack() as stack:
+        processes = []
+        for number, folder in enumerate(folders):
+            words = [*node(addresses, number, transport), "--nodes", 3, "--learners", 1]
+            processes.append(stack.enter_context(started(*words, "--run-dir", folder)))
+        for number, folder in enumerate(folders):
+            until_training(folder)
+            for other in {0, 1, 2} - {number}:
+                until_reported(folder, f"node {other} is there")
+        for folder in folders:
+            wait_for(lambda at=folder: last(at)["gossip/received"] > 40, "mixing")
+        for process, folder in zip(processes, folders, strict=True):
+            stopped(process, folder)
+    for folder in folders:
+        record = json.loads(galamp("audit", folder, "--json").stdout)
+        assert (record["learners"], record["passed"]) == (3, True)
+    whole = json.loads(galamp("audit", *folders, "--json").stdout)
+    assert whole["passed"], whole["across"]
+    taken = {(each["sender"], each["receiver"]): each["found"] for each in whole["across"]}
+    assert len(taken) == 6
+    assert min(taken.values()) > 5, taken

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from galamp.gossip.cluster import PORTS
 from tests.support.engine import STREAMS, command, end, wait_for
 from tests.support.net_namespaces import ADDRESSES, Cabled, two_machines
 from tests.support.scenarios import rows
@@ -17,9 +18,9 @@ from tests.system.test_cluster import events, last, node, until_mixing, until_re
 pytest.importorskip("zenoh")
 
 
-def begin(cabled: Cabled, number: int, folder: Path, stack: ExitStack) -> None:
+def begin(cabled: Cabled, number: int, folder: Path, stack: ExitStack, transport: str) -> None:
     address = f"tcp/{ADDRESSES[0]}:7447"
-    words = command(*node(address, number), "--insecure-network", "--run-dir", folder)
+    words = command(*node(address, number, transport), "--insecure-network", "--run-dir", folder)
     process = subprocess.Popen(cabled.within(number, words), text=True, **STREAMS)
     stack.callback(end, process)
 
@@ -32,11 +33,12 @@ def counted(folder: Path, name: str, more: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_a_silent_cut_is_noticed_and_heals(tmp_path: Path) -> None:
+@pytest.mark.parametrize("transport", sorted(PORTS))
+def test_a_silent_cut_is_noticed_and_heals(transport: str, tmp_path: Path) -> None:
     folders = [tmp_path / "zero", tmp_path / "one"]
     with two_machines() as cabled, ExitStack() as stack:
         for number, folder in enumerate(folders):
-            begin(cabled, number, folder, stack)
+            begin(cabled, number, folder, stack, transport)
         for folder in folders:
             until_mixing(folder)
             assert any("insecure" in line for line in events(folder))

@@ -540,6 +540,23 @@ def test_json_says_the_same(run: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert 0 < found["distances"]["pairwise"]["ratio_greatest"] <= 1
 
 
+def test_rounding_on_the_way_from_another_machine_is_told(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(str(run)) == 0
+    assert "rounded  " not in capsys.readouterr().out
+    lines = [json.loads(line) for line in (run / GOSSIP).read_text().splitlines()]
+    of = [line for line in lines if line["kind"] == "publication"]
+    for at, line in enumerate(of[:3]):
+        line["rounded"] = 0.001 * (at + 1)
+    (run / GOSSIP).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert command(str(run)) == 0
+    text = capsys.readouterr().out
+    assert "rounded       3 vectors on the way from other machines, each by at most" in text
+    assert "0.003: so much farther" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
 def test_violations_are_shown_and_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from galamp.core.errors import EXIT_OK, EXIT_USAGE
+from galamp.core.processes.allocator import keep_nothing_spare
 from galamp.gossip.mixing import STALENESS_TIMEOUT_S
 from galamp.gossip.topologies.ring import DirectedRing
 from galamp.gossip.transport.parameter_slots import ParameterSlots, gossip_specs
@@ -47,7 +48,15 @@ from galamp.tools.chaos.record import RECOVERED_WITHIN_S, measure_throughput, ov
 from galamp.tools.chaos.recovery import Span, Throughput, statistics
 from galamp.tools.chaos.report import lines
 from galamp.tools.chaos.scenario import ChaosScenario
-from galamp.tools.chaos.schedule import LEARNER, SERVER, SIMULATOR, Fault, Kind, draw
+from galamp.tools.chaos.schedule import (
+    LEARNER,
+    OF_PROCESSES,
+    SERVER,
+    SIMULATOR,
+    Fault,
+    Kind,
+    draw,
+)
 from galamp.training.supervisor import Supervisor
 from tests.support.checkpoints import made
 from tests.support.engine import DEADLINE_S, ROOT, galamp, words
@@ -71,7 +80,7 @@ class TestSchedule:
         faults = draw(seed, **SIZE, seconds=1000.0, every_s=2.0)[:25]
         pairs = [(fault.kind, fault.role) for fault in faults]
         assert pairs.count((Kind.KILL, SERVER)) == 1
-        for kind in Kind:
+        for kind in OF_PROCESSES:
             assert pairs.count((kind, LEARNER)) == pairs.count((kind, SIMULATOR)) == 2
 
     def test_keeps_within_its_bounds(self) -> None:
@@ -236,7 +245,7 @@ class TestInvariants:
 
     def test_leaked_memory(self) -> None:
         flat, leak = NoLeaks(), []
-        procfs.keep_nothing_spare()
+        keep_nothing_spare()
         flat.observe_memory(procfs.own_bytes())
         leak.append(np.ones(2**20, np.uint8))
         flat.observe_memory(procfs.own_bytes())
@@ -540,12 +549,10 @@ class StubSupervisor:
     """Stands for a supervisor whose run was disturbed, and that can be asked to finish."""
 
     def __init__(self) -> None:
-        self.run_layout = self.status_board = self.recorder = self
+        self.recorder = self.children = self
+        self.learners: list[Child] = []
         self.told: list[str] = []
         self.finished = 0
-
-    def agent_steps(self) -> int:
-        return 1
 
     def log_event(self, text: str, **_: object) -> None:
         self.told.append(text)

@@ -119,6 +119,9 @@ def test_machines_are_planned_by_what_they_send_one_another(
         found = as_object(capsys, "hierarchical", *words, "--nodes-every", str(every))
         assert found["traffic"]["bytes_per_s_per_node"] == messages * 4000 * 10
         assert found["graph"]["in_peers_most"] == 1
+    half = as_object(capsys, "hierarchical", *words, "--nodes-every", str(every), "--wire", "bf16")
+    assert half["traffic"]["bytes_per_s_per_node"] == messages * 2000 * 10
+    assert half["traffic"]["bytes_per_round"] == found["traffic"]["bytes_per_round"]
     ring = as_object(capsys, "ring", *words)
     assert ring["traffic"]["bytes_per_s_per_node"] == 4000 * 10
     assert ring["consensus"]["rounds_to_1_percent"] > 900

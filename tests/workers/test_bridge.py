@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from galamp.gossip import cluster
-from galamp.gossip.cluster.wire import Frame, bit_sum, pack
+from galamp.gossip.cluster.wire import BF16, Frame, bit_sum, pack
+from galamp.gossip.transport.publication import FOLLOWS
 from galamp.memory.status import Phase
 from galamp.workers.bridge import JOIN_LIMIT_S, JOIN_S
 from tests.models.stepping import put_back, state_of, step_through
@@ -89,6 +90,25 @@ def test_lengths_of_mirrored_vectors_are_measured_for_the_certificate(two: TwoNo
     assert lengths[-3:] == pytest.approx([3.0, 0.0, 6.0], rel=1e-4)
     assert all(entry.own == 1.0 and not entry.mixed for _, entry in entries)
     assert [entry.number for _, entry in entries] == list(range(1, len(entries) + 1))
+
+
+def test_rounded_vectors_carry_on_what_was_left_out_and_how_much_it_is() -> None:
+    two = TwoNodes(wire=BF16)
+    two.met()
+    exact, sent = 1.0 + 2.0**-10, []
+    for _ in range(8):
+        two[0].publish(1, exact)
+        two.until(lambda: two[0].board.node(1, "sent") > len(sent))
+        two.until(lambda: two[1].mixed(0) is not None)
+        sent.append(two[1].newest(3))
+    assert set(sent) == {1.0, 1.0 + 2.0**-7}, "the nearest numbers of half the length"
+    assert sum(filter(None, sent)) == 8 * exact
+    entries, _ = two[1].rings[3].drain()
+    errors = [entry.rounded for _, entry in entries if entry.incarnation != FOLLOWS]
+    wanted = [abs(value - exact) * math.sqrt(SIZE) for value in sent if value is not None]
+    assert errors[-8:] == pytest.approx(wanted, rel=1e-4)
+    assert min(errors[-8:]) > 0
+    two.close()
 
 
 def test_a_node_alone_begins_soon_and_its_absent_learners_follow_its_own() -> None:

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from galamp.gossip.cluster.port import Port
 
-ZENOH = "zenoh"
-"""The port of all runs on several machines."""
+ZENOH, GLOO = "zenoh", "gloo"
 
-PORTS = {ZENOH: "galamp.gossip.cluster.zenoh_port:ZenohPort"}
+PORTS = {
+    ZENOH: "galamp.gossip.cluster.zenoh_port:ZenohPort",
+    GLOO: "galamp.gossip.cluster.gloo_port:GlooPort",
+}
 """Name -> `module:Class`, imported on use."""
 
 

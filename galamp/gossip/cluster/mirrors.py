@@ -140,7 +140,8 @@ class Mirrors:
         )
         if rank in self._rings:
             fixed = rank, header.number, header.round, header.version, recorded
-            self._rings[rank].append(Publication(*fixed, length, 1.0, ()))
+            rounded = of.rounded if isinstance(of, Frame) else 0.0
+            self._rings[rank].append(Publication(*fixed, length, 1.0, (), rounded))
         return header
 
     def _distance(self, rank: int, vector: Vector) -> float:

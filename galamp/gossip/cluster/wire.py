@@ -2,8 +2,9 @@
 
     Frame, vector --pack--> bytes --network--> unpack --Frame, vector, or a FrameError--> bridge
 
-A frame is a header of fixed length and the vector's numbers, float32, little-endian. Nothing in it
-is executed, and nothing is allocated by what it says: its length must be the model's. Pure.
+A frame is a header of fixed length and the vector's numbers, little-endian: float32, or bfloat16
+in a run that has so agreed, see `rounding`. Nothing in it is executed, and nothing is allocated by
+what it says: its length must be the model's. Pure.
 """
 
 from __future__ import annotations
@@ -15,14 +16,18 @@ import numpy as np
 import numpy.typing as npt
 
 Vector = npt.NDArray[np.float32]
+Halves = npt.NDArray[np.uint16]
+"""Bits of bfloat16 numbers: the upper halves of those of float32."""
 
-MAGIC, FORMAT = b"GALA", 1
-_LAYOUT = struct.Struct("<4sHxxIQQQQQQQQQq")
+FLOAT32, BF16 = "float32", "bf16"
+NUMBER_BYTES = {FLOAT32: 4, BF16: 2}
+MAGIC, FORMAT = b"GALA", 2
+_LAYOUT = struct.Struct("<4sHxxIQQQQQQQQQqd")
 HEADER_BYTES = _LAYOUT.size
-NUMBER_BYTES = 4
 MAX_LANES = 64
 """Most learners of a node: the receivers of a frame are bits of one word."""
-_LARGEST = 2**62
+_LARGEST, _LARGEST_DISTANCE = 2**62, 1e50
+_DTYPES = {FLOAT32: "<f4", BF16: "<u2"}
 
 
 class Frame(NamedTuple):
@@ -36,7 +41,8 @@ class Frame(NamedTuple):
         round: of gossip.
         version: number of updates in the vector.
         lanes: learners of the receiving node that are to mix it, one bit each; 0: none is.
-        checksum: sum of the vector's bits as int32, see `bit_sum`.
+        checksum: sum of the bits of the vector that is read, as int32, see `bit_sum`.
+        rounded: L2 distance of the vector that is read to the one that was published, at most.
     """
 
     rank: int
@@ -47,46 +53,63 @@ class Frame(NamedTuple):
     version: int
     lanes: int
     checksum: int
+    rounded: float = 0.0
 
 
 class WireIdentity(NamedTuple):
-    """What the nodes of a run must agree on: run, model, length of vectors, number of learners."""
+    """What the nodes of a run must agree on: run, model, length of vectors, number of learners.
+
+    And how numbers go over the wire, one of `NUMBER_BYTES`.
+    """
 
     run: int
     model: int
     size: int
     ranks: int
+    wire: str = FLOAT32
+
+    @property
+    def vector_bytes(self) -> int:
+        """Length of every frame without its header."""
+        return NUMBER_BYTES[self.wire] * self.size
 
     @property
     def frame_bytes(self) -> int:
         """Length of every frame."""
-        return HEADER_BYTES + NUMBER_BYTES * self.size
+        return HEADER_BYTES + self.vector_bytes
 
 
 class FrameError(ValueError):
     """Bytes that are no frame of this run; the message says why."""
 
 
-def pack(frame: Frame, vector: Vector, identity: WireIdentity) -> bytearray:
-    """Return a frame as bytes; `vector` is [size] float32."""
+def pack(frame: Frame, numbers: Vector | Halves, identity: WireIdentity) -> bytearray:
+    """Return a frame as bytes; `numbers` are [size], float32 or, where these are sent, halves."""
     packed = bytearray(identity.frame_bytes)
     _LAYOUT.pack_into(
-        packed, 0, MAGIC, FORMAT, frame.rank, NUMBER_BYTES * identity.size, identity.run,
+        packed, 0, MAGIC, FORMAT, frame.rank, identity.vector_bytes, identity.run,
         identity.model, frame.epoch, frame.number, frame.incarnation, frame.round, frame.version,
-        frame.lanes, frame.checksum,
+        frame.lanes, frame.checksum, frame.rounded,
     )  # fmt: skip
-    np.frombuffer(packed, "<f4", identity.size, HEADER_BYTES)[:] = vector
+    np.frombuffer(packed, _DTYPES[identity.wire], identity.size, HEADER_BYTES)[:] = numbers
     return packed
 
 
+def widened(halves: Halves) -> Vector:
+    """Return bfloat16 numbers as float32, which holds them exactly."""
+    vector: Vector = (halves.astype("<u4") << 16).view("<f4")
+    return vector
+
+
 def unpack(packed: bytes | bytearray, identity: WireIdentity) -> tuple[Frame, Vector]:
-    """Return the header and the vector of a frame, which is not copied.
+    """Return the header and the vector of a frame, which is not copied if it is float32.
 
     Raises:
         FrameError: it is none of this run, or its vector was altered or is not finite.
     """
     frame = header_of(packed, identity)
-    vector = np.frombuffer(packed, "<f4", identity.size, HEADER_BYTES)
+    numbers = np.frombuffer(packed, _DTYPES[identity.wire], identity.size, HEADER_BYTES)
+    vector: Vector = widened(numbers) if identity.wire == BF16 else numbers
     if bit_sum(vector) != frame.checksum:
         raise FrameError("a vector does not match its checksum")
     if not np.isfinite(vector).all():
@@ -109,15 +132,17 @@ def header_of(packed: bytes | bytearray, identity: WireIdentity) -> Frame:
         raise FrameError(f"of run {run:016x}, expected {identity.run:016x}")
     if model != identity.model:
         raise FrameError(f"of model {model:016x}, expected {identity.model:016x}")
-    if not length == NUMBER_BYTES * identity.size == len(packed) - HEADER_BYTES:
-        expected = NUMBER_BYTES * identity.size
+    expected = identity.vector_bytes
+    if not length == expected == len(packed) - HEADER_BYTES:
         raise FrameError(
             f"{len(packed) - HEADER_BYTES} bytes, of {length} that it tells of, expected {expected}"
         )
-    incarnation, round_, version, lanes, checksum = rest
+    incarnation, round_, version, lanes, checksum, rounded = rest
     if rank >= identity.ranks or max(epoch, number, incarnation, round_, version) > _LARGEST:
         raise FrameError(f"learner {rank}, publication {number}: out of range")
-    return Frame(rank, epoch, incarnation, number, round_, version, lanes, checksum)
+    if not 0.0 <= rounded <= (_LARGEST_DISTANCE if identity.wire == BF16 else 0.0):
+        raise FrameError(f"learner {rank}: rounded by {rounded}, expected a length")
+    return Frame(rank, epoch, incarnation, number, round_, version, lanes, checksum, rounded)
 
 
 def bit_sum(vector: Vector) -> int:

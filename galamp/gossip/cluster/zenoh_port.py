@@ -15,10 +15,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import secrets
-from collections import deque
 from typing import Any
 
 from galamp.core.errors import RunFailed, not_installed
+from galamp.gossip.cluster.inbox import ROOM_BYTES, Inbox
 from galamp.gossip.cluster.outbox import Outbox
 from galamp.gossip.cluster.port import Make, Port, PortContext
 from galamp.gossip.cluster.zenoh_access import secured
@@ -28,10 +28,6 @@ LEASE_S = 3.0
 """A node that was silent for so long, as behind a cut, is gone."""
 RETRY_MS = {"period_init_ms": 200, "period_max_ms": 1000, "period_increase_factor": 2}
 """Intervals between attempts to connect to a node that is not there."""
-ROOM_BYTES = 2**18
-"""Length of a text, and what zenoh adds to a frame."""
-KEPT, MAX_TEXTS = 2, 256
-"""Frames of a learner, and texts, that wait to be asked for."""
 CLOSE_TIMEOUT_S = 0.5
 
 
@@ -47,15 +43,7 @@ class ZenohPort(Port):
         zenoh: Any = importlib.import_module("zenoh")
         self._zenoh, self._context = zenoh, context
         self._others = [node for node in range(context.nodes) if node != context.node]
-        lanes = context.ranks // context.nodes
-        self._frames: dict[tuple[int, int], deque[bytes]] = {
-            (node, rank): deque(maxlen=KEPT)
-            for node in self._others
-            for rank in range(node * lanes, (node + 1) * lanes)
-        }
-        self._arrived = deque[tuple[int, int]](maxlen=KEPT * context.ranks)
-        self._texts = deque[tuple[int, bytes]](maxlen=MAX_TEXTS)
-        self._asked = deque[tuple[int, int]](maxlen=context.nodes * context.ranks)
+        self._inbox = Inbox(context)
         self._tokens = {node: dict[str, None]() for node in self._others}
         try:
             self._session = zenoh.open(_config(zenoh, context))
@@ -90,29 +78,24 @@ class ZenohPort(Port):
         self._outboxes[node].offer(rank, make)
 
     def frames(self) -> list[tuple[int, bytes]]:
-        """Return what the subscriber has kept."""
-        found = []
-        for sender in _taken(self._arrived):
-            kept = self._frames[sender]
-            if kept:  # else it has made room for a newer one
-                found.append((sender[0], kept.popleft()))
-        return found
+        """Return what the inbox has kept."""
+        return self._inbox.frames()
 
     def fetch(self, node: int, rank: int) -> None:
         """Ask by an empty message."""
         self._put_soon(f"{PREFIX}/f/{node}/{self._context.node}/{rank}", b"")
 
     def asked(self) -> list[tuple[int, int]]:
-        """Return what the subscriber has noted."""
-        return _taken(self._asked)
+        """Return what the inbox has kept."""
+        return self._inbox.asked()
 
     def tell(self, node: int, text: bytes) -> None:
         """Put the text; it is dropped if the link has no room within a millisecond."""
         self._put_soon(f"{PREFIX}/t/{node}/{self._context.node}", text)
 
     def told(self) -> list[tuple[int, bytes]]:
-        """Return what the subscriber has kept."""
-        return _taken(self._texts)
+        """Return what the inbox has kept."""
+        return self._inbox.told()
 
     def alive(self) -> frozenset[int]:
         """Return the nodes of which there is a liveliness token."""
@@ -156,23 +139,18 @@ class ZenohPort(Port):
 
     def _on_frame(self, sample: Any) -> None:
         found = self._numbers(sample, 2)
-        kept = self._frames.get((found[0], found[1])) if found else None
-        if kept is not None and len(sample.payload) <= self._context.frame_bytes + ROOM_BYTES:
-            kept.append(sample.payload.to_bytes())
-            self._arrived.append((found[0], found[1]))
-            self._context.wake()
+        if found and self._inbox.takes(found[0], found[1], len(sample.payload)):
+            self._inbox.frame(found[0], found[1], sample.payload.to_bytes())
 
     def _on_text(self, sample: Any) -> None:
         found = self._numbers(sample, 1)
-        if found and found[0] in self._tokens and len(sample.payload) <= ROOM_BYTES:
-            self._texts.append((found[0], sample.payload.to_bytes()))
-            self._context.wake()
+        if found and len(sample.payload) <= ROOM_BYTES:
+            self._inbox.text(found[0], sample.payload.to_bytes())
 
     def _on_fetch(self, sample: Any) -> None:
         found = self._numbers(sample, 2)
-        if found and found[0] in self._tokens:
-            self._asked.append((found[0], found[1]))
-            self._context.wake()
+        if found:
+            self._inbox.request(found[0], found[1])
 
     def _on_token(self, sample: Any) -> None:
         _, node, session = str(sample.key_expr).rsplit("/", 2)
@@ -214,13 +192,6 @@ def _config(zenoh: Any, context: PortContext) -> Any:
     for name, value in values.items():
         config.insert_json5(name, json.dumps(value))
     return config
-
-
-def _taken(kept: deque[Any]) -> list[Any]:
-    found = []
-    while kept:
-        found.append(kept.popleft())
-    return found
 
 
 def _first_line(error: Exception) -> str:

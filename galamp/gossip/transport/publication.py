@@ -26,6 +26,8 @@ class Publication(NamedTuple):
 
     u is the sum of all optimiser steps since the previous vector; its L2 norm is at most `length`.
     `own` and the weights of `mixed` sum to 1. Number 0 is the vector that a learner starts from.
+    That of another node's learner is the one that has arrived; where it was `rounded` for the wire,
+    the one that was published is at most so far from it.
     """
 
     learner: int
@@ -36,7 +38,11 @@ class Publication(NamedTuple):
     length: float
     own: float
     mixed: tuple[Source, ...]
+    rounded: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the publication's line in the gossip log."""
-        return {"kind": "publication"} | self._asdict()
+        line = {"kind": "publication"} | self._asdict()
+        if not self.rounded:
+            del line["rounded"]
+        return line

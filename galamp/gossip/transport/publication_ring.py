@@ -19,7 +19,7 @@ from galamp.gossip.topologies.base import Topology
 from galamp.gossip.transport.publication import Publication, Source
 from galamp.memory.arrays import ArraySpec, SharedArrays, memory_fence
 
-_FIXED, _PER_PEER = 8, 3
+_FIXED, _PER_PEER = 9, 3
 _RING_BYTES, _MIN_ENTRIES, _MAX_ENTRIES = 2**18, 64, 1024
 
 
@@ -46,9 +46,9 @@ class PublicationRing:
 
     def append(self, publication: Publication) -> None:
         """Append an entry (learner only)."""
-        *fixed, mixed = publication[1:]
+        *fixed, mixed, rounded = publication[1:]
         entry = self._entries[self._head[0] % self._capacity]
-        values = [time.monotonic(), *fixed, len(mixed)]
+        values = [time.monotonic(), *fixed, rounded, len(mixed)]
         values += [value for source in mixed for value in source]
         entry[: len(values)] = values
         hit("ring.written")
@@ -72,11 +72,12 @@ class PublicationRing:
         return [self._publication(row) for row in rows[whole - first :].tolist()], lost
 
     def _publication(self, row: list[float]) -> tuple[float, Publication]:
-        time_s, number, round_, version, incarnation, length, own, count = row[:_FIXED]
+        time_s, *whole, length, own, rounded, count = row[:_FIXED]
         end = _FIXED + _PER_PEER * int(count)
         mixed = tuple(
             Source(int(row[at]), int(row[at + 1]), row[at + 2])
             for at in range(_FIXED, end, _PER_PEER)
         )
-        whole = int(number), int(round_), int(version), int(incarnation)
-        return time_s, Publication(self.rank, *whole, length, own, mixed)
+        number, round_, version, incarnation = map(int, whole)
+        fixed = self.rank, number, round_, version, incarnation
+        return time_s, Publication(*fixed, length, own, mixed, rounded)

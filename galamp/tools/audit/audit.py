@@ -140,6 +140,8 @@ class Audit:
         self.sync = False
         self.starts = self.publications = self.mixes = self.messages = 0
         self.lost = self.rebased = self.certified = self.recorded = 0
+        self.rounded, self.most_rounded = 0, 0.0
+        """Vectors that were rounded on their way from another machine, and the greatest error."""
         self.violations: list[Violation] = []
         self.violation_count = 0
         self.faults: list[Fault] = []
@@ -189,6 +191,8 @@ class Audit:
         self.publications += 1
         self.mixes += bool(entry.mixed)
         self.messages += len(entry.mixed)
+        self.rounded += entry.rounded > 0.0
+        self.most_rounded = max(self.most_rounded, entry.rounded)
         self.replay.publish(entry)
         self.influence.publish(entry)
 

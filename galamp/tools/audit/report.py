@@ -44,6 +44,7 @@ def summary(run: Path, audit: Audit) -> dict[str, Any]:
         "lost": audit.lost,
         "rebased": audit.rebased,
         "forced_drops": audit.replay.forced,
+        "rounded": {"vectors": audit.rounded, "greatest": audit.most_rounded},
         "measurements": measurements,
         "certified": audit.certified,
         "not_certified": measurements - audit.certified,
@@ -103,6 +104,13 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         f"measurements  {found['measurements']:,}: {found['certified']:,} certified, "
         f"{found['not_certified']:,} not; by the run itself {found['certified_by_run']:,}"
     )
+    if found["rounded"]["vectors"]:
+        vectors = _count(found["rounded"]["vectors"], "vector")
+        yield f"rounded       {vectors} on the way from other machines, each by at most"
+        yield (
+            f"              {_number(found['rounded']['greatest'])}: so much farther may those be "
+            "that were published"
+        )
     if found["forced_drops"]:
         dropped = _count(found["forced_drops"], "update")
         yield f"memory full   {dropped} dropped early, bounded coarsely"

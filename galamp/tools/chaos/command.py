@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from galamp.storage.run_folder import RunFolder
     from galamp.supervision.child_failure import ChildFailure
     from galamp.tools.chaos.scenario import ChaosScenario
+    from galamp.tools.chaos.second_node import SecondNode
     from galamp.training.train import Outcome
 
 EXIT_BROKEN = 1
@@ -63,6 +65,11 @@ class ChaosConfig:
         6.0, "first this long without faults, to see what is usual", unit="s", low=3.0
     )
     chaos_seed: int = option(1, "seed of the faults: the same come again", low=0, high=2**31 - 1)
+    cut: bool = option(
+        False,
+        "as two machines, both on this one: their link is cut, late, narrow or reset, too, and the "
+        "bridge is hit (galamp help faults)",
+    )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -115,11 +122,17 @@ def check_kept(stored: dict[str, Any], left: list[str], run: Path) -> None:
 def run_chaos(chaos: ChaosConfig, config: RunConfig, resume: RunFolder | None) -> int:
     """Run, and print the report; returns the exit code. The settings are checked before."""
     from galamp.tools.chaos.scenario import ChaosScenario
+    from galamp.tools.chaos.second_node import second_node
     from galamp.training.train import train
 
-    callback = ChaosScenario(chaos.seconds, chaos.warm_up_s, chaos.chaos_seed, chaos.faults_every_s)
-    outcome = train(config, resume=resume, callbacks=[callback])
-    found = _conclude(callback, outcome)
+    with second_node(config) if chaos.cut else nullcontext() as second:
+        if second is not None:
+            config = second.config
+        callback = ChaosScenario(
+            chaos.seconds, chaos.warm_up_s, chaos.chaos_seed, chaos.faults_every_s, second
+        )
+        outcome = train(config, resume=resume, callbacks=[callback])
+        found = _conclude(callback, outcome, second)
     _print_report(found, config.report.json, outcome.result.failure)
     return EXIT_BROKEN if not found["held"] else outcome.result.exit_code
 
@@ -134,8 +147,8 @@ def _print_report(found: dict[str, Any], as_json: bool, failure: ChildFailure | 
     print_safely("\n", sys.stdout)
 
 
-def check_survives(config: RunConfig) -> None:
-    """Refuse settings with which a fault is meant to end the run.
+def check_survives(config: RunConfig, chaos: ChaosConfig, resumed: bool) -> None:
+    """Refuse settings with which a fault is meant to end the run, or that cannot be disturbed so.
 
     Raises:
         UserError: there are such.
@@ -145,21 +158,33 @@ def check_survives(config: RunConfig) -> None:
             "--sync, --max-staleness 0, --method allreduce: in lock-step all learners go back a "
             "few turns when one is lost, and here others have to go on meanwhile: leave it out"
         )
-    if config.cluster.nodes > 1:
-        raise UserError("--nodes: faults are drawn for one machine; leave it out")
+    if chaos.cut:
+        from galamp.tools.chaos.second_node import check_alone, check_two
+
+        check_alone(config, resumed)
+        check_two(config)
+    elif config.cluster.nodes > 1:
+        raise UserError(
+            "--nodes: faults are drawn for one machine; leave it out, or give --cut instead, which "
+            "starts two on this one"
+        )
     if not config.resources.max_restarts:
         raise UserError(
             "--max-restarts 0: the first fault would end the run; leave it out, or give more"
         )
 
 
-def _conclude(callback: ChaosScenario, outcome: Outcome) -> dict[str, Any]:
-    """Check the files that the run has left, and store the record."""
+def _conclude(
+    callback: ChaosScenario, outcome: Outcome, second: SecondNode | None
+) -> dict[str, Any]:
+    """Check the files that the run has left, and those of the second node; store the record."""
     from galamp.core.disk import finite, replace_json
     from galamp.telemetry.display.streams import warn
-    from galamp.tools.chaos.record import conclude, record
+    from galamp.tools.chaos.record import conclude, conclude_both, record
 
     final = conclude(outcome.folder) if outcome.result.exit_code == EXIT_OK else []
+    if second is not None and final and callback.breach is None:
+        final = [*final, conclude_both(outcome.folder, second)]
     found: dict[str, Any] = finite(record(callback, final, outcome.summary))
     try:
         replace_json(outcome.folder / RECORD, found)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from galamp.supervision.child import Child
 from galamp.supervision.children import Children
 from galamp.tools.chaos.procfs import server_of
 from galamp.tools.chaos.recovery import Span
-from galamp.tools.chaos.schedule import LEARNER, SERVER, Fault, Kind
+from galamp.tools.chaos.schedule import BRIDGE, LEARNER, LINK, MACHINE, SERVER, Fault, Kind
 
 SIGNALS = {
     Kind.KILL: signal.SIGKILL,
@@ -30,6 +31,10 @@ SIGNALS = {
     Kind.ABRT: signal.SIGABRT,
     Kind.TERM: signal.SIGTERM,
 }
+
+
+NETWORK = -1
+"""Stands among ranks for the bridge, the link to another node, and that node."""
 
 
 @dataclass
@@ -103,13 +108,28 @@ class InjectedFault:
 
     @property
     def ranks(self) -> set[int]:
-        """Ranks of the affected groups: a learner and its simulators wait for one another."""
+        """Ranks of the affected groups: a learner and its simulators wait for one another.
+
+        Bridge, link and the other machine are one group, `NETWORK`.
+        """
+        if self.fault.role in (BRIDGE, LINK, MACHINE):
+            return {NETWORK}
         return {hit.child.rank for hit in self.hits}
 
     @property
     def children(self) -> list[Child]:
         """The children that it hit."""
         return [hit.child for hit in self.hits]
+
+    def mend(self, now_s: float) -> None:
+        """Send SIGCONT to a stopped process, once, if it still runs."""
+        if SIGNALS[self.fault.kind] is not signal.SIGSTOP:
+            return
+        [hit] = self.hits
+        if not self.is_continued and hit.child.pid == hit.pid and hit.child.running:
+            hit.work = hit.child.work
+            _send(hit.pid, signal.SIGCONT)
+        self.is_continued = True
 
     def may_end(self, child: Child) -> bool:
         """Return whether it explains the end of an incarnation of `child`."""
@@ -129,30 +149,55 @@ class InjectedFault:
         }
 
 
+Disturb = Callable[[Fault, float], InjectedFault | None]
+"""Begins a fault of the link, or of the node behind it, at this time; None: not now."""
+
+
 class Injector:
     """Injects a schedule of faults into the children of a run."""
 
-    def __init__(self, children: Children, faults: Sequence[Fault]) -> None:
+    def __init__(
+        self,
+        children: Children,
+        faults: Sequence[Fault],
+        disturb: Disturb | None = None,
+    ) -> None:
+        """Inject `faults`; `disturb` begins those of the link and the node behind it, if any."""
         self.waiting = list(faults)
         self.injected_faults: list[InjectedFault] = []
-        self._children = children
+        self._children, self._disturb = children, disturb
 
     def tick(self, now_s: float, began_s: float) -> Iterator[InjectedFault]:
         """Update the injected faults, and inject the due ones; yields the new ones."""
         for injected in self.open:
             injected.update(now_s)
             if injected.fault.kind is Kind.STOP and now_s >= injected.at_s + injected.fault.stop_s:
-                _continue(injected)
+                injected.mend(now_s)
         for fault in [each for each in self.waiting if began_s + each.at_s <= now_s]:
-            hits = self._ready_targets(fault)
-            pid = _pid(fault, hits) if hits else None
-            if pid is not None:
+            begin = self._on_other if fault.role in (LINK, MACHINE) else self._on_processes
+            injected_fault = begin(fault, now_s)
+            if injected_fault is not None:
                 self.waiting.remove(fault)
-                self.injected_faults.append(InjectedFault(fault, now_s, hits))
-                for hit in hits:
-                    hit.child.expect_failure()
-                _send(pid, SIGNALS[fault.kind])
-                yield self.injected_faults[-1]
+                self.injected_faults.append(injected_fault)
+                yield injected_fault
+
+    def _on_processes(self, fault: Fault, now_s: float) -> InjectedFault | None:
+        """Send a signal; None while the fault has to be delayed."""
+        hits = self._ready_targets(fault)
+        pid = _pid(fault, hits) if hits else None
+        if pid is None:
+            return None
+        for hit in hits:
+            hit.child.expect_failure()
+        _send(pid, SIGNALS[fault.kind])
+        return InjectedFault(fault, now_s, hits)
+
+    def _on_other(self, fault: Fault, now_s: float) -> InjectedFault | None:
+        """Disturb the link or the other node, unless one has not recovered from the last time."""
+        busy = any(each.fault.role in (LINK, MACHINE) for each in self.open)
+        if self._disturb is None or busy:
+            return None
+        return self._disturb(fault, now_s)
 
     @property
     def open(self) -> list[InjectedFault]:
@@ -160,10 +205,9 @@ class Injector:
         return [injected for injected in self.injected_faults if not injected.over]
 
     def release(self) -> None:
-        """Continue all stopped processes."""
+        """Continue all stopped processes, and mend the link."""
         for injected in self.open:
-            if SIGNALS[injected.fault.kind] is signal.SIGSTOP:
-                _continue(injected)
+            injected.mend(time.monotonic())
 
     def _ready_targets(self, fault: Fault) -> list[Target]:
         """Return the targets of a fault; empty while it has to be delayed."""
@@ -174,6 +218,8 @@ class Injector:
     def _targets_of(self, fault: Fault) -> list[Child]:
         if fault.role == SERVER:
             return self._children.all
+        if fault.role == BRIDGE:
+            return [] if self._children.bridge is None else [self._children.bridge]
         if fault.role == LEARNER:
             return [self._children.learners[fault.rank]]
         return [self._children.simulators_of(fault.rank)[fault.worker]]
@@ -198,12 +244,3 @@ def _send(pid: int, number: signal.Signals) -> None:
     """Send a signal, unless its target has just ended."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-
-
-def _continue(injected: InjectedFault) -> None:
-    """Send SIGCONT to a stopped process, once, if it still runs."""
-    [hit] = injected.hits
-    if not injected.is_continued and hit.child.pid == hit.pid and hit.child.running:
-        hit.work = hit.child.work
-        _send(hit.pid, signal.SIGCONT)
-    injected.is_continued = True

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from galamp.core.errors import CheckpointError
+from galamp.core.processes.allocator import keep_nothing_spare
 from galamp.gossip.transport.parameter_slots import ParameterSlots
 from galamp.storage import checkpoint
 from galamp.supervision.child import Child
@@ -41,6 +42,7 @@ from galamp.tools.chaos.invariants import (
     NoLeaks,
     NoTornReads,
 )
+from galamp.tools.chaos.link_watch import LinkWatch
 from galamp.training.supervisor import Supervisor
 
 PROC_EVERY_S, VECTORS_EVERY_S, FILES_EVERY_S = 0.5, 0.25, 3.0
@@ -96,9 +98,16 @@ def check_newest(folder: Path) -> tuple[int, tuple[str, ...]]:
 class InvariantMonitor:
     """All invariants of one run."""
 
-    def __init__(self, supervisor: Supervisor, injector: Injector, folder: Path) -> None:
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        injector: Injector,
+        folder: Path,
+        link: LinkWatch | None = None,
+    ) -> None:
         """Start to observe a run in which every learner works and no fault was injected yet."""
-        procfs.keep_nothing_spare()
+        self._link = link
+        keep_nothing_spare()
         run_layout = supervisor.run_layout
         gossip, resources = run_layout.plan.config.gossip, run_layout.plan.config.resources
         self._run_layout, self._children, self._saver = (
@@ -135,7 +144,8 @@ class InvariantMonitor:
     def invariants(self) -> list[Invariant]:
         """All of them, in order."""
         known = (self.whole, self.rising, self.turning, self.finite, self.running, self.flat)
-        return [*known, self.saved, *([self.fresh] if self.fresh else [])]
+        of_link = [] if self._link is None else self._link.invariants
+        return [*known, self.saved, *([self.fresh] if self.fresh else []), *of_link]
 
     @property
     def breach(self) -> Breach | None:
@@ -145,6 +155,8 @@ class InvariantMonitor:
     def set_usual_turn(self, usual_turn_s: float) -> None:
         """Set the usual duration of a turn, once the warm-up is over."""
         self.turning.bound_s = max(MIN_GAP_S, USUAL_GAPS * usual_turn_s)
+        if self._link is not None:
+            self._link.set_usual_turn(usual_turn_s)
 
     def tick(self, now_s: float) -> None:
         """Do the checks that are due."""
@@ -153,6 +165,8 @@ class InvariantMonitor:
         awake_s = min(passed_s, 4 * TICK_S)
         self._check_ends()
         self._check_rows(passed_s, awake_s)
+        if self._link is not None:
+            self._link.check(awake_s)
         self._proc_s += awake_s
         if self._vectors.due(now_s):
             self._check_vector()
@@ -166,6 +180,8 @@ class InvariantMonitor:
         self.flat.observe_descriptors(procfs.descriptors())
         self.flat.observe_memory(procfs.own_bytes())
         self.flat.observe_children(sum(map(procfs.pss_bytes, self._pids())))
+        if self._link is not None:
+            self._link.weigh()
 
     def close(self) -> None:
         """End the thread, once its current work is done."""

@@ -6,7 +6,6 @@ Runs in the supervisor; it only reads /proc. A process that has ended meanwhile 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -14,8 +13,6 @@ from typing import NamedTuple
 from galamp.core.processes.reaper import children_of_each
 
 NAMED = "/dev/shm/"
-BIG_BLOCK_BYTES = 128 * 1024
-_M_MMAP_THRESHOLD = -3
 _PROC = Path("/proc")
 
 
@@ -51,24 +48,21 @@ def children(parents: set[int]) -> list[Process]:
     return [each for each in map(process, pids) if each is not None and each.parent in parents]
 
 
-def descriptors() -> int:
-    """Return how many files this process holds open, without the one used for counting."""
-    return len(os.listdir(_PROC / "self" / "fd")) - 1
+def descriptors(pid: int | None = None) -> int:
+    """Return how many files a process, or this one, holds open; 0 if it has ended.
 
-
-def keep_nothing_spare() -> None:
-    """Have the allocator return big blocks immediately, so that memory held is memory in use.
-
-    Verifying a checkpoint takes tens of megabytes for a moment. By default glibc would keep them
-    for the next time, in one arena per thread.
+    Without the one used for counting.
     """
-    with contextlib.suppress(AttributeError):  # another library's allocator
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, BIG_BLOCK_BYTES)
+    if pid is None:
+        return len(os.listdir(_PROC / "self" / "fd")) - 1
+    with contextlib.suppress(OSError):
+        return len(os.listdir(_PROC / str(pid) / "fd"))
+    return 0
 
 
-def own_bytes() -> int:
-    """Return this process's private memory; shared memory does not count."""
-    return _kilobytes("self/status", "RssAnon:") * 1024
+def own_bytes(pid: int | None = None) -> int:
+    """Return the private memory of a process, or this one; shared memory does not count."""
+    return _kilobytes(f"{pid or 'self'}/status", "RssAnon:") * 1024
 
 
 def pss_bytes(pid: int) -> int:

@@ -10,16 +10,28 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from galamp.core.errors import CheckpointError
+from galamp.core.errors import CheckpointError, GalampError
 from galamp.storage import checkpoint
 from galamp.storage.gossip_log import GOSSIP
+from galamp.tools.audit.across import crossings
 from galamp.tools.audit.audit import audit
 from galamp.tools.chaos.injector import InjectedFault
 from galamp.tools.chaos.invariants import Certified, CheckpointsVerify, Invariant
+from galamp.tools.chaos.link_invariants import OtherWhole
 from galamp.tools.chaos.recovery import ENOUGH, WINDOW_S, Span, Throughput, statistics
 from galamp.tools.chaos.scenario import ChaosScenario
-from galamp.tools.chaos.schedule import LEARNER, SERVER, SIMULATOR, Kind
+from galamp.tools.chaos.schedule import (
+    BRIDGE,
+    LEARNER,
+    LINK,
+    MACHINE,
+    SERVER,
+    SIMULATOR,
+    Kind,
+)
+from galamp.tools.chaos.second_node import SecondNode
 
+ROLES = (LEARNER, SIMULATOR, SERVER, BRIDGE, LINK, MACHINE)
 RECOVERED_WITHIN_S = 10.0
 """Throughput is promised to recover within this time."""
 RECOVERED_GRACE_S = 1.0
@@ -49,6 +61,30 @@ def conclude(folder: Path) -> list[Invariant]:
     ]
     certified.observe(found.certified, wrong)
     return [certified, last]
+
+
+def conclude_both(folder: Path, second: SecondNode) -> OtherWhole:
+    """End the second node; check its files, and that both records tell of the same vectors."""
+    whole = OtherWhole()
+    try:
+        told = second.end()
+        other = Path(told["run_dir"])
+        wrong = [f"{told['restarts']} restarts of the second machine"] if told["restarts"] else []
+        wrong += [f"second machine, line {f.line}: {f.wrong}" for f in audit(other).faults]
+        over = crossings([folder, other])
+    except GalampError as error:
+        whole.observe(0, [f"second machine: {error}"])
+        return whole
+    wrong += [
+        f"{each.false} vectors that machine {each.receiver} took were not published by machine "
+        f"{each.sender}"
+        for each in over
+        if each.false
+    ]
+    if not all(each.found for each in over):
+        wrong.append("a machine has taken no vector of the other")
+    whole.observe(sum(each.found for each in over), wrong)
+    return whole
 
 
 def measure_throughput(throughput: Throughput, injected_faults: Sequence[InjectedFault]) -> None:
@@ -107,7 +143,7 @@ def _by_kind(injected_faults: Sequence[InjectedFault]) -> Iterator[dict[str, Any
     """
     others = overlapping(injected_faults)
     alone = [injected for injected in injected_faults if injected not in others]
-    for kind, role in itertools.product(Kind, (LEARNER, SIMULATOR, SERVER)):
+    for kind, role in itertools.product(Kind, ROLES):
         group = [s for s in alone if (s.fault.kind, s.fault.role) == (kind, role)]
         if group:
             yield _line(kind, role, group)
@@ -117,7 +153,8 @@ def _by_kind(injected_faults: Sequence[InjectedFault]) -> Iterator[dict[str, Any
 
 
 def _line(kind: str, role: str, injected_faults: Sequence[InjectedFault]) -> dict[str, Any]:
-    ends = [s for s in injected_faults if s.fault.kind.deadly]
+    links = [s for s in injected_faults if s.fault.role == LINK and s.noticed_s is not None]
+    ends = [*links, *(s for s in injected_faults if s.fault.kind.deadly)]
     return {
         "kind": str(kind),
         "role": role,

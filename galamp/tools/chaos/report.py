@@ -13,6 +13,7 @@ from typing import Any
 from galamp.core.sanitize import clean
 from galamp.telemetry.display.console import plain_table, text_lines
 from galamp.telemetry.display.text import UNKNOWN
+from galamp.tools.chaos.schedule import BRIDGE, LINK, MACHINE
 
 KEYS = ("p50", "p99", "max")
 WIDTH = 100
@@ -60,6 +61,8 @@ def _notes(found: dict[str, Any]) -> Iterator[str]:
             "A process never continued is timed from its end by the limit; "
             f"from the signal: at most {longest_s:.1f} s."
         )
+    if any(each["role"] in (LINK, MACHINE) for each in found["kinds"]):
+        yield "Link, machine: noticed as that machine counts as gone; works again, from its end."
     if any(each["kind"] == "overlapping" for each in found["kinds"]):
         yield "Several at once: of a learner and its simulators, hit again before all worked again."
     if found["not_injected"]:
@@ -99,7 +102,10 @@ def _verdict(found: dict[str, Any]) -> Iterator[str]:
         yield f"   found     {clean(broken['found'])}"
         yield "   so far"
         for fault in found["faults"]:
-            target = f"{fault['role']} {fault['rank']}.{fault['worker']}"
+            alone = fault["role"] in (BRIDGE, LINK, MACHINE)
+            target = (
+                fault["role"] if alone else f"{fault['role']} {fault['rank']}.{fault['worker']}"
+            )
             yield f"   {fault['injected_s']:8.2f} s  {fault['kind']:5} {target}"
     yield f"record    {clean(summary['run_dir'])}/chaos.json"
 

@@ -14,11 +14,14 @@ from collections.abc import Generator
 from pathlib import Path
 
 from galamp.telemetry.snapshot import Goal
-from galamp.tools.chaos.injector import InjectedFault, Injector
+from galamp.tools.chaos.injector import Disturb, InjectedFault, Injector
 from galamp.tools.chaos.invariants import Breach, Invariant
+from galamp.tools.chaos.link import Disturbance, LinkView, of_link
+from galamp.tools.chaos.link_watch import LinkWatch
 from galamp.tools.chaos.monitor import Clock, InvariantMonitor
 from galamp.tools.chaos.recovery import WINDOW_S, Throughput
-from galamp.tools.chaos.schedule import Fault, draw
+from galamp.tools.chaos.schedule import MACHINE, Fault, draw
+from galamp.tools.chaos.second_node import SecondNode
 from galamp.training.supervisor import Supervisor
 
 SAMPLE_EVERY_S, WEIGH_EVERY_S = 0.1, 5.0
@@ -35,8 +38,19 @@ STOP_OF_LIMIT = 0.8
 class ChaosScenario:
     """The faults of one run, and their results."""
 
-    def __init__(self, seconds: float, warm_up_s: float, seed: int, every_s: float) -> None:
-        """Plan `seconds` of faults drawn from `seed`, about `every_s` apart."""
+    def __init__(
+        self,
+        seconds: float,
+        warm_up_s: float,
+        seed: int,
+        every_s: float,
+        second: SecondNode | None = None,
+    ) -> None:
+        """Plan `seconds` of faults drawn from `seed`, about `every_s` apart.
+
+        With a `second` node, the bridge and the link to it are targets, too.
+        """
+        self._second = second
         self.seconds, self.warm_up_s, self.seed, self.every_s = seconds, warm_up_s, seed, every_s
         self.faults: tuple[Fault, ...] = ()
         self.began_s: float | None = None
@@ -110,16 +124,36 @@ class ChaosScenario:
             seconds=self.seconds,
             every_s=self.every_s,
             max_stop_s=STOP_OF_LIMIT * run_layout.plan.config.resources.hang_after_s,
+            link=self._second is not None,
         )
-        self._injector = Injector(supervisor.children, self.faults)
+        view = None if self._second is None else LinkView(run_layout)
+        self._injector = Injector(supervisor.children, self.faults, self._disturber(view))
         folder = Path(supervisor.recorder.snapshot().run_dir)
-        self._monitor = InvariantMonitor(supervisor, self._injector, folder)
+        watch = None
+        if view is not None and self._second is not None:
+            watch = LinkWatch(supervisor, self._injector, view, self._second)
+        self._monitor = InvariantMonitor(supervisor, self._injector, folder, watch)
         supervisor.recorder.log_event(
             f"chaos: seed {self.seed}, {len(self.faults)} faults for {run_layout.count} learners "
             f"and {run_layout.plan.simulators} simulators, after {self.warm_up_s:g} s without",
             kind="chaos",
         )
         return self._injector, self._monitor
+
+    def _disturber(self, view: LinkView | None) -> Disturb | None:
+        """Return what begins a fault of the link, or of the other machine, if there is one."""
+        if view is None or self._second is None:
+            return None
+        second = self._second
+
+        def begin(fault: Fault, now_s: float) -> Disturbance | None:
+            if fault.role == MACHINE:
+                if not (second.saved and view.present):
+                    return None
+                return Disturbance(fault, now_s, view, second.kill, second.start_again)
+            return of_link(fault, now_s, second.link, view)
+
+        return begin
 
     def _warm_up(self, supervisor: Supervisor, monitor: InvariantMonitor) -> Generator[None]:
         """Measure the usual duration of a turn."""
@@ -174,7 +208,8 @@ class ChaosScenario:
         """Sample and check; at the first breach, end the run."""
         now_s = time.monotonic()
         if self._sample.due(now_s):
-            self.throughput.add(now_s, supervisor.run_layout.status_board.agent_steps())
+            steps = sum(child.work for child in supervisor.children.learners)
+            self.throughput.add(now_s, steps)  # of this machine: others' come late, if they come
         monitor.tick(now_s)
         if monitor.breach is not None and self.breach is None:
             self.breach, self.broken_s = monitor.breach, now_s

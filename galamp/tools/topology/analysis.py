@@ -28,6 +28,8 @@ class AnalysisRequest:
     delay: int
     nodes: int = 1
     """Machines that the learners are on, as many on each, in order of rank."""
+    wire: str = "float32"
+    """Numbers as they go between machines."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ def plan(topology: Topology, question: AnalysisRequest) -> Plan:
     contraction = contraction_of(rounds)
     spectrum = study(rounds, contraction)
     ball = forecast(rounds, spectrum, contraction, question.update_norm, question.delay)
-    cost = traffic(rounds, question.parameters, question.rounds_per_s, question.nodes)
+    q = question
+    cost = traffic(rounds, q.parameters, q.rounds_per_s, q.nodes, q.wire)
     return Plan(question, rounds, _graph(rounds), spectrum, cost, ball)
 
 

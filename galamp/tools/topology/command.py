@@ -35,6 +35,7 @@ class TopologyConfig:
         4, "in hierarchical: exchange between machines every so many rounds", unit="rounds", low=2,
         high=10**6,
     )  # fmt: skip
+    wire: str = option("float32", "numbers as they go between machines", names=("float32", "bf16"))
     gossip_weights: str = option(
         "auto",
         "weights of the peers in an average",
@@ -128,5 +129,6 @@ def _plan(name: str, config: TopologyConfig) -> Plan:
         update_norm=config.update_norm,
         delay=config.delay,
         nodes=config.nodes,
+        wire=config.wire,
     )
     return plan(topology, question)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from galamp.gossip.cluster.wire import FLOAT32, NUMBER_BYTES
 from galamp.tools.topology.krylov import centred
 from galamp.tools.topology.mixing_matrices import Floats, Mixing, Rounds
 from galamp.tools.topology.spectrum import MAX_DENSE, ByModes, Contraction, Spectrum
@@ -35,7 +36,7 @@ MAX_PHASES = 64
 ONCE_IN = 64
 """Rounds after which the common mean is subtracted, so that float32 keeps the differences."""
 BLOCK = 1024
-BYTES_PER_PARAMETER = 4
+BYTES_PER_PARAMETER = NUMBER_BYTES[FLOAT32]
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class Traffic:
     rounds_per_s: float
     leaving: float = 0.0
     """Messages that a machine sends to others in a round, on average."""
+    wire_bytes: int = 0
+    """Bytes of a message between machines."""
 
     @property
     def bytes(self) -> float:
@@ -85,11 +88,16 @@ class Traffic:
     @property
     def bytes_per_s_per_node(self) -> float:
         """Bytes that a machine sends to others in a second."""
-        return self.leaving * self.message_bytes * self.rounds_per_s
+        return self.leaving * self.wire_bytes * self.rounds_per_s
 
 
-def traffic(rounds: Rounds, parameters: int, rounds_per_s: float, nodes: int = 1) -> Traffic:
-    """Return the messages and bytes of a round, averaged over a period; on so many machines."""
+def traffic(
+    rounds: Rounds, parameters: int, rounds_per_s: float, nodes: int = 1, wire: str = FLOAT32
+) -> Traffic:
+    """Return the messages and bytes of a round, averaged over a period.
+
+    On so many machines, between which numbers go as `wire` says.
+    """
     degrees = np.array([mixing.degrees for mixing in rounds.union()])
     return Traffic(
         messages=float(degrees.sum(axis=1).mean()),
@@ -97,6 +105,7 @@ def traffic(rounds: Rounds, parameters: int, rounds_per_s: float, nodes: int = 1
         most_received=int(degrees.max()),
         rounds_per_s=rounds_per_s,
         leaving=_leaving(rounds, nodes),
+        wire_bytes=NUMBER_BYTES[wire] * parameters,
     )
 
 

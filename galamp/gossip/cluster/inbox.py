@@ -1,0 +1,84 @@
+"""Inbox: what a port has received and nobody has asked for yet; the newest frames win.
+
+    network's threads --frame, text, request--> Inbox --frames, told, asked--> the bridge's loop
+
+What does not fit is forgotten: of each learner all but the newest frames, and the oldest texts.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TypeVar
+
+from galamp.gossip.cluster.port import PortContext
+
+ROOM_BYTES = 2**18
+"""Length of a text, and what a port may add to a frame."""
+KEPT, MAX_TEXTS = 2, 256
+"""Frames of a learner, and texts, that wait to be asked for."""
+T = TypeVar("T")
+
+
+class Inbox:
+    """What has come for one node; appending and taking are atomic, so no thread waits."""
+
+    def __init__(self, context: PortContext) -> None:
+        self._context = context
+        others = [node for node in range(context.nodes) if node != context.node]
+        lanes = context.ranks // context.nodes
+        self._frames: dict[tuple[int, int], deque[bytes]] = {
+            (node, rank): deque(maxlen=KEPT)
+            for node in others
+            for rank in range(node * lanes, (node + 1) * lanes)
+        }
+        self._arrived = deque[tuple[int, int]](maxlen=KEPT * context.ranks)
+        self._texts = deque[tuple[int, bytes]](maxlen=MAX_TEXTS)
+        self._asked = deque[tuple[int, int]](maxlen=context.nodes * context.ranks)
+        self._others = frozenset(others)
+
+    def takes(self, node: int, rank: int, length: int) -> bool:
+        """Whether a frame of so many bytes is kept, that `node` sends as one of learner `rank`."""
+        return (node, rank) in self._frames and length <= self._context.frame_bytes + ROOM_BYTES
+
+    def frame(self, node: int, rank: int, packed: bytes) -> None:
+        """Keep a frame, if it `takes` such."""
+        if self.takes(node, rank, len(packed)):
+            self._frames[node, rank].append(packed)
+            self._arrived.append((node, rank))
+            self._context.wake()
+
+    def text(self, node: int, text: bytes) -> None:
+        """Keep a text of another node, if it is not too long."""
+        if node in self._others and len(text) <= ROOM_BYTES:
+            self._texts.append((node, text))
+            self._context.wake()
+
+    def request(self, node: int, rank: int) -> None:
+        """Keep another node's request for a learner's newest frame."""
+        if node in self._others:
+            self._asked.append((node, rank))
+            self._context.wake()
+
+    def frames(self) -> list[tuple[int, bytes]]:
+        """Return the frames since the last call, oldest first: (sending node, frame)."""
+        found = []
+        for sender in _taken(self._arrived):
+            kept = self._frames[sender]
+            if kept:  # else it has made room for a newer one
+                found.append((sender[0], kept.popleft()))
+        return found
+
+    def told(self) -> list[tuple[int, bytes]]:
+        """Return the texts since the last call: (sending node, text)."""
+        return _taken(self._texts)
+
+    def asked(self) -> list[tuple[int, int]]:
+        """Return the requests since the last call: (asking node, learner)."""
+        return _taken(self._asked)
+
+
+def _taken(kept: deque[T]) -> list[T]:
+    found = []
+    while kept:
+        found.append(kept.popleft())
+    return found

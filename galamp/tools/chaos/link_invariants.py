@@ -1,0 +1,129 @@
+"""Invariants of a run on two machines under faults: a class each, fed with plain values.
+
+    values observed of the link and of the other node --observe--> Invariant
+
+As in `invariants`, nothing here reads a clock, a process or the run itself.
+"""
+
+from __future__ import annotations
+
+from galamp.gossip.cluster.zenoh_port import LEASE_S
+from galamp.tools.chaos.invariants import GROWTH, GROWTH_BYTES, Invariant
+
+NOTICED_GRACE_S, MIXES_GRACE_S = 2.0, 5.0
+"""What a busy machine may need beyond the lease, and beyond `MIXES_S`."""
+MIXES_S = 10.0
+"""Over a link that is whole, a vector comes at least so often: as long after a cut, or a start."""
+
+
+SOCKETS, VECTORS = 6, 6
+"""Connections of a bridge that may be about to begin or to end, and vectors that are under way."""
+
+
+class CutNoticed(Invariant):
+    """While nothing passes, the other node's learners do not count as there, after the lease."""
+
+    name = "I9 a cut link is noticed"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bound_s = LEASE_S + NOTICED_GRACE_S
+        self._cut_s = 0.0
+
+    def observe(self, passed_s: float, *, cut: bool, present: bool, hit: bool) -> None:
+        """Check it; `hit`: a fault of the bridge is not over, so that nobody is there to notice."""
+        self._cut_s = self._cut_s + passed_s if cut and not hit else 0.0
+        late = present and self._cut_s > self.bound_s
+        expected = f"the other machine gone within {self.bound_s:g} s of a cut"
+        self.hold(not late, expected, f"there after {self._cut_s:.1f} s")
+
+
+class VectorsArrive(Invariant):
+    """Over a link that is whole, the other node's vectors keep coming: it has healed by itself."""
+
+    name = "I10 machines mix while their link is whole"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bound_s, self.longest_s = MIXES_S + MIXES_GRACE_S, 0.0
+        self._without_s, self._received = 0.0, -1
+
+    def observe(self, passed_s: float, *, whole: bool, received: int, hit: bool) -> None:
+        """Check that `received` grows where the link is whole, and the bridge was not hit."""
+        counts = whole and not hit and received == self._received
+        self._without_s = self._without_s + passed_s if counts else 0.0
+        self._received = received
+        self.longest_s = max(self.longest_s, self._without_s)
+        expected = f"a vector of the other machine within {self.bound_s:.1f} s"
+        self.hold(self._without_s <= self.bound_s, expected, f"none for {self._without_s:.1f} s")
+
+    @property
+    def remark(self) -> str:
+        """Return the longest time without one."""
+        return f"longest time without a vector {self.longest_s:.2f} s, bound {self.bound_s:.1f} s"
+
+
+class NoneRefused(Invariant):
+    """Nothing that arrives is damaged, of a wrong learner, or of another run."""
+
+    name = "I11 nothing that arrives is refused"
+
+    def observe(self, received: int, refused: int) -> None:
+        """Check how many messages were taken and refused."""
+        self.hold(refused == 0, "0 refused", f"{refused} refused, {received} vectors taken")
+        self.checks = received
+
+
+class OtherRuns(Invariant):
+    """The other node, unless it was killed on purpose, and the relay between both keep running."""
+
+    name = "I12 the other machine keeps running"
+
+    def observe(self, stopped: str) -> None:
+        """Check why it has `stopped`; empty if it runs."""
+        self.hold(not stopped, "it runs, as no fault hit it", stopped)
+
+
+class BridgeFlat(Invariant):
+    """The other node's bridge, which lives through all disturbances, holds no more at their end."""
+
+    name = "I13 its bridge leaks nothing"
+
+    def __init__(self, vector_bytes: int) -> None:
+        super().__init__()
+        self._under_way = VECTORS * vector_bytes
+        self.descriptors, self.own_bytes = (-1, -1), (-1, -1)
+        """At the first check of the newest bridge, and now."""
+        self._pid = -1
+
+    def observe(self, pid: int, descriptors: int, own_bytes: int) -> None:
+        """Check open files and memory of process `pid`; a new one begins anew."""
+        if pid != self._pid:
+            self._pid = pid
+            self.descriptors, self.own_bytes = (descriptors,) * 2, (own_bytes,) * 2
+        self.descriptors = self.descriptors[0], descriptors
+        most = self.descriptors[0] + SOCKETS
+        self.hold(descriptors <= most, f"at most {most} open files", str(descriptors))
+        self.own_bytes = self.own_bytes[0], own_bytes
+        most = round((1 + GROWTH) * self.own_bytes[0] + GROWTH_BYTES) + self._under_way
+        expected = f"at most {most / 2**20:.0f} MiB"
+        self.hold(own_bytes <= most, expected, f"{own_bytes / 2**20:.0f} MiB")
+
+    @property
+    def remark(self) -> str:
+        """Return the first and last values."""
+        first, last = (b / 2**20 for b in self.own_bytes)
+        files = f"{self.descriptors[0]} to {self.descriptors[1]}"
+        return f"open files {files}; MiB {first:.0f} to {last:.0f}"
+
+
+class OtherWhole(Invariant):
+    """The other node has had no failures, and both records tell of the same vectors."""
+
+    name = "both records, audited afterwards"
+
+    def observe(self, vectors: int, wrong: list[str]) -> None:
+        """Check the audit of both, and what the other node has reported."""
+        for each in wrong:
+            self.hold(False, "no failure, and nothing taken that was not published", each)
+        self.checks += vectors
