@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor
 
 from galamp.algorithms import ALGORITHMS
+from galamp.algorithms.base import Rollout
+from galamp.algorithms.vtrace import VTrace
 from galamp.core.errors import StopRun, UserError
 from galamp.gossip.topologies import make_topology
 from galamp.memory.metrics import POLICY_LAG
@@ -96,7 +99,7 @@ def test_every_rollout_but_the_first_is_one_update_old(monkeypatch: pytest.Monke
 
 def test_what_learns_is_whole_when_a_turn_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """The update in progress is completed, and not exchanged; it is that of a shorter run."""
-    collect, left = Collector.collect, 3
+    collect, update, left = Collector.collect, VTrace.update, 3
 
     def leave(self: Collector, number: int) -> Any:
         rollout = collect(self, number)
@@ -106,7 +109,12 @@ def test_what_learns_is_whole_when_a_turn_is_left(monkeypatch: pytest.MonkeyPatc
 
     plan = planned(parsed(*words("--pipeline", learners=1)))
     (expected,) = train_in_pipeline(plan.config, make_topology("none", 1), left)
+    def late(self: VTrace, rollout: Rollout, reduce: Any = None) -> dict[str, float]:
+        time.sleep(0.1 if self.version == left - 1 else 0.0)
+        return update(self, rollout, reduce)
+
     monkeypatch.setattr(Collector, "collect", leave)
+    monkeypatch.setattr(VTrace, "update", late)
     learners: list[LearnerInThread] = []
     run = LearnerInThread.run
 
