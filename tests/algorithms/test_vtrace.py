@@ -127,7 +127,9 @@ def test_one_copy_acts_and_one_learns_by_the_cached_forward_pass() -> None:
     """What acting has cached is of no use to the other copy, and of none after an update."""
     config = dataclasses.replace(CONFIG, learning_rate=0.01)
     steps, envs = 3, 2
-    images = torch.randint(0, 256, (4, steps + 1, envs, 36, 36, 4), dtype=torch.uint8)
+    drawn = torch.Generator().manual_seed(2)
+    shape = (4, steps + 1, envs, 36, 36, 4)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=drawn)
 
     def fresh() -> VTrace:
         model = build_model("gala", (36, 36, 4), "uint8", ACTIONS, seed=1)
