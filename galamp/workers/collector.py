@@ -119,7 +119,7 @@ class Collector:
         return self._actor.rollout(slot, self._port.valid_mask)
 
     def keep(self, rollout: Rollout) -> Rollout:
-        """Return the last rollout where it may be used until the next call, as the next is collected.
+        """Return the last rollout where the next one leaves it alone, until the next call.
 
         On a CPU the ring needs a slot for that: `PIPELINE_SLOTS`.
         """

@@ -1,4 +1,4 @@
-"""`--pipeline` in one thread, as plainly as can be: what is learned in a turn was played in the last.
+"""`--pipeline` in one thread, as plainly as can be: a turn learns from what the last one played.
 
     turn k: act for rollout k by the parameters as they are, then learn from rollout k - 1, and mix
 

@@ -183,7 +183,9 @@ def train_in_lock_step(config: RunConfig, graph: Topology, turns: int) -> list[R
 class Together:
     """What learners do with the rollouts of one turn: they update, and exchange."""
 
-    def __init__(self, config: RunConfig, graph: Topology, learners: list[ReferenceLearner]) -> None:
+    def __init__(
+        self, config: RunConfig, graph: Topology, learners: list[ReferenceLearner]
+    ) -> None:
         self.config, self.graph, self.learners, self.round = config, graph, learners, 0
         self.before = [learner.algorithm.state()["parameters"].clone() for learner in learners]
         self.velocities = [torch.zeros_like(vector) for vector in self.before]

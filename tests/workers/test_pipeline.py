@@ -109,6 +109,7 @@ def test_what_learns_is_whole_when_a_turn_is_left(monkeypatch: pytest.MonkeyPatc
 
     plan = planned(parsed(*words("--pipeline", learners=1)))
     (expected,) = train_in_pipeline(plan.config, make_topology("none", 1), left)
+
     def late(self: VTrace, rollout: Rollout, reduce: Any = None) -> dict[str, float]:
         time.sleep(0.1 if self.version == left - 1 else 0.0)
         return update(self, rollout, reduce)

@@ -1,4 +1,4 @@
-"""The thread of updates: who calls what, whose heartbeats count, how errors and ends come through."""
+"""The thread of updates: who calls what, whose heartbeats count, how errors and ends are told."""
 
 from __future__ import annotations
 
