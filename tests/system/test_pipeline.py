@@ -1,4 +1,4 @@
-"""Runs with `--pipeline`: a learner killed while both its threads work, a stop, a resume, errors."""
+"""Runs with `--pipeline`: a learner that is killed, a stop, a resume, the same again, a refusal."""
 
 from __future__ import annotations
 
