@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from galamp.algorithms import ALGORITHMS, config_class
-from galamp.core.algorithm_config import AlgorithmConfig
+from galamp.algorithms import check_lag
 from galamp.core.config import GossipConfig, ResourceConfig, RunConfig
 from galamp.core.errors import UserError
 from galamp.core.machine.machine import Machine
@@ -159,21 +158,6 @@ def make_plan(config: RunConfig, machine: Machine, *, resumed: bool = False) -> 
     plan = Plan(replace(config, resources=resources), learners, device, place)
     _check_descriptors(plan, machine)
     return plan
-
-
-def check_lag(algorithm: AlgorithmConfig) -> None:
-    """Check that an algorithm corrects for a policy that acts ahead of learning, if one does.
-
-    Raises:
-        UserError: it does not.
-    """
-    if algorithm.pipeline and not algorithm.corrects_lag:
-        others = " or ".join(name for name in ALGORITHMS if config_class(name).corrects_lag)
-        raise UserError(
-            f"--pipeline: acting would be an update behind learning, and --algorithm "
-            f"{algorithm.algorithm} assumes that the policy that acted is the one that learns; "
-            f"leave it out, or take --algorithm {others}, which corrects for that"
-        )
 
 
 def changes_kind(device: str, machine: Machine, ran: Sequence[LearnerPlan]) -> bool:
