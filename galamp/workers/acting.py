@@ -126,8 +126,8 @@ class HostActor(Actor):
 class DeviceActor(Actor):
     """Acts on a GPU, on one copy of a rollout; with CUDA graphs for batches that have `launches`.
 
-    A slot is written again only after the next rollout was acted in, or the update on its rollout has
-    ended, and both wait for the GPU. So the source of a copy does not change before the copy is
+    A slot is written again only after the next rollout was acted in, or the update on its rollout
+    has ended, and both wait for the GPU. So the source of a copy does not change before the copy is
     complete.
 
     Attributes:

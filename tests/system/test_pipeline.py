@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from galamp.core import failpoints
 from galamp.storage import checkpoint
 from tests.support.engine import run, started, summary, titled, training, wait_for
 from tests.support.scenarios import ENDLESS, rows, stopped, successor, works_on
+from tests.system.test_crashing_runs import SHORT, is_whole
 
 PIPELINE = ["--algorithm", "vtrace", "--pipeline"]
 
@@ -57,6 +59,21 @@ def test_in_lock_step_it_is_repeated_to_the_bit(tmp_path: Path, method: str) -> 
         assert mine.counters["turns"] == mine.counters["updates"]
         for name, values in mine.parameters.items():
             assert (values == theirs.parameters[name]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "point", ["collector.half", "learner.updated", "learner.mixed", "learner.counted"]
+)
+@pytest.mark.parametrize("more", [[], ["--sync"]], ids=str)
+def test_a_run_survives_a_death_at(
+    point: str, more: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(failpoints.VARIABLE, f"{point}:40@learner 1")
+    ended = run(*SHORT, *PIPELINE, *more, "--run-dir", tmp_path / "run")
+    assert ended.returncode == 0, ended.stderr
+    assert summary(tmp_path / "run")["restarts"] > 0
+    is_whole(tmp_path / "run")
 
 
 def test_what_does_not_go_with_it_is_one_line(tmp_path: Path) -> None:
