@@ -115,6 +115,8 @@ class UpdateThread:
             if self._question.done():
                 self._question.result().set_exception(StopRun())
                 self._question = Future()
+        if self._stream is not None:
+            torch.cuda.current_stream().wait_stream(self._stream)
         if running is not None:
             with contextlib.suppress(StopRun):
                 running.result()

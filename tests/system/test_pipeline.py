@@ -65,7 +65,7 @@ def test_in_lock_step_it_is_repeated_to_the_bit(tmp_path: Path, method: str) -> 
 @pytest.mark.parametrize(
     "point", ["collector.half", "learner.updated", "learner.mixed", "learner.counted"]
 )
-@pytest.mark.parametrize("more", [[], ["--sync"]], ids=str)
+@pytest.mark.parametrize("more", [[], ["--sync"], ["--method", "allreduce"]], ids=str)
 def test_a_run_survives_a_death_at(
     point: str, more: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
