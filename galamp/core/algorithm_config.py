@@ -96,9 +96,8 @@ class AlgorithmConfig:
     pipeline: bool = option(
         False,
         "act for the next rollout while the last one is learned from: actions are those of the "
-        "policy before the last update, which the algorithm has to correct for (vtrace does). The "
-        "update then computes again what acting has: faster where cores or a GPU are idle "
-        "meanwhile, slower where there are none to spare",
+        "policy before the last update, which the algorithm has to correct for (vtrace does). For "
+        "learners whose cores, or GPU, are idle meanwhile; slower where all cores are busy",
     )
 
     def misfit(self, method: str) -> str:
