@@ -88,6 +88,21 @@ def flags_of_others(name: str) -> dict[str, str]:
     }
 
 
+def check_lag(algorithm: AlgorithmConfig) -> None:
+    """Check that an algorithm corrects for a policy that acts ahead of learning, if one does.
+
+    Raises:
+        UserError: it does not.
+    """
+    if algorithm.pipeline and not algorithm.corrects_lag:
+        others = " or ".join(name for name in ALGORITHMS if config_class(name).corrects_lag)
+        raise UserError(
+            f"--pipeline: acting would be an update behind learning, and --algorithm "
+            f"{algorithm.algorithm} assumes that the policy that acted is the one that learns; "
+            f"leave it out, or take --algorithm {others}, which corrects for that"
+        )
+
+
 def make_algorithm(
     config: AlgorithmConfig,
     model: nn.Module,

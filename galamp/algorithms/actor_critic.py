@@ -75,6 +75,20 @@ class ActorCriticAlgorithm(Algorithm):
             build = getattr(importlib.import_module(module), name)
             self._forward = build(self._model, steps, envs, precision)
 
+    @property
+    def memory(self) -> Tensor | None:
+        """See `Algorithm.memory`."""
+        return self._forward.memory
+
+    def remember(self, memory: Tensor) -> None:
+        """See `Algorithm.remember`."""
+        self._forward.start_from(memory)
+
+    def follow(self, learner: Algorithm) -> None:
+        """See `Algorithm.follow`."""
+        super().follow(learner)
+        self._forward.discard()
+
     def schedule(self, agent_steps: int, total_steps: int) -> None:
         """See `Algorithm.schedule`."""
         self.progress = min(agent_steps / total_steps, 1.0)

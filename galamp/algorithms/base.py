@@ -107,6 +107,21 @@ class Algorithm(ABC):
         return self.config_class.outputs_are_values
 
     @property
+    def memory(self) -> Tensor | None:
+        """What acting remembers of each environment, [B, S], live; None if it is nothing."""
+        return None
+
+    def remember(self, memory: Tensor) -> None:  # noqa: B027
+        """Take `memory` [B, S] as what was remembered at the start of the next update's rollout.
+
+        For rollouts that another copy of the algorithm has acted in, with `--pipeline`.
+        """
+
+    def follow(self, learner: Algorithm) -> None:
+        """Act by the parameters that `learner` has now, which is of the same kind and network."""
+        self.parameters.data.copy_(learner.parameters.data)
+
+    @property
     def reductions(self) -> int:
         """Number of times that an update calls `reduce`: the same for every rollout."""
         return 1

@@ -91,6 +91,14 @@ class ForwardPass(ABC):
     def next_rollout(self) -> None:  # noqa: B027
         """Begin with the next rollout: the update on this one is complete."""
 
+    @property
+    def memory(self) -> Tensor | None:
+        """States of a network with a memory as acting has left them, [B, S], live."""
+        return None
+
+    def start_from(self, states: Tensor) -> None:  # noqa: B027
+        """Take `states` [B, S] for the start of the rollout, instead of those that acting left."""
+
 
 class RecomputedForward(ForwardPass):
     """Forward pass without a cache: recomputed for the update, as one batch. For any network.

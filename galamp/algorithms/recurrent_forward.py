@@ -94,6 +94,15 @@ class RecurrentForward(ForwardPass):
         """Let the next rollout start from the states as they are now."""
         self._start.copy_(self._states)
 
+    @property
+    def memory(self) -> Tensor:
+        """See `ForwardPass.memory`."""
+        return self._states
+
+    def start_from(self, states: Tensor) -> None:
+        """See `ForwardPass.start_from`."""
+        self._start.copy_(states)
+
     def _autocast(self) -> torch.autocast:
         return torch.autocast(
             self._states.device.type, self._dtype, enabled=self._dtype is not torch.float32

@@ -25,6 +25,8 @@ class VTraceConfig(A2CConfig):
         "clipped_ratios": "share of the ratios pi / mu above --vtrace-rho-max",
     }
 
+    corrects_lag: ClassVar[bool] = True
+
     algorithm: str = algorithm_option("vtrace")
 
     vtrace_lambda: float = option(1.0, "lambda of the traces", low=0.0, high=1.0)

@@ -79,6 +79,8 @@ def facts(context: RunContext, resolved: ResolvedRun) -> list[tuple[str, str]]:
         ("learning rate", lr_in_words(config.algorithm, 6)),
         ("rollout", f"{config.algorithm.num_steps} steps of {config.environment.num_envs} "
          f"environments: {plan.agent_steps_per_update:,} agent steps per update"),
+        *([("pipeline", "acts for the next rollout while it learns from the last one: policy lag "
+            "of one update")] if config.algorithm.pipeline else []),
         ("processes", f"{len(plan.learners)} learners, {plan.simulators} simulator processes, the "
          "supervisor and the server that all are forked from"),
         ("shared memory", f"{needed:,.0f} MiB; {free:,.0f} MiB are free"),

@@ -71,6 +71,13 @@ class AlgorithmConfig:
     `--network auto` then takes one with layer normalisation where there is one.
     """
 
+    corrects_lag: ClassVar[bool] = False
+    """Whether an update corrects for a policy that acted and is not the one that learns.
+
+    It then uses `Rollout.log_probs` for that, and draws no random numbers: `--pipeline` is for such
+    algorithms.
+    """
+
     algorithm: str = algorithm_option("a2c")
     num_steps: int = option(
         5, "rollout length T between two updates", unit="agent steps", low=1, high=4096
@@ -84,6 +91,13 @@ class AlgorithmConfig:
         "numbers that the network computes with; weights, gradients and gossip stay float32. bf16 "
         "is for GPUs, and for CPUs that have it (avx512_bf16): on others it is slower",
         names=("float32", "bf16"),
+    )
+
+    pipeline: bool = option(
+        False,
+        "act for the next rollout while the last one is learned from: actions are those of the "
+        "policy before the last update, which the algorithm has to correct for (vtrace does). For "
+        "learners whose cores, or GPU, are idle meanwhile; slower where all cores are busy",
     )
 
     def misfit(self, method: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from galamp.memory.arrays import WORDS_PER_LINE, SharedArrays
-from galamp.memory.rollouts import COMMITTED, NUM_SLOTS, RolloutShape
+from galamp.memory.rollouts import COMMITTED, RolloutShape
 
 
 def latest_observation(
@@ -27,4 +27,4 @@ def latest_observation(
         return None
     slot, step = divmod(int(committed) - 1, shape.num_steps)
     observations = arrays[f"rollout{rank}.observations"]
-    return np.array(observations[slot % NUM_SLOTS, step, env_index])
+    return np.array(observations[slot % shape.slots, step, env_index])

@@ -41,6 +41,9 @@ GAUGE = "metrics.gauge."
 LEARNING_RATE = "learning_rate"
 """The gauge that every learner has besides those of its algorithm: of its last update."""
 
+POLICY_LAG = "policy_lag"
+"""The gauge of learners with `--pipeline`: updates between the policy that acted and its update."""
+
 EPISODE_CAPACITY = 4096
 """Finished episodes that a simulator's ring can hold before the supervisor reads them."""
 

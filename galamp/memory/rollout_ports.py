@@ -7,8 +7,10 @@
     write(row): outcome, next observations    -- committed ->   receive(row + 1): wait for the row
     actions(row): wait                        <-- sent ----     send(row)
 
-Actions of a slot are sent only after the update on its previous rollout. So a simulator that has
-actions may write to that slot.
+Rollout n is started only after the update on rollout n - slots + 1: with two slots the last one,
+with three the one before. A simulator that has actions writes to its slot and, with the last row or
+when it is called, to the first row of the next slot. So nothing that it writes is being learned
+from.
 
 A simulator is active while the learner uses its environments. The learner drops a simulator that
 has died or is late: from that row on its transitions are invalid, even if it still writes them. The
@@ -35,7 +37,6 @@ from galamp.memory.rollouts import (
     COMMITTED,
     INCARNATION,
     JOINED,
-    NUM_SLOTS,
     SENT,
     TICKET,
     RingWake,
@@ -94,7 +95,7 @@ class SimulatorPort(RolloutRing):
             elif self.sent(self.worker) > self._row >= 0:
                 memory_fence()
                 slot, step = divmod(self._row, self.shape.num_steps)
-                return self.slots[slot % NUM_SLOTS].actions[step, self.envs]
+                return self.slots[slot % self.shape.slots].actions[step, self.envs]
             else:
                 idle()
                 self.wake.simulators[self.worker].wait(POLL_S)
@@ -113,7 +114,7 @@ class SimulatorPort(RolloutRing):
         """
         slot, step = divmod(self._row, self.shape.num_steps)
         for name, values in outcome.items():
-            getattr(self.slots[slot % NUM_SLOTS], name)[step, self.envs] = values
+            getattr(self.slots[slot % self.shape.slots], name)[step, self.envs] = values
         hit("rollouts.outcome")
         self._row += 1
         self._commit(observations, first=~outcome["valid"] if first is None else first)
@@ -142,7 +143,7 @@ class SimulatorPort(RolloutRing):
     def _write_row(
         self, slot: int, step: int, observations: npt.NDArray[Any], first: npt.NDArray[Any] | bool
     ) -> None:
-        to = self.slots[slot % NUM_SLOTS]
+        to = self.slots[slot % self.shape.slots]
         to.observations[step, self.envs] = observations
         to.first[step, self.envs] = first
 
@@ -222,7 +223,7 @@ class LearnerPort(RolloutRing):
         """Send the actions of row `row`, `[environments of workers, ...]`, to active simulators."""
         slot, step = divmod(row, self.shape.num_steps)
         first, last = self.shape.envs(workers[0]), self.shape.envs(workers[-1])
-        self.slots[slot % NUM_SLOTS].actions[step, first.start : last.stop] = actions
+        self.slots[slot % self.shape.slots].actions[step, first.start : last.stop] = actions
         memory_fence()
         hit("rollouts.acted")
         for worker in workers:

@@ -1,6 +1,7 @@
 """Rollout ring between one learner and its simulators: its layout in shared memory.
 
-    slots: observations, actions, outcomes of two rollouts     a line of words per simulator
+    slots: observations, actions, outcomes of two rollouts,    a line of words per simulator
+           of three with `--pipeline`
     written by: simulators, each for its environments;         committed, joined: simulator
                 the learner (actions)                          sent, ticket, called to: learner
 
@@ -21,6 +22,8 @@ from galamp.memory.arrays import WORDS_PER_LINE, ArraySpec, SharedArrays, Wakeup
 
 NUM_SLOTS = 2
 """Rollouts per learner: the last observations of one are the first of the other."""
+PIPELINE_SLOTS = 3
+"""The same where one rollout is learned from while the next one is collected."""
 
 INCARNATION = 2**32
 """The word JOINED is (incarnation + 1) * INCARNATION + ticket."""
@@ -33,7 +36,10 @@ SENT, TICKET, CALLED_TO = range(3)
 
 @dataclass(frozen=True)
 class RolloutShape:
-    """Sizes of one learner's ring: rollouts [T, B], B environments over `workers` simulators."""
+    """Sizes of one learner's ring: rollouts [T, B], B environments over `workers` simulators.
+
+    Rollout k is in slot k modulo `slots`.
+    """
 
     num_steps: int
     num_envs: int
@@ -42,6 +48,7 @@ class RolloutShape:
     observation_dtype: str
     action_shape: tuple[int, ...] = ()
     action_dtype: str = "int64"
+    slots: int = NUM_SLOTS
 
     def envs(self, worker: int) -> slice:
         """Return simulator `worker`'s environments: contiguous, sizes differ by at most one."""
@@ -74,7 +81,7 @@ class RolloutRing:
         self.wake = wake
         self.slots = [
             RolloutSlot(*(arrays[name + part][slot] for part in RolloutSlot._fields))
-            for slot in range(NUM_SLOTS)
+            for slot in range(shape.slots)
         ]
         self._simulators = arrays.words(name + "simulators")
         self._learner = arrays.words(name + "learner")
@@ -84,8 +91,8 @@ class RolloutRing:
         """Return the arrays of learner `rank`'s ring."""
         steps, envs = shape.num_steps, shape.num_envs
         name = f"rollout{rank}."
-        by_step = (NUM_SLOTS, steps, envs)
-        observations = (NUM_SLOTS, steps + 1, envs, *shape.observation_shape)
+        by_step = (shape.slots, steps, envs)
+        observations = (shape.slots, steps + 1, envs, *shape.observation_shape)
         actions = (*by_step, *shape.action_shape)
         lines = shape.workers * WORDS_PER_LINE
         return [
@@ -95,7 +102,7 @@ class RolloutRing:
             ArraySpec(name + "terminated", by_step, "bool"),
             ArraySpec(name + "truncated", by_step, "bool"),
             ArraySpec(name + "valid", by_step, "bool"),
-            ArraySpec(name + "first", (NUM_SLOTS, steps + 1, envs), "bool"),
+            ArraySpec(name + "first", (shape.slots, steps + 1, envs), "bool"),
             ArraySpec(name + "simulators", (lines,), "int64"),
             ArraySpec(name + "learner", (lines,), "int64"),
         ]

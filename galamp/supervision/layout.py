@@ -26,9 +26,15 @@ from galamp.gossip.topologies.base import Topology
 from galamp.memory.arrays import ArraySpec, SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
 from galamp.memory.learner_state import State, StateSlots
-from galamp.memory.metrics import LEARNING_RATE
+from galamp.memory.metrics import LEARNING_RATE, POLICY_LAG
 from galamp.memory.moment_slots import MomentSlots
-from galamp.memory.rollouts import RingWake, RolloutRing, RolloutShape
+from galamp.memory.rollouts import (
+    NUM_SLOTS,
+    PIPELINE_SLOTS,
+    RingWake,
+    RolloutRing,
+    RolloutShape,
+)
 from galamp.memory.status import StatusBoard
 from galamp.supervision.plan import LearnerPlan, Plan
 from galamp.workers.building import build_algorithm, build_normalised, seen_dtype
@@ -114,6 +120,7 @@ def rollout_shape(plan: Plan, environment: EnvironmentSpec) -> RolloutShape:
         observation_dtype=environment.observation_dtype,
         action_shape=environment.actions.shape,
         action_dtype=environment.actions.dtype,
+        slots=PIPELINE_SLOTS if config.algorithm.pipeline else NUM_SLOTS,
     )
 
 
@@ -123,6 +130,8 @@ def array_specs(
     """Return the specification of every shared array of a run."""
     count, simulators = len(plan.learners), plan.simulators
     gauges = {LEARNING_RATE: "", **plan.config.algorithm.gauges}
+    if plan.config.algorithm.pipeline:
+        gauges[POLICY_LAG] = ""
     if sketch.normaliser is not None:
         gauges |= NORMALISER_GAUGES
     ranks = plan.ranks

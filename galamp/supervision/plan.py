@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from galamp.algorithms import check_lag
 from galamp.core.config import GossipConfig, ResourceConfig, RunConfig
 from galamp.core.errors import UserError
 from galamp.core.machine.machine import Machine
@@ -107,6 +108,8 @@ class Plan:
         resources, on_cpu = self.config.resources, self.learners[0].device == CPU
         # torch has two thread pools; the calling thread takes part in each.
         learner = 1 + 2 * (resources.threads - 1) + (0 if on_cpu else THREADS_OF_CUDA)
+        # The update thread takes part in the first pool, and has one like the second of its own.
+        learner += resources.threads if self.config.algorithm.pipeline else 0
         simulator = 2 if self.config.environment.env_id.startswith(EMULATED) else 1
         bridge = 0
         if self.place is not None:
@@ -134,6 +137,7 @@ def make_plan(config: RunConfig, machine: Machine, *, resumed: bool = False) -> 
     """
     if misfit := config.algorithm.misfit(config.gossip.method):
         raise UserError(f"{misfit}; leave out one of them")
+    check_lag(config.algorithm)
     place = place_of(config.cluster, os.environ)
     device = config.resources.device
     devices = devices_of(usable_devices(device, machine) if resumed else device, machine)
@@ -301,8 +305,13 @@ def _resources(
         device=",".join(dict.fromkeys(learner.device for learner in learners)),
         simulator_workers=workers,
         env_splits=splits,
-        threads=asked.threads or (share if on_cpu else 1),
+        threads=asked.threads or (_threads(config, share) if on_cpu else 1),
     )
+
+
+def _threads(config: RunConfig, share: int) -> int:
+    """Return the compute threads of a learner that has `share` cores; with a pipeline, twice."""
+    return max(1, share // 2) if config.algorithm.pipeline else share
 
 
 def check_processes(plan: Plan, running: int = 0) -> None:

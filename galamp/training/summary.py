@@ -12,6 +12,7 @@ from typing import Any
 
 import galamp
 from galamp.core.config import to_dict
+from galamp.memory.metrics import POLICY_LAG
 from galamp.storage.attempts import attempt_entry
 from galamp.supervision.layout import RunLayout
 from galamp.supervision.plan import Plan
@@ -43,6 +44,7 @@ def summarise(
         "start_wall_s": round(wall_s, 3),
         "agent_steps_per_s": round(recorder.overall_rate(), 1),
         "updates_per_learner": [learner.updates for learner in snapshot.learners],
+        "policy_lag": snapshot.losses.get(POLICY_LAG, 0.0),
         "mixes_per_learner": [each["mixes"] for each in metrics],
         "most_staleness": max(each["most_staleness"] for each in metrics),
         "gossip": gossip_summary(snapshot, run_layout),

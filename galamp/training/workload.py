@@ -19,7 +19,7 @@ from galamp.environments.names import canonical_env_id
 
 COST_OF_A_STEP = (
     "algorithm", "num_steps", "precision", "update_epochs", "num_minibatches",
-    "updates_per_rollout",
+    "updates_per_rollout", "pipeline",
 )  # fmt: skip
 """Settings of an algorithm, where it has them, that change what an agent step costs."""
 

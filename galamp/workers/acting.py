@@ -48,9 +48,16 @@ class Actor(ABC):
         The rollout may be used until the first row of the next one is observed or acted on.
         """
 
+    @abstractmethod
+    def keep(self, rollout: Rollout) -> Rollout:
+        """Return a complete rollout where the next one leaves it alone, until the next `keep`."""
+
 
 class HostActor(Actor):
-    """Acts on a CPU, directly on the simulators' shared memory."""
+    """Acts on a CPU, directly on the simulators' shared memory.
+
+    What acting computes is cached for the update, if it `caches`.
+    """
 
     def __init__(
         self,
@@ -59,12 +66,14 @@ class HostActor(Actor):
         *,
         clip_rewards: bool,
         scaling: Scaling | None = None,
+        caches: bool = True,
     ) -> None:
-        self._algorithm, self._clip = algorithm, clip_rewards
+        self._algorithm, self._clip, self._caches = algorithm, clip_rewards, caches
         self._scaling = scaling
-        self._normalised: Tensor | None = None
+        self._normalised: list[Tensor] = []
         if scaling is not None and scaling.observations is not None:
-            self._normalised = _observations(slots[0], scaling, torch.device("cpu"))
+            cpu = torch.device("cpu")
+            self._normalised = [_observations(slot, scaling, cpu) for slot in slots]
         self._slots = [
             Rollout(**_tensors(slot), log_probs=_log_probs(slot, algorithm, torch.device("cpu")))
             for slot in slots
@@ -81,7 +90,8 @@ class HostActor(Actor):
         observations = rows.observations[step, envs]
         if self._scaling is not None:
             observations = self._seen(slot, step, envs)
-        acted = self._algorithm.act(observations, rows.first[step, envs], Place(step, envs))
+        place = Place(step if self._caches else 0, envs)
+        acted = self._algorithm.act(observations, rows.first[step, envs], place)
         if rows.log_probs is not None:
             rows.log_probs[step, envs] = _kept(acted)
         actions: npt.NDArray[Any] = acted.actions.numpy()
@@ -96,27 +106,33 @@ class HostActor(Actor):
             return replace(shared, rewards=rewards, valid=valid)
         scaled = torch.empty_like(rewards)
         self._scaling.rewards(rewards.numpy(), scaled.numpy())
-        observations = shared.observations if self._normalised is None else self._normalised
+        observations = self._normalised[slot] if self._normalised else shared.observations
         return replace(shared, observations=observations, rewards=scaled, valid=valid)
+
+    def keep(self, rollout: Rollout) -> Rollout:
+        """Return the same: the ring has a slot more than rollouts that are in use."""
+        return rollout
 
     def _seen(self, slot: int, step: int, envs: slice) -> Tensor:
         """Return a row as the network sees it; it is kept for the update."""
         raw = self._slots[slot].observations[step, envs]
-        if self._normalised is None:
+        if not self._normalised:
             return raw
         assert self._scaling is not None
         assert self._scaling.observations is not None
-        return self._scaling.observations.into(raw, self._normalised[step, envs])
+        return self._scaling.observations.into(raw, self._normalised[slot][step, envs])
 
 
 class DeviceActor(Actor):
     """Acts on a GPU, on one copy of a rollout; with CUDA graphs for batches that have `launches`.
 
-    A slot is written again only after the update on its rollout, and every update ends with a wait
-    for the GPU. So the source of a copy does not change before the copy is complete.
+    A slot is written again only after the next rollout was acted in, or the update on its rollout
+    has ended, and both wait for the GPU. So the source of a copy does not change before the copy is
+    complete.
 
     Attributes:
         filled: the rollout on the GPU, always in the same memory.
+        learned: the rollout that is learned from: the same, or if it `copies`, a copy.
         launches: first environment of a batch -> launch that acts on that batch at row `_row`.
     """
 
@@ -128,6 +144,7 @@ class DeviceActor(Actor):
         *,
         clip_rewards: bool,
         scaling: Scaling | None = None,
+        copies: bool = False,
     ) -> None:
         self._slots, self._algorithm, self._clip = slots, algorithm, clip_rewards
         self._scaling = scaling
@@ -143,6 +160,7 @@ class DeviceActor(Actor):
             **_outcomes(self._outcomes_gpu, like),
             log_probs=_log_probs(like, algorithm, device),
         )
+        self.learned = self.filled.mapped(torch.clone) if copies else self.filled
         row = like.actions[0]
         envs = len(row)
         self._actions = page_locked(row.size, torch.from_numpy(row).dtype).view(row.shape)
@@ -194,6 +212,13 @@ class DeviceActor(Actor):
         np.logical_and(outcome.valid, valid_mask, out=host["valid"])
         self._outcomes_gpu.copy_(self._outcomes_host, non_blocking=True)
         return self.filled
+
+    def keep(self, rollout: Rollout) -> Rollout:
+        """See `Actor.keep`; starts copies on the GPU, and does not wait."""
+        for name, kept in vars(self.learned).items():
+            if kept is not None:
+                kept.copy_(getattr(rollout, name), non_blocking=True)
+        return self.learned
 
     def record(self, graphs: Graphs, batches: Sequence[slice]) -> dict[int, Launch]:
         """Record and return `launches` for batches of environments.

@@ -21,14 +21,17 @@ from galamp.algorithms.cuda_graphs import Graphs
 from galamp.core.failpoints import hit
 from galamp.core.machine.gpu_failures import is_memory_full
 from galamp.memory.rollout_ports import Idle, LearnerPort
-from galamp.memory.rollouts import NUM_SLOTS, RolloutShape
+from galamp.memory.rollouts import RolloutShape
 from galamp.memory.status import Phase, StatusRow
 from galamp.workers.acting import Actor, DeviceActor, HostActor
 from galamp.workers.normaliser import Scaling
 
 
 class Collector:
-    """Collects rollouts with the current policy."""
+    """Collects rollouts with the current policy.
+
+    With `learner`, another copy of the algorithm that learns, `algorithm` only acts.
+    """
 
     def __init__(
         self,
@@ -41,10 +44,15 @@ class Collector:
         env_splits: int,
         clip_rewards: bool,
         scaling: Scaling | None = None,
+        learner: Algorithm | None = None,
     ) -> None:
         self._port, self._algorithm, self._status, self._idle = port, algorithm, status, idle
-        self._steps = port.shape.num_steps
-        algorithm.prepare(port.shape.num_steps, port.shape.num_envs)
+        self._steps, envs = port.shape.num_steps, port.shape.num_envs
+        self._learner = algorithm if learner is None else learner
+        self._learner.prepare(self._steps, envs)
+        acts_only = learner is not None
+        if acts_only:
+            algorithm.prepare(1, envs)
         self._splits = split(port.shape, env_splits)
         self._actor: Actor
         if device.type == "cuda":
@@ -52,12 +60,14 @@ class Collector:
                 status.metrics["page_lock_refusal"], port.page_lock()
             )
             self._actor = DeviceActor(
-                port.slots, algorithm, device, clip_rewards=clip_rewards, scaling=scaling
-            )
+                port.slots, algorithm, device, clip_rewards=clip_rewards, scaling=scaling,
+                copies=acts_only,
+            )  # fmt: skip
         else:
             self._actor = HostActor(
-                port.slots, algorithm, clip_rewards=clip_rewards, scaling=scaling
-            )
+                port.slots, algorithm, clip_rewards=clip_rewards, scaling=scaling,
+                caches=not acts_only,
+            )  # fmt: skip
 
     def record(self, reduces: bool | None) -> bool:
         """Record CUDA graphs for acting and learning on the GPU, and use them from now on.
@@ -69,7 +79,7 @@ class Collector:
         Args:
             reduces: what `reduce` will return in updates; None if there is no `reduce`.
         """
-        actor, algorithm = self._actor, self._algorithm
+        actor, algorithm, learner = self._actor, self._algorithm, self._learner
         if not isinstance(actor, DeviceActor) or self._status["graph_refusal"]:
             return False
         drawn = algorithm.generator.get_state()
@@ -77,7 +87,9 @@ class Collector:
             graphs = Graphs()
             launches = actor.record(graphs, [envs for _, envs in self._splits])
             self._status.heartbeat()
-            algorithm.record(actor.filled, graphs, reduces)
+            if learner is not algorithm:
+                graphs = Graphs()  # with memory of their own: they run while the others do
+            learner.record(actor.learned, graphs, reduces)
             actor.launches = launches
         except Exception as error:
             if is_memory_full(str(error)):
@@ -86,12 +98,13 @@ class Collector:
             self._status["graph_refusal"] = 1
             # The capture may still hold the generator: torch then draws no more numbers from it.
             algorithm.generator = torch.Generator(algorithm.generator.device).set_state(drawn)
+            learner.generator = algorithm.generator
             return False
         return True
 
     def collect(self, number: int) -> Rollout:
         """Collect rollout `number`; it may be used until the next one is started."""
-        slot, first = number % NUM_SLOTS, number * self._steps
+        slot, first = number % self._port.shape.slots, number * self._steps
         self._status.enter(Phase.COLLECT)
         self._port.start_rollout(number, self._idle)
         for step in range(self._steps):
@@ -104,6 +117,13 @@ class Collector:
             self._receive(first + self._steps, workers)
             self._actor.observe(slot, self._steps, envs)
         return self._actor.rollout(slot, self._port.valid_mask)
+
+    def keep(self, rollout: Rollout) -> Rollout:
+        """Return the last rollout where the next one leaves it alone, until the next call.
+
+        On a CPU the ring needs a slot for that: `PIPELINE_SLOTS`.
+        """
+        return self._actor.keep(rollout)
 
     @property
     def agent_steps(self) -> int:

@@ -13,16 +13,12 @@ state of at most a second before the death, and its counters, which are in share
 
 from __future__ import annotations
 
-import math
 import time
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from galamp.algorithms.base import Rollout
-from galamp.algorithms.normalising import rescaled
 from galamp.core.errors import RunFailed, StopRun
 from galamp.core.failpoints import hit
 from galamp.core.machine.gpu_failures import is_memory_full
@@ -38,15 +34,14 @@ from galamp.memory.learner_state import (
     StateSlots,
     save_every_turns,
 )
-from galamp.memory.metrics import LEARNING_RATE
 from galamp.memory.rollout_ports import LearnerPort
-from galamp.memory.rollouts import NUM_SLOTS
 from galamp.memory.status import Phase, StatusBoard
 from galamp.memory.versioned_slots import Header
 from galamp.workers.collector import Collector
 from galamp.workers.gpu import memory_full_text, use_gpu
-from galamp.workers.learner_task import LearnerTask, make_algorithm_for
-from galamp.workers.normaliser import Normaliser
+from galamp.workers.learner_task import LearnerTask, copy_for_acting, make_algorithm_for
+from galamp.workers.pipeline import Pipeline
+from galamp.workers.turns import Parts, PlainTurns, Turns
 
 SAVE_EVERY_S = 1.0
 """Interval of saves: the optimiser's state after a restart is at most this old."""
@@ -112,15 +107,18 @@ class Learner:
             self._simulator_incarnation,
             synchronous=task.gossip.synchronous,
         )
+        pipelined, device = task.algorithm.pipeline, torch.device(task.device)
+        behaviour = copy_for_acting(task, self.algorithm) if pipelined else self.algorithm
         self.collector = Collector(
             self.port,
-            self.algorithm,
+            behaviour,
             self.status,
             self.idle,
-            device=torch.device(task.device),
+            device=device,
             env_splits=task.env_splits,
             clip_rewards=task.environment.clip_rewards,
             scaling=None if self.normaliser is None else self.normaliser.scaling,
+            learner=self.algorithm if pipelined else None,
         )
         self.exchange = Exchange(
             task.arrays,
@@ -146,6 +144,19 @@ class Learner:
         ):
             # Otherwise cuDNN would measure in the first turn, which must not take long.
             torch.backends.cudnn.benchmark = False
+        parts = Parts(
+            self.algorithm,
+            self.collector,
+            self.port,
+            self.exchange,
+            self._reduce_gradient,
+            self.normaliser,
+            self.status,
+            task.total_steps,
+        )
+        self._turns: Turns = PlainTurns(parts)
+        if pipelined:
+            self._turns = Pipeline(parts, behaviour, device)
         self._states = StateSlots(task.arrays, task.rank, task.state_sizes)
         self._saved_id = 0
         self._saved_s = time.monotonic()
@@ -153,13 +164,17 @@ class Learner:
 
     def run(self) -> None:
         """Run turns until the total of steps is reached or the supervisor requests a stop."""
+        try:
+            self._run()
+            self._turns.drain()
+            self.status["updates"] = self.algorithm.version
+        finally:
+            self._turns.close()
+
+    def _run(self) -> None:
         number = self.port.first_rollout()
         while not self._finished():
-            self.algorithm.schedule(self._agent_steps(), self.task.total_steps)
-            if self.normaliser is None:
-                self._learn(self.collector.collect(number))
-            else:
-                self._learn_normalised(self.normaliser, number)
+            self._turns.turn(number, self.status["turns"], self._agent_steps())
             self.status.enter(Phase.OTHER)
             self.status["updates"] = self.algorithm.version
             self.status["turns"] += 1
@@ -170,47 +185,6 @@ class Learner:
                 self.normaliser.publish(self.status["turns"])
             self._save_if_due()
             number += 1
-
-    def _learn(self, rollout: Rollout) -> None:
-        """Update, and gossip."""
-        self._update(rollout)
-        self._exchange()
-
-    def _learn_normalised(self, normaliser: Normaliser, number: int) -> None:
-        """Collect a rollout and update in the newest scales; gossip in raw ones.
-
-        Before there are enough data to choose the first scales, nothing is learned.
-        """
-        before = normaliser.scales
-        learns = normaliser.start_turn(self.status["turns"])
-        if normaliser.scaling.observations is not None:
-            self.algorithm.rescale(partial(rescaled, before=before, after=normaliser.scales))
-        try:
-            rollout = self.collector.collect(number)
-            normaliser.count(self.port.slots[number % NUM_SLOTS], self.port.valid_mask)
-            if learns:
-                self._update(rollout)
-        except StopRun:
-            normaliser.end_turn()
-            raise
-        normaliser.end_turn()
-        self.status.metrics.report(normaliser.gauges())
-        if learns:
-            self._exchange()
-        else:
-            self.exchange.pass_turn()
-
-    def _update(self, rollout: Rollout) -> None:
-        self.status.enter(Phase.UPDATE)
-        gauges = self.algorithm.update(rollout, self._reduce_gradient)
-        hit("learner.updated")
-        self.status.metrics.report(gauges | {LEARNING_RATE: self.algorithm.learning_rate})
-        self.status.metrics["overflows"] += not math.isfinite(gauges["grad_norm"])
-
-    def _exchange(self) -> None:
-        self.status.enter(Phase.GOSSIP)
-        self.exchange.turn(self.algorithm.version)
-        hit("learner.mixed")
 
     def _reduce(self) -> bool:
         """Pass the gradient to the exchange; return whether it is the mean of all learners now."""

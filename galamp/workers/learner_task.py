@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from galamp.algorithms.base import Algorithm
+from galamp.algorithms.normalising import Layers
 from galamp.core.algorithm_config import AlgorithmConfig
 from galamp.core.config import GossipConfig
 from galamp.core.nodes import Ranks
@@ -57,13 +58,15 @@ class LearnerTask:
     total_steps: int
 
 
-def make_algorithm_for(
-    task: LearnerTask, idle: Callable[[], None]
-) -> tuple[Algorithm, Normaliser | None]:
-    """Build the network, the algorithm, and the normaliser that is asked for.
+def copy_for_acting(task: LearnerTask, algorithm: Algorithm) -> Algorithm:
+    """Build a second copy of `algorithm`, which acts, and draws from the same generator."""
+    copy, _ = _build(task)
+    copy.generator = algorithm.generator
+    return copy
 
-    All learners start with the same parameters. `idle` is called in waits for other learners.
-    """
+
+def _build(task: LearnerTask) -> tuple[Algorithm, Layers | None]:
+    """Build the network and the algorithm, and find what of it is normalised, if anything is."""
     if task.normaliser is None:
         algorithm = build_algorithm(
             task.algorithm,
@@ -74,7 +77,7 @@ def make_algorithm_for(
             sampling_seed=task.sampling_seed,
         )
         return algorithm, None
-    algorithm, layers = build_normalised(
+    return build_normalised(
         task.algorithm,
         task.network,
         task.environment,
@@ -83,6 +86,18 @@ def make_algorithm_for(
         model_seed=task.model_seed,
         sampling_seed=task.sampling_seed,
     )
+
+
+def make_algorithm_for(
+    task: LearnerTask, idle: Callable[[], None]
+) -> tuple[Algorithm, Normaliser | None]:
+    """Build the network, the algorithm, and the normaliser that is asked for.
+
+    All learners start with the same parameters. `idle` is called in waits for other learners.
+    """
+    algorithm, layers = _build(task)
+    if task.normaliser is None or layers is None:
+        return algorithm, None
     pools = averages_gradients(task.gossip) or bool(task.topology.edges())
     normaliser = Normaliser(
         task.normaliser,

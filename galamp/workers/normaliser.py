@@ -126,7 +126,7 @@ class Normaliser:
         self._slots = {rank: MomentSlots(pool.arrays, rank) for rank in pool.ranks}
         self._returns = Returns(envs, spec.gamma)
         self._known = Known(spec)
-        self._is_scaled = False
+        self._entered: Scales | None = None
         self.scaling = Scaling(spec, device)
         self.scales = Scales.raw(spec.inputs)
 
@@ -147,15 +147,21 @@ class Normaliser:
         if before.chosen:
             # The network was raw. Initial weights are not: they are for the first scales.
             from_raw(self._layers, self.scales, before)
-        self._is_scaled = self.scales.chosen
+        self._entered = self.scales if self.scales.chosen else None
         self.scaling.set(self.scales)
         return self.scales.chosen
 
+    def enter(self, scales: Scales) -> None:
+        """Express the network in the scales of an earlier rollout, to learn from it."""
+        self.end_turn()
+        from_raw(self._layers, scales, scales)
+        self._entered = scales
+
     def end_turn(self) -> None:
         """Express the network in raw scales."""
-        if self._is_scaled:
-            to_raw(self._layers, self.scales)
-            self._is_scaled = False
+        if self._entered is not None:
+            to_raw(self._layers, self._entered)
+            self._entered = None
 
     def count(self, slot: RolloutSlot, valid_mask: npt.NDArray[np.bool_]) -> None:
         """Count what a rollout has brought: observations that were acted on, and rewards."""

@@ -288,7 +288,7 @@ def test_a_config_of_before_keeps_its_keys() -> None:
         "algorithm": "a2c", "num_steps": 7, "learning_rate": 1e-3, "gamma": 0.9, "ent_coef": 0.02,
         "vf_coef": 0.25, "max_grad_norm": 1.0, "rmsprop_alpha": 0.9, "rmsprop_eps": 1e-6,
         "rmsprop_form": "tf", "rmsprop_initial": 0.0, "precision": "bf16",
-        "lr_schedule": "constant", "updates_per_rollout": 1,
+        "lr_schedule": "constant", "updates_per_rollout": 1, "pipeline": False,
     }  # fmt: skip
     read = from_dict({"algorithm": was}).algorithm
     assert isinstance(read, A2CConfig)

@@ -13,6 +13,7 @@ from galamp.algorithms.a2c import A2C, Targets, a2c_losses
 from galamp.algorithms.a2c_config import A2CConfig
 from galamp.algorithms.base import Algorithm, Rollout
 from galamp.algorithms.distributions import Categorical
+from galamp.algorithms.forward import Place
 from galamp.algorithms.networks import build_model
 from galamp.algorithms.vtrace import VTrace
 from galamp.algorithms.vtrace_config import VTraceConfig
@@ -120,3 +121,44 @@ def test_the_policy_gradient_and_the_entropy_are_those_of_rlax() -> None:
         found.append([float(losses.policy_loss), -float(losses.entropy)])
     assert found[0] == pytest.approx([0.0788835088, 0.288693], abs=1e-4)
     assert found[1] == pytest.approx([0.327200909, 1.15422], abs=1e-4)
+
+
+def test_one_copy_acts_and_one_learns_by_the_cached_forward_pass() -> None:
+    """What acting has cached is of no use to the other copy, and of none after an update."""
+    config = dataclasses.replace(CONFIG, learning_rate=0.01)
+    steps, envs = 3, 2
+    drawn = torch.Generator().manual_seed(2)
+    shape = (4, steps + 1, envs, 36, 36, 4)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=drawn)
+
+    def fresh() -> VTrace:
+        model = build_model("gala", (36, 36, 4), "uint8", ACTIONS, seed=1)
+        actions = DiscreteActions(ACTIONS)
+        made = make_algorithm(config, model, actions=actions, device="cpu", seed=1)
+        assert isinstance(made, VTrace)
+        return made
+
+    plain, learner, copy = fresh(), fresh(), fresh()
+    plain.prepare(steps, envs), learner.prepare(steps, envs), copy.prepare(1, envs)
+    every = slice(0, envs)
+    for observations in images:
+        first = torch.zeros(steps + 1, envs, dtype=torch.bool)
+        copy.follow(learner)
+        kept = []
+        for step in range(steps):
+            expected = plain.act(observations[step], first[step], Place(step, every))
+            found = copy.act(observations[step], first[step], Place(0, every))
+            assert all(map(torch.equal, found, expected))
+            kept.append(found)
+        rollout = Rollout(
+            observations,
+            actions=torch.stack([each.actions for each in kept]),
+            rewards=torch.ones(steps, envs),
+            terminated=first[1:],
+            truncated=first[1:],
+            valid=~first[1:],
+            first=first,
+            log_probs=torch.stack([each.log_probs for each in kept]),
+        )
+        assert learner.update(rollout) == plain.update(rollout)
+        assert torch.equal(learner.parameters.data, plain.parameters.data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -87,6 +88,19 @@ def test_how_observations_are_read_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     found = train.survey(from_dict({"resources": {"learners": 1}}), StoredChoices())
     assert dict(facts(*found))["observations"] == "images [H, W, C], 4 channels"
     assert planned(*found)["observations"]["scale"] == 0.5
+
+
+def test_a_pipeline_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = surveyed(monkeypatch, learners=1, device="cpu")
+    assert "pipeline" not in dict(facts(*found))
+    algorithm = {"algorithm": "vtrace", "pipeline": True}
+    config = from_dict({"algorithm": algorithm, "resources": {"learners": 1}})
+    more = train.survey(config, StoredChoices())
+    assert dict(facts(*more))["pipeline"].endswith("policy lag of one update")
+    assert planned(*more)["config"]["algorithm"]["pipeline"] is True
+    ring = found[0].environment.observation_shape, 5 + 1, 16
+    extra = planned(*more)["shared_memory_bytes"] - planned(*found)["shared_memory_bytes"]
+    assert extra > math.prod(ring[0]) * ring[1] * ring[2]
 
 
 @pytest.mark.parametrize("learners", [1, 3])

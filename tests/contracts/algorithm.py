@@ -146,6 +146,20 @@ class AlgorithmContract(ABC):
             assert trained.update(random_rollout(seed)) == fresh.update(random_rollout(seed))
         assert_same_state(trained.state(), fresh.state())
 
+    def test_a_copy_follows_what_is_learned(self) -> None:
+        """As a copy that acts does before each rollout, with `--pipeline`."""
+        learner, copy = self.make(1), self.make(1)
+        observations, first = torch.randn(64, INPUTS), torch.ones(64, dtype=torch.bool)
+        copy.prepare(1, 64)
+        for seed in range(3):
+            learner.update(random_rollout(seed))
+            copy.follow(learner)
+            copy.generator.set_state(learner.generator.get_state())
+            expected = acted(learner, observations)
+            found = copy.act(observations, first, Place(0, slice(0, 64))).actions
+            assert torch.equal(found, expected)
+        assert not torch.equal(self.make(1).parameters.data, copy.parameters.data)
+
     def test_invalid_transitions_have_no_influence(self) -> None:
         clean, dirty = self.make(1), self.make(1)
         for seed in range(5):

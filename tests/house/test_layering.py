@@ -116,7 +116,7 @@ WALL_CLOCK = {"memory.metrics", "telemetry.recorder", "telemetry.sinks.base", "w
 
 THREADED = {
     "training.checkpointing", "tools.chaos.monitor", "gossip.cluster.outbox",
-    "gossip.cluster.gloo_edge",
+    "gossip.cluster.gloo_edge", "workers.update_thread",
 }  # fmt: skip
 
 

@@ -11,7 +11,13 @@ import pytest
 from galamp.memory import rollout_ports
 from galamp.memory.arrays import SharedArrays
 from galamp.memory.rollout_ports import LearnerPort, SimulatorPort
-from galamp.memory.rollouts import NUM_SLOTS, RingWake, RolloutRing, RolloutShape
+from galamp.memory.rollouts import (
+    NUM_SLOTS,
+    PIPELINE_SLOTS,
+    RingWake,
+    RolloutRing,
+    RolloutShape,
+)
 
 T = 3
 
@@ -58,8 +64,9 @@ class Simulator:
 class Ring:
     """One learner and its simulators, with two environments each, all in this process."""
 
-    def __init__(self, workers: int, *, synchronous: bool = False) -> None:
-        self.shape = RolloutShape(T, 2 * workers, workers, (1,), "float32")
+    def __init__(self, workers: int, *, synchronous: bool = False, slots: int = NUM_SLOTS) -> None:
+        self.shape = RolloutShape(T, 2 * workers, workers, (1,), "float32", slots=slots)
+        self.pending: tuple[int, dict[str, Any]] | None = None
         self.arrays = SharedArrays.create(RolloutRing.specs(0, self.shape))
         self.wake = RingWake.create(workers)
         self.incarnations: dict[int, int | None] = dict.fromkeys(range(workers), None)
@@ -105,10 +112,28 @@ class Ring:
             self.learner.send(row, everyone, np.full(self.shape.num_envs, 7 * row))
         self.learner.receive(number * T + T, everyone, self.work)
         self.check(number)
+        if self.shape.slots > NUM_SLOTS:
+            self.check_pending(number)
+
+    def check_pending(self, number: int) -> None:
+        """What is learned from while this rollout was collected is what it was before."""
+        if self.pending is not None:
+            before, found = self.pending[1], self.trusted(self.pending[0], self.pending[1]["mask"])
+            assert all(np.array_equal(before[name], found[name]) for name in before)
+        self.pending = number, self.trusted(number, self.learner.valid_mask.copy())
+
+    def trusted(self, number: int, mask: Any) -> dict[str, Any]:
+        """Return copies of what counts in a rollout."""
+        slot = self.learner.slots[number % self.shape.slots]
+        counted = {
+            name: getattr(slot, name)[:T][mask] for name in slot._fields if name != "observations"
+        }
+        after = slot.observations[1:][mask]
+        return {**counted, "before": slot.observations[:T][mask], "after": after, "mask": mask}
 
     def check(self, number: int) -> None:
         """Whatever is trusted is what one incarnation did with just these actions."""
-        slot = self.learner.slots[number % NUM_SLOTS]
+        slot = self.learner.slots[number % self.shape.slots]
         by_serial = {
             serial: action
             for simulator in [*self.simulators.values(), *self.resume_point]
@@ -333,15 +358,21 @@ def test_nobody_is_there_until_somebody_comes() -> None:
     assert ring.learner.envs == 2
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize(
+    ("seed", "slots"),
+    [*((n, NUM_SLOTS) for n in range(30)), *((n, PIPELINE_SLOTS) for n in range(10))],
+)
 def test_whatever_happens_what_is_trusted_is_true(
-    seed: int, monkeypatch: pytest.MonkeyPatch
+    seed: int, slots: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Deaths, restarts, sleep and new learners at random: `check` looks at every rollout."""
+    """Deaths, restarts, sleep and new learners at random: `check` looks at every rollout.
+
+    With three slots at the rollout before as well, which may still be learned from.
+    """
     monkeypatch.setattr(rollout_ports, "MIN_TIMEOUT_S", 0.0)
     monkeypatch.setattr(rollout_ports, "USUAL_WAIT_FACTOR", 0.0)
     rng = random.Random(seed)
-    ring = Ring(3)
+    ring = Ring(3, slots=slots)
     incarnations = dict.fromkeys(range(3), -1)
     asleep: set[int] = set()
 
@@ -369,7 +400,7 @@ def test_whatever_happens_what_is_trusted_is_true(
         rounds += 1
         number += 1
         if rng.random() < 0.05:
-            ring.learner = ring.new_learner()
+            ring.learner, ring.pending = ring.new_learner(), None
             number = ring.learner.first_rollout()
     assert valid_mask > 0.1 * rounds * T * ring.shape.num_envs
 

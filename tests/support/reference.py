@@ -167,39 +167,52 @@ def scales_of(learners: list[ReferenceLearner]) -> Scales | None:
 def train_in_lock_step(config: RunConfig, graph: Topology, turns: int) -> list[ReferenceLearner]:
     """Run `turns` turns of all learners, each mixing by its row of the graph's matrix."""
     learners = [ReferenceLearner(config, rank) for rank in range(graph.size)]
-    gossip, round_ = config.gossip, 0
-    before = [learner.algorithm.state()["parameters"].clone() for learner in learners]
-    velocities = [torch.zeros_like(vector) for vector in before]
-    normalises = config.environment.norm_obs and config.environment.norm_reward
-    by_all = config.algorithm.num_steps * config.environment.num_envs * graph.size
+    together = Together(config, graph, learners)
     for turn in range(1, turns + 1):
-        for learner in learners:
-            learner.algorithm.schedule((turn - 1) * by_all, config.total_steps)
-        scales = scales_of(learners) if normalises else None
+        scales = together.scales_of(learners)
         for learner in learners if scales else ():
             learner.normaliser.enter(scales)
         for learner in learners:
             learner.algorithm.schedule(turn - 1, turns)
         rollouts = [learner.collect() for learner in learners]
-        if normalises and scales is None:
-            continue
+        if scales or not together.normalises:
+            together.learn(rollouts, turn)
+    return learners
+
+
+class Together:
+    """What learners do with the rollouts of one turn: they update, and exchange."""
+
+    def __init__(
+        self, config: RunConfig, graph: Topology, learners: list[ReferenceLearner]
+    ) -> None:
+        self.config, self.graph, self.learners, self.round = config, graph, learners, 0
+        self.before = [learner.algorithm.state()["parameters"].clone() for learner in learners]
+        self.velocities = [torch.zeros_like(vector) for vector in self.before]
+        self.normalises = config.environment.norm_obs and config.environment.norm_reward
+
+    def scales_of(self, learners: list[ReferenceLearner]) -> Scales | None:
+        """Return the scales of the data of `learners`, if any are wanted."""
+        return scales_of(learners) if self.normalises else None
+
+    def learn(self, rollouts: list[Rollout], turn: int) -> None:
+        """Learn from what turn `turn`, counted from 1, has brought."""
+        learners, gossip = self.learners, self.config.gossip
         if gossip.method == "allreduce":
             step_together(learners, rollouts)
         else:
             for learner, rollout in zip(learners, rollouts, strict=True):
                 learner.algorithm.update(rollout)
-        for learner in learners if scales else ():
+        for learner in learners if self.normalises else ():
             learner.normaliser.leave()
-        if gossip.method == "allreduce":
-            continue
-        if gossips(gossip, config.seed, turn):
-            names = ["parameters"] + ["square_average"] * gossip.gossip_optimizer
-            mix(learners, graph, round_, names, gossip.ball_floor)
-            round_ += 1
-            if gossip.outer_steps:
-                for learner, *state in zip(learners, before, velocities, strict=True):
-                    step_outside(learner.algorithm.state()["parameters"], *state, gossip)
-    return learners
+        if gossip.method == "allreduce" or not gossips(gossip, self.config.seed, turn):
+            return
+        names = ["parameters"] + ["square_average"] * gossip.gossip_optimizer
+        mix(learners, self.graph, self.round, names, gossip.ball_floor)
+        self.round += 1
+        if gossip.outer_steps:
+            for learner, *state in zip(learners, self.before, self.velocities, strict=True):
+                step_outside(learner.algorithm.state()["parameters"], *state, gossip)
 
 
 def gossips(gossip: GossipConfig, seed: int, turn: int) -> bool:

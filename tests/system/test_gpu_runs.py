@@ -34,6 +34,7 @@ from tests.support.scenarios import ENDLESS, stopped, successor, works_on
 pytestmark = pytest.mark.real
 
 KERNELS_OF_A_TRIAL = 5
+NO_GRAPHS = ["--no-graphs"]
 CARTPOLE = ["--env-id", "CartPole-v1", "--num-envs", 4]
 
 
@@ -141,6 +142,27 @@ def test_lock_step_on_gpus_is_repeatable(gpus: Path, tmp_path: Path, again: list
         found.append(parameters(folder))
     for mine, theirs in zip(*found, strict=True):
         assert np.array_equal(mine, theirs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["gossip", "allreduce"])
+def test_a_pipeline_computes_the_same_with_graphs_and_without(
+    gpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """And whether or not copies are late: no stream reads what another has not written yet."""
+    found = []
+    pipeline = ["--algorithm", "vtrace", "--pipeline", "--sync", "--method", method, "--seed", 7]
+    for name, hold, more in (("first", "1", []), ("second", "", []), ("third", "1", NO_GRAPHS)):
+        folder = tmp_path / name
+        monkeypatch.setenv("FAKE_CUDA_HOLD", hold)
+        flags = [*pipeline, *CARTPOLE, "--learners", 2, "--device", "cuda", *more]
+        ended = run(*flags, "--total-steps", 800, "--run-dir", folder)
+        assert (ended.returncode, summary(folder)["policy_lag"]) == (0, 1.0), ended.stderr
+        assert not [text for text in events(folder) if "graph" in text]
+        found.append(parameters(folder))
+    assert sum(each["graphs"] > 0 for each in of_learners(gpus)) == 4
+    for first, *others in zip(*found, strict=True):
+        assert all(np.array_equal(first, other) for other in others)
 
 
 def test_a_killed_learner_comes_back_on_its_gpu(gpus: Path, tmp_path: Path) -> None:

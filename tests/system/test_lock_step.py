@@ -17,6 +17,7 @@ from galamp.gossip.topologies import make_topology
 from tests.support.command_lines import parsed
 from tests.support.engine import also
 from tests.support.in_process import planned
+from tests.support.pipelined_reference import train_in_pipeline
 from tests.support.reference import ReferenceLearner, gossips, train_in_lock_step
 from tests.support.same_bits import assert_learners_equal, assert_run_equals
 
@@ -52,6 +53,8 @@ NUM_STEPS = 5
 FLOOR = 0.0003
 """Some averages of the first turns move CartPole's learners by more than this, others by less."""
 
+PIPELINE = ("--sync", "--algorithm", "vtrace", "--pipeline")
+
 CASES = {
     "ring": Case(3, 16, ("--sync", "--lr-schedule", "cosine")),
     # Two learners that average with each other are one after every round; three are not.
@@ -59,6 +62,8 @@ CASES = {
     "atari": Case(2, 3, env_id="ALE/Breakout-v5", envs=2, workers=2, identical=True),
     # Bytes that are not divided by 255, and the network for small images.
     "small-images": Case(2, 8, env_id="tests.support.spaces:cube", identical=True),
+    "pipeline": Case(3, 16, (*PIPELINE, "--lr-schedule", "cosine")),
+    "pipeline-atari": Case(2, 3, PIPELINE, "ALE/Breakout-v5", 2, 2, identical=True),
     "max-staleness-0": Case(3, 12, ("--max-staleness", 0)),
     "bidirectional-ring": Case(4, 12, graph("bidirectional-ring")),
     # An even number of rounds of two, after which four are one.
@@ -107,7 +112,8 @@ def referred(case: Case, config: RunConfig) -> list[ReferenceLearner]:
     """Train in this thread, by the settings of a plan."""
     every = config.gossip.global_average_every
     graph = make_topology(config.gossip.topology, case.learners, global_average_every=every)
-    return train_in_lock_step(config, graph, case.turns)
+    train = train_in_pipeline if config.algorithm.pipeline else train_in_lock_step
+    return train(config, graph, case.turns)
 
 
 def assert_mixed(case: Case, config: RunConfig, rank: int, mixes: int) -> None:

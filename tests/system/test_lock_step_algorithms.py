@@ -23,6 +23,7 @@ from galamp.gossip.topologies import make_topology
 from tests.support.command_lines import parsed
 from tests.support.engine import also, run
 from tests.support.in_process import planned
+from tests.support.pipelined_reference import train_in_pipeline
 from tests.support.reference import ReferenceLearner, train_in_lock_step
 from tests.support.same_bits import assert_learners_equal, assert_run_equals
 
@@ -45,6 +46,7 @@ class Case(NamedTuple):
     method: str
     actions: str
     network: str
+    more: str = ""
 
     @property
     def memory(self) -> bool:
@@ -65,7 +67,11 @@ class Case(NamedTuple):
         }  # fmt: skip
         for name, number in numbers.items():
             words += [f"--{name}", str(number)]
-        return [*words, "--device", "cpu"]
+        return [*words, "--device", "cpu", *self.more.split()]
+
+
+def name_of(case: Case) -> str:
+    return "-".join(filter(None, case)).replace("---", "-")
 
 
 CASES = [
@@ -79,6 +85,11 @@ CASES = [
     Case("vtrace", "independent", "clipped", "mlp"),
     Case("vtrace", "single", "squashed", "mlp-gru"),
     Case("vtrace", "gossip", "multi-discrete", "mlp"),
+    Case("vtrace", "gossip", "multi-binary", "mlp-lstm", "--pipeline"),
+    Case("vtrace", "allreduce", "discrete", "mlp", "--pipeline"),
+    Case("vtrace", "independent", "clipped", "mlp", "--pipeline"),
+    Case("vtrace", "single", "squashed", "mlp-gru", "--pipeline"),
+    Case("vtrace", "gossip", "multi-discrete", "mlp", "--pipeline"),
     Case("ppo", "gossip", "clipped", "mlp"),
     Case("ppo", "allreduce", "squashed", "mlp-lstm"),
     Case("ppo", "independent", "multi-discrete", "mlp"),
@@ -119,7 +130,7 @@ def test_every_pair_is_in_the_table() -> None:
     assert [set(names) for names in zip(*REAL, strict=True)][:2] == [set(ALGORITHMS), set(methods)]
 
 
-@pytest.mark.parametrize("case", CASES, ids="-".join)
+@pytest.mark.parametrize("case", CASES, ids=name_of)
 def test_learners_equal_one_process(case: Case) -> None:
     plan = planned(parsed(*case.words))
     learners = assert_learners_equal(plan, referred(plan.config))
@@ -129,7 +140,7 @@ def test_learners_equal_one_process(case: Case) -> None:
     assert not torch.equal(vectors[0], ReferenceLearner(plan.config, 0).algorithm.parameters.data)
 
 
-@pytest.mark.parametrize("case", [CASES[1], CASES[5], CASES[6]], ids="-".join)
+@pytest.mark.parametrize("case", [CASES[1], CASES[5], CASES[6], CASES[11]], ids=name_of)
 def test_learners_that_update_in_parts_equal_one_process(case: Case) -> None:
     plan = planned(parsed(*case.words, "--updates-per-rollout", "2"))
     learners = assert_learners_equal(plan, referred(plan.config))
@@ -138,7 +149,7 @@ def test_learners_that_update_in_parts_equal_one_process(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", [case if case[:3] in REAL else also(case) for case in CASES], ids="-".join
+    "case", [case if case[:3] in REAL else also(case) for case in CASES], ids=name_of
 )
 def test_a_run_equals_one_process(tmp_path: Path, case: Case) -> None:
     expected = referred(planned(parsed(*case.words)).config)
@@ -160,7 +171,8 @@ def test_what_does_not_go_together_is_one_line(
 def referred(config: RunConfig) -> list[ReferenceLearner]:
     """Train in this thread, by the settings of a plan."""
     graph = make_topology(config.gossip.topology, config.resources.learners)
-    return train_in_lock_step(config, graph, TURNS)
+    train = train_in_pipeline if config.algorithm.pipeline else train_in_lock_step
+    return train(config, graph, TURNS)
 
 
 def assert_alike(method: str, vectors: list[Tensor]) -> None:

@@ -19,9 +19,9 @@ from galamp.storage.checkpoint import Checkpoint
 from tests.support.command_lines import parsed
 from tests.support.engine import also, run, started, summary, titled, training, wait_for
 from tests.support.engine import galamp as command
-from tests.support.in_process import planned
+from tests.support.in_process import planned, train_in_process
 from tests.support.scenarios import rows
-from tests.system.test_lock_step import Case, referred
+from tests.system.test_lock_step import PIPELINE, Case, referred
 
 BOTH = ("--norm-obs", "--norm-reward")
 CARTPOLE = NormaliserSpec(4, True)
@@ -65,6 +65,18 @@ def test_lock_step_equals_one_process_with_a_list_of_all_data(tmp_path: Path, me
     ]
     same = [np.array_equal(vectors[0], vector) for vector in vectors[1:]]
     assert all(same) if method == "allreduce" else not any(same)
+
+
+def test_a_pipeline_learns_in_the_scales_of_each_rollout() -> None:
+    """Which the policy that acts meanwhile has no more."""
+    case = Case(2, 28, (*PIPELINE, *BOTH), envs=8)
+    plan = planned(parsed(*case.words))
+    learners, reference = train_in_process(plan), referred(case, plan.config)
+    for learner, expected in zip(learners, reference, strict=True):
+        assert learner.status["turns"] == case.turns
+        assert 10 < learner.status["updates"] == expected.algorithm.version < case.turns
+        found, plain = learner.algorithm.parameters.data, expected.algorithm.parameters.data
+        assert torch.allclose(found, plain, rtol=1e-3, atol=1e-4)
 
 
 def test_a_run_is_trained_resumed_and_evaluated(tmp_path: Path) -> None:

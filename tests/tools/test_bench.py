@@ -449,6 +449,17 @@ def test_run_and_rows(
     assert re.fullmatch("unknown|[0-9a-f]{10,}(-dirty)?", rows[0]["commit"])
 
 
+def test_a_pipeline_takes_turns_with_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[runs.System] = []
+    monkeypatch.setattr(cli, "compare", lambda systems, *_, subject: found.extend(systems))
+    assert cli.main(["pipeline", "--game", "pong", "--learners", "1"]) == 0
+    overlapping, plain = (list(system.command) for system in found)
+    assert "--pipeline" not in plain
+    assert [word for word in overlapping if word != "--pipeline"] == plain
+    assert "--env-id ALE/Pong-v5 --learners 1 --num-envs 16" in " ".join(plain)
+    assert "--algorithm vtrace --device cpu" in " ".join(plain)
+
+
 def test_bin_bench_sets_itself_up(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path)
     ended = checkout.start("run", "--seconds", "5", command="bench")

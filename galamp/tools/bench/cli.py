@@ -3,6 +3,7 @@
 bin/bench run        galamp alone, repeated
 bin/bench limit      galamp and the bare parts of training, taking turns
 bin/bench scale      galamp with more and more learners and environments
+bin/bench pipeline   V-trace with --pipeline and without, taking turns
 bin/bench start      from the command to the first agent steps
 bin/bench neighbour  another program on the same machine, beside a run and without
 bin/bench forward    the forward pass by hand against plain autograd
@@ -50,6 +51,7 @@ from galamp.tools.bench.options import (
     add_measuring,
     add_neighbour,
     add_peers,
+    add_pipeline,
     add_scale,
     add_start,
 )
@@ -160,6 +162,16 @@ def scale_command(args: argparse.Namespace) -> None:
     what = f"{args.game}, network {args.network}, learners x environments of each"
     with rows_file(args.json) as rows:
         compare(systems, what, args, rows, subject=systems[0].name)
+
+
+def pipeline_command(args: argparse.Namespace) -> None:
+    """`bin/bench pipeline`."""
+    args.algorithm = "vtrace"
+    workload, device = workload_from(args, args.learners, args.num_envs), ("--device", args.device)
+    overlapping = galamp_system(workload, "with --pipeline", more=(*device, "--pipeline"))
+    systems = [overlapping, galamp_system(workload, "without", more=device)]
+    with rows_file(args.json) as rows:
+        compare(systems, described(workload), args, rows, subject=overlapping.name)
 
 
 def _learners(count: int) -> str:
@@ -328,6 +340,7 @@ COMMANDS: dict[str, Command] = {
     "run": ("galamp alone, repeated", add_measuring, run_command),
     "limit": ("galamp and the bare parts of training, in turns", add_limit, limit_command),
     "scale": ("more and more learners and environments", add_scale, scale_command),
+    "pipeline": ("V-trace with --pipeline and without, in turns", add_pipeline, pipeline_command),
     "start": ("from the command to the first agent steps", add_start, start_command),
     "neighbour": ("another program beside a run", add_neighbour, neighbour_command),
     "forward": ("the forward pass by hand, against autograd", add_forward, forward_command),

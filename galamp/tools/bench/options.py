@@ -59,6 +59,13 @@ def add_start(parser: argparse.ArgumentParser) -> None:
     add("--repeats", metavar="N", type=_count, default=5, help="repetitions")
 
 
+def add_pipeline(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `pipeline`."""
+    add_measuring(parser)
+    text = "what learns: cpu, or GPUs, as galamp run takes them"
+    parser.add_argument("--device", metavar="NAME", default="cpu", help=text)
+
+
 def add_neighbour(parser: argparse.ArgumentParser) -> None:
     """Add the options of `neighbour`."""
     add = parser.add_argument

@@ -35,7 +35,7 @@ POLL_S = 0.2
 MEASURED = ("wall_s", "global_step", "emulator_frames")
 """Fields of a row that are used."""
 
-SETTINGS = {"a2c": (), "ppo": ("--preset", "ppo-atari")}
+SETTINGS = {"a2c": (), "ppo": ("--preset", "ppo-atari"), "vtrace": ("--algorithm", "vtrace")}
 """Algorithm of a workload -> galamp's flags for it."""
 
 Row = dict[str, Any]
