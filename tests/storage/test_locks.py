@@ -385,7 +385,7 @@ def test_chaos_shows_what_it_cannot_keep(
     monkeypatch.setattr(record, "record", lambda *arguments: {"held": True})
     ended = SimpleNamespace(exit_code=70)
     outcome = SimpleNamespace(folder=tmp_path / "gone", result=ended, summary={})
-    assert command._conclude(cast(Any, None), cast(Any, outcome)) == {"held": True}
+    assert command._conclude(cast(Any, None), cast(Any, outcome), None) == {"held": True}
     assert "gone/chaos.json not written: No such file" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
