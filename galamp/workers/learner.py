@@ -167,9 +167,9 @@ class Learner:
         try:
             self._run()
             self._turns.drain()
-            self.status["updates"] = self.algorithm.version
         finally:
             self._turns.close()
+            self.status["updates"] = self.algorithm.version
 
     def _run(self) -> None:
         number = self.port.first_rollout()

@@ -129,6 +129,7 @@ def test_what_learns_is_whole_when_a_turn_is_left(monkeypatch: pytest.MonkeyPatc
     state = learners[0].algorithm.state()
     for name, tensor in expected.algorithm.state().items():
         assert torch.equal(state[name], tensor), name
+    assert learners[0].status["updates"] == left
 
 
 def test_a_slot_more_is_there_only_where_it_is_needed() -> None:
@@ -159,6 +160,14 @@ def test_an_algorithm_of_ones_own_says_that_it_corrects(monkeypatch: pytest.Monk
     config = parsed(*words("--pipeline", "--algorithm", OWN, learners=1))
     (learner,) = train_in_process(planned(config))
     assert learner.status["updates"] == TURNS
+
+
+def test_a_network_that_every_call_returns_again_is_refused() -> None:
+    """The copy that acts would take the parameters away from the one that learns."""
+    again = ("--network", "tests.support.networks:the_same")
+    train_in_process(planned(parsed(*words(*again, learners=1))))
+    with pytest.raises(UserError, match=r"two calls .* the same parameters.* leave --pip"):
+        train_in_process(planned(parsed(*words(*again, "--pipeline", learners=1))))
 
 
 def test_its_threads_share_a_learners_cores() -> None:

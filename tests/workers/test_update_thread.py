@@ -145,6 +145,25 @@ def test_where_no_thread_can_start_the_update_comes_later(
     thread.close()
 
 
+def test_progress_counts_where_no_thread_can_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once: or else a learner with a long update would be taken to hang."""
+    monkeypatch.setattr(update_thread, "ThreadPoolExecutor", NoThreads)
+    beats: list[int] = []
+    seen: list[int] = []
+    thread = UpdateThread(CPU)
+
+    def update(reduce: Reduce | None) -> dict[str, float]:
+        for _ in range(2):
+            thread.heartbeat()
+            seen.append(len(beats))
+        return DONE
+
+    thread.start(update)
+    thread.finish(lambda: beats.append(1))
+    assert seen == [1, 2]
+    thread.close()
+
+
 def test_an_update_is_completed_at_the_end(release: threading.Event) -> None:
     thread, completed = UpdateThread(CPU), []
 
