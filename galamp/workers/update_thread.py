@@ -46,6 +46,7 @@ class UpdateThread:
         self._stream: torch.cuda.Stream | None = None
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        # Until torch asks in a thread, OpenMP has the machine's number there; oneDNN goes by that.
         threads = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(1, "update", torch.set_num_threads, (threads,))
         self._running: Future[dict[str, float]] | None = None

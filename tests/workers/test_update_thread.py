@@ -231,14 +231,15 @@ def test_an_update_that_never_ends_is_told(
         thread.close()
 
 
-def test_it_computes_with_as_many_threads_as_the_learner() -> None:
-    before = torch.get_num_threads()
-    try:
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            thread = UpdateThread(CPU)
-            thread.start(lambda reduce: {"grad_norm": float(torch.get_num_threads())})
-            assert thread.finish(nothing) == {"grad_norm": threads}
-            thread.close()
-    finally:
-        torch.set_num_threads(before)
+def test_it_computes_with_as_many_threads_as_the_learner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is set in the thread: asked there, torch would set it first, which hides what was."""
+    found: dict[int, int] = {}
+    monkeypatch.setattr(
+        torch, "set_num_threads", lambda threads: found.update({threading.get_ident(): threads})
+    )
+    for threads in (1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        thread = UpdateThread(CPU)
+        thread.start(lambda reduce: {"grad_norm": float(found[threading.get_ident()])})
+        assert thread.finish(nothing) == {"grad_norm": threads}
+        thread.close()
