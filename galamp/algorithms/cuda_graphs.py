@@ -7,9 +7,9 @@ most kernels the launch takes the host longer than the run takes the GPU; a grap
 launch.
 
 Recorded work must not make decisions on the host, and must not wait. Its inputs and outputs are in
-memory that was allocated before; memory that it allocates itself is scratch memory, which all
-graphs of a learner share: two of them never run at the same time, and none reads what another has
-left.
+memory that was allocated before; memory that it allocates itself is scratch memory, which all that
+one `Graphs` has recorded shares: no two of these run at the same time, and none reads what another
+has left.
 
 Written from torch's documentation and sources; not yet run on a GPU.
 """

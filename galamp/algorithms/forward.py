@@ -7,6 +7,7 @@
 
 Runs in learners. Parameters do not change while a rollout is collected. So the update needs the
 same activations that acting has computed: a forward pass that is cached need not be recomputed.
+With `--pipeline` another copy has acted, by older parameters: nothing is cached then.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class ForwardPass(ABC):
     def rollout(self, observations: Tensor, first: Tensor) -> RolloutOutputs:
         """Return the network's outputs for all observations [T+1, B, ...] of the rollout.
 
-        The parameters must be the same as in `act`.
+        The parameters must be the same as in `act`, if it was called.
         """
 
     @abstractmethod

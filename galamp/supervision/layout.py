@@ -96,6 +96,7 @@ def sketch_model(plan: Plan, environment: EnvironmentSpec) -> ModelSketch:
         make_distribution(environment.actions).num_inputs,
         seed=plan.config.seed,
         scale=environment.observation_scale,
+        twice=config.algorithm.pipeline,
     )
     seed = plan.config.seed
     seeds = {"model_seed": seed, "sampling_seed": seed}

@@ -167,9 +167,9 @@ class Learner:
         try:
             self._run()
             self._turns.drain()
-            self.status["updates"] = self.algorithm.version
         finally:
             self._turns.close()
+            self.status["updates"] = self.algorithm.version
 
     def _run(self) -> None:
         number = self.port.first_rollout()
@@ -230,6 +230,9 @@ class Learner:
 
     def _finished(self) -> bool:
         self.idle()
+        return self._is_over()
+
+    def _is_over(self) -> bool:
         if self.status["turns"] >= self.control.stop_turn:
             return True
         return self._agent_steps() >= self.task.total_steps
@@ -242,13 +245,19 @@ class Learner:
         return self.status_board.agent_steps()
 
     def _save_if_due(self) -> None:
-        """Save the state on request, and at intervals in case this process is killed."""
+        """Save the state on request, and at intervals in case this process is killed.
+
+        In lock-step the last turn has but one state, that of the end: before, a pipeline has not
+        learned from all, and all have to go back to the same.
+        """
         save_id, at_turn = self.control.save_request
         turns = self.status["turns"]
         requested = save_id != self._saved_id and at_turn != NEVER and turns >= at_turn
         now_s = time.monotonic()
         due = now_s - self._saved_s > SAVE_EVERY_S
         if self.task.gossip.exchanges_in_lock_step:
+            if self._is_over():
+                return
             every = save_every_turns(self.task.shape.num_steps, self.task.learners)
             due = turns % every == 0
         if requested or due:

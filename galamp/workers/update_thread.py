@@ -46,17 +46,21 @@ class UpdateThread:
         self._stream: torch.cuda.Stream | None = None
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        # Until torch asks in a thread, OpenMP has the machine's number there; oneDNN goes by that.
         threads = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(1, "update", torch.set_num_threads, (threads,))
         self._running: Future[dict[str, float]] | None = None
         self._postponed: Update | None = None
         self._question: Future[Future[bool]] = Future()
         self._beats = self._seen = 0
+        self._report: Callable[[], None] = lambda: None
         self.in_thread = True
 
     def heartbeat(self) -> None:
         """Count progress of an update; called by the update."""
         self._beats += 1
+        if not self.in_thread:
+            self._report()
 
     def start(self, update: Update) -> None:
         """Start an update; the one before has been finished."""
@@ -82,6 +86,7 @@ class UpdateThread:
         """
         if self._postponed is not None:
             update, self._postponed = self._postponed, None
+            self._report = heartbeat
             return update(self._reduce)
         running = self._running
         assert running is not None, "no update was started"

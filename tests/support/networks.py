@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -70,6 +71,12 @@ def unseeded(shape: tuple[int, ...], dtype: str, actions: int) -> nn.Module:
     model = Toy(shape, dtype, actions)
     model.value.bias.data = torch.from_numpy(np.frombuffer(os.urandom(4), "<u2")[:1] / 2.0).float()
     return model
+
+
+@functools.cache
+def the_same(shape: tuple[int, ...], dtype: str, actions: int) -> nn.Module:
+    """The same module from every call."""
+    return Toy(shape, dtype, actions)
 
 
 class Bent(Toy):

@@ -14,6 +14,7 @@ from galamp.algorithms.base import Rollout
 from galamp.algorithms.vtrace import VTrace
 from galamp.core.errors import StopRun, UserError
 from galamp.gossip.topologies import make_topology
+from galamp.memory.learner_state import FINAL, SAVE_EVERY_STEPS
 from galamp.memory.metrics import POLICY_LAG
 from galamp.memory.rollouts import NUM_SLOTS, PIPELINE_SLOTS
 from galamp.workers import update_thread
@@ -129,6 +130,20 @@ def test_what_learns_is_whole_when_a_turn_is_left(monkeypatch: pytest.MonkeyPatc
     state = learners[0].algorithm.state()
     for name, tensor in expected.algorithm.state().items():
         assert torch.equal(state[name], tensor), name
+    assert learners[0].status["updates"] == left
+
+
+@pytest.mark.parametrize("more", [["--pipeline"], []], ids=str)
+def test_the_last_turn_of_lock_step_has_one_state(more: list[str]) -> None:
+    """That after all is learned from: to a turn, all go back to the same."""
+    steps, turns = SAVE_EVERY_STEPS // 2, 4
+    length = ("--num-steps", steps, "--total-steps", turns * steps * ENVS * 2)
+    for learner in train_in_process(planned(parsed(*words(*more, *length)))):
+        learner.save(FINAL)
+        assert set(learner._states.saved_turns()) == {2, turns}
+        found = learner._states.restore(turns)
+        assert found is not None
+        assert found[0].counters["updates"] == turns
 
 
 def test_a_slot_more_is_there_only_where_it_is_needed() -> None:
@@ -159,6 +174,14 @@ def test_an_algorithm_of_ones_own_says_that_it_corrects(monkeypatch: pytest.Monk
     config = parsed(*words("--pipeline", "--algorithm", OWN, learners=1))
     (learner,) = train_in_process(planned(config))
     assert learner.status["updates"] == TURNS
+
+
+def test_a_network_that_every_call_returns_again_is_refused() -> None:
+    """The copy that acts would take the parameters away from the one that learns."""
+    again = ("--network", "tests.support.networks:the_same")
+    train_in_process(planned(parsed(*words(*again, learners=1))))
+    with pytest.raises(UserError, match=r"two calls .* the same parameters.* leave --pip"):
+        train_in_process(planned(parsed(*words(*again, "--pipeline", learners=1))))
 
 
 def test_its_threads_share_a_learners_cores() -> None:

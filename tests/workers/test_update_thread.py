@@ -145,6 +145,25 @@ def test_where_no_thread_can_start_the_update_comes_later(
     thread.close()
 
 
+def test_progress_counts_where_no_thread_can_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once: or else a learner with a long update would be taken to hang."""
+    monkeypatch.setattr(update_thread, "ThreadPoolExecutor", NoThreads)
+    beats: list[int] = []
+    seen: list[int] = []
+    thread = UpdateThread(CPU)
+
+    def update(reduce: Reduce | None) -> dict[str, float]:
+        for _ in range(2):
+            thread.heartbeat()
+            seen.append(len(beats))
+        return DONE
+
+    thread.start(update)
+    thread.finish(lambda: beats.append(1))
+    assert seen == [1, 2]
+    thread.close()
+
+
 def test_an_update_is_completed_at_the_end(release: threading.Event) -> None:
     thread, completed = UpdateThread(CPU), []
 
@@ -212,14 +231,15 @@ def test_an_update_that_never_ends_is_told(
         thread.close()
 
 
-def test_it_computes_with_as_many_threads_as_the_learner() -> None:
-    before = torch.get_num_threads()
-    try:
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            thread = UpdateThread(CPU)
-            thread.start(lambda reduce: {"grad_norm": float(torch.get_num_threads())})
-            assert thread.finish(nothing) == {"grad_norm": threads}
-            thread.close()
-    finally:
-        torch.set_num_threads(before)
+def test_it_computes_with_as_many_threads_as_the_learner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is set in the thread: asked there, torch would set it first, which hides what was."""
+    found: dict[int, int] = {}
+    monkeypatch.setattr(
+        torch, "set_num_threads", lambda threads: found.update({threading.get_ident(): threads})
+    )
+    for threads in (1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        thread = UpdateThread(CPU)
+        thread.start(lambda reduce: {"grad_norm": float(found[threading.get_ident()])})
+        assert thread.finish(nothing) == {"grad_norm": threads}
+        thread.close()

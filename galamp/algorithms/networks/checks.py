@@ -33,14 +33,15 @@ def check_network(
     *,
     seed: int,
     scale: float | None = None,
+    twice: bool = False,
 ) -> None:
     """Build a network of the user's and try it out; galamp's own need no such check.
 
-    Args are those of `build_model`.
+    Args are those of `build_model`, and `twice`: whether a learner has two of it, one to act.
 
     Raises:
-        UserError: it cannot be trained, see `check_model`; or its initial weights do not follow
-            from the seed, and so would differ from learner to learner.
+        UserError: it cannot be trained, see `check_model`; its initial weights do not follow from
+            the seed, and so would differ from learner to learner; or two of it would be one.
     """
     if not is_users(network):
         return
@@ -54,6 +55,12 @@ def check_network(
         raise UserError(
             f"--network {network}: two calls have given different weights: expected the same from "
             "the same seed; draw from torch's, numpy's or random's own generator, and seed none"
+        )
+    if twice and any(mine[name] is others[name] for name in mine):
+        raise UserError(
+            f"--network {network}: two calls have returned the same parameters: expected new ones "
+            "from each, as with --pipeline one network acts and another learns; make the module in "
+            "the function, or leave --pipeline out"
         )
 
 
