@@ -5,7 +5,8 @@
     supervisor <-- ClusterBoard: who is alive, notices
 
 A learner never waits for it: it reads and writes shared memory as ever. Where the bridge is killed,
-other nodes' learners are absent until the next one has come. It imports no torch.
+other nodes' learners are absent until the next one has come. It imports no torch, unless its port
+needs it.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,6 +52,15 @@ def test_what_is_left_out_comes_later() -> None:
         meant += vector
     assert abs(fed - meant).max() < 0.01, "up to what is left out at the end"
     assert abs(plain - meant).min() > 0.15
+
+
+@pytest.mark.parametrize("before", [1.005, -1.005, 1.0e30])
+def test_a_number_that_has_become_far_smaller_is_sent_as_such(before: float) -> None:
+    """A mean of squares as a negative number would have no root."""
+    rounding, now = Rounding(3), np.array([1e-4, -1e-4, 0.0], np.float32)
+    assert rounding.encode(np.full(3, before, np.float32)).distance > 0
+    for _ in range(3):
+        assert rounding.encode(now).vector == pytest.approx(now, rel=2**-6, abs=0.0)
 
 
 def test_a_vector_that_is_not_finite_leaves_nothing_behind() -> None:

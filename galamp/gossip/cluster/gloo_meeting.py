@@ -11,7 +11,9 @@ a port of the kernel's choice per edge and node, at the address by which the nod
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import secrets
 import socket
 import time
@@ -22,6 +24,8 @@ from galamp.core.errors import RunFailed
 
 MEET_S, PROBE_S = 3.0, 1.0
 """Longest wait for the other node while a group is made, and for its answer to a connection."""
+UNANSWERED_S = 3
+"""The connection to a store ends when the other machine has confirmed nothing for so long."""
 ASK_EVERY_S = 0.05
 BROKEN_WITHIN = timedelta(milliseconds=1)
 NEVER = 99
@@ -98,6 +102,29 @@ class Group:
         return self._torch.frombuffer(data, dtype=self._torch.uint8)
 
 
+def end_unanswered(port: int) -> None:
+    """Have the kernel end this process's connections to `port` that stay unanswered.
+
+    torch's store waits for an answer without a deadline, and has no option for one. Behind a cut it
+    would wait for TCP's next attempt, each of which comes twice as late as the one before.
+    """
+    options = {
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE): 1,
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE): 1,
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL): 1,
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT): 1000 * UNANSWERED_S,
+    }
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        with contextlib.suppress(OSError):  # it is no socket, not connected, or closed by now
+            connection = socket.socket(fileno=descriptor)
+            try:
+                if connection.getpeername()[1:2] == (port,):
+                    for (level, name), value in options.items():
+                        connection.setsockopt(level, name, value)
+            finally:
+                connection.detach()
+
+
 class Meeting:
     """Makes the groups of one edge, one after another."""
 
@@ -113,12 +140,12 @@ class Meeting:
     def group(self) -> Group | None:
         """Return a new group once both nodes are there; None: not now, try again soon.
 
-        Takes a few seconds at most.
+        Takes a few seconds at most; while the process that listens is stopped, as long as that.
         """
         try:
             store = self._connected()
             return self._answer(store) if self._rank == 0 else self._ask(store)
-        except (RuntimeError, OSError):  # torch's own errors are RuntimeErrors
+        except (RuntimeError, OSError, ValueError):  # torch's own errors are RuntimeErrors
             self._store = None
             return None
 
@@ -135,6 +162,7 @@ class Meeting:
             self._store = distributed.TCPStore(
                 self._host, self._port, None, False, within, wait_for_workers=False
             )
+            end_unanswered(self._port)
             self._device = distributed.ProcessGroupGloo.create_device(hostname=own)
         return self._store
 

@@ -1,10 +1,16 @@
 """Rounding of vectors for the wire to bfloat16, with error feedback.
 
-    vector x + what was left out so far, e --encode--> q, half the bytes;  e becomes x + e - q
+    vector x + what was left out before, e --encode--> q, half the bytes;  e becomes x + e - q
 
 So what one receiver gets adds up to what was meant for it, up to the last e: errors do not pile up
-in one direction, as they would where each small update is rounded away [1, 2]. A number's error is
-at most 2^-8 of it. The receiver mixes q, and is told how far q is from x. Pure, without torch.
+in one direction, as they would where each small update is rounded away [1, 2]. The receiver mixes
+q, and is told how far q is from x. Where one vector is lost on the way, e is still right: q stands
+for the whole of x, not for a change of it.
+
+A number's error stays below 2^-6 of it, whatever was sent before: of e at most 2^-7 of x is added,
+the rest is forgotten. This matters where a number has become far smaller since, as a mean of
+squares in an optimiser's state: it would else be sent as a negative one, which has no root. Pure,
+without torch.
 
 [1] Seide et al., 1-bit stochastic gradient descent, Interspeech 2014.
 [2] Tang et al., DeepSqueeze: decentralization meets error-compensated compression, 2019,
@@ -23,6 +29,9 @@ from galamp.gossip.cluster.wire import Halves, Vector, widened
 
 LENGTH_SLACK = 1.0 + 1e-5
 """Factor that rounds measured lengths up, by more than their error."""
+MOST_LEFT_OUT = np.float32(2**-7)
+"""Largest part of a number that is added to it of what was left out before: twice what one rounding
+can leave out."""
 CHUNK = 2**14
 """Numbers that are rounded at once: they fit in a processor's cache."""
 
@@ -60,7 +69,10 @@ class Rounding:
 
     def _round(self, vector: Vector, halves: Halves, read: Vector, part: slice) -> float:
         """Round a part into `halves` and `read`; returns the square of its error."""
-        wanted = vector + self._left_out[part]
+        kept, most = self._left_out[part], np.abs(vector) * MOST_LEFT_OUT
+        np.minimum(kept, most, out=kept)
+        np.maximum(kept, np.negative(most, out=most), out=kept)
+        wanted = vector + kept
         halves[:] = halved(wanted)
         read[:] = widened(halves)
         left_out = wanted - read
