@@ -92,11 +92,13 @@ def test_a_closed_file_and_an_encoding_without_the_characters_are_survived() -> 
     assert ascii_only.read() == "?x"
 
 
-def terminal(output: int, keyboard: Keyboard | None = None) -> tuple[Dashboard, Any]:
+def terminal(
+    output: int, keyboard: Keyboard | None = None, every_s: float = 0.0
+) -> tuple[Dashboard, Any]:
     """Return a dashboard of 80 x 24 on the terminal `output`, and the file it writes to."""
     file = open(output, "w", encoding="utf-8")  # noqa: SIM115
     console = Console(file=file, force_terminal=True, width=80, height=24)
-    return Dashboard(console, keyboard), file
+    return Dashboard(console, keyboard, every_s=every_s), file
 
 
 def drain(source: int) -> str:
@@ -131,6 +133,25 @@ def test_a_frame_is_one_synchronised_write_of_what_has_changed() -> None:
         display.__exit__(None, None, None)
         assert drain(ours).endswith("\x1b[?25h\x1b[?1049l")
     assert (sys.stdout, sys.stderr) == before
+    os.close(ours)
+
+
+def test_numbers_wait_for_the_next_frame_and_a_new_state_does_not() -> None:
+    ours, theirs = pty.openpty()
+    display, file = terminal(theirs, every_s=3600.0)
+    with file, display:
+        display.update(busy(2, status="running"))
+        assert "1.24M" in drain(ours)
+        display.update(busy(2, status="running", agent_steps=2_340_000))
+        assert drain(ours) == "", "it is not due"
+        display.update(busy(2, status="stopping", agent_steps=2_340_000))
+        seen = drain(ours)
+        assert "stopping" in seen
+        assert "2.34M" in seen
+        display._press("g")
+        assert drain(ours), "a key is answered at once"
+        display.update(busy(2, status="stopping", agent_steps=3_450_000))
+        assert "3.45M" in drain(ours), "a game is shown as it is played"
     os.close(ours)
 
 

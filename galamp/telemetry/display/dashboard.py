@@ -10,9 +10,11 @@ nothing, and a live screen skips frames that the terminal would not take immedia
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
+import time
 from dataclasses import replace
 from typing import Protocol, Self, TextIO, cast
 
@@ -27,6 +29,9 @@ from galamp.telemetry.display.suspension import Suspension
 from galamp.telemetry.display.text import count, duration, percent, score
 from galamp.telemetry.display.viewing import Viewing, pressed
 from galamp.telemetry.snapshot import Event, Snapshot
+
+FRAME_EVERY_S = 0.4
+"""Snapshots come four times a second: every second one is drawn, which is half the cost."""
 
 __all__ = ["Dashboard", "Display", "PlainLines", "Silent", "make_display", "render"]
 
@@ -67,7 +72,7 @@ def make_display(quiet: bool, stream: TextIO | None, *, stops: bool = False) -> 
     draws = draws and safe.isatty() and in_foreground(safe.fileno())
     if draws and safe.encoding.lower().replace("-", "") == "utf8":
         console = Console(file=cast(TextIO, safe), force_terminal=True)
-        return Dashboard(console, Keyboard(sys.stdin), stops=stops)
+        return Dashboard(console, Keyboard(sys.stdin), stops=stops, every_s=FRAME_EVERY_S)
     return PlainLines(stream)
 
 
@@ -78,7 +83,12 @@ class Dashboard:
     """
 
     def __init__(
-        self, console: Console, keyboard: Keyboard | None = None, *, stops: bool = False
+        self,
+        console: Console,
+        keyboard: Keyboard | None = None,
+        *,
+        stops: bool = False,
+        every_s: float = 0.0,
     ) -> None:
         """Acquire `console`, and wrap the stream that it writes to.
 
@@ -86,7 +96,9 @@ class Dashboard:
             console: of the terminal.
             keyboard: whose keys count.
             stops: whether `q` stops the run, after a question; else it interrupts this process.
+            every_s: least time between two frames in seconds, while nothing but numbers changes.
         """
+        self._every_s, self._drawn_s, self._drawn_status = every_s, -math.inf, ""
         file = console.file
         self._stream = file if isinstance(file, SafeStream) else SafeStream(file)
         console.file = cast(TextIO, self._stream)
@@ -114,12 +126,14 @@ class Dashboard:
         return self._viewing.view == "game"
 
     def update(self, snapshot: Snapshot) -> None:
-        """Draw `snapshot` over the last frame, at the terminal's current size."""
+        """Draw `snapshot` over the last frame, at the terminal's current size, if one is due."""
         if snapshot.history is None and self._snapshot is not None:
             snapshot = replace(snapshot, history=self._snapshot.history)
         self._snapshot = snapshot
         self.poll()
-        self._draw()
+        changed = self.wants_game or snapshot.status != self._drawn_status
+        if changed or time.monotonic() - self._drawn_s >= self._every_s:
+            self._draw()
 
     def poll(self) -> None:
         """Act on the keys that were pressed; stop, if the terminal has asked for that."""
@@ -148,6 +162,7 @@ class Dashboard:
     def _draw(self) -> None:
         if self._snapshot is None or not self._stream.ready() or not self._may_draw():
             return
+        self._drawn_s, self._drawn_status = time.monotonic(), self._snapshot.status
         self._keyboard.open()
         width, height = self._console.size
         lines = render(self._snapshot, width=width, height=height, viewing=self._viewing)
