@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
 import galamp
-from tests.support import engine
+from tests.support import engine, template
 from tests.support.engine import begun, end
 from tests.support.forked import Forked
 
@@ -34,6 +36,22 @@ def test_it_is_forked_whatever_libraries_have_set(monkeypatch: pytest.MonkeyPatc
     assert isinstance(process, Forked)
     assert process.communicate(timeout=60)[0] == f"galamp {galamp.__version__}\n"
     end(process)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_just_after_the_fork_is_not_taken_as_the_command_takes_it(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a refusal cancels the probe that has just been forked."""
+    before = signal.signal(number, lambda *_: os._exit(99))
+    monkeypatch.setattr(template, "_close_all_but", lambda _: os.kill(os.getpid(), number))
+    server = "from multiprocessing.forkserver import main"
+    try:
+        pid = template._started("", [server], ())
+    finally:
+        signal.signal(number, before)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -number
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 @pytest.mark.parametrize("name", ["PYTHONPATH", "CUDA_VISIBLE_DEVICES"])

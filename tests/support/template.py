@@ -153,28 +153,41 @@ def _started(path: str, words: list[str], kept: Sequence[int]) -> int:
     """Start a Python as multiprocessing does, but fork the server; returns its process id."""
     if not words[-1].startswith("from multiprocessing.forkserver import main"):
         return START_PYTHON(path, words, kept)  # type: ignore[no-any-return]
-    pid = os.fork()
+    pid, mask = _forked()
     if pid == 0:
-        _be(words[-1], [], kept)
+        _be(words[-1], [], kept, mask)
     return pid
+
+
+def _forked() -> tuple[int, set[int]]:
+    """Fork, with all signals blocked in the child; returns the process id and the mask of before.
+
+    A signal that comes before `_be` has put the handlers back would have the child do what the
+    command does at it, on the command's streams.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    pid = os.fork()
+    if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return pid, {int(number) for number in mask}
 
 
 def _fork_probe(probing: probe_process.Probing, words: list[str], *options: Any) -> None:
     """Popen's own step, which gets all options in one order on every Python."""
     ends = options[9:15]
-    probing.pid = os.fork()
+    probing.pid, mask = _forked()
     if probing.pid == 0:
         os.setsid()
         for target, source in enumerate((ends[0], ends[3], ends[5])):
             os.dup2(source, target)
         *_, program, request = words
-        _be(program, [request], ())
+        _be(program, [request], (), mask)
     probing._child_created = True  # type: ignore[attr-defined]
     probing._close_pipe_fds(*ends)  # type: ignore[attr-defined]
 
 
-def _be(program: str, arguments: list[str], kept: Sequence[int]) -> NoReturn:
-    """Be what `python -c program arguments...` would be, with the files `kept`."""
+def _be(program: str, arguments: list[str], kept: Sequence[int], mask: set[int]) -> NoReturn:
+    """Be what `python -c program arguments...` would be, with the files `kept` and this mask."""
     code = FAILED
     try:
         _close_all_but(kept)
@@ -184,6 +197,7 @@ def _be(program: str, arguments: list[str], kept: Sequence[int]) -> NoReturn:
             if callable(signal.getsignal(number)):  # a handler of the command's
                 default = number == signal.SIGINT
                 signal.signal(number, signal.default_int_handler if default else signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         sys.modules["__main__"] = types.ModuleType("__main__")
         exec(program, {})
         code = 0
