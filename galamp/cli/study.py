@@ -169,6 +169,7 @@ def pilot_command(args: argparse.Namespace) -> int:
 def run_command(args: argparse.Namespace) -> int:
     """`bin/study run`."""
     from galamp.cli.sweep import train_sweep
+    from galamp.tools.study.collecting import collect
 
     block, sweep = plan.block_named(args.block), _sweep(args.block)
     folder, known = args.dir or Path("runs") / sweep.name, _known(block)
@@ -179,7 +180,7 @@ def run_command(args: argparse.Namespace) -> int:
     code = EXIT_SIGTERM
     with _ended_after(args.hours) as ended:
         code = train_sweep(replace(sweep, runs=left), folder, block.file)
-    done = _collect(left, block, folder)
+    done = collect(left, block, folder)
     sys.stderr.write(f"galamp: study: {done} new rows in {block.results}\n")
     if code == EXIT_SIGTERM and ended():
         return EXIT_OK
@@ -290,24 +291,6 @@ def _known(block: plan.Block) -> set[tuple[Cell, str]]:
     from galamp.tools.study.rows import read_rows
 
     return {(row.cell, row.hash) for row in read_rows(block.results)}
-
-
-def _collect(runs: Sequence[PlannedRun], block: plan.Block, folder: Path) -> int:
-    """Add a row for each of these runs that has finished; returns how many."""
-    from galamp.tools.run_folders.record import State, is_run, read_record
-    from galamp.tools.study import random_actions
-    from galamp.tools.study.collecting import row_of
-    from galamp.tools.study.rows import add_row
-
-    added = 0
-    for run in runs:
-        path = folder / run.name
-        if is_run(path) and read_record(path).state is State.FINISHED:
-            add_row(block.results, row_of(run, path, sharp=block.sharpness))
-            added += 1
-    if block.name == "reference" and not random_actions.read():
-        random_actions.write(random_actions.mean_scores())
-    return added
 
 
 def _compared(row: Row, stored: Row | None) -> int:

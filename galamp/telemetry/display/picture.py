@@ -14,23 +14,19 @@ from collections.abc import Sequence
 from rich.console import Console, RenderableType
 from rich.terminal_theme import SVG_EXPORT_THEME
 
-FONT_FACE = re.compile(r"@font-face \{\{.*?\}\}\s*", re.DOTALL)
+FONT_FACE = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 """Rich's style asks another host for a font; any monospaced one does as well."""
-FONTS = "Fira Code, Menlo, Consolas, DejaVu Sans Mono, monospace"
+RICHS_FONTS = "font-family: Fira Code, monospace"
+FONTS = "font-family: Fira Code, Menlo, Consolas, DejaVu Sans Mono, monospace"
 
 
 def svg_of(lines: Sequence[RenderableType], *, width: int, title: str) -> bytes:
     """Return lines of text, of at most `width` columns, as a picture of a terminal's window."""
-    from rich._export_format import CONSOLE_SVG_FORMAT
-
     console = Console(
         file=io.StringIO(), width=width, record=True, force_terminal=True,
         color_system="truecolor", legacy_windows=False,
     )  # fmt: skip
     for line in lines:
         console.print(line, no_wrap=True, crop=True, highlight=False, markup=False)
-    form = FONT_FACE.sub("", CONSOLE_SVG_FORMAT).replace("Fira Code, monospace", FONTS)
-    picture = console.export_svg(
-        title=title, theme=SVG_EXPORT_THEME, code_format=form, unique_id="frame"
-    )
-    return picture.encode()
+    picture = console.export_svg(title=title, theme=SVG_EXPORT_THEME, unique_id="frame")
+    return FONT_FACE.sub("", picture).replace(RICHS_FONTS, FONTS).encode()

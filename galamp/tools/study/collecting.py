@@ -1,5 +1,6 @@
 """What is kept of a run that has ended: its row.
 
+    finished runs of a block --collect--> results/BLOCK.jsonl
     run folder --curve, evaluate, audit, parameters--> Row
 
 Runs in `bin/study`, after the runs of a block. Nothing is written into the run folder.
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +27,37 @@ from galamp.tools.evaluation.trained import MEAN, locate, read
 from galamp.tools.plot.charts import curve
 from galamp.tools.plot.metrics import SCORE
 from galamp.tools.plot.runs import load as load_runs
-from galamp.tools.run_folders.record import read_record
-from galamp.tools.study import plan
-from galamp.tools.study.rows import Row
+from galamp.tools.run_folders.record import State, is_run, read_record
+from galamp.tools.study import plan, random_actions
+from galamp.tools.study.rows import Row, add_row
 from galamp.tools.study.sharpness import sharpness
 from galamp.tools.sweep.planned import PlannedRun
 
 GOSSIP = "gossip"
 CORRELATION = "gossip/gradient_correlation"
+
+
+def collect(runs: Sequence[PlannedRun], block: plan.Block, folder: Path) -> int:
+    """Add a row to a block's results for each of these runs that has finished; returns how many.
+
+    Args:
+        runs: without a row so far.
+        block: of the runs.
+        folder: of the sweep.
+
+    Raises:
+        UserError, CheckpointError: a run's folder lacks something, or is damaged.
+        OSError: the disk refuses a row.
+    """
+    added = 0
+    for run in runs:
+        path = folder / run.name
+        if is_run(path) and read_record(path).state is State.FINISHED:
+            add_row(block.results, row_of(run, path, sharp=block.sharpness))
+            added += 1
+    if block.name == "reference" and not random_actions.read():
+        random_actions.write(random_actions.mean_scores())
+    return added
 
 
 def row_of(planned: PlannedRun, folder: Path, *, sharp: bool = False) -> Row:
