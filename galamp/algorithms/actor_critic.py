@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from galamp.algorithms.base import Acted, Algorithm
+from galamp.algorithms.cached_outputs import CachedOutputsForward
 from galamp.algorithms.distributions import make_distribution
 from galamp.algorithms.flat_parameters import FlatParameters
 from galamp.algorithms.forward import ForwardPass, Place, RecomputedForward
@@ -64,16 +65,21 @@ class ActorCriticAlgorithm(Algorithm):
         self.distribution = make_distribution(actions, device)
 
     def prepare(self, steps: int, envs: int) -> None:
-        """Prepare for rollouts [T, B] = [steps, envs]; cache activations of acting if possible."""
+        """Prepare for rollouts [T, B] = [steps, envs]; cache what acting computes if possible."""
         precision = PRECISIONS[self._config.precision]
         if isinstance(self._model, RecurrentActorCritic):
             self._forward = RecurrentForward(self._model, self.parameters, envs, precision)
             return
-        on_cpu = self.parameters.data.device.type == "cpu"
+        if self.parameters.data.device.type != "cpu":
+            return
         module, _, name = getattr(self._model, "cached_forward", "").partition(":")
-        if self.learns_at_once and on_cpu and module:
+        if self.learns_at_once and module:
             build = getattr(importlib.import_module(module), name)
             self._forward = build(self._model, steps, envs, precision)
+        elif not self.learns_at_once and getattr(self._model, "takes_bytes", False):
+            self._forward = CachedOutputsForward(
+                self._model, self.parameters, steps, envs, precision
+            )
 
     @property
     def memory(self) -> Tensor | None:

@@ -35,10 +35,12 @@ def minibatches(
     total = envs if whole_envs else steps * envs
     order = torch.randperm(total, generator=generator, device=generator.device)
     for indices in order.tensor_split(min(count, total)):
+        # On CPUs index_select copies a transition as a whole, indexing each of its bytes.
         if whole_envs:
-            yield [part[:, indices] for part in parts], indices
+            yield [part.index_select(1, indices) for part in parts], indices
         else:
-            yield [part.flatten(0, 1)[indices].unsqueeze(0) for part in parts], indices % envs
+            rows = [part.flatten(0, 1).index_select(0, indices) for part in parts]
+            yield [part.unsqueeze(0) for part in rows], indices % envs
 
 
 def mean_weights(valid: Tensor) -> Tensor:
