@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -416,7 +417,10 @@ def test_stable_baselines3_is_really_trained(
 ) -> None:
     pytest.importorskip("stable_baselines3")
     monkeypatch.setattr(stable_baselines3, "FILE", tmp_path / "peers.jsonl")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     assert command.main(["peer", "--steps", "160"]) == EXIT_OK
     (run,) = stable_baselines3.read(tmp_path / "peers.jsonl")
     assert (run.agent_steps, run.seed, run.reached_steps) == (160, 1, None)
     assert "160 agent steps" in capsys.readouterr().out
+    assert not list((tmp_path / "temporary").glob("SB3*"))

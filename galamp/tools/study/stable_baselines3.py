@@ -68,6 +68,7 @@ def train(seed: int, steps: int, target: float = plan.SCORE_OF_PONG) -> PeerRun:
         import gymnasium
         import stable_baselines3
         from stable_baselines3.common.env_util import make_atari_env
+        from stable_baselines3.common.logger import Logger
         from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
         from stable_baselines3.common.vec_env import VecFrameStack
     except ImportError as error:
@@ -82,6 +83,7 @@ def train(seed: int, steps: int, target: float = plan.SCORE_OF_PONG) -> PeerRun:
     model = stable_baselines3.A2C(
         "CnnPolicy", environment, seed=seed, device="cpu", policy_kwargs=policy, **SETTINGS
     )
+    model.set_logger(Logger(folder=None, output_formats=[]))  # its own leaves a folder in /tmp
     reached = Reached(target)
     began_s = time.monotonic()
     try:

@@ -23,6 +23,7 @@ from ale_py.registration import rom_id_to_name
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_atari_env
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import (
     DummyVecEnv,
     VecFrameStack,
@@ -99,6 +100,7 @@ def main() -> None:
     kind = {"a2c": A2C, "ppo": PPO}[args.algorithm]
     settings = settings_of(args.algorithm, args.num_envs)
     model = kind("CnnPolicy", stacked, seed=args.seed, device="cpu", verbose=0, **settings)
+    model.set_logger(Logger(folder=None, output_formats=[]))  # its own leaves a folder in /tmp
     model.learn(ENDLESS, callback=RowWriter(args.run_dir / "metrics.jsonl"))
 
 
