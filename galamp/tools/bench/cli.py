@@ -4,6 +4,7 @@ bin/bench run        galamp alone, repeated
 bin/bench limit      galamp and the bare parts of training, taking turns
 bin/bench scale      galamp with more and more learners and environments
 bin/bench pipeline   V-trace with --pipeline and without, taking turns
+bin/bench nodes      one run on several nodes of this machine and on one, taking turns
 bin/bench start      from the command to the first agent steps
 bin/bench neighbour  another program on the same machine, beside a run and without
 bin/bench forward    the forward pass by hand against plain autograd
@@ -41,6 +42,7 @@ from galamp.tools.bench.forwards import forwards_table, measure
 from galamp.tools.bench.gpu import command as gpu
 from galamp.tools.bench.limit import Limit, parts_table
 from galamp.tools.bench.neighbour import Neighbour, beside, merged, neighbours_table
+from galamp.tools.bench.nodes import nodes_system
 from galamp.tools.bench.nvml import Gauge
 from galamp.tools.bench.options import (
     add_forward,
@@ -50,6 +52,7 @@ from galamp.tools.bench.options import (
     add_limit,
     add_measuring,
     add_neighbour,
+    add_nodes,
     add_peers,
     add_pipeline,
     add_scale,
@@ -172,6 +175,21 @@ def pipeline_command(args: argparse.Namespace) -> None:
     systems = [overlapping, galamp_system(workload, "without", more=device)]
     with rows_file(args.json) as rows:
         compare(systems, described(workload), args, rows, subject=overlapping.name)
+
+
+def nodes_command(args: argparse.Namespace) -> None:
+    """`bin/bench nodes`."""
+    if args.nodes < 2 or args.learners % args.nodes:
+        raise UserError(
+            f"--nodes {args.nodes} --learners {args.learners}: expected 2 nodes or more, each with "
+            f"as many learners: a multiple of {max(args.nodes, 2)}"
+        )
+    workload = workload_from(args, args.learners, args.num_envs)
+    flags = ("--topology", "hierarchical", "--transport", args.transport, "--wire", args.wire)
+    several = nodes_system(workload, args.nodes, flags)
+    with rows_file(args.json) as rows:
+        systems = [several, galamp_system(workload, f"1 node x {args.learners}")]
+        compare(systems, described(workload), args, rows, subject=several.name)
 
 
 def _learners(count: int) -> str:
@@ -341,6 +359,7 @@ COMMANDS: dict[str, Command] = {
     "limit": ("galamp and the bare parts of training, in turns", add_limit, limit_command),
     "scale": ("more and more learners and environments", add_scale, scale_command),
     "pipeline": ("V-trace with --pipeline and without, in turns", add_pipeline, pipeline_command),
+    "nodes": ("one run on several nodes of this machine, and on one", add_nodes, nodes_command),
     "start": ("from the command to the first agent steps", add_start, start_command),
     "neighbour": ("another program beside a run", add_neighbour, neighbour_command),
     "forward": ("the forward pass by hand, against autograd", add_forward, forward_command),

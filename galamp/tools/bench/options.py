@@ -8,12 +8,14 @@ import math
 import re
 from pathlib import Path
 
+from galamp.gossip.cluster import PORTS, ZENOH
 from galamp.tools.bench import peers
 from galamp.tools.bench.learning_tasks import TASKS
 
 NETWORKS = ("gala", "nature")
 """For frames of 84 x 84 pixels, as the other programs have them."""
 PRECISIONS = ("float32", "bf16")
+WIRES = ("float32", "bf16")
 NATURE_PARAMETERS = 1_686_693
 """Parameters of the Nature network with Breakout's four actions."""
 
@@ -64,6 +66,19 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
     add_measuring(parser)
     text = "what learns: cpu, or GPUs, as galamp run takes them"
     parser.add_argument("--device", metavar="NAME", default="cpu", help=text)
+
+
+def add_nodes(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `nodes`."""
+    add_timing(parser)
+    add = parser.add_argument
+    add("--nodes", metavar="N", type=_count, default=2, help="nodes, on this machine")
+    add("--learners", metavar="N", type=_count, default=4, help="learners of all nodes together")
+    add("--num-envs", metavar="N", type=_count, default=8, help="environments per learner")
+    text = "what carries vectors between nodes"
+    add("--transport", choices=sorted(PORTS), default=ZENOH, help=text)
+    text = "numbers on the wire"
+    add("--wire", choices=WIRES, default=WIRES[0], help=text)
 
 
 def add_neighbour(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,91 @@
+"""One run on several nodes, all of them on this machine, as one program that the bench measures.
+
+    python -m galamp.tools.bench.nodes N run flags ... --seed S --run-dir DIR
+        galamp run flags ... --nodes N --node-rank 0 --join ADDRESS --run-dir DIR
+        galamp run flags ... --nodes N --node-rank 1 --join ADDRESS --run-dir DIR-node-1
+        ...
+
+Runs in the bench, and below it as this program. The rows of node 0 hold the agent steps of all. The
+nodes share the cores, so beside as many learners in one run, which is one node, it shows what the
+bridges between nodes cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from galamp.core.errors import EXIT_OK, EXIT_SIGTERM
+from galamp.tools.bench.runs import System, Workload, galamp_system
+
+LOOPBACK = "127.0.0.1"
+POLL_S = 0.1
+BY_REQUEST = (EXIT_SIGTERM, -signal.SIGTERM)
+"""Exit codes of a node that was asked to end; the second one if it had hardly begun."""
+END_DEADLINE_S = 50.0
+"""Most time that the nodes may take to save their work once they are asked to end."""
+
+
+def nodes_system(workload: Workload, nodes: int, more: Sequence[str]) -> System:
+    """Return the run of all the workload's learners on so many nodes, with flags of their own.
+
+    Args:
+        workload: as of one run: its learners are divided among the nodes.
+        nodes: at least 2; divides the learners.
+        more: flags of `galamp run` for each node.
+    """
+    per_node = workload.learners // nodes
+    assert per_node * nodes == workload.learners
+    run = galamp_system(replace(workload, learners=per_node), more=("--device", "cpu", *more))
+    python, _, _, *flags = run.command
+    name = f"{nodes} nodes x {per_node}"
+    return System(name, (python, "-m", "galamp.tools.bench.nodes", str(nodes), *flags))
+
+
+def commands(nodes: int, flags: Sequence[str], run_dir: str, address: str) -> list[list[str]]:
+    """Return the command of each node; node 0 has the run folder, others have one beside it."""
+    found = []
+    for node in range(nodes):
+        folder = f"{run_dir}-node-{node}" if node else run_dir
+        place = ("--nodes", str(nodes), "--node-rank", str(node), "--join", address)
+        found.append([sys.executable, "-m", "galamp", *flags, *place, "--run-dir", folder])
+    return found
+
+
+def free_address() -> str:
+    """Return an address of this machine at which nothing listens just now."""
+    with socket.socket() as one:
+        one.bind((LOOPBACK, 0))
+        return f"tcp/{LOOPBACK}:{one.getsockname()[1]}"
+
+
+def main() -> int:
+    """Run all nodes until one ends or SIGTERM comes, then end all; returns the exit code."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("nodes", type=int)
+    parser.add_argument("--run-dir", required=True)
+    args, flags = parser.parse_known_args()
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    running = [
+        subprocess.Popen(command)
+        for command in commands(args.nodes, flags, args.run_dir, free_address())
+    ]
+    while not asked and all(process.poll() is None for process in running):
+        time.sleep(POLL_S)
+    by_itself = [process.returncode for process in running if process.returncode is not None]
+    for process in running:
+        process.terminate()
+    codes = [process.wait(END_DEADLINE_S) for process in running]
+    failed = [code for code in codes if code not in (EXIT_OK, *BY_REQUEST)]
+    return failed[0] if failed else EXIT_OK if by_itself else EXIT_SIGTERM
+
+
+if __name__ == "__main__":
+    sys.exit(main())
