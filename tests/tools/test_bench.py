@@ -25,7 +25,7 @@ import pytest
 import torch
 
 from galamp.core.errors import RunFailed, UserError
-from galamp.tools.bench import cli, peers, processes, runs, tables
+from galamp.tools.bench import cli, commands, peers, processes, runs, tables
 from galamp.tools.bench.peer_scripts import plain_loop
 from galamp.tools.bench.processes import Program, Usage, members, pss_mb
 from galamp.tools.bench.runs import Measurement, System, alternation, measure, rate, window
@@ -191,10 +191,10 @@ def test_failures_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
 MEASURE = f"""
 import sys
 from pathlib import Path
-from galamp.tools.bench import cli
+from galamp.tools.bench import cli, commands
 from galamp.tools.bench.runs import System
 command = (sys.executable, "-c", {STAND_IN!r}, "end", "--pids", sys.argv[1])
-cli.galamp_system = lambda workload: System("stand-in", command)
+commands.galamp_system = lambda workload: System("stand-in", command)
 sys.exit(cli.main(["run", "--seconds", "1000", "--repeats", "1"]))
 """
 
@@ -427,7 +427,7 @@ def test_wrong_options(words: str, complaint: str, capsys: pytest.CaptureFixture
 def test_run_and_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "galamp_system", lambda workload: stand_in())
+    monkeypatch.setattr(commands, "galamp_system", lambda workload: stand_in())
     file = tmp_path / "rows with space"
     file.write_text("before\n")
     words = ["run", "--game", "pong", "--seconds", "20", "--repeats", "2", "--json", str(file)]
@@ -451,7 +451,7 @@ def test_run_and_rows(
 
 def test_a_pipeline_takes_turns_with_none(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[runs.System] = []
-    monkeypatch.setattr(cli, "compare", lambda systems, *_, subject: found.extend(systems))
+    monkeypatch.setattr(commands, "compare", lambda systems, *_, subject: found.extend(systems))
     assert cli.main(["pipeline", "--game", "pong", "--learners", "1"]) == 0
     overlapping, plain = (list(system.command) for system in found)
     assert "--pipeline" not in plain
@@ -511,12 +511,12 @@ def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_environment_is_made_once(steps: list[str], tmp_path: Path) -> None:
     whole = ["create environment", "install torch", "install needy==1"]
     for _ in range(2):
-        python = peers.prepare(NEEDY, cli.say)
+        python = peers.prepare(NEEDY, commands.say)
         assert python == tmp_path / "peers" / "needy" / "bin" / "python"
         assert steps == whole
-    peers.prepare(replace(NEEDY, requirements=("torch", "needy==2")), cli.say)
+    peers.prepare(replace(NEEDY, requirements=("torch", "needy==2")), commands.say)
     assert steps == [*whole, "create environment", "install torch", "install needy==2"]
-    assert peers.prepare(peers.PEERS["a2c"]["plain-loop"], cli.say) == Path(sys.executable)
+    assert peers.prepare(peers.PEERS["a2c"]["plain-loop"], commands.say) == Path(sys.executable)
     assert len(steps) == 6
 
 
@@ -532,22 +532,24 @@ def test_exceptions_are_installed_last_and_unconstrained(
 
     monkeypatch.setattr(peers, "_step", step)
     stubborn = replace(NEEDY, exceptions=("numpy==0",))
-    peers.prepare(stubborn, cli.say)
+    peers.prepare(stubborn, commands.say)
     assert steps[2:] == ["install needy==1", "install numpy==0"]
     assert taken[-2][-4:] == ["-c", str(peers.CONSTRAINTS), "needy==1", "more"]
     assert taken[-1][-2:] == ["install", "numpy==0"]
-    peers.prepare(stubborn, cli.say)
+    peers.prepare(stubborn, commands.say)
     assert len(taken) == 4
-    peers.prepare(NEEDY, cli.say)  # without the exception it is another environment
+    peers.prepare(NEEDY, commands.say)  # without the exception it is another environment
     assert len(taken) == 7
 
 
 def test_environment_heals(steps: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAIL", "1")
     with pytest.raises(RunFailed):
-        peers.prepare(NEEDY, cli.say)
+        peers.prepare(NEEDY, commands.say)
     monkeypatch.delenv("FAIL")
-    peers.prepare(NEEDY, cli.say)  # making the folder again would fail if the old one were there
+    peers.prepare(
+        NEEDY, commands.say
+    )  # making the folder again would fail if the old one were there
     assert steps == ["create environment"] * 2 + ["install torch", "install needy==1"]
 
 
@@ -561,13 +563,13 @@ def test_environment_needs_no_locks(
     monkeypatch.setattr(fcntl, "flock", fail)
     refused = pytest.raises(OSError, match="Input/output")
     with refused if code == errno.EIO else contextlib.nullcontext():
-        peers.prepare(NEEDY, cli.say)
+        peers.prepare(NEEDY, commands.say)
     assert bool(steps) == (code != errno.EIO)
 
 
 def test_environment_is_made_by_one(steps: list[str]) -> None:
     with peers._locked("needy"), pytest.raises(UserError, match="another bench"):
-        peers.prepare(NEEDY, cli.say)
+        peers.prepare(NEEDY, commands.say)
     assert steps == []
 
 
@@ -577,7 +579,7 @@ def test_failing_step_is_told(
     monkeypatch.setattr(peers, "ENVIRONMENTS", tmp_path)
     command = ["sh", "-c", "echo no network; exit 3"]
     with pytest.raises(RunFailed, match=r"needy: could not install it: no network \(code 3\)"):
-        peers._step(NEEDY, "install it", command, cli.say)
+        peers._step(NEEDY, "install it", command, commands.say)
     said = capsys.readouterr().err
     assert re.fullmatch(r"galamp: bench: needy: install it ... failed after \d+\.\d s\n", said)
 

@@ -21,7 +21,7 @@ import torch
 
 from galamp.core.errors import RunFailed, UserError
 from galamp.core.machine.machine import plain_machine
-from galamp.tools.bench import cli, processes, tables
+from galamp.tools.bench import cli, commands, processes, tables
 from galamp.tools.bench.gpu import children, command, learners, parity, pong
 from galamp.tools.bench.gpu.steps import (
     END_S,
@@ -361,11 +361,11 @@ def test_the_limit_is_measured_on_a_gpu_that_can_be_used(monkeypatch: pytest.Mon
     last = replace(machine.gpus[2], uuid="c")
     here = replace(machine, gpus=(last,), unusable={"cuda:0": "is gone", "cuda:1": "is gone"})
     monkeypatch.setattr(command, "inspect_machine", lambda device: here)
-    assert cli.uuid_of("cuda:2") == ("c",)
+    assert commands.uuid_of("cuda:2") == ("c",)
     with pytest.raises(RunFailed, match="cuda:1 cannot be used: is gone"):
-        cli.uuid_of("cuda:1")
+        commands.uuid_of("cuda:1")
     with pytest.raises(UserError, match=r"--device cuda:3.*use cuda:2"):
-        cli.uuid_of("cuda:3")
+        commands.uuid_of("cuda:3")
 
 
 def test_a_file_that_cannot_be_written_is_told_before_any_step(

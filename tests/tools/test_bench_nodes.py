@@ -11,13 +11,13 @@ import pytest
 
 from galamp.core.errors import EXIT_FAILURE, EXIT_OK, EXIT_SIGTERM, EXIT_USAGE
 from galamp.storage.run_logs import read_metrics
-from galamp.tools.bench import cli, nodes, runs
+from galamp.tools.bench import cli, commands, nodes, runs
 from tests.support.engine import STREAMS, end, wait_for
 
 
 def test_nodes_share_the_learners_of_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[runs.System] = []
-    monkeypatch.setattr(cli, "compare", lambda systems, *_, subject: found.extend(systems))
+    monkeypatch.setattr(commands, "compare", lambda systems, *_, subject: found.extend(systems))
     assert cli.main(["nodes", "--game", "pong", "--learners", "6", "--nodes", "3"]) == EXIT_OK
     several, one = found
     assert (several.name, one.name) == ("3 nodes x 2", "1 node x 6")

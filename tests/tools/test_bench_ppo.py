@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from galamp.core.errors import UserError
-from galamp.tools.bench import cli, peers, runs
+from galamp.tools.bench import cli, commands, peers, runs
 from galamp.tools.bench.peer_scripts import plain_ppo
 from galamp.tools.bench.peer_scripts.plain_ppo import Batch
 from galamp.tools.bench.runs import Measurement, System
@@ -126,7 +126,7 @@ def test_measured_in_turns(
         return Measurement(system.name, number, 100.0, 400.0, 1.0, 500.0, 1, 0.5, 0.0)
 
     order: list[tuple[int, str]] = []
-    monkeypatch.setattr(cli, "galamp_system", galamp)
+    monkeypatch.setattr(commands, "galamp_system", galamp)
     monkeypatch.setattr(System, "measure", measured)
     peer = "--peer plain-loop --repeats 2"
     assert cli.main(f"peers {peer} {words}".split()) == 0

@@ -1,4 +1,4 @@
-"""Options of the bench's commands; `galamp.tools.bench.cli` gives them their meaning."""
+"""Options of the bench's commands; `galamp.tools.bench.commands` gives them their meaning."""
 
 from __future__ import annotations
 
