@@ -11,7 +11,7 @@ import gc
 import inspect
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, settings
 from galamp.core import installation
 from galamp.core.errors import UserError
 from tests.support import engine
+from tests.support.signals import handling
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -103,6 +104,15 @@ def pytest_collection_finish() -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Let a test start real runs only if it is marked so."""
     engine.allowed = item.get_closest_marker("real") is not None
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    """Fail a test that leaves signals handled in another way: later ones would not hear theirs."""
+    before = handling()
+    yield
+    changed = before.changes(handling())
+    assert not changed, changed
 
 
 def marks_of(item: pytest.Item) -> set[str]:

@@ -1,0 +1,57 @@
+"""How this process handles signals: what a test has to leave as it found it."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+from typing import Any, NamedTuple
+
+WATCHED = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGTSTP,
+    signal.SIGCONT,
+    signal.SIGALRM,
+)
+_LIBC = ctypes.CDLL(None)
+_POINTER = ctypes.sizeof(ctypes.c_void_p)
+
+
+class Handling(NamedTuple):
+    """Handlers by signal, of Python and of the kernel, and the signals that are blocked."""
+
+    python: dict[str, Any]
+    kernel: dict[str, int]
+    blocked: frozenset[int]
+
+    def changes(self, after: Handling) -> list[str]:
+        """Return what is different afterwards, a line each."""
+        pairs = (
+            ("Python's", self.python, after.python),
+            ("the kernel's", self.kernel, after.kernel),
+        )
+        found = [
+            f"{whose} handler of {name}: {old[name]} -> {new[name]}"
+            for whose, old, new in pairs
+            for name in old
+            if old[name] != new[name]
+        ]
+        if self.blocked != after.blocked:
+            found.append(f"blocked: {sorted(self.blocked)} -> {sorted(after.blocked)}")
+        return found
+
+
+def handling() -> Handling:
+    """Return how signals are handled now."""
+    python = {number.name: signal.getsignal(number) for number in WATCHED}
+    kernel = {number.name: _kernels(number) for number in WATCHED}
+    return Handling(python, kernel, frozenset(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+
+
+def _kernels(number: int) -> int:
+    """Return the address of the handler, with which `struct sigaction` begins."""
+    action = ctypes.create_string_buffer(256)
+    _LIBC.sigaction(number, None, action)
+    return int.from_bytes(action.raw[:_POINTER], "little")
