@@ -282,10 +282,13 @@ def free(low, high):
         time.sleep(0.05)
 before = free(limit - 48, limit)
 with open(file, "wb") as written:
-    written.write(bytes(96 * 2**20))
+    for _ in range(96):
+        written.write(bytes(2**20))
     written.flush()
     os.fsync(written.fileno())
-open(file, "rb").read()
+with open(file, "rb", buffering=0) as read:
+    while read.read(2**20):  # not at once: an allocator may keep so much memory once it was used
+        pass
 cached = free(before - 48, limit)
 fd = memory.anonymous_file("test")
 os.posix_fallocate(fd, 0, 64 * 2**20)

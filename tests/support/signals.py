@@ -13,7 +13,6 @@ WATCHED = (
     signal.SIGQUIT,
     signal.SIGTSTP,
     signal.SIGCONT,
-    signal.SIGALRM,
 )
 _LIBC = ctypes.CDLL(None)
 _POINTER = ctypes.sizeof(ctypes.c_void_p)
