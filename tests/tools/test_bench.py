@@ -67,12 +67,9 @@ time.sleep(600)
 
 @pytest.fixture(autouse=True)
 def unchanged() -> Iterator[None]:
-    """Give signals and torch back as they were."""
-    watched = (signal.SIGTERM, signal.SIGHUP)
-    handlers, threads = [signal.getsignal(number) for number in watched], torch.get_num_threads()
+    """Give torch back as it was."""
+    threads = torch.get_num_threads()
     yield
-    for number, handler in zip(watched, handlers, strict=True):
-        signal.signal(number, handler)
     torch.set_num_threads(threads)
 
 

@@ -17,14 +17,13 @@ bin/bench learning   known tasks, trained to known bars
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 
 from galamp.core import installation, isolation
 from galamp.core.arguments import Parser
 from galamp.core.errors import EXIT_OK, EXIT_SIGINT, GalampError, refusal
+from galamp.core.leaving import leaving_on_signals
 from galamp.tools.bench.commands import (
     forward_command,
     gossip_command,
@@ -63,10 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args.words = words
     for line in isolation.warnings():
         say(f"galamp: {line}\n")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _leave)
     try:
-        with installation.held(["bench", *words]):
+        with leaving_on_signals(), installation.held(["bench", *words]):
             code = args.command(args)
     except GalampError as error:
         say(f"galamp: bench: {error}\n")
@@ -79,11 +76,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("\ngalamp: bench: interrupted\n")
         return EXIT_SIGINT
     return EXIT_OK if code is None else int(code)
-
-
-def _leave(number: int, frame: object) -> NoReturn:
-    """Exit by an exception, so that every `finally` block runs."""
-    raise SystemExit(128 + number)
 
 
 def build_parser() -> argparse.ArgumentParser:
