@@ -35,7 +35,7 @@ def test_plain_lines_keep_their_distance_and_tell_each_event_once() -> None:
     with PlainLines(pipe, every_s=10.0) as lines:
         for second in range(26):
             events = tuple(Event(float(s), f"event {s}") for s in (3, 12, 14) if s <= second)
-            lines.update(busy(1, elapsed_s=float(second), events=events[-2:]))
+            lines.update(busy(1, elapsed_s=float(second), former_s=0.0, events=events[-2:]))
     said = pipe.getvalue().splitlines()
     assert said[0].startswith("galamp   ALE/Breakout-v5   classic")
     times = [line.split()[0] for line in said[1:] if "agent steps" in line]
@@ -44,9 +44,24 @@ def test_plain_lines_keep_their_distance_and_tell_each_event_once() -> None:
     assert told == ["     3.0 s  event 3", "    12.0 s  event 12", "    14.0 s  event 14"]
 
 
+def test_plain_lines_tell_the_time_of_all_attempts() -> None:
+    """After a resume, and after a `scale` while they are shown, as the dashboard does."""
+    pipe = io.StringIO()
+    with PlainLines(pipe, every_s=10.0) as lines:
+        for former_s, seconds in ((100.0, range(12)), (111.5, range(3))):
+            for second in seconds:
+                events = (Event(-5.0, "before"), *((Event(1.0, "on"),) if second else ()))
+                known = {"elapsed_s": float(second), "former_s": former_s}
+                lines.update(busy(1, events=events, attempt=2, **known))
+    assert [line.split(" s  ")[0].strip() for line in pipe.getvalue().splitlines()[1:]] == [
+        "100.0", "101.0", "110.0", "111.5", "112.5", "113.5",
+    ]  # fmt: skip
+
+
 def test_a_line_of_progress() -> None:
     snapshot = busy(
         1,
+        former_s=0.0,
         elapsed_s=12.4,
         agent_steps=57_600,
         mean_return=1.9,
