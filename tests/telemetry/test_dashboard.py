@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from rich.console import Console, ConsoleDimensions
 
+from galamp.telemetry.display import dashboard
 from galamp.telemetry.display.dashboard import (
     Dashboard,
     Display,
@@ -25,7 +26,7 @@ from galamp.telemetry.display.dashboard import (
 )
 from galamp.telemetry.display.keyboard import Keyboard, keys_in
 from galamp.telemetry.display.streams import SafeStream
-from galamp.telemetry.snapshot import Event
+from galamp.telemetry.snapshot import Event, GameFrame
 from tests.support.engine import wait_for
 from tests.support.snapshots import EMPTY, busy
 
@@ -148,6 +149,36 @@ def test_a_frame_is_one_synchronised_write_of_what_has_changed() -> None:
         display.__exit__(None, None, None)
         assert drain(ours).endswith("\x1b[?25h\x1b[?1049l")
     assert (sys.stdout, sys.stderr) == before
+    os.close(ours)
+
+
+COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;\d+)*m")
+
+
+@pytest.mark.parametrize("forbidden", [True, False])
+def test_a_terminal_without_colours_is_sent_none(
+    forbidden: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By NO_COLOR, in every view."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    if forbidden:
+        monkeypatch.setenv("NO_COLOR", "1")
+    ours, theirs = pty.openpty()
+    with open(theirs, "w", encoding="utf-8") as file:
+        monkeypatch.setattr(dashboard, "in_foreground", lambda descriptor: True)
+        display = make_display(False, file)
+        assert isinstance(display, Dashboard)
+        with display:
+            game = GameFrame(0, 0, 20, 20, bytes(range(0, 200, 10)).hex() * 20)
+            display.update(busy(2, status="running", game=game))
+            seen = {"first": drain(ours)}
+            for key in "2345g?":
+                display._press(key)
+                seen[key] = drain(ours)
+            assert all(seen.values())
+            coloured = [key for key, drawn in seen.items() if COLOUR.search(drawn)]
+            assert coloured == ([] if forbidden else list(seen))
     os.close(ours)
 
 
