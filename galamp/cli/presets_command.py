@@ -11,6 +11,7 @@ from galamp.cli.presets import PRESETS, Preset, preset, preset_values
 from galamp.core.errors import EXIT_OK
 
 WIDTH = 79
+NOT_MEASURED = "not measured here"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -58,5 +59,6 @@ def lines_of(name: str, known: Preset) -> Iterator[str]:
     room = WIDTH - indent
     first, *more = textwrap.wrap(f"{known.algorithm}. {known.source}", room, break_on_hyphens=False)
     yield f"{name:<{indent}}{first}"
-    seen = textwrap.wrap(f"seen: {known.result}", room) if known.result else []
+    result = f"seen: {known.result}" if known.result else NOT_MEASURED
+    seen = textwrap.wrap(result, room)
     yield from (" " * indent + line for line in (*more, *seen))

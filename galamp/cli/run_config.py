@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 SINK_FLAGS = {"tensorboard": "tensorboard", "track": "wandb"}
 """Flag -> the metric sink that it adds to those of the run."""
 WANDB_PROJECT = ("report", "wandb_project")
+MAX_STALENESS = ("gossip", "max_staleness")
 
 
 def dest_of(section: str, name: str) -> str:
@@ -180,8 +181,9 @@ def _checked(args: argparse.Namespace, config: RunConfig) -> RunConfig:
     """Return `config` with the sinks of short flags; all are loaded: what is missing is told now.
 
     Raises:
-        UserError: a sink cannot be loaded.
+        UserError: a sink cannot be loaded; or a flag has no meaning beside another.
     """
+    _refuse_bound_in_lock_step(args, config)
     from galamp.telemetry.sinks import load_sinks
 
     short = [sink for flag, sink in SINK_FLAGS.items() if getattr(args, flag, False)]
@@ -190,6 +192,19 @@ def _checked(args: argparse.Namespace, config: RunConfig) -> RunConfig:
     names = ",".join(dict.fromkeys([*config.report.sinks.split(","), *short]))
     load_sinks(names)
     return replace(config, report=replace(config.report, sinks=names))
+
+
+def _refuse_bound_in_lock_step(args: argparse.Namespace, config: RunConfig) -> None:
+    """Refuse a staleness bound on the command line of a run in which everybody always waits.
+
+    A stored config, a file or a preset may have both: there `sync` has always won.
+    """
+    bound = config.gossip.max_staleness
+    if dest_of(*MAX_STALENESS) in args and config.gossip.sync and bound != 0:
+        raise UserError(
+            f"--max-staleness {'inf' if bound is None else bound}: has no meaning in lock-step "
+            "(--sync), where a learner waits in every round; leave one of the two out"
+        )
 
 
 def _check_run_folder(folder: Path) -> None:

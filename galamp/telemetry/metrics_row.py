@@ -14,6 +14,7 @@ import numpy as np
 from galamp.telemetry.snapshot import Snapshot, SystemReading
 
 GIB = 2**30
+JOULES_PER_FRAME = "system/joules_per_frame"
 
 
 def mean_of(gauges: list[dict[str, float]]) -> dict[str, float]:
@@ -76,5 +77,5 @@ def _system(seen: SystemReading) -> dict[str, Any]:
         "system/gpu": float(np.mean(rates)) if rates else None,
         "system/gpu_memory": sum(used) / GIB if used else None,
         "system/watts": seen.watts,
-        "system/joules_per_frame": seen.joules_per_frame,
+        JOULES_PER_FRAME: seen.joules_per_frame,
     }

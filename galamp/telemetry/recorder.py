@@ -53,6 +53,8 @@ from galamp.telemetry.time_left import TimeLeft
 MAX_EVENTS = 50
 STEPS_ELSEWHERE = "steps_elsewhere"
 """In a checkpoint's progress: agent steps of each learner of the other nodes of a run."""
+LATEST_FORMER_S = -0.001
+"""Time of an event that an earlier start told after its last checkpoint: it is no event of this."""
 MAX_FORMER_EVENTS = 20
 """Events of earlier starts that are shown."""
 
@@ -213,7 +215,7 @@ class Recorder:
         """Return the newest events of earlier starts; their times are before this one's begin."""
         kept = deque(read_events(self.folder.events), maxlen=MAX_FORMER_EVENTS)
         return [
-            Event(min(0.0, event.wall_s - former_s), event.text, event.kind)
+            Event(min(LATEST_FORMER_S, event.wall_s - former_s), event.text, event.kind)
             for event in kept
             if event.start < self._run_layout.start
         ]

@@ -14,6 +14,7 @@ from pathlib import Path
 from galamp.core.algorithm_config import lr_in_words
 from galamp.core.machine.machine import Machine, lacks_bf16, quota_text
 from galamp.core.machine.mps import mps_folder, mps_in_words
+from galamp.gossip.topologies.torus import Torus
 from galamp.supervision.devices import CPU, left_out
 from galamp.supervision.plan import Plan
 from galamp.telemetry.recorder import Recorder
@@ -44,6 +45,11 @@ def log_choices(plan: Plan, machine: Machine, recorder: Recorder, *, first: bool
         kind="start" if first else "scale",
         command=command_line() if first else "",
     )
+    size = plan.ranks.all
+    if config.gossip.topology == "torus" and size > 2 and Torus(size).rows == 1:
+        recorder.log_event(
+            f"torus of {size} learners: a ring in both directions, for {size} is a prime"
+        )
     place = plan.place
     if place is not None:
         where = ", ".join((*place.listen, *place.connect))

@@ -16,6 +16,7 @@ from galamp.cli.main import main
 from galamp.core.errors import UserError
 from galamp.training.control.server import ControlServer
 from tests.support.engine import DEADLINE_S
+from tests.support.finished import finished_run
 from tests.support.snapshots import busy
 
 
@@ -74,6 +75,23 @@ def test_the_one_that_runs_is_found_and_several_are_named(tmp_path: Path) -> Non
             pytest.raises(UserError, match=r"2 runs are running: give one of .*/a, .*/b"),
         ):
             attach.the_running_run(runs)
+
+
+@pytest.mark.parametrize(
+    "command", [["attach"], ["attach", "--once"], ["scale", "--learners", "3"]]
+)
+def test_a_run_that_has_ended_is_told_of_with_what_continues_it(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = finished_run(tmp_path / "run", [1.0])
+    summary = {"status": "stopped", "agent_steps": 136_305, "start": 1, "failure": None}
+    (run / "summary.json").write_text(json.dumps(summary))
+    assert main([command[0], str(run), *command[1:]]) == 2
+    assert capsys.readouterr() == (
+        "",
+        f"galamp: {run}: not running, it stopped after 136,305 agent steps; "
+        f"go on: galamp run --resume {run}\n",
+    )
 
 
 def test_json_is_for_one_frame(capsys: pytest.CaptureFixture[str]) -> None:

@@ -113,6 +113,25 @@ def test_a_wrong_value_is_one_line_and_exit_code_2(
     assert complaint(capsys, "run", *arguments) == [told]
 
 
+@pytest.mark.parametrize("bound", ["3", "8", "inf"])
+def test_lock_step_takes_no_other_bound(capsys: pytest.CaptureFixture[str], bound: str) -> None:
+    assert complaint(capsys, "run", "--sync", "--max-staleness", bound) == [
+        f"--max-staleness {bound}: has no meaning in lock-step (--sync), where a learner waits in "
+        "every round; leave one of the two out"
+    ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--sync"], ["--sync", "--max-staleness", "0"], ["--max-staleness", "3"],
+        ["--preset", "debug"], ["--preset", "debug", "--no-sync", "--max-staleness", "3"],
+    ],
+)  # fmt: skip
+def test_lock_step_takes_its_own_bound(words: list[str]) -> None:
+    parsed(*words)
+
+
 NUMBERS = [setting for setting in settings(RunConfig()) if setting.kind in (int, float)]
 
 
@@ -268,6 +287,19 @@ def test_flags_override_what_is_stored(stored: RunConfig, tmp_path: Path) -> Non
     values["resources"]["threads"] = 0
     values["report"]["quiet"] = True
     assert config == from_dict(values)
+
+
+def test_a_run_that_was_begun_with_lock_step_and_a_bound_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    former = from_dict({"gossip": {"sync": True, "max_staleness": 3}})
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(former)))
+    resumed = "--resume", str(tmp_path)
+    assert parsed(*resumed) == parsed(*resumed, "--sync") == former
+    assert parsed(*resumed, "--max-staleness", "0").gossip.max_staleness == 0
+    assert parsed(*resumed, "--no-sync", "--max-staleness", "5").gossip.max_staleness == 5
+    [told] = complaint(capsys, "run", *resumed, "--max-staleness", "5")
+    assert told.startswith("--max-staleness 5: has no meaning in lock-step")
 
 
 def keep(folder: Path, env_id: str) -> RunConfig:

@@ -45,6 +45,20 @@ def test_every_preset_is_listed_with_what_it_is_for(capsys: pytest.CaptureFixtur
             assert part in " ".join(text.split())
 
 
+def test_a_preset_without_a_result_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    measured = {name for name, known in PRESETS.items() if known.result}
+    assert "cartpole" in measured
+    assert "debug" not in measured
+    for words in ([], ["debug"], ["cartpole"]):
+        assert main(["presets", *words]) == 0
+        listed, *_ = re.split(r"\n\n", capsys.readouterr().out)
+        told = {part.split()[0]: part for part in re.split(r"\n(?=\S)", listed)}
+        assert set(told) == set(words or PRESETS)
+        for name, part in told.items():
+            assert ("not measured here" in part) is (name not in measured), part
+            assert (" seen: " in part) is (name in measured), part
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_flags_that_are_shown_of_a_preset_are_what_it_sets(
     name: str, capsys: pytest.CaptureFixture[str]

@@ -18,6 +18,7 @@ from galamp.cli import study
 from galamp.cli.help import fitted, text_of, topics
 from galamp.cli.main import COMMANDS, build_parser, main
 from galamp.cli.sweep_file import sweep_from
+from galamp.gossip.mixing import STALENESS_TIMEOUT_S
 from galamp.telemetry.metrics_row import metrics_row
 from galamp.tools.bench import cli
 from tests.support.command_lines import parsed
@@ -122,6 +123,12 @@ def test_every_metric_is_explained() -> None:
     row = metrics_row(busy(2), 0.0)
     written = {re.sub(r"^learner\d+", "learner<r>", name) for name in row} | {"start"}
     assert explained == written
+
+
+def test_the_staleness_of_a_summary_is_explained() -> None:
+    (row,) = (line for line in TEXTS["gossip"].splitlines() if line.startswith("| staleness |"))
+    assert "`most_staleness` in `summary.json`" in row
+    assert f"at most {STALENESS_TIMEOUT_S:.0f} s" in row
 
 
 def test_every_network_is_explained() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from rich.console import Console, ConsoleDimensions
 
+from galamp.telemetry.display import dashboard
 from galamp.telemetry.display.dashboard import (
     Dashboard,
     Display,
@@ -25,7 +26,7 @@ from galamp.telemetry.display.dashboard import (
 )
 from galamp.telemetry.display.keyboard import Keyboard, keys_in
 from galamp.telemetry.display.streams import SafeStream
-from galamp.telemetry.snapshot import Event
+from galamp.telemetry.snapshot import Event, GameFrame
 from tests.support.engine import wait_for
 from tests.support.snapshots import EMPTY, busy
 
@@ -35,7 +36,7 @@ def test_plain_lines_keep_their_distance_and_tell_each_event_once() -> None:
     with PlainLines(pipe, every_s=10.0) as lines:
         for second in range(26):
             events = tuple(Event(float(s), f"event {s}") for s in (3, 12, 14) if s <= second)
-            lines.update(busy(1, elapsed_s=float(second), events=events[-2:]))
+            lines.update(busy(1, elapsed_s=float(second), former_s=0.0, events=events[-2:]))
     said = pipe.getvalue().splitlines()
     assert said[0].startswith("galamp   ALE/Breakout-v5   classic")
     times = [line.split()[0] for line in said[1:] if "agent steps" in line]
@@ -44,9 +45,24 @@ def test_plain_lines_keep_their_distance_and_tell_each_event_once() -> None:
     assert told == ["     3.0 s  event 3", "    12.0 s  event 12", "    14.0 s  event 14"]
 
 
+def test_plain_lines_tell_the_time_of_all_attempts() -> None:
+    """After a resume, and after a `scale` while they are shown, as the dashboard does."""
+    pipe = io.StringIO()
+    with PlainLines(pipe, every_s=10.0) as lines:
+        for former_s, seconds in ((100.0, range(12)), (111.5, range(3))):
+            for second in seconds:
+                events = (Event(-5.0, "before"), *((Event(1.0, "on"),) if second else ()))
+                known = {"elapsed_s": float(second), "former_s": former_s}
+                lines.update(busy(1, events=events, attempt=2, **known))
+    assert [line.split(" s  ")[0].strip() for line in pipe.getvalue().splitlines()[1:]] == [
+        "100.0", "101.0", "110.0", "111.5", "112.5", "113.5",
+    ]  # fmt: skip
+
+
 def test_a_line_of_progress() -> None:
     snapshot = busy(
         1,
+        former_s=0.0,
         elapsed_s=12.4,
         agent_steps=57_600,
         mean_return=1.9,
@@ -133,6 +149,36 @@ def test_a_frame_is_one_synchronised_write_of_what_has_changed() -> None:
         display.__exit__(None, None, None)
         assert drain(ours).endswith("\x1b[?25h\x1b[?1049l")
     assert (sys.stdout, sys.stderr) == before
+    os.close(ours)
+
+
+COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;\d+)*m")
+
+
+@pytest.mark.parametrize("forbidden", [True, False])
+def test_a_terminal_without_colours_is_sent_none(
+    forbidden: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By NO_COLOR, in every view."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    if forbidden:
+        monkeypatch.setenv("NO_COLOR", "1")
+    ours, theirs = pty.openpty()
+    with open(theirs, "w", encoding="utf-8") as file:
+        monkeypatch.setattr(dashboard, "in_foreground", lambda descriptor: True)
+        display = make_display(False, file)
+        assert isinstance(display, Dashboard)
+        with display:
+            game = GameFrame(0, 0, 20, 20, bytes(range(0, 200, 10)).hex() * 20)
+            display.update(busy(2, status="running", game=game))
+            seen = {"first": drain(ours)}
+            for key in "2345g?":
+                display._press(key)
+                seen[key] = drain(ours)
+            assert all(seen.values())
+            coloured = [key for key, drawn in seen.items() if COLOUR.search(drawn)]
+            assert coloured == ([] if forbidden else list(seen))
     os.close(ours)
 
 

@@ -579,10 +579,13 @@ def test_a_resumed_run_goes_on_from_its_progress(run: Run, tmp_path: Path, clock
         curve.add(100, 2.0)
         log = EventLog(folder.events, 0, print)
         log.append(WALL_S, 20.0, "learner 1 was lost", wall_s=20.0, kind="restart")
+        log.append(WALL_S, 30.5, "stopped", wall_s=30.5, kind="end")
         again.recorder.resume_from(progress, curve, [{"global_step": 50, "charts/SPS": 9.0}])
         seen = again.recorder.snapshot()
         assert seen.total_s == pytest.approx(30.0), "one clock over all starts"
-        assert seen.events == (Event(-10.0, "learner 1 was lost", "restart"),)
+        lost, stopped = seen.events
+        assert lost == Event(-10.0, "learner 1 was lost", "restart")
+        assert stopped.elapsed_s < 0, "no event of this start, though told after the last save"
         assert seen.history is not None
         assert (seen.history.steps, seen.history.columns["charts/SPS"]) == ((50,), (9.0,))
         clock.now_s += 1.0

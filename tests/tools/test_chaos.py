@@ -47,7 +47,7 @@ from galamp.tools.chaos.monitor import check_newest, inspect_files
 from galamp.tools.chaos.record import RECOVERED_WITHIN_S, measure_throughput, overlapping, record
 from galamp.tools.chaos.recovery import Span, Throughput, statistics
 from galamp.tools.chaos.report import lines
-from galamp.tools.chaos.scenario import ChaosScenario
+from galamp.tools.chaos.scenario import CALM_S, ChaosScenario
 from galamp.tools.chaos.schedule import (
     LEARNER,
     OF_PROCESSES,
@@ -559,6 +559,31 @@ class StubSupervisor:
 
     def finish(self) -> None:
         self.finished += 1
+
+
+def test_the_progress_of_a_scenario_is_that_of_its_time() -> None:
+    """10 s of warm-up, 60 s of faults, and the calm after them."""
+    chaos = ChaosScenario(60.0, 10.0, 5, 4.0)
+    whole_s = 70.0 + CALM_S
+
+    def goal(now_s: float, share_s: float, text: str) -> None:
+        found = chaos.goal(now_s)
+        assert found.text == text
+        assert found.share == pytest.approx(share_s / whole_s)
+        assert found.remaining_s == pytest.approx(whole_s - share_s)
+
+    goal(1000.0, 0.0, "warm-up: 0 of 10 s   0 invariants broken")
+    chaos._warm_s = 1000.0
+    goal(1004.0, 4.0, "warm-up: 4 of 10 s   0 invariants broken")
+    goal(1014.0, 10.0, "warm-up: 10 of 10 s   0 invariants broken")
+    injector = object.__new__(Injector)
+    injector.injected_faults = [injected(1, Kind.KILL, 1020.0, 1021.0)]
+    done = injector.injected_faults[0].fault
+    chaos.began_s, chaos._injector, chaos.faults = 1015.0, injector, (done, done, done)
+    goal(1029.0, 24.0, "14 of 60 s   fault 1 of 3   0 invariants broken")
+    chaos.breach = StubWatchman.breach
+    goal(1076.0, 71.0, "60 of 60 s   fault 1 of 3   1 invariant broken")
+    goal(9999.0, whole_s, "60 of 60 s   fault 1 of 3   1 invariant broken")
 
 
 def test_the_first_breach_ends_the_run() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from rich.cells import cell_len
 
 from galamp.cli.main import main
 from galamp.storage.run_logs import MetricsLog
+from galamp.telemetry.metrics_row import metrics_row
+from galamp.telemetry.snapshot import SystemReading
 from galamp.tools.compare import statistics
 from galamp.tools.compare.comparison import compare
 from galamp.tools.compare.statistics import improvement, iqm, iqm_interval
@@ -25,6 +28,7 @@ from galamp.tools.compare.verdict import statement
 from galamp.tools.plot import runs
 from tests.support.engine import run as train
 from tests.support.finished import finished_run, write_rows
+from tests.support.snapshots import busy
 
 LOW, HIGH = [1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]
 
@@ -321,15 +325,18 @@ def test_groups_are_compared_in_reaching_a_score(tmp_path: Path) -> None:
 
 
 def test_energy_is_told_where_it_was_recorded(tmp_path: Path) -> None:
-    paths = [finished_run(tmp_path / name, [1.0]) for name in "abc"]
-    for path, extra in zip(
-        paths, ({"frames_per_joule": 4.0}, {"joules_per_frame": 0.5}), strict=False
-    ):
-        log = MetricsLog(path / "metrics.jsonl", 2, 1000, lambda text: None)
-        log.append({"global_step": 2000} | {f"energy/{name}": v for name, v in extra.items()})
-    [group] = compare(runs.load(paths))["groups"]
+    paths = [finished_run(tmp_path / name, []) for name in "abc"]
+    for path, joules in zip(paths, (0.25, 0.5, None), strict=True):
+        log = MetricsLog(path / "metrics.jsonl", 1, 0, lambda text: None)
+        seen = SystemReading(joules_per_frame=joules)
+        log.append(metrics_row(busy(2, system=seen), 0.0))
+    result = compare(runs.load(paths))
+    [group] = result["groups"]
     assert [run["joules_per_frame"] for run in group["runs"]] == [0.25, 0.5, None]
     assert group["joules_per_frame"] == 0.375
+    file = io.StringIO()
+    show(result, file, 100)
+    assert re.search(r"^ *A .* 0\.375 *$", file.getvalue(), re.M)
     assert group["runs"][2]["agent_steps_per_s"] == 2310.0
     assert group["runs"][2]["frames_per_s"] == 9240.0
 

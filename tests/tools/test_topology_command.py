@@ -139,11 +139,11 @@ def test_the_update_norm_and_the_delay_reach_the_forecast(
 ) -> None:
     once = as_object(capsys, "ring", "--update-norm", "1")["epsilon_ball"]
     twice = as_object(capsys, "ring", "--update-norm", "2")["epsilon_ball"]
-    assert twice["distance_to_mean_rms"] == pytest.approx(2 * once["distance_to_mean_rms"])
+    assert twice["consensus_distance"] == pytest.approx(2 * once["consensus_distance"])
     assert twice["worst_case_rms"] == pytest.approx(2 * once["worst_case_rms"])
     old = as_object(capsys, "ring", "--update-norm", "1", "--delay", "3")["epsilon_ball"]
     assert old["method"] == "simulated"
-    assert old["distance_to_mean_rms"] > once["distance_to_mean_rms"]
+    assert old["consensus_distance"] > once["consensus_distance"]
 
 
 @pytest.mark.parametrize("name", TOPOLOGIES)

@@ -41,8 +41,8 @@ class Process:
             "returns": [1.0, 2.0], "lengths": [3, 4], "truncated": 0,
         }  # fmt: skip
         report = {
-            "results": [result], "seed": 1, "num_envs": 2, "protocol": "p", "max_frames": None,
-            "max_episode_steps": 500, "greedy": False,
+            "results": [result], "seed": 11, "num_envs": 2, "protocol": "classic",
+            "max_frames": 108_000, "max_episode_steps": 500, "greedy": True,
         }  # fmt: skip
         self.end({"report": report})
 
@@ -151,6 +151,13 @@ def test_every_n_steps_a_checkpoint_is_requested_and_played(
     (line,) = read(tmp_path)
     assert (line.agent_steps, line.emulator_frames, line.wall_s) == (102, 408, 10.2)
     assert (line.mean, line.episodes, line.returns, line.best) == (5.0, 4, (1.0, 2.0), True)
+    assert (line.learner, line.std, line.standard_error, line.lengths) == ("mean", 1.0, 0.5, (3, 4))
+    told = json.loads((tmp_path / EVALUATIONS).read_text())
+    protocol = {
+        "seed": 11, "num_envs": 2, "protocol": "classic", "max_frames": 108_000,
+        "max_episode_steps": 500, "greedy": True,
+    }  # fmt: skip
+    assert {name: told[name] for name in protocol} == protocol
     assert of.saver.protected is None
     assert of.recorder.evaluation.mean == 5.0
     assert "evaluation at 102 agent steps: score 5.00 ± 0.50 in 4 games" in of.told[-1]

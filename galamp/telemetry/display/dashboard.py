@@ -227,7 +227,8 @@ class PlainLines(_Passive):
             self._print("   ".join(["galamp", *(clean(name) for name in names)]))
         for event in snapshot.events:
             if event.elapsed_s >= 0 and event not in self._shown_events:
-                self._print(f"{event.elapsed_s:8.1f} s  {clean(event.text)}")
+                at_s = snapshot.former_s + event.elapsed_s
+                self._print(f"{at_s:8.1f} s  {clean(event.text)}")
         self._shown_events = snapshot.events
         self._waiting = snapshot
         if snapshot.elapsed_s >= self._due_s:
@@ -255,7 +256,7 @@ class Silent(_Passive):
 
 
 def progress_line(snapshot: Snapshot) -> str:
-    """Return the run's time, progress, speed, score and time left on one line."""
+    """Return the time over all attempts, progress, speed, score and time left on one line."""
     done, rate = snapshot.agent_steps, snapshot.agent_steps_per_s
     speed = f"{count(rate)}/s"
     if snapshot.frames_per_step > 1:
@@ -263,7 +264,7 @@ def progress_line(snapshot: Snapshot) -> str:
     share = percent(done, snapshot.total_steps)
     if snapshot.goal is not None:
         share = clean(snapshot.goal.text)
-    facts = [f"{snapshot.elapsed_s:8.1f} s  {done:>11,} agent steps ({share})", speed]
+    facts = [f"{snapshot.total_s:8.1f} s  {done:>11,} agent steps ({share})", speed]
     if snapshot.mean_return is not None:
         best = f" (best {score(snapshot.best_mean_return)})"
         facts.append(f"score {score(snapshot.mean_return)}{best}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
+from galamp.telemetry.display import quantities
 from galamp.telemetry.display.panels import titled
 from galamp.telemetry.display.text import clip, fit
 from galamp.telemetry.display.viewing import Viewing
@@ -24,9 +25,9 @@ MEANINGS = (
     ("sent, received", "messages with parameters to and from peers"),
     ("overwr", "messages overwritten unread by newer ones; harmless"),
     ("dist", "L2 distance of its parameters to the mean of all"),
-    ("consensus distance", "the same as root mean square over all learners"),
-    ("pairwise distance", "the greatest L2 distance between two learners"),
-    ("certificate", "what the pairwise distance can be at most"),
+    (quantities.CONSENSUS_DISTANCE, "the same as root mean square over all learners"),
+    (quantities.PAIRWISE_DISTANCE, "the greatest L2 distance between two learners"),
+    (quantities.CERTIFICATE, f"what the {quantities.PAIRWISE_DISTANCE} can be at most"),
     ("explained", "share of the returns' variance that the values explain"),
     ("collect, infer", "waiting for simulators, choosing actions"),
     ("update, gossip", "learning, exchanging parameters"),

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from rich.text import Text
 
 from galamp.core.sanitize import clean
+from galamp.telemetry.display import quantities
 from galamp.telemetry.display import text as words
 from galamp.telemetry.display.text import clip, count, fit, measure, score
 from galamp.telemetry.snapshot import (
@@ -264,7 +265,7 @@ def gossip_line(snapshot: Snapshot, width: int) -> str:
 
 def distance(seen: ConsensusReading) -> str:
     """Return the pairwise distance and its certificate; an older one with its age."""
-    text = f"pairwise distance {measure(seen.pairwise, 2)}"
+    text = f"{quantities.PAIRWISE_DISTANCE} {measure(seen.pairwise, 2)}"
     if seen.certificate is not None:
         return f"{text} ≤ {measure(seen.certificate, 2)}"
     if seen.last_certificate is None or seen.last_certificate_age_s is None:
@@ -287,15 +288,18 @@ def distances(snapshot: Snapshot, width: int) -> list[Text]:
         age = words.duration(seen.last_certificate_age_s)
         certificate = f"{measure(seen.last_certificate)} {age} ago"
     pairs = [
-        ("consensus distance", measure(seen.rms)),
-        ("pairwise distance", measure(seen.pairwise)),
-        ("certificate", certificate),
-        ("certificate ratio", words.UNKNOWN if seen.ratio is None else f"{seen.ratio:.1%}"),
+        (quantities.CONSENSUS_DISTANCE, measure(seen.rms)),
+        (quantities.PAIRWISE_DISTANCE, measure(seen.pairwise)),
+        (quantities.CERTIFICATE, certificate),
+        (
+            quantities.CERTIFICATE_RATIO,
+            words.UNKNOWN if seen.ratio is None else f"{seen.ratio:.1%}",
+        ),
     ]
     if seen.radius is not None:
-        pairs.append(("radius", measure(seen.radius)))
+        pairs.append((quantities.RADIUS, measure(seen.radius)))
     if seen.gradient_correlation is not None:
-        pairs.append(("gradient correlation", f"{seen.gradient_correlation:.3f}"))
+        pairs.append((quantities.GRADIENT_CORRELATION, f"{seen.gradient_correlation:.3f}"))
     return [pair(name, value, width) for name, value in pairs]
 
 

@@ -12,6 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from galamp.telemetry.display.quantities import (
+    CERTIFICATE,
+    CONSENSUS_DISTANCE,
+    PAIRWISE_DISTANCE,
+    RADIUS,
+)
 from galamp.tools.audit.audit import Series
 from galamp.tools.figures import CHART_STYLE, FORMATS, QUIET, rendered
 
@@ -23,8 +29,11 @@ ALARM = "#c0262d"
 COLOURS = {"pairwise": "#1f5fa8", "to_mean": "#d9730d"}
 """Safe for colour-blind readers; a measured line is solid, its certificate dashed."""
 
-LABELS = {"pairwise": "pairwise distance", "to_mean": "consensus distance (rms)"}
-RATIO_LABELS = {"pairwise": "pairwise distance", "to_mean": "consensus distance (worst learner)"}
+LABELS = {"pairwise": PAIRWISE_DISTANCE, "to_mean": f"{CONSENSUS_DISTANCE} (rms)"}
+RATIO_LABELS = {
+    "pairwise": PAIRWISE_DISTANCE,
+    "to_mean": f"{CONSENSUS_DISTANCE} (worst learner)",
+}
 
 
 def draw(series: Series, title: str, format: str = FORMATS[0]) -> bytes:
@@ -53,7 +62,7 @@ def _figure(series: Series, title: str) -> Figure:
     _ratios(bottom, series)
     bottom.set_xlabel("agent steps")
     bottom.xaxis.set_major_formatter(EngFormatter(sep=""))
-    heading = "How far apart the learners are, and what is proven of it"
+    heading = "Distances between the learners, and their certificates"
     top.set_title(heading, loc="left", fontsize=15, fontweight="bold", pad=30)
     place: Any = {"xycoords": "axes fraction", "textcoords": "offset points"}
     # A run's name may hold dollar signs, which would be read as formulas.
@@ -70,12 +79,12 @@ def _distances(axes: Axes, series: Series) -> None:
         measured = _positive(_broken(series, name))
         mark = _mark(series)
         label = LABELS[name]
-        axes.plot(steps, bound, "--", color=colour, label=f"{label}: certificate", lw=1.4, **mark)
+        axes.plot(steps, bound, "--", color=colour, label=f"{label}: {CERTIFICATE}", lw=1.4, **mark)
         axes.plot(steps, measured, color=colour, label=f"{label}: measured", lw=1.4, **mark)
         axes.fill_between(steps, measured, bound, color=colour, alpha=0.07, lw=0)
     radius = _positive(_broken(series, "radius"))
     if np.isfinite(radius).any():
-        axes.plot(steps, radius, ":", color=QUIET, label="theoretical radius in lock-step", lw=1.2)
+        axes.plot(steps, radius, ":", color=QUIET, label=f"{RADIUS}, in theory", lw=1.2)
     # Learners that never moved are at distance 0, which a logarithmic axis refuses.
     if any(np.any(series.column(name) > 0) for name in COLOURS):
         axes.set_yscale("log")
@@ -101,7 +110,7 @@ def _ratios(axes: Axes, series: Series) -> None:
     place: Any = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
     axes.annotate("above this line: violation", (0, 1), (8, 7), color=ALARM, fontsize=9.5, **place)
     axes.set_ylim(0, 1.3 if greatest <= 1 else 1.3 * min(greatest, 10.0))
-    axes.set_ylabel("measured / certificate")
+    axes.set_ylabel(f"measured / {CERTIFICATE}")
     _starts(axes, series)
     axes.legend(ncols=2, loc="upper right", fontsize=9.5)
 

@@ -16,6 +16,7 @@ import numpy as np
 from galamp.core.disk import finite
 from galamp.core.sanitize import clean
 from galamp.telemetry.display.console import plain_table, text_lines
+from galamp.telemetry.display.quantities import CERTIFICATE, CONSENSUS_DISTANCE, PAIRWISE_DISTANCE
 from galamp.telemetry.display.text import UNKNOWN, clip, clip_path
 from galamp.tools.audit.across import Crossing
 from galamp.tools.audit.audit import Audit, Series
@@ -24,7 +25,7 @@ WIDTH = 80
 SHOWN = 10
 """Number of violations, and of faults of the record, that are shown line by line."""
 
-LABELS = {"to_mean": "consensus distance", "pairwise": "pairwise distance"}
+LABELS = {"to_mean": CONSENSUS_DISTANCE, "pairwise": PAIRWISE_DISTANCE}
 ALLOWANCE = "certificate * (1 + 1e-5) + 1e-6 * norm of the mean"
 
 
@@ -144,13 +145,13 @@ def _count(count: int, one: str, many: str = "") -> str:
 
 def _tables(distances: dict[str, Any]) -> Iterator[str]:
     table = plain_table(
-        ("L2 distance", "measured", "certificate", "ratio: median", "ratio: greatest")
+        ("L2 distance", "measured", CERTIFICATE, "ratio: median", "ratio: greatest")
     )
     keys = ("measured_median", "certificate_median", "ratio_median", "ratio_greatest")
     for name, label in LABELS.items():
         table.add_row(label, *(_number(distances[name][key]) for key in keys))
     yield from text_lines(table, WIDTH)
-    yield "Medians over measurements; consensus distance: root mean square to the mean,"
+    yield f"Medians over measurements; {CONSENSUS_DISTANCE}: root mean square to the mean,"
     yield "but for ratio: the worst learner's. Ratio: measured over what is allowed,"
     yield f"{ALLOWANCE}, for float32 rounding."
     yield ""

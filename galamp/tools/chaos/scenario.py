@@ -88,7 +88,7 @@ class ChaosScenario:
             text = f"{min(faults_s, self.seconds):.0f} of {self.seconds:.0f} s"
             text += f"   fault {len(self.injected_faults)} of {len(self.faults)}"
         broken = 0 if self.breach is None else 1
-        text += f"   {broken} invariants broken"
+        text += f"   {broken} {'invariant' if broken == 1 else 'invariants'} broken"
         return Goal(passed_s / whole_s, text, max(0.0, whole_s - passed_s))
 
     @property

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from galamp.core.sanitize import clean
+from galamp.telemetry.metrics_row import JOULES_PER_FRAME
 from galamp.tools.compare.reaching import Reaching, exact_test, log_rank, median_time, share
 from galamp.tools.compare.statistics import improvement, iqm, iqm_interval
 from galamp.tools.compare.verdict import statement
@@ -27,8 +28,6 @@ from galamp.tools.plot.runs import Run
 
 AXES = {"steps": "agent steps", "hours": "time"}
 """Axis -> what is equal where scores are compared at the same value of it."""
-FRAMES_PER_JOULE, JOULES_PER_FRAME = "energy/frames_per_joule", "energy/joules_per_frame"
-"""Metrics of the energy, where a run records one of them."""
 
 Scores = dict[str, dict[str, list[float]]]
 """Group -> game -> a score per run."""
@@ -138,7 +137,7 @@ def _run(run: Run, wanted: float | None) -> dict[str, Any]:
         "score": _last(scores),
         "agent_steps_per_s": speed,
         "frames_per_s": None if speed is None else speed * frames,
-        "joules_per_frame": _joules_per_frame(run),
+        "joules_per_frame": _median(run.history.column(JOULES_PER_FRAME).tolist()),
     }
     if wanted is not None:
         reached = np.flatnonzero(scores >= wanted)
@@ -152,13 +151,6 @@ def _frames_per_step(run: Run) -> float:
     steps, frames = (run.history.column(name) for name in ("global_step", "emulator_frames"))
     known = steps > 0
     return float(frames[known][-1] / steps[known][-1]) if known.any() else 1.0
-
-
-def _joules_per_frame(run: Run) -> float | None:
-    direct = run.history.column(JOULES_PER_FRAME)
-    inverse = run.history.column(FRAMES_PER_JOULE)
-    known = direct[np.isfinite(direct)].tolist() or [1 / each for each in inverse if each > 0]
-    return _median(known)
 
 
 def _settings(groups: Sequence[Group]) -> dict[str, dict[str, list[str]]]:

@@ -12,6 +12,7 @@ from galamp.core.errors import UserError, did_you_mean
 from galamp.core.settings import shown
 from galamp.storage.run_history import FORMER, FRAMES, RESTARTS, START, STEP, WALL_S
 from galamp.storage.run_logs import RETURN
+from galamp.telemetry.display import quantities
 
 SCORE = RETURN
 AXIS_COLUMNS = (STEP, FRAMES, WALL_S, START)
@@ -24,6 +25,12 @@ TITLES = {
     "charts/SPS": "agent steps per second",
     "charts/episodes": "episodes finished",
     RESTARTS: "processes restarted since the start",
+    "gossip/consensus_distance": f"{quantities.CONSENSUS_DISTANCE} (L2 norm)",
+    "gossip/pairwise_distance": f"{quantities.PAIRWISE_DISTANCE} (L2 norm)",
+    "gossip/certificate": f"{quantities.CERTIFICATE} of the distance (L2 norm)",
+    "gossip/certificate_ratio": quantities.CERTIFICATE_RATIO,
+    "gossip/radius": f"{quantities.RADIUS} (L2 norm)",
+    "gossip/gradient_correlation": quantities.GRADIENT_CORRELATION,
 }
 """Heading of a chart; a metric without one is its own."""
 

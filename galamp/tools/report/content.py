@@ -16,6 +16,7 @@ from galamp.core.errors import UserError
 from galamp.core.settings import Setting
 from galamp.storage.event_log import KeptEvent, read_events
 from galamp.storage.run_folder import EVENTS
+from galamp.telemetry.display.quantities import CERTIFICATE, PAIRWISE_DISTANCE
 from galamp.telemetry.display.text import UNKNOWN, duration
 from galamp.telemetry.snapshot import Snapshot
 from galamp.tools.plot.charts import chart_of_runs, with_references
@@ -75,8 +76,8 @@ def _facts(record: RunRecord, shown: Snapshot) -> Iterator[tuple[str, str]]:
     yield "learners", UNKNOWN if record.learners is None else str(record.learners)
     yield "seed", str(record.config.get("seed", UNKNOWN))
     yield "restarts", str(shown.restarts)
-    yield "largest distance of two learners", _number(shown.consensus.pairwise)
-    yield "its proven bound", _number(shown.consensus.certificate)
+    yield PAIRWISE_DISTANCE, _number(shown.consensus.pairwise)
+    yield CERTIFICATE, _number(shown.consensus.certificate)
     yield "protocol", shown.protocol
 
 

@@ -132,9 +132,9 @@ def as_json(plan: Plan) -> dict[str, Any]:
             "method": ball.method,
             "settled": ball.settled,
             "simulated_rounds": ball.after,
-            "distance_to_mean_rms": ball.radius,
+            "consensus_distance": ball.radius,
             "before_averaging_rms": plan.before_averaging,
-            "greatest_pair": ball.pair,
+            "pairwise_distance": ball.pair,
             "worst_case_rms": ball.worst,
         },
     }

@@ -11,6 +11,7 @@ from rich.console import RenderableType
 
 from galamp.core.sanitize import clean
 from galamp.telemetry.display.console import plain_grid, plain_table, text_lines
+from galamp.telemetry.display.quantities import CONSENSUS_DISTANCE, PAIRWISE_DISTANCE
 from galamp.telemetry.display.text import clip_path
 from galamp.tools.topology.analysis import Plan
 from galamp.tools.topology.ascii_graph import picture
@@ -157,10 +158,10 @@ def ball_lines(plan: Plan) -> list[str]:
     two = f"{RMS} of the two furthest apart"
     return [
         f"epsilon-ball for updates of norm {question.update_norm:g}{old}",
-        *_row("consensus distance", f"{ball.radius:.4g}", "root mean square, independent updates"),
+        *_row(CONSENSUS_DISTANCE, f"{ball.radius:.4g}", "root mean square, independent updates"),
         *_row("before averaging", f"{plan.before_averaging:.4g}", "once new updates are added"),
         *_row(
-            "between two learners",
+            PAIRWISE_DISTANCE,
             f"{ball.pair:.4g}",
             two if ball.method == "exact" else "the furthest apart, at the end",
         ),
