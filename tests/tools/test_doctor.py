@@ -153,7 +153,7 @@ def test_terminals(
     text: str,
     fixes: int,
 ) -> None:
-    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size(size))
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *_, **__: os.terminal_size(size))
     stream = Terminal()
     monkeypatch.setattr(Terminal, "encoding", encoding)
     found = only(checks.terminal(stream, environment))
