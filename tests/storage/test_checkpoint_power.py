@@ -17,6 +17,7 @@ from galamp.core.errors import CheckpointError
 from galamp.storage import checkpoint as ck
 from tests.support.checkpoints import ROOT, made, same
 from tests.support.disk_model import Disk, recorded
+from tests.support.engine import also
 
 KEEP = 2
 SAVES = 3
@@ -25,17 +26,17 @@ SAVES = 3
 class Announced:
     """What has been promised so far, and how it may look after the power is back."""
 
-    def __init__(self, disk: Disk, place: Path) -> None:
-        self._disk, self._place = disk, place
+    def __init__(self, disk: Disk, place: Path, selections: int) -> None:
+        self._disk, self._place, self._selections = disk, place, selections
         self._draw = random.Random(1)
         self.steps: list[int] = []
         self.latest = 0
         self.cuts = 0
 
     def cut(self) -> None:
-        """Cut the power here: nothing kept beyond what must be, all, and three selections."""
+        """Cut the power here: nothing kept beyond what must be, all, and some selections."""
         none, every = (lambda of: 0), (lambda of: of - 1)
-        for choose in [none, every, *[self._draw.randrange] * 3]:
+        for choose in [none, every, *[self._draw.randrange] * self._selections]:
             self._check(choose)
 
     def _check(self, choose: Callable[[int], int]) -> None:
@@ -58,11 +59,12 @@ class Announced:
 
 
 @pytest.mark.real
-def test_the_power_may_fail_at_any_call(tmp_path: Path) -> None:
+@pytest.mark.parametrize("selections", [1, also(8)])
+def test_the_power_may_fail_at_any_call(tmp_path: Path, selections: int) -> None:
     root, place = tmp_path / "disk", tmp_path / "after"
     root.mkdir()
     disk = Disk(root)
-    announced = Announced(disk, place)
+    announced = Announced(disk, place, selections)
     folder = root / "run" / "checkpoints"
     with recorded(disk, announced.cut):
         (root / "run").mkdir()
@@ -75,7 +77,7 @@ def test_the_power_may_fail_at_any_call(tmp_path: Path) -> None:
             announced.latest = steps
             ck.prune(folder, KEEP, {path})
     assert sorted(os.listdir(folder)) == ["ckpt-000000000002", "ckpt-000000000003", "latest"]
-    assert announced.cuts > 300
+    assert announced.cuts > 60 * (2 + selections)
 
 
 def _sync(folder: Path) -> None:

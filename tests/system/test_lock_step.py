@@ -83,8 +83,8 @@ CASES = {
 }
 
 
-# Another graph, and another count, of what stays.
-SECOND = ("bidirectional-ring", "allreduce-2")
+# Another graph, another count, and another game, of what stays.
+SECOND = ("bidirectional-ring", "allreduce-2", "pipeline-atari")
 
 
 @pytest.mark.parametrize("name", [also(name) if name in SECOND else name for name in CASES])
