@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from galamp.core.errors import EXIT_OK, UserError
+from galamp.core.leaving import interrupted_by
 from galamp.storage.links import followed
 from galamp.tools.figures import add_figure_flags, figure_file
 
@@ -75,10 +76,9 @@ def attach_command(args: argparse.Namespace) -> int:
         if picture is None or args.json:
             _print_once(run, args.json)
         return EXIT_OK
-    for number in (signal.SIGTERM, signal.SIGQUIT):  # so that the terminal is put back
-        signal.signal(number, signal.default_int_handler)
     try:
-        message = _show_until_end(run)
+        with interrupted_by(signal.SIGTERM, signal.SIGQUIT):
+            message = _show_until_end(run)
     except KeyboardInterrupt:
         message = f"detached, training goes on; look again: galamp attach {run}\n"
     print_safely(message, sys.stderr)

@@ -1,8 +1,10 @@
-"""Signals that end a command the way an exception does, so that nothing half-written stays.
+"""Signals that end a command the way an exception does, so that nothing half-done stays.
 
     with leaving_on_signals(): SIGTERM, SIGHUP --> SystemExit(128 + number), `finally` blocks run
+    with interrupted_by(SIGTERM): SIGTERM --> KeyboardInterrupt, as Ctrl-C
 
-For commands that write for a long time. Training has more to do at its end: supervision/signals.py.
+For commands that write for a long time, and for those that look on. Training has more to do at its
+end: supervision/signals.py.
 """
 
 from __future__ import annotations
@@ -33,6 +35,17 @@ def leaving_on_signals() -> Iterator[None]:
     finally:
         for number in before:
             signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def interrupted_by(*numbers: signal.Signals) -> Iterator[None]:
+    """Context in which signals raise KeyboardInterrupt, so that a screen is put back."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _leave(number: int, frame: object) -> NoReturn:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from galamp.core.leaving import ENDING, leaving_on_signals
+from galamp.core.leaving import ENDING, interrupted_by, leaving_on_signals
 from galamp.environments.screens import Frame
 from galamp.tools.play.video import video_file
 
@@ -64,3 +64,13 @@ def test_another_thread_changes_nothing() -> None:
     thread.start()
     thread.join()
     assert found == [signal.SIG_DFL]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_an_onlooker_is_interrupted_and_leaves_signals_as_they_were(
+    number: signal.Signals,
+) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), interrupted_by(number):
+        signal.raise_signal(number)
+    assert signal.getsignal(number) is before

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,6 +35,16 @@ def checkout(tmp_path: Path) -> Checkout:
 @pytest.fixture
 def place(checkout: Checkout) -> ModuleType:
     return load(checkout, "place")
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    """Give signals back as they were: the set-up, a process of its own, takes them for ever."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
 
 
 def nothing() -> None:
@@ -260,13 +271,7 @@ def test_an_interrupt_of_the_look_is_no_complaint(
     """Ctrl-C in a terminal comes to the Python that is tried out as well."""
     install = load(checkout)
     environment(tmp_path / "venv").write_text('#!/bin/sh\nkill -2 "$PPID"\nkill -2 $$\n')
-    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)
-    try:
-        assert install.main("", sys.executable, str(tmp_path / "venv")) == 130
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, before[0])
-        signal.signal(signal.SIGHUP, before[1])
+    assert install.main("", sys.executable, str(tmp_path / "venv")) == 130
     assert capsys.readouterr().err == ("galamp: set-up interrupted; the next start picks it up\n")
 
 

@@ -21,6 +21,7 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from galamp.core.errors import EXIT_OK, UserError
+from galamp.core.leaving import interrupted_by
 from galamp.telemetry.display.streams import SafeStream, print_safely
 from galamp.tools.figures import FigureFile
 from galamp.tools.plot.charts import Chart
@@ -56,9 +57,8 @@ def follow(runs: Sequence[Run], charts: Charts, file: FigureFile | None) -> int:
     Raises:
         UserError: a metric does not exist, or a file cannot be written.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the screen is restored
     message, drawn = "left; training goes on\n", list[Chart]()
-    with _screen(file is None) as draw:
+    with interrupted_by(signal.SIGTERM), _screen(file is None) as draw:
         try:
             for continues in _refreshes(runs):
                 try:
