@@ -120,7 +120,7 @@ def test_a_sync_that_is_missing_is_found(
     root = tmp_path / "disk"
     root.mkdir()
     disk = Disk(root)
-    announced = Announced(disk, tmp_path / "after")
+    announced = Announced(disk, tmp_path / "after", selections=1)
     with recorded(disk):
         (root / "run").mkdir()
         _sync(root)
