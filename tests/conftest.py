@@ -115,6 +115,16 @@ def signals_as_before() -> Iterator[None]:
     assert not changed, changed
 
 
+@pytest.fixture(autouse=True)
+def environment_as_before() -> Iterator[None]:
+    """Give variables back: a command in this process may set some, which children inherit."""
+    before = dict(os.environ)
+    yield
+    if os.environ != before:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 def marks_of(item: pytest.Item) -> set[str]:
     """The names of a test's marks."""
     return {mark.name for mark in item.iter_markers()}

@@ -6,6 +6,7 @@ bin/bench scale      galamp with more and more learners and environments
 bin/bench pipeline   V-trace with --pipeline and without, taking turns
 bin/bench nodes      one run on several nodes of this machine and on one, taking turns
 bin/bench start      from the command to the first agent steps
+bin/bench dashboard  a run with its dashboard shown and held, taking turns
 bin/bench neighbour  another program on the same machine, beside a run and without
 bin/bench forward    the forward pass by hand against plain autograd
 bin/bench gossip     publishing and mixing, per topology
@@ -25,6 +26,7 @@ from galamp.core.arguments import Parser
 from galamp.core.errors import EXIT_OK, EXIT_SIGINT, GalampError, refusal
 from galamp.core.leaving import leaving_on_signals
 from galamp.tools.bench.commands import (
+    dashboard_command,
     forward_command,
     gossip_command,
     gpu_command,
@@ -40,6 +42,7 @@ from galamp.tools.bench.commands import (
     start_command,
 )
 from galamp.tools.bench.options import (
+    add_dashboard,
     add_forward,
     add_gossip,
     add_gpu,
@@ -102,6 +105,7 @@ COMMANDS: dict[str, Command] = {
     "pipeline": ("V-trace with --pipeline and without, in turns", add_pipeline, pipeline_command),
     "nodes": ("one run on several nodes of this machine, and on one", add_nodes, nodes_command),
     "start": ("from the command to the first agent steps", add_start, start_command),
+    "dashboard": ("a run with its dashboard, and without", add_dashboard, dashboard_command),
     "neighbour": ("another program beside a run", add_neighbour, neighbour_command),
     "forward": ("the forward pass by hand, against autograd", add_forward, forward_command),
     "gossip": ("publishing and mixing, per topology", add_gossip, gossip_command),

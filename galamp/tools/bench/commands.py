@@ -22,7 +22,7 @@ from galamp.core.machine.torch_device import usable_device
 from galamp.environments.names import ATARI, canonical_env_id, rom_name
 from galamp.supervision.devices import CPU
 from galamp.telemetry.display.console import table_console
-from galamp.tools.bench import learning, peers, tables
+from galamp.tools.bench import dashboard, learning, peers, tables
 from galamp.tools.bench.exchanges import costs, costs_table
 from galamp.tools.bench.forwards import forwards_table, measure
 from galamp.tools.bench.gpu import command as gpu
@@ -144,6 +144,19 @@ def start_command(args: argparse.Namespace) -> None:
     what = f"{args.game}, network {args.network}, {args.num_envs} environments each"
     table = starts_table([(_learners(n), seconds) for n, seconds in found.items()])
     tables.show_table(table, what, origin.lines, sys.stdout)
+
+
+def dashboard_command(args: argparse.Namespace) -> None:
+    """`bin/bench dashboard`."""
+    if args.pairs < 2:
+        raise UserError(f"--pairs {args.pairs}: expected 2 or more: one pair has no spread")
+    origin = tables.Origin.here(shlex.join(["bin/bench", *args.words]))
+    workload = workload_from(args, args.learners, args.num_envs)
+    say(f"galamp: bench: dashboard: {args.pairs} pairs of turns ...\n")
+    found = dashboard.measure(workload, args.pairs)
+    lines = [*dashboard.remarks(found), *origin.lines]
+    what = f"the dashboard of {described(workload)}"
+    tables.show_table(dashboard.dashboard_table(found), what, lines, sys.stdout)
 
 
 def neighbour_command(args: argparse.Namespace) -> None:

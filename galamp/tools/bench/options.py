@@ -81,6 +81,17 @@ def add_nodes(parser: argparse.ArgumentParser) -> None:
     add("--wire", choices=WIRES, default=WIRES[0], help=text)
 
 
+def add_dashboard(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `dashboard`."""
+    add = parser.add_argument
+    add("--game", metavar="NAME", default="Breakout", help="Atari game")
+    add("--network", choices=NETWORKS, default="nature", help="network that is trained")
+    add("--learners", metavar="N", type=_count, default=2, help="learners")
+    add("--num-envs", metavar="N", type=_count, default=16, help="environments per learner")
+    text = "pairs of turns of 8 s, with the dashboard and without; 2 or more"
+    add("--pairs", metavar="N", type=_count, default=40, help=text)
+
+
 def add_neighbour(parser: argparse.ArgumentParser) -> None:
     """Add the options of `neighbour`."""
     add = parser.add_argument

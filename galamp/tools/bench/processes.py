@@ -37,7 +37,7 @@ OF_GALAMP, WARNING = "galamp: ", "galamp: warning: "
 """Prefixes of galamp's own lines for its user."""
 
 _PR_SET_PDEATHSIG = 1
-_PROC_STATE, _PROC_SESSION, _PROC_TIMES = 0, 3, slice(11, 15)
+_PROC_STATE, _PROC_SESSION, _PROC_TIMES, _PROC_OWN_TIMES = 0, 3, slice(11, 15), slice(11, 13)
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _LIBC = ctypes.CDLL(None)
 
@@ -53,6 +53,7 @@ class Program:
         *,
         cores: Collection[int] = (),
         environment: Mapping[str, str] = MappingProxyType({}),
+        terminal: int | None = None,
     ) -> None:
         """Store the command, to be run in `folder` with all output appended to `log`.
 
@@ -62,7 +63,9 @@ class Program:
             log: file of its output.
             cores: processors that it may use; none: those of this process.
             environment: variables that it has besides those of this process.
+            terminal: descriptor of a terminal that takes its standard error instead of `log`.
         """
+        self._terminal = terminal
         self._command, self._folder, self._log = [str(word) for word in command], folder, log
         self._cores, self._environment = tuple(cores), environment
 
@@ -74,7 +77,7 @@ class Program:
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
-                stderr=output,
+                stderr=output if self._terminal is None else self._terminal,
                 env={k: v for k, v in os.environ.items() if k not in THREAD_COUNTS}
                 | dict(self._environment),
                 start_new_session=True,
@@ -215,6 +218,12 @@ def _processes(session: int) -> list[tuple[int, list[str]]]:
                 if int(fields[_PROC_SESSION]) == session:
                     found.append((int(entry), fields))
     return found
+
+
+def spent_s(pid: int) -> float:
+    """Return the processor time that a living process has spent so far, in seconds."""
+    text = Path("/proc", str(pid), "stat").read_text(errors="replace")
+    return sum(map(int, text.rpartition(")")[2].split()[_PROC_OWN_TIMES])) / _TICKS_PER_S
 
 
 def pss_mb(pids: Sequence[int]) -> float:
