@@ -20,8 +20,8 @@ CUE = (
 
 MINATAR = {
     "a2c": "--algorithm a2c --learners 2 --num-envs 16",
-    "ppo": "--algorithm ppo --learners 2 --num-envs 32 --num-steps 128 --num-minibatches 8 "
-    "--learning-rate 1e-3",
+    "ppo": "--algorithm ppo --learners 2 --num-envs 32 --num-steps 32 --num-minibatches 4 "
+    "--learning-rate 2.5e-3 --lr-schedule linear",
     "pqn": "--preset pqn-minatar --learners 2 --num-envs 64 --num-minibatches 16",
 }
 """Algorithm -> flags for MinAtar's games."""
