@@ -37,11 +37,12 @@ def test_commands_of_systems() -> None:
         name: " ".join(peers.peer_system(peer, PPO, Path("python")).command)
         for name, peer in peers.PEERS["ppo"].items()
     }
-    assert list(theirs) == list(peers.PEERS["a2c"])
+    assert list(theirs) == [*peers.PEERS["a2c"], "envpool-loop"]
     what = "--game pong --num-envs 8 --network nature"
     assert theirs["stable-baselines3"].endswith(f"/sb3.py {what} --algorithm ppo")
     assert theirs["sample-factory"].endswith(f"/sample_factory_appo.py {what} --algorithm ppo")
     assert theirs["plain-loop"].endswith(f"/plain_ppo.py {what}")
+    assert theirs["envpool-loop"].endswith(f"/plain_ppo.py {what} --vector envpool")
 
 
 def test_galamp_has_the_settings_of_the_peers() -> None:
@@ -62,8 +63,9 @@ def test_galamp_has_the_settings_of_the_peers() -> None:
     assert algorithm.default_learning_rate(1) == plain_ppo.LEARNING_RATE
 
 
-@pytest.mark.parametrize("algorithm", ["a2c", "ppo"])
-@pytest.mark.parametrize("name", peers.A2C_PEERS)
+@pytest.mark.parametrize(
+    ("algorithm", "name"), [(of, name) for of, known in peers.PEERS.items() for name in known]
+)
 def test_scripts_take_what_they_are_given(algorithm: str, name: str) -> None:
     """They cannot be run without the peer, so their options are read from their sources."""
     peer = peers.PEERS[algorithm][name]
@@ -88,13 +90,16 @@ def test_scripts_take_what_they_are_given(algorithm: str, name: str) -> None:
 
 def test_environments_are_shared_by_the_algorithms() -> None:
     """A peer's packages are installed once, whichever algorithm is measured."""
-    for name, peer in peers.PEERS["ppo"].items():
-        other = peers.PEERS["a2c"][name]
+    for name in peers.PEERS["a2c"]:
+        peer, other = peers.PEERS["ppo"][name], peers.PEERS["a2c"][name]
         assert (peer.requirements, peer.exceptions) == (other.requirements, other.exceptions)
 
 
 def test_chosen_peers() -> None:
-    assert [peer.script for peer in peers.chosen([], PPO)][-1] == "plain_ppo.py"
+    assert [peer.name for peer in peers.chosen([], PPO)] == list(peers.PEERS["a2c"])
+    assert [peer.name for peer in peers.chosen(["envpool-loop"], PPO)] == ["envpool-loop"]
+    with pytest.raises(UserError, match="--peer envpool-loop: expected one of"):
+        peers.chosen(["envpool-loop"], replace(PPO, algorithm="a2c"))
     odd = replace(PPO, num_envs=3)
     with pytest.raises(UserError, match="multiple of 4 environments, here 6 of all learners"):
         peers.chosen([], odd)

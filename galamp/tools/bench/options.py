@@ -156,10 +156,10 @@ def add_peers(parser: argparse.ArgumentParser) -> None:
         "unless given"
     )
     parser.add_argument("--algorithm", choices=tuple(peers.PEERS), default=peers.A2C, help=text)
-    names = " or ".join(peers.PEERS[peers.A2C])
+    named = [name for name, peer in peers.PEERS[peers.PPO].items() if peer.named_only]
     text = (
-        f"compare with {names} (may be repeated; none means all); loops over EnvPool are left out, "
-        "as it cannot be installed on every machine"
+        f"compare with {' or '.join(peers.PEERS[peers.PPO])} (may be repeated); none means all but "
+        f"{' and '.join(named)}, which is for ppo, and cannot be installed on every machine"
     )
     parser.add_argument("--peer", metavar="NAME", action="append", default=[], help=text)
 

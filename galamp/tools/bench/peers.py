@@ -49,6 +49,8 @@ class Peer:
         precisions: those of galamp's precisions that it supports, if it has a choice.
         flags: arguments of its script besides those of the workload.
         multiple: its environments have to be a multiple of this.
+        named_only: whether it takes part only if it is named, since it cannot be installed on
+            every machine.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Peer:
     precisions: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     multiple: int = 1
+    named_only: bool = False
 
 
 A2C, PPO = "a2c", "ppo"
@@ -111,6 +114,14 @@ PPO_PEERS = {
         # A minibatch of its is a number of whole rollouts: a quarter of the environments.
         replace(A2C_PEERS["sample-factory"], flags=PPO_FLAGS, multiple=4),
         Peer(name="plain-loop", script="plain_ppo.py", networks=("nature",)),
+        Peer(
+            name="envpool-loop",
+            script="plain_ppo.py",
+            networks=("nature",),
+            flags=("--vector", "envpool"),
+            requirements=("torch", "envpool==1.2.5 gymnasium ale-py opencv-python"),
+            named_only=True,
+        ),
     )
 }
 
@@ -122,7 +133,7 @@ NUM_ENVS = {A2C: 16, PPO: 4}
 
 
 def chosen(names: list[str], workload: Workload) -> list[Peer]:
-    """Return the peers of these names, or all.
+    """Return the peers of these names, or all that need not be named.
 
     Raises:
         UserError: an unknown name, or a peer that cannot train the workload.
@@ -134,7 +145,8 @@ def chosen(names: list[str], workload: Workload) -> list[Peer]:
             f"--peer {unknown[0]}: expected one of {', '.join(known)}"
             f"{did_you_mean(unknown[0], known)}"
         )
-    peers = [known[name] for name in dict.fromkeys(names)] or list(known.values())
+    usual = [peer for peer in known.values() if not peer.named_only]
+    peers = [known[name] for name in dict.fromkeys(names)] or usual
     for peer in peers:
         _check(peer, workload)
     return peers

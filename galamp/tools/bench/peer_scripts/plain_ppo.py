@@ -1,10 +1,14 @@
-"""PPO as a plain PyTorch loop over Gymnasium's vector environment; run by galamp's Python.
+"""PPO as a plain PyTorch loop over a vector environment: Gymnasium's, or EnvPool's.
 
 In the manner of CleanRL's `ppo_atari.py`, with its constants but a fixed step size: one process
 steps the environments one after the other (`SyncVectorEnv`), acts and learns in turns, with as many
 compute threads as torch chooses. Preprocessing as there: up to 30 no-ops, frame skip 4, 84 x 84
 grey pixels from the emulator itself, a lost life ends the episode, FIRE at resets, clipped rewards,
 4 stacked frames. A truncated episode counts as ended, as there.
+
+With `--vector envpool` it is in the manner of CleanRL's `ppo_atari_envpool.py`, run by the Python
+of its own environment: EnvPool steps the environments in threads of its own, in C++, with the same
+preprocessing.
 """
 
 from __future__ import annotations
@@ -82,6 +86,20 @@ def make_game(rom: str) -> gymnasium.Env[Any, Any]:
     return FrameStackObservation(Lives(seen), FRAMES_STACKED)
 
 
+def make_games(rom: str, num_envs: int, seed: int, vector: str) -> Any:
+    """Return so many environments in one, with observations uint8 [num_envs, 4, 84, 84]."""
+    if vector == "envpool":
+        import envpool  # type: ignore[import-not-found]
+
+        return envpool.make_gymnasium(
+            f"{rom_id_to_name(rom)}-v5", num_envs=num_envs, seed=seed, episodic_life=True,
+            reward_clip=True,
+        )  # fmt: skip
+    return SyncVectorEnv(
+        [functools.partial(make_game, rom)] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP
+    )
+
+
 class Network(nn.Module):
     """The Nature network under a policy and a value head."""
 
@@ -150,16 +168,16 @@ def loss_of(log_probs: Tensor, values: Tensor, entropies: Tensor, batch: Batch) 
 class Loop:
     """The environments, the network and its optimiser."""
 
-    def __init__(self, game: str, num_envs: int, seed: int) -> None:
+    def __init__(self, game: str, num_envs: int, seed: int, vector: str = "sync") -> None:
         torch.manual_seed(seed)
         self.num_envs = num_envs
-        self.environment = SyncVectorEnv(
-            [functools.partial(make_game, game)] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP
-        )
-        space: Any = self.environment.single_action_space
+        self.environment = make_games(game, num_envs, seed, vector)
+        space: Any = getattr(self.environment, "single_action_space", self.environment.action_space)
         self.network = Network(int(space.n))
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=LEARNING_RATE, eps=ADAM_EPS)
-        observations, _ = self.environment.reset(seed=seed)
+        # EnvPool has its seed from the start, and takes none here.
+        told = {} if vector == "envpool" else {"seed": seed}
+        observations, _ = self.environment.reset(**told)
         self.observations = torch.from_numpy(observations.copy())
 
     def rollout(self) -> Batch:
@@ -207,11 +225,12 @@ def main() -> None:
     parser.add_argument("--game", required=True)
     parser.add_argument("--num-envs", type=int, required=True)
     parser.add_argument("--network", choices=["nature"], required=True)
+    parser.add_argument("--vector", choices=["sync", "envpool"], default="sync")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--run-dir", type=Path, required=True)
     options = parser.parse_args()
 
-    loop = Loop(options.game, options.num_envs, options.seed)
+    loop = Loop(options.game, options.num_envs, options.seed, options.vector)
     steps, last_s = 0, time.monotonic()
     with (options.run_dir / "metrics.jsonl").open("a", encoding="utf-8") as rows:
         while True:
