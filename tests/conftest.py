@@ -22,6 +22,7 @@ from galamp.core import installation
 from galamp.core.errors import UserError
 from tests.support import engine
 from tests.support.signals import handling
+from tests.support.variables import give_back
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -108,10 +109,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def signals_as_before() -> Iterator[None]:
-    """Fail a test that leaves signals handled in another way: later ones would not hear theirs."""
+    """Fail a test that leaves signals handled in another way: later ones would not hear theirs.
+
+    What Python can give back is given back, so that it is this test alone that fails.
+    """
     before = handling()
     yield
     changed = before.changes(handling())
+    if changed:
+        before.give_back()
     assert not changed, changed
 
 
@@ -120,9 +126,7 @@ def environment_as_before() -> Iterator[None]:
     """Give variables back: a command in this process may set some, which children inherit."""
     before = dict(os.environ)
     yield
-    if os.environ != before:
-        os.environ.clear()
-        os.environ.update(before)
+    give_back(os.environ, before)
 
 
 def marks_of(item: pytest.Item) -> set[str]:

@@ -44,14 +44,15 @@ class CachedOutputsForward(RecomputedForward):
     def evaluate(self, observations: Tensor, first: Tensor) -> Outputs:
         """Return the kept outputs, after computing missing ones; see `ForwardPass.evaluate`.
 
+        The last row is computed every time: the next acting does not replace it, as it does others.
         Observations of another shape than the rollout's are computed, and nothing is kept.
         """
         if observations.shape[:2] != self._kept.shape:
             return super().evaluate(observations, first)
         missing = ~self._kept
-        if missing.any():
-            found = super().evaluate(observations[missing].unsqueeze(0), first[missing])
-            self._put(missing, found.logits[0], found.values[0])
+        missing[-1] = True
+        found = super().evaluate(observations[missing].unsqueeze(0), first[missing])
+        self._put(missing, found.logits[0], found.values[0])
         assert self._cache is not None
         return Outputs(self._cache.logits.clone(), self._cache.values.clone())
 

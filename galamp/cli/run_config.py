@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 SINK_FLAGS = {"tensorboard": "tensorboard", "track": "wandb"}
 """Flag -> the metric sink that it adds to those of the run."""
 WANDB_PROJECT = ("report", "wandb_project")
-MAX_STALENESS = ("gossip", "max_staleness")
+MAX_STALENESS, SYNC = ("gossip", "max_staleness"), ("gossip", "sync")
 
 
 def dest_of(section: str, name: str) -> str:
@@ -201,9 +201,11 @@ def _refuse_bound_in_lock_step(args: argparse.Namespace, config: RunConfig) -> N
     """
     bound = config.gossip.max_staleness
     if dest_of(*MAX_STALENESS) in args and config.gossip.sync and bound != 0:
+        asked = dest_of(*SYNC) in args
+        remedy = "leave one of the two out" if asked else "leave it out, or add --no-sync"
         raise UserError(
             f"--max-staleness {'inf' if bound is None else bound}: has no meaning in lock-step "
-            "(--sync), where a learner waits in every round; leave one of the two out"
+            f"(--sync), where a learner waits in every round; {remedy}"
         )
 
 

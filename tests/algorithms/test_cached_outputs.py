@@ -129,6 +129,28 @@ def test_nothing_is_kept_over_an_update_or_without_a_place(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["ppo", "pqn"])
+def test_an_algorithm_of_somebodys_own_may_step_without_discarding(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What acting has seen is replaced by the next acting; the last row has no such guard."""
+    algorithm = make(name, keeps=True)
+    forward = algorithm._forward
+    monkeypatch.setattr(forward, "discard", lambda: None)
+    act_on(algorithm, rollout_of(1), WHOLE)
+    algorithm.update(rollout_of(1))
+    act_on(algorithm, rollout_of(2), WHOLE)
+    observations, first = rollout_of(2).observations, rollout_of(2).first
+    expected = make(name, keeps=False)
+    expected.parameters.data.copy_(algorithm.parameters.data)
+    torch.testing.assert_close(
+        forward.evaluate(observations, first),
+        expected._forward.evaluate(observations, first),
+        rtol=REL,
+        atol=ABS,
+    )
+
+
 def test_what_an_evaluation_returns_stays_as_it_is() -> None:
     algorithm, rollout = make("ppo", keeps=True), rollout_of(1)
     act_on(algorithm, rollout, WHOLE)

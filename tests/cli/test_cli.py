@@ -289,6 +289,15 @@ def test_flags_override_what_is_stored(stored: RunConfig, tmp_path: Path) -> Non
     assert config == from_dict(values)
 
 
+def test_whoever_did_not_ask_for_lock_step_is_told_how_to_leave_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert complaint(capsys, "run", "--preset", "debug", "--max-staleness", "3") == [
+        "--max-staleness 3: has no meaning in lock-step (--sync), where a learner waits in every "
+        "round; leave it out, or add --no-sync"
+    ]
+
+
 def test_a_run_that_was_begun_with_lock_step_and_a_bound_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

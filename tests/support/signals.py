@@ -41,6 +41,13 @@ class Handling(NamedTuple):
             found.append(f"blocked: {sorted(self.blocked)} -> {sorted(after.blocked)}")
         return found
 
+    def give_back(self) -> None:
+        """Handle signals like this again, as far as Python's handlers and the mask go."""
+        for name, handler in self.python.items():
+            if handler is not None:  # one of a library's own, which Python cannot set
+                signal.signal(signal.Signals[name], handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.blocked)
+
 
 def handling() -> Handling:
     """Return how signals are handled now."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from galamp.core.errors import EXIT_FAILURE, EXIT_OK, EXIT_SIGTERM, EXIT_USAGE
+from galamp.core.machine.machine import Cpu
 from galamp.storage.run_logs import read_metrics
 from galamp.tools.bench import cli, commands, nodes, runs
 from tests.support.engine import STREAMS, end, wait_for
@@ -42,11 +45,57 @@ def test_every_node_has_its_place_and_its_folder() -> None:
     assert " ".join(second).endswith(place.format(1, "runs/x-node-1"))
 
 
+@pytest.mark.parametrize(
+    ("threads", "count", "expected"),
+    [
+        ((1, 1), 2, [(0,), (1,)]),
+        ((1, 1, 1, 1), 2, [(0, 1), (2, 3)]),
+        ((2, 2, 2), 3, [(0, 1), (2, 3), (4, 5)]),
+        ((2, 1, 1), 2, [(0, 1), (2, 3)]),
+        ((2,), 2, [(0,), (1,)]),
+        ((1,), 2, [(0,), (0,)]),
+    ],
+)
+def test_every_node_has_its_part_of_the_cores(
+    threads: tuple[int, ...], count: int, expected: list[tuple[int, ...]]
+) -> None:
+    """As machines have, and the learners of one run: else nodes would start more simulators."""
+    of = [core for core, number in enumerate(threads) for _ in range(number)]
+    cpus = [Cpu(number, (0, core)) for number, core in enumerate(of)]
+    assert nodes.parts(cpus, count) == expected
+
+
 ENDLESS = "import time; time.sleep(600)"
 SAVES = (
     "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143));"
     "time.sleep(600)"
 )
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """What `nodes.main` starts: killed at the end, and signals are as before."""
+    found: list[subprocess.Popen[bytes]] = []
+    begun = subprocess.Popen
+
+    def starting(command: list[str]) -> subprocess.Popen[bytes]:
+        found.append(begun(command))
+        return found[-1]
+
+    monkeypatch.setattr(nodes.subprocess, "Popen", starting)
+    monkeypatch.setattr(sys, "argv", ["nodes", "2", "--run-dir", "x", "run"])
+    before = signal.getsignal(signal.SIGTERM)
+    yield found
+    signal.signal(signal.SIGTERM, before)
+    for process in found:
+        process.kill()
+        process.wait(10)
+
+
+def ended_with(codes: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    words = [[sys.executable, "-c", code] for code in codes]
+    monkeypatch.setattr(nodes, "commands", lambda *_: words)
+    return nodes.main()
 
 
 @pytest.mark.parametrize(
@@ -60,33 +109,56 @@ SAVES = (
     ids=["asked", "finished", "refused", "failed"],
 )
 def test_all_nodes_end_together(
-    codes: list[str], asks: bool, expected: int, monkeypatch: pytest.MonkeyPatch
+    codes: list[str],
+    asks: bool,
+    expected: int,
+    started: list[subprocess.Popen[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The first one that ends ends the others, and a failure is the program's own."""
-    started: list[subprocess.Popen[bytes]] = []
+    launch = subprocess.Popen
 
-    def starting(command: list[str]) -> subprocess.Popen[bytes]:
-        started.append(begun(command))
-        if asks and len(started) == len(codes):
-            handler = signal.getsignal(signal.SIGTERM)
-            assert callable(handler)
-            handler(signal.SIGTERM, None)
-        return started[-1]
+    def asked(command: list[str]) -> subprocess.Popen[bytes]:
+        process = launch(command)
+        if len(started) == len(codes):
+            signal.raise_signal(signal.SIGTERM)
+        return process
 
-    begun = subprocess.Popen
-    monkeypatch.setattr(nodes.subprocess, "Popen", starting)
-    monkeypatch.setattr(nodes, "commands", lambda *_: [[sys.executable, "-c", c] for c in codes])
-    monkeypatch.setattr(sys, "argv", ["nodes", "2", "--run-dir", "x", "run"])
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        found = nodes.main()
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        for process in started:
-            process.kill()
-            process.wait(10)
-    assert found == expected
+    if asks:
+        monkeypatch.setattr(nodes.subprocess, "Popen", asked)
+    assert ended_with(codes, monkeypatch) == expected
     assert all(process.returncode is not None for process in started)
+
+
+def test_a_node_that_does_not_end_is_killed(
+    started: list[subprocess.Popen[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "END_DEADLINE_S", 0.2)
+    deaf = (
+        "import pathlib, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        f"pathlib.Path({str(tmp_path / 'deaf')!r}).touch(); time.sleep(600)"
+    )
+    waits = (
+        "import os, time\n"
+        f"while not os.path.exists({str(tmp_path / 'deaf')!r}):\n"
+        "    time.sleep(0.01)"
+    )
+    assert ended_with([deaf, waits], monkeypatch) not in (EXIT_OK, EXIT_SIGTERM)
+    assert [process.returncode for process in started] == [-signal.SIGKILL, 0]
+
+
+def test_nodes_run_on_their_parts_and_this_program_on_all(
+    started: list[subprocess.Popen[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, file = os.sched_getaffinity(0), tmp_path / "cores"
+    last = max(mine)
+    monkeypatch.setattr(nodes, "parts", lambda cpus, count: [tuple(mine), (last,)])
+    says = (
+        f"import os, pathlib; pathlib.Path({str(file)!r}).write_text(str(os.sched_getaffinity(0)))"
+    )
+    assert ended_with([ENDLESS, says], monkeypatch) == EXIT_OK
+    assert file.read_text() == str({last})
+    assert os.sched_getaffinity(0) == mine
 
 
 @pytest.mark.slow

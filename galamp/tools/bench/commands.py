@@ -148,8 +148,11 @@ def start_command(args: argparse.Namespace) -> None:
 
 def dashboard_command(args: argparse.Namespace) -> None:
     """`bin/bench dashboard`."""
-    if args.pairs < 2:
-        raise UserError(f"--pairs {args.pairs}: expected 2 or more: one pair has no spread")
+    if args.pairs < dashboard.FEWEST_PAIRS:
+        raise UserError(
+            f"--pairs {args.pairs}: expected {dashboard.FEWEST_PAIRS} or more: the spread of fewer "
+            "pairs tells nothing"
+        )
     origin = tables.Origin.here(shlex.join(["bin/bench", *args.words]))
     workload = workload_from(args, args.learners, args.num_envs)
     say(f"galamp: bench: dashboard: {args.pairs} pairs of turns ...\n")

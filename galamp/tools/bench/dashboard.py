@@ -4,7 +4,7 @@
 
 Runs in the bench. A run draws nothing while its terminal holds the output. So the same processes
 are measured in both states, in the order A B B A, which a drift over time affects alike. The first
-two seconds of each turn are left out.
+two seconds of each turn are left out, and what is left until the next row.
 """
 
 from __future__ import annotations
@@ -39,15 +39,17 @@ from galamp.tools.bench.runs import (
 )
 
 SETTLING_S, TURN_S = 2.0, 6.0
-"""Left out at the start of each turn, and measured of it."""
+"""Left out at the start of each turn, at least, and measured of it."""
+FEWEST_PAIRS = 6
+"""Fewer give an interval that is too wide to tell anything."""
 SIZE = 24, 80
 """Lines and columns of the terminal."""
 POLL_S = 0.05
 READ_BYTES = 1 << 16
 ROW_DEADLINE_S = 30.0
 SHOWN, HELD = "shown", "held"
-INTERVAL_95 = 1.96
-"""Standard errors on each side of a mean, for its 95 % interval."""
+NORMAL_95 = 1.959964
+"""Standard deviations on each side of a normal distribution's mean that have 95 % of it."""
 
 
 class Turn(NamedTuple):
@@ -101,7 +103,7 @@ def measure(
     """Measure so many pairs of turns within one run; returns the turns of both states, in order.
 
     Raises:
-        RunFailed: the run ended, made no agent steps, or drew nothing.
+        RunFailed: the run ended, made no agent steps in a turn, or drew nothing.
     """
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="galamp-bench-")))
@@ -119,6 +121,7 @@ def measure(
                 terminal=screen.theirs,
             )
         )
+        stack.callback(screen.hold, False)  # or it could not say that it ends
         _await_rows(program, screen, rows, START_DEADLINE_S)
         found: dict[str, list[Turn]] = {SHOWN: [], HELD: []}
         for state in in_turns(pairs):
@@ -127,7 +130,6 @@ def measure(
             found[state].append(_turn(program, screen, rows, turn_s))
         if not any(turn.drawn_bytes for turn in found[SHOWN]):
             raise RunFailed("the run drew nothing: is there a terminal that it can draw on?")
-        screen.hold(False)
         return found
 
 
@@ -138,15 +140,18 @@ def in_turns(pairs: int) -> Iterator[str]:
 
 
 def _turn(program: Program, screen: Screen, rows: Path, seconds: float) -> Turn:
-    first = _await_rows(program, screen, rows, ROW_DEADLINE_S)
+    # The newest row may be older than this turn, for all that was left out.
+    newest = _await_rows(program, screen, rows, ROW_DEADLINE_S)
+    first = _await_rows(program, screen, rows, ROW_DEADLINE_S, after_s=newest["wall_s"])
     began_s, spent, taken = time.monotonic(), spent_s(program.session), screen.taken_bytes
     screen.take(seconds)
     passed_s = time.monotonic() - began_s
     spent, taken = spent_s(program.session) - spent, screen.taken_bytes - taken
     last = _await_rows(program, screen, rows, ROW_DEADLINE_S, after_s=first["wall_s"])
-    steps = last["global_step"] - first["global_step"]
-    rate = steps / (last["wall_s"] - first["wall_s"])
-    return Turn(rate, spent / passed_s, taken / passed_s)
+    steps, wall_s = last["global_step"] - first["global_step"], last["wall_s"] - first["wall_s"]
+    if steps <= 0:
+        raise RunFailed(f"the run made no agent step in {wall_s:.0f} s")
+    return Turn(steps / wall_s, spent / passed_s, taken / passed_s)
 
 
 def _await_rows(
@@ -155,13 +160,13 @@ def _await_rows(
     """Return the newest row with agent steps, later than `after_s` of the run's own time."""
     until_s = time.monotonic() + deadline_s
     while True:
+        if program.exit_code is not None:
+            raise RunFailed(f"the run ended with code {program.exit_code} while it was measured")
         found = [row for row in read_rows(rows) if row["global_step"] > 0]
         if found and found[-1]["wall_s"] > after_s:
             return found[-1]
-        if program.exit_code is not None:
-            raise RunFailed(f"the run ended with code {program.exit_code} while it was measured")
         if time.monotonic() > until_s:
-            raise RunFailed(f"the run made no agent step in {deadline_s:.0f} s")
+            raise RunFailed(f"the run wrote no row with agent steps in {deadline_s:.0f} s")
         screen.take(POLL_S)
 
 
@@ -174,9 +179,20 @@ class Mean(NamedTuple):
 
 
 def mean_of(values: Sequence[float]) -> Mean:
-    """Return the mean of two values or more, with the interval of a normal distribution."""
+    """Return the mean of at least `FEWEST_PAIRS` values, with Student's interval.
+
+    Method: the first terms of the quantile's series in 1 / (n - 1) (Abramowitz and Stegun 1964,
+    26.7.5). It is 0.1 % too small for 6 values, and less for more.
+    """
     value, error = fmean(values), stdev(values) / math.sqrt(len(values))
-    return Mean(value, value - INTERVAL_95 * error, value + INTERVAL_95 * error)
+    z, free = NORMAL_95, len(values) - 1
+    reach = error * (
+        z
+        + (z**3 + z) / (4 * free)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * free**3)
+    )
+    return Mean(value, value - reach, value + reach)
 
 
 def ratios(found: dict[str, list[Turn]]) -> list[float]:

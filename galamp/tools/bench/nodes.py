@@ -5,14 +5,16 @@
         galamp run flags ... --nodes N --node-rank 1 --join ADDRESS --run-dir DIR-node-1
         ...
 
-Runs in the bench, and below it as this program. The rows of node 0 hold the agent steps of all. The
-nodes share the cores, so beside as many learners in one run, which is one node, it shows what the
-bridges between nodes cost.
+Runs in the bench, and below it as this program. The rows of node 0 hold the agent steps of all.
+Each node has its part of the cores. So beside as many learners in one run, which is one node and
+divides the cores among its learners likewise, it shows what the bridges between nodes cost.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import os
 import signal
 import socket
 import subprocess
@@ -22,6 +24,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from galamp.core.errors import EXIT_OK, EXIT_SIGTERM
+from galamp.core.machine.machine import Cpu, inspect_cpus
+from galamp.supervision.placement import physical_cores
 from galamp.tools.bench.runs import System, Workload, galamp_system
 
 LOOPBACK = "127.0.0.1"
@@ -29,7 +33,8 @@ POLL_S = 0.1
 BY_REQUEST = (EXIT_SIGTERM, -signal.SIGTERM)
 """Exit codes of a node that was asked to end; the second one if it had hardly begun."""
 END_DEADLINE_S = 50.0
-"""Most time that the nodes may take to save their work once they are asked to end."""
+"""Most time that the nodes may take to save their work once they are asked to end; then they are
+killed. It is within the time that the bench waits for a program."""
 
 
 def nodes_system(workload: Workload, nodes: int, more: Sequence[str]) -> System:
@@ -65,6 +70,22 @@ def free_address() -> str:
         return f"tcp/{LOOPBACK}:{one.getsockname()[1]}"
 
 
+def parts(cpus: Sequence[Cpu], nodes: int) -> list[tuple[int, ...]]:
+    """Return the processors of each node: whole physical cores, or hardware threads.
+
+    Where there are fewer of both than nodes, all have all of them.
+    """
+    cores = physical_cores(cpus)
+    if len(cores) < nodes:
+        cores = [(cpu,) for core in cores for cpu in core]
+    edges = [len(cores) * node // nodes for node in range(nodes + 1)]
+    shares = [cores[low:high] for low, high in itertools.pairwise(edges)]
+    return [
+        tuple(cpu.number for core in share for cpu in core)
+        for share in (shares if all(shares) else [cores] * nodes)
+    ]
+
+
 def main() -> int:
     """Run all nodes until one ends or SIGTERM comes, then end all; returns the exit code."""
     parser = argparse.ArgumentParser()
@@ -73,18 +94,40 @@ def main() -> int:
     args, flags = parser.parse_known_args()
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
-    running = [
-        subprocess.Popen(command)
-        for command in commands(args.nodes, flags, args.run_dir, free_address())
-    ]
+    running = _started(commands(args.nodes, flags, args.run_dir, free_address()))
     while not asked and all(process.poll() is None for process in running):
         time.sleep(POLL_S)
     by_itself = [process.returncode for process in running if process.returncode is not None]
     for process in running:
         process.terminate()
-    codes = [process.wait(END_DEADLINE_S) for process in running]
+    until_s = time.monotonic() + END_DEADLINE_S
+    codes = [_ended(process, until_s) for process in running]
     failed = [code for code in codes if code not in (EXIT_OK, *BY_REQUEST)]
     return failed[0] if failed else EXIT_OK if by_itself else EXIT_SIGTERM
+
+
+def _started(words: Sequence[Sequence[str]]) -> list[subprocess.Popen[bytes]]:
+    """Start the nodes, each on its part of this process's processors."""
+    mine = os.sched_getaffinity(0)
+    running = []
+    try:
+        for command, cores in zip(
+            words, parts(inspect_cpus(sorted(mine)), len(words)), strict=True
+        ):
+            os.sched_setaffinity(0, cores)
+            running.append(subprocess.Popen(command))
+    finally:
+        os.sched_setaffinity(0, mine)
+    return running
+
+
+def _ended(process: subprocess.Popen[bytes], until_s: float) -> int:
+    """Return the exit code of a node that was asked to end; killed if it does not in time."""
+    try:
+        return process.wait(max(0.0, until_s - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
 
 
 if __name__ == "__main__":

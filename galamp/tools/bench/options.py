@@ -88,7 +88,7 @@ def add_dashboard(parser: argparse.ArgumentParser) -> None:
     add("--network", choices=NETWORKS, default="nature", help="network that is trained")
     add("--learners", metavar="N", type=_count, default=2, help="learners")
     add("--num-envs", metavar="N", type=_count, default=16, help="environments per learner")
-    text = "pairs of turns of 8 s, with the dashboard and without; 2 or more"
+    text = "pairs of turns of about 9 s, with the dashboard and without; 6 or more"
     add("--pairs", metavar="N", type=_count, default=40, help=text)
 
 
