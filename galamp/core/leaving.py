@@ -39,8 +39,12 @@ def leaving_on_signals() -> Iterator[None]:
 
 @contextmanager
 def interrupted_by(*numbers: signal.Signals) -> Iterator[None]:
-    """Context in which signals raise KeyboardInterrupt, so that a screen is put back."""
-    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    """Context in which signals raise KeyboardInterrupt, so that a screen is put back.
+
+    Those that are ignored, or that a library handles which is not Python's, stay as they are.
+    """
+    taken = [n for n in numbers if signal.getsignal(n) not in (signal.SIG_IGN, None)]
+    before = {number: signal.signal(number, signal.default_int_handler) for number in taken}
     try:
         yield
     finally:

@@ -74,3 +74,10 @@ def test_an_onlooker_is_interrupted_and_leaves_signals_as_they_were(
     with pytest.raises(KeyboardInterrupt), interrupted_by(number):
         signal.raise_signal(number)
     assert signal.getsignal(number) is before
+
+
+def test_an_onlooker_leaves_an_ignored_signal_ignored() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with interrupted_by(signal.SIGTERM):
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
