@@ -205,6 +205,8 @@ PRESETS = {
             "algorithm.exploration_fraction": 0.1,
             "model.network": "minatar-layernorm",
         },
+        "MinAtar's Breakout 7.0 and 7.8, Asterix 2.4 and 4.3 after 1 million agent steps, by two "
+        "learners with half of the environments and minibatches each (seeds 1 and 2)",
     ),
     "pqn-cartpole": Preset(
         "found here: 200,000 agent steps do for CartPole-v1",
