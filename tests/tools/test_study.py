@@ -244,7 +244,6 @@ def block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> plan.Block:
     return plan.BLOCKS["exploratory"]
 
 
-@pytest.mark.slow
 def test_a_run_is_kept_as_a_row_and_repeated_to_the_bit(
     block: plan.Block, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,11 +31,25 @@ def add_measuring(parser: argparse.ArgumentParser, *, num_envs: int | None = 16)
     add("--precision", choices=PRECISIONS, default="float32", help=text)
 
 
-def add_timing(parser: argparse.ArgumentParser, *, seconds: float = 30.0, repeats: int = 3) -> None:
-    """Add the workload, the duration and the number of repetitions."""
+def add_game(parser: argparse.ArgumentParser) -> None:
+    """Add the game and the network."""
     add = parser.add_argument
     add("--game", metavar="NAME", default="Breakout", help="Atari game")
     add("--network", choices=NETWORKS, default="nature", help="network that is trained")
+
+
+def add_one_run(parser: argparse.ArgumentParser) -> None:
+    """Add the workload of the commands that measure within, or beside, one run."""
+    add_game(parser)
+    add = parser.add_argument
+    add("--learners", metavar="N", type=_count, default=2, help="learners")
+    add("--num-envs", metavar="N", type=_count, default=16, help="environments per learner")
+
+
+def add_timing(parser: argparse.ArgumentParser, *, seconds: float = 30.0, repeats: int = 3) -> None:
+    """Add the workload, the duration and the number of repetitions."""
+    add_game(parser)
+    add = parser.add_argument
     add("--seconds", metavar="S", type=_duration, default=seconds, help="measured per repetition")
     add("--warm-up", metavar="S", type=_duration, default=8.0, help="left out before that")
     add("--repeats", metavar="N", type=_count, default=repeats, help="repetitions")
@@ -53,9 +67,8 @@ def add_scale(parser: argparse.ArgumentParser) -> None:
 
 def add_start(parser: argparse.ArgumentParser) -> None:
     """Add the options of `start`."""
+    add_game(parser)
     add = parser.add_argument
-    add("--game", metavar="NAME", default="Breakout", help="Atari game")
-    add("--network", choices=NETWORKS, default="nature", help="network that is trained")
     add("--learners", metavar="N,N,...", type=_counts, default=(1, 2, 4), help="learners")
     add("--num-envs", metavar="N", type=_count, default=16, help="environments per learner")
     add("--repeats", metavar="N", type=_count, default=5, help="repetitions")
@@ -83,31 +96,24 @@ def add_nodes(parser: argparse.ArgumentParser) -> None:
 
 def add_dashboard(parser: argparse.ArgumentParser) -> None:
     """Add the options of `dashboard`."""
+    add_one_run(parser)
     add = parser.add_argument
-    add("--game", metavar="NAME", default="Breakout", help="Atari game")
-    add("--network", choices=NETWORKS, default="nature", help="network that is trained")
-    add("--learners", metavar="N", type=_count, default=2, help="learners")
-    add("--num-envs", metavar="N", type=_count, default=16, help="environments per learner")
     text = "pairs of turns of about 9 s, with the dashboard and without; 6 or more"
     add("--pairs", metavar="N", type=_count, default=40, help=text)
 
 
 def add_neighbour(parser: argparse.ArgumentParser) -> None:
     """Add the options of `neighbour`."""
+    add_one_run(parser)
     add = parser.add_argument
-    add("--game", metavar="NAME", default="Breakout", help="Atari game")
-    add("--network", choices=NETWORKS, default="nature", help="network that is trained")
-    add("--learners", metavar="N", type=_count, default=2, help="learners")
-    add("--num-envs", metavar="N", type=_count, default=16, help="environments per learner")
     add("--seconds", metavar="S", type=_duration, default=15.0, help="measured per repetition")
     add("--repeats", metavar="N", type=_count, default=2, help="repetitions")
 
 
 def add_forward(parser: argparse.ArgumentParser) -> None:
     """Add the options of `forward`."""
+    add_game(parser)
     add = parser.add_argument
-    add("--game", metavar="NAME", default="Breakout", help="Atari game")
-    add("--network", choices=NETWORKS, default="nature", help="network that is trained")
     add("--num-envs", metavar="N", type=_count, default=16, help="environments")
     add("--precision", choices=PRECISIONS, default="float32", help="what the network computes in")
 
