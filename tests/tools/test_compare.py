@@ -20,7 +20,7 @@ from galamp.cli.main import main
 from galamp.storage.run_logs import MetricsLog
 from galamp.telemetry.metrics_row import metrics_row
 from galamp.telemetry.snapshot import SystemReading
-from galamp.tools.compare import statistics
+from galamp.tools.compare import permutation
 from galamp.tools.compare.comparison import compare
 from galamp.tools.compare.statistics import improvement, iqm, iqm_interval
 from galamp.tools.compare.text_report import show
@@ -111,11 +111,18 @@ def test_p_over_two_games_is_that_of_their_arrangements_together() -> None:
 def test_p_of_many_runs_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = np.array(HIGH) - 3.5, np.array(LOW)
     exact = improvement([x, x], [y, y]).p
-    monkeypatch.setattr(statistics, "MAX_ARRANGEMENTS", 2000)
+    monkeypatch.setattr(permutation, "MAX_ARRANGEMENTS", 2000)
     assert improvement([x, x], [y, y]).p == pytest.approx(exact, abs=0.04)
-    monkeypatch.setattr(statistics, "MAX_ARRANGEMENTS", 69)
+    monkeypatch.setattr(permutation, "MAX_ARRANGEMENTS", 69)
     drawn = [improvement([x], [y]).p for _ in range(2)]
     assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize("tasks", [1, 4])
+def test_p_of_drawn_arrangements_is_never_zero(tasks: int) -> None:
+    """The runs as they are count as one more (Phipson and Smyth 2010)."""
+    x, y = np.arange(20.0) + 100, np.arange(20.0)
+    assert improvement([x] * tasks, [y] * tasks).p == 1 / 20_001
 
 
 @given(
@@ -311,13 +318,13 @@ def test_groups_are_compared_in_reaching_a_score(tmp_path: Path) -> None:
     result = compare(of(tmp_path, a=(slow, {}), b=(quick, FAST)), 5.0)
     [pair] = result["reaching"]
     assert pair["groups"] == ["A", "B"]
-    assert pair["log_rank_p"] == pytest.approx(0.0082, abs=1e-4)
+    assert pair["log_rank_p"] == pytest.approx(2 / 70)
     assert pair["reached_p"] == 1.0
     file = io.StringIO()
     show(result, file, 200)
     assert (
         "A and B to a score of 5: equal configurations differ so much in how soon runs reach it in "
-        "0.82 % of cases (log-rank test), and so much in how many do in all cases (exact test)."
+        "2.9 % of cases (log-rank test), and so much in how many do in all cases (exact test)."
     ) in " ".join(file.getvalue().split())
     assert compare(of(tmp_path / "x", a=(slow, {}), b=(quick, FAST)), 9.0)["reaching"] == [
         {"groups": ["A", "B"], "log_rank_p": None, "reached_p": 1.0}

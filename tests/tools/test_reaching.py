@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from galamp.tools.compare import permutation
+from galamp.tools.compare.log_rank import log_rank
 from galamp.tools.compare.reaching import (
     Reaching,
     Runs,
     exact_test,
-    log_rank,
+    median_ratio,
     median_time,
     share,
 )
@@ -60,28 +62,123 @@ def test_fewer_than_half_have_no_median() -> None:
     assert median_time([Reaching(9.0, False)]) is None
 
 
+# When
+
+
+def apart(count: int) -> tuple[list[Reaching], list[Reaching]]:
+    """Runs that are all quicker than the others, and those."""
+    quick, slow = (
+        [Reaching(float(first + run), True) for run in range(count)] for first in (1, 1 + count)
+    )
+    return quick, slow
+
+
+@pytest.mark.parametrize(("count", "p"), [(2, 2 / 6), (3, 2 / 20), (5, 2 / 252), (7, 2 / 3432)])
+def test_the_log_rank_test_of_runs_that_are_all_apart_is_exact(count: int, p: float) -> None:
+    """The normal approximation has 0.025 where three are before three."""
+    quick, slow = apart(count)
+    forth, back = log_rank([quick], [slow]), log_rank([slow], [quick])
+    assert (forth.p, back.p) == (pytest.approx(p), pytest.approx(p))
+    assert forth.excess == pytest.approx(-back.excess)
+    assert forth.excess > 0
+
+
+def literal_excess(x: Runs, y: Runs) -> float:
+    """Mantel's: events less expected ones, time by time."""
+    both, excess = [*x, *y], 0.0
+    for time in {run.time for run in both if run.reached}:
+        events = sum(run.reached and run.time == time for run in both)
+        at_risk = [sum(run.time >= time for run in runs) for runs in (x, both)]
+        excess += sum(run.reached and run.time == time for run in x)
+        excess -= events * at_risk[0] / at_risk[1]
+    return excess
+
+
+def arranged(x: Runs, y: Runs) -> list[float]:
+    """The excess of every arrangement of a task's runs."""
+    both, every = [*x, *y], []
+    for chosen in itertools.combinations(range(len(both)), len(x)):
+        rest = [both[at] for at in range(len(both)) if at not in chosen]
+        every.append(literal_excess([both[at] for at in chosen], rest))
+    return every
+
+
 @pytest.mark.parametrize("seed", range(6))
-def test_of_one_task_the_log_rank_test_is_scipys(seed: int) -> None:
-    x, y = drawn(seed, 8), drawn(seed + 100, 6, mean=9.0)
-    expected = stats().logrank(censored(x), censored(y)).pvalue
-    assert log_rank([x], [y]) == pytest.approx(expected, rel=1e-9)
+def test_the_log_rank_test_counts_all_arrangements_within_tasks(seed: int) -> None:
+    """With equal times, censored runs and arms of different sizes."""
+    x, y = ([drawn(seed + of, 4), drawn(seed + of + 50, 3)] for of in (0, 100))
+    pairs = list(zip(x, y, strict=True))
+    sums = [a + b for a, b in itertools.product(*(arranged(*pair) for pair in pairs))]
+    excess = sum(literal_excess(*pair) for pair in pairs)
+    found = log_rank(x, y)
+    assert found.excess == pytest.approx(excess)
+    assert found.p == pytest.approx(np.mean([abs(each) >= abs(excess) - 1e-9 for each in sums]))
+    assert log_rank([x[0], []], [y[0], y[1]]).p == log_rank(x[:1], y[:1]).p
 
 
-def test_of_several_tasks_runs_are_compared_within_each() -> None:
-    """A task in which all take ten times as long changes nothing, though its runs are others'."""
-    quick = [drawn(1, 8), drawn(2, 8, mean=9.0)]
-    slow = [[Reaching(10 * run.time, run.reached) for run in runs] for runs in quick]
-    one = log_rank([quick[0]], [quick[1]])
-    assert one is not None
-    two = log_rank([quick[0], slow[0]], [quick[1], slow[1]])
-    z = stats().norm.isf(one / 2) * np.sqrt(2)
-    assert two == pytest.approx(2 * stats().norm.sf(z), rel=1e-9)
-    assert log_rank([quick[0], []], [quick[1], slow[1]]) == pytest.approx(one, rel=1e-9)
+@pytest.mark.parametrize(
+    ("seed", "p"),
+    [(0, 0.4538894690), (1, 0.0283641304), (2, 0.0197700246), (3, 0.5827111919)],
+)
+def test_of_many_runs_the_log_rank_test_is_the_normal_approximation(seed: int, p: float) -> None:
+    """SciPy 1.17's, `logrank(censored(x), censored(y)).pvalue`; here arrangements are drawn."""
+    x, y = drawn(seed, 200), drawn(seed + 100, 200, mean=5.8)
+    assert log_rank([x], [y]).p == pytest.approx(p, abs=0.01, rel=0.05)
+
+
+def test_p_of_drawn_arrangements_is_never_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick, slow = apart(20)
+    assert log_rank([quick], [slow]).p == 1 / 20_001
+    monkeypatch.setattr(permutation, "MAX_ARRANGEMENTS", 1000)
+    assert log_rank([quick], [slow]).p == 1 / 1001
+    several = [quick[:4]] * 4, [slow[:4]] * 4
+    assert log_rank(*several).p == 1 / 1001, "all of a task are counted, of four together drawn"
 
 
 def test_where_nobody_reaches_it_the_log_rank_test_says_nothing() -> None:
-    assert log_rank([[Reaching(1.0, False)] * 3], [[Reaching(2.0, False)] * 3]) is None
-    assert log_rank([[]], [[Reaching(2.0, True)] * 3]) is None
+    never = [Reaching(1.0, False)] * 3
+    assert log_rank([never], [[Reaching(2.0, False)] * 3]) == (0.0, None)
+    assert log_rank([[]], [[Reaching(2.0, True)] * 3]) == (0.0, None)
+
+
+def test_equal_times_are_called_different_no_more_often_than_promised() -> None:
+    found = [
+        (log_rank([drawn(seed, 5)], [drawn(seed + 1000, 5)]).p or 1.0) <= 0.05
+        for seed in range(300)
+    ]
+    assert 0 < np.mean(found) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)
+
+
+def test_the_ratio_of_medians_has_the_interval_of_all_resamples() -> None:
+    x, y = (
+        [Reaching(time, True) for time in times] for times in ((2.0, 3.0, 5.0), (4.0, 6.0, 9.0))
+    )
+    found = median_ratio(x, y)
+    assert found is not None
+    assert found.ratio == 3.0 / 6.0
+    medians = [[median_time(runs) for runs in itertools.product(side, repeat=3)] for side in (x, y)]
+    every = [(a or 0.0) / (b or 1.0) for a, b in itertools.product(*medians)]
+    assert found.interval == tuple(np.percentile(every, [2.5, 97.5], method="inverted_cdf"))
+
+
+def test_the_ratio_of_medians_is_open_where_resampled_runs_have_none() -> None:
+    """Two of three reach it: in a quarter of the resamples fewer than half do."""
+    some = [Reaching(2.0, True), Reaching(4.0, True), Reaching(9.0, False)]
+    quick = [Reaching(1.0, True)] * 3
+    found, back = median_ratio(some, quick), median_ratio(quick, some)
+    assert found is not None
+    assert back is not None
+    assert (found.ratio, back.ratio) == (4.0, 0.25)
+    assert found.interval == (2.0, np.inf)
+    assert back.interval == (0.0, 0.5)
+    both = median_ratio(some, some)
+    assert both is not None
+    assert both.interval == (0.0, np.inf)
+    assert median_ratio(some[2:], quick) is None
+    assert median_ratio(quick, some[2:]) is None
+
+
+# How many
 
 
 def of(reached: int, count: int) -> list[Reaching]:

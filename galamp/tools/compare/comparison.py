@@ -17,7 +17,8 @@ import numpy as np
 
 from galamp.core.sanitize import clean
 from galamp.telemetry.metrics_row import JOULES_PER_FRAME
-from galamp.tools.compare.reaching import Reaching, exact_test, log_rank, median_time, share
+from galamp.tools.compare.log_rank import log_rank
+from galamp.tools.compare.reaching import Reaching, exact_test, median_time, share
 from galamp.tools.compare.statistics import improvement, iqm, iqm_interval
 from galamp.tools.compare.verdict import statement
 from galamp.tools.evaluation.references import reference_for
@@ -112,7 +113,7 @@ def _reaching(groups: Sequence[Group], games: Sequence[str], wanted: float) -> l
     return [
         {
             "groups": [groups[0].letter, each.letter],
-            "log_rank_p": log_rank(first, other),
+            "log_rank_p": log_rank(first, other).p,
             "reached_p": exact_test(first, other),
         }
         for each, other in zip(groups[1:], others, strict=True)

@@ -1,8 +1,9 @@
 """Statistics of reaching a score: in how many runs, and how soon, though some end before they do.
 
-    runs of X, of Y, per task --share, median_time, log_rank, exact_test--> table, sentence
+    runs of X, of Y, per task --share, median_time, median_ratio, exact_test--> table, sentence
 
-A run that ends below the score is censored: it would have taken longer than it lasted.
+A run that ends below the score is censored: it would have taken longer than it lasted. How surely
+times differ is tested in `log_rank.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from galamp.tools.compare.statistics import LEVEL, Interval
+from galamp.tools.compare.permutation import Numbers
+from galamp.tools.compare.statistics import LEVEL, RESAMPLES, Interval
 
 
 class Reaching(NamedTuple):
@@ -30,6 +32,18 @@ class Reaching(NamedTuple):
 
 
 Runs = Sequence[Reaching]
+
+
+class Ratio(NamedTuple):
+    """Median time of one configuration over that of another.
+
+    Attributes:
+        ratio: of the runs as they are.
+        interval: 95 % bootstrap interval; its upper limit may be infinite.
+    """
+
+    ratio: float
+    interval: Interval
 
 
 def share(runs: Runs) -> Interval:
@@ -56,29 +70,35 @@ def median_time(runs: Runs) -> float | None:
     return None
 
 
-def log_rank(x: Sequence[Runs], y: Sequence[Runs]) -> float | None:
-    """Return the chance that equal configurations differ so much in time (Mantel 1966), two-sided.
+def median_ratio(x: Runs, y: Runs) -> Ratio | None:
+    """Return how many times Y's median time X's is; None where fewer than half of one reach it.
 
-    Args:
-        x: runs of one configuration, per task; runs are compared within a task only.
-        y: those of the other, of the same tasks.
-
-    Returns:
-        p, by the normal approximation; None where nothing can differ: no run reaches the score, or
-        none of a task that both have.
+    Runs are resampled within X and within Y. Where fewer than half of a resampled one reach the
+    score, its median is beyond any time; where neither has one, the ratio may be anything, and
+    counts as the least at the lower limit, as the greatest at the upper one.
     """
-    excess = variance = 0.0
-    for ours, theirs in zip(x, y, strict=True):
-        both = [*ours, *theirs]
-        for time in {run.time for run in both if run.reached}:
-            at_risk = sum(run.time >= time for run in both)
-            of_ours = sum(run.time >= time for run in ours) / at_risk
-            events = sum(run.reached and run.time == time for run in both)
-            excess += sum(run.reached and run.time == time for run in ours) - events * of_ours
-            if at_risk > 1:
-                spread = of_ours * (1 - of_ours) * (at_risk - events) / (at_risk - 1)
-                variance += events * spread
-    return math.erfc(abs(excess) / math.sqrt(2 * variance)) if variance > 0 else None
+    medians = median_time(x), median_time(y)
+    if medians[0] is None or medians[1] is None or medians[1] <= 0:
+        return None
+    random = np.random.default_rng(0)
+    ours, theirs = (_drawn_medians(runs, random) for runs in (x, y))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = ours / theirs
+    either = np.isnan(ratios)
+    tail = 50.0 * (1.0 - LEVEL)
+    low, high = (
+        np.percentile(np.where(either, other, ratios), at, method="inverted_cdf")
+        for at, other in ((tail, 0.0), (100.0 - tail, np.inf))
+    )
+    return Ratio(medians[0] / medians[1], Interval(float(low), float(high)))
+
+
+def _drawn_medians(runs: Runs, random: np.random.Generator) -> Numbers:
+    """Return [resamples]: the median time of resampled runs, infinite where there is none."""
+    drawn = random.integers(len(runs), size=(RESAMPLES, len(runs)))
+    every, which = np.unique(np.sort(drawn, axis=1), axis=0, return_inverse=True)
+    medians = [median_time([runs[at] for at in each]) for each in every]
+    return np.array([np.inf if each is None else each for each in medians])[which.ravel()]
 
 
 def exact_test(x: Sequence[Runs], y: Sequence[Runs]) -> float:

@@ -11,22 +11,21 @@ seed, so equal scores give equal answers.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Numbers = NDArray[np.float64]
+from galamp.tools.compare.permutation import Numbers, Task, by_chance, p_value
+
 Tasks = Sequence[Numbers]
 """Scores of a configuration: per task, one per run."""
 
 LEVEL = 0.95
 RESAMPLES = 5000
-MAX_ARRANGEMENTS = 20_000
-"""Up to so many arrangements of runs, a permutation test counts all; of more, it draws so many."""
+TOLERANCE = 1e-12
+"""Probabilities of improvement that differ by less are equal."""
 
 
 class Interval(NamedTuple):
@@ -77,8 +76,8 @@ def improvement(x: Tasks, y: Tasks) -> Improvement:
     wins = [_wins(ours, theirs) for ours, theirs in zip(x, y, strict=True)]
     found = float(np.mean([each.mean() for each in wins]))
     drawn = np.mean([_resampled(each, random) for each in wins], axis=0)
-    chance = _by_chance(x, y, random)
-    p = float(np.mean(np.abs(chance - 0.5) >= abs(found - 0.5) - 1e-12))
+    tasks = [_task(ours, theirs, len(x)) for ours, theirs in zip(x, y, strict=True)]
+    p = p_value(found, by_chance(tasks, random), middle=0.5, tolerance=TOLERANCE)
     arrangements = math.prod(
         math.comb(len(ours) + len(theirs), len(ours)) for ours, theirs in zip(x, y, strict=True)
     )
@@ -113,31 +112,13 @@ def _counts(runs: int, random: np.random.Generator) -> Numbers:
     return random.multinomial(runs, np.full(runs, 1 / runs), size=RESAMPLES).astype(float)
 
 
-def _by_chance(x: Tasks, y: Tasks, random: np.random.Generator) -> Numbers:
-    """Return the probability of improvement for arrangements of the runs that ignore who is whose.
-
-    All arrangements are taken, of a task and of all tasks together, or as many as are allowed.
-    """
-    total = np.zeros(1)
-    for ours, theirs in zip(x, y, strict=True):
-        of_task = _arrangements(ours, theirs, random) / len(x)
-        if len(total) * len(of_task) <= MAX_ARRANGEMENTS:
-            total = np.add.outer(total, of_task).ravel()
-        else:
-            drawn = [random.choice(part, MAX_ARRANGEMENTS) for part in (total, of_task)]
-            total = drawn[0] + drawn[1]
-    return total
-
-
-def _arrangements(x: Numbers, y: Numbers, random: np.random.Generator) -> Numbers:
-    """Return the probability of improvement of a task for all, or drawn, choices of X's runs."""
+def _task(x: Numbers, y: Numbers, tasks: int) -> Task:
+    """Return a task whose statistic is its part in the mean over `tasks` of the probability."""
     pooled = np.concatenate([x, y])
-    wins = _wins(pooled, pooled)
-    count, size = len(pooled), len(x)
-    if math.comb(count, size) <= MAX_ARRANGEMENTS:
-        chosen = np.array(list(itertools.combinations(range(count), size)))
-    else:
-        chosen = np.argsort(random.random((MAX_ARRANGEMENTS, count)), axis=1)[:, :size]
-    ours = np.zeros((len(chosen), count))
-    np.put_along_axis(ours, chosen, 1.0, axis=1)
-    return np.asarray(((ours @ wins) * (1 - ours)).sum(axis=1) / (size * len(y)))
+    wins, size = _wins(pooled, pooled), len(x) * len(y)
+
+    def probability(ours: Numbers) -> Numbers:
+        of_task = ((ours @ wins) * (1 - ours)).sum(axis=1) / size
+        return np.asarray(of_task / tasks)
+
+    return Task(len(x), len(y), probability)

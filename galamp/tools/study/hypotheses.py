@@ -14,7 +14,8 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from galamp.tools.compare.reaching import Reaching, exact_test, log_rank, median_time, share
+from galamp.tools.compare.log_rank import log_rank
+from galamp.tools.compare.reaching import Reaching, exact_test, median_time, share
 from galamp.tools.compare.statistics import (
     improvement,
     iqm,
@@ -208,7 +209,7 @@ def speed(rows: Sequence[Row], whole: bool) -> Outcome:
     told = ["never by half" if each is None else f"{each / 60:.1f} minutes" for each in medians]
     sooner = (medians[0] or np.inf) < (medians[1] or np.inf)
     found = f"median time: GALA {told[0]}, A2C {told[1]}"
-    return Outcome("H3", claim, log_rank(ours, theirs), sooner, found)
+    return Outcome("H3", claim, log_rank(ours, theirs).p, sooner, found)
 
 
 def times(row: Row | PeerRun) -> Reaching:
