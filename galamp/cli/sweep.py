@@ -88,8 +88,14 @@ def sweep_command(args: argparse.Namespace) -> int:
     return code
 
 
-def train_sweep(sweep: Sweep, folder: Path, file: Path) -> int:
+def train_sweep(sweep: Sweep, folder: Path, file: Path, commit: Callable[[], str] = str) -> int:
     """Train the runs of a sweep that are not finished, as `galamp sweep FILE --dir FOLDER` does.
+
+    Args:
+        sweep: of the file, or some runs of it.
+        folder: of the sweep.
+        file: of the sweep.
+        commit: returns that of the checkout which starts a run, for sweep.json.
 
     Returns:
         the exit code.
@@ -98,7 +104,7 @@ def train_sweep(sweep: Sweep, folder: Path, file: Path) -> int:
         UserError: the folder is of another sweep, or a run cannot be started.
     """
     args = argparse.Namespace(file=file, dry_run=False, quiet=False)
-    with _ledger(folder, args) as ledger:
+    with _ledger(folder, args, commit) as ledger:
         starts = ledger.starts(sweep)
         code = _train(sweep, ledger, starts, _checked(sweep, starts, args), quiet=False)
         _report(sweep, ledger, None, as_json=False)
@@ -159,7 +165,9 @@ def _list_search(sweep: Sweep, searcher: Searcher, *, as_json: bool) -> None:
 
 
 @contextlib.contextmanager
-def _ledger(folder: Path, args: argparse.Namespace) -> Iterator[Ledger]:
+def _ledger(
+    folder: Path, args: argparse.Namespace, commit: Callable[[], str] = str
+) -> Iterator[Ledger]:
     """Yield what is known of a sweep's folder, which is made and locked unless nothing is run.
 
     Raises:
@@ -177,7 +185,7 @@ def _ledger(folder: Path, args: argparse.Namespace) -> Iterator[Ledger]:
     except OSError as error:
         raise UserError(f"--dir {folder}: {error.strerror}; choose another") from None
     with contextlib.closing(take_lock(folder, datetime.now())):
-        yield Ledger(folder, args.file)
+        yield Ledger(folder, args.file, commit)
 
 
 def _checked(sweep: Sweep, starts: Sequence[Start], args: argparse.Namespace) -> Packing:
@@ -186,21 +194,27 @@ def _checked(sweep: Sweep, starts: Sequence[Start], args: argparse.Namespace) ->
     Raises:
         UserError: a line for each arm and environment that cannot be run.
     """
-    from galamp.core.machine.machine import inspect_machine
     from galamp.telemetry.display.streams import announce
     from galamp.tools.sweep.checking import Survey, check_all
-    from galamp.tools.sweep.packing import Packing
 
     if starts and not args.quiet:
         announce("galamp: checking: loading PyTorch, trying the environments\n", sys.stderr)
-    on_gpus = any(start.run.uses_gpus for start in starts)
-    machine = inspect_machine("auto" if on_gpus else "cpu")
+    packing, cores = packing_here(sweep, gpus=any(start.run.uses_gpus for start in starts))
+    check_all(starts, packing, cores, Survey())
+    return packing
+
+
+def packing_here(sweep: Sweep, *, gpus: bool) -> tuple[Packing, list[int]]:
+    """Return this machine's cores, and GPUs if they are used, to pack onto, and the cores."""
+    from galamp.core.machine.machine import inspect_machine
+    from galamp.tools.sweep.packing import Packing
+
+    machine = inspect_machine("auto" if gpus else "cpu")
     neighbours = sorted(machine.cpus, key=lambda cpu: (cpu.node, cpu.core, cpu.number))
     cores = [cpu.number for cpu in neighbours][: machine.usable]
     config = sweep.config
     packing = Packing(cores, len(machine.gpus), jobs=config.jobs, runs_per_gpu=config.runs_per_gpu)
-    check_all(starts, packing, cores, Survey())
-    return packing
+    return packing, cores
 
 
 def _list(sweep: Sweep, starts: Sequence[Start], packing: Packing, as_json: bool) -> None:

@@ -142,7 +142,7 @@ def make_plan(config: RunConfig, machine: Machine, *, resumed: bool = False) -> 
     device = config.resources.device
     devices = devices_of(usable_devices(device, machine) if resumed else device, machine)
     count = config.resources.learners or _learners(devices, machine)
-    config, count = _with_method(config, count)
+    config, count = with_method(config, count)
     if place is not None:
         from galamp.supervision.cluster import check_cluster
 
@@ -214,7 +214,7 @@ def _node(cpus: CpuSet, machine: Machine) -> int | None:
     return nodes.pop() if len(nodes) == 1 and len(set(of.values())) > 1 else None
 
 
-def _with_method(config: RunConfig, count: int) -> tuple[RunConfig, int]:
+def with_method(config: RunConfig, count: int) -> tuple[RunConfig, int]:
     """Apply `--method`: the same environments, learning rate and all else, other ways to cooperate.
 
     Returns the config and the number of learners.

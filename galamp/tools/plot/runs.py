@@ -99,7 +99,18 @@ def read_settings(run: Path) -> dict[str, Any]:
     """
     if not os.path.isfile(run / CONFIG):
         raise UserError(f"{run}: not a run folder (it has no {CONFIG})")
-    stored = up_to_date(read_json(run / CONFIG))
+    values = settings_in(read_json(run / CONFIG))
+    if values is None:
+        raise UserError(f"{run / CONFIG}: damaged: expected a name as environment.env_id")
+    return values
+
+
+def settings_in(config: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the settings by name in the JSON form of a config, with what a protocol means.
+
+    None if the environment has no name.
+    """
+    stored = up_to_date(config)
     values: dict[str, Any] = {
         each.name: each.default
         for part in (RunConfig(), algorithm_in(stored, asked=""))
@@ -111,7 +122,7 @@ def read_settings(run: Path) -> dict[str, Any]:
             continue
         values |= value if isinstance(value, dict) else {key: value}
     if not isinstance(values["env_id"], str):
-        raise UserError(f"{run / CONFIG}: damaged: expected a name as environment.env_id")
+        return None
     protocol = PROTOCOLS.get(str(values["protocol"]))
     if values["env_id"].startswith(ATARI) and protocol is not None:
         unset = [name for name in OF_PROTOCOL if values.get(name) is None]

@@ -5,12 +5,11 @@ Study, planned runs of all blocks --complaints--> lines
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from galamp.tools.study import plan, tuning
-from galamp.tools.study.report import Study
-from galamp.tools.study.rows import Cell
+from galamp.tools.study import plan, resolved, tuning
+from galamp.tools.study.rows import Row
+from galamp.tools.study.study import Study, cell_of
 from galamp.tools.sweep.planned import PlannedRun
 
 TUNED = ("reference", "robustness", "efficiency")
@@ -19,30 +18,47 @@ TUNED = ("reference", "robustness", "efficiency")
 
 def complaints(study: Study, runs: Mapping[str, Sequence[PlannedRun]]) -> Iterator[str]:
     """Yield what does not agree, a line each."""
+    yield from map(str, study.left_out)
     for name, of in runs.items():
-        hashes = {Cell(run.arm, plan.game_of(run.env_id), run.seed): run.hash for run in of}
-        yield from (f"{name}: {line}" for line in _of_rows(study, name, hashes))
+        planned = {cell_of(run): run for run in of}
+        for row in study.rows[name]:
+            if run := planned.get(row.cell):
+                yield from (f"{name}: {row.cell}: {line}" for line in _of_row(row, run))
     rates = tuning.chosen(study.rows["tuning"])
     for name in TUNED:
         yield from (f"{name}: {line}" for line in tuning.misfits(rates, runs[name]))
     seeds = {name: {run.seed for run in of} for name, of in runs.items()}
-    for name in ("tuning", "reference"):
-        for other in (*plan.NORMALISED, "pong"):
+    apart = (*plan.NORMALISED, "pong")
+    for name, others in (("tuning", apart), ("reference", apart)):
+        for other in others:
             if shared := seeds[name] & seeds[other]:
                 yield f"{name} and {other}: both have seeds {sorted(shared)}"
 
 
-def _of_rows(study: Study, block: str, hashes: Mapping[Cell, str]) -> Iterator[str]:
-    rows = study.rows[block]
-    for cell, count in Counter(row.cell for row in rows).items():
-        if count > 1:
-            yield f"{cell}: {count} rows"
-    for row in rows:
-        if row.cell not in hashes:
-            yield f"{row.cell}: a row, but no run of the file"
-        elif row.hash != hashes[row.cell]:
-            yield f"{row.cell}: trained with other settings than the file's now ({row.hash})"
-        if row.agent_steps < row.total_steps:
-            yield f"{row.cell}: {row.agent_steps:,} of {row.total_steps:,} agent steps"
-        if row.violations:
-            yield f"{row.cell}: {row.violations} violations of the certificate"
+def _of_row(row: Row, run: PlannedRun) -> Iterator[str]:
+    """Yield what is wrong with a row that counts."""
+    if row.resolved and row.resolved != resolved.of_config(run.config):
+        yield (
+            "the file's settings mean something else now: a default has changed, or there is a "
+            f"new one, since {row.commit or 'an unknown commit'}"
+        )
+    if row.agent_steps < row.total_steps:
+        yield f"{row.agent_steps:,} of {row.total_steps:,} agent steps"
+    if row.violations:
+        yield f"{row.violations} violations of the certificate"
+    if row.certified == 0:
+        yield "no measurement has a certificate"
+    if row.faults:
+        yield f"{row.faults} faults of the gossip record"
+    if run.config.gossip.sync and (not_once := interrupted(row)):
+        yield f"in lock-step, but {not_once}: its bits cannot be repeated"
+
+
+def interrupted(row: Row) -> str:
+    """Return what a run went through that keeps one in lock-step from being repeated, or empty.
+
+    Seeds hold the number of the start, and a restarted process goes on from its last saved state.
+    """
+    if (row.starts or 1) > 1:
+        return f"started {row.starts} times"
+    return f"restarted in part ({row.restarts} processes)" if row.restarts else ""

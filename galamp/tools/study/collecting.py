@@ -12,12 +12,14 @@ import hashlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from galamp.core.disk import finite
+from galamp.core.errors import GalampError
+from galamp.storage.attempts import last_attempt
 from galamp.tools.audit.audit import audit
 from galamp.tools.audit.report import summary
 from galamp.tools.evaluation.config import EvaluationConfig
@@ -27,46 +29,73 @@ from galamp.tools.evaluation.trained import MEAN, locate, read
 from galamp.tools.plot.charts import curve
 from galamp.tools.plot.metrics import SCORE
 from galamp.tools.plot.runs import load as load_runs
-from galamp.tools.run_folders.record import State, is_run, read_record
-from galamp.tools.study import plan, random_actions
-from galamp.tools.study.rows import Row, add_row
+from galamp.tools.run_folders.record import State, is_run, read_record, whole_number
+from galamp.tools.study import plan, random_actions, resolved
+from galamp.tools.study.rows import Row, add_row, read_rows
 from galamp.tools.study.sharpness import sharpness
+from galamp.tools.study.study import cell_of
+from galamp.tools.sweep.ledger import Ledger
 from galamp.tools.sweep.planned import PlannedRun
 
-GOSSIP = "gossip"
 CORRELATION = "gossip/gradient_correlation"
+WITHOUT_GOSSIP: dict[str, Any] = {"violations": None, "ball": None}
 
 
-def collect(runs: Sequence[PlannedRun], block: plan.Block, folder: Path) -> int:
-    """Add a row to a block's results for each of these runs that has finished; returns how many.
+class Collected(NamedTuple):
+    """What has come of the runs that have ended.
+
+    Attributes:
+        added: number of new rows.
+        damaged: why there is no row of others, a line each.
+    """
+
+    added: int
+    damaged: tuple[str, ...]
+
+
+def collect(runs: Sequence[PlannedRun], block: plan.Block, folder: Path) -> Collected:
+    """Add a row to a block's results for each of these runs that has finished and has none.
+
+    A folder that cannot be read does not keep those after it from getting theirs.
 
     Args:
-        runs: without a row so far.
+        runs: of the block.
         block: of the runs.
         folder: of the sweep.
 
     Raises:
-        UserError, CheckpointError: a run's folder lacks something, or is damaged.
+        UserError: stored rows are damaged, or sweep.json is.
         OSError: the disk refuses a row.
     """
-    added = 0
+    added, damaged = 0, []
+    begun = Ledger(folder, block.file).runs
+    known = {(row.cell, row.hash) for row in read_rows(block.results)}
     for run in runs:
         path = folder / run.name
-        if is_run(path) and read_record(path).state is State.FINISHED:
-            add_row(block.results, row_of(run, path, sharp=block.sharpness))
-            added += 1
+        if (cell_of(run), run.hash) in known or not is_run(path):
+            continue
+        if read_record(path).state is not State.FINISHED:
+            continue
+        commits = begun[run.name].commits if run.name in begun else ()
+        try:
+            row = row_of(run, path, sharp=block.sharpness, commit=", ".join(commits))
+        except (GalampError, OSError) as error:
+            damaged.append(f"{path}: no row: {error}")
+            continue
+        added += add_row(block.results, row)
     if block.name == "reference" and not random_actions.read():
         random_actions.write(random_actions.mean_scores())
-    return added
+    return Collected(added, tuple(damaged))
 
 
-def row_of(planned: PlannedRun, folder: Path, *, sharp: bool = False) -> Row:
+def row_of(planned: PlannedRun, folder: Path, *, sharp: bool = False, commit: str = "") -> Row:
     """Return the row of a run that has ended.
 
     Args:
         planned: what it was given.
         folder: of the run.
         sharp: whether to measure how the loss curves.
+        commit: of the checkout that trained it.
 
     Raises:
         UserError, CheckpointError: the folder lacks something, or is damaged.
@@ -76,11 +105,12 @@ def row_of(planned: PlannedRun, folder: Path, *, sharp: bool = False) -> Row:
     steps, returns = curve(run.history, SCORE, "steps")
     hours, _ = curve(run.history, SCORE, "hours")
     reached = np.flatnonzero(returns >= plan.SCORE_OF_PONG)
-    learners = config.resources.learners
+    learners, method = config.resources.learners, config.gossip.method
     mean = mean_parameters(folder)
-    gossip = _gossip(folder) if config.gossip.method == GOSSIP and learners > 1 else None
     final = _score(planned, folder, str(planned.seed % learners))
     _, correlation = curve(run.history, CORRELATION, "steps")
+    starts, restarts = last_attempt(folder), whole_number(record.summary.get("restarts"))
+    repeats = config.gossip.sync and starts == 1 and not restarts
     return Row(
         arm=planned.arm,
         game=plan.game_of(planned.env_id),
@@ -95,12 +125,16 @@ def row_of(planned: PlannedRun, folder: Path, *, sharp: bool = False) -> Row:
         reached_s=float(hours[reached[0]] * 3600) if len(reached) else None,
         final=final,
         mean=_score(planned, folder, MEAN) if learners > 1 else final,
-        violations=None if gossip is None else gossip["violation_count"],
-        ball=None if gossip is None else gossip["distances"]["to_mean"]["measured_median"],
+        **(_gossip(folder) if method == plan.GOSSIP and learners > 1 else WITHOUT_GOSSIP),
         norm=float(np.linalg.norm(mean)),
-        parameters=hashlib.sha256(mean.tobytes()).hexdigest() if config.gossip.sync else "",
+        parameters=hashlib.sha256(mean.tobytes()).hexdigest() if repeats else "",
         correlation=float(np.median(correlation)) if len(correlation) else None,
         sharpness=sharpness(planned, folder) if sharp else None,
+        resolved=resolved.of_folder(folder),
+        commit=commit,
+        starts=starts,
+        restarts=restarts,
+        learners=_each_score(planned, folder, final) if method == plan.INDEPENDENT else None,
     )
 
 
@@ -139,6 +173,24 @@ def _score(planned: PlannedRun, folder: Path, learner: str) -> float:
     return float(report["results"][0]["mean"])
 
 
+def _each_score(planned: PlannedRun, folder: Path, drawn: float) -> tuple[float, ...]:
+    """Return the score of each learner, of which that of the drawn one is known."""
+    learners = planned.config.resources.learners
+    return tuple(
+        drawn if rank == planned.seed % learners else _score(planned, folder, str(rank))
+        for rank in range(learners)
+    )
+
+
 def _gossip(folder: Path) -> dict[str, Any]:
+    """Return what the audit finds, by the fields of a row."""
     found: dict[str, Any] = finite(summary(folder, audit(folder, None)))
-    return found
+    to_mean = found["distances"]["to_mean"]
+    return {
+        "violations": found["violation_count"],
+        "ball": to_mean["measured_median"],
+        "certificate": to_mean["certificate_median"],
+        "certified": found["certified"],
+        "not_certified": found["not_certified"],
+        "faults": found["fault_count"],
+    }

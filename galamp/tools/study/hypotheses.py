@@ -1,6 +1,6 @@
-"""The three hypotheses of plan.py, decided by the rules that stand there.
+"""The tests of the three hypotheses of plan.py, by the rules that stand there.
 
-    rows of the blocks --normalised, decide--> Decision, of H1, H2 and H3
+    rows of the blocks --robustness, efficiency, speed--> Outcome, of H1, H2 and H3
 
 Pure. Statistics are those of `galamp compare`.
 """
@@ -8,120 +8,29 @@ Pure. Statistics are those of `galamp compare`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from statistics import median
 
 import numpy as np
-from numpy.typing import NDArray
 
 from galamp.tools.compare.log_rank import log_rank
-from galamp.tools.compare.reaching import Reaching, exact_test, median_time, share
+from galamp.tools.compare.permutation import Numbers
+from galamp.tools.compare.reaching import (
+    Reaching,
+    Runs,
+    exact_test,
+    median_ratio,
+    median_time,
+    share,
+)
 from galamp.tools.compare.statistics import (
     improvement,
     iqm,
     iqm_difference,
 )
 from galamp.tools.study import plan
+from galamp.tools.study.decisions import Outcome
 from galamp.tools.study.rows import Row, by_game
+from galamp.tools.study.scale import Scale, Scales
 from galamp.tools.study.stable_baselines3 import PeerRun
-
-Numbers = NDArray[np.float64]
-OPEN, SUPPORTED, REFUTED, UNDECIDED = "open", "supported", "refuted", "undecided"
-
-
-@dataclass(frozen=True)
-class Scale:
-    """A game's scores, made comparable with others': 0 is random actions, 1 the reference.
-
-    Attributes:
-        random: mean score of random actions.
-        reference: median score of the reference runs, whose seeds are in no result.
-    """
-
-    random: float
-    reference: float
-
-    def of(self, score: float) -> float:
-        """Return a score on this scale."""
-        return (score - self.random) / (self.reference - self.random)
-
-
-Scales = Mapping[str, Scale]
-"""Game -> its scale."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a hypothesis rests on.
-
-    Attributes:
-        name: H1, H2 or H3.
-        claim: what it claims.
-        p: chance that equal arms differ so much; None while runs are missing.
-        favours: whether the difference is GALA's.
-        found: what was found, in words.
-    """
-
-    name: str
-    claim: str
-    p: float | None
-    favours: bool
-    found: str
-
-
-@dataclass(frozen=True)
-class Decision:
-    """A hypothesis and what became of it.
-
-    Attributes:
-        test: what it rests on.
-        corrected: p after Holm's correction; None while runs are missing.
-        verdict: supported, refuted, undecided, or open.
-    """
-
-    test: Outcome
-    corrected: float | None
-    verdict: str
-
-
-def scales(reference: Sequence[Row], random: Mapping[str, float]) -> dict[str, Scale]:
-    """Return the scale of each game that has reference runs and a score of random actions."""
-    finals: dict[str, list[float]] = {}
-    for row in reference:
-        if row.final is not None:
-            finals.setdefault(row.game, []).append(row.final)
-    return {
-        game: Scale(random[game], median(found))
-        for game, found in sorted(finals.items())
-        if game in random
-    }
-
-
-def decide(tests: Sequence[Outcome]) -> list[Decision]:
-    """Return what becomes of the hypotheses, by Holm's correction over all of them (Holm 1979).
-
-    One without a p counts as the least sure.
-    """
-    order = sorted(range(len(tests)), key=lambda at: (tests[at].p is None, tests[at].p or 0.0))
-    corrected: dict[int, float | None] = {}
-    highest = 0.0
-    for rank, at in enumerate(order):
-        p = tests[at].p
-        if p is not None:
-            highest = max(highest, min(1.0, p * (len(tests) - rank)))
-        corrected[at] = None if p is None else highest
-    return [
-        Decision(test, corrected[at], _verdict(test, corrected[at]))
-        for at, test in enumerate(tests)
-    ]
-
-
-def _verdict(test: Outcome, corrected: float | None) -> str:
-    if corrected is None:
-        return OPEN
-    if corrected >= plan.LEVEL:
-        return UNDECIDED
-    return SUPPORTED if test.favours else REFUTED
 
 
 def pairs(
@@ -205,11 +114,25 @@ def speed(rows: Sequence[Row], whole: bool) -> Outcome:
     ours, theirs = (
         [[times(row) for row in each[side]] for each in both.values()] for side in (0, 1)
     )
-    medians = [median_time([run for task in side for run in task]) for side in (ours, theirs)]
-    told = ["never by half" if each is None else f"{each / 60:.1f} minutes" for each in medians]
-    sooner = (medians[0] or np.inf) < (medians[1] or np.inf)
-    found = f"median time: GALA {told[0]}, A2C {told[1]}"
-    return Outcome("H3", claim, log_rank(ours, theirs).p, sooner, found)
+    test = log_rank(ours, theirs)
+    every = [[run for task in side for run in task] for side in (ours, theirs)]
+    p = 1.0 if test.p is None else test.p  # no run came to it: equal arms differ so much always
+    return Outcome("H3", claim, p, test.excess > 0, _times_found(*every))
+
+
+def _times_found(ours: Runs, theirs: Runs) -> str:
+    """Return how many runs came to the score, when half of them had, and the ratio of times."""
+    told = []
+    for name, runs in (("GALA", ours), ("A2C", theirs)):
+        reached, time = sum(run.reached for run in runs), median_time(runs)
+        half = "no median time" if time is None else f"median {time / 60:.1f} minutes"
+        told.append(f"{name} {reached} of {len(runs)}, {half}")
+    ratio = median_ratio(ours, theirs)
+    if ratio is not None:
+        low, high = ratio.interval
+        between = f"{low:.2f} to {high:.2f}" if np.isfinite(high) else f"{low:.2f} or more"
+        told.append(f"ratio of the medians {ratio.ratio:.2f} ({between})")
+    return "; ".join(told)
 
 
 def times(row: Row | PeerRun) -> Reaching:

@@ -1,19 +1,24 @@
 """How fast each arm of a block is on this machine, and how much of it fits into a time.
 
-    Sweep --rates--> Rate of each arm --fitting_seeds--> seeds
+    Sweep --rates--> Rate of each arm --hours, fitting_seeds--> time of all, seeds that fit
 
-Runs in `bin/study pilot`: the first run of each arm, for a short time, one after the other.
+Runs in `bin/study pilot`: the first run of each arm, for a short time, one after the other. Runs
+that have cores of their own are counted as running at once, as `bin/study run` packs them; each at
+the rate that it has alone.
 """
 
 from __future__ import annotations
 
-import math
+import heapq
+import itertools
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from galamp.tools.bench.runs import System, measure
+from galamp.tools.sweep.packing import Packing, Place
 from galamp.tools.sweep.planned import PlannedRun, Sweep, flags
 
 SECONDS, WARM_UP_S = 15.0, 5.0
@@ -30,19 +35,16 @@ class Rate:
         per_s: agent steps per second of training.
         start_s: time of a run that is no training, in seconds.
         runs: of the block.
-        steps: agent steps of them all.
     """
 
     arm: str
     per_s: float
     start_s: float
     runs: int
-    steps: int
 
-    @property
-    def hours(self) -> float:
-        """Time for all runs of the arm, one after the other."""
-        return (self.steps / self.per_s + self.runs * self.start_s) / HOUR_S
+    def seconds(self, run: PlannedRun) -> float:
+        """Return the time that a run of the arm takes."""
+        return run.config.total_steps / self.per_s + self.start_s
 
 
 def rates(sweep: Sweep, say: Callable[[str], object]) -> list[Rate]:
@@ -56,14 +58,59 @@ def rates(sweep: Sweep, say: Callable[[str], object]) -> list[Rate]:
         of = [run for run in sweep.runs if run.arm == arm]
         say(f"{arm}: {WARM_UP_S + SECONDS:g} s ...")
         per_s, start_s = _measured(of[0])
-        steps = sum(run.config.total_steps for run in of)
-        found.append(Rate(arm, per_s, start_s, len(of), steps))
+        found.append(Rate(arm, per_s, start_s, len(of)))
     return found
 
 
-def fitting_seeds(hours: float, available: float, seeds: int) -> int:
-    """Return how many seeds fit into a time, of `seeds` that take `hours`."""
-    return min(seeds, math.floor(seeds * available / hours + 1e-9)) if hours > 0 else seeds
+def hours(runs: Sequence[PlannedRun], rates: Sequence[Rate], packing: Packing) -> float:
+    """Return the time for all runs, which start in order, each once it has its cores.
+
+    Args:
+        runs: in the order in which they start; smaller ones may overtake.
+        rates: of their arms.
+        packing: of the machine; nothing has been taken.
+    """
+    of = {rate.arm: rate for rate in rates}
+    waiting, now_s = list(runs), 0.0
+    under_way: list[tuple[float, int, Place]] = []
+    numbers = itertools.count()
+    while waiting or under_way:
+        left = []
+        for run in waiting:
+            place = packing.take(run.cores)
+            if place is None:
+                left.append(run)
+            else:
+                ends_s = now_s + of[run.arm].seconds(run)
+                heapq.heappush(under_way, (ends_s, next(numbers), place))
+        waiting = left
+        now_s, _, place = heapq.heappop(under_way)
+        packing.free(place)
+    return now_s / HOUR_S
+
+
+def fitting_seeds(
+    runs: Sequence[PlannedRun], rates: Sequence[Rate], packing: Packing, available: float
+) -> int:
+    """Return how many seeds of each arm and game fit into so many hours."""
+    seeds = len({run.seed for run in runs})
+    fitting = (
+        count
+        for count in range(seeds, 0, -1)
+        if hours(first_seeds(runs, count), rates, packing) <= available + 1e-9
+    )
+    return next(fitting, 0)
+
+
+def first_seeds(runs: Sequence[PlannedRun], count: int) -> list[PlannedRun]:
+    """Return the runs with the first `count` seeds of each arm and game."""
+    seen: Counter[tuple[str, str]] = Counter()
+    found = []
+    for run in runs:
+        seen[run.arm, run.env_id] += 1
+        if seen[run.arm, run.env_id] <= count:
+            found.append(run)
+    return found
 
 
 def _measured(run: PlannedRun) -> tuple[float, float]:

@@ -39,6 +39,8 @@ A2C_16, A2C_64, A2C_256 = "a2c-16", "a2c-64", "a2c-256"
 GALA_64, GALA_256 = "gala-64", "gala-256"
 A2C_PONG, GALA_PONG = "a2c-pong", "gala-pong"
 """Arms that a hypothesis compares; all others are controls, reported beside them."""
+GOSSIP, INDEPENDENT = "gossip", "independent"
+"""Methods (`--method`) of which rows keep more: the audit, and each learner's own score."""
 RATE = "-lr"
 """Stands before the learning rate in the names of the arms of block tuning."""
 

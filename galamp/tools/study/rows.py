@@ -3,11 +3,14 @@
 Row <--read_rows-- results/BLOCK.jsonl <--add_row-- collecting
 
 A row has the digest of all settings that the run was given, so that a changed file is noticed, and
-of a run in lock-step the digest of its parameters, so that whoever repeats it can compare bits.
+of all that it had, so that a changed default is; and of a run in lock-step the digest of its
+parameters, so that whoever repeats it can compare bits. Rows that an older galamp wrote lack what
+they have defaults for.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -55,11 +58,21 @@ class Row:
         ball: measured distance of the learners to their mean (root mean square), median over the
             run; None without gossip.
         norm: L2 norm of the mean of all parameters at the end.
-        parameters: digest of the mean of all parameters after a run in lock-step, else empty.
+        parameters: digest of the mean of all parameters after a run in lock-step of one start,
+            without a restart of a process; else empty: others cannot be repeated.
         correlation: cosine of two learners' gradients, mean over pairs, median over the run; None
             if it was not measured.
         sharpness: curvature of the loss at the end along the learners' differences from their
             mean, and along random directions; None where it is not asked for.
+        resolved: digest of all settings that change what is learned, defaults among them; empty in
+            older rows.
+        commit: that of the checkout, of each start; with a plus where files differed from it.
+        starts: how often the run was started.
+        restarts: of its processes, in its last start.
+        certificate: for `ball`, by the audit; median over the run.
+        certified, not_certified: measurements of distances with a certificate, and without.
+        faults: reasons why the record of the gossip is incomplete, found by the audit.
+        learners: each learner's own mean score, as `final`; of learners that do not gossip.
     """
 
     arm: str
@@ -81,6 +94,15 @@ class Row:
     parameters: str = ""
     correlation: float | None = None
     sharpness: tuple[float, float] | None = None
+    resolved: str = ""
+    commit: str = ""
+    starts: int | None = None
+    restarts: int | None = None
+    certificate: float | None = None
+    certified: int | None = None
+    not_certified: int | None = None
+    faults: int | None = None
+    learners: tuple[float, ...] | None = None
 
     @property
     def cell(self) -> Cell:
@@ -110,15 +132,25 @@ def _row(path: Path, number: int, line: str) -> Row:
         raise UserError(f"{path}: line {number}: damaged: {error}") from None
 
 
-def add_row(path: Path, row: Row) -> None:
-    """Add a row to a file.
+def add_row(path: Path, row: Row) -> bool:
+    """Add a row to a file, unless the file has one of the same cell and settings.
+
+    Others may add rows at the same time.
+
+    Returns:
+        whether it was added.
 
     Raises:
+        UserError: the file is damaged.
         OSError: the disk refuses it.
     """
     path.parent.mkdir(exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
+        if any((each.cell, each.hash) == (row.cell, row.hash) for each in read_rows(path)):
+            return False
         file.write(json.dumps(asdict(row)) + "\n")
+    return True
 
 
 def by_game(rows: Iterable[Row], arm: str) -> dict[str, list[Row]]:

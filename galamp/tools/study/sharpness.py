@@ -5,7 +5,8 @@
 
 That decentralised averaging would find flat minima is a claim of theory (Zhu et al. 2023); this
 looks at it where A2C trained. The loss is A2C's; its returns and advantages are those of the mean
-of all learners, and stay fixed. Runs in `bin/study`, after a run.
+of all learners, and stay fixed. It is computed in float64: a second difference over a step as short
+as learners differ by would be rounding in float32. Runs in `bin/study`, after a run.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.overrides import TorchFunctionMode
 
 from galamp.algorithms.a2c_config import A2CConfig
 from galamp.tools.evaluation.agent import Agent, load
@@ -64,26 +66,48 @@ def sharpness(planned: PlannedRun, folder: Path) -> Sharpness | None:
     assert isinstance(config, A2CConfig)
     agents = [_agent(planned, folder, rank) for rank in range(planned.config.resources.learners)]
     mean = _agent(planned, folder, MEAN)
-    module, centre = mean.module, _vector(mean)
+    centre = _vector(mean)
     differences = [_vector(agent) - centre for agent in agents]
     differences = [each for each in differences if float(each.norm()) > 0.0]
     if not differences:
         return None
     batch = played(mean, planned.seed, plan.STEPS, config.gamma)
-
-    def loss(vector: Tensor) -> float:
-        vector_to_parameters(vector, module.parameters())
-        return loss_of(module, batch, config.vf_coef, config.ent_coef)
-
     generator = torch.Generator().manual_seed(planned.seed)
     length = fmean(float(each.norm()) for each in differences)
     directions = [torch.randn(centre.shape, generator=generator) for _ in range(RANDOM_DIRECTIONS)]
     random = [each * (length / each.norm()) for each in directions]
-    with torch.no_grad():
-        found = [
-            fmean(curvature(loss, centre, each) for each in of) for of in (differences, random)
-        ]
+    loss = loss_around(mean.module, batch, config.vf_coef, config.ent_coef)
+    found = [fmean(curvature(loss, centre, each) for each in of) for of in (differences, random)]
     return Sharpness(*found)
+
+
+def loss_around(
+    module: nn.Module, batch: Batch, vf_coef: float, ent_coef: float
+) -> Callable[[Tensor], float]:
+    """Return A2C's loss as a function of all parameters [N] float64; the module becomes float64."""
+    module.double()
+    whole = Batch(*(each.double() if each.is_floating_point() else each for each in batch))
+
+    def loss(vector: Tensor) -> float:
+        vector_to_parameters(vector, module.parameters())
+        with torch.no_grad(), _Float64():
+            return loss_of(module, whole, vf_coef, ent_coef)
+
+    return loss
+
+
+class _Float64(TorchFunctionMode):
+    """Has networks compute in float64, though they turn what they see into float32."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        given = {name: _wide(each) for name, each in (kwargs or {}).items()}
+        return function(*map(_wide, args), **given)
+
+
+def _wide(value: Any) -> Any:
+    return torch.float64 if value is torch.float32 else value
 
 
 def curvature(loss: Callable[[Tensor], float], centre: Tensor, step: Tensor) -> float:
@@ -139,4 +163,5 @@ def _agent(planned: PlannedRun, folder: Path, learner: Learner) -> Agent:
 
 
 def _vector(agent: Agent) -> Tensor:
-    return parameters_to_vector(agent.module.parameters()).detach().clone()
+    """Return all parameters [N] as float64."""
+    return parameters_to_vector(agent.module.parameters()).detach().double()

@@ -10,6 +10,7 @@ Stable-Baselines3 is no dependency of galamp's: `pip install -e .[dev]` brings i
 
 from __future__ import annotations
 
+import fcntl
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -24,6 +25,7 @@ from galamp.tools.study import plan
 from galamp.tools.study.rows import LIMITS, MAX_BYTES
 
 FILE = plan.RESULTS / "stable-baselines3.jsonl"
+ARM = "stable-baselines3"
 GAME = "PongNoFrameskip-v4"
 ENVIRONMENTS, STACKED = 16, 4
 SETTINGS: dict[str, Any] = {"ent_coef": 0.01, "vf_coef": 0.25}
@@ -92,7 +94,7 @@ def train(seed: int, steps: int, target: float = plan.SCORE_OF_PONG) -> PeerRun:
         environment.close()
     made, wall_s = model.num_timesteps, time.monotonic() - began_s
     return PeerRun(
-        arm="stable-baselines3", version=stable_baselines3.__version__, seed=seed,
+        arm=ARM, version=stable_baselines3.__version__, seed=seed,
         agent_steps=made, wall_s=wall_s, score=reached.score,
         reached_steps=made if reached.done else None, reached_s=wall_s if reached.done else None,
     )  # fmt: skip
@@ -114,14 +116,20 @@ class Reached:
         return not self.done
 
 
-def add(run: PeerRun, path: Path | None = None) -> None:
-    """Add a run to the file.
+def add(run: PeerRun, path: Path | None = None) -> bool:
+    """Add a run to the file, unless the file has one of its seed; returns whether it was added.
 
     Raises:
+        UserError: the file is damaged.
         OSError: the disk refuses it.
     """
-    with (path or FILE).open("a", encoding="utf-8") as file:
+    path = path or FILE
+    with path.open("a", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
+        if any((each.arm, each.seed) == (run.arm, run.seed) for each in read(path)):
+            return False
         file.write(json.dumps(asdict(run)) + "\n")
+    return True
 
 
 def read(path: Path | None = None) -> list[PeerRun]:

@@ -5,7 +5,7 @@ report --show--> tables; rows of a block --charts--> Charts, one for each game
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 import numpy as np
@@ -14,16 +14,23 @@ from rich.text import Text
 from galamp.telemetry.display.console import plain_table, table_console
 from galamp.telemetry.display.text import UNKNOWN, count, duration
 from galamp.tools.plot.charts import AXIS_LABELS, Chart, mean_line
-from galamp.tools.study.report import SHARES, Study
+from galamp.tools.study.arms import SHARES
 from galamp.tools.study.rows import Row, by_game
+from galamp.tools.study.study import Study
 
 ALL_GAMES = "all games"
 SCALE_NOTE = (
     "Scores: 0 is random actions, 1 the reference, tuned A2C with 16 environments on seeds of its "
     "own; interquartile mean [95 % bootstrap interval] over runs. Final: whole games of one "
     "learner that the seed draws. Area: mean of the training score over the run. Above: how many "
-    "runs end above a quarter, a half and three quarters."
+    "runs end above a quarter, a half and three quarters. All games: only seeds that every game of "
+    "the arm has. Learners: each by itself; the best one is not known before."
 )
+BALL_NOTE = (
+    "Ball: distance of the learners to their mean, root mean square, beside the certificate that "
+    "bounds it, and over the norm of all parameters' mean at the end; medians over runs."
+)
+MAX_LEFT_OUT = 10
 ABOVE = "above \u00bc, \u00bd, \u00be"
 
 
@@ -48,29 +55,81 @@ def show(found: Mapping[str, Any], file: TextIO, width: int | None = None) -> No
         console.print(Text(SCALE_NOTE, "dim"))
     if found["pong"]:
         console.print(_pong(found["pong"]))
+    if found["balls"]:
+        console.print(_balls(found["balls"]))
+        console.print(Text(BALL_NOTE, "dim"))
     if found["rates"]:
         console.print(_rates(found["rates"]))
-    done = ", ".join(
-        f"{name} {of['done']} of {of['planned']}" for name, of in found["runs"].items()
+    console.print(_blocks(found["runs"]))
+    console.print(Text(_certificate(found["certificate"])))
+    for line in _left_out(found["left_out"]):
+        console.print(Text(line))
+
+
+def _blocks(runs: Mapping[str, Mapping[str, Any]]) -> Any:
+    table = plain_table(("block", "runs", "planned", "settings", "rows made at"), text=(0, 3, 4))
+    for name, of in runs.items():
+        commits = ", ".join(f"{commit} ({count})" for commit, count in of["commits"].items())
+        table.add_row(name, str(of["done"]), str(of["planned"]), of["settings"], commits or UNKNOWN)
+    return table
+
+
+def _certificate(found: Mapping[str, int]) -> str:
+    text = (
+        f"Certificate, by the audit of {found['runs']} runs: {found['violations']} violations, "
+        f"{found['certified']:,} measurements certified, {found['not_certified']:,} not, "
+        f"{found['faults']} faults of the record."
     )
-    console.print(Text(f"Runs: {done}. Violations of the certificate: {found['violations']}."))
+    if found["not_told"]:
+        text += f" Of {found['not_told']} of the runs only violations were kept."
+    return text
+
+
+def _left_out(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """Yield which stored rows do not count, a line each, of many the first."""
+    if rows:
+        yield f"Left out: {len(rows)} stored rows, which count nowhere above."
+    for each in rows[:MAX_LEFT_OUT]:
+        yield f"  {each['block']}: {each['row']}: {each['why']}"
+    if len(rows) > MAX_LEFT_OUT:
+        yield f"  and {len(rows) - MAX_LEFT_OUT} more: bin/study check shows them"
 
 
 def _arms(rows: Sequence[Mapping[str, Any]]) -> Any:
-    headings = ("game", "arm", "runs", "final", "of the mean", "area", ABOVE, "ball")
+    headings = ["game", "arm", "runs", "final", "of the mean", "area", ABOVE]
+    each = any(row["learners"] for row in rows)
+    if each:
+        headings += ["learners: mean", "best"]
     table = plain_table(headings, text=(0, 1))
     games = list(dict.fromkeys(row["game"] for row in rows))
     for game in games:
         for row in rows:
             if row["game"] == game:
+                learners = row["learners"] or {"mean": None, "best": None}
                 table.add_row(
                     game or ALL_GAMES,
                     row["arm"],
                     str(row["runs"]),
                     *(_amount(row[name]) for name in ("final", "mean_of_learners", "area")),
                     ", ".join(str(row["above"][f"{share:g}"]["runs"]) for share in SHARES),
-                    UNKNOWN if row["ball"] is None else f"{row['ball']:.2g}",
+                    *([_amount(learners[name]) for name in ("mean", "best")] if each else []),
                 )
+    return table
+
+
+def _balls(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """Return how close learners stay, by what runs are made of."""
+    headings = ("block", "arm", "game", "runs", "learners", "envs each", "graph", "every", "ball",
+                "certificate", "ball / norm")  # fmt: skip
+    table = plain_table(headings, text=(0, 1, 2, 6))
+    for row in rows:
+        numbers = (row[name] for name in ("ball", "certificate", "relative"))
+        shape = (row[name] for name in ("learners", "num_envs", "topology", "gossip_every"))
+        table.add_row(
+            row["block"], row["arm"], row["game"], str(row["runs"]),
+            *(UNKNOWN if value is None else str(value) for value in shape),
+            *(UNKNOWN if value is None else f"{value:.2g}" for value in numbers),
+        )  # fmt: skip
     return table
 
 

@@ -10,7 +10,7 @@ a file that gives it others is refused. Runs that are new in the file are added.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -31,6 +31,8 @@ FORMAT = 1
 MAX_BYTES = 2**28
 MAX_RUNS_SHOWN = 10
 SIGNALS = 64
+UNKNOWN = "unknown"
+"""Commit of starts that did not tell theirs."""
 LIMITS = Limits(items=100_000, more_fields=True)
 
 
@@ -61,6 +63,7 @@ class Entry:
         starts: how often it was started.
         exit_code: of the last start that has ended, negative of a signal; None before.
         failure: why that one failed.
+        commits: of the checkouts that have started it, each once, where they were told.
     """
 
     arm: str
@@ -72,6 +75,7 @@ class Entry:
     starts: int = 0
     exit_code: Annotated[int, Range(-SIGNALS, 255)] | None = None
     failure: str = ""
+    commits: tuple[str, ...] = ()
 
 
 @dataclass
@@ -86,13 +90,18 @@ class _Content:
 class Ledger:
     """What is known of the runs in a sweep's folder."""
 
-    def __init__(self, folder: Path, file: Path) -> None:
+    def __init__(self, folder: Path, file: Path, commit: Callable[[], str] = str) -> None:
         """Read what there is; nothing is made.
+
+        Args:
+            folder: of the sweep.
+            file: of the sweep.
+            commit: returns that of the checkout which starts a run, for its entry.
 
         Raises:
             UserError: the folder is none or holds something else, or sweep.json cannot be read.
         """
-        self.folder = folder
+        self.folder, self._commit = folder, commit
         self._content = _Content(FORMAT, str(file))
         try:
             content = json_object(read_limited(folder / FILE, MAX_BYTES))
@@ -139,6 +148,9 @@ class Ledger:
             given = run.settings
             known = Entry(run.arm, run.env_id, run.seed, run.hash, given, galamp.__version__)
             self.runs[run.name] = known
+        if commit := self._commit():
+            earlier = known.commits or (UNKNOWN,) * min(known.starts, 1)
+            known.commits = tuple(dict.fromkeys([*earlier, commit]))
         known.starts += 1
         known.exit_code, known.failure = None, ""
         self.save()

@@ -1,0 +1,196 @@
+"""Commands of bin/study that train: pilot, run, cell, peer; and setup, before them.
+
+file of a block --run--> run folders, rows; a row --cell--> the same run once more, beside it
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from galamp.cli.study_files import sweep_of
+from galamp.core.errors import EXIT_FAILURE, EXIT_OK, EXIT_SIGTERM, UserError
+from galamp.tools.study import plan
+
+if TYPE_CHECKING:
+    from galamp.tools.study.rows import Row
+
+EXIT_DIFFERS = 1
+"""Exit code if something does not agree."""
+HOUR_S = 3600.0
+
+
+def setup_command(args: argparse.Namespace) -> int:
+    """`bin/study setup`."""
+    words = [sys.executable, "-m", "pip", "install", "--no-deps", plan.PACKAGE]
+    return subprocess.run(words, check=False).returncode
+
+
+def pilot_command(args: argparse.Namespace) -> int:
+    """`bin/study pilot`."""
+    from galamp.cli.sweep import packing_here
+    from galamp.telemetry.display.console import plain_table, table_console
+    from galamp.tools.study.pilot import fitting_seeds, hours, rates
+
+    sweep = sweep_of(args.block)
+    packing, cores = packing_here(sweep, gpus=any(run.uses_gpus for run in sweep.runs))
+    found = rates(sweep, lambda text: sys.stderr.write(f"galamp: study: {text}\n"))
+    table = plain_table(("arm", "agent steps/s", "runs", "hours"))
+    for rate in found:
+        of = [run for run in sweep.runs if run.arm == rate.arm]
+        taken = f"{hours(of, found, packing):.2f}"
+        table.add_row(rate.arm, f"{rate.per_s:,.0f}", str(rate.runs), taken)
+    console = table_console(sys.stdout)
+    console.print(table)
+    seeds = len({run.seed for run in sweep.runs})
+    console.print(
+        f"All {len(sweep.runs)} runs, on {len(cores)} cores, each at the rate that it has alone: "
+        f"{hours(sweep.runs, found, packing):.1f} h. In {args.hours:g} h: "
+        f"{fitting_seeds(sweep.runs, found, packing, args.hours)} of {seeds} seeds of each arm and "
+        "game."
+    )
+    return EXIT_OK
+
+
+def run_command(args: argparse.Namespace) -> int:
+    """`bin/study run`."""
+    from galamp.cli.sweep import train_sweep
+    from galamp.tools.study.checkout import commit
+    from galamp.tools.study.collecting import collect
+    from galamp.tools.study.rows import read_rows
+    from galamp.tools.study.study import cell_of
+
+    block, sweep = plan.block_named(args.block), sweep_of(args.block)
+    folder = args.dir or Path("runs") / sweep.name
+    stored = {(row.cell, row.hash) for row in read_rows(block.results)}
+    left = tuple(run for run in sweep.runs if (cell_of(run), run.hash) not in stored)
+    if not left:
+        sys.stderr.write(f"galamp: study: {block.results} has a row of every run\n")
+        return EXIT_OK
+    code, failure = EXIT_SIGTERM, None
+    with ended_after(args.hours) as ended:
+        try:
+            code = train_sweep(replace(sweep, runs=left), folder, block.file, commit)
+        except UserError as error:  # such as a folder that is damaged: others may have finished
+            failure = error
+    done = collect(left, block, folder)
+    for line in done.damaged:
+        sys.stderr.write(f"galamp: study: {line}\n")
+    sys.stderr.write(f"galamp: study: {done.added} new rows in {block.results}\n")
+    if failure is not None:
+        raise failure
+    if done.damaged:
+        return EXIT_FAILURE
+    if code == EXIT_SIGTERM and ended():
+        return EXIT_OK
+    return code
+
+
+def cell_command(args: argparse.Namespace) -> int:
+    """`bin/study cell`."""
+    from galamp.cli.main import main as galamp
+    from galamp.tools.study.collecting import row_of
+    from galamp.tools.study.rows import Cell, read_rows
+    from galamp.tools.study.study import cell_of
+    from galamp.tools.sweep.planned import flags
+
+    block, cell = plan.block_named(args.block), Cell(args.arm, args.game, args.seed)
+    run = next((run for run in sweep_of(args.block).runs if cell_of(run) == cell), None)
+    if run is None:
+        raise UserError(f"{cell}: no run of block {args.block}; bin/study plan shows the blocks")
+    with tempfile.TemporaryDirectory(prefix="galamp-study-") as place:
+        folder = Path(place, "run")
+        words = ["run", "--quiet", f"--run-dir={folder}", *flags(run)]
+        if (code := galamp(words)) != EXIT_OK:
+            return code
+        row = row_of(run, folder)
+    rows = [each for each in read_rows(block.results) if each.cell == cell]
+    same = [each for each in rows if each.hash == row.hash]
+    return compared(row, next(iter(same or rows), None), lock_step=run.config.gossip.sync)
+
+
+def compared(row: Row, stored: Row | None, *, lock_step: bool) -> int:
+    """Print a repeated run beside its row; returns the exit code."""
+    print(f"{row.cell}: final score {row.final}, {row.agent_steps:,} agent steps")
+    if stored is None:
+        print("no row is stored to hold it against")
+        return EXIT_OK
+    print(f"stored: final score {stored.final}, {stored.agent_steps:,} agent steps")
+    if stored.hash != row.hash:
+        print("with other settings")
+        return EXIT_DIFFERS
+    if not lock_step:
+        print("not in lock-step, so that its bits differ from run to run")
+        return EXIT_OK
+    if not (stored.parameters and row.parameters):
+        print(f"no bits to compare: {_without_bits(row, stored)}")
+        return EXIT_DIFFERS
+    same = stored.parameters == row.parameters
+    print("the same bits" if same else "not the same bits: another machine, or another torch?")
+    if not same and stored.starts is None:
+        print("the row does not tell whether its run was interrupted, which changes them, too")
+    return EXIT_OK if same else EXIT_DIFFERS
+
+
+def _without_bits(row: Row, stored: Row) -> str:
+    """Return why one of two runs in lock-step has no digest of its parameters."""
+    from galamp.tools.study.checking import interrupted
+
+    which, of = ("the stored run", stored) if not stored.parameters else ("this run", row)
+    return f"{which} was {interrupted(of) or 'interrupted'}, which changes them"
+
+
+def peer_command(args: argparse.Namespace) -> int:
+    """`bin/study peer`."""
+    from galamp.tools.study import stable_baselines3
+
+    if any(run.seed == args.seed for run in stable_baselines3.read()):
+        sys.stderr.write(
+            f"galamp: study: {stable_baselines3.FILE} has a run of seed {args.seed}; give another "
+            "--seed\n"
+        )
+        return EXIT_OK
+    run = stable_baselines3.train(args.seed, args.steps)
+    stable_baselines3.add(run)
+    ended = "+15" if run.reached_s is not None else f"a score of {run.score}"
+    print(
+        f"Stable-Baselines3 {run.version}: {ended} after {run.agent_steps:,} agent steps, "
+        f"{run.wall_s / 60:.1f} minutes"
+    )
+    return EXIT_OK
+
+
+@contextmanager
+def ended_after(hours: float | None) -> Iterator[Callable[[], bool]]:
+    """Have this process get SIGTERM after a time; yields a function that says whether it did.
+
+    SIGINT may be ignored, as it is in what a script has put into the background.
+    """
+    due: list[int] = []
+
+    def end(number: int, frame: object) -> None:
+        due.append(number)
+        signal.raise_signal(signal.SIGTERM)
+
+    before = {
+        signal.SIGALRM: signal.signal(signal.SIGALRM, end),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, signal.default_int_handler),
+    }
+    signal.setitimer(signal.ITIMER_REAL, HOUR_S * (hours or 0.0))  # 0: never
+    try:
+        yield lambda: bool(due)
+    except KeyboardInterrupt:
+        if not due:
+            raise
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,347 @@
+"""`bin/study`: which rows count, what is kept of runs that have ended, and what `check` says."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from galamp.cli import study as command
+from galamp.cli import study_training as training
+from galamp.cli import sweep as sweep_cli
+from galamp.cli.study_files import sweep_of
+from galamp.core.errors import EXIT_FAILURE, EXIT_OK, CheckpointError, UserError
+from galamp.tools.study import checkout, collecting, plan, resolved, stable_baselines3
+from galamp.tools.study.checking import complaints
+from galamp.tools.study.report import report
+from galamp.tools.study.rows import Row, add_row, read_rows
+from galamp.tools.study.stable_baselines3 import PeerRun
+from galamp.tools.study.study import Study, study_of
+from galamp.tools.study.text_report import show
+from galamp.tools.sweep.ledger import Ledger
+from galamp.tools.sweep.planned import PlannedRun
+from tests.support.finished import finished_run
+from tests.support.study_rows import row, rows_of
+
+Runs = Mapping[str, Sequence[PlannedRun]]
+PEER = PeerRun("stable-baselines3", "2.9.2", 1, 1600, 60.0, 1600, 60.0, 15.5)
+
+
+@pytest.fixture(scope="module")
+def runs() -> Runs:
+    """What the files of the study plan."""
+    return {name: sweep_of(name).runs for name in plan.BLOCKS}
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of results in place of the study's."""
+    monkeypatch.setattr(plan, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(stable_baselines3, "FILE", tmp_path / "results" / "peers.jsonl")
+    (tmp_path / "results").mkdir()
+    return tmp_path / "results"
+
+
+def write(block: str, kept: Sequence[Row]) -> None:
+    text = "".join(json.dumps(dataclasses.asdict(each)) + "\n" for each in kept)
+    plan.BLOCKS[block].results.write_text(text)
+
+
+def write_all(runs: Runs) -> dict[str, list[Row]]:
+    """Store a row of every run of the blocks that decide."""
+    kept = {name: rows_of(runs[name])
+            for name in ("reference", "robustness", "efficiency", "pong")}  # fmt: skip
+    for name, of in kept.items():
+        write(name, of)
+    return kept
+
+
+def without(found: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: each for name, each in found.items() if name not in names}
+
+
+# Which rows count
+
+
+@pytest.mark.usefixtures("results")
+def test_stale_repeated_and_unplanned_rows_count_nowhere_and_are_named(runs: Runs) -> None:
+    """Wherever they stand in the files, whatever they say."""
+    kept = write_all(runs)
+    stable_baselines3.add(PEER)
+    before = report(study_of(runs))
+    assert [each["verdict"] for each in before["decisions"]] == [
+        "supported",
+        "supported",
+        "undecided",
+    ]
+    assert before["left_out"] == []
+    for name, of in kept.items():
+        stale = [dataclasses.replace(each, hash="f" * 16, final=-9.0, reached_s=None,
+                                     curve=(-9.0,) * plan.GRID_POINTS) for each in of]  # fmt: skip
+        twice = [dataclasses.replace(each, hash=of[at].hash) for at, each in enumerate(stale)]
+        write(name, [*stale[:3], *of, *twice[:2], row("gala-9", "pong", 1, -9.0)])
+    with stable_baselines3.FILE.open("a") as file:
+        file.write(json.dumps(dataclasses.asdict(dataclasses.replace(PEER, reached_s=9.0))) + "\n")
+    study = study_of(runs)
+    after = report(study)
+    assert without(after, "left_out") == without(before, "left_out")
+    assert len(after["left_out"]) == 6 * 4 + 1
+    text = io.StringIO()
+    show(after, text, 200)
+    assert "Left out: 25 stored rows" in text.getvalue()
+    assert "and 15 more" in text.getvalue()
+    said = list(complaints(study, runs))
+    first = kept["pong"][0].cell
+    for line in (
+        f"pong: {first}: trained with other settings than the file's now (ffffffffffffffff)",
+        f"pong: {first}: there is an earlier row of it",
+        "pong: gala-9 pong 1: no run of the file",
+        "pong: stable-baselines3 1: there is an earlier row of it",
+    ):
+        assert line in said
+
+
+@pytest.mark.usefixtures("results")
+def test_a_stale_row_does_not_complete_a_block(runs: Runs) -> None:
+    kept = write_all(runs)
+    write("pong", [dataclasses.replace(kept["pong"][0], hash="f" * 16), *kept["pong"][1:]])
+    study = study_of(runs)
+    assert study.decisions()[2].verdict == "open"
+    assert study.decisions()[2].test.p is None
+
+
+def test_a_row_is_added_once_whoever_adds_it_too(results: Path) -> None:
+    file = results / "some.jsonl"
+    one = row("a", "pong", 1, 2.5)
+    done: list[bool] = []
+    threads = [threading.Thread(target=lambda: done.append(add_row(file, one))) for _ in range(8)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert sorted(done) == [False] * 7 + [True]
+    assert read_rows(file) == [one]
+    assert add_row(file, dataclasses.replace(one, hash="f" * 16)), "other settings are another run"
+
+
+def test_a_seed_of_another_library_is_trained_once(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert [stable_baselines3.add(each) for each in (PEER, PEER)] == [True, False]
+    assert len(stable_baselines3.read()) == 1
+    monkeypatch.setattr(stable_baselines3, "train", lambda seed, steps: pytest.fail("trained"))
+    assert command.main(["peer", "--seed", "1"]) == EXIT_OK
+    assert "has a run of seed 1" in capsys.readouterr().err
+
+
+# What is kept of a run
+
+
+@pytest.fixture
+def ended(
+    results: Path, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[PlannedRun], Path]:
+    """Three runs of block pong that have finished; of the second no row can be made."""
+    three, folder = list(runs["pong"][:3]), tmp_path / "runs"
+    summary = json.dumps({"status": "finished", "start": 1, "agent_steps": 1000})
+    for run in three:
+        (finished_run(folder / run.name, [1.0]) / "summary.json").write_text(summary)
+
+    def row_of(run: PlannedRun, path: Path, **_: object) -> Row:
+        if run == three[1]:
+            raise CheckpointError(f"{path}: damaged")
+        return rows_of([run])[0]
+
+    monkeypatch.setattr(collecting, "row_of", row_of)
+    (folder / "sweep.json").write_text(json.dumps({"format": 1, "file": "pong.toml", "runs": {}}))
+    return three, folder
+
+
+def test_a_damaged_folder_does_not_keep_others_from_their_rows(
+    ended: tuple[list[PlannedRun], Path],
+) -> None:
+    three, folder = ended
+    block = plan.BLOCKS["pong"]
+    found = collecting.collect(three, block, folder)
+    assert found.added == 2
+    (line,) = found.damaged
+    assert three[1].name in line
+    assert read_rows(block.results) == rows_of([three[0], three[2]])
+    again = collecting.collect(three, block, folder)
+    assert (again.added, len(again.damaged)) == (0, 1), "rows are read anew before any is added"
+
+
+@pytest.mark.parametrize("failure", [None, UserError("the folder is damaged")])
+def test_run_tells_of_damaged_folders_and_fails(
+    ended: tuple[list[PlannedRun], Path],
+    failure: UserError | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Those of others that have finished get their rows, though the sweep itself fails."""
+
+    def train_sweep(*_: object) -> int:
+        if failure is not None:
+            raise failure
+        return EXIT_OK
+
+    monkeypatch.setattr(sweep_cli, "train_sweep", train_sweep)
+    code = command.main(["run", "pong", "--dir", str(ended[1])])
+    assert code == (EXIT_FAILURE if failure is None else failure.exit_code)
+    said = capsys.readouterr().err
+    assert "no row: " in said
+    assert "2 new rows" in said
+
+
+def test_the_commits_of_all_starts_are_kept(runs: Runs, tmp_path: Path) -> None:
+    run, folder, file = runs["pong"][0], tmp_path / "runs", tmp_path / "pong.toml"
+    folder.mkdir()
+    for commit in (str, lambda: "abc", lambda: "abc", lambda: "def+"):
+        ledger = Ledger(folder, file, commit)
+        ledger.started(run)
+    assert Ledger(folder, file).runs[run.name].commits == ("unknown", "abc", "def+")
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_the_commit_is_that_of_the_package_and_marked_where_files_differ(tmp_path: Path) -> None:
+    def git(*words: str) -> None:
+        names = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+        who = ("-c", "user.name=n", "-c", "user.email=e@example.org")
+        subprocess.run(["git", "-C", tmp_path, *who, *words], check=True, env=os.environ | names,
+                       capture_output=True)  # fmt: skip
+
+    package = tmp_path / "galamp"
+    (package / checkout.RESULTS).mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    assert checkout.commit(package) == "", "no repository"
+    git("init")
+    (tmp_path / "other.py").write_text("")
+    git("add", "other.py")
+    git("commit", "-m", "another")
+    assert checkout.commit(package) == "", "within the repository of something else"
+    git("add", ".")
+    git("commit", "-m", "one")
+    clean = checkout.commit(package)
+    assert len(clean) >= checkout.DIGITS
+    (package / checkout.RESULTS / "pong.jsonl").write_text("a row\n")
+    (tmp_path / "other.py").write_text("changed")
+    assert checkout.commit(package) == clean, "neither rows nor other files are galamp's code"
+    (package / "new.py").write_text("")
+    assert checkout.commit(package) == clean + checkout.CHANGED
+    (package / "new.py").unlink()
+    (package / "__init__.py").write_text("changed")
+    assert checkout.commit(package) == clean + checkout.CHANGED
+
+
+# All settings, defaults among them
+
+
+def test_a_changed_default_changes_the_digest_and_how_it_is_shown_does_not(runs: Runs) -> None:
+    config = runs["pong"][0].config
+    before = resolved.of_config(config)
+
+    def changed(section: str, **values: object) -> str:
+        part = dataclasses.replace(getattr(config, section), **values)
+        return resolved.of_config(dataclasses.replace(config, **{section: part}))
+
+    assert changed("algorithm", ent_coef=0.02) != before
+    assert changed("environment", frame_stack=3) != before
+    assert changed("gossip", max_staleness=9) != before
+    assert changed("report", log_every_s=9.0, run_dir="elsewhere") == before
+    assert changed("resources", nice=9, threads=2, max_restarts=1) == before
+    usual = type(config.algorithm).default_learning_rate(config.resources.learners)
+    assert changed("algorithm", learning_rate=usual) == before, "what a rule gives is no choice"
+    assert changed("algorithm", learning_rate=2 * usual) != before
+
+
+# What `check` says
+
+
+def only(runs: Runs, block: str, kept: Row, others: Runs | None = None) -> list[str]:
+    """What is said of a study with one row, besides what is said of its files."""
+    rows: dict[str, list[Row]] = {name: [] for name in plan.BLOCKS}
+    silent = Study(rows, {}, {})
+    of_files = set(complaints(silent, runs))
+    study = dataclasses.replace(silent, rows=rows | {block: [kept]})
+    return [line for line in complaints(study, others or runs) if line not in of_files]
+
+
+@pytest.fixture
+def lock_step(runs: Runs) -> tuple[PlannedRun, Row]:
+    run = next(run for run in runs["efficiency"] if run.arm == "gala-sync-64")
+    return run, rows_of([run])[0]
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({}, ""),
+        ({"certified": 9, "not_certified": 1, "faults": 0, "starts": 1, "restarts": 0}, ""),
+        ({"certified": 0, "not_certified": 9, "faults": 0}, "no measurement has a certificate"),
+        ({"certified": 9, "faults": 2}, "2 faults of the gossip record"),
+        ({"violations": 3}, "3 violations of the certificate"),
+        ({"starts": 2}, "in lock-step, but started 2 times: its bits cannot be repeated"),
+        ({"starts": 1, "restarts": 1}, "in lock-step, but restarted in part (1 processes): "
+                                       "its bits cannot be repeated"),
+        ({"agent_steps": 1}, "1 of 1,000 agent steps"),
+    ],
+)  # fmt: skip
+def test_check_says_what_is_wrong_with_a_row(
+    runs: Runs, lock_step: tuple[PlannedRun, Row], found: dict[str, Any], said: str
+) -> None:
+    kept = dataclasses.replace(lock_step[1], **found)
+    assert only(runs, "efficiency", kept) == ([f"efficiency: {kept.cell}: {said}"] if said else [])
+
+
+def test_check_says_that_a_file_means_something_else_now(
+    runs: Runs, lock_step: tuple[PlannedRun, Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is as it was, and so are the hashes of its runs."""
+    run, kept = lock_step
+    assert only(runs, "efficiency", kept) == [], "older rows do not tell"
+    kept = dataclasses.replace(kept, resolved=resolved.of_config(run.config), commit="abc")
+    assert only(runs, "efficiency", kept) == []
+    part = dataclasses.replace(run.config.algorithm, ent_coef=0.02)
+    now = dataclasses.replace(run, config=dataclasses.replace(run.config, algorithm=part))
+    assert now.hash == run.hash
+    others = {**runs, "efficiency": [now if each == run else each for each in runs["efficiency"]]}
+    (line,) = only(runs, "efficiency", kept, others)
+    assert "a default has changed, or there is a new one, since abc" in line
+
+
+# One run once more
+
+
+@pytest.mark.parametrize(
+    ("stored", "code", "said"),
+    [
+        ({"parameters": "aa"}, EXIT_OK, "the same bits"),
+        ({"parameters": "bb", "starts": 1}, training.EXIT_DIFFERS, "another torch?"),
+        ({"parameters": "bb"}, training.EXIT_DIFFERS, "does not tell whether its run was interr"),
+        ({"starts": 2}, training.EXIT_DIFFERS, "no bits to compare: the stored run was started 2"),
+        (
+            {"starts": 1, "restarts": 2},
+            training.EXIT_DIFFERS,
+            "was restarted in part (2 processes)",
+        ),
+        ({"hash": "f" * 16}, training.EXIT_DIFFERS, "with other settings"),
+    ],
+)
+def test_why_bits_are_not_the_same(
+    stored: dict[str, Any], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = row("gala-sync-64", "pong", 1, 2.5, parameters="aa", starts=1, restarts=0)
+    then = row("gala-sync-64", "pong", 1, 2.5, **stored)
+    assert training.compared(now, then, lock_step=True) == code
+    assert said in capsys.readouterr().out.splitlines()[-1]
+    assert training.compared(now, then, lock_step=False) in (EXIT_OK, training.EXIT_DIFFERS)
+    assert training.compared(now, None, lock_step=True) == EXIT_OK
