@@ -129,8 +129,8 @@ class ReportConfig:
     sinks: str = option(
         "jsonl,monitor",
         "where metrics go: metrics.jsonl in any case, monitor files of all episodes, TensorBoard "
-        "(pip install 'galamp[tensorboard]'), Weights & Biases (wandb; pip install "
-        "'galamp[wandb]'), or classes of your own, with commas between them",
+        "(the extra galamp[tensorboard]), Weights & Biases (wandb; the extra galamp[wandb]), or "
+        "classes of your own, with commas between them",
         registry="galamp.telemetry.sinks:SINKS",
         user_code=CLASS,
         several=True,

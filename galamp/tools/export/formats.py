@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galamp.core.errors import UserError
+from galamp.core.pip_commands import install_extra
 from galamp.tools.evaluation.policy_module import PolicyModule
 from galamp.tools.export.config import FORMATS
 
@@ -74,7 +75,7 @@ def format_of(name: str) -> Format:
     missing = [each for each in found.needs if importlib.util.find_spec(each) is None]
     if missing:
         raise UserError(
-            f"--format {name}: {', '.join(missing)} missing; "
-            f"pip install 'galamp[{found.extra}]', or choose another --format"
+            f"--format {name}: {', '.join(missing)} missing; choose another --format, or: "
+            f"{install_extra(found.extra)}"
         )
     return found
