@@ -179,8 +179,9 @@ def test_an_installed_galamp_is_asked_for_its_extras(monkeypatch: pytest.MonkeyP
 
 def test_the_command_is_understood_by_the_shell_and_by_pip() -> None:
     """Of an extra whose packages are all there, so that nothing is looked for."""
+    command = pip_commands.pip_install("galamp[profile]")
     ended = subprocess.run(
-        ["sh", "-c", f"{pip_commands.pip_install('galamp[profile]')} --dry-run --no-index --no-deps"],
+        ["sh", "-c", f"{command} --dry-run --no-index --no-deps"],
         capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
