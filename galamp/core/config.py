@@ -43,8 +43,8 @@ class ModelConfig:
         "auto",
         "network: the paper's (gala), Nature's (nature), MinAtar's for small images (minatar), a "
         "perceptron (mlp), or one of your own, package.module:factory; auto takes gala for images "
-        "from 36 x 36 pixels, minatar for smaller ones, mlp for all else; for pqn nature-layernorm "
-        "and mlp-layernorm instead of gala and mlp",
+        "from 36 x 36 pixels, minatar for smaller ones, mlp for all else; for pqn "
+        "nature-layernorm, minatar-layernorm and mlp-layernorm",
         registry="galamp.algorithms.networks:NETWORKS",
         names=("auto",),
         user_code=FACTORY,

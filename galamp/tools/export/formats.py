@@ -23,15 +23,15 @@ from galamp.tools.export.config import FORMATS
 
 Array = NDArray[Any]
 Function = Callable[[Array, Array | None], list[Array]]
-"""Observations [B, ...] and states [B, S], or None, to outputs [B, A], values [B] and, of a network
-with a memory, the next states [B, S]."""
+"""Observations [B, ...] and states [B, S], or None, to outputs [B, A], values [B] and, of a
+recurrent network, the next states [B, S]."""
 
 INPUTS, OUTPUTS = ("observations", "state"), ("logits", "values", "next_state")
-"""Names of what goes in and comes out; without a memory the last of each is missing."""
+"""Names of what goes in and comes out; without a state the last of each is missing."""
 
 
 class Example(NamedTuple):
-    """Two observations, and their states if the network has a memory, to trace it with."""
+    """Two observations, and their states if the network is recurrent, to trace it with."""
 
     observations: NDArray[Any]
     states: NDArray[np.float32] | None
