@@ -52,7 +52,7 @@ class RolloutOutputs(NamedTuple):
 class ForwardPass(ABC):
     """Forward and backward pass of one rollout through the network.
 
-    `first` is that of `Rollout` everywhere: where a network with a memory forgets.
+    `first` is that of `Rollout` everywhere: where a recurrent network forgets.
     """
 
     @abstractmethod
@@ -77,7 +77,7 @@ class ForwardPass(ABC):
         Args:
             observations: [t, b, ...].
             first: [t, b] bool.
-            envs: [b] int64, which environments; without meaning for a network without a memory,
+            envs: [b] int64, which environments; without meaning for a feedforward network,
                 whose observations may come in any order.
         """
 
@@ -94,7 +94,7 @@ class ForwardPass(ABC):
 
     @property
     def memory(self) -> Tensor | None:
-        """States of a network with a memory as acting has left them, [B, S], live."""
+        """States of a recurrent network as acting has left them, [B, S], live."""
         return None
 
     def start_from(self, states: Tensor) -> None:  # noqa: B027

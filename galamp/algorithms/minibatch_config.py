@@ -24,7 +24,7 @@ class MinibatchConfig(AlgorithmConfig):
     num_minibatches: int = option(
         4,
         "minibatches of each pass: of single transitions, or of whole environments where the "
-        "network has a memory; at most as many as there are of these",
+        "network is recurrent; at most as many as there are of these",
         low=1,
         high=4096,
     )

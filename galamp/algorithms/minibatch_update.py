@@ -33,7 +33,7 @@ class Steps(NamedTuple):
         once: what `_evaluated` has returned, [T, B, ...] each.
         measured: means of what `_losses` measured, [epochs, m].
         grad_norm: the largest of all minibatches, [].
-        state_drift: see `RecurrentForward.drift`, []; 0 for a network without a memory, and where
+        state_drift: see `RecurrentForward.drift`, []; 0 for a feedforward network, and where
             it is not wanted.
         is_mean: whether gradients were means over all learners.
     """

@@ -2,9 +2,9 @@
 
     parts [T, B, ...] --transitions, or environments, in random order--> minibatches [t, n, ...]
 
-Runs in learners. A network without a memory learns from single transitions, [1, n]; one with a
-memory from the rollouts of whole environments, [T, n]. Invalid transitions stay in, with a weight
-of zero: so shapes never change, and a GPU need not tell the host how many there are.
+Runs in learners. A feedforward network learns from single transitions, [1, n]; a recurrent
+one from the rollouts of whole environments, [T, n]. Invalid transitions stay in, with a weight of
+zero: so shapes never change, and a GPU need not tell the host how many there are.
 """
 
 from __future__ import annotations

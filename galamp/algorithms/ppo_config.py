@@ -28,7 +28,7 @@ class PPOConfig(MinibatchConfig):
         "clip_fraction": "share of ratios that are clipped",
         "mix_kl": "mean KL divergence of the policy before the last gossip round from that after "
         "it, on the last observations, in nats",
-        "state_drift": "mean L2 distance of the kept states of a network with a memory from the "
+        "state_drift": "mean L2 distance of the kept states of a recurrent network from the "
         "same computed by the parameters after the update",
     }
 

@@ -1,4 +1,4 @@
-"""Forward pass of a network with a memory: one state per environment, kept from step to step.
+"""Forward pass of a recurrent network: one state per environment, kept from step to step.
 
     act: state [B, S], observations --> logits, the next state       at every agent step
     rollout, evaluate, outputs: the state at the rollout's start --> the whole sequence again

@@ -83,9 +83,18 @@ COMMANDS = {
     ),
     "keys": Command("galamp.tools.keys.command", "make the keys of a run on several machines"),
     "completion": Command("galamp.cli.completion", "have Tab complete galamp's words in a shell"),
-    "topology": Command("galamp.tools.topology.command", "look at a gossip graph, plan with it"),
-    "audit": Command("galamp.tools.audit.command", "check that learners stayed close enough"),
-    "chaos": Command("galamp.cli.chaos", "train under faults, and see that all holds", trains=True),
+    "topology": Command(
+        "galamp.tools.topology.command", "analyse a gossip graph: beta, bytes, predicted distance"
+    ),
+    "audit": Command(
+        "galamp.tools.audit.command",
+        "recompute the bounds on the learners' distances and check them",
+    ),
+    "chaos": Command(
+        "galamp.cli.chaos",
+        "train while processes are killed and stopped; check invariants",
+        trains=True,
+    ),
     "help": Command("galamp.cli.help", "explain a topic, or list all topics"),
 }
 """Name -> command, in the order of `galamp --help`."""

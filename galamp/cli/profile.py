@@ -40,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the options of `galamp profile`, and the command."""
     parser.description = (
         "Record all processes of a running run at once, and say where their time went. Needs "
-        "py-spy: pip install 'galamp[profile]'."
+        "py-spy, which the extra galamp[profile] brings."
     )
     parser.set_defaults(command=profile_command)
     parser.add_argument("run", metavar="RUN", type=followed, help="folder of a running run")

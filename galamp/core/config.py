@@ -43,8 +43,8 @@ class ModelConfig:
         "auto",
         "network: the paper's (gala), Nature's (nature), MinAtar's for small images (minatar), a "
         "perceptron (mlp), or one of your own, package.module:factory; auto takes gala for images "
-        "from 36 x 36 pixels, minatar for smaller ones, mlp for all else; for pqn nature-layernorm "
-        "and mlp-layernorm instead of gala and mlp",
+        "from 36 x 36 pixels, minatar for smaller ones, mlp for all else; for pqn "
+        "nature-layernorm, minatar-layernorm and mlp-layernorm",
         registry="galamp.algorithms.networks:NETWORKS",
         names=("auto",),
         user_code=FACTORY,
@@ -129,8 +129,8 @@ class ReportConfig:
     sinks: str = option(
         "jsonl,monitor",
         "where metrics go: metrics.jsonl in any case, monitor files of all episodes, TensorBoard "
-        "(pip install 'galamp[tensorboard]'), Weights & Biases (wandb; pip install "
-        "'galamp[wandb]'), or classes of your own, with commas between them",
+        "(the extra galamp[tensorboard]), Weights & Biases (wandb; the extra galamp[wandb]), or "
+        "classes of your own, with commas between them",
         registry="galamp.telemetry.sinks:SINKS",
         user_code=CLASS,
         several=True,

@@ -53,8 +53,8 @@ class EnvironmentConfig:
     )
     noop_max: int | None = option(
         None,
-        "an episode begins with fewer no-op frames than this, how many is drawn (0: with none); "
-        "they are not counted in its length",
+        "an episode begins with 0 to N-1 no-op frames, drawn uniformly (0, 1: none); they are not "
+        "counted in its length",
         unit="frames",
         low=0,
         high=1000,

@@ -12,6 +12,8 @@ import errno
 import os
 from collections.abc import Iterable
 
+from galamp.core.pip_commands import install_extra
+
 NEAR = 0.65
 """Smallest similarity, from 0 to 1, of a suggestion for a flag, a setting or a command."""
 
@@ -88,8 +90,7 @@ def not_installed(what: str, extra: str, error: ModuleNotFoundError) -> UserErro
     """
     package = str(error.name).partition(".")[0]
     return UserError(
-        f"{what}: needs the package {package}, which is not installed: pip install "
-        f"'galamp[{extra}]'"
+        f"{what}: needs the package {package}, which is not installed: {install_extra(extra)}"
     )
 
 

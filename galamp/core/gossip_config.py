@@ -13,9 +13,9 @@ class GossipConfig:
 
     method: str = option(
         "gossip",
-        "how learners work together: they average parameters with peers, as in GALA (gossip), one "
-        "has everyone's environments (single), all average gradients at every step (allreduce), or "
-        "they do not (independent); the settings below are for gossip",
+        "gossip: average parameters with peers, as in GALA; single: one learner with all "
+        "environments; allreduce: average gradients at every step; independent: no exchange; the "
+        "settings below are for gossip",
         names=("gossip", "single", "allreduce", "independent"),
     )
     topology: str = option(
@@ -91,9 +91,7 @@ class GossipConfig:
         high=10**9,
         none="inf",
     )
-    certificate: bool = option(
-        True, "record the gossip, and prove how far apart the learners can be"
-    )
+    certificate: bool = option(True, "record the gossip and bound the learners' distances")
     verify_gossip: bool = option(
         False, "put a checksum on what is published, and mix nothing that does not match it"
     )

@@ -20,10 +20,13 @@ from numpy.typing import NDArray
 
 from galamp.core.config import EnvironmentConfig
 from galamp.core.errors import UserError
+from galamp.core.pip_commands import pip_install
 from galamp.core.settings import shown
 from galamp.environments import flattening
 from galamp.environments.observations import IMAGE_DIMENSIONS, channels_are_last, layout_note
 
+HEADLESS = ("--force-reinstall", "--no-deps", "opencv-python-headless")
+"""For pip: over an OpenCV that cannot be imported, mostly for want of a display's libraries."""
 MAX_SIDE = 4096
 _SIZE = re.compile(r"([0-9]{1,4})(?:x([0-9]{1,4}))?")
 GRAY = {3: "COLOR_RGB2GRAY", 4: "COLOR_RGBA2GRAY"}
@@ -174,9 +177,11 @@ def opencv(asker: str = "--resize, --grayscale: need") -> Any:
         import cv2
     except ImportError as error:
         told = " ".join(str(error).split())
+        absent = isinstance(error, ModuleNotFoundError)
+        fix = ("opencv-python",) if absent else HEADLESS
         raise UserError(
-            f"{asker} OpenCV, and importing cv2 raised {type(error).__name__}: "
-            f"{told}; pip install opencv-python, or opencv-python-headless"
+            f"{asker} OpenCV, and importing cv2 raised {type(error).__name__}: {told}; "
+            f"{pip_install(*fix)}"
         ) from error
     cv2.setNumThreads(1)
     return cv2

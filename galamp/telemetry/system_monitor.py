@@ -20,7 +20,6 @@ from galamp.core.machine.process_use import CoreTime, ProcessUse, core_times, pr
 from galamp.telemetry.snapshot import GpuReading, SystemReading
 
 SAMPLE_EVERY_S = 2.0
-NO_NVML = "no figures: {why}; they come with nvidia-ml-py: pip install 'galamp[gpu]'"
 
 
 class GpuMonitor:
@@ -53,7 +52,7 @@ class GpuMonitor:
                 self._meter = self._open(list(self._gpus.values()))
                 self._names = self._meter.names()
             except RunFailed as error:
-                self.note = NO_NVML.format(why=error)
+                self.note = f"no figures: {error}"
         return self._meter is not None
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from galamp.core.disk import replace_file, write_new
 from galamp.core.errors import UserError
+from galamp.core.pip_commands import pip_install
 from galamp.core.sanitize import clean
 from galamp.core.settings import shown
 from galamp.telemetry.display.streams import print_safely
@@ -177,7 +178,7 @@ def rendered(
     try:
         import matplotlib as mpl
     except ImportError:
-        raise UserError(f"{FLAG}: matplotlib is missing; pip install matplotlib") from None
+        raise UserError(f"{FLAG}: matplotlib is missing; {pip_install('matplotlib')}") from None
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update({"svg.hashsalt": "galamp", **style})  # ids that are the same every time

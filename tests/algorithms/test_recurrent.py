@@ -1,4 +1,4 @@
-"""Networks with a memory: sequences, states over rollouts, and every algorithm with one."""
+"""Recurrent networks: sequences, states over rollouts, and every algorithm with one."""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import ast
+import inspect
 import re
 import shlex
 import sys
@@ -19,8 +21,10 @@ from galamp.cli.help import fitted, text_of, topics
 from galamp.cli.main import COMMANDS, build_parser, main
 from galamp.cli.sweep_file import sweep_from
 from galamp.gossip.mixing import STALENESS_TIMEOUT_S
+from galamp.storage.event_log import KeptEvent
 from galamp.telemetry.metrics_row import metrics_row
 from galamp.tools.bench import cli
+from galamp.training.resume import restore
 from tests.support.command_lines import parsed
 from tests.support.loops import each
 from tests.support.snapshots import busy
@@ -123,6 +127,26 @@ def test_every_metric_is_explained() -> None:
     row = metrics_row(busy(2), 0.0)
     written = {re.sub(r"^learner\d+", "learner<r>", name) for name in row} | {"start"}
     assert explained == written
+
+
+def test_every_kind_of_event_is_explained() -> None:
+    text = TEXTS["runs"]
+    listed = text[text.index("Kinds:") : text.index("Lines are only ever added")]
+    assert set(re.findall(r"`([a-z-]+)`", listed)) == kinds_of_events()
+
+
+def kinds_of_events() -> set[str]:
+    """What is given as `kind` where events are logged: at the calls, or as a default."""
+    found = {KeptEvent().kind, inspect.signature(restore).parameters["kind"].default}
+    for path in (ROOT / "galamp").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                called = [ast.unparse(each) for each in (node.func, *node.args[:1])]
+                if any(name.endswith("log_event") for name in called):  # or partial(log_event)
+                    given = [word.value for word in node.keywords if word.arg == "kind"]
+                    parts = [part for value in given for part in ast.walk(value)]
+                    found |= {str(p.value) for p in parts if isinstance(p, ast.Constant)}
+    return found
 
 
 def test_the_staleness_of_a_summary_is_explained() -> None:

@@ -22,6 +22,7 @@ from galamp.cli import main as cli
 from galamp.cli.run_config import config_from
 from galamp.core.config import RunConfig, to_dict
 from galamp.core.errors import UserError
+from galamp.core.pip_commands import install_extra
 from galamp.storage.run_folder import CONFIG
 from galamp.storage.run_logs import curve, last_row, last_start_in, read_metrics
 from galamp.telemetry.sinks import SINKS, load_sinks, open_sinks
@@ -337,8 +338,8 @@ def test_a_missing_package_is_told_before_anything_starts(
     monkeypatch.setattr("galamp.cli.run.start_server", start)
     assert cli.main(["run", "--sinks", "monitor,tensorboard"]) == 2
     assert capsys.readouterr().err == (
-        "galamp: --sinks tensorboard: needs the package tensorboard, which is not installed: pip "
-        "install 'galamp[tensorboard]'\n"
+        "galamp: --sinks tensorboard: needs the package tensorboard, which is not installed: "
+        f"{install_extra('tensorboard')}\n"
     )
 
 

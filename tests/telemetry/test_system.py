@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from galamp.memory.latest_observation import latest_observation
 from galamp.memory.rollout_ports import SimulatorPort
 from galamp.memory.rollouts import RingWake, RolloutRing, RolloutShape
 from galamp.telemetry import system_monitor
+from galamp.telemetry.display.system_view import system_view
 from galamp.telemetry.game_frame import game_frame
 from galamp.telemetry.metric_history import MAX_ROWS, MetricHistoryBuilder
 from galamp.telemetry.mixed_edges import MixedEdges
 from galamp.telemetry.snapshot import EdgeSnapshot
 from galamp.telemetry.system_monitor import GpuMonitor, SystemMonitor, gpus_of
 from galamp.telemetry.time_left import WARM_S, TimeLeft
+from tests.support.snapshots import busy
 
 
 def test_what_the_kernel_tells_of_cores_and_processes(tmp_path: Path) -> None:
@@ -107,13 +110,22 @@ def test_power_is_counted_where_there_is_a_counter(joules: bool, watts: float) -
     )
 
 
-def test_without_nvml_it_is_said_what_to_install() -> None:
-    def missing(uuids: object) -> Any:
-        raise RunFailed("nvidia-ml-py is not installed")
+def test_the_command_of_a_note_is_shown_whole_in_a_narrow_window() -> None:
+    note = "nvidia-ml-py is not installed: /opt/my-env/bin/python -m pip install 'galamp[gpu]'"
+    snapshot = busy(2)
+    noted = replace(snapshot, system=replace(snapshot.system, run_share=0.5, gpu_note=note))
+    shown = [line.plain for line in system_view(noted, 40, 40)]
+    assert max(map(len, shown)) <= 40
+    assert note in " ".join(shown)
 
-    monitor = GpuMonitor({"cuda:0": "uuid"}, missing)
+
+def test_without_a_driver_the_reason_is_said_and_nothing_to_install() -> None:
+    def broken(uuids: object) -> Any:
+        raise RunFailed("NVML: Driver Not Loaded")
+
+    monitor = GpuMonitor({"cuda:0": "uuid"}, broken)
     assert monitor.sample(1.0) == ((), None)
-    assert "pip install 'galamp[gpu]'" in monitor.note
+    assert monitor.note == "no figures: NVML: Driver Not Loaded"
 
 
 def test_only_gpus_that_learners_use_are_read() -> None:

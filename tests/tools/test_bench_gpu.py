@@ -45,7 +45,7 @@ JOB = Job(
     Workload("ALE/Breakout-v5", "breakout", 1, 1, "gala"),
     device="cuda:0",
     learners=(1, 2, 4),
-    simulators=(64, 256),
+    total_envs=(64, 256),
     precisions=("float32",),
     seconds=6.0,
     warm_up_s=2.0,
@@ -291,7 +291,7 @@ def test_the_defaults_fit_into_nine_minutes() -> None:
 
 def test_full_is_more() -> None:
     job = command.job_from(options_of(), JOB.workload)
-    assert (job.learners, job.simulators, job.precisions) == ((1, 2, 4), (64, 256), ("float32",))
+    assert (job.learners, job.total_envs, job.precisions) == ((1, 2, 4), (64, 256), ("float32",))
     full = command.job_from(options_of("--full"), JOB.workload)
     assert full.learners == (1, 2, 4, 8)
     assert full.precisions == ("float32", "bf16")
@@ -306,8 +306,8 @@ def gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     [
         ("", "is built for CPUs only: install a build with CUDA"),
         ("--steps nothing", "--steps 'nothing': expected some of facts,trial,parity"),
-        ("--learners 3 --simulators 16", "expected a multiple of 3"),
-        ("--simulators 20 --full", "expected a multiple of 8"),
+        ("--learners 3 --total-envs 16", "expected a multiple of 3"),
+        ("--total-envs 20 --full", "expected a multiple of 8"),
         ("--game CartPole-v1", "expected an Atari game"),
         ("--limit-s 0", "expected seconds"),
     ],

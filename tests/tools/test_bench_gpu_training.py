@@ -30,7 +30,7 @@ JOB = Job(
     Workload("ALE/Breakout-v5", "breakout", 1, 1, "gala"),
     device="cuda:0",
     learners=(1, 2, 4),
-    simulators=(64, 256),
+    total_envs=(64, 256),
     precisions=("float32",),
     seconds=6.0,
     warm_up_s=2.0,
@@ -250,7 +250,7 @@ def test_too_few_rows_are_no_agreement() -> None:
 # Rates
 
 
-def test_learners_are_compared_at_the_same_number_of_simulators() -> None:
+def test_learners_are_compared_at_the_same_number_of_environments() -> None:
     job = replace(JOB, precisions=("float32", "bf16"))
     *systems, limit = rates.systems_of(job, 64, {"cuda:1": "a", "cuda:3": "b"})
     assert [system.name for system in systems] == [
@@ -309,13 +309,13 @@ def test_a_rate_that_fails_does_not_stop_the_others(monkeypatch: pytest.MonkeyPa
     systems = [FakeSystem(name, speed) for name, speed in (("one", 100.0), ("two", 0.0))]
     systems.append(FakeSystem("four", 200.0))
     monkeypatch.setattr(rates, "uuids", dict)
-    monkeypatch.setattr(rates, "systems_of", lambda job, simulators, known: systems)
+    monkeypatch.setattr(rates, "systems_of", lambda job, total_envs, known: systems)
     shown: list[str] = []
     report = Report(shown.append)
-    rates.step(replace(JOB, simulators=(64,)), report, Deadline(1e9))
+    rates.step(replace(JOB, total_envs=(64,)), report, Deadline(1e9))
     assert report.problems == ["64 environments: two: out of GPU memory"]
     measured = report.values["measurements"]
-    assert [(one["simulators"], one["system"]) for one in measured] == [(64, "one"), (64, "four")]
+    assert [(one["total_envs"], one["system"]) for one in measured] == [(64, "one"), (64, "four")]
     assert any("four" in line and "0.50 (0.50 - 0.50)" in line for line in shown)
 
 
@@ -330,7 +330,7 @@ def test_rates_that_the_time_does_not_reach_are_named(monkeypatch: pytest.Monkey
 
     systems = [SlowSystem("one", 100.0), SlowSystem("two", 100.0)]
     monkeypatch.setattr(rates, "uuids", dict)
-    monkeypatch.setattr(rates, "systems_of", lambda job, simulators, known: systems)
+    monkeypatch.setattr(rates, "systems_of", lambda job, total_envs, known: systems)
     report = Report(lambda line: None)
     with pytest.raises(Late, match="not measured: one with 256, two with 256"):
         rates.step(JOB, report, Deadline(58.0, lambda: now_s))

@@ -258,7 +258,7 @@ def test_mistakes_are_one_line(
 
 def test_what_is_missing_for_onnx_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"--format onnx: onnx, .* pip install 'galamp\[onnx\]'"):
+    with pytest.raises(UserError, match=r"--format onnx: onnx, .* missing; choose another"):
         format_of("onnx")
     assert format_of("safetensors").ending == ".safetensors"
 

@@ -1,4 +1,4 @@
-"""Agents whose network has a memory, or gives values of actions."""
+"""Agents whose network is recurrent, or gives values of actions."""
 
 from __future__ import annotations
 

@@ -284,7 +284,7 @@ def test_a_gif_of_too_many_frames_a_second_is_refused() -> None:
 
 @pytest.mark.parametrize("network", ["mlp", "mlp-gru"])
 def test_what_is_shown_is_what_the_agent_goes_by(network: str, tmp_path: Path) -> None:
-    """A network with a memory has weighed what it saw before, in this episode only."""
+    """A recurrent network has weighed what it saw before, in this episode only."""
     identity = dataclasses.replace(OF_STILLS, network=network)
     agent = load(saved(tmp_path / "run", identity, 1), network="")
     decide = decided(agent, ("left", "right"), greedy=True)

@@ -58,7 +58,7 @@ class WithLogStd(ActorCritic):
 
 
 class RecurrentWithLogStd(WithLogStd, RecurrentActorCritic):
-    """The same for a network with a memory: its states are those of its body."""
+    """The same for a recurrent network: its states are those of its body."""
 
     body: RecurrentActorCritic
 

@@ -1,4 +1,4 @@
-"""Networks with a memory: features, then a GRU (Cho et al. 2014) or LSTM cell, then the heads.
+"""Recurrent networks: features, then a GRU (Cho et al. 2014) or LSTM cell, then the heads.
 
     observations [B, ...] --features--> [B, F] --cell, state [B, S]--> hidden [B, H] --> both heads
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from galamp.core.errors import RunFailed
+from galamp.core.pip_commands import install_extra
 
 MJ_PER_J = MW_PER_W = 1e3
 PREFIXES = ("GPU-", "MIG-")
@@ -85,7 +86,7 @@ class Nvml:
         try:
             self._nvml: Any = importlib.import_module("pynvml")
         except ImportError:
-            raise RunFailed("nvidia-ml-py is not installed") from None
+            raise RunFailed(f"nvidia-ml-py is not installed: {install_extra('gpu')}") from None
         try:
             self._nvml.nvmlInit()
         except self._nvml.NVMLError as error:

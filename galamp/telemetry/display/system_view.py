@@ -5,6 +5,8 @@ Snapshot.system --system_view--> lines of coloured text
 
 from __future__ import annotations
 
+import textwrap
+
 from rich.text import Text
 
 from galamp.core.sanitize import clean
@@ -72,8 +74,9 @@ def _core(number: int, load: float) -> Text:
 def _gpus(snapshot: Snapshot, width: int) -> list[Text]:
     seen = snapshot.system
     lines = [Text(clip(_gpu(gpu), width)) for gpu in seen.gpus]
-    if seen.gpu_note:
-        lines.append(Text(clip(seen.gpu_note, width), "dim"))
+    # In whole words: it may hold a command.
+    note = textwrap.wrap(clean(seen.gpu_note), max(1, width), break_on_hyphens=False)
+    lines += [Text(clip(part, width), "dim") for part in note]
     return lines or [Text("none", "dim")]
 
 

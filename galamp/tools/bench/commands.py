@@ -246,7 +246,7 @@ def described(workload: Workload) -> str:
     """Return the workload as text."""
     return (
         f"{workload.env_id}, {workload.algorithm}, network {workload.network}, "
-        f"{workload.precision}, {workload.simulators} environments in all "
+        f"{workload.precision}, {workload.total_envs} environments in all "
         f"(galamp: {workload.learners} learners with {workload.num_envs} each)"
     )
 

@@ -1,7 +1,7 @@
 """A task for a memory: the first observation shows a cue, the last action has to repeat it.
 
 Runs in simulators, as `--env-id galamp.tools.bench.cue:FirstCue`. Whatever the cue was, all that
-follows looks the same, so the best that a network without a memory can do is to guess.
+follows looks the same, so the best that a feedforward network can do is to guess.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@
 Runs in the bench. A bar is reached at the first row of metrics at which the mean return of the last
 100 training episodes is not below it; means of fewer episodes do not count, nor does what comes
 after the task's agent steps, which the last rollout may exceed. The run goes on to its end all the
-same, so the mean at the end shows whether it stayed. Rows are 2 s apart.
+same, so the mean at the end shows whether it stayed; only those of Pong end there. Rows are 2 s
+apart.
 """
 
 from __future__ import annotations

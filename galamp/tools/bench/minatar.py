@@ -13,7 +13,7 @@ from typing import Any
 
 import gymnasium
 
-INSTALL = "pip install --no-deps minatar"
+from galamp.core.pip_commands import pip_install
 
 
 def _game(name: str) -> gymnasium.Env[Any, Any]:
@@ -26,7 +26,9 @@ def _game(name: str) -> gymnasium.Env[Any, Any]:
     try:
         games = importlib.import_module("minatar.gym")
     except ImportError as error:
-        raise ImportError(f"MinAtar's games need minatar ({error}): {INSTALL}") from None
+        raise ImportError(
+            f"MinAtar's games need minatar ({error}): {pip_install('--no-deps', 'minatar')}"
+        ) from None
     made: gymnasium.Env[Any, Any] = games.BaseEnv(name, use_minimal_action_set=True)
     return made
 

@@ -148,7 +148,7 @@ def add_gpu(parser: argparse.ArgumentParser) -> None:
     add("--network", choices=NETWORKS, default="nature", help="network that is trained")
     add("--learners", metavar="N,N,...", type=_counts, default=(1, 2, 4), help="of the rates")
     text = "environments of all learners together, for the rates"
-    add("--simulators", metavar="N,N,...", type=_counts, default=(64, 256), help=text)
+    add("--total-envs", metavar="N,N,...", type=_counts, default=(64, 256), help=text)
     add("--seconds", metavar="S", type=_duration, default=6.0, help="measured per rate")
     add("--warm-up", metavar="S", type=_duration, default=2.0, help="left out before that")
 

@@ -159,10 +159,10 @@ def _check(peer: Peer, workload: Workload) -> None:
             f"--network {workload.network}: {peer.name} trains {' or '.join(peer.networks)} only; "
             f"use that, or leave it out by naming the others with --peer"
         )
-    if workload.simulators % peer.multiple:
+    if workload.total_envs % peer.multiple:
         raise UserError(
             f"--num-envs {workload.num_envs}: {peer.name} takes a multiple of {peer.multiple} "
-            f"environments, here {workload.simulators} of all learners together; choose other "
+            f"environments, here {workload.total_envs} of all learners together; choose other "
             f"numbers, or leave it out by naming the others with --peer"
         )
 
@@ -171,7 +171,7 @@ def peer_system(peer: Peer, workload: Workload, python: Path) -> System:
     """Return the system that measures `peer` with its `python`."""
     command: tuple[object, ...] = (
         *(python, "-E", "-s", SCRIPTS / peer.script, "--game", workload.rom),
-        *("--num-envs", workload.simulators, "--network", workload.network),
+        *("--num-envs", workload.total_envs, "--network", workload.network),
         *(("--precision", workload.precision) if workload.precision in peer.precisions else ()),
         *peer.flags,
     )

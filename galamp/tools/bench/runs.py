@@ -79,7 +79,7 @@ class Measurement:
     Attributes:
         system: name of the system.
         round: number of the repetition, from 1.
-        agent_steps_per_s: agent steps per second over all simulators.
+        agent_steps_per_s: agent steps per second over all environments.
         emulator_frames_per_s: the same in emulator frames.
         seconds: measured time, without warm-up and start-up.
         pss_mb: memory of all processes half way, shared pages counted once, in MB.
@@ -114,8 +114,8 @@ class Workload:
     algorithm: str = "a2c"
 
     @property
-    def simulators(self) -> int:
-        """Simulators over all learners: a peer, which has no learners, gets as many."""
+    def total_envs(self) -> int:
+        """Environments over all learners: a peer, which has no learners, gets as many."""
         return self.learners * self.num_envs
 
 

@@ -17,6 +17,7 @@ from galamp.core.machine.cpu_quota import allowed_processors
 from galamp.core.machine.machine import format_list, lacks_bf16, processor_flags, processor_name
 from galamp.core.machine.memory import PROC, available_bytes
 from galamp.core.machine.process_limits import least_room
+from galamp.core.pip_commands import install_extra, pip_install
 from galamp.environments.names import list_games
 from galamp.tools.doctor.finding import Finding
 
@@ -93,7 +94,7 @@ def processes() -> Iterable[Finding]:
 def tracing(proc: Path = PROC, *, root: bool | None = None) -> Iterable[Finding]:
     """Yield whether py-spy is here, and may read other processes of the user."""
     if not any(shutil.which("py-spy", path=path) for path in (None, Path(sys.executable).parent)):
-        yield Finding("profiling", "py-spy is not installed", "pip install py-spy")
+        yield Finding("profiling", "py-spy is not installed", install_extra("profile"))
         return
     try:
         scope = int((proc / PTRACE_SCOPE).read_text())
@@ -140,8 +141,15 @@ def _colours(environment: Mapping[str, str]) -> str:
 def games() -> Iterable[Finding]:
     """Yield how many Atari games there are."""
     count = len(list_games())
-    fix = "" if count else "pip install --force-reinstall ale-py, which brings the ROMs"
+    fix = "" if count else f"ale-py brings them: {_anew('ale-py')}"
     yield Finding("Atari games", f"{count}", fix)
+
+
+def _anew(package: str) -> str:
+    """Return the command that installs the same version of a package once more."""
+    from importlib.metadata import version
+
+    return pip_install("--force-reinstall", "--no-deps", f"{package}=={version(package)}")
 
 
 def disk(folder: Path = Path("runs")) -> Iterable[Finding]:

@@ -123,7 +123,7 @@ class Agent:
         self.policy.seed(seed)
 
     def reset(self) -> None:
-        """Forget all episodes; for a network with a memory, which also forgets by `first`."""
+        """Forget all episodes; for a recurrent network, which also forgets by `first`."""
         self.policy.forget()
 
     def act(
@@ -143,7 +143,7 @@ class Agent:
             greedy: take the most probable action instead of drawing from the policy; an agent
                 whose network gives values of actions, as `pqn` trains it, always takes the best.
             first: whether an observation is the first of its episode, `[B]` or one bool for all:
-                a network with a memory then forgets the last one. The i-th of a batch is of the
+                a recurrent network then forgets the last one. The i-th of a batch is of the
                 i-th environment.
 
         Returns:
@@ -189,7 +189,7 @@ class Agent:
     ) -> tuple[npt.NDArray[Any], State | None]:
         """Return actions and the next state, with the signature of Stable-Baselines3's `predict`.
 
-        Nothing is remembered between calls: what a network with a memory knows is in `state`.
+        Nothing is remembered between calls: what a recurrent network knows is in `state`.
 
         Args:
             observation: one, or a batch of B, as for `act`.
@@ -200,7 +200,7 @@ class Agent:
 
         Returns:
             the environment's actions, `[B, ...]`, or an array of one action for one observation;
-            and the state for the next call: of a network with a memory one array `[B, S]` in a
+            and the state for the next call: of a recurrent network one array `[B, S]` in a
             tuple, else None.
 
         Raises:
@@ -226,7 +226,7 @@ class Agent:
 
         Args:
             observations: one, or a batch of B, as for `act`.
-            state: as `predict` has returned it, for a network with a memory; None: the
+            state: as `predict` has returned it, for a recurrent network; None: the
                 observations are the first of their episodes.
 
         Returns:

@@ -67,8 +67,8 @@ class EvaluationConfig:
     network: str = given_once_more(NETWORK)
     noop_max: int | None = option(
         None,
-        "Atari: a game begins with fewer no-op frames than this, how many is drawn (0: with none; "
-        "default: as trained)",
+        "Atari: a game begins with 0 to N-1 no-op frames, drawn uniformly (0, 1: none; default: as "
+        "trained)",
         low=0,
         high=1000,
     )

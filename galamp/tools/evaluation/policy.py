@@ -31,7 +31,7 @@ SMALL_BATCH = 8
 """Largest batch that one thread computes on a CPU."""
 
 State = tuple[npt.NDArray[np.float32], ...]
-"""States of a network with a memory, `[B, S]`, as Stable-Baselines3 hands them about."""
+"""States of a recurrent network, `[B, S]`, as Stable-Baselines3 hands them about."""
 
 
 class Computed(NamedTuple):
@@ -42,7 +42,7 @@ class Computed(NamedTuple):
     values: Tensor
     """[B] float32."""
     state: Tensor | None = None
-    """[B, S] float32, the next one of a network with a memory."""
+    """[B, S] float32, the next one of a recurrent network."""
 
 
 class Policy:
@@ -95,7 +95,7 @@ class Policy:
         return self._modules[dtype]
 
     def computed(self, batch: Batch, state: Tensor | None = None) -> Computed:
-        """Return what the network gives for a batch; `state` [B, S] is for one with a memory."""
+        """Return what the network gives for a batch; `state` [B, S] is for a recurrent one."""
         size = len(batch.array)
         if not size:
             outputs = torch.zeros(0, self.distribution.num_inputs, device=self._device)

@@ -19,7 +19,7 @@ class PolicyModule(nn.Module):
 
     Attributes:
         network: the training's network; scales bytes and images itself.
-        state_size: numbers of an environment's state, S; 0 for a network without a memory.
+        state_size: numbers of an environment's state, S; 0 for a feedforward network.
     """
 
     mean: Tensor
@@ -38,11 +38,11 @@ class PolicyModule(nn.Module):
         self._takes_floats = scales is not None
 
     def forward(self, observations: Tensor, state: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Return outputs [B, A] and values [B], float32; with a memory also the next state.
+        """Return outputs [B, A] and values [B], float32; if recurrent also the next state.
 
         Args:
             observations: [B, *observation_shape], uint8 or float32, as the environment gives them.
-            state: [B, S] float32, for a network with a memory: zero at the first observation of an
+            state: [B, S] float32, for a recurrent network: zero at the first observation of an
                 episode, and for None.
         """
         inputs = self._normalised(observations)

@@ -17,20 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galamp.core.errors import UserError
+from galamp.core.pip_commands import install_extra
 from galamp.tools.evaluation.policy_module import PolicyModule
 from galamp.tools.export.config import FORMATS
 
 Array = NDArray[Any]
 Function = Callable[[Array, Array | None], list[Array]]
-"""Observations [B, ...] and states [B, S], or None, to outputs [B, A], values [B] and, of a network
-with a memory, the next states [B, S]."""
+"""Observations [B, ...] and states [B, S], or None, to outputs [B, A], values [B] and, of a
+recurrent network, the next states [B, S]."""
 
 INPUTS, OUTPUTS = ("observations", "state"), ("logits", "values", "next_state")
-"""Names of what goes in and comes out; without a memory the last of each is missing."""
+"""Names of what goes in and comes out; without a state the last of each is missing."""
 
 
 class Example(NamedTuple):
-    """Two observations, and their states if the network has a memory, to trace it with."""
+    """Two observations, and their states if the network is recurrent, to trace it with."""
 
     observations: NDArray[Any]
     states: NDArray[np.float32] | None
@@ -74,7 +75,7 @@ def format_of(name: str) -> Format:
     missing = [each for each in found.needs if importlib.util.find_spec(each) is None]
     if missing:
         raise UserError(
-            f"--format {name}: {', '.join(missing)} missing; "
-            f"pip install 'galamp[{found.extra}]', or choose another --format"
+            f"--format {name}: {', '.join(missing)} missing; choose another --format, or: "
+            f"{install_extra(found.extra)}"
         )
     return found

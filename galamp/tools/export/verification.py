@@ -34,7 +34,7 @@ class Recording(NamedTuple):
     observations: NDArray[Any]
     """[N, *observation_shape]."""
     states: NDArray[np.float32] | None
-    """[N, S] before them, of a network with a memory."""
+    """[N, S] before them, of a recurrent network."""
 
 
 class Verification(NamedTuple):

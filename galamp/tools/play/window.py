@@ -11,6 +11,7 @@ import time
 import cv2
 
 from galamp.core.errors import UserError
+from galamp.core.pip_commands import pip_install
 from galamp.environments.screens import Frame
 from galamp.tools.play.game import Moment
 from galamp.tools.play.overlay import Overlay
@@ -64,8 +65,9 @@ class Window:
         except cv2.error as error:
             why = " ".join(str(error).split())
             raise UserError(
-                f"--window: OpenCV shows no windows here ({why[:200]}); pip install opencv-python "
-                "in place of opencv-python-headless, or leave out --window"
+                f"--window: OpenCV shows no windows here ({why[:200]}); leave out --window, or, "
+                "where opencv-python-headless is installed: "
+                + pip_install("--force-reinstall", "--no-deps", "opencv-python")
             ) from error
 
     def keys(self, timeout_s: float) -> list[str]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from galamp.core.errors import GalampError, UserError
+from galamp.core.pip_commands import install_extra
 from galamp.core.processes.tracing import ptrace_scope
 from galamp.core.sanitize import one_line
 from galamp.tools.profile.stacks import Samples, parse
@@ -56,7 +57,7 @@ def py_spy() -> str:
     found = shutil.which("py-spy", path=f"{beside}{os.pathsep}{os.environ.get('PATH', '')}")
     if found is None:
         raise UserError(
-            "profile: needs py-spy, which is not installed: pip install 'galamp[profile]'"
+            f"profile: needs py-spy, which is not installed: {install_extra('profile')}"
         )
     return found
 

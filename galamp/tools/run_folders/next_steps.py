@@ -43,7 +43,7 @@ def next_steps(record: RunRecord) -> list[tuple[str, str]]:
     steps = [evaluate, resume] if record.state is State.FINISHED else [resume, evaluate]
     steps.append((f"galamp play {run}{some}", "watch it play, in the terminal"))
     if (record.path / GOSSIP).is_file():
-        steps.append((f"galamp audit {run}", "check that its learners stayed close"))
+        steps.append((f"galamp audit {run}", "recompute the bounds on its learners' distances"))
     steps.append((f"galamp prune {run}", "see what its older checkpoints take"))
     return steps
 

@@ -21,6 +21,7 @@ from galamp.core.decode import decode
 from galamp.core.disk import read_limited
 from galamp.core.errors import UserError
 from galamp.core.json_values import DecodeError, json_object
+from galamp.core.pip_commands import pip_install
 from galamp.tools.study import plan
 from galamp.tools.study.rows import LIMITS, MAX_BYTES
 
@@ -74,7 +75,9 @@ def train(seed: int, steps: int, target: float = plan.SCORE_OF_PONG) -> PeerRun:
         from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
         from stable_baselines3.common.vec_env import VecFrameStack
     except ImportError as error:
-        raise UserError(f"Stable-Baselines3 is missing ({error}): pip install -e .[dev]") from None
+        raise UserError(
+            f"Stable-Baselines3 is missing ({error}): {pip_install('stable-baselines3')}"
+        ) from None
 
     gymnasium.register_envs(ale_py)
     environment = VecFrameStack(make_atari_env(GAME, ENVIRONMENTS, seed), STACKED)

@@ -19,6 +19,7 @@ from typing import Any
 
 from galamp.core.config import from_settings
 from galamp.core.errors import UserError
+from galamp.core.pip_commands import install_extra
 from galamp.tools.run_folders.record import read_record
 from galamp.tools.sweep.journal import heal, storage_of
 from galamp.tools.sweep.ledger import Ledger, Start, Todo, todo_of
@@ -271,9 +272,7 @@ def require_optuna() -> None:
         UserError: it is not.
     """
     if importlib.util.find_spec("optuna") is None:
-        raise UserError(
-            "search: needs optuna, which is not installed: pip install 'galamp[search]'"
-        )
+        raise UserError(f"search: needs optuna, which is not installed: {install_extra('search')}")
 
 
 def of_trial(

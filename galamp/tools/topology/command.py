@@ -29,7 +29,7 @@ class TopologyConfig:
 
     learners: int = option(8, "learners", low=2, high=16_384)
     nodes: int = option(
-        1, "machines that have so many learners together, as many each", low=1, high=4096
+        1, "machines; --learners counts the learners of all of them", low=1, high=4096
     )
     nodes_every: int = option(
         4, "in hierarchical: exchange between machines every so many rounds", unit="rounds", low=2,

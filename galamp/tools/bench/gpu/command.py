@@ -119,18 +119,18 @@ def job_from(args: argparse.Namespace, workload: Workload) -> Job:
     counts: tuple[int, ...] = args.learners
     if args.full and FULL_LEARNERS not in counts:
         counts = (*counts, FULL_LEARNERS)
-    for simulators in args.simulators:
+    for total_envs in args.total_envs:
         for count in counts:
-            if simulators % count:
+            if total_envs % count:
                 raise UserError(
-                    f"--simulators {simulators}: expected a multiple of {count}, which is one of "
+                    f"--total-envs {total_envs}: expected a multiple of {count}, which is one of "
                     "--learners"
                 )
     return Job(
         workload=workload,
         device=DEVICE,
         learners=counts,
-        simulators=args.simulators,
+        total_envs=args.total_envs,
         precisions=FULL if args.full else SHORT,
         seconds=args.seconds,
         warm_up_s=args.warm_up,

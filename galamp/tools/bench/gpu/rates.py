@@ -34,47 +34,47 @@ def step(job: Job, report: Report, deadline: Deadline) -> None:
     known = uuids()
     report.values["measurements"] = []
     left_out: list[str] = []
-    for simulators in job.simulators:
+    for total_envs in job.total_envs:
         done: list[Measurement] = []
-        systems = list(systems_of(job, simulators, known))
+        systems = list(systems_of(job, total_envs, known))
         for system in systems:
             timeout_s = deadline.left_s - job.warm_up_s - job.seconds
             if timeout_s < MIN_START_S:
-                left_out.append(f"{system.name} with {simulators}")
+                left_out.append(f"{system.name} with {total_envs}")
                 continue
             try:
                 one = system.measure(
                     ROUND, seconds=job.seconds, warm_up_s=job.warm_up_s, timeout_s=timeout_s
                 )
             except RunFailed as error:  # the others are measured all the same
-                report.judge([f"{simulators} environments: {error}"])
+                report.judge([f"{total_envs} environments: {error}"])
                 continue
             done.append(one)
-            report.say(f"{simulators} environments, {one.system}: {in_words(one)}")
+            report.say(f"{total_envs} environments, {one.system}: {in_words(one)}")
             report.values["measurements"].append(
-                {"simulators": simulators, **dataclasses.asdict(one)}
+                {"total_envs": total_envs, **dataclasses.asdict(one)}
             )
         if len(done) > 1:
             report.say(*table_lines(done, systems[0].name))
         for system in systems:
             if isinstance(system, Limit) and system.rounds:
-                report.values[f"parts_of_{simulators}"] = system.rounds[0]
+                report.values[f"parts_of_{total_envs}"] = system.rounds[0]
                 report.say(*text_lines(parts_table(system.rounds)))
     if left_out:
         raise Late(f"not measured: {', '.join(left_out)}")
 
 
-def systems_of(job: Job, simulators: int, known: Mapping[str, str]) -> Iterator[Measurable]:
+def systems_of(job: Job, total_envs: int, known: Mapping[str, str]) -> Iterator[Measurable]:
     """Yield what is measured with so many environments on the GPUs `known`, device -> UUID."""
     for precision in job.precisions:
         for learners in job.learners:
-            workload = _workload(job, learners, simulators // learners, precision)
+            workload = _workload(job, learners, total_envs // learners, precision)
             more = ("--device", ",".join(known), "--log-every-s", str(ROWS_EVERY_S))
             name = "1 learner" if learners == 1 else f"{learners} learners"
             name += "" if precision == "float32" else f", {precision}"
             gauge = Gauge(list(known.values())[:learners])  # they are assigned in turn
             yield replace(galamp_system(workload, name, more=more), gauge=gauge)
-    yield Limit(_workload(job, 1, simulators, "float32"), device=job.device)
+    yield Limit(_workload(job, 1, total_envs, "float32"), device=job.device)
 
 
 def _workload(job: Job, learners: int, num_envs: int, precision: str) -> Workload:

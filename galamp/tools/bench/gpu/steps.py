@@ -51,7 +51,7 @@ class Job:
         workload: the game and the network; learners and environments are the steps' own.
         device: the GPU of the steps that use one, such as `cuda:0`.
         learners: numbers of learners whose rates are measured.
-        simulators: numbers of simulators, of all learners together, at which they are.
+        total_envs: numbers of environments, of all learners together, at which they are.
         precisions: precisions of the network for these rates.
         seconds: measured time per rate.
         warm_up_s: time before that.
@@ -60,7 +60,7 @@ class Job:
     workload: Workload
     device: str
     learners: tuple[int, ...]
-    simulators: tuple[int, ...]
+    total_envs: tuple[int, ...]
     precisions: tuple[str, ...]
     seconds: float
     warm_up_s: float
