@@ -22,6 +22,9 @@ from galamp.training.result import StopReason
 if TYPE_CHECKING:
     from galamp.training.supervisor import Supervisor
 
+BY_SCORE = "stop-score"
+"""Kind of the reason of a run that `stop_score` ended: `ended_by` in summary.json."""
+
 
 class StopConditions:
     """A callback of the supervisor (`supervisor.Callback`) that ends a run at the first one met."""
@@ -49,7 +52,7 @@ class StopConditions:
         if wanted is None or mean is None or mean < wanted:
             return None
         return StopReason(
-            "stop-score",
+            BY_SCORE,
             f"the mean score of {EPISODES_IN_MEAN} episodes, {mean:.2f}, has reached "
             f"--stop-score {wanted:g}",
         )

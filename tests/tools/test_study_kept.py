@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from galamp.cli import study as command
@@ -20,6 +21,8 @@ from galamp.cli import study_training as training
 from galamp.cli import sweep as sweep_cli
 from galamp.cli.study_files import sweep_of
 from galamp.core.errors import EXIT_FAILURE, EXIT_OK, CheckpointError, UserError
+from galamp.core.stop_config import StopConfig
+from galamp.tools.run_folders.record import RunRecord, State
 from galamp.tools.study import checkout, collecting, plan, resolved, stable_baselines3
 from galamp.tools.study.checking import complaints
 from galamp.tools.study.report import report
@@ -78,11 +81,7 @@ def test_stale_repeated_and_unplanned_rows_count_nowhere_and_are_named(runs: Run
     kept = write_all(runs)
     stable_baselines3.add(PEER)
     before = report(study_of(runs))
-    assert [each["verdict"] for each in before["decisions"]] == [
-        "supported",
-        "supported",
-        "undecided",
-    ]
+    assert [each["verdict"] for each in before["decisions"]] == ["supported"] * 3
     assert before["left_out"] == []
     for name, of in kept.items():
         stale = [dataclasses.replace(each, hash="f" * 16, final=-9.0, reached_s=None,
@@ -202,6 +201,27 @@ def test_run_tells_of_damaged_folders_and_fails(
     assert "2 new rows" in said
 
 
+@pytest.mark.parametrize(
+    ("returns", "ended_by", "stop", "found"),
+    [
+        ([14.0, 15.0, 16.0], "total-steps", None, (200, 2.0)),
+        ([13.0, 14.0, 14.5], "total-steps", 15.0, (None, None)),
+        ([13.0, 14.0, 14.9], "stop-score", 15.0, (310, 3.1)),
+        ([13.0, 14.0, 14.9], "stop-score", 14.5, (None, None)),
+        ([], "stop-score", 15.0, (310, 3.1)),
+    ],
+)
+def test_a_run_that_its_score_has_ended_was_there(
+    returns: list[float], ended_by: str, stop: float | None, found: tuple[int | None, float | None]
+) -> None:
+    """Though after it, before the last row of metrics, worse episodes may have ended."""
+    at = np.arange(1.0, 1 + len(returns))
+    summary = {"agent_steps": 310, "wall_s": 3.1, "ended_by": ended_by}
+    record = RunRecord(Path("run"), State.FINISHED, summary=summary)
+    stops = StopConfig(stop_score=stop)
+    assert collecting.reached(100 * at, at, np.array(returns), record, stops) == found
+
+
 def test_the_commits_of_all_starts_are_kept(runs: Runs, tmp_path: Path) -> None:
     run, folder, file = runs["pong"][0], tmp_path / "runs", tmp_path / "pong.toml"
     folder.mkdir()
@@ -259,8 +279,9 @@ def test_a_changed_default_changes_the_digest_and_how_it_is_shown_does_not(runs:
     assert changed("report", log_every_s=9.0, run_dir="elsewhere") == before
     assert changed("resources", nice=9, threads=2, max_restarts=1) == before
     usual = type(config.algorithm).default_learning_rate(config.resources.learners)
-    assert changed("algorithm", learning_rate=usual) == before, "what a rule gives is no choice"
-    assert changed("algorithm", learning_rate=2 * usual) != before
+    by_rule, given = (changed("algorithm", learning_rate=rate) for rate in (None, usual))
+    assert by_rule == given, "what a rule gives now counts, not that it is a rule"
+    assert changed("algorithm", learning_rate=2 * usual) != given
 
 
 # What `check` says
@@ -300,6 +321,15 @@ def test_check_says_what_is_wrong_with_a_row(
 ) -> None:
     kept = dataclasses.replace(lock_step[1], **found)
     assert only(runs, "efficiency", kept) == ([f"efficiency: {kept.cell}: {said}"] if said else [])
+
+
+def test_a_run_that_ended_at_the_score_of_pong_is_not_called_short(runs: Runs) -> None:
+    """Its file says that it may."""
+    run = runs["pong"][0]
+    short = dataclasses.replace(rows_of([run])[0], agent_steps=1)
+    assert only(runs, "pong", short) == []
+    not_there = dataclasses.replace(short, reached_s=None, reached_steps=None)
+    assert only(runs, "pong", not_there) == [f"pong: {run.arm} pong 1: 1 of 1,000 agent steps"]
 
 
 def test_check_says_that_a_file_means_something_else_now(

@@ -12,6 +12,9 @@ from galamp.tools.study.arms import median_of
 from galamp.tools.study.rows import by_game
 from galamp.tools.study.study import Study
 
+IN_NO_RESULT = ("tuning", "reference")
+"""Blocks that others rest on."""
+
 
 def balls(study: Study) -> list[dict[str, Any]]:
     """Return medians over the runs of each arm and game with gossip.
@@ -20,7 +23,7 @@ def balls(study: Study) -> list[dict[str, Any]]:
     mean of all parameters at the end.
     """
     found = []
-    for block in (*plan.NORMALISED, "pong"):
+    for block in (name for name in plan.BLOCKS if name not in IN_NO_RESULT):
         for arm in dict.fromkeys(cell.arm for cell in study.planned[block]):
             for game, rows in by_game(study.rows[block], arm).items():
                 if any(row.ball is not None for row in rows):

@@ -29,7 +29,7 @@ def complaints(study: Study, runs: Mapping[str, Sequence[PlannedRun]]) -> Iterat
         yield from (f"{name}: {line}" for line in tuning.misfits(rates, runs[name]))
     seeds = {name: {run.seed for run in of} for name, of in runs.items()}
     apart = (*plan.NORMALISED, "pong")
-    for name, others in (("tuning", apart), ("reference", apart)):
+    for name, others in (("tuning", ("reference", *apart)), ("reference", apart)):
         for other in others:
             if shared := seeds[name] & seeds[other]:
                 yield f"{name} and {other}: both have seeds {sorted(shared)}"
@@ -42,7 +42,8 @@ def _of_row(row: Row, run: PlannedRun) -> Iterator[str]:
             "the file's settings mean something else now: a default has changed, or there is a "
             f"new one, since {row.commit or 'an unknown commit'}"
         )
-    if row.agent_steps < row.total_steps:
+    came_there = run.config.stop.stop_score == plan.SCORE_OF_PONG and row.reached_s is not None
+    if row.agent_steps < row.total_steps and not came_there:
         yield f"{row.agent_steps:,} of {row.total_steps:,} agent steps"
     if row.violations:
         yield f"{row.violations} violations of the certificate"

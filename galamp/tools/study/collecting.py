@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from galamp.core.disk import finite
 from galamp.core.errors import GalampError
+from galamp.core.stop_config import StopConfig
 from galamp.storage.attempts import last_attempt
 from galamp.tools.audit.audit import audit
 from galamp.tools.audit.report import summary
+from galamp.tools.compare.permutation import Numbers
 from galamp.tools.evaluation.config import EvaluationConfig
 from galamp.tools.evaluation.report import evaluate
 from galamp.tools.evaluation.table import Progress
@@ -29,13 +31,14 @@ from galamp.tools.evaluation.trained import MEAN, locate, read
 from galamp.tools.plot.charts import curve
 from galamp.tools.plot.metrics import SCORE
 from galamp.tools.plot.runs import load as load_runs
-from galamp.tools.run_folders.record import State, is_run, read_record, whole_number
+from galamp.tools.run_folders.record import RunRecord, State, is_run, read_record, whole_number
 from galamp.tools.study import plan, random_actions, resolved
 from galamp.tools.study.rows import Row, add_row, read_rows
 from galamp.tools.study.sharpness import sharpness
 from galamp.tools.study.study import cell_of
 from galamp.tools.sweep.ledger import Ledger
 from galamp.tools.sweep.planned import PlannedRun
+from galamp.training.stopping import BY_SCORE
 
 CORRELATION = "gossip/gradient_correlation"
 WITHOUT_GOSSIP: dict[str, Any] = {"violations": None, "ball": None}
@@ -104,7 +107,7 @@ def row_of(planned: PlannedRun, folder: Path, *, sharp: bool = False, commit: st
     config = planned.config
     steps, returns = curve(run.history, SCORE, "steps")
     hours, _ = curve(run.history, SCORE, "hours")
-    reached = np.flatnonzero(returns >= plan.SCORE_OF_PONG)
+    reached_steps, reached_s = reached(steps, hours * 3600, returns, record, config.stop)
     learners, method = config.resources.learners, config.gossip.method
     mean = mean_parameters(folder)
     final = _score(planned, folder, str(planned.seed % learners))
@@ -121,8 +124,8 @@ def row_of(planned: PlannedRun, folder: Path, *, sharp: bool = False, commit: st
         agent_steps=record.agent_steps or 0,
         wall_s=record.number("wall_s", "wall_s") or 0.0,
         curve=at_grid(steps, returns, config.total_steps),
-        reached_steps=int(steps[reached[0]]) if len(reached) else None,
-        reached_s=float(hours[reached[0]] * 3600) if len(reached) else None,
+        reached_steps=reached_steps,
+        reached_s=reached_s,
         final=final,
         mean=_score(planned, folder, MEAN) if learners > 1 else final,
         **(_gossip(folder) if method == plan.GOSSIP and learners > 1 else WITHOUT_GOSSIP),
@@ -138,9 +141,30 @@ def row_of(planned: PlannedRun, folder: Path, *, sharp: bool = False, commit: st
     )
 
 
-def at_grid(
-    steps: NDArray[np.float64], returns: NDArray[np.float64], total_steps: int
-) -> tuple[float | None, ...]:
+def reached(
+    steps: Numbers, seconds: Numbers, returns: Numbers, record: RunRecord, stop: StopConfig
+) -> tuple[int | None, float | None]:
+    """Return the agent steps and the training time at the score of Pong; None if it was not.
+
+    A run that ended there may have no row of metrics with it: more episodes can have ended since.
+
+    Args:
+        steps: agent steps at the rows of its metrics.
+        seconds: training time there.
+        returns: mean return there.
+        record: of the run.
+        stop: when it was to end.
+    """
+    rows = np.flatnonzero(returns >= plan.SCORE_OF_PONG)
+    if len(rows):
+        return int(steps[rows[0]]), float(seconds[rows[0]])
+    high_enough = stop.stop_score is not None and stop.stop_score >= plan.SCORE_OF_PONG
+    if high_enough and record.summary.get("ended_by") == BY_SCORE:
+        return record.agent_steps, record.number("wall_s", "wall_s")
+    return None, None
+
+
+def at_grid(steps: Numbers, returns: Numbers, total_steps: int) -> tuple[float | None, ...]:
     """Return a curve at `plan.GRID_POINTS` equal distances up to `total_steps`.
 
     Between rows it is interpolated; before the first it is None, after the last it stays.
