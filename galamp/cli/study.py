@@ -80,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     one = add("run", "Train the runs of a block that are not done", run_command)
     _add_block(one)
     one.add_argument("--hours", metavar="H", type=_hours,
-                     help="stop after so long; what was not finished goes on next time "
+                     help="stop after so long; what was not finished goes on next time, in lock-step anew "
                      "(default: to the end)")  # fmt: skip
     one.add_argument("--dir", metavar="DIR", type=Path,
                      help="folder of the runs (default: runs/study-BLOCK)")  # fmt: skip

@@ -22,6 +22,7 @@ from galamp.tools.study import plan
 
 if TYPE_CHECKING:
     from galamp.tools.study.rows import Row
+    from galamp.tools.sweep.planned import PlannedRun
 
 EXIT_DIFFERS = 1
 """Exit code if something does not agree."""
@@ -78,7 +79,9 @@ def run_command(args: argparse.Namespace) -> int:
     code, failure = EXIT_SIGTERM, None
     with ended_after(args.hours) as ended:
         try:
-            code = train_sweep(replace(sweep, runs=left), folder, block.file, commit)
+            code = train_sweep(
+                replace(sweep, runs=left), folder, block.file, commit=commit, anew=in_lock_step
+            )
         except UserError as error:  # such as a folder that is damaged: others may have finished
             failure = error
     done = collect(left, block, folder)
@@ -92,6 +95,11 @@ def run_command(args: argparse.Namespace) -> int:
     if code == EXIT_SIGTERM and ended():
         return EXIT_OK
     return code
+
+
+def in_lock_step(run: PlannedRun) -> bool:
+    """Return whether a run can be repeated to the bit, if it was not interrupted."""
+    return run.config.gossip.sync
 
 
 def cell_command(args: argparse.Namespace) -> int:
@@ -114,7 +122,7 @@ def cell_command(args: argparse.Namespace) -> int:
         row = row_of(run, folder)
     rows = [each for each in read_rows(block.results) if each.cell == cell]
     same = [each for each in rows if each.hash == row.hash]
-    return compared(row, next(iter(same or rows), None), lock_step=run.config.gossip.sync)
+    return compared(row, next(iter(same or rows), None), lock_step=in_lock_step(run))
 
 
 def compared(row: Row, stored: Row | None, *, lock_step: bool) -> int:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from galamp.tools.plot.charts import Chart
     from galamp.tools.sweep.ledger import Ledger, Start
     from galamp.tools.sweep.packing import Packing
-    from galamp.tools.sweep.planned import Sweep
+    from galamp.tools.sweep.planned import PlannedRun, Sweep
     from galamp.tools.sweep.search import Searcher
 
 MAX_JOBS = 1024
@@ -88,7 +88,14 @@ def sweep_command(args: argparse.Namespace) -> int:
     return code
 
 
-def train_sweep(sweep: Sweep, folder: Path, file: Path, commit: Callable[[], str] = str) -> int:
+def train_sweep(
+    sweep: Sweep,
+    folder: Path,
+    file: Path,
+    *,
+    commit: Callable[[], str] = str,
+    anew: Callable[[PlannedRun], bool] = lambda run: False,
+) -> int:
     """Train the runs of a sweep that are not finished, as `galamp sweep FILE --dir FOLDER` does.
 
     Args:
@@ -96,6 +103,7 @@ def train_sweep(sweep: Sweep, folder: Path, file: Path, commit: Callable[[], str
         folder: of the sweep.
         file: of the sweep.
         commit: returns that of the checkout which starts a run, for sweep.json.
+        anew: whether a run that was interrupted begins anew; what it has left is moved aside.
 
     Returns:
         the exit code.
@@ -105,7 +113,10 @@ def train_sweep(sweep: Sweep, folder: Path, file: Path, commit: Callable[[], str
     """
     args = argparse.Namespace(file=file, dry_run=False, quiet=False)
     with _ledger(folder, args, commit) as ledger:
-        starts = ledger.starts(sweep)
+        starts = [
+            start._replace(resume=start.resume and not anew(start.run))
+            for start in ledger.starts(sweep)
+        ]
         code = _train(sweep, ledger, starts, _checked(sweep, starts, args), quiet=False)
         _report(sweep, ledger, None, as_json=False)
     return code

@@ -30,7 +30,7 @@ from galamp.tools.study.rows import Row, add_row, read_rows
 from galamp.tools.study.stable_baselines3 import PeerRun
 from galamp.tools.study.study import Study, study_of
 from galamp.tools.study.text_report import show
-from galamp.tools.sweep.ledger import Ledger
+from galamp.tools.sweep.ledger import Ledger, Start
 from galamp.tools.sweep.planned import PlannedRun
 from tests.support.finished import finished_run
 from tests.support.study_rows import row, rows_of
@@ -188,7 +188,7 @@ def test_run_tells_of_damaged_folders_and_fails(
 ) -> None:
     """Those of others that have finished get their rows, though the sweep itself fails."""
 
-    def train_sweep(*_: object) -> int:
+    def train_sweep(*_: object, **__: object) -> int:
         if failure is not None:
             raise failure
         return EXIT_OK
@@ -225,10 +225,49 @@ def test_a_run_that_its_score_has_ended_was_there(
 def test_the_commits_of_all_starts_are_kept(runs: Runs, tmp_path: Path) -> None:
     run, folder, file = runs["pong"][0], tmp_path / "runs", tmp_path / "pong.toml"
     folder.mkdir()
-    for commit in (str, lambda: "abc", lambda: "abc", lambda: "def+"):
-        ledger = Ledger(folder, file, commit)
+
+    def after(commit: str, *, resume: bool) -> tuple[str, ...]:
+        Ledger(folder, file, lambda: commit).started(run, resume=resume)
+        return Ledger(folder, file).runs[run.name].commits
+
+    assert after("", resume=False) == (), "not told"
+    assert after("abc", resume=True) == ("unknown", "abc")
+    assert after("abc", resume=True) == ("unknown", "abc")
+    assert after("def+", resume=True) == ("unknown", "abc", "def+")
+    assert after("def+", resume=False) == ("def+",), "begun anew: of the former nothing is left"
+
+
+@pytest.mark.usefixtures("results")
+def test_runs_in_lock_step_that_were_interrupted_begin_anew(
+    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others go on; what has finished is left alone."""
+    sync, other, done = (
+        next(run for run in runs["efficiency"] if run.arm == arm)
+        for arm in ("gala-sync-64", "gala-64", "a2c-64")
+    )
+    folder, file = tmp_path / "runs", plan.BLOCKS["efficiency"].file
+    folder.mkdir()
+    ledger = Ledger(folder, file)
+    for run in (sync, other, done):
+        checkpoint = finished_run(folder / run.name, [1.0]) / "checkpoints" / "one"
+        checkpoint.mkdir(parents=True, exist_ok=True)
         ledger.started(run)
-    assert Ledger(folder, file).runs[run.name].commits == ("unknown", "abc", "def+")
+    summary = json.dumps({"status": "finished", "start": 1, "agent_steps": 1000})
+    (folder / done.name / "summary.json").write_text(summary)
+    starts: dict[str, bool] = {}
+
+    def train(_: object, ledger: object, given: Sequence[Start], *__: object, **___: object) -> int:
+        starts.update({start.run.name: start.resume for start in given})
+        return EXIT_OK
+
+    monkeypatch.setattr(sweep_cli, "_train", train)
+    monkeypatch.setattr(sweep_cli, "_checked", lambda *_: None)
+    monkeypatch.setattr(sweep_cli, "_report", lambda *_, **__: None)
+    monkeypatch.setattr(collecting, "row_of", lambda run, *_, **__: rows_of([run])[0])
+    assert command.main(["run", "efficiency", "--dir", str(folder)]) == EXIT_OK
+    assert (starts[sync.name], starts[other.name]) == (False, True)
+    assert done.name not in starts
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")

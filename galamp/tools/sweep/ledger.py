@@ -63,7 +63,7 @@ class Entry:
         starts: how often it was started.
         exit_code: of the last start that has ended, negative of a signal; None before.
         failure: why that one failed.
-        commits: of the checkouts that have started it, each once, where they were told.
+        commits: of the checkouts that began it and went on with it, each once, where told.
     """
 
     arm: str
@@ -141,15 +141,15 @@ class Ledger:
         todo = [(run, todo_of(self.path(run))) for run in sweep.runs]
         return [Start(run, do is Todo.GO_ON) for run, do in todo if do is not Todo.NOTHING]
 
-    def started(self, run: PlannedRun) -> None:
-        """Note that a run starts, before it does."""
+    def started(self, run: PlannedRun, *, resume: bool = False) -> None:
+        """Note that a run starts, before it does: anew, or where it was."""
         known = self.runs.get(run.name)
         if known is None:
             given = run.settings
             known = Entry(run.arm, run.env_id, run.seed, run.hash, given, galamp.__version__)
             self.runs[run.name] = known
         if commit := self._commit():
-            earlier = known.commits or (UNKNOWN,) * min(known.starts, 1)
+            earlier = (known.commits or (UNKNOWN,)) if resume else ()
             known.commits = tuple(dict.fromkeys([*earlier, commit]))
         known.starts += 1
         known.exit_code, known.failure = None, ""
@@ -196,9 +196,9 @@ def todo_of(path: Path) -> Todo:
 
 
 def set_aside(path: Path) -> Path | None:
-    """Move what a run without a checkpoint has left, and return where to; None if there is nothing.
+    """Move what an earlier start has left, and return where to; None if there is nothing.
 
-    It can neither be gone on with, nor is it removed.
+    It is not gone on with, as without a checkpoint, but it is not removed.
     """
     if not _has_entries(path):
         return None

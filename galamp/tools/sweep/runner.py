@@ -170,7 +170,7 @@ class Runner:
         run, folder = start.run, self._ledger.path(start.run)
         if not start.resume:
             set_aside(folder)
-        self._ledger.started(run)
+        self._ledger.started(run, resume=start.resume)
         words = self._command(run, folder, start.resume)
         logs = self._ledger.folder / LOGS
         logs.mkdir(exist_ok=True)
