@@ -362,6 +362,23 @@ def test_check_says_what_is_wrong_with_a_row(
     assert only(runs, "efficiency", kept) == ([f"efficiency: {kept.cell}: {said}"] if said else [])
 
 
+@pytest.mark.parametrize(
+    ("block", "other"),
+    [("tuning", "reference"), ("tuning", "pong"), ("reference", "robustness"),
+     ("reference", "efficiency"), ("tuning", "exploratory")],
+)  # fmt: skip
+def test_check_says_which_blocks_share_seeds(runs: Runs, block: str, other: str) -> None:
+    """What others rest on has seeds of its own: those of the scale and of the rates, too."""
+    study = Study({name: [] for name in plan.BLOCKS}, {}, {})
+    before = set(complaints(study, runs))
+    moved = [dataclasses.replace(run, seed=77) for run in runs[block][:1]]
+    mixed = {**runs, block: [*runs[block], *moved]}
+    assert set(complaints(study, mixed)) == before, "only it has the seed"
+    mixed[other] = [*runs[other], dataclasses.replace(runs[other][0], seed=77)]
+    said = set(complaints(study, mixed)) - before
+    assert said == {f"{block} and {other}: both have seeds [77]"}
+
+
 def test_a_run_that_ended_at_the_score_of_pong_is_not_called_short(runs: Runs) -> None:
     """Its file says that it may."""
     run = runs["pong"][0]
