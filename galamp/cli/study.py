@@ -80,8 +80,8 @@ def build_parser() -> argparse.ArgumentParser:
     one = add("run", "Train the runs of a block that are not done", run_command)
     _add_block(one)
     one.add_argument("--hours", metavar="H", type=_hours,
-                     help="stop after so long; what was not finished goes on next time, in lock-step anew "
-                     "(default: to the end)")  # fmt: skip
+                     help="stop after so long; what was not finished goes on next time, or in "
+                     "lock-step begins anew (default: to the end)")  # fmt: skip
     one.add_argument("--dir", metavar="DIR", type=Path,
                      help="folder of the runs (default: runs/study-BLOCK)")  # fmt: skip
     one = add("cell", "Repeat one run, and hold it against its row", cell_command)
