@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import shutil
 import signal
 import tempfile
 from collections.abc import Callable
@@ -237,6 +238,12 @@ def test_a_run_is_kept_as_a_row_and_repeated_to_the_bit(
         scores = {"0": 1.0, "1": 2.0, "2": 4.0, "mean": 8.0}
         patch.setattr(collecting, "_score", lambda run, folder, learner: scores[learner])
         other = collecting.row_of(runs[1], tmp_path / "runs" / runs[1].name)
+    shutil.copytree(tmp_path / "runs" / runs[0].name, tmp_path / "copy", symlinks=True)
+    (tmp_path / "copy" / "summary.json").write_text('{"versions": [], "restarts": "many"}')
+    assert collecting.row_of(runs[0], tmp_path / "copy").galamp == "", "nothing in it is trusted"
+    (tmp_path / "copy" / "metrics.jsonl").write_text("damaged\n")
+    with pytest.raises(UserError, match="has no rows of metrics"):
+        collecting.row_of(runs[0], tmp_path / "copy")
     assert (resumed.starts, resumed.parameters) == (2, ""), "its bits cannot be repeated"
     assert (other.learners, other.final, other.mean) == ((1.0, 2.0, 4.0), 1.0, 8.0)
     assert command.main([*words[:3], str(tmp_path / "elsewhere")]) == EXIT_OK

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galamp.core.disk import finite
-from galamp.core.errors import GalampError
+from galamp.core.errors import GalampError, UserError
 from galamp.core.stop_config import StopConfig
 from galamp.storage.attempts import last_attempt
 from galamp.tools.audit.audit import audit
@@ -104,6 +104,8 @@ def row_of(planned: PlannedRun, folder: Path, *, sharp: bool = False, commit: st
         UserError, CheckpointError: the folder lacks something, or is damaged.
     """
     record, run = read_record(folder), load_runs([folder])[0]
+    if not np.isfinite(run.history.column("global_step")).any():
+        raise UserError(f"{folder}: has no rows of metrics")
     config = planned.config
     steps, returns = curve(run.history, SCORE, "steps")
     hours, _ = curve(run.history, SCORE, "hours")
@@ -119,7 +121,7 @@ def row_of(planned: PlannedRun, folder: Path, *, sharp: bool = False, commit: st
         game=plan.game_of(planned.env_id),
         seed=planned.seed,
         hash=planned.hash,
-        galamp=str(record.summary.get("versions", {}).get("galamp", "")),
+        galamp=_version(record),
         total_steps=config.total_steps,
         agent_steps=record.agent_steps or 0,
         wall_s=record.number("wall_s", "wall_s") or 0.0,
@@ -183,6 +185,11 @@ def mean_parameters(folder: Path) -> NDArray[np.float32]:
     """Return the mean of all learners' parameters at the end, as one vector."""
     parameters = read(locate(folder, "latest").path).parameters(MEAN)
     return np.concatenate([np.ravel(parameters[name]) for name in sorted(parameters)])
+
+
+def _version(record: RunRecord) -> str:
+    versions = record.summary.get("versions")
+    return str(versions.get("galamp", "")) if isinstance(versions, dict) else ""
 
 
 def _score(planned: PlannedRun, folder: Path, learner: str) -> float:
