@@ -241,6 +241,8 @@ def test_a_run_is_kept_as_a_row_and_repeated_to_the_bit(
     shutil.copytree(tmp_path / "runs" / runs[0].name, tmp_path / "copy", symlinks=True)
     (tmp_path / "copy" / "summary.json").write_text('{"versions": [], "restarts": "many"}')
     assert collecting.row_of(runs[0], tmp_path / "copy").galamp == "", "nothing in it is trusted"
+    (tmp_path / "copy" / "summary.json").write_text('{"status": "finished", "agent_steps": 585}')
+    assert collecting.row_of(runs[0], tmp_path / "copy").parameters == "", "a score has ended it"
     (tmp_path / "copy" / "metrics.jsonl").write_text("damaged\n")
     with pytest.raises(UserError, match="has no rows of metrics"):
         collecting.row_of(runs[0], tmp_path / "copy")

@@ -115,7 +115,8 @@ def row_of(planned: PlannedRun, folder: Path, *, sharp: bool = False, commit: st
     final = _score(planned, folder, str(planned.seed % learners))
     _, correlation = curve(run.history, CORRELATION, "steps")
     starts, restarts = last_attempt(folder), whole_number(record.summary.get("restarts"))
-    repeats = config.gossip.sync and starts == 1 and not restarts
+    whole = (record.agent_steps or 0) >= config.total_steps  # when a score ends it, the clock tells
+    repeats = config.gossip.sync and starts == 1 and not restarts and whole
     return Row(
         arm=planned.arm,
         game=plan.game_of(planned.env_id),

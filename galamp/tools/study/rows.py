@@ -58,8 +58,8 @@ class Row:
         ball: measured distance of the learners to their mean (root mean square), median over the
             run; None without gossip.
         norm: L2 norm of the mean of all parameters at the end.
-        parameters: digest of the mean of all parameters after a run in lock-step of one start,
-            without a restart of a process; else empty: others cannot be repeated.
+        parameters: digest of the mean of all parameters after a whole run in lock-step, of one
+            start, without a restart of a process; else empty: others cannot be repeated.
         correlation: cosine of two learners' gradients, mean over pairs, median over the run; None
             if it was not measured.
         sharpness: curvature of the loss at the end along the learners' differences from their
