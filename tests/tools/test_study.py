@@ -239,10 +239,12 @@ def test_a_run_is_kept_as_a_row_and_repeated_to_the_bit(
         patch.setattr(collecting, "_score", lambda run, folder, learner: scores[learner])
         other = collecting.row_of(runs[1], tmp_path / "runs" / runs[1].name)
     shutil.copytree(tmp_path / "runs" / runs[0].name, tmp_path / "copy", symlinks=True)
-    (tmp_path / "copy" / "summary.json").write_text('{"versions": [], "restarts": "many"}')
-    assert collecting.row_of(runs[0], tmp_path / "copy").galamp == "", "nothing in it is trusted"
-    (tmp_path / "copy" / "summary.json").write_text('{"status": "finished", "agent_steps": 585}')
-    assert collecting.row_of(runs[0], tmp_path / "copy").parameters == "", "a score has ended it"
+    ending = {"status": "finished", "start": 1, "agent_steps": 585}
+    for strange in ({"versions": [], "restarts": "many"}, {"versions": {"galamp": 3}}, {}):
+        (tmp_path / "copy" / "summary.json").write_text(json.dumps(ending | strange))
+        cut = collecting.row_of(runs[0], tmp_path / "copy")
+        assert (cut.agent_steps, cut.restarts) == (585, None)
+        assert cut.parameters == "", "a score has ended it, at a turn that the clock has chosen"
     (tmp_path / "copy" / "metrics.jsonl").write_text("damaged\n")
     with pytest.raises(UserError, match="has no rows of metrics"):
         collecting.row_of(runs[0], tmp_path / "copy")
