@@ -240,7 +240,7 @@ def test_a_run_is_kept_as_a_row_and_repeated_to_the_bit(
         other = collecting.row_of(runs[1], tmp_path / "runs" / runs[1].name)
     shutil.copytree(tmp_path / "runs" / runs[0].name, tmp_path / "copy", symlinks=True)
     ending = {"status": "finished", "start": 1, "agent_steps": 585}
-    for strange in ({"versions": [], "restarts": "many"}, {"versions": {"galamp": 3}}, {}):
+    for strange in ({"versions": [1], "restarts": "many"}, {"versions": {"galamp": 3}}, {}):
         (tmp_path / "copy" / "summary.json").write_text(json.dumps(ending | strange))
         cut = collecting.row_of(runs[0], tmp_path / "copy")
         assert (cut.agent_steps, cut.restarts) == (585, None)
