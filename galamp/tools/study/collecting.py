@@ -21,6 +21,7 @@ from galamp.core.disk import finite
 from galamp.core.errors import GalampError, UserError
 from galamp.core.stop_config import StopConfig
 from galamp.storage.attempts import last_attempt
+from galamp.telemetry.snapshot import EPISODES_IN_MEAN
 from galamp.tools.audit.audit import audit
 from galamp.tools.audit.report import summary
 from galamp.tools.compare.permutation import Numbers
@@ -40,6 +41,7 @@ from galamp.tools.sweep.ledger import Ledger
 from galamp.tools.sweep.planned import PlannedRun
 from galamp.training.stopping import BY_SCORE
 
+EPISODES = "charts/episodes"
 CORRELATION = "gossip/gradient_correlation"
 WITHOUT_GOSSIP: dict[str, Any] = {"violations": None, "ball": None}
 
@@ -109,7 +111,8 @@ def row_of(planned: PlannedRun, folder: Path, *, sharp: bool = False, commit: st
     config = planned.config
     steps, returns = curve(run.history, SCORE, "steps")
     hours, _ = curve(run.history, SCORE, "hours")
-    reached_steps, reached_s = reached(steps, hours * 3600, returns, record, config.stop)
+    full = of_full_means(steps, returns, *curve(run.history, EPISODES, "steps"))
+    reached_steps, reached_s = reached(steps, hours * 3600, full, record, config.stop)
     learners, method = config.resources.learners, config.gossip.method
     mean = mean_parameters(folder)
     final = _score(planned, folder, str(planned.seed % learners))
@@ -144,6 +147,23 @@ def row_of(planned: PlannedRun, folder: Path, *, sharp: bool = False, commit: st
     )
 
 
+def of_full_means(
+    steps: Numbers, returns: Numbers, steps_of_counts: Numbers, counts: Numbers
+) -> Numbers:
+    """Return the mean returns, minus infinity where they are of fewer episodes than a whole mean's.
+
+    Args:
+        steps: agent steps at the returns.
+        returns: mean returns of the last episodes.
+        steps_of_counts: agent steps at the counts.
+        counts: number of episodes so far.
+    """
+    if not len(counts):
+        return np.full(len(returns), -np.inf)
+    whole = np.interp(steps, steps_of_counts, counts) >= EPISODES_IN_MEAN
+    return np.where(whole, returns, -np.inf)
+
+
 def reached(
     steps: Numbers, seconds: Numbers, returns: Numbers, record: RunRecord, stop: StopConfig
 ) -> tuple[int | None, float | None]:
@@ -154,7 +174,7 @@ def reached(
     Args:
         steps: agent steps at the rows of its metrics.
         seconds: training time there.
-        returns: mean return there.
+        returns: mean return of 100 episodes there.
         record: of the run.
         stop: when it was to end.
     """

@@ -50,7 +50,8 @@ class Row:
         wall_s: training time in seconds, without start-up.
         curve: mean returns of the last 100 training episodes at `plan.GRID_POINTS` equal distances
             over the planned agent steps, the last at their end; None before the first episodes.
-        reached_steps: agent steps at the first row of metrics with `plan.SCORE_OF_PONG`, or None.
+        reached_steps: agent steps at the first row of metrics with a mean return of 100 episodes of
+            `plan.SCORE_OF_PONG`, or None.
         reached_s: training time there.
         final: mean score of whole games at the end, by one learner that the seed draws.
         mean: the same by the mean of all learners.
