@@ -26,6 +26,7 @@ from galamp.tools.study import (
     collecting,
     hypotheses,
     plan,
+    published,
     random_actions,
     resolved,
     stable_baselines3,
@@ -299,6 +300,29 @@ def test_a_report_has_decisions_tables_and_a_picture() -> None:
     assert [chart.title.split(":")[0] for chart in drawn] == list(GAMES)
     assert [len(chart.lines) for chart in drawn] == [2, 2, 2]
     assert json.loads(json.dumps(found)) == json.loads(json.dumps(report(study)))
+
+
+def test_every_atari_run_stands_beside_a_published_score() -> None:
+    """Pong's human reaches 14.6, random actions -20.7 (Wang et al. 2016): 100 and 0 percent."""
+    runs = sweep_of("atari").runs
+    assert len(runs) == 2 * len(published.GAMES)
+    of = [row(run.arm, plan.game_of(run.env_id), run.seed, 14.6, final=14.6) for run in runs]
+    found = {(each["arm"], each["game"]): each for each in published.beside(of)}
+    assert len(found) == len(runs)
+    assert found["gala-atari", "pong"]["human_normalised_percent"] == pytest.approx(100)
+    assert [found[arm, "pong"]["published"] for arm in published.ALGORITHMS] == [17.3, 21.0]
+    random = dataclasses.replace(of[0], game="pong", final=-20.7)
+    never = dataclasses.replace(of[0], final=None)
+    shares = [each["human_normalised_percent"] for each in published.beside([random, never])]
+    assert shares == [pytest.approx(0), None]
+    study = Study(
+        {name: [] for name in plan.BLOCKS} | {"atari": [*of, never]},
+        dict.fromkeys(plan.BLOCKS, ()),
+        {},
+    )
+    table = io.StringIO()
+    show(report(study), table, 160)
+    assert "15,627" in table.getvalue()
 
 
 def test_scores_of_random_actions_are_kept(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from galamp.tools.compare.reaching import Reaching, median_time
-from galamp.tools.study import hypotheses, plan, tuning
+from galamp.tools.study import hypotheses, plan, published, tuning
 from galamp.tools.study.arms import of_arms
 from galamp.tools.study.balls import balls, certificate
 from galamp.tools.study.rows import Row
@@ -32,6 +32,7 @@ def report(study: Study) -> dict[str, Any]:
         "rates": tuning.worths(study.rows["tuning"]),
         "arms": [row for name in plan.NORMALISED for row in of_arms(study, name)],
         "pong": _pong([*study.rows["pong"], *study.peers]),
+        "atari": published.beside(study.rows["atari"]),
         "balls": balls(study),
         "runs": {name: _of_block(study, name) for name in plan.BLOCKS},
         "left_out": [each._asdict() for each in study.left_out],

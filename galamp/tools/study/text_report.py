@@ -55,6 +55,8 @@ def show(found: Mapping[str, Any], file: TextIO, width: int | None = None) -> No
         console.print(Text(SCALE_NOTE, "dim"))
     if found["pong"]:
         console.print(_pong(found["pong"]))
+    if found["atari"]:
+        console.print(_atari(found["atari"]))
     if found["balls"]:
         console.print(_balls(found["balls"]))
         console.print(Text(BALL_NOTE, "dim"))
@@ -155,6 +157,26 @@ def _pong(rows: Sequence[Mapping[str, Any]]) -> Any:
             UNKNOWN if row["steps"] is None else count(int(row["steps"])),
             UNKNOWN if row["seconds"] is None else duration(row["seconds"]),
         )
+    return table
+
+
+def _atari(rows: Sequence[Mapping[str, Any]]) -> Any:
+    headings = ("Atari", "arm", "seed", "score", "of the mean", "human-normalised", "published",
+                "agent steps", "time")  # fmt: skip
+    table = plain_table(headings, text=(0, 1))
+    for row in rows:
+        human = row["human_normalised_percent"]
+        table.add_row(
+            row["game"],
+            row["arm"],
+            str(row["seed"]),
+            *(UNKNOWN if (score := row[name]) is None else f"{score:,.1f}"
+              for name in ("score", "of_the_mean")),
+            UNKNOWN if human is None else f"{human:.0f} %",
+            f"{row['published']:,.0f}",
+            count(row["agent_steps"]),
+            duration(row["wall_s"]),
+        )  # fmt: skip
     return table
 
 
