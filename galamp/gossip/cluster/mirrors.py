@@ -16,13 +16,13 @@ mixes it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from galamp.core.nodes import Ranks
+from galamp.gossip.cluster.lengths import CHUNK, distance_at_most
 from galamp.gossip.cluster.wire import Frame, Vector
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.transport.mailbox import Mailbox, Token
@@ -34,9 +34,6 @@ from galamp.memory.versioned_slots import Header, VersionedSlots
 INCARNATION = 1
 """Of all mirrors, for learners that read them: they outlive their bridge."""
 TRIES = 5
-CHUNK = 2**15
-LENGTH_SLACK = 1.0 + 1e-5
-"""Factor that rounds measured lengths up, by more than their error."""
 
 
 class Leaving(NamedTuple):
@@ -69,6 +66,7 @@ class Mirrors:
         self._slots = [VersionedSlots(arrays, f"{name}{rank}.header") for rank in every]
         self._vectors = [arrays[f"{name}{rank}"] for rank in every]
         self.size = int(self._vectors[0].shape[1])
+        self._scratch = np.empty(CHUNK, np.float32)
         mine = range(ranks.lanes)
         edges = topology.edges()
         self._outgoing = {
@@ -132,7 +130,7 @@ class Mirrors:
 
         A mirror has one incarnation for its readers; `recorded` is that of the record.
         """
-        length = self._distance(rank, vector) * LENGTH_SLACK if rank in self._rings else 0.0
+        length = self._distance(rank, vector) if rank in self._rings else 0.0
         slots, vectors = self._slots[rank], self._vectors[rank]
         np.copyto(vectors[slots.begin_write()], vector)
         header = slots.end_write(
@@ -145,12 +143,8 @@ class Mirrors:
         return header
 
     def _distance(self, rank: int, vector: Vector) -> float:
-        """Return the L2 distance of a vector to the mirror's newest one; 0 if there is none."""
+        """Return how far a vector is from the mirror's newest one at most; 0 if there is none."""
         read = self._slots[rank].begin_read()
         if read is None:
             return 0.0
-        square, last = 0.0, self._vectors[rank][read.slot]
-        for at in range(0, self.size, CHUNK):
-            part = vector[at : at + CHUNK].astype(np.float64) - last[at : at + CHUNK]
-            square += float(part @ part)
-        return math.sqrt(square)
+        return distance_at_most(vector, self._vectors[rank][read.slot], self._scratch)
