@@ -24,20 +24,9 @@ from galamp.core.processes.tracing import TracingPermit
 from galamp.gossip.cluster import port_class
 from galamp.gossip.cluster.membership import HELLO_EVERY_S, Lane, Membership
 from galamp.gossip.cluster.mirrors import Mirrors
+from galamp.gossip.cluster.packing import Packing
 from galamp.gossip.cluster.port import Port, PortContext
-from galamp.gossip.cluster.rounding import Rounding
-from galamp.gossip.cluster.wire import (
-    BF16,
-    Frame,
-    FrameError,
-    Halves,
-    Vector,
-    WireIdentity,
-    bit_sum,
-    header_of,
-    pack,
-    unpack,
-)
+from galamp.gossip.cluster.wire import FrameError, WireIdentity, header_of, unpack
 from galamp.memory.cluster_board import ClusterBoard
 from galamp.memory.control import ControlBlock
 from galamp.memory.status import Phase, StatusBoard
@@ -91,7 +80,7 @@ class Bridge:
         ]
         size = self._mirrors.size
         self._identity = WireIdentity(task.run, task.model, size, ranks.all, task.wire)
-        self._roundings = dict[tuple[int, int], Rounding]()
+        self._packings = dict[int, Packing]()
         if not self.board.session:
             self._begin()
         self._membership = Membership(ranks, self.board, task.about)
@@ -239,35 +228,13 @@ class Bridge:
             self._port.publish(node, self._ranks.among_all(rank), make)
 
     def _make(self, node: int, rank: int) -> bytearray | None:
-        """Return the newest frame of a learner (in a thread of the port)."""
+        """Return the newest frame of a learner (in the thread of the node's outbox)."""
         lanes, waiting = 0, self._lanes[node, rank]
         while waiting:
             lanes |= waiting.popleft()
-        found = self._mirrors.copy(rank)
-        if found is None:
-            return None
-        of, vector = found
-        number, epoch = self._ranks.among_all(rank), self.board.epoch
-        numbers, checksum, distance = self._on_wire(node, rank, vector, of.checksum)
-        frame = Frame(
-            number, epoch, of.incarnation, of.number, of.round, of.version, lanes, checksum,
-            distance,
-        )  # fmt: skip
-        return pack(frame, numbers, self._identity)
-
-    def _on_wire(
-        self, node: int, rank: int, vector: Vector, checksum: int
-    ) -> tuple[Vector | Halves, int, float]:
-        """Return what is sent of a vector, its checksum, and how far it is from the vector.
-
-        Called by the thread of this node's outbox alone, in which the rounding is kept.
-        """
-        if self._identity.wire != BF16:
-            return vector, checksum or bit_sum(vector), 0.0
-        if (node, rank) not in self._roundings:
-            self._roundings[node, rank] = Rounding(vector.size)
-        rounded = self._roundings[node, rank].encode(vector)
-        return rounded.halves, bit_sum(rounded.vector), rounded.distance
+        if node not in self._packings:
+            self._packings[node] = Packing(self._mirrors, self._identity, self._ranks, self.board)
+        return self._packings[node].frame(rank, lanes)
 
     def _take(self, node: int, packed: bytes, now_s: float) -> None:
         """Mirror a frame, if it is what it says, and newer than what there is."""

@@ -110,6 +110,12 @@ def test_what_is_not_finite_is_refused() -> None:
             unpack(framed(np.array([value, 0, 0, 0, 0], np.float32)), IDENTITY)
 
 
+def test_finite_numbers_are_taken_whatever_their_sum() -> None:
+    for values in ((3e38,) * 5, (3e38, 3e38, -3e38, -3e38, -3e38)):
+        vector = np.array(values, np.float32)
+        assert (unpack(framed(vector), IDENTITY)[1] == vector).all()
+
+
 @given(st.integers(0, 8 * IDENTITY.frame_bytes - 1))
 def test_no_flipped_bit_alters_a_vector(bit: int) -> None:
     """A bit of the header may give another header, if it is one; never another vector."""

@@ -94,15 +94,18 @@ class Mirrors:
             found[node, sender] = Leaving(node, sender, lanes, more)
         return list(found.values())
 
-    def copy(self, rank: int) -> tuple[Header, Vector] | None:
-        """Return a copy of a learner's newest vector; None if none is whole."""
+    def copy(self, rank: int, out: Vector) -> Header | None:
+        """Copy a learner's newest vector to `out`, [size]; return its header.
+
+        None: no vector is whole, and `out` holds none.
+        """
         slots, vectors = self._slots[rank], self._vectors[rank]
         for _ in range(TRIES):
             read = slots.begin_read()
             if read is not None:
-                copy: Vector = vectors[read.slot].copy()
+                np.copyto(out, vectors[read.slot])
                 if slots.unchanged(read):
-                    return read.header, copy
+                    return read.header
         return None
 
     # What comes
@@ -119,11 +122,10 @@ class Mirrors:
     def follow(self, rank: int) -> None:
         """Put the newest vector of the same lane here into the mirror of a learner that is away."""
         twin = self._ranks.among_all(rank) % self._ranks.lanes
-        found = self.copy(twin)
-        if found is None:
-            return
-        of, vector = found
-        self._write(rank, of, FOLLOWS, vector)
+        vector = np.empty(self.size, np.float32)
+        of = self.copy(twin, vector)
+        if of is not None:
+            self._write(rank, of, FOLLOWS, vector)
 
     def _write(self, rank: int, of: Frame | Header, recorded: int, vector: Vector) -> Header:
         """Publish a vector, and record it with its distance to the one before.

@@ -29,7 +29,11 @@ from dataclasses import dataclass
 from galamp.core.node_keys import NodeKeys
 
 Make = Callable[[], bytes | bytearray | None]
-"""Makes a frame when its turn has come, in a thread of the port; None: there is none any more."""
+"""Makes a frame when its turn has come, in a thread of the port; None: there is none any more.
+
+The next one for the same node may be made in its memory: a port has let go of it by then, also
+where it could not be sent.
+"""
 
 
 @dataclass(frozen=True)
