@@ -114,8 +114,8 @@ class Bridge:
         self._row.enter(Phase.GOSSIP)
         while not self._control.quit:
             self.step(time.monotonic())
-            self._task.wakeup.wait(TICK_S)
-            time.sleep(GATHER_S)
+            if self._task.wakeup.wait(TICK_S):
+                time.sleep(GATHER_S)
         self._tell()  # the last counts
         self._row["done"] = 1
         raise StopRun
