@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from galamp.core.errors import StopRun
 from galamp.gossip import cluster
 from galamp.gossip.cluster.wire import BF16, Frame, bit_sum, pack
+from galamp.gossip.transport.parameter_slots import ParameterSlots
 from galamp.gossip.transport.publication import FOLLOWS
 from galamp.memory.status import Phase
-from galamp.workers.bridge import JOIN_LIMIT_S, JOIN_S
+from galamp.workers import bridge as bridge_module
+from galamp.workers.bridge import GATHER_S, JOIN_LIMIT_S, JOIN_S
 from tests.models.stepping import put_back, state_of, step_through
 from tests.support.two_nodes import SIZE, TOY, TwoNodes
 
@@ -126,6 +132,59 @@ def test_a_node_alone_begins_soon_and_its_absent_learners_follow_its_own() -> No
     assert alone.mixed(0) is None, "nobody is told of them"
     assert [alone.board.rank(rank, "alive") for rank in alone.ranks.remote] == [0, 0]
     two.close()
+
+
+def test_what_an_absent_learner_follows_already_is_not_written_again() -> None:
+    two = TwoNodes()
+    alone, other = two.nodes
+    other.port.cut = True
+    two.until(lambda: alone.board.settled)
+    slots = ParameterSlots(alone.arrays, 3)
+    for number, value in enumerate((5.0, 5.0, 6.0), start=1):
+        alone.publish(1, value)
+        for _ in range(3):
+            two.step(2.0)
+            assert (alone.newest(3), slots.published) == (value, number)
+    other.port.cut = False
+    two.met()
+    other.publish(1, 9.0)
+    two.until(lambda: alone.newest(3) == 9.0)
+    other.port.cut = True
+    two.until(lambda: alone.newest(3) == 6.0)  # although it has followed it before
+    two.close()
+
+
+def test_no_learner_wakes_the_bridge_by_what_it_has_read(two: TwoNodes) -> None:
+    two.met()
+    two[0].publish(1, 1.0)
+    two.until(lambda: two[1].newest(3) == 1.0)
+    two[1].task.wakeup.clear()
+    assert two[1].mixed(0) == 1.0
+    assert not two[1].task.wakeup.wait(0.0)
+    two[1].publish(1, 2.0)
+    assert two[1].task.wakeup.wait(0.0)
+
+
+def test_a_bridge_with_nothing_to_do_sleeps_once_a_tick(
+    two: TwoNodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a moment longer only where a learner has begun to send to its peers."""
+    node, pauses, turns = two[0], list[float](), itertools.count(1)
+
+    def step(_: float) -> None:
+        turn = next(turns)
+        if turn == 2:
+            node.task.wakeup.signal()
+        node.control.quit = turn == 4
+
+    node.task.wakeup.clear()
+    monkeypatch.setattr(node.bridge, "step", step)
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=pauses.append)
+    monkeypatch.setattr(bridge_module, "time", clock)
+    monkeypatch.setattr(bridge_module, "TICK_S", 0.001)
+    with pytest.raises(StopRun):
+        node.bridge.run()
+    assert pauses == [GATHER_S]
 
 
 def test_a_node_that_comes_late_waits_for_the_vectors_of_those_that_train() -> None:

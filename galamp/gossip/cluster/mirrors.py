@@ -67,6 +67,7 @@ class Mirrors:
         self._vectors = [arrays[f"{name}{rank}"] for rank in every]
         self.size = int(self._vectors[0].shape[1])
         self._scratch = np.empty(CHUNK, np.float32)
+        self._followed = dict[int, int]()  # mirror -> the publication of its twin that it holds
         mine = range(ranks.lanes)
         edges = topology.edges()
         self._outgoing = {
@@ -112,6 +113,7 @@ class Mirrors:
 
     def put(self, rank: int, frame: Frame, vector: Vector) -> None:
         """Publish another node's vector in its learner's slots; tell those that are to mix it."""
+        self._followed.pop(rank, None)
         header = self._write(rank, frame, frame.epoch, vector)
         for lane in range(self._ranks.lanes):
             box = self._incoming.get((rank, lane)) if frame.lanes >> lane & 1 else None
@@ -120,12 +122,18 @@ class Mirrors:
                 self._wakeups[lane].signal()
 
     def follow(self, rank: int) -> None:
-        """Put the newest vector of the same lane here into the mirror of a learner that is away."""
+        """Put the newest vector of the same lane here into the mirror of a learner that is away.
+
+        Nothing, if it is there already.
+        """
         twin = self._ranks.among_all(rank) % self._ranks.lanes
+        if self._slots[twin].published == self._followed.get(rank, 0):
+            return
         vector = np.empty(self.size, np.float32)
         of = self.copy(twin, vector)
         if of is not None:
             self._write(rank, of, FOLLOWS, vector)
+            self._followed[rank] = of.number
 
     def _write(self, rank: int, of: Frame | Header, recorded: int, vector: Vector) -> Header:
         """Publish a vector, and record it with its distance to the one before.
