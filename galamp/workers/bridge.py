@@ -19,7 +19,7 @@ from functools import partial
 
 from galamp.core.errors import StopRun
 from galamp.core.failpoints import hit
-from galamp.core.processes.allocator import keep_nothing_spare
+from galamp.core.processes.allocator import keep_until_returned, return_spare
 from galamp.core.processes.tracing import TracingPermit
 from galamp.gossip.cluster import port_class
 from galamp.gossip.cluster.membership import HELLO_EVERY_S, Lane, Membership
@@ -43,6 +43,8 @@ FETCH_EVERY_S = 2.0
 FOLLOW_EVERY_S = 1.0
 LOOK_EVERY_S = 0.05
 """Longest time until it is noticed that a node cannot be reached any more."""
+SPARE_EVERY_S = 10.0
+"""Longest time that memory is held which vectors have left."""
 REFUSALS_EVERY_S = 10.0
 """Interval of notices of what a node sends that is refused; in between it is only counted."""
 
@@ -53,7 +55,7 @@ def main(task: BridgeTask) -> None:
     Raises:
         RunFailed: the port cannot be opened.
     """
-    keep_nothing_spare()  # its library's threads take vectors, and give them back
+    keep_until_returned()  # its library's threads take vectors, and give them back
     bridge = Bridge(task)
     try:
         bridge.run()
@@ -97,6 +99,7 @@ class Bridge:
         )  # fmt: skip
         self._opened_s = time.monotonic()
         self._hello_due_s = self._follow_due_s = self._look_due_s = self._opened_s
+        self._spare_due_s = self._opened_s
         self._follows = itertools.cycle(ranks.remote)
 
     def _begin(self) -> None:
@@ -113,7 +116,11 @@ class Bridge:
         """
         self._row.enter(Phase.GOSSIP)
         while not self._control.quit:
-            self.step(time.monotonic())
+            now_s = time.monotonic()
+            self.step(now_s)
+            if now_s >= self._spare_due_s:
+                self._spare_due_s = now_s + SPARE_EVERY_S
+                return_spare()
             if self._task.wakeup.wait(TICK_S):
                 time.sleep(GATHER_S)
         self._tell()  # the last counts

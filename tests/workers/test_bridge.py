@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,9 +17,11 @@ from galamp.gossip.transport.parameter_slots import ParameterSlots
 from galamp.gossip.transport.publication import FOLLOWS
 from galamp.memory.status import Phase
 from galamp.workers import bridge as bridge_module
-from galamp.workers.bridge import GATHER_S, JOIN_LIMIT_S, JOIN_S
+from galamp.workers.bridge import GATHER_S, JOIN_LIMIT_S, JOIN_S, SPARE_EVERY_S
 from tests.models.stepping import put_back, state_of, step_through
 from tests.support.two_nodes import SIZE, TOY, TwoNodes
+
+Turns = Callable[[float, set[int]], tuple[list[float], list[float]]]
 
 
 @pytest.fixture(autouse=True)
@@ -165,26 +166,43 @@ def test_no_learner_wakes_the_bridge_by_what_it_has_read(two: TwoNodes) -> None:
     assert two[1].task.wakeup.wait(0.0)
 
 
-def test_a_bridge_with_nothing_to_do_sleeps_once_a_tick(
-    two: TwoNodes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def bridge_turns(two: TwoNodes, monkeypatch: pytest.MonkeyPatch) -> Turns:
+    """Runs a bridge's loop for ten turns: its pauses, and when it returns memory, by its clock."""
+    node, pauses, began_s, returned = two[0], list[float](), list[float](), list[float]()
+
+    def run(turn_s: float, signalled: set[int]) -> tuple[list[float], list[float]]:
+        clock, turns = itertools.count(node.bridge._opened_s, turn_s), itertools.count(1)
+
+        def step(now_s: float) -> None:
+            turn = next(turns)
+            began_s.append(now_s - node.bridge._opened_s)
+            if turn in signalled:
+                node.task.wakeup.signal()
+            node.control.quit = turn == 10
+
+        node.task.wakeup.clear()
+        time_ = SimpleNamespace(monotonic=lambda: next(clock), sleep=pauses.append)
+        monkeypatch.setattr(node.bridge, "step", step)
+        monkeypatch.setattr(bridge_module, "time", time_)
+        monkeypatch.setattr(bridge_module, "TICK_S", 0.001)
+        monkeypatch.setattr(bridge_module, "return_spare", lambda: returned.append(began_s[-1]))
+        with pytest.raises(StopRun):
+            node.bridge.run()
+        return pauses, returned
+
+    return run
+
+
+def test_a_bridge_with_nothing_to_do_sleeps_once_a_tick(bridge_turns: Turns) -> None:
     """And a moment longer only where a learner has begun to send to its peers."""
-    node, pauses, turns = two[0], list[float](), itertools.count(1)
+    pauses, _ = bridge_turns(1.0, {2, 5})
+    assert pauses == [GATHER_S] * 2
 
-    def step(_: float) -> None:
-        turn = next(turns)
-        if turn == 2:
-            node.task.wakeup.signal()
-        node.control.quit = turn == 4
 
-    node.task.wakeup.clear()
-    monkeypatch.setattr(node.bridge, "step", step)
-    clock = SimpleNamespace(monotonic=time.monotonic, sleep=pauses.append)
-    monkeypatch.setattr(bridge_module, "time", clock)
-    monkeypatch.setattr(bridge_module, "TICK_S", 0.001)
-    with pytest.raises(StopRun):
-        node.bridge.run()
-    assert pauses == [GATHER_S]
+def test_a_bridge_returns_the_memory_that_vectors_took_now_and_then(bridge_turns: Turns) -> None:
+    _, returned = bridge_turns(0.3 * SPARE_EVERY_S, set())
+    assert returned == pytest.approx([0.0, 1.2 * SPARE_EVERY_S, 2.4 * SPARE_EVERY_S])
 
 
 def test_a_node_that_comes_late_waits_for_the_vectors_of_those_that_train() -> None:
