@@ -96,7 +96,12 @@ class Rounding:
 def halved(vector: Vector) -> Halves:
     """Return the nearest bfloat16 numbers, ties to even, as their bits; NaN stays NaN."""
     bits = vector.view(np.uint32)
-    upper = ((bits + (np.uint32(0x7FFF) + (bits >> 16 & 1))) >> 16).astype(np.uint16)
+    rounded = bits >> 16
+    rounded &= 1
+    rounded += np.uint32(0x7FFF)
+    rounded += bits
+    rounded >>= 16
+    upper = rounded.astype(np.uint16)
     nan = np.isnan(vector)
     if nan.any():  # whose bits the sum could carry into another number
         upper[nan] = 0x7FC0
