@@ -25,7 +25,7 @@ from galamp.gossip.cluster import port_class
 from galamp.gossip.cluster.membership import HELLO_EVERY_S, Lane, Membership
 from galamp.gossip.cluster.mirrors import Mirrors
 from galamp.gossip.cluster.packing import Packing
-from galamp.gossip.cluster.port import Port, PortContext
+from galamp.gossip.cluster.port import Packed, Port, PortContext
 from galamp.gossip.cluster.wire import FrameError, WireIdentity, header_of, unpack
 from galamp.memory.cluster_board import ClusterBoard
 from galamp.memory.control import ControlBlock
@@ -243,7 +243,7 @@ class Bridge:
             self._packings[node] = Packing(self._mirrors, self._identity, self._ranks, self.board)
         return self._packings[node].frame(rank, lanes)
 
-    def _take(self, node: int, packed: bytes, now_s: float) -> None:
+    def _take(self, node: int, packed: Packed, now_s: float) -> None:
         """Mirror a frame, if it is what it says, and newer than what there is."""
         try:
             frame = header_of(packed, self._identity)

@@ -176,7 +176,7 @@ class GlooEdge:
         data = bytearray(length)
         for piece in _pieces(data):
             group.receive(piece, PIECES, LEASE)
-        self._inbox.frame(self._node, rank, bytes(data))
+        self._inbox.frame(self._node, rank, data)
 
 
 def _head(one: int, other: int) -> bytearray:
