@@ -18,11 +18,12 @@ LENGTH_SLACK = 1.0 + 1e-5
 
 With u = 2^-24, each rounding of float32 errs by u of its result at most, if that is no smaller than
 the normal numbers. A square d^2 of d = a - b has three of them, as that of d counts twice. numpy
-adds each chunk in pairs: a number passes 16 additions in one of 8 sums of 16, 3 more where these
-are joined, and one for each time that blocks of 128 are doubled, 8 in all. The terms have one sign,
-so the sum errs by 30 u < 2e-6 of itself, its root by half of that; float64, in which chunks are
-added, by nothing beside it. Smaller results are off by 2^-126 at most, even where a processor
-takes them for zero: of 2^31 numbers that is 2^-25 of `LEAST_SQUARE`.
+adds what is contiguous in pairs of blocks of up to 128 numbers: a number of a chunk passes 15
+additions in one of 8 sums of its block, 3 where these are joined, up to 7 for what is left over,
+and one each time that blocks are joined, up to 10. The terms have one sign, so the sum errs by
+40 u < 3e-6 of itself at most, its root by half of that; float64, in which chunks are added, by
+nothing beside it. Smaller results are off by 2^-126 at most, even where a processor takes them for
+zero: of 2^31 numbers that is 2^-25 of `LEAST_SQUARE`.
 """
 LEAST_SQUARE = 2.0**-70
 """Smaller sums of squares are not believed."""
