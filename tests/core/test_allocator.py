@@ -11,9 +11,12 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc's allocator"
-)
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(
+        not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc's allocator"
+    ),
+]
 BLOCK_BYTES = 7_000_000
 MANY = 10
 """Page faults of a block that comes from the system, at least, be its pages large or small."""
