@@ -20,11 +20,12 @@ CUE = (
 """A task for a memory; guessing gives a mean return of 0.25 there."""
 
 PONG = {
-    "ppo": ("--preset ppo-atari", 2_500_000, 18),
+    "ppo": ("--preset ppo-atari --num-envs 4 --learning-rate 5e-4", 2_500_000, 18),
     "vtrace": ("--algorithm vtrace --num-envs 8", 3_000_000, 15),
     "a2c": ("--algorithm a2c --num-envs 8", 3_000_000, 15),
 }
-"""Algorithm -> flags, agent steps and bar for Pong by two learners of 8 environments."""
+"""Algorithm -> flags, agent steps and bar for Pong by two learners. Those of PPO have the eight
+environments of CleanRL's `ppo_atari.py` together, so each makes as many updates as that."""
 
 MINATAR = {
     "a2c": "--algorithm a2c --learners 2 --num-envs 16",
