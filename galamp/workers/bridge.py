@@ -136,9 +136,14 @@ class Bridge:
         self._port.close()
 
     def step(self, now_s: float) -> None:
-        """Take what has come, send what has to go, and note who is there."""
+        """Take what has come, send what has to go, and note who is there.
+
+        Raises:
+            RunFailed: another process runs as this node, and has taken its place.
+        """
         self._row.heartbeat()
         self._tracing.follow()
+        self._membership.starts.check_place()
         if self._listen(now_s) or now_s >= self._look_due_s:
             self._look_due_s = now_s + LOOK_EVERY_S
             for change in self._membership.update(self._port.alive(), now_s):
@@ -180,7 +185,8 @@ class Bridge:
 
     def _tell(self) -> None:
         lanes = map(self._lane, range(self._ranks.lanes))
-        text = self._membership.hello(list(lanes), self._steps())
+        steps = {rank: self._rows[rank]["agent_steps"] for rank in range(self._ranks.lanes)}
+        text = self._membership.hello(list(lanes), steps)
         for node in self._membership.others:
             self._port.tell(node, text)
 
@@ -190,14 +196,9 @@ class Bridge:
         alive = self._control.alive(rank) and row.phase is not Phase.BOOT
         return Lane(alive, row["rounds"], self._own[rank].published)
 
-    def _steps(self) -> dict[int, int]:
-        """Return the agent steps of all learners, with those of earlier starts of this node."""
-        missing = self.board.missing  # of other nodes' learners nothing is
-        return {rank: row["agent_steps"] + missing(rank) for rank, row in enumerate(self._rows)}
-
     def _count(self) -> None:
         """Keep the counts that the learners and the supervisor add up."""
-        for rank, steps in self._membership.steps().items():
+        for rank, steps in self._membership.starts.elsewhere().items():
             row = self._rows[rank]
             row["agent_steps"] = max(row["agent_steps"], steps)
         self._row["agent_steps"] = sum(map(self.board.missing, range(self._ranks.lanes)))
@@ -221,7 +222,9 @@ class Bridge:
         if not membership.knows_this(node):
             return True
         waits = False
-        for rank, lane in zip(membership.learners_of(node), membership.lanes_of(node), strict=True):
+        for rank, lane in zip(
+            self._ranks.learners_of(node), membership.lanes_of(node), strict=True
+        ):
             if lane.published and not self.board.rank(rank, "mirrored"):
                 waits = True
                 if now_s - self._fetched.get(rank, -FETCH_EVERY_S) >= FETCH_EVERY_S:
