@@ -97,7 +97,7 @@ class Bridge:
         self._membership = Membership(ranks, self.board, task.about)
         self._lanes = dict[tuple[int, int], deque[int]]()
         self._superseded = dict.fromkeys(self._membership.others, 0)
-        self._fetched = dict[int, float]()
+        self._fetched, self._rung = dict[int, float](), dict[int, int]()
         self._refused_s = dict[int, float]()
         place, frame_bytes = task.place, self._identity.frame_bytes
         self._port: Port = port_class(task.port)(
@@ -280,6 +280,8 @@ class Bridge:
             if objection is not None:
                 if objection:
                     self._refuse(node, objection, now_s)
+                elif self._membership.repeats(frame):
+                    self._ring_again(frame)
                 return
             frame, vector = unpack(packed, self._identity)
         except FrameError as error:
@@ -289,11 +291,19 @@ class Bridge:
         hit("bridge.taken")
         self._mirrors.put(rank, frame, vector)
         hit("bridge.mirrored")
+        self._rung[rank] = frame.lanes
         self.board.set_rank(rank, "number", frame.number)
         self.board.set_rank(rank, "mirrored", 1)
         self.board.set_node(node, "received", self.board.node(node, "received") + 1)
         self._rows[rank]["rounds"] = frame.round + 1
         self._rows[rank]["updates"] = frame.version
+
+    def _ring_again(self, frame: Frame) -> None:
+        """Tell those that a publication was not for when it came first: its tokens came apart."""
+        rank = self._ranks.here(frame.rank)
+        rung = self._rung.get(rank, 0)
+        self._mirrors.ring(rank, frame.lanes & ~rung)
+        self._rung[rank] = rung | frame.lanes
 
     def _refuse(self, node: int, text: str, now_s: float) -> None:
         """Count a refusal; leave a notice of it, unless there was one a moment ago."""

@@ -110,6 +110,10 @@ class OneNode:
         assert (vector == vector[0]).all(), f"torn: {vector}"
         return float(vector[0])
 
+    def news(self, lane: int, peer: int) -> bool:
+        """Whether a learner has been told of a vector that it has not read."""
+        return self.ends[lane].news(peer) is not None
+
     def mixed(self, lane: int) -> float | None:
         """The value of the vector that an in-peer has sent a learner; None if there is no news."""
         end = self.ends[lane]

@@ -12,6 +12,7 @@ from galamp.gossip import cluster
 from galamp.gossip.cluster.wire import BF16, Frame, bit_sum, pack
 from galamp.gossip.transport.publication import FOLLOWS
 from galamp.memory.status import Phase
+from galamp.memory.versioned_slots import Header
 from galamp.workers.bridge import JOIN_LIMIT_S, JOIN_S
 from tests.models.stepping import put_back, state_of, step_through
 from tests.support.two_nodes import SIZE, TOY, TwoNodes
@@ -261,6 +262,89 @@ def test_a_bridge_killed_anywhere_within_a_frame_leaves_whole_vectors(two: TwoNo
         assert node.newest(3) == 11.0
         assert node.mixed(0) == 11.0
     put_back(node.arrays, before)
+
+
+def apart(two: TwoNodes, value: float, *receivers: int, between: bool = True) -> None:
+    """A publication whose tokens are put one by one, as by a learner that is preempted."""
+    end = two[0].ends[0]
+    end.begin_write().fill_(value)
+    header = end.end_write(incarnation=0, round_=0, version=abs(int(value)))
+    for peer in receivers:
+        end.notify(peer, header)
+        sent = two[0].board.node(1, "sent")
+        while between and two[0].board.node(1, "sent") == sent:
+            two.step()
+
+
+@pytest.fixture
+def complete() -> Iterator[TwoNodes]:
+    nodes = TwoNodes(graph="complete")
+    yield nodes.met()
+    nodes.close()
+
+
+def test_tokens_of_one_publication_that_come_apart_reach_all_receivers(complete: TwoNodes) -> None:
+    """Learner 0 of node 0 is learner 2 on node 1, whose own are learners 2 and 3 on node 0."""
+    two = complete
+    apart(two, 5.0, 2, 3)
+    two.until(lambda: two[1].news(0, 2))
+    two.until(lambda: two[1].news(1, 2))
+    assert [two[1].mixed(lane) for lane in (0, 1)] == [5.0, 5.0]
+    before = two[1].board.node(0, "received")
+    apart(two, 6.0, 2, 3, 2)
+    two.until(lambda: two[1].mixed(1) == 6.0)
+    assert two[1].mixed(0) == 6.0
+    two.step()
+    assert [two[1].mixed(lane) for lane in (0, 1)] == [None, None], "nothing is read twice"
+    assert two[1].board.node(0, "received") == before + 1
+
+
+def test_a_token_after_a_vector_that_was_fetched_is_not_lost(complete: TwoNodes) -> None:
+    two = complete
+    apart(two, 5.0)
+    two[1].port.fetch(0, 0)
+    two.until(lambda: two[1].newest(2) == 5.0)
+    assert two[1].mixed(0) is None
+    end = two[0].ends[0]
+    end.notify(2, Header(1, 0, 0, 5))
+    two.until(lambda: two[1].mixed(0) == 5.0)
+
+
+def test_a_vector_that_is_followed_is_not_mixed_though_a_token_was_not_read() -> None:
+    """It is this node's own; what the learner away had sent last is not to be had any more."""
+    two = TwoNodes()
+    two.met()
+    here, away = two.nodes
+    away.publish(1, 9.0)
+    two.until(lambda: here.news(0, 3))
+    away.port.cut = True
+    here.publish(1, 2.0)
+    two.until(lambda: here.newest(3) == 2.0)
+    two.step(2.0)
+    assert here.mixed(0) is None
+    assert here.ends[0].fetch(3, SIZE) is None, "no learner begins from it"
+    again = here.end(0)
+    assert again.news(3) is None, "nor does the next incarnation mix it"
+    away.port.cut = False
+    two.until(lambda: here.board.rank(3, "alive"))
+    away.publish(1, 10.0)
+    two.until(lambda: here.mixed(0) == 10.0)
+    two.close()
+
+
+def test_a_read_that_has_begun_when_a_mirror_is_followed_is_no_mix() -> None:
+    two = TwoNodes()
+    two.met()
+    here, away = two.nodes
+    away.publish(1, 9.0)
+    two.until(lambda: here.news(0, 3))
+    message = here.ends[0].news(3)
+    assert message is not None
+    here.publish(1, 2.0)
+    here.bridge._mirrors.follow(3)
+    assert here.ends[0].begin_read(message) is None
+    assert here.ends[0].news(3) is None
+    two.close()
 
 
 def test_nodes_that_differ_exchange_nothing_and_say_why() -> None:

@@ -160,6 +160,12 @@ class Membership:
             return ""
         return None
 
+    def repeats(self, frame: Frame) -> bool:
+        """Whether a frame is the newest publication that was taken of its learner, once more."""
+        board, rank = self._board, self._ranks.here(frame.rank)
+        known = board.node(self._ranks.node_of(rank), "epoch"), board.rank(rank, "number")
+        return (frame.epoch, frame.number) == known and bool(board.rank(rank, "mirrored"))
+
 
 def _change(node: int, *, present: bool) -> str:
     if present:

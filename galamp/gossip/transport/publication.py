@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 FOLLOWS = 2**40 + 1
-"""Incarnation, in the record, of the mirror of another node's learner that follows one here.
+"""Incarnation, in its slots and in the record, of the mirror of another node's learner that follows
+one here: no message has it, so nobody mixes its vectors.
 
-Of all other publications of a mirror it is the epoch of that learner's node.
+In the record, that of all other publications of a mirror is the epoch of that learner's node.
 """
 
 
