@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Annotated, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from galamp.core.decode import Range
 from galamp.memory.arrays import ArraySpec, SharedArrays, memory_fence
@@ -120,7 +121,7 @@ class ClusterBoard:
         self.set_node(node, "epoch", start.epoch)
 
     def _sessions(self, at: int) -> tuple[int, ...]:
-        return tuple(int(each) for each in self._after[at] if each)
+        return tuple(filter(None, self._after[at].tolist()))
 
     def _set_sessions(self, at: int, sessions: tuple[int, ...]) -> None:
         kept = sessions[:OVERTAKEN_KEPT]
@@ -141,6 +142,10 @@ class ClusterBoard:
     def set_rank(self, rank: int, name: str, value: int) -> None:
         """Set a word of a learner."""
         self._ranks[rank, _RANK[name]] = value
+
+    def counts(self, ranks: range) -> npt.NDArray[np.int64]:
+        """Return `before` and `since` of these learners, which can be written: [ranks, 2]."""
+        return self._ranks[ranks.start : ranks.stop, _RANK["before"] :]
 
     def missing(self, rank: int) -> int:
         """Return the agent steps of a learner here that only the other nodes know of."""

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from galamp.gossip import cluster
+from galamp.gossip.cluster.membership import ABSENT_S
 from galamp.gossip.cluster.wire import BF16, Frame, bit_sum, pack
 from galamp.gossip.transport.publication import FOLLOWS
+from galamp.memory.arrays import Wakeup
 from galamp.memory.status import Phase
 from galamp.memory.versioned_slots import Header
-from galamp.workers.bridge import JOIN_LIMIT_S, JOIN_S
+from galamp.workers.bridge import JOIN_LIMIT_S, JOIN_S, Bridge
 from tests.models.stepping import put_back, state_of, step_through
 from tests.support.two_nodes import SIZE, TOY, TwoNodes
 
@@ -27,6 +32,13 @@ def _toy_port(monkeypatch: pytest.MonkeyPatch) -> None:
 def two() -> Iterator[TwoNodes]:
     nodes = TwoNodes()
     yield nodes
+    nodes.close()
+
+
+@pytest.fixture
+def complete() -> Iterator[TwoNodes]:
+    nodes = TwoNodes(graph="complete")
+    yield nodes.met()
     nodes.close()
 
 
@@ -192,6 +204,205 @@ def test_a_bridge_after_a_killed_one_goes_on(two: TwoNodes) -> None:
     two.until(lambda: two[1].status.agent_steps() == two[0].status.agent_steps() == 200)
 
 
+def test_a_bridge_after_a_killed_one_counts_on(two: TwoNodes) -> None:
+    two.met()
+    board = two[0].board
+
+    def counted() -> tuple[int, int]:
+        two.step()
+        return board.node(1, "sent"), board.node(1, "overwritten")
+
+    two[1].port.stuck = True
+    for value in range(1, 21):
+        two[0].publish(1, float(value))
+        two.step()
+    two[1].port.stuck = False
+    two.until(lambda: sum(counted()) == 20)
+    sent, overwritten = counted()
+    assert overwritten > 0
+    for more in (1, 2):
+        two[0].new_bridge()
+        assert counted() == (sent + more - 1, overwritten)
+        two.met()
+        two[0].publish(1, 20.0 + more)
+        two.until(lambda: two[1].newest(3) == 20.0 + more)  # noqa: B023
+        two.until(lambda: counted() == (sent + more, overwritten))  # noqa: B023
+
+
+def test_rounds_are_heard_also_of_a_learner_that_sends_nothing(two: TwoNodes) -> None:
+    """Whoever waits for one that is ahead, in a graph that changes, would wait for nothing."""
+    two.met()
+    row = two[1].status.learner(3)
+    two[0].status.learner(1)["rounds"] = 40
+    two.until(lambda: row["rounds"] == 40)
+    assert two[1].ends[0].status(3).round == 40
+    two[0].publish(1, 1.0, round_=30)  # was on its way for longer than the text
+    two.until(lambda: two[1].mixed(0) == 1.0)
+    assert row["rounds"] == 40
+    two[0].publish(1, 2.0, round_=50)
+    two.until(lambda: two[1].mixed(0) == 2.0)
+    assert row["rounds"] == 51
+    again = two.begin_anew(0)  # whose rounds begin anew
+    again.status.learner(1)["rounds"] = 3
+    two.until(lambda: row["rounds"] == 3)
+
+
+def test_of_frames_that_wait_the_newest_is_mirrored_for_all_that_any_was_for(
+    complete: TwoNodes,
+) -> None:
+    """The receivers are lanes 0 and 1 of node 0: bits 1 and 2."""
+    node = complete[0]
+    received, arrivals = node.board.node(1, "received"), node.bridge._arrivals
+    for number, lanes in ((50, 1), (51, 0), (52, 2)):
+        arrivals.add(1, framed(complete, number, value=float(number), lanes=lanes))
+    arrivals.take()
+    assert not arrivals
+    assert [node.mixed(lane) for lane in (0, 1)] == [52.0, 52.0]
+    assert node.board.node(1, "received") == received + 1
+    damaged = framed(complete, 54, lanes=2)
+    damaged[-1] ^= 64
+    arrivals.add(1, framed(complete, 53, value=53.0, lanes=1))
+    arrivals.add(1, damaged)
+    arrivals.take()
+    assert [node.mixed(lane) for lane in (0, 1)] == [53.0, None], "of what is damaged nothing is"
+    assert node.board.node(1, "refused") == 1
+
+
+class Clock:
+    """A clock that goes on only while something works, for so long."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s, self.done = 0.0, list[str]()
+        monkeypatch.setattr("galamp.workers.bridge.time.monotonic", lambda: self.now_s)
+
+    def taking(self, name: str, work_s: float, work: Callable[..., object]) -> Any:
+        """A function that takes so long."""
+
+        def slow(*given: object) -> object:
+            self.now_s += work_s
+            self.done.append(name)
+            return work(*given)
+
+        return slow
+
+
+def test_between_long_vectors_the_supervisor_and_the_others_hear_of_a_bridge(
+    two: TwoNodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be taken for hung, and the node for gone, when it has most to do."""
+    two.met()
+    node, clock = two[0], Clock(monkeypatch)
+    clock.now_s = two.now_s
+    bridge, mirrors = node.bridge, node.bridge._mirrors
+    monkeypatch.setattr(mirrors, "put", clock.taking("put", 1.5, mirrors.put))
+    monkeypatch.setattr(mirrors, "follow", clock.taking("follow", 1.5, mirrors.follow))
+    monkeypatch.setattr(node.port, "tell", clock.taking("tell", 0.0, node.port.tell))
+    wakeup = SimpleNamespace(signal=clock.taking("at once", 0.0, lambda: None))
+    monkeypatch.setattr(bridge, "_task", replace(node.task, wakeup=cast(Wakeup, wakeup)))
+    beats = node.status.bridge()
+    bridge._hello_due_s = clock.now_s + 0.1
+    for rank in (2, 3):
+        node.bridge._arrivals.add(1, framed(two, 50, rank=rank))
+    for _ in range(2):
+        before = beats["beat"]
+        bridge.step(clock.now_s)
+        assert beats["beat"] > before + 1
+    assert clock.done == ["put", "at once", "tell", "put"]
+    assert [node.newest(rank) for rank in (2, 3)] == [9.0, 9.0]
+    two[1].port.cut = True
+    clock.done.clear()
+    for _ in range(4):
+        clock.now_s += 3.0
+        bridge.step(clock.now_s)
+    assert clock.done.count("follow") == clock.done.count("tell") == 4
+
+
+def test_nodes_that_can_reach_each_other_again_say_so_at_once(two: TwoNodes) -> None:
+    two.met()
+    two[1].port.cut = True
+    two.until(
+        lambda: not any(node.board.node(1 - at, "present") for at, node in enumerate(two.nodes))
+    )
+    two.step(ABSENT_S + 1.0)
+    for node in two.nodes:
+        node.bridge._hello_due_s = two.now_s + 0.5  # each has just told of itself, to nobody
+    two[1].port.cut = False
+    for _ in range(3):
+        two.step(0.06)
+    assert [node.board.node(1 - at, "present") for at, node in enumerate(two.nodes)] == [1, 1]
+
+
+def test_a_node_whose_start_is_not_known_is_told_so_at_once(two: TwoNodes) -> None:
+    """It has to renumber itself, before anything that it sends is taken."""
+    two.met()
+    for _ in range(3):
+        two.until(lambda: two[0].bridge._hello_due_s > two.now_s + 0.4)
+        again = two.begin_anew(1)
+        epoch = two[0].board.node(1, "epoch")
+        for _ in range(4):
+            two.step(0.06)
+        assert two[0].board.node(1, "epoch") == again.board.epoch == epoch + 1
+        assert two[0].board.node(1, "present")
+        assert again.bridge._membership.knows_this(0)
+
+
+def test_texts_that_news_is_told_by_do_not_go_to_and_fro_without_end(
+    two: TwoNodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two.met()
+    said = list[int]()
+    monkeypatch.setattr(two[0].port, "tell", lambda node, text: said.append(node))
+    for _ in range(100):
+        two[0].bridge._membership.starts.conflicts += 1
+        two[0].bridge._tell_soon(two.now_s)
+        two.step(0.001)
+    assert len(said) <= 3
+
+
+def test_a_vector_that_was_asked_for_in_vain_is_asked_for_again_soon() -> None:
+    two = TwoNodes()
+    first, late = two.nodes
+    late.port.cut = True
+    two.until(lambda: first.board.settled)
+    first.publish(0, 7.0)
+    first.publish(1, 8.0)
+    late = two.begin_anew(1)
+    asked, fetch = list[int](), late.port.fetch
+
+    def lost(node: int, rank: int) -> None:
+        asked.append(rank)
+        if len(asked) > 2:
+            fetch(node, rank)
+
+    late.port.fetch = lost  # type: ignore[method-assign]
+    two.until(lambda: len(asked) == 2)
+    since_s = two.now_s
+    two.until(lambda: late.board.settled)
+    assert two.now_s - since_s < 1.0
+    two.close()
+
+
+def test_a_bridge_killed_while_a_start_begins_or_is_renumbered_leaves_one_that_is_heard() -> None:
+    two = TwoNodes()
+    node = two[0]
+    node.bridge.close()
+    nobody = b"\0" * node.arrays.size_bytes
+    put_back(node.arrays, nobody)
+    for work in (lambda: node.board.begin(1, 77), lambda: node.board.begin(2, 77, (66,))):
+        states = step_through(node.arrays, work).states
+        assert len(states) > 1
+        for state in states:
+            put_back(node.arrays, state)
+            node.control.prepare()
+            node.bridge = Bridge(node.task)
+            assert node.board.session
+            assert node.board.epoch >= 1
+            node.bridge.close()
+        put_back(node.arrays, states[-1])
+    node.bridge = Bridge(node.task)
+    two.close()
+
+
 def test_a_node_that_begins_anew_is_heard_although_its_numbers_begin_anew(two: TwoNodes) -> None:
     two.met()
     for value in range(1, 10):
@@ -210,11 +421,20 @@ def test_a_node_that_begins_anew_is_heard_although_its_numbers_begin_anew(two: T
     assert again.board.missing(0) == 500
 
 
-def framed(two: TwoNodes, number: int, *, rank: int = 3, value: float = 9.0) -> bytearray:
+def framed(
+    two: TwoNodes, number: int, *, rank: int = 3, value: float = 9.0, lanes: int = 1
+) -> bytearray:
+    """A frame of node 1, whose learners are 2 and 3 of all."""
     vector = np.full(SIZE, value, np.float32)
     epoch = two[1].board.epoch
-    frame = Frame(rank, epoch, 0, number, 0, 0, 1, bit_sum(vector))
+    frame = Frame(rank, epoch, 0, number, 0, 0, lanes, bit_sum(vector))
     return pack(frame, vector, two[0].bridge._identity)
+
+
+def took(bridge: Bridge, packed: bytearray | bytes) -> None:
+    """A frame of node 1 that has come."""
+    bridge._arrivals.add(1, bytes(packed))
+    bridge._take()
 
 
 def test_replays_wrong_ranks_and_broken_frames_change_nothing(two: TwoNodes) -> None:
@@ -234,22 +454,22 @@ def test_replays_wrong_ranks_and_broken_frames_change_nothing(two: TwoNodes) -> 
         b"GALA" * 40,
     ]
     for packed in bad:
-        bridge._take(1, bytes(packed), two.now_s)
+        took(bridge, packed)
     assert two[0].mixed(0) is None
     assert two[0].newest(3) == before
     assert two[0].board.node(1, "refused") == len(bad) - 1, "a late one is no offence"
     assert len([n for n in two[0].board.notices() if "refused" in n or "own" in n]) == 1
-    bridge._take(1, bytes(framed(two, 50)), two.now_s)
+    took(bridge, framed(two, 50))
     assert two[0].mixed(0) == 9.0
 
 
 def test_a_bridge_killed_anywhere_within_a_frame_leaves_whole_vectors(two: TwoNodes) -> None:
     two.met()
-    node, packed = two[0], bytes(framed(two, 50))
+    node, packed = two[0], framed(two, 50)
     two[1].publish(1, 1.0)
     two.until(lambda: node.newest(3) == 1.0)
     before = state_of(node.arrays)
-    states = step_through(node.arrays, lambda: node.bridge._take(1, packed, two.now_s)).states
+    states = step_through(node.arrays, lambda: took(node.bridge, packed)).states
     assert len(states) > 10
     for state in states:
         put_back(node.arrays, state)
@@ -258,7 +478,7 @@ def test_a_bridge_killed_anywhere_within_a_frame_leaves_whole_vectors(two: TwoNo
         assert found in (None, 1.0, 9.0)
         put_back(node.arrays, state)
         node.ends[0] = node.end(0)
-        node.bridge._take(1, bytes(framed(two, 51, value=11.0)), two.now_s)
+        took(node.bridge, framed(two, 51, value=11.0))
         assert node.newest(3) == 11.0
         assert node.mixed(0) == 11.0
     put_back(node.arrays, before)
@@ -274,13 +494,6 @@ def apart(two: TwoNodes, value: float, *receivers: int, between: bool = True) ->
         sent = two[0].board.node(1, "sent")
         while between and two[0].board.node(1, "sent") == sent:
             two.step()
-
-
-@pytest.fixture
-def complete() -> Iterator[TwoNodes]:
-    nodes = TwoNodes(graph="complete")
-    yield nodes.met()
-    nodes.close()
 
 
 def test_tokens_of_one_publication_that_come_apart_reach_all_receivers(complete: TwoNodes) -> None:

@@ -101,10 +101,17 @@ class Membership:
         for of, start in enumerate(hello.starts):
             lanes = slice(of * ranks.lanes, (of + 1) * ranks.lanes)
             self.starts.hear(of, start, hello.steps[lanes])
-        known = self._board.start(node)
-        if known.epoch and known[:2] == hello.starts[node][:2]:
+        if self._is_known(hello):
             self._heard[node] = _Heard(hello, now_s)
+        for of in self.others:
+            if of in self._heard and not self._is_known(self._heard[of].hello):
+                del self._heard[of]  # another node knows of a newer start
         return None
+
+    def _is_known(self, hello: Hello) -> bool:
+        """Whether a hello is of the newest start of its node that is known."""
+        known = self._board.start(hello.node)
+        return known.epoch > 0 and known[:2] == hello.starts[hello.node][:2]
 
     def _disagreement(self, node: int, hello: Hello) -> str | None:
         """Return the difference, once for each start of the node."""

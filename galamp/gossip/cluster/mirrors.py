@@ -144,7 +144,7 @@ class Mirrors:
     def _write(self, rank: int, of: Frame | Header, recorded: int, vector: Vector) -> Header:
         """Publish a vector, and record it with its distance to the one before.
 
-        A mirror has one incarnation for its readers, and another one while it follows; `recorded` is
+        A mirror has one incarnation for its readers, another one while it follows; `recorded` is
         that of the record.
         """
         length = self._distance(rank, vector) * LENGTH_SLACK if rank in self._rings else 0.0

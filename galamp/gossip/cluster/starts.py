@@ -23,12 +23,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from galamp.core.decode import Range
 from galamp.core.errors import RunFailed
 from galamp.core.nodes import Ranks
 from galamp.memory.cluster_board import LARGEST_EPOCH, OVERTAKEN_KEPT, ClusterBoard, Start
 
 Steps = Annotated[int, Range(0, 10**15)]
+CountArray = npt.NDArray[np.int64]
+"""`Counts` of several learners: [learners, 2]."""
 
 
 class Counts(NamedTuple):
@@ -71,57 +76,57 @@ class Starts:
 
         `own` are the agent steps of those of this node since they ever began, as they know it.
         """
-        return [self._counts(self._ranks.here(number), own) for number in range(self._ranks.all)]
-
-    def _counts(self, rank: int, own: Mapping[int, int]) -> Counts:
-        board = self._board
-        before = board.rank(rank, "before")
-        if rank not in own:
-            return Counts(before, board.rank(rank, "since"))
-        at_start = board.rank(rank, "at_start")
-        return Counts(max(before, at_start), max(0, own[rank] - at_start))
+        board, ranks = self._board, self._ranks
+        here = [Counts(*each) for each in board.counts(range(ranks.all)).tolist()]
+        for rank, steps in own.items():
+            at_start = board.rank(rank, "at_start")
+            here[rank] = Counts(max(here[rank].before, at_start), max(0, steps - at_start))
+        return [here[ranks.here(number)] for number in range(ranks.all)]
 
     def elsewhere(self) -> dict[int, int]:
         """Return the agent steps of other nodes' learners, by their number here, so far heard."""
-        return {rank: sum(self._counts(rank, {})) for rank in self._ranks.remote}
+        remote = self._ranks.remote
+        return dict(zip(remote, self._board.counts(remote).sum(1).tolist(), strict=True))
 
     def hear(self, node: int, start: Start, counts: Sequence[Counts]) -> None:
         """Take what is told of a node, by itself or by another one."""
         if start.epoch == 0:
             return
+        told = np.array(counts, np.int64)
         if node == self._ranks.node:
-            self._hear_of_own(start, counts)
+            self._hear_of_own(start, told)
             return
         known = self._board.start(node)
-        if start.session == known.session or start.epoch > known.epoch:
-            self._hear_of_newest(node, start, counts)
+        if start.session == known.session:
+            kept = self._board.counts(self._ranks.learners_of(node))
+            np.maximum(kept, told, out=kept)
+            if start.epoch > known.epoch:
+                self._set_start(node, start)
+        elif start.epoch > known.epoch:
+            self._begin(node, start, told, known)
         elif start.session not in known.after:
             self.conflicts += 1
 
-    def _hear_of_newest(self, node: int, start: Start, counts: Sequence[Counts]) -> None:
-        """Take the counts of the newest start, which may be new."""
-        board, known = self._board, self._board.start(node)
-        newer = start.epoch > known.epoch
-        for rank, told in zip(self._ranks.learners_of(node), counts, strict=True):
-            since = board.rank(rank, "since")
-            before = max(board.rank(rank, "before"), told.before)
-            if start.session != known.session:
-                # What a start that has overtaken this one tells as before holds this one's steps.
-                if start.session not in known.after:
-                    before = max(before, board.rank(rank, "before") + since)
-                else:
-                    before = told.before
-                board.set_rank(rank, "since", 0)  # a bridge killed here doubles nothing
-            board.set_rank(rank, "before", before)
-            if newer:
-                board.set_rank(rank, "number", 0)
-                board.set_rank(rank, "mirrored", 0)
-        if newer:
-            board.set_start(node, start)
-        for rank, told in zip(self._ranks.learners_of(node), counts, strict=True):
-            board.set_rank(rank, "since", max(board.rank(rank, "since"), told.since))
+    def _begin(self, node: int, start: Start, told: CountArray, known: Start) -> None:
+        """Take a newer start of a node in place of the one that is `known`."""
+        kept = self._board.counts(self._ranks.learners_of(node))
+        before = told[:, 0]
+        if start.session not in known.after:  # else the start was counted before the known one
+            before = np.maximum(before, kept.sum(1))
+        kept[:, 1] = 0  # first, so that a bridge that is killed here doubles nothing
+        kept[:, 0] = before
+        self._set_start(node, start)
+        kept[:, 1] = told[:, 1]
 
-    def _hear_of_own(self, start: Start, counts: Sequence[Counts]) -> None:
+    def _set_start(self, node: int, start: Start) -> None:
+        """Note the newest start of a node: frames of the one before are not taken any more."""
+        board = self._board
+        for rank in self._ranks.learners_of(node):
+            board.set_rank(rank, "number", 0)
+            board.set_rank(rank, "mirrored", 0)
+        board.set_start(node, start)
+
+    def _hear_of_own(self, start: Start, told: CountArray) -> None:
         """Take what another node knows of a start of this one: this, an earlier or a later one."""
         board, own = self._board, self._board.own
         mine = start.session == own.session
@@ -129,11 +134,10 @@ class Starts:
         if overtaking and start[:2] > own[:2]:
             board.overtake(start)
             return
-        if not overtaking:
-            for lane, told in enumerate(counts):
-                before = told.before if mine else sum(told)
-                board.set_rank(lane, "before", max(before, board.rank(lane, "before")))
+        if not overtaking:  # else these are counted there, as made before
+            kept = board.counts(range(self._ranks.lanes))[:, 0]
+            np.maximum(kept, told[:, 0] if mine else told.sum(1), out=kept)
         if not mine and own.epoch <= start.epoch < LARGEST_EPOCH:
             after = (start.session, *start.after, *own.after)
-            kept = tuple(dict.fromkeys(each for each in after if each != own.session))
-            board.begin(start.epoch + 1, own.session, kept[:OVERTAKEN_KEPT])
+            kept_sessions = tuple(dict.fromkeys(each for each in after if each != own.session))
+            board.begin(start.epoch + 1, own.session, kept_sessions[:OVERTAKEN_KEPT])
