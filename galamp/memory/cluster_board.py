@@ -18,6 +18,9 @@ from galamp.memory.arrays import ArraySpec, SharedArrays, memory_fence
 
 NOTICES, NOTICE_BYTES = 32, 1024
 """Notices that wait for the supervisor, and the length of one."""
+SETTLE_LIMIT_S = 12.0
+"""Longest wait at the start for other nodes' vectors: of the bridge, and of learners for it, which
+may hang."""
 _SETTLED, _EPOCH, _SESSION, _HEAD, _BY_EPOCH, _BY_SESSION, _WORDS = range(7)
 OVERTAKEN_KEPT = 8
 """Sessions that a start has overtaken, of which it tells: the newest."""

@@ -35,7 +35,7 @@ from galamp.gossip.cluster.wire import (
     bit_sum,
     pack,
 )
-from galamp.memory.cluster_board import ClusterBoard
+from galamp.memory.cluster_board import SETTLE_LIMIT_S, ClusterBoard
 from galamp.memory.control import ControlBlock
 from galamp.memory.status import Phase, StatusBoard
 from galamp.memory.versioned_slots import VersionedSlots
@@ -45,8 +45,8 @@ TICK_S = 0.05
 """Longest sleep: within it the end of the run is noticed."""
 GATHER_S = 0.001
 """Pause after a wake-up, in which a learner sends its tokens to all of its peers."""
-JOIN_S, JOIN_LIMIT_S = 2.0, 12.0
-"""How long learners wait at their start for other nodes to be heard, and then for their vectors."""
+JOIN_S = 2.0
+"""How long learners wait at their start for other nodes to be heard; see `SETTLE_LIMIT_S`."""
 FETCH_AGAIN_S, FETCH_EVERY_S = 0.5, 2.0
 """First pause until a vector that has not come is asked for again, and the longest."""
 HELLO_PAUSE_S = 0.05
@@ -264,7 +264,7 @@ class Bridge:
         if self.board.settled:
             return
         waits = [self._waits_for(node, now_s) for node in self._membership.others]
-        if not any(waits) or now_s - self._opened_s > JOIN_LIMIT_S:
+        if not any(waits) or now_s - self._opened_s > SETTLE_LIMIT_S:
             self.board.settle()
 
     def _waits_for(self, node: int, now_s: float) -> bool:

@@ -16,9 +16,10 @@ from galamp.gossip.cluster.membership import ABSENT_S
 from galamp.gossip.cluster.wire import BF16, Frame, bit_sum, pack
 from galamp.gossip.transport.publication import FOLLOWS
 from galamp.memory.arrays import Wakeup
+from galamp.memory.cluster_board import SETTLE_LIMIT_S
 from galamp.memory.status import Phase
 from galamp.memory.versioned_slots import Header
-from galamp.workers.bridge import JOIN_LIMIT_S, JOIN_S, Bridge
+from galamp.workers.bridge import JOIN_S, Bridge
 from tests.models.stepping import put_back, state_of, step_through
 from tests.support.two_nodes import SIZE, TOY, TwoNodes
 
@@ -163,7 +164,7 @@ def test_no_learner_waits_for_ever_for_vectors_that_do_not_come() -> None:
     late = two.begin_anew(1)
     late.port.stuck = True  # it hears texts, and no vector
     two.until(lambda: late.board.settled, passed_s=1.0)
-    assert two.now_s - late.bridge._opened_s >= JOIN_LIMIT_S
+    assert two.now_s - late.bridge._opened_s >= SETTLE_LIMIT_S
     late.port.stuck = False
     two.close()
 

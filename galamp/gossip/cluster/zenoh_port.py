@@ -30,8 +30,7 @@ RETRY_MS = {"period_init_ms": 200, "period_max_ms": 1000, "period_increase_facto
 """Intervals between attempts to connect to a node that is not there."""
 OPEN_TIMEOUT_S = 2.0
 """Longest wait for a connection and its handshake. Behind a cut the kernel tries at ever longer
-intervals, of 4 s soon: a new attempt begins with short ones, so it is heard soon that it has healed.
-"""
+intervals, of 4 s soon; a new attempt begins with short ones, so a healed link is soon found."""
 CLOSE_TIMEOUT_S = 0.5
 
 
