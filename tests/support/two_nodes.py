@@ -46,7 +46,7 @@ class OneNode:
         wire: str = FLOAT32,
     ) -> None:
         self.ranks = ranks = Ranks(node, 2, lanes)
-        self.topology = FromNode(make_topology(graph, ranks.all), ranks.among_all(0))
+        self.topology = FromNode(make_topology(graph, ranks.all), ranks.among_all(0), lanes)
         remote = len(ranks.remote)
         specs = ControlBlock.specs(ranks.all) + StatusBoard.specs(lanes, 1, (), remote)
         specs += ClusterBoard.specs(ranks.nodes, ranks.all) + gossip_specs(self.topology, SIZE)

@@ -14,7 +14,7 @@ import pytest
 from galamp.gossip import cluster
 from galamp.gossip.cluster.membership import ABSENT_S
 from galamp.gossip.cluster.wire import BF16, Frame, bit_sum, pack
-from galamp.gossip.transport.publication import FOLLOWS
+from galamp.gossip.transport.publication import CHECKSUMS, FOLLOWS
 from galamp.memory.arrays import Wakeup
 from galamp.memory.cluster_board import SETTLE_LIMIT_S
 from galamp.memory.status import Phase
@@ -106,6 +106,15 @@ def test_lengths_of_mirrored_vectors_are_measured_for_the_certificate(two: TwoNo
     assert [entry.number for _, entry in entries] == list(range(1, len(entries) + 1))
 
 
+def test_a_mirrored_vector_is_recorded_with_its_checksum(two: TwoNodes) -> None:
+    two.met()
+    two[0].publish(1, 3.0)
+    until_mixed(two, 1, 3.0)
+    entries = [entry for _, entry in two[1].rings[3].drain()[0] if entry.incarnation != FOLLOWS]
+    vector = np.full(SIZE, 3.0, np.float32)
+    assert entries[-1].checksum == bit_sum(vector) % CHECKSUMS > 0
+
+
 def test_rounded_vectors_carry_on_what_was_left_out_and_how_much_it_is() -> None:
     two = TwoNodes(wire=BF16)
     two.met()
@@ -121,6 +130,7 @@ def test_rounded_vectors_carry_on_what_was_left_out_and_how_much_it_is() -> None
     errors = [entry.rounded for _, entry in entries if entry.incarnation != FOLLOWS]
     wanted = [abs(value - exact) * math.sqrt(SIZE) for value in sent if value is not None]
     assert errors[-8:] == pytest.approx(wanted, rel=1e-4)
+    assert not any(entry.checksum for _, entry in entries), "they are others than were published"
     assert min(errors[-8:]) > 0
     two.close()
 

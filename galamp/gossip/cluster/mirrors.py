@@ -26,7 +26,7 @@ from galamp.core.nodes import Ranks
 from galamp.gossip.cluster.wire import Frame, Vector
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.transport.mailbox import Mailbox, Token
-from galamp.gossip.transport.publication import FOLLOWS, Publication
+from galamp.gossip.transport.publication import CHECKSUMS, FOLLOWS, Publication
 from galamp.gossip.transport.publication_ring import PublicationRing
 from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.versioned_slots import Header, VersionedSlots
@@ -157,7 +157,8 @@ class Mirrors:
         if rank in self._rings:
             fixed = rank, header.number, header.round, header.version, recorded
             rounded = of.rounded if isinstance(of, Frame) else 0.0
-            self._rings[rank].append(Publication(*fixed, length, 1.0, (), rounded))
+            checksum = 0 if rounded or recorded == FOLLOWS else of.checksum % CHECKSUMS
+            self._rings[rank].append(Publication(*fixed, length, 1.0, (), rounded, checksum))
         return header
 
     def _distance(self, rank: int, vector: Vector) -> float:
