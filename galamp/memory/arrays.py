@@ -220,10 +220,15 @@ class Wakeup:
         """Wake the waiting process; never blocks."""
         os.eventfd_write(self._fd, 1)
 
-    def wait(self, timeout_s: float) -> None:
-        """Sleep until the next `signal`, at most `timeout_s`; then check the counters."""
-        if self._poll.poll(timeout_s * 1e3):
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until the next `signal`, at most `timeout_s`; then check the counters.
+
+        Returns whether there was one.
+        """
+        signalled = bool(self._poll.poll(timeout_s * 1e3))
+        if signalled:
             self.clear()
+        return signalled
 
     def clear(self) -> None:
         """Discard the signals so far."""

@@ -18,23 +18,15 @@ from collections import deque
 from functools import partial
 
 from galamp.core.errors import StopRun
-from galamp.core.processes.allocator import keep_nothing_spare
+from galamp.core.processes.allocator import keep_until_returned, return_spare
 from galamp.core.processes.tracing import TracingPermit
 from galamp.gossip.cluster import port_class
 from galamp.gossip.cluster.arrivals import Arrivals
 from galamp.gossip.cluster.membership import HELLO_EVERY_S, Lane, Membership
 from galamp.gossip.cluster.mirrors import Mirrors
+from galamp.gossip.cluster.packing import Packing
 from galamp.gossip.cluster.port import Port, PortContext
-from galamp.gossip.cluster.rounding import Rounding
-from galamp.gossip.cluster.wire import (
-    BF16,
-    Frame,
-    Halves,
-    Vector,
-    WireIdentity,
-    bit_sum,
-    pack,
-)
+from galamp.gossip.cluster.wire import WireIdentity
 from galamp.memory.cluster_board import SETTLE_LIMIT_S, ClusterBoard
 from galamp.memory.control import ControlBlock
 from galamp.memory.status import Phase, StatusBoard
@@ -57,6 +49,8 @@ other nodes are to hear of this one in between. One vector of each kind is alway
 FOLLOW_EVERY_S = 1.0
 LOOK_EVERY_S = 0.05
 """Longest time until it is noticed that a node cannot be reached any more."""
+SPARE_EVERY_S = 10.0
+"""Longest time that memory is held which vectors have left."""
 REFUSALS_EVERY_S = 10.0
 """Interval of notices of what a node sends that is refused; in between it is only counted."""
 
@@ -67,7 +61,7 @@ def main(task: BridgeTask) -> None:
     Raises:
         RunFailed: the port cannot be opened.
     """
-    keep_nothing_spare()  # its library's threads take vectors, and give them back
+    keep_until_returned()  # its library's threads take vectors, and give them back
     bridge = Bridge(task)
     try:
         bridge.run()
@@ -94,7 +88,7 @@ class Bridge:
         ]
         size = self._mirrors.size
         self._identity = WireIdentity(task.run, task.model, size, ranks.all, task.wire)
-        self._roundings = dict[tuple[int, int], Rounding]()
+        self._packings = dict[int, Packing]()
         if not self.board.session:
             self._begin()
         self._membership = Membership(ranks, self.board, task.about)
@@ -122,6 +116,7 @@ class Bridge:
         self._opened_s = time.monotonic()
         self._hello_due_s = self._follow_due_s = self._look_due_s = self._opened_s
         self._now_s, self._told_s = self._opened_s, self._opened_s - HELLO_PAUSE_S
+        self._spare_due_s = self._opened_s
         self._follows = itertools.cycle(ranks.remote)
 
     def _begin(self) -> None:
@@ -138,9 +133,13 @@ class Bridge:
         """
         self._row.enter(Phase.GOSSIP)
         while not self._control.quit:
-            self.step(time.monotonic())
-            self._task.wakeup.wait(TICK_S)
-            time.sleep(GATHER_S)
+            now_s = time.monotonic()
+            self.step(now_s)
+            if now_s >= self._spare_due_s:
+                self._spare_due_s = now_s + SPARE_EVERY_S
+                return_spare()
+            if self._task.wakeup.wait(TICK_S):
+                time.sleep(GATHER_S)
         self._tell()  # the last counts
         self._row["done"] = 1
         raise StopRun
@@ -295,35 +294,13 @@ class Bridge:
             self._port.publish(node, self._ranks.among_all(rank), make)
 
     def _make(self, node: int, rank: int) -> bytearray | None:
-        """Return the newest frame of a learner (in a thread of the port)."""
+        """Return the newest frame of a learner (in the thread of the node's outbox)."""
         lanes, waiting = 0, self._lanes[node, rank]
         while waiting:
             lanes |= waiting.popleft()
-        found = self._mirrors.copy(rank)
-        if found is None:
-            return None
-        of, vector = found
-        number, epoch = self._ranks.among_all(rank), self.board.epoch
-        numbers, checksum, distance = self._on_wire(node, rank, vector, of.checksum)
-        frame = Frame(
-            number, epoch, of.incarnation, of.number, of.round, of.version, lanes, checksum,
-            distance,
-        )  # fmt: skip
-        return pack(frame, numbers, self._identity)
-
-    def _on_wire(
-        self, node: int, rank: int, vector: Vector, checksum: int
-    ) -> tuple[Vector | Halves, int, float]:
-        """Return what is sent of a vector, its checksum, and how far it is from the vector.
-
-        Called by the thread of this node's outbox alone, in which the rounding is kept.
-        """
-        if self._identity.wire != BF16:
-            return vector, checksum or bit_sum(vector), 0.0
-        if (node, rank) not in self._roundings:
-            self._roundings[node, rank] = Rounding(vector.size)
-        rounded = self._roundings[node, rank].encode(vector)
-        return rounded.halves, bit_sum(rounded.vector), rounded.distance
+        if node not in self._packings:
+            self._packings[node] = Packing(self._mirrors, self._identity, self._ranks, self.board)
+        return self._packings[node].frame(rank, lanes)
 
     def _take(self) -> None:
         """Mirror what has come, within a time; the next step, which comes at once, has the rest."""

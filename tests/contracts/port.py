@@ -112,6 +112,23 @@ class PortContract:
         assert values == sorted(set(values))
         assert all(frame == frame[:8] * (SIZE // 8) for _, frame in other.frames)
 
+    def test_a_frame_may_be_made_where_the_last_one_was(self, pair: tuple[End, End]) -> None:
+        """Whatever a port keeps of it, nothing of the next one arrives in it."""
+        one, other = pair
+        numbers, kept = itertools.count(1), bytearray(SIZE)
+
+        def make() -> bytearray:
+            kept[:] = next(numbers).to_bytes(8, "little") * (SIZE // 8)
+            return kept
+
+        for offered in range(1, 41):
+            one.port.publish(1, offered % 2, make)
+            one.until(lambda: one.port.sent(1) + one.port.overwritten(1) == offered)  # noqa: B023
+        last = kept[:8]
+        other.until(lambda: any(frame[:8] == last for _, frame in other.frames))
+        assert all(frame == frame[:8] * (SIZE // 8) for _, frame in other.frames)
+        assert len({bytes(frame[:8]) for _, frame in other.frames}) == len(other.frames)
+
     def test_what_there_is_none_of_any_more_is_not_sent(self, pair: tuple[End, End]) -> None:
         one, other = pair
         one.port.publish(1, 0, lambda: None)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import struct
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galamp.gossip.cluster.rounding import Rounding, halved
-from galamp.gossip.cluster.wire import Vector, widened
+from galamp.gossip.cluster.wire import Vector, bit_sum, widened
 
 DICE = np.random.default_rng(5)
 
@@ -39,6 +42,18 @@ def test_what_is_told_is_the_distance_to_what_was_published() -> None:
         exact = float(np.linalg.norm(vector.astype(np.float64) - rounded.vector))
         assert exact <= rounded.distance <= 1.0001 * exact
         assert 0 < exact < 2**-7 * np.linalg.norm(vector)
+
+
+def test_what_is_sent_is_the_same_in_every_version_of_the_format() -> None:
+    """Of vectors of several chunks, one after the other: halves and checksums."""
+    numbers = np.arange(40_000, dtype=np.uint32) * np.uint32(2654435761) >> np.uint32(9)
+    vector = numbers.astype(np.float32) * np.float32(2**-22) - np.float32(1)
+    sent, rounding = hashlib.sha256(), Rounding(vector.size)
+    for step in range(3):
+        rounded = rounding.encode(vector * np.float32(1 + step / 128))
+        sent.update(rounded.halves.astype("<u2").tobytes())
+        sent.update(struct.pack("<q", bit_sum(rounded.vector)))
+    assert sent.hexdigest() == "c263c480ab3a73b1fb7f692e216037b7db675eb180f9c9b7e3dcf6a89a1ac051"
 
 
 def test_what_is_left_out_comes_later() -> None:

@@ -27,6 +27,17 @@ from galamp.gossip.vectors import checksum_of
 IDENTITY = WireIdentity(run=7, model=2**64 - 1, size=5, ranks=4)
 VECTOR = np.array([1.0, -2.5, 0.0, 3e-38, 1e30], np.float32)
 HALF = IDENTITY._replace(wire=BF16)
+FULL_HEX = (
+    "47414c41020000000300000014000000000000000700000000000000ffffffffffffffff020000000000000009"
+    "000000000000000100000000000000080000000000000007000000000000000000000000000080b0480d720000"
+    "000000000000000000000000803f000020c000000000e6552301caf24971"
+)
+"""Frames of `VECTOR` as every version of this format has them on the wire."""
+HALF_HEX = (
+    "47414c4102000000030000000a000000000000000700000000000000ffffffffffffffff020000000000000009"
+    "0000000000000001000000000000000800000000000000070000000000000001000000000000000000"
+    "0d7200000000e7e3da50116c6a45803f20c0000023014a71"
+)
 WORD = st.integers(0, 2**62)
 
 
@@ -45,6 +56,13 @@ def test_what_is_packed_comes_back(
     assert found == header_of(packed, IDENTITY) == frame
     assert (vector == VECTOR).all()
     assert len(packed) == IDENTITY.frame_bytes == HEADER_BYTES + 20
+
+
+def test_frames_are_the_same_bytes_in_every_version_of_the_format() -> None:
+    assert framed().hex() == FULL_HEX
+    rounded = Rounding(5).encode(VECTOR)
+    frame = Frame(3, 2, 1, 9, 8, 7, 1, bit_sum(rounded.vector), rounded.distance)
+    assert pack(frame, rounded.halves, HALF).hex() == HALF_HEX
 
 
 def test_half_the_bytes_carry_what_was_rounded() -> None:
@@ -90,6 +108,12 @@ def test_what_is_not_finite_is_refused() -> None:
     for value in (np.nan, np.inf, -np.inf):
         with pytest.raises(FrameError, match="not finite"):
             unpack(framed(np.array([value, 0, 0, 0, 0], np.float32)), IDENTITY)
+
+
+def test_finite_numbers_are_taken_whatever_their_sum() -> None:
+    for values in ((3e38,) * 5, (3e38, 3e38, -3e38, -3e38, -3e38)):
+        vector = np.array(values, np.float32)
+        assert (unpack(framed(vector), IDENTITY)[1] == vector).all()
 
 
 @given(st.integers(0, 8 * IDENTITY.frame_bytes - 1))

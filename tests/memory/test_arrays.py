@@ -300,8 +300,9 @@ def test_many_signals_are_one_wake_up() -> None:
     wakeup = Wakeup()
     for _ in range(100):
         wakeup.signal()
-    wakeup.wait(60.0)
+    assert wakeup.wait(60.0)
     assert not is_set(wakeup)
+    assert not wakeup.wait(0.0)
 
 
 @pytest.mark.parametrize("timeout_s", [0.0, 0.0004, 0.03])

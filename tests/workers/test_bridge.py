@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,17 +12,22 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from galamp.core.errors import StopRun
 from galamp.gossip import cluster
 from galamp.gossip.cluster.membership import ABSENT_S
 from galamp.gossip.cluster.wire import BF16, Frame, bit_sum, pack
+from galamp.gossip.transport.parameter_slots import ParameterSlots
 from galamp.gossip.transport.publication import CHECKSUMS, FOLLOWS
 from galamp.memory.arrays import Wakeup
 from galamp.memory.cluster_board import SETTLE_LIMIT_S
 from galamp.memory.status import Phase
 from galamp.memory.versioned_slots import Header
-from galamp.workers.bridge import JOIN_S, Bridge
+from galamp.workers import bridge as bridge_module
+from galamp.workers.bridge import GATHER_S, JOIN_S, SPARE_EVERY_S, Bridge
 from tests.models.stepping import put_back, state_of, step_through
 from tests.support.two_nodes import SIZE, TOY, TwoNodes
+
+Turns = Callable[[float, set[int]], tuple[list[float], list[float]]]
 
 
 @pytest.fixture(autouse=True)
@@ -150,6 +156,76 @@ def test_a_node_alone_begins_soon_and_its_absent_learners_follow_its_own() -> No
     assert alone.mixed(0) is None, "nobody is told of them"
     assert [alone.board.rank(rank, "alive") for rank in alone.ranks.remote] == [0, 0]
     two.close()
+
+
+def test_what_an_absent_learner_follows_already_is_not_written_again() -> None:
+    two = TwoNodes()
+    alone, other = two.nodes
+    other.port.cut = True
+    two.until(lambda: alone.board.settled)
+    slots = ParameterSlots(alone.arrays, 3)
+    for number, value in enumerate((5.0, 5.0, 6.0), start=1):
+        alone.publish(1, value)
+        for _ in range(3):
+            two.step(2.0)
+            assert (alone.newest(3), slots.published) == (value, number)
+    other.port.cut = False
+    two.met()
+    other.publish(1, 9.0)
+    two.until(lambda: alone.newest(3) == 9.0)
+    other.port.cut = True
+    two.until(lambda: alone.newest(3) == 6.0)  # although it has followed it before
+    two.close()
+
+
+def test_no_learner_wakes_the_bridge_by_what_it_has_read(two: TwoNodes) -> None:
+    two.met()
+    two[0].publish(1, 1.0)
+    two.until(lambda: two[1].newest(3) == 1.0)
+    two[1].task.wakeup.clear()
+    assert two[1].mixed(0) == 1.0
+    assert not two[1].task.wakeup.wait(0.0)
+    two[1].publish(1, 2.0)
+    assert two[1].task.wakeup.wait(0.0)
+
+
+@pytest.fixture
+def bridge_turns(two: TwoNodes, monkeypatch: pytest.MonkeyPatch) -> Turns:
+    """Runs a bridge's loop for ten turns: its pauses, and when it returns memory, by its clock."""
+    node, pauses, began_s, returned = two[0], list[float](), list[float](), list[float]()
+
+    def run(turn_s: float, signalled: set[int]) -> tuple[list[float], list[float]]:
+        clock, turns = itertools.count(node.bridge._opened_s, turn_s), itertools.count(1)
+
+        def step(now_s: float) -> None:
+            turn = next(turns)
+            began_s.append(now_s - node.bridge._opened_s)
+            if turn in signalled:
+                node.task.wakeup.signal()
+            node.control.quit = turn == 10
+
+        node.task.wakeup.clear()
+        time_ = SimpleNamespace(monotonic=lambda: next(clock), sleep=pauses.append)
+        monkeypatch.setattr(node.bridge, "step", step)
+        monkeypatch.setattr(bridge_module, "time", time_)
+        monkeypatch.setattr(bridge_module, "TICK_S", 0.001)
+        monkeypatch.setattr(bridge_module, "return_spare", lambda: returned.append(began_s[-1]))
+        with pytest.raises(StopRun):
+            node.bridge.run()
+        return pauses, returned
+
+    return run
+
+
+def test_a_bridge_with_nothing_to_do_sleeps_once_a_tick(bridge_turns: Turns) -> None:
+    """And a moment longer only where a learner has begun to send to its peers."""
+    pauses, _ = bridge_turns(1.0, {2, 5})
+    assert pauses == [GATHER_S] * 2
+
+
+def test_a_bridge_returns_the_memory_that_vectors_took_now_and_then(bridge_turns: Turns) -> None:
+    _, returned = bridge_turns(0.3 * SPARE_EVERY_S, set())
+    assert returned == pytest.approx([0.0, 1.2 * SPARE_EVERY_S, 2.4 * SPARE_EVERY_S])
 
 
 def test_a_node_that_comes_late_waits_for_the_vectors_of_those_that_train() -> None:

@@ -18,6 +18,7 @@ from galamp.core.failpoints import hit
 from galamp.core.nodes import Ranks
 from galamp.gossip.cluster.membership import Membership
 from galamp.gossip.cluster.mirrors import Mirrors
+from galamp.gossip.cluster.port import Packed
 from galamp.gossip.cluster.wire import Frame, FrameError, WireIdentity, header_of, unpack
 from galamp.memory.cluster_board import ClusterBoard
 from galamp.memory.status import StatusRow
@@ -28,7 +29,7 @@ KEPT = 2
 
 class _Waiting(NamedTuple):
     frame: Frame
-    packed: bytes | bytearray
+    packed: Packed
 
 
 class Arrivals:
@@ -53,7 +54,7 @@ class Arrivals:
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    def add(self, node: int, packed: bytes | bytearray) -> None:
+    def add(self, node: int, packed: Packed) -> None:
         """Add a frame that `node` has sent; one that is damaged or not its own is refused."""
         try:
             frame = header_of(packed, self._identity)
@@ -81,7 +82,7 @@ class Arrivals:
             if self._mirror(key[0], frame, packed):
                 return
 
-    def _mirror(self, node: int, frame: Frame, packed: bytes | bytearray) -> bool:
+    def _mirror(self, node: int, frame: Frame, packed: Packed) -> bool:
         """Mirror a frame, if it is what it says, and newer than what there is; return whether."""
         objection = self._membership.objection(node, frame)
         if objection is not None:  # it is late: what was before it is later still

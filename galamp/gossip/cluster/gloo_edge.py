@@ -61,7 +61,10 @@ class GlooEdge:
     # What is sent
 
     def send(self, rank: int, frame: bytes | bytearray) -> None:
-        """Send a frame of learner `rank`; it is lost if the node is not there."""
+        """Send a frame of learner `rank`; it is lost if the node is not there.
+
+        Its memory is free then: what gloo fails to send within a call it does not read later.
+        """
         group = self._group
         if group is None:
             return
@@ -173,7 +176,7 @@ class GlooEdge:
         data = bytearray(length)
         for piece in _pieces(data):
             group.receive(piece, PIECES, LEASE)
-        self._inbox.frame(self._node, rank, bytes(data))
+        self._inbox.frame(self._node, rank, data)
 
 
 def _head(one: int, other: int) -> bytearray:

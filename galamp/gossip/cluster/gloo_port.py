@@ -16,7 +16,7 @@ from galamp.gossip.cluster.gloo_edge import GlooEdge
 from galamp.gossip.cluster.gloo_meeting import Meeting, StoreHost, torch_distributed
 from galamp.gossip.cluster.inbox import Inbox
 from galamp.gossip.cluster.outbox import Outbox
-from galamp.gossip.cluster.port import Make, Port, PortContext
+from galamp.gossip.cluster.port import Make, Packed, Port, PortContext
 
 CLOSE_TIMEOUT_S = 0.5
 
@@ -59,7 +59,7 @@ class GlooPort(Port):
         """Offer it to the node's outbox."""
         self._outboxes[node].offer(rank, make)
 
-    def frames(self) -> list[tuple[int, bytes]]:
+    def frames(self) -> list[tuple[int, Packed]]:
         """Return what the inbox has kept."""
         return self._inbox.frames()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TypeVar
 
-from galamp.gossip.cluster.port import PortContext
+from galamp.gossip.cluster.port import Packed, PortContext
 
 ROOM_BYTES = 2**18
 """Length of a text, and what a port may add to a frame."""
@@ -26,7 +26,7 @@ class Inbox:
         self._context = context
         others = [node for node in range(context.nodes) if node != context.node]
         lanes = context.ranks // context.nodes
-        self._frames: dict[tuple[int, int], deque[bytes]] = {
+        self._frames: dict[tuple[int, int], deque[Packed]] = {
             (node, rank): deque(maxlen=KEPT)
             for node in others
             for rank in range(node * lanes, (node + 1) * lanes)
@@ -40,7 +40,7 @@ class Inbox:
         """Whether a frame of so many bytes is kept, that `node` sends as one of learner `rank`."""
         return (node, rank) in self._frames and length <= self._context.frame_bytes + ROOM_BYTES
 
-    def frame(self, node: int, rank: int, packed: bytes) -> None:
+    def frame(self, node: int, rank: int, packed: Packed) -> None:
         """Keep a frame, if it `takes` such."""
         if self.takes(node, rank, len(packed)):
             self._frames[node, rank].append(packed)
@@ -59,7 +59,7 @@ class Inbox:
             self._asked.append((node, rank))
             self._context.wake()
 
-    def frames(self) -> list[tuple[int, bytes]]:
+    def frames(self) -> list[tuple[int, Packed]]:
         """Return the frames since the last call, oldest first: (sending node, frame)."""
         found = []
         for sender in _taken(self._arrived):

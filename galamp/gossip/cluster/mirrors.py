@@ -16,13 +16,13 @@ mixes it: tokens that were not read are made void, and none is of the incarnatio
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from galamp.core.nodes import Ranks
+from galamp.gossip.cluster.lengths import CHUNK, distance_at_most
 from galamp.gossip.cluster.wire import Frame, Vector
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.transport.mailbox import Mailbox, Token
@@ -34,9 +34,6 @@ from galamp.memory.versioned_slots import Header, VersionedSlots
 INCARNATION = 1
 """Of all mirrors, for learners that read them: they outlive their bridge."""
 TRIES = 5
-CHUNK = 2**15
-LENGTH_SLACK = 1.0 + 1e-5
-"""Factor that rounds measured lengths up, by more than their error."""
 
 
 class Leaving(NamedTuple):
@@ -69,6 +66,8 @@ class Mirrors:
         self._slots = [VersionedSlots(arrays, f"{name}{rank}.header") for rank in every]
         self._vectors = [arrays[f"{name}{rank}"] for rank in every]
         self.size = int(self._vectors[0].shape[1])
+        self._scratch = np.empty(CHUNK, np.float32)
+        self._followed = dict[int, int]()  # mirror -> the publication of its twin that it holds
         mine = range(ranks.lanes)
         edges = topology.edges()
         self._outgoing = {
@@ -96,21 +95,25 @@ class Mirrors:
             found[node, sender] = Leaving(node, sender, lanes, more)
         return list(found.values())
 
-    def copy(self, rank: int) -> tuple[Header, Vector] | None:
-        """Return a copy of a learner's newest vector; None if none is whole."""
+    def copy(self, rank: int, out: Vector) -> Header | None:
+        """Copy a learner's newest vector to `out`, [size]; return its header.
+
+        None: no vector is whole, and `out` holds none.
+        """
         slots, vectors = self._slots[rank], self._vectors[rank]
         for _ in range(TRIES):
             read = slots.begin_read()
             if read is not None:
-                copy: Vector = vectors[read.slot].copy()
+                np.copyto(out, vectors[read.slot])
                 if slots.unchanged(read):
-                    return read.header, copy
+                    return read.header
         return None
 
     # What comes
 
     def put(self, rank: int, frame: Frame, vector: Vector) -> None:
         """Publish another node's vector in its learner's slots; tell those that are to mix it."""
+        self._followed.pop(rank, None)
         self._write(rank, frame, frame.epoch, vector)
         self.ring(rank, frame.lanes)
 
@@ -124,14 +127,19 @@ class Mirrors:
                 self._wakeups[lane].signal()
 
     def follow(self, rank: int) -> None:
-        """Put the newest vector of the same lane here into the mirror of a learner that is away."""
+        """Put the newest vector of the same lane here into the mirror of a learner that is away.
+
+        Nothing, if it is there already.
+        """
         twin = self._ranks.among_all(rank) % self._ranks.lanes
-        found = self.copy(twin)
-        if found is None:
+        if self._slots[twin].published == self._followed.get(rank, 0):
             return
-        of, vector = found
-        self._make_void(rank)
-        self._write(rank, of, FOLLOWS, vector)
+        vector = np.empty(self.size, np.float32)
+        of = self.copy(twin, vector)
+        if of is not None:
+            self._make_void(rank)
+            self._write(rank, of, FOLLOWS, vector)
+            self._followed[rank] = of.number
 
     def _make_void(self, rank: int) -> None:
         """Have the receivers of a mirror discard what they have not read: it will be replaced."""
@@ -147,7 +155,7 @@ class Mirrors:
         A mirror has one incarnation for its readers, another one while it follows; `recorded` is
         that of the record.
         """
-        length = self._distance(rank, vector) * LENGTH_SLACK if rank in self._rings else 0.0
+        length = self._distance(rank, vector) if rank in self._rings else 0.0
         slots, vectors = self._slots[rank], self._vectors[rank]
         np.copyto(vectors[slots.begin_write()], vector)
         header = slots.end_write(
@@ -162,12 +170,8 @@ class Mirrors:
         return header
 
     def _distance(self, rank: int, vector: Vector) -> float:
-        """Return the L2 distance of a vector to the mirror's newest one; 0 if there is none."""
+        """Return how far a vector is from the mirror's newest one at most; 0 if there is none."""
         read = self._slots[rank].begin_read()
         if read is None:
             return 0.0
-        square, last = 0.0, self._vectors[rank][read.slot]
-        for at in range(0, self.size, CHUNK):
-            part = vector[at : at + CHUNK].astype(np.float64) - last[at : at + CHUNK]
-            square += float(part @ part)
-        return math.sqrt(square)
+        return distance_at_most(vector, self._vectors[rank][read.slot], self._scratch)

@@ -28,8 +28,14 @@ from dataclasses import dataclass
 
 from galamp.core.node_keys import NodeKeys
 
-Make = Callable[[], bytes | bytearray | None]
-"""Makes a frame when its turn has come, in a thread of the port; None: there is none any more."""
+Packed = bytes | bytearray
+"""A frame as bytes."""
+Make = Callable[[], Packed | None]
+"""Makes a frame when its turn has come, in a thread of the port; None: there is none any more.
+
+The next one for the same node may be made in its memory: a port has let go of it by then, also
+where it could not be sent.
+"""
 
 
 @dataclass(frozen=True)
@@ -82,10 +88,10 @@ class Port(ABC):
         """Send the newest publication of learner `rank` to a node, as soon as its turn comes."""
 
     @abstractmethod
-    def frames(self) -> list[tuple[int, bytes]]:
+    def frames(self) -> list[tuple[int, Packed]]:
         """Return what has arrived since the last call, oldest first: (sending node, frame).
 
-        Of each learner at least the newest is kept until it is asked for.
+        Of each learner at least the newest is kept until it is asked for. They are the caller's.
         """
 
     @abstractmethod

@@ -23,9 +23,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from galamp.gossip.cluster.wire import Halves, Vector, widened
+from galamp.gossip.cluster.wire import Halves, Vector, bit_sum_of_halves, widened
 
 LENGTH_SLACK = 1.0 + 1e-5
 """Factor that rounds measured lengths up, by more than their error."""
@@ -37,14 +36,20 @@ CHUNK = 2**14
 
 
 class Rounded(NamedTuple):
-    """A rounded vector: as it goes over the wire, as it is read, and its L2 distance to the exact.
-
-    The distance is rounded up.
-    """
+    """A rounded vector as it goes over the wire, and its L2 distance to the exact, rounded up."""
 
     halves: Halves
-    vector: Vector
     distance: float
+
+    @property
+    def vector(self) -> Vector:
+        """The vector as it is read."""
+        return widened(self.halves)
+
+    @property
+    def checksum(self) -> int:
+        """The `bit_sum` of the vector that is read."""
+        return bit_sum_of_halves(self.halves)
 
 
 class Rounding:
@@ -53,40 +58,50 @@ class Rounding:
     def __init__(self, size: int) -> None:
         """Begin with nothing left out; takes 4 bytes per number, once it is used."""
         self._left_out = np.zeros(size, np.float32)
+        # As long as a chunk each: what is allocated anew for each one is cleared by the kernel.
+        self._most, self._wanted = np.empty((2, CHUNK), np.float32)
+        self._error = np.empty(CHUNK, np.float64)
 
-    def encode(self, vector: Vector) -> Rounded:
+    def encode(self, vector: Vector, halves: Halves | None = None) -> Rounded:
         """Return the vector, and what was left out before, rounded; [size] float32.
 
-        Numbers that are not finite stay so, and leave nothing out.
+        It is written to `halves`, if given. Numbers that are not finite stay so, and leave nothing
+        out.
         """
-        halves, read = np.empty(vector.size, np.uint16), np.empty(vector.size, np.float32)
+        halves = np.empty(vector.size, np.uint16) if halves is None else halves
         square = 0.0
         with np.errstate(invalid="ignore", over="ignore"):  # of infinities
             for at in range(0, vector.size, CHUNK):
                 part = slice(at, at + CHUNK)
-                square += self._round(vector[part], halves[part], read[part], part)
-        return Rounded(halves, read, math.sqrt(square) * LENGTH_SLACK)
+                square += self._round(vector[part], halves[part], self._left_out[part])
+        return Rounded(halves, math.sqrt(square) * LENGTH_SLACK)
 
-    def _round(self, vector: Vector, halves: Halves, read: Vector, part: slice) -> float:
-        """Round a part into `halves` and `read`; returns the square of its error."""
-        kept, most = self._left_out[part], np.abs(vector) * MOST_LEFT_OUT
+    def _round(self, vector: Vector, halves: Halves, kept: Vector) -> float:
+        """Round a part into `halves`, and what is `kept` of it; returns the square of its error."""
+        size = vector.size
+        most, wanted, error = self._most[:size], self._wanted[:size], self._error[:size]
+        np.multiply(np.abs(vector, out=most), MOST_LEFT_OUT, out=most)
         np.minimum(kept, most, out=kept)
         np.maximum(kept, np.negative(most, out=most), out=kept)
-        wanted = vector + kept
+        np.add(vector, kept, out=wanted)
         halves[:] = halved(wanted)
-        read[:] = widened(halves)
-        left_out = wanted - read
-        if not np.isfinite(left_out).all():
-            np.nan_to_num(left_out, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-        self._left_out[part] = left_out
-        error: npt.NDArray[np.float64] = vector.astype(np.float64) - read
+        read = widened(halves)
+        np.subtract(wanted, read, out=kept)
+        if not np.isfinite(kept).all():
+            np.nan_to_num(kept, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        np.subtract(vector, read, out=error, dtype=np.float64)
         return float(np.square(error, out=error).sum())
 
 
 def halved(vector: Vector) -> Halves:
     """Return the nearest bfloat16 numbers, ties to even, as their bits; NaN stays NaN."""
     bits = vector.view(np.uint32)
-    upper = ((bits + (np.uint32(0x7FFF) + (bits >> 16 & 1))) >> 16).astype(np.uint16)
+    rounded = bits >> 16
+    rounded &= 1
+    rounded += np.uint32(0x7FFF)
+    rounded += bits
+    rounded >>= 16
+    upper = rounded.astype(np.uint16)
     nan = np.isnan(vector)
     if nan.any():  # whose bits the sum could carry into another number
         upper[nan] = 0x7FC0

@@ -10,7 +10,7 @@ what it says: its length must be the model's. Pure.
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -86,18 +86,30 @@ class FrameError(ValueError):
 def pack(frame: Frame, numbers: Vector | Halves, identity: WireIdentity) -> bytearray:
     """Return a frame as bytes; `numbers` are [size], float32 or, where these are sent, halves."""
     packed = bytearray(identity.frame_bytes)
+    numbers_of(packed, identity)[:] = numbers
+    put_header(packed, frame, identity)
+    return packed
+
+
+def numbers_of(packed: bytes | bytearray, identity: WireIdentity) -> npt.NDArray[Any]:
+    """Return the numbers of a frame, [size], where they are in its memory."""
+    return np.frombuffer(packed, _DTYPES[identity.wire], identity.size, HEADER_BYTES)
+
+
+def put_header(packed: bytearray, frame: Frame, identity: WireIdentity) -> None:
+    """Write the header of a frame before its numbers."""
     _LAYOUT.pack_into(
         packed, 0, MAGIC, FORMAT, frame.rank, identity.vector_bytes, identity.run,
         identity.model, frame.epoch, frame.number, frame.incarnation, frame.round, frame.version,
         frame.lanes, frame.checksum, frame.rounded,
     )  # fmt: skip
-    np.frombuffer(packed, _DTYPES[identity.wire], identity.size, HEADER_BYTES)[:] = numbers
-    return packed
 
 
 def widened(halves: Halves) -> Vector:
     """Return bfloat16 numbers as float32, which holds them exactly."""
-    vector: Vector = (halves.astype("<u4") << 16).view("<f4")
+    bits = halves.astype("<u4")
+    bits <<= 16
+    vector: Vector = bits.view("<f4")
     return vector
 
 
@@ -108,11 +120,12 @@ def unpack(packed: bytes | bytearray, identity: WireIdentity) -> tuple[Frame, Ve
         FrameError: it is none of this run, or its vector was altered or is not finite.
     """
     frame = header_of(packed, identity)
-    numbers = np.frombuffer(packed, _DTYPES[identity.wire], identity.size, HEADER_BYTES)
-    vector: Vector = widened(numbers) if identity.wire == BF16 else numbers
-    if bit_sum(vector) != frame.checksum:
+    numbers = numbers_of(packed, identity)
+    halves = identity.wire == BF16
+    if (bit_sum_of_halves(numbers) if halves else bit_sum(numbers)) != frame.checksum:
         raise FrameError("a vector does not match its checksum")
-    if not np.isfinite(vector).all():
+    vector = widened(numbers) if halves else numbers
+    if not _is_finite(vector):
         raise FrameError("a vector is not finite")
     return frame, vector
 
@@ -148,3 +161,14 @@ def header_of(packed: bytes | bytearray, identity: WireIdentity) -> Frame:
 def bit_sum(vector: Vector) -> int:
     """Return the sum of a vector's bits as int32: what `gossip.vectors.checksum_of` gives."""
     return int(vector.view("<i4").sum(dtype=np.int64))
+
+
+def bit_sum_of_halves(halves: Halves) -> int:
+    """Return what `bit_sum` gives of `widened` halves, as whose upper ones they count."""
+    return int(halves.view("<i2").sum(dtype=np.int64)) << 16
+
+
+def _is_finite(vector: Vector) -> bool:
+    """Whether all numbers are finite; where a sum of them is, they are."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(vector.sum()) or np.isfinite(vector).all())

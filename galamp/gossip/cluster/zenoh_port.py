@@ -20,7 +20,7 @@ from typing import Any
 from galamp.core.errors import RunFailed, not_installed
 from galamp.gossip.cluster.inbox import ROOM_BYTES, Inbox
 from galamp.gossip.cluster.outbox import Outbox
-from galamp.gossip.cluster.port import Make, Port, PortContext
+from galamp.gossip.cluster.port import Make, Packed, Port, PortContext
 from galamp.gossip.cluster.zenoh_access import secured
 
 PREFIX = "galamp"
@@ -80,7 +80,7 @@ class ZenohPort(Port):
         """Offer it to the node's outbox."""
         self._outboxes[node].offer(rank, make)
 
-    def frames(self) -> list[tuple[int, bytes]]:
+    def frames(self) -> list[tuple[int, Packed]]:
         """Return what the inbox has kept."""
         return self._inbox.frames()
 

@@ -166,7 +166,7 @@ class Transport(ABC):
     def accept(self, message: Message, number: int) -> int:
         """End a message, of which publication `number` was read; return how many were skipped.
 
-        Its sender is woken: it may wait for room.
+        If in order, its sender is woken: it may wait for room.
         """
 
     @abstractmethod
@@ -183,7 +183,10 @@ class Transport(ABC):
 
     @abstractmethod
     def wait(self, timeout_s: float) -> None:
-        """Sleep until a peer's `notify` or `accept`, at most `timeout_s`; it may end early."""
+        """Sleep until a peer's `notify`, at most `timeout_s`; it may end early.
+
+        If in order, until a peer's `accept`, too.
+        """
 
     def page_lock(self) -> int:
         """Page-lock the memory of the vectors, for direct copies from and to a GPU.

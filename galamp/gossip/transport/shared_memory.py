@@ -2,7 +2,7 @@
 
     begin_write, end_write --> ParameterSlots r --begin_read, unchanged--> out-peers
     notify --> Mailbox (r, peer) --news, accept--> peer
-    wait <-- Wakeup <-- notify, accept
+    wait <-- Wakeup <-- notify, and accept if in order
 
 No vector is copied here: it is written to a slot, and read from there.
 """
@@ -105,7 +105,8 @@ class SharedMemoryTransport(Transport):
         """Mark the tokens up to this one as read; return how many were skipped."""
         skipped = self._inboxes[message.peer].accept(message.place)
         self._heard[message.peer] = number
-        self._wakeups[message.peer].signal()
+        if self.ordered:  # else it waits for no room
+            self._wakeups[message.peer].signal()
         return skipped
 
     def fetch(self, peer: int, size: int) -> Tensor | None:
