@@ -233,6 +233,11 @@ def overtake(pair: Pair) -> None:
         last(at)[f"learner{rank}/agent_steps"] for at in (zero, one, twin) for rank in (0, 1)
     )
     assert last(zero)["global_step"] <= done, "none is counted twice"
+    environment = ENDLESS[ENDLESS.index("--env-id") :]
+    refused = run("--resume", zero, "--learners", 3, "--quiet", *environment)
+    assert refused.returncode == 2
+    was = "was machine 0 of 2 with 2 learners, and would be machine 0 of 2 with 3 learners"
+    assert was in refused.stderr
 
 
 @contextmanager
