@@ -197,19 +197,18 @@ class Bridge:
     def _listen(self, now_s: float) -> bool:
         """Take what the others tell, if anything; answer at once where it is new who they are.
 
-        Or where they know of other starts than this node does: one of both has to learn of them.
+        Or where this node knows another start of theirs: they have to renumber themselves.
         """
         told = self._port.told()
         if not told:
             return False
-        starts = self._membership.starts
-        before, conflicts = self._known(), starts.conflicts
+        before, unknown = self._known(), self._membership.unknown
         for node, text in told:
             refusal = self._membership.hear(node, text, now_s)
             if refusal is not None:
                 self._refuse(node, refusal)
         known = self._known()
-        if known != before or starts.conflicts != conflicts:
+        if known != before or self._membership.unknown != unknown:
             self._tell_soon(now_s)
         for node in self._membership.others:
             if known[node][1] != before[node][1]:  # rounds begin anew

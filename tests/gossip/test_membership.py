@@ -186,6 +186,23 @@ def test_a_checkpoint_of_a_start_is_not_added_to_what_the_others_know_of_it() ->
     assert one.total == 1150
 
 
+def test_a_start_that_is_not_known_is_to_be_told_so_but_hearsay_of_one_is_not_answered() -> None:
+    """Two nodes that know different starts of a dead one would else answer each other for ever."""
+    one, third = Node(0, session=10), Node(2, session=12)
+    talk(one, third)
+    one.hear(Node(1, session=11))
+    third.hear(Node(1, session=13))
+    talk(one, third)
+    assert [node.membership.unknown for node in (one, third)] == [0, 0]
+    one.hear(Node(1, session=14))
+    assert one.membership.unknown == 1
+    old, new = Node(1, session=11), Node(1, session=15)
+    talk(one, new)
+    before = one.membership.unknown
+    one.hear(old)  # which has been overtaken, and is told so in time
+    assert one.membership.unknown == before
+
+
 def test_a_renumbered_start_is_not_taken_for_an_earlier_one() -> None:
     one, old, third = (Node(node, session=10 + node) for node in range(NODES))
     new = Node(1, session=12)

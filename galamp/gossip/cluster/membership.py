@@ -72,6 +72,8 @@ class Membership:
         self._ranks, self._board, self._about = ranks, board, about
         self._heard = dict[int, _Heard]()
         self.starts = Starts(ranks, board)
+        self.unknown = 0
+        """Number of hellos of starts that are none of those known here: they have to be told so."""
         self._differs = set[tuple[int, int]]()
         self.others = tuple(node for node in range(ranks.nodes) if node != ranks.node)
 
@@ -103,6 +105,8 @@ class Membership:
             self.starts.hear(of, start, hello.steps[lanes])
         if self._is_known(hello):
             self._heard[node] = _Heard(hello, now_s)
+        elif hello.starts[node].session not in self._board.start(node).after:
+            self.unknown += 1
         for of in self.others:
             if of in self._heard and not self._is_known(self._heard[of].hello):
                 del self._heard[of]  # another node knows of a newer start

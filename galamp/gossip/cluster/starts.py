@@ -48,8 +48,6 @@ class Starts:
 
     def __init__(self, ranks: Ranks, board: ClusterBoard) -> None:
         self._ranks, self._board = ranks, board
-        self.conflicts = 0
-        """Number of times that a node was told of by another start than the one known here."""
 
     def of(self, node: int) -> Start:
         """Return the newest start of a node that is known; of this one its own."""
@@ -104,8 +102,6 @@ class Starts:
                 self._set_start(node, start)
         elif start.epoch > known.epoch:
             self._begin(node, start, told, known)
-        elif start.session not in known.after:
-            self.conflicts += 1
 
     def _begin(self, node: int, start: Start, told: CountArray, known: Start) -> None:
         """Take a newer start of a node in place of the one that is `known`."""
