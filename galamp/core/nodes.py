@@ -89,6 +89,11 @@ class Ranks(NamedTuple):
         """Return the node of what is learner `rank` here."""
         return self.among_all(rank) // self.lanes
 
+    def learners_of(self, node: int) -> range:
+        """Return a node's learners, as they are numbered here."""
+        first = self.here(node * self.lanes)
+        return range(first, first + self.lanes)
+
 
 def place_of(config: ClusterConfig, environ: Mapping[str, str]) -> Place | None:
     """Return the place of this node; None for a run on one machine.

@@ -8,23 +8,45 @@ One writer, the bridge. Only runs on several machines have one.
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Annotated, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+from galamp.core.decode import Range
 from galamp.memory.arrays import ArraySpec, SharedArrays, memory_fence
 
 NOTICES, NOTICE_BYTES = 32, 1024
 """Notices that wait for the supervisor, and the length of one."""
-_SETTLED, _EPOCH, _SESSION, _HEAD, _WORDS = range(5)
+SETTLE_LIMIT_S = 12.0
+"""Longest wait at the start for other nodes' vectors: of the bridge, and of learners for it, which
+may hang."""
+_SETTLED, _EPOCH, _SESSION, _HEAD, _BY_EPOCH, _BY_SESSION, _WORDS = range(7)
+OVERTAKEN_KEPT = 8
+"""Sessions that a start has overtaken, of which it tells: the newest."""
+LARGEST_EPOCH = 2**40
 
 NODE_WORDS = ("epoch", "session", "present", "received", "sent", "overwritten", "refused")
 """Of each node: the newest start of it that is known, whether it can be reached and agrees, frames
 that were taken from it, that were sent to it, and that newer ones replaced, and what was refused.
 """
-RANK_WORDS = ("alive", "number", "mirrored", "at_start", "before")
+RANK_WORDS = ("alive", "number", "mirrored", "at_start", "before", "since")
 """Of each learner, by its number here: whether another node's runs, the number of its newest
 publication that was taken, whether its slots hold one of those since its node came; of an own one
-its agent steps at this start, and those that the other nodes know of its node's earlier starts.
+its agent steps at this start. Of all: those that the other nodes know of its node's earlier starts;
+of another node's: those of the start that is known.
 """
+
+
+class Start(NamedTuple):
+    """One start of a node: its number, a random one, and those of the starts that it has overtaken.
+
+    `after` are the sessions of the starts that it has renumbered itself past, newest first.
+    """
+
+    epoch: Annotated[int, Range(0, LARGEST_EPOCH)]
+    session: int
+    after: tuple[int, ...] = ()
 
 
 class ClusterBoard:
@@ -34,6 +56,7 @@ class ClusterBoard:
         self._words = arrays.words("cluster")
         self._nodes = arrays["cluster.nodes"]
         self._ranks = arrays["cluster.ranks"]
+        self._after = arrays["cluster.after"]
         self._notices = arrays["cluster.notices"]
         self.nodes, self.ranks = nodes, ranks
         self._read = 0
@@ -45,6 +68,7 @@ class ClusterBoard:
             ArraySpec("cluster", (_WORDS,), "int64"),
             ArraySpec("cluster.nodes", (nodes, len(NODE_WORDS)), "int64"),
             ArraySpec("cluster.ranks", (ranks, len(RANK_WORDS)), "int64"),
+            ArraySpec("cluster.after", (nodes + 1, OVERTAKEN_KEPT), "int64"),  # the last: its own
             ArraySpec("cluster.notices", (NOTICES, NOTICE_BYTES), "uint8"),
         ]
 
@@ -67,10 +91,44 @@ class ClusterBoard:
         """Random number of this start, the same for all incarnations of its bridge."""
         return int(self._words[_SESSION])
 
-    def begin(self, epoch: int, session: int) -> None:
-        """Begin, or renumber, this start of the node."""
-        self._words[_SESSION] = session
+    @property
+    def own(self) -> Start:
+        """This start of this node."""
+        return Start(self.epoch, self.session, self._sessions(-1))
+
+    def begin(self, epoch: int, session: int, after: tuple[int, ...] = ()) -> None:
+        """Begin, or renumber, this start of the node; one with a session has begun."""
+        self._set_sessions(-1, after)
         self._words[_EPOCH] = epoch
+        self._words[_SESSION] = session
+
+    @property
+    def overtaken_by(self) -> Start | None:
+        """The start of this node that has taken the place of this one, which is to end."""
+        found = Start(int(self._words[_BY_EPOCH]), int(self._words[_BY_SESSION]))
+        return found if found.epoch else None
+
+    def overtake(self, start: Start) -> None:
+        """Note which start has taken the place of this one."""
+        self._words[_BY_SESSION] = start.session
+        self._words[_BY_EPOCH] = start.epoch
+
+    def start(self, node: int) -> Start:
+        """Return the newest start of another node that is known; epoch 0: none is."""
+        return Start(self.node(node, "epoch"), self.node(node, "session"), self._sessions(node))
+
+    def set_start(self, node: int, start: Start) -> None:
+        """Set the newest start of another node that is known."""
+        self._set_sessions(node, start.after)
+        self.set_node(node, "session", start.session)
+        self.set_node(node, "epoch", start.epoch)
+
+    def _sessions(self, at: int) -> tuple[int, ...]:
+        return tuple(filter(None, self._after[at].tolist()))
+
+    def _set_sessions(self, at: int, sessions: tuple[int, ...]) -> None:
+        kept = sessions[:OVERTAKEN_KEPT]
+        self._after[at] = (*kept, *(0,) * (OVERTAKEN_KEPT - len(kept)))
 
     def node(self, node: int, name: str) -> int:
         """Return a word of a node."""
@@ -87,6 +145,10 @@ class ClusterBoard:
     def set_rank(self, rank: int, name: str, value: int) -> None:
         """Set a word of a learner."""
         self._ranks[rank, _RANK[name]] = value
+
+    def counts(self, ranks: range) -> npt.NDArray[np.int64]:
+        """Return `before` and `since` of these learners, which can be written: [ranks, 2]."""
+        return self._ranks[ranks.start : ranks.stop, _RANK["before"] :]
 
     def missing(self, rank: int) -> int:
         """Return the agent steps of a learner here that only the other nodes know of."""

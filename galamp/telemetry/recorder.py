@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from galamp.core.nodes import Ranks
 from galamp.core.throughput import ThroughputMeter
 from galamp.memory.latest_observation import latest_observation
 from galamp.memory.metrics import LEARNING_RATE, EpisodeRing
@@ -51,8 +52,9 @@ from galamp.telemetry.throughput_facts import FactsReader
 from galamp.telemetry.time_left import TimeLeft
 
 MAX_EVENTS = 50
-STEPS_ELSEWHERE = "steps_elsewhere"
-"""In a checkpoint's progress: agent steps of each learner of the other nodes of a run."""
+STEPS_ELSEWHERE, MACHINES = "steps_elsewhere", "machines"
+"""In a checkpoint's progress: agent steps of each learner of the other nodes of a run; the place of
+this one among them, also where it has gone on alone since."""
 LATEST_FORMER_S = -0.001
 """Time of an event that an earlier start told after its last checkpoint: it is no event of this."""
 MAX_FORMER_EVENTS = 20
@@ -123,6 +125,8 @@ class Recorder:
         self.losses = Losses()
         self._notices = Notices(self.log_event)
         self._curve = Curve()
+        plan = run_layout.plan
+        self._machines = None if plan.place is None else plan.ranks
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._event_log = EventLog(folder.events, run_layout.start, self.log_event, folder.where)
         sinks.warn = partial(self.log_event, kind="sink")
@@ -193,6 +197,7 @@ class Recorder:
             "last_returns": list(self._scores),
             "last_lengths": list(self._lengths),
             **({STEPS_ELSEWHERE: elsewhere} if elsewhere else {}),
+            **({MACHINES: list(self._machines)} if self._machines else {}),
         }
 
     def resume_from(
@@ -203,6 +208,8 @@ class Recorder:
         self._events.extendleft(reversed(self._former_events(float(progress["wall_s"]))))
         self.episodes = int(progress["episodes"])
         self._former_s = float(progress["wall_s"])
+        if self._machines is None and progress.get(MACHINES):  # it goes on alone
+            self._machines = Ranks(*progress[MACHINES])
         self.best = progress["best_mean_return_100"]
         self._best_at = best_at(progress)
         self._scores.extend(progress["last_returns"])

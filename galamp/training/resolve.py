@@ -67,7 +67,7 @@ def resolve_run(config: RunConfig, machine: Machine, kept: StoredChoices) -> Res
     )
     _check_outer_steps(gossip, topology)
     if plan.place is not None:
-        topology = FromNode(topology, plan.ranks.among_all(0))
+        topology = FromNode(topology, plan.ranks.among_all(0), plan.ranks.lanes)
     if path is None:
         return ResolvedRun(plan, topology)
     if content is None or content != _content(path):

@@ -100,13 +100,13 @@ def restore(
 def _restore_steps_elsewhere(progress: dict[str, Any], run_layout: RunLayout) -> None:
     """Count on from what the learners of other nodes had done; the first one here has it if alone.
 
-    They tell what they have done since.
+    They tell what they have done since. The run has the place that it had, see `resume_place`.
     """
     steps, board = progress.get(STEPS_ELSEWHERE, ()), run_layout.status_board
-    if len(steps) == len(run_layout.plan.ranks.remote):
-        for rank, count in zip(run_layout.plan.ranks.remote, steps, strict=True):
+    if run_layout.plan.place is not None:
+        for rank, count in zip(run_layout.plan.ranks.remote, steps, strict=bool(steps)):
             board.learner(rank)["agent_steps"] = count
-    else:
+    elif steps:
         board.learner(0)["agent_steps"] += sum(steps)
         found = run_layout.states[0].restore()
         assert found is not None

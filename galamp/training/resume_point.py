@@ -16,7 +16,7 @@ from galamp.algorithms.flat_parameters import Span
 from galamp.core.decode import Limits, Range, decode
 from galamp.core.errors import CheckpointError
 from galamp.core.json_values import DecodeError
-from galamp.core.nodes import MAX_LEARNERS
+from galamp.core.nodes import MAX_LEARNERS, Ranks
 from galamp.core.normalisation import NormaliserSpec, Saved
 from galamp.memory.learner_state import GENERATOR_BYTES, STATE_COUNTERS, Sizes, State
 from galamp.storage import checkpoint as checkpoints
@@ -46,6 +46,7 @@ class ProgressElsewhere:
     """What is read of a checkpoint's progress in a run on several machines."""
 
     steps_elsewhere: tuple[int, ...] = ()
+    machines: Ranks | None = None
 
 
 @dataclass(frozen=True)

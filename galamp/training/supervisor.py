@@ -240,7 +240,13 @@ class Supervisor:
             )  # fmt: skip
 
     def _is_fatal(self, child: Child) -> bool:
-        """Return whether a restart is not allowed, or cannot help as the child has never worked."""
+        """Return whether a restart is not allowed, or cannot help.
+
+        That is so where the child has never worked, or another process runs as this node.
+        """
+        board = self.run_layout.board if child is self.children.bridge else None
+        if board is not None and board.overtaken_by is not None:
+            return True
         return not child.has_worked or not self.run_layout.plan.config.resources.max_restarts
 
     def _give_up(self, child: Child, failure: ChildFailure) -> None:

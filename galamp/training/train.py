@@ -40,6 +40,7 @@ from galamp.telemetry.sinks import load_sinks
 from galamp.training.control.server import ControlServer
 from galamp.training.resolve import ResolvedRun, resolve_run
 from galamp.training.resume import changes
+from galamp.training.resume_place import check_place
 from galamp.training.resume_point import ResumePoint, load_resume_point
 from galamp.training.session import Outcome, RunContext, Session
 from galamp.training.stopping import StopConditions
@@ -98,6 +99,7 @@ def _train(
             resume_point = load_resume_point(
                 resume.path, context.identity, sketch.state_sizes, sketch.normaliser
             )
+            check_place(resume_point, resolved.plan)
     folder = resume or _make_folder(resolved.plan, began)
     installation.name_run(folder.path)
     _name_processes(folder.path)

@@ -18,16 +18,16 @@ from collections import deque
 from functools import partial
 
 from galamp.core.errors import StopRun
-from galamp.core.failpoints import hit
 from galamp.core.processes.allocator import keep_until_returned, return_spare
 from galamp.core.processes.tracing import TracingPermit
 from galamp.gossip.cluster import port_class
+from galamp.gossip.cluster.arrivals import Arrivals
 from galamp.gossip.cluster.membership import HELLO_EVERY_S, Lane, Membership
 from galamp.gossip.cluster.mirrors import Mirrors
 from galamp.gossip.cluster.packing import Packing
-from galamp.gossip.cluster.port import Packed, Port, PortContext
-from galamp.gossip.cluster.wire import FrameError, WireIdentity, header_of, unpack
-from galamp.memory.cluster_board import ClusterBoard
+from galamp.gossip.cluster.port import Port, PortContext
+from galamp.gossip.cluster.wire import WireIdentity
+from galamp.memory.cluster_board import SETTLE_LIMIT_S, ClusterBoard
 from galamp.memory.control import ControlBlock
 from galamp.memory.status import Phase, StatusBoard
 from galamp.memory.versioned_slots import VersionedSlots
@@ -37,9 +37,15 @@ TICK_S = 0.05
 """Longest sleep: within it the end of the run is noticed."""
 GATHER_S = 0.001
 """Pause after a wake-up, in which a learner sends its tokens to all of its peers."""
-JOIN_S, JOIN_LIMIT_S = 2.0, 12.0
-"""How long learners wait at their start for other nodes to be heard, and then for their vectors."""
-FETCH_EVERY_S = 2.0
+JOIN_S = 2.0
+"""How long learners wait at their start for other nodes to be heard; see `SETTLE_LIMIT_S`."""
+FETCH_AGAIN_S, FETCH_EVERY_S = 0.5, 2.0
+"""First pause until a vector that has not come is asked for again, and the longest."""
+HELLO_PAUSE_S = 0.05
+"""Least pause between two hellos: news is told at once, but not without end."""
+WORK_S = 0.2
+"""Time in a step for vectors that have come, and for mirrors that follow: the supervisor and the
+other nodes are to hear of this one in between. One vector of each kind is always taken."""
 FOLLOW_EVERY_S = 1.0
 LOOK_EVERY_S = 0.05
 """Longest time until it is noticed that a node cannot be reached any more."""
@@ -86,9 +92,19 @@ class Bridge:
         if not self.board.session:
             self._begin()
         self._membership = Membership(ranks, self.board, task.about)
+        self._arrivals = Arrivals(
+            ranks, self._identity, self._membership, self._mirrors, self.board, self._rows,
+            self._refuse,
+        )  # fmt: skip
         self._lanes = dict[tuple[int, int], deque[int]]()
-        self._superseded = dict.fromkeys(self._membership.others, 0)
-        self._fetched = dict[int, float]()
+        others = self._membership.others
+        self._superseded = dict.fromkeys(others, 0)
+        self._earlier = {
+            node: (self.board.node(node, "sent"), self.board.node(node, "overwritten"))
+            for node in others
+        }
+        self._reached = frozenset[int]()
+        self._fetches = dict[int, tuple[float, float]]()
         self._refused_s = dict[int, float]()
         place, frame_bytes = task.place, self._identity.frame_bytes
         self._port: Port = port_class(task.port)(
@@ -99,6 +115,7 @@ class Bridge:
         )  # fmt: skip
         self._opened_s = time.monotonic()
         self._hello_due_s = self._follow_due_s = self._look_due_s = self._opened_s
+        self._now_s, self._told_s = self._opened_s, self._opened_s - HELLO_PAUSE_S
         self._spare_due_s = self._opened_s
         self._follows = itertools.cycle(ranks.remote)
 
@@ -132,16 +149,25 @@ class Bridge:
         self._port.close()
 
     def step(self, now_s: float) -> None:
-        """Take what has come, send what has to go, and note who is there."""
+        """Take what has come, send what has to go, and note who is there.
+
+        Raises:
+            RunFailed: another process runs as this node, and has taken its place.
+        """
+        self._now_s = now_s
         self._row.heartbeat()
         self._tracing.follow()
+        self._membership.starts.check_place()
         if self._listen(now_s) or now_s >= self._look_due_s:
             self._look_due_s = now_s + LOOK_EVERY_S
-            for change in self._membership.update(self._port.alive(), now_s):
-                self.board.notice(change)
+            self._look(now_s)
             self._count()
+        if now_s >= self._hello_due_s:
+            self._hello_due_s, self._told_s = now_s + HELLO_EVERY_S, now_s
+            self._tell()
         for node, packed in self._port.frames():
-            self._take(node, packed, now_s)
+            self._arrivals.add(node, packed)
+        self._take()
         for node, number in self._port.asked():
             rank = self._ranks.here(number)
             if rank < self._ranks.lanes:
@@ -149,34 +175,56 @@ class Bridge:
         for leaving in self._mirrors.leaving():
             self._superseded[leaving.node] += leaving.superseded
             self._offer(leaving.node, leaving.rank, leaving.lanes)
-        if now_s >= self._hello_due_s:
-            self._hello_due_s = now_s + HELLO_EVERY_S
-            self._tell()
         self._settle(now_s)
         self._follow(now_s)
         self._row["turns"] += 1
 
     # Membership
 
+    def _look(self, now_s: float) -> None:
+        """Note who is there; greet those that can be reached from now on."""
+        reached = self._port.alive()
+        if reached - self._reached:
+            self._tell_soon(now_s)
+        self._reached = reached
+        for change in self._membership.update(reached, now_s):
+            self.board.notice(change)
+
+    def _tell_soon(self, now_s: float) -> None:
+        """Have the others told at once."""
+        self._hello_due_s = min(self._hello_due_s, max(now_s, self._told_s + HELLO_PAUSE_S))
+
     def _listen(self, now_s: float) -> bool:
-        """Take what the others tell, if anything; answer at once where it is new who they are."""
+        """Take what the others tell, if anything; answer at once where it is new who they are.
+
+        Or where this node knows another start of theirs: they have to renumber themselves.
+        """
         told = self._port.told()
         if not told:
             return False
-        board = self.board
-        before = board.epoch, [board.node(n, "session") for n in self._membership.others]
+        before, unknown = self._known(), self._membership.unknown
         for node, text in told:
             refusal = self._membership.hear(node, text, now_s)
             if refusal is not None:
-                self._refuse(node, refusal, now_s)
-        after = board.epoch, [board.node(n, "session") for n in self._membership.others]
-        if before != after:
-            self._hello_due_s = now_s
+                self._refuse(node, refusal)
+        known = self._known()
+        if known != before or self._membership.unknown != unknown:
+            self._tell_soon(now_s)
+        for node in self._membership.others:
+            if known[node][1] != before[node][1]:  # rounds begin anew
+                for rank in self._ranks.learners_of(node):
+                    self._rows[rank]["rounds"] = 0
         return True
+
+    def _known(self) -> list[tuple[int, int]]:
+        """Return epoch and session of every node's newest start that is known."""
+        starts = map(self._membership.starts.of, range(self._ranks.nodes))
+        return [(start.epoch, start.session) for start in starts]
 
     def _tell(self) -> None:
         lanes = map(self._lane, range(self._ranks.lanes))
-        text = self._membership.hello(list(lanes), self._steps())
+        steps = {rank: self._rows[rank]["agent_steps"] for rank in range(self._ranks.lanes)}
+        text = self._membership.hello(list(lanes), steps)
         for node in self._membership.others:
             self._port.tell(node, text)
 
@@ -186,28 +234,35 @@ class Bridge:
         alive = self._control.alive(rank) and row.phase is not Phase.BOOT
         return Lane(alive, row["rounds"], self._own[rank].published)
 
-    def _steps(self) -> dict[int, int]:
-        """Return the agent steps of all learners, with those of earlier starts of this node."""
-        missing = self.board.missing  # of other nodes' learners nothing is
-        return {rank: row["agent_steps"] + missing(rank) for rank, row in enumerate(self._rows)}
-
     def _count(self) -> None:
         """Keep the counts that the learners and the supervisor add up."""
-        for rank, steps in self._membership.steps().items():
+        for rank, steps in self._membership.starts.elsewhere().items():
             row = self._rows[rank]
             row["agent_steps"] = max(row["agent_steps"], steps)
-        self._row["agent_steps"] = sum(map(self.board.missing, range(self._ranks.lanes)))
         for node in self._membership.others:
-            self.board.set_node(node, "sent", self._port.sent(node))
-            overwritten = self._port.overwritten(node) + self._superseded[node]
-            self.board.set_node(node, "overwritten", overwritten)
+            self._count_of(node)
+        self._row["agent_steps"] = sum(map(self.board.missing, range(self._ranks.lanes)))
+
+    def _count_of(self, node: int) -> None:
+        """Keep the counts of a node: rounds of its learners, of which not every vector comes here.
+
+        And frames: those of the ports of earlier bridges are counted on.
+        """
+        lanes = self._membership.lanes_of(node)
+        for rank, lane in zip(self._ranks.learners_of(node), lanes, strict=False):
+            self._rows[rank]["rounds"] = max(self._rows[rank]["rounds"], lane.rounds)
+        sent, overwritten = self._earlier[node]
+        sent += self._port.sent(node)
+        overwritten += self._port.overwritten(node) + self._superseded[node]
+        for name, count in (("sent", sent), ("overwritten", overwritten)):
+            self.board.set_node(node, name, max(count, self.board.node(node, name)))
 
     def _settle(self, now_s: float) -> None:
         """Let the learners begin, once the vectors of nodes that train already have come."""
         if self.board.settled:
             return
         waits = [self._waits_for(node, now_s) for node in self._membership.others]
-        if not any(waits) or now_s - self._opened_s > JOIN_LIMIT_S:
+        if not any(waits) or now_s - self._opened_s > SETTLE_LIMIT_S:
             self.board.settle()
 
     def _waits_for(self, node: int, now_s: float) -> bool:
@@ -217,11 +272,14 @@ class Bridge:
         if not membership.knows_this(node):
             return True
         waits = False
-        for rank, lane in zip(membership.learners_of(node), membership.lanes_of(node), strict=True):
+        for rank, lane in zip(
+            self._ranks.learners_of(node), membership.lanes_of(node), strict=True
+        ):
             if lane.published and not self.board.rank(rank, "mirrored"):
                 waits = True
-                if now_s - self._fetched.get(rank, -FETCH_EVERY_S) >= FETCH_EVERY_S:
-                    self._fetched[rank] = now_s
+                due_s, pause_s = self._fetches.get(rank, (now_s, FETCH_AGAIN_S))
+                if now_s >= due_s:
+                    self._fetches[rank] = now_s + pause_s, min(2 * pause_s, FETCH_EVERY_S)
                     self._port.fetch(node, self._ranks.among_all(rank))
         return waits
 
@@ -243,31 +301,20 @@ class Bridge:
             self._packings[node] = Packing(self._mirrors, self._identity, self._ranks, self.board)
         return self._packings[node].frame(rank, lanes)
 
-    def _take(self, node: int, packed: Packed, now_s: float) -> None:
-        """Mirror a frame, if it is what it says, and newer than what there is."""
-        try:
-            frame = header_of(packed, self._identity)
-            objection = self._membership.objection(node, frame)
-            if objection is not None:
-                if objection:
-                    self._refuse(node, objection, now_s)
-                return
-            frame, vector = unpack(packed, self._identity)
-        except FrameError as error:
-            self._refuse(node, f"node {node} sends what is refused: {error}", now_s)
-            return
-        rank = self._ranks.here(frame.rank)
-        hit("bridge.taken")
-        self._mirrors.put(rank, frame, vector)
-        hit("bridge.mirrored")
-        self.board.set_rank(rank, "number", frame.number)
-        self.board.set_rank(rank, "mirrored", 1)
-        self.board.set_node(node, "received", self.board.node(node, "received") + 1)
-        self._rows[rank]["rounds"] = frame.round + 1
-        self._rows[rank]["updates"] = frame.version
+    def _take(self) -> None:
+        """Mirror what has come, within a time; the next step, which comes at once, has the rest."""
+        until_s = time.monotonic() + WORK_S
+        while self._arrivals:
+            self._arrivals.take()
+            self._row.heartbeat()
+            if time.monotonic() >= until_s:
+                break
+        if self._arrivals:
+            self._task.wakeup.signal()
 
-    def _refuse(self, node: int, text: str, now_s: float) -> None:
+    def _refuse(self, node: int, text: str) -> None:
         """Count a refusal; leave a notice of it, unless there was one a moment ago."""
+        now_s = self._now_s
         self.board.set_node(node, "refused", self.board.node(node, "refused") + 1)
         print(text, flush=True)
         if now_s - self._refused_s.get(node, -REFUSALS_EVERY_S) >= REFUSALS_EVERY_S:
@@ -280,8 +327,9 @@ class Bridge:
             remote = self._ranks.remote
             passed_s, each_s = now_s - self._follow_due_s, FOLLOW_EVERY_S / len(remote)
             self._follow_due_s = now_s + each_s
-            for rank in itertools.islice(
-                self._follows, min(len(remote), 1 + int(passed_s / each_s))
-            ):
+            most, until_s = min(len(remote), 1 + int(passed_s / each_s)), time.monotonic() + WORK_S
+            for rank in itertools.islice(self._follows, most):
                 if not self.board.rank(rank, "mirrored"):
                     self._mirrors.follow(rank)
+                if time.monotonic() >= until_s:
+                    break

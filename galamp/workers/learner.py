@@ -45,8 +45,8 @@ from galamp.workers.turns import Parts, PlainTurns, Turns
 
 SAVE_EVERY_S = 1.0
 """Interval of saves: the optimiser's state after a restart is at most this old."""
-SETTLE_TIMEOUT_S, SETTLE_POLL_S = 20.0, 0.02
-"""Longest wait at the start for what other nodes have, and how often it is looked for."""
+SETTLE_POLL_S = 0.02
+"""Pause between two looks, at the start, whether there is what other nodes have."""
 
 
 def main(task: LearnerTask) -> None:
@@ -302,10 +302,10 @@ class Learner:
         place = self.task.place
         if place.nodes == 1:
             return
-        from galamp.memory.cluster_board import ClusterBoard
+        from galamp.memory.cluster_board import SETTLE_LIMIT_S, ClusterBoard
 
         board, until_s = ClusterBoard(self.task.arrays, place.nodes, place.all), time.monotonic()
-        until_s += SETTLE_TIMEOUT_S
+        until_s += SETTLE_LIMIT_S
         while not board.settled and time.monotonic() < until_s:
             self.idle()
             time.sleep(SETTLE_POLL_S)

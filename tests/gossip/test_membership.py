@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from galamp.core.errors import RunFailed
 from galamp.core.nodes import Ranks
 from galamp.gossip.cluster.membership import ABSENT_S, Lane, Membership
 from galamp.gossip.cluster.wire import Frame
@@ -30,15 +31,20 @@ class Node:
         self.membership = Membership(self.ranks, self.board, about)
 
     def hello(self) -> bytes:
-        told = {rank: steps + self.board.missing(rank) for rank, steps in self.rows.items()}
-        return self.membership.hello([Lane(True, 3, 5)] * LANES, told)
+        own = {lane: self.rows[lane] for lane in range(LANES)}
+        return self.membership.hello([Lane(True, 3, 5)] * LANES, own)
 
     def hear(self, *others: Node, now_s: float = 0.0) -> list[str | None]:
         said = [self.membership.hear(o.ranks.node, o.hello(), now_s) for o in others]
-        for rank, steps in self.membership.steps().items():
+        for rank, steps in self.membership.starts.elsewhere().items():
             self.rows[rank] = max(self.rows[rank], steps)
         self.membership.update(ALL, now_s)
         return said
+
+    @property
+    def overtaken(self) -> bool:
+        """Whether it is to end, as another process runs as this node."""
+        return self.board.overtaken_by is not None
 
     @property
     def total(self) -> int:
@@ -119,6 +125,185 @@ def test_counts_neither_fall_nor_double_however_often_a_node_dies() -> None:
     assert late.total == done
 
 
+def test_steps_made_before_the_first_contact_are_added_once() -> None:
+    """Steps that a node hears of a start that it does not know yet come back to it as its own."""
+    one, old = Node(0, session=10), Node(1, session=11)
+    talk(one, old)
+    old.rows[0] = 1000
+    talk(one, old)
+    new = Node(1, session=12)  # behind a cut: in an empty folder
+    new.rows[0] = 1500
+    one.hear(new)  # which heals, and the new one speaks first
+    talk(one, new)
+    assert [one.total, new.total] == [2500, 2500]
+
+
+def test_steps_told_by_a_third_node_do_not_come_back() -> None:
+    """Node 2 misses what the new start of node 1 tells, and hears of its steps by node 0."""
+    one, old, third = (Node(node, session=10 + node) for node in range(NODES))
+    talk(one, old, third)
+    old.rows[0] = 1000
+    talk(one, old, third)
+    new, done = Node(1, session=20), 1000
+    for _ in range(8):
+        new.rows[0] += 50
+        done += 50
+        one.hear(new, third)
+        third.hear(one)
+        new.hear(one, third)
+    assert [node.total for node in (one, new, third)] == [done] * 3
+
+
+def test_a_third_nodes_greater_count_of_an_earlier_start_is_not_lost() -> None:
+    """It was heard by node 2 alone, and node 2 hears of the next start from node 0 first."""
+    one, old, third = (Node(node, session=10 + node) for node in range(NODES))
+    talk(one, old, third)
+    old.rows[0] = 500
+    talk(one, old, third)
+    old.rows[0] = 1000
+    third.hear(old)
+    new = Node(1, session=20)
+    new.hear(one)
+    new.rows[0] = 100
+    one.hear(new)
+    third.hear(one)
+    talk(one, new, third)
+    assert [node.total for node in (one, new, third)] == [1100] * 3
+
+
+def test_a_checkpoint_of_a_start_is_not_added_to_what_the_others_know_of_it() -> None:
+    one, old = Node(0, session=10), Node(1, session=11)
+    talk(one, old)
+    old.rows[0] = 1000
+    talk(one, old)
+    for session, saved in ((12, 900), (13, 1100)):  # older, and newer than what was told
+        new = Node(1, session=session)
+        new.board.set_rank(0, "at_start", saved)
+        new.rows[0] = saved + 50
+        one.hear(new)
+        talk(one, new)
+        assert one.total == new.total
+    assert one.total == 1150
+
+
+def test_a_start_that_is_not_known_is_to_be_told_so_but_hearsay_of_one_is_not_answered() -> None:
+    """Two nodes that know different starts of a dead one would else answer each other for ever."""
+    one, third = Node(0, session=10), Node(2, session=12)
+    talk(one, third)
+    one.hear(Node(1, session=11))
+    third.hear(Node(1, session=13))
+    talk(one, third)
+    assert [node.membership.unknown for node in (one, third)] == [0, 0]
+    one.hear(Node(1, session=14))
+    assert one.membership.unknown == 1
+    old, new = Node(1, session=11), Node(1, session=15)
+    talk(one, new)
+    before = one.membership.unknown
+    one.hear(old)  # which has been overtaken, and is told so in time
+    assert one.membership.unknown == before
+
+
+def test_a_renumbered_start_is_not_taken_for_an_earlier_one() -> None:
+    one, old, third = (Node(node, session=10 + node) for node in range(NODES))
+    new = Node(1, session=12)
+    third.hear(new)  # which node 0 still takes for the old one
+    new.rows[0] = 70
+    third.hear(new)
+    one.hear(old)
+    talk(one, new)
+    new.hear(third)
+    talk(one, new, third)
+    assert new.board.epoch == 2
+    assert [node.total for node in (one, new, third)] == [70] * 3
+
+
+def exchange(one: Node, *zombies: Node) -> None:
+    """Each of two processes that run as one node, and the other node, tell what they know."""
+    for each in zombies:
+        if not each.overtaken:
+            one.hear(each)
+            each.hear(one)
+
+
+@pytest.mark.parametrize("steps", [1000, 0])
+def test_of_two_processes_of_one_node_the_one_that_is_known_longer_ends(steps: int) -> None:
+    one, old = Node(0, session=10), Node(1, session=11)
+    talk(one, old)
+    old.rows[0] = steps
+    talk(one, old)
+    new, done = Node(1, session=12), steps
+    for _ in range(12):
+        exchange(one, old, new)
+        new.rows[0] += 10
+        done += 10
+    exchange(one, old, new)
+    assert (old.overtaken, new.overtaken) == (True, False)
+    with pytest.raises(RunFailed, match=r"node 1.*start 1 .*0b\).*start 2 .*0c\).*--node-rank 1"):
+        old.membership.starts.check_place()
+    new.membership.starts.check_place()
+    assert [one.total, new.total] == [done] * 2
+    assert (new.board.epoch, one.board.epoch) == (2, 1)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_one_of_two_processes_that_overtake_each_other_at_once_stays(order: int) -> None:
+    """Each is known to another node, when they hear of each other by both at the same time."""
+    one, third = Node(0, session=10), Node(2, session=13)
+    two = [Node(1, session=11), Node(1, session=12)][::order]
+    two[0].rows[0], two[1].rows[0] = 30, 40
+    one.hear(two[0])
+    third.hear(two[1])
+    from_one, from_third = one.hello(), third.hello()
+    two[0].membership.hear(2, from_third, 0.0)
+    two[1].membership.hear(0, from_one, 0.0)
+    for _ in range(6):
+        one.hear(third)
+        third.hear(one)
+        exchange(one, *two)
+        exchange(third, *two)
+    assert sorted(each.overtaken for each in two) == [False, True]
+    (left,) = (each for each in two if not each.overtaken)
+    talk(one, left, third)
+    assert one.total == third.total == left.total
+    assert one.total <= 70
+
+
+def test_a_zombie_that_several_starts_have_overtaken_unheard_ends() -> None:
+    one, zombie = Node(0, session=10), Node(1, session=11)
+    talk(one, zombie)
+    zombie.rows[0] = 100
+    talk(one, zombie)
+    for session in (12, 13, 14):
+        new = Node(1, session=session)
+        new.rows[0] = 10
+        talk(one, new)
+    zombie.hear(one)
+    assert zombie.overtaken
+    exchange(one, zombie, new)
+    assert one.total == new.total == 130
+
+
+def test_no_start_ends_for_one_that_had_ended_before_it_began() -> None:
+    """However late it is told of: node 2 was cut off, and knows many starts of the earlier node."""
+    third = Node(2, session=12)
+    for session in range(21, 26):
+        talk(third, Node(1, session=session))
+    one, new = Node(0, session=10), Node(1, session=30)
+    said = third.hello()
+    talk(one, new)
+    assert one.membership.present(1)
+    new.membership.hear(2, said, 0.0)
+    talk(one, new, third)
+    new.membership.hear(2, said, 0.0)  # a replay
+    assert not new.overtaken
+    assert new.board.epoch == third.board.node(1, "epoch") == 6
+    again = Node(1, session=31)  # the usual case: it has died, and comes back
+    talk(one, again, third)
+    for text in (said, one.hello(), new.hello()):
+        again.membership.hear(0, text, 0.0)
+    assert not again.overtaken
+
+
 def test_hearsay_of_a_present_start_is_not_added() -> None:
     one, other = Node(0, session=10), Node(1, session=11)
     talk(one, other)
@@ -154,14 +339,16 @@ def test_a_node_that_differs_is_refused_once_in_words_that_name_both() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"epoch": 2**41},
-        {"epoch": -1},
-        {"session": 2**63},
-        {"knows": []},
-        {"knows": [[1, 1]] * 5000},
-        {"steps": [1]},
-        {"steps": [10**16] * 6},
-        {"steps": [1.5] * 6},
+        {"starts": [[2**41, 1, []]] * 3},
+        {"starts": [[-1, 1, []]] * 3},
+        {"starts": [[1, 2**63, []]] * 3},
+        {"starts": [[1, 1, [1] * 5000]] * 3},
+        {"starts": []},
+        {"starts": [[1, 1, []]] * 5000},
+        {"steps": [[1, 1]]},
+        {"steps": [[10**16, 0]] * 6},
+        {"steps": [[1, 1.5]] * 6},
+        {"steps": [1] * 6},
         {"lanes": []},
         {"lanes": [[True, 1, 1]] * 2},
         {"node": 2},

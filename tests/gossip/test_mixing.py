@@ -17,12 +17,15 @@ from galamp.core.errors import RunFailed, StopRun
 from galamp.gossip.mixing import Gossiper
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.topologies.complete import Complete
+from galamp.gossip.topologies.from_node import FromNode
 from galamp.gossip.topologies.ring import DirectedRing
 from galamp.gossip.transport.base import TransportContext
 from galamp.gossip.transport.mailbox import CAPACITY, Mailbox, Token
 from galamp.gossip.transport.parameter_slots import ParameterSlots, gossip_specs
+from galamp.gossip.transport.publication import CHECKSUMS
 from galamp.gossip.transport.publication_ring import PublicationRing
 from galamp.gossip.transport.shared_memory import SharedMemoryTransport
+from galamp.gossip.vectors import checksum_of
 from galamp.memory.arrays import ArraySpec, SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
 from galamp.memory.status import StatusBoard
@@ -78,6 +81,28 @@ def gossiper(
 
 def row(arrays: SharedArrays, learners: int, rank: int) -> Any:
     return StatusBoard(arrays, learners).learner(rank)
+
+
+def test_a_vector_that_goes_to_another_node_is_recorded_with_its_checksum() -> None:
+    """In a ring of two nodes with two learners each, learner 1 sends to the other one."""
+    topology = FromNode(DirectedRing(4, 0), 0, 2)
+    arrays, wakeups = world(topology, 3)
+    vectors = [torch.full((3,), 1.0 + rank) for rank in range(2)]
+    found = {}
+    for rank, vector in enumerate(vectors):
+        gossiper(arrays, wakeups, topology, rank, vector).publish(1)
+        ((_, entry),), _ = PublicationRing(arrays, rank).drain()
+        found[rank] = entry.checksum, "checksum" in entry.as_dict()
+    assert found == {0: (0, False), 1: (checksum_of(vectors[1:]) % CHECKSUMS, True)}
+    assert found[1][0] > 0
+
+
+def test_a_run_on_one_machine_records_no_checksum() -> None:
+    topology = DirectedRing(2, 0)
+    arrays, wakeups = world(topology, 3)
+    gossiper(arrays, wakeups, topology, 0, torch.ones(3), verify=True).publish(1)
+    ((_, entry),), _ = PublicationRing(arrays, 0).drain()
+    assert "checksum" not in entry.as_dict()
 
 
 class TestSlots:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import socket
+import time
 from collections.abc import Callable
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from galamp.core.errors import RunFailed, UserError
 from galamp.gossip import cluster
 from galamp.gossip.cluster.port import PortContext
-from tests.contracts.port import PortContract
+from tests.contracts.port import End, PortContract
 
 COUNT = itertools.count()
 
@@ -62,6 +63,29 @@ def test_without_zenoh_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(__import__("sys").modules, "zenoh", None)
     with pytest.raises(UserError, match=r"needs the package zenoh.*pip install 'galamp\[cluster\]"):
         cluster.port_class(cluster.ZENOH)
+
+
+@pytest.mark.timing
+def test_a_connection_that_nobody_answers_is_given_up_soon() -> None:
+    """As behind a silent cut; the node that listens there then is met by the next attempt."""
+    needs_port(cluster.ZENOH)
+    address = free_address()
+    with socket.socket() as silent:
+        silent.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        silent.bind(("127.0.0.1", int(address.rpartition(":")[2])))
+        silent.listen()
+        other = End(cluster.ZENOH, 1, address)
+        connection, _ = silent.accept()
+    began_s = time.monotonic()
+    one = End(cluster.ZENOH, 0, address)
+    try:
+        PortContract.meet(one, other)
+        passed_s = time.monotonic() - began_s
+    finally:
+        for end in (one, other):
+            end.port.close()
+        connection.close()
+    assert passed_s < 5.0
 
 
 @pytest.mark.parametrize("name", sorted(cluster.PORTS))

@@ -46,7 +46,7 @@ class OneNode:
         wire: str = FLOAT32,
     ) -> None:
         self.ranks = ranks = Ranks(node, 2, lanes)
-        self.topology = FromNode(make_topology(graph, ranks.all), ranks.among_all(0))
+        self.topology = FromNode(make_topology(graph, ranks.all), ranks.among_all(0), lanes)
         remote = len(ranks.remote)
         specs = ControlBlock.specs(ranks.all) + StatusBoard.specs(lanes, 1, (), remote)
         specs += ClusterBoard.specs(ranks.nodes, ranks.all) + gossip_specs(self.topology, SIZE)
@@ -109,6 +109,10 @@ class OneNode:
             return None
         assert (vector == vector[0]).all(), f"torn: {vector}"
         return float(vector[0])
+
+    def news(self, lane: int, peer: int) -> bool:
+        """Whether a learner has been told of a vector that it has not read."""
+        return self.ends[lane].news(peer) is not None
 
     def mixed(self, lane: int) -> float | None:
         """The value of the vector that an in-peer has sent a learner; None if there is no news."""

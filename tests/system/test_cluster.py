@@ -15,9 +15,21 @@ import pytest
 
 from galamp.core import failpoints
 from galamp.gossip.cluster import GLOO, ZENOH
+from galamp.gossip.transport.publication import Publication
 from galamp.storage.event_log import read_events
+from galamp.storage.gossip_log import GOSSIP, read_gossip
 from tests.gossip.test_ports import free_address
-from tests.support.engine import also, galamp, run, started, summary, titled, training, wait_for
+from tests.support.engine import (
+    DEADLINE_S,
+    also,
+    galamp,
+    run,
+    started,
+    summary,
+    titled,
+    training,
+    wait_for,
+)
 from tests.support.scenarios import ENDLESS, gone, rows, stopped, successor
 
 pytest.importorskip("zenoh")
@@ -179,6 +191,53 @@ def test_a_node_that_dies_comes_back_and_no_step_is_lost_or_counted_twice(pair: 
     taken = {(each["sender"], each["receiver"]): each for each in whole["across"]}
     assert set(taken) == {(0, 1), (1, 0)}
     assert all(each["found"] > 20 for each in taken.values()), taken
+    summed = {
+        entry.learner < 2
+        for entry in read_gossip(zero / GOSSIP)
+        if isinstance(entry, Publication) and entry.checksum
+    }
+    assert summed == {True, False}, "what was published, and what was taken"
+
+
+@pytest.mark.real
+def test_of_two_processes_of_one_node_the_one_that_was_there_ends(tmp_path: Path) -> None:
+    """It tells of both in one line, saves, and the other one goes on in its place.
+
+    By gloo the second one is not heard, as long as the first one is.
+    """
+    with ExitStack() as stack:
+        pair = Pair(tmp_path, stack, ZENOH)
+        for folder in pair.folders:
+            until_mixing(folder)
+        overtake(pair)
+
+
+def overtake(pair: Pair) -> None:
+    zero, one = pair.folders
+    before = last(zero)["global_step"]
+    twin = one.with_name("twin")
+    old = pair.processes[1]
+    pair.processes[1] = pair.start(1, twin)
+    assert old.wait(DEADLINE_S) == 70
+    (line,) = [event for event in events(one) if "lost its place" in event]
+    assert "start 1 of node 1" in line
+    assert "start 2" in line
+    assert "--node-rank 1" in line
+    assert summary(one)["status"] == "failed"
+    assert (one / "checkpoints" / "latest").exists()
+    until_mixing(twin)
+    wait_for(lambda: last(twin)["global_step"] > before, "the count of what the other one has done")
+    stopped(pair.processes[1], twin)
+    stopped(pair.processes[0], zero)
+    done = sum(
+        last(at)[f"learner{rank}/agent_steps"] for at in (zero, one, twin) for rank in (0, 1)
+    )
+    assert last(zero)["global_step"] <= done, "none is counted twice"
+    environment = ENDLESS[ENDLESS.index("--env-id") :]
+    refused = run("--resume", zero, "--learners", 3, "--quiet", *environment)
+    assert refused.returncode == 2
+    was = "was machine 0 of 2 with 2 learners, and would be machine 0 of 2 with 3 learners"
+    assert was in refused.stderr
 
 
 @contextmanager

@@ -24,10 +24,12 @@ def start(node: int, number: int = 1) -> dict[str, Any]:
     return Start(number, EVERY, "ring", False, 0.0, zero, (node, 2)).as_dict()
 
 
-def made(learner: int, number: int, version: int, incarnation: int = 0) -> dict[str, Any]:
+def made(
+    learner: int, number: int, version: int, incarnation: int = 0, checksum: int = 0
+) -> dict[str, Any]:
     """A publication; each has its own round."""
-    round_ = version + 100
-    return Publication(learner, number, round_, version, incarnation, 1.0, 1.0, ()).as_dict()
+    fixed = learner, number, version + 100, version, incarnation, 1.0, 1.0, ()
+    return Publication(*fixed, checksum=checksum).as_dict()
 
 
 def folder(at: Path, *lines: dict[str, Any]) -> Path:
@@ -78,6 +80,48 @@ def test_a_replay_an_older_one_and_one_that_nobody_made_are_false(
 def test_of_another_learner_it_is_false(tmp_path: Path) -> None:
     one = [start(1), *own([1, 2], learner=0), *own([7, 8], learner=1)]
     assert crossed(tmp_path, taken((1, 2)), one).false == 1
+
+
+def summed(*versions: int, learner: int, epoch: int = 0, of: int) -> list[dict[str, Any]]:
+    """Publications whose checksums say of which learner they are."""
+    return [
+        made(learner, number, version, epoch, 1000 * of + version)
+        for number, version in enumerate(versions, 1)
+    ]
+
+
+def test_a_frame_of_another_lane_is_false_though_rounds_and_updates_are_the_same(
+    tmp_path: Path,
+) -> None:
+    one = [start(1), *summed(1, 2, 3, learner=0, of=10), *summed(1, 2, 3, learner=1, of=11)]
+    right = [*summed(1, 2, 3, learner=2, epoch=1, of=10), *summed(2, 3, learner=3, epoch=1, of=11)]
+    assert crossed(tmp_path, right, one) == Crossing(1, 0, 5, 5, 0, 0)
+    wrong = [*summed(1, 2, learner=3, epoch=1, of=11), made(3, 3, 3, 1, 10_003)]
+    for name, lines in (("swapped", one), ("gaps", [*one, Lost(1, 4).as_dict()])):
+        (tmp_path / name).mkdir()
+        assert crossed(tmp_path / name, wrong, lines) == Crossing(1, 0, 3, 2, 0, 1)
+
+
+def test_a_frame_of_an_older_start_is_false_under_a_new_epoch(tmp_path: Path) -> None:
+    older = [start(1), *summed(1, 2, 3, learner=1, of=11)]
+    newer = [start(1, 2), *summed(1, 2, 3, learner=1, of=21)]
+    replayed = [*summed(1, 2, learner=3, epoch=2, of=21), made(3, 3, 3, 2, 11_003)]
+    assert crossed(tmp_path, replayed, [*older, *newer]) == Crossing(1, 0, 3, 2, 0, 1)
+
+
+def test_records_without_checksums_are_compared_by_round_and_updates(tmp_path: Path) -> None:
+    """Those of an older galamp, of rounds that stay on a machine, and of rounded vectors."""
+    one = [start(1), *own([1, 2]), made(1, 3, 3, 0, 11_003)]
+    zero = [*summed(1, 2, learner=3, epoch=1, of=11), made(3, 3, 3, 1)]
+    assert crossed(tmp_path, zero, one) == Crossing(1, 0, 3, 3, 0, 0)
+
+
+def test_what_a_killed_incarnation_and_its_successor_published_may_both_come(
+    tmp_path: Path,
+) -> None:
+    one = [start(1), made(1, 1, 5, 0, 7), made(1, 2, 5, 1, 8), made(1, 3, 6, 1, 9)]
+    zero = [made(3, 1, 5, 1, 8), made(3, 2, 6, 1, 9)]
+    assert crossed(tmp_path, zero, one) == Crossing(1, 0, 2, 2, 0, 0)
 
 
 def test_what_may_be_in_a_gap_or_after_the_end_is_unknown(tmp_path: Path) -> None:

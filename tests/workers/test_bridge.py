@@ -5,19 +5,25 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from galamp.core.errors import StopRun
 from galamp.gossip import cluster
+from galamp.gossip.cluster.membership import ABSENT_S
 from galamp.gossip.cluster.wire import BF16, Frame, bit_sum, pack
 from galamp.gossip.transport.parameter_slots import ParameterSlots
-from galamp.gossip.transport.publication import FOLLOWS
+from galamp.gossip.transport.publication import CHECKSUMS, FOLLOWS
+from galamp.memory.arrays import Wakeup
+from galamp.memory.cluster_board import SETTLE_LIMIT_S
 from galamp.memory.status import Phase
+from galamp.memory.versioned_slots import Header
 from galamp.workers import bridge as bridge_module
-from galamp.workers.bridge import GATHER_S, JOIN_LIMIT_S, JOIN_S, SPARE_EVERY_S
+from galamp.workers.bridge import GATHER_S, JOIN_S, SPARE_EVERY_S, Bridge
 from tests.models.stepping import put_back, state_of, step_through
 from tests.support.two_nodes import SIZE, TOY, TwoNodes
 
@@ -33,6 +39,13 @@ def _toy_port(monkeypatch: pytest.MonkeyPatch) -> None:
 def two() -> Iterator[TwoNodes]:
     nodes = TwoNodes()
     yield nodes
+    nodes.close()
+
+
+@pytest.fixture
+def complete() -> Iterator[TwoNodes]:
+    nodes = TwoNodes(graph="complete")
+    yield nodes.met()
     nodes.close()
 
 
@@ -99,6 +112,15 @@ def test_lengths_of_mirrored_vectors_are_measured_for_the_certificate(two: TwoNo
     assert [entry.number for _, entry in entries] == list(range(1, len(entries) + 1))
 
 
+def test_a_mirrored_vector_is_recorded_with_its_checksum(two: TwoNodes) -> None:
+    two.met()
+    two[0].publish(1, 3.0)
+    until_mixed(two, 1, 3.0)
+    entries = [entry for _, entry in two[1].rings[3].drain()[0] if entry.incarnation != FOLLOWS]
+    vector = np.full(SIZE, 3.0, np.float32)
+    assert entries[-1].checksum == bit_sum(vector) % CHECKSUMS > 0
+
+
 def test_rounded_vectors_carry_on_what_was_left_out_and_how_much_it_is() -> None:
     two = TwoNodes(wire=BF16)
     two.met()
@@ -114,6 +136,7 @@ def test_rounded_vectors_carry_on_what_was_left_out_and_how_much_it_is() -> None
     errors = [entry.rounded for _, entry in entries if entry.incarnation != FOLLOWS]
     wanted = [abs(value - exact) * math.sqrt(SIZE) for value in sent if value is not None]
     assert errors[-8:] == pytest.approx(wanted, rel=1e-4)
+    assert not any(entry.checksum for _, entry in entries), "they are others than were published"
     assert min(errors[-8:]) > 0
     two.close()
 
@@ -227,7 +250,7 @@ def test_no_learner_waits_for_ever_for_vectors_that_do_not_come() -> None:
     late = two.begin_anew(1)
     late.port.stuck = True  # it hears texts, and no vector
     two.until(lambda: late.board.settled, passed_s=1.0)
-    assert two.now_s - late.bridge._opened_s >= JOIN_LIMIT_S
+    assert two.now_s - late.bridge._opened_s >= SETTLE_LIMIT_S
     late.port.stuck = False
     two.close()
 
@@ -268,6 +291,204 @@ def test_a_bridge_after_a_killed_one_goes_on(two: TwoNodes) -> None:
     two.until(lambda: two[1].status.agent_steps() == two[0].status.agent_steps() == 200)
 
 
+def test_a_bridge_after_a_killed_one_counts_on(two: TwoNodes) -> None:
+    two.met()
+    board = two[0].board
+
+    def counted() -> tuple[int, int]:
+        two.step()
+        return board.node(1, "sent"), board.node(1, "overwritten")
+
+    two[1].port.stuck = True
+    for value in range(1, 21):
+        two[0].publish(1, float(value))
+        two.step()
+    two[1].port.stuck = False
+    two.until(lambda: sum(counted()) == 20)
+    sent, overwritten = counted()
+    assert overwritten > 0
+    for more in (1, 2):
+        two[0].new_bridge()
+        assert counted() == (sent + more - 1, overwritten)
+        two.met()
+        two[0].publish(1, 20.0 + more)
+        two.until(lambda: two[1].newest(3) == 20.0 + more)  # noqa: B023
+        two.until(lambda: counted() == (sent + more, overwritten))  # noqa: B023
+
+
+def test_rounds_are_heard_also_of_a_learner_that_sends_nothing(two: TwoNodes) -> None:
+    """Whoever waits for one that is ahead, in a graph that changes, would wait for nothing."""
+    two.met()
+    row = two[1].status.learner(3)
+    two[0].status.learner(1)["rounds"] = 40
+    two.until(lambda: row["rounds"] == 40)
+    assert two[1].ends[0].status(3).round == 40
+    two[0].publish(1, 1.0, round_=30)  # was on its way for longer than the text
+    two.until(lambda: two[1].mixed(0) == 1.0)
+    assert row["rounds"] == 40
+    two[0].publish(1, 2.0, round_=50)
+    two.until(lambda: two[1].mixed(0) == 2.0)
+    assert row["rounds"] == 51
+    again = two.begin_anew(0)  # whose rounds begin anew
+    again.status.learner(1)["rounds"] = 3
+    two.until(lambda: row["rounds"] == 3)
+
+
+def test_of_frames_that_wait_the_newest_is_mirrored_for_all_that_any_was_for(
+    complete: TwoNodes,
+) -> None:
+    """The receivers are lanes 0 and 1 of node 0: bits 1 and 2."""
+    node = complete[0]
+    received, arrivals = node.board.node(1, "received"), node.bridge._arrivals
+    for number, lanes in ((50, 1), (51, 0), (52, 2)):
+        arrivals.add(1, framed(complete, number, value=float(number), lanes=lanes))
+    arrivals.take()
+    assert not arrivals
+    assert [node.mixed(lane) for lane in (0, 1)] == [52.0, 52.0]
+    assert node.board.node(1, "received") == received + 1
+    damaged = framed(complete, 54, lanes=2)
+    damaged[-1] ^= 64
+    arrivals.add(1, framed(complete, 53, value=53.0, lanes=1))
+    arrivals.add(1, damaged)
+    arrivals.take()
+    assert [node.mixed(lane) for lane in (0, 1)] == [53.0, None], "of what is damaged nothing is"
+    assert node.board.node(1, "refused") == 1
+
+
+class Clock:
+    """A clock that goes on only while something works, for so long."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s, self.done = 0.0, list[str]()
+        monkeypatch.setattr("galamp.workers.bridge.time.monotonic", lambda: self.now_s)
+
+    def taking(self, name: str, work_s: float, work: Callable[..., object]) -> Any:
+        """A function that takes so long."""
+
+        def slow(*given: object) -> object:
+            self.now_s += work_s
+            self.done.append(name)
+            return work(*given)
+
+        return slow
+
+
+def test_between_long_vectors_the_supervisor_and_the_others_hear_of_a_bridge(
+    two: TwoNodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be taken for hung, and the node for gone, when it has most to do."""
+    two.met()
+    node, clock = two[0], Clock(monkeypatch)
+    clock.now_s = two.now_s
+    bridge, mirrors = node.bridge, node.bridge._mirrors
+    monkeypatch.setattr(mirrors, "put", clock.taking("put", 1.5, mirrors.put))
+    monkeypatch.setattr(mirrors, "follow", clock.taking("follow", 1.5, mirrors.follow))
+    monkeypatch.setattr(node.port, "tell", clock.taking("tell", 0.0, node.port.tell))
+    wakeup = SimpleNamespace(signal=clock.taking("at once", 0.0, lambda: None))
+    monkeypatch.setattr(bridge, "_task", replace(node.task, wakeup=cast(Wakeup, wakeup)))
+    beats = node.status.bridge()
+    bridge._hello_due_s = clock.now_s + 0.1
+    for rank in (2, 3):
+        node.bridge._arrivals.add(1, framed(two, 50, rank=rank))
+    for _ in range(2):
+        before = beats["beat"]
+        bridge.step(clock.now_s)
+        assert beats["beat"] > before + 1
+    assert clock.done == ["put", "at once", "tell", "put"]
+    assert [node.newest(rank) for rank in (2, 3)] == [9.0, 9.0]
+    two[1].port.cut = True
+    clock.done.clear()
+    for _ in range(4):
+        clock.now_s += 3.0
+        bridge.step(clock.now_s)
+    assert clock.done.count("follow") == clock.done.count("tell") == 4
+
+
+def test_nodes_that_can_reach_each_other_again_say_so_at_once(two: TwoNodes) -> None:
+    two.met()
+    two[1].port.cut = True
+    two.until(
+        lambda: not any(node.board.node(1 - at, "present") for at, node in enumerate(two.nodes))
+    )
+    two.step(ABSENT_S + 1.0)
+    for node in two.nodes:
+        node.bridge._hello_due_s = two.now_s + 0.5  # each has just told of itself, to nobody
+    two[1].port.cut = False
+    for _ in range(3):
+        two.step(0.06)
+    assert [node.board.node(1 - at, "present") for at, node in enumerate(two.nodes)] == [1, 1]
+
+
+def test_a_node_whose_start_is_not_known_is_told_so_at_once(two: TwoNodes) -> None:
+    """It has to renumber itself, before anything that it sends is taken."""
+    two.met()
+    for _ in range(3):
+        two.until(lambda: two[0].bridge._hello_due_s > two.now_s + 0.4)
+        again = two.begin_anew(1)
+        epoch = two[0].board.node(1, "epoch")
+        for _ in range(4):
+            two.step(0.06)
+        assert two[0].board.node(1, "epoch") == again.board.epoch == epoch + 1
+        assert two[0].board.node(1, "present")
+        assert again.bridge._membership.knows_this(0)
+
+
+def test_texts_that_news_is_told_by_do_not_go_to_and_fro_without_end(
+    two: TwoNodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two.met()
+    said = list[int]()
+    monkeypatch.setattr(two[0].port, "tell", lambda node, text: said.append(node))
+    for _ in range(100):
+        two[0].bridge._tell_soon(two.now_s)
+        two.step(0.001)
+    assert len(said) <= 3
+
+
+def test_a_vector_that_was_asked_for_in_vain_is_asked_for_again_soon() -> None:
+    two = TwoNodes()
+    first, late = two.nodes
+    late.port.cut = True
+    two.until(lambda: first.board.settled)
+    first.publish(0, 7.0)
+    first.publish(1, 8.0)
+    late = two.begin_anew(1)
+    asked, fetch = list[int](), late.port.fetch
+
+    def lost(node: int, rank: int) -> None:
+        asked.append(rank)
+        if len(asked) > 2:
+            fetch(node, rank)
+
+    late.port.fetch = lost  # type: ignore[method-assign]
+    two.until(lambda: len(asked) == 2)
+    since_s = two.now_s
+    two.until(lambda: late.board.settled)
+    assert two.now_s - since_s < 1.0
+    two.close()
+
+
+def test_a_bridge_killed_while_a_start_begins_or_is_renumbered_leaves_one_that_is_heard() -> None:
+    two = TwoNodes()
+    node = two[0]
+    node.bridge.close()
+    nobody = b"\0" * node.arrays.size_bytes
+    put_back(node.arrays, nobody)
+    for work in (lambda: node.board.begin(1, 77), lambda: node.board.begin(2, 77, (66,))):
+        states = step_through(node.arrays, work).states
+        assert len(states) > 1
+        for state in states:
+            put_back(node.arrays, state)
+            node.control.prepare()
+            node.bridge = Bridge(node.task)
+            assert node.board.session
+            assert node.board.epoch >= 1
+            node.bridge.close()
+        put_back(node.arrays, states[-1])
+    node.bridge = Bridge(node.task)
+    two.close()
+
+
 def test_a_node_that_begins_anew_is_heard_although_its_numbers_begin_anew(two: TwoNodes) -> None:
     two.met()
     for value in range(1, 10):
@@ -286,11 +507,20 @@ def test_a_node_that_begins_anew_is_heard_although_its_numbers_begin_anew(two: T
     assert again.board.missing(0) == 500
 
 
-def framed(two: TwoNodes, number: int, *, rank: int = 3, value: float = 9.0) -> bytearray:
+def framed(
+    two: TwoNodes, number: int, *, rank: int = 3, value: float = 9.0, lanes: int = 1
+) -> bytearray:
+    """A frame of node 1, whose learners are 2 and 3 of all."""
     vector = np.full(SIZE, value, np.float32)
     epoch = two[1].board.epoch
-    frame = Frame(rank, epoch, 0, number, 0, 0, 1, bit_sum(vector))
+    frame = Frame(rank, epoch, 0, number, 0, 0, lanes, bit_sum(vector))
     return pack(frame, vector, two[0].bridge._identity)
+
+
+def took(bridge: Bridge, packed: bytearray | bytes) -> None:
+    """A frame of node 1 that has come."""
+    bridge._arrivals.add(1, bytes(packed))
+    bridge._take()
 
 
 def test_replays_wrong_ranks_and_broken_frames_change_nothing(two: TwoNodes) -> None:
@@ -310,22 +540,22 @@ def test_replays_wrong_ranks_and_broken_frames_change_nothing(two: TwoNodes) -> 
         b"GALA" * 40,
     ]
     for packed in bad:
-        bridge._take(1, bytes(packed), two.now_s)
+        took(bridge, packed)
     assert two[0].mixed(0) is None
     assert two[0].newest(3) == before
     assert two[0].board.node(1, "refused") == len(bad) - 1, "a late one is no offence"
     assert len([n for n in two[0].board.notices() if "refused" in n or "own" in n]) == 1
-    bridge._take(1, bytes(framed(two, 50)), two.now_s)
+    took(bridge, framed(two, 50))
     assert two[0].mixed(0) == 9.0
 
 
 def test_a_bridge_killed_anywhere_within_a_frame_leaves_whole_vectors(two: TwoNodes) -> None:
     two.met()
-    node, packed = two[0], bytes(framed(two, 50))
+    node, packed = two[0], framed(two, 50)
     two[1].publish(1, 1.0)
     two.until(lambda: node.newest(3) == 1.0)
     before = state_of(node.arrays)
-    states = step_through(node.arrays, lambda: node.bridge._take(1, packed, two.now_s)).states
+    states = step_through(node.arrays, lambda: took(node.bridge, packed)).states
     assert len(states) > 10
     for state in states:
         put_back(node.arrays, state)
@@ -334,10 +564,86 @@ def test_a_bridge_killed_anywhere_within_a_frame_leaves_whole_vectors(two: TwoNo
         assert found in (None, 1.0, 9.0)
         put_back(node.arrays, state)
         node.ends[0] = node.end(0)
-        node.bridge._take(1, bytes(framed(two, 51, value=11.0)), two.now_s)
+        took(node.bridge, framed(two, 51, value=11.0))
         assert node.newest(3) == 11.0
         assert node.mixed(0) == 11.0
     put_back(node.arrays, before)
+
+
+def apart(two: TwoNodes, value: float, *receivers: int, between: bool = True) -> None:
+    """A publication whose tokens are put one by one, as by a learner that is preempted."""
+    end = two[0].ends[0]
+    end.begin_write().fill_(value)
+    header = end.end_write(incarnation=0, round_=0, version=abs(int(value)))
+    for peer in receivers:
+        end.notify(peer, header)
+        sent = two[0].board.node(1, "sent")
+        while between and two[0].board.node(1, "sent") == sent:
+            two.step()
+
+
+def test_tokens_of_one_publication_that_come_apart_reach_all_receivers(complete: TwoNodes) -> None:
+    """Learner 0 of node 0 is learner 2 on node 1, whose own are learners 2 and 3 on node 0."""
+    two = complete
+    apart(two, 5.0, 2, 3)
+    two.until(lambda: two[1].news(0, 2))
+    two.until(lambda: two[1].news(1, 2))
+    assert [two[1].mixed(lane) for lane in (0, 1)] == [5.0, 5.0]
+    before = two[1].board.node(0, "received")
+    apart(two, 6.0, 2, 3, 2)
+    two.until(lambda: two[1].mixed(1) == 6.0)
+    assert two[1].mixed(0) == 6.0
+    two.step()
+    assert [two[1].mixed(lane) for lane in (0, 1)] == [None, None], "nothing is read twice"
+    assert two[1].board.node(0, "received") == before + 1
+
+
+def test_a_token_after_a_vector_that_was_fetched_is_not_lost(complete: TwoNodes) -> None:
+    two = complete
+    apart(two, 5.0)
+    two[1].port.fetch(0, 0)
+    two.until(lambda: two[1].newest(2) == 5.0)
+    assert two[1].mixed(0) is None
+    end = two[0].ends[0]
+    end.notify(2, Header(1, 0, 0, 5))
+    two.until(lambda: two[1].mixed(0) == 5.0)
+
+
+def test_a_vector_that_is_followed_is_not_mixed_though_a_token_was_not_read() -> None:
+    """It is this node's own; what the learner away had sent last is not to be had any more."""
+    two = TwoNodes()
+    two.met()
+    here, away = two.nodes
+    away.publish(1, 9.0)
+    two.until(lambda: here.news(0, 3))
+    away.port.cut = True
+    here.publish(1, 2.0)
+    two.until(lambda: here.newest(3) == 2.0)
+    two.step(2.0)
+    assert here.mixed(0) is None
+    assert here.ends[0].fetch(3, SIZE) is None, "no learner begins from it"
+    again = here.end(0)
+    assert again.news(3) is None, "nor does the next incarnation mix it"
+    away.port.cut = False
+    two.until(lambda: here.board.rank(3, "alive"))
+    away.publish(1, 10.0)
+    two.until(lambda: here.mixed(0) == 10.0)
+    two.close()
+
+
+def test_a_read_that_has_begun_when_a_mirror_is_followed_is_no_mix() -> None:
+    two = TwoNodes()
+    two.met()
+    here, away = two.nodes
+    away.publish(1, 9.0)
+    two.until(lambda: here.news(0, 3))
+    message = here.ends[0].news(3)
+    assert message is not None
+    here.publish(1, 2.0)
+    here.bridge._mirrors.follow(3)
+    assert here.ends[0].begin_read(message) is None
+    assert here.ends[0].news(3) is None
+    two.close()
 
 
 def test_nodes_that_differ_exchange_nothing_and_say_why() -> None:

@@ -2,18 +2,9 @@ r"""Membership: which nodes of the run are there, and agree on it; without a clo
 
     own state --hello--> text --network--> hear --> ClusterBoard: present, epochs, steps
 
-Each node tells each other twice a second what it is, and what it knows of all nodes. Pure, but for
-the board and the rows of other nodes' learners, which it writes. Runs in bridges.
-
-Epochs number the starts of a node, so that nothing of an earlier start is taken for news. A node
-that starts in an empty folder cannot know how often it was started before; the others do. It begins
-with epoch 1, and where another node knows a start of it that is as new as that but has another
-random `session`, it renumbers itself past it. Until a node has heard that another one knows its
-epoch, it sends that one no vectors.
-
-Agent steps of a learner are counted by its node over all of its starts. The others keep the
-greatest number that they have heard of, and pass it on: so no count falls, and none is doubled. A
-node that has lost its own count, or a part of it, hears it from them, and adds what is missing.
+Each node tells each other twice a second what it is, and what it knows of all nodes: their starts
+and the agent steps of their learners, see `starts`. Until a node has heard that another one knows
+its start, it sends that one no vectors. Pure, but for the board. Runs in bridges.
 """
 
 from __future__ import annotations
@@ -21,24 +12,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 from galamp.core.decode import Limits, Range, decode
 from galamp.core.json_values import DecodeError, json_object
 from galamp.core.nodes import Ranks
 from galamp.core.sanitize import clean
+from galamp.gossip.cluster.starts import Counts, Starts
 from galamp.gossip.cluster.wire import Frame
-from galamp.memory.cluster_board import ClusterBoard
+from galamp.memory.cluster_board import ClusterBoard, Start
 
 HELLO_EVERY_S = 0.5
 ABSENT_S = 2.0
 """A node that was not heard for so long is absent, connected or not."""
 TEXT_BYTES = 2**17
 """Longest text that is decoded."""
-LARGEST_EPOCH = 2**40
 _LIMITS = Limits(whole=Range(0, 2**62), items=4096, characters=1024)
-Epoch = Annotated[int, Range(0, LARGEST_EPOCH)]
-Steps = Annotated[int, Range(0, 10**15)]
 
 
 @dataclass(frozen=True)
@@ -57,19 +46,15 @@ class Hello:
     Attributes:
         about: what all nodes must agree on, in words.
         node: its number.
-        epoch: which start of it this is.
-        session: random number of that start.
-        knows: epoch and session of every node, as far as it knows; 0, 0 of one never heard of.
-        steps: agent steps of every learner, by its number among all.
+        starts: newest start of every node, as far as it knows; epoch 0 of one never heard of.
+        steps: agent steps of every learner, by its number among all, of these starts.
         lanes: its own learners.
     """
 
     about: str
     node: int
-    epoch: Epoch
-    session: int
-    knows: tuple[tuple[Epoch, int], ...]
-    steps: tuple[Steps, ...]
+    starts: tuple[Start, ...]
+    steps: tuple[Counts, ...]
     lanes: tuple[Lane, ...]
 
 
@@ -86,19 +71,17 @@ class Membership:
     def __init__(self, ranks: Ranks, board: ClusterBoard, about: str) -> None:
         self._ranks, self._board, self._about = ranks, board, about
         self._heard = dict[int, _Heard]()
-        self._steps = dict.fromkeys(ranks.remote, 0)
+        self.starts = Starts(ranks, board)
+        self.unknown = 0
+        """Number of hellos of starts that are none of those known here: they have to be told so."""
         self._differs = set[tuple[int, int]]()
         self.others = tuple(node for node in range(ranks.nodes) if node != ranks.node)
 
-    def hello(self, lanes: Sequence[Lane], steps: Mapping[int, int]) -> bytes:
-        """Return what to tell: the state of the own learners, the steps of all by number here."""
-        ranks, board = self._ranks, self._board
-        known = [(board.node(n, "epoch"), board.node(n, "session")) for n in range(ranks.nodes)]
-        known[ranks.node] = board.epoch, board.session
-        told = tuple(steps[ranks.here(number)] for number in range(ranks.all))
-        hello = Hello(
-            self._about, ranks.node, board.epoch, board.session, tuple(known), told, tuple(lanes)
-        )
+    def hello(self, lanes: Sequence[Lane], own: Mapping[int, int]) -> bytes:
+        """Return what to tell: the state of the own learners, their agent steps since ever."""
+        starts = tuple(map(self.starts.of, range(self._ranks.nodes)))
+        counts = tuple(self.starts.counts(own))
+        hello = Hello(self._about, self._ranks.node, starts, counts, tuple(lanes))
         return json.dumps(asdict(hello), separators=(",", ":")).encode()
 
     def hear(self, node: int, text: bytes, now_s: float) -> str | None:
@@ -114,53 +97,34 @@ class Membership:
             return f"node {node} takes itself for node {hello.node}"
         if hello.about != self._about:
             return self._disagreement(node, hello)
-        sizes = len(hello.knows), len(hello.steps), len(hello.lanes)
+        sizes = len(hello.starts), len(hello.steps), len(hello.lanes)
         if sizes != (ranks.nodes, ranks.all, ranks.lanes):
             return f"node {node} tells of {sizes} nodes, learners and lanes"
-        self._renumber(hello)
-        for rank in ranks.remote:
-            self._steps[rank] = max(self._steps[rank], hello.steps[ranks.among_all(rank)])
-        if self._is_newest(node, hello):
+        for of, start in enumerate(hello.starts):
+            lanes = slice(of * ranks.lanes, (of + 1) * ranks.lanes)
+            self.starts.hear(of, start, hello.steps[lanes])
+        if self._is_known(hello):
             self._heard[node] = _Heard(hello, now_s)
+        elif hello.starts[node].session not in self._board.start(node).after:
+            self.unknown += 1
+        for of in self.others:
+            if of in self._heard and not self._is_known(self._heard[of].hello):
+                del self._heard[of]  # another node knows of a newer start
         return None
+
+    def _is_known(self, hello: Hello) -> bool:
+        """Whether a hello is of the newest start of its node that is known."""
+        known = self._board.start(hello.node)
+        return known.epoch > 0 and known[:2] == hello.starts[hello.node][:2]
 
     def _disagreement(self, node: int, hello: Hello) -> str | None:
         """Return the difference, once for each start of the node."""
-        start = node, hello.session
+        session = hello.starts[node].session if node < len(hello.starts) else 0
+        start = node, session
         if start in self._differs or len(self._differs) > 1000:
             return None
         self._differs.add(start)
         return f"node {node} differs: {clean(hello.about)}; this one: {self._about}"
-
-    def _renumber(self, hello: Hello) -> None:
-        """Pass what another node knows of earlier starts of this one."""
-        board, own = self._board, self._ranks.node
-        epoch, session = hello.knows[own]
-        if epoch == 0 or (epoch, session) == (board.epoch, board.session):
-            return
-        if board.epoch <= epoch < LARGEST_EPOCH and session != board.session:
-            board.begin(epoch + 1, board.session)
-        for lane in range(self._ranks.lanes):
-            before = hello.steps[self._ranks.among_all(lane)]
-            board.set_rank(lane, "before", max(before, board.rank(lane, "before")))
-
-    def _is_newest(self, node: int, hello: Hello) -> bool:
-        """Whether a hello is of the newest start of its node that is known."""
-        board = self._board
-        known = board.node(node, "epoch"), board.node(node, "session")
-        if hello.epoch > known[0]:
-            board.set_node(node, "epoch", hello.epoch)
-            board.set_node(node, "session", hello.session)
-            for rank in self.learners_of(node):
-                board.set_rank(rank, "number", 0)
-                board.set_rank(rank, "mirrored", 0)
-            return True
-        return known == (hello.epoch, hello.session)
-
-    def learners_of(self, node: int) -> range:
-        """Return a node's learners, as they are numbered here."""
-        first = self._ranks.here(node * self._ranks.lanes)
-        return range(first, first + self._ranks.lanes)
 
     def update(self, reached: frozenset[int], now_s: float) -> list[str]:
         """Write to the board who is there, of the nodes that are `reached`; return what changed."""
@@ -171,7 +135,7 @@ class Membership:
             if present != bool(board.node(node, "present")):
                 board.set_node(node, "present", present)
                 changes.append(_change(node, present=present))
-            for lane, rank in enumerate(self.learners_of(node)):
+            for lane, rank in enumerate(self._ranks.learners_of(node)):
                 runs = present and found is not None and found.hello.lanes[lane].alive
                 board.set_rank(rank, "alive", runs)
                 if not present:
@@ -185,17 +149,13 @@ class Membership:
     def knows_this(self, node: int) -> bool:
         """Whether a node knows this start of this node, so that it takes vectors of it."""
         found = self._heard.get(node)
-        own = self._board.epoch, self._board.session
-        return found is not None and found.hello.knows[self._ranks.node] == own
+        own = self._board.own
+        return found is not None and found.hello.starts[self._ranks.node][:2] == own[:2]
 
     def lanes_of(self, node: int) -> tuple[Lane, ...]:
         """Return the last known state of a node's learners; none if it was never heard."""
         found = self._heard.get(node)
         return () if found is None else found.hello.lanes
-
-    def steps(self) -> dict[int, int]:
-        """Return the agent steps of other nodes' learners, by their number here, so far heard."""
-        return self._steps
 
     def objection(self, node: int, frame: Frame) -> str | None:
         """Return why a frame that came from `node` is not taken; None if it is.
@@ -203,13 +163,19 @@ class Membership:
         An empty text: it is only late, as after a new start of its node.
         """
         rank = self._ranks.here(frame.rank)
-        if rank not in self.learners_of(node):
+        if rank not in self._ranks.learners_of(node):
             return f"node {node} publishes as learner {frame.rank}, which is not its own"
         if frame.epoch != self._board.node(node, "epoch"):
             return ""
         if frame.number <= self._board.rank(rank, "number"):
             return ""
         return None
+
+    def repeats(self, frame: Frame) -> bool:
+        """Whether a frame is the newest publication that was taken of its learner, once more."""
+        board, rank = self._board, self._ranks.here(frame.rank)
+        known = board.node(self._ranks.node_of(rank), "epoch"), board.rank(rank, "number")
+        return (frame.epoch, frame.number) == known and bool(board.rank(rank, "mirrored"))
 
 
 def _change(node: int, *, present: bool) -> str:

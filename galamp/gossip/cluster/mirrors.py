@@ -11,7 +11,7 @@ For the certificate a mirrored vector is the one before it plus an update, whose
 here. So it needs no record of what happened on the other node, whatever was lost on the way; and
 the supervisor measures it anew every few seconds. The mirror of a learner that cannot be heard
 follows the learner of the same lane on this node: it is shown where those are that train. Nobody
-mixes it.
+mixes it: tokens that were not read are made void, and none is of the incarnation that it then has.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from galamp.gossip.cluster.lengths import CHUNK, distance_at_most
 from galamp.gossip.cluster.wire import Frame, Vector
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.transport.mailbox import Mailbox, Token
-from galamp.gossip.transport.publication import FOLLOWS, Publication
+from galamp.gossip.transport.publication import CHECKSUMS, FOLLOWS, Publication
 from galamp.gossip.transport.publication_ring import PublicationRing
 from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.versioned_slots import Header, VersionedSlots
@@ -114,11 +114,16 @@ class Mirrors:
     def put(self, rank: int, frame: Frame, vector: Vector) -> None:
         """Publish another node's vector in its learner's slots; tell those that are to mix it."""
         self._followed.pop(rank, None)
-        header = self._write(rank, frame, frame.epoch, vector)
-        for lane in range(self._ranks.lanes):
-            box = self._incoming.get((rank, lane)) if frame.lanes >> lane & 1 else None
-            if box is not None:
-                box.put(Token(header.number, header.round, header.incarnation))
+        self._write(rank, frame, frame.epoch, vector)
+        self.ring(rank, frame.lanes)
+
+    def ring(self, rank: int, lanes: int) -> None:
+        """Tell those of the `lanes` that are to mix it of a mirror's newest vector."""
+        read = self._slots[rank].begin_read()
+        for lane in range(self._ranks.lanes) if read is not None else ():
+            box = self._incoming.get((rank, lane)) if lanes >> lane & 1 else None
+            if box is not None and read is not None:
+                box.put(Token(read.header.number, read.header.round, read.header.incarnation))
                 self._wakeups[lane].signal()
 
     def follow(self, rank: int) -> None:
@@ -132,24 +137,36 @@ class Mirrors:
         vector = np.empty(self.size, np.float32)
         of = self.copy(twin, vector)
         if of is not None:
+            self._make_void(rank)
             self._write(rank, of, FOLLOWS, vector)
             self._followed[rank] = of.number
+
+    def _make_void(self, rank: int) -> None:
+        """Have the receivers of a mirror discard what they have not read: it will be replaced."""
+        for lane in range(self._ranks.lanes):
+            box = self._incoming.get((rank, lane))
+            found = None if box is None else box.newest()
+            if box is not None and found is not None and found[0].incarnation != FOLLOWS:
+                box.put(found[0]._replace(incarnation=FOLLOWS))
 
     def _write(self, rank: int, of: Frame | Header, recorded: int, vector: Vector) -> Header:
         """Publish a vector, and record it with its distance to the one before.
 
-        A mirror has one incarnation for its readers; `recorded` is that of the record.
+        A mirror has one incarnation for its readers, another one while it follows; `recorded` is
+        that of the record.
         """
         length = self._distance(rank, vector) if rank in self._rings else 0.0
         slots, vectors = self._slots[rank], self._vectors[rank]
         np.copyto(vectors[slots.begin_write()], vector)
         header = slots.end_write(
-            incarnation=INCARNATION, round_=of.round, version=of.version, checksum=of.checksum
-        )
+            incarnation=FOLLOWS if recorded == FOLLOWS else INCARNATION,
+            round_=of.round, version=of.version, checksum=of.checksum,
+        )  # fmt: skip
         if rank in self._rings:
             fixed = rank, header.number, header.round, header.version, recorded
             rounded = of.rounded if isinstance(of, Frame) else 0.0
-            self._rings[rank].append(Publication(*fixed, length, 1.0, (), rounded))
+            checksum = 0 if rounded or recorded == FOLLOWS else of.checksum % CHECKSUMS
+            self._rings[rank].append(Publication(*fixed, length, 1.0, (), rounded, checksum))
         return header
 
     def _distance(self, rank: int, vector: Vector) -> float:

@@ -68,8 +68,8 @@ class Outbox:
             if rank is None:
                 self._wakeup.wait(IDLE_S)
                 continue
+            self._taken += 1  # before: what is counted as overwritten is never too much
             make = self._waiting.pop(rank)
-            self._taken += 1
             frame = make()
             if frame is not None:
                 self._send(rank, frame)

@@ -28,6 +28,9 @@ LEASE_S = 3.0
 """A node that was silent for so long, as behind a cut, is gone."""
 RETRY_MS = {"period_init_ms": 200, "period_max_ms": 1000, "period_increase_factor": 2}
 """Intervals between attempts to connect to a node that is not there."""
+OPEN_TIMEOUT_S = 2.0
+"""Longest wait for a connection and its handshake. Behind a cut the kernel tries at ever longer
+intervals, of 4 s soon; a new attempt begins with short ones, so a healed link is soon found."""
 CLOSE_TIMEOUT_S = 0.5
 
 
@@ -184,6 +187,7 @@ def _config(zenoh: Any, context: PortContext) -> Any:
         "scouting/multicast/enabled": False,
         "scouting/gossip/enabled": False,
         "transport/shared_memory/enabled": False,
+        "transport/unicast/open_timeout": round(1000 * OPEN_TIMEOUT_S),
         "transport/link/tx/lease": round(1000 * LEASE_S),
         "transport/link/rx/max_message_size": context.frame_bytes + ROOM_BYTES,
     }

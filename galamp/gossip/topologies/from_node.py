@@ -6,10 +6,14 @@ from galamp.gossip.topologies.base import Topology
 
 
 class FromNode(Topology):
-    """`graph`, whose learner `first` is called 0, the next one 1, and so on, round."""
+    """`graph`, whose learner `first` is called 0, the next one 1, and so on, round.
 
-    def __init__(self, graph: Topology, first: int) -> None:
+    `lanes` of them are the node's own (default: all).
+    """
+
+    def __init__(self, graph: Topology, first: int, lanes: int | None = None) -> None:
         super().__init__(graph.size, graph.seed)
+        self._lanes = graph.size if lanes is None else lanes
         self.graph, self._first = graph, first
         self.symmetric, self.weighted = graph.symmetric, graph.weighted
         self.doubly_stochastic = graph.doubly_stochastic
@@ -19,6 +23,10 @@ class FromNode(Topology):
 
     def _here(self, rank: int) -> int:
         return (rank - self._first) % self.size
+
+    def leaves(self, rank: int, round_: int) -> bool:
+        """Return whether a vector of one of the node's own goes to another node in a round."""
+        return any(peer >= self._lanes for peer in self.out_peers(rank, round_))
 
     def out_peers(self, rank: int, round_: int) -> tuple[int, ...]:
         """Return the out-peers in the graph."""

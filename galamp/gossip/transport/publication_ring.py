@@ -19,7 +19,7 @@ from galamp.gossip.topologies.base import Topology
 from galamp.gossip.transport.publication import Publication, Source
 from galamp.memory.arrays import ArraySpec, SharedArrays, memory_fence
 
-_FIXED, _PER_PEER = 9, 3
+_FIXED, _PER_PEER = 10, 3
 _RING_BYTES, _MIN_ENTRIES, _MAX_ENTRIES = 2**18, 64, 1024
 
 
@@ -46,9 +46,9 @@ class PublicationRing:
 
     def append(self, publication: Publication) -> None:
         """Append an entry (learner only)."""
-        *fixed, mixed, rounded = publication[1:]
+        *fixed, mixed, rounded, checksum = publication[1:]
         entry = self._entries[self._head[0] % self._capacity]
-        values = [time.monotonic(), *fixed, rounded, len(mixed)]
+        values = [time.monotonic(), *fixed, rounded, checksum, len(mixed)]
         values += [value for source in mixed for value in source]
         entry[: len(values)] = values
         hit("ring.written")
@@ -72,7 +72,7 @@ class PublicationRing:
         return [self._publication(row) for row in rows[whole - first :].tolist()], lost
 
     def _publication(self, row: list[float]) -> tuple[float, Publication]:
-        time_s, *whole, length, own, rounded, count = row[:_FIXED]
+        time_s, *whole, length, own, rounded, checksum, count = row[:_FIXED]
         end = _FIXED + _PER_PEER * int(count)
         mixed = tuple(
             Source(int(row[at]), int(row[at + 1]), row[at + 2])
@@ -80,4 +80,4 @@ class PublicationRing:
         )
         number, round_, version, incarnation = map(int, whole)
         fixed = self.rank, number, round_, version, incarnation
-        return time_s, Publication(*fixed, length, own, mixed, rounded)
+        return time_s, Publication(*fixed, length, own, mixed, rounded, int(checksum))

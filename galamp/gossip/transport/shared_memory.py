@@ -21,6 +21,7 @@ from galamp.gossip.transport.base import (
 )
 from galamp.gossip.transport.mailbox import Mailbox, Token
 from galamp.gossip.transport.parameter_slots import ParameterSlots, gossip_specs
+from galamp.gossip.transport.publication import FOLLOWS
 from galamp.memory.arrays import ArraySpec
 from galamp.memory.control import ControlBlock
 from galamp.memory.status import StatusRow
@@ -111,6 +112,9 @@ class SharedMemoryTransport(Transport):
     def fetch(self, peer: int, size: int) -> Tensor | None:
         """Return a copy of the start of a learner's newest even slot."""
         slots = self._slots.get(peer) or ParameterSlots(self._arrays, peer, self.name)
+        read = slots.begin_read()
+        if read is not None and read.header.incarnation == FOLLOWS:
+            return None  # it is none of that learner's
         return slots.copy(size)
 
     def status(self, peer: int) -> PeerStatus:

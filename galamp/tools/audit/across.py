@@ -3,10 +3,12 @@
     gossip.jsonl of each node --of_node--> Record --between--> Crossing: vectors, whether published
 
 Runs in the process of `galamp audit`. No clock is compared: a vector is named by its learner, the
-start of that learner's node, and its round and number of updates, on both sides. Within a start
-they must have come over in the order in which they were published, without any twice.
+start of that learner's node, and its round and number of updates, on both sides. Where both records
+have its checksum, that is compared, too. Within a start they must have come over in the order in
+which they were published, without any twice.
 
-Where a record has gaps, a vector that is not found may have been in one: it counts as unknown.
+Where a record has gaps, a vector that is not found may have been in one: it counts as unknown; but
+not if it was published with another checksum.
 """
 
 from __future__ import annotations
@@ -22,8 +24,29 @@ from galamp.core.settings import shown
 from galamp.gossip.transport.publication import FOLLOWS, Publication
 from galamp.storage.gossip_log import GOSSIP, Lost, Start, read_gossip
 
-Vector = tuple[int, int]
-"""Round, and number of updates, of a published vector."""
+
+class Vector(NamedTuple):
+    """Round, and number of updates, of a published vector."""
+
+    round: int
+    version: int
+
+
+class Copy(NamedTuple):
+    """A vector in a record: its place among those of its learner, and its checksum; 0: none."""
+
+    at: int
+    checksum: int
+
+    def may_be(self, checksum: int) -> bool:
+        """Whether it may have this checksum."""
+        return checksum == self.checksum or 0 in (checksum, self.checksum)
+
+
+Published = dict[Vector, list[Copy]]
+"""Of a learner. An incarnation that was killed may have published the same as its successor."""
+Taken = list[tuple[Vector, int]]
+"""Of a learner, in order, with checksums."""
 
 
 @dataclass
@@ -38,9 +61,9 @@ class NodeStart:
     """
 
     ranks: Ranks
-    published: dict[int, dict[Vector, int]] = field(default_factory=dict)
+    published: dict[int, Published] = field(default_factory=dict)
     gaps: set[int] = field(default_factory=set)
-    taken: dict[int, dict[int, list[Vector]]] = field(default_factory=dict)
+    taken: dict[int, dict[int, Taken]] = field(default_factory=dict)
 
 
 class Crossing(NamedTuple):
@@ -79,13 +102,13 @@ def of_node(run: Path) -> list[NodeStart]:
 
 
 def _add(start: NodeStart, entry: Publication) -> None:
-    number, vector = start.ranks.among_all(entry.learner), (entry.round, entry.version)
+    number, vector = start.ranks.among_all(entry.learner), Vector(entry.round, entry.version)
     if entry.learner < start.ranks.lanes:
         known = start.published.setdefault(number, {})
-        known.setdefault(vector, len(known))
+        known.setdefault(vector, []).append(Copy(entry.number, entry.checksum))
     elif entry.incarnation != FOLLOWS:
         epochs = start.taken.setdefault(number, {})
-        epochs.setdefault(entry.incarnation, []).append(vector)
+        epochs.setdefault(entry.incarnation, []).append((vector, entry.checksum))
 
 
 def crossings(runs: Sequence[Path]) -> list[Crossing]:
@@ -118,15 +141,16 @@ def _between(senders: list[NodeStart], receiver: int, starts: list[NodeStart]) -
             )
             matched = _in_order(vectors, published)
             total, found = total + len(vectors), found + matched
+            altered = sum(_is_altered(one, published) for one in vectors)
             if gap:
-                unknown += len(vectors) - matched
+                unknown += len(vectors) - matched - altered
             else:  # a killed node has not recorded the last ones
                 last = max((version for _, version in published), default=-1)
-                unknown += sum(version > last for _, version in vectors)
+                unknown += sum(vector.version > last for vector, _ in vectors)
     return Crossing(senders[0].ranks.node, receiver, total, found, unknown, total - found - unknown)
 
 
-def _taken_from(start: NodeStart, sender: Ranks) -> Iterator[tuple[int, list[Vector]]]:
+def _taken_from(start: NodeStart, sender: Ranks) -> Iterator[tuple[int, Taken]]:
     """Yield what a node has taken of each learner of another one, by start of that one."""
     for lane in range(sender.lanes):
         number = sender.among_all(lane)
@@ -134,11 +158,19 @@ def _taken_from(start: NodeStart, sender: Ranks) -> Iterator[tuple[int, list[Vec
             yield number, vectors
 
 
-def _in_order(vectors: Sequence[Vector], published: dict[Vector, int]) -> int:
+def _in_order(vectors: Taken, published: Published) -> int:
     """Return how many of the vectors were published, each later than the one before."""
     last, count = -1, 0
-    for vector in vectors:
-        at = published.get(vector, -1)
-        if at > last:
+    for vector, checksum in vectors:
+        copies = (each for each in published.get(vector, ()) if each.may_be(checksum))
+        at = min((each.at for each in copies if each.at > last), default=None)
+        if at is not None:
             last, count = at, count + 1
     return count
+
+
+def _is_altered(taken: tuple[Vector, int], published: Published) -> bool:
+    """Whether a vector was published, and as another one."""
+    vector, checksum = taken
+    copies = published.get(vector, ())
+    return bool(copies) and not any(each.may_be(checksum) for each in copies)
