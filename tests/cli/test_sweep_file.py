@@ -115,6 +115,22 @@ def test_the_command_of_a_run_gives_the_very_settings_of_the_file(tmp_path: Path
         assert getattr(config, part) == getattr(run.config, part)
 
 
+@pytest.mark.parametrize("bound", ["3", "'inf'", "0"])
+def test_lock_step_wins_over_a_bound_of_staleness_as_in_any_other_file(
+    tmp_path: Path, bound: str
+) -> None:
+    text = (
+        f"{CARTPOLE}[gossip]\nmax_staleness = {bound}\n"
+        "[sweep.grid]\n'gossip.sync' = [true, false]\n"
+    )
+    synchronous, free = sweep_of(tmp_path, text).runs
+    for run in (synchronous, free):
+        words = command(run, tmp_path / "folder", resume=False)[3:]
+        config = config_from(build_parser(words).parse_args(words))
+        assert config.gossip.sync is run.config.gossip.sync
+    assert config.gossip.max_staleness == free.config.gossip.max_staleness
+
+
 def test_code_of_the_users_is_run_only_where_the_command_line_names_it(tmp_path: Path) -> None:
     text = f"{CARTPOLE}[model]\nnetwork = 'mine.nets:make'\n"
     with pytest.raises(UserError, match=r"model\.network mine\.nets:make .*--allow mine"):

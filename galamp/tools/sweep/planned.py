@@ -20,6 +20,7 @@ from galamp.core.settings import AUTO, Setting, duration_text, is_user_code, opt
 from galamp.tools.sweep.space import Search
 
 ENV_ID, SEED = ("environment", "env_id"), ("", "seed")
+MAX_STALENESS = ("gossip", "max_staleness")
 CPU = "cpu"
 ARMS, SEEDS = "arms", "seeds"
 
@@ -147,11 +148,15 @@ def _texts(setting: Setting, config: RunConfig) -> list[str]:
 
 
 def flags(run: PlannedRun, *, code_only: bool = False) -> Iterator[str]:
-    """Yield what the run is given as flags; of `code_only`, what names code of the user's."""
+    """Yield what the run is given as flags; of `code_only`, what names code of the user's.
+
+    A bound of staleness that a file has beside lock-step means nothing there, and is no flag.
+    """
     code = {(setting.section, setting.name) for setting, _ in own_code(run.config)}
+    idle = {MAX_STALENESS} if run.config.gossip.sync else set()
     for setting in settings(run.config):
         key = setting.section, setting.name
-        if key in run.values and (key in code or not code_only):
+        if key in run.values and key not in idle and (key in code or not code_only):
             yield from words_of(setting, run.values[key])
 
 
