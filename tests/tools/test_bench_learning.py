@@ -15,7 +15,7 @@ from gymnasium.utils.env_checker import check_env
 from galamp.core.errors import UserError
 from galamp.tools.bench import cli, learning, learning_tasks, minatar
 from galamp.tools.bench.cue import CUES, DELAY, FirstCue
-from galamp.tools.bench.learning import Result, result
+from galamp.tools.bench.learning import Result, ended_at_the_bar, result
 from galamp.tools.bench.learning_tasks import TASKS, Task, chosen
 from tests.support.command_lines import parsed
 from tests.support.engine import wait_for
@@ -73,6 +73,22 @@ def test_few_episodes_do_not_count() -> None:
     lucky = [row(10, 1, 500.0), row(20, 99, 500.0)]
     assert result(lucky, 475, 1000).reached_at is None
     assert result([*lucky, row(30, 100, 500.0)], 475, 1000).reached_at == 30
+
+
+@pytest.mark.parametrize(
+    ("summary", "reached_at"),
+    [({"ended_by": "stop-score", "agent_steps": 104}, 104),
+     ({"ended_by": "stop-score", "agent_steps": 1004}, None),
+     ({"ended_by": "stop-score", "agent_steps": "104"}, None),
+     ({"ended_by": "total-steps", "agent_steps": 104}, None), ({}, None)],
+)  # fmt: skip
+def test_a_run_that_its_bar_has_ended_reached_it_whatever_its_last_row_says(
+    summary: dict[str, Any], reached_at: int | None
+) -> None:
+    below = result([row(100, 100, 9.9), row(104, 101, 9.98)], 10, 1000)
+    assert ended_at_the_bar(below, summary, 1000).reached_at == reached_at
+    before = result([row(100, 100, 10.0), row(104, 101, 9.98)], 10, 1000)
+    assert ended_at_the_bar(before, summary, 1000).reached_at == 100
 
 
 def test_late_is_not_reached() -> None:

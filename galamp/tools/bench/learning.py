@@ -18,15 +18,16 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from rich.table import Table
 
-from galamp.core.errors import EXIT_OK, RunFailed
+from galamp.core.errors import EXIT_OK, RunFailed, UserError
 from galamp.core.json_values import is_number, is_whole
+from galamp.storage.run_folder import SUMMARY, read_json
 from galamp.storage.run_logs import LARGEST, MAX_STEP, RETURN, read_metrics
 from galamp.telemetry.display.console import plain_table
 from galamp.telemetry.display.text import UNKNOWN
@@ -34,6 +35,7 @@ from galamp.tools.bench import tables
 from galamp.tools.bench.learning_tasks import Task, chosen
 from galamp.tools.bench.processes import Program, Usage
 from galamp.tools.bench.runs import ROOT, cores
+from galamp.training.stopping import BY_SCORE
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "galamp")
 EPISODES, WALL = "charts/episodes", "wall_s"
@@ -152,6 +154,7 @@ def train(task: Task, seed: int, device: str, limit_s: float) -> Training:
             except RunFailed as error:
                 failure = str(error)
         found = result(read_metrics(path / "metrics.jsonl"), task.bar, task.steps)
+        found = ended_at_the_bar(found, _summary(path), task.steps)
     named = (task.name, shown, seed, task.steps, task.bar, task.control)
     return Training(*named, found, share, failure)
 
@@ -186,6 +189,26 @@ def result(rows: Iterable[dict[str, Any]], bar: float, within: int) -> Result:
             enough = is_whole(row.get(EPISODES), WINDOW, MAX_STEP)
             if found.reached_at is None and enough and score >= bar and steps <= within:
                 found = dataclasses.replace(found, reached_at=steps)
+    return found
+
+
+def _summary(run: Path) -> dict[str, Any]:
+    """Return the summary of a run; empty if it has none, as one that failed."""
+    try:
+        return read_json(run / SUMMARY)
+    except UserError:
+        return {}
+
+
+def ended_at_the_bar(found: Result, summary: Mapping[str, Any], within: int) -> Result:
+    """Return the result of a run whose flags end it at the bar, as its summary says.
+
+    It need not have a row with that: more episodes can have ended since.
+    """
+    if found.reached_at is None and summary.get("ended_by") == BY_SCORE:
+        steps = summary.get("agent_steps")
+        if is_whole(steps, 0, within):
+            return dataclasses.replace(found, reached_at=steps)
     return found
 
 

@@ -93,7 +93,7 @@ class Block:
 BLOCKS = {
     block.name: block
     for block in (
-        Block("tuning", "three learning rates for each method and size; in no result"),
+        Block("tuning", "four learning rates for each method and size; in no result"),
         Block(
             "reference", "a tuned A2C with 16 environments, for the scores to reach; in no result"
         ),
