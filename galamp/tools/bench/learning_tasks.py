@@ -20,7 +20,7 @@ CUE = (
 """A task for a memory; guessing gives a mean return of 0.25 there."""
 
 PONG = {
-    "ppo": ("--preset ppo-atari --num-envs 4 --learning-rate 5e-4", 2_500_000, 18),
+    "ppo": ("--preset ppo-atari --num-envs 4 --num-minibatches 16", 2_500_000, 18),
     "vtrace": ("--algorithm vtrace --num-envs 8", 3_000_000, 15),
     "a2c": ("--algorithm a2c --num-envs 8", 3_000_000, 15),
 }
