@@ -43,7 +43,7 @@ def pilot_command(args: argparse.Namespace) -> int:
 
     sweep = sweep_of(args.block)
     packing, cores = packing_here(sweep, gpus=any(run.uses_gpus for run in sweep.runs))
-    found = rates(sweep, lambda text: sys.stderr.write(f"galamp: study: {text}\n"))
+    found = rates(sweep, packing, lambda text: sys.stderr.write(f"galamp: study: {text}\n"))
     table = plain_table(("arm", "agent steps/s", "runs", "hours"))
     for rate in found:
         of = [run for run in sweep.runs if run.arm == rate.arm]
