@@ -16,7 +16,7 @@ import pytest
 from galamp.cli import study as command
 from galamp.cli import sweep as sweep_cli
 from galamp.cli.study_files import sweep_of
-from galamp.core.errors import EXIT_FAILURE, EXIT_OK, CheckpointError, UserError
+from galamp.core.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, CheckpointError, UserError
 from galamp.core.stop_config import StopConfig
 from galamp.tools.run_folders.record import RunRecord, State
 from galamp.tools.study import collecting, plan, stable_baselines3
@@ -26,6 +26,7 @@ from galamp.tools.study.rows import Row, add_row, read_rows
 from galamp.tools.study.stable_baselines3 import PeerRun
 from galamp.tools.study.study import study_of
 from galamp.tools.study.text_report import show
+from galamp.tools.sweep.ledger import Ledger
 from galamp.tools.sweep.planned import PlannedRun
 from tests.support.finished import finished_run
 from tests.support.study_rows import row, rows_of
@@ -146,6 +147,10 @@ def ended(
 ) -> tuple[list[PlannedRun], Path]:
     """Three runs of block pong that have finished; of the second no row can be made."""
     three, folder = list(runs["pong"][:3]), tmp_path / "runs"
+    folder.mkdir()
+    ledger = Ledger(folder, plan.BLOCKS["pong"].file)
+    for run in three:
+        ledger.started(run)
     summary = json.dumps({"status": "finished", "start": 1, "agent_steps": 1000})
     for run in three:
         (finished_run(folder / run.name, [1.0]) / "summary.json").write_text(summary)
@@ -156,7 +161,6 @@ def ended(
         return rows_of([run])[0]
 
     monkeypatch.setattr(collecting, "row_of", row_of)
-    (folder / "sweep.json").write_text(json.dumps({"format": 1, "file": "pong.toml", "runs": {}}))
     return three, folder
 
 
@@ -172,6 +176,46 @@ def test_a_damaged_folder_does_not_keep_others_from_their_rows(
     assert read_rows(block.results) == rows_of([three[0], three[2]])
     again = collecting.collect(three, block, folder)
     assert (again.added, len(again.damaged)) == (0, 1), "rows are read anew before any is added"
+
+
+def begun_otherwise(folder: Path, *names: str, remove: str = "") -> None:
+    """Have sweep.json say that runs were begun with other settings, or know nothing of one."""
+    content = json.loads((folder / "sweep.json").read_text())
+    for name in names:
+        content["runs"][name]["hash"] = "f" * 16
+    content["runs"].pop(remove, None)
+    (folder / "sweep.json").write_text(json.dumps(content))
+
+
+def test_a_folder_of_other_settings_or_of_another_sweep_makes_no_row(
+    ended: tuple[list[PlannedRun], Path],
+) -> None:
+    """Its name is that of the run, whatever the settings: the result would be another's."""
+    three, folder = ended
+    begun_otherwise(folder, three[0].name, three[1].name, remove=three[2].name)
+    found = collecting.collect(three, plan.BLOCKS["pong"], folder)
+    assert found.added == 0
+    assert not plan.BLOCKS["pong"].results.exists()
+    for run, line, why in zip(
+        three, found.damaged, (*["begun with other settings"] * 2, "not of this sweep"), strict=True
+    ):
+        assert line.startswith(f"{folder / run.name}: no row: ")
+        assert why in line
+        assert "choose another --dir" in line
+
+
+def test_run_in_a_folder_of_other_settings_says_what_to_do(
+    ended: tuple[list[PlannedRun], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after a learning rate in the file has changed; runs of the same settings get their row."""
+    three, folder = ended
+    begun_otherwise(folder, three[0].name)
+    assert command.main(["run", "pong", "--dir", str(folder)]) == EXIT_USAGE
+    said = capsys.readouterr().err
+    assert "1 new rows" in said
+    assert f"{folder / three[0].name}: was begun with other settings" in said.splitlines()[-1]
+    assert "choose another --dir" in said.splitlines()[-1]
+    assert read_rows(plan.BLOCKS["pong"].results) == rows_of([three[2]])
 
 
 @pytest.mark.parametrize("failure", [None, UserError("the folder is damaged")])
