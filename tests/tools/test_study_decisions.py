@@ -188,6 +188,7 @@ def test_balls_stand_beside_their_certificate_and_what_runs_are_made_of() -> Non
     file = io.StringIO()
     show(found, file, 160)
     assert "1,530 measurements certified" in " ".join(file.getvalue().split())
+    assert "certificate of those that have one" in " ".join(file.getvalue().split())
     without = report(study_of_efficiency(rows(plan.A2C_64, small), planned))
     assert without["balls"] == []
 

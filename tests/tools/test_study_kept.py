@@ -29,7 +29,7 @@ from galamp.tools.study.text_report import show
 from galamp.tools.sweep.ledger import Ledger
 from galamp.tools.sweep.planned import PlannedRun
 from tests.support.finished import finished_run
-from tests.support.study_rows import row, rows_of
+from tests.support.study_rows import row, rows_of, write, write_all
 
 Runs = Mapping[str, Sequence[PlannedRun]]
 PEER = PeerRun("stable-baselines3", "2.9.2", 1, 1600, 60.0, 1600, 60.0, 15.5)
@@ -48,20 +48,6 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(stable_baselines3, "FILE", tmp_path / "results" / "peers.jsonl")
     (tmp_path / "results").mkdir()
     return tmp_path / "results"
-
-
-def write(block: str, kept: Sequence[Row]) -> None:
-    text = "".join(json.dumps(dataclasses.asdict(each)) + "\n" for each in kept)
-    plan.BLOCKS[block].results.write_text(text)
-
-
-def write_all(runs: Runs) -> dict[str, list[Row]]:
-    """Store a row of every run of the blocks that decide."""
-    kept = {name: rows_of(runs[name])
-            for name in ("reference", "robustness", "efficiency", "pong")}  # fmt: skip
-    for name, of in kept.items():
-        write(name, of)
-    return kept
 
 
 def without(found: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -89,11 +75,11 @@ def test_stale_repeated_and_unplanned_rows_count_nowhere_and_are_named(runs: Run
     study = study_of(runs)
     after = report(study)
     assert without(after, "left_out") == without(before, "left_out")
-    assert len(after["left_out"]) == 6 * 4 + 1
+    assert len(after["left_out"]) == 6 * 5 + 1
     text = io.StringIO()
     show(after, text, 200)
-    assert "Left out: 25 stored rows" in text.getvalue()
-    assert "and 15 more" in text.getvalue()
+    assert "Left out: 31 stored rows" in text.getvalue()
+    assert "and 21 more" in text.getvalue()
     said = list(complaints(study, runs))
     first = kept["pong"][0].cell
     for line in (
@@ -126,16 +112,6 @@ def test_a_row_is_added_once_whoever_adds_it_too(results: Path) -> None:
     assert sorted(done) == [False] * 7 + [True]
     assert read_rows(file) == [one]
     assert add_row(file, dataclasses.replace(one, hash="f" * 16)), "other settings are another run"
-
-
-def test_a_seed_of_another_library_is_trained_once(
-    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert [stable_baselines3.add(each) for each in (PEER, PEER)] == [True, False]
-    assert len(stable_baselines3.read()) == 1
-    monkeypatch.setattr(stable_baselines3, "train", lambda seed, steps: pytest.fail("trained"))
-    assert command.main(["peer", "--seed", "1"]) == EXIT_OK
-    assert "has a run of seed 1" in capsys.readouterr().err
 
 
 # What is kept of a run
