@@ -12,11 +12,11 @@ import pytest
 from galamp.cli import study as command
 from galamp.cli.study_files import sweep_of
 from galamp.core.errors import EXIT_OK
-from galamp.tools.study import plan, random_actions
+from galamp.tools.study import plan, random_actions, tuning
 from galamp.tools.study.checking import complaints, to_come
 from galamp.tools.study.report import report
 from galamp.tools.study.rows import Row
-from galamp.tools.study.study import Study, study_of
+from galamp.tools.study.study import Study, cell_of, study_of
 from galamp.tools.study.text_report import show
 from galamp.tools.sweep.planned import PlannedRun
 from tests.support.study_rows import write, write_all
@@ -135,12 +135,14 @@ def test_every_arm_of_a_tuned_block_has_a_tuned_arm_whose_rate_it_takes(runs: Ru
     assert line == "exploratory: star: plan.py does not say whose learning rate it takes"
 
 
-def test_the_name_of_a_tuned_arm_has_the_rate_that_it_was_given(runs: Runs) -> None:
+@pytest.mark.parametrize("name", ["a2c-16-lr0.9", "a2c-16", "a2c-16-lrfast", "-lr"])
+def test_the_name_of_a_tuned_arm_has_the_rate_that_it_was_given(runs: Runs, name: str) -> None:
     """The rate that is chosen is read from it."""
     empty = Study({name: [] for name in plan.BLOCKS}, {}, {})
-    wrong = dataclasses.replace(runs["tuning"][0], arm="a2c-16-lr0.9")
+    wrong = dataclasses.replace(runs["tuning"][0], arm=name)
+    assert tuning.missing([], [cell_of(wrong)])
     (line,) = complaints(empty, {**runs, "tuning": [wrong, *runs["tuning"][1:]]})
-    assert line == "tuning: a2c-16-lr0.9: learning rate 0.00035"
+    assert line == f"tuning: {name}: learning rate 0.00035, which is not that of its name"
 
 
 def test_an_arm_of_block_atari_that_has_no_published_score_is_told(runs: Runs) -> None:

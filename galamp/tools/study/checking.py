@@ -68,7 +68,7 @@ def _of_names(runs: Sequence[PlannedRun]) -> Iterator[str]:
     """Yield tuned arms whose name has another rate than their runs: the rule reads the name."""
     for arm, rate in {run.arm: run.config.algorithm.learning_rate for run in runs}.items():
         if tuning.split(arm)[1] != rate:
-            yield f"{arm}: learning rate {rate}"
+            yield f"{arm}: learning rate {rate}, which is not that of its name"
 
 
 def _of_published(runs: Sequence[PlannedRun]) -> Iterator[str]:

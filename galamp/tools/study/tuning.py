@@ -9,6 +9,7 @@ A rate is chosen once all that were to be tried have a score for every game.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -68,9 +69,15 @@ def best(of: Mapping[float, float]) -> float:
 
 
 def split(name: str) -> tuple[str, float]:
-    """Return the arm and the learning rate that the name of an arm of block tuning is made of."""
+    """Return the arm and the learning rate that the name of an arm of block tuning is made of.
+
+    The rate is NaN, and the arm has the whole name, if it is made of something else.
+    """
     arm, _, rate = name.rpartition(plan.RATE)
-    return arm, float(rate)
+    try:
+        return arm, float(rate)
+    except ValueError:
+        return name, math.nan
 
 
 def _games(planned: Iterable[Cell]) -> dict[str, set[str]]:
