@@ -35,8 +35,6 @@ from galamp.tools.figures import add_figure_flags, figure_file
 from galamp.tools.study import plan
 
 MAX_HOURS = 1000.0
-PEER_STEPS = 3_000_000
-"""As many as galamp's runs in Pong have."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,8 +88,8 @@ def build_parser() -> argparse.ArgumentParser:
     one.add_argument("game", metavar="GAME", help="such as breakout")
     one.add_argument("seed", metavar="SEED", type=whole_number(0, 2**31 - 1))
     one = add("peer", "Train Stable-Baselines3's A2C in Pong to +15, as published", peer_command)
-    one.add_argument("--steps", metavar="N", type=whole_number(1, 10**9), default=PEER_STEPS,
-                     help=f"agent steps at most (default: {PEER_STEPS:,})")  # fmt: skip
+    one.add_argument("--steps", metavar="N", type=whole_number(1, 10**9), default=plan.PEER_STEPS,
+                     help=f"agent steps at most (default: {plan.PEER_STEPS:,})")  # fmt: skip
     one.add_argument("--seed", metavar="N", type=whole_number(0, 2**31 - 1), default=1,
                      help="seed (default: 1)")  # fmt: skip
     add("check", "Hold rows, files and the rule for learning rates together", check_command)
@@ -134,12 +132,14 @@ def plan_command(args: argparse.Namespace) -> int:
 
 def check_command(args: argparse.Namespace) -> int:
     """`bin/study check`."""
-    from galamp.tools.study.checking import complaints
+    from galamp.tools.study.checking import complaints, to_come
 
     study = known()
     found = list(complaints(study, {name: sweep_of(name).runs for name in plan.BLOCKS}))
     for line in found:
         print(line)
+    for line in to_come(study):
+        print(f"still to come: {line}")
     rows = sum(map(len, study.rows.values()))
     print(f"{rows} rows, {len(found)} complaints")
     return EXIT_DIFFERS if found else EXIT_OK

@@ -43,7 +43,7 @@ def pilot_command(args: argparse.Namespace) -> int:
 
     sweep = sweep_of(args.block)
     packing, cores = packing_here(sweep, gpus=any(run.uses_gpus for run in sweep.runs))
-    found = rates(sweep, lambda text: sys.stderr.write(f"galamp: study: {text}\n"))
+    found = rates(sweep, packing, lambda text: sys.stderr.write(f"galamp: study: {text}\n"))
     table = plain_table(("arm", "agent steps/s", "runs", "hours"))
     for rate in found:
         of = [run for run in sweep.runs if run.arm == rate.arm]
@@ -159,20 +159,25 @@ def _without_bits(row: Row, stored: Row) -> str:
 def peer_command(args: argparse.Namespace) -> int:
     """`bin/study peer`."""
     from galamp.tools.study import stable_baselines3
+    from galamp.tools.study.kept import CUT_SHORT
 
-    if any(run.seed == args.seed for run in stable_baselines3.read()):
+    whole = stable_baselines3.is_whole
+    if any(run.seed == args.seed and whole(run) for run in stable_baselines3.read()):
         sys.stderr.write(
             f"galamp: study: {stable_baselines3.FILE} has a run of seed {args.seed}; give another "
             "--seed\n"
         )
         return EXIT_OK
     run = stable_baselines3.train(args.seed, args.steps)
-    stable_baselines3.add(run)
     ended = "+15" if run.reached_s is not None else f"a score of {run.score}"
     print(
         f"Stable-Baselines3 {run.version}: {ended} after {run.agent_steps:,} agent steps, "
         f"{run.wall_s / 60:.1f} minutes"
     )
+    if whole(run):
+        stable_baselines3.add(run)
+    else:
+        print(f"not kept: it {CUT_SHORT}")
     return EXIT_OK
 
 

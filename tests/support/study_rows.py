@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from galamp.tools.study import plan
 from galamp.tools.study.rows import Row
@@ -13,6 +14,10 @@ from galamp.tools.sweep.planned import PlannedRun
 GAMES = ("asterix", "breakout", "freeway")
 SCALES = {game: Scale(random=1.0, reference=5.0) for game in GAMES}
 SEEDS = range(1, 7)
+TUNED = sorted({tuned for of in plan.RATES.values() for tuned in of.values()})
+RATE = 0.002
+RATES = {block: dict.fromkeys(of, RATE) for block, of in plan.RATES.items()}
+"""Learning rates of blocks' arms that `tuning_rows` chooses."""
 
 
 def row(arm: str, game: str, seed: int, score: float, **other: object) -> Row:
@@ -52,3 +57,45 @@ def rows_of(runs: Iterable[PlannedRun]) -> list[Row]:
             )
         )  # fmt: skip
     return found
+
+
+def tuning_rows() -> list[Row]:
+    """Rows of block tuning that choose `RATE` for every arm, of two rates."""
+    return [
+        row(f"{arm}{plan.RATE}{rate:g}", game, 1000, 1000 * rate)
+        for arm in TUNED
+        for rate in (RATE / 2, RATE)
+        for game in GAMES
+    ]
+
+
+def tuning_of(runs: Mapping[str, Iterable[PlannedRun]]) -> list[Row]:
+    """Rows of planned runs of block tuning that choose the rates which the other files have."""
+    taken = {
+        tuned: run.config.algorithm.learning_rate
+        for block, of in plan.RATES.items()
+        for run in runs[block]
+        if (tuned := of[run.arm]) == run.arm
+    }
+    return [
+        row(run.arm, plan.game_of(run.env_id), run.seed, score, hash=run.hash)
+        for run in runs["tuning"]
+        for rate in [run.config.algorithm.learning_rate]
+        for score in [9.0 if rate == taken[run.arm.rpartition(plan.RATE)[0]] else 3.0]
+    ]
+
+
+def write(block: str, kept: Sequence[Row]) -> None:
+    """Store these rows of a block, and no others."""
+    text = "".join(json.dumps(dataclasses.asdict(each)) + "\n" for each in kept)
+    plan.BLOCKS[block].results.write_text(text)
+
+
+def write_all(runs: Mapping[str, Sequence[PlannedRun]]) -> dict[str, list[Row]]:
+    """Store a row of every run of the blocks that decide, or that these rest on."""
+    kept = {name: rows_of(runs[name])
+            for name in ("reference", "robustness", "efficiency", "pong")}  # fmt: skip
+    kept["tuning"] = tuning_of(runs)
+    for name, of in kept.items():
+        write(name, of)
+    return kept

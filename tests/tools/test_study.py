@@ -7,10 +7,8 @@ import io
 import json
 import shutil
 import signal
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,21 +24,27 @@ from galamp.tools.study import (
     collecting,
     hypotheses,
     plan,
-    published,
-    random_actions,
     resolved,
-    stable_baselines3,
     tuning,
 )
 from galamp.tools.study.checking import complaints
 from galamp.tools.study.collecting import at_grid
 from galamp.tools.study.report import report
 from galamp.tools.study.rows import Row, add_row, read_rows
-from galamp.tools.study.stable_baselines3 import PeerRun
 from galamp.tools.study.study import Study
 from galamp.tools.study.text_report import charts, show
 from tests.support.engine import wait_for
-from tests.support.study_rows import GAMES, SCALES, SEEDS, large, row, rows, small
+from tests.support.study_rows import (
+    GAMES,
+    RATES,
+    SCALES,
+    SEEDS,
+    large,
+    row,
+    rows,
+    small,
+    tuning_rows,
+)
 
 if TYPE_CHECKING:
     pass
@@ -116,9 +120,17 @@ def test_the_rate_with_the_best_mean_of_normalised_scores_is_taken() -> None:
         for rate, of in scores.items()
         for game, score in zip(GAMES, of, strict=False)
     ]
-    assert tuning.chosen(tried) == {"a2c-64": 0.002}
-    assert tuning.worths(tried)["a2c-64"][0.002] == pytest.approx(0.95)
-    assert tuning.chosen(tried[:-1]) == {}, "a run is missing"
+    planned = [each.cell for each in tried]
+    assert tuning.chosen(tried, planned) == {"a2c-64": 0.002}
+    assert tuning.worths(tried, planned)["a2c-64"][0.002] == pytest.approx(0.95)
+    assert tuning.missing(tried, planned) == {"a2c-64": (0, 6)}
+    assert tuning.chosen(tried[:-1], planned) == {}, "a run is missing"
+    assert tuning.missing(tried[:-1], planned) == {"a2c-64": (1, 6)}
+    part = tuning.worths(tried[:-1], planned)["a2c-64"]
+    assert part == {0.001: pytest.approx(0.75), 0.002: pytest.approx(0.95)}, "of whole rates"
+    assert tuning.chosen(tried[:4], planned) == {}, "a rate has no run at all"
+    never = [*tried[:-1], dataclasses.replace(tried[-1], final=None)]
+    assert tuning.chosen(never, planned) == {}, "a run without a score chooses nothing"
 
 
 # What is kept
@@ -285,11 +297,11 @@ def test_a_report_has_decisions_tables_and_a_picture() -> None:
     of: dict[str, list[Row]] = {name: [] for name in plan.BLOCKS} | {
         name: [*rows(ours, large), *rows(theirs, small)] for name, (ours, theirs) in arms.items()
     }
-    of["reference"] = rows(plan.A2C_16, large)
+    of |= {"reference": rows(plan.A2C_16, large), "tuning": tuning_rows()}
     planned = {name: [each.cell for each in kept] for name, kept in of.items()}
-    part = Study(of | {"reference": of["reference"][1:]}, planned, SCALES)
+    part = Study(of | {"reference": of["reference"][1:]}, planned, SCALES, rates=RATES)
     assert [each.verdict for each in part.decisions()] == ["open"] * 3, "a reference run is missing"
-    study = Study(of, planned, SCALES)
+    study = Study(of, planned, SCALES, rates=RATES)
     found = report(study)
     assert [each["verdict"] for each in found["decisions"]] == ["supported", "supported", "open"]
     table = io.StringIO()
@@ -300,88 +312,3 @@ def test_a_report_has_decisions_tables_and_a_picture() -> None:
     assert [chart.title.split(":")[0] for chart in drawn] == list(GAMES)
     assert [len(chart.lines) for chart in drawn] == [2, 2, 2]
     assert json.loads(json.dumps(found)) == json.loads(json.dumps(report(study)))
-
-
-def test_every_atari_run_stands_beside_a_published_score() -> None:
-    """Pong's human reaches 14.6, random actions -20.7 (Wang et al. 2016): 100 and 0 percent."""
-    runs = sweep_of("atari").runs
-    assert len(runs) == 2 * len(published.GAMES)
-    of = [row(run.arm, plan.game_of(run.env_id), run.seed, 14.6, final=14.6) for run in runs]
-    found = {(each["arm"], each["game"]): each for each in published.beside(of)}
-    assert len(found) == len(runs)
-    assert found["gala-atari", "pong"]["human_normalised_percent"] == pytest.approx(100)
-    assert [found[arm, "pong"]["published"] for arm in published.ALGORITHMS] == [17.3, 21.0]
-    random = dataclasses.replace(of[0], game="pong", final=-20.7)
-    never = dataclasses.replace(of[0], final=None)
-    shares = [each["human_normalised_percent"] for each in published.beside([random, never])]
-    assert shares == [pytest.approx(0), None]
-    study = Study(
-        {name: [] for name in plan.BLOCKS} | {"atari": [*of, never]},
-        dict.fromkeys(plan.BLOCKS, ()),
-        {},
-    )
-    table = io.StringIO()
-    show(report(study), table, 160)
-    assert "15,627" in table.getvalue()
-
-
-def test_scores_of_random_actions_are_kept(tmp_path: Path) -> None:
-    file = tmp_path / "random.json"
-    assert random_actions.read(file) == {}
-    random_actions.write({"breakout": 0.5}, file)
-    assert random_actions.read(file) == {"breakout": 0.5}
-    file.write_text("[]")
-    with pytest.raises(UserError, match="damaged"):
-        random_actions.read(file)
-
-
-# Stable-Baselines3 beside it
-
-PEER = PeerRun("stable-baselines3", "2.9.2", 1, 1600, 60.0, 1600, 60.0, 15.5)
-
-
-def test_a_run_of_another_library_is_kept_and_shown_beside(tmp_path: Path) -> None:
-    file = tmp_path / "peers.jsonl"
-    assert stable_baselines3.read(file) == []
-    for each in (PEER, dataclasses.replace(PEER, seed=2, reached_steps=None, reached_s=None)):
-        stable_baselines3.add(each, file)
-    kept = stable_baselines3.read(file)
-    assert kept[0] == PEER
-    study = Study({name: [] for name in plan.BLOCKS}, dict.fromkeys(plan.BLOCKS, ()), {}, kept)
-    (shown,) = report(study)["pong"]
-    assert (shown["arm"], shown["runs"], shown["reached"]) == ("stable-baselines3", 2, 1)
-    assert (shown["steps"], shown["seconds"]) == (1600, 60.0)
-    assert [each.verdict for each in study.decisions()] == ["open"] * 3, "it decides nothing"
-    file.write_text("[]\n")
-    with pytest.raises(UserError, match="damaged"):
-        stable_baselines3.read(file)
-
-
-@pytest.mark.parametrize(
-    ("returns", "goes_on", "score"),
-    [([], True, None), ([20.0] * 99, True, 20.0), ([14.0] * 100, True, 14.0),
-     ([20.0] * 50 + [10.0] * 50, False, 15.0)],
-)  # fmt: skip
-def test_it_ends_once_a_hundred_episodes_have_the_score(
-    returns: list[float], goes_on: bool, score: float | None
-) -> None:
-    reached = stable_baselines3.Reached(15.0)
-    model = SimpleNamespace(ep_info_buffer=[{"r": each} for each in returns])
-    assert reached({"self": model}, {}) is goes_on
-    assert (reached.score, reached.done) == (score, not goes_on)
-
-
-@pytest.mark.slow
-@pytest.mark.real
-def test_stable_baselines3_is_really_trained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("stable_baselines3")
-    monkeypatch.setattr(stable_baselines3, "FILE", tmp_path / "peers.jsonl")
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    assert command.main(["peer", "--steps", "160"]) == EXIT_OK
-    (run,) = stable_baselines3.read(tmp_path / "peers.jsonl")
-    assert (run.agent_steps, run.seed, run.reached_steps) == (160, 1, None)
-    assert "160 agent steps" in capsys.readouterr().out
-    assert not list((tmp_path / "temporary").glob("SB3*"))

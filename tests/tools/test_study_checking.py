@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +15,12 @@ from galamp.cli.study_files import sweep_of
 from galamp.core.errors import EXIT_OK
 from galamp.tools.study import plan, resolved
 from galamp.tools.study.checking import complaints
+from galamp.tools.study.report import report
 from galamp.tools.study.rows import Row
-from galamp.tools.study.study import Study
+from galamp.tools.study.study import Study, study_of
+from galamp.tools.study.text_report import show
 from galamp.tools.sweep.planned import PlannedRun
-from tests.support.study_rows import row, rows_of
+from tests.support.study_rows import row, rows_of, write
 
 Runs = Mapping[str, Sequence[PlannedRun]]
 
@@ -128,6 +132,31 @@ def test_check_says_that_a_file_means_something_else_now(
     others = {**runs, "efficiency": [now if each == run else each for each in runs["efficiency"]]}
     (line,) = only(runs, "efficiency", kept, others)
     assert "a default has changed, or there is a new one, since abc" in line
+
+
+def test_a_report_marks_rows_that_other_defaults_have_made(
+    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They count, since the file is as it was; a reader of the report has to know."""
+    monkeypatch.setattr(plan, "RESULTS", tmp_path)
+    of = [run for run in runs["efficiency"] if run.arm == "gala-sync-64"][:3]
+    now = [resolved.of_config(run.config) for run in of]
+
+    def shown(*digests: str) -> tuple[list[dict[str, str]], str]:
+        kept = zip(rows_of(of), digests, strict=True)
+        write("efficiency", [dataclasses.replace(one, resolved=each) for one, each in kept])
+        found, text = report(study_of(runs)), io.StringIO()
+        show(found, text, 200)
+        return found["other_defaults"], " ".join(text.getvalue().split())
+
+    marked, text = shown(*now[:2], "")
+    assert marked == []
+    assert "Other defaults" not in text
+    marked, text = shown(now[0], "f" * 16, "e" * 16)
+    cells = [str(each.cell) for each in rows_of(of[1:])]
+    assert [each["row"] for each in marked] == cells
+    assert "Other defaults than this galamp's: 2 rows" in text
+    assert f"efficiency: {cells[0]}: the file's settings mean something else now" in text
 
 
 # One run once more

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from galamp.cli.study_files import sweep_of
-from galamp.tools.study import hypotheses, plan
+from galamp.tools.bench import runs as bench_runs
+from galamp.tools.study import hypotheses, pilot, plan
 from galamp.tools.study.decisions import OPEN, Outcome, decide
 from galamp.tools.study.pilot import Rate, first_seeds, fitting_seeds, hours
 from galamp.tools.study.power import of_times
@@ -185,6 +188,7 @@ def test_balls_stand_beside_their_certificate_and_what_runs_are_made_of() -> Non
     file = io.StringIO()
     show(found, file, 160)
     assert "1,530 measurements certified" in " ".join(file.getvalue().split())
+    assert "certificate of those that have one" in " ".join(file.getvalue().split())
     without = report(study_of_efficiency(rows(plan.A2C_64, small), planned))
     assert without["balls"] == []
 
@@ -226,6 +230,38 @@ def test_as_many_seeds_as_fit_into_the_time(cores: int, available: float, seeds:
     rates = [Rate("a2c-256", 2_000_000 / 7200, 0.0, 30)]
     assert fitting_seeds(runs, rates, Packing(range(cores)), available) == seeds
     assert fitting_seeds(runs, rates, Packing(range(cores)), 1.0) == 0
+
+
+def test_the_pilot_measures_each_arm_on_as_many_cores_as_it_is_packed_onto(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One for A2C, two for GALA: more would make A2C seem faster than it is among others."""
+    seen: dict[str, tuple[int, ...]] = {}
+
+    class Started(Exception):
+        pass
+
+    class Fake:
+        """Stands in for the program that is measured: it never comes to anything."""
+
+        def __init__(self, command: list[str], *_: object, cores: tuple[int, ...] = ()) -> None:
+            (envs,) = (word for word in command if word.startswith("--num-envs="))
+            seen[envs.partition("=")[2]] = cores
+            raise Started
+
+    def measure(*given: Any, **named: Any) -> SimpleNamespace:
+        with contextlib.suppress(Started):
+            bench_runs.measure(*given, **named)
+        return SimpleNamespace(seconds=1.0, agent_steps_per_s=1.0)
+
+    monkeypatch.setattr(bench_runs, "Program", Fake)
+    monkeypatch.setattr(pilot, "measure", measure)
+    packing = Packing((5, 6, 7))
+    found = pilot.rates(sweep_of("robustness"), packing, lambda text: None)
+    assert [rate.arm for rate in found] == ["a2c-256", "gala-256"]
+    assert seen == {"256": (5,), "16": (5, 6)}
+    place = packing.take(3)
+    assert place is not None, "each gives its cores back"
 
 
 def test_the_first_seeds_are_those_of_each_arm_and_game() -> None:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import os
-import shutil
-import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,20 +16,20 @@ import pytest
 from galamp.cli import study as command
 from galamp.cli import sweep as sweep_cli
 from galamp.cli.study_files import sweep_of
-from galamp.core.errors import EXIT_FAILURE, EXIT_OK, CheckpointError, UserError
+from galamp.core.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, CheckpointError, UserError
 from galamp.core.stop_config import StopConfig
 from galamp.tools.run_folders.record import RunRecord, State
-from galamp.tools.study import checkout, collecting, plan, stable_baselines3
+from galamp.tools.study import collecting, plan, stable_baselines3
 from galamp.tools.study.checking import complaints
 from galamp.tools.study.report import report
 from galamp.tools.study.rows import Row, add_row, read_rows
 from galamp.tools.study.stable_baselines3 import PeerRun
 from galamp.tools.study.study import study_of
 from galamp.tools.study.text_report import show
-from galamp.tools.sweep.ledger import Ledger, Start
+from galamp.tools.sweep.ledger import Ledger
 from galamp.tools.sweep.planned import PlannedRun
 from tests.support.finished import finished_run
-from tests.support.study_rows import row, rows_of
+from tests.support.study_rows import row, rows_of, write, write_all
 
 Runs = Mapping[str, Sequence[PlannedRun]]
 PEER = PeerRun("stable-baselines3", "2.9.2", 1, 1600, 60.0, 1600, 60.0, 15.5)
@@ -51,20 +48,6 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(stable_baselines3, "FILE", tmp_path / "results" / "peers.jsonl")
     (tmp_path / "results").mkdir()
     return tmp_path / "results"
-
-
-def write(block: str, kept: Sequence[Row]) -> None:
-    text = "".join(json.dumps(dataclasses.asdict(each)) + "\n" for each in kept)
-    plan.BLOCKS[block].results.write_text(text)
-
-
-def write_all(runs: Runs) -> dict[str, list[Row]]:
-    """Store a row of every run of the blocks that decide."""
-    kept = {name: rows_of(runs[name])
-            for name in ("reference", "robustness", "efficiency", "pong")}  # fmt: skip
-    for name, of in kept.items():
-        write(name, of)
-    return kept
 
 
 def without(found: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -92,11 +75,11 @@ def test_stale_repeated_and_unplanned_rows_count_nowhere_and_are_named(runs: Run
     study = study_of(runs)
     after = report(study)
     assert without(after, "left_out") == without(before, "left_out")
-    assert len(after["left_out"]) == 6 * 4 + 1
+    assert len(after["left_out"]) == 6 * 5 + 1
     text = io.StringIO()
     show(after, text, 200)
-    assert "Left out: 25 stored rows" in text.getvalue()
-    assert "and 15 more" in text.getvalue()
+    assert "Left out: 31 stored rows" in text.getvalue()
+    assert "and 21 more" in text.getvalue()
     said = list(complaints(study, runs))
     first = kept["pong"][0].cell
     for line in (
@@ -131,16 +114,6 @@ def test_a_row_is_added_once_whoever_adds_it_too(results: Path) -> None:
     assert add_row(file, dataclasses.replace(one, hash="f" * 16)), "other settings are another run"
 
 
-def test_a_seed_of_another_library_is_trained_once(
-    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert [stable_baselines3.add(each) for each in (PEER, PEER)] == [True, False]
-    assert len(stable_baselines3.read()) == 1
-    monkeypatch.setattr(stable_baselines3, "train", lambda seed, steps: pytest.fail("trained"))
-    assert command.main(["peer", "--seed", "1"]) == EXIT_OK
-    assert "has a run of seed 1" in capsys.readouterr().err
-
-
 # What is kept of a run
 
 
@@ -150,6 +123,10 @@ def ended(
 ) -> tuple[list[PlannedRun], Path]:
     """Three runs of block pong that have finished; of the second no row can be made."""
     three, folder = list(runs["pong"][:3]), tmp_path / "runs"
+    folder.mkdir()
+    ledger = Ledger(folder, plan.BLOCKS["pong"].file)
+    for run in three:
+        ledger.started(run)
     summary = json.dumps({"status": "finished", "start": 1, "agent_steps": 1000})
     for run in three:
         (finished_run(folder / run.name, [1.0]) / "summary.json").write_text(summary)
@@ -160,7 +137,6 @@ def ended(
         return rows_of([run])[0]
 
     monkeypatch.setattr(collecting, "row_of", row_of)
-    (folder / "sweep.json").write_text(json.dumps({"format": 1, "file": "pong.toml", "runs": {}}))
     return three, folder
 
 
@@ -176,6 +152,46 @@ def test_a_damaged_folder_does_not_keep_others_from_their_rows(
     assert read_rows(block.results) == rows_of([three[0], three[2]])
     again = collecting.collect(three, block, folder)
     assert (again.added, len(again.damaged)) == (0, 1), "rows are read anew before any is added"
+
+
+def begun_otherwise(folder: Path, *names: str, remove: str = "") -> None:
+    """Have sweep.json say that runs were begun with other settings, or know nothing of one."""
+    content = json.loads((folder / "sweep.json").read_text())
+    for name in names:
+        content["runs"][name]["hash"] = "f" * 16
+    content["runs"].pop(remove, None)
+    (folder / "sweep.json").write_text(json.dumps(content))
+
+
+def test_a_folder_of_other_settings_or_of_another_sweep_makes_no_row(
+    ended: tuple[list[PlannedRun], Path],
+) -> None:
+    """Its name is that of the run, whatever the settings: the result would be another's."""
+    three, folder = ended
+    begun_otherwise(folder, three[0].name, three[1].name, remove=three[2].name)
+    found = collecting.collect(three, plan.BLOCKS["pong"], folder)
+    assert found.added == 0
+    assert not plan.BLOCKS["pong"].results.exists()
+    for run, line, why in zip(
+        three, found.damaged, (*["begun with other settings"] * 2, "not of this sweep"), strict=True
+    ):
+        assert line.startswith(f"{folder / run.name}: no row: ")
+        assert why in line
+        assert "choose another --dir" in line
+
+
+def test_run_in_a_folder_of_other_settings_says_what_to_do(
+    ended: tuple[list[PlannedRun], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after a learning rate in the file has changed; runs of the same settings get their row."""
+    three, folder = ended
+    begun_otherwise(folder, three[0].name)
+    assert command.main(["run", "pong", "--dir", str(folder)]) == EXIT_USAGE
+    said = capsys.readouterr().err
+    assert "1 new rows" in said
+    assert f"{folder / three[0].name}: was begun with other settings" in said.splitlines()[-1]
+    assert "choose another --dir" in said.splitlines()[-1]
+    assert read_rows(plan.BLOCKS["pong"].results) == rows_of([three[2]])
 
 
 @pytest.mark.parametrize("failure", [None, UserError("the folder is damaged")])
@@ -229,82 +245,3 @@ def test_a_run_that_its_score_has_ended_was_there(
     record = RunRecord(Path("run"), State.FINISHED, summary=summary)
     stops = StopConfig(stop_score=stop)
     assert collecting.reached(100 * at, at, np.array(returns), record, stops) == found
-
-
-def test_the_commits_of_all_starts_are_kept(runs: Runs, tmp_path: Path) -> None:
-    run, folder, file = runs["pong"][0], tmp_path / "runs", tmp_path / "pong.toml"
-    folder.mkdir()
-
-    def after(commit: str, *, resume: bool) -> tuple[str, ...]:
-        Ledger(folder, file, lambda: commit).started(run, resume=resume)
-        return Ledger(folder, file).runs[run.name].commits
-
-    assert after("", resume=False) == (), "not told"
-    assert after("abc", resume=True) == ("unknown", "abc")
-    assert after("abc", resume=True) == ("unknown", "abc")
-    assert after("def+", resume=True) == ("unknown", "abc", "def+")
-    assert after("def+", resume=False) == ("def+",), "begun anew: of the former nothing is left"
-
-
-@pytest.mark.usefixtures("results")
-def test_runs_in_lock_step_that_were_interrupted_begin_anew(
-    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Others go on; what has finished is left alone."""
-    sync, other, done = (
-        next(run for run in runs["efficiency"] if run.arm == arm)
-        for arm in ("gala-sync-64", "gala-64", "a2c-64")
-    )
-    folder, file = tmp_path / "runs", plan.BLOCKS["efficiency"].file
-    folder.mkdir()
-    ledger = Ledger(folder, file)
-    for run in (sync, other, done):
-        checkpoint = finished_run(folder / run.name, [1.0]) / "checkpoints" / "one"
-        checkpoint.mkdir(parents=True, exist_ok=True)
-        ledger.started(run)
-    summary = json.dumps({"status": "finished", "start": 1, "agent_steps": 1000})
-    (folder / done.name / "summary.json").write_text(summary)
-    starts: dict[str, bool] = {}
-
-    def train(_: object, ledger: object, given: Sequence[Start], *__: object, **___: object) -> int:
-        starts.update({start.run.name: start.resume for start in given})
-        return EXIT_OK
-
-    monkeypatch.setattr(sweep_cli, "_train", train)
-    monkeypatch.setattr(sweep_cli, "_checked", lambda *_: None)
-    monkeypatch.setattr(sweep_cli, "_report", lambda *_, **__: None)
-    monkeypatch.setattr(collecting, "row_of", lambda run, *_, **__: rows_of([run])[0])
-    assert command.main(["run", "efficiency", "--dir", str(folder)]) == EXIT_OK
-    assert (starts[sync.name], starts[other.name]) == (False, True)
-    assert done.name not in starts
-
-
-@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
-def test_the_commit_is_that_of_the_package_and_marked_where_files_differ(tmp_path: Path) -> None:
-    def git(*words: str) -> None:
-        names = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
-        who = ("-c", "user.name=n", "-c", "user.email=e@example.org")
-        subprocess.run(["git", "-C", tmp_path, *who, *words], check=True, env=os.environ | names,
-                       capture_output=True)  # fmt: skip
-
-    package = tmp_path / "galamp"
-    (package / checkout.RESULTS).mkdir(parents=True)
-    (package / "__init__.py").write_text("")
-    assert checkout.commit(package) == "", "no repository"
-    git("init")
-    (tmp_path / "other.py").write_text("")
-    git("add", "other.py")
-    git("commit", "-m", "another")
-    assert checkout.commit(package) == "", "within the repository of something else"
-    git("add", ".")
-    git("commit", "-m", "one")
-    clean = checkout.commit(package)
-    assert len(clean) >= checkout.DIGITS
-    (package / checkout.RESULTS / "pong.jsonl").write_text("a row\n")
-    (tmp_path / "other.py").write_text("changed")
-    assert checkout.commit(package) == clean, "neither rows nor other files are galamp's code"
-    (package / "new.py").write_text("")
-    assert checkout.commit(package) == clean + checkout.CHANGED
-    (package / "new.py").unlink()
-    (package / "__init__.py").write_text("changed")
-    assert checkout.commit(package) == clean + checkout.CHANGED

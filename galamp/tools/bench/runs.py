@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -191,6 +191,7 @@ def measure(
     seconds: float,
     warm_up_s: float,
     timeout_s: float | None = None,
+    cores: Collection[int] = (),
 ) -> Measurement:
     """Run a system for as long as the measurement takes.
 
@@ -201,6 +202,7 @@ def measure(
         warm_up_s: time before that.
         timeout_s: most time for start and end together (default: `START_DEADLINE_S` for the
             start, `processes.STOP_GRACE_S` for the end).
+        cores: processors that it may use; none: those of this process.
 
     Raises:
         RunFailed: it ended by itself, made no progress, or left processes behind.
@@ -211,7 +213,7 @@ def measure(
         run = Path(folder, "run")
         run.mkdir(mode=0o700)
         command = [*system.command, "--seed", str(number), "--run-dir", str(run)]
-        with Program(command, ROOT, Path(folder, "output.log")) as program:
+        with Program(command, ROOT, Path(folder, "output.log"), cores=cores) as program:
             try:
                 measurement = _watch(system, number, program, run, seconds, warm_up_s, give_up_s)
                 left_s = max(ABORT_GRACE_S, give_up_s - time.monotonic())

@@ -19,8 +19,9 @@ IN_NO_RESULT = ("tuning", "reference")
 def balls(study: Study) -> list[dict[str, Any]]:
     """Return medians over the runs of each arm and game with gossip.
 
-    Distances are of learners to their mean, root mean square; `relative` is over the norm of the
-    mean of all parameters at the end.
+    Distances are of learners to their mean, root mean square, of all measurements; certificates
+    are of those that have one. `relative` is over the norm of the mean of all parameters at the
+    end.
     """
     found = []
     for block in (name for name in plan.BLOCKS if name not in IN_NO_RESULT):

@@ -43,6 +43,8 @@ from galamp.training.stopping import BY_SCORE
 
 EPISODES = "charts/episodes"
 CORRELATION = "gossip/gradient_correlation"
+NOT_BEGUN = "not of this sweep (sweep.json does not have it); choose another --dir"
+BEGUN_OTHERWISE = "begun with other settings than the file's now; choose another --dir"
 WITHOUT_GOSSIP: dict[str, Any] = {"violations": None, "ball": None}
 
 
@@ -61,7 +63,9 @@ class Collected(NamedTuple):
 def collect(runs: Sequence[PlannedRun], block: plan.Block, folder: Path) -> Collected:
     """Add a row to a block's results for each of these runs that has finished and has none.
 
-    A folder that cannot be read does not keep those after it from getting theirs.
+    The name of a run's folder does not tell its settings: only one that sweep.json says was begun
+    with those of the run makes a row. A folder that makes none does not keep those after it from
+    getting theirs.
 
     Args:
         runs: of the block.
@@ -81,9 +85,12 @@ def collect(runs: Sequence[PlannedRun], block: plan.Block, folder: Path) -> Coll
             continue
         if read_record(path).state is not State.FINISHED:
             continue
-        commits = begun[run.name].commits if run.name in begun else ()
+        entry = begun.get(run.name)
+        if entry is None or entry.hash != run.hash:
+            damaged.append(f"{path}: no row: {NOT_BEGUN if entry is None else BEGUN_OTHERWISE}")
+            continue
         try:
-            row = row_of(run, path, sharp=block.sharpness, commit=", ".join(commits))
+            row = row_of(run, path, sharp=block.sharpness, commit=", ".join(entry.commits))
         except (GalampError, OSError) as error:
             damaged.append(f"{path}: no row: {error}")
             continue

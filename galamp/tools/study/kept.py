@@ -1,6 +1,6 @@
 """Which stored rows count: those of planned runs, each once; all others are left out, and named.
 
-    rows of a block, its planned runs --kept--> rows that count, LeftOut of the others
+    rows of a block, its planned runs --kept--> rows that count, a RowNote of each other
 
 A file may have changed since a run was trained, and a run may have been trained twice: were such
 rows counted, whoever runs the study could choose among results.
@@ -11,21 +11,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from galamp.tools.study import plan
 from galamp.tools.study.rows import Cell, Row
-from galamp.tools.study.stable_baselines3 import PeerRun
+from galamp.tools.study.stable_baselines3 import PeerRun, is_whole
 
 NOT_PLANNED = "no run of the file"
 OTHER_SETTINGS = "trained with other settings than the file's now"
 TWICE = "there is an earlier row of it"
+CUT_SHORT = f"ended below +{plan.SCORE_OF_PONG:g} before {plan.PEER_STEPS:,} agent steps"
 
 
-class LeftOut(NamedTuple):
-    """A row that does not count.
+class RowNote(NamedTuple):
+    """A stored row, and what is to be known of it.
 
     Attributes:
         block: in whose results it is.
         row: its cell, or what else names it.
-        why: what is wrong with it.
+        why: why it does not count, or is to be read with care.
     """
 
     block: str
@@ -38,7 +40,7 @@ class LeftOut(NamedTuple):
 
 def kept(
     block: str, rows: Iterable[Row], planned: Mapping[Cell, str]
-) -> tuple[list[Row], list[LeftOut]]:
+) -> tuple[list[Row], list[RowNote]]:
     """Return the rows that count, and those that do not.
 
     Args:
@@ -57,19 +59,23 @@ def kept(
         elif row.cell in found:
             why = TWICE
         if why:
-            out.append(LeftOut(block, str(row.cell), why))
+            out.append(RowNote(block, str(row.cell), why))
         else:
             found[row.cell] = row
     return list(found.values()), out
 
 
-def kept_peers(block: str, runs: Sequence[PeerRun]) -> tuple[list[PeerRun], list[LeftOut]]:
-    """Return the runs of another library that count, the first of each seed, and the others."""
+def kept_peers(block: str, runs: Sequence[PeerRun]) -> tuple[list[PeerRun], list[RowNote]]:
+    """Return the runs of another library that count, and the others.
+
+    Of each seed the first counts that was not cut short.
+    """
     found: dict[tuple[str, int], PeerRun] = {}
     out = []
     for run in runs:
-        if (run.arm, run.seed) in found:
-            out.append(LeftOut(block, f"{run.arm} {run.seed}", TWICE))
+        why = TWICE if (run.arm, run.seed) in found else "" if is_whole(run) else CUT_SHORT
+        if why:
+            out.append(RowNote(block, f"{run.arm} {run.seed}", why))
         else:
             found[run.arm, run.seed] = run
     return list(found.values()), out

@@ -2,9 +2,9 @@
 
     Sweep --rates--> Rate of each arm --hours, fitting_seeds--> time of all, seeds that fit
 
-Runs in `bin/study pilot`: the first run of each arm, for a short time, one after the other. Runs
-that have cores of their own are counted as running at once, as `bin/study run` packs them; each at
-the rate that it has alone.
+Runs in `bin/study pilot`: the first run of each arm, for a short time, one after the other, on as
+many cores as `bin/study run` gives it. Runs that have cores of their own are counted as running at
+once, as they are packed there; each at the rate that it has alone.
 """
 
 from __future__ import annotations
@@ -47,8 +47,13 @@ class Rate:
         return run.config.total_steps / self.per_s + self.start_s
 
 
-def rates(sweep: Sweep, say: Callable[[str], object]) -> list[Rate]:
+def rates(sweep: Sweep, packing: Packing, say: Callable[[str], object]) -> list[Rate]:
     """Measure each arm.
+
+    Args:
+        sweep: of the block.
+        packing: of the machine; nothing has been taken.
+        say: is told what is measured.
 
     Raises:
         RunFailed: a run fails, or makes no agent steps.
@@ -57,7 +62,7 @@ def rates(sweep: Sweep, say: Callable[[str], object]) -> list[Rate]:
     for arm in sweep.arms:
         of = [run for run in sweep.runs if run.arm == arm]
         say(f"{arm}: {WARM_UP_S + SECONDS:g} s ...")
-        per_s, start_s = _measured(of[0])
+        per_s, start_s = _measured(of[0], packing)
         found.append(Rate(arm, per_s, start_s, len(of)))
     return found
 
@@ -113,10 +118,18 @@ def first_seeds(runs: Sequence[PlannedRun], count: int) -> list[PlannedRun]:
     return found
 
 
-def _measured(run: PlannedRun) -> tuple[float, float]:
+def _measured(run: PlannedRun, packing: Packing) -> tuple[float, float]:
     """Return the agent steps per second of a run, and its time without training."""
+    place = packing.take(run.cores)
+    assert place is not None, "nothing else runs"
     command = (sys.executable, "-m", "galamp", "run", "--quiet", *flags(run))
     began_s = time.monotonic()
-    found = measure(System(run.name, command), run.seed, seconds=SECONDS, warm_up_s=WARM_UP_S)
+    try:
+        found = measure(
+            System(run.name, command), run.seed, seconds=SECONDS, warm_up_s=WARM_UP_S,
+            cores=place.cores,
+        )  # fmt: skip
+    finally:
+        packing.free(place)
     other_s = time.monotonic() - began_s - WARM_UP_S - found.seconds
     return found.agent_steps_per_s, max(0.0, other_s)

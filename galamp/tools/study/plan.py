@@ -56,6 +56,33 @@ GOSSIP, INDEPENDENT = "gossip", "independent"
 """Methods (`--method`) of which rows keep more: the audit, and each learner's own score."""
 RATE = "-lr"
 """Stands before the learning rate in the names of the arms of block tuning."""
+RATES = {
+    "reference": {A2C_16: A2C_16},
+    "robustness": {A2C_256: A2C_256, GALA_256: GALA_256},
+    "efficiency": {
+        A2C_64: A2C_64,
+        GALA_64: GALA_64,
+        "a2c-split-64": "a2c-split-64",
+        "independent-64": "independent-64",
+        "gala-sync-64": GALA_64,
+    },
+    "exploratory": {
+        "ring": GALA_64,
+        "learners-of-4": A2C_16,
+        "learners-of-64": A2C_256,
+        "exponential": GALA_64,
+        "one-peer-exponential": GALA_64,
+        "complete": GALA_64,
+        "every-4": GALA_64,
+        "every-16": GALA_64,
+        "optimizer": GALA_64,
+        "target-ball": GALA_64,
+        "ball-floor": GALA_64,
+    },
+}
+"""Block -> arm -> the arm of block tuning whose learning rate it takes; other blocks take none."""
+PEER_STEPS = 3_000_000
+"""Agent steps of another library's run in Pong that does not come to +15: those of galamp's."""
 
 GRID_POINTS = 40
 """Points of a stored curve, at equal distances over a run's agent steps."""

@@ -33,15 +33,17 @@ GAMES = {
     "spaceinvaders": Published("space_invaders", 627, 960),
 }
 ALGORITHMS = {"gala-atari": "a2c", "ppo-atari": "ppo"}
-"""Arm -> its algorithm, in lower case."""
+"""Arm -> its algorithm, in lower case; of others nothing is published here."""
 
 
 def beside(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Return each run's score, in percent of a human's too, beside the published one."""
+    """Return each run's score, in percent of a human's too, beside the published one, or None."""
     found = []
     for row in rows:
-        game = GAMES[row.game]
-        human = None if row.final is None else REFERENCES[game.rom].human_normalised(row.final)
+        game, human = GAMES.get(row.game), None
+        if game is not None and row.final is not None:
+            human = REFERENCES[game.rom].human_normalised(row.final)
+        known = game is not None and row.arm in ALGORITHMS
         found.append(
             {
                 "arm": row.arm,
@@ -50,7 +52,7 @@ def beside(rows: Iterable[Row]) -> list[dict[str, Any]]:
                 "score": row.final,
                 "of_the_mean": row.mean,
                 "human_normalised_percent": human,
-                "published": getattr(game, ALGORITHMS[row.arm]),
+                "published": getattr(game, ALGORITHMS[row.arm]) if known else None,
                 "agent_steps": row.agent_steps,
                 "wall_s": row.wall_s,
             }

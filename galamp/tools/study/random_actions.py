@@ -13,7 +13,7 @@ import numpy as np
 
 from galamp.core.disk import read_limited, replace_json
 from galamp.core.errors import UserError
-from galamp.core.json_values import is_number
+from galamp.core.json_values import is_number, shown
 from galamp.tools.bench import minatar
 from galamp.tools.study import plan
 
@@ -55,12 +55,16 @@ def read(path: Path = FILE) -> dict[str, float]:
     """Return the kept scores; none if there are none.
 
     Raises:
-        UserError: they cannot be read.
+        UserError: they cannot be read, or one is no number: without it, hypotheses would be decided
+            on fewer games.
     """
     try:
-        found = json.loads(read_limited(path, MAX_BYTES))["mean"]
+        found = json.loads(read_limited(path, MAX_BYTES))["mean"].items()
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: damaged: {error}") from None
-    return {game: score for game, score in found.items() if is_number(score, -LARGEST, LARGEST)}
+    for game, score in found:
+        if not is_number(score, -LARGEST, LARGEST):
+            raise UserError(f"{path}: damaged: {game}: expected a number, got {shown(score)}")
+    return dict(found)

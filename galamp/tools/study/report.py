@@ -29,13 +29,15 @@ def report(study: Study) -> dict[str, Any]:
             for each in study.decisions()
         ],
         "scales": {game: asdict(scale) for game, scale in study.scales.items()},
-        "rates": tuning.worths(study.rows["tuning"]),
+        "rates": tuning.worths(study.rows["tuning"], study.planned["tuning"]),
+        "tuning_missing": {arm: count for arm, (count, _) in study.untried.items()},
         "arms": [row for name in plan.NORMALISED for row in of_arms(study, name)],
         "pong": _pong([*study.rows["pong"], *study.peers]),
         "atari": published.beside(study.rows["atari"]),
         "balls": balls(study),
         "runs": {name: _of_block(study, name) for name in plan.BLOCKS},
         "left_out": [each._asdict() for each in study.left_out],
+        "other_defaults": [each._asdict() for each in study.other_defaults],
         "violations": sum(row.violations or 0 for of in study.rows.values() for row in of),
         "certificate": certificate(study),
     }

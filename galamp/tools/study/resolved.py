@@ -1,7 +1,7 @@
 """Digest of all settings that change what is learned, those among them that are defaults.
 
     PlannedRun's config, as this galamp completes it --of_config--> digest
-    RUN/config.json, as the run had it --of_folder--> digest
+    RUN/config.json, as the run had it --of_folder--> digest --difference--> words
 
 A row's hash is of what its run was given. Were a default changed, the hash would stay, though runs
 trained before and after could not be compared: the digest here would not. What follows the machine,
@@ -18,6 +18,7 @@ from galamp.core.config import RunConfig, to_dict
 from galamp.supervision.plan import with_method
 from galamp.tools.plot.groups import OF_THE_MACHINE
 from galamp.tools.plot.runs import read_settings, settings_in
+from galamp.tools.study.rows import Row
 from galamp.tools.sweep.planned import digest
 
 
@@ -35,6 +36,19 @@ def of_folder(folder: Path) -> str:
         UserError: its config is damaged.
     """
     return _digest(read_settings(folder))
+
+
+def difference(row: Row, config: RunConfig) -> str:
+    """Return what has changed since a run of this config made a row; empty if nothing has.
+
+    Older rows do not tell.
+    """
+    if not row.resolved or row.resolved == of_config(config):
+        return ""
+    return (
+        "the file's settings mean something else now: a default has changed, or there is a new "
+        f"one, since {row.commit or 'an unknown commit'}"
+    )
 
 
 def _digest(settings: dict[str, Any]) -> str:

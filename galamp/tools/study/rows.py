@@ -70,7 +70,7 @@ class Row:
         commit: that of the checkout, of each start; with a plus where files differed from it.
         starts: how often the run was started.
         restarts: of its processes, in its last start.
-        certificate: for `ball`, by the audit; median over the run.
+        certificate: for `ball`, by the audit; median over the measurements that have one.
         certified, not_certified: measurements of distances with a certificate, and without.
         faults: reasons why the record of the gossip is incomplete, found by the audit.
         learners: each learner's own mean score, as `final`; of learners that do not gossip.

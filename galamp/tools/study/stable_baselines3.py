@@ -119,8 +119,16 @@ class Reached:
         return not self.done
 
 
+def is_whole(run: PeerRun) -> bool:
+    """Return whether a run came to its score, or had all agent steps that it may need for it."""
+    return run.reached_steps is not None or run.agent_steps >= plan.PEER_STEPS
+
+
 def add(run: PeerRun, path: Path | None = None) -> bool:
-    """Add a run to the file, unless the file has one of its seed; returns whether it was added.
+    """Add a run to the file, unless the file has a whole one of its seed.
+
+    Returns:
+        whether it was added.
 
     Raises:
         UserError: the file is damaged.
@@ -129,7 +137,9 @@ def add(run: PeerRun, path: Path | None = None) -> bool:
     path = path or FILE
     with path.open("a", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
-        if any((each.arm, each.seed) == (run.arm, run.seed) for each in read(path)):
+        if any(
+            (each.arm, each.seed) == (run.arm, run.seed) and is_whole(each) for each in read(path)
+        ):
             return False
         file.write(json.dumps(asdict(run)) + "\n")
     return True

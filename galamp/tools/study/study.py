@@ -1,17 +1,28 @@
 """All that is known of the study: the rows that count, beside what its files plan.
 
 files of the blocks, results/ --study_of--> Study --decisions--> of H1, H2 and H3
+
+A hypothesis is decided on whole blocks only: all runs of its arms and of the scale, all that were
+to choose their learning rates, and a scale for every game. A run that is missing could change it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from galamp.tools.study import hypotheses, plan, random_actions, scale, stable_baselines3
-from galamp.tools.study.decisions import Decision, decide
-from galamp.tools.study.kept import LeftOut, kept, kept_peers
+from galamp.tools.study import (
+    hypotheses,
+    plan,
+    random_actions,
+    resolved,
+    scale,
+    stable_baselines3,
+    tuning,
+)
+from galamp.tools.study.decisions import Decision, Outcome, decide
+from galamp.tools.study.kept import RowNote, kept, kept_peers
 from galamp.tools.study.rows import Cell, Row, read_rows
 from galamp.tools.study.scale import Scales
 from galamp.tools.study.stable_baselines3 import PeerRun
@@ -39,39 +50,79 @@ class Study:
         left_out: stored rows that do not count.
         settings: block -> digest of the settings of all its runs.
         shapes: block -> arm -> what its runs are made of.
+        rates: block -> arm -> the learning rate that its file has.
+        other_defaults: rows that count, though defaults have changed since.
     """
 
     rows: Mapping[str, Sequence[Row]]
     planned: Mapping[str, Sequence[Cell]]
     scales: Scales
     peers: Sequence[PeerRun] = ()
-    left_out: Sequence[LeftOut] = ()
+    left_out: Sequence[RowNote] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     shapes: Mapping[str, Mapping[str, Shape]] = field(default_factory=dict)
+    rates: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    other_defaults: Sequence[RowNote] = ()
 
-    def whole(self, block: str, *arms: str) -> bool:
-        """Return whether all planned runs of these arms have a row."""
+    @property
+    def chosen(self) -> dict[str, float]:
+        """Learning rates of the tuned arms of which no run is missing."""
+        return tuning.chosen(self.rows["tuning"], self.planned.get("tuning", ()))
+
+    @property
+    def untried(self) -> dict[str, tuple[int, int]]:
+        """Tuned arms of which runs are missing: how many, and of how many."""
+        found = tuning.missing(self.rows["tuning"], self.planned.get("tuning", ()))
+        return {arm: counts for arm, counts in found.items() if counts[0]}
+
+    def lacks(self, block: str, *arms: str) -> Iterator[str]:
+        """Yield what is missing for these arms of a block to be decided on, in words."""
         wanted = {cell for cell in self.planned[block] if cell.arm in arms}
-        return bool(wanted) and wanted <= {row.cell for row in self.rows[block]}
+        left = wanted - {row.cell for row in self.rows[block]}
+        if left or not wanted:
+            yield f"{block}: {len(left)} of {len(wanted)} runs still to come"
+        if block in plan.NORMALISED:
+            for game in sorted({cell.game for cell in wanted} - self.scales.keys()):
+                yield f"{game}: no score of random actions, or of the reference"
+        chosen, untried = self.chosen, self.untried
+        for arm in arms if block in plan.RATES else ():
+            tuned, rate = plan.RATES[block][arm], self.rates.get(block, {}).get(arm)
+            if tuned in untried:
+                yield to_be_tried(tuned, *untried[tuned])
+            elif tuned not in chosen:
+                yield f"{tuned}: no tuning runs"
+            elif rate != chosen[tuned]:
+                yield misfit(arm, rate, chosen[tuned])
 
     def decisions(self) -> list[Decision]:
-        """Return what has become of the hypotheses; without the whole reference H1, H2 are open."""
-        whole, scaled = self.whole, self.whole("reference", plan.A2C_16)
+        """Return what has become of the hypotheses; of open ones, what they lack."""
+        rows, of = self.rows, self.scales
+        scale_lacks = [*self.lacks("reference", plan.A2C_16)]
+        robustness = [*scale_lacks, *self.lacks("robustness", plan.A2C_256, plan.GALA_256)]
+        efficiency = [*scale_lacks, *self.lacks("efficiency", plan.A2C_64, plan.GALA_64)]
+        speed = [*self.lacks("pong", plan.A2C_PONG, plan.GALA_PONG)]
         return decide(
             [
-                hypotheses.robustness(
-                    self.rows["robustness"],
-                    self.scales,
-                    scaled and whole("robustness", plan.A2C_256, plan.GALA_256),
-                ),
-                hypotheses.efficiency(
-                    self.rows["efficiency"],
-                    self.scales,
-                    scaled and whole("efficiency", plan.A2C_64, plan.GALA_64),
-                ),
-                hypotheses.speed(self.rows["pong"], whole("pong", plan.A2C_PONG, plan.GALA_PONG)),
+                _told(hypotheses.robustness(rows["robustness"], of, not robustness), robustness),
+                _told(hypotheses.efficiency(rows["efficiency"], of, not efficiency), efficiency),
+                _told(hypotheses.speed(rows["pong"], not speed), speed),
             ]
         )
+
+
+def _told(test: Outcome, lacks: Sequence[str]) -> Outcome:
+    """Return an outcome whose words hold what it lacks, each once."""
+    return replace(test, found="; ".join([test.found, *dict.fromkeys(lacks)]))
+
+
+def to_be_tried(arm: str, count: int, every: int) -> str:
+    """Return that the learning rate of a tuned arm is not chosen yet, in words."""
+    return f"{arm}: {count} of {every} tuning runs {'is' if count == 1 else 'are'} still to come"
+
+
+def misfit(arm: str, rate: float | None, chosen: float) -> str:
+    """Return that an arm has another learning rate than it should, in words."""
+    return f"{arm}: learning rate {rate}, but tuning chose {chosen:g}"
 
 
 def study_of(runs: Mapping[str, Sequence[PlannedRun]]) -> Study:
@@ -100,7 +151,23 @@ def study_of(runs: Mapping[str, Sequence[PlannedRun]]) -> Study:
             for name, of in hashes.items()
         },
         shapes={name: {run.arm: _shape(run) for run in of} for name, of in runs.items()},
+        rates={
+            name: {run.arm: run.config.algorithm.learning_rate for run in of}
+            for name, of in runs.items()
+        },
+        other_defaults=[*_of_other_defaults(runs, rows)],
     )
+
+
+def _of_other_defaults(
+    runs: Mapping[str, Sequence[PlannedRun]], rows: Mapping[str, Sequence[Row]]
+) -> Iterator[RowNote]:
+    """Yield the rows that would come of other settings now, though their files are as they were."""
+    for name, of in runs.items():
+        planned = {cell_of(run): run.config for run in of}
+        for row in rows[name]:
+            if why := resolved.difference(row, planned[row.cell]):
+                yield RowNote(name, str(row.cell), why)
 
 
 def cell_of(run: PlannedRun) -> Cell:

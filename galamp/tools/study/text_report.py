@@ -14,6 +14,7 @@ from rich.text import Text
 from galamp.telemetry.display.console import plain_table, table_console
 from galamp.telemetry.display.text import UNKNOWN, count, duration
 from galamp.tools.plot.charts import AXIS_LABELS, Chart, mean_line
+from galamp.tools.study import tuning
 from galamp.tools.study.arms import SHARES
 from galamp.tools.study.rows import Row, by_game
 from galamp.tools.study.study import Study
@@ -27,10 +28,11 @@ SCALE_NOTE = (
     "the arm has. Learners: each by itself; the best one is not known before."
 )
 BALL_NOTE = (
-    "Ball: distance of the learners to their mean, root mean square, beside the certificate that "
-    "bounds it, and over the norm of all parameters' mean at the end; medians over runs."
+    "Ball: distance of the learners to their mean, root mean square, of all measurements, beside "
+    "the certificate of those that have one, and over the norm of all parameters' mean at the end; "
+    "medians over each run, then over runs."
 )
-MAX_LEFT_OUT = 10
+MAX_ROWS = 10
 ABOVE = "above \u00bc, \u00bd, \u00be"
 
 
@@ -61,10 +63,10 @@ def show(found: Mapping[str, Any], file: TextIO, width: int | None = None) -> No
         console.print(_balls(found["balls"]))
         console.print(Text(BALL_NOTE, "dim"))
     if found["rates"]:
-        console.print(_rates(found["rates"]))
+        console.print(_rates(found["rates"], found["tuning_missing"]))
     console.print(_blocks(found["runs"]))
     console.print(Text(_certificate(found["certificate"])))
-    for line in _left_out(found["left_out"]):
+    for line in (*_left_out(found["left_out"]), *_other_defaults(found["other_defaults"])):
         console.print(Text(line))
 
 
@@ -91,10 +93,21 @@ def _left_out(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
     """Yield which stored rows do not count, a line each, of many the first."""
     if rows:
         yield f"Left out: {len(rows)} stored rows, which count nowhere above."
-    for each in rows[:MAX_LEFT_OUT]:
+        yield from _some(rows)
+
+
+def _other_defaults(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """Yield which rows count though defaults have changed since, a line each, of many the first."""
+    if rows:
+        yield f"Other defaults than this galamp's: {len(rows)} rows, which count all the same."
+        yield from _some(rows)
+
+
+def _some(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    for each in rows[:MAX_ROWS]:
         yield f"  {each['block']}: {each['row']}: {each['why']}"
-    if len(rows) > MAX_LEFT_OUT:
-        yield f"  and {len(rows) - MAX_LEFT_OUT} more: bin/study check shows them"
+    if len(rows) > MAX_ROWS:
+        yield f"  and {len(rows) - MAX_ROWS} more: bin/study check shows them"
 
 
 def _arms(rows: Sequence[Mapping[str, Any]]) -> Any:
@@ -173,18 +186,20 @@ def _atari(rows: Sequence[Mapping[str, Any]]) -> Any:
             *(UNKNOWN if (score := row[name]) is None else f"{score:,.1f}"
               for name in ("score", "of_the_mean")),
             UNKNOWN if human is None else f"{human:.0f} %",
-            f"{row['published']:,.0f}",
+            UNKNOWN if row["published"] is None else f"{row['published']:,.0f}",
             count(row["agent_steps"]),
             duration(row["wall_s"]),
         )  # fmt: skip
     return table
 
 
-def _rates(rates: Mapping[str, Mapping[float, float]]) -> Any:
+def _rates(rates: Mapping[str, Mapping[float, float]], missing: Mapping[str, int]) -> Any:
     table = plain_table(("tuned", "learning rate: worth", "taken"), text=(0, 1))
     for arm, of in rates.items():
         tried = ", ".join(f"{rate:g}: {worth:.2f}" for rate, worth in of.items())
-        table.add_row(arm, tried, f"{max(sorted(of), key=of.__getitem__):g}")
+        count = missing.get(arm, 0)
+        to_come = f"{UNKNOWN} ({count} run{'s' if count > 1 else ''} to come)"
+        table.add_row(arm, tried, to_come if count else f"{tuning.best(of):g}")
     return table
 
 

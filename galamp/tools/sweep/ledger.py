@@ -63,7 +63,8 @@ class Entry:
         starts: how often it was started.
         exit_code: of the last start that has ended, negative of a signal; None before.
         failure: why that one failed.
-        commits: of the checkouts that began it and went on with it, each once, where told.
+        commits: of the checkouts that began it and went on with it, each once, `UNKNOWN` among
+            them of starts that did not tell theirs; empty if none did.
     """
 
     arm: str
@@ -148,9 +149,10 @@ class Ledger:
             given = run.settings
             known = Entry(run.arm, run.env_id, run.seed, run.hash, given, galamp.__version__)
             self.runs[run.name] = known
-        if commit := self._commit():
-            earlier = (known.commits or (UNKNOWN,)) if resume else ()
-            known.commits = tuple(dict.fromkeys([*earlier, commit]))
+        if not resume:
+            known.galamp = galamp.__version__
+        former = (known.commits or (UNKNOWN,)) if resume and known.starts else ()
+        known.commits = _with_commit(former, self._commit())
         known.starts += 1
         known.exit_code, known.failure = None, ""
         self.save()
@@ -179,6 +181,17 @@ class Ledger:
             )
         elif is_run(path) and read_record(path).state in (State.RUNNING, State.ELSEWHERE):
             yield f"{path}: is running; wait for it, or stop it"
+
+
+def _with_commit(former: Sequence[str], commit: str) -> tuple[str, ...]:
+    """Return the commits of a run, each once; nothing if no start has told its own.
+
+    Args:
+        former: of the starts that it goes on from.
+        commit: of the one that begins now; empty if it does not tell.
+    """
+    every = tuple(dict.fromkeys([*former, commit or UNKNOWN]))
+    return () if every == (UNKNOWN,) else every
 
 
 def todo_of(path: Path) -> Todo:
