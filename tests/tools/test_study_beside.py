@@ -25,9 +25,12 @@ from galamp.tools.study.report import report
 from galamp.tools.study.stable_baselines3 import PeerRun
 from galamp.tools.study.study import Study
 from galamp.tools.study.text_report import show
+from tests.support.study_files import results
 from tests.support.study_rows import (
     row,
 )
+
+__all__ = ["results"]
 
 
 def test_every_atari_run_stands_beside_a_published_score() -> None:
@@ -95,15 +98,6 @@ def test_scores_of_random_actions_that_are_none_are_refused(tmp_path: Path, text
 
 PEER = PeerRun("stable-baselines3", "2.9.2", 1, 1600, 60.0, 1600, 60.0, 15.5)
 SHORT = dataclasses.replace(PEER, reached_steps=None, reached_s=None, score=-20.0)
-
-
-@pytest.fixture
-def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of results in place of the study's."""
-    monkeypatch.setattr(plan, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(stable_baselines3, "FILE", tmp_path / "results" / "peers.jsonl")
-    (tmp_path / "results").mkdir()
-    return tmp_path / "results"
 
 
 def test_a_run_of_another_library_is_kept_and_shown_beside(tmp_path: Path) -> None:

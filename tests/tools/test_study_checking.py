@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from galamp.cli import study_training as training
-from galamp.cli.study_files import sweep_of
 from galamp.core.errors import EXIT_OK
 from galamp.tools.study import plan, resolved
 from galamp.tools.study.checking import complaints
@@ -20,15 +18,10 @@ from galamp.tools.study.rows import Row
 from galamp.tools.study.study import Study, study_of
 from galamp.tools.study.text_report import show
 from galamp.tools.sweep.planned import PlannedRun
+from tests.support.study_files import Runs, runs
 from tests.support.study_rows import row, rows_of, write
 
-Runs = Mapping[str, Sequence[PlannedRun]]
-
-
-@pytest.fixture(scope="module")
-def runs() -> Runs:
-    """What the files of the study plan."""
-    return {name: sweep_of(name).runs for name in plan.BLOCKS}
+__all__ = ["runs"]
 
 
 # All settings, defaults among them

@@ -6,7 +6,6 @@ import dataclasses
 import io
 import json
 import threading
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import pytest
 
 from galamp.cli import study as command
 from galamp.cli import sweep as sweep_cli
-from galamp.cli.study_files import sweep_of
 from galamp.core.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, CheckpointError, UserError
 from galamp.core.stop_config import StopConfig
 from galamp.tools.run_folders.record import RunRecord, State
@@ -29,25 +27,12 @@ from galamp.tools.study.text_report import show
 from galamp.tools.sweep.ledger import Ledger
 from galamp.tools.sweep.planned import PlannedRun
 from tests.support.finished import finished_run
+from tests.support.study_files import Runs, results, runs
 from tests.support.study_rows import row, rows_of, write, write_all
 
-Runs = Mapping[str, Sequence[PlannedRun]]
+__all__ = ["results", "runs"]
+
 PEER = PeerRun("stable-baselines3", "2.9.2", 1, 1600, 60.0, 1600, 60.0, 15.5)
-
-
-@pytest.fixture(scope="module")
-def runs() -> Runs:
-    """What the files of the study plan."""
-    return {name: sweep_of(name).runs for name in plan.BLOCKS}
-
-
-@pytest.fixture
-def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of results in place of the study's."""
-    monkeypatch.setattr(plan, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(stable_baselines3, "FILE", tmp_path / "results" / "peers.jsonl")
-    (tmp_path / "results").mkdir()
-    return tmp_path / "results"
 
 
 def without(found: dict[str, Any], *names: str) -> dict[str, Any]:

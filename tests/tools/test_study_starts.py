@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,30 +14,14 @@ import pytest
 import galamp
 from galamp.cli import study as command
 from galamp.cli import sweep as sweep_cli
-from galamp.cli.study_files import sweep_of
 from galamp.core.errors import EXIT_OK
-from galamp.tools.study import checkout, collecting, plan, stable_baselines3
+from galamp.tools.study import checkout, collecting, plan
 from galamp.tools.sweep.ledger import Ledger, Start
-from galamp.tools.sweep.planned import PlannedRun
 from tests.support.finished import finished_run
+from tests.support.study_files import Runs, results, runs
 from tests.support.study_rows import rows_of
 
-Runs = Mapping[str, Sequence[PlannedRun]]
-
-
-@pytest.fixture(scope="module")
-def runs() -> Runs:
-    """What the files of the study plan."""
-    return {name: sweep_of(name).runs for name in plan.BLOCKS}
-
-
-@pytest.fixture
-def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of results in place of the study's."""
-    monkeypatch.setattr(plan, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(stable_baselines3, "FILE", tmp_path / "results" / "peers.jsonl")
-    (tmp_path / "results").mkdir()
-    return tmp_path / "results"
+__all__ = ["results", "runs"]
 
 
 def test_the_commits_of_all_starts_are_kept(runs: Runs, tmp_path: Path) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from galamp.cli import study as command
-from galamp.cli.study_files import sweep_of
 from galamp.core.errors import EXIT_OK
 from galamp.tools.study import plan, random_actions, tuning
 from galamp.tools.study.checking import complaints, to_come
@@ -18,16 +17,10 @@ from galamp.tools.study.report import report
 from galamp.tools.study.rows import Row
 from galamp.tools.study.study import Study, cell_of, study_of
 from galamp.tools.study.text_report import show
-from galamp.tools.sweep.planned import PlannedRun
+from tests.support.study_files import Runs, runs
 from tests.support.study_rows import write, write_all
 
-Runs = Mapping[str, Sequence[PlannedRun]]
-
-
-@pytest.fixture(scope="module")
-def runs() -> Runs:
-    """What the files of the study plan."""
-    return {name: sweep_of(name).runs for name in plan.BLOCKS}
+__all__ = ["runs"]
 
 
 @pytest.fixture
